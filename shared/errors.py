@@ -1,0 +1,229 @@
+"""Every error that Headgate raises on purpose.
+
+    HeadgateError
+    |-- WrongUse                  the caller can mend it: names the field, the value, the remedy
+    |   |-- SettingError          an environment variable
+    |   |-- CatalogError          a key of a catalog file
+    |   +-- InvalidRequest        a field of a request (code: invalid_request, unknown_model, ...)
+    |-- Unreachable               Redis, the database or the embedded server does not answer
+    |-- UnreadableMessage         a message on the broker that is no job
+    |-- UnknownJob                no job of that id on record
+    |-- JobTimeout                the job has not ended in the time the caller would wait
+    |-- JobFailed                 the job ended without an answer; carries the contract's error
+    +-- AttemptError              one request to one model failed (see `code`)
+        |-- RequestRefused        the request itself is wrong: no retry, no other model
+        |-- Unauthorized          the key is wrong or may not: no retry
+        |-- QuotaExhausted        out of money: no retry
+        |-- RateLimited           refused by a limit; says when to come back
+        |-- Overloaded            the provider has too much to do
+        |-- AttemptTimeout        no answer in time; the bill is unknown
+        |-- ConnectionLost        the line broke; the bill is unknown if the request had left
+        |-- ProviderFault         a fault of the provider (5xx)
+        +-- InvalidOutput         an answer that is none: malformed or empty
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+ErrorCode = Literal[
+    "invalid_request", "unknown_model", "context_length", "content_filtered", "authentication",
+    "permission", "provider_quota", "rate_limited", "overloaded", "timeout", "connection",
+    "provider_error", "breaker_open", "invalid_output", "budget_exceeded", "tier_limit",
+    "deadline", "cancelled", "unreadable", "internal",
+]  # fmt: skip
+
+
+def shown(value: object, limit: int = 80) -> str:
+    """The value as an error may show it: its repr, cut to `limit` characters."""
+    text = repr(value)
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+class HeadgateError(Exception):
+    """The root: catch it to catch all that Headgate raises on purpose."""
+
+
+class WrongUse(HeadgateError):
+    """Something the caller wrote is wrong, and `remedy` says what would be right."""
+
+    def __init__(self, field: str, value: object, remedy: str) -> None:
+        super().__init__(f"{field}: {shown(value)}: {remedy}")
+        self.field = field
+        self.value = value
+        self.remedy = remedy
+
+
+class SettingError(WrongUse):
+    """An environment variable holds what it must not; `field` is its name."""
+
+
+class CatalogError(WrongUse):
+    """A key of a catalog file is wrong; `field` is the dotted key."""
+
+    def __init__(self, file: str, key: str, value: object, remedy: str) -> None:
+        super().__init__(key, value, remedy)
+        self.args = (f"{file}: {key}: {shown(value)}: {remedy}",)
+        self.file = file
+        self.key = key
+
+
+class InvalidRequest(WrongUse):
+    """A field of a request is wrong; nothing was queued, nothing was spent."""
+
+    def __init__(
+        self, field: str, value: object, remedy: str, code: ErrorCode = "invalid_request"
+    ) -> None:
+        super().__init__(field, value, remedy)
+        self.code: ErrorCode = code
+
+
+class Unreachable(HeadgateError):
+    """A server does not answer; `server` is its name, with no password in it."""
+
+    def __init__(self, server: str, reason: str, remedy: str) -> None:
+        super().__init__(f"{server} cannot be reached: {reason}; {remedy}")
+        self.server = server
+        self.reason = reason
+        self.remedy = remedy
+
+
+class UnreadableMessage(HeadgateError):
+    """A message on the broker is no job; `reason` says why, without quoting it."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class UnknownJob(HeadgateError):
+    """No job of this id is on record."""
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(f"no job {shown(job_id)} on record; ids are printed by submit and jobs")
+        self.job_id = job_id
+
+
+class JobTimeout(HeadgateError):
+    """The job has not ended within `timeout_s`; it goes on, and can be asked for again."""
+
+    def __init__(self, job_id: str, timeout_s: float) -> None:
+        super().__init__(f"job {job_id} has not ended after {timeout_s:g} s; it goes on")
+        self.job_id = job_id
+        self.timeout_s = timeout_s
+
+
+class JobFailed(HeadgateError):
+    """The job ended without an answer; `status` is failed, cancelled or expired.
+
+    All arguments have defaults and are plain JSON values: Celery rebuilds this error by calling
+    it with what the result backend holds.
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        code: str = "internal",
+        job_id: str = "",
+        status: str = "failed",
+        error: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(message, code, job_id, status, error)
+        self.message = message
+        self.code = code
+        self.job_id = job_id
+        self.status = status
+        self.error = error or {}
+
+    def __str__(self) -> str:
+        return f"job {self.job_id} {self.status}: {self.code}: {self.message}"
+
+
+class AttemptError(HeadgateError):
+    """One request to one model failed.
+
+    `retryable`: the same model may be asked again. `falls_back`: another model may be asked.
+    `billed`: False when the provider says or shows that nothing was charged, None when nobody
+    can know. `retry_after_ms`: what the provider asked for, or None.
+    """
+
+    code: ErrorCode = "provider_error"
+    retryable: ClassVar[bool] = True
+    falls_back: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: ErrorCode | None = None,
+        http_status: int | None = None,
+        retry_after_ms: int | None = None,
+        billed: bool | None = False,
+        request_id: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        if code is not None:
+            self.code = code
+        self.http_status = http_status
+        self.retry_after_ms = retry_after_ms
+        self.billed = billed
+        self.request_id = request_id
+
+
+class RequestRefused(AttemptError):
+    """The provider says that the request itself is wrong."""
+
+    code = "invalid_request"
+    retryable = False
+    falls_back = False
+
+
+class Unauthorized(AttemptError):
+    """The provider does not accept the key (authentication) or its rights (permission)."""
+
+    code = "authentication"
+    retryable = False
+
+
+class QuotaExhausted(AttemptError):
+    """The account is out of money or over its spending limit; time does not mend it."""
+
+    code = "provider_quota"
+    retryable = False
+
+
+class RateLimited(AttemptError):
+    """A limit of the provider refused the request."""
+
+    code = "rate_limited"
+
+
+class Overloaded(AttemptError):
+    """The provider has too much to do; it is not our limit."""
+
+    code = "overloaded"
+
+
+class AttemptTimeout(AttemptError):
+    """No answer in time."""
+
+    code = "timeout"
+
+
+class ConnectionLost(AttemptError):
+    """The line to the provider could not be opened, or broke."""
+
+    code = "connection"
+
+
+class ProviderFault(AttemptError):
+    """The provider failed by its own fault."""
+
+    code = "provider_error"
+
+
+class InvalidOutput(AttemptError):
+    """The provider answered with what is no answer."""
+
+    code = "invalid_output"
