@@ -1,0 +1,401 @@
+"""All that crosses a process: Request, Envelope, Usage, Reply, Result; how they are encoded.
+
+A Request is what a caller asks for, checked field by field. An Envelope is the job as it travels:
+the request with its id, its model class and its times. A Reply is what one model answered. A
+Result is what the caller gets back. Envelopes outlive deployments: fields are only added, with
+defaults; a reader skips what it does not know, and refuses a `v` that it does not know.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from dataclasses import asdict, dataclass, field
+from typing import Annotated, Any, Literal, TypeGuard, get_args
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from shared.errors import ErrorCode, InvalidRequest, UnreadableMessage
+
+ENVELOPE_VERSION = 1
+MAX_REQUEST_BYTES = 10 * 1024 * 1024
+MAX_DEADLINE_S = 365 * 86_400
+DEFAULT_DEADLINE_S = 86_400
+
+Priority = Literal["interactive", "standard", "bulk"]
+PRIORITIES: tuple[Priority, ...] = get_args(Priority)
+Status = Literal["queued", "running", "deferred", "succeeded", "failed", "cancelled", "expired"]
+ENDED: frozenset[str] = frozenset({"succeeded", "failed", "cancelled", "expired"})
+
+#: Fields of the contract whose part does not stand yet: refused by name, never ignored.
+NOT_YET = frozenset(
+    {
+        "tier", "idempotency_key", "template", "variables", "task", "share", "on_limit",
+        "max_usd_per_million", "prefer", "max_cost_usd", "webhook_url",
+    }
+)  # fmt: skip
+
+Name = Annotated[str, Field(min_length=1, max_length=128)]
+
+
+def now_ms() -> int:
+    """The wall clock in Unix milliseconds."""
+    return time.time_ns() // 1_000_000
+
+
+def new_id() -> str:
+    """A fresh UUIDv7 (RFC 9562): 48 bits of Unix ms, then version, variant and 74 random bits."""
+    bits = (now_ms() << 80) | int.from_bytes(os.urandom(10), "big")
+    bits = bits & ~(0xF << 76) | (0x7 << 76)
+    bits = bits & ~(0x3 << 62) | (0x2 << 62)
+    text = f"{bits:032x}"
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+class CacheWish(BaseModel):
+    """How the caller wants the cache: `exact` (default) or `off`; `ttl_s` seconds to keep."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    mode: Literal["off", "exact"] = "exact"
+    ttl_s: Annotated[int, Field(ge=1, le=30 * 86_400)] | None = None
+
+
+class Request(BaseModel):
+    """What a caller wants: exactly one of `prompt`, `messages` (OpenAI's form) and `input`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    prompt: Annotated[str, Field(min_length=1)] | None = None
+    messages: Annotated[list[dict[str, Any]], Field(min_length=1)] | None = None
+    input: str | list[str] | None = None
+    model: Name | None = None
+    params: dict[str, Any] = {}
+    priority: Priority = "standard"
+    tenant: Name = "default"
+    user: Name | None = None
+    deadline_s: Annotated[float, Field(gt=0, le=MAX_DEADLINE_S)] = DEFAULT_DEADLINE_S
+    cache: CacheWish = CacheWish()
+    fallback: bool | list[Name] = True
+    on_unknown: Literal["retry", "fail"] = "retry"
+    metadata: dict[str, Any] = {}
+
+    @field_validator("deadline_s", mode="before")
+    @classmethod
+    def _whole_seconds_are_seconds(cls, value: object) -> object:
+        return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+    @model_validator(mode="after")
+    def _one_of_three(self) -> Request:
+        given = [n for n in ("prompt", "messages", "input") if getattr(self, n) is not None]
+        if len(given) != 1:
+            named = " and ".join(given) or "none"
+            raise InvalidRequest("prompt", named, "give exactly one of prompt, messages and input")
+        if self.messages is not None:
+            check_messages(self.messages)
+        if self.input is not None and not self.input:
+            raise InvalidRequest("input", self.input, "give a text or a list of texts")
+        if self.params:
+            check_params(self.params)
+        return self
+
+    @property
+    def embeds(self) -> bool:
+        """True for an embedding job."""
+        return self.input is not None
+
+    def chat(self) -> list[dict[str, Any]]:
+        """The messages in OpenAI's form, also where the caller gave a prompt."""
+        if self.messages is not None:
+            return self.messages
+        return [{"role": "user", "content": self.prompt}]
+
+
+_ROLES = frozenset({"system", "developer", "user", "assistant", "tool"})
+
+
+def check_messages(messages: list[dict[str, Any]]) -> None:
+    """Every message has a known role and a content of text or parts; InvalidRequest if not."""
+    for i, message in enumerate(messages):
+        role = message.get("role")
+        if role not in _ROLES:
+            raise InvalidRequest(f"messages[{i}].role", role, f"use one of {sorted(_ROLES)}")
+        content = message.get("content")
+        if content is None and (message.get("tool_calls") or role == "assistant"):
+            continue
+        if not isinstance(content, str) and not (
+            isinstance(content, list) and all(isinstance(part, dict) for part in content)
+        ):
+            raise InvalidRequest(f"messages[{i}].content", content, "give a text or a list of parts")
+
+
+#: Params that both vendors read, with the span in which a number makes sense to any of them.
+_NUMBERS: dict[str, tuple[float, float, bool]] = {
+    "max_tokens": (1, 10_000_000, True),
+    "max_completion_tokens": (1, 10_000_000, True),
+    "temperature": (0, 2, False),
+    "top_p": (0, 1, False),
+    "top_k": (0, 1_000_000, True),
+    "n": (1, 1, True),
+    "frequency_penalty": (-2, 2, False),
+    "presence_penalty": (-2, 2, False),
+    "dimensions": (1, 1_000_000, True),
+    "seed": (-(2**63), 2**63 - 1, True),
+}
+
+
+def check_params(params: dict[str, Any]) -> None:
+    """The numbers that every vendor reads are numbers in range; InvalidRequest if not.
+
+    Other params are the vendor's own and pass through. `stream` and `model` are not params:
+    whether an attempt streams is Headgate's choice, and the model has a field of its own.
+    """
+    for name, (low, high, whole) in _NUMBERS.items():
+        value = params.get(name)
+        if value is None:
+            continue
+        right = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
+        if not right or not low <= value <= high:
+            kind = "a whole number" if whole else "a number"
+            raise InvalidRequest(f"params.{name}", value, f"give {kind} from {low:g} to {high:g}")
+    for name in ("model", "messages", "stream", "stream_options", "input", "prompt"):
+        if name in params:
+            raise InvalidRequest(f"params.{name}", params[name], "is no param; leave it out")
+    stop = params.get("stop")
+    if not (stop is None or isinstance(stop, str) or _texts(stop)):
+        raise InvalidRequest("params.stop", stop, "give a text or a list of texts")
+
+
+def _texts(value: object) -> TypeGuard[list[str]]:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+
+_REQUEST_FIELDS = frozenset(Request.model_fields)
+
+
+def request_from(fields: dict[str, Any]) -> Request:
+    """A checked Request from a caller's fields; raises InvalidRequest naming the first fault."""
+    for name in fields:
+        if name not in _REQUEST_FIELDS:
+            if name in NOT_YET:
+                raise InvalidRequest(name, fields[name], "this field is not supported yet; leave it out")
+            raise InvalidRequest(
+                str(name), fields[name], f"unknown field; known: {', '.join(sorted(_REQUEST_FIELDS))}"
+            )
+    wish = fields.get("cache")
+    if isinstance(wish, dict) and wish.get("mode") == "semantic":
+        raise InvalidRequest("cache.mode", "semantic", "not supported yet; use exact or off")
+    try:
+        return Request.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise InvalidRequest(where, first.get("input"), first["msg"]) from None
+
+
+class Envelope(BaseModel):
+    """The job as it travels. Times are Unix milliseconds of the producer's clock."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    v: int = ENVELOPE_VERSION
+    id: str
+    request: Request
+    model: str
+    model_class: str
+    submitted_at_ms: int
+    batch_id: str | None = None
+    batch_line: int | None = None
+    custom_id: str | None = None
+
+    @property
+    def deadline_at_ms(self) -> int:
+        """When the answer becomes worthless."""
+        return self.submitted_at_ms + int(self.request.deadline_s * 1000)
+
+    @property
+    def trace_id(self) -> str:
+        """The job's id as 32 hexadecimal digits: the form of a W3C trace id."""
+        return self.id.replace("-", "")
+
+    def encode(self) -> bytes:
+        """The envelope as JSON; raises InvalidRequest for what JSON cannot carry or over 10 MB."""
+        fields = self.model_dump(exclude_defaults=True)
+        fields["v"] = self.v
+        data = json_bytes(fields)
+        if len(data) > MAX_REQUEST_BYTES:
+            raise InvalidRequest(
+                "request", f"{len(data)} bytes", f"the limit is {MAX_REQUEST_BYTES} bytes (10 MB)"
+            )
+        return data
+
+    @classmethod
+    def decode(cls, fields: object) -> Envelope:
+        """The envelope from its decoded JSON; raises UnreadableMessage with the reason."""
+        if not isinstance(fields, dict):
+            raise UnreadableMessage(f"the envelope is {type(fields).__name__}, not an object")
+        if fields.get("v") != ENVELOPE_VERSION:
+            raise UnreadableMessage(f"envelope version {fields.get('v')!r} is not known here")
+        request = fields.get("request")
+        if isinstance(request, dict):
+            known = {k: v for k, v in request.items() if k in _REQUEST_FIELDS}
+            fields = {**fields, "request": known}
+        try:
+            return cls.model_validate(fields)
+        except InvalidRequest as error:
+            raise UnreadableMessage(str(error)) from None
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise UnreadableMessage(f"envelope field {where}: {first['msg']}") from None
+
+
+def json_bytes(value: object) -> bytes:
+    """The value as JSON in UTF-8; InvalidRequest for NaN, infinities and lone surrogates."""
+    try:
+        data = orjson.dumps(value)
+    except (TypeError, ValueError) as error:
+        raise InvalidRequest("request", None, f"cannot be written as JSON: {error}") from None
+    if b"null" in data and not _finite(value):
+        raise InvalidRequest("request", "NaN", "JSON has no NaN and no infinity; give a number")
+    return data
+
+
+def _finite(value: object) -> bool:
+    match value:
+        case float():
+            return math.isfinite(value)
+        case dict():
+            return all(map(_finite, value.values()))
+        case list() | tuple():
+            return all(map(_finite, value))
+        case _:
+            return True
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of one attempt, in one form for all vendors.
+
+    `input_tokens` is all input: it includes `cached_input_tokens` and `cache_write_tokens`;
+    `output_tokens` includes `reasoning_tokens`. So nothing is counted twice.
+    """
+
+    input_tokens: int = 0
+    cached_input_tokens: int = 0
+    cache_write_tokens: int = 0
+    output_tokens: int = 0
+    reasoning_tokens: int = 0
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            self.input_tokens + other.input_tokens,
+            self.cached_input_tokens + other.cached_input_tokens,
+            self.cache_write_tokens + other.cache_write_tokens,
+            self.output_tokens + other.output_tokens,
+            self.reasoning_tokens + other.reasoning_tokens,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What one model answered."""
+
+    content: str | None
+    finish_reason: str
+    usage: Usage
+    tool_calls: list[dict[str, Any]] | None = None
+    embeddings: list[list[float]] | None = None
+    provider_model: str = ""
+    request_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FailedAttempt:
+    """One attempt that failed, as the caller sees it."""
+
+    model: str
+    code: ErrorCode
+    message: str
+    http_status: int | None
+    waited_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorReport:
+    """Why a job ended without an answer."""
+
+    code: ErrorCode
+    message: str
+    retryable: bool
+    attempts: list[FailedAttempt] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What the caller gets back; the contract's section 6, field by field.
+
+    `cost_usd` is a decimal text, or None where a price is not known. Times are RFC 3339 in UTC.
+    """
+
+    id: str
+    status: Status
+    model: str
+    content: str | None = None
+    embeddings: list[list[float]] | None = None
+    model_used: str | None = None
+    provider: str | None = None
+    finish_reason: str | None = None
+    tool_calls: list[dict[str, Any]] | None = None
+    usage: Usage = Usage()
+    cost_usd: str | None = "0"
+    cached: Literal["exact", "semantic", "shared"] | None = None
+    attempts: int = 0
+    fallback: bool = False
+    batch_id: str | None = None
+    submitted_at: str | None = None
+    started_at: str | None = None
+    finished_at: str | None = None
+    queued_ms: int | None = None
+    latency_ms: int | None = None
+    retry_at: str | None = None
+    trace_id: str | None = None
+    metadata: dict[str, Any] = field(default_factory=dict)
+    error: ErrorReport | None = None
+
+    @property
+    def ended(self) -> bool:
+        """True once the status will not change any more."""
+        return self.status in ENDED
+
+    def as_json(self) -> dict[str, Any]:
+        """The result as plain JSON values; `embeddings` replaces `content` in an embedding job."""
+        fields = asdict(self)
+        fields.pop("content" if self.embeddings is not None else "embeddings")
+        if self.status != "deferred":
+            fields.pop("retry_at")
+        return fields
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> Result:
+        """The result again from `as_json`'s form; unknown fields of newer writers are skipped."""
+        known = {k: v for k, v in fields.items() if k in _RESULT_FIELDS}
+        known["usage"] = Usage(**known.get("usage") or {})
+        if known.get("error"):
+            error = dict(known["error"])
+            attempts = [FailedAttempt(**attempt) for attempt in error.pop("attempts", [])]
+            known["error"] = ErrorReport(**error, attempts=attempts)
+        return cls(**known)
+
+
+_RESULT_FIELDS = frozenset(Result.__dataclass_fields__)
+
+
+def rfc3339(at_ms: int | None) -> str | None:
+    """Unix milliseconds as RFC 3339 in UTC with three decimals, or None."""
+    if at_ms is None:
+        return None
+    seconds, ms = divmod(at_ms, 1000)
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{ms:03d}Z"
