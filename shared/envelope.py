@@ -128,7 +128,9 @@ def check_messages(messages: list[dict[str, Any]]) -> None:
         if not isinstance(content, str) and not (
             isinstance(content, list) and all(isinstance(part, dict) for part in content)
         ):
-            raise InvalidRequest(f"messages[{i}].content", content, "give a text or a list of parts")
+            raise InvalidRequest(
+                f"messages[{i}].content", content, "give a text or a list of parts"
+            )
 
 
 #: Params that both vendors read, with the span in which a number makes sense to any of them.
@@ -180,9 +182,13 @@ def request_from(fields: dict[str, Any]) -> Request:
     for name in fields:
         if name not in _REQUEST_FIELDS:
             if name in NOT_YET:
-                raise InvalidRequest(name, fields[name], "this field is not supported yet; leave it out")
+                raise InvalidRequest(
+                    name, fields[name], "this field is not supported yet; leave it out"
+                )
             raise InvalidRequest(
-                str(name), fields[name], f"unknown field; known: {', '.join(sorted(_REQUEST_FIELDS))}"
+                str(name),
+                fields[name],
+                f"unknown field; known: {', '.join(sorted(_REQUEST_FIELDS))}",
             )
     wish = fields.get("cache")
     if isinstance(wish, dict) and wish.get("mode") == "semantic":

@@ -1,25 +1,25 @@
 """Every error that Headgate raises on purpose.
 
-    HeadgateError
-    |-- WrongUse                  the caller can mend it: names the field, the value, the remedy
-    |   |-- SettingError          an environment variable
-    |   |-- CatalogError          a key of a catalog file
-    |   +-- InvalidRequest        a field of a request (code: invalid_request, unknown_model, ...)
-    |-- Unreachable               Redis, the database or the embedded server does not answer
-    |-- UnreadableMessage         a message on the broker that is no job
-    |-- UnknownJob                no job of that id on record
-    |-- JobTimeout                the job has not ended in the time the caller would wait
-    |-- JobFailed                 the job ended without an answer; carries the contract's error
-    +-- AttemptError              one request to one model failed (see `code`)
-        |-- RequestRefused        the request itself is wrong: no retry, no other model
-        |-- Unauthorized          the key is wrong or may not: no retry
-        |-- QuotaExhausted        out of money: no retry
-        |-- RateLimited           refused by a limit; says when to come back
-        |-- Overloaded            the provider has too much to do
-        |-- AttemptTimeout        no answer in time; the bill is unknown
-        |-- ConnectionLost        the line broke; the bill is unknown if the request had left
-        |-- ProviderFault         a fault of the provider (5xx)
-        +-- InvalidOutput         an answer that is none: malformed or empty
+HeadgateError
+|-- WrongUse                  the caller can mend it: names the field, the value, the remedy
+|   |-- SettingError          an environment variable
+|   |-- CatalogError          a key of a catalog file
+|   +-- InvalidRequest        a field of a request (code: invalid_request, unknown_model, ...)
+|-- Unreachable               Redis, the database or the embedded server does not answer
+|-- UnreadableMessage         a message on the broker that is no job
+|-- UnknownJob                no job of that id on record
+|-- JobTimeout                the job has not ended in the time the caller would wait
+|-- JobFailed                 the job ended without an answer; carries the contract's error
++-- AttemptError              one request to one model failed (see `code`)
+    |-- RequestRefused        the request itself is wrong: no retry, no other model
+    |-- Unauthorized          the key is wrong or may not: no retry
+    |-- QuotaExhausted        out of money: no retry
+    |-- RateLimited           refused by a limit; says when to come back
+    |-- Overloaded            the provider has too much to do
+    |-- AttemptTimeout        no answer in time; the bill is unknown
+    |-- ConnectionLost        the line broke; the bill is unknown if the request had left
+    |-- ProviderFault         a fault of the provider (5xx)
+    +-- InvalidOutput         an answer that is none: malformed or empty
 """
 
 from __future__ import annotations

@@ -1,0 +1,208 @@
+"""The settings: the only reader of the environment. Frozen, checked, secrets masked.
+
+Each field is the variable `HEADGATE_<NAME>`; the vendors' variables keep their own names. A `.env`
+file in the current folder is read too; the environment wins.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import urlsplit, urlunsplit
+
+from dotenv import dotenv_values
+from pydantic import AfterValidator, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from shared.errors import SettingError
+
+DOTENV = ".env"
+
+REDIS_SCHEMES = ("redis", "rediss", "redis+socket", "sentinel")
+DATABASE_SCHEMES = ("postgresql", "sqlite")
+
+
+def masked(url: str) -> str:
+    """The URL with its password replaced by `***`, fit for a log."""
+    parts = urlsplit(url)
+    if parts.password is None:
+        return url
+    netloc = parts.netloc.replace(f":{parts.password}@", ":***@")
+    return urlunsplit(parts._replace(netloc=netloc))
+
+
+def _redis_url(url: str) -> str:
+    scheme = url.partition("://")[0]
+    if scheme in ("redis+cluster", "rediss+cluster", "cluster"):
+        raise ValueError("Celery has no transport for Redis Cluster; use one Redis or a Sentinel")
+    if scheme not in REDIS_SCHEMES or "://" not in url:
+        raise ValueError(f"start it with one of {', '.join(s + '://' for s in REDIS_SCHEMES)}")
+    return url
+
+
+def _database_url(url: str) -> str:
+    scheme = url.partition("://")[0].partition("+")[0]
+    if scheme not in DATABASE_SCHEMES or "://" not in url:
+        raise ValueError("start it with postgresql:// or sqlite:///")
+    return url
+
+
+def _http_url(url: str) -> str:
+    if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).netloc:
+        raise ValueError("give a URL such as https://api.example.com/v1")
+    return url.rstrip("/")
+
+
+HttpUrl = Annotated[str, AfterValidator(_http_url)]
+
+
+class Settings(BaseSettings):
+    """All settings in force. Units are in the names; every default is the contract's or ours."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="HEADGATE_",
+        env_file=DOTENV,
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+    )
+
+    home: Path = Field(
+        Path(".headgate"), description="data of the embedded servers, SQLite, logs, pid files"
+    )
+    redis_url: Annotated[str, AfterValidator(_redis_url)] | None = Field(
+        None, description="broker, limits, cache, results; unset: an embedded Valkey in the home"
+    )
+    database_url: Annotated[str, AfterValidator(_database_url)] | None = Field(
+        None, description="the record; unset: SQLite in the home"
+    )
+    key_prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:-]*$", max_length=64)] = Field(
+        "", description="put before every key, to share one Redis between installations"
+    )
+    catalog: Path | None = Field(None, description="a TOML file laid over the built-in catalog")
+    concurrency: Annotated[int, Field(ge=1, le=20_000)] = Field(
+        500, description="jobs in flight in one worker process"
+    )
+    model: Annotated[str, Field(min_length=1)] = Field(
+        "gpt-4o-mini", description="the model of a request that names none"
+    )
+    max_tokens: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="max_tokens of a request that names none"
+    )
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = Field(
+        None, description="temperature of a request that names none"
+    )
+    timeout_s: Annotated[float, Field(gt=0, le=86_400)] = Field(
+        120, description="longest wait for one answer of a provider"
+    )
+    lease_s: Annotated[float, Field(ge=1, le=3600)] = Field(
+        15, description="a worker silent for this long loses its jobs to the others"
+    )
+    max_deliveries: Annotated[int, Field(ge=1, le=100)] = Field(
+        5, description="workers that may die over one job before it is given up"
+    )
+    drain_s: Annotated[float, Field(ge=0, le=86_400)] = Field(
+        30, description="after SIGTERM: running jobs may finish for this long, then go back"
+    )
+    sweep_s: Annotated[float, Field(ge=0.1, le=3600)] = Field(
+        10, description="how often jobs are looked for that the broker lost"
+    )
+    result_ttl_s: Annotated[int, Field(ge=1)] = Field(
+        7 * 86_400, description="how long results are kept; the audit line stays"
+    )
+    cache_ttl_s: Annotated[int, Field(ge=1)] = Field(
+        1800, description="how long an answer serves equal requests"
+    )
+    max_attempts: Annotated[int, Field(ge=1, le=100)] = Field(
+        5, description="attempts at one model"
+    )
+    max_attempts_per_job: Annotated[int, Field(ge=1, le=1000)] = Field(
+        8, description="attempts at all models of a chain together"
+    )
+    backoff_s: Annotated[float, Field(gt=0)] = Field(
+        1, description="upper bound of the first wait before a retry; doubles with each"
+    )
+    backoff_max_s: Annotated[float, Field(gt=0)] = Field(
+        30, description="upper bound of any wait before a retry"
+    )
+    simulator_url: HttpUrl | None = Field(
+        None, description="ask a simulated provider in place of every real one"
+    )
+    log_level: Annotated[str, Field(pattern="^(DEBUG|INFO|WARNING|ERROR)$")] = Field(
+        "INFO", description="DEBUG, INFO, WARNING or ERROR"
+    )
+    openai_api_key: SecretStr | None = Field(
+        None, validation_alias="OPENAI_API_KEY", description="OpenAI's key"
+    )
+    openai_base_url: HttpUrl | None = Field(
+        None, validation_alias="OPENAI_BASE_URL", description="another address for OpenAI"
+    )
+    openai_org_id: str | None = Field(
+        None, validation_alias="OPENAI_ORG_ID", description="OpenAI's organisation"
+    )
+    openai_project_id: str | None = Field(
+        None, validation_alias="OPENAI_PROJECT_ID", description="OpenAI's project"
+    )
+    anthropic_api_key: SecretStr | None = Field(
+        None, validation_alias="ANTHROPIC_API_KEY", description="Anthropic's key"
+    )
+    anthropic_base_url: HttpUrl | None = Field(
+        None, validation_alias="ANTHROPIC_BASE_URL", description="another address for Anthropic"
+    )
+
+    @property
+    def home_path(self) -> Path:
+        """The home as an absolute path."""
+        return Path(self.home).expanduser().absolute()
+
+
+def variable(field: str) -> str:
+    """The environment variable of a field of Settings."""
+    name = field.upper()
+    return name if name.startswith(("OPENAI_", "ANTHROPIC_")) else f"HEADGATE_{name}"
+
+
+def _dotenv() -> dict[str, str]:
+    try:
+        return {k: v for k, v in dotenv_values(DOTENV).items() if v is not None}
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingError(DOTENV, str(error), "make it a readable UTF-8 file") from None
+
+
+def read(name: str) -> tuple[str | None, str]:
+    """A variable's value and where it comes from: `environment`, `.env` or `default`.
+
+    An empty value counts as not set, as compose files write it.
+    """
+    for source, place in (("environment", os.environ), (DOTENV, _dotenv())):
+        if value := place.get(name):
+            return value, source
+    return None, "default"
+
+
+def secret(name: str) -> SecretStr | None:
+    """The secret in the variable `name`, which a catalog names as `api_key_env`."""
+    value, _ = read(name)
+    return SecretStr(value) if value else None
+
+
+def load() -> Settings:
+    """The settings in force; raises SettingError with the variable, its value and a remedy."""
+    known = {variable(field) for field in Settings.model_fields}
+    for name in {**_dotenv(), **os.environ}:
+        if name.startswith("HEADGATE_") and name not in known:
+            raise SettingError(name, "set", f"no such setting; known: {', '.join(sorted(known))}")
+    try:
+        return Settings()
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        field = str(first["loc"][0]).lower().removeprefix("headgate_")
+        value = "***" if "key" in field else masked(str(first["input"]))
+        remedy = first["msg"].removeprefix("Value error, ")
+        raise SettingError(variable(field), value, remedy) from None
+
+
+def environment() -> dict[str, str]:
+    """A copy of the whole environment, to start a child process with."""
+    return dict(os.environ)
