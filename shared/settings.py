@@ -198,7 +198,7 @@ def load() -> Settings:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         field = str(first["loc"][0]).lower().removeprefix("headgate_")
-        value = "***" if "key" in field else masked(str(first["input"]))
+        value = "***" if field.endswith("api_key") else masked(str(first["input"]))
         remedy = first["msg"].removeprefix("Value error, ")
         raise SettingError(variable(field), value, remedy) from None
 

@@ -1,0 +1,86 @@
+"""Every Redis key, one method each, with its type and its lifetime.
+
+Keys without a lifetime empty themselves: what enters them at submit leaves them when the job ends.
+The queues themselves are Celery's lists and carry Celery's names.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+DEAD_QUEUE = "headgate.dead"
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """The keys of one installation; `prefix` stands before each."""
+
+    prefix: str = ""
+
+    def queue(self, name: str) -> str:
+        """LIST of whole Celery messages; new ones at the left, the next to run at the right."""
+        return f"{self.prefix}{name}"
+
+    def wake(self, queue: str) -> str:
+        """LIST with one token while `queue` may hold messages that no worker has seen."""
+        return f"{self.prefix}headgate:wake:{queue}"
+
+    def leases(self) -> str:
+        """ZSET: job id by the server's ms at which its lease ends."""
+        return f"{self.prefix}headgate:leases"
+
+    def owners(self) -> str:
+        """HASH: job id to the worker that holds its lease."""
+        return f"{self.prefix}headgate:owners"
+
+    def messages(self) -> str:
+        """HASH: job id to `queue LF message`, of every job that is leased or deferred."""
+        return f"{self.prefix}headgate:messages"
+
+    def due(self) -> str:
+        """ZSET: job id by the server's ms at which a deferred job goes back to its queue."""
+        return f"{self.prefix}headgate:due"
+
+    def present(self) -> str:
+        """SET: ids of all jobs that the broker knows: queued, leased or deferred."""
+        return f"{self.prefix}headgate:present"
+
+    def crashes(self) -> str:
+        """HASH: job id to how many workers lost their lease of it."""
+        return f"{self.prefix}headgate:crashes"
+
+    def pulse(self) -> str:
+        """HASH: `last` call and `grace` end in server ms: tells a silent server from dead workers."""
+        return f"{self.prefix}headgate:pulse"
+
+    def cancels(self) -> str:
+        """ZSET: ids of running jobs to be cancelled, by server ms; cut to the last hour."""
+        return f"{self.prefix}headgate:cancels"
+
+    def dead(self) -> str:
+        """LIST of dead letters: `ms LF queue LF reason LF raw message`; an operator empties it."""
+        return f"{self.prefix}{DEAD_QUEUE}"
+
+    def bucket(self, provider: str, pool: str, measure: str) -> str:
+        """HASH `level`, `at_ms`; expires an hour after its last use."""
+        return f"{self.prefix}headgate:bucket:{provider}/{pool}:{measure}"
+
+    def hold(self, attempt: str) -> str:
+        """STRING: what an attempt took from its buckets; expires after an hour, as spent."""
+        return f"{self.prefix}headgate:hold:{attempt}"
+
+    def cache(self, fingerprint: str) -> str:
+        """STRING: an answer; expires after its time to live."""
+        return f"{self.prefix}headgate:cache:{fingerprint}"
+
+    def sweeper(self) -> str:
+        """STRING: the worker that sweeps; expires after one period."""
+        return f"{self.prefix}headgate:sweeper"
+
+    def worker(self, name: str) -> str:
+        """STRING: one living worker; expires when it stops renewing."""
+        return f"{self.prefix}headgate:worker:{name}"
+
+    def result(self, job_id: str) -> str:
+        """STRING: Celery's result record, and the channel it is published on; expires."""
+        return f"{self.prefix}celery-task-meta-{job_id}"

@@ -1,0 +1,124 @@
+-- Purpose: the one call of a worker's round trip. Acknowledges finished jobs, returns the jobs of
+--   dead workers and the deferred ones that are due to their queues, then takes messages from the
+--   queues in the order given and writes their leases in the same step.
+-- KEYS: 1 leases, 2 owners, 3 messages, 4 due, 5 present, 6 crashes, 7 dead, 8 pulse,
+--   then for each queue its list and its wake list.
+-- ARGV: 1 owner, 2 lease ms, 3 how many to take, 4 largest message in bytes, 5 prefix of all keys,
+--   6 how many acks, then the acknowledged ids, then the name of each queue.
+-- Result: {now ms, ms until the next deferred job or -1, more (1: a queue holds more),
+--   then id, queue, crashes, message for each job taken}.
+-- Sent twice: acks count once; jobs leased by a reply that was lost come back when it lapses.
+local leases, owners, messages, due = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local present, crashes, dead, pulse = KEYS[5], KEYS[6], KEYS[7], KEYS[8]
+local owner, lease_ms, want = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+local max_bytes, prefix, acks = tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[6])
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+
+for first = 7, 6 + acks, 500 do
+  local ids = {}
+  for i = first, math.min(first + 499, 6 + acks) do
+    if redis.call('HGET', owners, ARGV[i]) == owner then ids[#ids + 1] = ARGV[i] end
+  end
+  if #ids > 0 then
+    redis.call('ZREM', leases, unpack(ids))
+    redis.call('HDEL', owners, unpack(ids))
+    redis.call('HDEL', messages, unpack(ids))
+    redis.call('HDEL', crashes, unpack(ids))
+    redis.call('SREM', present, unpack(ids))
+  end
+end
+
+local function back_to_queue(id)
+  local stored = redis.call('HGET', messages, id)
+  redis.call('HDEL', messages, id)
+  local cut = stored and string.find(stored, '\n', 1, true)
+  if not cut then
+    redis.call('SREM', present, id)
+    return
+  end
+  local queue = string.sub(stored, 1, cut - 1)
+  redis.call('RPUSH', prefix .. queue, string.sub(stored, cut + 1))
+  local wake = prefix .. 'headgate:wake:' .. queue
+  redis.call('RPUSH', wake, '1')
+  redis.call('LTRIM', wake, 0, 0)
+end
+
+-- A server that was down or frozen must not take its workers' silence for their death: after a
+-- gap between two calls nobody loses a lease until everyone had one lease time to renew.
+local last = tonumber(redis.call('HGET', pulse, 'last') or '0')
+local grace = tonumber(redis.call('HGET', pulse, 'grace') or '0')
+if now - last > lease_ms / 3 or now < last then
+  grace = now + lease_ms
+  redis.call('HSET', pulse, 'last', now, 'grace', grace)
+elseif now - last >= 200 then
+  redis.call('HSET', pulse, 'last', now)
+end
+if now >= grace then
+  local lapsed = redis.call('ZRANGEBYSCORE', leases, '-inf', now, 'LIMIT', 0, 100)
+  for i = #lapsed, 1, -1 do
+    redis.call('ZREM', leases, lapsed[i])
+    redis.call('HDEL', owners, lapsed[i])
+    redis.call('HINCRBY', crashes, lapsed[i], 1)
+    back_to_queue(lapsed[i])
+  end
+end
+local ready = redis.call('ZRANGEBYSCORE', due, '-inf', now, 'LIMIT', 0, 200)
+for i = #ready, 1, -1 do
+  redis.call('ZREM', due, ready[i])
+  back_to_queue(ready[i])
+end
+
+local function id_of(message, n)
+  local id = string.match(message, '^{"hg":"([%w-]+)')
+  if id then return id end
+  local ok, fields = pcall(cjson.decode, message)
+  if ok and type(fields) == 'table' and type(fields.headers) == 'table' then
+    id = fields.headers.id
+    if type(id) == 'string' and #id > 0 and #id <= 128 then return id end
+  end
+  return '!' .. owner .. ':' .. now .. ':' .. n
+end
+
+local reply = {now, -1, 0}
+local taken = 0
+for k = 9, #KEYS, 2 do
+  local queue = ARGV[7 + acks + (k - 9) / 2]
+  while taken < want do
+    local popped = redis.call('RPOP', KEYS[k], math.min(want - taken, 200))
+    if not popped or #popped == 0 then break end
+    for _, message in ipairs(popped) do
+      if #message > max_bytes then
+        redis.call('LPUSH', dead, now .. '\n' .. queue .. '\nover ' .. max_bytes
+          .. ' bytes\n' .. message)
+      else
+        local id = id_of(message, taken)
+        local held = redis.call('HGET', owners, id)
+        if held then
+          -- A second copy of a running job. It only stays where the lease has lost its message.
+          if redis.call('HGET', messages, id) == '' then
+            redis.call('HSET', messages, id, queue .. '\n' .. message)
+          end
+        elseif not redis.call('ZSCORE', due, id) then
+          redis.call('ZADD', leases, now + lease_ms, id)
+          redis.call('HSET', owners, id, owner)
+          redis.call('HSET', messages, id, queue .. '\n' .. message)
+          redis.call('SADD', present, id)
+          reply[#reply + 1] = id
+          reply[#reply + 1] = queue
+          reply[#reply + 1] = tonumber(redis.call('HGET', crashes, id) or '0')
+          reply[#reply + 1] = message
+          taken = taken + 1
+        end
+      end
+    end
+  end
+  if taken >= want and redis.call('LLEN', KEYS[k]) > 0 then
+    reply[3] = 1
+    redis.call('RPUSH', KEYS[k + 1], '1')
+    redis.call('LTRIM', KEYS[k + 1], 0, 0)
+  end
+end
+local next_due = redis.call('ZRANGE', due, 0, 0, 'WITHSCORES')
+if next_due[2] then reply[2] = math.max(0, next_due[2] - now) end
+return reply

@@ -1,0 +1,35 @@
+-- Purpose: lengthens the leases of a worker's jobs, and tells which of them it must stop.
+--   A lease that the server has lost (a restart, a failover) is taken again without its message,
+--   so that a second copy of the job does not start beside the first.
+-- KEYS: 1 leases, 2 owners, 3 messages, 4 present, 5 cancels.
+-- ARGV: 1 owner, 2 lease ms, then job ids.
+-- Result: {number lost, ids now leased by another worker..., ids to be cancelled...}.
+-- Sent twice: the same leases end a little later.
+local leases, owners, messages, present, cancels = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local owner, lease_ms = ARGV[1], tonumber(ARGV[2])
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local any_cancel = redis.call('EXISTS', cancels) == 1
+local lost, cancelled = {}, {}
+for i = 3, #ARGV do
+  local id = ARGV[i]
+  local holder = redis.call('HGET', owners, id)
+  if holder and holder ~= owner then
+    lost[#lost + 1] = id
+  else
+    if not holder then
+      redis.call('HSET', owners, id, owner)
+      redis.call('HSETNX', messages, id, '')
+      redis.call('SADD', present, id)
+    end
+    redis.call('ZADD', leases, now + lease_ms, id)
+    if any_cancel and redis.call('ZSCORE', cancels, id) then
+      cancelled[#cancelled + 1] = id
+      redis.call('ZREM', cancels, id)
+    end
+  end
+end
+local reply = {#lost}
+for _, id in ipairs(lost) do reply[#reply + 1] = id end
+for _, id in ipairs(cancelled) do reply[#reply + 1] = id end
+return reply

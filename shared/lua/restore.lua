@@ -1,0 +1,28 @@
+-- Purpose: gives leased jobs back to the head of their queues at once, in the order given.
+-- KEYS: 1 leases, 2 owners, 3 messages, 4 present.
+-- ARGV: 1 owner, 2 prefix of all keys, then job ids.
+-- Result: how many were given back. Those that the worker no longer holds are left alone.
+-- Sent twice: the second call finds no lease and does nothing.
+local leases, owners, messages, present = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local owner, prefix, restored = ARGV[1], ARGV[2], 0
+for i = #ARGV, 3, -1 do
+  local id = ARGV[i]
+  if redis.call('HGET', owners, id) == owner then
+    local stored = redis.call('HGET', messages, id)
+    redis.call('ZREM', leases, id)
+    redis.call('HDEL', owners, id)
+    redis.call('HDEL', messages, id)
+    local cut = stored and string.find(stored, '\n', 1, true)
+    if cut then
+      local queue = string.sub(stored, 1, cut - 1)
+      redis.call('RPUSH', prefix .. queue, string.sub(stored, cut + 1))
+      local wake = prefix .. 'headgate:wake:' .. queue
+      redis.call('RPUSH', wake, '1')
+      redis.call('LTRIM', wake, 0, 0)
+      restored = restored + 1
+    else
+      redis.call('SREM', present, id)
+    end
+  end
+end
+return restored

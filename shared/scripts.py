@@ -1,0 +1,193 @@
+"""One typed function per Lua script: it names the keys, orders the arguments, reads the reply.
+
+Each returns a `Command`: data, sent by `run` (blocking), `run_async` or a worker's Lane. A script
+is sent by its SHA-1; a server that does not know it (new, restarted, failed over) gets its text.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import redis
+import redis.asyncio
+from redis.exceptions import NoScriptError
+
+from shared.keys import Keys
+
+T = TypeVar("T")
+Word = str | bytes | int | float
+
+MAX_MESSAGE_BYTES = 24 * 1024 * 1024
+"""A request of 10 MB can double when it is quoted as JSON in JSON; a larger message is no job."""
+
+HOLD_MS = 3_600_000
+"""How long a hold may wait for its settlement; then it stays spent. Longer than any attempt."""
+
+
+@dataclass(frozen=True, slots=True)
+class Command(Generic[T]):
+    """One call of one script, ready to be sent; `read` turns the raw reply into T."""
+
+    text: str
+    sha: str
+    keys: tuple[Word, ...]
+    args: tuple[Word, ...]
+    read: Callable[[Any], T]
+
+    def by_sha(self) -> tuple[Word, ...]:
+        """The words of EVALSHA."""
+        return ("EVALSHA", self.sha, len(self.keys), *self.keys, *self.args)
+
+    def by_text(self) -> tuple[Word, ...]:
+        """The words of EVAL, for a server that does not know the script yet."""
+        return ("EVAL", self.text, len(self.keys), *self.keys, *self.args)
+
+
+def run(client: redis.Redis, command: Command[T]) -> T:
+    """The reply of the command, sent over a blocking client."""
+    try:
+        return command.read(client.execute_command(*command.by_sha()))
+    except NoScriptError:
+        return command.read(client.execute_command(*command.by_text()))
+
+
+async def run_async(client: redis.asyncio.Redis, command: Command[T]) -> T:
+    """The reply of the command, sent over an asyncio client."""
+    try:
+        return command.read(await client.execute_command(*command.by_sha()))
+    except NoScriptError:
+        return command.read(await client.execute_command(*command.by_text()))
+
+
+@cache
+def _script(name: str) -> tuple[str, str]:
+    text = (Path(__file__).parent / "lua" / f"{name}.lua").read_text(encoding="utf-8")
+    return text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+
+
+def _command(
+    name: str, keys: Iterable[Word], args: Iterable[Word], read: Callable[[Any], T]
+) -> Command[T]:
+    text, sha = _script(name)
+    return Command(text, sha, tuple(keys), tuple(args), read)
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A message with its lease. `crashes`: how many workers lost the job before."""
+
+    id: str
+    queue: str
+    crashes: int
+    message: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """What one round trip brought. `next_due_ms` is None with an empty due-list."""
+
+    server_ms: int
+    next_due_ms: int | None
+    more: bool
+    taken: list[Taken]
+
+
+def fetch(
+    keys: Keys,
+    *,
+    owner: str,
+    lease_ms: int,
+    want: int,
+    queues: Sequence[str],
+    acked: Sequence[str] = (),
+    max_bytes: int = MAX_MESSAGE_BYTES,
+) -> Command[Fetched]:
+    """Acknowledges, restores, and takes up to `want` messages from `queues` in their order."""
+
+    def read(reply: list[Any]) -> Fetched:
+        jobs = [
+            Taken(_text(reply[i]), _text(reply[i + 1]), int(reply[i + 2]), reply[i + 3])
+            for i in range(3, len(reply), 4)
+        ]
+        return Fetched(reply[0], None if reply[1] < 0 else reply[1], reply[2] == 1, jobs)
+
+    names = [keys.leases(), keys.owners(), keys.messages(), keys.due(), keys.present()]
+    names += [keys.crashes(), keys.dead(), keys.pulse()]
+    for queue in queues:
+        names += [keys.queue(queue), keys.wake(queue)]
+    args = (owner, lease_ms, want, max_bytes, keys.prefix, len(acked), *acked, *queues)
+    return _command("fetch", names, args, read)
+
+
+@dataclass(frozen=True, slots=True)
+class Renewed:
+    """Jobs that the worker must stop: another worker has them (`lost`), or nobody wants them."""
+
+    lost: list[str]
+    cancelled: list[str]
+
+
+def renew(keys: Keys, *, owner: str, lease_ms: int, ids: Sequence[str]) -> Command[Renewed]:
+    """Lengthens the leases of `ids` by `lease_ms` from now."""
+
+    def read(reply: list[Any]) -> Renewed:
+        cut = 1 + int(reply[0])
+        return Renewed([_text(i) for i in reply[1:cut]], [_text(i) for i in reply[cut:]])
+
+    names = (keys.leases(), keys.owners(), keys.messages(), keys.present(), keys.cancels())
+    return _command("renew", names, (owner, lease_ms, *ids), read)
+
+
+def restore(keys: Keys, *, owner: str, ids: Sequence[str]) -> Command[int]:
+    """Gives the jobs back to the heads of their queues; how many were."""
+    names = (keys.leases(), keys.owners(), keys.messages(), keys.present())
+    return _command("restore", names, (owner, keys.prefix, *ids), int)
+
+
+def defer(keys: Keys, *, owner: str, job_id: str, wait_ms: int) -> Command[bool]:
+    """Puts a leased job on the due-list; False when the worker no longer holds it."""
+    names = (keys.leases(), keys.owners(), keys.messages(), keys.due())
+    return _command("defer", names, (owner, job_id, wait_ms), bool)
+
+
+def send(keys: Keys, queue: str, messages: Iterable[tuple[str, bytes]]) -> Command[int]:
+    """Puts (job id, message) pairs on `queue`, once each; how many were new to the broker."""
+    names = (keys.queue(queue), keys.wake(queue), keys.present())
+    return _command("send", names, (word for pair in messages for word in pair), int)
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """What one attempt takes from one bucket: `amount` of it, refilled at `per_ms`."""
+
+    key: str
+    per_ms: float
+    capacity: float
+    amount: float
+
+
+def reserve(keys: Keys, *, attempt: str, draws: Sequence[Draw]) -> Command[int]:
+    """Takes from all buckets or from none; 0 when granted, else the wait in ms."""
+    args: list[Word] = [HOLD_MS]
+    for draw in draws:
+        args += [draw.per_ms, draw.capacity, draw.amount]
+    return _command("reserve", (keys.hold(attempt), *(d.key for d in draws)), args, int)
+
+
+def settle(
+    keys: Keys, *, attempt: str, draws: Sequence[Draw], used: Sequence[float]
+) -> Command[bool]:
+    """Ends the hold of an attempt at what it really used, bucket by bucket."""
+    args: list[Word] = []
+    for draw, amount in zip(draws, used, strict=True):
+        args += [draw.capacity, amount]
+    return _command("settle", (keys.hold(attempt), *(d.key for d in draws)), args, bool)

@@ -1,0 +1,135 @@
+"""The database tables. Times are Unix milliseconds, money is whole pico-USD (1e-12 USD).
+
+Whole numbers are exact in both databases, sort and add up as they are, and cost no conversion.
+JSON is text: PostgreSQL's JSON types refuse the NUL characters that prompts may hold.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Index,
+    Integer,
+    MetaData,
+    PrimaryKeyConstraint,
+    String,
+    Table,
+    Text,
+    text,
+)
+
+metadata = MetaData()
+
+#: One row per job: what the caller wants, how far it is, and its result until that expires.
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("id", String(128), primary_key=True),
+    Column("status", String(16), nullable=False),
+    Column("priority", String(16), nullable=False),
+    Column("model_class", String(64), nullable=False),
+    Column("model", String(128), nullable=False),
+    Column("tenant", String(128), nullable=False),
+    Column("user_id", String(128)),
+    Column("batch_id", String(64)),
+    Column("batch_line", Integer),
+    Column("custom_id", Text),
+    Column("envelope", Text, comment="JSON; emptied with the result"),
+    Column("result", Text, comment="JSON of the result, from its end until it expires"),
+    Column(
+        "fence", Integer, nullable=False, server_default="0", comment="number of the last claim"
+    ),
+    Column("worker", String(128), comment="who holds the last claim"),
+    Column("cancel_wanted", Boolean, nullable=False, server_default=text("false")),
+    Column("retry_at_ms", BigInteger, comment="while deferred: when it goes back to its queue"),
+    Column("submitted_at_ms", BigInteger, nullable=False),
+    Column("deadline_at_ms", BigInteger, nullable=False),
+    Column("started_at_ms", BigInteger, comment="the first claim"),
+    Column("finished_at_ms", BigInteger),
+)
+Index("jobs_open", jobs.c.status, jobs.c.id)
+Index("jobs_by_batch", jobs.c.batch_id, jobs.c.batch_line, unique=True)
+Index("jobs_by_time", jobs.c.submitted_at_ms)
+Index("jobs_finished", jobs.c.batch_id, jobs.c.finished_at_ms)
+
+#: The ledger: one row per request to a model, written before it leaves, settled after it.
+attempts = Table(
+    "attempts",
+    metadata,
+    Column("job_id", String(128), nullable=False),
+    Column("fence", Integer, nullable=False),
+    Column("n", Integer, nullable=False, comment="1 for the first attempt under this claim"),
+    Column("model", String(128), nullable=False),
+    Column("provider", String(64), nullable=False),
+    Column("state", String(16), nullable=False, comment="open, answered, failed, unknown"),
+    Column("code", String(32), comment="the error's code"),
+    Column("message", Text, comment="the error's message; never holds a key or a prompt"),
+    Column("http_status", Integer),
+    Column("request_id", String(256), comment="the provider's own"),
+    Column("started_at_ms", BigInteger, nullable=False),
+    Column("settled_at_ms", BigInteger),
+    Column("waited_ms", BigInteger, nullable=False, comment="for buckets and backoff before it"),
+    Column("latency_ms", BigInteger),
+    Column("input_tokens", BigInteger, nullable=False, server_default="0"),
+    Column("cached_input_tokens", BigInteger, nullable=False, server_default="0"),
+    Column("cache_write_tokens", BigInteger, nullable=False, server_default="0"),
+    Column("output_tokens", BigInteger, nullable=False, server_default="0"),
+    Column("reasoning_tokens", BigInteger, nullable=False, server_default="0"),
+    Column("cost_pico_usd", BigInteger, comment="null: no price known, or the attempt is unknown"),
+    PrimaryKeyConstraint("job_id", "fence", "n"),
+)
+
+#: What is kept of a job: one line when it ends, without its words.
+audit = Table(
+    "audit",
+    metadata,
+    Column("job_id", String(128), primary_key=True),
+    Column("status", String(16), nullable=False),
+    Column("error_code", String(32)),
+    Column("priority", String(16), nullable=False),
+    Column("tenant", String(128), nullable=False),
+    Column("user_id", String(128)),
+    Column("batch_id", String(64)),
+    Column("model", String(128), nullable=False),
+    Column("model_used", String(128)),
+    Column("provider", String(64)),
+    Column("cached", String(16)),
+    Column("fallback", Boolean, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("unknown_attempts", Integer, nullable=False),
+    Column("input_tokens", BigInteger, nullable=False),
+    Column("cached_input_tokens", BigInteger, nullable=False),
+    Column("cache_write_tokens", BigInteger, nullable=False),
+    Column("output_tokens", BigInteger, nullable=False),
+    Column("reasoning_tokens", BigInteger, nullable=False),
+    Column("cost_pico_usd", BigInteger, comment="of all attempts; null where a price is not known"),
+    Column("saved_pico_usd", BigInteger, comment="what the cache's answer cost when it was bought"),
+    Column("submitted_at_ms", BigInteger, nullable=False),
+    Column("started_at_ms", BigInteger),
+    Column("finished_at_ms", BigInteger, nullable=False),
+    Column("queued_ms", BigInteger),
+    Column("latency_ms", BigInteger),
+)
+Index("audit_by_batch", audit.c.batch_id)
+Index("audit_by_time", audit.c.finished_at_ms)
+
+#: A file of prompts that was submitted as one.
+batches = Table(
+    "batches",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("input_path", Text, nullable=False),
+    Column("input_sha256", String(64), nullable=False),
+    Column("output_path", Text),
+    Column(
+        "defaults", Text, nullable=False, comment="JSON of the submit fields given for all lines"
+    ),
+    Column("lines", Integer, nullable=False, comment="lines that hold a request, good or bad"),
+    Column("bad_lines", Integer, nullable=False),
+    Column("created_at_ms", BigInteger, nullable=False),
+    Column("submitted_at_ms", BigInteger, comment="when the last line was queued"),
+    Column("cancelled_at_ms", BigInteger),
+)
+Index("batches_by_output", batches.c.output_path)
