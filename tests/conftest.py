@@ -1,0 +1,223 @@
+"""Fixtures for all tests: real servers, started when first asked for, and a watch over leftovers.
+
+Servers of the session are one set per pytest-xdist worker. Tests run in an empty folder, without
+the caller's settings and keys, so that no test can reach what a developer's `.env` or
+`HEADGATE_REDIS_URL` points to.
+"""
+
+import os
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import psutil
+import pytest
+from hypothesis import configuration as hypothesis_configuration
+from hypothesis import settings as hypothesis_settings
+
+from tests.celery_nodes import (  # noqa: F401 (fixtures that replace those of pytest-celery)
+    celery_backend_cluster,
+    celery_broker_cluster,
+    celery_valkey,
+    celery_worker_argv,
+    celery_worker_cluster,
+    celery_worker_env,
+)
+from tests.child import lasting_pids, wait_until
+from tests.proxy import TcpProxy
+from tests.servers import PostgresServer, Simulator, ValkeyServer, short_folder
+
+pytest_plugins = ["pytester"]  # the fixtures below are tested by tests in a test
+
+ROOT = Path(__file__).resolve().parent.parent
+RUN_MARK = "PYTEST_HEADGATE_RUN"  # in the environment of everything the tests start
+PRIVATE_PREFIXES = ("HEADGATE_", "OPENAI_", "ANTHROPIC_", "CELERY_")
+
+hypothesis_configuration.set_hypothesis_home_dir(
+    Path(tempfile.gettempdir()) / f"hypothesis-headgate-{os.getuid()}"
+)
+hypothesis_settings.register_profile("headgate", database=None, deadline=None, print_blob=True)
+hypothesis_settings.load_profile("headgate")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _apart_from_the_caller() -> Iterator[None]:
+    """The session runs in an empty folder without settings or keys, and leaves nothing alive."""
+    mark = uuid.uuid4().hex
+    before = dict(os.environ)
+    here = Path.cwd()
+    for name in before:
+        if name.startswith(PRIVATE_PREFIXES):
+            del os.environ[name]
+    os.environ[RUN_MARK] = mark
+    os.environ["PYTHONPATH"] = str(ROOT)  # children import `tests` too, wherever they run
+    with short_folder() as folder:
+        os.chdir(folder)
+        yield
+        os.chdir(here)
+    left = _started_with(mark)
+    os.environ.clear()
+    os.environ.update(before)
+    for process in left:
+        process.kill()
+    assert not left, f"left running at the end of the session: {[_describe(p) for p in left]}"
+
+
+@pytest.fixture(autouse=True)
+def _no_child_left_behind(_apart_from_the_caller: None) -> Iterator[None]:
+    """The test fails if a child process of it is alive 3 s after its end."""
+    before = {child.pid for child in psutil.Process().children(recursive=True)}
+    yield
+    left: list[psutil.Process] = []
+
+    def none_left() -> bool:
+        left[:] = [child for child in _children() if child.pid not in before]
+        return not left
+
+    try:
+        wait_until(none_left, 3, "the children of this test to end")
+    except TimeoutError:
+        told = [_describe(child) for child in left]
+        for child in left:
+            child.kill()
+        pytest.fail(f"this test left processes behind: {told}")
+
+
+def _children() -> list[psutil.Process]:
+    """Living descendants of this process, without the session's servers and their children."""
+    found: list[psutil.Process] = []
+    spared = set(lasting_pids)
+    for child in psutil.Process().children(recursive=True):  # parents come before their children
+        try:
+            if child.ppid() in spared or "resource_tracker" in " ".join(child.cmdline()):
+                spared.add(child.pid)
+            if child.pid not in spared and child.status() != psutil.STATUS_ZOMBIE:
+                found.append(child)
+        except psutil.NoSuchProcess:
+            continue
+    return found
+
+
+def _started_with(mark: str) -> list[psutil.Process]:
+    """Living processes, detached ones included, whose environment holds `mark`."""
+    found: list[psutil.Process] = []
+    for process in psutil.process_iter():
+        try:
+            if process.pid != os.getpid() and process.environ().get(RUN_MARK) == mark:
+                found.append(process)
+        except (psutil.AccessDenied, psutil.NoSuchProcess):
+            continue
+    return found
+
+
+def _describe(process: psutil.Process) -> str:
+    try:
+        test = process.environ().get("PYTEST_CURRENT_TEST", "the session")
+        return f"{process.pid} {' '.join(process.cmdline())} (started in {test})"
+    except (psutil.AccessDenied, psutil.NoSuchProcess):
+        return str(process.pid)
+
+
+@pytest.fixture(scope="session")
+def _session_valkey(_apart_from_the_caller: None) -> Iterator[ValkeyServer]:
+    with short_folder() as folder, ValkeyServer(folder, lasting=True) as server:
+        yield server
+
+
+@pytest.fixture
+def valkey(_session_valkey: ValkeyServer) -> ValkeyServer:
+    """A running, empty Valkey of the session; take `valkey_factory` for one that may be killed."""
+    with _session_valkey.client() as client:
+        client.flushall()
+        client.script_flush()
+    return _session_valkey
+
+
+@pytest.fixture
+def valkey_factory() -> Iterator[Callable[..., ValkeyServer]]:
+    """A function that starts a Valkey of the test's own: `valkey_factory(appendonly=True)`."""
+    with ExitStack() as stack:
+
+        def start(**options: object) -> ValkeyServer:
+            folder = stack.enter_context(short_folder())
+            server = ValkeyServer(folder, **options)  # type: ignore[arg-type]
+            stack.callback(server.kill)
+            return server.start()
+
+        yield start
+
+
+@pytest.fixture(scope="session")
+def postgres(_apart_from_the_caller: None) -> Iterator[PostgresServer]:
+    """A running PostgreSQL, shared by the session: take `postgres_factory` to kill one."""
+    with short_folder() as folder, PostgresServer(folder / "pg", lasting=True) as server:
+        yield server
+
+
+@pytest.fixture
+def postgres_factory() -> Iterator[Callable[[], PostgresServer]]:
+    """A function that starts a PostgreSQL of the test's own, which may be killed or frozen."""
+    with ExitStack() as stack:
+
+        def start() -> PostgresServer:
+            server = PostgresServer(stack.enter_context(short_folder()) / "pg")
+            stack.callback(server.kill)
+            return server.start()
+
+        yield start
+
+
+@pytest.fixture
+def postgres_url(postgres: PostgresServer) -> Iterator[str]:
+    """The URL of a new, empty PostgreSQL database, dropped afterwards."""
+    with postgres.database() as url:
+        yield url
+
+
+@pytest.fixture
+def sqlite_url(tmp_path: Path) -> str:
+    """The URL of a SQLite file that does not exist yet."""
+    return f"sqlite:///{tmp_path / 'headgate.db'}"
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest) -> str:
+    """The test runs twice: on an empty SQLite file and on an empty PostgreSQL database."""
+    url: str = request.getfixturevalue(
+        "sqlite_url" if request.param == "sqlite" else "postgres_url"
+    )
+    return url
+
+
+@pytest.fixture
+def simulator_factory(tmp_path: Path) -> Iterator[Callable[..., Simulator]]:
+    """A function that starts a simulated provider: `simulator_factory("--latency-ms", "50")`."""
+    with ExitStack() as stack:
+
+        def start(*flags: str) -> Simulator:
+            server = Simulator(tmp_path / f"simulator-{uuid.uuid4().hex[:6]}", flags)
+            stack.callback(server.kill)
+            return server.start()
+
+        yield start
+
+
+@pytest.fixture
+def simulator(simulator_factory: Callable[..., Simulator]) -> Simulator:
+    """A running simulated provider without flags."""
+    return simulator_factory()
+
+
+@pytest.fixture
+def tcp_proxy() -> Iterator[Callable[[int], TcpProxy]]:
+    """A function that opens a proxy to a loopback port: `tcp_proxy(valkey.port).cut()`."""
+    with ExitStack() as stack:
+
+        def start(target_port: int) -> TcpProxy:
+            proxy = TcpProxy(target_port).start()
+            stack.callback(proxy.stop)
+            return proxy
+
+        yield start
