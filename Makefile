@@ -1,0 +1,49 @@
+# Two commands matter: `make demo` and `make test`. PYTHON=... chooses the interpreter.
+.NOTPARALLEL:
+.PHONY: help demo test venv lint bench wheel clean
+.DEFAULT_GOAL := help
+
+export PYTHON
+python := .venv/bin/python
+
+help:
+	@echo 'make demo          1,000 example prompts through everything, on this machine, in two minutes'
+	@echo 'make demo LIVE=1   20 prompts against the real provider (OPENAI_API_KEY or ANTHROPIC_API_KEY)'
+	@echo 'make test          every check: lint, types, import rules, tests    (ARGS="-k name" for pytest)'
+	@echo 'make lint          lint, types and import rules only'
+	@echo 'make bench         the measurements                                 (BENCH="pipeline" or "submit")'
+	@echo 'make wheel         dist/headgate-*.whl'
+	@echo 'make clean         removes caches and dist; .venv and .headgate stay'
+
+demo:
+	@sh deploy/venv.sh run
+	@$(python) -m producer.demo $(if $(LIVE),--live)
+
+# All checks run even when one fails, so that one run tells everything; the tests come last, with their summary.
+test:
+	@sh deploy/venv.sh test
+	@failed=; \
+	$(MAKE) --no-print-directory lint || failed=' lint'; \
+	$(python) -m pytest -n 2 $(ARGS) || failed="$$failed tests"; \
+	if [ -n "$$failed" ]; then echo "make test: failed:$$failed" >&2; exit 1; fi
+
+venv:
+	@sh deploy/venv.sh test
+
+lint: venv
+	@failed=; \
+	echo 'ruff'; $(python) -m ruff check . || failed=' ruff'; \
+	echo 'mypy'; $(python) -m mypy || failed="$$failed mypy"; \
+	echo 'import-linter'; \
+	$(python) -c 'from importlinter.cli import lint_imports_command as run; run()' || failed="$$failed imports"; \
+	if [ -n "$$failed" ]; then echo "make lint: failed:$$failed" >&2; exit 1; fi
+
+bench: venv
+	@$(python) -m tests.bench $(BENCH)
+
+wheel: venv
+	@sh deploy/venv.sh pip wheel --quiet --no-deps --wheel-dir dist .
+
+clean:
+	rm -rf dist build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find producer workers shared tests migrations -name __pycache__ -type d -prune -exec rm -rf {} +
