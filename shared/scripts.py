@@ -50,18 +50,20 @@ class Command(Generic[T]):
 
 def run(client: redis.Redis, command: Command[T]) -> T:
     """The reply of the command, sent over a blocking client."""
+    execute: Callable[..., Any] = client.execute_command
     try:
-        return command.read(client.execute_command(*command.by_sha()))
+        return command.read(execute(*command.by_sha()))
     except NoScriptError:
-        return command.read(client.execute_command(*command.by_text()))
+        return command.read(execute(*command.by_text()))
 
 
 async def run_async(client: redis.asyncio.Redis, command: Command[T]) -> T:
     """The reply of the command, sent over an asyncio client."""
+    execute: Callable[..., Any] = client.execute_command
     try:
-        return command.read(await client.execute_command(*command.by_sha()))
+        return command.read(await execute(*command.by_sha()))
     except NoScriptError:
-        return command.read(await client.execute_command(*command.by_text()))
+        return command.read(await execute(*command.by_text()))
 
 
 @cache
@@ -124,7 +126,7 @@ def fetch(
     names += [keys.crashes(), keys.dead(), keys.pulse()]
     for queue in queues:
         names += [keys.queue(queue), keys.wake(queue)]
-    args = (owner, lease_ms, want, max_bytes, keys.prefix, len(acked), *acked, *queues)
+    args: list[Word] = [owner, lease_ms, want, max_bytes, keys.prefix, len(acked), *acked, *queues]
     return _command("fetch", names, args, read)
 
 

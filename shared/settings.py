@@ -19,7 +19,7 @@ from shared.errors import SettingError
 
 DOTENV = ".env"
 
-REDIS_SCHEMES = ("redis", "rediss", "redis+socket", "sentinel")
+REDIS_SCHEMES = ("redis", "rediss", "redis+socket")
 DATABASE_SCHEMES = ("postgresql", "sqlite")
 
 
