@@ -1,0 +1,164 @@
+"""The catalog: models, providers, pools, tiers and prices, read from TOML and checked as a whole.
+
+The built-in `catalog.toml` lies beneath; a user's file is laid over it key by key. All faults that
+can be found are reported at once, each with file, key, value and remedy.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from pydantic import PrivateAttr
+
+from shared.catalog_check import CatalogErrors, check, hint
+from shared.catalog_form import (
+    CLASSES,
+    STATIC,
+    Frozen,
+    Limits,
+    Model,
+    Pool,
+    Price,
+    Provider,
+    StaticText,
+    Tier,
+)
+from shared.errors import CatalogError, InvalidRequest
+
+__all__ = [
+    "BUILT_IN",
+    "Catalog",
+    "CatalogErrors",
+    "Limits",
+    "Model",
+    "Pool",
+    "Price",
+    "Provider",
+    "StaticText",
+    "Tier",
+    "laid_over",
+    "load",
+]
+
+BUILT_IN = Path(__file__).with_name("catalog.toml")
+
+
+class Catalog(Frozen):
+    """All that is in force; built by `load`, never changed."""
+
+    providers: Mapping[str, Provider] = {}
+    models: Mapping[str, Model] = {}
+    pools: Mapping[str, Pool] = {}
+    tiers: Mapping[str, Tier] = {}
+    prices: Mapping[str, Price] = {}
+    digest: str
+    _names: dict[str, Model] = PrivateAttr(default_factory=dict)
+    _chains: dict[str, tuple[Model | StaticText, ...]] = PrivateAttr(default_factory=dict)
+
+    def model_post_init(self, _: object) -> None:
+        """Every table is read-only and every model is found under both of its names."""
+        for table in ("providers", "models", "pools", "tiers", "prices"):
+            self.__dict__[table] = MappingProxyType(self.__dict__[table])
+        for model in self.models.values():
+            self._names[model.name] = self._names[f"{model.provider}/{model.name}"] = model
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The built-in model classes, then those which only this catalog has."""
+        own = {model.model_class for model in self.models.values()}
+        return (*CLASSES, *sorted(own.difference(CLASSES)))
+
+    def model(self, name: str) -> Model:
+        """The model of that name, `gpt-4o` or `openai/gpt-4o`; InvalidRequest if there is none."""
+        try:
+            return self._names[name]
+        except KeyError:
+            remedy = "`headgate models` lists what there is" + hint(name, self._names, "; ")
+            raise InvalidRequest("model", name, remedy, code="unknown_model") from None
+
+    def chain(self, model: Model) -> tuple[Model | StaticText, ...]:
+        """The model, then what to ask in its place, in order and without repeats.
+
+        First the model's own list, then the lists of those named there, and so on; a static text
+        ends the chain, for it always answers.
+        """
+        known = self._chains.get(model.name)
+        if known is None:
+            known = self._chains[model.name] = tuple(self._asked_in_turn(model))
+        return known
+
+    def _asked_in_turn(self, model: Model) -> Iterator[Model | StaticText]:
+        line = [model]
+        yield model
+        for asked in line:
+            for name in asked.fallback:
+                if name.startswith(STATIC):
+                    yield StaticText(text=name.removeprefix(STATIC))
+                    return
+                following = self.model(name)
+                if following not in line:
+                    line.append(following)
+                    yield following
+
+    def provider(self, model: Model) -> Provider:
+        """Where the model is served."""
+        return self.providers[model.provider]
+
+    def pool(self, model: Model) -> Pool:
+        """The limits of the model's pool; one without limits where the catalog names none."""
+        return self.pools.get(model.pool_key) or Pool(key=model.pool_key)
+
+
+def load(overlay: Path | None = None) -> Catalog:
+    """The built-in catalog with the file `overlay` laid over it, read and checked.
+
+    Raises CatalogError, or CatalogErrors for more than one fault. The built-in file is sound (a
+    test holds it to that), so that a fault is always the overlay's where there is one.
+    """
+    content = laid_over(_read(BUILT_IN), _read(overlay) if overlay else {})
+    tables = check(str(overlay or BUILT_IN), content)
+    in_force = json.dumps(content, sort_keys=True, default=str)
+    return Catalog(**vars(tables), digest=hashlib.sha256(in_force.encode()).hexdigest()[:12])
+
+
+def laid_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Both, key by key: tables are merged, everything else of `above` wins."""
+    merged = dict(below)
+    for key, value in above.items():
+        under = merged.get(key)
+        both = isinstance(value, Mapping) and isinstance(under, Mapping)
+        merged[key] = laid_over(under, value) if both else value  # type: ignore[arg-type]
+    return merged
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """What the TOML file says; CatalogError names file and line, or why it cannot be read."""
+    file = str(path)
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except IsADirectoryError:
+        raise CatalogError(file, "file", file, "this is a folder; name a TOML file") from None
+    except FileNotFoundError:
+        raise CatalogError(file, "file", file, "there is no such file; name one") from None
+    except OSError as error:
+        raise CatalogError(file, "file", file, f"cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        byte = error.object[error.start : error.start + 1]
+        remedy = "is not UTF-8; save the file as UTF-8"
+        raise CatalogError(file, f"line {line}", byte, remedy) from error
+    try:
+        return tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        at = re.search(r"at line (\d+)", str(error))
+        lines = text.splitlines() or [""]
+        line = int(at[1]) if at else len(lines)
+        shown = lines[min(line, len(lines)) - 1].strip()
+        raise CatalogError(file, f"line {line}", shown, f"is no TOML: {error}") from error

@@ -1,0 +1,146 @@
+"""The form of a catalog file: what each table may hold, checked by type and range.
+
+The head of `catalog.toml` says what each key means. Everything here is frozen.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import date
+from decimal import Decimal, InvalidOperation
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+STATIC = "static:"
+#: Built in: a worker serves their queues also where the catalog has no model of the class.
+CLASSES = ("fast", "smart", "reasoning", "embedding")
+
+Capability = Literal["vision", "tools", "json", "reasoning", "temperature", "embeddings"]
+
+
+def _money(value: object) -> Decimal:
+    """The exact amount; more than six digits after the point would not fit 1e-12 USD a token."""
+    if not isinstance(value, str):
+        raise ValueError(f'write it as a string, such as "{value if value is not True else 1}"')
+    try:
+        amount = Decimal(value)
+    except InvalidOperation:
+        amount = Decimal(-1)
+    exponent = amount.as_tuple().exponent
+    if not isinstance(exponent, int) or exponent < -6 or not 0 <= amount <= 1_000_000:
+        raise ValueError(
+            "give USD per million tokens, 0 to 1000000, at most six digits after the point"
+        )
+    return amount
+
+
+def _one_or_many(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+def _web_address(value: str) -> str:
+    if not re.fullmatch(r"https?://[^\s/]+\S*", value):
+        raise ValueError("give an address that starts with https:// or http://")
+    return value.rstrip("/")
+
+
+Money = Annotated[Decimal, BeforeValidator(_money)]
+Count = Annotated[int, Field(ge=1, le=1_000_000_000_000)]
+Tokens = Annotated[int, Field(ge=1, le=100_000_000)]
+Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
+Text = Annotated[str, Field(min_length=1, max_length=1_000)]
+Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+#: A class becomes part of a queue's name.
+ClassName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,31}$")]
+Named = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:@-]{0,127}$")]
+
+
+class Frozen(BaseModel):
+    """Refuses unknown keys, other types and changes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class StaticText(Frozen):
+    """A fixed answer at the end of a fallback chain."""
+
+    text: str
+
+
+class Provider(Frozen):
+    """Where models are served, and in which dialect; no `api_key_env` means that no key is sent."""
+
+    name: str
+    dialect: Literal["openai", "anthropic"]
+    base_url: Annotated[str, AfterValidator(_web_address)]
+    api_key_env: Annotated[
+        tuple[Variable, ...], BeforeValidator(_one_or_many), Field(strict=False)
+    ] = ()
+    api_key_optional: bool = False
+
+
+class Model(Frozen):
+    """One language model; see the head of catalog.toml for what each key means."""
+
+    name: Named
+    provider: str
+    provider_name: Text = Field(default_factory=lambda known: str(known["name"]))
+    model_class: ClassName = Field(alias="class")
+    pool: Named = Field(default_factory=lambda known: str(known["name"]))
+    context_tokens: Tokens
+    max_output_tokens: Annotated[int, Field(ge=0, le=100_000_000)] = 0
+    capabilities: Annotated[frozenset[Capability], Field(strict=False)] = frozenset()
+    fallback: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    timeout_s: Seconds = 120
+    max_attempts: Annotated[int, Field(ge=1, le=100)] | None = None
+    backoff_s: Seconds | None = None
+    backoff_max_s: Seconds | None = None
+    source: Text
+    checked: date
+
+    @property
+    def embeds(self) -> bool:
+        """True for a model that gives vectors, not text."""
+        return "embeddings" in self.capabilities
+
+    @property
+    def pool_key(self) -> str:
+        """What its limits are counted on: provider/pool."""
+        return f"{self.provider}/{self.pool}"
+
+
+class Limits(Frozen):
+    """Limits a minute, a minute in tokens, and a day; None does not bind."""
+
+    rpm: Count | None = None
+    tpm: Count | None = None
+    rpd: Count | None = None
+
+
+class Pool(Limits):
+    """What a provider counts a limit on; `burst_s`: seconds of the rate that a bucket can hold."""
+
+    key: str
+    input_tpm: Count | None = None
+    output_tpm: Count | None = None
+    concurrent: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    burst_s: Annotated[float, Field(gt=0, le=3_600, allow_inf_nan=False)] = 1
+
+
+class Tier(Limits):
+    """Limits of a caller: over all models, and tighter ones for some."""
+
+    name: str
+    lockout_s: Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)] = 0
+    models: Mapping[str, Limits] = {}
+
+
+class Price(Frozen):
+    """USD per million tokens, in place of genai-prices; what is absent costs as much as input."""
+
+    input: Money
+    cached_input: Money | None = None
+    cache_write: Money | None = None
+    output: Money = Decimal(0)
