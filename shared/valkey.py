@@ -193,6 +193,7 @@ class Server:
             until = time.monotonic() + STOP_S
             if not self._signal(sign):
                 break
+            self._signal(signal.SIGCONT)  # a stopped process ends only once it goes on
             while self._signal(0) and time.monotonic() < until:
                 time.sleep(0.01)
         with suppress(OSError):  # the folder may be gone, and its traces with it
