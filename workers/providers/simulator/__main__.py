@@ -1,0 +1,95 @@
+"""Runs the simulator as a process: `python -m workers.providers.simulator [flags]`."""
+
+import asyncio
+import contextlib
+import os
+import resource
+import signal
+import sys
+import time
+from pathlib import Path
+
+from workers.providers.simulator.engine import Engine
+from workers.providers.simulator.flags import Flags, parse
+from workers.providers.simulator.server import Door, serve
+
+PARENT_POLL_S = 1.0
+
+
+async def run(flags: Flags) -> None:
+    """Serves until SIGTERM, SIGINT or the parent's end."""
+    over = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, over.set)
+    watch = None
+    if flags.with_parent is not None:
+        watch = asyncio.create_task(_watch(flags.with_parent, over))
+    engine = Engine(flags.behaviour, time.monotonic, time.time)
+    door = Door(engine, flags.json_log)
+
+    def ready(url: str) -> None:
+        sys.stdout.write(f"simulator listening on {url}\n")
+        sys.stdout.flush()
+        if flags.ready_file is not None:
+            _write_whole(flags.ready_file, url)
+
+    await serve(door, flags.host, flags.port, ready, over.wait())
+    if watch is not None:
+        watch.cancel()
+
+
+async def _watch(pid: int, over: asyncio.Event) -> None:
+    """True afterwards: the process `pid` is gone, and `over` is set."""
+    while _runs(pid):  # noqa: ASYNC110  no event tells of the end of a process not our child
+        await asyncio.sleep(PARENT_POLL_S)
+    over.set()
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    with contextlib.suppress(OSError, IndexError):
+        # A dead parent whose own parent does not collect it still has its number.
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return True
+
+
+def _write_whole(path: Path, text: str) -> None:
+    """True afterwards: `path` holds `text`; nobody can have read a part of it."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.write_text(text + "\n")
+    draft.replace(path)
+
+
+def _raise_file_limit() -> None:
+    """True afterwards: as many connections may be open as the system lets this process have."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def main(arguments: list[str]) -> int:
+    """Runs to the end and returns the exit code: 0 ended as asked, 2 wrong use."""
+    flags = parse(arguments)
+    _raise_file_limit()
+    try:
+        import uvloop
+    except ImportError:
+        start = asyncio.run
+    else:
+        start = uvloop.run
+    try:
+        start(run(flags))
+    except OSError as wrong:
+        sys.stderr.write(f"simulator: cannot listen on {flags.host}:{flags.port}: {wrong}\n")
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

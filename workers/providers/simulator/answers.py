@@ -1,0 +1,174 @@
+"""Answers that are a pure function of the request: same request, same answer, same counts."""
+
+import array
+import hashlib
+import math
+import zlib
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Any, Literal
+
+import orjson
+
+from workers.providers.simulator.ask import Ask, Tool, tokens_of
+from workers.providers.simulator.schemas import example_of
+
+End = Literal["stop", "length", "tool", "filter"]
+
+# Tokens of an answer by one byte of the digest: lognormal, median 48, so most lie in 15 to 150.
+LENGTHS = tuple(
+    max(1, round(48 * math.exp(0.6 * NormalDist().inv_cdf((step + 0.5) / 256))))
+    for step in range(256)
+)
+SENTENCES = (
+    "The short answer is yes, with two conditions that matter in practice.",
+    "Start with the smallest case that can fail, and keep it as a test.",
+    "Most of the time is spent waiting, so the order of the steps decides the total.",
+    "A second look at the figures shows a slower trend than the headline suggests.",
+    "There are three options, and the middle one is the easiest to undo later.",
+    "This holds for small inputs; above a few thousand entries the picture changes.",
+    "The cost grows with the length of the text rather than with the number of calls.",
+    "One reason is history: the older form was kept so that nothing else had to move.",
+    "Compare the two side by side before choosing, because both look alike at first.",
+    "The customer asked for a refund and mentioned that the parcel arrived late.",
+    "In plain words: measure first, change one thing, then measure again.",
+    "Nothing in the text says when the change takes effect, so ask before relying on it.",
+    "The tone is friendly overall, although the last paragraph sounds impatient.",
+    "A good summary keeps the decision, the reason for it and what was left open.",
+    "Two of the four sources agree; the others give no date at all.",
+    "It helps to write down what must stay true, and check it after every step.",
+    "The main risk is a silent failure that nobody notices for a week.",
+    "As a rule, the simpler wording is also the more precise one.",
+    "The numbers add up once the returned items are counted only once.",
+    "Keep the first draft short and let the reader ask for detail.",
+    "The rest follows from the definition and needs no further argument.",
+    "If in doubt, prefer the version that can be explained in one sentence.",
+)
+CITED_WORDS = 6
+CITED_CHARS = 60
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A call the model asks for; `arguments` is JSON text."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the model says, and how many tokens that took; output includes reasoning."""
+
+    text: str
+    tool_call: ToolCall | None
+    end: End
+    stop_word: str | None
+    output_tokens: int
+    reasoning_tokens: int
+
+
+def compose(ask: Ask, choice: int, chars_per_token: float) -> Answer:
+    """The answer to `ask`; `choice` numbers the alternatives when several were asked for."""
+    digest = ask.digest
+    if choice:
+        digest = hashlib.blake2b(digest + choice.to_bytes(4, "big"), digest_size=16).digest()
+    cap = ask.max_tokens
+    reasoning = 0
+    if ask.reasons:
+        reasoning = LENGTHS[digest[3]] * 2
+        if cap is not None:
+            # Leaves half of a small budget to the text, so that a short cap still gets an answer.
+            reasoning = min(reasoning, cap // 2)
+    room = None if cap is None else cap - reasoning
+    if ask.tool is not None:
+        return _call(ask.tool, digest, room, reasoning, chars_per_token)
+    end: End = "stop"
+    stop_word = None
+    if ask.wants_json:
+        text = _json_text(ask, digest)
+    else:
+        text = _prose(ask.last, digest, int(LENGTHS[digest[2]] * chars_per_token))
+    for word in ask.stop:
+        place = text.find(word)
+        if place >= 0:
+            text, stop_word = text[:place], word
+    if room is not None and len(text) > room * chars_per_token:
+        text, stop_word, end = text[: int(room * chars_per_token)], None, "length"
+    spoken = tokens_of(len(text), chars_per_token)
+    return Answer(text, None, end, stop_word, spoken + reasoning, reasoning)
+
+
+def vector(text: str, dimensions: int) -> "array.array[float]":
+    """A unit vector for `text`: words and word pairs hashed into places.
+
+    Texts that share words lie close to each other, so that a semantic cache can be tried out.
+    """
+    found: dict[int, float] = {}
+    before = ""
+    for word in text.lower().split():
+        for part, weight in ((word, 1.0), (f"{before} {word}", 0.5)):
+            place = zlib.crc32(part.encode())
+            sign = weight if place & 0x80000000 else -weight
+            found[place % dimensions] = found.get(place % dimensions, 0.0) + sign
+        before = word
+    norm = math.sqrt(sum(weight * weight for weight in found.values()))
+    places = array.array("f", bytes(4 * dimensions))
+    if norm == 0.0:
+        places[zlib.crc32(text.encode()) % dimensions] = 1.0
+        return places
+    for place, weight in found.items():
+        places[place] = weight / norm
+    return places
+
+
+def pieces(text: str, chars: int = 16) -> list[str]:
+    """`text` in the parts in which it is streamed, a few words each; joined they are `text`."""
+    parts: list[str] = []
+    start = 0
+    while start < len(text):
+        end = text.find(" ", start + chars)
+        if end < 0:
+            end = len(text)
+        parts.append(text[start:end])
+        start = end
+    return parts
+
+
+def _prose(last: str, digest: bytes, chars: int) -> str:
+    cited = " ".join(last[:CITED_CHARS].split()[:CITED_WORDS])
+    text = f'Note {digest[:4].hex()} on "{cited}":'
+    # A step of a linear congruential generator per sentence: far cheaper than seeding a Random.
+    state = int.from_bytes(digest[:8], "big")
+    while len(text) < chars:
+        state = (state * 6364136223846793005 + 1442695040888963407) & 0xFFFFFFFFFFFFFFFF
+        text += " " + SENTENCES[(state >> 33) % len(SENTENCES)]
+    return text
+
+
+def _json_text(ask: Ask, digest: bytes) -> str:
+    made: Any
+    if ask.schema is not None:
+        made = example_of(ask.schema, digest)
+    else:
+        made = {
+            "answer": SENTENCES[digest[4] % len(SENTENCES)],
+            "reference": digest[:4].hex(),
+            "confidence": round(digest[5] / 255, 2),
+        }
+    return orjson.dumps(made).decode()
+
+
+def _call(
+    tool: Tool, digest: bytes, room: int | None, reasoning: int, chars_per_token: float
+) -> Answer:
+    arguments = orjson.dumps(example_of(tool.schema, digest)).decode()
+    end: End = "tool"
+    if room is not None and len(arguments) > room * chars_per_token:
+        arguments, end = arguments[: int(room * chars_per_token)], "length"
+    spoken = tokens_of(len(tool.name) + len(arguments), chars_per_token)
+    if room is not None:
+        spoken = min(spoken, room)
+    call = ToolCall(digest.hex()[:24], tool.name, arguments)
+    return Answer("", call, end, None, spoken + reasoning, reasoning)

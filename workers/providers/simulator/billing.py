@@ -1,0 +1,129 @@
+"""What an answer costs, exactly: prices of genai-prices, or given ones, in Decimal."""
+
+from dataclasses import dataclass
+from decimal import Decimal
+from functools import lru_cache
+
+MILLION = Decimal(1_000_000)
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of one answer. `input_tokens` is all of the input, cached and written included."""
+
+    input_tokens: int
+    output_tokens: int = 0
+    cached_tokens: int = 0
+    write_5m_tokens: int = 0
+    write_1h_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """USD per token, by class."""
+
+    input: Decimal
+    output: Decimal
+    cached: Decimal
+    write_5m: Decimal
+    write_1h: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class Unpriced:
+    """Nobody knows a price for the model: it is answered for nothing, and counted apart."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tiered:
+    """The price depends on the size of the request, so each one is worked out by itself."""
+
+    vendor: str | None
+
+
+def cost_usd(price: Price, usage: Usage) -> Decimal:
+    """The exact cost of `usage` at `price`."""
+    plain = usage.input_tokens - usage.cached_tokens - usage.write_5m_tokens - usage.write_1h_tokens
+    total = plain * price.input + usage.output_tokens * price.output
+    if usage.cached_tokens:
+        total += usage.cached_tokens * price.cached
+    if usage.write_5m_tokens or usage.write_1h_tokens:
+        total += usage.write_5m_tokens * price.write_5m + usage.write_1h_tokens * price.write_1h
+    return total
+
+
+def bill_usd(vendor: str, model: str, usage: Usage, given: dict[str, Price]) -> Decimal | None:
+    """The cost of `usage`, by the `given` prices first; None when the model has no price."""
+    price = given.get(model) or price_of(vendor, model)
+    match price:
+        case Price():
+            return cost_usd(price, usage)
+        case Tiered(vendor=known):
+            return _calculated(known, model, usage)
+        case Unpriced():
+            return None
+
+
+def parse_price(spec: str) -> tuple[str, Price]:
+    """Model and price from `MODEL:input=0.15,output=0.60,cached_input=0.075,cache_write=0.15`.
+
+    USD per million tokens, the names of the catalog; cached input and writes default to input.
+    """
+    model, _, rest = spec.rpartition(":")
+    parts: dict[str, Decimal] = {}
+    for one in rest.split(","):
+        name, _, amount = one.partition("=")
+        if name not in ("input", "output", "cached_input", "cache_write"):
+            raise ValueError(f"price {spec!r}: unknown part {name!r}")
+        try:
+            parts[name] = Decimal(amount) / MILLION
+        except ArithmeticError:
+            raise ValueError(f"price {spec!r}: {amount!r} is not a number") from None
+    if not model or "input" not in parts:
+        raise ValueError(f"price {spec!r}: expected MODEL:input=..,output=..")
+    write = parts.get("cache_write", parts["input"])
+    return model, Price(
+        input=parts["input"],
+        output=parts.get("output", Decimal(0)),
+        cached=parts.get("cached_input", parts["input"]),
+        write_5m=write,
+        write_1h=write,
+    )
+
+
+@lru_cache(maxsize=1024)
+def price_of(vendor: str, model: str) -> Price | Tiered | Unpriced:
+    """The price of `model` in genai-prices: the vendor's own, else that of any who offers it."""
+    from genai_prices import Usage as Counted
+    from genai_prices import calc_price
+    from genai_prices.types import TieredPrices
+
+    for provider in (vendor, None):
+        try:
+            found = calc_price(Counted(input_tokens=1), model, provider_id=provider)
+        except LookupError:
+            continue
+        if any(isinstance(part, TieredPrices) for part in vars(found.model_price).values()):
+            return Tiered(provider)
+        return Price(
+            input=_calculated(provider, model, Usage(1)),
+            output=_calculated(provider, model, Usage(0, output_tokens=1)),
+            cached=_calculated(provider, model, Usage(1, cached_tokens=1)),
+            write_5m=_calculated(provider, model, Usage(1, write_5m_tokens=1)),
+            write_1h=_calculated(provider, model, Usage(1, write_1h_tokens=1)),
+        )
+    return Unpriced()
+
+
+def _calculated(vendor: str | None, model: str, usage: Usage) -> Decimal:
+    from genai_prices import Usage as Counted
+    from genai_prices import calc_price
+
+    counted = Counted(
+        input_tokens=usage.input_tokens,
+        output_tokens=usage.output_tokens,
+        cache_read_tokens=usage.cached_tokens,
+        cache_write_tokens=usage.write_5m_tokens + usage.write_1h_tokens,
+        cache_write_1h_tokens=usage.write_1h_tokens,
+    )
+    return calc_price(counted, model, provider_id=vendor).total_price

@@ -1,0 +1,277 @@
+"""Decides what happens to a request; knows no socket. Clocks and chance are passed in."""
+
+import math
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from types import ModuleType
+
+import orjson
+
+from workers.providers.simulator import (
+    anthropic,
+    anthropic_errors,
+    anthropic_requests,
+    openai,
+    openai_errors,
+    openai_requests,
+)
+from workers.providers.simulator.acts import Act, Behaviour, Bill, End
+from workers.providers.simulator.answers import Answer, compose
+from workers.providers.simulator.ask import Ask, Invalid, Problem, tokens_of
+from workers.providers.simulator.billing import Usage, bill_usd
+from workers.providers.simulator.faults import Fault, Script, pick
+from workers.providers.simulator.limits import Charge, Pool, Pools
+from workers.providers.simulator.prefixes import Prefixes
+from workers.providers.simulator.tally import Tally
+
+MAX_BODY_BYTES = 32 * 1024 * 1024
+CHAT, EMBEDDINGS, MESSAGES = "/v1/chat/completions", "/v1/embeddings", "/v1/messages"
+READERS: dict[str, Callable[[dict[str, object]], Ask]] = {
+    CHAT: openai_requests.read_chat,
+    EMBEDDINGS: openai_requests.read_embeddings,
+    MESSAGES: anthropic_requests.read_messages,
+}
+JSON_TYPE, SSE_TYPE = "application/json", "text/event-stream; charset=utf-8"
+
+ENDS: dict[str, End] = {"cut": "cut", "cut-body": "half-cut", "stall": "half-silent"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Draft:
+    """An answer before it is put into the vendor's words."""
+
+    ask: Ask
+    answers: list[Answer]
+    usage: Usage
+
+
+class Engine:
+    """The whole state of a simulator."""
+
+    def __init__(
+        self, behaviour: Behaviour, clock_s: Callable[[], float], epoch_s: Callable[[], float]
+    ) -> None:
+        self.behaviour = behaviour
+        self.clock_s = clock_s
+        self.epoch_s = epoch_s
+        self.tally = Tally()
+        self.script = Script()
+        self.prefixes = Prefixes()
+        self.pools = Pools(behaviour.limits, behaviour.burst_s)
+        self._latency = random.Random(behaviour.seed)  # noqa: S311  repeatable, not secret
+        self._chance = random.Random(behaviour.seed + 1)  # noqa: S311
+        self._boot = f"{behaviour.seed & 0xFFFF:04x}{int(epoch_s() * 1000) & 0xFFFFFFFFFF:010x}"
+        self._count = 0
+
+    def decide(self, path: str, key: str, raw: bytes) -> Act:
+        """What happens to this request; counted, charged to its buckets, not yet billed."""
+        words = anthropic_errors if path == MESSAGES else openai_errors
+        wanted = self.behaviour.key
+        if wanted is not None and key != wanted:
+            return self._refuse(path, words.wrong_key(key), "authentication")
+        try:
+            body = orjson.loads(raw)
+        except orjson.JSONDecodeError:
+            return self._refuse(path, words.bad_json(), "invalid_request")
+        try:
+            if not isinstance(body, dict):
+                raise Invalid("The body must be a JSON object.")
+            ask = READERS[path](body)
+            fault_text = ask.text
+            draft, keys = self._draft(path, ask)
+        except Invalid as wrong:
+            told = words.invalid(wrong.message, wrong.param, wrong.code)
+            return self._refuse(path, told, "invalid_request")
+        except (AttributeError, LookupError, TypeError, ValueError, OverflowError) as wrong:
+            told = words.invalid(f"The body has a part of the wrong shape ({wrong}).", None, None)
+            return self._refuse(path, told, "invalid_request")
+        model = ask.model
+        self.tally.by_model[model] += 1
+        self.tally.seen[ask.digest] += 1
+        if self.behaviour.strict_models and model not in self.behaviour.strict_models:
+            return self._refuse(path, words.unknown_model(model), "unknown_model", model)
+        now_s = self.clock_s()
+        pool = self.pools.of(model, path == MESSAGES, key if self.behaviour.per_key else "", now_s)
+        charges = self._charges(path, draft)
+        refusal = pool.take(now_s, charges, self.behaviour.count_refused)
+        if refusal is not None:
+            told = words.over_limit(model, refusal)
+            return self._refuse(path, told, f"rate_limit_{refusal.kind}", model, pool)
+        try:
+            fault = self.script.next(fault_text, model)
+        except ValueError as wrong:
+            told = words.invalid(str(wrong), None, None)
+            return self._refuse(path, told, "invalid_request", model, pool)
+        if fault is None and self.behaviour.rates:
+            fault = pick(self.behaviour.rates, self._chance.random(), model)
+        self.tally.accepted += 1
+        self.tally.tokens["charged"] += sum(one.amount for one in charges[1:])
+        self.prefixes.remember(keys)
+        if fault is None:
+            return self._answer(path, draft, pool)
+        self.tally.faults[fault.label] += 1
+        return self._fail(path, words, draft, pool, fault)
+
+    def refuse_path(self, method: str, path: str, anthropic_form: bool, exists: bool) -> Act:
+        """The refusal of an address that is none, or does not take this method."""
+        words = anthropic_errors if anthropic_form else openai_errors
+        told = (words.wrong_method if exists else words.unknown_path)(method, path)
+        return self._refuse(MESSAGES if anthropic_form else CHAT, told, "not_found")
+
+    def refuse_size(self, path: str) -> Act:
+        """The refusal of a body above 32 MB."""
+        words = anthropic_errors if path == MESSAGES else openai_errors
+        return self._refuse(path, words.too_large(MAX_BODY_BYTES), "too_large")
+
+    def settle(self, act: Act) -> None:
+        """True afterwards: the answer is finished, and so it is billed, delivered or not."""
+        if act.bill is not None:
+            self.tally.bill(act.bill.model, act.bill.digest, act.bill.usage, act.bill.usd)
+
+    def reset(self) -> None:
+        """True afterwards: figures, seen prefixes and counts of directives start anew."""
+        self.tally = self.tally.cleared()
+        self.prefixes.forget()
+        self.script.forget()
+
+    def _draft(self, path: str, ask: Ask) -> tuple[_Draft, list[bytes]]:
+        """The answer and its usage, and the prefixes to remember if it is let through."""
+        per_token = self.behaviour.chars_per_token
+        input_tokens = tokens_of(ask.chars, per_token)
+        if path == EMBEDDINGS:
+            return _Draft(ask, [], Usage(input_tokens)), []
+        answers = [compose(ask, choice, per_token) for choice in range(ask.choices)]
+        output = sum(answer.output_tokens for answer in answers)
+        if path == CHAT:
+            cached, keys = self.prefixes.automatic(ask.model, ask.text, per_token)
+            usage = Usage(input_tokens, output, min(cached, input_tokens))
+            return _Draft(ask, answers, usage), keys
+        if not ask.marks:
+            return _Draft(ask, answers, Usage(input_tokens, output)), []
+        read, short, long, keys = self.prefixes.marked(ask.model, ask.marks, per_token)
+        return _Draft(ask, answers, Usage(input_tokens, output, read, short, long)), keys
+
+    def _charges(self, path: str, draft: _Draft) -> tuple[Charge, ...]:
+        if path == MESSAGES:
+            return anthropic.charges(draft.usage)
+        return openai.charges(draft.ask, draft.usage.input_tokens)
+
+    def _answer(self, path: str, draft: _Draft, pool: Pool) -> Act:
+        ask, answers, usage = draft.ask, draft.answers, draft.usage
+        delay_s = self._delay_s()
+        act = Act(200, self._headers(path, pool, delay_s, ask.stream), delay_s=delay_s)
+        act.model = ask.model
+        if path == EMBEDDINGS:
+            act.body = openai.embeddings_reply(ask, usage.input_tokens)
+        elif path == CHAT:
+            block = openai.usage_of(answers, usage.input_tokens, usage.cached_tokens)
+            answer_id, created = f"chatcmpl-{self._id()}", int(self.epoch_s())
+            if ask.stream:
+                act.events = openai.events(ask, answers, block, answer_id, created)
+            else:
+                act.body = openai.reply(ask, answers, block, answer_id, created)
+        else:
+            block, answer_id = anthropic.usage_of(usage), f"msg_{self._id()}"
+            if ask.stream:
+                act.events = anthropic.events(ask, answers[0], block, answer_id)
+            else:
+                act.body = anthropic.reply(ask, answers[0], block, answer_id)
+        vendor = "anthropic" if path == MESSAGES else "openai"
+        usd = bill_usd(vendor, ask.model, usage, self.behaviour.prices)
+        act.bill = Bill(ask.model, ask.digest, usage, usd)
+        return act
+
+    def _fail(self, path: str, words: ModuleType, draft: _Draft, pool: Pool, fault: Fault) -> Act:
+        model = draft.ask.model
+        if fault.kind in ("status", "quota", "context", "filter-400") or (
+            fault.kind == "stream-error" and not draft.ask.stream
+        ):
+            kind = {"status": str(fault.status), "stream-error": "500"}.get(fault.kind, fault.kind)
+            told: Problem = words.problem(kind, model)
+            if fault.retry_after_s is not None or fault.retry_after_ms is not None:
+                told = replace(
+                    told, retry_after_s=fault.retry_after_s, retry_after_ms=fault.retry_after_ms
+                )
+            # A vendor refuses at once, but fails only after it has tried.
+            delay_s = self._delay_s() if told.status >= 500 else 0.0
+            act = self._error(path, told, pool, delay_s + fault.delay_ms / 1000)
+        else:
+            if fault.kind in ("filter", "empty"):
+                changed = [
+                    replace(one, text="", tool_call=None, end="filter") for one in draft.answers
+                ]
+                draft = replace(draft, answers=[] if _choiceless(path, fault) else changed)
+            act = self._answer(path, draft, pool)
+            act.delay_s += fault.delay_ms / 1000
+            act.end = ENDS.get(fault.kind, "whole")
+            if fault.kind == "cut":
+                act.bill = None
+            elif fault.kind == "garbage":
+                _garble(act)
+            elif fault.kind == "stream-error" and act.events is not None:
+                vendor = anthropic if path == MESSAGES else openai
+                status = 529 if path == MESSAGES else 500
+                act.events = [*act.events[: len(act.events) // 2], vendor.error_event(status)]
+        act.model, act.fault = model, fault.label
+        return act
+
+    def _refuse(
+        self, path: str, told: Problem, kind: str, model: str = "", pool: Pool | None = None
+    ) -> Act:
+        self.tally.refusals[kind] += 1
+        act = self._error(path, told, pool, 0.0)
+        act.model, act.refusal = model, kind
+        return act
+
+    def _error(self, path: str, told: Problem, pool: Pool | None, delay_s: float) -> Act:
+        headers = self._headers(path, pool, delay_s, stream=False)
+        if told.retry_after_s is not None:
+            headers["retry-after"] = told.retry_after_s
+        if told.retry_after_ms is not None:
+            headers["retry-after-ms"] = told.retry_after_ms
+        words = anthropic_errors if path == MESSAGES else openai_errors
+        request_id = headers["request-id" if path == MESSAGES else "x-request-id"]
+        return Act(told.status, headers, words.error_body(told, request_id), delay_s=delay_s)
+
+    def _headers(
+        self, path: str, pool: Pool | None, delay_s: float, stream: bool
+    ) -> dict[str, str]:
+        headers = {"content-type": SSE_TYPE if stream else JSON_TYPE}
+        if path == MESSAGES:
+            headers["request-id"] = f"req_{self._id()}"
+            if pool is not None and pool.buckets:
+                headers.update(anthropic.limit_headers(pool, self.epoch_s()))
+        else:
+            headers["x-request-id"] = f"req_{self._id()}"
+            headers["openai-version"] = "2020-10-01"
+            headers["openai-processing-ms"] = str(int(delay_s * 1000))
+            if pool is not None and pool.buckets:
+                headers.update(openai.limit_headers(pool))
+        return headers
+
+    def _delay_s(self) -> float:
+        """Seconds to the answer: lognormal around the median, constant when sigma is 0."""
+        median_ms, sigma = self.behaviour.latency_ms, self.behaviour.latency_sigma
+        if not sigma:
+            return median_ms / 1000
+        return median_ms / 1000 * math.exp(sigma * self._latency.gauss(0.0, 1.0))
+
+    def _id(self) -> str:
+        """An id that this process gives once."""
+        self._count += 1
+        return f"{self._boot}{self._count:010x}"
+
+
+def _choiceless(path: str, fault: Fault) -> bool:
+    # A message has no list of choices: there an empty answer is one without content.
+    return fault.kind == "empty" and path == CHAT
+
+
+def _garble(act: Act) -> None:
+    """True afterwards: what leaves is not JSON, though the headers say so."""
+    if act.events is None:
+        act.body = act.body[: len(act.body) // 2]
+    else:
+        half = len(act.events) // 2
+        act.events = [*act.events[:half], act.events[half][: len(act.events[half]) // 2] + b"\n\n"]

@@ -1,0 +1,206 @@
+"""Faults on request: by rate, by a directive in the prompt, or by rules posted at run time.
+
+One grammar for all three, the parts in any order:
+`[once:|times=N:]KIND[:retry-after=S][:retry-after-ms=N][:ms=N][:model=M]`.
+"""
+
+import re
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any, Literal, get_args
+
+# quota: no money left. context: prompt over the window. filter: answered, but withheld.
+# filter-400: refused by the filter. slow: answered late. stall: headers and a part, then silence.
+# cut: connection closed before the headers; cut-body: in the middle of the body. garbage: a body
+# that is not JSON. empty: an answer without choices. stream-error: an error event in a stream.
+Kind = Literal[
+    "status",
+    "quota",
+    "context",
+    "filter",
+    "filter-400",
+    "slow",
+    "stall",
+    "cut",
+    "cut-body",
+    "garbage",
+    "empty",
+    "stream-error",
+]
+KINDS: tuple[str, ...] = get_args(Kind)
+ALIASES = {
+    "insufficient_quota": "quota",
+    "context_length_exceeded": "context",
+    "content_filter": "filter",
+    "malformed": "garbage",
+}
+STATUSES = frozenset(
+    {400, 401, 402, 403, 404, 408, 409, 413, 422, 429, 500, 502, 503, 504, 520, 529}
+)
+DEFAULT_SLOW_MS = 5_000
+_DIRECTIVE = re.compile(r"\[\[fault:([^\[\]]*)\]\]")
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What goes wrong with one request. `times` None: every time."""
+
+    kind: Kind
+    status: int = 0
+    retry_after_s: str | None = None
+    retry_after_ms: str | None = None
+    delay_ms: int = 0
+    times: int | None = None
+    model: str | None = None
+
+    @property
+    def label(self) -> str:
+        """The word for it in the figures: the status, or the kind."""
+        return str(self.status) if self.kind == "status" else self.kind
+
+
+@dataclass(slots=True)
+class Rule:
+    """A posted rule: requests whose text holds `match` get `fault`, `left` more times."""
+
+    match: str
+    model: str | None
+    fault: Fault
+    left: int | None
+
+
+def parse_fault(spec: str) -> Fault:
+    """The fault that `spec` describes; ValueError says what is wrong with it."""
+    parts: dict[str, Any] = {}
+    for segment in spec.split(":"):
+        name, _, amount = segment.strip().partition("=")
+        match name:
+            case "once":
+                parts["times"] = 1
+            case "times":
+                parts["times"] = _whole(name, amount)
+            case "retry-after":
+                parts["retry_after_s"] = amount
+            case "retry-after-ms":
+                parts["retry_after_ms"] = str(_whole(name, amount))
+            case "ms":
+                parts["delay_ms"] = _whole(name, amount)
+            case "model":
+                parts["model"] = amount
+            case _:
+                if "kind" in parts:
+                    raise ValueError(f"fault {spec!r}: {name!r} is not an option")
+                parts.update(_kind(name))
+                if amount:
+                    parts["delay_ms"] = _whole(name, amount)
+    if "kind" not in parts:
+        raise ValueError(f"fault {spec!r} names no kind; known are {_known()}")
+    if parts["kind"] == "slow":
+        parts.setdefault("delay_ms", DEFAULT_SLOW_MS)
+    return Fault(**parts)
+
+
+def parse_rates(specs: str) -> tuple[tuple[Fault, float], ...]:
+    """Faults with their shares, from `429=0.01,500=0.02`; the shares may sum to 1 at most."""
+    rates: list[tuple[Fault, float]] = []
+    for one in filter(None, (part.strip() for part in specs.split(","))):
+        spec, _, share = one.rpartition("=")
+        try:
+            rate = float(share)
+        except ValueError:
+            raise ValueError(f"{one!r}: expected FAULT=SHARE, such as 500=0.02") from None
+        if not 0 <= rate <= 1:
+            raise ValueError(f"{one!r}: a share lies between 0 and 1")
+        rates.append((parse_fault(spec), rate))
+    if sum(rate for _, rate in rates) > 1 + 1e-9:
+        raise ValueError(f"{specs!r}: the shares sum to more than 1")
+    return tuple(rates)
+
+
+def pick(rates: tuple[tuple[Fault, float], ...], chance: float, model: str) -> Fault | None:
+    """The fault on which `chance` (0 to 1) falls, or None."""
+    for fault, rate in rates:
+        if chance < rate:
+            return fault if _meant(fault.model, model) else None
+        chance -= rate
+    return None
+
+
+def parse_rules(found: object) -> list[Rule]:
+    """Rules from `[{"match": "..", "model": "..", "fault": "..", "times": 2}]`."""
+    if not isinstance(found, list):
+        raise ValueError("expected a JSON list of rules")
+    rules: list[Rule] = []
+    for position, one in enumerate(found):
+        if not isinstance(one, dict) or not isinstance(one.get("fault"), str | int):
+            raise ValueError(f"rule {position}: expected an object with a fault")
+        unknown = set(one) - {"match", "model", "fault", "times"}
+        if unknown:
+            raise ValueError(f"rule {position}: unknown field {sorted(unknown)[0]!r}")
+        match, model, times = one.get("match", ""), one.get("model"), one.get("times")
+        if not isinstance(match, str) or not isinstance(model, str | None):
+            raise ValueError(f"rule {position}: match and model are strings")
+        if times is not None and (not isinstance(times, int) or times < 1):
+            raise ValueError(f"rule {position}: times is a whole number above 0")
+        fault = parse_fault(str(one["fault"]))
+        left = fault.times if times is None else times
+        rules.append(Rule(match, model or fault.model, fault, left))
+    return rules
+
+
+class Script:
+    """Posted rules and directives, with how often each has already struck."""
+
+    def __init__(self) -> None:
+        self.rules: list[Rule] = []
+        self._struck: dict[tuple[int, int], int] = {}
+
+    def forget(self) -> None:
+        """True afterwards: directives count from the start again; rules stay as they are."""
+        self._struck.clear()
+
+    def next(self, text: str, model: str) -> Fault | None:
+        """The fault for this call of `text`; ValueError when a directive cannot be read."""
+        for rule in self.rules:
+            if rule.left != 0 and rule.match in text and _meant(rule.model, model):
+                if rule.left is not None:
+                    rule.left -= 1
+                return rule.fault
+        return self._directed(text, model) if "[[fault:" in text else None
+
+    def _directed(self, text: str, model: str) -> Fault | None:
+        for place, found in enumerate(_DIRECTIVE.finditer(text)):
+            fault = parse_fault(found.group(1))
+            if not _meant(fault.model, model):
+                continue
+            if fault.times is None:
+                return fault
+            key = (hash(text), place)
+            struck = self._struck.get(key, 0)
+            if struck < fault.times:
+                self._struck[key] = struck + 1
+                return fault
+        return None
+
+
+def _meant(pattern: str | None, model: str) -> bool:
+    return pattern is None or fnmatchcase(model, pattern)
+
+
+def _kind(name: str) -> dict[str, Any]:
+    name = ALIASES.get(name, name)
+    if name.isdecimal() and int(name) in STATUSES:
+        return {"kind": "status", "status": int(name)}
+    if name in KINDS and name != "status":
+        return {"kind": name}
+    raise ValueError(f"unknown fault {name!r}; known are {_known()}")
+
+
+def _known() -> str:
+    return ", ".join([*(str(one) for one in sorted(STATUSES)), *KINDS[1:]])
+
+
+def _whole(name: str, amount: str) -> int:
+    if not amount.isdecimal():
+        raise ValueError(f"fault option {name}: expected a whole number, not {amount!r}")
+    return int(amount)

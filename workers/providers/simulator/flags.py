@@ -1,0 +1,153 @@
+"""The flags of the simulator, and the behaviour they ask for."""
+
+import argparse
+import tomllib
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import orjson
+
+from workers.providers.simulator.acts import Behaviour
+from workers.providers.simulator.billing import parse_price
+from workers.providers.simulator.faults import parse_rates
+from workers.providers.simulator.limits import Limit, LimitTable, limit_from, table_from
+
+
+@dataclass(frozen=True, slots=True)
+class Flags:
+    """All that was asked for on the command line."""
+
+    behaviour: Behaviour
+    host: str
+    port: int
+    ready_file: Path | None
+    json_log: bool
+    with_parent: int | None
+
+
+def parse(arguments: list[str]) -> Flags:
+    """The flags; exits with 2 and a message naming the flag and the value when one is wrong."""
+    parser = _parser()
+    given = parser.parse_args(arguments)
+    try:
+        behaviour = Behaviour(
+            latency_ms=given.latency_ms,
+            latency_sigma=given.latency_sigma,
+            limits=_limits(given),
+            burst_s=given.burst_s,
+            count_refused=given.count_refused,
+            per_key=given.per_key,
+            rates=parse_rates(",".join(given.fail)),
+            key=given.key,
+            seed=given.seed,
+            chars_per_token=given.chars_per_token,
+            strict_models=tuple(filter(None, given.strict_models.split(","))),
+            prices=dict(parse_price(spec) for spec in given.price),
+        )
+    except (ValueError, OSError) as wrong:
+        parser.error(str(wrong))
+    return Flags(
+        behaviour, given.host, given.port, given.ready_file, given.json_log, given.with_parent
+    )
+
+
+def parse_limit(spec: str) -> tuple[str, Limit]:
+    """Model (or pattern) and limit from `MODEL:rpm=600,tpm=60000`."""
+    model, _, rest = spec.rpartition(":")
+    found: dict[str, object] = {}
+    for one in rest.split(","):
+        name, _, amount = one.partition("=")
+        found[name.strip().replace("-", "_")] = int(amount) if amount.isdecimal() else amount
+    if not model:
+        raise ValueError(f"limit {spec!r}: expected MODEL:rpm=..,tpm=..")
+    return model, limit_from(found, Limit(), f"limit {spec!r}")
+
+
+def _limits(given: argparse.Namespace) -> LimitTable:
+    table = LimitTable()
+    if given.limits_file is not None:
+        raw = given.limits_file.read_bytes()
+        toml = given.limits_file.suffix == ".toml"
+        found = tomllib.loads(raw.decode()) if toml else orjson.loads(raw)
+        table = table_from(found, table, str(given.limits_file))
+    own = {name: getattr(given, name) for name in ("rpm", "tpm", "input_tpm", "output_tpm")}
+    default = replace(table.default, **{name: one for name, one in own.items() if one is not None})
+    return LimitTable(default, {**table.models, **dict(parse_limit(one) for one in given.limit)})
+
+
+def _amount(text: str) -> float:
+    """A number that is not negative, not infinite and not NaN."""
+    amount = float(text)
+    if not 0 <= amount < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not a number from 0 up")
+    return amount
+
+
+def _positive(text: str) -> int:
+    amount = int(text)
+    if amount < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number above 0")
+    return amount
+
+
+def _port(text: str) -> int:
+    port = int(text)
+    if not 0 <= port <= 65535:
+        raise argparse.ArgumentTypeError(f"{text} is not a port (0 to 65535)")
+    return port
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="headgate simulate",
+        description="A stand-in for OpenAI and Anthropic, with limits, faults and a bill.",
+    )
+    add = parser.add_argument
+    add("--host", default="127.0.0.1")
+    add("--port", type=_port, default=0, help="0: a free one")
+    add("--ready-file", type=Path, help="gets the URL once connections are taken")
+    add("--latency-ms", type=_amount, default=0.0, help="median time to an answer")
+    add("--latency-sigma", type=_amount, default=0.0, help="lognormal spread; 0: constant")
+    add("--rpm", type=_positive, help="requests a minute, for each model")
+    add("--tpm", type=_positive, help="tokens a minute; Anthropic: of input and of output each")
+    add("--input-tpm", type=_positive, help="input tokens a minute (Anthropic)")
+    add("--output-tpm", type=_positive, help="output tokens a minute (Anthropic)")
+    add("--burst-s", type=_amount, default=1.0, help="seconds of the rate a bucket holds")
+    add(
+        "--limit",
+        action="append",
+        default=[],
+        metavar="MODEL:rpm=..,tpm=..",
+        help="limits of one model, or of a pattern such as claude-opus-*, which shares them",
+    )
+    add("--limits-file", type=Path, help="TOML or JSON: rpm, tpm, and models.NAME.rpm ..")
+    add("--count-refused", action="store_true", help="refused requests count as requests")
+    add("--per-key", action="store_true", help="each API key has buckets of its own")
+    add(
+        "--fail",
+        action="append",
+        default=[],
+        metavar="FAULT=SHARE,..",
+        help="faults by rate, such as 429:retry-after=2=0.01,500=0.02,slow:ms=3000=0.01",
+    )
+    add("--key", help="the only API key that is accepted; default: any, or none")
+    add("--seed", type=int, default=0, help="of latencies and faults by rate")
+    add("--chars-per-token", type=_ratio, default=4.0, help="how tokens are counted")
+    add("--strict-models", default="", metavar="A,B", help="other models get 404")
+    add(
+        "--price",
+        action="append",
+        default=[],
+        metavar="MODEL:input=..,output=..",
+        help="USD per million tokens; default: genai-prices",
+    )
+    add("--json-log", action="store_true", help="a line of JSON per request on standard error")
+    add("--with-parent", type=_positive, metavar="PID", help="ends when that process is gone")
+    return parser
+
+
+def _ratio(text: str) -> float:
+    ratio = float(text)
+    if not 0.1 <= ratio <= 100:
+        raise argparse.ArgumentTypeError(f"{text} is not a number from 0.1 to 100")
+    return ratio

@@ -1,0 +1,210 @@
+"""Rate limits as the vendors enforce them: continuous buckets that hold a few seconds of the rate.
+
+A request passes when every bucket holds its amount, or is full; it may then go into debt. So one
+request larger than the bucket still passes, and the long-run rate is the limit exactly.
+"""
+
+import math
+from dataclasses import dataclass, field, fields, replace
+from fnmatch import fnmatchcase
+from typing import Any, Literal
+
+Kind = Literal["requests", "tokens", "input-tokens", "output-tokens"]
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """What a pool may do in a minute; None does not bind."""
+
+    rpm: int | None = None
+    tpm: int | None = None
+    input_tpm: int | None = None
+    output_tpm: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LimitTable:
+    """Limits by model name or pattern; models that share a pattern share its buckets."""
+
+    default: Limit = Limit()
+    models: dict[str, Limit] = field(default_factory=dict)
+
+    def lookup(self, model: str) -> tuple[str, Limit]:
+        """The pool's name and limit of `model`: its own, else the first pattern, else default."""
+        if model in self.models:
+            return model, self.models[model]
+        for pattern, limit in self.models.items():
+            if fnmatchcase(model, pattern):
+                return pattern, limit
+        return model, self.default
+
+
+@dataclass(slots=True)
+class Bucket:
+    """One continuous bucket; `level` was true at `at_s` on the caller's clock."""
+
+    per_minute: int
+    capacity: float
+    level: float
+    at_s: float
+
+    def refill(self, now_s: float) -> None:
+        """True afterwards: `level` is what it is at `now_s`, never above the capacity."""
+        gained = (now_s - self.at_s) * self.per_minute / 60
+        if gained > 0:
+            self.level = min(self.capacity, self.level + gained)
+            self.at_s = now_s
+
+    def missing(self, needed: float) -> float:
+        """What is still lacking for a request that needs this much; at most a full bucket."""
+        return max(0.0, min(needed, self.capacity) - self.level)
+
+    def remaining(self) -> int:
+        """What is left of the minute, the way vendors report it: the limit less the outstanding."""
+        return max(0, math.floor(self.per_minute - (self.capacity - self.level)))
+
+    def full_in_s(self) -> float:
+        """Seconds until the bucket is full again."""
+        return (self.capacity - self.level) * 60 / self.per_minute
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """An amount for one bucket. Output is known only once produced: it needs a single token."""
+
+    kind: Kind
+    amount: int
+
+    @property
+    def needed(self) -> int:
+        """The level at which the request may pass."""
+        return 1 if self.kind == "output-tokens" else self.amount
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """The bucket that said no; `wait_s` is None when no wait would ever help."""
+
+    kind: Kind
+    per_minute: int
+    used: int
+    amount: int
+    wait_s: float | None
+
+
+@dataclass(slots=True)
+class Pool:
+    """The buckets on which a vendor counts one model or family."""
+
+    buckets: dict[Kind, Bucket]
+
+    def take(
+        self, now_s: float, charges: tuple[Charge, ...], count_refused: bool
+    ) -> Refusal | None:
+        """None and all charged, or the refusal with the longest wait and nothing charged.
+
+        With `count_refused` a refusal takes a request too, down to a debt of one bucket.
+        """
+        worst: Refusal | None = None
+        for charge in charges:
+            bucket = self.buckets.get(charge.kind)
+            if bucket is None:
+                continue
+            bucket.refill(now_s)
+            lacking = bucket.missing(charge.needed)
+            too_large = charge.needed > bucket.per_minute
+            # A tenth of a microtoken: what floats lose over hours must not refuse a request.
+            if lacking <= 1e-7 and not too_large:
+                continue
+            wait_s = None if too_large else lacking * 60 / bucket.per_minute
+            if worst is None or _longer(wait_s, worst.wait_s):
+                used = bucket.per_minute - bucket.remaining()
+                worst = Refusal(charge.kind, bucket.per_minute, used, charge.amount, wait_s)
+        if worst is None:
+            for charge in charges:
+                if charge.kind in self.buckets:
+                    self.buckets[charge.kind].level -= charge.amount
+        elif count_refused and (requests := self.buckets.get("requests")) is not None:
+            requests.level = max(requests.level - 1, -requests.capacity)
+        return worst
+
+
+class Pools:
+    """All pools of a simulator, made when first asked for; the table can change at run time."""
+
+    def __init__(self, table: LimitTable, burst_s: float) -> None:
+        self.table = table
+        self._burst_s = burst_s
+        self._by_model: dict[tuple[str, bool, str], Pool] = {}
+        self._by_name: dict[tuple[str, bool, str], Pool] = {}
+
+    def of(self, model: str, split: bool, key: str, now_s: float) -> Pool:
+        """The pool of `model` under `key`; `split` counts input and output apart."""
+        pool = self._by_model.get((model, split, key))
+        if pool is None:
+            name, limit = self.table.lookup(model)
+            pool = self._by_name.get((name, split, key))
+            if pool is None:
+                pool = Pool(_buckets(limit, split, self._burst_s, now_s))
+                self._by_name[name, split, key] = pool
+            self._by_model[model, split, key] = pool
+        return pool
+
+    def change(self, table: LimitTable, now_s: float) -> None:
+        """True afterwards: `table` is in force; a pool keeps its debt, none gains a fresh burst."""
+        before = self._by_name
+        self.table = table
+        self._by_model = {}
+        self._by_name = {}
+        for (name, split, key), old in before.items():
+            pool = self.of(name, split, key, now_s)
+            for kind, bucket in pool.buckets.items():
+                if kind in old.buckets:
+                    old.buckets[kind].refill(now_s)
+                    bucket.level = min(bucket.level, old.buckets[kind].level)
+
+
+def limit_from(found: dict[str, Any], base: Limit, where: str) -> Limit:
+    """`base` with the fields of `found` laid over; ValueError names a wrong field."""
+    known = [one.name for one in fields(Limit)]
+    for name, amount in found.items():
+        if name not in known:
+            raise ValueError(f"{where}: unknown limit {name!r}; known are {', '.join(known)}")
+        if amount is not None and (
+            isinstance(amount, bool) or not isinstance(amount, int) or amount < 1
+        ):
+            raise ValueError(f"{where}: {name} must be a whole number above 0, or null for none")
+    return replace(base, **found)
+
+
+def table_from(found: object, base: LimitTable, where: str) -> LimitTable:
+    """`base` with `{"rpm": .., "tpm": .., "models": {NAME: {..}}}` laid over."""
+    if not isinstance(found, dict):
+        raise ValueError(f"{where}: expected a table of limits")
+    models = found.get("models", {})
+    if not isinstance(models, dict) or not all(isinstance(one, dict) for one in models.values()):
+        raise ValueError(f"{where}: models must be a table of tables")
+    own = {name: part for name, part in found.items() if name != "models"}
+    table = dict(base.models)
+    for name, part in models.items():
+        table[name] = limit_from(part, Limit(), f"{where}: {name}")
+    return LimitTable(limit_from(own, base.default, where), table)
+
+
+def _longer(wait_s: float | None, than_s: float | None) -> bool:
+    return than_s is not None and (wait_s is None or wait_s > than_s)
+
+
+def _buckets(limit: Limit, split: bool, burst_s: float, now_s: float) -> dict[Kind, Bucket]:
+    rates: dict[Kind, int | None] = {"requests": limit.rpm}
+    if split:
+        rates["input-tokens"] = limit.input_tpm or limit.tpm
+        rates["output-tokens"] = limit.output_tpm or limit.tpm
+    else:
+        rates["tokens"] = limit.tpm
+    buckets: dict[Kind, Bucket] = {}
+    for kind, per_minute in rates.items():
+        if per_minute is not None:
+            capacity = max(1.0, per_minute / 60 * burst_s)
+            buckets[kind] = Bucket(per_minute, capacity, capacity, now_s)
+    return buckets
