@@ -33,12 +33,15 @@ pytest_plugins = ["pytester"]  # the fixtures below are tested by tests in a tes
 
 ROOT = Path(__file__).resolve().parent.parent
 RUN_MARK = "PYTEST_HEADGATE_RUN"  # in the environment of everything the tests start
+GRACE_S = 10  # how long a process may take to end after its test; a keeper lingers a few seconds
 PRIVATE_PREFIXES = ("HEADGATE_", "OPENAI_", "ANTHROPIC_", "CELERY_")
 
 hypothesis_configuration.set_hypothesis_home_dir(
     Path(tempfile.gettempdir()) / f"hypothesis-headgate-{os.getuid()}"
 )
-hypothesis_settings.register_profile("headgate", database=None, deadline=None, print_blob=True)
+hypothesis_settings.register_profile(
+    "headgate", deadline=None, print_blob=True, derandomize="CI" in os.environ
+)
 hypothesis_settings.load_profile("headgate")
 
 
@@ -57,17 +60,21 @@ def _apart_from_the_caller() -> Iterator[None]:
         os.chdir(folder)
         yield
         os.chdir(here)
-    left = _started_with(mark)
     os.environ.clear()
     os.environ.update(before)
-    for process in left:
-        process.kill()
-    assert not left, f"left running at the end of the session: {[_describe(p) for p in left]}"
+    try:
+        wait_until(lambda: not _started_with(mark), GRACE_S, "everything started here to end")
+    except TimeoutError:
+        left = _started_with(mark)
+        told = [_describe(process) for process in left]
+        for process in left:
+            process.kill()
+        pytest.fail(f"left running at the end of the session: {told}")
 
 
 @pytest.fixture(autouse=True)
 def _no_child_left_behind(_apart_from_the_caller: None) -> Iterator[None]:
-    """The test fails if a child process of it is alive 3 s after its end."""
+    """The test fails if a child process of it is still alive GRACE_S after its end."""
     before = {child.pid for child in psutil.Process().children(recursive=True)}
     yield
     left: list[psutil.Process] = []
@@ -77,7 +84,7 @@ def _no_child_left_behind(_apart_from_the_caller: None) -> Iterator[None]:
         return not left
 
     try:
-        wait_until(none_left, 3, "the children of this test to end")
+        wait_until(none_left, GRACE_S, "the children of this test to end")
     except TimeoutError:
         told = [_describe(child) for child in left]
         for child in left:

@@ -27,9 +27,8 @@ CELERY_FILES = (
     "workers/transport.py",
 )
 
-BANNED_NOUNS = frozenset(
-    "manager handler service processor helper helpers util utils context data info".split()
-)
+KINDS_OF_THING = ["manager", "handler", "service", "processor", "helper", "helpers", "util", "utils"]
+BANNED_NOUNS = frozenset([*KINDS_OF_THING, "context", "data", "info"])
 
 NAMED_SO_FOR_A_REASON: dict[str, str] = {}
 """Names with a banned noun, as `path:name`, each with its reason (a base class demands it, say)."""

@@ -17,6 +17,11 @@ from tests.child import ChildFailed, ChildProcess, wait_until
 from tests.proxy import TcpProxy
 from tests.servers import PostgresServer, ValkeyServer, short_folder
 
+WATCHED = """
+import tests.conftest
+from tests.conftest import _apart_from_the_caller, _no_child_left_behind
+tests.conftest.GRACE_S = 0.5
+"""  # the conftest of a test run inside a test
 StartValkey = Callable[..., ValkeyServer]
 
 
@@ -134,8 +139,7 @@ def test_a_killed_test_run_takes_its_servers_along(tmp_path: Path) -> None:
 
 
 def test_a_test_that_leaves_a_child_behind_fails(pytester: pytest.Pytester) -> None:
-    conftest = "from tests.conftest import _apart_from_the_caller, _no_child_left_behind  # noqa\n"
-    pytester.makeconftest(conftest)
+    pytester.makeconftest(WATCHED)
     pytester.makepyfile(
         """
         import subprocess
@@ -148,6 +152,22 @@ def test_a_test_that_leaves_a_child_behind_fails(pytester: pytest.Pytester) -> N
     outcome = pytester.runpytest_subprocess("-p", "no:cacheprovider", "-W", "ignore")
     outcome.assert_outcomes(passed=2, errors=1)
     outcome.stdout.fnmatch_lines(["*left processes behind*sleep 60*test_careless*"])
+
+
+def test_a_detached_process_of_the_tests_is_found_at_the_end_of_the_session(
+    pytester: pytest.Pytester,
+) -> None:
+    pytester.makeconftest(WATCHED)
+    pytester.makepyfile(
+        """
+        import subprocess
+        def test_careless():
+            subprocess.run("sleep 61 &", shell=True, start_new_session=True)
+        """
+    )
+    outcome = pytester.runpytest_subprocess("-p", "no:cacheprovider", "-W", "ignore")
+    outcome.assert_outcomes(passed=1, errors=1)
+    outcome.stdout.fnmatch_lines(["*left running at the end*sleep 61*test_careless*"])
 
 
 def test_a_child_that_ends_at_once_is_reported_with_its_log(tmp_path: Path) -> None:
