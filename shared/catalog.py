@@ -122,8 +122,10 @@ def load(overlay: Path | None = None) -> Catalog:
     Raises CatalogError, or CatalogErrors for more than one fault. The built-in file is sound (a
     test holds it to that), so that a fault is always the overlay's where there is one.
     """
-    content = laid_over(_read(BUILT_IN), _read(overlay) if overlay else {})
-    tables = check(str(overlay or BUILT_IN), content)
+    built_in = _read(BUILT_IN)
+    own = _read(overlay) if overlay else built_in
+    content = laid_over(built_in, own)
+    tables = check(str(overlay or BUILT_IN), content, own)
     in_force = json.dumps(content, sort_keys=True, default=str)
     return Catalog(**vars(tables), digest=hashlib.sha256(in_force.encode()).hexdigest()[:12])
 

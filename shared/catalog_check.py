@@ -6,6 +6,7 @@ import difflib
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -46,9 +47,12 @@ class Tables:
     prices: dict[str, Price] = field(default_factory=dict)
 
 
-def check(file: str, content: Mapping[str, Any]) -> Tables:
-    """The tables of a catalog; CatalogError, or CatalogErrors for several faults."""
-    checker = _Checker(file, content)
+def check(file: str, content: Mapping[str, Any], own: Mapping[str, Any]) -> Tables:
+    """The tables of a catalog; CatalogError, or CatalogErrors for several faults.
+
+    `own`: the part of `content` that stands in `file`, where a circle is to be blamed.
+    """
+    checker = _Checker(file, content, own)
     checker.run()
     if len(checker.faults) > 1:
         raise CatalogErrors(checker.faults)
@@ -78,9 +82,10 @@ def dotted(parts: Path) -> str:
 
 
 class _Checker:
-    def __init__(self, file: str, content: Mapping[str, Any]) -> None:
+    def __init__(self, file: str, content: Mapping[str, Any], own: Mapping[str, Any]) -> None:
         self.file = file
         self.content = content
+        self.own = own
         self.tables = Tables()
         self.faults: list[CatalogError] = []
 
@@ -101,6 +106,8 @@ class _Checker:
         tables.pools = self.parsed("pools", Pool, lambda name: {"key": name})
         tables.tiers = self.parsed("tiers", Tier, lambda name: {"name": name})
         tables.prices = self.parsed("prices", Price, lambda _: {})
+        if not all(isinstance(self.content.get(table, {}), Mapping) for table in known):
+            return  # what names what cannot be told
         for model in tables.models.values():
             self.check_model(model)
             self.check_fallback(model)
@@ -204,21 +211,32 @@ class _Checker:
         return name in models
 
     def check_circles(self) -> None:
-        """Each fallback that leads back to where its chain has been is a fault, told once."""
+        """A fallback that closes a circle is told once, where the user's file has written it."""
         done: set[str] = set()
-        for name in self.tables.models:
-            for path, i in self.circles([name], done):
-                round_trip = path[path.index(path[-1]) :]
-                remedy = f"goes in a circle: {' -> '.join(round_trip)}; take one of these out"
-                self.fault(["models", path[-2], "fallback", i], path[-1], remedy)
+        told: set[tuple[str, str]] = set()
+        for start in self.tables.models:
+            for circle in self.circles([start], done):
+                steps = list(pairwise(circle))
+                blamed = next((step for step in steps if self.writes_fallback(step[0])), steps[-1])
+                if blamed in told:
+                    continue
+                told.add(blamed)
+                name, following = blamed
+                at = self.tables.models[name].fallback.index(following)
+                remedy = f"goes in a circle: {' -> '.join(circle)}; take one of these out"
+                self.fault(["models", name, "fallback", at], following, remedy)
 
-    def circles(self, path: list[str], done: set[str]) -> Iterator[tuple[list[str], int]]:
+    def writes_fallback(self, name: str) -> bool:
+        models = self.own.get("models")
+        return isinstance(models, Mapping) and "fallback" in models.get(name, {})
+
+    def circles(self, path: list[str], done: set[str]) -> Iterator[list[str]]:
         model = self.tables.models.get(path[-1])
         if model is None or model.name in done:
             return
-        for i, name in enumerate(model.fallback):
+        for name in model.fallback:
             if name in path:
-                yield [*path, name], i
+                yield [*path[path.index(name) :], name]
             else:
                 yield from self.circles([*path, name], done)
         done.add(model.name)

@@ -1,0 +1,228 @@
+"""A bad catalog is refused with file, key, value and remedy; all faults at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from shared.catalog import CatalogErrors, load
+from shared.errors import CatalogError
+
+NEW = """
+[models."x"]
+provider = "openai"
+class = "fast"
+context_tokens = 1000
+max_output_tokens = 100
+source = "a test"
+checked = 2026-11-20
+"""
+
+#: (the overlay, the key, the value as shown, a part of the remedy)
+FAULTS = [
+    # unknown keys
+    ("colour = 1", "colour", "1", "unknown key; use one of providers, models, pools, tiers"),
+    ("[modles]", "modles", "{}", "did you mean models?"),
+    ("[templates.a]", "templates", "{'a': {}}", "do not stand yet"),
+    ('models."gpt-4o".timeout = 5', 'models."gpt-4o".timeout', "5", "did you mean timeout_s?"),
+    ('models."gpt-4o".name = "y"', 'models."gpt-4o".name', "'y'", "unknown key"),
+    ('pools."openai/gpt-4o".rpmm = 5', 'pools."openai/gpt-4o".rpmm', "5", "did you mean rpm?"),
+    ("tiers.free.rpx = 1", "tiers.free.rpx", "1", "did you mean rpm?"),
+    (
+        'tiers.free.models."gpt-4o".lockout_s = 1',
+        'tiers.free.models."gpt-4o".lockout_s',
+        "1",
+        "unknown key; use one of rpm, tpm, rpd",
+    ),
+    ('prices."gpt-4o" = {input = "1", out = "2"}', 'prices."gpt-4o".out', "'2'", "unknown key"),
+    ('providers.openai.url = "http://a"', "providers.openai.url", "'http://a'", "unknown key"),
+    # names of what there is not
+    (
+        'models."gpt-4o".provider = "opnai"',
+        'models."gpt-4o".provider',
+        "'opnai'",
+        "no such provider; use one of openai, anthropic",
+    ),
+    (
+        'models."gpt-4o".fallback = ["claude-haiku-4-5", "gpt5"]',
+        'models."gpt-4o".fallback[1]',
+        "'gpt5'",
+        "no such model",
+    ),
+    ('pools."openai/gtp-4o".rpm = 1', 'pools."openai/gtp-4o"', "'openai/gtp-4o'", "gpt-4o?"),
+    ('pools."gpt-4o".rpm = 1', 'pools."gpt-4o"', "'gpt-4o'", "write provider/pool"),
+    ('prices."gpt4o".input = "1"', 'prices."gpt4o"', "'gpt4o'", "did you mean gpt-4o?"),
+    ('tiers.a.models."g".rpm = 1', 'tiers.a.models."g"', "'g'", "no such model"),
+    # chains
+    (
+        'models."gpt-4o".fallback = ["gpt-4o"]',
+        'models."gpt-4o".fallback[0]',
+        "'gpt-4o'",
+        "goes in a circle: gpt-4o -> gpt-4o",
+    ),
+    (
+        'models."gpt-4o".fallback = ["gpt-4o-mini"]',
+        'models."gpt-4o".fallback[0]',
+        "'gpt-4o-mini'",
+        "goes in a circle: gpt-4o-mini -> gpt-4o -> gpt-4o-mini; take one of these out",
+    ),
+    (
+        'models."gpt-4o".fallback = ["static:no", "gpt-5.4"]',
+        'models."gpt-4o".fallback[1]',
+        "'gpt-5.4'",
+        "is never reached",
+    ),
+    ('models."gpt-4o".fallback = ["static:"]', 'models."gpt-4o".fallback[0]', "'static:'", "after"),
+    (
+        'models."gpt-4o".fallback = ["mistral-embed"]',
+        'models."gpt-4o".fallback[0]',
+        "'mistral-embed'",
+        "vectors and texts",
+    ),
+    (
+        'models."mistral-embed".fallback = ["static:a"]',
+        'models."mistral-embed".fallback[0]',
+        "'static:a'",
+        "cannot stand in for vectors",
+    ),
+    # limits
+    ('models."gpt-4o".timeout_s = 0', 'models."gpt-4o".timeout_s', "0", "greater than 0"),
+    ('models."gpt-4o".timeout_s = inf', 'models."gpt-4o".timeout_s', "inf", "finite"),
+    ('models."gpt-4o".timeout_s = nan', 'models."gpt-4o".timeout_s', "nan", "finite"),
+    ('models."gpt-4o".context_tokens = -1', 'models."gpt-4o".context_tokens', "-1", "equal to 1"),
+    (
+        'models."gpt-4o".context_tokens = 999999999999',
+        'models."gpt-4o".context_tokens',
+        "999999999999",
+        "less than or equal to 100000000",
+    ),
+    (
+        'models."gpt-4o".max_output_tokens = 128001',
+        'models."gpt-4o".max_output_tokens',
+        "128001",
+        "give 1 to context_tokens (128000)",
+    ),
+    (
+        'models."mistral-embed".max_output_tokens = 5',
+        'models."mistral-embed".capabilities',
+        "['embeddings']",
+        "has no max_output_tokens",
+    ),
+    ('models."gpt-4o".max_attempts = 0', 'models."gpt-4o".max_attempts', "0", "equal to 1"),
+    (
+        'models."gpt-4o".backoff_s = 9\nmodels."gpt-4o".backoff_max_s = 2',
+        'models."gpt-4o".backoff_s',
+        "9.0",
+        "give at most backoff_max_s (2)",
+    ),
+    ('pools."openai/gpt-4o".rpm = 0', 'pools."openai/gpt-4o".rpm', "0", "equal to 1"),
+    ('pools."openai/gpt-4o".burst_s = 0.0', 'pools."openai/gpt-4o".burst_s', "0.0", "greater"),
+    ("tiers.free.lockout_s = -5", "tiers.free.lockout_s", "-5", "equal to 0"),
+    ('prices."gpt-4o".input = "-1"', 'prices."gpt-4o".input', "'-1'", "0 to 1000000"),
+    ('prices."gpt-4o".input = "NaN"', 'prices."gpt-4o".input', "'NaN'", "0 to 1000000"),
+    ('prices."gpt-4o".input = "1.0000001"', 'prices."gpt-4o".input', "'1.0000001'", "six digits"),
+    ('prices."gpt-4o".input = "cheap"', 'prices."gpt-4o".input', "'cheap'", "USD per million"),
+    # types
+    ("models = 1", "models", "1", "give a table: [models.<name>]"),
+    ('models."gpt-4o" = 1', 'models."gpt-4o"', "1", "give a table"),
+    ('models."gpt-4o".timeout_s = "5"', 'models."gpt-4o".timeout_s', "'5'", "valid number"),
+    ('models."gpt-4o".timeout_s = true', 'models."gpt-4o".timeout_s', "True", "valid number"),
+    ('models."gpt-4o".max_attempts = 1.5', 'models."gpt-4o".max_attempts', "1.5", "integer"),
+    ('models."gpt-4o".fallback = "gpt-5"', 'models."gpt-4o".fallback', "'gpt-5'", "tuple"),
+    ('models."gpt-4o".fallback = [1]', 'models."gpt-4o".fallback[0]', "1", "string"),
+    ('models."gpt-4o".checked = "soon"', 'models."gpt-4o".checked', "'soon'", "date"),
+    ('models."gpt-4o".class = "very fast"', 'models."gpt-4o".class', "'very fast'", "a name"),
+    ('models."gpt-4o".capabilities = ["tool"]', 'models."gpt-4o".capabilities', "'tool'", "tools?"),
+    ('prices."gpt-4o".input = 0.15', 'prices."gpt-4o".input', "0.15", 'a string, such as "0.15"'),
+    ('providers.openai.dialect = "opanai"', "providers.openai.dialect", "'opanai'", "openai?"),
+    ('providers.openai.base_url = "api"', "providers.openai.base_url", "'api'", "https://"),
+    ('providers.openai.api_key_env = ["A B"]', "providers.openai.api_key_env[0]", "'A B'", "name"),
+    # what is needed, and names
+    (NEW.replace('provider = "openai"', ""), 'models."x".provider', "(missing)", "is needed"),
+    (NEW.replace('source = "a test"', ""), 'models."x".source', "(missing)", "is needed"),
+    (NEW.replace("max_output_tokens = 100", ""), 'models."x".max_output_tokens', "(missing)", "1"),
+    (NEW.replace('"x"', '"a/b"'), 'models."a/b"', "'a/b'", "use a name that fits"),
+    (NEW.replace('"x"', '"auto"'), 'models."auto"', "'auto'", "the word for routing"),
+    ('providers.p.base_url = "http://a"', "providers.p.dialect", "(missing)", "is needed"),
+]
+
+
+@pytest.mark.parametrize(("text", "key", "value", "remedy"), FAULTS)
+def test_a_fault_is_told_with_file_key_value_and_remedy(
+    tmp_path: Path, text: str, key: str, value: str, remedy: str
+) -> None:
+    file = tmp_path / "own.toml"
+    file.write_text(text, encoding="utf-8")
+    with pytest.raises(CatalogError) as caught:
+        load(file)
+    error = caught.value
+    assert not isinstance(error, CatalogErrors), str(error)
+    assert str(error).startswith(f"{file}: {key}")
+    assert value in str(error)
+    assert remedy in error.remedy
+    assert error.file == str(file)
+
+
+def test_all_faults_are_told_together(tmp_path: Path) -> None:
+    file = tmp_path / "own.toml"
+    file.write_text(
+        'models."gpt-4o".timeout_s = -1\nmodels."gpt-4o".colour = 1\n'
+        'models."gpt-4.1".fallback = ["nothing"]\npools."openai/gpt-4.1".rpm = "many"\n'
+        "[templates.a]\n",
+        encoding="utf-8",
+    )
+    with pytest.raises(CatalogErrors) as caught:
+        load(file)
+    assert {error.key for error in caught.value.errors} == {
+        'models."gpt-4o".timeout_s',
+        'models."gpt-4o".colour',
+        'models."gpt-4.1".fallback[0]',
+        'pools."openai/gpt-4.1".rpm',
+        "templates",
+    }
+    assert str(caught.value).count(str(file)) == len(str(caught.value).splitlines()) == 5
+
+
+def test_a_circle_is_told_once_where_the_user_has_closed_it(tmp_path: Path) -> None:
+    file = tmp_path / "own.toml"
+    file.write_text('models."command-r7b".fallback = ["gemini-2.5-flash"]\n', encoding="utf-8")
+    with pytest.raises(CatalogError) as caught:
+        load(file)
+    assert not isinstance(caught.value, CatalogErrors), str(caught.value)
+    assert caught.value.key == 'models."command-r7b".fallback[0]'
+    assert "command-r7b -> gemini-2.5-flash" in caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("content", "key", "remedy"),
+    [
+        (b'a = 1\nb = = 2\n[models."x"]\n', "line 2", "is no TOML"),
+        (b'a = 1\n[models."x"', "line 2", "is no TOML"),
+        (b'a = 1\na = "twice"\n', "line 2", "is no TOML"),
+        (b"a = 1\nb = '\xff'\n", "line 2", "save the file as UTF-8"),
+        (b"a = 1\n\x00\n", "line 2", "is no TOML"),
+    ],
+)
+def test_a_file_that_is_no_toml_is_told_with_the_line(
+    tmp_path: Path, content: bytes, key: str, remedy: str
+) -> None:
+    file = tmp_path / "own.toml"
+    file.write_bytes(content)
+    with pytest.raises(CatalogError) as caught:
+        load(file)
+    assert str(caught.value).startswith(f"{file}: {key}: ")
+    assert remedy in caught.value.remedy
+
+
+def test_a_missing_file_and_a_folder_are_told(tmp_path: Path) -> None:
+    with pytest.raises(CatalogError, match="there is no such file"):
+        load(tmp_path / "none.toml")
+    with pytest.raises(CatalogError, match="this is a folder"):
+        load(tmp_path)
+
+
+def test_a_file_saved_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "own.toml"
+    file.write_bytes(b'\xef\xbb\xbf[pools."openai/gpt-4o"]\r\nrpm = 5\r\n')
+    assert load(file).pools["openai/gpt-4o"].rpm == 5

@@ -1,0 +1,122 @@
+"""The estimate of tokens is a little too high, whatever the request holds, and never fails."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared.catalog import load
+from shared.envelope import Request
+from shared.policy.estimate import IMAGE_TOKENS, exceeds_window, input_tokens, output_ceiling
+
+CATALOG = load()
+
+#: Texts and their true count in the o200k vocabulary (counted with bpe-openai 0.1.4).
+COUNTED = [
+    (
+        "Write a Python class for a chess club that keeps up to 31 bookings, refuses duplicates "
+        "and raises a clear error.",
+        24,
+    ),
+    ("whats the phone number of a municipal library?", 10),
+    ('Hast du schon mal von einem Praktikum bei "our data platform" gehört?', 17),
+    ("人人生而自由，在尊严和权利上一律平等。他们赋有理性和良心，并应以兄弟关系的精神相对待。", 35),  # noqa: RUF001
+    ("Все люди рождаются свободными и равными в своем достоинстве и правах.", 17),  # noqa: RUF001
+    ("0192f3a4-5b6c-7d8e-9f01-23456789abcd", 25),
+    ("31415926535897932384626433832795028841971", 14),
+]
+
+
+@pytest.mark.parametrize(("prompt", "true"), COUNTED)
+def test_a_text_is_estimated_near_its_true_count(prompt: str, true: int) -> None:
+    framed = true + 7  # the marks of the message and of the answer
+    # Identifiers are the worst case: their hyphens and odd digits are tokens of their own.
+    assert 0.8 * framed <= input_tokens(Request(prompt=prompt)) <= 2.5 * framed
+
+
+def test_a_prompt_counts_as_the_message_that_it_becomes() -> None:
+    request = Request(prompt="What is a bucket?")
+    assert input_tokens(request) == input_tokens(Request(messages=request.chat()))
+
+
+def test_more_messages_cost_more_than_one() -> None:
+    one = Request(messages=[{"role": "user", "content": "ab"}])
+    two = Request(messages=[{"role": "user", "content": "a"}, {"role": "user", "content": "b"}])
+    assert input_tokens(two) > input_tokens(one)
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 500_000}},
+        {"type": "image_url", "image_url": {"url": "https://example.org/cat.png"}},
+        {
+            "type": "image",
+            "source": {"type": "base64", "media_type": "image/png", "data": "A" * 500_000},
+        },
+        {"type": "input_audio", "input_audio": {"data": "A" * 500_000, "format": "wav"}},
+        {"type": "file", "file": {"file_data": "A" * 500_000}},
+        {"type": "document", "source": {"type": "base64", "data": "A" * 500_000}},
+    ],
+)
+def test_an_attachment_has_a_fixed_figure_whatever_its_bytes(part: dict[str, Any]) -> None:
+    words = [{"type": "text", "text": "What is this?"}]
+    bare = input_tokens(Request(messages=[{"role": "user", "content": words}]))
+    with_it = input_tokens(Request(messages=[{"role": "user", "content": [*words, part]}]))
+    assert with_it == bare + IMAGE_TOKENS
+
+
+def test_tools_their_calls_and_their_results_count() -> None:
+    tool = {"type": "function", "function": {"name": "f", "description": "Adds." * 50}}
+    assert input_tokens(Request(prompt="a", params={"tools": [tool]})) > 60
+    call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "x" * 900}}
+    asked = {"role": "assistant", "content": None, "tool_calls": [call]}
+    assert input_tokens(Request(messages=[asked])) > 200
+    result = {"type": "tool_result", "tool_use_id": "1", "content": "word " * 300}
+    assert input_tokens(Request(messages=[{"role": "user", "content": [result]}])) > 300
+
+
+def test_every_text_of_an_embedding_job_counts() -> None:
+    one, many = Request(input="some words"), Request(input=["some words"] * 100)
+    assert input_tokens(many) > 50 * input_tokens(one)
+
+
+@given(st.text(st.characters(), min_size=1))
+def test_any_text_has_an_estimate_of_at_least_one(prompt: str) -> None:
+    estimate = input_tokens(Request(prompt=prompt))
+    assert 1 <= estimate <= 8 + 0.7 * len(prompt.encode("utf-8", "surrogatepass")) + 1
+
+
+def test_a_lone_surrogate_does_no_harm() -> None:
+    assert input_tokens(Request(messages=[{"role": "user", "content": "a\ud800b"}])) > 1
+
+
+@pytest.mark.parametrize(
+    ("params", "most"),
+    [
+        ({}, 16_384),
+        ({"max_tokens": 50}, 50),
+        ({"max_completion_tokens": 60}, 60),
+        ({"max_tokens": 50, "max_completion_tokens": 60}, 60),
+        ({"max_tokens": 99_999_999}, 16_384),
+        ({"max_tokens": None}, 16_384),
+    ],
+)
+def test_the_answer_takes_at_most_what_was_asked_or_the_model_can(
+    params: dict[str, Any], most: int
+) -> None:
+    assert output_ceiling(params, CATALOG.model("gpt-4o")) == most
+
+
+def test_an_embedding_has_no_output() -> None:
+    assert output_ceiling({"max_tokens": 5}, CATALOG.model("mistral-embed")) == 0
+
+
+def test_only_what_cannot_fit_exceeds_the_window() -> None:
+    model = CATALOG.model("gpt-4o")
+    assert not exceeds_window(model.context_tokens, model)
+    assert not exceeds_window(2 * model.context_tokens, model)
+    assert exceeds_window(2 * model.context_tokens + 1, model)
