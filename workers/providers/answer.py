@@ -1,0 +1,51 @@
+"""What a provider hands back for one attempt, and the counting rules that all dialects share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import httpx2
+
+from shared.envelope import Reply
+
+#: More tokens than this in one reply is a fault of the sender: exact in a float and in a table.
+_MOST_TOKENS = 2**40
+
+_KEPT_PREFIXES = ("x-ratelimit-", "anthropic-ratelimit-", "anthropic-priority-", "anthropic-fast-")
+_KEPT = frozenset({"x-request-id", "request-id", "retry-after", "retry-after-ms"})
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One model's reply with the headers that speak of limits and of the request's id.
+
+    `headers` has lower-case names. `counted` is False where the vendor sent no usable usage: the
+    zeros in `reply.usage` then mean unknown, and the ledger has to go by its estimate.
+    """
+
+    reply: Reply
+    headers: Mapping[str, str]
+    counted: bool = True
+
+
+def kept_headers(headers: httpx2.Headers) -> dict[str, str]:
+    """The rate-limit and request-id headers, names in lower case."""
+    kept = {}
+    for raw_name, raw_value in headers.raw:
+        name = raw_name.decode("latin-1").lower()
+        if name in _KEPT or name.startswith(_KEPT_PREFIXES):
+            kept[name] = raw_value.decode("latin-1")
+    return kept
+
+
+def count(value: object) -> int:
+    """The value as a count of tokens; 0 for all that is none (missing, negative, text, bool)."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return 0
+    return int(value) if 0 <= value <= _MOST_TOKENS else 0
+
+
+def fields_of(value: object) -> dict[str, object]:
+    """The value if it is an object, else an empty one."""
+    return value if isinstance(value, dict) else {}

@@ -1,0 +1,274 @@
+"""A vendor's refusal in our words: by the code it names first, by the HTTP status second.
+
+Sources: the vendors' error guides and the installed SDKs (`anthropic.types.shared`), 2026-11.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+
+import httpx2
+import orjson
+
+from shared.errors import (
+    AttemptError,
+    AttemptTimeout,
+    ErrorCode,
+    InvalidOutput,
+    Overloaded,
+    ProviderFault,
+    QuotaExhausted,
+    RateLimited,
+    RequestRefused,
+    Unauthorized,
+)
+from workers.providers.answer import fields_of
+
+MESSAGE_LIMIT = 500
+
+
+class ModelRefused(RequestRefused):
+    """This model cannot take the request (too long, not served); another one may."""
+
+    falls_back = True
+
+
+Fault = tuple[type[AttemptError], ErrorCode, bool | None]  # class, our code, was it billed
+
+_REFUSED: Fault = (RequestRefused, "invalid_request", False)
+_TOO_LONG: Fault = (ModelRefused, "context_length", False)
+_NO_MODEL: Fault = (ModelRefused, "unknown_model", False)
+# Another vendor's filter may think otherwise, but going round a filter is the caller's decision.
+_FILTERED: Fault = (RequestRefused, "content_filtered", False)
+_BAD_KEY: Fault = (Unauthorized, "authentication", False)
+_FORBIDDEN: Fault = (Unauthorized, "permission", False)
+_NO_MONEY: Fault = (QuotaExhausted, "provider_quota", False)
+_LIMITED: Fault = (RateLimited, "rate_limited", False)
+_BUSY: Fault = (Overloaded, "overloaded", False)
+_CONFLICT: Fault = (ProviderFault, "provider_error", False)
+# Work may have been done before these; no vendor says whether it is charged.
+_TIMED_OUT: Fault = (AttemptTimeout, "timeout", None)
+_FAULT: Fault = (ProviderFault, "provider_error", None)
+
+_CODES: dict[str, Fault] = {
+    # OpenAI, `error.code` or `error.type`
+    "credit_balance_exhausted": _NO_MONEY,
+    "organization_spend_limit_exceeded": _NO_MONEY,
+    "project_spend_limit_exceeded": _NO_MONEY,
+    "organization_usage_limit_exceeded": _NO_MONEY,
+    "insufficient_quota": _NO_MONEY,
+    "billing_hard_limit_reached": _NO_MONEY,
+    "billing_not_active": _NO_MONEY,
+    "rate_limit_exceeded": _LIMITED,
+    "slow_down": _LIMITED,
+    "server_is_overloaded": _BUSY,
+    "service_unavailable_error": _BUSY,
+    "resource_unavailable": _BUSY,  # flex tier: no room just now, not billed
+    "context_length_exceeded": _TOO_LONG,
+    "string_above_max_length": _TOO_LONG,
+    "content_filter": _FILTERED,
+    "content_policy_violation": _FILTERED,
+    "ResponsibleAIPolicyViolation": _FILTERED,
+    "invalid_api_key": _BAD_KEY,
+    "account_deactivated": _BAD_KEY,
+    "invalid_organization": _BAD_KEY,
+    "unsupported_country_region_territory": _FORBIDDEN,
+    "insufficient_permissions": _FORBIDDEN,
+    "model_not_found": _NO_MODEL,
+    "model_not_active": _NO_MODEL,
+    "model_decommissioned": _NO_MODEL,
+    "server_error": _FAULT,
+    # Anthropic, `error.details.error_code`
+    "enforced_spend_limit_reached": _NO_MONEY,
+    "contract_spend_limit_reached": _NO_MONEY,
+    "linked_organization_spend_limit_reached": _NO_MONEY,
+    "linked_organization_billing_unavailable": _NO_MONEY,
+    "organization_on_hold": _FORBIDDEN,
+    "ramp_limit_exceeded": _LIMITED,
+    # both, `error.type`
+    "authentication_error": _BAD_KEY,
+    "permission_error": _FORBIDDEN,
+    "billing_error": _NO_MONEY,
+    "rate_limit_error": _LIMITED,
+    "overloaded_error": _BUSY,
+    "not_found_error": _NO_MODEL,
+    "request_too_large": _REFUSED,
+    "conflict_error": _CONFLICT,
+    "timeout_error": _TIMED_OUT,
+    "api_error": _FAULT,
+    # Google's names, on its OpenAI-compatible address
+    "RESOURCE_EXHAUSTED": _LIMITED,
+    "UNAVAILABLE": _BUSY,
+    "UNAUTHENTICATED": _BAD_KEY,
+    "PERMISSION_DENIED": _FORBIDDEN,
+    "DEADLINE_EXCEEDED": _TIMED_OUT,
+}
+
+_STATUSES: dict[int, Fault] = {
+    401: _BAD_KEY,
+    402: _NO_MONEY,
+    403: _FORBIDDEN,
+    404: _NO_MODEL,
+    408: _TIMED_OUT,
+    409: _CONFLICT,
+    410: _NO_MODEL,
+    429: _LIMITED,
+    # A proxy between may say 503 after it has passed the request on; with a code it is the vendor.
+    503: (Overloaded, "overloaded", None),
+    504: _TIMED_OUT,
+    529: _BUSY,
+}
+
+#: Anthropic gives these facts as a text under the general `invalid_request_error`; so do many
+#: compatible servers. Read only where code and status say no more than "400".
+_TEXTS: list[tuple[re.Pattern[str], Fault]] = [
+    (re.compile(r"API usage limits|credit balance is too low|spend(ing)? limit", re.I), _NO_MONEY),
+    (
+        re.compile(r"prompt is too long|context (length|limit|window)|too many tokens", re.I),
+        _TOO_LONG,
+    ),
+    # The output was made before it was blocked, so it may be charged.
+    (re.compile(r"content filter", re.I), (RequestRefused, "content_filtered", None)),
+]
+
+_KEYS = re.compile(
+    r"\b(?:sk|pk|rk|gsk|xai|csk|pplx|hf|r8|nvapi|fw)[-_][\w.*-]{6,}|\bAIza[\w-]{10,}"
+    r"|(?<=Bearer )\S+|(?i:(?<=key provided: )\S+)"
+)
+
+
+def refusal(response: httpx2.Response, private: Iterable[str], secret: str) -> AttemptError:
+    """The error that this response stands for; also for an error that came with status 200.
+
+    `private` are texts of the request: from where the vendor's message begins to repeat one of
+    them, it is cut. `secret` is the key.
+    """
+    try:
+        body = orjson.loads(response.content)
+    except ValueError:
+        body = None
+    status, told = response.status_code, told_error(body)
+    if told.status is not None and status < 400:
+        status = told.status
+    kind, code, billed = fault(status, told)
+    return kind(
+        f"HTTP {status}: {scrubbed(told.message, private, secret)}" if told.message
+        else f"HTTP {status}, with no reason given",
+        code=code,
+        http_status=response.status_code,
+        retry_after_ms=retry_after_ms(response.headers, time.time()),
+        billed=billed,
+        request_id=request_id(response.headers) or told.request_id,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What an error body says: codes, the most telling first; a status; a reason; an id."""
+
+    codes: list[str]
+    status: int | None
+    message: str
+    request_id: str | None
+
+
+def told_error(body: object) -> Told:
+    """Codes (most telling first), status, message and request id out of a decoded error body.
+
+    Shapes: `{"error": {...}}` (OpenAI, Anthropic), the same in a list (Google), `{"error": "..."}`,
+    a bare `{"message", "type", "code"}` (vLLM, Mistral, Cohere), `{"detail": ...}` (FastAPI).
+    """
+    if isinstance(body, list) and body:
+        body = body[0]
+    outer = fields_of(body)
+    raw = outer.get("error", outer)
+    inner = fields_of(raw)
+    details = fields_of(inner.get("details"))
+    named = [details.get("error_code"), inner.get("code"), inner.get("type"), inner.get("status")]
+    numbers = [value for value in named if isinstance(value, int) and 400 <= value <= 599]
+    message = raw if isinstance(raw, str) else inner.get("message")
+    if not isinstance(message, str):
+        message = _detail(outer.get("detail"))
+    request = outer.get("request_id")
+    return Told(
+        codes=[value for value in named if isinstance(value, str)],
+        status=numbers[0] if numbers else None,
+        message=message,
+        request_id=request if isinstance(request, str) else None,
+    )
+
+
+def _detail(detail: object) -> str:
+    """FastAPI's reason, without the `input` it repeats."""
+    if isinstance(detail, str):
+        return detail
+    reasons = [fields_of(item) for item in detail] if isinstance(detail, list) else []
+    return "; ".join(f"{reason.get('loc')}: {reason.get('msg')}" for reason in reasons)
+
+
+def fault(status: int, told: Told) -> Fault:
+    """Which of our errors it is: the first code we know, else the status, else the text."""
+    for code in told.codes:
+        if code in _CODES:
+            return _CODES[code]
+    if status in _STATUSES:
+        return _STATUSES[status]
+    if status >= 500 or (status < 400 and "invalid_request_error" not in told.codes):
+        return _FAULT
+    for pattern, found in _TEXTS:
+        if pattern.search(told.message):
+            return found
+    return _REFUSED
+
+
+def scrubbed(message: str, private: Iterable[str], secret: str) -> str:
+    """The message without keys and without the request's own texts, at most 500 characters."""
+    for text in private:
+        # A vendor may cut or escape what it repeats, so the first plain run is what we look for.
+        start = re.search(r"[^\s\"'\\][^\"'\\\n\r\t]{7,23}", text)
+        at = message.find(start.group()) if start else -1
+        if at >= 0:
+            message = message[:at] + "[...]"
+    if len(secret) >= 4:
+        message = message.replace(secret, "***")
+    message = _KEYS.sub("***", message)
+    return message if len(message) <= MESSAGE_LIMIT else message[: MESSAGE_LIMIT - 3] + "..."
+
+
+def retry_after_ms(headers: httpx2.Headers, now_s: float) -> int | None:
+    """Milliseconds that the provider asks us to wait, rounded up, uncapped; None for nonsense.
+
+    Read in this order: `retry-after-ms`, `retry-after` in seconds, `retry-after` as an HTTP date.
+    """
+    for name, unit_ms in (("retry-after-ms", 1.0), ("retry-after", 1000.0)):
+        try:
+            wait_ms = float(headers.get(name, "")) * unit_ms
+        except ValueError:
+            continue
+        if math.isfinite(wait_ms) and wait_ms >= 0:
+            return math.ceil(wait_ms)
+    try:
+        at = parsedate_to_datetime(headers.get("retry-after", ""))
+        return max(0, math.ceil((at.timestamp() - now_s) * 1000))
+    except (TypeError, ValueError, OverflowError, OSError):
+        return None
+
+
+def request_id(headers: httpx2.Headers) -> str | None:
+    """The vendor's id of the request: `x-request-id` (OpenAI) or `request-id` (Anthropic)."""
+    return headers.get("x-request-id") or headers.get("request-id")
+
+
+def unusable(response: httpx2.Response, why: str) -> InvalidOutput:
+    """InvalidOutput for a 200 that holds no answer; it may be charged."""
+    return InvalidOutput(
+        f"the answer is unusable: {why}",
+        http_status=response.status_code,
+        billed=None,
+        request_id=request_id(response.headers),
+    )

@@ -1,0 +1,272 @@
+"""A request in OpenAI's form as the body of Anthropic's Messages API.
+
+What changes beside the names (each rule has its test):
+
+* `system` and `developer` messages, wherever they stand, become `system`, in their order; if there
+  are only such messages, they become the user's turn.
+* Neighbours of one role become one turn. A first turn of the assistant gets a user's turn before
+  it; empty texts are left out; blanks at the end of a last assistant turn are cut: Anthropic
+  refuses all four.
+* Tools and tool choices, tool calls and tool results, images and PDF files are translated; parts,
+  tools and params already in Anthropic's form (`input_schema`, `thinking`, `stop_sequences`,
+  `system`, ...) and params that neither vendor knows pass through as they are.
+* `max_tokens` is the model's maximum if absent, and never above it.
+* `temperature` ends at 1 at Anthropic and at 2 at OpenAI: above 1 it is 1, so that a fallback does
+  not fail on it. With `temperature` given, `top_p` is left out: newer models refuse both together.
+* `response_format`: a schema goes to `output_config.format`; `json_object`, which Anthropic lacks,
+  becomes an instruction in `system` (and a code fence around the answer is taken off).
+* `user` becomes `metadata.user_id`; `service_tier` `default` becomes `standard_only`.
+* Left out, because Anthropic has nothing like them: see `DROPPED`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+import orjson
+
+from shared.envelope import Request
+
+Fields = dict[str, Any]
+
+#: Params of OpenAI without a counterpart: they are left out, and the answer comes without them.
+DROPPED = frozenset(
+    {
+        "audio", "dimensions", "encoding_format", "frequency_penalty", "function_call", "functions",
+        "logit_bias", "logprobs", "modalities", "n", "prediction", "presence_penalty",
+        "prompt_cache_key", "prompt_cache_retention", "reasoning_effort", "safety_identifier",
+        "seed", "store", "top_logprobs", "verbosity", "web_search_options",
+    }
+)  # fmt: skip
+
+JSON_ONLY = "Answer with one JSON object and nothing else: no explanation, no code fence."
+_OPENING = "(The conversation begins with the assistant.)"
+_NO_TEXT = "(no text)"
+
+
+def messages_body(request: Request, model: str, max_output_tokens: int) -> Fields:
+    """The body of POST /v1/messages; never raises for a checked Request."""
+    params = {name: value for name, value in request.params.items() if value is not None}
+    body: Fields = {"model": model, **_limits(params, max_output_tokens)}
+    system = [params.pop("system")] if "system" in params else []
+    format_ = _format(params)
+    turns, told = turns_of(request.chat())
+    system += told
+    if format_ is JSON_ONLY:
+        system.append(JSON_ONLY)
+    if not turns:
+        turns, system = [{"role": "user", "content": _joined(system) or _NO_TEXT}], []
+    elif turns[0]["role"] == "assistant":
+        turns.insert(0, {"role": "user", "content": _OPENING})
+    body["messages"] = turns
+    if system:
+        body["system"] = _joined(system)
+    if isinstance(format_, dict):
+        config = params.get("output_config")
+        params["output_config"] = {"format": format_} | (config if isinstance(config, dict) else {})
+    _tools(params)
+    _person(params)
+    body.update((name, value) for name, value in params.items() if name not in DROPPED)
+    return body
+
+
+def _limits(params: Fields, max_output_tokens: int) -> Fields:
+    """`max_tokens`, `temperature`, `stop_sequences`; taken out of `params`."""
+    old, new = params.pop("max_tokens", None), params.pop("max_completion_tokens", None)
+    wanted = new or old or max_output_tokens
+    limits: Fields = {"max_tokens": min(wanted, max_output_tokens) if max_output_tokens else wanted}
+    stop = params.pop("stop", None)
+    if stop:
+        limits["stop_sequences"] = [stop] if isinstance(stop, str) else stop
+    if "temperature" in params:
+        limits["temperature"] = min(params.pop("temperature"), 1)
+        params.pop("top_p", None)
+    return limits
+
+
+def _format(params: Fields) -> Fields | str | None:
+    """Anthropic's output format for `response_format`, or JSON_ONLY, or None."""
+    match params.pop("response_format", None):
+        case {"type": "json_schema", "json_schema": {"schema": dict(schema)}}:
+            return {"type": "json_schema", "schema": schema}
+        case {"type": "json_object" | "json_schema"}:
+            return JSON_ONLY
+    return None
+
+
+def _tools(params: Fields) -> None:
+    """`tools`, `tool_choice` and `parallel_tool_calls` are in Anthropic's form."""
+    if isinstance(params.get("tools"), list):
+        params["tools"] = [_tool(tool) for tool in params["tools"]]
+    parallel = params.pop("parallel_tool_calls", None)
+    choice = params.get("tool_choice")
+    if parallel is False and choice is None and params.get("tools"):
+        choice = "auto"
+    match choice:
+        case "auto" | "none":
+            choice = {"type": choice}
+        case "required":
+            choice = {"type": "any"}
+        case {"type": "function", "function": {"name": name}}:
+            choice = {"type": "tool", "name": name}
+    if choice is not None:
+        params["tool_choice"] = choice
+        if parallel is False and isinstance(choice, dict) and choice.get("type") != "none":
+            params["tool_choice"] = {**choice, "disable_parallel_tool_use": True}
+
+
+def _tool(tool: object) -> object:
+    match tool:
+        case {"type": "function", "function": {"name": name, **rest}}:
+            schema = rest.pop("parameters", None) or {"type": "object"}
+            kept = {key: value for key, value in rest.items() if value is not None}
+            return {"name": name, "input_schema": schema, **kept}
+    return tool
+
+
+def _person(params: Fields) -> None:
+    """`user`, `metadata` and `service_tier` say what Anthropic can take, or are gone."""
+    user, metadata = params.pop("user", None), params.pop("metadata", None)
+    if isinstance(metadata, dict) and "user_id" in metadata:
+        params["metadata"] = {"user_id": metadata["user_id"]}
+    elif isinstance(user, str) and user:
+        params["metadata"] = {"user_id": user}
+    if params.get("service_tier") == "default":
+        params["service_tier"] = "standard_only"
+    elif params.get("service_tier") not in ("auto", "standard_only"):
+        params.pop("service_tier", None)
+
+
+def _joined(system: list[Any]) -> str | list[Any]:
+    """The system prompt: one text, or blocks where some part is one (with `cache_control`, say)."""
+    if all(isinstance(item, str) for item in system):
+        return "\n\n".join(system)
+    blocks: list[Any] = []
+    for item in system:
+        blocks += item if isinstance(item, list) else [{"type": "text", "text": item}]
+    return blocks
+
+
+def turns_of(messages: Iterable[Fields]) -> tuple[list[Fields], list[Any]]:
+    """Turns that alternate, and the system's texts (or lists of blocks) in their order."""
+    turns: list[Fields] = []
+    system: list[Any] = []
+    for message in messages:
+        role, content = message.get("role"), message.get("content")
+        if role in ("system", "developer"):
+            if isinstance(content, str):
+                system += [content] if content.strip() else []
+            elif blocks := _blocks(content):
+                plain = all(block.keys() == {"type", "text"} for block in blocks)
+                system += [block["text"] for block in blocks] if plain else [blocks]
+            continue
+        blocks = _result(message) if role == "tool" else _blocks(content) + _calls(message)
+        if not blocks and role == "assistant":
+            continue
+        role = "assistant" if role == "assistant" else "user"
+        if turns and turns[-1]["role"] == role:
+            turns[-1]["content"] += blocks
+        else:
+            turns.append({"role": role, "content": blocks})
+    for turn in turns:
+        turn["content"] = _plain(turn["content"])
+    if turns and turns[-1]["role"] == "assistant":
+        _without_blanks_at_end(turns[-1])
+    return turns, system
+
+
+def _plain(blocks: list[Fields]) -> list[Fields] | str:
+    """One bare text as a string, which is shorter; a turn without anything as a remark."""
+    if not blocks:
+        return _NO_TEXT
+    if len(blocks) == 1 and blocks[0].keys() == {"type", "text"}:
+        return str(blocks[0]["text"])
+    return blocks
+
+
+def _without_blanks_at_end(turn: Fields) -> None:
+    content = turn["content"]
+    if isinstance(content, str):
+        turn["content"] = content.rstrip()
+    elif content[-1].get("type") == "text" and isinstance(content[-1].get("text"), str):
+        content[-1] = {**content[-1], "text": content[-1]["text"].rstrip()}
+
+
+def _blocks(content: object) -> list[Fields]:
+    """Content as blocks; texts of nothing but blanks are left out."""
+    if isinstance(content, str):
+        return [{"type": "text", "text": content}] if content.strip() else []
+    if not isinstance(content, list):
+        return []
+    blocks = [_block(part) for part in content if isinstance(part, dict)]
+    return [block for block in blocks if not _empty(block)]
+
+
+def _empty(block: Fields) -> bool:
+    text = block.get("text")
+    return block.get("type") == "text" and not (isinstance(text, str) and text.strip())
+
+
+def _block(part: Fields) -> Fields:
+    """One part as a block; what is no OpenAI part that we know passes through."""
+    marks = {"cache_control": part["cache_control"]} if "cache_control" in part else {}
+    match part:
+        case {"type": "image_url", "image_url": {"url": str(url)}} | {
+            "type": "image_url",
+            "image_url": str(url),
+        }:
+            return {"type": "image", "source": _source(url), **marks}
+        case {"type": "file", "file": {"file_data": str(url)}}:
+            return {"type": "document", "source": _source(url), **marks}
+        case {"type": "refusal", "refusal": str(text)}:
+            return {"type": "text", "text": text, **marks}
+    return part
+
+
+def _source(url: str) -> Fields:
+    """Where an image or a file is: a data URL in base64, or an address."""
+    found = re.match(r"data:([\w.+-]+/[\w.+-]+)(?:;[\w=.+-]+)*;base64,", url)
+    if found is None:
+        return {"type": "url", "url": url}
+    return {"type": "base64", "media_type": found[1], "data": url[found.end() :]}
+
+
+def _calls(message: Fields) -> list[Fields]:
+    """The assistant's tool calls as tool_use blocks."""
+    calls = message.get("tool_calls")
+    if message.get("role") != "assistant" or not isinstance(calls, list):
+        return []
+    blocks = []
+    for call in calls:
+        match call:
+            case {"function": {"name": name, **rest}}:
+                used = {"name": name, "input": _arguments(rest.get("arguments"))}
+                blocks.append({"type": "tool_use", "id": _call_id(call.get("id")), **used})
+    return blocks
+
+
+def _arguments(arguments: object) -> Fields:
+    """Arguments as an object; a model may have written what is none, which is kept as a text."""
+    if isinstance(arguments, str):
+        try:
+            arguments = orjson.loads(arguments or "{}")
+        except ValueError:
+            return {"arguments": arguments}
+    return arguments if isinstance(arguments, dict) else {"arguments": arguments}
+
+
+def _result(message: Fields) -> list[Fields]:
+    """The result of a tool as a tool_result block."""
+    content = message.get("content")
+    result: Fields = {"type": "tool_result", "tool_use_id": _call_id(message.get("tool_call_id"))}
+    blocks = _blocks(content)
+    if blocks:
+        result["content"] = content if isinstance(content, str) else blocks
+    return [result]
+
+
+def _call_id(value: object) -> str:
+    """The id in the alphabet that Anthropic accepts; equal ids stay equal."""
+    return re.sub(r"[^a-zA-Z0-9_-]", "_", str(value)) or "_"

@@ -1,0 +1,215 @@
+"""OpenAI's dialect: chat completions and embeddings, at OpenAI or at any compatible address.
+
+A request is in OpenAI's form already, so params pass through as they are, with one exception:
+which of `max_tokens` and `max_completion_tokens` is sent (see `limit_name`). A param of None is
+left out. Nothing streams, and `n` is 1. Importing this module costs 0.4 s and 46 MB: the SDK's.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+import struct
+from typing import Any
+
+import httpx2
+import openai
+
+from shared.envelope import Reply, Request, Usage
+from workers.providers.answer import Answer, count, fields_of, kept_headers
+from workers.providers.body import decoded_or_raise, dumped
+from workers.providers.errors import request_id, unusable
+from workers.providers.transport import Wire, checked_key, limits
+
+ADDRESS = "https://api.openai.com/v1"
+
+#: Models that refuse `max_tokens`, wherever they are served: o1, o3-mini, gpt-5.4, openai/gpt-5.
+_REASONS = re.compile(r"(?:o\d|gpt-(?:[5-9]|\d\d))")
+
+
+class OpenAIProvider:
+    """One account at one address of OpenAI's dialect."""
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        api_key: str,
+        base_url: str | None,
+        organization: str | None = None,
+        project: str | None = None,
+        connections: int = 1000,
+    ) -> None:
+        self.name = name
+        self._key = checked_key(name, api_key)
+        self._vendor = base_url is None or _is_openai(base_url)
+        http = openai.DefaultAioHttpClient(limits=limits(connections, vendor=self._vendor))
+        client = openai.AsyncOpenAI(
+            # A local server may need no key; the SDK wants some.
+            api_key=self._key or "none",
+            # Given always, or the SDK reads the environment, which is the settings' business.
+            base_url=base_url or ADDRESS,
+            organization=organization or "",
+            project=project or "",
+            max_retries=0,
+            http_client=http,
+        )
+        headers = {**client.auth_headers, **client.default_headers}
+        self._wire = Wire(http, client.base_url, {n: v for n, v in headers.items() if v})
+
+    async def ask(
+        self, request: Request, *, model: str, max_output_tokens: int, timeout_s: float
+    ) -> Answer:
+        """The model's answer; raises one of the AttemptErrors, or CancelledError.
+
+        `model` is the vendor's id; an answer is limited to `max_output_tokens` only where the
+        caller asked for more than that, which a fallback to a smaller model may bring about.
+        """
+        if request.embeds:
+            path, body = "/embeddings", embedding_body(request, model)
+        else:
+            path = "/chat/completions"
+            body = chat_body(request, model, max_output_tokens, vendor=self._vendor)
+        response = await self._wire.post(path, dumped(body), timeout_s=timeout_s)
+        decoded = decoded_or_raise(response, request, self._key)
+        read = read_embeddings if request.embeds else read_chat
+        return read(decoded, response, request)
+
+    async def close(self) -> None:
+        """All connections are closed."""
+        await self._wire.close()
+
+
+def _is_openai(base_url: str) -> bool:
+    """True for api.openai.com and its regions, such as eu.api.openai.com."""
+    return re.match(r"https?://(?:[\w-]+\.)?api\.openai\.com(?:[:/]|$)", base_url) is not None
+
+
+def limit_name(model: str, *, vendor: bool) -> str:
+    """The param that limits the output here.
+
+    OpenAI itself calls `max_tokens` deprecated, and its reasoning models refuse it; compatible
+    servers mostly know only `max_tokens`, except where they pass a reasoning model of OpenAI on.
+    """
+    new = vendor or _REASONS.match(model.rsplit("/", 1)[-1]) is not None
+    return "max_completion_tokens" if new else "max_tokens"
+
+
+def chat_body(
+    request: Request, model: str, max_output_tokens: int, *, vendor: bool
+) -> dict[str, Any]:
+    """The body of a chat completion."""
+    params = {name: value for name, value in request.params.items() if value is not None}
+    old, new = params.pop("max_tokens", None), params.pop("max_completion_tokens", None)
+    body = {"model": model, "messages": request.chat(), **params}
+    wanted = new or old
+    if wanted is not None:
+        most = max_output_tokens if max_output_tokens > 0 else wanted
+        body[limit_name(model, vendor=vendor)] = min(wanted, most)
+    return body
+
+
+def embedding_body(request: Request, model: str) -> dict[str, Any]:
+    """The body of an embeddings call."""
+    params = {name: value for name, value in request.params.items() if value is not None}
+    return {"model": model, "input": request.input, **params}
+
+
+def read_chat(decoded: dict[str, Any], response: httpx2.Response, request: Request) -> Answer:
+    """The answer out of a chat completion; InvalidOutput if it holds none."""
+    choices = decoded.get("choices")
+    if not isinstance(choices, list) or not choices:
+        raise unusable(response, "it has no choices")
+    choice = fields_of(choices[0])
+    message = choice.get("message")
+    if not isinstance(message, dict):
+        raise unusable(response, "its first choice has no message")
+    calls = message.get("tool_calls") or None
+    if calls is not None and not (
+        isinstance(calls, list) and all(isinstance(call, dict) for call in calls)
+    ):
+        raise unusable(response, "its tool calls are no list of objects")
+    finish = choice.get("finish_reason")
+    finish = finish if isinstance(finish, str) and finish else "stop"
+    content = message.get("content")
+    if isinstance(content, list):  # Mistral's reasoning models answer in parts
+        content = "".join(text for text in (fields_of(p).get("text") for p in content)
+                          if isinstance(text, str))  # fmt: skip
+    if content is None and isinstance(message.get("refusal"), str):
+        content, finish = message["refusal"], "content_filter"
+    if content is None and calls is None:
+        content = ""  # all tokens went into reasoning: an answer, and a charged one
+    if content is not None and not isinstance(content, str):
+        raise unusable(response, "its content is no text")
+    usage, counted = read_usage(decoded.get("usage"))
+    reply = Reply(
+        content=content,
+        finish_reason=finish,
+        usage=usage,
+        tool_calls=calls,
+        provider_model=str(decoded.get("model") or ""),
+        request_id=request_id(response.headers),
+    )
+    return Answer(reply, kept_headers(response.headers), counted)
+
+
+def read_embeddings(decoded: dict[str, Any], response: httpx2.Response, request: Request) -> Answer:
+    """The answer out of an embeddings reply, vectors in the order of the inputs."""
+    rows = decoded.get("data")
+    wanted = 1 if isinstance(request.input, str) else len(request.input or [])
+    if not isinstance(rows, list) or len(rows) != wanted:
+        raise unusable(response, f"it does not hold {wanted} embeddings")
+    vectors: list[list[float] | None] = [None] * wanted
+    for at, row in enumerate(map(fields_of, rows)):
+        index = row.get("index", at)
+        if isinstance(index, int) and 0 <= index < wanted:
+            vectors[index] = vector(row.get("embedding"), response)
+    if None in vectors:
+        raise unusable(response, "an input has no embedding")
+    usage, counted = read_usage(decoded.get("usage"))
+    reply = Reply(
+        content=None,
+        finish_reason="stop",
+        usage=usage,
+        embeddings=[found for found in vectors if found is not None],
+        provider_model=str(decoded.get("model") or ""),
+        request_id=request_id(response.headers),
+    )
+    return Answer(reply, kept_headers(response.headers), counted)
+
+
+def vector(value: object, response: httpx2.Response) -> list[float]:
+    """One embedding: a list of numbers, or base64 of little-endian float32 where asked for."""
+    if isinstance(value, str):
+        try:
+            packed = base64.b64decode(value, validate=True)
+            return list(struct.unpack(f"<{len(packed) // 4}f", packed))
+        except (ValueError, struct.error) as error:
+            raise unusable(response, "an embedding is no base64 of floats") from error
+    if not isinstance(value, list) or not value or not all(type(x) in (float, int) for x in value):
+        raise unusable(response, "an embedding is no list of numbers")
+    return value
+
+
+def read_usage(usage: object) -> tuple[Usage, bool]:
+    """Tokens in our one form, and whether the vendor sent any.
+
+    `prompt_tokens` includes the cached part. Output is what `total_tokens` leaves after the prompt
+    where that is more: Google and xAI leave reasoning out of `completion_tokens`, not of the total.
+    """
+    told = fields_of(usage)
+    given = fields_of(told.get("prompt_tokens_details"))
+    made = fields_of(told.get("completion_tokens_details"))
+    input_tokens = count(told.get("prompt_tokens"))
+    output_tokens = max(
+        count(told.get("completion_tokens")), count(told.get("total_tokens")) - input_tokens
+    )
+    cached = count(given.get("cached_tokens", told.get("prompt_cache_hit_tokens")))  # DeepSeek's
+    cached = min(cached, input_tokens)
+    return Usage(
+        input_tokens=input_tokens,
+        cached_input_tokens=cached,
+        cache_write_tokens=min(count(given.get("cache_write_tokens")), input_tokens - cached),
+        output_tokens=output_tokens,
+        reasoning_tokens=min(count(made.get("reasoning_tokens")), output_tokens),
+    ), input_tokens + output_tokens > 0
