@@ -27,8 +27,8 @@ CELERY_FILES = (
     "workers/transport.py",
 )
 
-KINDS_OF_THING = ["manager", "handler", "service", "processor", "helper", "helpers", "util", "utils"]
-BANNED_NOUNS = frozenset([*KINDS_OF_THING, "context", "data", "info"])
+KINDS = ["manager", "handler", "service", "processor", "helper", "helpers", "util", "utils"]
+BANNED_NOUNS = frozenset([*KINDS, "context", "data", "info"])
 
 NAMED_SO_FOR_A_REASON: dict[str, str] = {}
 """Names with a banned noun, as `path:name`, each with its reason (a base class demands it, say)."""
