@@ -10,14 +10,14 @@ import hashlib
 import json
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from pydantic import PrivateAttr
 
-from shared.catalog_check import CatalogErrors, check, hint
+from shared.catalog_check import HIDDEN, CatalogErrors, check, hint
 from shared.catalog_form import (
     CLASSES,
     STATIC,
@@ -75,24 +75,41 @@ class Catalog(Frozen):
         own = {model.model_class for model in self.models.values()}
         return (*CLASSES, *sorted(own.difference(CLASSES)))
 
-    def model(self, name: str) -> Model:
+    def model(self, name: str, field: str = "model") -> Model:
         """The model of that name, `gpt-4o` or `openai/gpt-4o`; InvalidRequest if there is none."""
         try:
             return self._names[name]
         except KeyError:
             remedy = "`headgate models` lists what there is" + hint(name, self._names, "; ")
-            raise InvalidRequest("model", name, remedy, code="unknown_model") from None
+            if name == "auto":
+                remedy = "models cannot be chosen automatically yet; name one"
+            raise InvalidRequest(field, name, remedy, code="unknown_model") from None
 
-    def chain(self, model: Model) -> tuple[Model | StaticText, ...]:
+    def chain(
+        self, model: Model, fallback: bool | Sequence[str] = True
+    ) -> tuple[Model | StaticText, ...]:
         """The model, then what to ask in its place, in order and without repeats.
 
         First the model's own list, then the lists of those named there, and so on; a static text
-        ends the chain, for it always answers.
+        ends the chain, for it always answers. `fallback` is what a request wishes: False for the
+        model alone, names for just these; InvalidRequest if one is unknown or of another kind.
         """
+        if fallback is False:
+            return (model,)
+        if fallback is not True:
+            return tuple(dict.fromkeys([model, *self._wished(model, fallback)]))
         known = self._chains.get(model.name)
         if known is None:
             known = self._chains[model.name] = tuple(self._asked_in_turn(model))
         return known
+
+    def _wished(self, model: Model, names: Sequence[str]) -> Iterator[Model]:
+        for i, name in enumerate(names):
+            other = self.model(name, field=f"fallback[{i}]")
+            if other.embeds != model.embeds:
+                remedy = "vectors and texts cannot stand in for each other"
+                raise InvalidRequest(f"fallback[{i}]", name, remedy)
+            yield other
 
     def _asked_in_turn(self, model: Model) -> Iterator[Model | StaticText]:
         line = [model]
@@ -162,5 +179,7 @@ def _read(path: Path) -> dict[str, Any]:
         at = re.search(r"at line (\d+)", str(error))
         lines = text.splitlines() or [""]
         line = int(at[1]) if at else len(lines)
-        shown = lines[min(line, len(lines)) - 1].strip()
+        shown: object = lines[min(line, len(lines)) - 1].strip()
+        if "key" in str(shown).lower():
+            shown = HIDDEN
         raise CatalogError(file, f"line {line}", shown, f"is no TOML: {error}") from error

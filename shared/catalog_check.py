@@ -31,9 +31,31 @@ class CatalogErrors(CatalogError):
         self.args = ("\n".join(str(error) for error in self.errors),)
 
 
-class _Missing:
+class _Said:
+    """Stands for a value in an error where there is none, or where it must not be shown."""
+
+    def __init__(self, words: str) -> None:
+        self.words = words
+
     def __repr__(self) -> str:
-        return "(missing)"
+        return self.words
+
+
+MISSING = _Said("(missing)")
+HIDDEN = _Said("(not shown, it may be a secret)")
+
+#: How TOML calls what pydantic calls otherwise, by the start of its kind of error.
+_TYPES = {
+    "tuple": "give a list",
+    "frozen_set": "give a list",
+    "model_type": "give a table with keys of its own",
+    "dict": "give a table with keys of its own",
+    "string_type": "give a text in quotes",
+    "int": "give a whole number without quotes",
+    "float": "give a number without quotes",
+    "bool": "give true or false, without quotes",
+    "date": "give a day without quotes, such as 2026-11-20",
+}
 
 
 @dataclass
@@ -90,6 +112,9 @@ class _Checker:
         self.faults: list[CatalogError] = []
 
     def fault(self, parts: Path, value: object, remedy: str) -> None:
+        # People do write the key itself where the name of its variable belongs.
+        if parts[0] == "providers" and "key" in str(parts[2:]).lower():
+            value = HIDDEN
         self.faults.append(CatalogError(self.file, dotted(parts), value, remedy))
 
     def run(self) -> None:
@@ -155,15 +180,16 @@ class _Checker:
             inner = Limits if at[0] == "tiers" and len(loc) > 1 else form
             remedy = _unknown(str(loc[-1]), _keys(inner))
         elif kind == "missing":
-            value, remedy = _Missing(), "this key is needed"
+            value, remedy = MISSING, "this key is needed"
         elif kind == "string_pattern_mismatch":
-            remedy = f"use a name that fits {limits['pattern']}"
+            remedy = f"give a name that fits {limits['pattern']}"
         elif kind == "value_error":
             remedy = str(limits["error"])
         elif kind == "literal_error":
             remedy = f"use {limits['expected']}{hint(value, _words(limits['expected']), '; ')}"
         else:
-            remedy = detail["msg"].replace("Input should be", "give")
+            otherwise = detail["msg"].replace("Input should be", "give")
+            remedy = next((w for start, w in _TYPES.items() if kind.startswith(start)), otherwise)
         self.fault([*at, *loc], value, remedy)
 
     def check_model(self, model: Model) -> None:
@@ -180,7 +206,7 @@ class _Checker:
             self.fault([*at, "capabilities"], sorted(model.capabilities), remedy)
         if not model.embeds and not 1 <= model.max_output_tokens <= model.context_tokens:
             remedy = f"give 1 to context_tokens ({model.context_tokens})"
-            self.fault([*at, "max_output_tokens"], model.max_output_tokens or _Missing(), remedy)
+            self.fault([*at, "max_output_tokens"], model.max_output_tokens or MISSING, remedy)
         if model.backoff_s and model.backoff_max_s and model.backoff_s > model.backoff_max_s:
             remedy = f"give at most backoff_max_s ({model.backoff_max_s:g})"
             self.fault([*at, "backoff_s"], model.backoff_s, remedy)
@@ -255,7 +281,7 @@ class _Checker:
 def _keys(form: type[BaseModel]) -> list[str]:
     hidden = {Provider: "name", Model: "name", Pool: "key", Tier: "name"}.get(form)
     fields = form.model_fields.items()
-    return [info.alias or name for name, info in fields if name != hidden]
+    return [key.alias or name for name, key in fields if name != hidden]
 
 
 def _unknown(key: str, known: Collection[str]) -> str:

@@ -51,7 +51,8 @@ Count = Annotated[int, Field(ge=1, le=1_000_000_000_000)]
 Tokens = Annotated[int, Field(ge=1, le=100_000_000)]
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 Text = Annotated[str, Field(min_length=1, max_length=1_000)]
-Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+#: Capitals only, so that a key written here by mistake is refused and not taken for a name.
+Variable = Annotated[str, Field(pattern=r"^[A-Z_][A-Z0-9_]{0,63}$")]
 #: A class becomes part of a queue's name.
 ClassName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,31}$")]
 Named = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:@-]{0,127}$")]

@@ -101,13 +101,13 @@ def sheets_of(model: Model, catalog: Catalog) -> tuple[Sheet, ...]:
     if own is not None:
         return (Sheet((_own_rate(own),)),)
     provider = catalog.provider(model)
-    info = _info(provider.name, provider.base_url, model.provider_name)
-    if info is None:
+    listed = _listed(provider.name, provider.base_url, model.provider_name)
+    if listed is None:
         return ()
-    if not isinstance(info.prices, list):
-        return (Sheet(_rates(info.prices)),)
+    if not isinstance(listed.prices, list):
+        return (Sheet(_rates(listed.prices)),)
     # genai-prices: the last price whose condition holds counts; if none holds, the first.
-    first, *later = info.prices
+    first, *later = listed.prices
     return (
         *(Sheet(_rates(entry.prices), entry.constraint) for entry in reversed(later)),
         Sheet(_rates(first.prices)),
@@ -123,7 +123,7 @@ def _own_rate(own: Price) -> Rate:
 
 
 @lru_cache(maxsize=1024)
-def _info(provider: str, base_url: str, model: str) -> ModelInfo | None:
+def _listed(provider: str, base_url: str, model: str) -> ModelInfo | None:
     """What genai-prices knows of this provider's model; a model of another vendor is never meant.
 
     Imported here: the package takes longer to load than all else that a client needs.

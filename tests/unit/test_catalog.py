@@ -170,6 +170,29 @@ def test_a_static_text_ends_the_chain(tmp_path: Path) -> None:
     ]
 
 
+def test_a_request_may_name_its_own_chain_or_none(built_in: Catalog) -> None:
+    model = built_in.model("gpt-4o-mini")
+    assert names_of(built_in.chain(model, False)) == ["gpt-4o-mini"]
+    wished = ["openai/gpt-4o", "gpt-4o-mini", "command-a", "gpt-4o"]
+    assert names_of(built_in.chain(model, wished)) == ["gpt-4o-mini", "gpt-4o", "command-a"]
+
+
+@pytest.mark.parametrize(
+    ("name", "remedy"), [("gpt-4oo", "did you mean"), ("mistral-embed", "vectors and texts")]
+)
+def test_a_wished_chain_holds_only_models_that_can_stand_in(
+    built_in: Catalog, name: str, remedy: str
+) -> None:
+    with pytest.raises(InvalidRequest, match=remedy) as caught:
+        built_in.chain(built_in.model("gpt-4o-mini"), ["gpt-4o", name])
+    assert caught.value.field == "fallback[1]"
+
+
+def test_the_automatic_choice_is_refused_by_name(built_in: Catalog) -> None:
+    with pytest.raises(InvalidRequest, match="cannot be chosen automatically yet"):
+        built_in.model("auto")
+
+
 def test_the_catalog_cannot_be_changed(built_in: Catalog) -> None:
     with pytest.raises(TypeError):
         built_in.models["x"] = built_in.model("gpt-4o")  # type: ignore[index]

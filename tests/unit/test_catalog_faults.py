@@ -19,6 +19,8 @@ source = "a test"
 checked = 2026-11-20
 """
 
+OPTIONAL = ("providers.custom.api_key_optional", "(not shown")
+
 #: (the overlay, the key, the value as shown, a part of the remedy)
 FAULTS = [
     # unknown keys
@@ -126,23 +128,41 @@ FAULTS = [
     # types
     ("models = 1", "models", "1", "give a table: [models.<name>]"),
     ('models."gpt-4o" = 1', 'models."gpt-4o"', "1", "give a table"),
-    ('models."gpt-4o".timeout_s = "5"', 'models."gpt-4o".timeout_s', "'5'", "valid number"),
-    ('models."gpt-4o".timeout_s = true', 'models."gpt-4o".timeout_s', "True", "valid number"),
-    ('models."gpt-4o".max_attempts = 1.5', 'models."gpt-4o".max_attempts', "1.5", "integer"),
-    ('models."gpt-4o".fallback = "gpt-5"', 'models."gpt-4o".fallback', "'gpt-5'", "tuple"),
-    ('models."gpt-4o".fallback = [1]', 'models."gpt-4o".fallback[0]', "1", "string"),
-    ('models."gpt-4o".checked = "soon"', 'models."gpt-4o".checked', "'soon'", "date"),
+    (
+        'models."gpt-4o".timeout_s = "5"',
+        'models."gpt-4o".timeout_s',
+        "'5'",
+        "give a number without",
+    ),
+    (
+        'models."gpt-4o".timeout_s = true',
+        'models."gpt-4o".timeout_s',
+        "True",
+        "give a number without",
+    ),
+    ('models."gpt-4o".max_attempts = 1.5', 'models."gpt-4o".max_attempts', "1.5", "whole number"),
+    ('models."gpt-4o".fallback = "gpt-5"', 'models."gpt-4o".fallback', "'gpt-5'", "give a list"),
+    ('models."gpt-4o".fallback = [1]', 'models."gpt-4o".fallback[0]', "1", "in quotes"),
+    ('models."gpt-4o".checked = "soon"', 'models."gpt-4o".checked', "'soon'", "2026-11-20"),
     ('models."gpt-4o".class = "very fast"', 'models."gpt-4o".class', "'very fast'", "a name"),
     ('models."gpt-4o".capabilities = ["tool"]', 'models."gpt-4o".capabilities', "'tool'", "tools?"),
     ('prices."gpt-4o".input = 0.15', 'prices."gpt-4o".input', "0.15", 'a string, such as "0.15"'),
     ('providers.openai.dialect = "opanai"', "providers.openai.dialect", "'opanai'", "openai?"),
     ('providers.openai.base_url = "api"', "providers.openai.base_url", "'api'", "https://"),
-    ('providers.openai.api_key_env = ["A B"]', "providers.openai.api_key_env[0]", "'A B'", "name"),
+    (
+        'providers.openai.api_key_env = ["A B"]',
+        "providers.openai.api_key_env[0]",
+        "(not shown",
+        "name",
+    ),
+    ('tiers.free.models."gpt-4o" = 3', 'tiers.free.models."gpt-4o"', "3", "give a table"),
+    ("tiers.free.models = 3", "tiers.free.models", "3", "give a table"),
+    ('providers.custom.api_key_optional = "no"', *OPTIONAL, "give true or false"),
     # what is needed, and names
     (NEW.replace('provider = "openai"', ""), 'models."x".provider', "(missing)", "is needed"),
     (NEW.replace('source = "a test"', ""), 'models."x".source', "(missing)", "is needed"),
     (NEW.replace("max_output_tokens = 100", ""), 'models."x".max_output_tokens', "(missing)", "1"),
-    (NEW.replace('"x"', '"a/b"'), 'models."a/b"', "'a/b'", "use a name that fits"),
+    (NEW.replace('"x"', '"a/b"'), 'models."a/b"', "'a/b'", "give a name that fits"),
     (NEW.replace('"x"', '"auto"'), 'models."auto"', "'auto'", "the word for routing"),
     ('providers.p.base_url = "http://a"', "providers.p.dialect", "(missing)", "is needed"),
 ]
@@ -226,3 +246,24 @@ def test_a_file_saved_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
     file = tmp_path / "own.toml"
     file.write_bytes(b'\xef\xbb\xbf[pools."openai/gpt-4o"]\r\nrpm = 5\r\n')
     assert load(file).pools["openai/gpt-4o"].rpm == 5
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'api_key = "sk-verysecret"',
+        'api_key_env = "sk-verysecret"',
+        'api_key_env = ["OPENAI_API_KEY", "verysecret"]',
+        'api_key_env = "sk-verysecret',
+        'secret_KEY = {a = "sk-verysecret"}',
+    ],
+)
+def test_a_key_written_into_the_catalog_by_mistake_is_never_shown(
+    tmp_path: Path, line: str
+) -> None:
+    file = tmp_path / "own.toml"
+    file.write_text(f"[providers.openai]\n{line}\n", encoding="utf-8")
+    with pytest.raises(CatalogError) as caught:
+        load(file)
+    assert "verysecret" not in str(caught.value)
+    assert "verysecret" not in repr(caught.value)
