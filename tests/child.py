@@ -38,6 +38,12 @@ def wait_until(
         pause_s = min(pause_s * 1.5, 0.05)
 
 
+def die_with_parent(number: signal.Signals = signal.SIGKILL) -> None:
+    """This process is sent `number` when the thread that started it ends; nothing but on Linux."""
+    if _libc is not None:
+        _libc.prctl(PR_SET_PDEATHSIG, int(number))
+
+
 class ChildProcess:
     """One command that can be started, killed, frozen, started again; it writes to `log_path`."""
 
@@ -185,8 +191,7 @@ class ChildProcess:
             )
 
     def _die_with_parent(self) -> None:
-        if _libc is not None:
-            _libc.prctl(PR_SET_PDEATHSIG, int(self.parent_death_signal))
+        die_with_parent(self.parent_death_signal)
 
     def __enter__(self) -> Self:
         return self.start()

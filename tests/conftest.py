@@ -25,7 +25,7 @@ from tests.celery_nodes import (  # noqa: F401 (fixtures that replace those of p
     celery_worker_cluster,
     celery_worker_env,
 )
-from tests.child import lasting_pids, wait_until
+from tests.child import die_with_parent, lasting_pids, wait_until
 from tests.proxy import TcpProxy
 from tests.servers import PostgresServer, Simulator, ValkeyServer, short_folder
 
@@ -35,6 +35,9 @@ ROOT = Path(__file__).resolve().parent.parent
 RUN_MARK = "PYTEST_HEADGATE_RUN"  # in the environment of everything the tests start
 GRACE_S = 10  # how long a process may take to end after its test; a keeper lingers a few seconds
 PRIVATE_PREFIXES = ("HEADGATE_", "OPENAI_", "ANTHROPIC_", "CELERY_")
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    die_with_parent()  # a worker in the middle of a test would outlive a killed pytest otherwise
 
 hypothesis_configuration.set_hypothesis_home_dir(
     Path(tempfile.gettempdir()) / f"hypothesis-headgate-{os.getuid()}"

@@ -1,9 +1,7 @@
 """The servers that the other tests rely on do what they say, faults included."""
 
 import socket
-import subprocess
 import sys
-import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
@@ -119,23 +117,28 @@ def test_a_proxy_passes_cuts_stalls_and_refuses(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs the parent death signal of Linux")
-def test_a_killed_test_run_takes_its_servers_along(tmp_path: Path) -> None:
-    script = """
-        import sys, time
+def test_a_killed_test_run_takes_its_workers_and_servers_along(pytester: pytest.Pytester) -> None:
+    pytester.makeconftest(WATCHED + "from tests.conftest import _session_valkey, valkey\n")
+    pytester.makepyfile(
+        """
+        import os, time
         from pathlib import Path
-        from tests.servers import ValkeyServer
-        print(ValkeyServer(Path(sys.argv[1])).start().pid, flush=True)
-        time.sleep(600)
-    """
-    argv = [sys.executable, "-c", textwrap.dedent(script), str(tmp_path)]
-    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as run:
-        try:
-            assert run.stdout is not None
-            server_pid = int(run.stdout.readline())
-            assert psutil.pid_exists(server_pid)
-        finally:
-            run.kill()
-    wait_until(lambda: not psutil.pid_exists(server_pid), 5, "the server to end with its test run")
+        HERE = Path(__file__).parent
+        def test_long(valkey):
+            (HERE / "part").write_text(f"{os.getpid()} {valkey.pid}")
+            (HERE / "part").rename(HERE / "pids")
+            time.sleep(600)
+        """
+    )
+    argv = [sys.executable, "-m", "pytest", "-n", "1", "-p", "no:cacheprovider"]
+    with ChildProcess(argv, log_path=pytester.path / "log", cwd=pytester.path) as run:
+        told = pytester.path / "pids"
+        wait_until(lambda: told.exists() or not run.running, 30, "the test inside to run")
+        assert told.exists(), run.log()
+        pids = [int(pid) for pid in told.read_text().split()]
+        assert all(psutil.pid_exists(pid) for pid in pids)
+        run.kill()
+        wait_until(lambda: not any(psutil.pid_exists(pid) for pid in pids), 5, f"{pids} to end")
 
 
 def test_a_test_that_leaves_a_child_behind_fails(pytester: pytest.Pytester) -> None:
