@@ -86,8 +86,18 @@ Without root: put virtualenv or uv on the PATH, or choose another Python with ma
 stamp_text() { cat pyproject.toml deploy/venv.sh; pwd; "$venv/bin/python" --version; }
 fresh() { [ -f "$1" ] && runs "$venv/bin/python" && stamp_text | cmp -s - "$1"; }
 
+# A .venv made earlier with another Python would otherwise be used silently.
+same_python() {
+    [ -n "${PYTHON:-}" ] && [ -x "$venv/bin/python" ] || return 0
+    print='import sys; print(*sys.version_info[:2], sep=".")'
+    wanted=$("$PYTHON" -c "$print" 2>/dev/null) || return 0
+    [ "$wanted" = "$("$venv/bin/python" -c "$print")" ] ||
+        fail "$venv was made with another Python than PYTHON=$PYTHON ($wanted); remove $venv first"
+}
+
 install() {
     stamp="$venv/.headgate-$1"
+    same_python
     if fresh "$stamp" || { [ "$1" = run ] && fresh "$venv/.headgate-test"; }; then return; fi
     python=$(find_python)
     make_venv

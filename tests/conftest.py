@@ -27,7 +27,13 @@ from tests.celery_nodes import (  # noqa: F401 (fixtures that replace those of p
 )
 from tests.child import die_with_parent, lasting_pids, wait_until
 from tests.proxy import TcpProxy
-from tests.servers import PostgresServer, Simulator, ValkeyServer, short_folder
+from tests.servers import (
+    PostgresServer,
+    Simulator,
+    ValkeyServer,
+    remove_abandoned_folders,
+    short_folder,
+)
 
 pytest_plugins = ["pytester"]  # the fixtures below are tested by tests in a test
 
@@ -51,6 +57,7 @@ hypothesis_settings.load_profile("headgate")
 @pytest.fixture(scope="session", autouse=True)
 def _apart_from_the_caller() -> Iterator[None]:
     """The session runs in an empty folder without settings or keys, and leaves nothing alive."""
+    remove_abandoned_folders()
     mark = uuid.uuid4().hex
     before = dict(os.environ)
     here = Path.cwd()

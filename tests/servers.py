@@ -23,12 +23,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
+import psutil
 import psycopg
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from tests.child import ChildFailed, ChildProcess
+
+SHORT_FOLDERS = Path("/tmp")  # noqa: S108 (a unix socket path holds 104 bytes; TMPDIR can be long)
+SHORT_PREFIX = "headgate-"
 
 
 def free_port() -> int:
@@ -233,10 +237,21 @@ class Simulator(ChildProcess):
             return counted
 
 
+def remove_abandoned_folders() -> None:
+    """No short folder is left of a test run that was killed; those of living runs stay."""
+    for folder in SHORT_FOLDERS.glob(f"{SHORT_PREFIX}*-*"):
+        pid = folder.name.removeprefix(SHORT_PREFIX).partition("-")[0]
+        if pid.isdigit() and not psutil.pid_exists(int(pid)):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
 @contextmanager
 def short_folder() -> Iterator[Path]:
     """A private folder with a path short enough for unix sockets, removed afterwards."""
-    with tempfile.TemporaryDirectory(prefix="hg-", dir="/tmp", ignore_cleanup_errors=True) as name:
+    prefix = f"{SHORT_PREFIX}{os.getpid()}-"
+    with tempfile.TemporaryDirectory(
+        prefix=prefix, dir=SHORT_FOLDERS, ignore_cleanup_errors=True
+    ) as name:
         folder = Path(name)
         if os.geteuid() == 0:
             folder.chmod(0o711)  # PostgreSQL runs as another user then, and must get through

@@ -13,7 +13,13 @@ import sqlalchemy
 
 from tests.child import ChildFailed, ChildProcess, wait_until
 from tests.proxy import TcpProxy
-from tests.servers import PostgresServer, ValkeyServer, short_folder
+from tests.servers import (
+    PostgresServer,
+    Simulator,
+    ValkeyServer,
+    remove_abandoned_folders,
+    short_folder,
+)
 
 WATCHED = """
 import tests.conftest
@@ -178,3 +184,19 @@ def test_a_child_that_ends_at_once_is_reported_with_its_log(tmp_path: Path) -> N
     child = ChildProcess(argv, log_path=tmp_path / "log")
     with pytest.raises(ChildFailed, match="gone for a reason"):
         child.run()
+
+
+def test_a_simulated_provider_counts_from_zero(simulator: Simulator) -> None:
+    assert simulator.url.startswith("http://127.0.0.1:")
+    assert simulator.stats()["requests"] == 0
+
+
+def test_folders_of_killed_runs_are_swept_and_those_of_living_ones_stay() -> None:
+    ended = ChildProcess(["true"], log_path=Path("log"))
+    ended.run()
+    with short_folder() as mine:
+        abandoned = mine.parent / f"headgate-{ended.pid}-left"
+        abandoned.mkdir()
+        remove_abandoned_folders()
+        assert not abandoned.exists()
+        assert mine.exists()
