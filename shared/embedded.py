@@ -250,7 +250,10 @@ def _refused(home: Path, error: OSError | RuntimeError) -> EmbeddedFailed:
 
 
 def _mute(folder: Path, what: str) -> EmbeddedFailed:
-    """A failure that no keeper has explained; the end of its log may."""
+    """A failure that no keeper has explained; the disk or the end of its log may."""
     log = folder / "keeper.log"
+    if valkey.disk_is_full(folder):
+        what = "the disk is full, and the embedded server cannot start or answer"
+        return EmbeddedFailed(what, folder, "free some space, or set HEADGATE_HOME")
     words = valkey.tail(log, lines=4) or "(nothing)"
     return EmbeddedFailed(f"{what}; the keeper's log says:\n{words}", log, valkey.remedy(folder))

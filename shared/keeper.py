@@ -125,9 +125,10 @@ class Keeper:
 
     def _end(self) -> None:
         """The server is down, its traces are gone, and the next keeper may come."""
-        if not self._home_is_lost():
+        lost = self._home_is_lost()
+        if not lost:
             (self._folder / "running.json").unlink(missing_ok=True)
-        self._server.stop()
+        self._server.stop(home_is_lost=lost)
         _note("ended")
         os.close(self._lock)  # before the members lock: who gets that one must find no keeper
         os.close(self._members)
@@ -153,6 +154,7 @@ class Keeper:
         self._quick_deaths = self._quick_deaths + 1 if now - self._started < STEADY_S else 0
         self._not_before = now + min(BACKOFF_MAX_S, 0.1 * 2**self._quick_deaths)
         try:
+            (self._folder / "running.json").unlink(missing_ok=True)
             self._start()
         except (StartFailed, OSError) as error:
             self._tell(error)

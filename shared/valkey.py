@@ -26,7 +26,6 @@ CONFIG = """\
 dir {folder}
 pidfile {pidfile}
 logfile {log}
-daemonize no
 set-proc-title no
 protected-mode yes
 appendonly yes
@@ -110,12 +109,18 @@ def tail(path: Path, start: int = 0, lines: int = 8) -> str:
         return ""
 
 
-def remedy(folder: Path) -> str:
-    """What is likely to help when the server does not start."""
+def disk_is_full(folder: Path) -> bool:
+    """Whether the folder's disk has less than a megabyte left."""
     with suppress(OSError):
         disk = os.statvfs(folder)
-        if disk.f_bavail * disk.f_frsize < 1_000_000:
-            return "the disk is full: free some space, or set HEADGATE_HOME to a folder elsewhere"
+        return disk.f_bavail * disk.f_frsize < 1_000_000
+    return False
+
+
+def remedy(folder: Path) -> str:
+    """What is likely to help when the server does not start."""
+    if disk_is_full(folder):
+        return "the disk is full: free some space, or set HEADGATE_HOME to a folder elsewhere"
     return f"read the log; to start with empty data, move {folder} away"
 
 
@@ -150,7 +155,6 @@ class Server:
         with suppress(OSError, ValueError):
             self.pid = int(self._pidfile.read_text())
         if not self._is_our_server():
-            self.pid = 0
             raise StartFailed(
                 "a server of an earlier run holds this folder and cannot be identified",
                 self._pidfile,
@@ -187,25 +191,27 @@ class Server:
             remedy(self._folder),
         )
 
-    def stop(self) -> None:
-        """The server is down: cleanly, or by force when it did not follow in time."""
-        for sign in (signal.SIGTERM, signal.SIGKILL):
+    def stop(self, *, home_is_lost: bool = False) -> None:
+        """The server is down: cleanly, or by force when it did not follow in time.
+
+        With its home deleted it has nothing to save, and must clean nothing up: a server that ends
+        cleanly removes what is at its paths, which may be a new server's by now.
+        """
+        for sign in (signal.SIGKILL,) if home_is_lost else (signal.SIGTERM, signal.SIGKILL):
             until = time.monotonic() + STOP_S
             if not self._signal(sign):
                 break
             self._signal(signal.SIGCONT)  # a stopped process ends only once it goes on
             while self._signal(0) and time.monotonic() < until:
                 time.sleep(0.01)
-        with suppress(OSError):  # the folder may be gone, and its traces with it
-            if not self.lives():
-                self._pidfile.unlink(missing_ok=True)
-                self._socket.unlink(missing_ok=True)
+        if not home_is_lost and not self.lives():
+            self._pidfile.unlink(missing_ok=True)
+            self._socket.unlink(missing_ok=True)
 
     def _signal(self, sign: int) -> bool:
         """Whether our server was there to be signalled."""
         if self._child is not None:
-            if self._child.poll() is None:
-                self._child.send_signal(sign)
+            self._child.send_signal(sign)
             return self._child.returncode is None
         if not self._is_our_server():
             return False
@@ -222,9 +228,7 @@ class Server:
                 words = Path(f"/proc/{self.pid}/cmdline").read_bytes().split(b"\0")
             except OSError:
                 return False
-            return len(words) > 1 and (
-                words[0].endswith(b"-server") and words[1] == os.fsencode(self._config)
-            )
+            return words[0].endswith(b"-server") and words[1:2] == [os.fsencode(self._config)]
         ps = ["/bin/ps", "-ww", "-o", "command=", "-p", str(self.pid)]  # macOS
         line = subprocess.run(ps, capture_output=True, check=False).stdout.strip()  # noqa: S603
         return line.endswith(b"-server " + os.fsencode(self._config))
@@ -258,8 +262,8 @@ class Server:
             listen = f"port 0\nunixsocket {_quoted(self._socket)}\nunixsocketperm 600"
         else:
             listen = f"bind {where.hostname}\nport {where.port}\nrequirepass {where.password}"
-        paths = {"folder": self._folder, "pidfile": self._pidfile, "log": self._log}
-        return CONFIG.format(listen=listen, **{name: _quoted(at) for name, at in paths.items()})
+        folder, pidfile, log = map(_quoted, (self._folder, self._pidfile, self._log))
+        return CONFIG.format(listen=listen, folder=folder, pidfile=pidfile, log=log)
 
     def _choose_address(self, *, new_port: bool = False) -> str:
         """The socket; where none can be made, the loopback port of before, or a new one."""
@@ -279,8 +283,7 @@ class Server:
 
 def _quoted(path: Path) -> str:
     """The path as the configuration file spells it, blanks and quotes included."""
-    text = str(path).replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-    return f'"{text}"'
+    return '"' + str(path).replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
 
 
 def _free_port() -> int:
