@@ -9,9 +9,10 @@ import sys
 import time
 from pathlib import Path
 
+from workers.providers.simulator.billing import price_of
 from workers.providers.simulator.engine import Engine
 from workers.providers.simulator.flags import Flags, parse
-from workers.providers.simulator.server import Door, serve
+from workers.providers.simulator.server import Door, serving
 
 PARENT_POLL_S = 1.0
 
@@ -28,13 +29,15 @@ async def run(flags: Flags) -> None:
     engine = Engine(flags.behaviour, time.monotonic, time.time)
     door = Door(engine, flags.json_log)
 
-    def ready(url: str) -> None:
-        sys.stdout.write(f"simulator listening on {url}\n")
-        sys.stdout.flush()
+    # Reading the price list takes a moment, which must not be the first caller's.
+    price_of("openai", "gpt-4o-mini")
+    async with serving(door, flags.host, flags.port) as url:
+        # The file before the line: who has read the line may look into the file.
         if flags.ready_file is not None:
             _write_whole(flags.ready_file, url)
-
-    await serve(door, flags.host, flags.port, ready, over.wait())
+        sys.stdout.write(f"simulator listening on {url}\n")
+        sys.stdout.flush()
+        await over.wait()
     if watch is not None:
         watch.cancel()
 

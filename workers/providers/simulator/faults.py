@@ -38,6 +38,7 @@ STATUSES = frozenset(
     {400, 401, 402, 403, 404, 408, 409, 413, 422, 429, 500, 502, 503, 504, 520, 529}
 )
 DEFAULT_SLOW_MS = 5_000
+_SECONDS = re.compile(r"[0-9]+(\.[0-9]+)?")
 _DIRECTIVE = re.compile(r"\[\[fault:([^\[\]]*)\]\]")
 
 
@@ -80,6 +81,8 @@ def parse_fault(spec: str) -> Fault:
             case "times":
                 parts["times"] = _whole(name, amount)
             case "retry-after":
+                if not _SECONDS.fullmatch(amount):
+                    raise ValueError(f"fault {spec!r}: retry-after is a number of seconds")
                 parts["retry_after_s"] = amount
             case "retry-after-ms":
                 parts["retry_after_ms"] = str(_whole(name, amount))

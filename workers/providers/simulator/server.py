@@ -3,7 +3,8 @@
 import asyncio
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import orjson
 from aiohttp import StreamReader, web
@@ -56,6 +57,9 @@ class Door:
             except web.HTTPRequestEntityTooLarge:
                 act = engine.refuse_size(path)
                 return web.Response(status=act.status, body=act.body, headers=act.headers)
+            except web.RequestPayloadError:
+                # Cut chunks or a wrong compression: what is left of it is no JSON.
+                raw = b""
             act = engine.decide(path, _key(request), raw)
             if act.events is None:
                 if act.delay_s:
@@ -84,10 +88,9 @@ class Door:
                 _log(path, act, engine.clock_s() - began_s, sent)
 
 
-async def serve(
-    door: Door, host: str, port: int, ready: Callable[[str], None], until: Awaitable[object]
-) -> None:
-    """Serves `door` until `until` is done; `ready` is told the URL once connections are taken."""
+@asynccontextmanager
+async def serving(door: Door, host: str = "127.0.0.1", port: int = 0) -> AsyncIterator[str]:
+    """Yields the URL once connections are taken; afterwards all are closed. Port 0: a free one."""
     server = web.Server(
         door.answer,
         request_factory=_request_factory,
@@ -100,12 +103,10 @@ async def serve(
     runner = web.ServerRunner(server, shutdown_timeout=0.1)
     await runner.setup()
     try:
-        site = web.TCPSite(runner, host, port, backlog=4096)
-        await site.start()
+        await web.TCPSite(runner, host, port, backlog=4096).start()
         bound = runner.addresses[0]
         shown = f"[{bound[0]}]" if ":" in bound[0] else bound[0]
-        ready(f"http://{shown}:{bound[1]}")
-        await until
+        yield f"http://{shown}:{bound[1]}"
     finally:
         await runner.cleanup()
 
