@@ -168,9 +168,9 @@ def _until_it_answers(home: Path, wait_s: float, grace_s: float) -> str:
             )
         if time.monotonic() > until:
             if answer.startswith("-LOADING"):
-                what = f"the embedded server is still reading its data after {wait_s:.0f} s"
+                what = f"the embedded server is still reading its data after {wait_s:.3g} s"
                 raise EmbeddedFailed(what, folder / "appendonlydir", "try again in a moment")
-            raise _mute(folder, f"the embedded server gave no answer within {wait_s:.0f} s")
+            raise _mute(folder, f"the embedded server gave no answer within {wait_s:.3g} s")
         time.sleep(_TURN_S)
 
 
