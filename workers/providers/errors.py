@@ -230,7 +230,7 @@ def scrubbed(message: str, private: Iterable[str], secret: str) -> str:
     """The message without keys and without the request's own texts, at most 500 characters."""
     for text in private:
         # A vendor may cut or escape what it repeats, so the first plain run is what we look for.
-        start = re.search(r"[^\s\"'\\][^\"'\\\n\r\t]{7,23}", text)
+        start = re.search(r"[^\s\"'\\][^\"'\\\n\r\t]{7,11}", text)
         at = message.find(start.group()) if start else -1
         if at >= 0:
             message = message[:at] + "[...]"

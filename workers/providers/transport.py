@@ -9,6 +9,7 @@ Its retries and its guard against large `max_tokens` are thereby out of the way 
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Mapping
 
 import aiohttp
@@ -92,8 +93,12 @@ class Wire:
         except TimeoutError as error:
             # The request may have been answered, and charged, after we stopped listening.
             raise AttemptTimeout(f"no answer within {timeout_s:g} s", billed=None) from error
+        except aiohttp.ClientResponseError as error:
+            # Raised below, unchained: its repr shows the request's headers, and so the key.
+            broken = lost(error)
         except (httpx2.HTTPError, httpx2.InvalidURL, aiohttp.ClientError, OSError) as error:
             raise lost(error) from error
+        raise broken
 
     async def close(self) -> None:
         """All connections are closed; what was in flight fails."""
@@ -105,12 +110,15 @@ def lost(error: Exception) -> AttemptError:
 
     The SDK's transport calls a server that hung up a connect timeout; the cause below it is right.
     """
-    cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
-    said = f"{type(cause).__name__}"
+    below = error.__cause__
+    cause = below if isinstance(below, (aiohttp.ClientError, OSError)) else error
+    said = type(cause).__name__
     if isinstance(cause, _NEVER_SENT):
         reason = getattr(cause, "os_error", None)
-        detail = f" ({reason.strerror or reason})" if isinstance(reason, OSError) else ""
-        return ConnectionLost(f"the connection could not be opened: {said}{detail}", billed=False)
+        if isinstance(reason, OSError):  # asyncio's own text names the address, not the reason
+            errno = reason.errno or 0
+            said = (os.strerror(errno) if errno > 0 else reason.strerror) or said
+        return ConnectionLost(f"the connection could not be opened: {said}", billed=False)
     if isinstance(cause, _NO_HTTP):
         return InvalidOutput(f"the answer is not proper HTTP: {said}", billed=None)
     return ConnectionLost(f"the connection broke: {said}", billed=None)

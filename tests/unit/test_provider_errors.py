@@ -1,0 +1,212 @@
+"""A vendor's refusal becomes exactly one of our errors, with what a retry has to know."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx2
+import orjson
+import pytest
+
+from shared.errors import (
+    AttemptError,
+    AttemptTimeout,
+    Overloaded,
+    ProviderFault,
+    QuotaExhausted,
+    RateLimited,
+    RequestRefused,
+    Unauthorized,
+)
+from workers.providers.errors import MESSAGE_LIMIT, ModelRefused, refusal, retry_after_ms, scrubbed
+
+
+def of_openai(code: str | None, type_: str | None = None, message: str = "no") -> dict[str, Any]:
+    return {"error": {"message": message, "type": type_, "param": None, "code": code}}
+
+
+def of_anthropic(type_: str, message: str = "no", **details: str) -> dict[str, Any]:
+    error = {"type": type_, "message": message} | ({"details": details} if details else {})
+    return {"type": "error", "error": error, "request_id": "req_011"}
+
+
+def answer(status: int, body: object, **headers: str) -> httpx2.Response:
+    content = body if isinstance(body, bytes) else orjson.dumps(body)
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return httpx2.Response(status, content=content, headers=named)
+
+
+def refused(status: int, body: object, **headers: str) -> AttemptError:
+    return refusal(answer(status, body, **headers), [], "sk-secret-key")
+
+
+INVALID = "invalid_request_error"
+TABLE: list[tuple[int, object, type[AttemptError], str, bool | None]] = [
+    # OpenAI, by code
+    (429, of_openai("rate_limit_exceeded", "tokens"), RateLimited, "rate_limited", False),
+    (429, of_openai("slow_down", "rate_limit_error"), RateLimited, "rate_limited", False),
+    (503, of_openai("slow_down"), RateLimited, "rate_limited", False),
+    (429, of_openai("credit_balance_exhausted"), QuotaExhausted, "provider_quota", False),
+    (429, of_openai("organization_spend_limit_exceeded"), QuotaExhausted, "provider_quota", False),
+    (429, of_openai("project_spend_limit_exceeded"), QuotaExhausted, "provider_quota", False),
+    (429, of_openai("organization_usage_limit_exceeded"), QuotaExhausted, "provider_quota", False),
+    (429, of_openai("insufficient_quota"), QuotaExhausted, "provider_quota", False),
+    (429, of_openai(None, "insufficient_quota"), QuotaExhausted, "provider_quota", False),
+    (429, of_openai("resource_unavailable"), Overloaded, "overloaded", False),
+    (503, of_openai("server_is_overloaded"), Overloaded, "overloaded", False),
+    (503, of_openai(None, "service_unavailable_error"), Overloaded, "overloaded", False),
+    (401, of_openai("invalid_api_key", INVALID), Unauthorized, "authentication", False),
+    (401, of_openai(None, INVALID), Unauthorized, "authentication", False),
+    (403, of_openai("unsupported_country_region_territory"), Unauthorized, "permission", False),
+    (404, of_openai("model_not_found", INVALID), ModelRefused, "unknown_model", False),
+    (400, of_openai("context_length_exceeded", INVALID), ModelRefused, "context_length", False),
+    (400, of_openai("content_filter"), RequestRefused, "content_filtered", False),
+    (400, of_openai("invalid_value", INVALID), RequestRefused, "invalid_request", False),
+    (500, of_openai(None, "server_error"), ProviderFault, "provider_error", None),
+    # Anthropic, by details, type or text
+    (
+        429,
+        of_anthropic("rate_limit_error", error_code="enforced_spend_limit_reached"),
+        QuotaExhausted,
+        "provider_quota",
+        False,
+    ),
+    (
+        429,
+        of_anthropic("rate_limit_error", error_code="ramp_limit_exceeded"),
+        RateLimited,
+        "rate_limited",
+        False,
+    ),
+    (
+        400,
+        of_anthropic(INVALID, "You have reached your specified API usage limits."),
+        QuotaExhausted,
+        "provider_quota",
+        False,
+    ),
+    (
+        400,
+        of_anthropic(INVALID, "Your credit balance is too low to access the Anthropic API."),
+        QuotaExhausted,
+        "provider_quota",
+        False,
+    ),
+    (
+        400,
+        of_anthropic(INVALID, "prompt is too long: 210000 tokens > 200000 maximum"),
+        ModelRefused,
+        "context_length",
+        False,
+    ),
+    (
+        400,
+        of_anthropic(INVALID, "Output blocked by content filtering policy"),
+        RequestRefused,
+        "content_filtered",
+        None,
+    ),
+    (400, of_anthropic(INVALID), RequestRefused, "invalid_request", False),
+    (401, of_anthropic("authentication_error"), Unauthorized, "authentication", False),
+    (402, of_anthropic("billing_error"), QuotaExhausted, "provider_quota", False),
+    (403, of_anthropic("permission_error"), Unauthorized, "permission", False),
+    (404, of_anthropic("not_found_error"), ModelRefused, "unknown_model", False),
+    (409, of_anthropic("conflict_error"), ProviderFault, "provider_error", False),
+    (413, of_anthropic("request_too_large"), RequestRefused, "invalid_request", False),
+    (429, of_anthropic("rate_limit_error"), RateLimited, "rate_limited", False),
+    (500, of_anthropic("api_error"), ProviderFault, "provider_error", None),
+    (504, of_anthropic("timeout_error"), AttemptTimeout, "timeout", None),
+    (529, of_anthropic("overloaded_error"), Overloaded, "overloaded", False),
+    # compatible servers, and errors that came with status 200
+    (429, [{"error": {"code": 429, "status": "RESOURCE_EXHAUSTED"}}], RateLimited, "rate_limited",
+     False),
+    (200, {"error": {"code": 502, "message": "upstream"}}, ProviderFault, "provider_error", None),
+    (200, {"error": {"code": 429, "message": "slow"}}, RateLimited, "rate_limited", False),
+    (200, of_anthropic("overloaded_error"), Overloaded, "overloaded", False),
+    (200, of_openai(None, INVALID), RequestRefused, "invalid_request", False),
+    (200, {"error": "out of memory"}, ProviderFault, "provider_error", None),
+    (400, {"object": "error", "message": "maximum context length is 4096", "code": 400},
+     ModelRefused, "context_length", False),
+    (422, {"detail": [{"loc": ["body"], "msg": "bad", "input": "x"}]}, RequestRefused,
+     "invalid_request", False),
+    # by status alone
+    (400, b"", RequestRefused, "invalid_request", False),
+    (402, b"{}", QuotaExhausted, "provider_quota", False),
+    (408, b"", AttemptTimeout, "timeout", None),
+    (418, b"null", RequestRefused, "invalid_request", False),
+    (429, b"<html>", RateLimited, "rate_limited", False),
+    (502, b"<html>bad gateway</html>", ProviderFault, "provider_error", None),
+    (503, b"", Overloaded, "overloaded", None),
+    (504, b"", AttemptTimeout, "timeout", None),
+    (529, b"", Overloaded, "overloaded", False),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("status", "body", "kind", "code", "billed"), TABLE)
+def test_a_refusal_is_told_by_its_code_first_and_its_status_second(
+    status: int, body: object, kind: type[AttemptError], code: str, billed: bool | None
+) -> None:
+    error = refused(status, body)
+    assert (type(error), error.code, error.billed) == (kind, code, billed)
+    assert error.http_status == status
+
+
+def test_another_model_may_serve_what_is_too_long_for_this_one() -> None:
+    too_long = refused(400, of_openai("context_length_exceeded"))
+    assert (too_long.retryable, too_long.falls_back) == (False, True)
+    assert not refused(400, of_openai("content_filter")).falls_back
+
+
+def test_the_request_id_comes_from_the_headers_or_the_body() -> None:
+    assert refused(500, b"", x_request_id="req_1").request_id == "req_1"
+    assert refused(500, b"", request_id="req_2").request_id == "req_2"
+    assert refused(529, of_anthropic("overloaded_error")).request_id == "req_011"
+
+
+@pytest.mark.parametrize(
+    ("headers", "wait_ms"),
+    [
+        ({"retry-after-ms": "250"}, 250),
+        ({"retry-after-ms": "0.2", "retry-after": "9"}, 1),
+        ({"retry-after": "2"}, 2000),
+        ({"retry-after": "1.5"}, 1500),
+        ({"retry-after": "0"}, 0),
+        ({"retry-after": "864000"}, 864_000_000),
+        ({"retry-after": "Thu, 01 Jan 1970 00:17:00 GMT"}, 20_000),
+        ({"retry-after": "Thu, 01 Jan 1970 00:00:01 GMT"}, 0),
+        ({"retry-after-ms": "soon", "retry-after": "3"}, 3000),
+        ({"retry-after": "-1"}, None),
+        ({"retry-after": "nan"}, None),
+        ({"retry-after": "inf"}, None),
+        ({"retry-after": "1e400"}, None),
+        ({"retry-after": "Thu, 99 Foo"}, None),
+        ({"retry-after": ""}, None),
+        ({}, None),
+    ],
+)
+def test_the_wanted_wait_is_read_in_all_its_forms_and_nonsense_is_none(
+    headers: dict[str, str], wait_ms: int | None
+) -> None:
+    assert retry_after_ms(httpx2.Headers(headers), now_s=1000.0) == wait_ms
+
+
+def test_a_message_shows_neither_key_nor_prompt_and_is_short() -> None:
+    key = "my-own-key-of-no-known-form"
+    said = (
+        f"Incorrect API key provided: weird!key. You sent {key}, sk-proj-abc***xyz and "
+        "AIzaSyA1234567890; see https://example.org/api-keys. " + "x" * 1000
+    )
+    shown = scrubbed(said, [], key)
+    for secret in (key, "weird!key", "abc***xyz", "AIzaSy"):
+        assert secret not in shown
+    assert "see https://example.org/api-keys" in shown
+    assert len(shown) == MESSAGE_LIMIT
+    prompt = 'My secret plan\nis "this" one'
+    assert scrubbed("bad input: 'My secret plan\\nis'", [prompt], key) == "bad input: '[...]"
+
+
+def test_a_validation_error_does_not_repeat_the_input() -> None:
+    body = {"detail": [{"loc": ["body", "n"], "msg": "too big", "input": "the prompt"}]}
+    error = refused(422, body)
+    assert "too big" in error.message
+    assert "the prompt" not in error.message
