@@ -1,0 +1,154 @@
+"""The forms of a batch's lines: OpenAI's and the short one in, OpenAI's out.
+
+Sources: the OpenAI Batch API (custom_id, method, url, body; response, error) and its chat
+completion and embeddings objects. What is ours stands under `headgate`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from shared.envelope import NOT_YET, Request
+from shared.errors import InvalidRequest
+
+CHAT = "/v1/chat/completions"
+EMBEDDINGS = "/v1/embeddings"
+_OPENAI_KEYS = ("custom_id", "method", "url", "body")
+_OURS = (frozenset(Request.model_fields) | NOT_YET) - {"params"}
+
+
+def submit_fields(line: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+    """The submit fields of one input line; raises InvalidRequest for what is in neither form."""
+    openai = any(key in line for key in ("method", "url", "body"))
+    fields = _from_openai(line) if openai else {k: v for k, v in line.items() if k != "custom_id"}
+    for name, value in defaults.items():
+        if name != "max_tokens" and fields.get(name) is None:
+            fields[name] = value
+    if defaults.get("max_tokens") is not None and fields.get("input") is None:
+        params = fields.get("params")
+        if params is None:
+            params = {}
+        if isinstance(params, dict) and not params.keys() & {"max_tokens", "max_completion_tokens"}:
+            fields["params"] = {**params, "max_tokens": defaults["max_tokens"]}
+    return fields
+
+
+def _from_openai(line: dict[str, Any]) -> dict[str, Any]:
+    for key in line:
+        if key not in _OPENAI_KEYS:
+            raise InvalidRequest(key, line[key], f"unknown field; known: {', '.join(_OPENAI_KEYS)}")
+    url, body = line.get("url"), line.get("body")
+    if line.get("method", "POST") != "POST":
+        raise InvalidRequest("method", line["method"], "use POST")
+    if url not in (CHAT, EMBEDDINGS):
+        raise InvalidRequest("url", url, f"use {CHAT} or {EMBEDDINGS}")
+    if not isinstance(body, dict):
+        raise InvalidRequest("body", body, "give the request as a JSON object")
+    needed = "input" if url == EMBEDDINGS else "messages"
+    if body.get(needed) is None:
+        raise InvalidRequest(f"body.{needed}", None, f"{url} needs it")
+    if body.get("stream") not in (None, False):
+        raise InvalidRequest("body.stream", body["stream"], "a batch cannot stream; leave it out")
+    if "params" in body:
+        raise InvalidRequest("body.params", body["params"], "write its entries into the body")
+    fields = {name: value for name, value in body.items() if name in _OURS}
+    params = {k: v for k, v in body.items() if k not in _OURS and k != "stream"}
+    return {**fields, "params": params} if params else fields
+
+
+def output_line(
+    number: int, batch_id: str, custom_id: str, result: dict[str, Any]
+) -> bytes:
+    """An ended job's line of output; `result` is `Result.as_json()`'s form."""
+    ours = {"line": number, "batch_id": batch_id, "job_id": result["id"]}
+    for name in (
+        "status", "model", "model_used", "provider", "cost_usd", "cached", "attempts", "fallback",
+        "queued_ms", "latency_ms", "metadata",
+    ):  # fmt: skip
+        ours[name] = result.get(name)
+    response = error = None
+    if result["status"] == "succeeded":
+        body = _embeddings(result) if "embeddings" in result else _completion(result)
+        response = {"status_code": 200, "request_id": result["id"], "body": body}
+    else:
+        report = result.get("error") or {}
+        error = {
+            "code": report.get("code", result["status"]),
+            "message": report.get("message") or f"the job is {result['status']}",
+        }
+        ours["retryable"] = report.get("retryable")
+        ours["failed_attempts"] = report.get("attempts", [])
+    return _written(result["id"], custom_id, response, error, ours)
+
+
+def bad_line(number: int, batch_id: str, custom_id: str, code: str, message: str) -> bytes:
+    """The line of output for a line of input that was never a job."""
+    ours = {"line": number, "batch_id": batch_id, "job_id": None, "attempts": 0, "cost_usd": "0"}
+    return _written(
+        f"{batch_id}_{number}", custom_id, None, {"code": code, "message": message}, ours
+    )
+
+
+def _written(
+    id_: str,
+    custom_id: str,
+    response: dict[str, Any] | None,
+    error: dict[str, Any] | None,
+    ours: dict[str, Any],
+) -> bytes:
+    line = {
+        "id": f"batch_req_{id_}",
+        "custom_id": custom_id,
+        "response": response,
+        "error": error,
+        "headgate": ours,
+    }
+    return orjson.dumps(line) + b"\n"
+
+
+def _completion(result: dict[str, Any]) -> dict[str, Any]:
+    usage = result.get("usage") or {}
+    asked, answered = usage.get("input_tokens", 0), usage.get("output_tokens", 0)
+    message = {"role": "assistant", "content": result.get("content"), "refusal": None}
+    if result.get("tool_calls"):
+        message["tool_calls"] = result["tool_calls"]
+    return {
+        "id": f"chatcmpl-{result['id']}",
+        "object": "chat.completion",
+        "created": _unix_s(result["id"]),
+        "model": result.get("model_used") or result["model"],
+        "choices": [
+            {
+                "index": 0,
+                "message": message,
+                "logprobs": None,
+                "finish_reason": result.get("finish_reason"),
+            }
+        ],
+        "usage": {
+            "prompt_tokens": asked,
+            "completion_tokens": answered,
+            "total_tokens": asked + answered,
+            "prompt_tokens_details": {"cached_tokens": usage.get("cached_input_tokens", 0)},
+            "completion_tokens_details": {"reasoning_tokens": usage.get("reasoning_tokens", 0)},
+        },
+    }
+
+
+def _embeddings(result: dict[str, Any]) -> dict[str, Any]:
+    asked = (result.get("usage") or {}).get("input_tokens", 0)
+    vectors = enumerate(result["embeddings"] or [])
+    return {
+        "object": "list",
+        "data": [{"object": "embedding", "index": i, "embedding": vector} for i, vector in vectors],
+        "model": result.get("model_used") or result["model"],
+        "usage": {"prompt_tokens": asked, "total_tokens": asked},
+    }
+
+
+def _unix_s(job_id: str) -> int:
+    """The second in which the job was made, which its id (a UUIDv7) carries."""
+    digits = job_id.replace("-", "")[:12]
+    return int(digits, 16) // 1000

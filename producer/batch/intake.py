@@ -1,0 +1,104 @@
+"""From a batch's input to queued jobs, a chunk at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterator
+
+from producer.batch.lines import BadLine, Line
+from producer.batch.patience import Patience
+from producer.batch.record import Record
+from producer.errors import SubmitInterrupted
+from producer.installation import Installation
+from producer.submit import Prepared, enqueue
+from shared import queues
+from shared.errors import InvalidRequest
+
+CHUNK_LINES = 500
+CHUNK_BYTES = 8 * 1024 * 1024
+
+
+class Intake:
+    """Queues the lines of one batch; `feed` until `done`.
+
+    `on_record`: lines that have a job. `written`: lines whose output stands already, good or bad.
+    """
+
+    def __init__(
+        self,
+        at: Installation,
+        patience: Patience,
+        batch_id: str,
+        lines: Iterator[Line | BadLine],
+        on_record: set[int],
+        written: Container[int],
+    ) -> None:
+        self._at, self._patience, self._batch_id = at, patience, batch_id
+        self._lines, self._written = lines, written
+        self._record = Record(at.engine)
+        self.on_record = on_record
+        self.done = False
+        self.cancelled = False
+
+    def feed(self, room: int) -> list[BadLine]:
+        """Up to `room` more lines are queued, at most one chunk; gives the bad ones among them."""
+        bad: list[BadLine] = []
+        prepared: list[Prepared] = []
+        size = 0
+        for _ in range(min(room, CHUNK_LINES)):
+            line = next(self._lines, None)
+            if line is None:
+                self.done = True
+                break
+            if line.number in self.on_record or line.number in self._written:
+                continue
+            job = self._prepared(line)
+            if isinstance(job, BadLine):
+                bad.append(job)
+                continue
+            prepared.append(job)
+            size += len(job[1])
+            if size > CHUNK_BYTES:
+                break
+        if prepared:
+            self._queue(prepared)
+        return bad
+
+    def _prepared(self, line: Line | BadLine) -> Prepared | BadLine:
+        if isinstance(line, BadLine):
+            return line
+        if self.cancelled:
+            message = f"line {line.number}: the batch was cancelled before this line was queued"
+            return BadLine(line.number, line.custom_id, "cancelled", message)
+        return prepared_line(self._at, self._batch_id, line)
+
+    def _queue(self, prepared: list[Prepared]) -> None:
+        """Each job has its row and its message, once, also when a server is lost on the way."""
+        unsure = False
+
+        def put() -> None:
+            nonlocal unsure
+            missing = prepared
+            if unsure:
+                found = self._record.jobs_on_record(envelope.id for envelope, _ in prepared)
+                missing = [job for job in prepared if job[0].id not in found]
+                known = [job for job in prepared if job[0].id in found]
+                queues.send(self._at.redis, self._at.keys, known)
+            try:
+                enqueue(self._at.engine, self._at.redis, self._at.keys, missing)
+            except SubmitInterrupted:
+                unsure = True
+                raise
+
+        self._patience(put)
+        self.on_record.update(envelope.batch_line or 0 for envelope, _ in prepared)
+
+
+def prepared_line(at: Installation, batch_id: str, line: Line) -> Prepared | BadLine:
+    """The line as a job with a fresh id, or its fault."""
+    try:
+        return at.submitter.prepare(
+            line.fields, batch_id=batch_id, batch_line=line.number, custom_id=line.custom_id
+        )
+    except InvalidRequest as error:
+        message = f"line {line.number}: {error}"
+        return BadLine(line.number, line.custom_id, error.code, message)

@@ -1,0 +1,156 @@
+"""Reads a batch's input: line by line, however large, however broken.
+
+Every line that holds anything comes out as a Line (fit to be submitted) or a BadLine (with its
+fault); nothing in a line can stop the lines after it. The same file gives the same lines each time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import orjson
+
+from producer.batch.forms import submit_fields
+from shared.envelope import MAX_REQUEST_BYTES
+from shared.errors import ErrorCode, InvalidRequest, WrongUse
+
+_CHUNK_BYTES = 1024 * 1024
+_UTF8_MARK = b"\xef\xbb\xbf"
+_UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line fit to be submitted; `fields` are those of a submit."""
+
+    number: int
+    custom_id: str
+    fields: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class BadLine:
+    """A line that is no request; `message` names the line and the fault."""
+
+    number: int
+    custom_id: str
+    code: ErrorCode
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What an input file is as a whole; `lines` counts those that hold anything."""
+
+    path: Path
+    sha256: str
+    lines: int
+
+
+def survey(path: Path) -> Survey:
+    """The input has been read once, byte for byte; WrongUse if it cannot serve as one."""
+    digest = hashlib.sha256()
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise WrongUse("input", str(path), "this is no file; name a file of JSON lines")
+        with path.open("rb") as file:
+            if file.read(2) in _UTF16_MARKS:
+                raise WrongUse("input", str(path), "is UTF-16; save it as UTF-8")
+            file.seek(0)
+            lines = sum(1 for _ in _filled(file, digest))
+    except OSError as error:
+        raise WrongUse("input", str(path), f"cannot be read: {error.strerror}") from error
+    if not lines:
+        raise WrongUse("input", str(path), "holds no line; write one JSON object on each line")
+    return Survey(path, digest.hexdigest(), lines)
+
+
+def read(path: Path, defaults: dict[str, Any], sha256: str) -> Iterator[Line | BadLine]:
+    """Each filled line in turn; raises WrongUse at the end if the file was changed meanwhile.
+
+    `defaults` are submit fields for lines that do not say.
+    """
+    digest = hashlib.sha256()
+    first_of: dict[str, int] = {}
+    with path.open("rb") as file:
+        for number, raw in _filled(file, digest):
+            line = _line(number, raw, defaults)
+            first = first_of.setdefault(line.custom_id, number)
+            if first != number:
+                message = f"line {number}: custom_id: {line.custom_id!r} stands on line {first} too"
+                line = BadLine(number, line.custom_id, "invalid_request", message)
+            yield line
+    if digest.hexdigest() != sha256:
+        raise WrongUse("input", os.fspath(path), "was changed while it was read; use a copy")
+
+
+def _line(number: int, raw: bytes | None, defaults: dict[str, Any]) -> Line | BadLine:
+    custom_id: str | None = None
+    try:
+        parsed = _object(raw)
+        custom_id = _custom_id(parsed)
+        return Line(number, custom_id or f"line-{number}", submit_fields(parsed, defaults))
+    except InvalidRequest as error:
+        message = f"line {number}: {error}"
+        return BadLine(number, custom_id or f"line-{number}", error.code, message)
+
+
+def _object(raw: bytes | None) -> dict[str, Any]:
+    if raw is None:
+        remedy = f"the limit is {MAX_REQUEST_BYTES} bytes (10 MB)"
+        raise InvalidRequest("line", "too long", remedy)
+    if b"\0" in raw:
+        raise InvalidRequest("line", "a raw NUL byte", r"write it as \u0000 if it is meant")
+    try:
+        parsed = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise InvalidRequest("line", _excerpt(raw), f"is no JSON: {_fault(raw, error)}") from None
+    if not isinstance(parsed, dict):
+        raise InvalidRequest("line", parsed, 'write a JSON object, such as {"prompt": "..."}')
+    return parsed
+
+
+def _fault(raw: bytes, error: orjson.JSONDecodeError) -> str:
+    try:
+        raw.decode()
+    except UnicodeDecodeError as fault:
+        return f"byte {fault.start + 1} is not UTF-8"
+    return f"{error.msg} (column {error.colno})"
+
+
+def _excerpt(raw: bytes) -> str:
+    return raw[:60].decode("utf-8", "replace")
+
+
+def _custom_id(parsed: dict[str, Any]) -> str | None:
+    given = parsed.get("custom_id")
+    if given is None:
+        return None
+    if not isinstance(given, str) or not given or "\0" in given:
+        raise InvalidRequest("custom_id", given, "give a text without NUL characters")
+    return given
+
+
+def _filled(file: BinaryIO, digest: hashlib._Hash) -> Iterator[tuple[int, bytes | None]]:
+    """Number and bytes of each line that is not blank; None for one that is too long."""
+    number = 0
+    while raw := file.readline(MAX_REQUEST_BYTES + 2):
+        number += 1
+        digest.update(raw)
+        if not raw.endswith(b"\n") and len(raw) == MAX_REQUEST_BYTES + 2:
+            while (rest := file.readline(_CHUNK_BYTES)) and not rest.endswith(b"\n"):
+                digest.update(rest)
+            digest.update(rest)
+            yield number, None
+            continue
+        if number == 1:
+            raw = raw.removeprefix(_UTF8_MARK)
+        raw = raw.strip(b" \t\r\n")
+        if raw:
+            yield number, raw

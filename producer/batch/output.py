@@ -1,0 +1,156 @@
+"""The output file of a batch: whole lines only, whatever interrupts the writing."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import stat
+import time
+from pathlib import Path
+from typing import Literal
+
+import orjson
+
+from shared.errors import HeadgateError, WrongUse
+
+FSYNC_EVERY_S = 1.0
+_CHUNK_BYTES = 1024 * 1024
+
+Exists = Literal["refuse", "resume", "overwrite"]
+
+
+class OutputFull(HeadgateError):
+    """A result could not be written to `path`; what is on record is not lost."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(
+            f"{path}: cannot be written any more: {reason}; the jobs go on and their answers stay "
+            "on record: make room, then run the same command with --resume"
+        )
+        self.path = path
+
+
+def path_on_record(path: Path) -> str:
+    """The path under which a batch is found again: absolute, links followed, storable."""
+    return str(path.resolve()).encode("utf-8", "backslashreplace").decode()
+
+
+class Output:
+    """An open output file, locked against a second writer; `append` writes all or nothing."""
+
+    def __init__(self, path: Path, fd: int, *, is_file: bool) -> None:
+        self.path = path
+        self._fd = fd
+        self._is_file = is_file
+        self._size = os.fstat(fd).st_size if is_file else 0
+        self._synced_at = time.monotonic()
+
+    @property
+    def empty(self) -> bool:
+        """True while nothing has been written."""
+        return self._size == 0
+
+    @classmethod
+    def open(cls, path: Path, input_path: Path, exists: Exists) -> Output:
+        """The file is there, ours alone and writable; raises WrongUse if it must not be used."""
+        if path.is_dir():
+            raise WrongUse("output", str(path), "this is a folder; name a file")
+        if not path.parent.is_dir():
+            raise WrongUse("output", str(path), f"there is no folder {path.parent}; make it first")
+        if path.exists() and input_path.exists() and path.samefile(input_path):
+            raise WrongUse("output", str(path), "is the input itself; name another file")
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY, 0o666)
+            is_file = stat.S_ISREG(os.fstat(fd).st_mode)
+        except OSError as error:
+            raise WrongUse("output", str(path), f"cannot be written: {error.strerror}") from error
+        output = cls(path, fd, is_file=is_file)
+        try:
+            output._claim(exists)
+        except BaseException:
+            output.close()
+            raise
+        return output
+
+    def _claim(self, exists: Exists) -> None:
+        if not self._is_file:
+            if exists == "resume":
+                raise WrongUse("output", str(self.path), "--resume needs an output that is a file")
+            return
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise WrongUse("output", str(self.path), "another command is writing it") from None
+        if exists == "overwrite":
+            os.ftruncate(self._fd, 0)
+            self._size = 0
+        elif exists == "refuse" and not self.empty:
+            remedy = "exists; go on with --resume, or replace it with --overwrite"
+            raise WrongUse("output", str(self.path), remedy)
+
+    def written(self, batch_id: str) -> dict[int, bool]:
+        """Which input lines have their line already, and whether it is an answer.
+
+        A torn last line (a kill, a full disk) is cut off. Raises WrongUse where the file holds
+        something else than lines of this batch.
+        """
+        found: dict[int, bool] = {}
+        whole = 0
+        with os.fdopen(os.dup(self._fd), "rb") as file:
+            file.seek(0)
+            for n, raw in enumerate(file, start=1):
+                try:
+                    if not raw.endswith(b"\n"):
+                        break
+                    line = orjson.loads(raw)
+                    if line["headgate"]["batch_id"] != batch_id:
+                        raise ValueError
+                    found[int(line["headgate"]["line"])] = line["error"] is None
+                except (ValueError, KeyError, TypeError):
+                    remedy = f"line {n} is not of this batch; name another output"
+                    raise WrongUse("output", str(self.path), remedy) from None
+                whole += len(raw)
+        if whole != self._size:
+            os.ftruncate(self._fd, whole)
+            self._size = whole
+        return found
+
+    def append(self, lines: list[bytes]) -> None:
+        """The lines stand in the file, or none of them and OutputFull is raised."""
+        data = memoryview(b"".join(lines))
+        start = self._size
+        try:
+            if self._is_file:
+                os.lseek(self._fd, start, os.SEEK_SET)
+            while data:
+                data = data[os.write(self._fd, data[:_CHUNK_BYTES]) :]
+            self._size = start + sum(map(len, lines))
+            if time.monotonic() - self._synced_at > FSYNC_EVERY_S:
+                self.sync()
+        except BaseException as error:
+            if self._is_file and self._size == start:
+                os.ftruncate(self._fd, start)
+            if isinstance(error, OSError):
+                raise self._full(error) from error
+            raise
+
+    def sync(self) -> None:
+        """What was written survives a power cut; OutputFull if the disk says no."""
+        self._synced_at = time.monotonic()
+        if self._is_file:
+            try:
+                os.fsync(self._fd)
+            except OSError as error:
+                raise self._full(error) from error
+
+    def close(self) -> None:
+        """The file is free for others; a second call changes nothing."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def _full(self, error: OSError) -> Exception:
+        if error.errno == errno.EPIPE:
+            return BrokenPipeError(errno.EPIPE, "the reader of the output has gone")
+        return OutputFull(self.path, error.strerror or str(error))

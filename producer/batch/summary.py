@@ -1,0 +1,214 @@
+"""What a batch came to, by SQL over the audit lines and the ledger: right after any resume, too."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import asdict, dataclass, field
+from itertools import pairwise
+from typing import Any
+
+from sqlalchemy import Connection, Engine, case, distinct, func, select
+
+from producer.batch.record import Batch
+from shared import prices
+from shared.catalog import Catalog
+from shared.connections import reading
+from shared.errors import InvalidRequest
+from shared.tables import attempts, audit, jobs
+
+_BREAK_S = 60
+"""A longer time in which no attempt started is an interruption, and allows nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class PoolUse:
+    """What the batch took of one pool; shares are of what the pool allowed in that time."""
+
+    pool: str
+    requests: int
+    tokens: int
+    requests_share: float | None
+    tokens_share: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """The whole batch in numbers; `failed` counts every line without an answer.
+
+    `cost_usd` is the sum over the ledger; `unpriced_attempts` are answers whose price is unknown,
+    `unknown_attempts` those that a crash left open.
+    """
+
+    batch_id: str
+    lines: int
+    succeeded: int
+    failed: int
+    open: int
+    failures: dict[str, int] = field(default_factory=dict)
+    bad_lines: int = 0
+    cached: int = 0
+    shared: int = 0
+    fallbacks: int = 0
+    attempts: int = 0
+    retries: int = 0
+    refusals: int = 0
+    unknown_attempts: int = 0
+    unpriced_attempts: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost_usd: str = "0"
+    p50_latency_ms: int | None = None
+    p95_latency_ms: int | None = None
+    seconds: float = 0.0
+    pools: list[PoolUse] = field(default_factory=list)
+
+    def as_json(self) -> dict[str, Any]:
+        """The summary as plain JSON values."""
+        return asdict(self)
+
+
+def summarise(engine: Engine, catalog: Catalog, batch: Batch) -> Summary:
+    """The batch as it stands on record now."""
+    with reading(engine) as connection:
+        return Summary(
+            batch_id=batch.id,
+            lines=batch.lines,
+            **_jobs(connection, batch),
+            **_latencies(connection, batch.id),
+            **_attempts(connection, batch.id),
+            pools=_pools(connection, catalog, batch.id),
+        )
+
+
+def _jobs(connection: Connection, batch: Batch) -> dict[str, Any]:
+    ours = audit.c.batch_id == batch.id
+
+    def count(condition: Any) -> Any:
+        return func.coalesce(func.sum(case((condition, 1), else_=0)), 0)
+
+    row = connection.execute(
+        select(
+            count(audit.c.status == "succeeded"),
+            func.count(),
+            count(audit.c.cached.in_(("exact", "semantic"))),
+            count(audit.c.cached == "shared"),
+            count(audit.c.fallback),
+            func.min(audit.c.submitted_at_ms),
+            func.max(audit.c.finished_at_ms),
+        ).where(ours)
+    ).one()
+    succeeded, ended, cached, shared, fallbacks = (int(n) for n in row[:5])
+    query = select(audit.c.error_code, func.count()).where(ours, audit.c.status != "succeeded")
+    failures = {
+        code or "internal": int(n)
+        for code, n in connection.execute(query.group_by(audit.c.error_code))
+    }
+    on_record = select(func.count()).select_from(jobs).where(jobs.c.batch_id == batch.id)
+    bad = batch.bad_lines if batch.submitted_at_ms is not None else 0
+    queued = int(connection.execute(on_record).scalar_one())
+    not_queued = batch.lines - bad - queued
+    return {
+        "succeeded": succeeded,
+        "failed": ended - succeeded + bad,
+        "open": queued - ended + not_queued,
+        "failures": failures,
+        "bad_lines": bad,
+        "cached": cached,
+        "shared": shared,
+        "fallbacks": fallbacks,
+        "seconds": (row[6] - row[5]) / 1000 if ended else 0.0,
+    }
+
+
+def _latencies(connection: Connection, batch_id: str) -> dict[str, Any]:
+    answered = (
+        audit.c.batch_id == batch_id,
+        audit.c.status == "succeeded",
+        audit.c.cached.is_(None),
+        audit.c.latency_ms.is_not(None),
+    )
+    n = int(
+        connection.execute(select(func.count()).select_from(audit).where(*answered)).scalar_one()
+    )
+
+    def at(share: float) -> int | None:
+        query = select(audit.c.latency_ms).where(*answered).order_by(audit.c.latency_ms)
+        rank = max(0, min(n - 1, round(share * n + 0.5) - 1))
+        found: int | None = connection.execute(query.limit(1).offset(rank)).scalar()
+        return found
+
+    return {"p50_latency_ms": at(0.5), "p95_latency_ms": at(0.95)}
+
+
+def _ledger(batch_id: str) -> Any:
+    """Condition on attempts: those of the batch's jobs."""
+    ours = select(jobs.c.id).where(jobs.c.batch_id == batch_id)
+    return attempts.c.job_id.in_(ours)
+
+
+def _attempts(connection: Connection, batch_id: str) -> dict[str, Any]:
+    ours = _ledger(batch_id)
+    query = select(
+        attempts.c.state,
+        attempts.c.code,
+        attempts.c.cost_pico_usd.is_(None).label("unpriced"),
+        func.count().label("n"),
+        func.coalesce(func.sum(attempts.c.cost_pico_usd), 0).label("pico"),
+        func.sum(attempts.c.input_tokens).label("input"),
+        func.sum(attempts.c.output_tokens).label("output"),
+    ).where(ours)
+    rows = connection.execute(query.group_by(attempts.c.state, attempts.c.code, "unpriced")).all()
+    firsts = select(attempts.c.job_id, attempts.c.model).where(ours).distinct().subquery()
+    first = int(connection.execute(select(func.count()).select_from(firsts)).scalar_one())
+    total = sum(int(row.n) for row in rows)
+    return {
+        "attempts": total,
+        "retries": total - first,
+        "refusals": sum(int(row.n) for row in rows if row.code == "rate_limited"),
+        "unknown_attempts": sum(int(row.n) for row in rows if row.state == "unknown"),
+        "unpriced_attempts": sum(
+            int(row.n) for row in rows if row.state == "answered" and row.unpriced
+        ),
+        "input_tokens": sum(int(row.input) for row in rows),
+        "output_tokens": sum(int(row.output) for row in rows),
+        "cost_usd": prices.text(prices.from_pico(sum(int(row.pico) for row in rows))),
+    }
+
+
+def _pools(connection: Connection, catalog: Catalog, batch_id: str) -> list[PoolUse]:
+    ours = _ledger(batch_id)
+    second = distinct(attempts.c.started_at_ms // 1000)
+    seconds = sorted(int(row[0]) for row in connection.execute(select(second).where(ours)))
+    steps = (after - before for before, after in pairwise(seconds))
+    active_s = 1 + sum(step for step in steps if step <= _BREAK_S)
+    query = select(
+        attempts.c.model,
+        func.count(),
+        func.sum(attempts.c.input_tokens + attempts.c.output_tokens),
+    ).where(ours)
+    used: dict[str, list[int]] = defaultdict(lambda: [0, 0])
+    pools = {}
+    for model, requests, tokens in connection.execute(query.group_by(attempts.c.model)):
+        try:
+            pool = catalog.pool(catalog.model(model))
+        except InvalidRequest:
+            continue  # it has left the catalog since
+        pools[pool.key] = pool
+        used[pool.key][0] += int(requests)
+        used[pool.key][1] += int(tokens)
+
+    uses = []
+    for key, (requests, tokens) in sorted(used.items()):
+        pool = pools[key]
+        tpm = pool.tpm or ((pool.input_tpm or 0) + (pool.output_tpm or 0)) or None
+        allowed_s = active_s + pool.burst_s
+        uses.append(
+            PoolUse(
+                key,
+                requests,
+                tokens,
+                round(requests / (pool.rpm / 60 * allowed_s), 4) if pool.rpm else None,
+                round(tokens / (tpm / 60 * allowed_s), 4) if tpm else None,
+            )
+        )
+    return uses
