@@ -1,0 +1,61 @@
+"""An event loop in a thread of its own, in which all blocking callers of a client wait together."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import threading
+from collections.abc import Awaitable, Callable, Coroutine
+from concurrent.futures import CancelledError
+from concurrent.futures import TimeoutError as NotInTime
+from typing import Any, TypeVar
+
+from producer.waiting import Waiters
+from shared.envelope import Result
+
+T = TypeVar("T")
+
+CLOSE_WITHIN_S = 5.0
+
+
+class Background:
+    """A running loop with its waiters; of no use in a forked child, which has no such thread."""
+
+    def __init__(self, waiters: Callable[[], Awaitable[Waiters]]) -> None:
+        self.pid = os.getpid()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(
+            target=self._loop.run_forever, name="headgate-client", daemon=True
+        )
+        self._thread.start()
+
+        async def make() -> Waiters:
+            return await waiters()
+
+        self._waiters = self._run(make())
+
+    def ended(self, job_id: str, timeout_s: float | None) -> Result:
+        """The result once the job has ended; an interrupt of the caller ends the wait as well."""
+        return self._run(self._waiters.ended(job_id, timeout_s))
+
+    def close(self) -> None:
+        """The thread has ended; those who still wait get a RuntimeError."""
+        with contextlib.suppress(NotInTime, CancelledError):
+            asyncio.run_coroutine_threadsafe(self._waiters.close(), self._loop).result(
+                CLOSE_WITHIN_S
+            )
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(CLOSE_WITHIN_S)
+        if not self._thread.is_alive():
+            self._loop.close()
+
+    def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result()
+        except CancelledError:
+            raise RuntimeError("this client was closed while a caller waited") from None
+        except BaseException:
+            future.cancel()
+            raise

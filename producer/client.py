@@ -1,0 +1,281 @@
+"""What other programs import: Client, and AsyncClient with the same methods as coroutines.
+
+Both do their work on the record and the broker with blocking connections; only waiting is async,
+so that thousands can wait at the price of one. Both open their servers at the first use.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import os
+import threading
+import weakref
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from typing import Any, Self
+
+from producer.background import Background
+from producer.desk import Desk, Requests
+from producer.installation import Installation
+from producer.results import Listed
+from producer.waiting import Found, Waiters
+from shared.envelope import Result, Status
+from shared.errors import JobFailed, JobTimeout, UnknownJob
+from shared.settings import Settings
+
+CANCEL_WAIT_S = 10.0
+"""How long `cancel` waits for the worker of a running job, which looks every second."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A submitted job; its id is the Celery task id, too."""
+
+    id: str
+    client: Client
+
+    def result(self, timeout_s: float | None = None) -> Result:
+        """The answer; waits for it. Raises JobFailed however else the job ended, or JobTimeout."""
+        return answer_of(self.client.result(self.id, wait=True, timeout_s=timeout_s))
+
+    def status(self) -> Status:
+        """How far the job is; works also when its result has expired."""
+        return self.client.status(self.id)
+
+    def cancel(self) -> Result:
+        """The result after the job was cancelled, or had ended before."""
+        return self.client.cancel(self.id)
+
+
+@dataclass(frozen=True, slots=True)
+class AsyncJob:
+    """A submitted job; its id is the Celery task id, too."""
+
+    id: str
+    client: AsyncClient
+
+    async def result(self, timeout_s: float | None = None) -> Result:
+        """The answer; waits for it. Raises JobFailed however else the job ended, or JobTimeout."""
+        return answer_of(await self.client.result(self.id, wait=True, timeout_s=timeout_s))
+
+    async def status(self) -> Status:
+        """How far the job is; works also when its result has expired."""
+        return await self.client.status(self.id)
+
+    async def cancel(self) -> Result:
+        """The result after the job was cancelled, or had ended before."""
+        return await self.client.cancel(self.id)
+
+
+def answer_of(result: Result) -> Result:
+    """The result if its job succeeded; raises JobFailed with the facts if not."""
+    if result.status == "succeeded":
+        return result
+    error = asdict(result.error) if result.error else {}
+    message, code = error.get("message", ""), error.get("code", "internal")
+    raise JobFailed(message, code, result.id, result.status, error)
+
+
+class AsyncClient:
+    """Submits jobs and waits for them in an asyncio program; `settings` default to the environment.
+
+    May be used by many tasks at once.
+    """
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        self._desk = Desk(settings)
+        self._waiters: Waiters | None = None
+
+    async def submit(self, prompt: str | None = None, /, **fields: Any) -> AsyncJob:
+        """A job that is on record and queued; `fields` are those of a request.
+
+        Raises InvalidRequest with nothing queued, Unreachable with nothing on record, and
+        SubmitInterrupted where the job is on record but not queued yet.
+        """
+        return AsyncJob(await asyncio.to_thread(self._desk.submit, prompt, fields), self)
+
+    async def submit_many(self, requests: Requests) -> list[str]:
+        """The ids of jobs that are on record and queued, in order; see Client.submit_many."""
+        return await asyncio.to_thread(self._desk.submit_many, requests)
+
+    async def result(
+        self, job_id: str, *, wait: bool = False, timeout_s: float | None = None
+    ) -> Result:
+        """The result now, or after the job's end with `wait` or `timeout_s`; see Client.result."""
+        if not wait and timeout_s is None:
+            return await asyncio.to_thread(self._desk.result, job_id)
+        return await (await self._waiting()).ended(job_id, timeout_s)
+
+    async def status(self, job_id: str) -> Status:
+        """How far the job is; works also when its result has expired. Raises UnknownJob."""
+        return await asyncio.to_thread(self._desk.status, job_id)
+
+    async def jobs(
+        self,
+        *,
+        status: str | None = None,
+        tenant: str | None = None,
+        since: datetime | timedelta | None = None,
+        limit: int = 50,
+    ) -> list[Listed]:
+        """The newest jobs first, at most `limit`. `since`: a moment, or how long ago."""
+        return await asyncio.to_thread(self._desk.jobs, status, tenant, since, limit)
+
+    async def cancel(self, job_id: str, *, timeout_s: float = CANCEL_WAIT_S) -> Result:
+        """The result after the job was cancelled, or had ended before; see Client.cancel."""
+        became = await asyncio.to_thread(self._desk.cancel, [job_id])
+        if job_id in became.ended:
+            return became.ended[job_id]
+        if job_id not in became.running:
+            raise UnknownJob(job_id)
+        try:
+            return await self.result(job_id, timeout_s=timeout_s)
+        except JobTimeout:
+            return await self.result(job_id)
+
+    async def close(self) -> None:
+        """All connections are closed; those who still wait are cancelled."""
+        waiters, self._waiters = self._waiters, None
+        if waiters is not None and waiters.loop is asyncio.get_running_loop():
+            await waiters.close()
+        await asyncio.to_thread(self._desk.close)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def _waiting(self) -> Waiters:
+        at = await asyncio.to_thread(self._desk.open)
+        if self._waiters is None or self._waiters.loop is not asyncio.get_running_loop():
+            self._waiters = waiters_of(self._desk, at)
+        return self._waiters
+
+
+def waiters_of(desk: Desk, at: Installation) -> Waiters:
+    """Those who wait in the running loop, with one look and one subscription for all."""
+
+    async def look(ids: Sequence[str]) -> Found:
+        return await asyncio.to_thread(desk.look, ids)
+
+    return Waiters(look, at.servers.async_redis_client(), at.keys)
+
+
+class Client:
+    """Submits jobs and waits for them, blocking; `settings` default to the environment.
+
+    May be used by many threads at once, and in a forked child, which opens servers of its own.
+    """
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        self._desk = Desk(settings)
+        self._lock = threading.Lock()
+        self._background: Background | None = None
+        self._pid = os.getpid()
+        _open_clients.add(self)
+
+    def open(self) -> Installation:
+        """The servers, opened if they were not; raises Unreachable."""
+        return self._desk.open()
+
+    def submit(self, prompt: str | None = None, /, **fields: Any) -> Job:
+        """A job that is on record and queued; `fields` are those of a request.
+
+        Raises InvalidRequest with nothing queued, Unreachable with nothing on record, and
+        SubmitInterrupted where the job is on record but not queued yet.
+        """
+        return Job(self._desk.submit(prompt, fields), self)
+
+    def submit_many(self, requests: Requests) -> list[str]:
+        """The ids of jobs that are on record and queued, in the order of the requests.
+
+        All are checked before the first is written: an InvalidRequest, which names
+        `requests[i].field`, means that nothing was queued. They are held in memory meanwhile
+        (about 3 kB each and the prompt), so give millions in slices. SubmitInterrupted says which
+        are on record.
+        """
+        return self._desk.submit_many(requests)
+
+    def result(self, job_id: str, *, wait: bool = False, timeout_s: float | None = None) -> Result:
+        """The result as it is now; with `wait` or `timeout_s`, after the job's end, however it was.
+
+        A failed job gives a Result with an `error`, and raises nothing. Raises UnknownJob,
+        ResultExpired, Unreachable, and JobTimeout if it has not ended after `timeout_s`.
+        """
+        if not wait and timeout_s is None:
+            return self._desk.result(job_id)
+        return self._in_background().ended(job_id, timeout_s)
+
+    def status(self, job_id: str) -> Status:
+        """How far the job is; works also when its result has expired. Raises UnknownJob."""
+        return self._desk.status(job_id)
+
+    def jobs(
+        self,
+        *,
+        status: str | None = None,
+        tenant: str | None = None,
+        since: datetime | timedelta | None = None,
+        limit: int = 50,
+    ) -> list[Listed]:
+        """The newest jobs first, at most `limit`. `since`: a moment, or how long ago."""
+        return self._desk.jobs(status, tenant, since, limit)
+
+    def cancel(self, job_id: str, *, timeout_s: float = CANCEL_WAIT_S) -> Result:
+        """The result after the job was cancelled, or had ended before: read its status.
+
+        A running job is stopped by its worker; after `timeout_s` its result may still say running.
+        Raises UnknownJob, and Unreachable.
+        """
+        became = self._desk.cancel([job_id])
+        if job_id in became.ended:
+            return became.ended[job_id]
+        if job_id not in became.running:
+            raise UnknownJob(job_id)
+        try:
+            return self.result(job_id, timeout_s=timeout_s)
+        except JobTimeout:
+            return self.result(job_id)
+
+    def close(self) -> None:
+        """All connections are closed; those who still wait are cancelled."""
+        self._after_fork()
+        with self._lock:
+            background, self._background = self._background, None
+        if background is not None:
+            background.close()
+        self._desk.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _in_background(self) -> Background:
+        self._after_fork()
+        at = self._desk.open()
+        with self._lock:
+            if self._background is None:
+
+                async def waiters() -> Waiters:
+                    return waiters_of(self._desk, at)
+
+                self._background = Background(waiters)
+            return self._background
+
+    def _after_fork(self) -> None:
+        if self._pid != os.getpid():  # the thread that waits is the parent's; the lock may be held
+            self._background, self._lock, self._pid = None, threading.Lock(), os.getpid()
+
+
+_open_clients: weakref.WeakSet[Client] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    for client in list(_open_clients):
+        client.close()

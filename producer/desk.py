@@ -1,0 +1,112 @@
+"""Where jobs are handed in and asked for, blocking; both clients stand on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from redis.exceptions import RedisError
+
+from producer import cancel as cancelling
+from producer import results
+from producer.errors import SubmitInterrupted
+from producer.installation import Installation, Lazy
+from producer.results import Listed
+from producer.submit import Prepared, enqueue
+from producer.waiting import Found
+from shared.envelope import Request, Result, Status
+from shared.errors import InvalidRequest, Unreachable
+from shared.settings import Settings
+
+Requests = Iterable[str | Mapping[str, Any] | Request]
+
+
+class Desk:
+    """The blocking work of a client; every method may be called by many threads at once."""
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        self._lazy = Lazy(settings)
+
+    def open(self) -> Installation:
+        """The servers, opened if they were not; raises Unreachable."""
+        return self._lazy.get()
+
+    def close(self) -> None:
+        """All connections are closed."""
+        self._lazy.close()
+
+    def submit(self, prompt: str | None, fields: dict[str, Any]) -> str:
+        """The id of a job that is on record and queued."""
+        if prompt is not None:
+            if "prompt" in fields:
+                raise InvalidRequest("prompt", fields["prompt"], "is given twice; give it once")
+            fields = {"prompt": prompt, **fields}
+        at = self.open()
+        job = at.submitter.prepare(fields)
+        self._enqueue(at, [job])
+        return job[0].id
+
+    def submit_many(self, requests: Requests) -> list[str]:
+        """The ids of jobs that are on record and queued, in the order of the requests."""
+        at = self.open()
+        prepared = at.submitter.prepare_many(requests)
+        self._enqueue(at, prepared)
+        return [envelope.id for envelope, _ in prepared]
+
+    def result(self, job_id: str) -> Result:
+        """The result as it is now."""
+        at = self.open()
+        with at.reaching():
+            return results.read(at.engine, job_id)
+
+    def status(self, job_id: str) -> Status:
+        """The status now, also of a job whose result has expired."""
+        at = self.open()
+        with at.reaching():
+            return results.status(at.engine, job_id)
+
+    def look(self, ids: Sequence[str]) -> Found:
+        """What can be said for good about the jobs."""
+        at = self.open()
+        with at.reaching():
+            return results.look(at.engine, ids)
+
+    def jobs(
+        self,
+        status: str | None,
+        tenant: str | None,
+        since: datetime | timedelta | None,
+        limit: int,
+    ) -> list[Listed]:
+        """The newest jobs first."""
+        at = self.open()
+        with at.reaching():
+            return results.list_jobs(
+                at.engine, status=status, tenant=tenant, since=since, limit=limit
+            )
+
+    def cancel(self, ids: Sequence[str]) -> cancelling.Cancelled:
+        """What became of the jobs; those that run are only marked."""
+        at = self.open()
+        ttl_s = at.settings.result_ttl_s
+        try:
+            with at.reaching():
+                return cancelling.cancel(at.engine, at.redis, at.keys, ids, result_ttl_s=ttl_s)
+        except Unreachable as error:
+            if isinstance(error.__cause__, RedisError):
+                remedy = "the wish is on record: cancel again once Redis answers"
+                raise Unreachable(error.server, error.reason, remedy) from error.__cause__
+            raise
+
+    @staticmethod
+    def _enqueue(at: Installation, prepared: Sequence[Prepared]) -> None:
+        try:
+            with at.reaching():
+                enqueue(at.engine, at.redis, at.keys, prepared)
+        except SubmitInterrupted as error:
+            name = at.redis_name if isinstance(error.__cause__, RedisError) else at.database_name
+            reason = at.reason(error.__cause__ or error)
+            raise SubmitInterrupted(name, reason, error.job_ids, error.unsure_ids) from (
+                error.__cause__
+            )

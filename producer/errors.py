@@ -1,0 +1,47 @@
+"""Errors that only a producer meets; the tree itself is drawn in shared/errors.py."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from shared.errors import HeadgateError, Unreachable
+
+
+class ResultExpired(HeadgateError):
+    """The job has ended and its result is no longer kept; its audit line is."""
+
+    def __init__(self, job_id: str, status: str, finished_at: str | None) -> None:
+        super().__init__(
+            f"job {job_id} {status} at {finished_at}; its result has expired "
+            "(HEADGATE_RESULT_TTL_S), its audit line is kept"
+        )
+        self.job_id = job_id
+        self.status = status
+        self.finished_at = finished_at
+
+
+class SubmitInterrupted(Unreachable):
+    """A server was lost while jobs were queued: some are on record, and will run.
+
+    `job_ids`: on record, in the order of the requests; submitting them again would pay twice.
+    `unsure_ids`: a commit whose answer was lost; ask for their results to know. All later
+    requests were not queued.
+    """
+
+    def __init__(
+        self, server: str, reason: str, job_ids: Sequence[str], unsure_ids: Sequence[str] = ()
+    ) -> None:
+        remedy = f"{_counted(job_ids)} on record and will be run: do not submit again"
+        if unsure_ids:
+            remedy = f"{_counted(unsure_ids)} perhaps on record: ask before you submit again"
+            if job_ids:
+                remedy += f"; {_counted(job_ids)} surely so"
+        super().__init__(server, reason, remedy)
+        self.job_ids = tuple(job_ids)
+        self.unsure_ids = tuple(unsure_ids)
+
+
+def _counted(ids: Sequence[str]) -> str:
+    if len(ids) == 1:
+        return f"job {ids[0]} is"
+    return f"{len(ids)} jobs ({ids[0]} to {ids[-1]}) are" if ids else "no job is"

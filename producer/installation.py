@@ -1,0 +1,151 @@
+"""What one producer process holds of an installation: its servers, its engine, its catalog.
+
+Opened at the first use, closed by `close`, opened anew in a forked child.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+import redis
+from sqlalchemy import Engine
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from producer.submit import Submitter
+from shared import catalog, connections, migrate, settings
+from shared.catalog import Catalog
+from shared.connections import Servers
+from shared.embedded import EmbeddedFailed
+from shared.errors import Unreachable
+from shared.keys import Keys
+from shared.settings import Settings, masked
+
+
+@dataclass(frozen=True, slots=True)
+class Installation:
+    """Open servers of one process. `redis` and `engine` are blocking and may be used by threads."""
+
+    servers: Servers
+    engine: Engine
+    redis: redis.Redis
+    catalog: Catalog
+    submitter: Submitter
+
+    @property
+    def settings(self) -> Settings:
+        """The settings that it was opened with."""
+        return self.servers.settings
+
+    @property
+    def keys(self) -> Keys:
+        """The names of all Redis keys."""
+        return self.servers.keys
+
+    @property
+    def redis_name(self) -> str:
+        """The Redis as an error may name it."""
+        return f"Redis at {masked(self.servers.redis_url)}"
+
+    @property
+    def database_name(self) -> str:
+        """The database as an error may name it."""
+        return f"the database at {masked(self.servers.database_url)}"
+
+    @contextmanager
+    def reaching(self) -> Iterator[None]:
+        """Errors of the servers inside become Unreachable, with no password in it."""
+        try:
+            yield
+        except redis.RedisError as error:
+            remedy = "check HEADGATE_REDIS_URL"
+            raise Unreachable(self.redis_name, self.reason(error), remedy) from error
+        except (OperationalError, InterfaceError, PoolTimeout) as error:
+            remedy = "check HEADGATE_DATABASE_URL"
+            raise Unreachable(self.database_name, self.reason(error), remedy) from error
+
+    def reason(self, error: BaseException) -> str:
+        """What went wrong at a server, in one line without a password."""
+        error = getattr(error, "orig", None) or error
+        line = (str(error).strip() or type(error).__name__).splitlines()[0]
+        for url in (self.servers.redis_url, self.servers.database_url):
+            if password := urlsplit(url).password:
+                line = line.replace(password, "***")
+        return line
+
+    def close(self) -> None:
+        """All connections are closed, and the embedded server is left."""
+        self.redis.close()
+        self.engine.dispose()
+        self.servers.close()
+
+
+def open_installation(chosen: Settings | None = None) -> Installation:
+    """The installation that the settings name, its servers answering; raises Unreachable.
+
+    Redis is asked before anything is written, so that a wrong address costs no job: after this,
+    a job's row is always written before its message.
+    """
+    chosen = chosen or settings.load()
+    models = catalog.load(chosen.catalog)
+    try:
+        servers = connections.open_servers(chosen)
+    except EmbeddedFailed as error:
+        raise Unreachable(
+            "the embedded server", f"{error.what} ({error.path})", error.remedy
+        ) from (error)
+    engine = servers.engine()
+    client = servers.redis_client()
+    opened = Installation(servers, engine, client, models, Submitter(chosen, models))
+    try:
+        with opened.reaching():
+            client.ping()
+            migrate.require_newest(engine)
+    except BaseException:
+        opened.close()
+        raise
+    return opened
+
+
+class Lazy:
+    """An installation that is opened when it is first asked for, once per process."""
+
+    def __init__(self, chosen: Settings | None = None) -> None:
+        self._settings = chosen
+        self._lock = threading.Lock()
+        self._pid = os.getpid()
+        self._opened: Installation | None = None
+        self._of_parents: list[Installation | None] = []
+        self.closed = False
+
+    def get(self) -> Installation:
+        """The open installation of this process; raises Unreachable, RuntimeError once closed."""
+        self._after_fork()
+        with self._lock:
+            if self.closed:
+                raise RuntimeError("this client is closed; make a new one")
+            if self._opened is None:
+                self._opened = open_installation(self._settings)
+            return self._opened
+
+    def close(self) -> None:
+        """Nothing is open any more, and nothing will be."""
+        self._after_fork()
+        with self._lock:
+            self.closed = True
+            opened, self._opened = self._opened, None
+        if opened is not None:
+            opened.close()
+
+    def _after_fork(self) -> None:
+        # A child must not use, nor close, the sockets and SQLite files that it shares with its
+        # parent: they are kept, so that no collector closes them, and new ones are opened. The
+        # lock may have been held by a thread that the child does not have.
+        if self._pid != os.getpid():
+            self._of_parents.append(self._opened)
+            self._opened, self._lock, self._pid = None, threading.Lock(), os.getpid()

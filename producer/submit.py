@@ -1,0 +1,187 @@
+"""From a caller's request to a queued job: check, envelope, row, then message; one or many."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import redis
+from sqlalchemy import Engine, insert
+from sqlalchemy.exc import InterfaceError, OperationalError
+
+from producer.errors import SubmitInterrupted
+from shared import queues
+from shared.catalog import Catalog, Model
+from shared.envelope import Envelope, Request, new_id, now_ms, request_from
+from shared.errors import InvalidRequest
+from shared.keys import Keys
+from shared.policy import estimate
+from shared.results import job_row
+from shared.settings import Settings
+from shared.tables import jobs
+
+ROWS_PER_COMMIT = 500
+"""Rows of one transaction; larger ones make the workers' commits wait too long."""
+
+Prepared = tuple[Envelope, bytes]
+"""A checked job, and the same as JSON."""
+
+
+class Submitter:
+    """Turns requests into envelopes by the settings and the catalog in force; touches no server."""
+
+    def __init__(self, settings: Settings, catalog: Catalog) -> None:
+        self._catalog = catalog
+        self._model = settings.model
+        self._params: dict[str, Any] = {}
+        if settings.max_tokens is not None:
+            self._params["max_tokens"] = settings.max_tokens
+        if settings.temperature is not None:
+            self._params["temperature"] = settings.temperature
+
+    def prepare(
+        self,
+        fields: Mapping[str, Any] | Request,
+        *,
+        batch_id: str | None = None,
+        batch_line: int | None = None,
+        custom_id: str | None = None,
+    ) -> Prepared:
+        """A job with a fresh id that any worker will accept; raises InvalidRequest if not."""
+        request = fields if isinstance(fields, Request) else request_from(dict(fields))
+        for field, text in (
+            ("tenant", request.tenant), ("user", request.user), ("custom_id", custom_id)
+        ):  # fmt: skip
+            if text is not None and "\0" in text:
+                raise InvalidRequest(field, text, "leave out the NUL character")
+        model = self._model_of(request)
+        request = self._with_defaults(request, model)
+        envelope = Envelope(
+            id=new_id(),
+            request=request,
+            model=model.name,
+            model_class=model.model_class,
+            submitted_at_ms=now_ms(),
+            batch_id=batch_id,
+            batch_line=batch_line,
+            custom_id=custom_id,
+        )
+        try:
+            encoded = envelope.encode()
+        except (ValueError, RecursionError) as error:
+            raise InvalidRequest("request", None, f"cannot be written as JSON: {error}") from None
+        _refuse_too_long(request, model)
+        return envelope, encoded
+
+    def prepare_many(self, requests: Iterable[str | Mapping[str, Any] | Request]) -> list[Prepared]:
+        """All requests as jobs, in order; InvalidRequest names `requests[i].field` of the first."""
+        if isinstance(requests, (str, bytes, Mapping, Request)):
+            raise InvalidRequest("requests", requests, "give a list of requests")
+        prepared = []
+        for i, request in enumerate(requests):
+            if isinstance(request, str):
+                request = {"prompt": request}
+            if not isinstance(request, (Mapping, Request)):
+                raise InvalidRequest(f"requests[{i}]", request, "give a text, a dict or a Request")
+            try:
+                prepared.append(self.prepare(request))
+            except InvalidRequest as error:
+                field = f"requests[{i}].{error.field}"
+                raise InvalidRequest(field, error.value, error.remedy, error.code) from None
+        return prepared
+
+    def _model_of(self, request: Request) -> Model:
+        field = "model" if request.model else "HEADGATE_MODEL"
+        model = self._known(field, request.model or self._model)
+        _refuse_other_kind(field, model, request)
+        if isinstance(request.fallback, list):
+            for i, name in enumerate(request.fallback):
+                field = f"fallback[{i}]"
+                _refuse_other_kind(field, self._known(field, name), request)
+        return model
+
+    def _known(self, field: str, name: str) -> Model:
+        if name == "auto":
+            remedy = "choosing a model is not supported yet; name one, such as gpt-4o-mini"
+            raise InvalidRequest(field, name, remedy, "unknown_model")
+        try:
+            return self._catalog.model(name)
+        except InvalidRequest as error:
+            raise InvalidRequest(field, name, error.remedy, error.code) from None
+
+    def _with_defaults(self, request: Request, model: Model) -> Request:
+        if not self._params or request.embeds:
+            return request
+        own = request.params
+        missing = {k: v for k, v in self._params.items() if k not in own}
+        if "max_completion_tokens" in own:
+            missing.pop("max_tokens", None)
+        if "temperature" not in model.capabilities:
+            missing.pop("temperature", None)
+        return request.model_copy(update={"params": {**missing, **own}}) if missing else request
+
+
+def _refuse_other_kind(field: str, model: Model, request: Request) -> None:
+    if model.embeds and not request.embeds:
+        remedy = "this model embeds; give `input`, or name a model that answers"
+    elif request.embeds and not model.embeds:
+        remedy = "this model answers; give `prompt` or `messages`, or name a model that embeds"
+    else:
+        return
+    raise InvalidRequest(field, model.name, remedy)
+
+
+def _refuse_too_long(request: Request, model: Model) -> None:
+    """InvalidRequest when input and the output asked for cannot fit, before anything is spent.
+
+    The estimate can be nearly twice the truth, so it counts half; what was asked for counts whole.
+    """
+    tokens = estimate.input_tokens(request)
+    params = request.params
+    asked = params.get("max_completion_tokens") or params.get("max_tokens")
+    reserved = estimate.output_ceiling(params, model) if asked and not model.embeds else 0
+    if estimate.exceeds_window(tokens + 2 * reserved, model):
+        and_output = f" with {reserved} kept for the answer" if reserved else ""
+        raise InvalidRequest(
+            "input" if request.embeds else "messages" if request.messages else "prompt",
+            f"about {tokens} tokens",
+            f"{model.name} takes {model.context_tokens} tokens{and_output}; shorten it",
+            "context_length",
+        )
+
+
+def enqueue(engine: Engine, client: redis.Redis, keys: Keys, prepared: Sequence[Prepared]) -> None:
+    """Every job has its row and, after that, its message; safe for any number of jobs.
+
+    Raises SubmitInterrupted when a server is lost after the first row. A row without a message is
+    sent by the workers' sweep.
+    """
+    for first in range(0, len(prepared), ROWS_PER_COMMIT):
+        chunk = prepared[first : first + ROWS_PER_COMMIT]
+        _record(engine, chunk, before=prepared[:first])
+        try:
+            queues.send(client, keys, chunk)
+        except redis.RedisError as error:
+            on_record = _ids(prepared[: first + len(chunk)])
+            raise SubmitInterrupted("Redis", str(error), on_record) from error
+
+
+def _record(engine: Engine, chunk: Sequence[Prepared], before: Sequence[Prepared]) -> None:
+    committing = False
+    rows = [job_row(envelope, encoded) for envelope, encoded in chunk]
+    try:
+        with engine.connect() as connection:
+            connection.execute(insert(jobs), rows)
+            committing = True
+            connection.commit()
+    except (OperationalError, InterfaceError) as error:
+        if committing or before:
+            unsure = _ids(chunk) if committing else []
+            raise SubmitInterrupted("the database", str(error.orig), _ids(before), unsure) from (
+                error
+            )
+        raise
+
+
+def _ids(prepared: Iterable[Prepared]) -> list[str]:
+    return [envelope.id for envelope, _ in prepared]

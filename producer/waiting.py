@@ -1,0 +1,219 @@
+"""Waits for the ends of jobs: thousands of waiters share one subscription and one query.
+
+The record is the truth. A message on a job's channel only says when to look: the worker commits
+first and publishes then, and a waiter looks once more when its subscription stands, so no end is
+missed in between. All who wait are looked up every second too, so that a lost Redis delays them,
+but never fails them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Callable, Collection, Sequence
+
+import redis.asyncio
+from redis.asyncio.client import PubSub
+from redis.exceptions import RedisError
+
+from shared.envelope import Result
+from shared.errors import HeadgateError, JobTimeout, Unreachable
+from shared.keys import Keys
+
+LOOK_EVERY_S = 1.0
+PATIENCE_S = 5.0
+"""How long the record may be unreachable before those who wait are told."""
+
+SILENCE_S = 20.0
+"""After this long without a word on the channel the server is asked whether it is there."""
+
+Found = dict[str, Result | HeadgateError]
+Look = Callable[[Sequence[str]], Awaitable[Found]]
+
+
+class Waiters:
+    """All who wait for jobs in one event loop; `look` reads the record, see producer.results."""
+
+    def __init__(self, look: Look, client: redis.asyncio.Redis, keys: Keys) -> None:
+        self.loop = asyncio.get_running_loop()
+        self._look = look
+        self._waiting: dict[str, list[asyncio.Future[Result]]] = {}
+        self._due: set[str] = set()
+        self._wake = asyncio.Event()
+        self._channels = Channels(client, keys, self._said)
+        self._looking: asyncio.Task[None] | None = None
+        self._failing_since: float | None = None
+
+    async def ended(self, job_id: str, timeout_s: float | None = None) -> Result:
+        """The result of the job once it has ended, however it did.
+
+        Raises JobTimeout after `timeout_s`, UnknownJob, ResultExpired, and Unreachable when the
+        record cannot be read for five seconds.
+        """
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.create_task(self._keep_looking())
+        future: asyncio.Future[Result] = self.loop.create_future()
+        self._waiting.setdefault(job_id, []).append(future)
+        self._said(job_id)
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await future
+        except TimeoutError:
+            found = (await self._look([job_id])).get(job_id)  # a wait of 0 s looks once, too
+            if found is None:
+                raise JobTimeout(job_id, timeout_s or 0) from None
+            if isinstance(found, HeadgateError):
+                raise found from None
+            return found
+        finally:
+            self._leave(job_id, future)
+
+    async def close(self) -> None:
+        """Nothing runs any more; those who still wait are cancelled."""
+        for futures in self._waiting.values():
+            for future in futures:
+                future.cancel()
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.gather(self._looking, return_exceptions=True)
+        await self._channels.close()
+
+    def _said(self, job_id: str) -> None:
+        """Something happened to the job, or may have: look."""
+        if job_id in self._waiting:
+            self._due.add(job_id)
+            self._wake.set()
+
+    def _leave(self, job_id: str, future: asyncio.Future[Result]) -> None:
+        futures = self._waiting.get(job_id, [])
+        if future in futures:
+            futures.remove(future)
+        if not futures:
+            self._waiting.pop(job_id, None)
+            self._due.discard(job_id)
+
+    async def _keep_looking(self) -> None:
+        next_round = time.monotonic() + LOOK_EVERY_S
+        while True:
+            left_s = max(0.0, next_round - time.monotonic())
+            with contextlib.suppress(TimeoutError):
+                # With nobody waiting nothing is due; the next to come wakes us.
+                await asyncio.wait_for(self._wake.wait(), left_s if self._waiting else None)
+            self._wake.clear()
+            if time.monotonic() >= next_round:
+                self._due.update(self._waiting)
+                next_round = time.monotonic() + LOOK_EVERY_S
+            due, self._due = list(self._due), set()
+            await self._look_at(due)
+            await self._channels.follow(self._waiting.keys())
+
+    async def _look_at(self, due: Sequence[str]) -> None:
+        if not due:
+            return
+        began = time.monotonic()
+        try:
+            found = await self._look(due)
+        except Unreachable as error:
+            since = self._failing_since = self._failing_since or began
+            if time.monotonic() - since >= PATIENCE_S:
+                for job_id in list(self._waiting):
+                    self._settle(job_id, error)
+                self._failing_since = None
+            return
+        except Exception as error:  # those who wait must hear of it, not hang
+            for job_id in due:
+                self._settle(job_id, error)
+            return
+        self._failing_since = None
+        for job_id, result in found.items():
+            self._settle(job_id, result)
+
+    def _settle(self, job_id: str, result: Result | Exception) -> None:
+        for future in self._waiting.pop(job_id, []):
+            if future.done():
+                continue
+            if isinstance(result, Exception):
+                future.set_exception(result)
+            else:
+                future.set_result(result)
+
+
+class Channels:
+    """The channels of the jobs that are waited for, over one connection that mends itself."""
+
+    def __init__(
+        self, client: redis.asyncio.Redis, keys: Keys, said: Callable[[str], None]
+    ) -> None:
+        self._client = client
+        self._keys = keys
+        self._said = said
+        self._ids: dict[bytes, str] = {}
+        self._pubsub: PubSub | None = None
+        self._listening: asyncio.Task[None] | None = None
+        self._try_again_at = 0.0
+
+    async def follow(self, wanted: Collection[str]) -> None:
+        """The channels of exactly these jobs are, or will be, subscribed; never raises RedisError.
+
+        The server's word that a channel is subscribed counts as news of its job.
+        """
+        try:
+            if self._listening is not None and self._listening.done():
+                await self._drop()
+            new = [i for i in wanted if self._channel(i) not in self._ids]
+            old = [c for c, job_id in self._ids.items() if job_id not in wanted]
+            if self._pubsub is None:
+                if not new or time.monotonic() < self._try_again_at:
+                    return
+                self._try_again_at = time.monotonic() + LOOK_EVERY_S
+                self._pubsub = self._client.pubsub()
+            if new:
+                channels = {self._channel(job_id): job_id for job_id in new}
+                self._ids |= channels
+                await self._pubsub.subscribe(*channels)
+                if self._listening is None:
+                    self._listening = asyncio.create_task(self._listen(self._pubsub))
+            if old:
+                for channel in old:
+                    del self._ids[channel]
+                await self._pubsub.unsubscribe(*old)
+        except (RedisError, OSError):
+            await self._drop()
+
+    async def close(self) -> None:
+        """The connection is closed."""
+        await self._drop()
+        await self._client.aclose()
+
+    async def _listen(self, pubsub: PubSub) -> None:
+        asked = False
+        with contextlib.suppress(RedisError, OSError, RuntimeError):
+            while True:
+                message = await pubsub.get_message(timeout=SILENCE_S)
+                if message is not None:
+                    asked = False
+                    if message["type"] in ("message", "subscribe"):
+                        job_id = self._ids.get(message["channel"])
+                        if job_id is not None:
+                            self._said(job_id)
+                elif asked:
+                    return  # no answer: the line is dead, though nobody has closed it
+                else:
+                    asked = True
+                    await pubsub.ping()
+
+    def _channel(self, job_id: str) -> bytes:
+        return self._keys.result(job_id).encode()
+
+    async def _drop(self) -> None:
+        """There is no connection; the next `follow` opens one and subscribes anew."""
+        listening, self._listening = self._listening, None
+        pubsub, self._pubsub = self._pubsub, None
+        self._ids = {}
+        if listening is not None:
+            listening.cancel()
+            await asyncio.gather(listening, return_exceptions=True)
+        if pubsub is not None:
+            with contextlib.suppress(RedisError, OSError):
+                await pubsub.aclose()  # type: ignore[no-untyped-call]
