@@ -6,9 +6,9 @@ from collections.abc import Container, Iterator
 
 from producer.batch.lines import BadLine, Line
 from producer.batch.patience import Patience
-from producer.batch.record import Record
 from producer.errors import SubmitInterrupted
 from producer.installation import Installation
+from producer.results import known
 from producer.submit import Prepared, enqueue
 from shared import queues
 from shared.errors import InvalidRequest
@@ -34,7 +34,6 @@ class Intake:
     ) -> None:
         self._at, self._patience, self._batch_id = at, patience, batch_id
         self._lines, self._written = lines, written
-        self._record = Record(at.engine)
         self.on_record = on_record
         self.done = False
         self.cancelled = False
@@ -79,10 +78,10 @@ class Intake:
             nonlocal unsure
             missing = prepared
             if unsure:
-                found = self._record.jobs_on_record(envelope.id for envelope, _ in prepared)
+                found = known(self._at.engine, (envelope.id for envelope, _ in prepared))
                 missing = [job for job in prepared if job[0].id not in found]
-                known = [job for job in prepared if job[0].id in found]
-                queues.send(self._at.redis, self._at.keys, known)
+                there = [job for job in prepared if job[0].id in found]
+                queues.send(self._at.redis, self._at.keys, there)
             try:
                 enqueue(self._at.engine, self._at.redis, self._at.keys, missing)
             except SubmitInterrupted:

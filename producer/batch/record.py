@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +13,6 @@ from shared.connections import reading
 from shared.envelope import new_id, now_ms
 from shared.errors import HeadgateError
 from shared.tables import batches, jobs
-
-_IN_ONE_QUERY = 500
 
 
 class UnknownBatch(HeadgateError):
@@ -115,13 +112,6 @@ class Record:
         query = select(jobs.c.batch_line).where(jobs.c.batch_id == batch_id)
         return {row[0] for row in self._rows(query)}
 
-    def jobs_on_record(self, job_ids: Iterable[str]) -> set[str]:
-        """Those of the job ids that have a row."""
-        found: set[str] = set()
-        for chunk in _chunks(list(job_ids)):
-            found |= {row[0] for row in self._rows(select(jobs.c.id).where(jobs.c.id.in_(chunk)))}
-        return found
-
     def open_jobs(self, batch_id: str) -> list[str]:
         """The ids of the batch's jobs that have not ended."""
         ours = (jobs.c.batch_id == batch_id, jobs.c.finished_at_ms.is_(None))
@@ -168,8 +158,3 @@ class Record:
 def _batch(row: Row[*tuple[Any, ...]]) -> Batch:
     fields = dict(row._mapping)
     return Batch(**{**fields, "defaults": orjson.loads(fields["defaults"])})
-
-
-def _chunks(items: list[Any]) -> Iterator[list[Any]]:
-    for first in range(0, len(items), _IN_ONE_QUERY):
-        yield items[first : first + _IN_ONE_QUERY]

@@ -1,0 +1,82 @@
+"""Shows how far a batch is: a bar on a terminal, a plain line now and then elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from producer.batch.run import Progress
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as RichProgress
+    from rich.progress import TaskID
+
+PLAIN_EVERY_S = 5.0
+
+
+class Bar:
+    """A live bar on the terminal."""
+
+    def __init__(self, bars: RichProgress, task: TaskID) -> None:
+        self._bars, self._task = bars, task
+
+    def advance(self, *, done: int, failed: int) -> None:
+        """The bar stands at `done`."""
+        self._bars.update(self._task, completed=done, failed=failed)
+
+    def tell(self, words: str) -> None:
+        """The words stand above the bar."""
+        self._bars.console.print(words, markup=False, highlight=False)
+
+
+class PlainLines:
+    """Lines on standard error, at most one every few seconds."""
+
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self._started_at = self._told_at = time.monotonic()
+        self._first: int | None = None
+
+    def advance(self, *, done: int, failed: int) -> None:
+        """A line has been written, if the last one is some seconds old."""
+        now = time.monotonic()
+        if self._first is None:
+            self._first = done
+        if now - self._told_at < PLAIN_EVERY_S:
+            return
+        self._told_at = now
+        rate = (done - self._first) / (now - self._started_at)
+        self.tell(f"{done} of {self._total} done, {failed} failed, {rate:.1f} a second")
+
+    def tell(self, words: str) -> None:
+        """The words stand on standard error."""
+        sys.stderr.write(f"headgate: {words}\n")
+        sys.stderr.flush()
+
+
+@contextmanager
+def showing(total: int, what: str) -> Iterator[Progress]:
+    """The progress over `total` lines is shown while inside."""
+    if not sys.stderr.isatty():
+        yield PlainLines(total)
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        TaskProgressColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+    from rich.progress import Progress as RichProgress
+
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TaskProgressColumn(),
+        TextColumn("{task.fields[failed]} failed"), TimeElapsedColumn(), TimeRemainingColumn(),
+    )  # fmt: skip
+    with RichProgress(*columns, console=Console(stderr=True), refresh_per_second=8) as bars:
+        yield Bar(bars, bars.add_task(what, total=total, failed=0))

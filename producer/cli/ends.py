@@ -1,0 +1,111 @@
+"""How a command ends: every error becomes words on standard error and one of our exit codes."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+import click
+
+DONE, FAILED, WRONG_USE, UNREACHABLE, INTERRUPTED = 0, 1, 2, 3, 130
+
+
+def run(arguments: Sequence[str]) -> int:
+    """The command has been carried out; its exit code."""
+    from producer.cli.group import cli
+
+    try:
+        code = cli.main(args=list(arguments), prog_name="headgate", standalone_mode=False)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else DONE
+    except BrokenPipeError:
+        _quiet_stdout()
+        return DONE
+    except click.ClickException as error:
+        error.show(sys.stderr)
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        say("interrupted")
+        return INTERRUPTED
+    except Exception as error:
+        return _code_of(error)
+
+
+def say(words: str) -> None:
+    """The words stand on standard error, if anyone reads it."""
+    try:
+        sys.stderr.write(f"headgate: {words}\n")
+        sys.stderr.flush()
+    except (BrokenPipeError, ValueError):
+        pass
+
+
+def _quiet_stdout() -> None:
+    # The reader (`| head`) has gone; what Python flushes at its end must go somewhere.
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (OSError, ValueError):
+        pass
+
+
+def _code_of(error: Exception) -> int:
+    from producer.batch.record import UnknownBatch
+    from shared.embedded import EmbeddedFailed
+    from shared.errors import HeadgateError, SettingError, UnknownJob, Unreachable, WrongUse
+
+    match error:
+        case WrongUse() | UnknownJob() | UnknownBatch():
+            say(str(error))
+            return WRONG_USE
+        case Unreachable() | EmbeddedFailed():
+            say(str(error))
+            return UNREACHABLE
+        case HeadgateError():
+            say(str(error))
+            return FAILED
+    if _of_a_server(error):
+        say(f"a server cannot be reached: {_first_line(error)}")
+        return UNREACHABLE
+    if isinstance(error, OSError) and error.filename is not None:
+        say(f"{error.filename}: {error.strerror}")
+        return FAILED
+    try:
+        log = _log_of(error)
+    except (OSError, SettingError):
+        log = None
+    where = f"; {log} says where" if log else ""
+    say(f"internal fault: {type(error).__name__}: {_first_line(error)}{where}")
+    return FAILED
+
+
+def _of_a_server(error: Exception) -> bool:
+    """Whether redis-py or SQLAlchemy say that their server does not answer."""
+    names = {f"{kind.__module__.partition('.')[0]}.{kind.__name__}" for kind in type(error).__mro__}
+    return bool(
+        names
+        & {
+            "redis.ConnectionError",
+            "redis.TimeoutError",
+            "sqlalchemy.OperationalError",
+            "sqlalchemy.InterfaceError",
+        }
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _log_of(error: Exception) -> str:
+    import traceback
+
+    from shared import settings
+
+    folder = settings.load().home_path / "logs"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path = folder / "headgate.log"
+    with path.open("a", encoding="utf-8", errors="backslashreplace") as log:
+        log.write(f"\n{' '.join(sys.argv)}\n")
+        traceback.print_exception(error, file=log)
+    return str(path)

@@ -1,0 +1,66 @@
+"""All commands by name; each one's file is imported when it is asked for."""
+
+from __future__ import annotations
+
+import importlib
+
+import click
+
+from producer import __name__ as _producer
+
+HELP = {"help_option_names": ["-h", "--help"]}
+
+#: Command: the file that holds it, and the name of the click command in there.
+COMMANDS = {
+    "up": ("up", "up"),
+    "worker": ("worker", "worker"),
+    "simulate": ("simulate", "simulate"),
+    "submit": ("jobs", "submit"),
+    "result": ("jobs", "result"),
+    "cancel": ("jobs", "cancel"),
+    "jobs": ("jobs", "jobs"),
+    "batch": ("batch", "batch"),
+    "models": ("models", "models"),
+    "settings": ("settings", "settings"),
+    "catalog": ("catalog", "catalog"),
+    "dead": ("dead", "dead"),
+    "db": ("db", "db"),
+}
+
+
+class Commands(click.Group):
+    """The commands, in the order in which one meets them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """All names."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of that name, or None."""
+        if cmd_name not in COMMANDS:
+            return None
+        file, name = COMMANDS[cmd_name]
+        found: click.Command = getattr(importlib.import_module(f"{_producer}.cli.{file}"), name)
+        return found
+
+
+def version(ctx: click.Context, _option: click.Option, wanted: bool) -> None:
+    """The version has been printed and the program ends, if that was wanted."""
+    if wanted and not ctx.resilient_parsing:
+        from importlib.metadata import version as installed
+
+        click.echo(f"headgate {installed('headgate')}")
+        ctx.exit()
+
+
+@click.group(cls=Commands, context_settings=HELP)
+@click.option(
+    "--version", is_flag=True, expose_value=False, is_eager=True, callback=version,
+    help="Print the version and end.",
+)  # fmt: skip
+def cli() -> None:
+    """LLM jobs through a message queue: submit them, run them, get their answers.
+
+    Results go to standard output, all else to standard error. Exit codes: 0 done, 1 a job did not
+    succeed, 2 wrong use or settings, 3 a server cannot be reached, 130 interrupted.
+    """

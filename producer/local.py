@@ -1,0 +1,216 @@
+"""The whole system on this machine, for as long as one command runs: `headgate up` and the demo.
+
+The embedded server is joined where no Redis is named; simulator, workers and Flower are processes
+under supervision. `tend` is to be called a few times a second; leaving ends all of them.
+"""
+
+from __future__ import annotations
+
+import secrets
+import socket
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+import redis
+
+from producer.children import Child, ChildGaveUp, stop_all
+from producer.installation import Installation, open_installation
+from shared import settings
+from shared.embedded import EmbeddedFailed
+from shared.errors import Unreachable
+from shared.keys import Keys
+from shared.settings import Settings, masked
+
+START_S = 30.0
+"""How long workers and simulator may take to come up; on a busy machine it takes a few seconds."""
+
+_STOP_MARGIN_S = 5.0
+_QUICK_STOP_S = 5.0
+_SERVER_CHECK_S = 5.0
+
+
+def worker_argv(
+    name: str,
+    level: str,
+    *,
+    queues: Sequence[str] = (),
+    concurrency: int | None = None,
+) -> list[str]:
+    """The command of one worker process with our defaults."""
+    argv = [sys.executable, "-m", "celery", "-A", "workers.app", "worker", "--loglevel", level]
+    argv += ["--hostname", f"{name}@%h"]
+    if queues:
+        argv += ["--queues", ",".join(queues)]
+    return argv if concurrency is None else [*argv, "--concurrency", str(concurrency)]
+
+
+def living_workers(client: redis.Redis, keys: Keys) -> int:
+    """How many workers have shown life lately; one that was killed counts until its key expires."""
+    return sum(1 for _ in client.scan_iter(match=keys.worker("*"), count=5_000))
+
+
+@dataclass
+class Local:
+    """What runs on this machine. `tell` is given our words, `hear` the processes' names and lines.
+
+    `env` is laid over the environment of the processes; `cwd` is where they run.
+    """
+
+    settings: Settings
+    tell: Callable[[str], None]
+    hear: Callable[[str, str], None]
+    workers: int = 1
+    simulator: Sequence[str] | None = None
+    flower: bool = False
+    env: Mapping[str, str] = field(default_factory=dict)
+    cwd: Path | None = None
+    log_level: str = "WARNING"
+    worker_name: str = "worker"
+    installation: Installation | None = None
+    simulator_url: str | None = None
+    flower_url: str | None = None
+    flower_login: str | None = None
+    children: list[Child] = field(default_factory=list)
+    at_once: Callable[[], bool] = lambda: False
+    _owns: bool = False
+    _checked_at: float = 0.0
+
+    def start(self) -> None:
+        """Everything has been started, in the order of need; raises Unreachable or ChildGaveUp."""
+        if self.installation is None:
+            self.installation, self._owns = open_installation(self.settings), True
+        env = {**settings.environment(), **self.env}
+        if self.simulator is not None:
+            self.simulator_url = self._start_simulator(env, self.simulator)
+            env["HEADGATE_SIMULATOR_URL"] = self.simulator_url
+        for n in range(1, self.workers + 1):
+            name = f"{self.worker_name}-{n}"
+            argv = worker_argv(name, self.log_level)
+            self._start(name, argv, env, self.settings.drain_s + _STOP_MARGIN_S)
+        if self.flower:
+            self._start_flower(env)
+
+    def wait_for_workers(self) -> bool:
+        """True once as many workers as wanted have shown life; False when `at_once` came first."""
+        at = self._opened()
+        until = time.monotonic() + START_S
+        while living_workers(at.redis, at.keys) < self.workers:
+            if self.at_once() or time.monotonic() > until:
+                return False
+            self.tend()
+            time.sleep(0.1)
+        return True
+
+    def tend(self) -> None:
+        """What has died is started again; raises ChildGaveUp for what cannot stay up."""
+        for child in self.children:
+            if words := child.tend():
+                self.tell(words)
+        now = time.monotonic()
+        membership = self._opened().servers.membership
+        if membership is not None and now - self._checked_at > _SERVER_CHECK_S:
+            self._checked_at = now
+            try:
+                membership.ensure()
+            except EmbeddedFailed as error:
+                self.tell(f"the embedded server: {error}")
+
+    def stop(self) -> None:
+        """Nothing that was started here runs any more: workers end first, the simulator last."""
+        order = [*reversed(self.children)]
+        workers = [child for child in order if child.name.startswith(self.worker_name)]
+        for child in workers:
+            child.ask_to_end()  # all drain at the same time
+        others = [child for child in order if child not in workers]
+        killed = stop_all([*workers, *others], self.at_once)
+        for name in killed:
+            self.tell(f"{name} did not end in time and was killed")
+        self.children.clear()
+        if self._owns and self.installation is not None:
+            self.installation.close()
+            self.installation = None
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def _opened(self) -> Installation:
+        if self.installation is None:
+            raise RuntimeError("not started")
+        return self.installation
+
+    def _start(self, name: str, argv: list[str], env: Mapping[str, str], grace_s: float) -> Child:
+        child = Child(
+            name,
+            argv,
+            env=env,
+            cwd=self.cwd,
+            grace_s=grace_s,
+            hear=lambda line: self.hear(name, line),
+        )
+        self.children.append(child)
+        child.start()
+        return child
+
+    def _start_simulator(self, env: Mapping[str, str], flags: Sequence[str]) -> str:
+        # The port is chosen here and kept, so that a simulator that is started again is found.
+        port = next((flags[i + 1] for i, f in enumerate(flags[:-1]) if f == "--port"), "0")
+        argv = [sys.executable, "-m", "workers.providers.simulator", *flags]
+        if port == "0":
+            port = str(free_port())
+            argv += ["--port", port]
+        ready = self.settings.home_path / f"simulator-{port}.url"
+        ready.unlink(missing_ok=True)
+        child = self._start("simulator", [*argv, "--ready-file", str(ready)], env, _QUICK_STOP_S)
+        until = time.monotonic() + START_S
+        while not ready.exists():
+            if time.monotonic() > until:
+                raise Unreachable("the simulator", f"not up after {START_S:g} s", "try again")
+            if not child.running:
+                raise ChildGaveUp("simulator", child.exit_code or 0, child.last_words())
+            time.sleep(0.02)
+        url = ready.read_text().strip()
+        ready.unlink(missing_ok=True)
+        return url
+
+    def _start_flower(self, env: Mapping[str, str]) -> None:
+        port = free_port()
+        self.flower_url = f"http://127.0.0.1:{port}"
+        self.flower_login = f"headgate:{secrets.token_urlsafe(12)}"
+        # By the environment and not by an argument, which every user of the machine could read.
+        env = {**env, "FLOWER_BASIC_AUTH": self.flower_login}
+        argv = [sys.executable, "-m", "celery", "-A", "workers.app", "flower"]
+        argv += ["--address=127.0.0.1", f"--port={port}", "--logging=warning"]
+        self._start("flower", argv, env, _QUICK_STOP_S)
+
+    def places(self) -> list[tuple[str, str]]:
+        """What runs, and where; for a short table."""
+        servers = self._opened().servers
+        rows = [("home", str(self.settings.home_path))]
+        kind = "Valkey (embedded)" if servers.is_embedded else "Redis"
+        rows += [(kind, masked(servers.redis_url)), ("record", masked(servers.database_url))]
+        rows += [(child.name, f"pid {child.pid}") for child in self.children]
+        if self.simulator_url:
+            rows.append(("simulated provider", self.simulator_url))
+        if self.flower_url:
+            rows.append(("Flower", f"{self.flower_url} (login {self.flower_login})"))
+        return rows
+
+
+def free_port() -> int:
+    """A loopback port that nobody listens on now."""
+    with socket.socket() as trial:
+        trial.bind(("127.0.0.1", 0))
+        port: int = trial.getsockname()[1]
+        return port
