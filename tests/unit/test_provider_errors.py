@@ -129,7 +129,10 @@ TABLE: list[tuple[int, object, type[AttemptError], str, bool | None]] = [
      ModelRefused, "context_length", False),
     (422, {"detail": [{"loc": ["body"], "msg": "bad", "input": "x"}]}, RequestRefused,
      "invalid_request", False),
-    # by status alone
+    # by status alone, also where the code says no more than "our fault"
+    (529, of_openai(None, "server_error"), Overloaded, "overloaded", False),
+    (503, of_anthropic("api_error"), Overloaded, "overloaded", None),
+    (200, of_anthropic("api_error"), ProviderFault, "provider_error", None),
     (400, b"", RequestRefused, "invalid_request", False),
     (402, b"{}", QuotaExhausted, "provider_quota", False),
     (408, b"", AttemptTimeout, "timeout", None),

@@ -55,6 +55,7 @@ _CONFLICT: Fault = (ProviderFault, "provider_error", False)
 _TIMED_OUT: Fault = (AttemptTimeout, "timeout", None)
 _FAULT: Fault = (ProviderFault, "provider_error", None)
 
+#: `invalid_request_error`, `server_error` and `api_error` are not here: the status says more.
 _CODES: dict[str, Fault] = {
     # OpenAI, `error.code` or `error.type`
     "credit_balance_exhausted": _NO_MONEY,
@@ -82,7 +83,6 @@ _CODES: dict[str, Fault] = {
     "model_not_found": _NO_MODEL,
     "model_not_active": _NO_MODEL,
     "model_decommissioned": _NO_MODEL,
-    "server_error": _FAULT,
     # Anthropic, `error.details.error_code`
     "enforced_spend_limit_reached": _NO_MONEY,
     "contract_spend_limit_reached": _NO_MONEY,
@@ -100,7 +100,6 @@ _CODES: dict[str, Fault] = {
     "request_too_large": _REFUSED,
     "conflict_error": _CONFLICT,
     "timeout_error": _TIMED_OUT,
-    "api_error": _FAULT,
     # Google's names, on its OpenAI-compatible address
     "RESOURCE_EXHAUSTED": _LIMITED,
     "UNAVAILABLE": _BUSY,

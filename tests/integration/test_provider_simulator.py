@@ -1,0 +1,121 @@
+"""The providers against the simulator: two readings of the vendors' papers that have to agree."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from shared.envelope import Request
+from shared.errors import AttemptError
+from workers.providers.answer import Answer
+from workers.providers.anthropic import AnthropicProvider
+from workers.providers.openai import OpenAIProvider
+from workers.providers.simulator.acts import Behaviour
+from workers.providers.simulator.engine import Engine
+from workers.providers.simulator.server import Door, serving
+
+Provider = OpenAIProvider | AnthropicProvider
+MODELS = {"openai": "gpt-4o-mini", "anthropic": "claude-haiku-4-5"}
+DIALECTS = pytest.mark.parametrize("dialect", ["openai", "anthropic"])
+
+
+@asynccontextmanager
+async def simulated(dialect: str, key: str = "k") -> AsyncIterator[Provider]:
+    engine = Engine(Behaviour(key="k"), time.monotonic, time.time)
+    async with serving(Door(engine)) as url:
+        by: Provider
+        if dialect == "openai":
+            by = OpenAIProvider(name=dialect, api_key=key, base_url=f"{url}/v1")
+        else:
+            by = AnthropicProvider(name=dialect, api_key=key, base_url=url)
+        try:
+            yield by
+        finally:
+            await by.close()
+
+
+async def ask(by: Provider, dialect: str, request: Request, timeout_s: float = 10) -> Answer:
+    model = "text-embedding-3-small" if request.embeds else MODELS[dialect]
+    return await by.ask(request, model=model, max_output_tokens=4096, timeout_s=timeout_s)
+
+
+@DIALECTS
+async def test_a_prompt_is_answered_and_counted(dialect: str) -> None:
+    params: dict[str, Any] = {"max_tokens": 50, "temperature": 0.2, "stop": ["END"]}
+    async with simulated(dialect) as by:
+        answer = await ask(by, dialect, Request(prompt="Why is the sky blue?", params=params))
+    assert answer.reply.content
+    assert answer.reply.finish_reason in ("stop", "length")
+    assert answer.counted
+    assert 0 < answer.reply.usage.output_tokens <= 50
+    assert answer.reply.usage.input_tokens > 0
+    assert answer.reply.request_id
+
+
+async def test_embeddings_are_the_same_in_numbers_and_in_base64() -> None:
+    async with simulated("openai") as by:
+        plain = await ask(by, "openai", Request(input=["one", "two"]))
+        asked = Request(input=["one", "two"], params={"encoding_format": "base64"})
+        packed = await ask(by, "openai", asked)
+    assert plain.reply.embeddings is not None
+    assert packed.reply.embeddings is not None
+    for one, other in zip(plain.reply.embeddings, packed.reply.embeddings, strict=True):
+        assert one == pytest.approx(other, abs=1e-6)
+
+
+@DIALECTS
+@pytest.mark.parametrize(
+    ("fault", "code", "billed"),
+    [
+        ("429:retry-after=3", "rate_limited", False),
+        ("429:retry-after-ms=250", "rate_limited", False),
+        ("quota", "provider_quota", False),
+        ("context", "context_length", False),
+        ("filter-400", "content_filtered", ...),
+        ("400", "invalid_request", False),
+        ("401", "authentication", False),
+        ("403", "permission", False),
+        ("404", "unknown_model", False),
+        ("413", "invalid_request", False),
+        ("500", "provider_error", None),
+        ("502", "provider_error", None),
+        ("503", "overloaded", ...),
+        ("504", "timeout", None),
+        ("529", "overloaded", False),
+        ("stall", "timeout", None),
+        ("cut", "connection", None),
+        ("cut-body", "connection", None),
+        ("garbage", "invalid_output", None),
+    ],
+)
+async def test_each_fault_of_the_simulator_is_understood(
+    dialect: str, fault: str, code: str, billed: object
+) -> None:
+    async with simulated(dialect) as by:
+        timeout_s = 0.2 if fault == "stall" else 10
+        with pytest.raises(AttemptError) as caught:
+            await ask(by, dialect, Request(prompt=f"hello [[fault:{fault}]]"), timeout_s)
+    assert caught.value.code == code
+    assert billed is ... or caught.value.billed is billed
+    if fault.startswith("429"):
+        assert caught.value.retry_after_ms == (250 if "ms" in fault else 3000)
+
+
+@DIALECTS
+async def test_a_withheld_answer_is_an_answer_of_the_filter(dialect: str) -> None:
+    async with simulated(dialect) as by:
+        answer = await ask(by, dialect, Request(prompt="hello [[fault:filter]]"))
+    assert answer.reply.finish_reason == "content_filter"
+
+
+@DIALECTS
+async def test_a_wrong_key_is_named_as_such(dialect: str) -> None:
+    async with simulated(dialect, key="sk-wrong-key-1") as by:
+        with pytest.raises(AttemptError) as caught:
+            await ask(by, dialect, Request(prompt="hello"))
+    assert caught.value.code == "authentication"
+    assert "wrong-key" not in str(caught.value)
