@@ -1,0 +1,50 @@
+"""A worker app whose job does nothing: the pool, the Fetcher and Celery's bookkeeping alone.
+
+`HEADGATE_*` say where the servers are, as for the real app. Each run is appended to the Redis list
+`noop:runs`, so that tests can count; with metadata `{"sleep_s": X}` the job takes that long.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import redis.asyncio
+from celery import Task
+
+from shared import settings
+from shared.connections import open_servers
+from workers.app import Headgate
+from workers.fetcher import Fetcher
+from workers.pool import JobRequest, current
+
+in_force = settings.load()
+app = Headgate(in_force, open_servers(in_force), ("fast",))
+
+
+class Door(Task):  # type: ignore[type-arg]  # Task is generic only in its stubs
+    """What tasks.Door is to the real app."""
+
+    Request = JobRequest
+    client: redis.asyncio.Redis
+    fetcher: Fetcher
+
+    async def open(self, fetcher: Fetcher) -> None:
+        self.fetcher = fetcher
+        self.client = app.servers.async_redis_client()
+
+    async def close(self) -> None:
+        await self.client.aclose()
+
+
+@app.task(name="headgate.run", base=Door, bind=True, acks_late=True, ignore_result=True)
+async def run(self: Door, envelope: dict[str, Any]) -> str:
+    wish = envelope["request"].get("metadata") or {}
+    if "sleep_s" in wish:
+        await asyncio.sleep(wish["sleep_s"])
+    if "silent" not in wish:
+        pipe = self.client.pipeline(transaction=False)
+        pipe.rpush("noop:runs", envelope["id"])
+        await pipe.execute()
+    running = current.get()
+    return f"done {running.tag}"

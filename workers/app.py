@@ -1,0 +1,98 @@
+"""The Celery app of the workers: `celery -A workers.app worker` is a worker with our defaults."""
+
+from __future__ import annotations
+
+import os
+import socket
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+from celery import Celery
+from kombu import Queue
+
+from shared import catalog, settings
+from shared.connections import Servers, open_servers
+from shared.keys import DEAD_QUEUE
+from shared.queues import all_queues, queue_name
+from shared.settings import Settings
+from workers.fetcher import Arrival, Fetcher, StopReason
+
+
+class Headgate(Celery):
+    """Celery, with what its worker needs to know of this installation."""
+
+    def __init__(
+        self, settings: Settings, servers: Servers, model_classes: tuple[str, ...]
+    ) -> None:
+        super().__init__("headgate", set_as_current=True)
+        self.settings = settings
+        self.servers = servers
+        self.job_queues = all_queues(model_classes)
+        self.conf.update(
+            broker_url=servers.redis_url,
+            broker_transport="workers.transport:Transport",
+            broker_transport_options={"global_keyprefix": settings.key_prefix},
+            broker_connection_retry_on_startup=True,
+            result_backend=servers.redis_url,
+            result_backend_transport_options={"global_keyprefix": settings.key_prefix},
+            task_ignore_result=True,
+            task_acks_late=True,
+            task_acks_on_failure=True,
+            task_acks_on_timeout=True,
+            task_serializer="json",
+            accept_content=["json"],
+            task_queues=[Queue(name, exchange="", routing_key=name) for name in self.job_queues],
+            task_default_queue=queue_name("standard", "fast"),
+            task_create_missing_queues=True,
+            worker_pool="workers.pool:TaskPool",
+            worker_consumer="workers.consumer:Consumer",
+            worker_concurrency=settings.concurrency,
+            worker_prefetch_multiplier=1,
+            worker_cancel_long_running_tasks_on_connection_loss=False,
+            worker_hijack_root_logger=True,
+            worker_redirect_stdouts=False,
+            timezone="UTC",
+        )
+
+    async def open_fetcher(
+        self,
+        *,
+        owner: str,
+        slots: int,
+        on_arrival: Callable[[list[Arrival]], None],
+        on_stop: Callable[[int, StopReason], None],
+    ) -> Fetcher:
+        """A Fetcher on the running loop. Its owner's name is new with each start of a worker.
+
+        A worker that was killed and started again under its old name must not renew old leases.
+        """
+        return Fetcher(
+            self.servers.async_redis_client(),
+            self.servers.async_redis_client(timeout_s=None),
+            self.servers.keys,
+            owner=f"{owner}:{uuid.uuid4().hex[:8]}",
+            slots=slots,
+            lease_ms=int(self.settings.lease_s * 1000),
+            on_arrival=on_arrival,
+            on_stop=on_stop,
+        )
+
+
+def make_app() -> Headgate:
+    """The app of this environment; joins the embedded Valkey where no Redis is named."""
+    in_force = settings.load()
+    models = catalog.load(in_force.catalog)
+    return Headgate(in_force, open_servers(in_force), models.classes)
+
+
+def __getattr__(name: str) -> Any:
+    """`workers.app.app`, made when Celery asks for it: importing this module opens nothing."""
+    if name != "app":
+        raise AttributeError(name)
+    from workers import tasks
+
+    app = make_app()
+    tasks.register(app)
+    globals()["app"] = app
+    return app

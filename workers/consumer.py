@@ -1,0 +1,180 @@
+"""Celery's consumer, with the Fetcher in place of kombu's consuming, and without gossip.
+
+Deliveries go from the Fetcher's thread to Celery's through an ordered deque that outlives broker
+connections: what arrived while Celery reconnects is delivered afterwards.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from typing import TYPE_CHECKING, Any, cast
+
+from celery import bootsteps
+from celery.worker.consumer import consumer as stock
+from celery.worker.consumer.connection import Connection
+from celery.worker.consumer.control import Control
+from celery.worker.consumer.events import Events
+from celery.worker.consumer.heart import Heart
+from celery.worker.consumer.tasks import Tasks
+from celery.worker.state import maybe_shutdown
+
+from shared.queues import TASK
+from workers.fetcher import Arrival, Fetcher
+from workers.pool import TaskPool
+from workers.transport import JobMessage
+
+if TYPE_CHECKING:
+    from workers.app import Headgate
+    from workers.tasks import Door
+
+log = logging.getLogger("headgate.consumer")
+
+RECONNECT_S = 1.0
+"""Longest pause between two tries to reach the broker (Celery's own grows to 30 s)."""
+
+
+class Jobs(Tasks):
+    """Opens the door and the Fetcher once; serves while Celery's consumer runs."""
+
+    requires = (Events,)  # not Mingle, which the stock step asks for: workers share no state
+
+    def start(self, c: Any) -> None:
+        """Jobs arrive from the queues that Celery consumes from."""
+        super().start(c)
+        if c.fetcher is None:
+            c.open_fetcher()
+
+    def stop(self, c: Any) -> None:
+        """No new jobs arrive; those that have arrived go on."""
+        if c.fetcher is not None:
+            c.fetcher.serve([])
+        super().stop(c)
+
+
+class JobControl(Control):
+    """The stock step, which would bring the stock Tasks step with it."""
+
+    requires = (Jobs,)
+
+
+class Consumer(stock.Consumer):
+    """`worker_consumer` of the worker app."""
+
+    app: Headgate
+    pool: TaskPool
+    hub: Any
+    task_consumer: Any
+    first_connection_attempt: bool
+
+    class Blueprint(bootsteps.Blueprint):
+        """The steps of the stock consumer without Mingle and Gossip.
+
+        Gossip would have every worker read every other worker's events.
+        """
+
+        name = "Consumer"
+        default_steps = [  # type: ignore[assignment]  # noqa: RUF012  # a list, as in Celery's own
+            Connection,
+            Events,
+            Heart,
+            Jobs,
+            JobControl,
+            stock.Evloop,
+        ]
+
+        def shutdown(self, parent: Any) -> None:
+            """All steps were shut down in turn."""
+            self.send_all(parent, "shutdown")
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.fetcher: Fetcher | None = None
+        self._arrivals: deque[Arrival] = deque()
+        self._receive: Any = None
+        self._served: list[str] = []
+        super().__init__(*args, **kwargs)
+
+    def open_fetcher(self) -> None:
+        """The Fetcher and the door of the jobs are open; both close with the pool."""
+        pool = self.pool
+        door = cast("Door", self.app.tasks[TASK])
+        self.fetcher = pool.call(
+            self.app.open_fetcher(
+                owner=self.hostname,
+                slots=pool.num_processes,
+                on_arrival=self._on_arrival,
+                on_stop=pool.stop_job,
+            )
+        )
+        pool.at_stop(self.fetcher.close)
+        pool.call(door.open(self.fetcher))
+        pool.at_stop(door.close)
+
+    # Arrivals: from the loop's thread to this one.
+
+    def _on_arrival(self, arrivals: list[Arrival]) -> None:
+        was_empty = not self._arrivals
+        self._arrivals.extend(arrivals)
+        if was_empty and self.hub is not None:
+            self.hub.call_soon(self._deliver)
+
+    def _deliver(self) -> None:
+        """Celery has received all that arrived, and the Fetcher knows today's queues."""
+        if self._receive is None or self.task_consumer is None or self.fetcher is None:
+            return
+        queues = self._by_priority(self.task_consumer.channel.job_queues)
+        if queues != self._served:
+            self._served = queues
+            self.fetcher.serve(queues)
+        while self._arrivals:
+            arrival = self._arrivals.popleft()
+            try:
+                self._receive(JobMessage(arrival, self.fetcher.ack))
+            except Exception:
+                # Whatever Celery dislikes about it must not end the worker and all its jobs. Its
+                # lease lapses, and after a few such rounds the job is given up.
+                log.exception("Celery refused a message of %s", arrival.queue)
+                self.pool.call_soon(self.fetcher.drop, arrival.tag)
+
+    def _by_priority(self, queues: list[str]) -> list[str]:
+        known = {name: place for place, name in enumerate(self.app.job_queues)}
+        return sorted(queues, key=lambda name: known.get(name, len(known)))
+
+    def create_task_handler(self, *args: Any, **kwargs: Any) -> Any:
+        """What the event loop calls for each message; kept, since arrivals come another way."""
+        self._receive = super().create_task_handler(*args, **kwargs)
+        return self._receive
+
+    def register_with_event_loop(self, hub: Any) -> None:
+        """Called after each (re)connect: arrivals and queues are looked after on every turn."""
+        super().register_with_event_loop(hub)
+        self._served = []
+        hub.on_tick.add(self._deliver)
+
+    def call_soon_ack(self, p: Any, *args: Any, **kwargs: Any) -> Any:
+        """The ack is noted at once: the Fetcher takes it from any thread, connected or not."""
+        p(*args, **kwargs)
+        return p
+
+    # Celery's connection comes back soon, and its loss is said once.
+
+    def ensure_connected(self, conn: Any) -> Any:
+        """The connection works; tried at least once a second until it does."""
+        said = False
+
+        def on_error(error: Exception, _interval: float) -> None:
+            nonlocal said
+            if not said:
+                said = True
+                log.warning("broker %s: %s; trying until it answers", conn.as_uri(), error)
+
+        conn.ensure_connection(
+            on_error,
+            max_retries=None,
+            interval_start=0.1,
+            interval_step=0.2,
+            interval_max=RECONNECT_S,
+            callback=maybe_shutdown,
+        )
+        self.first_connection_attempt = False
+        return conn

@@ -1,0 +1,263 @@
+"""The asyncio pool for Celery: one event loop in one thread, hundreds of jobs in flight.
+
+Celery's main thread hands jobs over through an ordered inbox and takes their ends from an ordered
+outbox; each is rung once per burst, not once per job. kombu's hub keeps its callbacks in a set,
+which has no order, and drops them on a reconnect: so ends wait in the outbox until it is drained.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from billiard.einfo import ExceptionInfo
+from celery.concurrency.base import BasePool
+from celery.worker import state
+from celery.worker.request import Request
+
+from workers.fetcher import StopReason
+
+T = TypeVar("T")
+log = logging.getLogger("headgate.pool")
+
+RETURN_S = 10.0
+"""How long jobs that were stopped at shutdown may take to give themselves back."""
+
+
+@dataclass(slots=True, eq=False)
+class Running:
+    """One job in the pool. `tag` is its number: what Celery calls its pid."""
+
+    tag: int
+    run: Callable[[], Coroutine[Any, Any, Any]]
+    on_end: Callable[[tuple[int, Any, float]], None]
+    request: dict[str, Any]
+    soft_limit_s: float | None = None
+    hard_limit_s: float | None = None
+    on_limit: Callable[[bool, float], None] | None = None
+    stopped: StopReason | None = None
+    task: asyncio.Task[None] | None = None
+    timers: list[asyncio.TimerHandle] = field(default_factory=list)
+
+
+current: ContextVar[Running] = ContextVar("running")
+"""The job that the present coroutine runs."""
+
+
+class JobRequest(Request):
+    """A request whose end is the pipeline's alone: nothing is acknowledged before it is recorded.
+
+    Celery itself would acknowledge a revoked job on the spot, and show prompts in `inspect`.
+    """
+
+    def revoked(self) -> bool:
+        """Never: a revoked job runs into the pipeline, which ends it as cancelled."""
+        if self.id in state.revoked:
+            self.request_dict["revoked"] = True
+        return False
+
+    def terminate(self, pool: Any, signal: object = None) -> None:
+        """The job is being cancelled; its upstream call is closed."""
+        pool.stop_job(self.message.delivery_tag, "cancelled")
+
+    def cancel(self, pool: Any, signal: object = None, emit_retry: bool = True) -> None:
+        """The job is being given back to its queue (cold shutdown)."""
+        pool.stop_job(self.message.delivery_tag, "shutdown")
+        self._announce_cancelled(emit_retry=False)  # type: ignore[attr-defined]  # not in its stubs
+
+    def on_timeout(self, soft: bool, timeout: float) -> None:
+        """A time limit passed; the pipeline ends the job."""
+        log.warning("job %s: %s time limit of %g s", self.id, "soft" if soft else "hard", timeout)
+
+    def info(self, safe: bool = False) -> Any:
+        """What `inspect` and Flower show of the job: never its words."""
+        return {**super().info(safe=True), "args": "", "kwargs": ""}
+
+
+class TaskPool(BasePool):
+    """`worker_pool` of the worker app. Only `async def` tasks run in it."""
+
+    signal_safe = False
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._inbox: deque[Running] = deque()
+        self._outbox: deque[tuple[Running, tuple[int, Any, float]]] = deque()
+        self._jobs: dict[int, Running] = {}
+        self._hub: Any = None
+        self._ended = threading.Event()
+        self._closers: list[Callable[[], Coroutine[Any, Any, None]]] = []
+        self._stopping = False
+        self.loop: asyncio.AbstractEventLoop = _new_loop()
+        self.drain_s = 30.0
+
+    # Life of the loop.
+
+    def on_start(self) -> None:
+        """The loop runs in a thread of its own."""
+        self._thread = threading.Thread(target=self.loop.run_forever, name="jobs", daemon=True)
+        self._thread.start()
+
+    def call(self, coroutine: Coroutine[Any, Any, T], timeout_s: float | None = None) -> T:
+        """What the coroutine returns, run on the loop; for any other thread."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(timeout_s)
+
+    def call_soon(self, call: Callable[..., object], *args: Any) -> None:
+        """`call` is made on the loop, soon; for any other thread."""
+        self.loop.call_soon_threadsafe(call, *args)
+
+    def at_stop(self, closer: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """`closer` runs on the loop after the last job, the last registered first."""
+        self._closers.append(closer)
+
+    def on_stop(self) -> None:
+        """Running jobs ended within `drain_s`; the rest were given back; the loop has ended."""
+        if self._stopping:
+            return
+        self._stopping = True
+        self._wait_for_jobs(0 if state.should_terminate else self.drain_s)
+        for tag in list(self._jobs):
+            self.stop_job(tag, "shutdown")
+        self._wait_for_jobs(RETURN_S)
+        for closer in reversed(self._closers):
+            try:
+                self.call(closer(), RETURN_S)
+            except Exception:
+                log.exception("closing went wrong; leases of this worker lapse by themselves")
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join(RETURN_S)
+
+    on_terminate = on_stop
+
+    def _wait_for_jobs(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while self._jobs and time.monotonic() < until:
+            self._ended.wait(0.05)
+            self.drain()
+        self.drain()
+
+    # From Celery's thread to the loop.
+
+    def on_apply(  # type: ignore[override]  # the stubs know none of the names
+        self,
+        target: Any,
+        args: Any = (),
+        kwargs: Any = None,
+        callback: Any = None,
+        accept_callback: Any = None,
+        timeout: float | None = None,
+        soft_timeout: float | None = None,
+        timeout_callback: Any = None,
+        **_: Any,
+    ) -> None:
+        """The job starts on the loop; its end reaches `callback` on Celery's thread."""
+        name, _id, request = args[:3]
+        task = self.app.tasks[name]
+        positional, named = request["args"], request["kwargs"]
+        running = Running(
+            tag=request["properties"]["delivery_tag"],
+            run=lambda: task.run(*positional, **named),
+            on_end=callback,
+            request=request,
+            soft_limit_s=soft_timeout,
+            hard_limit_s=timeout,
+            on_limit=timeout_callback,
+        )
+        self._jobs[running.tag] = running
+        accept_callback(running.tag, time.monotonic())
+        self._inbox.append(running)
+        if len(self._inbox) == 1:
+            self.loop.call_soon_threadsafe(self._begin)
+
+    def stop_job(self, tag: int, reason: StopReason) -> None:
+        """The job's coroutine is cancelled for this reason; the first reason stays."""
+        self.loop.call_soon_threadsafe(self._stop, tag, reason)
+
+    def terminate_job(self, pid: int, signal: object = None) -> None:
+        """As `stop_job` with `cancelled`: what Celery's `revoke(terminate=True)` means."""
+        self.stop_job(pid, "cancelled")
+
+    # On the loop.
+
+    def _begin(self) -> None:
+        while self._inbox:
+            running = self._inbox.popleft()
+            running.task = self.loop.create_task(self._run(running))
+            for limit_s, soft in ((running.soft_limit_s, True), (running.hard_limit_s, False)):
+                if limit_s:
+                    timer = self.loop.call_later(limit_s, self._limit, running, soft, limit_s)
+                    running.timers.append(timer)
+
+    def _limit(self, running: Running, soft: bool, limit_s: float) -> None:
+        self._stop(running.tag, "timeout")
+        if running.on_limit is not None:
+            running.on_limit(soft, limit_s)
+
+    def _stop(self, tag: int, reason: StopReason) -> None:
+        running = self._jobs.get(tag)
+        if running is None or running.task is None or running.stopped is not None:
+            return
+        running.stopped = reason
+        running.task.cancel()
+
+    async def _run(self, running: Running) -> None:
+        current.set(running)
+        began = time.monotonic()
+        end: tuple[int, Any, float]
+        try:
+            value = await running.run()
+            end = (0, value, time.monotonic() - began)
+        except asyncio.CancelledError:
+            end = (0, running.stopped or "cancelled", time.monotonic() - began)
+        except Exception:
+            end = (1, ExceptionInfo(), time.monotonic() - began)
+        for timer in running.timers:
+            timer.cancel()
+        self._outbox.append((running, end))
+        if len(self._outbox) == 1:
+            self._ended.set()
+            if self._hub is not None:
+                self._hub.call_soon(self.drain)
+
+    # Back on Celery's thread.
+
+    def register_with_event_loop(self, hub: Any) -> None:
+        """Ends are drained on every turn of the hub; it is called again after each reconnect."""
+        self._hub = hub
+        hub.on_tick.add(self.drain)
+
+    def drain(self) -> None:
+        """Celery has heard of every job that has ended."""
+        self._ended.clear()
+        while self._outbox:
+            running, end = self._outbox.popleft()
+            self._jobs.pop(running.tag, None)
+            try:
+                running.on_end(end)
+            except Exception:
+                log.exception("Celery's bookkeeping of a job that ended failed")
+
+    @property
+    def num_processes(self) -> int:
+        """How many jobs may run at a time."""
+        return int(self.limit)
+
+    def _get_info(self) -> dict[str, Any]:
+        shown = super()._get_info()  # type: ignore[misc]  # not in its stubs
+        return {**shown, "running": len(self._jobs)}
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
+    if sys.platform == "win32":
+        return asyncio.new_event_loop()
+    import uvloop
+
+    return uvloop.new_event_loop()

@@ -1,0 +1,81 @@
+"""kombu's Redis transport without its consuming of jobs: the Fetcher does that, with leases.
+
+What is left to kombu is remote control, events and publishing. Its consuming loses messages on
+SIGKILL, runs jobs twice on a lost connection, and dies on a restarted server (the Celery
+reference, T1 to T5).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, cast
+
+from kombu.transport import redis, virtual
+
+from workers.fetcher import Arrival
+
+JOB_QUEUES = "headgate."
+
+
+class Channel(redis.Channel):
+    """Registers consumers of job queues by name only; no BRPOP is ever sent for them."""
+
+    do_restore = False
+
+    @property
+    def active_queues(self) -> set[str]:
+        """The queues that kombu itself reads: replies of remote control, never jobs."""
+        others = super().active_queues
+        return {queue for queue in others if not queue.startswith(JOB_QUEUES)}
+
+    @property
+    def job_queues(self) -> list[str]:
+        """The job queues consumed from, in the order in which they were added."""
+        return [queue for queue in self._active_queues if queue.startswith(JOB_QUEUES)]
+
+
+class Transport(redis.Transport):
+    """`broker_transport` of the worker app."""
+
+    Channel = Channel
+
+
+class JobMessage(virtual.Message):
+    """An arrival as Celery wants to see it: decoded already, acknowledged through `on_ack`."""
+
+    def __init__(self, arrival: Arrival, on_ack: Callable[[int], None]) -> None:
+        fields = arrival.content.fields
+        properties = {**fields["properties"], "delivery_tag": arrival.tag}
+        properties["delivery_info"] = {
+            "exchange": "",
+            "routing_key": arrival.queue,
+            "redelivered": arrival.crashes > 0,
+            "crashes": arrival.crashes,
+        }
+        super(virtual.Message, self).__init__(
+            body="",
+            channel=_Acks(on_ack),
+            delivery_tag=cast(str, arrival.tag),  # any value will do; kombu only hands it back
+            content_type="application/json",
+            content_encoding="utf-8",
+            headers=fields["headers"],
+            properties=properties,
+            delivery_info=properties["delivery_info"],
+        )
+        self._decoded_cache: Any = arrival.content.body
+
+
+class _Acks:
+    """The part of a channel that a message needs to be acknowledged."""
+
+    no_ack_consumers = None
+
+    def __init__(self, on_ack: Callable[[int], None]) -> None:
+        self._on_ack = on_ack
+
+    def basic_ack(self, delivery_tag: int, multiple: bool = False) -> None:
+        self._on_ack(delivery_tag)
+
+    def basic_reject(self, delivery_tag: int, requeue: bool = False) -> None:
+        # The pipeline has recorded how the job ended before Celery hears of it.
+        self._on_ack(delivery_tag)
