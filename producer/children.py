@@ -58,6 +58,7 @@ class Child:
         self._started_at = 0.0
         self._start_at: float | None = None
         self._quick_deaths = 0
+        self._asked = False
 
     @property
     def running(self) -> bool:
@@ -94,6 +95,7 @@ class Child:
         )
         self._started_at = time.monotonic()
         self._start_at = None
+        self._asked = False
         self._reader = threading.Thread(
             target=self._read, args=(self._process,), name=f"{self.name} lines", daemon=True
         )
@@ -118,8 +120,9 @@ class Child:
         return None
 
     def ask_to_end(self) -> None:
-        """The process has been told to finish what it does; it is not started again."""
-        if self._process is not None and self.running:
+        """The process has been told, once, to finish what it does."""
+        if self._process is not None and self.running and not self._asked:
+            self._asked = True
             self._process.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
@@ -152,12 +155,17 @@ def stop_all(children: Sequence[Child], at_once: Callable[[], bool] = lambda: Fa
     They are asked in order, each after the last has ended. Gives the names of those killed.
     """
     killed = []
-    for child in children:
-        child.ask_to_end()
-        until = time.monotonic() + child.grace_s
-        while child.running and time.monotonic() < until and not at_once():
-            time.sleep(0.02)
-        if child.running:
-            killed.append(child.name)
-        child.kill()
+    try:
+        for child in children:
+            child.ask_to_end()
+            until = time.monotonic() + child.grace_s
+            while child.running and time.monotonic() < until and not at_once():
+                time.sleep(0.02)
+            if child.running:
+                killed.append(child.name)
+            child.kill()
+    except BaseException:  # the user's patience ended in the middle
+        for child in children:
+            child.kill()
+        raise
     return killed

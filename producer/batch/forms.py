@@ -58,9 +58,7 @@ def _from_openai(line: dict[str, Any]) -> dict[str, Any]:
     return {**fields, "params": params} if params else fields
 
 
-def output_line(
-    number: int, batch_id: str, custom_id: str, result: dict[str, Any]
-) -> bytes:
+def output_line(number: int, batch_id: str, custom_id: str, result: dict[str, Any]) -> bytes:
     """An ended job's line of output; `result` is `Result.as_json()`'s form."""
     ours = {"line": number, "batch_id": batch_id, "job_id": result["id"]}
     for name in (

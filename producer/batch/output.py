@@ -25,8 +25,8 @@ class OutputFull(HeadgateError):
 
     def __init__(self, path: Path, reason: str) -> None:
         super().__init__(
-            f"{path}: cannot be written any more: {reason}; the jobs go on and their answers stay "
-            "on record: make room, then run the same command with --resume"
+            f"{path}: cannot be written any more: {reason}; no answer is lost, all stay on record: "
+            "make room, then run the same command with --resume"
         )
         self.path = path
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from producer.batch.run import Progress
@@ -53,8 +53,9 @@ class PlainLines:
 
     def tell(self, words: str) -> None:
         """The words stand on standard error."""
-        sys.stderr.write(f"headgate: {words}\n")
-        sys.stderr.flush()
+        with suppress(BrokenPipeError):
+            sys.stderr.write(f"headgate: {words}\n")
+            sys.stderr.flush()
 
 
 @contextmanager

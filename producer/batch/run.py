@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
+from producer import cancel
 from producer.batch.forms import bad_line, output_line
 from producer.batch.intake import Intake, prepared_line
 from producer.batch.lines import BadLine, read
@@ -71,7 +72,7 @@ class Run:
         on_record = self.patience(lambda: self.record.lines_on_record(self.batch.id))
         lines = read(self.input_path, self.batch.defaults, self.batch.input_sha256)
         intake = Intake(self.at, self.patience, self.batch.id, lines, on_record, self.written)
-        intake.cancelled = self.batch.cancelled_at_ms is not None
+        self._heed_cancel(intake)
         waiting = len(on_record - self.written.keys())
         look_at = care_at = 0.0
         self._show()
@@ -81,7 +82,7 @@ class Run:
                 self._write_bad(intake.feed(self.max_in_flight - waiting))
                 waiting += len(on_record) - before
                 if intake.done:
-                    self.mark_submitted(on_record)
+                    mark_submitted(self.record, self.patience, self.batch, on_record)
             now = time.monotonic()
             if now >= look_at:
                 look_at = now + LOOK_EVERY_S
@@ -92,25 +93,25 @@ class Run:
             if now >= care_at:
                 care_at = now + CARE_EVERY_S
                 self.care(self.look.quiet_s if waiting else 0.0)
-                intake.cancelled = self.patience(lambda: self.record.is_cancelled(self.batch.id))
+                self._heed_cancel(intake)
             if intake.done or waiting >= self.max_in_flight:
                 time.sleep(max(0.0, look_at - time.monotonic()))
         return False
 
-    def submit(self) -> int:
-        """Every good line of the input has a job; gives how many lines were bad."""
-        on_record = self.patience(lambda: self.record.lines_on_record(self.batch.id))
-        lines = read(self.input_path, self.batch.defaults, self.batch.input_sha256)
-        intake = Intake(self.at, self.patience, self.batch.id, lines, on_record, ())
-        bad = 0
-        while not intake.done and not self.stop():
-            for line in intake.feed(_LINES_AT_ONCE):
-                bad += 1
-                self.progress.tell(line.message)
-            self.progress.advance(done=len(on_record) + bad, failed=bad)
-        if intake.done:
-            self.mark_submitted(on_record)
-        return bad
+    def follow(self) -> bool:
+        """Every job of the batch has its line of output; False when `stop` came first."""
+        care_at = 0.0
+        self._show()
+        while not self.stop():
+            self.collect()
+            if not self.patience(lambda: self.record.open_jobs(self.batch.id)):
+                self.collect()
+                return True
+            if time.monotonic() >= care_at:
+                care_at = time.monotonic() + CARE_EVERY_S
+                self.care(self.look.quiet_s)
+            time.sleep(5 * LOOK_EVERY_S)
+        return False
 
     def collect(self) -> int:
         """What has ended since the last call is written; gives how many lines that are."""
@@ -135,10 +136,11 @@ class Run:
             if isinstance(fault, BadLine):
                 self._write_bad([fault])
 
-    def mark_submitted(self, on_record: set[int]) -> None:
-        """The batch counts as submitted, with the lines that have no job as bad ones."""
-        bad = self.batch.lines - len(on_record)
-        self.patience(lambda: self.record.mark_submitted(self.batch.id, bad))
+    def _heed_cancel(self, intake: Intake) -> None:
+        """Once the batch is cancelled: no line is queued any more, no job left open."""
+        if self.patience(lambda: self.record.is_cancelled(self.batch.id)):
+            intake.cancelled = True
+            self.patience(lambda: cancel_open(self.at, self.batch.id))
 
     def _write(self, ended: Iterable[Ended]) -> None:
         lines, answered = [], {}
@@ -164,6 +166,43 @@ class Run:
 
     def _show(self) -> None:
         self.progress.advance(done=len(self.written), failed=self.failed)
+
+
+def queue_all(
+    at: Installation,
+    batch: Batch,
+    input_path: Path,
+    progress: Progress,
+    stop: Callable[[], bool],
+) -> int:
+    """Every good line of the input has a job, unless `stop` came first; how many were bad."""
+    record, patience = Record(at.engine), Patience(at, progress.tell, stop)
+    on_record = patience(lambda: record.lines_on_record(batch.id))
+    lines = read(input_path, batch.defaults, batch.input_sha256)
+    intake = Intake(at, patience, batch.id, lines, on_record, ())
+    bad = 0
+    while not intake.done and not stop():
+        intake.cancelled = patience(lambda: record.is_cancelled(batch.id))
+        for line in intake.feed(_LINES_AT_ONCE):
+            bad += 1
+            progress.tell(line.message)
+        progress.advance(done=len(on_record) + bad, failed=bad)
+    if intake.done:
+        mark_submitted(record, patience, batch, on_record)
+    return bad
+
+
+def mark_submitted(record: Record, patience: Patience, batch: Batch, on_record: set[int]) -> None:
+    """The batch counts as submitted, with the lines that have no job as bad ones."""
+    patience(lambda: record.mark_submitted(batch.id, batch.lines - len(on_record)))
+
+
+def cancel_open(at: Installation, batch_id: str) -> tuple[int, int]:
+    """What has not ended of the batch is cancelled; how many at once, and how many are running."""
+    ids = Record(at.engine).open_jobs(batch_id)
+    ttl_s = at.settings.result_ttl_s
+    became = cancel.cancel(at.engine, at.redis, at.keys, ids, result_ttl_s=ttl_s)
+    return len(became.ended), len(became.running)
 
 
 def _expired(job: Ended) -> dict[str, object]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
 import click
 
@@ -34,19 +35,15 @@ def run(arguments: Sequence[str]) -> int:
 
 def say(words: str) -> None:
     """The words stand on standard error, if anyone reads it."""
-    try:
+    with suppress(BrokenPipeError, ValueError):
         sys.stderr.write(f"headgate: {words}\n")
         sys.stderr.flush()
-    except (BrokenPipeError, ValueError):
-        pass
 
 
 def _quiet_stdout() -> None:
     # The reader (`| head`) has gone; what Python flushes at its end must go somewhere.
-    try:
+    with suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (OSError, ValueError):
-        pass
 
 
 def _code_of(error: Exception) -> int:

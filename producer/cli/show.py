@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 import click
@@ -58,6 +58,8 @@ def rows(
 _ONE_LINE = str.maketrans({"\t": " ", "\n": " ", "\r": " "})
 
 
-def pairs(values: Mapping[str, object]) -> None:
+def pairs(values: Sequence[tuple[str, object]]) -> None:
     """The named values stand on standard output, one on each line."""
-    rows(("name", "value"), values.items())
+    width = max(len(name) for name, _ in values)
+    for name, value in values:
+        line(f"{name:<{width}}  {value}")

@@ -1,0 +1,269 @@
+"""`headgate batch`: files of prompts; `run` does it all, the others the same in steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from producer.cli.ends import DONE, FAILED, INTERRUPTED, say
+from producer.cli.group import HELP
+from producer.cli.jobs import PRIORITY
+from producer.cli.show import document, json_option, line, pairs, rows
+
+if TYPE_CHECKING:
+    from producer.batch.record import Batch
+    from producer.batch.summary import Summary
+    from producer.installation import Installation
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@click.group(context_settings=HELP)
+def batch() -> None:
+    """Files of prompts in, files of answers out."""
+
+
+def for_lines(command: F) -> F:
+    """The command takes what holds for lines that do not say."""
+    for option in (
+        click.option(
+            "--max-tokens", type=click.IntRange(min=1), metavar="N", help="Longest answer."
+        ),
+        click.option("--user", help="The user of the tenant."),
+        click.option("--tenant", help="For whom."),
+        click.option("--priority", type=PRIORITY, help="How urgent they are."),
+        click.option("--model", help="The model of lines that name none."),
+    ):
+        command = option(command)
+    return command
+
+
+IN = click.argument("input_path", metavar="IN.jsonl", type=click.Path(path_type=Path))
+OUT = click.option(
+    "-o", "--output", "output_path", metavar="OUT.jsonl", type=click.Path(path_type=Path),
+    required=True, help="Where the results go.",
+)  # fmt: skip
+
+
+@batch.command()
+@IN
+@OUT
+@for_lines
+@click.option(
+    "--max-in-flight", type=click.IntRange(min=1), metavar="N",
+    help="Jobs queued and unfinished at a time (default: 10000).",
+)  # fmt: skip
+@click.option("--resume", is_flag=True, help="Go on with the batch that wrote to OUT.")
+@click.option("--overwrite", is_flag=True, help="Replace what OUT holds.")
+@json_option
+def run(
+    input_path: Path,
+    output_path: Path,
+    max_in_flight: int | None,
+    resume: bool,
+    overwrite: bool,
+    as_json: bool,
+    **options: Any,
+) -> int:
+    """Run all prompts of IN and write the results to OUT as they come.
+
+    Can be killed at any time and gone on with by --resume; what is on record is never paid twice.
+    """
+    from producer.batch import begin
+    from producer.batch.lines import survey
+    from producer.batch.output import Output
+    from producer.batch.record import Record
+    from producer.batch.run import IN_FLIGHT
+    from producer.batch.summary import summarise
+    from producer.cli.follow import follow
+
+    if resume and overwrite:
+        raise click.UsageError("--resume and --overwrite exclude each other")
+    whole = survey(input_path)
+    exists = "resume" if resume else "overwrite" if overwrite else "refuse"
+    output = Output.open(output_path, input_path, exists)  # type: ignore[arg-type]
+    try:
+        with _installation() as at:
+            defaults = _defaults(at, options)
+            choose = begin.resume if resume else begin.begin
+            chosen, written = choose(Record(at.engine), whole, output, defaults)
+            limit = max_in_flight or IN_FLIGHT
+            if not follow(at, chosen, input_path, output, written, max_in_flight=limit):
+                return INTERRUPTED
+            return _report(summarise(at.engine, at.catalog, _again(at, chosen)), as_json)
+    finally:
+        output.close()
+
+
+@batch.command("submit")
+@IN
+@for_lines
+@json_option
+def submit(input_path: Path, as_json: bool, **options: Any) -> int:
+    """Queue all prompts of IN and print the batch id; refused lines are named on standard error."""
+    from producer.batch.lines import survey
+    from producer.batch.record import Record
+    from producer.cli.follow import submit_only
+
+    whole = survey(input_path)
+    with _installation() as at:
+        chosen = Record(at.engine).create(whole, None, _defaults(at, options))
+        document({"id": chosen.id, "lines": chosen.lines}) if as_json else line(chosen.id)
+        return DONE if submit_only(at, chosen, input_path) else INTERRUPTED
+
+
+@batch.command()
+@click.argument("batch_id", metavar="ID")
+@json_option
+def status(batch_id: str, as_json: bool) -> int:
+    """Tell how far the batch ID is, and what it came to so far."""
+    from producer.batch.record import Record
+    from producer.batch.summary import summarise
+
+    with _installation() as at:
+        record = Record(at.engine)
+        found = record.get(batch_id)
+        counts = record.counts(batch_id)
+        summary = summarise(at.engine, at.catalog, found)
+        if as_json:
+            facts = {"batch": _described(found), "jobs": counts, "summary": summary.as_json()}
+            document(facts)
+            return _code(summary)
+        line(f"{batch_id}: {_state(found, summary)}; {found.lines} lines of {found.input_path}")
+        if counts:
+            line("jobs: " + ", ".join(f"{n} {name}" for name, n in sorted(counts.items())))
+        return _report(summary, as_json=False)
+
+
+@batch.command()
+@click.argument("batch_id", metavar="ID")
+@OUT
+@click.option("--wait", is_flag=True, help="Wait until the whole batch has ended.")
+@click.option("--overwrite", is_flag=True, help="Replace what OUT holds.")
+@json_option
+def fetch(batch_id: str, output_path: Path, wait: bool, overwrite: bool, as_json: bool) -> int:
+    """Write the results of the batch ID that are there, or all of them with --wait."""
+    from producer.batch.output import Output
+    from producer.batch.record import Record
+    from producer.batch.summary import summarise
+    from producer.cli.follow import fetch_into
+
+    with _installation() as at:
+        found = Record(at.engine).get(batch_id)
+        exists = "overwrite" if overwrite else "refuse"
+        output = Output.open(output_path, Path(found.input_path), exists)  # type: ignore[arg-type]
+        try:
+            if not fetch_into(at, found, output, wait=wait):
+                return INTERRUPTED
+        finally:
+            output.close()
+        return _report(summarise(at.engine, at.catalog, _again(at, found)), as_json)
+
+
+@batch.command()
+@click.argument("batch_id", metavar="ID")
+@json_option
+def cancel(batch_id: str, as_json: bool) -> int:
+    """Cancel what has not ended of the batch ID; nothing more of it is queued."""
+    from producer.batch.record import Record
+    from producer.batch.run import cancel_open
+
+    with _installation() as at, at.reaching():
+        record = Record(at.engine)
+        record.get(batch_id)
+        record.mark_cancelled(batch_id)
+        cancelled, running = cancel_open(at, batch_id)
+    if as_json:
+        document({"id": batch_id, "cancelled": cancelled, "being_stopped": running})
+    else:
+        line(f"{batch_id}: {cancelled} jobs cancelled, {running} running ones are being stopped")
+    return DONE
+
+
+@batch.command("list")
+@click.option("--limit", type=click.IntRange(1, 100_000), default=20, show_default=True)
+@json_option
+def list_(limit: int, as_json: bool) -> None:
+    """List batches, newest first."""
+    from producer.batch.record import Record
+    from producer.batch.summary import summarise
+
+    with _installation() as at:
+        found = []
+        for one in Record(at.engine).latest(limit):
+            summary = summarise(at.engine, at.catalog, one)
+            found.append({**_described(one), "state": _state(one, summary),
+                          "succeeded": summary.succeeded, "failed": summary.failed,
+                          "open": summary.open, "cost_usd": summary.cost_usd})  # fmt: skip
+    if as_json:
+        for facts in found:
+            document(facts)
+        return
+    names = ("id", "state", "lines", "succeeded", "failed", "open", "cost_usd", "created_at",
+             "input_path")  # fmt: skip
+    rows(names, [[facts[name] for name in names] for facts in found])
+
+
+def _installation() -> Any:
+    from contextlib import closing
+
+    from producer.installation import open_installation
+
+    return closing(open_installation())
+
+
+def _defaults(at: Installation, options: dict[str, Any]) -> dict[str, Any]:
+    """What holds for lines that do not say; a wrong one is refused before anything is queued."""
+    given = {name: value for name, value in options.items() if value is not None}
+    if "model" in given:
+        at.catalog.model(given["model"])
+    if given:
+        from shared.envelope import request_from
+
+        checked = {k: v for k, v in given.items() if k != "max_tokens"}
+        request_from({"prompt": "-", **checked})
+    return given
+
+
+def _again(at: Installation, found: Batch) -> Batch:
+    from producer.batch.record import Record
+
+    return Record(at.engine).get(found.id)
+
+
+def _state(found: Batch, summary: Summary) -> str:
+    if found.cancelled_at_ms is not None:
+        return "cancelled"
+    if found.submitted_at_ms is None:
+        return "not wholly queued"
+    return "running" if summary.open else "ended"
+
+
+def _described(found: Batch) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    from shared.envelope import rfc3339
+
+    facts = asdict(found)
+    for name in ("created", "submitted", "cancelled"):
+        facts[f"{name}_at"] = rfc3339(facts.pop(f"{name}_at_ms"))
+    return facts
+
+
+def _report(summary: Summary, as_json: bool) -> int:
+    from producer.batch.report import words
+
+    if as_json:
+        document(summary.as_json())
+    else:
+        pairs(list(words(summary)))
+    if summary.open:
+        say(f"{summary.open} lines of the batch have not ended yet")
+    return _code(summary)
+
+
+def _code(summary: Summary) -> int:
+    return DONE if summary.failed == 0 and summary.open == 0 else FAILED

@@ -1,0 +1,40 @@
+"""`headgate catalog`: the file of models, limits and prices."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from producer.cli.group import HELP
+from producer.cli.show import document, json_option, line
+
+
+@click.group(context_settings=HELP)
+def catalog() -> None:
+    """The catalog of models, limits, tiers and prices."""
+
+
+@catalog.command()
+@click.argument("file", type=click.Path(path_type=Path), required=False)
+@json_option
+def check(file: Path | None, as_json: bool) -> None:
+    """Check FILE (default: HEADGATE_CATALOG) laid over the built-in catalog; tell every fault."""
+    from shared import catalog as reader
+    from shared import settings
+
+    overlay = file or settings.load().catalog
+    found = reader.load(overlay)
+    facts = {
+        "file": str(overlay or reader.BUILT_IN),
+        "models": len(found.models),
+        "providers": len(found.providers),
+        "pools": len(found.pools),
+        "tiers": len(found.tiers),
+        "digest": found.digest,
+    }
+    if as_json:
+        document(facts)
+    else:
+        counts = f"{facts['models']} models of {facts['providers']} providers"
+        line(f"{facts['file']}: no fault; {counts}, {facts['pools']} pools with limits")

@@ -1,0 +1,203 @@
+"""`headgate submit`, `result`, `cancel`, `jobs`: single jobs."""
+
+from __future__ import annotations
+
+import re
+import sys
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from producer.cli.ends import DONE, FAILED, INTERRUPTED, say
+from producer.cli.show import document, json_option, line, rows
+
+if TYPE_CHECKING:
+    from producer.client import Client
+    from shared.envelope import Result
+
+PRIORITY = click.Choice(["interactive", "standard", "bulk"])
+_TURN_S = 1.0
+
+
+@click.command()
+@click.argument("prompt", required=False)
+@click.option("--model", help="The model (default: HEADGATE_MODEL).")
+@click.option("--priority", type=PRIORITY, help="How urgent it is (default: standard).")
+@click.option("--tenant", help="For whom.")
+@click.option("--user", help="The user of the tenant.")
+@click.option("--max-tokens", type=int, metavar="N", help="Longest answer.")
+@click.option("--wait", is_flag=True, help="Wait for the answer and print it.")
+@json_option
+def submit(
+    prompt: str | None, max_tokens: int | None, wait: bool, as_json: bool, **options: str | None
+) -> int:
+    """Submit PROMPT (`-` or nothing: standard input); print the job id, or the answer."""
+    from producer.client import Client
+
+    fields: dict[str, Any] = {k: v for k, v in options.items() if v is not None}
+    fields["prompt"] = _words(prompt)
+    if max_tokens is not None:
+        fields["params"] = {"max_tokens": max_tokens}
+    with Client() as client:
+        job = client.submit(**fields)
+        if not wait:
+            document({"id": job.id}) if as_json else line(job.id)
+            return DONE
+        result = _ended(client, job.id, None, may_start=True)
+    return INTERRUPTED if result is None else _print(result, as_json)
+
+
+@click.command()
+@click.argument("job_id", metavar="ID")
+@click.option("--wait", is_flag=True, help="Wait until the job has ended.")
+@click.option(
+    "--timeout", type=click.FloatRange(min=0), metavar="S", help="Wait at most S seconds."
+)
+@json_option
+def result(job_id: str, wait: bool, timeout: float | None, as_json: bool) -> int:
+    """Print the answer of the job ID."""
+    from producer.client import Client
+
+    with Client() as client:
+        found = client.result(job_id)
+        if not found.ended and (wait or timeout is not None):
+            waited = _ended(client, job_id, timeout, may_start=False)
+            if waited is None:
+                return INTERRUPTED
+            found = waited
+    return _print(found, as_json)
+
+
+@click.command()
+@click.argument("job_id", metavar="ID")
+@json_option
+def cancel(job_id: str, as_json: bool) -> int:
+    """Cancel the job ID, also while the provider is answering."""
+    from producer.client import Client
+
+    with Client() as client:
+        found = client.cancel(job_id)
+    if as_json:
+        document(found.as_json())
+    elif found.status == "cancelled":
+        line(f"{found.id} is cancelled")
+    elif found.ended:
+        say(f"job {found.id} had ended before: {found.status}")
+    else:
+        say(f"job {found.id} is still {found.status}; its worker has been told")
+    return DONE if found.status == "cancelled" else FAILED
+
+
+@click.command()
+@click.option("--status", help="Only those of this status.")
+@click.option("--tenant", help="Only those of this tenant.")
+@click.option("--since", metavar="D", help="Not older than 30s, 10m, 2h, 7d, or a moment in UTC.")
+@click.option("--limit", type=int, default=50, show_default=True, metavar="N", help="At most N.")
+@json_option
+def jobs(
+    status: str | None, tenant: str | None, since: str | None, limit: int, as_json: bool
+) -> None:
+    """List jobs, newest first."""
+    from producer.client import Client
+
+    moment = _moment(since) if since is not None else None
+    with Client() as client:
+        found = client.jobs(status=status, tenant=tenant, since=moment, limit=limit)
+    if as_json:
+        for one in found:
+            document(one.as_json())
+        return
+    names = ("id", "status", "priority", "model", "tenant", "batch", "submitted", "finished")
+    rows(
+        names,
+        (
+            (
+                one.id, one.status, one.priority, one.model, one.tenant, one.batch_id,
+                one.submitted_at, one.finished_at,
+            )
+            for one in found
+        ),
+    )  # fmt: skip
+
+
+def _words(prompt: str | None) -> str:
+    """The prompt from the argument or from standard input, less one newline at its end."""
+    from shared.errors import WrongUse
+
+    if prompt is not None and prompt != "-":
+        return prompt
+    if prompt is None and sys.stdin.isatty():
+        raise click.UsageError("give a PROMPT, or `-` to read it from standard input")
+    try:
+        return sys.stdin.buffer.read().decode().removesuffix("\n").removesuffix("\r")
+    except UnicodeDecodeError as error:
+        remedy = f"byte {error.start + 1} is not UTF-8; give text in UTF-8"
+        raise WrongUse("standard input", error.object[error.start : error.end], remedy) from None
+
+
+def _ended(
+    client: Client, job_id: str, timeout_s: float | None, *, may_start: bool
+) -> Result | None:
+    """The result after the job's end; None when interrupted. Raises JobTimeout."""
+    import time
+
+    from producer.attendance import Attendance
+    from producer.cli.stop import Stop
+    from shared.errors import JobTimeout
+
+    began = time.monotonic()
+    words = f"interrupted; job {job_id} stays queued: headgate result {job_id} --wait"
+    with (
+        Stop(words) as stop,
+        Attendance(client.open(), say, stop.at_once, may_start=may_start) as workers,
+    ):
+        while not stop.wanted():
+            waited_s = time.monotonic() - began
+            turn_s = _TURN_S if timeout_s is None else min(_TURN_S, timeout_s - waited_s)
+            try:
+                return client.result(job_id, timeout_s=max(0.0, turn_s))
+            except JobTimeout:
+                if timeout_s is not None and time.monotonic() - began >= timeout_s:
+                    raise JobTimeout(job_id, timeout_s) from None
+                workers.care(waited_s)
+    return None
+
+
+def _print(result: Result, as_json: bool) -> int:
+    if as_json:
+        document(result.as_json())
+    elif result.status == "succeeded":
+        _print_answer(result)
+    elif result.error is not None:
+        say(f"job {result.id} {result.status}: {result.error.code}: {result.error.message}")
+    else:
+        when = f" until {result.retry_at}" if result.retry_at else ""
+        say(f"job {result.id} is {result.status}{when}")
+    return DONE if result.status == "succeeded" else FAILED
+
+
+def _print_answer(result: Result) -> None:
+    if result.embeddings is not None:
+        document(result.embeddings)
+        return
+    if result.content is not None:
+        line(result.content)
+    if result.tool_calls:
+        document(result.tool_calls)
+
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+
+def _moment(since: str) -> datetime | timedelta:
+    from shared.errors import WrongUse
+
+    if match := re.fullmatch(r"(\d{1,9}(?:\.\d+)?)([smhd])", since):
+        return timedelta(seconds=float(match[1]) * _UNITS[match[2]])
+    try:
+        moment = datetime.fromisoformat(since)
+    except ValueError:
+        remedy = "write 30s, 10m, 2h, 7d, or a moment such as 2026-11-20T09:30:00Z"
+        raise WrongUse("--since", since, remedy) from None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

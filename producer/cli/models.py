@@ -1,0 +1,78 @@
+"""`headgate models`: the models of the catalog in force."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from producer.cli.show import document, json_option, rows
+
+if TYPE_CHECKING:
+    from shared.catalog import Catalog, Model
+
+
+@click.command()
+@json_option
+def models(as_json: bool) -> None:
+    """List the models of the catalog: where they are served, what they cost, what limits them."""
+    from shared import catalog, settings
+
+    in_force = catalog.load(settings.load().catalog)
+    found = [_described(model, in_force) for model in in_force.models.values()]
+    if as_json:
+        for one in found:
+            document(one)
+        return
+    names = (
+        "model", "provider", "class", "context", "output", "USD/M in", "USD/M out", "limits", "key",
+    )  # fmt: skip
+    rows(
+        names,
+        (
+            (
+                one["name"], one["provider"], one["class"], one["context_tokens"],
+                one["max_output_tokens"] or None, one["usd_per_million_input_tokens"],
+                one["usd_per_million_output_tokens"],
+                " ".join(f"{name}={n}" for name, n in one["limits"].items()),
+                "set" if one["key_is_set"] else "missing",
+            )
+            for one in found
+        ),
+    )  # fmt: skip
+
+
+def _described(model: Model, in_force: Catalog) -> dict[str, Any]:
+    from shared import prices, settings
+
+    provider, pool = in_force.provider(model), in_force.pool(model)
+    sheets = prices.sheets_of(model, in_force)
+    rate = sheets[0].rates[-1] if sheets else None
+    measures = ("rpm", "tpm", "input_tpm", "output_tpm", "rpd", "concurrent")
+    limits = {name: getattr(pool, name) for name in measures}
+    keys = provider.api_key_env
+    return {
+        "name": model.name,
+        "provider": model.provider,
+        "class": model.model_class,
+        "pool": model.pool_key,
+        "context_tokens": model.context_tokens,
+        "max_output_tokens": model.max_output_tokens,
+        "capabilities": sorted(model.capabilities),
+        "fallback": list(model.fallback),
+        "usd_per_million_input_tokens": rate and _per_million(rate.input),
+        "usd_per_million_output_tokens": rate and _per_million(rate.output),
+        "limits": {name: amount for name, amount in limits.items() if amount is not None},
+        "key_is_set": provider.api_key_optional
+        or not keys
+        or any(settings.secret(name) is not None for name in keys),
+        "source": model.source,
+        "checked": model.checked.isoformat(),
+    }
+
+
+def _per_million(usd_per_token: Decimal) -> str:
+    from shared import prices
+
+    return prices.text(usd_per_token.scaleb(6))

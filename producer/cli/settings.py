@@ -1,0 +1,37 @@
+"""`headgate settings`: all settings in force."""
+
+from __future__ import annotations
+
+import click
+
+from producer.cli.show import document, json_option, rows
+
+
+@click.command()
+@json_option
+def settings(as_json: bool) -> None:
+    """List all settings with their values (secrets masked), sources and meanings."""
+    from pydantic import SecretStr
+
+    from shared import settings as reader
+
+    in_force = reader.load()
+    found = []
+    for field, form in reader.Settings.model_fields.items():
+        value = getattr(in_force, field)
+        if isinstance(value, SecretStr):
+            shown = "***"
+        elif value is None:
+            shown = None
+        else:
+            shown = reader.masked(str(value))
+        name = reader.variable(field)
+        source = reader.read(name)[1]
+        found.append(
+            {"name": name, "value": shown, "source": source, "meaning": form.description or ""}
+        )
+    if as_json:
+        for one in found:
+            document(one)
+    else:
+        rows(("name", "value", "source", "meaning"), [list(one.values()) for one in found])

@@ -1,0 +1,20 @@
+"""`headgate simulate`: the simulated provider alone."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import click
+
+
+@click.command(
+    context_settings={"ignore_unknown_options": True, "help_option_names": []},
+    short_help="Run the simulated provider alone.",
+)
+@click.argument("flags", nargs=-1, type=click.UNPROCESSED)
+def simulate(flags: tuple[str, ...]) -> None:
+    """Run the simulated provider; `headgate simulate --help` lists its flags."""
+    # It belongs to the workers' side, which the command line starts and never imports.
+    argv = [sys.executable, "-m", "workers.providers.simulator", *flags]
+    os.execv(argv[0], argv)  # noqa: S606

@@ -1,0 +1,41 @@
+"""`headgate worker`: one worker process in the foreground."""
+
+from __future__ import annotations
+
+import os
+
+import click
+
+
+@click.command()
+@click.option("--queues", "-Q", metavar="Q,..", help="Serve only these queues (default: all).")
+@click.option(
+    "--concurrency", "-c", type=click.IntRange(1, 20_000), metavar="N",
+    help="Jobs in flight (default: HEADGATE_CONCURRENCY).",
+)  # fmt: skip
+@click.option("--name", "-n", help="Name of the worker; must differ between workers.")
+def worker(queues: str | None, concurrency: int | None, name: str | None) -> None:
+    """Run one worker process; SIGTERM or Ctrl-C lets running jobs finish, a second one does not.
+
+    The same as `celery -A workers.app worker` with our defaults.
+    """
+    from producer.installation import open_installation
+    from producer.local import worker_argv
+    from shared import settings
+    from shared.errors import WrongUse
+    from shared.keys import DEAD_QUEUE
+    from shared.queues import all_queues
+
+    in_force = settings.load()
+    at = open_installation(in_force)
+    named = [queue.strip() for queue in (queues or "").split(",") if queue.strip()]
+    known = all_queues(at.catalog.classes)
+    for queue in named:
+        if queue not in known:
+            remedy = f"no such queue; use some of {', '.join(known)}"
+            raise WrongUse("--queues", queue, remedy if queue != DEAD_QUEUE else "serves no worker")
+    at.close()
+    name = name or f"worker-{os.getpid()}"
+    argv = worker_argv(name, in_force.log_level, queues=named, concurrency=concurrency)
+    # The worker takes this process's place: signals, exit code and terminal are its own.
+    os.execv(argv[0], argv)  # noqa: S606
