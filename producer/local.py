@@ -57,7 +57,7 @@ def living_workers(client: redis.Redis, keys: Keys) -> int:
 class Local:
     """What runs on this machine. `tell` is given our words, `hear` the processes' names and lines.
 
-    `env` is laid over the environment of the processes; `cwd` is where they run.
+    `env` is the whole environment of the processes (None: ours); `cwd` is where they run.
     """
 
     settings: Settings
@@ -66,7 +66,7 @@ class Local:
     workers: int = 1
     simulator: Sequence[str] | None = None
     flower: bool = False
-    env: Mapping[str, str] = field(default_factory=dict)
+    env: Mapping[str, str] | None = None
     cwd: Path | None = None
     log_level: str = "WARNING"
     worker_name: str = "worker"
@@ -83,7 +83,7 @@ class Local:
         """Everything has been started, in the order of need; raises Unreachable or ChildGaveUp."""
         if self.installation is None:
             self.installation, self._owns = open_installation(self.settings), True
-        env = {**settings.environment(), **self.env}
+        env = dict(settings.environment() if self.env is None else self.env)
         if self.simulator is not None:
             self.simulator_url = self._start_simulator(env, self.simulator)
             env["HEADGATE_SIMULATOR_URL"] = self.simulator_url

@@ -104,15 +104,16 @@ def _line(number: int, raw: bytes | None, defaults: dict[str, Any]) -> Line | Ba
 def _object(raw: bytes | None) -> dict[str, Any]:
     if raw is None:
         remedy = f"the limit is {MAX_REQUEST_BYTES} bytes (10 MB)"
-        raise InvalidRequest("line", "too long", remedy)
+        raise InvalidRequest("length", "more", remedy)
     if b"\0" in raw:
-        raise InvalidRequest("line", "a raw NUL byte", r"write it as \u0000 if it is meant")
+        remedy = r"a raw NUL byte; write it as \u0000 if it is meant"
+        raise InvalidRequest("byte", raw.index(b"\0") + 1, remedy)
     try:
         parsed = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
-        raise InvalidRequest("line", _excerpt(raw), f"is no JSON: {_fault(raw, error)}") from None
+        raise InvalidRequest("JSON", _excerpt(raw), _fault(raw, error)) from None
     if not isinstance(parsed, dict):
-        raise InvalidRequest("line", parsed, 'write a JSON object, such as {"prompt": "..."}')
+        raise InvalidRequest("JSON", parsed, 'write an object, such as {"prompt": "..."}')
     return parsed
 
 
@@ -133,7 +134,7 @@ def _custom_id(parsed: dict[str, Any]) -> str | None:
     if given is None:
         return None
     if not isinstance(given, str) or not given or "\0" in given:
-        raise InvalidRequest("custom_id", given, "give a text without NUL characters")
+        raise InvalidRequest("custom_id", given, "give a text, without NUL characters")
     return given
 
 

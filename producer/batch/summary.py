@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from typing import Any
 
-from sqlalchemy import Connection, Engine, case, distinct, func, select
+from sqlalchemy import Connection, Engine, case, func, select
 
 from producer.batch.record import Batch
 from shared import prices
@@ -177,8 +177,8 @@ def _attempts(connection: Connection, batch_id: str) -> dict[str, Any]:
 
 def _pools(connection: Connection, catalog: Catalog, batch_id: str) -> list[PoolUse]:
     ours = _ledger(batch_id)
-    second = distinct(attempts.c.started_at_ms // 1000)
-    seconds = sorted(int(row[0]) for row in connection.execute(select(second).where(ours)))
+    started = select(attempts.c.started_at_ms // 1000).where(ours).distinct()
+    seconds = sorted(int(second) for second in connection.scalars(started))
     steps = (after - before for before, after in pairwise(seconds))
     active_s = 1 + sum(step for step in steps if step <= _BREAK_S)
     query = select(

@@ -13,11 +13,16 @@ DONE, FAILED, WRONG_USE, UNREACHABLE, INTERRUPTED = 0, 1, 2, 3, 130
 
 
 def run(arguments: Sequence[str]) -> int:
-    """The command has been carried out; its exit code."""
+    """The command of `headgate` has been carried out; its exit code."""
     from producer.cli.group import cli
 
+    return carry_out(cli, "headgate", arguments)
+
+
+def carry_out(command: click.Command, name: str, arguments: Sequence[str]) -> int:
+    """The command has been carried out, whatever it met; its exit code."""
     try:
-        code = cli.main(args=list(arguments), prog_name="headgate", standalone_mode=False)
+        code = command.main(args=list(arguments), prog_name=name, standalone_mode=False)
         sys.stdout.flush()
         return code if isinstance(code, int) else DONE
     except BrokenPipeError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from producer.attendance import Attendance
@@ -26,14 +27,18 @@ def follow(
     written: dict[int, bool],
     *,
     max_in_flight: int = IN_FLIGHT,
+    tend: Callable[[], None] | None = None,
 ) -> bool:
-    """Every line of the batch has its line of output; False when it was interrupted."""
+    """Every line of the batch has its line of output; False when it was interrupted.
+
+    `tend` looks after workers that the caller runs; without it a worker is started if need be.
+    """
     with Stop(_STOPPING) as stop, showing(batch.lines, "jobs") as progress:
         attendance = Attendance(at, progress.tell, stop.at_once)
+        care = attendance.care if tend is None else lambda _: tend()
         run = Run(
-            at, batch, input_path, output, progress, stop.wanted, attendance.care,
-            written, max_in_flight,
-        )  # fmt: skip
+            at, batch, input_path, output, progress, stop.wanted, care, written, max_in_flight
+        )
         try:
             done = run.submit_and_follow()
             own = attendance.own
