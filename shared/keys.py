@@ -61,9 +61,9 @@ class Keys:
         """LIST of dead letters: `ms LF queue LF reason LF raw message`; an operator empties it."""
         return f"{self.prefix}{DEAD_QUEUE}"
 
-    def bucket(self, provider: str, pool: str, measure: str) -> str:
+    def bucket(self, pool: str, key: str, measure: str) -> str:
         """HASH `level`, `at_ms`; expires an hour after its last use."""
-        return f"{self.prefix}headgate:bucket:{provider}/{pool}:{measure}"
+        return f"{self.prefix}headgate:bucket:{pool}:{key}:{measure}"
 
     def hold(self, attempt: str) -> str:
         """STRING: what an attempt took from its buckets; expires after an hour, as spent."""

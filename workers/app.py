@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import socket
 import uuid
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +11,6 @@ from kombu import Queue
 
 from shared import catalog, settings
 from shared.connections import Servers, open_servers
-from shared.keys import DEAD_QUEUE
 from shared.queues import all_queues, queue_name
 from shared.settings import Settings
 from workers.fetcher import Arrival, Fetcher, StopReason

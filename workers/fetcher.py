@@ -146,6 +146,13 @@ class Fetcher:
         letter = f"{now_ms()}\n{queue}\n{reason}\n".encode() + raw
         await self._execute("LPUSH", self._keys.dead(), letter)
 
+    async def bury_held(self, tag: int, reason: str) -> None:
+        """The job, whose message turned out to be none, is a dead letter; it is still held."""
+        stored = await self._execute("HGET", self._keys.messages(), self._held[tag])
+        queue, _, raw = (stored or b"").partition(b"\n")
+        log.warning("dead letter from %s: %s", queue.decode(), reason)
+        await self.bury(queue.decode(), raw, reason)
+
     async def close(self) -> None:
         """Acks are sent, what is still held is given back, both tasks have ended."""
         self._closing = True

@@ -146,7 +146,7 @@ class TaskPool(BasePool):
 
     # From Celery's thread to the loop.
 
-    def on_apply(  # type: ignore[override]  # the stubs know none of the names
+    def on_apply(
         self,
         target: Any,
         args: Any = (),

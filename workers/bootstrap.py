@@ -1,0 +1,129 @@
+"""The composition root: from Settings to a Kit, once per worker process."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from dataclasses import dataclass
+
+from shared import catalog, settings
+from shared.catalog import Catalog
+from shared.connections import Servers
+from shared.envelope import now_ms
+from shared.settings import Settings
+from workers.lane import Lane
+from workers.pipeline import Pipeline
+from workers.policy.retry import Limits
+from workers.record import Record
+from workers.stages.audit import Audit
+from workers.stages.bucket import Bucket
+from workers.stages.cache import Cache
+from workers.stages.call import Call, Line, Provider
+from workers.stages.claim import Claims
+from workers.stages.ledger import Ledger
+from workers.stages.publish import Publish
+from workers.sweep import Sweep
+
+
+@dataclass(frozen=True, slots=True)
+class Kit:
+    """All that a worker process works with. Open on the loop that runs the jobs."""
+
+    settings: Settings
+    catalog: Catalog
+    pipeline: Pipeline
+    record: Record
+    lane: Lane
+    call: Call
+    sweeping: asyncio.Task[None]
+
+    async def close(self) -> None:
+        """All that was written is committed, all that was sent is answered."""
+        self.sweeping.cancel()
+        await asyncio.gather(self.sweeping, return_exceptions=True)
+        await self.call.close()
+        await self.record.close()
+        await self.lane.close()
+
+
+async def open_kit(in_force: Settings, servers: Servers, owner: str) -> Kit:
+    """A Kit on the running loop; raises Unreachable when the record is not there."""
+    await asyncio.to_thread(servers.check_database)
+    models = catalog.load(in_force.catalog)
+    engine = servers.engine()
+    record = Record(engine)
+    lane = Lane(servers.async_redis_client())
+    keys = servers.keys
+    call = Call(models, lambda name: _lines(in_force, models, name), timeout_s=in_force.timeout_s)
+    pipeline = Pipeline(
+        catalog=models,
+        record=record,
+        claims=Claims(record, owner),
+        cache=Cache(lane, keys, ttl_s=in_force.cache_ttl_s),
+        bucket=Bucket(lane, keys, now_ms),
+        ledger=Ledger(record),
+        audit=Audit(),
+        call=call,
+        publish=Publish(lane, keys, ttl_s=in_force.result_ttl_s),
+        limits=Limits(
+            in_force.max_attempts,
+            in_force.max_attempts_per_job,
+            in_force.backoff_s * 1000,
+            in_force.backoff_max_s * 1000,
+        ),
+        max_deliveries=in_force.max_deliveries,
+        clock_ms=now_ms,
+        chance=random.random,
+    )
+    sweep = Sweep(
+        servers, engine, lane, owner=owner, period_s=in_force.sweep_s,
+        result_ttl_s=in_force.result_ttl_s,
+    )  # fmt: skip
+    sweeping = asyncio.create_task(sweep.run(), name="sweep")
+    return Kit(in_force, models, pipeline, record, lane, call, sweeping)
+
+
+def _lines(in_force: Settings, models: Catalog, name: str) -> list[Line]:
+    """The provider's dialect once for each of its keys; none where no key is set.
+
+    The SDKs are imported here: before its first call a worker does without them.
+    """
+    provider = models.providers[name]
+    base_url: str | None = provider.base_url
+    if in_force.simulator_url is not None:
+        keys = ["simulated"]
+        version = "/v1" if provider.dialect == "openai" else ""
+        base_url = in_force.simulator_url + version
+    else:
+        found = [settings.secret(variable) for variable in provider.api_key_env]
+        keys = [secret.get_secret_value() for secret in found if secret is not None]
+        if not keys and provider.api_key_optional:
+            keys = ["none"]
+        if name == "openai" and in_force.openai_base_url:
+            base_url = in_force.openai_base_url
+        elif name == "anthropic" and in_force.anthropic_base_url:
+            base_url = in_force.anthropic_base_url
+    make = _anthropic if provider.dialect == "anthropic" else _openai
+    return [Line(make(in_force, name, key, base_url), f"key{n}") for n, key in enumerate(keys)]
+
+
+def _openai(in_force: Settings, name: str, key: str, base_url: str | None) -> Provider:
+    from workers.providers.openai import OpenAIProvider
+
+    vendor = name == "openai"
+    return OpenAIProvider(
+        name=name,
+        api_key=key,
+        base_url=base_url,
+        organization=in_force.openai_org_id if vendor else None,
+        project=in_force.openai_project_id if vendor else None,
+        connections=in_force.concurrency,
+    )
+
+
+def _anthropic(in_force: Settings, name: str, key: str, base_url: str | None) -> Provider:
+    from workers.providers.anthropic import AnthropicProvider
+
+    return AnthropicProvider(
+        name=name, api_key=key, base_url=base_url, connections=in_force.concurrency
+    )

@@ -1,0 +1,122 @@
+"""A job on its way through the pipeline: what has happened to it so far, and how it may end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from shared.catalog import Model
+from shared.envelope import (
+    Envelope,
+    ErrorReport,
+    FailedAttempt,
+    Reply,
+    Result,
+    Status,
+    Usage,
+    rfc3339,
+)
+from shared.errors import AttemptError, ErrorCode
+from shared.prices import from_pico, text
+from workers.stages.claim import Claim
+from workers.stages.ledger import Settlement
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How the job ends. `settlement`: its last attempt, still to be settled with the end."""
+
+    status: Status
+    reply: Reply | None = None
+    model_used: str | None = None
+    provider: str | None = None
+    cached: Literal["exact"] | None = None
+    saved_pico_usd: int | None = None
+    error: ErrorReport | None = None
+    settlement: Settlement | None = None
+
+
+@dataclass(slots=True)
+class Job:
+    """One run of one job. `cost_pico_usd` None: a price is not known."""
+
+    envelope: Envelope
+    claim: Claim
+    crashes: int = 0
+    failures: list[FailedAttempt] = field(default_factory=list)
+    attempts: int = 0
+    unknown_attempts: int = 0
+    cost_pico_usd: int | None = 0
+    usage: Usage = Usage()  # noqa: RUF009  # frozen
+    waited_ms: int = 0
+
+    def __post_init__(self) -> None:
+        """What earlier claims did counts: tries, money, and what nobody knows."""
+        for past in self.claim.history:
+            self.attempts += 1
+            self.add_cost(0 if past.state == "unknown" else past.cost_pico_usd)
+            self.unknown_attempts += past.state == "unknown"
+            if past.state != "answered":
+                message = past.message or "a worker died while the provider was answering"
+                code: ErrorCode = past.code or "internal"
+                self.failures.append(
+                    FailedAttempt(past.model, code, message, past.http_status, past.waited_ms)
+                )
+
+    @property
+    def left_unknown(self) -> bool:
+        """True when the claim before this one died with a request under way."""
+        past = self.claim.history
+        return bool(past and past[-1].state == "unknown" and past[-1].code is None)
+
+    def left_ms(self, now_ms: int) -> int:
+        """Milliseconds until the deadline; not positive once it has passed."""
+        return self.envelope.deadline_at_ms - now_ms
+
+    def add_cost(self, cost_pico_usd: int | None) -> None:
+        """The job has cost this much more; once a price is not known, nor is the sum."""
+        known = self.cost_pico_usd is not None and cost_pico_usd is not None
+        self.cost_pico_usd = (self.cost_pico_usd or 0) + (cost_pico_usd or 0) if known else None
+
+    def add_failure(self, model: Model, error: AttemptError) -> None:
+        """The failed attempt is in the list that the caller will see."""
+        self.failures.append(
+            FailedAttempt(model.name, error.code, error.message, error.http_status, self.waited_ms)
+        )
+        self.waited_ms = 0
+
+    def failed(self, code: ErrorCode, message: str, *, retryable: bool = False) -> Ending:
+        """The job ends without an answer."""
+        status: Status = {"deadline": "expired", "cancelled": "cancelled"}.get(code, "failed")  # type: ignore[assignment]  # all three are of Status
+        return Ending(status, error=ErrorReport(code, message, retryable, list(self.failures)))
+
+    def result(self, ending: Ending, now_ms: int) -> Result:
+        """What the caller gets back."""
+        envelope, reply = self.envelope, ending.reply
+        started_at_ms = self.claim.started_at_ms
+        cost = None if self.cost_pico_usd is None else text(from_pico(self.cost_pico_usd))
+        return Result(
+            id=envelope.id,
+            status=ending.status,
+            model=envelope.model,
+            content=reply.content if reply else None,
+            embeddings=reply.embeddings if reply else None,
+            model_used=ending.model_used,
+            provider=ending.provider,
+            finish_reason=reply.finish_reason if reply else None,
+            tool_calls=reply.tool_calls if reply else None,
+            usage=self.usage,
+            cost_usd=cost,
+            cached=ending.cached,
+            attempts=self.attempts,
+            fallback=ending.model_used is not None and ending.model_used != envelope.model,
+            batch_id=envelope.batch_id,
+            submitted_at=rfc3339(envelope.submitted_at_ms),
+            started_at=rfc3339(started_at_ms),
+            finished_at=rfc3339(now_ms),
+            queued_ms=max(0, started_at_ms - envelope.submitted_at_ms),
+            latency_ms=max(0, now_ms - started_at_ms),
+            trace_id=envelope.trace_id,
+            metadata=envelope.request.metadata,
+            error=ending.error,
+        )

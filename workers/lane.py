@@ -1,0 +1,92 @@
+"""Redis commands of many jobs in one round trip: what is asked in one moment leaves together.
+
+While one pipeline is under way the next one gathers, so that under load a round trip carries many
+commands and an idle worker still sends at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+import redis.asyncio
+from redis import exceptions
+from redis.exceptions import NoScriptError, RedisError
+
+from shared.scripts import Command, Word
+
+T = TypeVar("T")
+log = logging.getLogger("headgate.lane")
+
+LARGEST = 1000
+"""Commands in one pipeline."""
+
+
+class Lane:
+    """One asyncio client, shared by all jobs of the process."""
+
+    def __init__(self, client: redis.asyncio.Redis) -> None:
+        self._client = client
+        self._waiting: list[tuple[tuple[Word, ...], asyncio.Future[Any]]] = []
+        self._sending: asyncio.Task[None] | None = None
+        self._closing = False
+
+    async def send(self, *words: Word) -> Any:
+        """The reply of one command, which must be one that may be sent twice.
+
+        Waits for as long as Redis does not answer; raises ResponseError for a refused command.
+        """
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._waiting.append((words, future))
+        if self._sending is None:
+            self._sending = asyncio.create_task(self._flush(), name="lane")
+        return await future
+
+    async def run(self, command: Command[T]) -> T:
+        """The reply of one script."""
+        try:
+            return command.read(await self.send(*command.by_sha()))
+        except NoScriptError:
+            return command.read(await self.send(*command.by_text()))
+
+    async def close(self) -> None:
+        """What was asked for has been answered; the connection is closed."""
+        self._closing = True
+        if self._sending is not None:
+            await asyncio.gather(self._sending, return_exceptions=True)
+        await self._client.aclose()
+
+    async def _flush(self) -> None:
+        try:
+            while self._waiting:
+                batch, self._waiting = self._waiting[:LARGEST], self._waiting[LARGEST:]
+                replies = await self._exchange([words for words, _ in batch])
+                for (_, future), reply in zip(batch, replies, strict=True):
+                    if future.done():
+                        continue
+                    if isinstance(reply, Exception):
+                        future.set_exception(reply)
+                    else:
+                        future.set_result(reply)
+        finally:
+            self._sending = None
+
+    async def _exchange(self, commands: list[tuple[Word, ...]]) -> list[Any]:
+        pause_s = 0.05
+        while True:
+            pipe = self._client.pipeline(transaction=False)
+            for words in commands:
+                pipe.execute_command(*words)
+            execute: Callable[..., Awaitable[list[Any]]] = pipe.execute
+            try:
+                return await execute(raise_on_error=False)
+            except (exceptions.ConnectionError, exceptions.TimeoutError, OSError) as error:
+                if self._closing:
+                    return [error] * len(commands)
+                log.debug("Redis does not answer (%s); jobs wait for it", error)
+                await asyncio.sleep(pause_s)
+                pause_s = min(1.0, pause_s * 2)
+            except RedisError as error:
+                return [error] * len(commands)

@@ -1,0 +1,35 @@
+"""How a run of a job ended: frozen values. What Celery hears of it is decided in tasks.py."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from shared.envelope import Result
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The job has ended, and this is its result, on record and published."""
+
+    result: Result
+
+
+@dataclass(frozen=True, slots=True)
+class Deferred:
+    """The job waits for `wait_ms`, without a worker, and is then run again."""
+
+    wait_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """The job goes back to the head of its queue at once (the worker stops)."""
+
+
+@dataclass(frozen=True, slots=True)
+class AlreadyTaken:
+    """Nothing is left to do here: the job has ended before, or another worker has it."""
+
+
+Outcome: TypeAlias = Ended | Deferred | Restored | AlreadyTaken

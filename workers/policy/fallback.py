@@ -1,0 +1,35 @@
+"""Which models a job may ask, in order, and where it stands after a pause. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from shared.catalog import Catalog, Model, StaticText
+from shared.envelope import FailedAttempt, Request
+
+#: Codes after which the same model is not asked again (the classes in shared/errors.py say why).
+FINAL = frozenset(
+    {"invalid_request", "unknown_model", "context_length", "content_filtered", "authentication",
+     "permission", "provider_quota"}
+)  # fmt: skip
+
+
+def chain(request: Request, first: Model, catalog: Catalog) -> tuple[Model | StaticText, ...]:
+    """The models to ask in turn: the one wanted, then those that may stand in for it.
+
+    A chat model cannot stand in for an embedding model: its vectors mean something else.
+    """
+    if request.embeds or request.fallback is False:
+        return (first,)
+    return catalog.chain(first, request.fallback)
+
+
+def tries(model: str, failures: Iterable[FailedAttempt]) -> int:
+    """How often this model has failed the job."""
+    return sum(1 for failure in failures if failure.model == model)
+
+
+def is_spent(model: str, failures: Sequence[FailedAttempt], max_attempts: int) -> bool:
+    """True when the job need not ask this model again."""
+    own = [failure for failure in failures if failure.model == model]
+    return len(own) >= max_attempts or bool(own and own[-1].code in FINAL)

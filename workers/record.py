@@ -1,0 +1,158 @@
+"""The database as the workers see it: acts of many jobs committed together, in one thread.
+
+An act is a plain function `act(connection, items) -> answers`, one answer per item. `write` waits
+until the transaction of its item has been committed. While nothing waits a transaction starts at
+once; under load it starts `GROUP_S` after the one before, so that groups form.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+
+log = logging.getLogger("headgate.record")
+
+GROUP_S = 0.02
+"""Least time between two commits under load: 50 commits a second and process carry any rate."""
+
+BUSY = 4
+"""Items in one group from which on the worker counts as loaded."""
+
+LARGEST = 500
+"""Items in one transaction; a larger one makes the other processes wait (SQLite has one writer)."""
+
+I = TypeVar("I")  # noqa: E741  # the item
+A = TypeVar("A")  # the answer
+Act = Callable[[Connection, Sequence[I]], Sequence[A]]
+
+
+@dataclass(slots=True)
+class _Entry:
+    writes: tuple[tuple[Act[Any, Any], Any], ...]
+    future: asyncio.Future[list[Any]]
+    answers: list[Any] = field(default_factory=list)
+    error: Exception | None = None
+
+
+class Record:
+    """One writer thread on one connection. Made on the loop that its users run on."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._loop = asyncio.get_running_loop()
+        self._waiting: list[_Entry] = []
+        self._wake = threading.Condition()
+        self._closing = False
+        self._silent_since: float | None = None
+        self._thread = threading.Thread(target=self._run, name="record", daemon=True)
+        self._thread.start()
+
+    async def write(self, act: Act[I, A], item: I) -> A:
+        """The act's answer for this item, after its commit.
+
+        Waits for as long as the database does not answer; raises what the database says about
+        this item alone. The act may run again from its start if its transaction was lost.
+        """
+        answer: A = (await self.together((act, item)))[0]
+        return answer
+
+    async def together(self, *writes: tuple[Act[Any, Any], Any]) -> list[Any]:
+        """The answers of several acts, made for one job, committed in one transaction."""
+        future: asyncio.Future[list[Any]] = self._loop.create_future()
+        with self._wake:
+            self._waiting.append(_Entry(writes, future))
+            self._wake.notify()
+        return await future
+
+    async def close(self) -> None:
+        """All that was written before is committed; the thread has ended."""
+        with self._wake:
+            self._closing = True
+            self._wake.notify()
+        await asyncio.to_thread(self._thread.join, 10)
+        self._engine.dispose()
+
+    def _run(self) -> None:
+        ended_at = 0.0
+        last_size = 0
+        while True:
+            with self._wake:
+                while not self._waiting and not self._closing:
+                    self._wake.wait()
+                if self._closing and not self._waiting:
+                    return
+            rest_s = ended_at + GROUP_S - time.monotonic()
+            if rest_s > 0 and last_size >= BUSY and not self._closing:
+                time.sleep(rest_s)
+            with self._wake:
+                group, self._waiting = self._waiting[:LARGEST], self._waiting[LARGEST:]
+            last_size = len(group)
+            self._commit(group)
+            ended_at = time.monotonic()
+            self._loop.call_soon_threadsafe(_answer, group)
+
+    def _commit(self, group: list[_Entry]) -> None:
+        pause_s = 0.05
+        while True:
+            try:
+                self._transact(group)
+                self._heard()
+                return
+            except (OperationalError, InterfaceError) as error:
+                if self._closing:
+                    for entry in group:
+                        entry.error = error
+                    return
+                self._missed(error)
+                time.sleep(pause_s)
+                pause_s = min(1.0, pause_s * 2)
+            except Exception as error:
+                if len(group) == 1:
+                    group[0].error = error
+                    return
+                # One item spoils the group, and the database does not say which.
+                for entry in group:
+                    self._commit([entry])
+                return
+
+    def _transact(self, group: list[_Entry]) -> None:
+        by_act: dict[Act[Any, Any], list[tuple[_Entry, Any]]] = {}
+        for entry in group:
+            entry.answers = []
+            for act, item in entry.writes:
+                by_act.setdefault(act, []).append((entry, item))
+        with self._engine.begin() as connection:
+            for act, pairs in by_act.items():
+                answers = act(connection, [item for _, item in pairs])
+                for (entry, _), answer in zip(pairs, answers, strict=True):
+                    entry.answers.append(answer)
+
+    def _missed(self, error: DBAPIError) -> None:
+        if self._silent_since is None:
+            self._silent_since = time.monotonic()
+            reason = str(error.orig).strip().splitlines()[0] if error.orig else "no reason given"
+            log.warning("the database does not answer (%s); jobs wait for it", reason)
+
+    def _heard(self) -> None:
+        if self._silent_since is not None:
+            silent_s = time.monotonic() - self._silent_since
+            log.warning("the database answers again after %.1f s", silent_s)
+            self._silent_since = None
+
+
+def _answer(group: list[_Entry]) -> None:
+    for entry in group:
+        if entry.future.done():  # its job was cancelled while it waited
+            continue
+        if entry.error is not None:
+            entry.future.set_exception(entry.error)
+        else:
+            entry.future.set_result(entry.answers)

@@ -1,0 +1,72 @@
+"""Call: one request to one provider, with its time limit and one of its keys."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import count
+from typing import Protocol
+
+from shared.catalog import Catalog, Model
+from shared.envelope import Request
+from shared.errors import Unauthorized
+from workers.providers.answer import Answer
+
+
+class Provider(Protocol):
+    """One provider's dialect with one key."""
+
+    async def ask(
+        self, request: Request, *, model: str, max_output_tokens: int, timeout_s: float
+    ) -> Answer:
+        """The answer; raises an AttemptError."""
+
+    async def close(self) -> None:
+        """Its connections are closed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A provider with one of its keys; `key` names the key in buckets, and is not the key."""
+
+    provider: Provider
+    key: str
+
+
+class Call:
+    """Asks providers. They are made at first use: an SDK costs half a second and 40 MB."""
+
+    def __init__(
+        self, catalog: Catalog, make: Callable[[str], list[Line]], *, timeout_s: float
+    ) -> None:
+        self._catalog = catalog
+        self._make = make
+        self._timeout_s = timeout_s
+        self._lines: dict[str, list[Line]] = {}
+        self._turn = count()
+
+    def line(self, model: Model) -> Line:
+        """The provider of this model with the key whose turn it is; Unauthorized without a key."""
+        lines = self._lines.get(model.provider)
+        if lines is None:
+            lines = self._lines[model.provider] = self._make(model.provider)
+        if not lines:
+            names = " or ".join(self._catalog.provider(model).api_key_env)
+            raise Unauthorized(f"no key for {model.provider}: set {names}")
+        return lines[next(self._turn) % len(lines)]
+
+    async def ask(self, line: Line, request: Request, model: Model, *, left_ms: int) -> Answer:
+        """The model's answer within its time limit and `left_ms`; raises an AttemptError."""
+        timeout_s = min(self._timeout_s, model.timeout_s, left_ms / 1000)
+        return await line.provider.ask(
+            request,
+            model=model.provider_name,
+            max_output_tokens=model.max_output_tokens,
+            timeout_s=timeout_s,
+        )
+
+    async def close(self) -> None:
+        """All providers are closed."""
+        for lines in self._lines.values():
+            for line in lines:
+                await line.provider.close()

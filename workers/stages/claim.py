@@ -1,0 +1,175 @@
+"""Claim: the right of one worker to finish a job, with a fencing number that only grows.
+
+A repeated message finds the job ended, or takes the claim over with a higher number; then the
+former holder can no longer end the job. The broker's lease sees to it that this stays rare.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, bindparam, insert, select, update
+
+from shared.envelope import ENDED, Envelope, now_ms
+from shared.errors import ErrorCode
+from shared.results import job_row
+from shared.tables import attempts, jobs
+from workers.record import Record
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """An attempt of an earlier claim, as the ledger has it. `cost_pico_usd` None: not known."""
+
+    model: str
+    state: str
+    code: ErrorCode | None
+    message: str | None
+    http_status: int | None
+    waited_ms: int
+    cost_pico_usd: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A running job is this worker's to end. `history`: attempts under earlier claims."""
+
+    fence: int
+    started_at_ms: int
+    cancel_wanted: bool
+    history: tuple[Past, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class EndedBefore:
+    """The job has ended; `result` is its JSON, or None where it has expired."""
+
+    result: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Taking:
+    envelope: Envelope
+    worker: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Leaving:
+    job_id: str
+    fence: int
+    status: str
+    retry_at_ms: int | None
+
+
+class Claims:
+    """Claims in the name of one worker."""
+
+    def __init__(self, record: Record, worker: str) -> None:
+        self._record = record
+        self._worker = worker
+
+    async def take(self, envelope: Envelope) -> Claim | EndedBefore:
+        """The job is running, and ours; attempts that a crash left open are unknown from now on.
+
+        A job without a row (from a stock producer) gets one.
+        """
+        return await self._record.write(_take, _Taking(envelope, self._worker))
+
+    async def release(self, envelope: Envelope, claim: Claim) -> None:
+        """The job is queued again, as it was before the claim."""
+        await self._record.write(_leave, _Leaving(envelope.id, claim.fence, "queued", None))
+
+    async def defer(self, envelope: Envelope, claim: Claim, retry_at_ms: int) -> None:
+        """The job is deferred until `retry_at_ms`."""
+        leaving = _Leaving(envelope.id, claim.fence, "deferred", retry_at_ms)
+        await self._record.write(_leave, leaving)
+
+
+_LOOK = select(
+    jobs.c.id, jobs.c.status, jobs.c.fence, jobs.c.started_at_ms, jobs.c.cancel_wanted,
+    jobs.c.result,
+).where(jobs.c.id.in_(bindparam("ids", expanding=True)))  # fmt: skip
+
+_MARK = (
+    update(jobs)
+    .where(jobs.c.id == bindparam("job"))
+    .values(
+        status="running",
+        fence=bindparam("new_fence"),
+        worker=bindparam("by"),
+        started_at_ms=bindparam("since"),
+        retry_at_ms=None,
+    )
+)
+
+_UNKNOWN = (
+    update(attempts)
+    .where(attempts.c.job_id.in_(bindparam("ids", expanding=True)), attempts.c.state == "open")
+    .values(state="unknown", settled_at_ms=bindparam("at"))
+)
+
+_HISTORY = (
+    select(
+        attempts.c.job_id, attempts.c.model, attempts.c.state, attempts.c.code, attempts.c.message,
+        attempts.c.http_status, attempts.c.waited_ms, attempts.c.cost_pico_usd,
+    )
+    .where(attempts.c.job_id.in_(bindparam("ids", expanding=True)))
+    .order_by(attempts.c.job_id, attempts.c.fence, attempts.c.n)
+)  # fmt: skip
+
+
+def _take(connection: Connection, items: Sequence[_Taking]) -> list[Claim | EndedBefore]:
+    now = now_ms()
+    look = _LOOK if connection.dialect.name == "sqlite" else _LOOK.with_for_update()
+    ids = [item.envelope.id for item in items]
+    rows: dict[str, Any] = {row.id: row for row in connection.execute(look, {"ids": ids})}
+    new = {item.envelope.id: item for item in items if item.envelope.id not in rows}
+    if new:
+        connection.execute(
+            insert(jobs),
+            [job_row(item.envelope, item.envelope.encode()) for item in new.values()],
+        )
+    again = [job_id for job_id, row in rows.items() if row.fence and row.status not in ENDED]
+    histories: dict[str, list[Past]] = {}
+    if again:
+        connection.execute(_UNKNOWN, {"ids": again, "at": now})
+        for job_id, *past in connection.execute(_HISTORY, {"ids": again}):
+            histories.setdefault(job_id, []).append(Past(*past))
+    answers: dict[str, Claim | EndedBefore] = {}
+    marks = []
+    for item in items:
+        job_id = item.envelope.id
+        row = rows.get(job_id)
+        if row is not None and row.status in ENDED:
+            answers[job_id] = EndedBefore(row.result)
+            continue
+        fence = (row.fence if row is not None else 0) + 1
+        since = row.started_at_ms if row is not None and row.started_at_ms else now
+        wanted = bool(row is not None and row.cancel_wanted)
+        answers[job_id] = Claim(fence, since, wanted, tuple(histories.get(job_id, ())))
+        marks.append({"job": job_id, "new_fence": fence, "by": item.worker, "since": since})
+    if marks:
+        connection.execute(_MARK, marks)
+    return [answers[job_id] for job_id in ids]
+
+
+_LEAVE = (
+    update(jobs)
+    .where(
+        jobs.c.id == bindparam("job"), jobs.c.fence == bindparam("held"), jobs.c.status == "running"
+    )
+    .values(status=bindparam("into"), retry_at_ms=bindparam("until"))
+)
+
+
+def _leave(connection: Connection, items: Sequence[_Leaving]) -> list[None]:
+    connection.execute(
+        _LEAVE,
+        [
+            {"job": i.job_id, "held": i.fence, "into": i.status, "until": i.retry_at_ms}
+            for i in items
+        ],
+    )
+    return [None] * len(items)

@@ -1,0 +1,176 @@
+"""Ledger: every request to a model has its row, committed before it leaves and settled after it.
+
+A crash in between leaves the row open; the next claim of the job marks it unknown. So money that
+may have been spent is never missing, only ever named as unknown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from sqlalchemy import Connection, bindparam, insert, update
+
+from shared.envelope import Reply, Usage
+from shared.errors import AttemptError
+from shared.tables import attempts
+from workers.record import Act, Record
+
+NOTHING = Usage()
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """How an attempt ended. `cost_pico_usd` None: no price known, or state unknown."""
+
+    attempt: Attempt
+    state: Literal["answered", "failed", "unknown"]
+    settled_at_ms: int
+    usage: Usage = NOTHING
+    cost_pico_usd: int | None = None
+    code: str | None = None
+    message: str | None = None
+    http_status: int | None = None
+    request_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One request to one model, about to leave; and how it may be settled."""
+
+    job_id: str
+    fence: int
+    n: int
+    model: str
+    provider: str
+    started_at_ms: int
+    waited_ms: int
+
+    @property
+    def name(self) -> str:
+        """What its hold is known by."""
+        return f"{self.job_id}:{self.fence}:{self.n}"
+
+    def answered(self, reply: Reply, cost_pico_usd: int | None, at_ms: int) -> Settlement:
+        """It was answered, and cost this much (None: no price is known)."""
+        return Settlement(
+            self,
+            "answered",
+            at_ms,
+            usage=reply.usage,
+            cost_pico_usd=cost_pico_usd,
+            http_status=200,
+            request_id=reply.request_id,
+        )
+
+    def failed(self, error: AttemptError, at_ms: int) -> Settlement:
+        """It failed; where nobody can know whether it was billed, it is unknown."""
+        unknown = error.billed is None
+        return Settlement(
+            self,
+            "unknown" if unknown else "failed",
+            at_ms,
+            cost_pico_usd=None if unknown else 0,
+            code=error.code,
+            message=error.message,
+            http_status=error.http_status,
+            request_id=error.request_id,
+        )
+
+    def cut_off(self, at_ms: int) -> Settlement:
+        """Its answer was no longer wanted; whether it is billed is unknown."""
+        return Settlement(self, "unknown", at_ms, code="cancelled", message="cut off by us")
+
+
+class Ledger:
+    """Appends and settles; never changes a settled row."""
+
+    def __init__(self, record: Record) -> None:
+        self._record = record
+
+    async def open(self, attempt: Attempt) -> None:
+        """The attempt is on record; it may leave."""
+        await self._record.write(_open, attempt)
+
+    async def settle(self, settlement: Settlement) -> None:
+        """The attempt's end is on record."""
+        await self._record.write(_settle, settlement)
+
+    @staticmethod
+    def settling(settlement: Settlement) -> tuple[Act[Settlement, None], Settlement]:
+        """The same as a write, to be committed together with the end of the job."""
+        return _settle, settlement
+
+
+def _open(connection: Connection, items: Sequence[Attempt]) -> list[None]:
+    connection.execute(
+        insert(attempts),
+        [
+            {
+                "job_id": a.job_id,
+                "fence": a.fence,
+                "n": a.n,
+                "model": a.model,
+                "provider": a.provider,
+                "state": "open",
+                "started_at_ms": a.started_at_ms,
+                "waited_ms": a.waited_ms,
+            }
+            for a in items
+        ],
+    )
+    return [None] * len(items)
+
+
+_SETTLE = (
+    update(attempts)
+    .where(
+        attempts.c.job_id == bindparam("job"),
+        attempts.c.fence == bindparam("claim"),
+        attempts.c.n == bindparam("number"),
+    )
+    .values(
+        state=bindparam("into"),
+        settled_at_ms=bindparam("at"),
+        latency_ms=bindparam("took"),
+        code=bindparam("fault"),
+        message=bindparam("words"),
+        http_status=bindparam("http"),
+        request_id=bindparam("theirs"),
+        input_tokens=bindparam("tokens_in"),
+        cached_input_tokens=bindparam("tokens_cached"),
+        cache_write_tokens=bindparam("tokens_written"),
+        output_tokens=bindparam("tokens_out"),
+        reasoning_tokens=bindparam("tokens_thought"),
+        cost_pico_usd=bindparam("cost"),
+    )
+)
+
+
+def _settle(connection: Connection, items: Sequence[Settlement]) -> list[None]:
+    connection.execute(_SETTLE, [_row(item) for item in items])
+    return [None] * len(items)
+
+
+def _row(item: Settlement) -> dict[str, Any]:
+    attempt, usage = item.attempt, item.usage
+    return {
+        "job": attempt.job_id,
+        "claim": attempt.fence,
+        "number": attempt.n,
+        "into": item.state,
+        "at": item.settled_at_ms,
+        "took": item.settled_at_ms - attempt.started_at_ms,
+        "fault": item.code,
+        # PostgreSQL's text cannot hold NUL, and a vendor's message is not ours to trust.
+        "words": item.message.replace("\x00", "") if item.message else None,
+        "http": item.http_status,
+        "theirs": item.request_id[:256].replace("\x00", "") if item.request_id else None,
+        "tokens_in": usage.input_tokens,
+        "tokens_cached": usage.cached_input_tokens,
+        "tokens_written": usage.cache_write_tokens,
+        "tokens_out": usage.output_tokens,
+        "tokens_thought": usage.reasoning_tokens,
+        "cost": item.cost_pico_usd,
+    }

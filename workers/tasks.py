@@ -1,0 +1,112 @@
+"""The door: Celery's call becomes a Delivery, the pipeline's outcome becomes Celery's words."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, assert_never
+
+from celery import Celery, Task
+
+from shared.envelope import ENVELOPE_VERSION, Envelope, now_ms, request_from
+from shared.errors import InvalidRequest, UnreadableMessage
+from shared.queues import TASK
+from workers.bootstrap import Kit, open_kit
+from workers.fetcher import Fetcher
+from workers.outcome import AlreadyTaken, Deferred, Ended, Restored
+from workers.pipeline import Delivery
+from workers.pool import JobRequest, Running, current
+
+if TYPE_CHECKING:
+    from workers.app import Headgate
+
+
+class Door(Task):  # type: ignore[type-arg]  # generic only in its stubs
+    """The task `headgate.run`; opened and closed with the worker's pool, on its loop."""
+
+    name = TASK
+    acks_late = True
+    ignore_result = True
+    Request = JobRequest  # type: ignore[assignment]  # Celery takes a class as well as its path
+
+    kit: Kit
+    fetcher: Fetcher
+
+    async def open(self, fetcher: Fetcher) -> None:
+        """Jobs may come in; raises Unreachable when the record is not there."""
+        app: Headgate = self.app  # type: ignore[assignment]  # it is registered with no other
+        self.fetcher = fetcher
+        self.kit = await open_kit(app.settings, app.servers, fetcher.owner)
+
+    async def close(self) -> None:
+        """No job comes in any more."""
+        await self.kit.close()
+
+    async def run(self, *args: Any, **kwargs: Any) -> str:
+        """How the run ended, in one word: all that Celery and Flower get to know of it."""
+        running = current.get()
+        try:
+            delivery = self._delivery(running, args, kwargs)
+        except UnreadableMessage as error:
+            await self.fetcher.bury_held(running.tag, error.reason)
+            return "unreadable"
+        try:
+            outcome = await self.kit.pipeline.run(delivery)
+        except asyncio.CancelledError:
+            outcome = Restored()
+        match outcome:
+            case Ended(result):
+                return result.status
+            case Deferred(wait_ms):
+                await self.fetcher.defer(running.tag, wait_ms)
+                return "deferred"
+            case Restored():
+                await self.fetcher.restore([running.tag])
+                return "restored"
+            case AlreadyTaken():
+                return "already taken"
+            case _:
+                assert_never(outcome)
+
+    def _delivery(self, running: Running, args: Any, kwargs: Any) -> Delivery:
+        refusal = None
+        fields = args[0] if args else kwargs
+        if isinstance(fields, dict) and "v" in fields:
+            envelope = Envelope.decode(fields)
+            if envelope.id != running.request["id"]:
+                raise UnreadableMessage("the envelope's id is not the message's id")
+        else:
+            envelope, refusal = self._from_request(running.request["id"], fields)
+        return Delivery(
+            envelope,
+            crashes=running.request["properties"]["delivery_info"]["crashes"],
+            stopped=lambda: running.stopped,
+            revoked=bool(running.request.get("revoked")),
+            refusal=refusal,
+        )
+
+    def _from_request(self, job_id: str, fields: Any) -> tuple[Envelope, InvalidRequest | None]:
+        """The envelope of a bare request, as a stock `send_task("headgate.run", ...)` sends it."""
+        refusal = None
+        stand_in = request_from({"prompt": "(the request could not be read)"})
+        try:
+            if not isinstance(fields, dict):
+                raise InvalidRequest("request", fields, "give an object with prompt or messages")
+            request = request_from(fields)
+            model = self.kit.catalog.model(request.model or self.kit.settings.model)
+        except InvalidRequest as error:
+            refusal, request = error, stand_in
+            model = self.kit.catalog.model(self.kit.settings.model)
+        envelope = Envelope(
+            v=ENVELOPE_VERSION,
+            id=job_id,
+            request=request,
+            model=model.name,
+            model_class=model.model_class,
+            submitted_at_ms=now_ms(),
+        )
+        return envelope, refusal
+
+
+def register(app: Celery) -> None:
+    """`headgate.run` is a task of this app."""
+    app.register_task(Door())
