@@ -8,12 +8,23 @@ from typing import Any
 
 from celery import Celery
 from kombu import Queue
+from kombu.transport import TRANSPORT_ALIASES
 
 from shared import catalog, settings
 from shared.connections import Servers, open_servers
 from shared.queues import all_queues, queue_name
 from shared.settings import Settings
 from workers.fetcher import Arrival, Fetcher, StopReason
+
+
+TRANSPORT = "workers.transport:Transport"
+
+# kombu takes what stands before `+socket://` for the name of a transport, whatever else is set.
+TRANSPORT_ALIASES["headgate"] = TRANSPORT
+
+
+def _broker_url(redis_url: str) -> str:
+    return redis_url.replace("redis+socket://", "headgate+socket://", 1)
 
 
 class Headgate(Celery):
@@ -27,8 +38,8 @@ class Headgate(Celery):
         self.servers = servers
         self.job_queues = all_queues(model_classes)
         self.conf.update(
-            broker_url=servers.redis_url,
-            broker_transport="workers.transport:Transport",
+            broker_url=_broker_url(servers.redis_url),
+            broker_transport=TRANSPORT,
             broker_transport_options={"global_keyprefix": settings.key_prefix},
             broker_connection_retry_on_startup=True,
             result_backend=servers.redis_url,
