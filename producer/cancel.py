@@ -169,7 +169,7 @@ def _tell(client: redis.Redis, keys: Keys, became: Cancelled, result_ttl_s: int)
             # Also of one that was cancelled before: an earlier call may have failed right here.
             if result.status == "cancelled" and result.error:
                 record = celery_record(result)
-                pipe.setex(keys.result(result.id), result_ttl_s, record)
+                pipe.set(keys.result(result.id), record, ex=result_ttl_s)
                 pipe.publish(keys.result(result.id), record)
         if became.running:
             seconds, micros = client.time()

@@ -42,34 +42,31 @@ class Desk:
             if "prompt" in fields:
                 raise InvalidRequest("prompt", fields["prompt"], "is given twice; give it once")
             fields = {"prompt": prompt, **fields}
-        at = self.open()
-        job = at.submitter.prepare(fields)
-        self._enqueue(at, [job])
-        return job[0].id
+        with self._lazy.use() as at:
+            job = at.submitter.prepare(fields)
+            _enqueue(at, [job])
+            return job[0].id
 
     def submit_many(self, requests: Requests) -> list[str]:
         """The ids of jobs that are on record and queued, in the order of the requests."""
-        at = self.open()
-        prepared = at.submitter.prepare_many(requests)
-        self._enqueue(at, prepared)
-        return [envelope.id for envelope, _ in prepared]
+        with self._lazy.use() as at:
+            prepared = at.submitter.prepare_many(requests)
+            _enqueue(at, prepared)
+            return [envelope.id for envelope, _ in prepared]
 
     def result(self, job_id: str) -> Result:
         """The result as it is now."""
-        at = self.open()
-        with at.reaching():
+        with self._lazy.use() as at:
             return results.read(at.engine, job_id)
 
     def status(self, job_id: str) -> Status:
         """The status now, also of a job whose result has expired."""
-        at = self.open()
-        with at.reaching():
+        with self._lazy.use() as at:
             return results.status(at.engine, job_id)
 
     def look(self, ids: Sequence[str]) -> Found:
         """What can be said for good about the jobs."""
-        at = self.open()
-        with at.reaching():
+        with self._lazy.use() as at:
             return results.look(at.engine, ids)
 
     def jobs(
@@ -80,18 +77,16 @@ class Desk:
         limit: int,
     ) -> list[Listed]:
         """The newest jobs first."""
-        at = self.open()
-        with at.reaching():
+        with self._lazy.use() as at:
             return results.list_jobs(
                 at.engine, status=status, tenant=tenant, since=since, limit=limit
             )
 
     def cancel(self, ids: Sequence[str]) -> cancelling.Cancelled:
         """What became of the jobs; those that run are only marked."""
-        at = self.open()
-        ttl_s = at.settings.result_ttl_s
         try:
-            with at.reaching():
+            with self._lazy.use() as at:
+                ttl_s = at.settings.result_ttl_s
                 return cancelling.cancel(at.engine, at.redis, at.keys, ids, result_ttl_s=ttl_s)
         except Unreachable as error:
             if isinstance(error.__cause__, RedisError):
@@ -99,14 +94,13 @@ class Desk:
                 raise Unreachable(error.server, error.reason, remedy) from error.__cause__
             raise
 
-    @staticmethod
-    def _enqueue(at: Installation, prepared: Sequence[Prepared]) -> None:
-        try:
-            with at.reaching():
-                enqueue(at.engine, at.redis, at.keys, prepared)
-        except SubmitInterrupted as error:
-            name = at.redis_name if isinstance(error.__cause__, RedisError) else at.database_name
-            reason = at.reason(error.__cause__ or error)
-            raise SubmitInterrupted(name, reason, error.job_ids, error.unsure_ids) from (
-                error.__cause__
-            )
+
+def _enqueue(at: Installation, prepared: Sequence[Prepared]) -> None:
+    try:
+        enqueue(at.engine, at.redis, at.keys, prepared)
+    except SubmitInterrupted as error:
+        cause = error.__cause__ or error
+        server = at.redis_name if isinstance(cause, RedisError) else at.database_name
+        raise SubmitInterrupted(
+            server, at.reason(cause), error.job_ids, error.unsure_ids
+        ) from cause

@@ -26,6 +26,8 @@ from shared.errors import Unreachable
 from shared.keys import Keys
 from shared.settings import Settings, masked
 
+CLOSE_WITHIN_S = 5.0
+
 
 @dataclass(frozen=True, slots=True)
 class Installation:
@@ -113,34 +115,57 @@ def open_installation(chosen: Settings | None = None) -> Installation:
 
 
 class Lazy:
-    """An installation that is opened when it is first asked for, once per process."""
+    """An installation that is opened when it is first used, once per process."""
 
     def __init__(self, chosen: Settings | None = None) -> None:
         self._settings = chosen
-        self._lock = threading.Lock()
+        self._turn = threading.Condition()
         self._pid = os.getpid()
         self._opened: Installation | None = None
         self._of_parents: list[Installation | None] = []
-        self.closed = False
+        self._users = 0
+        self._closed = False
 
     def get(self) -> Installation:
         """The open installation of this process; raises Unreachable, RuntimeError once closed."""
         self._after_fork()
-        with self._lock:
-            if self.closed:
-                raise RuntimeError("this client is closed; make a new one")
-            if self._opened is None:
-                self._opened = open_installation(self._settings)
-            return self._opened
+        with self._turn:
+            return self._open()
+
+    @contextmanager
+    def use(self) -> Iterator[Installation]:
+        """The open installation, which `close` leaves open until the end of this block.
+
+        Errors of its servers inside become Unreachable.
+        """
+        self._after_fork()
+        with self._turn:
+            at = self._open()
+            self._users += 1
+        try:
+            with at.reaching():
+                yield at
+        finally:
+            with self._turn:
+                self._users -= 1
+                self._turn.notify_all()
 
     def close(self) -> None:
-        """Nothing is open any more, and nothing will be."""
+        """Nothing is open any more, and nothing will be; what is in use has five seconds to end."""
         self._after_fork()
-        with self._lock:
-            self.closed = True
+        with self._turn:
+            self._closed = True
+            self._turn.wait_for(lambda: self._users == 0, CLOSE_WITHIN_S)
             opened, self._opened = self._opened, None
         if opened is not None:
             opened.close()
+
+    def _open(self) -> Installation:
+        if self._closed:
+            raise RuntimeError("this client is closed; make a new one")
+        if self._opened is None:
+            self._opened = open_installation(self._settings)
+        return self._opened
 
     def _after_fork(self) -> None:
         # A child must not use, nor close, the sockets and SQLite files that it shares with its
@@ -148,4 +173,5 @@ class Lazy:
         # lock may have been held by a thread that the child does not have.
         if self._pid != os.getpid():
             self._of_parents.append(self._opened)
-            self._opened, self._lock, self._pid = None, threading.Lock(), os.getpid()
+            self._opened, self._users = None, 0
+            self._turn, self._pid = threading.Condition(), os.getpid()

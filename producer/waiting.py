@@ -35,13 +35,20 @@ Look = Callable[[Sequence[str]], Awaitable[Found]]
 class Waiters:
     """All who wait for jobs in one event loop; `look` reads the record, see producer.results."""
 
-    def __init__(self, look: Look, client: redis.asyncio.Redis, keys: Keys) -> None:
+    def __init__(
+        self,
+        look: Look,
+        client: redis.asyncio.Redis,
+        keys: Keys,
+        *,
+        silence_s: float = SILENCE_S,
+    ) -> None:
         self.loop = asyncio.get_running_loop()
         self._look = look
         self._waiting: dict[str, list[asyncio.Future[Result]]] = {}
         self._due: set[str] = set()
         self._wake = asyncio.Event()
-        self._channels = Channels(client, keys, self._said)
+        self._channels = Channels(client, keys, self._said, silence_s)
         self._looking: asyncio.Task[None] | None = None
         self._failing_since: float | None = None
 
@@ -77,7 +84,6 @@ class Waiters:
         if self._looking is not None:
             self._looking.cancel()
             await asyncio.gather(self._looking, return_exceptions=True)
-        await self._channels.close()
 
     def _said(self, job_id: str) -> None:
         """Something happened to the job, or may have: look."""
@@ -95,18 +101,21 @@ class Waiters:
 
     async def _keep_looking(self) -> None:
         next_round = time.monotonic() + LOOK_EVERY_S
-        while True:
-            left_s = max(0.0, next_round - time.monotonic())
-            with contextlib.suppress(TimeoutError):
-                # With nobody waiting nothing is due; the next to come wakes us.
-                await asyncio.wait_for(self._wake.wait(), left_s if self._waiting else None)
-            self._wake.clear()
-            if time.monotonic() >= next_round:
-                self._due.update(self._waiting)
-                next_round = time.monotonic() + LOOK_EVERY_S
-            due, self._due = list(self._due), set()
-            await self._look_at(due)
-            await self._channels.follow(self._waiting.keys())
+        with contextlib.suppress(asyncio.CancelledError):
+            while not _cancelled():
+                left_s = max(0.0, next_round - time.monotonic())
+                with contextlib.suppress(TimeoutError):
+                    # With nobody waiting nothing is due; the next to come wakes us.
+                    async with asyncio.timeout(left_s if self._waiting else None):
+                        await self._wake.wait()
+                self._wake.clear()
+                if time.monotonic() >= next_round:
+                    self._due.update(self._waiting)
+                    next_round = time.monotonic() + LOOK_EVERY_S
+                due, self._due = list(self._due), set()
+                await self._look_at(due)
+                await self._channels.follow(self._waiting.keys())
+        await self._channels.close()  # cancelled by close, or by an asyncio.run that ends
 
     async def _look_at(self, due: Sequence[str]) -> None:
         if not due:
@@ -139,15 +148,30 @@ class Waiters:
                 future.set_result(result)
 
 
+def _cancelled() -> bool:
+    """Whether the running task was told to end, also where the exception has been lost.
+
+    redis-py sends under asyncio.wait_for, which loses a cancellation that comes at the moment when
+    the send has ended (Python 3.11).
+    """
+    this = asyncio.current_task()
+    return this is not None and this.cancelling() > 0
+
+
 class Channels:
     """The channels of the jobs that are waited for, over one connection that mends itself."""
 
     def __init__(
-        self, client: redis.asyncio.Redis, keys: Keys, said: Callable[[str], None]
+        self,
+        client: redis.asyncio.Redis,
+        keys: Keys,
+        said: Callable[[str], None],
+        silence_s: float,
     ) -> None:
         self._client = client
         self._keys = keys
         self._said = said
+        self._silence_s = silence_s
         self._ids: dict[bytes, str] = {}
         self._pubsub: PubSub | None = None
         self._listening: asyncio.Task[None] | None = None
@@ -189,8 +213,8 @@ class Channels:
     async def _listen(self, pubsub: PubSub) -> None:
         asked = False
         with contextlib.suppress(RedisError, OSError, RuntimeError):
-            while True:
-                message = await pubsub.get_message(timeout=SILENCE_S)
+            while not _cancelled():
+                message = await pubsub.get_message(timeout=self._silence_s)
                 if message is not None:
                     asked = False
                     if message["type"] in ("message", "subscribe"):

@@ -10,6 +10,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 from celery import Celery
@@ -35,9 +36,10 @@ def main() -> None:
         }
         for name, url in databases.items():
             with _client(valkey, url, folder) as client:
-                single = _rate(f"submit, {name}", SINGLE, lambda c=client: _one_by_one(c), valkey)
-                bulk = _rate(f"submit_many, {name}", BULK, lambda c=client: _in_bulk(c), valkey)
-            _line(f"  ratio to apply_async: {single / celery_rate:.1f} and {bulk / celery_rate:.1f}")
+                single = _rate(f"submit, {name}", SINGLE, partial(_one_by_one, client), valkey)
+                bulk = _rate(f"submit_many, {name}", BULK, partial(_in_bulk, client), valkey)
+            ratios = f"{single / celery_rate:.1f} and {bulk / celery_rate:.1f}"
+            _line(f"  ratio to apply_async: {ratios}")
 
 
 def _in_bulk(client: Client) -> None:
@@ -56,7 +58,7 @@ def _celery(valkey: ValkeyServer) -> float:
 
     def publish() -> None:
         for i in range(SINGLE):
-            task.apply_async(args=[{"prompt": f"{PROMPT}{i}", "model": "gpt-4o-mini"}])
+            task.apply_async(args=({"prompt": f"{PROMPT}{i}", "model": "gpt-4o-mini"},))
 
     try:
         return _rate("Celery apply_async", SINGLE, publish, valkey)

@@ -1,0 +1,101 @@
+"""An installation for the tests of the producer, and a worker that is played: it asks no model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import orjson
+from sqlalchemy import insert, select, update
+
+from producer.installation import Installation
+from shared import migrate
+from shared.connections import open_engine
+from shared.envelope import Envelope, Result, Usage, now_ms, rfc3339
+from shared.results import audit_row, celery_record
+from shared.settings import Settings
+from shared.tables import audit, jobs
+
+
+def settings_for(redis_url: str, database_url: str, home: Path, **others: Any) -> Settings:
+    """Settings that name real servers; the database has its tables."""
+    engine = open_engine(database_url)
+    migrate.upgrade(engine)
+    engine.dispose()
+    return Settings(redis_url=redis_url, database_url=database_url, home=home, **others)
+
+
+class PlayedWorker:
+    """Writes what a worker writes, in its order: commit, then store and publish."""
+
+    def __init__(self, at: Installation) -> None:
+        self.at = at
+
+    def start(self, job_id: str, status: str = "running", **values: Any) -> Envelope:
+        """The job is claimed."""
+        with self.at.engine.begin() as connection:
+            connection.execute(
+                update(jobs)
+                .where(jobs.c.id == job_id)
+                .values(status=status, fence=jobs.c.fence + 1, started_at_ms=now_ms(), **values)
+            )
+        return self.envelope(job_id)
+
+    def envelope(self, job_id: str) -> Envelope:
+        """The job as its row holds it."""
+        with self.at.engine.connect() as connection:
+            encoded = connection.scalar(select(jobs.c.envelope).where(jobs.c.id == job_id))
+        return Envelope.decode(orjson.loads(str(encoded)))
+
+    def end(self, job_id: str, *, publish: bool = True, **fields: Any) -> Result:
+        """The job has ended: on record, and told unless `publish` is False."""
+        envelope, at_ms = self.envelope(job_id), now_ms()
+        fields = {"status": "succeeded", "content": f"answer to {job_id}", **fields}
+        result = Result(
+            id=job_id,
+            model=envelope.model,
+            model_used=envelope.model,
+            usage=Usage(input_tokens=12, output_tokens=34),
+            cost_usd="0.0000222",
+            attempts=1,
+            finished_at=rfc3339(at_ms),
+            metadata=envelope.request.metadata,
+            **fields,
+        )
+        text = orjson.dumps(result.as_json()).decode()
+        with self.at.engine.begin() as connection:
+            connection.execute(
+                update(jobs)
+                .where(jobs.c.id == job_id)
+                .values(status=result.status, result=text, finished_at_ms=at_ms)
+            )
+            line = audit_row(envelope, result, cost_pico_usd=22_200_000, finished_at_ms=at_ms)
+            connection.execute(insert(audit), [line])
+        if publish:
+            record, key = celery_record(result), self.at.keys.result(job_id)
+            with self.at.redis.pipeline() as pipe:
+                pipe.set(key, record, ex=self.at.settings.result_ttl_s)
+                pipe.publish(key, record)
+                pipe.execute()
+        return result
+
+
+def row_of(at: Installation, job_id: str) -> Any:
+    """The job's row, or None."""
+    with at.engine.connect() as connection:
+        return connection.execute(select(jobs).where(jobs.c.id == job_id)).first()
+
+
+def ids_of(at: Installation) -> list[str]:
+    """The ids of all rows, oldest first."""
+    with at.engine.connect() as connection:
+        return list(connection.scalars(select(jobs.c.id).order_by(jobs.c.id)))
+
+
+@contextmanager
+def locked(at: Installation) -> Iterator[None]:
+    """Nobody else can write to the database meanwhile."""
+    with at.engine.begin():
+        yield

@@ -1,0 +1,225 @@
+"""From fields to an envelope: defaults, the catalog's word, and a clear refusal of each fault."""
+
+import math
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import orjson
+import pytest
+
+from producer.submit import Submitter
+from shared import catalog
+from shared.envelope import MAX_REQUEST_BYTES, Envelope, Request
+from shared.errors import InvalidRequest
+from shared.settings import Settings
+
+CATALOG = catalog.load()
+
+
+def submitter(**settings: Any) -> Submitter:
+    return Submitter(Settings(**settings), CATALOG)
+
+
+def refusal(fields: Any, **settings: Any) -> InvalidRequest:
+    with pytest.raises(InvalidRequest) as caught:
+        submitter(**settings).prepare(fields)
+    return caught.value
+
+
+def test_what_is_prepared_is_what_a_worker_reads() -> None:
+    fields = {"prompt": "Hello", "model": "gpt-4o", "tenant": "acme", "metadata": {"a": [1]}}
+    envelope, encoded = submitter().prepare(
+        fields, batch_id="b", batch_line=7, custom_id="line seven"
+    )
+    assert Envelope.decode(orjson.loads(encoded)) == envelope
+    assert (envelope.model, envelope.model_class) == ("gpt-4o", CATALOG.model("gpt-4o").model_class)
+    assert (envelope.batch_id, envelope.batch_line, envelope.custom_id) == ("b", 7, "line seven")
+    assert envelope.request.metadata == {"a": [1]}
+
+
+def test_a_request_object_is_taken_as_it_is() -> None:
+    envelope, _ = submitter().prepare(Request(prompt="Hello", model="gpt-4o"))
+    assert envelope.request.prompt == "Hello"
+
+
+def test_the_settings_fill_in_what_a_request_leaves_out() -> None:
+    ours = submitter(model="gpt-4o", max_tokens=50, temperature=0.5)
+    envelope, _ = ours.prepare({"prompt": "Hello"})
+    assert envelope.model == "gpt-4o"
+    assert envelope.request.params == {"max_tokens": 50, "temperature": 0.5}
+
+
+@pytest.mark.parametrize("limit", ["max_tokens", "max_completion_tokens"])
+def test_what_a_request_says_wins_over_the_settings(limit: str) -> None:
+    ours = submitter(model="gpt-4o", max_tokens=50, temperature=0.5)
+    own = {limit: 9, "temperature": 0}
+    envelope, _ = ours.prepare({"prompt": "Hello", "model": "gpt-4o-mini", "params": own})
+    assert envelope.model == "gpt-4o-mini"
+    assert envelope.request.params == own
+
+
+def test_settings_for_answers_stay_out_of_an_embedding_job() -> None:
+    ours = submitter(max_tokens=50, temperature=0.5)
+    envelope, _ = ours.prepare({"input": ["a", "b"], "model": "text-embedding-3-small"})
+    assert envelope.request.params == {}
+    assert envelope.model_class == "embedding"
+
+
+def test_a_default_temperature_is_not_given_to_a_model_that_refuses_it() -> None:
+    name = next(
+        m.name
+        for m in CATALOG.models.values()
+        if "temperature" not in m.capabilities and not m.embeds
+    )
+    envelope, _ = submitter(temperature=0.5).prepare({"prompt": "Hello", "model": name})
+    assert envelope.request.params == {}
+
+
+def test_a_model_may_be_named_with_its_provider() -> None:
+    envelope, _ = submitter().prepare({"prompt": "Hello", "model": "openai/gpt-4o-mini"})
+    assert envelope.model == "gpt-4o-mini"
+
+
+def test_an_unknown_model_is_refused_with_a_hint() -> None:
+    error = refusal({"prompt": "Hello", "model": "gpt-4o-mni"})
+    assert (error.code, error.field) == ("unknown_model", "model")
+    assert "gpt-4o-mini" in error.remedy
+
+
+def test_an_unknown_default_model_is_blamed_on_its_variable() -> None:
+    assert refusal({"prompt": "Hello"}, model="gpt-99").field == "HEADGATE_MODEL"
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [({"model": "auto"}, "model"), ({}, "HEADGATE_MODEL"),
+     ({"model": "gpt-4o", "fallback": ["auto"]}, "fallback[0]")],
+)  # fmt: skip
+def test_auto_is_refused_by_name_until_routing_stands(fields: dict[str, Any], field: str) -> None:
+    error = refusal({"prompt": "Hello", **fields}, model="auto")
+    assert error.field == field
+    assert "name one, such as" in error.remedy
+
+
+def test_an_embedding_model_does_not_answer_and_another_does_not_embed() -> None:
+    chat = refusal({"prompt": "Hello", "model": "text-embedding-3-small"})
+    embed = refusal({"input": "Hello", "model": "gpt-4o"})
+    assert (chat.field, embed.field) == ("model", "model")
+    assert "embeds" in chat.remedy
+    assert "answers" in embed.remedy
+
+
+@pytest.mark.parametrize("name", ["gpt-99", "text-embedding-3-small"])
+def test_each_name_of_a_fallback_list_must_fit(name: str) -> None:
+    error = refusal({"prompt": "Hello", "model": "gpt-4o", "fallback": ["gpt-4o-mini", name]})
+    assert (error.field, error.value) == ("fallback[1]", name)
+
+
+def test_a_prompt_over_the_context_window_is_refused_before_any_call() -> None:
+    window = CATALOG.model("gpt-4o-mini").context_tokens
+    error = refusal({"prompt": "word and word " * window, "model": "gpt-4o-mini"})
+    assert (error.code, error.field) == ("context_length", "prompt")
+    assert str(window) in error.remedy
+    assert len(str(error)) < 400
+
+
+def test_the_output_asked_for_counts_in_the_context_window() -> None:
+    model = CATALOG.model("gpt-4o-mini")
+    prompt = "word and word " * int(model.context_tokens * 0.61)
+    submitter().prepare({"prompt": prompt, "model": model.name})
+    asked = {"max_tokens": model.max_output_tokens}
+    error = refusal({"prompt": prompt, "model": model.name, "params": asked})
+    assert error.code == "context_length"
+    assert f"{model.max_output_tokens} kept for the answer" in error.remedy
+
+
+def test_eleven_megabytes_are_refused() -> None:
+    error = refusal({"prompt": "x" * (MAX_REQUEST_BYTES + 1_000_000)})
+    assert error.code == "invalid_request"
+    assert "10 MB" in error.remedy
+
+
+def nested(depth: int) -> dict[str, Any]:
+    inside: dict[str, Any] = {}
+    for _ in range(depth):
+        inside = {"a": inside}
+    return inside
+
+
+def circular() -> dict[str, Any]:
+    loop: dict[str, Any] = {}
+    loop["a"] = loop
+    return loop
+
+
+BAD_FIELDS: dict[str, dict[str, Any]] = {
+    "nothing at all": {},
+    "two of three": {"prompt": "a", "input": "b"},
+    "an unknown field": {"prompt": "a", "max_tokens": 5},
+    "a field whose part does not stand": {"prompt": "a", "idempotency_key": "k"},
+    "a wrong type": {"prompt": 5},
+    "a number as a text": {"prompt": "a", "deadline_s": "60"},
+    "a name that is no text": {"prompt": "a", 5: "b"},  # type: ignore[dict-item]
+    "a negative number": {"prompt": "a", "deadline_s": -1},
+    "a deadline that is no number": {"prompt": "a", "deadline_s": math.nan},
+    "an endless deadline": {"prompt": "a", "deadline_s": math.inf},
+    "a NaN deep inside": {"prompt": "a", "metadata": {"a": [{"b": math.nan}]}},
+    "a NaN among the params": {"prompt": "a", "params": {"temperature": math.nan}},
+    "a lone surrogate": {"prompt": "a\ud800"},
+    "a lone surrogate in a name": {"prompt": "a", "user": "\udc00"},
+    "a NUL in a name": {"prompt": "a", "tenant": "acme\0"},
+    "a NUL in a user": {"prompt": "a", "user": "\0"},
+    "bytes": {"prompt": "a", "metadata": {"a": b"b"}},
+    "an object": {"prompt": "a", "metadata": {"a": object()}},
+    "a number over 64 bits": {"prompt": "a", "metadata": {"a": 2**70}},
+    "keys that are no texts": {"prompt": "a", "metadata": {"a": {1: 2}}},
+    "money as a Decimal": {"prompt": "a", "metadata": {"a": Decimal(1)}},
+    "too deep": {"prompt": "a", "metadata": nested(5_000)},
+    "a circle": {"prompt": "a", "metadata": circular()},
+}
+
+
+@pytest.mark.parametrize("what", BAD_FIELDS)
+def test_bad_fields_are_refused_in_one_short_line(what: str) -> None:
+    error = refusal(BAD_FIELDS[what])
+    assert error.remedy
+    assert len(str(error)) < 600
+    str(error).encode()
+
+
+def test_a_nul_in_a_prompt_is_text_like_any_other() -> None:
+    _, encoded = submitter().prepare({"prompt": "a\0b"})
+    assert orjson.loads(encoded)["request"]["prompt"] == "a\0b"
+
+
+def test_a_moment_in_the_metadata_is_written_as_text() -> None:
+    at = datetime(2026, 1, 2, tzinfo=UTC)
+    _, encoded = submitter().prepare({"prompt": "a", "metadata": {"at": at}})
+    assert orjson.loads(encoded)["request"]["metadata"]["at"].startswith("2026-01-02T00:00:00")
+
+
+def test_many_requests_come_in_three_forms_and_keep_their_order() -> None:
+    prepared = submitter().prepare_many(["a", {"prompt": "b"}, Request(prompt="c")])
+    assert [envelope.request.prompt for envelope, _ in prepared] == ["a", "b", "c"]
+    ids = [envelope.id for envelope, _ in prepared]
+    assert len(set(ids)) == 3
+
+
+def test_a_fault_among_many_names_its_place() -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        submitter().prepare_many(["a", {"prompt": "b", "model": "gpt-99"}])
+    assert caught.value.field == "requests[1].model"
+    assert caught.value.code == "unknown_model"
+
+
+@pytest.mark.parametrize("item", [5, None, ["a"], b"a"])
+def test_what_is_no_request_names_its_place(item: Any) -> None:
+    with pytest.raises(InvalidRequest, match=r"requests\[0\]"):
+        submitter().prepare_many([item])
+
+
+@pytest.mark.parametrize("requests", ["text", b"text", {"prompt": "a"}, Request(prompt="a")])
+def test_one_request_is_not_taken_for_many(requests: Any) -> None:
+    with pytest.raises(InvalidRequest, match="give a list"):
+        submitter().prepare_many(requests)
