@@ -205,11 +205,12 @@ def _end_server(home: Path) -> None:
     found = embedded.processes(home)
     if found is None:
         return
+    until = time.monotonic() + _SERVER_END_S
     with suppress(ProcessLookupError):
         os.kill(found.keeper_pid, signal.SIGTERM)
-    until = time.monotonic() + _SERVER_END_S
-    while embedded.processes(home) is not None and time.monotonic() < until:
-        time.sleep(0.02)
+        while time.monotonic() < until:
+            os.kill(found.keeper_pid, 0)  # it is detached: no child of ours to wait for
+            time.sleep(0.02)
 
 
 def _tail(home: Path) -> str:

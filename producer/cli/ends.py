@@ -22,12 +22,16 @@ def run(arguments: Sequence[str]) -> int:
 def carry_out(command: click.Command, name: str, arguments: Sequence[str]) -> int:
     """The command has been carried out, whatever it met; its exit code."""
     try:
-        code = command.main(args=list(arguments), prog_name=name, standalone_mode=False)
+        # Not `command.main`, which would end the process by itself when a reader goes away.
+        with command.make_context(name, list(arguments)) as begun:
+            code = command.invoke(begun)
         sys.stdout.flush()
         return code if isinstance(code, int) else DONE
     except BrokenPipeError:
         _quiet_stdout()
         return DONE
+    except click.exceptions.Exit as end:
+        return end.exit_code
     except click.ClickException as error:
         error.show(sys.stderr)
         return error.exit_code

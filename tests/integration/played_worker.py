@@ -1,0 +1,113 @@
+"""A worker that is played on the record: ends queued jobs without asking any provider."""
+
+import threading
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+import orjson
+import redis
+from sqlalchemy import insert, select, update
+
+from shared.connections import open_engine
+from shared.envelope import Envelope, ErrorReport, Result, Usage, now_ms, rfc3339
+from shared.keys import Keys
+from shared.results import audit_row, celery_record
+from shared.tables import attempts, audit, jobs
+
+PICO_PER_JOB = 2_500_000
+
+
+class PlayedWorker:
+    """While it is open, every queued job ends: as an echo of its prompt, or failed by `fails`.
+
+    `pause_s` between rounds of `at_once` jobs. It shows life on Redis as workers do.
+    """
+
+    def __init__(
+        self,
+        database_url: str,
+        redis_url: str,
+        *,
+        fails: Callable[[Envelope], bool] = lambda _: False,
+        at_once: int = 50,
+        pause_s: float = 0.01,
+        clock_ms: Callable[[], int] = now_ms,
+    ) -> None:
+        self._engine = open_engine(database_url)
+        self._redis = redis.Redis.from_url(redis_url)
+        self._fails, self._at_once, self._pause_s = fails, at_once, pause_s
+        self._clock_ms = clock_ms
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._work)
+        self.ended: list[str] = []
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        _kind: type[BaseException] | None,
+        _error: BaseException | None,
+        _trace: TracebackType | None,
+    ) -> None:
+        self._over.set()
+        self._thread.join()
+        self._redis.delete(Keys().worker("played"))
+        self._redis.close()
+        self._engine.dispose()
+
+    def _work(self) -> None:
+        while not self._over.wait(self._pause_s):
+            self._redis.set(Keys().worker("played"), "1", ex=5)
+            query = select(jobs.c.envelope).where(jobs.c.status == "queued")
+            with self._engine.begin() as connection:
+                for (written,) in connection.execute(query.limit(self._at_once)).all():
+                    envelope = Envelope.decode(orjson.loads(written))
+                    result = self._result(envelope)
+                    at_ms = self._clock_ms()
+                    row = audit_row(
+                        envelope, result, cost_pico_usd=PICO_PER_JOB, finished_at_ms=at_ms
+                    )
+                    connection.execute(insert(audit).values(row))
+                    connection.execute(
+                        insert(attempts).values(
+                            job_id=envelope.id, fence=1, n=1, model=envelope.model,
+                            provider="openai", state="answered", started_at_ms=at_ms,
+                            waited_ms=0, input_tokens=3, output_tokens=4,
+                            cost_pico_usd=PICO_PER_JOB,
+                        )
+                    )  # fmt: skip
+                    connection.execute(
+                        update(jobs)
+                        .where(jobs.c.id == envelope.id)
+                        .values(
+                            status=result.status,
+                            finished_at_ms=at_ms,
+                            result=orjson.dumps(result.as_json()).decode(),
+                        )
+                    )
+                    record = celery_record(result)
+                    self._redis.set(Keys().result(envelope.id), record, ex=60)
+                    self._redis.publish(Keys().result(envelope.id), record)
+                    self.ended.append(envelope.id)
+
+    def _result(self, envelope: Envelope) -> Result:
+        failed = self._fails(envelope)
+        at = rfc3339(now_ms())
+        return Result(
+            id=envelope.id,
+            status="failed" if failed else "succeeded",
+            model=envelope.model,
+            content=None if failed else f"echo: {envelope.request.chat()[-1]['content']}",
+            model_used=envelope.model,
+            finish_reason=None if failed else "stop",
+            usage=Usage(3, 0, 0, 4, 0),
+            cost_usd="0.0000025",
+            attempts=1,
+            batch_id=envelope.batch_id,
+            finished_at=at,
+            latency_ms=20,
+            error=ErrorReport("provider_error", "played fault", True) if failed else None,
+        )

@@ -1,0 +1,168 @@
+"""The input of a batch: every broken line is named with its fault, and no other line suffers."""
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from producer.batch.lines import BadLine, Line, read, survey
+from shared.errors import WrongUse
+
+GOOD = b'{"prompt": "good"}'
+
+
+def lines_of(path: Path, content: bytes) -> list[Line | BadLine]:
+    """What `content` reads as."""
+    path.write_bytes(content)
+    return list(read(path, {}, hashlib.sha256(content).hexdigest()))
+
+
+BAD_LINES = {
+    "broken JSON": (b'{"prompt": ', "unexpected end of data"),
+    "not an object": (b"[1, 2]", "write an object"),
+    "a bare text": (b'"hello"', "write an object"),
+    "not UTF-8": (b'{"prompt": "\xff"}', "byte 13 is not UTF-8"),
+    "raw NUL byte": (b'{"prompt": "a\x00b"}', "a raw NUL byte"),
+    "lone surrogate": (rb'{"prompt": "\ud800"}', "surrogate"),
+    "NaN": (b'{"prompt": "x", "deadline_s": NaN}', "unexpected character"),
+    "custom_id of another type": (b'{"custom_id": 5, "prompt": "x"}', "custom_id: 5"),
+    "empty custom_id": (b'{"custom_id": "", "prompt": "x"}', "custom_id"),
+    "another method": (b'{"method": "GET", "url": "/v1/chat/completions", "body": {}}', "POST"),
+    "another url": (b'{"method": "POST", "url": "/v1/images", "body": {}}', "url"),
+    "no url": (b'{"method": "POST", "body": {"messages": []}}', "url"),
+    "body of another type": (b'{"url": "/v1/chat/completions", "body": 1}', "body: 1"),
+    "no messages": (b'{"url": "/v1/chat/completions", "body": {"model": "m"}}', "body.messages"),
+    "stream": (
+        b'{"url": "/v1/chat/completions", "body": {"messages": [{}], "stream": true}}',
+        "cannot stream",
+    ),
+    "unknown key beside body": (
+        b'{"url": "/v1/chat/completions", "body": {"messages": [{}]}, "nope": 1}',
+        "nope: 1: unknown field",
+    ),
+    "over 10 MB": (b'{"prompt": "' + b"x" * 10_500_000 + b'"}', "10 MB"),
+    "over 11 MB": (b'{"prompt": "' + b"x" * 11_600_000 + b'"}', "10 MB"),
+}
+
+
+@pytest.mark.parametrize(("raw", "fault"), BAD_LINES.values(), ids=BAD_LINES.keys())
+def test_a_bad_line_is_named_with_its_fault_and_the_others_go_on(
+    tmp_path: Path, raw: bytes, fault: str
+) -> None:
+    found = lines_of(tmp_path / "in", b"\n".join([GOOD, raw, GOOD]))
+    assert [type(line) for line in found] == [Line, BadLine, Line]
+    bad = found[1]
+    assert isinstance(bad, BadLine)
+    assert bad.number == 2
+    assert bad.message.startswith("line 2: ")
+    assert fault in bad.message
+    assert bad.code == "invalid_request"
+    assert len(bad.message) < 400
+
+
+def test_an_escaped_nul_is_a_legal_part_of_a_text(tmp_path: Path) -> None:
+    [line] = lines_of(tmp_path / "in", rb'{"prompt": "a\u0000b"}')
+    assert isinstance(line, Line)
+    assert line.fields == {"prompt": "a\0b"}
+
+
+def test_blank_lines_byte_order_mark_and_crlf_are_no_part_of_the_lines(tmp_path: Path) -> None:
+    content = b"\xef\xbb\xbf" + GOOD + b"\r\n\r\n \t\n" + GOOD + b"\r\n"
+    found = lines_of(tmp_path / "in", content)
+    assert [line.number for line in found] == [1, 4]
+    assert all(isinstance(line, Line) for line in found)
+
+
+def test_a_custom_id_that_stands_twice_is_refused_at_its_second_place(tmp_path: Path) -> None:
+    one = b'{"custom_id": "a", "prompt": "x"}'
+    found = lines_of(tmp_path / "in", b"\n".join([one, one]))
+    assert isinstance(found[0], Line)
+    assert isinstance(found[1], BadLine)
+    assert "stands on line 1 too" in found[1].message
+
+
+def test_a_line_without_custom_id_is_called_by_its_number_and_nobody_else_is(
+    tmp_path: Path,
+) -> None:
+    found = lines_of(tmp_path / "in", GOOD + b'\n{"custom_id": "line-1", "prompt": "x"}')
+    assert [line.custom_id for line in found] == ["line-1", "line-1"]
+    assert isinstance(found[1], BadLine)
+
+
+def test_the_form_of_openai_becomes_submit_fields_and_the_rest_of_it_params(
+    tmp_path: Path,
+) -> None:
+    raw = (
+        b'{"custom_id": "a", "method": "POST", "url": "/v1/chat/completions", '
+        b'"body": {"model": "m",'
+        b'"messages": [{"role": "user", "content": "hi"}], "user": "u", "max_tokens": 5,'
+        b'"logit_bias": {"5": 1}, "stream": false}}'
+    )
+    [line] = lines_of(tmp_path / "in", raw)
+    assert isinstance(line, Line)
+    assert line.fields == {
+        "model": "m",
+        "messages": [{"role": "user", "content": "hi"}],
+        "user": "u",
+        "params": {"max_tokens": 5, "logit_bias": {"5": 1}},
+    }
+
+
+def test_defaults_hold_for_lines_that_do_not_say(tmp_path: Path) -> None:
+    content = (
+        b'{"prompt": "x"}\n{"prompt": "x", "model": "own", "params": {"max_tokens": 9}}\n'
+        b'{"input": "x"}\n'
+    )
+    path = tmp_path / "in"
+    path.write_bytes(content)
+    defaults = {"model": "m", "tenant": "t", "max_tokens": 5}
+    found = [
+        line.fields
+        for line in read(path, defaults, hashlib.sha256(content).hexdigest())
+        if isinstance(line, Line)
+    ]
+    assert found == [
+        {"prompt": "x", "model": "m", "tenant": "t", "params": {"max_tokens": 5}},
+        {"prompt": "x", "model": "own", "tenant": "t", "params": {"max_tokens": 9}},
+        {"input": "x", "model": "m", "tenant": "t"},
+    ]
+
+
+def test_an_input_that_changes_while_it_is_read_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "in"
+    path.write_bytes(GOOD)
+    with pytest.raises(WrongUse, match="was changed"):
+        list(read(path, {}, "0" * 64))
+
+
+def test_the_survey_counts_filled_lines_and_digests_every_byte(tmp_path: Path) -> None:
+    content = GOOD + b"\n\n{broken\n" + b"x" * 11_000_000 + b"\n" + GOOD
+    path = tmp_path / "in"
+    path.write_bytes(content)
+    found = survey(path)
+    assert found.lines == 4
+    assert found.sha256 == hashlib.sha256(content).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        (b"", "holds no line"),
+        (b"\n \n\r\n", "holds no line"),
+        ("{}\n".encode("utf-16"), "UTF-16"),
+    ],
+)
+def test_a_file_that_cannot_be_an_input_is_refused(
+    tmp_path: Path, content: bytes, fault: str
+) -> None:
+    path = tmp_path / "in"
+    path.write_bytes(content)
+    with pytest.raises(WrongUse, match=fault):
+        survey(path)
+
+
+def test_a_folder_and_a_missing_file_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(WrongUse, match="no file"):
+        survey(tmp_path)
+    with pytest.raises(WrongUse, match="No such file"):
+        survey(tmp_path / "missing")

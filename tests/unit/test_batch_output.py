@@ -1,0 +1,182 @@
+"""The output of a batch: whole lines of one batch, written by one command."""
+
+import os
+import resource
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import orjson
+import pytest
+
+from producer.batch.forms import bad_line, output_line
+from producer.batch.output import Output, OutputFull
+from shared.envelope import Result, Usage
+from shared.errors import WrongUse
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """An input file."""
+    path = tmp_path / "in.jsonl"
+    path.write_text("{}\n")
+    return path
+
+
+def line(number: int, batch_id: str = "b") -> bytes:
+    """One line of output."""
+    return bad_line(number, batch_id, f"line-{number}", "internal", "words")
+
+
+def test_the_input_is_never_the_output_by_whatever_name(tmp_path: Path, source: Path) -> None:
+    (tmp_path / "soft").symlink_to(source)
+    (tmp_path / "hard").hardlink_to(source)
+    for name in ("in.jsonl", "soft", "hard"):
+        with pytest.raises(WrongUse, match="the input itself"):
+            Output.open(tmp_path / name, source, "overwrite")
+    assert source.read_text() == "{}\n"
+
+
+def test_a_folder_a_missing_folder_and_a_full_file_are_refused(
+    tmp_path: Path, source: Path
+) -> None:
+    full = tmp_path / "full"
+    full.write_text("x")
+    for path, fault in (
+        (tmp_path, "folder"),
+        (tmp_path / "no" / "out", "no folder"),
+        (full, "--resume"),
+    ):
+        with pytest.raises(WrongUse, match=fault):
+            Output.open(path, source, "refuse")
+    assert full.read_text() == "x"
+
+
+def test_an_empty_file_may_be_written_and_a_full_one_replaced(tmp_path: Path, source: Path) -> None:
+    path = tmp_path / "out"
+    path.touch()
+    Output.open(path, source, "refuse").close()
+    path.write_text("old")
+    Output.open(path, source, "overwrite").close()
+    assert path.read_text() == ""
+
+
+def test_a_second_writer_is_refused(tmp_path: Path, source: Path) -> None:
+    first = Output.open(tmp_path / "out", source, "refuse")
+    with pytest.raises(WrongUse, match="another command"):
+        Output.open(tmp_path / "out", source, "resume")
+    first.close()
+    Output.open(tmp_path / "out", source, "resume").close()
+
+
+@pytest.mark.parametrize("torn", [b"", b'{"id": "x', b'{"id": "batch_req_1", "headgate": {"li'])
+def test_a_torn_last_line_is_cut_off_when_the_batch_goes_on(
+    tmp_path: Path, source: Path, torn: bytes
+) -> None:
+    path = tmp_path / "out"
+    path.write_bytes(line(1) + line(3) + torn)
+    output = Output.open(path, source, "resume")
+    assert output.written("b") == {1: False, 3: False}
+    output.append([line(2)])
+    output.close()
+    assert path.read_bytes() == line(1) + line(3) + line(2)
+
+
+@pytest.mark.parametrize("strange", [b"words\n", line(2, "another batch"), b"{}\n", b"\n"])
+def test_a_file_that_holds_something_else_is_left_alone(
+    tmp_path: Path, source: Path, strange: bytes
+) -> None:
+    path = tmp_path / "out"
+    path.write_bytes(line(1) + strange)
+    output = Output.open(path, source, "resume")
+    with pytest.raises(WrongUse, match="line 2 is not of this batch"):
+        output.written("b")
+    output.close()
+    assert path.read_bytes() == line(1) + strange
+
+
+@pytest.fixture
+def _small_disk() -> Iterator[int]:
+    """Files of this process cannot grow beyond the bytes given."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    heard = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    yield 1000
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    signal.signal(signal.SIGXFSZ, heard)
+
+
+@pytest.mark.usefixtures("_small_disk")
+def test_a_full_disk_leaves_whole_lines_and_says_what_to_do(tmp_path: Path, source: Path) -> None:
+    output = Output.open(tmp_path / "out", source, "refuse")
+    output.append([line(1), line(2)])
+    whole = (tmp_path / "out").read_bytes()
+    with pytest.raises(OutputFull, match="--resume"):
+        output.append([line(n) for n in range(3, 20)])
+    output.close()
+    assert (tmp_path / "out").read_bytes() == whole == line(1) + line(2)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs the device of Linux")
+def test_a_full_device_is_told(source: Path) -> None:
+    output = Output.open(Path("/dev/full"), source, "refuse")
+    with pytest.raises(OutputFull, match="No space left"):
+        output.append([line(1)])
+    output.close()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_file_without_write_permission_is_refused(tmp_path: Path, source: Path) -> None:
+    path = tmp_path / "out"
+    path.touch(mode=0o400)
+    with pytest.raises(WrongUse, match="Permission denied"):
+        Output.open(path, source, "refuse")
+
+
+def test_an_answer_has_the_form_of_openai_with_ours_beside_it() -> None:
+    result = Result(
+        id="019aa000-0000-7000-8000-000000000000", status="succeeded", model="gpt-4o",
+        content="hi", model_used="gpt-4o-mini", finish_reason="stop", attempts=2, fallback=True,
+        usage=Usage(12, 3, 0, 34, 5), cost_usd="0.1",
+    )  # fmt: skip
+    written = orjson.loads(output_line(7, "b", "mine", result.as_json()))
+    assert written["id"] == f"batch_req_{result.id}"
+    assert written["custom_id"] == "mine"
+    assert written["error"] is None
+    assert written["response"]["status_code"] == 200
+    body = written["response"]["body"]
+    assert body["object"] == "chat.completion"
+    assert body["model"] == "gpt-4o-mini"
+    assert body["choices"][0]["message"] == {"role": "assistant", "content": "hi", "refusal": None}
+    assert body["usage"]["total_tokens"] == 46
+    assert body["usage"]["prompt_tokens_details"] == {"cached_tokens": 3}
+    ours = written["headgate"]
+    assert (ours["line"], ours["job_id"], ours["cost_usd"]) == (7, result.id, "0.1")
+    assert (ours["attempts"], ours["fallback"], ours["cached"]) == (2, True, None)
+
+
+def test_an_embedding_has_the_form_of_openai() -> None:
+    result = Result(
+        id="019aa000-0000-7000-8000-000000000000", status="succeeded", model="m",
+        embeddings=[[0.5], [1.0]], usage=Usage(3),
+    )  # fmt: skip
+    body = orjson.loads(output_line(1, "b", "c", result.as_json()))["response"]["body"]
+    assert [row["embedding"] for row in body["data"]] == [[0.5], [1.0]]
+    assert body["usage"] == {"prompt_tokens": 3, "total_tokens": 3}
+
+
+def test_the_official_client_can_read_the_lines() -> None:
+    from openai.types import CreateEmbeddingResponse
+    from openai.types.chat import ChatCompletion
+
+    chat = Result(
+        id="019aa000-0000-7000-8000-000000000000", status="succeeded", model="m", content="x",
+        finish_reason="stop",
+    )  # fmt: skip
+    vector = Result(
+        id="019aa000-0000-7000-8000-000000000000", status="succeeded", model="m",
+        embeddings=[[0.5]],
+    )  # fmt: skip
+    for form, result in ((ChatCompletion, chat), (CreateEmbeddingResponse, vector)):
+        line = orjson.loads(output_line(1, "b", "c", result.as_json()))
+        form.model_validate(line["response"]["body"])
