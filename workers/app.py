@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import uuid
+import warnings
 from collections.abc import Callable
 from typing import Any
 
 from celery import Celery
+from celery.exceptions import SecurityWarning
 from kombu import Queue
 from kombu.transport import TRANSPORT_ALIASES
 
@@ -14,10 +16,13 @@ from shared import catalog, settings
 from shared.connections import Servers, open_servers
 from shared.queues import all_queues, queue_name
 from shared.settings import Settings
-from workers.fetcher import Arrival, Fetcher, StopReason
-
+from workers.fetcher import Fetcher, StopReason
+from workers.message import Arrival
 
 TRANSPORT = "workers.transport:Transport"
+
+# Celery warns of root because of pickle, which is never accepted here.
+warnings.filterwarnings("ignore", category=SecurityWarning)
 
 # kombu takes what stands before `+socket://` for the name of a transport, whatever else is set.
 TRANSPORT_ALIASES["headgate"] = TRANSPORT

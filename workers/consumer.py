@@ -20,7 +20,8 @@ from celery.worker.consumer.tasks import Tasks
 from celery.worker.state import maybe_shutdown
 
 from shared.queues import TASK
-from workers.fetcher import Arrival, Fetcher
+from workers.fetcher import Fetcher
+from workers.message import Arrival
 from workers.pool import TaskPool
 from workers.transport import JobMessage
 

@@ -15,7 +15,6 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import redis.asyncio
@@ -26,7 +25,7 @@ from shared.envelope import now_ms
 from shared.errors import UnreadableMessage
 from shared.keys import Keys
 from workers import message
-from workers.message import Readable
+from workers.message import Arrival
 
 log = logging.getLogger("headgate.fetcher")
 
@@ -40,17 +39,6 @@ LINGER_S = 0.002
 """With few acks to send and no slot free, wait this long for more to share the round trip."""
 
 StopReason = Literal["cancelled", "lost", "shutdown", "timeout"]
-
-
-@dataclass(frozen=True, slots=True)
-class Arrival:
-    """A job that this worker holds the lease of. `tag` is its number in this process."""
-
-    tag: int
-    id: str
-    queue: str
-    crashes: int
-    content: Readable
 
 
 class Fetcher:

@@ -27,6 +27,20 @@ class Readable:
     not_before_ms: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A job that this worker holds the lease of. `tag` is its number in this process.
+
+    `crashes`: how many workers held its lease before and let it lapse.
+    """
+
+    tag: int
+    id: str
+    queue: str
+    crashes: int
+    content: Readable
+
+
 def read(raw: bytes) -> Readable:
     """The message, decoded and checked; UnreadableMessage with a reason that quotes nothing."""
     fields = _object(_decoded(raw, "the message"), "the message")

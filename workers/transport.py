@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from kombu.transport import redis, virtual
 
-from workers.fetcher import Arrival
+from workers.message import Arrival
 
 JOB_QUEUES = "headgate."
 
