@@ -23,7 +23,7 @@ def words(summary: Summary) -> Iterator[tuple[str, str]]:
     yield "fallbacks", str(s.fallbacks)
     yield "retries", str(s.retries)
     if s.unknown_attempts:
-        yield "attempts left open by a crash", str(s.unknown_attempts)
+        yield "attempts with an unknown bill", str(s.unknown_attempts)
     yield "tokens", f"{s.input_tokens} in, {s.output_tokens} out"
     unpriced = f" (and {s.unpriced_attempts} answers without a known price)"
     yield "cost", f"{s.cost_usd} USD" + (unpriced if s.unpriced_attempts else "")

@@ -36,7 +36,7 @@ class Summary:
     """The whole batch in numbers; `failed` counts every line without an answer.
 
     `cost_usd` is the sum over the ledger; `unpriced_attempts` are answers whose price is unknown,
-    `unknown_attempts` those that a crash left open.
+    `unknown_attempts` those of which nobody can say whether they were billed.
     """
 
     batch_id: str
@@ -177,10 +177,7 @@ def _attempts(connection: Connection, batch_id: str) -> dict[str, Any]:
 
 def _pools(connection: Connection, catalog: Catalog, batch_id: str) -> list[PoolUse]:
     ours = _ledger(batch_id)
-    started = select(attempts.c.started_at_ms // 1000).where(ours).distinct()
-    seconds = sorted(int(second) for second in connection.scalars(started))
-    steps = (after - before for before, after in pairwise(seconds))
-    active_s = 1 + sum(step for step in steps if step <= _BREAK_S)
+    active_s = _active_s(connection, ours)
     query = select(
         attempts.c.model,
         func.count(),
@@ -212,3 +209,17 @@ def _pools(connection: Connection, catalog: Catalog, batch_id: str) -> list[Pool
             )
         )
     return uses
+
+
+def _active_s(connection: Connection, ours: Any) -> float:
+    """For how long attempts were made: from the first to the end of the last, less long breaks."""
+    ends = func.max(func.coalesce(attempts.c.settled_at_ms, attempts.c.started_at_ms))
+    first_ms, last_ms = connection.execute(
+        select(func.min(attempts.c.started_at_ms), ends).where(ours)
+    ).one()
+    if first_ms is None:
+        return 0.0
+    started = select(attempts.c.started_at_ms // 1000).where(ours).distinct()
+    seconds = sorted(int(second) for second in connection.scalars(started))
+    breaks = (after - before for before, after in pairwise(seconds) if after - before > _BREAK_S)
+    return float(last_ms - first_ms) / 1000 - sum(breaks)
