@@ -13,7 +13,7 @@ from producer import results
 from producer.errors import SubmitInterrupted
 from producer.installation import Installation, Lazy
 from producer.results import Listed
-from producer.submit import Prepared, enqueue
+from producer.submit import Written, put, written
 from producer.waiting import Found
 from shared.envelope import Request, Result, Status
 from shared.errors import InvalidRequest, Unreachable
@@ -44,15 +44,16 @@ class Desk:
             fields = {"prompt": prompt, **fields}
         with self._lazy.use() as at:
             job = at.submitter.prepare(fields)
-            _enqueue(at, [job])
+            _put(at, [written(*job)])
             return job[0].id
 
     def submit_many(self, requests: Requests) -> list[str]:
         """The ids of jobs that are on record and queued, in the order of the requests."""
         with self._lazy.use() as at:
-            prepared = at.submitter.prepare_many(requests)
-            _enqueue(at, prepared)
-            return [envelope.id for envelope, _ in prepared]
+            # All are checked before the first is put: a fault anywhere means that nothing was.
+            ready = [written(*job) for job in at.submitter.prepare_many(requests)]
+            _put(at, ready)
+            return [row["id"] for row, _, _ in ready]
 
     def result(self, job_id: str) -> Result:
         """The result as it is now."""
@@ -95,9 +96,9 @@ class Desk:
             raise
 
 
-def _enqueue(at: Installation, prepared: Sequence[Prepared]) -> None:
+def _put(at: Installation, ready: Sequence[Written]) -> None:
     try:
-        enqueue(at.engine, at.redis, at.keys, prepared)
+        put(at.engine, at.redis, at.keys, ready)
     except SubmitInterrupted as error:
         cause = error.__cause__ or error
         server = at.redis_name if isinstance(cause, RedisError) else at.database_name

@@ -96,7 +96,7 @@ def test_a_prompt_given_twice_is_refused(client: Client) -> None:
 
 def test_a_message_sent_twice_is_one_job(client: Client) -> None:
     at = client.open()
-    prepared = at.submitter.prepare_many(["a", "b"])
+    prepared = list(at.submitter.prepare_many(["a", "b"]))
     enqueue(at.engine, at.redis, at.keys, prepared)
     assert queues.send(at.redis, at.keys, prepared) == 0
     assert len(messages(client, "headgate.standard.fast")) == 2

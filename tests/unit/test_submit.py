@@ -200,7 +200,8 @@ def test_a_moment_in_the_metadata_is_written_as_text() -> None:
 
 
 def test_many_requests_come_in_three_forms_and_keep_their_order() -> None:
-    prepared = submitter().prepare_many(["a", {"prompt": "b"}, Request(prompt="c")])
+    requests: list[Any] = ["a", {"prompt": "b"}, Request(prompt="c")]
+    prepared = list(submitter().prepare_many(requests))
     assert [envelope.request.prompt for envelope, _ in prepared] == ["a", "b", "c"]
     ids = [envelope.id for envelope, _ in prepared]
     assert len(set(ids)) == 3
@@ -208,7 +209,7 @@ def test_many_requests_come_in_three_forms_and_keep_their_order() -> None:
 
 def test_a_fault_among_many_names_its_place() -> None:
     with pytest.raises(InvalidRequest) as caught:
-        submitter().prepare_many(["a", {"prompt": "b", "model": "gpt-99"}])
+        list(submitter().prepare_many(["a", {"prompt": "b", "model": "gpt-99"}]))
     assert caught.value.field == "requests[1].model"
     assert caught.value.code == "unknown_model"
 
@@ -216,10 +217,10 @@ def test_a_fault_among_many_names_its_place() -> None:
 @pytest.mark.parametrize("item", [5, None, ["a"], b"a"])
 def test_what_is_no_request_names_its_place(item: Any) -> None:
     with pytest.raises(InvalidRequest, match=r"requests\[0\]"):
-        submitter().prepare_many([item])
+        list(submitter().prepare_many([item]))
 
 
 @pytest.mark.parametrize("requests", ["text", b"text", {"prompt": "a"}, Request(prompt="a")])
 def test_one_request_is_not_taken_for_many(requests: Any) -> None:
     with pytest.raises(InvalidRequest, match="give a list"):
-        submitter().prepare_many(requests)
+        list(submitter().prepare_many(requests))
