@@ -106,13 +106,21 @@ class Fetcher:
     async def defer(self, tag: int, wait_ms: int) -> None:
         """The job is on the due-list and no longer ours; what becomes of `tag` has no effect.
 
-        Raises RedisError when the server does not answer: the job is still ours then.
+        Tries until the server answers: the record says already that the job is deferred.
         """
-        job_id = self._held[tag]
+        job_id = self._held.get(tag)
+        if job_id is None:
+            return
         command = scripts.defer(self._keys, owner=self.owner, job_id=job_id, wait_ms=wait_ms)
-        async with self._line:
-            await scripts.run_async(self._client, command)
-            self._held.pop(tag, None)
+        while True:
+            try:
+                async with self._line:
+                    await scripts.run_async(self._client, command)
+                    self._held.pop(tag, None)
+                    return
+            except (RedisError, OSError) as error:
+                self._missed(error)
+                await asyncio.sleep(IDLE_S / 4)
 
     def drop(self, tag: int) -> None:
         """The lease of this job is renewed no more; when it lapses, the job goes to its queue."""

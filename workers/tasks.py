@@ -12,7 +12,7 @@ from shared.errors import InvalidRequest, UnreadableMessage
 from shared.queues import TASK
 from workers.bootstrap import Kit, open_kit
 from workers.fetcher import Fetcher
-from workers.outcome import AlreadyTaken, Deferred, Ended, Restored
+from workers.outcome import AlreadyTaken, Deferred, Ended, Outcome, Restored
 from workers.pipeline import Delivery
 from workers.pool import JobRequest, Running, current
 
@@ -50,9 +50,11 @@ class Door(Task):  # type: ignore[type-arg]  # generic only in its stubs
             await self.fetcher.bury_held(running.tag, error.reason)
             return "unreadable"
         try:
-            outcome = await self.kit.pipeline.run(delivery)
+            return await self._finish(running, await self.kit.pipeline.run(delivery))
         except asyncio.CancelledError:
-            outcome = Restored()
+            return await self._finish(running, Restored())
+
+    async def _finish(self, running: Running, outcome: Outcome) -> str:
         match outcome:
             case Ended(result):
                 return result.status

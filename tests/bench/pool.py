@@ -1,0 +1,73 @@
+"""No-op jobs per second: pool, Fetcher and Celery's bookkeeping, with the server's file on disk."""
+
+from __future__ import annotations
+
+import statistics
+import time
+
+from shared import queues
+from shared.envelope import Envelope, new_id, now_ms, request_from
+from shared.keys import Keys
+from tests.bench.rig import Rig, line, rig, stopwatch
+from tests.child import wait_until
+
+JOBS, ROUNDS, PACED = 40_000, 3, 100
+
+
+def main() -> None:
+    """Jobs per second and CPU-ms per job of one worker process; idle cost; submission to start."""
+    with rig() as bench:
+        worker = bench.start_worker("tests.noop")
+        time.sleep(2)
+        cpu, began = bench.cpu_s(), stopwatch()
+        time.sleep(5)
+        idle = (bench.cpu_s() - cpu) / (stopwatch() - began) * 100
+        line(
+            f"idle worker                   {idle:.1f} % CPU, {worker.memory_info().rss / 1e6:.0f} MB"
+        )
+        line(f"submission to end, paced      p50 {_paced(bench):.1f} ms")
+        rates, cpus = [], []
+        for _ in range(ROUNDS):
+            rate, cpu_ms = _drain(bench)
+            rates.append(rate)
+            cpus.append(cpu_ms)
+        spread = f"({min(rates):,.0f} to {max(rates):,.0f})"
+        line(f"no-op jobs                    {statistics.median(rates):,.0f} jobs/s {spread}"
+             f"   {statistics.median(cpus):.3f} CPU-ms/job")  # fmt: skip
+
+
+def _job(silent: bool) -> tuple[Envelope, bytes]:
+    wish = {"silent": 1} if silent else {}
+    envelope = Envelope(
+        id=new_id(),
+        request=request_from({"prompt": "x" * 400, "metadata": wish}),
+        model="gpt-4o-mini",
+        model_class="fast",
+        submitted_at_ms=now_ms(),
+    )
+    return envelope, envelope.encode()
+
+
+def _drain(bench: Rig) -> tuple[float, float]:
+    client, keys = bench.client(), Keys()
+    queues.send(client, keys, [_job(silent=True) for _ in range(JOBS)])
+    cpu, began = bench.cpu_s(), stopwatch()
+    left = client.scard(keys.present())
+    wait_until(lambda: client.scard(keys.present()) == 0, 120, "all jobs are acknowledged")
+    spent = bench.cpu_s() - cpu
+    client.close()
+    return left / (stopwatch() - began), spent / left * 1000
+
+
+def _paced(bench: Rig) -> float:
+    client, keys, took = bench.client(), Keys(), []
+    for done in range(PACED):
+        job = _job(silent=False)
+        began = stopwatch()
+        queues.send(client, keys, [job])
+        while client.llen("noop:runs") == done:
+            pass
+        took.append((stopwatch() - began) * 1000)
+        time.sleep(0.02)
+    client.close()
+    return statistics.median(took)
