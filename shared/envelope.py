@@ -72,7 +72,7 @@ class Request(BaseModel):
     messages: Annotated[list[dict[str, Any]], Field(min_length=1)] | None = None
     input: str | list[str] | None = None
     model: Name | None = None
-    params: dict[str, Any] = {}
+    params: dict[str, Any] = Field(default_factory=dict)
     priority: Priority = "standard"
     tenant: Name = "default"
     user: Name | None = None
@@ -80,7 +80,7 @@ class Request(BaseModel):
     cache: CacheWish = CacheWish()
     fallback: bool | list[Name] = True
     on_unknown: Literal["retry", "fail"] = "retry"
-    metadata: dict[str, Any] = {}
+    metadata: dict[str, Any] = Field(default_factory=dict)
 
     @field_validator("deadline_s", mode="before")
     @classmethod

@@ -77,8 +77,8 @@ class Settings(BaseSettings):
     database_url: Annotated[str, AfterValidator(_database_url)] | None = Field(
         None, description="the record; unset: SQLite in the home"
     )
-    key_prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:-]*$", max_length=64)] = Field(
-        "", description="put before every key, to share one Redis between installations"
+    key_prefix: Annotated[str, Field(pattern=r"^([A-Za-z0-9_.:-]*[:_.-])?$", max_length=64)] = (
+        Field("", description="put before every key, to share one Redis; ends in one of : _ . -")
     )
     catalog: Path | None = Field(None, description="a TOML file laid over the built-in catalog")
     concurrency: Annotated[int, Field(ge=1, le=20_000)] = Field(

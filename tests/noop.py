@@ -13,7 +13,8 @@ import redis.asyncio
 from celery import Task
 
 from shared import settings
-from shared.connections import open_servers
+from shared.connections import Servers, open_servers
+from shared.settings import Settings
 from workers.app import Headgate
 from workers.fetcher import Fetcher
 from workers.pool import JobRequest, current
@@ -25,13 +26,13 @@ app = Headgate(in_force, open_servers(in_force), ("fast",))
 class Door(Task):  # type: ignore[type-arg]  # Task is generic only in its stubs
     """What tasks.Door is to the real app."""
 
-    Request = JobRequest
+    Request = JobRequest  # type: ignore[assignment]  # Celery takes a class as well as its path
     client: redis.asyncio.Redis
     fetcher: Fetcher
 
-    async def open(self, fetcher: Fetcher) -> None:
+    async def open(self, settings: Settings, servers: Servers, fetcher: Fetcher) -> None:
         self.fetcher = fetcher
-        self.client = app.servers.async_redis_client()
+        self.client = servers.async_redis_client()
 
     async def close(self) -> None:
         await self.client.aclose()

@@ -18,6 +18,7 @@ from shared.queues import all_queues, queue_name
 from shared.settings import Settings
 from workers.fetcher import Fetcher, StopReason
 from workers.message import Arrival
+from workers.waker import Waker
 
 TRANSPORT = "workers.transport:Transport"
 
@@ -82,7 +83,7 @@ class Headgate(Celery):
         """
         return Fetcher(
             self.servers.async_redis_client(),
-            self.servers.async_redis_client(timeout_s=None),
+            Waker(self.servers.async_redis_client(timeout_s=None), self.servers.keys),
             self.servers.keys,
             owner=f"{owner}:{uuid.uuid4().hex[:8]}",
             slots=slots,

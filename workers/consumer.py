@@ -108,7 +108,7 @@ class Consumer(stock.Consumer):
             )
         )
         pool.at_stop(self.fetcher.close)
-        pool.call(door.open(self.fetcher))
+        pool.call(door.open(self.app.settings, self.app.servers, self.fetcher))
         pool.at_stop(door.close)
 
     # Arrivals: from the loop's thread to this one.

@@ -26,6 +26,8 @@ from shared.errors import UnreadableMessage
 from shared.keys import Keys
 from workers import message
 from workers.message import Arrival
+from workers.silence import Silence
+from workers.waker import Waker
 
 log = logging.getLogger("headgate.fetcher")
 
@@ -47,7 +49,7 @@ class Fetcher:
     def __init__(
         self,
         client: redis.asyncio.Redis,
-        waker: redis.asyncio.Redis,
+        waker: Waker,
         keys: Keys,
         *,
         owner: str,
@@ -70,7 +72,7 @@ class Fetcher:
         self._next_tag = 0
         self._open = False
         self._closing = False
-        self._silent_since: float | None = None
+        self._silence = Silence(log, "Redis", "running jobs go on, no new ones start")
         self._line = asyncio.Lock()
         self._bell = asyncio.Event()
         self._waiting: asyncio.Task[None] | None = None
@@ -119,7 +121,7 @@ class Fetcher:
                     self._held.pop(tag, None)
                     return
             except (RedisError, OSError) as error:
-                self._missed(error)
+                self._silence.missed(error)
                 await asyncio.sleep(IDLE_S / 4)
 
     def drop(self, tag: int) -> None:
@@ -137,17 +139,13 @@ class Fetcher:
                 log.warning("%d jobs return when their leases lapse: %s", len(ids), error)
                 return
 
-    async def bury(self, queue: str, raw: bytes, reason: str) -> None:
-        """The message is a dead letter with its reason."""
-        letter = f"{now_ms()}\n{queue}\n{reason}\n".encode() + raw
-        await self._execute("LPUSH", self._keys.dead(), letter)
-
-    async def bury_held(self, tag: int, reason: str) -> None:
-        """The job, whose message turned out to be none, is a dead letter; it is still held."""
+    async def bury(self, tag: int, reason: str) -> None:
+        """The message of a held job is a dead letter with its reason; `ack` ends its lease."""
         stored = await self._execute("HGET", self._keys.messages(), self._held[tag])
         queue, _, raw = (stored or b"").partition(b"\n")
         log.warning("dead letter from %s: %s", queue.decode(), reason)
-        await self.bury(queue.decode(), raw, reason)
+        head = f"{now_ms()}\n{queue.decode()}\n{reason}\n".encode()
+        await self._execute("LPUSH", self._keys.dead(), head + raw)
 
     async def close(self) -> None:
         """Acks are sent, what is still held is given back, both tasks have ended."""
@@ -167,7 +165,7 @@ class Fetcher:
         with suppress(RedisError, OSError):
             await self._execute("DEL", self._keys.worker(self.owner))
         await self._client.aclose()
-        await self._waker.aclose()
+        await self._waker.close()
 
     # The line itself.
 
@@ -182,9 +180,9 @@ class Fetcher:
             try:
                 fetched = await self._round_trip(want)
                 pause_s = 0.05
-                self._heard()
+                self._silence.heard()
             except (RedisError, OSError) as error:
-                self._missed(error)
+                self._silence.missed(error)
                 await asyncio.sleep(pause_s)
                 pause_s = min(1.0, pause_s * 2)
                 continue
@@ -231,7 +229,7 @@ class Fetcher:
             try:
                 content = message.read(job.message)
             except UnreadableMessage as error:
-                rest.append((tag, self._bury_one(tag, job, error.reason)))
+                rest.append((tag, self._bury_unread(tag, error.reason)))
                 continue
             wait_ms = (content.not_before_ms or 0) - now_ms()
             if wait_ms > 0:
@@ -247,11 +245,10 @@ class Fetcher:
             except (RedisError, OSError) as error:
                 # Without a renewal its lease lapses, and it is met again.
                 self.drop(tag)
-                self._missed(error)
+                self._silence.missed(error)
 
-    async def _bury_one(self, tag: int, job: scripts.Taken, reason: str) -> None:
-        log.warning("dead letter from %s: %s", job.queue, reason)
-        await self.bury(job.queue, job.message, reason)
+    async def _bury_unread(self, tag: int, reason: str) -> None:
+        await self.bury(tag, reason)
         self._acks.append(tag)
 
     async def _idle(self, idle_s: float) -> None:
@@ -260,21 +257,12 @@ class Fetcher:
         tasks: set[asyncio.Task[Any]] = {bell}
         if self._open and self._want():
             if self._waiting is None or self._waiting.done():
-                self._waiting = self._loop.create_task(self._wait_for_token(list(self._queues)))
+                self._waiting = self._loop.create_task(self._waker.wait(self._queues))
             tasks.add(self._waiting)
         try:
             await asyncio.wait(tasks, timeout=idle_s, return_when=asyncio.FIRST_COMPLETED)
         finally:
             bell.cancel()
-
-    async def _wait_for_token(self, queues: list[str]) -> None:
-        wakes = [self._keys.wake(queue) for queue in queues]
-        execute: Callable[..., Awaitable[Any]] = self._waker.execute_command
-        try:
-            async with asyncio.timeout(30):
-                await execute("BLPOP", *wakes, 20)
-        except (RedisError, OSError):
-            await asyncio.sleep(IDLE_S)
 
     async def _tend(self) -> None:
         renewed_at = time.monotonic()
@@ -290,7 +278,7 @@ class Fetcher:
                     await self._renew()
                     renewed_at = time.monotonic()
             except (RedisError, OSError) as error:
-                self._missed(error)
+                self._silence.missed(error)
 
     async def _renew(self) -> None:
         held = {job_id: tag for tag, job_id in list(self._held.items())}
@@ -307,13 +295,3 @@ class Fetcher:
                 self._on_stop(held[job_id], "lost")
             for job_id in renewed.cancelled:
                 self._on_stop(held[job_id], "cancelled")
-
-    def _missed(self, error: Exception) -> None:
-        if self._silent_since is None:
-            self._silent_since = time.monotonic()
-            log.warning("Redis does not answer (%s); running jobs go on, no new ones start", error)
-
-    def _heard(self) -> None:
-        if self._silent_since is not None:
-            log.warning("Redis answers again after %.1f s", time.monotonic() - self._silent_since)
-            self._silent_since = None

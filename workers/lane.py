@@ -16,6 +16,7 @@ from redis import exceptions
 from redis.exceptions import NoScriptError, RedisError
 
 from shared.scripts import Command, Word
+from workers.silence import Silence
 
 T = TypeVar("T")
 log = logging.getLogger("headgate.lane")
@@ -32,6 +33,7 @@ class Lane:
         self._waiting: list[tuple[tuple[Word, ...], asyncio.Future[Any]]] = []
         self._sending: asyncio.Task[None] | None = None
         self._closing = False
+        self._silence = Silence(log, "Redis", "jobs wait for it")
 
     async def send(self, *words: Word) -> Any:
         """The reply of one command, which must be one that may be sent twice.
@@ -81,11 +83,13 @@ class Lane:
                 pipe.execute_command(*words)
             execute: Callable[..., Awaitable[list[Any]]] = pipe.execute
             try:
-                return await execute(raise_on_error=False)
+                replies = await execute(raise_on_error=False)
+                self._silence.heard()
+                return replies
             except (exceptions.ConnectionError, exceptions.TimeoutError, OSError) as error:
                 if self._closing:
                     return [error] * len(commands)
-                log.debug("Redis does not answer (%s); jobs wait for it", error)
+                self._silence.missed(error)
                 await asyncio.sleep(pause_s)
                 pause_s = min(1.0, pause_s * 2)
             except RedisError as error:

@@ -25,11 +25,11 @@ from shared.errors import AttemptError, InvalidRequest, Unauthorized
 from shared.policy import estimate
 from shared.prices import price, to_pico
 from shared.results import audit_row
+from workers.answer import Answer
 from workers.job import Ending, Job
 from workers.outcome import AlreadyTaken, Deferred, Ended, Outcome, Restored
 from workers.policy import fallback, retry
 from workers.policy.charge import charge
-from workers.providers.answer import Answer
 from workers.record import Record
 from workers.stages.audit import Audit, Conclusion
 from workers.stages.bucket import MOMENT_MS, Bucket, Later

@@ -16,7 +16,9 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import InterfaceError, OperationalError
+
+from workers.silence import Silence
 
 log = logging.getLogger("headgate.record")
 
@@ -51,7 +53,7 @@ class Record:
         self._waiting: list[_Entry] = []
         self._wake = threading.Condition()
         self._closing = False
-        self._silent_since: float | None = None
+        self._silence = Silence(log, "the database", "jobs wait for it")
         self._thread = threading.Thread(target=self._run, name="record", daemon=True)
         self._thread.start()
 
@@ -104,14 +106,14 @@ class Record:
         while True:
             try:
                 self._transact(group)
-                self._heard()
+                self._silence.heard()
                 return
             except (OperationalError, InterfaceError) as error:
                 if self._closing:
                     for entry in group:
                         entry.error = error
                     return
-                self._missed(error)
+                self._silence.missed(error.orig or error)  # type: ignore[arg-type]  # an Exception
                 time.sleep(pause_s)
                 pause_s = min(1.0, pause_s * 2)
             except Exception as error:
@@ -134,18 +136,6 @@ class Record:
                 answers = act(connection, [item for _, item in pairs])
                 for (entry, _), answer in zip(pairs, answers, strict=True):
                     entry.answers.append(answer)
-
-    def _missed(self, error: DBAPIError) -> None:
-        if self._silent_since is None:
-            self._silent_since = time.monotonic()
-            reason = str(error.orig).strip().splitlines()[0] if error.orig else "no reason given"
-            log.warning("the database does not answer (%s); jobs wait for it", reason)
-
-    def _heard(self) -> None:
-        if self._silent_since is not None:
-            silent_s = time.monotonic() - self._silent_since
-            log.warning("the database answers again after %.1f s", silent_s)
-            self._silent_since = None
 
 
 def _answer(group: list[_Entry]) -> None:

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, assert_never
+from typing import Any, assert_never
 
 from celery import Celery, Task
 
+from shared.connections import Servers
 from shared.envelope import ENVELOPE_VERSION, Envelope, now_ms, request_from
 from shared.errors import InvalidRequest, UnreadableMessage
 from shared.queues import TASK
+from shared.settings import Settings
 from workers.bootstrap import Kit, open_kit
 from workers.fetcher import Fetcher
 from workers.outcome import AlreadyTaken, Deferred, Ended, Outcome, Restored
 from workers.pipeline import Delivery
 from workers.pool import JobRequest, Running, current
-
-if TYPE_CHECKING:
-    from workers.app import Headgate
 
 
 class Door(Task):  # type: ignore[type-arg]  # generic only in its stubs
@@ -31,11 +30,10 @@ class Door(Task):  # type: ignore[type-arg]  # generic only in its stubs
     kit: Kit
     fetcher: Fetcher
 
-    async def open(self, fetcher: Fetcher) -> None:
+    async def open(self, settings: Settings, servers: Servers, fetcher: Fetcher) -> None:
         """Jobs may come in; raises Unreachable when the record is not there."""
-        app: Headgate = self.app  # type: ignore[assignment]  # it is registered with no other
         self.fetcher = fetcher
-        self.kit = await open_kit(app.settings, app.servers, fetcher.owner)
+        self.kit = await open_kit(settings, servers, fetcher.owner)
 
     async def close(self) -> None:
         """No job comes in any more."""
@@ -47,7 +45,7 @@ class Door(Task):  # type: ignore[type-arg]  # generic only in its stubs
         try:
             delivery = self._delivery(running, args, kwargs)
         except UnreadableMessage as error:
-            await self.fetcher.bury_held(running.tag, error.reason)
+            await self.fetcher.bury(running.tag, error.reason)
             return "unreadable"
         try:
             return await self._finish(running, await self.kit.pipeline.run(delivery))

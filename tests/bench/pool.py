@@ -22,9 +22,8 @@ def main() -> None:
         cpu, began = bench.cpu_s(), stopwatch()
         time.sleep(5)
         idle = (bench.cpu_s() - cpu) / (stopwatch() - began) * 100
-        line(
-            f"idle worker                   {idle:.1f} % CPU, {worker.memory_info().rss / 1e6:.0f} MB"
-        )
+        rss_mb = worker.memory_info().rss / 1e6
+        line(f"idle worker                   {idle:.1f} % CPU, {rss_mb:.0f} MB")
         line(f"submission to end, paced      p50 {_paced(bench):.1f} ms")
         rates, cpus = [], []
         for _ in range(ROUNDS):

@@ -11,7 +11,7 @@ import pytest
 
 from shared.envelope import Request
 from shared.errors import AttemptError
-from workers.providers.answer import Answer
+from workers.answer import Answer
 from workers.providers.anthropic import AnthropicProvider
 from workers.providers.openai import OpenAIProvider
 from workers.providers.simulator.acts import Behaviour

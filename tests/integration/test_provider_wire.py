@@ -19,7 +19,7 @@ from shared.errors import (
     RequestRefused,
 )
 from tests.integration.fake_vendor import Script, Visit, vendor
-from workers.providers.answer import Answer
+from workers.answer import Answer
 from workers.providers.anthropic import AnthropicProvider
 from workers.providers.openai import OpenAIProvider
 

@@ -84,7 +84,7 @@ def test_every_text_of_an_embedding_job_counts() -> None:
     assert input_tokens(many) > 50 * input_tokens(one)
 
 
-@given(st.text(st.characters(), min_size=1))
+@given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1))
 def test_any_text_has_an_estimate_of_at_least_one(prompt: str) -> None:
     estimate = input_tokens(Request(prompt=prompt))
     assert 1 <= estimate <= 8 + 0.7 * len(prompt.encode("utf-8", "surrogatepass")) + 1

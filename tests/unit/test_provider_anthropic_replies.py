@@ -9,7 +9,7 @@ import pytest
 
 from shared.envelope import Usage
 from shared.errors import InvalidOutput
-from workers.providers.answer import Answer
+from workers.answer import Answer
 from workers.providers.anthropic import read_message, read_usage, without_fence
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from shared.envelope import Request, Usage
 from shared.errors import InvalidOutput, SettingError
-from workers.providers.answer import Answer
+from workers.answer import Answer
 from workers.providers.openai import (
     OpenAIProvider,
     chat_body,

@@ -1,32 +1,14 @@
-"""What a provider hands back for one attempt, and the counting rules that all dialects share."""
+"""What all dialects share in reading an answer: which headers are kept, and how is counted."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-
 import httpx2
-
-from shared.envelope import Reply
 
 #: More tokens than this in one reply is a fault of the sender: exact in a float and in a table.
 _MOST_TOKENS = 2**40
 
 _KEPT_PREFIXES = ("x-ratelimit-", "anthropic-ratelimit-", "anthropic-priority-", "anthropic-fast-")
 _KEPT = frozenset({"x-request-id", "request-id", "retry-after", "retry-after-ms"})
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """One model's reply with the headers that speak of limits and of the request's id.
-
-    `headers` has lower-case names. `counted` is False where the vendor sent no usable usage: the
-    zeros in `reply.usage` then mean unknown, and the ledger has to go by its estimate.
-    """
-
-    reply: Reply
-    headers: Mapping[str, str]
-    counted: bool = True
 
 
 def kept_headers(headers: httpx2.Headers) -> dict[str, str]:

@@ -15,7 +15,8 @@ import httpx2
 import orjson
 
 from shared.envelope import Reply, Request, Usage
-from workers.providers.answer import Answer, count, fields_of, kept_headers
+from workers.answer import Answer
+from workers.providers.answer import count, fields_of, kept_headers
 from workers.providers.body import decoded_or_raise, dumped
 from workers.providers.errors import ModelRefused, request_id, unusable
 from workers.providers.messages import messages_body

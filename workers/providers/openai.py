@@ -16,7 +16,8 @@ import httpx2
 import openai
 
 from shared.envelope import Reply, Request, Usage
-from workers.providers.answer import Answer, count, fields_of, kept_headers
+from workers.answer import Answer
+from workers.providers.answer import count, fields_of, kept_headers
 from workers.providers.body import decoded_or_raise, dumped
 from workers.providers.errors import request_id, unusable
 from workers.providers.transport import Wire, checked_key, limits

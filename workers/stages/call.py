@@ -10,7 +10,7 @@ from typing import Protocol
 from shared.catalog import Catalog, Model
 from shared.envelope import Request
 from shared.errors import Unauthorized
-from workers.providers.answer import Answer
+from workers.answer import Answer
 
 
 class Provider(Protocol):
