@@ -39,10 +39,11 @@ def worker_argv(
     *,
     queues: Sequence[str] = (),
     concurrency: int | None = None,
+    quiet: bool = False,
 ) -> list[str]:
-    """The command of one worker process with our defaults."""
-    argv = [sys.executable, "-m", "celery", "-A", "workers.app", "worker", "--loglevel", level]
-    argv += ["--hostname", f"{name}@%h"]
+    """The command of one worker process with our defaults; `quiet`: without Celery's banner."""
+    argv = [sys.executable, "-m", "celery", *(["--quiet"] if quiet else []), "-A", "workers.app"]
+    argv += ["worker", "--loglevel", level, "--hostname", f"{name}@%h"]
     if queues:
         argv += ["--queues", ",".join(queues)]
     return argv if concurrency is None else [*argv, "--concurrency", str(concurrency)]
@@ -89,7 +90,7 @@ class Local:
             env["HEADGATE_SIMULATOR_URL"] = self.simulator_url
         for n in range(1, self.workers + 1):
             name = f"{self.worker_name}-{n}"
-            argv = worker_argv(name, self.log_level)
+            argv = worker_argv(name, self.log_level, quiet=True)
             self._start(name, argv, env, self.settings.drain_s + _STOP_MARGIN_S)
         if self.flower:
             self._start_flower(env)

@@ -1,0 +1,58 @@
+"""`python -m producer.demo`: the example batch on a bare machine."""
+
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+from producer.batch.lines import Line, read, survey
+from producer.demo import EXAMPLES
+from producer.submit import Submitter
+from shared import settings
+from shared.catalog import load
+
+
+def run(folder: Path, *flags: str) -> "subprocess.CompletedProcess[str]":
+    """The demo has come to its end in this folder."""
+    return subprocess.run(
+        [sys.executable, "-m", "producer.demo", *flags],
+        cwd=folder,
+        env=dict(os.environ),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_the_examples_are_a_thousand_good_lines_some_of_them_equal() -> None:
+    whole = survey(EXAMPLES)
+    assert whole.lines == 1000
+    submitter = Submitter(settings.load(), load())
+    lines = list(read(EXAMPLES, {}, whole.sha256))
+    envelopes = [submitter.prepare(line.fields)[0] for line in lines if isinstance(line, Line)]
+    assert len(envelopes) == 1000
+    same = Counter(envelope.request.model_dump_json(exclude={"priority"}) for envelope in envelopes)
+    assert 80 <= 1000 - len(same) <= 120
+    assert {load().model(envelope.model).provider for envelope in envelopes} == {
+        "openai", "anthropic",
+    }  # fmt: skip
+
+
+def test_the_demo_adds_up_and_leaves_nothing_but_its_answers(tmp_path: Path) -> None:
+    ended = run(tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    assert "= 1000 of 1000" in ended.stdout
+    assert "provider refusals" in ended.stdout
+    folder = tmp_path / ".headgate" / "demo"
+    assert [path.name for path in folder.iterdir()] == ["answers.jsonl"]
+    lines = [json.loads(line) for line in (folder / "answers.jsonl").read_text().splitlines()]
+    assert Counter(line["headgate"]["line"] for line in lines) == Counter(range(1, 1001))
+
+
+def test_the_live_demo_without_a_key_says_which_to_set(tmp_path: Path) -> None:
+    ended = run(tmp_path, "--live")
+    assert ended.returncode == 2
+    assert "OPENAI_API_KEY" in ended.stderr
