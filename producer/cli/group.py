@@ -6,8 +6,6 @@ import importlib
 
 import click
 
-from producer import __name__ as _producer
-
 HELP = {"help_option_names": ["-h", "--help"]}
 
 #: Command: the file that holds it, and the name of the click command in there.
@@ -40,7 +38,7 @@ class Commands(click.Group):
         if cmd_name not in COMMANDS:
             return None
         file, name = COMMANDS[cmd_name]
-        found: click.Command = getattr(importlib.import_module(f"{_producer}.cli.{file}"), name)
+        found: click.Command = getattr(importlib.import_module(f"producer.cli.{file}"), name)
         return found
 
 
