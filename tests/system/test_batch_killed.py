@@ -1,0 +1,77 @@
+"""kill -9 of the batch command, of it and its worker, and Ctrl-C: `--resume` goes on."""
+
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from shared import embedded
+from tests.child import ChildProcess, wait_until
+from tests.servers import Simulator
+from tests.system import rig
+
+JOBS = 2_000
+TORN = b'{"id": "batch_req_torn", "custom_id": "id-'
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["command", "command and worker", "ctrl-c"])
+def test_a_killed_batch_command_is_resumed_without_paying_twice(
+    way: str, simulator_factory: Callable[..., Simulator], tmp_path: Path
+) -> None:
+    """On the embedded default; in the second way the command's own worker is what dies with it."""
+    simulator = simulator_factory("--latency-ms", "150", "--latency-sigma", "0.2")
+    home = tmp_path / "home"
+    env = {
+        "HEADGATE_HOME": str(home),
+        "HEADGATE_SIMULATOR_URL": simulator.url,
+        "HEADGATE_CONCURRENCY": "100",
+        "HEADGATE_LEASE_S": "2",
+    }
+    source, out = rig.write_prompts(tmp_path / "in.jsonl", JOBS), tmp_path / "out.jsonl"
+    url = rig.database_url(env)
+    run = ["batch", "run", source, "-o", out]
+    first = rig.command(run, env, tmp_path / "first.log")
+    again = rig.command([*run, "--resume"], env, tmp_path / "again.log")
+    worker = rig.worker_process(env, tmp_path)
+    with rig.ended_afterwards(first, again, worker):
+        if way == "command":
+            worker.start()
+        first.start()
+        wait_until(lambda: rig.count_lines(out) >= 500, 60, "lines of output")
+        unknown = _end(first, way, url)
+        assert rig.count_lines(out) < JOBS
+        if way != "ctrl-c":
+            with out.open("ab") as torn:
+                torn.write(TORN)
+        again.start()
+        assert rig.exit_code(again, 90) == 0, again.log_end()
+        worker.kill()
+    rig.each_is_answered_once(out, JOBS)
+    rig.the_books_agree(url, simulator, JOBS, unknown)
+    wait_until(lambda: embedded.processes(home) is None, 30, "the keeper to end")
+
+
+def _end(command: ChildProcess, way: str, url: str) -> int:
+    """The command is gone in that way; gives how many attempts were under way and lost."""
+    if way == "ctrl-c":
+        command.signal(signal.SIGINT)
+        assert rig.exit_code(command) == 130
+        assert "--resume" in command.log()
+        return 0
+    if way == "command":
+        command.kill()
+        return 0
+    [worker] = [
+        child
+        for child in psutil.Process(command.pid).children(recursive=True)
+        if "celery" in child.cmdline() and "guard.py" not in " ".join(child.cmdline())
+    ]
+    worker.suspend()
+    in_flight = rig.read_books(url).attempts["open"]
+    worker.kill()
+    command.kill()
+    wait_until(lambda: not worker.is_running(), 10, "the worker to end")
+    return in_flight
