@@ -113,7 +113,7 @@ class Record:
                     for entry in group:
                         entry.error = error
                     return
-                self._silence.missed(error.orig or error)  # type: ignore[arg-type]  # an Exception
+                self._silence.missed(error.orig or error)
                 time.sleep(pause_s)
                 pause_s = min(1.0, pause_s * 2)
             except Exception as error:
@@ -126,16 +126,16 @@ class Record:
                 return
 
     def _transact(self, group: list[_Entry]) -> None:
-        by_act: dict[Act[Any, Any], list[tuple[_Entry, Any]]] = {}
+        by_act: dict[Act[Any, Any], list[tuple[_Entry, int, Any]]] = {}
         for entry in group:
-            entry.answers = []
-            for act, item in entry.writes:
-                by_act.setdefault(act, []).append((entry, item))
+            entry.answers = [None] * len(entry.writes)
+            for place, (act, item) in enumerate(entry.writes):
+                by_act.setdefault(act, []).append((entry, place, item))
         with self._engine.begin() as connection:
-            for act, pairs in by_act.items():
-                answers = act(connection, [item for _, item in pairs])
-                for (entry, _), answer in zip(pairs, answers, strict=True):
-                    entry.answers.append(answer)
+            for act, written in by_act.items():
+                answers = act(connection, [item for _, _, item in written])
+                for (entry, place, _), answer in zip(written, answers, strict=True):
+                    entry.answers[place] = answer
 
 
 def _answer(group: list[_Entry]) -> None:
