@@ -5,21 +5,27 @@ job = Client().submit("Summarise ...", model="gpt-4o-mini")
 print(job.result(timeout_s=30).content)
 """
 
-from producer.client import AsyncClient, AsyncJob, Client, Job
-from producer.errors import ResultExpired, SubmitInterrupted
-from producer.results import Listed
-from shared.envelope import Request, Result, Usage
-from shared.errors import (
-    CatalogError,
-    HeadgateError,
-    InvalidRequest,
-    JobFailed,
-    JobTimeout,
-    SettingError,
-    UnknownJob,
-    Unreachable,
-    WrongUse,
-)
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from producer.client import AsyncClient, AsyncJob, Client, Job
+    from producer.errors import ResultExpired, SubmitInterrupted
+    from producer.results import Listed
+    from shared.envelope import Request, Result, Usage
+    from shared.errors import (
+        CatalogError,
+        HeadgateError,
+        InvalidRequest,
+        JobFailed,
+        JobTimeout,
+        SettingError,
+        UnknownJob,
+        Unreachable,
+        WrongUse,
+    )
 
 __all__ = [
     "AsyncClient",
@@ -42,3 +48,20 @@ __all__ = [
     "Usage",
     "WrongUse",
 ]
+
+_HOMES = (
+    "producer.client",
+    "producer.errors",
+    "producer.results",
+    "shared.envelope",
+    "shared.errors",
+)
+
+
+def __getattr__(name: str) -> Any:
+    """What `__all__` names, imported when asked for: a command must not pay for the library."""
+    if name in __all__:
+        for home in _HOMES:
+            if hasattr(module := import_module(home), name):
+                return getattr(module, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -50,7 +50,7 @@ class Keys:
         return f"{self.prefix}headgate:crashes"
 
     def pulse(self) -> str:
-        """HASH: `last` call, end of `grace`, in server ms: is the server silent, or a worker dead?"""
+        """HASH: ms of the `last` call, end of the `grace` in which no lease lapses; stays."""
         return f"{self.prefix}headgate:pulse"
 
     def cancels(self) -> str:

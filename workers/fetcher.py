@@ -35,7 +35,11 @@ BATCH = 64
 """Jobs per round trip: more holds the server longer and delivers no faster (admission.md, B)."""
 
 IDLE_S = 1.0
-"""How often an idle worker looks by itself; the wake list makes it look at once."""
+"""How often an idle worker looks by itself; the wake list makes it look at once.
+
+Never less often than six times in a lease: the fetch script takes a third of a lease without any
+call for a silence of the server, and lets no lease lapse then.
+"""
 
 LINGER_S = 0.002
 """With few acks to send and no slot free, wait this long for more to share the round trip."""
@@ -64,6 +68,7 @@ class Fetcher:
         self.owner = owner
         self._slots = slots
         self._lease_ms = lease_ms
+        self._idle_s = min(IDLE_S, lease_ms / 6000)
         self._on_arrival = on_arrival
         self._on_stop = on_stop
         self._queues: list[str] = []
@@ -122,7 +127,7 @@ class Fetcher:
                     return
             except (RedisError, OSError) as error:
                 self._silence.missed(error)
-                await asyncio.sleep(IDLE_S / 4)
+                await asyncio.sleep(self._idle_s / 4)
 
     def drop(self, tag: int) -> None:
         """The lease of this job is renewed no more; when it lapses, the job goes to its queue."""
@@ -188,9 +193,9 @@ class Fetcher:
                 continue
             if fetched.taken or self._acks:
                 continue
-            idle_s = IDLE_S
+            idle_s = self._idle_s
             if fetched.next_due_ms is not None:
-                idle_s = min(IDLE_S, fetched.next_due_ms / 1000 + 0.001)
+                idle_s = min(idle_s, fetched.next_due_ms / 1000 + 0.001)
             await self._idle(idle_s)
 
     def _want(self) -> int:
@@ -268,7 +273,7 @@ class Fetcher:
         renewed_at = time.monotonic()
         alive = self._keys.worker(self.owner)
         while True:
-            await asyncio.sleep(1.0)
+            await asyncio.sleep(self._idle_s)
             try:
                 pipe = self._client.pipeline(transaction=False)
                 pipe.set(alive, str(len(self._held)), px=5000)

@@ -38,7 +38,11 @@ class Ending:
 
 @dataclass(slots=True)
 class Job:
-    """One run of one job. `cost_pico_usd` None: a price is not known."""
+    """One run of one job.
+
+    `cost_pico_usd` None: a price is not known. `started_at_ms`: when its first request left; what
+    came before was waiting in a queue or for a limit.
+    """
 
     envelope: Envelope
     claim: Claim
@@ -49,11 +53,13 @@ class Job:
     cost_pico_usd: int | None = 0
     usage: Usage = Usage()  # noqa: RUF009  # frozen
     waited_ms: int = 0
+    started_at_ms: int | None = None
 
     def __post_init__(self) -> None:
         """What earlier claims did counts: tries, money, and what nobody knows."""
         for past in self.claim.history:
             self.attempts += 1
+            self.started_at_ms = self.started_at_ms or past.started_at_ms
             self.add_cost(0 if past.state == "unknown" else past.cost_pico_usd)
             self.unknown_attempts += past.state == "unknown"
             if past.state != "answered":
@@ -93,7 +99,7 @@ class Job:
     def result(self, ending: Ending, now_ms: int) -> Result:
         """What the caller gets back."""
         envelope, reply = self.envelope, ending.reply
-        started_at_ms = self.claim.started_at_ms
+        started_at_ms = self.started_at_ms or now_ms
         cost = None if self.cost_pico_usd is None else text(from_pico(self.cost_pico_usd))
         return Result(
             id=envelope.id,

@@ -208,6 +208,7 @@ class Pipeline:
         job.waited_ms += started_at_ms - now_ms
         attempt = replace(attempt, started_at_ms=started_at_ms, waited_ms=job.waited_ms)
         job.attempts += 1
+        job.started_at_ms = job.started_at_ms or started_at_ms
         await through(self.ledger.open(attempt))
         try:
             answer = await self.call.ask(
@@ -243,7 +244,7 @@ class Pipeline:
             cost_pico_usd=job.cost_pico_usd,
             saved_pico_usd=ending.saved_pico_usd,
             unknown_attempts=job.unknown_attempts,
-            started_at_ms=job.claim.started_at_ms,
+            started_at_ms=job.started_at_ms,
             finished_at_ms=now_ms,
         )
         conclusion = Conclusion(job.envelope.id, job.claim.fence, result, now_ms, row)

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import InterfaceError, OperationalError
 
+from shared.connections import writing
 from workers.silence import Silence
 
 log = logging.getLogger("headgate.record")
@@ -131,7 +132,7 @@ class Record:
             entry.answers = [None] * len(entry.writes)
             for place, (act, item) in enumerate(entry.writes):
                 by_act.setdefault(act, []).append((entry, place, item))
-        with self._engine.begin() as connection:
+        with writing(self._engine) as connection:
             for act, written in by_act.items():
                 answers = act(connection, [item for _, _, item in written])
                 for (entry, place, _), answer in zip(written, answers, strict=True):
