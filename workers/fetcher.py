@@ -35,11 +35,8 @@ BATCH = 64
 """Jobs per round trip: more holds the server longer and delivers no faster (admission.md, B)."""
 
 IDLE_S = 1.0
-"""How often an idle worker looks by itself; the wake list makes it look at once.
-
-Never less often than six times in a lease: the fetch script takes a third of a lease without any
-call for a silence of the server, and lets no lease lapse then.
-"""
+"""How often an idle worker looks by itself, at least six times in a lease: a third of a lease
+without any call counts as a silence of the server, and lets no lease lapse."""
 
 LINGER_S = 0.002
 """With few acks to send and no slot free, wait this long for more to share the round trip."""
