@@ -221,7 +221,7 @@ async def test_a_job_that_would_wait_longer_than_a_moment_is_told_when_to_come_b
     assert isinstance(await take(bucket, pool, "a0"), Hold)
     later = await take(bucket, pool, "a1")
     assert isinstance(later, Later)
-    assert MOMENT_MS < later.wait_ms <= 20_000
+    assert MOMENT_MS < later.wait_ms <= 10_000
 
 
 async def test_jobs_that_are_turned_away_are_told_different_times(lane: Lane) -> None:

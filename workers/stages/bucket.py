@@ -68,7 +68,7 @@ class Bucket:
         line = self._lines.setdefault(hold.draws[0].key, _Line())
         cost_ms = max(draw.amount / draw.per_ms for draw in hold.draws)
         if line.lock.locked() and self._turn_ms(line, cost_ms) > MOMENT_MS:
-            return self._later(line, cost_ms)
+            return self._later(line, cost_ms, ahead=line.waiting)
         line.waiting += 1
         try:
             async with line.lock:
@@ -80,7 +80,7 @@ class Bucket:
                         return hold
                     if wait_ms > MOMENT_MS:
                         line.free_at_ms = max(line.free_at_ms, self._clock_ms() + wait_ms)
-                        return self._later(line, cost_ms)
+                        return self._later(line, cost_ms, ahead=line.waiting - 1)
                     await asyncio.sleep(wait_ms / 1000)
         finally:
             line.waiting -= 1
@@ -122,7 +122,8 @@ class Bucket:
     def _turn_ms(self, line: _Line, cost_ms: float) -> float:
         return max(0.0, line.free_at_ms - self._clock_ms()) + line.waiting * cost_ms
 
-    def _later(self, line: _Line, cost_ms: float) -> Later:
+    def _later(self, line: _Line, cost_ms: float, *, ahead: int) -> Later:
         now = self._clock_ms()
-        line.free_at_ms = max(line.free_at_ms, now + line.waiting * cost_ms) + cost_ms
-        return Later(max(1, int(line.free_at_ms - now)))
+        turn_ms = max(line.free_at_ms, now + ahead * cost_ms)
+        line.free_at_ms = turn_ms + cost_ms
+        return Later(max(1, int(turn_ms - now)))
