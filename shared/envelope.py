@@ -15,7 +15,15 @@ from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any, Literal, TypeGuard, get_args
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from shared.errors import ErrorCode, InvalidRequest, UnreadableMessage
 
@@ -37,7 +45,14 @@ NOT_YET = frozenset(
     }
 )  # fmt: skip
 
-Name = Annotated[str, Field(min_length=1, max_length=128)]
+
+def _without_nul(text: str) -> str:
+    if "\x00" in text:  # PostgreSQL's text cannot hold it
+        raise ValueError("leave out the NUL character")
+    return text
+
+
+Name = Annotated[str, Field(min_length=1, max_length=128), AfterValidator(_without_nul)]
 
 
 def now_ms() -> int:
@@ -242,16 +257,18 @@ class Envelope(BaseModel):
         """The envelope from its decoded JSON; raises UnreadableMessage with the reason."""
         if not isinstance(fields, dict):
             raise UnreadableMessage(f"the envelope is {type(fields).__name__}, not an object")
-        if fields.get("v") != ENVELOPE_VERSION:
-            raise UnreadableMessage(f"envelope version {fields.get('v')!r} is not known here")
+        version = fields.get("v")
+        if version != ENVELOPE_VERSION:
+            told = version if isinstance(version, int) else type(version).__name__
+            raise UnreadableMessage(f"envelope version {told} is not known here")
         request = fields.get("request")
         if isinstance(request, dict):
             known = {k: v for k, v in request.items() if k in _REQUEST_FIELDS}
             fields = {**fields, "request": known}
         try:
             return cls.model_validate(fields)
-        except InvalidRequest as error:
-            raise UnreadableMessage(str(error)) from None
+        except InvalidRequest as error:  # its own words quote the value
+            raise UnreadableMessage(f"{error.field}: {error.remedy}") from None
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             where = ".".join(str(part) for part in first["loc"])

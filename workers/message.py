@@ -59,6 +59,8 @@ def read(raw: bytes) -> Readable:
     _check_limits(headers.get("timelimit"))
     if not isinstance(headers.get("retries") or 0, int):
         raise UnreadableMessage("headers.retries is not a whole number")
+    # A stock producer describes the arguments, prompt included, for logs, events and Flower.
+    headers["argsrepr"] = headers["kwargsrepr"] = ""
     not_before_ms = _moment_ms(headers.pop("eta", None), "headers.eta")
     _moment_ms(headers.get("expires"), "headers.expires")
     body = _decoded(_body_bytes(fields.get("body"), properties.get("body_encoding")), "the body")

@@ -103,6 +103,7 @@ class TaskPool(BasePool):
 
     def on_start(self) -> None:
         """The loop runs in a thread of its own."""
+        self._does_debug = False  # Celery would log each job with its arguments, prompt included
         self._thread = threading.Thread(target=self.loop.run_forever, name="jobs", daemon=True)
         self._thread.start()
 
