@@ -32,7 +32,7 @@ def test_a_killed_batch_command_is_resumed_without_paying_twice(
     }
     source, out = rig.write_prompts(tmp_path / "in.jsonl", JOBS), tmp_path / "out.jsonl"
     url = rig.database_url(env)
-    run = ["batch", "run", source, "-o", out]
+    run: list[str | Path] = ["batch", "run", source, "-o", out]
     first = rig.command(run, env, tmp_path / "first.log")
     again = rig.command([*run, "--resume"], env, tmp_path / "again.log")
     worker = rig.worker_process(env, tmp_path)
