@@ -103,7 +103,12 @@ class Pipeline:
             retry_at_ms = self.clock_ms() + ending.wait_ms
             await through(self.claims.defer(job.envelope, claim, retry_at_ms))
             return ending
-        return await through(self.conclude(job, ending))
+        try:
+            return await through(self.conclude(job, ending))
+        except Exception as error:  # left open, it would be sent again, and paid for each time
+            log.exception("job %s: its end cannot be written down", job.envelope.id)
+            failed = job.failed("internal", f"{type(error).__name__} while its end was written")
+            return await through(self.conclude(job, replace(failed, settlement=ending.settlement)))
 
     async def answer(self, job: Job, delivery: Delivery) -> Ending | Deferred:
         """How the job ends; asks a model only if nothing before has decided it."""
@@ -147,7 +152,7 @@ class Pipeline:
                 reply = Reply(model.text, "stop", Usage())
                 return Ending("succeeded", reply=reply, model_used="static")
             limits = self.limits.of(model)
-            while not fallback.is_spent(model.name, job.failures, limits.max_attempts):
+            while not fallback.is_spent(model.name, job.failures, limits):
                 left_ms = job.left_ms(self.clock_ms())
                 if left_ms <= 0:
                     return job.failed("deadline", "the deadline passed before an answer came")
@@ -223,16 +228,20 @@ class Pipeline:
             job.unknown_attempts += 1
             await through(self.ledger.settle(attempt.cut_off(self.clock_ms())))
             raise
+        ending = self._answered(job, attempt, model, answer)
         if held.settles and answer.counted:
             used = answer.reply.usage
-            await through(
-                self.bucket.settle(
-                    hold,
-                    input_tokens=used.input_tokens - used.cached_input_tokens,
-                    output_tokens=used.output_tokens,
-                )
+            fresh = used.input_tokens - used.cached_input_tokens
+            settling = self.bucket.settle(
+                hold, input_tokens=fresh, output_tokens=used.output_tokens
             )
-        return self._answered(job, attempt, model, answer)
+            try:
+                await through(settling)
+            except asyncio.CancelledError:
+                if ending.settlement is not None:  # paid for, though nobody wants it any more
+                    await through(self.ledger.settle(ending.settlement))
+                raise
+        return ending
 
     async def conclude(self, job: Job, ending: Ending) -> Outcome:
         """The job has ended, on record and then for all who wait; or the claim was lost."""

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from shared.catalog import Catalog, Model, StaticText
 from shared.envelope import FailedAttempt, Request
+from workers.policy.retry import Limits
 
 #: Codes after which the same model is not asked again (the classes in shared/errors.py say why).
 FINAL = frozenset(
@@ -29,7 +30,9 @@ def tries(model: str, failures: Iterable[FailedAttempt]) -> int:
     return sum(1 for failure in failures if failure.model == model)
 
 
-def is_spent(model: str, failures: Sequence[FailedAttempt], max_attempts: int) -> bool:
-    """True when the job need not ask this model again."""
+def is_spent(model: str, failures: Sequence[FailedAttempt], limits: Limits) -> bool:
+    """True when the job must not ask this model again, or no model at all."""
     own = [failure for failure in failures if failure.model == model]
-    return len(own) >= max_attempts or bool(own and own[-1].code in FINAL)
+    if len(failures) >= limits.max_attempts_per_job or len(own) >= limits.max_attempts:
+        return True
+    return bool(own and own[-1].code in FINAL)

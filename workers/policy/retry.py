@@ -71,8 +71,9 @@ def decide(
     """
     if not error.falls_back:
         return GiveUp()
+    # A job without tries left asks no model, but the end of its chain may be a fixed answer.
     if tries_of_job >= limits.max_attempts_per_job:
-        return GiveUp()
+        return NextModel()
     if not error.retryable or tries_of_model >= limits.max_attempts:
         return NextModel()
     exponent = min(tries_of_model - 1, LONGEST_EXPONENT)

@@ -163,10 +163,9 @@ def _row(item: Settlement) -> dict[str, Any]:
         "at": item.settled_at_ms,
         "took": item.settled_at_ms - attempt.started_at_ms,
         "fault": item.code,
-        # PostgreSQL's text cannot hold NUL, and a vendor's message is not ours to trust.
-        "words": item.message.replace("\x00", "") if item.message else None,
+        "words": _plain(item.message) if item.message else None,
         "http": item.http_status,
-        "theirs": item.request_id[:256].replace("\x00", "") if item.request_id else None,
+        "theirs": _plain(item.request_id[:256]) if item.request_id else None,
         "tokens_in": usage.input_tokens,
         "tokens_cached": usage.cached_input_tokens,
         "tokens_written": usage.cache_write_tokens,
@@ -174,3 +173,8 @@ def _row(item: Settlement) -> dict[str, Any]:
         "tokens_thought": usage.reasoning_tokens,
         "cost": item.cost_pico_usd,
     }
+
+
+def _plain(text: str) -> str:
+    """The text as any database can hold it: no NUL, no half of a pair. Vendors' words have both."""
+    return text.replace("\x00", "").encode("utf-8", "replace").decode()
