@@ -221,6 +221,14 @@ async def test_a_chain_may_end_in_a_fixed_answer(line: PlayedLine) -> None:
     assert (await line.result(job_for("polite"))).content == "four", "it is not kept"
 
 
+async def test_the_fixed_answer_is_given_also_when_the_tries_of_the_job_are_spent(
+    line: PlayedLine,
+) -> None:
+    line.provider.play(*(fault(ProviderFault) for _ in range(9)))
+    result = await line.result(job_for("polite"))
+    assert (result.status, result.model_used, result.attempts) == ("succeeded", "static", 4)
+
+
 @pytest.mark.parametrize(
     ("kind", "code"), [(RequestRefused, "content_filtered"), (RequestRefused, "invalid_request")]
 )
