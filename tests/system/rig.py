@@ -15,6 +15,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import psutil
 from sqlalchemy import func, select
 from sqlalchemy.exc import OperationalError
 
@@ -93,8 +94,33 @@ def ended_afterwards(*children: ChildProcess) -> Iterator[None]:
 
 def exit_code(child: ChildProcess, within_s: float = 60) -> int | None:
     """The exit code of a command that comes to its end by itself."""
-    wait_until(lambda: not child.running, within_s, f"{child.argv} to end:\n{child.log_end()}")
+    try:
+        wait_until(lambda: not child.running, within_s, f"{child.argv} to end")
+    except TimeoutError as error:
+        raise AssertionError(f"{error}; its log:\n{child.log_end()}") from None
     return child.exit_code()
+
+
+def processes_of(home: Path) -> list[str]:
+    """The commands of all living processes that were told of this home, detached ones included."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            words = " ".join(process.cmdline())
+            told = str(home) in words or process.environ().get("HEADGATE_HOME") == str(home)
+            if told and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(words)
+        except (psutil.AccessDenied, psutil.NoSuchProcess):
+            continue
+    return found
+
+
+def nothing_is_left(home: Path, within_s: float = 30) -> None:
+    """No process of this home lives any more; the keeper of its server lingers a few seconds."""
+    try:
+        wait_until(lambda: not processes_of(home), within_s, "all to end")
+    except TimeoutError as error:
+        raise AssertionError(f"{error}; left: {processes_of(home)}") from None
 
 
 def database_url(env: Mapping[str, str]) -> str:
