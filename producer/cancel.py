@@ -27,7 +27,7 @@ from shared.keys import Keys
 from shared.results import audit_row, celery_record
 from shared.tables import attempts, audit, jobs
 
-WISH_KEPT_MS = 3_600_000
+WISH_KEPT_MS = 600_000
 """How long a wish to cancel a running job waits for its worker to see it."""
 
 
@@ -176,4 +176,5 @@ def _tell(client: redis.Redis, keys: Keys, became: Cancelled, result_ttl_s: int)
             server_ms = seconds * 1000 + micros // 1000
             pipe.zremrangebyscore(keys.cancels(), "-inf", server_ms - WISH_KEPT_MS)
             pipe.zadd(keys.cancels(), dict.fromkeys(became.running, server_ms))
+            pipe.pexpire(keys.cancels(), WISH_KEPT_MS)
         pipe.execute()

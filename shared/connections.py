@@ -20,7 +20,8 @@ import redis.asyncio
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import ExponentialBackoff, NoBackoff
 from redis.retry import Retry
-from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy import Connection, Engine, Table, create_engine, event, text
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import OperationalError
 
 from shared import embedded
@@ -43,6 +44,16 @@ def redis_py_url(url: str) -> str:
     database = parse_qs(parts.query).get("virtual_host", ["0"])[0]
     login = f"{parts.netloc.rpartition('@')[0]}@" if "@" in parts.netloc else ""
     return f"unix://{login}{parts.path}?db={database}"
+
+
+POSTGRES_OPTIONS = {
+    "connect_timeout": 5,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 20_000,
+}
+"""libpq's own: a line that broke without a word is given up after some 20 seconds."""
 
 
 @dataclass(slots=True)
@@ -162,11 +173,14 @@ def open_engine(database_url: str) -> Engine:
         engine = create_engine(
             database_url,
             connect_args={"timeout": SQLITE_BUSY_MS / 1000, "check_same_thread": False},
+            hide_parameters=True,
         )
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_immediate)
         return engine
-    return create_engine(database_url, pool_pre_ping=True, connect_args={"connect_timeout": 5})
+    return create_engine(
+        database_url, pool_pre_ping=True, connect_args=POSTGRES_OPTIONS, hide_parameters=True
+    )
 
 
 def reading(engine: Engine) -> Connection:
@@ -193,6 +207,12 @@ def writing(engine: Engine) -> Iterator[Connection]:
             yield connection
     finally:
         os.close(turn)
+
+
+def insert_once(connection: Connection, table: Table) -> Any:
+    """An INSERT that leaves a row alone which is there already: it may run twice."""
+    made = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
+    return made(table).on_conflict_do_nothing()
 
 
 def _prepare_sqlite(connection: sqlite3.Connection, _record: Any) -> None:

@@ -246,10 +246,7 @@ class Envelope(BaseModel):
         fields = self.model_dump(exclude_defaults=True)
         fields["v"] = self.v
         data = json_bytes(fields)
-        if len(data) > MAX_REQUEST_BYTES:
-            raise InvalidRequest(
-                "request", f"{len(data)} bytes", f"the limit is {MAX_REQUEST_BYTES} bytes (10 MB)"
-            )
+        refuse_oversize(data)
         return data
 
     @classmethod
@@ -273,6 +270,14 @@ class Envelope(BaseModel):
             first = error.errors(include_url=False, include_input=False)[0]
             where = ".".join(str(part) for part in first["loc"])
             raise UnreadableMessage(f"envelope field {where}: {first['msg']}") from None
+
+
+def refuse_oversize(encoded: bytes) -> None:
+    """InvalidRequest for a request over the limit."""
+    if len(encoded) > MAX_REQUEST_BYTES:
+        raise InvalidRequest(
+            "request", f"{len(encoded)} bytes", f"the limit is {MAX_REQUEST_BYTES} bytes (10 MB)"
+        )
 
 
 def json_bytes(value: object) -> bytes:

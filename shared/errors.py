@@ -24,6 +24,8 @@ HeadgateError
 
 from __future__ import annotations
 
+import traceback
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 ErrorCode = Literal[
@@ -38,6 +40,13 @@ def shown(value: object, limit: int = 80) -> str:
     """The value as an error may show it: its repr, cut to `limit` characters."""
     text = repr(value)
     return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def place_of(error: BaseException) -> str:
+    """Type and place in the code of an error, fit for any log: its words may quote a prompt."""
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+    return f"{type(error).__name__}{where}"
 
 
 class HeadgateError(Exception):

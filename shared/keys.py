@@ -54,7 +54,7 @@ class Keys:
         return f"{self.prefix}headgate:pulse"
 
     def cancels(self) -> str:
-        """ZSET: ids of running jobs to be cancelled, by server ms; cut to the last hour."""
+        """ZSET: ids of running jobs to be cancelled, by server ms; expires."""
         return f"{self.prefix}headgate:cancels"
 
     def dead(self) -> str:

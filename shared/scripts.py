@@ -25,8 +25,8 @@ Word = str | bytes | int | float
 MAX_MESSAGE_BYTES = 24 * 1024 * 1024
 """A request of 10 MB can double when it is quoted as JSON in JSON; a larger message is no job."""
 
-HOLD_MS = 3_600_000
-"""How long a hold may wait for its settlement; then it stays spent. Longer than any attempt."""
+MAX_REPLY_BYTES = 4 * 1024 * 1024
+"""Bytes of messages after which a fetch takes no more: it must arrive within a socket timeout."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +84,18 @@ def _text(value: bytes | str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class Lease:
+    """One job held by one fetch of one worker."""
+
+    id: str
+    owner: str
+
+
+def _words(leases: Iterable[Lease]) -> list[Word]:
+    return [word for lease in leases for word in (lease.id, lease.owner)]
+
+
+@dataclass(frozen=True, slots=True)
 class Taken:
     """A message with its lease. `crashes`: how many workers lost the job before."""
 
@@ -110,10 +122,14 @@ def fetch(
     lease_ms: int,
     want: int,
     queues: Sequence[str],
-    acked: Sequence[str] = (),
+    acked: Sequence[Lease] = (),
     max_bytes: int = MAX_MESSAGE_BYTES,
+    budget: int = MAX_REPLY_BYTES,
 ) -> Command[Fetched]:
-    """Acknowledges, restores, and takes up to `want` messages from `queues` in their order."""
+    """Acknowledges, restores, and takes up to `want` messages from `queues` in their order.
+
+    `owner` must be another one in each call.
+    """
 
     def read(reply: list[Any]) -> Fetched:
         jobs = [
@@ -123,10 +139,11 @@ def fetch(
         return Fetched(reply[0], None if reply[1] < 0 else reply[1], reply[2] == 1, jobs)
 
     names = [keys.leases(), keys.owners(), keys.messages(), keys.due(), keys.present()]
-    names += [keys.crashes(), keys.dead(), keys.pulse()]
+    names += [keys.crashes(), keys.dead(), keys.pulse(), keys.cancels()]
     for queue in queues:
         names += [keys.queue(queue), keys.wake(queue)]
-    args: list[Word] = [owner, lease_ms, want, max_bytes, keys.prefix, len(acked), *acked, *queues]
+    args: list[Word] = [owner, lease_ms, want, max_bytes, budget, keys.prefix, len(acked)]
+    args += [*_words(acked), *queues]
     return _command("fetch", names, args, read)
 
 
@@ -138,27 +155,27 @@ class Renewed:
     cancelled: list[str]
 
 
-def renew(keys: Keys, *, owner: str, lease_ms: int, ids: Sequence[str]) -> Command[Renewed]:
-    """Lengthens the leases of `ids` by `lease_ms` from now."""
+def renew(keys: Keys, *, lease_ms: int, leases: Sequence[Lease]) -> Command[Renewed]:
+    """Lengthens these leases by `lease_ms` from now."""
 
     def read(reply: list[Any]) -> Renewed:
         cut = 1 + int(reply[0])
         return Renewed([_text(i) for i in reply[1:cut]], [_text(i) for i in reply[cut:]])
 
     names = (keys.leases(), keys.owners(), keys.messages(), keys.present(), keys.cancels())
-    return _command("renew", names, (owner, lease_ms, *ids), read)
+    return _command("renew", names, (lease_ms, *_words(leases)), read)
 
 
-def restore(keys: Keys, *, owner: str, ids: Sequence[str]) -> Command[int]:
+def restore(keys: Keys, *, leases: Sequence[Lease]) -> Command[int]:
     """Gives the jobs back to the heads of their queues; how many were."""
     names = (keys.leases(), keys.owners(), keys.messages(), keys.present())
-    return _command("restore", names, (owner, keys.prefix, *ids), int)
+    return _command("restore", names, (keys.prefix, *_words(leases)), int)
 
 
-def defer(keys: Keys, *, owner: str, job_id: str, wait_ms: int) -> Command[bool]:
+def defer(keys: Keys, *, lease: Lease, wait_ms: int) -> Command[bool]:
     """Puts a leased job on the due-list; False when the worker no longer holds it."""
-    names = (keys.leases(), keys.owners(), keys.messages(), keys.due())
-    return _command("defer", names, (owner, job_id, wait_ms), bool)
+    names = (keys.leases(), keys.owners(), keys.messages(), keys.due(), keys.crashes())
+    return _command("defer", names, (lease.owner, lease.id, wait_ms), bool)
 
 
 def send(keys: Keys, queue: str, messages: Iterable[tuple[str, bytes]]) -> Command[int]:
@@ -177,9 +194,14 @@ class Draw:
     amount: float
 
 
-def reserve(keys: Keys, *, attempt: str, draws: Sequence[Draw]) -> Command[int]:
-    """Takes from all buckets or from none; 0 when granted, else the wait in ms."""
-    args: list[Word] = [HOLD_MS]
+def reserve(
+    keys: Keys, *, attempt: str, draws: Sequence[Draw], hold_ms: int = 3_600_000
+) -> Command[int]:
+    """Takes from all buckets or from none; 0 when granted, else the wait in ms.
+
+    After `hold_ms` without a settlement what was taken stays spent.
+    """
+    args: list[Word] = [hold_ms]
     for draw in draws:
         args += [draw.per_ms, draw.capacity, draw.amount]
     return _command("reserve", (keys.hold(attempt), *(d.key for d in draws)), args, int)

@@ -53,6 +53,12 @@ Index("jobs_open", jobs.c.status, jobs.c.id)
 Index("jobs_by_batch", jobs.c.batch_id, jobs.c.batch_line, unique=True)
 Index("jobs_by_time", jobs.c.submitted_at_ms)
 Index("jobs_finished", jobs.c.batch_id, jobs.c.finished_at_ms)
+Index(
+    "jobs_to_shed",
+    jobs.c.finished_at_ms,
+    sqlite_where=jobs.c.envelope.is_not(None),
+    postgresql_where=jobs.c.envelope.is_not(None),
+)
 
 #: The ledger: one row per request to a model, written before it leaves, settled after it.
 attempts = Table(

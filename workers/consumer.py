@@ -50,6 +50,7 @@ class Jobs(Tasks):
         """No new jobs arrive; those that have arrived go on."""
         if c.fetcher is not None:
             c.fetcher.serve([])
+            c.give_back_arrivals()
         super().stop(c)
 
 
@@ -98,6 +99,7 @@ class Consumer(stock.Consumer):
     def open_fetcher(self) -> None:
         """The Fetcher and the door of the jobs are open; both close with the pool."""
         pool = self.pool
+        pool.drain_s = self.app.settings.drain_s
         door = cast("Door", self.app.tasks[TASK])
         self.fetcher = pool.call(
             self.app.open_fetcher(
@@ -119,6 +121,13 @@ class Consumer(stock.Consumer):
         if was_empty and self.hub is not None:
             self.hub.call_soon(self._deliver)
 
+    def give_back_arrivals(self) -> None:
+        """What arrived and was not delivered goes back: Celery takes nothing for now."""
+        tags = [arrival.tag for arrival in self._arrivals]
+        self._arrivals.clear()
+        if tags and self.fetcher is not None:
+            self.pool.spawn(self.fetcher.leases.restore(tags))
+
     def _deliver(self) -> None:
         """Celery has received all that arrived, and the Fetcher knows today's queues."""
         if self._receive is None or self.task_consumer is None or self.fetcher is None:
@@ -135,7 +144,7 @@ class Consumer(stock.Consumer):
                 # Whatever Celery dislikes about it must not end the worker and all its jobs. Its
                 # lease lapses, and after a few such rounds the job is given up.
                 log.exception("Celery refused a message of %s", arrival.queue)
-                self.pool.call_soon(self.fetcher.drop, arrival.tag)
+                self.pool.call_soon(self.fetcher.leases.drop, arrival.tag)
 
     def _by_priority(self, queues: list[str]) -> list[str]:
         known = {name: place for place, name in enumerate(self.app.job_queues)}

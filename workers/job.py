@@ -71,9 +71,10 @@ class Job:
 
     @property
     def left_unknown(self) -> bool:
-        """True when the claim before this one died with a request under way."""
+        """True when the claim before this one ended with a request under way: a crash, a stop."""
         past = self.claim.history
-        return bool(past and past[-1].state == "unknown" and past[-1].code is None)
+        cut_off = past and past[-1].state == "unknown" and past[-1].code in (None, "cancelled")
+        return bool(cut_off)
 
     def left_ms(self, now_ms: int) -> int:
         """Milliseconds until the deadline; not positive once it has passed."""

@@ -25,6 +25,24 @@ LARGEST = 1000
 """Commands in one pipeline."""
 
 
+REFUSED_S = 0.25
+"""Pause before a command is sent again that the server refused for its own state."""
+
+
+def _passes(reply: Any) -> bool:
+    """True for a refusal that has nothing to do with the command: full, read-only, loading."""
+    states = (
+        exceptions.OutOfMemoryError,
+        exceptions.ReadOnlyError,
+        exceptions.BusyLoadingError,
+        exceptions.MasterDownError,
+        exceptions.TryAgainError,
+    )
+    return isinstance(reply, states) or (
+        isinstance(reply, exceptions.ResponseError) and str(reply).startswith(("MISCONF", "OOM"))
+    )
+
+
 class Lane:
     """One asyncio client, shared by all jobs of the process."""
 
@@ -65,13 +83,23 @@ class Lane:
             while self._waiting:
                 batch, self._waiting = self._waiting[:LARGEST], self._waiting[LARGEST:]
                 replies = await self._exchange([words for words, _ in batch])
-                for (_, future), reply in zip(batch, replies, strict=True):
+                refused = False
+                for (words, future), reply in zip(batch, replies, strict=True):
                     if future.done():
+                        continue
+                    if _passes(reply) and not self._closing:
+                        self._silence.missed(reply)
+                        self._waiting.append((words, future))
+                        refused = True
                         continue
                     if isinstance(reply, Exception):
                         future.set_exception(reply)
                     else:
                         future.set_result(reply)
+                if refused:
+                    await asyncio.sleep(REFUSED_S)
+                else:
+                    self._silence.heard()
         finally:
             self._sending = None
 
@@ -83,9 +111,7 @@ class Lane:
                 pipe.execute_command(*words)
             execute: Callable[..., Awaitable[list[Any]]] = pipe.execute
             try:
-                replies = await execute(raise_on_error=False)
-                self._silence.heard()
-                return replies
+                return await execute(raise_on_error=False)
             except (exceptions.ConnectionError, exceptions.TimeoutError, OSError) as error:
                 if self._closing:
                     return [error] * len(commands)

@@ -21,7 +21,7 @@ from typing import TypeVar
 
 from shared.catalog import Catalog, Model, StaticText
 from shared.envelope import Envelope, Reply, Usage
-from shared.errors import AttemptError, InvalidRequest, Unauthorized
+from shared.errors import AttemptError, InvalidRequest, Unauthorized, place_of
 from shared.policy import estimate
 from shared.prices import price, to_pico
 from shared.results import audit_row
@@ -35,7 +35,7 @@ from workers.stages.audit import Audit, Conclusion
 from workers.stages.bucket import MOMENT_MS, Bucket, Later
 from workers.stages.cache import Cache, Kept
 from workers.stages.call import Call
-from workers.stages.claim import Claims, EndedBefore
+from workers.stages.claim import Claims, EndedBefore, NotYet
 from workers.stages.ledger import Attempt, Ledger
 from workers.stages.publish import Publish
 
@@ -81,6 +81,8 @@ class Pipeline:
         if isinstance(claim, EndedBefore):
             await self.publish.again(claim.result)
             return AlreadyTaken()
+        if isinstance(claim, NotYet):
+            return Deferred(claim.wait_ms)
         job = Job(delivery.envelope, claim, delivery.crashes)
         ending: Ending | Deferred
         try:
@@ -97,7 +99,7 @@ class Pipeline:
                 case _:
                     ending = job.failed("cancelled", "cancelled on request")
         except Exception as error:
-            log.exception("job %s: a fault of Headgate's own", job.envelope.id)
+            log.error("job %s: a fault of Headgate's own: %s", job.envelope.id, place_of(error))
             ending = job.failed("internal", f"{type(error).__name__} in the worker; see its log")
         if isinstance(ending, Deferred):
             retry_at_ms = self.clock_ms() + ending.wait_ms
@@ -106,7 +108,7 @@ class Pipeline:
         try:
             return await through(self.conclude(job, ending))
         except Exception as error:  # left open, it would be sent again, and paid for each time
-            log.exception("job %s: its end cannot be written down", job.envelope.id)
+            log.error("job %s: its end is not written down: %s", job.envelope.id, place_of(error))
             failed = job.failed("internal", f"{type(error).__name__} while its end was written")
             return await through(self.conclude(job, replace(failed, settlement=ending.settlement)))
 
@@ -147,7 +149,8 @@ class Pipeline:
 
     async def ask(self, job: Job, first: Model) -> Ending | Deferred:
         """The first answer that a model of the chain gives, each asked as often as makes sense."""
-        for model in fallback.chain(job.envelope.request, first, self.catalog):
+        chain = fallback.chain(job.envelope.request, first, self.catalog)
+        for model in chain[fallback.reached(chain, job.failures) :]:
             if isinstance(model, StaticText):
                 reply = Reply(model.text, "stop", Usage())
                 return Ending("succeeded", reply=reply, model_used="static")
@@ -205,6 +208,8 @@ class Pipeline:
             line.key,
             input_tokens=held.input_tokens,
             output_tokens=held.output_tokens,
+            settles=held.settles,
+            rank=request.priority,
         )
         if isinstance(hold, Later):
             # Never past the deadline: the job is met again in time to end as expired.

@@ -23,12 +23,12 @@ from celery.concurrency.base import BasePool
 from celery.worker import state
 from celery.worker.request import Request
 
-from workers.fetcher import StopReason
+from workers.leases import StopReason
 
 T = TypeVar("T")
 log = logging.getLogger("headgate.pool")
 
-RETURN_S = 10.0
+RETURN_S = 5.0
 """How long jobs that were stopped at shutdown may take to give themselves back."""
 
 
@@ -110,6 +110,10 @@ class TaskPool(BasePool):
     def call(self, coroutine: Coroutine[Any, Any, T], timeout_s: float | None = None) -> T:
         """What the coroutine returns, run on the loop; for any other thread."""
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(timeout_s)
+
+    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """The coroutine runs on the loop; nobody waits for it."""
+        asyncio.run_coroutine_threadsafe(coroutine, self.loop)
 
     def call_soon(self, call: Callable[..., object], *args: Any) -> None:
         """`call` is made on the loop, soon; for any other thread."""

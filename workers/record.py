@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError
 
 from shared.connections import writing
 from workers.silence import Silence
@@ -31,6 +31,10 @@ BUSY = 4
 
 LARGEST = 500
 """Items in one transaction; a larger one makes the other processes wait (SQLite has one writer)."""
+
+OWN_FAULTS = (DataError, IntegrityError, ProgrammingError)
+"""What the database says of an item. All else is its own state (gone, full, read-only, a failover),
+and passes: acts wait, and are made so that they may run again after a commit without an answer."""
 
 I = TypeVar("I")  # noqa: E741  # the item
 A = TypeVar("A")  # the answer
@@ -109,7 +113,10 @@ class Record:
                 self._transact(group)
                 self._silence.heard()
                 return
-            except (OperationalError, InterfaceError) as error:
+            except OWN_FAULTS as error:
+                self._one_by_one(group, error)
+                return
+            except DBAPIError as error:
                 if self._closing:
                     for entry in group:
                         entry.error = error
@@ -118,13 +125,16 @@ class Record:
                 time.sleep(pause_s)
                 pause_s = min(1.0, pause_s * 2)
             except Exception as error:
-                if len(group) == 1:
-                    group[0].error = error
-                    return
-                # One item spoils the group, and the database does not say which.
-                for entry in group:
-                    self._commit([entry])
+                self._one_by_one(group, error)
                 return
+
+    def _one_by_one(self, group: list[_Entry], error: Exception) -> None:
+        """One item spoils the group, and the database does not say which."""
+        if len(group) == 1:
+            group[0].error = error
+            return
+        for entry in group:
+            self._commit([entry])
 
     def _transact(self, group: list[_Entry]) -> None:
         by_act: dict[Act[Any, Any], list[tuple[_Entry, int, Any]]] = {}

@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Any, assert_never
 
 from celery import Celery, Task
 
 from shared.connections import Servers
-from shared.envelope import ENVELOPE_VERSION, Envelope, now_ms, request_from
-from shared.errors import InvalidRequest, UnreadableMessage
+from shared.envelope import (
+    ENVELOPE_VERSION,
+    Envelope,
+    json_bytes,
+    now_ms,
+    refuse_oversize,
+    request_from,
+)
+from shared.errors import InvalidRequest, UnreadableMessage, place_of
 from shared.queues import TASK
 from shared.settings import Settings
 from workers.bootstrap import Kit, open_kit
 from workers.fetcher import Fetcher
+from workers.leases import Leases
 from workers.outcome import AlreadyTaken, Deferred, Ended, Outcome, Restored
 from workers.pipeline import Delivery
 from workers.pool import JobRequest, Running, current
+
+log = logging.getLogger("headgate.door")
 
 
 class Door(Task):  # type: ignore[type-arg]  # generic only in its stubs
@@ -28,11 +39,11 @@ class Door(Task):  # type: ignore[type-arg]  # generic only in its stubs
     Request = JobRequest  # type: ignore[assignment]  # Celery takes a class as well as its path
 
     kit: Kit
-    fetcher: Fetcher
+    leases: Leases
 
     async def open(self, settings: Settings, servers: Servers, fetcher: Fetcher) -> None:
         """Jobs may come in; raises Unreachable when the record is not there."""
-        self.fetcher = fetcher
+        self.leases = fetcher.leases
         self.kit = await open_kit(settings, servers, fetcher.owner)
 
     async def close(self) -> None:
@@ -44,23 +55,34 @@ class Door(Task):  # type: ignore[type-arg]  # generic only in its stubs
         running = current.get()
         try:
             delivery = self._delivery(running, args, kwargs)
-        except UnreadableMessage as error:
-            await self.fetcher.bury(running.tag, error.reason)
-            return "unreadable"
-        try:
             return await self._finish(running, await self.kit.pipeline.run(delivery))
         except asyncio.CancelledError:
             return await self._finish(running, Restored())
+        except UnreadableMessage as error:
+            await self.leases.bury(running.tag, error.reason)
+            return "unreadable"
+        except Exception as error:
+            return await self._fault(running, error)
+
+    async def _fault(self, running: Running, error: Exception) -> str:
+        """A fault of Headgate's own: never acknowledged, tried again, at last a dead letter."""
+        fault = place_of(error)
+        log.error("job %s: a fault of Headgate's own: %s", running.request["id"], fault)
+        if _crashes(running) + 1 >= self.kit.settings.max_deliveries:
+            await self.leases.bury(running.tag, f"given up: {fault}")
+            return "given up"
+        self.leases.drop(running.tag)
+        return "to be tried again"
 
     async def _finish(self, running: Running, outcome: Outcome) -> str:
         match outcome:
             case Ended(result):
                 return result.status
             case Deferred(wait_ms):
-                await self.fetcher.defer(running.tag, wait_ms)
+                await self.leases.defer(running.tag, wait_ms)
                 return "deferred"
             case Restored():
-                await self.fetcher.restore([running.tag])
+                await self.leases.restore([running.tag])
                 return "restored"
             case AlreadyTaken():
                 return "already taken"
@@ -78,7 +100,7 @@ class Door(Task):  # type: ignore[type-arg]  # generic only in its stubs
             envelope, refusal = self._from_request(running.request["id"], fields)
         return Delivery(
             envelope,
-            crashes=running.request["properties"]["delivery_info"]["crashes"],
+            crashes=_crashes(running),
             stopped=lambda: running.stopped,
             revoked=bool(running.request.get("revoked")),
             refusal=refusal,
@@ -93,6 +115,7 @@ class Door(Task):  # type: ignore[type-arg]  # generic only in its stubs
                 raise InvalidRequest("request", fields, "give an object with prompt or messages")
             request = request_from(fields)
             model = self.kit.catalog.model(request.model or self.kit.settings.model)
+            refuse_oversize(json_bytes(request.model_dump(exclude_defaults=True)))
         except InvalidRequest as error:
             refusal, request = error, stand_in
             model = self.kit.catalog.model(self.kit.settings.model)
@@ -105,6 +128,10 @@ class Door(Task):  # type: ignore[type-arg]  # generic only in its stubs
             submitted_at_ms=now_ms(),
         )
         return envelope, refusal
+
+
+def _crashes(running: Running) -> int:
+    return int(running.request["properties"]["delivery_info"]["crashes"])
 
 
 def register(app: Celery) -> None:

@@ -166,9 +166,23 @@ def upgrade() -> None:
     op.create_index("jobs_by_time", "jobs", ["submitted_at_ms"], unique=False)
     op.create_index("jobs_finished", "jobs", ["batch_id", "finished_at_ms"], unique=False)
     op.create_index("jobs_open", "jobs", ["status", "id"], unique=False)
+    op.create_index(
+        "jobs_to_shed",
+        "jobs",
+        ["finished_at_ms"],
+        unique=False,
+        sqlite_where=sa.text("envelope IS NOT NULL"),
+        postgresql_where=sa.text("envelope IS NOT NULL"),
+    )
 
 
 def downgrade() -> None:
+    op.drop_index(
+        "jobs_to_shed",
+        table_name="jobs",
+        sqlite_where=sa.text("envelope IS NOT NULL"),
+        postgresql_where=sa.text("envelope IS NOT NULL"),
+    )
     op.drop_index("jobs_open", table_name="jobs")
     op.drop_index("jobs_finished", table_name="jobs")
     op.drop_index("jobs_by_time", table_name="jobs")

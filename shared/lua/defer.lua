@@ -1,6 +1,7 @@
 -- Purpose: turns the lease of a job into a place in the due-list: it goes back to its queue then.
--- KEYS: 1 leases, 2 owners, 3 messages, 4 due.
--- ARGV: 1 owner, 2 job id, 3 wait ms.
+--   Its crashes are forgotten: it has come this far without one.
+-- KEYS: 1 leases, 2 owners, 3 messages, 4 due, 5 crashes.
+-- ARGV: 1 owner of the lease, 2 job id, 3 wait ms.
 -- Result: 1 when deferred, 0 when the worker no longer holds the job or its message is lost.
 -- Sent twice: the second call finds no lease and answers 0, and changes nothing.
 local leases, owners, messages, due = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
@@ -12,5 +13,6 @@ local stored = redis.call('HGET', messages, id)
 if not stored or stored == '' then return 0 end
 redis.call('ZREM', leases, id)
 redis.call('HDEL', owners, id)
+redis.call('HDEL', KEYS[5], id)
 redis.call('ZADD', due, now + tonumber(ARGV[3]), id)
 return 1

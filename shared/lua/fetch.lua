@@ -1,24 +1,28 @@
 -- Purpose: the one call of a worker's round trip. Acknowledges finished jobs, returns the jobs of
 --   dead workers and the deferred ones that are due to their queues, then takes messages from the
 --   queues in the order given and writes their leases in the same step.
--- KEYS: 1 leases, 2 owners, 3 messages, 4 due, 5 present, 6 crashes, 7 dead, 8 pulse,
+-- KEYS: 1 leases, 2 owners, 3 messages, 4 due, 5 present, 6 crashes, 7 dead, 8 pulse, 9 cancels,
 --   then for each queue its list and its wake list.
--- ARGV: 1 owner, 2 lease ms, 3 how many to take, 4 largest message in bytes, 5 prefix of all keys,
---   6 how many acks, then the acknowledged ids, then the name of each queue.
+-- ARGV: 1 owner of the new leases (another one in each call, so that the end of an old lease
+--   never ends a new one), 2 lease ms, 3 how many to take, 4 largest message in bytes, 5 bytes
+--   after which no more is taken, 6 prefix of all keys, 7 how many acks, then for each ack the id
+--   and the owner of its lease, then the name of each queue.
 -- Result: {now ms, ms until the next deferred job or -1, more (1: a queue holds more),
 --   then id, queue, crashes, message for each job taken}.
 -- Sent twice: acks count once; jobs leased by a reply that was lost come back when it lapses.
 local leases, owners, messages, due = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local present, crashes, dead, pulse = KEYS[5], KEYS[6], KEYS[7], KEYS[8]
 local owner, lease_ms, want = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
-local max_bytes, prefix, acks = tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[6])
+local max_bytes, budget, prefix = tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6]
+local acks = tonumber(ARGV[7])
+local last_ack = 7 + 2 * acks
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
-for first = 7, 6 + acks, 500 do
+for first = 8, last_ack, 1000 do
   local ids = {}
-  for i = first, math.min(first + 499, 6 + acks) do
-    if redis.call('HGET', owners, ARGV[i]) == owner then ids[#ids + 1] = ARGV[i] end
+  for i = first, math.min(first + 998, last_ack), 2 do
+    if redis.call('HGET', owners, ARGV[i]) == ARGV[i + 1] then ids[#ids + 1] = ARGV[i] end
   end
   if #ids > 0 then
     redis.call('ZREM', leases, unpack(ids))
@@ -26,6 +30,7 @@ for first = 7, 6 + acks, 500 do
     redis.call('HDEL', messages, unpack(ids))
     redis.call('HDEL', crashes, unpack(ids))
     redis.call('SREM', present, unpack(ids))
+    redis.call('ZREM', KEYS[9], unpack(ids))
   end
 end
 
@@ -51,7 +56,7 @@ local grace = tonumber(redis.call('HGET', pulse, 'grace') or '0')
 if now - last > lease_ms / 3 or now < last then
   grace = now + lease_ms
   redis.call('HSET', pulse, 'last', now, 'grace', grace)
-elseif now - last >= 200 then
+elseif now - last >= math.min(200, lease_ms / 20) then
   redis.call('HSET', pulse, 'last', now)
 end
 if now >= grace then
@@ -77,17 +82,22 @@ local function id_of(message, n)
     id = fields.headers.id
     if type(id) == 'string' and #id > 0 and #id <= 128 then return id end
   end
-  return '!' .. owner .. ':' .. now .. ':' .. n
+  return '!' .. owner .. ':' .. n
 end
 
 local reply = {now, -1, 0}
-local taken = 0
-for k = 9, #KEYS, 2 do
-  local queue = ARGV[7 + acks + (k - 9) / 2]
-  while taken < want do
-    local popped = redis.call('RPOP', KEYS[k], math.min(want - taken, 200))
+local taken, bytes = 0, 0
+for k = 10, #KEYS, 2 do
+  local queue = ARGV[last_ack + 1 + (k - 10) / 2]
+  while taken < want and bytes < budget do
+    local popped = redis.call('RPOP', KEYS[k], math.min(want - taken, 64))
     if not popped or #popped == 0 then break end
-    for _, message in ipairs(popped) do
+    for place, message in ipairs(popped) do
+      if bytes >= budget then
+        -- A reply must stay so small that it arrives in time; the rest keeps its place.
+        for i = #popped, place, -1 do redis.call('RPUSH', KEYS[k], popped[i]) end
+        break
+      end
       if #message > max_bytes then
         redis.call('LPUSH', dead, now .. '\n' .. queue .. '\nover ' .. max_bytes
           .. ' bytes\n' .. message)
@@ -109,11 +119,12 @@ for k = 9, #KEYS, 2 do
           reply[#reply + 1] = tonumber(redis.call('HGET', crashes, id) or '0')
           reply[#reply + 1] = message
           taken = taken + 1
+          bytes = bytes + #message
         end
       end
     end
   end
-  if taken >= want and redis.call('LLEN', KEYS[k]) > 0 then
+  if (taken >= want or bytes >= budget) and redis.call('LLEN', KEYS[k]) > 0 then
     reply[3] = 1
     redis.call('RPUSH', KEYS[k + 1], '1')
     redis.call('LTRIM', KEYS[k + 1], 0, 0)

@@ -2,17 +2,17 @@
 --   A lease that the server has lost (a restart, a failover) is taken again without its message,
 --   so that a second copy of the job does not start beside the first.
 -- KEYS: 1 leases, 2 owners, 3 messages, 4 present, 5 cancels.
--- ARGV: 1 owner, 2 lease ms, then job ids.
+-- ARGV: 1 lease ms, then for each job its id and the owner of its lease.
 -- Result: {number lost, ids now leased by another worker..., ids to be cancelled...}.
 -- Sent twice: the same leases end a little later.
 local leases, owners, messages, present, cancels = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
-local owner, lease_ms = ARGV[1], tonumber(ARGV[2])
+local lease_ms = tonumber(ARGV[1])
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local any_cancel = redis.call('EXISTS', cancels) == 1
 local lost, cancelled = {}, {}
-for i = 3, #ARGV do
-  local id = ARGV[i]
+for i = 2, #ARGV, 2 do
+  local id, owner = ARGV[i], ARGV[i + 1]
   local holder = redis.call('HGET', owners, id)
   if holder and holder ~= owner then
     lost[#lost + 1] = id
@@ -25,7 +25,6 @@ for i = 3, #ARGV do
     redis.call('ZADD', leases, now + lease_ms, id)
     if any_cancel and redis.call('ZSCORE', cancels, id) then
       cancelled[#cancelled + 1] = id
-      redis.call('ZREM', cancels, id)
     end
   end
 end

@@ -15,6 +15,11 @@ for k = 2, #KEYS do
   local state = redis.call('HMGET', KEYS[k], 'level', 'at_ms')
   local level = tonumber(state[1] or capacity)
   local at_ms = tonumber(state[2] or now)
+  if at_ms > now then
+    -- The server's clock was set back: without this the bucket would not fill until it caught up.
+    redis.call('HSET', KEYS[k], 'at_ms', string.format('%.3f', now))
+    at_ms = now
+  end
   level = math.min(capacity, level + math.max(0, now - at_ms) * rate)
   local needed = math.min(amount, capacity)
   -- A grain of tolerance: refilling in floats must not make a full bucket wait for 1e-13 of a token.

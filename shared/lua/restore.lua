@@ -1,13 +1,13 @@
 -- Purpose: gives leased jobs back to the head of their queues at once, in the order given.
 -- KEYS: 1 leases, 2 owners, 3 messages, 4 present.
--- ARGV: 1 owner, 2 prefix of all keys, then job ids.
+-- ARGV: 1 prefix of all keys, then for each job its id and the owner of its lease.
 -- Result: how many were given back. Those that the worker no longer holds are left alone.
 -- Sent twice: the second call finds no lease and does nothing.
 local leases, owners, messages, present = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local owner, prefix, restored = ARGV[1], ARGV[2], 0
-for i = #ARGV, 3, -1 do
+local prefix, restored = ARGV[1], 0
+for i = #ARGV - 1, 2, -2 do
   local id = ARGV[i]
-  if redis.call('HGET', owners, id) == owner then
+  if redis.call('HGET', owners, id) == ARGV[i + 1] then
     local stored = redis.call('HGET', messages, id)
     redis.call('ZREM', leases, id)
     redis.call('HDEL', owners, id)

@@ -25,6 +25,14 @@ def chain(request: Request, first: Model, catalog: Catalog) -> tuple[Model | Sta
     return catalog.chain(first, request.fallback)
 
 
+def reached(chain: Sequence[Model | StaticText], failures: Sequence[FailedAttempt]) -> int:
+    """The place in the chain of the model that failed last: those before it were left for good."""
+    last = failures[-1].model if failures else None
+    return next(
+        (n for n, model in enumerate(chain) if isinstance(model, Model) and model.name == last), 0
+    )
+
+
 def tries(model: str, failures: Iterable[FailedAttempt]) -> int:
     """How often this model has failed the job."""
     return sum(1 for failure in failures if failure.model == model)

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import orjson
-from sqlalchemy import Connection, bindparam, insert, select, update
+from sqlalchemy import Connection, bindparam, select, update
 
-from shared.envelope import Result
+from shared.connections import insert_once
+from shared.envelope import ENDED, Result
 from shared.tables import audit, jobs
 from workers.record import Act
 
@@ -52,12 +53,11 @@ _END = (
 
 def _conclude(connection: Connection, items: Sequence[Conclusion]) -> list[bool]:
     look = _LOOK if connection.dialect.name == "sqlite" else _LOOK.with_for_update()
-    held = {
-        (row.id, row.fence)
+    found = {
+        (row.id, row.fence): row.status
         for row in connection.execute(look, {"ids": [item.job_id for item in items]})
-        if row.status == "running"
     }
-    ours = [item for item in items if (item.job_id, item.fence) in held]
+    ours = [item for item in items if found.get((item.job_id, item.fence)) == "running"]
     if ours:
         connection.execute(
             _END,
@@ -71,5 +71,6 @@ def _conclude(connection: Connection, items: Sequence[Conclusion]) -> list[bool]
                 for item in ours
             ],
         )
-        connection.execute(insert(audit), [item.audit_row for item in ours])
-    return [(item.job_id, item.fence) in held for item in items]
+        connection.execute(insert_once(connection, audit), [item.audit_row for item in ours])
+    # Ended under our own fence: this act ran before, and its commit was made but not answered.
+    return [found.get((item.job_id, item.fence)) in {"running", *ENDED} for item in items]

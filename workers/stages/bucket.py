@@ -21,6 +21,13 @@ MOMENT_MS = 2000
 """How long a job may wait in a worker: it holds a slot, but no connection and no bucket."""
 
 
+HOLD_MS = 3_600_000
+"""How long a hold may wait for its settlement; then it stays spent. Longer than any attempt."""
+
+SPENT_MS = 60_000
+"""How long a hold that is spent from the start is known: only a command sent twice asks for it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Hold:
     """What an attempt took. `draws` in the order in which `settle` must name the amounts."""
@@ -56,16 +63,31 @@ class Bucket:
         self._lines: dict[str, _Line] = {}
 
     async def reserve(
-        self, attempt: str, pool: Pool, key: str, *, input_tokens: int, output_tokens: int
+        self,
+        attempt: str,
+        pool: Pool,
+        key: str,
+        *,
+        input_tokens: int,
+        output_tokens: int,
+        settles: bool,
+        rank: str,
     ) -> Hold | Later:
         """The attempt holds its request and its tokens, after waiting a moment at most.
 
         `key` tells apart the provider's keys, each with limits of its own. Tokens are estimates.
+        `settles`: whether `settle` will be called. Each `rank` (priority) has a line of its own.
         """
         hold = self._draws(attempt, pool, key, input_tokens, output_tokens)
         if not hold.draws:
             return hold
-        line = self._lines.setdefault(hold.draws[0].key, _Line())
+        line = self._lines.setdefault(f"{rank} {hold.draws[0].key}", _Line())
+        command = scripts.reserve(
+            self._keys,
+            attempt=attempt,
+            draws=hold.draws,
+            hold_ms=HOLD_MS if settles else SPENT_MS,
+        )
         cost_ms = max(draw.amount / draw.per_ms for draw in hold.draws)
         if line.lock.locked() and self._turn_ms(line, cost_ms) > MOMENT_MS:
             return self._later(line, cost_ms, ahead=line.waiting)
@@ -73,10 +95,11 @@ class Bucket:
         try:
             async with line.lock:
                 while True:
-                    wait_ms = await self._lane.run(
-                        scripts.reserve(self._keys, attempt=attempt, draws=hold.draws)
-                    )
+                    wait_ms = await self._lane.run(command)
                     if wait_ms == 0:
+                        if line.waiting == 1:
+                            # Nobody else is here: those who were told to come later may be gone.
+                            line.free_at_ms = min(line.free_at_ms, self._clock_ms() + MOMENT_MS)
                         return hold
                     if wait_ms > MOMENT_MS:
                         line.free_at_ms = max(line.free_at_ms, self._clock_ms() + wait_ms)

@@ -10,13 +10,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, insert, select, update
+from sqlalchemy import Connection, bindparam, select, update
 
+from shared.connections import insert_once
 from shared.envelope import ENDED, Envelope, now_ms
 from shared.errors import ErrorCode
 from shared.results import job_row
 from shared.tables import attempts, jobs
 from workers.record import Record
+
+EARLY_MS = 1000
+"""Clocks of worker and broker may differ by this much before a deferred job counts as too early."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +55,13 @@ class EndedBefore:
 
 
 @dataclass(frozen=True, slots=True)
+class NotYet:
+    """The job is deferred, and has come back before its time (the broker lost its due-list)."""
+
+    wait_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class _Taking:
     envelope: Envelope
     worker: str
@@ -71,7 +82,7 @@ class Claims:
         self._record = record
         self._worker = worker
 
-    async def take(self, envelope: Envelope) -> Claim | EndedBefore:
+    async def take(self, envelope: Envelope) -> Claim | EndedBefore | NotYet:
         """The job is running, and ours; attempts that a crash left open are unknown from now on.
 
         A job without a row (from a stock producer) gets one.
@@ -90,7 +101,7 @@ class Claims:
 
 _LOOK = select(
     jobs.c.id, jobs.c.status, jobs.c.fence, jobs.c.started_at_ms, jobs.c.cancel_wanted,
-    jobs.c.result,
+    jobs.c.result, jobs.c.retry_at_ms,
 ).where(jobs.c.id.in_(bindparam("ids", expanding=True)))  # fmt: skip
 
 _MARK = (
@@ -122,7 +133,7 @@ _HISTORY = (
 )  # fmt: skip
 
 
-def _take(connection: Connection, items: Sequence[_Taking]) -> list[Claim | EndedBefore]:
+def _take(connection: Connection, items: Sequence[_Taking]) -> list[Claim | EndedBefore | NotYet]:
     now = now_ms()
     look = _LOOK if connection.dialect.name == "sqlite" else _LOOK.with_for_update()
     ids = [item.envelope.id for item in items]
@@ -130,7 +141,7 @@ def _take(connection: Connection, items: Sequence[_Taking]) -> list[Claim | Ende
     new = {item.envelope.id: item for item in items if item.envelope.id not in rows}
     if new:
         connection.execute(
-            insert(jobs),
+            insert_once(connection, jobs),
             [job_row(item.envelope, item.envelope.encode()) for item in new.values()],
         )
     again = [job_id for job_id, row in rows.items() if row.fence and row.status not in ENDED]
@@ -139,22 +150,30 @@ def _take(connection: Connection, items: Sequence[_Taking]) -> list[Claim | Ende
         connection.execute(_UNKNOWN, {"ids": again, "at": now})
         for job_id, *past in connection.execute(_HISTORY, {"ids": again}):
             histories.setdefault(job_id, []).append(Past(*past))
-    answers: dict[str, Claim | EndedBefore] = {}
+    answers: list[Claim | EndedBefore | NotYet] = []
+    fences = {job_id: row.fence for job_id, row in rows.items()}
     marks = []
     for item in items:
         job_id = item.envelope.id
         row = rows.get(job_id)
         if row is not None and row.status in ENDED:
-            answers[job_id] = EndedBefore(row.result)
+            answers.append(EndedBefore(row.result))
             continue
-        fence = (row.fence if row is not None else 0) + 1
+        if row is not None and row.status == "deferred" and not row.cancel_wanted:
+            wait_ms = row.retry_at_ms - now
+        else:
+            wait_ms = 0
+        if wait_ms > EARLY_MS:
+            answers.append(NotYet(wait_ms))
+            continue
+        fence = fences[job_id] = fences.get(job_id, 0) + 1
         since = row.started_at_ms if row is not None and row.started_at_ms else now
         wanted = bool(row is not None and row.cancel_wanted)
-        answers[job_id] = Claim(fence, since, wanted, tuple(histories.get(job_id, ())))
+        answers.append(Claim(fence, since, wanted, tuple(histories.get(job_id, ()))))
         marks.append({"job": job_id, "new_fence": fence, "by": item.worker, "since": since})
     if marks:
         connection.execute(_MARK, marks)
-    return [answers[job_id] for job_id in ids]
+    return answers
 
 
 _LEAVE = (

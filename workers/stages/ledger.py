@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sqlalchemy import Connection, bindparam, insert, update
+from sqlalchemy import Connection, bindparam, update
 
+from shared.connections import insert_once
 from shared.envelope import Reply, Usage
 from shared.errors import AttemptError
 from shared.tables import attempts
@@ -105,7 +106,7 @@ class Ledger:
 
 def _open(connection: Connection, items: Sequence[Attempt]) -> list[None]:
     connection.execute(
-        insert(attempts),
+        insert_once(connection, attempts),
         [
             {
                 "job_id": a.job_id,
@@ -129,6 +130,7 @@ _SETTLE = (
         attempts.c.job_id == bindparam("job"),
         attempts.c.fence == bindparam("claim"),
         attempts.c.n == bindparam("number"),
+        attempts.c.state == "open",
     )
     .values(
         state=bindparam("into"),

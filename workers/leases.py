@@ -1,0 +1,161 @@
+"""The jobs that this worker holds: their leases are renewed, deferred, given back, or lost.
+
+Every call that moves a lease holds `line`, so that a renewal never meets a lease which a call
+under way is about to end: it would bring it back to life.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, Literal
+
+import redis.asyncio
+from redis.exceptions import RedisError
+
+from shared import scripts
+from shared.envelope import now_ms
+from shared.keys import Keys
+from shared.scripts import Lease
+from workers.silence import Silence
+
+log = logging.getLogger("headgate.leases")
+
+CHUNK = 500
+"""Leases in one call of a script."""
+
+StopReason = Literal["cancelled", "lost", "shutdown", "timeout"]
+
+
+class Leases:
+    """Leases of `lease_ms` on the server, by tag: the number of a job in this process."""
+
+    def __init__(
+        self,
+        client: redis.asyncio.Redis,
+        keys: Keys,
+        *,
+        worker: str,
+        lease_ms: int,
+        tick_s: float,
+        on_stop: Callable[[int, StopReason], None],
+        silence: Silence,
+    ) -> None:
+        self._client = client
+        self._keys = keys
+        self._worker = worker
+        self._lease_ms = lease_ms
+        self._tick_s = tick_s
+        self._on_stop = on_stop
+        self._silence = silence
+        self._next_tag = 0
+        self._execute: Callable[..., Awaitable[Any]] = client.execute_command
+        self.held: dict[int, Lease] = {}
+        self.line = asyncio.Lock()
+
+    def add(self, lease: Lease) -> int:
+        """The tag of a lease just taken.
+
+        An older run of the same job here has lost its lease (this process was frozen past it).
+        """
+        for tag, other in list(self.held.items()) if self._froze else ():
+            if other.id == lease.id:
+                log.warning("job %s: its lease had lapsed; the older run is stopped", lease.id)
+                self.drop(tag)
+                self._on_stop(tag, "lost")
+        self._next_tag += 1
+        self.held[self._next_tag] = lease
+        return self._next_tag
+
+    def drop(self, tag: int) -> None:
+        """The lease of this job is renewed no more; when it lapses, the job goes to its queue."""
+        self.held.pop(tag, None)
+
+    async def defer(self, tag: int, wait_ms: int) -> None:
+        """The job is on the due-list and no longer ours.
+
+        Tries until the server answers: the record says already that the job is deferred.
+        """
+        while (lease := self.held.get(tag)) is not None:
+            try:
+                async with self.line:
+                    command = scripts.defer(self._keys, lease=lease, wait_ms=wait_ms)
+                    await scripts.run_async(self._client, command)
+                    self.drop(tag)
+            except (RedisError, OSError) as error:
+                self._silence.missed(error)
+                await asyncio.sleep(self._tick_s / 4)
+
+    async def restore(self, tags: list[int]) -> None:
+        """The jobs are back at the head of their queues; without an answer, when they lapse."""
+        async with self.line:
+            leases = [lease for tag in tags if (lease := self.held.pop(tag, None)) is not None]
+            try:
+                for first in range(0, len(leases), CHUNK):
+                    command = scripts.restore(self._keys, leases=leases[first : first + CHUNK])
+                    await scripts.run_async(self._client, command)
+            except (RedisError, OSError) as error:
+                log.warning("%d jobs return when their leases lapse: %s", len(leases), error)
+
+    async def bury(self, tag: int, reason: str) -> None:
+        """The message of a held job is a dead letter with its reason; an ack ends its lease."""
+        stored = await self._execute("HGET", self._keys.messages(), self.held[tag].id)
+        queue, _, raw = (stored or b"").partition(b"\n")
+        log.warning("dead letter from %s: %s", queue.decode(), reason)
+        head = f"{now_ms()}\n{queue.decode()}\n{reason}\n".encode()
+        await self._execute("LPUSH", self._keys.dead(), head + raw)
+
+    async def tend(self) -> None:
+        """Shows life, hears of cancellations, renews each third of a lease; until cancelled."""
+        self._renewed_at = time.monotonic()
+        alive = self._keys.worker(self._worker)
+        while True:
+            await asyncio.sleep(self._tick_s)
+            try:
+                pipe = self._client.pipeline(transaction=False)
+                pipe.set(alive, str(len(self.held)), px=5000)
+                pipe.exists(self._keys.cancels())
+                _, cancels = await pipe.execute()
+                if cancels or time.monotonic() - self._renewed_at >= self._lease_ms / 3000:
+                    await self.renew()
+                    self._renewed_at = time.monotonic()
+            except (RedisError, OSError) as error:
+                self._silence.missed(error)
+            except Exception:
+                log.exception("renewing leases went wrong; it is tried again")
+
+    _renewed_at = 0.0
+
+    @property
+    def _froze(self) -> bool:
+        """True when leases may have lapsed unseen: this process did not renew them in time."""
+        return time.monotonic() - self._renewed_at >= self._lease_ms / 1000
+
+    async def renew(self) -> None:
+        """All leases are as long as new; jobs that are lost or cancelled are being stopped."""
+        tags = list(self.held)
+        for first in range(0, len(tags), CHUNK):
+            async with self.line:
+                chunk = {
+                    lease.id: (tag, lease)
+                    for tag in tags[first : first + CHUNK]
+                    if (lease := self.held.get(tag)) is not None
+                }
+                leases = [lease for _, lease in chunk.values()]
+                command = scripts.renew(self._keys, lease_ms=self._lease_ms, leases=leases)
+                renewed = await scripts.run_async(self._client, command)
+            for job_id in renewed.lost:
+                log.warning("job %s: another worker has its lease; stopped here", job_id)
+                self._on_stop(chunk[job_id][0], "lost")
+            for job_id in renewed.cancelled:
+                self._on_stop(chunk[job_id][0], "cancelled")
+
+    async def leave(self) -> None:
+        """All that is held is given back; this worker shows no more life."""
+        await self.restore(list(self.held))
+        try:
+            await self._execute("DEL", self._keys.worker(self._worker))
+        except (RedisError, OSError) as error:
+            self._silence.missed(error)
