@@ -17,7 +17,6 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
-from typing import TypeVar
 
 from shared.catalog import Catalog, Model, StaticText
 from shared.envelope import Envelope, Reply, Usage
@@ -38,8 +37,8 @@ from workers.stages.call import Call
 from workers.stages.claim import Claims, EndedBefore, NotYet
 from workers.stages.ledger import Attempt, Ledger
 from workers.stages.publish import Publish
+from workers.through import through
 
-T = TypeVar("T")
 log = logging.getLogger("headgate.pipeline")
 
 
@@ -290,16 +289,3 @@ class Pipeline:
             provider=model.provider,
             settlement=attempt.answered(answer.reply, cost_pico_usd, self.clock_ms()),
         )
-
-
-async def through(act: Awaitable[T]) -> T:
-    """The act's answer; it is carried through also when the run is cancelled meanwhile.
-
-    Half a claim or half a settlement would be worse than a cancellation that comes a moment later.
-    """
-    task = asyncio.ensure_future(act)
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait({task})
-        raise

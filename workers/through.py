@@ -1,0 +1,22 @@
+"""Acts that a cancellation must not cut in half."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+async def through(act: Awaitable[T]) -> T:
+    """The act's answer; it is carried through also when the run is cancelled meanwhile.
+
+    Half a claim or half a settlement would be worse than a cancellation that comes a moment later.
+    """
+    task = asyncio.ensure_future(act)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait({task})
+        raise
