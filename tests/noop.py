@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-import redis.asyncio
 from celery import Task
 
 from shared import settings
@@ -17,6 +16,7 @@ from shared.connections import Servers, open_servers
 from shared.settings import Settings
 from workers.app import Headgate
 from workers.fetcher import Fetcher
+from workers.lane import Lane
 from workers.pool import JobRequest, current
 
 in_force = settings.load()
@@ -27,25 +27,28 @@ class Door(Task):  # type: ignore[type-arg]  # Task is generic only in its stubs
     """What tasks.Door is to the real app."""
 
     Request = JobRequest  # type: ignore[assignment]  # Celery takes a class as well as its path
-    client: redis.asyncio.Redis
+    lane: Lane
     fetcher: Fetcher
 
     async def open(self, settings: Settings, servers: Servers, fetcher: Fetcher) -> None:
         self.fetcher = fetcher
-        self.client = servers.async_redis_client()
+        self.lane = Lane(servers.async_redis_client())
 
     async def close(self) -> None:
-        await self.client.aclose()
+        await self.lane.close()
 
 
 @app.task(name="headgate.run", base=Door, bind=True, acks_late=True, ignore_result=True)
 async def run(self: Door, envelope: dict[str, Any]) -> str:
-    wish = envelope["request"].get("metadata") or {}
-    if "sleep_s" in wish:
-        await asyncio.sleep(wish["sleep_s"])
-    if "silent" not in wish:
-        pipe = self.client.pipeline(transaction=False)
-        pipe.rpush("noop:runs", envelope["id"])
-        await pipe.execute()
     running = current.get()
+    wish = envelope["request"].get("metadata") or {}
+    try:
+        if "sleep_s" in wish:
+            await asyncio.sleep(wish["sleep_s"])
+    except asyncio.CancelledError:
+        if running.stopped == "shutdown":
+            await self.fetcher.leases.restore([running.tag])
+        raise
+    if "silent" not in wish:
+        await self.lane.send("RPUSH", "noop:runs", envelope["id"])
     return f"done {running.tag}"

@@ -12,7 +12,7 @@ import redis
 from shared import queues, scripts
 from shared.envelope import Envelope, new_id, now_ms, request_from
 from shared.keys import Keys
-from shared.scripts import Fetched, Renewed
+from shared.scripts import Fetched, Lease, Renewed
 from tests.celery_nodes import WorkerProcess
 from tests.child import wait_until
 from tests.servers import ValkeyServer
@@ -64,6 +64,12 @@ class Broker:
     def __init__(self, client: redis.Redis, keys: Keys | None = None) -> None:
         self.client = client
         self.keys = keys or Keys()
+        self._taken: dict[tuple[str, str], Lease] = {}
+        self._calls = 0
+
+    def lease(self, job_id: str, owner: str = "a") -> Lease:
+        """The lease that this worker took of this job last, or one that it never had."""
+        return self._taken.get((owner, job_id)) or Lease(job_id, f"{owner}#never")
 
     def send(self, *ids: str, queue: str = STANDARD) -> int:
         """Jobs of these ids, with a message just long enough to be known by."""
@@ -85,11 +91,15 @@ class Broker:
         **others: Any,
     ) -> Fetched:
         """One round trip of the worker `owner`."""
+        self._calls += 1
+        name = f"{owner}#{self._calls}"
         command = scripts.fetch(
-            self.keys, owner=owner, lease_ms=lease_ms, want=want, queues=queues, acked=acked,
-            **others,
+            self.keys, owner=name, lease_ms=lease_ms, want=want, queues=queues,
+            acked=[self.lease(job_id, owner) for job_id in acked], **others,
         )  # fmt: skip
-        return scripts.run(self.client, command)
+        fetched = scripts.run(self.client, command)
+        self._taken |= {(owner, job.id): Lease(job.id, name) for job in fetched.taken}
+        return fetched
 
     def take(self, want: int = 10, **others: Any) -> list[str]:
         """The ids that one round trip brings."""
@@ -101,17 +111,18 @@ class Broker:
 
     def renew(self, *ids: str, owner: str = "a", lease_ms: int = LEASE_MS) -> Renewed:
         """The worker has renewed its leases."""
-        command = scripts.renew(self.keys, owner=owner, lease_ms=lease_ms, ids=ids)
-        return scripts.run(self.client, command)
+        leases = [self.lease(job_id, owner) for job_id in ids]
+        return scripts.run(self.client, scripts.renew(self.keys, lease_ms=lease_ms, leases=leases))
 
     def restore(self, *ids: str, owner: str = "a") -> int:
         """The worker has given jobs back."""
-        return scripts.run(self.client, scripts.restore(self.keys, owner=owner, ids=ids))
+        leases = [self.lease(job_id, owner) for job_id in ids]
+        return scripts.run(self.client, scripts.restore(self.keys, leases=leases))
 
     def defer(self, job_id: str, wait_ms: int, owner: str = "a") -> bool:
         """The worker has put off a job."""
-        command = scripts.defer(self.keys, owner=owner, job_id=job_id, wait_ms=wait_ms)
-        return scripts.run(self.client, command)
+        lease = self.lease(job_id, owner)
+        return scripts.run(self.client, scripts.defer(self.keys, lease=lease, wait_ms=wait_ms))
 
     # Time is moved by moving the marks that it is measured against.
 
@@ -154,9 +165,9 @@ class Broker:
         return [str(json.loads(raw)["hg"]) for raw in self.waiting(queue)]
 
     def leased(self) -> dict[str, str]:
-        """Job id to owner."""
+        """Job id to the worker that holds its lease."""
         found: Any = self.client.hgetall(self.keys.owners())
-        return {_text(job_id): _text(owner) for job_id, owner in found.items()}
+        return {_text(job_id): _text(owner).partition("#")[0] for job_id, owner in found.items()}
 
     def due(self) -> set[str]:
         """Ids of the deferred jobs."""

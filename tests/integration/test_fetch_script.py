@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from shared import queues
+from shared import queues, scripts
 from shared.keys import Keys
 from tests.integration.rig import (
     BULK,
@@ -209,6 +209,16 @@ def test_deferred_jobs_return_to_the_head_when_they_are_due_and_not_before(broke
     assert broker.present() == {"s1", "s2", "s3"}
 
 
+def test_a_job_that_came_so_far_as_to_be_deferred_has_no_crashes(broker: Broker) -> None:
+    broker.send("s1")
+    broker.take(owner="dead")
+    broker.lapse()
+    broker.take()
+    assert broker.crashes() == {"s1": 1}
+    broker.defer("s1", 1000)
+    assert broker.crashes() == {}
+
+
 def test_without_deferred_jobs_none_is_due(broker: Broker) -> None:
     assert broker.fetch(0).next_due_ms is None
 
@@ -334,13 +344,46 @@ def test_a_lease_that_the_server_lost_is_taken_again_and_shuts_out_a_second_copy
     assert broker.take(owner="b") == ["s1"], "the copy stays, in case the worker dies now"
 
 
-def test_renewal_tells_each_cancellation_once(broker: Broker) -> None:
+def test_renewal_tells_a_cancellation_until_the_job_is_acked(broker: Broker) -> None:
     broker.send("s1", "s2", "s3")
     broker.take()
     broker.client.zadd(broker.keys.cancels(), {"s2": broker.now_ms(), "other": broker.now_ms()})
-    assert broker.renew("s1", "s2", "s3").cancelled == ["s2"]
-    assert broker.renew("s1", "s2", "s3").cancelled == []
+    for _ in range(2):
+        assert broker.renew("s1", "s2", "s3").cancelled == ["s2"]
+    broker.ack("s2")
+    assert broker.renew("s1", "s3").cancelled == []
     assert broker.client.zrange(broker.keys.cancels(), 0, -1) == [b"other"]
+
+
+def test_the_end_of_an_old_lease_does_not_end_a_new_one_of_the_same_worker(broker: Broker) -> None:
+    """A worker that was frozen past its lease fetches its own job again while it still runs."""
+    broker.send("s1")
+    broker.take()
+    old = broker.lease("s1")
+    broker.lapse()
+    assert broker.take() == ["s1"]
+    ack = scripts.fetch(broker.keys, owner="a#x", lease_ms=1, want=0, queues=(), acked=[old])
+    scripts.run(broker.client, ack)
+    assert scripts.run(broker.client, scripts.restore(broker.keys, leases=[old])) == 0
+    assert not scripts.run(broker.client, scripts.defer(broker.keys, lease=old, wait_ms=1))
+    assert broker.leased() == {"s1": "a"}
+    renewal = scripts.renew(broker.keys, lease_ms=LEASE_MS, leases=[old])
+    assert scripts.run(broker.client, renewal).lost == ["s1"]
+    broker.ack("s1")
+    assert broker.is_empty()
+
+
+def test_no_more_is_taken_than_a_reply_may_hold_and_the_rest_keeps_its_place(
+    broker: Broker,
+) -> None:
+    for n in range(9):
+        broker.push(message_of(f"s{n}")[:-1] + b',"body":"' + b"x" * 1000 + b'"}')
+    broker.send("u1", queue=URGENT)
+    fetched = broker.fetch(100, queues=(URGENT, STANDARD), budget=2500)
+    assert [job.id for job in fetched.taken] == ["u1", "s0", "s1", "s2"]
+    assert fetched.more
+    assert broker.waiting_ids() == [f"s{n}" for n in range(3, 9)]
+    assert broker.take(100, budget=0) == []
 
 
 def test_restored_jobs_are_at_the_head_in_the_order_given(broker: Broker) -> None:

@@ -121,6 +121,7 @@ class Leases(RuleBasedStateMachine):
         assert self.broker.defer(job_id, 3_600_000, owner=owner) == held
         if held:
             del self.leased[job_id]
+            self.crashes.pop(job_id, None)
             self.due.add(job_id)
 
     @precondition(lambda self: self.due)
