@@ -1,0 +1,86 @@
+"""The lane: many commands in few round trips, each with its own reply, through a lost server."""
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+from redis.asyncio import Redis
+from redis.exceptions import ResponseError
+
+from shared import scripts
+from shared.keys import Keys
+from shared.scripts import Draw
+from tests.servers import ValkeyServer
+from workers.lane import Lane
+
+
+async def test_each_asker_gets_the_reply_to_its_own_command(valkey: ValkeyServer) -> None:
+    lane = Lane(Redis.from_url(valkey.url))
+    with valkey.client() as client:
+        before = client.info("stats")["total_reads_processed"]
+        told = await asyncio.gather(*(lane.send("ECHO", f"{n}") for n in range(3000)))
+        assert told == [b"%d" % n for n in range(3000)]
+        reads = client.info("stats")["total_reads_processed"] - before
+    assert reads < 300, "commands share round trips"
+    await lane.close()
+
+
+async def test_a_refused_command_is_the_fault_of_its_asker_alone(valkey: ValkeyServer) -> None:
+    lane = Lane(Redis.from_url(valkey.url))
+    told = await asyncio.gather(
+        lane.send("SET", "k", "text"), lane.send("INCR", "k"), lane.send("GET", "k"),
+        return_exceptions=True,
+    )  # fmt: skip
+    assert told[0] == b"OK" or told[0] is True
+    assert isinstance(told[1], ResponseError)
+    assert told[2] == b"text"
+    await lane.close()
+
+
+async def test_an_asker_that_is_cancelled_leaves_the_others_their_replies(
+    valkey: ValkeyServer,
+) -> None:
+    lane = Lane(Redis.from_url(valkey.url))
+    asked = [asyncio.ensure_future(lane.send("ECHO", f"{n}")) for n in range(20)]
+    await asyncio.sleep(0)
+    asked[7].cancel()
+    told = await asyncio.gather(*asked, return_exceptions=True)
+    assert [t for t in told if isinstance(t, bytes)] == [b"%d" % n for n in range(20) if n != 7]
+    await lane.close()
+
+
+async def test_a_forgotten_script_is_sent_again_with_its_text(valkey: ValkeyServer) -> None:
+    lane, keys = Lane(Redis.from_url(valkey.url)), Keys()
+    draws = [Draw("b", 1.0, 10.0, 1.0)]
+    for n in range(3):
+        with valkey.client() as client:
+            client.script_flush()
+        assert await lane.run(scripts.reserve(keys, attempt=f"a{n}", draws=draws)) == 0
+    await lane.close()
+
+
+async def test_a_killed_server_is_waited_for(valkey_factory: Callable[..., ValkeyServer]) -> None:
+    server = valkey_factory(appendonly=True)
+    lane = Lane(Redis.from_url(server.url))
+    await lane.send("SET", "kept", "1")
+    await asyncio.to_thread(server.kill)
+    asked = [asyncio.ensure_future(lane.send("GET", "kept")) for _ in range(50)]
+    done, _ = await asyncio.wait(asked, timeout=0.3)
+    assert not done
+    await asyncio.to_thread(server.start)
+    assert await asyncio.wait_for(asyncio.gather(*asked), 15) == [b"1"] * 50
+    await lane.close()
+
+
+async def test_closing_does_not_wait_for_a_server_that_is_gone(
+    valkey_factory: Callable[..., ValkeyServer],
+) -> None:
+    server = valkey_factory()
+    lane = Lane(Redis.from_url(server.url))
+    await lane.send("PING")
+    await asyncio.to_thread(server.kill)
+    asked = asyncio.ensure_future(lane.send("PING"))
+    await asyncio.sleep(0)
+    await asyncio.wait_for(lane.close(), 10)
+    with pytest.raises(Exception, match=r"(?i)connect|closed"):
+        await asyncio.wait_for(asked, 5)

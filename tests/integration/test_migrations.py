@@ -1,0 +1,120 @@
+"""Migrations: up, down and up again with rows in the tables; the same as the metadata; run once."""
+
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import Engine, func, insert, inspect, select
+
+from shared import migrate
+from shared.connections import open_engine
+from shared.errors import Unreachable
+from shared.results import job_row
+from shared.tables import attempts, audit, batches, jobs, metadata
+from tests.child import ChildProcess, wait_until
+from tests.integration.rig import envelope
+
+UPGRADE = """
+import sys
+from pathlib import Path
+from shared import migrate
+from shared.connections import open_engine
+engine = open_engine(sys.argv[1])
+while not Path(sys.argv[2]).exists():
+    pass
+print("did it" if migrate.upgrade(engine) else "was done")
+engine.dispose()
+"""
+
+
+@pytest.fixture
+def engine(database_url: str) -> Engine:
+    return open_engine(database_url)
+
+
+def fill(engine: Engine) -> None:
+    """One row is in each table."""
+    job = envelope()
+    with engine.begin() as connection:
+        connection.execute(insert(jobs).values(job_row(job, job.encode())))
+        connection.execute(
+            insert(attempts).values(
+                job_id=job.id, fence=1, n=1, model="m", provider="p", state="open",
+                started_at_ms=1, waited_ms=0,
+            )
+        )  # fmt: skip
+        counts = dict.fromkeys(
+            ("attempts", "unknown_attempts", "input_tokens", "cached_input_tokens",
+             "cache_write_tokens", "output_tokens", "reasoning_tokens", "submitted_at_ms",
+             "finished_at_ms"), 2**31,
+        )  # fmt: skip
+        counts["attempts"] = counts["unknown_attempts"] = 1
+        words = {"job_id": job.id, "status": "failed", "priority": "bulk", "tenant": "t"}
+        connection.execute(insert(audit).values(**words, model="m", fallback=False, **counts))
+        connection.execute(
+            insert(batches).values(
+                id="b", input_path="in", input_sha256="0", defaults="{}", lines=1, bad_lines=0,
+                created_at_ms=2**40,
+            )
+        )  # fmt: skip
+
+
+def tables(engine: Engine) -> set[str]:
+    return set(inspect(engine).get_table_names())
+
+
+def test_up_down_and_up_again_with_rows_in_the_tables(engine: Engine) -> None:
+    assert migrate.upgrade(engine)
+    assert not migrate.upgrade(engine)
+    fill(engine)
+    migrate.downgrade(engine, "base")
+    assert tables(engine) <= {"alembic_version"}
+    assert migrate.upgrade(engine)
+    fill(engine)
+    with engine.connect() as connection:
+        for table in metadata.sorted_tables:
+            assert connection.scalar(select(func.count()).select_from(table)) == 1
+    engine.dispose()
+
+
+def test_upgrading_the_newest_keeps_its_rows(engine: Engine) -> None:
+    migrate.upgrade(engine)
+    fill(engine)
+    migrate.upgrade(engine)
+    with engine.connect() as connection:
+        assert connection.scalar(select(func.count()).select_from(jobs)) == 1
+    engine.dispose()
+
+
+def test_the_migrations_make_what_the_metadata_says(engine: Engine) -> None:
+    migrate.upgrade(engine)
+    with engine.connect() as connection:
+        compared = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(compared, metadata) == []
+    engine.dispose()
+
+
+def test_a_database_without_tables_is_told_with_its_remedy(engine: Engine) -> None:
+    with pytest.raises(Unreachable, match="headgate db upgrade"):
+        migrate.require_newest(engine)
+    migrate.upgrade(engine)
+    migrate.require_newest(engine)
+    engine.dispose()
+
+
+def test_ten_processes_that_upgrade_at_once_do_it_once(database_url: str, tmp_path: Path) -> None:
+    start = tmp_path / "start"
+    argv: list[str | Path] = [sys.executable, "-c", UPGRADE, database_url, start]
+    with ExitStack() as stack:
+        started = []
+        for n in range(10):
+            child = ChildProcess(argv, log_path=tmp_path / f"{n}.log")
+            stack.callback(child.kill)
+            started.append(child.start())
+        start.touch()
+        wait_until(lambda: not any(child.running for child in started), 60, "all to end")
+        told = sorted(child.log().strip() for child in started)
+    assert told == ["did it"] + ["was done"] * 9
