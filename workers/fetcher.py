@@ -116,9 +116,9 @@ class Fetcher:
         # A fetch under way is waited for: cancelled, its jobs would wait for their leases to lapse.
         await asyncio.wait({self._fetching}, timeout=5)
         for task in (self._fetching, self._tending, self._waiting):
-            if task is not None:
-                task.cancel()
-                await asyncio.gather(task, return_exceptions=True)
+            while task is not None and not task.done():
+                task.cancel()  # again and again: redis-py swallows one that meets it connecting
+                await asyncio.wait({task}, timeout=0.1)
         with suppress(RedisError, OSError):
             while self._acks:
                 await self._round_trip(0)
