@@ -174,8 +174,18 @@ async def lane(valkey: ValkeyServer) -> AsyncIterator[Lane]:
     await lane.close()
 
 
-async def take(bucket: Bucket, pool: Pool, attempt: str, tokens: int = 1) -> Hold | Later:
-    return await bucket.reserve(attempt, pool, "key0", input_tokens=tokens, output_tokens=0)
+async def take(
+    bucket: Bucket,
+    pool: Pool,
+    attempt: str,
+    tokens: int = 1,
+    output_tokens: int = 0,
+    key: str = "key0",
+) -> Hold | Later:
+    return await bucket.reserve(
+        attempt, pool, key, input_tokens=tokens, output_tokens=output_tokens, settles=True,
+        rank="standard",
+    )  # fmt: skip
 
 
 async def test_a_pool_without_limits_asks_nothing_of_the_server(
@@ -238,14 +248,14 @@ async def test_each_key_of_a_provider_has_buckets_of_its_own(lane: Lane) -> None
     bucket = Bucket(lane, KEYS, now_ms)
     pool = Pool(key="p/slow", rpm=6)
     for key in ("key0", "key1"):
-        hold = await bucket.reserve(f"a:{key}", pool, key, input_tokens=1, output_tokens=1)
+        hold = await take(bucket, pool, f"a:{key}", key=key)
         assert isinstance(hold, Hold)
 
 
 async def test_a_settlement_frees_tokens_for_the_next(lane: Lane, valkey: ValkeyServer) -> None:
     bucket = Bucket(lane, KEYS, now_ms)
     pool = Pool(key="p/tokens", tpm=60, input_tpm=60, output_tpm=60, burst_s=10)  # 10 at once
-    hold = await bucket.reserve("a0", pool, "key0", input_tokens=6, output_tokens=4)
+    hold = await take(bucket, pool, "a0", 6, 4)
     assert isinstance(hold, Hold)
     await bucket.settle(hold, input_tokens=2, output_tokens=1)
     with valkey.client() as client:

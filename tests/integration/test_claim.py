@@ -153,8 +153,7 @@ async def test_a_job_ends_once_even_if_its_holder_says_so_twice_at_once(desk: De
         desk.conclude(job, claim),
         *(desk.conclude(other, its) for other, its in held),
     )
-    assert sorted(told[:2]) == [False, True]
-    assert told[2:] == [True] * 5
+    assert told == [True] * 7  # a commit that was made but not answered is made again
     assert len(desk.rows(audit, job.id)) == 1
 
 

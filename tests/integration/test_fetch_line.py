@@ -227,6 +227,22 @@ async def test_closing_gives_everything_back_in_order_and_sends_the_acks(
     assert not broker.client.exists(Keys().worker("w"))
 
 
+async def test_closing_is_quick_also_while_it_still_connects(
+    broker: Broker, valkey: ValkeyServer, start: Start
+) -> None:
+    loop = asyncio.get_running_loop()
+    for n in range(20):
+        put(broker, 2)
+        worker = start(valkey)
+        await until(lambda worker=worker: worker.arrived, "the jobs")  # type: ignore[misc]
+        await asyncio.sleep(0.001 * (n % 5))  # at different moments of its connecting
+        began = loop.time()
+        await worker.fetcher.close()
+        assert loop.time() - began < 2
+        assert broker.leased() == {}
+        broker.client.flushall()
+
+
 async def test_a_running_job_is_cancelled(
     broker: Broker, valkey: ValkeyServer, start: Start
 ) -> None:

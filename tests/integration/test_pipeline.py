@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from celery.exceptions import TaskRevokedError
+from sqlalchemy import update
 
 from shared.envelope import Usage, now_ms
 from shared.errors import (
@@ -20,7 +21,7 @@ from shared.errors import (
     RequestRefused,
     Unauthorized,
 )
-from shared.tables import attempts, audit
+from shared.tables import attempts, audit, jobs
 from tests.integration.rig_pipeline import (
     COST_PICO_USD,
     USAGE,
@@ -146,6 +147,12 @@ async def test_a_long_retry_after_defers_the_job_with_its_history(line: PlayedLi
     assert 55_000 < row.retry_at_ms - now_ms() <= 60_005
     assert line.celery(job).state == "PENDING"
 
+    early = await line.run(job)  # a second message of the job
+    assert isinstance(early, Deferred)
+    assert 55_000 < early.wait_ms <= 60_005
+
+    with line.engine.begin() as connection:
+        connection.execute(update(jobs).values(retry_at_ms=now_ms() - 1))
     result = await line.result(job)
     assert (result.status, result.attempts) == ("succeeded", 2)
     assert line.attempts(job) == [("alpha", "failed", "rate_limited"), ("alpha", "answered", None)]
