@@ -36,12 +36,9 @@ EXIT_STUCK = 70
 # Celery warns of root because of pickle, which is never accepted here.
 warnings.filterwarnings("ignore", category=SecurityWarning)
 
-# kombu takes what stands before `+socket://` for the name of a transport, whatever else is set.
-TRANSPORT_ALIASES["headgate"] = TRANSPORT
-
-
-def _broker_url(redis_url: str) -> str:
-    return redis_url.replace("redis+socket://", "headgate+socket://", 1)
+# By the scheme, and not by `broker_transport`: Flower knows the broker by its URL alone, and kombu
+# takes what stands before `+socket://` for the name of a transport, whatever else is set.
+TRANSPORT_ALIASES.update(redis=TRANSPORT, rediss=TRANSPORT)
 
 
 class Headgate(Celery):
@@ -55,8 +52,7 @@ class Headgate(Celery):
         self.servers = servers
         self.job_queues = all_queues(model_classes)
         self.conf.update(
-            broker_url=_broker_url(servers.redis_url),
-            broker_transport=TRANSPORT,
+            broker_url=servers.redis_url,
             broker_transport_options={
                 "global_keyprefix": settings.key_prefix,
                 "socket_timeout": SOCKET_S,

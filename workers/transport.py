@@ -35,7 +35,7 @@ class Channel(redis.Channel):
 
 
 class Transport(redis.Transport):
-    """`broker_transport` of the worker app."""
+    """The transport of the worker app, whatever scheme its URL has."""
 
     Channel = Channel
 
