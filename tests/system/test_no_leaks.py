@@ -147,9 +147,10 @@ def test_no_prompt_or_key_reaches_logs_events_or_inspect(
         assert client.result(ids[6]).error is not None
         wait_until(lambda: _succeeded(events) >= {slow, *ids}, 20, "all events")
         wait_until(lambda: ids[0] in read(f"{base}/api/tasks?state=SUCCESS"), 20, "Flower to know")
-        for path in ("/", "/workers", "/tasks", "/api/tasks", "/api/workers?refresh=1",
-                     f"/worker/{NODE}", f"/task/{slow}", f"/api/task/info/{ids[0]}", "/metrics",
-                     *(f"/task/{job_id}" for job_id in ids)):  # fmt: skip
+        for path in ("/", "/workers", "/tasks", "/broker", "/metrics", f"/worker/{NODE}",
+                     "/api/queues/length", "/api/tasks", "/api/workers?refresh=1",
+                     f"/api/task/info/{ids[0]}", *(f"/task/{job_id}" for job_id in [slow, *ids]),
+                     ):  # fmt: skip
             pages[path] = read(f"{base}{path}")
         assert worker.stop(30) == 0
         flower.stop(20)
