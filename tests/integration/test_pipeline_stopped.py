@@ -157,6 +157,17 @@ async def test_a_crash_before_any_request_leaves_nothing_unknown(line: PlayedLin
     assert (await line.result(job, crashes=1)).status == "succeeded"
 
 
+async def test_a_shutdown_in_the_middle_of_a_request_is_a_crash_to_who_must_not_pay_twice(
+    line: PlayedLine,
+) -> None:
+    line.provider.play(asyncio.Event())
+    job = job_for(on_unknown="fail")
+    await line.stop(await line.start(job), "shutdown")
+    line.stopped = None
+    result = await line.result(job)
+    assert (result.status, len(line.provider.asked)) == ("failed", 1)
+
+
 async def test_tries_before_a_crash_count(line: PlayedLine) -> None:
     job = job_for(fallback=False)
     await line.crash(job, "alpha", "alpha")

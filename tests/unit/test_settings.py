@@ -1,0 +1,96 @@
+"""Settings: one reader, named faults, masked secrets."""
+
+from pathlib import Path
+
+import pytest
+
+from shared import settings
+from shared.errors import SettingError
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def test_the_defaults_are_those_of_the_contract() -> None:
+    found = settings.load()
+    assert (found.redis_url, found.database_url, found.catalog) == (None, None, None)
+    assert (found.concurrency, found.model, found.timeout_s) == (500, "gpt-4o-mini", 120)
+    assert found.home_path == Path.cwd() / ".headgate"
+    assert (found.max_attempts, found.max_attempts_per_job) == (5, 8)
+    assert (found.backoff_s, found.backoff_max_s, found.cache_ttl_s) == (1, 30, 1800)
+    assert found.result_ttl_s == 7 * 86_400
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "remedy"),
+    [
+        ("HEADGATE_CONCURRENCY", "many", "integer"),
+        ("HEADGATE_CONCURRENCY", "0", "greater than or equal to 1"),
+        ("HEADGATE_REDIS_URL", "http://x", "redis://"),
+        ("HEADGATE_REDIS_URL", "redis+cluster://x", "Cluster"),
+        ("HEADGATE_DATABASE_URL", "mysql://x", "postgresql://"),
+        ("HEADGATE_LEASE_S", "0.5", "greater than or equal to 1"),
+        ("HEADGATE_TIMEOUT_S", "nan", "less than or equal to 86400"),
+        ("HEADGATE_LOG_LEVEL", "LOUD", "DEBUG"),
+        ("HEADGATE_KEY_PREFIX", "a b", "match"),
+        ("HEADGATE_SIMULATOR_URL", "localhost:1", "https://"),
+        ("OPENAI_BASE_URL", "no url", "https://"),
+    ],
+)
+def test_a_bad_value_is_named_with_its_remedy(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, remedy: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SettingError) as raised:
+        settings.load()
+    assert raised.value.field == name
+    assert value in str(raised.value)
+    assert remedy in str(raised.value)
+
+
+def test_a_misspelt_setting_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADGATE_CONCURENCY", "5")
+    with pytest.raises(SettingError, match="HEADGATE_CONCURRENCY"):
+        settings.load()
+
+
+def test_a_dotenv_is_read_and_the_environment_wins(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path(".env").write_text("HEADGATE_CONCURRENCY=7\nHEADGATE_LEASE_S=9\n")
+    monkeypatch.setenv("HEADGATE_CONCURRENCY", "8")
+    found = settings.load()
+    assert (found.concurrency, found.lease_s) == (8, 9)
+    assert settings.read("HEADGATE_CONCURRENCY") == ("8", "environment")
+    assert settings.read("HEADGATE_LEASE_S") == ("9", ".env")
+    assert settings.read("HEADGATE_HOME") == (None, "default")
+
+
+def test_a_dotenv_that_cannot_be_read_is_named() -> None:
+    Path(".env").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(SettingError, match=r"\.env"):
+        settings.load()
+
+
+def test_an_empty_value_counts_as_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADGATE_CONCURRENCY", "")
+    assert settings.load().concurrency == 500
+
+
+@pytest.mark.parametrize("name", ["OPENAI_API_KEY", "ANTHROPIC_API_KEY"])
+def test_no_key_is_ever_shown(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, "sk-very-secret")
+    assert "sk-very-secret" not in repr(settings.load())
+    found = settings.secret(name)
+    assert found is not None
+    assert found.get_secret_value() == "sk-very-secret"
+    assert "sk-very-secret" not in repr(found)
+
+
+def test_a_password_in_an_address_is_masked(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert settings.masked("redis://u:pass@h:1/0") == "redis://u:***@h:1/0"
+    assert settings.masked("redis://h:1/0") == "redis://h:1/0"
+    monkeypatch.setenv("HEADGATE_REDIS_URL", "http://u:hunter2@h")
+    with pytest.raises(SettingError) as raised:
+        settings.load()
+    assert "hunter2" not in str(raised.value)
