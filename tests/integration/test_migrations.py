@@ -19,12 +19,13 @@ from tests.integration.rig import envelope
 
 UPGRADE = """
 import sys
+import time
 from pathlib import Path
 from shared import migrate
 from shared.connections import open_engine
 engine = open_engine(sys.argv[1])
 while not Path(sys.argv[2]).exists():
-    pass
+    time.sleep(0.005)
 print("did it" if migrate.upgrade(engine) else "was done")
 engine.dispose()
 """

@@ -60,6 +60,8 @@ async def desk(valkey: ValkeyServer, database_url: str, tmp_path: Path) -> Async
     desk = Desk(Servers(in_force, valkey.url, database_url))
     yield desk
     await desk.lane.close()
+    # A sweep that was cancelled leaves its query to end in its thread.
+    await asyncio.get_running_loop().shutdown_default_executor()
     desk.engine.dispose()
 
 
