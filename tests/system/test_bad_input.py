@@ -190,9 +190,9 @@ def test_a_full_disk_loses_no_answer_and_resume_writes_them_all(
 ) -> None:
     """The disk is full by a limit on the size of files; only the output is a file here."""
     source, out = rig.write_prompts(tmp_path / "in", 200), tmp_path / "out"
-    simulator = simulator_factory("--latency-ms", "200", "--latency-sigma", "0.9")
-    env["HEADGATE_SIMULATOR_URL"] = simulator.url
-    limit = "import resource as r; r.setrlimit(r.RLIMIT_FSIZE, (50_000, 50_000)); "
+    simulator = simulator_factory("--latency-ms", "200")
+    env |= {"HEADGATE_SIMULATOR_URL": simulator.url, "HEADGATE_CONCURRENCY": "10"}
+    limit = "import resource as r; r.setrlimit(r.RLIMIT_FSIZE, (100_000, 100_000)); "
     run = ["batch", "run", str(source), "-o", str(out)]
     full = rig.command(run, env, tmp_path / "full.log")
     full.argv = [sys.executable, "-c", limit + "from producer.cli import main; main()", *run]
