@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import random
 from dataclasses import dataclass
 
@@ -89,6 +90,8 @@ def _lines(in_force: Settings, models: Catalog, name: str) -> list[Line]:
 
     The SDKs are imported here: before its first call a worker does without them.
     """
+    # It would log every request, with the whole URL.
+    logging.getLogger("httpx2").setLevel(logging.WARNING)
     provider = models.providers[name]
     base_url: str | None = provider.base_url
     if in_force.simulator_url is not None:

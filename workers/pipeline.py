@@ -186,7 +186,7 @@ class Pipeline:
         """One request to one model, held, written down, sent and settled; or what hindered it."""
         request, now_ms = job.envelope.request, self.clock_ms()
         try:
-            line = self.call.line(model)
+            line = await self.call.line(model)
         except Unauthorized as error:
             job.add_failure(model, error)
             return error

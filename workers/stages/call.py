@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import count
@@ -44,12 +45,18 @@ class Call:
         self._timeout_s = timeout_s
         self._lines: dict[str, list[Line]] = {}
         self._turn = count()
+        self._making = asyncio.Lock()
 
-    def line(self, model: Model) -> Line:
+    async def line(self, model: Model) -> Line:
         """The provider of this model with the key whose turn it is; Unauthorized without a key."""
         lines = self._lines.get(model.provider)
         if lines is None:
-            lines = self._lines[model.provider] = self._make(model.provider)
+            async with self._making:
+                lines = self._lines.get(model.provider)
+                if lines is None:
+                    # In a thread: the import of an SDK would stop every other job meanwhile.
+                    lines = await asyncio.to_thread(self._make, model.provider)
+                    self._lines[model.provider] = lines
         if not lines:
             names = " or ".join(self._catalog.provider(model).api_key_env)
             raise Unauthorized(f"no key for {model.provider}: set {names}")
