@@ -139,13 +139,13 @@ def _refuse_other_kind(field: str, model: Model, request: Request) -> None:
 def _refuse_too_long(request: Request, model: Model) -> None:
     """InvalidRequest when input and the output asked for cannot fit, before anything is spent.
 
-    The estimate can be nearly twice the truth, so it counts half; what was asked for counts whole.
+    The estimate can be over the truth, so it has some slack; what was asked for counts whole.
     """
     tokens = estimate.input_tokens(request)
     params = request.params
     asked = params.get("max_completion_tokens") or params.get("max_tokens")
     reserved = estimate.output_ceiling(params, model) if asked and not model.embeds else 0
-    if estimate.exceeds_window(tokens + 2 * reserved, model):
+    if estimate.exceeds_window(tokens, model, reserved):
         and_output = f" with {reserved} kept for the answer" if reserved else ""
         raise InvalidRequest(
             "input" if request.embeds else "messages" if request.messages else "prompt",

@@ -90,8 +90,8 @@ class Catalog(Frozen):
     ) -> tuple[Model | StaticText, ...]:
         """The model, then what to ask in its place, in order and without repeats.
 
-        First the model's own list, then the lists of those named there, and so on; a static text
-        ends the chain, for it always answers. `fallback` is what a request wishes: False for the
+        The model's own list and no other's: a caller who named a cheap model must not end up with
+        one that its list does not name. `fallback` is what a request wishes: False for the
         model alone, names for just these; InvalidRequest if one is unknown or of another kind.
         """
         if fallback is False:
@@ -100,7 +100,7 @@ class Catalog(Frozen):
             return tuple(dict.fromkeys([model, *self._wished(model, fallback)]))
         known = self._chains.get(model.name)
         if known is None:
-            known = self._chains[model.name] = tuple(self._asked_in_turn(model))
+            known = self._chains[model.name] = tuple(dict.fromkeys(self._asked_in_turn(model)))
         return known
 
     def _wished(self, model: Model, names: Sequence[str]) -> Iterator[Model]:
@@ -112,17 +112,12 @@ class Catalog(Frozen):
             yield other
 
     def _asked_in_turn(self, model: Model) -> Iterator[Model | StaticText]:
-        line = [model]
         yield model
-        for asked in line:
-            for name in asked.fallback:
-                if name.startswith(STATIC):
-                    yield StaticText(text=name.removeprefix(STATIC))
-                    return
-                following = self.model(name)
-                if following not in line:
-                    line.append(following)
-                    yield following
+        for name in model.fallback:
+            if name.startswith(STATIC):
+                yield StaticText(text=name.removeprefix(STATIC))
+            else:
+                yield self.model(name)
 
     def provider(self, model: Model) -> Provider:
         """Where the model is served."""

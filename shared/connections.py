@@ -22,7 +22,7 @@ from redis.backoff import ExponentialBackoff, NoBackoff
 from redis.retry import Retry
 from sqlalchemy import Connection, Engine, Table, create_engine, event, text
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DatabaseError, OperationalError
 
 from shared import embedded
 from shared.errors import Unreachable
@@ -162,6 +162,12 @@ def open_servers(settings: Settings) -> Servers:
         engine = servers.engine()
         try:
             migrate.upgrade(engine)
+        except DatabaseError as error:
+            raise Unreachable(
+                f"the database at {database_url}",
+                str(error.orig),
+                "check HEADGATE_DATABASE_URL, and that the file is a SQLite database",
+            ) from error
         finally:
             engine.dispose()
     return servers

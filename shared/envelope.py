@@ -176,7 +176,8 @@ def check_params(params: dict[str, Any]) -> None:
         right = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
         if not right or not low <= value <= high:
             kind = "a whole number" if whole else "a number"
-            raise InvalidRequest(f"params.{name}", value, f"give {kind} from {low:g} to {high:g}")
+            span = f"{int(low)} to {int(high)}"
+            raise InvalidRequest(f"params.{name}", value, f"give {kind} from {span}")
     for name in ("model", "messages", "stream", "stream_options", "input", "prompt"):
         if name in params:
             raise InvalidRequest(f"params.{name}", params[name], "is no param; leave it out")
@@ -189,6 +190,8 @@ def _texts(value: object) -> TypeGuard[list[str]]:
     return isinstance(value, list) and all(isinstance(item, str) for item in value)
 
 
+_PARAMS = frozenset({*_NUMBERS, "stop", "tools", "tool_choice", "response_format"})
+
 _REQUEST_FIELDS = frozenset(Request.model_fields)
 
 
@@ -200,6 +203,8 @@ def request_from(fields: dict[str, Any]) -> Request:
                 raise InvalidRequest(
                     name, fields[name], "this field is not supported yet; leave it out"
                 )
+            if name in _PARAMS:
+                raise InvalidRequest(name, fields[name], f"give it as params.{name}")
             raise InvalidRequest(
                 str(name),
                 fields[name],

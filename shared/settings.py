@@ -7,8 +7,9 @@ file in the current folder is read too; the environment wins.
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 from urllib.parse import urlsplit, urlunsplit
 
 from dotenv import dotenv_values
@@ -35,17 +36,46 @@ def masked(url: str) -> str:
 def _redis_url(url: str) -> str:
     scheme = url.partition("://")[0]
     if scheme in ("redis+cluster", "rediss+cluster", "cluster"):
-        raise ValueError("Celery has no transport for Redis Cluster; use one Redis or a Sentinel")
+        raise ValueError("Celery has no transport for Redis Cluster; name a single Redis")
+    if scheme == "sentinel":
+        raise ValueError("sentinel:// is not supported yet; name a single Redis")
     if scheme not in REDIS_SCHEMES or "://" not in url:
         raise ValueError(f"start it with one of {', '.join(s + '://' for s in REDIS_SCHEMES)}")
+    _check_port(url)
     return url
+
+
+def _check_port(url: str) -> None:
+    try:
+        _ = urlsplit(url).port
+    except ValueError:
+        raise ValueError("the port must be a number from 0 to 65535") from None
 
 
 def _database_url(url: str) -> str:
     scheme = url.partition("://")[0].partition("+")[0]
     if scheme not in DATABASE_SCHEMES or "://" not in url:
         raise ValueError("start it with postgresql:// or sqlite:///")
+    if scheme == "sqlite":
+        file = url.partition("://")[2].removeprefix("/").partition("?")[0]
+        if not file or file == ":memory:":
+            raise ValueError(
+                "name a file: workers and commands share it; sqlite:////path/to/file.db"
+            )
+        if not Path(file).absolute().parent.is_dir():
+            raise ValueError(f"the folder {Path(file).absolute().parent} does not exist; make it")
+    else:
+        _check_port(url)
     return url
+
+
+def _key_prefix(prefix: str) -> str:
+    # Celery adds `_` to a prefix that ends otherwise, and would not find our results.
+    if len(prefix) > 64 or not re.fullmatch(r"([A-Za-z0-9_.:-]*[:_.-])?", prefix):
+        raise ValueError(
+            "use letters, digits and : _ . - (at most 64), with one of : _ . - at its end"
+        )
+    return prefix
 
 
 def _http_url(url: str) -> str:
@@ -77,8 +107,8 @@ class Settings(BaseSettings):
     database_url: Annotated[str, AfterValidator(_database_url)] | None = Field(
         None, description="the record; unset: SQLite in the home"
     )
-    key_prefix: Annotated[str, Field(pattern=r"^([A-Za-z0-9_.:-]*[:_.-])?$", max_length=64)] = (
-        Field("", description="put before every key, to share one Redis; ends in one of : _ . -")
+    key_prefix: Annotated[str, AfterValidator(_key_prefix)] = Field(
+        "", description="put before every key, to share one Redis; ends in one of : _ . -"
     )
     catalog: Path | None = Field(None, description="a TOML file laid over the built-in catalog")
     concurrency: Annotated[int, Field(ge=1, le=20_000)] = Field(
@@ -90,22 +120,22 @@ class Settings(BaseSettings):
     max_tokens: Annotated[int, Field(ge=1)] | None = Field(
         None, description="max_tokens of a request that names none"
     )
-    temperature: Annotated[float, Field(ge=0, le=2)] | None = Field(
+    temperature: Annotated[float, Field(allow_inf_nan=False, ge=0, le=2)] | None = Field(
         None, description="temperature of a request that names none"
     )
-    timeout_s: Annotated[float, Field(gt=0, le=86_400)] = Field(
+    timeout_s: Annotated[float, Field(allow_inf_nan=False, gt=0, le=86_400)] = Field(
         120, description="longest wait for one answer of a provider"
     )
-    lease_s: Annotated[float, Field(ge=1, le=3600)] = Field(
+    lease_s: Annotated[float, Field(allow_inf_nan=False, ge=1, le=3600)] = Field(
         15, description="a worker silent for this long loses its jobs to the others"
     )
     max_deliveries: Annotated[int, Field(ge=1, le=100)] = Field(
         5, description="workers that may die over one job before it is given up"
     )
-    drain_s: Annotated[float, Field(ge=0, le=86_400)] = Field(
+    drain_s: Annotated[float, Field(allow_inf_nan=False, ge=0, le=86_400)] = Field(
         30, description="after SIGTERM: running jobs may finish for this long, then go back"
     )
-    sweep_s: Annotated[float, Field(ge=0.1, le=3600)] = Field(
+    sweep_s: Annotated[float, Field(allow_inf_nan=False, ge=0.1, le=3600)] = Field(
         10, description="how often jobs are looked for that the broker lost"
     )
     result_ttl_s: Annotated[int, Field(ge=1)] = Field(
@@ -120,16 +150,16 @@ class Settings(BaseSettings):
     max_attempts_per_job: Annotated[int, Field(ge=1, le=1000)] = Field(
         8, description="attempts at all models of a chain together"
     )
-    backoff_s: Annotated[float, Field(gt=0)] = Field(
+    backoff_s: Annotated[float, Field(allow_inf_nan=False, gt=0)] = Field(
         1, description="upper bound of the first wait before a retry; doubles with each"
     )
-    backoff_max_s: Annotated[float, Field(gt=0)] = Field(
+    backoff_max_s: Annotated[float, Field(allow_inf_nan=False, gt=0)] = Field(
         30, description="upper bound of any wait before a retry"
     )
     simulator_url: HttpUrl | None = Field(
         None, description="ask a simulated provider in place of every real one"
     )
-    log_level: Annotated[str, Field(pattern="^(DEBUG|INFO|WARNING|ERROR)$")] = Field(
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", description="DEBUG, INFO, WARNING or ERROR"
     )
     openai_api_key: SecretStr | None = Field(

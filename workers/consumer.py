@@ -116,9 +116,8 @@ class Consumer(stock.Consumer):
     # Arrivals: from the loop's thread to this one.
 
     def _on_arrival(self, arrivals: list[Arrival]) -> None:
-        was_empty = not self._arrivals
         self._arrivals.extend(arrivals)
-        if was_empty and self.hub is not None:
+        if len(self._arrivals) == len(arrivals) and self.hub is not None:
             self.hub.call_soon(self._deliver)
 
     def give_back_arrivals(self) -> None:

@@ -92,6 +92,13 @@ class Job:
         )
         self.waited_ms = 0
 
+    def cut_off(self, model: Model) -> None:
+        """The attempt under way was stopped by us; whether it is billed is unknown."""
+        self.unknown_attempts += 1
+        self.failures.append(
+            FailedAttempt(model.name, "cancelled", "cut off by us", None, self.waited_ms)
+        )
+
     def failed(self, code: ErrorCode, message: str, *, retryable: bool = False) -> Ending:
         """The job ends without an answer."""
         status: Status = {"deadline": "expired", "cancelled": "cancelled"}.get(code, "failed")  # type: ignore[assignment]  # all three are of Status

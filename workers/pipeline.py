@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 
 from shared.catalog import Catalog, Model, StaticText
 from shared.envelope import Envelope, Reply, Usage
-from shared.errors import AttemptError, InvalidRequest, Unauthorized, place_of
+from shared.errors import AttemptError, InvalidRequest, place_of
 from shared.policy import estimate
 from shared.prices import price, to_pico
 from shared.results import audit_row
@@ -179,17 +179,20 @@ class Pipeline:
                     case retry.Again(wait_ms):
                         await asyncio.sleep(wait_ms / 1000)
                         job.waited_ms += wait_ms
+        if job.left_ms(self.clock_ms()) <= 0:
+            return job.failed("deadline", "the deadline passed before an answer came")
         last = job.failures[-1]
         return job.failed(last.code, last.message, retryable=last.code not in fallback.FINAL)
 
     async def attempt(self, job: Job, model: Model) -> Ending | Deferred | AttemptError:
         """One request to one model, held, written down, sent and settled; or what hindered it."""
         request, now_ms = job.envelope.request, self.clock_ms()
-        try:
-            line = await self.call.line(model)
-        except Unauthorized as error:
-            job.add_failure(model, error)
-            return error
+        line = await self.call.line(model)
+        if line is None:
+            missing = self.call.no_key(model)
+            if job.envelope.model == model.name:  # a mere stand-in is left out without a word
+                job.add_failure(model, missing)
+            return missing
         attempt = Attempt(
             job.envelope.id, job.claim.fence, job.attempts + 1, model.name, model.provider,
             started_at_ms=now_ms, waited_ms=job.waited_ms,
@@ -229,7 +232,7 @@ class Pipeline:
             job.add_failure(model, error)
             return error
         except asyncio.CancelledError:
-            job.unknown_attempts += 1
+            job.cut_off(model)
             await through(self.ledger.settle(attempt.cut_off(self.clock_ms())))
             raise
         ending = self._answered(job, attempt, model, answer)

@@ -46,19 +46,20 @@ class Sweep:
     async def run(self) -> None:
         """Sweeps until it is cancelled; a fault of one round is logged and the next one comes."""
         while True:
-            began, mine = time.monotonic(), False
+            began = time.monotonic()
             try:
-                if mine := await self._is_mine():
+                if await self._is_mine():
                     sent = await self.send_lost()
                     if sent:
                         log.warning("%d jobs that the broker did not know were sent again", sent)
                     await asyncio.to_thread(self._shed)
+                    # The turn outlasts the pause, which grows with the work.
+                    pause_s = max(self._period_s, 20 * (time.monotonic() - began))
+                    turn_ms = int(2000 * pause_s)
+                    await self._lane.send("PEXPIRE", self._servers.keys.sweeper(), turn_ms)
             except Exception:
                 log.exception("the sweep failed; it tries again")
-            pause_s = max(self._period_s, 20 * (time.monotonic() - began))
-            if mine:
-                await self._lane.send("PEXPIRE", self._servers.keys.sweeper(), int(pause_s * 2000))
-            await asyncio.sleep(pause_s)
+            await asyncio.sleep(max(self._period_s, 20 * (time.monotonic() - began)))
 
     async def _is_mine(self) -> bool:
         """True for the one worker whose turn it is; the turn lapses after two periods."""

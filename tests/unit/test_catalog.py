@@ -146,18 +146,18 @@ def names_of(chain: tuple[Model | StaticText, ...]) -> list[str]:
     return [e.name if isinstance(e, Model) else f"static:{e.text}" for e in chain]
 
 
-def test_a_chain_lists_the_own_fallbacks_first_and_then_theirs(tmp_path: Path) -> None:
+def test_a_chain_is_the_own_list_of_the_model_and_no_others(tmp_path: Path) -> None:
     mine = overlay(
         tmp_path,
         """
-        models."custom-chat".fallback = ["gemini-2.5-flash", "deepseek-flash"]
+        models."custom-chat".fallback = ["gemini-2.5-flash", "deepseek-flash", "static:Sorry."]
         models."gemini-2.5-flash".fallback = ["ministral-8b-2512"]
         models."deepseek-flash".fallback = ["ministral-8b-2512", "static:Try later."]
         """,
     )
     assert names_of(mine.chain(mine.model("custom-chat"))) == [
-        *("custom-chat", "gemini-2.5-flash", "deepseek-flash", "ministral-8b-2512"),
-        "static:Try later.",
+        *("custom-chat", "gemini-2.5-flash", "deepseek-flash"),
+        "static:Sorry.",
     ]
 
 

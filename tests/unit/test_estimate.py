@@ -118,5 +118,6 @@ def test_an_embedding_has_no_output() -> None:
 def test_only_what_cannot_fit_exceeds_the_window() -> None:
     model = CATALOG.model("gpt-4o")
     assert not exceeds_window(model.context_tokens, model)
-    assert not exceeds_window(2 * model.context_tokens, model)
-    assert exceeds_window(2 * model.context_tokens + 1, model)
+    assert not exceeds_window(int(1.5 * model.context_tokens), model)
+    assert exceeds_window(int(1.5 * model.context_tokens) + 1, model)
+    assert exceeds_window(model.context_tokens, model, reserved_tokens=model.context_tokens // 2)

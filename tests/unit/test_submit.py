@@ -126,7 +126,7 @@ def test_a_prompt_over_the_context_window_is_refused_before_any_call() -> None:
 
 def test_the_output_asked_for_counts_in_the_context_window() -> None:
     model = CATALOG.model("gpt-4o-mini")
-    prompt = "word and word " * int(model.context_tokens * 0.61)
+    prompt = "word and word " * int(model.context_tokens * 0.46)
     submitter().prepare({"prompt": prompt, "model": model.name})
     asked = {"max_tokens": model.max_output_tokens}
     error = refusal({"prompt": prompt, "model": model.name, "params": asked})

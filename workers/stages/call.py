@@ -47,8 +47,8 @@ class Call:
         self._turn = count()
         self._making = asyncio.Lock()
 
-    async def line(self, model: Model) -> Line:
-        """The provider of this model with the key whose turn it is; Unauthorized without a key."""
+    async def line(self, model: Model) -> Line | None:
+        """The provider of this model with the key whose turn it is; None where no key is set."""
         lines = self._lines.get(model.provider)
         if lines is None:
             async with self._making:
@@ -58,9 +58,13 @@ class Call:
                     lines = await asyncio.to_thread(self._make, model.provider)
                     self._lines[model.provider] = lines
         if not lines:
-            names = " or ".join(self._catalog.provider(model).api_key_env)
-            raise Unauthorized(f"no key for {model.provider}: set {names}")
+            return None
         return lines[next(self._turn) % len(lines)]
+
+    def no_key(self, model: Model) -> Unauthorized:
+        """The error of an attempt at a model whose provider has no key."""
+        names = " or ".join(self._catalog.provider(model).api_key_env)
+        return Unauthorized(f"no key for {model.provider}: set {names}")
 
     async def ask(self, line: Line, request: Request, model: Model, *, left_ms: int) -> Answer:
         """The model's answer within its time limit and `left_ms`; raises an AttemptError."""
