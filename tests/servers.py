@@ -6,6 +6,7 @@ runs at exit only, and the latter, run as root, adds a system user and makes eve
 virtual environment readable for all).
 """
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -162,6 +163,15 @@ class PostgresServer(ChildProcess):
             initdb = ChildProcess(argv, log_path=log_path, cwd=self.folder, user=self.user)
             initdb.run(60)
         return super().start(timeout_s)
+
+    def kill(self) -> None:
+        """All processes of the server are gone; a session would outlive its postmaster a while."""
+        sessions = psutil.Process(self.pid).children(recursive=True) if self.running else []
+        super().kill()
+        for session in sessions:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                session.kill()
+        psutil.wait_procs(sessions, timeout=10)
 
     def ready(self) -> bool:
         """Whether the server lets a session in."""
