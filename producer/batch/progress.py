@@ -53,7 +53,7 @@ class PlainLines:
 
     def tell(self, words: str) -> None:
         """The words stand on standard error."""
-        with suppress(BrokenPipeError):
+        with suppress(OSError):
             sys.stderr.write(f"headgate: {words}\n")
             sys.stderr.flush()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -10,6 +11,9 @@ from contextlib import suppress
 import click
 
 DONE, FAILED, WRONG_USE, UNREACHABLE, INTERRUPTED = 0, 1, 2, 3, 130
+
+_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
+"""Without a file's name these come from standard output: other files are named by their writers."""
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -21,6 +25,7 @@ def run(arguments: Sequence[str]) -> int:
 
 def carry_out(command: click.Command, name: str, arguments: Sequence[str]) -> int:
     """The command has been carried out, whatever it met; its exit code."""
+    _open_streams()
     try:
         # Not `command.main`, which would end the process by itself when a reader goes away.
         with command.make_context(name, list(arguments)) as begun:
@@ -33,7 +38,8 @@ def carry_out(command: click.Command, name: str, arguments: Sequence[str]) -> in
     except click.exceptions.Exit as end:
         return end.exit_code
     except click.ClickException as error:
-        error.show(sys.stderr)
+        with suppress(OSError):
+            error.show(sys.stderr)
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         say("interrupted")
@@ -44,13 +50,26 @@ def carry_out(command: click.Command, name: str, arguments: Sequence[str]) -> in
 
 def say(words: str) -> None:
     """The words stand on standard error, if anyone reads it."""
-    with suppress(BrokenPipeError, ValueError):
+    with suppress(OSError, ValueError):
         sys.stderr.write(f"headgate: {words}\n")
         sys.stderr.flush()
 
 
+def _open_streams() -> None:
+    """Streams that were closed when the program began lead to nowhere."""
+    for fd, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            # On its own number, so that no file opened later is taken for a stream by children.
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            os.dup2(nowhere, fd)
+            if nowhere != fd:
+                os.close(nowhere)
+            setattr(sys, name, os.fdopen(fd, "w" if fd else "r", closefd=False))
+
+
 def _quiet_stdout() -> None:
-    # The reader (`| head`) has gone; what Python flushes at its end must go somewhere.
+    # Nobody takes it any more (`| head`, a full disk); what Python flushes at its end must go
+    # somewhere.
     with suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
@@ -73,6 +92,10 @@ def _code_of(error: Exception) -> int:
     if _of_a_server(error):
         say(f"a server cannot be reached: {_first_line(error)}")
         return UNREACHABLE
+    if isinstance(error, OSError) and error.filename is None and error.errno in _UNWRITABLE:
+        _quiet_stdout()
+        say(f"standard output: cannot be written: {error.strerror}")
+        return FAILED
     if isinstance(error, OSError) and error.filename is not None:
         say(f"{error.filename}: {error.strerror}")
         return FAILED
