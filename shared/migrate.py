@@ -34,6 +34,13 @@ def revision(connection: Connection) -> str | None:
     return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
 
 
+def revisions() -> list[str]:
+    """All revisions that this code knows, oldest first."""
+    from alembic.script import ScriptDirectory
+
+    return [step.revision for step in ScriptDirectory(str(_folder())).walk_revisions()][::-1]
+
+
 def require_newest(engine: Engine) -> None:
     """The tables are what this code works with; raises Unreachable with the remedy if not."""
     with engine.connect() as connection:

@@ -36,13 +36,32 @@ def upgrade() -> None:
 def downgrade(revision: str, yes: bool) -> None:
     """Bring the tables back to REVISION (`base`: remove them, with all they hold)."""
     from shared import migrate
+    from shared.errors import WrongUse
 
+    known = ["base", *migrate.revisions()]
+    if revision not in known:
+        raise WrongUse("REVISION", revision, f"no such revision; known: {', '.join(known)}")
     with _database() as (engine, name):
+        with engine.connect() as connection:
+            found = migrate.revision(connection) or "base"
+        if found not in known[known.index(revision) :]:
+            remedy = f"the tables are at {found}, from where no way leads back to it"
+            raise WrongUse("REVISION", revision, remedy)
         if not yes:
-            question = f"{name}: downgrade to {revision}? Rows may be lost"
-            click.confirm(question, abort=True, err=True)
+            _ask(f"{name}: downgrade to {revision}? Rows may be lost")
         migrate.downgrade(engine, revision)
         line(f"{name}: is at {revision}")
+
+
+def _ask(question: str) -> None:
+    """The answer was yes; where nobody can answer, the option that answers is named."""
+    try:
+        click.confirm(question, abort=True, err=True)
+    except click.Abort as end:
+        if isinstance(end.__context__, EOFError):
+            click.echo(err=True)
+            raise click.UsageError("nobody answers on standard input; say --yes") from None
+        raise
 
 
 @db.command()
@@ -68,6 +87,7 @@ def _database() -> Iterator[tuple[Engine, str]]:
     """The engine of the database that the settings name, and its name fit to be shown."""
     from sqlalchemy.exc import InterfaceError, OperationalError
 
+    from producer.installation import require_home
     from shared import settings
     from shared.connections import open_engine
     from shared.errors import Unreachable
@@ -76,7 +96,7 @@ def _database() -> Iterator[tuple[Engine, str]]:
     in_force = settings.load()
     url = in_force.database_url
     if url is None:
-        in_force.home_path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        require_home(in_force)
         url = f"sqlite:///{in_force.home_path / 'headgate.db'}"
     engine = open_engine(url)
     try:
