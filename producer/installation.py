@@ -5,6 +5,7 @@ Opened at the first use, closed by `close`, opened anew in a forked child.
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from collections.abc import Iterator
@@ -22,11 +23,13 @@ from shared import catalog, connections, migrate, settings
 from shared.catalog import Catalog
 from shared.connections import Servers
 from shared.embedded import EmbeddedFailed
-from shared.errors import Unreachable
+from shared.errors import SettingError, Unreachable
 from shared.keys import Keys
 from shared.settings import Settings, masked
 
 CLOSE_WITHIN_S = 5.0
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +90,25 @@ class Installation:
         self.servers.close()
 
 
+def require_home(chosen: Settings) -> None:
+    """The home is a folder that can be written; raises SettingError if it cannot be one."""
+    home = chosen.home_path
+    try:
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not os.access(home, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, "it cannot be written")
+    except OSError as error:
+        if error.errno in _FULL:
+            raise Unreachable(f"the home {home}", "the disk is full", "free some space") from error
+        reason = "there is a file" if isinstance(error, FileExistsError) else error.strerror
+        remedy = "set HEADGATE_HOME to a folder that you can write"
+        raise _unusable(chosen, f"cannot be used: {reason}", remedy) from error
+
+
+def _unusable(chosen: Settings, what: str, remedy: str) -> SettingError:
+    return SettingError("HEADGATE_HOME", str(chosen.home), f"{what}; {remedy}")
+
+
 def open_installation(chosen: Settings | None = None) -> Installation:
     """The installation that the settings name, its servers answering; raises Unreachable.
 
@@ -95,9 +117,13 @@ def open_installation(chosen: Settings | None = None) -> Installation:
     """
     chosen = chosen or settings.load()
     models = catalog.load(chosen.catalog)
+    if chosen.redis_url is None or chosen.database_url is None:
+        require_home(chosen)
     try:
         servers = connections.open_servers(chosen)
     except EmbeddedFailed as error:
+        if isinstance(error.__cause__, OSError) and error.__cause__.errno not in _FULL:
+            raise _unusable(chosen, error.what, error.remedy) from error
         raise Unreachable(
             "the embedded server", f"{error.what} ({error.path})", error.remedy
         ) from (error)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import signal
 import sys
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -32,6 +35,7 @@ _TEND_EVERY_S = 0.25
 def up(simulate: bool, workers: int, port: int | None, flower: bool) -> int:
     """Run everything on this machine until Ctrl-C, which lets running jobs finish."""
     from producer.cli.stop import Stop
+    from producer.installation import require_home
     from producer.local import Local
     from shared import settings
 
@@ -39,7 +43,9 @@ def up(simulate: bool, workers: int, port: int | None, flower: bool) -> int:
         raise click.UsageError("--port is the simulated provider's; say --simulate, too")
     in_force = settings.load()
     flags = ["--port", str(port)] if port else []
-    with Stop("stopping: what is in flight may finish (Ctrl-C again: at once)") as stop:
+    require_home(in_force)
+    words = "stopping: what is in flight may finish (Ctrl-C again: at once)"
+    with _alone(in_force.home_path), Stop(words) as stop:
         local = Local(
             in_force,
             tell=say,
@@ -68,9 +74,31 @@ def up(simulate: bool, workers: int, port: int | None, flower: bool) -> int:
     return DONE if stop.signal == signal.SIGTERM else INTERRUPTED
 
 
+@contextmanager
+def _alone(home: Path) -> Iterator[None]:
+    """No other `up` runs in this home while inside; raises WrongUse if one does."""
+    import os
+
+    from shared.errors import WrongUse
+
+    path = home / "up.lock"
+    # The file stays when the lock goes: one that is removed could be locked by two.
+    with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            pid = file.read(20).strip() or "not told yet"
+            remedy = f"`headgate up` runs here already (pid {pid}): stop it, or set another home"
+            raise WrongUse("HEADGATE_HOME", str(home), remedy) from None
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        yield
+
+
 def _hear(name: str, words: str) -> None:
     """A line of a process stands on standard error, with its name before it."""
-    with suppress(BrokenPipeError, ValueError):
+    with suppress(OSError, ValueError):
         sys.stderr.write(f"{name:<10} | {words}\n")
         sys.stderr.flush()
 
@@ -79,9 +107,10 @@ def _show(local: Local) -> None:
     places = local.places()
     width = max(len(name) for name, _ in places)
     say("everything runs; Ctrl-C stops it")
-    for name, where in places:
-        sys.stderr.write(f"  {name:<{width}}  {where}\n")
-    sys.stderr.flush()
+    with suppress(OSError, ValueError):
+        for name, where in places:
+            sys.stderr.write(f"  {name:<{width}}  {where}\n")
+        sys.stderr.flush()
 
 
 def _warn_without_keys(local: Local) -> None:

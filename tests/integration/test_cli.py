@@ -127,10 +127,10 @@ def test_servers_that_cannot_be_reached_have_exit_code_3(
             assert "Traceback" not in ended.err
 
 
-def test_a_home_that_cannot_be_used_has_exit_code_3(tmp_path: Path) -> None:
+def test_a_home_that_cannot_be_used_has_exit_code_2(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     ended = headgate(["submit", "x"], {"HEADGATE_HOME": str(tmp_path / "file")})
-    assert ended.code == 3
+    assert ended.code == 2
     assert "HEADGATE_HOME" in ended.err
 
 

@@ -1,12 +1,13 @@
 """The command line under a hostile user: streams that are closed or full, homes that are none."""
 
+import fcntl
 import os
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.integration.headgate import PROGRAM
+from tests.integration.headgate import PROGRAM, headgate
 
 
 def under_sh(words: str, env: dict[str, str]) -> "subprocess.CompletedProcess[str]":
@@ -43,3 +44,50 @@ def test_closed_and_full_streams_are_no_internal_fault(
     assert fault in ended.stderr
     for unwanted in ("Traceback", "internal fault", "Exception ignored"):
         assert unwanted not in ended.stderr
+
+
+@pytest.mark.parametrize("command", [["submit", "x"], ["up"], ["db", "upgrade"], ["worker"]])
+def test_a_home_that_is_none_is_wrong_use_and_names_its_setting(
+    tmp_path: Path, command: list[str]
+) -> None:
+    (tmp_path / "file").touch()
+    for home in (str(tmp_path / "file"), "/proc/x", str(tmp_path / "file" / "below")):
+        ended = headgate(command, {"HEADGATE_HOME": home})
+        assert ended.code == 2, ended
+        assert f"HEADGATE_HOME: '{home}'" in ended.err
+        assert "set HEADGATE_HOME to a folder" in ended.err
+
+
+def test_a_second_up_in_one_home_names_the_first(env: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "home").mkdir()
+    with (tmp_path / "home" / "up.lock").open("w") as first:
+        fcntl.flock(first, fcntl.LOCK_EX)
+        first.write("4711\n")
+        first.flush()
+        ended = headgate(["up", "--simulate"], env)
+    assert ended.code == 2
+    assert "pid 4711" in ended.err
+    assert "stop it" in ended.err
+
+
+def test_a_downgrade_to_no_revision_is_refused_before_anyone_is_asked(
+    env: dict[str, str],
+) -> None:
+    assert headgate(["db", "upgrade"], env).code == 0
+    for flags in (["--yes"], []):
+        ended = headgate(["db", "downgrade", "zzz", *flags], env)
+        assert ended.code == 2
+        assert "REVISION: 'zzz'" in ended.err
+        assert "base, 0001" in ended.err
+        assert "Rows may be lost" not in ended.err
+
+
+def test_a_downgrade_that_nobody_confirms_says_how_to_confirm_it(env: dict[str, str]) -> None:
+    assert headgate(["db", "upgrade"], env).code == 0
+    unasked = headgate(["db", "downgrade", "base"], env)
+    assert unasked.code == 2
+    assert "--yes" in unasked.err
+    assert headgate(["db", "downgrade", "base"], env, stdin=b"n\n").code == 130
+    assert headgate(["db", "check"], env).code == 0
+    assert headgate(["db", "downgrade", "base"], env, stdin=b"y\n").code == 0
+    assert headgate(["db", "downgrade", "0001", "--yes"], env).code == 2
