@@ -135,10 +135,12 @@ def _cancelled(
             unknown += 1
         elif attempt.cost_pico_usd is None:
             priced = False
-        if attempt.state == "failed":
+        if attempt.state != "answered":
+            # As a worker lists them: one with no code was cut off when its worker died.
+            message = attempt.message or "a worker died while the provider was answering"
             failed.append(
                 FailedAttempt(
-                    attempt.model, attempt.code, attempt.message or "", attempt.http_status,
+                    attempt.model, attempt.code or "internal", message, attempt.http_status,
                     attempt.waited_ms,
                 )
             )  # fmt: skip

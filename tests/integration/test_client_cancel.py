@@ -59,15 +59,20 @@ def test_a_deferred_job_keeps_what_its_attempts_cost(client: Client, worker: Pla
         "started_at_ms": 1, "n": 1, "state": "failed", "code": "overloaded", "message": "busy",
         "http_status": 503, "cost_pico_usd": 0, "input_tokens": 0,
     }  # fmt: skip
-    second = {**first, "n": 2, "state": "unknown", "code": "timeout", "cost_pico_usd": None}
+    second = {
+        **first, "n": 2, "state": "unknown", "code": None, "message": None, "http_status": None,
+        "cost_pico_usd": None,
+    }  # fmt: skip
     third = {**first, "n": 3, "state": "answered", "cost_pico_usd": 22_200_000, "input_tokens": 12}
     with client.open().engine.begin() as connection:
         connection.execute(insert(attempts), [first, second, third])
     result = job.cancel()
     assert (result.attempts, result.cost_usd, result.usage.input_tokens) == (3, "0.0000222", 12)
     assert result.error is not None
-    [failed] = result.error.attempts
+    failed, cut_off = result.error.attempts
     assert (failed.code, failed.http_status, failed.waited_ms) == ("overloaded", 503, 3)
+    assert cut_off.code == "internal"
+    assert "a worker died" in cut_off.message
     with client.open().engine.connect() as connection:
         [line] = connection.execute(select(audit)).all()
     assert (line.attempts, line.unknown_attempts, line.cost_pico_usd) == (3, 1, 22_200_000)
