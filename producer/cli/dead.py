@@ -67,7 +67,8 @@ def list_(as_json: bool) -> None:
 @dead.command()
 @click.argument("ids", metavar="ID...", nargs=-1)
 @click.option("--all", "everyone", is_flag=True, help="All of them.")
-def retry(ids: tuple[str, ...], everyone: bool) -> None:
+@json_option
+def retry(ids: tuple[str, ...], everyone: bool, as_json: bool) -> None:
     """Put dead letters back on the queues they came from."""
     with _letters() as (at, letters):
         for letter in _chosen(letters, ids, everyone):
@@ -78,18 +79,26 @@ def retry(ids: tuple[str, ...], everyone: bool) -> None:
                 pipe.rpush(at.keys.wake(queue), "1")
                 pipe.ltrim(at.keys.wake(queue), 0, 0)
                 pipe.execute()
-            line(f"{letter.id} is on {queue} again")
+            _tell(letter, "retried", f"is on {queue} again", as_json)
 
 
 @dead.command()
 @click.argument("ids", metavar="ID...", nargs=-1)
 @click.option("--all", "everyone", is_flag=True, help="All of them.")
-def drop(ids: tuple[str, ...], everyone: bool) -> None:
+@json_option
+def drop(ids: tuple[str, ...], everyone: bool, as_json: bool) -> None:
     """Throw dead letters away."""
     with _letters() as (at, letters):
         for letter in _chosen(letters, ids, everyone):
             at.redis.lrem(at.keys.dead(), 1, letter.raw)  # type: ignore[arg-type]
-            line(f"{letter.id} is dropped")
+            _tell(letter, "dropped", "is dropped", as_json)
+
+
+def _tell(letter: Letter, state: str, words: str, as_json: bool) -> None:
+    if as_json:
+        document({"id": letter.id, "queue": letter.parts[1], "state": state})
+    else:
+        line(f"{letter.id} {words}")
 
 
 @contextmanager
