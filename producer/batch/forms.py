@@ -16,6 +16,7 @@ from shared.errors import InvalidRequest
 CHAT = "/v1/chat/completions"
 EMBEDDINGS = "/v1/embeddings"
 _OPENAI_KEYS = ("custom_id", "method", "url", "body")
+_OF_THE_LINE = ("invalid_request", "unknown_model", "context_length")
 _OURS = (frozenset(Request.model_fields) | NOT_YET) - {"params"}
 
 
@@ -72,10 +73,11 @@ def output_line(number: int, batch_id: str, custom_id: str, result: dict[str, An
         response = {"status_code": 200, "request_id": result["id"], "body": body}
     else:
         report = result.get("error") or {}
-        error = {
-            "code": report.get("code", result["status"]),
-            "message": report.get("message") or f"the job is {result['status']}",
-        }
+        code = report.get("code", result["status"])
+        message = report.get("message") or f"the job is {result['status']}"
+        if code in _OF_THE_LINE:
+            message = f"line {number}: {message}"
+        error = {"code": code, "message": message}
         ours["retryable"] = report.get("retryable")
         ours["failed_attempts"] = report.get("attempts", [])
     return _written(result["id"], custom_id, response, error, ours)
@@ -83,7 +85,10 @@ def output_line(number: int, batch_id: str, custom_id: str, result: dict[str, An
 
 def bad_line(number: int, batch_id: str, custom_id: str, code: str, message: str) -> bytes:
     """The line of output for a line of input that was never a job."""
-    ours = {"line": number, "batch_id": batch_id, "job_id": None, "attempts": 0, "cost_usd": "0"}
+    ours = {
+        "line": number, "batch_id": batch_id, "job_id": None, "model_used": None, "cost_usd": "0",
+        "cached": None, "attempts": 0,
+    }  # fmt: skip
     return _written(
         f"{batch_id}_{number}", custom_id, None, {"code": code, "message": message}, ours
     )
