@@ -56,6 +56,9 @@ class Survey:
 def survey(path: Path) -> Survey:
     """The input has been read once, byte for byte; WrongUse if it cannot serve as one."""
     digest = hashlib.sha256()
+    if str(path) == "-":
+        remedy = "is not standard input, which cannot be read twice; save it to a file, name that"
+        raise WrongUse("input", "-", remedy)
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             raise WrongUse("input", str(path), "this is no file; name a file of JSON lines")

@@ -23,10 +23,10 @@ Exists = Literal["refuse", "resume", "overwrite"]
 class OutputFull(HeadgateError):
     """A result could not be written to `path`; what is on record is not lost."""
 
-    def __init__(self, path: Path, reason: str) -> None:
+    def __init__(self, path: Path, reason: str, option: str) -> None:
         super().__init__(
             f"{path}: cannot be written any more: {reason}; no answer is lost, all stay on record: "
-            "make room, then run the same command with --resume"
+            f"make room, then run the same command with {option}"
         )
         self.path = path
 
@@ -39,8 +39,9 @@ def path_on_record(path: Path) -> str:
 class Output:
     """An open output file, locked against a second writer; `append` writes all or nothing."""
 
-    def __init__(self, path: Path, fd: int, *, is_file: bool) -> None:
+    def __init__(self, path: Path, fd: int, *, is_file: bool, resumable: bool) -> None:
         self.path = path
+        self._resumable = resumable
         self._fd = fd
         self._is_file = is_file
         self._size = os.fstat(fd).st_size if is_file else 0
@@ -52,8 +53,15 @@ class Output:
         return self._size == 0
 
     @classmethod
-    def open(cls, path: Path, input_path: Path, exists: Exists) -> Output:
-        """The file is there, ours alone and writable; raises WrongUse if it must not be used."""
+    def open(
+        cls, path: Path, input_path: Path, exists: Exists, *, resumable: bool = True
+    ) -> Output:
+        """The file is there, ours alone and writable; raises WrongUse if it must not be used.
+
+        `resumable`: whether the command knows --resume, which errors then advise.
+        """
+        if str(path) == "-":
+            raise WrongUse("output", "-", "is not standard output; name a file")
         if path.is_dir():
             raise WrongUse("output", str(path), "this is a folder; name a file")
         if not path.parent.is_dir():
@@ -65,7 +73,7 @@ class Output:
             is_file = stat.S_ISREG(os.fstat(fd).st_mode)
         except OSError as error:
             raise WrongUse("output", str(path), f"cannot be written: {error.strerror}") from error
-        output = cls(path, fd, is_file=is_file)
+        output = cls(path, fd, is_file=is_file, resumable=resumable)
         try:
             output._claim(exists)
         except BaseException:
@@ -86,8 +94,8 @@ class Output:
             os.ftruncate(self._fd, 0)
             self._size = 0
         elif exists == "refuse" and not self.empty:
-            remedy = "exists; go on with --resume, or replace it with --overwrite"
-            raise WrongUse("output", str(self.path), remedy)
+            go_on = "go on with --resume, or " if self._resumable else ""
+            raise WrongUse("output", str(self.path), f"exists; {go_on}replace it with --overwrite")
 
     def written(self, batch_id: str) -> dict[int, bool]:
         """Which input lines have their line already, and whether it is an answer.
@@ -153,4 +161,5 @@ class Output:
     def _full(self, error: OSError) -> Exception:
         if error.errno == errno.EPIPE:
             return BrokenPipeError(errno.EPIPE, "the reader of the output has gone")
-        return OutputFull(self.path, error.strerror or str(error))
+        option = "--resume" if self._resumable else "--overwrite"
+        return OutputFull(self.path, error.strerror or str(error), option)

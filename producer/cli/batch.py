@@ -154,7 +154,8 @@ def fetch(batch_id: str, output_path: Path, wait: bool, overwrite: bool, as_json
     with _installation() as at:
         found = Record(at.engine).get(batch_id)
         exists = "overwrite" if overwrite else "refuse"
-        output = Output.open(output_path, Path(found.input_path), exists)  # type: ignore[arg-type]
+        source = Path(found.input_path)
+        output = Output.open(output_path, source, exists, resumable=False)  # type: ignore[arg-type]
         try:
             if not fetch_into(at, found, output, wait=wait):
                 return INTERRUPTED
@@ -173,14 +174,19 @@ def cancel(batch_id: str, as_json: bool) -> int:
 
     with _installation() as at, at.reaching():
         record = Record(at.engine)
-        record.get(batch_id)
-        record.mark_cancelled(batch_id)
-        cancelled, running = cancel_open(at, batch_id)
+        found = record.get(batch_id)
+        before = found.cancelled_at_ms is not None
+        ended = found.submitted_at_ms is not None and not record.open_jobs(batch_id)
+        if not before and not ended:
+            record.mark_cancelled(batch_id)
+        cancelled, running = (0, 0) if ended else cancel_open(at, batch_id)
     if as_json:
         document({"id": batch_id, "cancelled": cancelled, "being_stopped": running})
+    elif ended:
+        say(f"batch {batch_id} had {'been cancelled' if before else 'ended'} before")
     else:
         line(f"{batch_id}: {cancelled} jobs cancelled, {running} running ones are being stopped")
-    return DONE
+    return FAILED if ended and not before else DONE
 
 
 @batch.command("list")

@@ -215,6 +215,8 @@ def test_max_in_flight_bounds_what_is_queued(env: dict[str, str], tmp_path: Path
         (["{empty}", "-o", "{new}"], "holds no line"),
         (["{missing}", "-o", "{new}"], "No such file"),
         (["{first}"], "--output"),
+        (["-", "-o", "{new}"], "standard input"),
+        (["{first}", "-o", "-"], "standard output"),
     ],
 )
 def test_wrong_use_is_told_before_anything_is_queued(
@@ -260,8 +262,11 @@ def test_the_steps_do_the_same_as_run(env: dict[str, str], tmp_path: Path) -> No
         fetched = headgate(["batch", "fetch", batch_id, "-o", out, "--wait"], env)
     assert fetched.code == 1, fetched.err
     each_line_once(out, 3)
-    listed = headgate(["batch", "list", "--json"], env)
-    assert [json.loads(line)["id"] for line in listed.out.splitlines()] == [batch_id]
+    cancelled = headgate(["batch", "cancel", batch_id], env)
+    assert (cancelled.code, cancelled.out) == (1, "")
+    assert "had ended before" in cancelled.err
+    [listed] = headgate(["batch", "list", "--json"], env).out.splitlines()
+    assert (json.loads(listed)["id"], json.loads(listed)["state"]) == (batch_id, "ended")
 
 
 def test_a_cancelled_batch_ends_with_every_line_told(env: dict[str, str], tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ import pytest
 
 from producer.batch.forms import bad_line, output_line
 from producer.batch.output import Output, OutputFull
-from shared.envelope import Result, Usage
-from shared.errors import WrongUse
+from shared.envelope import ErrorReport, Result, Usage
+from shared.errors import ErrorCode, WrongUse
 
 
 @pytest.fixture
@@ -117,6 +117,17 @@ def test_a_full_disk_leaves_whole_lines_and_says_what_to_do(tmp_path: Path, sour
     assert (tmp_path / "out").read_bytes() == whole == line(1) + line(2)
 
 
+def test_a_command_without_resume_never_advises_it(tmp_path: Path, source: Path) -> None:
+    (tmp_path / "out").write_text("old")
+    with pytest.raises(WrongUse, match="--overwrite") as refused:
+        Output.open(tmp_path / "out", source, "refuse", resumable=False)
+    output = Output.open(Path("/dev/full"), source, "overwrite", resumable=False)
+    with pytest.raises(OutputFull, match="--overwrite") as full:
+        output.append([line(1)])
+    output.close()
+    assert "--resume" not in f"{refused.value} {full.value}"
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs the device of Linux")
 def test_a_full_device_is_told(source: Path) -> None:
     output = Output.open(Path("/dev/full"), source, "refuse")
@@ -153,6 +164,25 @@ def test_an_answer_has_the_form_of_openai_with_ours_beside_it() -> None:
     ours = written["headgate"]
     assert (ours["line"], ours["job_id"], ours["cost_usd"]) == (7, result.id, "0.1")
     assert (ours["attempts"], ours["fallback"], ours["cached"]) == (2, True, None)
+
+
+def test_a_refused_line_has_our_fields_like_the_others() -> None:
+    ours = orjson.loads(line(7))["headgate"]
+    assert ours == {
+        "line": 7, "batch_id": "b", "job_id": None, "model_used": None, "cost_usd": "0",
+        "cached": None, "attempts": 0,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [("context_length", "line 7: too long"), ("overloaded", "too long")],
+)
+def test_a_fault_of_the_request_names_its_line(code: ErrorCode, message: str) -> None:
+    report = ErrorReport(code, "too long", False)
+    failed = Result("019aa000-0000-7000-8000-000000000000", "failed", model="m", error=report)
+    written = orjson.loads(output_line(7, "b", "c", failed.as_json()))
+    assert written["error"] == {"code": code, "message": message}
 
 
 def test_an_embedding_has_the_form_of_openai() -> None:
