@@ -210,7 +210,8 @@ def list_(limit: int, as_json: bool) -> None:
         return
     names = ("id", "state", "lines", "succeeded", "failed", "open", "cost_usd", "created_at",
              "input_path")  # fmt: skip
-    rows(names, [[facts[name] for name in names] for facts in found])
+    optional = ("input_path", "created_at", "cost_usd", "failed", "succeeded", "lines")
+    rows(names, [[facts[name] for name in names] for facts in found], optional=optional)
 
 
 def _installation() -> Any:

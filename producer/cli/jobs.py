@@ -118,6 +118,7 @@ def jobs(
             )
             for one in found
         ),
+        optional=("batch", "finished", "priority", "tenant", "submitted", "model"),
     )  # fmt: skip
 
 

@@ -40,6 +40,7 @@ def models(as_json: bool) -> None:
             )
             for one in found
         ),
+        optional=("limits", "output", "context", "provider", "USD/M in", "USD/M out", "class"),
     )  # fmt: skip
 
 

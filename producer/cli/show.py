@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 
 import click
 
+from producer.cli.ends import say
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -34,25 +36,41 @@ def line(text: str) -> None:
 
 
 def rows(
-    columns: Sequence[str], found: Iterable[Sequence[object]], *, title: str | None = None
+    columns: Sequence[str], found: Iterable[Sequence[object]], *, optional: Sequence[str] = ()
 ) -> None:
-    """The rows stand on standard output: a table on a terminal, else tabs between the cells."""
+    """The rows stand on standard output: a table on a terminal, else tabs between the cells.
+
+    `optional`: columns that a narrow terminal does without, the first to go first.
+    """
     cells = [["-" if cell is None or cell == "" else str(cell) for cell in row] for row in found]
     if not sys.stdout.isatty():
         line("\t".join(columns))
         for row in cells:
             line("\t".join(cell.translate(_ONE_LINE) for cell in row))
         return
+    from rich.cells import cell_len
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    for name in columns:
-        table.add_column(name, overflow="fold")
+    console = Console()
+    widths = {name: max(map(cell_len, column))
+              for name, *column in zip(columns, columns, *cells, strict=True)}  # fmt: skip
+    left_out = []
+    for name in optional:
+        if sum(widths.values()) + 2 * (len(widths) - 1) > console.width:
+            del widths[name]
+            left_out.append(name)
+    table = Table(box=None, pad_edge=False)
+    for name in widths:
+        # The first column is what a row is called by; a name in two pieces cannot be copied.
+        table.add_column(name, overflow="fold", no_wrap=name == columns[0])
     for row in cells:
-        table.add_row(*(Text(cell) for cell in row))
-    Console().print(table)
+        shown = zip(columns, row, strict=True)
+        table.add_row(*(Text(cell) for name, cell in shown if name in widths))
+    console.print(table)
+    if left_out:
+        say(f"left out for want of room: {', '.join(left_out)}; --json has all")
 
 
 _ONE_LINE = str.maketrans({"\t": " ", "\n": " ", "\r": " "})

@@ -2,7 +2,12 @@
 
 import fcntl
 import os
+import pty
+import re
+import struct
 import subprocess
+import termios
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -16,6 +21,23 @@ def under_sh(words: str, env: dict[str, str]) -> "subprocess.CompletedProcess[st
         ["/bin/sh", "-c", f'"$@" {words}', "sh", *PROGRAM],
         env={**os.environ, **env}, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
+
+
+def on_a_terminal(words: list[str], env: dict[str, str], columns: int) -> list[str]:
+    """What `headgate` shows on a terminal of that width, line by line."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+    wide = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
+    wide |= {**env, "TERM": "xterm"}
+    command = subprocess.Popen([*PROGRAM, *words], env=wide, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    shown = b""
+    with suppress(OSError):  # Linux says EIO where others say end of file
+        while piece := os.read(ours, 65_536):
+            shown += piece
+    os.close(ours)
+    assert command.wait(30) == 0, shown
+    return re.sub(r"\x1b\[[0-9;]*m", "", shown.decode()).splitlines()
 
 
 @pytest.fixture
@@ -91,3 +113,15 @@ def test_a_downgrade_that_nobody_confirms_says_how_to_confirm_it(env: dict[str, 
     assert headgate(["db", "check"], env).code == 0
     assert headgate(["db", "downgrade", "base"], env, stdin=b"y\n").code == 0
     assert headgate(["db", "downgrade", "0001", "--yes"], env).code == 2
+
+
+def test_a_narrow_table_leaves_columns_out_and_breaks_no_name(env: dict[str, str]) -> None:
+    piped = headgate(["models"], env).out.splitlines()[1:]
+    names = [row.split("\t")[0] for row in piped]
+    for columns in (40, 80, 200):
+        header, *shown = on_a_terminal(["models"], env, columns)
+        left_out = [shown.pop()] if columns < 200 else []
+        assert [row.split()[0] for row in shown] == names
+        assert header.split()[0] == "model"
+        assert all("limits" in words and "--json" in words for words in left_out)
+        assert ("limits" in header) is (columns == 200)
