@@ -1,14 +1,13 @@
-"""The wheel, installed where no checkout is, runs the whole system."""
+"""The wheel, installed where nothing is but what it asks for itself, runs the whole system."""
 
 import os
 import shutil
 import signal
 import subprocess
 import sys
-import sysconfig
 import venv
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -24,13 +23,13 @@ def run(argv: Sequence[str | Path], folder: Path, env: dict[str, str]) -> str:
     """What the command printed; it has succeeded."""
     ended = subprocess.run(
         [str(word) for word in argv],
-        cwd=folder, env=env, capture_output=True, text=True, timeout=120, check=False,
+        cwd=folder, env=env, capture_output=True, text=True, timeout=150, check=False,
     )  # fmt: skip
     assert ended.returncode == 0, ended.stdout + ended.stderr
     return ended.stdout
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def env() -> dict[str, str]:
     """Our environment without the path to the checkout."""
     return {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
@@ -62,28 +61,44 @@ def build(folder: Path, env: dict[str, str]) -> Path:
     return wheel
 
 
-def install(wheel: Path, folder: Path, env: dict[str, str]) -> Path:
-    """A fresh environment with the wheel in it, and ours behind it for what it depends on."""
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory, env: dict[str, str]) -> Path:
+    """The wheel of the checkout."""
+    return build(tmp_path_factory.mktemp("wheel"), env)
+
+
+@pytest.fixture(scope="module")
+def programs(
+    wheel: Path, tmp_path_factory: pytest.TempPathFactory, env: dict[str, str]
+) -> Iterator[Path]:
+    """The programs of a fresh environment: only the wheel is in it, and what it depends on."""
+    folder = tmp_path_factory.mktemp("wheel-installed") / "venv"
     venv.create(folder, with_pip=False, symlinks=True)
-    place = {"base": str(folder), "platbase": str(folder)}
-    packages = Path(sysconfig.get_path("purelib", "venv", place))
-    into = ["--python", str(folder / "bin" / "python")]
-    run([*pip(env), *into, "install", "--quiet", "--no-deps", "--no-index", wheel], folder, env)
-    # Only the folder itself: the .pth files in it, which lead to the checkout, are not read.
-    (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    return folder / "bin"
+    into = [*pip(env), "--python", str(folder / "bin" / "python")]
+    run([*into, "install", "--quiet", "--no-compile", "--prefer-binary", wheel], folder, env)
+    yield folder / "bin"
+    shutil.rmtree(folder)
 
 
 @pytest.mark.slow
-def test_a_wheel_installed_elsewhere_runs_up_simulate(tmp_path: Path, env: dict[str, str]) -> None:
-    wheel = build(tmp_path, env)
+def test_the_wheel_holds_the_program_and_no_tests(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as packed:
-        assert not [name for name in packed.namelist() if name.startswith("tests/")]
-    programs = install(wheel, tmp_path / "venv", env)
+        names = packed.namelist()
+    assert not [name for name in names if name.startswith("tests/")]
+    assert "shared/migrations/env.py" in names
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+def test_a_wheel_installed_elsewhere_runs_up_simulate(
+    programs: Path, tmp_path: Path, env: dict[str, str]
+) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
-    said = run([programs / "python", "-c", "import producer; print(producer.__file__)"], empty, env)
-    assert said.startswith(str(tmp_path / "venv"))
+    where = "import producer, sys; print(producer.__file__, *sys.path, sep='\\n')"
+    found = run([programs / "python", "-c", where], empty, env)
+    assert found.startswith(str(programs.parent))
+    assert str(ROOT) not in found
 
     headgate = programs / "headgate"
     up = ChildProcess([headgate, "up", "--simulate"], log_path=tmp_path / "up.log", cwd=empty)
