@@ -23,6 +23,7 @@ from tests.servers import ValkeyServer, free_port
 def env(valkey: ValkeyServer, tmp_path: Path) -> dict[str, str]:
     """Settings of an installation on an external Redis and SQLite in its home."""
     home = tmp_path / "home"
+    home.mkdir()
     return {
         "HEADGATE_REDIS_URL": valkey.url,
         "HEADGATE_HOME": str(home),
@@ -31,9 +32,8 @@ def env(valkey: ValkeyServer, tmp_path: Path) -> dict[str, str]:
 
 
 @pytest.fixture
-def ready(env: dict[str, str], tmp_path: Path) -> dict[str, str]:
+def ready(env: dict[str, str]) -> dict[str, str]:
     """The same with its tables made."""
-    (tmp_path / "home").mkdir()
     assert headgate(["db", "upgrade"], env).code == 0
     return env
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from shared.errors import shown
 from tests.integration.headgate import PROGRAM, headgate
 
 
@@ -76,7 +77,7 @@ def test_a_home_that_is_none_is_wrong_use_and_names_its_setting(
     for home in (str(tmp_path / "file"), "/proc/x", str(tmp_path / "file" / "below")):
         ended = headgate(command, {"HEADGATE_HOME": home})
         assert ended.code == 2, ended
-        assert f"HEADGATE_HOME: '{home}'" in ended.err
+        assert f"HEADGATE_HOME: {shown(home)}" in ended.err
         assert "set HEADGATE_HOME to a folder" in ended.err
 
 
