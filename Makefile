@@ -1,6 +1,6 @@
 # Two commands matter: `make demo` and `make test`. PYTHON=... chooses the interpreter.
 .NOTPARALLEL:
-.PHONY: help demo test venv lint bench wheel clean
+.PHONY: help demo test long venv lint bench wheel clean
 .DEFAULT_GOAL := help
 
 export PYTHON
@@ -10,6 +10,7 @@ help:
 	@echo 'make demo          1,000 example prompts through everything, on this machine, in two minutes'
 	@echo 'make demo LIVE=1   20 prompts against the real provider (OPENAI_API_KEY or ANTHROPIC_API_KEY)'
 	@echo 'make test          every check: lint, types, import rules, tests    (ARGS="-k name" for pytest)'
+	@echo 'make long          the tests that take minutes: long outages and the soak'
 	@echo 'make lint          lint, types and import rules only'
 	@echo 'make bench         the measurements                                 (BENCH="pipeline" or "submit")'
 	@echo 'make wheel         dist/headgate-*.whl'
@@ -26,6 +27,9 @@ test:
 	$(MAKE) --no-print-directory lint || failed=' lint'; \
 	$(python) -m pytest -n 2 $(ARGS) || failed="$$failed tests"; \
 	if [ -n "$$failed" ]; then echo "make test: failed:$$failed" >&2; exit 1; fi
+
+long: venv
+	@$(python) -m pytest -m long $(ARGS)
 
 venv:
 	@sh deploy/venv.sh test

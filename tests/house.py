@@ -25,6 +25,7 @@ CELERY_FILES = (
     "workers/app.py",
     "workers/consumer.py",
     "workers/pool.py",
+    "workers/stop.py",
     "workers/tasks.py",
     "workers/transport.py",
 )

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import threading
 import uuid
 import warnings
 from collections.abc import Callable
 from typing import Any
 
-from celery import Celery, signals
+from celery import Celery
 from celery.exceptions import SecurityWarning
 from kombu import Queue
 from kombu.transport import TRANSPORT_ALIASES
@@ -18,6 +16,7 @@ from shared import catalog, settings
 from shared.connections import Servers, open_servers
 from shared.queues import all_queues, queue_name
 from shared.settings import Settings
+from workers import stop
 from workers.fetcher import Fetcher
 from workers.leases import StopReason
 from workers.message import Arrival
@@ -27,11 +26,6 @@ TRANSPORT = "workers.transport:Transport"
 
 SOCKET_S = 10.0
 """How long Celery's own connections wait for a server that says nothing; else a stop could hang."""
-
-LAST_S = 20.0
-"""After the drain: how long giving back and closing may take before the process is ended."""
-
-EXIT_STUCK = 70
 
 # Celery warns of root because of pickle, which is never accepted here.
 warnings.filterwarnings("ignore", category=SecurityWarning)
@@ -107,25 +101,11 @@ class Headgate(Celery):
         )
 
 
-def _end_in_time(drain_s: float) -> None:
-    """A worker that is told to stop ends, also where a server hangs without a word.
-
-    The leases that it could not give back lapse by themselves.
-    """
-
-    def arm(**_: Any) -> None:
-        timer = threading.Timer(drain_s + LAST_S, os._exit, (EXIT_STUCK,))
-        timer.daemon = True
-        timer.start()
-
-    signals.worker_shutting_down.connect(arm, weak=False)
-
-
 def make_app() -> Headgate:
     """The app of this environment; joins the embedded Valkey where no Redis is named."""
     in_force = settings.load()
     models = catalog.load(in_force.catalog)
-    _end_in_time(in_force.drain_s)
+    stop.end_in_time(in_force.drain_s)
     return Headgate(in_force, open_servers(in_force), models.classes)
 
 
