@@ -7,36 +7,21 @@ SQLite file in the home to the newest tables. An external database is left to `h
 from __future__ import annotations
 
 from dataclasses import dataclass
-from urllib.parse import parse_qs, urlsplit
 
 import redis
 import redis.asyncio
-from redis.asyncio.retry import Retry as AsyncRetry
-from redis.backoff import ExponentialBackoff, NoBackoff
-from redis.retry import Retry
 from sqlalchemy import Engine
 from sqlalchemy.exc import DatabaseError, OperationalError
 
-from shared import embedded
+from shared import embedded, redis_clients, redis_urls
 from shared.database import insert_once, open_engine, reading, writing
 from shared.errors import Unreachable
 from shared.keys import Keys
+from shared.redis_clients import REDIS_TIMEOUT_S
+from shared.redis_urls import Address
 from shared.settings import Settings, masked
 
 __all__ = ["Servers", "insert_once", "open_engine", "open_servers", "reading", "writing"]
-
-REDIS_TIMEOUT_S = 5.0
-"""How long one command may take before the connection counts as dead (redis-py's own default)."""
-
-
-def redis_py_url(url: str) -> str:
-    """The URL in redis-py's spelling: it says `unix://` where Celery says `redis+socket://`."""
-    if not url.startswith("redis+socket://"):
-        return url
-    parts = urlsplit(url)
-    database = parse_qs(parts.query).get("virtual_host", ["0"])[0]
-    login = f"{parts.netloc.rpartition('@')[0]}@" if "@" in parts.netloc else ""
-    return f"unix://{login}{parts.path}?db={database}"
 
 
 @dataclass(slots=True)
@@ -58,32 +43,20 @@ class Servers:
         """True where the Valkey is ours and lives in the home."""
         return self.membership is not None
 
-    def redis_client(self) -> redis.Redis:
-        """A blocking client. Repeats a command once after a lost connection, never after a timeout.
+    @property
+    def address(self) -> Address:
+        """Where Redis is, in parts."""
+        return redis_urls.read(self.redis_url)
 
-        Every script that takes or counts carries an id, so that a repeat counts once.
-        """
-        return redis.Redis.from_url(
-            redis_py_url(self.redis_url),
-            socket_timeout=REDIS_TIMEOUT_S,
-            socket_connect_timeout=REDIS_TIMEOUT_S,
-            retry=Retry(
-                ExponentialBackoff(cap=0.5, base=0.05), 2, supported_errors=(redis.ConnectionError,)
-            ),
-            health_check_interval=25,
-        )
+    def redis_client(self) -> redis.Redis:
+        """A blocking client; see redis_clients.blocking."""
+        return redis_clients.blocking(self.address)
 
     def async_redis_client(
         self, *, timeout_s: float | None = REDIS_TIMEOUT_S
     ) -> redis.asyncio.Redis:
-        """An asyncio client without repeats: its users know what may be sent twice."""
-        return redis.asyncio.Redis.from_url(
-            redis_py_url(self.redis_url),
-            socket_timeout=timeout_s,
-            socket_connect_timeout=REDIS_TIMEOUT_S,
-            retry=AsyncRetry(NoBackoff(), 0),
-            health_check_interval=0,
-        )
+        """An asyncio client; see redis_clients.on_asyncio."""
+        return redis_clients.on_asyncio(self.address, timeout_s=timeout_s)
 
     def engine(self) -> Engine:
         """A SQLAlchemy engine; `begin()` on SQLite takes the write lock at once."""
@@ -124,10 +97,11 @@ class Servers:
             self.membership = None
 
 
-def open_servers(settings: Settings) -> Servers:
+def open_servers(settings: Settings, *, record: bool = True) -> Servers:
     """The servers of this installation, joined or named; raises Unreachable.
 
-    A SQLite file is made and brought to the newest tables here, since nobody else would.
+    A SQLite file is made and brought to the newest tables here, since nobody else would; not for
+    those who look at the broker alone (`record=False`).
     """
     membership = None
     redis_url = settings.redis_url
@@ -136,10 +110,11 @@ def open_servers(settings: Settings) -> Servers:
         redis_url = membership.url
     database_url = settings.database_url
     if database_url is None:
-        settings.home_path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if record:
+            settings.home_path.mkdir(mode=0o700, parents=True, exist_ok=True)
         database_url = f"sqlite:///{settings.home_path / 'headgate.db'}"
     servers = Servers(settings, redis_url, database_url, membership)
-    if database_url.startswith("sqlite"):
+    if record and database_url.startswith("sqlite"):
         from shared import migrate
 
         engine = servers.engine()
