@@ -13,6 +13,7 @@ from sqlalchemy import Connection, Engine, Row, bindparam, insert, select, updat
 
 from producer.results import IDS_PER_QUERY, standing
 from shared import prices
+from shared.database import writing
 from shared.envelope import (
     ENDED,
     Envelope,
@@ -50,7 +51,7 @@ def cancel(
     """
     became = Cancelled()
     for first in range(0, len(ids), IDS_PER_QUERY):
-        with engine.begin() as connection:
+        with writing(engine) as connection:
             chunk = _cancel_rows(connection, sorted(ids[first : first + IDS_PER_QUERY]))
         _tell(client, keys, chunk, result_ttl_s)
         became.ended |= chunk.ended

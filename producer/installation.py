@@ -15,13 +15,14 @@ from urllib.parse import urlsplit
 
 import redis
 from sqlalchemy import Engine
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from producer.submit import Submitter
 from shared import catalog, connections, migrate, settings
 from shared.catalog import Catalog
 from shared.connections import Servers
+from shared.database import passes
 from shared.embedded import EmbeddedFailed
 from shared.errors import SettingError, Unreachable
 from shared.keys import Keys
@@ -70,7 +71,9 @@ class Installation:
         except redis.RedisError as error:
             remedy = "check HEADGATE_REDIS_URL"
             raise Unreachable(self.redis_name, self.reason(error), remedy) from error
-        except (OperationalError, InterfaceError, PoolTimeout) as error:
+        except (DBAPIError, PoolTimeout) as error:
+            if isinstance(error, DBAPIError) and not passes(error):
+                raise
             remedy = "check HEADGATE_DATABASE_URL"
             raise Unreachable(self.database_name, self.reason(error), remedy) from error
 

@@ -7,11 +7,12 @@ from typing import Any
 
 import redis
 from sqlalchemy import Engine, insert
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError
 
 from producer.errors import SubmitInterrupted
 from shared import scripts
 from shared.catalog import Catalog, Model
+from shared.database import passes, writing
 from shared.envelope import Envelope, Request, new_id, now_ms, request_from
 from shared.errors import InvalidRequest
 from shared.keys import Keys
@@ -192,12 +193,11 @@ def put(engine: Engine, client: redis.Redis, keys: Keys, ready: Sequence[Written
 def _record(engine: Engine, rows: list[dict[str, Any]], before: Sequence[Written]) -> None:
     committing = False
     try:
-        with engine.connect() as connection:
+        with writing(engine) as connection:
             connection.execute(insert(jobs), rows)
             committing = True
-            connection.commit()
-    except (OperationalError, InterfaceError) as error:
-        if committing or before:
+    except DBAPIError as error:
+        if passes(error) and (committing or before):
             unsure = [row["id"] for row in rows] if committing else []
             raise SubmitInterrupted("the database", str(error.orig), _ids(before), unsure) from (
                 error

@@ -1,19 +1,30 @@
-"""Opens the database: engines that behave alike on PostgreSQL and SQLite, and their use."""
+"""Opens the database: engines that behave alike on PostgreSQL and SQLite, and their use.
+
+No state is left on a PostgreSQL session, neither prepared statements nor settings: so a pooler
+that gives each transaction another session (PgBouncer) may stand in between.
+"""
 
 from __future__ import annotations
 
-import fcntl
-import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Table, create_engine, event, text
+from sqlalchemy import Connection, Engine, ExceptionContext, Table, create_engine, event, text
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError
 
-SQLITE_BUSY_MS = 30_000
+from shared.turn import turn
+
+SQLITE_BUSY_MS = 10_000
 """How long a writer waits for the others; commits take milliseconds, so this means trouble."""
+
+POOL = 5
+"""Connections of one process at most. A worker uses two: its writer's, and the sweep's."""
+
+POOL_TIMEOUT_S = 10
+"""How long a thread of a producer waits for one of them."""
 
 POSTGRES_OPTIONS = {
     "connect_timeout": 5,
@@ -21,8 +32,16 @@ POSTGRES_OPTIONS = {
     "keepalives_interval": 5,
     "keepalives_count": 3,
     "tcp_user_timeout": 20_000,
+    "prepare_threshold": None,
 }
-"""libpq's own: a line that broke without a word is given up after some 20 seconds."""
+"""A line that broke without a word is given up after some 20 seconds; nothing is prepared."""
+
+POSTGRES_BOUNDS = text(
+    "SELECT set_config('lock_timeout', '5s', true),"
+    " set_config('idle_in_transaction_session_timeout', '10s', true)"
+)
+"""For one transaction. A worker that stands still in mid-transaction (frozen, or cut off with its
+machine) must not keep the locks that the others need."""
 
 
 def open_engine(database_url: str) -> Engine:
@@ -36,9 +55,18 @@ def open_engine(database_url: str) -> Engine:
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_immediate)
         return engine
-    return create_engine(
-        database_url, pool_pre_ping=True, connect_args=POSTGRES_OPTIONS, hide_parameters=True
+    engine = create_engine(
+        database_url,
+        pool_size=POOL,
+        max_overflow=0,
+        pool_timeout=POOL_TIMEOUT_S,
+        pool_pre_ping=True,
+        connect_args=POSTGRES_OPTIONS,
+        hide_parameters=True,
     )
+    event.listen(engine, "do_connect", _connect_postgres)
+    event.listen(engine, "handle_error", _leave_a_read_only_server)
+    return engine
 
 
 def reading(engine: Engine) -> Connection:
@@ -48,29 +76,64 @@ def reading(engine: Engine) -> Connection:
 
 @contextmanager
 def writing(engine: Engine) -> Iterator[Connection]:
-    """A transaction, committed at the end. On SQLite the writers of all processes take turns.
-
-    SQLite has one writer, and those who wait for it poll with growing pauses: with four workers
-    some waited for seconds. A lock of the kernel hands the turn on at once, and ends with its
-    holder.
-    """
-    if engine.dialect.name != "sqlite" or not engine.url.database:
-        with engine.begin() as connection:
+    """A transaction, committed at the end. On SQLite the writers of all processes take turns."""
+    if engine.dialect.name == "sqlite":
+        with turn(str(engine.url.database), SQLITE_BUSY_MS / 1000), engine.begin() as connection:
             yield connection
         return
-    turn = os.open(f"{engine.url.database}.turn", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(turn, fcntl.LOCK_EX)
-        with engine.begin() as connection:
-            yield connection
-    finally:
-        os.close(turn)
+    with engine.begin() as connection:
+        connection.execute(POSTGRES_BOUNDS)
+        yield connection
 
 
 def insert_once(connection: Connection, table: Table) -> Any:
     """An INSERT that leaves a row alone which is there already: it may run twice."""
     made = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
     return made(table).on_conflict_do_nothing()
+
+
+# What errors mean. SQLSTATE: https://www.postgresql.org/docs/current/errcodes-appendix.html
+
+_OF_THE_STATEMENT = ("0A", "21", "22", "23", "42", "54")
+"""Classes: not supported, cardinality, data, integrity, syntax or access rule, program limit."""
+
+_OF_THE_TABLES = ("42501", "42703", "42P01")
+"""No right, no such column, no such table: a restore or a migration is under way, or due."""
+
+
+def passes(error: DBAPIError) -> bool:
+    """True when the database tells of its own state: gone, full, read-only, locked, a failover.
+
+    False for what it says of this statement and its values; that, time does not mend.
+    """
+    sqlstate = getattr(error.orig, "sqlstate", None)
+    if sqlstate:
+        return sqlstate in _OF_THE_TABLES or not sqlstate.startswith(_OF_THE_STATEMENT)
+    return not isinstance(error, DataError | IntegrityError | ProgrammingError)
+
+
+def lost_a_race(error: DBAPIError) -> bool:
+    """True when the transaction was the victim of another one (a deadlock): repeat it at once."""
+    return str(getattr(error.orig, "sqlstate", "")).startswith("40")
+
+
+def reason(error: DBAPIError) -> str:
+    """What the database said, in one line."""
+    words = str(error.orig or error).strip()
+    return words.splitlines()[0] if words else type(error.orig).__name__
+
+
+def _connect_postgres(_dialect: Any, _record: Any, _args: Any, options: dict[str, Any]) -> Any:
+    from shared.bounded import BoundedConnection  # psycopg takes 30 ms, which SQLite users save
+
+    return BoundedConnection.connect(**options)
+
+
+def _leave_a_read_only_server(fault: ExceptionContext) -> None:
+    # After a failover the sessions with the old server go on, for ever read-only. A new one is led
+    # to the new primary, by its name or by target_session_attrs.
+    if getattr(fault.original_exception, "sqlstate", None) == "25006":
+        fault.is_disconnect = True
 
 
 def _prepare_sqlite(connection: sqlite3.Connection, _record: Any) -> None:

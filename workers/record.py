@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError
+from sqlalchemy.exc import DBAPIError
 
-from shared.connections import writing
+from shared.database import lost_a_race, passes, reason, writing
 from workers.silence import Silence
 
 log = logging.getLogger("headgate.record")
@@ -31,10 +31,6 @@ BUSY = 4
 
 LARGEST = 500
 """Items in one transaction; a larger one makes the other processes wait (SQLite has one writer)."""
-
-OWN_FAULTS = (DataError, IntegrityError, ProgrammingError)
-"""What the database says of an item. All else is its own state (gone, full, read-only, a failover),
-and passes: acts wait, and are made so that they may run again after a commit without an answer."""
 
 I = TypeVar("I")  # noqa: E741  # the item
 A = TypeVar("A")  # the answer
@@ -107,21 +103,29 @@ class Record:
             self._loop.call_soon_threadsafe(_answer, group)
 
     def _commit(self, group: list[_Entry]) -> None:
+        """The group is committed, or its faulty items have their errors.
+
+        What is the database's own state passes, and is waited for: acts are made so that they may
+        run again after a commit without an answer.
+        """
         pause_s = 0.05
         while True:
             try:
                 self._transact(group)
                 self._silence.heard()
                 return
-            except OWN_FAULTS as error:
-                self._one_by_one(group, error)
-                return
             except DBAPIError as error:
+                if not passes(error):
+                    self._one_by_one(group, error)
+                    return
                 if self._closing:
                     for entry in group:
                         entry.error = error
                     return
-                self._silence.missed(error.orig or error)
+                if lost_a_race(error):
+                    log.info("a transaction is repeated: %s", reason(error))
+                else:
+                    self._silence.missed(error.orig or error)
                 time.sleep(pause_s)
                 pause_s = min(1.0, pause_s * 2)
             except Exception as error:

@@ -9,7 +9,7 @@ import orjson
 from sqlalchemy import Engine, Row, Select, func, insert, select, update
 
 from producer.batch.lines import Survey
-from shared.connections import reading
+from shared.database import reading, writing
 from shared.envelope import new_id, now_ms
 from shared.errors import HeadgateError
 from shared.tables import batches, jobs
@@ -71,7 +71,7 @@ class Record:
             cancelled_at_ms=None,
         )
         row = {name: getattr(batch, name) for name in Batch.__dataclass_fields__}
-        with self._engine.begin() as connection:
+        with writing(self._engine) as connection:
             connection.execute(
                 insert(batches).values({**row, "defaults": orjson.dumps(defaults).decode()})
             )
@@ -151,7 +151,7 @@ class Record:
             return list(connection.execute(query))
 
     def _change(self, batch_id: str, **values: Any) -> None:
-        with self._engine.begin() as connection:
+        with writing(self._engine) as connection:
             connection.execute(update(batches).where(batches.c.id == batch_id).values(values))
 
 
