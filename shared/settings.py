@@ -10,38 +10,25 @@ import os
 import re
 from pathlib import Path
 from typing import Annotated, Literal
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
 from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from shared import redis_urls
 from shared.errors import SettingError
+from shared.redis_urls import masked
+
+__all__ = ["Settings", "environment", "load", "masked", "read", "secret", "variable"]
 
 DOTENV = ".env"
 
-REDIS_SCHEMES = ("redis", "rediss", "redis+socket")
 DATABASE_SCHEMES = ("postgresql", "sqlite")
 
 
-def masked(url: str) -> str:
-    """The URL with its password replaced by `***`, fit for a log."""
-    parts = urlsplit(url)
-    if parts.password is None:
-        return url
-    netloc = parts.netloc.replace(f":{parts.password}@", ":***@")
-    return urlunsplit(parts._replace(netloc=netloc))
-
-
 def _redis_url(url: str) -> str:
-    scheme = url.partition("://")[0]
-    if scheme in ("redis+cluster", "rediss+cluster", "cluster"):
-        raise ValueError("Celery has no transport for Redis Cluster; name a single Redis")
-    if scheme == "sentinel":
-        raise ValueError("sentinel:// is not supported yet; name a single Redis")
-    if scheme not in REDIS_SCHEMES or "://" not in url:
-        raise ValueError(f"start it with one of {', '.join(s + '://' for s in REDIS_SCHEMES)}")
-    _check_port(url)
+    redis_urls.read(url)
     return url
 
 

@@ -16,23 +16,21 @@ from shared import catalog, settings
 from shared.connections import Servers, open_servers
 from shared.queues import all_queues, queue_name
 from shared.settings import Settings
-from workers import stop
+from workers import broker, stop
 from workers.fetcher import Fetcher
 from workers.leases import StopReason
 from workers.message import Arrival
 from workers.waker import Waker
 
 TRANSPORT = "workers.transport:Transport"
-
-SOCKET_S = 10.0
-"""How long Celery's own connections wait for a server that says nothing; else a stop could hang."""
+SENTINEL_TRANSPORT = "workers.transport:SentinelTransport"
 
 # Celery warns of root because of pickle, which is never accepted here.
 warnings.filterwarnings("ignore", category=SecurityWarning)
 
 # By the scheme, and not by `broker_transport`: Flower knows the broker by its URL alone, and kombu
 # takes what stands before `+socket://` for the name of a transport, whatever else is set.
-TRANSPORT_ALIASES.update(redis=TRANSPORT, rediss=TRANSPORT)
+TRANSPORT_ALIASES.update(redis=TRANSPORT, rediss=TRANSPORT, sentinel=SENTINEL_TRANSPORT)
 
 
 class Headgate(Celery):
@@ -46,18 +44,8 @@ class Headgate(Celery):
         self.servers = servers
         self.job_queues = all_queues(model_classes)
         self.conf.update(
-            broker_url=servers.redis_url,
-            broker_transport_options={
-                "global_keyprefix": settings.key_prefix,
-                "socket_timeout": SOCKET_S,
-                "socket_connect_timeout": SOCKET_S,
-                "socket_keepalive": True,
-            },
-            redis_socket_timeout=SOCKET_S,
-            redis_socket_connect_timeout=SOCKET_S,
+            **broker.settings_for(servers.address, settings.key_prefix),
             broker_connection_retry_on_startup=True,
-            result_backend=servers.redis_url,
-            result_backend_transport_options={"global_keyprefix": settings.key_prefix},
             task_ignore_result=True,
             task_acks_late=True,
             task_acks_on_failure=True,

@@ -17,7 +17,7 @@ from workers.message import Arrival
 JOB_QUEUES = "headgate."
 
 
-class Channel(redis.Channel):
+class _NamesOnly(redis.Channel):
     """Registers consumers of job queues by name only; no BRPOP is ever sent for them."""
 
     do_restore = False
@@ -34,10 +34,24 @@ class Channel(redis.Channel):
         return [queue for queue in self._active_queues if queue.startswith(JOB_QUEUES)]
 
 
+class Channel(_NamesOnly):
+    """Of one Redis."""
+
+
+class SentinelChannel(_NamesOnly, redis.SentinelChannel):
+    """Of the Redis that the sentinels name."""
+
+
 class Transport(redis.Transport):
-    """The transport of the worker app, whatever scheme its URL has."""
+    """The transport of redis://, rediss:// and redis+socket://."""
 
     Channel = Channel
+
+
+class SentinelTransport(redis.SentinelTransport):
+    """The transport of sentinel://."""
+
+    Channel = SentinelChannel
 
 
 class JobMessage(virtual.Message):

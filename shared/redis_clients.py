@@ -1,0 +1,191 @@
+"""redis-py's clients for an Address, blocking and asyncio; behind sentinels they follow the master.
+
+redis-py gives up a connection to a demoted master (its answer is READONLY) only behind sentinels.
+The connections here do so everywhere: an address may have moved to another server without them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import redis
+import redis.asyncio
+from redis.asyncio import sentinel as async_sentinel
+from redis.asyncio.connection import AbstractConnection as AsyncAbstractConnection
+from redis.asyncio.retry import Retry as AsyncRetry
+from redis.backoff import ExponentialBackoff, NoBackoff
+from redis.connection import AbstractConnection
+from redis.exceptions import ReadOnlyError
+from redis.retry import Retry
+from redis.sentinel import (
+    Sentinel,
+    SentinelConnectionPool,
+    SentinelManagedConnection,
+    SentinelManagedSSLConnection,
+)
+
+from shared.redis_urls import Address
+
+REDIS_TIMEOUT_S = 5.0
+"""How long one command may take before the connection counts as dead (redis-py's own default)."""
+
+SENTINEL_TIMEOUT_S = 1.0
+"""How long one sentinel may take to say who the master is, before the next one is asked."""
+
+DEMOTED = "it is a read-only replica now"
+
+
+class _Follows(AbstractConnection):
+    """A connection that ends when its server has become a replica."""
+
+    def read_response(self, *args: Any, **kwargs: Any) -> Any:
+        """The reply; raises ConnectionError in place of ReadOnlyError."""
+        try:
+            return super().read_response(*args, **kwargs)
+        except ReadOnlyError as error:
+            self.disconnect()  # type: ignore[no-untyped-call]
+            raise redis.ConnectionError(DEMOTED) from error
+
+
+class _AsyncFollows(AsyncAbstractConnection):
+    """The same on asyncio."""
+
+    async def read_response(self, *args: Any, **kwargs: Any) -> Any:
+        """The reply; raises ConnectionError in place of ReadOnlyError."""
+        try:
+            return await super().read_response(*args, **kwargs)
+        except ReadOnlyError as error:
+            await self.disconnect()
+            raise redis.ConnectionError(DEMOTED) from error
+
+
+class _Tcp(_Follows, redis.Connection):
+    pass
+
+
+class _Tls(_Follows, redis.SSLConnection):
+    pass
+
+
+class _Unix(_Follows, redis.UnixDomainSocketConnection):
+    pass
+
+
+class _AsyncTcp(_AsyncFollows, redis.asyncio.Connection):
+    pass
+
+
+class _AsyncTls(_AsyncFollows, redis.asyncio.SSLConnection):
+    pass
+
+
+class _AsyncUnix(_AsyncFollows, redis.asyncio.UnixDomainSocketConnection):
+    pass
+
+
+class _MasterPool(SentinelConnectionPool):
+    """Connections to the master; those to the sentinels close with them."""
+
+    def disconnect(self, inuse_connections: bool = True) -> None:
+        """All connections are closed; the next use opens new ones."""
+        super().disconnect(inuse_connections)
+        self.sentinel_manager.close()
+
+
+class _AsyncMasterPool(async_sentinel.SentinelConnectionPool):
+    """The same on asyncio."""
+
+    async def disconnect(self, inuse_connections: bool = True) -> None:
+        """All connections are closed; the next use opens new ones."""
+        await super().disconnect(inuse_connections)
+        await self.sentinel_manager.aclose()
+
+
+def blocking(address: Address) -> redis.Redis:
+    """A blocking client. Repeats a command twice after a lost connection, never after a timeout.
+
+    Every script that takes or counts carries an id, so that a repeat counts once.
+    """
+    backoff = ExponentialBackoff(cap=0.5, base=0.05)
+    options: dict[str, Any] = {
+        "socket_timeout": REDIS_TIMEOUT_S,
+        "retry": Retry(backoff, 2, supported_errors=(redis.ConnectionError,)),
+        "health_check_interval": 25,
+        **_login(address),
+    }
+    if address.master_name is not None:
+        options["connection_class"] = (
+            SentinelManagedSSLConnection if address.tls else SentinelManagedConnection
+        )
+        pool: redis.ConnectionPool = _MasterPool(  # type: ignore[no-untyped-call]
+            address.master_name, sentinels(address), **options, **_line(address)
+        )
+    else:
+        kind = _Unix if address.path else _Tls if address.tls else _Tcp
+        pool = redis.ConnectionPool(connection_class=kind, **options, **_line(address))
+    return redis.Redis.from_pool(pool)
+
+
+def on_asyncio(address: Address, *, timeout_s: float | None) -> redis.asyncio.Redis:
+    """An asyncio client without repeats: its users know what may be sent twice."""
+    options: dict[str, Any] = {
+        "socket_timeout": timeout_s,
+        "retry": AsyncRetry(NoBackoff(), 0),
+        "health_check_interval": 0,
+        **_login(address),
+    }
+    if address.master_name is not None:
+        options["connection_class"] = (
+            async_sentinel.SentinelManagedSSLConnection
+            if address.tls
+            else async_sentinel.SentinelManagedConnection
+        )
+        watchers = async_sentinel.Sentinel(  # type: ignore[no-untyped-call]
+            address.hosts, sentinel_kwargs=sentinel_options(address, AsyncRetry(NoBackoff(), 0))
+        )
+        pool: redis.asyncio.ConnectionPool = _AsyncMasterPool(  # type: ignore[no-untyped-call]
+            address.master_name, watchers, **options, **_line(address)
+        )
+    else:
+        kind = _AsyncUnix if address.path else _AsyncTls if address.tls else _AsyncTcp
+        pool = redis.asyncio.ConnectionPool(connection_class=kind, **options, **_line(address))
+    return redis.asyncio.Redis.from_pool(pool)
+
+
+def sentinels(address: Address) -> Sentinel:
+    """The sentinels, asked one after the other."""
+    return Sentinel(address.hosts, sentinel_kwargs=sentinel_options(address, Retry(NoBackoff(), 0)))  # type: ignore[no-untyped-call]
+
+
+def sentinel_options(address: Address, retry: Retry | AsyncRetry) -> dict[str, Any]:
+    """How a sentinel is spoken to; kombu and Celery's result backend take the same words."""
+    return {
+        "socket_timeout": SENTINEL_TIMEOUT_S,
+        "socket_connect_timeout": SENTINEL_TIMEOUT_S,
+        "retry": retry,
+        "username": address.sentinel_username,
+        "password": address.sentinel_password,
+        **({"ssl": True, **address.tls.options()} if address.tls else {}),
+    }
+
+
+def _login(address: Address) -> dict[str, Any]:
+    return {
+        "username": address.username,
+        "password": address.password,
+        "db": address.database,
+    }
+
+
+def _line(address: Address) -> dict[str, Any]:
+    """Where the server is, where that is known, and how the connection to it is made."""
+    if address.path:
+        return {"path": address.path, "socket_connect_timeout": REDIS_TIMEOUT_S}
+    options: dict[str, Any] = {
+        "socket_connect_timeout": REDIS_TIMEOUT_S,
+        "socket_keepalive": True,
+        **(address.tls.options() if address.tls else {}),
+    }
+    if address.master_name is None:
+        [(options["host"], options["port"])] = address.hosts
+    return options
