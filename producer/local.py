@@ -191,8 +191,7 @@ class Local:
         self.flower_login = f"headgate:{secrets.token_urlsafe(12)}"
         # By the environment and not by an argument, which every user of the machine could read.
         env = {**env, "FLOWER_BASIC_AUTH": self.flower_login}
-        argv = [sys.executable, "-m", "celery", "-A", "workers.app", "flower"]
-        argv += ["--address=127.0.0.1", f"--port={port}", "--logging=warning"]
+        argv = [sys.executable, "-m", "workers.flower", "--port", str(port)]
         self._start("flower", argv, env, _QUICK_STOP_S)
 
     def places(self) -> list[tuple[str, str]]:

@@ -74,6 +74,14 @@ def _http_url(url: str) -> str:
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
 
 
+def _logins(logins: SecretStr) -> SecretStr:
+    for login in logins.get_secret_value().split(","):
+        user, _, password = login.partition(":")
+        if not user.strip() or not password.strip():
+            raise ValueError("give user:password, or several with commas between them")
+    return logins
+
+
 class Settings(BaseSettings):
     """All settings in force. Units are in the names; every default is the contract's or ours."""
 
@@ -167,6 +175,9 @@ class Settings(BaseSettings):
     anthropic_base_url: HttpUrl | None = Field(
         None, validation_alias="ANTHROPIC_BASE_URL", description="another address for Anthropic"
     )
+    flower_basic_auth: Annotated[SecretStr, AfterValidator(_logins)] | None = Field(
+        None, validation_alias="FLOWER_BASIC_AUTH", description="logins of Flower: user:password"
+    )
 
     @property
     def home_path(self) -> Path:
@@ -177,7 +188,7 @@ class Settings(BaseSettings):
 def variable(field: str) -> str:
     """The environment variable of a field of Settings."""
     name = field.upper()
-    return name if name.startswith(("OPENAI_", "ANTHROPIC_")) else f"HEADGATE_{name}"
+    return name if name.startswith(("OPENAI_", "ANTHROPIC_", "FLOWER_")) else f"HEADGATE_{name}"
 
 
 def _dotenv() -> dict[str, str]:
@@ -215,7 +226,7 @@ def load() -> Settings:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         field = str(first["loc"][0]).lower().removeprefix("headgate_")
-        value = "***" if field.endswith("api_key") else masked(str(first["input"]))
+        value = "***" if field.endswith(("_key", "_auth")) else masked(str(first["input"]))
         remedy = first["msg"].removeprefix("Value error, ")
         raise SettingError(variable(field), value, remedy) from None
 

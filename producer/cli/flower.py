@@ -1,0 +1,33 @@
+"""`headgate flower`: Celery's monitor over this installation, in the foreground."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import click
+
+
+@click.command()
+@click.option("--address", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option(
+    "--port", type=click.IntRange(1, 65_535), default=5555, show_default=True, metavar="P",
+    help="Port to listen on.",
+)  # fmt: skip
+@click.option("--control", is_flag=True, help="Allow what changes workers (default: read-only).")
+def flower(address: str, port: int, control: bool) -> None:
+    """Run Flower; the logins are in FLOWER_BASIC_AUTH, as user:password.
+
+    It shows queues, workers, jobs and rates, and neither prompts nor answers.
+    """
+    from shared import settings
+    from shared.errors import SettingError
+
+    login = settings.load().flower_basic_auth
+    if login is None:
+        remedy = "Flower runs behind a login only; give user:password"
+        raise SettingError("FLOWER_BASIC_AUTH", "", remedy)
+    argv = [sys.executable, "-m", "workers.flower", "--address", address, "--port", str(port)]
+    # By the environment and not by an argument, which every user of the machine could read.
+    env = {**settings.environment(), "FLOWER_BASIC_AUTH": login.get_secret_value()}
+    os.execve(argv[0], [*argv, *(["--control"] if control else [])], env)  # noqa: S606

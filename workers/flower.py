@@ -1,0 +1,220 @@
+"""Flower for Headgate: nobody without a login, no answers, queues as they are, nothing to harm.
+
+    python -m workers.flower [--address A] [--port P] [--control]
+
+It differs from stock Flower where that would tell too much or too little: `/metrics` asks for the
+login, too; `/api/task/result` is shut, since Celery's result record holds the answer; the broker
+page counts the queues of every URL form, and what workers hold by leases; what changes workers is
+refused unless `--control` is said. FLOWER_BASIC_AUTH holds the logins, FLOWER_* the rest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import redis
+from celery.events import EventReceiver
+from flower import command
+from flower.api import BaseApiHandler
+from flower.api.tasks import GetQueueLengths
+from flower.app import Flower, rewrite_handler
+from flower.events import Events
+from flower.options import options
+from flower.urls import settings as pages
+from flower.views import BaseHandler
+from flower.views.broker import BrokerView
+from flower.views.monitor import Metrics
+from kombu.exceptions import OperationalError
+from tornado import web
+from tornado.ioloop import IOLoop
+
+from shared import catalog, settings
+from shared.connections import Servers, open_servers
+from shared.settings import masked
+from workers.app import Headgate
+
+log = logging.getLogger("headgate.flower")
+
+RECONNECT_S = 1.0
+"""Pause between two tries to reach the broker; Flower's own doubles without a bound."""
+
+
+class Queues:
+    """How many messages wait where, on any Redis that Headgate itself can use."""
+
+    def __init__(self, servers: Servers) -> None:
+        self._servers = servers
+
+    async def queues(self, names: Sequence[str]) -> list[dict[str, Any]]:
+        """One row for each queue; then the dead letters, and what left its queue for a while."""
+        keys = self._servers.keys
+        client = self._servers.async_redis_client()
+        try:
+            async with client.pipeline(transaction=False) as calls:
+                for name in names:
+                    calls.llen(keys.queue(name))
+                calls.llen(keys.dead())
+                calls.zcard(keys.leases())
+                calls.zcard(keys.due())
+                *ready, dead, leased, deferred = await calls.execute()
+        finally:
+            await client.aclose()
+        rows = [
+            {"name": name, "messages": count, "messages_ready": count}
+            for name, count in [*zip(names, ready, strict=True), ("headgate.dead", dead)]
+        ]
+        rows.append(
+            {"name": "(held by workers)", "messages": leased, "messages_unacknowledged": leased}
+        )
+        return [*rows, {"name": "(deferred)", "messages": deferred}]
+
+
+class _OurQueues(BaseHandler):  # type: ignore[misc]  # Flower has no types
+    """The pages on queues show all of ours, served or not."""
+
+    def get_broker(self) -> Queues:
+        return Queues(self.capp.servers)
+
+    def get_active_queue_names(self) -> list[str]:
+        others = set(super().get_active_queue_names()) - set(self.capp.job_queues)
+        return [*self.capp.job_queues, *sorted(others)]
+
+
+class BrokerPage(_OurQueues, BrokerView):  # type: ignore[misc]
+    """`/broker`."""
+
+
+class Lengths(_OurQueues, GetQueueLengths):  # type: ignore[misc]
+    """`/api/queues/length`."""
+
+    @web.authenticated
+    async def get(self) -> None:
+        try:
+            await super().get()
+        except redis.RedisError as error:
+            raise web.HTTPError(503, "Redis does not answer") from error
+
+
+class OwnMetrics(Metrics):  # type: ignore[misc]
+    """`/metrics`, for those with the login: it names workers and tasks."""
+
+    @web.authenticated
+    async def get(self) -> None:
+        await super().get()
+
+
+class NoAnswers(BaseApiHandler):  # type: ignore[misc]
+    """`/api/task/result`, shut: what a model answered is its caller's."""
+
+    @web.authenticated
+    def get(self, _job_id: str) -> NoReturn:
+        raise web.HTTPError(403, "answers are not shown here; use: headgate result ID")
+
+
+class Listener(Events):  # type: ignore[misc]
+    """Celery's events, as long as this runs; a lost broker is said once and found again soon."""
+
+    def run(self) -> None:
+        """Events are handed to Flower; never ends."""
+        said = False
+        while True:
+            try:
+                with self.capp.connection_for_read() as connection:
+                    connection.connect()
+                    if said:
+                        log.warning("the broker answers again")
+                    said = False
+                    receiver = EventReceiver(
+                        connection, handlers={"*": self.on_event}, app=self.capp
+                    )
+                    receiver.capture(limit=None, timeout=None, wakeup=True)
+            except Exception as error:
+                if not said:
+                    log.warning("no events: %s; trying until the broker answers", error)
+                said = True
+                time.sleep(RECONNECT_S)
+
+    async def on_enable_events(self) -> None:
+        """Workers were asked for events, if the broker answers; the listener says when not."""
+        try:
+            await self.io_loop.run_in_executor(None, self.capp.control.enable_events)
+        except (OperationalError, redis.RedisError, OSError) as error:
+            log.debug("could not ask for events: %s", error)
+
+
+class Monitor(Flower):  # type: ignore[misc]
+    """Flower with our own pages where its own will not do."""
+
+    def __init__(self, app: Headgate) -> None:
+        loop = IOLoop.current()
+        events = Listener(
+            app,
+            loop,
+            db=options.db,
+            persistent=options.persistent,
+            state_save_interval=options.state_save_interval,
+            enable_events=options.enable_events,
+            max_workers_in_memory=options.max_workers,
+            max_tasks_in_memory=options.max_tasks,
+        )
+        super().__init__(capp=app, options=options, io_loop=loop, events=events, **pages)
+        ours: list[Any] = [
+            web.url(r"/broker", BrokerPage, name="broker"),
+            (r"/api/queues/length", Lengths),
+            (r"/api/task/result/(.+)", NoAnswers),
+            (r"/metrics", OwnMetrics),
+        ]
+        if options.url_prefix:
+            ours = [rewrite_handler(rule, options.url_prefix) for rule in ours]
+        self.add_handlers(".*", ours)  # looked at before Flower's own
+
+    @property
+    def broker_uri(self) -> str:
+        """The broker's address, fit to be shown."""
+        return masked(self.capp.servers.redis_url)
+
+
+def make_app() -> Headgate:
+    """The app that Flower looks through: the worker's, without its tasks, record and results."""
+    in_force = settings.load()
+    models = catalog.load(in_force.catalog)
+    app = Headgate(in_force, open_servers(in_force, record=False), models.classes)
+    app.conf.update(result_backend=None)
+    return app
+
+
+def main() -> int:
+    """Flower runs until SIGTERM or Ctrl-C; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="headgate flower", allow_abbrev=False)
+    parser.add_argument("--address", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=5555)
+    parser.add_argument("--control", action="store_true")
+    given = parser.parse_args()
+    command.apply_env_options()
+    if not (options.basic_auth or options.auth):
+        sys.stderr.write("headgate flower: FLOWER_BASIC_AUTH is not set; give user:password\n")
+        return 2
+    options.address, options.port, options.read_only = given.address, given.port, not given.control
+    command.extract_settings()
+    app = make_app()
+    logging.basicConfig(
+        level=app.settings.log_level, format="[%(asctime)s: %(levelname)s] %(message)s"
+    )
+    monitor = Monitor(app)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    monitor.start_http_server()
+    try:
+        monitor.start()
+    except (KeyboardInterrupt, SystemExit):
+        monitor.stop()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
