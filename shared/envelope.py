@@ -2,8 +2,9 @@
 
 A Request is what a caller asks for, checked field by field. An Envelope is the job as it travels:
 the request with its id, its model class and its times. A Reply is what one model answered. A
-Result is what the caller gets back. Envelopes outlive deployments: fields are only added, with
-defaults; a reader skips what it does not know, and refuses a `v` that it does not know.
+Result is what the caller gets back. All of them outlive deployments: fields are only added, with
+defaults, and a reader skips those that it does not know. What an older reader must not skip, or a
+new value of an old field, takes a new `v`: that reader leaves the job for a newer worker.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from pydantic import (
     model_validator,
 )
 
-from shared.errors import ErrorCode, InvalidRequest, UnreadableMessage
+from shared.errors import ErrorCode, InvalidRequest, NewerEnvelope, UnreadableMessage
 
 ENVELOPE_VERSION = 1
 MAX_REQUEST_BYTES = 10 * 1024 * 1024
@@ -256,16 +257,20 @@ class Envelope(BaseModel):
 
     @classmethod
     def decode(cls, fields: object) -> Envelope:
-        """The envelope from its decoded JSON; raises UnreadableMessage with the reason."""
+        """The envelope from its decoded JSON; raises UnreadableMessage, or NewerEnvelope."""
         if not isinstance(fields, dict):
             raise UnreadableMessage(f"the envelope is {type(fields).__name__}, not an object")
         version = fields.get("v")
+        if version == ENVELOPE_VERSION + 1:
+            raise _newer(version, fields)
         if version != ENVELOPE_VERSION:
             told = version if isinstance(version, int) else type(version).__name__
             raise UnreadableMessage(f"envelope version {told} is not known here")
         request = fields.get("request")
         if isinstance(request, dict):
             known = {k: v for k, v in request.items() if k in _REQUEST_FIELDS}
+            if isinstance(wish := known.get("cache"), dict):
+                known["cache"] = {k: v for k, v in wish.items() if k in CacheWish.model_fields}
             fields = {**fields, "request": known}
         try:
             return cls.model_validate(fields)
@@ -275,6 +280,19 @@ class Envelope(BaseModel):
             first = error.errors(include_url=False, include_input=False)[0]
             where = ".".join(str(part) for part in first["loc"])
             raise UnreadableMessage(f"envelope field {where}: {first['msg']}") from None
+
+
+def _newer(version: int, fields: dict[str, Any]) -> UnreadableMessage:
+    """What is known of the next release's envelope: these fields keep their names and units."""
+    request = fields.get("request")
+    given = request.get("deadline_s") if isinstance(request, dict) else None
+    deadline_s = DEFAULT_DEADLINE_S if given is None else given
+    submitted_at_ms: Any = fields.get("submitted_at_ms")
+    timely = isinstance(submitted_at_ms, int) and 0 < submitted_at_ms < now_ms() + 86_400_000
+    bounded = isinstance(deadline_s, int | float) and 0 < deadline_s <= MAX_DEADLINE_S
+    if not (timely and bounded):
+        return UnreadableMessage(f"envelope version {version} does not say how long it may wait")
+    return NewerEnvelope(version, submitted_at_ms, submitted_at_ms + int(deadline_s * 1000))
 
 
 def refuse_oversize(encoded: bytes) -> None:
@@ -414,16 +432,19 @@ class Result:
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> Result:
         """The result again from `as_json`'s form; unknown fields of newer writers are skipped."""
-        known = {k: v for k, v in fields.items() if k in _RESULT_FIELDS}
-        known["usage"] = Usage(**known.get("usage") or {})
+        known = known_fields(cls, fields)
+        known["usage"] = Usage(**known_fields(Usage, known.get("usage") or {}))
         if known.get("error"):
-            error = dict(known["error"])
-            attempts = [FailedAttempt(**attempt) for attempt in error.pop("attempts", [])]
-            known["error"] = ErrorReport(**error, attempts=attempts)
+            error = known_fields(ErrorReport, known["error"])
+            attempts = error.get("attempts", [])
+            error["attempts"] = [FailedAttempt(**known_fields(FailedAttempt, a)) for a in attempts]
+            known["error"] = ErrorReport(**error)
         return cls(**known)
 
 
-_RESULT_FIELDS = frozenset(Result.__dataclass_fields__)
+def known_fields(kind: Any, fields: dict[str, Any]) -> dict[str, Any]:
+    """The fields that this dataclass has; those of newer writers are left out."""
+    return {name: fields[name] for name in kind.__dataclass_fields__ if name in fields}
 
 
 def rfc3339(at_ms: int | None) -> str | None:

@@ -7,6 +7,7 @@ HeadgateError
 |   +-- InvalidRequest        a field of a request (code: invalid_request, unknown_model, ...)
 |-- Unreachable               Redis, the database or the embedded server does not answer
 |-- UnreadableMessage         a message on the broker that is no job
+|   +-- NewerEnvelope         a job in the form of the next release
 |-- UnknownJob                no job of that id on record
 |-- JobTimeout                the job has not ended in the time the caller would wait
 |-- JobFailed                 the job ended without an answer; carries the contract's error
@@ -103,6 +104,16 @@ class UnreadableMessage(HeadgateError):
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
+
+
+class NewerEnvelope(UnreadableMessage):
+    """A job in the form of the next release, whose workers can run it; ours leave it for them."""
+
+    def __init__(self, version: int, submitted_at_ms: int, deadline_at_ms: int) -> None:
+        super().__init__(f"envelope version {version} is the next release's")
+        self.version = version
+        self.submitted_at_ms = submitted_at_ms
+        self.deadline_at_ms = deadline_at_ms
 
 
 class UnknownJob(HeadgateError):

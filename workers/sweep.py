@@ -13,13 +13,16 @@ import time
 
 import orjson
 from sqlalchemy import Engine, select, update
+from sqlalchemy.exc import DBAPIError
 
 from shared import queues
-from shared.connections import Servers, reading, writing
+from shared.connections import Servers
+from shared.database import passes, reading, writing
 from shared.envelope import ENDED, Envelope, now_ms
-from shared.errors import UnreadableMessage
+from shared.errors import NewerEnvelope, UnreadableMessage
 from shared.tables import jobs
 from workers.lane import Lane
+from workers.silence import Silence
 
 log = logging.getLogger("headgate.sweep")
 
@@ -42,6 +45,7 @@ class Sweep:
         self._owner = owner
         self._period_s = period_s
         self._result_ttl_s = result_ttl_s
+        self._silence = Silence(log, "the sweep's database", "the sweep waits for it")
 
     async def run(self) -> None:
         """Sweeps until it is cancelled; a fault of one round is logged and the next one comes."""
@@ -57,6 +61,12 @@ class Sweep:
                     pause_s = max(self._period_s, 20 * (time.monotonic() - began))
                     turn_ms = int(2000 * pause_s)
                     await self._lane.send("PEXPIRE", self._servers.keys.sweeper(), turn_ms)
+                self._silence.heard()
+            except DBAPIError as error:
+                if passes(error):
+                    self._silence.missed(error.orig or error)
+                else:
+                    log.exception("the sweep failed; it tries again")
             except Exception:
                 log.exception("the sweep failed; it tries again")
             await asyncio.sleep(max(self._period_s, 20 * (time.monotonic() - began)))
@@ -105,6 +115,8 @@ class Sweep:
         for text in stored:
             try:
                 found.append((Envelope.decode(orjson.loads(text)), text.encode()))
+            except NewerEnvelope:
+                continue  # a sweep of its own release sends it
             except UnreadableMessage as error:
                 log.error("a job on record cannot be read: %s", error.reason)
         client = self._servers.redis_client()

@@ -17,7 +17,7 @@ from shared.envelope import (
     refuse_oversize,
     request_from,
 )
-from shared.errors import InvalidRequest, UnreadableMessage, place_of
+from shared.errors import InvalidRequest, NewerEnvelope, UnreadableMessage, place_of
 from shared.queues import TASK
 from shared.settings import Settings
 from workers.bootstrap import Kit, open_kit
@@ -28,6 +28,9 @@ from workers.pipeline import Delivery
 from workers.pool import JobRequest, Running, current
 
 log = logging.getLogger("headgate.door")
+
+LEFT_MIN_MS, LEFT_MAX_MS = 500, 30_000
+"""How long a job of the next release waits in the due-list before it is met again."""
 
 
 class Door(Task):  # type: ignore[type-arg]  # generic only in its stubs
@@ -40,6 +43,7 @@ class Door(Task):  # type: ignore[type-arg]  # generic only in its stubs
 
     kit: Kit
     leases: Leases
+    left_some = False
 
     async def open(self, settings: Settings, servers: Servers, fetcher: Fetcher) -> None:
         """Jobs may come in; raises Unreachable when the record is not there."""
@@ -58,11 +62,29 @@ class Door(Task):  # type: ignore[type-arg]  # generic only in its stubs
             return await self._finish(running, await self.kit.pipeline.run(delivery))
         except asyncio.CancelledError:
             return await self._finish(running, Restored())
+        except NewerEnvelope as error:
+            return await self._leave(running, error)
         except UnreadableMessage as error:
             await self.leases.bury(running.tag, error.reason)
             return "unreadable"
         except Exception as error:
             return await self._fault(running, error)
+
+    async def _leave(self, running: Running, job: NewerEnvelope) -> str:
+        """A job of the next release waits for a worker of its own, until its deadline."""
+        at_ms = now_ms()
+        left_ms = job.deadline_at_ms - at_ms
+        if left_ms <= 0:
+            reason = f"{job.reason}; no worker of it came before the job's deadline"
+            await self.leases.bury(running.tag, reason)
+            return "unreadable"
+        if not self.left_some:
+            self.left_some = True
+            log.warning("jobs of the next release have come; they are left for its workers")
+        # Often enough while workers are being replaced, seldom if none comes.
+        wait_ms = min(LEFT_MAX_MS, max(LEFT_MIN_MS, (at_ms - job.submitted_at_ms) // 4))
+        await self.leases.defer(running.tag, min(wait_ms, left_ms))
+        return "left for a newer worker"
 
     async def _fault(self, running: Running, error: Exception) -> str:
         """A fault of Headgate's own: never acknowledged, tried again, at last a dead letter."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import orjson
 
-from shared.envelope import Reply, Request, Usage
+from shared.envelope import Reply, Request, Usage, known_fields
 from shared.keys import Keys
 from shared.policy.fingerprint import fingerprint
 from workers.lane import Lane
@@ -41,7 +41,8 @@ class Cache:
             return None
         try:
             fields = orjson.loads(found)
-            reply = {**fields["reply"], "usage": Usage(**fields["reply"]["usage"])}
+            reply = known_fields(Reply, fields["reply"])
+            reply["usage"] = Usage(**known_fields(Usage, reply["usage"]))
             return Kept(Reply(**reply), fields["provider"], fields["cost_pico_usd"])
         except (ValueError, TypeError, KeyError):
             log.warning("a cache entry cannot be read; it counts as a miss")
