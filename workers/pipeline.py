@@ -83,7 +83,7 @@ class Pipeline:
         if isinstance(claim, NotYet):
             return Deferred(claim.wait_ms)
         job = Job(delivery.envelope, claim, delivery.crashes)
-        ending: Ending | Deferred
+        ending: Ending | Deferred | AlreadyTaken
         try:
             ending = await self.answer(job, delivery)
         except asyncio.CancelledError:
@@ -100,6 +100,8 @@ class Pipeline:
         except Exception as error:
             log.error("job %s: a fault of Headgate's own: %s", job.envelope.id, place_of(error))
             ending = job.failed("internal", f"{type(error).__name__} in the worker; see its log")
+        if isinstance(ending, AlreadyTaken):
+            return ending
         if isinstance(ending, Deferred):
             retry_at_ms = self.clock_ms() + ending.wait_ms
             await through(self.claims.defer(job.envelope, claim, retry_at_ms))
@@ -111,7 +113,7 @@ class Pipeline:
             failed = job.failed("internal", f"{type(error).__name__} while its end was written")
             return await through(self.conclude(job, replace(failed, settlement=ending.settlement)))
 
-    async def answer(self, job: Job, delivery: Delivery) -> Ending | Deferred:
+    async def answer(self, job: Job, delivery: Delivery) -> Ending | Deferred | AlreadyTaken:
         """How the job ends; asks a model only if nothing before has decided it."""
         request = job.envelope.request
         if job.claim.cancel_wanted or delivery.revoked:
@@ -146,7 +148,7 @@ class Pipeline:
             )
         return await self.ask(job, first)
 
-    async def ask(self, job: Job, first: Model) -> Ending | Deferred:
+    async def ask(self, job: Job, first: Model) -> Ending | Deferred | AlreadyTaken:
         """The first answer that a model of the chain gives, each asked as often as makes sense."""
         chain = fallback.chain(job.envelope.request, first, self.catalog)
         for model in chain[fallback.reached(chain, job.failures) :]:
@@ -184,7 +186,9 @@ class Pipeline:
         last = job.failures[-1]
         return job.failed(last.code, last.message, retryable=last.code not in fallback.FINAL)
 
-    async def attempt(self, job: Job, model: Model) -> Ending | Deferred | AttemptError:
+    async def attempt(
+        self, job: Job, model: Model
+    ) -> Ending | Deferred | AlreadyTaken | AttemptError:
         """One request to one model, held, written down, sent and settled; or what hindered it."""
         request, now_ms = job.envelope.request, self.clock_ms()
         line = await self.call.line(model)
@@ -221,7 +225,8 @@ class Pipeline:
         attempt = replace(attempt, started_at_ms=started_at_ms, waited_ms=job.waited_ms)
         job.attempts += 1
         job.started_at_ms = job.started_at_ms or started_at_ms
-        await through(self.ledger.open(attempt))
+        if not await through(self.ledger.open(attempt)):
+            return AlreadyTaken()
         try:
             answer = await self.call.ask(
                 line, request, model, left_ms=max(1, job.left_ms(started_at_ms))

@@ -241,6 +241,19 @@ async def test_attempts_left_open_are_unknown_at_the_next_claim_and_in_its_histo
     assert [row.state for row in desk.rows(attempts, other.id)] == ["open"]
 
 
+async def test_who_lost_the_claim_opens_no_attempt(desk: Desk) -> None:
+    job, other = envelope(), envelope()
+    late = attempt_of(job, await desk.claim(job))
+    theirs = await desk.claim(job, desk.second)
+    ours = attempt_of(other, await desk.claim(other))
+    assert await asyncio.gather(desk.ledger.open(late), desk.ledger.open(ours)) == [False, True]
+    assert await desk.conclude(job, theirs)
+    assert not await desk.ledger.open(late)
+    assert not await desk.ledger.open(attempt_of(job, theirs))
+    assert desk.rows(attempts, job.id) == []
+    assert [row.state for row in desk.rows(attempts, other.id)] == ["open"]
+
+
 async def test_the_end_of_a_job_and_of_its_last_attempt_are_one_transaction(desk: Desk) -> None:
     job = envelope()
     claim = await desk.claim(job)

@@ -1,7 +1,8 @@
 """Ledger: every request to a model has its row, committed before it leaves and settled after it.
 
 A crash in between leaves the row open; the next claim of the job marks it unknown. So money that
-may have been spent is never missing, only ever named as unknown.
+may have been spent is never missing, only ever named as unknown. Only the holder of the claim opens
+a row: what a late worker opened after the next claim, nobody would ever settle.
 """
 
 from __future__ import annotations
@@ -10,12 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sqlalchemy import Connection, bindparam, update
+from sqlalchemy import Connection, bindparam, select, update
 
 from shared.connections import insert_once
 from shared.envelope import Reply, Usage
 from shared.errors import AttemptError
-from shared.tables import attempts
+from shared.tables import attempts, jobs
 from workers.record import Act, Record
 
 NOTHING = Usage()
@@ -90,9 +91,9 @@ class Ledger:
     def __init__(self, record: Record) -> None:
         self._record = record
 
-    async def open(self, attempt: Attempt) -> None:
-        """The attempt is on record; it may leave."""
-        await self._record.write(_open, attempt)
+    async def open(self, attempt: Attempt) -> bool:
+        """The attempt is on record, it may leave; False when the claim was lost."""
+        return await self._record.write(_open, attempt)
 
     async def settle(self, settlement: Settlement) -> None:
         """The attempt's end is on record."""
@@ -104,24 +105,36 @@ class Ledger:
         return _settle, settlement
 
 
-def _open(connection: Connection, items: Sequence[Attempt]) -> list[None]:
-    connection.execute(
-        insert_once(connection, attempts),
-        [
-            {
-                "job_id": a.job_id,
-                "fence": a.fence,
-                "n": a.n,
-                "model": a.model,
-                "provider": a.provider,
-                "state": "open",
-                "started_at_ms": a.started_at_ms,
-                "waited_ms": a.waited_ms,
-            }
-            for a in items
-        ],
-    )
-    return [None] * len(items)
+# Locked, so that the next claim either waits for the row that is opened here, or forbids it.
+_CLAIMS = select(jobs.c.id, jobs.c.fence).where(
+    jobs.c.id.in_(bindparam("ids", expanding=True)), jobs.c.status == "running"
+)
+
+
+def _open(connection: Connection, items: Sequence[Attempt]) -> list[bool]:
+    look = _CLAIMS if connection.dialect.name == "sqlite" else _CLAIMS.with_for_update(read=True)
+    held = {tuple(row) for row in connection.execute(look, {"ids": [a.job_id for a in items]})}
+    ours = [(a.job_id, a.fence) in held for a in items]
+    if any(ours):
+        connection.execute(insert_once(connection, attempts), _opened(items, ours))
+    return ours
+
+
+def _opened(items: Sequence[Attempt], ours: Sequence[bool]) -> list[dict[str, Any]]:
+    return [
+        {
+            "job_id": a.job_id,
+            "fence": a.fence,
+            "n": a.n,
+            "model": a.model,
+            "provider": a.provider,
+            "state": "open",
+            "started_at_ms": a.started_at_ms,
+            "waited_ms": a.waited_ms,
+        }
+        for a, is_ours in zip(items, ours, strict=True)
+        if is_ours
+    ]
 
 
 _SETTLE = (
