@@ -15,7 +15,7 @@ from itertools import count
 from typing import Any
 
 import redis.asyncio
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from shared import scripts
 from shared.envelope import now_ms
@@ -129,7 +129,7 @@ class Fetcher:
     # The line itself.
 
     async def _run(self) -> None:
-        pause_s = 0.05
+        pause_s, returned = 0.05, False
         while not self._closing:
             self._bell.clear()
             want = self._want()
@@ -137,8 +137,14 @@ class Fetcher:
                 await asyncio.sleep(LINGER_S)
                 want = self._want()
             try:
+                if returned:
+                    # It may have come back empty, or from an older copy of its memory in which
+                    # jobs that run here are queued: they are ours before anyone fetches them.
+                    await self.leases.renew()
                 fetched = await self._round_trip(want)
+                returned = False
             except (RedisError, OSError) as error:
+                returned = not isinstance(error, ResponseError)  # refused: it never was away
                 self._silence.missed(error)
             except Exception:
                 log.exception("fetching went wrong; it is tried again")

@@ -26,6 +26,9 @@ log = logging.getLogger("headgate.leases")
 CHUNK = 500
 """Leases in one call of a script."""
 
+ALIVE_MS = 5000
+"""How long a worker counts as living after its last sign."""
+
 StopReason = Literal["cancelled", "lost", "shutdown", "timeout"]
 
 
@@ -115,9 +118,12 @@ class Leases:
             await asyncio.sleep(self._tick_s)
             try:
                 pipe = self._client.pipeline(transaction=False)
-                pipe.set(alive, str(len(self.held)), px=5000)
+                pipe.set(alive, str(len(self.held)), px=ALIVE_MS)
+                pipe.pexpire(alive, ALIVE_MS)  # a server that is full takes this alone
                 pipe.exists(self._keys.cancels())
-                _, cancels = await pipe.execute()
+                *_, cancels = await pipe.execute(raise_on_error=False)
+                if isinstance(cancels, RedisError):
+                    raise cancels
                 if cancels or time.monotonic() - self._renewed_at >= self._lease_ms / 3000:
                     await self.renew()
                     self._renewed_at = time.monotonic()
