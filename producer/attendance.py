@@ -35,7 +35,7 @@ class Attendance:
         self._may_start = may_start and at.servers.is_embedded
         self._local: Local | None = None
         self._log: TextIO | None = None
-        self._looked = self._warned = False
+        self._looked = self._absent = self._warned = False
 
     @property
     def own(self) -> bool:
@@ -53,12 +53,14 @@ class Attendance:
             living = living_workers(self._at.redis, self._at.keys)
         except redis.RedisError:
             return  # who waits for the jobs meets the same, and says so
-        self._looked = True
+        first, self._looked = not self._looked, True
         if living:
-            self._warned = False
-        elif self._may_start:
+            self._absent = self._warned = False
+            return
+        absent, self._absent = self._absent, True
+        if self._may_start and (first or absent):
             self._start()
-        elif not self._warned:
+        elif absent and not self._warned:  # once may be a sign of life that an outage let lapse
             self._warned = True
             self._tell("no worker answers; start one with `headgate worker` (waiting meanwhile)")
 

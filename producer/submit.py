@@ -175,7 +175,13 @@ def written(envelope: Envelope, encoded: bytes) -> Written:
 
 
 def put(engine: Engine, client: redis.Redis, keys: Keys, ready: Sequence[Written]) -> None:
-    """Every job is on record and queued, in transactions of 500; raises as `enqueue` does."""
+    """Every job is on record and queued, in transactions of 500; raises as `enqueue` does.
+
+    A Redis that does not answer costs no job: it is asked before anything is written, so that a
+    caller who hears RedisError may submit again and pays once.
+    """
+    if ready:
+        client.ping()
     for first in range(0, len(ready), ROWS_PER_COMMIT):
         chunk = ready[first : first + ROWS_PER_COMMIT]
         _record(engine, [row for row, _, _ in chunk], before=ready[:first])

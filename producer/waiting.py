@@ -22,8 +22,11 @@ from shared.errors import HeadgateError, JobTimeout, Unreachable
 from shared.keys import Keys
 
 LOOK_EVERY_S = 1.0
-PATIENCE_S = 5.0
-"""How long the record may be unreachable before those who wait are told."""
+PATIENCE_S = 60.0
+"""How long the record may be unreachable before those who wait are told; less with a timeout."""
+
+LAST_LOOK_S = 5.0
+"""How long the look at the end of a wait may take, where the record stands still."""
 
 SILENCE_S = 20.0
 """After this long without a word on the channel the server is asked whether it is there."""
@@ -42,6 +45,7 @@ class Waiters:
         keys: Keys,
         *,
         silence_s: float = SILENCE_S,
+        patience_s: float = PATIENCE_S,
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self._look = look
@@ -51,12 +55,13 @@ class Waiters:
         self._channels = Channels(client, keys, self._said, silence_s)
         self._looking: asyncio.Task[None] | None = None
         self._failing_since: float | None = None
+        self._patience_s = patience_s
 
     async def ended(self, job_id: str, timeout_s: float | None = None) -> Result:
         """The result of the job once it has ended, however it did.
 
         Raises JobTimeout after `timeout_s`, UnknownJob, ResultExpired, and Unreachable when the
-        record cannot be read for five seconds.
+        record cannot be read for a minute, or at the end of `timeout_s`.
         """
         if self._looking is None or self._looking.done():
             self._looking = asyncio.create_task(self._keep_looking())
@@ -67,7 +72,7 @@ class Waiters:
             async with asyncio.timeout(timeout_s):
                 return await future
         except TimeoutError:
-            found = (await self._look([job_id])).get(job_id)  # a wait of 0 s looks once, too
+            found = await self._last_look(job_id)  # a wait of 0 s looks once, too
             if found is None:
                 raise JobTimeout(job_id, timeout_s or 0) from None
             if isinstance(found, HeadgateError):
@@ -75,6 +80,13 @@ class Waiters:
             return found
         finally:
             self._leave(job_id, future)
+
+    async def _last_look(self, job_id: str) -> Result | HeadgateError | None:
+        try:
+            async with asyncio.timeout(LAST_LOOK_S):
+                return (await self._look([job_id])).get(job_id)
+        except TimeoutError:
+            return None
 
     async def close(self) -> None:
         """Nothing runs any more; those who still wait are cancelled."""
@@ -125,7 +137,7 @@ class Waiters:
             found = await self._look(due)
         except Unreachable as error:
             since = self._failing_since = self._failing_since or began
-            if time.monotonic() - since >= PATIENCE_S:
+            if time.monotonic() - since >= self._patience_s:
                 for job_id in list(self._waiting):
                     self._settle(job_id, error)
                 self._failing_since = None

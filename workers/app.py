@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from celery import Celery
-from celery.exceptions import SecurityWarning
+from celery.exceptions import CPendingDeprecationWarning, SecurityWarning
 from kombu import Queue
 from kombu.transport import TRANSPORT_ALIASES
 
@@ -27,6 +27,9 @@ SENTINEL_TRANSPORT = "workers.transport:SentinelTransport"
 
 # Celery warns of root because of pickle, which is never accepted here.
 warnings.filterwarnings("ignore", category=SecurityWarning)
+
+# Celery's notice of a coming default, at each lost connection; ours is set.
+warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)
 
 # By the scheme, and not by `broker_transport`: Flower knows the broker by its URL alone, and kombu
 # takes what stands before `+socket://` for the name of a transport, whatever else is set.

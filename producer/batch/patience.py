@@ -12,8 +12,8 @@ from shared.errors import Unreachable
 
 T = TypeVar("T")
 
-PATIENCE_S = 60.0
-"""How long a server may be away before a command gives up; a restart takes a few seconds."""
+PATIENCE_S = 600.0
+"""How long a server may be away before a command that waits gives up: longer than a failover."""
 
 _PAUSE_S = 0.5
 

@@ -14,7 +14,7 @@ from producer.batch.run import IN_FLIGHT, Run, queue_all
 from producer.cli.ends import say
 from producer.cli.stop import Stop
 from producer.installation import Installation
-from shared.errors import WrongUse
+from shared.errors import Unreachable, WrongUse
 
 _STOPPING = "stopping: what is in flight may finish (Ctrl-C again: at once)"
 
@@ -42,6 +42,9 @@ def follow(
         try:
             done = run.submit_and_follow()
             own = attendance.own
+        except Unreachable:
+            say("what has ended is written; the same command with --resume goes on")
+            raise
         finally:
             attendance.stop()
         if not done:

@@ -140,26 +140,34 @@ def _words(prompt: str | None) -> str:
 def _ended(
     client: Client, job_id: str, timeout_s: float | None, *, may_start: bool
 ) -> Result | None:
-    """The result after the job's end; None when interrupted. Raises JobTimeout."""
+    """The result after the job's end; None when interrupted. Raises JobTimeout, and Unreachable
+    when the record stays away."""
     import time
+    from functools import partial
 
     from producer.attendance import Attendance
+    from producer.batch.patience import Patience
     from producer.cli.stop import Stop
     from shared.errors import JobTimeout
 
     began = time.monotonic()
+
+    def is_over() -> bool:
+        return timeout_s is not None and time.monotonic() - began >= timeout_s
+
     words = f"interrupted; job {job_id} stays queued: headgate result {job_id} --wait"
     with (
         Stop(words) as stop,
         Attendance(client.open(), say, stop.at_once, may_start=may_start) as workers,
     ):
+        patience = Patience(client.open(), say, lambda: stop.wanted() or is_over())
         while not stop.wanted():
             waited_s = time.monotonic() - began
             turn_s = _TURN_S if timeout_s is None else min(_TURN_S, timeout_s - waited_s)
             try:
-                return client.result(job_id, timeout_s=max(0.0, turn_s))
+                return patience(partial(client.result, job_id, timeout_s=max(0.0, turn_s)))
             except JobTimeout:
-                if timeout_s is not None and time.monotonic() - began >= timeout_s:
+                if timeout_s is not None and is_over():
                     raise JobTimeout(job_id, timeout_s) from None
                 workers.care(waited_s)
     return None

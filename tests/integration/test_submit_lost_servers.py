@@ -70,11 +70,26 @@ def test_a_redis_that_was_never_there_costs_no_job(client: Client, proxy: TcpPro
     assert ids_of(client.open()) == []
 
 
+def test_a_redis_that_is_away_costs_an_open_client_no_job_either(
+    client: Client, proxy: TcpProxy
+) -> None:
+    client.submit("Hello")
+    proxy.refuse()
+    for _ in range(2):
+        with pytest.raises(Unreachable) as caught:
+            client.submit("Hello")
+        assert not isinstance(caught.value, SubmitInterrupted)
+        assert "HEADGATE_REDIS_URL" in str(caught.value)
+    proxy.accept()
+    client.submit("Hello")
+    assert len(ids_of(client.open())) == 2
+
+
 def test_a_redis_lost_after_the_row_leaves_a_job_that_the_sweep_can_send(
     client: Client, proxy: TcpProxy
 ) -> None:
     at = client.open()
-    proxy.refuse()
+    after_commits(client, 1, proxy.refuse)
     began = time.monotonic()
     with pytest.raises(SubmitInterrupted) as caught:
         client.submit("Hello")
