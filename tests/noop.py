@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
 from celery import Task
@@ -43,11 +44,12 @@ async def run(self: Door, envelope: dict[str, Any]) -> str:
     running = current.get()
     wish = envelope["request"].get("metadata") or {}
     try:
+        time.sleep(wish.get("block_s", 0))  # noqa: ASYNC251  # it is to block the loop
         if "sleep_s" in wish:
             await asyncio.sleep(wish["sleep_s"])
     except asyncio.CancelledError:
         if running.stopped == "shutdown":
-            await self.fetcher.leases.restore([running.tag])
+            self.fetcher.leases.returning.add(running.tag)
         raise
     if "silent" not in wish:
         await self.lane.send("RPUSH", "noop:runs", envelope["id"])

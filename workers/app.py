@@ -15,11 +15,13 @@ from kombu.transport import TRANSPORT_ALIASES
 from shared import catalog, settings
 from shared.connections import Servers, open_servers
 from shared.queues import all_queues, queue_name
-from shared.settings import Settings
-from workers import broker, stop
+from shared.settings import Settings, read
+from workers import broker
 from workers.fetcher import Fetcher
 from workers.leases import StopReason
+from workers.life import Life
 from workers.message import Arrival
+from workers.stop import Signals, Stopping
 from workers.waker import Waker
 
 TRANSPORT = "workers.transport:Transport"
@@ -45,6 +47,9 @@ class Headgate(Celery):
         super().__init__("headgate", set_as_current=True)
         self.settings = settings
         self.servers = servers
+        self.stopping = Stopping(settings.drain_s)
+        self.life = Life(settings.home_path, read("NOTIFY_SOCKET")[0], read("WATCHDOG_USEC")[0])
+        self.steps["worker"].add(Signals)
         self.job_queues = all_queues(model_classes)
         self.conf.update(
             **broker.settings_for(servers.address, settings.key_prefix),
@@ -96,7 +101,6 @@ def make_app() -> Headgate:
     """The app of this environment; joins the embedded Valkey where no Redis is named."""
     in_force = settings.load()
     models = catalog.load(in_force.catalog)
-    stop.end_in_time(in_force.drain_s)
     return Headgate(in_force, open_servers(in_force), models.classes)
 
 

@@ -11,6 +11,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, cast
 
 from celery import bootsteps
+from celery.exceptions import WorkerShutdown
 from celery.worker.consumer import consumer as stock
 from celery.worker.consumer.connection import Connection
 from celery.worker.consumer.control import Control
@@ -19,10 +20,12 @@ from celery.worker.consumer.heart import Heart
 from celery.worker.consumer.tasks import Tasks
 from celery.worker.state import maybe_shutdown
 
+from shared.errors import Unreachable
 from shared.queues import TASK
 from workers.fetcher import Fetcher
 from workers.message import Arrival
 from workers.pool import TaskPool
+from workers.stop import EXIT_DONE, EXIT_UNREACHABLE
 from workers.transport import JobMessage
 
 if TYPE_CHECKING:
@@ -47,10 +50,8 @@ class Jobs(Tasks):
             c.open_fetcher()
 
     def stop(self, c: Any) -> None:
-        """No new jobs arrive; those that have arrived go on."""
-        if c.fetcher is not None:
-            c.fetcher.serve([])
-            c.give_back_arrivals()
+        """No new jobs arrive; those that run go on, the others are back in their queues."""
+        c.pause()
         super().stop(c)
 
 
@@ -66,6 +67,7 @@ class Consumer(stock.Consumer):
     app: Headgate
     pool: TaskPool
     hub: Any
+    controller: Any
     task_consumer: Any
     first_connection_attempt: bool
 
@@ -95,11 +97,12 @@ class Consumer(stock.Consumer):
         self._receive: Any = None
         self._served: list[str] = []
         super().__init__(*args, **kwargs)
+        self.app.stopping.when_told(self._when_told)
+        self.app.stopping.exit_code = self._exit_code
 
     def open_fetcher(self) -> None:
         """The Fetcher and the door of the jobs are open; both close with the pool."""
         pool = self.pool
-        pool.drain_s = self.app.settings.drain_s
         door = cast("Door", self.app.tasks[TASK])
         self.fetcher = pool.call(
             self.app.open_fetcher(
@@ -110,7 +113,11 @@ class Consumer(stock.Consumer):
             )
         )
         pool.at_stop(self.fetcher.close)
-        pool.call(door.open(self.app.settings, self.app.servers, self.fetcher))
+        try:
+            pool.call(door.open(self.app.settings, self.app.servers, self.fetcher))
+        except Unreachable as error:
+            log.critical("%s", error)
+            raise WorkerShutdown(EXIT_UNREACHABLE) from None
         pool.at_stop(door.close)
 
     # Arrivals: from the loop's thread to this one.
@@ -120,23 +127,55 @@ class Consumer(stock.Consumer):
         if len(self._arrivals) == len(arrivals) and self.hub is not None:
             self.hub.call_soon(self._deliver)
 
-    def give_back_arrivals(self) -> None:
-        """What arrived and was not delivered goes back: Celery takes nothing for now."""
-        tags = [arrival.tag for arrival in self._arrivals]
-        self._arrivals.clear()
-        if tags and self.fetcher is not None:
-            self.pool.spawn(self.fetcher.leases.restore(tags))
+    def pause(self) -> None:
+        """No jobs are fetched, and all that Celery has not begun goes back at once."""
+        if self.fetcher is not None:
+            self.fetcher.serve([])
+            self._served = []
+            self._arrivals.clear()
+            self.pool.spawn(self.fetcher.give_back_others(self.pool.tags))
+
+    def stop(self) -> None:
+        """Jobs have ended or are back, before anything waits for a broker that may be silent."""
+        self.app.stopping.may_interrupt = False
+        self.app.stopping.begin()
+        self.pause()
+        self.pool.stop()
+        super().stop()
+
+    def shutdown(self) -> None:
+        """The worker ends with a code that tells whether all jobs went back."""
+        if self._exit_code():
+            self.controller.exitcode = self._exit_code()
+        super().shutdown()
+
+    def _exit_code(self) -> int:
+        lapsing = self.fetcher.left_behind if self.fetcher is not None else 0
+        return EXIT_UNREACHABLE if lapsing else EXIT_DONE
+
+    def _when_told(self) -> None:
+        # In a thread of its own; Celery's may wait for the broker, or for something to happen.
+        if self.fetcher is not None:
+            self.fetcher.serve([])
+        if self.hub is not None:
+            self.hub.call_soon(self._deliver)
 
     def _deliver(self) -> None:
         """Celery has received all that arrived, and the Fetcher knows today's queues."""
         if self._receive is None or self.task_consumer is None or self.fetcher is None:
             return
+        if self.app.stopping.told:
+            self.pause()
+            return
         queues = self._by_priority(self.task_consumer.channel.job_queues)
         if queues != self._served:
             self._served = queues
             self.fetcher.serve(queues)
+            self.app.life.ready()
         while self._arrivals:
             arrival = self._arrivals.popleft()
+            if arrival.tag not in self.fetcher.leases.held:
+                continue  # it arrived while everything went back
             try:
                 self._receive(JobMessage(arrival, self.fetcher.ack))
             except Exception:
@@ -165,11 +204,17 @@ class Consumer(stock.Consumer):
         p(*args, **kwargs)
         return p
 
+    def on_ready(self) -> None:
+        """The loop turns from now on: it hears of a signal by itself."""
+        self.app.stopping.may_interrupt = False
+        super().on_ready()
+
     # Celery's connection comes back soon, and its loss is said once.
 
     def ensure_connected(self, conn: Any) -> Any:
-        """The connection works; tried at least once a second until it does."""
+        """The connection works; tried at least once a second until it does, or a signal comes."""
         said = False
+        self.app.stopping.may_interrupt = True
 
         def on_error(error: Exception, _interval: float) -> None:
             nonlocal said

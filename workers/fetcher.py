@@ -40,6 +40,9 @@ IDLE_S = 1.0
 """How often an idle worker looks by itself, at least six times in a lease: a third of a lease
 without any call counts as a silence of the server, and lets no lease lapse."""
 
+FETCH_S = 2.0
+"""At the end: how long a fetch under way is waited for."""
+
 LINGER_S = 0.002
 """With few acks to send and no slot free, wait this long for more to share the round trip."""
 
@@ -90,9 +93,13 @@ class Fetcher:
     # What Celery's thread calls; each returns at once.
 
     def ack(self, tag: int) -> None:
-        """The job has ended, or is none: its lease is removed with the next round trip."""
-        self._acks.append(tag)
-        self._ring()
+        """The job has ended, or is none: its lease is removed with the next round trip.
+
+        Celery acknowledges also what is to go back.
+        """
+        if tag not in self.leases.returning:
+            self._acks.append(tag)
+            self._ring()
 
     def serve(self, queues: list[str]) -> None:
         """From now on jobs come from these queues, urgent first; an empty list pauses."""
@@ -108,13 +115,23 @@ class Fetcher:
         """How many jobs this worker holds the lease of."""
         return len(self.leases.held)
 
+    @property
+    def left_behind(self) -> int:
+        """After the end: how many jobs return only when their leases lapse."""
+        return self.leases.lapsing + self.held
+
+    async def give_back_others(self, running: set[int]) -> None:
+        """What neither runs nor has ended is back at the head of its queue."""
+        ended = set(self._acks)
+        await self.leases.restore([t for t in self.leases.held if t not in running | ended])
+
     async def close(self) -> None:
         """Acks are sent, what is still held is given back, both tasks have ended."""
         self._closing = True
         self._queues = []
         self._bell.set()
         # A fetch under way is waited for: cancelled, its jobs would wait for their leases to lapse.
-        await asyncio.wait({self._fetching}, timeout=5)
+        await asyncio.wait({self._fetching}, timeout=FETCH_S)
         for task in (self._fetching, self._tending, self._waiting):
             while task is not None and not task.done():
                 task.cancel()  # again and again: redis-py swallows one that meets it connecting
@@ -201,8 +218,10 @@ class Fetcher:
                 rest.append((tag, self.leases.defer(tag, wait_ms)))
                 continue
             arrivals.append(Arrival(tag, job.id, job.queue, job.crashes, content))
-        if arrivals:
+        if arrivals and self._queues:
             self._on_arrival(arrivals)
+        elif arrivals:  # paused meanwhile
+            rest.append((0, self.leases.restore([arrival.tag for arrival in arrivals])))
         for tag, act in rest:
             try:
                 await act

@@ -25,6 +25,9 @@ LARGEST = 1000
 """Commands in one pipeline."""
 
 
+SILENT = (exceptions.ConnectionError, exceptions.TimeoutError, OSError)
+"""The server did not answer. Those that say that it is loading or busy are among them."""
+
 REFUSED_S = 0.25
 """Pause before a command is sent again that the server refused for its own state."""
 
@@ -92,7 +95,9 @@ class Lane:
                         self._waiting.append((words, future))
                         refused = True
                         continue
-                    if isinstance(reply, Exception):
+                    if self._closing and isinstance(reply, SILENT):
+                        future.cancel()  # no fault of the job's, which goes back
+                    elif isinstance(reply, Exception):
                         future.set_exception(reply)
                     else:
                         future.set_result(reply)
@@ -112,7 +117,7 @@ class Lane:
             execute: Callable[..., Awaitable[list[Any]]] = pipe.execute
             try:
                 return await execute(raise_on_error=False)
-            except (exceptions.ConnectionError, exceptions.TimeoutError, OSError) as error:
+            except SILENT as error:
                 if self._closing:
                     return [error] * len(commands)
                 self._silence.missed(error)

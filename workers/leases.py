@@ -56,6 +56,8 @@ class Leases:
         self._next_tag = 0
         self._execute: Callable[..., Awaitable[Any]] = client.execute_command
         self.held: dict[int, Lease] = {}
+        self.returning: set[int] = set()
+        self.lapsing = 0
         self.line = asyncio.Lock()
 
     def add(self, lease: Lease) -> int:
@@ -95,10 +97,13 @@ class Leases:
         """The jobs are back at the head of their queues; without an answer, when they lapse."""
         async with self.line:
             leases = [lease for tag in tags if (lease := self.held.pop(tag, None)) is not None]
+            self.lapsing += len(leases)
             try:
-                for first in range(0, len(leases), CHUNK):
+                # From the last chunk to the first: each goes before all that went back earlier.
+                for first in reversed(range(0, len(leases), CHUNK)):
                     command = scripts.restore(self._keys, leases=leases[first : first + CHUNK])
                     await scripts.run_async(self._client, command)
+                self.lapsing -= len(leases)
             except (RedisError, OSError) as error:
                 log.warning("%d jobs return when their leases lapse: %s", len(leases), error)
 
@@ -159,7 +164,11 @@ class Leases:
                 self._on_stop(chunk[job_id][0], "cancelled")
 
     async def leave(self) -> None:
-        """All that is held is given back; this worker shows no more life."""
+        """All that is held is given back in its order; this worker shows no more life.
+
+        `lapsing` is how many could not be given back.
+        """
+        self.lapsing = 0
         await self.restore(list(self.held))
         try:
             await self._execute("DEL", self._keys.worker(self._worker))

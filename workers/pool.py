@@ -24,12 +24,14 @@ from celery.worker import state
 from celery.worker.request import Request
 
 from workers.leases import StopReason
+from workers.stop import Stopping
 
 T = TypeVar("T")
 log = logging.getLogger("headgate.pool")
 
-RETURN_S = 5.0
-"""How long jobs that were stopped at shutdown may take to give themselves back."""
+RETURN_S = 2.5
+"""How long each part of closing may take: the jobs that were stopped, the record, the broker. All
+together fit into `stop.LAST_S`."""
 
 
 @dataclass(slots=True, eq=False)
@@ -95,9 +97,8 @@ class TaskPool(BasePool):
         self._hub: Any = None
         self._ended = threading.Event()
         self._closers: list[Callable[[], Coroutine[Any, Any, None]]] = []
-        self._stopping = False
+        self._stopped = False
         self.loop: asyncio.AbstractEventLoop = _new_loop()
-        self.drain_s = 30.0
 
     # Life of the loop.
 
@@ -124,17 +125,25 @@ class TaskPool(BasePool):
         self._closers.append(closer)
 
     def on_stop(self) -> None:
-        """Running jobs ended within `drain_s`; the rest were given back; the loop has ended."""
-        if self._stopping:
+        """Jobs that ran ended within the drain time or were given back; the loop has ended."""
+        if self._stopped:
             return
-        self._stopping = True
-        self._wait_for_jobs(0 if state.should_terminate else self.drain_s)
+        self._stopped = True
+        stopping: Stopping = self.app.stopping
+        stopping.begin()
+        self._wait_for_jobs(stopping.drain_left_s)
+        stopping.drained()
+        if self._jobs:
+            log.warning("%d jobs did not end in time; they go back", len(self._jobs))
         for tag in list(self._jobs):
             self.stop_job(tag, "shutdown")
-        self._wait_for_jobs(RETURN_S)
+        until = time.monotonic() + RETURN_S
+        self._wait_for_jobs(lambda: until - time.monotonic())
         for closer in reversed(self._closers):
             try:
                 self.call(closer(), RETURN_S)
+            except TimeoutError:
+                log.warning("closing goes on without an answer after %g s", RETURN_S)
             except Exception:
                 log.exception("closing went wrong; leases of this worker lapse by themselves")
         self.loop.call_soon_threadsafe(self.loop.stop)
@@ -142,9 +151,13 @@ class TaskPool(BasePool):
 
     on_terminate = on_stop
 
-    def _wait_for_jobs(self, seconds: float) -> None:
-        until = time.monotonic() + seconds
-        while self._jobs and time.monotonic() < until:
+    @property
+    def tags(self) -> set[int]:
+        """The jobs whose end Celery has not heard of yet; for Celery's thread."""
+        return set(self._jobs)
+
+    def _wait_for_jobs(self, left_s: Callable[[], float]) -> None:
+        while self._jobs and left_s() > 0:
             self._ended.wait(0.05)
             self.drain()
         self.drain()

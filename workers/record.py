@@ -43,6 +43,7 @@ class _Entry:
     future: asyncio.Future[list[Any]]
     answers: list[Any] = field(default_factory=list)
     error: Exception | None = None
+    lost: bool = False
 
 
 class Record:
@@ -54,6 +55,7 @@ class Record:
         self._waiting: list[_Entry] = []
         self._wake = threading.Condition()
         self._closing = False
+        self._ended = False
         self._silence = Silence(log, "the database", "jobs wait for it")
         self._thread = threading.Thread(target=self._run, name="record", daemon=True)
         self._thread.start()
@@ -71,6 +73,8 @@ class Record:
         """The answers of several acts, made for one job, committed in one transaction."""
         future: asyncio.Future[list[Any]] = self._loop.create_future()
         with self._wake:
+            if self._ended:
+                future.cancel()
             self._waiting.append(_Entry(writes, future))
             self._wake.notify()
         return await future
@@ -91,6 +95,7 @@ class Record:
                 while not self._waiting and not self._closing:
                     self._wake.wait()
                 if self._closing and not self._waiting:
+                    self._ended = True
                     return
             rest_s = ended_at + GROUP_S - time.monotonic()
             if rest_s > 0 and last_size >= BUSY and not self._closing:
@@ -120,7 +125,7 @@ class Record:
                     return
                 if self._closing:
                     for entry in group:
-                        entry.error = error
+                        entry.lost = True
                     return
                 if lost_a_race(error):
                     log.info("a transaction is repeated: %s", reason(error))
@@ -157,7 +162,9 @@ def _answer(group: list[_Entry]) -> None:
     for entry in group:
         if entry.future.done():  # its job was cancelled while it waited
             continue
-        if entry.error is not None:
+        if entry.lost:
+            entry.future.cancel()  # no fault of the job's, which goes back
+        elif entry.error is not None:
             entry.future.set_exception(entry.error)
         else:
             entry.future.set_result(entry.answers)

@@ -68,6 +68,8 @@ class Door(Task):  # type: ignore[type-arg]  # generic only in its stubs
             await self.leases.bury(running.tag, error.reason)
             return "unreadable"
         except Exception as error:
+            if running.stopped == "shutdown":  # the servers may be away: no fault of the job's
+                return await self._finish(running, Restored())
             return await self._fault(running, error)
 
     async def _leave(self, running: Running, job: NewerEnvelope) -> str:
@@ -104,7 +106,10 @@ class Door(Task):  # type: ignore[type-arg]  # generic only in its stubs
                 await self.leases.defer(running.tag, wait_ms)
                 return "deferred"
             case Restored():
-                await self.leases.restore([running.tag])
+                if running.stopped == "shutdown":
+                    self.leases.returning.add(running.tag)  # all at once, in their order
+                else:
+                    await self.leases.restore([running.tag])
                 return "restored"
             case AlreadyTaken():
                 return "already taken"

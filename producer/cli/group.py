@@ -12,6 +12,7 @@ HELP = {"help_option_names": ["-h", "--help"]}
 COMMANDS = {
     "up": ("up", "up"),
     "worker": ("worker", "worker"),
+    "alive": ("alive", "alive"),
     "flower": ("flower", "flower"),
     "simulate": ("simulate", "simulate"),
     "submit": ("jobs", "submit"),
