@@ -136,7 +136,7 @@ def open_installation(chosen: Settings | None = None) -> Installation:
     try:
         with opened.reaching():
             client.ping()
-            migrate.require_newest(engine)
+            migrate.require_fit(engine)
     except BaseException:
         opened.close()
         raise

@@ -11,10 +11,9 @@ from dataclasses import dataclass
 import redis
 import redis.asyncio
 from sqlalchemy import Engine
-from sqlalchemy.exc import DatabaseError, OperationalError
 
 from shared import embedded, redis_clients, redis_urls
-from shared.database import insert_once, open_engine, reading, writing
+from shared.database import insert_once, open_engine, reaching, reading, writing
 from shared.errors import Unreachable
 from shared.keys import Keys
 from shared.redis_clients import REDIS_TIMEOUT_S
@@ -75,18 +74,13 @@ class Servers:
             client.close()
 
     def check_database(self) -> None:
-        """The database answers and has the newest tables; raises Unreachable if not."""
+        """The database answers and has tables that fit; raises Unreachable if not."""
         from shared import migrate
 
         engine = self.engine()
         try:
-            migrate.require_newest(engine)
-        except OperationalError as error:
-            raise Unreachable(
-                f"the database at {masked(self.database_url)}",
-                str(error.orig).strip().splitlines()[0],
-                "check HEADGATE_DATABASE_URL",
-            ) from error
+            with reaching(self.database_url):
+                migrate.require_fit(engine)
         finally:
             engine.dispose()
 
@@ -119,13 +113,8 @@ def open_servers(settings: Settings, *, record: bool = True) -> Servers:
 
         engine = servers.engine()
         try:
-            migrate.upgrade(engine)
-        except DatabaseError as error:
-            raise Unreachable(
-                f"the database at {database_url}",
-                str(error.orig),
-                "check HEADGATE_DATABASE_URL, and that the file is a SQLite database",
-            ) from error
+            with reaching(database_url):
+                migrate.upgrade(engine)
         finally:
             engine.dispose()
     return servers

@@ -15,6 +15,8 @@ from sqlalchemy import Connection, Engine, ExceptionContext, Table, create_engin
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError
 
+from shared.errors import Unreachable
+from shared.settings import masked
 from shared.turn import turn
 
 SQLITE_BUSY_MS = 10_000
@@ -121,6 +123,21 @@ def reason(error: DBAPIError) -> str:
     """What the database said, in one line."""
     words = str(error.orig or error).strip()
     return words.splitlines()[0] if words else type(error.orig).__name__
+
+
+@contextmanager
+def reaching(database_url: str) -> Iterator[None]:
+    """What the database says of its own state becomes Unreachable, with no password in it."""
+    try:
+        yield
+    except DBAPIError as error:
+        if not passes(error):
+            raise
+        remedy = "check HEADGATE_DATABASE_URL"
+        if "not a database" in reason(error):
+            remedy += ", and that the file is a SQLite database"
+        name = f"the database at {masked(database_url)}"
+        raise Unreachable(name, reason(error), remedy) from error
 
 
 def _connect_postgres(_dialect: Any, _record: Any, _args: Any, options: dict[str, Any]) -> Any:

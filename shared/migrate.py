@@ -6,10 +6,11 @@ import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Engine, inspect, text
 
+from shared.database import reading, writing
 from shared.errors import Unreachable
 
 if TYPE_CHECKING:
@@ -41,26 +42,48 @@ def revisions() -> list[str]:
     return [step.revision for step in ScriptDirectory(str(_folder())).walk_revisions()][::-1]
 
 
-def require_newest(engine: Engine) -> None:
-    """The tables are what this code works with; raises Unreachable with the remedy if not."""
-    with engine.connect() as connection:
+def fits(found: str | None) -> bool:
+    """True for the revision that this code works with, and for the one after it.
+
+    A release adds one revision at most, and the release before works on with its tables.
+    """
+    return found in (NEWEST, f"{int(NEWEST) + 1:04d}")
+
+
+def is_ahead(found: str | None) -> bool:
+    """True for a revision that only a newer release can have made."""
+    return found is not None and found not in revisions()
+
+
+def require_fit(engine: Engine) -> None:
+    """This code works with the tables as they are; raises Unreachable with the remedy if not."""
+    with reading(engine) as connection:
         found = revision(connection)
-    if found != NEWEST:
-        state = f"its tables are at {found}" if found else "it has no tables yet"
-        raise Unreachable(
-            "the record", f"{state}, this version needs {NEWEST}", "run: headgate db upgrade"
-        )
+    if not fits(found):
+        raise _misfit(found)
+
+
+def _misfit(found: str | None) -> Unreachable:
+    state = f"its tables are at {found}" if found else "it has no tables yet"
+    remedy = "run: headgate db upgrade"
+    if is_ahead(found):
+        remedy = "use the newer headgate that upgraded them, or its `headgate db downgrade`"
+    return Unreachable("the record", f"{state}, this version needs {NEWEST}", remedy)
 
 
 def upgrade(engine: Engine) -> bool:
-    """The tables are the newest; True when something was done."""
-    with engine.connect() as connection:
-        if revision(connection) == NEWEST:
-            return False
+    """This code works with the tables; True when something was done. Raises Unreachable."""
+    with reading(engine) as connection:
+        found = revision(connection)
+    if fits(found):
+        return False
     with _alone(engine) as connection:
-        if revision(connection) == NEWEST:
+        found = revision(connection)
+        if fits(found):
             return False
-        _run(connection, "upgrade", "head")
+        if is_ahead(found):
+            raise _misfit(found)
+        _run(connection, "upgrade", NEWEST)
         return True
 
 
@@ -82,15 +105,24 @@ def _run(connection: Connection, direction: str, target: str) -> None:
 
 @contextmanager
 def _alone(engine: Engine) -> Iterator[Connection]:
-    """A transaction that no other migration shares; what it did is committed at the end."""
+    """A transaction that no other migration shares; what it did is committed at the end.
+
+    Others wait for as long as it takes, and one that is killed has changed nothing: both databases
+    have tables in their transactions, and both locks end with their holder.
+    """
     if engine.dialect.name == "sqlite":
         path = Path(str(engine.url.database))
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.with_name(path.name + ".migrate.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            with engine.begin() as connection:
+            with writing(engine) as connection:
                 yield connection
         return
     with engine.begin() as connection:
+        session: Any = connection.connection.driver_connection
+        session.bound_s = None
+        connection.detach()  # from the pool: it is closed afterwards
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": ADVISORY_LOCK})
+        # A change that waits for a table makes all others wait behind it.
+        connection.execute(text("SELECT set_config('lock_timeout', '10s', true)"))
         yield connection

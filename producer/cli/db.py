@@ -24,10 +24,13 @@ def db() -> None:
 def upgrade() -> None:
     """Bring the tables to the newest revision."""
     from shared import migrate
+    from shared.database import reading
 
     with _database() as (engine, name):
         changed = migrate.upgrade(engine)
-        line(f"{name}: {'upgraded to' if changed else 'is at'} {migrate.NEWEST}")
+        with reading(engine) as connection:
+            found = migrate.revision(connection)
+        line(f"{name}: {'upgraded to' if changed else 'is at'} {found}")
 
 
 @db.command()
@@ -36,16 +39,19 @@ def upgrade() -> None:
 def downgrade(revision: str, yes: bool) -> None:
     """Bring the tables back to REVISION (`base`: remove them, with all they hold)."""
     from shared import migrate
+    from shared.database import reading
     from shared.errors import WrongUse
 
     known = ["base", *migrate.revisions()]
     if revision not in known:
         raise WrongUse("REVISION", revision, f"no such revision; known: {', '.join(known)}")
     with _database() as (engine, name):
-        with engine.connect() as connection:
+        with reading(engine) as connection:
             found = migrate.revision(connection) or "base"
         if found not in known[known.index(revision) :]:
             remedy = f"the tables are at {found}, from where no way leads back to it"
+            if found not in known:
+                remedy = f"the tables are at {found}: use the newer headgate that upgraded them"
             raise WrongUse("REVISION", revision, remedy)
         if not yes:
             _ask(f"{name}: downgrade to {revision}? Rows may be lost")
@@ -67,30 +73,41 @@ def _ask(question: str) -> None:
 @db.command()
 @json_option
 def check(as_json: bool) -> int:
-    """Tell whether the database answers and has the newest tables."""
-    from shared import migrate
+    """Tell whether the database answers and has the tables that are needed, and what differs."""
+    from shared import drift, migrate
+    from shared.database import reading
 
     with _database() as (engine, name):
-        with engine.connect() as connection:
+        with reading(engine) as connection:
             found = migrate.revision(connection)
-        newest = found == migrate.NEWEST
+            differences = drift.differences(connection) if found else []
+        fits = migrate.fits(found) and not any(one.harms for one in differences)
         if as_json:
-            document({"database": name, "revision": found, "needed": migrate.NEWEST, "ok": newest})
+            document(
+                {
+                    "database": name, "revision": found, "needed": migrate.NEWEST, "ok": fits,
+                    "differences": [one.words for one in differences],
+                }
+            )  # fmt: skip
+            return 0 if fits else 1
+        if migrate.fits(found):
+            line(f"{name}: is at {found}")
+        elif migrate.is_ahead(found):
+            line(f"{name}: made by a newer headgate; needed {migrate.NEWEST}, is {found}")
         else:
-            state = "is at" if newest else f"run `headgate db upgrade`; needed {migrate.NEWEST}, is"
-            line(f"{name}: {state} {found or 'without tables'}")
-        return 0 if newest else 1
+            state = found or "without tables"
+            line(f"{name}: run `headgate db upgrade`; needed {migrate.NEWEST}, is {state}")
+        for one in differences:
+            line(one.words)
+        return 0 if fits else 1
 
 
 @contextmanager
 def _database() -> Iterator[tuple[Engine, str]]:
     """The engine of the database that the settings name, and its name fit to be shown."""
-    from sqlalchemy.exc import InterfaceError, OperationalError
-
     from producer.installation import require_home
     from shared import settings
-    from shared.connections import open_engine
-    from shared.errors import Unreachable
+    from shared.database import open_engine, reaching
     from shared.settings import masked
 
     in_force = settings.load()
@@ -100,11 +117,7 @@ def _database() -> Iterator[tuple[Engine, str]]:
         url = f"sqlite:///{in_force.home_path / 'headgate.db'}"
     engine = open_engine(url)
     try:
-        yield engine, masked(url)
-    except (OperationalError, InterfaceError) as error:
-        reason = str(error.orig).strip().splitlines()[0]
-        raise Unreachable(
-            f"the database at {masked(url)}", reason, "check HEADGATE_DATABASE_URL"
-        ) from error
+        with reaching(url):
+            yield engine, masked(url)
     finally:
         engine.dispose()
