@@ -206,6 +206,8 @@ def main() -> int:
     logging.basicConfig(
         level=app.settings.log_level, format="[%(asctime)s: %(levelname)s] %(message)s"
     )
+    logging.getLogger("tornado.access").setLevel(logging.WARNING)  # who was refused, not each page
+    logging.getLogger("flower.inspector").setLevel(logging.ERROR)  # a worker that is slow to start
     monitor = Monitor(app)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     monitor.start_http_server()
