@@ -6,13 +6,15 @@ import asyncio
 import gc
 import logging
 import random
+import time
+from contextlib import suppress
 from dataclasses import dataclass
 
 from shared import catalog, settings
 from shared.catalog import Catalog
 from shared.connections import Servers
-from shared.envelope import now_ms
 from shared.settings import Settings
+from workers.clock import Clock
 from workers.lane import Lane
 from workers.pipeline import Pipeline
 from workers.policy.retry import Limits
@@ -37,15 +39,20 @@ class Kit:
     record: Record
     lane: Lane
     call: Call
-    sweeping: asyncio.Task[None]
+    caring: tuple[asyncio.Task[None], ...]
 
     async def close(self) -> None:
         """All that was written is committed, all that was sent is answered."""
-        self.sweeping.cancel()
-        await asyncio.gather(self.sweeping, return_exceptions=True)
+        for task in self.caring:
+            task.cancel()
+        await asyncio.gather(*self.caring, return_exceptions=True)
         await self.call.close()
         await self.record.close()
         await self.lane.close()
+
+
+CLOCK_WITHIN_S = 2.0
+"""How long a new worker waits for the server's time; its own clock serves until it comes."""
 
 
 async def open_kit(in_force: Settings, servers: Servers, owner: str) -> Kit:
@@ -55,14 +62,17 @@ async def open_kit(in_force: Settings, servers: Servers, owner: str) -> Kit:
     engine = servers.engine()
     record = Record(engine)
     lane = Lane(servers.async_redis_client())
+    clock = Clock(lane)
+    with suppress(TimeoutError):
+        await asyncio.wait_for(clock.ask(), CLOCK_WITHIN_S)
     keys = servers.keys
     call = Call(models, lambda name: _lines(in_force, models, name), timeout_s=in_force.timeout_s)
     pipeline = Pipeline(
         catalog=models,
         record=record,
-        claims=Claims(record, owner),
+        claims=Claims(record, owner, clock.now_ms),
         cache=Cache(lane, keys, ttl_s=in_force.cache_ttl_s),
-        bucket=Bucket(lane, keys, now_ms),
+        bucket=Bucket(lane, keys, lambda: time.monotonic() * 1000),
         ledger=Ledger(record),
         audit=Audit(),
         call=call,
@@ -74,15 +84,18 @@ async def open_kit(in_force: Settings, servers: Servers, owner: str) -> Kit:
             in_force.backoff_max_s * 1000,
         ),
         max_deliveries=in_force.max_deliveries,
-        clock_ms=now_ms,
+        clock_ms=clock.now_ms,
         chance=random.random,
     )
     sweep = Sweep(
         servers, engine, lane, owner=owner, period_s=in_force.sweep_s,
-        result_ttl_s=in_force.result_ttl_s,
+        result_ttl_s=in_force.result_ttl_s, clock_ms=clock.now_ms,
     )  # fmt: skip
-    sweeping = asyncio.create_task(sweep.run(), name="sweep")
-    return Kit(in_force, models, pipeline, record, lane, call, sweeping)
+    caring = (
+        asyncio.create_task(sweep.run(), name="sweep"),
+        asyncio.create_task(clock.keep(), name="clock"),
+    )
+    return Kit(in_force, models, pipeline, record, lane, call, caring)
 
 
 def _lines(in_force: Settings, models: Catalog, name: str) -> list[Line]:

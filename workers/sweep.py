@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 
 import orjson
 from sqlalchemy import Engine, select, update
@@ -37,7 +38,7 @@ class Sweep:
 
     def __init__(
         self, servers: Servers, engine: Engine, lane: Lane, *, owner: str, period_s: float,
-        result_ttl_s: int,
+        result_ttl_s: int, clock_ms: Callable[[], int] = now_ms,
     ) -> None:  # fmt: skip
         self._servers = servers
         self._engine = engine
@@ -45,6 +46,7 @@ class Sweep:
         self._owner = owner
         self._period_s = period_s
         self._result_ttl_s = result_ttl_s
+        self._clock_ms = clock_ms
         self._silence = Silence(log, "the sweep's database", "the sweep waits for it")
 
     async def run(self) -> None:
@@ -85,7 +87,7 @@ class Sweep:
     async def send_lost(self) -> int:
         """Every open job that is older than a period and unknown to the broker is sent again."""
         after, sent = "", 0
-        before_ms = now_ms() - int(self._period_s * 500)
+        before_ms = self._clock_ms() - int(self._period_s * 500)
         while page := await asyncio.to_thread(self._page, after, before_ms):
             after = page[-1][0]
             ids = [job_id for job_id, _ in page]
@@ -127,7 +129,7 @@ class Sweep:
 
     def _shed(self) -> None:
         """The words of jobs that ended long ago are gone; their audit lines stay."""
-        old_ms = now_ms() - self._result_ttl_s * 1000
+        old_ms = self._clock_ms() - self._result_ttl_s * 1000
         old = (
             select(jobs.c.id)
             .where(jobs.c.status.in_(sorted(ENDED)), jobs.c.finished_at_ms < old_ms)

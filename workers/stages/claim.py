@@ -6,7 +6,7 @@ former holder can no longer end the job. The broker's lease sees to it that this
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,6 +65,7 @@ class NotYet:
 class _Taking:
     envelope: Envelope
     worker: str
+    now_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,18 +77,20 @@ class _Leaving:
 
 
 class Claims:
-    """Claims in the name of one worker."""
+    """Claims in the name of one worker, by a clock that all workers agree on."""
 
-    def __init__(self, record: Record, worker: str) -> None:
+    def __init__(self, record: Record, worker: str, clock_ms: Callable[[], int] = now_ms) -> None:
         self._record = record
         self._worker = worker
+        self._clock_ms = clock_ms
 
     async def take(self, envelope: Envelope) -> Claim | EndedBefore | NotYet:
         """The job is running, and ours; attempts that a crash left open are unknown from now on.
 
         A job without a row (from a stock producer) gets one.
         """
-        return await self._record.write(_take, _Taking(envelope, self._worker))
+        taking = _Taking(envelope, self._worker, self._clock_ms())
+        return await self._record.write(_take, taking)
 
     async def release(self, envelope: Envelope, claim: Claim) -> None:
         """The job is queued again, as it was before the claim."""
@@ -134,7 +137,7 @@ _HISTORY = (
 
 
 def _take(connection: Connection, items: Sequence[_Taking]) -> list[Claim | EndedBefore | NotYet]:
-    now = now_ms()
+    now = max(item.now_ms for item in items)
     look = _LOOK if connection.dialect.name == "sqlite" else _LOOK.with_for_update()
     ids = [item.envelope.id for item in items]
     rows: dict[str, Any] = {row.id: row for row in connection.execute(look, {"ids": ids})}
