@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import socket
+import ssl
 import threading
 from collections.abc import Coroutine
 from typing import Any, Self
@@ -13,8 +14,11 @@ CHUNK_BYTES = 65_536
 class TcpProxy:
     """Passes bytes between `port` and a target on loopback, in a thread of its own; thread-safe."""
 
-    def __init__(self, target_port: int, target_host: str = "127.0.0.1") -> None:
-        """Prepare a proxy to the target; `start` opens it."""
+    def __init__(
+        self, target_port: int, target_host: str = "127.0.0.1", *, tls: ssl.SSLContext | None = None
+    ) -> None:
+        """Prepare a proxy to the target; `start` opens it. With `tls` clients must speak TLS."""
+        self._tls = tls
         self.target = (target_host, target_port)
         self.port = 0
         self.accepted = 0  # connections taken since the start
@@ -71,7 +75,9 @@ class TcpProxy:
             self._flowing = asyncio.Event()
             self._flowing.set()
         if self._server is None:
-            self._server = await asyncio.start_server(self._pair, "127.0.0.1", self.port)
+            self._server = await asyncio.start_server(
+                self._pair, "127.0.0.1", self.port, ssl=self._tls
+            )
             self.port = self._server.sockets[0].getsockname()[1]
 
     async def _set_flowing(self, flowing: bool) -> None:
@@ -128,7 +134,7 @@ class TcpProxy:
             await self._flowing.wait()
             if not bytes_read:
                 with contextlib.suppress(OSError):
-                    writer.write_eof()
+                    writer.write_eof() if writer.can_write_eof() else writer.close()
                 return
             writer.write(bytes_read)
             await writer.drain()

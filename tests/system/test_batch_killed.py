@@ -2,26 +2,34 @@
 
 import signal
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import psutil
 import pytest
 
 from shared import embedded
+from tests import redis_forms
 from tests.child import ChildProcess, wait_until
 from tests.servers import Simulator
 from tests.system import rig
 
-JOBS = 2_000
 TORN = b'{"id": "batch_req_torn", "custom_id": "id-'
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("way", ["command", "command and worker", "ctrl-c"])
+@pytest.mark.parametrize(
+    ("way", "form"),
+    [
+        *((way, "embedded") for way in ("command", "command and worker", "ctrl-c")),
+        *(("command", form) for form in redis_forms.FORMS),
+    ],
+)
 def test_a_killed_batch_command_is_resumed_without_paying_twice(
-    way: str, simulator_factory: Callable[..., Simulator], tmp_path: Path
+    way: str, form: str, simulator_factory: Callable[..., Simulator], tmp_path: Path
 ) -> None:
-    """On the embedded default; in the second way the command's own worker is what dies with it."""
+    """On the embedded default the second way kills the command's own worker with it."""
+    jobs = redis_forms.jobs_of(form)
     simulator = simulator_factory("--latency-ms", "150", "--latency-sigma", "0.2")
     home = tmp_path / "home"
     env = {
@@ -30,28 +38,34 @@ def test_a_killed_batch_command_is_resumed_without_paying_twice(
         "HEADGATE_CONCURRENCY": "100",
         "HEADGATE_LEASE_S": "2",
     }
-    source, out = rig.write_prompts(tmp_path / "in.jsonl", JOBS), tmp_path / "out.jsonl"
+    source, out = rig.write_prompts(tmp_path / "in.jsonl", jobs), tmp_path / "out.jsonl"
     url = rig.database_url(env)
     run: list[str | Path] = ["batch", "run", source, "-o", out]
     first = rig.command(run, env, tmp_path / "first.log")
     again = rig.command([*run, "--resume"], env, tmp_path / "again.log")
     worker = rig.worker_process(env, tmp_path)
-    with rig.ended_afterwards(first, again, worker):
+    with ExitStack() as stack:
+        if form != "embedded":
+            server = stack.enter_context(redis_forms.opened(form))
+            for child in (first, again, worker):
+                child.env |= server.env
+        stack.enter_context(rig.ended_afterwards(first, again, worker))
         if way == "command":
             worker.start()
         first.start()
-        wait_until(lambda: rig.count_lines(out) >= 500, 60, "lines of output")
+        wait_until(lambda: rig.count_lines(out) >= jobs // 4, 60, "lines of output")
         unknown = _end(first, way, url)
-        assert rig.count_lines(out) < JOBS
+        assert rig.count_lines(out) < jobs
         if way != "ctrl-c":
             with out.open("ab") as torn:
                 torn.write(TORN)
         again.start()
         assert rig.exit_code(again, 90) == 0, again.log_end()
         worker.kill()
-    rig.each_is_answered_once(out, JOBS)
-    rig.the_books_agree(url, simulator, JOBS, unknown)
-    wait_until(lambda: embedded.processes(home) is None, 30, "the keeper to end")
+    rig.each_is_answered_once(out, jobs)
+    rig.the_books_agree(url, simulator, jobs, unknown)
+    if form == "embedded":
+        wait_until(lambda: embedded.processes(home) is None, 30, "the keeper to end")
 
 
 def _end(command: ChildProcess, way: str, url: str) -> int:

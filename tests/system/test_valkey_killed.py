@@ -1,28 +1,29 @@
-"""kill -9 of the Valkey in the middle of a batch: it comes back with its own files."""
+"""kill -9 of the Valkey in the middle of a batch: it comes back with its own files.
+
+Behind sentinels another one takes its place, and it comes back as a replica of that.
+"""
 
 import os
 import signal
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from shared import embedded
+from tests import redis_forms
 from tests.child import wait_until
-from tests.servers import Simulator, ValkeyServer
+from tests.servers import Simulator
 from tests.system import rig
-
-JOBS = 2_000
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["external", "embedded"])
+@pytest.mark.parametrize("form", ["embedded", *redis_forms.FORMS])
 def test_a_killed_valkey_restarted_from_its_own_files_loses_nothing(
-    kind: str,
-    valkey_factory: Callable[..., ValkeyServer],
-    simulator_factory: Callable[..., Simulator],
-    tmp_path: Path,
+    form: str, simulator_factory: Callable[..., Simulator], tmp_path: Path
 ) -> None:
+    jobs = redis_forms.jobs_of(form)
     simulator = simulator_factory("--latency-ms", "150", "--latency-sigma", "0.2")
     home = tmp_path / "home"
     env = {
@@ -30,16 +31,10 @@ def test_a_killed_valkey_restarted_from_its_own_files_loses_nothing(
         "HEADGATE_SIMULATOR_URL": simulator.url,
         "HEADGATE_CONCURRENCY": "100",
         "HEADGATE_LEASE_S": "3",
+        "HEADGATE_SWEEP_S": "1",
     }
-    if kind == "external":
-        server = valkey_factory(appendonly=True)
-        env["HEADGATE_REDIS_URL"] = server.url
 
-    def kill_and_return() -> None:
-        if kind == "external":
-            server.kill()
-            server.start()
-            return
+    def kill_embedded() -> None:
         before = embedded.processes(home)
         assert before is not None
         os.kill(before.server_pid, signal.SIGKILL)
@@ -50,20 +45,28 @@ def test_a_killed_valkey_restarted_from_its_own_files_loses_nothing(
 
         wait_until(is_back, 30, "the keeper to start the server again")
 
-    source, out = rig.write_prompts(tmp_path / "in.jsonl", JOBS), tmp_path / "out.jsonl"
+    source, out = rig.write_prompts(tmp_path / "in.jsonl", jobs), tmp_path / "out.jsonl"
     url = rig.database_url(env)
     batch = rig.command(["batch", "run", source, "-o", out], env, tmp_path / "batch.log")
     worker = rig.worker_process(env, tmp_path)
-    with rig.ended_afterwards(batch, worker):
+    with ExitStack() as stack:
+        if form != "embedded":
+            server = stack.enter_context(redis_forms.opened(form))
+            batch.env |= server.env
+            worker.env |= server.env
+            kill_and_return = server.kill_and_return
+        else:
+            kill_and_return = kill_embedded
+        stack.enter_context(rig.ended_afterwards(batch, worker))
         worker.start()
         batch.start()
-        for wanted in (400, 1_200):
+        for wanted in (jobs // 5, jobs * 3 // 5):
             wait_until(lambda: rig.count_ended(url) >= wanted, 60, "jobs to end")  # noqa: B023
             kill_and_return()
         assert rig.exit_code(batch, 90) == 0, batch.log_end()
         assert worker.running, worker.log_end()
         assert worker.stop(30) == 0
-    rig.each_is_answered_once(out, JOBS)
-    rig.the_books_agree(url, simulator, JOBS, unknown=0)
-    if kind == "embedded":
+    rig.each_is_answered_once(out, jobs)
+    rig.the_books_agree(url, simulator, jobs, unknown=0)
+    if form == "embedded":
         wait_until(lambda: embedded.processes(home) is None, 30, "the keeper to end")
