@@ -10,9 +10,6 @@ from psycopg.abc import PQGen
 
 R = TypeVar("R")
 
-STATEMENT_S = 20.0
-"""Longest wait for the answer to one statement; ours take milliseconds, long lists a second."""
-
 CANCEL_S = 2.0
 """Longest wait for the server to take the wish that it stop a statement."""
 
@@ -24,7 +21,7 @@ class BoundedConnection(psycopg.Connection[Any]):
     `statement_timeout` would be the server's to keep, and state of the session. None: no bound.
     """
 
-    bound_s: float | None = STATEMENT_S
+    bound_s: float | None = None
 
     def wait(self, gen: PQGen[R], interval: float = 0.1, timeout: float | None = None) -> R:
         """What the generator returns; all that psycopg waits for on this connection comes here."""

@@ -59,7 +59,7 @@ class Servers:
 
     def engine(self) -> Engine:
         """A SQLAlchemy engine; `begin()` on SQLite takes the write lock at once."""
-        return open_engine(self.database_url)
+        return open_engine(self.database_url, self.settings.database_timeout_s)
 
     def check_redis(self) -> None:
         """Redis answers; raises Unreachable if not."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from sqlalchemy import Connection, Engine, ExceptionContext, Table, create_engine, event, text
@@ -19,8 +20,9 @@ from shared.errors import Unreachable
 from shared.settings import masked
 from shared.turn import turn
 
-SQLITE_BUSY_MS = 10_000
-"""How long a writer waits for the others; commits take milliseconds, so this means trouble."""
+TIMEOUT_S = 20.0
+"""Longest wait for the answer to one statement, and on SQLite for the turn to write; ours take
+milliseconds, lists of a million jobs some seconds."""
 
 POOL = 5
 """Connections of one process at most. A worker uses two: its writer's, and the sweep's."""
@@ -46,12 +48,13 @@ POSTGRES_BOUNDS = text(
 machine) must not keep the locks that the others need."""
 
 
-def open_engine(database_url: str) -> Engine:
+def open_engine(database_url: str, timeout_s: float = TIMEOUT_S) -> Engine:
     """An engine with the settings that both databases need here."""
     if database_url.startswith("sqlite"):
         engine = create_engine(
             database_url,
-            connect_args={"timeout": SQLITE_BUSY_MS / 1000, "check_same_thread": False},
+            connect_args={"timeout": timeout_s, "check_same_thread": False},
+            execution_options={"turn_s": timeout_s},
             hide_parameters=True,
         )
         event.listen(engine, "connect", _prepare_sqlite)
@@ -66,7 +69,7 @@ def open_engine(database_url: str) -> Engine:
         connect_args=POSTGRES_OPTIONS,
         hide_parameters=True,
     )
-    event.listen(engine, "do_connect", _connect_postgres)
+    event.listen(engine, "do_connect", partial(_connect_postgres, timeout_s))
     event.listen(engine, "handle_error", _leave_a_read_only_server)
     return engine
 
@@ -80,7 +83,8 @@ def reading(engine: Engine) -> Connection:
 def writing(engine: Engine) -> Iterator[Connection]:
     """A transaction, committed at the end. On SQLite the writers of all processes take turns."""
     if engine.dialect.name == "sqlite":
-        with turn(str(engine.url.database), SQLITE_BUSY_MS / 1000), engine.begin() as connection:
+        turn_s = engine.get_execution_options()["turn_s"]
+        with turn(str(engine.url.database), turn_s), engine.begin() as connection:
             yield connection
         return
     with engine.begin() as connection:
@@ -140,10 +144,14 @@ def reaching(database_url: str) -> Iterator[None]:
         raise Unreachable(name, reason(error), remedy) from error
 
 
-def _connect_postgres(_dialect: Any, _record: Any, _args: Any, options: dict[str, Any]) -> Any:
+def _connect_postgres(
+    timeout_s: float, _dialect: Any, _record: Any, _args: Any, options: dict[str, Any]
+) -> Any:
     from shared.bounded import BoundedConnection  # psycopg takes 30 ms, which SQLite users save
 
-    return BoundedConnection.connect(**options)
+    connection = BoundedConnection.connect(**options)
+    connection.bound_s = timeout_s
+    return connection
 
 
 def _leave_a_read_only_server(fault: ExceptionContext) -> None:
@@ -156,7 +164,7 @@ def _leave_a_read_only_server(fault: ExceptionContext) -> None:
 def _prepare_sqlite(connection: sqlite3.Connection, _record: Any) -> None:
     # pysqlite would open transactions by itself and late; `_begin_immediate` does it instead.
     connection.isolation_level = None
-    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", f"busy_timeout={SQLITE_BUSY_MS}"):
+    for pragma in ("journal_mode=WAL", "synchronous=NORMAL"):
         connection.execute(f"PRAGMA {pragma}")
 
 

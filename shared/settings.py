@@ -102,6 +102,9 @@ class Settings(BaseSettings):
     database_url: Annotated[str, AfterValidator(_database_url)] | None = Field(
         None, description="the record; unset: SQLite in the home"
     )
+    database_timeout_s: Annotated[float, Field(allow_inf_nan=False, ge=1, le=3600)] = Field(
+        20, description="longest wait for the database to answer one statement"
+    )
     key_prefix: Annotated[str, AfterValidator(_key_prefix)] = Field(
         "", description="put before every key, to share one Redis; ends in one of : _ . -"
     )

@@ -115,7 +115,7 @@ def _database() -> Iterator[tuple[Engine, str]]:
     if url is None:
         require_home(in_force)
         url = f"sqlite:///{in_force.home_path / 'headgate.db'}"
-    engine = open_engine(url)
+    engine = open_engine(url, in_force.database_timeout_s)
     try:
         with reaching(url):
             yield engine, masked(url)
