@@ -19,6 +19,9 @@ from shared.errors import HeadgateError
 STEADY_S = 10.0
 """A process that lived this long did not die at once: its next death counts as the first."""
 
+HURRY_S = 5.0
+"""When the user's patience is over: how long workers may take to give back what they run."""
+
 QUICK_DEATHS = 5
 _BACKOFF_S = 0.5
 _BACKOFF_MAX_S = 8.0
@@ -125,6 +128,11 @@ class Child:
             self._asked = True
             self._process.send_signal(signal.SIGTERM)
 
+    def hurry(self) -> None:
+        """The process has been told once more: a worker gives back at once what it runs."""
+        if self._process is not None and self.running:
+            self._process.send_signal(signal.SIGTERM)
+
     def kill(self) -> None:
         """The process and all in its session are gone."""
         if self._process is not None:
@@ -150,7 +158,7 @@ class Child:
 
 
 def stop_all(children: Sequence[Child], at_once: Callable[[], bool] = lambda: False) -> list[str]:
-    """All processes are gone: asked first, killed when their time or the user's patience is over.
+    """All processes are gone: asked first, hurried when the user's patience is over, then killed.
 
     They are asked in order, each after the last has ended. Gives the names of those killed.
     """
@@ -161,11 +169,25 @@ def stop_all(children: Sequence[Child], at_once: Callable[[], bool] = lambda: Fa
             until = time.monotonic() + child.grace_s
             while child.running and time.monotonic() < until and not at_once():
                 time.sleep(0.02)
+            if child.running and at_once():
+                _hurry(children)
             if child.running:
                 killed.append(child.name)
             child.kill()
     except BaseException:  # the user's patience ended in the middle
-        for child in children:
-            child.kill()
+        try:
+            _hurry(children)
+        finally:
+            for child in children:
+                child.kill()
         raise
     return killed
+
+
+def _hurry(children: Sequence[Child]) -> None:
+    """The processes have ended, or have had `HURRY_S` to do so."""
+    until = time.monotonic() + HURRY_S
+    while time.monotonic() < until and any(child.running for child in children):
+        for child in children:
+            child.hurry()  # again and again: two at the same moment count as one
+        time.sleep(0.1)

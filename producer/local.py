@@ -28,7 +28,9 @@ from shared.settings import Settings, masked
 START_S = 30.0
 """How long workers and simulator may take to come up; on a busy machine it takes a few seconds."""
 
-_STOP_MARGIN_S = 5.0
+_STOP_MARGIN_S = 12.0
+"""A worker ends by itself within 10 s after its drain time."""
+
 _QUICK_STOP_S = 5.0
 _SERVER_CHECK_S = 5.0
 

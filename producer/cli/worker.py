@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
+import sys
 
 import click
+
+from producer.cli.ends import DONE
 
 
 @click.command()
@@ -17,8 +21,11 @@ import click
 def worker(queues: str | None, concurrency: int | None, name: str | None) -> None:
     """Run one worker process; SIGTERM or Ctrl-C lets running jobs finish, a second one does not.
 
-    The same as `celery -A workers.app worker` with our defaults.
+    The same as `celery -A workers.app worker` with our defaults. Told to stop it exits with 0 when
+    all jobs have finished or gone back to their queues, with 3 when a server did not answer.
     """
+    # As the first process of a container it would not hear of a signal without a handler.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(DONE))
     from producer.installation import open_installation
     from producer.local import worker_argv
     from shared import settings
@@ -37,5 +44,7 @@ def worker(queues: str | None, concurrency: int | None, name: str | None) -> Non
     at.close()
     name = name or f"worker-{os.getpid()}"
     argv = worker_argv(name, in_force.log_level, queues=named, concurrency=concurrency)
-    # The worker takes this process's place: signals, exit code and terminal are its own.
+    # The worker takes this process's place: signals, exit code and terminal are its own. Those that
+    # come while it starts wait until it heeds them.
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT))
     os.execv(argv[0], argv)  # noqa: S606
