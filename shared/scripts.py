@@ -185,6 +185,27 @@ def send(keys: Keys, queue: str, messages: Iterable[tuple[str, bytes]]) -> Comma
 
 
 @dataclass(frozen=True, slots=True)
+class Entry:
+    """What is kept in the cache for `ttl_s` seconds."""
+
+    key: str
+    value: bytes
+    ttl_s: int
+
+
+def publish(
+    keys: Keys, *, job_id: str, record: bytes, ttl_s: int, answer: Entry | None = None
+) -> Command[int]:
+    """Stores the result of a job and tells it; keeps its answer, if one is given."""
+    names: list[Word] = [keys.result(job_id)]
+    args: list[Word] = [record, ttl_s]
+    if answer is not None:
+        names.append(answer.key)
+        args += [answer.value, answer.ttl_s]
+    return _command("publish", names, args, int)
+
+
+@dataclass(frozen=True, slots=True)
 class Draw:
     """What one attempt takes from one bucket: `amount` of it, refilled at `per_ms`."""
 

@@ -61,7 +61,7 @@ async def open_kit(in_force: Settings, servers: Servers, owner: str) -> Kit:
     models = catalog.load(in_force.catalog)
     engine = servers.engine()
     record = Record(engine)
-    lane = Lane(servers.async_redis_client())
+    lane = Lane(servers.async_redis_client(timeout_s=None))
     clock = Clock(lane)
     with suppress(TimeoutError):
         await asyncio.wait_for(clock.ask(), CLOCK_WITHIN_S)

@@ -17,6 +17,7 @@ from shared.envelope import (
     rfc3339,
 )
 from shared.errors import AttemptError, ErrorCode
+from shared.policy import estimate
 from shared.prices import from_pico, text
 from workers.stages.claim import Claim
 from workers.stages.ledger import Settlement
@@ -54,6 +55,7 @@ class Job:
     usage: Usage = Usage()  # noqa: RUF009  # frozen
     waited_ms: int = 0
     started_at_ms: int | None = None
+    _input_tokens: int = 0
 
     def __post_init__(self) -> None:
         """What earlier claims did counts: tries, money, and what nobody knows."""
@@ -68,6 +70,12 @@ class Job:
                 self.failures.append(
                     FailedAttempt(past.model, code, message, past.http_status, past.waited_ms)
                 )
+
+    @property
+    def input_tokens(self) -> int:
+        """The prompt in tokens, estimated once."""
+        self._input_tokens = self._input_tokens or estimate.input_tokens(self.envelope.request)
+        return self._input_tokens
 
     @property
     def left_unknown(self) -> bool:

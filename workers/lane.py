@@ -15,6 +15,7 @@ import redis.asyncio
 from redis import exceptions
 from redis.exceptions import NoScriptError, RedisError
 
+from shared.redis_clients import REDIS_TIMEOUT_S
 from shared.scripts import Command, Word
 from workers.silence import Silence
 
@@ -47,25 +48,26 @@ def _passes(reply: Any) -> bool:
 
 
 class Lane:
-    """One asyncio client, shared by all jobs of the process."""
+    """One asyncio client without a time limit of its own, shared by all jobs of the process."""
 
     def __init__(self, client: redis.asyncio.Redis) -> None:
         self._client = client
+        self._loop = asyncio.get_running_loop()
         self._waiting: list[tuple[tuple[Word, ...], asyncio.Future[Any]]] = []
         self._sending: asyncio.Task[None] | None = None
         self._closing = False
         self._silence = Silence(log, "Redis", "jobs wait for it")
 
-    async def send(self, *words: Word) -> Any:
+    def send(self, *words: Word) -> asyncio.Future[Any]:
         """The reply of one command, which must be one that may be sent twice.
 
         Waits for as long as Redis does not answer; raises ResponseError for a refused command.
         """
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Any] = self._loop.create_future()
         self._waiting.append((words, future))
         if self._sending is None:
-            self._sending = asyncio.create_task(self._flush(), name="lane")
-        return await future
+            self._sending = self._loop.create_task(self._flush(), name="lane")
+        return future
 
     async def run(self, command: Command[T]) -> T:
         """The reply of one script."""
@@ -116,7 +118,9 @@ class Lane:
                 pipe.execute_command(*words)
             execute: Callable[..., Awaitable[list[Any]]] = pipe.execute
             try:
-                return await execute(raise_on_error=False)
+                # One time limit for all: redis-py would set and lift one for each reply.
+                async with asyncio.timeout(REDIS_TIMEOUT_S):
+                    return await execute(raise_on_error=False)
             except SILENT as error:
                 if self._closing:
                     return [error] * len(commands)

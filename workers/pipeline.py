@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from shared.catalog import Catalog, Model, StaticText
@@ -131,7 +131,7 @@ class Pipeline:
             first = self.catalog.model(job.envelope.model)
         except InvalidRequest as error:
             return job.failed(error.code, str(error))
-        if estimate.exceeds_window(estimate.input_tokens(request), first):
+        if estimate.exceeds_window(job.input_tokens, first):
             message = (
                 f"the prompt cannot fit into the {first.context_tokens} tokens of {first.name}"
             )
@@ -205,7 +205,7 @@ class Pipeline:
         held = charge(
             self.catalog.provider(model).dialect,
             request,
-            input_tokens=estimate.input_tokens(request),
+            input_tokens=job.input_tokens,
             ceiling=ceiling,
         )
         hold = await self.bucket.reserve(
@@ -276,12 +276,12 @@ class Pipeline:
         if not ended:
             log.warning("job %s: the claim was lost; another worker ends it", job.envelope.id)
             return AlreadyTaken()
-        later: list[Awaitable[object]] = [self.publish.publish(result)]
+        answer = None
         if ending.reply is not None and ending.cached is None and ending.provider is not None:
             kept = Kept(ending.reply, ending.provider, job.cost_pico_usd)
             model = ending.model_used or job.envelope.model
-            later.append(self.cache.remember(job.envelope.request, model, kept))
-        await asyncio.gather(*later)
+            answer = self.cache.remembering(job.envelope.request, model, kept)
+        await self.publish.publish(result, answer)
         return Ended(result)
 
     def _answered(self, job: Job, attempt: Attempt, model: Model, answer: Answer) -> Ending:

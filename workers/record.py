@@ -40,7 +40,8 @@ Act = Callable[[Connection, Sequence[I]], Sequence[A]]
 @dataclass(slots=True)
 class _Entry:
     writes: tuple[tuple[Act[Any, Any], Any], ...]
-    future: asyncio.Future[list[Any]]
+    future: asyncio.Future[Any]
+    alone: bool  # one write, whose answer is wanted and not a list of one
     answers: list[Any] = field(default_factory=list)
     error: Exception | None = None
     lost: bool = False
@@ -60,24 +61,28 @@ class Record:
         self._thread = threading.Thread(target=self._run, name="record", daemon=True)
         self._thread.start()
 
-    async def write(self, act: Act[I, A], item: I) -> A:
+    def write(self, act: Act[I, A], item: I) -> asyncio.Future[A]:
         """The act's answer for this item, after its commit.
 
         Waits for as long as the database does not answer; raises what the database says about
         this item alone. The act may run again from its start if its transaction was lost.
         """
-        answer: A = (await self.together((act, item)))[0]
-        return answer
+        return self._enter(((act, item),), alone=True)
 
-    async def together(self, *writes: tuple[Act[Any, Any], Any]) -> list[Any]:
+    def together(self, *writes: tuple[Act[Any, Any], Any]) -> asyncio.Future[list[Any]]:
         """The answers of several acts, made for one job, committed in one transaction."""
-        future: asyncio.Future[list[Any]] = self._loop.create_future()
+        return self._enter(writes, alone=False)
+
+    def _enter(
+        self, writes: tuple[tuple[Act[Any, Any], Any], ...], *, alone: bool
+    ) -> asyncio.Future[Any]:
+        future: asyncio.Future[Any] = self._loop.create_future()
         with self._wake:
             if self._ended:
                 future.cancel()
-            self._waiting.append(_Entry(writes, future))
+            self._waiting.append(_Entry(writes, future, alone))
             self._wake.notify()
-        return await future
+        return future
 
     async def close(self) -> None:
         """All that was written before is committed; the thread has ended."""
@@ -167,4 +172,4 @@ def _answer(group: list[_Entry]) -> None:
         elif entry.error is not None:
             entry.future.set_exception(entry.error)
         else:
-            entry.future.set_result(entry.answers)
+            entry.future.set_result(entry.answers[0] if entry.alone else entry.answers)

@@ -14,9 +14,9 @@ async def through(act: Awaitable[T]) -> T:
 
     Half a claim or half a settlement would be worse than a cancellation that comes a moment later.
     """
-    task = asyncio.ensure_future(act)
+    future = asyncio.ensure_future(act)
     try:
-        return await asyncio.shield(task)
+        return await asyncio.shield(future)
     except asyncio.CancelledError:
-        await asyncio.wait({task})
+        await asyncio.wait({future})
         raise

@@ -246,7 +246,8 @@ async def test_who_lost_the_claim_opens_no_attempt(desk: Desk) -> None:
     late = attempt_of(job, await desk.claim(job))
     theirs = await desk.claim(job, desk.second)
     ours = attempt_of(other, await desk.claim(other))
-    assert await asyncio.gather(desk.ledger.open(late), desk.ledger.open(ours)) == [False, True]
+    opened = await asyncio.gather(desk.ledger.open(late), desk.ledger.open(ours))
+    assert list(opened) == [False, True]
     assert await desk.conclude(job, theirs)
     assert not await desk.ledger.open(late)
     assert not await desk.ledger.open(attempt_of(job, theirs))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import httpx2
 import pytest
 
 from shared.envelope import Usage
 from shared.errors import InvalidOutput
 from workers.answer import Answer
 from workers.providers.anthropic import read_message, read_usage, without_fence
+from workers.providers.transport import Response
 
 
 def golden(**changes: Any) -> dict[str, Any]:
@@ -38,9 +38,8 @@ def golden(**changes: Any) -> dict[str, Any]:
 
 
 def read(body: dict[str, Any], *, json_only: bool = False) -> Answer:
-    response = httpx2.Response(
-        200, headers={"request-id": "req_9", "anthropic-ratelimit-requests-remaining": "9"}
-    )
+    headers = {"request-id": "req_9", "anthropic-ratelimit-requests-remaining": "9"}
+    response = Response(200, headers, b"")
     return read_message(body, response, json_only=json_only)
 
 

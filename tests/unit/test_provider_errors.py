@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import httpx2
 import orjson
 import pytest
+from multidict import CIMultiDict
 
 from shared.errors import (
     AttemptError,
@@ -19,6 +19,7 @@ from shared.errors import (
     Unauthorized,
 )
 from workers.providers.errors import MESSAGE_LIMIT, ModelRefused, refusal, retry_after_ms, scrubbed
+from workers.providers.transport import Response
 
 
 def of_openai(code: str | None, type_: str | None = None, message: str = "no") -> dict[str, Any]:
@@ -30,10 +31,10 @@ def of_anthropic(type_: str, message: str = "no", **details: str) -> dict[str, A
     return {"type": "error", "error": error, "request_id": "req_011"}
 
 
-def answer(status: int, body: object, **headers: str) -> httpx2.Response:
+def answer(status: int, body: object, **headers: str) -> Response:
     content = body if isinstance(body, bytes) else orjson.dumps(body)
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return httpx2.Response(status, content=content, headers=named)
+    return Response(status, CIMultiDict(named), content)
 
 
 def refused(status: int, body: object, **headers: str) -> AttemptError:
@@ -190,7 +191,7 @@ def test_the_request_id_comes_from_the_headers_or_the_body() -> None:
 def test_the_wanted_wait_is_read_in_all_its_forms_and_nonsense_is_none(
     headers: dict[str, str], wait_ms: int | None
 ) -> None:
-    assert retry_after_ms(httpx2.Headers(headers), now_s=1000.0) == wait_ms
+    assert retry_after_ms(CIMultiDict(headers), now_s=1000.0) == wait_ms
 
 
 def test_a_message_shows_neither_key_nor_prompt_and_is_short() -> None:

@@ -6,7 +6,6 @@ import base64
 import struct
 from typing import Any
 
-import httpx2
 import pytest
 
 from shared.envelope import Request, Usage
@@ -20,13 +19,14 @@ from workers.providers.openai import (
     read_embeddings,
     read_usage,
 )
+from workers.providers.transport import Response
 
 ASKED = Request(prompt="Say hi")
 
 
 def read(body: dict[str, Any], request: Request = ASKED) -> Answer:
     reader = read_embeddings if request.embeds else read_chat
-    return reader(body, httpx2.Response(200, headers={"x-request-id": "req_1"}), request)
+    return reader(body, Response(200, {"x-request-id": "req_1"}, b""), request)
 
 
 def golden(**changes: Any) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import httpx2
+from collections.abc import Mapping
 
 #: More tokens than this in one reply is a fault of the sender: exact in a float and in a table.
 _MOST_TOKENS = 2**40
@@ -11,13 +11,13 @@ _KEPT_PREFIXES = ("x-ratelimit-", "anthropic-ratelimit-", "anthropic-priority-",
 _KEPT = frozenset({"x-request-id", "request-id", "retry-after", "retry-after-ms"})
 
 
-def kept_headers(headers: httpx2.Headers) -> dict[str, str]:
+def kept_headers(headers: Mapping[str, str]) -> dict[str, str]:
     """The rate-limit and request-id headers, names in lower case."""
     kept = {}
-    for raw_name, raw_value in headers.raw:
-        name = raw_name.decode("latin-1").lower()
+    for told, value in headers.items():
+        name = told.lower()
         if name in _KEPT or name.startswith(_KEPT_PREFIXES):
-            kept[name] = raw_value.decode("latin-1")
+            kept[name] = value
     return kept
 
 

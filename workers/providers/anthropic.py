@@ -11,7 +11,6 @@ import re
 from typing import Any
 
 import anthropic
-import httpx2
 import orjson
 
 from shared.envelope import Reply, Request, Usage
@@ -20,7 +19,7 @@ from workers.providers.answer import count, fields_of, kept_headers
 from workers.providers.body import decoded_or_raise, dumped
 from workers.providers.errors import ModelRefused, request_id, unusable
 from workers.providers.messages import messages_body
-from workers.providers.transport import Wire, checked_key, limits
+from workers.providers.transport import Response, Wire, checked_key
 
 ADDRESS = "https://api.anthropic.com"
 
@@ -50,18 +49,19 @@ class AnthropicProvider:
     ) -> None:
         self.name = name
         self._key = checked_key(name, api_key)
-        http = anthropic.DefaultAioHttpClient(limits=limits(connections, vendor=base_url is None))
         client = anthropic.AsyncAnthropic(
             # Both given always, or the SDK looks for them in the environment and in files.
             # `organization` and `project` have no counterpart: a key belongs to one workspace.
             api_key=self._key or "none",
             base_url=base_url or ADDRESS,
-            max_retries=0,
             open_telemetry=False,
-            http_client=http,
         )
-        headers = {**client.auth_headers, **client.default_headers}
-        self._wire = Wire(http, client.base_url, headers)
+        self._wire = Wire(
+            str(client.base_url),
+            {**client.auth_headers, **client.default_headers},
+            connections=connections,
+            vendor=base_url is None,
+        )
 
     async def ask(
         self, request: Request, *, model: str, max_output_tokens: int, timeout_s: float
@@ -84,7 +84,7 @@ def wants_json(request: Request) -> bool:
     return fields_of(request.params.get("response_format")).get("type") == "json_object"
 
 
-def read_message(decoded: dict[str, Any], response: httpx2.Response, *, json_only: bool) -> Answer:
+def read_message(decoded: dict[str, Any], response: Response, *, json_only: bool) -> Answer:
     """The answer out of a message; InvalidOutput if it holds none."""
     blocks = decoded.get("content")
     if not isinstance(blocks, list) or not all(isinstance(block, dict) for block in blocks):
@@ -108,7 +108,7 @@ def read_message(decoded: dict[str, Any], response: httpx2.Response, *, json_onl
     return Answer(reply, kept_headers(response.headers), counted)
 
 
-def tool_call(block: dict[str, Any], response: httpx2.Response) -> dict[str, Any]:
+def tool_call(block: dict[str, Any], response: Response) -> dict[str, Any]:
     """A tool_use block in OpenAI's form, its arguments as a JSON text."""
     if not isinstance(block.get("name"), str):
         raise unusable(response, "a tool call has no name")

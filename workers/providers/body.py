@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import httpx2
 import orjson
 
 from shared.envelope import Request
 from shared.errors import RequestRefused
 from workers.providers.answer import fields_of
 from workers.providers.errors import refusal, unusable
+from workers.providers.transport import Response
 
 
 def dumped(body: dict[str, Any]) -> bytes:
@@ -35,9 +35,9 @@ def texts_of(request: Request) -> Iterator[str]:
                 yield text
 
 
-def decoded_or_raise(response: httpx2.Response, request: Request, key: str) -> dict[str, Any]:
+def decoded_or_raise(response: Response, request: Request, key: str) -> dict[str, Any]:
     """The JSON object of a good answer; raises the error that any other response stands for."""
-    if response.status_code != 200:
+    if response.status != 200:
         raise refusal(response, texts_of(request), key)
     try:
         decoded = orjson.loads(response.content)

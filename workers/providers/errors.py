@@ -8,11 +8,10 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 
-import httpx2
 import orjson
 
 from shared.errors import (
@@ -28,6 +27,7 @@ from shared.errors import (
     Unauthorized,
 )
 from workers.providers.answer import fields_of
+from workers.providers.transport import Response
 
 MESSAGE_LIMIT = 500
 
@@ -141,7 +141,7 @@ _KEYS = re.compile(
 )
 
 
-def refusal(response: httpx2.Response, private: Iterable[str], secret: str) -> AttemptError:
+def refusal(response: Response, private: Iterable[str], secret: str) -> AttemptError:
     """The error that this response stands for; also for an error that came with status 200.
 
     `private` are texts of the request: from where the vendor's message begins to repeat one of
@@ -151,7 +151,7 @@ def refusal(response: httpx2.Response, private: Iterable[str], secret: str) -> A
         body = orjson.loads(response.content)
     except ValueError:
         body = None
-    status, told = response.status_code, told_error(body)
+    status, told = response.status, told_error(body)
     if told.status is not None and status < 400:
         status = told.status
     kind, code, billed = fault(status, told)
@@ -159,7 +159,7 @@ def refusal(response: httpx2.Response, private: Iterable[str], secret: str) -> A
         f"HTTP {status}: {scrubbed(told.message, private, secret)}" if told.message
         else f"HTTP {status}, with no reason given",
         code=code,
-        http_status=response.status_code,
+        http_status=response.status,
         retry_after_ms=retry_after_ms(response.headers, time.time()),
         billed=billed,
         request_id=request_id(response.headers) or told.request_id,
@@ -239,7 +239,7 @@ def scrubbed(message: str, private: Iterable[str], secret: str) -> str:
     return message if len(message) <= MESSAGE_LIMIT else message[: MESSAGE_LIMIT - 3] + "..."
 
 
-def retry_after_ms(headers: httpx2.Headers, now_s: float) -> int | None:
+def retry_after_ms(headers: Mapping[str, str], now_s: float) -> int | None:
     """Milliseconds that the provider asks us to wait, rounded up, uncapped; None for nonsense.
 
     Read in this order: `retry-after-ms`, `retry-after` in seconds, `retry-after` as an HTTP date.
@@ -258,16 +258,16 @@ def retry_after_ms(headers: httpx2.Headers, now_s: float) -> int | None:
         return None
 
 
-def request_id(headers: httpx2.Headers) -> str | None:
+def request_id(headers: Mapping[str, str]) -> str | None:
     """The vendor's id of the request: `x-request-id` (OpenAI) or `request-id` (Anthropic)."""
     return headers.get("x-request-id") or headers.get("request-id")
 
 
-def unusable(response: httpx2.Response, why: str) -> InvalidOutput:
+def unusable(response: Response, why: str) -> InvalidOutput:
     """InvalidOutput for a 200 that holds no answer; it may be charged."""
     return InvalidOutput(
         f"the answer is unusable: {why}",
-        http_status=response.status_code,
+        http_status=response.status,
         billed=None,
         request_id=request_id(response.headers),
     )

@@ -12,7 +12,6 @@ import re
 import struct
 from typing import Any
 
-import httpx2
 import openai
 
 from shared.envelope import Reply, Request, Usage
@@ -20,7 +19,7 @@ from workers.answer import Answer
 from workers.providers.answer import count, fields_of, kept_headers
 from workers.providers.body import decoded_or_raise, dumped
 from workers.providers.errors import request_id, unusable
-from workers.providers.transport import Wire, checked_key, limits
+from workers.providers.transport import Response, Wire, checked_key
 
 ADDRESS = "https://api.openai.com/v1"
 
@@ -44,7 +43,6 @@ class OpenAIProvider:
         self.name = name
         self._key = checked_key(name, api_key)
         self._vendor = base_url is None or _is_openai(base_url)
-        http = openai.DefaultAioHttpClient(limits=limits(connections, vendor=self._vendor))
         client = openai.AsyncOpenAI(
             # A local server may need no key; the SDK wants some.
             api_key=self._key or "none",
@@ -52,11 +50,13 @@ class OpenAIProvider:
             base_url=base_url or ADDRESS,
             organization=organization or "",
             project=project or "",
-            max_retries=0,
-            http_client=http,
         )
-        headers = {**client.auth_headers, **client.default_headers}
-        self._wire = Wire(http, client.base_url, {n: v for n, v in headers.items() if v})
+        self._wire = Wire(
+            str(client.base_url),
+            {**client.auth_headers, **client.default_headers},
+            connections=connections,
+            vendor=self._vendor,
+        )
 
     async def ask(
         self, request: Request, *, model: str, max_output_tokens: int, timeout_s: float
@@ -116,7 +116,7 @@ def embedding_body(request: Request, model: str) -> dict[str, Any]:
     return {"model": model, "input": request.input, **params}
 
 
-def read_chat(decoded: dict[str, Any], response: httpx2.Response, request: Request) -> Answer:
+def read_chat(decoded: dict[str, Any], response: Response, request: Request) -> Answer:
     """The answer out of a chat completion; InvalidOutput if it holds none."""
     choices = decoded.get("choices")
     if not isinstance(choices, list) or not choices:
@@ -154,7 +154,7 @@ def read_chat(decoded: dict[str, Any], response: httpx2.Response, request: Reque
     return Answer(reply, kept_headers(response.headers), counted)
 
 
-def read_embeddings(decoded: dict[str, Any], response: httpx2.Response, request: Request) -> Answer:
+def read_embeddings(decoded: dict[str, Any], response: Response, request: Request) -> Answer:
     """The answer out of an embeddings reply, vectors in the order of the inputs."""
     rows = decoded.get("data")
     wanted = 1 if isinstance(request.input, str) else len(request.input or [])
@@ -179,7 +179,7 @@ def read_embeddings(decoded: dict[str, Any], response: httpx2.Response, request:
     return Answer(reply, kept_headers(response.headers), counted)
 
 
-def vector(value: object, response: httpx2.Response) -> list[float]:
+def vector(value: object, response: Response) -> list[float]:
     """One embedding: a list of numbers, or base64 of little-endian float32 where asked for."""
     if isinstance(value, str):
         try:

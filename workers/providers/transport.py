@@ -1,19 +1,25 @@
-"""The wire to one vendor: posts JSON over the SDK's own aiohttp client; its faults are ours.
+"""The wire to one vendor: posts JSON over aiohttp, with the SDK's address and headers.
 
 A call through `client.chat.completions.create` costs 0.81 CPU-ms at 500 in flight, through the
-SDK's low-level `post` 0.46, and as here 0.23 (bare aiohttp: 0.10). What is left out is the SDK's
-rebuilding of the same URL and headers for each call: both are taken from the SDK's client once.
-Its retries and its guard against large `max_tokens` are thereby out of the way too.
+SDK's low-level `post` 0.46, through its HTTP client 0.23, and as here 0.13 (bare aiohttp: 0.10).
+What is left out is the SDK's rebuilding of the same URL and headers for each call, and its second
+model of requests and responses: address, authentication and headers are taken from the SDK's client
+once. Its retries and its guard against large `max_tokens` are thereby out of the way too.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+import ssl
 from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import httpx2
+from aiohttp.http_exceptions import ContentEncodingError
+from yarl import URL
 
 from shared.errors import AttemptError, AttemptTimeout, ConnectionLost, InvalidOutput, SettingError
 
@@ -31,19 +37,16 @@ _NEVER_SENT = (
     aiohttp.ServerFingerprintMismatch,
     aiohttp.InvalidURL,
     aiohttp.NonHttpUrlClientError,
-    httpx2.PoolTimeout,
-    httpx2.UnsupportedProtocol,
-    httpx2.InvalidURL,
 )
-_NO_HTTP = (aiohttp.ClientResponseError, httpx2.DecodingError, httpx2.RemoteProtocolError)
 
 
-def limits(connections: int, *, vendor: bool) -> httpx2.Limits:
-    """Room for `connections` at once; idle ones are closed before the other side would."""
-    return httpx2.Limits(
-        max_connections=connections,
-        keepalive_expiry=VENDOR_KEEPALIVE_S if vendor else OTHER_KEEPALIVE_S,
-    )
+@dataclass(frozen=True, slots=True)
+class Response:
+    """A whole response of a vendor, whatever its status; names of headers in any case."""
+
+    status: int
+    headers: Mapping[str, str]
+    content: bytes
 
 
 def checked_key(name: str, api_key: str) -> str:
@@ -55,19 +58,24 @@ def checked_key(name: str, api_key: str) -> str:
 
 
 class Wire:
-    """An open line to one vendor: a client with a pool of connections, an address and headers."""
+    """A pool of connections to one vendor, with an address and headers; opened at first use."""
 
     def __init__(
-        self, http: httpx2.AsyncClient, base_url: httpx2.URL, headers: Mapping[str, object]
+        self, base_url: str, headers: Mapping[str, object], *, connections: int, vendor: bool
     ) -> None:
-        self._http = http
-        self._base_url = base_url
+        self._base = URL(base_url)
         # The SDKs mark headers to be left out with an object that is no text.
-        texts = {name: value for name, value in headers.items() if isinstance(value, str)}
-        self._headers = httpx2.Headers(texts)
-        self._urls: dict[str, httpx2.URL] = {}
+        self._headers = {
+            name: value for name, value in headers.items() if isinstance(value, str) and value
+        }
+        self._connections = connections
+        self._keepalive_s = VENDOR_KEEPALIVE_S if vendor else OTHER_KEEPALIVE_S
+        self._proxy = _proxy(self._base)
+        self._urls: dict[str, URL] = {}
+        self._session: aiohttp.ClientSession | None = None
+        self._closed = False
 
-    async def post(self, path: str, body: bytes, *, timeout_s: float) -> httpx2.Response:
+    async def post(self, path: str, body: bytes, *, timeout_s: float) -> Response:
         """The whole response, whatever its status, within `timeout_s`.
 
         Raises AttemptTimeout, ConnectionLost or InvalidOutput; a cancelled call has its connection
@@ -75,50 +83,75 @@ class Wire:
         """
         url = self._urls.get(path)
         if url is None:
-            url = self._base_url.copy_with(path=self._base_url.path.rstrip("/") + path)
-            self._urls[path] = url
-        if self._http.is_closed:
-            raise ConnectionLost("the provider's client is closed")
-        request = httpx2.Request(
-            "POST",
-            url,
-            headers=self._headers,
-            content=body,
-            # No read timeout: a model may think for minutes before its first byte.
-            extensions={"timeout": {"connect": CONNECT_TIMEOUT_S}},
-        )
+            url = self._urls[path] = self._base.joinpath(path.lstrip("/"))
         try:
-            async with asyncio.timeout(timeout_s):
-                return await self._http.send(request)
+            async with (
+                asyncio.timeout(timeout_s),
+                # A redirect is not followed: a POST would become a GET, or go to a stranger.
+                self._opened().post(
+                    url, data=body, proxy=self._proxy, allow_redirects=False
+                ) as response,
+            ):
+                return Response(response.status, response.headers, await response.read())
         except TimeoutError as error:
+            if isinstance(error, aiohttp.ConnectionTimeoutError):
+                raise lost(error) from error
             # The request may have been answered, and charged, after we stopped listening.
             raise AttemptTimeout(f"no answer within {timeout_s:g} s", billed=None) from error
         except aiohttp.ClientResponseError as error:
             # Raised below, unchained: its repr shows the request's headers, and so the key.
             broken = lost(error)
-        except (httpx2.HTTPError, httpx2.InvalidURL, aiohttp.ClientError, OSError) as error:
+        except (aiohttp.ClientError, OSError) as error:
             raise lost(error) from error
         raise broken
 
     async def close(self) -> None:
         """All connections are closed; what was in flight fails."""
-        await self._http.aclose()
+        self._closed = True
+        if self._session is not None:
+            await self._session.close()
+
+    def _opened(self) -> aiohttp.ClientSession:
+        if self._closed:
+            raise ConnectionLost("the provider's client is closed")
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                headers=self._headers | {"Content-Type": "application/json"},
+                connector=aiohttp.TCPConnector(
+                    limit=self._connections,
+                    keepalive_timeout=self._keepalive_s,
+                    ssl=self._ssl(),
+                ),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                # No read timeout: a model may think for minutes before its first byte.
+                timeout=aiohttp.ClientTimeout(sock_connect=CONNECT_TIMEOUT_S),
+            )
+        return self._session
+
+    def _ssl(self) -> ssl.SSLContext | bool:
+        # The SDKs' own: with certificates of its own where the machine has none.
+        return httpx2.create_ssl_context() if self._base.scheme == "https" else True
 
 
-def lost(error: Exception) -> AttemptError:
-    """Our error for a fault of the connection, by what aiohttp said, not by httpx2's rendering.
+def _proxy(base_url: URL) -> str | None:
+    """The proxy that the machine names for this address, as the SDKs would find it."""
+    if base_url.host is None or proxy_bypass(base_url.host):
+        return None
+    named = getproxies()
+    return named.get(base_url.scheme) or named.get("all")
 
-    The SDK's transport calls a server that hung up a connect timeout; the cause below it is right.
-    """
-    below = error.__cause__
-    cause = below if isinstance(below, (aiohttp.ClientError, OSError)) else error
-    said = type(cause).__name__
-    if isinstance(cause, _NEVER_SENT):
-        reason = getattr(cause, "os_error", None)
+
+def lost(error: aiohttp.ClientError | OSError) -> AttemptError:
+    """Our error for a fault of the connection, by what aiohttp said."""
+    said = type(error).__name__
+    if isinstance(error, _NEVER_SENT):
+        reason = getattr(error, "os_error", None)
         if isinstance(reason, OSError):  # asyncio's own text names the address, not the reason
             errno = reason.errno or 0
             said = (os.strerror(errno) if errno > 0 else reason.strerror) or said
         return ConnectionLost(f"the connection could not be opened: {said}", billed=False)
-    if isinstance(cause, _NO_HTTP):
+    if isinstance(error, aiohttp.ClientResponseError) or isinstance(
+        error.__cause__, ContentEncodingError
+    ):
         return InvalidOutput(f"the answer is not proper HTTP: {said}", billed=None)
     return ConnectionLost(f"the connection broke: {said}", billed=None)

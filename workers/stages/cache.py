@@ -10,6 +10,7 @@ import orjson
 from shared.envelope import Reply, Request, Usage, known_fields
 from shared.keys import Keys
 from shared.policy.fingerprint import fingerprint
+from shared.scripts import Entry
 from workers.lane import Lane
 
 log = logging.getLogger("headgate.cache")
@@ -48,10 +49,13 @@ class Cache:
             log.warning("a cache entry cannot be read; it counts as a miss")
             return None
 
-    async def remember(self, request: Request, model: str, kept: Kept) -> None:
-        """Equal requests to `model`, the one that answered, find this answer for its time."""
+    def remembering(self, request: Request, model: str, kept: Kept) -> Entry | None:
+        """The answer as equal requests to `model`, the one that answered, will find it.
+
+        It is written together with the result; None where the request wants no cache.
+        """
         if request.cache.mode == "off":
-            return
+            return None
         entry = orjson.dumps(
             {
                 "reply": kept.reply,
@@ -60,6 +64,4 @@ class Cache:
             }
         )
         ttl_s = request.cache.ttl_s or self._ttl_s
-        await self._lane.send(
-            "SET", self._keys.cache(fingerprint(request, model)), entry, "EX", ttl_s
-        )
+        return Entry(self._keys.cache(fingerprint(request, model)), entry, ttl_s)

@@ -6,7 +6,7 @@ former holder can no longer end the job. The broker's lease sees to it that this
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,22 +84,22 @@ class Claims:
         self._worker = worker
         self._clock_ms = clock_ms
 
-    async def take(self, envelope: Envelope) -> Claim | EndedBefore | NotYet:
+    def take(self, envelope: Envelope) -> Awaitable[Claim | EndedBefore | NotYet]:
         """The job is running, and ours; attempts that a crash left open are unknown from now on.
 
         A job without a row (from a stock producer) gets one.
         """
         taking = _Taking(envelope, self._worker, self._clock_ms())
-        return await self._record.write(_take, taking)
+        return self._record.write(_take, taking)
 
-    async def release(self, envelope: Envelope, claim: Claim) -> None:
+    def release(self, envelope: Envelope, claim: Claim) -> Awaitable[None]:
         """The job is queued again, as it was before the claim."""
-        await self._record.write(_leave, _Leaving(envelope.id, claim.fence, "queued", None))
+        return self._record.write(_leave, _Leaving(envelope.id, claim.fence, "queued", None))
 
-    async def defer(self, envelope: Envelope, claim: Claim, retry_at_ms: int) -> None:
+    def defer(self, envelope: Envelope, claim: Claim, retry_at_ms: int) -> Awaitable[None]:
         """The job is deferred until `retry_at_ms`."""
         leaving = _Leaving(envelope.id, claim.fence, "deferred", retry_at_ms)
-        await self._record.write(_leave, leaving)
+        return self._record.write(_leave, leaving)
 
 
 _LOOK = select(

@@ -7,7 +7,7 @@ a row: what a late worker opened after the next claim, nobody would ever settle.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -91,13 +91,13 @@ class Ledger:
     def __init__(self, record: Record) -> None:
         self._record = record
 
-    async def open(self, attempt: Attempt) -> bool:
+    def open(self, attempt: Attempt) -> Awaitable[bool]:
         """The attempt is on record, it may leave; False when the claim was lost."""
-        return await self._record.write(_open, attempt)
+        return self._record.write(_open, attempt)
 
-    async def settle(self, settlement: Settlement) -> None:
+    def settle(self, settlement: Settlement) -> Awaitable[None]:
         """The attempt's end is on record."""
-        await self._record.write(_settle, settlement)
+        return self._record.write(_settle, settlement)
 
     @staticmethod
     def settling(settlement: Settlement) -> tuple[Act[Settlement, None], Settlement]:

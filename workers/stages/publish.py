@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import orjson
 
+from shared import scripts
 from shared.envelope import Result
 from shared.keys import Keys
 from shared.results import celery_record
+from shared.scripts import Entry
 from workers.lane import Lane
 
 
@@ -20,12 +20,16 @@ class Publish:
         self._keys = keys
         self._ttl_s = ttl_s
 
-    async def publish(self, result: Result) -> None:
-        """`AsyncResult(id)` has the result; waiting programs have been woken."""
-        key, record = self._keys.result(result.id), celery_record(result)
-        await asyncio.gather(
-            self._lane.send("SET", key, record, "EX", self._ttl_s),
-            self._lane.send("PUBLISH", key, record),
+    async def publish(self, result: Result, answer: Entry | None = None) -> None:
+        """`AsyncResult(id)` has the result, those who wait are told, and its answer is kept."""
+        await self._lane.run(
+            scripts.publish(
+                self._keys,
+                job_id=result.id,
+                record=celery_record(result),
+                ttl_s=self._ttl_s,
+                answer=answer,
+            )
         )
 
     async def again(self, result: str | None) -> None:
