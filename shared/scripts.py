@@ -155,15 +155,20 @@ class Renewed:
     cancelled: list[str]
 
 
-def renew(keys: Keys, *, lease_ms: int, leases: Sequence[Lease]) -> Command[Renewed]:
-    """Lengthens these leases by `lease_ms` from now."""
+def renew(
+    keys: Keys, *, lease_ms: int, leases: Sequence[Lease], again: bool = True
+) -> Command[Renewed]:
+    """Lengthens these leases by `lease_ms` from now.
+
+    `again`: those that the server does not know are taken again; else they are lost.
+    """
 
     def read(reply: list[Any]) -> Renewed:
         cut = 1 + int(reply[0])
         return Renewed([_text(i) for i in reply[1:cut]], [_text(i) for i in reply[cut:]])
 
     names = (keys.leases(), keys.owners(), keys.messages(), keys.present(), keys.cancels())
-    return _command("renew", names, (lease_ms, *_words(leases)), read)
+    return _command("renew", names, (lease_ms, int(again), *_words(leases)), read)
 
 
 def restore(keys: Keys, *, leases: Sequence[Lease]) -> Command[int]:

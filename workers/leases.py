@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Literal
@@ -117,7 +118,22 @@ class Leases:
 
     async def tend(self) -> None:
         """Shows life, hears of cancellations, renews each third of a lease; until cancelled."""
-        self._renewed_at = time.monotonic()
+        self._renewed_at = self._awake_at = time.monotonic()
+        ticking = asyncio.create_task(self._tick(), name="tick")
+        try:
+            await self._tend()
+        finally:
+            ticking.cancel()
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(self._tick_s)
+            now = time.monotonic()
+            if self._stands_still(now):
+                self._late_at = now
+            self._awake_at = now
+
+    async def _tend(self) -> None:
         alive = self._keys.worker(self._worker)
         while True:
             await asyncio.sleep(self._tick_s)
@@ -138,15 +154,25 @@ class Leases:
                 log.exception("renewing leases went wrong; it is tried again")
 
     _renewed_at = 0.0
+    _awake_at = math.inf
+    _late_at = 0.0
 
     @property
     def _froze(self) -> bool:
         """True when leases may have lapsed unseen: this process did not renew them in time."""
         return time.monotonic() - self._renewed_at >= self._lease_ms / 1000
 
+    def _stands_still(self, now: float) -> bool:
+        """True when this process did nothing for so long that others may have ended its jobs.
+
+        A silence of the server is another thing: it may come back with an empty memory.
+        """
+        return now - self._awake_at >= self._lease_ms / 2000
+
     async def renew(self) -> None:
         """All leases are as long as new; jobs that are lost or cancelled are being stopped."""
-        tags = list(self.held)
+        tags, began = list(self.held), time.monotonic()
+        late = self._late_at > 0 or self._stands_still(began)
         for first in range(0, len(tags), CHUNK):
             async with self.line:
                 chunk = {
@@ -155,13 +181,17 @@ class Leases:
                     if (lease := self.held.get(tag)) is not None
                 }
                 leases = [lease for _, lease in chunk.values()]
-                command = scripts.renew(self._keys, lease_ms=self._lease_ms, leases=leases)
+                command = scripts.renew(
+                    self._keys, lease_ms=self._lease_ms, leases=leases, again=not late
+                )
                 renewed = await scripts.run_async(self._client, command)
             for job_id in renewed.lost:
-                log.warning("job %s: another worker has its lease; stopped here", job_id)
+                log.warning("job %s: its lease was lost; stopped here", job_id)
                 self._on_stop(chunk[job_id][0], "lost")
             for job_id in renewed.cancelled:
                 self._on_stop(chunk[job_id][0], "cancelled")
+        if self._late_at < began:
+            self._late_at = 0.0
 
     async def leave(self) -> None:
         """All that is held is given back in its order; this worker shows no more life.

@@ -53,6 +53,12 @@ end
 -- gap between two calls nobody loses a lease until everyone had one lease time to renew.
 local last = tonumber(redis.call('HGET', pulse, 'last') or '0')
 local grace = tonumber(redis.call('HGET', pulse, 'grace') or '0')
+if now < last then
+  -- The server's clock was set back: what was to come in a minute must not come in an hour. All
+  -- ids of both sets are in the set `present`, where each counts 1.
+  redis.call('ZINTERSTORE', leases, 2, leases, present, 'WEIGHTS', 1, now - last)
+  redis.call('ZINTERSTORE', due, 2, due, present, 'WEIGHTS', 1, now - last)
+end
 if now - last > lease_ms / 3 or now < last then
   grace = now + lease_ms
   redis.call('HSET', pulse, 'last', now, 'grace', grace)
