@@ -109,10 +109,11 @@ class Broker:
         """The worker has acknowledged these jobs, and asked for no others."""
         self.fetch(0, owner=owner, queues=(), acked=ids)
 
-    def renew(self, *ids: str, owner: str = "a", lease_ms: int = LEASE_MS) -> Renewed:
+    def renew(self, *ids: str, owner: str = "a", again: bool = True) -> Renewed:
         """The worker has renewed its leases."""
         leases = [self.lease(job_id, owner) for job_id in ids]
-        return scripts.run(self.client, scripts.renew(self.keys, lease_ms=lease_ms, leases=leases))
+        command = scripts.renew(self.keys, lease_ms=LEASE_MS, leases=leases, again=again)
+        return scripts.run(self.client, command)
 
     def restore(self, *ids: str, owner: str = "a") -> int:
         """The worker has given jobs back."""
