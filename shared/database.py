@@ -41,11 +41,12 @@ POSTGRES_OPTIONS = {
 """A line that broke without a word is given up after some 20 seconds; nothing is prepared."""
 
 POSTGRES_BOUNDS = text(
-    "SELECT set_config('lock_timeout', '5s', true),"
+    "SELECT set_config('lock_timeout', :lock_ms, true),"
     " set_config('idle_in_transaction_session_timeout', '10s', true)"
 )
-"""For one transaction. A worker that stands still in mid-transaction (frozen, or cut off with its
-machine) must not keep the locks that the others need."""
+"""For one transaction. A lock is waited for a quarter of the longest statement; a worker that
+stands still in mid-transaction (frozen, or cut off with its machine) does not keep the locks that
+the others need."""
 
 
 def open_engine(database_url: str, timeout_s: float = TIMEOUT_S) -> Engine:
@@ -54,7 +55,7 @@ def open_engine(database_url: str, timeout_s: float = TIMEOUT_S) -> Engine:
         engine = create_engine(
             database_url,
             connect_args={"timeout": timeout_s, "check_same_thread": False},
-            execution_options={"turn_s": timeout_s},
+            execution_options={"bound_s": timeout_s},
             hide_parameters=True,
         )
         event.listen(engine, "connect", _prepare_sqlite)
@@ -67,6 +68,7 @@ def open_engine(database_url: str, timeout_s: float = TIMEOUT_S) -> Engine:
         pool_timeout=POOL_TIMEOUT_S,
         pool_pre_ping=True,
         connect_args=POSTGRES_OPTIONS,
+        execution_options={"bound_s": timeout_s},
         hide_parameters=True,
     )
     event.listen(engine, "do_connect", partial(_connect_postgres, timeout_s))
@@ -82,13 +84,13 @@ def reading(engine: Engine) -> Connection:
 @contextmanager
 def writing(engine: Engine) -> Iterator[Connection]:
     """A transaction, committed at the end. On SQLite the writers of all processes take turns."""
+    bound_s = engine.get_execution_options()["bound_s"]
     if engine.dialect.name == "sqlite":
-        turn_s = engine.get_execution_options()["turn_s"]
-        with turn(str(engine.url.database), turn_s), engine.begin() as connection:
+        with turn(str(engine.url.database), bound_s), engine.begin() as connection:
             yield connection
         return
     with engine.begin() as connection:
-        connection.execute(POSTGRES_BOUNDS)
+        connection.execute(POSTGRES_BOUNDS, {"lock_ms": str(int(bound_s * 250))})
         yield connection
 
 

@@ -1,0 +1,89 @@
+"""Every bad day of PostgreSQL under one running worker: it waits, says so once, and goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from producer import Client, Unreachable
+from shared.settings import Settings
+from tests.child import wait_until
+from tests.integration.headgate import headgate
+from tests.integration.rig_postgres import Day, Days
+from tests.servers import PostgresServer, Simulator, ValkeyServer
+from tests.system import rig
+
+#: Each day, and what a producer is told on it.
+DAYS: list[tuple[Day, str]] = [
+    (Days.killed, "refused"),
+    (Days.session_killed, ""),  # over too soon for a producer to meet it for certain
+    (Days.sessions_ended, "not currently accepting connections"),
+    (Days.read_only, "read-only transaction"),
+    (Days.too_many, "too many connections"),
+    (Days.disk_full, "could not extend file"),
+    (Days.locked, "lock timeout"),
+    (Days.frozen, "timeout"),
+    (Days.password_changed, "password authentication failed"),
+    (Days.tables_gone, "does not exist"),
+]
+JOBS = 60
+
+
+@pytest.mark.slow
+def test_on_every_bad_day_of_postgresql_workers_wait_and_say_so_once(
+    valkey: ValkeyServer,
+    postgres_factory: Callable[[], PostgresServer],
+    simulator_factory: Callable[..., Simulator],
+    tmp_path: Path,
+) -> None:
+    days = Days(postgres_factory())
+    simulator = simulator_factory("--latency-ms", "100")
+    env = {
+        "HEADGATE_HOME": str(tmp_path / "home"),
+        "HEADGATE_REDIS_URL": valkey.url,
+        "HEADGATE_DATABASE_URL": days.url,
+        "HEADGATE_DATABASE_TIMEOUT_S": "2",
+        "HEADGATE_SIMULATOR_URL": simulator.url,
+        "HEADGATE_CONCURRENCY": "10",
+    }
+    settings = Settings(
+        redis_url=valkey.url, database_url=days.url, database_timeout_s=2, home=tmp_path / "home"
+    )
+    assert headgate(["db", "upgrade"], env).code == 0
+    worker = rig.worker_process(env, tmp_path)
+    sent = 0
+
+    def ended() -> int:
+        return rig.count_ended(days.server.url("record"))
+
+    with rig.ended_afterwards(worker), Client(settings) as client:
+        worker.start()
+        for day, told in DAYS:
+            name = day.__name__
+            before = worker.log()
+            said = lambda words: worker.log().count(words) - before.count(words)  # noqa: B023, E731
+            client.submit_many(_prompt(n) for n in range(sent, sent + JOBS))
+            wait_until(lambda: ended() > sent, 20, f"{name}: jobs to end")  # noqa: B023
+            with day(days):
+                wait_until(lambda: said("the database does not answer"), 20, f"{name}: a word")  # noqa: B023
+                if told:
+                    with pytest.raises(Unreachable, match=told):
+                        client.submit("nobody runs this one")
+            sent += JOBS
+            wait_until(lambda: ended() == sent, 30, f"{name}: all jobs to end")  # noqa: B023
+            assert said("the database does not answer") == 1, (name, worker.log_end())
+            assert said("the database answers again") == 1, (name, worker.log_end())
+        assert worker.stop(30) == 0, worker.log_end()
+    assert "Traceback" not in worker.log()
+    assert "app-password" not in worker.log()
+    rig.the_books_agree(days.server.url("record"), simulator, sent, unknown=0)
+
+
+def _prompt(number: int) -> dict[str, object]:
+    return {
+        "prompt": f"prompt number {number:06d}",
+        "model": rig.MODEL,
+        "params": {"max_tokens": 5},
+    }
