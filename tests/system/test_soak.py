@@ -1,0 +1,22 @@
+"""The soak in its short form: full rate, and everything is killed in turn, but for one worker."""
+
+import secrets
+
+import pytest
+
+from tests.soak.__main__ import soak
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(420)
+def test_under_kills_nothing_is_lost_the_bill_adds_up_and_memory_stays_flat() -> None:
+    """The seed is printed: `python -m tests.soak --minutes 1.25 --seed N` does the same again."""
+    assert soak(1.25, secrets.randbelow(10_000), "sqlite") == []
+
+
+@pytest.mark.slow
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+def test_twenty_minutes_of_kills_on_postgresql() -> None:
+    """As above, with a kill each minute, and of PostgreSQL as well."""
+    assert soak(20, secrets.randbelow(10_000), "postgresql") == []
