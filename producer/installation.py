@@ -19,7 +19,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from producer.submit import Submitter
-from shared import catalog, connections, migrate, settings
+from shared import catalog, connections, migrate, redis_check, settings
 from shared.catalog import Catalog
 from shared.connections import Servers
 from shared.database import passes
@@ -69,8 +69,7 @@ class Installation:
         try:
             yield
         except redis.RedisError as error:
-            remedy = "check HEADGATE_REDIS_URL"
-            raise Unreachable(self.redis_name, self.reason(error), remedy) from error
+            raise redis_check.fault(error, self.servers.address, self.servers.redis_url) from error
         except (DBAPIError, PoolTimeout) as error:
             if isinstance(error, DBAPIError) and not passes(error):
                 raise
@@ -81,9 +80,10 @@ class Installation:
         """What went wrong at a server, in one line without a password."""
         error = getattr(error, "orig", None) or error
         line = (str(error).strip() or type(error).__name__).splitlines()[0]
-        for url in (self.servers.redis_url, self.servers.database_url):
-            if password := urlsplit(url).password:
-                line = line.replace(password, "***")
+        for secret in self.servers.address.secrets:
+            line = line.replace(secret, "***")
+        if password := urlsplit(self.servers.database_url).password:
+            line = line.replace(password, "***")
         return line
 
     def close(self) -> None:
@@ -134,8 +134,8 @@ def open_installation(chosen: Settings | None = None) -> Installation:
     client = servers.redis_client()
     opened = Installation(servers, engine, client, models, Submitter(chosen, models))
     try:
+        servers.check_redis(client)
         with opened.reaching():
-            client.ping()
             migrate.require_fit(engine)
     except BaseException:
         opened.close()

@@ -12,13 +12,12 @@ import redis
 import redis.asyncio
 from sqlalchemy import Engine
 
-from shared import embedded, redis_clients, redis_urls
+from shared import embedded, redis_check, redis_clients, redis_urls
 from shared.database import insert_once, open_engine, reaching, reading, writing
-from shared.errors import Unreachable
 from shared.keys import Keys
 from shared.redis_clients import REDIS_TIMEOUT_S
 from shared.redis_urls import Address
-from shared.settings import Settings, masked
+from shared.settings import Settings
 
 __all__ = ["Servers", "insert_once", "open_engine", "open_servers", "reading", "writing"]
 
@@ -61,17 +60,19 @@ class Servers:
         """A SQLAlchemy engine; `begin()` on SQLite takes the write lock at once."""
         return open_engine(self.database_url, self.settings.database_timeout_s)
 
-    def check_redis(self) -> None:
-        """Redis answers; raises Unreachable if not."""
-        client = self.redis_client()
+    def check_redis(self, client: redis.Redis | None = None, *, to_work: bool = False) -> None:
+        """Redis can be worked with; raises Unfit, or Unreachable where it does not answer.
+
+        `to_work`: this user may send all that a worker sends.
+        """
+        asked = client or self.redis_client()
         try:
-            client.ping()
-        except redis.RedisError as error:
-            raise Unreachable(
-                f"Redis at {masked(self.redis_url)}", str(error), "check HEADGATE_REDIS_URL"
-            ) from error
+            redis_check.require(asked, self.address, self.redis_url)
+            if to_work:
+                redis_check.require_commands(asked, self.address, self.keys, self.redis_url)
         finally:
-            client.close()
+            if client is None:
+                asked.close()
 
     def check_database(self) -> None:
         """The database answers and has tables that fit; raises Unreachable if not."""

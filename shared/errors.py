@@ -6,6 +6,7 @@ HeadgateError
 |   |-- CatalogError          a key of a catalog file
 |   +-- InvalidRequest        a field of a request (code: invalid_request, unknown_model, ...)
 |-- Unreachable               Redis, the database or the embedded server does not answer
+|   `-- Unfit                 it answers, but no waiting makes it one to work with
 |-- UnreadableMessage         a message on the broker that is no job
 |   +-- NewerEnvelope         a job in the form of the next release
 |-- UnknownJob                no job of that id on record
@@ -96,6 +97,14 @@ class Unreachable(HeadgateError):
         self.server = server
         self.reason = reason
         self.remedy = remedy
+
+
+class Unfit(Unreachable):
+    """A server cannot be worked with, and waiting will not change that."""
+
+    def __init__(self, server: str, reason: str, remedy: str) -> None:
+        super().__init__(server, reason, remedy)
+        self.args = (f"{server} cannot be used: {reason}; {remedy}",)
 
 
 class UnreadableMessage(HeadgateError):

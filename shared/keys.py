@@ -77,6 +77,10 @@ class Keys:
         """STRING: the worker that sweeps; expires after one period."""
         return f"{self.prefix}headgate:sweeper"
 
+    def probe(self) -> str:
+        """STRING: what a starting worker tries its rights on; expires after a second."""
+        return f"{self.prefix}headgate:probe"
+
     def worker(self, name: str) -> str:
         """STRING: one living worker; expires when it stops renewing."""
         return f"{self.prefix}headgate:worker:{name}"

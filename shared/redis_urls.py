@@ -142,8 +142,8 @@ def masked(url: str) -> str:
     """
     scheme, sign, rest = url.partition("://")
     if sign and not (rest.startswith("/") or scheme.startswith("sqlite")):
-        parts = re.split(rf"(;(?:{re.escape(scheme)}://)?)(?=[^;]*@)", rest)
-        rest = "".join(_hidden(part) for part in parts)
+        again = f";{scheme}://"
+        rest = again.join(_hidden(part) for part in rest.split(again))
     return _SECRET_WORD.sub(r"\1***", f"{scheme}{sign}{rest}")
 
 

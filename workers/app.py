@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import sys
 import uuid
 import warnings
 from collections.abc import Callable
 from typing import Any
 
-from celery import Celery
+from celery import Celery, signals
 from celery.exceptions import CPendingDeprecationWarning, SecurityWarning
 from kombu import Queue
 from kombu.transport import TRANSPORT_ALIASES
 
 from shared import catalog, settings
 from shared.connections import Servers, open_servers
+from shared.errors import Unfit, Unreachable
 from shared.queues import all_queues, queue_name
 from shared.settings import Settings, read
 from workers import broker
@@ -26,6 +28,9 @@ from workers.waker import Waker
 
 TRANSPORT = "workers.transport:Transport"
 SENTINEL_TRANSPORT = "workers.transport:SentinelTransport"
+
+UNREACHABLE = 3
+"""Exit code of a worker whose Redis cannot be worked with, as of every command."""
 
 # Celery warns of root because of pickle, which is never accepted here.
 warnings.filterwarnings("ignore", category=SecurityWarning)
@@ -101,7 +106,20 @@ def make_app() -> Headgate:
     """The app of this environment; joins the embedded Valkey where no Redis is named."""
     in_force = settings.load()
     models = catalog.load(in_force.catalog)
-    return Headgate(in_force, open_servers(in_force), models.classes)
+    servers = open_servers(in_force)
+    signals.worker_init.connect(lambda **_: _refuse_unfit(servers), weak=False)
+    return Headgate(in_force, servers, models.classes)
+
+
+def _refuse_unfit(servers: Servers) -> None:
+    """The process of a worker ends with the reason if waiting would not make its Redis right."""
+    try:
+        servers.check_redis(to_work=True)
+    except Unfit as error:
+        sys.stderr.write(f"headgate: {error}\n")
+        raise SystemExit(UNREACHABLE) from error
+    except Unreachable:
+        pass  # Celery's consumer says so, and waits
 
 
 def __getattr__(name: str) -> Any:

@@ -1,0 +1,156 @@
+"""Whether a Redis is one that Headgate can work with: asked once, at the start of each process.
+
+A server that is only away raises Unreachable, and workers wait for it; one that no waiting makes
+right (a cluster, a replica, a wrong password or certificate) raises Unfit.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import redis
+from redis.sentinel import MasterNotFoundError
+
+from shared import redis_clients
+from shared.errors import Unfit, Unreachable
+from shared.keys import Keys
+from shared.redis_urls import Address, masked
+
+log = logging.getLogger("headgate.redis")
+
+OLDEST = (6, 2)
+"""`LPOP key count` and `SMISMEMBER` are as old as this."""
+
+REMEDY = "check HEADGATE_REDIS_URL"
+ACL_REMEDY = "deploy/redis.acl lists all that its user needs"
+
+USED = (
+    "SET # 1 PX 1000", "GET #", "EXISTS #", "PEXPIRE # 1000", "HGET # f", "HMGET # f", "HSET # f 1",
+    "HSETNX # f 1", "HDEL # f", "HINCRBY # f 1", "LLEN #", "LPUSH # 1", "RPUSH # 1", "RPOP #",
+    "LTRIM # 0 0", "BLPOP # 1", "BRPOP # 1", "SADD # 1", "SREM # 1", "SMEMBERS #",
+    "SMISMEMBER # 1", "ZADD # 1 1", "ZREM # 1", "ZSCORE # 1", "ZRANGE # 0 0",
+    "ZRANGEBYSCORE # 0 0", "ZREMRANGEBYSCORE # 0 0", "PUBLISH # 1", "TIME", "DEL #",
+    "SCAN 0 MATCH #", "MULTI", "EXEC", "EVAL return{} 0", f"EVALSHA {'0' * 40} 0",
+)  # fmt: skip
+"""What a worker and its scripts send. On a key that holds a string nearly all of it does nothing:
+a user's rights are looked at first."""
+
+
+def require(client: redis.Redis, address: Address, url: str) -> None:
+    """This Redis answers, and can be worked with; raises Unfit, Unreachable."""
+    if address.master_name is not None:
+        _ask_sentinels(address, url)
+    try:
+        facts: Any = client.info()
+    except redis.RedisError as error:
+        raise fault(error, address, url) from error
+    if found := unfit(facts):
+        raise Unfit(f"Redis at {masked(url)}", *found)
+    policy = facts.get("maxmemory_policy", "noeviction")
+    if policy != "noeviction":
+        log.warning(
+            "Redis at %s has maxmemory-policy %s: when it is full it throws jobs away; "
+            "set noeviction", masked(url), policy,
+        )  # fmt: skip
+
+
+def require_commands(client: redis.Redis, address: Address, keys: Keys, url: str) -> None:
+    """This user may send all that a worker sends; raises Unfit that names what it may not."""
+    pipe = client.pipeline(transaction=False)
+    add: Callable[..., Any] = pipe.execute_command
+    for line in USED:
+        add(*line.replace("#", keys.probe()).split())
+    execute: Callable[..., list[Any]] = pipe.execute
+    try:
+        replies = execute(raise_on_error=False)
+    except redis.RedisError as error:
+        raise fault(error, address, url) from error
+    refused = [reply for reply in replies if isinstance(reply, redis.exceptions.NoPermissionError)]
+    if refused:
+        raise fault(refused[0], address, url) from refused[0]
+
+
+def unfit(facts: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Why the server of this INFO cannot be worked with, and the remedy; None where it can."""
+    version = str(facts.get("redis_version", ""))
+    numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdecimal())
+    if int(facts.get("cluster_enabled", 0)):
+        return (
+            "it is a node of a Redis Cluster, for which Celery has no transport",
+            "name a single Redis, or one behind sentinels",
+        )
+    if numbers and numbers < OLDEST:
+        return f"it is version {version}", "use Redis 6.2 or newer, or Valkey"
+    if facts.get("role") in ("slave", "replica"):
+        master = f"{facts.get('master_host')}:{facts.get('master_port')}"
+        return f"it is a read-only replica of {master}", "name that one, or the sentinels"
+    return None
+
+
+def fault(error: redis.RedisError, address: Address, url: str) -> Unreachable:
+    """The error of redis-py as one of ours, with the remedy; no password is in it."""
+    server = f"Redis at {masked(url)}"
+    words = reason(error, address)
+    match error:
+        case redis.AuthenticationError():
+            return Unfit(server, words, "check the name and the password in HEADGATE_REDIS_URL")
+        case redis.exceptions.NoPermissionError():
+            return Unfit(server, words, ACL_REMEDY)
+    if "CERTIFICATE_VERIFY_FAILED" in words or "HOSTNAME" in words.upper():
+        return Unfit(server, words, "check ssl_ca_certs, and the names in its certificate")
+    if "WRONG_VERSION_NUMBER" in words or "RECORD_LAYER_FAILURE" in words:
+        return Unfit(server, words, "it seems not to speak TLS there: say redis://")
+    remedy = REMEDY
+    if address.tls is not None and "Timeout connecting" in words:
+        remedy += "; if it does not speak TLS, say redis://"
+    elif address.tls is not None and address.tls.certfile is None and _broken_off(words):
+        remedy += "; if it asks for a certificate, name ssl_certfile and ssl_keyfile"
+    elif address.tls is None and not address.path and _broken_off(words):
+        remedy += "; if it speaks TLS, say rediss://"
+    return Unreachable(server, words, remedy)
+
+
+def _broken_off(words: str) -> bool:
+    """Whether the server hung up in the middle of the first words."""
+    told = words.lower()
+    return any(part in told for part in ("closed by server", "reset by peer", "certificate requ"))
+
+
+def reason(error: BaseException, address: Address) -> str:
+    """What went wrong, in one line without a password."""
+    if isinstance(error, MasterNotFoundError):
+        return f"the sentinels know of no living master {address.master_name!r}"
+    line = (str(error).strip() or type(error).__name__).splitlines()[0]
+    for secret in address.secrets:
+        line = line.replace(secret, "***")
+    return line
+
+
+def _ask_sentinels(address: Address, url: str) -> None:
+    """A sentinel answers and watches the master; raises Unfit, Unreachable."""
+    watchers, said = redis_clients.sentinels(address), []
+    server = f"the sentinels of {masked(url)}"
+    try:
+        for (host, port), sentinel in zip(address.hosts, watchers.sentinels, strict=True):
+            try:
+                found: Any = sentinel.sentinel_masters()
+            except redis.RedisError as error:
+                said.append((f"{host}:{port}", error))
+                continue
+            if address.master_name not in found:
+                known = ", ".join(sorted(map(str, found))) or "none"
+                raise Unfit(
+                    server,
+                    f"they watch no master {address.master_name!r}",
+                    f"set master_name in HEADGATE_REDIS_URL; known: {known}",
+                )
+            return
+    finally:
+        watchers.close()
+    words = "; ".join(f"{place}: {reason(error, address)}" for place, error in said)
+    refused = (redis.AuthenticationError, redis.exceptions.NoPermissionError)
+    if any(isinstance(error, refused) for _, error in said):
+        raise Unfit(server, words, "check sentinel_username and sentinel_password")
+    raise Unreachable(server, words, REMEDY)
