@@ -52,7 +52,6 @@ AFTER = {
     "adjusted": ("bucket", "settle"),
     "concluded": ("record", "together"),
     "published": ("publish", "publish"),
-    "remembered": ("cache", "remember"),
     "deferred": ("claims", "defer"),
     "released": ("claims", "release"),
 }

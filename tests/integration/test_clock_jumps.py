@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -25,8 +26,8 @@ def jump(broker: Broker, ms: int) -> None:
     """The server's clock was set forward by `ms`: all that it wrote before is as much older."""
     marks = (broker.keys.leases(), broker.keys.due())
     for key in marks:
-        found = broker.client.zrange(key, 0, -1, withscores=True)
-        for member, score in found:  # type: ignore[union-attr]  # the blocking client's list
+        found: Any = broker.client.zrange(key, 0, -1, withscores=True)
+        for member, score in found:
             broker.client.zadd(key, {member: score - ms})
     broker.client.hincrby(broker.keys.pulse(), "last", -ms)
 

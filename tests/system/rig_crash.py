@@ -43,6 +43,8 @@ KINDS: dict[str, dict[str, Any]] = {
     "limited": {"model": "gpt-4o"},
     "adjusted": {"model": "claude-haiku-4-5"},
     "cached": {"prompt": "again and again"},
+    "slow": {"prompt": "[[fault:once:slow:ms=60000]]"},
+    "slow once": {"prompt": "[[fault:once:slow:ms=4000]]"},
 }
 MIXED = Counter(
     {
@@ -121,12 +123,26 @@ class Line:
         worker.kill()
         return self.count_attempts("open")
 
-    def lapse(self) -> None:
-        """All leases have run out, and their jobs are back in their queues."""
-        self.broker.settle_down()
-        self.broker.lapse()
-        while self.broker.leased():
+    def lapse(self, name: str = "one") -> None:
+        """The leases of the worker of this name have run out, its jobs are in their queues."""
+        while ids := self._leased_by(name):
+            self.broker.settle_down()
+            self.broker.lapse(*ids)
             self.broker.fetch(0, queues=())
+
+    def _leased_by(self, name: str) -> list[str]:
+        owners = self.broker.leased().items()
+        return [job_id for job_id, owner in owners if owner.startswith(f"{name}@")]
+
+    def let_leases_end(self) -> None:
+        """All leases have run out, and nobody has noticed yet."""
+        marks = self.broker.keys.leases()
+        ends: Any = self.client.zrange(marks, -1, -1, withscores=True)
+        wait_until(lambda: self.broker.now_ms() > ends[0][1], 10, "leases to run out")
+
+    def has_been_renewed(self) -> bool:
+        """Whether every lease that there is has time left."""
+        return not self.client.zcount(self.broker.keys.leases(), "-inf", self.broker.now_ms())
 
     # Jobs.
 
@@ -141,9 +157,10 @@ class Line:
             made.append(fields)
         return made
 
-    def submit(self, kinds: Mapping[str, int]) -> list[str]:
-        """Jobs of these kinds are queued; their ids."""
-        prepared = list(self.submitter.prepare_many(self.requests(kinds)))
+    def submit(self, kinds: Mapping[str, int], **fields: Any) -> list[str]:
+        """Jobs of these kinds, all with these fields, are queued; their ids."""
+        requests = [{**request, **fields} for request in self.requests(kinds)]
+        prepared = list(self.submitter.prepare_many(requests))
         enqueue(self.engine, self.client, self.broker.keys, prepared)
         return [envelope.id for envelope, _ in prepared]
 
@@ -157,11 +174,14 @@ class Line:
                 connection.execute(deferred.values(retry_at_ms=0))
             self.broker.make_due()
 
-    def wait_until_ended(self, ids: list[str], within_s: float = 40) -> None:
+    def wait_until_ended(
+        self, ids: list[str], within_s: float = 40, *, hasten: bool = True
+    ) -> None:
         """All these jobs have ended, and the broker knows none of them."""
 
         def ended() -> bool:
-            self.hasten()
+            if hasten:
+                self.hasten()
             return not self.broker.present() and self._ended(ids) == len(ids)
 
         try:

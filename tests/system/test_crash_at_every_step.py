@@ -17,7 +17,7 @@ from tests.system.rig_crash import AT_ONCE, MIXED, Line, open_line
 WAY = [
     ("taken", 1), ("arrived", 20), ("claimed", 20), ("recalled", 20), ("held", 15),
     ("opened", 10), ("called", 10), ("answered", 6), ("refused", 3), ("settled", 3),
-    ("adjusted", 3), ("concluded", 6), ("published", 6), ("remembered", 6), ("deferred", 2),
+    ("adjusted", 3), ("concluded", 6), ("published", 6), ("deferred", 2),
     ("parking", 2), ("parked", 2), ("acknowledging", 2), ("acknowledged", 2), ("renewed", 1),
 ]  # fmt: skip
 ON_RECORD = [("claimed", 20), ("opened", 10), ("settled", 3), ("concluded", 6), ("deferred", 2)]
