@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from celery import Celery, signals
-from celery.exceptions import CPendingDeprecationWarning, SecurityWarning
+from celery.exceptions import SecurityWarning
 from kombu import Queue
 from kombu.transport import TRANSPORT_ALIASES
 
@@ -34,9 +34,6 @@ UNREACHABLE = 3
 
 # Celery warns of root because of pickle, which is never accepted here.
 warnings.filterwarnings("ignore", category=SecurityWarning)
-
-# Celery's notice of a coming default, at each lost connection; ours is set.
-warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)
 
 # By the scheme, and not by `broker_transport`: Flower knows the broker by its URL alone, and kombu
 # takes what stands before `+socket://` for the name of a transport, whatever else is set.
@@ -73,6 +70,7 @@ class Headgate(Celery):
             worker_concurrency=settings.concurrency,
             worker_prefetch_multiplier=1,
             worker_cancel_long_running_tasks_on_connection_loss=False,
+            worker_enable_prefetch_count_reduction=False,
             worker_hijack_root_logger=True,
             worker_redirect_stdouts=False,
             timezone="UTC",

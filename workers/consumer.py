@@ -7,10 +7,12 @@ connections: what arrived while Celery reconnects is delivered afterwards.
 from __future__ import annotations
 
 import logging
+import warnings
 from collections import deque
 from typing import TYPE_CHECKING, Any, cast
 
 from celery import bootsteps
+from celery.exceptions import CPendingDeprecationWarning
 from celery.exceptions import WorkerShutdown
 from celery.worker.consumer import consumer as stock
 from celery.worker.consumer.connection import Connection
@@ -210,6 +212,12 @@ class Consumer(stock.Consumer):
         super().on_ready()
 
     # Celery's connection comes back soon, and its loss is said once.
+
+    def on_connection_error_after_connected(self, exc: Exception) -> None:
+        """Celery's connection is closed; the jobs go on."""
+        with warnings.catch_warnings():  # a notice of five lines: a default of ours may change
+            warnings.simplefilter("ignore", CPendingDeprecationWarning)
+            super().on_connection_error_after_connected(exc)
 
     def ensure_connected(self, conn: Any) -> Any:
         """The connection works; tried at least once a second until it does, or a signal comes."""
