@@ -89,6 +89,14 @@ class Consumer(stock.Consumer):
             stock.Evloop,
         ]
 
+        def info(self, parent: Any) -> dict[str, Any]:
+            """What `inspect stats` and Flower tell; of the broker nothing that holds a password."""
+            told: dict[str, Any] = super().info(parent)
+            if isinstance(broker := told.get("broker"), dict):
+                hidden = ("alternates", "transport_options")
+                told["broker"] = {k: v for k, v in broker.items() if k not in hidden}
+            return told
+
         def shutdown(self, parent: Any) -> None:
             """All steps were shut down in turn."""
             self.send_all(parent, "shutdown")
@@ -150,6 +158,7 @@ class Consumer(stock.Consumer):
         if self._exit_code():
             self.controller.exitcode = self._exit_code()
         super().shutdown()
+        self.app.stopping.leave()
 
     def _exit_code(self) -> int:
         lapsing = self.fetcher.left_behind if self.fetcher is not None else 0
