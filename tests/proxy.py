@@ -1,4 +1,4 @@
-"""A TCP proxy that can cut, stall and refuse connections: network faults without root."""
+"""A TCP proxy that can cut, stall, delay, swallow and refuse: network faults without root."""
 
 import asyncio
 import contextlib
@@ -28,6 +28,9 @@ class TcpProxy:
         self._writers: set[asyncio.StreamWriter] = set()
         self._pairs: set[asyncio.Task[Any]] = set()
         self._flowing: asyncio.Event | None = None
+        self._swallowing = False
+        self._delay_s = 0.0
+        self._reply_bytes: int | None = None  # that pass until a connection is cut
 
     @property
     def connections(self) -> int:
@@ -56,8 +59,21 @@ class TcpProxy:
         self._call(self._set_flowing(False))
 
     def flow(self) -> None:
-        """Bytes pass again, those held back first."""
+        """Bytes pass again at once, those held back first; what was swallowed is gone."""
+        self._swallowing, self._delay_s, self._reply_bytes = False, 0.0, None
         self._call(self._set_flowing(True))
+
+    def swallow(self) -> None:
+        """All bytes vanish, while connections stay open: half-open lines."""
+        self._swallowing = True
+
+    def delay(self, seconds: float) -> None:
+        """Each packet comes this much later, in either direction."""
+        self._delay_s = seconds
+
+    def cut_after(self, reply_bytes: int) -> None:
+        """So many bytes of replies still arrive, then that connection is closed, once."""
+        self._reply_bytes = reply_bytes
 
     def refuse(self) -> None:
         """Present connections are reset and new ones refused, as with a server that is down."""
@@ -118,7 +134,7 @@ class TcpProxy:
             self._writers.add(far_writer)
             async with asyncio.TaskGroup() as both:
                 both.create_task(self._pass(reader, far_writer))
-                both.create_task(self._pass(far_reader, writer))
+                both.create_task(self._pass(far_reader, writer, replies=True))
         except* (OSError, asyncio.CancelledError):
             pass  # the target is down, or one side was reset: the close below tells the other
         finally:
@@ -128,13 +144,24 @@ class TcpProxy:
                     self._writers.discard(end)
                     end.close()
 
-    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _pass(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, replies: bool = False
+    ) -> None:
         while self._flowing is not None:
             bytes_read = await reader.read(CHUNK_BYTES)
             await self._flowing.wait()
+            await asyncio.sleep(self._delay_s)
+            if self._swallowing and bytes_read:
+                continue
             if not bytes_read:
                 with contextlib.suppress(OSError):
                     writer.write_eof() if writer.can_write_eof() else writer.close()
                 return
-            writer.write(bytes_read)
+            left = self._reply_bytes if replies else None
+            writer.write(bytes_read[:left])
             await writer.drain()
+            if left is not None:
+                self._reply_bytes = left - len(bytes_read)
+                if self._reply_bytes <= 0:
+                    self._reply_bytes = None
+                    raise ConnectionAbortedError
