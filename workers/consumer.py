@@ -12,8 +12,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, cast
 
 from celery import bootsteps
-from celery.exceptions import CPendingDeprecationWarning
-from celery.exceptions import WorkerShutdown
+from celery.exceptions import CPendingDeprecationWarning, WorkerShutdown
 from celery.worker.consumer import consumer as stock
 from celery.worker.consumer.connection import Connection
 from celery.worker.consumer.control import Control

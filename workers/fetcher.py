@@ -118,10 +118,11 @@ class Fetcher:
     @property
     def left_behind(self) -> int:
         """After the end: how many jobs return only when their leases lapse."""
-        return self.leases.lapsing + self.held
+        return self.held + self.leases.going + self.leases.lapsing
 
     async def give_back_others(self, running: set[int]) -> None:
         """What neither runs nor has ended is back at the head of its queue."""
+        self.leases.lapsing = 0
         ended = set(self._acks)
         await self.leases.restore([t for t in self.leases.held if t not in running | ended])
 

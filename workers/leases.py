@@ -59,6 +59,7 @@ class Leases:
         self.held: dict[int, Lease] = {}
         self.returning: set[int] = set()
         self.lapsing = 0
+        self.going = 0
         self.line = asyncio.Lock()
 
     def add(self, lease: Lease) -> int:
@@ -98,14 +99,16 @@ class Leases:
         """The jobs are back at the head of their queues; without an answer, when they lapse."""
         async with self.line:
             leases = [lease for tag in tags if (lease := self.held.pop(tag, None)) is not None]
-            self.lapsing += len(leases)
+            self.going += len(leases)
             try:
                 # From the last chunk to the first: each goes before all that went back earlier.
                 for first in reversed(range(0, len(leases), CHUNK)):
                     command = scripts.restore(self._keys, leases=leases[first : first + CHUNK])
                     await scripts.run_async(self._client, command)
-                self.lapsing -= len(leases)
+                self.going -= len(leases)
             except (RedisError, OSError) as error:
+                self.going -= len(leases)
+                self.lapsing += len(leases)
                 log.warning("%d jobs return when their leases lapse: %s", len(leases), error)
 
     async def bury(self, tag: int, reason: str) -> None:
@@ -196,9 +199,8 @@ class Leases:
     async def leave(self) -> None:
         """All that is held is given back in its order; this worker shows no more life.
 
-        `lapsing` is how many could not be given back.
+        `lapsing` is how many could not be given back, `going` how many are on their way.
         """
-        self.lapsing = 0
         await self.restore(list(self.held))
         try:
             await self._execute("DEL", self._keys.worker(self._worker))

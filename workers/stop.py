@@ -93,6 +93,11 @@ class Stopping:
         self._over_at = self._over_at or time.monotonic()
         self._words.put("drained")
 
+    def leave(self) -> None:
+        """Nothing is left to be told; a signal that comes now must not change the exit code."""
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+
     def _hear(self, number: int, _frame: FrameType | None) -> None:
         now = time.monotonic()
         again = self._signals and now - (self._told_at or now) > SAME_S
