@@ -16,6 +16,7 @@ from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import ExponentialBackoff, NoBackoff
 from redis.connection import AbstractConnection
 from redis.exceptions import ReadOnlyError
+from redis.maint_notifications import MaintNotificationsConfig
 from redis.retry import Retry
 from redis.sentinel import (
     Sentinel,
@@ -184,6 +185,8 @@ def _line(address: Address) -> dict[str, Any]:
     options: dict[str, Any] = {
         "socket_connect_timeout": REDIS_TIMEOUT_S,
         "socket_keepalive": True,
+        # With it (redis-py 8's default) a connection that died while idle is used all the same.
+        "maint_notifications_config": MaintNotificationsConfig(enabled=False),
         **(address.tls.options() if address.tls else {}),
     }
     if address.master_name is None:
