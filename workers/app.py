@@ -52,6 +52,7 @@ class Headgate(Celery):
         self.stopping = Stopping(settings.drain_s)
         self.life = Life(settings.home_path, read("NOTIFY_SOCKET")[0], read("WATCHDOG_USEC")[0])
         self.steps["worker"].add(Signals)
+        signals.celeryd_init.connect(self._heed, weak=False)
         self.job_queues = all_queues(model_classes)
         self.conf.update(
             **broker.settings_for(servers.address, settings.key_prefix),
@@ -75,6 +76,11 @@ class Headgate(Celery):
             worker_redirect_stdouts=False,
             timezone="UTC",
         )
+
+    def _heed(self, instance: Any, **_: Any) -> None:
+        """This process is a worker from now on, and hears when it is told to stop."""
+        if instance.app is self:
+            self.stopping.heed()
 
     async def open_fetcher(
         self,

@@ -133,16 +133,9 @@ class Stopping:
 
 
 class Signals(bootsteps.StartStopStep):
-    """Our signal handlers stand early, and again after Celery has set its own; the loop shows life.
-
-    `requires` makes it start right after the pool and end after it.
-    """
+    """Our signal handlers stand again after Celery has set its own; the pool's loop shows life."""
 
     requires = (components.Pool,)
-
-    def __init__(self, parent: Any, **kwargs: Any) -> None:
-        super().__init__(parent, **kwargs)
-        parent.app.stopping.heed()
 
     def start(self, parent: Any) -> None:
         """From here on this process says what it does: alive, and later ready and stopping."""
