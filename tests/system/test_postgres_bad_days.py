@@ -53,21 +53,23 @@ def test_on_every_bad_day_of_postgresql_workers_wait_and_say_so_once(
     )
     assert headgate(["db", "upgrade"], env).code == 0
     worker = rig.worker_process(env, tmp_path)
-    sent = 0
+    sent, before = 0, ""
 
     def ended() -> int:
         return rig.count_ended(days.server.url("record"))
+
+    def said(words: str) -> int:
+        return worker.log().count(words) - before.count(words)
 
     with rig.ended_afterwards(worker), Client(settings) as client:
         worker.start()
         for day, told in DAYS:
             name = day.__name__
             before = worker.log()
-            said = lambda words: worker.log().count(words) - before.count(words)  # noqa: B023, E731
             client.submit_many(_prompt(n) for n in range(sent, sent + JOBS))
             wait_until(lambda: ended() > sent, 20, f"{name}: jobs to end")  # noqa: B023
             with day(days):
-                wait_until(lambda: said("the database does not answer"), 20, f"{name}: a word")  # noqa: B023
+                wait_until(lambda: said("the database does not answer"), 20, f"{name}: a word")
                 if told:
                     with pytest.raises(Unreachable, match=told):
                         client.submit("nobody runs this one")

@@ -90,7 +90,10 @@ def test_old_and_new_workers_side_by_side_finish_every_job_once(
         rig.worker_process(env, tmp_path, "late"),
         rig.worker_process(coming, tmp_path, "new"),
     )
-    ended = lambda: rig.count_ended(database_url)  # noqa: E731
+
+    def ended() -> int:
+        return rig.count_ended(database_url)
+
     with rig.ended_afterwards(before, late, new), Client(settings) as client:
         before.start()
         ids = client.submit_many(prompts(0, MANY))
@@ -146,16 +149,18 @@ def test_a_job_of_the_next_envelope_is_left_for_a_newer_worker(
     coming = env | {"PYTHONPATH": str(tree)}
     old = rig.worker_process(env, tmp_path, "old")
     new = rig.worker_process(coming, tmp_path, "new")
+
+    def letters() -> list[str]:
+        return headgate(["dead", "list", "--json"], env).out.splitlines()
+
     with rig.ended_afterwards(old, new), valkey.client() as broker:
         old.start()
         theirs = submit_next(coming, tmp_path, 0, 20)
-        waiting = lambda: broker.zcard("headgate:due")  # noqa: E731
-        wait_until(lambda: waiting() == 20, 20, "all to be left")
+        wait_until(lambda: broker.zcard("headgate:due") == 20, 20, "all to be left")
         put_envelope(valkey, v=3)
         late = put_envelope(valkey, v=2, submitted_at_ms=1, deadline=1.0)
         ours = headgate(["submit", "--wait", "still served"], env)
         assert ours.code == 0, ours
-        letters = lambda: headgate(["dead", "list", "--json"], env).out.splitlines()  # noqa: E731
         wait_until(lambda: len(letters()) == 2, 20, "two dead letters")
         told = " ".join(json.loads(letter)["reason"] for letter in letters())
         assert "envelope version 3 is not known here" in told
