@@ -7,12 +7,20 @@ that gives each transaction another session (PgBouncer) may stand in between.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-from sqlalchemy import Connection, Engine, ExceptionContext, Table, create_engine, event, text
+from sqlalchemy import (
+    Connection,
+    Engine,
+    ExceptionContext,
+    Table,
+    create_engine,
+    event,
+    text,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError
 
@@ -94,10 +102,35 @@ def writing(engine: Engine) -> Iterator[Connection]:
         yield connection
 
 
-def insert_once(connection: Connection, table: Table) -> Any:
-    """An INSERT that leaves a row alone which is there already: it may run twice."""
-    made = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
-    return made(table).on_conflict_do_nothing()
+def insert_all(connection: Connection, table: Table, rows: Sequence[dict[str, Any]]) -> None:
+    """Each row is in the table, once, also when this runs twice; all have the same columns."""
+    key = table, connection.dialect.name
+    if key not in _inserts:
+        made = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
+        _inserts[key] = made(table).on_conflict_do_nothing()
+    write_all(connection, _inserts[key], rows)
+
+
+def write_all(connection: Connection, statement: Any, rows: Sequence[dict[str, Any]]) -> None:
+    """The statement, which lives as long as the process, ran for each row of parameters.
+
+    It is made text once and handed to the driver as it is, with values that the driver knows:
+    SQLAlchemy's own way costs 5 us a row, a quarter of what a job costs the writer.
+    """
+    key = statement, connection.dialect.name
+    if key not in _texts:
+        named = connection.dialect
+        if named.name == "sqlite":
+            named = sqlite.dialect(paramstyle="named")
+        made = statement.compile(dialect=named, column_keys=list(rows[0]))
+        params = made.construct_params(dict.fromkeys(rows[0]))
+        _texts[key] = str(made), {k: v for k, v in params.items() if k not in rows[0]}
+    words, fixed = _texts[key]
+    connection.exec_driver_sql(words, [{**fixed, **row} for row in rows])
+
+
+_inserts: dict[tuple[Table, str], Any] = {}
+_texts: dict[tuple[Any, str], tuple[str, dict[str, Any]]] = {}
 
 
 # What errors mean. SQLSTATE: https://www.postgresql.org/docs/current/errcodes-appendix.html

@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 from sqlalchemy import Connection, bindparam, select, update
 
-from shared.connections import insert_once
+from shared.database import insert_all, write_all
 from shared.envelope import ENDED, Result
 from shared.tables import audit, jobs
 from workers.record import Act
@@ -59,7 +59,8 @@ def _conclude(connection: Connection, items: Sequence[Conclusion]) -> list[bool]
     }
     ours = [item for item in items if found.get((item.job_id, item.fence)) == "running"]
     if ours:
-        connection.execute(
+        write_all(
+            connection,
             _END,
             [
                 {
@@ -71,6 +72,6 @@ def _conclude(connection: Connection, items: Sequence[Conclusion]) -> list[bool]
                 for item in ours
             ],
         )
-        connection.execute(insert_once(connection, audit), [item.audit_row for item in ours])
+        insert_all(connection, audit, [item.audit_row for item in ours])
     # Ended under our own fence: this act ran before, and its commit was made but not answered.
     return [found.get((item.job_id, item.fence)) in {"running", *ENDED} for item in items]

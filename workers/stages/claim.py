@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, select, update
 
-from shared.connections import insert_once
+from shared.database import insert_all, write_all
 from shared.envelope import ENDED, Envelope, now_ms
 from shared.errors import ErrorCode
 from shared.results import job_row
@@ -143,8 +143,9 @@ def _take(connection: Connection, items: Sequence[_Taking]) -> list[Claim | Ende
     rows: dict[str, Any] = {row.id: row for row in connection.execute(look, {"ids": ids})}
     new = {item.envelope.id: item for item in items if item.envelope.id not in rows}
     if new:
-        connection.execute(
-            insert_once(connection, jobs),
+        insert_all(
+            connection,
+            jobs,
             [job_row(item.envelope, item.envelope.encode()) for item in new.values()],
         )
     again = [job_id for job_id, row in rows.items() if row.fence and row.status not in ENDED]
@@ -175,7 +176,7 @@ def _take(connection: Connection, items: Sequence[_Taking]) -> list[Claim | Ende
         answers.append(Claim(fence, since, wanted, tuple(histories.get(job_id, ()))))
         marks.append({"job": job_id, "new_fence": fence, "by": item.worker, "since": since})
     if marks:
-        connection.execute(_MARK, marks)
+        write_all(connection, _MARK, marks)
     return answers
 
 
@@ -189,7 +190,8 @@ _LEAVE = (
 
 
 def _leave(connection: Connection, items: Sequence[_Leaving]) -> list[None]:
-    connection.execute(
+    write_all(
+        connection,
         _LEAVE,
         [
             {"job": i.job_id, "held": i.fence, "into": i.status, "until": i.retry_at_ms}

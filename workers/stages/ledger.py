@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection, bindparam, select, update
 
-from shared.connections import insert_once
+from shared.database import insert_all, write_all
 from shared.envelope import Reply, Usage
 from shared.errors import AttemptError
 from shared.tables import attempts, jobs
@@ -116,7 +116,7 @@ def _open(connection: Connection, items: Sequence[Attempt]) -> list[bool]:
     held = {tuple(row) for row in connection.execute(look, {"ids": [a.job_id for a in items]})}
     ours = [(a.job_id, a.fence) in held for a in items]
     if any(ours):
-        connection.execute(insert_once(connection, attempts), _opened(items, ours))
+        insert_all(connection, attempts, _opened(items, ours))
     return ours
 
 
@@ -164,7 +164,7 @@ _SETTLE = (
 
 
 def _settle(connection: Connection, items: Sequence[Settlement]) -> list[None]:
-    connection.execute(_SETTLE, [_row(item) for item in items])
+    write_all(connection, _SETTLE, [_row(item) for item in items])
     return [None] * len(items)
 
 
