@@ -1,22 +1,40 @@
-"""`python -m tests.bench NAME...`: the measurements; without a name, all of them in turn."""
+"""`python -m tests.bench [--markdown] [NAME...]`: measurements; nameless, the standard set."""
 
 from __future__ import annotations
 
 import importlib
 import sys
 
-NAMES = ("pool", "submit", "pipeline")
+STANDARD = {
+    "pipeline": "the full line beside what else one could use",
+    "processes": "one, two and four worker processes on both databases",
+    "latency": "a provider that takes a second, 2,000 in flight",
+    "overhead": "what an idle system adds to a call",
+    "memory": "a worker's memory by jobs in flight",
+    "trips": "Redis commands and commits per job",
+    "pool": "no-op jobs: pool, Fetcher and Celery's bookkeeping alone",
+    "submit": "how fast jobs are submitted",
+}
+BY_NAME_ONLY = {"million": "a million queued jobs (some minutes, some GB of disk)"}
 
 
-def main(names: list[str]) -> int:
-    """Each named bench has printed its figures; 2 for a name that is none."""
-    for name in names or NAMES:
-        if name not in NAMES:
-            sys.stderr.write(f"no bench {name!r}; there are {', '.join(NAMES)}\n")
+def main(arguments: list[str]) -> int:
+    """Each named bench has printed its table; 2 for a name that is none."""
+    names = [word for word in arguments if word != "--markdown"]
+    known = STANDARD | BY_NAME_ONLY
+    for name in names:
+        if name not in known:
+            sys.stderr.write(f"no bench {name!r}; there are {', '.join(known)}\n")
             return 2
-        sys.stdout.write(f"\n== {name}\n")
+    if not names:
+        for name, words in known.items():
+            sys.stderr.write(f"{name:10} {words}\n")
+    for name in names or STANDARD:
+        sys.stderr.write(f"{name}:\n")
+        table = importlib.import_module(f"tests.bench.{name}").measure()
+        shown = table.markdown() if "--markdown" in arguments else table.plain()
+        sys.stdout.write(shown + "\n\n")
         sys.stdout.flush()
-        importlib.import_module(f"tests.bench.{name}").main()
     return 0
 
 

@@ -7,101 +7,87 @@ them on the same cores.
 from __future__ import annotations
 
 import json
-import sqlite3
 import sys
-import time
+from typing import Any
 
 import psutil
 
 from producer import Client
-from shared.settings import Settings
-from tests.bench.rig import ROOT, Rig, line, rig, run_child, stopwatch
+from tests.bench.rig import ROOT, Figures, Rig, median_of, rig, run_child, stopwatch
+from tests.bench.table import Table
 from tests.child import ChildProcess, wait_until
 
-CALLS, IN_FLIGHT, LATENCY_MS, STOCK_CALLS, STOCK_PROCESSES = 5_000, 500, 50, 600, 8
+CALLS, IN_FLIGHT, LATENCY_MS, ROUNDS = 5_000, 500, 50, 3
+STOCK_CALLS, STOCK_PROCESSES = 600, 8
 
 
-def main() -> None:
-    """One line per contender: jobs/s, CPU-ms per job, memory."""
-    line(f"provider answers after {LATENCY_MS} ms, {IN_FLIGHT} in flight, {CALLS:,} unique prompts")
-    with rig(latency_ms=LATENCY_MS) as bench:
-        for kind in ("default", "aiohttp"):
-            found = json.loads(
-                run_child(
-                    bench, "tests.bench.floor", kind, str(bench.simulator_url), str(CALLS),
-                    str(IN_FLIGHT),
-                )
-            )  # fmt: skip
-            name = f"bare AsyncOpenAI loop, {kind}"
-            _show(name, found["rate"], found["cpu_ms"], found["rss_mb"])
-        _stock(bench)
-        _ours(bench)
+def measure() -> Table:
+    """One row per contender, in one run; medians of the rounds."""
+    title = f"{LATENCY_MS} ms provider, {IN_FLIGHT} in flight, {CALLS:,} unique prompts"
+    table = Table(f"{title} (median of {ROUNDS})", ("", "jobs/s", "CPU-ms per job", "memory"))
+    with rig(latency_ms=LATENCY_MS, concurrency=IN_FLIGHT) as bench:
+        bench.start_worker()
+        with Client(bench.settings) as client:
+            bench.warm_up(client)
+            _add(table, "Headgate, one worker process: claim, cache, ledger, call, result, audit",
+                 median_of([bench.drain(client, CALLS) for _ in range(ROUNDS)]))  # fmt: skip
+        bench.stop_workers()
+        for kind in ("aiohttp", "default"):
+            name = f"a bare AsyncOpenAI loop, transport {kind}, which only calls"
+            _add(table, name, median_of([_floor(bench, kind) for _ in range(ROUNDS)]))
+        name = f"stock Celery, prefork, {STOCK_PROCESSES} processes, which only calls"
+        _add(table, name, _stock(bench))
+    return table
 
 
-def _ours(bench: Rig) -> None:
-    settings = Settings(redis_url=bench.valkey.url, home=bench.folder / "home")
-    with Client(settings) as client:
-        bench.start_worker("workers.app")
-        client.submit("warm up").result(timeout_s=30)
-        client.submit("warm up", model="claude-haiku-4-5").result(timeout_s=30)
-        time.sleep(1)
-        database = sqlite3.connect(bench.folder / "home" / "headgate.db")
-
-        def ended() -> int:
-            query = "SELECT count(*) FROM audit"
-            return int(database.execute(query).fetchone()[0])
-
-        before, cpu, began = ended(), bench.cpu_s(), stopwatch()
-        client.submit_many(
-            {"prompt": f"ours {i} " + "x" * 300, "params": {"max_tokens": 50}} for i in range(CALLS)
-        )
-        wait_until(lambda: ended() - before == CALLS, 120, "all jobs have ended")
-        took, spent = stopwatch() - began, bench.cpu_s() - cpu
-        _show("Headgate, one worker", CALLS / took, spent / CALLS * 1000, bench.rss_mb())
-        database.close()
+def _floor(bench: Rig, kind: str) -> Figures:
+    assert bench.simulator is not None
+    words = (kind, bench.simulator.url, str(CALLS), str(IN_FLIGHT))
+    return Figures(**json.loads(run_child(bench, "tests.bench.floor", *words)))
 
 
-def _stock(bench: Rig) -> None:
-    argv = [sys.executable, "-m", "celery", "-q", "-A", "tests.bench.stock", "worker"]
-    argv += ["-P", "prefork", "-c", str(STOCK_PROCESSES), "--loglevel", "WARNING"]
-    log = bench.folder / "stock.log"
-    with ChildProcess(argv, log_path=log, env=bench.variables, cwd=ROOT) as child:
+def _stock(bench: Rig) -> Figures:
+    """The median of as many rounds, of one worker."""
+    with stock_worker(bench) as child, bench.client() as client:
         from celery import Celery
 
         app = Celery(broker=bench.valkey.url, set_as_current=False)
-        client = bench.client()
         wait_until(lambda: bool(app.control.ping(timeout=0.5)), 30, "the stock worker answers")
         processes = [psutil.Process(child.pid)]
         processes += processes[0].children(recursive=True)
-        _send(app, STOCK_PROCESSES * 4)
-        wait_until(lambda: _left(bench) == 0, 60, "the warm-up has ended")
+
+        def left() -> int:
+            return int(client.llen("celery")) + int(client.hlen("unacked"))
 
         def cpu_s() -> float:
             return sum(sum(process.cpu_times()[:2]) for process in processes)
 
-        cpu, began = cpu_s(), stopwatch()
-        _send(app, STOCK_CALLS)
-        wait_until(lambda: _left(bench) == 0, 120, "all stock jobs have ended")
-        took, spent = stopwatch() - began, cpu_s() - cpu
-        rss_mb = sum(process.memory_info().rss for process in processes) / 1e6
-        name = f"stock Celery prefork -c {STOCK_PROCESSES}"
-        _show(name, STOCK_CALLS / took, spent / STOCK_CALLS * 1000, rss_mb)
-        client.close()
+        def drain(jobs: int) -> Figures:
+            cpu, began = cpu_s(), stopwatch()
+            _send(app, jobs)
+            wait_until(lambda: left() == 0, 120, "all stock jobs have ended")
+            took, spent = stopwatch() - began, cpu_s() - cpu
+            rss_mb = sum(process.memory_info().rss for process in processes) / 1e6
+            return Figures(jobs / took, spent / jobs * 1000, rss_mb)
+
+        drain(STOCK_PROCESSES * 4)
+        found = median_of([drain(STOCK_CALLS) for _ in range(ROUNDS)])
         app.close()
+        return found
 
 
-def _send(app: object, jobs: int) -> None:
+def stock_worker(bench: Rig) -> ChildProcess:
+    """A stock prefork worker on the rig's Valkey, not started yet."""
+    argv = [sys.executable, "-m", "celery", "-q", "-A", "tests.bench.stock", "worker"]
+    argv += ["-P", "prefork", "-c", str(STOCK_PROCESSES), "--loglevel", "WARNING"]
+    log = bench.folder / "stock.log"
+    return ChildProcess(argv, log_path=log, env=bench.variables, cwd=ROOT)
+
+
+def _send(app: Any, jobs: int) -> None:
     for i in range(jobs):
-        app.send_task("stock.ask", args=[f"stock {i} " + "x" * 300], ignore_result=True)  # type: ignore[attr-defined]  # Celery's stubs hide it
+        app.send_task("stock.ask", args=[f"stock {i} " + "x" * 300], ignore_result=True)
 
 
-def _left(bench: Rig) -> int:
-    client = bench.client()
-    try:
-        return int(client.llen("celery")) + int(client.hlen("unacked"))
-    finally:
-        client.close()
-
-
-def _show(name: str, rate: float, cpu_ms: float, rss_mb: float) -> None:
-    line(f"{name:34} {rate:8,.0f} jobs/s   {cpu_ms:6.2f} CPU-ms/job   {rss_mb:5,.0f} MB")
+def _add(table: Table, name: str, found: Figures) -> None:
+    table.add(name, f"{found.rate:,.0f}", f"{found.cpu_ms:.2f}", f"{found.rss_mb:,.0f} MB")

@@ -8,14 +8,16 @@ import time
 from shared import queues
 from shared.envelope import Envelope, new_id, now_ms, request_from
 from shared.keys import Keys
-from tests.bench.rig import Rig, line, rig, stopwatch
+from tests.bench.rig import Rig, rig, stopwatch
+from tests.bench.table import Table
 from tests.child import wait_until
 
 JOBS, ROUNDS, PACED = 40_000, 3, 100
 
 
-def main() -> None:
+def measure() -> Table:
     """Jobs per second and CPU-ms per job of one worker process; idle cost; submission to start."""
+    table = Table("parts", ("", "figure"))
     with rig() as bench:
         worker = bench.start_worker("tests.noop")
         time.sleep(2)
@@ -23,16 +25,14 @@ def main() -> None:
         time.sleep(5)
         idle = (bench.cpu_s() - cpu) / (stopwatch() - began) * 100
         rss_mb = worker.memory_info().rss / 1e6
-        line(f"idle worker                   {idle:.1f} % CPU, {rss_mb:.0f} MB")
-        line(f"submission to end, paced      p50 {_paced(bench):.1f} ms")
-        rates, cpus = [], []
-        for _ in range(ROUNDS):
-            rate, cpu_ms = _drain(bench)
-            rates.append(rate)
-            cpus.append(cpu_ms)
-        spread = f"({min(rates):,.0f} to {max(rates):,.0f})"
-        line(f"no-op jobs                    {statistics.median(rates):,.0f} jobs/s {spread}"
-             f"   {statistics.median(cpus):.3f} CPU-ms/job")  # fmt: skip
+        table.add("an idle worker", f"{idle:.1f} % CPU, {rss_mb:.0f} MB")
+        words = "submission to the end of a no-op job, idle worker"
+        table.add(words, f"{_paced(bench):.1f} ms (p50)")
+        rates, cpus = zip(*(_drain(bench) for _ in range(ROUNDS)), strict=True)
+        found = f"{statistics.median(rates):,.0f} jobs/s ({min(rates):,.0f} to {max(rates):,.0f})"
+        words = "no-op jobs through Celery, pool and Fetcher, one worker process"
+        table.add(words, f"{found}, {statistics.median(cpus):.3f} CPU-ms per job")
+    return table
 
 
 def _job(silent: bool) -> tuple[Envelope, bytes]:

@@ -1,34 +1,56 @@
-"""What the benches share: a clean set of servers, processes that are measured, a line of output."""
+"""What the benches share: a clean set of servers, processes that are measured, jobs to drain."""
 
 from __future__ import annotations
 
+import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
+from typing import Any, Literal
 
 import psutil
 import redis
+from sqlalchemy import func, select
 
-from shared import settings
+from producer import Client
+from shared import migrate, settings
+from shared.database import open_engine, reading
+from shared.settings import Settings
+from shared.tables import audit
 from tests.child import ChildProcess, wait_until
-from tests.servers import Simulator, ValkeyServer, short_folder
+from tests.servers import PostgresServer, Simulator, ValkeyServer, short_folder
 
 ROOT = Path(__file__).parents[2]
+Database = Literal["sqlite", "postgresql"]
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """Of one drain: jobs per second, CPU-ms of all workers per job, MB of all workers."""
+
+    rate: float
+    cpu_ms: float
+    rss_mb: float
 
 
 @dataclass
 class Rig:
-    """A Valkey with its file on disk, a folder, and optionally a simulated provider."""
+    """A Valkey with its file on disk, a record, and optionally a simulated provider."""
 
     folder: Path
     valkey: ValkeyServer
-    simulator_url: str | None
+    database_url: str
+    simulator: Simulator | None
+    concurrency: int
     stack: ExitStack
     workers: list[psutil.Process] = field(default_factory=list)
+    children: list[ChildProcess] = field(default_factory=list)
+    rounds: Iterator[int] = field(default_factory=count)
 
     @property
     def variables(self) -> dict[str, str]:
@@ -36,36 +58,82 @@ class Rig:
         own = {
             "HEADGATE_HOME": str(self.folder / "home"),
             "HEADGATE_REDIS_URL": self.valkey.url,
+            "HEADGATE_DATABASE_URL": self.database_url,
+            "HEADGATE_CONCURRENCY": str(self.concurrency),
             "PYTHONPATH": str(ROOT),
         }
-        if self.simulator_url:
-            own["HEADGATE_SIMULATOR_URL"] = self.simulator_url
+        if self.simulator is not None:
+            own["HEADGATE_SIMULATOR_URL"] = self.simulator.url
         inherited = {k: v for k, v in settings.environment().items() if not k.startswith("HEAD")}
         return inherited | own
+
+    @property
+    def settings(self) -> Settings:
+        """What a producer in this process needs."""
+        home = self.folder / "home"
+        return Settings(redis_url=self.valkey.url, database_url=self.database_url, home=home)
 
     def client(self) -> redis.Redis:
         """A client of the rig's Valkey."""
         return self.valkey.client(decode_responses=False)
 
-    def start_worker(self, app: str, number: int = 0) -> psutil.Process:
+    def start_worker(self, app: str = "workers.app") -> psutil.Process:
         """A worker process of this app, ready for jobs."""
+        name = f"bench{next(self.rounds)}"
         argv = [sys.executable, "-m", "celery", "-q", "-A", app, "worker"]
-        argv += ["--loglevel", "WARNING", "-n", f"bench{number}@%h"]
-        child = ChildProcess(
-            argv, log_path=self.folder / f"worker{number}.log", env=self.variables, cwd=ROOT
-        )
+        argv += ["--loglevel", "WARNING", "-n", f"{name}@%h"]
+        log = self.folder / f"{name}.log"
+        child = ChildProcess(argv, log_path=log, env=self.variables, cwd=ROOT)
         child.start()
-        self.stack.callback(child.stop)
-        client = self.client()
-        wait_until(
-            lambda: len(list(client.scan_iter("headgate:worker:*"))) > number,
-            30,
-            "the worker is ready",
-        )
-        client.close()
+        self.stack.callback(child.kill)
+        with self.client() as client:
+            there = lambda: any(client.scan_iter(f"headgate:worker:{name}@*"))  # noqa: E731
+            wait_until(there, 30, "the worker is ready")
         process = psutil.Process(child.pid)
         self.workers.append(process)
+        self.children.append(child)
         return process
+
+    def stop_workers(self) -> None:
+        """No worker runs."""
+        for child in self.children:
+            child.stop(60)
+        self.workers.clear()
+        self.children.clear()
+
+    def warm_up(self, client: Client) -> None:
+        """Every worker has answered jobs: SDKs are imported, connections open."""
+        for _ in range(2):
+            client_ids = client.submit_many(self.requests(200 * len(self.workers)))
+            for job_id in client_ids[-20:]:
+                client.result(job_id, timeout_s=60)
+        time.sleep(1)
+
+    def requests(self, jobs: int, **fields: Any) -> list[dict[str, Any]]:
+        """Unique prompts of some 80 tokens, 50 tokens of answer."""
+        mark = f"{next(self.rounds)} of {self.folder.name}"
+        return [
+            {"prompt": f"{n} in {mark} " + "x" * 300, "params": {"max_tokens": 50}, **fields}
+            for n in range(jobs)
+        ]
+
+    def ended(self) -> int:
+        """How many jobs have ended."""
+        engine = open_engine(self.database_url)
+        try:
+            with reading(engine) as connection:
+                return int(connection.scalar(select(func.count()).select_from(audit)) or 0)
+        finally:
+            engine.dispose()
+
+    def drain(self, client: Client, jobs: int) -> Figures:
+        """From the first submission to the end of the last job."""
+        requests = self.requests(jobs)
+        before, cpu, began = self.ended(), self.cpu_s(), stopwatch()
+        client.submit_many(requests)
+        wait_until(lambda: self.ended() - before == jobs, 300, "all jobs have ended")
+        took, spent = stopwatch() - began, self.cpu_s() - cpu
+        return Figures(jobs / took, spent / jobs * 1000, self.rss_mb())
 
     def cpu_s(self) -> float:
         """CPU seconds that the workers have used so far."""
@@ -77,16 +145,43 @@ class Rig:
 
 
 @contextmanager
-def rig(*, latency_ms: float | None = None) -> Iterator[Rig]:
+def rig(
+    *, latency_ms: float | None = None, database: Database = "sqlite", concurrency: int = 500
+) -> Iterator[Rig]:
     """A rig; all that was started in it is stopped afterwards."""
     with ExitStack() as stack:
         folder = stack.enter_context(short_folder())
         valkey = stack.enter_context(ValkeyServer(folder / "valkey", appendonly=True))
-        url = None
+        simulator = None
         if latency_ms is not None:
             flags = ["--latency-ms", str(latency_ms)]
-            url = stack.enter_context(Simulator(folder / "simulator", flags)).url
-        yield Rig(folder, valkey, url, stack)
+            simulator = stack.enter_context(Simulator(folder / "simulator", flags))
+        (folder / "home").mkdir()
+        url = f"sqlite:///{folder / 'home' / 'headgate.db'}"
+        if database == "postgresql":
+            url = stack.enter_context(durable_postgres(folder / "postgres"))
+        engine = open_engine(url)
+        migrate.upgrade(engine)
+        engine.dispose()
+        yield Rig(folder, valkey, url, simulator, concurrency, stack)
+
+
+@contextmanager
+def durable_postgres(folder: Path) -> Iterator[str]:
+    """The URL of an empty database on a server that writes to disk as in production."""
+    server = PostgresServer(folder)
+    server.argv += ["-c", "fsync=on", "-c", "synchronous_commit=on", "-c", "full_page_writes=on"]
+    with server, server.database() as url:
+        yield url
+
+
+def median_of(figures: Sequence[Figures]) -> Figures:
+    """The median of each figure."""
+
+    def of(pick: Callable[[Figures], float]) -> float:
+        return statistics.median(pick(one) for one in figures)
+
+    return Figures(of(lambda f: f.rate), of(lambda f: f.cpu_ms), of(lambda f: f.rss_mb))
 
 
 def run_child(rig: Rig, module: str, *arguments: str) -> str:
@@ -95,12 +190,6 @@ def run_child(rig: Rig, module: str, *arguments: str) -> str:
     return subprocess.run(
         argv, env=rig.variables, cwd=ROOT, check=True, capture_output=True, text=True, timeout=300
     ).stdout
-
-
-def line(text: str) -> None:
-    """One line of figures."""
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
 
 
 def stopwatch() -> float:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+
+import redis
 from celery import Celery
 from openai import OpenAI
 
@@ -25,3 +28,12 @@ def ask(prompt: str) -> str | None:
 
 
 _client: OpenAI | None = None
+
+
+@app.task(name="stock.timed")
+def timed(prompt: str, began_s: float) -> None:
+    """The seconds from `began_s` (Unix) to the end of the call are in the list `stock:took`."""
+    ask(prompt)
+    took_s = time.time() - began_s
+    with redis.Redis.from_url(str(in_force.redis_url)) as client:
+        client.rpush("stock:took", str(took_s))

@@ -1,7 +1,7 @@
 """How fast jobs are submitted: in bulk and one by one, beside Celery's apply_async.
 
-Run as `python -m tests.bench submit`. CPU-ms is of the submitting process alone; Valkey and
-PostgreSQL run as processes of their own.
+CPU-ms is of the submitting process alone; Valkey (with its file) and PostgreSQL (with fsync) run
+as processes of their own.
 """
 
 from __future__ import annotations
@@ -17,29 +17,44 @@ from celery import Celery
 
 from producer import Client
 from shared.settings import Settings
-from tests.servers import PostgresServer, ValkeyServer, short_folder
+from tests.bench.rig import durable_postgres
+from tests.bench.table import Table
+from tests.servers import ValkeyServer, short_folder
 
 PROMPT = "Summarise the following text in one sentence: " + "lorem ipsum dolor sit amet " * 20
 BULK, SINGLE, ROUNDS = 20_000, 2_000, 5
 
+Rounds = tuple[list[float], list[float]]
+"""Jobs per second, and CPU-ms per job, of each round."""
 
-def main() -> None:
-    """The figures are printed: median of the rounds, slowest and fastest in brackets."""
+
+def measure() -> Table:
+    """The median of the rounds, slowest and fastest in brackets."""
+    table = Table(f"submission (median of {ROUNDS})", ("", "jobs/s", "CPU-ms per job", "ratio"))
     with ExitStack() as stack:
         folder = stack.enter_context(short_folder())
-        valkey = stack.enter_context(ValkeyServer(folder / "valkey"))
-        postgres = stack.enter_context(PostgresServer(folder / "postgres"))
-        celery_rate = _celery(valkey)
+        valkey = stack.enter_context(ValkeyServer(folder / "valkey", appendonly=True))
+        celery = _celery(valkey)
+        _add(table, "Celery's apply_async", celery, celery)
         databases = {
             "SQLite": f"sqlite:///{folder / 'bench.db'}",
-            "PostgreSQL": stack.enter_context(postgres.database()),
+            "PostgreSQL": stack.enter_context(durable_postgres(folder / "postgres")),
         }
         for name, url in databases.items():
             with _client(valkey, url, folder) as client:
-                single = _rate(f"submit, {name}", SINGLE, partial(_one_by_one, client), valkey)
-                bulk = _rate(f"submit_many, {name}", BULK, partial(_in_bulk, client), valkey)
-            ratios = f"{single / celery_rate:.1f} and {bulk / celery_rate:.1f}"
-            _line(f"  ratio to apply_async: {ratios}")
+                single = _rounds(SINGLE, partial(_one_by_one, client), valkey)
+                _add(table, f"submit, {name}", single, celery)
+                bulk = _rounds(BULK, partial(_in_bulk, client), valkey)
+                _add(table, f"submit_many, {name}", bulk, celery)
+    return table
+
+
+def _add(table: Table, name: str, found: Rounds, celery: Rounds) -> None:
+    rates, cpu_ms = found
+    rate = statistics.median(rates)
+    spread = f"{rate:,.0f} ({min(rates):,.0f} to {max(rates):,.0f})"
+    ratio = rate / statistics.median(celery[0])
+    table.add(name, spread, f"{statistics.median(cpu_ms):.3f}", f"{ratio:.1f}")
 
 
 def _in_bulk(client: Client) -> None:
@@ -51,7 +66,7 @@ def _one_by_one(client: Client) -> None:
         client.submit(f"{PROMPT}{i}", model="gpt-4o-mini")
 
 
-def _celery(valkey: ValkeyServer) -> float:
+def _celery(valkey: ValkeyServer) -> Rounds:
     app = Celery(broker=valkey.url, set_as_current=False)
     app.conf.task_ignore_result = True
     task = app.signature("headgate.run", queue="celery")
@@ -61,7 +76,7 @@ def _celery(valkey: ValkeyServer) -> float:
             task.apply_async(args=({"prompt": f"{PROMPT}{i}", "model": "gpt-4o-mini"},))
 
     try:
-        return _rate("Celery apply_async", SINGLE, publish, valkey)
+        return _rounds(SINGLE, publish, valkey)
     finally:
         app.close()
 
@@ -69,7 +84,7 @@ def _celery(valkey: ValkeyServer) -> float:
 @contextmanager
 def _client(valkey: ValkeyServer, database_url: str, folder: Path) -> Iterator[Client]:
     from shared import migrate
-    from shared.connections import open_engine
+    from shared.database import open_engine
 
     engine = open_engine(database_url)
     migrate.upgrade(engine)
@@ -80,7 +95,7 @@ def _client(valkey: ValkeyServer, database_url: str, folder: Path) -> Iterator[C
         yield client
 
 
-def _rate(name: str, jobs: int, work: Callable[[], None], valkey: ValkeyServer) -> float:
+def _rounds(jobs: int, work: Callable[[], None], valkey: ValkeyServer) -> Rounds:
     rates, cpu_ms = [], []
     for _ in range(ROUNDS):
         with valkey.client() as redis:
@@ -89,17 +104,4 @@ def _rate(name: str, jobs: int, work: Callable[[], None], valkey: ValkeyServer) 
         work()
         rates.append(jobs / (time.perf_counter() - began))
         cpu_ms.append((time.process_time() - cpu) * 1000 / jobs)
-    rate = statistics.median(rates)
-    _line(
-        f"{name:28} {rate:9,.0f} jobs/s ({min(rates):,.0f} to {max(rates):,.0f})"
-        f"   {statistics.median(cpu_ms):.3f} CPU-ms/job"
-    )
-    return rate
-
-
-def _line(text: str) -> None:
-    print(text, flush=True)  # noqa: T201  a bench prints
-
-
-if __name__ == "__main__":
-    main()
+    return rates, cpu_ms
