@@ -150,14 +150,20 @@ class Consumer(stock.Consumer):
         self.app.stopping.begin()
         self.pause()
         self.pool.stop()
-        super().stop()
+        if self._is_heard():
+            super().stop()
 
     def shutdown(self) -> None:
         """The worker ends with a code that tells whether all jobs went back."""
         if self._exit_code():
             self.controller.exitcode = self._exit_code()
-        super().shutdown()
+        if self._is_heard():
+            super().shutdown()
         self.app.stopping.leave()
+
+    def _is_heard(self) -> bool:
+        """Whether Celery's goodbye would reach the broker, and not wait for it in vain."""
+        return self.fetcher is None or self.fetcher.leases.has_left
 
     def _exit_code(self) -> int:
         lapsing = self.fetcher.left_behind if self.fetcher is not None else 0

@@ -60,6 +60,7 @@ class Leases:
         self.returning: set[int] = set()
         self.lapsing = 0
         self.going = 0
+        self.has_left = False
         self.line = asyncio.Lock()
 
     def add(self, lease: Lease) -> int:
@@ -204,5 +205,6 @@ class Leases:
         await self.restore(list(self.held))
         try:
             await self._execute("DEL", self._keys.worker(self._worker))
+            self.has_left = True
         except (RedisError, OSError) as error:
             self._silence.missed(error)

@@ -114,7 +114,7 @@ class Stopping:
 
     def _watch(self) -> None:
         self._words.get()
-        log.warning("stopping: running jobs may finish for %g s", self.drain_left_s())
+        log.warning("stopping: running jobs may finish for %.3g s", self.drain_left_s())
         for listener in self._listeners:
             try:
                 listener()
