@@ -16,6 +16,7 @@ from shared.results import job_row
 from shared.tables import attempts, audit, batches, jobs, metadata
 from tests.child import ChildProcess, wait_until
 from tests.integration.rig import envelope
+from tests.releases.coming import MIGRATION, make_next
 
 UPGRADE = """
 import sys
@@ -106,13 +107,21 @@ def test_a_database_without_tables_is_told_with_its_remedy(engine: Engine) -> No
     engine.dispose()
 
 
-def test_ten_processes_that_upgrade_at_once_do_it_once(database_url: str, tmp_path: Path) -> None:
+def test_ten_processes_that_upgrade_at_once_do_a_slow_migration_once(
+    database_url: str, engine: Engine, tmp_path: Path
+) -> None:
+    migrate.upgrade(engine)
+    fill(engine)
+    engine.dispose()
     start = tmp_path / "start"
+    step = '    op.create_table("moods"'
+    slow = "import time\n" + MIGRATION.replace(step, f"    time.sleep(2)\n{step}")
+    env = {"PYTHONPATH": str(make_next(tmp_path / "next", migration=slow))}
     argv: list[str | Path] = [sys.executable, "-c", UPGRADE, database_url, start]
     with ExitStack() as stack:
         started = []
         for n in range(10):
-            child = ChildProcess(argv, log_path=tmp_path / f"{n}.log")
+            child = ChildProcess(argv, env=env, log_path=tmp_path / f"{n}.log")
             stack.callback(child.kill)
             started.append(child.start())
         start.touch()
