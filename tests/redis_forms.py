@@ -26,6 +26,7 @@ COMMON = ("embedded", "redis")
 PREFIX = "acme:"
 USER = "headgate"
 PASSWORD = "p@ss:w/rd#1?%&;,+é"  # noqa: S105 (each character that a URL could trip over)
+SECRETS = (PASSWORD, quote(PASSWORD, safe=""))
 ADMIN, ADMIN_PASSWORD = "admin", "admin-of-the-tests"
 ACL_FILE = Path(__file__).parent.parent / "deploy" / "redis.acl"
 

@@ -37,7 +37,7 @@ class SentinelProcess(ChildProcess):
         )
         conf = folder / "sentinel.conf"
         conf.write_text("\n".join(lines) + "\n")
-        argv = [valkey_binary(), conf, "--sentinel"]
+        argv: list[str | Path] = [valkey_binary(), conf, "--sentinel"]
         super().__init__(argv, log_path=folder / "sentinel.log", cwd=folder)
 
     def client(self) -> redis.Redis:

@@ -164,6 +164,8 @@ class Fetcher:
             except (RedisError, OSError) as error:
                 returned = not isinstance(error, ResponseError)  # refused: it never was away
                 self._silence.missed(error)
+                if returned and self._waiting is not None:
+                    self._waiting.cancel()  # its server may not be the one any more
             except Exception:
                 log.exception("fetching went wrong; it is tried again")
             else:

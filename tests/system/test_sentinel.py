@@ -55,10 +55,10 @@ def test_killed_and_frozen_masters_lose_nothing_and_work_goes_on_within_seconds(
             second = servers.master
             second.freeze()
             third = _goes_on(servers, second, url)
-            second.thaw()
             assert rig.exit_code(batch, 90) == 0, batch.log_end()
+            wait_until(lambda: _is_waited_on(third), 12, "the worker to wait at the new master")
+            second.thaw()
             wait_until(lambda: role(second) == "slave", 40, "the frozen master to be a replica")
-            wait_until(lambda: _is_waited_on(third), 30, "the worker to wait at the new master")
             _celery_follows(env, servers, out)
             assert worker.stop(30) == 0
     rig.each_is_answered_once(out, JOBS)

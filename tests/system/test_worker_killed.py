@@ -46,6 +46,8 @@ def test_a_killed_worker_loses_no_job_and_repeats_only_what_was_in_flight(
         assert rig.exit_code(batch) == 0, batch.log_end()
         assert worker.running
         worker.stop(30)
+    for secret in redis_forms.SECRETS:
+        assert secret not in worker.log() + batch.log()
     assert 0 < min(in_flight) <= max(in_flight) <= AT_ONCE
     rig.each_is_answered_once(out, jobs)
     rig.the_books_agree(url, simulator, jobs, unknown=sum(in_flight))
