@@ -12,7 +12,9 @@ from celery import Celery
 from flower.urls import handlers
 
 from producer import Client
+from shared import redis_urls
 from shared.settings import Settings
+from tests import redis_forms
 from tests.celery_nodes import WorkerProcess
 from tests.child import wait_until
 from tests.servers import Simulator, ValkeyServer
@@ -204,6 +206,42 @@ def wait_for_events(flower: FlowerServer, client: Client) -> None:
 def queue_rows(flower: FlowerServer) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = flower.fetch("/api/queues/length")["active_queues"]
     return rows
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["rediss", "sentinel", "acl and prefix"])
+def test_flower_counts_and_hears_on_every_form_of_a_redis_url(
+    form: str, simulator: Simulator, tmp_path: Path
+) -> None:
+    with redis_forms.opened(form) as server:
+        home = tmp_path / "home"
+        env = {**server.env, "HEADGATE_HOME": str(home), "HEADGATE_SIMULATOR_URL": simulator.url}
+        settings = Settings(
+            home=home,
+            redis_url=env["HEADGATE_REDIS_URL"],
+            key_prefix=env.get("HEADGATE_KEY_PREFIX", ""),
+        )
+        flower = FlowerServer(env, tmp_path)
+        worker = rig.worker_process(env, tmp_path, "watched", level="DEBUG")
+        with rig.ended_afterwards(worker, flower), Client(settings) as client:
+            flower.start()
+            waiting = [client.submit(f"number {n}", model="gpt-4o-mini").id for n in range(3)]
+            rows = {row["name"]: row["messages"] for row in queue_rows(flower)}
+            assert {name: count for name, count in rows.items() if count} == {
+                "headgate.standard.fast": len(waiting)
+            }
+            assert "headgate.standard.fast" in flower.read("/broker").text
+            worker.start()
+            wait_for_events(flower, client)
+            flower.fetch("/api/workers?refresh=1")
+            pages = flower.crawl("/", "/broker", f"/worker/{NODE}", "/api/workers", "/metrics")
+            assert [path for path, page in pages.items() if page.status >= 400] == []
+            assert worker.stop(30) == 0
+            flower.stop(20)
+        texts = [flower.log(), worker.log(), *(page.text for page in pages.values())]
+        for secret in redis_urls.read(env["HEADGATE_REDIS_URL"]).secrets:
+            assert not any(secret in text for text in texts)
+        assert "Traceback" not in flower.log()
 
 
 def every_path() -> list[str]:
