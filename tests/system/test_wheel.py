@@ -10,9 +10,11 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.child import ChildProcess, wait_until
+from tests.servers import Simulator, ValkeyServer
 from tests.system import rig
 
 ROOT = Path(__file__).parents[2]
@@ -71,11 +73,25 @@ def wheel(tmp_path_factory: pytest.TempPathFactory, env: dict[str, str]) -> Path
 def programs(
     wheel: Path, tmp_path_factory: pytest.TempPathFactory, env: dict[str, str]
 ) -> Iterator[Path]:
-    """The programs of a fresh environment: only the wheel is in it, and what it depends on."""
+    """The programs of a fresh environment, made and locked as deploy/Dockerfile does it.
+
+    Where the lock does not hold, only the wheel is in it, and what it depends on.
+    """
     folder = tmp_path_factory.mktemp("wheel-installed") / "venv"
     venv.create(folder, with_pip=False, symlinks=True)
     into = [*pip(env), "--python", str(folder / "bin" / "python")]
-    run([*into, "install", "--quiet", "--no-compile", "--prefer-binary", wheel], folder, env)
+    install = [*into, "install", "--quiet", "--no-compile"]
+    lock = ROOT / "deploy" / "requirements.lock"
+    if (
+        sys.platform == "linux"
+        and f"Python {sys.version_info[0]}.{sys.version_info[1]},"
+        in (lock.read_text().splitlines()[0])
+    ):
+        run([*install, "--only-binary=:all:", "--require-hashes", "-r", lock], folder, env)
+        run([*install, "--no-deps", "--no-index", wheel], folder, env)
+        run([*into, "check"], folder, env)
+    else:
+        run([*install, "--prefer-binary", wheel], folder, env)
     yield folder / "bin"
     shutil.rmtree(folder)
 
@@ -114,3 +130,64 @@ def test_a_wheel_installed_elsewhere_runs_up_simulate(
     assert str(ROOT) not in up.log()
     assert [path.name for path in empty.iterdir()] == [".headgate"]
     rig.nothing_is_left(empty / ".headgate")
+
+
+def as_in_a_container() -> list[str]:
+    """Words before a command: no capabilities, and PID 1 of its own, as far as we may."""
+    found = []
+    if os.geteuid() == 0:
+        for words in (["unshare", "--pid", "--fork", "--kill-child"],
+                      ["setpriv", "--bounding-set=-all", "--inh-caps=-all"]):  # fmt: skip
+            there = shutil.which(words[0])
+            if (
+                there
+                and subprocess.run([*words, "true"], capture_output=True, check=False).returncode
+                == 0
+            ):
+                found += words
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+def test_a_worker_runs_on_a_read_only_tree_and_as_process_one(
+    programs: Path,
+    valkey: ValkeyServer,
+    simulator: Simulator,
+    tmp_path: Path,
+    env: dict[str, str],
+) -> None:
+    prefix = as_in_a_container()
+    if os.geteuid() == 0 and "setpriv" not in prefix:
+        pytest.skip("root may write everywhere, and there is no setpriv to change that")
+    tree = programs.parent
+    run(["chmod", "-R", "a-w", tree], tmp_path, env)
+    home = tmp_path / "home"
+    home.mkdir()
+    told = {
+        **env,
+        "PYTHONPATH": "",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "HEADGATE_HOME": str(home),
+        "HEADGATE_REDIS_URL": valkey.url,
+        "HEADGATE_SIMULATOR_URL": simulator.url,
+    }
+    headgate = programs / "headgate"
+    worker = ChildProcess([*prefix, headgate, "worker"], log_path=tmp_path / "w.log", cwd=home)
+    worker.env = told
+    try:
+        wrote = subprocess.run([*prefix, "touch", tree / "x"], capture_output=True, check=False)
+        assert wrote.returncode != 0
+        with rig.ended_afterwards(worker):
+            worker.start()
+            answer = run([*prefix, headgate, "submit", "Hello", "--wait"], home, told)
+            assert "Hello" in answer
+            assert run([headgate, "alive"], home, told)
+            inside = psutil.Process(worker.pid)
+            if "unshare" in prefix:
+                [inside] = inside.children()
+            inside.send_signal(signal.SIGTERM)
+            assert rig.exit_code(worker, 30) == 0, worker.log()
+        assert "Read-only" not in worker.log()
+    finally:
+        run(["chmod", "-R", "u+w", tree], tmp_path, env)
