@@ -85,7 +85,7 @@ def open_engine(database_url: str, timeout_s: float = TIMEOUT_S) -> Engine:
         hide_parameters=True,
     )
     event.listen(engine, "do_connect", partial(_connect_postgres, timeout_s))
-    event.listen(engine, "handle_error", _leave_a_read_only_server)
+    event.listen(engine, "handle_error", _leave_session)
     return engine
 
 
@@ -140,11 +140,15 @@ _texts: dict[tuple[Any, str], tuple[str, dict[str, Any]]] = {}
 
 # What errors mean. SQLSTATE: https://www.postgresql.org/docs/current/errcodes-appendix.html
 
-_OF_THE_STATEMENT = ("0A", "21", "22", "23", "42", "54")
-"""Classes: not supported, cardinality, data, integrity, syntax or access rule, program limit."""
+_OF_THE_STATEMENT = ("21", "22", "23", "42", "54")
+"""Classes: cardinality, data, integrity, syntax or access rule, program limit."""
 
 _OF_THE_TABLES = ("42501", "42703", "42P01")
 """No right, no such column, no such table: a restore or a migration is under way, or due."""
+
+_OF_THE_SESSION = ("25006", "0A000", "26000", "42P05")
+"""Read-only; a prepared statement that a migration has changed, or that a pooler has lost or has
+given to another client. A new session does not know of it."""
 
 
 def passes(error: DBAPIError) -> bool:
@@ -154,7 +158,8 @@ def passes(error: DBAPIError) -> bool:
     """
     sqlstate = getattr(error.orig, "sqlstate", None)
     if sqlstate:
-        return sqlstate in _OF_THE_TABLES or not sqlstate.startswith(_OF_THE_STATEMENT)
+        own = sqlstate.startswith(_OF_THE_STATEMENT)
+        return not own or sqlstate in (*_OF_THE_TABLES, *_OF_THE_SESSION)
     return not isinstance(error, DataError | IntegrityError | ProgrammingError)
 
 
@@ -198,10 +203,10 @@ def _connect_postgres(
     return connection
 
 
-def _leave_a_read_only_server(fault: ExceptionContext) -> None:
+def _leave_session(fault: ExceptionContext) -> None:
     # After a failover the sessions with the old server go on, for ever read-only. A new one is led
     # to the new primary, by its name or by target_session_attrs.
-    if getattr(fault.original_exception, "sqlstate", None) == "25006":
+    if getattr(fault.original_exception, "sqlstate", None) in _OF_THE_SESSION:
         fault.is_disconnect = True
 
 
