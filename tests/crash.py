@@ -164,15 +164,18 @@ def _during(ask: Act, passes: Callable[[str], None]) -> Act:
     return passing
 
 
-_SCRIPTS = {scripts.fetch(Keys(), owner="", lease_ms=1, want=0, queues=()).sha: "fetch"}
-_SCRIPTS[scripts.defer(Keys(), lease=scripts.Lease("", ""), wait_ms=1).sha] = "defer"
-_SCRIPTS[scripts.restore(Keys(), leases=()).sha] = "restore"
-_SCRIPTS[scripts.renew(Keys(), lease_ms=1, leases=()).sha] = "renew"
-_SCRIPTS[scripts.send(Keys(), "", ()).sha] = "send"
+_COMMANDS: dict[str, scripts.Command[Any]] = {
+    "fetch": scripts.fetch(Keys(), owner="", lease_ms=1, want=0, queues=()),
+    "defer": scripts.defer(Keys(), lease=scripts.Lease("", ""), wait_ms=1),
+    "restore": scripts.restore(Keys(), leases=()),
+    "renew": scripts.renew(Keys(), lease_ms=1, leases=()),
+    "send": scripts.send(Keys(), "", ()),
+}
+_NAMES = {word: name for name, of in _COMMANDS.items() for word in (of.sha, of.text)}
 
 
 def _steps_of(words: tuple[Any, ...]) -> tuple[str, str] | None:
-    name = _SCRIPTS.get(words[1]) if words[0] == "EVALSHA" else None
+    name = _NAMES.get(words[1]) if words[0] in ("EVALSHA", "EVAL") else None
     if name == "fetch":
         acks = words[3 + int(words[2]) + 6]
         return ACKS if acks else BROKER[name]
@@ -256,7 +259,8 @@ def submit(count: int, orders: Orders) -> None:
     """So many jobs are on record and queued, unless a step was ordered otherwise."""
     at = open_installation()
     client = on_the_line(at.redis, orders.passes)
-    enqueue(at.engine, client, at.keys, at.submitter.prepare_many(map(str, range(count))))
+    requests = [{"prompt": f"{n:.>64}", "params": {"max_tokens": 5}} for n in range(count)]
+    enqueue(at.engine, client, at.keys, at.submitter.prepare_many(requests))
     at.close()
 
 

@@ -21,8 +21,9 @@ from shared.connections import Servers, open_engine, reading, writing
 from shared.settings import Settings
 from shared.tables import attempts, audit, jobs
 from tests.celery_nodes import WorkerProcess
-from tests.child import wait_until
+from tests.child import ChildFailed, ChildProcess, wait_until
 from tests.integration.rig import Broker
+from tests.nursery import ForkedWorker, Nursery
 from tests.servers import Simulator, ValkeyServer
 from tests.system.rig import PICO
 
@@ -63,8 +64,11 @@ AT_ONCE = MIXED.total()
 class Line:
     """Servers, a provider, and the workers of the test."""
 
-    def __init__(self, folder: Path, valkey: ValkeyServer, database_url: str) -> None:
+    def __init__(
+        self, folder: Path, valkey: ValkeyServer, database_url: str, nursery: Nursery
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
+        self.nursery = nursery
         self.folder, self.database_url = folder, database_url
         self.simulator = Simulator(folder / "simulator", ["--latency-ms", "80"], lasting=True)
         self.simulator.start()
@@ -99,16 +103,27 @@ class Line:
     # Workers and what they are told.
 
     def worker(self, name: str = "one", **env: str) -> WorkerProcess:
-        """A worker that consumes; it outlives the test, until `close`."""
+        """A worker that consumes, or has killed itself by now; it outlives the test."""
         argv = [sys.executable, "-m", "celery", "-A", "tests.crash", "worker", "-l", "INFO"]
-        process = WorkerProcess(
+        process = ForkedWorker(
             [*argv, "--hostname", f"{name}@%h"],
             log_path=self.folder / f"worker-{name}.log",
             env=self.env(name) | env,
             lasting=True,
-        )
+        ).of(self.nursery)
         self.workers.append(process)
-        return process.start()
+        try:
+            return process.start()
+        except ChildFailed:
+            if process.exit_code() != -signal.SIGKILL:
+                raise
+            return process
+
+    def producer(self, count: int) -> ChildProcess:
+        """A producer of so many plain jobs, which obeys the orders for `producer`."""
+        argv = [sys.executable, "-m", "tests.crash", str(count)]
+        env = self.env("producer")
+        return ChildProcess(argv, log_path=self.folder / "producer.log", env=env).start()
 
     def order(self, order: str, name: str = "one") -> None:
         """The worker of this name does as the order says (tests/crash.py); "" is no order."""
@@ -116,15 +131,16 @@ class Line:
         new.write_text(order)
         new.rename(self.folder / f"orders-{name}")
 
-    def dies(self, worker: WorkerProcess) -> int:
-        """The worker has killed itself; returns how many attempts it left open."""
+    def dies(self, worker: ChildProcess) -> int:
+        """The process has killed itself; returns how many attempts it left open."""
         wait_until(lambda: not worker.running, 30, f"the kill; its log:\n{worker.log_end()}")
         assert worker.exit_code() == -signal.SIGKILL, worker.log_end()
         worker.kill()
         return self.count_attempts("open")
 
     def lapse(self, name: str = "one") -> None:
-        """The leases of the worker of this name have run out, its jobs are in their queues."""
+        """All that the dead worker of this name held has run out; its jobs are in their queues."""
+        self.client.delete(self.broker.keys.sweeper())
         while ids := self._leased_by(name):
             self.broker.settle_down()
             self.broker.lapse(*ids)
@@ -163,6 +179,15 @@ class Line:
         prepared = list(self.submitter.prepare_many(requests))
         enqueue(self.engine, self.client, self.broker.keys, prepared)
         return [envelope.id for envelope, _ in prepared]
+
+    def ids(self) -> list[str]:
+        """The ids of all jobs on record."""
+        with reading(self.engine) as connection:
+            return list(connection.scalars(select(jobs.c.id)))
+
+    def forget(self) -> None:
+        """The server has lost all that it knew of queued jobs."""
+        self.client.delete(*self.client.scan_iter("headgate.*"), self.broker.keys.present())
 
     def hasten(self) -> None:
         """What waits for its time or for a bucket need not wait any longer."""
@@ -255,8 +280,12 @@ class Line:
 @contextmanager
 def open_line(folder: Path, valkey: ValkeyServer, database_url: str) -> Iterator[Line]:
     """A line without workers; closed afterwards."""
-    line = Line(folder, valkey, database_url)
+    nursery = Nursery()
     try:
-        yield line
+        line = Line(folder, valkey, database_url, nursery)
+        try:
+            yield line
+        finally:
+            line.close()
     finally:
-        line.close()
+        nursery.close()
