@@ -20,7 +20,7 @@ from shared.envelope import (
     request_from,
     rfc3339,
 )
-from shared.errors import InvalidRequest, UnreadableMessage
+from shared.errors import InvalidRequest, NewerEnvelope, UnreadableMessage
 from tests.integration.rig import envelope
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=50)
@@ -44,7 +44,30 @@ def test_fields_of_a_newer_deployment_are_skipped() -> None:
     fields = orjson.loads(job.encode())
     fields["colour"] = "blue"
     fields["request"]["mood"] = "good"
+    fields["request"]["cache"] = {"mode": "exact", "scope": "team"}
     assert Envelope.decode(fields) == job
+
+
+def test_an_envelope_of_the_next_version_says_until_when_it_may_wait() -> None:
+    fields = orjson.loads(envelope(deadline_s=60).encode()) | {"v": 2, "body": "in a new form"}
+    with pytest.raises(NewerEnvelope) as raised:
+        Envelope.decode(fields)
+    assert raised.value.deadline_at_ms == fields["submitted_at_ms"] + 60_000
+
+
+@pytest.mark.parametrize(
+    "laid_over",
+    [
+        {"v": 3}, {"v": 2, "submitted_at_ms": None}, {"v": 2, "submitted_at_ms": 10**18},
+        {"v": 2, "request": {"deadline_s": -1}}, {"v": 2, "request": {"deadline_s": "1"}},
+    ],
+)  # fmt: skip
+def test_a_newer_version_that_says_nothing_of_its_time_is_unreadable(
+    laid_over: dict[str, Any],
+) -> None:
+    with pytest.raises(UnreadableMessage) as raised:
+        Envelope.decode(orjson.loads(envelope().encode()) | laid_over)
+    assert not isinstance(raised.value, NewerEnvelope)
 
 
 @pytest.mark.parametrize(
@@ -91,6 +114,9 @@ def test_a_result_comes_back_as_it_went_also_with_unknown_fields() -> None:
     error = ErrorReport("timeout", "no", True, [FailedAttempt("m", "timeout", "no", None, 5)])
     result = Result(id="1", status="failed", model="m", usage=Usage(1, 2, 3, 4, 5), error=error)
     fields = orjson.loads(orjson.dumps(result.as_json()))
+    fields["usage"]["audio_tokens"] = 1
+    fields["error"]["hint"] = "wait"
+    fields["error"]["attempts"][0]["region"] = "eu"
     assert Result.from_json(fields | {"colour": "blue"}) == result
 
 
