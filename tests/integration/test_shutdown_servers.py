@@ -8,15 +8,18 @@ from pathlib import Path
 
 import psutil
 import pytest
+from sqlalchemy import select
 
+from shared.database import open_engine, reading
 from shared.keys import Keys
+from shared.tables import jobs
 from tests.celery_nodes import WorkerProcess
 from tests.child import ChildProcess, wait_until
-from tests.integration.headgate import PROGRAM
+from tests.integration.headgate import PROGRAM, headgate
 from tests.integration.rig import noop_worker, runs, send_noops, wait_until_drained
 from tests.proxy import TcpProxy
-from tests.servers import ValkeyServer, free_port
-from tests.system.rig import exit_code
+from tests.servers import Simulator, ValkeyServer, free_port, short_folder
+from tests.system.rig import exit_code, nothing_is_left
 
 BOUND_S = 30
 """Drain times below are short; a worker that hangs would only end 10 s after them, with code 3."""
@@ -29,7 +32,7 @@ def started(tmp_path: Path) -> Iterator[Callable[..., ChildProcess]]:
 
         def start(argv: list[str], **settings: object) -> ChildProcess:
             env = {f"HEADGATE_{name.upper()}": str(value) for name, value in settings.items()}
-            env["HEADGATE_HOME"] = str(tmp_path / "home")
+            env.setdefault("HEADGATE_HOME", str(tmp_path / "home"))
             child = ChildProcess(argv, log_path=tmp_path / "child.log", env=env)
             stack.callback(child.kill)
             return child.start()
@@ -60,18 +63,16 @@ def test_without_a_broker_a_worker_ends_when_told(started: Callable[..., ChildPr
     assert "Traceback" not in child.log()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGQUIT], ids=lambda n: n.name)
 def test_a_broker_that_lets_in_and_says_nothing_keeps_no_worker(
     valkey: ValkeyServer,
     tcp_proxy: Callable[[int], TcpProxy],
     started: Callable[..., ChildProcess],
-    number: signal.Signals,
 ) -> None:
     proxy = tcp_proxy(valkey.port)
     proxy.stall()
     child = started(WORKER, redis_url=f"redis://127.0.0.1:{proxy.port}/0")
     wait_until(lambda: proxy.accepted, 30, "the worker to connect")
-    child.signal(number)
+    child.signal(signal.SIGTERM)
     assert exit_code(child, BOUND_S) == 0
     assert "not closed within" not in child.log()
 
@@ -84,7 +85,7 @@ def test_while_redis_is_away_a_worker_ends_in_time_and_its_jobs_return_with_thei
     workers: list[WorkerProcess] = []
     with ExitStack() as stack, server.client(decode_responses=False) as client:
         for name in ("one", "two"):
-            workers.append(noop_worker(server, tmp_path, name, lease_s=3, drain_s=1))
+            workers.append(noop_worker(server, tmp_path, name, lease_s=2, drain_s=1))
             stack.callback(workers[-1].kill)
         first, second = workers
         first.start()
@@ -114,3 +115,27 @@ def test_an_idle_worker_of_a_redis_that_is_down_has_nothing_to_give_back(
         worker.signal(signal.SIGTERM)
         assert exit_code(worker, BOUND_S) == 0
         assert "not closed within" not in worker.log()
+
+
+def test_a_second_ctrl_c_of_up_gives_the_jobs_back(
+    simulator_factory: Callable[..., Simulator], started: Callable[..., ChildProcess]
+) -> None:
+    simulator = simulator_factory("--latency-ms", "60000")
+    with short_folder() as folder:
+        home = folder / "home"
+        settings = {"HEADGATE_HOME": str(home), "HEADGATE_DRAIN_S": "600"}
+        up = started([*PROGRAM, "up"], home=home, drain_s=600, simulator_url=simulator.url)
+        wait_until(lambda: "everything runs" in up.log(), 60, "up to be ready")
+        submitted = headgate(["submit", "hello", "--json"], settings)
+        assert submitted.code == 0, submitted.err
+        wait_until(lambda: simulator.stats()["open_now"] == 1, 30, "the call to be open")
+        up.signal(signal.SIGINT)
+        wait_until(lambda: "may finish" in up.log(), 20, "up to stop")
+        up.signal(signal.SIGINT)
+        assert exit_code(up, BOUND_S) == 130
+        assert "was killed" not in up.log()
+        engine = open_engine(f"sqlite:///{home / 'headgate.db'}")
+        with reading(engine) as connection:
+            assert connection.scalars(select(jobs.c.status)).all() == ["queued"]
+        engine.dispose()
+        nothing_is_left(home)
