@@ -13,7 +13,7 @@ import time
 
 from tests.child import ChildFailed, wait_until
 from tests.soak.books import faults_in_logs, faults_of_books, faults_of_broker, open_jobs
-from tests.soak.kills import WAYS, Kill, deck, kill
+from tests.soak.kills import ENDED_WELL, WAYS, Kill, deck, kill
 from tests.soak.stage import Stage, stage
 
 WARM_S, SETTLE_S, DRAIN_S = 20.0, 6.0, 180.0
@@ -68,7 +68,7 @@ def verdict(scene: Stage, kills: list[Kill], warm_s: float) -> list[str]:
     may_be_unknown = sum(one.may_be_unknown for one in kills)
     floods = 1 + sum(one.target in ("flood", "valkey", "postgresql") for one in kills)
     faults += faults_of_books(scene, may_be_unknown, floods) + faults_of_broker(scene)
-    faults += scene.batches.faults + faults_in_logs(scene)
+    faults += scene.faults + scene.batches.faults + faults_in_logs(scene)
     took = sorted(int(ms) for _, ms in map(str.split, scene.canary_journal.read_text().splitlines())
                   if ms.isdecimal())  # fmt: skip
     batches = scene.batches
@@ -94,6 +94,7 @@ def drain(scene: Stage) -> list[str]:
             told = f"{left} jobs open, {scene.batches.told()}, {DRAIN_S:.0f} s after the last kill"
             faults.append(told)
             break
+        scene.supervise()
         scene.batches.tend()
         time.sleep(0.2)
     with scene.redis() as client:
@@ -105,7 +106,7 @@ def drain(scene: Stage) -> list[str]:
         faults.append(f"the steady worker died: {scene.steady.exit_code()}")
     for worker in (scene.steady, scene.mortal):
         code = worker.stop(60)
-        if code != 0:
+        if code not in ENDED_WELL:
             faults.append(f"a worker ended with {code}")
     return faults
 

@@ -24,6 +24,9 @@ WAYS: dict[str, tuple[str, ...]] = {
     "flood": ("kill", "frozen", "term"),
 }
 FROZEN_S = 3.0
+ENDED_WELL = (0, -signal.SIGTERM)
+"""The second: told to end while it was still starting, with nothing in its hands."""
+
 DRAIN_S = 60.0
 
 
@@ -61,6 +64,14 @@ def kill(stage: Stage, target: str, way: str) -> Kill:
 
 
 def _worker(stage: Stage, way: str) -> Kill:
+    stage.supervised = False
+    try:
+        return _worker_in(stage, way)
+    finally:
+        stage.supervised = True
+
+
+def _worker_in(stage: Stage, way: str) -> Kill:
     worker = stage.mortal
     if way == "term":
         worker.signal(signal.SIGTERM)
@@ -70,7 +81,7 @@ def _worker(stage: Stage, way: str) -> Kill:
         code = worker.exit_code()
         worker.kill()
         worker.start()
-        told = None if code == 0 else f"a worker told to end ended with {code}"
+        told = None if code in ENDED_WELL else f"a worker told to end ended with {code}"
         return Kill("worker", way, fault=told)
     worker.freeze()
     if way == "frozen a moment":

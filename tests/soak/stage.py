@@ -16,7 +16,7 @@ from shared.database import open_engine
 from shared.keys import Keys
 from tests.child import ChildProcess
 from tests.servers import PostgresServer, Simulator, ValkeyServer, short_folder
-from tests.soak.batches import Batches
+from tests.soak.batches import SERVER_AWAY, Batches
 from tests.soak.watch import Watch
 from tests.system.rig import database_url, worker_process
 
@@ -43,7 +43,8 @@ class Stage:
     batches: Batches
     watch: Watch
     keys: Keys = field(default_factory=Keys)
-    killing: bool = True
+    supervised: bool = True
+    faults: list[str] = field(default_factory=list)
 
     @property
     def journal(self) -> Path:
@@ -63,9 +64,20 @@ class Stage:
         """That much time has passed, with everything tended meanwhile."""
         until = time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0:
+            self.supervise()
             self.batches.tend()
             self.watch.look(self)
             time.sleep(min(TICK_S, left))
+
+    def supervise(self) -> None:
+        """The mortal worker runs, unless it is being killed; as systemd would see to it.
+
+        A worker that finds a server away when it starts says so and ends with 3.
+        """
+        if self.supervised and not self.mortal.running:
+            if self.mortal.exit_code() != SERVER_AWAY:
+                self.faults.append(f"a worker ended by itself with {self.mortal.exit_code()}")
+            self.mortal.start()
 
     @property
     def logs(self) -> list[Path]:
