@@ -219,7 +219,7 @@ class Channels:
 
     async def close(self) -> None:
         """The connection is closed."""
-        await self._drop()
+        await self._drop(farewell=True)
         await self._client.aclose()
 
     async def _listen(self, pubsub: PubSub) -> None:
@@ -242,7 +242,7 @@ class Channels:
     def _channel(self, job_id: str) -> bytes:
         return self._keys.result(job_id).encode()
 
-    async def _drop(self) -> None:
+    async def _drop(self, *, farewell: bool = False) -> None:
         """There is no connection; the next `follow` opens one and subscribes anew."""
         listening, self._listening = self._listening, None
         pubsub, self._pubsub = self._pubsub, None
@@ -251,5 +251,9 @@ class Channels:
             listening.cancel()
             await asyncio.gather(listening, return_exceptions=True)
         if pubsub is not None:
+            if farewell and pubsub.connection is not None:
+                # aclose does not wait for the end of TLS, and the loop may end right after it.
+                with contextlib.suppress(RedisError, OSError):
+                    await pubsub.connection.disconnect()
             with contextlib.suppress(RedisError, OSError):
                 await pubsub.aclose()  # type: ignore[no-untyped-call]
