@@ -244,3 +244,16 @@ async def test_a_server_that_is_still_starting_is_waited_for(
         assert await asyncio.wait_for(wish, 20) == "wrote patient"
     finally:
         await record.close()
+
+
+def test_of_several_hosts_the_one_that_can_be_written_is_taken(
+    postgres: PostgresServer, postgres_url: str, tmp_path: Path
+) -> None:
+    """As libpq has it: so a failover needs no new setting."""
+    hosts = f"host=127.0.0.1:{free_port()}&host=127.0.0.1:{postgres.port}"
+    name = postgres_url.rpartition("/")[2]
+    url = f"postgresql://postgres@/{name}?{hosts}&target_session_attrs=read-write"
+    env = {"HEADGATE_HOME": str(tmp_path), "HEADGATE_DATABASE_URL": url}
+    upgraded = headgate(["db", "upgrade"], env)
+    assert upgraded.code == 0, upgraded
+    assert headgate(["db", "check"], env).code == 0
