@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+import socket
 import sys
 import threading
 import urllib.error
@@ -13,11 +14,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import redis
+from flower.urls import handlers
 
-from tests.child import ChildProcess
+from producer import Client
+from tests.child import ChildProcess, wait_until
 from tests.integration.headgate import PROGRAM
 from tests.servers import free_port
 
+NODE = f"watched@{socket.gethostname()}"
 PASSWORD = "okapi-flower-0123456789"  # noqa: S105 (of this test alone)
 LOGIN = f"monitor:{PASSWORD}"
 BASIC = f"Basic {base64.b64encode(LOGIN.encode()).decode()}"
@@ -122,3 +126,50 @@ def python_flower(env: Mapping[str, str], folder: Path) -> ChildProcess:
     """The module that `headgate flower` becomes, started without any login."""
     argv = [sys.executable, "-m", "workers.flower", "--port", str(free_port())]
     return ChildProcess(argv, log_path=folder / "bare.log", env=env)
+
+
+def paths_of(job_ids: list[str]) -> list[str]:
+    """What Flower has, and no link leads to."""
+    columns = "&".join(
+        f"columns[{n}][data]={name}" for n, name in enumerate(["name", "uuid", "state"])
+    )
+    table = (
+        f"draw=1&start=0&length=99&search[value]=&order[0][column]=0&order[0][dir]=asc&{columns}"
+    )
+    return [
+        *("/", "/workers", "/workers?json=1&refresh=1", "/tasks", f"/tasks/datatable?{table}"),
+        *("/broker", "/metrics", "/healthcheck", f"/worker/{NODE}", "/no-such-page"),
+        *("/api/workers?refresh=1", f"/api/workers?refresh=1&workername={NODE}"),
+        *("/api/workers?status=1", "/api/tasks", "/api/task/types", "/api/queues/length"),
+        *(f"/task/{job_id}" for job_id in job_ids),
+        *(f"/api/task/info/{job_id}" for job_id in job_ids),
+        *(f"/api/task/result/{job_id}" for job_id in job_ids),
+    ]
+
+
+def wait_for_events(flower: FlowerServer, client: Client) -> None:
+    """Flower is told of jobs: it asks workers for that, every few seconds."""
+
+    def told() -> bool:
+        job = client.submit("a first one", model="gpt-4o-mini", cache={"mode": "off"})
+        assert job.result(timeout_s=20)
+        return flower.read(f"/api/task/info/{job.id}").status == 200
+
+    wait_until(told, 30, "Flower to be told of jobs")
+
+
+def queue_rows(flower: FlowerServer) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = flower.fetch("/api/queues/length")["active_queues"]
+    return rows
+
+
+def every_path() -> list[str]:
+    """One path for each rule of Flower's own, the last excepted, which is the page of no page."""
+    rules = [getattr(rule, "regex", None) or rule[0] for rule in handlers[:-1]]
+    patterns = [str(getattr(rule, "pattern", rule)).rstrip("$").rstrip("?") for rule in rules]
+    return [
+        pattern.replace("(.+)", NODE if "worker" in pattern else "headgate.run").replace(
+            "(.*)", "some"
+        )
+        for pattern in patterns
+    ]

@@ -1,15 +1,12 @@
 """Flower shows the whole stack to those with its login, harms nothing, and tells no secret."""
 
 import json
-import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 from celery import Celery
-from flower.urls import handlers
 
 from producer import Client
 from shared import redis_urls
@@ -19,9 +16,18 @@ from tests.celery_nodes import WorkerProcess
 from tests.child import wait_until
 from tests.servers import Simulator, ValkeyServer
 from tests.system import rig
-from tests.system.rig_flower import WRONG, FlowerServer, monitored, python_flower
+from tests.system.rig_flower import (
+    NODE,
+    WRONG,
+    FlowerServer,
+    every_path,
+    monitored,
+    paths_of,
+    python_flower,
+    queue_rows,
+    wait_for_events,
+)
 
-NODE = f"watched@{socket.gethostname()}"
 MARKS = {
     "prompt": "zebrafinch",  # in every prompt, and so in the simulator's answers
     "key": "okapikey",
@@ -78,25 +84,6 @@ def stack(
     worker = rig.worker_process(env, tmp_path, "watched", level="DEBUG")
     with rig.ended_afterwards(worker):
         yield Stack(env, url, worker, settings, valkey, tmp_path)
-
-
-def paths_of(job_ids: list[str]) -> list[str]:
-    """What Flower has, and no link leads to."""
-    columns = "&".join(
-        f"columns[{n}][data]={name}" for n, name in enumerate(["name", "uuid", "state"])
-    )
-    table = (
-        f"draw=1&start=0&length=99&search[value]=&order[0][column]=0&order[0][dir]=asc&{columns}"
-    )
-    return [
-        *("/", "/workers", "/workers?json=1&refresh=1", "/tasks", f"/tasks/datatable?{table}"),
-        *("/broker", "/metrics", "/healthcheck", f"/worker/{NODE}", "/no-such-page"),
-        *("/api/workers?refresh=1", f"/api/workers?refresh=1&workername={NODE}"),
-        *("/api/workers?status=1", "/api/tasks", "/api/task/types", "/api/queues/length"),
-        *(f"/task/{job_id}" for job_id in job_ids),
-        *(f"/api/task/info/{job_id}" for job_id in job_ids),
-        *(f"/api/task/result/{job_id}" for job_id in job_ids),
-    ]
 
 
 def submit_all(client: Client, url: str) -> dict[str, str]:
@@ -192,22 +179,6 @@ def test_flower_shows_every_job_and_no_secret_anywhere(stack: Stack) -> None:
     assert found == []
 
 
-def wait_for_events(flower: FlowerServer, client: Client) -> None:
-    """Flower is told of jobs: it asks workers for that, every few seconds."""
-
-    def told() -> bool:
-        job = client.submit("a first one", model="gpt-4o-mini", cache={"mode": "off"})
-        assert job.result(timeout_s=20)
-        return flower.read(f"/api/task/info/{job.id}").status == 200
-
-    wait_until(told, 30, "Flower to be told of jobs")
-
-
-def queue_rows(flower: FlowerServer) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = flower.fetch("/api/queues/length")["active_queues"]
-    return rows
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("form", ["rediss", "sentinel", "acl and prefix"])
 def test_flower_counts_and_hears_on_every_form_of_a_redis_url(
@@ -242,18 +213,6 @@ def test_flower_counts_and_hears_on_every_form_of_a_redis_url(
         for secret in redis_urls.read(env["HEADGATE_REDIS_URL"]).secrets:
             assert not any(secret in text for text in texts)
         assert "Traceback" not in flower.log()
-
-
-def every_path() -> list[str]:
-    """One path for each rule of Flower's own, the last excepted, which is the page of no page."""
-    rules = [getattr(rule, "regex", None) or rule[0] for rule in handlers[:-1]]
-    patterns = [str(getattr(rule, "pattern", rule)).rstrip("$").rstrip("?") for rule in rules]
-    return [
-        pattern.replace("(.+)", NODE if "worker" in pattern else "headgate.run").replace(
-            "(.*)", "some"
-        )
-        for pattern in patterns
-    ]
 
 
 def test_nobody_reads_or_does_anything_without_the_login(stack: Stack) -> None:
