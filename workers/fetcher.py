@@ -18,7 +18,6 @@ import redis.asyncio
 from redis.exceptions import RedisError, ResponseError
 
 from shared import scripts
-from shared.envelope import now_ms
 from shared.errors import UnreadableMessage
 from shared.keys import Keys
 from shared.scripts import Lease
@@ -204,10 +203,10 @@ class Fetcher:
         except BaseException:
             self._acks.extendleft(reversed(tags))
             raise
-        await self._receive(jobs)
+        await self._receive(jobs, fetched.server_ms)
         return fetched
 
-    async def _receive(self, jobs: list[tuple[int, scripts.Taken]]) -> None:
+    async def _receive(self, jobs: list[tuple[int, scripts.Taken]], now_ms: int) -> None:
         arrivals, rest = [], []
         for tag, job in jobs:
             try:
@@ -215,7 +214,7 @@ class Fetcher:
             except UnreadableMessage as error:
                 rest.append((tag, self._bury(tag, error.reason)))
                 continue
-            wait_ms = (content.not_before_ms or 0) - now_ms()
+            wait_ms = (content.not_before_ms or 0) - now_ms
             if wait_ms > 0:
                 # Celery would keep it in this process until then, beyond any prefetch limit.
                 rest.append((tag, self.leases.defer(tag, wait_ms)))

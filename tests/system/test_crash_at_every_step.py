@@ -6,6 +6,7 @@ A killed worker's leases are made to lapse at once, by moving the marks on the s
 from __future__ import annotations
 
 import signal
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 
@@ -73,9 +74,11 @@ def kill_at(line: Line, step: str, count: int) -> None:
     worker = a_worker(line)
     unknown = line.count_crashed()
     line.order(f"{step} {count} kill")
-    if step == "renewed":  # leases are renewed at once where a job is to be cancelled
+    kinds = MIXED
+    if step == "renewed":  # as soon as some job is to be cancelled, within a second
+        kinds = MIXED + Counter({"slow once": 2})
         line.client.zadd(line.broker.keys.cancels(), {"another job": 1})
-    ids = line.submit(MIXED)
+    ids = line.submit(kinds)
     in_flight = line.dies(worker)
     line.order("")
     line.client.delete(line.broker.keys.cancels())
