@@ -267,10 +267,18 @@ class Line:
         assert audited[0] == sum(r[2] * r[3] for r in rows if r[1] == "answered")
         assert audited[1] == self.count_attempts("unknown")
 
+    def end_workers(self) -> None:
+        """No worker runs any more, and none of their orders stands."""
+        for worker in self.workers:
+            worker.kill()
+        self.workers.clear()
+        for name in ("one", "two"):
+            self.order("", name)
+            self.lapse(name)
+
     def close(self) -> None:
         """Nothing of it runs any more."""
         for worker in self.workers:
-            worker.thaw()
             worker.kill()
         self.simulator.kill()
         self.client.close()
