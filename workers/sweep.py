@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 
 import orjson
+from redis.exceptions import RedisError
 from sqlalchemy import Engine, select, update
 from sqlalchemy.exc import DBAPIError
 
@@ -48,6 +49,7 @@ class Sweep:
         self._result_ttl_s = result_ttl_s
         self._clock_ms = clock_ms
         self._silence = Silence(log, "the sweep's database", "the sweep waits for it")
+        self._refused = Silence(log, "the sweep's Redis", "the sweep waits for it")
 
     async def run(self) -> None:
         """Sweeps until it is cancelled; a fault of one round is logged and the next one comes."""
@@ -64,6 +66,9 @@ class Sweep:
                     turn_ms = int(2000 * pause_s)
                     await self._lane.send("PEXPIRE", self._servers.keys.sweeper(), turn_ms)
                 self._silence.heard()
+                self._refused.heard()
+            except RedisError as error:
+                self._refused.missed(error)
             except DBAPIError as error:
                 if passes(error):
                     self._silence.missed(error.orig or error)

@@ -35,7 +35,7 @@ pytestmark = pytest.mark.slow
 LENGTHS = [
     pytest.param(2 * LEASE_S, id="for two leases"),
     pytest.param(30.0, id="for 30 s", marks=pytest.mark.long),
-    pytest.param(300.0, id="for 5 min", marks=pytest.mark.long),
+    pytest.param(300.0, id="for 5 min", marks=[pytest.mark.long, pytest.mark.timeout(600)]),
 ]
 
 
