@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Callable
 
-import pytest
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
@@ -82,5 +81,5 @@ async def test_closing_does_not_wait_for_a_server_that_is_gone(
     asked = asyncio.ensure_future(lane.send("PING"))
     await asyncio.sleep(0)
     await asyncio.wait_for(lane.close(), 10)
-    with pytest.raises(Exception, match=r"(?i)connect|closed"):
-        await asyncio.wait_for(asked, 5)
+    await asyncio.wait({asked}, timeout=5)
+    assert asked.cancelled()  # its job goes back: a silent server is no fault of the job's
