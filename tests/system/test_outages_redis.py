@@ -156,7 +156,7 @@ def test_a_redis_that_is_full_or_read_only_for_longer_than_a_lease_is_waited_for
 ) -> None:
     server = valkey_factory()
     calls = simulator_factory("--latency-ms", "1500", "--latency-sigma", "0.8")
-    with scene(tmp_path, calls, server.url, sqlite_url, count=150, lease_s=1.5) as here:
+    with scene(tmp_path, calls, server.url, sqlite_url, count=110, lease_s=1.5) as here:
         batch = here.batch()
         with rig.ended_afterwards(batch), server.client() as client:
             batch.start()
@@ -165,7 +165,7 @@ def test_a_redis_that_is_full_or_read_only_for_longer_than_a_lease_is_waited_for
             share = cpu_share(here.workers[0], 4)
             client.config_set("maxmemory", "0")
             assert share < 0.3
-            here.until_ended(60)
+            here.until_ended(45)
             client.replicaof("127.0.0.1", "1")  # nobody is there: an old master in a failover
             share = cpu_share(here.workers[0], 4)
             client.replicaof("no", "one")
