@@ -58,8 +58,20 @@ class Keys:
         return f"{self.prefix}headgate:cancels"
 
     def dead(self) -> str:
-        """LIST of dead letters: `ms LF queue LF reason LF raw message`; an operator empties it."""
+        """LIST of the heads of dead letters, the newest at the left; bounded by the sweep.
+
+        A head is `letter LF id LF ms LF queue LF reason LF job id LF bytes`. Release 0.1 wrote
+        `ms LF queue LF reason LF raw message`.
+        """
         return f"{self.prefix}{DEAD_QUEUE}"
+
+    def letter(self, letter_id: str) -> str:
+        """STRING: the message of a dead letter, byte for byte; leaves with its head."""
+        return f"{self.prefix}headgate:letter:{letter_id}"
+
+    def letters(self) -> str:
+        """HASH about all dead letters: `made`, `bytes` kept, `shed` by the bound; stays."""
+        return f"{self.prefix}headgate:letters"
 
     def bucket(self, pool: str, key: str, measure: str) -> str:
         """HASH `level`, `at_ms`; expires an hour after its last use."""
@@ -84,6 +96,15 @@ class Keys:
     def worker(self, name: str) -> str:
         """STRING: one living worker; expires when it stops renewing."""
         return f"{self.prefix}headgate:worker:{name}"
+
+    def kinds(self) -> dict[str, str]:
+        """The keys of the whole installation that workers cannot do without, and their types."""
+        return {
+            self.leases(): "zset", self.owners(): "hash", self.messages(): "hash",
+            self.due(): "zset", self.present(): "set", self.crashes(): "hash",
+            self.pulse(): "hash", self.cancels(): "zset", self.dead(): "list",
+            self.letters(): "hash",
+        }  # fmt: skip
 
     def result(self, job_id: str) -> str:
         """STRING: Celery's result record, and the channel it is published on; expires."""

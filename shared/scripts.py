@@ -66,9 +66,15 @@ async def run_async(client: redis.asyncio.Redis, command: Command[T]) -> T:
         return command.read(await execute(*command.by_text()))
 
 
+BURYING = ("fetch", "bury")
+"""Scripts that write dead letters: `letter.lua` stands before them."""
+
+
 @cache
 def _script(name: str) -> tuple[str, str]:
-    text = (Path(__file__).parent / "lua" / f"{name}.lua").read_text(encoding="utf-8")
+    files = ("letter", name) if name in BURYING else (name,)
+    folder = Path(__file__).parent / "lua"
+    text = "".join((folder / f"{file}.lua").read_text(encoding="utf-8") for file in files)
     return text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
 
 
@@ -106,13 +112,31 @@ class Taken:
 
 
 @dataclass(frozen=True, slots=True)
+class Buried:
+    """A dead letter that was made, the bytes of its message, and the queue it came from."""
+
+    letter: str
+    size: int
+    queue: str
+
+
+def _buried(words: Sequence[Any]) -> Buried:
+    return Buried(_text(words[0]), int(words[1]), _text(words[2]))
+
+
+@dataclass(frozen=True, slots=True)
 class Fetched:
-    """What one round trip brought. `next_due_ms` is None with an empty due-list."""
+    """What one round trip brought. `next_due_ms` is None with an empty due-list.
+
+    `large`: dead letters made of messages over the limit. `wrong`: keys that should be lists.
+    """
 
     server_ms: int
     next_due_ms: int | None
     more: bool
     taken: list[Taken]
+    large: list[Buried]
+    wrong: list[str]
 
 
 def fetch(
@@ -134,12 +158,14 @@ def fetch(
     def read(reply: list[Any]) -> Fetched:
         jobs = [
             Taken(_text(reply[i]), _text(reply[i + 1]), int(reply[i + 2]), reply[i + 3])
-            for i in range(3, len(reply), 4)
+            for i in range(5, len(reply), 4)
         ]
-        return Fetched(reply[0], None if reply[1] < 0 else reply[1], reply[2] == 1, jobs)
+        next_due_ms = None if reply[1] < 0 else reply[1]
+        large = [_buried(reply[3][i : i + 3]) for i in range(0, len(reply[3]), 3)]
+        return Fetched(reply[0], next_due_ms, reply[2] == 1, jobs, large, [*map(_text, reply[4])])
 
     names = [keys.leases(), keys.owners(), keys.messages(), keys.due(), keys.present()]
-    names += [keys.crashes(), keys.dead(), keys.pulse(), keys.cancels()]
+    names += [keys.crashes(), keys.dead(), keys.pulse(), keys.cancels(), keys.letters()]
     for queue in queues:
         names += [keys.queue(queue), keys.wake(queue)]
     args: list[Word] = [owner, lease_ms, want, max_bytes, budget, keys.prefix, len(acked)]
@@ -181,6 +207,33 @@ def defer(keys: Keys, *, lease: Lease, wait_ms: int) -> Command[bool]:
     """Puts a leased job on the due-list; False when the worker no longer holds it."""
     names = (keys.leases(), keys.owners(), keys.messages(), keys.due(), keys.crashes())
     return _command("defer", names, (lease.owner, lease.id, wait_ms), bool)
+
+
+def bury(keys: Keys, *, lease: Lease, reason: str) -> Command[Buried | None]:
+    """Makes the message of a leased job a dead letter; None where it is no longer held."""
+    names = [keys.leases(), keys.owners(), keys.messages(), keys.present(), keys.crashes()]
+    names += [keys.cancels(), keys.dead(), keys.letters()]
+    args = (keys.prefix, lease.id, lease.owner, " ".join(reason.split()))
+    return _command("bury", names, args, lambda reply: _buried(reply) if reply else None)
+
+
+def exhume(
+    keys: Keys,
+    *,
+    letter: str,
+    head: bytes,
+    queue: str | None = None,
+    job_id: str = "",
+    message: bytes = b"",
+) -> Command[int]:
+    """Takes a dead letter away, and puts its message (or `message`) on `queue`, if one is given.
+
+    1: done; 0: the letter is gone already; -1: the broker has the job, and nothing was done.
+    """
+    names = [keys.dead(), keys.letters(), keys.letter(letter)]
+    if queue is not None:
+        names += [keys.queue(queue), keys.wake(queue), keys.present(), keys.crashes()]
+    return _command("exhume", names, (head, job_id, message), int)
 
 
 def send(keys: Keys, queue: str, messages: Iterable[tuple[str, bytes]]) -> Command[int]:

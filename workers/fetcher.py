@@ -22,7 +22,8 @@ from shared.errors import UnreadableMessage
 from shared.keys import Keys
 from shared.scripts import Lease
 from workers import message
-from workers.leases import Leases, StopReason
+from workers.kinds import named
+from workers.leases import Leases, StopReason, tell_of
 from workers.message import Arrival
 from workers.silence import Silence
 from workers.waker import Waker
@@ -41,6 +42,9 @@ without any call counts as a silence of the server, and lets no lease lapse."""
 
 FETCH_S = 2.0
 """At the end: how long a fetch under way is waited for."""
+
+WRONG_AGAIN_S = 60.0
+"""How often a key of the wrong type is told of."""
 
 LINGER_S = 0.002
 """With few acks to send and no slot free, wait this long for more to share the round trip."""
@@ -81,7 +85,9 @@ class Fetcher:
         )
         self._queues: list[str] = []
         self._acks: deque[int] = deque()
+        self._acking: set[int] = set()
         self._trips = count()
+        self._wrong: dict[str, float] = {}
         self._closing = False
         self._bell = asyncio.Event()
         self._waiting: asyncio.Task[None] | None = None
@@ -122,8 +128,8 @@ class Fetcher:
     async def give_back_others(self, running: set[int]) -> None:
         """What neither runs nor has ended is back at the head of its queue."""
         self.leases.lapsing = 0
-        ended = set(self._acks)
-        await self.leases.restore([t for t in self.leases.held if t not in running | ended])
+        busy = running.union(self._acks, self._acking)
+        await self.leases.restore([tag for tag in self.leases.held if tag not in busy])
 
     async def close(self) -> None:
         """Acks are sent, what is still held is given back, both tasks have ended."""
@@ -162,7 +168,7 @@ class Fetcher:
                 returned = False
             except (RedisError, OSError) as error:
                 returned = not isinstance(error, ResponseError)  # refused: it never was away
-                self._silence.missed(error)
+                self._silence.missed(await named(self._client, self._keys, error))
                 if returned and self._waiting is not None:
                     self._waiting.cancel()  # its server may not be the one any more
             except Exception:
@@ -183,6 +189,7 @@ class Fetcher:
     async def _round_trip(self, want: int) -> scripts.Fetched:
         """Sends the acks that wait and takes up to `want` jobs, in one call."""
         tags = [self._acks.popleft() for _ in range(min(ACKS, len(self._acks)))]
+        self._acking = set(tags)
         trip = next(self._trips)
         owner = f"{self.owner}#{trip}"
         try:
@@ -203,6 +210,9 @@ class Fetcher:
         except BaseException:
             self._acks.extendleft(reversed(tags))
             raise
+        finally:
+            self._acking = set()
+        self._tell(fetched)
         await self._receive(jobs, fetched.server_ms)
         return fetched
 
@@ -212,7 +222,7 @@ class Fetcher:
             try:
                 content = message.read(job.message)
             except UnreadableMessage as error:
-                rest.append((tag, self._bury(tag, error.reason)))
+                rest.append((tag, self.leases.bury(tag, error.reason)))
                 continue
             wait_ms = (content.not_before_ms or 0) - now_ms
             if wait_ms > 0:
@@ -232,9 +242,13 @@ class Fetcher:
                 self.leases.drop(tag)
                 self._silence.missed(error)
 
-    async def _bury(self, tag: int, reason: str) -> None:
-        await self.leases.bury(tag, reason)
-        self._acks.append(tag)
+    def _tell(self, fetched: scripts.Fetched) -> None:
+        for buried in fetched.large:
+            tell_of(buried, "it is too large")
+        for key in fetched.wrong:
+            if self._loop.time() >= self._wrong.get(key, 0):
+                self._wrong[key] = self._loop.time() + WRONG_AGAIN_S
+                log.error("%s is no list: nothing comes from it; remove or rename it", key)
 
     async def _idle(self, next_due_ms: int | None) -> None:
         """Returns when there may be work: a bell, a wake token, a job that is due, some time."""

@@ -14,12 +14,12 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Literal
 
 import redis.asyncio
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from shared import scripts
-from shared.envelope import now_ms
 from shared.keys import Keys
-from shared.scripts import Lease
+from shared.scripts import Buried, Lease
+from workers.kinds import named
 from workers.silence import Silence
 
 log = logging.getLogger("headgate.leases")
@@ -31,6 +31,12 @@ ALIVE_MS = 5000
 """How long a worker counts as living after its last sign."""
 
 StopReason = Literal["cancelled", "lost", "shutdown", "timeout"]
+
+
+def tell_of(buried: Buried, reason: str) -> None:
+    """The log has a line about a new dead letter, with nothing of its content."""
+    words = (buried.letter, buried.queue, buried.size, reason)
+    log.warning("dead letter %s from %s (%d bytes): %s", *words)
 
 
 class Leases:
@@ -113,12 +119,25 @@ class Leases:
                 log.warning("%d jobs return when their leases lapse: %s", len(leases), error)
 
     async def bury(self, tag: int, reason: str) -> None:
-        """The message of a held job is a dead letter with its reason; an ack ends its lease."""
-        stored = await self._execute("HGET", self._keys.messages(), self.held[tag].id)
-        queue, _, raw = (stored or b"").partition(b"\n")
-        log.warning("dead letter from %s: %s", queue.decode(), reason)
-        head = f"{now_ms()}\n{queue.decode()}\n{reason}\n".encode()
-        await self._execute("LPUSH", self._keys.dead(), head + raw)
+        """The message of a held job is a dead letter with its reason, and its lease has ended.
+
+        Tries until the server answers; where it refuses, the lease lapses and the job comes again.
+        """
+        while (lease := self.held.get(tag)) is not None:
+            try:
+                async with self.line:
+                    command = scripts.bury(self._keys, lease=lease, reason=reason)
+                    buried = await scripts.run_async(self._client, command)
+                    self.drop(tag)
+                if buried is not None:
+                    tell_of(buried, reason)
+            except ResponseError as error:
+                self.drop(tag)
+                refusal = await named(self._client, self._keys, error)
+                log.error("a dead letter was refused: %s", refusal)
+            except (RedisError, OSError) as error:
+                self._silence.missed(error)
+                await asyncio.sleep(self._tick_s / 4)
 
     async def tend(self) -> None:
         """Shows life, hears of cancellations, renews each third of a lease; until cancelled."""
@@ -153,7 +172,7 @@ class Leases:
                     await self.renew()
                     self._renewed_at = time.monotonic()
             except (RedisError, OSError) as error:
-                self._silence.missed(error)
+                self._silence.missed(await named(self._client, self._keys, error))
             except Exception:
                 log.exception("renewing leases went wrong; it is tried again")
 

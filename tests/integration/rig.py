@@ -186,9 +186,12 @@ class Broker:
 
     def dead(self) -> list[tuple[str, str, bytes]]:
         """Queue, reason and raw message of each dead letter, the oldest first."""
-        letters: Any = self.client.lrange(self.keys.dead(), 0, -1)
-        parts = [letter.split(b"\n", 3) for letter in reversed(letters)]
-        return [(_text(queue), _text(reason), raw) for _ms, queue, reason, raw in parts]
+        heads: Any = self.client.lrange(self.keys.dead(), 0, -1)
+        parts = [head.decode().split("\n") for head in reversed(heads)]
+        return [
+            (queue, reason, self.client.get(self.keys.letter(letter)))  # type: ignore[misc]  # bytes
+            for _letter, letter, _ms, queue, reason, _job, _size in parts
+        ]
 
     def is_empty(self) -> bool:
         """Whether nothing is left of any job."""
