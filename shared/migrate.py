@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Connection, Engine, inspect, text
 
 from shared.database import reading, writing
-from shared.errors import Unreachable
+from shared.errors import Unfit
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -63,12 +63,12 @@ def require_fit(engine: Engine) -> None:
         raise _misfit(found)
 
 
-def _misfit(found: str | None) -> Unreachable:
+def _misfit(found: str | None) -> Unfit:
     state = f"its tables are at {found}" if found else "it has no tables yet"
     remedy = "run: headgate db upgrade"
     if is_ahead(found):
         remedy = "use the newer headgate that upgraded them, or its `headgate db downgrade`"
-    return Unreachable("the record", f"{state}, this version needs {NEWEST}", remedy)
+    return Unfit("the record", f"{state}, this version needs {NEWEST}", remedy)
 
 
 def upgrade(engine: Engine) -> bool:

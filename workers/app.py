@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import sys
+import time
 import uuid
 import warnings
 from collections.abc import Callable
@@ -25,6 +27,10 @@ from workers.life import Life
 from workers.message import Arrival
 from workers.stop import Signals, Stopping
 from workers.waker import Waker
+
+log = logging.getLogger("headgate.app")
+
+CHECK_EVERY_S = 1.0
 
 TRANSPORT = "workers.transport:Transport"
 SENTINEL_TRANSPORT = "workers.transport:SentinelTransport"
@@ -111,19 +117,35 @@ def make_app() -> Headgate:
     in_force = settings.load()
     models = catalog.load(in_force.catalog)
     servers = open_servers(in_force)
-    signals.worker_init.connect(lambda **_: _refuse_unfit(servers), weak=False)
+    signals.worker_init.connect(lambda **_: _check(servers), weak=False)
     return Headgate(in_force, servers, models.classes)
 
 
-def _refuse_unfit(servers: Servers) -> None:
-    """The process of a worker ends with the reason if waiting would not make its Redis right."""
+def _check(servers: Servers) -> None:
+    """The record is there; ends a worker's process, with the reason, where waiting is in vain.
+
+    A database that is away is waited for. So is Redis, but later: Celery's consumer does that.
+    """
     try:
-        servers.check_redis(to_work=True)
+        if (away := _away(servers.check_database)) is not None:
+            log.warning("%s; this worker begins when it answers", away)
+            while _away(servers.check_database) is not None:
+                time.sleep(CHECK_EVERY_S)
+            log.warning("the database answers")
+        _away(lambda: servers.check_redis(to_work=True))
     except Unfit as error:
         sys.stderr.write(f"headgate: {error}\n")
         raise SystemExit(UNREACHABLE) from error
-    except Unreachable:
-        pass  # Celery's consumer says so, and waits
+
+
+def _away(check: Callable[[], None]) -> Unreachable | None:
+    try:
+        check()
+    except Unfit:
+        raise
+    except Unreachable as error:
+        return error
+    return None
 
 
 def __getattr__(name: str) -> Any:
