@@ -62,6 +62,8 @@ def verdict(scene: Stage, kills: list[Kill], warm_s: float) -> list[str]:
         say(f"{measure}: {first:.0f} in the first quarter, {last:.0f} in the last")
         if last - first > slack:
             faults.append(f"{measure} grew from {first:.0f} to {last:.0f}")
+    memory = scene.watch.growth("valkey_mb", warm_s)
+    say("Valkey with results still kept: {:.0f} MB, then {:.0f} MB".format(*memory))
     if scene.watch.longest_s > SILENT_S:
         faults.append(f"no job ended for {scene.watch.longest_s:.0f} s")
     faults += drain(scene)

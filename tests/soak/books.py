@@ -40,7 +40,12 @@ def faults_of_books(stage: Stage, may_be_unknown: int, flood_kills: int) -> list
         audited = Decimal(connection.scalar(select(func.sum(audit.c.cost_pico_usd))) or 0)
     stats = stage.simulator.stats()
     rows, answered = sum(statuses.values()), states.get("answered", 0)
+    succeeded, cancels = (
+        statuses.get("succeeded", 0),
+        sum(took == "cancelled" for _, took in canary),
+    )
     least = len(known) + stage.batches.done * stage.batches.lines
+    may_be_unknown += cancels
     crashed = unknown.pop(None, 0) + unknown.pop("cancelled", 0)
     cut, broken = unknown.pop("connection", 0), unknown.pop("provider_error", 0)
     struck = stats["faults"]
@@ -52,12 +57,16 @@ def faults_of_books(stage: Stage, may_be_unknown: int, flood_kills: int) -> list
         (len(promised) == len(set(promised)), "an id was promised twice"),
         (known <= ended, f"{len(known - ended)} promised jobs never ended"),
         (rows == len(ended), f"{rows} jobs, but {len(ended)} audit lines"),
-        (set(statuses) == {"succeeded"}, f"jobs by status: {statuses}"),
+        (set(statuses) <= {"succeeded", "cancelled"}, f"jobs by status: {statuses}"),
+        (rows - succeeded <= cancels, f"{rows - succeeded} jobs cancelled, {cancels} were to be"),
         (0 <= rows - least <= SLICE * flood_kills, f"{rows} jobs, {least} were promised"),
         (not answered_twice, f"{answered_twice} jobs were answered twice on record"),
-        (answered == rows, f"{rows} jobs, {answered} answered attempts"),
+        (0 <= answered - succeeded <= cancels, f"{succeeded} jobs, {answered} answered attempts"),
         (set(states) <= {"answered", "failed", "unknown"}, f"attempts by state: {states}"),
-        (crashed <= may_be_unknown, f"{crashed} attempts unknown, {may_be_unknown} in flight"),
+        (
+            crashed <= may_be_unknown,
+            f"{crashed} attempts unknown, {may_be_unknown} in flight",
+        ),
         (cut <= struck.get("cut", 0), f"{cut} attempts with a cut line: {struck}"),
         (broken <= struck.get("500", 0) + struck.get("503", 0), f"{broken} refused: {struck}"),
         (not unknown, f"attempts unknown for another reason: {unknown}"),

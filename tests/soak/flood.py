@@ -62,10 +62,16 @@ def flood(journal: int, backlog: int) -> None:
 
 
 def canary(journal: int) -> None:
-    """One job after the other has been waited for; each line: id, ms to its result, or `lost`."""
+    """One job after the other has been waited for, and every tenth one cancelled.
+
+    Each line: id, then the ms to its result, or `cancelled`, or `lost`.
+    """
     texts = prompts()
     with Client() as client:
-        while not ended.wait(CANARY_S):
+        for n in count():
+            if ended.wait(CANARY_S):
+                return
+            unwanted = n % 10 == 9
             began = time.monotonic()
             try:
                 job = client.submit(next(texts), priority="interactive", params={"max_tokens": 5})
@@ -74,8 +80,11 @@ def canary(journal: int) -> None:
             took = "lost"
             while time.monotonic() - began < LONGEST_S:
                 try:
+                    if unwanted:
+                        client.cancel(job.id)
                     client.result(job.id, timeout_s=LONGEST_S)
                     took = f"{(time.monotonic() - began) * 1000:.0f}"
+                    took = "cancelled" if unwanted else took
                     break
                 except Unreachable:
                     time.sleep(0.2)
