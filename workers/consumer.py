@@ -9,6 +9,8 @@ from __future__ import annotations
 import logging
 import warnings
 from collections import deque
+from concurrent.futures import Future
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
 from celery import bootsteps
@@ -25,7 +27,7 @@ from shared.errors import Unreachable
 from shared.queues import TASK
 from workers.fetcher import Fetcher
 from workers.message import Arrival
-from workers.pool import TaskPool
+from workers.pool import RETURN_S, TaskPool
 from workers.stop import EXIT_DONE, EXIT_UNREACHABLE
 from workers.transport import JobMessage
 
@@ -49,9 +51,14 @@ class Jobs(Tasks):
         super().start(c)
         if c.fetcher is None:
             c.open_fetcher()
+        else:
+            # Celery has forgotten what it had not begun when the connection broke. Before new jobs
+            # come: none of them may be taken for such a one.
+            with suppress(TimeoutError):
+                c.give_back(c.fetcher).result(RETURN_S)
 
     def stop(self, c: Any) -> None:
-        """No new jobs arrive; those that run go on, the others are back in their queues."""
+        """No new jobs arrive; those that run go on."""
         c.pause()
         super().stop(c)
 
@@ -137,18 +144,23 @@ class Consumer(stock.Consumer):
             self.hub.call_soon(self._deliver)
 
     def pause(self) -> None:
-        """No jobs are fetched, and all that Celery has not begun goes back at once."""
+        """No jobs are fetched."""
         if self.fetcher is not None:
             self.fetcher.serve([])
             self._served = []
-            self._arrivals.clear()
-            self.pool.spawn(self.fetcher.give_back_others(self.pool.tags))
+
+    def give_back(self, fetcher: Fetcher) -> Future[None]:
+        """All that Celery has not begun is going back to its place."""
+        self._arrivals.clear()
+        return self.pool.spawn(fetcher.give_back_others(self.pool.tags))
 
     def stop(self) -> None:
         """Jobs have ended or are back, before anything waits for a broker that may be silent."""
         self.app.stopping.may_interrupt = False
         self.app.stopping.begin()
         self.pause()
+        if self.fetcher is not None:
+            self.give_back(self.fetcher)
         self.pool.stop()
         if self._is_heard():
             super().stop()
@@ -182,6 +194,7 @@ class Consumer(stock.Consumer):
             return
         if self.app.stopping.told:
             self.pause()
+            self.give_back(self.fetcher)
             return
         queues = self._by_priority(self.task_consumer.channel.job_queues)
         if queues != self._served:

@@ -14,6 +14,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -115,11 +116,11 @@ class TaskPool(BasePool):
 
     def call(self, coroutine: Coroutine[Any, Any, T], timeout_s: float | None = None) -> T:
         """What the coroutine returns, run on the loop; for any other thread."""
-        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(timeout_s)
+        return self.spawn(coroutine).result(timeout_s)
 
-    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        """The coroutine runs on the loop; nobody waits for it."""
-        asyncio.run_coroutine_threadsafe(coroutine, self.loop)
+    def spawn(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
+        """The coroutine runs on the loop; nobody needs to wait for it."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self.loop)
 
     def call_soon(self, call: Callable[..., object], *args: Any) -> None:
         """`call` is made on the loop, soon; for any other thread."""
