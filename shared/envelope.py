@@ -55,6 +55,16 @@ def _without_nul(text: str) -> str:
 
 Name = Annotated[str, Field(min_length=1, max_length=128), AfterValidator(_without_nul)]
 
+NO_NUL = r"^[^\x00]*$"
+Short = Annotated[str, Field(min_length=1, max_length=128, pattern=NO_NUL)]
+"""What a column of the tables holds; in the form that pydantic checks without calling Python."""
+
+LATEST_MS = 253_370_764_800_000
+"""The start of the year 9999: no later moment can be written down everywhere."""
+
+DEEPEST = 100
+"""How deep `metadata` may be nested. orjson writes 254 levels, and what holds it takes some."""
+
 
 def now_ms() -> int:
     """The wall clock in Unix milliseconds."""
@@ -103,6 +113,14 @@ class Request(BaseModel):
     def _whole_seconds_are_seconds(cls, value: object) -> object:
         return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
+    @field_validator("metadata")
+    @classmethod
+    def _can_be_written(cls, metadata: dict[str, Any]) -> dict[str, Any]:
+        if metadata and _is_deeper(metadata, DEEPEST):
+            remedy = f"nest it no deeper than {DEEPEST} levels"
+            raise InvalidRequest("metadata", "nested too deep", remedy)
+        return metadata
+
     @model_validator(mode="after")
     def _one_of_three(self) -> Request:
         given = [n for n in ("prompt", "messages", "input") if getattr(self, n) is not None]
@@ -127,6 +145,20 @@ class Request(BaseModel):
         if self.messages is not None:
             return self.messages
         return [{"role": "user", "content": self.prompt}]
+
+
+def _is_deeper(value: object, levels: int) -> bool:
+    """Whether lists and dicts are nested in the value more than `levels` deep, or in a circle."""
+    level: dict[int, Any] = {id(value): value}
+    for _ in range(levels + 1):
+        inner: dict[int, Any] = {}
+        for item in level.values():
+            children = item.values() if isinstance(item, dict) else item
+            inner.update((id(c), c) for c in children if isinstance(c, dict | list | tuple))
+        if not inner:
+            return False
+        level = inner
+    return True
 
 
 _ROLES = frozenset({"system", "developer", "user", "assistant", "tool"})
@@ -228,14 +260,16 @@ class Envelope(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
     v: int = ENVELOPE_VERSION
-    id: str
+    id: Short
     request: Request
-    model: str
-    model_class: str
-    submitted_at_ms: int
-    batch_id: str | None = None
-    batch_line: int | None = None
-    custom_id: str | None = None
+    model: Short
+    model_class: Annotated[Short, Field(max_length=64)]
+    submitted_at_ms: Annotated[int, Field(ge=0, le=LATEST_MS)]
+    batch_id: Annotated[Short, Field(max_length=64)] | None = None
+    batch_line: Annotated[int, Field(ge=0, lt=2**31)] | None = None
+    custom_id: Annotated[str, Field(pattern=NO_NUL)] | None = None
+    forgiven_fence: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    """An operator's retry: what was tried under claims up to this one counts as no try."""
 
     @property
     def deadline_at_ms(self) -> int:

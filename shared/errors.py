@@ -40,7 +40,10 @@ ErrorCode = Literal[
 
 def shown(value: object, limit: int = 80) -> str:
     """The value as an error may show it: its repr, cut to `limit` characters."""
-    text = repr(value)
+    try:
+        text = repr(value)
+    except RecursionError:
+        text = f"a {type(value).__name__} nested too deep"
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
 

@@ -11,7 +11,16 @@ import orjson
 
 from shared.envelope import Envelope, Result
 
+GIVEN_UP = "given up"
+"""How the reason begins of a job that took too many workers down."""
+
 _CELERY_STATES = {"succeeded": "SUCCESS", "cancelled": "REVOKED"}
+
+
+def why_given_up(result: Result) -> str | None:
+    """The reason, where this is the end of a job that was given up."""
+    words = result.error.message if result.error is not None else ""
+    return words if words.startswith(f"{GIVEN_UP}: ") else None
 
 
 def celery_record(result: Result) -> bytes:

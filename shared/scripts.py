@@ -78,14 +78,16 @@ def _script(name: str) -> tuple[str, str]:
     return text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
 
 
-def _command(
+def compose(
     name: str, keys: Iterable[Word], args: Iterable[Word], read: Callable[[Any], T]
 ) -> Command[T]:
+    """The call of the script of this name."""
     text, sha = _script(name)
     return Command(text, sha, tuple(keys), tuple(args), read)
 
 
-def _text(value: bytes | str) -> str:
+def text_of(value: bytes | str) -> str:
+    """A word of a reply as text."""
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
 
 
@@ -120,8 +122,9 @@ class Buried:
     queue: str
 
 
-def _buried(words: Sequence[Any]) -> Buried:
-    return Buried(_text(words[0]), int(words[1]), _text(words[2]))
+def buried_of(words: Sequence[Any]) -> Buried:
+    """The dead letter that these words of a reply tell of."""
+    return Buried(text_of(words[0]), int(words[1]), text_of(words[2]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,12 +160,12 @@ def fetch(
 
     def read(reply: list[Any]) -> Fetched:
         jobs = [
-            Taken(_text(reply[i]), _text(reply[i + 1]), int(reply[i + 2]), reply[i + 3])
+            Taken(text_of(reply[i]), text_of(reply[i + 1]), int(reply[i + 2]), reply[i + 3])
             for i in range(5, len(reply), 4)
         ]
         next_due_ms = None if reply[1] < 0 else reply[1]
-        large = [_buried(reply[3][i : i + 3]) for i in range(0, len(reply[3]), 3)]
-        return Fetched(reply[0], next_due_ms, reply[2] == 1, jobs, large, [*map(_text, reply[4])])
+        large = [buried_of(reply[3][i : i + 3]) for i in range(0, len(reply[3]), 3)]
+        return Fetched(reply[0], next_due_ms, reply[2] == 1, jobs, large, [*map(text_of, reply[4])])
 
     names = [keys.leases(), keys.owners(), keys.messages(), keys.due(), keys.present()]
     names += [keys.crashes(), keys.dead(), keys.pulse(), keys.cancels(), keys.letters()]
@@ -170,7 +173,7 @@ def fetch(
         names += [keys.queue(queue), keys.wake(queue)]
     args: list[Word] = [owner, lease_ms, want, max_bytes, budget, keys.prefix, len(acked)]
     args += [*_words(acked), *queues]
-    return _command("fetch", names, args, read)
+    return compose("fetch", names, args, read)
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,55 +194,28 @@ def renew(
 
     def read(reply: list[Any]) -> Renewed:
         cut = 1 + int(reply[0])
-        return Renewed([_text(i) for i in reply[1:cut]], [_text(i) for i in reply[cut:]])
+        return Renewed([text_of(i) for i in reply[1:cut]], [text_of(i) for i in reply[cut:]])
 
     names = (keys.leases(), keys.owners(), keys.messages(), keys.present(), keys.cancels())
-    return _command("renew", names, (lease_ms, int(again), *_words(leases)), read)
+    return compose("renew", names, (lease_ms, int(again), *_words(leases)), read)
 
 
 def restore(keys: Keys, *, leases: Sequence[Lease]) -> Command[int]:
     """Gives the jobs back to the heads of their queues; how many were."""
     names = (keys.leases(), keys.owners(), keys.messages(), keys.present())
-    return _command("restore", names, (keys.prefix, *_words(leases)), int)
+    return compose("restore", names, (keys.prefix, *_words(leases)), int)
 
 
 def defer(keys: Keys, *, lease: Lease, wait_ms: int) -> Command[bool]:
     """Puts a leased job on the due-list; False when the worker no longer holds it."""
     names = (keys.leases(), keys.owners(), keys.messages(), keys.due(), keys.crashes())
-    return _command("defer", names, (lease.owner, lease.id, wait_ms), bool)
-
-
-def bury(keys: Keys, *, lease: Lease, reason: str) -> Command[Buried | None]:
-    """Makes the message of a leased job a dead letter; None where it is no longer held."""
-    names = [keys.leases(), keys.owners(), keys.messages(), keys.present(), keys.crashes()]
-    names += [keys.cancels(), keys.dead(), keys.letters()]
-    args = (keys.prefix, lease.id, lease.owner, " ".join(reason.split()))
-    return _command("bury", names, args, lambda reply: _buried(reply) if reply else None)
-
-
-def exhume(
-    keys: Keys,
-    *,
-    letter: str,
-    head: bytes,
-    queue: str | None = None,
-    job_id: str = "",
-    message: bytes = b"",
-) -> Command[int]:
-    """Takes a dead letter away, and puts its message (or `message`) on `queue`, if one is given.
-
-    1: done; 0: the letter is gone already; -1: the broker has the job, and nothing was done.
-    """
-    names = [keys.dead(), keys.letters(), keys.letter(letter)]
-    if queue is not None:
-        names += [keys.queue(queue), keys.wake(queue), keys.present(), keys.crashes()]
-    return _command("exhume", names, (head, job_id, message), int)
+    return compose("defer", names, (lease.owner, lease.id, wait_ms), bool)
 
 
 def send(keys: Keys, queue: str, messages: Iterable[tuple[str, bytes]]) -> Command[int]:
     """Puts (job id, message) pairs on `queue`, once each; how many were new to the broker."""
     names = (keys.queue(queue), keys.wake(queue), keys.present())
-    return _command("send", names, (word for pair in messages for word in pair), int)
+    return compose("send", names, (word for pair in messages for word in pair), int)
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,7 +236,7 @@ def publish(
     if answer is not None:
         names.append(answer.key)
         args += [answer.value, answer.ttl_s]
-    return _command("publish", names, args, int)
+    return compose("publish", names, args, int)
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,7 +259,7 @@ def reserve(
     args: list[Word] = [hold_ms]
     for draw in draws:
         args += [draw.per_ms, draw.capacity, draw.amount]
-    return _command("reserve", (keys.hold(attempt), *(d.key for d in draws)), args, int)
+    return compose("reserve", (keys.hold(attempt), *(d.key for d in draws)), args, int)
 
 
 def settle(
@@ -293,4 +269,4 @@ def settle(
     args: list[Word] = []
     for draw, amount in zip(draws, used, strict=True):
         args += [draw.capacity, amount]
-    return _command("settle", (keys.hold(attempt), *(d.key for d in draws)), args, bool)
+    return compose("settle", (keys.hold(attempt), *(d.key for d in draws)), args, bool)

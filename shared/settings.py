@@ -136,6 +136,12 @@ class Settings(BaseSettings):
     sweep_s: Annotated[float, Field(allow_inf_nan=False, ge=0.1, le=3600)] = Field(
         10, description="how often jobs are looked for that the broker lost"
     )
+    dead_letters: Annotated[int, Field(ge=1)] = Field(
+        10_000, description="dead letters that are kept; the oldest go first"
+    )
+    dead_mb: Annotated[int, Field(ge=1)] = Field(
+        1024, description="megabytes of dead letters that are kept"
+    )
     result_ttl_s: Annotated[int, Field(ge=1)] = Field(
         7 * 86_400, description="how long results are kept; the audit line stays"
     )

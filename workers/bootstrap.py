@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from shared import catalog, settings
 from shared.catalog import Catalog
 from shared.connections import Servers
+from shared.queues import all_queues
 from shared.settings import Settings
 from workers.clock import Clock
 from workers.lane import Lane
@@ -27,6 +28,7 @@ from workers.stages.claim import Claims
 from workers.stages.ledger import Ledger
 from workers.stages.publish import Publish
 from workers.sweep import Sweep
+from workers.tidy import Tidy
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +89,13 @@ async def open_kit(in_force: Settings, servers: Servers, owner: str) -> Kit:
         clock_ms=clock.now_ms,
         chance=random.random,
     )
+    tidy = Tidy(
+        lane, keys, queues=all_queues(models.classes), most_letters=in_force.dead_letters,
+        most_bytes=in_force.dead_mb * 1024 * 1024,
+    )  # fmt: skip
     sweep = Sweep(
         servers, engine, lane, owner=owner, period_s=in_force.sweep_s,
-        result_ttl_s=in_force.result_ttl_s, clock_ms=clock.now_ms,
+        result_ttl_s=in_force.result_ttl_s, tidy=tidy, clock_ms=clock.now_ms,
     )  # fmt: skip
     caring = (
         asyncio.create_task(sweep.run(), name="sweep"),

@@ -23,8 +23,9 @@ from celery.worker.consumer.heart import Heart
 from celery.worker.consumer.tasks import Tasks
 from celery.worker.state import maybe_shutdown
 
-from shared.errors import Unreachable
+from shared.errors import Unreachable, place_of
 from shared.queues import TASK
+from shared.results import GIVEN_UP
 from workers.fetcher import Fetcher
 from workers.message import Arrival
 from workers.pool import RETURN_S, TaskPool
@@ -207,11 +208,16 @@ class Consumer(stock.Consumer):
                 continue  # it arrived while everything went back
             try:
                 self._receive(JobMessage(arrival, self.fetcher.ack))
-            except Exception:
+            except Exception as error:
                 # Whatever Celery dislikes about it must not end the worker and all its jobs. Its
-                # lease lapses, and after a few such rounds the job is given up.
-                log.exception("Celery refused a message of %s", arrival.queue)
-                self.pool.call_soon(self.fetcher.leases.drop, arrival.tag)
+                # lease lapses, and after a few such rounds it is a dead letter.
+                fault = place_of(error)
+                log.error("Celery refused a message of %s: %s", arrival.queue, fault)
+                if arrival.crashes + 1 >= self.app.settings.max_deliveries:
+                    reason = f"{GIVEN_UP}: Celery refuses it: {fault}"
+                    self.pool.spawn(self.fetcher.leases.bury(arrival.tag, reason))
+                else:
+                    self.pool.call_soon(self.fetcher.leases.drop, arrival.tag)
 
     def _by_priority(self, queues: list[str]) -> list[str]:
         known = {name: place for place, name in enumerate(self.app.job_queues)}

@@ -19,6 +19,7 @@ from shared.envelope import (
 from shared.errors import AttemptError, ErrorCode
 from shared.policy import estimate
 from shared.prices import from_pico, text
+from shared.results import GIVEN_UP
 from workers.stages.claim import Claim
 from workers.stages.ledger import Settlement
 
@@ -64,7 +65,7 @@ class Job:
             self.started_at_ms = self.started_at_ms or past.started_at_ms
             self.add_cost(0 if past.state == "unknown" else past.cost_pico_usd)
             self.unknown_attempts += past.state == "unknown"
-            if past.state != "answered":
+            if past.state != "answered" and past.fence > self.envelope.forgiven_fence:
                 message = past.message or "a worker died while the provider was answering"
                 code: ErrorCode = past.code or "internal"
                 self.failures.append(
@@ -80,7 +81,8 @@ class Job:
     @property
     def left_unknown(self) -> bool:
         """True when the claim before this one ended with a request under way: a crash, a stop."""
-        past = self.claim.history
+        forgiven = self.envelope.forgiven_fence
+        past = [attempt for attempt in self.claim.history if attempt.fence > forgiven]
         cut_off = past and past[-1].state == "unknown" and past[-1].code in (None, "cancelled")
         return bool(cut_off)
 
@@ -111,6 +113,10 @@ class Job:
         """The job ends without an answer."""
         status: Status = {"deadline": "expired", "cancelled": "cancelled"}.get(code, "failed")  # type: ignore[assignment]  # all three are of Status
         return Ending(status, error=ErrorReport(code, message, retryable, list(self.failures)))
+
+    def given_up(self, reason: str) -> Ending:
+        """The job ends without an answer, and its message is kept for an operator."""
+        return self.failed("internal", f"{GIVEN_UP}: {reason}")
 
     def result(self, ending: Ending, now_ms: int) -> Result:
         """What the caller gets back."""

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import redis.asyncio
 from redis.exceptions import RedisError, ResponseError
 
-from shared import scripts
+from shared import letters, scripts
 from shared.keys import Keys
 from shared.scripts import Buried, Lease
 from workers.kinds import named
@@ -126,7 +126,7 @@ class Leases:
         while (lease := self.held.get(tag)) is not None:
             try:
                 async with self.line:
-                    command = scripts.bury(self._keys, lease=lease, reason=reason)
+                    command = letters.bury(self._keys, lease=lease, reason=reason)
                     buried = await scripts.run_async(self._client, command)
                     self.drop(tag)
                 if buried is not None:

@@ -17,12 +17,14 @@ import orjson
 from shared.errors import UnreadableMessage
 from shared.queues import TASK
 
+LONGEST_LIMIT_S = 365 * 86_400
+
 
 @dataclass(frozen=True, slots=True)
 class Readable:
     """A message that Celery may see. `not_before_ms` is its ETA in Unix ms, or None."""
 
-    fields: dict[str, Any]
+    headers: dict[str, Any]
     body: list[Any]
     not_before_ms: int | None
 
@@ -42,12 +44,19 @@ class Arrival:
 
 
 def read(raw: bytes) -> Readable:
-    """The message, decoded and checked; UnreadableMessage with a reason that quotes nothing."""
+    """The message, decoded and checked; UnreadableMessage with a reason that quotes nothing.
+
+    Celery sees no header but those checked here: it would trip over some, and show others (the
+    description of the arguments that a stock producer adds) in logs, events and Flower.
+    """
     fields = _object(_decoded(raw, "the message"), "the message")
     headers = _object(fields.get("headers"), "headers")
     properties = _object(fields.get("properties"), "properties")
-    if not isinstance(headers.get("id"), str) or not 0 < len(headers["id"]) <= 128:
-        raise UnreadableMessage("headers.id is not a text of 1 to 128 characters")
+    job_id = headers.get("id")
+    if not isinstance(job_id, str) or not 0 < len(job_id) <= 128 or not job_id.isprintable():
+        raise UnreadableMessage("headers.id is not a text of 1 to 128 printable characters")
+    if fields.get("hg", job_id) != job_id:
+        raise UnreadableMessage("hg is not headers.id")
     if headers.get("task") != TASK:
         raise UnreadableMessage(f"headers.task is not {TASK}")
     if fields.get("content-type") != "application/json":
@@ -57,11 +66,10 @@ def read(raw: bytes) -> Readable:
     if not isinstance(properties.get("delivery_info") or {}, dict):
         raise UnreadableMessage("properties.delivery_info is not an object")
     _check_limits(headers.get("timelimit"))
-    if not isinstance(headers.get("retries") or 0, int):
+    retries = headers.get("retries") or 0
+    if not isinstance(retries, int) or not 0 <= retries < 2**31:
         raise UnreadableMessage("headers.retries is not a whole number")
-    # A stock producer describes the arguments, prompt included, for logs, events and Flower.
-    headers["argsrepr"] = headers["kwargsrepr"] = ""
-    not_before_ms = _moment_ms(headers.pop("eta", None), "headers.eta")
+    not_before_ms = _moment_ms(headers.get("eta"), "headers.eta")
     _moment_ms(headers.get("expires"), "headers.expires")
     body = _decoded(_body_bytes(fields.get("body"), properties.get("body_encoding")), "the body")
     if not isinstance(body, list) or len(body) != 3:
@@ -71,7 +79,18 @@ def read(raw: bytes) -> Readable:
         raise UnreadableMessage("the body's args are not a list, or its kwargs no object")
     if not isinstance(embed or {}, dict):
         raise UnreadableMessage("the body's embed is not an object")
-    return Readable(fields, body, not_before_ms)
+    checked = {
+        "lang": "py", "task": TASK, "id": job_id, "root_id": _name(headers.get("root_id")),
+        "parent_id": _name(headers.get("parent_id")), "origin": _name(headers.get("origin")),
+        "retries": retries, "timelimit": headers.get("timelimit"), "argsrepr": "",
+        "kwargsrepr": "", "ignore_result": True,
+    }  # fmt: skip
+    return Readable(checked, body, not_before_ms)
+
+
+def _name(value: object) -> str | None:
+    short = isinstance(value, str) and len(value) <= 128 and value.isprintable()
+    return str(value) if short else None
 
 
 def _decoded(raw: bytes | str, what: str) -> Any:
@@ -102,12 +121,15 @@ def _body_bytes(body: object, encoding: object) -> bytes | str:
 def _check_limits(limits: object) -> None:
     if limits is None:
         return
-    fits = isinstance(limits, list) and len(limits) == 2
-    if not fits or not all(
-        limit is None or (isinstance(limit, (int, float)) and not isinstance(limit, bool))
-        for limit in limits  # type: ignore[attr-defined]  # it is a list: `fits` says so
-    ):
+    if not isinstance(limits, list) or len(limits) != 2 or not all(map(_is_limit, limits)):
         raise UnreadableMessage("headers.timelimit is not a pair of seconds")
+
+
+def _is_limit(value: object) -> bool:
+    if value is None:
+        return True
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and 0 <= value <= LONGEST_LIMIT_S  # type: ignore[operator]  # is_number
 
 
 def _moment_ms(value: object, what: str) -> int | None:

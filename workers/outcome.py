@@ -10,9 +10,13 @@ from shared.envelope import Result
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """The job has ended, and this is its result, on record and published."""
+    """The job has ended, and this is its result, on record and published.
+
+    `gave_up`: why its message is to be a dead letter, so that an operator can try again.
+    """
 
     result: Result
+    gave_up: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

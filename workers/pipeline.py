@@ -23,7 +23,7 @@ from shared.envelope import Envelope, Reply, Usage
 from shared.errors import AttemptError, InvalidRequest, place_of
 from shared.policy import estimate
 from shared.prices import price, to_pico
-from shared.results import audit_row
+from shared.results import audit_row, why_given_up
 from workers.answer import Answer
 from workers.job import Ending, Job
 from workers.outcome import AlreadyTaken, Deferred, Ended, Outcome, Restored
@@ -78,8 +78,9 @@ class Pipeline:
         except asyncio.CancelledError:
             return Restored()
         if isinstance(claim, EndedBefore):
-            await self.publish.again(claim.result)
-            return AlreadyTaken()
+            ended = await self.publish.again(claim.result)
+            died = delivery.crashes >= self.max_deliveries  # perhaps before it was buried
+            return Ended(ended, why_given_up(ended)) if ended and died else AlreadyTaken()
         if isinstance(claim, NotYet):
             return Deferred(claim.wait_ms)
         job = Job(delivery.envelope, claim, delivery.crashes)
@@ -121,7 +122,7 @@ class Pipeline:
         if delivery.refusal is not None:
             return job.failed(delivery.refusal.code, str(delivery.refusal))
         if delivery.crashes >= self.max_deliveries:
-            return job.failed("internal", f"given up: {delivery.crashes} workers died over it")
+            return job.given_up(f"{delivery.crashes} workers died over it")
         if job.left_unknown and request.on_unknown == "fail":
             message = "a crash left it open whether an attempt was answered and billed"
             return job.failed("internal", f"{message} (on_unknown: fail)")
@@ -282,7 +283,7 @@ class Pipeline:
             model = ending.model_used or job.envelope.model
             answer = self.cache.remembering(job.envelope.request, model, kept)
         await self.publish.publish(result, answer)
-        return Ended(result)
+        return Ended(result, why_given_up(result))
 
     def _answered(self, job: Job, attempt: Attempt, model: Model, answer: Answer) -> Ending:
         usage = answer.reply.usage

@@ -25,6 +25,7 @@ from shared.errors import NewerEnvelope, UnreadableMessage
 from shared.tables import jobs
 from workers.lane import Lane
 from workers.silence import Silence
+from workers.tidy import Tidy
 
 log = logging.getLogger("headgate.sweep")
 
@@ -39,7 +40,7 @@ class Sweep:
 
     def __init__(
         self, servers: Servers, engine: Engine, lane: Lane, *, owner: str, period_s: float,
-        result_ttl_s: int, clock_ms: Callable[[], int] = now_ms,
+        result_ttl_s: int, tidy: Tidy | None = None, clock_ms: Callable[[], int] = now_ms,
     ) -> None:  # fmt: skip
         self._servers = servers
         self._engine = engine
@@ -47,6 +48,7 @@ class Sweep:
         self._owner = owner
         self._period_s = period_s
         self._result_ttl_s = result_ttl_s
+        self._tidy = tidy
         self._clock_ms = clock_ms
         self._silence = Silence(log, "the sweep's database", "the sweep waits for it")
         self._refused = Silence(log, "the sweep's Redis", "the sweep waits for it")
@@ -57,6 +59,9 @@ class Sweep:
             began = time.monotonic()
             try:
                 if await self._is_mine():
+                    if self._tidy is not None:
+                        await self._tidy.forget_purged()
+                        await self._tidy.shed_letters()
                     sent = await self.send_lost()
                     if sent:
                         log.warning("%d jobs that the broker did not know were sent again", sent)

@@ -19,13 +19,17 @@ from shared.envelope import (
 )
 from shared.errors import InvalidRequest, NewerEnvelope, UnreadableMessage, place_of
 from shared.queues import TASK
+from shared.results import GIVEN_UP
 from shared.settings import Settings
 from workers.bootstrap import Kit, open_kit
 from workers.fetcher import Fetcher
+from workers.job import Job
 from workers.leases import Leases
 from workers.outcome import AlreadyTaken, Deferred, Ended, Outcome, Restored
 from workers.pipeline import Delivery
 from workers.pool import JobRequest, Running, current
+from workers.stages.claim import Claim
+from workers.through import through
 
 log = logging.getLogger("headgate.door")
 
@@ -54,9 +58,10 @@ class Door(Task):  # type: ignore[type-arg]  # generic only in its stubs
         """No job comes in any more."""
         await self.kit.close()
 
-    async def run(self, *args: Any, **kwargs: Any) -> str:
+    async def run(self, /, *args: Any, **kwargs: Any) -> str:
         """How the run ended, in one word: all that Celery and Flower get to know of it."""
         running = current.get()
+        delivery = None
         try:
             delivery = self._delivery(running, args, kwargs)
             return await self._finish(running, await self.kit.pipeline.run(delivery))
@@ -67,10 +72,13 @@ class Door(Task):  # type: ignore[type-arg]  # generic only in its stubs
         except UnreadableMessage as error:
             await self.leases.bury(running.tag, error.reason)
             return "unreadable"
+        except InvalidRequest as error:  # it cannot be put on record; its own words quote the value
+            await self.leases.bury(running.tag, f"{error.field}: {error.remedy}")
+            return "unreadable"
         except Exception as error:
             if running.stopped == "shutdown":  # the servers may be away: no fault of the job's
                 return await self._finish(running, Restored())
-            return await self._fault(running, error)
+            return await self._fault(running, delivery, error)
 
     async def _leave(self, running: Running, job: NewerEnvelope) -> str:
         """A job of the next release waits for a worker of its own, until its deadline."""
@@ -88,19 +96,36 @@ class Door(Task):  # type: ignore[type-arg]  # generic only in its stubs
         await self.leases.defer(running.tag, min(wait_ms, left_ms))
         return "left for a newer worker"
 
-    async def _fault(self, running: Running, error: Exception) -> str:
+    async def _fault(self, running: Running, delivery: Delivery | None, error: Exception) -> str:
         """A fault of Headgate's own: never acknowledged, tried again, at last a dead letter."""
         fault = place_of(error)
         log.error("job %s: a fault of Headgate's own: %s", running.request["id"], fault)
         if _crashes(running) + 1 >= self.kit.settings.max_deliveries:
-            await self.leases.bury(running.tag, f"given up: {fault}")
+            try:
+                if delivery is not None:
+                    await self._give_up(delivery, fault)
+            except Exception as again:
+                log.error(
+                    "job %s: its end is not written: %s", running.request["id"], place_of(again)
+                )
+            await self.leases.bury(running.tag, f"{GIVEN_UP}: {fault}")
             return "given up"
         self.leases.drop(running.tag)
         return "to be tried again"
 
+    async def _give_up(self, delivery: Delivery, reason: str) -> None:
+        """The job has ended as failed on record: left open, it would be sent again for ever."""
+        pipeline = self.kit.pipeline
+        claim = await through(pipeline.claims.take(delivery.envelope))
+        if isinstance(claim, Claim):
+            job = Job(delivery.envelope, claim)
+            await through(pipeline.conclude(job, job.given_up(reason)))
+
     async def _finish(self, running: Running, outcome: Outcome) -> str:
         match outcome:
-            case Ended(result):
+            case Ended(result, gave_up):
+                if gave_up is not None:
+                    await self.leases.bury(running.tag, gave_up)
                 return result.status
             case Deferred(wait_ms):
                 await self.leases.defer(running.tag, wait_ms)

@@ -58,13 +58,16 @@ class JobMessage(virtual.Message):
     """An arrival as Celery wants to see it: decoded already, acknowledged through `on_ack`."""
 
     def __init__(self, arrival: Arrival, on_ack: Callable[[int], None]) -> None:
-        fields = arrival.content.fields
-        properties = {**fields["properties"], "delivery_tag": arrival.tag}
-        properties["delivery_info"] = {
-            "exchange": "",
-            "routing_key": arrival.queue,
-            "redelivered": arrival.crashes > 0,
-            "crashes": arrival.crashes,
+        headers = arrival.content.headers
+        properties = {
+            "correlation_id": headers["id"],
+            "delivery_tag": arrival.tag,
+            "delivery_info": {
+                "exchange": "",
+                "routing_key": arrival.queue,
+                "redelivered": arrival.crashes > 0,
+                "crashes": arrival.crashes,
+            },
         }
         super(virtual.Message, self).__init__(
             body="",
@@ -72,7 +75,7 @@ class JobMessage(virtual.Message):
             delivery_tag=cast(str, arrival.tag),  # any value will do; kombu only hands it back
             content_type="application/json",
             content_encoding="utf-8",
-            headers=fields["headers"],
+            headers=headers,
             properties=properties,
             delivery_info=properties["delivery_info"],
         )

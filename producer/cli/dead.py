@@ -1,128 +1,220 @@
-"""`headgate dead`: letters that could not be read, or whose jobs took too many workers down."""
+"""`headgate dead`: messages that could not be read, and jobs that took too many workers down."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator
+import base64
+import sys
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from itertools import islice
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from producer.cli.ends import DONE, FAILED, say
 from producer.cli.group import HELP
-from producer.cli.show import document, json_option, line, rows
+from producer.cli.show import document, json_option, line, pairs, printable, rows
 
 if TYPE_CHECKING:
+    from producer.dead import Done, Letter, Wanted
     from producer.installation import Installation
 
+F = TypeVar("F", bound=Any)
 
-@dataclass(frozen=True, slots=True)
-class Letter:
-    """One dead letter: `ms LF queue LF reason LF raw message` on the broker."""
+RAW_BYTES = 4096
+"""How much of a message `list --json` carries."""
 
-    raw: bytes
+SHOWN_BYTES = 60
+"""How much of it the table has."""
 
-    @property
-    def id(self) -> str:
-        """What it is called by: a digest of all of it."""
-        return hashlib.sha256(self.raw).hexdigest()[:12]
 
-    @property
-    def parts(self) -> tuple[int, str, str, bytes]:
-        """When it died (Unix ms), its queue, the reason, the message."""
-        at_ms, queue, reason, message = [*self.raw.split(b"\n", 3), b"", b"", b""][:4]
-        when = int(at_ms) if at_ms.isdigit() else 0
-        return when, queue.decode("utf-8", "replace"), reason.decode("utf-8", "replace"), message
+def _filters(command: F) -> F:
+    for option in (
+        click.option("--reason", "reasons", multiple=True, metavar="TEXT",
+                     help="Only those whose reason holds this text."),
+        click.option("--queue", "queues", multiple=True, metavar="QUEUE",
+                     help="Only those that came from this queue."),
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
+def _choice(command: F) -> F:
+    all_ = click.option("--all", "everyone", is_flag=True, help="All of them.")
+    ids = click.argument("ids", metavar="ID...", nargs=-1)
+    return ids(all_(_filters(json_option(command))))
 
 
 @click.group(context_settings=HELP)
 def dead() -> None:
-    """Dead letters: messages that no worker could read, or that gave up."""
+    """Dead letters: messages that no worker could read, and jobs that gave up."""
 
 
 @dead.command("list")
+@_filters
+@click.option("--limit", type=click.IntRange(1, 1_000_000), default=50, show_default=True)
+@click.option("--before", metavar="ID", help="Only those older than this one: the next page.")
 @json_option
-def list_(as_json: bool) -> None:
-    """List the dead letters, newest first."""
+def list_(
+    queues: tuple[str, ...], reasons: tuple[str, ...], limit: int, before: str | None, as_json: bool
+) -> None:
+    """List dead letters, newest first. --json has the first 4096 bytes of each message."""
+    from producer import dead as letters
     from shared.envelope import rfc3339
+    from shared.errors import WrongUse
 
-    with _letters() as (_, letters):
-        found = []
-        for letter in letters:
-            at_ms, queue, reason, message = letter.parts
-            found.append(
-                {
-                    "id": letter.id, "died_at": rfc3339(at_ms), "queue": queue, "reason": reason,
-                    "bytes": len(message),
-                }
-            )  # fmt: skip
-    if as_json:
-        for one in found:
-            document(one)
-    else:
-        rows(("id", "died at", "queue", "reason", "bytes"), [list(one.values()) for one in found])
-
-
-@dead.command()
-@click.argument("ids", metavar="ID...", nargs=-1)
-@click.option("--all", "everyone", is_flag=True, help="All of them.")
-@json_option
-def retry(ids: tuple[str, ...], everyone: bool, as_json: bool) -> None:
-    """Put dead letters back on the queues they came from."""
-    with _letters() as (at, letters):
-        for letter in _chosen(letters, ids, everyone):
-            _, queue, _, message = letter.parts
-            with at.redis.pipeline(transaction=True) as pipe:
-                pipe.lrem(at.keys.dead(), 1, letter.raw)  # type: ignore[arg-type]
-                pipe.lpush(at.keys.queue(queue), message)
-                pipe.rpush(at.keys.wake(queue), "1")
-                pipe.ltrim(at.keys.wake(queue), 0, 0)
-                pipe.execute()
-            _tell(letter, "retried", f"is on {queue} again", as_json)
+    with _opened() as at:
+        if before is not None and not letters.find(at.redis, at.keys, [before]):
+            raise WrongUse("--before", before, "no such dead letter")
+        wanted = letters.Wanted(queues, reasons)
+        found = letters.newest(at.redis, at.keys, wanted, before)
+        size = RAW_BYTES if as_json else SHOWN_BYTES
+        shown, last = [], ""
+        for letter in islice(found, limit):
+            start = letters.beginning(at.redis, at.keys, letter, size)
+            last = letter.id
+            if as_json:
+                document(_facts(letter) | _raw(start, letter.size))
+            else:
+                died_at = rfc3339(letter.died_at_ms)
+                words = start.decode("utf-8", "replace")
+                shown.append((letter.id, died_at, letter.queue, letter.reason, letter.job_id,
+                              letter.size, words))  # fmt: skip
+        if not as_json:
+            names = ("id", "died at", "queue", "reason", "job", "bytes", "message")
+            rows(names, shown, optional=("message", "bytes", "job", "died at"))
+        if next(found, None) is not None:
+            say(f"there are more: headgate dead list --before {last}")
+        if shed := at.redis.hget(at.keys.letters(), "shed"):
+            say(f"{int(shed)} older ones were dropped (HEADGATE_DEAD_LETTERS, HEADGATE_DEAD_MB)")
 
 
 @dead.command()
-@click.argument("ids", metavar="ID...", nargs=-1)
-@click.option("--all", "everyone", is_flag=True, help="All of them.")
+@click.argument("letter_id", metavar="ID")
+@click.option("--raw", is_flag=True, help="The message byte for byte, into a file or a pipe.")
 @json_option
-def drop(ids: tuple[str, ...], everyone: bool, as_json: bool) -> None:
+def show(letter_id: str, raw: bool, as_json: bool) -> None:
+    """Show one dead letter."""
+    from producer import dead as letters
+    from shared.errors import WrongUse
+
+    if raw and sys.stdout.isatty():
+        raise WrongUse("--raw", letter_id, "send it to a file or a pipe: it could steer a terminal")
+    with _opened() as at:
+        [letter] = _named(at, [letter_id])
+        if raw:
+            for part in letters.message(at.redis, at.keys, letter):
+                sys.stdout.buffer.write(part)
+            return
+        start = letters.beginning(at.redis, at.keys, letter, RAW_BYTES)
+        facts = _facts(letter) | _raw(start, letter.size)
+        if as_json:
+            document(facts)
+            return
+        message = start.decode("utf-8", "backslashreplace")
+        more = "..." if letter.size > len(start) else ""
+        pairs([
+            *((name, printable(str(facts[name]))) for name in list(facts)[:6]),
+            ("message", printable(message) + more),
+        ])  # fmt: skip
+
+
+@dead.command()
+@_choice
+def retry(
+    ids: tuple[str, ...], everyone: bool, queues: tuple[str, ...], reasons: tuple[str, ...],
+    as_json: bool,
+) -> int:  # fmt: skip
+    """Put dead letters back on the queues they came from; a job that gave up is queued again."""
+    from producer.dead import retry as act
+
+    with _opened() as at:
+        return _tell((act(at, one) for one in _chosen(at, ids, everyone, queues, reasons)), as_json)
+
+
+@dead.command()
+@_choice
+def drop(
+    ids: tuple[str, ...], everyone: bool, queues: tuple[str, ...], reasons: tuple[str, ...],
+    as_json: bool,
+) -> int:  # fmt: skip
     """Throw dead letters away."""
-    with _letters() as (at, letters):
-        for letter in _chosen(letters, ids, everyone):
-            at.redis.lrem(at.keys.dead(), 1, letter.raw)  # type: ignore[arg-type]
-            _tell(letter, "dropped", "is dropped", as_json)
+    from producer.dead import drop as act
+
+    with _opened() as at:
+        return _tell((act(at, one) for one in _chosen(at, ids, everyone, queues, reasons)), as_json)
 
 
-def _tell(letter: Letter, state: str, words: str, as_json: bool) -> None:
-    if as_json:
-        document({"id": letter.id, "queue": letter.parts[1], "state": state})
-    else:
-        line(f"{letter.id} {words}")
+def _tell(done: Iterable[Done], as_json: bool) -> int:
+    """Each act is told of; the exit code is 1 when one was refused."""
+    code = DONE
+    for one in done:
+        if one.state == "refused":
+            code = FAILED
+        if as_json:
+            letter = one.letter
+            document({"id": letter.id, "queue": letter.queue, "state": one.state,
+                      "message": one.words})  # fmt: skip
+        else:
+            line(f"{one.letter.id} {printable(one.words)}")
+    return code
 
 
 @contextmanager
-def _letters() -> Iterator[tuple[Installation, list[Letter]]]:
+def _opened() -> Iterator[Installation]:
     from producer.installation import open_installation
 
     at = open_installation()
     try:
         with at.reaching():
-            raw: list[bytes] = at.redis.lrange(at.keys.dead(), 0, -1)  # type: ignore[assignment]
-            yield at, [Letter(letter) for letter in raw]
+            yield at
     finally:
         at.close()
 
 
-def _chosen(letters: list[Letter], ids: tuple[str, ...], everyone: bool) -> list[Letter]:
+def _chosen(
+    at: Installation, ids: tuple[str, ...], everyone: bool, queues: tuple[str, ...],
+    reasons: tuple[str, ...],
+) -> list[Letter]:  # fmt: skip
+    """The letters that are meant, the oldest first; those that come later are not."""
+    from producer.dead import Wanted, newest
+
+    filtered = bool(queues or reasons)
+    if bool(ids) == (everyone or filtered):
+        raise click.UsageError("name letters by their ids, or say --all, --queue or --reason")
+    if ids:
+        return _named(at, ids)
+    wanted: Wanted = Wanted(queues, reasons)
+    return list(newest(at.redis, at.keys, wanted, None))[::-1]
+
+
+def _named(at: Installation, ids: Iterable[str]) -> list[Letter]:
+    from producer.dead import find
     from shared.errors import WrongUse
 
-    if bool(ids) == everyone:
-        raise click.UsageError("name some letters by their ids, or say --all")
-    if everyone:
-        return letters
-    known = {letter.id: letter for letter in letters}
-    for one in ids:
+    wished = list(dict.fromkeys(ids))
+    known = find(at.redis, at.keys, wished)
+    for one in wished:
         if one not in known:
             raise WrongUse("ID", one, "no such dead letter; `headgate dead list` shows them")
-    return [known[one] for one in dict.fromkeys(ids)]
+    return [known[one] for one in wished]
+
+
+def _facts(letter: Letter) -> dict[str, Any]:
+    from shared.envelope import rfc3339
+
+    return {
+        "id": letter.id, "died_at": rfc3339(letter.died_at_ms), "queue": letter.queue,
+        "reason": letter.reason, "job_id": letter.job_id or None, "bytes": letter.size,
+    }  # fmt: skip
+
+
+def _raw(start: bytes, size: int) -> dict[str, Any]:
+    """The beginning of a message: as text, or in base64 where it is no UTF-8."""
+    cut = size > len(start)
+    try:
+        return {"raw": start.decode(), "encoding": "text", "cut": cut}
+    except UnicodeDecodeError as error:
+        if cut and error.start >= len(start) - 3:  # in the middle of a character
+            return {"raw": start[: error.start].decode(), "encoding": "text", "cut": True}
+        return {"raw": base64.b64encode(start).decode(), "encoding": "base64", "cut": cut}

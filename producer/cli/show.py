@@ -24,7 +24,18 @@ def document(value: object) -> None:
     """The value stands on standard output as one line of JSON."""
     import orjson
 
-    line(orjson.dumps(value, default=str).decode())
+    line(orjson.dumps(value, default=str).decode().translate(_NO_CONTROLS))
+
+
+_NO_CONTROLS = {code: f"\\u{code:04x}" for code in range(0x7F, 0xA0)}
+"""JSON escapes the control characters below these by itself; U+009B would steer a terminal too."""
+
+
+def printable(text: str) -> str:
+    """The text without anything that could steer a terminal: such characters are spelled out."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def line(text: str) -> None:
@@ -42,11 +53,14 @@ def rows(
 
     `optional`: columns that a narrow terminal does without, the first to go first.
     """
-    cells = [["-" if cell is None or cell == "" else str(cell) for cell in row] for row in found]
+    cells = [
+        ["-" if cell is None or cell == "" else printable(str(cell)) for cell in row]
+        for row in found
+    ]
     if not sys.stdout.isatty():
         line("\t".join(columns))
         for row in cells:
-            line("\t".join(cell.translate(_ONE_LINE) for cell in row))
+            line("\t".join(row))
         return
     from rich.cells import cell_len
     from rich.console import Console
@@ -71,9 +85,6 @@ def rows(
     console.print(table)
     if left_out:
         say(f"left out for want of room: {', '.join(left_out)}; --json has all")
-
-
-_ONE_LINE = str.maketrans({"\t": " ", "\n": " ", "\r": " "})
 
 
 def pairs(values: Sequence[tuple[str, object]]) -> None:

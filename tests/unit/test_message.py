@@ -27,7 +27,7 @@ def test_our_own_message_is_read() -> None:
     job = envelope(prompt='quotes " and \u0000 and \U0001f600')
     readable = read(queues.message(job, job.encode()))
     assert readable.body[0] == [json.loads(job.encode())]
-    assert readable.fields["headers"]["id"] == job.id
+    assert readable.headers["id"] == job.id
     assert readable.not_before_ms is None
 
 
@@ -36,7 +36,7 @@ def test_a_stock_message_is_read_without_its_description_of_the_arguments() -> N
     message["headers"] |= {"argsrepr": "(secret,)", "kwargsrepr": "{secret}"}
     readable = read(json.dumps(message).encode())
     assert readable.body[0] == [{"prompt": "hello"}]
-    assert "secret" not in json.dumps(readable.fields["headers"])
+    assert "secret" not in json.dumps(readable.headers)
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_an_eta_is_a_moment_and_leaves_the_headers(eta: str, ms: int) -> None:
     message["headers"]["eta"] = eta
     readable = read(json.dumps(message).encode())
     assert readable.not_before_ms == ms
-    assert "eta" not in readable.fields["headers"]
+    assert "eta" not in readable.headers
 
 
 @pytest.mark.parametrize("shape", sorted(DEAD.keys() - {"over 24 MB"}))
@@ -77,7 +77,7 @@ def test_any_value_in_any_place_is_answered(place: str, value: Any) -> None:
     (message if place in PARTS else message["headers"])[place] = value
     with suppress(UnreadableMessage):
         readable = read(json.dumps(message).encode())
-        assert isinstance(readable.fields["headers"]["id"], str)
+        assert isinstance(readable.headers["id"], str)
         assert len(readable.body) == 3
 
 

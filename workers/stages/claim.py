@@ -35,6 +35,7 @@ class Past:
     waited_ms: int
     cost_pico_usd: int | None
     started_at_ms: int
+    fence: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +130,7 @@ _HISTORY = (
     select(
         attempts.c.job_id, attempts.c.model, attempts.c.state, attempts.c.code, attempts.c.message,
         attempts.c.http_status, attempts.c.waited_ms, attempts.c.cost_pico_usd,
-        attempts.c.started_at_ms,
+        attempts.c.started_at_ms, attempts.c.fence,
     )
     .where(attempts.c.job_id.in_(bindparam("ids", expanding=True)))
     .order_by(attempts.c.job_id, attempts.c.fence, attempts.c.n)

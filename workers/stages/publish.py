@@ -32,7 +32,10 @@ class Publish:
             )
         )
 
-    async def again(self, result: str | None) -> None:
+    async def again(self, encoded: str | None) -> Result | None:
         """The result of a job that ended before is there, also after a crash just before this."""
-        if result is not None:
-            await self.publish(Result.from_json(orjson.loads(result)))
+        if encoded is None:
+            return None
+        result = Result.from_json(orjson.loads(encoded))
+        await self.publish(result)
+        return result

@@ -1,0 +1,59 @@
+"""A job that gave up is opened again by an operator: queued under its own id, to end anew.
+
+The ledger keeps all that was tried. The audit line goes with the end that it told of; the next end
+writes another one, which counts all attempts. Fencing keeps out whoever worked on it before.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import orjson
+from sqlalchemy import Engine, delete, select, update
+
+from shared.database import writing
+from shared.envelope import ENDED, Envelope, now_ms, rfc3339
+from shared.errors import UnreadableMessage
+from shared.queues import message
+from shared.tables import audit, jobs
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """The job stays as it is; `words` say why, after its name."""
+
+    words: str
+
+
+def reopen(engine: Engine, job_id: str, *, gave_up: bool) -> bytes | Refusal | None:
+    """The message of a job that gave up and is queued again; None where the record has no say.
+
+    That is so for a job that has no row, or has not ended: its old message serves.
+    """
+    with writing(engine) as connection:
+        query = select(jobs).where(jobs.c.id == job_id).with_for_update()
+        row = connection.execute(query).first()
+        if row is None or row.status not in ENDED:
+            return None
+        if not gave_up or row.status != "failed":
+            return Refusal(f"has ended as {row.status}")
+        if row.deadline_at_ms <= now_ms():
+            return Refusal(f"was to be done by {rfc3339(row.deadline_at_ms)}; submit it anew")
+        if row.envelope is None:
+            return Refusal("has lost its words (HEADGATE_RESULT_TTL_S); submit it anew")
+        try:
+            envelope = Envelope.decode(orjson.loads(row.envelope))
+        except UnreadableMessage as error:
+            return Refusal(f"cannot be read on record: {error.reason}")
+        envelope = envelope.model_copy(update={"forgiven_fence": row.fence})
+        encoded = envelope.encode()
+        connection.execute(
+            update(jobs)
+            .where(jobs.c.id == job_id)
+            .values(
+                status="queued", envelope=encoded.decode(), result=None, finished_at_ms=None,
+                fence=row.fence + 1, worker=None, cancel_wanted=False, retry_at_ms=None,
+            )
+        )  # fmt: skip
+        connection.execute(delete(audit).where(audit.c.job_id == job_id))
+    return message(envelope, encoded)

@@ -1,0 +1,38 @@
+"""The scripts that compare what the broker claims to know with what it has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from shared.keys import Keys
+from shared.scripts import Command, compose, text_of
+
+
+@dataclass(frozen=True, slots=True)
+class Census:
+    """How many jobs the broker claims to know, and how many it has."""
+
+    present: int
+    placed: int
+
+
+def census(keys: Keys, queues: Iterable[str]) -> Command[Census]:
+    """Counts jobs by their ids and by their places, in one moment."""
+    names = [keys.present(), keys.leases(), keys.due(), *map(keys.queue, queues)]
+    return compose("census", names, (), lambda reply: Census(*map(int, reply)))
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Ids in a part of a queue. `next_first`: where the next part begins, -1 at the end."""
+
+    next_first: int
+    ids: list[str]
+
+
+def waiting(name: str, first: int) -> Command[Waiting]:
+    """The ids of up to 1000 messages of the list of this name, from place `first` on."""
+    return compose(
+        "waiting", (name,), (first,), lambda reply: Waiting(reply[0], [*map(text_of, reply[1:])])
+    )

@@ -1,0 +1,111 @@
+"""Keeps what the broker knows true and bounded: ids of jobs that were purged, dead letters."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+from shared import census, letters
+from shared.keys import Keys
+from workers.lane import Lane
+
+log = logging.getLogger("headgate.sweep")
+
+MOST_QUEUED = 200_000
+"""Messages that are looked through at most; with more in the queues it waits for less."""
+
+PAGE = 1000
+
+
+class Tidy:
+    """The part of the sweep that looks at the broker alone; used by one worker at a time."""
+
+    def __init__(
+        self, lane: Lane, keys: Keys, *, queues: list[str], most_letters: int, most_bytes: int
+    ) -> None:
+        self._lane = lane
+        self._keys = keys
+        self._queues = queues
+        self._most_letters = most_letters
+        self._most_bytes = most_bytes
+        self._suspects: set[str] = set()
+
+    async def forget_purged(self) -> int:
+        """The broker no longer claims to know jobs whose queue somebody has purged or deleted.
+
+        Who is missing twice in a row counts as gone. To be wrong does no harm: a job that is sent
+        again although it waits ends once all the same.
+        """
+        counted = await self._lane.run(census.census(self._keys, self._queues))
+        missing: set[str] = set()
+        if counted.present > counted.placed and counted.placed <= MOST_QUEUED:
+            missing = await self._missing()
+        gone = sorted(missing & self._suspects)
+        self._suspects = missing.difference(gone)
+        for first in range(0, len(gone), PAGE):
+            await self._lane.send("SREM", self._keys.present(), *gone[first : first + PAGE])
+        if gone:
+            log.warning("%d jobs were in no queue any more: purged, or a queue deleted", len(gone))
+        return len(gone)
+
+    async def _missing(self) -> set[str]:
+        """Ids that the broker claims to know, and that are nowhere on it."""
+        waiting: set[str] = set()
+        for queue in await self._lists():
+            first = 0
+            while first >= 0:
+                page = await self._lane.run(census.waiting(queue, first))
+                waiting.update(page.ids)
+                first = page.next_first
+        missing: set[str] = set()
+        cursor = b"0"
+        present, leases, due = self._keys.present(), self._keys.leases(), self._keys.due()
+        while True:
+            cursor, found = await self._lane.send("SSCAN", present, cursor, "COUNT", PAGE)
+            ids = [i for i in (raw.decode("utf-8", "replace") for raw in found) if i not in waiting]
+            if ids:
+                leased, deferred = await asyncio.gather(
+                    self._lane.send("ZMSCORE", leases, *ids), self._lane.send("ZMSCORE", due, *ids)
+                )
+                places = zip(ids, leased, deferred, strict=True)
+                missing.update(i for i, lease, wait in places if lease is None and wait is None)
+            if cursor == b"0":
+                return missing
+
+    async def _lists(self) -> list[str]:
+        """All queues that there are, also those of classes that this worker does not know."""
+        found = {self._keys.queue(name) for name in self._queues}
+        cursor: Any = b"0"
+        while True:
+            cursor, names = await self._lane.send(
+                "SCAN", cursor, "MATCH", f"{self._keys.prefix}headgate.*", "COUNT", PAGE
+            )
+            found.update(name.decode() for name in names)
+            if cursor == b"0":
+                return sorted(found - {self._keys.dead()})
+
+    async def shed_letters(self) -> int:
+        """No more dead letters are kept than the bounds allow: the oldest have gone, and are told.
+
+        The newest stays, however large it is.
+        """
+        dead, sums = self._keys.dead(), self._keys.letters()
+        shed = 0
+        while True:
+            count, size = await asyncio.gather(
+                self._lane.send("LLEN", dead), self._lane.send("HGET", sums, "bytes")
+            )
+            over = count - self._most_letters
+            if over <= 0 and (int(size or 0) <= self._most_bytes or count <= 1):
+                break
+            for head in (await self._lane.send("LRANGE", dead, -max(1, min(over, 100)), -1))[::-1]:
+                words = head.split(b"\n", 2)
+                letter = words[1].decode() if words[0] == b"letter" else ""
+                command = letters.exhume(self._keys, letter=letter, head=head)
+                shed += await self._lane.run(command)
+        if shed:
+            total = await self._lane.send("HINCRBY", sums, "shed", shed)
+            words_ = "%d dead letters over the bound were dropped, the oldest first (%d in all)"
+            log.warning(words_, shed, total)
+        return shed
