@@ -2,10 +2,12 @@
 
 import base64
 import json
+import random
+from collections.abc import Iterator
 from typing import Any
 
 from shared import queues
-from tests.integration.rig import stock_message
+from tests.integration.rig import envelope, stock_message
 
 
 def _changed(part: str, **changes: Any) -> bytes:
@@ -74,3 +76,110 @@ HARMLESS: dict[str, bytes] = {
 
 assert len(DEAD) + len(HARMLESS) == 35
 assert queues.TASK == "headgate.run"
+
+
+MODELS = {
+    "fast": "gpt-4o-mini",
+    "smart": "gpt-4o",
+    "reasoning": "claude-opus-4-8",
+    "embedding": "text-embedding-3-small",
+}
+
+
+def good_request(queue: str, words: str) -> dict[str, Any]:
+    """A request that waits in this queue and can be answered."""
+    _, priority, model_class = queue.split(".")
+    asked = "input" if model_class == "embedding" else "prompt"
+    return {asked: words, "priority": priority, "model": MODELS[model_class]}
+
+
+def mutated(count: int, secret: bytes, seed: int) -> Iterator[bytes]:
+    """Random bytes, and good messages in which something is another; each holds the secret."""
+    chance = random.Random(seed)  # noqa: S311  # nothing secret
+    for n in range(count):
+        job = envelope(prompt=f"{secret.decode()} {n}")
+        whole = bytearray(queues.message(job, job.encode()))
+        match n % 4:
+            case 0:
+                yield chance.randbytes(chance.randrange(200)) + secret
+            case 1:  # some bytes are others
+                for _ in range(chance.randrange(1, 6)):
+                    whole[chance.randrange(len(whole))] = chance.randrange(256)
+                yield bytes(whole)
+            case 2:  # a piece is missing
+                first = chance.randrange(len(whole))
+                del whole[first : first + chance.randrange(1, 80)]
+                yield bytes(whole)
+            case _:  # a field of the envelope is something else
+                fields = json.loads(job.encode())
+                place = fields if chance.random() < 0.5 else fields["request"]
+                place[chance.choice([*place, *ODD_NAMES])] = chance.choice(ODD_VALUES)
+                yield stock(job.id, [[fields], {}, {}])
+
+
+ODD_NAMES = (
+    "metadata", "params", "messages", "deadline_s", "priority", "tenant", "user", "cache", "v",
+    "fallback", "batch_id", "batch_line", "custom_id", "forgiven_fence", "on_unknown", "model",
+)  # fmt: skip
+ODD_VALUES: list[Any] = [
+    None, True, -1, 0, 10**18, -(10**18), 1e308, "", "x" * 5000, "\x1b[2J\x07\n", "\u0000", [],
+    {}, [[]], {"a": {"b": []}}, "bulk", ["gpt-4o", 7], {"ttl_s": 10**18}, {"max_tokens": -5},
+]  # fmt: skip
+
+
+def stock(job_id: str, body: object, **headers: Any) -> bytes:
+    """A message in the form of stock Celery around this body."""
+    message = stock_message(job_id, body)
+    message["headers"] |= headers
+    return json.dumps(message).encode()
+
+
+def hostile(secret: bytes) -> list[bytes]:
+    """Messages that are well-formed, and meant to harm."""
+    words = secret.decode()
+    job = envelope(prompt=words)
+    fields = json.loads(job.encode())
+    deep: Any = words
+    for _ in range(500):
+        deep = [deep]
+
+    def with_request(**changes: Any) -> bytes:
+        other = envelope(prompt=words)
+        changed = json.loads(other.encode())
+        changed["request"] |= changes
+        return stock(other.id, [[changed], {}, {}])
+
+    def with_field(**changes: Any) -> bytes:
+        other = envelope(prompt=words)
+        return stock(other.id, [[json.loads(other.encode()) | changes], {}, {}])
+
+    twice = queues.message(job, job.encode())
+    return [
+        twice,
+        stock(job.id, [[{**fields, "request": {"prompt": f"{words}, another"}}], {}, {}]),
+        with_request(deadline_s=-5),
+        with_request(deadline_s=10**18),
+        with_request(priority="interactive"),
+        with_request(metadata={"deep": deep}),
+        with_request(messages=[{"role": "user", "content": [{"deep": deep}]}], prompt=None),
+        with_request(prompt=words + "x" * 10_000_000),
+        with_request(prompt=words + "x" * 11_000_000),
+        with_request(tenant="x" * 129),
+        with_field(model="no-such-model"),
+        with_field(model="\x1b]0;owned\x07" * 30),
+        with_field(model_class="y" * 65),
+        with_field(submitted_at_ms=-1),
+        with_field(submitted_at_ms=10**18),
+        with_field(batch_line=2**40, batch_id="b"),
+        with_field(custom_id="a\u0000b"),
+        with_field(id="another"),
+        stock("evil\x1b[2J\nid", [[{"prompt": words}], {}, {}]),
+        stock("self", [[], {"self": 1, "prompt": words}, {}]),
+        stock("shadow", [[{"prompt": words}], {}, {}], shadow=words, origin={"a": words}),
+        stock("limits", [[{"prompt": words}], {}, {}], timelimit=[10**300, -1]),
+        stock("far", [[{"prompt": words}], {}, {}], expires="9999-12-31T23:59:59-23:59"),
+        stock("stamps", [[{"prompt": words}], {}, {}], stamps=[words], group=[words], retries=-1),
+        stock("nested", [[{"prompt": words, "metadata": {"deep": deep}}], {}, {}]),
+        json.dumps({"hg": job.id} | stock_message("not-" + job.id)).encode(),
+        b"\x1b]0;" + secret + b"\x07" * 50,
+    ]

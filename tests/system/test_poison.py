@@ -1,74 +1,185 @@
-"""Malformed messages on a job queue, against the whole worker: dead letters, and nothing else."""
+"""Bad messages on every job queue, against the whole worker: dead letters, and nothing else."""
 
+import base64
 import json
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+import redis
+
 from producer import Client
+from shared import migrate
+from shared.database import open_engine
 from shared.keys import Keys
+from shared.queues import all_queues
 from shared.settings import Settings
+from tests.celery_nodes import WorkerProcess
 from tests.child import wait_until
 from tests.integration.headgate import headgate
-from tests.integration.rig_poison import DEAD, HARMLESS
+from tests.integration.rig_poison import DEAD, HARMLESS, good_request, hostile, mutated
 from tests.servers import Simulator, ValkeyServer
 from tests.system import rig
 
-QUEUE = "headgate.standard.fast"
+CLASSES = ("fast", "smart", "reasoning", "embedding")
 
 
-def test_malformed_messages_end_as_dead_letters_and_the_next_job_runs(
-    valkey: ValkeyServer, simulator: Simulator, tmp_path: Path
+class Stack:
+    """A worker, a client and the broker of one installation."""
+
+    def __init__(
+        self, valkey: ValkeyServer, simulator: Simulator, folder: Path, database_url: str
+    ) -> None:
+        engine = open_engine(database_url)
+        migrate.upgrade(engine)
+        engine.dispose()
+        home = folder / "home"
+        self.env = {
+            "HEADGATE_HOME": str(home),
+            "HEADGATE_REDIS_URL": valkey.url,
+            "HEADGATE_SIMULATOR_URL": simulator.url,
+            "HEADGATE_DATABASE_URL": database_url,
+        }
+        self.keys = Keys()
+        self.worker: WorkerProcess = rig.worker_process(self.env, folder, level="DEBUG")
+        in_force = Settings(home=home, redis_url=valkey.url, database_url=database_url)
+        self.client = Client(in_force)
+        self.broker: redis.Redis = valkey.client(decode_responses=False)
+
+    def push(self, queue: str, raw: bytes) -> None:
+        """A raw message at the end of the queue."""
+        self.broker.lpush(queue, raw)
+        self.broker.lpush(self.keys.wake(queue), "1")
+        self.broker.ltrim(self.keys.wake(queue), 0, 0)
+
+    def dead(self, *options: str) -> list[dict[str, Any]]:
+        """What `headgate dead list` tells."""
+        ended = headgate(["dead", "list", "--json", "--limit", "100000", *options], self.env)
+        assert ended.code == 0, ended.err
+        return [json.loads(line) for line in ended.out.splitlines()]
+
+    def all_succeed(self, ids: list[str]) -> None:
+        """Each of these jobs ends well."""
+        for job_id in ids:
+            result = self.client.result(job_id, wait=True, timeout_s=60)
+            assert result.status == "succeeded", result.error
+
+
+@pytest.fixture
+def stack(
+    valkey: ValkeyServer, simulator: Simulator, tmp_path: Path, sqlite_url: str
+) -> Iterator[Stack]:
+    with running(Stack(valkey, simulator, tmp_path, sqlite_url)) as stack:
+        yield stack
+
+
+@pytest.fixture
+def either_stack(
+    valkey: ValkeyServer, simulator: Simulator, tmp_path: Path, database_url: str
+) -> Iterator[Stack]:
+    with running(Stack(valkey, simulator, tmp_path, database_url)) as stack:
+        yield stack
+
+
+@contextmanager
+def running(stack: Stack) -> Iterator[Stack]:
+    with rig.ended_afterwards(stack.worker), stack.client, stack.broker:
+        yield stack
+
+
+@pytest.mark.slow
+def test_malformed_messages_end_as_dead_letters_and_the_next_job_runs(stack: Stack) -> None:
+    stack.worker.start()
+    queues = all_queues(CLASSES)
+    assert len(queues) == 12
+    for place, queue in enumerate(queues):
+        good = []
+        for name, raw in [*DEAD.items(), *HARMLESS.items()]:
+            # The id of the harmless ones is their own, so that each of them is a job.
+            stack.push(queue, raw.replace(b'"bad"', f'"bad-{place}-{len(good)}"'.encode()))
+            good.append(stack.client.submit(**good_request(queue, f"{queue} after {name}")).id)
+        stack.all_succeed(good)
+        wait_until(lambda n=place: stack.broker.llen(stack.keys.dead()) == len(DEAD), 20, queue)  # type: ignore[misc]
+        if place % 4 == 0:
+            _listed_whole(stack, queue, str(place))
+        ended = headgate(["dead", "drop", "--queue", queue], stack.env)
+        assert (ended.code, len(ended.out.splitlines())) == (0, len(DEAD)), ended.err
+    assert stack.worker.running
+    assert "Traceback" not in stack.worker.log()
+    names = ("present", "leases", "owners", "messages", "due")
+    wait_until(lambda: not stack.broker.exists(*(f"headgate:{name}" for name in names)), 20)
+    assert stack.worker.stop(20) == 0
+
+
+def _listed_whole(stack: Stack, queue: str, place: str) -> None:
+    listed = stack.dead()[::-1]
+    assert len({letter["id"] for letter in listed}) == len(DEAD)
+    assert {letter["queue"] for letter in listed} == {queue}
+    assert all(letter["reason"] for letter in listed)
+    sent = [
+        raw.replace(b'"bad"', f'"bad-{place}-{n}"'.encode()) for n, raw in enumerate(DEAD.values())
+    ]
+    assert Counter(letter["bytes"] for letter in listed) == Counter(map(len, sent))
+    for letter in listed:
+        raw = letter["raw"].encode()
+        if letter["encoding"] == "base64":
+            raw = base64.b64decode(letter["raw"])
+        assert letter["cut"] == (len(raw) < letter["bytes"])
+        assert any(one.startswith(raw) for one in sent if len(one) == letter["bytes"])
+
+
+def test_a_letter_is_shown_sent_again_and_dropped(stack: Stack) -> None:
+    queue = "headgate.standard.fast"
+    stack.worker.start()
+    for raw in (b"same", b"same", b"\xff\xfe\x1b[2J", b'{"a": 1}'):
+        stack.push(queue, raw)
+    wait_until(lambda: stack.broker.llen(stack.keys.dead()) == 4, 20, "four letters")
+    listed = stack.dead()[::-1]
+    assert [letter["bytes"] for letter in listed] == [4, 4, 6, 8]
+    assert listed[0]["id"] != listed[1]["id"]
+    assert headgate(["dead", "show", listed[3]["id"], "--raw"], stack.env).out == '{"a": 1}'
+
+    again = listed[0]["id"]
+    assert headgate(["dead", "retry", again], stack.env).code == 0
+    wait_until(lambda: len(stack.dead()) == 4, 10, "its return")
+    assert again not in {letter["id"] for letter in stack.dead()}
+    assert headgate(["dead", "drop", again], stack.env).code == 2
+    two = [letter["id"] for letter in stack.dead()[:2]]
+    assert headgate(["dead", "drop", *two], stack.env).code == 0
+    assert headgate(["dead", "drop", "--reason", "headers", "--json"], stack.env).code == 0
+    assert headgate(["dead", "drop", "--all"], stack.env).code == 0
+    assert stack.dead() == []
+    assert not [*stack.broker.scan_iter("headgate:letter:*")]
+    stack.all_succeed([stack.client.submit("the last").id])
+
+
+@pytest.mark.slow
+def test_thousands_of_random_and_mutated_messages_leave_the_good_ones_alone(
+    either_stack: Stack,
 ) -> None:
-    home = tmp_path / "home"
-    env = {
-        "HEADGATE_HOME": str(home),
-        "HEADGATE_REDIS_URL": valkey.url,
-        "HEADGATE_SIMULATOR_URL": simulator.url,
-    }
-    keys = Keys()
-    worker = rig.worker_process(env, tmp_path)
-    with (
-        rig.ended_afterwards(worker),
-        Client(Settings(home=home, redis_url=valkey.url)) as client,
-        valkey.client(decode_responses=False) as broker,
-    ):
-        dead: Callable[[], Any] = lambda: broker.llen(keys.dead())  # noqa: E731
-        worker.start()
-        for n, (name, raw) in enumerate(DEAD.items(), start=1):
-            broker.lpush(QUEUE, raw)
-            broker.lpush(keys.wake(QUEUE), "1")
-            job = client.submit(f"after {name}")
-            assert job.result(timeout_s=20).status == "succeeded", name
-            wait_until(lambda: dead() == n, 10, f"{name} to be a dead letter")  # noqa: B023
-        for name, raw in HARMLESS.items():
-            broker.lpush(QUEUE, raw)
-            assert client.submit(f"after {name}").result(timeout_s=20).status == "succeeded", name
-        assert dead() == len(DEAD)
-        assert worker.running
-        assert "Traceback" not in worker.log()
-
-        listed = _listed(env)
-        assert len({letter["id"] for letter in listed}) == len(DEAD)
-        assert {letter["queue"] for letter in listed} == {QUEUE}
-        assert all(letter["reason"] for letter in listed)
-        assert [letter["bytes"] for letter in reversed(listed)] == [*map(len, DEAD.values())]
-
-        again = listed[-1]["id"]  # the first: no JSON at all
-        assert headgate(["dead", "retry", again], env).code == 0
-        wait_until(lambda: _listed(env)[0]["bytes"] == len(DEAD["not JSON"]), 10, "its return")
-        assert again not in {letter["id"] for letter in _listed(env)}
-        dropped = listed[3]["id"]
-        assert headgate(["dead", "drop", dropped], env).code == 0
-        assert dead() == len(DEAD) - 1
-        assert headgate(["dead", "drop", dropped], env).code == 2
-        assert headgate(["dead", "drop", "--all"], env).code == 0
-        assert _listed(env) == []
-        assert client.submit("the last").result(timeout_s=20).status == "succeeded"
-        assert worker.stop(20) == 0
-
-
-def _listed(env: dict[str, str]) -> list[dict[str, Any]]:
-    ended = headgate(["dead", "list", "--json"], env)
-    assert ended.code == 0, ended.err
-    return [json.loads(line) for line in ended.out.splitlines()]
+    stack = either_stack
+    queue, secret = "headgate.standard.fast", b"SWORDFISH"
+    good = []
+    for n, raw in enumerate(mutated(3000, secret, seed=8)):
+        stack.broker.lpush(queue, raw)
+        if n % 30 == 0:
+            good.append(stack.client.submit(f"good {n}").id)
+    for raw in hostile(secret):
+        stack.broker.lpush(queue, raw)
+        good.append(stack.client.submit(f"good after {len(good)}").id)
+    stack.worker.start()
+    stack.all_succeed(good)
+    wait_until(lambda: not stack.broker.exists(queue, stack.keys.leases()), 60, "all to be met")
+    assert stack.worker.running
+    log = stack.worker.log()
+    assert "Traceback" not in log
+    assert "fault of Headgate" not in log
+    assert secret.decode() not in log
+    assert stack.broker.llen(stack.keys.dead()) > 1000
+    told = headgate(["dead", "list", "--limit", "5000"], stack.env)
+    assert told.code == 0
+    assert all(c.isprintable() or c in "\t\n" for c in told.out)
+    assert stack.worker.stop(20) == 0
