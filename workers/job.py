@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -16,12 +17,23 @@ from shared.envelope import (
     Usage,
     rfc3339,
 )
-from shared.errors import AttemptError, ErrorCode
+from shared.errors import AttemptError, ErrorCode, InvalidRequest
 from shared.policy import estimate
 from shared.prices import from_pico, text
 from shared.results import GIVEN_UP
 from workers.stages.claim import Claim
 from workers.stages.ledger import Settlement
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A job as the broker hands it over. `stopped` tells why the run was cancelled, if it was."""
+
+    envelope: Envelope
+    crashes: int
+    stopped: Callable[[], str | None]
+    revoked: bool = False
+    refusal: InvalidRequest | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,13 +19,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from shared.catalog import Catalog, Model, StaticText
-from shared.envelope import Envelope, Reply, Usage
+from shared.envelope import Reply, Result, Usage
 from shared.errors import AttemptError, InvalidRequest, place_of
 from shared.policy import estimate
 from shared.prices import price, to_pico
 from shared.results import audit_row, why_given_up
 from workers.answer import Answer
-from workers.job import Ending, Job
+from workers.job import Delivery, Ending, Job
 from workers.outcome import AlreadyTaken, Deferred, Ended, Outcome, Restored
 from workers.policy import fallback, retry
 from workers.policy.charge import charge
@@ -40,17 +40,6 @@ from workers.stages.publish import Publish
 from workers.through import through
 
 log = logging.getLogger("headgate.pipeline")
-
-
-@dataclass(frozen=True, slots=True)
-class Delivery:
-    """A job as the broker hands it over. `stopped` tells why the run was cancelled, if it was."""
-
-    envelope: Envelope
-    crashes: int
-    stopped: Callable[[], str | None]
-    revoked: bool = False
-    refusal: InvalidRequest | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,12 +96,7 @@ class Pipeline:
             retry_at_ms = self.clock_ms() + ending.wait_ms
             await through(self.claims.defer(job.envelope, claim, retry_at_ms))
             return ending
-        try:
-            return await through(self.conclude(job, ending))
-        except Exception as error:  # left open, it would be sent again, and paid for each time
-            log.error("job %s: its end is not written down: %s", job.envelope.id, place_of(error))
-            failed = job.failed("internal", f"{type(error).__name__} while its end was written")
-            return await through(self.conclude(job, replace(failed, settlement=ending.settlement)))
+        return await through(self.conclude(job, ending))
 
     async def answer(self, job: Job, delivery: Delivery) -> Ending | Deferred | AlreadyTaken:
         """How the job ends; asks a model only if nothing before has decided it."""
@@ -226,16 +210,20 @@ class Pipeline:
         attempt = replace(attempt, started_at_ms=started_at_ms, waited_ms=job.waited_ms)
         job.attempts += 1
         job.started_at_ms = job.started_at_ms or started_at_ms
-        if not await through(self.ledger.open(attempt)):
-            return AlreadyTaken()
+        try:
+            if not await through(self.ledger.open(attempt)):
+                return AlreadyTaken()
+        except asyncio.CancelledError:
+            await through(self.ledger.settle(attempt.unsent(self.clock_ms())))
+            raise
         try:
             answer = await self.call.ask(
                 line, request, model, left_ms=max(1, job.left_ms(started_at_ms))
             )
         except AttemptError as error:
-            await through(self.ledger.settle(attempt.failed(error, self.clock_ms())))
             job.unknown_attempts += error.billed is None
             job.add_failure(model, error)
+            await through(self.ledger.settle(attempt.failed(error, self.clock_ms())))
             return error
         except asyncio.CancelledError:
             job.cut_off(model)
@@ -258,6 +246,26 @@ class Pipeline:
 
     async def conclude(self, job: Job, ending: Ending) -> Outcome:
         """The job has ended, on record and then for all who wait; or the claim was lost."""
+        try:
+            result = await self._end(job, ending)
+        except Exception as error:  # left open, it would be sent again, and paid for each time
+            log.error("job %s: its end is not written down: %s", job.envelope.id, place_of(error))
+            failed = job.failed("internal", f"{type(error).__name__} while its end was written")
+            ending = replace(failed, settlement=ending.settlement)
+            result = await self._end(job, ending)
+        if result is None:
+            log.warning("job %s: the claim was lost; another worker ends it", job.envelope.id)
+            return AlreadyTaken()
+        answer = None
+        if ending.reply is not None and ending.cached is None and ending.provider is not None:
+            kept = Kept(ending.reply, ending.provider, job.cost_pico_usd)
+            model = ending.model_used or job.envelope.model
+            answer = self.cache.remembering(job.envelope.request, model, kept)
+        await self.publish.publish(result, answer)
+        return Ended(result, why_given_up(result))
+
+    async def _end(self, job: Job, ending: Ending) -> Result | None:
+        """The result, which is on record with the last attempt; None when the claim was lost."""
         now_ms = self.clock_ms()
         result = job.result(ending, now_ms)
         row = audit_row(
@@ -273,17 +281,8 @@ class Pipeline:
         writes = [self.audit.concluding(conclusion)]
         if ending.settlement is not None:
             writes.append(self.ledger.settling(ending.settlement))  # type: ignore[arg-type]  # acts differ
-        ended = (await self.record.together(*writes))[0]
-        if not ended:
-            log.warning("job %s: the claim was lost; another worker ends it", job.envelope.id)
-            return AlreadyTaken()
-        answer = None
-        if ending.reply is not None and ending.cached is None and ending.provider is not None:
-            kept = Kept(ending.reply, ending.provider, job.cost_pico_usd)
-            model = ending.model_used or job.envelope.model
-            answer = self.cache.remembering(job.envelope.request, model, kept)
-        await self.publish.publish(result, answer)
-        return Ended(result, why_given_up(result))
+        ended, *_ = await self.record.together(*writes)
+        return result if ended else None
 
     def _answered(self, job: Job, attempt: Attempt, model: Model, answer: Answer) -> Ending:
         usage = answer.reply.usage

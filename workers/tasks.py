@@ -23,10 +23,9 @@ from shared.results import GIVEN_UP
 from shared.settings import Settings
 from workers.bootstrap import Kit, open_kit
 from workers.fetcher import Fetcher
-from workers.job import Job
+from workers.job import Delivery, Job
 from workers.leases import Leases
 from workers.outcome import AlreadyTaken, Deferred, Ended, Outcome, Restored
-from workers.pipeline import Delivery
 from workers.pool import JobRequest, Running, current
 from workers.stages.claim import Claim
 from workers.through import through

@@ -22,9 +22,10 @@ from shared.tables import attempts, audit, jobs
 from tests.child import wait_until
 from tests.integration.rig import envelope
 from workers.answer import Answer
+from workers.job import Delivery
 from workers.lane import Lane
 from workers.outcome import Ended, Outcome
-from workers.pipeline import Delivery, Pipeline
+from workers.pipeline import Pipeline
 from workers.policy.retry import Limits
 from workers.record import Record
 from workers.stages.audit import Audit

@@ -1,14 +1,19 @@
 """Jobs that are stopped on the way, and jobs over which workers have died."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from redis.exceptions import ResponseError
 from sqlalchemy import update
 
+from shared.envelope import Result
 from shared.errors import ProviderFault
+from shared.keys import Keys
+from shared.scripts import Entry
 from shared.tables import attempts, audit, jobs
 from tests.child import wait_until
 from tests.integration.rig_pipeline import (
@@ -21,6 +26,9 @@ from tests.integration.rig_pipeline import (
 )
 from tests.servers import ValkeyServer
 from workers.outcome import AlreadyTaken, Ended, Restored
+from workers.record import Record
+from workers.stages.ledger import Attempt, Ledger
+from workers.stages.publish import Publish
 
 
 @pytest.fixture
@@ -121,6 +129,56 @@ async def test_stopped_while_an_answer_is_settled_leaves_no_attempt_open(
         server.thaw()
         await asyncio.wait_for(run, 20)
         assert [state for _, state, _ in line.attempts(job)] != ["open"]
+
+
+class SlowLedger(Ledger):
+    """Tells when an attempt is about to be on record."""
+
+    def __init__(self, record: Record) -> None:
+        super().__init__(record)
+        self.opening = asyncio.Event()
+
+    def open(self, attempt: Attempt) -> Awaitable[bool]:
+        self.opening.set()
+        return super().open(attempt)
+
+
+@pytest.mark.parametrize("reason", ["cancelled", "shutdown"])
+async def test_what_is_stopped_before_it_is_sent_is_neither_open_nor_unknown(
+    line: PlayedLine, reason: str
+) -> None:
+    ledger = SlowLedger(line.record)
+    line.pipeline = replace(line.pipeline, ledger=ledger)
+    job = job_for(on_unknown="fail")
+    run = asyncio.ensure_future(line.run(job))
+    await ledger.opening.wait()
+    outcome = await line.stop(run, reason)
+    assert line.attempts(job) == [("alpha", "failed", "cancelled")]
+    assert line.provider.asked == []
+    if reason == "cancelled":
+        assert line.audited(job).unknown_attempts == 0
+        return
+    assert isinstance(outcome, Restored)
+    line.stopped = None
+    assert (await line.result(job)).status == "succeeded"
+
+
+async def test_a_result_that_redis_refuses_stays_what_it_is_on_record(line: PlayedLine) -> None:
+    """Its message is not acknowledged, so the next worker publishes it."""
+
+    class Refused(Publish):
+        async def publish(self, result: Result, answer: Entry | None = None) -> None:
+            raise ResponseError("NOPERM")
+
+    whole = line.pipeline
+    line.pipeline = replace(whole, publish=Refused(line.lane, Keys(), ttl_s=60))
+    job = job_for()
+    with pytest.raises(ResponseError):
+        await line.run(job)
+    assert line.row(job).status == line.audited(job).status == "succeeded"
+    line.pipeline = whole
+    assert isinstance(await line.run(job, crashes=1), AlreadyTaken)
+    assert line.celery(job).state == "SUCCESS"
 
 
 # Workers that died.

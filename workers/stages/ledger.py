@@ -80,6 +80,11 @@ class Attempt:
             request_id=error.request_id,
         )
 
+    def unsent(self, at_ms: int) -> Settlement:
+        """It was stopped before it left, so nobody was asked and it cost nothing."""
+        words = "stopped before it was sent"
+        return Settlement(self, "failed", at_ms, cost_pico_usd=0, code="cancelled", message=words)
+
     def cut_off(self, at_ms: int) -> Settlement:
         """Its answer was no longer wanted; whether it is billed is unknown."""
         return Settlement(self, "unknown", at_ms, code="cancelled", message="cut off by us")
