@@ -7,7 +7,7 @@ local function write_letter(prefix, dead, letters, now, queue, reason, job, mess
   local id = string.format('%d-%04x', made, now % 65536)
   redis.call('SET', prefix .. 'headgate:letter:' .. id, message)
   redis.call('HINCRBY', letters, 'bytes', #message)
-  if not string.find(job, '^%w[%g ]*$') then job = '' end
+  if not string.find(job, '^%w[ -~]*$') then job = '' end
   local place = string.gsub(queue, '%c', ' ')
   redis.call('LPUSH', dead, table.concat({'letter', id, now, place, reason, job, #message}, '\n'))
   return id
