@@ -7,10 +7,15 @@ worker an hour ahead would let jobs expire, and what it put off for a second wou
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
+
+from redis.exceptions import RedisError
 
 from shared.envelope import now_ms
 from workers.lane import Lane
+
+log = logging.getLogger("headgate.clock")
 
 ASK_EVERY_S = 5.0
 
@@ -27,9 +32,13 @@ class Clock:
         return int(time.monotonic() * 1000 + self._ahead_ms)
 
     async def ask(self) -> None:
-        """The clock is right, up to half of a round trip."""
+        """The clock is right, up to half of a round trip; as it was where the server refuses."""
         began_ms = time.monotonic() * 1000
-        seconds, micros = await self._lane.send("TIME")
+        try:
+            seconds, micros = await self._lane.send("TIME")
+        except RedisError as error:
+            log.warning("the server does not tell its time: %s", error)
+            return
         middle_ms = (began_ms + time.monotonic() * 1000) / 2
         self._ahead_ms = int(seconds) * 1000 + int(micros) / 1000 - middle_ms
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 import redis.asyncio
 from redis import exceptions
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import NoScriptError
 
 from shared.redis_clients import REDIS_TIMEOUT_S
 from shared.scripts import Command, Word
@@ -33,6 +34,10 @@ REFUSED_S = 0.25
 """Pause before a command is sent again that the server refused for its own state."""
 
 
+_OF_ITS_STATE = re.compile(r"(?:^|: -)(?:OOM|MISCONF|READONLY|NOREPLICAS|BUSY) ")
+"""What redis-py has no class for. Redis 6.2 puts what a script met at the end of a sentence."""
+
+
 def _passes(reply: Any) -> bool:
     """True for a refusal that has nothing to do with the command: full, read-only, loading."""
     states = (
@@ -43,7 +48,7 @@ def _passes(reply: Any) -> bool:
         exceptions.TryAgainError,
     )
     return isinstance(reply, states) or (
-        isinstance(reply, exceptions.ResponseError) and str(reply).startswith(("MISCONF", "OOM"))
+        isinstance(reply, exceptions.ResponseError) and bool(_OF_ITS_STATE.search(str(reply)))
     )
 
 
@@ -127,5 +132,5 @@ class Lane:
                 self._silence.missed(error)
                 await asyncio.sleep(pause_s)
                 pause_s = min(1.0, pause_s * 2)
-            except RedisError as error:
+            except Exception as error:  # whoever waits must hear of it, not hang
                 return [error] * len(commands)

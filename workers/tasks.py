@@ -13,7 +13,6 @@ from shared.envelope import (
     ENVELOPE_VERSION,
     Envelope,
     json_bytes,
-    now_ms,
     refuse_oversize,
     request_from,
 )
@@ -81,7 +80,7 @@ class Door(Task):  # type: ignore[type-arg]  # generic only in its stubs
 
     async def _leave(self, running: Running, job: NewerEnvelope) -> str:
         """A job of the next release waits for a worker of its own, until its deadline."""
-        at_ms = now_ms()
+        at_ms = self.kit.pipeline.clock_ms()
         left_ms = job.deadline_at_ms - at_ms
         if left_ms <= 0:
             reason = f"{job.reason}; no worker of it came before the job's deadline"
@@ -176,7 +175,7 @@ class Door(Task):  # type: ignore[type-arg]  # generic only in its stubs
             request=request,
             model=model.name,
             model_class=model.model_class,
-            submitted_at_ms=now_ms(),
+            submitted_at_ms=self.kit.pipeline.clock_ms(),
         )
         return envelope, refusal
 

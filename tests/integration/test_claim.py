@@ -7,14 +7,15 @@ from typing import Any
 
 import orjson
 import pytest
-from sqlalchemy import Engine, Table, func, insert, select, update
+from sqlalchemy import Engine, Table, func, insert, select, text, update
 
 from shared import migrate
-from shared.connections import open_engine
+from shared.database import open_engine, reading
 from shared.envelope import Envelope, Reply, Result, Usage, now_ms
-from shared.errors import AttemptTimeout, ProviderFault
+from shared.errors import AttemptTimeout, ProviderFault, UnreadableMessage
 from shared.results import audit_row, job_row
 from shared.tables import attempts, audit, jobs
+from tests.child import wait_until
 from tests.integration.rig import envelope
 from workers.record import Record
 from workers.stages.audit import Audit, Conclusion
@@ -96,6 +97,38 @@ async def test_a_job_of_a_stock_producer_gets_its_row(desk: Desk) -> None:
     row = desk.row(job.id)
     assert (row.status, row.tenant, row.user_id) == ("running", "acme", "u1")
     assert row.envelope == job.encode().decode()
+
+
+async def test_two_workers_that_meet_a_job_without_a_row_have_different_fences(
+    desk: Desk, database_url: str
+) -> None:
+    job = envelope()
+    other = open_engine(database_url)
+    with other.begin() as first:
+        row = job_row(job, job.encode()) | {"status": "running", "fence": 1}
+        first.execute(insert(jobs), row)
+        second = desk.second.take(job)
+        if other.dialect.name == "postgresql":
+            await asyncio.to_thread(wait_until, lambda: _waits(other), 10, "the second worker")
+    other.dispose()
+    claim = await second
+    assert isinstance(claim, Claim)
+    assert claim.fence == 2
+
+
+def _waits(engine: Engine) -> bool:
+    query = "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'transactionid'"
+    with reading(engine) as connection:
+        return bool(connection.execute(text(query)).scalar())
+
+
+async def test_a_job_that_claims_the_line_of_another_is_no_job(desk: Desk) -> None:
+    first, second = (
+        envelope().model_copy(update={"batch_id": "b", "batch_line": 1}) for _ in range(2)
+    )
+    assert isinstance(await desk.first.take(first), Claim)
+    with pytest.raises(UnreadableMessage):
+        await desk.first.take(second)
 
 
 async def test_hundreds_are_claimed_at_once(desk: Desk) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 
+import pytest
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
@@ -68,6 +69,30 @@ async def test_a_killed_server_is_waited_for(valkey_factory: Callable[..., Valke
     assert not done
     await asyncio.to_thread(server.start)
     assert await asyncio.wait_for(asyncio.gather(*asked), 15) == [b"1"] * 50
+    await lane.close()
+
+
+async def test_a_master_without_its_replicas_is_waited_for(
+    valkey_factory: Callable[..., ValkeyServer],
+) -> None:
+    server = valkey_factory(extra=["--min-replicas-to-write", "1"])
+    lane = Lane(Redis.from_url(server.url))
+    draws = [Draw("b", 1.0, 10.0, 1.0)]
+    taken = asyncio.ensure_future(lane.run(scripts.reserve(Keys(), attempt="a", draws=draws)))
+    asked = [lane.send("SET", "k", "1"), taken]
+    done, _ = await asyncio.wait(asked, timeout=0.5)
+    assert not done
+    with server.client() as client:
+        client.config_set("min-replicas-to-write", 0)
+    assert await asyncio.wait_for(asyncio.gather(*asked), 10) == [True, 0]
+    await lane.close()
+
+
+async def test_a_command_that_cannot_be_sent_leaves_nobody_hanging(valkey: ValkeyServer) -> None:
+    lane = Lane(Redis.from_url(valkey.url))
+    with pytest.raises(UnicodeEncodeError):
+        await asyncio.wait_for(lane.send("ECHO", "\ud800"), 5)
+    assert await asyncio.wait_for(lane.send("ECHO", "on"), 5) == b"on"
     await lane.close()
 
 

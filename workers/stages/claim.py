@@ -14,7 +14,7 @@ from sqlalchemy import Connection, bindparam, select, update
 
 from shared.database import insert_all, write_all
 from shared.envelope import ENDED, Envelope, now_ms
-from shared.errors import ErrorCode
+from shared.errors import ErrorCode, UnreadableMessage
 from shared.results import job_row
 from shared.tables import attempts, jobs
 from workers.record import Record
@@ -139,16 +139,14 @@ _HISTORY = (
 
 def _take(connection: Connection, items: Sequence[_Taking]) -> list[Claim | EndedBefore | NotYet]:
     now = max(item.now_ms for item in items)
-    look = _LOOK if connection.dialect.name == "sqlite" else _LOOK.with_for_update()
-    ids = [item.envelope.id for item in items]
-    rows: dict[str, Any] = {row.id: row for row in connection.execute(look, {"ids": ids})}
-    new = {item.envelope.id: item for item in items if item.envelope.id not in rows}
+    rows = _locked(connection, [item.envelope.id for item in items])
+    new = {i.envelope.id: i.envelope for i in items if i.envelope.id not in rows}
     if new:
-        insert_all(
-            connection,
-            jobs,
-            [job_row(item.envelope, item.envelope.encode()) for item in new.values()],
-        )
+        insert_all(connection, jobs, [job_row(one, one.encode()) for one in new.values()])
+        # Another worker may have put the row there, and claimed it, since we looked.
+        rows |= _locked(connection, list(new))
+        if any(job_id not in rows for job_id in new):
+            raise UnreadableMessage("another job has its line of the batch")
     again = [job_id for job_id, row in rows.items() if row.fence and row.status not in ENDED]
     histories: dict[str, list[Past]] = {}
     if again:
@@ -160,25 +158,27 @@ def _take(connection: Connection, items: Sequence[_Taking]) -> list[Claim | Ende
     marks = []
     for item in items:
         job_id = item.envelope.id
-        row = rows.get(job_id)
-        if row is not None and row.status in ENDED:
+        row = rows[job_id]
+        if row.status in ENDED:
             answers.append(EndedBefore(row.result))
             continue
-        if row is not None and row.status == "deferred" and not row.cancel_wanted:
-            wait_ms = row.retry_at_ms - now
-        else:
-            wait_ms = 0
+        waits = row.status == "deferred" and not row.cancel_wanted
+        wait_ms = row.retry_at_ms - now if waits else 0
         if wait_ms > EARLY_MS:
             answers.append(NotYet(wait_ms))
             continue
-        fence = fences[job_id] = fences.get(job_id, 0) + 1
-        since = row.started_at_ms if row is not None and row.started_at_ms else now
-        wanted = bool(row is not None and row.cancel_wanted)
-        answers.append(Claim(fence, since, wanted, tuple(histories.get(job_id, ()))))
+        fence = fences[job_id] = fences[job_id] + 1
+        since = row.started_at_ms or now
+        answers.append(Claim(fence, since, row.cancel_wanted, tuple(histories.get(job_id, ()))))
         marks.append({"job": job_id, "new_fence": fence, "by": item.worker, "since": since})
     if marks:
         write_all(connection, _MARK, marks)
     return answers
+
+
+def _locked(connection: Connection, ids: list[str]) -> dict[str, Any]:
+    look = _LOOK if connection.dialect.name == "sqlite" else _LOOK.with_for_update()
+    return {row.id: row for row in connection.execute(look, {"ids": ids})}
 
 
 _LEAVE = (
