@@ -11,18 +11,15 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 import redis
 from sqlalchemy import Engine
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from producer.submit import Submitter
 from shared import catalog, connections, migrate, redis_check, settings
 from shared.catalog import Catalog
 from shared.connections import Servers
-from shared.database import passes
+from shared.database import reaching, reason, without_password
 from shared.embedded import EmbeddedFailed
 from shared.errors import SettingError, Unreachable
 from shared.keys import Keys
@@ -67,24 +64,16 @@ class Installation:
     def reaching(self) -> Iterator[None]:
         """Errors of the servers inside become Unreachable, with no password in it."""
         try:
-            yield
+            with reaching(self.servers.database_url):
+                yield
         except redis.RedisError as error:
             raise redis_check.fault(error, self.servers.address, self.servers.redis_url) from error
-        except (DBAPIError, PoolTimeout) as error:
-            if isinstance(error, DBAPIError) and not passes(error):
-                raise
-            remedy = "check HEADGATE_DATABASE_URL"
-            raise Unreachable(self.database_name, self.reason(error), remedy) from error
 
     def reason(self, error: BaseException) -> str:
         """What went wrong at a server, in one line without a password."""
-        error = getattr(error, "orig", None) or error
-        line = (str(error).strip() or type(error).__name__).splitlines()[0]
-        for secret in self.servers.address.secrets:
-            line = line.replace(secret, "***")
-        if password := urlsplit(self.servers.database_url).password:
-            line = line.replace(password, "***")
-        return line
+        if isinstance(error, redis.RedisError):
+            return redis_check.reason(error, self.servers.address)
+        return without_password(reason(error), self.servers.database_url)
 
     def close(self) -> None:
         """All connections are closed, and the embedded server is left."""

@@ -54,11 +54,8 @@ class Submitter:
     ) -> Prepared:
         """A job with a fresh id that any worker will accept; raises InvalidRequest if not."""
         request = fields if isinstance(fields, Request) else request_from(dict(fields))
-        for field, text in (
-            ("tenant", request.tenant), ("user", request.user), ("custom_id", custom_id)
-        ):  # fmt: skip
-            if text is not None and "\0" in text:
-                raise InvalidRequest(field, text, "leave out the NUL character")
+        if custom_id is not None and "\0" in custom_id:
+            raise InvalidRequest("custom_id", custom_id, "leave out the NUL character")
         model = self._model_of(request)
         request = self._with_defaults(request, model)
         envelope = Envelope(

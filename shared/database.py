@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
+from urllib.parse import urlsplit
 
 from sqlalchemy import (
     Connection,
@@ -23,6 +24,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from shared.errors import Unreachable
 from shared.settings import masked
@@ -168,10 +170,10 @@ def lost_a_race(error: DBAPIError) -> bool:
     return str(getattr(error.orig, "sqlstate", "")).startswith("40")
 
 
-def reason(error: DBAPIError) -> str:
+def reason(error: BaseException) -> str:
     """What the database said, in one line."""
-    words = str(error.orig or error).strip()
-    return words.splitlines()[0] if words else type(error.orig).__name__
+    said = getattr(error, "orig", None) or error
+    return (str(said).strip() or type(said).__name__).splitlines()[0]
 
 
 @contextmanager
@@ -179,14 +181,20 @@ def reaching(database_url: str) -> Iterator[None]:
     """What the database says of its own state becomes Unreachable, with no password in it."""
     try:
         yield
-    except DBAPIError as error:
-        if not passes(error):
+    except (DBAPIError, PoolTimeout) as error:
+        if isinstance(error, DBAPIError) and not passes(error):
             raise
         remedy = "check HEADGATE_DATABASE_URL"
         if "not a database" in reason(error):
             remedy += ", and that the file is a SQLite database"
         name = f"the database at {masked(database_url)}"
-        raise Unreachable(name, reason(error), remedy) from error
+        raise Unreachable(name, without_password(reason(error), database_url), remedy) from error
+
+
+def without_password(words: str, database_url: str) -> str:
+    """The words with the password of this URL replaced by `***`."""
+    password = urlsplit(database_url).password
+    return words.replace(password, "***") if password else words
 
 
 def _connect_postgres(

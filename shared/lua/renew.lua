@@ -3,7 +3,8 @@
 --   so that a second copy of the job does not start beside the first. Not so for a worker that
 --   stood still: there the job may have ended elsewhere, and counts as lost.
 -- KEYS: 1 leases, 2 owners, 3 messages, 4 present, 5 cancels.
--- ARGV: 1 lease ms, 2 whether leases that the server has lost are taken again (1, 0), then for each job its id and the owner of its lease.
+-- ARGV: 1 lease ms, 2 whether leases that the server has lost are taken again (1, 0), then for each
+--   job its id and the owner of its lease.
 -- Result: {number lost, ids of jobs that are no longer this worker's..., ids to be cancelled...}.
 -- Sent twice: the same leases end a little later.
 local leases, owners, messages, present, cancels = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
