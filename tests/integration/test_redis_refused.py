@@ -33,7 +33,8 @@ def refusal(url: str, home: Path, prefix: str = "") -> Unreachable:
 def test_a_node_of_a_cluster_is_refused_by_commands_and_workers(
     valkey_factory: Callable[..., ValkeyServer], tmp_path: Path
 ) -> None:
-    url = valkey_factory(extra=["--cluster-enabled", "yes"]).url
+    ports = ["--cluster-port", str(free_port())]  # else 10,000 above its own, where others listen
+    url = valkey_factory(extra=["--cluster-enabled", "yes", *ports]).url
     found = refusal(url, tmp_path)
     assert isinstance(found, Unfit)
     assert "a node of a Redis Cluster" in str(found)
