@@ -35,7 +35,7 @@ def downgrade() -> None:
     op.drop_column("jobs", "mood")
 """
 
-#: File, a line in it, and what the next release puts after that line.
+#: File, how a line in it begins, and what the next release puts after that line.
 ADDED = [
     ("shared/tables.py", '    Column("deadline_at_ms", BigInteger, nullable=False),',
      '    Column("mood", String(16)),\n'
@@ -46,7 +46,7 @@ ADDED = [
      "    colour: str | None = None"),
     ("shared/envelope.py", '    mode: Literal["off", "exact"] = "exact"',
      "    scope: str | None = None"),
-    ("shared/envelope.py", "    batch_line: int | None = None", '    mood: str = "calm"'),
+    ("shared/envelope.py", "    batch_line: ", '    mood: str = "calm"'),
     ("shared/envelope.py", "    reasoning_tokens: int = 0", "    audio_tokens: int = 0"),
     ("shared/envelope.py", "    retry_at: str | None = None", '    mood: str = "calm"'),
     ("shared/envelope.py", "    request_id: str | None = None", '    mood: str = "calm"'),
@@ -59,7 +59,7 @@ def make_next(folder: Path, *, envelope_version: int = 1, migration: str = MIGRA
     for name in ("producer", "workers", "shared", "migrations"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     for file, line, added in ADDED:
-        _change(folder / file, re.escape(line) + "\n", f"{line}\n{added}\n")
+        _change(folder / file, rf"(?<=\n){re.escape(line)}[^\n]*\n", rf"\g<0>{added}\n")
     _change(folder / "shared/migrate.py", r'NEWEST = "\d+"', f'NEWEST = "{REVISION}"')
     _change(
         folder / "shared/envelope.py",
@@ -77,6 +77,6 @@ def make_next(folder: Path, *, envelope_version: int = 1, migration: str = MIGRA
 
 
 def _change(path: Path, pattern: str, new: str) -> None:
-    text, count = re.subn(pattern, lambda _: new, path.read_text(), count=1)
+    text, count = re.subn(pattern, new, path.read_text(), count=1)
     assert count == 1, f"{path.name} has no {pattern!r}: tell the made-up release where it is now"
     path.write_text(text)
