@@ -187,7 +187,7 @@ def on_the_line(client: Any, passes: Callable[[str], None]) -> Any:
     execute = client.execute_command
 
     def done(words: tuple[Any, ...], steps: tuple[str, str], reply: Any) -> Any:
-        if steps[1] != "taken" or len(reply) > 3:
+        if steps[1] != "taken" or _COMMANDS["fetch"].read(reply).taken:
             passes(steps[1])
         return reply
 
