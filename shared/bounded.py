@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import psycopg
 from psycopg.abc import PQGen
+from psycopg.errors import _WaitTimeout
 
 R = TypeVar("R")
 
@@ -27,7 +28,7 @@ class BoundedConnection(psycopg.Connection[Any]):
         """What the generator returns; all that psycopg waits for on this connection comes here."""
         try:
             return super().wait(gen, interval, timeout or self.bound_s)
-        except psycopg.errors._WaitTimeout:
+        except _WaitTimeout:
             # So that the server does not work on for nobody, with its locks held.
             with suppress(psycopg.Error):
                 self.cancel_safe(timeout=CANCEL_S)

@@ -18,7 +18,7 @@ import redis.asyncio
 from redis.exceptions import RedisError, ResponseError
 
 from shared import scripts
-from shared.errors import UnreadableMessage
+from shared.errors import UnreadableMessage, place_of
 from shared.keys import Keys
 from shared.scripts import Lease
 from workers import message
@@ -223,6 +223,9 @@ class Fetcher:
                 content = message.read(job.message)
             except UnreadableMessage as error:
                 rest.append((tag, self.leases.bury(tag, error.reason)))
+                continue
+            except Exception as error:  # a fault of ours, for which the others must not wait
+                rest.append((tag, self.leases.bury(tag, place_of(error))))
                 continue
             wait_ms = (content.not_before_ms or 0) - now_ms
             if wait_ms > 0:

@@ -62,6 +62,9 @@ class Leases:
         self._silence = silence
         self._next_tag = 0
         self._execute: Callable[..., Awaitable[Any]] = client.execute_command
+        self._renewed_at = 0.0
+        self._awake_at = math.inf
+        self._late_at = 0.0
         self.held: dict[int, Lease] = {}
         self.returning: set[int] = set()
         self.lapsing = 0
@@ -175,10 +178,6 @@ class Leases:
                 self._silence.missed(await named(self._client, self._keys, error))
             except Exception:
                 log.exception("renewing leases went wrong; it is tried again")
-
-    _renewed_at = 0.0
-    _awake_at = math.inf
-    _late_at = 0.0
 
     @property
     def _froze(self) -> bool:

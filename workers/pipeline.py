@@ -117,10 +117,8 @@ class Pipeline:
         except InvalidRequest as error:
             return job.failed(error.code, str(error))
         if estimate.exceeds_window(job.input_tokens, first):
-            message = (
-                f"the prompt cannot fit into the {first.context_tokens} tokens of {first.name}"
-            )
-            return job.failed("context_length", message)
+            window = f"the {first.context_tokens} tokens of {first.name}"
+            return job.failed("context_length", f"the prompt cannot fit into {window}")
         kept = await self.cache.recall(request, first.name)
         if kept is not None:
             return Ending(
@@ -169,7 +167,9 @@ class Pipeline:
         if job.left_ms(self.clock_ms()) <= 0:
             return job.failed("deadline", "the deadline passed before an answer came")
         last = job.failures[-1]
-        return job.failed(last.code, last.message, retryable=last.code not in fallback.FINAL)
+        # Cut off by workers that were stopped: nobody wished that the job be cancelled.
+        code = "internal" if last.code == "cancelled" else last.code
+        return job.failed(code, last.message, retryable=code not in fallback.FINAL)
 
     async def attempt(
         self, job: Job, model: Model

@@ -250,6 +250,20 @@ async def test_a_job_with_all_its_tries_spent_before_a_crash_asks_no_more(
     assert (result.status, line.provider.asked) == ("failed", [])
 
 
+async def test_a_job_that_workers_cut_off_too_often_has_failed_and_is_not_cancelled(
+    line: PlayedLine,
+) -> None:
+    job = job_for(fallback=False)
+    for _ in range(3):
+        line.provider.play(asyncio.Event())
+        assert isinstance(await line.stop(await line.start(job), "shutdown"), Restored)
+        line.stopped = None
+    result = await line.result(job)
+    assert (result.status, result.attempts) == ("failed", 3)
+    assert result.error is not None
+    assert [attempt.code for attempt in result.error.attempts] == ["cancelled"] * 3
+
+
 async def test_a_job_that_kills_workers_is_given_up(line: PlayedLine) -> None:
     job = job_for()
     await line.crash(job, "alpha", "alpha")
