@@ -59,7 +59,7 @@ class Tidy:
                 waiting.update(page.ids)
                 first = page.next_first
         missing: set[str] = set()
-        cursor = b"0"
+        cursor: Any = 0
         present, leases, due = self._keys.present(), self._keys.leases(), self._keys.due()
         while True:
             cursor, found = await self._lane.send("SSCAN", present, cursor, "COUNT", PAGE)
@@ -70,19 +70,19 @@ class Tidy:
                 )
                 places = zip(ids, leased, deferred, strict=True)
                 missing.update(i for i, lease, wait in places if lease is None and wait is None)
-            if cursor == b"0":
+            if int(cursor) == 0:
                 return missing
 
     async def _lists(self) -> list[str]:
         """All queues that there are, also those of classes that this worker does not know."""
         found = {self._keys.queue(name) for name in self._queues}
-        cursor: Any = b"0"
+        cursor: Any = 0
         while True:
             cursor, names = await self._lane.send(
                 "SCAN", cursor, "MATCH", f"{self._keys.prefix}headgate.*", "COUNT", PAGE
             )
             found.update(name.decode() for name in names)
-            if cursor == b"0":
+            if int(cursor) == 0:
                 return sorted(found - {self._keys.dead()})
 
     async def shed_letters(self) -> int:

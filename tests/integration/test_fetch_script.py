@@ -403,3 +403,73 @@ def test_nobody_can_restore_the_job_of_another_worker(broker: Broker) -> None:
     broker.take(owner="a")
     assert broker.restore("s1", owner="b") == 0
     assert broker.leased() == {"s1": "a"}
+
+
+def test_large_messages_in_a_row_neither_blow_a_reply_nor_block_the_others(broker: Broker) -> None:
+    broker.push(json.dumps({"hg": "big", "body": "x" * 200_000}, separators=(",", ":")))
+    broker.client.sadd(broker.keys.present(), "big")
+    for n in range(9):
+        broker.push(json.dumps({"hg": f"o{n}", "body": "x" * 5000}, separators=(",", ":")))
+    broker.send("s1", queue=URGENT)
+    broker.send("s2")
+    first = broker.fetch(64, queues=(URGENT, STANDARD), max_bytes=1000)
+    assert [job.id for job in first.taken] == ["s1"]
+    assert len(first.large) == 4
+    assert first.more, "the rest is left for the next call"
+    assert "big" not in broker.present()
+    found = [first.large[0].queue, first.large[0].size > 200_000]
+    assert found == [STANDARD, True]
+    for _ in range(3):
+        broker.fetch(64, max_bytes=1000)
+    assert len(broker.dead()) == 10
+    assert broker.leased().keys() == {"s1", "s2"}
+    assert broker.present() == {"s1", "s2"}
+
+
+def test_a_large_message_of_a_running_job_leaves_that_one_alone(broker: Broker) -> None:
+    broker.send("s1")
+    broker.take()
+    broker.push(b'{"hg":"s1","body":"' + b"x" * 2000 + b'"}')
+    broker.take(max_bytes=1000)
+    assert (broker.present(), broker.leased()) == ({"s1"}, {"s1": "a"})
+
+
+def test_many_messages_under_the_limit_come_by_their_bytes(broker: Broker) -> None:
+    for n in range(20):
+        broker.push(json.dumps({"hg": f"m{n}", "body": "x" * 100_000}, separators=(",", ":")))
+    sizes = []
+    while taken := broker.fetch(64, budget=250_000).taken:
+        sizes.append(sum(len(job.message) for job in taken))
+    assert len(broker.leased()) == 20
+    assert max(sizes) < 400_000
+
+
+@pytest.mark.parametrize("place", ["queue", "wake"])
+def test_a_key_of_the_wrong_type_is_told_and_the_other_queues_go_on(
+    broker: Broker, place: str
+) -> None:
+    keys = broker.keys
+    key = keys.queue(STANDARD) if place == "queue" else keys.wake(STANDARD)
+    broker.send("s1", "s2", queue=BULK)
+    broker.take(1, queues=(BULK,))
+    broker.send("u1", queue=URGENT)
+    broker.client.delete(key)
+    broker.client.set(key, "somebody's")
+    for queue in (URGENT, BULK):
+        fetched = broker.fetch(1, queues=(STANDARD, queue))
+        assert len(fetched.taken) == 1
+        assert fetched.wrong == ([key] if place == "queue" else [])
+
+
+def test_a_lapsed_job_whose_queue_is_no_list_waits_until_it_is_one(broker: Broker) -> None:
+    broker.send("s1")
+    broker.take(owner="dead")
+    broker.client.set(broker.keys.queue(STANDARD), "somebody's")
+    broker.lapse()
+    broker.settle_down()
+    fetched = broker.fetch(queues=(URGENT,))
+    assert fetched.wrong == [broker.keys.queue(STANDARD)]
+    assert broker.due() == {"s1"}
+    broker.client.delete(broker.keys.queue(STANDARD))
+    broker.make_due()
+    assert broker.take() == ["s1"]

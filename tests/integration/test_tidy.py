@@ -1,0 +1,115 @@
+"""What the broker keeps is true and bounded: purged queues are noticed, old letters are shed."""
+
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+import redis
+from redis.asyncio import Redis
+
+from shared import letters, scripts
+from shared.keys import Keys
+from shared.scripts import Lease
+from tests.integration.rig import BULK, STANDARD, URGENT, Broker, stock_message
+from tests.servers import ValkeyServer
+from workers.lane import Lane
+from workers.tidy import Tidy
+
+QUEUES = [URGENT, STANDARD, BULK]
+
+
+@pytest.fixture
+def broker(valkey: ValkeyServer) -> Iterator[Broker]:
+    with valkey.client(decode_responses=False) as client:
+        yield Broker(client)
+
+
+@pytest.fixture
+async def lane(valkey: ValkeyServer) -> AsyncIterator[Lane]:
+    lane = Lane(Redis.from_url(valkey.url))
+    yield lane
+    await lane.close()
+
+
+def tidy(lane: Lane, most_letters: int = 100, most_bytes: int = 10**9) -> Tidy:
+    return Tidy(lane, Keys(), queues=QUEUES, most_letters=most_letters, most_bytes=most_bytes)
+
+
+async def test_jobs_of_a_purged_queue_are_forgotten_at_the_second_look_and_no_others(
+    broker: Broker, lane: Lane
+) -> None:
+    broker.send(*(f"gone{n}" for n in range(2500)))
+    broker.send("leased", "deferred", queue=URGENT)
+    broker.take(queues=(URGENT,))
+    broker.defer("deferred", 60_000)
+    broker.send(*(f"kept{n}" for n in range(1500)), queue=BULK)
+    broker.send("unknown", queue="headgate.bulk.unheard-of")
+    care = tidy(lane)
+    assert await care.forget_purged() == 0
+    assert await care.forget_purged() == 0
+    broker.client.delete(STANDARD)
+    assert await care.forget_purged() == 0
+    assert await care.forget_purged() == 2500
+    kept = {"leased", "deferred", "unknown", *(f"kept{n}" for n in range(1500))}
+    assert broker.present() == kept
+    assert await care.forget_purged() == 0
+
+
+async def test_a_job_that_comes_back_between_two_looks_is_left_alone(
+    broker: Broker, lane: Lane
+) -> None:
+    broker.send("a", "b")
+    broker.client.delete(STANDARD)
+    care = tidy(lane)
+    await care.forget_purged()
+    broker.push(b'{"hg":"a"}')
+    assert await care.forget_purged() == 1
+    assert broker.present() == {"a"}
+
+
+async def test_stock_messages_that_went_back_to_their_queue_are_found_there(
+    broker: Broker, lane: Lane
+) -> None:
+    import json
+
+    for n in range(30):
+        broker.push(json.dumps(stock_message(f"stock-{n}")))
+    taken = broker.take(30)
+    broker.restore(*taken)
+    broker.send("purged", queue=BULK)
+    broker.client.delete(BULK)
+    care = tidy(lane)
+    await care.forget_purged()
+    assert await care.forget_purged() == 1
+    assert len(broker.present()) == 30
+
+
+async def test_a_queue_that_is_no_list_is_no_hindrance(broker: Broker, lane: Lane) -> None:
+    broker.send("a")
+    broker.client.set(STANDARD, "somebody's")
+    care = tidy(lane)
+    await care.forget_purged()
+    assert await care.forget_purged() == 1
+
+
+def bury(client: redis.Redis, name: str, raw: bytes) -> None:
+    keys = Keys()
+    client.hset(keys.owners(), name, "w")
+    client.hset(keys.messages(), name, STANDARD.encode() + b"\n" + raw)
+    assert scripts.run(client, letters.bury(keys, lease=Lease(name, "w"), reason="no job"))
+
+
+async def test_the_oldest_letters_over_the_bound_go_and_are_counted(
+    broker: Broker, lane: Lane, caplog: pytest.LogCaptureFixture
+) -> None:
+    for n in range(350):
+        bury(broker.client, f"n{n}", b"%03d" % n)
+    broker.client.rpush(Keys().dead(), f"17000\n{STANDARD}\nof release 0.1\nraw".encode())
+    assert await tidy(lane, most_letters=100).shed_letters() == 251
+    assert [raw for _, _, raw in broker.dead()] == [b"%03d" % n for n in range(250, 350)]
+    assert await tidy(lane, most_letters=100).shed_letters() == 0
+    assert await tidy(lane, most_bytes=30).shed_letters() == 90
+    assert await tidy(lane, most_bytes=1).shed_letters() == 9
+    facts: dict[bytes, bytes] = broker.client.hgetall(Keys().letters())  # type: ignore[assignment]
+    assert facts == {b"made": b"350", b"bytes": b"3", b"shed": b"350"}
+    assert len([*broker.client.scan_iter("headgate:letter:*")]) == 1
+    assert "251 dead letters over the bound were dropped" in caplog.text
