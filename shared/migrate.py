@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -113,7 +114,8 @@ def _alone(engine: Engine) -> Iterator[Connection]:
     if engine.dialect.name == "sqlite":
         path = Path(str(engine.url.database))
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.with_name(path.name + ".migrate.lock").open("w") as lock:
+        # Nobody else's to lock: who may read a file may take its lock.
+        with open(f"{path}.migrate.lock", "w", opener=_private) as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             with writing(engine) as connection:
                 yield connection
@@ -126,3 +128,7 @@ def _alone(engine: Engine) -> Iterator[Connection]:
         # A change that waits for a table makes all others wait behind it.
         connection.execute(text("SELECT set_config('lock_timeout', '10s', true)"))
         yield connection
+
+
+def _private(name: str, flags: int) -> int:
+    return os.open(name, flags, 0o600)

@@ -27,8 +27,6 @@ class Days:
         self.server = server
         self._admin("CREATE ROLE app LOGIN PASSWORD 'app-password'")
         self._admin("CREATE DATABASE record OWNER app")
-        # The tests' server answers before a commit is written; of a crash that would be a loss.
-        self._admin("ALTER ROLE app SET synchronous_commit = on")
 
     @property
     def url(self) -> str:

@@ -257,3 +257,19 @@ def test_of_several_hosts_the_one_that_can_be_written_is_taken(
     upgraded = headgate(["db", "upgrade"], env)
     assert upgraded.code == 0, upgraded
     assert headgate(["db", "check"], env).code == 0
+
+
+def test_a_commit_outlives_a_kill_also_where_the_server_answers_before_it_writes(
+    postgres_factory: Callable[[], PostgresServer],
+) -> None:
+    server = postgres_factory()  # synchronous_commit is off
+    engine = open_engine(server.url("postgres"))
+    migrate.upgrade(engine)
+    for number in range(3):
+        with writing(engine) as connection:
+            connection.execute(insert(batches), [row(f"batch {number}")])
+        server.kill()
+        engine.dispose()
+        server.start()
+        assert len(names(engine)) == number + 1
+    engine.dispose()

@@ -17,6 +17,8 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 from producer import Client, Unreachable
+from shared import migrate
+from shared.database import open_engine, writing
 from shared.settings import Settings
 from shared.turn import turn
 from tests.child import ChildProcess, wait_until
@@ -200,3 +202,15 @@ def test_a_read_only_file_is_told(env: dict[str, str], tmp_path: Path) -> None:
     assert ended.returncode == 3, ended
     assert "read" in ended.stderr.lower()
     assert "Traceback" not in ended.stderr
+
+
+def test_a_record_in_a_home_that_is_open_to_all_is_its_owners_alone(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir(mode=0o755)
+    engine = open_engine(f"sqlite:///{home / 'headgate.db'}")
+    migrate.upgrade(engine)
+    with writing(engine):
+        modes = {path.name: path.stat().st_mode & 0o777 for path in home.glob("headgate.db*")}
+    engine.dispose()
+    assert {"headgate.db", "headgate.db-wal", "headgate.db-shm"} <= modes.keys()
+    assert {name: mode for name, mode in modes.items() if mode != 0o600} == {}
