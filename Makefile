@@ -1,6 +1,6 @@
 # Two commands matter: `make demo` and `make test`. PYTHON=... chooses the interpreter.
 .NOTPARALLEL:
-.PHONY: help demo test long venv lint bench wheel clean
+.PHONY: help demo test long soak venv lint bench lock wheel clean
 .DEFAULT_GOAL := help
 
 export PYTHON
@@ -10,9 +10,11 @@ help:
 	@echo 'make demo          1,000 example prompts through everything, on this machine, in two minutes'
 	@echo 'make demo LIVE=1   20 prompts against the real provider (OPENAI_API_KEY or ANTHROPIC_API_KEY)'
 	@echo 'make test          every check: lint, types, import rules, tests    (ARGS="-k name" for pytest)'
-	@echo 'make long          the tests that take minutes: long outages and the soak'
+	@echo 'make long          the tests that take minutes: long outages, the long soak'
+	@echo 'make soak          full rate and a random kill each minute     (ARGS="--minutes 20 --seed 1")'
 	@echo 'make lint          lint, types and import rules only'
-	@echo 'make bench         the measurements                                 (BENCH="pipeline" or "submit")'
+	@echo 'make bench         the measurements                            (BENCH="pipeline", or --markdown)'
+	@echo 'make lock          the locks of the image, after a change of dependencies'
 	@echo 'make wheel         dist/headgate-*.whl'
 	@echo 'make clean         removes caches and dist; .venv and .headgate stay'
 
@@ -25,11 +27,14 @@ test:
 	@sh deploy/venv.sh test
 	@failed=; \
 	$(MAKE) --no-print-directory lint || failed=' lint'; \
-	$(python) -m pytest -n 2 $(ARGS) || failed="$$failed tests"; \
+	$(python) -m pytest -n 2 --dist worksteal $(ARGS) || failed="$$failed tests"; \
 	if [ -n "$$failed" ]; then echo "make test: failed:$$failed" >&2; exit 1; fi
 
 long: venv
 	@$(python) -m pytest -m long $(ARGS)
+
+soak: venv
+	@$(python) -m tests.soak $(ARGS)
 
 venv:
 	@sh deploy/venv.sh test
@@ -44,6 +49,9 @@ lint: venv
 
 bench: venv
 	@$(python) -m tests.bench $(BENCH)
+
+lock: venv
+	@$(python) deploy/lock.py
 
 wheel: venv
 	@sh deploy/venv.sh pip wheel --quiet --no-deps --wheel-dir dist .

@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import pytest
@@ -5,6 +6,7 @@ import pytest
 from shared.settings import Settings, variable
 
 ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("document", ["README.md", ".env.example"])
@@ -12,3 +14,10 @@ def test_every_setting_is_in(document: str) -> None:
     text = (ROOT / document).read_text(encoding="utf-8")
     missing = [variable(field) for field in Settings.model_fields if variable(field) not in text]
     assert missing == []
+
+
+def test_every_promise_of_the_readme_names_a_test_that_exists() -> None:
+    promised = re.findall(r"`((?:system|integration)/test_\w+\.py)::(test_\w+)`", README)
+    assert len(promised) > 25
+    for file, name in promised:
+        assert f"def {name}(" in (ROOT / "tests" / file).read_text(encoding="utf-8"), name
