@@ -11,7 +11,7 @@ import orjson
 from sqlalchemy import Engine, Row, select
 
 from producer.errors import ResultExpired
-from shared.connections import reading
+from shared.database import reading
 from shared.envelope import ENDED, Result, Status, now_ms, rfc3339
 from shared.errors import HeadgateError, InvalidRequest, UnknownJob
 from shared.tables import jobs

@@ -13,13 +13,11 @@ import redis.asyncio
 from sqlalchemy import Engine
 
 from shared import embedded, redis_check, redis_clients, redis_urls
-from shared.database import open_engine, reaching, reading, writing
+from shared.database import open_engine, reaching
 from shared.keys import Keys
 from shared.redis_clients import REDIS_TIMEOUT_S
 from shared.redis_urls import Address
 from shared.settings import Settings
-
-__all__ = ["Servers", "open_engine", "open_servers", "reading", "writing"]
 
 
 @dataclass(slots=True)

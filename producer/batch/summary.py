@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Engine, case, func, select
 from producer.batch.record import Batch
 from shared import prices
 from shared.catalog import Catalog
-from shared.connections import reading
+from shared.database import reading
 from shared.errors import InvalidRequest
 from shared.tables import attempts, audit, jobs
 

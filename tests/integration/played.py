@@ -12,7 +12,7 @@ from sqlalchemy import insert, select, update
 
 from producer.installation import Installation
 from shared import migrate
-from shared.connections import open_engine
+from shared.database import open_engine
 from shared.envelope import Envelope, Result, Usage, now_ms, rfc3339
 from shared.results import audit_row, celery_record
 from shared.settings import Settings

@@ -9,7 +9,7 @@ import orjson
 import redis
 from sqlalchemy import insert, select, update
 
-from shared.connections import open_engine
+from shared.database import open_engine
 from shared.envelope import Envelope, ErrorReport, Result, Usage, now_ms, rfc3339
 from shared.keys import Keys
 from shared.results import audit_row, celery_record

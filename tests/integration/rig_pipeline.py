@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 from sqlalchemy import Engine, Table, insert, select
 
 from shared import catalog, migrate
-from shared.connections import open_engine
+from shared.database import open_engine
 from shared.envelope import Envelope, Reply, Request, Result, Usage, now_ms
 from shared.errors import AttemptError, InvalidRequest
 from shared.keys import Keys

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select
 
-from shared.connections import open_engine
+from shared.database import open_engine
 from shared.envelope import Envelope, now_ms
 from shared.migrate import upgrade
 from shared.tables import jobs

@@ -11,7 +11,7 @@ import psutil
 import pytest
 from sqlalchemy import select
 
-from shared.connections import reading
+from shared.database import reading
 from shared.envelope import now_ms
 from shared.tables import audit
 from tests.celery_nodes import WorkerProcess

@@ -10,7 +10,7 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Engine, func, insert, inspect, select
 
 from shared import migrate
-from shared.connections import open_engine
+from shared.database import open_engine
 from shared.errors import Unreachable
 from shared.results import job_row
 from shared.tables import attempts, audit, batches, jobs, metadata
@@ -23,7 +23,7 @@ import sys
 import time
 from pathlib import Path
 from shared import migrate
-from shared.connections import open_engine
+from shared.database import open_engine
 engine = open_engine(sys.argv[1])
 while not Path(sys.argv[2]).exists():
     time.sleep(0.005)

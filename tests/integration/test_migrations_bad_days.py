@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import Engine, text
 
 from shared import drift, migrate
-from shared.connections import open_engine
+from shared.database import open_engine
 from shared.errors import Unreachable
 from shared.tables import metadata
 from tests.child import ChildFailed, wait_until

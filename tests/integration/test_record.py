@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import Connection, Engine, insert, select, text
 
 from shared import migrate
-from shared.connections import open_engine
+from shared.database import open_engine
 from shared.tables import batches
 from tests.servers import PostgresServer
 from workers.record import Record

@@ -15,8 +15,7 @@ from sqlalchemy import MetaData, insert, select
 
 from producer import Client
 from shared import migrate
-from shared.connections import open_engine
-from shared.database import reading
+from shared.database import open_engine, reading
 from shared.envelope import ENDED, Result, now_ms
 from shared.settings import Settings
 from shared.tables import attempts

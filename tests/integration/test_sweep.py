@@ -10,7 +10,8 @@ import redis
 from sqlalchemy import Engine, insert, select, update
 
 from shared import migrate, queues
-from shared.connections import Servers, open_engine
+from shared.connections import Servers
+from shared.database import open_engine
 from shared.envelope import Envelope, now_ms
 from shared.keys import Keys
 from shared.results import job_row

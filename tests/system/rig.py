@@ -19,7 +19,7 @@ import psutil
 from sqlalchemy import func, select
 from sqlalchemy.exc import OperationalError
 
-from shared.connections import open_engine, reading
+from shared.database import open_engine, reading
 from shared.tables import attempts, audit, jobs
 from tests.celery_nodes import WorkerProcess
 from tests.child import ChildProcess, wait_until

@@ -17,7 +17,8 @@ from sqlalchemy import Engine, func, select, update
 
 from producer.submit import Submitter, enqueue
 from shared import catalog, migrate
-from shared.connections import Servers, open_engine, reading, writing
+from shared.connections import Servers
+from shared.database import open_engine, reading, writing
 from shared.settings import Settings
 from shared.tables import attempts, audit, jobs
 from tests.celery_nodes import WorkerProcess

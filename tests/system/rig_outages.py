@@ -15,7 +15,7 @@ import psutil
 import psycopg
 
 from shared import migrate
-from shared.connections import open_engine
+from shared.database import open_engine
 from tests.celery_nodes import WorkerProcess
 from tests.child import ChildProcess, wait_until
 from tests.servers import PostgresServer, Simulator

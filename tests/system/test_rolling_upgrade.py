@@ -12,8 +12,7 @@ from sqlalchemy import func, select
 
 from producer import Client
 from shared import queues
-from shared.connections import open_engine
-from shared.database import reading
+from shared.database import open_engine, reading
 from shared.envelope import new_id
 from shared.migrate import NEWEST
 from shared.settings import Settings
