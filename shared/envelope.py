@@ -150,7 +150,7 @@ class Request(BaseModel):
 def _is_deeper(value: object, levels: int) -> bool:
     """Whether lists and dicts are nested in the value more than `levels` deep, or in a circle."""
     level: dict[int, Any] = {id(value): value}
-    for _ in range(levels + 1):
+    for _ in range(levels):
         inner: dict[int, Any] = {}
         for item in level.values():
             children = item.values() if isinstance(item, dict) else item

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from kombu.transport import redis, virtual
+from redis.exceptions import ResponseError
 
 from workers.message import Arrival
 
@@ -32,6 +33,15 @@ class _NamesOnly(redis.Channel):
     def job_queues(self) -> list[str]:
         """The job queues consumed from, in the order in which they were added."""
         return [queue for queue in self._active_queues if queue.startswith(JOB_QUEUES)]
+
+    def _size(self, queue: str) -> int:
+        """The messages in the queue; 0 where its key is no list, which must not end the worker."""
+        try:
+            return int(super()._size(queue))
+        except ResponseError as error:
+            if "WRONGTYPE" in str(error):
+                return 0
+            raise
 
 
 class Channel(_NamesOnly):

@@ -140,7 +140,7 @@ def hostile(secret: bytes) -> list[bytes]:
     job = envelope(prompt=words)
     fields = json.loads(job.encode())
     deep: Any = words
-    for _ in range(500):
+    for _ in range(900):
         deep = [deep]
 
     def with_request(**changes: Any) -> bytes:
@@ -179,6 +179,9 @@ def hostile(secret: bytes) -> list[bytes]:
         stock("limits", [[{"prompt": words}], {}, {}], timelimit=[10**300, -1]),
         stock("far", [[{"prompt": words}], {}, {}], expires="9999-12-31T23:59:59-23:59"),
         stock("stamps", [[{"prompt": words}], {}, {}], stamps=[words], group=[words], retries=-1),
+        stock("contents", [[{"messages": [{"role": "user", "content": [{"d": deep}]}]}], {}, {}]),
+        stock("params", [[{"prompt": words, "params": {"deep": deep}}], {}, {}]),
+        with_request(params={"deep": deep}),
         stock("nested", [[{"prompt": words, "metadata": {"deep": deep}}], {}, {}]),
         json.dumps({"hg": job.id} | stock_message("not-" + job.id)).encode(),
         b"\x1b]0;" + secret + b"\x07" * 50,

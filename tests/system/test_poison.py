@@ -10,13 +10,16 @@ from typing import Any
 
 import pytest
 import redis
+from sqlalchemy import insert, update
 
 from producer import Client
 from shared import migrate
 from shared.database import open_engine
+from shared.envelope import now_ms
 from shared.keys import Keys
 from shared.queues import all_queues
 from shared.settings import Settings
+from shared.tables import attempts, jobs
 from tests.celery_nodes import WorkerProcess
 from tests.child import wait_until
 from tests.integration.headgate import headgate
@@ -54,6 +57,24 @@ class Stack:
         self.broker.lpush(queue, raw)
         self.broker.lpush(self.keys.wake(queue), "1")
         self.broker.ltrim(self.keys.wake(queue), 0, 0)
+
+    def crashed(self, job_id: str, times: int) -> None:
+        """Workers have claimed the job, asked a model, and died, one after the other."""
+        self.broker.hset(self.keys.crashes(), job_id, times)
+        engine = open_engine(self.env["HEADGATE_DATABASE_URL"])
+        with engine.begin() as connection:
+            rows = [
+                {
+                    "job_id": job_id, "fence": fence, "n": fence, "model": "gpt-4o-mini",
+                    "provider": "openai", "state": "open", "started_at_ms": now_ms(),
+                    "waited_ms": 0,
+                }
+                for fence in range(1, times + 1)
+            ]  # fmt: skip
+            connection.execute(insert(attempts), rows)
+            mark = update(jobs).where(jobs.c.id == job_id)
+            connection.execute(mark.values(status="running", fence=times, worker="dead"))
+        engine.dispose()
 
     def dead(self, *options: str) -> list[dict[str, Any]]:
         """What `headgate dead list` tells."""
@@ -96,7 +117,7 @@ def test_malformed_messages_end_as_dead_letters_and_the_next_job_runs(stack: Sta
     queues = all_queues(CLASSES)
     assert len(queues) == 12
     for place, queue in enumerate(queues):
-        good = []
+        good: list[str] = []
         for name, raw in [*DEAD.items(), *HARMLESS.items()]:
             # The id of the harmless ones is their own, so that each of them is a job.
             stack.push(queue, raw.replace(b'"bad"', f'"bad-{place}-{len(good)}"'.encode()))
@@ -183,3 +204,66 @@ def test_thousands_of_random_and_mutated_messages_leave_the_good_ones_alone(
     assert told.code == 0
     assert all(c.isprintable() or c in "\t\n" for c in told.out)
     assert stack.worker.stop(20) == 0
+
+
+def test_a_job_that_took_too_many_workers_down_is_a_dead_letter_and_can_be_opened_again(
+    either_stack: Stack,
+) -> None:
+    stack = either_stack
+    job = stack.client.submit("poison", on_unknown="fail")
+    spared = stack.client.submit("spared", model="claude-haiku-4-5")
+    stack.crashed(job.id, times=5)
+    stack.worker.start()
+    result = stack.client.result(job.id, wait=True, timeout_s=30)
+    assert (result.status, result.attempts) == ("failed", 5)
+    assert result.error is not None
+    assert result.error.message == "given up: 5 workers died over it"
+    wait_until(lambda: stack.broker.llen(stack.keys.dead()) == 1, 10, "the letter")
+    [letter] = stack.dead("--reason", "given up")
+    assert (letter["job_id"], letter["queue"]) == (job.id, "headgate.standard.fast")
+    assert "poison" in letter["raw"]
+    assert spared.result(timeout_s=30).status == "succeeded"
+    before = rig.read_books(stack.env["HEADGATE_DATABASE_URL"])
+    assert before.jobs == {"failed": 1, "succeeded": 1}
+
+    assert headgate(["dead", "retry", letter["id"]], stack.env).code == 0
+    wait_until(lambda: stack.client.result(job.id).ended, 30, "its second end")
+    again = stack.client.result(job.id)
+    assert (again.status, again.attempts) == ("succeeded", 6)
+    assert again.submitted_at == result.submitted_at
+    stored = stack.client.result(job.id, wait=True, timeout_s=10)
+    assert stored.content == again.content
+    assert stack.dead() == []
+    books = rig.read_books(stack.env["HEADGATE_DATABASE_URL"])
+    assert books.jobs == {"succeeded": 2}
+    assert books.audit_lines == 2
+    assert books.attempts == {"answered": 2, "unknown": 5}
+    assert books.audit_usd == books.ledger_usd
+    assert stack.worker.stop(20) == 0
+
+
+def test_keys_of_a_wrong_type_are_named_and_the_other_queues_go_on(stack: Stack) -> None:
+    stack.env["HEADGATE_LEASE_S"] = "1"
+    stack.worker.env["HEADGATE_LEASE_S"] = "1"
+    stack.broker.set("headgate.bulk.fast", "somebody's")
+    stack.broker.set("headgate:wake:headgate.bulk.smart", "somebody's")
+    stack.broker.set("headgate.dead", "somebody's")
+    stack.worker.start()
+    stack.push("headgate.standard.fast", b"no JSON")
+    stack.all_succeed([stack.client.submit("works all the same").id])
+    log = stack.worker.log
+    wait_until(lambda: "headgate.dead is a string, not a list" in log(), 20, "the key to be named")
+    assert "headgate.bulk.fast is no list" in log()
+    stack.broker.delete("headgate.dead", "headgate.bulk.fast")
+    wait_until(lambda: stack.broker.llen(stack.keys.dead()) == 1, 30, "the letter")
+    stack.all_succeed([stack.client.submit("bulk again", priority="bulk").id])
+    assert "Traceback" not in log()
+
+
+def test_jobs_of_a_purged_queue_are_sent_again(stack: Stack) -> None:
+    stack.worker.env["HEADGATE_SWEEP_S"] = "0.5"
+    ids = stack.client.submit_many(f"purged {n}" for n in range(50))
+    stack.broker.delete("headgate.standard.fast")
+    stack.worker.start()
+    stack.all_succeed(ids)
+    assert "50 jobs were in no queue any more" in stack.worker.log()
