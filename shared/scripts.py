@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -93,10 +93,11 @@ def text_of(value: bytes | str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """One job held by one fetch of one worker."""
+    """One job held by one fetch of one worker. `size`: bytes of its message."""
 
     id: str
     owner: str
+    size: int = field(default=0, compare=False)
 
 
 def _words(leases: Iterable[Lease]) -> list[Word]:

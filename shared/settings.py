@@ -112,6 +112,9 @@ class Settings(BaseSettings):
     concurrency: Annotated[int, Field(ge=1, le=20_000)] = Field(
         500, description="jobs in flight in one worker process"
     )
+    in_flight_mb: Annotated[int, Field(ge=1)] = Field(
+        256, description="megabytes of messages in flight in one worker; it needs 2.4 times that"
+    )
     model: Annotated[str, Field(min_length=1)] = Field(
         "gpt-4o-mini", description="the model of a request that names none"
     )

@@ -107,6 +107,7 @@ class Headgate(Celery):
             owner=f"{owner}:{uuid.uuid4().hex[:8]}",
             slots=slots,
             lease_ms=int(self.settings.lease_s * 1000),
+            max_bytes=self.settings.in_flight_mb * 1024 * 1024,
             on_arrival=on_arrival,
             on_stop=on_stop,
         )

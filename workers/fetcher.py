@@ -51,7 +51,11 @@ LINGER_S = 0.002
 
 
 class Fetcher:
-    """Holds at most `slots` jobs at a time, each with a lease of `lease_ms` on the server."""
+    """Holds at most `slots` jobs at a time, each with a lease of `lease_ms` on the server.
+
+    Once their messages have `max_bytes` together no more come: a job takes 2.4 times its message of
+    memory, and a worker that dies of too much counts against all jobs that it held.
+    """
 
     def __init__(
         self,
@@ -62,6 +66,7 @@ class Fetcher:
         owner: str,
         slots: int,
         lease_ms: int,
+        max_bytes: int,
         on_arrival: Callable[[list[Arrival]], None],
         on_stop: Callable[[int, StopReason], None],
     ) -> None:
@@ -71,6 +76,7 @@ class Fetcher:
         self._keys = keys
         self._slots = slots
         self._lease_ms = lease_ms
+        self._max_bytes = max_bytes
         self._idle_s = min(IDLE_S, lease_ms / 6000)
         self._on_arrival = on_arrival
         self._silence = Silence(log, "Redis", "running jobs go on, no new ones start")
@@ -184,10 +190,17 @@ class Fetcher:
 
     def _want(self) -> int:
         free = self._slots - self.held + len(self._acks)
-        return max(0, min(BATCH, free)) if self._queues else 0
+        return max(0, min(BATCH, free)) if self._queues and self._room() > 0 else 0
+
+    def _room(self) -> int:
+        """Bytes of messages that may still come."""
+        held = self.leases.held
+        going = sum(held[tag].size for tag in self._acks if tag in held)
+        return self._max_bytes - self.leases.held_bytes + going
 
     async def _round_trip(self, want: int) -> scripts.Fetched:
         """Sends the acks that wait and takes up to `want` jobs, in one call."""
+        budget = min(scripts.MAX_REPLY_BYTES, self._room())
         tags = [self._acks.popleft() for _ in range(min(ACKS, len(self._acks)))]
         self._acking = set(tags)
         trip = next(self._trips)
@@ -202,11 +215,15 @@ class Fetcher:
                     want=want,
                     queues=_in_turn(self._queues, trip) if want else (),
                     acked=[held[tag] for tag in tags if tag in held],
+                    budget=budget,
                 )
                 fetched = await scripts.run_async(self._client, command)
                 for tag in tags:
                     self.leases.drop(tag)
-                jobs = [(self.leases.add(Lease(job.id, owner)), job) for job in fetched.taken]
+                jobs = [
+                    (self.leases.add(Lease(job.id, owner, len(job.message))), job)
+                    for job in fetched.taken
+                ]
         except BaseException:
             self._acks.extendleft(reversed(tags))
             raise

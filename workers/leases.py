@@ -66,6 +66,7 @@ class Leases:
         self._awake_at = math.inf
         self._late_at = 0.0
         self.held: dict[int, Lease] = {}
+        self.held_bytes = 0
         self.returning: set[int] = set()
         self.lapsing = 0
         self.going = 0
@@ -84,11 +85,17 @@ class Leases:
                 self._on_stop(tag, "lost")
         self._next_tag += 1
         self.held[self._next_tag] = lease
+        self.held_bytes += lease.size
         return self._next_tag
 
     def drop(self, tag: int) -> None:
         """The lease of this job is renewed no more; when it lapses, the job goes to its queue."""
-        self.held.pop(tag, None)
+        self._remove(tag)
+
+    def _remove(self, tag: int) -> Lease | None:
+        if (lease := self.held.pop(tag, None)) is not None:
+            self.held_bytes -= lease.size
+        return lease
 
     async def defer(self, tag: int, wait_ms: int) -> None:
         """The job is on the due-list and no longer ours.
@@ -108,7 +115,7 @@ class Leases:
     async def restore(self, tags: list[int]) -> None:
         """The jobs are back at the head of their queues; without an answer, when they lapse."""
         async with self.line:
-            leases = [lease for tag in tags if (lease := self.held.pop(tag, None)) is not None]
+            leases = [lease for tag in tags if (lease := self._remove(tag)) is not None]
             self.going += len(leases)
             try:
                 # From the last chunk to the first: each goes before all that went back earlier.

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from redis.asyncio import Redis
 
-from shared import scripts
+from shared import queues, scripts
 from shared.keys import Keys
 from tests.child import wait_until
 from tests.integration.rig import BULK, STANDARD, URGENT, Broker, envelope, stock_message
@@ -24,8 +24,9 @@ class Worker:
     """A fetcher, and what it told its worker."""
 
     def __init__(
-        self, url: str, owner: str = "w", *, slots: int = 100, lease_ms: int = 15_000
-    ) -> None:
+        self, url: str, owner: str = "w", *, slots: int = 100, lease_ms: int = 15_000,
+        max_bytes: int = 1 << 30,
+    ) -> None:  # fmt: skip
         self.arrived: list[Arrival] = []
         self.stopped: list[tuple[int, StopReason]] = []
         self.answers_at_once = False
@@ -36,6 +37,7 @@ class Worker:
             owner=owner,
             slots=slots,
             lease_ms=lease_ms,
+            max_bytes=max_bytes,
             on_arrival=self._arrive,
             on_stop=lambda tag, reason: self.stopped.append((tag, reason)),
         )
@@ -100,6 +102,24 @@ async def test_jobs_arrive_in_order_and_only_as_many_as_there_are_slots(
     await until(lambda: len(worker.arrived) == 130, "30 more")
     assert worker.ids == ids[:130]
     assert len(broker.leased()) == worker.fetcher.held == 100
+
+
+async def test_no_more_jobs_come_than_there_is_memory_for(
+    broker: Broker, valkey: ValkeyServer, start: Start
+) -> None:
+    jobs = [envelope(prompt="x" * 100_000) for _ in range(30)]
+    queues.send(broker.client, broker.keys, ((job, job.encode()) for job in jobs))
+    worker = start(valkey, max_bytes=1_000_000)
+    await until(lambda: len(worker.arrived) == 10, "a megabyte of jobs")
+    worker.fetcher.ack(worker.arrived[0].tag)
+    await until(lambda: len(worker.arrived) == 11, "one more")
+    assert 9 <= worker.fetcher.held <= 10
+    worker.answers_at_once = True
+    for arrival in worker.arrived[1:]:
+        worker.fetcher.ack(arrival.tag)
+    await until(broker.is_empty, "all jobs to end")
+    assert worker.ids == [job.id for job in jobs]
+    assert worker.fetcher.leases.held_bytes == 0
 
 
 async def test_an_idle_worker_is_woken_at_once(
