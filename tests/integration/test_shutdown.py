@@ -1,7 +1,6 @@
 """A real worker process of no-op jobs is told to stop: what runs, what goes back, how it exits."""
 
 import signal
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -190,6 +189,11 @@ def test_remote_shutdown_drains_and_a_signal_meanwhile_does_not_hurry_it(
     all_is_back(client, sent[5:])
 
 
+def fetch_waits(client: redis.Redis) -> bool:
+    """Whether a script has come in that a pause of the server keeps waiting."""
+    return any(one["cmd"] == "evalsha" and "b" in one["flags"] for one in client.client_list())
+
+
 def test_the_job_of_a_reply_under_way_comes_back_at_once(
     client: redis.Redis, worker: Start
 ) -> None:
@@ -199,12 +203,12 @@ def test_the_job_of_a_reply_under_way_comes_back_at_once(
     late = envelope(metadata={"sleep_s": LONG_S})
     broker, pipe = Broker(client), client.pipeline(transaction=False)
     pipe.lpush(Keys().queue(STANDARD), message(late, late.encode()))
-    pipe.client_pause(2500)
+    pipe.client_pause(60_000, all=False)
     pipe.execute()
-    # A worker with room asks once a second: its call waits in the server when the signal comes.
-    time.sleep(1.5)
+    wait_until(lambda: fetch_waits(client), 10, "the worker's call to wait in the server")
     process.signal(signal.SIGTERM)
     wait_until(lambda: "stopping: " in process.log(), 20, "the worker to say that it stops")
+    client.client_unpause()
     wait_until(lambda: broker.leased().keys() == {goes_on}, 5, "the late job to be back")
     assert broker.waiting_ids() == [late.id]
     assert has_ended(process) == 0
