@@ -88,7 +88,7 @@ async def test_a_claimed_job_is_running_in_the_name_of_its_worker(desk: Desk) ->
     assert (claim.fence, claim.cancel_wanted, claim.history) == (1, False, ())
     row = desk.row(job.id)
     assert (row.status, row.worker, row.fence) == ("running", "first", 1)
-    assert row.started_at_ms == claim.started_at_ms
+    assert row.started_at_ms > 0
 
 
 async def test_a_job_of_a_stock_producer_gets_its_row(desk: Desk) -> None:
@@ -140,10 +140,11 @@ async def test_hundreds_are_claimed_at_once(desk: Desk) -> None:
 
 async def test_the_fence_grows_with_each_claim_and_the_first_start_stays(desk: Desk) -> None:
     job = envelope()
-    first = await desk.claim(job)
-    second = await desk.claim(job, desk.second)
-    assert (second.fence, second.started_at_ms) == (2, first.started_at_ms)
-    assert desk.row(job.id).worker == "second"
+    await desk.claim(job)
+    began_ms = desk.row(job.id).started_at_ms
+    assert (await desk.claim(job, desk.second)).fence == 2
+    row = desk.row(job.id)
+    assert (row.worker, row.started_at_ms) == ("second", began_ms)
 
 
 async def test_a_late_worker_cannot_end_a_job(desk: Desk) -> None:

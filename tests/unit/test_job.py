@@ -19,7 +19,7 @@ FACTS: dict[str, Any] = {
 
 def job_with(*history: dict[str, Any], **fields: Any) -> Job:
     pasts = tuple(Past(**(FACTS | facts)) for facts in history)
-    return Job(envelope(**fields), Claim(2, 1_795_000_000_000, False, pasts))
+    return Job(envelope(**fields), Claim(2, False, pasts))
 
 
 def test_attempts_of_earlier_claims_count_with_their_money() -> None:

@@ -43,7 +43,6 @@ class Claim:
     """A running job is this worker's to end. `history`: attempts under earlier claims."""
 
     fence: int
-    started_at_ms: int
     cancel_wanted: bool
     history: tuple[Past, ...] = ()
 
@@ -169,7 +168,7 @@ def _take(connection: Connection, items: Sequence[_Taking]) -> list[Claim | Ende
             continue
         fence = fences[job_id] = fences[job_id] + 1
         since = row.started_at_ms or now
-        answers.append(Claim(fence, since, row.cancel_wanted, tuple(histories.get(job_id, ()))))
+        answers.append(Claim(fence, row.cancel_wanted, tuple(histories.get(job_id, ()))))
         marks.append({"job": job_id, "new_fence": fence, "by": item.worker, "since": since})
     if marks:
         write_all(connection, _MARK, marks)
