@@ -43,15 +43,12 @@ class AnthropicProvider:
         name: str,
         api_key: str,
         base_url: str | None,
-        organization: str | None = None,
-        project: str | None = None,
         connections: int = 1000,
     ) -> None:
         self.name = name
         self._key = checked_key(name, api_key)
         client = anthropic.AsyncAnthropic(
             # Both given always, or the SDK looks for them in the environment and in files.
-            # `organization` and `project` have no counterpart: a key belongs to one workspace.
             api_key=self._key or "none",
             base_url=base_url or ADDRESS,
             open_telemetry=False,
