@@ -19,7 +19,9 @@ from shared.scripts import Buried, Lease
 from shared.tables import audit, jobs
 from tests.integration.headgate import Ended, headgate
 from tests.integration.rig import BULK, STANDARD, Broker, envelope
+from tests.integration.rig_pipeline import job_for, played_line
 from tests.servers import ValkeyServer
+from workers.outcome import Ended as JobEnded
 
 GIVEN_UP = "given up: 5 workers died over it"
 
@@ -223,3 +225,22 @@ def test_a_retry_that_was_cut_off_after_the_record_does_no_harm(office: Office) 
     assert "waits or runs already" in office.run("retry", letter, code=1).out
     office.run("drop", letter)
     assert office.broker.waiting() == []
+
+
+async def test_a_job_whose_worker_died_between_its_end_and_its_burial_is_buried_later(
+    valkey: ValkeyServer, database_url: str, tmp_path: Path
+) -> None:
+    async with played_line(database_url, valkey.url, tmp_path) as line:
+        job = job_for()
+        first = await line.run(job, crashes=3)
+        again = await line.run(job, crashes=4)
+        assert isinstance(first, JobEnded)
+        assert isinstance(again, JobEnded)
+        assert first.gave_up == again.gave_up == "given up: 3 workers died over it"
+        assert first.result == again.result
+        assert not isinstance(await line.run(job), JobEnded)  # a mere second copy is no letter
+        well = job_for(prompt="another")
+        await line.result(well)
+        late = await line.run(well, crashes=4)
+        assert isinstance(late, JobEnded)
+        assert late.gave_up is None
