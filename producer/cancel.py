@@ -180,4 +180,6 @@ def _tell(client: redis.Redis, keys: Keys, became: Cancelled, result_ttl_s: int)
             pipe.zremrangebyscore(keys.cancels(), "-inf", server_ms - WISH_KEPT_MS)
             pipe.zadd(keys.cancels(), dict.fromkeys(became.running, server_ms))
             pipe.pexpire(keys.cancels(), WISH_KEPT_MS)
+            # One that its worker has just put off comes back now, to end.
+            pipe.zadd(keys.due(), dict.fromkeys(became.running, 0), xx=True, lt=True)
         pipe.execute()

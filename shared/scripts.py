@@ -209,7 +209,9 @@ def restore(keys: Keys, *, leases: Sequence[Lease]) -> Command[int]:
 
 def defer(keys: Keys, *, lease: Lease, wait_ms: int) -> Command[bool]:
     """Puts a leased job on the due-list; False when the worker no longer holds it."""
-    names = (keys.leases(), keys.owners(), keys.messages(), keys.due(), keys.crashes())
+    names = (
+        keys.leases(), keys.owners(), keys.messages(), keys.due(), keys.crashes(), keys.cancels(),
+    )  # fmt: skip
     return compose("defer", names, (lease.owner, lease.id, wait_ms), bool)
 
 

@@ -1,6 +1,7 @@
 -- Purpose: turns the lease of a job into a place in the due-list: it goes back to its queue then.
---   Its crashes are forgotten: it has come this far without one.
--- KEYS: 1 leases, 2 owners, 3 messages, 4 due, 5 crashes.
+--   Its crashes are forgotten: it has come this far without one. One that is to be cancelled goes
+--   back at once, to end.
+-- KEYS: 1 leases, 2 owners, 3 messages, 4 due, 5 crashes, 6 cancels.
 -- ARGV: 1 owner of the lease, 2 job id, 3 wait ms.
 -- Result: 1 when deferred, 0 when the worker no longer holds the job or its message is lost.
 -- Sent twice: the second call finds no lease and answers 0, and changes nothing.
@@ -14,5 +15,6 @@ if not stored or stored == '' then return 0 end
 redis.call('ZREM', leases, id)
 redis.call('HDEL', owners, id)
 redis.call('HDEL', KEYS[5], id)
-redis.call('ZADD', due, now + tonumber(ARGV[3]), id)
+local wait_ms = redis.call('ZSCORE', KEYS[6], id) and 0 or tonumber(ARGV[3])
+redis.call('ZADD', due, now + wait_ms, id)
 return 1

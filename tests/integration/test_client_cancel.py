@@ -8,12 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from sqlalchemy import insert, select
+from sqlalchemy import insert, select, update
 
 from producer import Client, JobFailed
 from producer.cancel import cancel
 from shared.envelope import ErrorReport
-from shared.tables import attempts, audit
+from shared.tables import attempts, audit, jobs
 from tests.child import wait_until
 from tests.integration.played import PlayedWorker, row_of, settings_for
 from tests.servers import ValkeyServer
@@ -76,6 +76,17 @@ def test_a_deferred_job_keeps_what_its_attempts_cost(client: Client, worker: Pla
     with client.open().engine.connect() as connection:
         [line] = connection.execute(select(audit)).all()
     assert (line.attempts, line.unknown_attempts, line.cost_pico_usd) == (3, 1, 22_200_000)
+
+
+def test_a_job_that_its_worker_puts_off_at_that_moment_comes_back_to_end(client: Client) -> None:
+    """The record says that it runs, the broker that it waits: the worker is between the two."""
+    job = client.submit("Hello")
+    at = client.open()
+    with at.engine.begin() as connection:
+        connection.execute(update(jobs).where(jobs.c.id == job.id).values(status="running"))
+    at.redis.zadd(at.keys.due(), {job.id: 2e15})
+    job.cancel()
+    assert at.redis.zscore(at.keys.due(), job.id) == 0
 
 
 def test_an_ended_job_stays_as_it_ended(client: Client, worker: PlayedWorker) -> None:

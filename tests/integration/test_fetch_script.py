@@ -355,6 +355,15 @@ def test_renewal_tells_a_cancellation_until_the_job_is_acked(broker: Broker) -> 
     assert broker.client.zrange(broker.keys.cancels(), 0, -1) == [b"other"]
 
 
+def test_a_cancelled_job_that_is_put_off_comes_back_at_once(broker: Broker) -> None:
+    broker.send("s1", "s2")
+    broker.take()
+    broker.client.zadd(broker.keys.cancels(), {"s1": broker.now_ms()})
+    assert broker.defer("s1", 60_000)
+    assert broker.defer("s2", 60_000)
+    assert [job.id for job in broker.fetch(want=2).taken] == ["s1"]
+
+
 def test_the_end_of_an_old_lease_does_not_end_a_new_one_of_the_same_worker(broker: Broker) -> None:
     """A worker that was frozen past its lease fetches its own job again while it still runs."""
     broker.send("s1")
