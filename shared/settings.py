@@ -53,6 +53,8 @@ def _database_url(url: str) -> str:
             raise ValueError(f"the folder {Path(file).absolute().parent} does not exist; make it")
     else:
         _check_port(url)
+    if url.partition("://")[0] not in (scheme, "postgresql+psycopg"):
+        raise ValueError(f"write {scheme}://; which driver is used is fixed")
     return url
 
 

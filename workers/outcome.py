@@ -28,7 +28,11 @@ class Deferred:
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """The job goes back to the head of its queue at once (the worker stops)."""
+    """The job goes back to the head of its queue at once, if this worker still holds its lease.
+
+    The worker stops; or the record does not know of its claim: another worker has a newer one and
+    the lease, or the database came back without its last commits.
+    """
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,7 +73,7 @@ class Pipeline:
         if isinstance(claim, NotYet):
             return Deferred(claim.wait_ms)
         job = Job(delivery.envelope, claim, delivery.crashes)
-        ending: Ending | Deferred | AlreadyTaken
+        ending: Ending | Deferred | Restored
         try:
             ending = await self.answer(job, delivery)
         except asyncio.CancelledError:
@@ -90,7 +90,7 @@ class Pipeline:
         except Exception as error:
             log.error("job %s: a fault of Headgate's own: %s", job.envelope.id, place_of(error))
             ending = job.failed("internal", f"{type(error).__name__} in the worker; see its log")
-        if isinstance(ending, AlreadyTaken):
+        if isinstance(ending, Restored):
             return ending
         if isinstance(ending, Deferred):
             retry_at_ms = self.clock_ms() + ending.wait_ms
@@ -98,7 +98,7 @@ class Pipeline:
             return ending
         return await through(self.conclude(job, ending))
 
-    async def answer(self, job: Job, delivery: Delivery) -> Ending | Deferred | AlreadyTaken:
+    async def answer(self, job: Job, delivery: Delivery) -> Ending | Deferred | Restored:
         """How the job ends; asks a model only if nothing before has decided it."""
         request = job.envelope.request
         if job.claim.cancel_wanted or delivery.revoked:
@@ -131,7 +131,7 @@ class Pipeline:
             )
         return await self.ask(job, first)
 
-    async def ask(self, job: Job, first: Model) -> Ending | Deferred | AlreadyTaken:
+    async def ask(self, job: Job, first: Model) -> Ending | Deferred | Restored:
         """The first answer that a model of the chain gives, each asked as often as makes sense."""
         chain = fallback.chain(job.envelope.request, first, self.catalog)
         for model in chain[fallback.reached(chain, job.failures) :]:
@@ -171,9 +171,7 @@ class Pipeline:
         code = "internal" if last.code == "cancelled" else last.code
         return job.failed(code, last.message, retryable=code not in fallback.FINAL)
 
-    async def attempt(
-        self, job: Job, model: Model
-    ) -> Ending | Deferred | AlreadyTaken | AttemptError:
+    async def attempt(self, job: Job, model: Model) -> Ending | Deferred | Restored | AttemptError:
         """One request to one model, held, written down, sent and settled; or what hindered it."""
         request, now_ms = job.envelope.request, self.clock_ms()
         line = await self.call.line(model)
@@ -212,7 +210,7 @@ class Pipeline:
         job.started_at_ms = job.started_at_ms or started_at_ms
         try:
             if not await through(self.ledger.open(attempt)):
-                return AlreadyTaken()
+                return Restored()
         except asyncio.CancelledError:
             await through(self.ledger.settle(attempt.unsent(self.clock_ms())))
             raise
@@ -254,8 +252,8 @@ class Pipeline:
             ending = replace(failed, settlement=ending.settlement)
             result = await self._end(job, ending)
         if result is None:
-            log.warning("job %s: the claim was lost; another worker ends it", job.envelope.id)
-            return AlreadyTaken()
+            log.warning("job %s: the claim was lost; what holds its lease ends it", job.envelope.id)
+            return Restored()
         answer = None
         if ending.reply is not None and ending.cached is None and ending.provider is not None:
             kept = Kept(ending.reply, ending.provider, job.cost_pico_usd)

@@ -37,6 +37,7 @@ def test_the_defaults_are_those_of_the_contract() -> None:
         ("HEADGATE_KEY_PREFIX", "a b", "at its end"),
         ("HEADGATE_SIMULATOR_URL", "localhost:1", "https://"),
         ("OPENAI_BASE_URL", "no url", "https://"),
+        ("HEADGATE_DATABASE_URL", "postgresql+asyncpg://h/d", "postgresql://"),
     ],
 )
 def test_a_bad_value_is_named_with_its_remedy(
