@@ -15,7 +15,9 @@ from redis.exceptions import ResponseError
 
 from workers.message import Arrival
 
-JOB_QUEUES = "headgate."
+REPLIES = ".pidbox"
+"""How the names of the queues end that remote control is answered on. All others hold jobs, those
+too that an operator adds by name: kombu would lose a message of theirs, or log it whole."""
 
 
 class _NamesOnly(redis.Channel):
@@ -26,13 +28,13 @@ class _NamesOnly(redis.Channel):
     @property
     def active_queues(self) -> set[str]:
         """The queues that kombu itself reads: replies of remote control, never jobs."""
-        others = super().active_queues
-        return {queue for queue in others if not queue.startswith(JOB_QUEUES)}
+        return {queue for queue in super().active_queues if queue.endswith(REPLIES)}
 
     @property
     def job_queues(self) -> list[str]:
         """The job queues consumed from, in the order in which they were added."""
-        return [queue for queue in self._active_queues if queue.startswith(JOB_QUEUES)]
+        others = super().active_queues
+        return [q for q in self._active_queues if q in others and not q.endswith(REPLIES)]
 
     def _size(self, queue: str) -> int:
         """The messages in the queue; 0 where its key is no list, which must not end the worker."""

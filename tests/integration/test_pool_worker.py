@@ -213,3 +213,23 @@ def test_a_server_killed_under_load_repeats_no_job(
     received = [line for line in process.log().splitlines() if " received" in line]
     started = Counter(job_id for line in received for job_id in sent if job_id in line)
     assert max(started.values(), default=1) == 1
+
+
+def test_a_queue_of_any_name_can_be_added_and_what_is_no_job_there_is_kept_and_never_logged(
+    server: ValkeyServer, client: redis.Redis, worker: Start
+) -> None:
+    process = worker()
+    app = app_of(server)
+    app.control.add_consumer("celery", reply=True, timeout=10)
+    job = envelope()
+    app.send_task("headgate.run", [json.loads(job.encode())], task_id=job.id, queue="celery")
+    app.send_task("some.other", [SECRET], queue="celery")
+    wait_until(lambda: runs(client) == [job.id], 15, "the job to run")
+    broker = Broker(client)
+    wait_until(broker.dead, 15, "the stranger to be kept")
+    [(queue, reason, raw)] = broker.dead()
+    assert (queue, reason) == ("celery", "headers.task is not headgate.run")
+    assert b"some.other" in raw
+    wait_until_drained(client)
+    assert process.stop() == 0
+    assert SECRET not in process.log()
