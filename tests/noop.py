@@ -44,7 +44,8 @@ async def run(self: Door, envelope: dict[str, Any]) -> str:
     running = current.get()
     wish = envelope["request"].get("metadata") or {}
     try:
-        time.sleep(wish.get("block_s", 0))  # noqa: ASYNC251  # it is to block the loop
+        if "block_s" in wish:
+            time.sleep(wish["block_s"])  # noqa: ASYNC251  # it is to block the loop
         if "sleep_s" in wish:
             await asyncio.sleep(wish["sleep_s"])
     except asyncio.CancelledError:
