@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import logging
 import random
 import time
 from contextlib import suppress
@@ -109,8 +108,6 @@ def _lines(in_force: Settings, models: Catalog, name: str) -> list[Line]:
 
     The SDKs are imported here: before its first call a worker does without them.
     """
-    # It would log every request, with the whole URL.
-    logging.getLogger("httpx2").setLevel(logging.WARNING)
     provider = models.providers[name]
     base_url: str | None = provider.base_url
     if in_force.simulator_url is not None:
