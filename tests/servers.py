@@ -116,6 +116,7 @@ class ValkeyServer(ChildProcess):
         """Whether PING is answered by this very process, with its files loaded."""
         try:
             with self.client(socket_timeout=1) as client:
+                client.ping()  # refused while files are loaded, where INFO is answered
                 facts: Any = client.info("server")
                 return int(facts["process_id"]) == self.pid
         except (redis.ConnectionError, redis.TimeoutError, redis.ResponseError):
