@@ -16,7 +16,7 @@ from shared.envelope import now_ms
 from shared.tables import audit
 from tests.celery_nodes import WorkerProcess
 from tests.child import wait_until
-from tests.servers import ValkeyServer, short_folder
+from tests.servers import PostgresServer, ValkeyServer, short_folder
 from tests.system.rig_crash import MIXED, Line, open_line
 
 LEASE = {"HEADGATE_LEASE_S": "2"}
@@ -24,7 +24,7 @@ HOUR_MS = 3_600_000
 
 
 @pytest.fixture(scope="module")
-def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Line]:
+def on_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Line]:
     """An installation on SQLite, with a Valkey of its own."""
     folder = tmp_path_factory.mktemp("late")
     url = f"sqlite:///{folder / 'headgate.db'}"
@@ -36,11 +36,31 @@ def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Line]:
         yield line
 
 
+@pytest.fixture(scope="module")
+def on_postgresql(
+    tmp_path_factory: pytest.TempPathFactory, postgres: PostgresServer
+) -> Iterator[Line]:
+    """The same on PostgreSQL."""
+    folder = tmp_path_factory.mktemp("late")
+    with (
+        postgres.database() as url,
+        short_folder() as short,
+        ValkeyServer(short, lasting=True) as server,
+        open_line(folder, server, url) as line,
+    ):
+        yield line
+
+
 @pytest.fixture
-def line(installation: Line) -> Iterator[Line]:
+def line(request: pytest.FixtureRequest) -> Iterator[Line]:
     """The installation without workers; those of the test end with it."""
+    installation: Line = request.getfixturevalue(getattr(request, "param", "on_sqlite"))
     yield installation
     installation.end_workers()
+
+
+#: A worker of SQLite that is frozen in the middle of a write holds up all others until it goes on.
+FREEZES = pytest.mark.parametrize("line", ["on_postgresql"], indirect=True)
 
 
 def frozen(worker: WorkerProcess) -> bool:
@@ -53,6 +73,7 @@ def open_calls(line: Line) -> int:
 
 
 @pytest.mark.parametrize("step", ["taken 1", "called 3"])
+@FREEZES
 def test_a_worker_that_was_frozen_past_its_lease_ends_no_job_twice(line: Line, step: str) -> None:
     line.order(f"{step} freeze")
     late, other = line.worker(**LEASE), line.worker("two", **LEASE)
@@ -71,6 +92,7 @@ def test_a_worker_that_was_frozen_past_its_lease_ends_no_job_twice(line: Line, s
     line.the_books_agree()
 
 
+@FREEZES
 def test_the_call_of_a_late_worker_is_closed_when_its_job_has_ended_elsewhere(line: Line) -> None:
     """Its answer would come after a minute; the one beside it is answered at once."""
     line.order("called 1 freeze")
@@ -87,6 +109,7 @@ def test_the_call_of_a_late_worker_is_closed_when_its_job_has_ended_elsewhere(li
     assert late.running
 
 
+@FREEZES
 def test_a_late_worker_that_dies_leaves_no_attempt_open(line: Line) -> None:
     """It is frozen between its claim and its attempt; when it goes on, the job has ended."""
     line.order("held 1 freeze")
@@ -106,6 +129,7 @@ def test_a_late_worker_that_dies_leaves_no_attempt_open(line: Line) -> None:
     line.the_books_agree()
 
 
+@FREEZES
 def test_a_group_that_is_frozen_again_and_again_loses_and_repeats_nothing(line: Line) -> None:
     """When all stand still, nobody loses a lease: the thawed have time to renew."""
     workers = [line.worker(**LEASE), line.worker("two", **LEASE)]
