@@ -34,7 +34,7 @@ class Keys:
         return f"{self.prefix}headgate:owners"
 
     def messages(self) -> str:
-        """HASH: job id to `queue LF message`, of every job that is leased or deferred."""
+        """HASH: job id to `queue LF message`, of every job leased, deferred or in a room."""
         return f"{self.prefix}headgate:messages"
 
     def due(self) -> str:
@@ -42,7 +42,7 @@ class Keys:
         return f"{self.prefix}headgate:due"
 
     def present(self) -> str:
-        """SET: ids of all jobs that the broker knows: queued, leased or deferred."""
+        """SET: ids of all jobs that the broker knows: queued, waiting, leased or deferred."""
         return f"{self.prefix}headgate:present"
 
     def crashes(self) -> str:
@@ -73,13 +73,77 @@ class Keys:
         """HASH about all dead letters: `made`, `bytes` kept, `shed` by the bound; stays."""
         return f"{self.prefix}headgate:letters"
 
-    def bucket(self, pool: str, key: str, measure: str) -> str:
-        """HASH `level`, `at_ms`; expires an hour after its last use."""
-        return f"{self.prefix}headgate:bucket:{pool}:{key}:{measure}"
+    def rooms(self) -> str:
+        """HASH: `queue SP pool` to how many jobs wait there for their pool; a room at 0 is gone."""
+        return f"{self.prefix}headgate:rooms"
+
+    def room(self, queue: str, pool: str, part: str) -> str:
+        """One part of a waiting room; each is gone when the room is empty, but `tenants` of late.
+
+        `tenants` ZSET: tenants that may run, by virtual time (tokens served / weight). `parked`
+        ZSET: `t|tenant` and `u|tenant|user` by the server's ms at which they are tried again.
+        `ages` ZSET: `tenant|user` by the rank (ms) of the first job in that line. `served` ZSET:
+        virtual times of those that have no job here just now, while they still matter.
+        """
+        return f"{self.prefix}headgate:room:{queue} {pool}:{part}"
+
+    def users(self, queue: str, pool: str, tenant: str) -> str:
+        """ZSET: users of a tenant with jobs in a room, by virtual time; gone with the last job."""
+        return f"{self.prefix}headgate:users:{queue} {pool}:{tenant}"
+
+    def line(self, queue: str, pool: str, tenant: str, user: str) -> str:
+        """ZSET: `job id|ticket` by rank in ms: the jobs of one user in a room, the first first."""
+        return f"{self.prefix}headgate:line:{queue} {pool}:{tenant}:{user}"
+
+    def tickets(self) -> str:
+        """HASH: job id to the ticket that counts in place of its message's, until it ends."""
+        return f"{self.prefix}headgate:tickets"
+
+    def holds(self) -> str:
+        """HASH: job id to the grant of its attempt under way; gone when its lease ends."""
+        return f"{self.prefix}headgate:holds"
+
+    def limits(self) -> str:
+        """HASH: scope to `rpm=6000 tpm=600000`, as the catalog says; stays."""
+        return f"{self.prefix}headgate:limits"
+
+    def overrides(self) -> str:
+        """HASH: scope to limits that an operator set at run time, laid over `limits`; stays."""
+        return f"{self.prefix}headgate:limits:set"
+
+    def bucket(self, scope: str, key: str = "", measure: str = "") -> str:
+        """HASH: levels of the buckets of a scope; expires two days after its last use.
+
+        For each measure `.level`, `.at` (server ms), `.total` (granted so far), `.seen` (the limit
+        that the provider told); `rpd.day`, `rpd.used`; `running` (calls now). `key` tells apart
+        the provider's keys.
+        """
+        if measure:
+            return f"{self.prefix}headgate:bucket:{scope}:{key}:{measure}"
+        return f"{self.prefix}headgate:bucket:{scope}#{key}"
 
     def hold(self, attempt: str) -> str:
         """STRING: what an attempt took from its buckets; expires after an hour, as spent."""
         return f"{self.prefix}headgate:hold:{attempt}"
+
+    def gate(self, pool: str, key: str) -> str:
+        """HASH: `until`, `why`, `pace`, `pace_at`, `ceiling`, `ceiling_at`, `probe_at` of a pool.
+
+        Times in server ms. Expires two days after the last refusal.
+        """
+        return f"{self.prefix}headgate:gate:{pool}#{key}"
+
+    def paused(self) -> str:
+        """SET: `pool/NAME`, `tenant/NAME`, `queue/NAME` that an operator has paused; stays."""
+        return f"{self.prefix}headgate:paused"
+
+    def learned(self) -> str:
+        """HASH: `out|model|tenant|template` to tokens, `in|model` to a ratio; expires."""
+        return f"{self.prefix}headgate:learned"
+
+    def version(self) -> str:
+        """STRING: a number that grows with each reload of the catalog; stays."""
+        return f"{self.prefix}headgate:catalog"
 
     def cache(self, fingerprint: str) -> str:
         """STRING: an answer; expires after its time to live."""
@@ -103,7 +167,9 @@ class Keys:
             self.leases(): "zset", self.owners(): "hash", self.messages(): "hash",
             self.due(): "zset", self.present(): "set", self.crashes(): "hash",
             self.pulse(): "hash", self.cancels(): "zset", self.dead(): "list",
-            self.letters(): "hash",
+            self.letters(): "hash", self.rooms(): "hash", self.tickets(): "hash",
+            self.holds(): "hash", self.limits(): "hash", self.overrides(): "hash",
+            self.paused(): "set",
         }  # fmt: skip
 
     def result(self, job_id: str) -> str:

@@ -22,13 +22,13 @@ from shared.catalog import Catalog, Model, StaticText
 from shared.envelope import Reply, Result, Usage
 from shared.errors import AttemptError, InvalidRequest, place_of
 from shared.policy import estimate
+from shared.policy.charge import charge
 from shared.prices import price, to_pico
 from shared.results import audit_row, why_given_up
 from workers.answer import Answer
 from workers.job import Delivery, Ending, Job
 from workers.outcome import AlreadyTaken, Deferred, Ended, Outcome, Restored
 from workers.policy import fallback, retry
-from workers.policy.charge import charge
 from workers.record import Record
 from workers.stages.audit import Audit, Conclusion
 from workers.stages.bucket import MOMENT_MS, Bucket, Later

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from shared.envelope import Request, request_from
-from workers.policy.charge import USUAL_OUTPUT_TOKENS, Charge, charge
+from shared.policy.charge import USUAL_OUTPUT_TOKENS, Charge, charge
 
 
 def request(**params: Any) -> Request:

@@ -1,0 +1,175 @@
+"""What the governor must know of a job, written before its message: its ticket; and its grant.
+
+The fetch script reads the ticket and nothing else of a message. Both are texts of fields with `|`
+between them; callers' names are percent-encoded, so that none can hold one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Literal
+from urllib.parse import quote, unquote
+
+from shared.catalog import Catalog, Model, StaticText
+from shared.envelope import Envelope
+from shared.errors import UnreadableMessage
+from shared.policy import estimate
+from shared.policy.charge import charge
+from shared.policy.fingerprint import fingerprint
+
+FLEX = "~flex"
+"""What is added to a pool's name for the flex tier: gates of its own, the same buckets."""
+
+PRIORITY = {"interactive": "i", "standard": "s", "bulk": "b"}
+
+
+@lru_cache(maxsize=8192)
+def quoted(name: str) -> str:
+    """A caller's name as it stands in tickets and keys."""
+    return quote(name, safe="")
+
+
+def unquoted(name: str) -> str:
+    """The name again."""
+    return unquote(name)
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """What one attempt of a job will take, and where the job stands in line.
+
+    `rule`: how the vendor counts, `o` for OpenAI, `a` for Anthropic. Tokens are estimates;
+    `output_tokens` is a ceiling where the rule is `a`. Times in Unix ms. `cached_as`: the
+    fingerprint under which its answer may be kept, or empty. `paid`: its caller's limits were taken
+    at submit. `replaceable`: another model may answer.
+    """
+
+    pool: str
+    model: str
+    priority: str
+    tenant: str
+    user: str
+    tier: str
+    rule: Literal["o", "a"]
+    input_tokens: int
+    output_tokens: int
+    arrival_ms: int
+    deadline_ms: int
+    cached_as: str = ""
+    paid: bool = False
+    replaceable: bool = False
+
+    def encode(self) -> str:
+        """As it stands in messages and lines."""
+        flags = ("p" if self.paid else "") + ("r" if self.replaceable else "")
+        return (
+            f"{self.pool}|{self.model}|{PRIORITY.get(self.priority, 's')}|{quoted(self.tenant)}|"
+            f"{quoted(self.user)}|{self.tier}|{self.rule}|{self.input_tokens}|{self.output_tokens}|"
+            f"{self.arrival_ms}|{self.deadline_ms}|{self.cached_as}|{flags}"
+        )
+
+    @classmethod
+    def decode(cls, text: str) -> Ticket:
+        """The ticket again; raises UnreadableMessage."""
+        try:
+            pool, model, letter, tenant, user, tier, rule, *rest = text.split("|")
+            held_in, held_out, arrival_ms, deadline_ms, cached_as, flags = rest
+            return cls(
+                pool=pool,
+                model=model,
+                priority={v: k for k, v in PRIORITY.items()}[letter],
+                tenant=unquoted(tenant),
+                user=unquoted(user),
+                tier=tier,
+                rule="a" if rule == "a" else "o",
+                input_tokens=int(held_in),
+                output_tokens=int(held_out),
+                arrival_ms=int(arrival_ms),
+                deadline_ms=int(deadline_ms),
+                cached_as=cached_as,
+                paid="p" in flags,
+                replaceable="r" in flags,
+            )
+        except (ValueError, KeyError):
+            raise UnreadableMessage("its ticket is not of the form that is known here") from None
+
+    def on(self, other: Ticket) -> Ticket:
+        """The ticket of the same job for another model: its place in line and its tier are kept."""
+        return replace(other, tier=self.tier, paid=self.paid, arrival_ms=self.arrival_ms)
+
+
+def ticket_for(
+    envelope: Envelope,
+    model: Model,
+    catalog: Catalog,
+    *,
+    tier: str = "",
+    paid: bool = False,
+    input_tokens: int | None = None,
+    chain: Sequence[Model | StaticText] = (),
+) -> Ticket:
+    """The ticket of this job for an attempt at `model`; `chain`: what else may answer it."""
+    request = envelope.request
+    dialect = catalog.provider(model).dialect
+    held = charge(
+        dialect,
+        request,
+        input_tokens=estimate.input_tokens(request) if input_tokens is None else input_tokens,
+        ceiling=estimate.output_ceiling(request.params, model),
+    )
+    flex = FLEX if request.params.get("service_tier") == "flex" else ""
+    last = bool(chain) and chain[-1] == model
+    return Ticket(
+        pool=model.pool_key + flex,
+        model=model.name,
+        priority=request.priority,
+        tenant=request.tenant,
+        user=request.user or "",
+        tier=tier,
+        rule="a" if dialect == "anthropic" else "o",
+        input_tokens=held.input_tokens,
+        output_tokens=held.output_tokens,
+        arrival_ms=envelope.submitted_at_ms,
+        deadline_ms=envelope.deadline_at_ms,
+        cached_as="" if request.cache.mode == "off" else fingerprint(request, model.name),
+        paid=paid,
+        replaceable=len(chain) > 1 and not last,
+    )
+
+
+Way = Literal["held", "cached", "late", "elsewhere", "too large", "none"]
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What the governor gave a job on its way: a hold in all its buckets, or the reason for none.
+
+    `way`: `held`; `cached` (its answer is on record), `late` (past its deadline), `elsewhere` (its
+    deadline would pass in line, and another model may answer), `too large` (over what its bucket
+    gets in a minute), `none` (its message has no ticket). `text`: as the script wrote it.
+    """
+
+    way: Way
+    text: str = ""
+    pool: str = ""
+    key: str = ""
+    model: str = ""
+    rule: str = ""
+    settles: bool = False
+    input_tokens: int = 0
+    output_tokens: int = 0
+
+    @classmethod
+    def decode(cls, text: str) -> Grant:
+        """From the words of the script: `WAY|pool|model|key|rule|settles|input|output|...`."""
+        if not text:
+            return NO_GRANT
+        way, pool, model, key, rule, settles, held_in, held_out, *_ = text.split("|")
+        return cls(
+            way, text, pool, key, model, rule, settles == "1", int(held_in), int(held_out)  # type: ignore[arg-type]  # the script's own words
+        )
+
+
+NO_GRANT = Grant("none")
