@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from shared.keys import Keys
@@ -11,15 +11,16 @@ from shared.scripts import Command, compose, text_of
 
 @dataclass(frozen=True, slots=True)
 class Census:
-    """How many jobs the broker claims to know, and how many it has."""
+    """How many jobs the broker claims to know, and how many it has; `queued`: those in lists."""
 
     present: int
     placed: int
+    queued: int
 
 
 def census(keys: Keys, queues: Iterable[str]) -> Command[Census]:
     """Counts jobs by their ids and by their places, in one moment."""
-    names = [keys.present(), keys.leases(), keys.due(), *map(keys.queue, queues)]
+    names = [keys.present(), keys.messages(), *map(keys.queue, queues)]
     return compose("census", names, (), lambda reply: Census(*map(int, reply)))
 
 
@@ -36,3 +37,8 @@ def waiting(name: str, first: int) -> Command[Waiting]:
     return compose(
         "waiting", (name,), (first,), lambda reply: Waiting(reply[0], [*map(text_of, reply[1:])])
     )
+
+
+def absent(keys: Keys, ids: Sequence[str]) -> Command[list[str]]:
+    """Those of these jobs that are neither leased nor deferred nor in a waiting room."""
+    return compose("absent", (keys.messages(),), ids, lambda reply: [*map(text_of, reply)])

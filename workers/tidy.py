@@ -39,7 +39,7 @@ class Tidy:
         """
         counted = await self._lane.run(census.census(self._keys, self._queues))
         missing: set[str] = set()
-        if counted.present > counted.placed and counted.placed <= MOST_QUEUED:
+        if counted.present > counted.placed and counted.queued <= MOST_QUEUED:
             missing = await self._missing()
         gone = sorted(missing & self._suspects)
         self._suspects = missing.difference(gone)
@@ -60,16 +60,15 @@ class Tidy:
                 first = page.next_first
         missing: set[str] = set()
         cursor: Any = 0
-        present, leases, due = self._keys.present(), self._keys.leases(), self._keys.due()
         while True:
-            cursor, found = await self._lane.send("SSCAN", present, cursor, "COUNT", PAGE)
+            cursor, found = await self._lane.send(
+                "SSCAN", self._keys.present(), cursor, "COUNT", PAGE
+            )
             ids = [i for i in (raw.decode("utf-8", "replace") for raw in found) if i not in waiting]
-            if ids:
-                leased, deferred = await asyncio.gather(
-                    self._lane.send("ZMSCORE", leases, *ids), self._lane.send("ZMSCORE", due, *ids)
-                )
-                places = zip(ids, leased, deferred, strict=True)
-                missing.update(i for i, lease, wait in places if lease is None and wait is None)
+            for first in range(0, len(ids), PAGE):
+                part = ids[first : first + PAGE]
+                absent = await self._lane.run(census.absent(self._keys, part))
+                missing.update(absent)
             if int(cursor) == 0:
                 return missing
 

@@ -1,9 +1,10 @@
 -- Purpose: counts, in one moment, the jobs that the broker claims to know and those that it has.
--- KEYS: 1 present, 2 leases, 3 due, then the queues. ARGV: none.
--- Result: {ids in `present`, jobs leased, deferred or queued}. A queue that is no list counts 0.
-local placed = redis.call('ZCARD', KEYS[2]) + redis.call('ZCARD', KEYS[3])
-for k = 4, #KEYS do
+-- KEYS: 1 present, 2 messages, then the queues. ARGV: none.
+-- Result: {ids in `present`, jobs leased, deferred, in a waiting room or queued, jobs queued}. A queue
+--   that is no list counts 0.
+local queued = 0
+for k = 3, #KEYS do
   local length = redis.pcall('LLEN', KEYS[k])
-  if type(length) == 'number' then placed = placed + length end
+  if type(length) == 'number' then queued = queued + length end
 end
-return {redis.call('SCARD', KEYS[1]), placed}
+return {redis.call('SCARD', KEYS[1]), redis.call('HLEN', KEYS[2]) + queued, queued}

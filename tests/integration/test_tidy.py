@@ -6,14 +6,15 @@ import pytest
 import redis
 from redis.asyncio import Redis
 
-from shared import letters, scripts
+from shared import census, letters, scripts
 from shared.keys import Keys
 from shared.scripts import Lease
-from tests.integration.rig import BULK, STANDARD, URGENT, Broker, stock_message
+from tests.integration.rig import BULK, STANDARD, URGENT, Broker, message_of, stock_message
 from tests.servers import ValkeyServer
 from workers.lane import Lane
 from workers.tidy import Tidy
 
+TICKET = "openai/gpt-4o|gpt-4o|s|acme||||10|20|1000|90000000||"
 QUEUES = [URGENT, STANDARD, BULK]
 
 
@@ -34,6 +35,16 @@ def tidy(lane: Lane, most_letters: int = 100, most_bytes: int = 10**9) -> Tidy:
     return Tidy(lane, Keys(), queues=QUEUES, most_letters=most_letters, most_bytes=most_bytes)
 
 
+def waits_in_a_room(broker: Broker, job_id: str) -> None:
+    """The job has left its list for the waiting room of a pool."""
+    keys, client, pool = broker.keys, broker.client, "openai/gpt-4o"
+    message = message_of(job_id)
+    assert client.lrem(STANDARD, 1, message) == 1  # type: ignore[arg-type]
+    client.hset(keys.messages(), job_id, STANDARD.encode() + b"\n" + message)
+    client.hincrby(keys.rooms(), f"{STANDARD} {pool}", 1)
+    client.zadd(keys.line(STANDARD, pool, "acme", ""), {f"{job_id}|{TICKET}": 1000})
+
+
 async def test_jobs_of_a_purged_queue_are_forgotten_at_the_second_look_and_no_others(
     broker: Broker, lane: Lane
 ) -> None:
@@ -52,6 +63,20 @@ async def test_jobs_of_a_purged_queue_are_forgotten_at_the_second_look_and_no_ot
     kept = {"leased", "deferred", "unknown", *(f"kept{n}" for n in range(1500))}
     assert broker.present() == kept
     assert await care.forget_purged() == 0
+
+
+async def test_jobs_in_a_waiting_room_are_placed_and_not_looked_for(
+    broker: Broker, lane: Lane
+) -> None:
+    broker.send("waits", "purged")
+    waits_in_a_room(broker, "waits")
+    care = tidy(lane)
+    counted = await lane.run(census.census(Keys(), QUEUES))
+    assert counted == census.Census(present=2, placed=2, queued=1)
+    broker.client.delete(STANDARD)
+    assert await care.forget_purged() == 0
+    assert await care.forget_purged() == 1
+    assert broker.present() == {"waits"}
 
 
 async def test_a_job_that_comes_back_between_two_looks_is_left_alone(
