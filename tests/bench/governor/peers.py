@@ -118,7 +118,9 @@ def _litellm(found: Table, vendor: Vendor, span: Span) -> None:
 
 
 def _provider(vendor: Vendor) -> AbstractContextManager[Rig]:
-    return rig(latency_ms=LATENCY_MS, simulator_flags=vendor.simulator_flags)
+    # LiteLLM otherwise asks the network for prices when it is imported.
+    further = {"LITELLM_LOCAL_MODEL_COST_MAP": "True"}
+    return rig(latency_ms=LATENCY_MS, simulator_flags=vendor.simulator_flags, further=further)
 
 
 def _count(vendor: Vendor, span: Span) -> int:
