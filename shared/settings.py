@@ -165,6 +165,9 @@ class Settings(BaseSettings):
     backoff_max_s: Annotated[float, Field(allow_inf_nan=False, gt=0)] = Field(
         30, description="upper bound of any wait before a retry"
     )
+    under_reserve: Annotated[float, Field(allow_inf_nan=False, ge=0.001, le=0.5)] = Field(
+        0.05, description="the chance that an answer takes more tokens than were held for it"
+    )
     simulator_url: HttpUrl | None = Field(
         None, description="ask a simulated provider in place of every real one"
     )

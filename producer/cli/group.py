@@ -21,6 +21,7 @@ COMMANDS = {
     "jobs": ("jobs", "jobs"),
     "batch": ("batch", "batch"),
     "models": ("models", "models"),
+    "estimates": ("estimates", "estimates"),
     "settings": ("settings", "settings"),
     "catalog": ("catalog", "catalog"),
     "dead": ("dead", "dead"),
