@@ -12,6 +12,7 @@ from producer import admit, results
 from producer import cancel as cancelling
 from producer.errors import SubmitInterrupted
 from producer.installation import Installation, Lazy
+from producer.places import waits_on
 from producer.results import Listed
 from producer.submit import Prepared, Written, put, written
 from producer.waiting import Found
@@ -68,12 +69,12 @@ class Desk:
     def result(self, job_id: str) -> Result:
         """The result as it is now."""
         with self._lazy.use() as at:
-            return results.read(at.engine, job_id)
+            return results.read(at.engine, job_id, waits_on(at.redis, at.keys))
 
     def status(self, job_id: str) -> Status:
         """The status now, also of a job whose result has expired."""
         with self._lazy.use() as at:
-            return results.status(at.engine, job_id)
+            return results.status(at.engine, job_id, waits_on(at.redis, at.keys))
 
     def look(self, ids: Sequence[str]) -> Found:
         """What can be said for good about the jobs."""
@@ -90,8 +91,9 @@ class Desk:
         """The newest jobs first."""
         with self._lazy.use() as at:
             return results.list_jobs(
-                at.engine, status=status, tenant=tenant, since=since, limit=limit
-            )
+                at.engine, status=status, tenant=tenant, since=since, limit=limit,
+                waits=waits_on(at.redis, at.keys),
+            )  # fmt: skip
 
     def cancel(self, ids: Sequence[str]) -> cancelling.Cancelled:
         """What became of the jobs; those that run are only marked."""

@@ -5,6 +5,7 @@ A room is what waits in one queue for one pool. Nothing here changes anything.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -116,8 +117,8 @@ class Pool:
 class Place:
     """Where a job waits. `before`: jobs before it in the line of its user.
 
-    `users`: those of its tenant that take turns. `again_ms`: when its user or its tenant, who are
-    over a limit of their own, are tried again: infinite for a tenant that is paused.
+    `users`: those of its tenant that take turns. `is_paused`: by an operator. `again_ms`: when its
+    user or its tenant, who are over a limit of their own, are tried again.
     """
 
     id: str
@@ -125,7 +126,15 @@ class Place:
     ticket: Ticket
     before: int
     users: int
+    is_paused: bool
     again_ms: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """A job waits for a limit; `until_ms`: an estimate of its grant, None where nobody can tell."""
+
+    until_ms: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,12 +145,42 @@ class View:
     places: Mapping[str, Place]
     pools: Mapping[str, Pool]
 
+    def wait_of(self, job_id: str) -> Wait | None:
+        """Until when the job waits for a limit; None where it does not: it may start any moment.
+
+        Before it go those who are before it in the turns of tenants and users, by their number,
+        and the rooms of its pool that have a more urgent job.
+        """
+        place = self.places.get(job_id)
+        if place is None:
+            return None
+        pool = self.pools[place.ticket.pool]
+        room = next((room for room in pool.rooms if room.queue == place.queue), None)
+        if room is None:
+            return None
+        if place.is_paused:
+            return Wait(None)
+        again_ms = place.again_ms or 0.0
+        next_ms = pool.wait_ms(room.head, self.now_ms)
+        if next_ms <= 0 and again_ms <= self.now_ms:
+            return None
+        turns = (place.before + 1) * place.users * max(1, room.tenants) - 1
+        ahead = room.mean.times(min(turns, room.waiting - 1))
+        for other in pool.rooms:
+            if (other.first_rank_ms or math.inf) < (room.first_rank_ms or math.inf):
+                ahead += other.load
+        drain_s = pool.drain_s(ahead + load_of(place.ticket), self.now_ms)
+        if again_ms == math.inf or all(key.gate.waits_for_word for key in pool.keys):
+            return Wait(None)
+        wait_ms = max(next_ms, (drain_s or 0.0) * 1000, again_ms - self.now_ms)
+        return Wait(int(min(self.now_ms + wait_ms, place.ticket.deadline_ms)))
+
 
 def view(keys: Keys, *, ids: Sequence[str] = (), pools: Sequence[str] = ()) -> Command[View]:
     """Where these jobs wait, and the state of these pools and of those that the jobs wait for."""
     names = (
         keys.messages(), keys.owners(), keys.tickets(), keys.rooms(), keys.limits(),
-        keys.overrides(), keys.learned(),
+        keys.overrides(), keys.learned(), keys.paused(),
     )  # fmt: skip
 
     def read(reply: Any) -> View:
@@ -188,10 +227,12 @@ def _place(words: Sequence[Any]) -> Place | None:
         ticket = Ticket.decode(text_of(words[2]))
     except UnreadableMessage:
         return None
-    again = [float(text_of(moment)) for moment in words[5:7] if moment]
+    again = [float(text_of(moment)) for moment in words[6:8] if moment]
     before, users = int(words[3]), max(1, int(words[4]))
-    found = max(again, default=None)
-    return Place(text_of(words[0]), text_of(words[1]), ticket, before, users, found)
+    return Place(
+        text_of(words[0]), text_of(words[1]), ticket, before, users, int(words[5]) == 1,
+        max(again, default=None),
+    )  # fmt: skip
 
 
 def _pool(words: Sequence[Any], now_ms: int) -> Pool:

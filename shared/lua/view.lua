@@ -1,9 +1,10 @@
 -- Purpose: what the governor knows, in one moment: where jobs wait, and the state of their pools.
--- KEYS: 1 messages, 2 owners, 3 tickets, 4 rooms, 5 limits, 6 overrides, 7 learned.
+-- KEYS: 1 messages, 2 owners, 3 tickets, 4 rooms, 5 limits, 6 overrides, 7 learned,
+--   8 paused.
 -- ARGV: 1 prefix of all keys, 2 how many jobs are asked for, then their ids, then pools.
 -- Result: {now ms, {each of the jobs that waits in a room: {id, queue, ticket, jobs before it in its
---   line, users of its tenant that take turns, moments at which its user and its tenant are tried
---   again, or ''}}, {each of the pools, and of those of the jobs: {pool, {limits of pool, provider and
+--   line, users of its tenant that take turns, 1 if its pool, its tenant or its queue is paused,
+--   moments at which its user and its tenant are tried again, or ''}}, {each of the pools, and of those of the jobs: {pool, {limits of pool, provider and
 --   global: catalog's, operator's, in turns, or ''}, {bucket of global}, {each key: {name, {bucket of
 --   the pool}, {bucket of the provider}, {gate}}}, {each room: {queue, waiting, lowest rank or -1,
 --   tenants that take turns, {first tickets of some lines and the output that is learned for each}}}}}}.
@@ -45,7 +46,10 @@ local function place_of(id)
   want(pool)
   local users = redis.call('ZCARD', prefix .. 'headgate:users:' .. room .. ':' .. tenant)
   local parked = redis.call('ZMSCORE', room_of(room, 'parked'), 'u|' .. tenant .. '|' .. user, 't|' .. tenant)
-  jobs[#jobs + 1] = {id, queue, ticket, before, users, parked[1] or '', parked[2] or ''}
+  local paused = redis.call('SMISMEMBER', KEYS[8], 'queue/' .. queue, 'tenant/' .. tenant,
+    'pool/' .. string.gsub(pool, '~flex$', ''))
+  jobs[#jobs + 1] = {id, queue, ticket, before, users, math.max(unpack(paused)), parked[1] or '',
+    parked[2] or ''}
 end
 if redis.call('EXISTS', KEYS[4]) == 1 then
   for i = 3, last do place_of(ARGV[i]) end
