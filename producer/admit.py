@@ -7,9 +7,9 @@ from collections.abc import Mapping
 
 from producer.installation import Installation
 from producer.submit import Prepared
-from shared import scripts
+from shared import limits, scripts, settings
 from shared.admission import Answer, Asked, admit
-from shared.catalog import Catalog
+from shared.catalog import Catalog, Provider
 from shared.envelope import Envelope, new_id
 from shared.errors import InvalidRequest, TierLimit, shown
 from shared.ticket import ticket_for
@@ -44,8 +44,11 @@ def refusals(
         return {}
     asked = [_asked(at.catalog, envelope) for envelope, _ in jobs.values()]
     command = admit(at.keys, call=call or new_id(), asked=asked, together=together)
-    refused: dict[int, Refusal] = {}
     answers = scripts.run(at.redis, command)
+    if answers is None:  # a Redis that is new, or came back empty, and no worker has met it yet
+        limits.write(at.redis, at.keys, at.catalog, _keys_here)
+        answers = scripts.run(at.redis, command) or []
+    refused: dict[int, Refusal] = {}
     for (place, (envelope, _)), answer in zip(jobs.items(), answers, strict=False):
         if answer.way != "let in":
             refused[place] = _refusal(envelope, answer)
@@ -58,6 +61,10 @@ def numbered(place: int, refusal: Refusal) -> Refusal:
         return TierLimit(refusal.limit, refusal.retry_after_s, place, locked_out=refusal.locked_out)
     field = f"requests[{place}].{refusal.field}"
     return InvalidRequest(field, refusal.value, refusal.remedy, refusal.code)
+
+
+def _keys_here(provider: Provider) -> int:
+    return sum(settings.secret(name) is not None for name in provider.api_key_env)
 
 
 def _asked(catalog: Catalog, envelope: Envelope) -> Asked:

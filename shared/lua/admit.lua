@@ -6,7 +6,8 @@
 -- Result: for each request {0} let in; {1, ms, bucket, measure, limit} refused; {2, 0, bucket,
 --   measure, limit} takes more than the bucket ever gets in a minute; {3, ms} locked out before;
 --   {4, ms, bucket, measure, limit, n} refused and locked out by that, for the n-th time in a day.
---   With all or none the list ends at the first refusal, and nothing was taken.
+--   With all or none the list ends at the first refusal, and nothing was taken. Nil: the server
+--   does not know any limits, and the catalog's have to be written first.
 -- Sent twice: the answer of the first call again.
 local time = redis.call('TIME')
 prefix, now = ARGV[1], time[1] * 1000 + time[2] / 1000
@@ -14,6 +15,7 @@ local MINUTE_MS, DAY_MS = 60000, 86400000
 local done = prefix .. 'headgate:admitted:' .. ARGV[2]
 local before = redis.call('GET', done)
 if before then return cjson.decode(before) end
+if redis.call('EXISTS', prefix .. 'headgate:limits') == 0 then return false end
 local together = ARGV[3] == '1'
 
 local locks = {}
