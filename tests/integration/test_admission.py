@@ -12,10 +12,11 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from producer import Client, InvalidRequest, TierLimit
+from producer import AsyncClient, Client, InvalidRequest, TierLimit
+from producer.admit import ASKED_AT_ONCE
 from producer.installation import Installation
 from shared import limits, scripts
-from shared.admission import Answer, Asked, admit
+from shared.admission import Answer, Asked, Mode, admit
 from shared.envelope import new_id
 from shared.keys import Keys
 from shared.ticket import Ticket
@@ -79,6 +80,18 @@ def refused(client: Client, **fields: Any) -> TierLimit:
 def level(at: Installation, scope: str, measure: str = "rpm") -> float | None:
     found: Any = at.redis.hget(at.keys.bucket(scope), f"{measure}.level")
     return None if found is None else float(found)
+
+
+def environment_of(at: Installation) -> dict[str, str]:
+    """What leads a command to the same servers."""
+    chosen = at.settings
+    return {
+        "HEADGATE_REDIS_URL": chosen.redis_url or "",
+        "HEADGATE_DATABASE_URL": chosen.database_url or "",
+        "HEADGATE_HOME": str(chosen.home),
+        "HEADGATE_CATALOG": str(chosen.catalog),
+        "HEADGATE_KEY_PREFIX": chosen.key_prefix,
+    }
 
 
 def test_over_its_limit_a_request_is_refused_with_the_time_to_come_back(client: Client) -> None:
@@ -169,6 +182,28 @@ def test_an_operator_s_word_counts_at_once(client: Client) -> None:
     assert ask(client, user="slow")
 
 
+def test_the_command_line_ends_with_one_and_the_refusal(client: Client) -> None:
+    at = client.open()
+    argv = ["submit", "--tier", "small", "--user", "u1", "--on-limit", "refuse", "Hello"]
+    ended = [headgate(argv, environment_of(at)) for _ in range(4)]
+    assert [one.code for one in ended] == [0, 0, 0, 1]
+    assert ended[3].out == ""
+    assert "headgate: over 3 calls a minute (tier small): try again in" in ended[3].err
+    wrong = headgate(["submit", "--tier", "smal", "Hello"], environment_of(at))
+    assert (wrong.code, wrong.out) == (2, "")
+    assert "tier: 'smal': no such tier" in wrong.err
+    assert headgate(["submit", "--on-limit", "hope", "Hello"], environment_of(at)).code == 2
+
+
+async def test_the_async_client_is_refused_alike(client: Client) -> None:
+    settings = client.open().settings
+    async with AsyncClient(settings) as other:
+        for _ in range(3):
+            await other.submit("Hello", tier="small", on_limit="refuse")
+        with pytest.raises(TierLimit, match="over 3 calls a minute"):
+            await other.submit("Hello", tier="small", on_limit="refuse")
+
+
 # ------------------------------------------------------------------ many at once
 
 
@@ -183,6 +218,20 @@ def test_of_many_that_ask_together_all_are_let_in_or_none(client: Client) -> Non
         client.submit_many([asking])
 
 
+def test_all_or_none_holds_for_more_than_one_question_takes(client: Client) -> None:
+    at = client.open()
+    at.redis.hset(at.keys.overrides(), "tier/small", f"rpm={2 * ASKED_AT_ONCE} rpd=900")
+    asking = {"prompt": "a", "tier": "small", "on_limit": "refuse"}
+    with pytest.raises(TierLimit) as caught:
+        client.submit_many([asking] * (3 * ASKED_AT_ONCE))
+    assert caught.value.index is not None
+    assert caught.value.index >= 2 * ASKED_AT_ONCE
+    bucket = at.keys.bucket("tier/small/default/")
+    assert at.redis.hmget(bucket, "rpm.total", "rpd.used") == [b"0.000", b"0.000"]
+    assert ids_of(at) == []
+    assert len(client.submit_many([asking] * (2 * ASKED_AT_ONCE))) == 2 * ASKED_AT_ONCE
+
+
 def test_a_request_that_can_never_pass_is_named_among_many(client: Client) -> None:
     large = {"prompt": "a", "tier": "narrow", "on_limit": "refuse", "params": {"max_tokens": 5000}}
     with pytest.raises(InvalidRequest, match=r"^requests\[1\]\.prompt"):
@@ -195,14 +244,7 @@ def test_refused_lines_of_a_batch_become_error_lines(client: Client, tmp_path: P
         '{"prompt": "a", "tier": "small", "on_limit": "refuse"}\n' * 5 + '{"prompt": "b"}\n'
     )
     at = client.open()
-    env = {
-        "HEADGATE_REDIS_URL": at.settings.redis_url or "",
-        "HEADGATE_DATABASE_URL": at.settings.database_url or "",
-        "HEADGATE_HOME": str(tmp_path),
-        "HEADGATE_CATALOG": str(at.settings.catalog),
-        "HEADGATE_KEY_PREFIX": at.settings.key_prefix,
-    }
-    ended = headgate(["batch", "submit", source], env)
+    ended = headgate(["batch", "submit", source], environment_of(at))
     assert len(ids_of(at)) == 4, ended
     for number in (4, 5):
         assert f"line {number}: over 3 calls a minute (tier small): try again in" in ended.err
@@ -326,7 +368,7 @@ def test_a_call_that_is_sent_twice_counts_once(valkey: ValkeyServer) -> None:
     with valkey.client() as client:
         client.hset(keys.limits(), "tier/x", "rpm=2")
         for _ in range(4):
-            command = admit(keys, call=call, asked=[Asked(ticket())], together=True)
+            command = admit(keys, call=call, asked=[Asked(ticket())], mode="together")
             assert scripts.run(client, command) == [Answer("let in")]
         assert float(client.hget(keys.bucket("tier/x/t/u"), "rpm.level") or 0) == 1
         assert client.pttl(keys.admitted(call)) > 0
@@ -336,7 +378,7 @@ def test_a_server_without_limits_says_so_and_is_given_them(
     valkey: ValkeyServer, client: Client
 ) -> None:
     with valkey.client() as plain:
-        command = admit(Keys(), call="c", asked=[Asked(ticket())], together=True)
+        command = admit(Keys(), call="c", asked=[Asked(ticket())], mode="together")
         assert scripts.run(plain, command) is None
     ask(client, tier="small")
     at = client.open()
@@ -363,8 +405,9 @@ def test_no_more_is_let_in_than_the_buckets_hold(
         client.hset(keys.limits(), "tier/x", f"rpm={rpm} tpm={tpm}")
         began = client.time()
         for group in asked:
+            mode: Mode = "together" if together else "each"
             wanted = [Asked(ticket(user=user, input_tokens=n)) for user, n in group]
-            command = admit(keys, call=new_id(), asked=wanted, together=together)
+            command = admit(keys, call=new_id(), asked=wanted, mode=mode)
             answers = scripts.run(client, command)
             assert answers is not None
             if not together:
