@@ -142,7 +142,7 @@ class Keys:
         return f"{self.prefix}headgate:learned"
 
     def sketch(self, group: str) -> str:
-        """HASH: counts of the answers of `model|tenant|template`; expires after 30 days."""
+        """STRING: packed counts of the answers of `model|tenant|template`; expires in 30 days."""
         return f"{self.prefix}headgate:sketch:{group}"
 
     def sketches(self) -> str:

@@ -6,19 +6,21 @@ whoever wants to know what was promised and what was seen reads `standings`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import orjson
 import redis
 
 from shared.keys import Keys
 from shared.policy.sketch import Sketch
-from shared.scripts import Command, Word, compose, text_of
+from shared.scripts import Command, Word, compose, run, text_of
 from shared.ticket import quoted, unquoted
 
 ENOUGH = 20
-"""Answers before a group speaks for itself; of fewer, 1 in 20 is not known to be exceeded."""
+"""Answers before anything is learned of a group."""
 
 HALF_LIFE = 1000.0
 """Answers after which what was seen counts half: the seen share of 5 % is then known within 0.6 %,
@@ -88,41 +90,35 @@ class Tally:
         self.judged += other.judged
         self.under += other.under
 
-    def words(self) -> list[Word]:
-        """Names and amounts in turn, as `learn.lua` reads them."""
-        words: list[Word] = []
-        for letter, sketch in (("o", self.output), ("r", self.ratio)):
-            for index, weight in sketch.weights.items():
-                words += (f"{letter}{index}", weight)
-        for name, amount in (("judged", self.judged), ("under", self.under)):
-            if amount:
-                words += (name, amount)
-        return words
+    def encode(self) -> bytes:
+        """What is new, as `learn.lua` reads it."""
+        counts = {
+            "answers": self.answers, "judged": self.judged, "under": self.under,
+            "o": self.output.weights, "r": self.ratio.weights,
+        }  # fmt: skip
+        return orjson.dumps(counts, option=orjson.OPT_NON_STR_KEYS)
 
     @classmethod
-    def read(cls, counts: Mapping[bytes | str, Any]) -> Tally:
-        """From a HASH: its fields and their amounts."""
-        found: dict[str, float] = {}
-        sketches: dict[str, dict[int, float]] = {"o": {}, "r": {}}
-        plain = {text_of(name): float(amount) for name, amount in counts.items()}
-        scale = plain.pop("scale", 1.0) or 1.0
-        for name, amount in plain.items():
-            if name[0] in sketches and name[1:].lstrip("-").isdecimal():
-                sketches[name[0]][int(name[1:])] = amount / scale
-            else:
-                found[name] = amount
+    def decode(cls, text: bytes | str) -> Tally:
+        """From the JSON of all counts."""
+        counts = orjson.loads(text)
+        by = 1 / counts["scale"]
+
+        def sketch(part: str) -> Sketch:
+            return Sketch({int(index): weight * by for index, weight in counts[part].items()})
+
         return cls(
-            answers=int(found.get("answers", 0)),
-            output=Sketch(sketches["o"]),
-            ratio=Sketch(sketches["r"]),
-            judged=found.get("judged", 0.0) / scale,
-            under=found.get("under", 0.0) / scale,
-            miss=found.get("miss"),
+            answers=int(counts["answers"]),
+            output=sketch("o"),
+            ratio=sketch("r"),
+            judged=counts["judged"] * by,
+            under=counts["under"] * by,
+            miss=counts["miss"],
         )
 
-    def output_bound(self, miss: float) -> int | None:
+    def output_bound(self, miss: float, enough: int = ENOUGH) -> int | None:
         """Tokens that an answer exceeds with a chance of `miss`; None while too little is known."""
-        if self.answers < ENOUGH or not self.output.weights:
+        if self.answers < enough or not self.output.weights:
             return None
         # The bound of a bucket is a power of 1.01: a whole number may miss it by a rounding.
         return max(1, int(self.output.bound(miss) * (1 + 1e-9)))
@@ -157,23 +153,38 @@ def learn(
     miss: float,
     half_life: float = HALF_LIFE,
     groups: int = MOST_GROUPS,
-) -> Command[list[Tally]]:
+) -> Command[list[Tally | int | None]]:
     """Adds these counts to those of all workers; the counts as they are then, in the same order.
 
-    `name` must be another one in each call. Of more than `groups`, those go that had no answer for
-    the longest time.
+    Of a group in which little is new: the output that was learned of it before, None where none
+    was. `name` must be another one in each call. Of more than `groups`, those go that had no answer
+    for the longest time.
     """
 
-    def read(reply: list[list[bytes]]) -> list[Tally]:
-        return [Tally.read(dict(zip(r[::2], r[1::2], strict=True))) for r in reply]
+    def read(reply: list[bytes]) -> list[Tally | int | None]:
+        return [_known(text_of(told)) for told in reply]
 
     names = [keys.sketches(), keys.learned(), keys.lesson(name)]
     args: list[Word] = [keys.sketch(""), half_life, KEPT_MS, groups, miss]
     for group, tally in new:
-        words = tally.words()
         names.append(keys.sketch(group.encode()))
-        args += [group.encode(), tally.answers, len(words) // 2, *words]
+        args += [group.encode(), tally.encode()]
     return compose("learn", names, args, read)
+
+
+def _known(told: str) -> Tally | int | None:
+    if told.startswith("{"):
+        return Tally.decode(told)
+    return int(told) if told else None
+
+
+def recall(keys: Keys, groups: Sequence[Group]) -> Command[list[Tally | None]]:
+    """The counts of these groups; None for one that has none."""
+
+    def read(reply: list[bytes]) -> list[Tally | None]:
+        return [Tally.decode(told) if told else None for told in reply]
+
+    return compose("recall", (keys.sketch(group.encode()) for group in groups), (), read)
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,9 +206,15 @@ class Lesson:
 
 
 def lesson(group: Group, tally: Tally, miss: float) -> Lesson:
-    """What these counts tell. Input is corrected by model alone: texts differ less than lengths."""
+    """What these counts tell. Input is corrected by model alone: texts differ less than lengths.
+
+    A group speaks for itself once it can keep the promise: the next answer is the longest of n + 1
+    with a chance of 1 / (n + 1). All answers of a model speak before that, since nobody else would.
+    """
     whole = group == Group(group.model, None)
-    return Lesson(group, tally.output_bound(miss), tally.input_ratio() if whole else None)
+    enough = ENOUGH if whole else max(ENOUGH, math.ceil(1 / miss) - 1)
+    ratio = tally.input_ratio() if whole else None
+    return Lesson(group, tally.output_bound(miss, enough), ratio)
 
 
 def teach(keys: Keys, lessons: Sequence[Lesson]) -> Command[int]:
@@ -229,7 +246,7 @@ class Standing:
     last_answer_ms: int
 
 
-ALIKE = 200
+ALIKE = 20
 """Groups that are read in one round trip."""
 
 
@@ -242,19 +259,17 @@ def standings(
     named = [(group, ms) for group, ms in named if wanted(group)]
     for start in range(0, len(named), ALIKE):
         some = named[start : start + ALIKE]
-        pipe = client.pipeline(transaction=False)
-        for group, _ in some:
-            pipe.hgetall(keys.sketch(group.encode()))
-        asked = [f"out|{group.encode()}" for group, _ in some]
-        asked += [f"in|{group.model}" for group, _ in some]
-        pipe.hmget(keys.learned(), asked)
-        *counts, values = pipe.execute()
+        groups = [group for group, _ in some]
+        asked = [f"out|{group.encode()}" for group in groups]
+        asked += [f"in|{group.model}" for group in groups]
+        values: Any = client.hmget(keys.learned(), asked)
         told = [None if value is None else float(value) for value in values]
-        for (group, ms), raw, held, ratio in zip(
-            some, counts, told[: len(some)], told[len(some) :], strict=True
+        tallies = run(client, recall(keys, groups))
+        for (group, ms), tally, held, ratio in zip(
+            some, tallies, told[: len(some)], told[len(some) :], strict=True
         ):
-            if raw:
-                yield _standing(group, ms, Tally.read(raw), held, ratio)
+            if tally is not None:
+                yield _standing(group, ms, tally, held, ratio)
 
 
 def _standing(

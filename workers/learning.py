@@ -11,6 +11,7 @@ import asyncio
 import logging
 import uuid
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from itertools import islice
 
 from shared.keys import Keys
@@ -21,8 +22,8 @@ log = logging.getLogger("headgate.learning")
 
 EVERY_S = 2.0
 
-LARGEST = 16
-"""Groups in one call of the script: 16 of 300 counts keep Redis for about a millisecond."""
+LARGEST = 8
+"""Groups in one call of the script, for which Redis does nothing else."""
 
 ROUND = 64
 """Groups of answers that are taken up at once."""
@@ -32,6 +33,14 @@ ROUNDS = 4
 
 LEAST, MOST = 0.1, 10.0
 """A ratio of true to estimated input beyond these counts as these: a vendor's word is not safe."""
+
+
+@dataclass(slots=True)
+class _Notes:
+    """What was seen of one group since the last flush. `told`: what was promised of it then."""
+
+    told: int | None
+    tally: Tally = field(default_factory=Tally)
 
 
 class Learning:
@@ -56,7 +65,7 @@ class Learning:
         self._half_life = half_life
         self._groups = groups
         self._every_s = every_s
-        self._noted: dict[tuple[str, str, str], Tally] = {}
+        self._noted: dict[tuple[str, str, str], _Notes] = {}
         self._told: dict[tuple[str, str | None, str], int] = {}
         self._calls = 0
         self._name = uuid.uuid4().hex
@@ -81,23 +90,23 @@ class Learning:
         been held. `ceiling`: the most that the answer could take; 0 for an embedding.
         """
         name = (model, tenant, template)
-        tally = self._noted.get(name)
-        if tally is None:
+        notes = self._noted.get(name)
+        if notes is None:
             if len(self._noted) >= self._groups:
                 return
-            tally = self._noted[name] = Tally()
+            notes = self._noted[name] = _Notes(self._told_of(name))
+        tally = notes.tally
         tally.answers += 1
         if input_tokens > 0 and estimated_input > 0:
             ratio = input_tokens / estimated_input
-            tally.ratio.add(min(MOST, max(LEAST, ratio)), float(estimated_input))
+            tally.ratio.add(min(MOST, max(LEAST, ratio)), estimated_input)
         if ceiling <= 0:
             return
         taken = min(output_tokens, ceiling)
         tally.output.add(taken)
-        told = self._told_of(name)
-        if told is not None:
+        if notes.told is not None:
             tally.judged += 1
-            tally.under += taken > (held_output or min(told, ceiling))
+            tally.under += taken > (held_output or min(notes.told, ceiling))
 
     async def keep(self) -> None:
         """Notes are shared every two seconds, until this is cancelled."""
@@ -119,9 +128,14 @@ class Learning:
                 return
             found: dict[Group, Tally] = {}
             for name in names:
-                noted = self._noted.pop(name)
-                for group in Group(*name).widened():
+                noted = self._noted.pop(name).tally
+                own, *wider = Group(*name).widened()
+                for group in wider:
                     found.setdefault(group, Tally()).merge(noted)
+                if own in found:
+                    found[own].merge(noted)
+                else:
+                    found[own] = noted
             new = list(found.items())
             for start in range(0, len(new), LARGEST):
                 await self._share(new[start : start + LARGEST])
@@ -134,11 +148,13 @@ class Learning:
                 half_life=self._half_life, groups=self._groups,
             )
         )  # fmt: skip
-        groups = [group for group, _ in new]
-        lessons = [lesson(g, t, self._miss) for g, t in zip(groups, shared, strict=True)]
-        for one in lessons:
-            if one.output_tokens is not None:
-                self._tell(one.group, one.output_tokens)
+        lessons = []
+        for (group, _), known in zip(new, shared, strict=True):
+            if isinstance(known, Tally):
+                lessons.append(lesson(group, known, self._miss))
+                known = lessons[-1].output_tokens
+            if known is not None:
+                self._tell(group, known)
         if any(one.words() for one in lessons):
             await self._lane.run(teach(self._keys, lessons))
 

@@ -89,7 +89,7 @@ _BESIDE = ("name", "tool_calls")
 
 EXACT_CHARACTERS = 50_000
 """Longer texts are estimated: bpe-openai refuses more than 200,000 tokens, and a character has at
-most four. Counting these takes 1.5 ms, in which a worker's loop waits."""
+most four. Counting takes 1 ms for this much prose and 18 ms for emojis, and the loop waits."""
 
 
 def vocabulary(model: Model) -> str:

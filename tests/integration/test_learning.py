@@ -1,6 +1,7 @@
 """Learning: what all workers saw of answers becomes what is held for the next, as promised."""
 
 import asyncio
+import json
 import random
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
@@ -185,9 +186,39 @@ async def test_counts_that_are_sent_again_count_once(lane: Lane, client: redis.R
     tally.output.add(5, 7)
     command = learned.learn(KEYS, name="w:1", new=[(ALL, tally)], miss=0.05)
     first, again = [scripts.run(client, command)[0] for _ in range(2)]
+    assert isinstance(again, Tally)
     assert first == again
     assert again.answers == 7
     assert again.output.weight == pytest.approx(7)
+
+
+async def test_a_group_in_which_little_is_new_is_not_read_again_but_its_value_is_told(
+    client: redis.Redis,
+) -> None:
+    def told(number: int, answers: int) -> Tally | int | None:
+        tally = Tally(answers=answers)
+        tally.output.add(5, answers)
+        [known] = scripts.run(
+            client, learned.learn(KEYS, name=f"w:{number}", new=[(ALL, tally)], miss=0.05)
+        )
+        return known
+
+    assert isinstance(told(1, 1000), Tally)
+    assert told(2, 10) is None
+    scripts.run(client, learned.teach(KEYS, [learned.Lesson(ALL, 5)]))
+    assert told(3, 10) == 5
+    assert isinstance(told(4, 100), Tally), "counted from when it was read last"
+
+
+@pytest.mark.parametrize(("miss", "known"), [(0.01, 99), (0.05, 20), (0.5, 20)])
+async def test_a_tenant_speaks_for_itself_once_it_can_keep_the_promise(
+    lane: Lane, client: redis.Redis, miss: float, known: int
+) -> None:
+    learning = Learning(lane, KEYS, miss=miss)
+    note(learning, 10, tenant="a", times=known - 1)
+    note(learning, 10, tenant="b", times=known)
+    await learning.flush()
+    assert set(values(client)) == {f"out|{MODEL}|*|", f"out|{MODEL}|b|", f"in|{MODEL}"}
 
 
 async def test_the_counts_of_workers_add_up_in_any_order(lane: Lane, client: redis.Redis) -> None:
@@ -283,9 +314,12 @@ async def test_numbers_stay_small_however_many_answers_there_were(
     for number in range(200):
         note(learning, 5 if number % 2 else 700, times=100)
         await learning.flush()
-    counts: Any = client.hgetall(KEYS.sketch(ACME.encode()))
-    assert int(counts["answers"]) == 20_000
-    assert all(float(amount) < 1e12 for amount in counts.values())
+    packed: Any = scripts.run(
+        client, scripts.compose("recall", [KEYS.sketch(ACME.encode())], (), list)
+    )
+    counts = json.loads(packed[0])
+    assert counts["answers"] == 20_000
+    assert all(weight < 1e12 for weight in counts["o"].values())
     assert values(client)[f"out|{MODEL}|acme|"] == "5"
 
 
@@ -308,7 +342,7 @@ async def test_notes_are_shared_for_as_long_as_the_worker_runs_whatever_redis_sa
     learning = Learning(lane, KEYS, every_s=0.01)
     keeping = asyncio.create_task(learning.keep())
     note(learning, 10)
-    await until(lambda: client.exists(KEYS.sketch(ACME.encode())))  # then it meets the wrong key
+    await until(lambda: client.exists(KEYS.sketch(ALL.encode())))  # then it meets the wrong key
     client.delete(KEYS.sketches())
     note(learning, 10)
     await until(lambda: client.exists(KEYS.sketches()))
