@@ -24,7 +24,7 @@ def nobody_waits(_ids: Sequence[str]) -> Mapping[str, Wait]:
 
 
 def waits_on(client: redis.Redis, keys: Keys) -> Waits:
-    """Asks this broker, up to 500 jobs in one round trip; one that does not answer knows nobody.
+    """Asks this broker, up to 200 jobs in one round trip; one that does not answer knows nobody.
 
     What the record says is told without it, too.
     """
