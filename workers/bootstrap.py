@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import random
-import time
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -73,7 +72,7 @@ async def open_kit(in_force: Settings, servers: Servers, owner: str) -> Kit:
         record=record,
         claims=Claims(record, owner, clock.now_ms),
         cache=Cache(lane, keys, ttl_s=in_force.cache_ttl_s),
-        bucket=Bucket(lane, keys, lambda: time.monotonic() * 1000),
+        bucket=Bucket(lane, keys, lambda _: ()),
         ledger=Ledger(record),
         audit=Audit(),
         call=call,

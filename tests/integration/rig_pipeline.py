@@ -143,7 +143,7 @@ class PlayedLine:
         self.lane = Lane(Redis.from_url(redis_url))
         self.keyless = False
         self.stopped: str | None = None
-        self.bucket = Bucket(self.lane, Keys(), now_ms)
+        self.bucket = Bucket(self.lane, Keys(), lambda _: ())
         call = Call(models, self._lines, timeout_s=30)
         parts: dict[str, Any] = {
             "limits": Limits(3, 4, backoff_ms=5, backoff_max_ms=20),

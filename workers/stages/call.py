@@ -47,8 +47,9 @@ class Call:
         self._turn = count()
         self._making = asyncio.Lock()
 
-    async def line(self, model: Model) -> Line | None:
-        """The provider of this model with the key whose turn it is; None where no key is set."""
+    async def line(self, model: Model, key: str = "") -> Line | None:
+        """The provider of this model with that key, or the one whose turn it is; None without any.
+        """
         lines = self._lines.get(model.provider)
         if lines is None:
             async with self._making:
@@ -59,7 +60,8 @@ class Call:
                     self._lines[model.provider] = lines
         if not lines:
             return None
-        return lines[next(self._turn) % len(lines)]
+        named = [line for line in lines if line.key == key]
+        return (named or lines)[0 if named else next(self._turn) % len(lines)]
 
     def no_key(self, model: Model) -> Unauthorized:
         """The error of an attempt at a model whose provider has no key."""
