@@ -70,8 +70,8 @@ def message(envelope: Envelope, encoded: bytes, ticket: str = "") -> bytes:
 def send(client: redis.Redis, keys: Keys, jobs: Iterable[Ready]) -> int:
     """Every job is on its queue; returns how many were new to the broker.
 
-    `jobs` are envelopes with their encoded form and, where it is known, their ticket. Safe to repeat after an error: a job that the
-    broker knows already is not put again.
+    `jobs` are envelopes with their encoded form and, where it is known, their ticket. Safe to
+    repeat after an error: a job that the broker knows already is not put again.
     """
     waiting: dict[str, list[tuple[str, bytes]]] = {}
     for envelope, encoded, *known in jobs:

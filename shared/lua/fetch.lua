@@ -201,7 +201,7 @@ local paused = {}
 for _, name in ipairs(redis.call('SMEMBERS', prefix .. 'headgate:paused')) do paused[name] = true end
 
 -- From the lists into the rooms: as many that the order is right, as few that the server goes on.
-local MOVES, MOVED_BYTES = 128, 4194304
+local MOVES, MOVED_BYTES = math.max(128, want), 4194304
 local queues, wakes = {}, {}
 -- How many are popped at a time: few until they prove to be small, since all that is popped is
 -- copied.
