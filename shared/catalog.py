@@ -17,7 +17,7 @@ from typing import Any
 
 from pydantic import PrivateAttr
 
-from shared.catalog_check import HIDDEN, CatalogErrors, check, hint
+from shared.catalog_check import CatalogErrors, check
 from shared.catalog_form import (
     CLASSES,
     STATIC,
@@ -28,8 +28,12 @@ from shared.catalog_form import (
     Price,
     Provider,
     StaticText,
+    Tenant,
     Tier,
+    User,
+    WideLimits,
 )
+from shared.catalog_words import HIDDEN, hint
 from shared.errors import CatalogError, InvalidRequest
 
 __all__ = [
@@ -42,7 +46,10 @@ __all__ = [
     "Price",
     "Provider",
     "StaticText",
+    "Tenant",
     "Tier",
+    "User",
+    "WideLimits",
     "laid_over",
     "load",
 ]
@@ -58,13 +65,16 @@ class Catalog(Frozen):
     pools: Mapping[str, Pool] = {}
     tiers: Mapping[str, Tier] = {}
     prices: Mapping[str, Price] = {}
+    tenants: Mapping[str, Tenant] = {}
+    users: Mapping[str, User] = {}
+    limits: WideLimits = WideLimits()
     digest: str
     _names: dict[str, Model] = PrivateAttr(default_factory=dict)
     _chains: dict[str, tuple[Model | StaticText, ...]] = PrivateAttr(default_factory=dict)
 
     def model_post_init(self, _: object) -> None:
         """Every table is read-only and every model is found under both of its names."""
-        for table in ("providers", "models", "pools", "tiers", "prices"):
+        for table in ("providers", "models", "pools", "tiers", "prices", "tenants", "users"):
             self.__dict__[table] = MappingProxyType(self.__dict__[table])
         for model in self.models.values():
             self._names[model.name] = self._names[f"{model.provider}/{model.name}"] = model
@@ -122,6 +132,13 @@ class Catalog(Frozen):
     def provider(self, model: Model) -> Provider:
         """Where the model is served."""
         return self.providers[model.provider]
+
+    def tier(self, name: str) -> Tier:
+        """The tier of that name; InvalidRequest if there is none."""
+        if name not in self.tiers:
+            remedy = f"no such tier; the catalog has {', '.join(self.tiers) or 'none'}"
+            raise InvalidRequest("tier", name, remedy + hint(name, self.tiers, "; "))
+        return self.tiers[name]
 
     def pool(self, model: Model) -> Pool:
         """The limits of the model's pool; one without limits where the catalog names none."""

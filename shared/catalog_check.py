@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-import difflib
-import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
 
-from shared.catalog_form import STATIC, Limits, Model, Pool, Price, Provider, Tier
+from shared.catalog_form import (
+    STATIC,
+    Model,
+    Pool,
+    Price,
+    Provider,
+    Tenant,
+    Tier,
+    User,
+    WideLimits,
+)
+from shared.catalog_words import HIDDEN, MISSING, Path, dotted, hint, keys_of, told, unknown
 from shared.errors import CatalogError
 
 F = TypeVar("F", bound=BaseModel)
-Path = Sequence[str | int]
-#: Their keys are names of other vendors' making and are always shown in quotes.
-_QUOTED = {"models", "pools", "prices"}
 
 
 class CatalogErrors(CatalogError):
@@ -31,33 +36,6 @@ class CatalogErrors(CatalogError):
         self.args = ("\n".join(str(error) for error in self.errors),)
 
 
-class _Said:
-    """Stands for a value in an error where there is none, or where it must not be shown."""
-
-    def __init__(self, words: str) -> None:
-        self.words = words
-
-    def __repr__(self) -> str:
-        return self.words
-
-
-MISSING = _Said("(missing)")
-HIDDEN = _Said("(not shown, it may be a secret)")
-
-#: How TOML calls what pydantic calls otherwise, by the start of its kind of error.
-_TYPES = {
-    "tuple": "give a list",
-    "frozen_set": "give a list",
-    "model_type": "give a table with keys of its own",
-    "dict": "give a table with keys of its own",
-    "string_type": "give a text in quotes",
-    "int": "give a whole number without quotes",
-    "float": "give a number without quotes",
-    "bool": "give true or false, without quotes",
-    "date": "give a day without quotes, such as 2026-11-20",
-}
-
-
 @dataclass
 class Tables:
     """The entries that have passed, by name."""
@@ -67,6 +45,9 @@ class Tables:
     pools: dict[str, Pool] = field(default_factory=dict)
     tiers: dict[str, Tier] = field(default_factory=dict)
     prices: dict[str, Price] = field(default_factory=dict)
+    tenants: dict[str, Tenant] = field(default_factory=dict)
+    users: dict[str, User] = field(default_factory=dict)
+    limits: WideLimits = field(default_factory=WideLimits)
 
 
 def check(file: str, content: Mapping[str, Any], own: Mapping[str, Any]) -> Tables:
@@ -81,26 +62,6 @@ def check(file: str, content: Mapping[str, Any], own: Mapping[str, Any]) -> Tabl
     if checker.faults:
         raise checker.faults[0]
     return checker.tables
-
-
-def hint(name: object, known: Collection[str], before: str = "") -> str:
-    """Which known name is meant, perhaps; empty when none is near."""
-    near = difflib.get_close_matches(str(name), known, n=1)
-    return f"{before}did you mean {near[0]}?" if near else ""
-
-
-def dotted(parts: Path) -> str:
-    """The path of a key as TOML writes it: models."gpt-4o".fallback[1]."""
-    path, before = "", ""
-    for part in parts:
-        if isinstance(part, int):
-            path += f"[{part}]"
-        elif before in _QUOTED or not re.fullmatch(r"[A-Za-z0-9_-]+", part):
-            path += f'."{part}"'
-        else:
-            path += f".{part}"
-        before = str(part)
-    return path.removeprefix(".")
 
 
 class _Checker:
@@ -125,12 +86,15 @@ class _Checker:
             if key == "templates":
                 self.fault([key], value, "templates do not stand yet; take this table out")
             elif key not in known:
-                self.fault([key], value, _unknown(key, known))
+                self.fault([key], value, unknown(key, known))
         tables.providers = self.parsed("providers", Provider, lambda name: {"name": name})
         tables.models = self.parsed("models", Model, lambda name: {"name": name})
         tables.pools = self.parsed("pools", Pool, lambda name: {"key": name})
         tables.tiers = self.parsed("tiers", Tier, lambda name: {"name": name})
         tables.prices = self.parsed("prices", Price, lambda _: {})
+        tables.tenants = self.parsed("tenants", Tenant, lambda name: {"name": name})
+        tables.users = self.parsed("users", User, lambda name: {"name": name})
+        self.parse_limits()
         if not all(isinstance(self.content.get(table, {}), Mapping) for table in known):
             return  # what names what cannot be told
         for model in tables.models.values():
@@ -143,6 +107,7 @@ class _Checker:
         for tier in tables.tiers.values():
             for name in tier.models:
                 self.check_model_name(["tiers", tier.name, "models", name], name)
+        self.check_callers()
 
     def entries(self, table: str) -> Mapping[str, Any]:
         found = self.content.get(table, {})
@@ -160,37 +125,41 @@ class _Checker:
                 continue
             own = given(name)
             for key in own.keys() & entry.keys():
-                self.fault([table, name, key], entry[key], _unknown(key, _keys(form)))
+                self.fault([table, name, key], entry[key], unknown(key, keys_of(form)))
             try:
                 passed[name] = form.model_validate({**entry, **own})
             except ValidationError as error:
                 for detail in error.errors(include_url=False):
                     if detail["type"] != "default_factory_not_called":
-                        self.fault_of_form([table, name], form, own, detail)
+                        self.fault(*told(form, own, [table, name], detail))
         return passed
 
-    def fault_of_form(
-        self, at: list[str], form: type[BaseModel], own: Mapping[str, str], detail: ErrorDetails
-    ) -> None:
-        """One finding of pydantic, in the words of this catalog."""
-        loc = [part for part in detail["loc"] if part not in own]
-        value: object = detail["input"]
-        kind, limits = detail["type"], detail.get("ctx", {})
-        if kind == "extra_forbidden":
-            inner = Limits if at[0] == "tiers" and len(loc) > 1 else form
-            remedy = _unknown(str(loc[-1]), _keys(inner))
-        elif kind == "missing":
-            value, remedy = MISSING, "this key is needed"
-        elif kind == "string_pattern_mismatch":
-            remedy = f"give a name that fits {limits['pattern']}"
-        elif kind == "value_error":
-            remedy = str(limits["error"])
-        elif kind == "literal_error":
-            remedy = f"use {limits['expected']}{hint(value, _words(limits['expected']), '; ')}"
-        else:
-            otherwise = detail["msg"].replace("Input should be", "give")
-            remedy = next((w for start, w in _TYPES.items() if kind.startswith(start)), otherwise)
-        self.fault([*at, *loc], value, remedy)
+    def parse_limits(self) -> None:
+        content = self.content.get("limits", {})
+        if not isinstance(content, Mapping):
+            self.fault(["limits"], content, "give a table: [limits]")
+            return
+        try:
+            self.tables.limits = WideLimits.model_validate(content)
+        except ValidationError as error:
+            for detail in error.errors(include_url=False):
+                self.fault(*told(WideLimits, {}, ["limits"], detail))
+
+    def check_callers(self) -> None:
+        for user in self.tables.users.values():
+            tenant, _, name = user.name.partition("/")
+            if not tenant or not name:
+                self.fault(["users", user.name], user.name, 'write "tenant/user"')
+            elif "*" in (tenant, name):
+                remedy = "name one user; limits of every user of a tenant are those of its tier"
+                self.fault(["users", user.name], user.name, remedy)
+        tiers = self.entries("tiers")
+        for table in ("tenants", "users"):
+            for caller in getattr(self.tables, table).values():
+                if caller.tier is not None and caller.tier not in tiers:
+                    remedy = f"no such tier; use one of {', '.join(tiers)}, or add it"
+                    remedy += hint(caller.tier, tiers, "; ")
+                    self.fault([table, caller.name, "tier"], caller.tier, remedy)
 
     def check_model(self, model: Model) -> None:
         at = ["models", model.name]
@@ -276,17 +245,3 @@ class _Checker:
             if key not in known:
                 remedy = "no model has this pool; write provider/pool" + hint(key, known, "; ")
                 self.fault(["pools", key], key, remedy)
-
-
-def _keys(form: type[BaseModel]) -> list[str]:
-    hidden = {Provider: "name", Model: "name", Pool: "key", Tier: "name"}.get(form)
-    fields = form.model_fields.items()
-    return [key.alias or name for name, key in fields if name != hidden]
-
-
-def _unknown(key: str, known: Collection[str]) -> str:
-    return f"unknown key; use one of {', '.join(known)}{hint(key, known, '; ')}"
-
-
-def _words(expected: str) -> list[str]:
-    return re.findall(r"'([^']+)'", expected)

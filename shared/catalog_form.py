@@ -49,6 +49,10 @@ def _web_address(value: str) -> str:
 Money = Annotated[Decimal, BeforeValidator(_money)]
 Count = Annotated[int, Field(ge=1, le=1_000_000_000_000)]
 Tokens = Annotated[int, Field(ge=1, le=100_000_000)]
+#: Over a million calls a second is a slip of the pen, not a limit.
+Calls = Annotated[int, Field(ge=1, le=100_000_000)]
+AtOnce = Annotated[int, Field(ge=1, le=1_000_000)]
+Burst = Annotated[float, Field(gt=0, le=3_600, allow_inf_nan=False)]
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 Text = Annotated[str, Field(min_length=1, max_length=1_000)]
 #: Capitals only, so that a key written here by mistake is refused and not taken for a name.
@@ -56,6 +60,8 @@ Variable = Annotated[str, Field(pattern=r"^[A-Z_][A-Z0-9_]{0,63}$")]
 #: A class becomes part of a queue's name.
 ClassName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,31}$")]
 Named = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:@-]{0,127}$")]
+#: A caller of a request is named alike.
+Caller = Annotated[str, Field(min_length=1, max_length=257, pattern=r"^[^\x00]*$")]
 
 
 class Frozen(BaseModel):
@@ -70,8 +76,33 @@ class StaticText(Frozen):
     text: str
 
 
+class Limits(Frozen):
+    """Calls a minute, tokens a minute, calls a day; None does not bind."""
+
+    rpm: Calls | None = None
+    tpm: Count | None = None
+    rpd: Count | None = None
+
+
+class CallerLimits(Limits):
+    """Limits of one who asks; `concurrent`: calls at once."""
+
+    concurrent: AtOnce | None = None
+
+
+class WideLimits(CallerLimits):
+    """Limits over many who ask; `burst_s`: seconds of the rate that a bucket can hold."""
+
+    input_tpm: Count | None = None
+    output_tpm: Count | None = None
+    burst_s: Burst | None = None
+
+
 class Provider(Frozen):
-    """Where models are served, and in which dialect; no `api_key_env` means that no key is sent."""
+    """Where models are served, and in which dialect; no `api_key_env` means that no key is sent.
+
+    `limits`: over all its pools together, for each key.
+    """
 
     name: str
     dialect: Literal["openai", "anthropic"]
@@ -80,6 +111,7 @@ class Provider(Frozen):
         tuple[Variable, ...], BeforeValidator(_one_or_many), Field(strict=False)
     ] = ()
     api_key_optional: bool = False
+    limits: WideLimits = WideLimits()
 
 
 class Model(Frozen):
@@ -112,30 +144,38 @@ class Model(Frozen):
         return f"{self.provider}/{self.pool}"
 
 
-class Limits(Frozen):
-    """Limits a minute, a minute in tokens, and a day; None does not bind."""
-
-    rpm: Count | None = None
-    tpm: Count | None = None
-    rpd: Count | None = None
-
-
-class Pool(Limits):
-    """What a provider counts a limit on; `burst_s`: seconds of the rate that a bucket can hold."""
+class Pool(WideLimits):
+    """What a provider counts a limit on."""
 
     key: str
-    input_tpm: Count | None = None
-    output_tpm: Count | None = None
-    concurrent: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
-    burst_s: Annotated[float, Field(gt=0, le=3_600, allow_inf_nan=False)] = 1
+    burst_s: Burst = 1
 
 
-class Tier(Limits):
-    """Limits of a caller: over all models, and tighter ones for some."""
+class Tier(CallerLimits):
+    """Limits of each user of it: over all models, and tighter ones for some.
 
-    name: str
+    `lockout_after` refusals within a minute lock the user out for `lockout_s`; 0: never.
+    """
+
+    name: Named
     lockout_s: Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)] = 0
+    lockout_after: Annotated[int, Field(ge=1, le=1_000)] = 3
     models: Mapping[str, Limits] = {}
+
+
+class Tenant(CallerLimits):
+    """What holds for a tenant as a whole; `weight`: its share of a pool that is short."""
+
+    name: Caller
+    weight: Annotated[float, Field(ge=0.01, le=1_000, allow_inf_nan=False)] | None = None
+    tier: str | None = None
+
+
+class User(CallerLimits):
+    """What holds for one user of a tenant."""
+
+    name: Caller
+    tier: str | None = None
 
 
 class Price(Frozen):

@@ -1,9 +1,14 @@
-"""`python -m tests.bench [--markdown] [NAME...]`: measurements; nameless, the standard set."""
+"""`python -m tests.bench [--markdown] [NAME...]`: measurements; nameless, the standard set.
+
+`python -m tests.bench governor [--seconds S] [--only NAME,...]` measures the governor.
+"""
 
 from __future__ import annotations
 
 import importlib
 import sys
+
+from tests.bench.governor import __main__ as governor
 
 STANDARD = {
     "pipeline": "the full line beside what else one could use",
@@ -16,18 +21,21 @@ STANDARD = {
     "submit": "how fast jobs are submitted",
 }
 BY_NAME_ONLY = {"million": "a million queued jobs (some minutes, some GB of disk)"}
+GOVERNOR = "limits, order and peers (half an hour; options of its own: governor --help)"
 
 
 def main(arguments: list[str]) -> int:
     """Each named bench has printed its table; 2 for a name that is none."""
+    if arguments[:1] == ["governor"]:
+        return governor.main(arguments[1:])
     names = [word for word in arguments if word != "--markdown"]
     known = STANDARD | BY_NAME_ONLY
     for name in names:
         if name not in known:
-            sys.stderr.write(f"no bench {name!r}; there are {', '.join(known)}\n")
+            sys.stderr.write(f"no bench {name!r}; there are {', '.join(known)}, governor\n")
             return 2
     if not names:
-        for name, words in known.items():
+        for name, words in (known | {"governor": GOVERNOR}).items():
             sys.stderr.write(f"{name:10} {words}\n")
     for name in names or STANDARD:
         sys.stderr.write(f"{name}:\n")

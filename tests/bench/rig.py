@@ -6,7 +6,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import count
@@ -48,6 +48,8 @@ class Rig:
     simulator: Simulator | None
     concurrency: int
     stack: ExitStack
+    catalog: Path | None = None
+    further: dict[str, str] = field(default_factory=dict)
     workers: list[psutil.Process] = field(default_factory=list)
     children: list[ChildProcess] = field(default_factory=list)
     rounds: Iterator[int] = field(default_factory=count)
@@ -64,6 +66,9 @@ class Rig:
         }
         if self.simulator is not None:
             own["HEADGATE_SIMULATOR_URL"] = self.simulator.url
+        if self.catalog is not None:
+            own["HEADGATE_CATALOG"] = str(self.catalog)
+        own |= self.further
         inherited = {k: v for k, v in settings.environment().items() if not k.startswith("HEAD")}
         return inherited | own
 
@@ -71,7 +76,12 @@ class Rig:
     def settings(self) -> Settings:
         """What a producer in this process needs."""
         home = self.folder / "home"
-        return Settings(redis_url=self.valkey.url, database_url=self.database_url, home=home)
+        return Settings(
+            redis_url=self.valkey.url,
+            database_url=self.database_url,
+            home=home,
+            catalog=self.catalog,
+        )
 
     def client(self) -> redis.Redis:
         """A client of the rig's Valkey."""
@@ -146,15 +156,24 @@ class Rig:
 
 @contextmanager
 def rig(
-    *, latency_ms: float | None = None, database: Database = "sqlite", concurrency: int = 500
+    *,
+    latency_ms: float | None = None,
+    database: Database = "sqlite",
+    concurrency: int = 500,
+    simulator_flags: Sequence[str] = (),
+    catalog: str = "",
+    further: Mapping[str, str] | None = None,
 ) -> Iterator[Rig]:
-    """A rig; all that was started in it is stopped afterwards."""
+    """A rig; all that was started in it is stopped afterwards.
+
+    `catalog`: TOML laid over the built-in one. `further`: more of the environment.
+    """
     with ExitStack() as stack:
         folder = stack.enter_context(short_folder())
         valkey = stack.enter_context(ValkeyServer(folder / "valkey", appendonly=True))
         simulator = None
         if latency_ms is not None:
-            flags = ["--latency-ms", str(latency_ms)]
+            flags = ["--latency-ms", str(latency_ms), *simulator_flags]
             simulator = stack.enter_context(Simulator(folder / "simulator", flags))
         (folder / "home").mkdir()
         url = f"sqlite:///{folder / 'home' / 'headgate.db'}"
@@ -163,7 +182,12 @@ def rig(
         engine = open_engine(url)
         migrate.upgrade(engine)
         engine.dispose()
-        yield Rig(folder, valkey, url, simulator, concurrency, stack)
+        overlay = folder / "catalog.toml" if catalog else None
+        if overlay is not None:
+            overlay.write_text(catalog)
+        yield Rig(
+            folder, valkey, url, simulator, concurrency, stack, overlay, dict(further or {})
+        )  # fmt: skip
 
 
 @contextmanager

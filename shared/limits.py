@@ -1,0 +1,186 @@
+"""Limits as the scripts read them: a scope, such as `tenant/acme`, to `rpm=600 tpm=90000`.
+
+Scopes: `global`, `provider/NAME`, `pool/PROVIDER/POOL`, `tenant/NAME`, `tenant/*` (every tenant
+without an entry of its own), `user/TENANT/NAME`, `tier/NAME` and `tier/NAME/MODEL` (of each of its
+users), and `keys/PROVIDER` to `n=2`. Callers' names in them are percent-encoded.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+from urllib.parse import unquote
+
+import redis
+import redis.asyncio
+
+from shared.catalog import Catalog, Provider
+from shared.catalog_form import Frozen
+from shared.errors import WrongUse
+from shared.keys import Keys
+from shared.ticket import quoted
+
+GLOBAL = "global"
+EVERY_TENANT = "tenant/*"
+
+MEASURES = ("rpm", "tpm", "input_tpm", "output_tpm", "rpd", "concurrent", "burst_s", "weight")
+"""What a scope may hold: calls and tokens a minute, calls a day, calls at once, burst, share."""
+
+SPANS: Mapping[str, tuple[float, float]] = {
+    "rpm": (1, 100_000_000),
+    "tpm": (1, 1_000_000_000_000),
+    "input_tpm": (1, 1_000_000_000_000),
+    "output_tpm": (1, 1_000_000_000_000),
+    "rpd": (1, 1_000_000_000_000),
+    "concurrent": (1, 1_000_000),
+    "burst_s": (0.001, 3_600),
+    "weight": (0.01, 1_000),
+}
+"""The least and the most of each measure: those of the catalog's form."""
+
+LIFTED = "none"
+"""In an override: this limit does not bind, whatever the catalog says."""
+
+Amounts = dict[str, float | None]
+"""Measure to amount; None: lifted."""
+
+
+def parsed(text: str) -> Amounts:
+    """The amounts in the text of a scope; words that are none are passed over."""
+    amounts: Amounts = {}
+    for word in text.split():
+        measure, _, amount = word.partition("=")
+        if amount == LIFTED:
+            amounts[measure] = None
+            continue
+        try:
+            amounts[measure] = float(amount)
+        except ValueError:
+            continue
+    return amounts
+
+
+def written(amounts: Mapping[str, float | None]) -> str:
+    """The text of a scope, its measures in the order of MEASURES; what else there is comes last."""
+    order = {measure: place for place, measure in enumerate(MEASURES)}
+    names = sorted(amounts, key=lambda name: (order.get(name, len(order)), name))
+    return " ".join(f"{name}={_number(amounts[name])}" for name in names)
+
+
+def _number(amount: float | None) -> str:
+    if amount is None:
+        return LIFTED
+    # Digits only: the scripts read no exponents.
+    return f"{amount:.0f}" if amount == int(amount) else f"{max(amount, 0.001):.3f}".rstrip("0")
+
+
+def amount_of(measure: str, text: str) -> float | None:
+    """What an operator wrote for one measure, checked; None for `none`. Raises WrongUse."""
+    if measure not in SPANS:
+        raise WrongUse(measure, text, f"no such limit; use one of {', '.join(MEASURES)}")
+    if text.strip().lower() == LIFTED:
+        return None
+    low, high = SPANS[measure]
+    whole = measure not in ("burst_s", "weight")
+    remedy = f"give {'a whole' if whole else 'a'} number from {low:g} to {high:.0f}, or {LIFTED}"
+    try:
+        amount = float(text.replace("_", ""))
+    except ValueError:
+        raise WrongUse(measure, text, remedy) from None
+    if not math.isfinite(amount) or not low <= amount <= high or (whole and amount % 1):
+        raise WrongUse(measure, text, remedy)
+    return amount
+
+
+def tenant_scope(tenant: str) -> str:
+    """The scope of this tenant."""
+    return f"tenant/{quoted(tenant)}"
+
+
+def user_scope(tenant: str, user: str) -> str:
+    """The scope of this user."""
+    return f"user/{quoted(tenant)}/{quoted(user)}"
+
+
+def tier_scope(tier: str, model: str = "") -> str:
+    """The scope of a tier, or of one model in it."""
+    return f"tier/{tier}/{model}" if model else f"tier/{tier}"
+
+
+def user_named(name: str) -> tuple[str, str]:
+    """Tenant and user of a name in the catalog's table `users`."""
+    tenant, _, user = name.partition("/")
+    return unquote(tenant), unquote(user)
+
+
+def scopes(catalog: Catalog, keys_of: Callable[[Provider], int]) -> dict[str, str]:
+    """Every scope that the catalog limits. `keys_of`: how many API keys a provider has."""
+    found: dict[str, Amounts] = {GLOBAL: _amounts(catalog.limits)}
+    for provider in catalog.providers.values():
+        found[f"provider/{provider.name}"] = _amounts(provider.limits)
+        found[f"keys/{provider.name}"] = {"n": float(max(1, keys_of(provider)))}
+    for pool in catalog.pools.values():
+        found[f"pool/{pool.key}"] = _amounts(pool)
+    every: Amounts = {}
+    if "*" in catalog.tenants:
+        every = found[EVERY_TENANT] = _amounts(catalog.tenants["*"])
+    for tenant in catalog.tenants.values():
+        own = _amounts(tenant)
+        if tenant.name != "*" and own:
+            found[tenant_scope(tenant.name)] = {**every, **own}
+    for user in catalog.users.values():
+        found[user_scope(*user_named(user.name))] = _amounts(user)
+    for tier in catalog.tiers.values():
+        found[tier_scope(tier.name)] = _amounts(tier)
+        for model, limits in tier.models.items():
+            found[tier_scope(tier.name, model)] = _amounts(limits)
+    return {scope: written(amounts) for scope, amounts in found.items() if amounts}
+
+
+def _amounts(entry: Frozen) -> Amounts:
+    given = ((measure, getattr(entry, measure, None)) for measure in MEASURES)
+    return {measure: float(amount) for measure, amount in given if amount is not None}
+
+
+def effective(
+    configured: Mapping[str, str], overrides: Mapping[str, str], scope: str
+) -> dict[str, float]:
+    """What binds a scope: the catalog's limits with an operator's laid over, as the scripts do it.
+
+    A tenant without an entry in the catalog has those of `tenant/*`, and the overrides of both.
+    """
+    amounts = parsed(configured.get(scope, ""))
+    if scope not in configured and scope.startswith("tenant/"):
+        amounts = parsed(configured.get(EVERY_TENANT, ""))
+        amounts |= parsed(overrides.get(EVERY_TENANT, ""))
+    amounts |= parsed(overrides.get(scope, ""))
+    return {measure: amount for measure, amount in amounts.items() if amount is not None}
+
+
+def write(
+    client: redis.Redis, keys: Keys, catalog: Catalog, keys_of: Callable[[Provider], int],
+    *, reload: bool = False,
+) -> None:  # fmt: skip
+    """The scripts limit by this catalog, from one moment to the next; overrides stay.
+
+    `reload`: workers and clients are told to read their catalog files again.
+    """
+    found: dict[Any, Any] = {**scopes(catalog, keys_of)}
+    with client.pipeline(transaction=True) as pipe:
+        pipe.delete(keys.limits())
+        pipe.hset(keys.limits(), mapping=found)
+        if reload:
+            pipe.incr(keys.version())
+        pipe.execute()
+
+
+async def write_async(
+    client: redis.asyncio.Redis, keys: Keys, catalog: Catalog, keys_of: Callable[[Provider], int]
+) -> None:
+    """As `write`, over an asyncio client."""
+    found: dict[Any, Any] = {**scopes(catalog, keys_of)}
+    async with client.pipeline(transaction=True) as pipe:
+        pipe.delete(keys.limits())
+        pipe.hset(keys.limits(), mapping=found)
+        await pipe.execute()
