@@ -27,6 +27,7 @@ HeadgateError
 from __future__ import annotations
 
 import traceback
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -192,9 +193,11 @@ class AttemptError(HeadgateError):
         retry_after_ms: int | None = None,
         billed: bool | None = False,
         request_id: str | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
+        self.headers = headers or {}
         if code is not None:
             self.code = code
         self.http_status = http_status

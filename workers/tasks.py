@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import replace
 from typing import Any, assert_never
 
 from celery import Celery, Task
 
+from shared.catalog import Catalog
 from shared.connections import Servers
 from shared.envelope import (
     ENVELOPE_VERSION,
@@ -53,10 +55,20 @@ class Door(Task):  # type: ignore[type-arg]  # generic only in its stubs
         """Jobs may come in; raises Unreachable when the record is not there."""
         self.leases = fetcher.leases
         self.kit = await open_kit(settings, servers, fetcher.owner)
+        following = self.kit.reload.run(self.kit.catalog, self._follow)
+        self._following = asyncio.create_task(following, name="reload")
 
     async def close(self) -> None:
         """No job comes in any more."""
+        self._following.cancel()
         await self.kit.close()
+
+    def _follow(self, models: Catalog) -> None:
+        """Jobs that come from now on go by this catalog; those that run go by the one before."""
+        self.kit.call.follow(models)
+        self.kit = replace(
+            self.kit, catalog=models, pipeline=replace(self.kit.pipeline, catalog=models)
+        )
 
     async def run(self, /, *args: Any, **kwargs: Any) -> str:
         """How the run ended, in one word: all that Celery and Flower get to know of it."""

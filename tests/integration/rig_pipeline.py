@@ -164,7 +164,7 @@ class PlayedLine:
             **(parts | changed),
         )
 
-    def _lines(self, _provider: str) -> list[Line]:
+    def _lines(self, _provider: object) -> list[Line]:
         return [] if self.keyless else [Line(self.provider, "key0")]
 
     async def run(
