@@ -82,7 +82,8 @@ async def test_a_master_without_its_replicas_is_waited_for(
 ) -> None:
     server = valkey_factory(extra=["--min-replicas-to-write", "1"])
     lane = Lane(Redis.from_url(server.url))
-    taken = asyncio.ensure_future(lane.run(scripts.reserve(Keys(), job_id="j", attempt="a", ticket=TICKET)))
+    reserving = scripts.reserve(Keys(), job_id="j", attempt="a", ticket=TICKET)
+    taken = asyncio.ensure_future(lane.run(reserving))
     asked = [lane.send("SET", "k", "1"), taken]
     done, _ = await asyncio.wait(asked, timeout=0.5)
     assert not done
