@@ -7,6 +7,7 @@ HeadgateError
 |   +-- InvalidRequest        a field of a request (code: invalid_request, unknown_model, ...)
 |-- Unreachable               Redis, the database or the embedded server does not answer
 |   `-- Unfit                 it answers, but no waiting makes it one to work with
+|-- TierLimit                 a limit of the caller, who would rather be refused than wait
 |-- UnreadableMessage         a message on the broker that is no job
 |   +-- NewerEnvelope         a job in the form of the next release
 |-- UnknownJob                no job of that id on record
@@ -30,6 +31,8 @@ import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
+
+from shared.gate import Gate as Gate
 
 ErrorCode = Literal[
     "invalid_request", "unknown_model", "context_length", "content_filtered", "authentication",
@@ -111,6 +114,31 @@ class Unfit(Unreachable):
         self.args = (f"{server} cannot be used: {reason}; {remedy}",)
 
 
+class TierLimit(HeadgateError):
+    """A limit of the caller refused a request that asks for it (`on_limit`); nothing was queued.
+
+    `limit`: which one. `retry_after_s`: until it lets the next one through. `index`: which of many
+    requests. `locked_out`: so many were refused that none is looked at until then.
+    """
+
+    code: ClassVar[ErrorCode] = "tier_limit"
+
+    def __init__(
+        self,
+        limit: str,
+        retry_after_s: float,
+        index: int | None = None,
+        *,
+        locked_out: bool = False,
+    ) -> None:
+        which = "" if index is None else f"requests[{index}]: "
+        super().__init__(f"{which}{limit}: try again in {retry_after_s:g} s")
+        self.limit = limit
+        self.retry_after_s = retry_after_s
+        self.index = index
+        self.locked_out = locked_out
+
+
 class UnreadableMessage(HeadgateError):
     """A message on the broker is no job; `reason` says why, without quoting it."""
 
@@ -177,7 +205,8 @@ class AttemptError(HeadgateError):
 
     `retryable`: the same model may be asked again. `falls_back`: another model may be asked.
     `billed`: False when the provider says or shows that nothing was charged, None when nobody
-    can know. `retry_after_ms`: what the provider asked for, or None.
+    can know. `retry_after_ms`: what the provider asked for, or None. `headers`: those of the
+    refusal that speak of limits, in lower case. `gate`: None where it concerns this request alone.
     """
 
     code: ErrorCode = "provider_error"
@@ -194,6 +223,7 @@ class AttemptError(HeadgateError):
         billed: bool | None = False,
         request_id: str | None = None,
         headers: Mapping[str, str] | None = None,
+        gate: Gate | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
@@ -204,6 +234,8 @@ class AttemptError(HeadgateError):
         self.retry_after_ms = retry_after_ms
         self.billed = billed
         self.request_id = request_id
+        self.headers: Mapping[str, str] = headers or {}
+        self.gate = gate
 
 
 class RequestRefused(AttemptError):

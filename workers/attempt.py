@@ -133,7 +133,7 @@ class Attempting:
         """All workers know of what a refusal says of limits, before anybody asks again."""
         if hold.rule == "a" and hold.settles and error.billed is False:
             await through(self.bucket.settle(job.envelope.id, hold, (0, 0)))
-        if (refusal := gate.refusal(error, self.clock_ms())) is not None:
+        if (refusal := gate.refusal(error)) is not None:
             await through(self.bucket.refused(hold, error, refusal.kind, refusal.wait_ms))
 
     def _answered(self, job: Job, attempt: Attempt, model: Model, answer: Answer) -> Ending:

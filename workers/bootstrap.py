@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import random
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -18,6 +19,7 @@ from workers.clock import Clock
 from workers.lane import Lane
 from workers.pipeline import Pipeline
 from workers.policy.retry import Limits
+from workers.providers.limits import seen
 from workers.record import Record
 from workers.reload import Reload
 from workers.stages.audit import Audit
@@ -75,7 +77,7 @@ async def open_kit(in_force: Settings, servers: Servers, owner: str) -> Kit:
         record=record,
         claims=Claims(record, owner, clock.now_ms),
         cache=Cache(lane, keys, ttl_s=in_force.cache_ttl_s),
-        bucket=Bucket(lane, keys, lambda _: ()),
+        bucket=Bucket(lane, keys, lambda headers: seen(headers, time.time())),
         ledger=Ledger(record),
         audit=Audit(),
         call=call,

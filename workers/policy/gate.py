@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from shared.errors import AttemptError, Overloaded, QuotaExhausted, RateLimited
+from shared.errors import AttemptError, RateLimited
 from shared.ticket import Ticket
 
 
@@ -16,22 +16,16 @@ class Refusal:
     wait_ms: int
 
 
-def refusal(error: AttemptError, now_ms: int) -> Refusal | None:
+def refusal(error: AttemptError) -> Refusal | None:
     """What everyone should know of the refusal; None where it says nothing of limits.
 
     `wait_ms` -1: it does not say how long; of one that is out of money it is the Unix ms of the
     reset date.
     """
-    wait_ms = -1 if error.retry_after_ms is None else error.retry_after_ms
-    match error:
-        case QuotaExhausted():
-            return Refusal("money", -1)
-        case RateLimited():
-            return Refusal("limited", wait_ms)
-        case Overloaded():
-            return Refusal("overloaded", wait_ms)
-        case _:
-            return None
+    if error.gate is None:
+        return None
+    wait_ms = error.gate.until_ms if error.gate.kind == "money" else error.retry_after_ms
+    return Refusal(error.gate.kind, -1 if wait_ms is None else wait_ms)
 
 
 class TooLargeForLimit(RateLimited):

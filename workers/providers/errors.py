@@ -26,7 +26,8 @@ from shared.errors import (
     RequestRefused,
     Unauthorized,
 )
-from workers.providers.answer import fields_of
+from workers.providers.answer import fields_of, kept_headers
+from workers.providers.gates import gate_of, told_wait_ms
 from workers.providers.transport import Response
 
 MESSAGE_LIMIT = 500
@@ -155,25 +156,31 @@ def refusal(response: Response, private: Iterable[str], secret: str) -> AttemptE
     if told.status is not None and status < 400:
         status = told.status
     kind, code, billed = fault(status, told)
+    wait_ms = retry_after_ms(response.headers, time.time())
+    if wait_ms is None and issubclass(kind, RateLimited):
+        wait_ms = told_wait_ms(told.message)
     return kind(
         f"HTTP {status}: {scrubbed(told.message, private, secret)}" if told.message
         else f"HTTP {status}, with no reason given",
         code=code,
         http_status=response.status,
-        retry_after_ms=retry_after_ms(response.headers, time.time()),
+        retry_after_ms=wait_ms,
         billed=billed,
         request_id=request_id(response.headers) or told.request_id,
+        headers=kept_headers(response.headers),
+        gate=gate_of(kind, told.codes, told.message, told.details),
     )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What an error body says: codes, the most telling first; a status; a reason; an id."""
+    """What an error body says: codes, the most telling first, status, reason, id and details."""
 
     codes: list[str]
     status: int | None
     message: str
     request_id: str | None
+    details: dict[str, object]
 
 
 def told_error(body: object) -> Told:
@@ -199,6 +206,7 @@ def told_error(body: object) -> Told:
         status=numbers[0] if numbers else None,
         message=message,
         request_id=request if isinstance(request, str) else None,
+        details=details,
     )
 
 

@@ -7,8 +7,9 @@ run asks for one here, and leaves if there is none at once: jobs wait in Redis, 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from shared import scripts
 from shared.errors import AttemptError
@@ -21,17 +22,20 @@ OBSERVE_S = 0.1
 """Headers of a pool are handed on this often, those of the latest request."""
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
+class Seen(Protocol):
     """What headers say of one measure: see `Told`."""
 
-    measure: str
-    limit: float
-    remaining: float
-    grain: float
+    @property
+    def measure(self) -> str: ...
+    @property
+    def limit(self) -> float: ...
+    @property
+    def remaining(self) -> float: ...
+    @property
+    def grain(self) -> float: ...
 
 
-Reader = Callable[[Mapping[str, str]], tuple[Seen, ...]]
+Reader = Callable[[Mapping[str, str]], Sequence[Seen]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,11 +73,16 @@ Turn = Callable[[Rig], None]
 
 
 @contextmanager
-def workers_for(vendor: Vendor, further: dict[str, str] | None = None) -> Iterator[Rig]:
-    """A rig with four workers whose provider enforces the limits of `vendor`."""
-    flags = vendor.simulator_flags
+def workers_for(
+    vendor: Vendor, further: dict[str, str] | None = None, overlay: str = ""
+) -> Iterator[Rig]:
+    """A rig with four workers whose provider enforces the limits of `vendor`.
+
+    `overlay`: more for the catalog. `further`: more of the environment.
+    """
+    flags, catalog = vendor.simulator_flags, vendor.catalog + overlay
     with rig(
-        latency_ms=LATENCY_MS, simulator_flags=flags, catalog=vendor.catalog, further=further
+        latency_ms=LATENCY_MS, simulator_flags=flags, catalog=catalog, further=further
     ) as bench:
         for _ in range(WORKERS):
             bench.start_worker()
