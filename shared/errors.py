@@ -227,7 +227,6 @@ class AttemptError(HeadgateError):
     ) -> None:
         super().__init__(message)
         self.message = message
-        self.headers = headers or {}
         if code is not None:
             self.code = code
         self.http_status = http_status

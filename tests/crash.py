@@ -41,11 +41,11 @@ from workers.fetcher import Fetcher
 ON_THE_WIRE_S = 0.03
 """A request has left this long after its call began, and the provider is slower than that."""
 
-BEFORE = {"arrived": ("claims", "take")}
+BEFORE = {"arrived": ("claims", "take"), "held": ("ledger", "open")}
 AFTER = {
     "claimed": ("claims", "take"),
     "recalled": ("cache", "recall"),
-    "held": ("bucket", "reserve"),
+    "reserved": ("bucket", "reserve"),
     "opened": ("ledger", "open"),
     "answered": ("call", "ask"),
     "settled": ("ledger", "settle"),
@@ -135,7 +135,7 @@ def stepping(pipeline: Any, passes: Callable[[str], None]) -> Any:
 def _after(act: Act, step: str, passes: Callable[[str], None]) -> Act:
     async def passing(*args: Any, **named: Any) -> Any:
         answer = await act(*args, **named)
-        if step != "held" or isinstance(answer, Grant):
+        if step != "reserved" or isinstance(answer, Grant):
             passes(step)
         return answer
 
