@@ -91,8 +91,9 @@ class AsyncClient:
     async def submit(self, prompt: str | None = None, /, **fields: Any) -> AsyncJob:
         """A job that is on record and queued; `fields` are those of a request.
 
-        Raises InvalidRequest with nothing queued, Unreachable with nothing on record, and
-        SubmitInterrupted where the job is on record but not queued yet.
+        Raises InvalidRequest with nothing queued, TierLimit with nothing queued (where `on_limit`
+        is "refuse"), Unreachable with nothing on record, and SubmitInterrupted where the job is on
+        record but not queued yet.
         """
         return AsyncJob(await asyncio.to_thread(self._desk.submit, prompt, fields), self)
 
@@ -184,8 +185,9 @@ class Client:
     def submit(self, prompt: str | None = None, /, **fields: Any) -> Job:
         """A job that is on record and queued; `fields` are those of a request.
 
-        Raises InvalidRequest with nothing queued, Unreachable with nothing on record, and
-        SubmitInterrupted where the job is on record but not queued yet.
+        Raises InvalidRequest with nothing queued, TierLimit with nothing queued (where `on_limit`
+        is "refuse"), Unreachable with nothing on record, and SubmitInterrupted where the job is on
+        record but not queued yet.
         """
         return Job(self._desk.submit(prompt, fields), self)
 
@@ -193,9 +195,9 @@ class Client:
         """The ids of jobs that are on record and queued, in the order of the requests.
 
         All are checked before the first is written: an InvalidRequest, which names
-        `requests[i].field`, means that nothing was queued. They are held in memory meanwhile
-        (about 3 kB each and the prompt), so give millions in slices. SubmitInterrupted says which
-        are on record.
+        `requests[i].field`, or a TierLimit, which has its `index`, means that nothing was queued,
+        nor taken from a limit. They are held in memory meanwhile (about 3 kB each and the prompt),
+        so give millions in slices. SubmitInterrupted says which are on record.
         """
         return self._desk.submit_many(requests)
 

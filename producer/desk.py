@@ -8,12 +8,13 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
+from producer import admit, results
 from producer import cancel as cancelling
-from producer import results
 from producer.errors import SubmitInterrupted
 from producer.installation import Installation, Lazy
+from producer.places import waits_on
 from producer.results import Listed
-from producer.submit import Written, put, written
+from producer.submit import Prepared, Written, put, written
 from producer.waiting import Found
 from shared.envelope import Request, Result, Status
 from shared.errors import InvalidRequest, Unreachable
@@ -37,13 +38,16 @@ class Desk:
         self._lazy.close()
 
     def submit(self, prompt: str | None, fields: dict[str, Any]) -> str:
-        """The id of a job that is on record and queued."""
+        """The id of a job that is on record and queued; raises TierLimit if it asks for that."""
         if prompt is not None:
             if "prompt" in fields:
                 raise InvalidRequest("prompt", fields["prompt"], "is given twice; give it once")
             fields = {"prompt": prompt, **fields}
         with self._lazy.use() as at:
             job = at.submitter.prepare(fields)
+            if admit.asks(job):
+                for refusal in admit.refusals(at, {0: job}, together=True).values():
+                    raise refusal
             _put(at, [written(*job)])
             return job[0].id
 
@@ -51,19 +55,26 @@ class Desk:
         """The ids of jobs that are on record and queued, in the order of the requests."""
         with self._lazy.use() as at:
             # All are checked before the first is put: a fault anywhere means that nothing was.
-            ready = [written(*job) for job in at.submitter.prepare_many(requests)]
+            ready: list[Written] = []
+            asking: dict[int, Prepared] = {}
+            for job in at.submitter.prepare_many(requests):
+                if admit.asks(job):
+                    asking[len(ready)] = job
+                ready.append(written(*job))
+            for place, refusal in admit.refusals(at, asking, together=True).items():
+                raise admit.numbered(place, refusal)
             _put(at, ready)
             return [row["id"] for row, _, _ in ready]
 
     def result(self, job_id: str) -> Result:
         """The result as it is now."""
         with self._lazy.use() as at:
-            return results.read(at.engine, job_id)
+            return results.read(at.engine, job_id, waits_on(at.redis, at.keys))
 
     def status(self, job_id: str) -> Status:
         """The status now, also of a job whose result has expired."""
         with self._lazy.use() as at:
-            return results.status(at.engine, job_id)
+            return results.status(at.engine, job_id, waits_on(at.redis, at.keys))
 
     def look(self, ids: Sequence[str]) -> Found:
         """What can be said for good about the jobs."""
@@ -80,8 +91,9 @@ class Desk:
         """The newest jobs first."""
         with self._lazy.use() as at:
             return results.list_jobs(
-                at.engine, status=status, tenant=tenant, since=since, limit=limit
-            )
+                at.engine, status=status, tenant=tenant, since=since, limit=limit,
+                waits=waits_on(at.redis, at.keys),
+            )  # fmt: skip
 
     def cancel(self, ids: Sequence[str]) -> cancelling.Cancelled:
         """What became of the jobs; those that run are only marked."""

@@ -16,7 +16,7 @@ import redis
 from sqlalchemy import Engine
 
 from producer.submit import Submitter
-from shared import catalog, connections, migrate, redis_check, settings
+from shared import catalog, connections, migrate, redis_check, settings, tiers
 from shared.catalog import Catalog
 from shared.connections import Servers
 from shared.database import reaching, reason, without_password
@@ -109,6 +109,7 @@ def open_installation(chosen: Settings | None = None) -> Installation:
     """
     chosen = chosen or settings.load()
     models = catalog.load(chosen.catalog)
+    tier_of = tiers.source(chosen.tiers, models, lambda: engine)
     if chosen.redis_url is None or chosen.database_url is None:
         require_home(chosen)
     try:
@@ -121,7 +122,7 @@ def open_installation(chosen: Settings | None = None) -> Installation:
         ) from (error)
     engine = servers.engine()
     client = servers.redis_client()
-    opened = Installation(servers, engine, client, models, Submitter(chosen, models))
+    opened = Installation(servers, engine, client, models, Submitter(chosen, models, tier_of))
     try:
         servers.check_redis(client)
         with opened.reaching():

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, get_args
 
 import orjson
-from sqlalchemy import Engine, Row, select
+from sqlalchemy import Engine, Row, select, tuple_
 
 from producer.errors import ResultExpired
+from producer.places import WAITING, Waits, nobody_waits
 from shared.database import reading
 from shared.envelope import ENDED, Result, Status, now_ms, rfc3339
 from shared.errors import HeadgateError, InvalidRequest, UnknownJob
@@ -18,6 +19,9 @@ from shared.tables import jobs
 
 STATUSES: tuple[Status, ...] = get_args(Status)
 IDS_PER_QUERY = 500
+PAGE = 500
+MOST_LOOKED_AT = 20_000
+"""Rows that are looked through at most for those that wait for a limit, or do not."""
 
 _STANDING = (
     jobs.c.id, jobs.c.status, jobs.c.model, jobs.c.batch_id, jobs.c.retry_at_ms,
@@ -25,8 +29,11 @@ _STANDING = (
 )  # fmt: skip
 
 
-def read(engine: Engine, job_id: str) -> Result:
-    """The result as it is now, ended or not; raises UnknownJob and ResultExpired."""
+def read(engine: Engine, job_id: str, waits: Waits = nobody_waits) -> Result:
+    """The result as it is now, ended or not; raises UnknownJob and ResultExpired.
+
+    `waits`: where jobs are found that wait for a limit, which the record does not know.
+    """
     with reading(engine) as connection:
         columns = (*_STANDING, jobs.c.result, jobs.c.envelope)
         row = connection.execute(select(*columns).where(jobs.c.id == job_id)).first()
@@ -34,16 +41,20 @@ def read(engine: Engine, job_id: str) -> Result:
         raise UnknownJob(job_id)
     if row.status in ENDED:
         return _ended(row)
-    return standing(row, _metadata(row.envelope))
+    result = standing(row, _metadata(row.envelope))
+    if row.status not in WAITING:
+        return result
+    wait = waits([row.id]).get(row.id)
+    return result if wait is None else replace(result, **_deferred(wait.until_ms))
 
 
-def status(engine: Engine, job_id: str) -> Status:
+def status(engine: Engine, job_id: str, waits: Waits = nobody_waits) -> Status:
     """The status now, also of a job whose result has expired; raises UnknownJob."""
     with reading(engine) as connection:
         found: Status | None = connection.scalar(select(jobs.c.status).where(jobs.c.id == job_id))
     if found is None:
         raise UnknownJob(job_id)
-    return found
+    return "deferred" if found in WAITING and waits([job_id]) else found
 
 
 def look(engine: Engine, ids: Sequence[str]) -> dict[str, Result | HeadgateError]:
@@ -112,8 +123,12 @@ def list_jobs(
     tenant: str | None = None,
     since: datetime | timedelta | None = None,
     limit: int = 50,
+    waits: Waits = nobody_waits,
 ) -> list[Listed]:
-    """The newest jobs first, at most `limit`. `since`: a moment, or how long ago."""
+    """The newest jobs first, at most `limit`. `since`: a moment, or how long ago.
+
+    Whether a job is queued or deferred is told of the newest 20,000 that wait.
+    """
     if status is not None and status not in STATUSES:
         raise InvalidRequest("status", status, f"use one of {', '.join(STATUSES)}")
     if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= 100_000:
@@ -121,13 +136,39 @@ def list_jobs(
     extra = (jobs.c.priority, jobs.c.tenant, jobs.c.user_id)
     query = select(*_STANDING, *extra).order_by(jobs.c.submitted_at_ms.desc(), jobs.c.id.desc())
     if status is not None:
-        query = query.where(jobs.c.status == status)
+        query = query.where(jobs.c.status.in_(WAITING if status in WAITING else (status,)))
     if tenant is not None:
         query = query.where(jobs.c.tenant == tenant)
     if since is not None:
         query = query.where(jobs.c.submitted_at_ms >= _since_ms(since))
-    with reading(engine) as connection:
-        return [_listed(row) for row in connection.execute(query.limit(limit))]
+    found: list[Listed] = []
+    looked_at, last = 0, None
+    while len(found) < limit and (looked_at < MOST_LOOKED_AT or status not in WAITING):
+        page = query.limit(max(PAGE, limit) if status in WAITING else limit - len(found))
+        if last is not None:
+            place = tuple_(jobs.c.submitted_at_ms, jobs.c.id)
+            page = page.where(place < tuple_(last.submitted_at_ms, last.id))
+        with reading(engine) as connection:
+            rows = connection.execute(page).all()
+        told = _placed([_listed(row) for row in rows], waits)
+        found += [one for one in told if status is None or one.status == status]
+        if not rows or status not in WAITING:
+            break
+        looked_at, last = looked_at + len(rows), rows[-1]
+    return found[:limit]
+
+
+def _placed(listed: list[Listed], waits: Waits) -> list[Listed]:
+    """The same with those deferred that wait for a limit."""
+    known = waits([one.id for one in listed if one.status in WAITING])
+    return [
+        replace(one, **_deferred(known[one.id].until_ms)) if one.id in known else one
+        for one in listed
+    ]
+
+
+def _deferred(until_ms: int | None) -> dict[str, Any]:
+    return {"status": "deferred", "retry_at": rfc3339(until_ms)}
 
 
 def known(engine: Engine, ids: Iterable[str]) -> set[str]:

@@ -10,7 +10,7 @@ from sqlalchemy import Engine, insert
 from sqlalchemy.exc import DBAPIError
 
 from producer.errors import SubmitInterrupted
-from shared import scripts
+from shared import scripts, tiers
 from shared.catalog import Catalog, Model
 from shared.database import passes, writing
 from shared.envelope import Envelope, Request, new_id, now_ms, request_from
@@ -22,6 +22,7 @@ from shared.results import job_row
 from shared.settings import Settings
 from shared.tables import jobs
 from shared.ticket import ticket_for
+from shared.tiers import TierOf
 
 ROWS_PER_COMMIT = 500
 """Rows of one transaction; larger ones make the workers' commits wait too long."""
@@ -42,8 +43,9 @@ Written = tuple[dict[str, Any], str, bytes]
 class Submitter:
     """Turns requests into envelopes by the settings and the catalog in force; touches no server."""
 
-    def __init__(self, settings: Settings, catalog: Catalog) -> None:
+    def __init__(self, settings: Settings, catalog: Catalog, tier_of: TierOf | None = None) -> None:
         self._catalog = catalog
+        self._tier_of = tier_of or tiers.by_catalog(catalog)
         self._model = settings.model
         self._params: dict[str, Any] = {}
         if settings.max_tokens is not None:
@@ -64,7 +66,7 @@ class Submitter:
         if custom_id is not None and "\0" in custom_id:
             raise InvalidRequest("custom_id", custom_id, "leave out the NUL character")
         model = self._model_of(request)
-        request = self._with_defaults(request, model)
+        request = self._with_tier(self._with_defaults(request, model))
         envelope = Envelope(
             id=new_id(),
             request=request,
@@ -81,7 +83,10 @@ class Submitter:
             raise InvalidRequest("request", None, f"cannot be written as JSON: {error}") from None
         tokens = _refuse_too_long(request, model)
         chain = self._catalog.chain(model, False if request.embeds else request.fallback)
-        ticket = ticket_for(envelope, model, self._catalog, input_tokens=tokens, chain=chain)
+        ticket = ticket_for(
+            envelope, model, self._catalog, tier=request.tier or "",
+            paid=request.on_limit == "refuse", input_tokens=tokens, chain=chain,
+        )  # fmt: skip
         return Prepared(envelope, encoded, ticket.encode())
 
     def prepare_many(
@@ -120,6 +125,14 @@ class Submitter:
             return self._catalog.model(name)
         except InvalidRequest as error:
             raise InvalidRequest(field, name, error.remedy, error.code) from None
+
+    def _with_tier(self, request: Request) -> Request:
+        """The request as its caller's tier makes it: its job has that tier to its end."""
+        if request.tier is not None:
+            self._catalog.tier(request.tier)
+            return request
+        tier = self._tier_of(request.tenant, request.user)
+        return request if tier is None else request.model_copy(update={"tier": tier})
 
     def _with_defaults(self, request: Request, model: Model) -> Request:
         if not self._params or request.embeds:

@@ -41,8 +41,8 @@ ENDED: frozenset[str] = frozenset({"succeeded", "failed", "cancelled", "expired"
 #: Fields of the contract whose part does not stand yet: refused by name, never ignored.
 NOT_YET = frozenset(
     {
-        "tier", "idempotency_key", "template", "variables", "task", "share", "on_limit",
-        "max_usd_per_million", "prefer", "max_cost_usd", "webhook_url",
+        "idempotency_key", "template", "variables", "task", "share", "max_usd_per_million",
+        "prefer", "max_cost_usd", "webhook_url",
     }
 )  # fmt: skip
 
@@ -102,9 +102,11 @@ class Request(BaseModel):
     priority: Priority = "standard"
     tenant: Name = "default"
     user: Name | None = None
+    tier: Name | None = None
     deadline_s: Annotated[float, Field(gt=0, le=MAX_DEADLINE_S)] = DEFAULT_DEADLINE_S
     cache: CacheWish = CacheWish()
     fallback: bool | list[Name] = True
+    on_limit: Literal["wait", "refuse"] = "wait"
     on_unknown: Literal["retry", "fail"] = "retry"
     metadata: dict[str, Any] = Field(default_factory=dict)
 

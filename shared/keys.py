@@ -135,6 +135,30 @@ class Keys:
         """HASH: `out|model|tenant|template` to tokens, `in|model` to a ratio; expires."""
         return f"{self.prefix}headgate:learned"
 
+    def sketch(self, group: str) -> str:
+        """HASH: counts of the answers of `model|tenant|template`; expires after 30 days."""
+        return f"{self.prefix}headgate:sketch:{group}"
+
+    def sketches(self) -> str:
+        """ZSET: groups that have a sketch, by the server's ms of their last answer; expires."""
+        return f"{self.prefix}headgate:sketches"
+
+    def lesson(self, name: str) -> str:
+        """STRING: one worker's counts were added; expires after an hour."""
+        return f"{self.prefix}headgate:lesson:{name}"
+
+    def lockout(self, tenant: str, user: str = "") -> str:
+        """HASH: `until` (server ms), `count` of lockouts, ms of the last `refused` calls of a user.
+
+        `tenant` and `user` percent-encoded. Expires a day after the last lockout, or a minute after
+        the last refusal where there was none.
+        """
+        return f"{self.prefix}headgate:lockout:{tenant}/{user}"
+
+    def admitted(self, call: str) -> str:
+        """STRING: the answer to one call of the admit script; expires after a minute."""
+        return f"{self.prefix}headgate:admitted:{call}"
+
     def version(self) -> str:
         """STRING: a number that grows with each reload of the catalog; stays."""
         return f"{self.prefix}headgate:catalog"

@@ -28,14 +28,14 @@ ACL_REMEDY = "deploy/redis.acl lists all that its user needs"
 
 USED = (
     "SET # 1 PX 1000", "GET #", "EXISTS #", "PEXPIRE # 1000", "HGET # f", "HMGET # f", "HSET # f 1",
-    "HSETNX # f 1", "HDEL # f", "HINCRBY # f 1", "HGETALL #", "HKEYS #", "ZINCRBY # 1 1",
-    "HLEN #", "HEXISTS # f", "LLEN #", "LPUSH # 1",
-    "RPUSH # 1", "RPOP #", "LTRIM # 0 0", "LREM # 0 1", "LRANGE # 0 0", "TYPE #", "SCARD #",
-    "SSCAN # 0", "SISMEMBER # 1", "ZCARD #", "ZMSCORE # 1", "BLPOP # 1", "BRPOP # 1", "SADD # 1",
-    "SREM # 1", "SMEMBERS #", "SMISMEMBER # 1", "ZADD # 1 1", "ZREM # 1", "ZSCORE # 1",
-    "ZRANGE # 0 0", "ZRANGEBYSCORE # 0 0", "ZINTERSTORE # 1 #", "ZREMRANGEBYSCORE # 0 0",
-    "PUBLISH # 1", "TIME", "DEL #", "SCAN 0 MATCH #", "MULTI", "EXEC", "EVAL return{} 0",
-    f"EVALSHA {'0' * 40} 0",
+    "HSETNX # f 1", "HDEL # f", "HINCRBY # f 1", "HLEN #", "HEXISTS # f", "HGETALL #", "HKEYS #",
+    "ZRANK # 1", "INCR #", "ZINCRBY # 1 1", "LLEN #", "LPUSH # 1", "RPUSH # 1", "RPOP #",
+    "LTRIM # 0 0",
+    "LREM # 0 1", "LRANGE # 0 0", "TYPE #", "SCARD #", "SSCAN # 0", "SISMEMBER # 1", "ZCARD #",
+    "ZMSCORE # 1", "BLPOP # 1", "BRPOP # 1", "SADD # 1", "SREM # 1", "SMEMBERS #", "SMISMEMBER # 1",
+    "ZADD # 1 1", "ZREM # 1", "ZSCORE # 1", "ZRANGE # 0 0", "ZRANGEBYSCORE # 0 0",
+    "ZINTERSTORE # 1 #", "ZREMRANGEBYSCORE # 0 0", "PUBLISH # 1", "TIME", "DEL #", "SCAN 0 MATCH #",
+    "MULTI", "EXEC", "EVAL return{} 0", f"EVALSHA {'0' * 40} 0",
 )  # fmt: skip
 """What a worker and its scripts send. On a key that holds a string nearly all of it does nothing:
 a user's rights are looked at first."""

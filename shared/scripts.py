@@ -72,7 +72,7 @@ async def run_async(client: redis.asyncio.Redis, command: Command[T]) -> T:
 BEFORE = {
     "fetch": ("letter", "buckets", "rooms"),
     "bury": ("letter", "buckets"),
-    **dict.fromkeys(("restore", "defer", "reserve", "settle", "observe"), ("buckets",)),
+    **dict.fromkeys(("restore", "defer", "reserve", "settle", "observe", "admit"), ("buckets",)),
 }
 """What stands before a script: the functions that it shares with others."""
 

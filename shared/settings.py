@@ -76,6 +76,12 @@ def _http_url(url: str) -> str:
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
 
 
+def _tier_source(chosen: str) -> str:
+    if chosen not in ("catalog", "table") and not re.fullmatch(r"[\w.]+:\w+", chosen):
+        raise ValueError("use catalog, table or module:function")
+    return chosen
+
+
 def _logins(logins: SecretStr) -> SecretStr:
     for login in logins.get_secret_value().split(","):
         user, _, password = login.partition(":")
@@ -111,6 +117,9 @@ class Settings(BaseSettings):
         "", description="put before every key, to share one Redis; ends in one of : _ . -"
     )
     catalog: Path | None = Field(None, description="a TOML file laid over the built-in catalog")
+    tiers: Annotated[str, AfterValidator(_tier_source)] = Field(
+        "catalog", description="who knows the tiers of callers: catalog, table or module:function"
+    )
     concurrency: Annotated[int, Field(ge=1, le=20_000)] = Field(
         500, description="jobs in flight in one worker process"
     )
@@ -170,6 +179,9 @@ class Settings(BaseSettings):
     )
     backoff_max_s: Annotated[float, Field(allow_inf_nan=False, gt=0)] = Field(
         30, description="upper bound of any wait before a retry"
+    )
+    under_reserve: Annotated[float, Field(allow_inf_nan=False, ge=0.001, le=0.5)] = Field(
+        0.05, description="the chance that an answer takes more tokens than were held for it"
     )
     simulator_url: HttpUrl | None = Field(
         None, description="ask a simulated provider in place of every real one"

@@ -139,3 +139,19 @@ batches = Table(
     Column("cancelled_at_ms", BigInteger),
 )
 Index("batches_by_output", batches.c.output_path)
+
+#: Tiers of callers, kept by an operator and read where HEADGATE_TIERS is `table`.
+callers = Table(
+    "callers",
+    metadata,
+    Column("tenant", String(128), nullable=False),
+    Column(
+        "user_id",
+        String(128),
+        nullable=False,
+        server_default=text("''"),
+        comment="empty: every user of the tenant without a row of its own",
+    ),
+    Column("tier", String(128), nullable=False),
+    PrimaryKeyConstraint("tenant", "user_id"),
+)

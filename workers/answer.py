@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from shared.envelope import Reply
+
+Measure = Literal["rpm", "rpd", "tpm", "input_tpm", "output_tpm"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,3 +22,16 @@ class Answer:
     reply: Reply
     headers: Mapping[str, str]
     counted: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One limit as its provider tells it in the headers of an answer or a refusal.
+
+    `limit` and `remaining` are per minute (rpd: per day); `remaining` is rounded to `grain`.
+    """
+
+    measure: Measure
+    limit: float
+    remaining: float
+    grain: float

@@ -12,10 +12,12 @@ from dataclasses import dataclass, replace
 
 from shared.catalog import Catalog, Model, StaticText
 from shared.errors import AttemptError
+from shared.policy import estimate
 from shared.prices import price, to_pico
 from shared.ticket import NO_GRANT, Grant, Ticket, ticket_for
 from workers.answer import Answer
 from workers.job import Ending, Job
+from workers.learning import Learning
 from workers.outcome import Deferred, Restored
 from workers.policy import gate
 from workers.stages.bucket import Bucket, Later, TooLarge
@@ -34,6 +36,7 @@ class Attempting:
     bucket: Bucket
     ledger: Ledger
     call: Call
+    learning: Learning
     clock_ms: Callable[[], int]
 
     async def attempt(
@@ -88,6 +91,14 @@ class Attempting:
             raise
         ending = self._answered(job, attempt, model, answer)
         self.bucket.heard(hold, answer.headers)
+        if answer.counted:
+            used = answer.reply.usage
+            self.learning.saw(
+                model.name, job.envelope.request.tenant, "",
+                estimated_input=job.input_tokens, input_tokens=used.input_tokens,
+                held_output=hold.output_tokens, output_tokens=used.output_tokens,
+                ceiling=estimate.output_ceiling(job.envelope.request.params, model),
+            )  # fmt: skip
         if hold.settles and answer.counted:
             used = answer.reply.usage
             fresh = used.input_tokens - used.cached_input_tokens

@@ -17,6 +17,7 @@ from shared.queues import all_queues
 from shared.settings import Settings
 from workers.clock import Clock
 from workers.lane import Lane
+from workers.learning import Learning
 from workers.pipeline import Pipeline
 from workers.policy.retry import Limits
 from workers.providers.limits import seen
@@ -72,6 +73,7 @@ async def open_kit(in_force: Settings, servers: Servers, owner: str) -> Kit:
         await asyncio.wait_for(clock.ask(), REDIS_WITHIN_S)
     keys = servers.keys
     call = Call(models, lambda entry: _lines(in_force, entry), timeout_s=in_force.timeout_s)
+    learning = Learning(lane, keys, miss=in_force.under_reserve)
     pipeline = Pipeline(
         catalog=models,
         record=record,
@@ -81,6 +83,7 @@ async def open_kit(in_force: Settings, servers: Servers, owner: str) -> Kit:
         ledger=Ledger(record),
         audit=Audit(),
         call=call,
+        learning=learning,
         publish=Publish(lane, keys, ttl_s=in_force.result_ttl_s),
         limits=Limits(
             in_force.max_attempts,
@@ -103,6 +106,7 @@ async def open_kit(in_force: Settings, servers: Servers, owner: str) -> Kit:
     caring = (
         asyncio.create_task(sweep.run(), name="sweep"),
         asyncio.create_task(clock.keep(), name="clock"),
+        asyncio.create_task(learning.keep(), name="learning"),
     )
     reload = Reload(servers, lane, in_force.catalog, lambda one: len(_keys(in_force, one)) or 1)
     with suppress(TimeoutError):

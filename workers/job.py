@@ -39,7 +39,6 @@ class Delivery:
     revoked: bool = False
     refusal: InvalidRequest | None = None
     grant: Grant = NO_GRANT
-    tier: str = ""
 
 
 @dataclass(frozen=True, slots=True)

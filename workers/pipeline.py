@@ -73,7 +73,7 @@ class Pipeline(Attempting):
             return Ended(ended, why_given_up(ended)) if ended and died else AlreadyTaken()
         job = Job(
             delivery.envelope, claim, delivery.crashes,
-            grant=grant, tier=grant.tier or delivery.tier, paid=grant.paid,
+            grant=grant, tier=grant.tier, paid=grant.paid,
         )  # fmt: skip
         try:
             return await self._with(job, delivery)

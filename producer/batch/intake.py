@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterator
+from functools import partial
 
+from producer import admit
 from producer.batch.lines import BadLine, Line
 from producer.batch.patience import Patience
 from producer.errors import SubmitInterrupted
@@ -11,6 +13,7 @@ from producer.installation import Installation
 from producer.results import known
 from producer.submit import Prepared, enqueue
 from shared import queues
+from shared.envelope import new_id
 from shared.errors import InvalidRequest
 
 CHUNK_LINES = 500
@@ -58,9 +61,24 @@ class Intake:
             size += len(job.encoded)
             if size > CHUNK_BYTES:
                 break
+        prepared = self._let_in(prepared, bad)
         if prepared:
             self._queue(prepared)
         return bad
+
+    def _let_in(self, prepared: list[Prepared], bad: list[BadLine]) -> list[Prepared]:
+        """Those which no limit of their callers refuses; the others are added to `bad`."""
+        asking = {place: job for place, job in enumerate(prepared) if admit.asks(job)}
+        if not asking:
+            return prepared
+        ask = partial(admit.refusals, self._at, asking, together=False, call=new_id())
+        refused = self._patience(ask)
+        for place, refusal in refused.items():
+            envelope = prepared[place][0]
+            number, custom_id = envelope.batch_line or 0, envelope.custom_id or ""
+            message = f"line {number}: {refusal}"
+            bad.append(BadLine(number, custom_id, refusal.code, message))
+        return [job for place, job in enumerate(prepared) if place not in refused]
 
     def _prepared(self, line: Line | BadLine) -> Prepared | BadLine:
         if isinstance(line, BadLine):
@@ -68,7 +86,8 @@ class Intake:
         if self.cancelled:
             message = f"line {line.number}: the batch was cancelled before this line was queued"
             return BadLine(line.number, line.custom_id, "cancelled", message)
-        return prepared_line(self._at, self._batch_id, line)
+        # A tier may be looked up in the database.
+        return self._patience(partial(prepared_line, self._at, self._batch_id, line))
 
     def _queue(self, prepared: list[Prepared]) -> None:
         """Each job has its row and its message, once, also when a server is lost on the way."""

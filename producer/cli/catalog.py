@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from producer.cli.group import HELP
+from producer.cli.opened import opened
 from producer.cli.show import document, json_option, line
 
 
@@ -38,3 +39,20 @@ def check(file: Path | None, as_json: bool) -> None:
     else:
         counts = f"{facts['models']} models of {facts['providers']} providers"
         line(f"{facts['file']}: no fault; {counts}, {facts['pools']} pools with limits")
+
+
+@catalog.command()
+@json_option
+def reload(as_json: bool) -> None:
+    """Read HEADGATE_CATALOG again in all running processes; a file with a fault changes nothing.
+
+    Each process reads its own copy of the file, so put the new one everywhere first.
+    """
+    from producer import limits
+
+    with opened() as at:
+        number, digest = limits.reload(at), at.catalog.digest
+    if as_json:
+        document({"version": number, "digest": digest})
+    else:
+        line(f"catalog {digest} is in force; running processes read theirs within a second")

@@ -26,6 +26,12 @@ _TURN_S = 1.0
 @click.option("--priority", type=PRIORITY, help="How urgent it is (default: standard).")
 @click.option("--tenant", help="For whom.")
 @click.option("--user", help="The user of the tenant.")
+@click.option("--tier", help="The caller's tier (default: as HEADGATE_TIERS says).")
+@click.option(
+    "--on-limit",
+    type=click.Choice(["wait", "refuse"]),
+    help="At a limit of the caller, wait in line (default) or be refused.",
+)
 @click.option("--max-tokens", type=int, metavar="N", help="Longest answer.")
 @click.option("--wait", is_flag=True, help="Wait for the answer and print it.")
 @json_option

@@ -26,6 +26,7 @@ from tests.integration.rig import envelope
 from workers.answer import Answer
 from workers.job import Delivery
 from workers.lane import Lane
+from workers.learning import Learning
 from workers.outcome import Deferred, Ended, Outcome
 from workers.pipeline import Pipeline
 from workers.policy.retry import Limits
@@ -164,6 +165,7 @@ class PlayedLine:
             ledger=Ledger(self.record),
             audit=Audit(),
             call=call,
+            learning=Learning(self.lane, Keys()),
             publish=Publish(self.lane, Keys(), ttl_s=60),
             **(parts | changed),
         )

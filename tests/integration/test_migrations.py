@@ -13,7 +13,7 @@ from shared import migrate
 from shared.database import open_engine
 from shared.errors import Unreachable
 from shared.results import job_row
-from shared.tables import attempts, audit, batches, jobs, metadata
+from shared.tables import attempts, audit, batches, callers, jobs, metadata
 from tests.child import ChildProcess, wait_until
 from tests.integration.rig import envelope
 from tests.releases.coming import MIGRATION, make_next
@@ -62,6 +62,7 @@ def fill(engine: Engine) -> None:
                 created_at_ms=2**40,
             )
         )  # fmt: skip
+        connection.execute(insert(callers).values(tenant="acme", tier="pro"))
 
 
 def tables(engine: Engine) -> set[str]:

@@ -29,7 +29,7 @@ BAD: list[tuple[bytes, str, str]] = [
     (b'{"messages": []}', "invalid_request", "messages"),
     (b'{"messages": [{"role": "king", "content": "y"}]}', "invalid_request", "king"),
     (b'{"prompt": "x", "promt": "y"}', "invalid_request", "promt"),
-    (b'{"prompt": "x", "tier": "free"}', "invalid_request", "tier"),
+    (b'{"prompt": "x", "tier": "gold"}', "invalid_request", "tier"),
     (b'{"prompt": "x", "priority": "soon"}', "invalid_request", "priority"),
     (b'{"prompt": "x", "tenant": 7}', "invalid_request", "tenant"),
     (b'{"prompt": "x", "model": "no-such-model"}', "unknown_model", "no-such-model"),

@@ -10,7 +10,15 @@ from hypothesis import strategies as st
 
 from shared.catalog import load
 from shared.envelope import Request
-from shared.policy.estimate import IMAGE_TOKENS, exceeds_window, input_tokens, output_ceiling
+from shared.policy.estimate import (
+    ANSWER_TOKENS,
+    IMAGE_TOKENS,
+    MESSAGE_TOKENS,
+    exceeds_window,
+    input_tokens,
+    output_ceiling,
+    vocabulary,
+)
 
 CATALOG = load()
 
@@ -86,8 +94,9 @@ def test_every_text_of_an_embedding_job_counts() -> None:
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1))
 def test_any_text_has_an_estimate_of_at_least_one(prompt: str) -> None:
-    estimate = input_tokens(Request(prompt=prompt))
-    assert 1 <= estimate <= 8 + 0.7 * len(prompt.encode("utf-8", "surrogatepass")) + 1
+    size = len(prompt.encode("utf-8", "surrogatepass"))
+    assert 1 <= input_tokens(Request(prompt=prompt)) <= 8 + 0.7 * size + 1
+    assert 1 <= input_tokens(Request(prompt=prompt), CATALOG.model("gpt-4o")) <= 8 + size + 1
 
 
 def test_a_lone_surrogate_does_no_harm() -> None:
@@ -121,3 +130,38 @@ def test_only_what_cannot_fit_exceeds_the_window() -> None:
     assert not exceeds_window(int(1.5 * model.context_tokens), model)
     assert exceeds_window(int(1.5 * model.context_tokens) + 1, model)
     assert exceeds_window(model.context_tokens, model, reserved_tokens=model.context_tokens // 2)
+
+
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [
+        ("gpt-4o-mini", "o200k_base"),
+        ("gpt-6-sol", "o200k_base"),
+        ("text-embedding-3-small", "cl100k_base"),
+        ("claude-haiku-4-5", ""),
+        ("mistral-embed", ""),
+    ],
+)
+def test_each_model_of_openai_has_a_vocabulary_and_no_other(model: str, name: str) -> None:
+    assert vocabulary(CATALOG.model(model)) == name
+
+
+@pytest.mark.parametrize(("prompt", "true"), COUNTED)
+def test_with_the_vocabulary_installed_openais_models_are_counted_exactly(
+    prompt: str, true: int
+) -> None:
+    pytest.importorskip("bpe_openai", reason="the extra `bpe` is not installed")
+    framed = true + MESSAGE_TOKENS + ANSWER_TOKENS
+    request = Request(prompt=prompt)
+    assert input_tokens(request, CATALOG.model("gpt-4o")) == framed
+    assert input_tokens(Request(messages=request.chat()), CATALOG.model("gpt-4o")) == framed
+
+
+def test_other_models_and_texts_of_any_length_have_their_estimate_whatever_is_installed() -> None:
+    some, long = Request(prompt="What is a bucket?"), Request(prompt="\U0001f9ff" * 60_000)
+    assert input_tokens(some, CATALOG.model("claude-haiku-4-5")) == input_tokens(some)
+    assert input_tokens(long, CATALOG.model("gpt-4o")) == pytest.approx(input_tokens(long), abs=1)
+    surrogate = Request(messages=[{"role": "user", "content": "a\ud800b"}])
+    assert input_tokens(surrogate, CATALOG.model("gpt-4o")) > 1
+    special = Request(prompt="<|endoftext|>")
+    assert input_tokens(special, CATALOG.model("gpt-4o")) > 7

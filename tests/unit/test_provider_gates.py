@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, time, timedelta
 from typing import Any
 
 import orjson
@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from multidict import CIMultiDict
 
-from shared.errors import AttemptError, RateLimited
+from shared.errors import AttemptError, QuotaExhausted, RateLimited
 from shared.gate import Gate
 from workers.providers.errors import refusal
 from workers.providers.gates import gate_of, told_wait_ms
@@ -32,8 +32,14 @@ def of_anthropic(type_: str, message: str, **details: object) -> dict[str, Any]:
     return {"type": "error", "error": error, "request_id": "req_011"}
 
 
-def ms(*moment: int) -> int:
-    return int(datetime(*moment, tzinfo=UTC).timestamp() * 1000)  # type: ignore[misc,arg-type]
+NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
+#: A midnight some weeks from now, for what reads the clock itself.
+COMING = datetime.combine(datetime.now(UTC) + timedelta(days=20), time(), UTC)
+COMING_MS = int(COMING.timestamp() * 1000)
+
+
+def ms(year: int, month: int, day: int, hour: int = 0, minute: int = 0) -> int:
+    return int(datetime(year, month, day, hour, minute, tzinfo=UTC).timestamp() * 1000)
 
 
 TPM = (
@@ -68,8 +74,8 @@ RAMP_WITH_FIGURES = (
     "increase to 68,276 at the next minute boundary."
 )
 SPENT = (
-    "You have reached your specified API usage limits. You will regain access on 2026-12-01 at "
-    "00:00 UTC."
+    "You have reached your specified API usage limits. You will regain access on "
+    f"{COMING:%Y-%m-%d} at 00:00 UTC."
 )
 
 GOLDEN: list[tuple[int, object, Gate | None]] = [
@@ -99,7 +105,7 @@ GOLDEN: list[tuple[int, object, Gate | None]] = [
     (429, of_anthropic("rate_limit_error", "no", error_code="ramp_limit_exceeded"), Gate("slow")),
     (529, of_anthropic("overloaded_error", "Overloaded"), Gate("overloaded")),
     (200, of_anthropic("overloaded_error", "Overloaded"), Gate("overloaded")),
-    (400, of_anthropic("invalid_request_error", SPENT), Gate("money", ms(2026, 12, 1))),
+    (400, of_anthropic("invalid_request_error", SPENT), Gate("money", COMING_MS)),
     (
         400,
         of_anthropic("invalid_request_error", "Your credit balance is too low to access the API."),
@@ -113,7 +119,7 @@ GOLDEN: list[tuple[int, object, Gate | None]] = [
     (
         429,
         of_anthropic("rate_limit_error", SPENT, error_code="enforced_spend_limit_reached"),
-        Gate("money", ms(2026, 12, 1)),
+        Gate("money", COMING_MS),
     ),
     (
         429,
@@ -121,9 +127,9 @@ GOLDEN: list[tuple[int, object, Gate | None]] = [
             "rate_limit_error",
             "Spend.",
             error_code="contract_spend_limit_reached",
-            resets_at="2026-12-01T06:30:00+02:00",
+            resets_at=f"{COMING:%Y-%m-%d}T01:30:00+02:00",
         ),
-        Gate("money", ms(2026, 12, 1, 4, 30)),
+        Gate("money", COMING_MS - 1_800_000),
     ),
     (
         400,
@@ -201,13 +207,15 @@ def test_only_a_duration_in_the_vendors_words_is_a_wait(message: str, wait_ms: i
         ("You will regain access on 2027-13-01 at 00:00 UTC.", None),
         ("You will regain access on 2027-01-01 at 99:99 UTC.", None),
         ("You will regain access soon. Since 2027-01-01 all is well.", None),
+        ("You will regain access on 2026-11-20 at 00:00 UTC.", None),
+        ("You will regain access on 9999-12-31 at 00:00 UTC.", None),
     ],
 )
 def test_the_day_on_which_money_is_there_again_is_read_where_it_is_one(
     message: str, until_ms: int | None
 ) -> None:
-    error = refused(429, of_openai(message, None, "insufficient_quota"))
-    assert error.gate == Gate("money", until_ms)
+    found = gate_of(QuotaExhausted, ["insufficient_quota"], message, {}, NOW.timestamp())
+    assert found == Gate("money", until_ms)
 
 
 @given(
@@ -218,5 +226,5 @@ def test_the_day_on_which_money_is_there_again_is_read_where_it_is_one(
 def test_no_words_of_a_vendor_are_an_error(
     message: str, details: dict[str, object], known: type[AttemptError]
 ) -> None:
-    gate_of(known, [message], message, details)
+    gate_of(known, [message], message, details, NOW.timestamp())
     told_wait_ms(message)

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from workers.providers.limits import Seen, duration_s, seen
+from workers.answer import Seen
+from workers.providers.limits import duration_s, seen
 
 NOW_S = datetime(2026, 11, 21, 12, 0, 0, tzinfo=UTC).timestamp()
 
@@ -48,9 +49,10 @@ def test_openais_headers_tell_requests_and_tokens_of_a_minute() -> None:
         ("60", "59", "1s", "rpm"),
         ("3", "1", "40s", "rpm"),
         ("3", "0", "59.9s", "rpm"),
-        ("200", "0", "23h50m0s", "rpd"),
+        ("200", "0", "23h58m0s", "rpd"),
         # Rounded up to whole requests, what is missing may be nearly twice what the reset says.
         ("60", "58", "1.05s", "rpm"),
+        ("100", "40", "12", "rpm"),  # Azure: whole seconds until the next window of a minute
     ],
 )
 def test_a_limit_of_requests_is_of_a_minute_or_of_a_day_by_when_it_is_full_again(
@@ -60,10 +62,19 @@ def test_a_limit_of_requests_is_of_a_minute_or_of_a_day_by_when_it_is_full_again
     assert one == Seen(measure, float(limit), float(remaining), 1.0)  # type: ignore[arg-type]
 
 
-def test_of_organisation_and_project_the_one_that_is_used_up_first_is_told() -> None:
-    told = openai("tokens", "600000", "590000", "1s")
+@pytest.mark.parametrize(("remaining", "least"), [("590000", 50000.0), ("40000", 40000.0)])
+def test_of_organisation_and_project_the_smaller_limit_and_what_is_least_are_told(
+    remaining: str, least: float
+) -> None:
+    told = openai("tokens", "600000", remaining, "1s")
     told |= openai("project-tokens", "60000", "50000", "10s")
-    assert seen(told, NOW_S) == (Seen("tpm", 60000.0, 50000.0, 1.0),)
+    assert seen(told, NOW_S) == (Seen("tpm", 60000.0, least, 1.0),)
+
+
+def test_tokens_that_are_full_again_at_the_end_of_a_fixed_minute_are_told() -> None:
+    assert seen(openai("tokens", "60000", "59000", "41s"), NOW_S) == (
+        Seen("tpm", 60000.0, 59000.0, 1.0),
+    )
 
 
 def test_names_that_tell_their_unit_need_no_reset() -> None:
@@ -132,6 +143,7 @@ def test_a_clock_that_is_an_hour_off_changes_nothing() -> None:
         ("60000", "30000", "5h"),  # half is missing: neither of a minute nor of a day
         ("60000", "30000", "999999h"),
         ("60000", "30000", None),
+        ("60000", "59999", "41s"),  # a fixed minute in words might be taken for a day
     ],
 )
 def test_what_makes_no_sense_leaves_out_its_measure_and_no_other(

@@ -156,7 +156,8 @@ def refusal(response: Response, private: Iterable[str], secret: str) -> AttemptE
     if told.status is not None and status < 400:
         status = told.status
     kind, code, billed = fault(status, told)
-    wait_ms = retry_after_ms(response.headers, time.time())
+    now_s = time.time()
+    wait_ms = retry_after_ms(response.headers, now_s)
     if wait_ms is None and issubclass(kind, RateLimited):
         wait_ms = told_wait_ms(told.message)
     return kind(
@@ -168,7 +169,7 @@ def refusal(response: Response, private: Iterable[str], secret: str) -> AttemptE
         billed=billed,
         request_id=request_id(response.headers) or told.request_id,
         headers=kept_headers(response.headers),
-        gate=gate_of(kind, told.codes, told.message, told.details),
+        gate=gate_of(kind, told.codes, told.message, told.details, now_s),
     )  # fmt: skip
 
 

@@ -28,28 +28,37 @@ _LINKED_CODES = frozenset(
 #: requests", and the limits that it keeps apart for these.
 _ALONE_TEXT = re.compile(r"request too large|long context", re.I)
 
-#: Anthropic: "You have reached your specified API usage limits. You will regain access on
-#: 2026-04-01 at 00:00 UTC." Also read where a text says so of a reset.
+#: Anthropic: "You have reached your specified (workspace) API usage limits. You will regain access
+#: on 2026-04-01 at 00:00 UTC." Also read where a text says so of a reset.
 _DATE_TEXT = re.compile(
     r"(?:regain access|reset|resets|renews?)(?: on| at)? "
     r"([0-9]{4}-[0-9]{2}-[0-9]{2})(?:(?: at |T| )([0-9]{2}:[0-9]{2}))?",
     re.I,
 )
+#: Spending limits are of a month; a day that lies farther off, or has passed, says nothing.
+FARTHEST_S = 400 * 86_400
 #: OpenAI: "Please try again in 6m0s."; Google: "Please retry in 36.5s."
 _WAIT_TEXT = re.compile(r"(?:try again|retry) in ([0-9][0-9hm.]*m?s)\b", re.I)
 
 
 def gate_of(
-    kind: type[AttemptError], codes: Sequence[str], message: str, details: Mapping[str, object]
+    kind: type[AttemptError],
+    codes: Sequence[str],
+    message: str,
+    details: Mapping[str, object],
+    now_s: float,
 ) -> Gate | None:
     """What the refusal says of its pool; None where it concerns this request alone.
 
-    `codes`, `message` and `details` are the vendor's own; `kind` is what they were read as.
+    `codes`, `message` and `details` are the vendor's own; `kind` is what they were read as;
+    `now_s` is Unix time.
     """
     if issubclass(kind, QuotaExhausted):
         if not _LINKED_CODES.isdisjoint(codes):
             return None
-        return Gate("money", _date_ms(message, details))
+        until_ms = _date_ms(message, details)
+        wait_s = (until_ms or 0) / 1000 - now_s
+        return Gate("money", until_ms if 0 < wait_s <= FARTHEST_S else None)
     if issubclass(kind, Overloaded):
         return Gate("flex" if _FLEX_CODE in codes else "overloaded")
     if issubclass(kind, RateLimited):

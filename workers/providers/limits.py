@@ -12,24 +12,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
 
-Measure = Literal["rpm", "rpd", "tpm", "input_tpm", "output_tpm"]
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """One limit as its provider tells it.
-
-    `limit` and `remaining` are per minute (rpd: per day); `remaining` is rounded to `grain`.
-    """
-
-    measure: Measure
-    limit: float
-    remaining: float
-    grain: float
+from workers.answer import Measure, Seen
 
 
 def seen(headers: Mapping[str, str], now_s: float) -> tuple[Seen, ...]:
@@ -40,9 +25,11 @@ def seen(headers: Mapping[str, str], now_s: float) -> tuple[Seen, ...]:
     found: dict[str, Seen] = {}
     for one in (*_openai(headers), *_anthropic(headers, now_s)):
         known = found.get(one.measure)
-        # OpenAI tells the tokens of organisation and project: what is used up first is what binds.
-        if known is None or one.remaining < known.remaining:
-            found[one.measure] = one
+        if known is not None:
+            # OpenAI tells the tokens of organisation and project; who stays below both keeps both.
+            limit, remaining = min(one.limit, known.limit), min(one.remaining, known.remaining)
+            one = Seen(one.measure, limit, remaining, one.grain)
+        found[one.measure] = one
     return tuple(found.values())
 
 
@@ -60,13 +47,9 @@ def _names(name: str) -> Names:
     )
 
 
-#: Names that leave the unit open: a requests limit may be of a minute or of a day, at OpenAI
-#: (10,000 a day: reset 8.64s after one request) and at Groq (14,400 a day: 2m59.56s after thirty).
-_OPEN: tuple[tuple[Names, Measure, Measure | None], ...] = (
-    (_names("requests"), "rpm", "rpd"),
-    (_names("tokens"), "tpm", None),
-    (_names("project-tokens"), "tpm", None),
-)
+#: OpenAI's guide; `requests` is of a minute or of a day.
+_REQUESTS_OPEN = _names("requests")
+_TOKENS_OPEN = (_names("tokens"), _names("project-tokens"))
 #: Names that tell their unit: Mistral (`req-minute`, no reset) and Cerebras (`requests-day`).
 _NAMED: tuple[tuple[Names, Measure], ...] = (
     (_names("req-minute"), "rpm"),
@@ -75,23 +58,26 @@ _NAMED: tuple[tuple[Names, Measure], ...] = (
     (_names("tokens-minute"), "tpm"),
 )
 _MINUTE_S, _DAY_S = 60.0, 86_400.0
-#: The time to fill an empty bucket follows from the reset. With what is missing rounded up to whole
-#: requests it may come out at half of what it is.
-_SLACK = 2.2
 #: Durations are told to the millisecond, plain numbers at best to the second.
 _WORDS_GRAIN_S, _NUMBER_GRAIN_S = 0.001, 1.0
+#: A measured reset may be this much off what follows from limit and remaining.
+_SLACK = 0.1
 
 
 def _openai(headers: Mapping[str, str]) -> list[Seen]:
     found: list[Seen] = []
-    for names, by_minute, by_day in _OPEN:
+    pair = _pair(headers, _REQUESTS_OPEN, 1.0)
+    if pair is not None:
+        measure = _unit(*pair, duration_s(headers.get(_REQUESTS_OPEN[2], "")))
+        if measure is not None:
+            found.append(Seen(measure, *pair, 1.0))
+    for names in _TOKENS_OPEN:
         pair = _pair(headers, names, 1.0)
-        if pair is None:
-            continue
-        limit, remaining = pair
-        fits = _fitting(limit, limit - remaining, headers.get(names[2]), by_minute, by_day)
-        if fits is not None:
-            found.append(Seen(fits, limit, remaining, 1.0))
+        if pair is not None:
+            reset = duration_s(headers.get(names[2], ""))
+            # What is full again only after more than a minute is no limit of a minute.
+            if reset is not None and reset[0] <= _MINUTE_S * (1 + _SLACK) + reset[1]:
+                found.append(Seen("tpm", *pair, 1.0))
     for names, measure in _NAMED:
         pair = _pair(headers, names, 1.0)
         if pair is not None:
@@ -99,23 +85,31 @@ def _openai(headers: Mapping[str, str]) -> list[Seen]:
     return found
 
 
-def _fitting(
-    limit: float, missing: float, reset: str | None, by_minute: Measure, by_day: Measure | None
-) -> Measure | None:
-    """The measure whose window agrees with what is missing and when that will be back."""
-    told = None if reset is None else duration_s(reset)
-    if told is None:
+def _unit(limit: float, remaining: float, reset: tuple[float, float] | None) -> Measure | None:
+    """Whether a limit of requests is of a minute or of a day; None when it fits neither.
+
+    These buckets fill continuously, so the reset is the share that is missing of the minute or the
+    day: 10,000 of which one is missing are full after 6ms, or after 8.64s (OpenAI); 14,400 of which
+    30 are missing after 2m59.56s (Groq). A day is believed only when told to the millisecond, and
+    where a minute does not fit: taken for a day's, a limit of a minute would stop all work for one.
+    """
+    if reset is None:
         return None
-    reset_s, grain_s = told
-    shortest = limit * max(0.0, reset_s - grain_s) / missing
-    longest = limit * (reset_s + grain_s) / missing
-    minute = longest * _SLACK >= _MINUTE_S and shortest <= _MINUTE_S * _SLACK
-    day = longest * _SLACK >= _DAY_S and shortest <= _DAY_S * _SLACK
-    if by_day is None:
-        return by_minute if minute else None
-    if minute == day:
-        return None
-    return by_minute if minute else by_day
+    reset_s, grain_s = reset
+    missing = limit - remaining
+
+    def fits(window_s: float) -> bool:
+        # The bucket holds fractions, the header whole requests, and one was counted just now.
+        least = max(1.0, missing - 1) * window_s / limit * (1 - _SLACK) - grain_s
+        most = (missing + 1) * window_s / limit * (1 + _SLACK) + grain_s
+        return least <= reset_s <= most
+
+    if fits(_MINUTE_S):
+        return "rpm"
+    if grain_s == _WORDS_GRAIN_S:
+        return "rpd" if fits(_DAY_S) else None
+    # Azure counts in windows of a minute and tells the whole seconds until the next.
+    return "rpm" if reset_s <= _MINUTE_S else None
 
 
 _DURATION = re.compile(

@@ -1,0 +1,87 @@
+"""Asks, before a job is written, whether the limits of its caller let it in at once."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+from producer.installation import Installation
+from producer.submit import Prepared
+from shared import scripts
+from shared.admission import Answer, Asked, admit
+from shared.catalog import Catalog
+from shared.envelope import Envelope, new_id
+from shared.errors import InvalidRequest, TierLimit, shown
+from shared.ticket import ticket_for
+
+log = logging.getLogger("headgate.admit")
+
+Refusal = TierLimit | InvalidRequest
+
+_MEASURES: Mapping[str, str] = {
+    "rpm": "calls a minute",
+    "tpm": "tokens a minute",
+    "input_tpm": "input tokens a minute",
+    "output_tpm": "output tokens a minute",
+    "rpd": "calls a day",
+}
+
+
+def asks(job: Prepared) -> bool:
+    """Whether the caller would rather be refused than wait for a limit of its own."""
+    return job.envelope.request.on_limit == "refuse"
+
+
+def refusals(
+    at: Installation, jobs: Mapping[int, Prepared], *, together: bool, call: str | None = None
+) -> dict[int, Refusal]:
+    """Which of these jobs are not let in, and why; what the others will take is taken.
+
+    `jobs`: those that ask, by their places among all. `together`: all or none, and the first that
+    is refused. `call` names the question, so that it may be asked again after an error.
+    """
+    if not jobs:
+        return {}
+    asked = [_asked(at.catalog, job.envelope) for job in jobs.values()]
+    command = admit(at.keys, call=call or new_id(), asked=asked, together=together)
+    refused: dict[int, Refusal] = {}
+    answers = scripts.run(at.redis, command)
+    for (place, job), answer in zip(jobs.items(), answers, strict=False):
+        if answer.way != "let in":
+            refused[place] = _refusal(job.envelope, answer)
+    return refused
+
+
+def numbered(place: int, refusal: Refusal) -> Refusal:
+    """The refusal of the request at this place of many."""
+    if isinstance(refusal, TierLimit):
+        return TierLimit(refusal.limit, refusal.retry_after_s, place, locked_out=refusal.locked_out)
+    field = f"requests[{place}].{refusal.field}"
+    return InvalidRequest(field, refusal.value, refusal.remedy, refusal.code)
+
+
+def _asked(catalog: Catalog, envelope: Envelope) -> Asked:
+    name = envelope.request.tier or ""
+    ticket = ticket_for(envelope, catalog.model(envelope.model), catalog, tier=name)
+    tier = catalog.tiers.get(name)
+    if tier is None:
+        return Asked(ticket)
+    return Asked(ticket, tier.lockout_s, tier.lockout_after)
+
+
+def _refusal(envelope: Envelope, answer: Answer) -> Refusal:
+    request, wait_s = envelope.request, answer.wait_ms / 1000
+    if answer.way == "locked out":
+        return TierLimit("locked out after too many refusals", wait_s, locked_out=True)
+    limit = f"{answer.limit} {_MEASURES.get(answer.measure, answer.measure)} ({answer.who})"
+    if answer.way == "too large":
+        field = "input" if request.embeds else "messages" if request.messages else "prompt"
+        remedy = f"takes more than {limit} ever lets through; shorten it, or lower max_tokens"
+        return InvalidRequest(field, "the request", remedy, "tier_limit")
+    if answer.lockouts:
+        log.warning(
+            "tenant %s, user %s: locked out for %g s after too many refusals (%d within a day)",
+            shown(request.tenant), shown(request.user), wait_s, answer.lockouts,
+        )  # fmt: skip
+        return TierLimit(f"over {limit}; locked out by so many refusals", wait_s, locked_out=True)
+    return TierLimit(f"over {limit}", wait_s)

@@ -1,0 +1,112 @@
+"""`headgate estimates`: what was learned of answers, and how well it held."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from producer.cli.ends import say
+from producer.cli.opened import opened
+from producer.cli.show import document, json_option, rows
+
+if TYPE_CHECKING:
+    from producer.installation import Installation
+    from shared.learned import Standing
+
+
+@click.command()
+@click.option("--model", metavar="M", help="Only this model.")
+@click.option("--tenant", metavar="T", help="Only this tenant.")
+@click.option("--limit", type=click.IntRange(1, 1_000_000), default=50, show_default=True)
+@json_option
+def estimates(model: str | None, tenant: str | None, limit: int, as_json: bool) -> None:
+    """Show what is held for answers, and how often they took more: promised, and seen.
+
+    One line for each model, tenant and template, that of the last answer first. `held` is held for
+    the output of the next answer; without one, the line of all tenants decides. `input` is what
+    estimates of the prompt are multiplied by; the errors are those that remain, of half and of 95 %
+    of the tokens.
+    """
+    from shared import learned
+
+    with opened() as at:
+        name = None if model is None else _known(at, model)
+        found = learned.standings(
+            at.redis,
+            at.keys,
+            lambda group: name in (None, group.model) and tenant in (None, group.tenant),
+        )
+        shown = list(islice(found, limit))
+        more = next(found, None) is not None
+    if as_json:
+        for one in shown:
+            document(_facts(one))
+    elif shown:
+        _table(shown)
+    if not shown:
+        say("nothing learned: no answers of that kind in the last 30 days")
+    if more:
+        say("there are more: name --model or --tenant, or raise --limit")
+
+
+def _known(at: Installation, model: str) -> str:
+    from shared.errors import InvalidRequest, WrongUse
+
+    try:
+        return at.catalog.model(model).name
+    except InvalidRequest:
+        raise WrongUse(
+            "--model", model, "no such model; `headgate models` lists what there is"
+        ) from None
+
+
+def _facts(one: Standing) -> dict[str, Any]:
+    from shared.envelope import rfc3339
+
+    return {
+        "model": one.group.model,
+        "tenant": one.group.tenant,
+        "template": one.group.template,
+        "answers": one.answers,
+        "promised": one.promised,
+        "seen": one.seen,
+        "held_output_tokens": one.held_output,
+        "mean_output_tokens": one.mean_output,
+        "input_ratio": one.input_ratio,
+        "input_error_p50": one.input_error_p50,
+        "input_error_p95": one.input_error_p95,
+        "last_answer_at": rfc3339(one.last_answer_ms),
+    }
+
+
+def _table(shown: list[Standing]) -> None:
+    names = (
+        "model", "tenant", "template", "answers", "promised", "seen", "held", "mean", "input",
+        "error", "error of 95 %",
+    )  # fmt: skip
+    rows(
+        names,
+        (
+            (
+                one.group.model,
+                "(all)" if one.group.tenant is None else one.group.tenant,
+                one.group.template,
+                one.answers,
+                _percent(one.promised),
+                _percent(one.seen),
+                one.held_output,
+                None if one.mean_output is None else round(one.mean_output),
+                None if one.input_ratio is None else f"{one.input_ratio:.2f}",
+                _percent(one.input_error_p50),
+                _percent(one.input_error_p95),
+            )
+            for one in shown
+        ),
+        optional=("template", "error", "error of 95 %", "mean", "input"),
+    )
+
+
+def _percent(share: float | None) -> str | None:
+    return None if share is None else f"{100 * share:.1f} %"

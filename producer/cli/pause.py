@@ -1,0 +1,71 @@
+"""`headgate pause` and `headgate resume`: pools, tenants and queues that an operator holds back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+import click
+
+from producer.cli.opened import opened
+from producer.cli.show import document, json_option, line, printable, rows
+
+if TYPE_CHECKING:
+    from producer.limits import Kind
+
+KIND = click.Choice(["pool", "tenant", "queue"])
+
+
+@click.command()
+@click.argument("kind", type=KIND, required=False)
+@click.argument("name", required=False)
+@json_option
+def pause(kind: str | None, name: str | None, as_json: bool) -> None:
+    """Start no more jobs of a pool, a tenant or a queue; alone: list what is paused.
+
+    Jobs that run go on; those that wait keep their place.
+    """
+    from producer import limits
+
+    if kind is not None and name is None:
+        raise click.UsageError(f"name the {kind}: headgate pause {kind} NAME")
+    with opened() as at:
+        if kind is None or name is None:
+            found = [_facts(member) for member in limits.paused_members(at)]
+            if as_json:
+                for one in found:
+                    document(one)
+            else:
+                rows(("kind", "name"), [(one["kind"], one["name"]) for one in found])
+            return
+        changed = limits.pause(at, limits.member_of(at, cast("Kind", kind), name))
+    if as_json:
+        document({"kind": kind, "name": name, "paused": True, "changed": changed})
+    else:
+        line(f"{kind} {printable(name)} is paused{'' if changed else ' already'}")
+
+
+@click.command()
+@click.argument("kind", type=KIND)
+@click.argument("name")
+@json_option
+def resume(kind: str, name: str, as_json: bool) -> None:
+    """Start jobs of a pool, a tenant or a queue again; of a pool also where money had run out."""
+    from producer import limits
+
+    with opened() as at:
+        found = limits.resume(at, limits.member_of(at, cast("Kind", kind), name))
+    if as_json:
+        document({"kind": kind, "name": name, "paused": False, "changed": found.was_paused,
+                  "gates_opened": found.opened})  # fmt: skip
+        return
+    words = "goes on" if found.was_paused else "was not paused"
+    if found.opened:
+        words += f"; opened where it was out of money ({found.opened} of its keys)"
+    line(f"{kind} {printable(name)} {words}")
+
+
+def _facts(member: str) -> dict[str, Any]:
+    from shared.ticket import unquoted
+
+    kind, _, name = member.partition("/")
+    return {"kind": kind, "name": unquoted(name) if kind == "tenant" else name}

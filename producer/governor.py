@@ -1,0 +1,263 @@
+"""What the governor does now: how full buckets are, which gates are shut, who waits and how long.
+
+Everything is read, nothing changed; figures of different pools are some milliseconds apart.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from producer.board import BucketRow, GateRow, PoolRow, Report, TenantRow
+from producer.installation import Installation
+from producer.limits import pools_of, shown
+from shared import rooms, scripts
+from shared.catalog_words import hint
+from shared.envelope import PRIORITIES, rfc3339
+from shared.errors import WrongUse
+from shared.limits import EVERY_TENANT, tier_scope
+from shared.policy.standing import Level, Limit, Load, drain_s, laid, levels
+from shared.queues import all_queues
+from shared.rooms import Pool, View, fields_of
+from shared.ticket import FLEX, Grant, quoted, unquoted
+
+BIGGEST = 10
+"""Tenants of a pool that are told by name."""
+
+MOST_CALLERS = 50
+"""Tenants and users whose buckets are told, unless one is asked for."""
+
+
+@dataclass(slots=True)
+class _Known:
+    """What one round trip brought about the whole installation."""
+
+    limits: Mapping[str, str]
+    overrides: Mapping[str, str]
+    rooms: Mapping[str, str]
+    paused: Collection[str]
+    held: Mapping[str, Counter[str]] = field(default_factory=dict)
+    unsorted: Mapping[str, int] = field(default_factory=dict)
+
+
+def report(at: Installation, *, pool: str | None = None, tenant: str | None = None) -> Report:
+    """The state of all pools, or of one; of all tenants, or of one. Raises WrongUse."""
+    known = _known(at)
+    pools = _chosen(at, known, pool)
+    view = scripts.run(at.redis, rooms.view(at.keys, pools=pools))
+    only = None if tenant is None else quoted(tenant)
+    waiting = {name: _by_tenant(at, view.pools[name], only) for name in pools}
+    callers = _callers(known, waiting, only)
+    if only is not None:
+        callers += _of_tiers(at, only)
+    own = _own_levels(at, known, callers[:MOST_CALLERS], view.now_ms)
+    found: list[PoolRow] = []
+    buckets: list[BucketRow] = []
+    gates: list[GateRow] = []
+    for name in pools:
+        state = view.pools[name]
+        if name == state.plain_name:
+            buckets += _buckets_of(state)
+        gates += _gates_of(state)
+        row = _row(state, waiting[name], own, view.now_ms, known, of_one=only is not None)
+        if row.waiting or row.running or row.paused:
+            found.append(row)
+    shared_rows = _shared(view) if only is None else []
+    caller_rows = [_bucket(scope, "", level) for scope in own for level in own[scope]]
+    return Report(
+        [*shared_rows, *([] if only else buckets), *caller_rows],
+        gates,
+        found,
+        [shown(member) for member in sorted(known.paused)],
+        known.unsorted,
+        max(0, len(callers) - MOST_CALLERS),
+    )
+
+
+def _known(at: Installation) -> _Known:
+    queues = all_queues(at.catalog.classes)
+    with at.redis.pipeline(transaction=False) as pipe:
+        for key in (at.keys.limits(), at.keys.overrides(), at.keys.rooms(), at.keys.holds()):
+            pipe.hgetall(key)
+        pipe.smembers(at.keys.paused())
+        for queue in queues:
+            pipe.llen(at.keys.queue(queue))
+        limits, overrides, waiting, holds, paused, *lengths = pipe.execute()
+    held: dict[str, Counter[str]] = {}
+    for text in fields_of(holds).values():
+        grant = Grant.decode(text)
+        of_pool = held.setdefault(grant.pool, Counter())
+        of_pool.update(running=1, tokens=grant.input_tokens + grant.output_tokens)
+    return _Known(
+        limits=fields_of(limits),
+        overrides=fields_of(overrides),
+        rooms=fields_of(waiting),
+        paused={member.decode() for member in paused},
+        held=held,
+        unsorted={queue: n for queue, n in zip(queues, lengths, strict=True) if n},
+    )
+
+
+def _chosen(at: Installation, known: _Known, wanted: str | None) -> list[str]:
+    waited_for = {name.split(" ", 1)[1] for name in known.rooms}
+    limited = {s.removeprefix("pool/") for s in known.limits if s.startswith("pool/")}
+    everything = {*pools_of(at.catalog), *waited_for, *limited, *known.held}
+    if wanted is None:
+        return sorted(everything)
+    if wanted not in everything:
+        ends = [name for name in everything if name.endswith(f"/{wanted}")]
+        nearest = f"; did you mean {ends[0]}?" if ends else hint(wanted, everything, "; ")
+        raise WrongUse("--pool", wanted, f"the catalog has no such pool{nearest}")
+    return sorted({wanted, *(name for name in waited_for if name == wanted + FLEX)})
+
+
+def _by_tenant(at: Installation, pool: Pool, only: str | None) -> Counter[str]:
+    found: Counter[str] = Counter()
+    for room in pool.rooms:
+        first = 0
+        while first >= 0:
+            page = scripts.run(at.redis, rooms.lines(at.keys, room.queue, pool.name, first))
+            for tenant, n in page.counts:
+                if only is None or tenant == only:
+                    found[tenant] += n
+            first = page.next_first
+    return found
+
+
+def _callers(known: _Known, waiting: Mapping[str, Counter[str]], only: str | None) -> list[str]:
+    """Scopes of tenants and users that have limits, those who wait first."""
+    biggest: Counter[str] = Counter()
+    for counts in waiting.values():
+        biggest.update(dict(counts.most_common(BIGGEST)))
+    found = [f"tenant/{tenant}" for tenant, _ in biggest.most_common()]
+    if only is not None:
+        found = [f"tenant/{only}"]
+    own = [scope for scope in (*known.overrides, *known.limits) if scope != EVERY_TENANT]
+    named = [scope for scope in own if scope.startswith(("tenant/", "user/"))]
+    found += [scope for scope in named if only is None or scope.split("/")[1] == only]
+    every = EVERY_TENANT in known.limits or EVERY_TENANT in known.overrides
+    limited = [s for s in found if s in own or (every and s.startswith("tenant/"))]
+    return list(dict.fromkeys(limited))
+
+
+def _of_tiers(at: Installation, tenant: str) -> list[str]:
+    """The buckets that users of a tenant have by their tiers: `tier/NAME/TENANT/USER[/MODEL]`."""
+    beginning = at.keys.bucket("").removesuffix("#")
+    found = at.redis.scan_iter(at.keys.bucket(f"tier/*/{tenant}/*"), count=1000)
+    return sorted(key.decode().removeprefix(beginning).removesuffix("#") for key in found)
+
+
+def _own_levels(
+    at: Installation, known: _Known, scopes: Sequence[str], now_ms: int
+) -> dict[str, list[Level]]:
+    with at.redis.pipeline(transaction=False) as pipe:
+        for scope in scopes:
+            pipe.hgetall(at.keys.bucket(scope))
+        buckets = pipe.execute()
+    return {
+        scope: levels(_limits_of(known, scope), fields_of(bucket), now_ms, of_provider=False)
+        for scope, bucket in zip(scopes, buckets, strict=True)
+    }
+
+
+def _limits_of(known: _Known, scope: str) -> dict[str, Limit]:
+    if scope.startswith("tier/"):
+        _, tier, _tenant, _user, *model = scope.split("/", 4)
+        scope = tier_scope(tier, *model)
+    catalog, operator = known.limits.get(scope), known.overrides.get(scope, "")
+    if catalog is None and scope.startswith("tenant/"):
+        catalog = known.limits.get(EVERY_TENANT)
+        operator = f"{known.overrides.get(EVERY_TENANT, '')} {operator}"
+    return laid(catalog or "", operator)
+
+
+def _row(
+    pool: Pool, waiting: Counter[str], own: Mapping[str, Sequence[Level]], now_ms: int,
+    known: _Known, *, of_one: bool,
+) -> PoolRow:  # fmt: skip
+    total = sum(waiting.values()) if of_one else sum(room.waiting for room in pool.rooms)
+    by_priority: Counter[str] = Counter()
+    for room in pool.rooms:
+        words = room.queue.split(".")
+        by_priority[words[1] if words[1:2] and words[1] in PRIORITIES else room.queue] += (
+            room.waiting
+        )
+    load = sum((room.load for room in pool.rooms), Load())
+    mean = load.times(1 / load.jobs) if load.jobs else load
+    tenants = [
+        TenantRow(unquoted(name), n, _own_drain_s(own, name, mean.times(n), now_ms))
+        for name, n in waiting.most_common(BIGGEST)
+    ]
+    oldest = [room.oldest_ms for room in pool.rooms if room.oldest_ms is not None]
+    paused = f"pool/{pool.plain_name}" in known.paused
+    unsure = paused or all(key.gate.waits_for_word for key in pool.keys)
+    drains = [pool.drain_s(load, now_ms), *(one.drain_s for one in tenants)]
+    held = known.held.get(pool.name, Counter())
+    return PoolRow(
+        pool=pool.name,
+        paused=paused,
+        waiting=total,
+        by_priority={} if of_one else dict(by_priority),
+        by_tenant=tenants,
+        other_tenants=max(0, len(waiting) - BIGGEST),
+        waiting_of_others=max(0, total - sum(one.waiting for one in tenants)),
+        oldest_age_s=max(0, now_ms - min(oldest)) / 1000 if oldest else None,
+        drain_s=None
+        if unsure or not total
+        else max((s for s in drains if s is not None), default=None),
+        running=held["running"],
+        held_tokens=held["tokens"],
+    )
+
+
+def _longest(spans: Sequence[float | None]) -> float | None:
+    return max((s for s in spans if s is not None), default=None)
+
+
+def _own_drain_s(
+    own: Mapping[str, Sequence[Level]], tenant: str, load: Load, now_ms: int
+) -> float | None:
+    return drain_s(load, [own.get(f"tenant/{tenant}", ())], now_ms)
+
+
+def _buckets_of(pool: Pool) -> Iterator[BucketRow]:
+    for key in pool.keys:
+        for level in key.levels:
+            yield _bucket(f"pool/{pool.plain_name}", key.name, level)
+
+
+def _shared(view: View) -> list[BucketRow]:
+    """The buckets of providers and of everything, once each."""
+    rows: dict[tuple[str, str, str], BucketRow] = {}
+    for pool in view.pools.values():
+        provider = f"provider/{pool.name.split('/')[0]}"
+        of_keys = [(provider, key.name, key.provider_levels) for key in pool.keys]
+        for scope, key_name, found in (("global", "", pool.global_levels), *of_keys):
+            for level in found:
+                row = _bucket(scope, key_name, level)
+                rows[row.scope, row.key, row.measure] = row
+    return list(rows.values())
+
+
+def _bucket(scope: str, key: str, level: Level) -> BucketRow:
+    limit, free = level.limit, None if level.level is None else round(level.level, 3)
+    if level.running is not None:
+        free = max(0.0, limit.amount - level.running)
+    fill = None if level.fill is None else round(level.fill, 4)
+    capacity = None if level.capacity is None else round(level.capacity, 3)
+    return BucketRow(
+        shown(scope), key, level.measure, limit.amount, limit.whence, fill, free, capacity,
+        level.running,
+    )  # fmt: skip
+
+
+def _gates_of(pool: Pool) -> Iterator[GateRow]:
+    for key in pool.keys:
+        gate = key.gate
+        if gate.is_open and gate.pace == 1 and gate.ceiling is None:
+            continue
+        until = None if gate.waits_for_word else rfc3339(gate.until_ms)
+        state = "open" if gate.is_open else "shut"
+        pace = round(gate.pace, 4)
+        yield GateRow(pool.name, key.name, state, gate.why, until, pace, gate.ceiling)

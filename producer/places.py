@@ -1,0 +1,44 @@
+"""Which jobs wait for a limit, and until when: the broker knows where the record says queued."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import redis
+
+from shared import rooms, scripts
+from shared.envelope import Status
+from shared.keys import Keys
+from shared.rooms import IDS_PER_CALL, Wait
+
+Waits = Callable[[Sequence[str]], Mapping[str, Wait]]
+"""Those of these jobs that wait for a limit."""
+
+WAITING: tuple[Status, ...] = ("queued", "deferred")
+"""What the record says of jobs that may wait in a room of the governor."""
+
+
+def nobody_waits(_ids: Sequence[str]) -> Mapping[str, Wait]:
+    """No job waits: where the broker is not asked."""
+    return {}
+
+
+def waits_on(client: redis.Redis, keys: Keys) -> Waits:
+    """Asks this broker, up to 500 jobs in one round trip; one that does not answer knows nobody.
+
+    What the record says is told without it, too.
+    """
+
+    def ask(ids: Sequence[str]) -> Mapping[str, Wait]:
+        found: dict[str, Wait] = {}
+        try:
+            for first in range(0, len(ids), IDS_PER_CALL):
+                part = ids[first : first + IDS_PER_CALL]
+                seen = scripts.run(client, rooms.view(keys, ids=part))
+                waits = ((job_id, seen.wait_of(job_id)) for job_id in seen.places)
+                found.update((job_id, wait) for job_id, wait in waits if wait is not None)
+        except redis.RedisError:
+            return found
+        return found
+
+    return ask

@@ -1,0 +1,254 @@
+"""How full buckets are and how long jobs will wait for them, from what the governor keeps: pure.
+
+What the fetch script grants is decided there, by `shared/lua/buckets.lua`; this tells people of it.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+RATE = 0.998
+"""Share of a provider's rate that is used, as in `buckets.lua`; so are the figures below."""
+
+BURST = 0.5
+"""Share of a provider's burst that is used."""
+
+OWN_BURST_S = 60
+"""Seconds of the rate that a caller's bucket holds."""
+
+RAMP_FROM, RAMP_GROWTH, RAMP_MS = 1_000_000, 1.4, 900_000
+PACE_MS = 1_800_000
+CEILING_S = 60
+DAY_MS = 86_400_000
+DEFAULT_OUTPUT = 256
+FAR_MS = 4_000_000_000_000
+"""A gate that is shut until after this moment waits for an operator's word."""
+
+MEASURES = ("rpm", "tpm", "input_tpm", "output_tpm", "rpd", "concurrent")
+RATED = MEASURES[:4]
+RAMPED = ("tpm", "input_tpm")
+
+Whence = Literal["catalog", "set", "provider"]
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """A limit in force, and who says so: the catalog, an operator, or the provider's headers."""
+
+    amount: float
+    whence: Whence
+
+
+def laid(catalog: str, operator: str = "") -> dict[str, Limit]:
+    """The limits of one scope: `rpm=60 tpm=1000`, with the operator's laid over measure by measure.
+
+    `none` lifts a limit.
+    """
+    found: dict[str, Limit] = {}
+    texts: tuple[tuple[Whence, str], ...] = (("catalog", catalog), ("set", operator))
+    for whence, text in texts:
+        for name, amount in re.findall(r"(\w+)=([\w.]+)", text):
+            if amount == "none":
+                found.pop(name, None)
+            else:
+                found[name] = Limit(float(amount), whence)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """One measure of one bucket now. `rate_per_s` and `capacity` are what the governor uses of it.
+
+    `level`: what is there to be taken; below 0 where more was used than was held. None: nothing
+    was taken from this bucket lately, or it has no level (`concurrent` has calls `running`).
+    """
+
+    measure: str
+    limit: Limit
+    level: float | None = None
+    capacity: float | None = None
+    rate_per_s: float | None = None
+    running: int | None = None
+
+    @property
+    def fill(self) -> float | None:
+        """The share of the capacity that is there, at most 1; of calls at once, what is free."""
+        if self.running is not None:
+            return max(0.0, 1 - self.running / self.limit.amount)
+        if self.level is None or not self.capacity:
+            return None
+        return self.level / self.capacity
+
+    def wait_s(self, amount: float, now_ms: float) -> float:
+        """Seconds until this much has come in; 0 where it is there."""
+        if self.measure == "concurrent" or amount <= 0:
+            return 0.0
+        if self.measure == "rpd":
+            missing = amount - (self.limit.amount if self.level is None else self.level)
+            if missing <= 0:
+                return 0.0
+            days = math.ceil(missing / self.limit.amount) - 1
+            return ((DAY_MS - now_ms % DAY_MS) + days * DAY_MS) / 1000
+        level = self.capacity or 0.0 if self.level is None else self.level
+        return max(0.0, (amount - level) / self.rate_per_s) if self.rate_per_s else 0.0
+
+
+def levels(
+    limits: Mapping[str, Limit],
+    bucket: Mapping[str, str],
+    now_ms: float,
+    *,
+    of_provider: bool,
+    pace: float = 1.0,
+) -> list[Level]:
+    """The measures of a bucket that are limited, as they stand now."""
+    burst_s = limits["burst_s"].amount if "burst_s" in limits else 0.0
+    found = []
+    for measure in MEASURES:
+        limit = limits.get(measure)
+        seen = number(bucket.get(f"{measure}.seen")) if of_provider else None
+        if seen and (limit is None or seen < limit.amount):
+            limit = Limit(seen, "provider")
+        if limit is None:
+            continue
+        if measure == "concurrent":
+            running = max(0, int(number(bucket.get("running")) or 0))
+            found.append(Level(measure, limit, running=running))
+        elif measure == "rpd":
+            found.append(_of_day(limit, bucket, now_ms))
+        elif of_provider:
+            slower = 1.0 if measure == "rpm" else pace
+            allowed = _ramped(measure, limits, limit.amount, bucket, now_ms) * RATE * slower
+            found.append(_filled(measure, limit, bucket, now_ms, allowed, (burst_s or 1) * BURST))
+        else:
+            burst = burst_s or OWN_BURST_S
+            found.append(_filled(measure, limit, bucket, now_ms, limit.amount, burst))
+    return found
+
+
+def _filled(
+    measure: str, limit: Limit, bucket: Mapping[str, str], now_ms: float, a_minute: float, s: float
+) -> Level:
+    capacity = max(1.0, a_minute / 60 * s)
+    level = number(bucket.get(f"{measure}.level"))
+    if level is not None:
+        since_s = max(0.0, now_ms - (number(bucket.get(f"{measure}.at")) or now_ms)) / 1000
+        level = min(capacity, level + since_s * a_minute / 60)
+    return Level(measure, limit, level, capacity, a_minute / 60)
+
+
+def _of_day(limit: Limit, bucket: Mapping[str, str], now_ms: float) -> Level:
+    is_today = number(bucket.get("rpd.day")) == now_ms // DAY_MS
+    used = (number(bucket.get("rpd.used")) or 0.0) if is_today else 0.0
+    return Level("rpd", limit, limit.amount - used, limit.amount)
+
+
+def _ramped(
+    measure: str, limits: Mapping[str, Limit], amount: float, bucket: Mapping[str, str], now: float
+) -> float:
+    """What the vendor's rule of growth allows of a large limit now."""
+    start = limits["ramp_from"].amount if "ramp_from" in limits else RAMP_FROM
+    if measure not in RAMPED or amount <= start:
+        return amount
+    used, at = number(bucket.get(f"{measure}.use")) or 0.0, number(bucket.get(f"{measure}.at"))
+    used *= math.exp(-max(0.0, now - (at or now)) / RAMP_MS)
+    return min(amount, max(start, RAMP_GROWTH * used))
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """Whether a pool may be asked with one key. `until_ms`: shut before that, or None.
+
+    `pace`: share of the token rate that is used, up to 1. `ceiling`: calls at once, or None.
+    """
+
+    until_ms: int | None = None
+    why: str = ""
+    pace: float = 1.0
+    ceiling: int | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether requests go through."""
+        return self.until_ms is None
+
+    @property
+    def waits_for_word(self) -> bool:
+        """Whether it stays shut until an operator opens it, or a probe shows that it may."""
+        return self.until_ms is not None and self.until_ms >= FAR_MS
+
+
+def gate(fields: Mapping[str, str], now_ms: float) -> Gate:
+    """The gate of these fields now."""
+    until = number(fields.get("until"))
+    pace, ceiling = number(fields.get("pace")), number(fields.get("ceiling"))
+    if pace is not None:
+        pace += max(0.0, now_ms - (number(fields.get("pace_at")) or now_ms)) / PACE_MS
+    if ceiling is not None:
+        missing = max(1.0, (number(fields.get("ceiling_from")) or 0.0) - ceiling)
+        since_s = max(0.0, now_ms - (number(fields.get("ceiling_at")) or now_ms)) / 1000
+        grown = since_s * max(1.0, missing / CEILING_S)
+        ceiling = ceiling + math.floor(grown) if grown < 2 * missing else None
+    return Gate(
+        int(until) if until is not None and until > now_ms else None,
+        fields.get("why", "") if until is not None and until > now_ms else "",
+        1.0 if pace is None else min(1.0, pace),
+        None if ceiling is None else int(ceiling),
+    )
+
+
+def number(text: str | None) -> float | None:
+    """The number, or None where there is none."""
+    try:
+        found = float(text) if text else math.nan
+    except ValueError:
+        return None
+    return found if math.isfinite(found) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What jobs will take together: requests and tokens."""
+
+    jobs: float = 0
+    input_tokens: float = 0
+    output_tokens: float = 0
+
+    def of(self, measure: str) -> float:
+        """What they take of this measure."""
+        tokens = {"input_tpm": self.input_tokens, "output_tpm": self.output_tokens}
+        if measure == "tpm":
+            return self.input_tokens + self.output_tokens
+        return tokens.get(measure, self.jobs)
+
+    def times(self, n: float) -> Load:
+        """That many times as much."""
+        return Load(self.jobs * n, self.input_tokens * n, self.output_tokens * n)
+
+    def __add__(self, other: Load) -> Load:
+        return Load(
+            self.jobs + other.jobs,
+            self.input_tokens + other.input_tokens,
+            self.output_tokens + other.output_tokens,
+        )
+
+
+def drain_s(load: Load, keys: Sequence[Iterable[Level]], now_ms: float) -> float | None:
+    """Seconds until buckets have let this much through; None where nothing limits it.
+
+    `keys`: the levels of each of the buckets between which the load is shared. Calls at once are
+    no rate: how long one lasts is not known.
+    """
+    longest = None
+    share = load.times(1 / max(1, len(keys)))
+    for of_key in keys:
+        for level in of_key:
+            if level.measure == "concurrent":
+                continue
+            wait_s = level.wait_s(share.of(level.measure), now_ms)
+            longest = max(longest or 0.0, wait_s)
+    return longest

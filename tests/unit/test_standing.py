@@ -1,0 +1,162 @@
+"""What people are told of buckets and gates: bounds that hold for any state that Redis may hold."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared.policy.standing import (
+    DAY_MS,
+    MEASURES,
+    Gate,
+    Level,
+    Limit,
+    Load,
+    drain_s,
+    gate,
+    laid,
+    levels,
+)
+
+NOW = 1_763_700_000_000
+
+
+def one(text: str, bucket: dict[str, str], *, of_provider: bool = False, pace: float = 1) -> Level:
+    [level] = levels(laid(text), bucket, NOW, of_provider=of_provider, pace=pace)
+    return level
+
+
+def test_an_operator_lies_over_the_catalog_measure_by_measure() -> None:
+    found = laid("rpm=60 tpm=1000 burst_s=2", "rpm=5 tpm=none concurrent=3")
+    assert found == {
+        "rpm": Limit(5, "set"),
+        "burst_s": Limit(2, "catalog"),
+        "concurrent": Limit(3, "set"),
+    }
+
+
+def test_a_bucket_fills_by_its_rate_up_to_its_capacity() -> None:
+    level = one("rpm=60", {"rpm.level": "10", "rpm.at": str(NOW - 5000)})
+    assert (level.level, level.capacity, level.rate_per_s) == (15, 60, 1)
+    assert level.fill == 0.25
+    full = one("rpm=60", {"rpm.level": "10", "rpm.at": str(NOW - 500_000)})
+    assert full.fill == 1
+
+
+def test_a_debt_is_shown_and_waited_for() -> None:
+    level = one("tpm=600", {"tpm.level": "-300", "tpm.at": str(NOW)})
+    assert level.fill == -0.5
+    assert level.wait_s(100, NOW) == 40
+
+
+def test_a_lower_limit_that_the_provider_told_binds_and_a_higher_one_does_not() -> None:
+    told = {"rpm.seen": "30.000"}
+    assert one("rpm=60", told, of_provider=True).limit == Limit(30, "provider")
+    assert one("rpm=20", told, of_provider=True).limit == Limit(20, "catalog")
+    assert one("rpm=60", told).limit == Limit(60, "catalog")
+    [only] = levels({}, told, NOW, of_provider=True)
+    assert only.limit == Limit(30, "provider")
+
+
+def test_a_slow_pace_slows_tokens_and_no_calls() -> None:
+    tokens = one("tpm=60000", {}, of_provider=True, pace=0.5)
+    calls = one("rpm=60000", {}, of_provider=True, pace=0.5)
+    assert tokens.rate_per_s == pytest.approx(499)
+    assert calls.rate_per_s == pytest.approx(998)
+
+
+def test_a_large_limit_is_used_as_far_as_the_rule_of_growth_allows() -> None:
+    cold = one("tpm=10000000", {}, of_provider=True)
+    warm = one("tpm=10000000", {"tpm.use": "5000000", "tpm.at": str(NOW)}, of_provider=True)
+    assert cold.rate_per_s == pytest.approx(1_000_000 * 0.998 / 60)
+    assert warm.rate_per_s == pytest.approx(7_000_000 * 0.998 / 60)
+
+
+def test_a_day_that_is_used_up_is_waited_for_until_midnight_and_longer() -> None:
+    today = NOW // DAY_MS
+    level = one("rpd=100", {"rpd.day": str(today), "rpd.used": "90"})
+    assert (level.level, level.fill) == (10, 0.1)
+    until_midnight = (DAY_MS - NOW % DAY_MS) / 1000
+    assert level.wait_s(10, NOW) == 0
+    assert level.wait_s(11, NOW) == until_midnight
+    assert level.wait_s(211, NOW) == until_midnight + 2 * 86_400
+    yesterday = one("rpd=100", {"rpd.day": str(today - 1), "rpd.used": "90"})
+    assert yesterday.fill == 1
+
+
+def test_calls_at_once_are_no_rate() -> None:
+    level = one("concurrent=4", {"running": "3"})
+    assert (level.running, level.fill) == (3, 0.25)
+    assert drain_s(Load(100), [[level]], NOW) is None
+
+
+def test_keys_share_a_load() -> None:
+    level = one("rpm=60", {"rpm.level": "0", "rpm.at": str(NOW)})
+    assert drain_s(Load(60), [[level]], NOW) == 60
+    assert drain_s(Load(60), [[level], [level]], NOW) == 30
+
+
+def test_the_tightest_measure_decides_how_long_it_takes() -> None:
+    found = levels(
+        laid("rpm=600 tpm=6000"),
+        {"rpm.level": "0", "tpm.level": "0"},
+        NOW,
+        of_provider=False,
+    )
+    assert drain_s(Load(10, 500, 500), [found], NOW) == 10
+
+
+LOWERED = {"ceiling": "10", "ceiling_from": "70"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "found"),
+    [
+        ({}, Gate()),
+        ({"until": str(NOW - 1), "why": "limited"}, Gate()),
+        ({"until": str(NOW + 9), "why": "limited"}, Gate(NOW + 9, "limited")),
+        ({"pace": "0.5", "pace_at": str(NOW - 450_000)}, Gate(pace=0.75)),
+        ({"pace": "0.5", "pace_at": str(NOW - 4_500_000)}, Gate()),
+        (LOWERED | {"ceiling_at": str(NOW - 20_000)}, Gate(ceiling=30)),
+        (LOWERED | {"ceiling_at": str(NOW - 200_000)}, Gate()),
+    ],
+)
+def test_a_gate_opens_by_its_time_and_what_was_lowered_grows_back(
+    fields: dict[str, str], found: Gate
+) -> None:
+    assert gate(fields, NOW) == found
+
+
+words = st.one_of(
+    st.floats().map(str), st.integers(-(10**15), 10**15).map(str), st.sampled_from(["", "x", "nan"])
+)
+fields = st.sampled_from(
+    [f"{measure}.{part}" for measure in MEASURES for part in ("level", "at", "seen", "use", "day")]
+    + ["running", "rpd.used", "until", "why", "pace", "pace_at", "ceiling", "ceiling_at"]
+)
+texts = st.dictionaries(st.sampled_from(MEASURES), st.integers(1, 10**12)).map(
+    lambda found: " ".join(f"{name}={n}" for name, n in found.items())
+)
+
+
+@given(texts, st.dictionaries(fields, words), st.booleans(), st.floats(0.05, 1))
+def test_whatever_redis_holds_levels_keep_their_bounds(
+    text: str, state: dict[str, str], of_provider: bool, pace: float
+) -> None:
+    for level in levels(laid(text), state, NOW, of_provider=of_provider, pace=pace):
+        assert level.fill is None or level.fill <= 1 + 1e-9
+        assert level.wait_s(1, NOW) >= 0
+        assert not math.isnan(level.wait_s(10**9, NOW))
+    found = gate(state, NOW)
+    assert found.pace <= 1
+    assert found.is_open or (found.until_ms or 0) > NOW
+
+
+@given(st.integers(1, 10**6), st.integers(1, 10**6), st.integers(1, 10**6))
+def test_more_work_never_takes_less_time(rpm: int, jobs: int, more: int) -> None:
+    found = levels(laid(f"rpm={rpm}"), {"rpm.level": "0"}, NOW, of_provider=False)
+    less, longer = (drain_s(Load(n), [found], NOW) for n in (jobs, jobs + more))
+    assert less is not None
+    assert longer is not None
+    assert less <= longer
