@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from producer.installation import Installation
 from producer.submit import Prepared
-from shared import scripts
-from shared.admission import Answer, Asked, admit
-from shared.catalog import Catalog
+from shared import limits, scripts, settings
+from shared.admission import Answer, Asked, Mode, admit
+from shared.catalog import Catalog, Provider
 from shared.envelope import Envelope, new_id
 from shared.errors import InvalidRequest, TierLimit, shown
 from shared.ticket import ticket_for
 
 log = logging.getLogger("headgate.admit")
+
+ASKED_AT_ONCE = 250
+"""Requests of one call: it holds up Redis for some 10 ms."""
 
 Refusal = TierLimit | InvalidRequest
 
@@ -40,16 +43,31 @@ def refusals(
     `jobs`: those that ask, by their places among all. `together`: all or none, and the first that
     is refused. `call` names the question, so that it may be asked again after an error.
     """
-    if not jobs:
-        return {}
-    asked = [_asked(at.catalog, job.envelope) for job in jobs.values()]
-    command = admit(at.keys, call=call or new_id(), asked=asked, together=together)
+    call = call or new_id()
+    places = list(jobs)
+    asked = [_asked(at.catalog, envelope) for envelope, *_ in jobs.values()]
     refused: dict[int, Refusal] = {}
-    answers = scripts.run(at.redis, command)
-    for (place, job), answer in zip(jobs.items(), answers, strict=False):
-        if answer.way != "let in":
-            refused[place] = _refusal(job.envelope, answer)
+    for first in range(0, len(asked), ASKED_AT_ONCE):
+        chunk = asked[first : first + ASKED_AT_ONCE]
+        answers = _answers(at, f"{call}:{first}", chunk, "together" if together else "each")
+        for place, answer in zip(places[first:], answers, strict=False):
+            if answer.way != "let in":
+                refused[place] = _refusal(jobs[place][0], answer)
+        if refused and together:
+            for start in range(0, first, ASKED_AT_ONCE):
+                let_in = asked[start : start + ASKED_AT_ONCE]
+                _answers(at, f"{call}:{start}:back", let_in, "back")
+            break
     return refused
+
+
+def _answers(at: Installation, call: str, asked: Sequence[Asked], mode: Mode) -> list[Answer]:
+    command = admit(at.keys, call=call, asked=asked, mode=mode)
+    answers = scripts.run(at.redis, command)
+    if answers is None:  # a Redis that is new, or came back empty, and no worker has met it yet
+        limits.write(at.redis, at.keys, at.catalog, _keys_here)
+        answers = scripts.run(at.redis, command) or []
+    return answers
 
 
 def numbered(place: int, refusal: Refusal) -> Refusal:
@@ -58,6 +76,10 @@ def numbered(place: int, refusal: Refusal) -> Refusal:
         return TierLimit(refusal.limit, refusal.retry_after_s, place, locked_out=refusal.locked_out)
     field = f"requests[{place}].{refusal.field}"
     return InvalidRequest(field, refusal.value, refusal.remedy, refusal.code)
+
+
+def _keys_here(provider: Provider) -> int:
+    return sum(settings.secret(name) is not None for name in provider.api_key_env)
 
 
 def _asked(catalog: Catalog, envelope: Envelope) -> Asked:

@@ -66,10 +66,21 @@ class PoolRow:
 
 
 @dataclass(frozen=True, slots=True)
+class LockoutRow:
+    """A user who is refused until then, after too many refusals; `count`: lockouts of late."""
+
+    tenant: str
+    user: str
+    until: str | None
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """All of it. `unsorted`: messages by queue that no worker has looked at yet.
 
     `callers_left_out`: tenants and users with limits of their own that are not among the buckets.
+    `lockouts`: None where there are too many keys to look for them.
     """
 
     buckets: Sequence[BucketRow]
@@ -77,6 +88,7 @@ class Report:
     pools: Sequence[PoolRow]
     paused: Sequence[str]
     unsorted: Mapping[str, int]
+    lockouts: Sequence[LockoutRow] | None = ()
     callers_left_out: int = 0
 
     def as_json(self) -> dict[str, Any]:

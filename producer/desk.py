@@ -43,7 +43,8 @@ class Desk:
             if "prompt" in fields:
                 raise InvalidRequest("prompt", fields["prompt"], "is given twice; give it once")
             fields = {"prompt": prompt, **fields}
-        with self._lazy.use() as at:
+        with self._lazy.use() as opened:
+            at = self._lazy.current(opened)
             job = at.submitter.prepare(fields)
             if admit.asks(job):
                 for refusal in admit.refusals(at, {0: job}, together=True).values():
@@ -53,7 +54,8 @@ class Desk:
 
     def submit_many(self, requests: Requests) -> list[str]:
         """The ids of jobs that are on record and queued, in the order of the requests."""
-        with self._lazy.use() as at:
+        with self._lazy.use() as opened:
+            at = self._lazy.current(opened)
             # All are checked before the first is put: a fault anywhere means that nothing was.
             ready: list[Written] = []
             asking: dict[int, Prepared] = {}

@@ -8,8 +8,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
+from typing import Any
 
-from producer.board import BucketRow, GateRow, PoolRow, Report, TenantRow
+from producer.board import BucketRow, GateRow, LockoutRow, PoolRow, Report, TenantRow
 from producer.installation import Installation
 from producer.limits import pools_of, shown
 from shared import rooms, scripts
@@ -20,10 +22,14 @@ from shared.limits import EVERY_TENANT, tier_scope
 from shared.policy.standing import Level, Limit, Load, drain_s, laid, levels
 from shared.queues import all_queues
 from shared.rooms import Pool, View, fields_of
+from shared.scripts import text_of
 from shared.ticket import FLEX, Grant, quoted, unquoted
 
 BIGGEST = 10
 """Tenants of a pool that are told by name."""
+
+MOST_SCANS = 200
+"""Times 1,000 keys that are looked through for lockouts."""
 
 MOST_CALLERS = 50
 """Tenants and users whose buckets are told, unless one is asked for."""
@@ -71,6 +77,7 @@ def report(at: Installation, *, pool: str | None = None, tenant: str | None = No
         found,
         [shown(member) for member in sorted(known.paused)],
         known.unsorted,
+        _lockouts(at, only, view.now_ms),
         max(0, len(callers) - MOST_CALLERS),
     )
 
@@ -146,6 +153,31 @@ def _of_tiers(at: Installation, tenant: str) -> list[str]:
     beginning = at.keys.bucket("").removesuffix("#")
     found = at.redis.scan_iter(at.keys.bucket(f"tier/*/{tenant}/*"), count=1000)
     return sorted(key.decode().removeprefix(beginning).removesuffix("#") for key in found)
+
+
+def _lockouts(at: Installation, tenant: str | None, now_ms: int) -> list[LockoutRow] | None:
+    """Those who are locked out now; looked for among all keys, but not for ever."""
+    beginning = at.keys.lockout("").removesuffix("/")
+    cursor, names = 0, list[str]()
+    for scanned in count(1):
+        page: Any = at.redis.scan(cursor, f"{beginning}{tenant or '*'}/*", count=1000)
+        cursor, found = page
+        names += map(text_of, found)
+        if not cursor:
+            break
+        if tenant is None and scanned >= MOST_SCANS:
+            return None
+    with at.redis.pipeline(transaction=False) as pipe:
+        for name in names:
+            pipe.hmget(name, "until", "count")
+        marks = pipe.execute()
+    rows = []
+    for name, (until, times) in zip(names, marks, strict=True):
+        if (until_ms := int(float(until or 0))) > now_ms:
+            whose, _, user = name.removeprefix(beginning).partition("/")
+            told = rfc3339(until_ms)
+            rows.append(LockoutRow(unquoted(whose), unquoted(user), told, int(float(times or 0))))
+    return sorted(rows, key=lambda row: (row.tenant, row.user))
 
 
 def _own_levels(

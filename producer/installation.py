@@ -6,11 +6,13 @@ Opened at the first use, closed by `close`, opened anew in a forked child.
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import redis
 from sqlalchemy import Engine
@@ -21,9 +23,11 @@ from shared.catalog import Catalog
 from shared.connections import Servers
 from shared.database import reaching, reason, without_password
 from shared.embedded import EmbeddedFailed
-from shared.errors import SettingError, Unreachable
+from shared.errors import CatalogError, SettingError, Unreachable
 from shared.keys import Keys
 from shared.settings import Settings, masked
+
+log = logging.getLogger("headgate.catalog")
 
 CLOSE_WITHIN_S = 5.0
 
@@ -39,6 +43,8 @@ class Installation:
     redis: redis.Redis
     catalog: Catalog
     submitter: Submitter
+    version: int = 0
+    """Which reload of the catalog this one is of."""
 
     @property
     def settings(self) -> Settings:
@@ -49,6 +55,11 @@ class Installation:
     def keys(self) -> Keys:
         """The names of all Redis keys."""
         return self.servers.keys
+
+    def version_in_force(self) -> int:
+        """How often the catalog was reloaded; also shows that the broker answers."""
+        found: Any = self.redis.get(self.keys.version())
+        return int(found or 0)
 
     @property
     def redis_name(self) -> str:
@@ -127,10 +138,10 @@ def open_installation(chosen: Settings | None = None) -> Installation:
         servers.check_redis(client)
         with opened.reaching():
             migrate.require_fit(engine)
+            return replace(opened, version=opened.version_in_force())
     except BaseException:
         opened.close()
         raise
-    return opened
 
 
 class Lazy:
@@ -168,6 +179,30 @@ class Lazy:
             with self._turn:
                 self._users -= 1
                 self._turn.notify_all()
+
+    def current(self, at: Installation) -> Installation:
+        """The same with the catalog that is in force now, for one round trip to Redis.
+
+        A file with a fault is told, and what was in force before stays in force here.
+        """
+        version = at.version_in_force()
+        if version == at.version:
+            return at
+        with self._turn:
+            newest = self._opened
+            if newest is not None and newest.version == version:
+                return newest
+            models = at.catalog
+            try:
+                models = catalog.load(at.settings.catalog)
+            except CatalogError as error:
+                log.warning("the catalog was reloaded, but not here: %s", error)
+            newest = replace(
+                at, catalog=models, submitter=Submitter(at.settings, models), version=version
+            )
+            if self._opened is not None:
+                self._opened = newest
+            return newest
 
     def close(self) -> None:
         """Nothing is open any more, and nothing will be; what is in use has five seconds to end."""

@@ -39,19 +39,24 @@ class Answer:
 LET_IN = Answer("let in")
 
 
-def admit(
-    keys: Keys, *, call: str, asked: Sequence[Asked], together: bool
-) -> Command[list[Answer]]:
-    """What is let in has been taken from the buckets of its user and tier.
+Mode = Literal["each", "together", "back"]
 
-    `call` must be another one in each call. `together`: all or none; the answers then end with the
-    first that is not let in.
+
+def admit(
+    keys: Keys, *, call: str, asked: Sequence[Asked], mode: Mode
+) -> Command[list[Answer] | None]:
+    """What is let in has been taken from the buckets of its user and tier; None: no limits known.
+
+    `call` must be another one in each call; give some hundreds at once. `together`: all or none;
+    the answers then end with the first that is not let in. `back`: what was let in before is not.
     """
 
-    def read(reply: list[Any]) -> list[Answer]:
+    def read(reply: list[Any] | None) -> list[Answer] | None:
+        if reply is None:
+            return None
         return [_answer(words, one) for words, one in zip(reply, asked, strict=False)]
 
-    args: list[Word] = [keys.prefix, call, int(together)]
+    args: list[Word] = [keys.prefix, call, mode]
     for one in asked:
         args += [one.ticket.encode(), round(one.lockout_s * 1000), one.lockout_after]
     return compose("admit", (), args, read)

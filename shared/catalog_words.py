@@ -13,7 +13,7 @@ from shared.catalog_form import Limits, Model, Pool, Provider, Tenant, Tier, Use
 
 Path = Sequence[str | int]
 #: Their keys are names of other vendors' making and are always shown in quotes.
-_QUOTED = {"models", "pools", "prices", "tenants", "users"}
+_QUOTED = {"models", "pools", "prices"}
 
 
 class _Said:

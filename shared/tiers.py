@@ -99,11 +99,12 @@ class Patient:
         self, function: TierOf, name: str, *, timeout_s: float = FUNCTION_TIMEOUT_S
     ) -> None:
         self._function, self._name, self._timeout_s = function, name, timeout_s
-        self._stuck = threading.Semaphore(MOST_STUCK)
+        self._stuck: list[threading.Event] = []
 
     def __call__(self, tenant: str, user: str | None) -> str | None:
         """What the function says."""
-        if not self._stuck.acquire(blocking=False):
+        self._stuck = [ended for ended in self._stuck if not ended.is_set()]
+        if len(self._stuck) >= MOST_STUCK:
             raise Failed(f"{MOST_STUCK} calls of it hang")
         ended = threading.Event()
         said: list[Any] = []
@@ -114,12 +115,12 @@ class Patient:
             except Exception as error:
                 said.append(Failed(f"it raised {place_of(error)}"))
             finally:
-                self._stuck.release()
                 ended.set()
 
         # A thread that hangs must not keep the process from ending.
         threading.Thread(target=ask, name=f"tier of {self._name}", daemon=True).start()
         if not ended.wait(self._timeout_s):
+            self._stuck.append(ended)
             raise Failed(f"it took over {self._timeout_s:g} s")
         answer = said[0] if said else Failed("it ended its thread")
         if isinstance(answer, Failed):

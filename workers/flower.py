@@ -15,6 +15,7 @@ import logging
 import signal
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -52,7 +53,10 @@ class Queues:
         self._servers = servers
 
     async def queues(self, names: Sequence[str]) -> list[dict[str, Any]]:
-        """One row for each queue; then the dead letters, and what left its queue for a while."""
+        """One row for each queue; then the dead letters, and what left its queue for a while.
+
+        A queue has what is in its list, and what waits for a limit in the rooms of its pools.
+        """
         keys = self._servers.keys
         client = self._servers.async_redis_client()
         try:
@@ -62,12 +66,16 @@ class Queues:
                 calls.llen(keys.dead())
                 calls.zcard(keys.leases())
                 calls.zcard(keys.due())
-                *ready, dead, leased, deferred = await calls.execute()
+                calls.hgetall(keys.rooms())
+                *listed, dead, leased, deferred, rooms = await calls.execute()
         finally:
             await client.aclose()
+        waiting = Counter(dict(zip(names, listed, strict=True)))
+        for room, count in rooms.items():
+            waiting[room.decode("utf-8", "replace").split(" ", 1)[0]] += int(count)
         rows = [
             {"name": name, "messages": count, "messages_ready": count}
-            for name, count in [*zip(names, ready, strict=True), ("headgate.dead", dead)]
+            for name, count in [*waiting.items(), ("headgate.dead", dead)]
         ]
         rows.append(
             {"name": "(held by workers)", "messages": leased, "messages_unacknowledged": leased}

@@ -115,6 +115,10 @@ def _show(found: Report) -> None:
     if tenants:
         line("")
         rows(("pool", "tenant", "waiting", "by own limits"), tenants)
+    if found.lockouts:
+        line("")
+        locked = ((one.tenant, one.user, one.until, one.count) for one in found.lockouts)
+        rows(("locked out", "user", "until", "lockouts"), locked)
     for words in _notes(found):
         say(words)
 
@@ -143,6 +147,8 @@ def _notes(found: Report) -> list[str]:
               for one in others]  # fmt: skip
     notes += [f"{queue}: {n} messages that no worker has looked at"
               for queue, n in found.unsorted.items()]  # fmt: skip
+    if found.lockouts is None:
+        notes.append("too many keys to look for all lockouts: --tenant shows a tenant's")
     if found.callers_left_out:
         notes.append(f"{found.callers_left_out} more tenants and users: --tenant shows them")
     return notes

@@ -1,12 +1,14 @@
 -- Purpose: lets requests in whose callers would rather be refused than wait. What one will take is
 --   taken from the buckets of its user and tier, or it is refused; that of its tenant is looked at
 --   only, since the governor charges it when the job starts. Refusals are counted, and lock out.
--- KEYS: none. ARGV: 1 prefix of all keys, 2 name of this call, 3 1: all or none, then for each
---   request: its ticket, ms of its tier's first lockout (0: none), refusals in a minute to start it.
+-- KEYS: none. ARGV: 1 prefix of all keys, 2 name of this call, 3 `each`, `together` (all or none) or
+--   `back` (what calls before have taken for these is given back), then for each request: its
+--   ticket, ms of its tier's first lockout (0: none), refusals within a minute that start it.
 -- Result: for each request {0} let in; {1, ms, bucket, measure, limit} refused; {2, 0, bucket,
 --   measure, limit} takes more than the bucket ever gets in a minute; {3, ms} locked out before;
 --   {4, ms, bucket, measure, limit, n} refused and locked out by that, for the n-th time in a day.
---   With all or none the list ends at the first refusal, and nothing was taken.
+--   With `together` the list ends at the first refusal, and nothing was taken. Nil: the server
+--   does not know any limits, and the catalog's have to be written first.
 -- Sent twice: the answer of the first call again.
 local time = redis.call('TIME')
 prefix, now = ARGV[1], time[1] * 1000 + time[2] / 1000
@@ -14,7 +16,8 @@ local MINUTE_MS, DAY_MS = 60000, 86400000
 local done = prefix .. 'headgate:admitted:' .. ARGV[2]
 local before = redis.call('GET', done)
 if before then return cjson.decode(before) end
-local together = ARGV[3] == '1'
+if redis.call('EXISTS', prefix .. 'headgate:limits') == 0 then return false end
+local together, back = ARGV[3] == 'together', ARGV[3] == 'back'
 
 local locks = {}
 local function lock_of(ticket)
@@ -62,21 +65,22 @@ local function longest_wait(scopes, amounts)
   return longest, where, what
 end
 
-local function take_from(scope, amounts)
+-- `sign` 1 takes, -1 gives back.
+local function take_from(scope, amounts, sign)
   for _, measure in ipairs(MEASURES) do
     if measure == 'rpd' then
       if scope.config.rpd then
         local state = scope.bucket.measures.rpd or {}
         local day = math.floor(now / MIDNIGHT_MS)
         if state.day ~= day then state.day, state.used = day, 0 end
-        state.used = (state.used or 0) + 1
+        state.used = math.max(0, (state.used or 0) + sign)
         scope.bucket.measures.rpd = state
       end
     else
       local state = filled(scope, measure, amounts[measure])
       if state then
-        state.level = state.level - amounts[measure]
-        state.total = (state.total or 0) + amounts[measure]
+        state.level = math.min(state.capacity, state.level - sign * amounts[measure])
+        state.total = (state.total or 0) + sign * amounts[measure]
       end
     end
   end
@@ -85,12 +89,17 @@ local function take_from(scope, amounts)
 end
 
 local function answer_to(ticket, first_ms, most)
+  if back then
+    local amounts = amounts_of(ticket)
+    for _, scope in ipairs(caller_scopes(ticket)) do take_from(scope, amounts, -1) end
+    return {0}
+  end
   local lock = first_ms > 0 and lock_of(ticket)
   if lock and lock.over > now then return {3, math.ceil(lock.over - now)} end
   local scopes, amounts = caller_scopes(ticket), amounts_of(ticket)
   local wait, where, what = longest_wait(scopes, amounts)
   if wait == 0 then
-    for _, scope in ipairs(scopes) do take_from(scope, amounts) end
+    for _, scope in ipairs(scopes) do take_from(scope, amounts, 1) end
     return {0}
   end
   local limit = where.config[what]

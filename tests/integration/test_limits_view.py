@@ -34,7 +34,7 @@ def row(found: Report, pool: str = POOL) -> PoolRow:
 
 
 def test_without_jobs_and_limits_there_is_nothing_to_tell(at: Installation) -> None:
-    assert report(at) == Report([], [], [], [], {})
+    assert report(at) == Report([], [], [], [], {}, [])
 
 
 def test_jobs_are_counted_by_priority_and_tenant_and_the_oldest_is_told(
@@ -147,6 +147,17 @@ def test_a_tenant_is_shown_with_its_users_and_their_tiers(at: Installation, hand
         "tenant/acme": 600, "user/acme/u%2F1": 60, "tier/free/acme/u2": 10,
         "tier/free/acme/u2/gpt-4o": 2,
     }  # fmt: skip
+
+
+def test_who_is_locked_out_is_told_and_who_was_is_not(at: Installation, hand: Rooms) -> None:
+    now = hand.now_ms()
+    for tenant, user, until in (("a%20b", "u%2F1", now + 60_000), ("acme", "u2", now - 1)):
+        at.redis.hset(at.keys.lockout(tenant, user), mapping={"until": until, "count": 2})
+    at.redis.hset(at.keys.lockout("acme", "u3"), "refused", f"{now}")
+    [told] = report(at).lockouts or []
+    assert (told.tenant, told.user, told.count) == ("a b", "u/1", 2)
+    assert report(at, tenant="a b").lockouts == [told]
+    assert report(at, tenant="acme").lockouts == []
 
 
 def test_messages_that_no_worker_has_seen_are_told_by_queue(at: Installation) -> None:

@@ -5,27 +5,36 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from datetime import time as time_of_day
 from typing import Any
 
 import pytest
 
 from shared.envelope import Request
 from shared.errors import AttemptError
+from shared.gate import Gate
 from workers.answer import Answer
 from workers.providers.anthropic import AnthropicProvider
+from workers.providers.limits import seen
 from workers.providers.openai import OpenAIProvider
 from workers.providers.simulator.acts import Behaviour
 from workers.providers.simulator.engine import Engine
+from workers.providers.simulator.limits import Limit, LimitTable
 from workers.providers.simulator.server import Door, serving
 
 Provider = OpenAIProvider | AnthropicProvider
 MODELS = {"openai": "gpt-4o-mini", "anthropic": "claude-haiku-4-5"}
+NO_LIMIT = Limit()
 DIALECTS = pytest.mark.parametrize("dialect", ["openai", "anthropic"])
 
 
 @asynccontextmanager
-async def simulated(dialect: str, key: str = "k") -> AsyncIterator[Provider]:
-    engine = Engine(Behaviour(key="k"), time.monotonic, time.time)
+async def simulated(
+    dialect: str, key: str = "k", limits: Limit = NO_LIMIT
+) -> AsyncIterator[Provider]:
+    behaviour = Behaviour(key="k", limits=LimitTable(limits))
+    engine = Engine(behaviour, time.monotonic, time.time)
     async with serving(Door(engine)) as url:
         by: Provider
         if dialect == "openai":
@@ -74,6 +83,9 @@ async def test_embeddings_are_the_same_in_numbers_and_in_base64() -> None:
         ("429:retry-after=3", "rate_limited", False),
         ("429:retry-after-ms=250", "rate_limited", False),
         ("quota", "provider_quota", False),
+        ("quota:until=2999-12-01", "provider_quota", False),
+        ("slow_down", "rate_limited", False),
+        ("flex", "overloaded", False),
         ("context", "context_length", False),
         ("filter-400", "content_filtered", ...),
         ("400", "invalid_request", False),
@@ -103,6 +115,66 @@ async def test_each_fault_of_the_simulator_is_understood(
     assert billed is ... or caught.value.billed is billed
     if fault.startswith("429"):
         assert caught.value.retry_after_ms == (250 if "ms" in fault else 3000)
+
+
+@DIALECTS
+@pytest.mark.parametrize(
+    ("fault", "kind"),
+    [
+        ("429", "limited"),
+        ("slow_down", "slow"),
+        ("529", "overloaded"),
+        ("503", "overloaded"),
+        ("flex", "flex"),
+        ("quota", "money"),
+        ("quota:until=DAY", "money"),
+        ("500", None),
+        ("400", None),
+        ("cut", None),
+    ],
+)
+async def test_a_refusal_tells_what_it_means_for_its_pool(
+    dialect: str, fault: str, kind: str | None
+) -> None:
+    day = datetime.now(UTC).date() + timedelta(days=10)
+    fault = fault.replace("DAY", day.isoformat())
+    async with simulated(dialect) as by:
+        with pytest.raises(AttemptError) as caught:
+            await ask(by, dialect, Request(prompt=f"hello [[fault:{fault}:retry-after=2]]"))
+    gate = caught.value.gate
+    if kind == "flex" and dialect == "anthropic":
+        kind = "overloaded"  # it has no such tier
+    assert (gate.kind if gate else None) == kind
+    until = datetime.combine(day, time_of_day(), UTC).timestamp() * 1000
+    if gate is not None:
+        # OpenAI names no day.
+        told = dialect == "anthropic" and "until" in fault
+        assert gate.until_ms == (until if told else None)
+        assert caught.value.retry_after_ms == 2000
+
+
+@DIALECTS
+async def test_a_request_larger_than_the_limit_concerns_nobody_else(dialect: str) -> None:
+    async with simulated(dialect, limits=Limit(rpm=60, tpm=100)) as by:
+        with pytest.raises(AttemptError) as caught:
+            await ask(by, dialect, Request(prompt="x" * 4000, params={"max_tokens": 10}))
+    assert caught.value.code == "rate_limited"
+    # Anthropic's text does not tell such a request from any other.
+    assert caught.value.gate == (None if dialect == "openai" else Gate("limited"))
+
+
+@DIALECTS
+async def test_answers_and_refusals_tell_the_limits(dialect: str) -> None:
+    async with simulated(dialect, limits=Limit(rpm=60, tpm=60_000)) as by:
+        answer = await ask(by, dialect, Request(prompt="hello", params={"max_tokens": 10}))
+        with pytest.raises(AttemptError) as caught:
+            await ask(by, dialect, Request(prompt="hello", params={"max_tokens": 10}))
+    for headers in (answer.headers, caught.value.headers):
+        found = {str(one.measure): one for one in seen(headers, time.time())}
+        tokens = ["tpm"] if dialect == "openai" else ["input_tpm", "output_tpm"]
+        assert [found[measure].limit for measure in tokens] == [60_000] * len(tokens)
+    assert caught.value.gate == Gate("limited")
+    assert caught.value.retry_after_ms is not None
 
 
 @DIALECTS

@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -77,6 +78,9 @@ def test_its_own_addresses_show_and_change_what_it_does() -> None:
         stats = call(f"{url}/_stats")[1]
         assert stats["accepted"] == stats["answered"] == 3
         assert stats["prompts"]["distinct"] == 1
+        pool = stats["pools"]["openai/gpt-4o-mini"]
+        assert (pool["accepted"], pool["charged"]["requests"]) == (3, 3)
+        assert abs(pool["last_accepted_s"] - time.time()) < 60
         assert stats["prompts"]["top"][0]["paid"] == 3
         rules = [{"match": "hello", "fault": "503", "times": 1}]
         assert call(f"{url}/_script", rules) == (200, {"rules": 1})
@@ -148,6 +152,10 @@ def test_a_log_line_is_written_for_each_request_and_holds_no_prompt() -> None:
         (["--rpm", "0"], "--rpm"),
         (["--port", "70000"], "--port"),
         (["--latency-ms", "nan"], "--latency-ms"),
+        (["--output-tokens", "0"], "--output-tokens"),
+        (["--headers", "some"], "--headers"),
+        (["--ramp-floor", "-1"], "--ramp-floor"),
+        (["--ramp-window-s", "inf"], "--ramp-window-s"),
         (["--price", "m:input=x"], "x"),
         (["--limits-file", "does-not-exist.toml"], "does-not-exist.toml"),
     ],
@@ -157,6 +165,15 @@ def test_a_wrong_flag_is_named_and_ends_with_2(flags: list[str], named: str) -> 
     assert ended.returncode == 2
     assert named in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+def test_growth_lengths_and_headers_are_set_by_flags() -> None:
+    flags = ["--ramp-floor", "60", "--ramp-window-s", "30", "--headers", "none", "--rpm", "600"]
+    with started(*flags, "--output-tokens", "20", "--output-sigma", "0") as (url, _):
+        status, told = call(f"{url}/v1/chat/completions", CHAT)
+        assert (status, told["usage"]["completion_tokens"]) == (200, 20)
+        status, told = call(f"{url}/v1/chat/completions", CHAT)
+        assert (status, told["error"]["code"]) == (429, "slow_down")
 
 
 def test_a_port_that_is_taken_is_named_and_ends_with_2() -> None:

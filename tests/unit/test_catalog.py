@@ -142,6 +142,39 @@ def test_a_tier_limits_all_models_and_some_more_tightly(tmp_path: Path) -> None:
     assert (tier.name, tier.rpm, tier.lockout_s, tier.models["gpt-4o"].rpm) == ("free", 10, 300, 2)
 
 
+def test_the_built_in_tiers_are_those_of_the_readme(built_in: Catalog) -> None:
+    told = {name: (tier.rpm, tier.lockout_s) for name, tier in built_in.tiers.items()}
+    assert told == {
+        "free": (10, 300), "pro": (50, 60), "expert": (200, 30), "master": (1000, 0),
+    }  # fmt: skip
+    assert {tier.lockout_after for tier in built_in.tiers.values()} == {3}
+
+
+def test_tenants_users_providers_and_everything_may_be_limited(tmp_path: Path) -> None:
+    mine = overlay(
+        tmp_path,
+        """
+        limits.rpm = 9000
+        providers.openai.limits = {concurrent = 50, burst_s = 2}
+        tenants.acme = {rpm = 600, concurrent = 5, weight = 2, tier = "pro"}
+        users."acme/u1" = {tpm = 1000, tier = "free"}
+        """,
+    )
+    assert (mine.limits.rpm, mine.limits.tpm, mine.limits.burst_s) == (9000, None, None)
+    assert mine.providers["openai"].limits.concurrent == 50
+    assert mine.providers["anthropic"].limits.concurrent is None
+    tenant, user = mine.tenants["acme"], mine.users["acme/u1"]
+    assert (tenant.rpm, tenant.concurrent, tenant.weight, tenant.tier) == (600, 5, 2, "pro")
+    assert (user.rpm, user.tpm, user.tier) == (None, 1000, "free")
+
+
+def test_an_unknown_tier_is_refused_with_the_name_that_is_meant(built_in: Catalog) -> None:
+    assert built_in.tier("pro").rpm == 50
+    with pytest.raises(InvalidRequest, match=r"has free, pro, .*did you mean master\?") as caught:
+        built_in.tier("mater")
+    assert (caught.value.field, caught.value.value) == ("tier", "mater")
+
+
 def names_of(chain: tuple[Model | StaticText, ...]) -> list[str]:
     return [e.name if isinstance(e, Model) else f"static:{e.text}" for e in chain]
 

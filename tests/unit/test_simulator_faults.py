@@ -28,6 +28,8 @@ def test_the_parts_of_a_fault_may_come_in_any_order() -> None:
         ("slow", Fault("slow", delay_ms=5000)),
         ("insufficient_quota", Fault("quota")),
         ("cut-body", Fault("cut-body")),
+        ("slow_down:retry-after=2", Fault("slow_down", retry_after_s="2")),
+        ("quota:until=2026-12-01", Fault("quota", until="2026-12-01")),
     ],
 )
 def test_faults_are_read_from_their_short_form(spec: str, fault: Fault) -> None:
@@ -35,7 +37,18 @@ def test_faults_are_read_from_their_short_form(spec: str, fault: Fault) -> None:
 
 
 @pytest.mark.parametrize(
-    "spec", ["", "bogus", "status", "999", "once", "500:503", "times=x:500", "429:retry-after=a\nb"]
+    "spec",
+    [
+        "",
+        "bogus",
+        "status",
+        "999",
+        "once",
+        "500:503",
+        "times=x:500",
+        "429:retry-after=a\nb",
+        "quota:until=soon",
+    ],
 )
 def test_a_fault_that_cannot_be_read_is_refused(spec: str) -> None:
     with pytest.raises(ValueError, match="fault"):

@@ -9,9 +9,10 @@ its caller had gone; `/_stats` shows these again under `undelivered`. A stream i
 bill, when its first event leaves. Not billed: refusals, errors, a connection cut before the
 headers, and a caller who left while the answer was still being made (counted as `cancelled`).
 
-Order of decisions: key, body, model, limits, fault, answer. A request that a fault meets has been
-charged to its buckets, as vendors charge failed requests.
+Order of decisions: key, body, model, growth, limits, fault, answer. A request that a fault meets
+has been charged to its buckets, as vendors charge failed requests. Headers tell the buckets of that
+moment, however late the answer comes.
 
-Read in this order: ask (what is asked), answers, limits, faults, billing; openai and anthropic
-(the vendors' forms); engine (the decision); server (the wire).
+Read in this order: ask (what is asked), answers, limits, ramp, faults, billing, flow; openai and
+anthropic (the vendors' forms); engine (the decision); server (the wire).
 """

@@ -7,6 +7,8 @@ from typing import Literal
 from workers.providers.simulator.billing import Price, Usage
 from workers.providers.simulator.faults import Fault
 from workers.providers.simulator.limits import LimitTable
+from workers.providers.simulator.ramp import RampRule
+from workers.providers.simulator.telling import Telling
 
 # How an answer leaves: whole; not at all (connection closed); its first half and then closed;
 # its first half and then silence.
@@ -29,6 +31,10 @@ class Behaviour:
     chars_per_token: float = 4.0
     strict_models: tuple[str, ...] = ()
     prices: dict[str, Price] = field(default_factory=dict)
+    output_tokens: float | None = None
+    output_sigma: float = 0.6
+    headers: Telling = "true"
+    ramp: RampRule | None = None
 
 
 @dataclass(slots=True)

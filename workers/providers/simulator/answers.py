@@ -5,6 +5,7 @@ import hashlib
 import math
 import zlib
 from dataclasses import dataclass
+from functools import lru_cache
 from statistics import NormalDist
 from typing import Any, Literal
 
@@ -15,11 +16,19 @@ from workers.providers.simulator.schemas import example_of
 
 End = Literal["stop", "length", "tool", "filter"]
 
-# Tokens of an answer by one byte of the digest: lognormal, median 48, so most lie in 15 to 150.
-LENGTHS = tuple(
-    max(1, round(48 * math.exp(0.6 * NormalDist().inv_cdf((step + 0.5) / 256))))
-    for step in range(256)
-)
+
+@lru_cache(maxsize=8)
+def lengths(median: float, sigma: float, steps: int = 4096) -> tuple[int, ...]:
+    """Tokens of an answer by the place of its digest among all: lognormal, from short to long."""
+    normal = NormalDist()
+    return tuple(
+        max(1, round(median * math.exp(sigma * normal.inv_cdf((step + 0.5) / steps))))
+        for step in range(steps)
+    )
+
+
+# Where no other lengths are asked for: most lie in 15 to 150.
+LENGTHS = lengths(48, 0.6, 256)
 SENTENCES = (
     "The short answer is yes, with two conditions that matter in practice.",
     "Start with the smallest case that can fail, and keep it as a test.",
@@ -69,8 +78,13 @@ class Answer:
     reasoning_tokens: int
 
 
-def compose(ask: Ask, choice: int, chars_per_token: float) -> Answer:
-    """The answer to `ask`; `choice` numbers the alternatives when several were asked for."""
+def compose(
+    ask: Ask, choice: int, chars_per_token: float, exact: tuple[int, ...] | None = None
+) -> Answer:
+    """The answer to `ask`; `choice` numbers the alternatives when several were asked for.
+
+    Prose is some sentences long; with `exact` it has one of these lengths to the token.
+    """
     digest = ask.digest
     if choice:
         digest = hashlib.blake2b(digest + choice.to_bytes(4, "big"), digest_size=16).digest()
@@ -89,7 +103,13 @@ def compose(ask: Ask, choice: int, chars_per_token: float) -> Answer:
     if ask.wants_json:
         text = _json_text(ask, digest)
     else:
-        text = _prose(ask.last, digest, int(LENGTHS[digest[2]] * chars_per_token))
+        tokens = LENGTHS[digest[2]]
+        if exact is not None:
+            tokens = exact[int.from_bytes(digest[2:5], "big") * len(exact) >> 24]
+        chars = int(tokens * chars_per_token)
+        text = _prose(ask.last, digest, chars)
+        if exact is not None:
+            text = text[: max(1, chars)]
     for word in ask.stop:
         place = text.find(word)
         if place >= 0:

@@ -32,9 +32,19 @@ MESSAGES = {
 }
 
 
-def problem(kind: str, model: str) -> Problem:
-    """The error that a fault of this kind (or status) is told with."""
+def problem(kind: str, model: str, until: str | None = None) -> Problem:
+    """The error that a fault of this kind (or status) is told with.
+
+    A spending limit that users set themselves is told with the day on which it ends, and with 400.
+    """
     match kind:
+        case "quota" if until is not None:
+            return Problem(
+                400,
+                "invalid_request_error",
+                "You have reached your specified API usage limits. You will regain access on "
+                f"{until} at 00:00 UTC.",
+            )
         case "quota":
             return Problem(
                 429,
@@ -42,6 +52,17 @@ def problem(kind: str, model: str) -> Problem:
                 "Your organization has reached its spend limit.",
                 code="enforced_spend_limit_reached",
             )
+        case "slow_down":
+            return Problem(
+                429,
+                "rate_limit_error",
+                "This request would exceed your organization's maximum usage increase rate for "
+                "input tokens per minute. Please scale up your input tokens usage more gradually "
+                "to stay within the acceleration limit.",
+                code="ramp_limit_exceeded",
+            )
+        case "flex":  # a tier that Anthropic does not have
+            return problem("529", model)
         case "context":
             return invalid(f"prompt is too long: above the maximum of {model}", None, None)
         case "filter-400":

@@ -88,6 +88,7 @@ class Ask:
     inputs: tuple[str, ...] = ()
     dimensions: int = 0
     base64: bool = False
+    flex: bool = False
 
 
 def digest_of(body: Json) -> bytes:

@@ -17,13 +17,15 @@ from workers.providers.simulator import (
     openai_requests,
 )
 from workers.providers.simulator.acts import Act, Behaviour, Bill, End
-from workers.providers.simulator.answers import Answer, compose
+from workers.providers.simulator.answers import Answer, compose, lengths
 from workers.providers.simulator.ask import Ask, Invalid, Problem, tokens_of
 from workers.providers.simulator.billing import Usage, bill_usd
 from workers.providers.simulator.faults import Fault, Script, pick
 from workers.providers.simulator.limits import Charge, Pool, Pools
 from workers.providers.simulator.prefixes import Prefixes
+from workers.providers.simulator.ramp import Ramps
 from workers.providers.simulator.tally import Tally
+from workers.providers.simulator.telling import told as as_told
 
 MAX_BODY_BYTES = 32 * 1024 * 1024
 CHAT, EMBEDDINGS, MESSAGES = "/v1/chat/completions", "/v1/embeddings", "/v1/messages"
@@ -34,6 +36,7 @@ READERS: dict[str, Callable[[dict[str, object]], Ask]] = {
 }
 JSON_TYPE, SSE_TYPE = "application/json", "text/event-stream; charset=utf-8"
 
+REFUSALS = frozenset({"status", "quota", "slow_down", "flex", "context", "filter-400"})
 ENDS: dict[str, End] = {"cut": "cut", "cut-body": "half-cut", "stall": "half-silent"}
 
 
@@ -59,6 +62,10 @@ class Engine:
         self.script = Script()
         self.prefixes = Prefixes()
         self.pools = Pools(behaviour.limits, behaviour.burst_s)
+        self.ramps = Ramps(behaviour.ramp, behaviour.burst_s)
+        self._lengths = None
+        if behaviour.output_tokens is not None:
+            self._lengths = lengths(behaviour.output_tokens, behaviour.output_sigma)
         self._latency = random.Random(behaviour.seed)  # noqa: S311  repeatable, not secret
         self._chance = random.Random(behaviour.seed + 1)  # noqa: S311
         self._boot = f"{behaviour.seed & 0xFFFF:04x}{int(epoch_s() * 1000) & 0xFFFFFFFFFF:010x}"
@@ -94,8 +101,15 @@ class Engine:
         now_s = self.clock_s()
         pool = self.pools.of(model, path == MESSAGES, key if self.behaviour.per_key else "", now_s)
         charges = self._charges(path, draft)
+        flow = self.tally.flows[pool.label]
+        input_tokens = draft.usage.input_tokens
+        if wait_s := self.ramps.wait_s(pool.label, now_s, input_tokens):
+            flow.refusals["ramp"] += 1
+            told = replace(words.problem("slow_down", model), retry_after_s=f"{math.ceil(wait_s)}")
+            return self._refuse(path, told, "rate_limit_ramp", model, pool)
         refusal = pool.take(now_s, charges, self.behaviour.count_refused)
         if refusal is not None:
+            flow.refusals[refusal.kind] += 1
             told = words.over_limit(model, refusal)
             return self._refuse(path, told, f"rate_limit_{refusal.kind}", model, pool)
         try:
@@ -104,13 +118,16 @@ class Engine:
             told = words.invalid(str(wrong), None, None)
             return self._refuse(path, told, "invalid_request", model, pool)
         if fault is None and self.behaviour.rates:
-            fault = pick(self.behaviour.rates, self._chance.random(), model)
+            fault = pick(self.behaviour.rates, self._chance.random(), model, ask.flex)
+        self.ramps.take(pool.label, input_tokens)
+        flow.accept(now_s, self.epoch_s(), charges)
         self.tally.accepted += 1
         self.tally.tokens["charged"] += sum(one.amount for one in charges[1:])
         self.prefixes.remember(keys)
         if fault is None:
             return self._answer(path, draft, pool)
         self.tally.faults[fault.label] += 1
+        flow.faults[fault.label] += 1
         return self._fail(path, words, draft, pool, fault)
 
     def refuse_path(self, method: str, path: str, anthropic_form: bool, exists: bool) -> Act:
@@ -141,7 +158,7 @@ class Engine:
         input_tokens = tokens_of(ask.chars, per_token)
         if path == EMBEDDINGS:
             return _Draft(ask, [], Usage(input_tokens)), []
-        answers = [compose(ask, choice, per_token) for choice in range(ask.choices)]
+        answers = [compose(ask, choice, per_token, self._lengths) for choice in range(ask.choices)]
         output = sum(answer.output_tokens for answer in answers)
         if path == CHAT:
             cached, keys = self.prefixes.automatic(ask.model, ask.text, per_token)
@@ -184,11 +201,9 @@ class Engine:
 
     def _fail(self, path: str, words: ModuleType, draft: _Draft, pool: Pool, fault: Fault) -> Act:
         model = draft.ask.model
-        if fault.kind in ("status", "quota", "context", "filter-400") or (
-            fault.kind == "stream-error" and not draft.ask.stream
-        ):
+        if fault.kind in REFUSALS or (fault.kind == "stream-error" and not draft.ask.stream):
             kind = {"status": str(fault.status), "stream-error": "500"}.get(fault.kind, fault.kind)
-            told: Problem = words.problem(kind, model)
+            told: Problem = words.problem(kind, model, fault.until)
             if fault.retry_after_s is not None or fault.retry_after_ms is not None:
                 told = replace(
                     told, retry_after_s=fault.retry_after_s, retry_after_ms=fault.retry_after_ms
@@ -240,14 +255,14 @@ class Engine:
         headers = {"content-type": SSE_TYPE if stream else JSON_TYPE}
         if path == MESSAGES:
             headers["request-id"] = f"req_{self._id()}"
-            if pool is not None and pool.buckets:
-                headers.update(anthropic.limit_headers(pool, self.epoch_s()))
+            limits = anthropic.limit_headers(pool, self.epoch_s()) if pool is not None else {}
         else:
             headers["x-request-id"] = f"req_{self._id()}"
             headers["openai-version"] = "2020-10-01"
             headers["openai-processing-ms"] = str(int(delay_s * 1000))
-            if pool is not None and pool.buckets:
-                headers.update(openai.limit_headers(pool))
+            limits = openai.limit_headers(pool) if pool is not None else {}
+        if limits:
+            headers.update(as_told(limits, self.behaviour.headers, self._count, self.epoch_s()))
         return headers
 
     def _delay_s(self) -> float:

@@ -1,21 +1,26 @@
 """Faults on request: by rate, by a directive in the prompt, or by rules posted at run time.
 
 One grammar for all three, the parts in any order:
-`[once:|times=N:]KIND[:retry-after=S][:retry-after-ms=N][:ms=N][:model=M]`.
+`[once:|times=N:]KIND[:retry-after=S][:retry-after-ms=N][:ms=N][:until=DAY][:model=M]`.
 """
 
 import re
 from dataclasses import dataclass
+from datetime import date
 from fnmatch import fnmatchcase
 from typing import Any, Literal, get_args
 
-# quota: no money left. context: prompt over the window. filter: answered, but withheld.
+# quota: no money left, until a day (2026-12-01) where one is given and the vendor tells it.
+# slow_down: growth was too fast. flex: no room in that tier; by rate it meets only those who ask
+# for it. context: prompt over the window. filter: answered, but withheld.
 # filter-400: refused by the filter. slow: answered late. stall: headers and a part, then silence.
 # cut: connection closed before the headers; cut-body: in the middle of the body. garbage: a body
 # that is not JSON. empty: an answer without choices. stream-error: an error event in a stream.
 Kind = Literal[
     "status",
     "quota",
+    "slow_down",
+    "flex",
     "context",
     "filter",
     "filter-400",
@@ -51,6 +56,7 @@ class Fault:
     retry_after_s: str | None = None
     retry_after_ms: str | None = None
     delay_ms: int = 0
+    until: str | None = None
     times: int | None = None
     model: str | None = None
 
@@ -88,6 +94,8 @@ def parse_fault(spec: str) -> Fault:
                 parts["retry_after_ms"] = str(_whole(name, amount))
             case "ms":
                 parts["delay_ms"] = _whole(name, amount)
+            case "until":
+                parts["until"] = _day(amount)
             case "model":
                 parts["model"] = amount
             case _:
@@ -120,11 +128,14 @@ def parse_rates(specs: str) -> tuple[tuple[Fault, float], ...]:
     return tuple(rates)
 
 
-def pick(rates: tuple[tuple[Fault, float], ...], chance: float, model: str) -> Fault | None:
-    """The fault on which `chance` (0 to 1) falls, or None."""
+def pick(
+    rates: tuple[tuple[Fault, float], ...], chance: float, model: str, flex: bool = False
+) -> Fault | None:
+    """The fault on which `chance` (0 to 1) falls, or None; `flex`: that tier was asked for."""
     for fault, rate in rates:
         if chance < rate:
-            return fault if _meant(fault.model, model) else None
+            meant = _meant(fault.model, model) and (flex or fault.kind != "flex")
+            return fault if meant else None
         chance -= rate
     return None
 
@@ -201,6 +212,13 @@ def _kind(name: str) -> dict[str, Any]:
 
 def _known() -> str:
     return ", ".join([*(str(one) for one in sorted(STATUSES)), *KINDS[1:]])
+
+
+def _day(text: str) -> str:
+    try:
+        return date.fromisoformat(text).isoformat()
+    except ValueError:
+        raise ValueError(f"fault option until: expected a day, not {text!r}") from None
 
 
 def _whole(name: str, amount: str) -> int:

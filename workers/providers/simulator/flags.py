@@ -11,6 +11,8 @@ from workers.providers.simulator.acts import Behaviour
 from workers.providers.simulator.billing import parse_price
 from workers.providers.simulator.faults import parse_rates
 from workers.providers.simulator.limits import Limit, LimitTable, limit_from, table_from
+from workers.providers.simulator.ramp import RampRule
+from workers.providers.simulator.telling import TELLINGS
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,10 @@ def parse(arguments: list[str]) -> Flags:
             chars_per_token=given.chars_per_token,
             strict_models=tuple(filter(None, given.strict_models.split(","))),
             prices=dict(parse_price(spec) for spec in given.price),
+            output_tokens=given.output_tokens,
+            output_sigma=given.output_sigma,
+            headers=given.headers,
+            ramp=_ramp(given),
         )
     except (ValueError, OSError) as wrong:
         parser.error(str(wrong))
@@ -75,11 +81,25 @@ def _limits(given: argparse.Namespace) -> LimitTable:
     return LimitTable(default, {**table.models, **dict(parse_limit(one) for one in given.limit)})
 
 
+def _ramp(given: argparse.Namespace) -> RampRule | None:
+    if given.ramp_floor is None:
+        return None
+    return RampRule(given.ramp_floor, given.ramp_growth, given.ramp_window_s)
+
+
 def _amount(text: str) -> float:
     """A number that is not negative, not infinite and not NaN."""
     amount = float(text)
     if not 0 <= amount < float("inf"):
         raise argparse.ArgumentTypeError(f"{text} is not a number from 0 up")
+    return amount
+
+
+def _above(text: str) -> float:
+    """A number above 0 that is not infinite."""
+    amount = _amount(text)
+    if not amount:
+        raise argparse.ArgumentTypeError(f"{text} is not a number above 0")
     return amount
 
 
@@ -108,6 +128,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--ready-file", type=Path, help="gets the URL once connections are taken")
     add("--latency-ms", type=_amount, default=0.0, help="median time to an answer")
     add("--latency-sigma", type=_amount, default=0.0, help="lognormal spread; 0: constant")
+    add("--output-tokens", type=_above, metavar="MEDIAN", help="length of prose, to the token")
+    add("--output-sigma", type=_amount, default=0.6, help="its lognormal spread; 0: constant")
     add("--rpm", type=_positive, help="requests a minute, for each model")
     add("--tpm", type=_positive, help="tokens a minute; Anthropic: of input and of output each")
     add("--input-tpm", type=_positive, help="input tokens a minute (Anthropic)")
@@ -123,6 +145,10 @@ def _parser() -> argparse.ArgumentParser:
     add("--limits-file", type=Path, help="TOML or JSON: rpm, tpm, and models.NAME.rpm ..")
     add("--count-refused", action="store_true", help="refused requests count as requests")
     add("--per-key", action="store_true", help="each API key has buckets of its own")
+    add("--headers", choices=TELLINGS, default="true", help="what the rate-limit headers tell")
+    add("--ramp-floor", type=_positive, metavar="TPM", help="input tokens a minute that may come")
+    add("--ramp-growth", type=_amount, default=0.5, help="share by which more may come ..")
+    add("--ramp-window-s", type=_above, default=900.0, help=".. than that many seconds ago")
     add(
         "--fail",
         action="append",

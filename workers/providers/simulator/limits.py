@@ -4,6 +4,7 @@ A request passes when every bucket holds its amount, or is full; it may then go 
 request larger than the bucket still passes, and the long-run rate is the limit exactly.
 """
 
+import hashlib
 import math
 from dataclasses import dataclass, field, fields, replace
 from fnmatch import fnmatchcase
@@ -94,9 +95,10 @@ class Refusal:
 
 @dataclass(slots=True)
 class Pool:
-    """The buckets on which a vendor counts one model or family."""
+    """The buckets on which a vendor counts one model or family; `label` names it in figures."""
 
     buckets: dict[Kind, Bucket]
+    label: str = ""
 
     def take(
         self, now_s: float, charges: tuple[Charge, ...], count_refused: bool
@@ -145,7 +147,11 @@ class Pools:
             name, limit = self.table.lookup(model)
             pool = self._by_name.get((name, split, key))
             if pool is None:
-                pool = Pool(_buckets(limit, split, self._burst_s, now_s))
+                label = f"{'anthropic' if split else 'openai'}/{name}"
+                if key:
+                    # Keys are secrets, also those of callers who mistook the address.
+                    label += f"#{hashlib.blake2s(key.encode(), digest_size=4).hexdigest()}"
+                pool = Pool(_buckets(limit, split, self._burst_s, now_s), label)
                 self._by_name[name, split, key] = pool
             self._by_model[model, split, key] = pool
         return pool

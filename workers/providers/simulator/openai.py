@@ -40,7 +40,7 @@ def reply(ask: Ask, answers: list[Answer], usage: Json, answer_id: str, created:
                 for place, answer in enumerate(answers)
             ],
             "usage": usage,
-            "service_tier": "default",
+            "service_tier": _tier(ask),
             "system_fingerprint": "fp_simulated",
         }
     )
@@ -55,7 +55,7 @@ def events(
         "object": "chat.completion.chunk",
         "created": created,
         "model": ask.model,
-        "service_tier": "default",
+        "service_tier": _tier(ask),
         "system_fingerprint": "fp_simulated",
     }
     # With include_usage every chunk but the last says null; without it the field is absent.
@@ -157,6 +157,10 @@ def sse(event: Json) -> bytes:
 def error_event(status: int) -> bytes:
     """The event that tells of an error after output was already delivered."""
     return b"data: " + error_body(problem(str(status), ""), "") + b"\n\n"
+
+
+def _tier(ask: Ask) -> str:
+    return "flex" if ask.flex else "default"
 
 
 def _message(answer: Answer) -> Json:

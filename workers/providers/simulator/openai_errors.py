@@ -38,8 +38,8 @@ CODES = {
 }
 
 
-def problem(kind: str, model: str) -> Problem:
-    """The error that a fault of this kind (or status) is told with."""
+def problem(kind: str, model: str, until: str | None = None) -> Problem:
+    """The error that a fault of this kind (or status) is told with; OpenAI tells no `until`."""
     match kind:
         case "quota":
             return Problem(
@@ -47,6 +47,20 @@ def problem(kind: str, model: str) -> Problem:
                 "insufficient_quota",
                 "You exceeded your current quota, please check your plan and billing details.",
                 code="insufficient_quota",
+            )
+        case "slow_down":
+            return Problem(
+                429,
+                "rate_limit_error",
+                "Slow down: your requests have grown faster than can be served. (simulated)",
+                code="slow_down",
+            )
+        case "flex":
+            return Problem(
+                429,
+                "rate_limit_error",
+                "No resources are available for flex processing right now. (simulated)",
+                code="resource_unavailable",
             )
         case "context":
             return Problem(

@@ -54,6 +54,7 @@ def read_chat(body: Json) -> Ask:
         max_tokens=max_tokens,
         choices=count_field(body, "n", MAX_CHOICES) or 1,
         stream=flag_field(body, "stream"),
+        flex=body.get("service_tier") == "flex",
         include_usage=bool((body.get("stream_options") or {}).get("include_usage")),
         wants_json=wants_json,
         schema=schema,

@@ -6,6 +6,7 @@ from decimal import Decimal
 from typing import Any
 
 from workers.providers.simulator.billing import Usage
+from workers.providers.simulator.flow import Flow
 
 TOP_REPEATED = 10
 
@@ -32,6 +33,7 @@ class Tally:
     unpriced: Counter[str] = field(default_factory=Counter)
     seen: Counter[bytes] = field(default_factory=Counter)
     paid: Counter[bytes] = field(default_factory=Counter)
+    flows: defaultdict[str, Flow] = field(default_factory=lambda: defaultdict(Flow))
 
     def opened(self, path: str) -> None:
         """True afterwards: one more request is open."""
@@ -84,6 +86,7 @@ class Tally:
             "cancelled": self.cancelled,
             "open_now": self.open_now,
             "open_most": self.open_most,
+            "pools": {label: flow.report() for label, flow in self.flows.items()},
             "tokens": {
                 name: self.tokens[name]
                 for name in ("charged", "input", "output", "cached", "cache_write")
