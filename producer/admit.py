@@ -32,7 +32,7 @@ _MEASURES: Mapping[str, str] = {
 
 def asks(job: Prepared) -> bool:
     """Whether the caller would rather be refused than wait for a limit of its own."""
-    return job[0].request.on_limit == "refuse"
+    return job.envelope.request.on_limit == "refuse"
 
 
 def refusals(
@@ -45,7 +45,7 @@ def refusals(
     """
     call = call or new_id()
     places = list(jobs)
-    asked = [_asked(at.catalog, envelope) for envelope, _ in jobs.values()]
+    asked = [_asked(at.catalog, envelope) for envelope, *_ in jobs.values()]
     refused: dict[int, Refusal] = {}
     for first in range(0, len(asked), ASKED_AT_ONCE):
         chunk = asked[first : first + ASKED_AT_ONCE]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import redis
 from sqlalchemy import Engine, insert
@@ -21,13 +21,20 @@ from shared.queues import message, queue_of
 from shared.results import job_row
 from shared.settings import Settings
 from shared.tables import jobs
+from shared.ticket import ticket_for
 from shared.tiers import TierOf
 
 ROWS_PER_COMMIT = 500
 """Rows of one transaction; larger ones make the workers' commits wait too long."""
 
-Prepared = tuple[Envelope, bytes]
-"""A checked job, and the same as JSON."""
+
+class Prepared(NamedTuple):
+    """A checked job, the same as JSON, and its ticket for the limits of its model."""
+
+    envelope: Envelope
+    encoded: bytes
+    ticket: str
+
 
 Written = tuple[dict[str, Any], str, bytes]
 """A job's row, its queue and its message."""
@@ -74,8 +81,13 @@ class Submitter:
             encoded = envelope.encode()
         except (ValueError, RecursionError) as error:
             raise InvalidRequest("request", None, f"cannot be written as JSON: {error}") from None
-        _refuse_too_long(request, model)
-        return envelope, encoded
+        tokens = _refuse_too_long(request, model)
+        chain = self._catalog.chain(model, False if request.embeds else request.fallback)
+        ticket = ticket_for(
+            envelope, model, self._catalog, tier=request.tier or "",
+            paid=request.on_limit == "refuse", input_tokens=tokens, chain=chain,
+        )  # fmt: skip
+        return Prepared(envelope, encoded, ticket.encode())
 
     def prepare_many(
         self, requests: Iterable[str | Mapping[str, Any] | Request]
@@ -144,8 +156,8 @@ def _refuse_other_kind(field: str, model: Model, request: Request) -> None:
     raise InvalidRequest(field, model.name, remedy)
 
 
-def _refuse_too_long(request: Request, model: Model) -> None:
-    """InvalidRequest when input and the output asked for cannot fit, before anything is spent.
+def _refuse_too_long(request: Request, model: Model) -> int:
+    """The estimate of the input; InvalidRequest when it cannot fit beside the output asked for.
 
     The estimate can be over the truth, so it has some slack; what was asked for counts whole.
     """
@@ -161,6 +173,7 @@ def _refuse_too_long(request: Request, model: Model) -> None:
             f"{model.name} takes {model.context_tokens} tokens{and_output}; shorten it",
             "context_length",
         )
+    return tokens
 
 
 def enqueue(engine: Engine, client: redis.Redis, keys: Keys, prepared: Iterable[Prepared]) -> None:
@@ -172,13 +185,13 @@ def enqueue(engine: Engine, client: redis.Redis, keys: Keys, prepared: Iterable[
     put(engine, client, keys, [written(*job) for job in prepared])
 
 
-def written(envelope: Envelope, encoded: bytes) -> Written:
+def written(envelope: Envelope, encoded: bytes, ticket: str) -> Written:
     """The job as it is put on record and on the broker.
 
     Plain dicts and tuples of plain values, which Python's collector does not track: with 20,000
     envelopes in memory it would take 40 % of the time.
     """
-    return job_row(envelope, encoded), queue_of(envelope), message(envelope, encoded)
+    return job_row(envelope, encoded), queue_of(envelope), message(envelope, encoded, ticket)
 
 
 def put(engine: Engine, client: redis.Redis, keys: Keys, ready: Sequence[Written]) -> None:

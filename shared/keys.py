@@ -111,20 +111,14 @@ class Keys:
         """HASH: scope to limits that an operator set at run time, laid over `limits`; stays."""
         return f"{self.prefix}headgate:limits:set"
 
-    def bucket(self, scope: str, key: str = "", measure: str = "") -> str:
+    def bucket(self, scope: str, key: str = "") -> str:
         """HASH: levels of the buckets of a scope; expires two days after its last use.
 
         For each measure `.level`, `.at` (server ms), `.total` (granted so far), `.seen` (the limit
         that the provider told); `rpd.day`, `rpd.used`; `running` (calls now). `key` tells apart
         the provider's keys.
         """
-        if measure:
-            return f"{self.prefix}headgate:bucket:{scope}:{key}:{measure}"
         return f"{self.prefix}headgate:bucket:{scope}#{key}"
-
-    def hold(self, attempt: str) -> str:
-        """STRING: what an attempt took from its buckets; expires after an hour, as spent."""
-        return f"{self.prefix}headgate:hold:{attempt}"
 
     def gate(self, pool: str, key: str) -> str:
         """HASH: `until`, `why`, `pace`, `pace_at`, `ceiling`, `ceiling_at`, `probe_at` of a pool.

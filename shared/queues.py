@@ -21,6 +21,9 @@ MESSAGES_PER_CALL = 500
 """Messages in one call of the send script: it holds the server for about a millisecond."""
 
 
+Ready = tuple[Envelope, bytes] | tuple[Envelope, bytes, str]
+
+
 def queue_name(priority: str, model_class: str) -> str:
     """The queue of a priority and a model class."""
     return f"headgate.{priority}.{model_class}"
@@ -37,10 +40,11 @@ def queue_of(envelope: Envelope) -> str:
     return queue_name(envelope.request.priority, envelope.model_class)
 
 
-def message(envelope: Envelope, encoded: bytes) -> bytes:
+def message(envelope: Envelope, encoded: bytes, ticket: str = "") -> bytes:
     """The Celery message of a job; `encoded` is `envelope.encode()`.
 
-    The first key, `hg`, lets the fetch script read the job's id without parsing the rest.
+    The first keys, `hg` and `at`, let the fetch script read the job's id and its ticket without
+    parsing the rest. Without a ticket a worker has to read the message first.
     `argsrepr` is empty so that no prompt reaches logs, events or Flower.
     """
     quoted_id = f'"{envelope.id}"'
@@ -49,7 +53,8 @@ def message(envelope: Envelope, encoded: bytes) -> bytes:
         (b"[[" + encoded + b'],{},{"callbacks":null,"errbacks":null,"chain":null,"chord":null}]')
         .decode()
     )  # fmt: skip
-    head = f'{{"hg":{quoted_id},"body":'
+    at = f'"at":"{ticket}",' if ticket else ""
+    head = f'{{"hg":{quoted_id},{at}"body":'
     tail = (
         ',"content-encoding":"utf-8","content-type":"application/json","headers":{"lang":"py",'
         f'"task":"{TASK}","id":{quoted_id},"root_id":{quoted_id},"parent_id":null,"group":null,'
@@ -62,15 +67,16 @@ def message(envelope: Envelope, encoded: bytes) -> bytes:
     return head.encode() + body + tail.encode()
 
 
-def send(client: redis.Redis, keys: Keys, jobs: Iterable[tuple[Envelope, bytes]]) -> int:
+def send(client: redis.Redis, keys: Keys, jobs: Iterable[Ready]) -> int:
     """Every job is on its queue; returns how many were new to the broker.
 
-    `jobs` are envelopes with their encoded form. Safe to repeat after an error: a job that the
-    broker knows already is not put again.
+    `jobs` are envelopes with their encoded form and, where it is known, their ticket. Safe to
+    repeat after an error: a job that the broker knows already is not put again.
     """
     waiting: dict[str, list[tuple[str, bytes]]] = {}
-    for envelope, encoded in jobs:
-        waiting.setdefault(queue_of(envelope), []).append((envelope.id, message(envelope, encoded)))
+    for envelope, encoded, *known in jobs:
+        pair = envelope.id, message(envelope, encoded, *known)
+        waiting.setdefault(queue_of(envelope), []).append(pair)
     put = 0
     for queue, pairs in waiting.items():
         rest = iter(pairs)

@@ -22,6 +22,9 @@ from shared.keys import Keys
 T = TypeVar("T")
 Word = str | bytes | int | float
 
+HEAD_STARTS_MS = (300_000, 900_000)
+"""Of standard and bulk jobs, where the settings say nothing else."""
+
 MAX_MESSAGE_BYTES = 24 * 1024 * 1024
 """A request of 10 MB can double when it is quoted as JSON in JSON; a larger message is no job."""
 
@@ -66,13 +69,17 @@ async def run_async(client: redis.asyncio.Redis, command: Command[T]) -> T:
         return command.read(await execute(*command.by_text()))
 
 
-BURYING = ("fetch", "bury")
-"""Scripts that write dead letters: `letter.lua` stands before them."""
+BEFORE = {
+    "fetch": ("letter", "buckets", "rooms"),
+    "bury": ("letter", "buckets"),
+    **dict.fromkeys(("restore", "defer", "reserve", "settle", "observe", "admit"), ("buckets",)),
+}
+"""What stands before a script: the functions that it shares with others."""
 
 
 @cache
 def _script(name: str) -> tuple[str, str]:
-    files = ("letter", name) if name in BURYING else (name,)
+    files = (*BEFORE.get(name, ()), name)
     folder = Path(__file__).parent / "lua"
     text = "".join((folder / f"{file}.lua").read_text(encoding="utf-8") for file in files)
     return text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
@@ -106,12 +113,16 @@ def _words(leases: Iterable[Lease]) -> list[Word]:
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """A message with its lease. `crashes`: how many workers lost the job before."""
+    """A message with its lease. `crashes`: how many workers lost the job before.
+
+    `grant`: what it holds, as `shared.ticket.Grant` reads it.
+    """
 
     id: str
     queue: str
     crashes: int
     message: bytes
+    grant: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,8 +141,9 @@ def buried_of(words: Sequence[Any]) -> Buried:
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """What one round trip brought. `next_due_ms` is None with an empty due-list.
+    """What one round trip brought. `next_due_ms`: until something may change by itself, or None.
 
+    `more`: the same call may bring more at once.
     `large`: dead letters made of messages over the limit. `wrong`: keys that should be lists.
     """
 
@@ -153,17 +165,22 @@ def fetch(
     acked: Sequence[Lease] = (),
     max_bytes: int = MAX_MESSAGE_BYTES,
     budget: int = MAX_REPLY_BYTES,
+    head_starts_ms: tuple[int, int] = HEAD_STARTS_MS,
 ) -> Command[Fetched]:
-    """Acknowledges, restores, and takes up to `want` messages from `queues` in their order.
+    """Acknowledges, restores, and takes up to `want` jobs of `queues` that may start now.
 
-    `owner` must be another one in each call.
+    `owner` must be another one in each call. `head_starts_ms`: how long standard and bulk jobs
+    wait until they rank with interactive ones that come then.
     """
 
     def read(reply: list[Any]) -> Fetched:
         jobs = [
-            Taken(text_of(reply[i]), text_of(reply[i + 1]), int(reply[i + 2]), reply[i + 3])
-            for i in range(5, len(reply), 4)
-        ]
+            Taken(
+                text_of(reply[i]), text_of(reply[i + 1]), int(reply[i + 2]), reply[i + 4],
+                text_of(reply[i + 3]),
+            )
+            for i in range(5, len(reply), 5)
+        ]  # fmt: skip
         next_due_ms = None if reply[1] < 0 else reply[1]
         large = [buried_of(reply[3][i : i + 3]) for i in range(0, len(reply[3]), 3)]
         return Fetched(reply[0], next_due_ms, reply[2] == 1, jobs, large, [*map(text_of, reply[4])])
@@ -173,7 +190,7 @@ def fetch(
     for queue in queues:
         names += [keys.queue(queue), keys.wake(queue)]
     args: list[Word] = [owner, lease_ms, want, max_bytes, budget, keys.prefix, len(acked)]
-    args += [*_words(acked), *queues]
+    args += [*_words(acked), *queues, *head_starts_ms]
     return compose("fetch", names, args, read)
 
 
@@ -207,12 +224,16 @@ def restore(keys: Keys, *, leases: Sequence[Lease]) -> Command[int]:
     return compose("restore", names, (keys.prefix, *_words(leases)), int)
 
 
-def defer(keys: Keys, *, lease: Lease, wait_ms: int) -> Command[bool]:
-    """Puts a leased job on the due-list; False when the worker no longer holds it."""
+def defer(keys: Keys, *, lease: Lease, wait_ms: int, ticket: str = "") -> Command[bool]:
+    """Puts a leased job on the due-list; False when the worker no longer holds it.
+
+    `ticket`, if given, counts from now on in place of its message's.
+    """
     names = (
         keys.leases(), keys.owners(), keys.messages(), keys.due(), keys.crashes(), keys.cancels(),
     )  # fmt: skip
-    return compose("defer", names, (lease.owner, lease.id, wait_ms), bool)
+    args = (lease.owner, lease.id, wait_ms, keys.prefix, ticket)
+    return compose("defer", names, args, bool)
 
 
 def send(keys: Keys, queue: str, messages: Iterable[tuple[str, bytes]]) -> Command[int]:
@@ -242,34 +263,46 @@ def publish(
     return compose("publish", names, args, int)
 
 
-@dataclass(frozen=True, slots=True)
-class Draw:
-    """What one attempt takes from one bucket: `amount` of it, refilled at `per_ms`."""
+def reserve(keys: Keys, *, job_id: str, attempt: str, ticket: str) -> Command[str | int]:
+    """A hold for one more attempt of a job that runs: its grant, or the ms to wait, or -1: never.
 
-    key: str
-    per_ms: float
-    capacity: float
-    amount: float
-
-
-def reserve(
-    keys: Keys, *, attempt: str, draws: Sequence[Draw], hold_ms: int = 3_600_000
-) -> Command[int]:
-    """Takes from all buckets or from none; 0 when granted, else the wait in ms.
-
-    After `hold_ms` without a settlement what was taken stays spent.
+    Whoever must wait has to leave: the job returns to the waiting room of its pool.
     """
-    args: list[Word] = [hold_ms]
-    for draw in draws:
-        args += [draw.per_ms, draw.capacity, draw.amount]
-    return compose("reserve", (keys.hold(attempt), *(d.key for d in draws)), args, int)
+
+    def read(reply: Any) -> str | int:
+        return int(reply) if isinstance(reply, int) else text_of(reply)
+
+    return compose("reserve", (), (keys.prefix, job_id, attempt, ticket), read)
 
 
 def settle(
-    keys: Keys, *, attempt: str, draws: Sequence[Draw], used: Sequence[float]
+    keys: Keys, *, job_id: str, grant: str, used: tuple[int, int] | None
 ) -> Command[bool]:
-    """Ends the hold of an attempt at what it really used, bucket by bucket."""
-    args: list[Word] = []
-    for draw, amount in zip(draws, used, strict=True):
-        args += [draw.capacity, amount]
-    return compose("settle", (keys.hold(attempt), *(d.key for d in draws)), args, bool)
+    """Ends a hold at the tokens of input and output that it really took; None: nothing was sent."""
+    return compose("settle", (), (keys.prefix, job_id, grant, *(used or (-1, -1))), bool)
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a provider said of one measure: the limit, what remains, the rounding of that.
+
+    `total`: what had been granted when the request was; None where that is not known.
+    """
+
+    measure: str
+    limit: float
+    remaining: float
+    grain: float
+    total: int | None
+
+
+def observe(
+    keys: Keys, *, pool: str, key: str, kind: str, wait_ms: int = -1, granted_at_ms: int = 0,
+    told: Sequence[Told] = (),
+) -> Command[bool]:  # fmt: skip
+    """Buckets and gate of a pool follow what its provider said (kinds: see the script)."""
+    args: list[Word] = [keys.prefix, pool, key, kind, wait_ms, granted_at_ms]
+    for one in told:
+        total = -1 if one.total is None else one.total
+        args += [one.measure, one.limit, one.remaining, one.grain, total]
+    return compose("observe", (), args, bool)

@@ -141,6 +141,12 @@ class Settings(BaseSettings):
     lease_s: Annotated[float, Field(allow_inf_nan=False, ge=1, le=3600)] = Field(
         15, description="a worker silent for this long loses its jobs to the others"
     )
+    standard_wait_s: Annotated[float, Field(allow_inf_nan=False, ge=0, le=86_400)] = Field(
+        300, description="a standard job that has waited this long ranks with interactive ones"
+    )
+    bulk_wait_s: Annotated[float, Field(allow_inf_nan=False, ge=0, le=86_400)] = Field(
+        900, description="a bulk job that has waited this long ranks with interactive ones"
+    )
     max_deliveries: Annotated[int, Field(ge=1, le=100)] = Field(
         5, description="workers that may die over one job before it is given up"
     )

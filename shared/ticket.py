@@ -6,8 +6,8 @@ between them; callers' names are percent-encoded, so that none can hold one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Literal
 from urllib.parse import quote, unquote
@@ -139,6 +139,8 @@ def ticket_for(
     )
 
 
+TOTALS = ("rpm", "tpm", "input_tpm", "output_tpm")
+
 Way = Literal["held", "cached", "late", "elsewhere", "too large", "none"]
 
 
@@ -160,15 +162,40 @@ class Grant:
     settles: bool = False
     input_tokens: int = 0
     output_tokens: int = 0
+    tier: str = ""
+    paid: bool = False
+    granted_at_ms: int = 0
+    totals: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def decode(cls, text: str) -> Grant:
-        """From the words of the script: `WAY|pool|model|key|rule|settles|input|output|...`."""
+        """From the script: `WAY|pool|model|key|rule|settles|input|output|tenant|user|tier|paid`.
+
+        Of a hold there follow server ms, what has been granted in all of
+        each of TOTALS, the attempt, and which buckets count the call as running.
+        """
         if not text:
             return NO_GRANT
-        way, pool, model, key, rule, settles, held_in, held_out, *_ = text.split("|")
+        words = text.split("|")
+        at_ms, totals = 0, {}
+        if words[0] == "held":
+            at_ms = int(words[12])
+            told = zip(TOTALS, words[13:17], strict=True)
+            totals = {measure: int(total) for measure, total in told if total}
         return cls(
-            way, text, pool, key, model, rule, settles == "1", int(held_in), int(held_out)  # type: ignore[arg-type]  # the script's own words
+            way=words[0],  # type: ignore[arg-type]  # the script's own word
+            text=text,
+            pool=words[1],
+            model=words[2],
+            key=words[3],
+            rule=words[4],
+            settles=words[5] == "1",
+            input_tokens=int(words[6]),
+            output_tokens=int(words[7]),
+            tier=words[10],
+            paid="p" in words[11],
+            granted_at_ms=at_ms,
+            totals=totals,
         )
 
 

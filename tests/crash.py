@@ -33,19 +33,19 @@ from shared import scripts
 from shared.connections import Servers
 from shared.keys import Keys
 from shared.settings import Settings
+from shared.ticket import Grant
 from workers import app as workers_app
 from workers import tasks
 from workers.fetcher import Fetcher
-from workers.stages.bucket import Hold
 
 ON_THE_WIRE_S = 0.03
 """A request has left this long after its call began, and the provider is slower than that."""
 
-BEFORE = {"arrived": ("claims", "take")}
+BEFORE = {"arrived": ("claims", "take"), "held": ("ledger", "open")}
 AFTER = {
     "claimed": ("claims", "take"),
     "recalled": ("cache", "recall"),
-    "held": ("bucket", "reserve"),
+    "reserved": ("bucket", "reserve"),
     "opened": ("ledger", "open"),
     "answered": ("call", "ask"),
     "settled": ("ledger", "settle"),
@@ -135,7 +135,7 @@ def stepping(pipeline: Any, passes: Callable[[str], None]) -> Any:
 def _after(act: Act, step: str, passes: Callable[[str], None]) -> Act:
     async def passing(*args: Any, **named: Any) -> Any:
         answer = await act(*args, **named)
-        if step != "held" or isinstance(answer, Hold):
+        if step != "reserved" or isinstance(answer, Grant):
             passes(step)
         return answer
 

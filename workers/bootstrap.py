@@ -11,14 +11,18 @@ from dataclasses import dataclass
 
 from shared import catalog, settings
 from shared.catalog import Catalog
+from shared.catalog import Provider as ProviderEntry
 from shared.connections import Servers
 from shared.queues import all_queues
 from shared.settings import Settings
 from workers.clock import Clock
 from workers.lane import Lane
+from workers.learning import Learning
 from workers.pipeline import Pipeline
 from workers.policy.retry import Limits
+from workers.providers.limits import seen
 from workers.record import Record
+from workers.reload import Reload
 from workers.stages.audit import Audit
 from workers.stages.bucket import Bucket
 from workers.stages.cache import Cache
@@ -40,6 +44,7 @@ class Kit:
     record: Record
     lane: Lane
     call: Call
+    reload: Reload
     caring: tuple[asyncio.Task[None], ...]
 
     async def close(self) -> None:
@@ -52,8 +57,8 @@ class Kit:
         await self.lane.close()
 
 
-CLOCK_WITHIN_S = 2.0
-"""How long a new worker waits for the server's time; its own clock serves until it comes."""
+REDIS_WITHIN_S = 2.0
+"""How long a new worker waits for the server's time, and for its limits to be there."""
 
 
 async def open_kit(in_force: Settings, servers: Servers, owner: str) -> Kit:
@@ -65,18 +70,20 @@ async def open_kit(in_force: Settings, servers: Servers, owner: str) -> Kit:
     lane = Lane(servers.async_redis_client(timeout_s=None))
     clock = Clock(lane)
     with suppress(TimeoutError):
-        await asyncio.wait_for(clock.ask(), CLOCK_WITHIN_S)
+        await asyncio.wait_for(clock.ask(), REDIS_WITHIN_S)
     keys = servers.keys
-    call = Call(models, lambda name: _lines(in_force, models, name), timeout_s=in_force.timeout_s)
+    call = Call(models, lambda entry: _lines(in_force, entry), timeout_s=in_force.timeout_s)
+    learning = Learning(lane, keys, miss=in_force.under_reserve)
     pipeline = Pipeline(
         catalog=models,
         record=record,
         claims=Claims(record, owner, clock.now_ms),
         cache=Cache(lane, keys, ttl_s=in_force.cache_ttl_s),
-        bucket=Bucket(lane, keys, lambda: time.monotonic() * 1000),
+        bucket=Bucket(lane, keys, lambda headers: seen(headers, time.time())),
         ledger=Ledger(record),
         audit=Audit(),
         call=call,
+        learning=learning,
         publish=Publish(lane, keys, ttl_s=in_force.result_ttl_s),
         limits=Limits(
             in_force.max_attempts,
@@ -99,30 +106,38 @@ async def open_kit(in_force: Settings, servers: Servers, owner: str) -> Kit:
     caring = (
         asyncio.create_task(sweep.run(), name="sweep"),
         asyncio.create_task(clock.keep(), name="clock"),
+        asyncio.create_task(learning.keep(), name="learning"),
     )
-    return Kit(in_force, models, pipeline, record, lane, call, caring)
+    reload = Reload(servers, lane, in_force.catalog, lambda one: len(_keys(in_force, one)) or 1)
+    with suppress(TimeoutError):
+        await asyncio.wait_for(reload.begin(models), REDIS_WITHIN_S)
+    return Kit(in_force, models, pipeline, record, lane, call, reload, caring)
 
 
-def _lines(in_force: Settings, models: Catalog, name: str) -> list[Line]:
+def _keys(in_force: Settings, provider: ProviderEntry) -> list[str]:
+    """The provider's API keys; none where no variable of it is set."""
+    if in_force.simulator_url is not None:
+        return ["simulated"]
+    found = [settings.secret(variable) for variable in provider.api_key_env]
+    keys = [secret.get_secret_value() for secret in found if secret is not None]
+    return keys or (["none"] if provider.api_key_optional else [])
+
+
+def _lines(in_force: Settings, provider: ProviderEntry) -> list[Line]:
     """The provider's dialect once for each of its keys; none where no key is set.
 
     The SDKs are imported here: before its first call a worker does without them.
     """
-    provider = models.providers[name]
+    name = provider.name
     base_url: str | None = provider.base_url
+    keys = _keys(in_force, provider)
     if in_force.simulator_url is not None:
-        keys = ["simulated"]
         version = "/v1" if provider.dialect == "openai" else ""
         base_url = in_force.simulator_url + version
-    else:
-        found = [settings.secret(variable) for variable in provider.api_key_env]
-        keys = [secret.get_secret_value() for secret in found if secret is not None]
-        if not keys and provider.api_key_optional:
-            keys = ["none"]
-        if name == "openai" and in_force.openai_base_url:
-            base_url = in_force.openai_base_url
-        elif name == "anthropic" and in_force.anthropic_base_url:
-            base_url = in_force.anthropic_base_url
+    elif name == "openai" and in_force.openai_base_url:
+        base_url = in_force.openai_base_url
+    elif name == "anthropic" and in_force.anthropic_base_url:
+        base_url = in_force.anthropic_base_url
     make = _anthropic if provider.dialect == "anthropic" else _openai
     lines = [Line(make(in_force, name, key, base_url), f"key{n}") for n, key in enumerate(keys)]
     # The SDKs leave many objects that never die; with those out of its way the garbage collector

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -46,6 +47,10 @@ FETCH_S = 2.0
 WRONG_AGAIN_S = 60.0
 """How often a key of the wrong type is told of."""
 
+PAUSE_S = 0.01
+"""Between two looks at a limit that is used up. A provider's bucket holds half a second of its
+rate: nothing is lost meanwhile, and each call hands out what a hundredth of a second brings."""
+
 LINGER_S = 0.002
 """With few acks to send and no slot free, wait this long for more to share the round trip."""
 
@@ -69,8 +74,10 @@ class Fetcher:
         max_bytes: int,
         on_arrival: Callable[[list[Arrival]], None],
         on_stop: Callable[[int, StopReason], None],
+        head_starts_ms: tuple[int, int] = scripts.HEAD_STARTS_MS,
     ) -> None:
         self.owner = owner
+        self._head_starts_ms = head_starts_ms
         self._client = client
         self._waker = waker
         self._keys = keys
@@ -182,7 +189,7 @@ class Fetcher:
             else:
                 pause_s = 0.05
                 self._silence.heard()
-                if not fetched.taken and not self._acks:
+                if not fetched.taken and not self._acks and not (fetched.more and want):
                     await self._idle(fetched.next_due_ms)
                 continue
             await asyncio.sleep(pause_s)
@@ -216,6 +223,7 @@ class Fetcher:
                     queues=_in_turn(self._queues, trip) if want else (),
                     acked=[held[tag] for tag in tags if tag in held],
                     budget=budget,
+                    head_starts_ms=self._head_starts_ms,
                 )
                 fetched = await scripts.run_async(self._client, command)
                 for tag in tags:
@@ -249,7 +257,7 @@ class Fetcher:
                 # Celery would keep it in this process until then, beyond any prefetch limit.
                 rest.append((tag, self.leases.defer(tag, wait_ms)))
                 continue
-            arrivals.append(Arrival(tag, job.id, job.queue, job.crashes, content))
+            arrivals.append(Arrival(tag, job.id, job.queue, job.crashes, content, job.grant))
         if arrivals and self._queues:
             self._on_arrival(arrivals)
         elif arrivals:  # paused meanwhile
@@ -274,7 +282,10 @@ class Fetcher:
         """Returns when there may be work: a bell, a wake token, a job that is due, some time."""
         idle_s = self._idle_s
         if next_due_ms is not None:
-            idle_s = min(idle_s, next_due_ms / 1000 + 0.001)
+            # A little more each time, by chance: a bucket that fills wakes all workers at once, and
+            # what it has gathered meanwhile is handed out in one call.
+            pause_s = PAUSE_S * random.uniform(0.5, 1.5)  # noqa: S311  # nothing secret
+            idle_s = min(idle_s, max(next_due_ms / 1000 + 0.001, pause_s))
         bell = self._loop.create_task(self._bell.wait())
         tasks: set[asyncio.Task[Any]] = {bell}
         if self._want():

@@ -21,19 +21,24 @@ from shared.errors import AttemptError, ErrorCode, InvalidRequest
 from shared.policy import estimate
 from shared.prices import from_pico, text
 from shared.results import GIVEN_UP
+from shared.ticket import NO_GRANT, Grant
 from workers.stages.claim import Claim
 from workers.stages.ledger import Settlement
 
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """A job as the broker hands it over. `stopped` tells why the run was cancelled, if it was."""
+    """A job as the broker hands it over. `stopped` tells why the run was cancelled, if it was.
+
+    `grant`: what it holds of the limits of its pool, or why it came without.
+    """
 
     envelope: Envelope
     crashes: int
     stopped: Callable[[], str | None]
     revoked: bool = False
     refusal: InvalidRequest | None = None
+    grant: Grant = NO_GRANT
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +59,7 @@ class Ending:
 class Job:
     """One run of one job.
 
+    `grant`: what it holds and has not used; `tier` and `paid` go into each further ticket.
     `cost_pico_usd` None: a price is not known. `started_at_ms`: when its first request left; what
     came before was waiting in a queue or for a limit.
     """
@@ -61,6 +67,10 @@ class Job:
     envelope: Envelope
     claim: Claim
     crashes: int = 0
+    grant: Grant = NO_GRANT
+    tier: str = ""
+    paid: bool = False
+    too_large: bool = False
     failures: list[FailedAttempt] = field(default_factory=list)
     attempts: int = 0
     unknown_attempts: int = 0

@@ -97,15 +97,17 @@ class Leases:
             self.held_bytes -= lease.size
         return lease
 
-    async def defer(self, tag: int, wait_ms: int) -> None:
-        """The job is on the due-list and no longer ours.
+    async def defer(self, tag: int, wait_ms: int, ticket: str = "") -> None:
+        """The job is on the due-list and no longer ours; `ticket` is what it waits for from then.
 
         Tries until the server answers: the record says already that the job is deferred.
         """
         while (lease := self.held.get(tag)) is not None:
             try:
                 async with self.line:
-                    command = scripts.defer(self._keys, lease=lease, wait_ms=wait_ms)
+                    command = scripts.defer(
+                        self._keys, lease=lease, wait_ms=wait_ms, ticket=ticket
+                    )
                     await scripts.run_async(self._client, command)
                     self.drop(tag)
             except (RedisError, OSError) as error:

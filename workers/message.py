@@ -33,7 +33,8 @@ class Readable:
 class Arrival:
     """A job that this worker holds the lease of. `tag` is its number in this process.
 
-    `crashes`: how many workers held its lease before and let it lapse.
+    `crashes`: how many workers held its lease before and let it lapse. `grant`: what it holds of
+    limits, as `shared.ticket.Grant` reads it.
     """
 
     tag: int
@@ -41,6 +42,7 @@ class Arrival:
     queue: str
     crashes: int
     content: Readable
+    grant: str = ""
 
 
 def read(raw: bytes) -> Readable:

@@ -21,9 +21,14 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Deferred:
-    """The job waits for `wait_ms`, without a worker, and is then run again."""
+    """The job waits for `wait_ms`, without a worker, and is then run again.
+
+    With a ticket it then waits in line for the limits of the ticket's pool, for nobody knows how
+    long; without one it goes back to where it stood.
+    """
 
     wait_ms: int
+    ticket: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,8 +3,10 @@
     run         claim; answer; conclude; what stops it on the way
     answer      what needs no request: refused, too late, in the cache
     ask         the models of the chain, one after the other; retry and fallback loop here
-    attempt     hold tokens, write the ledger, call, settle
+    attempt     hold tokens, write the ledger, call, settle (attempt.py)
     conclude    the end on record in one transaction, then the result for all who wait
+
+A job comes with what it may take of its limits: fetching is admission. So nothing waits in here.
 
 The order is the meaning: claim before cache, hold before call, ledger before call and settled
 before the retry is decided, the record before the result, and the acknowledgement (Celery's, after
@@ -18,68 +20,80 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from shared.catalog import Catalog, Model, StaticText
+from shared.catalog import Model, StaticText
 from shared.envelope import Reply, Result, Usage
 from shared.errors import AttemptError, InvalidRequest, place_of
 from shared.policy import estimate
-from shared.policy.charge import charge
-from shared.prices import price, to_pico
 from shared.results import audit_row, why_given_up
-from workers.answer import Answer
+from shared.ticket import Grant
+from workers.attempt import Attempting
 from workers.job import Delivery, Ending, Job
 from workers.outcome import AlreadyTaken, Deferred, Ended, Outcome, Restored
-from workers.policy import fallback, retry
+from workers.policy import fallback, gate, retry
 from workers.record import Record
 from workers.stages.audit import Audit, Conclusion
-from workers.stages.bucket import MOMENT_MS, Bucket, Later
 from workers.stages.cache import Cache, Kept
-from workers.stages.call import Call
-from workers.stages.claim import Claims, EndedBefore, NotYet
-from workers.stages.ledger import Attempt, Ledger
+from workers.stages.claim import Claim, Claims, NotYet
 from workers.stages.publish import Publish
 from workers.through import through
 
 log = logging.getLogger("headgate.pipeline")
 
+MOMENT_MS = 2000
+"""How long a job may wait in a worker before it asks the same model again."""
+
 
 @dataclass(frozen=True, slots=True)
-class Pipeline:
+class Pipeline(Attempting):
     """All stages, and what the decisions need: limits, a clock in Unix ms, chance in [0, 1)."""
 
-    catalog: Catalog
     record: Record
     claims: Claims
     cache: Cache
-    bucket: Bucket
-    ledger: Ledger
     audit: Audit
-    call: Call
     publish: Publish
     limits: retry.Limits
     max_deliveries: int
-    clock_ms: Callable[[], int]
     chance: Callable[[], float]
 
     async def run(self, delivery: Delivery) -> Outcome:
         """The job has ended, or is deferred, or was given back; nothing of it is left open."""
+        grant = delivery.grant
         try:
             claim = await through(self.claims.take(delivery.envelope))
         except asyncio.CancelledError:
+            await self._give_back(delivery.envelope.id, grant)
             return Restored()
-        if isinstance(claim, EndedBefore):
+        if not isinstance(claim, Claim):
+            await self._give_back(delivery.envelope.id, grant)
+            if isinstance(claim, NotYet):
+                return Deferred(claim.wait_ms)
             ended = await self.publish.again(claim.result)
             died = delivery.crashes >= self.max_deliveries  # perhaps before it was buried
             return Ended(ended, why_given_up(ended)) if ended and died else AlreadyTaken()
-        if isinstance(claim, NotYet):
-            return Deferred(claim.wait_ms)
-        job = Job(delivery.envelope, claim, delivery.crashes)
+        job = Job(
+            delivery.envelope, claim, delivery.crashes,
+            grant=grant, tier=grant.tier, paid=grant.paid,
+        )  # fmt: skip
+        try:
+            return await self._with(job, delivery)
+        finally:
+            await self._give_back(job.envelope.id, job.grant)
+
+    async def _give_back(self, job_id: str, grant: Grant) -> None:
+        """What was held and not needed is there for others."""
+        if grant.way == "held":
+            await through(self.bucket.settle(job_id, grant, None))
+
+    async def _with(self, job: Job, delivery: Delivery) -> Outcome:
+        """How the job ends under its claim."""
         ending: Ending | Deferred | Restored
         try:
             ending = await self.answer(job, delivery)
         except asyncio.CancelledError:
             match delivery.stopped():
                 case "shutdown":
-                    await through(self.claims.release(job.envelope, claim))
+                    await through(self.claims.release(job.envelope, job.claim))
                     return Restored()
                 case "lost":
                     return AlreadyTaken()
@@ -94,7 +108,7 @@ class Pipeline:
             return ending
         if isinstance(ending, Deferred):
             retry_at_ms = self.clock_ms() + ending.wait_ms
-            await through(self.claims.defer(job.envelope, claim, retry_at_ms))
+            await through(self.claims.defer(job.envelope, job.claim, retry_at_ms))
             return ending
         return await through(self.conclude(job, ending))
 
@@ -134,16 +148,21 @@ class Pipeline:
     async def ask(self, job: Job, first: Model) -> Ending | Deferred | Restored:
         """The first answer that a model of the chain gives, each asked as often as makes sense."""
         chain = fallback.chain(job.envelope.request, first, self.catalog)
-        for model in chain[fallback.reached(chain, job.failures) :]:
+        granted = job.grant
+        for model in chain[fallback.start(chain, job.failures, granted) :]:
             if isinstance(model, StaticText):
                 reply = Reply(model.text, "stop", Usage())
                 return Ending("succeeded", reply=reply, model_used="static")
             limits = self.limits.of(model)
+            if granted.way == "too large" and granted.model == model.name:
+                job.add_failure(model, gate.too_large(self.ticket(job, model)))
+                job.too_large = True
+                continue
             while not fallback.is_spent(model.name, job.failures, limits):
                 left_ms = job.left_ms(self.clock_ms())
                 if left_ms <= 0:
                     return job.failed("deadline", "the deadline passed before an answer came")
-                ending = await self.attempt(job, model)
+                ending = await self.attempt(job, model, chain)
                 if not isinstance(ending, AttemptError):
                     return ending
                 decision = retry.decide(
@@ -160,7 +179,7 @@ class Pipeline:
                     case retry.NextModel():
                         break
                     case retry.Again(wait_ms) if wait_ms > MOMENT_MS:
-                        return Deferred(wait_ms)
+                        return Deferred(wait_ms, self.ticket(job, model, chain).encode())
                     case retry.Again(wait_ms):
                         await asyncio.sleep(wait_ms / 1000)
                         job.waited_ms += wait_ms
@@ -169,78 +188,8 @@ class Pipeline:
         last = job.failures[-1]
         # Cut off by workers that were stopped: nobody wished that the job be cancelled.
         code = "internal" if last.code == "cancelled" else last.code
-        return job.failed(code, last.message, retryable=code not in fallback.FINAL)
-
-    async def attempt(self, job: Job, model: Model) -> Ending | Deferred | Restored | AttemptError:
-        """One request to one model, held, written down, sent and settled; or what hindered it."""
-        request, now_ms = job.envelope.request, self.clock_ms()
-        line = await self.call.line(model)
-        if line is None:
-            missing = self.call.no_key(model)
-            if job.envelope.model == model.name:  # a mere stand-in is left out without a word
-                job.add_failure(model, missing)
-            return missing
-        attempt = Attempt(
-            job.envelope.id, job.claim.fence, job.attempts + 1, model.name, model.provider,
-            started_at_ms=now_ms, waited_ms=job.waited_ms,
-        )  # fmt: skip
-        ceiling = estimate.output_ceiling(request.params, model)
-        held = charge(
-            self.catalog.provider(model).dialect,
-            request,
-            input_tokens=job.input_tokens,
-            ceiling=ceiling,
-        )
-        hold = await self.bucket.reserve(
-            attempt.name,
-            self.catalog.pool(model),
-            line.key,
-            input_tokens=held.input_tokens,
-            output_tokens=held.output_tokens,
-            settles=held.settles,
-            rank=request.priority,
-        )
-        if isinstance(hold, Later):
-            # Never past the deadline: the job is met again in time to end as expired.
-            return Deferred(min(hold.wait_ms, max(1, job.left_ms(self.clock_ms()))))
-        started_at_ms = self.clock_ms()
-        job.waited_ms += started_at_ms - now_ms
-        attempt = replace(attempt, started_at_ms=started_at_ms, waited_ms=job.waited_ms)
-        job.attempts += 1
-        job.started_at_ms = job.started_at_ms or started_at_ms
-        try:
-            if not await through(self.ledger.open(attempt)):
-                return Restored()
-        except asyncio.CancelledError:
-            await through(self.ledger.settle(attempt.unsent(self.clock_ms())))
-            raise
-        try:
-            answer = await self.call.ask(
-                line, request, model, left_ms=max(1, job.left_ms(started_at_ms))
-            )
-        except AttemptError as error:
-            job.unknown_attempts += error.billed is None
-            job.add_failure(model, error)
-            await through(self.ledger.settle(attempt.failed(error, self.clock_ms())))
-            return error
-        except asyncio.CancelledError:
-            job.cut_off(model)
-            await through(self.ledger.settle(attempt.cut_off(self.clock_ms())))
-            raise
-        ending = self._answered(job, attempt, model, answer)
-        if held.settles and answer.counted:
-            used = answer.reply.usage
-            fresh = used.input_tokens - used.cached_input_tokens
-            settling = self.bucket.settle(
-                hold, input_tokens=fresh, output_tokens=used.output_tokens
-            )
-            try:
-                await through(settling)
-            except asyncio.CancelledError:
-                if ending.settlement is not None:  # paid for, though nobody wants it any more
-                    await through(self.ledger.settle(ending.settlement))
-                raise
-        return ending
+        retryable = code not in fallback.FINAL and not job.too_large
+        return job.failed(code, last.message, retryable=retryable)
 
     async def conclude(self, job: Job, ending: Ending) -> Outcome:
         """The job has ended, on record and then for all who wait; or the claim was lost."""
@@ -281,17 +230,3 @@ class Pipeline:
             writes.append(self.ledger.settling(ending.settlement))  # type: ignore[arg-type]  # acts differ
         ended, *_ = await self.record.together(*writes)
         return result if ended else None
-
-    def _answered(self, job: Job, attempt: Attempt, model: Model, answer: Answer) -> Ending:
-        usage = answer.reply.usage
-        cost = price(usage, model, self.catalog) if answer.counted else None
-        cost_pico_usd = None if cost is None else to_pico(cost)
-        job.add_cost(cost_pico_usd)
-        job.usage = usage
-        return Ending(
-            "succeeded",
-            reply=answer.reply,
-            model_used=model.name,
-            provider=model.provider,
-            settlement=attempt.answered(answer.reply, cost_pico_usd, self.clock_ms()),
-        )

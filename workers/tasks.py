@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import replace
 from typing import Any, assert_never
 
 from celery import Celery, Task
 
+from shared.catalog import Catalog
 from shared.connections import Servers
 from shared.envelope import (
     ENVELOPE_VERSION,
@@ -20,11 +22,13 @@ from shared.errors import InvalidRequest, NewerEnvelope, UnreadableMessage, plac
 from shared.queues import TASK
 from shared.results import GIVEN_UP
 from shared.settings import Settings
+from shared.ticket import Grant, ticket_for
 from workers.bootstrap import Kit, open_kit
 from workers.fetcher import Fetcher
 from workers.job import Delivery, Job
 from workers.leases import Leases
 from workers.outcome import AlreadyTaken, Deferred, Ended, Outcome, Restored
+from workers.policy import fallback
 from workers.pool import JobRequest, Running, current
 from workers.stages.claim import Claim
 from workers.through import through
@@ -51,10 +55,20 @@ class Door(Task):  # type: ignore[type-arg]  # generic only in its stubs
         """Jobs may come in; raises Unreachable when the record is not there."""
         self.leases = fetcher.leases
         self.kit = await open_kit(settings, servers, fetcher.owner)
+        following = self.kit.reload.run(self.kit.catalog, self._follow)
+        self._following = asyncio.create_task(following, name="reload")
 
     async def close(self) -> None:
         """No job comes in any more."""
+        self._following.cancel()
         await self.kit.close()
+
+    def _follow(self, models: Catalog) -> None:
+        """Jobs that come from now on go by this catalog; those that run go by the one before."""
+        self.kit.call.follow(models)
+        self.kit = replace(
+            self.kit, catalog=models, pipeline=replace(self.kit.pipeline, catalog=models)
+        )
 
     async def run(self, /, *args: Any, **kwargs: Any) -> str:
         """How the run ended, in one word: all that Celery and Flower get to know of it."""
@@ -62,6 +76,9 @@ class Door(Task):  # type: ignore[type-arg]  # generic only in its stubs
         delivery = None
         try:
             delivery = self._delivery(running, args, kwargs)
+            if (ticket := self._ticket(delivery)) is not None:
+                await self.leases.defer(running.tag, 0, ticket)
+                return "in line"
             return await self._finish(running, await self.kit.pipeline.run(delivery))
         except asyncio.CancelledError:
             return await self._finish(running, Restored())
@@ -125,8 +142,8 @@ class Door(Task):  # type: ignore[type-arg]  # generic only in its stubs
                 if gave_up is not None:
                     await self.leases.bury(running.tag, gave_up)
                 return result.status
-            case Deferred(wait_ms):
-                await self.leases.defer(running.tag, wait_ms)
+            case Deferred(wait_ms, ticket):
+                await self.leases.defer(running.tag, wait_ms, ticket)
                 return "deferred"
             case Restored():
                 if running.stopped == "shutdown":
@@ -154,7 +171,25 @@ class Door(Task):  # type: ignore[type-arg]  # generic only in its stubs
             stopped=lambda: running.stopped,
             revoked=bool(running.request.get("revoked")),
             refusal=refusal,
+            grant=Grant.decode(running.request["properties"]["delivery_info"].get("grant", "")),
         )
+
+    def _ticket(self, delivery: Delivery) -> str | None:
+        """What a job has to wait for that came without a ticket; None for one that came with it.
+
+        Stock producers and the release before send such; so does the sweep.
+        """
+        if delivery.grant.way != "none" or delivery.refusal is not None or delivery.revoked:
+            return None
+        if delivery.crashes >= self.kit.settings.max_deliveries:
+            return None
+        try:
+            model = self.kit.catalog.model(delivery.envelope.model)
+        except InvalidRequest:
+            return None  # the pipeline says so
+        chain = fallback.chain(delivery.envelope.request, model, self.kit.catalog)
+        ticket = ticket_for(delivery.envelope, model, self.kit.catalog, chain=chain)
+        return ticket.encode()
 
     def _from_request(self, job_id: str, fields: Any) -> tuple[Envelope, InvalidRequest | None]:
         """The envelope of a bare request, as a stock `send_task("headgate.run", ...)` sends it."""

@@ -79,6 +79,7 @@ class JobMessage(virtual.Message):
                 "routing_key": arrival.queue,
                 "redelivered": arrival.crashes > 0,
                 "crashes": arrival.crashes,
+                "grant": arrival.grant,
             },
         }
         super(virtual.Message, self).__init__(

@@ -58,7 +58,7 @@ class Intake:
                 bad.append(job)
                 continue
             prepared.append(job)
-            size += len(job[1])
+            size += len(job.encoded)
             if size > CHUNK_BYTES:
                 break
         prepared = self._let_in(prepared, bad)
@@ -97,9 +97,9 @@ class Intake:
             nonlocal unsure
             missing = prepared
             if unsure:
-                found = known(self._at.engine, (envelope.id for envelope, _ in prepared))
-                missing = [job for job in prepared if job[0].id not in found]
-                there = [job for job in prepared if job[0].id in found]
+                found = known(self._at.engine, (job.envelope.id for job in prepared))
+                missing = [job for job in prepared if job.envelope.id not in found]
+                there = [job for job in prepared if job.envelope.id in found]
                 queues.send(self._at.redis, self._at.keys, there)
             try:
                 enqueue(self._at.engine, self._at.redis, self._at.keys, missing)
@@ -108,7 +108,7 @@ class Intake:
                 raise
 
         self._patience(put)
-        self.on_record.update(envelope.batch_line or 0 for envelope, _ in prepared)
+        self.on_record.update(job.envelope.batch_line or 0 for job in prepared)
 
 
 def prepared_line(at: Installation, batch_id: str, line: Line) -> Prepared | BadLine:

@@ -1,24 +1,33 @@
--- Purpose: the one call of a worker's round trip. Acknowledges finished jobs, returns the jobs of
---   dead workers and the deferred ones that are due to their queues, then takes messages from the
---   queues in the order given and writes their leases in the same step.
+-- Purpose: the one call of a worker's round trip: fetching is admission. Acknowledges finished
+--   jobs, returns the jobs of dead workers and the deferred ones that are due to their queues, moves
+--   messages from the queues into the waiting rooms of their pools, and hands out the jobs that may
+--   start now, in their order, each with its lease and its hold.
 -- KEYS: 1 leases, 2 owners, 3 messages, 4 due, 5 present, 6 crashes, 7 dead, 8 pulse, 9 cancels,
 --   10 letters, then for each queue its list and its wake list.
 -- ARGV: 1 owner of the new leases (another one in each call, so that the end of an old lease
 --   never ends a new one), 2 lease ms, 3 how many to take, 4 largest message in bytes, 5 bytes
 --   after which no more is taken, 6 prefix of all keys, 7 how many acks, then for each ack the id
---   and the owner of its lease, then the name of each queue.
--- Result: {now ms, ms until the next deferred job or -1, more (1: a queue holds more),
+--   and the owner of its lease, then the name of each queue, then the head start of standard and of
+--   bulk jobs in ms.
+-- Result: {now ms, ms until something may change by itself or -1, more (1: call again),
 --   {letter, bytes, queue of each message that was too large}, {keys that are no lists},
---   then id, queue, crashes, message for each job taken}.
--- Sent twice: acks count once; jobs leased by a reply that was lost come back when it lapses.
+--   then id, queue, crashes, grant, message for each job taken}. A message without a ticket is
+--   handed out at once, without a grant: its worker gives it one.
+-- Sent twice: acks count once; jobs leased by a reply that was lost come back when it lapses, and
+--   what they held stays spent.
 local leases, owners, messages, due = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local present, crashes, dead, pulse = KEYS[5], KEYS[6], KEYS[7], KEYS[8]
 local owner, lease_ms, want = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
-local max_bytes, budget, prefix = tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6]
+local max_bytes, budget = tonumber(ARGV[4]), tonumber(ARGV[5])
 local acks = tonumber(ARGV[7])
 local last_ack = 7 + 2 * acks
 local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local exact = time[1] * 1000 + time[2] / 1000
+-- Whole ms: leases and the due-list are shared with the release before.
+local whole = math.floor(exact)
+prefix, now = ARGV[6], exact
+head_start.s, head_start.b = tonumber(ARGV[#ARGV - 1]), tonumber(ARGV[#ARGV])
+local released = false
 
 for first = 8, last_ack, 1000 do
   local ids = {}
@@ -28,6 +37,8 @@ for first = 8, last_ack, 1000 do
   if #ids > 0 then
     redis.call('ZREM', leases, unpack(ids))
     redis.call('HDEL', owners, unpack(ids))
+    released = release(ids) or released
+    redis.call('HDEL', prefix .. 'headgate:tickets', unpack(ids))
     redis.call('HDEL', messages, unpack(ids))
     redis.call('HDEL', crashes, unpack(ids))
     redis.call('SREM', present, unpack(ids))
@@ -61,7 +72,7 @@ local function back_to_queue(id)
   end
   local queue = string.sub(stored, 1, cut - 1)
   if not on_list('RPUSH', prefix .. queue, string.sub(stored, cut + 1)) then
-    redis.call('ZADD', due, now + 5000, id)
+    redis.call('ZADD', due, whole + 5000, id)
     return
   end
   redis.call('HDEL', messages, id)
@@ -72,28 +83,29 @@ end
 -- gap between two calls nobody loses a lease until everyone had one lease time to renew.
 local last = tonumber(redis.call('HGET', pulse, 'last') or '0')
 local grace = tonumber(redis.call('HGET', pulse, 'grace') or '0')
-if now < last then
+if whole < last then
   -- The server's clock was set back: what was to come in a minute must not come in an hour. All
   -- ids of both sets are in the set `present`, where each counts 1.
-  redis.call('ZINTERSTORE', leases, 2, leases, present, 'WEIGHTS', 1, now - last)
-  redis.call('ZINTERSTORE', due, 2, due, present, 'WEIGHTS', 1, now - last)
+  redis.call('ZINTERSTORE', leases, 2, leases, present, 'WEIGHTS', 1, whole - last)
+  redis.call('ZINTERSTORE', due, 2, due, present, 'WEIGHTS', 1, whole - last)
 end
-if now - last > lease_ms / 3 or now < last then
-  grace = now + lease_ms
-  redis.call('HSET', pulse, 'last', now, 'grace', grace)
-elseif now - last >= math.min(200, lease_ms / 20) then
-  redis.call('HSET', pulse, 'last', now)
+if whole - last > lease_ms / 3 or whole < last then
+  grace = whole + lease_ms
+  redis.call('HSET', pulse, 'last', whole, 'grace', grace)
+elseif whole - last >= math.min(200, lease_ms / 20) then
+  redis.call('HSET', pulse, 'last', whole)
 end
-if now >= grace then
-  local lapsed = redis.call('ZRANGEBYSCORE', leases, '-inf', now, 'LIMIT', 0, 100)
+if whole >= grace then
+  local lapsed = redis.call('ZRANGEBYSCORE', leases, '-inf', whole, 'LIMIT', 0, 100)
   for i = #lapsed, 1, -1 do
     redis.call('ZREM', leases, lapsed[i])
     redis.call('HDEL', owners, lapsed[i])
     redis.call('HINCRBY', crashes, lapsed[i], 1)
+    released = release({lapsed[i]}) or released
     back_to_queue(lapsed[i])
   end
 end
-local ready = redis.call('ZRANGEBYSCORE', due, '-inf', now, 'LIMIT', 0, 200)
+local ready = redis.call('ZRANGEBYSCORE', due, '-inf', whole, 'LIMIT', 0, 200)
 for i = #ready, 1, -1 do
   redis.call('ZREM', due, ready[i])
   back_to_queue(ready[i])
@@ -111,70 +123,257 @@ local function id_of(message, n)
 end
 
 local large = {}
-local reply = {now, -1, 0, large, wrong}
-local taken, bytes, moved = 0, 0, 0
--- How many are popped at a time: few until they prove to be small, since all that is popped is
--- copied, and a reply must stay so small that it arrives in time.
-local step = 1
+local reply = {whole, -1, 0, large, wrong}
+local taken, bytes, moved, moved_bytes, buried = 0, 0, 0, 0, 0
+local next_ms
+local function not_before(wait)
+  if not next_ms or wait < next_ms then next_ms = wait end
+end
 local function is_full()
-  return taken >= want or bytes >= budget or moved >= 4
+  return taken >= want or bytes >= budget
 end
 
 local function bury(queue, message)
   local id = string.match(message, '^{"hg":"([%w-]+)') or ''
-  local letter = write_letter(prefix, dead, KEYS[10], now, queue,
+  local letter = write_letter(prefix, dead, KEYS[10], whole, queue,
     'over ' .. max_bytes .. ' bytes', id, message)
-  if id ~= '' and not redis.call('HGET', owners, id) and not redis.call('ZSCORE', due, id) then
+  if id ~= '' and redis.call('HEXISTS', messages, id) == 0 then
     redis.call('SREM', present, id)
   end
   large[#large + 1] = letter
   large[#large + 1] = #message
   large[#large + 1] = queue
-  moved = moved + 1
+  buried = buried + 1
 end
 
-local function lease(queue, message)
-  local id = id_of(message, taken)
-  if redis.call('HGET', owners, id) then
-    -- A second copy of a running job. It only stays where the lease has lost its message.
-    if redis.call('HGET', messages, id) == '' then
-      redis.call('HSET', messages, id, queue .. '\n' .. message)
-    end
-    return
-  end
-  if redis.call('ZSCORE', due, id) then return end
-  redis.call('ZADD', leases, now + lease_ms, id)
+-- The job is this worker's. Its message is in `messages`.
+local function lease(id, queue, grant, message)
+  redis.call('ZADD', leases, whole + lease_ms, id)
   redis.call('HSET', owners, id, owner)
-  redis.call('HSET', messages, id, queue .. '\n' .. message)
-  redis.call('SADD', present, id)
   reply[#reply + 1] = id
   reply[#reply + 1] = queue
   reply[#reply + 1] = tonumber(redis.call('HGET', crashes, id) or '0')
+  reply[#reply + 1] = grant
   reply[#reply + 1] = message
   taken = taken + 1
   bytes = bytes + #message
 end
 
+local function without(way, ticket)
+  return table.concat({way, ticket.pool, ticket.model, '', ticket.rule, '0', 0, 0, ticket.tenant,
+    ticket.user, ticket.tier, ticket.flags}, '|')
+end
+local function is_kept(ticket)
+  return ticket.cached_as ~= ''
+    and redis.call('EXISTS', prefix .. 'headgate:cache:' .. ticket.cached_as) == 1
+end
+
+local any_ticket = redis.call('EXISTS', prefix .. 'headgate:tickets') == 1
+-- False when it has no place here now, and has to stay in its queue.
+local function move(queue, message)
+  if #message > max_bytes then bury(queue, message) return true end
+  local id = id_of(message, moved)
+  local text = any_ticket and redis.call('HGET', prefix .. 'headgate:tickets', id)
+    or string.match(message, '^{"hg":"[%w-]+","at":"([^"\\]*)"')
+  local ticket = text and read_ticket(text)
+  local kept = ticket and is_kept(ticket)
+  if (kept or not ticket) and is_full() then return false end
+  if redis.call('HSETNX', messages, id, queue .. '\n' .. message) == 0 then
+    -- A second copy. It only stays where a lease has lost its message.
+    if redis.call('HGET', messages, id) == '' then
+      redis.call('HSET', messages, id, queue .. '\n' .. message)
+    end
+    return true
+  end
+  redis.call('SADD', present, id)
+  moved, moved_bytes = moved + 1, moved_bytes + #message
+  if kept then
+    lease(id, queue, without('cached', ticket), message)
+  elseif ticket then
+    enter(id, queue, text, ticket)
+  else
+    lease(id, queue, '', message)
+  end
+  return true
+end
+
+local paused = {}
+for _, name in ipairs(redis.call('SMEMBERS', prefix .. 'headgate:paused')) do paused[name] = true end
+
+-- From the lists into the rooms: as many that the order is right, as few that the server goes on.
+local MOVES, MOVED_BYTES = math.max(128, want), 4194304
+local queues, wakes = {}, {}
+-- How many are popped at a time: few until they prove to be small, since all that is popped is
+-- copied.
+local step = 1
 for k = 11, #KEYS, 2 do
   local queue = ARGV[last_ack + 1 + (k - 11) / 2]
-  while not is_full() do
-    local popped = on_list('RPOP', KEYS[k], math.min(want - taken, step))
+  queues[queue], wakes[queue] = not paused['queue/' .. queue], KEYS[k + 1]
+  local stays = not queues[queue]
+  while not stays do
+    if moved >= MOVES or moved_bytes >= MOVED_BYTES or buried >= 4 then
+      if (on_list('LLEN', KEYS[k]) or 0) > 0 then
+        reply[3] = 1
+        wake_up(KEYS[k + 1])
+      end
+      break
+    end
+    local popped = on_list('RPOP', KEYS[k], math.min(MOVES - moved, step))
     if not popped or #popped == 0 then break end
     step = math.min(64, step * 4)
     for place, message in ipairs(popped) do
-      if is_full() then
+      if #message > 65536 then step = 1 end
+      if buried >= 4 or moved_bytes >= MOVED_BYTES or not move(queue, message) then
         for i = #popped, place, -1 do redis.call('RPUSH', KEYS[k], popped[i]) end
+        stays = true
+        reply[3] = 1
+        wake_up(KEYS[k + 1])
         break
       end
-      if #message > 65536 then step = 1 end
-      if #message > max_bytes then bury(queue, message) else lease(queue, message) end
     end
   end
-  if is_full() and (on_list('LLEN', KEYS[k]) or 0) > 0 then
-    reply[3] = 1
-    wake_up(KEYS[k + 1])
+end
+
+-- From the rooms to this worker, the most urgent first, until no token is left for the next one.
+local rooms, shut = {}, {}
+local fields = want > 0 and redis.call('HKEYS', prefix .. 'headgate:rooms') or {}
+for room in pairs(counts) do fields[#fields + 1] = room end
+local known = {}
+for _, room in ipairs(fields) do
+  local queue, pool = string.match(room, '^(.*) ([^ ]*)$')
+  if not known[room] and queues[queue] and not paused['pool/' .. without_flex(pool)] then
+    known[room] = true
+    unpark(room)
+    local oldest = redis.call('ZRANGE', part(room, 'ages'), 0, 0, 'WITHSCORES')
+    if oldest[2] then
+      rooms[#rooms + 1] = {name = room, queue = queue, pool = pool, rank = tonumber(oldest[2])}
+    end
   end
 end
+
+local function hand_out(room, tenant, user, member, ticket, grant, tokens)
+  local id = string.match(member, '^[^|]*')
+  local stored = redis.call('HGET', messages, id)
+  local cut = stored and string.find(stored, '\n', 1, true)
+  local weight = 1
+  if tokens > 0 then weight = config_of('tenant/' .. tenant, 'tenant/*').weight or 1 end
+  leave(room.name, tenant, user, member, tokens, weight)
+  local oldest = redis.call('ZRANGE', part(room.name, 'ages'), 0, 0, 'WITHSCORES')
+  room.rank = tonumber(oldest[2])
+  if cut then
+    lease(id, room.queue, grant, string.sub(stored, cut + 1))
+  else
+    release({id})
+    redis.call('SREM', present, id)
+  end
+end
+
+-- The first in line whose deadline is over, or will be before its pool has room for it.
+local function let_go(room, wait)
+  local from = part(room.name, 'ages')
+  while not is_full() do
+    local oldest = redis.call('ZRANGE', from, 0, 0)
+    if not oldest[1] then return end
+    local tenant, user = string.match(oldest[1], '^([^|]*)|(.*)$')
+    local member = redis.call('ZRANGE', line_of(room.name, tenant, user), 0, 0)[1]
+    local ticket = member and read_ticket(string.sub(member, #string.match(member, '^[^|]*') + 2))
+    if not ticket then return end
+    local way
+    if ticket.deadline <= now then
+      way = 'late'
+    elseif ticket.deadline <= now + wait and string.find(ticket.flags, 'r', 1, true) then
+      way = 'elsewhere'
+    elseif is_kept(ticket) then
+      way = 'cached'
+    else
+      not_before(ticket.deadline - now)
+      return
+    end
+    hand_out(room, tenant, user, member, ticket, without(way, ticket), 0)
+  end
+end
+
+-- One job of the room, or why not: false when the room has nobody who may run now.
+local function serve(room)
+  local tenant = redis.call('ZRANGE', part(room.name, 'tenants'), 0, 0)[1]
+  if not tenant then
+    let_go(room, 0)
+    local parked = redis.call('ZRANGE', part(room.name, 'parked'), 0, 0, 'WITHSCORES')
+    if parked[2] then not_before(math.max(1, tonumber(parked[2]) - now)) end
+    return false
+  end
+  if paused['tenant/' .. tenant] then
+    park(room.name, tenant, nil, '+inf')
+    return true
+  end
+  local user = redis.call('ZRANGE', users_of(room.name, tenant), 0, 0)[1]
+  local member = user and redis.call('ZRANGE', line_of(room.name, tenant, user), 0, 0)[1]
+  if not member then
+    -- Nobody stands there: keys that were removed by hand.
+    redis.call('ZREM', part(room.name, 'tenants'), tenant)
+    return true
+  end
+  local ticket = read_ticket(string.sub(member, #string.match(member, '^[^|]*') + 2))
+  local way
+  if ticket.deadline <= now then way = 'late' elseif is_kept(ticket) then way = 'cached' end
+  if way then
+    hand_out(room, tenant, user, member, ticket, without(way, ticket), 0)
+    return true
+  end
+  local amounts = amounts_of(ticket)
+  local why, wait = blocked_by(caller_scopes(ticket), amounts)
+  if why == 'tenant' or why == 'user' then
+    park(room.name, tenant, why == 'user' and user or nil, now + wait)
+    return true
+  end
+  local key, far
+  if not why then
+    why, key, far = find_key(ticket, amounts)
+    wait = key
+  end
+  if why == 'large' then
+    hand_out(room, tenant, user, member, ticket, without('too large', ticket), 0)
+    return true
+  end
+  if why then
+    shut[room.pool] = far
+    not_before(wait)
+    return false
+  end
+  local id = string.match(member, '^[^|]*')
+  local grant = take(id, ticket, amounts, key)
+  hand_out(room, tenant, user, member, ticket, grant, math.max(1, amounts.tpm))
+  return true
+end
+
+-- Candidates that are looked at in one call, over those that are granted.
+local tries = taken + want + 64
+while #rooms > 0 and not is_full() and tries > 0 do
+  tries = tries - 1
+  local best
+  for _, room in ipairs(rooms) do
+    if room.rank and not shut[room.pool] and (not best or room.rank < best.rank) then best = room end
+  end
+  if not best then break end
+  if not serve(best) and not shut[best.pool] then best.rank = nil end
+end
+for _, room in ipairs(rooms) do
+  if shut[room.pool] then
+    if room.rank then let_go(room, shut[room.pool]) end
+  elseif room.rank then
+    -- It could go on here: this worker is full, or the call was long enough.
+    reply[3] = 1
+    wake_up(wakes[room.queue])
+  end
+end
+if released and want == 0 then
+  for _, room in ipairs(redis.call('HKEYS', prefix .. 'headgate:rooms')) do
+    wake_up(prefix .. 'headgate:wake:' .. string.match(room, '^(.*) '))
+  end
+end
+save()
+save_counts()
 local next_due = redis.call('ZRANGE', due, 0, 0, 'WITHSCORES')
-if next_due[2] then reply[2] = math.max(0, next_due[2] - now) end
+if next_due[2] then not_before(math.max(0, next_due[2] - whole)) end
+if next_ms and next_ms < 1e12 then reply[2] = math.ceil(next_ms) end
 return reply

@@ -4,13 +4,16 @@
 -- Result: how many were given back. Those that the worker no longer holds are left alone.
 -- Sent twice: the second call finds no lease and does nothing.
 local leases, owners, messages, present = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local prefix, restored = ARGV[1], 0
+local restored = 0
+local time = redis.call('TIME')
+prefix, now = ARGV[1], time[1] * 1000 + time[2] / 1000
 for i = #ARGV - 1, 2, -2 do
   local id = ARGV[i]
   if redis.call('HGET', owners, id) == ARGV[i + 1] then
     local stored = redis.call('HGET', messages, id)
     redis.call('ZREM', leases, id)
     redis.call('HDEL', owners, id)
+    release({id})
     redis.call('HDEL', messages, id)
     local cut = stored and string.find(stored, '\n', 1, true)
     if cut then
@@ -25,4 +28,5 @@ for i = #ARGV - 1, 2, -2 do
     end
   end
 end
+save()
 return restored

@@ -1,19 +1,49 @@
--- Purpose: ends a hold: gives back to the buckets what was held over what was used, or takes the rest.
--- KEYS: 1 hold, then the buckets in the order of the reservation.
--- ARGV: for each bucket: capacity, amount used.
--- Result: 1 when settled, 0 when there was no hold (settled before, or lapsed as spent).
+-- Purpose: ends a hold at what was really used. The provider's own buckets are corrected only where
+--   the provider corrects its own (Anthropic); those of callers always.
+-- KEYS: none. ARGV: 1 prefix of all keys, 2 job id, 3 the grant, 4 input tokens that count, 5 output
+--   tokens; both -1: nothing was sent, and all goes back.
+-- Result: 1 when settled, 0 when the job has no such hold (settled before, or lapsed as spent).
 -- Sent twice: the second call finds no hold and does nothing.
-local held = redis.call('GET', KEYS[1])
-if not held then return 0 end
-redis.call('DEL', KEYS[1])
-local k = 2
-for amount in string.gmatch(held, '%S+') do
-  local level = redis.call('HGET', KEYS[k], 'level')
-  if level then
-    local settled = tonumber(level) + tonumber(amount) - tonumber(ARGV[2 * k - 2])
-    redis.call('HSET', KEYS[k], 'level',
-      string.format('%.6f', math.min(tonumber(ARGV[2 * k - 3]), settled)))
+local time = redis.call('TIME')
+prefix, now = ARGV[1], time[1] * 1000 + time[2] / 1000
+local id, grant = ARGV[2], ARGV[3]
+if redis.call('HGET', prefix .. HOLDS, id) ~= grant then return 0 end
+local input, output = tonumber(ARGV[4]), tonumber(ARGV[5])
+local unsent = input < 0
+local f, n = {}, 0
+for word in string.gmatch(grant .. '|', '([^|]*)|') do n = n + 1; f[n] = word end
+local ticket = {pool = f[2], model = f[3], rule = f[5], tenant = f[9], user = f[10], tier = f[11], flags = f[12]}
+local held = {input_tpm = tonumber(f[7]), output_tpm = tonumber(f[8])}
+held.rpm, held.rpd, held.tpm = 1, 1, held.input_tpm + held.output_tpm
+local used = {rpm = unsent and 0 or 1, input_tpm = math.max(0, input), output_tpm = math.max(0, output)}
+used.tpm = used.input_tpm + used.output_tpm
+local function correct(scope)
+  if scope.vendor and ticket.rule ~= 'a' and not unsent then return end
+  for _, measure in ipairs(MEASURES) do
+    local back = held[measure] - (used[measure] or held[measure])
+    local state = back ~= 0 and measure ~= 'rpd' and filled(scope, measure, held[measure])
+    if state then
+      state.level = math.min(state.capacity, state.level + back)
+      state.total = (state.total or 0) - back
+      scope.bucket.changed = true
+    end
   end
-  k = k + 1
+  local daily = scope.bucket.measures.rpd
+  if unsent and daily and daily.day == math.floor(now / MIDNIGHT_MS) and daily.used > 0 then
+    daily.used = daily.used - 1
+    scope.bucket.changed = true
+  end
+end
+for _, scope in ipairs(vendor_scopes(ticket.pool, f[4])) do correct(scope) end
+for _, scope in ipairs(caller_scopes(ticket)) do correct(scope) end
+release({id})
+save()
+-- Who waits for a call to end, or for what came back, must not wait for the next look.
+for _, room in ipairs(redis.call('HKEYS', prefix .. 'headgate:rooms')) do
+  local queue, pool = string.match(room, '^(.*) ([^ ]*)$')
+  if pool == ticket.pool then
+    redis.call('RPUSH', prefix .. 'headgate:wake:' .. queue, '1')
+    redis.call('LTRIM', prefix .. 'headgate:wake:' .. queue, 0, 0)
+  end
 end
 return 1

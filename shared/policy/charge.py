@@ -11,13 +11,13 @@ from dataclasses import dataclass
 
 from shared.envelope import Request
 
-USUAL_OUTPUT_TOKENS = 256
-"""Output held for an attempt whose answer is not known yet, where the vendor counts what comes."""
-
 
 @dataclass(frozen=True, slots=True)
 class Charge:
-    """Tokens to hold; `settles`: whether the true usage replaces them afterwards."""
+    """Tokens to hold; `settles`: whether the true usage replaces them afterwards.
+
+    Where it does, `output_tokens` is a ceiling: what is held up to it is learned.
+    """
 
     input_tokens: int
     output_tokens: int
@@ -30,5 +30,5 @@ def charge(dialect: str, request: Request, *, input_tokens: int, ceiling: int) -
         return Charge(input_tokens, 0, settles=False)
     asked = request.params.get("max_completion_tokens") or request.params.get("max_tokens")
     if dialect == "anthropic":
-        return Charge(input_tokens, min(ceiling, USUAL_OUTPUT_TOKENS), settles=True)
+        return Charge(input_tokens, ceiling, settles=True)
     return Charge(input_tokens, min(ceiling, asked) if asked else 0, settles=False)

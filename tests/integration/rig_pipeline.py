@@ -1,6 +1,7 @@
 """The pipeline of a worker over real servers, with a provider that plays a script."""
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -10,10 +11,11 @@ from typing import Any
 
 from celery import Celery
 from celery.result import AsyncResult
+from redis import Redis as Blocking
 from redis.asyncio import Redis
 from sqlalchemy import Engine, Table, insert, select
 
-from shared import catalog, migrate
+from shared import catalog, limits, migrate
 from shared.database import open_engine
 from shared.envelope import Envelope, Reply, Request, Result, Usage, now_ms
 from shared.errors import AttemptError, InvalidRequest
@@ -24,7 +26,8 @@ from tests.integration.rig import envelope
 from workers.answer import Answer
 from workers.job import Delivery
 from workers.lane import Lane
-from workers.outcome import Ended, Outcome
+from workers.learning import Learning
+from workers.outcome import Deferred, Ended, Outcome
 from workers.pipeline import Pipeline
 from workers.policy.retry import Limits
 from workers.record import Record
@@ -143,7 +146,9 @@ class PlayedLine:
         self.lane = Lane(Redis.from_url(redis_url))
         self.keyless = False
         self.stopped: str | None = None
-        self.bucket = Bucket(self.lane, Keys(), now_ms)
+        with Blocking.from_url(redis_url) as client:
+            limits.write(client, Keys(), models, lambda _: 1)
+        self.bucket = Bucket(self.lane, Keys(), lambda _: ())
         call = Call(models, self._lines, timeout_s=30)
         parts: dict[str, Any] = {
             "limits": Limits(3, 4, backoff_ms=5, backoff_max_ms=20),
@@ -160,11 +165,12 @@ class PlayedLine:
             ledger=Ledger(self.record),
             audit=Audit(),
             call=call,
+            learning=Learning(self.lane, Keys()),
             publish=Publish(self.lane, Keys(), ttl_s=60),
             **(parts | changed),
         )
 
-    def _lines(self, _provider: str) -> list[Line]:
+    def _lines(self, _provider: object) -> list[Line]:
         return [] if self.keyless else [Line(self.provider, "key0")]
 
     async def run(
@@ -180,10 +186,20 @@ class PlayedLine:
         return await self.pipeline.run(delivery)
 
     async def result(self, job: Envelope, **others: Any) -> Result:
-        """The result of a job that ends in this run."""
+        """The result of a job that ends in this run, or when it comes back from the line."""
         outcome = await self.run(job, **others)
+        until = time.monotonic() + 20
+        while isinstance(outcome, Deferred) and not outcome.wait_ms and time.monotonic() < until:
+            await asyncio.sleep(0.05)
+            outcome = await self.run(job, **others)
         assert isinstance(outcome, Ended), outcome
         return outcome.result
+
+    def open_gates(self) -> None:
+        """No pool is shut any more, as after an operator's word."""
+        with Blocking.from_url(self.redis_url) as client:
+            if gates := list(client.scan_iter("headgate:gate:*")):
+                client.delete(*gates)
 
     async def start(self, job: Envelope) -> "asyncio.Task[Outcome]":
         """A run that has reached the provider, which was told to be silent."""

@@ -21,7 +21,9 @@ from shared.errors import (
     RequestRefused,
     Unauthorized,
 )
+from shared.keys import Keys
 from shared.tables import attempts, audit, jobs
+from shared.ticket import Ticket
 from tests.integration.rig_pipeline import (
     COST_PICO_USD,
     USAGE,
@@ -153,6 +155,7 @@ async def test_a_long_retry_after_defers_the_job_with_its_history(line: PlayedLi
 
     with line.engine.begin() as connection:
         connection.execute(update(jobs).values(retry_at_ms=now_ms() - 1))
+    line.open_gates()
     result = await line.result(job)
     assert (result.status, result.attempts) == ("succeeded", 2)
     assert line.attempts(job) == [("alpha", "failed", "rate_limited"), ("alpha", "answered", None)]
@@ -225,6 +228,7 @@ async def test_a_chain_may_end_in_a_fixed_answer(line: PlayedLine) -> None:
     assert (result.status, result.content) == ("succeeded", "Please ask again later.")
     assert (result.model_used, result.provider, result.fallback) == ("static", None, True)
     assert (result.cost_usd, result.attempts, result.usage) == ("0", 2, Usage())
+    line.open_gates()
     assert (await line.result(job_for("polite"))).content == "four", "it is not kept"
 
 
@@ -301,15 +305,8 @@ async def test_a_pool_without_room_defers_the_job_and_counts_no_attempt(line: Pl
     job = job_for("narrow", prompt="another")
     outcome = await line.run(job)
     assert isinstance(outcome, Deferred)
-    assert 50_000 < outcome.wait_ms <= 61_000
+    assert Ticket.decode(outcome.ticket).pool == "custom/narrow"
     assert (line.row(job).status, line.attempts(job)) == ("deferred", [])
-
-
-async def test_a_job_is_never_deferred_past_its_deadline(line: PlayedLine) -> None:
-    await line.result(job_for("narrow"))
-    outcome = await line.run(job_for("narrow", prompt="another", deadline_s=5))
-    assert isinstance(outcome, Deferred)
-    assert outcome.wait_ms <= 5000
 
 
 async def test_a_prompt_over_the_window_is_refused_before_any_call(line: PlayedLine) -> None:
@@ -383,16 +380,12 @@ async def test_tokens_of_anthropic_are_settled_at_what_was_used(
 ) -> None:
     await line.result(job_for("claude"))
     with valkey.client() as client:
-        left = {
-            measure: float(
-                str(client.hget(f"headgate:bucket:anthropic/claude:key0:{measure}", "level"))
-            )
-            for measure in ("input_tpm", "output_tpm")
-        }
-    assert 10_000 - left["input_tpm"] <= 10
-    assert 10_000 - left["output_tpm"] <= 20
-    with valkey.client() as client:
-        assert not list(client.scan_iter("headgate:hold:*"))
+        bucket = Keys().bucket("pool/anthropic/claude", "key0")
+        taken = {m: client.hget(bucket, f"{m}.total") for m in ("input_tpm", "output_tpm")}
+        assert not client.hlen(Keys().holds())
+    assert {m: float(str(total)) for m, total in taken.items()} == {
+        "input_tpm": 10.0, "output_tpm": 20.0,
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("limit", [1, 2])

@@ -179,7 +179,7 @@ class Line:
         requests = [{**request, **fields} for request in self.requests(kinds)]
         prepared = list(self.submitter.prepare_many(requests))
         enqueue(self.engine, self.client, self.broker.keys, prepared)
-        return [envelope.id for envelope, _ in prepared]
+        return [job.envelope.id for job in prepared]
 
     def ids(self) -> list[str]:
         """The ids of all jobs on record."""

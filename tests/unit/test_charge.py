@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from shared.envelope import Request, request_from
-from shared.policy.charge import USUAL_OUTPUT_TOKENS, Charge, charge
+from shared.policy.charge import Charge, charge
 
 
 def request(**params: Any) -> Request:
@@ -27,9 +27,9 @@ def test_openai_holds_what_may_be_answered_and_gives_nothing_back(
 
 
 @pytest.mark.parametrize("ceiling", [10, 100_000])
-def test_anthropic_holds_the_usual_and_settles(ceiling: int) -> None:
+def test_anthropic_holds_what_is_learned_up_to_the_ceiling_and_settles(ceiling: int) -> None:
     found = charge("anthropic", request(max_tokens=100_000), input_tokens=7, ceiling=ceiling)
-    assert found == Charge(7, min(ceiling, USUAL_OUTPUT_TOKENS), settles=True)
+    assert found == Charge(7, ceiling, settles=True)
 
 
 @pytest.mark.parametrize("dialect", ["openai", "anthropic"])

@@ -29,7 +29,7 @@ def refusal(fields: Any, **settings: Any) -> InvalidRequest:
 
 def test_what_is_prepared_is_what_a_worker_reads() -> None:
     fields = {"prompt": "Hello", "model": "gpt-4o", "tenant": "acme", "metadata": {"a": [1]}}
-    envelope, encoded = submitter().prepare(
+    envelope, encoded, _ = submitter().prepare(
         fields, batch_id="b", batch_line=7, custom_id="line seven"
     )
     assert Envelope.decode(orjson.loads(encoded)) == envelope
@@ -39,13 +39,13 @@ def test_what_is_prepared_is_what_a_worker_reads() -> None:
 
 
 def test_a_request_object_is_taken_as_it_is() -> None:
-    envelope, _ = submitter().prepare(Request(prompt="Hello", model="gpt-4o"))
+    envelope, _, _ = submitter().prepare(Request(prompt="Hello", model="gpt-4o"))
     assert envelope.request.prompt == "Hello"
 
 
 def test_the_settings_fill_in_what_a_request_leaves_out() -> None:
     ours = submitter(model="gpt-4o", max_tokens=50, temperature=0.5)
-    envelope, _ = ours.prepare({"prompt": "Hello"})
+    envelope, _, _ = ours.prepare({"prompt": "Hello"})
     assert envelope.model == "gpt-4o"
     assert envelope.request.params == {"max_tokens": 50, "temperature": 0.5}
 
@@ -54,14 +54,14 @@ def test_the_settings_fill_in_what_a_request_leaves_out() -> None:
 def test_what_a_request_says_wins_over_the_settings(limit: str) -> None:
     ours = submitter(model="gpt-4o", max_tokens=50, temperature=0.5)
     own = {limit: 9, "temperature": 0}
-    envelope, _ = ours.prepare({"prompt": "Hello", "model": "gpt-4o-mini", "params": own})
+    envelope, _, _ = ours.prepare({"prompt": "Hello", "model": "gpt-4o-mini", "params": own})
     assert envelope.model == "gpt-4o-mini"
     assert envelope.request.params == own
 
 
 def test_settings_for_answers_stay_out_of_an_embedding_job() -> None:
     ours = submitter(max_tokens=50, temperature=0.5)
-    envelope, _ = ours.prepare({"input": ["a", "b"], "model": "text-embedding-3-small"})
+    envelope, _, _ = ours.prepare({"input": ["a", "b"], "model": "text-embedding-3-small"})
     assert envelope.request.params == {}
     assert envelope.model_class == "embedding"
 
@@ -72,12 +72,12 @@ def test_a_default_temperature_is_not_given_to_a_model_that_refuses_it() -> None
         for m in CATALOG.models.values()
         if "temperature" not in m.capabilities and not m.embeds
     )
-    envelope, _ = submitter(temperature=0.5).prepare({"prompt": "Hello", "model": name})
+    envelope, _, _ = submitter(temperature=0.5).prepare({"prompt": "Hello", "model": name})
     assert envelope.request.params == {}
 
 
 def test_a_model_may_be_named_with_its_provider() -> None:
-    envelope, _ = submitter().prepare({"prompt": "Hello", "model": "openai/gpt-4o-mini"})
+    envelope, _, _ = submitter().prepare({"prompt": "Hello", "model": "openai/gpt-4o-mini"})
     assert envelope.model == "gpt-4o-mini"
 
 
@@ -189,21 +189,21 @@ def test_bad_fields_are_refused_in_one_short_line(what: str) -> None:
 
 
 def test_a_nul_in_a_prompt_is_text_like_any_other() -> None:
-    _, encoded = submitter().prepare({"prompt": "a\0b"})
+    _, encoded, _ = submitter().prepare({"prompt": "a\0b"})
     assert orjson.loads(encoded)["request"]["prompt"] == "a\0b"
 
 
 def test_a_moment_in_the_metadata_is_written_as_text() -> None:
     at = datetime(2026, 1, 2, tzinfo=UTC)
-    _, encoded = submitter().prepare({"prompt": "a", "metadata": {"at": at}})
+    _, encoded, _ = submitter().prepare({"prompt": "a", "metadata": {"at": at}})
     assert orjson.loads(encoded)["request"]["metadata"]["at"].startswith("2026-01-02T00:00:00")
 
 
 def test_many_requests_come_in_three_forms_and_keep_their_order() -> None:
     requests: list[Any] = ["a", {"prompt": "b"}, Request(prompt="c")]
     prepared = list(submitter().prepare_many(requests))
-    assert [envelope.request.prompt for envelope, _ in prepared] == ["a", "b", "c"]
-    ids = [envelope.id for envelope, _ in prepared]
+    assert [job.envelope.request.prompt for job in prepared] == ["a", "b", "c"]
+    ids = [job.envelope.id for job in prepared]
     assert len(set(ids)) == 3
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from shared.catalog import Catalog, Model, StaticText
 from shared.envelope import FailedAttempt, Request
+from shared.ticket import Grant
 from workers.policy.retry import Limits
 
 #: Codes after which the same model is not asked again (the classes in shared/errors.py say why).
@@ -31,6 +32,24 @@ def reached(chain: Sequence[Model | StaticText], failures: Sequence[FailedAttemp
     return next(
         (n for n, model in enumerate(chain) if isinstance(model, Model) and model.name == last), 0
     )
+
+
+def start(
+    chain: Sequence[Model | StaticText], failures: Sequence[FailedAttempt], granted: Grant
+) -> int:
+    """The place in the chain to go on at.
+
+    A job that was granted a model it had waited for goes on with that; one whose deadline would
+    pass in line for a model goes on with the next.
+    """
+    place = reached(chain, failures)
+    for n, model in enumerate(chain):
+        if isinstance(model, Model) and model.name == granted.model:
+            if granted.way == "elsewhere":
+                return max(place, n + 1)
+            if granted.way == "held":
+                return max(place, n)
+    return place
 
 
 def tries(model: str, failures: Iterable[FailedAttempt]) -> int:

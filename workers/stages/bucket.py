@@ -1,152 +1,117 @@
-"""Bucket: an attempt takes what it needs from all buckets of its pool, or waits.
+"""Bucket: what a job may take of its limits, and what providers say of them.
 
-Jobs that must wait a moment stand in line in this process, one line per pool, and only the first
-asks the server. Jobs that would wait longer than `MOMENT_MS` are deferred, each to about the time
-of its turn, so that they hold no slot and do not all come back at once.
+The first attempt of a run comes with its hold: fetching is admission. Another attempt in the same
+run asks for one here, and leaves if there is none at once: jobs wait in Redis, never in a worker.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
 from shared import scripts
-from shared.catalog import Pool
+from shared.errors import AttemptError
 from shared.keys import Keys
-from shared.scripts import Draw
+from shared.scripts import Told
+from shared.ticket import Grant, Ticket
 from workers.lane import Lane
 
-MOMENT_MS = 2000
-"""How long a job may wait in a worker: it holds a slot, but no connection and no bucket."""
+OBSERVE_S = 0.1
+"""Headers of a pool are handed on this often, those of the latest request."""
 
 
-HOLD_MS = 3_600_000
-"""How long a hold may wait for its settlement; then it stays spent. Longer than any attempt."""
+class Seen(Protocol):
+    """What headers say of one measure: see `Told`."""
 
-SPENT_MS = 60_000
-"""How long a hold that is spent from the start is known: only a command sent twice asks for it."""
+    @property
+    def measure(self) -> str: ...
+    @property
+    def limit(self) -> float: ...
+    @property
+    def remaining(self) -> float: ...
+    @property
+    def grain(self) -> float: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Hold:
-    """What an attempt took. `draws` in the order in which `settle` must name the amounts."""
-
-    attempt: str
-    draws: tuple[Draw, ...]
-    measures: tuple[str, ...]
+Reader = Callable[[Mapping[str, str]], Sequence[Seen]]
 
 
 @dataclass(frozen=True, slots=True)
 class Later:
-    """There is no place within a moment; come back after `wait_ms`."""
+    """The job has to wait in line, for about `wait_ms`."""
 
     wait_ms: int
 
 
-@dataclass(slots=True)
-class _Line:
-    """Who waits for one pool in this process."""
-
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    waiting: int = 0
-    free_at_ms: float = 0.0
+@dataclass(frozen=True, slots=True)
+class TooLarge:
+    """It takes more than its limit lets through in a minute; no waiting helps."""
 
 
 class Bucket:
-    """The buckets of all pools; a pool without limits costs nothing."""
+    """The holds of this worker's jobs; `read` gets the limits out of a provider's headers."""
 
-    def __init__(self, lane: Lane, keys: Keys, clock_ms: Callable[[], float]) -> None:
+    def __init__(self, lane: Lane, keys: Keys, read: Reader) -> None:
         self._lane = lane
         self._keys = keys
-        self._clock_ms = clock_ms
-        self._lines: dict[str, _Line] = {}
+        self._read = read
+        self._heard: dict[tuple[str, str], tuple[Grant, Mapping[str, str]]] = {}
+        self._telling: asyncio.TimerHandle | None = None
 
-    async def reserve(
-        self,
-        attempt: str,
-        pool: Pool,
-        key: str,
-        *,
-        input_tokens: int,
-        output_tokens: int,
-        settles: bool,
-        rank: str,
-    ) -> Hold | Later:
-        """The attempt holds its request and its tokens, after waiting a moment at most.
-
-        `key` tells apart the provider's keys, each with limits of its own. Tokens are estimates.
-        `settles`: whether `settle` will be called. Each `rank` (priority) has a line of its own.
-        """
-        hold = self._draws(attempt, pool, key, input_tokens, output_tokens)
-        if not hold.draws:
-            return hold
-        line = self._lines.setdefault(f"{rank} {hold.draws[0].key}", _Line())
+    async def reserve(self, job_id: str, attempt: str, ticket: Ticket) -> Grant | Later | TooLarge:
+        """A hold for this attempt, if there is one now and nobody waits for it."""
         command = scripts.reserve(
-            self._keys,
-            attempt=attempt,
-            draws=hold.draws,
-            hold_ms=HOLD_MS if settles else SPENT_MS,
+            self._keys, job_id=job_id, attempt=attempt, ticket=ticket.encode()
         )
-        cost_ms = max(draw.amount / draw.per_ms for draw in hold.draws)
-        if line.lock.locked() and self._turn_ms(line, cost_ms) > MOMENT_MS:
-            return self._later(line, cost_ms, ahead=line.waiting)
-        line.waiting += 1
-        try:
-            async with line.lock:
-                while True:
-                    wait_ms = await self._lane.run(command)
-                    if wait_ms == 0:
-                        if line.waiting == 1:
-                            # Nobody else is here: those who were told to come later may be gone.
-                            line.free_at_ms = min(line.free_at_ms, self._clock_ms() + MOMENT_MS)
-                        return hold
-                    if wait_ms > MOMENT_MS:
-                        line.free_at_ms = max(line.free_at_ms, self._clock_ms() + wait_ms)
-                        return self._later(line, cost_ms, ahead=line.waiting - 1)
-                    await asyncio.sleep(wait_ms / 1000)
-        finally:
-            line.waiting -= 1
+        answer = await self._lane.run(command)
+        if isinstance(answer, str):
+            return Grant.decode(answer)
+        return TooLarge() if answer < 0 else Later(answer)
 
-    async def settle(self, hold: Hold, *, input_tokens: int, output_tokens: int) -> None:
-        """The hold has ended at what was really used."""
-        if not hold.draws:
-            return
-        used = {
-            "rpm": 1.0,
-            "tpm": float(input_tokens + output_tokens),
-            "input_tpm": float(input_tokens),
-            "output_tpm": float(output_tokens),
-        }
-        amounts = [used[measure] for measure in hold.measures]
+    async def settle(self, job_id: str, grant: Grant, used: tuple[int, int] | None) -> None:
+        """The hold has ended at the tokens of input and output used; None: nothing was sent."""
         await self._lane.run(
-            scripts.settle(self._keys, attempt=hold.attempt, draws=hold.draws, used=amounts)
+            scripts.settle(self._keys, job_id=job_id, grant=grant.text, used=used)
         )
 
-    def _draws(
-        self, attempt: str, pool: Pool, key: str, input_tokens: int, output_tokens: int
-    ) -> Hold:
-        wanted = (
-            ("rpm", pool.rpm, 1),
-            ("tpm", pool.tpm, input_tokens + output_tokens),
-            ("input_tpm", pool.input_tpm, input_tokens),
-            ("output_tpm", pool.output_tpm, output_tokens),
-        )
-        draws, measures = [], []
-        for measure, per_minute, amount in wanted:
-            if per_minute is None:
-                continue
-            capacity = max(1.0, per_minute / 60 * pool.burst_s)
-            name = self._keys.bucket(pool.key, key, measure)
-            draws.append(Draw(name, per_minute / 60_000, capacity, float(amount)))
-            measures.append(measure)
-        return Hold(attempt, tuple(draws), tuple(measures))
+    def heard(self, grant: Grant, headers: Mapping[str, str]) -> None:
+        """The buckets will follow these headers soon; they came with what was granted here."""
+        place = (grant.pool, grant.key)
+        before = self._heard.get(place)
+        if before is None or before[0].granted_at_ms <= grant.granted_at_ms:
+            self._heard[place] = (grant, headers)
+        if self._telling is None:
+            self._telling = asyncio.get_running_loop().call_later(OBSERVE_S, self._tell)
 
-    def _turn_ms(self, line: _Line, cost_ms: float) -> float:
-        return max(0.0, line.free_at_ms - self._clock_ms()) + line.waiting * cost_ms
+    async def refused(self, grant: Grant, error: AttemptError, kind: str, wait_ms: int) -> None:
+        """Everyone has heard of the refusal before this worker asks again."""
+        await self._observe(grant, error.headers, kind, wait_ms)
 
-    def _later(self, line: _Line, cost_ms: float, *, ahead: int) -> Later:
-        now = self._clock_ms()
-        turn_ms = max(line.free_at_ms, now + ahead * cost_ms)
-        line.free_at_ms = turn_ms + cost_ms
-        return Later(max(1, int(turn_ms - now)))
+    def _tell(self) -> None:
+        self._telling = None
+        heard, self._heard = self._heard, {}
+        for grant, headers in heard.values():
+            task = asyncio.ensure_future(self._observe(grant, headers, "ok", -1))
+            task.add_done_callback(_forget)
+
+    async def _observe(
+        self, grant: Grant, headers: Mapping[str, str], kind: str, wait_ms: int
+    ) -> None:
+        told = [
+            Told(one.measure, one.limit, one.remaining, one.grain, grant.totals.get(one.measure))
+            for one in self._read(headers)
+        ]
+        await self._lane.run(
+            scripts.observe(
+                self._keys, pool=grant.pool, key=grant.key, kind=kind, wait_ms=wait_ms,
+                granted_at_ms=grant.granted_at_ms, told=told,
+            )
+        )  # fmt: skip
+
+
+def _forget(task: asyncio.Task[None]) -> None:
+    """What was not told is told with the next answer; a closing lane is no fault."""
+    if not task.cancelled():
+        task.exception()

@@ -9,6 +9,7 @@ from itertools import count
 from typing import Protocol
 
 from shared.catalog import Catalog, Model
+from shared.catalog import Provider as Entry
 from shared.envelope import Request
 from shared.errors import Unauthorized
 from workers.answer import Answer
@@ -38,28 +39,40 @@ class Call:
     """Asks providers. They are made at first use: an SDK costs half a second and 40 MB."""
 
     def __init__(
-        self, catalog: Catalog, make: Callable[[str], list[Line]], *, timeout_s: float
+        self, catalog: Catalog, make: Callable[[Entry], list[Line]], *, timeout_s: float
     ) -> None:
         self._catalog = catalog
         self._make = make
         self._timeout_s = timeout_s
         self._lines: dict[str, list[Line]] = {}
+        self._left: list[Line] = []
         self._turn = count()
         self._making = asyncio.Lock()
 
-    async def line(self, model: Model) -> Line | None:
-        """The provider of this model with the key whose turn it is; None where no key is set."""
+    async def line(self, model: Model, key: str = "") -> Line | None:
+        """The provider of this model with that key, or the one whose turn it is; None without any.
+        """
         lines = self._lines.get(model.provider)
         if lines is None:
             async with self._making:
                 lines = self._lines.get(model.provider)
                 if lines is None:
                     # In a thread: the import of an SDK would stop every other job meanwhile.
-                    lines = await asyncio.to_thread(self._make, model.provider)
+                    entry = self._catalog.provider(model)
+                    lines = await asyncio.to_thread(self._make, entry)
                     self._lines[model.provider] = lines
         if not lines:
             return None
-        return lines[next(self._turn) % len(lines)]
+        named = [line for line in lines if line.key == key]
+        return (named or lines)[0 if named else next(self._turn) % len(lines)]
+
+    def follow(self, catalog: Catalog) -> None:
+        """Providers that this catalog describes otherwise are opened anew; calls under way go on.
+        """
+        for name in list(self._lines):
+            if catalog.providers.get(name) != self._catalog.providers.get(name):
+                self._left += self._lines.pop(name)
+        self._catalog = catalog
 
     def no_key(self, model: Model) -> Unauthorized:
         """The error of an attempt at a model whose provider has no key."""
@@ -78,6 +91,6 @@ class Call:
 
     async def close(self) -> None:
         """All providers are closed."""
-        for lines in self._lines.values():
+        for lines in (*self._lines.values(), self._left):
             for line in lines:
                 await line.provider.close()

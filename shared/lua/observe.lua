@@ -1,0 +1,103 @@
+-- Purpose: what a provider said of its limits: in the headers of an answer, or in a refusal.
+-- KEYS: none. ARGV: 1 prefix of all keys, 2 pool, 3 key, 4 kind (ok, limited, slow, overloaded,
+--   money, flex), 5 ms to wait before the next request or -1 (money: Unix ms of the reset date or
+--   -1), 6 ms of the server's clock when the request was granted, then for each measure: its name,
+--   the limit (a minute, rpd: a day), what remains, the rounding of that, and the total that was
+--   granted when the request was, or -1.
+-- Result: 1. Sent twice: says the same again; a pace or a ceiling is lowered once a second at most.
+--
+-- What a provider has left was true when it took the request in: since then its bucket has filled by
+-- its rate, and what was granted after it is on its way. So both are known at once: what others use
+-- of the same key, what our estimates are off, and a limit that was changed.
+local time = redis.call('TIME')
+prefix, now = ARGV[1], time[1] * 1000 + time[2] / 1000
+local pool, key, kind, wait = ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
+local granted_at = tonumber(ARGV[6])
+local scopes = vendor_scopes(pool, key)
+local scope, gate = scopes[1], scopes.gate
+local gate_key = prefix .. 'headgate:gate:' .. pool .. '#' .. key
+-- No headers raise a level for this long after a refusal that they did not announce.
+local DOUBT_MS = 60000
+local FLEX_MS = 30000
+local TWO_WAYS = {rpm = true, tpm = true, input_tpm = true}
+
+for i = 7, #ARGV, 5 do
+  local measure = ARGV[i]
+  local limit, remaining, grain = tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2]), tonumber(ARGV[i + 3])
+  local total = tonumber(ARGV[i + 4])
+  local state = scope.bucket.measures[measure] or {}
+  scope.bucket.measures[measure] = state
+  scope.bucket.changed = true
+  if measure == 'rpd' then
+    local day = math.floor(now / MIDNIGHT_MS)
+    state.seen = limit
+    if state.day ~= day then state.day, state.used = day, 0 end
+    state.used = math.max(state.used or 0, limit - remaining)
+  else
+    state.seen = limit
+    state.filled = nil
+    state = filled(scope, measure, 0)
+    local missing = limit - remaining
+    if total >= 0 then missing = missing + math.max(0, (state.total or 0) - total) end
+    missing = math.max(0, missing - math.max(0, now - granted_at) * state.rate)
+    local level = state.capacity - missing
+    if math.abs(level - state.level) > grain / 2 then
+      if level < state.level then
+        state.level = state.level + (level - state.level) * 0.5
+      elseif TWO_WAYS[measure] and total >= 0 and now > (gate.doubt or 0) then
+        state.level = math.min(state.capacity, state.level + (level - state.level) * 0.25)
+      end
+    end
+  end
+end
+
+local words = {}
+local function note(name, value)
+  words[#words + 1] = name
+  words[#words + 1] = type(value) == 'number' and string.format('%.3f', value) or value
+end
+local function shut_until(moment, why)
+  if moment > (gate['until'] or 0) or why == 'money' then
+    note('until', moment)
+    note('why', why)
+  end
+end
+if kind == 'ok' then
+  if gate.why == 'money' and granted_at >= (gate.shut_at or 0) then
+    redis.call('HDEL', gate_key, 'until', 'why', 'probe_at', 'shut_at')
+  end
+elseif kind == 'money' then
+  shut_until(wait > now and wait or 4102444800000, 'money')
+  note('probe_at', now + PROBE_MS)
+  if not gate.shut_at then note('shut_at', now) end
+else
+  if kind == 'flex' and wait < 0 then wait = FLEX_MS end
+  -- Too much load there says nothing of our share: calls at once are lowered, the rest goes on.
+  if wait >= 0 and kind ~= 'overloaded' then shut_until(now + wait, kind) end
+  if kind == 'limited' then
+    note('doubt', now + DOUBT_MS)
+    -- The provider's bucket is empty: those who wait come at its rate, not at once.
+    for _, measure in ipairs(MEASURES) do
+      local state = measure ~= 'rpd' and filled(scope, measure, 0)
+      if state and state.level > 0 then
+        state.level = 0
+        scope.bucket.changed = true
+      end
+    end
+    if wait < 0 then shut_until(now + 250, kind) end
+  elseif kind == 'slow' and now - (gate.pace_at or 0) > 1000 then
+    note('pace', math.max(0.05, gate.pace_now / 2))
+    note('pace_at', now)
+  elseif kind == 'overloaded' and now - (gate.ceiling_at or 0) > 1000 then
+    local running = math.max(1, scope.bucket.running)
+    note('ceiling', math.max(1, math.floor(math.min(gate.ceiling_now or running, running) * 0.7)))
+    note('ceiling_from', math.max(running, gate.ceiling_now or 0))
+    note('ceiling_at', now)
+  end
+end
+if #words > 0 then
+  redis.call('HSET', gate_key, unpack(words))
+  redis.call('PEXPIRE', gate_key, KEPT_MS)
+end
+save()
+return 1

@@ -1,0 +1,162 @@
+"""One attempt: held, written down, sent, settled; the middle of the line.
+
+Whatever hinders it is a value: the job has to wait in line, has lost its claim, or the provider
+failed. What was held of limits always ends: settled, given back, or spent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from shared.catalog import Catalog, Model, StaticText
+from shared.errors import AttemptError
+from shared.policy import estimate
+from shared.prices import price, to_pico
+from shared.ticket import NO_GRANT, Grant, Ticket, ticket_for
+from workers.answer import Answer
+from workers.job import Ending, Job
+from workers.learning import Learning
+from workers.outcome import Deferred, Restored
+from workers.policy import gate
+from workers.stages.bucket import Bucket, Later, TooLarge
+from workers.stages.call import Call
+from workers.stages.ledger import Attempt, Ledger
+from workers.through import through
+
+Chain = Sequence[Model | StaticText]
+
+
+@dataclass(frozen=True, slots=True)
+class Attempting:
+    """The stages that an attempt meets, in their order."""
+
+    catalog: Catalog
+    bucket: Bucket
+    ledger: Ledger
+    call: Call
+    learning: Learning
+    clock_ms: Callable[[], int]
+
+    async def attempt(
+        self, job: Job, model: Model, chain: Chain
+    ) -> Ending | Deferred | Restored | AttemptError:
+        """One request to one model, held, written down, sent and settled; or what hindered it."""
+        began_ms = self.clock_ms()
+        line = await self.call.line(model, job.grant.key)
+        if line is None:
+            missing = self.call.no_key(model)
+            if job.envelope.model == model.name:  # a mere stand-in is left out without a word
+                job.add_failure(model, missing)
+            return missing
+        attempt = Attempt(
+            job.envelope.id, job.claim.fence, job.attempts + 1, model.name, model.provider,
+            started_at_ms=began_ms, waited_ms=job.waited_ms,
+        )  # fmt: skip
+        hold = await self._hold(job, model, chain, attempt.name)
+        if isinstance(hold, AttemptError):
+            job.too_large = True
+            job.add_failure(model, hold)
+            return hold
+        if isinstance(hold, Deferred):
+            return hold
+        if hold.key and hold.key != line.key:
+            line = await self.call.line(model, hold.key) or line
+        started_at_ms = self.clock_ms()
+        job.waited_ms += started_at_ms - began_ms
+        attempt = replace(attempt, started_at_ms=started_at_ms, waited_ms=job.waited_ms)
+        job.attempts += 1
+        job.started_at_ms = job.started_at_ms or started_at_ms
+        try:
+            if not await through(self.ledger.open(attempt)):
+                return Restored()
+        except asyncio.CancelledError:
+            await through(self.ledger.settle(attempt.unsent(self.clock_ms())))
+            raise
+        job.grant = NO_GRANT  # from here on it counts, also if this worker dies
+        try:
+            answer = await self.call.ask(
+                line, job.envelope.request, model, left_ms=max(1, job.left_ms(started_at_ms))
+            )
+        except AttemptError as error:
+            job.unknown_attempts += error.billed is None
+            job.add_failure(model, error)
+            await through(self.ledger.settle(attempt.failed(error, self.clock_ms())))
+            await self._learn_of(error, job, hold)
+            return error
+        except asyncio.CancelledError:
+            job.cut_off(model)
+            await through(self.ledger.settle(attempt.cut_off(self.clock_ms())))
+            raise
+        ending = self._answered(job, attempt, model, answer)
+        self.bucket.heard(hold, answer.headers)
+        if answer.counted:
+            used = answer.reply.usage
+            self.learning.saw(
+                model.name, job.envelope.request.tenant, "",
+                estimated_input=job.input_tokens, input_tokens=used.input_tokens,
+                held_output=hold.output_tokens, output_tokens=used.output_tokens,
+                ceiling=estimate.output_ceiling(job.envelope.request.params, model),
+            )  # fmt: skip
+        if hold.settles and answer.counted:
+            used = answer.reply.usage
+            fresh = used.input_tokens - used.cached_input_tokens
+            if hold.rule == "o":
+                fresh = used.input_tokens
+            settling = self.bucket.settle(job.envelope.id, hold, (fresh, used.output_tokens))
+            try:
+                await through(settling)
+            except asyncio.CancelledError:
+                if ending.settlement is not None:  # paid for, though nobody wants it any more
+                    await through(self.ledger.settle(ending.settlement))
+                raise
+        return ending
+
+    def ticket(self, job: Job, model: Model, chain: Chain = ()) -> Ticket:
+        """What the job waits for when it waits for this model; its place in line is kept."""
+        return ticket_for(
+            job.envelope, model, self.catalog, tier=job.tier, paid=job.paid,
+            input_tokens=job.input_tokens, chain=chain,
+        )  # fmt: skip
+
+    async def _hold(
+        self, job: Job, model: Model, chain: Chain, attempt: str
+    ) -> Grant | Deferred | AttemptError:
+        """What the job came with if it is for this model; else what is left at once."""
+        if job.grant.way == "held":
+            if job.grant.model == model.name:
+                return job.grant
+            await through(self.bucket.settle(job.envelope.id, job.grant, None))
+            job.grant = NO_GRANT
+        ticket = self.ticket(job, model, chain)
+        found = await self.bucket.reserve(job.envelope.id, attempt, ticket)
+        match found:
+            case Later():
+                return Deferred(0, ticket.encode())
+            case TooLarge():
+                return gate.too_large(ticket)
+            case _:
+                job.grant = found
+                return found
+
+    async def _learn_of(self, error: AttemptError, job: Job, hold: Grant) -> None:
+        """All workers know of what a refusal says of limits, before anybody asks again."""
+        if hold.rule == "a" and hold.settles and error.billed is False:
+            await through(self.bucket.settle(job.envelope.id, hold, (0, 0)))
+        if (refusal := gate.refusal(error)) is not None:
+            await through(self.bucket.refused(hold, error, refusal.kind, refusal.wait_ms))
+
+    def _answered(self, job: Job, attempt: Attempt, model: Model, answer: Answer) -> Ending:
+        usage = answer.reply.usage
+        cost = price(usage, model, self.catalog) if answer.counted else None
+        cost_pico_usd = None if cost is None else to_pico(cost)
+        job.add_cost(cost_pico_usd)
+        job.usage = usage
+        return Ending(
+            "succeeded",
+            reply=answer.reply,
+            model_used=model.name,
+            provider=model.provider,
+            settlement=attempt.answered(answer.reply, cost_pico_usd, self.clock_ms()),
+        )

@@ -1,0 +1,43 @@
+"""What a refusal says of a provider's limits: which gate shuts, and for how long. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from shared.errors import AttemptError, RateLimited
+from shared.ticket import Ticket
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """`kind` and `wait_ms` as the observe script takes them."""
+
+    kind: str
+    wait_ms: int
+
+
+def refusal(error: AttemptError) -> Refusal | None:
+    """What everyone should know of the refusal; None where it says nothing of limits.
+
+    `wait_ms` -1: it does not say how long; of one that is out of money it is the Unix ms of the
+    reset date.
+    """
+    if error.gate is None:
+        return None
+    wait_ms = error.gate.until_ms if error.gate.kind == "money" else error.retry_after_ms
+    return Refusal(error.gate.kind, -1 if wait_ms is None else wait_ms)
+
+
+class TooLargeForLimit(RateLimited):
+    """The request takes more than its limit lets through in a minute: no waiting helps."""
+
+    retryable = False
+
+
+def too_large(ticket: Ticket) -> AttemptError:
+    """The error of a request that no bucket of its limits can ever serve."""
+    tokens = ticket.input_tokens + (ticket.output_tokens if ticket.rule == "o" else 0)
+    return TooLargeForLimit(
+        f"about {tokens} tokens are more than a limit of {ticket.pool} or of its caller lets "
+        "through in a minute; shorten the request, lower max_tokens or raise the limit"
+    )

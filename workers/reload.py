@@ -1,0 +1,71 @@
+"""The catalog at run time: its limits are in Redis, and a reload reaches every worker.
+
+`headgate catalog reload` raises a number; each worker then reads its own file again. A file that is
+wrong changes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from redis.exceptions import RedisError
+
+from shared import catalog, limits
+from shared.catalog import Catalog, Provider
+from shared.connections import Servers
+from shared.errors import CatalogError
+from workers.lane import Lane
+
+log = logging.getLogger("headgate.catalog")
+
+LOOK_S = 0.5
+"""How often the number is looked at: a change is in force everywhere within a second."""
+
+AGAIN_S = 1.0
+
+
+class Reload:
+    """Keeps one worker's catalog that of its file."""
+
+    def __init__(
+        self, servers: Servers, lane: Lane, file: Path | None, keys_of: Callable[[Provider], int]
+    ) -> None:
+        self._servers = servers
+        self._lane = lane
+        self._file = file
+        self._keys_of = keys_of
+        self._begun = False
+
+    async def run(self, in_force: Catalog, follow: Callable[[Catalog], None]) -> None:
+        """Limits are in Redis; from now on `follow` gets each catalog that comes into force."""
+        while not self._begun:
+            await asyncio.sleep(AGAIN_S)
+            await self.begin(in_force)
+        version = await self._lane.send("GET", self._servers.keys.version())
+        while True:
+            await asyncio.sleep(LOOK_S)
+            told = await self._lane.send("GET", self._servers.keys.version())
+            if told == version:
+                continue
+            version = told
+            try:
+                models = await asyncio.to_thread(catalog.load, self._file)
+            except CatalogError as error:
+                log.error("the catalog is not reloaded: %s", error)
+                continue
+            follow(models)
+            log.info("catalog %s is in force", models.digest)
+
+    async def begin(self, models: Catalog) -> None:
+        """The scripts limit by this catalog, if Redis answers."""
+        client = self._servers.async_redis_client()
+        try:
+            await limits.write_async(client, self._servers.keys, models, self._keys_of)
+            self._begun = True
+        except (RedisError, OSError):
+            return  # others say that it is away
+        finally:
+            await client.aclose()
