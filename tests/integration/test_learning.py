@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 import redis
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from redis.asyncio import Redis
 
 from shared import learned, scripts
@@ -229,6 +231,43 @@ async def test_the_counts_of_workers_add_up_in_any_order(lane: Lane, client: red
     found = standing(client, ACME)
     assert found.answers == 100
     assert found.mean_output == pytest.approx((2 * 10 + 100 + 1000) / 4, rel=0.05)
+
+
+BATCHES = st.lists(st.lists(st.integers(0, 3000), min_size=1, max_size=30), min_size=1, max_size=12)
+
+
+@given(BATCHES, st.sampled_from([3.0, 100.0]))
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+def test_counts_in_redis_are_those_of_one_who_saw_all_and_forgets_by_halves(
+    client: redis.Redis, batches: list[list[int]], half_life: float
+) -> None:
+    client.flushall()
+    model = Tally()
+    for number, outputs in enumerate(batches):
+        new = Tally(answers=len(outputs), judged=len(outputs), under=sum(outputs) % 3)
+        for output in outputs:
+            new.output.add(output)
+            new.ratio.add(1 + output / 3000, output)
+        factor = 0.5 ** (len(outputs) / half_life)
+        model.output.fade(factor)
+        model.ratio.fade(factor)
+        model.judged, model.under = model.judged * factor, model.under * factor
+        model.merge(new)
+        command = learned.learn(
+            KEYS, name=f"w:{number}", new=[(ALL, new)], miss=0.05, half_life=half_life
+        )
+        scripts.run(client, command)
+        scripts.run(client, command)
+    [found] = scripts.run(client, learned.recall(KEYS, [ALL]))
+    assert found is not None
+    assert found.answers == model.answers
+    # What weighs less than a thousandth of an answer is forgotten now and then.
+    assert found.output.weight == pytest.approx(model.output.weight, rel=1e-6, abs=0.2)
+    assert (found.judged, found.under) == pytest.approx((model.judged, model.under))
+    for index, weight in model.output.weights.items():
+        assert found.output.weights.get(index, 0) == pytest.approx(weight, rel=1e-6, abs=0.002)
+    for index, weight in model.ratio.weights.items():
+        assert found.ratio.weights.get(index, 0) == pytest.approx(weight, rel=1e-6, abs=0.002)
 
 
 async def test_input_is_corrected_by_what_most_tokens_were_off(
