@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from producer.installation import Installation
 from producer.submit import Prepared
@@ -12,7 +13,7 @@ from shared.admission import Answer, Asked, Mode, admit
 from shared.catalog import Catalog, Provider
 from shared.envelope import Envelope, new_id
 from shared.errors import InvalidRequest, TierLimit, shown
-from shared.ticket import ticket_for
+from shared.ticket import Ticket
 
 log = logging.getLogger("headgate.admit")
 
@@ -45,7 +46,7 @@ def refusals(
     """
     call = call or new_id()
     places = list(jobs)
-    asked = [_asked(at.catalog, envelope) for envelope, *_ in jobs.values()]
+    asked = [_asked(at.catalog, job) for job in jobs.values()]
     refused: dict[int, Refusal] = {}
     for first in range(0, len(asked), ASKED_AT_ONCE):
         chunk = asked[first : first + ASKED_AT_ONCE]
@@ -82,13 +83,11 @@ def _keys_here(provider: Provider) -> int:
     return sum(settings.secret(name) is not None for name in provider.api_key_env)
 
 
-def _asked(catalog: Catalog, envelope: Envelope) -> Asked:
-    name = envelope.request.tier or ""
-    ticket = ticket_for(envelope, catalog.model(envelope.model), catalog, tier=name)
-    tier = catalog.tiers.get(name)
-    if tier is None:
-        return Asked(ticket)
-    return Asked(ticket, tier.lockout_s, tier.lockout_after)
+def _asked(catalog: Catalog, job: Prepared) -> Asked:
+    # As the governor would count it; that its caller has paid is only true after this.
+    ticket = replace(Ticket.decode(job.ticket), paid=False)
+    tier = catalog.tiers.get(ticket.tier)
+    return Asked(ticket, tier.lockout_s, tier.lockout_after) if tier else Asked(ticket)
 
 
 def _refusal(envelope: Envelope, answer: Answer) -> Refusal:

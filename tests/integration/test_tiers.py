@@ -12,10 +12,12 @@ from types import ModuleType
 import pytest
 from sqlalchemy import Engine, delete, insert
 
+from producer.submit import Submitter
 from shared import migrate, tiers
 from shared.catalog import Catalog, load
 from shared.database import open_engine, writing
 from shared.errors import SettingError
+from shared.settings import Settings
 from shared.tables import callers
 from shared.tiers import Kept, Patient
 from tests.child import wait_until
@@ -77,6 +79,16 @@ def test_the_catalog_knows_users_then_tenants_then_everyone(catalog: Catalog) ->
 
 def test_the_built_in_catalog_gives_nobody_a_tier() -> None:
     assert tiers.source("catalog", load(), no_engine)("acme", "u") is None
+
+
+def test_a_request_that_names_its_tier_has_that_one(catalog: Catalog) -> None:
+    submitter = Submitter(Settings(), catalog, tiers.by_catalog(catalog))
+
+    def tier_of(**fields: str) -> str | None:
+        return submitter.prepare({"prompt": "Hello", **fields})[0].request.tier
+
+    assert tier_of(tenant="acme", user="boss") == "master"
+    assert tier_of(tenant="acme", user="boss", tier="free") == "free"
 
 
 def test_a_table_knows_users_then_tenants_and_the_catalog_the_rest(
