@@ -204,6 +204,31 @@ async def test_the_async_client_is_refused_alike(client: Client) -> None:
             await other.submit("Hello", tier="small", on_limit="refuse")
 
 
+def granted(client: Client) -> int:
+    """How many jobs a worker would get now."""
+    at = client.open()
+    command = scripts.fetch(
+        at.keys, owner=new_id(), lease_ms=60_000, want=50, queues=["headgate.standard.fast"]
+    )
+    return len(scripts.run(at.redis, command).taken)
+
+
+def test_who_waits_is_held_to_the_limit_by_the_governor(client: Client) -> None:
+    limits.write(client.open().redis, client.open().keys, client.open().catalog, lambda _: 1)
+    for _ in range(5):
+        ask(client, user="u1", tier="small", on_limit="wait")
+    assert granted(client) == 3
+    assert granted(client) == 0
+
+
+def test_what_was_let_in_is_not_charged_again_by_the_governor(client: Client) -> None:
+    for _ in range(3):
+        ask(client, user="u1", tier="small")
+    assert granted(client) == 3
+    total = client.open().redis.hget(client.open().keys.bucket("tier/small/acme/u1"), "rpm.total")
+    assert total == b"3.000"
+
+
 # ------------------------------------------------------------------ many at once
 
 
