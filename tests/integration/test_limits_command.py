@@ -7,6 +7,7 @@ import pytest
 import redis
 
 from shared.keys import Keys
+from tests import redis_forms
 from tests.integration.headgate import Ended, headgate
 from tests.integration.rig import BULK, STANDARD
 from tests.integration.rig_rooms import POOL, Rooms
@@ -196,3 +197,18 @@ def test_the_tables_tell_buckets_gates_pools_and_tenants(env: dict[str, str], ha
     only = done(env, "limits", "--pool", POOL, "--json").document
     assert [one["pool"] for one in only["pools"]] == [POOL]
     assert headgate(["limits", "--pool", POOL, "set", "global", "rpm=1"], env).code == 2
+
+
+def test_the_user_of_the_acl_file_may_do_all_of_it(tmp_path: Path) -> None:
+    with redis_forms.opened("acl and prefix") as server:
+        env = {**server.env, "HEADGATE_HOME": str(tmp_path)}
+        done(env, "catalog", "reload")
+        done(env, "limits", "set", "tenant/acme", "rpm=6")
+        done(env, "pause", "tenant", "acme")
+        [job] = done(env, "submit", "x", "--tenant", "acme").out.split()
+        done(env, "jobs", "--status", "deferred")
+        assert headgate(["result", job], env).code == 1
+        shown = done(env, "limits", "--tenant", "acme", "--json").document
+        assert shown["buckets"][0]["limit"] == 6
+        done(env, "resume", "tenant", "acme")
+        done(env, "limits", "unset", "tenant/acme")
