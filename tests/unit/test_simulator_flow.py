@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from workers.answer import Seen
 from workers.providers.limits import seen
 from workers.providers.simulator.acts import Act, Behaviour
+from workers.providers.simulator.answers import MOST_TOKENS, lengths
 from workers.providers.simulator.engine import CHAT, MESSAGES, Engine
 from workers.providers.simulator.faults import parse_rates
 from workers.providers.simulator.flow import Flow
@@ -214,6 +215,10 @@ def test_lengths_that_do_not_spread_are_all_the_same_and_max_tokens_still_cuts()
     rig = Rig(limits=Limit(), output_tokens=30.0, output_sigma=0.0)
     bills = [rig.ask(f"{n}").bill for n in range(5)] + [rig.ask("x", max_tokens=7).bill]
     assert [bill and bill.usage.output_tokens for bill in bills] == [30, 30, 30, 30, 30, 7]
+
+
+def test_the_widest_spread_makes_no_answer_that_nobody_could_send() -> None:
+    assert max(lengths(MOST_TOKENS, 5.0)) == MOST_TOKENS
 
 
 def test_flex_by_rate_meets_only_those_who_ask_for_that_tier() -> None:

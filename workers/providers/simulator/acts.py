@@ -14,6 +14,8 @@ from workers.providers.simulator.telling import Telling
 # its first half and then silence.
 End = Literal["whole", "cut", "half-cut", "half-silent"]
 
+DEFAULT_OUTPUT_SIGMA = 0.6
+
 
 @dataclass(frozen=True, slots=True)
 class Behaviour:
@@ -32,7 +34,7 @@ class Behaviour:
     strict_models: tuple[str, ...] = ()
     prices: dict[str, Price] = field(default_factory=dict)
     output_tokens: float | None = None
-    output_sigma: float = 0.6
+    output_sigma: float = DEFAULT_OUTPUT_SIGMA
     headers: Telling = "true"
     ramp: RampRule | None = None
 

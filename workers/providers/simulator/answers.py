@@ -16,15 +16,17 @@ from workers.providers.simulator.schemas import example_of
 
 End = Literal["stop", "length", "tool", "filter"]
 
+#: Half a megabyte of text; a longer draw is cut to it.
+MOST_TOKENS = 128_000
+
 
 @lru_cache(maxsize=8)
 def lengths(median: float, sigma: float, steps: int = 4096) -> tuple[int, ...]:
     """Tokens of an answer by the place of its digest among all: lognormal, from short to long."""
     normal = NormalDist()
-    return tuple(
-        max(1, round(median * math.exp(sigma * normal.inv_cdf((step + 0.5) / steps))))
-        for step in range(steps)
-    )
+    places = (normal.inv_cdf((step + 0.5) / steps) for step in range(steps))
+    drawn = (round(median * math.exp(sigma * place)) for place in places)
+    return tuple(min(MOST_TOKENS, max(1, tokens)) for tokens in drawn)
 
 
 # Where no other lengths are asked for: most lie in 15 to 150.

@@ -2,12 +2,15 @@
 
 import argparse
 import tomllib
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import orjson
 
-from workers.providers.simulator.acts import Behaviour
+from workers.providers.simulator.acts import DEFAULT_OUTPUT_SIGMA, Behaviour
+from workers.providers.simulator.answers import MOST_TOKENS
 from workers.providers.simulator.billing import parse_price
 from workers.providers.simulator.faults import parse_rates
 from workers.providers.simulator.limits import Limit, LimitTable, limit_from, table_from
@@ -46,7 +49,7 @@ def parse(arguments: list[str]) -> Flags:
             strict_models=tuple(filter(None, given.strict_models.split(","))),
             prices=dict(parse_price(spec) for spec in given.price),
             output_tokens=given.output_tokens,
-            output_sigma=given.output_sigma,
+            output_sigma=_output_sigma(given),
             headers=given.headers,
             ramp=_ramp(given),
         )
@@ -82,9 +85,21 @@ def _limits(given: argparse.Namespace) -> LimitTable:
 
 
 def _ramp(given: argparse.Namespace) -> RampRule | None:
-    if given.ramp_floor is None:
-        return None
-    return RampRule(given.ramp_floor, given.ramp_growth, given.ramp_window_s)
+    own = {"growth": given.ramp_growth, "window_s": given.ramp_window_s}
+    told = {name: one for name, one in own.items() if one is not None}
+    if given.ramp_floor is not None:
+        return RampRule(given.ramp_floor, **told)
+    if told:
+        raise ValueError("--ramp-growth and --ramp-window-s need --ramp-floor TPM")
+    return None
+
+
+def _output_sigma(given: argparse.Namespace) -> float:
+    if given.output_sigma is None:
+        return DEFAULT_OUTPUT_SIGMA
+    if given.output_tokens is None:
+        raise ValueError(f"--output-sigma {given.output_sigma:g} needs --output-tokens MEDIAN")
+    return float(given.output_sigma)
 
 
 def _amount(text: str) -> float:
@@ -95,12 +110,16 @@ def _amount(text: str) -> float:
     return amount
 
 
-def _above(text: str) -> float:
-    """A number above 0 that is not infinite."""
-    amount = _amount(text)
-    if not amount:
-        raise argparse.ArgumentTypeError(f"{text} is not a number above 0")
-    return amount
+def _between(least: float, most: float) -> Callable[[str], float]:
+    """Reads a number from `least` to `most`, both allowed."""
+
+    def read(text: str) -> float:
+        with suppress(ValueError):
+            if least <= (amount := float(text)) <= most:
+                return amount
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from {least:g} to {most:g}")
+
+    return read
 
 
 def _positive(text: str) -> int:
@@ -127,9 +146,10 @@ def _parser() -> argparse.ArgumentParser:
     add("--port", type=_port, default=0, help="0: a free one")
     add("--ready-file", type=Path, help="gets the URL once connections are taken")
     add("--latency-ms", type=_amount, default=0.0, help="median time to an answer")
-    add("--latency-sigma", type=_amount, default=0.0, help="lognormal spread; 0: constant")
-    add("--output-tokens", type=_above, metavar="MEDIAN", help="length of prose, to the token")
-    add("--output-sigma", type=_amount, default=0.6, help="its lognormal spread; 0: constant")
+    add("--latency-sigma", type=SIGMA, default=0.0, help="lognormal spread; 0: constant")
+    lengths = _between(1, MOST_TOKENS)
+    add("--output-tokens", type=lengths, metavar="MEDIAN", help="length of prose, to the token")
+    add("--output-sigma", type=SIGMA, help="its lognormal spread, default 0.6; 0: constant")
     add("--rpm", type=_positive, help="requests a minute, for each model")
     add("--tpm", type=_positive, help="tokens a minute; Anthropic: of input and of output each")
     add("--input-tpm", type=_positive, help="input tokens a minute (Anthropic)")
@@ -147,8 +167,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--per-key", action="store_true", help="each API key has buckets of its own")
     add("--headers", choices=TELLINGS, default="true", help="what the rate-limit headers tell")
     add("--ramp-floor", type=_positive, metavar="TPM", help="input tokens a minute that may come")
-    add("--ramp-growth", type=_amount, default=0.5, help="share by which more may come ..")
-    add("--ramp-window-s", type=_above, default=900.0, help=".. than that many seconds ago")
+    add("--ramp-growth", type=_between(0, 1000), help="share by which more may come (0.5) ..")
+    add("--ramp-window-s", type=_between(0.1, 86_400), help=".. than that long ago (900)")
     add(
         "--fail",
         action="append",
@@ -158,7 +178,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--key", help="the only API key that is accepted; default: any, or none")
     add("--seed", type=int, default=0, help="of latencies and faults by rate")
-    add("--chars-per-token", type=_ratio, default=4.0, help="how tokens are counted")
+    add("--chars-per-token", type=_between(0.1, 100), default=4.0, help="how tokens are counted")
     add("--strict-models", default="", metavar="A,B", help="other models get 404")
     add(
         "--price",
@@ -172,8 +192,5 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _ratio(text: str) -> float:
-    ratio = float(text)
-    if not 0.1 <= ratio <= 100:
-        raise argparse.ArgumentTypeError(f"{text} is not a number from 0.1 to 100")
-    return ratio
+#: Beyond a spread of 5 one latency or length in a hundred is above 100,000 medians.
+SIGMA = _between(0, 5)
