@@ -47,9 +47,9 @@ FETCH_S = 2.0
 WRONG_AGAIN_S = 60.0
 """How often a key of the wrong type is told of."""
 
-PAUSE_S = 0.01
+PAUSE_S = 0.04
 """Between two looks at a limit that is used up. A provider's bucket holds half a second of its
-rate: nothing is lost meanwhile, and each call hands out what a hundredth of a second brings."""
+rate: nothing is lost meanwhile, and each call hands out what the pause has brought."""
 
 LINGER_S = 0.002
 """With few acks to send and no slot free, wait this long for more to share the round trip."""

@@ -90,7 +90,7 @@ local function save()
     if bucket.changed then
       local words = {'running', bucket.running}
       for measure, state in pairs(bucket.measures) do
-        for _, part in ipairs({'level', 'at', 'total', 'seen', 'use', 'day', 'used'}) do
+        for _, part in ipairs({'level', 'at', 'total', 'seen', 'use', 'deep', 'day', 'used'}) do
           if state[part] then
             words[#words + 1] = measure .. '.' .. part
             words[#words + 1] = string.format('%.3f', state[part])

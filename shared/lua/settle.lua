@@ -34,11 +34,17 @@ local function correct(scope)
     scope.bucket.changed = true
   end
 end
-for _, scope in ipairs(vendor_scopes(ticket.pool, f[4])) do correct(scope) end
-for _, scope in ipairs(caller_scopes(ticket)) do correct(scope) end
+local vendor, counted = vendor_scopes(ticket.pool, f[4]), false
+local function settle(scope)
+  correct(scope)
+  counted = counted or scope.config.concurrent
+end
+for _, scope in ipairs(vendor) do settle(scope) end
+for _, scope in ipairs(caller_scopes(ticket)) do settle(scope) end
 release({id})
 save()
--- Who waits for a call to end, or for what came back, must not wait for the next look.
+if not (counted or vendor.gate.ceiling_now) then return 1 end
+-- Who waits for a call to end must not wait for the next look.
 for _, room in ipairs(redis.call('HKEYS', prefix .. 'headgate:rooms')) do
   local queue, pool = string.match(room, '^(.*) ([^ ]*)$')
   if pool == ticket.pool then
