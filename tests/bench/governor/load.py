@@ -139,7 +139,7 @@ def saturated(
 def tell_errors(bench: Rig) -> None:
     """What the workers complained of is on standard error, the first lines of it."""
     for child in bench.children:
-        lines = [line for line in child.log().splitlines() if "ERROR" in line or "Error" in line]
+        lines = [line for line in child.log().splitlines() if "ERROR" in line or "Traceback" in line]
         for line in lines[:3]:
             sys.stderr.write(f"    {line[:300]}\n")
 
