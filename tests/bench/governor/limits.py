@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import urllib.request
+from dataclasses import replace
 from itertools import pairwise
 
 from tests.bench.governor.load import Run, Span, Turn, saturated
@@ -13,7 +14,8 @@ from tests.bench.rig import Rig
 from tests.bench.table import Table
 
 COLUMNS = (
-    "", "used of the limit", "refused per 100 accepted", "most in 1 s", "CPU-ms per job", "failed",
+    "", "used of the limit", "refused per 100 accepted", "most in 1 s", "CPU-ms per job",
+    "refused while settling", "failed jobs",
 )  # fmt: skip
 STRANGER = 1 / 3
 
@@ -36,6 +38,7 @@ def add(found: Table, name: str, run: Run, since_s: float | None = None, words: 
         f"{run.refused_per_100:.2f}",
         f"{used.peak:.0%}",
         f"{run.cpu_ms:.2f}",
+        str(run.refused_before),
         str(run.failed),
     )
 
@@ -81,16 +84,10 @@ def halved(span: Span) -> Table:
             for call in run.calls
             if not call.accepted and run.turned_s <= call.at_s < run.last_s
         ]
-        less = Vendor(
-            vendor.name, vendor.model, vendor.pool, vendor.max_tokens,
-            {name: limit // 2 for name, limit in vendor.limits.items()},
-        )  # fmt: skip
+        halves = {name: limit // 2 for name, limit in vendor.limits.items()}
+        less = replace(vendor, limits=halves)
         told = f", {len(after)} refusals, the last {max(after, default=0):.1f} s after"
-        halved_run = Run(
-            less, run.calls, run.first_s, run.last_s, run.turned_s, run.cpu_ms, run.refused,
-            run.accepted, run.failed,
-        )  # fmt: skip
-        add(found, vendor.name, halved_run, run.turned_s + 5, told)
+        add(found, vendor.name, replace(run, vendor=less), run.turned_s + 5, told)
     found.note = f"Use: of the new limit, from 5 s after the change. {found.note}"
     return found
 

@@ -46,7 +46,8 @@ class Span:
 class Run:
     """What came of a run. Times in Unix seconds; `turned_s`: when something was changed.
 
-    `ours`: without the stranger's calls. `failed`: jobs that ended otherwise than with an answer.
+    `refused`, `accepted`: without the stranger's calls. `refused_before`: while it settled, with
+    the stranger's. `failed`: jobs that ended otherwise than with an answer.
     """
 
     vendor: Vendor
@@ -58,6 +59,7 @@ class Run:
     refused: int
     accepted: int
     failed: int
+    refused_before: int
 
     def use(self, first_s: float | None = None) -> Use:
         """Of the whole measured time, or from a later moment on."""
@@ -128,18 +130,27 @@ def saturated(
         theirs = [ok for at_s, ok in _logged(strange) if first_s <= at_s < last_s]
         accepted = sum(call.accepted for call in seen) - sum(theirs)
         refused = sum(not call.accepted for call in seen) - sum(not ok for ok in theirs)
+        before = sum(not call.accepted and call.at_s < first_s for call in calls)
         failed = _failed(bench)
         tell_errors(bench)
     return Run(
         vendor, calls, first_s, last_s, turned_s, cpu_s * 1000 / max(1, accepted),
-        refused, accepted, failed,
+        refused, accepted, failed, before,
     )  # fmt: skip
+
+
+def warm_up(client: Client, vendor: Vendor, jobs: int = 200) -> None:
+    """Every worker has answered jobs, most likely: SDKs are imported, connections open."""
+    made = requests(jobs, model=vendor.model, max_tokens=vendor.max_tokens, tenant="warm")
+    for job_id in client.submit_many(made):
+        client.result(job_id, wait=True, timeout_s=60)
 
 
 def tell_errors(bench: Rig) -> None:
     """What the workers complained of is on standard error, the first lines of it."""
     for child in bench.children:
-        lines = [line for line in child.log().splitlines() if "ERROR" in line or "Traceback" in line]
+        wrong = ("ERROR", "Traceback")
+        lines = [line for line in child.log().splitlines() if any(word in line for word in wrong)]
         for line in lines[:3]:
             sys.stderr.write(f"    {line[:300]}\n")
 

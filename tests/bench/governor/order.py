@@ -17,7 +17,7 @@ from shared.database import open_engine, reading
 from shared.errors import JobTimeout
 from shared.keys import Keys
 from shared.tables import attempts, jobs
-from tests.bench.governor.load import Span, tell_errors, workers_for
+from tests.bench.governor.load import Span, tell_errors, warm_up, workers_for
 from tests.bench.governor.prompts import requests
 from tests.bench.governor.vendors import Vendor, openai
 from tests.bench.rig import Rig
@@ -99,6 +99,7 @@ def _side_by_side(backlogs: Mapping[str, int], span: Span, overlay: str = "") ->
     """Jobs in the order in which they started, from a moment on in which all stood in line."""
     vendor = openai()
     with workers_for(vendor, overlay=overlay) as bench, Client(bench.settings) as client:
+        warm_up(client, vendor)
         paused = f"pool/{vendor.pool}"
         with bench.client() as server:
             server.sadd(Keys().paused(), paused)
@@ -107,7 +108,7 @@ def _side_by_side(backlogs: Mapping[str, int], span: Span, overlay: str = "") ->
             wait_until(lambda: waiting(server) == sum(backlogs.values()), 60, "all stand in line")
             server.srem(Keys().paused(), paused)
         time.sleep(span.whole_s)
-        starts = _starts(bench, vendor)
+        starts = [one for one in _starts(bench, vendor) if one.tenant in backlogs]
         tell_errors(bench)
     return starts
 
@@ -142,7 +143,7 @@ def _phases(
             continue
         running = [tenant for tenant in backlogs if left[tenant] or tenant == one.tenant]
         served = _tokens(starts[first:place])
-        if len(running) > 1:
+        if len(running) > 1 and served:
             index = jain([served[tenant] for tenant in running])
             yield f"{len(running)} tenants have work", index, place - first
         first = place
