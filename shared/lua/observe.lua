@@ -21,6 +21,8 @@ local gate_key = prefix .. 'headgate:gate:' .. pool .. '#' .. key
 local FLEX_MS = 30000
 -- Seconds of the rate by which the provider may know of more than we do: requests overtake others.
 local SLACK_S = 0.25
+-- A provider's bucket holds more than the catalog says when it was that much deeper in debt.
+local SPARE = 1.2
 
 for i = 7, #ARGV, 5 do
   local measure = ARGV[i]
@@ -41,7 +43,10 @@ for i = 7, #ARGV, 5 do
     local missing = limit - remaining
     -- As deep in debt as it was and took a request in all the same, it has burst to spare.
     if kind == 'ok' then state.deep = math.max(state.deep or 0, missing) end
-    local slack = math.max(SLACK_S * state.rate * 1000, (state.deep or 0) / 2, grain)
+    -- Less than the burst that we know of is none to spare: there others may use the same key.
+    local deep = state.deep or 0
+    if deep <= SPARE * state.rate * 1000 * (scope.config.burst_s or 1) then deep = 0 end
+    local slack = math.max(SLACK_S * state.rate * 1000, deep / 2, grain)
     if total >= 0 then missing = missing + math.max(0, (state.total or 0) - total) end
     missing = missing - math.max(0, now - granted_at) * state.rate - slack
     state.level = math.min(state.level, state.capacity - missing)
