@@ -9,6 +9,8 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 
+from redis.exceptions import RedisError
+
 from shared import catalog, settings
 from shared.catalog import Catalog
 from shared.catalog import Provider as ProviderEntry
@@ -54,8 +56,14 @@ class Kit:
         await asyncio.gather(*self.caring, return_exceptions=True)
         await self.call.close()
         await self.record.close()
+        # Where Redis is away, the notes of the last two seconds are lost, and nothing else.
+        with suppress(TimeoutError, RedisError):
+            await asyncio.wait_for(self.pipeline.learning.flush(), NOTES_WITHIN_S)
         await self.lane.close()
 
+
+NOTES_WITHIN_S = 0.5
+"""At a stop: how long it is tried to share what was learned last; `pool.RETURN_S` bounds all."""
 
 REDIS_WITHIN_S = 2.0
 """How long a new worker waits for the server's time, and for its limits to be there."""

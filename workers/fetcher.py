@@ -13,7 +13,6 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from itertools import count
-from typing import Any
 
 import redis.asyncio
 from redis.exceptions import RedisError, ResponseError
@@ -27,7 +26,7 @@ from workers.kinds import named
 from workers.leases import Leases, StopReason, tell_of
 from workers.message import Arrival
 from workers.silence import Silence
-from workers.waker import Waker
+from workers.waker import Waker, end
 
 log = logging.getLogger("headgate.fetcher")
 
@@ -103,7 +102,6 @@ class Fetcher:
         self._wrong: dict[str, float] = {}
         self._closing = False
         self._bell = asyncio.Event()
-        self._waiting: asyncio.Task[None] | None = None
         self._loop = asyncio.get_running_loop()
         self._fetching = self._loop.create_task(self._run(), name="fetch")
         self._tending = self._loop.create_task(self.leases.tend(), name="tend")
@@ -151,16 +149,14 @@ class Fetcher:
         self._bell.set()
         # A fetch under way is waited for: cancelled, its jobs would wait for their leases to lapse.
         await asyncio.wait({self._fetching}, timeout=FETCH_S)
-        for task in (self._fetching, self._tending, self._waiting):
-            while task is not None and not task.done():
-                task.cancel()  # again and again: redis-py swallows one that meets it connecting
-                await asyncio.wait({task}, timeout=0.1)
+        await end(self._fetching)
+        await end(self._tending)
+        await self._waker.close()
         with suppress(RedisError, OSError):
             while self._acks:
                 await self._round_trip(0)
         await self.leases.leave()
         await self._client.aclose()
-        await self._waker.close()
 
     # The line itself.
 
@@ -182,8 +178,8 @@ class Fetcher:
             except (RedisError, OSError) as error:
                 returned = not isinstance(error, ResponseError)  # refused: it never was away
                 self._silence.missed(await named(self._client, self._keys, error))
-                if returned and self._waiting is not None:
-                    self._waiting.cancel()  # its server may not be the one any more
+                if returned:
+                    self._waker.forget()
             except Exception:
                 log.exception("fetching went wrong; it is tried again")
             else:
@@ -279,23 +275,14 @@ class Fetcher:
                 log.error("%s is no list: nothing comes from it; remove or rename it", key)
 
     async def _idle(self, next_due_ms: int | None) -> None:
-        """Returns when there may be work: a bell, a wake token, a job that is due, some time."""
+        """Returns when there may be work, after a while at the latest."""
         idle_s = self._idle_s
         if next_due_ms is not None:
             # A little more each time, by chance: a bucket that fills wakes all workers at once, and
             # what it has gathered meanwhile is handed out in one call.
             pause_s = PAUSE_S * random.uniform(0.5, 1.5)  # noqa: S311  # nothing secret
             idle_s = min(idle_s, max(next_due_ms / 1000 + 0.001, pause_s))
-        bell = self._loop.create_task(self._bell.wait())
-        tasks: set[asyncio.Task[Any]] = {bell}
-        if self._want():
-            if self._waiting is None or self._waiting.done():
-                self._waiting = self._loop.create_task(self._waker.wait(self._queues))
-            tasks.add(self._waiting)
-        try:
-            await asyncio.wait(tasks, timeout=idle_s, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            bell.cancel()
+        await self._waker.idle(self._bell, self._queues if self._want() else (), idle_s)
 
 
 def _in_turn(queues: list[str], trip: int) -> list[str]:

@@ -27,9 +27,30 @@ class Waker:
     def __init__(self, client: redis.asyncio.Redis, keys: Keys) -> None:
         self._client = client
         self._keys = keys
+        self._reading: asyncio.Task[None] | None = None
 
-    async def wait(self, queues: Sequence[str]) -> None:
-        """Returns when there may be new jobs in one of the queues, and now and then without."""
+    async def idle(self, bell: asyncio.Event, queues: Sequence[str], idle_s: float) -> None:
+        """Returns when there may be work: a bell, a token of one of the queues, or after a while.
+
+        A read that brought nothing yet goes on, and counts when this is called again.
+        """
+        ringing = asyncio.create_task(bell.wait())
+        tasks: set[asyncio.Task[Any]] = {ringing}
+        if queues:
+            if self._reading is None or self._reading.done():
+                self._reading = asyncio.create_task(self._read(queues))
+            tasks.add(self._reading)
+        try:
+            await asyncio.wait(tasks, timeout=idle_s, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            ringing.cancel()
+
+    def forget(self) -> None:
+        """A read under way ends: its server may not be the one any more."""
+        if self._reading is not None:
+            self._reading.cancel()
+
+    async def _read(self, queues: Sequence[str]) -> None:
         wakes = [self._keys.wake(queue) for queue in queues]
         execute: Callable[..., Awaitable[Any]] = self._client.execute_command
         try:
@@ -39,5 +60,13 @@ class Waker:
             await asyncio.sleep(PAUSE_S)
 
     async def close(self) -> None:
-        """The connection is closed."""
+        """No read is under way; the connection is closed."""
+        await end(self._reading)
         await self._client.aclose()
+
+
+async def end(task: asyncio.Task[None] | None) -> None:
+    """The task has ended, cancelled if need be."""
+    while task is not None and not task.done():
+        task.cancel()  # again and again: redis-py swallows one that meets it connecting
+        await asyncio.wait({task}, timeout=0.1)

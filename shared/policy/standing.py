@@ -111,7 +111,8 @@ def levels(
     for measure in MEASURES:
         limit = limits.get(measure)
         seen = number(bucket.get(f"{measure}.seen")) if of_provider else None
-        if seen and (limit is None or seen < limit.amount):
+        # No provider gives less than one a minute; such a figure is none.
+        if seen and seen >= 1 and (limit is None or seen < limit.amount):
             limit = Limit(seen, "provider")
         if limit is None:
             continue

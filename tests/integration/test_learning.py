@@ -4,6 +4,7 @@ import asyncio
 import json
 import random
 from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,13 +13,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
-from shared import learned, scripts
+from shared import learned, migrate, scripts
+from shared.connections import Servers
+from shared.database import open_engine
 from shared.keys import Keys
 from shared.learned import ENOUGH, KEPT_MS, Group, Standing, Tally
+from shared.settings import Settings
 from tests.integration.headgate import headgate
 from tests.servers import ValkeyServer
+from workers.bootstrap import open_kit
 from workers.lane import Lane
 from workers.learning import Learning
+from workers.pool import RETURN_S
 
 KEYS = Keys("t:")
 MODEL = "claude-haiku-4-5"
@@ -429,3 +435,35 @@ def test_estimates_names_what_is_wrong(
     ended = headgate(["estimates", *words], {"HEADGATE_REDIS_URL": valkey.url})
     assert ended.code == code
     assert said in ended.err
+
+
+def upgraded(url: str) -> None:
+    engine = open_engine(url)
+    migrate.upgrade(engine)
+    engine.dispose()
+
+
+async def test_a_worker_that_stops_shares_its_last_notes(
+    valkey: ValkeyServer, client: redis.Redis, sqlite_url: str, tmp_path: Path
+) -> None:
+    in_force = Settings(
+        home=tmp_path, redis_url=valkey.url, database_url=sqlite_url, key_prefix="t:"
+    )
+    upgraded(sqlite_url)
+    kit = await open_kit(in_force, Servers(in_force, valkey.url, sqlite_url), "w")
+    note(kit.pipeline.learning, 100, times=ENOUGH)
+    await kit.close()
+    assert standing(client, ACME).answers == ENOUGH
+
+
+async def test_a_worker_that_stops_waits_for_no_redis_that_is_away(
+    valkey_factory: Callable[..., ValkeyServer], sqlite_url: str, tmp_path: Path
+) -> None:
+    server = valkey_factory()
+    in_force = Settings(home=tmp_path, redis_url=server.url, database_url=sqlite_url)
+    upgraded(sqlite_url)
+    kit = await open_kit(in_force, Servers(in_force, server.url, sqlite_url), "w")
+    note(kit.pipeline.learning, 100)
+    server.kill()
+    async with asyncio.timeout(RETURN_S):
+        await kit.close()

@@ -59,6 +59,14 @@ def test_a_lower_limit_that_the_provider_told_binds_and_a_higher_one_does_not() 
     assert only.limit == Limit(30, "provider")
 
 
+@pytest.mark.parametrize("measure", MEASURES)
+@pytest.mark.parametrize("absurd", ["-1.0", "0", "5e-324", "nan", "inf", "x", ""])
+def test_an_absurd_limit_that_a_provider_told_is_none(measure: str, absurd: str) -> None:
+    told = {f"{measure}.seen": absurd}
+    assert levels({}, told, NOW, of_provider=True) == []
+    assert one(f"{measure}=60", told, of_provider=True).limit == Limit(60, "catalog")
+
+
 def test_a_slow_pace_slows_tokens_and_no_calls() -> None:
     tokens = one("tpm=60000", {}, of_provider=True, pace=0.5)
     calls = one("rpm=60000", {}, of_provider=True, pace=0.5)

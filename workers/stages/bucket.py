@@ -11,10 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from shared import scripts
+from shared import holds
 from shared.errors import AttemptError
+from shared.holds import Told
 from shared.keys import Keys
-from shared.scripts import Told
 from shared.ticket import Grant, Ticket
 from workers.lane import Lane
 
@@ -62,9 +62,7 @@ class Bucket:
 
     async def reserve(self, job_id: str, attempt: str, ticket: Ticket) -> Grant | Later | TooLarge:
         """A hold for this attempt, if there is one now and nobody waits for it."""
-        command = scripts.reserve(
-            self._keys, job_id=job_id, attempt=attempt, ticket=ticket.encode()
-        )
+        command = holds.reserve(self._keys, job_id=job_id, attempt=attempt, ticket=ticket.encode())
         answer = await self._lane.run(command)
         if isinstance(answer, str):
             return Grant.decode(answer)
@@ -72,9 +70,7 @@ class Bucket:
 
     async def settle(self, job_id: str, grant: Grant, used: tuple[int, int] | None) -> None:
         """The hold has ended at the tokens of input and output used; None: nothing was sent."""
-        await self._lane.run(
-            scripts.settle(self._keys, job_id=job_id, grant=grant.text, used=used)
-        )
+        await self._lane.run(holds.settle(self._keys, job_id=job_id, grant=grant.text, used=used))
 
     def heard(self, grant: Grant, headers: Mapping[str, str]) -> None:
         """The buckets will follow these headers soon; they came with what was granted here."""
@@ -104,7 +100,7 @@ class Bucket:
             for one in self._read(headers)
         ]
         await self._lane.run(
-            scripts.observe(
+            holds.observe(
                 self._keys, pool=grant.pool, key=grant.key, kind=kind, wait_ms=wait_ms,
                 granted_at_ms=grant.granted_at_ms, told=told,
             )

@@ -8,7 +8,7 @@ from typing import Any
 import psutil
 import redis
 
-from shared import scripts
+from shared import holds, scripts
 from shared.envelope import now_ms
 from shared.keys import Keys
 from shared.scripts import Command, Lease
@@ -86,14 +86,14 @@ def _reserving(clients: int) -> tuple[float, float]:
                 return None
             # A job's next attempt ends the hold of the one before, so these do not pile up.
             job_id = f"job{number}-{now[0] % 100}"
-            return scripts.reserve(keys, job_id=job_id, attempt=str(now[0]), ticket=ticket)
+            return holds.reserve(keys, job_id=job_id, attempt=str(now[0]), ticket=ticket)
 
         return ask
 
     with short_folder() as folder, ValkeyServer(folder, appendonly=True) as server:
         with server.client() as admin:
             _limits(admin, keys)
-            first = scripts.reserve(keys, job_id="a", attempt="a", ticket=_ticket(0).encode())
+            first = holds.reserve(keys, job_id="a", attempt="a", ticket=_ticket(0).encode())
             scripts.run(admin, first)
         return _measured(server, [client(n) for n in range(clients)], each * clients)
 
