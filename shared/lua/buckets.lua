@@ -321,8 +321,31 @@ end
 
 local HOLDS = 'headgate:holds'
 
--- The job holds these amounts in all its buckets; returns its grant.
+-- The holds of these jobs have ended: what they took stays spent, the calls that run are fewer.
+-- Returns whether there were any.
+local function release(ids)
+  local any = false
+  local grants = redis.call('HMGET', prefix .. HOLDS, unpack(ids))
+  local done = {} -- an id may be named twice
+  for i, grant in ipairs(grants) do
+    if grant and not done[ids[i]] then
+      any, done[ids[i]] = true, true
+      for name in string.gmatch(string.match(grant, '[^|]*$'), '[^,]+') do
+        local bucket = bucket_of(name)
+        bucket.running = math.max(0, bucket.running - 1)
+        bucket.changed = true
+      end
+    end
+  end
+  if any then redis.call('HDEL', prefix .. HOLDS, unpack(ids)) end
+  return any
+end
+
+-- The job holds these amounts in all its buckets; returns its grant. Nothing runs for a worker that
+-- asks for one more attempt after its lease: what it takes is spent, and nobody would end its hold.
 local function take(id, ticket, amounts, key, attempt)
+  release({id})
+  local is_held = not attempt or redis.call('HEXISTS', prefix .. 'headgate:owners', id) == 1
   local vendor = vendor_scopes(ticket.pool, key)
   local running, settles = {}, '0'
   local function from(scope)
@@ -346,7 +369,7 @@ local function take(id, ticket, amounts, key, attempt)
         end
       end
     end
-    if scope.name == vendor[1].name or scope.config.concurrent then
+    if is_held and (scope.name == vendor[1].name or scope.config.concurrent) then
       scope.bucket.running = scope.bucket.running + 1
       running[#running + 1] = scope.name
     end
@@ -369,24 +392,6 @@ local function take(id, ticket, amounts, key, attempt)
     amounts.input_tpm, amounts.output_tpm, ticket.tenant, ticket.user, ticket.tier, paid,
     string.format('%.0f', now), total('rpm'), total('tpm'), total('input_tpm'), total('output_tpm'),
     attempt or '', table.concat(running, ',')}, '|')
-  redis.call('HSET', prefix .. HOLDS, id, grant)
+  if is_held then redis.call('HSET', prefix .. HOLDS, id, grant) end
   return grant
-end
-
--- The holds of these jobs have ended: what they took stays spent, the calls that run are fewer.
--- Returns whether there were any.
-local function release(ids)
-  local any = false
-  for _, grant in ipairs(redis.call('HMGET', prefix .. HOLDS, unpack(ids))) do
-    if grant then
-      any = true
-      for name in string.gmatch(string.match(grant, '[^|]*$'), '[^,]+') do
-        local bucket = bucket_of(name)
-        bucket.running = math.max(0, bucket.running - 1)
-        bucket.changed = true
-      end
-    end
-  end
-  if any then redis.call('HDEL', prefix .. HOLDS, unpack(ids)) end
-  return any
 end

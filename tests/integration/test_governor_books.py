@@ -1,0 +1,236 @@
+"""The governor's scripts against a model: no limit passed, no hold lost, no job in two places."""
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
+
+from shared.ticket import Grant, Ticket
+from tests.integration.governor_model import Books, Governor, Places
+from tests.integration.rig import BULK, STANDARD
+from tests.integration.rig_rooms import TICKET
+from tests.servers import ValkeyServer
+
+QUEUES = (STANDARD, BULK)
+PICKS = st.integers(0, 65_535)
+OWNERS = st.sampled_from(["a", "b", "c"])
+LIMITS: Mapping[str, str] = {
+    "global": "rpm=6000 tpm=300000 burst_s=1",
+    "provider/openai": "rpm=4800 tpm=240000 concurrent=9",
+    "pool/openai/gpt-4o-mini": "rpm=3000 tpm=200000 burst_s=2",
+    "pool/openai/gpt-4o": "input_tpm=120000 output_tpm=60000 burst_s=2 concurrent=4",
+    "tenant/acme": "rpm=2400 tpm=180000 burst_s=0.5 concurrent=5",
+    "tenant/*": "rpm=3000 burst_s=0.2",
+    "user/acme/ann": "rpm=1200 burst_s=0.1",
+    "tier/pro": "rpm=1200 tpm=90000 burst_s=0.3 concurrent=3",
+    "tier/pro/gpt-4o": "rpm=300 burst_s=0.5",
+}
+TICKETS = st.builds(
+    lambda pool, **fields: dataclasses.replace(
+        TICKET, pool=f"openai/{pool}", model=pool.removesuffix("~flex"), **fields
+    ),
+    st.sampled_from(["gpt-4o-mini", "gpt-4o-mini~flex", "gpt-4o", "gpt-unlimited"]),
+    priority=st.sampled_from(["interactive", "standard", "bulk"]),
+    tenant=st.sampled_from(["acme", "b|,: %/", "c"]),
+    user=st.sampled_from(["", "ann", "bob|:"]),
+    tier=st.sampled_from(["", "pro"]),
+    rule=st.sampled_from(["o", "a"]),
+    input_tokens=st.integers(0, 4000),
+    output_tokens=st.integers(1, 4000),
+    arrival_ms=st.integers(1_000_000, 1_000_100),
+    paid=st.booleans(),
+)
+
+
+class Governed(RuleBasedStateMachine):
+    """Workers of three names do what workers may do, and what late ones do all the same."""
+
+    broker: Governor
+
+    @initialize()
+    def start(self) -> None:
+        self.broker.client.flushall()
+        self.broker.settle_down()
+        self.broker.passed_ms = 0
+        self.broker.limit(**LIMITS)
+        self.books = Books(LIMITS)
+        self.tickets: dict[str, Ticket] = {}
+        self.leased: dict[str, str] = {}
+        self.past: dict[str, Grant] = {}
+        self.held: dict[str, Grant] = {}
+        self.ended: set[str] = set()
+        self.attempts = 0
+
+    def _now(self) -> float:
+        return self.broker.now_ms() + self.broker.passed_ms
+
+    def _hold(self, job_id: str, grant: Grant) -> None:
+        assert grant.way == "held"
+        self.books.granted(grant, self.broker.passed_ms)
+        self.held[job_id] = self.past[job_id] = grant
+
+    # What is drawn must not depend on the server, whose clock goes on: a rule picks from what there
+    # is, and does nothing where there is nothing.
+
+    def _any(self, pick: int, of: Iterable[str]) -> list[str]:
+        found = sorted(of)
+        return [found[pick % len(found)]] if found else []
+
+    def _some(self, pick: int, of: Iterable[str]) -> list[str]:
+        return [job_id for n, job_id in enumerate(sorted(of)) if pick >> n % 16 & 1]
+
+    @rule(ticket=TICKETS, queue=st.sampled_from(QUEUES), count=st.integers(1, 6))
+    def send(self, ticket: Ticket, queue: str, count: int) -> None:
+        ids = [f"j{len(self.tickets) + n}" for n in range(count)]
+        self.tickets |= dict.fromkeys(ids, ticket)
+        assert self.broker.ask_with(ticket, *ids, queue=queue) == count
+        assert self.broker.ask_with(ticket, *ids, queue=queue) == 0
+
+    @rule(owner=OWNERS, want=st.integers(0, 8), order=st.permutations(QUEUES))
+    def fetch(self, owner: str, want: int, order: list[str]) -> None:
+        fetched = self.broker.fetch(want, owner=owner, queues=order)
+        assert len(fetched.taken) <= want
+        for job in fetched.taken:
+            self._hold(job.id, Grant.decode(job.grant))
+            self.leased[job.id] = owner
+        if len(fetched.taken) < want and not fetched.more:
+            forgotten = self.broker.client.exists(self.broker.keys.rooms())
+            assert not forgotten or fetched.next_due_ms is not None
+
+    @rule(ms=st.sampled_from([1, 10, 100, 1000, 60_000]))
+    def time_passes(self, ms: int) -> None:
+        self.broker.advance(ms)
+
+    @rule(pick=PICKS, used=st.none() | st.tuples(st.integers(0, 6000), st.integers(0, 6000)))
+    def settle_twice(self, pick: int, used: tuple[int, int] | None) -> None:
+        for job_id in self._any(pick, self.past):
+            grant, before_ms = self.past[job_id], self._now()
+            is_held = self.held.get(job_id) == grant
+            assert self.broker.settle(job_id, grant, used) == is_held
+            assert not self.broker.settle(job_id, grant, used)
+            if is_held:
+                del self.held[job_id]
+                self.books.settled(grant, used, before_ms - 1, self._now() + 1)
+
+    @rule(pick=PICKS, copies=st.integers(1, 2), owner=OWNERS)
+    def ack(self, pick: int, copies: int, owner: str) -> None:
+        ids = self._some(pick, self.leased)
+        self.broker.ack(*ids * copies, owner=owner)
+        for job_id in ids:
+            if self.leased[job_id] == owner:
+                del self.leased[job_id]
+                self.held.pop(job_id, None)
+                self.ended.add(job_id)
+
+    @rule(pick=PICKS)
+    def lapse(self, pick: int) -> None:
+        ids = self._some(pick, self.leased)
+        if not ids:
+            return
+        self.broker.settle_down()
+        self.broker.lapse(*ids)
+        self.broker.fetch(0, queues=())
+        for job_id in ids:
+            del self.leased[job_id]
+            self.held.pop(job_id, None)
+
+    @rule(pick=PICKS)
+    def restore(self, pick: int) -> None:
+        for job_id in self._any(pick, self.leased):
+            owner = self.leased.pop(job_id)
+            assert self.broker.restore(job_id, job_id, owner=owner) == 1
+            self.held.pop(job_id, None)
+
+    @rule(pick=PICKS, ticket=TICKETS, with_ticket=st.booleans())
+    def defer(self, pick: int, ticket: Ticket, with_ticket: bool) -> None:
+        for job_id in self._any(pick, self.leased):
+            text = ticket.encode() if with_ticket else ""
+            assert self.broker.put_off(job_id, self.leased[job_id], text)
+            assert not self.broker.put_off(job_id, self.leased[job_id], text)
+            if with_ticket:
+                self.tickets[job_id] = ticket
+            self.broker.make_due(job_id)
+            del self.leased[job_id]
+            self.held.pop(job_id, None)
+
+    @rule(pick=PICKS, ticket=TICKETS)
+    def reserve_twice(self, pick: int, ticket: Ticket) -> None:
+        for job_id in self._any(pick, self.leased):
+            self._reserve(job_id, ticket)
+
+    @rule(pick=PICKS, ticket=TICKETS)
+    def reserve_without_a_lease(self, pick: int, ticket: Ticket) -> None:
+        """A worker that stood still does not know yet that its lease is over."""
+        for job_id in self._any(pick, self.past.keys() - self.leased.keys()):
+            self._reserve(job_id, ticket)
+
+    def _reserve(self, job_id: str, ticket: Ticket) -> None:
+        self.attempts += 1
+        answer = self.broker.reserve(job_id, f"try{self.attempts}", ticket)
+        self.held.pop(job_id, None)
+        if isinstance(answer, int):
+            assert answer >= 1
+            return
+        grant = Grant.decode(answer)
+        self.books.granted(grant, self.broker.passed_ms)
+        if job_id in self.leased:
+            self.held[job_id] = self.past[job_id] = grant
+            assert self.broker.reserve(job_id, f"try{self.attempts}", ticket) == answer
+
+    @rule(pick=PICKS, owner=OWNERS)
+    def renew(self, pick: int, owner: str) -> None:
+        for job_id in self._any(pick, self.leased):
+            lost = self.broker.renew(job_id, owner=owner).lost
+            assert lost == ([] if self.leased[job_id] == owner else [job_id])
+
+    @invariant()
+    def all_keys_agree(self) -> None:
+        if not hasattr(self, "tickets"):
+            return
+        places = Places.of(self.broker, QUEUES)
+        assert places.faults == []
+        assert places.leased == self.leased.keys()
+        everywhere = places.queued.keys() | places.in_line.keys() | places.leased | places.due
+        assert everywhere == self.tickets.keys() - self.ended
+
+    @invariant()
+    def holds_are_those_of_the_model(self) -> None:
+        if hasattr(self, "held"):
+            holds = self.broker.client.hgetall(self.broker.keys.holds())
+            found = {i.decode(): grant.decode() for i, grant in holds.items()}  # type: ignore[union-attr]
+            assert found == {i: grant.text for i, grant in self.held.items()}
+
+    @invariant()
+    def no_bucket_gives_more_than_it_gains(self) -> None:
+        if not hasattr(self, "books"):
+            return
+        assert self.books.over() == []
+        for (name, measure), total in self.books.totals().items():
+            told = self.broker.bucket(*name.split("#"))[f"{measure}.total"]
+            assert abs(told - total) < 0.01, (name, measure, told, total)
+
+
+def test_no_limit_is_passed_and_nothing_is_lost_whatever_workers_do(valkey: ValkeyServer) -> None:
+    with valkey.client(decode_responses=False) as client:
+
+        class OnThisServer(Governed):
+            broker = Governor(client)
+
+        run_state_machine_as_test(
+            OnThisServer,
+            settings=settings(
+                max_examples=25,
+                stateful_step_count=40,
+                deadline=None,
+                phases=[Phase.generate],  # the clock goes on: to shrink would take minutes
+                suppress_health_check=list(HealthCheck),
+            ),
+        )
