@@ -46,9 +46,9 @@ FETCH_S = 2.0
 WRONG_AGAIN_S = 60.0
 """How often a key of the wrong type is told of."""
 
-PAUSE_S = 0.04
-"""Between two looks at a limit that is used up. A provider's bucket holds half a second of its
-rate: nothing is lost meanwhile, and each call hands out what the pause has brought."""
+PAUSE_S = 0.08
+"""Between two looks at a limit that is used up; acks wait for the next. A provider's bucket holds
+half a second of its rate: nothing is lost, and a call hands out what the pause has brought."""
 
 LINGER_S = 0.002
 """With few acks to send and no slot free, wait this long for more to share the round trip."""
@@ -185,8 +185,10 @@ class Fetcher:
             else:
                 pause_s = 0.05
                 self._silence.heard()
-                if not fetched.taken and not self._acks and not (fetched.more and want):
+                if len(fetched.taken) < want and not fetched.more:
                     await self._idle(fetched.next_due_ms)
+                elif not want and not self._acks:
+                    await self._idle(None)
                 continue
             await asyncio.sleep(pause_s)
             pause_s = min(1.0, pause_s * 2)
@@ -282,7 +284,9 @@ class Fetcher:
             # what it has gathered meanwhile is handed out in one call.
             pause_s = PAUSE_S * random.uniform(0.5, 1.5)  # noqa: S311  # nothing secret
             idle_s = min(idle_s, max(next_due_ms / 1000 + 0.001, pause_s))
-        await self._waker.idle(self._bell, self._queues if self._want() else (), idle_s)
+        want = self._want()
+        bell = asyncio.Event() if want and idle_s < 2 * PAUSE_S else self._bell
+        await self._waker.idle(bell, self._queues if want else (), idle_s)
 
 
 def _in_turn(queues: list[str], trip: int) -> list[str]:
