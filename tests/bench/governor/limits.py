@@ -15,7 +15,7 @@ from tests.bench.table import Table
 
 COLUMNS = (
     "", "used of the limit", "refused per 100 accepted", "most in 1 s", "CPU-ms per job",
-    "refused while settling", "failed jobs",
+    "refused before", "failed jobs",
 )  # fmt: skip
 STRANGER = 1 / 3
 
@@ -23,7 +23,8 @@ STRANGER = 1 / 3
 def table(title: str, span: Span) -> Table:
     """An empty table of this kind."""
     note = (
-        "Most in 1 s: over what a second of the limit is, at any moment; the provider itself"
+        "Refused before: from the start of cold workers to the measured time."
+        " Most in 1 s: over what a second of the limit is, at any moment; the provider itself"
         " lets a burst of one second through."
     )
     return Table(f"{title}, {span.seconds:g} s after {span.settle_s:g} s", COLUMNS, note=note)

@@ -46,8 +46,8 @@ class Span:
 class Run:
     """What came of a run. Times in Unix seconds; `turned_s`: when something was changed.
 
-    `refused`, `accepted`: without the stranger's calls. `refused_before`: while it settled, with
-    the stranger's. `failed`: jobs that ended otherwise than with an answer.
+    `refused`, `accepted`: without the stranger's calls. `refused_before`: from the cold
+    start on, with the stranger's. `failed`: jobs that ended otherwise than with an answer.
     """
 
     vendor: Vendor
@@ -108,6 +108,7 @@ def saturated(
         strange = bench.folder / "stranger.log"
         if stranger:
             bench.stack.enter_context(_stranger(bench, vendor, stranger, strange))
+        warm_up(client, vendor)
         jobs = int(vendor.per_s * span.whole_s * SPARE)
         made = requests(jobs, model=vendor.model, max_tokens=vendor.max_tokens, off=vendor.off)
         client.submit_many(made)
@@ -141,7 +142,9 @@ def saturated(
 
 def warm_up(client: Client, vendor: Vendor, jobs: int = 200) -> None:
     """Every worker has answered jobs, most likely: SDKs are imported, connections open."""
-    made = requests(jobs, model=vendor.model, max_tokens=vendor.max_tokens, tenant="warm")
+    made = requests(
+        jobs, model=vendor.model, max_tokens=vendor.max_tokens, off=vendor.off, tenant="warm"
+    )
     for job_id in client.submit_many(made):
         client.result(job_id, wait=True, timeout_s=60)
 
