@@ -72,6 +72,7 @@ async def run_async(client: redis.asyncio.Redis, command: Command[T]) -> T:
 BEFORE = {
     "fetch": ("letter", "buckets", "rooms"),
     "bury": ("letter", "buckets"),
+    "forget": ("buckets", "rooms"),
     **dict.fromkeys(("restore", "defer", "reserve", "settle", "observe", "admit"), ("buckets",)),
 }
 """What stands before a script: the functions that it shares with others."""
@@ -240,6 +241,11 @@ def send(keys: Keys, queue: str, messages: Iterable[tuple[str, bytes]]) -> Comma
     """Puts (job id, message) pairs on `queue`, once each; how many were new to the broker."""
     names = (keys.queue(queue), keys.wake(queue), keys.present())
     return compose("send", names, (word for pair in messages for word in pair), int)
+
+
+def forget(keys: Keys, ids: Iterable[str]) -> Command[int]:
+    """Takes jobs that have ended on record out of their lines and the due-list; how many were."""
+    return compose("forget", (), (keys.prefix, *ids), int)
 
 
 @dataclass(frozen=True, slots=True)

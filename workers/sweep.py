@@ -1,8 +1,12 @@
-"""Periodic care, by one worker at a time: jobs that the broker lost are sent again, old ones shed.
+"""Periodic care, by one worker at a time: jobs that the broker lost are sent again, old ones shed,
+and those that waited past their deadline end.
 
 A row that is not ended belongs to a job that the broker must know (the set `present`). Where it
 does not, the message was never sent (a producer died after the row) or was lost with the server's
 memory. Sending is safe also when the sweep is wrong: the claim makes a second message harmless.
+
+Workers end what is late when they meet it, but nobody meets a job in a queue that no worker serves,
+behind a pause, or deep in a line that hardly moves.
 """
 
 from __future__ import annotations
@@ -10,17 +14,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import orjson
 from redis.exceptions import RedisError
-from sqlalchemy import Engine, select, update
+from sqlalchemy import Engine, Row, select, update
 from sqlalchemy.exc import DBAPIError
 
 from shared import queues
 from shared.connections import Servers
 from shared.database import passes, reading, writing
-from shared.envelope import ENDED, Envelope, now_ms
+from shared.endings import end_waiting, tell
+from shared.envelope import ENDED, Envelope, ErrorReport, Result, now_ms
 from shared.errors import NewerEnvelope, UnreadableMessage
 from shared.tables import jobs
 from workers.lane import Lane
@@ -32,7 +38,16 @@ log = logging.getLogger("headgate.sweep")
 PAGE = 1000
 """Rows looked at in one step."""
 
+ENDED_AT_ONCE = 200
+"""Jobs that end in one transaction: longer ones make the workers' commits wait."""
+
 OPEN = ("queued", "running", "deferred")
+WAITING = ("queued", "deferred")
+
+LATE_MS = 2000
+"""How long a deadline has passed before the sweep ends a job: a worker may be about to."""
+
+WHY_LATE = ErrorReport("deadline", "the deadline passed while it waited", False)
 
 
 class Sweep:
@@ -62,7 +77,9 @@ class Sweep:
                     if self._tidy is not None:
                         await self._tidy.forget_purged()
                         await self._tidy.shed_letters()
-                    sent = await self.send_lost()
+                    late, sent = await self.look_at_all()
+                    if late:
+                        log.warning("%d jobs that waited past their deadline have expired", late)
                     if sent:
                         log.warning("%d jobs that the broker did not know were sent again", sent)
                     await asyncio.to_thread(self._shed)
@@ -94,46 +111,74 @@ class Sweep:
         await self._lane.send("PEXPIRE", key, turn_ms)
         return True
 
-    async def send_lost(self) -> int:
-        """Every open job that is older than a period and unknown to the broker is sent again."""
-        after, sent = "", 0
-        before_ms = self._clock_ms() - int(self._period_s * 500)
-        while page := await asyncio.to_thread(self._page, after, before_ms):
-            after = page[-1][0]
-            ids = [job_id for job_id, _ in page]
-            known = await self._lane.send("SMISMEMBER", self._servers.keys.present(), *ids)
-            lost = [row for row, is_known in zip(page, known, strict=True) if not is_known]
-            if lost:
-                sent += await asyncio.to_thread(self._send, [job_id for job_id, _ in lost])
-        return sent
+    async def look_at_all(self) -> tuple[int, int]:
+        """How many open jobs have expired, and how many were sent again: those the broker lost.
 
-    def _page(self, after: str, before_ms: int) -> list[tuple[str, str]]:
+        Every job is looked at that is older than half a period.
+        """
+        after, late, sent = "", 0, 0
+        now_ms = self._clock_ms()
+        before_ms = now_ms - int(self._period_s * 500)
+        while page := await asyncio.to_thread(self._page, after, before_ms):
+            after = page[-1].id
+            over = [
+                row.id
+                for row in page
+                if row.status in WAITING and row.deadline_at_ms < now_ms - LATE_MS
+            ]
+            if over:
+                late += await asyncio.to_thread(self._expire, over)
+            left = set(over)
+            ids = [row.id for row in page if row.id not in left]
+            if not ids:
+                continue
+            known = await self._lane.send("SMISMEMBER", self._servers.keys.present(), *ids)
+            lost = [job_id for job_id, is_known in zip(ids, known, strict=True) if not is_known]
+            if lost:
+                sent += await asyncio.to_thread(self._send, lost)
+        return late, sent
+
+    def _page(self, after: str, before_ms: int) -> Sequence[Any]:
         rows = (
-            select(jobs.c.id, jobs.c.status)
+            select(jobs.c.id, jobs.c.status, jobs.c.deadline_at_ms)
             .where(jobs.c.status.in_(OPEN), jobs.c.id > after, jobs.c.submitted_at_ms < before_ms)
             .order_by(jobs.c.id)
             .limit(PAGE)
         )
         with reading(self._engine) as connection:
-            return [(row.id, row.status) for row in connection.execute(rows)]
+            return connection.execute(rows).all()
+
+    def _expire(self, ids: list[str]) -> int:
+        """Those of these jobs that still wait have ended, on record and for all who wait."""
+        ended = 0
+        client = self._servers.redis_client()
+        try:
+            client.ping()  # who waits must hear of it: nothing ends while Redis is away
+            for first in range(0, len(ids), ENDED_AT_ONCE):
+                results = self._end(ids[first : first + ENDED_AT_ONCE])
+                tell(client, self._servers.keys, results, result_ttl_s=self._result_ttl_s)
+                ended += len(results)
+        finally:
+            client.close()
+        return ended
+
+    def _end(self, ids: list[str]) -> list[Result]:
+        # Locked in the order of their ids, as by those who cancel them.
+        some = select(jobs).where(jobs.c.id.in_(ids), jobs.c.status.in_(WAITING))
+        with writing(self._engine) as connection:
+            rows = connection.execute(some.order_by(jobs.c.id).with_for_update()).all()
+            found = {envelope.id: envelope for envelope, _ in _readable(rows)}
+            waiting = [(row, found[row.id]) for row in rows if row.id in found]
+            return end_waiting(connection, waiting, WHY_LATE, at_ms=self._clock_ms())
 
     def _send(self, ids: list[str]) -> int:
         with reading(self._engine) as connection:
             rows = connection.execute(
                 select(jobs.c.envelope).where(jobs.c.id.in_(ids), jobs.c.status.not_in(ENDED))
-            )
-            stored = [row.envelope for row in rows if row.envelope]
-        found = []
-        for text in stored:
-            try:
-                found.append((Envelope.decode(orjson.loads(text)), text.encode()))
-            except NewerEnvelope:
-                continue  # a sweep of its own release sends it
-            except UnreadableMessage as error:
-                log.error("a job on record cannot be read: %s", error.reason)
+            ).all()
         client = self._servers.redis_client()
         try:
-            return queues.send(client, self._servers.keys, found)
+            return queues.send(client, self._servers.keys, _readable(rows))
         finally:
             client.close()
 
@@ -156,3 +201,18 @@ class Sweep:
                 connection.execute(
                     update(jobs).where(jobs.c.id.in_(ids)).values(envelope=None, result=None)
                 )
+
+
+def _readable(rows: Iterable[Row[Any]]) -> list[tuple[Envelope, bytes]]:
+    """The envelopes of these rows, each as it stands there too."""
+    found = []
+    for row in rows:
+        if not row.envelope:
+            continue
+        try:
+            found.append((Envelope.decode(orjson.loads(row.envelope)), row.envelope.encode()))
+        except NewerEnvelope:
+            continue  # a sweep of its own release looks after it
+        except UnreadableMessage as error:
+            log.error("a job on record cannot be read: %s", error.reason)
+    return found

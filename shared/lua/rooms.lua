@@ -111,7 +111,7 @@ local function park(room, tenant, user, at)
   quit(tenants, part(room, 'served'), tenant)
 end
 
--- The first job of a line leaves its room; `tokens` are charged to its user and its tenant.
+-- A job leaves its room, the first of its line or any other; `tokens` are charged to its user and its tenant.
 local function leave(room, tenant, user, member, tokens, weight)
   local line, users, tenants = line_of(room, tenant, user), users_of(room, tenant), part(room, 'tenants')
   local who = tenant .. '|' .. user
@@ -130,6 +130,8 @@ local function leave(room, tenant, user, member, tokens, weight)
   end
   redis.call('ZREM', part(room, 'ages'), who)
   redis.call('ZREM', part(room, 'parked'), 'u|' .. who)
+  -- Nobody waits here any more; a tenant that was passed over is tried anew when it comes again.
+  if redis.call('EXISTS', part(room, 'ages')) == 0 then redis.call('DEL', part(room, 'parked')) end
   quit(users, users .. '|served', user)
   if redis.call('EXISTS', users) == 0 then quit(tenants, part(room, 'served'), tenant) end
 end

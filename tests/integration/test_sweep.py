@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 import redis
 from sqlalchemy import Engine, insert, select, update
@@ -12,13 +13,14 @@ from sqlalchemy import Engine, insert, select, update
 from shared import migrate, queues
 from shared.connections import Servers
 from shared.database import open_engine
-from shared.envelope import Envelope, now_ms
+from shared.envelope import Envelope, ErrorReport, Result, now_ms
 from shared.keys import Keys
 from shared.results import job_row
 from shared.settings import Settings
-from shared.tables import jobs
+from shared.tables import audit, jobs
 from tests.child import wait_until
 from tests.integration.rig import Broker, envelope
+from tests.integration.rig_rooms import Rooms
 from tests.servers import ValkeyServer
 from workers.lane import Lane
 from workers.sweep import Sweep
@@ -76,8 +78,8 @@ async def test_an_open_job_that_the_broker_lost_is_sent_again_once(
 ) -> None:
     lost = [old(priority="bulk") for _ in range(3)]
     desk.queue(*lost, status=status)
-    assert await desk.sweep().send_lost() == 3
-    assert await desk.sweep().send_lost() == 0
+    assert (await desk.sweep().look_at_all())[1] == 3
+    assert (await desk.sweep().look_at_all())[1] == 0
     waiting = Broker(client).waiting_ids("headgate.bulk.fast")
     assert sorted(waiting) == sorted(job.id for job in lost)
 
@@ -93,18 +95,18 @@ async def test_what_the_broker_knows_and_what_has_ended_is_left_alone(
     queues.send(client, keys, [(job, job.encode()) for job in known])
     broker.take(2)
     broker.defer(known[0].id, 60_000)
-    assert await desk.sweep().send_lost() == 0
+    assert (await desk.sweep().look_at_all())[1] == 0
 
 
 async def test_a_job_that_was_only_just_submitted_is_left_to_its_producer(desk: Desk) -> None:
     desk.queue(envelope())
-    assert await desk.sweep(period_s=30).send_lost() == 0
+    assert (await desk.sweep(period_s=30).look_at_all())[1] == 0
 
 
 async def test_thousands_are_looked_at_page_by_page(desk: Desk, client: redis.Redis) -> None:
     lost = [old() for _ in range(2300)]
     desk.queue(*lost)
-    assert await desk.sweep().send_lost() == 2300
+    assert (await desk.sweep().look_at_all())[1] == 2300
     assert len(Broker(client).waiting()) == 2300
 
 
@@ -115,8 +117,70 @@ async def test_a_row_that_cannot_be_read_does_not_stop_the_others(
     desk.queue(broken, good)
     with desk.engine.begin() as connection:
         connection.execute(update(jobs).where(jobs.c.id == broken.id).values(envelope='{"v":99}'))
-    assert await desk.sweep().send_lost() == 1
+    assert (await desk.sweep().look_at_all())[1] == 1
     assert Broker(client).waiting_ids() == [good.id]
+
+
+@pytest.mark.parametrize("status", ["queued", "deferred"])
+async def test_a_job_that_waits_past_its_deadline_ends_once_and_all_who_wait_hear_of_it(
+    desk: Desk, client: redis.Redis, status: str
+) -> None:
+    late = [old(deadline_s=OLD_MS / 1000 - 3, metadata={"n": n}) for n in range(450)]
+    in_time = [old(deadline_s=OLD_MS / 1000 - 1), old(deadline_s=OLD_MS)]
+    desk.queue(*late, *in_time, status=status)
+    with client.pubsub() as heard:  # type: ignore[no-untyped-call]  # not in its stubs
+        heard.subscribe(Keys().result(late[0].id))
+        heard.get_message(timeout=5)
+        assert await desk.sweep().look_at_all() == (450, 2)
+        told: Any = heard.get_message(timeout=5)
+    assert await desk.sweep().look_at_all() == (0, 0)
+    record = orjson.loads(told["data"])
+    assert (record["status"], record["result"]["exc_message"][1]) == ("FAILURE", "deadline")
+    assert 0 < client.ttl(Keys().result(late[449].id)) <= 3600
+    with desk.engine.connect() as connection:
+        rows = {row.id: row for row in connection.execute(select(jobs))}
+        lines = {row.job_id: row for row in connection.execute(select(audit))}
+    assert lines.keys() == {job.id for job in late}
+    assert {(line.status, line.error_code) for line in lines.values()} == {("expired", "deadline")}
+    row = rows[late[0].id]
+    assert (row.status, row.fence, row.cancel_wanted) == ("expired", 1, False)
+    result = Result.from_json(orjson.loads(row.result))
+    assert result.error == ErrorReport("deadline", "the deadline passed while it waited", False)
+    assert (result.status, result.metadata, result.cost_usd) == ("expired", {"n": 0}, "0")
+    assert {rows[job.id].status for job in in_time} == {status}
+
+
+async def test_what_runs_past_its_deadline_is_left_to_its_worker(desk: Desk) -> None:
+    desk.queue(old(deadline_s=1), status="running")
+    desk.queue(old(deadline_s=1), status="succeeded")
+    assert await desk.sweep().look_at_all() == (0, 1)
+
+
+async def test_a_late_job_that_cannot_be_read_does_not_stop_the_others(desk: Desk) -> None:
+    broken, newer, good = (old(deadline_s=1) for _ in range(3))
+    desk.queue(broken, newer, good)
+    with desk.engine.begin() as connection:
+        for job, text in (
+            (broken, "{}"),
+            (newer, newer.encode().decode().replace('"v":1', '"v":99')),
+        ):
+            connection.execute(update(jobs).where(jobs.c.id == job.id).values(envelope=text))
+    assert await desk.sweep().look_at_all() == (1, 0)
+
+
+async def test_late_jobs_leave_their_lines_and_the_due_list(
+    desk: Desk, client: redis.Redis
+) -> None:
+    broker = Broker(client)
+    late = [old(deadline_s=1) for _ in range(3)]
+    desk.queue(*late)
+    Rooms(client, Keys()).wait(late[0].id, late[1].id)
+    broker.send(late[2].id)
+    broker.take(1)
+    broker.defer(late[2].id, 60_000)
+    assert await desk.sweep().look_at_all() == (3, 0)
+    assert broker.is_empty()
+    assert client.keys("headgate:room*") == client.keys("headgate:line*") == []
 
 
 async def test_one_worker_at_a_time_sweeps_and_another_takes_over(
