@@ -97,7 +97,7 @@ class World:
 
         A first call imports an SDK; what was granted meanwhile would come in a bunch.
         """
-        while not all("succeeded" in worker.log() for worker in self.workers):
+        while not all(" received" in worker.log() for worker in self.workers):
             self.until_ended(self.submit(4 * len(self.workers), model=model))
         self.tell("_reset", {})
 
@@ -198,6 +198,18 @@ class World:
         )  # fmt: skip
         with reading(self.engine) as connection:
             return [Start(*row) for row in connection.execute(query)]
+
+    def ids(self) -> list[str]:
+        """The ids of all jobs on record."""
+        with reading(self.engine) as connection:
+            return list(connection.scalars(select(jobs.c.id)))
+
+    def spans(self, ids: Sequence[str]) -> list[tuple[int, int]]:
+        """Beginning and end of each request for these jobs, in Unix ms."""
+        columns = (attempts.c.started_at_ms, attempts.c.settled_at_ms)
+        query = select(*columns).where(attempts.c.job_id.in_(ids))
+        with reading(self.engine) as connection:
+            return [(row[0], row[1]) for row in connection.execute(query)]
 
     # The provider.
 
