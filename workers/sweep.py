@@ -19,7 +19,7 @@ from typing import Any
 
 import orjson
 from redis.exceptions import RedisError
-from sqlalchemy import Engine, Row, select, update
+from sqlalchemy import Engine, Row, func, select, update
 from sqlalchemy.exc import DBAPIError
 
 from shared import queues
@@ -44,6 +44,9 @@ ENDED_AT_ONCE = 200
 OPEN = ("queued", "running", "deferred")
 WAITING = ("queued", "deferred")
 
+ALL_AGAIN = 200
+"""Times as long as a look at every open job took, until the next one that nothing points to."""
+
 LATE_MS = 2000
 """How long a deadline has passed before the sweep ends a job: a worker may be about to."""
 
@@ -51,7 +54,10 @@ WHY_LATE = ErrorReport("deadline", "the deadline passed while it waited", False)
 
 
 class Sweep:
-    """Looks at every open job about once a period, spending a twentieth of the time at most."""
+    """Looks once a period whether a job may be lost or late, and then at every open one.
+
+    At every one it also looks when nothing points to it, spending a 200th of the time at most.
+    """
 
     def __init__(
         self, servers: Servers, engine: Engine, lane: Lane, *, owner: str, period_s: float,
@@ -65,6 +71,7 @@ class Sweep:
         self._result_ttl_s = result_ttl_s
         self._tidy = tidy
         self._clock_ms = clock_ms
+        self._all_again_at = 0.0
         self._silence = Silence(log, "the sweep's database", "the sweep waits for it")
         self._refused = Silence(log, "the sweep's Redis", "the sweep waits for it")
 
@@ -77,7 +84,7 @@ class Sweep:
                     if self._tidy is not None:
                         await self._tidy.forget_purged()
                         await self._tidy.shed_letters()
-                    late, sent = await self.look_at_all()
+                    late, sent = await self._look()
                     if late:
                         log.warning("%d jobs that waited past their deadline have expired", late)
                     if sent:
@@ -99,6 +106,31 @@ class Sweep:
             except Exception:
                 log.exception("the sweep failed; it tries again")
             await asyncio.sleep(max(self._period_s, 20 * (time.monotonic() - began)))
+
+    async def _look(self) -> tuple[int, int]:
+        began = time.monotonic()
+        if began < self._all_again_at and not await self._is_amiss():
+            return 0, 0
+        found = await self.look_at_all()
+        self._all_again_at = time.monotonic() + ALL_AGAIN * (time.monotonic() - began)
+        return found
+
+    async def _is_amiss(self) -> bool:
+        """Whether the record has more open jobs than the broker knows, or one that is late.
+
+        A lost job may hide behind one that has just ended and is not acknowledged yet; for a while.
+        """
+        known = await self._lane.send("SCARD", self._servers.keys.present())
+        open_jobs, deadline_at_ms = await asyncio.to_thread(self._count)
+        late = deadline_at_ms is not None and deadline_at_ms < self._clock_ms() - LATE_MS
+        return bool(late or open_jobs > known)
+
+    def _count(self) -> tuple[int, int | None]:
+        first_ms = func.min(jobs.c.deadline_at_ms).filter(jobs.c.status.in_(WAITING))
+        query = select(func.count(), first_ms)
+        with reading(self._engine) as connection:
+            count, deadline_at_ms = connection.execute(query.where(jobs.c.status.in_(OPEN))).one()
+        return count, deadline_at_ms
 
     async def _is_mine(self) -> bool:
         """True for the one worker whose turn it is; the turn lapses after two periods."""
