@@ -85,6 +85,16 @@ def test_priorities_go_before_one_another_and_nobody_starves(world: Open) -> Non
     assert places["bulk"][0] > 41 - AT_ONCE, places["bulk"]
 
 
+def test_within_a_user_the_first_come_is_the_first_served(world: Open) -> None:
+    here = world(f"--rpm={RPM}", catalog=limits(rpm=RPM))
+    shut(here)
+    ids = here.submit(300)
+    here.until_in_line(300)
+    starts = first_starts(here, 60)
+    moved = max(abs(ids.index(one.job_id) - place) for place, one in enumerate(starts))
+    assert moved <= AT_ONCE, moved
+
+
 @pytest.mark.slow
 def test_tenants_share_a_pool_by_their_weights(world: Open) -> None:
     weights = {"one": 1, "two": 2, "four": 4}
