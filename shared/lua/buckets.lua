@@ -301,25 +301,42 @@ local function keys_of(provider)
 end
 
 local turn = 0
--- nil and the key that serves this job now; or what blocks it: kind, ms, ms until it surely ends.
+-- nil and the key that serves this job now; or what blocks it: kind, ms, ms until it surely ends;
+-- `large`: no key ever serves it, which is told also while their gates are shut.
 local function find_key(ticket, amounts)
   local count = keys_of(provider_of(ticket.pool))
-  local kind, shortest, nearest
+  local kind, shortest, nearest = 'large', nil, nil
   turn = turn + 1
   for n = 1, count do
     local key = 'key' .. (math.floor(now) + turn + n) % count
     local scopes = vendor_scopes(ticket.pool, key)
     local why, wait, far = shut_for(scopes)
-    if not why then why, wait = blocked_by(scopes, amounts) end
-    if not why then return nil, key end
-    far = far or wait
-    if not shortest or wait < shortest then kind, shortest = why, wait end
-    if not nearest or far < nearest then nearest = far end
+    local lacks, ms = blocked_by(scopes, amounts)
+    if not (why or lacks) then return nil, key end
+    if lacks ~= 'large' then
+      if not why then why, wait = lacks, ms end
+      far = far or wait
+      if not shortest or wait < shortest then kind, shortest = why, wait end
+      if not nearest or far < nearest then nearest = far end
+    end
   end
-  return kind, shortest, nearest
+  return kind, shortest or 0, nearest or 0
 end
 
 local HOLDS = 'headgate:holds'
+
+-- A caller that had as many calls as it may have has one fewer: whoever was passed over for that
+-- is tried again.
+local function try_again(tenant, user)
+  for _, room in ipairs(redis.call('HKEYS', prefix .. 'headgate:rooms')) do
+    local parked = prefix .. 'headgate:room:' .. room .. ':parked'
+    if redis.call('ZADD', parked, 'XX', 'CH', 0, 't|' .. tenant, 0, 'u|' .. tenant .. '|' .. user) > 0 then
+      local wake = prefix .. 'headgate:wake:' .. string.match(room, '^(.*) ')
+      redis.call('RPUSH', wake, '1')
+      redis.call('LTRIM', wake, 0, 0)
+    end
+  end
+end
 
 -- The holds of these jobs have ended: what they took stays spent, the calls that run are fewer.
 -- Returns whether there were any.
@@ -330,11 +347,15 @@ local function release(ids)
   for i, grant in ipairs(grants) do
     if grant and not done[ids[i]] then
       any, done[ids[i]] = true, true
+      local of_caller = false
       for name in string.gmatch(string.match(grant, '[^|]*$'), '[^,]+') do
         local bucket = bucket_of(name)
         bucket.running = math.max(0, bucket.running - 1)
         bucket.changed = true
+        local kind = string.match(name, '^%a+')
+        of_caller = of_caller or kind == 'tenant' or kind == 'user' or kind == 'tier'
       end
+      if of_caller then try_again(string.match(grant, '^' .. string.rep('[^|]*|', 8) .. '([^|]*)|([^|]*)')) end
     end
   end
   if any then redis.call('HDEL', prefix .. HOLDS, unpack(ids)) end

@@ -71,7 +71,8 @@ if kind == 'ok' then
 elseif kind == 'money' then
   shut_until(wait > now and wait or 4102444800000, 'money')
   note('probe_at', now + PROBE_MS)
-  if not gate.shut_at then note('shut_at', now) end
+  -- Later refusals of those that were on their way do not make an answer to the probe an old one.
+  if gate.why ~= 'money' or gate['until'] <= now then note('shut_at', now) end
 else
   if kind == 'flex' and wait < 0 then wait = FLEX_MS end
   -- Too much load there says nothing of our share: calls at once are lowered, the rest goes on.

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from shared import holds, scripts
-from shared.limits import parsed
 from shared.holds import Told
+from shared.limits import parsed
 from shared.ticket import Grant, Ticket
 from tests.integration.rig import STANDARD, Broker
 from tests.integration.rig_rooms import POOL, TICKET
@@ -63,9 +63,7 @@ class Governor(Broker):
     def observe(self, kind: str = "ok", *told: Told, pool: str = POOL, **others: Any) -> None:
         """The provider has said something of the pool."""
         others.setdefault("granted_at_ms", self.now_ms())
-        command = holds.observe(
-            self.keys, pool=pool, key="key0", kind=kind, told=told, **others
-        )
+        command = holds.observe(self.keys, pool=pool, key="key0", kind=kind, told=told, **others)
         scripts.run(self.client, command)
 
     def put_off(self, job_id: str, owner: str, ticket: str) -> bool:
@@ -90,6 +88,11 @@ class Governor(Broker):
         found: Any = self.client.hgetall(self.keys.gate(pool, "key0"))
         return {name.decode(): value.decode() for name, value in found.items()}
 
+    def fill_up(self, pool: str) -> None:
+        """The bucket of calls of this pool is full: it has been known for long."""
+        level: dict[Any, Any] = {"rpm.level": 1e12, "rpm.at": self.now_ms()}
+        self.client.hset(self.keys.bucket(f"pool/{pool}", "key0"), mapping=level)
+
     def advance(self, ms: float) -> None:
         """This much time has passed for buckets, gates and those who are parked."""
         self.passed_ms += ms
@@ -102,11 +105,16 @@ class Governor(Broker):
                 if part in TIMES_OF_A_GATE:
                     self.client.hset(name, part, f"{float(value) - ms:.3f}")
         for name in self._names("headgate:room:*:parked"):
-            for member, at in self.client.zrange(name, 0, -1, withscores=True):
-                self.client.zadd(name, {member: at - ms})
+            later = {member: at - ms for member, at in self.scores(name).items()}
+            self.client.zadd(name, later)
 
     def _names(self, pattern: str) -> list[str]:
         return [name.decode() for name in self.client.scan_iter(self.keys.prefix + pattern)]
+
+    def scores(self, name: str) -> dict[str, float]:
+        """A sorted set by its first member."""
+        found: Any = self.client.zrange(name, 0, -1, withscores=True)
+        return {member.decode(): score for member, score in found}
 
     def _hash(self, name: str) -> dict[str, str]:
         found: Any = self.client.hgetall(name)
@@ -130,7 +138,7 @@ class Places:
         client, keys = broker.client, broker.keys
         for queue in queues:
             self.queued.update(broker.waiting_ids(queue))
-        self.leased = {i.decode() for i in client.zrange(keys.leases(), 0, -1)}
+        self.leased = set(broker.scores(keys.leases()))
         self.due = broker.due()
         self._rooms(broker)
         owners = broker.leased().keys()
@@ -160,16 +168,16 @@ class Places:
             self.faults.append(f"{what}: {found} instead of {expected}")
 
     def _rooms(self, broker: Governor) -> None:
-        keys, client = broker.keys, broker.client
+        keys = broker.keys
         start = f"{keys.prefix}headgate:line:"
         lines: dict[str, dict[tuple[str, str], float]] = defaultdict(dict)
         counts: Counter[str] = Counter()
         for name in broker._names("headgate:line:*"):
             room, tenant, user = name.removeprefix(start).rsplit(":", 2)
-            jobs = client.zrange(name, 0, -1, withscores=True)
-            lines[room][tenant, user] = jobs[0][1]
+            jobs = broker.scores(name)
+            lines[room][tenant, user] = next(iter(jobs.values()))
             counts[room] += len(jobs)
-            self.in_line.update(member.decode().partition("|")[0] for member, _ in jobs)
+            self.in_line.update(member.partition("|")[0] for member in jobs)
         told = {room: int(n) for room, n in broker._hash(keys.rooms()).items()}
         self._expect("rooms", told.items(), counts.items())
         for room, of_room in lines.items():
@@ -178,9 +186,7 @@ class Places:
             room, _, what = name.removeprefix(f"{keys.prefix}headgate:room:").rpartition(":")
             if room not in counts and what != "parked":
                 self.faults.append(f"{name} is left of an empty room")
-            if room not in counts and any(
-                at == math.inf for _, at in client.zrange(name, 0, -1, withscores=True)
-            ):
+            if room not in counts and math.inf in broker.scores(name).values():
                 self.faults.append(f"{name} keeps somebody out for ever")
         for name in broker._names("headgate:users:*"):
             room, _, tenant = name.removeprefix(f"{keys.prefix}headgate:users:").rpartition(":")
@@ -190,18 +196,17 @@ class Places:
 
     def _room(self, broker: Governor, room: str, lines: Mapping[tuple[str, str], float]) -> None:
         queue, _, pool = room.rpartition(" ")
-        client, keys = broker.client, broker.keys
+        keys = broker.keys
 
         def members(part: str) -> dict[str, float]:
-            found = client.zrange(keys.room(queue, pool, part), 0, -1, withscores=True)
-            return {member.decode(): score for member, score in found}
+            return broker.scores(keys.room(queue, pool, part))
 
         ages, tenants, parked = members("ages"), members("tenants"), members("parked")
         self._expect("ages", ages.items(), {"|".join(w): at for w, at in lines.items()}.items())
         shut_out = {who[2:] for who in parked if who.startswith("t|")}
         for tenant in {tenant for tenant, _ in lines}:
             users_key = keys.users(queue, pool, tenant)
-            users = {user.decode() for user in client.zrange(users_key, 0, -1)}
+            users = broker.scores(users_key).keys()
             aside = {w.split("|")[2] for w in parked if w.startswith(f"u|{tenant}|")}
             self._expect(f"in turn and aside of {tenant}", users & aside, ())
             expected = {user for who, user in lines if who == tenant}
@@ -229,9 +234,7 @@ class Books:
     """What was granted and given back of each measure of each bucket, by the limits given."""
 
     limits: Mapping[str, str]
-    changes: dict[tuple[str, str], list[Change]] = field(
-        default_factory=lambda: defaultdict(list)
-    )
+    changes: dict[tuple[str, str], list[Change]] = field(default_factory=lambda: defaultdict(list))
 
     def scopes(self, grant: Grant) -> list[tuple[str, str]]:
         """Name of the bucket and scope of all that limits this grant."""
