@@ -235,7 +235,7 @@ for k = 11, #KEYS, 2 do
 end
 
 -- From the rooms to this worker, the most urgent first, until no token is left for the next one.
-local rooms, shut = {}, {}
+local rooms, shut, back = {}, {}, 0
 local fields = want > 0 and redis.call('HKEYS', prefix .. 'headgate:rooms') or {}
 for room in pairs(counts) do fields[#fields + 1] = room end
 local known = {}
@@ -243,7 +243,7 @@ for _, room in ipairs(fields) do
   local queue, pool = string.match(room, '^(.*) ([^ ]*)$')
   if not known[room] and queues[queue] and not paused['pool/' .. without_flex(pool)] then
     known[room] = true
-    unpark(room)
+    back = back + unpark(room)
     local oldest = redis.call('ZRANGE', part(room, 'ages'), 0, 0, 'WITHSCORES')
     if oldest[2] then
       rooms[#rooms + 1] = {name = room, queue = queue, pool = pool, rank = tonumber(oldest[2])}
@@ -346,8 +346,9 @@ local function serve(room)
   return true
 end
 
--- Candidates that are looked at in one call, over those that are granted.
-local tries = taken + want + 64
+-- Candidates that are looked at in one call, over those that are granted. Who has just come back is
+-- counted besides: if all of them are passed over again, the others still come nearer.
+local tries = taken + want + 64 + back
 while #rooms > 0 and not is_full() and tries > 0 do
   tries = tries - 1
   local best

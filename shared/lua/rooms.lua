@@ -80,7 +80,7 @@ local function enter(id, queue, text, ticket)
   seen_lines[line] = rank
 end
 
--- Those whose time has come take part in the turns again, a few in each call.
+-- Those whose time has come take part in the turns again, a few in each call. Returns how many.
 local function unpark(room)
   local parked = part(room, 'parked')
   local ready = redis.call('ZRANGEBYSCORE', parked, '-inf', now, 'LIMIT', 0, 64)
@@ -95,6 +95,7 @@ local function unpark(room)
       join(part(room, 'tenants'), part(room, 'served'), tenant)
     end
   end
+  return #ready
 end
 
 -- A user, or with user nil a whole tenant, takes no part until then.
