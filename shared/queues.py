@@ -35,6 +35,18 @@ def all_queues(model_classes: Iterable[str]) -> list[str]:
     return [queue_name(priority, name) for priority in PRIORITIES for name in classes]
 
 
+def in_turn(queues: Iterable[str], turn: int) -> list[str]:
+    """These queues with each priority's classes rotated, so that no class waits for another."""
+    by_priority: dict[str, list[str]] = {}
+    for queue in queues:
+        by_priority.setdefault(queue.rpartition(".")[0], []).append(queue)
+    return [
+        names[(place + turn) % len(names)]
+        for names in by_priority.values()
+        for place in range(len(names))
+    ]
+
+
 def queue_of(envelope: Envelope) -> str:
     """The queue that this job waits in."""
     return queue_name(envelope.request.priority, envelope.model_class)

@@ -24,6 +24,7 @@ CELERY_FILES = (
     "shared/queues.py",
     "workers/app.py",
     "workers/consumer.py",
+    "workers/control.py",
     "workers/flower.py",
     "workers/pool.py",
     "workers/stop.py",

@@ -165,7 +165,7 @@ def _openai(in_force: Settings, name: str, key: str, base_url: str | None) -> Pr
         base_url=base_url,
         organization=in_force.openai_org_id if vendor else None,
         project=in_force.openai_project_id if vendor else None,
-        connections=in_force.concurrency,
+        connections=0,  # as many as there are jobs: their number may change
     )
 
 
@@ -173,5 +173,5 @@ def _anthropic(in_force: Settings, name: str, key: str, base_url: str | None) ->
     from workers.providers.anthropic import AnthropicProvider
 
     return AnthropicProvider(
-        name=name, api_key=key, base_url=base_url, connections=in_force.concurrency
+        name=name, api_key=key, base_url=base_url, connections=0
     )

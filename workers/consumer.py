@@ -26,6 +26,7 @@ from celery.worker.state import maybe_shutdown
 from shared.errors import Unreachable, place_of
 from shared.queues import TASK
 from shared.results import GIVEN_UP
+from workers import control  # noqa: F401  # its commands are known from here on
 from workers.fetcher import Fetcher
 from workers.message import Arrival
 from workers.pool import RETURN_S, TaskPool
@@ -136,6 +137,12 @@ class Consumer(stock.Consumer):
             log.critical("%s", error)
             raise WorkerShutdown(EXIT_UNREACHABLE) from None
         pool.at_stop(door.close)
+
+    def resize(self, slots: int) -> None:
+        """From now on up to `slots` jobs are held at a time; those over it end first."""
+        self.pool.resize(slots)
+        if self.fetcher is not None:
+            self.fetcher.resize(slots)
 
     # Arrivals: from the loop's thread to this one.
 

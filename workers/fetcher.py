@@ -20,6 +20,7 @@ from redis.exceptions import RedisError, ResponseError
 from shared import scripts
 from shared.errors import UnreadableMessage, place_of
 from shared.keys import Keys
+from shared.queues import in_turn
 from shared.scripts import Lease
 from workers import message
 from workers.kinds import named
@@ -122,6 +123,11 @@ class Fetcher:
         self._queues = queues
         self._ring()
 
+    def resize(self, slots: int) -> None:
+        """From now on at most `slots` jobs are held; what is held over that ends first."""
+        self._slots = slots
+        self._ring()
+
     def _ring(self) -> None:
         if not self._bell.is_set():
             self._loop.call_soon_threadsafe(self._bell.set)
@@ -218,7 +224,7 @@ class Fetcher:
                     owner=owner,
                     lease_ms=self._lease_ms,
                     want=want,
-                    queues=_in_turn(self._queues, trip) if want else (),
+                    queues=in_turn(self._queues, trip) if want else (),
                     acked=[held[tag] for tag in tags if tag in held],
                     budget=budget,
                     head_starts_ms=self._head_starts_ms,
@@ -287,15 +293,3 @@ class Fetcher:
         want = self._want()
         bell = asyncio.Event() if want and idle_s < 2 * PAUSE_S else self._bell
         await self._waker.idle(bell, self._queues if want else (), idle_s)
-
-
-def _in_turn(queues: list[str], trip: int) -> list[str]:
-    """The queues with each priority's classes rotated, so that no class waits for another."""
-    by_priority: dict[str, list[str]] = {}
-    for queue in queues:
-        by_priority.setdefault(queue.rpartition(".")[0], []).append(queue)
-    return [
-        names[(place + trip) % len(names)]
-        for names in by_priority.values()
-        for place in range(len(names))
-    ]

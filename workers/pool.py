@@ -279,6 +279,10 @@ class TaskPool(BasePool):
         """How many jobs may run at a time."""
         return int(self.limit)
 
+    def resize(self, slots: int) -> None:
+        """From now on up to `slots` jobs may run at a time; those that run go on."""
+        self.limit = slots
+
     def _get_info(self) -> dict[str, Any]:
         shown = super()._get_info()  # type: ignore[misc]  # not in its stubs
         return {**shown, "running": len(self._jobs)}

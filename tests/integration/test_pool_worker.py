@@ -182,6 +182,43 @@ def test_inspect_and_stats_show_the_job_and_never_its_words(
     assert facts["pool"]["running"] == 1
 
 
+def test_slots_are_added_and_taken_away_by_remote_control(
+    client: redis.Redis, worker: Start, server: ValkeyServer
+) -> None:
+    process = worker(concurrency=2)
+    sent = send_noops(client, 14, sleep_s=1.5)
+    with app_of(server) as app:
+
+        def told(command: str, **words: object) -> str:
+            said: Any = app.control.broadcast(
+                command, arguments=words, reply=True, timeout=10, limit=1
+            )
+            [[reply]] = [list(one.values()) for one in said]
+            return str(reply.get("ok") or reply["error"])
+
+        def held() -> int:
+            return int(client.zcard(Keys().leases()))
+
+        wait_until(lambda: held() == 2, 10, "two at once")
+        assert "up to 5 jobs" in told("pool_grow", n=3)
+        wait_until(lambda: held() == 5, 10, "five at once")
+        assert "up to 1 jobs" in told("pool_shrink", n=4)
+        wait_until(lambda: held() == 1, 10, "one at once")
+        stats: Any = app.control.inspect(timeout=5, limit=1).stats()
+        [facts] = stats.values()
+        assert facts["pool"]["max-concurrency"] == 1
+        assert "leave at least 1" in told("pool_shrink")
+        assert "leave at least 1" in told("pool_grow", n=10**9)
+        for wrong in (0, -1, 1.5, "x", None, True):
+            assert "give a whole number" in told("pool_grow", n=wrong)
+        assert "pool_grow" in told("autoscale", max=10, min=1)
+        assert "SIGTERM" in told("pool_restart", modules=["x"])
+        assert "up to 15 jobs" in told("pool_grow", n=14)
+    wait_until_drained(client)
+    assert sorted(runs(client)) == sorted(sent)
+    assert "Traceback" not in process.log()
+
+
 def test_a_worker_survives_every_message_that_is_no_job(client: redis.Redis, worker: Start) -> None:
     process = worker()
     broker, good = Broker(client), []

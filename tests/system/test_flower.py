@@ -268,6 +268,7 @@ def test_a_flower_in_control_cancels_and_stops_and_breaks_nothing(stack: Stack) 
         for step in ("pool/grow", "pool/shrink", "pool/restart", "pool/autoscale"):
             flower.read(f"/api/worker/{step}/{NODE}?n=3&min=1&max=2", "POST")
         assert client.submit("and now?", model="gpt-4o-mini").result(timeout_s=20)
+        assert "Traceback" not in stack.worker.log()
         assert flower.read(f"/api/worker/shutdown/{NODE}", "POST").status == 200
         wait_until(lambda: not stack.worker.running, 30, "the worker to end")
         assert stack.worker.exit_code() == 0
