@@ -13,6 +13,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from shared.holds import Told
 from shared.ticket import Grant, Ticket
 from tests.integration.governor_model import Books, Governor, Places
 from tests.integration.rig import BULK, STANDARD
@@ -20,6 +21,7 @@ from tests.integration.rig_rooms import TICKET
 from tests.servers import ValkeyServer
 
 QUEUES = (STANDARD, BULK)
+PAUSED = st.sampled_from(["tenant/acme", "tenant/c", "pool/openai/gpt-4o", f"queue/{BULK}"])
 PICKS = st.integers(0, 65_535)
 OWNERS = st.sampled_from(["a", "b", "c"])
 LIMITS: Mapping[str, str] = {
@@ -32,6 +34,7 @@ LIMITS: Mapping[str, str] = {
     "user/acme/ann": "rpm=1200 burst_s=0.1",
     "tier/pro": "rpm=1200 tpm=90000 burst_s=0.3 concurrent=3",
     "tier/pro/gpt-4o": "rpm=300 burst_s=0.5",
+    "keys/openai": "n=2",
 }
 TICKETS = st.builds(
     lambda pool, **fields: dataclasses.replace(
@@ -46,6 +49,7 @@ TICKETS = st.builds(
     input_tokens=st.integers(0, 4000),
     output_tokens=st.integers(1, 4000),
     arrival_ms=st.integers(1_000_000, 1_000_100),
+    deadline_ms=st.sampled_from([4_000_000_000_000] * 7 + [1_000_000_000]),
     paid=st.booleans(),
 )
 
@@ -73,7 +77,10 @@ class Governed(RuleBasedStateMachine):
         return self.broker.now_ms() + self.broker.passed_ms
 
     def _hold(self, job_id: str, grant: Grant) -> None:
-        assert grant.way == "held"
+        is_late = self.tickets[job_id].deadline_ms < self.broker.now_ms()
+        assert grant.way == ("late" if is_late else "held")
+        if is_late:
+            return
         self.books.granted(grant, self.broker.passed_ms)
         self.held[job_id] = self.past[job_id] = grant
 
@@ -103,11 +110,31 @@ class Governed(RuleBasedStateMachine):
             self.leased[job.id] = owner
         if len(fetched.taken) < want and not fetched.more:
             forgotten = self.broker.client.exists(self.broker.keys.rooms())
-            assert not forgotten or fetched.next_due_ms is not None
+            paused = self.broker.client.exists(self.broker.keys.paused())
+            assert not forgotten or paused or fetched.next_due_ms is not None
 
     @rule(ms=st.sampled_from([1, 10, 100, 1000, 60_000]))
     def time_passes(self, ms: int) -> None:
         self.broker.advance(ms)
+
+    @rule(member=PAUSED)
+    def pause(self, member: str) -> None:
+        self.broker.client.sadd(self.broker.keys.paused(), member)
+
+    @rule(member=PAUSED)
+    def resume(self, member: str) -> None:
+        self.broker.resume(member)
+
+    @rule(
+        pool=st.sampled_from(["openai/gpt-4o-mini", "openai/gpt-4o~flex", "openai/gpt-unlimited"]),
+        kind=st.sampled_from(["ok", "limited", "slow", "overloaded", "flex"]),
+        wait_ms=st.sampled_from([-1, 0, 5000]),
+        limit=st.integers(60_000, 10**9),
+        missing=st.integers(0, 60_000),
+    )
+    def hear(self, pool: str, kind: str, wait_ms: int, limit: int, missing: int) -> None:
+        told = Told("tpm", limit, limit - missing, 1, None)
+        self.broker.observe(kind, told, pool=pool, wait_ms=wait_ms)
 
     @rule(pick=PICKS, used=st.none() | st.tuples(st.integers(0, 6000), st.integers(0, 6000)))
     def settle_twice(self, pick: int, used: tuple[int, int] | None) -> None:
@@ -190,6 +217,23 @@ class Governed(RuleBasedStateMachine):
         for job_id in self._any(pick, self.leased):
             lost = self.broker.renew(job_id, owner=owner).lost
             assert lost == ([] if self.leased[job_id] == owner else [job_id])
+
+    def teardown(self) -> None:
+        """Nobody is stuck: with time and without pauses every job is granted and can end."""
+        if not hasattr(self, "tickets"):
+            return
+        for member in self.broker.client.smembers(self.broker.keys.paused()):
+            self.broker.resume(member.decode())
+        for _ in range(60 + len(self.tickets)):
+            self.broker.ack(*self.leased, owner="a")
+            self.broker.ack(*self.leased, owner="b")
+            self.broker.ack(*self.leased, owner="c")
+            self.leased = dict.fromkeys(self.broker.take(50, queues=QUEUES), "a")
+            self.broker.advance(60_000)
+            if self.broker.is_empty():
+                break
+        assert self.broker.is_empty()
+        assert Places.of(self.broker, QUEUES).faults == []
 
     @invariant()
     def all_keys_agree(self) -> None:
