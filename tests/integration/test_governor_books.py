@@ -2,8 +2,9 @@
 
 import dataclasses
 from collections.abc import Iterable, Mapping
+from typing import Any, Literal
 
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -222,7 +223,8 @@ class Governed(RuleBasedStateMachine):
         """Nobody is stuck: with time and without pauses every job is granted and can end."""
         if not hasattr(self, "tickets"):
             return
-        for member in self.broker.client.smembers(self.broker.keys.paused()):
+        paused: Any = self.broker.client.smembers(self.broker.keys.paused())
+        for member in paused:
             self.broker.resume(member.decode())
         for _ in range(60 + len(self.tickets)):
             self.broker.ack(*self.leased, owner="a")
@@ -278,3 +280,63 @@ def test_no_limit_is_passed_and_nothing_is_lost_whatever_workers_do(valkey: Valk
                 suppress_health_check=list(HealthCheck),
             ),
         )
+
+
+SCOPES = {
+    "global": "global", "provider": "provider/openai", "pool": "pool/openai/gpt-4o",
+    "tenant": "tenant/acme", "user": "user/acme/ann", "tier": "tier/pro",
+    "model": "tier/pro/gpt-4o",
+}  # fmt: skip
+LIMIT_TEXTS = st.builds(
+    lambda measure, limit, burst_s: f"{measure}={limit} burst_s={burst_s}",
+    st.sampled_from(["rpm", "tpm", "input_tpm", "output_tpm"]),
+    st.integers(600, 6000),
+    st.sampled_from([0.001, 0.5, 1, 3]),
+)
+
+
+@given(
+    limits=st.fixed_dictionaries({}, optional=dict.fromkeys(SCOPES, LIMIT_TEXTS)),
+    sizes=st.lists(st.tuples(st.integers(0, 150), st.integers(1, 150)), min_size=30, max_size=60),
+    rule=st.sampled_from(["o", "a"]),
+    steps=st.lists(
+        st.tuples(st.sampled_from([0, 10, 100, 500, 3000]), st.integers(1, 8), st.booleans()),
+        min_size=5, max_size=25,
+    ),
+)  # fmt: skip
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+def test_all_buckets_of_a_job_are_kept_at_once_in_every_window(
+    valkey: ValkeyServer, limits: dict[str, str], sizes: list[tuple[int, int]],
+    rule: Literal["o", "a"], steps: list[tuple[int, int, bool]],
+) -> None:  # fmt: skip
+    """More waits than any bucket has: what comes out is what the tightest of them lets through."""
+    with valkey.client(decode_responses=False) as client:
+        client.flushall()
+        broker = Governor(client)
+        broker.settle_down()
+        texts = {SCOPES[name]: text for name, text in limits.items()}
+        broker.limit(**texts)
+        books = Books(texts)
+        fields: dict[str, Any] = {
+            "user": "ann",
+            "tier": "pro",
+            "rule": rule,
+            "pool": "openai/gpt-4o",
+        }
+        for n, (input_tokens, output_tokens) in enumerate(sizes):
+            broker.ask(
+                f"j{n}", model="gpt-4o", input_tokens=input_tokens, output_tokens=output_tokens,
+                **fields,
+            )  # fmt: skip
+        for ms, want, unsent in steps:
+            broker.advance(ms)
+            while found := broker.grants(want):
+                for job_id, grant in found.items():
+                    books.granted(grant, broker.passed_ms)
+                    if unsent and job_id.endswith("7"):
+                        before_ms = broker.now_ms() + broker.passed_ms
+                        broker.settle(job_id, grant, None)
+                        after_ms = broker.now_ms() + broker.passed_ms
+                        books.settled(grant, None, before_ms - 1, after_ms + 1)
+        assert books.over() == []
+        assert Places.of(broker, QUEUES).faults == []
