@@ -161,7 +161,7 @@ def _refuse_too_long(request: Request, model: Model) -> int:
 
     The estimate can be over the truth, so it has some slack; what was asked for counts whole.
     """
-    tokens = estimate.input_tokens(request)
+    tokens = estimate.input_tokens(request, model)
     params = request.params
     asked = params.get("max_completion_tokens") or params.get("max_tokens")
     reserved = estimate.output_ceiling(params, model) if asked and not model.embeds else 0

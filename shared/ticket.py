@@ -113,10 +113,12 @@ def ticket_for(
     """The ticket of this job for an attempt at `model`; `chain`: what else may answer it."""
     request = envelope.request
     dialect = catalog.provider(model).dialect
+    if input_tokens is None:
+        input_tokens = estimate.input_tokens(request, model)
     held = charge(
         dialect,
         request,
-        input_tokens=estimate.input_tokens(request) if input_tokens is None else input_tokens,
+        input_tokens=input_tokens,
         ceiling=estimate.output_ceiling(request.params, model),
     )
     flex = FLEX if request.params.get("service_tier") == "flex" else ""

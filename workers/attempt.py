@@ -95,7 +95,7 @@ class Attempting:
             used = answer.reply.usage
             self.learning.saw(
                 model.name, job.envelope.request.tenant, "",
-                estimated_input=job.input_tokens, input_tokens=used.input_tokens,
+                estimated_input=job.input_tokens(model), input_tokens=used.input_tokens,
                 held_output=hold.output_tokens, output_tokens=used.output_tokens,
                 ceiling=estimate.output_ceiling(job.envelope.request.params, model),
             )  # fmt: skip
@@ -117,7 +117,7 @@ class Attempting:
         """What the job waits for when it waits for this model; its place in line is kept."""
         return ticket_for(
             job.envelope, model, self.catalog, tier=job.tier, paid=job.paid,
-            input_tokens=job.input_tokens, chain=chain,
+            input_tokens=job.input_tokens(model), chain=chain,
         )  # fmt: skip
 
     async def _hold(

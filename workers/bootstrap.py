@@ -15,6 +15,7 @@ from shared import catalog, settings
 from shared.catalog import Catalog
 from shared.catalog import Provider as ProviderEntry
 from shared.connections import Servers
+from shared.policy import estimate
 from shared.queues import all_queues
 from shared.settings import Settings
 from workers.clock import Clock
@@ -73,6 +74,7 @@ async def open_kit(in_force: Settings, servers: Servers, owner: str) -> Kit:
     """A Kit on the running loop; raises Unreachable when the record is not there."""
     await asyncio.to_thread(servers.check_database)
     models = catalog.load(in_force.catalog)
+    await asyncio.to_thread(estimate.load_vocabularies, models.models.values())
     engine = servers.engine()
     record = Record(engine)
     lane = Lane(servers.async_redis_client(timeout_s=None))

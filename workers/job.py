@@ -78,7 +78,7 @@ class Job:
     usage: Usage = Usage()  # noqa: RUF009  # frozen
     waited_ms: int = 0
     started_at_ms: int | None = None
-    _input_tokens: int = 0
+    _input_tokens: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """What earlier claims did counts: tries, money, and what nobody knows."""
@@ -94,11 +94,12 @@ class Job:
                     FailedAttempt(past.model, code, message, past.http_status, past.waited_ms)
                 )
 
-    @property
-    def input_tokens(self) -> int:
-        """The prompt in tokens, estimated once."""
-        self._input_tokens = self._input_tokens or estimate.input_tokens(self.envelope.request)
-        return self._input_tokens
+    def input_tokens(self, model: Model) -> int:
+        """The prompt in tokens of this model, as tickets say; counted once for each vocabulary."""
+        name = estimate.vocabulary(model)
+        if name not in self._input_tokens:
+            self._input_tokens[name] = estimate.input_tokens(self.envelope.request, model)
+        return self._input_tokens[name]
 
     @property
     def left_unknown(self) -> bool:

@@ -130,7 +130,7 @@ class Pipeline(Attempting):
             first = self.catalog.model(job.envelope.model)
         except InvalidRequest as error:
             return job.failed(error.code, str(error))
-        if estimate.exceeds_window(job.input_tokens, first):
+        if estimate.exceeds_window(job.input_tokens(first), first):
             window = f"the {first.context_tokens} tokens of {first.name}"
             return job.failed("context_length", f"the prompt cannot fit into {window}")
         kept = await self.cache.recall(request, first.name)

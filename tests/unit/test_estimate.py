@@ -16,6 +16,7 @@ from shared.policy.estimate import (
     MESSAGE_TOKENS,
     exceeds_window,
     input_tokens,
+    load_vocabularies,
     output_ceiling,
     vocabulary,
 )
@@ -155,6 +156,11 @@ def test_with_the_vocabulary_installed_openais_models_are_counted_exactly(
     request = Request(prompt=prompt)
     assert input_tokens(request, CATALOG.model("gpt-4o")) == framed
     assert input_tokens(Request(messages=request.chat()), CATALOG.model("gpt-4o")) == framed
+
+
+def test_vocabularies_are_loaded_ahead_where_they_are_installed() -> None:
+    load_vocabularies(CATALOG.models.values())
+    load_vocabularies(())
 
 
 def test_other_models_and_texts_of_any_length_have_their_estimate_whatever_is_installed() -> None:

@@ -7,6 +7,8 @@ import pytest
 from shared.catalog import load
 from shared.envelope import Reply, Usage
 from shared.errors import RateLimited
+from shared.policy.estimate import ANSWER_TOKENS, MESSAGE_TOKENS, input_tokens
+from shared.ticket import ticket_for
 from tests.integration.rig import envelope
 from workers.job import Ending, Job
 from workers.stages.claim import Claim, Past
@@ -50,6 +52,25 @@ def test_only_a_request_that_was_under_way_at_the_end_is_left_unknown(
     history: list[dict[str, Any]], unknown: bool
 ) -> None:
     assert job_with(*history).left_unknown == unknown
+
+
+@pytest.mark.parametrize("name", ["gpt-4o", "gpt-4o-mini", "claude-haiku-4-5"])
+def test_what_is_learned_from_is_what_the_ticket_of_that_model_said(name: str) -> None:
+    catalog = load()
+    job = job_with(prompt="0192f3a4-5b6c-7d8e-9f01-23456789abcd", on_model=name)
+    for model in (catalog.model("gpt-4o"), catalog.model("claude-haiku-4-5"), catalog.model(name)):
+        ticket = ticket_for(job.envelope, model, catalog)
+        assert job.input_tokens(model) == ticket.input_tokens
+        assert job.input_tokens(model) == input_tokens(job.envelope.request, model)
+
+
+def test_each_model_of_a_chain_is_counted_with_its_own_vocabulary() -> None:
+    pytest.importorskip("bpe_openai", reason="the extra `bpe` is not installed")
+    catalog = load()
+    job = job_with(prompt="0192f3a4-5b6c-7d8e-9f01-23456789abcd")
+    assert job.input_tokens(catalog.model("gpt-4o")) == 25 + MESSAGE_TOKENS + ANSWER_TOKENS
+    rough = input_tokens(job.envelope.request)
+    assert job.input_tokens(catalog.model("claude-haiku-4-5")) == rough != 32
 
 
 def test_one_unknown_price_makes_the_sum_unknown() -> None:

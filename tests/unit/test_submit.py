@@ -12,7 +12,9 @@ from producer.submit import Submitter
 from shared import catalog
 from shared.envelope import MAX_REQUEST_BYTES, Envelope, Request
 from shared.errors import InvalidRequest
+from shared.policy.estimate import ANSWER_TOKENS, MESSAGE_TOKENS
 from shared.settings import Settings
+from shared.ticket import Ticket
 
 CATALOG = catalog.load()
 
@@ -36,6 +38,13 @@ def test_what_is_prepared_is_what_a_worker_reads() -> None:
     assert (envelope.model, envelope.model_class) == ("gpt-4o", CATALOG.model("gpt-4o").model_class)
     assert (envelope.batch_id, envelope.batch_line, envelope.custom_id) == ("b", 7, "line seven")
     assert envelope.request.metadata == {"a": [1]}
+
+
+def test_a_ticket_is_counted_with_the_vocabulary_of_its_model() -> None:
+    pytest.importorskip("bpe_openai", reason="the extra `bpe` is not installed")
+    text = "0192f3a4-5b6c-7d8e-9f01-23456789abcd"
+    ticket = Ticket.decode(submitter().prepare({"prompt": text, "model": "gpt-4o"}).ticket)
+    assert ticket.input_tokens == 25 + MESSAGE_TOKENS + ANSWER_TOKENS
 
 
 def test_a_request_object_is_taken_as_it_is() -> None:
