@@ -62,6 +62,7 @@ def going(here: World, words: tuple[str, ...]) -> None:
     assert arrivals(here, at_s)[0] <= 1, words
 
 
+@pytest.mark.slow
 def test_a_429_with_retry_after_shuts_the_pool_for_all_workers(world: Open) -> None:
     here = world(LATENCY, catalog=limits(rpm=600), workers=2)
     here.warm()
@@ -70,7 +71,7 @@ def test_a_429_with_retry_after_shuts_the_pool_for_all_workers(world: Open) -> N
     here.wait(lambda: here.simulator.stats()["faults"], "the refusal")
     told_s = next(call.at_s for call in here.calls() if call.model == MODEL)
     here.wait(lambda: here.redis.exists(KEYS.gate(POOL, "key0")), "the gate to shut")
-    ids = [first, *here.submit(30)]
+    ids = [first, *here.submit(15)]
     assert here.redis.hget(KEYS.gate(POOL, "key0"), "why") == "limited"
     here.until_ended(ids)
     after = arrivals(here, told_s)
@@ -81,10 +82,11 @@ def test_a_429_with_retry_after_shuts_the_pool_for_all_workers(world: Open) -> N
     assert {here.client.result(one).attempts for one in ids[1:]} == {1}
 
 
+@pytest.mark.slow
 def test_a_529_lowers_calls_at_once_and_they_grow_again(world: Open) -> None:
     here = world("--latency-ms=400", catalog="", workers=2, concurrency=20, **FAST)
     here.warm("claude-sonnet-5-5")
-    ids = here.submit(400, model=THIRD)
+    ids = here.submit(200, model=THIRD)
     here.wait(lambda: here.simulator.stats()["open_now"] >= 30, "many calls at once")
     here.fails("529", times=10)
     here.wait(lambda: here.redis.hexists(KEYS.gate(THIRD_POOL, "key0"), "ceiling"), "a ceiling")
@@ -97,7 +99,7 @@ def test_a_529_lowers_calls_at_once_and_they_grow_again(world: Open) -> None:
     most = here.simulator.stats()["open_most"]
     assert most <= 32, most
     here.until_ended(ids)
-    assert here.statuses(ids) == {"succeeded": 400}
+    assert here.statuses(ids) == {"succeeded": 200}
 
 
 def test_slow_down_halves_the_rate_and_not_the_calls(world: Open) -> None:
@@ -170,16 +172,14 @@ def test_a_change_of_limits_is_in_force_within_a_second(world: Open) -> None:
     here.wait(lambda: arrivals(here, 0), "the first")
     changes: tuple[tuple[Callable[[], object], tuple[str, ...], bool], ...] = (
         (lambda: 0, ("limits", "set", f"pool/{POOL}", "rpm=1200"), True),
-        (lambda: 0, ("limits", "set", f"pool/{POOL}", "rpm=1"), False),
         (lambda: 0, ("limits", "unset", f"pool/{POOL}"), False),
         (lambda: file.write_text(limits(rpm=1200)), ("catalog", "reload"), True),
-        (lambda: file.write_text(limits(rpm=1)), ("catalog", "reload"), False),
     )
     for change, words, is_more in changes:
         change()
         (going if is_more else nearly_stopped)(here, words)
     for worker in here.workers:
-        assert worker.log().count("is in force") == 2, "each worker has read both catalogs"
+        assert worker.log().count("is in force") == 1, "each worker has read the new catalog"
 
 
 def nearly_stopped(here: World, words: tuple[str, ...]) -> None:

@@ -13,8 +13,10 @@ from collections.abc import Sequence
 import pytest
 from celery import Celery
 
+from producer.limits import pause, resume
 from tests.bench.governor.order import jain
 from tests.system.rig_governor import (
+    MODEL,
     OTHER,
     OTHER_POOL,
     POOL,
@@ -34,15 +36,21 @@ AT_ONCE = 13
 
 
 def shut(here: World) -> None:
-    """Nobody starts any more on the pool."""
-    here.command("pause", "pool", POOL)
+    """The workers are warm, and nobody starts any more on the pool."""
+    here.warm()
+    pause(here.client.open(), f"pool/{POOL}")
 
 
 def first_starts(here: World, number: int) -> list[Start]:
     """The pool is opened; the first jobs that started."""
-    here.command("resume", "pool", POOL)
-    here.wait(lambda: len(here.starts()) >= number, f"{number} starts")
-    return here.starts()[:number]
+    resume(here.client.open(), f"pool/{POOL}")
+    here.wait(lambda: len(on_pool(here)) >= number, f"{number} starts")
+    return on_pool(here)[:number]
+
+
+def on_pool(here: World) -> list[Start]:
+    """All starts on the pool."""
+    return [one for one in here.starts() if one.model == MODEL]
 
 
 def tokens(starts: Sequence[Start]) -> Counter[str]:
@@ -57,20 +65,21 @@ def tokens(starts: Sequence[Start]) -> Counter[str]:
 def test_an_interactive_job_behind_thousands_of_bulk_jobs_gets_the_next_token(world: Open) -> None:
     here = world("--rpm=600", "--latency-ms=100", catalog=limits(rpm=600), workers=2)
     here.submit(3000, priority="bulk")
-    here.until_accepted(10)
+    here.until_accepted(6)
     urgent = []
-    for _ in range(5):
+    for _ in range(3):
         urgent += here.submit(1, priority="interactive", tenant="urgent")
         here.until_ended(urgent)
     waits = [one.at_ms - one.submitted_ms for one in here.starts() if one.tenant == "urgent"]
-    assert len(waits) == 5
+    assert len(waits) == 3
     assert max(waits) < 2000, waits
     assert here.in_line() > 2000
     assert here.held() <= 20, "those behind wait in Redis, not in a worker"
 
 
 def test_priorities_go_before_one_another_and_nobody_starves(world: Open) -> None:
-    here = world(f"--rpm={RPM}", catalog=limits(rpm=RPM), workers=2, bulk_wait_s=1)
+    bounds = {"standard_wait_s": 1, "bulk_wait_s": 2}
+    here = world(f"--rpm={RPM}", catalog=limits(rpm=RPM), workers=2, **bounds)
     shut(here)
     [old] = here.submit(1, priority="bulk")
     here.until_in_line(1)
@@ -78,11 +87,13 @@ def test_priorities_go_before_one_another_and_nobody_starves(world: Open) -> Non
     here.wait(lambda: time.time() > due_s, "the bulk job to have waited its bound")
     late = {name: here.submit(40, priority=name) for name in ("bulk", "standard", "interactive")}
     here.until_in_line(121)
-    order = [one.job_id for one in first_starts(here, 121)]
+    order = [one.job_id for one in first_starts(here, 60)]
     assert order.index(old) < AT_ONCE, "it has waited for its bound: it ranks as urgent"
-    places = {name: sorted(map(order.index, ids)) for name, ids in late.items()}
+    places = {name: sorted(map(order.index, {*ids} & {*order})) for name, ids in late.items()}
+    assert len(places["interactive"]) == 40
+    assert len(places["standard"]) >= 19 - AT_ONCE
     assert places["interactive"][-1] < 41 + AT_ONCE, places["interactive"]
-    assert places["bulk"][0] > 41 - AT_ONCE, places["bulk"]
+    assert not places["bulk"], places["bulk"]
 
 
 def test_within_a_user_the_first_come_is_the_first_served(world: Open) -> None:
@@ -99,14 +110,14 @@ def test_within_a_user_the_first_come_is_the_first_served(world: Open) -> None:
 def test_tenants_share_a_pool_by_their_weights(world: Open) -> None:
     weights = {"one": 1, "two": 2, "four": 4}
     told = "".join(f"[tenants.{name}]\nweight = {n}\n" for name, n in weights.items())
-    here = world(f"--rpm={RPM}", catalog=limits(rpm=RPM) + told, workers=4)
+    here = world(f"--rpm={RPM}", catalog=limits(rpm=RPM) + told, workers=2)
     shut(here)
     for name in weights:
-        here.submit(70, tenant=name)
-    here.until_in_line(210)
-    served = Counter(one.tenant for one in first_starts(here, 105))
+        here.submit(50, tenant=name)
+    here.until_in_line(150)
+    served = Counter(one.tenant for one in first_starts(here, 70))
     for name, weight in weights.items():
-        assert abs(served[name] - 15 * weight) <= 3, served
+        assert abs(served[name] - 10 * weight) <= 2, served
 
 
 @pytest.mark.slow
@@ -117,13 +128,13 @@ def test_ten_tenants_with_unlike_backlogs_are_served_alike(world: Open) -> None:
     for tenant, number in reversed(backlogs.items()):
         here.submit(number, tenant=tenant)
     here.until_in_line(sum(backlogs.values()))
-    starts = first_starts(here, 110)
+    starts = first_starts(here, 90)
     served = tokens(starts)
     assert jain([served[tenant] for tenant in backlogs]) >= 0.99, served
 
 
 def test_tenants_share_tokens_not_calls_and_users_of_one_share_alike(world: Open) -> None:
-    here = world("--rpm", f"{RPM}", catalog=limits(tpm=60_000), workers=2)
+    here = world("--rpm", f"{RPM}", catalog=limits(tpm=120_000), workers=2)
     shut(here)
     large = {"params": {"max_tokens": 300}}
     for user, number in (("u1", 90), ("u2", 20)):
@@ -151,7 +162,7 @@ def test_a_throttled_model_never_delays_another_that_shares_its_queue_and_worker
     here.until_ended(free)
     assert here.in_line(POOL) == 299, "and the one that was refused waits for its time"
     assert here.in_line(OTHER_POOL) == 0
-    assert here.held() == 0
+    here.wait(lambda: here.held() == 0, "the last acknowledgement")
     assert here.statuses(slow) == {"queued": 299, "deferred": 1}
     assert here.redis.keys("headgate.standard.smart") == []
 
@@ -174,4 +185,4 @@ def test_a_stock_celery_message_waits_in_line_like_others(world: Open) -> None:
     assert 3 <= order.index(sent.id) <= 8
     assert set(order[-3:]) <= set(after)
     here.until_ended(order)
-    assert here.statuses() == {"succeeded": 11}
+    assert here.statuses(order) == {"succeeded": 11}

@@ -41,15 +41,15 @@ def test_a_job_that_waits_holds_nothing_in_a_worker_and_survives_every_restart(
 ) -> None:
     server = valkey_factory(appendonly=True, extra=("--appendfsync", "always"))
     here = world(LATENCY, catalog=limits(rpm=6), server=server)
-    ids = here.submit(50)
-    here.until_in_line(49)
+    ids = here.submit(20)
+    here.until_in_line(19)
     here.wait(lambda: here.ended(ids) == 1, "the first to end")
     waiting = [one for one in ids if here.ended([one]) == 0]
     here.workers[0].kill()
     server.kill()
     server.start()
     here.worker()
-    here.until_in_line(49)
+    here.until_in_line(19)
     assert here.held() == 0
     for one in (waiting[0], waiting[-1]):
         result = here.client.result(one)
@@ -57,14 +57,14 @@ def test_a_job_that_waits_holds_nothing_in_a_worker_and_survives_every_restart(
         assert result.attempts == 0
         assert 0 < in_s(result.retry_at) < 600
     here.workers[1].stop(20)
-    assert here.in_line() == 49, "a worker that is told to stop has nothing of it to give back"
+    assert here.in_line() == 19, "a worker that is told to stop has nothing of it to give back"
     here.worker()
     here.command("limits", "set", f"pool/{POOL}", "rpm=6000")
     here.until_ended(ids)
     stats = here.simulator.stats()
-    assert stats["prompts"]["distinct"] == stats["requests"] == 50
+    assert stats["prompts"]["distinct"] == stats["requests"] == 20
     assert {here.client.result(one).attempts for one in waiting} == {1}
-    rig.the_books_agree(rig.database_url(here.env), here.simulator, 50, unknown=0)
+    rig.the_books_agree(rig.database_url(here.env), here.simulator, 20, unknown=0)
 
 
 def test_waiting_is_no_attempt_and_no_fallback_unless_the_deadline_would_be_missed(
