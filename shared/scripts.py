@@ -156,6 +156,11 @@ class Fetched:
     wrong: list[str]
 
 
+def _taken(job_id: str, crashes: int, grant: str, stored: bytes) -> Taken:
+    queue, _, message = stored.partition(b"\n")
+    return Taken(job_id, queue.decode(), crashes, message, grant)
+
+
 def fetch(
     keys: Keys,
     *,
@@ -176,12 +181,9 @@ def fetch(
 
     def read(reply: list[Any]) -> Fetched:
         jobs = [
-            Taken(
-                text_of(reply[i]), text_of(reply[i + 1]), int(reply[i + 2]), reply[i + 4],
-                text_of(reply[i + 3]),
-            )
-            for i in range(5, len(reply), 5)
-        ]  # fmt: skip
+            _taken(text_of(reply[i]), reply[i + 1], text_of(reply[i + 2]), reply[i + 3])
+            for i in range(5, len(reply), 4)
+        ]
         next_due_ms = None if reply[1] < 0 else reply[1]
         large = [buried_of(reply[3][i : i + 3]) for i in range(0, len(reply[3]), 3)]
         return Fetched(reply[0], next_due_ms, reply[2] == 1, jobs, large, [*map(text_of, reply[4])])

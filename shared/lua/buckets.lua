@@ -85,7 +85,17 @@ local function bucket_of(name)
   return bucket
 end
 
+-- Holds that were taken in this call: id and grant, in turns.
+local holds = {}
+local function put_in_chunks(command, key, words)
+  for first = 1, #words, 1000 do
+    redis.call(command, key, unpack(words, first, math.min(first + 999, #words)))
+  end
+end
+
 local function save()
+  put_in_chunks('HSET', prefix .. 'headgate:holds', holds)
+  holds = {}
   for name, bucket in pairs(buckets) do
     if bucket.changed then
       local words = {'running', bucket.running}
@@ -293,18 +303,18 @@ local function shut_for(scopes)
 end
 
 local key_counts = {}
-local function keys_of(provider)
-  if not key_counts[provider] then
-    key_counts[provider] = math.max(1, config_of('keys/' .. provider).n or 1)
+local function keys_of(pool)
+  if not key_counts[pool] then
+    key_counts[pool] = math.max(1, config_of('keys/' .. provider_of(pool)).n or 1)
   end
-  return key_counts[provider]
+  return key_counts[pool]
 end
 
 local turn = 0
 -- nil and the key that serves this job now; or what blocks it: kind, ms, ms until it surely ends;
 -- `large`: no key ever serves it, which is told also while their gates are shut.
 local function find_key(ticket, amounts)
-  local count = keys_of(provider_of(ticket.pool))
+  local count = keys_of(ticket.pool)
   local kind, shortest, nearest = 'large', nil, nil
   turn = turn + 1
   for n = 1, count do
@@ -365,7 +375,7 @@ end
 -- The job holds these amounts in all its buckets; returns its grant. Nothing runs for a worker that
 -- asks for one more attempt after its lease: what it takes is spent, and nobody would end its hold.
 local function take(id, ticket, amounts, key, attempt)
-  release({id})
+  if attempt then release({id}) end
   local is_held = not attempt or redis.call('HEXISTS', prefix .. 'headgate:owners', id) == 1
   local vendor = vendor_scopes(ticket.pool, key)
   local running, settles = {}, '0'
@@ -406,13 +416,16 @@ local function take(id, ticket, amounts, key, attempt)
   end
   local function total(measure)
     local state = vendor[1].bucket.measures[measure]
-    return state and state.total and string.format('%.0f', state.total) or ''
+    return state and state.total or ''
   end
   local paid = string.find(ticket.flags, 'p', 1, true) and 'p' or ''
   local grant = table.concat({'held', ticket.pool, ticket.model, key, ticket.rule, settles,
     amounts.input_tpm, amounts.output_tpm, ticket.tenant, ticket.user, ticket.tier, paid,
-    string.format('%.0f', now), total('rpm'), total('tpm'), total('input_tpm'), total('output_tpm'),
+    math.floor(now), total('rpm'), total('tpm'), total('input_tpm'), total('output_tpm'),
     attempt or '', table.concat(running, ',')}, '|')
-  if is_held then redis.call('HSET', prefix .. HOLDS, id, grant) end
+  if is_held then
+    holds[#holds + 1] = id
+    holds[#holds + 1] = grant
+  end
   return grant
 end

@@ -11,7 +11,7 @@
 --   bulk jobs in ms.
 -- Result: {now ms, ms until something may change by itself or -1, more (1: call again),
 --   {letter, bytes, queue of each message that was too large}, {keys that are no lists},
---   then id, queue, crashes, grant, message for each job taken}. A message without a ticket is
+--   then id, crashes, grant, `queue LF message` for each job taken}. A message without a ticket is
 --   handed out at once, without a grant: its worker gives it one.
 -- Sent twice: acks count once; jobs leased by a reply that was lost come back when it lapses, and
 --   what they held stays spent.
@@ -147,16 +147,17 @@ local function bury(queue, message)
 end
 
 -- The job is this worker's. Its message is in `messages`.
-local function lease(id, queue, grant, message)
-  redis.call('ZADD', leases, whole + lease_ms, id)
-  redis.call('HSET', owners, id, owner)
-  reply[#reply + 1] = id
-  reply[#reply + 1] = queue
-  reply[#reply + 1] = tonumber(redis.call('HGET', crashes, id) or '0')
-  reply[#reply + 1] = grant
-  reply[#reply + 1] = message
+local leased, until_when, owned = {}, {}, {}
+local function lease(id, grant, stored)
+  leased[#leased + 1] = id
+  until_when[#until_when + 1] = whole + lease_ms
+  until_when[#until_when + 1] = id
+  owned[#owned + 1] = id
+  owned[#owned + 1] = owner
+  local at = #reply
+  reply[at + 1], reply[at + 2], reply[at + 3], reply[at + 4] = id, 0, grant, stored -- crashes: at the end
   taken = taken + 1
-  bytes = bytes + #message
+  bytes = bytes + #stored
 end
 
 local function without(way, ticket)
@@ -168,6 +169,8 @@ local function is_kept(ticket)
     and redis.call('EXISTS', prefix .. 'headgate:cache:' .. ticket.cached_as) == 1
 end
 
+-- Messages that were moved in this call.
+local fresh, known_now = {}, {}
 local any_ticket = redis.call('EXISTS', prefix .. 'headgate:tickets') == 1
 -- False when it has no place here now, and has to stay in its queue.
 local function move(queue, message)
@@ -178,21 +181,21 @@ local function move(queue, message)
   local ticket = text and read_ticket(text)
   local kept = ticket and is_kept(ticket)
   if (kept or not ticket) and is_full() then return false end
-  if redis.call('HSETNX', messages, id, queue .. '\n' .. message) == 0 then
+  local stored = queue .. '\n' .. message
+  if redis.call('HSETNX', messages, id, stored) == 0 then
     -- A second copy. It only stays where a lease has lost its message.
-    if redis.call('HGET', messages, id) == '' then
-      redis.call('HSET', messages, id, queue .. '\n' .. message)
-    end
+    if redis.call('HGET', messages, id) == '' then redis.call('HSET', messages, id, stored) end
     return true
   end
-  redis.call('SADD', present, id)
+  known_now[#known_now + 1] = id
   moved, moved_bytes = moved + 1, moved_bytes + #message
   if kept then
-    lease(id, queue, without('cached', ticket), message)
+    lease(id, without('cached', ticket), stored)
   elseif ticket then
     enter(id, queue, text, ticket)
+    fresh[id] = stored
   else
-    lease(id, queue, '', message)
+    lease(id, '', stored)
   end
   return true
 end
@@ -234,6 +237,8 @@ for k = 11, #KEYS, 2 do
   end
 end
 
+put_in_chunks('SADD', present, known_now)
+
 -- From the rooms to this worker, the most urgent first, until no token is left for the next one.
 local rooms, shut, back = {}, {}, 0
 local fields = want > 0 and redis.call('HKEYS', prefix .. 'headgate:rooms') or {}
@@ -246,23 +251,30 @@ for _, room in ipairs(fields) do
     back = back + unpark(room)
     local oldest = redis.call('ZRANGE', part(room, 'ages'), 0, 0, 'WITHSCORES')
     if oldest[2] then
-      rooms[#rooms + 1] = {name = room, queue = queue, pool = pool, rank = tonumber(oldest[2])}
+      rooms[#rooms + 1] = {name = room, queue = queue, pool = pool, rank = tonumber(oldest[2]),
+        lines = redis.call('ZCARD', part(room, 'ages')), debt = {}}
     end
   end
 end
 
-local function hand_out(room, tenant, user, member, ticket, grant, tokens)
-  local id = string.match(member, '^[^|]*')
-  local stored = redis.call('HGET', messages, id)
-  local cut = stored and string.find(stored, '\n', 1, true)
+local function hand_out(room, tenant, user, member, id, grant, tokens)
+  local stored = fresh[id] or redis.call('HGET', messages, id)
   local weight = 1
   if tokens > 0 then weight = config_of('tenant/' .. tenant, 'tenant/*').weight or 1 end
-  leave(room.name, tenant, user, member, tokens, weight)
-  local oldest = redis.call('ZRANGE', part(room.name, 'ages'), 0, 0, 'WITHSCORES')
-  room.rank = tonumber(oldest[2])
-  if cut then
-    lease(id, room.queue, grant, string.sub(stored, cut + 1))
+  local debt = room.lines == 1 and room.debt or nil
+  local next_member, rank = leave(room.name, tenant, user, member, tokens, weight, debt)
+  room.next = nil
+  if room.lines == 1 and rank then
+    -- The only line here: who is next is known.
+    room.next, room.rank = {tenant, user, next_member}, rank
   else
+    if not rank then room.lines = room.lines - 1 end
+    room.rank = tonumber(redis.call('ZRANGE', part(room.name, 'ages'), 0, 0, 'WITHSCORES')[2])
+  end
+  if stored and stored ~= '' then
+    lease(id, grant, stored)
+  else
+    save() -- its hold, if it has one, so that it ends
     release({id})
     redis.call('SREM', present, id)
   end
@@ -271,12 +283,14 @@ end
 -- The first in line whose deadline is over, or will be before its pool has room for it.
 local function let_go(room, wait)
   local from = part(room.name, 'ages')
+  pay(room.debt)
   while not is_full() do
     local oldest = redis.call('ZRANGE', from, 0, 0)
     if not oldest[1] then return end
     local tenant, user = string.match(oldest[1], '^([^|]*)|(.*)$')
     local member = redis.call('ZRANGE', line_of(room.name, tenant, user), 0, 0)[1]
-    local ticket = member and read_ticket(string.sub(member, #string.match(member, '^[^|]*') + 2))
+    if not member then return end
+    local id, ticket = id_and_ticket(member)
     if not ticket then return end
     local way
     if ticket.deadline <= now then
@@ -289,13 +303,18 @@ local function let_go(room, wait)
       not_before(ticket.deadline - now)
       return
     end
-    hand_out(room, tenant, user, member, ticket, without(way, ticket), 0)
+    hand_out(room, tenant, user, member, id, without(way, ticket), 0)
   end
 end
 
 -- One job of the room, or why not: false when the room has nobody who may run now.
 local function serve(room)
-  local tenant = redis.call('ZRANGE', part(room.name, 'tenants'), 0, 0)[1]
+  local tenant, user, member
+  if room.next then
+    tenant, user, member = unpack(room.next)
+  else
+    tenant = redis.call('ZRANGE', part(room.name, 'tenants'), 0, 0)[1]
+  end
   if not tenant then
     let_go(room, 0)
     local parked = redis.call('ZRANGE', part(room.name, 'parked'), 0, 0, 'WITHSCORES')
@@ -303,27 +322,35 @@ local function serve(room)
     return false
   end
   if paused['tenant/' .. tenant] then
+    pay(room.debt)
     park(room.name, tenant, nil, '+inf')
+    room.next = nil
     return true
   end
-  local user = redis.call('ZRANGE', users_of(room.name, tenant), 0, 0)[1]
-  local member = user and redis.call('ZRANGE', line_of(room.name, tenant, user), 0, 0)[1]
+  user = user or redis.call('ZRANGE', users_of(room.name, tenant), 0, 0)[1]
+  member = member or user and redis.call('ZRANGE', line_of(room.name, tenant, user), 0, 0)[1]
   if not member then
     -- Nobody stands there: keys that were removed by hand.
     redis.call('ZREM', part(room.name, 'tenants'), tenant)
     return true
   end
-  local ticket = read_ticket(string.sub(member, #string.match(member, '^[^|]*') + 2))
+  local id, ticket = id_and_ticket(member)
   local way
-  if ticket.deadline <= now then way = 'late' elseif is_kept(ticket) then way = 'cached' end
+  if ticket.deadline <= now then
+    way = 'late'
+  elseif not fresh[id] and is_kept(ticket) then
+    way = 'cached'
+  end
   if way then
-    hand_out(room, tenant, user, member, ticket, without(way, ticket), 0)
+    hand_out(room, tenant, user, member, id, without(way, ticket), 0)
     return true
   end
   local amounts = amounts_of(ticket)
   local why, wait = blocked_by(caller_scopes(ticket), amounts)
   if why == 'tenant' or why == 'user' then
+    pay(room.debt)
     park(room.name, tenant, why == 'user' and user or nil, now + wait)
+    room.next = nil
     return true
   end
   local key, far
@@ -332,7 +359,7 @@ local function serve(room)
     wait = key
   end
   if why == 'large' then
-    hand_out(room, tenant, user, member, ticket, without('too large', ticket), 0)
+    hand_out(room, tenant, user, member, id, without('too large', ticket), 0)
     return true
   end
   if why then
@@ -340,9 +367,8 @@ local function serve(room)
     not_before(wait)
     return false
   end
-  local id = string.match(member, '^[^|]*')
   local grant = take(id, ticket, amounts, key)
-  hand_out(room, tenant, user, member, ticket, grant, math.max(1, amounts.tpm))
+  hand_out(room, tenant, user, member, id, grant, math.max(1, amounts.tpm))
   return true
 end
 
@@ -370,6 +396,15 @@ end
 if released and want == 0 then
   for _, room in ipairs(redis.call('HKEYS', prefix .. 'headgate:rooms')) do
     wake_up(prefix .. 'headgate:wake:' .. string.match(room, '^(.*) '))
+  end
+end
+for _, room in ipairs(rooms) do pay(room.debt) end
+put_in_chunks('ZADD', leases, until_when)
+put_in_chunks('HSET', owners, owned)
+for first = 1, #leased, 1000 do
+  local died = redis.call('HMGET', crashes, unpack(leased, first, math.min(first + 999, #leased)))
+  for i, times in ipairs(died) do
+    reply[5 + 4 * (first + i - 2) + 2] = tonumber(times or 0)
   end
 end
 save()

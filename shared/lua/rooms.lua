@@ -57,13 +57,24 @@ local function quit(turns, served, member)
   end
 end
 
+-- Tickets of members of lines that were read in this call.
+local read_already = {}
+local function id_and_ticket(member)
+  local ticket = read_already[member]
+  if ticket then return string.match(member, '^[^|]*'), ticket end
+  local id, text = string.match(member, '^([^|]*)|(.*)$')
+  return id, read_ticket(text)
+end
+
 local seen_lines = {}
 local function enter(id, queue, text, ticket)
   local room = queue .. ' ' .. ticket.pool
   local line = line_of(room, ticket.tenant, ticket.user)
   local arrival = math.min(ticket.arrival, now) -- a producer's clock may be ahead
   local rank = math.min(arrival + (head_start[ticket.priority] or 0), ticket.deadline - DEADLINE_MS)
-  if redis.call('ZADD', line, rank, id .. '|' .. text) == 0 then return end
+  local member = id .. '|' .. text
+  if redis.call('ZADD', line, rank, member) == 0 then return end
+  read_already[member] = ticket
   count(room, 1)
   local first = seen_lines[line]
   if first and rank >= first then return end
@@ -112,8 +123,10 @@ local function park(room, tenant, user, at)
   quit(tenants, part(room, 'served'), tenant)
 end
 
--- A job leaves its room, the first of its line or any other; `tokens` are charged to its user and its tenant.
-local function leave(room, tenant, user, member, tokens, weight)
+-- A job leaves its room, the first of its line or any other; `tokens` are charged to its user and
+-- its tenant: at once, or with `debt` (a table) by `pay`, where nobody else waits in the room.
+-- Returns who is first in that line now, and its rank.
+local function leave(room, tenant, user, member, tokens, weight, debt)
   local line, users, tenants = line_of(room, tenant, user), users_of(room, tenant), part(room, 'tenants')
   local who = tenant .. '|' .. user
   redis.call('ZREM', line, member)
@@ -121,13 +134,23 @@ local function leave(room, tenant, user, member, tokens, weight)
   local first = redis.call('ZRANGE', line, 0, 0, 'WITHSCORES')
   local stays = first[2] ~= nil
   seen_lines[line] = nil
-  if redis.call('ZSCORE', users, user) then redis.call('ZINCRBY', users, tokens, user) end
-  if redis.call('ZSCORE', tenants, tenant) then
-    redis.call('ZINCRBY', tenants, tokens / weight, tenant)
+  if debt then
+    debt.tokens, debt.weighed = (debt.tokens or 0) + tokens, (debt.weighed or 0) + tokens / weight
+    if stays then
+      debt.users, debt.user, debt.tenants, debt.tenant = users, user, tenants, tenant
+      debt.ages, debt.rank, debt.who = part(room, 'ages'), first[2], who
+      return first[1], tonumber(first[2])
+    end
+    tokens, weight = debt.tokens, debt.tokens > 0 and debt.tokens / debt.weighed or 1
+    debt.users = nil
+  end
+  if tokens > 0 then
+    redis.call('ZADD', users, 'XX', 'INCR', tokens, user)
+    redis.call('ZADD', tenants, 'XX', 'INCR', tokens / weight, tenant)
   end
   if stays then
     redis.call('ZADD', part(room, 'ages'), first[2], who)
-    return
+    return first[1], tonumber(first[2])
   end
   redis.call('ZREM', part(room, 'ages'), who)
   redis.call('ZREM', part(room, 'parked'), 'u|' .. who)
@@ -135,4 +158,15 @@ local function leave(room, tenant, user, member, tokens, weight)
   if redis.call('EXISTS', part(room, 'ages')) == 0 then redis.call('DEL', part(room, 'parked')) end
   quit(users, users .. '|served', user)
   if redis.call('EXISTS', users) == 0 then quit(tenants, part(room, 'served'), tenant) end
+end
+
+-- What was served in a room with a single line is charged, and its age is right again.
+local function pay(debt)
+  if not debt.users then return end
+  if debt.tokens > 0 then
+    redis.call('ZADD', debt.users, 'XX', 'INCR', debt.tokens, debt.user)
+    redis.call('ZADD', debt.tenants, 'XX', 'INCR', debt.weighed, debt.tenant)
+  end
+  redis.call('ZADD', debt.ages, debt.rank, debt.who)
+  debt.users, debt.tokens, debt.weighed = nil, 0, 0
 end
