@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import random
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
 from redis.exceptions import RedisError
+from sqlalchemy import Engine
 
-from shared import catalog, settings
+from shared import catalog, settings, tiers
 from shared.catalog import Catalog
 from shared.catalog import Provider as ProviderEntry
 from shared.connections import Servers
+from shared.errors import SettingError
 from shared.policy import estimate
 from shared.queues import all_queues
 from shared.settings import Settings
+from shared.tiers import TierOf
 from workers.clock import Clock
 from workers.lane import Lane
 from workers.learning import Learning
@@ -36,6 +42,8 @@ from workers.stages.publish import Publish
 from workers.sweep import Sweep
 from workers.tidy import Tidy
 
+log = logging.getLogger("headgate.bootstrap")
+
 
 @dataclass(frozen=True, slots=True)
 class Kit:
@@ -49,6 +57,8 @@ class Kit:
     call: Call
     reload: Reload
     caring: tuple[asyncio.Task[None], ...]
+    tiers_by: Callable[[Catalog], TierOf]
+    tier_of: TierOf
 
     async def close(self) -> None:
         """All that was written is committed, all that was sent is answered."""
@@ -121,7 +131,20 @@ async def open_kit(in_force: Settings, servers: Servers, owner: str) -> Kit:
     reload = Reload(servers, lane, in_force.catalog, lambda one: len(_keys(in_force, one)) or 1)
     with suppress(TimeoutError):
         await asyncio.wait_for(reload.begin(models), REDIS_WITHIN_S)
-    return Kit(in_force, models, pipeline, record, lane, call, reload, caring)
+    tiers_by = partial(_tiers, in_force, engine)
+    return Kit(
+        in_force, models, pipeline, record, lane, call, reload, caring,
+        tiers_by, await asyncio.to_thread(tiers_by, models),
+    )  # fmt: skip
+
+
+def _tiers(in_force: Settings, engine: Engine, models: Catalog) -> TierOf:
+    """Who has which tier, for jobs whose producer has not asked."""
+    try:
+        return tiers.source(in_force.tiers, models, lambda: engine)
+    except SettingError as error:  # producers have it; workers need it for stock messages alone
+        log.warning("%s; jobs of stock producers have the tiers of the catalog", error)
+        return tiers.by_catalog(models)
 
 
 def _keys(in_force: Settings, provider: ProviderEntry) -> list[str]:

@@ -67,8 +67,9 @@ class Door(Task):  # type: ignore[type-arg]  # generic only in its stubs
         """Jobs that come from now on go by this catalog; those that run go by the one before."""
         self.kit.call.follow(models)
         self.kit = replace(
-            self.kit, catalog=models, pipeline=replace(self.kit.pipeline, catalog=models)
-        )
+            self.kit, catalog=models, pipeline=replace(self.kit.pipeline, catalog=models),
+            tier_of=self.kit.tiers_by(models),
+        )  # fmt: skip
 
     async def run(self, /, *args: Any, **kwargs: Any) -> str:
         """How the run ended, in one word: all that Celery and Flower get to know of it."""
@@ -76,7 +77,7 @@ class Door(Task):  # type: ignore[type-arg]  # generic only in its stubs
         delivery = None
         try:
             delivery = self._delivery(running, args, kwargs)
-            if (ticket := self._ticket(delivery)) is not None:
+            if (ticket := await self._ticket(delivery)) is not None:
                 await self.leases.defer(running.tag, 0, ticket)
                 return "in line"
             return await self._finish(running, await self.kit.pipeline.run(delivery))
@@ -174,10 +175,11 @@ class Door(Task):  # type: ignore[type-arg]  # generic only in its stubs
             grant=Grant.decode(running.request["properties"]["delivery_info"].get("grant", "")),
         )
 
-    def _ticket(self, delivery: Delivery) -> str | None:
+    async def _ticket(self, delivery: Delivery) -> str | None:
         """What a job has to wait for that came without a ticket; None for one that came with it.
 
-        Stock producers and the release before send such; so does the sweep.
+        Stock producers and the release before send such; so does the sweep. Nobody has asked the
+        limits of their callers, so that one with `on_limit: refuse` waits like the others.
         """
         if delivery.grant.way != "none" or delivery.refusal is not None or delivery.revoked:
             return None
@@ -188,8 +190,19 @@ class Door(Task):  # type: ignore[type-arg]  # generic only in its stubs
         except InvalidRequest:
             return None  # the pipeline says so
         chain = fallback.chain(delivery.envelope.request, model, self.kit.catalog)
-        ticket = ticket_for(delivery.envelope, model, self.kit.catalog, chain=chain)
+        tier = await self._tier(delivery.envelope)
+        ticket = ticket_for(delivery.envelope, model, self.kit.catalog, tier=tier, chain=chain)
         return ticket.encode()
+
+    async def _tier(self, envelope: Envelope) -> str:
+        """The tier that the request names, or that of its caller; empty where there is none."""
+        kit, request = self.kit, envelope.request
+        if request.tier in kit.catalog.tiers:
+            return request.tier or ""
+        if kit.settings.tiers == "catalog":
+            return kit.tier_of(request.tenant, request.user) or ""
+        found = await asyncio.to_thread(kit.tier_of, request.tenant, request.user)
+        return found or ""
 
     def _from_request(self, job_id: str, fields: Any) -> tuple[Envelope, InvalidRequest | None]:
         """The envelope of a bare request, as a stock `send_task("headgate.run", ...)` sends it."""
@@ -199,6 +212,8 @@ class Door(Task):  # type: ignore[type-arg]  # generic only in its stubs
             if not isinstance(fields, dict):
                 raise InvalidRequest("request", fields, "give an object with prompt or messages")
             request = request_from(fields)
+            if request.tier is not None:
+                self.kit.catalog.tier(request.tier)
             model = self.kit.catalog.model(request.model or self.kit.settings.model)
             refuse_oversize(json_bytes(request.model_dump(exclude_defaults=True)))
         except InvalidRequest as error:
