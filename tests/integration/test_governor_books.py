@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
+import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -338,15 +339,18 @@ def test_all_buckets_of_a_job_are_kept_at_once_in_every_window(
                 f"j{n}", input_tokens=input_tokens, output_tokens=output_tokens,
                 **fields,
             )  # fmt: skip
-        for ms, want, unsent in steps:
+        for ms, want, settles in steps:
             broker.advance(ms)
             while found := broker.grants(want):
                 for job_id, grant in found.items():
                     books.granted(grant, broker.passed_ms)
-                    if unsent and job_id.endswith("7"):
+                    if settles and job_id[-1] in "37":
+                        used = None if job_id.endswith("7") else (1, 200)
                         before_ms = broker.now_ms() + broker.passed_ms
-                        broker.settle(job_id, grant, None)
+                        broker.settle(job_id, grant, used)
                         after_ms = broker.now_ms() + broker.passed_ms
-                        books.settled(grant, None, before_ms - 1, after_ms + 1)
+                        books.settled(grant, used, before_ms - 1, after_ms + 1)
         assert books.over() == []
+        for (name, measure), total in books.totals().items():
+            assert broker.bucket(*name.split("#"))[f"{measure}.total"] == pytest.approx(total)
         assert Places.of(broker, QUEUES).faults == []
