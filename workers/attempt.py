@@ -25,6 +25,9 @@ from workers.stages.call import Call
 from workers.stages.ledger import Attempt, Ledger
 from workers.through import through
 
+STALE_MS, STALE_TIMES = 2000, 2
+"""A grant of a limited pool that is older counts as not used: the job goes back to its place."""
+
 Chain = Sequence[Model | StaticText]
 
 
@@ -61,6 +64,8 @@ class Attempting:
             return hold
         if isinstance(hold, Deferred):
             return hold
+        if self._is_stale(job, hold):
+            return Deferred(0, self.ticket(job, model, chain).encode())
         if hold.key and hold.key != line.key:
             line = await self.call.line(model, hold.key) or line
         started_at_ms = self.clock_ms()
@@ -139,6 +144,16 @@ class Attempting:
             case _:
                 job.grant = found
                 return found
+
+    def _is_stale(self, job: Job, hold: Grant) -> bool:
+        """Whether so long has passed since the grant that its call would meet those granted later.
+
+        A worker that has just started imports an SDK for seconds; one that was frozen comes back
+        with all its jobs. Their calls would leave at once, and the provider refuse them. Once or
+        twice: a machine that is always that slow has to go on all the same.
+        """
+        late = bool(hold.totals) and self.clock_ms() - hold.granted_at_ms > STALE_MS
+        return late and job.claim.fence <= STALE_TIMES
 
     async def _learn_of(self, error: AttemptError, job: Job, hold: Grant) -> None:
         """All workers know of what a refusal says of limits, before anybody asks again."""

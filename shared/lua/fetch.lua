@@ -280,7 +280,35 @@ local function hand_out(room, tenant, user, member, id, grant, tokens)
   end
 end
 
--- The first in line whose deadline is over, or will be before its pool has room for it.
+-- Why a job need not wait on: its deadline is over, or will be before its pool has room for it.
+local function way_out(ticket, wait)
+  if ticket.deadline <= now then return 'late' end
+  if ticket.deadline <= now + wait and string.find(ticket.flags, 'r', 1, true) then
+    return 'elsewhere'
+  end
+  return nil
+end
+
+-- Those who stand behind others that have to wait: some by chance in each call, as long as any of
+-- them may go. A sorted set of all deadlines would cost every job what few need.
+local SAMPLE = 64
+local function let_go_within(room, wait)
+  local who = redis.call('ZRANDMEMBER', part(room.name, 'ages'))
+  if not who then return end
+  local tenant, user = string.match(who, '^([^|]*)|(.*)$')
+  local line = line_of(room.name, tenant, user)
+  for _, member in ipairs(redis.call('ZRANDMEMBER', line, SAMPLE)) do
+    if is_full() then return end
+    local id, ticket = id_and_ticket(member)
+    local way = ticket and way_out(ticket, wait)
+    if way then
+      hand_out(room, tenant, user, member, id, without(way, ticket), 0)
+      reply[3] = 1
+    end
+  end
+end
+
+-- The first in line that need not wait on.
 local function let_go(room, wait)
   local from = part(room.name, 'ages')
   pay(room.debt)
@@ -292,15 +320,10 @@ local function let_go(room, wait)
     if not member then return end
     local id, ticket = id_and_ticket(member)
     if not ticket then return end
-    local way
-    if ticket.deadline <= now then
-      way = 'late'
-    elseif ticket.deadline <= now + wait and string.find(ticket.flags, 'r', 1, true) then
-      way = 'elsewhere'
-    elseif is_kept(ticket) then
-      way = 'cached'
-    else
+    local way = way_out(ticket, wait) or is_kept(ticket) and 'cached'
+    if not way then
       not_before(ticket.deadline - now)
+      if wait > 0 then let_go_within(room, wait) end
       return
     end
     hand_out(room, tenant, user, member, id, without(way, ticket), 0)
