@@ -74,6 +74,17 @@ class Scene:
         rig.each_is_answered_once(self.out, self.count)
         rig.the_books_agree(self.url, self.simulator, self.count + others, unknown)
 
+    @contextmanager
+    def under_load(self, ended: int, *flags: str) -> Iterator[ChildProcess]:
+        """The batch runs, and this many of its jobs have ended; afterwards all has ended well."""
+        batch = self.batch(*flags)
+        with rig.ended_afterwards(batch):
+            batch.start()
+            self.until_ended(ended)
+            yield batch
+            finished(self, batch)
+        self.all_is_well()
+
     def calls_are_done(self) -> None:
         """No request is at the provider any more."""
         wait_until(lambda: self.simulator.stats()["open_now"] == 0, 30, "the calls to end")

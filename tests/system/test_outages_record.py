@@ -110,14 +110,8 @@ def test_a_postgresql_that_stands_still_is_waited_for(
 ) -> None:
     server, url = mortal
     with scene(tmp_path, slow_answers, valkey.url, url, count=JOBS) as here:
-        batch = here.batch()
-        with rig.ended_afterwards(batch):
-            batch.start()
-            here.until_ended(100)
-            with frozen(server):
-                assert cpu_share(here.workers[0], away_s) < 0.2
-            finished(here, batch)
-        here.all_is_well()
+        with here.under_load(100), frozen(server):
+            assert cpu_share(here.workers[0], away_s) < 0.2
         if away_s > 20:
             each_user_said_it_once(here.workers[0])
 
@@ -132,14 +126,8 @@ def test_a_sqlite_file_that_another_program_locks_is_waited_for(
     tmp_path: Path,
 ) -> None:
     with scene(tmp_path, slow_answers, valkey.url, sqlite_url, count=JOBS, workers=2) as here:
-        batch = here.batch()
-        with rig.ended_afterwards(batch):
-            batch.start()
-            here.until_ended(100)
-            with locked(sqlite_url):
-                assert cpu_share(here.workers[0], away_s) < 0.2
-            finished(here, batch)
-        here.all_is_well()
+        with here.under_load(100), locked(sqlite_url):
+            assert cpu_share(here.workers[0], away_s) < 0.2
         if away_s > 10:
             for worker in here.workers:
                 each_user_said_it_once(worker)
@@ -155,18 +143,13 @@ def test_both_down_may_come_back_in_either_order(
 ) -> None:
     server, (database, url) = valkey_factory(appendonly=True), mortal
     with scene(tmp_path, slow_answers, server.url, url, count=JOBS) as here:
-        batch = here.batch()
-        with rig.ended_afterwards(batch):
-            batch.start()
-            here.until_ended(100)
+        with here.under_load(100):
             server.kill()
             database.kill()
             assert cpu_share(here.workers[0], 2) < 0.2
             for one in (server, database) if first == "Redis" else (database, server):
                 one.start()
                 time.sleep(1)  # each may do harm while it is back alone
-            finished(here, batch)
-        here.all_is_well()
         each_user_said_it_once(here.workers[0])
 
 

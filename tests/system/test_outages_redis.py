@@ -85,14 +85,8 @@ def test_a_redis_that_stands_still_for_longer_than_a_lease_ends_no_lease(
 ) -> None:
     server = valkey_factory()
     with scene(tmp_path, slow_answers, server.url, sqlite_url, count=JOBS, workers=2) as here:
-        batch = here.batch()
-        with rig.ended_afterwards(batch):
-            batch.start()
-            here.until_ended(200)
-            with frozen(server):
-                assert cpu_share(here.workers[0], 7.0) < 0.2  # over the 5 s of a socket, too
-            finished(here, batch)
-        here.all_is_well()
+        with here.under_load(200), frozen(server):
+            assert cpu_share(here.workers[0], 7.0) < 0.2  # over the 5 s of a socket, too
         for worker in here.workers:
             each_user_said_it_once(worker)
 
@@ -105,10 +99,7 @@ def test_a_redis_that_comes_back_empty_is_given_all_jobs_again_from_the_record(
 ) -> None:
     server = valkey_factory()
     with scene(tmp_path, slow_answers, server.url, sqlite_url, count=JOBS) as here:
-        batch = here.batch()
-        with rig.ended_afterwards(batch):
-            batch.start()
-            here.until_ended(200)
+        with here.under_load(200):
             server.kill()
             here.calls_are_done()
             server.start()
@@ -118,8 +109,6 @@ def test_a_redis_that_comes_back_empty_is_given_all_jobs_again_from_the_record(
                 for _ in range(50):
                     client.script_flush()
                     time.sleep(0.01)
-            finished(here, batch)
-        here.all_is_well()
         assert said(here.workers[0], "were sent again")
 
 
@@ -131,21 +120,18 @@ def test_jobs_of_an_old_snapshot_are_not_run_again(
     tmp_path: Path,
 ) -> None:
     server = valkey_factory()
-    with scene(tmp_path, slow_answers, server.url, sqlite_url, count=JOBS) as here:
-        batch = here.batch()
-        with rig.ended_afterwards(batch):
-            batch.start()
-            here.until_ended(100)
-            with server.client() as client:
-                client.save()
-            here.until_ended(400)
-            server.kill()
-            server.start()
-            ended(batch)
-            with server.client() as client:
-                wait_until(lambda: not client.exists(Keys().present()), 30, "acks of old jobs")
-            finished(here, batch)
-        here.all_is_well()
+    with (
+        scene(tmp_path, slow_answers, server.url, sqlite_url, count=JOBS) as here,
+        here.under_load(100) as batch,
+    ):
+        with server.client() as client:
+            client.save()
+        here.until_ended(400)
+        server.kill()
+        server.start()
+        ended(batch)
+        with server.client() as client:
+            wait_until(lambda: not client.exists(Keys().present()), 30, "acks of old jobs")
 
 
 def test_a_redis_that_is_full_or_read_only_for_longer_than_a_lease_is_waited_for(
@@ -208,26 +194,23 @@ def test_a_broken_line_to_redis_delays_and_loses_nothing(
     server = valkey_factory()
     line = tcp_proxy(server.port)
     url = f"redis://127.0.0.1:{line.port}/0"
-    with scene(tmp_path, slow_answers, url, sqlite_url, count=1_200) as here:
-        batch = here.batch()
-        with rig.ended_afterwards(batch):
-            batch.start()
-            here.until_ended(100)
-            for size in (1, 10, 100, 1_000, 5_000, 20_000):  # in the middle of a reply
-                line.cut_after(size)
-                time.sleep(0.2)
-            line.swallow()
-            time.sleep(LEASE_S + 3)
-            line.flow()
-            here.until_ended(rig.count_ended(here.url) + 100)
-            line.stall()
-            time.sleep(LEASE_S + 1)
-            line.flow()
-            line.delay(0.3)
-            here.until_ended(rig.count_ended(here.url) + 50)
-            line.flow()
-            finished(here, batch)
-        here.all_is_well()
+    with (
+        scene(tmp_path, slow_answers, url, sqlite_url, count=1_200) as here,
+        here.under_load(100),
+    ):
+        for size in (1, 10, 100, 1_000, 5_000, 20_000):  # in the middle of a reply
+            line.cut_after(size)
+            time.sleep(0.2)
+        line.swallow()
+        time.sleep(LEASE_S + 3)
+        line.flow()
+        here.until_ended(rig.count_ended(here.url) + 100)
+        line.stall()
+        time.sleep(LEASE_S + 1)
+        line.flow()
+        line.delay(0.3)
+        here.until_ended(rig.count_ended(here.url) + 50)
+        line.flow()
 
 
 def test_a_lost_wake_up_delays_a_job_by_a_second_at_most(
