@@ -125,6 +125,14 @@ def test_out_of_money_a_second_time_only_a_new_answer_opens_the_pool(broker: Gov
     assert drain(broker) == {}
 
 
+def test_who_may_fall_back_is_not_stuck_behind_those_who_may_not(broker: Governor) -> None:
+    broker.ask(*(f"stay{n}" for n in range(20)), replaceable=False)
+    broker.ask(*(f"go{n}" for n in range(5)), replaceable=True)
+    broker.observe("money", wait_ms=-1)
+    ways = {job: grant.way for job, grant in drain(broker).items()}
+    assert ways == {f"go{n}": "elsewhere" for n in range(5)}
+
+
 def test_a_date_on_which_there_is_money_again_opens_the_pool(broker: Governor) -> None:
     broker.ask("a", "b")
     broker.observe("money", wait_ms=broker.now_ms() + 100_000)
