@@ -257,8 +257,7 @@ for _, room in ipairs(fields) do
   end
 end
 
-local function hand_out(room, tenant, user, member, id, grant, tokens)
-  local stored = fresh[id] or redis.call('HGET', messages, id)
+local function step_out(room, tenant, user, member, tokens)
   local weight = 1
   if tokens > 0 then weight = config_of('tenant/' .. tenant, 'tenant/*').weight or 1 end
   local debt = room.lines == 1 and room.debt or nil
@@ -271,6 +270,19 @@ local function hand_out(room, tenant, user, member, id, grant, tokens)
     if not rank then room.lines = room.lines - 1 end
     room.rank = tonumber(redis.call('ZRANGE', part(room.name, 'ages'), 0, 0, 'WITHSCORES')[2])
   end
+end
+
+-- A worker that was silent past its lease may have taken it again: then the job runs there, and has
+-- no place here.
+local function is_running(room, tenant, user, member, id)
+  if fresh[id] or redis.call('HEXISTS', owners, id) == 0 then return false end
+  step_out(room, tenant, user, member, 0)
+  return true
+end
+
+local function hand_out(room, tenant, user, member, id, grant, tokens)
+  local stored = fresh[id] or redis.call('HGET', messages, id)
+  step_out(room, tenant, user, member, tokens)
   if stored and stored ~= '' then
     lease(id, grant, stored)
   else
@@ -301,7 +313,7 @@ local function let_go_within(room, wait)
     if is_full() then return end
     local id, ticket = id_and_ticket(member)
     local way = ticket and way_out(ticket, wait)
-    if way then
+    if way and not is_running(room, tenant, user, member, id) then
       hand_out(room, tenant, user, member, id, without(way, ticket), 0)
       reply[3] = 1
     end
@@ -326,7 +338,9 @@ local function let_go(room, wait)
       if wait > 0 then let_go_within(room, wait) end
       return
     end
-    hand_out(room, tenant, user, member, id, without(way, ticket), 0)
+    if not is_running(room, tenant, user, member, id) then
+      hand_out(room, tenant, user, member, id, without(way, ticket), 0)
+    end
   end
 end
 
@@ -358,6 +372,7 @@ local function serve(room)
     return true
   end
   local id, ticket = id_and_ticket(member)
+  if is_running(room, tenant, user, member, id) then return true end
   local way
   if ticket.deadline <= now then
     way = 'late'

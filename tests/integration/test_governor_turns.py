@@ -315,3 +315,18 @@ def test_a_tenant_whose_paused_jobs_have_all_ended_goes_on_with_new_ones(
     broker.resume("tenant/acme")
     broker.ask("new")
     assert broker.take() == ["new"]
+
+
+def test_a_job_whose_silent_worker_took_its_lease_again_is_not_started_twice(
+    broker: Governor,
+) -> None:
+    broker.limit(**{f"pool/{POOL}": "rpm=1"})
+    broker.ask("a")
+    assert broker.take(1, owner="silent") == ["a"]
+    broker.lapse("a")
+    assert broker.take(1, owner="other") == [], "it waits in its room again"
+    assert broker.renew("a", owner="silent").lost == []
+    broker.advance(120_000)
+    assert broker.take(1, owner="other") == []
+    broker.ack("a", owner="silent")
+    assert not broker.client.hlen(broker.keys.messages())
