@@ -183,12 +183,15 @@ def test_a_change_of_limits_is_in_force_within_a_second(world: Open) -> None:
 
 
 def nearly_stopped(here: World, words: tuple[str, ...]) -> None:
-    """After this command hardly a call comes: the new limit is one a minute."""
+    """After this command hardly a call comes: the new limit is one a minute, and 20 a second before.
+
+    A busy machine may send a few late that had been granted earlier.
+    """
     here.command(*words)
     at_s = time.time()
     time.sleep(1)
     late = [round(after, 2) for after in arrivals(here, at_s) if after > LATE_S]
-    assert len(late) <= 1, (words, late)
+    assert len(late) <= 4, (words, late)
 
 
 def test_a_new_model_of_a_reloaded_catalog_is_known_to_all_workers_within_a_second(
