@@ -183,7 +183,7 @@ def test_a_change_of_limits_is_in_force_within_a_second(world: Open) -> None:
 
 
 def nearly_stopped(here: World, words: tuple[str, ...]) -> None:
-    """After this command hardly a call comes: the new limit is one a minute, and 20 a second before.
+    """After this command hardly a call comes: the new limit is one a minute, not 20 a second.
 
     A busy machine may send a few late that had been granted earlier.
     """
