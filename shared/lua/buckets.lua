@@ -159,6 +159,7 @@ local function filled(scope, measure, amount)
       local from = scope.config.ramp_from or RAMP_FROM
       if limit > from then
         local use = (state.use or 0) * math.exp(-math.max(0, now - (state.at or now)) / RAMP_MS)
+        use = math.max(use, from / RAMP_GROWTH) -- it begins to grow from there
         state.use = use
         allowed = math.min(limit, math.max(from, RAMP_GROWTH * use))
       end
