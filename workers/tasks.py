@@ -187,12 +187,12 @@ class Door(Task):  # type: ignore[type-arg]  # generic only in its stubs
             return None
         try:
             model = self.kit.catalog.model(delivery.envelope.model)
-        except InvalidRequest:
-            return None  # the pipeline says so
-        chain = fallback.chain(delivery.envelope.request, model, self.kit.catalog)
-        tier = await self._tier(delivery.envelope)
-        ticket = ticket_for(delivery.envelope, model, self.kit.catalog, tier=tier, chain=chain)
-        return ticket.encode()
+            chain = fallback.chain(delivery.envelope.request, model, self.kit.catalog)
+            tier = await self._tier(delivery.envelope)
+            ticket = ticket_for(delivery.envelope, model, self.kit.catalog, tier=tier, chain=chain)
+            return ticket.encode()
+        except (InvalidRequest, TypeError, ValueError, RecursionError):
+            return None  # it cannot be put on record either: the pipeline says why
 
     async def _tier(self, envelope: Envelope) -> str:
         """The tier that the request names, or that of its caller; empty where there is none."""

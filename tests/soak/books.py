@@ -14,7 +14,7 @@ from tests.soak.flood import SLICE
 from tests.soak.stage import Stage
 
 PICO = Decimal("1e-12")
-KEPT = ("headgate:pulse", "headgate:wake:", "_kombu.binding")
+KEPT = ("headgate:pulse", "headgate:wake:", "headgate:limits", "_kombu.binding")
 """Keys that stay without a lifetime: one of each, however many jobs there were."""
 
 
@@ -90,6 +90,9 @@ def faults_of_broker(stage: Stage) -> list[str]:
             "due": client.zcard(keys.due()),
             "present": client.scard(keys.present()),
             "crashes": client.hlen(keys.crashes()),
+            "rooms": client.hlen(keys.rooms()),
+            "tickets": client.hlen(keys.tickets()),
+            "holds": client.hlen(keys.holds()),
             "dead letters": client.llen(keys.dead()),
         }
         found += [f"{count} {name} are left" for name, count in counted.items() if count]

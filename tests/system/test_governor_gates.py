@@ -178,8 +178,8 @@ def test_a_change_of_limits_is_in_force_within_a_second(world: Open) -> None:
     for change, words, is_more in changes:
         change()
         (going if is_more else nearly_stopped)(here, words)
-    for worker in here.workers:
-        assert worker.log().count("is in force") == 1, "each worker has read the new catalog"
+    read_by_all = lambda: all("is in force" in worker.log() for worker in here.workers)  # noqa: E731
+    here.wait(read_by_all, "each worker to have read the new catalog")
 
 
 def nearly_stopped(here: World, words: tuple[str, ...]) -> None:
