@@ -128,7 +128,8 @@ def test_gates_are_told_with_their_reason_and_their_time(at: Installation, hand:
 
 def test_what_runs_is_told_with_what_it_holds(at: Installation) -> None:
     for n in range(3):
-        at.redis.hset(at.keys.holds(), f"j{n}", f"held|{POOL}|gpt-4o-mini|key0|o|0|100|400|acme||||0||||||")
+        grant = f"held|{POOL}|gpt-4o-mini|key0|o|0|100|400|acme||||0||||||"
+        at.redis.hset(at.keys.holds(), f"j{n}", grant)
     told = row(report(at))
     assert (told.running, told.held_tokens, told.waiting) == (3, 1500, 0)
 
