@@ -102,6 +102,7 @@ def test_a_529_lowers_calls_at_once_and_they_grow_again(world: Open) -> None:
     assert here.statuses(ids) == {"succeeded": 200}
 
 
+@pytest.mark.long
 def test_slow_down_halves_the_rate_and_not_the_calls(world: Open) -> None:
     here = world(LATENCY, catalog=limits(tpm=600_000), **FAST)
     here.fails("slow_down", times=1)
@@ -194,6 +195,7 @@ def nearly_stopped(here: World, words: tuple[str, ...]) -> None:
     assert len(late) <= 4, (words, late)
 
 
+@pytest.mark.long
 def test_a_new_model_of_a_reloaded_catalog_is_known_to_all_workers_within_a_second(
     world: Open,
 ) -> None:

@@ -163,6 +163,7 @@ def test_the_limit_of_each_of_several_keys_is_used(world: Open) -> None:
     assert not any(secret in worker.log() for worker in here.workers for secret in secrets)
 
 
+@pytest.mark.long
 def test_models_of_one_family_share_the_limit_of_their_pool(world: Open) -> None:
     overlay = limits(OTHER_POOL, rpm=RPM // 2) + '[models."gpt-4o-mini"]\npool = "gpt-4o"\n'
     shared = f"gpt-4o*:rpm={RPM // 2}"

@@ -96,6 +96,7 @@ def test_priorities_go_before_one_another_and_nobody_starves(world: Open) -> Non
     assert not places["bulk"], places["bulk"]
 
 
+@pytest.mark.long
 def test_within_a_user_the_first_come_is_the_first_served(world: Open) -> None:
     here = world(f"--rpm={RPM}", catalog=limits(rpm=RPM))
     shut(here)
@@ -133,6 +134,7 @@ def test_ten_tenants_with_unlike_backlogs_are_served_alike(world: Open) -> None:
     assert jain([served[tenant] for tenant in backlogs]) >= 0.99, served
 
 
+@pytest.mark.long
 def test_tenants_share_tokens_not_calls_and_users_of_one_share_alike(world: Open) -> None:
     here = world("--rpm", f"{RPM}", catalog=limits(tpm=120_000), workers=2)
     shut(here)
