@@ -13,12 +13,14 @@ import math
 import os
 import time
 from dataclasses import asdict, dataclass, field
+from decimal import Decimal
 from typing import Annotated, Any, Literal, TypeGuard, get_args
 
 import orjson
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     ValidationError,
@@ -39,12 +41,7 @@ Status = Literal["queued", "running", "deferred", "succeeded", "failed", "cancel
 ENDED: frozenset[str] = frozenset({"succeeded", "failed", "cancelled", "expired"})
 
 #: Fields of the contract whose part does not stand yet: refused by name, never ignored.
-NOT_YET = frozenset(
-    {
-        "idempotency_key", "template", "variables", "task", "share", "max_usd_per_million",
-        "prefer", "max_cost_usd", "webhook_url",
-    }
-)  # fmt: skip
+NOT_YET = frozenset({"webhook_url"})
 
 
 def _without_nul(text: str) -> str:
@@ -84,12 +81,36 @@ def new_id() -> str:
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
+CallerKey = Annotated[str, Field(min_length=1, max_length=255, pattern=NO_NUL)]
+
+USD = r"^[0-9]{1,9}(\.[0-9]{1,12})?$"
+
+
+def _decimal_text(value: object) -> object:
+    if isinstance(value, int | float | Decimal) and not isinstance(value, bool):
+        return format(Decimal(str(value)), "f")
+    return value
+
+
+Usd = Annotated[str, BeforeValidator(_decimal_text), Field(pattern=USD)]
+"""Money of a caller: a decimal text; a number is taken as it is written."""
+
+Kind = Literal[
+    "chat", "reasoning", "code", "research", "creative", "analysis", "summary", "translation",
+    "vision",
+]  # fmt: skip
+"""What a request is about, as routing sees it."""
+
+
 class CacheWish(BaseModel):
-    """How the caller wants the cache: `exact` (default) or `off`; `ttl_s` seconds to keep."""
+    """How the caller wants the cache: `exact` or `off`; `ttl_s` seconds to keep.
+
+    Without a mode the rules of `shared/policy/lifetime.py` decide; `exact` asks for it in any case.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
-    mode: Literal["off", "exact"] = "exact"
+    mode: Literal["off", "exact"] | None = None
     ttl_s: Annotated[int, Field(ge=1, le=30 * 86_400)] | None = None
 
 
@@ -110,6 +131,16 @@ class Request(BaseModel):
     deadline_s: Annotated[float, Field(gt=0, le=MAX_DEADLINE_S)] = DEFAULT_DEADLINE_S
     cache: CacheWish = CacheWish()
     fallback: bool | list[Name] = True
+    same_provider: bool = False
+    share: bool = True
+    stream: bool = False
+    task: Kind | None = None
+    prefer: Literal["speed", "quality", "cost"] = "cost"
+    max_usd_per_million: Usd | None = None
+    max_cost_usd: Usd | None = None
+    template: Name | None = None
+    variables: dict[str, str | int | float | bool] = Field(default_factory=dict)
+    idempotency_key: CallerKey | None = None
     on_limit: Literal["wait", "refuse"] = "wait"
     on_unknown: Literal["retry", "fail"] = "retry"
     metadata: dict[str, Any] = Field(default_factory=dict)

@@ -167,6 +167,66 @@ class Keys:
         """STRING: an answer; expires after its time to live."""
         return f"{self.prefix}headgate:cache:{fingerprint}"
 
+    def cached(self) -> str:
+        """HASH: fingerprint to `bytes|tenant|model|end in server ms` of each answer kept."""
+        return f"{self.prefix}headgate:cached"
+
+    def cache_uses(self) -> str:
+        """ZSET: fingerprints of answers kept, by the server's ms of their last use."""
+        return f"{self.prefix}headgate:cache:uses"
+
+    def cache_ends(self) -> str:
+        """ZSET: fingerprints of answers kept, by the server's ms at which they expire."""
+        return f"{self.prefix}headgate:cache:ends"
+
+    def cache_counts(self) -> str:
+        """HASH: `bytes` kept, `hits`, `misses`, `shared`, `evicted`, `saved` in pico-USD; stays."""
+        return f"{self.prefix}headgate:cache:counts"
+
+    def flights(self) -> str:
+        """HASH: fingerprint to the job whose call all equal requests wait for, while it runs."""
+        return f"{self.prefix}headgate:flights"
+
+    def leaders(self) -> str:
+        """HASH: job id to the fingerprint of the flight that it leads, while it runs."""
+        return f"{self.prefix}headgate:leaders"
+
+    def flight(self, fingerprint: str) -> str:
+        """ZSET: jobs that wait for the call of an equal one, by deadline; gone with the last."""
+        return f"{self.prefix}headgate:flight:{fingerprint}"
+
+    def followers(self) -> str:
+        """ZSET: all jobs in flights that lead none, by their deadline in Unix ms."""
+        return f"{self.prefix}headgate:followers"
+
+    def breaker(self, model: str, key: str) -> str:
+        """HASH: the circuit breaker of `provider/model` on one key; see `breaker.lua`. Expires."""
+        return f"{self.prefix}headgate:breaker:{model}#{key}"
+
+    def breakers(self) -> str:
+        """ZSET: `provider/model#key` that were called lately, by the server's ms of the last."""
+        return f"{self.prefix}headgate:breakers"
+
+    def budgets(self) -> str:
+        """HASH: scope to its budgets as the catalog says; see `money.lua`. Stays."""
+        return f"{self.prefix}headgate:budgets"
+
+    def budget(self, scope: str, period: str) -> str:
+        """HASH: `spent` and `held` in pico-USD of a scope in a day or month; expires after it."""
+        return f"{self.prefix}headgate:budget:{scope}:{period}"
+
+    def alerts(self) -> str:
+        """LIST: alerts of budgets in JSON that are still to be told, the oldest at the right."""
+        return f"{self.prefix}headgate:alerts"
+
+    def keyed(self) -> str:
+        """HASH: provider to how many keys its workers have, 0 for none; stays."""
+        return f"{self.prefix}headgate:keyed"
+
+    def deltas(self, job_id: str) -> str:
+        """STREAM: the pieces of an answer while it is streamed; expires an hour after its end."""
+        return f"{self.prefix}headgate:deltas:{job_id}"
+
     def sweeper(self) -> str:
         """STRING: the worker that sweeps; expires after one period."""
         return f"{self.prefix}headgate:sweeper"

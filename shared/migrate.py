@@ -17,7 +17,7 @@ from shared.errors import Unfit
 if TYPE_CHECKING:
     from alembic.config import Config
 
-NEWEST = "0002"
+NEWEST = "0003"
 """The revision that this code works with; the last file in migrations/versions."""
 
 ADVISORY_LOCK = 0x48656164

@@ -69,11 +69,13 @@ async def run_async(client: redis.asyncio.Redis, command: Command[T]) -> T:
         return command.read(await execute(*command.by_text()))
 
 
+_LIMITS = ("base", "breaker", "money", "flights", "buckets")
+
 BEFORE = {
-    "fetch": ("letter", "buckets", "rooms"),
-    "bury": ("letter", "buckets"),
-    "forget": ("buckets", "rooms"),
-    **dict.fromkeys(("restore", "defer", "reserve", "settle", "observe", "admit"), ("buckets",)),
+    "fetch": (*_LIMITS, "letter", "rooms"),
+    "bury": (*_LIMITS, "letter"),
+    "forget": (*_LIMITS, "rooms"),
+    **dict.fromkeys(("restore", "defer", "reserve", "settle", "observe", "admit"), _LIMITS),
 }
 """What stands before a script: the functions that it shares with others."""
 

@@ -166,7 +166,34 @@ class Settings(BaseSettings):
         7 * 86_400, description="how long results are kept; the audit line stays"
     )
     cache_ttl_s: Annotated[int, Field(ge=1)] = Field(
-        1800, description="how long an answer serves equal requests"
+        1800, description="how long an answer serves equal requests where no rule says otherwise"
+    )
+    cache_mb: Annotated[int, Field(ge=1)] = Field(
+        256, description="megabytes of answers that are kept; those not used for longest go first"
+    )
+    cache_temperature: Annotated[float, Field(allow_inf_nan=False, ge=0, le=2)] = Field(
+        0.7, description="above this temperature, without a seed, an answer is kept only if asked"
+    )
+    share_cost: Literal["leader", "even"] = Field(
+        "leader", description="who pays a call that equal requests share: leader, or all evenly"
+    )
+    breaker_failures: Annotated[int, Field(ge=0, le=1000)] = Field(
+        5, description="failures in a row that open a model's circuit breaker; 0: none ever opens"
+    )
+    breaker_share: Annotated[float, Field(allow_inf_nan=False, gt=0, le=1)] = Field(
+        0.5, description="share of failed calls within a minute (of 20 or more) that opens it, too"
+    )
+    breaker_open_s: Annotated[float, Field(allow_inf_nan=False, ge=0.1, le=3600)] = Field(
+        60, description="how long a breaker stays open until one probe may go"
+    )
+    healthy_s: Annotated[float, Field(allow_inf_nan=False, ge=1, le=86_400)] = Field(
+        300, description="a model that failed counts as healthy again after this long without"
+    )
+    retry_share: Annotated[float, Field(allow_inf_nan=False, ge=0, le=10)] = Field(
+        0.1, description="retries at a provider, as a share of its traffic"
+    )
+    alert_url: HttpUrl | None = Field(
+        None, description="a webhook that is told when a budget is at 80, 90 and 100 %"
     )
     max_attempts: Annotated[int, Field(ge=1, le=100)] = Field(
         5, description="attempts at one model"

@@ -12,6 +12,7 @@ from sqlalchemy import (
     Column,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     PrimaryKeyConstraint,
     String,
@@ -48,6 +49,7 @@ jobs = Table(
     Column("deadline_at_ms", BigInteger, nullable=False),
     Column("started_at_ms", BigInteger, comment="the first claim"),
     Column("finished_at_ms", BigInteger),
+    Column("share_pico_usd", BigInteger, comment="its part of the call of an equal job"),
 )
 Index("jobs_open", jobs.c.status, jobs.c.id)
 Index("jobs_by_batch", jobs.c.batch_id, jobs.c.batch_line, unique=True)
@@ -117,6 +119,8 @@ audit = Table(
     Column("finished_at_ms", BigInteger, nullable=False),
     Column("queued_ms", BigInteger),
     Column("latency_ms", BigInteger),
+    Column("template", String(128)),
+    Column("latency_bin", Integer, comment="bucket of latency_ms in shared/policy/sketch.py"),
 )
 Index("audit_by_batch", audit.c.batch_id)
 Index("audit_by_time", audit.c.finished_at_ms)
@@ -154,4 +158,59 @@ callers = Table(
     ),
     Column("tier", String(128), nullable=False),
     PrimaryKeyConstraint("tenant", "user_id"),
+)
+
+#: Which job a caller's idempotency key made, for a day.
+idempotency = Table(
+    "idempotency",
+    metadata,
+    Column("tenant", String(128), nullable=False),
+    Column("key", String(255), nullable=False),
+    Column("body_sha256", String(64), nullable=False),
+    Column("job_id", String(128), nullable=False),
+    Column("created_at_ms", BigInteger, nullable=False),
+    PrimaryKeyConstraint("tenant", "key"),
+)
+Index("idempotency_by_time", idempotency.c.created_at_ms)
+
+#: What was used on one day (UTC), from the audit lines of that day; empty text: none.
+usage_days = Table(
+    "usage_days",
+    metadata,
+    Column("day", Integer, nullable=False, comment="20261121"),
+    Column("tenant", String(128), nullable=False),
+    Column("user_id", String(128), nullable=False),
+    Column("model", String(128), nullable=False, comment="the one that answered, or was asked for"),
+    Column("template", String(128), nullable=False),
+    Column("batch_id", String(64), nullable=False),
+    Column("requests", BigInteger, nullable=False),
+    Column("succeeded", BigInteger, nullable=False),
+    Column("failed", BigInteger, nullable=False),
+    Column("cancelled", BigInteger, nullable=False),
+    Column("expired", BigInteger, nullable=False),
+    Column("cached", BigInteger, nullable=False, comment="answered by the cache"),
+    Column("shared", BigInteger, nullable=False, comment="answered by an equal request's call"),
+    Column("fallbacks", BigInteger, nullable=False),
+    Column("attempts", BigInteger, nullable=False),
+    Column("unknown_attempts", BigInteger, nullable=False),
+    Column("input_tokens", BigInteger, nullable=False),
+    Column("cached_input_tokens", BigInteger, nullable=False),
+    Column("cache_write_tokens", BigInteger, nullable=False),
+    Column("output_tokens", BigInteger, nullable=False),
+    Column("reasoning_tokens", BigInteger, nullable=False),
+    Column("cost_pico_usd", BigInteger, nullable=False),
+    Column("unpriced", BigInteger, nullable=False, comment="jobs whose cost nobody knows"),
+    Column("saved_pico_usd", BigInteger, nullable=False),
+    Column("latency_ms", BigInteger, nullable=False, comment="of all together"),
+    Column("latencies", LargeBinary, nullable=False, comment="a packed sketch"),
+    PrimaryKeyConstraint("day", "tenant", "user_id", "model", "template", "batch_id"),
+)
+
+#: Days that are in `usage_days`, with how many audit lines they had then.
+usage_summed = Table(
+    "usage_summed",
+    metadata,
+    Column("day", Integer, primary_key=True, autoincrement=False),
+    Column("lines", BigInteger, nullable=False),
+    Column("summed_at_ms", BigInteger, nullable=False),
 )

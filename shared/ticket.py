@@ -6,6 +6,7 @@ between them; callers' names are percent-encoded, so that none can hold one.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -43,7 +44,9 @@ class Ticket:
     `rule`: how the vendor counts, `o` for OpenAI, `a` for Anthropic. Tokens are estimates;
     `output_tokens` is a ceiling where the rule is `a`. Times in Unix ms. `cached_as`: the
     fingerprint under which its answer may be kept, or empty. `paid`: its caller's limits were taken
-    at submit. `replaceable`: another model may answer.
+    at submit. `replaceable`: another model may answer. `alone`: never joins an equal request in
+    flight. `followed`: it has joined one. `worst_pico_usd`: the most that the attempt can cost;
+    None where no price is known.
     """
 
     pool: str
@@ -60,10 +63,21 @@ class Ticket:
     cached_as: str = ""
     paid: bool = False
     replaceable: bool = False
+    alone: bool = False
+    followed: bool = False
+    worst_pico_usd: int | None = None
 
     def encode(self) -> str:
         """As it stands in messages and lines."""
-        flags = ("p" if self.paid else "") + ("r" if self.replaceable else "")
+        flags = "".join(
+            letter
+            for letter, is_set in (
+                ("p", self.paid), ("r", self.replaceable), ("n", self.alone), ("f", self.followed),
+            )
+            if is_set
+        )  # fmt: skip
+        if self.worst_pico_usd is not None:
+            flags += f"${self.worst_pico_usd}"
         return (
             f"{self.pool}|{self.model}|{PRIORITY.get(self.priority, 's')}|{quoted(self.tenant)}|"
             f"{quoted(self.user)}|{self.tier}|{self.rule}|{self.input_tokens}|{self.output_tokens}|"
@@ -76,6 +90,7 @@ class Ticket:
         try:
             pool, model, letter, tenant, user, tier, rule, *rest = text.split("|")
             held_in, held_out, arrival_ms, deadline_ms, cached_as, flags = rest
+            worst = re.search(r"\$(\d+)", flags)
             return cls(
                 pool=pool,
                 model=model,
@@ -91,6 +106,9 @@ class Ticket:
                 cached_as=cached_as,
                 paid="p" in flags,
                 replaceable="r" in flags,
+                alone="n" in flags,
+                followed="f" in flags,
+                worst_pico_usd=int(worst[1]) if worst else None,
             )
         except (ValueError, KeyError):
             raise UnreadableMessage("its ticket is not of the form that is known here") from None
@@ -138,21 +156,29 @@ def ticket_for(
         cached_as="" if request.cache.mode == "off" else fingerprint(request, model.name),
         paid=paid,
         replaceable=len(chain) > 1 and not last,
+        alone=not request.share,
     )
 
 
+HOLD_WORDS = 19
+"""Words of a hold in release 0.1, which had no money in it."""
+
 TOTALS = ("rpm", "tpm", "input_tpm", "output_tpm")
 
-Way = Literal["held", "cached", "late", "elsewhere", "too large", "none"]
+Way = Literal[
+    "held", "cached", "shared", "late", "elsewhere", "broken", "too large", "over budget", "none"
+]
 
 
 @dataclass(frozen=True, slots=True)
 class Grant:
     """What the governor gave a job on its way: a hold in all its buckets, or the reason for none.
 
-    `way`: `held`; `cached` (its answer is on record), `late` (past its deadline), `elsewhere` (its
-    deadline would pass in line, and another model may answer), `too large` (over what its bucket
-    gets in a minute), `none` (its message has no ticket). `text`: as the script wrote it.
+    `way`: `held`; `cached` (its answer is on record), `shared` (so is that of the equal request it
+    had joined), `late` (past its deadline), `elsewhere` (its deadline would pass in line, and
+    another model may answer), `broken` (its model is down, and another may answer), `too large`
+    (over what its bucket gets in a minute), `over budget` (its money is spent), `none` (its message
+    has no ticket). `text`: as the script wrote it. `money`: what it holds of budgets, or empty.
     """
 
     way: Way
@@ -168,22 +194,24 @@ class Grant:
     paid: bool = False
     granted_at_ms: int = 0
     totals: Mapping[str, int] = field(default_factory=dict)
+    money: str = ""
 
     @classmethod
     def decode(cls, text: str) -> Grant:
         """From the script: `WAY|pool|model|key|rule|settles|input|output|tenant|user|tier|paid`.
 
-        Of a hold there follow server ms, what has been granted in all of
-        each of TOTALS, the attempt, and which buckets count the call as running.
+        Of a hold there follow server ms, what has been granted in all of each of TOTALS, the
+        money held, the attempt, and which buckets count the call as running.
         """
         if not text:
             return NO_GRANT
         words = text.split("|")
-        at_ms, totals = 0, {}
+        at_ms, totals, money = 0, {}, ""
         if words[0] == "held":
             at_ms = int(words[12])
             told = zip(TOTALS, words[13:17], strict=True)
             totals = {measure: int(total) for measure, total in told if total}
+            money = words[17] if len(words) > HOLD_WORDS else ""
         return cls(
             way=words[0],  # type: ignore[arg-type]  # the script's own word
             text=text,
@@ -198,6 +226,7 @@ class Grant:
             paid="p" in words[11],
             granted_at_ms=at_ms,
             totals=totals,
+            money=money,
         )
 
 

@@ -17,7 +17,7 @@ CHAT = "/v1/chat/completions"
 EMBEDDINGS = "/v1/embeddings"
 _OPENAI_KEYS = ("custom_id", "method", "url", "body")
 _OF_THE_LINE = ("invalid_request", "unknown_model", "context_length")
-_OURS = (frozenset(Request.model_fields) | NOT_YET) - {"params"}
+_OURS = (frozenset(Request.model_fields) | NOT_YET) - {"params", "stream"}
 
 
 def submit_fields(line: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:

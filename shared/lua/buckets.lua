@@ -5,8 +5,6 @@
 -- A bucket holds its capacity at most and fills by its rate. An amount over the capacity is taken
 -- when the bucket is full and leaves a debt. A provider's bucket is told here a little smaller than
 -- the provider's own, so that delays between grant and arrival meet no refusal.
-local prefix, now = '', 0 -- now: ms of the server's clock, with fractions
-
 -- Share of the provider's rate that is used: what its clock and ours may differ by.
 local RATE = 0.998
 -- Share of a second's burst that is used: a granted request reaches the provider within the rest.
@@ -33,6 +31,7 @@ local function read_ticket(text)
   if not t.pool then return nil end
   t.input, t.output = tonumber(t.input), tonumber(t.output)
   t.arrival, t.deadline = tonumber(t.arrival), tonumber(t.deadline)
+  t.worst = tonumber(string.match(t.flags, '%$(%d+)'))
   return t
 end
 
@@ -313,7 +312,7 @@ end
 
 local turn = 0
 -- nil and the key that serves this job now; or what blocks it: kind, ms, ms until it surely ends;
--- `large`: no key ever serves it, which is told also while their gates are shut.
+-- `broken`: its model is down on every key that could serve it; `large`: no key ever serves it, which is told also while their gates are shut.
 local function find_key(ticket, amounts)
   local count = keys_of(ticket.pool)
   local kind, shortest, nearest = 'large', nil, nil
@@ -322,12 +321,16 @@ local function find_key(ticket, amounts)
     local key = 'key' .. (math.floor(now) + turn + n) % count
     local scopes = vendor_scopes(ticket.pool, key)
     local why, wait, far = shut_for(scopes)
+    local broken = breaker.shut(ticket, key)
+    if broken and not why then why, wait, far = 'broken', broken, broken end
     local lacks, ms = blocked_by(scopes, amounts)
     if not (why or lacks) then return nil, key end
     if lacks ~= 'large' then
       if not why then why, wait = lacks, ms end
       far = far or wait
-      if not shortest or wait < shortest then kind, shortest = why, wait end
+      if not shortest or kind == 'broken' and why ~= 'broken' or wait < shortest and why ~= 'broken' then
+        kind, shortest = why, wait
+      end
       if not nearest or far < nearest then nearest = far end
     end
   end
@@ -335,6 +338,8 @@ local function find_key(ticket, amounts)
 end
 
 local HOLDS = 'headgate:holds'
+-- Words of a hold in release 0.1, which had no money in it.
+local OLD_WORDS = 19
 
 -- A caller that had as many calls as it may have has one fewer: whoever was passed over for that
 -- is tried again.
@@ -366,6 +371,10 @@ local function release(ids)
         local kind = string.match(name, '^%a+')
         of_caller = of_caller or kind == 'tenant' or kind == 'user' or kind == 'tier'
       end
+      local words = {}
+      for word in string.gmatch(grant .. '|', '([^|]*)|') do words[#words + 1] = word end
+      breaker.release(ids[i], words[2], words[3], words[4])
+      if #words > OLD_WORDS then money.release(words[18]) end
       if of_caller then try_again(string.match(grant, '^' .. string.rep('[^|]*|', 8) .. '([^|]*)|([^|]*)')) end
     end
   end
@@ -423,7 +432,8 @@ local function take(id, ticket, amounts, key, attempt)
   local grant = table.concat({'held', ticket.pool, ticket.model, key, ticket.rule, settles,
     amounts.input_tpm, amounts.output_tpm, ticket.tenant, ticket.user, ticket.tier, paid,
     math.floor(now), total('rpm'), total('tpm'), total('input_tpm'), total('output_tpm'),
-    attempt or '', table.concat(running, ',')}, '|')
+    money.take(id, ticket), attempt or '', table.concat(running, ',')}, '|')
+  breaker.take(id, ticket, key)
   if is_held then
     holds[#holds + 1] = id
     holds[#holds + 1] = grant

@@ -13,7 +13,17 @@ from shared import migrate
 from shared.database import open_engine
 from shared.errors import Unreachable
 from shared.results import job_row
-from shared.tables import attempts, audit, batches, callers, jobs, metadata
+from shared.tables import (
+    attempts,
+    audit,
+    batches,
+    callers,
+    idempotency,
+    jobs,
+    metadata,
+    usage_days,
+    usage_summed,
+)
 from tests.child import ChildProcess, wait_until
 from tests.integration.rig import envelope
 from tests.releases.coming import MIGRATION, make_next
@@ -63,6 +73,14 @@ def fill(engine: Engine) -> None:
             )
         )  # fmt: skip
         connection.execute(insert(callers).values(tenant="acme", tier="pro"))
+        key = {"tenant": "acme", "key": "k", "body_sha256": "0", "created_at_ms": 2**40}
+        connection.execute(insert(idempotency).values(job_id=job.id, **key))
+        summed = {column.name: 2**40 for column in usage_days.c if column.type.python_type is int}
+        names = dict.fromkeys(("tenant", "user_id", "model", "template", "batch_id"), "")
+        values = {**summed, **names, "day": 20261121, "latencies": b""}
+        connection.execute(insert(usage_days).values(**values))
+        counted = {"day": 20261121, "lines": 1, "summed_at_ms": 2**40}
+        connection.execute(insert(usage_summed).values(**counted))
 
 
 def tables(engine: Engine) -> set[str]:

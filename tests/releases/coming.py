@@ -44,7 +44,7 @@ ADDED = [
      '        "mood": envelope.mood,'),
     ("shared/envelope.py", "    metadata: dict[str, Any] = Field(default_factory=dict)",
      "    colour: str | None = None"),
-    ("shared/envelope.py", '    mode: Literal["off", "exact"] = "exact"',
+    ("shared/envelope.py", '    mode: Literal["off", "exact"] | None = None',
      "    scope: str | None = None"),
     ("shared/envelope.py", "    batch_line: ", '    mood: str = "calm"'),
     ("shared/envelope.py", "    reasoning_tokens: int = 0", "    audio_tokens: int = 0"),

@@ -44,7 +44,7 @@ def test_fields_of_a_newer_deployment_are_skipped() -> None:
     fields = orjson.loads(job.encode())
     fields["colour"] = "blue"
     fields["request"]["mood"] = "good"
-    fields["request"]["cache"] = {"mode": "exact", "scope": "team"}
+    fields["request"]["cache"] = {"scope": "team"}
     assert Envelope.decode(fields) == job
 
 

@@ -166,7 +166,7 @@ BAD_FIELDS: dict[str, dict[str, Any]] = {
     "nothing at all": {},
     "two of three": {"prompt": "a", "input": "b"},
     "an unknown field": {"prompt": "a", "max_tokens": 5},
-    "a field whose part does not stand": {"prompt": "a", "idempotency_key": "k"},
+    "a field whose part does not stand": {"prompt": "a", "webhook_url": "k"},
     "a wrong type": {"prompt": 5},
     "a number as a text": {"prompt": "a", "deadline_s": "60"},
     "a name that is no text": {"prompt": "a", 5: "b"},  # type: ignore[dict-item]
