@@ -192,8 +192,15 @@ class Keys:
         return f"{self.prefix}headgate:leaders"
 
     def flight(self, fingerprint: str) -> str:
-        """ZSET: jobs that wait for the call of an equal one, by deadline; gone with the last."""
+        """ZSET: jobs that wait for the call of an equal one, by deadline; gone with the last.
+
+        The flight of no name holds those whose call has ended, until they are in their queues.
+        """
         return f"{self.prefix}headgate:flight:{fingerprint}"
+
+    def failure(self, fingerprint: str) -> str:
+        """STRING: how the call failed that equal requests waited for; expires after 5 seconds."""
+        return f"{self.prefix}headgate:failed:{fingerprint}"
 
     def followers(self) -> str:
         """ZSET: all jobs in flights that lead none, by their deadline in Unix ms."""

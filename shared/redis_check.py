@@ -34,7 +34,8 @@ USED = (
     "LREM # 0 1", "LRANGE # 0 0", "TYPE #", "SCARD #", "SSCAN # 0", "SISMEMBER # 1", "ZCARD #",
     "ZMSCORE # 1", "BLPOP # 1", "BRPOP # 1", "SADD # 1", "SREM # 1", "SMEMBERS #", "SMISMEMBER # 1",
     "ZADD # 1 1", "ZREM # 1", "ZSCORE # 1", "ZRANGE # 0 0", "ZRANGEBYSCORE # 0 0",
-    "ZINTERSTORE # 1 #", "ZREMRANGEBYSCORE # 0 0", "PUBLISH # 1", "TIME", "DEL #", "SCAN 0 MATCH #",
+    "ZINTERSTORE # 1 #", "ZUNIONSTORE # 1 #", "ZPOPMIN #",
+    "ZREMRANGEBYSCORE # 0 0", "PUBLISH # 1", "TIME", "DEL #", "SCAN 0 MATCH #",
     "MULTI", "EXEC", "EVAL return{} 0", f"EVALSHA {'0' * 40} 0",
 )  # fmt: skip
 """What a worker and its scripts send. On a key that holds a string nearly all of it does nothing:

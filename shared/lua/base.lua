@@ -8,3 +8,15 @@ local function wake_workers(queue)
   redis.call('RPUSH', wake, '1')
   redis.call('LTRIM', wake, 0, 0)
 end
+
+local TICKET = '^([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|(%d+)|(%d+)|(%d+)|(%d+)|([^|]*)|([^|]*)$'
+local function read_ticket(text)
+  local t = {}
+  t.pool, t.model, t.priority, t.tenant, t.user, t.tier, t.rule, t.input, t.output, t.arrival,
+    t.deadline, t.cached_as, t.flags = string.match(text, TICKET)
+  if not t.pool then return nil end
+  t.input, t.output = tonumber(t.input), tonumber(t.output)
+  t.arrival, t.deadline = tonumber(t.arrival), tonumber(t.deadline)
+  t.worst = tonumber(string.match(t.flags, '%$(%d+)'))
+  return t
+end

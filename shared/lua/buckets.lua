@@ -23,18 +23,6 @@ local DEFAULT_OUTPUT = 256
 local MEASURES = {'rpm', 'tpm', 'input_tpm', 'output_tpm', 'rpd'}
 local RAMPED = {tpm = true, input_tpm = true}
 
-local TICKET = '^([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|(%d+)|(%d+)|(%d+)|(%d+)|([^|]*)|([^|]*)$'
-local function read_ticket(text)
-  local t = {}
-  t.pool, t.model, t.priority, t.tenant, t.user, t.tier, t.rule, t.input, t.output, t.arrival,
-    t.deadline, t.cached_as, t.flags = string.match(text, TICKET)
-  if not t.pool then return nil end
-  t.input, t.output = tonumber(t.input), tonumber(t.output)
-  t.arrival, t.deadline = tonumber(t.arrival), tonumber(t.deadline)
-  t.worst = tonumber(string.match(t.flags, '%$(%d+)'))
-  return t
-end
-
 -- Limits: measure to number, of a scope; an operator's word is laid over the catalog's.
 local configs, any_override = {}, nil
 local function laid(config, text)

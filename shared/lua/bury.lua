@@ -19,6 +19,7 @@ end
 redis.call('ZREM', KEYS[1], id)
 redis.call('HDEL', KEYS[2], id)
 release({id})
+flights.land({id})
 save()
 redis.call('HDEL', prefix .. 'headgate:tickets', id)
 redis.call('HDEL', KEYS[3], id)

@@ -17,6 +17,7 @@ redis.call('ZREM', leases, id)
 redis.call('HDEL', owners, id)
 redis.call('HDEL', KEYS[5], id)
 release({id})
+flights.land({id})
 save()
 if ARGV[5] ~= '' then redis.call('HSET', prefix .. 'headgate:tickets', id, ARGV[5]) end
 local wait_ms = redis.call('ZSCORE', KEYS[6], id) and 0 or tonumber(ARGV[3])

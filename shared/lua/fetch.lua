@@ -27,7 +27,7 @@ local exact = time[1] * 1000 + time[2] / 1000
 local whole = math.floor(exact)
 prefix, now = ARGV[6], exact
 head_start.s, head_start.b = tonumber(ARGV[#ARGV - 1]), tonumber(ARGV[#ARGV])
-local released = false
+local released, landed = false, {}
 
 for first = 8, last_ack, 1000 do
   local ids = {}
@@ -38,6 +38,7 @@ for first = 8, last_ack, 1000 do
     redis.call('ZREM', leases, unpack(ids))
     redis.call('HDEL', owners, unpack(ids))
     released = release(ids) or released
+    landed[#landed + 1] = ids
     redis.call('HDEL', prefix .. 'headgate:tickets', unpack(ids))
     redis.call('HDEL', messages, unpack(ids))
     redis.call('HDEL', crashes, unpack(ids))
@@ -45,6 +46,7 @@ for first = 8, last_ack, 1000 do
     redis.call('ZREM', KEYS[9], unpack(ids))
   end
 end
+for _, ids in ipairs(landed) do flights.land(ids) end
 
 -- A key that somebody made something else than a list must not stop the other queues.
 local wrong, told = {}, {}
@@ -57,6 +59,10 @@ local function on_list(command, key, ...)
   if not told[key] then wrong[#wrong + 1] = key end
   told[key] = true
   return nil
+end
+local next_ms
+local function not_before(wait)
+  if not next_ms or wait < next_ms then next_ms = wait end
 end
 local function wake_up(wake)
   if on_list('RPUSH', wake, '1') then on_list('LTRIM', wake, 0, 0) end
@@ -102,6 +108,7 @@ if whole >= grace then
     redis.call('HDEL', owners, lapsed[i])
     redis.call('HINCRBY', crashes, lapsed[i], 1)
     released = release({lapsed[i]}) or released
+    flights.land({lapsed[i]})
     back_to_queue(lapsed[i])
   end
 end
@@ -110,6 +117,9 @@ for i = #ready, 1, -1 do
   redis.call('ZREM', due, ready[i])
   back_to_queue(ready[i])
 end
+
+local landing = flights.disembark()
+flights.expire()
 
 local function id_of(message, n)
   local id = string.match(message, '^{"hg":"([%w-]+)')
@@ -123,12 +133,8 @@ local function id_of(message, n)
 end
 
 local large = {}
-local reply = {whole, -1, 0, large, wrong}
+local reply = {whole, -1, landing and 1 or 0, large, wrong}
 local taken, bytes, moved, moved_bytes, buried = 0, 0, 0, 0, 0
-local next_ms
-local function not_before(wait)
-  if not next_ms or wait < next_ms then next_ms = wait end
-end
 local function is_full()
   return taken >= want or bytes >= budget
 end
@@ -164,9 +170,18 @@ local function without(way, ticket)
   return table.concat({way, ticket.pool, ticket.model, '', ticket.rule, '0', 0, 0, ticket.tenant,
     ticket.user, ticket.tier, ticket.flags}, '|')
 end
+-- Why its answer need not be bought: `cached`, or `shared` where it has followed an equal request;
+-- that one's failure is its own, too.
 local function is_kept(ticket)
-  return ticket.cached_as ~= ''
-    and redis.call('EXISTS', prefix .. 'headgate:cache:' .. ticket.cached_as) == 1
+  if ticket.cached_as == '' then return nil end
+  local followed = string.find(ticket.flags, 'f', 1, true)
+  if redis.call('EXISTS', prefix .. 'headgate:cache:' .. ticket.cached_as) == 1 then
+    return followed and 'shared' or 'cached'
+  end
+  if followed and redis.call('EXISTS', prefix .. 'headgate:failed:' .. ticket.cached_as) == 1 then
+    return 'shared'
+  end
+  return nil
 end
 
 -- Messages that were moved in this call.
@@ -190,7 +205,9 @@ local function move(queue, message)
   known_now[#known_now + 1] = id
   moved, moved_bytes = moved + 1, moved_bytes + #message
   if kept then
-    lease(id, without('cached', ticket), stored)
+    lease(id, without(kept, ticket), stored)
+  elseif ticket and flights.under_way(id, ticket) then
+    flights.follow(id, text, ticket)
   elseif ticket then
     enter(id, queue, text, ticket)
     fresh[id] = stored
@@ -332,7 +349,7 @@ local function let_go(room, wait)
     if not member then return end
     local id, ticket = id_and_ticket(member)
     if not ticket then return end
-    local way = way_out(ticket, wait) or is_kept(ticket) and 'cached'
+    local way = way_out(ticket, wait) or is_kept(ticket)
     if not way then
       not_before(ticket.deadline - now)
       if wait > 0 then let_go_within(room, wait) end
@@ -376,11 +393,16 @@ local function serve(room)
   local way
   if ticket.deadline <= now then
     way = 'late'
-  elseif not fresh[id] and is_kept(ticket) then
-    way = 'cached'
+  elseif not fresh[id] then
+    way = is_kept(ticket)
   end
   if way then
     hand_out(room, tenant, user, member, id, without(way, ticket), 0)
+    return true
+  end
+  if flights.under_way(id, ticket) then
+    step_out(room, tenant, user, member, 0)
+    flights.follow(id, string.match(member, '|(.*)$'), ticket)
     return true
   end
   local amounts = amounts_of(ticket)
@@ -406,6 +428,7 @@ local function serve(room)
     return false
   end
   local grant = take(id, ticket, amounts, key)
+  flights.lead(id, ticket)
   hand_out(room, tenant, user, member, id, grant, math.max(1, amounts.tpm))
   return true
 end
@@ -447,7 +470,9 @@ for first = 1, #leased, 1000 do
 end
 save()
 save_counts()
+flights.save()
 local next_due = redis.call('ZRANGE', due, 0, 0, 'WITHSCORES')
 if next_due[2] then not_before(math.max(0, next_due[2] - whole)) end
+not_before(flights.next_late() or math.huge)
 if next_ms and next_ms < 1e12 then reply[2] = math.ceil(next_ms) end
 return reply

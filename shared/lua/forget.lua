@@ -26,7 +26,8 @@ for i = 2, #ARGV do
   local stored = redis.call('HEXISTS', prefix .. 'headgate:owners', id) == 0
     and redis.call('HGET', messages, id)
   local cut = stored and string.find(stored, '\n', 1, true)
-  if cut and (redis.call('ZREM', prefix .. 'headgate:due', id) == 1 or leave_line(id, stored, cut)) then
+  if cut and (redis.call('ZREM', prefix .. 'headgate:due', id) == 1 or leave_line(id, stored, cut)
+    or flights.quit(id)) then
     redis.call('HDEL', messages, id)
     redis.call('HDEL', tickets, id)
     redis.call('HDEL', prefix .. 'headgate:crashes', id)

@@ -14,6 +14,7 @@ for i = #ARGV - 1, 2, -2 do
     redis.call('ZREM', leases, id)
     redis.call('HDEL', owners, id)
     release({id})
+    flights.land({id})
     redis.call('HDEL', messages, id)
     local cut = stored and string.find(stored, '\n', 1, true)
     if cut then

@@ -129,6 +129,7 @@ class Places:
     in_line: Counter[str] = field(default_factory=Counter)
     leased: set[str] = field(default_factory=set)
     due: set[str] = field(default_factory=set)
+    following: Counter[str] = field(default_factory=Counter)
     faults: list[str] = field(default_factory=list)
 
     @classmethod
@@ -141,9 +142,11 @@ class Places:
         self.leased = set(broker.scores(keys.leases()))
         self.due = broker.due()
         self._rooms(broker)
+        self._flights(broker)
         owners = broker.leased().keys()
         self._expect("owners", owners, self.leased)
         everywhere = self.queued + self.in_line + Counter(self.leased) + Counter(self.due)
+        everywhere += self.following
         self._expect("in two places", [i for i, n in everywhere.items() if n > 1], ())
         self._expect("present", broker.present(), everywhere)
         stored: Any = client.hgetall(keys.messages())
@@ -193,6 +196,21 @@ class Places:
             tenant = tenant.removesuffix("|served")
             if tenant not in {who for who, _ in lines.get(room, {})}:
                 self.faults.append(f"{name} is left of a tenant that has no job there")
+
+    def _flights(self, broker: Governor) -> None:
+        keys = broker.keys
+        for name in broker._names("headgate:flight:*"):
+            self.following.update(broker.scores(name).keys())
+        self._expect("followers", broker.scores(keys.followers()), self.following)
+        leaders, flights = broker._hash(keys.leaders()), broker._hash(keys.flights())
+        self._expect("leaders without a lease", leaders.keys() - self.leased, ())
+        led = {name: job_id for job_id, name in leaders.items()}
+        self._expect("flights", flights.items(), led.items())
+        self._expect("leaders of one flight", leaders.values(), led)
+        for name in broker._names("headgate:flight:*"):
+            flight = name.removeprefix(f"{keys.prefix}headgate:flight:")
+            if flight not in flights and flight:
+                self.faults.append(f"{name} is left of a flight that has ended")
 
     def _room(self, broker: Governor, room: str, lines: Mapping[tuple[str, str], float]) -> None:
         queue, _, pool = room.rpartition(" ")
