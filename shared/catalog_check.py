@@ -104,6 +104,9 @@ class _Checker:
         self.check_pools()
         for name in self.entries("prices"):
             self.check_model_name(["prices", name], name)
+        for name, price in tables.prices.items():
+            if price.input is None and price.model_fields_set - {"tiers"}:
+                self.fault(["prices", name, "input"], MISSING, "this key is needed")
         for tier in tables.tiers.values():
             for name in tier.models:
                 self.check_model_name(["tiers", tier.name, "models", name], name)

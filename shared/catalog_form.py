@@ -46,7 +46,20 @@ def _web_address(value: str) -> str:
     return value.rstrip("/")
 
 
+def _factor(value: object) -> Decimal:
+    """What a price is multiplied by, exactly."""
+    wanted = 'write it as a string from "0" to "100", such as "0.5"'
+    try:
+        factor = Decimal(value) if isinstance(value, str) else None
+    except InvalidOperation:
+        factor = None
+    if factor is None or not (factor.is_finite() and 0 <= factor <= 100):
+        raise ValueError(wanted)
+    return factor
+
+
 Money = Annotated[Decimal, BeforeValidator(_money)]
+Factor = Annotated[Decimal, BeforeValidator(_factor)]
 Count = Annotated[int, Field(ge=1, le=1_000_000_000_000)]
 Tokens = Annotated[int, Field(ge=1, le=100_000_000)]
 #: Over a million calls a second is a slip of the pen, not a limit.
@@ -101,7 +114,9 @@ class WideLimits(CallerLimits):
 class Provider(Frozen):
     """Where models are served, and in which dialect; no `api_key_env` means that no key is sent.
 
-    `limits`: over all its pools together, for each key.
+    `limits`: over all its pools together, for each key. `factors`: by which a service tier costs
+    more or less than the standard one, by the name that the vendor's replies give it; `us`: where
+    the reply says that it was computed in the US only.
     """
 
     name: str
@@ -112,6 +127,7 @@ class Provider(Frozen):
     ] = ()
     api_key_optional: bool = False
     limits: WideLimits = WideLimits()
+    factors: Mapping[str, Factor] = {}
 
 
 class Model(Frozen):
@@ -178,10 +194,31 @@ class User(CallerLimits):
     tier: str | None = None
 
 
-class Price(Frozen):
-    """USD per million tokens, in place of genai-prices; what is absent costs as much as input."""
+class TierPrice(Frozen):
+    """USD per million tokens; what is absent costs as much as input, a write for an hour as one."""
 
     input: Money
     cached_input: Money | None = None
     cache_write: Money | None = None
+    cache_write_1h: Money | None = None
     output: Money = Decimal(0)
+
+
+class Price(Frozen):
+    """USD per million tokens in place of genai-prices, which counts on where `input` is absent.
+
+    `tiers`: what the vendor's service tiers cost, as a factor or in prices of their own.
+    """
+
+    input: Money | None = None
+    cached_input: Money | None = None
+    cache_write: Money | None = None
+    cache_write_1h: Money | None = None
+    output: Money | None = None
+    tiers: Mapping[str, TierPrice | Factor] = {}
+
+    @property
+    def standard(self) -> TierPrice | None:
+        """The prices of the standard tier, if they are given."""
+        given = self.model_dump(exclude={"tiers"}, exclude_none=True)
+        return TierPrice.model_construct(**given) if self.input is not None else None

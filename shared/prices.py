@@ -1,4 +1,4 @@
-"""What one attempt cost, exactly: from the catalog's own prices, else from genai-prices.
+"""What one attempt cost, exactly, and the most that one can cost.
 
 Money is a Decimal in USD. Tables store it as a whole number of 1e-12 USD ("pico"), the smallest
 amount that a price of six digits after the point per million tokens can make.
@@ -6,169 +6,130 @@ amount that a price of six digits after the point per million tokens can make.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
 from datetime import UTC, datetime
-from decimal import Decimal
-from functools import lru_cache
-from typing import TYPE_CHECKING
+from decimal import ROUND_CEILING, Decimal
+from typing import Any
 
-from shared.catalog import Catalog, Model, Price
+from shared.catalog import Catalog, Model
 from shared.envelope import Usage
-
-if TYPE_CHECKING:
-    from genai_prices.types import ModelInfo, ModelPrice, StartDateConstraint, TimeOfDateConstraint
+from shared.rates import PLAIN, Sheet, Terms, from_now_on, in_force, sheets_of, times
 
 PICO_DIGITS = 12
 _PICO_IN_ONE = 10**12
-_ZERO = Decimal(0)
+_PICO = Decimal(1).scaleb(-PICO_DIGITS)
 #: The largest whole number that SQLite and PostgreSQL store, 9.2 million USD.
 _MOST_PICO = 2**63 - 1
 
 
-@dataclass(frozen=True, slots=True)
-class Rate:
-    """USD per token (and per request), for prompts of more than `above_tokens` tokens."""
-
-    above_tokens: int
-    input: Decimal
-    cached_input: Decimal
-    cache_write: Decimal
-    output: Decimal
-    reasoning: Decimal
-    request: Decimal = _ZERO
-
-    def cost(self, usage: Usage) -> Decimal:
-        """USD for this usage; a vendor that counts more cached than input is not paid back."""
-        cached, written = usage.cached_input_tokens, usage.cache_write_tokens
-        thought = usage.reasoning_tokens
-        fresh = max(usage.input_tokens - cached - written, 0)
-        total = self.input * fresh + self.output * max(usage.output_tokens - thought, 0)
-        if cached:
-            total += self.cached_input * cached
-        if written:
-            total += self.cache_write * written
-        if thought:
-            total += self.reasoning * thought
-        return total + self.request if self.request else total
-
-
-@dataclass(frozen=True, slots=True)
-class Sheet:
-    """The rates of one model while `when` holds, those for the longest prompts first."""
-
-    rates: tuple[Rate, ...]
-    when: StartDateConstraint | TimeOfDateConstraint | None = None
-
-    def cost(self, usage: Usage) -> Decimal:
-        """USD for this usage: the whole of it at the rate that the length of the prompt asks."""
-        for rate in self.rates:
-            if usage.input_tokens > rate.above_tokens:
-                return rate.cost(usage)
-        return self.rates[-1].cost(usage)
-
-
 def price(
-    usage: Usage, model: Model, catalog: Catalog, at: datetime | None = None
+    usage: Usage,
+    model: Model,
+    catalog: Catalog,
+    at: datetime | None = None,
+    terms: Terms = PLAIN,
 ) -> Decimal | None:
     """USD for one attempt with this usage; None when nobody knows the model's price.
 
     `model` is one of `catalog`. `at`: when the request was made (now, if None); only few models
-    have prices that depend on it.
+    have prices that depend on it. A factor may make parts of a pico: they are rounded up.
     """
-    sheets = _known_sheets.get((catalog.digest, model.name))
-    if sheets is None:
-        if len(_known_sheets) > 10_000:  # many reloads of the catalog
-            _known_sheets.clear()
-        sheets = _known_sheets[catalog.digest, model.name] = sheets_of(model, catalog)
+    if terms.unpriced:
+        return None
+    sheets = _sheets(model, catalog, terms.service_tier, terms.in_us)
     if not sheets:
         return None
-    if len(sheets) == 1:
-        return sheets[0].cost(usage)
-    moment = at or datetime.now(UTC)
-    for sheet in sheets:
-        if sheet.when is None or sheet.when.active(moment):
-            return sheet.cost(usage)
-    return sheets[-1].cost(usage)
+    sheet = sheets[0] if len(sheets) == 1 else in_force(sheets, at or datetime.now(UTC))
+    cost = sheet.cost(usage, terms)
+    return cost if terms is PLAIN else cost.quantize(_PICO, ROUND_CEILING)
 
 
-#: By catalog and model: resolving takes 100 times as long as computing.
-_known_sheets: dict[tuple[str, str], tuple[Sheet, ...]] = {}
+def worst_price(
+    input_tokens: int,
+    output_tokens: int,
+    model: Model,
+    catalog: Catalog,
+    *,
+    service_tier: str = "",
+    in_us: bool = False,
+    hour_writes: bool = False,
+) -> Decimal | None:
+    """The most USD that one attempt of up to so many tokens can cost; None if nobody knows.
 
-
-def sheets_of(model: Model, catalog: Catalog) -> tuple[Sheet, ...]:
-    """The model's price sheets, the one that takes precedence first; empty when unknown."""
-    own = catalog.prices.get(model.name)
-    if own is not None:
-        return (Sheet((_own_rate(own),)),)
-    provider = catalog.provider(model)
-    listed = _listed(provider.name, provider.base_url, model.provider_name)
-    if listed is None:
-        return ()
-    if not isinstance(listed.prices, list):
-        return (Sheet(_rates(listed.prices)),)
-    # genai-prices: the last price whose condition holds counts; if none holds, the first.
-    first, *later = listed.prices
-    return (
-        *(Sheet(_rates(entry.prices), entry.constraint) for entry in reversed(later)),
-        Sheet(_rates(first.prices)),
-    )
-
-
-def _own_rate(own: Price) -> Rate:
-    given = own.cached_input, own.cache_write
-    cached, written = (own.input if amount is None else amount for amount in given)
-    return Rate(
-        -1, *(amount.scaleb(-6) for amount in (own.input, cached, written, own.output, own.output))
-    )
-
-
-@lru_cache(maxsize=1024)
-def _listed(provider: str, base_url: str, model: str) -> ModelInfo | None:
-    """What genai-prices knows of this provider's model; a model of another vendor is never meant.
-
-    Imported here: the package takes longer to load than all else that a client needs.
+    All input at its dearest rate (read, kept or neither; kept for an hour only with
+    `hour_writes`), all output at its dearest, at the dearest length of prompt up to
+    `input_tokens`, and at the dearest hour of the day. A vendor may serve a call in the standard
+    tier that asked for another: so this is never less than what the standard tier costs.
     """
-    from genai_prices.data_snapshot import get_snapshot
-
-    snapshot = get_snapshot()
-    for by in ((provider, None), (None, base_url)):
-        try:
-            return snapshot.find_provider_model(model, None, *by)[1]
-        except LookupError:
-            continue
-    return None
+    steps = worst_steps(model, catalog, service_tier, in_us, hour_writes)
+    if steps is None:
+        return None
+    return from_pico(worst_pico(steps, input_tokens, output_tokens))
 
 
-def _rates(prices: ModelPrice) -> tuple[Rate, ...]:
-    """The rates by length of prompt, longest first; a part without a price counts as its whole."""
-    from genai_prices.types import TieredPrices
-
-    units = [
-        getattr(prices, f"{unit}_mtok")
-        for unit in ("input", "cache_read", "cache_write", "output", "output_reasoning")
-    ]
-    steps = {-1}
-    for unit in units:
-        if isinstance(unit, TieredPrices):
-            steps.update(tier.start for tier in unit.tiers)
-    return tuple(_rate(prices, units, step) for step in sorted(steps, reverse=True))
+Steps = tuple[tuple[int, int, int, int], ...]
+"""For prompts of more tokens than the first: pico USD of a token in, a token out, a request."""
 
 
-def _rate(prices: ModelPrice, units: list[object], above: int) -> Rate:
-    from genai_prices.types import TieredPrices
+def worst_pico(steps: Steps, input_tokens: int, output_tokens: int) -> int:
+    """The most that so many tokens cost at these steps, in 1e-12 USD."""
+    return max(
+        input_tokens * per_input + output_tokens * per_output + each
+        for above, per_input, per_output, each in steps
+        if input_tokens > above
+    )
 
-    def per_token(unit: object, otherwise: Decimal) -> Decimal:
-        if isinstance(unit, TieredPrices):
-            met = [tier.price for tier in unit.tiers if tier.start <= above]
-            unit = met[-1] if met else unit.base
-        return unit.scaleb(-6) if isinstance(unit, Decimal) else otherwise
 
-    fresh = per_token(units[0], _ZERO)
-    output = per_token(units[3], _ZERO)
-    cached, written = per_token(units[1], fresh), per_token(units[2], fresh)
-    request = getattr(prices, "requests_kcount", None)
-    each = request.scaleb(-3) if isinstance(request, Decimal) else _ZERO
-    return Rate(above, fresh, cached, written, output, per_token(units[4], output), each)
+def worst_steps(
+    model: Model, catalog: Catalog, service_tier: str, in_us: bool, hour_writes: bool
+) -> Steps | None:
+    """The model's dearest rates as whole picos, rounded up; None where no price is known."""
+    known = (catalog.digest, model.name, service_tier, in_us, hour_writes)
+    if known not in _known_steps:
+        _bounded(_known_steps)
+        _known_steps[known] = _steps(model, catalog, service_tier, in_us, hour_writes)
+    return _known_steps[known]
+
+
+def _steps(
+    model: Model, catalog: Catalog, service_tier: str, in_us: bool, hour_writes: bool
+) -> Steps | None:
+    now, steps = datetime.now(UTC), set()
+    for tier in {"", service_tier}:
+        sheets = _sheets(model, catalog, tier, in_us)
+        if not sheets:
+            return None
+        for rate in (rate for sheet in from_now_on(sheets, now) for rate in sheet.rates):
+            dearest = (
+                rate.dearest_input(hour_writes),
+                max(rate.output, rate.reasoning),
+                rate.request,
+            )
+            steps.add((rate.above_tokens, *(math.ceil(usd * _PICO_IN_ONE) for usd in dearest)))
+    return tuple(sorted(steps))  # type: ignore[arg-type]
+
+
+def _sheets(model: Model, catalog: Catalog, service_tier: str, in_us: bool) -> tuple[Sheet, ...]:
+    known = (catalog.digest, model.name, service_tier, in_us)
+    sheets = _known_sheets.get(known)
+    if sheets is None:
+        sheets = sheets_of(model, catalog, service_tier)
+        if in_us:
+            factor = catalog.provider(model).factors.get("us")
+            sheets = () if factor is None else tuple(times(sheet, factor) for sheet in sheets)
+        _bounded(_known_sheets)
+        _known_sheets[known] = sheets
+    return sheets
+
+
+#: By catalog, model and terms: resolving takes 100 times as long as computing.
+_known_sheets: dict[tuple[str, str, str, bool], tuple[Sheet, ...]] = {}
+_known_steps: dict[tuple[str, str, str, bool, bool], Steps | None] = {}
+
+
+def _bounded(known: dict[Any, Any]) -> None:
+    if len(known) > 10_000:  # many reloads of the catalog
+        known.clear()
 
 
 def to_pico(amount: Decimal) -> int:

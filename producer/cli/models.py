@@ -45,10 +45,10 @@ def models(as_json: bool) -> None:
 
 
 def _described(model: Model, in_force: Catalog) -> dict[str, Any]:
-    from shared import prices, settings
+    from shared import rates, settings
 
     provider, pool = in_force.provider(model), in_force.pool(model)
-    sheets = prices.sheets_of(model, in_force)
+    sheets = rates.sheets_of(model, in_force)
     rate = sheets[0].rates[-1] if sheets else None
     measures = ("rpm", "tpm", "input_tpm", "output_tpm", "rpd", "concurrent")
     limits = {name: getattr(pool, name) for name in measures}
