@@ -98,7 +98,7 @@ def _result(
     row: Row[Any], envelope: Envelope, tried: Sequence[Row[Any]], error: ErrorReport, at_ms: int
 ) -> tuple[Result, int | None, int]:
     """The result, what all attempts cost in pico-USD if that is known, how many are unknown."""
-    usage, cost, unknown = Usage(), 0, 0
+    usage, cost, unknown = Usage(), row.share_pico_usd or 0, 0
     priced, failed = True, []
     for attempt in tried:
         usage += Usage(

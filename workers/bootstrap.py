@@ -39,6 +39,7 @@ from workers.stages.call import Call, Line, Provider
 from workers.stages.claim import Claims
 from workers.stages.ledger import Ledger
 from workers.stages.publish import Publish
+from workers.stages.share import Share
 from workers.sweep import Sweep
 from workers.tidy import Tidy
 
@@ -98,6 +99,7 @@ async def open_kit(in_force: Settings, servers: Servers, owner: str) -> Kit:
         catalog=models,
         record=record,
         claims=Claims(record, owner, clock.now_ms),
+        share=Share(lane, keys, even=in_force.share_cost == "even"),
         cache=Cache(lane, keys, ttl_s=in_force.cache_ttl_s),
         bucket=Bucket(lane, keys, lambda headers: seen(headers, time.time())),
         ledger=Ledger(record),

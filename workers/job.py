@@ -49,7 +49,7 @@ class Ending:
     reply: Reply | None = None
     model_used: str | None = None
     provider: str | None = None
-    cached: Literal["exact"] | None = None
+    cached: Literal["exact", "shared"] | None = None
     saved_pico_usd: int | None = None
     error: ErrorReport | None = None
     settlement: Settlement | None = None
@@ -60,6 +60,7 @@ class Job:
     """One run of one job.
 
     `grant`: what it holds and has not used; `tier` and `paid` go into each further ticket.
+    `asked`: the model that its call was granted for: equal jobs wait for that.
     `cost_pico_usd` None: a price is not known. `started_at_ms`: when its first request left; what
     came before was waiting in a queue or for a limit.
     """
@@ -71,6 +72,7 @@ class Job:
     tier: str = ""
     paid: bool = False
     too_large: bool = False
+    asked: str = ""
     failures: list[FailedAttempt] = field(default_factory=list)
     attempts: int = 0
     unknown_attempts: int = 0
@@ -82,6 +84,7 @@ class Job:
 
     def __post_init__(self) -> None:
         """What earlier claims did counts: tries, money, and what nobody knows."""
+        self.add_cost(self.claim.share_pico_usd)
         for past in self.claim.history:
             self.attempts += 1
             self.started_at_ms = self.started_at_ms or past.started_at_ms

@@ -35,6 +35,7 @@ from workers.stages.audit import Audit, Conclusion
 from workers.stages.cache import Cache, Kept
 from workers.stages.claim import Claim, Claims, NotYet
 from workers.stages.publish import Publish
+from workers.stages.share import Share
 from workers.through import through
 
 log = logging.getLogger("headgate.pipeline")
@@ -50,6 +51,7 @@ class Pipeline(Attempting):
     record: Record
     claims: Claims
     cache: Cache
+    share: Share
     audit: Audit
     publish: Publish
     limits: retry.Limits
@@ -74,6 +76,7 @@ class Pipeline(Attempting):
         job = Job(
             delivery.envelope, claim, delivery.crashes,
             grant=grant, tier=grant.tier, paid=grant.paid,
+            asked=grant.model if grant.way == "held" else "",
         )  # fmt: skip
         try:
             return await self._with(job, delivery)
@@ -140,9 +143,13 @@ class Pipeline(Attempting):
                 reply=kept.reply,
                 model_used=first.name,
                 provider=kept.provider,
-                cached="exact",
+                cached="shared" if job.grant.way == "shared" else "exact",
                 saved_pico_usd=kept.cost_pico_usd,
             )
+        if job.grant.way == "shared":
+            failed = await self.share.failure(request, first.name)
+            if failed is not None:
+                return Ending("failed", error=failed, cached="shared")
         return await self.ask(job, first)
 
     async def ask(self, job: Job, first: Model) -> Ending | Deferred | Restored:
@@ -208,6 +215,8 @@ class Pipeline(Attempting):
             kept = Kept(ending.reply, ending.provider, job.cost_pico_usd)
             model = ending.model_used or job.envelope.model
             answer = self.cache.remembering(job.envelope.request, model, kept)
+        if ending.error is not None and ending.status == "failed" and job.asked:
+            await self.share.fail(job.envelope.request, job.asked, ending.error)
         await self.publish.publish(result, answer)
         return Ended(result, why_given_up(result))
 
@@ -215,18 +224,25 @@ class Pipeline(Attempting):
         """The result, which is on record with the last attempt; None when the claim was lost."""
         now_ms = self.clock_ms()
         result = job.result(ending, now_ms)
+        saved = ending.saved_pico_usd
+        if saved is not None:
+            saved = max(0, saved - job.claim.share_pico_usd)
         row = audit_row(
             job.envelope,
             result,
             cost_pico_usd=job.cost_pico_usd,
-            saved_pico_usd=ending.saved_pico_usd,
+            saved_pico_usd=saved,
             unknown_attempts=job.unknown_attempts,
             started_at_ms=job.started_at_ms,
             finished_at_ms=now_ms,
         )
-        conclusion = Conclusion(job.envelope.id, job.claim.fence, result, now_ms, row)
+        payers: tuple[str, ...] = ()
+        if job.asked and ending.cached is None and job.cost_pico_usd:
+            payers = await self.share.payers(job.envelope.request, job.asked)
+        conclusion = Conclusion(job.envelope.id, job.claim.fence, result, now_ms, row, payers)
         writes = [self.audit.concluding(conclusion)]
         if ending.settlement is not None:
             writes.append(self.ledger.settling(ending.settlement))  # type: ignore[arg-type]  # acts differ
+        ended: Result | None
         ended, *_ = await self.record.together(*writes)
-        return result if ended else None
+        return ended

@@ -21,6 +21,7 @@ from shared.envelope import Envelope, Reply, Request, Result, Usage, now_ms
 from shared.errors import AttemptError, InvalidRequest
 from shared.keys import Keys
 from shared.tables import attempts, audit, jobs
+from shared.ticket import NO_GRANT, Grant
 from tests.child import wait_until
 from tests.integration.rig import envelope
 from workers.answer import Answer
@@ -38,6 +39,7 @@ from workers.stages.call import Call, Line
 from workers.stages.claim import Claims
 from workers.stages.ledger import Ledger
 from workers.stages.publish import Publish
+from workers.stages.share import Share
 
 MODELS = """
 [models.alpha]
@@ -137,10 +139,16 @@ class PlayedLine:
     """One worker's pipeline, and what it left on the record."""
 
     def __init__(
-        self, engine: Engine, redis_url: str, models: catalog.Catalog, **changed: Any
+        self,
+        engine: Engine,
+        redis_url: str,
+        models: catalog.Catalog,
+        even: bool = False,
+        **changed: Any,
     ) -> None:
         self.engine = engine
         self.redis_url = redis_url
+        self.even = even
         self.provider = Scripted()
         self.record = Record(engine)
         self.lane = Lane(Redis.from_url(redis_url))
@@ -160,6 +168,7 @@ class PlayedLine:
             catalog=models,
             record=self.record,
             claims=Claims(self.record, "worker"),
+            share=Share(self.lane, Keys(), even=even),
             cache=Cache(self.lane, Keys(), ttl_s=60),
             bucket=self.bucket,
             ledger=Ledger(self.record),
@@ -180,9 +189,10 @@ class PlayedLine:
         crashes: int = 0,
         revoked: bool = False,
         refusal: InvalidRequest | None = None,
+        grant: Grant = NO_GRANT,
     ) -> Outcome:
         """How the run of one delivery of the job ends."""
-        delivery = Delivery(job, crashes, lambda: self.stopped, revoked, refusal)
+        delivery = Delivery(job, crashes, lambda: self.stopped, revoked, refusal, grant)
         return await self.pipeline.run(delivery)
 
     async def result(self, job: Envelope, **others: Any) -> Result:

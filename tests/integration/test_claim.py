@@ -42,8 +42,7 @@ class Desk:
     ) -> bool:
         writes: list[Any] = [Audit.concluding(conclusion(job, claim, **fields))]
         writes += [self.ledger.settling(settlement) for settlement in settlements]
-        ended: bool = (await self.record.together(*writes))[0]
-        return ended
+        return (await self.record.together(*writes))[0] is not None
 
     def rows(self, table: Table, job_id: str) -> list[Any]:
         key = table.c.id if table is jobs else table.c.job_id

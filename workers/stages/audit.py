@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
@@ -11,6 +11,7 @@ from sqlalchemy import Connection, bindparam, select, update
 
 from shared.database import insert_all, write_all
 from shared.envelope import ENDED, Result
+from shared.prices import from_pico, text
 from shared.tables import audit, jobs
 from workers.record import Act
 
@@ -24,14 +25,19 @@ class Conclusion:
     result: Result
     finished_at_ms: int
     audit_row: dict[str, Any]
+    payers: tuple[str, ...] = ()
+    """Jobs that wait for its answer, and pay a part of it each."""
 
 
 class Audit:
     """Ends jobs."""
 
     @staticmethod
-    def concluding(conclusion: Conclusion) -> tuple[Act[Conclusion, bool], Conclusion]:
-        """The end of a job as a write; its answer is False when the claim was lost meanwhile."""
+    def concluding(conclusion: Conclusion) -> tuple[Act[Conclusion, Result | None], Conclusion]:
+        """The end of a job as a write; its answer is None when the claim was lost meanwhile.
+
+        Else it is the result, with what the job pays where others pay a part.
+        """
         return _conclude, conclusion
 
 
@@ -51,13 +57,33 @@ _END = (
 )
 
 
-def _conclude(connection: Connection, items: Sequence[Conclusion]) -> list[bool]:
+_PAYERS = select(jobs.c.id).where(
+    jobs.c.id.in_(bindparam("ids", expanding=True)),
+    jobs.c.status.in_(("queued", "deferred")),
+    jobs.c.share_pico_usd.is_(None),
+)
+
+_PAY = (
+    update(jobs)
+    .where(jobs.c.id.in_(bindparam("ids", expanding=True)))
+    .values(share_pico_usd=bindparam("amount"))
+)
+
+_BEFORE = select(jobs.c.id, jobs.c.result).where(jobs.c.id.in_(bindparam("ids", expanding=True)))
+
+
+def _conclude(connection: Connection, items: Sequence[Conclusion]) -> list[Result | None]:
     look = _LOOK if connection.dialect.name == "sqlite" else _LOOK.with_for_update()
     found = {
         (row.id, row.fence): row.status
         for row in connection.execute(look, {"ids": [item.job_id for item in items]})
     }
-    ours = [item for item in items if found.get((item.job_id, item.fence)) == "running"]
+    ours = [
+        _split(connection, item) if item.payers else item
+        for item in items
+        if found.get((item.job_id, item.fence)) == "running"
+    ]
+    results: dict[str, Result | None] = {item.job_id: item.result for item in ours}
     if ours:
         write_all(
             connection,
@@ -74,4 +100,27 @@ def _conclude(connection: Connection, items: Sequence[Conclusion]) -> list[bool]
         )
         insert_all(connection, audit, [item.audit_row for item in ours])
     # Ended under our own fence: this act ran before, and its commit was made but not answered.
-    return [found.get((item.job_id, item.fence)) in {"running", *ENDED} for item in items]
+    again = [item.job_id for item in items if found.get((item.job_id, item.fence)) in ENDED]
+    if again:
+        for job_id, before in connection.execute(_BEFORE, {"ids": again}):
+            results[job_id] = Result.from_json(orjson.loads(before)) if before else None
+    return [
+        results.get(item.job_id) if (item.job_id, item.fence) in found else None for item in items
+    ]
+
+
+def _split(connection: Connection, item: Conclusion) -> Conclusion:
+    """The same with what is left to pay; the parts are written to the jobs that pay them.
+
+    Whoever ends such a job writes its part into the audit line: all lines together are the bill.
+    """
+    cost = item.audit_row["cost_pico_usd"]
+    look = _PAYERS if connection.dialect.name == "sqlite" else _PAYERS.with_for_update()
+    ids = list(connection.scalars(look, {"ids": list(item.payers)}))
+    if not ids or not cost:
+        return item
+    part = cost // (len(ids) + 1)
+    connection.execute(_PAY, {"ids": ids, "amount": part})
+    own = cost - part * len(ids)
+    result = replace(item.result, cost_usd=text(from_pico(own)))
+    return replace(item, result=result, audit_row={**item.audit_row, "cost_pico_usd": own})

@@ -40,11 +40,15 @@ class Past:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A running job is this worker's to end. `history`: attempts under earlier claims."""
+    """A running job is this worker's to end. `history`: attempts under earlier claims.
+
+    `share_pico_usd`: its part of the call of an equal job.
+    """
 
     fence: int
     cancel_wanted: bool
     history: tuple[Past, ...] = ()
+    share_pico_usd: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +108,7 @@ class Claims:
 
 _LOOK = select(
     jobs.c.id, jobs.c.status, jobs.c.fence, jobs.c.started_at_ms, jobs.c.cancel_wanted,
-    jobs.c.result, jobs.c.retry_at_ms,
+    jobs.c.result, jobs.c.retry_at_ms, jobs.c.share_pico_usd,
 ).where(jobs.c.id.in_(bindparam("ids", expanding=True)))  # fmt: skip
 
 _MARK = (
@@ -168,7 +172,8 @@ def _take(connection: Connection, items: Sequence[_Taking]) -> list[Claim | Ende
             continue
         fence = fences[job_id] = fences[job_id] + 1
         since = row.started_at_ms or now
-        answers.append(Claim(fence, row.cancel_wanted, tuple(histories.get(job_id, ()))))
+        history, share = tuple(histories.get(job_id, ())), row.share_pico_usd or 0
+        answers.append(Claim(fence, row.cancel_wanted, history, share))
         marks.append({"job": job_id, "new_fence": fence, "by": item.worker, "since": since})
     if marks:
         write_all(connection, _MARK, marks)

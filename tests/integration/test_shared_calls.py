@@ -1,0 +1,124 @@
+"""A call that equal requests share: who pays, how it fails, and that all lines are the bill."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import redis
+from sqlalchemy import func, insert, select
+
+from producer.cancel import cancel
+from shared.envelope import Envelope, Result, now_ms
+from shared.errors import RequestRefused
+from shared.keys import Keys
+from shared.policy.fingerprint import fingerprint
+from shared.results import audit_row, job_row
+from shared.tables import audit, jobs
+from shared.ticket import Grant
+from tests.integration.rig_pipeline import (
+    COST_PICO_USD,
+    PlayedLine,
+    answer,
+    fault,
+    job_for,
+    played_line,
+)
+from tests.servers import ValkeyServer
+from workers.outcome import Ended
+from workers.stages.audit import Conclusion
+from workers.stages.claim import Claim
+
+HELD = Grant("held", text="held", model="alpha")
+SHARED = Grant("shared", text="shared", model="alpha")
+
+
+@pytest.fixture(params=[False, True], ids=["leader pays", "all pay"])
+async def line(
+    request: pytest.FixtureRequest, database_url: str, valkey: ValkeyServer, tmp_path: Path
+) -> AsyncIterator[PlayedLine]:
+    async with played_line(database_url, valkey.url, tmp_path, even=request.param) as line:
+        yield line
+
+
+def follow(line: PlayedLine, leader: Envelope, count: int) -> list[Envelope]:
+    """So many equal jobs that are queued and follow the leader's call."""
+    equal = [leader.model_copy(update={"id": f"{leader.id}-{n}"}) for n in range(count)]
+    with line.engine.begin() as connection:
+        connection.execute(insert(jobs), [job_row(job, job.encode()) for job in equal])
+    flight = Keys().flight(fingerprint(leader.request, "alpha"))
+    with redis.Redis.from_url(line.redis_url) as client:
+        client.zadd(flight, {job.id: leader.deadline_at_ms for job in equal})
+    return equal
+
+
+def give_up(line: PlayedLine, client: redis.Redis, job: Envelope) -> None:
+    """The job is cancelled while it waits."""
+    became = cancel(line.engine, client, Keys(), [job.id], result_ttl_s=60)
+    assert became.ended.keys() == {job.id}
+
+
+async def run(line: PlayedLine, job: Envelope, grant: Grant) -> Result:
+    outcome = await line.run(job, grant=grant)
+    assert isinstance(outcome, Ended)
+    return outcome.result
+
+
+def total(line: PlayedLine) -> int:
+    """What all audit lines say together."""
+    with line.engine.connect() as connection:
+        return int(connection.execute(select(func.sum(audit.c.cost_pico_usd))).scalar_one())
+
+
+async def test_the_lines_of_all_who_share_a_call_add_up_to_its_price(line: PlayedLine) -> None:
+    leader = job_for(prompt="same")
+    gone, *others, last = follow(line, leader, 6)
+    with redis.Redis.from_url(line.redis_url) as client:
+        await asyncio.to_thread(give_up, line, client, gone)
+        first = await run(line, leader, HELD)
+        await asyncio.to_thread(give_up, line, client, last)
+    shared = [await run(line, job, SHARED) for job in others]
+    assert len(line.provider.asked) == 1
+    assert {result.content for result in shared} == {first.content}
+    assert {result.cached for result in shared} == {"shared"}
+    assert total(line) == COST_PICO_USD
+    costs = [line.audited(job).cost_pico_usd for job in (leader, gone, *others, last)]
+    part = COST_PICO_USD // 6 if line.even else 0
+    assert costs == [COST_PICO_USD - 5 * part, 0, *[part] * 4, part]
+    assert [line.audited(job).saved_pico_usd for job in others] == [COST_PICO_USD - part] * 4
+
+
+async def test_an_end_that_is_written_again_is_told_as_it_was_written(line: PlayedLine) -> None:
+    """Its commit was made, and the answer lost."""
+    leader = job_for(prompt="same")
+    follow(line, leader, 3)
+    claim = await line.pipeline.claims.take(leader)
+    assert isinstance(claim, Claim)
+    result = Result(id=leader.id, status="succeeded", model="alpha", content="four", cost_usd="1")
+    row = audit_row(leader, result, cost_pico_usd=10**12, finished_at_ms=now_ms())
+    payers = await line.pipeline.share.payers(leader.request, "alpha")
+    end = Conclusion(leader.id, claim.fence, result, now_ms(), row, payers)
+    [told] = await line.record.together(line.pipeline.audit.concluding(end))
+    [again] = await line.record.together(line.pipeline.audit.concluding(end))
+    assert told == again
+    assert told.cost_usd == ("0.25" if line.even else "1")
+
+
+async def test_a_call_that_failed_has_failed_for_all_who_waited_for_it(line: PlayedLine) -> None:
+    leader = job_for(prompt="same", fallback=False)
+    others = follow(line, leader, 3)
+    line.provider.play(fault(RequestRefused, "malformed"))
+    first = await run(line, leader, HELD)
+    shared = [await run(line, job, SHARED) for job in others]
+    assert first.error is not None
+    assert [result.error for result in shared] == [first.error] * 3
+    assert [(r.status, r.attempts, r.cached) for r in shared] == [("failed", 0, "shared")] * 3
+    assert len(line.provider.asked) == 1
+
+
+async def test_who_finds_neither_answer_nor_failure_asks_for_itself(line: PlayedLine) -> None:
+    leader = job_for(prompt="same")
+    [other] = follow(line, leader, 1)
+    line.provider.play(answer("five"))
+    assert (await run(line, other, replace(SHARED))).content == "five"

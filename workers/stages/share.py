@@ -1,0 +1,69 @@
+"""Share: equal requests in flight are one call; what it comes to is everybody's.
+
+Who follows whom is settled where jobs are handed out (shared/lua/flights.lua). An answer reaches
+the followers through the cache; a failure, and who pays, go through here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import orjson
+
+from shared.envelope import ErrorReport, FailedAttempt, Request, known_fields
+from shared.keys import Keys
+from shared.policy.fingerprint import fingerprint
+from workers.lane import Lane
+
+WINDOW_S = 5
+"""How long a failure is there for those who waited for it."""
+
+MOST = 1000
+"""Jobs that a call is split among; further ones pay nothing."""
+
+OWN = frozenset({"internal", "deadline", "cancelled", "budget_exceeded", "tier_limit"})
+"""Codes that say something of one job and not of its request: an equal one may fare better."""
+
+
+class Share:
+    """The flights of this worker's jobs. `even`: all pay alike; else the leader pays."""
+
+    def __init__(self, lane: Lane, keys: Keys, *, even: bool) -> None:
+        self._lane = lane
+        self._keys = keys
+        self._even = even
+
+    async def payers(self, request: Request, model: str) -> tuple[str, ...]:
+        """The jobs that wait for this one's call and pay their part of it."""
+        if not self._even or not may_share(request):
+            return ()
+        flight = self._keys.flight(fingerprint(request, model))
+        return tuple(map(_text, await self._lane.send("ZRANGE", flight, 0, MOST - 1)))
+
+    async def fail(self, request: Request, model: str, error: ErrorReport) -> None:
+        """Whoever waits for this call will find how it failed."""
+        if error.code in OWN or not may_share(request):
+            return
+        key = self._keys.failure(fingerprint(request, model))
+        await self._lane.send("SET", key, orjson.dumps(asdict(error)), "EX", WINDOW_S)
+
+    async def failure(self, request: Request, model: str) -> ErrorReport | None:
+        """How the call failed that the job has waited for, if it is known."""
+        found = await self._lane.send("GET", self._keys.failure(fingerprint(request, model)))
+        if found is None:
+            return None
+        try:
+            fields = known_fields(ErrorReport, orjson.loads(found))
+            tried = [known_fields(FailedAttempt, one) for one in fields["attempts"]]
+            return ErrorReport(**{**fields, "attempts": [FailedAttempt(**one) for one in tried]})
+        except (ValueError, TypeError, KeyError, AttributeError):
+            return None
+
+
+def may_share(request: Request) -> bool:
+    """Whether equal requests may wait for this one's call."""
+    return request.share and request.cache.mode != "off"
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode() if isinstance(value, bytes) else value
