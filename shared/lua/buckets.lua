@@ -326,8 +326,9 @@ local function find_key(ticket, amounts)
 end
 
 local HOLDS = 'headgate:holds'
--- Words of a hold in release 0.1, which had no money in it.
-local OLD_WORDS = 19
+-- Pool, model, key, flags and money of a grant. Release 0.1 wrote no money: it finds nothing there.
+local HELD = '^[^|]*|([^|]*)|([^|]*)|([^|]*)|' .. string.rep('[^|]*|', 7) .. '([^|]*)|'
+  .. string.rep('[^|]*|', 5) .. '([^|]*)|[^|]*|[^|]*$'
 
 -- A caller that had as many calls as it may have has one fewer: whoever was passed over for that
 -- is tried again.
@@ -359,10 +360,9 @@ local function release(ids)
         local kind = string.match(name, '^%a+')
         of_caller = of_caller or kind == 'tenant' or kind == 'user' or kind == 'tier'
       end
-      local words = {}
-      for word in string.gmatch(grant .. '|', '([^|]*)|') do words[#words + 1] = word end
-      breaker.release(ids[i], words[2], words[3], words[4])
-      if #words > OLD_WORDS then money.release(words[18]) end
+      local pool, model, key, flags, spent = string.match(grant, HELD)
+      if flags and flags ~= '' then breaker.release(ids[i], pool, model, key, flags) end
+      if spent and spent ~= '' then money.release(spent) end
       if of_caller then try_again(string.match(grant, '^' .. string.rep('[^|]*|', 8) .. '([^|]*)|([^|]*)')) end
     end
   end

@@ -400,7 +400,7 @@ local function serve(room)
     hand_out(room, tenant, user, member, id, without(way, ticket), 0)
     return true
   end
-  if flights.under_way(id, ticket) then
+  if flights.under_way(id, ticket, fresh[id]) then
     step_out(room, tenant, user, member, 0)
     flights.follow(id, string.match(member, '|(.*)$'), ticket)
     return true

@@ -20,10 +20,14 @@ local function may_share(ticket)
   return ticket.cached_as ~= '' and not string.find(ticket.flags, 'n', 1, true)
 end
 
--- Whether the call of an equal job runs, so that this one has to wait for it.
-function flights.under_way(id, ticket)
+-- Whether the call of an equal job runs, so that this one has to wait for it. `asked`: it was asked
+-- before in this script, so that only what was granted since then can be new.
+function flights.under_way(id, ticket, asked)
   if not may_share(ticket) or ticket.deadline <= now then return false end
-  local leader = flights.led[ticket.cached_as] or redis.call('HGET', all_flights(), ticket.cached_as)
+  local leader = flights.led[ticket.cached_as]
+  if not leader and not asked then
+    leader = redis.call('HGET', all_flights(), ticket.cached_as)
+  end
   return leader and leader ~= id
 end
 
@@ -90,15 +94,18 @@ end
 -- The leases of these jobs have ended, and with them the flights that they led.
 function flights.land(ids)
   local names = redis.call('HMGET', prefix .. LEADERS, unpack(ids))
-  local led, ended = {}, {}
+  local led, known, ended = {}, {}, {}
   for i, name in ipairs(names) do
     if name then
       led[#led + 1] = ids[i]
-      if redis.call('HGET', all_flights(), name) == ids[i] then ended[#ended + 1] = name end
+      known[#known + 1] = name
     end
   end
   if #led == 0 then return end
   redis.call('HDEL', prefix .. LEADERS, unpack(led))
+  for i, leader in ipairs(redis.call('HMGET', all_flights(), unpack(known))) do
+    if leader == led[i] then ended[#ended + 1] = known[i] end
+  end
   if #ended == 0 then return end
   redis.call('HDEL', all_flights(), unpack(ended))
   if redis.call('EXISTS', followers()) == 0 then return end
