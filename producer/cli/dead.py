@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import base64
 import sys
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -13,6 +12,7 @@ import click
 
 from producer.cli.ends import DONE, FAILED, say
 from producer.cli.group import HELP
+from producer.cli.opened import opened
 from producer.cli.show import document, json_option, line, pairs, printable, rows
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def list_(
     from shared.envelope import rfc3339
     from shared.errors import WrongUse
 
-    with _opened() as at:
+    with opened() as at:
         if before is not None and not letters.find(at.redis, at.keys, [before]):
             raise WrongUse("--before", before, "no such dead letter")
         wanted = letters.Wanted(queues, reasons)
@@ -100,7 +100,7 @@ def show(letter_id: str, raw: bool, as_json: bool) -> None:
 
     if raw and sys.stdout.isatty():
         raise WrongUse("--raw", letter_id, "send it to a file or a pipe: it could steer a terminal")
-    with _opened() as at:
+    with opened() as at:
         [letter] = _named(at, [letter_id])
         if raw:
             for part in letters.message(at.redis, at.keys, letter):
@@ -128,7 +128,7 @@ def retry(
     """Put dead letters back on the queues they came from; a job that gave up is queued again."""
     from producer.dead import retry as act
 
-    with _opened() as at:
+    with opened() as at:
         return _tell((act(at, one) for one in _chosen(at, ids, everyone, queues, reasons)), as_json)
 
 
@@ -141,7 +141,7 @@ def drop(
     """Throw dead letters away."""
     from producer.dead import drop as act
 
-    with _opened() as at:
+    with opened() as at:
         return _tell((act(at, one) for one in _chosen(at, ids, everyone, queues, reasons)), as_json)
 
 
@@ -158,18 +158,6 @@ def _tell(done: Iterable[Done], as_json: bool) -> int:
         else:
             line(f"{one.letter.id} {printable(one.words)}")
     return code
-
-
-@contextmanager
-def _opened() -> Iterator[Installation]:
-    from producer.installation import open_installation
-
-    at = open_installation()
-    try:
-        with at.reaching():
-            yield at
-    finally:
-        at.close()
 
 
 def _chosen(
