@@ -16,7 +16,8 @@ from shared.scripts import Command, Word, compose, text_of
 def reserve(keys: Keys, *, job_id: str, attempt: str, ticket: str) -> Command[str | int]:
     """A hold for one more attempt of a job that runs: its grant, or the ms to wait, or -1: never.
 
-    Whoever must wait has to leave: the job returns to the waiting room of its pool.
+    Below -1: its model is down; -1 less the ms until a probe may go. Whoever must wait has to
+    leave: the job returns to the waiting room of its pool.
     """
 
     def read(reply: Any) -> str | int:

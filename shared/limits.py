@@ -2,12 +2,14 @@
 
 Scopes: `global`, `provider/NAME`, `pool/PROVIDER/POOL`, `tenant/NAME`, `tenant/*` (every tenant
 without an entry of its own), `user/TENANT/NAME`, `tier/NAME` and `tier/NAME/MODEL` (of each of its
-users), and `keys/PROVIDER` to `n=2`. Callers' names in them are percent-encoded.
+users), `keys/PROVIDER` to `n=2`, and `models/PROVIDER/POOL` to the number of models that share the
+pool, where there are several. Callers' names in them are percent-encoded.
 """
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import unquote
@@ -122,6 +124,8 @@ def scopes(catalog: Catalog, keys_of: Callable[[Provider], int]) -> dict[str, st
         found[f"keys/{provider.name}"] = {"n": float(max(1, keys_of(provider)))}
     for pool in catalog.pools.values():
         found[f"pool/{pool.key}"] = _amounts(pool)
+    for pool_key, n in Counter(model.pool_key for model in catalog.models.values()).items():
+        found[f"models/{pool_key}"] = {"n": float(n)} if n > 1 else {}
     every: Amounts = {}
     if "*" in catalog.tenants:
         every = found[EVERY_TENANT] = _amounts(catalog.tenants["*"])

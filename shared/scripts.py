@@ -73,6 +73,7 @@ _LIMITS = ("base", "breaker", "money", "flights", "buckets")
 
 BEFORE = {
     "fetch": (*_LIMITS, "letter", "rooms"),
+    "report": ("base",),
     "bury": (*_LIMITS, "letter"),
     "forget": (*_LIMITS, "rooms"),
     **dict.fromkeys(("restore", "defer", "reserve", "settle", "observe", "admit"), _LIMITS),

@@ -46,7 +46,7 @@ class Ticket:
     fingerprint under which its answer may be kept, or empty. `paid`: its caller's limits were taken
     at submit. `replaceable`: another model may answer. `alone`: never joins an equal request in
     flight. `followed`: it has joined one. `worst_pico_usd`: the most that the attempt can cost;
-    None where no price is known.
+    None where no price is known. `waits`: for a breaker to close; its tries do not count then.
     """
 
     pool: str
@@ -66,6 +66,7 @@ class Ticket:
     alone: bool = False
     followed: bool = False
     worst_pico_usd: int | None = None
+    waits: bool = False
 
     def encode(self) -> str:
         """As it stands in messages and lines."""
@@ -73,6 +74,7 @@ class Ticket:
             letter
             for letter, is_set in (
                 ("p", self.paid), ("r", self.replaceable), ("n", self.alone), ("f", self.followed),
+                ("w", self.waits),
             )
             if is_set
         )  # fmt: skip
@@ -109,6 +111,7 @@ class Ticket:
                 alone="n" in flags,
                 followed="f" in flags,
                 worst_pico_usd=int(worst[1]) if worst else None,
+                waits="w" in flags,
             )
         except (ValueError, KeyError):
             raise UnreadableMessage("its ticket is not of the form that is known here") from None
@@ -179,6 +182,8 @@ class Grant:
     another model may answer), `broken` (its model is down, and another may answer), `too large`
     (over what its bucket gets in a minute), `over budget` (its money is spent), `none` (its message
     has no ticket). `text`: as the script wrote it. `money`: what it holds of budgets, or empty.
+    `probe`: the mark of the one call that may go while the breaker of its model is open. `waits`:
+    the job has waited for that breaker.
     """
 
     way: Way
@@ -195,6 +200,8 @@ class Grant:
     granted_at_ms: int = 0
     totals: Mapping[str, int] = field(default_factory=dict)
     money: str = ""
+    probe: str = ""
+    waits: bool = False
 
     @classmethod
     def decode(cls, text: str) -> Grant:
@@ -227,6 +234,8 @@ class Grant:
             granted_at_ms=at_ms,
             totals=totals,
             money=money,
+            probe=words[11].partition("b")[2],
+            waits="w" in words[11],
         )
 
 

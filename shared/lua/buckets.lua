@@ -417,11 +417,12 @@ local function take(id, ticket, amounts, key, attempt)
     return state and state.total or ''
   end
   local paid = string.find(ticket.flags, 'p', 1, true) and 'p' or ''
+  if string.find(ticket.flags, 'w', 1, true) then paid = paid .. 'w' end
+  paid = paid .. breaker.take(id, ticket, key)
   local grant = table.concat({'held', ticket.pool, ticket.model, key, ticket.rule, settles,
     amounts.input_tpm, amounts.output_tpm, ticket.tenant, ticket.user, ticket.tier, paid,
     math.floor(now), total('rpm'), total('tpm'), total('input_tpm'), total('output_tpm'),
     money.take(id, ticket), attempt or '', table.concat(running, ',')}, '|')
-  breaker.take(id, ticket, key)
   if is_held then
     holds[#holds + 1] = id
     holds[#holds + 1] = grant

@@ -309,13 +309,26 @@ local function hand_out(room, tenant, user, member, id, grant, tokens)
   end
 end
 
--- Why a job need not wait on: its deadline is over, or will be before its pool has room for it.
+-- Pools whose only model is down.
+local broken = {}
+-- Why a job need not wait on: its deadline is over, or will be before its pool has room for it; or
+-- its model is down, and another may answer.
 local function way_out(ticket, wait)
   if ticket.deadline <= now then return 'late' end
-  if ticket.deadline <= now + wait and string.find(ticket.flags, 'r', 1, true) then
-    return 'elsewhere'
+  if string.find(ticket.flags, 'r', 1, true) then
+    if broken[ticket.pool] then return 'broken' end
+    if ticket.deadline <= now + wait then return 'elsewhere' end
   end
   return nil
+end
+
+-- A job whose model is down must not hold up those of other models in its pool: it comes back to its
+-- place when a probe may go or the breaker may have closed. Those put off come one each ms.
+local LOOK_MS = 5000
+local function put_off(room, tenant, user, member, id, ticket, wait)
+  step_out(room, tenant, user, member, 0)
+  local ms = math.min(wait, LOOK_MS) + redis.call('ZCARD', due)
+  redis.call('ZADD', due, whole + math.ceil(math.min(ms, math.max(1, ticket.deadline - now))), id)
 end
 
 -- Those who stand behind others that have to wait: some by chance in each call, as long as any of
@@ -421,6 +434,17 @@ local function serve(room)
   if why == 'large' then
     hand_out(room, tenant, user, member, id, without('too large', ticket), 0)
     return true
+  end
+  if why == 'broken' then
+    if string.find(ticket.flags, 'r', 1, true) then
+      hand_out(room, tenant, user, member, id, without('broken', ticket), 0)
+      return true
+    end
+    if (config_of('models/' .. without_flex(room.pool)).n or 1) > 1 then
+      put_off(room, tenant, user, member, id, ticket, wait)
+      return true
+    end
+    broken[room.pool] = true
   end
   if why then
     shut[room.pool] = far

@@ -1,7 +1,8 @@
 -- Purpose: the hold of one attempt that follows another in the same run of a job, if nobody waits.
 -- KEYS: none. ARGV: 1 prefix of all keys, 2 job id, 3 name of the attempt, 4 its ticket.
 -- Result: the grant, or the wait in ms (at least 1): then the job has to go to the waiting room;
---   -1: it takes more than its bucket gets in a minute.
+--   -1: it takes more than its bucket gets in a minute; below: its model is down, and -1 less the ms
+--   until a probe may go.
 -- Sent twice: the hold of this attempt is there already, and nothing more is taken.
 local time = redis.call('TIME')
 prefix, now = ARGV[1], time[1] * 1000 + time[2] / 1000
@@ -28,6 +29,7 @@ if not why then
   wait = key
 end
 if why == 'large' then return answer(-1) end
+if why == 'broken' then return answer(-1 - math.max(1, wait)) end
 if why then return answer(math.max(1, wait)) end
 local measures = vendor_scopes(ticket.pool, key)[1].bucket.measures
 if next(measures) then

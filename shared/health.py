@@ -1,0 +1,127 @@
+"""How each model does on each key, as its workers have told: healthy, degraded or down.
+
+Read from what `report.lua` writes; nothing here changes anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import redis
+
+from shared.keys import Keys
+from shared.limits import parsed
+from shared.scripts import text_of
+
+State = Literal["healthy", "degraded", "down"]
+
+SLOT_MS, SLOTS = 10_000, 6
+"""The window: six slots of 10 s, as in report.lua."""
+
+FAILING, FAILING_CALLS = 0.1, 10
+"""From this share of failed calls on, of so many or more, a model is degraded."""
+
+SLOW_TIMES, SLOW_MS = 3.0, 1000.0
+"""So is one whose mean latency is this many times that of its last hour, and above this."""
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """One model on one key. `calls`, `failures`, `latency_ms` (mean): of the last minute.
+
+    `breaker`: `half-open` from the moment on at which a probe may go. `why`: words for people,
+    empty for a healthy one. `closed_to_all`: nobody may ask it now.
+    """
+
+    model: str
+    key: str
+    state: State
+    breaker: Literal["closed", "open", "half-open"]
+    calls: int
+    failures: int
+    latency_ms: float | None
+    fault_age_s: float | None
+    retry_in_s: float | None
+    closed_to_all: bool
+    why: str
+
+
+def states(client: redis.Redis, keys: Keys) -> list[Health]:
+    """Every model and key that was asked within a day."""
+    names: Any = client.zrange(keys.breakers(), 0, -1)
+    places = sorted(text_of(name).rpartition("#")[::2] for name in names)
+    with client.pipeline(transaction=False) as pipe:
+        pipe.time()
+        for model, key in places:
+            pipe.hgetall(keys.breaker(model, key))
+        (seconds, micros), *found = pipe.execute()
+    now_ms = int(seconds) * 1000 + int(micros) / 1000
+    return [
+        health_of(model, key, {text_of(n): text_of(v) for n, v in fields.items()}, now_ms)
+        for (model, key), fields in zip(places, found, strict=True)
+        if fields
+    ]
+
+
+def down_models(client: redis.Redis, keys: Keys) -> set[str]:
+    """`provider/model` of each that nobody may ask now, whatever the key.
+
+    One that waits for a probe is not among them: somebody has to ask it.
+    """
+    shut: dict[str, int] = {}
+    for one in states(client, keys):
+        shut[one.model] = shut.get(one.model, 0) + one.closed_to_all
+    shut = {model: times for model, times in shut.items() if times}
+    if not shut:
+        return set()
+    counts: Any = client.hmget(keys.limits(), [f"keys/{m.partition('/')[0]}" for m in shut])
+    of_keys = (int(parsed(text_of(n)).get("n") or 1) if n else 1 for n in counts)
+    return {model for (model, times), n in zip(shut.items(), of_keys, strict=True) if times >= n}
+
+
+def health_of(model: str, key: str, fields: Mapping[str, str], now_ms: float) -> Health:
+    """What these fields of a breaker say at this moment (server ms). Pure."""
+    answers, failures, took_ms = map(sum, zip((0, 0, 0), *_window(fields, now_ms), strict=True))
+    latency_ms = took_ms / answers if answers else None
+    breaker: Literal["closed", "open", "half-open"] = "closed"
+    retry_in_s = None
+    probes = False
+    if fields.get("state") == "open":
+        left_ms = float(fields.get("retry_at", 0)) - now_ms
+        breaker = "open" if left_ms > 0 else "half-open"
+        retry_in_s = max(0.0, left_ms / 1000)
+        probes = "probe" in fields and float(fields.get("probe_until", 0)) > now_ms
+    why = _why(fields, answers + failures, failures, latency_ms, now_ms)
+    state: State = "degraded" if why else "healthy"
+    if breaker != "closed":
+        state, why = "down", "a probe is under way" if probes else "its breaker is open"
+    fault_at = fields.get("fault_at")
+    return Health(
+        model, key, state, breaker, answers + failures, failures, latency_ms,
+        None if fault_at is None else max(0.0, (now_ms - float(fault_at)) / 1000),
+        retry_in_s, breaker == "open" or probes, why,
+    )  # fmt: skip
+
+
+def _why(
+    fields: Mapping[str, str], calls: int, failures: int, latency_ms: float | None, now_ms: float
+) -> str:
+    if calls >= FAILING_CALLS and failures >= FAILING * calls:
+        return f"{failures / calls:.0%} of its calls fail"
+    hour = fields.get("hour", "").split()
+    usual_ms = float(hour[1]) / float(hour[0]) if len(hour) == 3 and float(hour[0]) else None
+    if latency_ms and usual_ms and latency_ms > max(SLOW_MS, SLOW_TIMES * usual_ms):
+        return f"{latency_ms / usual_ms:.1f} times as slow as in the last hour"
+    if now_ms < float(fields.get("healthy_at", 0)):
+        return "has failed of late"
+    return ""
+
+
+def _window(fields: Mapping[str, str], now_ms: float) -> Iterator[tuple[int, int, int]]:
+    slot = int(now_ms // SLOT_MS)
+    for n in range(SLOTS):
+        words = fields.get(f"slot{n}", "").split()
+        if len(words) == 4 and slot - SLOTS < int(words[0]) <= slot:
+            yield int(words[1]), int(words[2]), int(words[3])

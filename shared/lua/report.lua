@@ -1,0 +1,100 @@
+-- Purpose: how calls to one model with one key went: counts them, opens its breaker and closes it.
+-- KEYS: 1 the breaker (its fields: see `breaker`), 2 ZSET of breakers, 3 HASH of rooms.
+-- ARGV: 1 prefix of all keys, 2 `provider/model#key`, 3 how many were answered, 4 the ms they took in
+--   sum, 5 how many failed, 6 the fence of the probe that this tells of, or '', then the rules: 7
+--   failures in a row that open (0: none ever opens), 8 share of failed calls that does, 9 ms that it
+--   stays open, 10 ms without failure until the model counts as healthy.
+-- Result: {`opened`, `closed`, `open` (as it was) or '', ms until a probe may go}.
+-- Sent twice: counts twice, so that a breaker may open some failures early; a probe counts once.
+local SLOT_MS, SLOTS, HOUR_MS, KEPT_MS = 10000, 6, 3600000, 86400000
+-- Calls within a minute from which the share of those that failed means something.
+local ENOUGH = 20
+local time = redis.call('TIME')
+prefix, now = ARGV[1], time[1] * 1000 + time[2] / 1000
+local answered, took, failed = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local most, share, open_ms = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
+local f = {}
+local fields = redis.call('HGETALL', KEYS[1])
+for i = 1, #fields, 2 do f[fields[i]] = fields[i + 1] end
+local function ms(moment) return string.format('%.0f', moment) end
+
+local slot = math.floor(now / SLOT_MS)
+local function counts(place)
+  local at, ok, bad, sum = string.match(f[place] or '', '^(%d+) (%d+) (%d+) (%d+)$')
+  at = tonumber(at)
+  if not at or at > slot or at <= slot - SLOTS then return 0, 0, 0 end
+  return tonumber(ok), tonumber(bad), tonumber(sum), at
+end
+local place = 'slot' .. slot % SLOTS
+local ok, bad, sum, at = counts(place)
+if at ~= slot then ok, bad, sum = 0, 0, 0 end
+f[place] = string.format('%d %d %d %.0f', slot, ok + answered, bad + failed, sum + took)
+local words = {place, f[place]}
+local function put(name, value)
+  words[#words + 1] = name
+  words[#words + 1] = value
+end
+if answered > 0 then
+  local n, total, since = string.match(f.hour or '', '^(%S+) (%S+) (%S+)$')
+  local fades = since and math.exp(-math.max(0, now - tonumber(since)) / HOUR_MS) or 0
+  put('hour', string.format('%.3f %.3f %.0f', (n or 0) * fades + answered, (total or 0) * fades + took, now))
+end
+if failed > 0 then
+  put('fault_at', ms(now))
+  put('healthy_at', ms(now + tonumber(ARGV[10])))
+end
+
+local gone, word, wait = {}, '', 0
+local is_probe = f.state == 'open' and f.probe and ARGV[6] ~= '' and ARGV[6] == f.fence
+local function open()
+  put('state', 'open')
+  put('shut_at', ms(now))
+  put('retry_at', ms(now + open_ms))
+  put('fence', (tonumber(f.fence) or 0) + 1)
+  put('row', 0)
+  gone = {'probe', 'probe_until'}
+  wait = open_ms
+end
+if is_probe and failed > 0 then
+  word = 'open'
+  open()
+elseif is_probe then
+  word = 'closed'
+  put('row', 0)
+  gone = {'state', 'shut_at', 'retry_at', 'probe', 'probe_until'}
+  -- What failed before says nothing any more.
+  for n = 0, SLOTS - 1 do
+    if 'slot' .. n ~= place then gone[#gone + 1] = 'slot' .. n end
+  end
+  put(place, string.format('%d %d 0 %.0f', slot, answered, took))
+elseif f.state == 'open' then
+  word, wait = 'open', math.max(1, tonumber(f.retry_at) - now)
+else
+  local row = failed > 0 and (tonumber(f.row) or 0) + failed or answered > 0 and 0 or f.row or 0
+  local all_ok, all_bad = 0, 0
+  for n = 0, SLOTS - 1 do
+    local of_slot, of_slot_bad = counts('slot' .. n)
+    all_ok, all_bad = all_ok + of_slot, all_bad + of_slot_bad
+  end
+  local calls = all_ok + all_bad
+  put('row', row)
+  if most > 0 and failed > 0 and (row >= most or calls >= ENOUGH and all_bad >= share * calls) then
+    word = 'opened'
+    open()
+  end
+end
+redis.call('HSET', KEYS[1], unpack(words))
+if #gone > 0 then redis.call('HDEL', KEYS[1], unpack(gone)) end
+redis.call('PEXPIRE', KEYS[1], KEPT_MS)
+redis.call('ZADD', KEYS[2], now, ARGV[2])
+redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now - KEPT_MS)
+redis.call('PEXPIRE', KEYS[2], KEPT_MS)
+if word == 'opened' or word == 'closed' then
+  -- Who waits may go, or go elsewhere.
+  local provider = string.match(ARGV[2], '^[^/]*/')
+  for _, room in ipairs(redis.call('HKEYS', KEYS[3])) do
+    local queue, pool = string.match(room, '^(.*) ([^ ]*)$')
+    if pool and string.sub(pool, 1, #provider) == provider then wake_workers(queue) end
+  end
+end
+return {word, math.ceil(wait)}
