@@ -168,6 +168,8 @@ class Request(BaseModel):
             check_messages(self.messages)
         if self.input is not None and not self.input:
             raise InvalidRequest("input", self.input, "give a text or a list of texts")
+        if self.stream and self.input is not None:
+            raise InvalidRequest("stream", True, "an embedding has no text to stream; leave it out")
         if self.params:
             check_params(self.params)
         return self

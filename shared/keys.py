@@ -231,7 +231,7 @@ class Keys:
         return f"{self.prefix}headgate:keyed"
 
     def deltas(self, job_id: str) -> str:
-        """STREAM: the pieces of an answer while it is streamed; expires an hour after its end."""
+        """STREAM: pieces of an answer, `fence-n` to `d`; the channel, too. Expires in an hour."""
         return f"{self.prefix}headgate:deltas:{job_id}"
 
     def sweeper(self) -> str:

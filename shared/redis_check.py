@@ -34,6 +34,7 @@ USED = (
     "LREM # 0 1", "LRANGE # 0 0", "TYPE #", "SCARD #", "SSCAN # 0", "SISMEMBER # 1", "ZCARD #",
     "ZMSCORE # 1", "BLPOP # 1", "BRPOP # 1", "SADD # 1", "SREM # 1", "SMEMBERS #", "SMISMEMBER # 1",
     "ZADD # 1 1", "ZREM # 1", "ZSCORE # 1", "ZRANGE # 0 0", "ZRANGEBYSCORE # 0 0",
+    "XADD # 1-1 d 1", "XRANGE # - + COUNT 1",
     "ZINTERSTORE # 1 #", "ZUNIONSTORE # 1 #", "ZPOPMIN #",
     "ZREMRANGEBYSCORE # 0 0", "PUBLISH # 1", "TIME", "DEL #", "SCAN 0 MATCH #",
     "MULTI", "EXEC", "EVAL return{} 0", f"EVALSHA {'0' * 40} 0",

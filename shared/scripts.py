@@ -272,3 +272,8 @@ def publish(
         names.append(answer.key)
         args += [answer.value, answer.ttl_s]
     return compose("publish", names, args, int)
+
+
+def deliver(keys: Keys, job_id: str, *, fence: int, n: int, text: str, ttl_ms: int) -> Command[int]:
+    """Adds the `n`-th piece under this claim to the answer that is being made; once."""
+    return compose("deliver", (keys.deltas(job_id),), (f"{fence}-{n}", text, ttl_ms), int)

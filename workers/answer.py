@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from shared.envelope import Reply
+
+OnPiece = Callable[[str], None]
+"""Takes the next piece of the text of an answer while it is made; must return at once."""
 
 Measure = Literal["rpm", "rpd", "tpm", "input_tpm", "output_tpm"]
 

@@ -22,6 +22,7 @@ from workers.outcome import Deferred, Restored
 from workers.policy import gate
 from workers.stages.bucket import Bucket, Later, TooLarge
 from workers.stages.call import Call
+from workers.stages.deltas import Deltas
 from workers.stages.ledger import Attempt, Ledger
 from workers.through import through
 
@@ -39,6 +40,7 @@ class Attempting:
     bucket: Bucket
     ledger: Ledger
     call: Call
+    deltas: Deltas
     learning: Learning
     clock_ms: Callable[[], int]
 
@@ -80,11 +82,15 @@ class Attempting:
             await through(self.ledger.settle(attempt.unsent(self.clock_ms())))
             raise
         job.grant = NO_GRANT  # from here on it counts, also if this worker dies
+        streams = job.envelope.request.stream
+        pieces = self.deltas.of(job.envelope.id, job.claim.fence) if streams else None
         try:
             answer = await self.call.ask(
-                line, job.envelope.request, model, left_ms=max(1, job.left_ms(started_at_ms))
-            )
+                line, job.envelope.request, model, left_ms=max(1, job.left_ms(started_at_ms)),
+                on_piece=pieces,
+            )  # fmt: skip
         except AttemptError as error:
+            job.broke_off = pieces is not None and pieces.begun
             job.unknown_attempts += error.billed is None
             job.add_failure(model, error)
             await through(self.ledger.settle(attempt.failed(error, self.clock_ms())))
@@ -94,6 +100,8 @@ class Attempting:
             job.cut_off(model)
             await through(self.ledger.settle(attempt.cut_off(self.clock_ms())))
             raise
+        if pieces is not None:
+            pieces.end()
         ending = self._answered(job, attempt, model, answer)
         self.bucket.heard(hold, answer.headers)
         if answer.counted:

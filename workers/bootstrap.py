@@ -37,6 +37,7 @@ from workers.stages.bucket import Bucket
 from workers.stages.cache import Cache
 from workers.stages.call import Call, Line, Provider
 from workers.stages.claim import Claims
+from workers.stages.deltas import Deltas
 from workers.stages.ledger import Ledger
 from workers.stages.publish import Publish
 from workers.stages.share import Share
@@ -105,6 +106,7 @@ async def open_kit(in_force: Settings, servers: Servers, owner: str) -> Kit:
         ledger=Ledger(record),
         audit=Audit(),
         call=call,
+        deltas=Deltas(lane, keys),
         learning=learning,
         publish=Publish(lane, keys, ttl_s=in_force.result_ttl_s),
         limits=Limits(
@@ -199,6 +201,4 @@ def _openai(in_force: Settings, name: str, key: str, base_url: str | None) -> Pr
 def _anthropic(in_force: Settings, name: str, key: str, base_url: str | None) -> Provider:
     from workers.providers.anthropic import AnthropicProvider
 
-    return AnthropicProvider(
-        name=name, api_key=key, base_url=base_url, connections=0
-    )
+    return AnthropicProvider(name=name, api_key=key, base_url=base_url, connections=0)

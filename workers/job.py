@@ -62,7 +62,8 @@ class Job:
     `grant`: what it holds and has not used; `tier` and `paid` go into each further ticket.
     `asked`: the model that its call was granted for: equal jobs wait for that.
     `cost_pico_usd` None: a price is not known. `started_at_ms`: when its first request left; what
-    came before was waiting in a queue or for a limit.
+    came before was waiting in a queue or for a limit. `broke_off`: the last attempt failed when
+    some of its answer had been delivered, which no other can go on with.
     """
 
     envelope: Envelope
@@ -73,6 +74,7 @@ class Job:
     paid: bool = False
     too_large: bool = False
     asked: str = ""
+    broke_off: bool = False
     failures: list[FailedAttempt] = field(default_factory=list)
     attempts: int = 0
     unknown_attempts: int = 0

@@ -172,6 +172,9 @@ class Pipeline(Attempting):
                 ending = await self.attempt(job, model, chain)
                 if not isinstance(ending, AttemptError):
                     return ending
+                if job.broke_off:  # what was delivered cannot be taken back by another answer
+                    message = f"the answer broke off: {ending.message}"
+                    return job.failed(ending.code, message, retryable=ending.retryable)
                 decision = retry.decide(
                     ending,
                     tries_of_model=fallback.tries(model.name, job.failures),

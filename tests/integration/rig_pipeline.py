@@ -24,7 +24,7 @@ from shared.tables import attempts, audit, jobs
 from shared.ticket import NO_GRANT, Grant
 from tests.child import wait_until
 from tests.integration.rig import envelope
-from workers.answer import Answer
+from workers.answer import Answer, OnPiece
 from workers.job import Delivery
 from workers.lane import Lane
 from workers.learning import Learning
@@ -37,6 +37,7 @@ from workers.stages.bucket import Bucket
 from workers.stages.cache import Cache
 from workers.stages.call import Call, Line
 from workers.stages.claim import Claims
+from workers.stages.deltas import Deltas
 from workers.stages.ledger import Ledger
 from workers.stages.publish import Publish
 from workers.stages.share import Share
@@ -104,21 +105,34 @@ class Scripted:
     """A provider that plays its script, and answers `four` when that has ended."""
 
     def __init__(self) -> None:
-        self.script: deque[Answer | Exception | asyncio.Event] = deque()
+        self.script: deque[Answer | Exception | asyncio.Event | str] = deque()
         self.asked: list[Asked] = []
         self.cut = 0
         self.closed = 0
 
-    def play(self, *steps: Answer | Exception | asyncio.Event) -> None:
-        """The next requests meet these: an answer, an error, or silence until the event."""
+    def play(self, *steps: Answer | Exception | asyncio.Event | str) -> None:
+        """The next requests meet these: an answer, an error, or silence until the event.
+
+        A text is a piece of what is streamed before the next of them.
+        """
         self.script.extend(steps)
 
     async def ask(
-        self, request: Request, *, model: str, max_output_tokens: int, timeout_s: float
+        self,
+        request: Request,
+        *,
+        model: str,
+        max_output_tokens: int,
+        timeout_s: float,
+        on_piece: OnPiece | None = None,
     ) -> Answer:
         """What the script says."""
         self.asked.append(Asked(request, model, timeout_s))
         step = self.script.popleft() if self.script else answer()
+        while isinstance(step, str):
+            if on_piece is not None:
+                on_piece(step)
+            step = self.script.popleft() if self.script else answer()
         if isinstance(step, asyncio.Event):
             try:
                 await step.wait()
@@ -174,6 +188,7 @@ class PlayedLine:
             ledger=Ledger(self.record),
             audit=Audit(),
             call=call,
+            deltas=Deltas(self.lane, Keys(), gather_s=0.001),
             learning=Learning(self.lane, Keys()),
             publish=Publish(self.lane, Keys(), ttl_s=60),
             **(parts | changed),

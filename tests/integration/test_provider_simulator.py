@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from datetime import time as time_of_day
 from typing import Any
@@ -14,7 +15,7 @@ import pytest
 from shared.envelope import Request
 from shared.errors import AttemptError
 from shared.gate import Gate
-from workers.answer import Answer
+from workers.answer import Answer, OnPiece
 from workers.providers.anthropic import AnthropicProvider
 from workers.providers.limits import seen
 from workers.providers.openai import OpenAIProvider
@@ -47,9 +48,17 @@ async def simulated(
             await by.close()
 
 
-async def ask(by: Provider, dialect: str, request: Request, timeout_s: float = 10) -> Answer:
+async def ask(
+    by: Provider,
+    dialect: str,
+    request: Request,
+    timeout_s: float = 10,
+    on_piece: OnPiece | None = None,
+) -> Answer:
     model = "text-embedding-3-small" if request.embeds else MODELS[dialect]
-    return await by.ask(request, model=model, max_output_tokens=4096, timeout_s=timeout_s)
+    return await by.ask(
+        request, model=model, max_output_tokens=4096, timeout_s=timeout_s, on_piece=on_piece
+    )
 
 
 @DIALECTS
@@ -191,3 +200,79 @@ async def test_a_wrong_key_is_named_as_such(dialect: str) -> None:
             await ask(by, dialect, Request(prompt="hello"))
     assert caught.value.code == "authentication"
     assert "wrong-key" not in str(caught.value)
+
+
+TOOL = {
+    "type": "function",
+    "function": {
+        "name": "weather",
+        "parameters": {
+            "type": "object",
+            "properties": {"city": {"type": "string"}, "days": {"type": "integer"}},
+            "required": ["city", "days"],
+        },
+    },
+}
+
+
+@DIALECTS
+async def test_a_streamed_answer_is_the_same_as_a_whole_one(dialect: str) -> None:
+    changes: list[dict[str, Any]] = [
+        {"prompt": "Why is the sky blue?"},
+        {"prompt": "x", "params": {"max_tokens": 3}},
+        {"prompt": "grün " * 50, "params": {"stop": ["the"]}},
+        {"prompt": "Answer in JSON", "params": {"response_format": {"type": "json_object"}}},
+        {"prompt": "What weather?", "params": {"tools": [TOOL], "tool_choice": "required"}},
+        {"prompt": "What weather?", "params": {"tools": [TOOL], "tool_choice": "required",
+                                               "max_tokens": 4}},
+        {"prompt": "hello [[fault:filter]]"},
+        {"prompt": "hello [[fault:empty]]"} if dialect == "anthropic" else {"prompt": "hi"},
+    ]  # fmt: skip
+    async with simulated(dialect) as by:
+        for fields in changes:
+            pieces: list[str] = []
+            asked = Request(**fields)
+            # Asked twice first: the simulator counts what it has seen before as cached input.
+            await ask(by, dialect, asked)
+            whole = await ask(by, dialect, asked)
+            streamed = await ask(by, dialect, asked, on_piece=pieces.append)
+            same = replace(streamed.reply, request_id=whole.reply.request_id)
+            assert same == replace(whole.reply, tool_calls=same.tool_calls)
+            calls = [
+                [call["function"] for call in one.reply.tool_calls or []]
+                for one in (whole, streamed)
+            ]
+            assert calls[0] == calls[1]
+            assert bool(whole.reply.tool_calls) == ("tools" in asked.params)
+            assert "".join(pieces) == (whole.reply.content or "")
+            assert streamed.counted
+            assert streamed.reply.request_id
+
+
+@DIALECTS
+@pytest.mark.parametrize(
+    ("fault", "code", "billed", "begun"),
+    [
+        ("stream-error", "provider_error", None, True),
+        ("cut", "connection", None, False),
+        ("cut-body", "connection", None, True),
+        ("stall", "timeout", None, True),
+        ("garbage", "invalid_output", None, True),
+        ("429", "rate_limited", False, False),
+        ("500", "provider_error", None, False),
+    ],
+)
+async def test_each_fault_of_a_stream_is_understood(
+    dialect: str, fault: str, code: str, billed: bool | None, begun: bool
+) -> None:
+    pieces: list[str] = []
+    asked = Request(prompt=f"hello [[fault:{fault}]]")
+    if fault == "stream-error" and dialect == "anthropic":
+        code = "overloaded"
+    async with simulated(dialect) as by:
+        with pytest.raises(AttemptError) as caught:
+            await ask(by, dialect, asked, 0.3 if fault == "stall" else 10, pieces.append)
+        assert (caught.value.code, caught.value.billed) == (code, billed)
+        assert bool(pieces) == begun
+        # What broke has left nothing behind on the wire.
+        assert (await ask(by, dialect, Request(prompt="next"), on_piece=pieces.append)).reply

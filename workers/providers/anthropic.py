@@ -14,11 +14,12 @@ import anthropic
 import orjson
 
 from shared.envelope import Reply, Request, Usage
-from workers.answer import Answer
+from workers.answer import Answer, OnPiece
 from workers.providers.answer import count, fields_of, kept_headers
 from workers.providers.body import decoded_or_raise, dumped
 from workers.providers.errors import ModelRefused, request_id, unusable
 from workers.providers.messages import messages_body
+from workers.providers.streamed import MessageStream
 from workers.providers.transport import Response, Wire, checked_key
 
 ADDRESS = "https://api.anthropic.com"
@@ -61,15 +62,29 @@ class AnthropicProvider:
         )
 
     async def ask(
-        self, request: Request, *, model: str, max_output_tokens: int, timeout_s: float
+        self,
+        request: Request,
+        *,
+        model: str,
+        max_output_tokens: int,
+        timeout_s: float,
+        on_piece: OnPiece | None = None,
     ) -> Answer:
         """The model's answer; raises one of the AttemptErrors, or CancelledError."""
         if request.embeds:
             raise ModelRefused("Anthropic has no embeddings", code="invalid_request")
         body = messages_body(request, model, max_output_tokens)
-        response = await self._wire.post("/v1/messages", dumped(body), timeout_s=timeout_s)
-        decoded = decoded_or_raise(response, request, self._key)
-        return read_message(decoded, response, json_only=wants_json(request))
+        json_only, into = wants_json(request), None
+        if on_piece is not None:
+            into = MessageStream(on_piece, json_only=json_only)
+            body["stream"] = True
+        path = "/v1/messages"
+        response = await self._wire.post(path, dumped(body), timeout_s=timeout_s, into=into)
+        if into is not None and response.streamed:
+            decoded = into.whole_or_raise(response, request, self._key)
+        else:
+            decoded = decoded_or_raise(response, request, self._key)
+        return read_message(decoded, response, json_only=json_only)
 
     async def close(self) -> None:
         """All connections are closed."""

@@ -13,7 +13,9 @@ import asyncio
 import os
 import ssl
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import Protocol
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
@@ -30,6 +32,9 @@ CONNECT_TIMEOUT_S = 5.0
 VENDOR_KEEPALIVE_S = 60.0
 OTHER_KEEPALIVE_S = 4.0
 
+LINGER_S = 0.05
+"""How long the end of the connection's turn is waited for after the end of a stream."""
+
 #: Raised before any byte of the request has left. ServerDisconnectedError is not among them.
 _NEVER_SENT = (
     aiohttp.ClientConnectorError,  # refused, DNS, TLS, certificate, proxy
@@ -42,11 +47,24 @@ _NEVER_SENT = (
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """A whole response of a vendor, whatever its status; names of headers in any case."""
+    """A whole response of a vendor, whatever its status; names of headers in any case.
+
+    `streamed`: it was a stream, and went to the sink; `content` is empty.
+    """
 
     status: int
     headers: Mapping[str, str]
     content: bytes
+    streamed: bool = False
+
+
+class Sink(Protocol):
+    """Takes a stream. `ended`: a connection that breaks now takes nothing of worth with it."""
+
+    ended: bool
+
+    def feed(self, chunk: bytes) -> bool:
+        """True once nothing is to be expected any more."""
 
 
 def checked_key(name: str, api_key: str) -> str:
@@ -75,8 +93,10 @@ class Wire:
         self._session: aiohttp.ClientSession | None = None
         self._closed = False
 
-    async def post(self, path: str, body: bytes, *, timeout_s: float) -> Response:
-        """The whole response, whatever its status, within `timeout_s`.
+    async def post(
+        self, path: str, body: bytes, *, timeout_s: float, into: Sink | None = None
+    ) -> Response:
+        """The whole response, whatever its status, within `timeout_s`; a stream goes into `into`.
 
         Raises AttemptTimeout, ConnectionLost or InvalidOutput; a cancelled call has its connection
         closed, which is how the vendor learns that nobody waits any more.
@@ -92,6 +112,9 @@ class Wire:
                     url, data=body, proxy=self._proxy, allow_redirects=False
                 ) as response,
             ):
+                if into is not None and _is_stream(response):
+                    await _poured(response.content, into)
+                    return Response(response.status, response.headers, b"", streamed=True)
                 return Response(response.status, response.headers, await response.read())
         except TimeoutError as error:
             if isinstance(error, aiohttp.ConnectionTimeoutError):
@@ -131,6 +154,29 @@ class Wire:
     def _ssl(self) -> ssl.SSLContext | bool:
         # The SDKs' own: with certificates of its own where the machine has none.
         return httpx2.create_ssl_context() if self._base.scheme == "https" else True
+
+
+def _is_stream(response: aiohttp.ClientResponse) -> bool:
+    # A server that cannot stream answers whole, and one that refuses says so in JSON.
+    return response.status == 200 and response.content_type == "text/event-stream"
+
+
+async def _poured(content: aiohttp.StreamReader, into: Sink) -> None:
+    """The sink has the whole stream, or all of it that matters."""
+    try:
+        while chunk := await content.readany():
+            if into.feed(chunk):
+                break
+        else:
+            return
+        # With its last bytes read, which mostly are there already, the connection serves again.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LINGER_S):
+                while await content.readany():
+                    pass
+    except (aiohttp.ClientError, OSError):
+        if not into.ended:
+            raise
 
 
 def _proxy(base_url: URL) -> str | None:

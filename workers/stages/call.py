@@ -12,16 +12,22 @@ from shared.catalog import Catalog, Model
 from shared.catalog import Provider as Entry
 from shared.envelope import Request
 from shared.errors import Unauthorized
-from workers.answer import Answer
+from workers.answer import Answer, OnPiece
 
 
 class Provider(Protocol):
     """One provider's dialect with one key."""
 
     async def ask(
-        self, request: Request, *, model: str, max_output_tokens: int, timeout_s: float
+        self,
+        request: Request,
+        *,
+        model: str,
+        max_output_tokens: int,
+        timeout_s: float,
+        on_piece: OnPiece | None = None,
     ) -> Answer:
-        """The answer; raises an AttemptError."""
+        """The answer; raises an AttemptError. `on_piece`: it is streamed, and takes its text."""
 
     async def close(self) -> None:
         """Its connections are closed."""
@@ -79,7 +85,15 @@ class Call:
         names = " or ".join(self._catalog.provider(model).api_key_env)
         return Unauthorized(f"no key for {model.provider}: set {names}")
 
-    async def ask(self, line: Line, request: Request, model: Model, *, left_ms: int) -> Answer:
+    async def ask(
+        self,
+        line: Line,
+        request: Request,
+        model: Model,
+        *,
+        left_ms: int,
+        on_piece: OnPiece | None = None,
+    ) -> Answer:
         """The model's answer within its time limit and `left_ms`; raises an AttemptError."""
         timeout_s = min(self._timeout_s, model.timeout_s, left_ms / 1000)
         return await line.provider.ask(
@@ -87,6 +101,7 @@ class Call:
             model=model.provider_name,
             max_output_tokens=model.max_output_tokens,
             timeout_s=timeout_s,
+            on_piece=on_piece,
         )
 
     async def close(self) -> None:

@@ -1,0 +1,62 @@
+"""Server-sent events out of bytes that come in any pieces (WHATWG HTML, section 9.2)."""
+
+from __future__ import annotations
+
+Event = tuple[str, bytes]
+"""Its name, empty where it has none, and its data."""
+
+_ENDS = (b"\n", b"\r")
+
+
+class Events:
+    """Reads one stream: lines end in LF, CR or CRLF, a blank one ends an event.
+
+    Works on bytes, so that a character cut in two is never looked at before it is whole.
+    """
+
+    def __init__(self) -> None:
+        self._line: list[bytes] = []
+        self._after_cr = False
+        self._first = True
+        self._name = ""
+        self._content: list[bytes] = []
+
+    def feed(self, chunk: bytes) -> list[Event]:
+        """The events that end in this piece."""
+        if self._after_cr and chunk[:1] == b"\n":  # the second half of a CRLF
+            chunk = chunk[1:]
+            self._after_cr = False
+        if not chunk:
+            return []
+        self._after_cr = chunk[-1:] == b"\r"
+        lines = chunk.splitlines()
+        self._line.append(lines[0])
+        if len(lines) == 1 and chunk[-1:] not in _ENDS:
+            return []
+        lines[0] = b"".join(self._line)
+        self._line = [] if chunk[-1:] in _ENDS else [lines.pop()]
+        return self._read(lines)
+
+    def rest(self) -> list[Event]:
+        """What a server left without the blank line at its end; perhaps cut off in the middle."""
+        lines, self._line = [b"".join(self._line), b""], []
+        return self._read(lines)
+
+    def _read(self, lines: list[bytes]) -> list[Event]:
+        events: list[Event] = []
+        for line in lines:
+            if self._first:
+                line = line.removeprefix(b"\xef\xbb\xbf")  # a byte order mark
+                self._first = False
+            if not line:
+                if self._content:
+                    events.append((self._name, b"\n".join(self._content)))
+                self._name, self._content = "", []
+                continue
+            name, _, value = line.partition(b":")
+            if name == b"data":
+                self._content.append(value.removeprefix(b" "))
+            elif name == b"event":
+                self._name = value.removeprefix(b" ").decode("utf-8", "replace")
+            # A comment (nothing before the colon), `id` and `retry` are of no use here.
+        return events

@@ -1,0 +1,231 @@
+"""An answer that comes in pieces: its text is handed on at once, the whole put together."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import replace
+from typing import Any
+
+import orjson
+
+from shared.envelope import Request
+from shared.errors import ConnectionLost
+from workers.answer import OnPiece
+from workers.providers.answer import fields_of
+from workers.providers.body import texts_of
+from workers.providers.errors import refusal, request_id, unusable
+from workers.providers.events import Event, Events
+from workers.providers.transport import Response
+
+
+class Streamed(ABC):
+    """The stream of one answer. `ended`: the model has said all, though usage may still follow."""
+
+    def __init__(self, on_piece: OnPiece) -> None:
+        self.ended = False
+        self._on_piece = on_piece
+        self._events = Events()
+        self._begun = False
+        self._over = False
+        self._fault: bytes | None = None
+        self._garbled = False
+
+    def feed(self, chunk: bytes) -> bool:
+        """True once nothing is to be expected any more."""
+        return self._take_all(self._events.feed(chunk))
+
+    def whole_or_raise(self, response: Response, request: Request, key: str) -> dict[str, Any]:
+        """The answer in the form of one that came whole; raises the error that it ended with."""
+        if not self._over:
+            self._take_all(self._events.rest(), last=True)
+        if self._fault is not None:
+            error = refusal(replace(response, content=self._fault), texts_of(request), key)
+            if self._begun:  # what was said until then may be charged
+                error.billed = None
+            raise error
+        if self._garbled:
+            raise unusable(response, "a piece of its stream is not JSON")
+        if not self.ended:
+            raise ConnectionLost(
+                "the connection broke: the stream stops before its end",
+                http_status=response.status, billed=None, request_id=request_id(response.headers),
+            )  # fmt: skip
+        return self._whole()
+
+    def _take_all(self, events: list[Event], *, last: bool = False) -> bool:
+        for name, content in events:
+            if self._over:
+                break
+            if content == b"[DONE]":
+                self.ended = self._over = True
+                break
+            try:
+                event = orjson.loads(content)
+            except ValueError:
+                if not last:  # the last may be cut off, which its missing end will tell
+                    self._garbled = self._over = True
+                break
+            if name == "error" or fields_of(event).get("error"):
+                self._fault, self._over = content, True
+                break
+            self._begun = True
+            self._take(fields_of(event))
+        return self._over
+
+    @abstractmethod
+    def _take(self, event: dict[str, Any]) -> None:
+        """The event is part of the whole, its text is handed on."""
+
+    @abstractmethod
+    def _whole(self) -> dict[str, Any]:
+        """What was taken, in the form of an answer that came whole."""
+
+
+class ChatStream(Streamed):
+    """A chat completion in OpenAI's chunks."""
+
+    def __init__(self, on_piece: OnPiece) -> None:
+        super().__init__(on_piece)
+        self._model: object = None
+        self._usage: object = None
+        self._chosen = False
+        self._finish: str | None = None
+        self._texts: list[str] = []
+        self._refusals: list[str] = []
+        self._calls: list[dict[str, Any]] = []
+        self._places: dict[object, int] = {}
+
+    def _take(self, event: dict[str, Any]) -> None:
+        self._model = event.get("model") or self._model
+        # In the last chunk, or in each, growing (Google, xAI): the last one told is all.
+        self._usage = event.get("usage") or self._usage
+        choices = event.get("choices")
+        choice = fields_of(choices[0]) if isinstance(choices, list) and choices else {}
+        if not choice or choice.get("index"):
+            return
+        self._chosen = True
+        delta = fields_of(choice.get("delta"))
+        if text := _text(delta.get("content")):
+            self._texts.append(text)
+            self._on_piece(text)
+        if text := _text(delta.get("refusal")):
+            self._refusals.append(text)
+        calls = delta.get("tool_calls")
+        for call in map(fields_of, calls if isinstance(calls, list) else ()):
+            self._add(call)
+        finish = choice.get("finish_reason")
+        if isinstance(finish, str) and finish:
+            self._finish = finish
+            self.ended = True
+
+    def _add(self, piece: dict[str, Any]) -> None:
+        """The piece is part of its tool call."""
+        place, told = piece.get("index"), piece.get("id")
+        at = self._places.get(place)
+        # Google numbers all calls of an answer 0; another id is another call.
+        if at is None or (told and self._calls[at]["id"] not in ("", told)):
+            at = self._places[place] = len(self._calls)
+            function: dict[str, Any] = {"name": "", "arguments": ""}
+            self._calls.append({"id": "", "type": "function", "function": function})
+        call, made = self._calls[at], fields_of(piece.get("function"))
+        call["id"] = told or call["id"]
+        call["type"] = piece.get("type") or call["type"]
+        call["function"]["name"] = made.get("name") or call["function"]["name"]
+        call["function"]["arguments"] += _text(made.get("arguments"))
+
+    def _whole(self) -> dict[str, Any]:
+        silent = not self._texts and (self._refusals or self._calls)
+        message = {
+            "content": None if silent else "".join(self._texts),
+            "refusal": "".join(self._refusals) or None,
+            "tool_calls": self._calls or None,
+        }
+        choice = {"message": message, "finish_reason": self._finish}
+        choices = [choice] if self._chosen else []
+        return {"model": self._model, "choices": choices, "usage": self._usage}
+
+
+def _text(content: object) -> str:
+    """The text of a piece; Mistral's reasoning models send parts."""
+    if isinstance(content, list):
+        return "".join(_text(fields_of(part).get("text")) for part in content)
+    return content if isinstance(content, str) else ""
+
+
+class MessageStream(Streamed):
+    """A message in Anthropic's events. `json_only`: a fence around it is no part of the answer."""
+
+    def __init__(self, on_piece: OnPiece, *, json_only: bool = False) -> None:
+        super().__init__(on_piece)
+        self._message: dict[str, Any] = {}
+        self._usage: dict[str, Any] = {}
+        self._reason: object = None
+        self._blocks: dict[object, dict[str, Any]] = {}
+        self._parts: dict[object, list[str]] = {}
+        self._held: str | None = "" if json_only else None
+
+    def _take(self, event: dict[str, Any]) -> None:
+        place = event.get("index")
+        match event.get("type"):
+            case "message_start":
+                self._message = fields_of(event.get("message"))
+                self._count(self._message.get("usage"))
+            case "content_block_start":
+                block = self._blocks[place] = fields_of(event.get("content_block"))
+                self._parts[place] = []
+                self._add(place, "text" if block.get("type") == "text" else "", block.get("text"))
+            case "content_block_delta":
+                delta = fields_of(event.get("delta"))
+                kind = {"text_delta": "text", "input_json_delta": "partial_json"}
+                field = kind.get(str(delta.get("type")), "")
+                self._add(place, field, delta.get(field))
+            case "message_delta":
+                delta = fields_of(event.get("delta"))
+                self._reason = delta.get("stop_reason") or self._reason
+                self._count(event.get("usage"))
+                self.ended = self.ended or self._reason is not None
+            case "message_stop":
+                self.ended = self._over = True
+
+    def _add(self, place: object, field: str, text: object) -> None:
+        if not field or not isinstance(text, str) or not text:
+            return
+        self._parts.setdefault(place, []).append(text)
+        if field == "text":
+            self._hand_on(text)
+
+    def _hand_on(self, text: str) -> None:
+        """The text is handed on, but not fenced JSON, whose fence can be told only at its end."""
+        if self._held is not None:
+            self._held += text
+            start = self._held.lstrip()[:3]
+            if "```".startswith(start):
+                return
+            text, self._held = self._held, None
+        self._on_piece(text)
+
+    def _count(self, usage: object) -> None:
+        """Counts are cumulative: what is told last is all."""
+        told = fields_of(usage)
+        self._usage.update((name, value) for name, value in told.items() if value is not None)
+
+    def _whole(self) -> dict[str, Any]:
+        content = []
+        for place, block in self._blocks.items():
+            said = "".join(self._parts.get(place, ()))
+            if block.get("type") == "text":
+                content.append({**block, "text": said})
+            elif block.get("type") == "tool_use":
+                content.append({**block, "input": _input(said) if said else block.get("input")})
+            else:
+                content.append(block)
+        message = {**self._message, "content": content, "usage": self._usage}
+        return {**message, "stop_reason": self._reason}
+
+
+def _input(written: str) -> object:
+    """The input of a tool call; an empty one where the limit of tokens has cut it."""
+    try:
+        return orjson.loads(written)
+    except ValueError:
+        return {}

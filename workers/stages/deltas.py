@@ -1,0 +1,91 @@
+"""Deltas: the text of an answer reaches those who read along while it is made.
+
+What is written here is never the last word: the result is, and has all of it. So a piece that is
+lost costs a reader time and nothing else, and no job waits for a write.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from redis.exceptions import NoScriptError
+
+from shared import scripts
+from shared.keys import Keys
+from shared.scripts import Command
+from workers.lane import Lane
+
+GATHER_S = 0.05
+"""The first piece is written at once, what comes after it at most this often."""
+
+KEEP_MS = 3_600_000
+
+
+class Deltas:
+    """Writes pieces through the lane of the worker."""
+
+    def __init__(self, lane: Lane, keys: Keys, *, gather_s: float = GATHER_S) -> None:
+        self._lane = lane
+        self._keys = keys
+        self._gather_s = gather_s
+
+    def of(self, job_id: str, fence: int) -> Pieces:
+        """What takes the pieces of a job under this claim."""
+        return Pieces(self._lane, self._keys, job_id, fence, self._gather_s)
+
+
+class Pieces:
+    """Call it with each piece. `begun`: one was given out, and can not be taken back."""
+
+    def __init__(self, lane: Lane, keys: Keys, job_id: str, fence: int, gather_s: float) -> None:
+        self.begun = False
+        self._lane = lane
+        self._keys = keys
+        self._job_id = job_id
+        self._fence = fence
+        self._gather_s = gather_s
+        self._loop = asyncio.get_running_loop()
+        self._gathered: list[str] = []
+        self._written = 0
+        self._busy = False
+        self._ended = False
+
+    def __call__(self, text: str) -> None:
+        """The piece is on its way, or goes with the next."""
+        self.begun = True
+        self._gathered.append(text)
+        if not self._busy:
+            self._write()
+
+    def end(self) -> None:
+        """No piece follows; what is gathered goes now."""
+        self._ended = True
+        if not self._busy:
+            self._write()
+
+    def _write(self) -> None:
+        """One write at a time, so that none overtakes another; pieces grow where Redis is slow."""
+        self._busy = bool(self._gathered)
+        if not self._busy:
+            return
+        text = "".join(self._gathered)
+        self._gathered.clear()
+        self._written += 1
+        command = scripts.deliver(
+            self._keys, self._job_id, fence=self._fence, n=self._written, text=text, ttl_ms=KEEP_MS
+        )
+        self._send(command, command.by_sha())
+
+    def _send(self, command: Command[int], words: tuple[scripts.Word, ...]) -> None:
+        def answered(future: asyncio.Future[int]) -> None:
+            error = None if future.cancelled() else future.exception()
+            if isinstance(error, NoScriptError):
+                self._send(command, command.by_text())
+            elif error is None and not future.cancelled():
+                if self._ended:
+                    self._write()
+                else:
+                    self._loop.call_later(self._gather_s, self._write)
+            # Else it stays busy for good: after a gap nothing may follow but the result.
+
+        self._lane.send(*words).add_done_callback(answered)
