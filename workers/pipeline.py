@@ -218,7 +218,8 @@ class Pipeline(Attempting):
             kept = Kept(ending.reply, ending.provider, job.cost_pico_usd)
             model = ending.model_used or job.envelope.model
             answer = self.cache.remembering(job.envelope.request, model, kept)
-        if ending.error is not None and ending.status == "failed" and job.asked:
+        is_told = job.asked and not job.broke_off  # an equal job has delivered nothing yet
+        if ending.error is not None and ending.status == "failed" and is_told:
             await self.share.fail(job.envelope.request, job.asked, ending.error)
         await self.publish.publish(result, answer)
         return Ended(result, why_given_up(result))
