@@ -21,6 +21,7 @@ from shared.catalog_check import CatalogErrors, check
 from shared.catalog_form import (
     CLASSES,
     STATIC,
+    Budget,
     Frozen,
     Limits,
     Model,
@@ -38,6 +39,7 @@ from shared.errors import CatalogError, InvalidRequest
 
 __all__ = [
     "BUILT_IN",
+    "Budget",
     "Catalog",
     "CatalogErrors",
     "Limits",
@@ -68,6 +70,7 @@ class Catalog(Frozen):
     tenants: Mapping[str, Tenant] = {}
     users: Mapping[str, User] = {}
     limits: WideLimits = WideLimits()
+    budget: Budget = Budget()
     digest: str
     _names: dict[str, Model] = PrivateAttr(default_factory=dict)
     _chains: dict[str, tuple[Model | StaticText, ...]] = PrivateAttr(default_factory=dict)

@@ -10,7 +10,11 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from shared.catalog_form import (
+    HARD,
+    SOFT,
     STATIC,
+    WAIT,
+    Budget,
     Model,
     Pool,
     Price,
@@ -48,6 +52,7 @@ class Tables:
     tenants: dict[str, Tenant] = field(default_factory=dict)
     users: dict[str, User] = field(default_factory=dict)
     limits: WideLimits = field(default_factory=WideLimits)
+    budget: Budget = field(default_factory=Budget)
 
 
 def check(file: str, content: Mapping[str, Any], own: Mapping[str, Any]) -> Tables:
@@ -94,7 +99,8 @@ class _Checker:
         tables.prices = self.parsed("prices", Price, lambda _: {})
         tables.tenants = self.parsed("tenants", Tenant, lambda name: {"name": name})
         tables.users = self.parsed("users", User, lambda name: {"name": name})
-        self.parse_limits()
+        tables.limits = self.one("limits", WideLimits) or tables.limits
+        tables.budget = self.one("budget", Budget) or tables.budget
         if not all(isinstance(self.content.get(table, {}), Mapping) for table in known):
             return  # what names what cannot be told
         for model in tables.models.values():
@@ -111,6 +117,7 @@ class _Checker:
             for name in tier.models:
                 self.check_model_name(["tiers", tier.name, "models", name], name)
         self.check_callers()
+        self.check_budgets()
 
     def entries(self, table: str) -> Mapping[str, Any]:
         found = self.content.get(table, {})
@@ -137,16 +144,18 @@ class _Checker:
                         self.fault(*told(form, own, [table, name], detail))
         return passed
 
-    def parse_limits(self) -> None:
-        content = self.content.get("limits", {})
+    def one(self, table: str, form: type[F]) -> F | None:
+        """A table without entries of its own; None where it did not pass."""
+        content = self.content.get(table, {})
         if not isinstance(content, Mapping):
-            self.fault(["limits"], content, "give a table: [limits]")
-            return
+            self.fault([table], content, f"give a table: [{table}]")
+            return None
         try:
-            self.tables.limits = WideLimits.model_validate(content)
+            return form.model_validate(content)
         except ValidationError as error:
             for detail in error.errors(include_url=False):
-                self.fault(*told(WideLimits, {}, ["limits"], detail))
+                self.fault(*told(form, {}, [table], detail))
+            return None
 
     def check_callers(self) -> None:
         for user in self.tables.users.values():
@@ -163,6 +172,33 @@ class _Checker:
                     remedy = f"no such tier; use one of {', '.join(tiers)}, or add it"
                     remedy += hint(caller.tier, tiers, "; ")
                     self.fault([table, caller.name, "tier"], caller.tier, remedy)
+
+    def check_budgets(self) -> None:
+        tables = self.tables
+        every = tables.tenants["*"].budget if "*" in tables.tenants else Budget()
+        self.check_budget(["budget"], tables.budget, Budget())
+        for tenant in tables.tenants.values():
+            at = ["tenants", tenant.name, "budget"]
+            self.check_budget(at, tenant.budget, Budget() if tenant.name == "*" else every)
+        for user in tables.users.values():
+            self.check_budget(["users", user.name, "budget"], user.budget, Budget())
+
+    def check_budget(self, at: list[str], own: Budget, below: Budget) -> None:
+        given = {**below.model_dump(exclude_none=True), **own.model_dump(exclude_none=True)}
+        if own != Budget() and not given.keys() & {"usd_per_day", "usd_per_month"}:
+            remedy = "gives no amount: add usd_per_day or usd_per_month, as a string"
+            self.fault([*at, "usd_per_day"], MISSING, remedy)
+        if own.soft is not None or own.hard is not None:
+            soft, hard = given.get("soft", SOFT), given.get("hard", HARD)
+            if soft > hard:
+                key, value = ("soft", soft) if own.soft is not None else ("hard", hard)
+                remedy = f"soft ({soft:g}) must not be above hard ({hard:g}); change one of them"
+                self.fault([*at, key], value, remedy)
+        if own.at_soft not in (None, WAIT):
+            self.check_model_name([*at, "at_soft"], own.at_soft)
+            other = self.tables.models.get(own.at_soft)
+            if other and other.embeds:
+                self.fault([*at, "at_soft"], own.at_soft, "vectors cannot stand in for texts")
 
     def check_model(self, model: Model) -> None:
         at = ["models", model.name]

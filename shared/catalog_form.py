@@ -14,6 +14,8 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 STATIC = "static:"
+#: Of a budget that does not say it: shares at which jobs of low priority and all jobs stop.
+SOFT, HARD, ALERTS, WAIT = 1.0, 1.2, (0.8, 0.9, 1.0), "wait"
 #: Built in: a worker serves their queues also where the catalog has no model of the class.
 CLASSES = ("fast", "smart", "reasoning", "embedding")
 
@@ -34,6 +36,15 @@ def _money(value: object) -> Decimal:
             "give USD per million tokens, 0 to 1000000, at most six digits after the point"
         )
     return amount
+
+
+def _sum(value: object) -> str:
+    """An amount of money as written; the budgets of scripts are read from such a text."""
+    if not isinstance(value, str):
+        raise ValueError(f'write it as a string, such as "{value if value is not True else 10}"')
+    if not re.fullmatch(r"[0-9]{1,7}(\.[0-9]{1,6})?", value) or Decimal(value) > 1_000_000:
+        raise ValueError("give USD, 0 to 1000000, at most six digits after the point")
+    return value
 
 
 def _one_or_many(value: object) -> object:
@@ -60,6 +71,8 @@ def _factor(value: object) -> Decimal:
 
 Money = Annotated[Decimal, BeforeValidator(_money)]
 Factor = Annotated[Decimal, BeforeValidator(_factor)]
+Usd = Annotated[str, BeforeValidator(_sum)]
+Share = Annotated[float, Field(ge=0.01, le=100, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, le=1_000_000_000_000)]
 Tokens = Annotated[int, Field(ge=1, le=100_000_000)]
 #: Over a million calls a second is a slip of the pen, not a limit.
@@ -179,12 +192,28 @@ class Tier(CallerLimits):
     models: Mapping[str, Limits] = {}
 
 
+class Budget(Frozen):
+    """What may be spent in a UTC day and a UTC month; None does not bind.
+
+    Shares of it: `soft` (jobs of low priority wait then, or `at_soft` names the model that is asked
+    for them), `hard` (nothing more is spent), `alerts`. None: SOFT, HARD, ALERTS, WAIT.
+    """
+
+    usd_per_day: Usd | None = None
+    usd_per_month: Usd | None = None
+    soft: Share | None = None
+    hard: Share | None = None
+    alerts: Annotated[tuple[Share, ...], Field(strict=False, max_length=10)] | None = None
+    at_soft: Named | None = None
+
+
 class Tenant(CallerLimits):
     """What holds for a tenant as a whole; `weight`: its share of a pool that is short."""
 
     name: Caller
     weight: Annotated[float, Field(ge=0.01, le=1_000, allow_inf_nan=False)] | None = None
     tier: str | None = None
+    budget: Budget = Budget()
 
 
 class User(CallerLimits):
@@ -192,6 +221,7 @@ class User(CallerLimits):
 
     name: Caller
     tier: str | None = None
+    budget: Budget = Budget()
 
 
 class TierPrice(Frozen):

@@ -9,7 +9,17 @@ from collections.abc import Collection, Mapping, Sequence
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
-from shared.catalog_form import Limits, Model, Pool, Provider, Tenant, Tier, User, WideLimits
+from shared.catalog_form import (
+    Budget,
+    Limits,
+    Model,
+    Pool,
+    Provider,
+    Tenant,
+    Tier,
+    User,
+    WideLimits,
+)
 
 Path = Sequence[str | int]
 #: Their keys are names of other vendors' making and are always shown in quotes.
@@ -72,6 +82,7 @@ def told(
     kind, limits = detail["type"], detail.get("ctx", {})
     if kind == "extra_forbidden":
         inner = _INNER.get(str(at[0]), form) if len(loc) > 1 else form
+        inner = Budget if "budget" in loc[:-1] else inner
         remedy = unknown(str(loc[-1]), keys_of(inner))
     elif kind == "missing":
         value, remedy = MISSING, "this key is needed"

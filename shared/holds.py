@@ -26,9 +26,17 @@ def reserve(keys: Keys, *, job_id: str, attempt: str, ticket: str) -> Command[st
     return compose("reserve", (), (keys.prefix, job_id, attempt, ticket), read)
 
 
-def settle(keys: Keys, *, job_id: str, grant: str, used: tuple[int, int] | None) -> Command[bool]:
-    """Ends a hold at the tokens of input and output that it really took; None: nothing was sent."""
-    return compose("settle", (), (keys.prefix, job_id, grant, *(used or (-1, -1))), bool)
+def settle(
+    keys: Keys, *, job_id: str, grant: str, used: tuple[int, int] | None,
+    cost_pico_usd: int | None = None,
+) -> Command[bool]:  # fmt: skip
+    """Ends a hold at the tokens of input and output that it really took; None: nothing was sent.
+
+    `cost_pico_usd` None: nobody knows, and of budgets the worst price counts as spent.
+    """
+    cost = -1 if cost_pico_usd is None else cost_pico_usd
+    words = (keys.prefix, job_id, grant, *(used or (-1, -1)), cost)
+    return compose("settle", (), words, bool)
 
 
 @dataclass(frozen=True, slots=True)

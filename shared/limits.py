@@ -12,21 +12,27 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
-from urllib.parse import unquote
 
 import redis
 import redis.asyncio
 
+from shared import budgets
+from shared.budgets import EVERY_TENANT as EVERY_TENANT
+from shared.budgets import GLOBAL as GLOBAL
+from shared.budgets import tenant_scope
+from shared.budgets import user_named as user_named
+from shared.budgets import user_scope as user_scope
 from shared.catalog import Catalog, Provider
 from shared.catalog_form import Frozen
 from shared.errors import WrongUse
 from shared.keys import Keys
-from shared.ticket import quoted
 
-GLOBAL = "global"
-EVERY_TENANT = "tenant/*"
+MONEY = ("usd_per_day", "usd_per_month", "soft", "hard")
+"""What an operator may set of a budget (`shared/budgets.py`)."""
 
-MEASURES = ("rpm", "tpm", "input_tpm", "output_tpm", "rpd", "concurrent", "burst_s", "weight")
+MEASURES = (
+    "rpm", "tpm", "input_tpm", "output_tpm", "rpd", "concurrent", "burst_s", "weight", *MONEY,
+)  # fmt: skip
 """What a scope may hold: calls and tokens a minute, calls a day, calls at once, burst, share."""
 
 SPANS: Mapping[str, tuple[float, float]] = {
@@ -38,6 +44,10 @@ SPANS: Mapping[str, tuple[float, float]] = {
     "concurrent": (1, 1_000_000),
     "burst_s": (0.001, 3_600),
     "weight": (0.01, 1_000),
+    "usd_per_day": (0, 1_000_000),
+    "usd_per_month": (0, 1_000_000),
+    "soft": (0.01, 100),
+    "hard": (0.01, 100),
 }
 """The least and the most of each measure: those of the catalog's form."""
 
@@ -74,7 +84,7 @@ def _number(amount: float | None) -> str:
     if amount is None:
         return LIFTED
     # Digits only: the scripts read no exponents.
-    return f"{amount:.0f}" if amount == int(amount) else f"{max(amount, 0.001):.3f}".rstrip("0")
+    return f"{amount:.0f}" if amount == int(amount) else f"{max(amount, 1e-6):.6f}".rstrip("0")
 
 
 def amount_of(measure: str, text: str) -> float | None:
@@ -84,7 +94,7 @@ def amount_of(measure: str, text: str) -> float | None:
     if text.strip().lower() == LIFTED:
         return None
     low, high = SPANS[measure]
-    whole = measure not in ("burst_s", "weight")
+    whole = measure not in ("burst_s", "weight", *MONEY)
     remedy = f"give {'a whole' if whole else 'a'} number from {low:g} to {high:.0f}, or {LIFTED}"
     try:
         amount = float(text.replace("_", ""))
@@ -95,25 +105,9 @@ def amount_of(measure: str, text: str) -> float | None:
     return amount
 
 
-def tenant_scope(tenant: str) -> str:
-    """The scope of this tenant."""
-    return f"tenant/{quoted(tenant)}"
-
-
-def user_scope(tenant: str, user: str) -> str:
-    """The scope of this user."""
-    return f"user/{quoted(tenant)}/{quoted(user)}"
-
-
 def tier_scope(tier: str, model: str = "") -> str:
     """The scope of a tier, or of one model in it."""
     return f"tier/{tier}/{model}" if model else f"tier/{tier}"
-
-
-def user_named(name: str) -> tuple[str, str]:
-    """Tenant and user of a name in the catalog's table `users`."""
-    tenant, _, user = name.partition("/")
-    return unquote(tenant), unquote(user)
 
 
 def scopes(catalog: Catalog, keys_of: Callable[[Provider], int]) -> dict[str, str]:
@@ -171,9 +165,11 @@ def write(
     `reload`: workers and clients are told to read their catalog files again.
     """
     found: dict[Any, Any] = {**scopes(catalog, keys_of)}
+    money: dict[Any, Any] = {**budgets.texts(catalog)}
     with client.pipeline(transaction=True) as pipe:
-        pipe.delete(keys.limits())
+        pipe.delete(keys.limits(), keys.budgets())
         pipe.hset(keys.limits(), mapping=found)
+        pipe.hset(keys.budgets(), mapping=money)
         if reload:
             pipe.incr(keys.version())
         pipe.execute()
@@ -184,7 +180,9 @@ async def write_async(
 ) -> None:
     """As `write`, over an asyncio client."""
     found: dict[Any, Any] = {**scopes(catalog, keys_of)}
+    money: dict[Any, Any] = {**budgets.texts(catalog)}
     async with client.pipeline(transaction=True) as pipe:
-        pipe.delete(keys.limits())
+        pipe.delete(keys.limits(), keys.budgets())
         pipe.hset(keys.limits(), mapping=found)
+        pipe.hset(keys.budgets(), mapping=money)
         await pipe.execute()

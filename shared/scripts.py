@@ -76,6 +76,7 @@ BEFORE = {
     "report": ("base",),
     "bury": (*_LIMITS, "letter"),
     "forget": (*_LIMITS, "rooms"),
+    "balance": ("base", "money"),
     **dict.fromkeys(("restore", "defer", "reserve", "settle", "observe", "admit"), _LIMITS),
 }
 """What stands before a script: the functions that it shares with others."""

@@ -163,13 +163,22 @@ def ticket_for(
     )
 
 
-HOLD_WORDS = 19
-"""Words of a hold in release 0.1, which had no money in it."""
+HOLD_WORDS, UNHELD_WORDS = 19, 12
+"""Words of a hold in release 0.1, which had no money in it; of a grant that holds nothing."""
 
 TOTALS = ("rpm", "tpm", "input_tpm", "output_tpm")
 
 Way = Literal[
-    "held", "cached", "shared", "late", "elsewhere", "broken", "too large", "over budget", "none"
+    "held",
+    "cached",
+    "shared",
+    "late",
+    "elsewhere",
+    "broken",
+    "too large",
+    "over budget",
+    "cheaper",
+    "none",
 ]
 
 
@@ -180,8 +189,9 @@ class Grant:
     `way`: `held`; `cached` (its answer is on record), `shared` (so is that of the equal request it
     had joined), `late` (past its deadline), `elsewhere` (its deadline would pass in line, and
     another model may answer), `broken` (its model is down, and another may answer), `too large`
-    (over what its bucket gets in a minute), `over budget` (its money is spent), `none` (its message
-    has no ticket). `text`: as the script wrote it. `money`: what it holds of budgets, or empty.
+    (over what its bucket gets in a minute), `over budget` (its money is spent), `cheaper` (a budget
+    has another model asked for it), `none` (its message has no ticket). `text`: as the script wrote
+    it. `money`: what it holds of budgets, or empty; of those two the budget, and the model.
     `probe`: the mark of the one call that may go while the breaker of its model is open. `waits`:
     the job has waited for that breaker.
     """
@@ -219,6 +229,8 @@ class Grant:
             told = zip(TOTALS, words[13:17], strict=True)
             totals = {measure: int(total) for measure, total in told if total}
             money = words[17] if len(words) > HOLD_WORDS else ""
+        elif len(words) > UNHELD_WORDS:
+            money = words[UNHELD_WORDS]
         return cls(
             way=words[0],  # type: ignore[arg-type]  # the script's own word
             text=text,

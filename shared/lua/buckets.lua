@@ -83,6 +83,7 @@ end
 local function save()
   put_in_chunks('HSET', prefix .. 'headgate:holds', holds)
   holds = {}
+  money.save()
   for name, bucket in pairs(buckets) do
     if bucket.changed then
       local words = {'running', bucket.running}
@@ -422,7 +423,7 @@ local function take(id, ticket, amounts, key, attempt)
   local grant = table.concat({'held', ticket.pool, ticket.model, key, ticket.rule, settles,
     amounts.input_tpm, amounts.output_tpm, ticket.tenant, ticket.user, ticket.tier, paid,
     math.floor(now), total('rpm'), total('tpm'), total('input_tpm'), total('output_tpm'),
-    money.take(id, ticket), attempt or '', table.concat(running, ',')}, '|')
+    money.take(id, ticket, is_held), attempt or '', table.concat(running, ',')}, '|')
   if is_held then
     holds[#holds + 1] = id
     holds[#holds + 1] = grant

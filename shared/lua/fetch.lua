@@ -304,7 +304,9 @@ local function hand_out(room, tenant, user, member, id, grant, tokens)
     lease(id, grant, stored)
   else
     save() -- its hold, if it has one, so that it ends
+    money.ends_at(0)
     release({id})
+    money.ends_at(nil)
     redis.call('SREM', present, id)
   end
 end
@@ -420,6 +422,12 @@ local function serve(room)
   end
   local amounts = amounts_of(ticket)
   local why, wait = blocked_by(caller_scopes(ticket), amounts)
+  if not why then why, wait = money.blocked(ticket) end
+  if why == 'over' or why == 'cheaper' then
+    way = why == 'over' and 'over budget' or why
+    hand_out(room, tenant, user, member, id, money.told(way, ticket), 0)
+    return true
+  end
   if why == 'tenant' or why == 'user' then
     pay(room.debt)
     park(room.name, tenant, why == 'user' and user or nil, now + wait)

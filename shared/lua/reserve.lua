@@ -2,7 +2,7 @@
 -- KEYS: none. ARGV: 1 prefix of all keys, 2 job id, 3 name of the attempt, 4 its ticket.
 -- Result: the grant, or the wait in ms (at least 1): then the job has to go to the waiting room;
 --   -1: it takes more than its bucket gets in a minute; below: its model is down, and -1 less the ms
---   until a probe may go.
+--   until a probe may go. A grant without a hold says that a budget has no money for it.
 -- Sent twice: the hold of this attempt is there already, and nothing more is taken.
 local time = redis.call('TIME')
 prefix, now = ARGV[1], time[1] * 1000 + time[2] / 1000
@@ -23,6 +23,9 @@ if redis.call('SISMEMBER', prefix .. 'headgate:paused', 'pool/' .. without_flex(
 end
 local amounts = amounts_of(ticket)
 local why, wait = blocked_by(caller_scopes(ticket), amounts)
+if not why then why, wait = money.blocked(ticket) end
+if why == 'over' then return answer(money.told('over budget', ticket)) end
+if why == 'cheaper' then return answer(money.told(why, ticket)) end
 local key
 if not why then
   why, key = find_key(ticket, amounts)

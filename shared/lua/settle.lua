@@ -1,7 +1,8 @@
 -- Purpose: ends a hold at what was really used. The provider's own buckets are corrected only where
 --   the provider corrects its own (Anthropic); those of callers always.
 -- KEYS: none. ARGV: 1 prefix of all keys, 2 job id, 3 the grant, 4 input tokens that count, 5 output
---   tokens; both -1: nothing was sent, and all goes back.
+--   tokens; both -1: nothing was sent, and all goes back; 6 what it cost in pico-USD, -1: nobody
+--   knows, and its worst price stays spent.
 -- Result: 1 when settled, 0 when the job has no such hold (settled before, or lapsed as spent).
 -- Sent twice: the second call finds no hold and does nothing.
 local time = redis.call('TIME')
@@ -41,6 +42,9 @@ local function settle(scope)
 end
 for _, scope in ipairs(vendor) do settle(scope) end
 for _, scope in ipairs(caller_scopes(ticket)) do settle(scope) end
+local cost = tonumber(ARGV[6] or -1)
+if unsent then cost = 0 end
+money.ends_at(cost >= 0 and cost or nil)
 release({id})
 save()
 if not (counted or vendor.gate.ceiling_now) then return 1 end
