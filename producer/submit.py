@@ -9,6 +9,7 @@ import redis
 from sqlalchemy import Engine, insert
 from sqlalchemy.exc import DBAPIError
 
+from producer.dear import refuse_too_dear
 from producer.errors import SubmitInterrupted
 from shared import scripts, tiers
 from shared.catalog import Catalog, Model
@@ -82,6 +83,8 @@ class Submitter:
         except (ValueError, RecursionError) as error:
             raise InvalidRequest("request", None, f"cannot be written as JSON: {error}") from None
         tokens = _refuse_too_long(request, model)
+        if request.max_cost_usd is not None:
+            refuse_too_dear(request, model, self._catalog)
         chain = self._catalog.chain(model, False if request.embeds else request.fallback)
         ticket = ticket_for(
             envelope, model, self._catalog, tier=request.tier or "",

@@ -19,6 +19,7 @@ from shared.errors import UnreadableMessage
 from shared.policy import estimate
 from shared.policy.charge import charge
 from shared.policy.fingerprint import fingerprint
+from shared.policy.worst import worst_pico_usd
 
 FLEX = "~flex"
 """What is added to a pool's name for the flex tier: gates of its own, the same buckets."""
@@ -160,6 +161,7 @@ def ticket_for(
         paid=paid,
         replaceable=len(chain) > 1 and not last,
         alone=not request.share,
+        worst_pico_usd=worst_pico_usd(request, model, catalog),
     )
 
 
@@ -212,6 +214,11 @@ class Grant:
     money: str = ""
     probe: str = ""
     waits: bool = False
+
+    @property
+    def tokens(self) -> tuple[int, int]:
+        """Those of input and output that it holds."""
+        return self.input_tokens, self.output_tokens
 
     @classmethod
     def decode(cls, text: str) -> Grant:

@@ -19,7 +19,7 @@ from workers.answer import Answer
 from workers.job import Ending, Job
 from workers.learning import Learning
 from workers.outcome import Deferred, Restored
-from workers.policy import gate
+from workers.policy import gate, money
 from workers.stages.bucket import Bucket, Later, TooLarge
 from workers.stages.call import Call
 from workers.stages.deltas import Deltas
@@ -59,9 +59,11 @@ class Attempting:
             job.envelope.id, job.claim.fence, job.attempts + 1, model.name, model.provider,
             started_at_ms=began_ms, waited_ms=job.waited_ms,
         )  # fmt: skip
-        hold = await self._hold(job, model, chain, attempt.name)
+        too_dear = money.over_own(job.envelope.request, model, self.catalog, job.cost_pico_usd,
+                                  job.unknown_models)  # fmt: skip
+        hold = too_dear or await self._hold(job, model, chain, attempt.name)
         if isinstance(hold, AttemptError):
-            job.too_large = True
+            job.too_large |= too_dear is not None or hold.code == "rate_limited"
             job.add_failure(model, hold)
             return hold
         if isinstance(hold, Deferred):
@@ -91,7 +93,8 @@ class Attempting:
             )  # fmt: skip
         except AttemptError as error:
             job.broke_off = pieces is not None and pieces.begun
-            job.unknown_attempts += error.billed is None
+            if error.billed is None:
+                job.left_unknown_at(model.name)
             job.add_failure(model, error)
             await through(self.ledger.settle(attempt.failed(error, self.clock_ms())))
             await self._learn_of(error, job, hold)
@@ -112,12 +115,12 @@ class Attempting:
                 held_output=hold.output_tokens, output_tokens=used.output_tokens,
                 ceiling=estimate.output_ceiling(job.envelope.request.params, model),
             )  # fmt: skip
-        if hold.settles and answer.counted:
+        if hold.money or (hold.settles and answer.counted):
             used = answer.reply.usage
-            fresh = used.input_tokens - used.cached_input_tokens
-            if hold.rule == "o":
-                fresh = used.input_tokens
-            settling = self.bucket.settle(job.envelope.id, hold, (fresh, used.output_tokens))
+            fresh = used.input_tokens - (used.cached_input_tokens if hold.rule == "a" else 0)
+            tokens = (fresh, used.output_tokens) if answer.counted else hold.tokens
+            cost = ending.settlement.cost_pico_usd if ending.settlement else None
+            settling = self.bucket.settle(job.envelope.id, hold, tokens, cost)
             try:
                 await through(settling)
             except asyncio.CancelledError:
@@ -149,6 +152,10 @@ class Attempting:
                 return Deferred(0, ticket.encode())
             case TooLarge():
                 return gate.too_large(ticket)
+            case Grant(way="over budget"):
+                return money.over_budget(found)
+            case Grant(way="cheaper"):  # it is told in line which model that is
+                return Deferred(0, ticket.encode())
             case _:
                 job.grant = found
                 return found
@@ -165,8 +172,10 @@ class Attempting:
 
     async def _learn_of(self, error: AttemptError, job: Job, hold: Grant) -> None:
         """All workers know of what a refusal says of limits, before anybody asks again."""
-        if hold.rule == "a" and hold.settles and error.billed is False:
-            await through(self.bucket.settle(job.envelope.id, hold, (0, 0)))
+        gives_back = hold.rule == "a" and hold.settles
+        if error.billed is False and (gives_back or hold.money):
+            tokens = (0, 0) if gives_back else hold.tokens
+            await through(self.bucket.settle(job.envelope.id, hold, tokens, 0))
         if (refusal := gate.refusal(error)) is not None:
             await through(self.bucket.refused(hold, error, refusal.kind, refusal.wait_ms))
 

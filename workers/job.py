@@ -78,6 +78,7 @@ class Job:
     failures: list[FailedAttempt] = field(default_factory=list)
     attempts: int = 0
     unknown_attempts: int = 0
+    unknown_models: list[str] = field(default_factory=list)
     cost_pico_usd: int | None = 0
     usage: Usage = Usage()  # noqa: RUF009  # frozen
     waited_ms: int = 0
@@ -91,7 +92,8 @@ class Job:
             self.attempts += 1
             self.started_at_ms = self.started_at_ms or past.started_at_ms
             self.add_cost(0 if past.state == "unknown" else past.cost_pico_usd)
-            self.unknown_attempts += past.state == "unknown"
+            if past.state == "unknown":
+                self.left_unknown_at(past.model)
             if past.state != "answered" and past.fence > self.envelope.forgiven_fence:
                 message = past.message or "a worker died while the provider was answering"
                 code: ErrorCode = past.code or "internal"
@@ -130,9 +132,14 @@ class Job:
         )
         self.waited_ms = 0
 
+    def left_unknown_at(self, model: str) -> None:
+        """Nobody knows whether an attempt at this model was billed."""
+        self.unknown_attempts += 1
+        self.unknown_models.append(model)
+
     def cut_off(self, model: Model) -> None:
         """The attempt under way was stopped by us; whether it is billed is unknown."""
-        self.unknown_attempts += 1
+        self.left_unknown_at(model.name)
         self.failures.append(
             FailedAttempt(model.name, "cancelled", "cut off by us", None, self.waited_ms)
         )

@@ -29,7 +29,7 @@ from shared.ticket import Grant
 from workers.attempt import Attempting
 from workers.job import Delivery, Ending, Job
 from workers.outcome import AlreadyTaken, Deferred, Ended, Outcome, Restored
-from workers.policy import fallback, gate, retry
+from workers.policy import fallback, gate, money, retry
 from workers.record import Record
 from workers.stages.audit import Audit, Conclusion
 from workers.stages.cache import Cache, Kept
@@ -154,8 +154,10 @@ class Pipeline(Attempting):
 
     async def ask(self, job: Job, first: Model) -> Ending | Deferred | Restored:
         """The first answer that a model of the chain gives, each asked as often as makes sense."""
-        chain = fallback.chain(job.envelope.request, first, self.catalog)
         granted = job.grant
+        chain = money.chain(job.envelope.request, first, self.catalog, granted, job.input_tokens)
+        if chain is None:
+            return Deferred(money.SOFT_MS)
         for model in chain[fallback.start(chain, job.failures, granted) :]:
             if isinstance(model, StaticText):
                 reply = Reply(model.text, "stop", Usage())
@@ -164,6 +166,9 @@ class Pipeline(Attempting):
             if granted.way == "too large" and granted.model == model.name:
                 job.add_failure(model, gate.too_large(self.ticket(job, model)))
                 job.too_large = True
+                continue
+            if granted.way == "over budget" and granted.model == model.name:
+                job.add_failure(model, money.over_budget(granted))
                 continue
             while not fallback.is_spent(model.name, job.failures, limits):
                 left_ms = job.left_ms(self.clock_ms())

@@ -61,16 +61,30 @@ class Bucket:
         self._telling: asyncio.TimerHandle | None = None
 
     async def reserve(self, job_id: str, attempt: str, ticket: Ticket) -> Grant | Later | TooLarge:
-        """A hold for this attempt, if there is one now and nobody waits for it."""
+        """A hold for this attempt, if there is one now and nobody waits for it.
+
+        A grant of another way says which budget keeps it.
+        """
         command = holds.reserve(self._keys, job_id=job_id, attempt=attempt, ticket=ticket.encode())
         answer = await self._lane.run(command)
         if isinstance(answer, str):
             return Grant.decode(answer)
         return TooLarge() if answer < 0 else Later(answer)
 
-    async def settle(self, job_id: str, grant: Grant, used: tuple[int, int] | None) -> None:
-        """The hold has ended at the tokens of input and output used; None: nothing was sent."""
-        await self._lane.run(holds.settle(self._keys, job_id=job_id, grant=grant.text, used=used))
+    async def settle(
+        self, job_id: str, grant: Grant, used: tuple[int, int] | None,
+        cost_pico_usd: int | None = None,
+    ) -> None:  # fmt: skip
+        """The hold has ended at the tokens of input and output used; None: nothing was sent.
+
+        `cost_pico_usd` None: nobody knows, and budgets count the worst price.
+        """
+        await self._lane.run(
+            holds.settle(
+                self._keys, job_id=job_id, grant=grant.text, used=used,
+                cost_pico_usd=cost_pico_usd,
+            )
+        )  # fmt: skip
 
     def heard(self, grant: Grant, headers: Mapping[str, str]) -> None:
         """The buckets will follow these headers soon; they came with what was granted here."""
