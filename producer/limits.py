@@ -13,6 +13,7 @@ import redis
 
 from producer.installation import Installation
 from shared import limits, settings
+from shared.budgets import shown as shown
 from shared.catalog import Catalog, Provider
 from shared.catalog_words import hint
 from shared.errors import WrongUse
@@ -21,7 +22,7 @@ from shared.limits import Amounts, user_named, user_scope
 from shared.queues import all_queues
 from shared.rooms import fields_of
 from shared.scripts import Command, compose, run
-from shared.ticket import quoted, unquoted
+from shared.ticket import quoted
 
 Kind = Literal["pool", "tenant", "queue"]
 
@@ -91,17 +92,6 @@ def _caller(text: str, name: str) -> str:
     return name
 
 
-def shown(scope: str) -> str:
-    """The scope as an operator writes it."""
-    kind, _, name = scope.partition("/")
-    if kind == "tenant":
-        return f"tenant/{unquoted(name)}"
-    if kind == "user":
-        names = (unquoted(part).replace("%", "%25") for part in name.split("/", 1))
-        return "/".join(["user", *(part.replace("/", "%2F") for part in names)])
-    return scope
-
-
 def amounts_of(scope: str, words: Sequence[str]) -> Amounts:
     """The amounts of `MEASURE=VALUE` words for a scope, checked; raises WrongUse."""
     amounts: Amounts = {}
@@ -112,6 +102,8 @@ def amounts_of(scope: str, words: Sequence[str]) -> Amounts:
         if measure in amounts:
             raise WrongUse(measure, value, "is given twice; give it once")
         amounts[measure] = limits.amount_of(measure, value)
+        if measure in limits.MONEY and scope.partition("/")[0] not in ("global", "tenant", "user"):
+            raise WrongUse(measure, value, "only global, tenant/NAME and user/TENANT/NAME have it")
         if measure == "weight" and not scope.startswith("tenant/"):
             raise WrongUse(measure, value, "only a tenant has a weight: tenant/NAME weight=2")
     if not amounts:

@@ -40,6 +40,17 @@ def user_named(name: str) -> tuple[str, str]:
     return unquote(tenant), unquote(user)
 
 
+def shown(scope: str) -> str:
+    """The scope as an operator writes it."""
+    kind, _, name = scope.partition("/")
+    if kind == "tenant":
+        return f"tenant/{unquote(name)}"
+    if kind == "user":
+        names = (unquote(part).replace("%", "%25") for part in name.split("/", 1))
+        return "/".join(["user", *(part.replace("/", "%2F") for part in names)])
+    return scope
+
+
 def texts(catalog: Catalog) -> dict[str, str]:
     """Every scope to which the catalog gives a budget, and the catalog itself under KNOWN."""
     found = {GLOBAL: _text(catalog.budget)}
@@ -128,8 +139,9 @@ def _pico(usd: str | None) -> int | None:
 
 def sources(configured: Mapping[str, str], overrides: Mapping[str, str]) -> list[str]:
     """Every scope that says a budget, `tenant/*` among them."""
-    named = [scope for scope in {**configured, **overrides} if scope not in (KNOWN, WANTED)]
-    return sorted(scope for scope in named if in_force(configured, overrides, scope) is not None)
+    named = {**configured, **overrides}.keys() - {KNOWN, WANTED}
+    found = (in_force(configured, overrides, scope) for scope in named)
+    return sorted({one.source for one in found if one is not None})
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from shared.policy import estimate
 from shared.queues import all_queues
 from shared.settings import Settings
 from shared.tiers import TierOf
+from workers.balance import Balance
 from workers.clock import Clock
 from workers.lane import Lane
 from workers.learning import Learning
@@ -123,14 +124,17 @@ async def open_kit(in_force: Settings, servers: Servers, owner: str) -> Kit:
         lane, keys, queues=all_queues(models.classes), most_letters=in_force.dead_letters,
         most_bytes=in_force.dead_mb * 1024 * 1024,
     )  # fmt: skip
+    url = None if in_force.alert_url is None else str(in_force.alert_url)
+    balance = Balance(lane, keys, engine, models, url, clock.now_ms)
     sweep = Sweep(
         servers, engine, lane, owner=owner, period_s=in_force.sweep_s,
-        result_ttl_s=in_force.result_ttl_s, tidy=tidy, clock_ms=clock.now_ms,
+        result_ttl_s=in_force.result_ttl_s, tidy=tidy, balance=balance, clock_ms=clock.now_ms,
     )  # fmt: skip
     caring = (
         asyncio.create_task(sweep.run(), name="sweep"),
         asyncio.create_task(clock.keep(), name="clock"),
         asyncio.create_task(learning.keep(), name="learning"),
+        asyncio.create_task(balance.keep(), name="budgets"),
     )
     reload = Reload(servers, lane, in_force.catalog, lambda one: len(_keys(in_force, one)) or 1)
     with suppress(TimeoutError):

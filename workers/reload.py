@@ -14,6 +14,7 @@ from pathlib import Path
 from redis.exceptions import RedisError
 
 from shared import catalog, limits
+from shared.budgets import KNOWN
 from shared.catalog import Catalog, Provider
 from shared.connections import Servers
 from shared.errors import CatalogError
@@ -48,6 +49,9 @@ class Reload:
         while True:
             await asyncio.sleep(LOOK_S)
             told = await self._lane.send("GET", self._servers.keys.version())
+            # A Redis that came back empty lets nobody spend until it knows the budgets again.
+            if not await self._lane.send("HEXISTS", self._servers.keys.budgets(), KNOWN):
+                await self.begin(in_force)
             if told == version:
                 continue
             version = told
@@ -56,6 +60,7 @@ class Reload:
             except CatalogError as error:
                 log.error("the catalog is not reloaded: %s", error)
                 continue
+            in_force = models
             follow(models)
             log.info("catalog %s is in force", models.digest)
 

@@ -29,6 +29,7 @@ from shared.endings import end_waiting, tell
 from shared.envelope import ENDED, Envelope, ErrorReport, Result, now_ms
 from shared.errors import NewerEnvelope, UnreadableMessage
 from shared.tables import jobs
+from workers.balance import Balance
 from workers.lane import Lane
 from workers.silence import Silence
 from workers.tidy import Tidy
@@ -61,7 +62,8 @@ class Sweep:
 
     def __init__(
         self, servers: Servers, engine: Engine, lane: Lane, *, owner: str, period_s: float,
-        result_ttl_s: int, tidy: Tidy | None = None, clock_ms: Callable[[], int] = now_ms,
+        result_ttl_s: int, tidy: Tidy | None = None, balance: Balance | None = None,
+        clock_ms: Callable[[], int] = now_ms,
     ) -> None:  # fmt: skip
         self._servers = servers
         self._engine = engine
@@ -70,6 +72,7 @@ class Sweep:
         self._period_s = period_s
         self._result_ttl_s = result_ttl_s
         self._tidy = tidy
+        self._balance = balance
         self._clock_ms = clock_ms
         self._all_again_at = 0.0
         self._silence = Silence(log, "the sweep's database", "the sweep waits for it")
@@ -90,6 +93,8 @@ class Sweep:
                     if sent:
                         log.warning("%d jobs that the broker did not know were sent again", sent)
                     await asyncio.to_thread(self._shed)
+                    if self._balance is not None:
+                        await self._balance.care()
                     # The turn outlasts the pause, which grows with the work.
                     pause_s = max(self._period_s, 20 * (time.monotonic() - began))
                     turn_ms = int(2000 * pause_s)

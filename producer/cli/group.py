@@ -23,6 +23,7 @@ COMMANDS = {
     "models": ("models", "models"),
     "estimates": ("estimates", "estimates"),
     "limits": ("limits", "limits"),
+    "budgets": ("budgets", "budgets"),
     "pause": ("pause", "pause"),
     "resume": ("pause", "resume"),
     "settings": ("settings", "settings"),

@@ -50,7 +50,8 @@ def set_(scope: str, amounts: tuple[str, ...], as_json: bool) -> None:
 
     SCOPE: global, provider/NAME, pool/PROVIDER/NAME, tenant/NAME, tenant/*, user/TENANT/NAME,
     tier/NAME, tier/NAME/MODEL. MEASURE: rpm, tpm, input_tpm, output_tpm, rpd, concurrent, burst_s,
-    and weight of a tenant. The value `none` lifts a limit.
+    and weight of a tenant; usd_per_day, usd_per_month, soft and hard of the budget of global, of a
+    tenant and of a user. The value `none` lifts a limit.
     """
     from producer import limits as acts
 

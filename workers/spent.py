@@ -1,0 +1,97 @@
+"""What the ledger says was spent in a day or a month (UTC), by tenant and user."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from typing import TypeAlias
+
+import orjson
+from sqlalchemy import Engine, func, select
+
+from shared.catalog import Catalog
+from shared.database import reading
+from shared.envelope import Envelope
+from shared.errors import HeadgateError
+from shared.policy.worst import worst_pico_usd
+from shared.tables import attempts, audit, jobs
+
+Sums: TypeAlias = Counter[tuple[str, str]]
+"""Tenant and user (empty: none) to pico-USD."""
+
+OPEN = ("queued", "running", "deferred")
+
+SKEW_MS = 3_600_000
+"""A job may be submitted by a clock that is this much ahead of its worker's."""
+
+MOST_DOUBTFUL = 20_000
+DAY_MS = 86_400_000
+
+
+def span_ms(period: str) -> tuple[int, int]:
+    """First and last moment (exclusive) of a day (`20261121`) or a month (`202611`) in Unix ms."""
+    is_day = len(period) == 8
+    begin = datetime.strptime(period if is_day else f"{period}01", "%Y%m%d").replace(tzinfo=UTC)
+    end = begin + timedelta(days=1) if is_day else (begin + timedelta(days=32)).replace(day=1)
+    return int(begin.timestamp() * 1000), int(end.timestamp() * 1000)
+
+
+def spent_on(engine: Engine, day: str) -> Sums:
+    """What attempts that began on this day cost.
+
+    Attempts are found by their jobs, which have indexes by time: those submitted since the day
+    began, those submitted before that ended later, and those that are open.
+    """
+    first_ms, end_ms = span_ms(day)
+    began = (attempts.c.started_at_ms >= first_ms, attempts.c.started_at_ms < end_ms)
+    cost = func.sum(attempts.c.cost_pico_usd)
+
+    by_job = select(jobs.c.tenant, jobs.c.user_id, cost).join(
+        attempts, attempts.c.job_id == jobs.c.id
+    )
+    by_line = select(audit.c.tenant, audit.c.user_id, cost).join(
+        attempts, attempts.c.job_id == audit.c.job_id
+    )
+    queries = (
+        by_job.where(
+            jobs.c.submitted_at_ms >= first_ms, jobs.c.submitted_at_ms < end_ms + SKEW_MS, *began
+        ).group_by(jobs.c.tenant, jobs.c.user_id),
+        by_line.where(
+            audit.c.finished_at_ms >= first_ms, audit.c.submitted_at_ms < first_ms, *began
+        ).group_by(audit.c.tenant, audit.c.user_id),
+        by_job.where(jobs.c.status.in_(OPEN), jobs.c.submitted_at_ms < first_ms, *began).group_by(
+            jobs.c.tenant, jobs.c.user_id
+        ),
+    )
+    sums: Sums = Counter()
+    with reading(engine) as connection:
+        for query in queries:
+            for tenant, user, amount in connection.execute(query):
+                sums[tenant, user or ""] += int(amount or 0)
+    return sums
+
+
+def doubtful(engine: Engine, catalog: Catalog, period: str) -> Sums:
+    """The worst price of attempts of the period of which nobody knows, or not yet, their cost."""
+    first_ms, end_ms = span_ms(period)
+    query = (
+        select(jobs.c.tenant, jobs.c.user_id, jobs.c.envelope, attempts.c.model)
+        .join(attempts, attempts.c.job_id == jobs.c.id)
+        .where(
+            attempts.c.state.in_(("open", "unknown")),
+            attempts.c.started_at_ms >= first_ms, attempts.c.started_at_ms < end_ms,
+            jobs.c.submitted_at_ms >= first_ms - 7 * DAY_MS,
+        )
+        .limit(MOST_DOUBTFUL)
+    )  # fmt: skip
+    sums: Sums = Counter()
+    with reading(engine) as connection:
+        for row in connection.execute(query):
+            try:
+                envelope = Envelope.decode(orjson.loads(row.envelope or b""))
+                model = catalog.model(row.model)
+            except (ValueError, HeadgateError):
+                continue  # shed, of another release, or of a model that is no more
+            worst = worst_pico_usd(envelope.request, model, catalog)
+            sums[row.tenant, row.user_id or ""] += worst or 0
+    return sums
