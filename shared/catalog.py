@@ -22,6 +22,7 @@ from shared.catalog_form import (
     CLASSES,
     STATIC,
     Budget,
+    CacheRules,
     Frozen,
     Limits,
     Model,
@@ -71,6 +72,7 @@ class Catalog(Frozen):
     users: Mapping[str, User] = {}
     limits: WideLimits = WideLimits()
     budget: Budget = Budget()
+    cache: CacheRules = CacheRules()
     digest: str
     _names: dict[str, Model] = PrivateAttr(default_factory=dict)
     _chains: dict[str, tuple[Model | StaticText, ...]] = PrivateAttr(default_factory=dict)

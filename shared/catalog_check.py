@@ -15,6 +15,7 @@ from shared.catalog_form import (
     STATIC,
     WAIT,
     Budget,
+    CacheRules,
     Model,
     Pool,
     Price,
@@ -53,6 +54,7 @@ class Tables:
     users: dict[str, User] = field(default_factory=dict)
     limits: WideLimits = field(default_factory=WideLimits)
     budget: Budget = field(default_factory=Budget)
+    cache: CacheRules = field(default_factory=CacheRules)
 
 
 def check(file: str, content: Mapping[str, Any], own: Mapping[str, Any]) -> Tables:
@@ -101,6 +103,7 @@ class _Checker:
         tables.users = self.parsed("users", User, lambda name: {"name": name})
         tables.limits = self.one("limits", WideLimits) or tables.limits
         tables.budget = self.one("budget", Budget) or tables.budget
+        tables.cache = self.one("cache", CacheRules) or tables.cache
         if not all(isinstance(self.content.get(table, {}), Mapping) for table in known):
             return  # what names what cannot be told
         for model in tables.models.values():
@@ -118,6 +121,7 @@ class _Checker:
                 self.check_model_name(["tiers", tier.name, "models", name], name)
         self.check_callers()
         self.check_budgets()
+        self.check_cache()
 
     def entries(self, table: str) -> Mapping[str, Any]:
         found = self.content.get(table, {})
@@ -156,6 +160,14 @@ class _Checker:
             for detail in error.errors(include_url=False):
                 self.fault(*told(form, {}, [table], detail))
             return None
+
+    def check_cache(self) -> None:
+        templates = self.entries("templates")
+        for name, rule in self.tables.cache.rules.items():
+            for i, template in enumerate(rule.templates):
+                if template not in templates:
+                    remedy = "the catalog has no such template" + hint(template, templates, "; ")
+                    self.fault(["cache", "rules", name, "templates", i], template, remedy)
 
     def check_callers(self) -> None:
         for user in self.tables.users.values():

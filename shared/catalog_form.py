@@ -252,3 +252,34 @@ class Price(Frozen):
         """The prices of the standard tier, if they are given."""
         given = self.model_dump(exclude={"tiers"}, exclude_none=True)
         return TierPrice.model_construct(**given) if self.input is not None else None
+
+
+LONGEST_TTL_S = 30 * 86_400
+"""As long as a caller may ask for."""
+
+
+def _keyword(value: str) -> str:
+    words = re.findall(r"\w+", value)
+    if not words or "*" in value[:-1] or "^" in value[1:]:
+        raise ValueError("write words; ^ may stand before the first, * after the last")
+    if value.endswith("*") and (not re.search(r"\w\*$", value) or len("".join(words)) < 4):
+        raise ValueError("give at least four letters, and * right after the last")
+    return value
+
+
+class CacheRule(Frozen):
+    """How long answers are kept where a request has one of these words or templates; 0: never."""
+
+    ttl_s: Annotated[int, Field(ge=0, le=LONGEST_TTL_S)]
+    keywords: Annotated[
+        tuple[Annotated[Text, AfterValidator(_keyword)], ...],
+        BeforeValidator(_one_or_many),
+        Field(strict=False),
+    ] = ()
+    templates: Annotated[tuple[Text, ...], BeforeValidator(_one_or_many), Field(strict=False)] = ()
+
+
+class CacheRules(Frozen):
+    """The rules of the cache, by their names."""
+
+    rules: Mapping[Named, CacheRule] = {}

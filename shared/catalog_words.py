@@ -11,6 +11,7 @@ from pydantic_core import ErrorDetails
 
 from shared.catalog_form import (
     Budget,
+    CacheRule,
     Limits,
     Model,
     Pool,
@@ -105,7 +106,9 @@ _NAMED: dict[type[BaseModel], str] = {
 }  # fmt: skip
 """What an entry is called in its form; users write it as the name of the table."""
 
-_INNER: dict[str, type[BaseModel]] = {"tiers": Limits, "providers": WideLimits}
+_INNER: dict[str, type[BaseModel]] = {
+    "tiers": Limits, "providers": WideLimits, "cache": CacheRule,
+}  # fmt: skip
 _MEASURES = frozenset(WideLimits.model_fields) - {"burst_s"}
 
 
