@@ -18,6 +18,7 @@ from shared.envelope import Envelope, Request, new_id, now_ms, request_from
 from shared.errors import InvalidRequest
 from shared.keys import Keys
 from shared.policy import estimate
+from shared.policy.lifetime import Keeping, Rules
 from shared.queues import message, queue_of
 from shared.results import job_row
 from shared.settings import Settings
@@ -48,6 +49,9 @@ class Submitter:
         self._catalog = catalog
         self._tier_of = tier_of or tiers.by_catalog(catalog)
         self._model = settings.model
+        self._keeping = Keeping(
+            Rules.of(catalog.cache.rules), settings.cache_ttl_s, settings.cache_temperature
+        )
         self._params: dict[str, Any] = {}
         if settings.max_tokens is not None:
             self._params["max_tokens"] = settings.max_tokens
@@ -89,6 +93,7 @@ class Submitter:
         ticket = ticket_for(
             envelope, model, self._catalog, tier=request.tier or "",
             paid=request.on_limit == "refuse", input_tokens=tokens, chain=chain,
+            keeping=self._keeping,
         )  # fmt: skip
         return Prepared(envelope, encoded, ticket.encode())
 

@@ -262,8 +262,8 @@ def _keyword(value: str) -> str:
     words = re.findall(r"\w+", value)
     if not words or "*" in value[:-1] or "^" in value[1:]:
         raise ValueError("write words; ^ may stand before the first, * after the last")
-    if value.endswith("*") and (not re.search(r"\w\*$", value) or len("".join(words)) < 4):
-        raise ValueError("give at least four letters, and * right after the last")
+    if value.endswith("*") and (not re.search(r"\w\*$", value) or len("".join(words)) < 3):
+        raise ValueError("give at least three letters, and * right after the last")
     return value
 
 

@@ -183,6 +183,10 @@ class Keys:
         """HASH: `bytes` kept, `hits`, `misses`, `shared`, `evicted`, `saved` in pico-USD; stays."""
         return f"{self.prefix}headgate:cache:counts"
 
+    def cache_heard(self, call: str) -> str:
+        """STRING: one call of the heard script that has counted; expires after a minute."""
+        return f"{self.prefix}headgate:cache:heard:{call}"
+
     def flights(self) -> str:
         """HASH: fingerprint to the job whose call all equal requests wait for, while it runs."""
         return f"{self.prefix}headgate:flights"

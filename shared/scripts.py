@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any, Generic, TypeVar
+from urllib.parse import quote
 
 import redis
 import redis.asyncio
@@ -77,6 +78,7 @@ BEFORE = {
     "bury": (*_LIMITS, "letter"),
     "forget": (*_LIMITS, "rooms"),
     "balance": ("base", "money"),
+    **dict.fromkeys(("publish", "heard", "uncache"), ("base", "cached")),
     **dict.fromkeys(("restore", "defer", "reserve", "settle", "observe", "admit"), _LIMITS),
 }
 """What stands before a script: the functions that it shares with others."""
@@ -256,23 +258,33 @@ def forget(keys: Keys, ids: Iterable[str]) -> Command[int]:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What is kept in the cache for `ttl_s` seconds."""
+    """An answer that is kept for `ttl_ms`, and whose it is."""
 
-    key: str
+    fingerprint: str
     value: bytes
-    ttl_s: int
+    ttl_ms: int
+    tenant: str
+    model: str
 
 
 def publish(
-    keys: Keys, *, job_id: str, record: bytes, ttl_s: int, answer: Entry | None = None
+    keys: Keys,
+    *,
+    job_id: str,
+    record: bytes,
+    ttl_s: int,
+    answers: Sequence[Entry] = (),
+    cache_bytes: int = 0,
 ) -> Command[int]:
-    """Stores the result of a job and tells it; keeps its answer, if one is given."""
-    names: list[Word] = [keys.result(job_id)]
-    args: list[Word] = [record, ttl_s]
-    if answer is not None:
-        names.append(answer.key)
-        args += [answer.value, answer.ttl_s]
-    return compose("publish", names, args, int)
+    """Stores the result of a job and tells it; keeps its answers within the bound of the cache.
+
+    How many were waiting; below 0: the answers were not kept, since the books cannot be written.
+    """
+    args: list[Word] = [record, ttl_s, keys.prefix, cache_bytes]
+    for one in answers:
+        whose = f"{quote(one.tenant, safe='')}|{one.model}"
+        args += [one.fingerprint, one.value, one.ttl_ms, whose]
+    return compose("publish", (keys.result(job_id),), args, int)
 
 
 def deliver(keys: Keys, job_id: str, *, fence: int, n: int, text: str, ttl_ms: int) -> Command[int]:

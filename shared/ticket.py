@@ -19,6 +19,7 @@ from shared.errors import UnreadableMessage
 from shared.policy import estimate
 from shared.policy.charge import charge
 from shared.policy.fingerprint import fingerprint
+from shared.policy.lifetime import Keeping
 from shared.policy.worst import worst_pico_usd
 
 FLEX = "~flex"
@@ -122,6 +123,10 @@ class Ticket:
         return replace(other, tier=self.tier, paid=self.paid, arrival_ms=self.arrival_ms)
 
 
+KEEPING = Keeping()
+"""Where nobody names the rules of the cache: there are none."""
+
+
 def ticket_for(
     envelope: Envelope,
     model: Model,
@@ -131,8 +136,12 @@ def ticket_for(
     paid: bool = False,
     input_tokens: int | None = None,
     chain: Sequence[Model | StaticText] = (),
+    keeping: Keeping = KEEPING,
 ) -> Ticket:
-    """The ticket of this job for an attempt at `model`; `chain`: what else may answer it."""
+    """The ticket of this job for an attempt at `model`; `chain`: what else may answer it.
+
+    `keeping`: decides whether its answer may be kept, and so shared.
+    """
     request = envelope.request
     dialect = catalog.provider(model).dialect
     if input_tokens is None:
@@ -157,7 +166,7 @@ def ticket_for(
         output_tokens=held.output_tokens,
         arrival_ms=envelope.submitted_at_ms,
         deadline_ms=envelope.deadline_at_ms,
-        cached_as="" if request.cache.mode == "off" else fingerprint(request, model.name),
+        cached_as=fingerprint(request, model.name) if keeping.keeps(request) else "",
         paid=paid,
         replaceable=len(chain) > 1 and not last,
         alone=not request.share,

@@ -21,6 +21,7 @@ from workers.learning import Learning
 from workers.outcome import Deferred, Restored
 from workers.policy import gate, money
 from workers.stages.bucket import Bucket, Later, TooLarge
+from workers.stages.cache import Cache
 from workers.stages.call import Call
 from workers.stages.deltas import Deltas
 from workers.stages.ledger import Attempt, Ledger
@@ -37,6 +38,7 @@ class Attempting:
     """The stages that an attempt meets, in their order."""
 
     catalog: Catalog
+    cache: Cache
     bucket: Bucket
     ledger: Ledger
     call: Call
@@ -133,7 +135,7 @@ class Attempting:
         """What the job waits for when it waits for this model; its place in line is kept."""
         return ticket_for(
             job.envelope, model, self.catalog, tier=job.tier, paid=job.paid,
-            input_tokens=job.input_tokens(model), chain=chain,
+            input_tokens=job.input_tokens(model), chain=chain, keeping=self.cache.keeping,
         )  # fmt: skip
 
     async def _hold(

@@ -21,6 +21,7 @@ from shared.catalog import Provider as ProviderEntry
 from shared.connections import Servers
 from shared.errors import SettingError
 from shared.policy import estimate
+from shared.policy.lifetime import Keeping, Rules
 from shared.queues import all_queues
 from shared.settings import Settings
 from shared.tiers import TierOf
@@ -96,20 +97,25 @@ async def open_kit(in_force: Settings, servers: Servers, owner: str) -> Kit:
         await asyncio.wait_for(clock.ask(), REDIS_WITHIN_S)
     keys = servers.keys
     call = Call(models, lambda entry: _lines(in_force, entry), timeout_s=in_force.timeout_s)
+    keeping = Keeping(
+        Rules.of(models.cache.rules), in_force.cache_ttl_s, in_force.cache_temperature
+    )
     learning = Learning(lane, keys, miss=in_force.under_reserve)
     pipeline = Pipeline(
         catalog=models,
         record=record,
         claims=Claims(record, owner, clock.now_ms),
         share=Share(lane, keys, even=in_force.share_cost == "even"),
-        cache=Cache(lane, keys, ttl_s=in_force.cache_ttl_s),
+        cache=Cache(lane, keys, keeping=keeping, clock_ms=clock.now_ms),
         bucket=Bucket(lane, keys, lambda headers: seen(headers, time.time())),
         ledger=Ledger(record),
         audit=Audit(),
         call=call,
         deltas=Deltas(lane, keys),
         learning=learning,
-        publish=Publish(lane, keys, ttl_s=in_force.result_ttl_s),
+        publish=Publish(
+            lane, keys, ttl_s=in_force.result_ttl_s, cache_bytes=in_force.cache_mb * 1024 * 1024
+        ),
         limits=Limits(
             in_force.max_attempts,
             in_force.max_attempts_per_job,
@@ -122,7 +128,7 @@ async def open_kit(in_force: Settings, servers: Servers, owner: str) -> Kit:
     )
     tidy = Tidy(
         lane, keys, queues=all_queues(models.classes), most_letters=in_force.dead_letters,
-        most_bytes=in_force.dead_mb * 1024 * 1024,
+        most_bytes=in_force.dead_mb * 1024 * 1024, cache_bytes=in_force.cache_mb * 1024 * 1024,
     )  # fmt: skip
     url = None if in_force.alert_url is None else str(in_force.alert_url)
     balance = Balance(lane, keys, engine, models, url, clock.now_ms)

@@ -81,6 +81,11 @@ class Lane:
         except NoScriptError:
             return command.read(await self.send(*command.by_text()))
 
+    @property
+    def closing(self) -> bool:
+        """True when nothing more should be sent."""
+        return self._closing
+
     async def close(self) -> None:
         """What was asked for has been answered; the connection is closed."""
         self._closing = True

@@ -25,6 +25,7 @@ from shared.envelope import Reply, Result, Usage
 from shared.errors import AttemptError, InvalidRequest, place_of
 from shared.policy import estimate
 from shared.results import audit_row, why_given_up
+from shared.scripts import Entry
 from shared.ticket import Grant
 from workers.attempt import Attempting
 from workers.job import Delivery, Ending, Job
@@ -32,7 +33,7 @@ from workers.outcome import AlreadyTaken, Deferred, Ended, Outcome, Restored
 from workers.policy import fallback, gate, money, retry
 from workers.record import Record
 from workers.stages.audit import Audit, Conclusion
-from workers.stages.cache import Cache, Kept
+from workers.stages.cache import Kept
 from workers.stages.claim import Claim, Claims, NotYet
 from workers.stages.publish import Publish
 from workers.stages.share import Share
@@ -50,7 +51,6 @@ class Pipeline(Attempting):
 
     record: Record
     claims: Claims
-    cache: Cache
     share: Share
     audit: Audit
     publish: Publish
@@ -141,9 +141,9 @@ class Pipeline(Attempting):
             return Ending(
                 "succeeded",
                 reply=kept.reply,
-                model_used=first.name,
+                model_used=kept.model or first.name,
                 provider=kept.provider,
-                cached="shared" if job.grant.way == "shared" else "exact",
+                cached="shared" if kept.shared or job.grant.way == "shared" else "exact",
                 saved_pico_usd=kept.cost_pico_usd,
             )
         if job.grant.way == "shared":
@@ -218,15 +218,16 @@ class Pipeline(Attempting):
         if result is None:
             log.warning("job %s: the claim was lost; what holds its lease ends it", job.envelope.id)
             return Restored()
-        answer = None
+        answers: tuple[Entry, ...] = ()
         if ending.reply is not None and ending.cached is None and ending.provider is not None:
-            kept = Kept(ending.reply, ending.provider, job.cost_pico_usd)
             model = ending.model_used or job.envelope.model
-            answer = self.cache.remembering(job.envelope.request, model, kept)
+            kept = Kept(ending.reply, ending.provider, job.cost_pico_usd, model)
+            asked = job.asked or job.envelope.model
+            answers = self.cache.remembering(job.envelope.request, kept, asked)
         is_told = job.asked and not job.broke_off  # an equal job has delivered nothing yet
         if ending.error is not None and ending.status == "failed" and is_told:
             await self.share.fail(job.envelope.request, job.asked, ending.error)
-        await self.publish.publish(result, answer)
+        await self.publish.publish(result, answers)
         return Ended(result, why_given_up(result))
 
     async def _end(self, job: Job, ending: Ending) -> Result | None:

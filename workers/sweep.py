@@ -87,6 +87,7 @@ class Sweep:
                     if self._tidy is not None:
                         await self._tidy.forget_purged()
                         await self._tidy.shed_letters()
+                        await self._tidy.shed_answers()
                     late, sent = await self._look()
                     if late:
                         log.warning("%d jobs that waited past their deadline have expired", late)

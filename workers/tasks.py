@@ -66,6 +66,7 @@ class Door(Task):  # type: ignore[type-arg]  # generic only in its stubs
     def _follow(self, models: Catalog) -> None:
         """Jobs that come from now on go by this catalog; those that run go by the one before."""
         self.kit.call.follow(models)
+        self.kit.pipeline.cache.follow(models)
         self.kit = replace(
             self.kit, catalog=models, pipeline=replace(self.kit.pipeline, catalog=models),
             tier_of=self.kit.tiers_by(models),
@@ -189,7 +190,10 @@ class Door(Task):  # type: ignore[type-arg]  # generic only in its stubs
             model = self.kit.catalog.model(delivery.envelope.model)
             chain = fallback.chain(delivery.envelope.request, model, self.kit.catalog)
             tier = await self._tier(delivery.envelope)
-            ticket = ticket_for(delivery.envelope, model, self.kit.catalog, tier=tier, chain=chain)
+            ticket = ticket_for(
+                delivery.envelope, model, self.kit.catalog, tier=tier, chain=chain,
+                keeping=self.kit.pipeline.cache.keeping,
+            )  # fmt: skip
             return ticket.encode()
         except (InvalidRequest, TypeError, ValueError, RecursionError):
             return None  # it cannot be put on record either: the pipeline says why

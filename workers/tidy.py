@@ -6,7 +6,7 @@ import asyncio
 import logging
 from typing import Any
 
-from shared import census, letters
+from shared import cached, census, letters
 from shared.keys import Keys
 from workers.lane import Lane
 
@@ -17,18 +17,29 @@ MOST_QUEUED = 200_000
 
 PAGE = 1000
 
+SHEDDINGS = 200
+"""Calls of one round that throw answers away: 100,000 of them; the next round goes on."""
+
 
 class Tidy:
     """The part of the sweep that looks at the broker alone; used by one worker at a time."""
 
     def __init__(
-        self, lane: Lane, keys: Keys, *, queues: list[str], most_letters: int, most_bytes: int
+        self,
+        lane: Lane,
+        keys: Keys,
+        *,
+        queues: list[str],
+        most_letters: int,
+        most_bytes: int,
+        cache_bytes: int = 1 << 28,
     ) -> None:
         self._lane = lane
         self._keys = keys
         self._queues = queues
         self._most_letters = most_letters
         self._most_bytes = most_bytes
+        self._cache_bytes = cache_bytes
         self._suspects: set[str] = set()
 
     async def forget_purged(self) -> int:
@@ -83,6 +94,12 @@ class Tidy:
             found.update(name.decode() for name in names)
             if int(cursor) == 0:
                 return sorted(found - {self._keys.dead()})
+
+    async def shed_answers(self) -> None:
+        """The cache holds nothing that has expired, and no more than its bound."""
+        for _ in range(SHEDDINGS):
+            if not await self._lane.run(cached.shed(self._keys, self._cache_bytes)):
+                return
 
     async def shed_letters(self) -> int:
         """No more dead letters are kept than the bounds allow: the oldest have gone, and are told.

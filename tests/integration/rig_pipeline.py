@@ -20,6 +20,7 @@ from shared.database import open_engine
 from shared.envelope import Envelope, Reply, Request, Result, Usage, now_ms
 from shared.errors import AttemptError, InvalidRequest
 from shared.keys import Keys
+from shared.policy.lifetime import Keeping
 from shared.tables import attempts, audit, jobs
 from shared.ticket import NO_GRANT, Grant
 from tests.child import wait_until
@@ -183,7 +184,7 @@ class PlayedLine:
             record=self.record,
             claims=Claims(self.record, "worker"),
             share=Share(self.lane, Keys(), even=even),
-            cache=Cache(self.lane, Keys(), ttl_s=60),
+            cache=Cache(self.lane, Keys(), keeping=Keeping(ttl_s=60), clock_ms=now_ms),
             bucket=self.bucket,
             ledger=Ledger(self.record),
             audit=Audit(),

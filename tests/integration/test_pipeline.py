@@ -177,10 +177,14 @@ async def test_a_spent_model_is_followed_by_the_next_of_the_chain(line: PlayedLi
     assert line.audited(job).fallback
 
 
-async def test_an_answer_of_a_fallback_is_kept_only_under_its_own_name(line: PlayedLine) -> None:
+async def test_an_answer_of_a_fallback_is_kept_under_its_own_name_and_shared_for_a_moment(
+    line: PlayedLine,
+) -> None:
     line.provider.play(*(fault(ProviderFault) for _ in range(3)))
     await line.result(job_for())
-    assert (await line.result(job_for())).model_used == "alpha"
+    shared = await line.result(job_for())
+    assert (shared.cached, shared.model_used, shared.fallback) == ("shared", "beta", True)
+    assert (await line.result(job_for(share=False))).model_used == "alpha"
     assert (await line.result(job_for("beta"))).cached == "exact"
 
 

@@ -1,7 +1,7 @@
 """Jobs that are stopped on the way, and jobs over which workers have died."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -167,7 +167,7 @@ async def test_a_result_that_redis_refuses_stays_what_it_is_on_record(line: Play
     """Its message is not acknowledged, so the next worker publishes it."""
 
     class Refused(Publish):
-        async def publish(self, result: Result, answer: Entry | None = None) -> None:
+        async def publish(self, result: Result, answers: Sequence[Entry] = ()) -> None:
             raise ResponseError("NOPERM")
 
     whole = line.pipeline

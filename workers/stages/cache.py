@@ -1,67 +1,128 @@
-"""Cache: an equal request of the same tenant is answered from what was paid for before."""
+"""Cache: an equal request of the same tenant is answered from what was paid for before.
+
+An answer is kept for as long as `shared/policy/lifetime.py` says, and at least for the window in
+which equal requests may still be waiting for it.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from dataclasses import dataclass
+import secrets
+from collections.abc import Callable
+from dataclasses import replace
 
-import orjson
+from redis.exceptions import ResponseError
 
-from shared.envelope import Reply, Request, Usage, known_fields
+from shared import cached
+from shared.catalog import Catalog
+from shared.envelope import Request
 from shared.keys import Keys
 from shared.policy.fingerprint import fingerprint
+from shared.policy.lifetime import Keeping, Rules
 from shared.scripts import Entry
+from workers.kept import Kept, Unreadable, decode, encode
 from workers.lane import Lane
+
+__all__ = ["Cache", "Kept"]
 
 log = logging.getLogger("headgate.cache")
 
+WINDOW_S = 5
+"""How long any answer is there for those who asked the same while its call ran: double clicks."""
 
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """An answer that was kept. `cost_pico_usd`: what it cost then, or None if not known."""
-
-    reply: Reply
-    provider: str
-    cost_pico_usd: int | None
+TELL_S = 0.2
+"""How often the books hear what was used: a hit costs no round trip of its own."""
 
 
 class Cache:
-    """Exact answers in Redis, each for `ttl_s` seconds unless the request says otherwise."""
+    """Exact answers in Redis, each for its lifetime."""
 
-    def __init__(self, lane: Lane, keys: Keys, *, ttl_s: int) -> None:
+    def __init__(
+        self, lane: Lane, keys: Keys, *, keeping: Keeping, clock_ms: Callable[[], int]
+    ) -> None:
+        self.keeping = keeping
         self._lane = lane
         self._keys = keys
-        self._ttl_s = ttl_s
+        self._clock_ms = clock_ms
+        self._used: dict[str, None] = {}
+        self._missing: dict[str, None] = {}
+        self._counts = [0, 0, 0, 0]
+        self._telling: asyncio.TimerHandle | None = None
+
+    def follow(self, catalog: Catalog) -> None:
+        """Lifetimes are those of this catalog's rules."""
+        self.keeping = replace(self.keeping, rules=Rules.of(catalog.cache.rules))
 
     async def recall(self, request: Request, model: str) -> Kept | None:
-        """What `model` answered to an equal request, or None. What cannot be read is a miss."""
-        if request.cache.mode == "off":
-            return None
-        found = await self._lane.send("GET", self._keys.cache(fingerprint(request, model)))
-        if found is None:
-            return None
-        try:
-            fields = orjson.loads(found)
-            reply = known_fields(Reply, fields["reply"])
-            reply["usage"] = Usage(**known_fields(Usage, reply["usage"]))
-            return Kept(Reply(**reply), fields["provider"], fields["cost_pico_usd"])
-        except (ValueError, TypeError, KeyError):
-            log.warning("a cache entry cannot be read; it counts as a miss")
-            return None
+        """What `model` answered to an equal request, or None.
 
-    def remembering(self, request: Request, model: str, kept: Kept) -> Entry | None:
-        """The answer as equal requests to `model`, the one that answered, will find it.
-
-        It is written together with the result; None where the request wants no cache.
+        `Kept.shared`: its lifetime is over, or another model answered in its place: it serves those
+        who may share a call. What cannot be read is a miss, and is thrown away.
         """
-        if request.cache.mode == "off":
+        if not self.keeping.keeps(request):
             return None
-        entry = orjson.dumps(
-            {
-                "reply": kept.reply,
-                "provider": kept.provider,
-                "cost_pico_usd": kept.cost_pico_usd,
-            }
-        )
-        ttl_s = request.cache.ttl_s or self._ttl_s
-        return Entry(self._keys.cache(fingerprint(request, model)), entry, ttl_s)
+        name = fingerprint(request, model)
+        try:
+            found = await self._lane.send("GET", self._keys.cache(name))
+            kept = None if found is None else decode(found, self._clock_ms())
+        except (ResponseError, Unreadable) as error:
+            why = error.args[0] if isinstance(error, Unreadable) else "it is no string"
+            log.warning("cache entry %s cannot be read (%s): it is removed, a miss", name, why)
+            await self._lane.run(cached.drop(self._keys, [name]))
+            kept = None
+        if kept is not None and kept.shared and not request.share:
+            kept = None
+        self._heard(name, kept)
+        return kept
+
+    def remembering(self, request: Request, kept: Kept, asked: str) -> tuple[Entry, ...]:
+        """The answer as equal requests will find it; none where it is not kept.
+
+        It is written together with the result: for those who ask the model that answered, for its
+        lifetime; and for those who wait for the model that was asked, if that was another.
+        """
+        ttl_s = self.keeping.lifetime(request).ttl_s
+        if ttl_s == 0:
+            return ()
+        now_ms = self._clock_ms()
+        kept = replace(kept, until_ms=now_ms + ttl_s * 1000)
+        answers = [self._entry(request, kept.model, kept, max(ttl_s, WINDOW_S))]
+        if kept.model != asked and request.share:
+            answers.append(self._entry(request, asked, replace(kept, window_only=True), WINDOW_S))
+        return tuple(answers)
+
+    def _entry(self, request: Request, model: str, kept: Kept, ttl_s: int) -> Entry:
+        name = fingerprint(request, model)
+        return Entry(name, encode(kept), ttl_s * 1000, request.tenant, model)
+
+    def _heard(self, name: str, kept: Kept | None) -> None:
+        """The books will soon know of it."""
+        counts = self._counts
+        if kept is None:
+            counts[1] += 1
+            self._missing[name] = None
+        else:
+            counts[2 if kept.shared else 0] += 1
+            counts[3] += kept.cost_pico_usd or 0
+            self._used[name] = None
+            self._missing.pop(name, None)
+        if self._telling is None:
+            self._telling = asyncio.get_running_loop().call_later(TELL_S, self._tell)
+
+    def _tell(self) -> None:
+        self._telling = None
+        if self._lane.closing:
+            return
+        hits, misses, shared, saved = self._counts
+        told = cached.Heard(hits, misses, shared, saved, [*self._used], [*self._missing])
+        self._counts, self._used, self._missing = [0, 0, 0, 0], {}, {}
+        call = secrets.token_hex(8)
+        task = asyncio.ensure_future(self._lane.run(cached.heard(self._keys, call, told)))
+        task.add_done_callback(_forget)
+
+
+def _forget(task: asyncio.Task[int]) -> None:
+    """What was not told is a figure for people; a closing lane is no fault of it."""
+    if not task.cancelled():
+        task.exception()

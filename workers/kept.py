@@ -1,0 +1,132 @@
+"""An answer as it is kept: encoded, compressed where that pays, and read back with suspicion."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from shared.envelope import Reply, Usage, known_fields
+
+COMPRESSED = b"z"
+"""First byte of a compressed entry; JSON begins with `{`."""
+
+COMPRESS_ABOVE = 1024
+LEVEL = 1
+"""MEASURE"""
+
+MOST_BYTES = 32 * 1024 * 1024
+"""What an entry may grow to: a thousand times what was stored can come out of a few bytes."""
+
+
+class Unreadable(ValueError):
+    """What stands where an answer should be is none; `args[0]` says why, and quotes nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """An answer that was kept. `cost_pico_usd`: what it cost then, or None if not known.
+
+    `model`: which one answered, empty where an older release wrote it. `until_ms`: the end of its
+    lifetime by the server's clock, 0 where Redis alone keeps it. `window_only`: it stands in for
+    the model that was asked, for those who wait for the same call. `shared`: it serves only them.
+    """
+
+    reply: Reply
+    provider: str
+    cost_pico_usd: int | None
+    model: str = ""
+    until_ms: int = 0
+    window_only: bool = False
+    shared: bool = False
+
+
+def encode(kept: Kept) -> bytes:
+    """The entry that `decode` reads; `shared` depends on when it is read."""
+    fields = orjson.dumps(
+        {
+            "reply": kept.reply,
+            "provider": kept.provider,
+            "cost_pico_usd": kept.cost_pico_usd,
+            "model": kept.model,
+            "until_ms": kept.until_ms,
+            "window_only": kept.window_only,
+        }
+    )
+    if len(fields) <= COMPRESS_ABOVE:
+        return fields
+    return COMPRESSED + zlib.compress(fields, LEVEL)
+
+
+def decode(entry: bytes, now_ms: int) -> Kept:
+    """The answer again; raises Unreadable for whatever else may stand there."""
+    try:
+        fields = orjson.loads(_inflated(entry))
+        reply = _reply(fields["reply"])
+        cost = fields["cost_pico_usd"]
+        until_ms = fields.get("until_ms", 0)
+        window_only = fields.get("window_only", False)
+        kept = Kept(
+            reply, fields["provider"], cost, fields.get("model", ""), until_ms, window_only,
+            shared=window_only or 0 < until_ms < now_ms,
+        )  # fmt: skip
+    except Unreadable:
+        raise
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise Unreadable(type(error).__name__) from None
+    if not (
+        isinstance(kept.provider, str)
+        and isinstance(kept.model, str)
+        and (cost is None or _is_count(cost))
+        and _is_count(until_ms)
+        and isinstance(window_only, bool)
+    ):
+        raise Unreadable("a field of another type")
+    return kept
+
+
+def _inflated(entry: bytes) -> bytes:
+    if len(entry) > MOST_BYTES:
+        raise Unreadable("too large")
+    if not entry.startswith(COMPRESSED):
+        return entry
+    stream = zlib.decompressobj()
+    try:
+        fields = stream.decompress(entry[1:], MOST_BYTES)
+    except zlib.error:
+        raise Unreadable("not compressed as it says") from None
+    if stream.unconsumed_tail or stream.unused_data or not stream.eof:
+        raise Unreadable("cut off, or too large")
+    return fields
+
+
+def _reply(fields: Any) -> Reply:
+    known = known_fields(Reply, fields)
+    usage = known_fields(Usage, known["usage"])
+    if not all(map(_is_count, usage.values())):
+        raise Unreadable("tokens that are no numbers")
+    known["usage"] = Usage(**usage)
+    reply = Reply(**known)
+    right = (
+        (reply.content is None or isinstance(reply.content, str))
+        and isinstance(reply.finish_reason, str)
+        and isinstance(reply.provider_model, str)
+        and isinstance(reply.request_id, str | None)
+        and _are(reply.tool_calls, dict)
+        and _are(reply.embeddings, list)
+    )
+    if not right:
+        raise Unreadable("a reply of another type")
+    return reply
+
+
+def _are(values: Any, kind: type) -> bool:
+    return values is None or (
+        isinstance(values, list) and all(isinstance(value, kind) for value in values)
+    )
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
