@@ -104,6 +104,7 @@ class WorkerProcess(ChildProcess):
     """A worker that is ready when its log says so once more than before the start."""
 
     stop_signal = signal.SIGTERM
+    forks = True
 
     def ready(self) -> bool:
         """Whether Celery has logged `<node> ready.` since the last start."""

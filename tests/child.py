@@ -13,12 +13,13 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Protocol, Self
 
 PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None) if sys.platform == "linux" else None  # loaded before any fork
 
 lasting_pids: set[int] = set()  # children that may outlive one test: servers of the session
+nursery_pids: set[int] = set()  # of these the processes from which the tests' children are forked
 
 
 class ChildFailed(AssertionError):
@@ -44,11 +45,23 @@ def die_with_parent(number: signal.Signals = signal.SIGKILL) -> None:
         _libc.prctl(PR_SET_PDEATHSIG, int(number))
 
 
+class Running(Protocol):
+    """What is needed of `subprocess.Popen`."""
+
+    pid: int
+
+    def poll(self) -> int | None: ...
+    def wait(self, timeout: float | None = None) -> int: ...
+    def send_signal(self, number: int, /) -> None: ...
+    def kill(self) -> None: ...
+
+
 class ChildProcess:
     """One command that can be started, killed, frozen, started again; it writes to `log_path`."""
 
     stop_signal = signal.SIGTERM
     parent_death_signal = signal.SIGKILL
+    forks = False  # whether it may be forked from the session's nursery, see tests/nursery.py
 
     def __init__(
         self,
@@ -67,7 +80,7 @@ class ChildProcess:
         self.cwd = cwd
         self.user = user
         self.lasting = lasting
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: Running | None = None
 
     @property
     def pid(self) -> int:
@@ -176,8 +189,15 @@ class ChildProcess:
         """The last `lines` lines of the log."""
         return "\n".join(self.log().splitlines()[-lines:])
 
-    def _spawn(self) -> subprocess.Popen[bytes]:
-        with self.log_path.open("ab") as log:
+    def _spawn(self) -> Running:
+        with self.log_path.open("ab") as log, Path(os.devnull).open("rb") as nothing:
+            if self.forks and self.user is None:
+                from tests import nursery  # which needs this module
+
+                streams = (nothing.fileno(), log.fileno(), log.fileno())
+                cwd = str(self.cwd) if self.cwd else None
+                if forked := nursery.fork(self.argv, self.env, cwd, streams):
+                    return forked
             return subprocess.Popen(
                 self.argv,
                 stdin=subprocess.DEVNULL,

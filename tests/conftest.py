@@ -17,6 +17,7 @@ import pytest
 from hypothesis import configuration as hypothesis_configuration
 from hypothesis import settings as hypothesis_settings
 
+from tests import nursery
 from tests.celery_nodes import (  # noqa: F401 (fixtures that replace those of pytest-celery)
     celery_backend_cluster,
     celery_broker_cluster,
@@ -25,7 +26,7 @@ from tests.celery_nodes import (  # noqa: F401 (fixtures that replace those of p
     celery_worker_cluster,
     celery_worker_env,
 )
-from tests.child import die_with_parent, lasting_pids, wait_until
+from tests.child import die_with_parent, lasting_pids, nursery_pids, wait_until
 from tests.proxy import TcpProxy
 from tests.servers import (
     PostgresServer,
@@ -68,7 +69,8 @@ def _apart_from_the_caller() -> Iterator[None]:
     os.environ["PYTHONPATH"] = str(ROOT)  # children import `tests` too, wherever they run
     with short_folder() as folder:
         os.chdir(folder)
-        yield
+        with nursery.opened():
+            yield
         os.chdir(here)
     os.environ.clear()
     os.environ.update(before)
@@ -108,7 +110,9 @@ def _children() -> list[psutil.Process]:
     spared = set(lasting_pids)
     for child in psutil.Process().children(recursive=True):  # parents come before their children
         try:
-            if child.ppid() in spared or "resource_tracker" in " ".join(child.cmdline()):
+            if child.ppid() in spared - nursery_pids or "resource_tracker" in " ".join(
+                child.cmdline()
+            ):
                 spared.add(child.pid)
             if child.pid not in spared and child.status() != psutil.STATUS_ZOMBIE:
                 found.append(child)

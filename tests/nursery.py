@@ -1,78 +1,108 @@
-"""Workers forked from a process that has imported all of it: a start takes tenths of a second.
+"""Python programs forked from a process that has imported all of Headgate already.
 
-`python -m tests.nursery` is that process. Each line on its standard input is an order as JSON, and
-each is answered by a line: `{"argv", "env", "log"}` by the pid of a new worker, `{"pid"}` by the
-exit code of one, null while it runs. All workers end with it.
+A start takes hundredths of a second instead of up to two seconds of CPU. The program is what a new
+interpreter would run: its own process, streams, folder, environment and exit; only what it would
+import is there before. `/proc` shows it with the command line and the environment of the nursery.
+
+`python -m tests.nursery FD` is that process. Each order comes over the socket FD: its length in
+four bytes, together with the streams of the program to start, and JSON: `{"argv", "env", "cwd"}`
+is answered by a pid, `{"pid"}` by the exit code of one, null while it runs. Where no session of
+pytest has opened a nursery (benches, soak), and elsewhere than on Linux, nothing is forked.
 """
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import os
+import pkgutil
+import random
+import re
+import runpy
+import select
+import socket
 import subprocess
 import sys
-import traceback
-from typing import Any, Self
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
 
-from tests.celery_nodes import WorkerProcess
-from tests.child import die_with_parent, lasting_pids, wait_until
+from tests.child import die_with_parent, lasting_pids, nursery_pids
 
 IMPORTED = (
-    "celery.bin.worker", "celery.fixups.django", "workers.app", "workers.tasks",
-    "workers.providers.openai", "workers.providers.anthropic", "kombu.transport.redis",
-    "celery.backends.redis", "producer.submit", "sqlalchemy.dialects.sqlite", "psycopg",
-    "openai.resources.chat", "anthropic.resources.messages", "shared.migrate",
+    "celery.bin.worker", "celery.fixups.django", "kombu.transport.redis", "celery.backends.redis",
+    "sqlalchemy.dialects.sqlite", "sqlalchemy.dialects.postgresql", "psycopg", "rich.progress",
+    "rich.table", "rich.live", "openai.resources.chat", "anthropic.resources.messages",
+    "alembic.command",
 )  # fmt: skip
+PACKAGES = ("shared", "producer", "workers")
+LEFT_OUT = ("__main__", "workers.flower")
+"""Parts of names: what runs when imported, and what brings a server of its own along."""
+READ_LATE = re.compile("^(HEADGATE|OPENAI|ANTHROPIC|CRASH)_|_KEY$")
+"""Variables that no module reads while it is imported; Celery does so with some of its own."""
 
 
 class Nursery:
-    """The process that workers are forked from."""
+    """The process that programs are forked from."""
 
     def __init__(self) -> None:
-        argv = [sys.executable, "-m", "tests.nursery"]
-        pipe = subprocess.PIPE
+        self._socket, theirs = socket.socketpair()
+        argv = [sys.executable, "-m", "tests.nursery", str(theirs.fileno())]
         self._process = subprocess.Popen(
-            argv, stdin=pipe, stdout=pipe, text=True, preexec_fn=die_with_parent
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            pass_fds=[theirs.fileno()],
+            preexec_fn=die_with_parent,
         )
+        theirs.close()
+        self._turn = threading.Lock()
         lasting_pids.add(self._process.pid)
+        nursery_pids.add(self._process.pid)
 
-    def tell(self, **order: Any) -> Any:
+    def tell(self, order: Mapping[str, Any], streams: Sequence[int] = ()) -> Any:
         """The answer to an order."""
-        assert self._process.stdin
-        assert self._process.stdout
-        self._process.stdin.write(json.dumps(order) + "\n")
-        self._process.stdin.flush()
-        return json.loads(self._process.stdout.readline())
+        with self._turn:
+            _write(self._socket, order, streams)
+            return _read(self._socket)[0]
 
     def close(self) -> None:
-        """It has ended, and so have all its workers."""
+        """It has ended, and so have all its programs."""
         self._process.kill()
-        self._process.communicate()
+        self._process.wait()
+        self._socket.close()
         lasting_pids.discard(self._process.pid)
+        nursery_pids.discard(self._process.pid)
 
 
 class Forked:
-    """What of `subprocess.Popen` the tests use, for a worker of a nursery."""
+    """What of `subprocess.Popen` the tests use, for a program of a nursery."""
 
-    def __init__(self, nursery: Nursery, order: dict[str, Any]) -> None:
+    def __init__(self, nursery: Nursery, pid: int) -> None:
         self._nursery = nursery
         self._code: int | None = None
-        self.pid: int = nursery.tell(**order)
+        self.pid = pid
 
     def poll(self) -> int | None:
         """The exit code, negative for a signal; None while it runs."""
         if self._code is None:
-            self._code = self._nursery.tell(pid=self.pid)
+            self._code = self._nursery.tell({"pid": self.pid})
         return self._code
 
-    def wait(self, timeout: float = 60) -> int:
-        """The exit code, once it has ended."""
-        try:
-            wait_until(lambda: self.poll() is not None, timeout, f"{self.pid} to end")
-        except TimeoutError as error:
-            raise subprocess.TimeoutExpired(str(self.pid), timeout) from error
-        return self._code or 0
+    def wait(self, timeout: float | None = None) -> int:
+        """The exit code, once it has ended; raises subprocess.TimeoutExpired."""
+        if self.poll() is None:
+            fd = os.pidfd_open(self.pid)
+            try:
+                if not select.select([fd], [], [], timeout)[0]:
+                    raise subprocess.TimeoutExpired(str(self.pid), timeout or 0)
+            finally:
+                os.close(fd)
+        code = self.poll()
+        assert code is not None
+        return code
 
     def send_signal(self, number: int) -> None:
         """The signal has been sent, if it still runs."""
@@ -84,60 +114,118 @@ class Forked:
         self.send_signal(9)
 
 
-class ForkedWorker(WorkerProcess):
-    """A worker of a nursery; in all else as one with an interpreter of its own."""
-
-    nursery: Nursery
-
-    def of(self, nursery: Nursery) -> Self:
-        """The same, to be forked from this nursery."""
-        self.nursery = nursery
-        return self
-
-    def _spawn(self) -> Any:
-        order = {"argv": self.argv[2:], "env": self.env, "log": str(self.log_path)}
-        return Forked(self.nursery, order)
+_open: list[Nursery | None] = []
 
 
-def _run(argv: list[str], env: dict[str, str], log: str) -> int:
-    die_with_parent()
-    os.environ.update(env)
-    out = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-    for stream in (1, 2):
-        os.dup2(out, stream)
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    from celery.__main__ import main
-
-    sys.argv = argv
+@contextmanager
+def opened() -> Iterator[None]:
+    """While it is open, the first program that may be forked starts the nursery."""
+    _open.append(None)
     try:
-        main()
-    except SystemExit as end:
-        return end.code if isinstance(end.code, int) else int(end.code is not None)
-    return 0
+        yield
+    finally:
+        if nursery := _open.pop():
+            nursery.close()
 
 
-def _serve() -> None:
-    for name in IMPORTED:
-        importlib.import_module(name)
-    for line in sys.stdin:
-        order = json.loads(line)
+def fork(
+    argv: Sequence[str], env: Mapping[str, str], cwd: str | None, streams: Sequence[int]
+) -> Forked | None:
+    """The Python program of this command line runs; None where it needs its own interpreter.
+
+    `env` is laid over the environment of the tests; `streams`: its input, output and errors.
+    """
+    if sys.platform != "linux" or not _open or any(not READ_LATE.search(name) for name in env):
+        return None
+    if argv[0] != sys.executable or argv[1] not in ("-m", "-c"):
+        return None
+    nursery = _open[-1]
+    if nursery is None:
+        if threading.current_thread() is not threading.main_thread():
+            return None  # the kernel would end the nursery together with this thread
+        nursery = _open[-1] = Nursery()
+    order = {"argv": argv[1:], "env": {**os.environ, **env}, "cwd": cwd or os.getcwd()}  # noqa: PTH109
+    return Forked(nursery, nursery.tell(order, streams))
+
+
+# The process itself.
+
+
+def _serve(orders: socket.socket) -> dict[str, Any]:
+    """The order that this process, forked just now, has to carry out."""
+    while True:
+        order: dict[str, Any]
+        order, streams = _read(orders)
         if "pid" in order:
             pid, status = os.waitpid(order["pid"], os.WNOHANG)
-            answer = os.waitstatus_to_exitcode(status) if pid else None
-        else:
-            answer = os.fork()
-            if answer == 0:
-                try:
-                    code = _run(**order)
-                except BaseException:
-                    traceback.print_exc()
-                    code = 1
-                sys.stdout.flush()
-                sys.stderr.flush()
-                os._exit(code)
-        sys.stdout.write(json.dumps(answer) + "\n")
-        sys.stdout.flush()
+            _write(orders, os.waitstatus_to_exitcode(status) if pid else None)
+            continue
+        parent = os.getpid()
+        pid = os.fork()
+        if pid == 0:
+            orders.close()
+            die_with_parent()
+            if os.getppid() != parent:
+                os._exit(1)
+            for place, fd in enumerate(streams):
+                os.dup2(fd, place)
+                os.close(fd)
+            return order
+        for fd in streams:
+            os.close(fd)
+        _write(orders, pid)
+
+
+def _become(order: dict[str, Any]) -> None:
+    """The program has run to its end."""
+    os.environ.clear()
+    os.environ.update(order["env"])
+    os.chdir(order["cwd"])
+    random.seed()
+    flag, name, *words = order["argv"]
+    if flag == "-m":
+        sys.argv = [name, *words]
+        runpy.run_module(name, run_name="__main__", alter_sys=True)
+    else:
+        sys.argv = ["-c", *words]
+        exec(compile(name, "<string>", "exec"), {"__name__": "__main__"})  # noqa: S102 (a test's own)
+
+
+def _read(sender: socket.socket) -> tuple[Any, list[int]]:
+    head, streams, _, _ = socket.recv_fds(sender, 4, 3)
+    if not head:
+        sys.exit()  # whoever had orders is gone
+    left, parts = int.from_bytes(head), []
+    while left:
+        part = sender.recv(left)
+        parts.append(part)
+        left -= len(part)
+    return json.loads(b"".join(parts)), streams
+
+
+def _write(receiver: socket.socket, document: Any, streams: Sequence[int] = ()) -> None:
+    raw = json.dumps(document).encode()
+    socket.send_fds(receiver, [len(raw).to_bytes(4)], list(streams))
+    receiver.sendall(raw)
+
+
+def _import_all() -> None:
+    for name in IMPORTED:
+        importlib.import_module(name)
+    for package in PACKAGES:
+        path = importlib.import_module(package).__path__
+        for module in pkgutil.walk_packages(path, f"{package}."):
+            if not any(part in module.name for part in LEFT_OUT):
+                importlib.import_module(module.name)
+    assert threading.active_count() == 1, "a thread would not be forked along"
+    gc.collect()
+    gc.freeze()
+
+
+def _main() -> None:
+    _import_all()
+    _become(_serve(socket.socket(fileno=int(sys.argv[1]))))
 
 
 if __name__ == "__main__":
-    _serve()
+    _main()

@@ -219,6 +219,8 @@ def _programs_open_to_all(folder: Path) -> Path:
 class Simulator(ChildProcess):
     """The simulated provider as its own process; `url` is its base address."""
 
+    forks = True
+
     def __init__(self, folder: Path, flags: Sequence[str] = (), *, lasting: bool = False) -> None:
         """Prepare a simulator with further command line `flags`, for instance `--latency-ms 50`."""
         folder.mkdir(parents=True, exist_ok=True)

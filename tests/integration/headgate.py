@@ -4,10 +4,15 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from tests import nursery
+from tests.child import Running
 
 PROGRAM = [sys.executable, "-c", "from producer.cli import main; main()"]
 
@@ -33,18 +38,32 @@ def headgate(
     stdin: bytes | None = None,
     cwd: Path | None = None,
     timeout_s: float = 60,
+    fresh: bool = False,
 ) -> Ended:
-    """The command has been carried out."""
-    ended = subprocess.run(
-        [*PROGRAM, *map(str, arguments)],
-        env={**os.environ, **env},
-        input=stdin if stdin is not None else b"",
-        capture_output=True,
-        cwd=cwd,
-        timeout=timeout_s,
-        check=False,
-    )
-    return Ended(ended.returncode, ended.stdout.decode(), ended.stderr.decode())
+    """The command has been carried out; `fresh`: by a new interpreter, which imports what it needs.
+
+    Else it is forked from the session's nursery, where there is one.
+    """
+    argv = [*PROGRAM, *map(str, arguments)]
+    with ExitStack() as stack:
+        given, out, err = (stack.enter_context(tempfile.TemporaryFile()) for _ in range(3))
+        given.write(stdin or b"")
+        given.seek(0)
+        streams = (given.fileno(), out.fileno(), err.fileno())
+        child: Running | None = None
+        if not fresh:
+            child = nursery.fork(argv, env, str(cwd) if cwd else None, streams)
+        if child is None:
+            told = {**os.environ, **env}
+            child = subprocess.Popen(argv, env=told, stdin=given, stdout=out, stderr=err, cwd=cwd)
+        try:
+            code = child.wait(timeout_s)
+        except BaseException:
+            child.kill()
+            raise
+        out.seek(0)
+        err.seek(0)
+        return Ended(code, out.read().decode(), err.read().decode())
 
 
 def start(

@@ -50,7 +50,7 @@ def test_the_help_is_quick() -> None:
     took = []
     for _ in range(3):
         began = time.monotonic()
-        headgate(["--help"], {})
+        headgate(["--help"], {}, fresh=True)
         took.append(time.monotonic() - began)
     assert min(took) < 1.0
 

@@ -79,7 +79,9 @@ def command(
     arguments: Sequence[str | Path], env: Mapping[str, str], log_path: Path, cwd: Path | None = None
 ) -> ChildProcess:
     """A command of `headgate`, not started yet; both its streams go to the log."""
-    return ChildProcess([*PROGRAM, *map(str, arguments)], env=env, log_path=log_path, cwd=cwd)
+    child = ChildProcess([*PROGRAM, *map(str, arguments)], env=env, log_path=log_path, cwd=cwd)
+    child.forks = True
+    return child
 
 
 @contextmanager

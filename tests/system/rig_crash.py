@@ -24,7 +24,6 @@ from shared.tables import attempts, audit, jobs
 from tests.celery_nodes import WorkerProcess
 from tests.child import ChildFailed, ChildProcess, wait_until
 from tests.integration.rig import Broker
-from tests.nursery import ForkedWorker, Nursery
 from tests.servers import Simulator, ValkeyServer
 from tests.system.rig import PICO
 
@@ -65,11 +64,8 @@ AT_ONCE = MIXED.total()
 class Line:
     """Servers, a provider, and the workers of the test."""
 
-    def __init__(
-        self, folder: Path, valkey: ValkeyServer, database_url: str, nursery: Nursery
-    ) -> None:
+    def __init__(self, folder: Path, valkey: ValkeyServer, database_url: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self.nursery = nursery
         self.folder, self.database_url = folder, database_url
         self.simulator = Simulator(folder / "simulator", ["--latency-ms", "80"], lasting=True)
         self.simulator.start()
@@ -106,12 +102,12 @@ class Line:
     def worker(self, name: str = "one", **env: str) -> WorkerProcess:
         """A worker that consumes, or has killed itself by now; it outlives the test."""
         argv = [sys.executable, "-m", "celery", "-A", "tests.crash", "worker", "-l", "INFO"]
-        process = ForkedWorker(
+        process = WorkerProcess(
             [*argv, "--hostname", f"{name}@%h"],
             log_path=self.folder / f"worker-{name}.log",
             env=self.env(name) | env,
             lasting=True,
-        ).of(self.nursery)
+        )
         self.workers.append(process)
         try:
             return process.start()
@@ -289,12 +285,8 @@ class Line:
 @contextmanager
 def open_line(folder: Path, valkey: ValkeyServer, database_url: str) -> Iterator[Line]:
     """A line without workers; closed afterwards."""
-    nursery = Nursery()
+    line = Line(folder, valkey, database_url)
     try:
-        line = Line(folder, valkey, database_url, nursery)
-        try:
-            yield line
-        finally:
-            line.close()
+        yield line
     finally:
-        nursery.close()
+        line.close()

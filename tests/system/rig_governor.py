@@ -28,9 +28,9 @@ from shared.settings import Settings
 from shared.tables import attempts, audit, jobs
 from tests.bench.governor import log
 from tests.bench.governor.log import Call
+from tests.celery_nodes import WorkerProcess
 from tests.child import ChildProcess, wait_until
 from tests.integration.headgate import Ended, headgate
-from tests.nursery import ForkedWorker, Nursery
 from tests.servers import Simulator, ValkeyServer
 
 MODEL, POOL = "gpt-4o-mini", "openai/gpt-4o-mini"
@@ -69,25 +69,24 @@ class World:
     env: dict[str, str]
     valkey: ValkeyServer
     simulator: Simulator
-    nursery: Nursery
     client: Client
     engine: Engine
     redis: redis.Redis
-    workers: list[ForkedWorker] = field(default_factory=list)
+    workers: list[WorkerProcess] = field(default_factory=list)
     numbers: Iterator[int] = field(default_factory=lambda: count(1))
 
     # Workers and commands.
 
-    def worker(self, **env: str) -> ForkedWorker:
+    def worker(self, **env: str) -> WorkerProcess:
         """One more worker consumes."""
         name = f"w{len(self.workers)}"
         argv = [sys.executable, "-m", "celery", "-A", "workers.app", "worker", "-l", "INFO"]
-        process = ForkedWorker(
+        process = WorkerProcess(
             [*argv, "--hostname", f"{name}@%h"],
             log_path=self.folder / f"worker-{name}.log",
             env=self.env | env,
             lasting=True,
-        ).of(self.nursery)
+        )
         self.workers.append(process)
         process.start()
         return process
@@ -244,18 +243,8 @@ class World:
 Open = Callable[..., World]
 
 
-@pytest.fixture(scope="module")
-def nursery() -> Iterator[Nursery]:
-    """The process that the workers of a file are forked from."""
-    opened = Nursery()
-    yield opened
-    opened.close()
-
-
 @pytest.fixture
-def world(
-    nursery: Nursery, valkey: ValkeyServer, sqlite_url: str, tmp_path: Path
-) -> Iterator[Open]:
+def world(valkey: ValkeyServer, sqlite_url: str, tmp_path: Path) -> Iterator[Open]:
     """A function that opens a world: flags of the provider, workers, a catalog, settings."""
     with ExitStack() as stack:
 
@@ -292,7 +281,7 @@ def world(
             opened = server.client()
             stack.callback(opened.close)
             made = World(
-                tmp_path, env, server, simulator, nursery, client, engine, opened
+                tmp_path, env, server, simulator, client, engine, opened
             )  # fmt: skip
             stack.callback(_end, made.workers)
             for _ in range(workers):

@@ -27,11 +27,10 @@ from tests.system.rig_governor import (
     Open,
     World,
     limits,
-    nursery,
     world,
 )
 
-__all__ = ["nursery", "world"]
+__all__ = ["world"]
 pytestmark = pytest.mark.slow
 
 RPM, PER_S = 1200, 20

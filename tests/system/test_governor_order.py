@@ -24,11 +24,10 @@ from tests.system.rig_governor import (
     Start,
     World,
     limits,
-    nursery,
     world,
 )
 
-__all__ = ["nursery", "world"]
+__all__ = ["world"]
 
 RPM = 1500
 AT_ONCE = 13

@@ -20,11 +20,10 @@ from tests.system.rig_governor import (
     Open,
     World,
     limits,
-    nursery,
     world,
 )
 
-__all__ = ["nursery", "world"]
+__all__ = ["world"]
 
 LATENCY = "--latency-ms=50"
 
