@@ -8,9 +8,9 @@ from sqlalchemy import func, select
 from shared.database import reading
 from shared.tables import attempts, audit
 from tests.child import wait_until
-from tests.system.rig_governor import KEYS, MODEL, Open, World, nursery, world
+from tests.system.rig_governor import KEYS, MODEL, Open, World, world
 
-__all__ = ["nursery", "world"]
+__all__ = ["world"]
 
 SAME = {"prompt": "The same words for all.", "model": MODEL, "fallback": False}
 
