@@ -14,12 +14,13 @@ import weakref
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 from producer.background import Background
 from producer.desk import Desk, Requests
 from producer.installation import Installation
 from producer.results import Listed
+from producer.used import Asked, UsageReport
 from producer.waiting import Found, Waiters
 from shared.envelope import Result, Status
 from shared.errors import JobFailed, JobTimeout, UnknownJob
@@ -124,6 +125,10 @@ class AsyncClient:
         """The newest jobs first, at most `limit`. `since`: a moment, or how long ago."""
         return await asyncio.to_thread(self._desk.jobs, status, tenant, since, limit)
 
+    async def usage(self, by: str | Sequence[str] = (), **asked: Unpack[Asked]) -> UsageReport:
+        """Who used what; see Client.usage."""
+        return await asyncio.to_thread(self._desk.usage, by, asked)
+
     async def cancel(self, job_id: str, *, timeout_s: float = CANCEL_WAIT_S) -> Result:
         """The result after the job was cancelled, or had ended before; see Client.cancel."""
         became = await asyncio.to_thread(self._desk.cancel, [job_id])
@@ -225,6 +230,14 @@ class Client:
     ) -> list[Listed]:
         """The newest jobs first, at most `limit`. `since`: a moment, or how long ago."""
         return self._desk.jobs(status, tenant, since, limit)
+
+    def usage(self, by: str | Sequence[str] = (), **asked: Unpack[Asked]) -> UsageReport:
+        """Who used what, of all jobs that ended, or of those asked for; needs no Redis.
+
+        `by`: some of tenant, user, model, template, batch, day, month; without, only the total.
+        Raises InvalidRequest, and Unreachable.
+        """
+        return self._desk.usage(by, asked)
 
     def cancel(self, job_id: str, *, timeout_s: float = CANCEL_WAIT_S) -> Result:
         """The result after the job was cancelled, or had ended before: read its status.

@@ -11,10 +11,12 @@ from redis.exceptions import RedisError
 from producer import admit, results
 from producer import cancel as cancelling
 from producer.errors import SubmitInterrupted
-from producer.installation import Installation, Lazy
+from producer.installation import Installation, Lazy, record_alone
 from producer.places import waits_on
 from producer.results import Listed
 from producer.submit import Prepared, Written, put, written
+from producer.usage import usage
+from producer.used import Asked, UsageReport
 from producer.waiting import Found
 from shared.envelope import Request, Result, Status
 from shared.errors import InvalidRequest, Unreachable
@@ -96,6 +98,11 @@ class Desk:
                 at.engine, status=status, tenant=tenant, since=since, limit=limit,
                 waits=waits_on(at.redis, at.keys),
             )  # fmt: skip
+
+    def usage(self, by: str | Sequence[str], asked: Asked) -> UsageReport:
+        """What was used, from the record alone: also while Redis is away."""
+        with record_alone(self._lazy.settings) as engine:
+            return usage(engine, by, **asked)
 
     def cancel(self, ids: Sequence[str]) -> cancelling.Cancelled:
         """What became of the jobs; those that run are only marked."""

@@ -21,7 +21,7 @@ from producer.submit import Submitter
 from shared import catalog, connections, migrate, redis_check, settings, tiers
 from shared.catalog import Catalog
 from shared.connections import Servers
-from shared.database import reaching, reason, without_password
+from shared.database import open_engine, reaching, reason, without_password
 from shared.embedded import EmbeddedFailed
 from shared.errors import CatalogError, SettingError, Unreachable
 from shared.keys import Keys
@@ -144,11 +144,35 @@ def open_installation(chosen: Settings | None = None) -> Installation:
         raise
 
 
+def record_url(chosen: Settings) -> str:
+    """The address of the record; the home is there if the record lies in it."""
+    if chosen.database_url is not None:
+        return chosen.database_url
+    require_home(chosen)
+    return f"sqlite:///{chosen.home_path / 'headgate.db'}"
+
+
+@contextmanager
+def record_alone(chosen: Settings | None = None) -> Iterator[Engine]:
+    """The record with tables that fit, for those who need no Redis; raises Unreachable."""
+    chosen = chosen or settings.load()
+    url = record_url(chosen)
+    engine = open_engine(url, chosen.database_timeout_s)
+    try:
+        with reaching(url):
+            if url.startswith("sqlite"):
+                migrate.upgrade(engine)
+            migrate.require_fit(engine)
+            yield engine
+    finally:
+        engine.dispose()
+
+
 class Lazy:
     """An installation that is opened when it is first used, once per process."""
 
     def __init__(self, chosen: Settings | None = None) -> None:
-        self._settings = chosen
+        self.settings = chosen
         self._turn = threading.Condition()
         self._pid = os.getpid()
         self._opened: Installation | None = None
@@ -218,7 +242,7 @@ class Lazy:
         if self._closed:
             raise RuntimeError("this client is closed; make a new one")
         if self._opened is None:
-            self._opened = open_installation(self._settings)
+            self._opened = open_installation(self.settings)
         return self._opened
 
     def _after_fork(self) -> None:

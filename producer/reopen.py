@@ -15,6 +15,7 @@ from shared.database import writing
 from shared.envelope import ENDED, Envelope, now_ms, rfc3339
 from shared.errors import UnreadableMessage
 from shared.queues import message
+from shared.sums import unsum
 from shared.tables import audit, jobs
 
 
@@ -56,4 +57,5 @@ def reopen(engine: Engine, job_id: str, *, gave_up: bool) -> bytes | Refusal | N
             )
         )  # fmt: skip
         connection.execute(delete(audit).where(audit.c.job_id == job_id))
+        unsum(connection, row.finished_at_ms)
     return message(envelope, encoded)

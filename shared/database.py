@@ -102,6 +102,21 @@ def reading(engine: Engine) -> Connection:
 
 
 @contextmanager
+def snapshot(engine: Engine) -> Iterator[Connection]:
+    """A connection for several reads that all see one moment; on SQLite nobody waits for it."""
+    if engine.dialect.name == "sqlite":
+        with reading(engine) as connection:
+            connection.exec_driver_sql("BEGIN")
+            try:
+                yield connection
+            finally:
+                connection.exec_driver_sql("ROLLBACK")
+        return
+    with engine.connect() as connection:
+        yield connection.execution_options(isolation_level="REPEATABLE READ")
+
+
+@contextmanager
 def writing(engine: Engine) -> Iterator[Connection]:
     """A transaction, committed at the end. On SQLite the writers of all processes take turns."""
     bound_s = engine.get_execution_options()["bound_s"]

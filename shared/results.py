@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 
 from shared.envelope import Envelope, Result
+from shared.policy.sketch import bucket
 
 GIVEN_UP = "given up"
 """How the reason begins of a job that took too many workers down."""
@@ -98,6 +99,8 @@ def audit_row(
         "finished_at_ms": finished_at_ms,
         "queued_ms": result.queued_ms,
         "latency_ms": result.latency_ms,
+        "template": envelope.request.template,
+        "latency_bin": None if result.latency_ms is None else bucket(result.latency_ms),
     }
 
 

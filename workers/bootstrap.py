@@ -43,6 +43,7 @@ from workers.stages.deltas import Deltas
 from workers.stages.ledger import Ledger
 from workers.stages.publish import Publish
 from workers.stages.share import Share
+from workers.sums import Sums
 from workers.sweep import Sweep
 from workers.tidy import Tidy
 
@@ -134,7 +135,8 @@ async def open_kit(in_force: Settings, servers: Servers, owner: str) -> Kit:
     balance = Balance(lane, keys, engine, models, url, clock.now_ms)
     sweep = Sweep(
         servers, engine, lane, owner=owner, period_s=in_force.sweep_s,
-        result_ttl_s=in_force.result_ttl_s, tidy=tidy, balance=balance, clock_ms=clock.now_ms,
+        result_ttl_s=in_force.result_ttl_s, tidy=tidy, balance=balance,
+        sums=Sums(engine, clock.now_ms), clock_ms=clock.now_ms,
     )  # fmt: skip
     caring = (
         asyncio.create_task(sweep.run(), name="sweep"),

@@ -105,16 +105,13 @@ def check(as_json: bool) -> int:
 @contextmanager
 def _database() -> Iterator[tuple[Engine, str]]:
     """The engine of the database that the settings name, and its name fit to be shown."""
-    from producer.installation import require_home
+    from producer.installation import record_url
     from shared import settings
     from shared.database import open_engine, reaching
     from shared.settings import masked
 
     in_force = settings.load()
-    url = in_force.database_url
-    if url is None:
-        require_home(in_force)
-        url = f"sqlite:///{in_force.home_path / 'headgate.db'}"
+    url = record_url(in_force)
     engine = open_engine(url, in_force.database_timeout_s)
     try:
         with reaching(url):

@@ -22,6 +22,7 @@ COMMANDS = {
     "batch": ("batch", "batch"),
     "models": ("models", "models"),
     "estimates": ("estimates", "estimates"),
+    "usage": ("usage", "usage"),
     "limits": ("limits", "limits"),
     "budgets": ("budgets", "budgets"),
     "pause": ("pause", "pause"),

@@ -107,9 +107,9 @@ def jobs(
     """List jobs, newest first."""
     from producer.client import Client
 
-    moment = _moment(since) if since is not None else None
+    begin = moment(since) if since is not None else None
     with Client() as client:
-        found = client.jobs(status=status, tenant=tenant, since=moment, limit=limit)
+        found = client.jobs(status=status, tenant=tenant, since=begin, limit=limit)
     if as_json:
         for one in found:
             document(one.as_json())
@@ -205,14 +205,15 @@ def _print_answer(result: Result) -> None:
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
-def _moment(since: str) -> datetime | timedelta:
+def moment(said: str, option: str = "--since") -> datetime | timedelta:
+    """The moment (in UTC, without a zone), or how long ago; raises WrongUse."""
     from shared.errors import WrongUse
 
-    if match := re.fullmatch(r"(\d{1,9}(?:\.\d+)?)([smhd])", since):
+    if match := re.fullmatch(r"(\d{1,9}(?:\.\d+)?)([smhd])", said):
         return timedelta(seconds=float(match[1]) * _UNITS[match[2]])
     try:
-        moment = datetime.fromisoformat(since)
+        found = datetime.fromisoformat(said)
     except ValueError:
         remedy = "write 30s, 10m, 2h, 7d, or a moment such as 2026-11-20T09:30:00Z"
-        raise WrongUse("--since", since, remedy) from None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        raise WrongUse(option, said, remedy) from None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)

@@ -1,0 +1,98 @@
+"""From when to when: how a caller says it, and which days of it are summed already."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+
+from sqlalchemy import Connection
+
+from shared.envelope import now_ms, rfc3339
+from shared.errors import InvalidRequest
+from shared.sums import DAY_MS, begin_ms, lines_of, summed
+
+Moment = datetime | date | timedelta
+"""A moment with its zone, a day (UTC), or how long ago."""
+
+LATE_DAYS = 3
+"""Of the last summed days it is counted whether lines came since; older ones the sweep counts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """From a moment (Unix ms; None: ever) to before another."""
+
+    from_ms: int | None
+    until_ms: int | None
+
+    def as_text(self) -> tuple[str | None, str | None]:
+        """Both ends in RFC 3339, in UTC."""
+        return rfc3339(self.from_ms), rfc3339(self.until_ms)
+
+
+def between(since: Moment | None, until: Moment | None) -> Span:
+    """The span that is meant; a day given as `until` belongs to it. Raises InvalidRequest."""
+    from_ms = None if since is None else max(0, _ms("since", since))
+    until_ms = None if until is None else max(0, _ms("until", until))
+    if until_ms is not None and _is_day(until):
+        until_ms += DAY_MS
+    if from_ms is not None and until_ms is not None and until_ms <= from_ms:
+        raise InvalidRequest("until", str(until), f"give a time after since ({since})")
+    return Span(from_ms, until_ms)
+
+
+def _is_day(moment: Moment | None) -> bool:
+    return isinstance(moment, date) and not isinstance(moment, datetime)
+
+
+def _ms(name: str, moment: Moment) -> int:
+    if isinstance(moment, timedelta):
+        return now_ms() - int(moment.total_seconds() * 1000)
+    if isinstance(moment, datetime):
+        if moment.tzinfo is None:
+            raise InvalidRequest(name, str(moment), "give a moment with a time zone, or a day")
+        return int(moment.timestamp() * 1000)
+    if isinstance(moment, date):
+        return int(datetime(moment.year, moment.month, moment.day, tzinfo=UTC).timestamp()) * 1000
+    raise InvalidRequest(name, moment, "give a datetime with a time zone, a date or a timedelta")
+
+
+def days_in(connection: Connection, span: Span) -> list[int]:
+    """The days that lie whole in the span, and whose sums are of all their lines; in order."""
+    known = summed(connection)
+    days = sorted(
+        day
+        for day in known
+        if (span.from_ms is None or span.from_ms <= begin_ms(day))
+        and (span.until_ms is None or begin_ms(day) + DAY_MS <= span.until_ms)
+    )
+    if days:
+        last = days[-LATE_DAYS:]
+        counted = lines_of(connection, begin_ms(last[0]), begin_ms(last[-1]) + DAY_MS)
+        late = {day for day in last if counted.get(day, 0) != known[day]}
+        days = [day for day in days if day not in late]
+    return days
+
+
+def gaps(span: Span, days: Sequence[int]) -> list[Span]:
+    """What the days leave of the span; in order."""
+    found, from_ms = [], span.from_ms
+    for day in days:
+        if from_ms is None or from_ms < begin_ms(day):
+            found.append(Span(from_ms, begin_ms(day)))
+        from_ms = begin_ms(day) + DAY_MS
+    if span.until_ms is None or from_ms is None or from_ms < span.until_ms:
+        found.append(Span(from_ms, span.until_ms))
+    return found
+
+
+def runs(days: Sequence[int]) -> list[tuple[int, int]]:
+    """The first and last of each run of days without a gap; in order."""
+    found: list[tuple[int, int]] = []
+    for day in days:
+        if found and begin_ms(day) - begin_ms(found[-1][1]) == DAY_MS:
+            found[-1] = (found[-1][0], day)
+        else:
+            found.append((day, day))
+    return found

@@ -1,0 +1,254 @@
+"""Who used what: sums over all jobs that have ended, from the record alone.
+
+Days that are summed come from their sums, all others from their audit lines: so the figures are
+exact to the last job, whatever has been summed when.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Unpack
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Engine,
+    and_,
+    func,
+    literal_column,
+    or_,
+    select,
+    text,
+    true,
+)
+
+from producer.spans import Span, between, days_in, gaps, runs
+from producer.used import BY, TIMES, Asked, UsageReport, Used
+from shared import prices
+from shared.database import snapshot
+from shared.errors import InvalidRequest
+from shared.policy import bins
+from shared.sums import (
+    DAY_MS,
+    DIMENSIONS,
+    MEASURES,
+    MONEY,
+    day_number,
+    exactly,
+    latencies,
+    whole,
+)
+from shared.tables import audit, usage_days
+
+_COLUMN = {"user": "user_id", "batch": "batch_id"}
+_PLAIN = tuple(
+    column.name
+    for column in usage_days.columns
+    if column.name not in ("day", "latencies", *DIMENSIONS, *MONEY)
+)
+
+
+@dataclass(slots=True)
+class _Sum:
+    """What is known of one key: counts by their column, latencies by bucket."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    packed: list[bytes] = field(default_factory=list)
+    spread: Counter[int] = field(default_factory=Counter)
+
+
+_Sums = dict[tuple[Any, ...], _Sum]
+
+
+def usage(engine: Engine, by: str | Sequence[str] = (), **asked: Unpack[Asked]) -> UsageReport:
+    """What the jobs used that ended in this time; raises InvalidRequest.
+
+    The rows are in the order of time if told by it; else those that cost most come first.
+    """
+    names = _names(by)
+    span, wanted, limit = _read(asked)
+    found: _Sums = defaultdict(_Sum)
+    with snapshot(engine) as connection:
+        if connection.dialect.name == "postgresql":
+            # Compiling a query takes longer than any of these; the sums of a day fit in memory.
+            connection.execute(text("SET LOCAL jit = off"))
+            connection.execute(text("SET LOCAL work_mem = '64MB'"))
+        days = days_in(connection, span)
+        _add_days(connection, names, days, wanted, found)
+        _add_lines(connection, names, gaps(span, days), wanted, found)
+    total = _Sum()
+    for one in found.values():
+        one.spread.update(bins.added([b"".join(one.packed)]))
+        total.counts.update(one.counts)
+        total.spread.update(one.spread)
+    keys = sorted(found, key=lambda key: _by_cost(key, found[key]))[:limit]
+    if times := [place for place, name in enumerate(names) if name in TIMES]:
+        keys.sort(key=lambda key: [key[place] for place in times])
+    rows = tuple(_used(names, key, found[key]) for key in keys)
+    return UsageReport(names, *span.as_text(), rows, _used((), (), total))
+
+
+def _read(asked: Asked) -> tuple[Span, dict[str, str], int | None]:
+    """The time, the wanted values by their column, and how many rows."""
+    only: dict[str, Any] = {**asked}
+    span = between(only.pop("since", None), only.pop("until", None))
+    limit = only.pop("limit", None)
+    if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
+        raise InvalidRequest("limit", limit, "give a whole number from 1")
+    for name, value in only.items():
+        if name not in BY or name in TIMES:
+            known = ", ".join(Asked.__annotations__)
+            raise InvalidRequest(name, value, f"is nothing to ask for; there are {known}")
+        if value is not None and not isinstance(value, str):
+            raise InvalidRequest(name, value, "give its name as text")
+    return span, {_column(n): value for n, value in only.items() if value is not None}, limit
+
+
+def _by_cost(key: tuple[Any, ...], one: _Sum) -> tuple[Any, ...]:
+    return -one.counts["cost_pico_usd"], -one.counts["requests"], key
+
+
+def _names(by: str | Sequence[str]) -> tuple[str, ...]:
+    """What is told by, each once; users with their tenants."""
+    if isinstance(by, str):
+        by = [word.strip() for word in by.split(",") if word.strip()]
+    names: list[str] = []
+    for name in by:
+        if name not in BY:
+            raise InvalidRequest("by", name, f"use one or some of {', '.join(BY)}")
+        if name == "user" and "tenant" not in by:
+            names.append("tenant")
+        names.append(name)
+    return tuple(dict.fromkeys(names))
+
+
+def _column(name: str) -> str:
+    return _COLUMN.get(name, name)
+
+
+def _add_days(
+    connection: Connection,
+    names: Sequence[str],
+    days: Sequence[int],
+    wanted: Mapping[str, str],
+    found: _Sums,
+) -> None:
+    """What the sums of these days say is in `found`."""
+    if not days:
+        return
+    table = usage_days.c
+    month = table.day.op("/")(literal_column("100"))
+    keys = [month if name == "month" else table[_column(name)] for name in names]
+    where = and_(
+        or_(*(table.day.between(*run) for run in runs(days))),
+        *(table[name] == value for name, value in wanted.items()),
+    )
+    sums: list[ColumnElement[int]] = [
+        func.coalesce(func.sum(table[name]), 0).label(name) for name in _PLAIN
+    ]
+    sums += exactly({name: table[name] for name in MONEY})
+    _add_counts(connection, keys, sums, where, found)
+    is_sqlite = connection.dialect.name == "sqlite"
+    joined: ColumnElement[Any] = (
+        func.group_concat(func.hex(table.latencies), literal_column("''"))
+        if is_sqlite
+        else func.string_agg(table.latencies, literal_column("''::bytea"))
+    )
+    query = select(*keys, joined).where(where).group_by(*keys)
+    for *key, packed in connection.execute(query):
+        if packed:
+            data = bytes.fromhex(packed) if is_sqlite else bytes(packed)
+            found[tuple(key)].packed.append(data)
+
+
+def _add_lines(
+    connection: Connection,
+    names: Sequence[str],
+    spans: Sequence[Span],
+    wanted: Mapping[str, str],
+    found: _Sums,
+) -> None:
+    """What the audit lines of these spans say is in `found`."""
+    if not spans:
+        return
+    ended = audit.c.finished_at_ms
+    number = ended.op("/")(literal_column(str(DAY_MS)))
+    keys = [number if name in TIMES else DIMENSIONS[_column(name)] for name in names]
+    where = and_(
+        or_(*(_within(ended, span) for span in spans)),
+        *(DIMENSIONS[name] == value for name, value in wanted.items()),
+    )
+    told: _Sums = defaultdict(_Sum)
+    _add_counts(connection, keys, MEASURES, where, told)
+    for key, counts in latencies(connection, keys, where).items():
+        told[key].spread.update(counts)
+    for key, one in told.items():
+        there = found[tuple(map(_placed, names, key))]
+        there.counts.update(one.counts)
+        there.spread.update(one.spread)
+
+
+def _add_counts(
+    connection: Connection,
+    keys: Sequence[ColumnElement[Any]],
+    sums: Sequence[ColumnElement[int]],
+    where: ColumnElement[bool],
+    found: _Sums,
+) -> None:
+    query = select(*keys, *sums).where(where).group_by(*keys)
+    if not keys:  # one row also where there is nothing to sum
+        query = query.having(func.count() > 0)
+    labels = [column.name for column in sums]
+    for row in connection.execute(query):
+        key, values = tuple(row[: len(keys)]), row[len(keys) :]
+        found[key].counts.update(whole(dict(zip(labels, values, strict=True))))
+
+
+def _within(ended: ColumnElement[int], span: Span) -> ColumnElement[bool]:
+    return and_(
+        true() if span.from_ms is None else ended >= span.from_ms,
+        true() if span.until_ms is None else ended < span.until_ms,
+    )
+
+
+def _placed(name: str, value: Any) -> Any:
+    """The value as `usage_days` has it: of the audit lines, times are days since 1970."""
+    if name == "day":
+        return day_number(int(value))
+    return day_number(int(value)) // 100 if name == "month" else value
+
+
+def _used(names: Sequence[str], key: Sequence[Any], one: _Sum) -> Used:
+    counts = one.counts
+    timed = one.spread.total()
+    money = {
+        name.replace("pico_", ""): prices.text(prices.from_pico(counts[name])) for name in MONEY
+    }
+    quantiles = (bins.whole_quantile(one.spread, share) for share in (0.5, 0.95, 0.99))
+    p50, p95, p99 = quantiles
+    return Used(
+        key={name: _shown(name, value) for name, value in zip(names, key, strict=True)},
+        **{name: counts[name] for name in _PLAIN if name != "latency_ms"},
+        cost_usd=money["cost_usd"],
+        saved_usd=money["saved_usd"],
+        hit_rate=_share(counts["cached"] + counts["shared"], counts["succeeded"]),
+        error_rate=_share(counts["failed"], counts["requests"] - counts["cancelled"]),
+        mean_latency_ms=round(counts["latency_ms"] / timed) if timed else None,
+        p50_latency_ms=p50,
+        p95_latency_ms=p95,
+        p99_latency_ms=p99,
+    )
+
+
+def _share(part: int, of: int) -> float | None:
+    return round(part / of, 6) if of else None
+
+
+def _shown(name: str, value: Any) -> str | None:
+    if name == "day":
+        return f"{value // 10_000}-{value // 100 % 100:02d}-{value % 100:02d}"
+    if name == "month":
+        return f"{value // 100}-{value % 100:02d}"
+    return value or None

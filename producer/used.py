@@ -1,0 +1,95 @@
+"""What a report of usage holds: a row for each key, and one for all together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypedDict
+
+from producer.spans import Moment
+
+BY = ("tenant", "user", "model", "template", "batch", "day", "month")
+"""What usage can be told by; a user is one of a tenant, so `user` brings the tenant along."""
+
+TIMES = ("day", "month")
+
+
+class Asked(TypedDict, total=False):
+    """Which jobs are meant, by when they ended and whose they were, and how many rows are wanted.
+
+    `since`: a moment, a day (UTC), or how long ago. `until`: before a moment, or to the end of a
+    day. `limit`: those rows that cost most.
+    """
+
+    since: Moment | None
+    until: Moment | None
+    tenant: str | None
+    user: str | None
+    model: str | None
+    template: str | None
+    batch: str | None
+    limit: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Used:
+    """What all jobs with this key used. Money is decimal text in USD, latencies are ms.
+
+    `key`: the value by name for all that was asked for; None for jobs without one. Latencies are
+    of jobs that succeeded; percentiles are at most 1 % over the true ones.
+    """
+
+    key: Mapping[str, str | None]
+    requests: int
+    succeeded: int
+    failed: int
+    cancelled: int
+    expired: int
+    cached: int
+    shared: int
+    fallbacks: int
+    attempts: int
+    unknown_attempts: int
+    input_tokens: int
+    cached_input_tokens: int
+    cache_write_tokens: int
+    output_tokens: int
+    reasoning_tokens: int
+    cost_usd: str
+    unpriced: int
+    saved_usd: str
+    hit_rate: float | None
+    error_rate: float | None
+    mean_latency_ms: int | None
+    p50_latency_ms: int | None
+    p95_latency_ms: int | None
+    p99_latency_ms: int | None
+
+    def as_json(self) -> dict[str, Any]:
+        """The row as plain JSON values, the key first."""
+        return {**self.key, **{name: getattr(self, name) for name in FIGURES}}
+
+
+FIGURES = tuple(name for name in Used.__dataclass_fields__ if name != "key")
+"""The names of all that is told of a key."""
+
+
+@dataclass(frozen=True, slots=True)
+class UsageReport:
+    """What was used, by key, and by all together. `since` and `until` are RFC 3339, in UTC."""
+
+    by: tuple[str, ...]
+    since: str | None
+    until: str | None
+    rows: tuple[Used, ...]
+    total: Used
+
+    def as_json(self) -> dict[str, Any]:
+        """The report as plain JSON values."""
+        return {
+            "by": list(self.by),
+            "since": self.since,
+            "until": self.until,
+            "rows": [row.as_json() for row in self.rows],
+            "total": self.total.as_json(),
+        }
