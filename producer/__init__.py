@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from shared.errors import (
         CatalogError,
         HeadgateError,
+        IdempotencyConflict,
         InvalidRequest,
         JobFailed,
         JobTimeout,
@@ -34,6 +35,7 @@ __all__ = [
     "CatalogError",
     "Client",
     "HeadgateError",
+    "IdempotencyConflict",
     "InvalidRequest",
     "Job",
     "JobFailed",

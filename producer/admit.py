@@ -62,6 +62,13 @@ def refusals(
     return refused
 
 
+def give_back(at: Installation, jobs: Sequence[Prepared]) -> None:
+    """What these jobs, which were let in, took from their callers' limits is there again."""
+    for first in range(0, len(jobs), ASKED_AT_ONCE):
+        chunk = [_asked(at.catalog, job) for job in jobs[first : first + ASKED_AT_ONCE]]
+        _answers(at, new_id(), chunk, "back")
+
+
 def _answers(at: Installation, call: str, asked: Sequence[Asked], mode: Mode) -> list[Answer]:
     command = admit(at.keys, call=call, asked=asked, mode=mode)
     answers = scripts.run(at.redis, command)

@@ -8,7 +8,7 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
-from producer import admit, results
+from producer import admit, keyed, results
 from producer import cancel as cancelling
 from producer.errors import SubmitInterrupted
 from producer.installation import Installation, Lazy, record_alone
@@ -47,28 +47,13 @@ class Desk:
             fields = {"prompt": prompt, **fields}
         with self._lazy.use() as opened:
             at = self._lazy.current(opened)
-            job = at.submitter.prepare(fields)
-            if admit.asks(job):
-                for refusal in admit.refusals(at, {0: job}, together=True).values():
-                    raise refusal
-            _put(at, [written(*job)])
-            return job[0].id
+            return _submitted(at, [at.submitter.prepare(fields)], numbered=False)[0]
 
     def submit_many(self, requests: Requests) -> list[str]:
         """The ids of jobs that are on record and queued, in the order of the requests."""
         with self._lazy.use() as opened:
             at = self._lazy.current(opened)
-            # All are checked before the first is put: a fault anywhere means that nothing was.
-            ready: list[Written] = []
-            asking: dict[int, Prepared] = {}
-            for job in at.submitter.prepare_many(requests):
-                if admit.asks(job):
-                    asking[len(ready)] = job
-                ready.append(written(*job))
-            for place, refusal in admit.refusals(at, asking, together=True).items():
-                raise admit.numbered(place, refusal)
-            _put(at, ready)
-            return [row["id"] for row, _, _ in ready]
+            return _submitted(at, at.submitter.prepare_many(requests), numbered=True)
 
     def result(self, job_id: str) -> Result:
         """The result as it is now."""
@@ -117,9 +102,31 @@ class Desk:
             raise
 
 
-def _put(at: Installation, ready: Sequence[Written]) -> None:
+def _submitted(at: Installation, requests: Iterable[Prepared], *, numbered: bool) -> list[str]:
+    """The ids of the jobs, all of them checked before the first is put: a fault means none was."""
+    ready: list[Written] = []
+    asking: dict[int, Prepared] = {}
+    for job in requests:
+        if admit.asks(job):
+            asking[len(ready)] = job
+        ready.append(written(*job))
+    claims = [claim for *_, claim in ready if claim is not None]
+    if claims and (numbered or asking):
+        before = keyed.look(at.engine, claims)
+        keyed.refuse_conflicts(claims, before)
+        asking = {place: job for place, job in asking.items() if job[0].id not in before}
+    for place, refusal in admit.refusals(at, asking, together=True).items():
+        raise admit.numbered(place, refusal) if numbered else refusal
+    known = _put(at, ready)
+    if twice := [job for job in asking.values() if job[0].id in known]:
+        admit.give_back(at, twice)  # another program has queued them at the same moment
+    ids = [row["id"] for row, *_ in ready]
+    return [known[i].job_id if i in known else i for i in ids] if known else ids
+
+
+def _put(at: Installation, ready: Sequence[Written]) -> dict[str, keyed.Known]:
     try:
-        put(at.engine, at.redis, at.keys, ready)
+        return put(at.engine, at.redis, at.keys, ready)
     except SubmitInterrupted as error:
         cause = error.__cause__ or error
         server = at.redis_name if isinstance(cause, RedisError) else at.database_name

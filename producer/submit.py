@@ -11,15 +11,16 @@ from sqlalchemy.exc import DBAPIError
 
 from producer.dear import refuse_too_dear
 from producer.errors import SubmitInterrupted
+from producer.keyed import Keyed, Known, body_sha256, keyed, refuse_conflicts, take, unsent
 from shared import scripts, tiers
 from shared.catalog import Catalog, Model
 from shared.database import passes, writing
 from shared.envelope import Envelope, Request, new_id, now_ms, request_from
-from shared.errors import InvalidRequest
+from shared.errors import IdempotencyConflict, InvalidRequest
 from shared.keys import Keys
 from shared.policy import estimate
 from shared.policy.lifetime import Keeping, Rules
-from shared.queues import message, queue_of
+from shared.queues import message, queue_of, send
 from shared.results import job_row
 from shared.settings import Settings
 from shared.tables import jobs
@@ -38,8 +39,8 @@ class Prepared(NamedTuple):
     ticket: str
 
 
-Written = tuple[dict[str, Any], str, bytes]
-"""A job's row, its queue and its message."""
+Written = tuple[dict[str, Any], str, bytes, Keyed | None]
+"""A job's row, its queue, its message, and its caller's key if it has one."""
 
 
 class Submitter:
@@ -70,6 +71,7 @@ class Submitter:
         request = fields if isinstance(fields, Request) else request_from(dict(fields))
         if custom_id is not None and "\0" in custom_id:
             raise InvalidRequest("custom_id", custom_id, "leave out the NUL character")
+        body = "" if request.idempotency_key is None else body_sha256(request)
         model = self._model_of(request)
         request = self._with_tier(self._with_defaults(request, model))
         envelope = Envelope(
@@ -81,6 +83,7 @@ class Submitter:
             batch_id=batch_id,
             batch_line=batch_line,
             custom_id=custom_id,
+            body_sha256=body,
         )
         try:
             encoded = envelope.encode()
@@ -184,13 +187,21 @@ def _refuse_too_long(request: Request, model: Model) -> int:
     return tokens
 
 
-def enqueue(engine: Engine, client: redis.Redis, keys: Keys, prepared: Iterable[Prepared]) -> None:
-    """Every job has its row and, after that, its message; safe for any number of jobs.
+def enqueue(
+    engine: Engine,
+    client: redis.Redis,
+    keys: Keys,
+    prepared: Iterable[Prepared],
+    *,
+    refuse: bool = True,
+) -> dict[str, Known]:
+    """Every job has its row and, after that, its message; see `put`.
 
     Raises SubmitInterrupted when a server is lost after the first row. A row without a message is
     sent by the workers' sweep.
     """
-    put(engine, client, keys, [written(*job) for job in prepared])
+    ready = [written(*job) for job in prepared]
+    return put(engine, client, keys, ready, refuse=refuse)
 
 
 def written(envelope: Envelope, encoded: bytes, ticket: str) -> Written:
@@ -199,45 +210,84 @@ def written(envelope: Envelope, encoded: bytes, ticket: str) -> Written:
     Plain dicts and tuples of plain values, which Python's collector does not track: with 20,000
     envelopes in memory it would take 40 % of the time.
     """
-    return job_row(envelope, encoded), queue_of(envelope), message(envelope, encoded, ticket)
+    row, claim = job_row(envelope, encoded), None
+    if envelope.body_sha256:
+        claim = keyed(envelope)
+    return row, queue_of(envelope), message(envelope, encoded, ticket), claim
 
 
-def put(engine: Engine, client: redis.Redis, keys: Keys, ready: Sequence[Written]) -> None:
+def put(
+    engine: Engine,
+    client: redis.Redis,
+    keys: Keys,
+    ready: Sequence[Written],
+    *,
+    refuse: bool = True,
+) -> dict[str, Known]:
     """Every job is on record and queued, in transactions of 500; raises as `enqueue` does.
 
+    Gives, by the ids of those that are not, the jobs that have their idempotency keys; with
+    `refuse` it raises IdempotencyConflict if one of these asks for something else.
     A Redis that does not answer costs no job: it is asked before anything is written, so that a
     caller who hears RedisError may submit again and pays once.
     """
     if ready:
         client.ping()
+    known: dict[str, Known] = {}
+    done: list[str] = []
     for first in range(0, len(ready), ROWS_PER_COMMIT):
         chunk = ready[first : first + ROWS_PER_COMMIT]
-        _record(engine, [row for row, _, _ in chunk], before=ready[:first])
+        before, waiting = _record(engine, chunk, done, refuse)
+        known.update(before)
         by_queue: dict[str, list[tuple[str, bytes]]] = {}
-        for row, queue, text in chunk:
-            by_queue.setdefault(queue, []).append((row["id"], text))
+        for row, queue, text, _ in chunk:
+            if row["id"] not in before:
+                by_queue.setdefault(queue, []).append((row["id"], text))
+        done += (before[i].job_id if i in before else i for i in _ids(chunk))
         try:
             for queue, pairs in by_queue.items():
                 scripts.run(client, scripts.send(keys, queue, pairs))
+            if waiting:
+                send(client, keys, waiting)
         except redis.RedisError as error:
-            on_record = _ids(ready[: first + len(chunk)])
-            raise SubmitInterrupted("Redis", str(error), on_record) from error
+            raise SubmitInterrupted("Redis", str(error), done) from error
+    return known
 
 
-def _record(engine: Engine, rows: list[dict[str, Any]], before: Sequence[Written]) -> None:
+def _record(
+    engine: Engine, chunk: Sequence[Written], done: list[str], refuse: bool
+) -> tuple[dict[str, Known], list[tuple[Envelope, bytes]]]:
+    """The chunk's rows are written, but for jobs that were there before: those, and of them the
+    ones whose message may be missing."""
+    rows = [row for row, *_ in chunk]
+    claims = [claim for *_, claim in chunk if claim is not None]
+    known: dict[str, Known] = {}
+    waiting: list[tuple[Envelope, bytes]] = []
     committing = False
     try:
         with writing(engine) as connection:
-            connection.execute(insert(jobs), rows)
+            if claims:
+                known = take(connection, claims)
+                if refuse:
+                    refuse_conflicts(claims, known)
+                new = {row["id"] for row in rows}
+                others = {other.job_id for other in known.values() if other.is_same} - new
+                waiting = unsent(connection, others) if others else []
+                rows = [row for row in rows if row["id"] not in known]
+            if rows:
+                connection.execute(insert(jobs), rows)
             committing = True
     except DBAPIError as error:
-        if passes(error) and (committing or before):
+        if passes(error) and (committing or done):
             unsure = [row["id"] for row in rows] if committing else []
-            raise SubmitInterrupted("the database", str(error.orig), _ids(before), unsure) from (
-                error
-            )
+            raise SubmitInterrupted("the database", str(error.orig), done, unsure) from error
         raise
+    except IdempotencyConflict as conflict:
+        if done:
+            raise IdempotencyConflict(conflict.key, conflict.job_id, done) from None
+        raise
+    return known, waiting
 
 
 def _ids(ready: Iterable[Written]) -> list[str]:
-    return [row["id"] for row, _, _ in ready]
+    return [row["id"] for row, *_ in ready]

@@ -309,6 +309,8 @@ class Envelope(BaseModel):
     custom_id: Annotated[str, Field(pattern=NO_NUL)] | None = None
     forgiven_fence: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """An operator's retry: what was tried under claims up to this one counts as no try."""
+    body_sha256: str = Field(default="", exclude=True)
+    """Of what the caller gave, where that has an idempotency key; it does not travel."""
 
     @property
     def deadline_at_ms(self) -> int:

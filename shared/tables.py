@@ -160,6 +160,9 @@ callers = Table(
     PrimaryKeyConstraint("tenant", "user_id"),
 )
 
+KEY_KEPT_MS = 24 * 3_600_000
+"""How long an idempotency key stands for its job; then it may be used again."""
+
 #: Which job a caller's idempotency key made, for a day.
 idempotency = Table(
     "idempotency",

@@ -9,8 +9,8 @@ time; at the COUNT-th passing of the step since then the process
     freeze      stops itself by SIGSTOP, until somebody sends SIGCONT
     block:S     holds up its event loop for S seconds, as a CPU hog in it would
 
-`CRASH_CLOCK_MS` shifts the wall clock of the process. `python -m tests.crash COUNT` submits that
-many jobs, with the steps of a producer.
+`CRASH_CLOCK_MS` shifts the wall clock of the process. `python -m tests.crash COUNT [KEY]` submits
+that many jobs, with the steps of a producer.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from redis.asyncio import Redis as AsyncRedis
+from sqlalchemy import event
 
 from producer.installation import open_installation
 from producer.submit import enqueue
@@ -255,11 +256,19 @@ def make_app(orders: Orders) -> workers_app.Headgate:
     return app
 
 
-def submit(count: int, orders: Orders) -> None:
-    """So many jobs are on record and queued, unless a step was ordered otherwise."""
+def submit(count: int, orders: Orders, key: str = "") -> None:
+    """So many jobs are on record and queued, unless a step was ordered otherwise.
+
+    `recording` is the step before a commit. `key`: each has an idempotency key that begins so.
+    """
     at = open_installation()
+    event.listen(at.engine, "commit", lambda _: orders.passes("recording"))
     client = on_the_line(at.redis, orders.passes)
     requests = [{"prompt": f"{n:.>64}", "params": {"max_tokens": 5}} for n in range(count)]
+    if key:
+        requests = [
+            {**fields, "idempotency_key": f"{key} {n}"} for n, fields in enumerate(requests)
+        ]
     enqueue(at.engine, client, at.keys, at.submitter.prepare_many(requests))
     at.close()
 
@@ -269,6 +278,6 @@ if "CRASH_ORDERS" in os.environ:
         shift_clock(int(os.environ["CRASH_CLOCK_MS"]))
     _orders = Orders(Path(os.environ["CRASH_ORDERS"]))
     if __name__ == "__main__":
-        submit(int(sys.argv[1]), _orders)
+        submit(int(sys.argv[1]), _orders, *sys.argv[2:])
     else:
         app = make_app(_orders)

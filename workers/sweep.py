@@ -19,7 +19,7 @@ from typing import Any
 
 import orjson
 from redis.exceptions import RedisError
-from sqlalchemy import Engine, Row, func, select, update
+from sqlalchemy import Engine, Row, delete, func, select, update
 from sqlalchemy.exc import DBAPIError
 
 from shared import queues
@@ -28,7 +28,7 @@ from shared.database import passes, reading, writing
 from shared.endings import end_waiting, tell
 from shared.envelope import ENDED, Envelope, ErrorReport, Result, now_ms
 from shared.errors import NewerEnvelope, UnreadableMessage
-from shared.tables import jobs
+from shared.tables import KEY_KEPT_MS, idempotency, jobs
 from workers.balance import Balance
 from workers.lane import Lane
 from workers.silence import Silence
@@ -97,6 +97,7 @@ class Sweep:
                     if sent:
                         log.warning("%d jobs that the broker did not know were sent again", sent)
                     await asyncio.to_thread(self._shed)
+                    await asyncio.to_thread(forget_keys, self._engine, self._clock_ms())
                     if self._balance is not None:
                         await self._balance.care()
                     if self._sums is not None:  # a large day does not make the next sweep late
@@ -244,6 +245,20 @@ class Sweep:
                 connection.execute(
                     update(jobs).where(jobs.c.id.in_(ids)).values(envelope=None, result=None)
                 )
+
+
+def forget_keys(engine: Engine, at_ms: int) -> None:
+    """Idempotency keys whose day is over are gone."""
+    old = idempotency.c.created_at_ms <= at_ms - KEY_KEPT_MS
+    oldest = select(idempotency.c.created_at_ms).where(old).order_by(idempotency.c.created_at_ms)
+    while True:
+        with reading(engine) as connection:
+            found = connection.execute(oldest.limit(PAGE)).all()
+        if not found:
+            return
+        with writing(engine) as connection:
+            last_ms = found[-1].created_at_ms
+            connection.execute(delete(idempotency).where(idempotency.c.created_at_ms <= last_ms))
 
 
 def _readable(rows: Iterable[Row[Any]]) -> list[tuple[Envelope, bytes]]:

@@ -216,6 +216,9 @@ class Door(Task):  # type: ignore[type-arg]  # generic only in its stubs
             if not isinstance(fields, dict):
                 raise InvalidRequest("request", fields, "give an object with prompt or messages")
             request = request_from(fields)
+            if (key := request.idempotency_key) is not None:
+                remedy = "is of submit only; this message has named its job: send that id again"
+                raise InvalidRequest("idempotency_key", key, remedy)
             if request.tier is not None:
                 self.kit.catalog.tier(request.tier)
             model = self.kit.catalog.model(request.model or self.kit.settings.model)

@@ -10,11 +10,12 @@ from producer.batch.lines import BadLine, Line
 from producer.batch.patience import Patience
 from producer.errors import SubmitInterrupted
 from producer.installation import Installation
+from producer.keyed import Known
 from producer.results import known
 from producer.submit import Prepared, enqueue
 from shared import queues
-from shared.envelope import new_id
-from shared.errors import InvalidRequest
+from shared.envelope import Envelope, new_id
+from shared.errors import InvalidRequest, shown
 
 CHUNK_LINES = 500
 CHUNK_BYTES = 8 * 1024 * 1024
@@ -63,7 +64,7 @@ class Intake:
                 break
         prepared = self._let_in(prepared, bad)
         if prepared:
-            self._queue(prepared)
+            bad += self._queue(prepared)
         return bad
 
     def _let_in(self, prepared: list[Prepared], bad: list[BadLine]) -> list[Prepared]:
@@ -89,11 +90,14 @@ class Intake:
         # A tier may be looked up in the database.
         return self._patience(partial(prepared_line, self._at, self._batch_id, line))
 
-    def _queue(self, prepared: list[Prepared]) -> None:
-        """Each job has its row and its message, once, also when a server is lost on the way."""
+    def _queue(self, prepared: list[Prepared]) -> list[BadLine]:
+        """Each job has its row and its message, once, also when a server is lost on the way.
+
+        Gives the lines whose idempotency key another job has: that job is not one of this batch.
+        """
         unsure = False
 
-        def put() -> None:
+        def put() -> dict[str, Known]:
             nonlocal unsure
             missing = prepared
             if unsure:
@@ -102,13 +106,27 @@ class Intake:
                 there = [job for job in prepared if job.envelope.id in found]
                 queues.send(self._at.redis, self._at.keys, there)
             try:
-                enqueue(self._at.engine, self._at.redis, self._at.keys, missing)
+                at = self._at
+                return enqueue(at.engine, at.redis, at.keys, missing, refuse=False)
             except SubmitInterrupted:
                 unsure = True
                 raise
 
-        self._patience(put)
-        self.on_record.update(job.envelope.batch_line or 0 for job in prepared)
+        others = self._patience(put)
+        queued = (job.envelope for job in prepared if job.envelope.id not in others)
+        self.on_record.update(envelope.batch_line or 0 for envelope in queued)
+        twice = (job.envelope for job in prepared if job.envelope.id in others)
+        return [_known_before(envelope, others[envelope.id]) for envelope in twice]
+
+
+def _known_before(envelope: Envelope, other: Known) -> BadLine:
+    key = shown(envelope.request.idempotency_key)
+    word = f"has this key already; `headgate result {other.job_id}` has its answer"
+    if not other.is_same:
+        word = "has this key, and its request is another one; give another key"
+    number = envelope.batch_line or 0
+    message = f"line {number}: idempotency_key: {key}: job {other.job_id} {word}"
+    return BadLine(number, envelope.custom_id or "", "invalid_request", message)
 
 
 def prepared_line(at: Installation, batch_id: str, line: Line) -> Prepared | BadLine:

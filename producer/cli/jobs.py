@@ -33,6 +33,7 @@ _TURN_S = 1.0
     help="At a limit of the caller, wait in line (default) or be refused.",
 )
 @click.option("--max-tokens", type=int, metavar="N", help="Longest answer.")
+@click.option("--idempotency-key", metavar="K", help="Submitted again within a day: the same job.")
 @click.option("--wait", is_flag=True, help="Wait for the answer and print it.")
 @json_option
 def submit(

@@ -116,9 +116,9 @@ class Line:
                 raise
             return process
 
-    def producer(self, count: int) -> ChildProcess:
+    def producer(self, count: int, *key: str) -> ChildProcess:
         """A producer of so many plain jobs, which obeys the orders for `producer`."""
-        argv = [sys.executable, "-m", "tests.crash", str(count)]
+        argv = [sys.executable, "-m", "tests.crash", str(count), *key]
         env = self.env("producer")
         return ChildProcess(argv, log_path=self.folder / "producer.log", env=env).start()
 
