@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from producer.client import AsyncClient, AsyncJob, Client, Job
-    from producer.errors import ResultExpired, SubmitInterrupted
+    from producer.errors import IdempotencyConflict, ResultExpired, SubmitInterrupted
     from producer.results import Listed
     from shared.envelope import Request, Result, Usage
     from shared.errors import (
         CatalogError,
         HeadgateError,
-        IdempotencyConflict,
         InvalidRequest,
         JobFailed,
         JobTimeout,

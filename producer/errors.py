@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
-from shared.errors import HeadgateError, Unreachable
+from shared.errors import HeadgateError, InvalidRequest, Unreachable
 
 
 class ResultExpired(HeadgateError):
@@ -18,6 +19,24 @@ class ResultExpired(HeadgateError):
         self.job_id = job_id
         self.status = status
         self.finished_at = finished_at
+
+
+class IdempotencyConflict(InvalidRequest):
+    """The key stands for another request, that of the job `job_id`.
+
+    `on_record`: of many requests, jobs that were queued before another program took the key.
+    """
+
+    http_status: ClassVar[int] = 409
+
+    def __init__(self, key: str, job_id: str, on_record: Sequence[str] = ()) -> None:
+        remedy = f"job {job_id} has this key, and its request is another one; give another key"
+        if on_record:
+            remedy += f"; {len(on_record)} jobs of the same call are on record and will be run"
+        super().__init__("idempotency_key", key, remedy)
+        self.key = key
+        self.job_id = job_id
+        self.on_record = tuple(on_record)
 
 
 class SubmitInterrupted(Unreachable):

@@ -14,9 +14,10 @@ import orjson
 from sqlalchemy import Connection, Engine, select, tuple_
 from sqlalchemy.dialects import postgresql, sqlite
 
+from producer.errors import IdempotencyConflict
 from shared.database import reading, write_all
 from shared.envelope import Envelope, Request
-from shared.errors import IdempotencyConflict, InvalidRequest, NewerEnvelope, UnreadableMessage
+from shared.errors import InvalidRequest, NewerEnvelope, UnreadableMessage
 from shared.tables import KEY_KEPT_MS, idempotency, jobs
 
 _KEYS_PER_QUERY = 500

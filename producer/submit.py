@@ -10,13 +10,13 @@ from sqlalchemy import Engine, insert
 from sqlalchemy.exc import DBAPIError
 
 from producer.dear import refuse_too_dear
-from producer.errors import SubmitInterrupted
+from producer.errors import IdempotencyConflict, SubmitInterrupted
 from producer.keyed import Keyed, Known, body_sha256, keyed, refuse_conflicts, take, unsent
 from shared import scripts, tiers
 from shared.catalog import Catalog, Model
 from shared.database import passes, writing
 from shared.envelope import Envelope, Request, new_id, now_ms, request_from
-from shared.errors import IdempotencyConflict, InvalidRequest
+from shared.errors import InvalidRequest
 from shared.keys import Keys
 from shared.policy import estimate
 from shared.policy.lifetime import Keeping, Rules

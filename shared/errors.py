@@ -5,7 +5,6 @@ HeadgateError
 |   |-- SettingError          an environment variable
 |   |-- CatalogError          a key of a catalog file
 |   +-- InvalidRequest        a field of a request (code: invalid_request, unknown_model, ...)
-|       +-- IdempotencyConflict  the key stands for another request
 |-- Unreachable               Redis, the database or the embedded server does not answer
 |   `-- Unfit                 it answers, but no waiting makes it one to work with
 |-- TierLimit                 a limit of the caller, who would rather be refused than wait
@@ -29,7 +28,7 @@ HeadgateError
 from __future__ import annotations
 
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -95,24 +94,6 @@ class InvalidRequest(WrongUse):
     ) -> None:
         super().__init__(field, value, remedy)
         self.code: ErrorCode = code
-
-
-class IdempotencyConflict(InvalidRequest):
-    """The key stands for another request, that of the job `job_id`.
-
-    `on_record`: of many requests, jobs that were queued before another program took the key.
-    """
-
-    http_status: ClassVar[int] = 409
-
-    def __init__(self, key: str, job_id: str, on_record: Sequence[str] = ()) -> None:
-        remedy = f"job {job_id} has this key, and its request is another one; give another key"
-        if on_record:
-            remedy += f"; {len(on_record)} jobs of the same call are on record and will be run"
-        super().__init__("idempotency_key", key, remedy)
-        self.key = key
-        self.job_id = job_id
-        self.on_record = tuple(on_record)
 
 
 class Unreachable(HeadgateError):
