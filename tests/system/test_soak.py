@@ -11,10 +11,10 @@ from tests.soak.__main__ import soak
 @pytest.mark.timeout(420)
 def test_under_kills_nothing_is_lost_the_bill_adds_up_and_memory_stays_flat() -> None:
     """On one of both databases by chance. What was done is printed with its seed: `python -m
-    tests.soak --minutes 1.25 --seed N --database D` does the same again.
+    tests.soak --minutes 0.75 --seed N --database D` does the same again.
     """
     database = secrets.choice(("sqlite", "postgresql"))
-    assert soak(1.25, secrets.randbelow(10_000), database) == []
+    assert soak(0.75, secrets.randbelow(10_000), database) == []
 
 
 @pytest.mark.slow
