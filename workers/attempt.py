@@ -133,10 +133,11 @@ class Attempting:
 
     def ticket(self, job: Job, model: Model, chain: Chain = ()) -> Ticket:
         """What the job waits for when it waits for this model; its place in line is kept."""
-        return ticket_for(
+        ticket = ticket_for(
             job.envelope, model, self.catalog, tier=job.tier, paid=job.paid,
             input_tokens=job.input_tokens(model), chain=chain, keeping=self.cache.keeping,
         )  # fmt: skip
+        return replace(ticket, cached_as="") if job.uncached else ticket
 
     async def _hold(
         self, job: Job, model: Model, chain: Chain, attempt: str

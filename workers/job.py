@@ -60,7 +60,8 @@ class Job:
     """One run of one job.
 
     `grant`: what it holds and has not used; `tier` and `paid` go into each further ticket.
-    `asked`: the model that its call was granted for: equal jobs wait for that.
+    `asked`: the model that its call was granted for: equal jobs wait for that. `uncached`: there
+    is an answer in the cache, and it is none for this job.
     `cost_pico_usd` None: a price is not known. `started_at_ms`: when its first request left; what
     came before was waiting in a queue or for a limit. `broke_off`: the last attempt failed when
     some of its answer had been delivered, which no other can go on with.
@@ -74,6 +75,7 @@ class Job:
     paid: bool = False
     too_large: bool = False
     asked: str = ""
+    uncached: bool = False
     broke_off: bool = False
     failures: list[FailedAttempt] = field(default_factory=list)
     attempts: int = 0

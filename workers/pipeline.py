@@ -146,6 +146,8 @@ class Pipeline(Attempting):
                 cached="shared" if kept.shared or job.grant.way == "shared" else "exact",
                 saved_pico_usd=kept.cost_pico_usd,
             )
+        # It was handed out for an answer that is none to it: it must not be so again and again.
+        job.uncached = job.grant.way in ("cached", "shared")
         if job.grant.way == "shared":
             failed = await self.share.failure(request, first.name)
             if failed is not None:

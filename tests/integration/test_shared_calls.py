@@ -16,7 +16,7 @@ from shared.keys import Keys
 from shared.policy.fingerprint import fingerprint
 from shared.results import audit_row, job_row
 from shared.tables import audit, jobs
-from shared.ticket import Grant
+from shared.ticket import Grant, Ticket
 from tests.integration.rig_pipeline import (
     COST_PICO_USD,
     PlayedLine,
@@ -26,7 +26,7 @@ from tests.integration.rig_pipeline import (
     played_line,
 )
 from tests.servers import ValkeyServer
-from workers.outcome import Ended
+from workers.outcome import Deferred, Ended
 from workers.stages.audit import Conclusion
 from workers.stages.claim import Claim
 
@@ -122,3 +122,16 @@ async def test_who_finds_neither_answer_nor_failure_asks_for_itself(line: Played
     [other] = follow(line, leader, 1)
     line.provider.play(answer("five"))
     assert (await run(line, other, replace(SHARED))).content == "five"
+
+
+async def test_a_job_whose_answer_in_the_cache_is_none_for_it_does_not_come_back_for_it(
+    line: PlayedLine,
+) -> None:
+    """Else it would be handed out for that answer again as soon as it stands in line."""
+    job = job_for(prompt="same", share=False)
+    with redis.Redis.from_url(line.redis_url) as client:
+        client.hset(Keys().limits(), "pool/custom/alpha", "rpm=1")
+        client.hset(Keys().bucket("pool/custom/alpha", "key0"), mapping={"rpm.level": 0})
+    outcome = await line.run(job, grant=Grant("cached", text="cached", model="alpha"))
+    assert isinstance(outcome, Deferred)
+    assert Ticket.decode(outcome.ticket).cached_as == ""
