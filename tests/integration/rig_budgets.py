@@ -1,16 +1,15 @@
-"""Budgets as the scripts keep them, read by hand; and a model of them in Python."""
+"""Budgets as the scripts keep them: set, read and moved on by hand."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from shared import holds, scripts
 from shared.budgets import KNOWN, Spent, balance
-from shared.ticket import Grant, Ticket, quoted
+from shared.ticket import Grant, Ticket
 from tests.integration.governor_model import Governor
 from tests.integration.rig_rooms import TICKET
 
@@ -63,11 +62,15 @@ class Treasury(Governor):
         found: Any = self.client.lrange(self.keys.alerts(), 0, -1)
         return list(reversed(found))
 
+    def day_before(self, day: str) -> str:
+        """The name of the day before this one."""
+        at = datetime.strptime(day, "%Y%m%d").replace(tzinfo=UTC) - timedelta(days=1)
+        return at.strftime("%Y%m%d")
+
     def a_day_later(self) -> None:
         """It is tomorrow: all that counted for today counts for yesterday."""
         today = self.periods()[0]
-        at = datetime.strptime(today, "%Y%m%d").replace(tzinfo=UTC) - timedelta(days=1)
-        before = at.strftime("%Y%m%d")
+        before = self.day_before(today)
         for name in self._names(f"headgate:budget:*:{today}"):
             if ":budget:read:" in name:
                 continue
@@ -82,22 +85,6 @@ class Treasury(Governor):
         self.advance(60_000)
 
 
-@dataclass(slots=True)
-class Purse:
-    """What the model knows of one scope today: its budget, what is spent, who holds how much."""
-
-    limit: int
-    hard: float = 1.2
-    spent: int = 0
-    held: Counter[str] = field(default_factory=Counter)
-
-
 def ticket(worst: int | None, **fields: Any) -> Ticket:
     """A ticket that may cost this many pico-USD."""
     return replace(TICKET, worst_pico_usd=worst, **fields)
-
-
-def scopes_of(one: Ticket) -> list[str]:
-    """The scopes whose money the job may spend."""
-    tenant, user = quoted(one.tenant), quoted(one.user)
-    return ["global", f"tenant/{tenant}", *([f"user/{tenant}/{user}"] if user else [])]
