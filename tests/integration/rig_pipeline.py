@@ -282,6 +282,7 @@ class PlayedLine:
 
     async def close(self) -> None:
         """All is written and closed."""
+        self.bucket.close()
         await self.pipeline.call.close()
         await self.record.close()
         await self.lane.close()

@@ -95,6 +95,11 @@ class Bucket:
         if self._telling is None:
             self._telling = asyncio.get_running_loop().call_later(OBSERVE_S, self._tell)
 
+    def close(self) -> None:
+        """Headers that were heard last are told by the next worker's answers."""
+        if self._telling is not None:
+            self._telling.cancel()
+
     async def refused(self, grant: Grant, error: AttemptError, kind: str, wait_ms: int) -> None:
         """Everyone has heard of the refusal before this worker asks again."""
         await self._observe(grant, error.headers, kind, wait_ms)
