@@ -14,6 +14,8 @@ local PICO, MS_OF_DAY = 1e12, 86400000
 -- all but the first are told when there is money.
 local READ_MS, HELD_MS, SOFT_MS = 250, 5000, 60000
 local KEPT_DAYS = {[8] = 3, [6] = 40}
+-- A hard stop is never reached to the cent: who is refused with this share of it spent has met it.
+local FULL = 0.9
 local MOST_ALERTS, ALERT_MS = 1000, 7 * MS_OF_DAY
 local BUDGETS, OVERRIDES = 'headgate:budgets', 'headgate:limits:set'
 
@@ -150,6 +152,7 @@ function money.blocked(ticket)
       if not worst or book.spent + worst > hard then
         money.why = table.concat({one.scope, one.period, pico(one.limit), pico(hard),
           pico(book.spent), pico(book.held), worst and pico(worst) or ''}, ':')
+        if worst and book.spent >= FULL * hard then book.full, book.changed = true, true end
         return 'over', 0
       end
       if book.spent + book.held + worst > hard then
@@ -240,8 +243,9 @@ local function alert(book)
   local limit = config and config[#book.period == 8 and 'day' or 'month']
   if not limit or limit == 0 then return end
   for share in string.gmatch(config.alerts or '0.8,0.9,1', '[%d.]+') do
-    local mark = 'told' .. share
-    if book.spent >= limit * tonumber(share) and redis.call('HGET', book.key, mark) ~= pico(limit) then
+    local mark, reached = 'told' .. share, book.spent >= limit * tonumber(share)
+    reached = reached or book.full and tonumber(share) <= config.hard
+    if reached and redis.call('HGET', book.key, mark) ~= pico(limit) then
       redis.call('HSET', book.key, mark, pico(limit))
       local alerts = prefix .. 'headgate:alerts'
       redis.call('LPUSH', alerts, cjson.encode({id = book.scope .. ':' .. book.period .. ':' .. share

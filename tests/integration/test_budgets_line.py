@@ -130,6 +130,6 @@ async def test_at_the_soft_share_the_cheap_model_answers_where_the_caller_lets_i
     grant = Grant("cheaper", model="lone", money="beta")
     result = await here.line.result(here.job(), grant=grant)
     assert (result.status, result.model_used, result.fallback) == ("succeeded", "beta", True)
-    outcome = await here.line.run(here.job(fallback=False), grant=grant)
+    outcome = await here.line.run(here.job(prompt="other", fallback=False), grant=grant)
     assert isinstance(outcome, Deferred)
     assert outcome.wait_ms == 60_000

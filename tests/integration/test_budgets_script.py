@@ -163,6 +163,19 @@ def test_each_share_is_told_once_and_again_for_another_amount(treasury: Treasury
     assert len({json.loads(raw)["id"] for raw in treasury.alerts()}) == 3
 
 
+def test_a_budget_whose_hard_stop_has_refused_somebody_is_told_as_spent(
+    treasury: Treasury,
+) -> None:
+    treasury.budget({"tenant/acme": "usd_per_day=10 hard=1"})
+    treasury.ask_with(ticket(11 * USD), "large")
+    treasury.grants()
+    assert treasury.alerts() == []
+    treasury.at_least("tenant/acme", 95 * USD // 10)
+    treasury.ask_with(ticket(USD), "small")
+    treasury.grants()
+    assert [json.loads(raw)["share"] for raw in treasury.alerts()] == ["0.8", "0.9", "1"]
+
+
 def test_every_key_of_money_has_a_lifetime(treasury: Treasury) -> None:
     treasury.budget({"tenant/acme": "usd_per_day=1 usd_per_month=9"})
     treasury.ask_with(ticket(USD), "a")
