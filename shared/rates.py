@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _ZERO = Decimal(0)
 
 #: How vendors call the tier without a price of its own, in requests and in replies.
-STANDARD = frozenset({"", "default", "standard", "standard_only", "auto"})
+STANDARD = frozenset({"", "default", "standard", "standard_only", "auto", "on_demand"})
 
 
 @dataclass(frozen=True, slots=True)

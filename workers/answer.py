@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from shared.envelope import Reply
+from shared.rates import PLAIN, Terms
 
 OnPiece = Callable[[str], None]
 """Takes the next piece of the text of an answer while it is made; must return at once."""
@@ -19,12 +20,14 @@ class Answer:
     """One model's reply with the headers that speak of limits and of the request's id.
 
     `headers` has lower-case names. `counted` is False where the vendor sent no usable usage: the
-    zeros in `reply.usage` then mean unknown, and the ledger has to go by its estimate.
+    zeros in `reply.usage` then mean unknown, and the ledger has to go by its estimate. `terms`:
+    what the bill depends on beside it.
     """
 
     reply: Reply
     headers: Mapping[str, str]
     counted: bool = True
+    terms: Terms = PLAIN
 
 
 @dataclass(frozen=True, slots=True)

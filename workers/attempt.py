@@ -184,7 +184,8 @@ class Attempting:
 
     def _answered(self, job: Job, attempt: Attempt, model: Model, answer: Answer) -> Ending:
         usage = answer.reply.usage
-        cost = price(usage, model, self.catalog) if answer.counted else None
+        terms = answer.terms
+        cost = price(usage, model, self.catalog, terms=terms) if answer.counted else None
         cost_pico_usd = None if cost is None else to_pico(cost)
         job.add_cost(cost_pico_usd)
         job.usage = usage

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from shared.rates import STANDARD
+
 #: More tokens than this in one reply is a fault of the sender: exact in a float and in a table.
 _MOST_TOKENS = 2**40
 
@@ -31,3 +33,9 @@ def count(value: object) -> int:
 def fields_of(value: object) -> dict[str, object]:
     """The value if it is an object, else an empty one."""
     return value if isinstance(value, dict) else {}
+
+
+def tier_of(value: object) -> str:
+    """The service tier that a reply names; empty where that is the standard one, or none."""
+    named = value.strip().lower()[:64] if isinstance(value, str) else ""
+    return "" if named in STANDARD else named

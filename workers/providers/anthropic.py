@@ -14,8 +14,9 @@ import anthropic
 import orjson
 
 from shared.envelope import Reply, Request, Usage
+from shared.rates import PLAIN, Terms
 from workers.answer import Answer, OnPiece
-from workers.providers.answer import count, fields_of, kept_headers
+from workers.providers.answer import count, fields_of, kept_headers, tier_of
 from workers.providers.body import decoded_or_raise, dumped
 from workers.providers.errors import ModelRefused, request_id, unusable
 from workers.providers.messages import messages_body
@@ -117,7 +118,8 @@ def read_message(decoded: dict[str, Any], response: Response, *, json_only: bool
         provider_model=str(decoded.get("model") or ""),
         request_id=request_id(response.headers),
     )
-    return Answer(reply, kept_headers(response.headers), counted)
+    terms = read_terms(decoded.get("usage"))
+    return Answer(reply, kept_headers(response.headers), counted, terms)
 
 
 def tool_call(block: dict[str, Any], response: Response) -> dict[str, Any]:
@@ -142,7 +144,9 @@ def read_usage(usage: object) -> tuple[Usage, bool]:
     """
     told = fields_of(usage)
     cached = count(told.get("cache_read_input_tokens"))
-    written = count(told.get("cache_creation_input_tokens"))
+    kept = fields_of(told.get("cache_creation"))
+    split = count(kept.get(SHORT_WRITES)) + count(kept.get(HOUR_WRITES))
+    written = max(count(told.get("cache_creation_input_tokens")), split)
     input_tokens = count(told.get("input_tokens")) + cached + written
     output_tokens = count(told.get("output_tokens"))
     thought = count(fields_of(told.get("output_tokens_details")).get("thinking_tokens"))
@@ -153,3 +157,19 @@ def read_usage(usage: object) -> tuple[Usage, bool]:
         output_tokens=output_tokens,
         reasoning_tokens=min(thought, output_tokens),
     ), input_tokens + output_tokens > 0
+
+
+SHORT_WRITES, HOUR_WRITES = "ephemeral_5m_input_tokens", "ephemeral_1h_input_tokens"
+
+
+def read_terms(usage: object) -> Terms:
+    """What the bill depends on beside the tokens of the usage."""
+    told = fields_of(usage)
+    fast = told.get("speed") == "fast"
+    terms = Terms(
+        service_tier="fast" if fast else tier_of(told.get("service_tier")),
+        in_us=told.get("inference_geo") == "us",
+        hour_write_tokens=count(fields_of(told.get("cache_creation")).get(HOUR_WRITES)),
+        searches=count(fields_of(told.get("server_tool_use")).get("web_search_requests")),
+    )
+    return PLAIN if terms == PLAIN else terms

@@ -15,8 +15,9 @@ from typing import Any
 import openai
 
 from shared.envelope import Reply, Request, Usage
+from shared.rates import PLAIN, Terms
 from workers.answer import Answer, OnPiece
-from workers.providers.answer import count, fields_of, kept_headers
+from workers.providers.answer import count, fields_of, kept_headers, tier_of
 from workers.providers.body import decoded_or_raise, dumped
 from workers.providers.errors import request_id, unusable
 from workers.providers.streamed import ChatStream
@@ -165,7 +166,7 @@ def read_chat(decoded: dict[str, Any], response: Response, request: Request) -> 
         provider_model=str(decoded.get("model") or ""),
         request_id=request_id(response.headers),
     )
-    return Answer(reply, kept_headers(response.headers), counted)
+    return Answer(reply, kept_headers(response.headers), counted, read_terms(decoded))
 
 
 def read_embeddings(decoded: dict[str, Any], response: Response, request: Request) -> Answer:
@@ -190,7 +191,7 @@ def read_embeddings(decoded: dict[str, Any], response: Response, request: Reques
         provider_model=str(decoded.get("model") or ""),
         request_id=request_id(response.headers),
     )
-    return Answer(reply, kept_headers(response.headers), counted)
+    return Answer(reply, kept_headers(response.headers), counted, read_terms(decoded))
 
 
 def vector(value: object, response: Response) -> list[float]:
@@ -228,3 +229,15 @@ def read_usage(usage: object) -> tuple[Usage, bool]:
         output_tokens=output_tokens,
         reasoning_tokens=min(count(made.get("reasoning_tokens")), output_tokens),
     ), input_tokens + output_tokens > 0
+
+
+def read_terms(decoded: dict[str, Any]) -> Terms:
+    """What the bill depends on beside the tokens: the tier that served it, and sound.
+
+    Sound is in the counts of tokens and has a price of its own, which nobody told.
+    """
+    told = fields_of(decoded.get("usage"))
+    sides = (told.get("prompt_tokens_details"), told.get("completion_tokens_details"))
+    sound = any(count(fields_of(side).get("audio_tokens")) for side in sides)
+    tier = tier_of(decoded.get("service_tier"))
+    return Terms(service_tier=tier, unpriced=sound) if tier or sound else PLAIN

@@ -88,6 +88,7 @@ class ChatStream(Streamed):
         super().__init__(on_piece)
         self._model: object = None
         self._usage: object = None
+        self._tier: object = None
         self._chosen = False
         self._finish: str | None = None
         self._texts: list[str] = []
@@ -99,6 +100,7 @@ class ChatStream(Streamed):
         self._model = event.get("model") or self._model
         # In the last chunk, or in each, growing (Google, xAI): the last one told is all.
         self._usage = event.get("usage") or self._usage
+        self._tier = event.get("service_tier") or self._tier
         choices = event.get("choices")
         choice = fields_of(choices[0]) if isinstance(choices, list) and choices else {}
         if not choice or choice.get("index"):
@@ -142,7 +144,8 @@ class ChatStream(Streamed):
         }
         choice = {"message": message, "finish_reason": self._finish}
         choices = [choice] if self._chosen else []
-        return {"model": self._model, "choices": choices, "usage": self._usage}
+        told = {"usage": self._usage, "service_tier": self._tier}
+        return {"model": self._model, "choices": choices, **told}
 
 
 def _text(content: object) -> str:

@@ -196,6 +196,8 @@ class Engine:
                 act.body = anthropic.reply(ask, answers[0], block, answer_id)
         vendor = "anthropic" if path == MESSAGES else "openai"
         usd = bill_usd(vendor, ask.model, usage, self.behaviour.prices)
+        if usd is not None and ask.flex:
+            usd /= 2  # as OpenAI's price list has it
         act.bill = Bill(ask.model, ask.digest, usage, usd)
         return act
 
