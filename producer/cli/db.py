@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from producer.cli.ends import ask
 from producer.cli.group import HELP
 from producer.cli.show import document, json_option, line
 
@@ -54,20 +55,9 @@ def downgrade(revision: str, yes: bool) -> None:
                 remedy = f"the tables are at {found}: use the newer headgate that upgraded them"
             raise WrongUse("REVISION", revision, remedy)
         if not yes:
-            _ask(f"{name}: downgrade to {revision}? Rows may be lost")
+            ask(f"{name}: downgrade to {revision}? Rows may be lost")
         migrate.downgrade(engine, revision)
         line(f"{name}: is at {revision}")
-
-
-def _ask(question: str) -> None:
-    """The answer was yes; where nobody can answer, the option that answers is named."""
-    try:
-        click.confirm(question, abort=True, err=True)
-    except click.Abort as end:
-        if isinstance(end.__context__, EOFError):
-            click.echo(err=True)
-            raise click.UsageError("nobody answers on standard input; say --yes") from None
-        raise
 
 
 @db.command()

@@ -138,3 +138,14 @@ def _log_of(error: Exception) -> str:
         log.write(f"\n{' '.join(sys.argv)}\n")
         traceback.print_exception(error, file=log)
     return str(path)
+
+
+def ask(question: str) -> None:
+    """The answer was yes; where nobody can answer, the option that answers is named."""
+    try:
+        click.confirm(question, abort=True, err=True)
+    except click.Abort as end:
+        if isinstance(end.__context__, EOFError):
+            click.echo(err=True)
+            raise click.UsageError("nobody answers on standard input; say --yes") from None
+        raise

@@ -25,6 +25,7 @@ COMMANDS = {
     "usage": ("usage", "usage"),
     "limits": ("limits", "limits"),
     "budgets": ("budgets", "budgets"),
+    "cache": ("cache", "cache"),
     "pause": ("pause", "pause"),
     "resume": ("pause", "resume"),
     "settings": ("settings", "settings"),

@@ -13,6 +13,8 @@ cached.MOST = 500
 
 local function entry_of(fp) return prefix .. 'headgate:cache:' .. fp end
 
+local function size_of(line) return tonumber(line and string.match(line, '^%d+') or 0) end
+
 -- It is in no book any more; returns whether it was.
 function cached.strike(fp)
   local line = redis.call('HGET', prefix .. BOOKED, fp)
@@ -20,7 +22,7 @@ function cached.strike(fp)
   redis.call('ZREM', prefix .. ENDS, fp)
   if not line then return false end
   redis.call('HDEL', prefix .. BOOKED, fp)
-  redis.call('HINCRBY', prefix .. COUNTS, 'bytes', -tonumber(string.match(line, '^%d+') or 0))
+  redis.call('HINCRBY', prefix .. COUNTS, 'bytes', -size_of(line))
   return true
 end
 
@@ -29,23 +31,26 @@ function cached.drop(fp)
   return cached.strike(fp)
 end
 
+-- Returns the bytes of all.
 function cached.keep(fp, value, ttl_ms, whose)
-  cached.strike(fp)
+  local before = redis.call('HGET', prefix .. BOOKED, fp)
   redis.call('SET', entry_of(fp), value, 'PX', ttl_ms)
   local ends = math.floor(now) + ttl_ms
   redis.call('HSET', prefix .. BOOKED, fp, #value .. '|' .. whose .. '|' .. ends)
   redis.call('ZADD', prefix .. USES, now, fp)
   redis.call('ZADD', prefix .. ENDS, ends, fp)
-  redis.call('HINCRBY', prefix .. COUNTS, 'bytes', #value)
+  return redis.call('HINCRBY', prefix .. COUNTS, 'bytes', #value - size_of(before))
 end
 
 -- What has expired is struck; then, while there is more than the bound, what was not used for longest
--- goes. Returns whether there is more to do.
-function cached.shed(bound)
+-- goes. `bytes`: of all, where that is known. Returns whether there is more to do.
+function cached.shed(bound, bytes)
   local gone = redis.call('ZRANGEBYSCORE', prefix .. ENDS, '-inf', now, 'LIMIT', 0, cached.MOST)
   for _, fp in ipairs(gone) do cached.drop(fp) end
   local left, evicted = cached.MOST - #gone, 0
-  local bytes = tonumber(redis.call('HGET', prefix .. COUNTS, 'bytes') or 0)
+  if #gone > 0 or not bytes then
+    bytes = tonumber(redis.call('HGET', prefix .. COUNTS, 'bytes') or 0)
+  end
   if bytes < 0 then redis.call('HSET', prefix .. COUNTS, 'bytes', 0) end -- somebody removed the sum
   while bytes > bound and left > 0 do
     local oldest = redis.call('ZRANGE', prefix .. USES, 0, 0)[1]

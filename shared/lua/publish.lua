@@ -12,13 +12,14 @@ local bound = tonumber(ARGV[4])
 local kept = #ARGV == 4 or pcall(function()
   prefix = ARGV[3]
   by_clock()
+  local bytes
   for i = 5, #ARGV, 4 do
     -- One answer must not drive out many.
     if #ARGV[i + 1] * 8 <= bound then
-      cached.keep(ARGV[i], ARGV[i + 1], whole(ARGV[i + 2]), ARGV[i + 3])
+      bytes = cached.keep(ARGV[i], ARGV[i + 1], whole(ARGV[i + 2]), ARGV[i + 3])
     end
   end
-  cached.shed(bound)
+  cached.shed(bound, bytes)
 end)
 local waiting = redis.call('PUBLISH', KEYS[1], ARGV[1])
 return kept and waiting or -1 - waiting
