@@ -19,8 +19,9 @@ from workers.answer import Answer
 from workers.job import Ending, Job
 from workers.learning import Learning
 from workers.outcome import Deferred, Restored
-from workers.policy import gate, money
-from workers.stages.bucket import Bucket, Later, TooLarge
+from workers.policy import gate, money, outage
+from workers.stages.breaker import Breaker
+from workers.stages.bucket import Broken, Bucket, Later, TooLarge
 from workers.stages.cache import Cache
 from workers.stages.call import Call
 from workers.stages.deltas import Deltas
@@ -40,6 +41,7 @@ class Attempting:
     catalog: Catalog
     cache: Cache
     bucket: Bucket
+    breaker: Breaker
     ledger: Ledger
     call: Call
     deltas: Deltas
@@ -48,7 +50,7 @@ class Attempting:
 
     async def attempt(
         self, job: Job, model: Model, chain: Chain
-    ) -> Ending | Deferred | Restored | AttemptError:
+    ) -> Ending | Deferred | Restored | Broken | AttemptError:
         """One request to one model, held, written down, sent and settled; or what hindered it."""
         began_ms = self.clock_ms()
         line = await self.call.line(model, job.grant.key)
@@ -68,7 +70,7 @@ class Attempting:
             job.too_large |= too_dear is not None or hold.code == "rate_limited"
             job.add_failure(model, hold)
             return hold
-        if isinstance(hold, Deferred):
+        if isinstance(hold, Deferred | Broken):
             return hold
         if self._is_stale(job, hold):
             return Deferred(0, self.ticket(job, model, chain).encode())
@@ -86,12 +88,14 @@ class Attempting:
             await through(self.ledger.settle(attempt.unsent(self.clock_ms())))
             raise
         job.grant = NO_GRANT  # from here on it counts, also if this worker dies
+        left_ms = max(1, job.left_ms(started_at_ms))
+        if not job.failures:
+            self.breaker.called(model.provider)
         streams = job.envelope.request.stream
         pieces = self.deltas.of(job.envelope.id, job.claim.fence) if streams else None
         try:
             answer = await self.call.ask(
-                line, job.envelope.request, model, left_ms=max(1, job.left_ms(started_at_ms)),
-                on_piece=pieces,
+                line, job.envelope.request, model, left_ms=left_ms, on_piece=pieces,
             )  # fmt: skip
         except AttemptError as error:
             job.broke_off = pieces is not None and pieces.begun
@@ -100,6 +104,11 @@ class Attempting:
             job.add_failure(model, error)
             await through(self.ledger.settle(attempt.failed(error, self.clock_ms())))
             await self._learn_of(error, job, hold)
+            cut_short = left_ms < self.call.patience_s(model) * 1000
+            if outage.is_fault(error, cut_short=cut_short):
+                standing = await through(self.breaker.failed(hold))
+                if standing.is_open and error.retryable:
+                    job.broken[model.name] = standing.wait_ms
             return error
         except asyncio.CancelledError:
             job.cut_off(model)
@@ -109,6 +118,7 @@ class Attempting:
             pieces.end()
         ending = self._answered(job, attempt, model, answer)
         self.bucket.heard(hold, answer.headers)
+        self.breaker.answered(hold, self.clock_ms() - started_at_ms)
         if answer.counted:
             used = answer.reply.usage
             self.learning.saw(
@@ -141,7 +151,7 @@ class Attempting:
 
     async def _hold(
         self, job: Job, model: Model, chain: Chain, attempt: str
-    ) -> Grant | Deferred | AttemptError:
+    ) -> Grant | Deferred | Broken | AttemptError:
         """What the job came with if it is for this model; else what is left at once."""
         if job.grant.way == "held":
             if job.grant.model == model.name:
@@ -153,6 +163,8 @@ class Attempting:
         match found:
             case Later():
                 return Deferred(0, ticket.encode())
+            case Broken():
+                return found
             case TooLarge():
                 return gate.too_large(ticket)
             case Grant(way="over budget"):

@@ -16,6 +16,7 @@ from redis.exceptions import RedisError
 from sqlalchemy import Engine
 
 from shared import catalog, settings, tiers
+from shared.breakers import Rules as BreakerRules
 from shared.catalog import Catalog
 from shared.catalog import Provider as ProviderEntry
 from shared.connections import Servers
@@ -35,6 +36,7 @@ from workers.providers.limits import seen
 from workers.record import Record
 from workers.reload import Reload
 from workers.stages.audit import Audit
+from workers.stages.breaker import Breaker
 from workers.stages.bucket import Bucket
 from workers.stages.cache import Cache
 from workers.stages.call import Call, Line, Provider
@@ -70,6 +72,7 @@ class Kit:
         for task in self.caring:
             task.cancel()
         await asyncio.gather(*self.caring, return_exceptions=True)
+        self.pipeline.breaker.close()
         await self.call.close()
         await self.record.close()
         # Where Redis is away, the notes of the last two seconds are lost, and nothing else.
@@ -109,6 +112,10 @@ async def open_kit(in_force: Settings, servers: Servers, owner: str) -> Kit:
         share=Share(lane, keys, even=in_force.share_cost == "even"),
         cache=Cache(lane, keys, keeping=keeping, clock_ms=clock.now_ms),
         bucket=Bucket(lane, keys, lambda headers: seen(headers, time.time())),
+        breaker=Breaker(
+            lane, keys, _breaker_rules(in_force), retry_share=in_force.retry_share,
+            clock_ms=clock.now_ms,
+        ),
         ledger=Ledger(record),
         audit=Audit(),
         call=call,
@@ -151,6 +158,13 @@ async def open_kit(in_force: Settings, servers: Servers, owner: str) -> Kit:
     return Kit(
         in_force, models, pipeline, record, lane, call, reload, caring,
         tiers_by, await asyncio.to_thread(tiers_by, models),
+    )  # fmt: skip
+
+
+def _breaker_rules(in_force: Settings) -> BreakerRules:
+    return BreakerRules(
+        in_force.breaker_failures, in_force.breaker_share, in_force.breaker_open_s,
+        in_force.healthy_s,
     )  # fmt: skip
 
 

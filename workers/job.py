@@ -62,6 +62,7 @@ class Job:
     `grant`: what it holds and has not used; `tier` and `paid` go into each further ticket.
     `asked`: the model that its call was granted for: equal jobs wait for that. `uncached`: there
     is an answer in the cache, and it is none for this job.
+    `broken`: models that are down, and the ms until one probe may go; they do not end the job.
     `cost_pico_usd` None: a price is not known. `started_at_ms`: when its first request left; what
     came before was waiting in a queue or for a limit. `broke_off`: the last attempt failed when
     some of its answer had been delivered, which no other can go on with.
@@ -77,6 +78,7 @@ class Job:
     asked: str = ""
     uncached: bool = False
     broke_off: bool = False
+    broken: dict[str, int] = field(default_factory=dict)
     failures: list[FailedAttempt] = field(default_factory=list)
     attempts: int = 0
     unknown_attempts: int = 0
@@ -138,6 +140,12 @@ class Job:
         """Nobody knows whether an attempt at this model was billed."""
         self.unknown_attempts += 1
         self.unknown_models.append(model)
+
+    def skip(self, model: Model, wait_ms: int) -> None:
+        """The model is down: it is left out, which counts as no attempt."""
+        self.broken[model.name] = wait_ms
+        words = "it has failed too often of late; nobody asks it but one call that tries it"
+        self.failures.append(FailedAttempt(model.name, "breaker_open", words, None, 0))
 
     def cut_off(self, model: Model) -> None:
         """The attempt under way was stopped by us; whether it is billed is unknown."""

@@ -27,12 +27,13 @@ from shared.policy import estimate
 from shared.results import audit_row, why_given_up
 from shared.scripts import Entry
 from shared.ticket import Grant
-from workers.attempt import Attempting
+from workers.attempt import Attempting, Chain
 from workers.job import Delivery, Ending, Job
 from workers.outcome import AlreadyTaken, Deferred, Ended, Outcome, Restored
-from workers.policy import fallback, gate, money, retry
+from workers.policy import fallback, gate, money, outage, retry
 from workers.record import Record
 from workers.stages.audit import Audit, Conclusion
+from workers.stages.bucket import Broken
 from workers.stages.cache import Kept
 from workers.stages.claim import Claim, Claims, NotYet
 from workers.stages.publish import Publish
@@ -43,6 +44,12 @@ log = logging.getLogger("headgate.pipeline")
 
 MOMENT_MS = 2000
 """How long a job may wait in a worker before it asks the same model again."""
+
+LOOK_MS = 30_000
+"""How often a job of which all models are down looks whether one is up."""
+
+UNKNOWN_MS = 2**40
+"""Nobody has said when a probe may go."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,11 +179,19 @@ class Pipeline(Attempting):
             if granted.way == "over budget" and granted.model == model.name:
                 job.add_failure(model, money.over_budget(granted))
                 continue
-            while not fallback.is_spent(model.name, job.failures, limits):
+            if granted.way == "broken" and granted.model == model.name:
+                job.skip(model, UNKNOWN_MS)
+                continue
+            had_waited = granted.waits and granted.way == "held" and granted.model == model.name
+            while had_waited or not fallback.is_spent(model.name, job.failures, limits):
+                had_waited = False
                 left_ms = job.left_ms(self.clock_ms())
                 if left_ms <= 0:
                     return job.failed("deadline", "the deadline passed before an answer came")
                 ending = await self.attempt(job, model, chain)
+                if isinstance(ending, Broken):
+                    job.skip(model, ending.wait_ms)
+                    break
                 if not isinstance(ending, AttemptError):
                     return ending
                 if job.broke_off:  # what was delivered cannot be taken back by another answer
@@ -185,7 +200,7 @@ class Pipeline(Attempting):
                 decision = retry.decide(
                     ending,
                     tries_of_model=fallback.tries(model.name, job.failures),
-                    tries_of_job=len(job.failures),
+                    tries_of_job=len(fallback.counted(job.failures)),
                     limits=limits,
                     left_ms=job.left_ms(self.clock_ms()),
                     chance=self.chance(),
@@ -195,6 +210,15 @@ class Pipeline(Attempting):
                         return job.failed(ending.code, ending.message, retryable=ending.retryable)
                     case retry.NextModel():
                         break
+                    case _ if model.name in job.broken:
+                        break
+                    case _ if outage.is_fault(ending) and not self.breaker.may_retry(
+                        model.provider
+                    ):
+                        if chain[-1] != model:
+                            break
+                        wait_ms = limits.backoff_max_ms * (1 + self.chance()) / 2
+                        return Deferred(int(wait_ms), self.ticket(job, model, chain).encode())
                     case retry.Again(wait_ms) if wait_ms > MOMENT_MS:
                         return Deferred(wait_ms, self.ticket(job, model, chain).encode())
                     case retry.Again(wait_ms):
@@ -202,11 +226,26 @@ class Pipeline(Attempting):
                         job.waited_ms += wait_ms
         if job.left_ms(self.clock_ms()) <= 0:
             return job.failed("deadline", "the deadline passed before an answer came")
+        if job.broken:
+            return self._until_one_is_up(job, chain)
         last = job.failures[-1]
         # Cut off by workers that were stopped: nobody wished that the job be cancelled.
         code = "internal" if last.code == "cancelled" else last.code
         retryable = code not in fallback.FINAL and not job.too_large
         return job.failed(code, last.message, retryable=retryable)
+
+    def _until_one_is_up(self, job: Job, chain: Chain) -> Deferred:
+        """The job waits for a breaker to close: in line, or where several are open, for any."""
+        name = min(job.broken, key=lambda name: job.broken[name])
+        model = next(one for one in chain if isinstance(one, Model) and one.name == name)
+        several = len(job.broken) > 1
+        ticket = replace(self.ticket(job, model), waits=True, replaceable=several)
+        if not several:
+            return Deferred(0, ticket.encode())
+        # Not all in one moment, and never far past the first that may be up again.
+        wait_ms = min(LOOK_MS, job.broken[name]) * (1 + self.chance() / 4)
+        left_ms = job.left_ms(self.clock_ms())
+        return Deferred(int(max(MOMENT_MS / 2, min(wait_ms, left_ms))), ticket.encode())
 
     async def conclude(self, job: Job, ending: Ending) -> Outcome:
         """The job has ended, on record and then for all who wait; or the claim was lost."""

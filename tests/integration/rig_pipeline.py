@@ -16,6 +16,7 @@ from redis.asyncio import Redis
 from sqlalchemy import Engine, Table, insert, select
 
 from shared import catalog, limits, migrate
+from shared.breakers import Rules
 from shared.database import open_engine
 from shared.envelope import Envelope, Reply, Request, Result, Usage, now_ms
 from shared.errors import AttemptError, InvalidRequest
@@ -34,6 +35,7 @@ from workers.pipeline import Pipeline
 from workers.policy.retry import Limits
 from workers.record import Record
 from workers.stages.audit import Audit
+from workers.stages.breaker import Breaker
 from workers.stages.bucket import Bucket
 from workers.stages.cache import Cache
 from workers.stages.call import Call, Line
@@ -69,6 +71,7 @@ checked = 2026-11-20
 """
 PRICES = {"input": "1", "output": "2"}
 USAGE = Usage(input_tokens=10, output_tokens=20)
+NEVER = Rules(failures=0)
 COST_PICO_USD = 10 * 1_000_000 + 20 * 2_000_000  # of USAGE at PRICES
 
 
@@ -159,6 +162,8 @@ class PlayedLine:
         redis_url: str,
         models: catalog.Catalog,
         even: bool = False,
+        rules: Rules = NEVER,
+        retry_share: float = 10,
         **changed: Any,
     ) -> None:
         self.engine = engine
@@ -178,6 +183,9 @@ class PlayedLine:
             "max_deliveries": 3,
             "clock_ms": now_ms,
             "chance": lambda: 0.5,
+            "breaker": Breaker(
+                self.lane, Keys(), rules, retry_share=retry_share, clock_ms=now_ms
+            ),
         }
         self.pipeline = Pipeline(
             catalog=models,
@@ -283,6 +291,7 @@ class PlayedLine:
     async def close(self) -> None:
         """All is written and closed."""
         self.bucket.close()
+        self.pipeline.breaker.close()
         await self.pipeline.call.close()
         await self.record.close()
         await self.lane.close()

@@ -40,26 +40,37 @@ def start(
     """The place in the chain to go on at.
 
     A job that was granted a model it had waited for goes on with that; one whose deadline would
-    pass in line for a model goes on with the next.
+    pass in line for a model goes on with the next. One whose model is down finds it left out there;
+    one that had waited for a breaker begins anew, for any model may be up again.
     """
-    place = reached(chain, failures)
+    place = reached(chain, counted(failures))
+    if granted.waits and granted.way in ("broken", "elsewhere"):
+        return 0
     for n, model in enumerate(chain):
         if isinstance(model, Model) and model.name == granted.model:
             if granted.way == "elsewhere":
                 return max(place, n + 1)
             if granted.way == "held":
+                return n if granted.waits else max(place, n)
+            if granted.way == "broken":
                 return max(place, n)
     return place
 
 
+def counted(failures: Iterable[FailedAttempt]) -> list[FailedAttempt]:
+    """Those that were attempts: a model that was down was not asked."""
+    return [failure for failure in failures if failure.code != "breaker_open"]
+
+
 def tries(model: str, failures: Iterable[FailedAttempt]) -> int:
     """How often this model has failed the job."""
-    return sum(1 for failure in failures if failure.model == model)
+    return sum(1 for failure in counted(failures) if failure.model == model)
 
 
 def is_spent(model: str, failures: Sequence[FailedAttempt], limits: Limits) -> bool:
     """True when the job must not ask this model again, or no model at all."""
-    own = [failure for failure in failures if failure.model == model]
-    if len(failures) >= limits.max_attempts_per_job or len(own) >= limits.max_attempts:
+    all_tries = counted(failures)
+    own = [failure for failure in all_tries if failure.model == model]
+    if len(all_tries) >= limits.max_attempts_per_job or len(own) >= limits.max_attempts:
         return True
     return bool(own and own[-1].code in FINAL)

@@ -50,6 +50,13 @@ class TooLarge:
     """It takes more than its limit lets through in a minute; no waiting helps."""
 
 
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """Its model is down on every key that could serve it; one probe may go in `wait_ms`."""
+
+    wait_ms: int
+
+
 class Bucket:
     """The holds of this worker's jobs; `read` gets the limits out of a provider's headers."""
 
@@ -60,7 +67,9 @@ class Bucket:
         self._heard: dict[tuple[str, str], tuple[Grant, Mapping[str, str]]] = {}
         self._telling: asyncio.TimerHandle | None = None
 
-    async def reserve(self, job_id: str, attempt: str, ticket: Ticket) -> Grant | Later | TooLarge:
+    async def reserve(
+        self, job_id: str, attempt: str, ticket: Ticket
+    ) -> Grant | Later | TooLarge | Broken:
         """A hold for this attempt, if there is one now and nobody waits for it.
 
         A grant of another way says which budget keeps it.
@@ -69,6 +78,8 @@ class Bucket:
         answer = await self._lane.run(command)
         if isinstance(answer, str):
             return Grant.decode(answer)
+        if answer < -1:
+            return Broken(-1 - answer)
         return TooLarge() if answer < 0 else Later(answer)
 
     async def settle(

@@ -85,6 +85,10 @@ class Call:
         names = " or ".join(self._catalog.provider(model).api_key_env)
         return Unauthorized(f"no key for {model.provider}: set {names}")
 
+    def patience_s(self, model: Model) -> float:
+        """How long an answer of this model is waited for, if the job has the time."""
+        return min(self._timeout_s, model.timeout_s)
+
     async def ask(
         self,
         line: Line,
@@ -95,7 +99,7 @@ class Call:
         on_piece: OnPiece | None = None,
     ) -> Answer:
         """The model's answer within its time limit and `left_ms`; raises an AttemptError."""
-        timeout_s = min(self._timeout_s, model.timeout_s, left_ms / 1000)
+        timeout_s = min(self.patience_s(model), left_ms / 1000)
         return await line.provider.ask(
             request,
             model=model.provider_name,
