@@ -28,7 +28,8 @@ do
   -- Nil when a call to the ticket's model may go with this key; else the ms until a probe may.
   function breaker.shut(ticket, key)
     local found = read(ticket.pool, ticket.model, key)
-    if not found.open or now < found.shut_at then return nil end -- the clock may be set back
+    if not found.open then return nil end
+    if now < found.shut_at - 1000 then return nil end -- the server's clock was set back
     if now < found.retry_at then return math.max(1, math.ceil(found.retry_at - now)) end
     if found.probe and now < found.probe_until then
       return math.max(1, math.ceil(found.probe_until - now))
