@@ -215,7 +215,7 @@ class Pipeline(Attempting):
                     case _ if outage.is_fault(ending) and not self.breaker.may_retry(
                         model.provider
                     ):
-                        if chain[-1] != model:
+                        if job.broken or chain[-1] != model:
                             break
                         wait_ms = limits.backoff_max_ms * (1 + self.chance()) / 2
                         return Deferred(int(wait_ms), self.ticket(job, model, chain).encode())

@@ -83,7 +83,9 @@ def test_a_429_with_retry_after_shuts_the_pool_for_all_workers(world: Open) -> N
 
 @pytest.mark.slow
 def test_a_529_lowers_calls_at_once_and_they_grow_again(world: Open) -> None:
-    here = world("--latency-ms=400", catalog="", workers=2, concurrency=20, **FAST)
+    here = world(
+        "--latency-ms=400", catalog="", workers=2, concurrency=20, breaker_failures=0, **FAST
+    )
     here.warm("claude-sonnet-5-5")
     ids = here.submit(200, model=THIRD)
     here.wait(lambda: here.simulator.stats()["open_now"] >= 30, "many calls at once")

@@ -191,7 +191,7 @@ def test_a_network_to_the_provider_that_comes_back_finds_the_jobs_still_trying(
     url = f"http://127.0.0.1:{line.port}"
     with scene(
         tmp_path, simulator, valkey.url, sqlite_url, count=300, simulator_url=url,
-        max_attempts=100, max_attempts_per_job=100, backoff_max_s=max(2, away_s / 10),
+        breaker_open_s=1, backoff_max_s=2,
     ) as here:  # fmt: skip
         batch = here.batch()
         with rig.ended_afterwards(batch):
