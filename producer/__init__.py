@@ -11,8 +11,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from producer.client import AsyncClient, AsyncJob, Client, Job
-    from producer.errors import IdempotencyConflict, ResultExpired, SubmitInterrupted
+    from producer.client import AsyncClient, Client
+    from producer.errors import (
+        IdempotencyConflict,
+        ResultExpired,
+        StreamBroken,
+        SubmitInterrupted,
+    )
+    from producer.job import AsyncJob, Job
     from producer.results import Listed
     from shared.envelope import Request, Result, Usage
     from shared.errors import (
@@ -44,6 +50,7 @@ __all__ = [
     "Result",
     "ResultExpired",
     "SettingError",
+    "StreamBroken",
     "SubmitInterrupted",
     "TierLimit",
     "UnknownJob",
@@ -55,6 +62,7 @@ __all__ = [
 _HOMES = (
     "producer.client",
     "producer.errors",
+    "producer.job",
     "producer.results",
     "shared.envelope",
     "shared.errors",

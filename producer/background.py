@@ -6,11 +6,12 @@ import asyncio
 import contextlib
 import os
 import threading
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from concurrent.futures import CancelledError
 from concurrent.futures import TimeoutError as NotInTime
 from typing import Any, TypeVar
 
+from producer.stream import Reading
 from producer.waiting import Waiters
 from shared.envelope import Result
 
@@ -38,6 +39,19 @@ class Background:
     def ended(self, job_id: str, timeout_s: float | None) -> Result:
         """The result once the job has ended; an interrupt of the caller ends the wait as well."""
         return self._run(self._waiters.ended(job_id, timeout_s))
+
+    def stream(
+        self, job_id: str, timeout_s: float | None, pulse_s: float | None
+    ) -> Iterator[str]:
+        """The pieces of the answer, as Reading gives them; it ends with its caller's interest."""
+        reading = Reading(self._waiters, job_id, timeout_s, pulse_s)
+        self._run(reading.open())
+        try:
+            while (piece := self._run(reading.next())) is not None:
+                yield piece
+        finally:
+            with contextlib.suppress(RuntimeError):  # the loop ended before
+                self._loop.call_soon_threadsafe(reading.close)
 
     def close(self) -> None:
         """The thread has ended; those who still wait get a RuntimeError."""

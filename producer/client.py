@@ -11,72 +11,24 @@ import atexit
 import os
 import threading
 import weakref
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Self, Unpack
 
 from producer.background import Background
 from producer.desk import Desk, Requests
 from producer.installation import Installation
+from producer.job import AsyncJob, Job
 from producer.results import Listed
+from producer.stream import Reading
 from producer.used import Asked, UsageReport
 from producer.waiting import Found, Waiters
 from shared.envelope import Result, Status
-from shared.errors import JobFailed, JobTimeout, UnknownJob
+from shared.errors import JobTimeout, UnknownJob
 from shared.settings import Settings
 
 CANCEL_WAIT_S = 10.0
 """How long `cancel` waits for the worker of a running job, which looks every second."""
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """A submitted job; its id is the Celery task id, too."""
-
-    id: str
-    client: Client
-
-    def result(self, timeout_s: float | None = None) -> Result:
-        """The answer; waits for it. Raises JobFailed however else the job ended, or JobTimeout."""
-        return answer_of(self.client.result(self.id, wait=True, timeout_s=timeout_s))
-
-    def status(self) -> Status:
-        """How far the job is; works also when its result has expired."""
-        return self.client.status(self.id)
-
-    def cancel(self) -> Result:
-        """The result after the job was cancelled, or had ended before."""
-        return self.client.cancel(self.id)
-
-
-@dataclass(frozen=True, slots=True)
-class AsyncJob:
-    """A submitted job; its id is the Celery task id, too."""
-
-    id: str
-    client: AsyncClient
-
-    async def result(self, timeout_s: float | None = None) -> Result:
-        """The answer; waits for it. Raises JobFailed however else the job ended, or JobTimeout."""
-        return answer_of(await self.client.result(self.id, wait=True, timeout_s=timeout_s))
-
-    async def status(self) -> Status:
-        """How far the job is; works also when its result has expired."""
-        return await self.client.status(self.id)
-
-    async def cancel(self) -> Result:
-        """The result after the job was cancelled, or had ended before."""
-        return await self.client.cancel(self.id)
-
-
-def answer_of(result: Result) -> Result:
-    """The result if its job succeeded; raises JobFailed with the facts if not."""
-    if result.status == "succeeded":
-        return result
-    error = asdict(result.error) if result.error else {}
-    message, code = error.get("message", ""), error.get("code", "internal")
-    raise JobFailed(message, code, result.id, result.status, error)
 
 
 class AsyncClient:
@@ -109,6 +61,14 @@ class AsyncClient:
         if not wait and timeout_s is None:
             return await asyncio.to_thread(self._desk.result, job_id)
         return await (await self._waiting()).ended(job_id, timeout_s)
+
+    async def stream(
+        self, job_id: str, *, timeout_s: float | None = None, pulse_s: float | None = None
+    ) -> AsyncGenerator[str, None]:
+        """The text of the answer, piece by piece as it is made; see Client.stream."""
+        async with Reading(await self._waiting(), job_id, timeout_s, pulse_s) as reading:
+            while (piece := await reading.next()) is not None:
+                yield piece
 
     async def status(self, job_id: str) -> Status:
         """How far the job is; works also when its result has expired. Raises UnknownJob."""
@@ -215,6 +175,20 @@ class Client:
         if not wait and timeout_s is None:
             return self._desk.result(job_id)
         return self._in_background().ended(job_id, timeout_s)
+
+    def stream(
+        self, job_id: str, *, timeout_s: float | None = None, pulse_s: float | None = None
+    ) -> Iterator[str]:
+        """The text of the answer, piece by piece: as it is made where the job was submitted with
+        `stream=True`, else at once when it is there.
+
+        All pieces together are the result's `content`; tool calls are only in the result. With
+        `pulse_s` an empty text comes wherever nothing else came for so long. Raises JobFailed when
+        the job ends without an answer, also after some of it; StreamBroken when what was given is
+        void and the job begins anew (ask again); JobTimeout after `timeout_s`; and what `result`
+        raises.
+        """
+        return self._in_background().stream(job_id, timeout_s, pulse_s)
 
     def status(self, job_id: str) -> Status:
         """How far the job is; works also when its result has expired. Raises UnknownJob."""

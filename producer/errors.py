@@ -39,6 +39,17 @@ class IdempotencyConflict(InvalidRequest):
         self.on_record = tuple(on_record)
 
 
+class StreamBroken(HeadgateError):
+    """The pieces of the answer given so far are void: another worker took the job over.
+
+    The job goes on: ask for its stream again, which begins with the new answer, or for its result.
+    """
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(f"the answer of job {job_id} begins anew: what was streamed is void")
+        self.job_id = job_id
+
+
 class SubmitInterrupted(Unreachable):
     """A server was lost while jobs were queued: some are on record, and will run.
 

@@ -11,25 +11,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import redis.asyncio
-from redis.asyncio.client import PubSub
-from redis.exceptions import RedisError
 
+from producer.channels import LOOK_EVERY_S, SILENCE_S, Channels, cancelled
+from producer.tails import Tails
 from shared.envelope import Result
 from shared.errors import HeadgateError, JobTimeout, Unreachable
 from shared.keys import Keys
 
-LOOK_EVERY_S = 1.0
 PATIENCE_S = 60.0
 """How long the record may be unreachable before those who wait are told; less with a timeout."""
 
 LAST_LOOK_S = 5.0
 """How long the look at the end of a wait may take, where the record stands still."""
-
-SILENCE_S = 20.0
-"""After this long without a word on the channel the server is asked whether it is there."""
 
 Found = dict[str, Result | HeadgateError]
 Look = Callable[[Sequence[str]], Awaitable[Found]]
@@ -52,7 +48,8 @@ class Waiters:
         self._waiting: dict[str, list[asyncio.Future[Result]]] = {}
         self._due: set[str] = set()
         self._wake = asyncio.Event()
-        self._channels = Channels(client, keys, self._said, silence_s)
+        self._channels = Channels(client, keys.result, self._said, silence_s)
+        self.tails = Tails(client, keys, silence_s=silence_s)
         self._looking: asyncio.Task[None] | None = None
         self._failing_since: float | None = None
         self._patience_s = patience_s
@@ -90,6 +87,7 @@ class Waiters:
 
     async def close(self) -> None:
         """Nothing runs any more; those who still wait are cancelled."""
+        await self.tails.close()
         for futures in self._waiting.values():
             for future in futures:
                 future.cancel()
@@ -114,7 +112,7 @@ class Waiters:
     async def _keep_looking(self) -> None:
         next_round = time.monotonic() + LOOK_EVERY_S
         with contextlib.suppress(asyncio.CancelledError):
-            while not _cancelled():
+            while not cancelled():
                 left_s = max(0.0, next_round - time.monotonic())
                 with contextlib.suppress(TimeoutError):
                     # With nobody waiting nothing is due; the next to come wakes us.
@@ -158,102 +156,3 @@ class Waiters:
                 future.set_exception(result)
             else:
                 future.set_result(result)
-
-
-def _cancelled() -> bool:
-    """Whether the running task was told to end, also where the exception has been lost.
-
-    redis-py sends under asyncio.wait_for, which loses a cancellation that comes at the moment when
-    the send has ended (Python 3.11).
-    """
-    this = asyncio.current_task()
-    return this is not None and this.cancelling() > 0
-
-
-class Channels:
-    """The channels of the jobs that are waited for, over one connection that mends itself."""
-
-    def __init__(
-        self,
-        client: redis.asyncio.Redis,
-        keys: Keys,
-        said: Callable[[str], None],
-        silence_s: float,
-    ) -> None:
-        self._client = client
-        self._keys = keys
-        self._said = said
-        self._silence_s = silence_s
-        self._ids: dict[bytes, str] = {}
-        self._pubsub: PubSub | None = None
-        self._listening: asyncio.Task[None] | None = None
-        self._try_again_at = 0.0
-
-    async def follow(self, wanted: Collection[str]) -> None:
-        """The channels of exactly these jobs are, or will be, subscribed; never raises RedisError.
-
-        The server's word that a channel is subscribed counts as news of its job.
-        """
-        try:
-            if self._listening is not None and self._listening.done():
-                await self._drop()
-            new = [i for i in wanted if self._channel(i) not in self._ids]
-            old = [c for c, job_id in self._ids.items() if job_id not in wanted]
-            if self._pubsub is None:
-                if not new or time.monotonic() < self._try_again_at:
-                    return
-                self._try_again_at = time.monotonic() + LOOK_EVERY_S
-                self._pubsub = self._client.pubsub()
-            if new:
-                channels = {self._channel(job_id): job_id for job_id in new}
-                self._ids |= channels
-                await self._pubsub.subscribe(*channels)
-                if self._listening is None:
-                    self._listening = asyncio.create_task(self._listen(self._pubsub))
-            if old:
-                for channel in old:
-                    del self._ids[channel]
-                await self._pubsub.unsubscribe(*old)
-        except (RedisError, OSError):
-            await self._drop()
-
-    async def close(self) -> None:
-        """The connection is closed."""
-        await self._drop(farewell=True)
-        await self._client.aclose()
-
-    async def _listen(self, pubsub: PubSub) -> None:
-        asked = False
-        with contextlib.suppress(RedisError, OSError, RuntimeError):
-            while not _cancelled():
-                message = await pubsub.get_message(timeout=self._silence_s)
-                if message is not None:
-                    asked = False
-                    if message["type"] in ("message", "subscribe"):
-                        job_id = self._ids.get(message["channel"])
-                        if job_id is not None:
-                            self._said(job_id)
-                elif asked:
-                    return  # no answer: the line is dead, though nobody has closed it
-                else:
-                    asked = True
-                    await pubsub.ping()
-
-    def _channel(self, job_id: str) -> bytes:
-        return self._keys.result(job_id).encode()
-
-    async def _drop(self, *, farewell: bool = False) -> None:
-        """There is no connection; the next `follow` opens one and subscribes anew."""
-        listening, self._listening = self._listening, None
-        pubsub, self._pubsub = self._pubsub, None
-        self._ids = {}
-        if listening is not None:
-            listening.cancel()
-            await asyncio.gather(listening, return_exceptions=True)
-        if pubsub is not None:
-            if farewell and pubsub.connection is not None:
-                # aclose does not wait for the end of TLS, and the loop may end right after it.
-                with contextlib.suppress(RedisError, OSError):
-                    await pubsub.connection.disconnect()
-            with contextlib.suppress(RedisError, OSError):
-                await pubsub.aclose()  # type: ignore[no-untyped-call]

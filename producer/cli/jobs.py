@@ -35,9 +35,15 @@ _TURN_S = 1.0
 @click.option("--max-tokens", type=int, metavar="N", help="Longest answer.")
 @click.option("--idempotency-key", metavar="K", help="Submitted again within a day: the same job.")
 @click.option("--wait", is_flag=True, help="Wait for the answer and print it.")
+@click.option("--stream", is_flag=True, help="Print the answer while it is made.")
 @json_option
 def submit(
-    prompt: str | None, max_tokens: int | None, wait: bool, as_json: bool, **options: str | None
+    prompt: str | None,
+    max_tokens: int | None,
+    wait: bool,
+    stream: bool,
+    as_json: bool,
+    **options: str | None,
 ) -> int:
     """Submit PROMPT (`-` or nothing: standard input); print the job id, or the answer."""
     from producer.client import Client
@@ -46,8 +52,15 @@ def submit(
     fields["prompt"] = _words(prompt)
     if max_tokens is not None:
         fields["params"] = {"max_tokens": max_tokens}
+    if stream:
+        fields["stream"] = True
     with Client() as client:
         job = client.submit(**fields)
+        if stream:
+            from producer.cli.stream import print_stream
+
+            whole = print_stream(client, job.id, as_json)
+            return INTERRUPTED if whole is None else _print(whole, as_json, streamed=True)
         if not wait:
             document({"id": job.id}) if as_json else line(job.id)
             return DONE
@@ -180,11 +193,11 @@ def _ended(
     return None
 
 
-def _print(result: Result, as_json: bool) -> int:
+def _print(result: Result, as_json: bool, *, streamed: bool = False) -> int:
     if as_json:
         document(result.as_json())
     elif result.status == "succeeded":
-        _print_answer(result)
+        _print_answer(result, streamed)
     elif result.error is not None:
         say(f"job {result.id} {result.status}: {result.error.code}: {result.error.message}")
     else:
@@ -193,11 +206,11 @@ def _print(result: Result, as_json: bool) -> int:
     return DONE if result.status == "succeeded" else FAILED
 
 
-def _print_answer(result: Result) -> None:
+def _print_answer(result: Result, streamed: bool) -> None:
     if result.embeddings is not None:
         document(result.embeddings)
         return
-    if result.content is not None:
+    if result.content is not None and not streamed:
         line(result.content)
     if result.tool_calls:
         document(result.tool_calls)

@@ -40,7 +40,12 @@ def printable(text: str) -> str:
 
 def line(text: str) -> None:
     """The text stands on standard output, also where the terminal cannot show all of it."""
-    data = (text + "\n").encode("utf-8", "backslashreplace")
+    piece(text + "\n")
+
+
+def piece(text: str) -> None:
+    """The text stands on standard output at once, without an end of line."""
+    data = text.encode("utf-8", "backslashreplace")
     sys.stdout.flush()
     sys.stdout.buffer.write(data)
     sys.stdout.buffer.flush()

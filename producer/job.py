@@ -1,0 +1,61 @@
+"""What submit gives back: a job by its id, with the client that it came from."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+from shared.envelope import Result, Status
+from shared.errors import JobFailed
+
+if TYPE_CHECKING:
+    from producer.client import AsyncClient, Client
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A submitted job; its id is the Celery task id, too."""
+
+    id: str
+    client: Client
+
+    def result(self, timeout_s: float | None = None) -> Result:
+        """The answer; waits for it. Raises JobFailed however else the job ended, or JobTimeout."""
+        return answer_of(self.client.result(self.id, wait=True, timeout_s=timeout_s))
+
+    def status(self) -> Status:
+        """How far the job is; works also when its result has expired."""
+        return self.client.status(self.id)
+
+    def cancel(self) -> Result:
+        """The result after the job was cancelled, or had ended before."""
+        return self.client.cancel(self.id)
+
+
+@dataclass(frozen=True, slots=True)
+class AsyncJob:
+    """A submitted job; its id is the Celery task id, too."""
+
+    id: str
+    client: AsyncClient
+
+    async def result(self, timeout_s: float | None = None) -> Result:
+        """The answer; waits for it. Raises JobFailed however else the job ended, or JobTimeout."""
+        return answer_of(await self.client.result(self.id, wait=True, timeout_s=timeout_s))
+
+    async def status(self) -> Status:
+        """How far the job is; works also when its result has expired."""
+        return await self.client.status(self.id)
+
+    async def cancel(self) -> Result:
+        """The result after the job was cancelled, or had ended before."""
+        return await self.client.cancel(self.id)
+
+
+def answer_of(result: Result) -> Result:
+    """The result if its job succeeded; raises JobFailed with the facts if not."""
+    if result.status == "succeeded":
+        return result
+    error = asdict(result.error) if result.error else {}
+    message, code = error.get("message", ""), error.get("code", "internal")
+    raise JobFailed(message, code, result.id, result.status, error)
