@@ -58,7 +58,7 @@ def test_the_help_is_quick() -> None:
 WRONG_USE = {
     "no such command": (["nonsense"], "No such command"),
     "a command of a later part": (["gateway"], "No such command"),
-    "an option of a later part": (["submit", "x", "--stream"], "No such option"),
+    "an option that there is not": (["submit", "x", "--webhook"], "No such option"),
     "unknown model": (["submit", "x", "--model", "nonsense"], "nonsense"),
     "model auto": (["submit", "x", "--model", "auto"], "auto"),
     "unknown priority": (["submit", "x", "--priority", "soon"], "soon"),
