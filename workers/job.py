@@ -60,7 +60,7 @@ class Job:
     """One run of one job.
 
     `grant`: what it holds and has not used; `tier` and `paid` go into each further ticket.
-    `asked`: the model that its call was granted for: equal jobs wait for that. `uncached`: there
+    `asked`: the model that it was handed out for: equal jobs wait for its answer. `uncached`: there
     is an answer in the cache, and it is none for this job.
     `broken`: models that are down, and the ms until one probe may go; they do not end the job.
     `cost_pico_usd` None: a price is not known. `started_at_ms`: when its first request left; what

@@ -83,7 +83,7 @@ class Pipeline(Attempting):
         job = Job(
             delivery.envelope, claim, delivery.crashes,
             grant=grant, tier=grant.tier, paid=grant.paid,
-            asked=grant.model if grant.way == "held" else "",
+            asked=grant.model if grant.way in ("held", "broken", "elsewhere") else "",
         )  # fmt: skip
         try:
             return await self._with(job, delivery)

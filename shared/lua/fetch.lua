@@ -324,6 +324,19 @@ local function way_out(ticket, wait)
   return nil
 end
 
+-- The job ends here, or goes to another model: then equal ones follow its call there, too.
+local function let_out(room, tenant, user, member, id, ticket, way)
+  if way == 'broken' or way == 'elsewhere' then
+    if flights.under_way(id, ticket) then
+      step_out(room, tenant, user, member, 0)
+      flights.follow(id, string.match(member, '|(.*)$'), ticket)
+      return
+    end
+    flights.lead(id, ticket)
+  end
+  hand_out(room, tenant, user, member, id, without(way, ticket), 0)
+end
+
 -- A job whose model is down must not hold up those of other models in its pool: it comes back to its
 -- place when a probe may go or the breaker may have closed. Those put off come one each ms.
 local LOOK_MS = 5000
@@ -346,7 +359,7 @@ local function let_go_within(room, wait)
     local id, ticket = id_and_ticket(member)
     local way = ticket and way_out(ticket, wait)
     if way and not is_running(room, tenant, user, member, id) then
-      hand_out(room, tenant, user, member, id, without(way, ticket), 0)
+      let_out(room, tenant, user, member, id, ticket, way)
       reply[3] = 1
     end
   end
@@ -371,7 +384,7 @@ local function let_go(room, wait)
       return
     end
     if not is_running(room, tenant, user, member, id) then
-      hand_out(room, tenant, user, member, id, without(way, ticket), 0)
+      let_out(room, tenant, user, member, id, ticket, way)
     end
   end
 end
@@ -445,7 +458,7 @@ local function serve(room)
   end
   if why == 'broken' then
     if string.find(ticket.flags, 'r', 1, true) then
-      hand_out(room, tenant, user, member, id, without('broken', ticket), 0)
+      let_out(room, tenant, user, member, id, ticket, 'broken')
       return true
     end
     if (config_of('models/' .. without_flex(room.pool)).n or 1) > 1 then

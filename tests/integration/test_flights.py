@@ -12,6 +12,7 @@ from shared import scripts
 from shared.ticket import Grant
 from tests.integration.governor_model import Governor, Places
 from tests.integration.rig import BULK, STANDARD, URGENT
+from tests.integration.rig_rooms import POOL
 from tests.servers import ValkeyServer
 
 ALL = (URGENT, STANDARD, BULK)
@@ -98,6 +99,26 @@ def test_a_failed_call_is_shared_with_those_who_waited_and_with_nobody_else(
     broker.ack("a")
     broker.ask("c", cached_as=SAME)
     assert ways(broker) == {"b": "shared", "c": "held"}
+
+
+@pytest.mark.parametrize("why", ["down", "too late"])
+def test_equal_jobs_that_go_to_another_model_follow_one_of_them(
+    broker: Governor, why: str
+) -> None:
+    soon = broker.now_ms() + 20_000
+    if why == "down":
+        name = broker.keys.breaker(POOL, "key0")
+        broker.client.hset(name, mapping={"state": "open", "retry_at": soon})
+    else:
+        broker.client.hset(broker.keys.gate(POOL, "key0"), mapping={"until": soon + 60_000})
+    broker.ask("a", "b", "c", cached_as=SAME, replaceable=True, deadline_ms=soon)
+    found: dict[str, str] = dict(ways(broker))
+    for _ in range(3):
+        found |= ways(broker)
+    assert found == {"a": "broken" if why == "down" else "elsewhere"}
+    assert Places.of(broker, ALL).following.keys() == {"b", "c"}
+    keep(broker)
+    assert ways(broker, acked=["a"]) == dict.fromkeys("bc", "shared")
 
 
 def test_an_urgent_job_leads_before_a_bulk_one_that_waits_itself(broker: Governor) -> None:
