@@ -177,6 +177,9 @@ class Pipeline(Attempting):
                 job.too_large = True
                 continue
             if granted.way == "over budget" and granted.model == model.name:
+                ticket = self.ticket(job, model, chain)
+                if money.lacked_price(granted) and ticket.worst_pico_usd is not None:
+                    return Deferred(0, ticket.encode())  # the release before told none
                 job.add_failure(model, money.over_budget(granted))
                 continue
             if granted.way == "broken" and granted.model == model.name:

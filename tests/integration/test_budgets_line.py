@@ -9,7 +9,7 @@ import pytest
 from shared.envelope import Envelope
 from shared.errors import ProviderFault
 from shared.policy.worst import worst_pico_usd
-from shared.ticket import Grant
+from shared.ticket import Grant, Ticket
 from tests.integration.rig_budgets import USD, Treasury
 from tests.integration.rig_pipeline import (
     COST_PICO_USD,
@@ -87,6 +87,14 @@ async def test_a_job_over_its_budget_is_told_which_one_and_how_much(here: Line) 
     assert "(1 USD, hard stop at 1.2)" in result.error.message
     assert "2 are spent and 0 held" in result.error.message
     assert here.line.provider.asked == []
+
+
+async def test_a_job_whose_price_nobody_told_goes_back_with_it(here: Line) -> None:
+    job = here.job()
+    grant = Grant("over budget", model="lone", money=f"tenant/default:20261121:{USD}:{USD}:0:0:")
+    outcome = await here.line.run(job, grant=grant)
+    assert isinstance(outcome, Deferred)
+    assert Ticket.decode(outcome.ticket).worst_pico_usd == here.worst(job)
 
 
 async def test_with_a_budget_of_zero_cached_answers_still_come(here: Line) -> None:

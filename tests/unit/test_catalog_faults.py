@@ -23,6 +23,27 @@ OPTIONAL = ("providers.custom.api_key_optional", "(not shown")
 
 #: (the overlay, the key, the value as shown, a part of the remedy)
 FAULTS = [
+    # budgets
+    ("budget.usd_per_day = 10", "budget.usd_per_day", "10", 'write it as a string, such as "10"'),
+    ('budget.usd_per_day = "-1"', "budget.usd_per_day", "'-1'", "give USD, 0 to 1000000"),
+    ('budget.usd_per_month = "1e3"', "budget.usd_per_month", "'1e3'", "give USD"),
+    ('budget.usd_a_day = "1"', "budget.usd_a_day", "'1'", "did you mean usd_per_day?"),
+    ("tenants.a.budget.hard = 1.0", "tenants.a.budget.usd_per_day", "(missing)", "no amount"),
+    (
+        'users."a/b".budget = {usd_per_day = "1", sof = 1.0}',
+        'users."a/b".budget.sof',
+        "1.0",
+        "did you mean soft?",
+    ),
+    (
+        'budget = {usd_per_day = "1", soft = 1.3}',
+        "budget.soft",
+        "1.3",
+        "soft (1.3) must not be above hard (1.2)",
+    ),
+    ('budget = {usd_per_day = "1", alerts = [0.0]}', "budget.alerts[0]", "0.0", "0.01"),
+    ('budget = {usd_per_day = "1", at_soft = "gpt-0"}', "budget.at_soft", "'gpt-0'", "no such"),
+    ("budget = 10", "budget", "10", "give a table: [budget]"),
     # unknown keys
     ("colour = 1", "colour", "1", "unknown key; use one of providers, models, pools, tiers"),
     ("[modles]", "modles", "{}", "did you mean models?"),

@@ -13,6 +13,7 @@ from shared import catalog
 from shared.envelope import MAX_REQUEST_BYTES, Envelope, Request
 from shared.errors import InvalidRequest
 from shared.policy.estimate import ANSWER_TOKENS, MESSAGE_TOKENS
+from shared.policy.worst import worst_pico_usd
 from shared.settings import Settings
 from shared.ticket import Ticket
 
@@ -233,3 +234,23 @@ def test_what_is_no_request_names_its_place(item: Any) -> None:
 def test_one_request_is_not_taken_for_many(requests: Any) -> None:
     with pytest.raises(InvalidRequest, match="give a list"):
         list(submitter().prepare_many(requests))
+
+
+def test_a_job_that_may_cost_more_than_it_may_is_refused_with_what_would_fit() -> None:
+    fields = {"prompt": "Hello", "model": "gpt-4o-mini", "max_cost_usd": "0.0001"}
+    error = refusal(fields)
+    assert (error.field, error.code) == ("max_cost_usd", "budget_exceeded")
+    assert "may cost up to 0.00" in error.remedy
+    fits = int(error.remedy.rpartition(" ")[2])
+    submitter().prepare({**fields, "params": {"max_tokens": fits}})
+    assert refusal({**fields, "params": {"max_tokens": fits + 1}}).field == "max_cost_usd"
+    assert "shorten the request" in refusal({**fields, "max_cost_usd": "0.000001"}).remedy
+    assert (
+        "nobody can tell" in refusal({**fields, "params": {"web_search_options": {"a": 1}}}).remedy
+    )
+
+
+def test_a_ticket_says_the_most_that_its_attempt_can_cost() -> None:
+    prepared = submitter().prepare({"prompt": "Hello", "model": "gpt-4o-mini"})
+    worst = worst_pico_usd(prepared.envelope.request, CATALOG.model("gpt-4o-mini"), CATALOG)
+    assert Ticket.decode(prepared.ticket).worst_pico_usd == worst

@@ -25,6 +25,11 @@ class OverBudget(AttemptError):
     retryable = False
 
 
+def lacked_price(grant: Grant) -> bool:
+    """Whether the job of this grant was kept out for want of a price."""
+    return grant.money.endswith(":")
+
+
 def over_budget(grant: Grant) -> AttemptError:
     """What the budget is that kept the job of this grant out, as the scripts told it."""
     scope, period, limit, hard, spent, held, worst = grant.money.split(":")
