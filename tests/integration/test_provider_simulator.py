@@ -222,6 +222,7 @@ async def test_a_streamed_answer_is_the_same_as_a_whole_one(dialect: str) -> Non
     changes: list[dict[str, Any]] = [
         {"prompt": "Why is the sky blue?"},
         {"prompt": "x", "params": {"max_tokens": 3}},
+        {"prompt": "y", "params": {"service_tier": "flex" if dialect == "openai" else "auto"}},
         {"prompt": "grün " * 50, "params": {"stop": ["the"]}},
         {"prompt": "Answer in JSON", "params": {"response_format": {"type": "json_object"}}},
         {"prompt": "What weather?", "params": {"tools": [TOOL], "tool_choice": "required"}},
@@ -248,6 +249,7 @@ async def test_a_streamed_answer_is_the_same_as_a_whole_one(dialect: str) -> Non
             assert bool(whole.reply.tool_calls) == ("tools" in asked.params)
             assert "".join(pieces) == (whole.reply.content or "")
             assert streamed.counted
+            assert streamed.terms == whole.terms
             assert streamed.reply.request_id
 
 
