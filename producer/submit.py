@@ -24,6 +24,7 @@ from shared.queues import message, queue_of, send
 from shared.results import job_row
 from shared.settings import Settings
 from shared.tables import jobs
+from shared.templates import expanded
 from shared.ticket import ticket_for
 from shared.tiers import TierOf
 
@@ -72,6 +73,7 @@ class Submitter:
         if custom_id is not None and "\0" in custom_id:
             raise InvalidRequest("custom_id", custom_id, "leave out the NUL character")
         body = "" if request.idempotency_key is None else body_sha256(request)
+        request = expanded(request, self._catalog.templates)
         model = self._model_of(request)
         request = self._with_tier(self._with_defaults(request, model))
         envelope = Envelope(

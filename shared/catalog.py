@@ -17,7 +17,7 @@ from typing import Any
 
 from pydantic import PrivateAttr
 
-from shared.catalog_check import CatalogErrors, check
+from shared.catalog_check import check
 from shared.catalog_form import (
     CLASSES,
     STATIC,
@@ -35,8 +35,9 @@ from shared.catalog_form import (
     User,
     WideLimits,
 )
-from shared.catalog_words import HIDDEN, hint
+from shared.catalog_words import HIDDEN, CatalogErrors, hint
 from shared.errors import CatalogError, InvalidRequest
+from shared.templates import Template
 
 __all__ = [
     "BUILT_IN",
@@ -70,6 +71,7 @@ class Catalog(Frozen):
     prices: Mapping[str, Price] = {}
     tenants: Mapping[str, Tenant] = {}
     users: Mapping[str, User] = {}
+    templates: Mapping[str, Template] = {}
     limits: WideLimits = WideLimits()
     budget: Budget = Budget()
     cache: CacheRules = CacheRules()
@@ -79,7 +81,9 @@ class Catalog(Frozen):
 
     def model_post_init(self, _: object) -> None:
         """Every table is read-only and every model is found under both of its names."""
-        for table in ("providers", "models", "pools", "tiers", "prices", "tenants", "users"):
+        for table in (
+            "providers", "models", "pools", "tiers", "prices", "tenants", "users", "templates"
+        ):  # fmt: skip
             self.__dict__[table] = MappingProxyType(self.__dict__[table])
         for model in self.models.values():
             self._names[model.name] = self._names[f"{model.provider}/{model.name}"] = model

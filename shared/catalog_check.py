@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, TypeVar
@@ -25,20 +25,21 @@ from shared.catalog_form import (
     User,
     WideLimits,
 )
-from shared.catalog_words import HIDDEN, MISSING, Path, dotted, hint, keys_of, told, unknown
+from shared.catalog_words import (
+    HIDDEN,
+    MISSING,
+    CatalogErrors,
+    Path,
+    dotted,
+    hint,
+    keys_of,
+    told,
+    unknown,
+)
 from shared.errors import CatalogError
+from shared.templates import Template
 
 F = TypeVar("F", bound=BaseModel)
-
-
-class CatalogErrors(CatalogError):
-    """Several keys are wrong; `errors` holds each, and the text has one line for each."""
-
-    def __init__(self, errors: Iterable[CatalogError]) -> None:
-        self.errors = tuple(errors)
-        first = self.errors[0]
-        super().__init__(first.file, first.key, first.value, first.remedy)
-        self.args = ("\n".join(str(error) for error in self.errors),)
 
 
 @dataclass
@@ -52,6 +53,7 @@ class Tables:
     prices: dict[str, Price] = field(default_factory=dict)
     tenants: dict[str, Tenant] = field(default_factory=dict)
     users: dict[str, User] = field(default_factory=dict)
+    templates: dict[str, Template] = field(default_factory=dict)
     limits: WideLimits = field(default_factory=WideLimits)
     budget: Budget = field(default_factory=Budget)
     cache: CacheRules = field(default_factory=CacheRules)
@@ -90,9 +92,7 @@ class _Checker:
         tables = self.tables
         known = tuple(vars(tables))
         for key, value in self.content.items():
-            if key == "templates":
-                self.fault([key], value, "templates do not stand yet; take this table out")
-            elif key not in known:
+            if key not in known:
                 self.fault([key], value, unknown(key, known))
         tables.providers = self.parsed("providers", Provider, lambda name: {"name": name})
         tables.models = self.parsed("models", Model, lambda name: {"name": name})
@@ -101,6 +101,7 @@ class _Checker:
         tables.prices = self.parsed("prices", Price, lambda _: {})
         tables.tenants = self.parsed("tenants", Tenant, lambda name: {"name": name})
         tables.users = self.parsed("users", User, lambda name: {"name": name})
+        tables.templates = self.parsed("templates", Template, lambda name: {"name": name})
         tables.limits = self.one("limits", WideLimits) or tables.limits
         tables.budget = self.one("budget", Budget) or tables.budget
         tables.cache = self.one("cache", CacheRules) or tables.cache
@@ -113,9 +114,9 @@ class _Checker:
         self.check_pools()
         for name in self.entries("prices"):
             self.check_model_name(["prices", name], name)
-        for name, price in tables.prices.items():
-            if price.input is None and price.model_fields_set - {"tiers"}:
-                self.fault(["prices", name, "input"], MISSING, "this key is needed")
+        for template in tables.templates.values():
+            if template.model not in (None, "auto"):
+                self.check_model_name(["templates", template.name, "model"], template.model)
         for tier in tables.tiers.values():
             for name in tier.models:
                 self.check_model_name(["tiers", tier.name, "models", name], name)

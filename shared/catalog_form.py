@@ -11,7 +11,7 @@ from datetime import date
 from decimal import Decimal, InvalidOperation
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 STATIC = "static:"
 #: Of a budget that does not say it: shares at which jobs of low priority and all jobs stop.
@@ -246,6 +246,12 @@ class Price(Frozen):
     cache_write_1h: Money | None = None
     output: Money | None = None
     tiers: Mapping[str, TierPrice | Factor] = {}
+
+    @model_validator(mode="after")
+    def _begins_with_input(self) -> Price:
+        if self.input is None and self.model_fields_set - {"tiers"}:
+            raise ValueError("give input, too: what is absent here has no other price")
+        return self
 
     @property
     def standard(self) -> TierPrice | None:

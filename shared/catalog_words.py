@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
@@ -21,10 +21,21 @@ from shared.catalog_form import (
     User,
     WideLimits,
 )
+from shared.errors import CatalogError
 
 Path = Sequence[str | int]
 #: Their keys are names of other vendors' making and are always shown in quotes.
 _QUOTED = {"models", "pools", "prices"}
+
+
+class CatalogErrors(CatalogError):
+    """Several keys are wrong; `errors` holds each, and the text has one line for each."""
+
+    def __init__(self, errors: Iterable[CatalogError]) -> None:
+        self.errors = tuple(errors)
+        first = self.errors[0]
+        super().__init__(first.file, first.key, first.value, first.remedy)
+        self.args = ("\n".join(str(error) for error in self.errors),)
 
 
 class _Said:
@@ -114,7 +125,7 @@ _MEASURES = frozenset(WideLimits.model_fields) - {"burst_s"}
 
 def keys_of(form: type[BaseModel]) -> list[str]:
     """The keys that a user may write in a table of this form."""
-    hidden = _NAMED.get(form)
+    hidden = _NAMED.get(form) or ("name" if form.__name__ == "Template" else None)
     fields = form.model_fields.items()
     return [key.alias or name for name, key in fields if name != hidden]
 

@@ -22,6 +22,7 @@ from shared.errors import InvalidRequest, NewerEnvelope, UnreadableMessage, plac
 from shared.queues import TASK
 from shared.results import GIVEN_UP
 from shared.settings import Settings
+from shared.templates import expanded
 from shared.ticket import Grant, ticket_for
 from workers.bootstrap import Kit, open_kit
 from workers.fetcher import Fetcher
@@ -219,6 +220,7 @@ class Door(Task):  # type: ignore[type-arg]  # generic only in its stubs
             if (key := request.idempotency_key) is not None:
                 remedy = "is of submit only; this message has named its job: send that id again"
                 raise InvalidRequest("idempotency_key", key, remedy)
+            request = expanded(request, self.kit.catalog.templates)
             if request.tier is not None:
                 self.kit.catalog.tier(request.tier)
             model = self.kit.catalog.model(request.model or self.kit.settings.model)

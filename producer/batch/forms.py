@@ -48,7 +48,7 @@ def _from_openai(line: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(body, dict):
         raise InvalidRequest("body", body, "give the request as a JSON object")
     needed = "input" if url == EMBEDDINGS else "messages"
-    if body.get(needed) is None:
+    if body.get(needed) is None and body.get("template") is None:
         raise InvalidRequest(f"body.{needed}", None, f"{url} needs it")
     if body.get("stream") not in (None, False):
         raise InvalidRequest("body.stream", body["stream"], "a batch cannot stream; leave it out")

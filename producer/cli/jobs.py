@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,8 @@ _TURN_S = 1.0
 
 @click.command()
 @click.argument("prompt", required=False)
+@click.option("--template", metavar="NAME", help="A prompt of the catalog, in place of PROMPT.")
+@click.option("--var", "variables", metavar="K=V", multiple=True, help="A variable of it.")
 @click.option("--model", help="The model (default: HEADGATE_MODEL).")
 @click.option("--priority", type=PRIORITY, help="How urgent it is (default: standard).")
 @click.option("--tenant", help="For whom.")
@@ -39,6 +42,7 @@ _TURN_S = 1.0
 @json_option
 def submit(
     prompt: str | None,
+    variables: Sequence[str],
     max_tokens: int | None,
     wait: bool,
     stream: bool,
@@ -49,7 +53,10 @@ def submit(
     from producer.client import Client
 
     fields: dict[str, Any] = {k: v for k, v in options.items() if v is not None}
-    fields["prompt"] = _words(prompt)
+    if prompt is not None or "template" not in fields:
+        fields["prompt"] = _words(prompt)
+    if variables:
+        fields["variables"] = _variables(variables)
     if max_tokens is not None:
         fields["params"] = {"max_tokens": max_tokens}
     if stream:
@@ -140,6 +147,17 @@ def jobs(
         ),
         optional=("batch", "finished", "priority", "tenant", "submitted", "model"),
     )  # fmt: skip
+
+
+def _variables(given: Sequence[str]) -> dict[str, str]:
+    """The variables of a template from `name=value`, the value as it stands."""
+    found: dict[str, str] = {}
+    for one in given:
+        name, equals, value = one.partition("=")
+        if not equals or not name or name in found:
+            raise click.BadParameter(f"{one!r}: give NAME=VALUE, each name once")
+        found[name] = value
+    return found
 
 
 def _words(prompt: str | None) -> str:

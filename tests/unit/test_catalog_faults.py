@@ -47,7 +47,12 @@ FAULTS = [
     # unknown keys
     ("colour = 1", "colour", "1", "unknown key; use one of providers, models, pools, tiers"),
     ("[modles]", "modles", "{}", "did you mean models?"),
-    ("[templates.a]", "templates", "{'a': {}}", "do not stand yet"),
+    ("[templates.a]", "templates.a", "{'name': 'a'}", "exactly one of prompt and messages"),
+    ('templates.a.prompt = "{"', "templates.a.prompt", "'{'", "a lone brace in '{'"),
+    ('templates.a.prompt = "{a.b}"', "templates.a.prompt", "'{a.b}'", "a lone brace"),
+    ('templates.a.prompt = "{a!r:>9}"', "templates.a.prompt", "'{a!r:>9}'", "a lone brace"),
+    ('templates.a = { prompt = "a", modle = "b" }', "templates.a.modle", "'b'", "mean model?"),
+    ('templates.a = { prompt = "a", model = "b" }', "templates.a.model", "'b'", "no such model"),
     ('models."gpt-4o".timeout = 5', 'models."gpt-4o".timeout', "5", "did you mean timeout_s?"),
     ('models."gpt-4o".name = "y"', 'models."gpt-4o".name', "'y'", "unknown key"),
     ('pools."openai/gpt-4o".rpmm = 5', 'pools."openai/gpt-4o".rpmm', "5", "did you mean rpm?"),
@@ -247,7 +252,7 @@ def test_all_faults_are_told_together(tmp_path: Path) -> None:
         'models."gpt-4o".colour',
         'models."gpt-4.1".fallback[0]',
         'pools."openai/gpt-4.1".rpm',
-        "templates",
+        "templates.a",
     }
     assert str(caught.value).count(str(file)) == len(str(caught.value).splitlines()) == 5
 

@@ -16,7 +16,7 @@ import orjson
 import pytest
 
 from shared.catalog import load
-from shared.catalog_check import CatalogErrors
+from shared.catalog_words import CatalogErrors
 from shared.envelope import Request
 from shared.errors import CatalogError
 from shared.prices import price, to_pico
@@ -272,7 +272,7 @@ def test_a_catalog_may_price_a_tier(tmp_path: Path) -> None:
     [
         ("[providers.openai.factors]\nflex = 0.5", "providers.openai.factors.flex"),
         ('[providers.openai.factors]\nflex = "-1"', '"0" to "100"'),
-        ('[prices."gpt-4o"]\ncached_input = "1"', 'prices."gpt-4o".input'),
+        ('[prices."gpt-4o"]\ncached_input = "1"', 'prices."gpt-4o": '),
         ('[prices."gpt-4o".tiers]\nflex = { output = "1" }', "tiers.flex"),
     ],
 )
