@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import redis
+
 from shared.keys import Keys
 from shared.scripts import Command, compose, text_of
 
@@ -56,3 +58,15 @@ def report(
         ),
         read,
     )  # fmt: skip
+
+
+def close(client: redis.Redis, keys: Keys, model: str, key: str) -> bool:
+    """All may ask the model with this key again, as if it had never failed; whether it was open."""
+    name = keys.breaker(model, key)
+    slots = [f"slot{n}" for n in range(6)]
+    marks = ("shut_at", "retry_at", "probe", "probe_until", "row", "fault_at", "healthy_at")
+    with client.pipeline(transaction=True) as pipe:
+        pipe.hdel(name, "state")
+        pipe.hdel(name, *marks, *slots)
+        was_open, _ = pipe.execute()
+    return bool(was_open)

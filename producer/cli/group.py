@@ -24,6 +24,7 @@ COMMANDS = {
     "estimates": ("estimates", "estimates"),
     "usage": ("usage", "usage"),
     "limits": ("limits", "limits"),
+    "health": ("health", "health"),
     "budgets": ("budgets", "budgets"),
     "cache": ("cache", "cache"),
     "pause": ("pause", "pause"),

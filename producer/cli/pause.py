@@ -45,13 +45,19 @@ def pause(kind: str | None, name: str | None, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("kind", type=KIND)
+@click.argument("kind", type=click.Choice([*KIND.choices, "model"]))
 @click.argument("name")
 @json_option
 def resume(kind: str, name: str, as_json: bool) -> None:
-    """Start jobs of a pool, a tenant or a queue again; of a pool also where money had run out."""
+    """Start jobs of a pool, a tenant or a queue again; of a pool also where money had run out.
+
+    Of a model: it is asked again at once, although its circuit breaker is open.
+    """
     from producer import limits
 
+    if kind == "model":
+        _resume_model(name, as_json)
+        return
     with opened() as at:
         found = limits.resume(at, limits.member_of(at, cast("Kind", kind), name))
     if as_json:
@@ -62,6 +68,18 @@ def resume(kind: str, name: str, as_json: bool) -> None:
     if found.opened:
         words += f"; opened where it was out of money ({found.opened} of its keys)"
     line(f"{kind} {printable(name)} {words}")
+
+
+def _resume_model(name: str, as_json: bool) -> None:
+    from producer.health import resume_model
+
+    with opened() as at:
+        closed = resume_model(at, name)
+    if as_json:
+        document({"kind": "model", "name": name, "breakers_closed": closed})
+    else:
+        told = f"closed ({closed} of its keys)" if closed else "was open on none of its keys"
+        line(f"model {printable(name)}: its breaker {told}")
 
 
 def _facts(member: str) -> dict[str, Any]:
