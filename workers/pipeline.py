@@ -45,12 +45,6 @@ log = logging.getLogger("headgate.pipeline")
 MOMENT_MS = 2000
 """How long a job may wait in a worker before it asks the same model again."""
 
-LOOK_MS = 30_000
-"""How often a job of which all models are down looks whether one is up."""
-
-UNKNOWN_MS = 2**40
-"""Nobody has said when a probe may go."""
-
 
 @dataclass(frozen=True, slots=True)
 class Pipeline(Attempting):
@@ -183,7 +177,7 @@ class Pipeline(Attempting):
                 job.add_failure(model, money.over_budget(granted))
                 continue
             if granted.way == "broken" and granted.model == model.name:
-                job.skip(model, UNKNOWN_MS)
+                job.skip(model, outage.UNKNOWN_MS)
                 continue
             had_waited = granted.waits and granted.way == "held" and granted.model == model.name
             while had_waited or not fallback.is_spent(model.name, job.failures, limits):
@@ -239,16 +233,11 @@ class Pipeline(Attempting):
 
     def _until_one_is_up(self, job: Job, chain: Chain) -> Deferred:
         """The job waits for a breaker to close: in line, or where several are open, for any."""
-        name = min(job.broken, key=lambda name: job.broken[name])
+        name, wait_ms = outage.patience(job.broken, job.left_ms(self.clock_ms()), self.chance())
         model = next(one for one in chain if isinstance(one, Model) and one.name == name)
         several = len(job.broken) > 1
         ticket = replace(self.ticket(job, model), waits=True, replaceable=several)
-        if not several:
-            return Deferred(0, ticket.encode())
-        # Not all in one moment, and never far past the first that may be up again.
-        wait_ms = min(LOOK_MS, job.broken[name]) * (1 + self.chance() / 4)
-        left_ms = job.left_ms(self.clock_ms())
-        return Deferred(int(max(MOMENT_MS / 2, min(wait_ms, left_ms))), ticket.encode())
+        return Deferred(wait_ms, ticket.encode())
 
     async def conclude(self, job: Job, ending: Ending) -> Outcome:
         """The job has ended, on record and then for all who wait; or the claim was lost."""

@@ -8,6 +8,7 @@ chapter 22; Finagle's RetryBudget).
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from shared.errors import AttemptError
@@ -24,6 +25,25 @@ QUIET_BURST, QUIET_PER_S = 10.0, 1.0
 
 EARNED_S = 10.0
 """What traffic has earned fades by 1/e in this time: an hour of calls must not pay one burst."""
+
+LOOK_MS, LEAST_MS = 30_000, 1000
+"""How often, at most and at least, a job of which several models are down looks for one."""
+
+UNKNOWN_MS = 2**40
+"""Nobody has said when a probe may go."""
+
+
+def patience(broken: Mapping[str, int], left_ms: int, chance: float) -> tuple[str, int]:
+    """Which of the models that are down a job waits for, and when it looks again; 0: in line.
+
+    `broken`: the ms until one probe may go. Several: not all jobs look in one moment (`chance` in
+    [0, 1)), and none far past the first that may be up, whichever that is.
+    """
+    name = min(broken, key=lambda model: broken[model])
+    if len(broken) == 1:
+        return name, 0
+    wait_ms = min(LOOK_MS, broken[name]) * (1 + chance / 4)
+    return name, int(max(LEAST_MS, min(wait_ms, left_ms)))
 
 
 def is_fault(error: AttemptError, *, cut_short: bool = False) -> bool:
