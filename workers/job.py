@@ -159,6 +159,18 @@ class Job:
         status: Status = {"deadline": "expired", "cancelled": "cancelled"}.get(code, "failed")  # type: ignore[assignment]  # all three are of Status
         return Ending(status, error=ErrorReport(code, message, retryable, list(self.failures)))
 
+    @property
+    def shares_failure(self) -> bool:
+        """Whether equal jobs that wait for its call fail with it: all but one that broke off, since
+        they have delivered nothing yet.
+        """
+        return bool(self.asked) and not self.broke_off
+
+    def broken_off(self, error: AttemptError) -> Ending:
+        """The job ends with the error that some of its answer was delivered before."""
+        message = f"the answer broke off: {error.message}"
+        return self.failed(error.code, message, retryable=error.retryable)
+
     def given_up(self, reason: str) -> Ending:
         """The job ends without an answer, and its message is kept for an operator."""
         return self.failed("internal", f"{GIVEN_UP}: {reason}")

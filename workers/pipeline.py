@@ -192,8 +192,7 @@ class Pipeline(Attempting):
                 if not isinstance(ending, AttemptError):
                     return ending
                 if job.broke_off:  # what was delivered cannot be taken back by another answer
-                    message = f"the answer broke off: {ending.message}"
-                    return job.failed(ending.code, message, retryable=ending.retryable)
+                    return job.broken_off(ending)
                 decision = retry.decide(
                     ending,
                     tries_of_model=fallback.tries(model.name, job.failures),
@@ -257,8 +256,7 @@ class Pipeline(Attempting):
             kept = Kept(ending.reply, ending.provider, job.cost_pico_usd, model)
             asked = job.asked or job.envelope.model
             answers = self.cache.remembering(job.envelope.request, kept, asked)
-        is_told = job.asked and not job.broke_off  # an equal job has delivered nothing yet
-        if ending.error is not None and ending.status == "failed" and is_told:
+        if ending.error is not None and ending.status == "failed" and job.shares_failure:
             await self.share.fail(job.envelope.request, job.asked, ending.error)
         await self.publish.publish(result, answers)
         return Ended(result, why_given_up(result))
