@@ -1,6 +1,7 @@
 """`python -m tests.bench [--markdown] [NAME...]`: measurements; nameless, the standard set.
 
-`python -m tests.bench governor [--seconds S] [--only NAME,...]` measures the governor.
+`python -m tests.bench governor [--seconds S] [--only NAME,...]` measures the governor, `... answers
+[--replay FOLDER]` cache, sharing and routing, `... outage [--plot PNG]` a provider that goes away.
 """
 
 from __future__ import annotations
@@ -8,6 +9,8 @@ from __future__ import annotations
 import importlib
 import sys
 
+from tests.bench import outage
+from tests.bench.answers import __main__ as answers
 from tests.bench.governor import __main__ as governor
 
 STANDARD = {
@@ -21,21 +24,25 @@ STANDARD = {
     "submit": "how fast jobs are submitted",
 }
 BY_NAME_ONLY = {"million": "a million queued jobs (some minutes, some GB of disk)"}
-GOVERNOR = "limits, order and peers (half an hour; options of its own: governor --help)"
+WITH_OPTIONS = {
+    "governor": (governor.main, "limits, order and peers (half an hour; governor --help)"),
+    "answers": (answers.main, "cache, sharing and a day's replay (minutes; answers --help)"),
+    "outage": (outage.main, "a provider that is down for a minute (outage --help)"),
+}
 
 
 def main(arguments: list[str]) -> int:
     """Each named bench has printed its table; 2 for a name that is none."""
-    if arguments[:1] == ["governor"]:
-        return governor.main(arguments[1:])
+    if arguments and arguments[0] in WITH_OPTIONS:
+        return WITH_OPTIONS[arguments[0]][0](arguments[1:])
     names = [word for word in arguments if word != "--markdown"]
     known = STANDARD | BY_NAME_ONLY
     for name in names:
         if name not in known:
-            sys.stderr.write(f"no bench {name!r}; there are {', '.join(known)}, governor\n")
+            sys.stderr.write(f"no bench {name!r}; there are {', '.join([*known, *WITH_OPTIONS])}\n")
             return 2
     if not names:
-        for name, words in (known | {"governor": GOVERNOR}).items():
+        for name, words in [*known.items(), *((n, w) for n, (_, w) in WITH_OPTIONS.items())]:
             sys.stderr.write(f"{name:10} {words}\n")
     for name in names or STANDARD:
         sys.stderr.write(f"{name}:\n")
