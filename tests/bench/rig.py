@@ -111,12 +111,12 @@ class Rig:
         self.workers.clear()
         self.children.clear()
 
-    def warm_up(self, client: Client) -> None:
-        """Every worker has answered jobs: SDKs are imported, connections open."""
+    def warm_up(self, client: Client, **fields: Any) -> None:
+        """Every worker has answered jobs: SDKs are imported, connections open; none is left."""
         for _ in range(2):
-            client_ids = client.submit_many(self.requests(200 * len(self.workers)))
-            for job_id in client_ids[-20:]:
-                client.result(job_id, timeout_s=60)
+            before, wanted = self.ended(), 200 * len(self.workers)
+            client.submit_many(self.requests(wanted, **fields))
+            wait_until(lambda: self.ended() - before >= wanted, 120, "the workers are warm")  # noqa: B023
         time.sleep(1)
 
     def requests(self, jobs: int, **fields: Any) -> list[dict[str, Any]]:
