@@ -25,6 +25,7 @@ from producer.used import Asked, UsageReport
 from producer.waiting import Found, Waiters
 from shared.envelope import Result, Status
 from shared.errors import JobTimeout, UnknownJob
+from shared.routing import Route
 from shared.settings import Settings
 
 CANCEL_WAIT_S = 10.0
@@ -49,6 +50,10 @@ class AsyncClient:
         record but not queued yet.
         """
         return AsyncJob(await asyncio.to_thread(self._desk.submit, prompt, fields), self)
+
+    async def route(self, prompt: str | None = None, /, **fields: Any) -> Route:
+        """Which model a request for `auto` would get now, and why; see Client.route."""
+        return await asyncio.to_thread(self._desk.route, prompt, fields)
 
     async def submit_many(self, requests: Requests) -> list[str]:
         """The ids of jobs that are on record and queued, in order; see Client.submit_many."""
@@ -155,6 +160,14 @@ class Client:
         record but not queued yet.
         """
         return Job(self._desk.submit(prompt, fields), self)
+
+    def route(self, prompt: str | None = None, /, **fields: Any) -> Route:
+        """Which model a request for `auto` would get now, why, and what the others would cost.
+
+        Nothing is submitted. `fields` are those of a request; its `model` is not looked at. Raises
+        InvalidRequest where no model can do it.
+        """
+        return self._desk.route(prompt, fields)
 
     def submit_many(self, requests: Requests) -> list[str]:
         """The ids of jobs that are on record and queued, in the order of the requests.

@@ -20,6 +20,7 @@ from producer.used import Asked, UsageReport
 from producer.waiting import Found
 from shared.envelope import Request, Result, Status
 from shared.errors import InvalidRequest, Unreachable
+from shared.routing import Route
 from shared.settings import Settings
 
 Requests = Iterable[str | Mapping[str, Any] | Request]
@@ -48,6 +49,13 @@ class Desk:
         with self._lazy.use() as opened:
             at = self._lazy.current(opened)
             return _submitted(at, [at.submitter.prepare(fields)], numbered=False)[0]
+
+    def route(self, prompt: str | None, fields: dict[str, Any]) -> Route:
+        """Which model `auto` would get for this request, and why."""
+        if prompt is not None:
+            fields = {"prompt": prompt, **fields}
+        with self._lazy.use() as opened:
+            return self._lazy.current(opened).submitter.route(fields)
 
     def submit_many(self, requests: Requests) -> list[str]:
         """The ids of jobs that are on record and queued, in the order of the requests."""

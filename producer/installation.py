@@ -17,6 +17,7 @@ from typing import Any
 import redis
 from sqlalchemy import Engine
 
+from producer.standing import Standings
 from producer.submit import Submitter
 from shared import catalog, connections, migrate, redis_check, settings, tiers
 from shared.catalog import Catalog
@@ -133,7 +134,9 @@ def open_installation(chosen: Settings | None = None) -> Installation:
         ) from (error)
     engine = servers.engine()
     client = servers.redis_client()
-    opened = Installation(servers, engine, client, models, Submitter(chosen, models, tier_of))
+    standing = Standings(client, servers.keys, chosen, models)
+    submitter = Submitter(chosen, models, tier_of, standing)
+    opened = Installation(servers, engine, client, models, submitter)
     try:
         servers.check_redis(client)
         with opened.reaching():
@@ -221,9 +224,9 @@ class Lazy:
                 models = catalog.load(at.settings.catalog)
             except CatalogError as error:
                 log.warning("the catalog was reloaded, but not here: %s", error)
-            newest = replace(
-                at, catalog=models, submitter=Submitter(at.settings, models), version=version
-            )
+            standing = Standings(at.redis, at.keys, at.settings, models)
+            submitter = Submitter(at.settings, models, standing=standing)
+            newest = replace(at, catalog=models, submitter=submitter, version=version)
             if self._opened is not None:
                 self._opened = newest
             return newest

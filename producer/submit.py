@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import redis
 from sqlalchemy import Engine, insert
 from sqlalchemy.exc import DBAPIError
 
+from producer.able import refuse_other_kind, refuse_too_long, refuse_unable
 from producer.dear import refuse_too_dear
 from producer.errors import IdempotencyConflict, SubmitInterrupted
 from producer.keyed import Keyed, Known, body_sha256, keyed, refuse_conflicts, take, unsent
@@ -18,10 +19,12 @@ from shared.database import passes, writing
 from shared.envelope import Envelope, Request, new_id, now_ms, request_from
 from shared.errors import InvalidRequest
 from shared.keys import Keys
-from shared.policy import estimate
+from shared.policy import needs
 from shared.policy.lifetime import Keeping, Rules
+from shared.policy.route import Standing
 from shared.queues import message, queue_of, send
 from shared.results import job_row
+from shared.routing import AUTO, Route, Router, nothing_known
 from shared.settings import Settings
 from shared.tables import jobs
 from shared.templates import expanded
@@ -47,8 +50,15 @@ Written = tuple[dict[str, Any], str, bytes, Keyed | None]
 class Submitter:
     """Turns requests into envelopes by the settings and the catalog in force; touches no server."""
 
-    def __init__(self, settings: Settings, catalog: Catalog, tier_of: TierOf | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        catalog: Catalog,
+        tier_of: TierOf | None = None,
+        standing: Callable[[], Standing] = nothing_known,
+    ) -> None:
         self._catalog = catalog
+        self._router = Router(catalog, standing)
         self._tier_of = tier_of or tiers.by_catalog(catalog)
         self._model = settings.model
         self._keeping = Keeping(
@@ -91,10 +101,11 @@ class Submitter:
             encoded = envelope.encode()
         except (ValueError, RecursionError) as error:
             raise InvalidRequest("request", None, f"cannot be written as JSON: {error}") from None
-        tokens = _refuse_too_long(request, model)
+        tokens = refuse_too_long(request, model)
+        refuse_unable(request, model, self._catalog, tokens)
         if request.max_cost_usd is not None:
             refuse_too_dear(request, model, self._catalog)
-        chain = self._catalog.chain(model, False if request.embeds else request.fallback)
+        chain = needs.chain(request, model, self._catalog, tokens)
         ticket = ticket_for(
             envelope, model, self._catalog, tier=request.tier or "",
             paid=request.on_limit == "refuse", input_tokens=tokens, chain=chain,
@@ -122,22 +133,28 @@ class Submitter:
 
     def _model_of(self, request: Request) -> Model:
         field = "model" if request.model else "HEADGATE_MODEL"
-        model = self._known(field, request.model or self._model)
-        _refuse_other_kind(field, model, request)
+        name = request.model or self._model
+        if name == AUTO:
+            model = self._router.model(request, field)
+        else:
+            model = self._known(field, name)
+            refuse_other_kind(field, model, request)
         if isinstance(request.fallback, list):
             for i, name in enumerate(request.fallback):
                 field = f"fallback[{i}]"
-                _refuse_other_kind(field, self._known(field, name), request)
+                refuse_other_kind(field, self._known(field, name), request)
         return model
 
     def _known(self, field: str, name: str) -> Model:
-        if name == "auto":
-            remedy = "choosing a model is not supported yet; name one, such as gpt-4o-mini"
-            raise InvalidRequest(field, name, remedy, "unknown_model")
         try:
             return self._catalog.model(name)
         except InvalidRequest as error:
             raise InvalidRequest(field, name, error.remedy, error.code) from None
+
+    def route(self, fields: Mapping[str, Any] | Request) -> Route:
+        """Which model `auto` would get for this request, and why; raises InvalidRequest."""
+        request = fields if isinstance(fields, Request) else request_from(dict(fields))
+        return self._router.route(request)
 
     def _with_tier(self, request: Request) -> Request:
         """The request as its caller's tier makes it: its job has that tier to its end."""
@@ -157,36 +174,6 @@ class Submitter:
         if "temperature" not in model.capabilities:
             missing.pop("temperature", None)
         return request.model_copy(update={"params": {**missing, **own}}) if missing else request
-
-
-def _refuse_other_kind(field: str, model: Model, request: Request) -> None:
-    if model.embeds and not request.embeds:
-        remedy = "this model embeds; give `input`, or name a model that answers"
-    elif request.embeds and not model.embeds:
-        remedy = "this model answers; give `prompt` or `messages`, or name a model that embeds"
-    else:
-        return
-    raise InvalidRequest(field, model.name, remedy)
-
-
-def _refuse_too_long(request: Request, model: Model) -> int:
-    """The estimate of the input; InvalidRequest when it cannot fit beside the output asked for.
-
-    The estimate can be over the truth, so it has some slack; what was asked for counts whole.
-    """
-    tokens = estimate.input_tokens(request, model)
-    params = request.params
-    asked = params.get("max_completion_tokens") or params.get("max_tokens")
-    reserved = estimate.output_ceiling(params, model) if asked and not model.embeds else 0
-    if estimate.exceeds_window(tokens, model, reserved):
-        and_output = f" with {reserved} kept for the answer" if reserved else ""
-        raise InvalidRequest(
-            "input" if request.embeds else "messages" if request.messages else "prompt",
-            f"about {tokens} tokens",
-            f"{model.name} takes {model.context_tokens} tokens{and_output}; shorten it",
-            "context_length",
-        )
-    return tokens
 
 
 def enqueue(

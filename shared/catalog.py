@@ -29,6 +29,7 @@ from shared.catalog_form import (
     Pool,
     Price,
     Provider,
+    Routing,
     StaticText,
     Tenant,
     Tier,
@@ -75,6 +76,7 @@ class Catalog(Frozen):
     limits: WideLimits = WideLimits()
     budget: Budget = Budget()
     cache: CacheRules = CacheRules()
+    routing: Routing = Routing()
     digest: str
     _names: dict[str, Model] = PrivateAttr(default_factory=dict)
     _chains: dict[str, tuple[Model | StaticText, ...]] = PrivateAttr(default_factory=dict)
@@ -101,7 +103,7 @@ class Catalog(Frozen):
         except KeyError:
             remedy = "`headgate models` lists what there is" + hint(name, self._names, "; ")
             if name == "auto":
-                remedy = "models cannot be chosen automatically yet; name one"
+                remedy = "is the word for routing, which stands for no one model; name one"
             raise InvalidRequest(field, name, remedy, code="unknown_model") from None
 
     def chain(

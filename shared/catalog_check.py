@@ -20,6 +20,7 @@ from shared.catalog_form import (
     Pool,
     Price,
     Provider,
+    Routing,
     Tenant,
     Tier,
     User,
@@ -57,6 +58,7 @@ class Tables:
     limits: WideLimits = field(default_factory=WideLimits)
     budget: Budget = field(default_factory=Budget)
     cache: CacheRules = field(default_factory=CacheRules)
+    routing: Routing = field(default_factory=Routing)
 
 
 def check(file: str, content: Mapping[str, Any], own: Mapping[str, Any]) -> Tables:
@@ -105,11 +107,14 @@ class _Checker:
         tables.limits = self.one("limits", WideLimits) or tables.limits
         tables.budget = self.one("budget", Budget) or tables.budget
         tables.cache = self.one("cache", CacheRules) or tables.cache
+        tables.routing = self.one("routing", Routing) or tables.routing
         if not all(isinstance(self.content.get(table, {}), Mapping) for table in known):
             return  # what names what cannot be told
         for model in tables.models.values():
             self.check_model(model)
             self.check_fallback(model)
+        for n, rule in enumerate(tables.routing.rules):
+            self.check_model_name(["routing", "rules", n, "model"], rule.model)
         self.check_circles()
         self.check_pools()
         for name in self.entries("prices"):

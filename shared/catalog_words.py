@@ -16,6 +16,7 @@ from shared.catalog_form import (
     Model,
     Pool,
     Provider,
+    Rule,
     Tenant,
     Tier,
     User,
@@ -118,7 +119,7 @@ _NAMED: dict[type[BaseModel], str] = {
 """What an entry is called in its form; users write it as the name of the table."""
 
 _INNER: dict[str, type[BaseModel]] = {
-    "tiers": Limits, "providers": WideLimits, "cache": CacheRule,
+    "tiers": Limits, "providers": WideLimits, "cache": CacheRule, "routing": Rule,
 }  # fmt: skip
 _MEASURES = frozenset(WideLimits.model_fields) - {"burst_s"}
 

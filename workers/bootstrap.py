@@ -23,6 +23,7 @@ from shared.connections import Servers
 from shared.errors import SettingError
 from shared.policy import estimate
 from shared.policy.lifetime import Keeping, Rules
+from shared.policy.route import without_key
 from shared.queues import all_queues
 from shared.settings import Settings
 from shared.tiers import TierOf
@@ -151,7 +152,7 @@ async def open_kit(in_force: Settings, servers: Servers, owner: str) -> Kit:
         asyncio.create_task(learning.keep(), name="learning"),
         asyncio.create_task(balance.keep(), name="budgets"),
     )
-    reload = Reload(servers, lane, in_force.catalog, lambda one: len(_keys(in_force, one)) or 1)
+    reload = Reload(servers, lane, in_force.catalog, lambda one: len(_keys(in_force, one)))
     with suppress(TimeoutError):
         await asyncio.wait_for(reload.begin(models), REDIS_WITHIN_S)
     tiers_by = partial(_tiers, in_force, engine)
@@ -184,6 +185,11 @@ def _keys(in_force: Settings, provider: ProviderEntry) -> list[str]:
     found = [settings.secret(variable) for variable in provider.api_key_env]
     keys = [secret.get_secret_value() for secret in found if secret is not None]
     return keys or (["none"] if provider.api_key_optional else [])
+
+
+def keyless(in_force: Settings, models: Catalog) -> frozenset[str]:
+    """The providers that this worker has no key of; none where it has no key at all."""
+    return without_key({name: len(_keys(in_force, one)) for name, one in models.providers.items()})
 
 
 def _lines(in_force: Settings, provider: ProviderEntry) -> list[Line]:

@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from redis.exceptions import RedisError
 
@@ -62,13 +63,24 @@ class Reload:
                 continue
             in_force = models
             follow(models)
+            await self._tell_keys(models)
             log.info("catalog %s is in force", models.digest)
+
+    async def _tell_keys(self, models: Catalog) -> None:
+        """Producers know which providers this worker has keys of, for `model: auto`."""
+        counts: dict[Any, Any] = {
+            name: self._keys_of(one) for name, one in models.providers.items()
+        }
+        pairs = [word for pair in counts.items() for word in pair]
+        await self._lane.send("HSET", self._servers.keys.keyed(), *pairs)
 
     async def begin(self, models: Catalog) -> None:
         """The scripts limit by this catalog, if Redis answers."""
         client = self._servers.async_redis_client()
         try:
-            await limits.write_async(client, self._servers.keys, models, self._keys_of)
+            keys_of = self._keys_of
+            await limits.write_async(client, self._servers.keys, models, lambda p: keys_of(p) or 1)
+            await self._tell_keys(models)
             self._begun = True
         except (RedisError, OSError):
             return  # others say that it is away

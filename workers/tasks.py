@@ -9,22 +9,25 @@ from typing import Any, assert_never
 
 from celery import Celery, Task
 
-from shared.catalog import Catalog
+from shared.catalog import Catalog, Model
 from shared.connections import Servers
 from shared.envelope import (
     ENVELOPE_VERSION,
     Envelope,
+    Request,
     json_bytes,
     refuse_oversize,
     request_from,
 )
 from shared.errors import InvalidRequest, NewerEnvelope, UnreadableMessage, place_of
+from shared.policy.route import Standing
 from shared.queues import TASK
 from shared.results import GIVEN_UP
+from shared.routing import AUTO, Router
 from shared.settings import Settings
 from shared.templates import expanded
 from shared.ticket import Grant, ticket_for
-from workers.bootstrap import Kit, open_kit
+from workers.bootstrap import Kit, keyless, open_kit
 from workers.fetcher import Fetcher
 from workers.job import Delivery, Job
 from workers.leases import Leases
@@ -223,11 +226,11 @@ class Door(Task):  # type: ignore[type-arg]  # generic only in its stubs
             request = expanded(request, self.kit.catalog.templates)
             if request.tier is not None:
                 self.kit.catalog.tier(request.tier)
-            model = self.kit.catalog.model(request.model or self.kit.settings.model)
+            model = _model_of(request, self.kit)
             refuse_oversize(json_bytes(request.model_dump(exclude_defaults=True)))
         except InvalidRequest as error:
             refusal, request = error, stand_in
-            model = self.kit.catalog.model(self.kit.settings.model)
+            model = _model_of(stand_in, self.kit)
         envelope = Envelope(
             v=ENVELOPE_VERSION,
             id=job_id,
@@ -237,6 +240,22 @@ class Door(Task):  # type: ignore[type-arg]  # generic only in its stubs
             submitted_at_ms=self.kit.pipeline.clock_ms(),
         )
         return envelope, refusal
+
+
+def _model_of(request: Request, kit: Kit) -> Model:
+    """The model of a bare request; `auto` goes by the keys of this worker."""
+    name = request.model or kit.settings.model
+    if name != AUTO:
+        return kit.catalog.model(name)
+    if kit.catalog.digest not in _routers:
+        _routers.clear()
+        standing = Standing(keyless=keyless(kit.settings, kit.catalog))
+        _routers[kit.catalog.digest] = Router(kit.catalog, lambda: standing)
+    return _routers[kit.catalog.digest].model(request)
+
+
+_routers: dict[str, Router] = {}
+"""By the digest of the catalog in force."""
 
 
 def _crashes(running: Running) -> int:

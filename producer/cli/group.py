@@ -20,6 +20,7 @@ COMMANDS = {
     "cancel": ("jobs", "cancel"),
     "jobs": ("jobs", "jobs"),
     "batch": ("batch", "batch"),
+    "route": ("route", "route"),
     "models": ("models", "models"),
     "estimates": ("estimates", "estimates"),
     "usage": ("usage", "usage"),

@@ -54,7 +54,7 @@ def submit(
 
     fields: dict[str, Any] = {k: v for k, v in options.items() if v is not None}
     if prompt is not None or "template" not in fields:
-        fields["prompt"] = _words(prompt)
+        fields["prompt"] = words_given(prompt)
     if variables:
         fields["variables"] = _variables(variables)
     if max_tokens is not None:
@@ -160,7 +160,7 @@ def _variables(given: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def _words(prompt: str | None) -> str:
+def words_given(prompt: str | None) -> str:
     """The prompt from the argument or from standard input, less one newline at its end."""
     from shared.errors import WrongUse
 

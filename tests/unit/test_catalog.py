@@ -222,7 +222,7 @@ def test_a_wished_chain_holds_only_models_that_can_stand_in(
 
 
 def test_the_automatic_choice_is_refused_by_name(built_in: Catalog) -> None:
-    with pytest.raises(InvalidRequest, match="cannot be chosen automatically yet"):
+    with pytest.raises(InvalidRequest, match="stands for no one model"):
         built_in.model("auto")
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from shared.catalog import Catalog, Model, StaticText
 from shared.envelope import FailedAttempt, Request
+from shared.policy import needs
 from shared.ticket import Grant
 from workers.policy.retry import Limits
 
@@ -17,13 +18,8 @@ FINAL = frozenset(
 
 
 def chain(request: Request, first: Model, catalog: Catalog) -> tuple[Model | StaticText, ...]:
-    """The models to ask in turn: the one wanted, then those that may stand in for it.
-
-    A chat model cannot stand in for an embedding model: its vectors mean something else.
-    """
-    if request.embeds or request.fallback is False:
-        return (first,)
-    return catalog.chain(first, request.fallback)
+    """The models to ask in turn, all of which can do what the request needs; see shared/policy."""
+    return needs.chain(request, first, catalog)
 
 
 def reached(chain: Sequence[Model | StaticText], failures: Sequence[FailedAttempt]) -> int:

@@ -1,0 +1,62 @@
+"""What producers know of the models: which are down, and which providers the workers have keys of.
+
+One read of Redis, at most once a second per process: nothing per job.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+import redis
+from redis.exceptions import RedisError
+
+from shared import health, settings
+from shared.catalog import Catalog
+from shared.keys import Keys
+from shared.policy.route import Standing, without_key
+from shared.scripts import text_of
+from shared.settings import Settings
+
+FRESH_S = 1.0
+
+
+class Standings:
+    """Tells what is known, read again when it is older than a second; for many threads."""
+
+    def __init__(self, client: redis.Redis, keys: Keys, chosen: Settings, catalog: Catalog) -> None:
+        self._redis = client
+        self._keys = keys
+        self._settings = chosen
+        self._catalog = catalog
+        self._lock = threading.Lock()
+        self._read_at = -FRESH_S
+        self._last = Standing()
+
+    def __call__(self) -> Standing:
+        """What is known now; what was known last where Redis does not answer."""
+        with self._lock:
+            now = time.monotonic()
+            if now - self._read_at >= FRESH_S:
+                self._read_at = now
+                with suppress(RedisError):  # the submit that comes next says so
+                    self._last = self._read()
+            return self._last
+
+    def _read(self) -> Standing:
+        down = health.down_models(self._redis, self._keys)
+        told: Any = self._redis.hgetall(self._keys.keyed())
+        keyed = {text_of(name): int(text_of(n)) for name, n in told.items()}
+        return Standing(frozenset(down), without_key(keyed or self._keyed_here()))
+
+    def _keyed_here(self) -> Mapping[str, int]:
+        """No worker has ever started here: the one to come may have the keys of this process."""
+        if self._settings.simulator_url is not None:
+            return {}
+        return {
+            name: sum(settings.secret(variable) is not None for variable in one.api_key_env)
+            for name, one in self._catalog.providers.items()
+        }

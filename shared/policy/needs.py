@@ -1,0 +1,113 @@
+"""What a request needs of a model, and which models have it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from shared.catalog import Catalog, Model, StaticText
+from shared.envelope import Request
+from shared.policy import estimate
+
+#: Parts of a message that only a model that sees can read, in the words of both vendors.
+_IMAGES = frozenset({"image_url", "image", "input_image"})
+
+
+class Needs(NamedTuple):
+    """What a request asks of its model. `input_tokens` estimated, `output_tokens` as asked for."""
+
+    input_tokens: int
+    output_tokens: int = 0
+    vision: bool = False
+    tools: bool = False
+    json: bool = False
+
+    @property
+    def capabilities(self) -> tuple[str, ...]:
+        """Those of the catalog that a model must have."""
+        return tuple(name for name in ("vision", "tools", "json") if getattr(self, name))
+
+
+def needs_of(request: Request, input_tokens: int | None = None) -> Needs:
+    """What the request needs; `input_tokens` where they are estimated already."""
+    params = request.params
+    tokens = estimate.input_tokens(request) if input_tokens is None else input_tokens
+    vision = request.messages is not None and sees(request)
+    if not params:
+        return Needs(tokens, vision=vision)
+    asked = params.get("max_completion_tokens") or params.get("max_tokens")
+    return Needs(
+        tokens,
+        asked if isinstance(asked, int) else 0,
+        vision,
+        bool(params.get("tools") or params.get("functions")),
+        _wants_json(params.get("response_format")),
+    )
+
+
+def sees(request: Request) -> bool:
+    """Whether a message of the request carries an image."""
+    for message in request.messages or ():
+        content = message.get("content")
+        if isinstance(content, list) and any(part.get("type") in _IMAGES for part in content):
+            return True
+    return False
+
+
+def _wants_json(form: object) -> bool:
+    return isinstance(form, Mapping) and form.get("type") in ("json_object", "json_schema")
+
+
+def lacks(model: Model, needs: Needs) -> str | None:
+    """What the model lacks for this request, in words; None where it can do it."""
+    if needs.vision and "vision" not in model.capabilities:
+        return "vision"
+    if needs.tools and "tools" not in model.capabilities:
+        return "tools"
+    if needs.json and "json" not in model.capabilities:
+        return "json"
+    if needs.input_tokens + model.max_output_tokens <= model.context_tokens:
+        return None
+    reserved = min(needs.output_tokens, model.max_output_tokens)
+    if estimate.exceeds_window(needs.input_tokens, model, reserved):
+        return f"a window for about {needs.input_tokens} tokens"
+    return None
+
+
+#: The field of a request that asks for each capability.
+FIELDS: Mapping[str, str] = {
+    "vision": "messages", "tools": "params.tools", "json": "params.response_format",
+}  # fmt: skip
+
+
+def chain(
+    request: Request, first: Model, catalog: Catalog, input_tokens: int | None = None
+) -> tuple[Model | StaticText, ...]:
+    """The models to ask in turn: the one wanted, then those that may stand in for it.
+
+    Those that lack what the request needs are left out, and with `same_provider` those of others.
+    A chat model cannot stand in for an embedding model: its vectors mean something else.
+    """
+    if request.embeds or request.fallback is False:
+        return (first,)
+    whole = catalog.chain(first, request.fallback)
+    if len(whole) == 1:
+        return whole
+    needs = needs_of(request, input_tokens)
+    if _fits_all(whole, request, needs):
+        return whole
+    return (first, *(other for other in whole[1:] if _stands_in(other, first, request, needs)))
+
+
+def _fits_all(whole: tuple[Any, ...], request: Request, needs: Needs) -> bool:
+    return not request.same_provider and all(
+        isinstance(other, StaticText) or lacks(other, needs) is None for other in whole[1:]
+    )
+
+
+def _stands_in(other: Model | StaticText, first: Model, request: Request, needs: Needs) -> bool:
+    if isinstance(other, StaticText):
+        return True
+    if request.same_provider and other.provider != first.provider:
+        return False
+    return lacks(other, needs) is None
