@@ -162,11 +162,7 @@ class Client:
         return Job(self._desk.submit(prompt, fields), self)
 
     def route(self, prompt: str | None = None, /, **fields: Any) -> Route:
-        """Which model a request for `auto` would get now, why, and what the others would cost.
-
-        Nothing is submitted. `fields` are those of a request; its `model` is not looked at. Raises
-        InvalidRequest where no model can do it.
-        """
+        """What `auto` would choose for this request now, why, and what others would cost."""
         return self._desk.route(prompt, fields)
 
     def submit_many(self, requests: Requests) -> list[str]:

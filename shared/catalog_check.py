@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, TypeVar
 
@@ -26,6 +25,7 @@ from shared.catalog_form import (
     User,
     WideLimits,
 )
+from shared.catalog_tables import Tables
 from shared.catalog_words import (
     HIDDEN,
     MISSING,
@@ -36,29 +36,11 @@ from shared.catalog_words import (
     keys_of,
     told,
     unknown,
-)
+)  # fmt: skip
 from shared.errors import CatalogError
 from shared.templates import Template
 
 F = TypeVar("F", bound=BaseModel)
-
-
-@dataclass
-class Tables:
-    """The entries that have passed, by name."""
-
-    providers: dict[str, Provider] = field(default_factory=dict)
-    models: dict[str, Model] = field(default_factory=dict)
-    pools: dict[str, Pool] = field(default_factory=dict)
-    tiers: dict[str, Tier] = field(default_factory=dict)
-    prices: dict[str, Price] = field(default_factory=dict)
-    tenants: dict[str, Tenant] = field(default_factory=dict)
-    users: dict[str, User] = field(default_factory=dict)
-    templates: dict[str, Template] = field(default_factory=dict)
-    limits: WideLimits = field(default_factory=WideLimits)
-    budget: Budget = field(default_factory=Budget)
-    cache: CacheRules = field(default_factory=CacheRules)
-    routing: Routing = field(default_factory=Routing)
 
 
 def check(file: str, content: Mapping[str, Any], own: Mapping[str, Any]) -> Tables:
