@@ -29,13 +29,13 @@ from shared.catalog_form import (
     Pool,
     Price,
     Provider,
-    Routing,
     StaticText,
     Tenant,
     Tier,
     User,
     WideLimits,
 )
+from shared.catalog_routing import Routing
 from shared.catalog_words import HIDDEN, CatalogErrors, hint
 from shared.errors import CatalogError, InvalidRequest
 from shared.templates import Template

@@ -19,12 +19,12 @@ from shared.catalog_form import (
     Pool,
     Price,
     Provider,
-    Routing,
     Tenant,
     Tier,
     User,
     WideLimits,
 )
+from shared.catalog_routing import Routing
 from shared.catalog_tables import Tables
 from shared.catalog_words import (
     HIDDEN,

@@ -13,8 +13,6 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from shared.envelope import Kind
-
 STATIC = "static:"
 #: Of a budget that does not say it: shares at which jobs of low priority and all jobs stop.
 SOFT, HARD, ALERTS, WAIT = 1.0, 1.2, (0.8, 0.9, 1.0), "wait"
@@ -175,29 +173,6 @@ class Model(Frozen):
     def pool_key(self) -> str:
         """What its limits are counted on: provider/pool."""
         return f"{self.provider}/{self.pool}"
-
-
-class Rule(Frozen):
-    """Sends requests for `auto` that have one of these words, or are of these kinds, to a model.
-
-    Where both are given, both must fit.
-    """
-
-    words: Annotated[tuple[Text, ...], Field(strict=False)] = ()
-    kinds: Annotated[tuple[Kind, ...], Field(strict=False)] = ()
-    model: str
-
-    @model_validator(mode="after")
-    def _says_when(self) -> Rule:
-        if not self.words and not self.kinds:
-            raise ValueError("give words or kinds: a rule without them would take everything")
-        return self
-
-
-class Routing(Frozen):
-    """What `model: auto` goes by beside the models: rules, the first that fits counts."""
-
-    rules: Annotated[tuple[Rule, ...], Field(strict=False)] = ()
 
 
 class Pool(WideLimits):

@@ -11,12 +11,12 @@ from shared.catalog_form import (
     Pool,
     Price,
     Provider,
-    Routing,
     Tenant,
     Tier,
     User,
     WideLimits,
 )
+from shared.catalog_routing import Routing
 from shared.templates import Template
 
 

@@ -16,12 +16,12 @@ from shared.catalog_form import (
     Model,
     Pool,
     Provider,
-    Rule,
     Tenant,
     Tier,
     User,
     WideLimits,
 )
+from shared.catalog_routing import Rule
 from shared.errors import CatalogError
 
 Path = Sequence[str | int]

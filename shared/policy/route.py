@@ -13,7 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from shared.catalog_form import Model, Rule
+from shared.catalog_form import Model
+from shared.catalog_routing import Rule
 from shared.envelope import Kind
 from shared.policy.kinds import Judgement, Level
 from shared.policy.needs import Needs, lacks
