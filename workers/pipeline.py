@@ -224,7 +224,8 @@ class Pipeline(Attempting):
             return job.failed("deadline", "the deadline passed before an answer came")
         if job.broken:
             return self._until_one_is_up(job, chain)
-        last = job.failures[-1]
+        dear = all(failure.code == "budget_exceeded" for failure in job.failures)
+        last = job.failures[0 if dear else -1]  # the budget that kept the model that was wanted
         # Cut off by workers that were stopped: nobody wished that the job be cancelled.
         code = "internal" if last.code == "cancelled" else last.code
         retryable = code not in fallback.FINAL and not job.too_large
