@@ -35,9 +35,11 @@ from shared.sums import (
     DIMENSIONS,
     MEASURES,
     MONEY,
+    VIEW,
     day_number,
     exactly,
     latencies,
+    view_of,
     whole,
 )
 from shared.tables import audit, usage_days
@@ -139,10 +141,12 @@ def _add_days(
     if not days:
         return
     table = usage_days.c
-    month = table.day.op("/")(literal_column("100"))
-    keys = [month if name == "month" else table[_column(name)] for name in names]
+    first = VIEW * view_of({*map(_column, names), *wanted}.difference(TIMES))
+    day = table.day.op("-")(literal_column(str(first)))
+    times = {"day": day, "month": day.op("/")(literal_column("100"))}
+    keys = [times[name] if name in times else table[_column(name)] for name in names]
     where = and_(
-        or_(*(table.day.between(*run) for run in runs(days))),
+        or_(*(table.day.between(begin + first, end + first) for begin, end in runs(days))),
         *(table[name] == value for name, value in wanted.items()),
     )
     sums: list[ColumnElement[int]] = [

@@ -23,7 +23,10 @@ STANDARD = {
     "pool": "no-op jobs: pool, Fetcher and Celery's bookkeeping alone",
     "submit": "how fast jobs are submitted",
 }
-BY_NAME_ONLY = {"million": "a million queued jobs (some minutes, some GB of disk)"}
+BY_NAME_ONLY = {
+    "million": "a million queued jobs (some minutes, some GB of disk)",
+    "usage": "who used what, of ten million jobs (20 minutes, 10 GB of disk)",
+}
 WITH_OPTIONS = {
     "governor": (governor.main, "limits, order and peers (half an hour; governor --help)"),
     "answers": (answers.main, "cache, sharing and a day's replay (minutes; answers --help)"),

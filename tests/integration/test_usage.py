@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sqlalchemy import Engine, delete, select
 
 from producer.usage import usage
-from producer.used import UsageReport, Used
+from producer.used import BY, UsageReport, Used
 from shared import migrate
 from shared.database import open_engine
 from shared.errors import InvalidRequest
@@ -145,11 +145,12 @@ def _moment(day: date) -> datetime:
         max_size=4,
     ),
     by=st.lists(
-        st.sampled_from(("tenant", "model", "template", "batch", "day", "month")),
+        st.sampled_from(BY),
         unique=True,
         max_size=3,
     ),
     span=SPANS,
+    model=st.sampled_from((None, "gpt-4o")),
     tenant=st.sampled_from((None, "acme")),
 )
 def test_usage_is_what_counting_each_line_says_whatever_was_summed_when(
@@ -158,6 +159,7 @@ def test_usage_is_what_counting_each_line_says_whatever_was_summed_when(
     by: list[str],
     span: tuple[date | None, date | None],
     tenant: str | None,
+    model: str | None,
 ) -> None:
     with engine.begin() as connection:
         for table in (audit, usage_days, usage_summed):
@@ -175,8 +177,14 @@ def test_usage_is_what_counting_each_line_says_whatever_was_summed_when(
             with engine.begin() as connection:
                 connection.execute(delete(audit).where(audit.c.job_id == gone["job_id"]))
                 unsum(connection, gone["finished_at_ms"])
-    wanted = [row for row in kept if is_within(row, *span) and tenant in (None, row["tenant"])]
-    report = usage(engine, by=by, since=span[0], until=span[1], tenant=tenant)
+    wanted = [
+        row
+        for row in kept
+        if is_within(row, *span)
+        and tenant in (None, row["tenant"])
+        and model in (None, row["model_used"] or row["model"])
+    ]
+    report = usage(engine, by=by, since=span[0], until=span[1], tenant=tenant, model=model)
     is_brute_force(report, wanted)
 
 
