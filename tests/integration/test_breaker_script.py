@@ -6,15 +6,15 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from shared import health, scripts
 from shared.breakers import Rules, Standing, report
 from shared.keys import Keys
 from shared.ticket import Grant
 from tests.integration.governor_model import Governor, Places
+from tests.integration.machines import holds_in_any_order
 from tests.integration.rig import STANDARD
 from tests.integration.rig_rooms import POOL, TICKET
 from tests.servers import ValkeyServer
@@ -330,11 +330,4 @@ class Machine(RuleBasedStateMachine):
 
 def test_any_order_of_grants_reports_and_time_is_as_the_model_says(valkey: ValkeyServer) -> None:
     with valkey.client(decode_responses=False) as client:
-        machine = type("_Machine", (Machine,), {"client": client})
-        run_state_machine_as_test(
-            machine,
-            settings=settings(
-                max_examples=30, stateful_step_count=30, deadline=None,
-                suppress_health_check=list(HealthCheck),
-            ),
-        )  # fmt: skip
+        holds_in_any_order(Machine, runs=30, steps=30, client=client)

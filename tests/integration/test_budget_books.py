@@ -4,18 +4,17 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
     initialize,
     invariant,
     rule,
-    run_state_machine_as_test,
 )
 
 from shared.budgets import in_force
 from shared.ticket import Grant, Ticket, quoted
+from tests.integration.machines import holds_in_any_order
 from tests.integration.rig import BULK, STANDARD
 from tests.integration.rig_budgets import USD, Treasury, ticket
 from tests.servers import ValkeyServer
@@ -237,17 +236,4 @@ class Spending(RuleBasedStateMachine):
 
 def test_no_budget_is_overspent_whatever_workers_do(valkey: ValkeyServer) -> None:
     with valkey.client(decode_responses=False) as client:
-
-        class OnThisServer(Spending):
-            broker = Treasury(client)
-
-        run_state_machine_as_test(
-            OnThisServer,
-            settings=settings(
-                max_examples=40,
-                stateful_step_count=40,
-                deadline=None,
-                phases=[Phase.generate],  # the clock goes on: to shrink would take minutes
-                suppress_health_check=list(HealthCheck),
-            ),
-        )
+        holds_in_any_order(Spending, shrinks=False, broker=Treasury(client))

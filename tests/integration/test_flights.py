@@ -4,13 +4,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from shared import scripts
 from shared.ticket import Grant
 from tests.integration.governor_model import Governor, Places
+from tests.integration.machines import holds_in_any_order
 from tests.integration.rig import BULK, STANDARD, URGENT
 from tests.integration.rig_rooms import POOL
 from tests.servers import ValkeyServer
@@ -102,9 +102,7 @@ def test_a_failed_call_is_shared_with_those_who_waited_and_with_nobody_else(
 
 
 @pytest.mark.parametrize("why", ["down", "too late"])
-def test_equal_jobs_that_go_to_another_model_follow_one_of_them(
-    broker: Governor, why: str
-) -> None:
+def test_equal_jobs_that_go_to_another_model_follow_one_of_them(broker: Governor, why: str) -> None:
     soon = broker.now_ms() + 20_000
     if why == "down":
         name = broker.keys.breaker(POOL, "key0")
@@ -280,14 +278,4 @@ def test_whatever_happens_equal_jobs_have_one_call_at_a_time_and_none_is_lost(
     valkey: ValkeyServer,
 ) -> None:
     with valkey.client(decode_responses=False) as client:
-
-        class OnThisServer(Flights):
-            broker = Governor(client)
-
-        run_state_machine_as_test(
-            OnThisServer,
-            settings=settings(
-                max_examples=40, stateful_step_count=25, deadline=None,
-                suppress_health_check=list(HealthCheck),
-            ),
-        )  # fmt: skip
+        holds_in_any_order(Flights, steps=25, broker=Governor(client))

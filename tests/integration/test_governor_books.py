@@ -12,12 +12,12 @@ from hypothesis.stateful import (
     initialize,
     invariant,
     rule,
-    run_state_machine_as_test,
 )
 
 from shared.holds import Told
 from shared.ticket import Grant, Ticket
 from tests.integration.governor_model import Books, Governor, Places
+from tests.integration.machines import holds_in_any_order
 from tests.integration.rig import BULK, STANDARD
 from tests.integration.rig_rooms import TICKET
 from tests.servers import ValkeyServer
@@ -274,20 +274,7 @@ class Governed(RuleBasedStateMachine):
 
 def test_no_limit_is_passed_and_nothing_is_lost_whatever_workers_do(valkey: ValkeyServer) -> None:
     with valkey.client(decode_responses=False) as client:
-
-        class OnThisServer(Governed):
-            broker = Governor(client)
-
-        run_state_machine_as_test(
-            OnThisServer,
-            settings=settings(
-                max_examples=40,
-                stateful_step_count=40,
-                deadline=None,
-                phases=[Phase.generate],  # the clock goes on: to shrink would take minutes
-                suppress_health_check=list(HealthCheck),
-            ),
-        )
+        holds_in_any_order(Governed, shrinks=False, broker=Governor(client))
 
 
 SCOPES = {

@@ -2,7 +2,6 @@
 
 import json
 
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -10,9 +9,9 @@ from hypothesis.stateful import (
     invariant,
     precondition,
     rule,
-    run_state_machine_as_test,
 )
 
+from tests.integration.machines import holds_in_any_order
 from tests.integration.rig import BULK, STANDARD, Broker, message_of
 from tests.servers import ValkeyServer
 
@@ -173,16 +172,4 @@ class Leases(RuleBasedStateMachine):
 
 def test_every_job_is_in_one_place_whatever_workers_do(valkey: ValkeyServer) -> None:
     with valkey.client(decode_responses=False) as client:
-
-        class OnThisServer(Leases):
-            broker = Broker(client)
-
-        run_state_machine_as_test(
-            OnThisServer,
-            settings=settings(
-                max_examples=60,
-                stateful_step_count=40,
-                deadline=None,
-                suppress_health_check=list(HealthCheck),
-            ),
-        )
+        holds_in_any_order(Leases, runs=60, broker=Broker(client))
