@@ -127,7 +127,7 @@ class Settings(BaseSettings):
         256, description="megabytes of messages in flight in one worker; it needs 2.4 times that"
     )
     model: Annotated[str, Field(min_length=1)] = Field(
-        "gpt-4o-mini", description="the model of a request that names none"
+        "auto", description="the model of a request that names none; auto: chosen for each"
     )
     max_tokens: Annotated[int, Field(ge=1)] | None = Field(
         None, description="max_tokens of a request that names none"

@@ -66,6 +66,7 @@ def _apart_from_the_caller() -> Iterator[None]:
         if name.startswith(PRIVATE_PREFIXES):
             del os.environ[name]
     os.environ[RUN_MARK] = mark
+    os.environ["HEADGATE_MODEL"] = "gpt-4o-mini"  # prices and pools that the tests count on
     os.environ["PYTHONPATH"] = str(ROOT)  # children import `tests` too, wherever they run
     with short_folder() as folder:
         os.chdir(folder)

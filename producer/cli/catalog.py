@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from producer.cli.ends import say
 from producer.cli.group import HELP
 from producer.cli.opened import opened
 from producer.cli.show import document, json_option, line
@@ -23,9 +24,12 @@ def check(file: Path | None, as_json: bool) -> None:
     """Check FILE (default: HEADGATE_CATALOG) laid over the built-in catalog; tell every fault."""
     from shared import catalog as reader
     from shared import settings
+    from shared.policy.needs import gaps
 
     overlay = file or settings.load().catalog
     found = reader.load(overlay)
+    built_in = gaps(reader.load())
+    warnings = [words for words in gaps(found) if words not in built_in]
     facts = {
         "file": str(overlay or reader.BUILT_IN),
         "models": len(found.models),
@@ -33,12 +37,15 @@ def check(file: Path | None, as_json: bool) -> None:
         "pools": len(found.pools),
         "tiers": len(found.tiers),
         "digest": found.digest,
+        "warnings": warnings,
     }
     if as_json:
         document(facts)
     else:
         counts = f"{facts['models']} models of {facts['providers']} providers"
         line(f"{facts['file']}: no fault; {counts}, {facts['pools']} pools with limits")
+        for words in warnings:
+            say(f"warning: {words}")
 
 
 @catalog.command()

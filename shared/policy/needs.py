@@ -99,6 +99,21 @@ def chain(
     return (first, *(other for other in whole[1:] if _stands_in(other, first, request, needs)))
 
 
+def gaps(catalog: Catalog) -> list[str]:
+    """Chains in which nothing can stand in for all that the first model can do, in words."""
+    found = []
+    for model in catalog.models.values():
+        others = [one for one in catalog.chain(model)[1:] if isinstance(one, Model)]
+        found += [
+            f"{model.name} has {name}, and none of its fallback has: such a request has no stand-in"
+            for name in FIELDS
+            if others
+            and name in model.capabilities
+            and not any(name in one.capabilities for one in others)
+        ]
+    return found
+
+
 def _fits_all(whole: tuple[Any, ...], request: Request, needs: Needs) -> bool:
     return not request.same_provider and all(
         isinstance(other, StaticText) or lacks(other, needs) is None for other in whole[1:]

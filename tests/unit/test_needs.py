@@ -1,5 +1,6 @@
 """What a request needs: a model that lacks it is refused at submit, and left out of chains."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from shared import catalog
 from shared.catalog import StaticText
 from shared.envelope import request_from
 from shared.errors import InvalidRequest
-from shared.policy.needs import chain, needs_of
+from shared.policy.needs import chain, gaps, needs_of
 from shared.settings import Settings
 
 CATALOG = catalog.load()
@@ -73,6 +74,13 @@ def test_a_chain_leaves_out_windows_that_are_too_small() -> None:
     long = "word " * 500_000
     assert "ministral-8b-2512" in names("claude-haiku-5-5")
     assert "ministral-8b-2512" not in names("claude-haiku-5-5", prompt=long)
+
+
+def test_a_chain_that_cannot_stand_in_for_a_capability_is_told(tmp_path: Path) -> None:
+    file = tmp_path / "own.toml"
+    file.write_text('[models."gpt-4o-mini"]\nfallback = ["command-r7b"]\n')
+    [told] = set(gaps(catalog.load(file))) - set(gaps(CATALOG))
+    assert told.startswith("gpt-4o-mini has vision, and none of its fallback has")
 
 
 def test_a_chain_may_be_kept_to_one_provider() -> None:

@@ -13,10 +13,11 @@ def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.chdir(tmp_path)
 
 
-def test_the_defaults_are_those_of_the_contract() -> None:
+def test_the_defaults_are_those_of_the_contract(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HEADGATE_MODEL")
     found = settings.load()
     assert (found.redis_url, found.database_url, found.catalog) == (None, None, None)
-    assert (found.concurrency, found.model, found.timeout_s) == (500, "gpt-4o-mini", 120)
+    assert (found.concurrency, found.model, found.timeout_s) == (500, "auto", 120)
     assert found.home_path == Path.cwd() / ".headgate"
     assert (found.max_attempts, found.max_attempts_per_job) == (5, 8)
     assert (found.backoff_s, found.backoff_max_s, found.cache_ttl_s) == (1, 30, 1800)
