@@ -28,7 +28,7 @@ from tests.child import wait_until
 
 PRIMARY, SECOND = "gpt-4o-mini", "claude-haiku-4-5"
 WORKERS, PER_S, TICK_S, LATENCY_MS = 4, 50, 0.1, 400
-BEFORE_S, AFTER_S = 20.0, 100.0
+BEFORE_S, AFTER_S = 20.0, 70.0
 """The breaker looks again a minute after it opened, so the end of the outage is met late."""
 
 
@@ -216,7 +216,7 @@ def _draw(timeline: Timeline, path: Path) -> None:
     axes.plot(seconds, submitted, color="black", linewidth=0.8, label="jobs submitted")
     failed = [timeline.failed[n] for n in seconds]
     axes.plot(seconds, failed, color="#c03030", linewidth=1.4, label="attempts that failed")
-    axes.set(xlabel="seconds", ylabel="a second", xlim=(0, last - 1), ylim=(0, None))
+    axes.set(xlabel="seconds", ylabel="a second", xlim=(0, last - 1), ylim=(0, PER_S * 1.8))
     axes.legend(loc="upper right", ncols=2, fontsize=8)
     plt.tight_layout()
     plt.savefig(path)

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.bench.answers import day, hits
+from tests.bench.answers import day, hits, recall
 from tests.bench.answers.replay import replay
 from tests.bench.table import Table
 
@@ -27,6 +27,7 @@ def main(arguments: list[str]) -> int:
         return replay(arrivals, given.speed)
 
     tables: dict[str, tuple[Callable[[], Table], str]] = {
+        "recall": (recall.recall, "a look into the cache by itself"),
         "hits": (hits.hits, "a hit, a miss, and neither"),
         "flights": (hits.flights, "equal jobs at once"),
         "replay": (replayed, "a day of arrivals: what cache, sharing and routing save"),
