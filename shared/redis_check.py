@@ -29,7 +29,7 @@ ACL_REMEDY = "deploy/redis.acl lists all that its user needs"
 USED = (
     "SET # 1 PX 1000", "GET #", "EXISTS #", "PEXPIRE # 1000", "HGET # f", "HMGET # f", "HSET # f 1",
     "HSETNX # f 1", "HDEL # f", "HINCRBY # f 1", "HLEN #", "HEXISTS # f", "HGETALL #", "HKEYS #",
-    "ZRANK # 1", "INCRBY # 1", "ZRANDMEMBER #", "LLEN #", "LPUSH # 1", "RPUSH # 1",
+    "ZRANK # 1", "INCRBY # 1", "ZRANDMEMBER #", "HRANDFIELD #", "LLEN #", "LPUSH # 1", "RPUSH # 1",
     "RPOP #", "LTRIM # 0 0",
     "LREM # 0 1", "LRANGE # 0 0", "TYPE #", "SCARD #", "SSCAN # 0", "SISMEMBER # 1", "ZCARD #",
     "ZMSCORE # 1", "BLPOP # 1", "BRPOP # 1", "SADD # 1", "SREM # 1", "SMEMBERS #", "SMISMEMBER # 1",

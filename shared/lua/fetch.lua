@@ -297,18 +297,20 @@ local function is_running(room, tenant, user, member, id)
   return true
 end
 
+-- Returns whether the job was there to be handed out.
 local function hand_out(room, tenant, user, member, id, grant, tokens)
   local stored = fresh[id] or redis.call('HGET', messages, id)
   step_out(room, tenant, user, member, tokens)
   if stored and stored ~= '' then
     lease(id, grant, stored)
-  else
-    save() -- its hold, if it has one, so that it ends
-    money.ends_at(0)
-    release({id})
-    money.ends_at(nil)
-    redis.call('SREM', present, id)
+    return true
   end
+  save() -- its hold, if it has one, so that it ends
+  money.ends_at(0)
+  release({id})
+  money.ends_at(nil)
+  redis.call('SREM', present, id)
+  return false
 end
 
 -- Pools whose only model is down.
@@ -326,15 +328,14 @@ end
 
 -- The job ends here, or goes to another model: then equal ones follow its call there, too.
 local function let_out(room, tenant, user, member, id, ticket, way)
-  if way == 'broken' or way == 'elsewhere' then
-    if flights.under_way(id, ticket) then
-      step_out(room, tenant, user, member, 0)
-      flights.follow(id, string.match(member, '|(.*)$'), ticket)
-      return
-    end
-    flights.lead(id, ticket)
+  local leads = way == 'broken' or way == 'elsewhere'
+  if leads and flights.under_way(id, ticket) then
+    step_out(room, tenant, user, member, 0)
+    flights.follow(id, string.match(member, '|(.*)$'), ticket)
+    return
   end
-  hand_out(room, tenant, user, member, id, without(way, ticket), 0)
+  local is_out = hand_out(room, tenant, user, member, id, without(way, ticket), 0)
+  if is_out and leads then flights.lead(id, ticket) end
 end
 
 -- A job whose model is down must not hold up those of other models in its pool: it comes back to its
@@ -473,8 +474,9 @@ local function serve(room)
     return false
   end
   local grant = take(id, ticket, amounts, key)
-  flights.lead(id, ticket)
-  hand_out(room, tenant, user, member, id, grant, math.max(1, amounts.tpm))
+  if hand_out(room, tenant, user, member, id, grant, math.max(1, amounts.tpm)) then
+    flights.lead(id, ticket)
+  end
   return true
 end
 

@@ -27,6 +27,7 @@ function flights.under_way(id, ticket, asked)
   local leader = flights.led[ticket.cached_as]
   if not leader and not asked then
     leader = redis.call('HGET', all_flights(), ticket.cached_as)
+    if leader and leader ~= id and flights.is_adrift(ticket.cached_as, leader) then return false end
   end
   return leader and leader ~= id
 end
@@ -91,6 +92,29 @@ function flights.disembark()
   return #landed == 2 * LANDINGS
 end
 
+local function end_flights(names)
+  redis.call('HDEL', all_flights(), unpack(names))
+  if redis.call('EXISTS', followers()) == 0 then return end
+  local any = false
+  for _, name in ipairs(names) do
+    if redis.call('EXISTS', flight_of(name)) == 1 then
+      redis.call('ZUNIONSTORE', flight_of(LANDED), 2, flight_of(LANDED), flight_of(name))
+      redis.call('DEL', flight_of(name))
+      any = true
+    end
+  end
+  if any then flights.disembark() end
+end
+
+-- Whether the flight had a leader that holds no lease; then it has ended. A worker of the release
+-- before ends leases, those of dead workers among them, and knows of no flights.
+function flights.is_adrift(name, leader)
+  if redis.call('HEXISTS', prefix .. 'headgate:owners', leader) == 1 then return false end
+  redis.call('HDEL', prefix .. LEADERS, leader)
+  end_flights({name})
+  return true
+end
+
 -- The leases of these jobs have ended, and with them the flights that they led.
 function flights.land(ids)
   local names = redis.call('HMGET', prefix .. LEADERS, unpack(ids))
@@ -106,18 +130,7 @@ function flights.land(ids)
   for i, leader in ipairs(redis.call('HMGET', all_flights(), unpack(known))) do
     if leader == led[i] then ended[#ended + 1] = known[i] end
   end
-  if #ended == 0 then return end
-  redis.call('HDEL', all_flights(), unpack(ended))
-  if redis.call('EXISTS', followers()) == 0 then return end
-  local any = false
-  for _, name in ipairs(ended) do
-    if redis.call('EXISTS', flight_of(name)) == 1 then
-      redis.call('ZUNIONSTORE', flight_of(LANDED), 2, flight_of(LANDED), flight_of(name))
-      redis.call('DEL', flight_of(name))
-      any = true
-    end
-  end
-  if any then flights.disembark() end
+  if #ended > 0 then end_flights(ended) end
 end
 
 -- The job follows no flight any more; returns whether it did. `text`: its ticket.
@@ -129,8 +142,12 @@ function flights.quit(id, text)
   return true
 end
 
--- Those whose deadline has come while they followed go back to their queues, to end there.
+-- Those whose deadline has come while they followed go back to their queues, to end there. One
+-- flight in each call is looked at whether it is led.
 function flights.expire()
+  if redis.call('EXISTS', followers()) == 0 then return end
+  local one = redis.call('HRANDFIELD', all_flights(), 1, 'WITHVALUES')
+  if one[2] then flights.is_adrift(one[1], one[2]) end
   local late = redis.call('ZRANGEBYSCORE', followers(), '-inf', now, 'LIMIT', 0, 100)
   for i = #late, 1, -1 do
     flights.quit(late[i])

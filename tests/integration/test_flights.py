@@ -176,6 +176,57 @@ def test_more_followers_than_one_call_sends_back_all_land(broker: Governor) -> N
     assert broker.is_empty()
 
 
+def test_a_job_that_is_gone_when_its_turn_comes_leads_nobody(broker: Governor) -> None:
+    broker.ask("a", cached_as=SAME)
+    assert ways(broker) == {"a": "held"}
+    gate = broker.keys.gate(POOL, "key0")
+    broker.client.hset(gate, mapping={"until": broker.now_ms() + 60_000})
+    broker.lapse("a")
+    assert ways(broker) == {}
+    broker.renew("a")  # its worker was only silent, and ends the job that stands in line again
+    broker.ack("a")
+    broker.client.delete(gate)
+    assert ways(broker) == {}
+    broker.ask("b", cached_as=SAME)
+    assert ways(broker) == {"b": "held"}
+
+
+class OlderWorker:
+    """A worker of the release before: its scripts end leases, and know of no flights."""
+
+    def __init__(self, broker: Governor) -> None:
+        self.broker = broker
+
+    def fetch(self, owner: str, *acked: scripts.Lease) -> list[str]:
+        """The ids that one round trip brings."""
+        command = scripts.fetch(
+            self.broker.keys, owner=owner, lease_ms=60_000, want=1, queues=[STANDARD], acked=acked
+        )
+        forget_flights = "for name in pairs(flights) do flights[name] = function() end end\n"
+        own = "-- Purpose: the one call of a worker's round trip"
+        text = command.text.replace(own, forget_flights + own)
+        assert text != command.text
+        reply = self.broker.client.eval(text, len(command.keys), *command.keys, *command.args)
+        return [job.id for job in command.read(reply).taken]
+
+
+@pytest.mark.parametrize("who", ["who follows it", "who comes next"])
+def test_a_flight_whose_leader_was_ended_by_the_release_before_holds_nobody_up(
+    broker: Governor, who: str
+) -> None:
+    broker.ask("a", cached_as=SAME)
+    if who == "who follows it":
+        broker.ask("b", cached_as=SAME)
+    assert ways(broker) == {"a": "held"}
+    broker.lapse("a")
+    older = OlderWorker(broker)
+    assert older.fetch("older#1") == ["a"]
+    assert older.fetch("older#2", scripts.Lease("a", "older#1")) == []
+    if who == "who comes next":
+        broker.ask("b", cached_as=SAME)
+    assert ways(broker) == {"b": "held"}
+
+
 class Flights(RuleBasedStateMachine):
     """Workers that take, finish, lose, give back and put off jobs of few questions."""
 
