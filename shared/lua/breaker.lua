@@ -3,8 +3,9 @@
 --
 -- HASH headgate:breaker:PROVIDER/MODEL#KEY: `state` (`open`, or missing: closed), `row` of failures,
 -- `retry_at` (server ms from which one probe may go), `shut_at`, `probe` (its job) and `probe_until`,
--- `fence` (grows with each opening and each probe), `fault_at`, `healthy_at`, `slot0` to `slot5`
--- (`number answers failures ms`, 10 s each), `hour` (`answers ms at`, fading). `report` writes most of it.
+-- `fence` (grows with each opening and each probe), `since` (the fence of the last opening),
+-- `fault_at`, `healthy_at`, `slot0` to `slot5` (`number answers failures ms`, 10 s each), `hour`
+-- (`answers ms at`, fading). `report` writes most of it.
 local breaker = {}
 do
   -- A probe that nobody has heard of for so long is none; that of a dead worker ends with its hold.

@@ -45,12 +45,15 @@ if failed > 0 then
 end
 
 local gone, word, wait = {}, '', 0
-local is_probe = f.state == 'open' and f.probe and ARGV[6] ~= '' and ARGV[6] == f.fence
+-- A probe may take longer than the next one waits for it: any since the breaker opened tells.
+local is_probe = f.state == 'open' and tonumber(ARGV[6])
+  and tonumber(ARGV[6]) > (tonumber(f.since) or math.huge)
 local function open()
   put('state', 'open')
   put('shut_at', ms(now))
   put('retry_at', ms(now + open_ms))
   put('fence', (tonumber(f.fence) or 0) + 1)
+  put('since', (tonumber(f.fence) or 0) + 1)
   put('row', 0)
   gone = {'probe', 'probe_until'}
   wait = open_ms
