@@ -31,7 +31,7 @@ HARDER: Mapping[Kind, int] = {
     "chat": -1, "summary": -1, "translation": -1, "reasoning": 1, "code": 1,
 }  # fmt: skip
 
-#: Tokens of a typical answer: means of ../shared/data/replay.jsonl, rounded.
+#: Tokens of a typical answer: rounded means of the day that the bench of answers replays.
 ANSWER_TOKENS: Mapping[Kind, int] = {
     "chat": 100, "reasoning": 1_100, "code": 700, "research": 800, "creative": 700,
     "analysis": 500, "summary": 180, "translation": 150, "vision": 200,
