@@ -160,6 +160,11 @@ class Job:
         return Ending(status, error=ErrorReport(code, message, retryable, list(self.failures)))
 
     @property
+    def has_asked(self) -> bool:
+        """Whether it has asked a model under this claim."""
+        return self.attempts > len(self.claim.history)
+
+    @property
     def shares_failure(self) -> bool:
         """Whether equal jobs that wait for its call fail with it: all but one that broke off, since
         they have delivered nothing yet.

@@ -237,6 +237,8 @@ class Pipeline(Attempting):
         model = next(one for one in chain if isinstance(one, Model) and one.name == name)
         several = len(job.broken) > 1
         ticket = replace(self.ticket(job, model), waits=True, replaceable=several)
+        if job.has_asked:  # the fault may be the request's own: the next probe is another job's
+            ticket = replace(ticket, arrival_ms=self.clock_ms())
         return Deferred(wait_ms, ticket.encode())
 
     async def conclude(self, job: Job, ending: Ending) -> Outcome:

@@ -93,6 +93,17 @@ async def test_a_job_without_another_model_waits_in_line_and_is_not_spent(
     assert (result.status, result.attempts) == ("succeeded", 5)
 
 
+async def test_a_probe_that_failed_lets_others_go_before_it(line: PlayedLine) -> None:
+    breaks(line, "lone", open_s=0.1)
+    job = job_for("lone")
+    waiting, _ = waits_for(await line.run(job))
+    assert waiting.arrival_ms == job.submitted_at_ms, "who only waits keeps its place"
+    await asyncio.sleep(0.15)
+    line.provider.play(fault(ProviderFault))
+    behind, _ = waits_for(await line.run(job))
+    assert behind.arrival_ms > waiting.arrival_ms, "else a request that no model bears is each probe"
+
+
 async def test_while_all_models_are_down_the_job_looks_now_and_then_for_one_that_is_up(
     line: PlayedLine,
 ) -> None:
