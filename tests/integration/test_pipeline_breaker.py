@@ -101,7 +101,7 @@ async def test_a_probe_that_failed_lets_others_go_before_it(line: PlayedLine) ->
     await asyncio.sleep(0.15)
     line.provider.play(fault(ProviderFault))
     behind, _ = waits_for(await line.run(job))
-    assert behind.arrival_ms > waiting.arrival_ms, "else a request that no model bears is each probe"
+    assert behind.arrival_ms > waiting.arrival_ms, "a bad request must not be each probe"
 
 
 async def test_while_all_models_are_down_the_job_looks_now_and_then_for_one_that_is_up(
