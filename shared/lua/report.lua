@@ -47,7 +47,7 @@ end
 local gone, word, wait = {}, '', 0
 -- A probe may take longer than the next one waits for it: any since the breaker opened tells.
 local is_probe = f.state == 'open' and tonumber(ARGV[6])
-  and tonumber(ARGV[6]) > (tonumber(f.since) or math.huge)
+  and tonumber(ARGV[6]) > (tonumber(f.since) or 0)
 local function open()
   put('state', 'open')
   put('shut_at', ms(now))

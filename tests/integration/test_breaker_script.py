@@ -126,6 +126,18 @@ def test_a_probe_that_fails_opens_it_for_another_minute(broker: Breakers) -> Non
     assert list(broker.marks()) == ["2"]
 
 
+def test_a_breaker_that_nobody_knows_the_opening_of_hears_its_probes_all_the_same(
+    broker: Breakers,
+) -> None:
+    broker.fail()
+    broker.client.hdel(broker.keys.breaker(MODEL, "key0"), "since")
+    broker.later(61)
+    broker.ask("1", "2")
+    [mark] = broker.marks().values()
+    told = broker.tell(failed=1, probe=mark)
+    assert told == Standing("open", 60_000), "else probe follows probe without end"
+
+
 def test_one_probe_goes_however_many_workers_ask(broker: Breakers, valkey: ValkeyServer) -> None:
     broker.fail()
     broker.ask(*(f"{n}" for n in range(40)))
