@@ -166,10 +166,10 @@ class Job:
 
     @property
     def shares_failure(self) -> bool:
-        """Whether equal jobs that wait for its call fail with it: all but one that broke off, since
-        they have delivered nothing yet.
+        """Whether equal jobs that wait for its call fail with it: not where nobody was asked, which
+        each finds out for itself; nor where it broke off, since they have delivered nothing yet.
         """
-        return bool(self.asked) and not self.broke_off
+        return bool(self.asked and self.failures) and not self.broke_off
 
     def broken_off(self, error: AttemptError) -> Ending:
         """The job ends with the error that some of its answer was delivered before."""

@@ -137,7 +137,7 @@ class Pipeline(Attempting):
         if estimate.exceeds_window(job.input_tokens(first), first):
             window = f"the {first.context_tokens} tokens of {first.name}"
             return job.failed("context_length", f"the prompt cannot fit into {window}")
-        kept = await self.cache.recall(request, first.name)
+        kept = await self.cache.recall(request, first.name, lambda: self._chain(job))
         if kept is not None:
             return Ending(
                 "succeeded",
@@ -150,10 +150,16 @@ class Pipeline(Attempting):
         # It was handed out for an answer that is none to it: it must not be so again and again.
         job.uncached = job.grant.way in ("cached", "shared")
         if job.grant.way == "shared":
-            failed = await self.share.failure(request, first.name)
+            failed = await self.share.failure(request, first.name, self._chain(job))
             if failed is not None:
                 return Ending("failed", error=failed, cached="shared")
         return await self.ask(job, first)
+
+    def _chain(self, job: Job) -> frozenset[str]:
+        """The models that may answer the job: an equal one may allow others."""
+        first = self.catalog.models.get(job.envelope.model)
+        chain = first and fallback.chain(job.envelope.request, first, self.catalog)
+        return fallback.names(chain or ())
 
     async def ask(self, job: Job, first: Model) -> Ending | Deferred | Restored:
         """The first answer that a model of the chain gives, each asked as often as makes sense."""
@@ -260,7 +266,7 @@ class Pipeline(Attempting):
             asked = job.asked or job.envelope.model
             answers = self.cache.remembering(job.envelope.request, kept, asked)
         if ending.error is not None and ending.status == "failed" and job.shares_failure:
-            await self.share.fail(job.envelope.request, job.asked, ending.error)
+            await self.share.fail(job.envelope.request, job.asked, ending.error, self._chain(job))
         await self.publish.publish(result, answers)
         return Ended(result, why_given_up(result))
 

@@ -154,7 +154,8 @@ async def test_a_stand_ins_answer_is_there_under_both_names_one_for_a_moment(
     own, moment = cache.remembering(ask(), answer("beta"), "alpha")
     assert (own.ttl_ms, moment.ttl_ms) == (1_800_000, WINDOW_S * 1000)
     store(client, own, moment)
-    found = await cache.recall(ask(), "alpha")
+    assert await cache.recall(ask(), "alpha", lambda: {"alpha"}) is None
+    found = await cache.recall(ask(), "alpha", lambda: {"alpha", "beta"})
     assert found is not None
     assert (found.model, found.shared) == ("beta", True)
     assert (await cache.recall(ask(), "beta")).shared is False  # type: ignore[union-attr]

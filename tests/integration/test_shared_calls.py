@@ -11,7 +11,7 @@ from sqlalchemy import func, insert, select
 
 from producer.cancel import cancel
 from shared.envelope import Envelope, Result, now_ms
-from shared.errors import RequestRefused
+from shared.errors import RequestRefused, Unauthorized
 from shared.keys import Keys
 from shared.policy.fingerprint import fingerprint
 from shared.results import audit_row, job_row
@@ -51,6 +51,12 @@ def follow(line: PlayedLine, leader: Envelope, count: int) -> list[Envelope]:
     with redis.Redis.from_url(line.redis_url) as client:
         client.zadd(flight, {job.id: leader.deadline_at_ms for job in equal})
     return equal
+
+
+def with_fallback(job: Envelope, allowed: bool) -> Envelope:
+    """The same job whose caller allows other models, or forbids them."""
+    request = job.request.model_copy(update={"fallback": allowed})
+    return job.model_copy(update={"request": request})
 
 
 def give_up(line: PlayedLine, client: redis.Redis, job: Envelope) -> None:
@@ -115,6 +121,29 @@ async def test_a_call_that_failed_has_failed_for_all_who_waited_for_it(line: Pla
     assert [result.error for result in shared] == [first.error] * 3
     assert [(r.status, r.attempts, r.cached) for r in shared] == [("failed", 0, "shared")] * 3
     assert len(line.provider.asked) == 1
+
+
+async def test_the_answer_of_a_stand_in_is_nothing_to_who_forbids_it(line: PlayedLine) -> None:
+    leader = job_for(prompt="same")
+    [other, strict, *_] = follow(line, leader, 2)
+    strict = with_fallback(strict, False)
+    line.provider.play(fault(Unauthorized, "no key"), answer("of beta"), answer("of alpha"))
+    assert (await run(line, leader, HELD)).model_used == "beta"
+    assert (await run(line, other, SHARED)).content == "of beta"
+    own = await run(line, strict, SHARED)
+    assert (own.content, own.model_used, own.cached) == ("of alpha", "alpha", None)
+
+
+async def test_a_call_that_might_not_fall_back_has_not_failed_for_who_may(
+    line: PlayedLine,
+) -> None:
+    leader = job_for(prompt="same", fallback=False)
+    strict, free = follow(line, leader, 2)
+    free = with_fallback(free, True)
+    line.provider.play(fault(Unauthorized, "no key"), fault(Unauthorized, "no key"))
+    failed = await run(line, leader, HELD)
+    assert (await run(line, strict, SHARED)).error == failed.error
+    assert (await run(line, free, SHARED)).model_used == "beta"
 
 
 async def test_who_finds_neither_answer_nor_failure_asks_for_itself(line: PlayedLine) -> None:

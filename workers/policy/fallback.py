@@ -22,6 +22,11 @@ def chain(request: Request, first: Model, catalog: Catalog) -> tuple[Model | Sta
     return needs.chain(request, first, catalog)
 
 
+def names(chain: Iterable[Model | StaticText]) -> frozenset[str]:
+    """Those of the models in a chain, and `static` where it ends in a fixed answer."""
+    return frozenset(one.name if isinstance(one, Model) else "static" for one in chain)
+
+
 def reached(chain: Sequence[Model | StaticText], failures: Sequence[FailedAttempt]) -> int:
     """The place in the chain of the model that failed last: those before it were left for good."""
     last = failures[-1].model if failures else None

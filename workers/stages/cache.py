@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import replace
 
 from redis.exceptions import ResponseError
@@ -54,11 +54,14 @@ class Cache:
         """Lifetimes are those of this catalog's rules."""
         self.keeping = replace(self.keeping, rules=Rules.of(catalog.cache.rules))
 
-    async def recall(self, request: Request, model: str) -> Kept | None:
+    async def recall(
+        self, request: Request, model: str, chain: Callable[[], Set[str]] = frozenset
+    ) -> Kept | None:
         """What `model` answered to an equal request, or None.
 
         `Kept.shared`: its lifetime is over, or another model answered in its place: it serves those
-        who may share a call. What cannot be read is a miss, and is thrown away.
+        who may share a call, and whose `chain` has that model. What cannot be read is a miss, and
+        is thrown away.
         """
         if not self.keeping.keeps(request):
             return None
@@ -72,6 +75,8 @@ class Cache:
             await self._lane.run(cached.drop(self._keys, [name]))
             kept = None
         if kept is not None and kept.shared and not request.share:
+            kept = None
+        if kept is not None and kept.window_only and kept.model not in chain():
             kept = None
         self._heard(name, kept)
         return kept

@@ -6,6 +6,7 @@ the followers through the cache; a failure, and who pays, go through here.
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import asdict
 
 import orjson
@@ -24,6 +25,9 @@ MOST = 1000
 OWN = frozenset({"internal", "deadline", "cancelled", "budget_exceeded", "tier_limit"})
 """Codes that say something of one job and not of its request: an equal one may fare better."""
 
+OF_REQUEST = frozenset({"invalid_request", "content_filtered"})
+"""Codes after which no other model is asked."""
+
 
 class Share:
     """The flights of this worker's jobs. `even`: all pay alike; else the leader pays."""
@@ -40,24 +44,33 @@ class Share:
         flight = self._keys.flight(fingerprint(request, model))
         return tuple(map(_text, await self._lane.send("ZRANGE", flight, 0, MOST - 1)))
 
-    async def fail(self, request: Request, model: str, error: ErrorReport) -> None:
-        """Whoever waits for this call will find how it failed."""
-        if error.code in OWN or not may_share(request):
+    async def fail(self, request: Request, model: str, error: ErrorReport, chain: Set[str]) -> None:
+        """Whoever waits for this call will find how it failed; `chain`: who might have answered."""
+        codes = {error.code, *(attempt.code for attempt in error.attempts)}
+        if not OWN.isdisjoint(codes) or not may_share(request):
             return
         key = self._keys.failure(fingerprint(request, model))
-        await self._lane.send("SET", key, orjson.dumps(asdict(error)), "EX", WINDOW_S)
+        fields = {**asdict(error), "chain": sorted(chain)}
+        await self._lane.send("SET", key, orjson.dumps(fields), "EX", WINDOW_S)
 
-    async def failure(self, request: Request, model: str) -> ErrorReport | None:
-        """How the call failed that the job has waited for, if it is known."""
+    async def failure(self, request: Request, model: str, chain: Set[str]) -> ErrorReport | None:
+        """How the call failed that the job has waited for; None if that is not known.
+
+        None, too, where the job may ask models of its `chain` that the other might not ask.
+        """
         found = await self._lane.send("GET", self._keys.failure(fingerprint(request, model)))
         if found is None:
             return None
         try:
-            fields = known_fields(ErrorReport, orjson.loads(found))
+            raw = orjson.loads(found)
+            fields = known_fields(ErrorReport, raw)
             tried = [known_fields(FailedAttempt, one) for one in fields["attempts"]]
-            return ErrorReport(**{**fields, "attempts": [FailedAttempt(**one) for one in tried]})
+            error = ErrorReport(**{**fields, "attempts": [FailedAttempt(**one) for one in tried]})
+            asked = {attempt.model for attempt in error.attempts}
+            same = asked <= chain if error.code in OF_REQUEST else chain <= set(raw["chain"])
         except (ValueError, TypeError, KeyError, AttributeError):
             return None
+        return error if same else None
 
 
 def may_share(request: Request) -> bool:
