@@ -227,21 +227,26 @@ def renew(
     return compose("renew", names, (lease_ms, int(again), *_words(leases)), read)
 
 
-def restore(keys: Keys, *, leases: Sequence[Lease]) -> Command[int]:
-    """Gives the jobs back to the heads of their queues; how many were."""
+def restore(keys: Keys, *, leases: Sequence[Lease], unsent: bool = False) -> Command[int]:
+    """Gives the jobs back to the heads of their queues; how many were.
+
+    `unsent`: nothing was sent under what they hold, which costs nothing then.
+    """
     names = (keys.leases(), keys.owners(), keys.messages(), keys.present())
-    return compose("restore", names, (keys.prefix, *_words(leases)), int)
+    return compose("restore", names, (keys.prefix, int(unsent), *_words(leases)), int)
 
 
-def defer(keys: Keys, *, lease: Lease, wait_ms: int, ticket: str = "") -> Command[bool]:
+def defer(
+    keys: Keys, *, lease: Lease, wait_ms: int, ticket: str = "", unsent: bool = False
+) -> Command[bool]:
     """Puts a leased job on the due-list; False when the worker no longer holds it.
 
-    `ticket`, if given, counts from now on in place of its message's.
+    `ticket`, if given, counts from now on in place of its message's. `unsent`: as for `restore`.
     """
     names = (
         keys.leases(), keys.owners(), keys.messages(), keys.due(), keys.crashes(), keys.cancels(),
     )  # fmt: skip
-    args = (lease.owner, lease.id, wait_ms, keys.prefix, ticket)
+    args = (lease.owner, lease.id, wait_ms, keys.prefix, ticket, int(unsent))
     return compose("defer", names, args, bool)
 
 

@@ -146,7 +146,8 @@ class Fetcher:
         """What neither runs nor has ended is back at the head of its queue."""
         self.leases.lapsing = 0
         busy = running.union(self._acks, self._acking)
-        await self.leases.restore([tag for tag in self.leases.held if tag not in busy])
+        idle = [tag for tag in self.leases.held if tag not in busy]
+        await self.leases.restore(idle, unsent=True)
 
     async def close(self) -> None:
         """Acks are sent, what is still held is given back, both tasks have ended."""
@@ -259,13 +260,14 @@ class Fetcher:
             wait_ms = (content.not_before_ms or 0) - now_ms
             if wait_ms > 0:
                 # Celery would keep it in this process until then, beyond any prefetch limit.
-                rest.append((tag, self.leases.defer(tag, wait_ms)))
+                rest.append((tag, self.leases.defer(tag, wait_ms, unsent=True)))
                 continue
             arrivals.append(Arrival(tag, job.id, job.queue, job.crashes, content, job.grant))
         if arrivals and self._queues:
             self._on_arrival(arrivals)
         elif arrivals:  # paused meanwhile
-            rest.append((0, self.leases.restore([arrival.tag for arrival in arrivals])))
+            tags = [arrival.tag for arrival in arrivals]
+            rest.append((0, self.leases.restore(tags, unsent=True)))
         for tag, act in rest:
             try:
                 await act

@@ -97,8 +97,11 @@ class Leases:
             self.held_bytes -= lease.size
         return lease
 
-    async def defer(self, tag: int, wait_ms: int, ticket: str = "") -> None:
+    async def defer(
+        self, tag: int, wait_ms: int, ticket: str = "", *, unsent: bool = False
+    ) -> None:
         """The job is on the due-list and no longer ours; `ticket` is what it waits for from then.
+        `unsent`: nothing was sent for it, so that what it holds of budgets goes back.
 
         Tries until the server answers: the record says already that the job is deferred.
         """
@@ -106,7 +109,7 @@ class Leases:
             try:
                 async with self.line:
                     command = scripts.defer(
-                        self._keys, lease=lease, wait_ms=wait_ms, ticket=ticket
+                        self._keys, lease=lease, wait_ms=wait_ms, ticket=ticket, unsent=unsent
                     )
                     await scripts.run_async(self._client, command)
                     self.drop(tag)
@@ -114,7 +117,7 @@ class Leases:
                 self._silence.missed(error)
                 await asyncio.sleep(self._tick_s / 4)
 
-    async def restore(self, tags: list[int]) -> None:
+    async def restore(self, tags: list[int], *, unsent: bool = False) -> None:
         """The jobs are back at the head of their queues; without an answer, when they lapse."""
         async with self.line:
             leases = [lease for tag in tags if (lease := self._remove(tag)) is not None]
@@ -122,7 +125,8 @@ class Leases:
             try:
                 # From the last chunk to the first: each goes before all that went back earlier.
                 for first in reversed(range(0, len(leases), CHUNK)):
-                    command = scripts.restore(self._keys, leases=leases[first : first + CHUNK])
+                    chunk = leases[first : first + CHUNK]
+                    command = scripts.restore(self._keys, leases=chunk, unsent=unsent)
                     await scripts.run_async(self._client, command)
                 self.going -= len(leases)
             except (RedisError, OSError) as error:

@@ -64,9 +64,11 @@ class Pipeline(Attempting):
         grant = delivery.grant
         try:
             claim = await through(self.claims.take(delivery.envelope))
-        except asyncio.CancelledError:
+        except (Exception, asyncio.CancelledError) as error:
             await self._give_back(delivery.envelope.id, grant)
-            return Restored()
+            if isinstance(error, asyncio.CancelledError):
+                return Restored()
+            raise
         if not isinstance(claim, Claim):
             await self._give_back(delivery.envelope.id, grant)
             if isinstance(claim, NotYet):

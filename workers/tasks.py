@@ -114,7 +114,7 @@ class Door(Task):  # type: ignore[type-arg]  # generic only in its stubs
             log.warning("jobs of the next release have come; they are left for its workers")
         # Often enough while workers are being replaced, seldom if none comes.
         wait_ms = min(LEFT_MAX_MS, max(LEFT_MIN_MS, (at_ms - job.submitted_at_ms) // 4))
-        await self.leases.defer(running.tag, min(wait_ms, left_ms))
+        await self.leases.defer(running.tag, min(wait_ms, left_ms), unsent=True)
         return "left for a newer worker"
 
     async def _fault(self, running: Running, delivery: Delivery | None, error: Exception) -> str:

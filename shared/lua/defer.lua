@@ -3,7 +3,7 @@
 --   back at once, to end.
 -- KEYS: 1 leases, 2 owners, 3 messages, 4 due, 5 crashes, 6 cancels.
 -- ARGV: 1 owner of the lease, 2 job id, 3 wait ms, 4 prefix of all keys, 5 the ticket that counts
---   from now on, or empty.
+--   from now on, or empty, 6 whether nothing was sent for it (1, 0): then it costs nothing.
 -- Result: 1 when deferred, 0 when the worker no longer holds the job or its message is lost.
 -- Sent twice: the second call finds no lease and answers 0, and changes nothing.
 local leases, owners, messages, due = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
@@ -16,6 +16,7 @@ if not stored or stored == '' then return 0 end
 redis.call('ZREM', leases, id)
 redis.call('HDEL', owners, id)
 redis.call('HDEL', KEYS[5], id)
+money.ends_at(ARGV[6] == '1' and 0 or nil)
 release({id})
 flights.land({id})
 save()

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from shared import scripts
 from shared.ticket import Grant
 from tests.integration.governor_model import Places
 from tests.integration.rig import BULK, STANDARD
@@ -75,6 +76,22 @@ def test_what_nobody_knows_counts_at_its_worst_price(treasury: Treasury) -> None
     for job_id in ("cut", "odd"):
         assert not treasury.pay(job_id, grants[job_id], 5)
     assert treasury.book("global") == (3 * USD, 0)
+
+
+def test_who_goes_back_before_anything_was_sent_costs_nothing(treasury: Treasury) -> None:
+    """A message of the next release, or one that its worker has not begun when it stops."""
+    treasury.budget({"global": "usd_per_day=9"})
+    for unsent in (True, False):
+        treasury.ask_with(ticket(USD), "a", "b", "c")
+        assert len(treasury.grants(3)) == 3
+        a, b, c = map(treasury.lease, "abc")
+        assert scripts.run(
+            treasury.client, scripts.restore(treasury.keys, leases=[a, b], unsent=unsent)
+        )
+        assert scripts.run(
+            treasury.client, scripts.defer(treasury.keys, lease=c, wait_ms=0, unsent=unsent)
+        )
+        assert treasury.book("global") == (0 if unsent else 3 * USD, 0)
 
 
 def test_a_budget_of_zero_spends_nothing(treasury: Treasury) -> None:

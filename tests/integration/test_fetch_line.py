@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -12,6 +13,7 @@ from shared import queues, scripts
 from shared.keys import Keys
 from tests.child import wait_until
 from tests.integration.rig import BULK, STANDARD, URGENT, Broker, envelope, stock_message
+from tests.integration.rig_budgets import USD, Treasury, ticket
 from tests.integration.rig_poison import DEAD, HARMLESS
 from tests.servers import ValkeyServer
 from workers.fetcher import Fetcher
@@ -146,6 +148,23 @@ async def test_an_empty_list_of_queues_pauses_and_a_new_one_resumes(
     await until(lambda: len(worker.arrived) == 2, "the urgent ones")
     assert worker.ids == ids
     assert len(broker.waiting()) == 3
+
+
+async def test_jobs_that_go_back_unbegun_have_spent_nothing_of_a_budget(
+    valkey: ValkeyServer, start: Start
+) -> None:
+    with valkey.client(decode_responses=False) as client:
+        treasury = Treasury(client)
+        treasury.budget({"global": "usd_per_day=9"})
+        jobs = [envelope() for _ in range(3)]
+        priced = replace(ticket(USD), arrival_ms=treasury.now_ms()).encode()
+        queues.send(client, treasury.keys, ((job, job.encode(), priced) for job in jobs))
+        worker = start(valkey)
+        await until(lambda: len(worker.arrived) == 3, "all jobs")
+        assert treasury.book("global") == (0, 3 * USD)
+        worker.fetcher.serve([])
+        await worker.fetcher.give_back_others({worker.arrived[0].tag})
+        assert treasury.book("global") == (0, USD)
 
 
 async def test_two_workers_share_thousands_of_jobs_without_overlap(
