@@ -40,6 +40,8 @@ EVERY_S, SHARE = 60.0, 20
 """Sums are read again after this long, and after so many times as long as it took."""
 
 POST_S = 5.0
+"""How long a webhook may take for an alert; no further one is told in a round that took as long."""
+
 TOLD_AT_ONCE = 20
 
 
@@ -56,6 +58,9 @@ class Balance:
     _past: dict[str, Sums] = field(default_factory=dict)
     _again_at: float = 0.0
     _logged: set[str] = field(default_factory=set)
+    _webhook: Silence = field(
+        default_factory=lambda: Silence(log, "the webhook of alerts", "they are sent again")
+    )
 
     async def keep(self) -> None:
         """Sums that a script needs are read at once, until this is cancelled."""
@@ -75,14 +80,17 @@ class Balance:
             except Exception:
                 log.exception("the sums of budgets were not read; it tries again")
 
-    async def care(self) -> None:
-        """Part of the sweep: no sum is behind the record, and alerts are told."""
+    async def care(self) -> float:
+        """Part of the sweep: no sum is behind the record, and alerts are told.
+
+        Returns for how many seconds that was waiting for a webhook, which is no work.
+        """
         if time.monotonic() >= self._again_at:
             began = time.monotonic()
             await self.read()
             took_s = time.monotonic() - began
             self._again_at = time.monotonic() + max(EVERY_S, SHARE * took_s)
-        await self.tell()
+        return await self.tell()
 
     async def read(self) -> None:
         """What the record says was spent today and this month counts at least, for every budget.
@@ -163,11 +171,15 @@ class Balance:
         ]
         return [(scope, one.source) for scope, one in found if one is not None]
 
-    async def tell(self) -> None:
-        """Alerts are in the log, and their receiver has taken them; the others stay for later."""
+    async def tell(self) -> float:
+        """Alerts are in the log, and their receiver has taken them; the others stay for later.
+
+        Returns how many seconds that took.
+        """
         raws = await self.lane.send("LRANGE", self.keys.alerts(), -TOLD_AT_ONCE, -1)
         if not raws:
-            return
+            return 0.0
+        began = time.monotonic()
         timeout = aiohttp.ClientTimeout(total=POST_S)
         async with aiohttp.ClientSession(timeout=timeout) as session:
             for raw in reversed(raws):
@@ -180,20 +192,24 @@ class Balance:
                     )  # fmt: skip
                     self._logged.add(alert["id"])
                 if self.url is not None and not await self._post(session, alert):
-                    return
+                    break
                 await self.lane.send("LREM", self.keys.alerts(), -1, raw)
                 self._logged.discard(alert["id"])
+                if time.monotonic() - began >= POST_S:
+                    break
+        return time.monotonic() - began
 
     async def _post(self, session: aiohttp.ClientSession, alert: dict[str, str]) -> bool:
         try:
             async with session.post(self.url or "", json=alert) as answer:
-                if answer.status < 400:
-                    return True
-                reason = f"HTTP {answer.status}"
+                answer.raise_for_status()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            reason = type(error).__name__
-        log.warning("an alert was not taken by its webhook (%s); it is sent again", reason)
-        return False
+            # Its words may name the address, which may hold a secret.
+            status = getattr(error, "status", None)
+            self._webhook.missed(OSError(f"HTTP {status}" if status else type(error).__name__))
+            return False
+        self._webhook.heard()
+        return True
 
 
 def _readable(raw: dict[str, str]) -> dict[str, str]:

@@ -98,9 +98,10 @@ class Sweep:
                         log.warning("%d jobs that the broker did not know were sent again", sent)
                     await asyncio.to_thread(self._shed)
                     await asyncio.to_thread(forget_keys, self._engine, self._clock_ms())
+                    # A slow webhook and a large day do not make the next sweep late.
                     if self._balance is not None:
-                        await self._balance.care()
-                    if self._sums is not None:  # a large day does not make the next sweep late
+                        began += await self._balance.care()
+                    if self._sums is not None:
                         began += await self._sums.round()
                     # The turn outlasts the pause, which grows with the work.
                     pause_s = max(self._period_s, 20 * (time.monotonic() - began))

@@ -23,7 +23,7 @@ from tests.child import wait_until
 from tests.integration.rig import envelope
 from tests.integration.rig_budgets import USD, Treasury
 from tests.servers import ValkeyServer
-from workers.balance import Balance
+from workers.balance import POST_S, Balance
 from workers.lane import Lane
 from workers.spent import span_ms, spent_on
 
@@ -179,6 +179,35 @@ async def test_alerts_go_once_each_to_the_log_and_to_a_webhook_that_may_be_down_
     )  # fmt: skip
     assert [caplog.text.count(f"is at {percent} %") for percent in (80, 90, 100)] == [1, 1, 1]
     assert treasury.alerts() == []
+
+
+async def test_a_webhook_that_is_down_is_told_of_once_and_a_slow_one_delays_no_sweep(
+    office: Office, caplog: pytest.LogCaptureFixture
+) -> None:
+    office.url = "http://127.0.0.1:9/alerts"
+    balance = office.balance()
+    office.treasury.budget({"tenant/a": "usd_per_day=10"})
+    office.treasury.at_least("tenant/a", 10 * USD)
+    with caplog.at_level(logging.WARNING):
+        for _ in range(3):
+            assert await balance.care() < POST_S
+    assert caplog.text.count("the webhook of alerts does not answer") == 1
+    assert "127.0.0.1" not in caplog.text, "an address may hold a secret"
+
+    async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(hang, "127.0.0.1", 0)
+    balance.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/alerts"
+    try:
+        began = asyncio.get_running_loop().time()
+        waited_s = await balance.care()
+        took_s = asyncio.get_running_loop().time() - began
+    finally:
+        server.close()
+    assert POST_S - 0.5 < waited_s <= took_s < 2 * POST_S, "one alert is waited for, not each"
+    assert len(office.treasury.alerts()) == 3
 
 
 async def test_old_jobs_that_ended_this_day_are_found_by_their_audit_lines(office: Office) -> None:
