@@ -139,20 +139,19 @@ class Pipeline(Attempting):
         if estimate.exceeds_window(job.input_tokens(first), first):
             window = f"the {first.context_tokens} tokens of {first.name}"
             return job.failed("context_length", f"the prompt cannot fit into {window}")
-        kept = await self.cache.recall(request, first.name, lambda: self._chain(job))
+        # It was handed out for an answer of the model that it stood in line for; if that is none to
+        # it, it must not be handed out for it again and again.
+        job.uncached = job.grant.way in ("cached", "shared")
+        asked = job.grant.model if job.uncached else first.name
+        kept = await self.cache.recall(request, asked, lambda: self._chain(job))
         if kept is not None:
             return Ending(
-                "succeeded",
-                reply=kept.reply,
-                model_used=kept.model or first.name,
-                provider=kept.provider,
+                "succeeded", reply=kept.reply, model_used=kept.model or asked,
+                provider=kept.provider, saved_pico_usd=kept.cost_pico_usd,
                 cached="shared" if kept.shared or job.grant.way == "shared" else "exact",
-                saved_pico_usd=kept.cost_pico_usd,
-            )
-        # It was handed out for an answer that is none to it: it must not be so again and again.
-        job.uncached = job.grant.way in ("cached", "shared")
+            )  # fmt: skip
         if job.grant.way == "shared":
-            failed = await self.share.failure(request, first.name, self._chain(job))
+            failed = await self.share.failure(request, asked, self._chain(job))
             if failed is not None:
                 return Ending("failed", error=failed, cached="shared")
         return await self.ask(job, first)

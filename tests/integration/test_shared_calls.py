@@ -164,3 +164,14 @@ async def test_a_job_whose_answer_in_the_cache_is_none_for_it_does_not_come_back
     outcome = await line.run(job, grant=Grant("cached", text="cached", model="alpha"))
     assert isinstance(outcome, Deferred)
     assert Ticket.decode(outcome.ticket).cached_as == ""
+
+
+async def test_a_job_in_line_for_a_stand_in_takes_the_answer_that_is_there_for_it(
+    line: PlayedLine,
+) -> None:
+    bought = await run(line, job_for("beta", prompt="same"), replace(HELD, model="beta"))
+    waited = job_for("alpha", prompt="same")
+    told = await run(line, waited, Grant("cached", text="cached", model="beta"))
+    assert (told.content, told.cached, told.model_used) == (bought.content, "exact", "beta")
+    assert told.fallback
+    assert len(line.provider.asked) == 1
