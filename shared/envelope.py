@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import time
 from dataclasses import asdict, dataclass, field
 from decimal import Decimal
@@ -83,7 +84,7 @@ def new_id() -> str:
 
 CallerKey = Annotated[str, Field(min_length=1, max_length=255, pattern=NO_NUL)]
 
-USD = r"^[0-9]{1,9}(\.[0-9]{1,12})?$"
+USD = re.compile(r"[0-9]{1,9}(\.[0-9]{1,12})?", re.ASCII)
 
 
 def _decimal_text(value: object) -> object:
@@ -92,7 +93,13 @@ def _decimal_text(value: object) -> object:
     return value
 
 
-Usd = Annotated[str, BeforeValidator(_decimal_text), Field(pattern=USD)]
+def _is_usd(text: str) -> str:
+    if USD.fullmatch(text) is None:
+        raise ValueError('give USD as a decimal text such as "0.25", at most 12 decimals')
+    return text
+
+
+Usd = Annotated[str, BeforeValidator(_decimal_text), AfterValidator(_is_usd)]
 """Money of a caller: a decimal text; a number is taken as it is written."""
 
 Kind = Literal[

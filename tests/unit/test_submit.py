@@ -245,6 +245,14 @@ def test_a_job_that_may_cost_more_than_it_may_is_refused_with_what_would_fit() -
     )
 
 
+@pytest.mark.parametrize("field", ["max_cost_usd", "max_usd_per_million"])
+@pytest.mark.parametrize("usd", ["-1", "1e5", "abc", "", "0.1\n", "1234567890", 1e-13, math.nan])
+def test_money_that_is_none_is_refused_with_a_word_of_its_form(field: str, usd: object) -> None:
+    error = refusal({"prompt": "Hello", field: usd})
+    assert (error.field, error.code) == (field, "invalid_request")
+    assert 'give USD as a decimal text such as "0.25"' in error.remedy
+
+
 def test_a_ticket_says_the_most_that_its_attempt_can_cost() -> None:
     prepared = submitter().prepare({"prompt": "Hello", "model": "gpt-4o-mini"})
     worst = worst_pico_usd(prepared.envelope.request, CATALOG.model("gpt-4o-mini"), CATALOG)
