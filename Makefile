@@ -27,7 +27,7 @@ test:
 	@sh deploy/venv.sh test
 	@failed=; \
 	$(MAKE) --no-print-directory lint || failed=' lint'; \
-	$(python) -m pytest -n 2 --dist worksteal $(ARGS) || failed="$$failed tests"; \
+	$(python) -m pytest -n 3 --dist worksteal $(ARGS) || failed="$$failed tests"; \
 	if [ -n "$$failed" ]; then echo "make test: failed:$$failed" >&2; exit 1; fi
 
 long: venv

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from producer import Client
 from shared import scripts
+from shared.budgets import KNOWN
 from shared.keys import Keys
 from tests.integration.played import settings_for
 from tests.integration.rig import STANDARD, Broker
@@ -166,6 +167,7 @@ def test_cancelled_jobs_leave_their_line_and_take_nothing_from_its_limits(
         line = Line(client, Keys())
         line.settle_down()
         line.shut()
+        client.hset(Keys().budgets(), KNOWN, "none")  # as workers tell at their start
         jobs = [producer.submit(f"prompt {n}", model="gpt-4o-mini") for n in range(250)]
         while line.fetch(200).more:
             pass

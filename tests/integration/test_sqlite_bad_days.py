@@ -46,7 +46,7 @@ def env(valkey: ValkeyServer, sqlite_url: str, tmp_path: Path) -> dict[str, str]
         "HEADGATE_REDIS_URL": valkey.url,
         "HEADGATE_DATABASE_URL": sqlite_url,
         "HEADGATE_DATABASE_TIMEOUT_S": "1",
-        "HEADGATE_CONCURRENCY": "10",
+        "HEADGATE_CONCURRENCY": "5",  # so that some of 40 jobs are still to end after the first
     }
     assert headgate(["db", "upgrade"], settings).code == 0
     return settings

@@ -14,7 +14,11 @@ from tests.soak.flood import SLICE
 from tests.soak.stage import Stage
 
 PICO = Decimal("1e-12")
-KEPT = ("headgate:pulse", "headgate:wake:", "headgate:limits", "_kombu.binding")
+KEPT = (
+    "headgate:pulse", "headgate:wake:", "headgate:limits", "headgate:budgets", "headgate:keyed",
+    "headgate:cached", "headgate:cache:counts", "headgate:cache:uses", "headgate:cache:ends",
+    "_kombu.binding",
+)  # fmt: skip
 """Keys that stay without a lifetime: one of each, however many jobs there were."""
 
 
@@ -93,6 +97,9 @@ def faults_of_broker(stage: Stage) -> list[str]:
             "rooms": client.hlen(keys.rooms()),
             "tickets": client.hlen(keys.tickets()),
             "holds": client.hlen(keys.holds()),
+            "flights": client.hlen(keys.flights()),
+            "leaders": client.hlen(keys.leaders()),
+            "followers": client.zcard(keys.followers()),
             "dead letters": client.llen(keys.dead()),
         }
         found += [f"{count} {name} are left" for name, count in counted.items() if count]

@@ -107,6 +107,9 @@ def stage(database: str, *, batch_lines: int, result_ttl_s: int) -> Iterator[Sta
             "HEADGATE_LEASE_S": str(LEASE_S),
             "HEADGATE_SWEEP_S": "2",
             "HEADGATE_BACKOFF_S": "0.5",
+            # One model, whose faults are counted: a breaker would send jobs to others.
+            "HEADGATE_MODEL": "gpt-4o-mini",
+            "HEADGATE_BREAKER_FAILURES": "0",
             "HEADGATE_RESULT_TTL_S": str(result_ttl_s),
             "HEADGATE_CACHE_TTL_S": "10",
         }

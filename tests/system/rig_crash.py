@@ -94,6 +94,9 @@ class Line:
             "HEADGATE_MAX_DELIVERIES": "100",
             "HEADGATE_MAX_ATTEMPTS": "3",
             "HEADGATE_BACKOFF_S": "0.02",
+            # Its jobs fail far more often than any breaker, or a tenth of the traffic, would bear.
+            "HEADGATE_BREAKER_FAILURES": "0",
+            "HEADGATE_RETRY_SHARE": "10",
             "CRASH_ORDERS": str(self.folder / f"orders-{name}"),
         }
 

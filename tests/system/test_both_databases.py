@@ -14,6 +14,7 @@ COMMON = {
     "HEADGATE_CONCURRENCY": "1",
     "HEADGATE_BACKOFF_S": "0.05",
     "HEADGATE_BACKOFF_MAX_S": "0.1",
+    "HEADGATE_BREAKER_FAILURES": "0",  # one line fails until it has no try left
 }
 SUMS = (
     "lines", "succeeded", "failed", "open", "failures", "bad_lines", "cached", "fallbacks",
