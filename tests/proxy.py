@@ -119,6 +119,9 @@ class TcpProxy:
 
     async def _end(self) -> None:
         await self._shut()
+        for _ in range(10):  # a connection that was let in at the last moment has yet to begin
+            await asyncio.sleep(0)
+        await self._cut()
         await self._loop.shutdown_asyncgens()
 
     async def _pair(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

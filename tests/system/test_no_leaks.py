@@ -87,6 +87,7 @@ def test_no_prompt_or_key_reaches_logs_events_or_inspect(
         "HEADGATE_HOME": str(home),
         "HEADGATE_REDIS_URL": valkey.url,
         "HEADGATE_BACKOFF_S": "0.05",
+        "HEADGATE_BREAKER_FAILURES": "0",  # each job ends by its own tries
         "OPENAI_API_KEY": WRONG_KEY,
         "OPENAI_BASE_URL": f"{simulator.url}/v1",
         "ANTHROPIC_API_KEY": RIGHT_KEY,
