@@ -113,14 +113,23 @@ class TcpProxy:
 
     async def _shut(self) -> None:
         if self._server is not None:
-            self._server.close()
-            self._server = None
+            server, self._server = self._server, None
+            for listening in server.sockets:
+                self._loop.remove_reader(listening.fileno())
+            # asyncio drops without closing what it has accepted and not begun when a server closes.
+            await self._turns()
+            server.close()
         await self._cut()
+
+    @staticmethod
+    async def _turns() -> None:
+        """What the loop had begun has gone some steps further."""
+        for _ in range(10):
+            await asyncio.sleep(0)
 
     async def _end(self) -> None:
         await self._shut()
-        for _ in range(10):  # a connection that was let in at the last moment has yet to begin
-            await asyncio.sleep(0)
+        await self._turns()  # a connection that was let in at the last moment has yet to begin
         await self._cut()
         await self._loop.shutdown_asyncgens()
 
