@@ -36,6 +36,13 @@ _TURN_S = 1.0
     help="At a limit of the caller, wait in line (default) or be refused.",
 )
 @click.option("--max-tokens", type=int, metavar="N", help="Longest answer.")
+@click.option("--max-cost-usd", metavar="X", help="The most that all its attempts may cost.")
+@click.option("--max-usd-per-million", metavar="X", help="With auto: the dearest rate of a token.")
+@click.option(
+    "--prefer",
+    type=click.Choice(["speed", "quality", "cost"]),
+    help="With auto: what matters (cost).",
+)
 @click.option("--idempotency-key", metavar="K", help="Submitted again within a day: the same job.")
 @click.option("--wait", is_flag=True, help="Wait for the answer and print it.")
 @click.option("--stream", is_flag=True, help="Print the answer while it is made.")

@@ -61,3 +61,16 @@ def test_a_budget_that_makes_no_sense_is_refused(env: dict[str, str]) -> None:
         ended = headgate(("limits", "set", *arguments), env)
         assert ended.code == 2
         assert words in ended.err, (arguments, ended.err)
+
+
+def test_a_job_s_own_money_is_an_option_of_submit(env: dict[str, str]) -> None:
+    for arguments, words in (
+        (("--model", "gpt-4o", "--max-cost-usd", "0.000001"), "max_cost_usd: '0.000001'"),
+        (("--model", "gpt-4o", "--max-cost-usd", "much"), "max_cost_usd: 'much'"),
+        (("--model", "auto", "--max-usd-per-million", "0"), "max_usd_per_million"),
+    ):
+        ended = headgate(("submit", *arguments, "Say hello"), env)
+        assert (ended.code, ended.out) == (2, "")
+        assert words in ended.err
+    best = ("--model", "auto", "--prefer", "quality", "--max-usd-per-million", "100")
+    assert done(env, "submit", *best, "Say hello").out
