@@ -2,7 +2,7 @@
 
 from alembic import context
 
-from shared.tables import metadata
+from headgate.shared.tables import metadata
 
 connection = context.config.attributes["connection"]
 context.configure(

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from shared.catalog import Catalog, Model
-from shared.envelope import Request
-from shared.errors import InvalidRequest
-from shared.policy import estimate, needs
+from headgate.shared.catalog import Catalog, Model
+from headgate.shared.envelope import Request
+from headgate.shared.errors import InvalidRequest
+from headgate.shared.policy import estimate, needs
 
 
 def refuse_other_kind(field: str, model: Model, request: Request) -> None:

@@ -6,14 +6,14 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from producer.installation import Installation
-from producer.submit import Prepared
-from shared import limits, scripts, settings
-from shared.admission import Answer, Asked, Mode, admit
-from shared.catalog import Catalog, Provider
-from shared.envelope import Envelope, new_id
-from shared.errors import InvalidRequest, TierLimit, shown
-from shared.ticket import Ticket
+from headgate.producer.installation import Installation
+from headgate.producer.submit import Prepared
+from headgate.shared import limits, scripts, settings
+from headgate.shared.admission import Answer, Asked, Mode, admit
+from headgate.shared.catalog import Catalog, Provider
+from headgate.shared.envelope import Envelope, new_id
+from headgate.shared.errors import InvalidRequest, TierLimit, shown
+from headgate.shared.ticket import Ticket
 
 log = logging.getLogger("headgate.admit")
 

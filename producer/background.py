@@ -11,9 +11,9 @@ from concurrent.futures import CancelledError
 from concurrent.futures import TimeoutError as NotInTime
 from typing import Any, TypeVar
 
-from producer.stream import Reading
-from producer.waiting import Waiters
-from shared.envelope import Result
+from headgate.producer.stream import Reading
+from headgate.producer.waiting import Waiters
+from headgate.shared.envelope import Result
 
 T = TypeVar("T")
 
@@ -40,9 +40,7 @@ class Background:
         """The result once the job has ended; an interrupt of the caller ends the wait as well."""
         return self._run(self._waiters.ended(job_id, timeout_s))
 
-    def stream(
-        self, job_id: str, timeout_s: float | None, pulse_s: float | None
-    ) -> Iterator[str]:
+    def stream(self, job_id: str, timeout_s: float | None, pulse_s: float | None) -> Iterator[str]:
         """The pieces of the answer, as Reading gives them; it ends with its caller's interest."""
         reading = Reading(self._waiters, job_id, timeout_s, pulse_s)
         self._run(reading.open())

@@ -9,12 +9,12 @@ import orjson
 import redis
 from sqlalchemy import Connection, Engine, select, update
 
-from producer.results import IDS_PER_QUERY, standing
-from shared.database import writing
-from shared.endings import end_waiting, tell
-from shared.envelope import ENDED, Envelope, ErrorReport, Result, now_ms
-from shared.keys import Keys
-from shared.tables import jobs
+from headgate.producer.results import IDS_PER_QUERY, standing
+from headgate.shared.database import writing
+from headgate.shared.endings import end_waiting, tell
+from headgate.shared.envelope import ENDED, Envelope, ErrorReport, Result, now_ms
+from headgate.shared.keys import Keys
+from headgate.shared.tables import jobs
 
 WHY = ErrorReport("cancelled", "cancelled by the caller while it waited", False)
 

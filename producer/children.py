@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from producer import guard
-from shared.errors import HeadgateError
+from headgate.producer import guard
+from headgate.shared.errors import HeadgateError
 
 STEADY_S = 10.0
 """A process that lived this long did not die at once: its next death counts as the first."""

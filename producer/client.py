@@ -15,18 +15,18 @@ from collections.abc import AsyncGenerator, Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Self, Unpack
 
-from producer.background import Background
-from producer.desk import Desk, Requests
-from producer.installation import Installation
-from producer.job import AsyncJob, Job
-from producer.results import Listed
-from producer.stream import Reading
-from producer.used import Asked, UsageReport
-from producer.waiting import Found, Waiters
-from shared.envelope import Result, Status
-from shared.errors import JobTimeout, UnknownJob
-from shared.routing import Route
-from shared.settings import Settings
+from headgate.producer.background import Background
+from headgate.producer.desk import Desk, Requests
+from headgate.producer.installation import Installation
+from headgate.producer.job import AsyncJob, Job
+from headgate.producer.results import Listed
+from headgate.producer.stream import Reading
+from headgate.producer.used import Asked, UsageReport
+from headgate.producer.waiting import Found, Waiters
+from headgate.shared.envelope import Result, Status
+from headgate.shared.errors import JobTimeout, UnknownJob
+from headgate.shared.routing import Route
+from headgate.shared.settings import Settings
 
 CANCEL_WAIT_S = 10.0
 """How long `cancel` waits for the worker of a running job, which looks every second."""

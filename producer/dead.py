@@ -12,12 +12,12 @@ from typing import Any, Literal
 
 import redis
 
-from producer.installation import Installation
-from producer.reopen import Refusal, reopen
-from shared import letters, scripts
-from shared.keys import Keys
-from shared.queues import all_queues
-from shared.results import GIVEN_UP
+from headgate.producer.installation import Installation
+from headgate.producer.reopen import Refusal, reopen
+from headgate.shared import letters, scripts
+from headgate.shared.keys import Keys
+from headgate.shared.queues import all_queues
+from headgate.shared.results import GIVEN_UP
 
 PAGE = 200
 """Heads read at a time."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from decimal import Decimal
 
-from shared.catalog import Catalog, Model
-from shared.envelope import Request
-from shared.errors import InvalidRequest
-from shared.policy.estimate import output_ceiling
-from shared.policy.worst import worst_pico_usd
-from shared.prices import from_pico, text, to_pico
+from headgate.shared.catalog import Catalog, Model
+from headgate.shared.envelope import Request
+from headgate.shared.errors import InvalidRequest
+from headgate.shared.policy.estimate import output_ceiling
+from headgate.shared.policy.worst import worst_pico_usd
+from headgate.shared.prices import from_pico, text, to_pico
 
 
 def refuse_too_dear(request: Request, model: Model, catalog: Catalog) -> None:

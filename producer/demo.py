@@ -1,6 +1,6 @@
 """`make demo`: 1,000 example prompts through everything, on this machine, with nothing set up.
 
-    python -m producer.demo [--live]
+    python -m headgate.producer.demo [--live]
 
 Starts the embedded servers, a simulated provider with limits and faults, and a worker; runs the
 example batch; shows that the figures add up; stops everything. `--live` asks a real provider 20
@@ -23,12 +23,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from producer.cli.ends import DONE, FAILED, INTERRUPTED, WRONG_USE, carry_out, say
-from producer.cli.show import line, pairs
-from shared.settings import Settings
+from headgate.producer.cli.ends import DONE, FAILED, INTERRUPTED, WRONG_USE, carry_out, say
+from headgate.producer.cli.show import line, pairs
+from headgate.shared.settings import Settings
 
 if TYPE_CHECKING:
-    from producer.batch.summary import Summary
+    from headgate.producer.batch.summary import Summary
 
 EXAMPLES = Path(__file__).with_name("examples") / "prompts.jsonl"
 LIVE_LINES = 20
@@ -54,7 +54,7 @@ _FAULTS = ["--fail", "500=0.01,529=0.005"]
 @click.option("--live", is_flag=True, help=f"Ask a real provider {LIVE_LINES} prompts instead.")
 def demo(live: bool) -> int:
     """Run the example batch on this machine and show what it came to."""
-    from shared import settings
+    from headgate.shared import settings
 
     folder = Path(".headgate").absolute() / "demo"
     in_force = settings.load()
@@ -86,14 +86,14 @@ def _run(
     own: Settings, prompts: Path, answers: Path, environment: dict[str, str], live: bool
 ) -> int:
     """The prompts are answered; 0 if all figures add up."""
-    from producer.batch.begin import begin
-    from producer.batch.lines import survey
-    from producer.batch.output import Output
-    from producer.batch.record import Record
-    from producer.batch.report import words
-    from producer.batch.summary import summarise
-    from producer.cli.follow import follow
-    from producer.local import Local
+    from headgate.producer.batch.begin import begin
+    from headgate.producer.batch.lines import survey
+    from headgate.producer.batch.output import Output
+    from headgate.producer.batch.record import Record
+    from headgate.producer.batch.report import words
+    from headgate.producer.batch.summary import summarise
+    from headgate.producer.cli.follow import follow
+    from headgate.producer.local import Local
 
     whole = survey(prompts)
     output = Output.open(answers, prompts, "overwrite")
@@ -158,7 +158,7 @@ def _live_prompts(folder: Path, in_force: Settings) -> Path | None:
 
 def _environment(own: Settings, in_force: Settings, live: bool) -> dict[str, str]:
     """What the processes get: no setting of the caller's but, for the real thing, the keys."""
-    from shared import settings
+    from headgate.shared import settings
 
     vendors = ("OPENAI_", "ANTHROPIC_")
     environment = {
@@ -200,7 +200,7 @@ def _limit_flags() -> list[str]:
 
 def _end_server(home: Path) -> None:
     """The embedded server of this home is down, without waiting for another user of it."""
-    from shared import embedded
+    from headgate.shared import embedded
 
     found = embedded.processes(home)
     if found is None:

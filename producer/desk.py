@@ -8,20 +8,20 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
-from producer import admit, keyed, results
-from producer import cancel as cancelling
-from producer.errors import SubmitInterrupted
-from producer.installation import Installation, Lazy, record_alone
-from producer.places import waits_on
-from producer.results import Listed
-from producer.submit import Prepared, Written, put, written
-from producer.usage import usage
-from producer.used import Asked, UsageReport
-from producer.waiting import Found
-from shared.envelope import Request, Result, Status
-from shared.errors import InvalidRequest, Unreachable
-from shared.routing import Route
-from shared.settings import Settings
+from headgate.producer import admit, keyed, results
+from headgate.producer import cancel as cancelling
+from headgate.producer.errors import SubmitInterrupted
+from headgate.producer.installation import Installation, Lazy, record_alone
+from headgate.producer.places import waits_on
+from headgate.producer.results import Listed
+from headgate.producer.submit import Prepared, Written, put, written
+from headgate.producer.usage import usage
+from headgate.producer.used import Asked, UsageReport
+from headgate.producer.waiting import Found
+from headgate.shared.envelope import Request, Result, Status
+from headgate.shared.errors import InvalidRequest, Unreachable
+from headgate.shared.routing import Route
+from headgate.shared.settings import Settings
 
 Requests = Iterable[str | Mapping[str, Any] | Request]
 

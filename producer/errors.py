@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-from shared.errors import HeadgateError, InvalidRequest, Unreachable
+from headgate.shared.errors import HeadgateError, InvalidRequest, Unreachable
 
 
 class ResultExpired(HeadgateError):

@@ -11,19 +11,19 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
-from producer.board import BucketRow, GateRow, LockoutRow, PoolRow, Report, TenantRow
-from producer.installation import Installation
-from producer.limits import pools_of, shown
-from shared import rooms, scripts
-from shared.catalog_words import hint
-from shared.envelope import PRIORITIES, rfc3339
-from shared.errors import WrongUse
-from shared.limits import EVERY_TENANT, tier_scope
-from shared.policy.standing import Level, Limit, Load, drain_s, laid, levels
-from shared.queues import all_queues
-from shared.rooms import Pool, View, fields_of
-from shared.scripts import text_of
-from shared.ticket import FLEX, Grant, quoted, unquoted
+from headgate.producer.board import BucketRow, GateRow, LockoutRow, PoolRow, Report, TenantRow
+from headgate.producer.installation import Installation
+from headgate.producer.limits import pools_of, shown
+from headgate.shared import rooms, scripts
+from headgate.shared.catalog_words import hint
+from headgate.shared.envelope import PRIORITIES, rfc3339
+from headgate.shared.errors import WrongUse
+from headgate.shared.limits import EVERY_TENANT, tier_scope
+from headgate.shared.policy.standing import Level, Limit, Load, drain_s, laid, levels
+from headgate.shared.queues import all_queues
+from headgate.shared.rooms import Pool, View, fields_of
+from headgate.shared.scripts import text_of
+from headgate.shared.ticket import FLEX, Grant, quoted, unquoted
 
 BIGGEST = 10
 """Tenants of a pool that are told by name."""

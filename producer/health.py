@@ -6,17 +6,17 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from producer.board import GateRow
-from producer.governor import report
-from producer.installation import Installation
-from producer.limits import resume_command
-from producer.local import living_workers
-from shared import health
-from shared.breakers import close
-from shared.catalog_words import hint
-from shared.errors import WrongUse
-from shared.health import Health
-from shared.scripts import run, text_of
+from headgate.producer.board import GateRow
+from headgate.producer.governor import report
+from headgate.producer.installation import Installation
+from headgate.producer.limits import resume_command
+from headgate.producer.local import living_workers
+from headgate.shared import health
+from headgate.shared.breakers import close
+from headgate.shared.catalog_words import hint
+from headgate.shared.errors import WrongUse
+from headgate.shared.health import Health
+from headgate.shared.scripts import run, text_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,16 +17,16 @@ from typing import Any
 import redis
 from sqlalchemy import Engine
 
-from producer.standing import Standings
-from producer.submit import Submitter
-from shared import catalog, connections, migrate, redis_check, settings, tiers
-from shared.catalog import Catalog
-from shared.connections import Servers
-from shared.database import open_engine, reaching, reason, without_password
-from shared.embedded import EmbeddedFailed
-from shared.errors import CatalogError, SettingError, Unreachable
-from shared.keys import Keys
-from shared.settings import Settings, masked
+from headgate.producer.standing import Standings
+from headgate.producer.submit import Submitter
+from headgate.shared import catalog, connections, migrate, redis_check, settings, tiers
+from headgate.shared.catalog import Catalog
+from headgate.shared.connections import Servers
+from headgate.shared.database import open_engine, reaching, reason, without_password
+from headgate.shared.embedded import EmbeddedFailed
+from headgate.shared.errors import CatalogError, SettingError, Unreachable
+from headgate.shared.keys import Keys
+from headgate.shared.settings import Settings, masked
 
 log = logging.getLogger("headgate.catalog")
 

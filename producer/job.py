@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-from shared.envelope import Result, Status
-from shared.errors import JobFailed
+from headgate.shared.envelope import Result, Status
+from headgate.shared.errors import JobFailed
 
 if TYPE_CHECKING:
-    from producer.client import AsyncClient, Client
+    from headgate.producer.client import AsyncClient, Client
 
 
 @dataclass(frozen=True, slots=True)

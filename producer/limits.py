@@ -11,18 +11,18 @@ from typing import Any, Literal
 
 import redis
 
-from producer.installation import Installation
-from shared import limits, settings
-from shared.budgets import shown as shown
-from shared.catalog import Catalog, Provider
-from shared.catalog_words import hint
-from shared.errors import WrongUse
-from shared.keys import Keys
-from shared.limits import Amounts, user_named, user_scope
-from shared.queues import all_queues
-from shared.rooms import fields_of
-from shared.scripts import Command, compose, run
-from shared.ticket import quoted
+from headgate.producer.installation import Installation
+from headgate.shared import limits, settings
+from headgate.shared.budgets import shown as shown
+from headgate.shared.catalog import Catalog, Provider
+from headgate.shared.catalog_words import hint
+from headgate.shared.errors import WrongUse
+from headgate.shared.keys import Keys
+from headgate.shared.limits import Amounts, user_named, user_scope
+from headgate.shared.queues import all_queues
+from headgate.shared.rooms import fields_of
+from headgate.shared.scripts import Command, compose, run
+from headgate.shared.ticket import quoted
 
 Kind = Literal["pool", "tenant", "queue"]
 

@@ -17,13 +17,13 @@ from typing import Self
 
 import redis
 
-from producer.children import Child, ChildGaveUp, stop_all
-from producer.installation import Installation, open_installation
-from shared import settings
-from shared.embedded import EmbeddedFailed
-from shared.errors import Unreachable
-from shared.keys import Keys
-from shared.settings import Settings, masked
+from headgate.producer.children import Child, ChildGaveUp, stop_all
+from headgate.producer.installation import Installation, open_installation
+from headgate.shared import settings
+from headgate.shared.embedded import EmbeddedFailed
+from headgate.shared.errors import Unreachable
+from headgate.shared.keys import Keys
+from headgate.shared.settings import Settings, masked
 
 START_S = 30.0
 """How long workers and simulator may take to come up; on a busy machine it takes a few seconds."""
@@ -44,7 +44,14 @@ def worker_argv(
     quiet: bool = False,
 ) -> list[str]:
     """The command of one worker process with our defaults; `quiet`: without Celery's banner."""
-    argv = [sys.executable, "-m", "celery", *(["--quiet"] if quiet else []), "-A", "workers.app"]
+    argv = [
+        sys.executable,
+        "-m",
+        "celery",
+        *(["--quiet"] if quiet else []),
+        "-A",
+        "headgate.workers.app",
+    ]
     argv += ["worker", "--loglevel", level, "--hostname", f"{name}@%h"]
     if queues:
         argv += ["--queues", ",".join(queues)]
@@ -169,7 +176,7 @@ class Local:
     def _start_simulator(self, env: Mapping[str, str], flags: Sequence[str]) -> str:
         # The port is chosen here and kept, so that a simulator that is started again is found.
         port = next((flags[i + 1] for i, f in enumerate(flags[:-1]) if f == "--port"), "0")
-        argv = [sys.executable, "-m", "workers.providers.simulator", *flags]
+        argv = [sys.executable, "-m", "headgate.workers.providers.simulator", *flags]
         if port == "0":
             port = str(free_port())
             argv += ["--port", port]
@@ -193,7 +200,7 @@ class Local:
         self.flower_login = f"headgate:{secrets.token_urlsafe(12)}"
         # By the environment and not by an argument, which every user of the machine could read.
         env = {**env, "FLOWER_BASIC_AUTH": self.flower_login}
-        argv = [sys.executable, "-m", "workers.flower", "--port", str(port)]
+        argv = [sys.executable, "-m", "headgate.workers.flower", "--port", str(port)]
         self._start("flower", argv, env, _QUICK_STOP_S)
 
     def places(self) -> list[tuple[str, str]]:

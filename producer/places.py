@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 
 import redis
 
-from shared import rooms, scripts
-from shared.envelope import Status
-from shared.keys import Keys
-from shared.rooms import IDS_PER_CALL, Wait
+from headgate.shared import rooms, scripts
+from headgate.shared.envelope import Status
+from headgate.shared.keys import Keys
+from headgate.shared.rooms import IDS_PER_CALL, Wait
 
 Waits = Callable[[Sequence[str]], Mapping[str, Wait]]
 """Those of these jobs that wait for a limit."""

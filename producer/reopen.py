@@ -11,12 +11,12 @@ from dataclasses import dataclass
 import orjson
 from sqlalchemy import Engine, delete, select, update
 
-from shared.database import writing
-from shared.envelope import ENDED, Envelope, now_ms, rfc3339
-from shared.errors import UnreadableMessage
-from shared.queues import message
-from shared.sums import unsum
-from shared.tables import audit, jobs
+from headgate.shared.database import writing
+from headgate.shared.envelope import ENDED, Envelope, now_ms, rfc3339
+from headgate.shared.errors import UnreadableMessage
+from headgate.shared.queues import message
+from headgate.shared.sums import unsum
+from headgate.shared.tables import audit, jobs
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,12 +10,12 @@ from typing import Any, get_args
 import orjson
 from sqlalchemy import Engine, Row, select, tuple_
 
-from producer.errors import ResultExpired
-from producer.places import WAITING, Waits, nobody_waits
-from shared.database import reading
-from shared.envelope import ENDED, Result, Status, now_ms, rfc3339
-from shared.errors import HeadgateError, InvalidRequest, UnknownJob
-from shared.tables import jobs
+from headgate.producer.errors import ResultExpired
+from headgate.producer.places import WAITING, Waits, nobody_waits
+from headgate.shared.database import reading
+from headgate.shared.envelope import ENDED, Result, Status, now_ms, rfc3339
+from headgate.shared.errors import HeadgateError, InvalidRequest, UnknownJob
+from headgate.shared.tables import jobs
 
 STATUSES: tuple[Status, ...] = get_args(Status)
 IDS_PER_QUERY = 500

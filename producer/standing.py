@@ -14,12 +14,12 @@ from typing import Any
 import redis
 from redis.exceptions import RedisError
 
-from shared import health, settings
-from shared.catalog import Catalog
-from shared.keys import Keys
-from shared.policy.route import Standing, without_key
-from shared.scripts import text_of
-from shared.settings import Settings
+from headgate.shared import health, settings
+from headgate.shared.catalog import Catalog
+from headgate.shared.keys import Keys
+from headgate.shared.policy.route import Standing, without_key
+from headgate.shared.scripts import text_of
+from headgate.shared.settings import Settings
 
 FRESH_S = 1.0
 

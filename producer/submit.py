@@ -9,27 +9,27 @@ import redis
 from sqlalchemy import Engine, insert
 from sqlalchemy.exc import DBAPIError
 
-from producer.able import refuse_other_kind, refuse_too_long, refuse_unable
-from producer.dear import refuse_too_dear
-from producer.errors import IdempotencyConflict, SubmitInterrupted
-from producer.keyed import Keyed, Known, body_sha256, keyed, refuse_conflicts, take, unsent
-from shared import scripts, tiers
-from shared.catalog import Catalog, Model
-from shared.database import passes, writing
-from shared.envelope import Envelope, Request, new_id, now_ms, request_from
-from shared.errors import InvalidRequest
-from shared.keys import Keys
-from shared.policy import needs
-from shared.policy.lifetime import Keeping, Rules
-from shared.policy.route import Standing
-from shared.queues import message, queue_of, send
-from shared.results import job_row
-from shared.routing import AUTO, Route, Router, nothing_known
-from shared.settings import Settings
-from shared.tables import jobs
-from shared.templates import expanded
-from shared.ticket import ticket_for
-from shared.tiers import TierOf
+from headgate.producer.able import refuse_other_kind, refuse_too_long, refuse_unable
+from headgate.producer.dear import refuse_too_dear
+from headgate.producer.errors import IdempotencyConflict, SubmitInterrupted
+from headgate.producer.keyed import Keyed, Known, body_sha256, keyed, refuse_conflicts, take, unsent
+from headgate.shared import scripts, tiers
+from headgate.shared.catalog import Catalog, Model
+from headgate.shared.database import passes, writing
+from headgate.shared.envelope import Envelope, Request, new_id, now_ms, request_from
+from headgate.shared.errors import InvalidRequest
+from headgate.shared.keys import Keys
+from headgate.shared.policy import needs
+from headgate.shared.policy.lifetime import Keeping, Rules
+from headgate.shared.policy.route import Standing
+from headgate.shared.queues import message, queue_of, send
+from headgate.shared.results import job_row
+from headgate.shared.routing import AUTO, Route, Router, nothing_known
+from headgate.shared.settings import Settings
+from headgate.shared.tables import jobs
+from headgate.shared.templates import expanded
+from headgate.shared.ticket import ticket_for
+from headgate.shared.tiers import TierOf
 
 ROWS_PER_COMMIT = 500
 """Rows of one transaction; larger ones make the workers' commits wait too long."""

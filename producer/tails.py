@@ -17,8 +17,8 @@ from typing import Any
 import redis.asyncio
 from redis.exceptions import RedisError
 
-from producer.channels import LOOK_EVERY_S, SILENCE_S, Channels, cancelled
-from shared.keys import Keys
+from headgate.producer.channels import LOOK_EVERY_S, SILENCE_S, Channels, cancelled
+from headgate.shared.keys import Keys
 
 
 class Tail:

@@ -24,13 +24,13 @@ from sqlalchemy import (
     true,
 )
 
-from producer.spans import Span, between, days_in, gaps, runs
-from producer.used import BY, TIMES, Asked, UsageReport, Used
-from shared import prices
-from shared.database import snapshot
-from shared.errors import InvalidRequest
-from shared.policy import bins
-from shared.sums import (
+from headgate.producer.spans import Span, between, days_in, gaps, runs
+from headgate.producer.used import BY, TIMES, Asked, UsageReport, Used
+from headgate.shared import prices
+from headgate.shared.database import snapshot
+from headgate.shared.errors import InvalidRequest
+from headgate.shared.policy import bins
+from headgate.shared.sums import (
     DAY_MS,
     DIMENSIONS,
     MEASURES,
@@ -42,7 +42,7 @@ from shared.sums import (
     view_of,
     whole,
 )
-from shared.tables import audit, usage_days
+from headgate.shared.tables import audit, usage_days
 
 _COLUMN = {"user": "user_id", "batch": "batch_id"}
 _PLAIN = tuple(

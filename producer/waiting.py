@@ -15,11 +15,11 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import redis.asyncio
 
-from producer.channels import LOOK_EVERY_S, SILENCE_S, Channels, cancelled
-from producer.tails import Tails
-from shared.envelope import Result
-from shared.errors import HeadgateError, JobTimeout, Unreachable
-from shared.keys import Keys
+from headgate.producer.channels import LOOK_EVERY_S, SILENCE_S, Channels, cancelled
+from headgate.producer.tails import Tails
+from headgate.shared.envelope import Result
+from headgate.shared.errors import HeadgateError, JobTimeout, Unreachable
+from headgate.shared.keys import Keys
 
 PATIENCE_S = 60.0
 """How long the record may be unreachable before those who wait are told; less with a timeout."""
@@ -32,7 +32,7 @@ Look = Callable[[Sequence[str]], Awaitable[Found]]
 
 
 class Waiters:
-    """All who wait for jobs in one event loop; `look` reads the record, see producer.results."""
+    """All who wait for jobs in one event loop; `look` reads the record, see headgate.producer.results."""
 
     def __init__(
         self,

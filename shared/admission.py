@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from shared.keys import Keys
-from shared.scripts import Command, Word, compose, text_of
-from shared.ticket import Ticket, quoted, unquoted
+from headgate.shared.keys import Keys
+from headgate.shared.scripts import Command, Word, compose, text_of
+from headgate.shared.ticket import Ticket, quoted, unquoted
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 import redis
 
-from shared.keys import Keys
-from shared.scripts import Command, compose, text_of
+from headgate.shared.keys import Keys
+from headgate.shared.scripts import Command, compose, text_of
 
 Verdict = Literal["opened", "closed", "open", ""]
 

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
 
-from shared.catalog import Budget, Catalog
-from shared.catalog_form import ALERTS, HARD, SOFT, WAIT
-from shared.keys import Keys
-from shared.scripts import Command, Word, compose
-from shared.ticket import quoted
+from headgate.shared.catalog import Budget, Catalog
+from headgate.shared.catalog_form import ALERTS, HARD, SOFT, WAIT
+from headgate.shared.keys import Keys
+from headgate.shared.scripts import Command, Word, compose
+from headgate.shared.ticket import quoted
 
 GLOBAL = "global"
 EVERY_TENANT = "tenant/*"

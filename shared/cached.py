@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from urllib.parse import unquote
 
-from shared.keys import Keys
-from shared.scripts import Command, Word, compose, text_of
+from headgate.shared.keys import Keys
+from headgate.shared.scripts import Command, Word, compose, text_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,8 +17,8 @@ from typing import Any
 
 from pydantic import PrivateAttr
 
-from shared.catalog_check import check
-from shared.catalog_form import (
+from headgate.shared.catalog_check import check
+from headgate.shared.catalog_form import (
     CLASSES,
     STATIC,
     Budget,
@@ -35,10 +35,10 @@ from shared.catalog_form import (
     User,
     WideLimits,
 )
-from shared.catalog_routing import Routing
-from shared.catalog_words import HIDDEN, CatalogErrors, hint
-from shared.errors import CatalogError, InvalidRequest
-from shared.templates import Template
+from headgate.shared.catalog_routing import Routing
+from headgate.shared.catalog_words import HIDDEN, CatalogErrors, hint
+from headgate.shared.errors import CatalogError, InvalidRequest
+from headgate.shared.templates import Template
 
 __all__ = [
     "BUILT_IN",

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from shared.catalog_form import (
+from headgate.shared.catalog_form import (
     HARD,
     SOFT,
     STATIC,
@@ -24,9 +24,9 @@ from shared.catalog_form import (
     User,
     WideLimits,
 )
-from shared.catalog_routing import Routing
-from shared.catalog_tables import Tables
-from shared.catalog_words import (
+from headgate.shared.catalog_routing import Routing
+from headgate.shared.catalog_tables import Tables
+from headgate.shared.catalog_words import (
     HIDDEN,
     MISSING,
     CatalogErrors,
@@ -37,8 +37,8 @@ from shared.catalog_words import (
     told,
     unknown,
 )  # fmt: skip
-from shared.errors import CatalogError
-from shared.templates import Template
+from headgate.shared.errors import CatalogError
+from headgate.shared.templates import Template
 
 F = TypeVar("F", bound=BaseModel)
 

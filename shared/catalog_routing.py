@@ -6,8 +6,8 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from shared.catalog_form import Frozen, Text
-from shared.envelope import Kind
+from headgate.shared.catalog_form import Frozen, Text
+from headgate.shared.envelope import Kind
 
 
 class Rule(Frozen):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from shared.catalog_form import (
+from headgate.shared.catalog_form import (
     Budget,
     CacheRules,
     Model,
@@ -16,8 +16,8 @@ from shared.catalog_form import (
     User,
     WideLimits,
 )
-from shared.catalog_routing import Routing
-from shared.templates import Template
+from headgate.shared.catalog_routing import Routing
+from headgate.shared.templates import Template
 
 
 @dataclass

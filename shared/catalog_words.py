@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
-from shared.catalog_form import (
+from headgate.shared.catalog_form import (
     Budget,
     CacheRule,
     Limits,
@@ -21,8 +21,8 @@ from shared.catalog_form import (
     User,
     WideLimits,
 )
-from shared.catalog_routing import Rule
-from shared.errors import CatalogError
+from headgate.shared.catalog_routing import Rule
+from headgate.shared.errors import CatalogError
 
 Path = Sequence[str | int]
 #: Their keys are names of other vendors' making and are always shown in quotes.

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from shared.keys import Keys
-from shared.scripts import Command, compose, text_of
+from headgate.shared.keys import Keys
+from headgate.shared.scripts import Command, compose, text_of
 
 
 @dataclass(frozen=True, slots=True)

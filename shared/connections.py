@@ -12,12 +12,12 @@ import redis
 import redis.asyncio
 from sqlalchemy import Engine
 
-from shared import embedded, redis_check, redis_clients, redis_urls
-from shared.database import open_engine, reaching
-from shared.keys import Keys
-from shared.redis_clients import REDIS_TIMEOUT_S
-from shared.redis_urls import Address
-from shared.settings import Settings
+from headgate.shared import embedded, redis_check, redis_clients, redis_urls
+from headgate.shared.database import open_engine, reaching
+from headgate.shared.keys import Keys
+from headgate.shared.redis_clients import REDIS_TIMEOUT_S
+from headgate.shared.redis_urls import Address
+from headgate.shared.settings import Settings
 
 
 @dataclass(slots=True)
@@ -74,7 +74,7 @@ class Servers:
 
     def check_database(self) -> None:
         """The database answers and has tables that fit; raises Unreachable if not."""
-        from shared import migrate
+        from headgate.shared import migrate
 
         engine = self.engine()
         try:
@@ -108,7 +108,7 @@ def open_servers(settings: Settings, *, record: bool = True) -> Servers:
         database_url = f"sqlite:///{settings.home_path / 'headgate.db'}"
     servers = Servers(settings, redis_url, database_url, membership)
     if record and database_url.startswith("sqlite"):
-        from shared import migrate
+        from headgate.shared import migrate
 
         engine = servers.engine()
         try:

@@ -17,8 +17,8 @@ import time
 from pathlib import Path
 from types import TracebackType
 
-from shared import keeper, valkey
-from shared.keeper import Processes
+from headgate.shared import keeper, valkey
+from headgate.shared.keeper import Processes
 
 __all__ = ["EmbeddedFailed", "Membership", "Processes", "join", "processes", "running"]
 

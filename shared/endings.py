@@ -16,12 +16,20 @@ import orjson
 import redis
 from sqlalchemy import Connection, Row, bindparam, insert, select, update
 
-from shared import prices, scripts
-from shared.envelope import Envelope, ErrorReport, FailedAttempt, Result, Status, Usage, rfc3339
-from shared.errors import ErrorCode
-from shared.keys import Keys
-from shared.results import audit_row, celery_record
-from shared.tables import attempts, audit, jobs
+from headgate.shared import prices, scripts
+from headgate.shared.envelope import (
+    Envelope,
+    ErrorReport,
+    FailedAttempt,
+    Result,
+    Status,
+    Usage,
+    rfc3339,
+)
+from headgate.shared.errors import ErrorCode
+from headgate.shared.keys import Keys
+from headgate.shared.results import audit_row, celery_record
+from headgate.shared.tables import attempts, audit, jobs
 
 FORGOTTEN_PER_CALL = 100
 """Jobs that leave their lines in one call: each has its message read."""

@@ -29,7 +29,7 @@ from pydantic import (
     model_validator,
 )
 
-from shared.errors import ErrorCode, InvalidRequest, NewerEnvelope, UnreadableMessage
+from headgate.shared.errors import ErrorCode, InvalidRequest, NewerEnvelope, UnreadableMessage
 
 ENVELOPE_VERSION = 1
 MAX_REQUEST_BYTES = 10 * 1024 * 1024

@@ -32,7 +32,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from shared.gate import Gate as Gate
+from headgate.shared.gate import Gate as Gate
 
 ErrorCode = Literal[
     "invalid_request", "unknown_model", "context_length", "content_filtered", "authentication",

@@ -11,9 +11,9 @@ from typing import Any, Literal
 
 import redis
 
-from shared.keys import Keys
-from shared.limits import parsed
-from shared.scripts import text_of
+from headgate.shared.keys import Keys
+from headgate.shared.limits import parsed
+from headgate.shared.scripts import text_of
 
 State = Literal["healthy", "degraded", "down"]
 

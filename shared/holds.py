@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from shared.keys import Keys
-from shared.scripts import Command, Word, compose, text_of
+from headgate.shared.keys import Keys
+from headgate.shared.scripts import Command, Word, compose, text_of
 
 
 def reserve(keys: Keys, *, job_id: str, attempt: str, ticket: str) -> Command[str | int]:

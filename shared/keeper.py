@@ -34,7 +34,7 @@ from typing import NamedTuple
 if __name__ == "__main__":
     sys.path.append(str(Path(__file__).resolve().parents[1]))
 
-from shared.valkey import Server, StartFailed, remedy, try_lock, write
+from headgate.shared.valkey import Server, StartFailed, remedy, try_lock, write
 
 POLL_S = 0.5
 STEADY_S = 10.0  # a server that lived this long did not die "at once"

@@ -14,10 +14,10 @@ from typing import Any
 import orjson
 import redis
 
-from shared.keys import Keys
-from shared.policy.sketch import Sketch
-from shared.scripts import Command, Word, compose, run, text_of
-from shared.ticket import quoted, unquoted
+from headgate.shared.keys import Keys
+from headgate.shared.policy.sketch import Sketch
+from headgate.shared.scripts import Command, Word, compose, run, text_of
+from headgate.shared.ticket import quoted, unquoted
 
 ENOUGH = 20
 """Answers before anything is learned of a group."""

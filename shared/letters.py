@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from shared.keys import Keys
-from shared.scripts import Buried, Command, Lease, buried_of, compose
+from headgate.shared.keys import Keys
+from headgate.shared.scripts import Buried, Command, Lease, buried_of, compose
 
 
 def bury(keys: Keys, *, lease: Lease, reason: str) -> Command[Buried | None]:

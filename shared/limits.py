@@ -16,16 +16,16 @@ from typing import Any
 import redis
 import redis.asyncio
 
-from shared import budgets
-from shared.budgets import EVERY_TENANT as EVERY_TENANT
-from shared.budgets import GLOBAL as GLOBAL
-from shared.budgets import tenant_scope
-from shared.budgets import user_named as user_named
-from shared.budgets import user_scope as user_scope
-from shared.catalog import Catalog, Provider
-from shared.catalog_form import Frozen
-from shared.errors import WrongUse
-from shared.keys import Keys
+from headgate.shared import budgets
+from headgate.shared.budgets import EVERY_TENANT as EVERY_TENANT
+from headgate.shared.budgets import GLOBAL as GLOBAL
+from headgate.shared.budgets import tenant_scope
+from headgate.shared.budgets import user_named as user_named
+from headgate.shared.budgets import user_scope as user_scope
+from headgate.shared.catalog import Catalog, Provider
+from headgate.shared.catalog_form import Frozen
+from headgate.shared.errors import WrongUse
+from headgate.shared.keys import Keys
 
 MONEY = ("usd_per_day", "usd_per_month", "soft", "hard")
 """What an operator may set of a budget (`shared/budgets.py`)."""

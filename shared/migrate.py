@@ -6,13 +6,14 @@ import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Engine, inspect, text
 
-from shared.database import reading, writing
-from shared.errors import Unfit
+from headgate.shared.database import reading, writing
+from headgate.shared.errors import Unfit
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -25,8 +26,7 @@ ADVISORY_LOCK = 0x48656164
 
 
 def _folder() -> Path:
-    packaged = Path(__file__).parent / "migrations"
-    return packaged if packaged.is_dir() else Path(__file__).parent.parent / "migrations"
+    return Path(str(files("headgate"))) / "migrations"
 
 
 def revision(connection: Connection) -> str | None:

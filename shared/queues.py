@@ -12,9 +12,9 @@ from itertools import islice
 import orjson
 import redis
 
-from shared import scripts
-from shared.envelope import PRIORITIES, Envelope
-from shared.keys import Keys
+from headgate.shared import scripts
+from headgate.shared.envelope import PRIORITIES, Envelope
+from headgate.shared.keys import Keys
 
 TASK = "headgate.run"
 MESSAGES_PER_CALL = 500

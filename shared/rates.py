@@ -14,9 +14,9 @@ from decimal import Decimal
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from shared.catalog import Catalog, Model
-from shared.catalog_form import TierPrice
-from shared.envelope import Usage
+from headgate.shared.catalog import Catalog, Model
+from headgate.shared.catalog_form import TierPrice
+from headgate.shared.envelope import Usage
 
 if TYPE_CHECKING:
     from genai_prices.types import ModelInfo, ModelPrice, StartDateConstraint, TimeOfDateConstraint

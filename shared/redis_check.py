@@ -13,10 +13,10 @@ from typing import Any
 import redis
 from redis.sentinel import MasterNotFoundError
 
-from shared import redis_clients
-from shared.errors import Unfit, Unreachable
-from shared.keys import Keys
-from shared.redis_urls import Address, masked
+from headgate.shared import redis_clients
+from headgate.shared.errors import Unfit, Unreachable
+from headgate.shared.keys import Keys
+from headgate.shared.redis_urls import Address, masked
 
 log = logging.getLogger("headgate.redis")
 

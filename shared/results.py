@@ -9,8 +9,8 @@ from typing import Any
 
 import orjson
 
-from shared.envelope import Envelope, Result
-from shared.policy.sketch import bucket
+from headgate.shared.envelope import Envelope, Result
+from headgate.shared.policy.sketch import bucket
 
 GIVEN_UP = "given up"
 """How the reason begins of a job that took too many workers down."""
@@ -36,7 +36,7 @@ def celery_record(result: Result) -> bytes:
         error = value["error"] or {}
         value = {
             "exc_type": "JobFailed",
-            "exc_module": "shared.errors",
+            "exc_module": "headgate",
             "exc_message": [
                 error.get("message", ""), error.get("code", "internal"), result.id, result.status,
                 error,

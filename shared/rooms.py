@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from shared.errors import UnreadableMessage
-from shared.keys import Keys
-from shared.policy.standing import (
+from headgate.shared.errors import UnreadableMessage
+from headgate.shared.keys import Keys
+from headgate.shared.policy.standing import (
     DEFAULT_OUTPUT,
     Gate,
     Level,
@@ -23,8 +23,8 @@ from shared.policy.standing import (
     laid,
     levels,
 )
-from shared.scripts import Command, compose, text_of
-from shared.ticket import FLEX, Ticket
+from headgate.shared.scripts import Command, compose, text_of
+from headgate.shared.ticket import FLEX, Ticket
 
 IDS_PER_CALL = 200
 """Jobs that are looked for in one call: it holds the server for some 4 ms."""

@@ -15,14 +15,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from shared import prices, rates
-from shared.catalog import Catalog, Model
-from shared.envelope import Kind, Request
-from shared.errors import InvalidRequest
-from shared.policy.kinds import Judgement, Level, Weights, judge
-from shared.policy.needs import FIELDS, needs_of, sees
-from shared.policy.reading import HEAD, TAIL, Lexicon
-from shared.policy.route import Candidate, Choice, Option, Standing, Wish, choose
+from headgate.shared import prices, rates
+from headgate.shared.catalog import Catalog, Model
+from headgate.shared.envelope import Kind, Request
+from headgate.shared.errors import InvalidRequest
+from headgate.shared.policy.kinds import Judgement, Level, Weights, judge
+from headgate.shared.policy.needs import FIELDS, needs_of, sees
+from headgate.shared.policy.reading import HEAD, TAIL, Lexicon
+from headgate.shared.policy.route import Candidate, Choice, Option, Standing, Wish, choose
 
 AUTO = "auto"
 WORDS = Path(__file__).with_name("policy") / "words.toml"

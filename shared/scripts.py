@@ -18,7 +18,7 @@ import redis
 import redis.asyncio
 from redis.exceptions import NoScriptError
 
-from shared.keys import Keys
+from headgate.shared.keys import Keys
 
 T = TypeVar("T")
 Word = str | bytes | int | float
@@ -122,7 +122,7 @@ def _words(leases: Iterable[Lease]) -> list[Word]:
 class Taken:
     """A message with its lease. `crashes`: how many workers lost the job before.
 
-    `grant`: what it holds, as `shared.ticket.Grant` reads it.
+    `grant`: what it holds, as `headgate.shared.ticket.Grant` reads it.
     """
 
     id: str

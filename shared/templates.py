@@ -12,10 +12,10 @@ from typing import Annotated, Any
 
 from pydantic import Field, field_validator, model_validator
 
-from shared.catalog_form import Frozen, Named, Text
-from shared.catalog_words import hint
-from shared.envelope import Kind, Request, check_messages, check_params
-from shared.errors import InvalidRequest, WrongUse
+from headgate.shared.catalog_form import Frozen, Named, Text
+from headgate.shared.catalog_words import hint
+from headgate.shared.envelope import Kind, Request, check_messages, check_params
+from headgate.shared.errors import InvalidRequest, WrongUse
 
 _PIECE = re.compile(r"\{\{|\}\}|\{([A-Za-z_][A-Za-z0-9_]{0,63})\}|[{}]")
 

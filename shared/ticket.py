@@ -13,14 +13,14 @@ from functools import lru_cache
 from typing import Literal
 from urllib.parse import quote, unquote
 
-from shared.catalog import Catalog, Model, StaticText
-from shared.envelope import Envelope
-from shared.errors import UnreadableMessage
-from shared.policy import estimate
-from shared.policy.charge import charge
-from shared.policy.fingerprint import fingerprint
-from shared.policy.lifetime import Keeping
-from shared.policy.worst import worst_pico_usd
+from headgate.shared.catalog import Catalog, Model, StaticText
+from headgate.shared.envelope import Envelope
+from headgate.shared.errors import UnreadableMessage
+from headgate.shared.policy import estimate
+from headgate.shared.policy.charge import charge
+from headgate.shared.policy.fingerprint import fingerprint
+from headgate.shared.policy.lifetime import Keeping
+from headgate.shared.policy.worst import worst_pico_usd
 
 FLEX = "~flex"
 """What is added to a pool's name for the flex tier: gates of its own, the same buckets."""

@@ -15,11 +15,11 @@ from typing import Any
 
 from sqlalchemy import Engine, select
 
-from shared.catalog import Catalog
-from shared.database import reading
-from shared.errors import SettingError, place_of, shown
-from shared.limits import user_named
-from shared.tables import callers
+from headgate.shared.catalog import Catalog
+from headgate.shared.database import reading
+from headgate.shared.errors import SettingError, place_of, shown
+from headgate.shared.limits import user_named
+from headgate.shared.tables import callers
 
 log = logging.getLogger("headgate.tiers")
 

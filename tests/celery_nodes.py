@@ -147,7 +147,15 @@ def celery_backend_cluster(celery_valkey: ValkeyServer) -> Iterator[CeleryBacken
 @pytest.fixture
 def celery_worker_argv() -> Sequence[str]:
     """The worker's command without the node name; override it for another app or pool."""
-    return [sys.executable, "-m", "celery", "-A", "workers.app", "worker", "--loglevel=INFO"]
+    return [
+        sys.executable,
+        "-m",
+        "celery",
+        "-A",
+        "headgate.workers.app",
+        "worker",
+        "--loglevel=INFO",
+    ]
 
 
 @pytest.fixture

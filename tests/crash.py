@@ -1,6 +1,6 @@
 """The real worker app, and a producer, that obey orders to stop at a named step.
 
-`celery -A tests.crash worker` is `workers.app` with every stage of the pipeline, and the worker's
+`celery -A tests.crash worker` is `headgate.workers.app` with every stage of the pipeline, and the worker's
 line to the broker, wrapped from outside: the product holds no fault points. The file named by
 `CRASH_ORDERS` holds one order, `STEP COUNT ACT`, which a test may write, change or remove at any
 time; at the COUNT-th passing of the step since then the process
@@ -28,16 +28,16 @@ from typing import Any
 from redis.asyncio import Redis as AsyncRedis
 from sqlalchemy import event
 
-from producer.installation import open_installation
-from producer.submit import enqueue
-from shared import scripts
-from shared.connections import Servers
-from shared.keys import Keys
-from shared.settings import Settings
-from shared.ticket import Grant
-from workers import app as workers_app
-from workers import tasks
-from workers.fetcher import Fetcher
+from headgate.producer.installation import open_installation
+from headgate.producer.submit import enqueue
+from headgate.shared import scripts
+from headgate.shared.connections import Servers
+from headgate.shared.keys import Keys
+from headgate.shared.settings import Settings
+from headgate.shared.ticket import Grant
+from headgate.workers import app as workers_app
+from headgate.workers import tasks
+from headgate.workers.fetcher import Fetcher
 
 ON_THE_WIRE_S = 0.03
 """A request has left this long after its call began, and the provider is slower than that."""

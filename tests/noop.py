@@ -12,13 +12,13 @@ from typing import Any
 
 from celery import Task
 
-from shared import settings
-from shared.connections import Servers, open_servers
-from shared.settings import Settings
-from workers.app import Headgate
-from workers.fetcher import Fetcher
-from workers.lane import Lane
-from workers.pool import JobRequest, current
+from headgate.shared import settings
+from headgate.shared.connections import Servers, open_servers
+from headgate.shared.settings import Settings
+from headgate.workers.app import Headgate
+from headgate.workers.fetcher import Fetcher
+from headgate.workers.lane import Lane
+from headgate.workers.pool import JobRequest, current
 
 in_force = settings.load()
 app = Headgate(in_force, open_servers(in_force), ("fast",))

@@ -37,8 +37,8 @@ IMPORTED = (
     "rich.table", "rich.live", "openai.resources.chat", "anthropic.resources.messages",
     "alembic.command",
 )  # fmt: skip
-PACKAGES = ("shared", "producer", "workers")
-LEFT_OUT = ("__main__", "workers.flower")
+PACKAGES = ("headgate.shared", "headgate.producer", "headgate.workers")
+LEFT_OUT = ("__main__", "headgate.workers.flower")
 """Parts of names: what runs when imported, and what brings a server of its own along."""
 READ_LATE = re.compile("^(HEADGATE|OPENAI|ANTHROPIC|CRASH)_|_KEY$")
 """Variables that no module reads while it is imported; Celery does so with some of its own."""

@@ -96,18 +96,18 @@ def test_imports_go_in_the_directions_of_the_house() -> None:
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        ("producer/client.py", "import workers.pipeline"),
-        ("workers/pipeline.py", "import producer.client"),
-        ("shared/queues.py", "import workers.app"),
-        ("workers/outcome.py", "import workers.policy.retry"),
-        ("workers/policy/retry.py", "import workers.stages.claim"),
-        ("workers/stages/claim.py", "import workers.stages.cache"),
-        ("workers/stages/claim.py", "import workers.sweep"),
-        ("workers/sweep.py", "import workers.bootstrap"),
-        ("workers/bootstrap.py", "import workers.tasks"),
-        ("workers/pipeline.py", "import workers.providers.openai"),
+        ("producer/client.py", "import headgate.workers.pipeline"),
+        ("workers/pipeline.py", "import headgate.producer.client"),
+        ("shared/queues.py", "import headgate.workers.app"),
+        ("workers/outcome.py", "import headgate.workers.policy.retry"),
+        ("workers/policy/retry.py", "import headgate.workers.stages.claim"),
+        ("workers/stages/claim.py", "import headgate.workers.stages.cache"),
+        ("workers/stages/claim.py", "import headgate.workers.sweep"),
+        ("workers/sweep.py", "import headgate.workers.bootstrap"),
+        ("workers/bootstrap.py", "import headgate.workers.tasks"),
+        ("workers/pipeline.py", "import headgate.workers.providers.openai"),
         *[("shared/envelope.py", f"import {vendor}") for vendor in VENDORS],
-        ("shared/catalog.py", "import shared.connections"),
+        ("shared/catalog.py", "import headgate.shared.connections"),
         ("shared/policy/route.py", "import redis.asyncio"),
         ("workers/policy/retry.py", "def late():\n    import openai\n"),
         ("workers/outcome.py", "import sqlalchemy.orm"),
@@ -123,8 +123,8 @@ def test_the_import_rules_can_fail(tmp_path: Path, name: str, text: str) -> None
     packages = {f"{Path(file).parent}/__init__.py": "" for file in tree}
     tree |= packages | {"workers/__init__.py": "", "shared/__init__.py": ""}
     tree["shared/connections.py"] = "import redis\n"
-    tree["workers/bootstrap.py"] = "import workers.pipeline, workers.providers.openai\n"
-    tree["workers/pipeline.py"] = "import workers.stages.claim, shared.queues\n"
+    tree["workers/bootstrap.py"] = "import headgate.workers.pipeline, workers.providers.openai\n"
+    tree["workers/pipeline.py"] = "import headgate.workers.stages.claim, shared.queues\n"
     rules = (ROOT / "pyproject.toml").read_text()
     make_tree(tmp_path, tree | {"pyproject.toml": rules[rules.index("[tool.importlinter]") :]})
     fair = lint_imports(tmp_path)

@@ -1,4 +1,4 @@
-"""The Celery app of the workers: `celery -A workers.app worker` is a worker with our defaults."""
+"""The Celery app of the workers: `celery -A headgate.workers.app worker` starts one."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from celery.exceptions import SecurityWarning
 from kombu import Queue
 from kombu.transport import TRANSPORT_ALIASES
 
-from shared import catalog, settings
-from shared.connections import Servers, open_servers
-from shared.errors import Unfit, Unreachable
-from shared.queues import all_queues, queue_name
-from shared.settings import Settings, read
-from workers import broker
-from workers.fetcher import Fetcher
-from workers.leases import StopReason
-from workers.life import Life
-from workers.message import Arrival
-from workers.stop import Signals, Stopping
-from workers.waker import Waker
+from headgate.shared import catalog, settings
+from headgate.shared.connections import Servers, open_servers
+from headgate.shared.errors import Unfit, Unreachable
+from headgate.shared.queues import all_queues, queue_name
+from headgate.shared.settings import Settings, read
+from headgate.workers import broker
+from headgate.workers.fetcher import Fetcher
+from headgate.workers.leases import StopReason
+from headgate.workers.life import Life
+from headgate.workers.message import Arrival
+from headgate.workers.stop import Signals, Stopping
+from headgate.workers.waker import Waker
 
 log = logging.getLogger("headgate.app")
 
 CHECK_EVERY_S = 1.0
 
-TRANSPORT = "workers.transport:Transport"
-SENTINEL_TRANSPORT = "workers.transport:SentinelTransport"
+TRANSPORT = "headgate.workers.transport:Transport"
+SENTINEL_TRANSPORT = "headgate.workers.transport:SentinelTransport"
 
 UNREACHABLE = 3
 """Exit code of a worker whose Redis cannot be worked with, as of every command."""
@@ -72,8 +72,8 @@ class Headgate(Celery):
             task_queues=[Queue(name, exchange="", routing_key=name) for name in self.job_queues],
             task_default_queue=queue_name("standard", "fast"),
             task_create_missing_queues=True,
-            worker_pool="workers.pool:TaskPool",
-            worker_consumer="workers.consumer:Consumer",
+            worker_pool="headgate.workers.pool:TaskPool",
+            worker_consumer="headgate.workers.consumer:Consumer",
             worker_concurrency=settings.concurrency,
             worker_prefetch_multiplier=1,
             worker_cancel_long_running_tasks_on_connection_loss=False,
@@ -154,10 +154,10 @@ def _away(check: Callable[[], None]) -> Unreachable | None:
 
 
 def __getattr__(name: str) -> Any:
-    """`workers.app.app`, made when Celery asks for it: importing this module opens nothing."""
+    """`headgate.workers.app.app`, made when Celery asks for it: importing this module opens nothing."""
     if name != "app":
         raise AttributeError(name)
-    from workers import tasks
+    from headgate.workers import tasks
 
     app = make_app()
     tasks.register(app)

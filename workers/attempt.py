@@ -10,23 +10,23 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from shared.catalog import Catalog, Model, StaticText
-from shared.errors import AttemptError
-from shared.policy import estimate
-from shared.prices import price, to_pico
-from shared.ticket import NO_GRANT, Grant, Ticket, ticket_for
-from workers.answer import Answer
-from workers.job import Ending, Job
-from workers.learning import Learning
-from workers.outcome import Deferred, Restored
-from workers.policy import gate, money, outage
-from workers.stages.breaker import Breaker
-from workers.stages.bucket import Broken, Bucket, Later, TooLarge
-from workers.stages.cache import Cache
-from workers.stages.call import Call
-from workers.stages.deltas import Deltas
-from workers.stages.ledger import Attempt, Ledger
-from workers.through import through
+from headgate.shared.catalog import Catalog, Model, StaticText
+from headgate.shared.errors import AttemptError
+from headgate.shared.policy import estimate
+from headgate.shared.prices import price, to_pico
+from headgate.shared.ticket import NO_GRANT, Grant, Ticket, ticket_for
+from headgate.workers.answer import Answer
+from headgate.workers.job import Ending, Job
+from headgate.workers.learning import Learning
+from headgate.workers.outcome import Deferred, Restored
+from headgate.workers.policy import gate, money, outage
+from headgate.workers.stages.breaker import Breaker
+from headgate.workers.stages.bucket import Broken, Bucket, Later, TooLarge
+from headgate.workers.stages.cache import Cache
+from headgate.workers.stages.call import Call
+from headgate.workers.stages.deltas import Deltas
+from headgate.workers.stages.ledger import Attempt, Ledger
+from headgate.workers.through import through
 
 STALE_MS, STALE_TIMES = 2000, 2
 """A grant of a limited pool that is older counts as not used: the job goes back to its place."""

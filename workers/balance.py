@@ -21,15 +21,15 @@ from redis.exceptions import RedisError
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
-from shared import budgets
-from shared.budgets import InForce, Spent
-from shared.catalog import Catalog
-from shared.keys import Keys
-from shared.prices import from_pico, text
-from shared.rooms import fields_of
-from workers.lane import Lane
-from workers.silence import Silence
-from workers.spent import DAY_MS, Sums, doubtful, span_ms, spent_on
+from headgate.shared import budgets
+from headgate.shared.budgets import InForce, Spent
+from headgate.shared.catalog import Catalog
+from headgate.shared.keys import Keys
+from headgate.shared.prices import from_pico, text
+from headgate.shared.rooms import fields_of
+from headgate.workers.lane import Lane
+from headgate.workers.silence import Silence
+from headgate.workers.spent import DAY_MS, Sums, doubtful, span_ms, spent_on
 
 log = logging.getLogger("headgate.budgets")
 

@@ -15,40 +15,40 @@ from functools import partial
 from redis.exceptions import RedisError
 from sqlalchemy import Engine
 
-from shared import catalog, settings, tiers
-from shared.breakers import Rules as BreakerRules
-from shared.catalog import Catalog
-from shared.catalog import Provider as ProviderEntry
-from shared.connections import Servers
-from shared.errors import SettingError
-from shared.policy import estimate
-from shared.policy.lifetime import Keeping, Rules
-from shared.policy.route import without_key
-from shared.queues import all_queues
-from shared.settings import Settings
-from shared.tiers import TierOf
-from workers.balance import Balance
-from workers.clock import Clock
-from workers.lane import Lane
-from workers.learning import Learning
-from workers.pipeline import Pipeline
-from workers.policy.retry import Limits
-from workers.providers.limits import seen
-from workers.record import Record
-from workers.reload import Reload
-from workers.stages.audit import Audit
-from workers.stages.breaker import Breaker
-from workers.stages.bucket import Bucket
-from workers.stages.cache import Cache
-from workers.stages.call import Call, Line, Provider
-from workers.stages.claim import Claims
-from workers.stages.deltas import Deltas
-from workers.stages.ledger import Ledger
-from workers.stages.publish import Publish
-from workers.stages.share import Share
-from workers.sums import Sums
-from workers.sweep import Sweep
-from workers.tidy import Tidy
+from headgate.shared import catalog, settings, tiers
+from headgate.shared.breakers import Rules as BreakerRules
+from headgate.shared.catalog import Catalog
+from headgate.shared.catalog import Provider as ProviderEntry
+from headgate.shared.connections import Servers
+from headgate.shared.errors import SettingError
+from headgate.shared.policy import estimate
+from headgate.shared.policy.lifetime import Keeping, Rules
+from headgate.shared.policy.route import without_key
+from headgate.shared.queues import all_queues
+from headgate.shared.settings import Settings
+from headgate.shared.tiers import TierOf
+from headgate.workers.balance import Balance
+from headgate.workers.clock import Clock
+from headgate.workers.lane import Lane
+from headgate.workers.learning import Learning
+from headgate.workers.pipeline import Pipeline
+from headgate.workers.policy.retry import Limits
+from headgate.workers.providers.limits import seen
+from headgate.workers.record import Record
+from headgate.workers.reload import Reload
+from headgate.workers.stages.audit import Audit
+from headgate.workers.stages.breaker import Breaker
+from headgate.workers.stages.bucket import Bucket
+from headgate.workers.stages.cache import Cache
+from headgate.workers.stages.call import Call, Line, Provider
+from headgate.workers.stages.claim import Claims
+from headgate.workers.stages.deltas import Deltas
+from headgate.workers.stages.ledger import Ledger
+from headgate.workers.stages.publish import Publish
+from headgate.workers.stages.share import Share
+from headgate.workers.sums import Sums
+from headgate.workers.sweep import Sweep
+from headgate.workers.tidy import Tidy
 
 log = logging.getLogger("headgate.bootstrap")
 
@@ -114,7 +114,10 @@ async def open_kit(in_force: Settings, servers: Servers, owner: str) -> Kit:
         cache=Cache(lane, keys, keeping=keeping, clock_ms=clock.now_ms),
         bucket=Bucket(lane, keys, lambda headers: seen(headers, time.time())),
         breaker=Breaker(
-            lane, keys, _breaker_rules(in_force), retry_share=in_force.retry_share,
+            lane,
+            keys,
+            _breaker_rules(in_force),
+            retry_share=in_force.retry_share,
             clock_ms=clock.now_ms,
         ),
         ledger=Ledger(record),
@@ -217,7 +220,7 @@ def _lines(in_force: Settings, provider: ProviderEntry) -> list[Line]:
 
 
 def _openai(in_force: Settings, name: str, key: str, base_url: str | None) -> Provider:
-    from workers.providers.openai import OpenAIProvider
+    from headgate.workers.providers.openai import OpenAIProvider
 
     vendor = name == "openai"
     return OpenAIProvider(
@@ -231,6 +234,6 @@ def _openai(in_force: Settings, name: str, key: str, base_url: str | None) -> Pr
 
 
 def _anthropic(in_force: Settings, name: str, key: str, base_url: str | None) -> Provider:
-    from workers.providers.anthropic import AnthropicProvider
+    from headgate.workers.providers.anthropic import AnthropicProvider
 
     return AnthropicProvider(name=name, api_key=key, base_url=base_url, connections=0)

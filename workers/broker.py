@@ -11,8 +11,8 @@ from typing import Any
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from shared.redis_clients import sentinel_options
-from shared.redis_urls import Address
+from headgate.shared.redis_clients import sentinel_options
+from headgate.shared.redis_urls import Address
 
 SOCKET_S = 10.0
 """How long Celery's own connections wait for a server that says nothing; else a stop could hang."""

@@ -12,8 +12,8 @@ import time
 
 from redis.exceptions import RedisError
 
-from shared.envelope import now_ms
-from workers.lane import Lane
+from headgate.shared.envelope import now_ms
+from headgate.workers.lane import Lane
 
 log = logging.getLogger("headgate.clock")
 

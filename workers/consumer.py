@@ -23,19 +23,19 @@ from celery.worker.consumer.heart import Heart
 from celery.worker.consumer.tasks import Tasks
 from celery.worker.state import maybe_shutdown
 
-from shared.errors import Unreachable, place_of
-from shared.queues import TASK
-from shared.results import GIVEN_UP
-from workers import control  # noqa: F401  # its commands are known from here on
-from workers.fetcher import Fetcher
-from workers.message import Arrival
-from workers.pool import RETURN_S, TaskPool
-from workers.stop import EXIT_DONE, EXIT_UNREACHABLE
-from workers.transport import JobMessage
+from headgate.shared.errors import Unreachable, place_of
+from headgate.shared.queues import TASK
+from headgate.shared.results import GIVEN_UP
+from headgate.workers import control  # noqa: F401  # its commands are known from here on
+from headgate.workers.fetcher import Fetcher
+from headgate.workers.message import Arrival
+from headgate.workers.pool import RETURN_S, TaskPool
+from headgate.workers.stop import EXIT_DONE, EXIT_UNREACHABLE
+from headgate.workers.transport import JobMessage
 
 if TYPE_CHECKING:
-    from workers.app import Headgate
-    from workers.tasks import Door
+    from headgate.workers.app import Headgate
+    from headgate.workers.tasks import Door
 
 log = logging.getLogger("headgate.consumer")
 

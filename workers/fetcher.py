@@ -17,17 +17,17 @@ from itertools import count
 import redis.asyncio
 from redis.exceptions import RedisError, ResponseError
 
-from shared import scripts
-from shared.errors import UnreadableMessage, place_of
-from shared.keys import Keys
-from shared.queues import in_turn
-from shared.scripts import Lease
-from workers import message
-from workers.kinds import named
-from workers.leases import Leases, StopReason, tell_of
-from workers.message import Arrival
-from workers.silence import Silence
-from workers.waker import Waker, end
+from headgate.shared import scripts
+from headgate.shared.errors import UnreadableMessage, place_of
+from headgate.shared.keys import Keys
+from headgate.shared.queues import in_turn
+from headgate.shared.scripts import Lease
+from headgate.workers import message
+from headgate.workers.kinds import named
+from headgate.workers.leases import Leases, StopReason, tell_of
+from headgate.workers.message import Arrival
+from headgate.workers.silence import Silence
+from headgate.workers.waker import Waker, end
 
 log = logging.getLogger("headgate.fetcher")
 

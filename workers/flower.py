@@ -1,6 +1,6 @@
 """Flower for Headgate: nobody without a login, no answers, queues as they are, nothing to harm.
 
-    python -m workers.flower [--address A] [--port P] [--control]
+    python -m headgate.workers.flower [--address A] [--port P] [--control]
 
 It differs from stock Flower where that would tell too much or too little: `/metrics` asks for the
 login, too; `/api/task/result` is shut, since Celery's result record holds the answer; the broker
@@ -35,10 +35,10 @@ from kombu.exceptions import OperationalError
 from tornado import web
 from tornado.ioloop import IOLoop
 
-from shared import catalog, settings
-from shared.connections import Servers, open_servers
-from shared.settings import masked
-from workers.app import Headgate
+from headgate.shared import catalog, settings
+from headgate.shared.connections import Servers, open_servers
+from headgate.shared.settings import masked
+from headgate.workers.app import Headgate
 
 log = logging.getLogger("headgate.flower")
 

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from shared.catalog import Model
-from shared.envelope import (
+from headgate.shared.catalog import Model
+from headgate.shared.envelope import (
     Envelope,
     ErrorReport,
     FailedAttempt,
@@ -17,13 +17,13 @@ from shared.envelope import (
     Usage,
     rfc3339,
 )
-from shared.errors import AttemptError, ErrorCode, InvalidRequest
-from shared.policy import estimate
-from shared.prices import from_pico, text
-from shared.results import GIVEN_UP
-from shared.ticket import NO_GRANT, Grant
-from workers.stages.claim import Claim
-from workers.stages.ledger import Settlement
+from headgate.shared.errors import AttemptError, ErrorCode, InvalidRequest
+from headgate.shared.policy import estimate
+from headgate.shared.prices import from_pico, text
+from headgate.shared.results import GIVEN_UP
+from headgate.shared.ticket import NO_GRANT, Grant
+from headgate.workers.stages.claim import Claim
+from headgate.workers.stages.ledger import Settlement
 
 
 @dataclass(frozen=True, slots=True)

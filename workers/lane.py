@@ -16,9 +16,9 @@ import redis.asyncio
 from redis import exceptions
 from redis.exceptions import NoScriptError
 
-from shared.redis_clients import REDIS_TIMEOUT_S
-from shared.scripts import Command, Word
-from workers.silence import Silence
+from headgate.shared.redis_clients import REDIS_TIMEOUT_S
+from headgate.shared.scripts import Command, Word
+from headgate.workers.silence import Silence
 
 T = TypeVar("T")
 log = logging.getLogger("headgate.lane")

@@ -14,9 +14,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import islice
 
-from shared.keys import Keys
-from shared.learned import HALF_LIFE, MOST_GROUPS, Group, Tally, learn, lesson, teach
-from workers.lane import Lane
+from headgate.shared.keys import Keys
+from headgate.shared.learned import HALF_LIFE, MOST_GROUPS, Group, Tally, learn, lesson, teach
+from headgate.workers.lane import Lane
 
 log = logging.getLogger("headgate.learning")
 

@@ -16,11 +16,11 @@ from typing import Any, Literal
 import redis.asyncio
 from redis.exceptions import RedisError, ResponseError
 
-from shared import letters, scripts
-from shared.keys import Keys
-from shared.scripts import Buried, Lease
-from workers.kinds import named
-from workers.silence import Silence
+from headgate.shared import letters, scripts
+from headgate.shared.keys import Keys
+from headgate.shared.scripts import Buried, Lease
+from headgate.workers.kinds import named
+from headgate.workers.silence import Silence
 
 log = logging.getLogger("headgate.leases")
 

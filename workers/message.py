@@ -14,8 +14,8 @@ from typing import Any
 
 import orjson
 
-from shared.errors import UnreadableMessage
-from shared.queues import TASK
+from headgate.shared.errors import UnreadableMessage
+from headgate.shared.queues import TASK
 
 LONGEST_LIMIT_S = 365 * 86_400
 
@@ -34,7 +34,7 @@ class Arrival:
     """A job that this worker holds the lease of. `tag` is its number in this process.
 
     `crashes`: how many workers held its lease before and let it lapse. `grant`: what it holds of
-    limits, as `shared.ticket.Grant` reads it.
+    limits, as `headgate.shared.ticket.Grant` reads it.
     """
 
     tag: int

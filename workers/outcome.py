@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from shared.envelope import Result
+from headgate.shared.envelope import Result
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,25 +20,25 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from shared.catalog import Model, StaticText
-from shared.envelope import Reply, Result, Usage
-from shared.errors import AttemptError, InvalidRequest, place_of
-from shared.policy import estimate
-from shared.results import audit_row, why_given_up
-from shared.scripts import Entry
-from shared.ticket import Grant
-from workers.attempt import Attempting, Chain
-from workers.job import Delivery, Ending, Job
-from workers.outcome import AlreadyTaken, Deferred, Ended, Outcome, Restored
-from workers.policy import fallback, gate, money, outage, retry
-from workers.record import Record
-from workers.stages.audit import Audit, Conclusion
-from workers.stages.bucket import Broken
-from workers.stages.cache import Kept
-from workers.stages.claim import Claim, Claims, NotYet
-from workers.stages.publish import Publish
-from workers.stages.share import Share
-from workers.through import through
+from headgate.shared.catalog import Model, StaticText
+from headgate.shared.envelope import Reply, Result, Usage
+from headgate.shared.errors import AttemptError, InvalidRequest, place_of
+from headgate.shared.policy import estimate
+from headgate.shared.results import audit_row, why_given_up
+from headgate.shared.scripts import Entry
+from headgate.shared.ticket import Grant
+from headgate.workers.attempt import Attempting, Chain
+from headgate.workers.job import Delivery, Ending, Job
+from headgate.workers.outcome import AlreadyTaken, Deferred, Ended, Outcome, Restored
+from headgate.workers.policy import fallback, gate, money, outage, retry
+from headgate.workers.record import Record
+from headgate.workers.stages.audit import Audit, Conclusion
+from headgate.workers.stages.bucket import Broken
+from headgate.workers.stages.cache import Kept
+from headgate.workers.stages.claim import Claim, Claims, NotYet
+from headgate.workers.stages.publish import Publish
+from headgate.workers.stages.share import Share
+from headgate.workers.through import through
 
 log = logging.getLogger("headgate.pipeline")
 

@@ -18,8 +18,8 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
-from shared.database import lost_a_race, passes, reason, writing
-from workers.silence import Silence
+from headgate.shared.database import lost_a_race, passes, reason, writing
+from headgate.workers.silence import Silence
 
 log = logging.getLogger("headgate.record")
 

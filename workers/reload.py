@@ -14,12 +14,12 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
-from shared import catalog, limits
-from shared.budgets import KNOWN
-from shared.catalog import Catalog, Provider
-from shared.connections import Servers
-from shared.errors import CatalogError
-from workers.lane import Lane
+from headgate.shared import catalog, limits
+from headgate.shared.budgets import KNOWN
+from headgate.shared.catalog import Catalog, Provider
+from headgate.shared.connections import Servers
+from headgate.shared.errors import CatalogError
+from headgate.workers.lane import Lane
 
 log = logging.getLogger("headgate.catalog")
 

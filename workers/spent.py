@@ -9,12 +9,12 @@ from typing import TypeAlias
 import orjson
 from sqlalchemy import Engine, func, select
 
-from shared.catalog import Catalog
-from shared.database import reading
-from shared.envelope import Envelope
-from shared.errors import HeadgateError
-from shared.policy.worst import worst_pico_usd
-from shared.tables import attempts, audit, jobs
+from headgate.shared.catalog import Catalog
+from headgate.shared.database import reading
+from headgate.shared.envelope import Envelope
+from headgate.shared.errors import HeadgateError
+from headgate.shared.policy.worst import worst_pico_usd
+from headgate.shared.tables import attempts, audit, jobs
 
 Sums: TypeAlias = Counter[tuple[str, str]]
 """Tenant and user (empty: none) to pico-USD."""

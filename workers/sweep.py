@@ -22,18 +22,18 @@ from redis.exceptions import RedisError
 from sqlalchemy import Engine, Row, delete, func, select, update
 from sqlalchemy.exc import DBAPIError
 
-from shared import queues
-from shared.connections import Servers
-from shared.database import passes, reading, writing
-from shared.endings import end_waiting, tell
-from shared.envelope import ENDED, Envelope, ErrorReport, Result, now_ms
-from shared.errors import NewerEnvelope, UnreadableMessage
-from shared.tables import KEY_KEPT_MS, idempotency, jobs
-from workers.balance import Balance
-from workers.lane import Lane
-from workers.silence import Silence
-from workers.sums import Sums
-from workers.tidy import Tidy
+from headgate.shared import queues
+from headgate.shared.connections import Servers
+from headgate.shared.database import passes, reading, writing
+from headgate.shared.endings import end_waiting, tell
+from headgate.shared.envelope import ENDED, Envelope, ErrorReport, Result, now_ms
+from headgate.shared.errors import NewerEnvelope, UnreadableMessage
+from headgate.shared.tables import KEY_KEPT_MS, idempotency, jobs
+from headgate.workers.balance import Balance
+from headgate.workers.lane import Lane
+from headgate.workers.silence import Silence
+from headgate.workers.sums import Sums
+from headgate.workers.tidy import Tidy
 
 log = logging.getLogger("headgate.sweep")
 

@@ -9,9 +9,9 @@ from typing import Any, assert_never
 
 from celery import Celery, Task
 
-from shared.catalog import Catalog, Model
-from shared.connections import Servers
-from shared.envelope import (
+from headgate.shared.catalog import Catalog, Model
+from headgate.shared.connections import Servers
+from headgate.shared.envelope import (
     ENVELOPE_VERSION,
     Envelope,
     Request,
@@ -19,23 +19,23 @@ from shared.envelope import (
     refuse_oversize,
     request_from,
 )
-from shared.errors import InvalidRequest, NewerEnvelope, UnreadableMessage, place_of
-from shared.policy.route import Standing
-from shared.queues import TASK
-from shared.results import GIVEN_UP
-from shared.routing import AUTO, Router
-from shared.settings import Settings
-from shared.templates import expanded
-from shared.ticket import Grant, ticket_for
-from workers.bootstrap import Kit, keyless, open_kit
-from workers.fetcher import Fetcher
-from workers.job import Delivery, Job
-from workers.leases import Leases
-from workers.outcome import AlreadyTaken, Deferred, Ended, Outcome, Restored
-from workers.policy import fallback
-from workers.pool import JobRequest, Running, current
-from workers.stages.claim import Claim
-from workers.through import through
+from headgate.shared.errors import InvalidRequest, NewerEnvelope, UnreadableMessage, place_of
+from headgate.shared.policy.route import Standing
+from headgate.shared.queues import TASK
+from headgate.shared.results import GIVEN_UP
+from headgate.shared.routing import AUTO, Router
+from headgate.shared.settings import Settings
+from headgate.shared.templates import expanded
+from headgate.shared.ticket import Grant, ticket_for
+from headgate.workers.bootstrap import Kit, keyless, open_kit
+from headgate.workers.fetcher import Fetcher
+from headgate.workers.job import Delivery, Job
+from headgate.workers.leases import Leases
+from headgate.workers.outcome import AlreadyTaken, Deferred, Ended, Outcome, Restored
+from headgate.workers.policy import fallback
+from headgate.workers.pool import JobRequest, Running, current
+from headgate.workers.stages.claim import Claim
+from headgate.workers.through import through
 
 log = logging.getLogger("headgate.door")
 

@@ -6,9 +6,9 @@ import asyncio
 import logging
 from typing import Any
 
-from shared import cached, census, letters
-from shared.keys import Keys
-from workers.lane import Lane
+from headgate.shared import cached, census, letters
+from headgate.shared.keys import Keys
+from headgate.workers.lane import Lane
 
 log = logging.getLogger("headgate.sweep")
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from producer.batch.lines import Survey
-from producer.batch.output import Output, path_on_record
-from producer.batch.record import Batch, Record
-from shared.errors import WrongUse
+from headgate.producer.batch.lines import Survey
+from headgate.producer.batch.output import Output, path_on_record
+from headgate.producer.batch.record import Batch, Record
+from headgate.shared.errors import WrongUse
 
 
 def begin(

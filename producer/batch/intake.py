@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Container, Iterator
 from functools import partial
 
-from producer import admit
-from producer.batch.lines import BadLine, Line
-from producer.batch.patience import Patience
-from producer.errors import SubmitInterrupted
-from producer.installation import Installation
-from producer.keyed import Known
-from producer.results import known
-from producer.submit import Prepared, enqueue
-from shared import queues
-from shared.envelope import Envelope, new_id
-from shared.errors import InvalidRequest, shown
+from headgate.producer import admit
+from headgate.producer.batch.lines import BadLine, Line
+from headgate.producer.batch.patience import Patience
+from headgate.producer.errors import SubmitInterrupted
+from headgate.producer.installation import Installation
+from headgate.producer.keyed import Known
+from headgate.producer.results import known
+from headgate.producer.submit import Prepared, enqueue
+from headgate.shared import queues
+from headgate.shared.envelope import Envelope, new_id
+from headgate.shared.errors import InvalidRequest, shown
 
 CHUNK_LINES = 500
 CHUNK_BYTES = 8 * 1024 * 1024

@@ -16,9 +16,9 @@ from typing import Any, BinaryIO
 
 import orjson
 
-from producer.batch.forms import submit_fields
-from shared.envelope import MAX_REQUEST_BYTES
-from shared.errors import ErrorCode, InvalidRequest, WrongUse
+from headgate.producer.batch.forms import submit_fields
+from headgate.shared.envelope import MAX_REQUEST_BYTES
+from headgate.shared.errors import ErrorCode, InvalidRequest, WrongUse
 
 _CHUNK_BYTES = 1024 * 1024
 _UTF8_MARK = b"\xef\xbb\xbf"

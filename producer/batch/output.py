@@ -12,7 +12,7 @@ from typing import Literal
 
 import orjson
 
-from shared.errors import HeadgateError, WrongUse
+from headgate.shared.errors import HeadgateError, WrongUse
 
 FSYNC_EVERY_S = 1.0
 _CHUNK_BYTES = 1024 * 1024

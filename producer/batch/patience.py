@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from producer.installation import Installation
-from shared.embedded import EmbeddedFailed
-from shared.errors import Unreachable
+from headgate.producer.installation import Installation
+from headgate.shared.embedded import EmbeddedFailed
+from headgate.shared.errors import Unreachable
 
 T = TypeVar("T")
 

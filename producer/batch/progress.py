@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from producer.batch.run import Progress
+from headgate.producer.batch.run import Progress
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress

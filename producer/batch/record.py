@@ -8,11 +8,11 @@ from typing import Any
 import orjson
 from sqlalchemy import Engine, Row, Select, func, insert, select, update
 
-from producer.batch.lines import Survey
-from shared.database import reading, writing
-from shared.envelope import new_id, now_ms
-from shared.errors import HeadgateError
-from shared.tables import batches, jobs
+from headgate.producer.batch.lines import Survey
+from headgate.shared.database import reading, writing
+from headgate.shared.envelope import new_id, now_ms
+from headgate.shared.errors import HeadgateError
+from headgate.shared.tables import batches, jobs
 
 
 class UnknownBatch(HeadgateError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from producer.batch.summary import PoolUse, Summary
+from headgate.producer.batch.summary import PoolUse, Summary
 
 
 def words(summary: Summary) -> Iterator[tuple[str, str]]:

@@ -9,15 +9,15 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from producer import cancel
-from producer.batch.forms import bad_line, output_line
-from producer.batch.intake import Intake, prepared_line
-from producer.batch.lines import BadLine, read
-from producer.batch.look import Look
-from producer.batch.output import Output
-from producer.batch.patience import Patience
-from producer.batch.record import Batch, Ended, Record
-from producer.installation import Installation
+from headgate.producer import cancel
+from headgate.producer.batch.forms import bad_line, output_line
+from headgate.producer.batch.intake import Intake, prepared_line
+from headgate.producer.batch.lines import BadLine, read
+from headgate.producer.batch.look import Look
+from headgate.producer.batch.output import Output
+from headgate.producer.batch.patience import Patience
+from headgate.producer.batch.record import Batch, Ended, Record
+from headgate.producer.installation import Installation
 
 LOOK_EVERY_S = 0.1
 CARE_EVERY_S = 2.0

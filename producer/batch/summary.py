@@ -9,12 +9,12 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, case, func, select
 
-from producer.batch.record import Batch
-from shared import prices
-from shared.catalog import Catalog
-from shared.database import reading
-from shared.errors import InvalidRequest
-from shared.tables import attempts, audit, jobs
+from headgate.producer.batch.record import Batch
+from headgate.shared import prices
+from headgate.shared.catalog import Catalog
+from headgate.shared.database import reading
+from headgate.shared.errors import InvalidRequest
+from headgate.shared.tables import attempts, audit, jobs
 
 _BREAK_S = 60
 """A longer time in which no attempt started is an interruption, and allows nothing."""

@@ -7,7 +7,7 @@ import sys
 
 import click
 
-from producer.cli.ends import DONE, FAILED, say
+from headgate.producer.cli.ends import DONE, FAILED, say
 
 
 @click.command()
@@ -19,8 +19,8 @@ def alive(name: str | None, as_json: bool) -> int:
     NAME is one worker, as its node (worker-1@host) or what stands before the @. Asks no server,
     so that an outage of Redis or of the database restarts no worker.
     """
-    from shared import settings
-    from shared.alive import signs
+    from headgate.shared import settings
+    from headgate.shared.alive import signs
 
     home = settings.load().home_path
     found = [sign for sign in signs(home) if name in (None, sign.node, sign.node.split("@")[0])]

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from producer.cli.ends import DONE, FAILED, INTERRUPTED, say
-from producer.cli.group import HELP
-from producer.cli.jobs import PRIORITY
-from producer.cli.show import document, json_option, line, pairs, rows
+from headgate.producer.cli.ends import DONE, FAILED, INTERRUPTED, say
+from headgate.producer.cli.group import HELP
+from headgate.producer.cli.jobs import PRIORITY
+from headgate.producer.cli.show import document, json_option, line, pairs, rows
 
 if TYPE_CHECKING:
-    from producer.batch.record import Batch
-    from producer.batch.summary import Summary
-    from producer.installation import Installation
+    from headgate.producer.batch.record import Batch
+    from headgate.producer.batch.summary import Summary
+    from headgate.producer.installation import Installation
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -72,13 +72,13 @@ def run(
 
     Can be killed at any time and gone on with by --resume; what is on record is never paid twice.
     """
-    from producer.batch import begin
-    from producer.batch.lines import survey
-    from producer.batch.output import Output
-    from producer.batch.record import Record
-    from producer.batch.run import IN_FLIGHT
-    from producer.batch.summary import summarise
-    from producer.cli.follow import follow
+    from headgate.producer.batch import begin
+    from headgate.producer.batch.lines import survey
+    from headgate.producer.batch.output import Output
+    from headgate.producer.batch.record import Record
+    from headgate.producer.batch.run import IN_FLIGHT
+    from headgate.producer.batch.summary import summarise
+    from headgate.producer.cli.follow import follow
 
     if resume and overwrite:
         raise click.UsageError("--resume and --overwrite exclude each other")
@@ -104,9 +104,9 @@ def run(
 @json_option
 def submit(input_path: Path, as_json: bool, **options: Any) -> int:
     """Queue all prompts of IN and print the batch id; refused lines are named on standard error."""
-    from producer.batch.lines import survey
-    from producer.batch.record import Record
-    from producer.cli.follow import submit_only
+    from headgate.producer.batch.lines import survey
+    from headgate.producer.batch.record import Record
+    from headgate.producer.cli.follow import submit_only
 
     whole = survey(input_path)
     with _installation() as at:
@@ -120,8 +120,8 @@ def submit(input_path: Path, as_json: bool, **options: Any) -> int:
 @json_option
 def status(batch_id: str, as_json: bool) -> int:
     """Tell how far the batch ID is, and what it came to so far."""
-    from producer.batch.record import Record
-    from producer.batch.summary import summarise
+    from headgate.producer.batch.record import Record
+    from headgate.producer.batch.summary import summarise
 
     with _installation() as at:
         record = Record(at.engine)
@@ -146,10 +146,10 @@ def status(batch_id: str, as_json: bool) -> int:
 @json_option
 def fetch(batch_id: str, output_path: Path, wait: bool, overwrite: bool, as_json: bool) -> int:
     """Write the results of the batch ID that are there, or all of them with --wait."""
-    from producer.batch.output import Output
-    from producer.batch.record import Record
-    from producer.batch.summary import summarise
-    from producer.cli.follow import fetch_into
+    from headgate.producer.batch.output import Output
+    from headgate.producer.batch.record import Record
+    from headgate.producer.batch.summary import summarise
+    from headgate.producer.cli.follow import fetch_into
 
     with _installation() as at:
         found = Record(at.engine).get(batch_id)
@@ -169,8 +169,8 @@ def fetch(batch_id: str, output_path: Path, wait: bool, overwrite: bool, as_json
 @json_option
 def cancel(batch_id: str, as_json: bool) -> int:
     """Cancel what has not ended of the batch ID; nothing more of it is queued."""
-    from producer.batch.record import Record
-    from producer.batch.run import cancel_open
+    from headgate.producer.batch.record import Record
+    from headgate.producer.batch.run import cancel_open
 
     with _installation() as at, at.reaching():
         record = Record(at.engine)
@@ -194,8 +194,8 @@ def cancel(batch_id: str, as_json: bool) -> int:
 @json_option
 def list_(limit: int, as_json: bool) -> None:
     """List batches, newest first."""
-    from producer.batch.record import Record
-    from producer.batch.summary import summarise
+    from headgate.producer.batch.record import Record
+    from headgate.producer.batch.summary import summarise
 
     with _installation() as at:
         found = []
@@ -217,7 +217,7 @@ def list_(limit: int, as_json: bool) -> None:
 def _installation() -> Any:
     from contextlib import closing
 
-    from producer.installation import open_installation
+    from headgate.producer.installation import open_installation
 
     return closing(open_installation())
 
@@ -228,7 +228,7 @@ def _defaults(at: Installation, options: dict[str, Any]) -> dict[str, Any]:
     if "model" in given:
         at.catalog.model(given["model"])
     if given:
-        from shared.envelope import request_from
+        from headgate.shared.envelope import request_from
 
         checked = {k: v for k, v in given.items() if k != "max_tokens"}
         request_from({"prompt": "-", **checked})
@@ -236,7 +236,7 @@ def _defaults(at: Installation, options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _again(at: Installation, found: Batch) -> Batch:
-    from producer.batch.record import Record
+    from headgate.producer.batch.record import Record
 
     return Record(at.engine).get(found.id)
 
@@ -252,7 +252,7 @@ def _state(found: Batch, summary: Summary) -> str:
 def _described(found: Batch) -> dict[str, Any]:
     from dataclasses import asdict
 
-    from shared.envelope import rfc3339
+    from headgate.shared.envelope import rfc3339
 
     facts = asdict(found)
     for name in ("created", "submitted", "cancelled"):
@@ -261,7 +261,7 @@ def _described(found: Batch) -> dict[str, Any]:
 
 
 def _report(summary: Summary, as_json: bool) -> int:
-    from producer.batch.report import words
+    from headgate.producer.batch.report import words
 
     if as_json:
         document(summary.as_json())

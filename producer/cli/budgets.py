@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import click
 
-from producer.cli.ends import say
-from producer.cli.opened import opened
-from producer.cli.show import document, json_option, rows
+from headgate.producer.cli.ends import say
+from headgate.producer.cli.opened import opened
+from headgate.producer.cli.show import document, json_option, rows
 
 
 @click.command()
@@ -18,7 +18,7 @@ def budgets(as_json: bool) -> None:
     unread (jobs wait for a worker to read the record). `headgate limits set tenant/acme
     usd_per_day=20` changes a budget at once.
     """
-    from producer.budgets import report
+    from headgate.producer.budgets import report
 
     with opened() as at:
         found = report(at)

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from producer.cli.ends import ask
-from producer.cli.group import HELP
-from producer.cli.opened import opened
-from producer.cli.show import document, json_option, line, pairs, rows
+from headgate.producer.cli.ends import ask
+from headgate.producer.cli.group import HELP
+from headgate.producer.cli.opened import opened
+from headgate.producer.cli.show import document, json_option, line, pairs, rows
 
 if TYPE_CHECKING:
-    from producer.cache import Part, Stats
+    from headgate.producer.cache import Part, Stats
 
 
 @click.group(context_settings=HELP)
@@ -24,7 +24,7 @@ def cache() -> None:
 @json_option
 def stats(as_json: bool) -> None:
     """Show what is kept, within which bound, how often it served, and what it saved."""
-    from producer.cache import stats as look
+    from headgate.producer.cache import stats as look
 
     with opened() as at:
         found = look(at)
@@ -41,7 +41,7 @@ def stats(as_json: bool) -> None:
 @json_option
 def clear(tenant: str | None, model: str | None, yes: bool, as_json: bool) -> None:
     """Throw answers away: all, or those of a tenant or a model. They are bought again if asked."""
-    from producer.cache import clear as act
+    from headgate.producer.cache import clear as act
 
     whose = " ".join(
         f"of {kind} {name}" for kind, name in (("tenant", tenant), ("model", model)) if name

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import click
 
-from producer.cli.ends import say
-from producer.cli.group import HELP
-from producer.cli.opened import opened
-from producer.cli.show import document, json_option, line
+from headgate.producer.cli.ends import say
+from headgate.producer.cli.group import HELP
+from headgate.producer.cli.opened import opened
+from headgate.producer.cli.show import document, json_option, line
 
 
 @click.group(context_settings=HELP)
@@ -22,9 +22,9 @@ def catalog() -> None:
 @json_option
 def check(file: Path | None, as_json: bool) -> None:
     """Check FILE (default: HEADGATE_CATALOG) laid over the built-in catalog; tell every fault."""
-    from shared import catalog as reader
-    from shared import settings
-    from shared.policy.needs import gaps
+    from headgate.shared import catalog as reader
+    from headgate.shared import settings
+    from headgate.shared.policy.needs import gaps
 
     overlay = file or settings.load().catalog
     found = reader.load(overlay)
@@ -55,7 +55,7 @@ def reload(as_json: bool) -> None:
 
     Each process reads its own copy of the file, so put the new one everywhere first.
     """
-    from producer import limits
+    from headgate.producer import limits
 
     with opened() as at:
         number, digest = limits.reload(at), at.catalog.digest

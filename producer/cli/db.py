@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from producer.cli.ends import ask
-from producer.cli.group import HELP
-from producer.cli.show import document, json_option, line
+from headgate.producer.cli.ends import ask
+from headgate.producer.cli.group import HELP
+from headgate.producer.cli.show import document, json_option, line
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -24,8 +24,8 @@ def db() -> None:
 @db.command()
 def upgrade() -> None:
     """Bring the tables to the newest revision."""
-    from shared import migrate
-    from shared.database import reading
+    from headgate.shared import migrate
+    from headgate.shared.database import reading
 
     with _database() as (engine, name):
         changed = migrate.upgrade(engine)
@@ -39,9 +39,9 @@ def upgrade() -> None:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def downgrade(revision: str, yes: bool) -> None:
     """Bring the tables back to REVISION (`base`: remove them, with all they hold)."""
-    from shared import migrate
-    from shared.database import reading
-    from shared.errors import WrongUse
+    from headgate.shared import migrate
+    from headgate.shared.database import reading
+    from headgate.shared.errors import WrongUse
 
     known = ["base", *migrate.revisions()]
     if revision not in known:
@@ -64,8 +64,8 @@ def downgrade(revision: str, yes: bool) -> None:
 @json_option
 def check(as_json: bool) -> int:
     """Tell whether the database answers and has the tables that are needed, and what differs."""
-    from shared import drift, migrate
-    from shared.database import reading
+    from headgate.shared import drift, migrate
+    from headgate.shared.database import reading
 
     with _database() as (engine, name):
         with reading(engine) as connection:
@@ -95,10 +95,10 @@ def check(as_json: bool) -> int:
 @contextmanager
 def _database() -> Iterator[tuple[Engine, str]]:
     """The engine of the database that the settings name, and its name fit to be shown."""
-    from producer.installation import record_url
-    from shared import settings
-    from shared.database import open_engine, reaching
-    from shared.settings import masked
+    from headgate.producer.installation import record_url
+    from headgate.shared import settings
+    from headgate.shared.database import open_engine, reaching
+    from headgate.shared.settings import masked
 
     in_force = settings.load()
     url = record_url(in_force)

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from producer.cli.ends import DONE, FAILED, say
-from producer.cli.group import HELP
-from producer.cli.opened import opened
-from producer.cli.show import document, json_option, line, pairs, printable, rows
+from headgate.producer.cli.ends import DONE, FAILED, say
+from headgate.producer.cli.group import HELP
+from headgate.producer.cli.opened import opened
+from headgate.producer.cli.show import document, json_option, line, pairs, printable, rows
 
 if TYPE_CHECKING:
-    from producer.dead import Done, Letter, Wanted
-    from producer.installation import Installation
+    from headgate.producer.dead import Done, Letter, Wanted
+    from headgate.producer.installation import Installation
 
 F = TypeVar("F", bound=Any)
 
@@ -59,9 +59,9 @@ def list_(
     queues: tuple[str, ...], reasons: tuple[str, ...], limit: int, before: str | None, as_json: bool
 ) -> None:
     """List dead letters, newest first. --json has the first 4096 bytes of each message."""
-    from producer import dead as letters
-    from shared.envelope import rfc3339
-    from shared.errors import WrongUse
+    from headgate.producer import dead as letters
+    from headgate.shared.envelope import rfc3339
+    from headgate.shared.errors import WrongUse
 
     with opened() as at:
         if before is not None and not letters.find(at.redis, at.keys, [before]):
@@ -95,8 +95,8 @@ def list_(
 @json_option
 def show(letter_id: str, raw: bool, as_json: bool) -> None:
     """Show one dead letter."""
-    from producer import dead as letters
-    from shared.errors import WrongUse
+    from headgate.producer import dead as letters
+    from headgate.shared.errors import WrongUse
 
     if raw and sys.stdout.isatty():
         raise WrongUse("--raw", letter_id, "send it to a file or a pipe: it could steer a terminal")
@@ -126,7 +126,7 @@ def retry(
     as_json: bool,
 ) -> int:  # fmt: skip
     """Put dead letters back on the queues they came from; a job that gave up is queued again."""
-    from producer.dead import retry as act
+    from headgate.producer.dead import retry as act
 
     with opened() as at:
         return _tell((act(at, one) for one in _chosen(at, ids, everyone, queues, reasons)), as_json)
@@ -139,7 +139,7 @@ def drop(
     as_json: bool,
 ) -> int:  # fmt: skip
     """Throw dead letters away."""
-    from producer.dead import drop as act
+    from headgate.producer.dead import drop as act
 
     with opened() as at:
         return _tell((act(at, one) for one in _chosen(at, ids, everyone, queues, reasons)), as_json)
@@ -165,7 +165,7 @@ def _chosen(
     reasons: tuple[str, ...],
 ) -> list[Letter]:  # fmt: skip
     """The letters that are meant, the oldest first; those that come later are not."""
-    from producer.dead import Wanted, newest
+    from headgate.producer.dead import Wanted, newest
 
     filtered = bool(queues or reasons)
     if bool(ids) == (everyone or filtered):
@@ -177,8 +177,8 @@ def _chosen(
 
 
 def _named(at: Installation, ids: Iterable[str]) -> list[Letter]:
-    from producer.dead import find
-    from shared.errors import WrongUse
+    from headgate.producer.dead import find
+    from headgate.shared.errors import WrongUse
 
     wished = list(dict.fromkeys(ids))
     known = find(at.redis, at.keys, wished)
@@ -189,7 +189,7 @@ def _named(at: Installation, ids: Iterable[str]) -> list[Letter]:
 
 
 def _facts(letter: Letter) -> dict[str, Any]:
-    from shared.envelope import rfc3339
+    from headgate.shared.envelope import rfc3339
 
     return {
         "id": letter.id, "died_at": rfc3339(letter.died_at_ms), "queue": letter.queue,

@@ -18,7 +18,7 @@ _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 
 def run(arguments: Sequence[str]) -> int:
     """The command of `headgate` has been carried out; its exit code."""
-    from producer.cli.group import cli
+    from headgate.producer.cli.group import cli
 
     return carry_out(cli, "headgate", arguments)
 
@@ -75,9 +75,15 @@ def _quiet_stdout() -> None:
 
 
 def _code_of(error: Exception) -> int:
-    from producer.batch.record import UnknownBatch
-    from shared.embedded import EmbeddedFailed
-    from shared.errors import HeadgateError, SettingError, UnknownJob, Unreachable, WrongUse
+    from headgate.producer.batch.record import UnknownBatch
+    from headgate.shared.embedded import EmbeddedFailed
+    from headgate.shared.errors import (
+        HeadgateError,
+        SettingError,
+        UnknownJob,
+        Unreachable,
+        WrongUse,
+    )
 
     match error:
         case WrongUse() | UnknownJob() | UnknownBatch():
@@ -129,7 +135,7 @@ def _first_line(error: Exception) -> str:
 def _log_of(error: Exception) -> str:
     import traceback
 
-    from shared import settings
+    from headgate.shared import settings
 
     folder = settings.load().home_path / "logs"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from producer.cli.ends import say
-from producer.cli.opened import opened
-from producer.cli.show import document, json_option, rows
+from headgate.producer.cli.ends import say
+from headgate.producer.cli.opened import opened
+from headgate.producer.cli.show import document, json_option, rows
 
 if TYPE_CHECKING:
-    from producer.installation import Installation
-    from shared.learned import Standing
+    from headgate.producer.installation import Installation
+    from headgate.shared.learned import Standing
 
 
 @click.command()
@@ -29,7 +29,7 @@ def estimates(model: str | None, tenant: str | None, limit: int, as_json: bool) 
     estimates of the prompt are multiplied by; the errors are those that remain, of half and of 95 %
     of the tokens.
     """
-    from shared import learned
+    from headgate.shared import learned
 
     with opened() as at:
         name = None if model is None else _known(at, model)
@@ -52,7 +52,7 @@ def estimates(model: str | None, tenant: str | None, limit: int, as_json: bool) 
 
 
 def _known(at: Installation, model: str) -> str:
-    from shared.errors import InvalidRequest, WrongUse
+    from headgate.shared.errors import InvalidRequest, WrongUse
 
     try:
         return at.catalog.model(model).name
@@ -63,7 +63,7 @@ def _known(at: Installation, model: str) -> str:
 
 
 def _facts(one: Standing) -> dict[str, Any]:
-    from shared.envelope import rfc3339
+    from headgate.shared.envelope import rfc3339
 
     return {
         "model": one.group.model,

@@ -20,14 +20,22 @@ def flower(address: str, port: int, control: bool) -> None:
 
     It shows queues, workers, jobs and rates, and neither prompts nor answers.
     """
-    from shared import settings
-    from shared.errors import SettingError
+    from headgate.shared import settings
+    from headgate.shared.errors import SettingError
 
     login = settings.load().flower_basic_auth
     if login is None:
         remedy = "Flower runs behind a login only; give user:password"
         raise SettingError("FLOWER_BASIC_AUTH", "", remedy)
-    argv = [sys.executable, "-m", "workers.flower", "--address", address, "--port", str(port)]
+    argv = [
+        sys.executable,
+        "-m",
+        "headgate.workers.flower",
+        "--address",
+        address,
+        "--port",
+        str(port),
+    ]
     # By the environment and not by an argument, which every user of the machine could read.
     env = {**settings.environment(), "FLOWER_BASIC_AUTH": login.get_secret_value()}
     os.execve(argv[0], [*argv, *(["--control"] if control else [])], env)  # noqa: S606

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from producer.attendance import Attendance
-from producer.batch.lines import survey
-from producer.batch.output import Output
-from producer.batch.progress import showing
-from producer.batch.record import Batch
-from producer.batch.run import IN_FLIGHT, Run, queue_all
-from producer.cli.ends import say
-from producer.cli.stop import Stop
-from producer.installation import Installation
-from shared.errors import Unreachable, WrongUse
+from headgate.producer.attendance import Attendance
+from headgate.producer.batch.lines import survey
+from headgate.producer.batch.output import Output
+from headgate.producer.batch.progress import showing
+from headgate.producer.batch.record import Batch
+from headgate.producer.batch.run import IN_FLIGHT, Run, queue_all
+from headgate.producer.cli.ends import say
+from headgate.producer.cli.stop import Stop
+from headgate.producer.installation import Installation
+from headgate.shared.errors import Unreachable, WrongUse
 
 _STOPPING = "stopping: what is in flight may finish (Ctrl-C again: at once)"
 

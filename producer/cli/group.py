@@ -49,7 +49,9 @@ class Commands(click.Group):
         if cmd_name not in COMMANDS:
             return None
         file, name = COMMANDS[cmd_name]
-        found: click.Command = getattr(importlib.import_module(f"producer.cli.{file}"), name)
+        found: click.Command = getattr(
+            importlib.import_module(f"headgate.producer.cli.{file}"), name
+        )
         return found
 
 

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from producer.cli.ends import DONE, FAILED, say
-from producer.cli.opened import opened
-from producer.cli.show import document, json_option, pairs, rows
+from headgate.producer.cli.ends import DONE, FAILED, say
+from headgate.producer.cli.opened import opened
+from headgate.producer.cli.show import document, json_option, pairs, rows
 
 if TYPE_CHECKING:
-    from producer.health import Standing
+    from headgate.producer.health import Standing
 
 
 @click.command()
@@ -22,7 +22,7 @@ def health(as_json: bool) -> int:
     A model is down while its circuit breaker is open: after failures in a row nobody asks it, but
     one probe a minute. It is degraded while it fails in part, is slow, or has failed of late.
     """
-    from producer.health import standing
+    from headgate.producer.health import standing
 
     with opened() as at:
         found = standing(at)

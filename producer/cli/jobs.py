@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from producer.cli.ends import DONE, FAILED, INTERRUPTED, say
-from producer.cli.show import document, json_option, line, rows
+from headgate.producer.cli.ends import DONE, FAILED, INTERRUPTED, say
+from headgate.producer.cli.show import document, json_option, line, rows
 
 if TYPE_CHECKING:
-    from producer.client import Client
-    from shared.envelope import Result
+    from headgate.producer.client import Client
+    from headgate.shared.envelope import Result
 
 PRIORITY = click.Choice(["interactive", "standard", "bulk"])
 _TURN_S = 1.0
@@ -57,7 +57,7 @@ def submit(
     **options: str | None,
 ) -> int:
     """Submit PROMPT (`-` or nothing: standard input); print the job id, or the answer."""
-    from producer.client import Client
+    from headgate.producer.client import Client
 
     fields: dict[str, Any] = {k: v for k, v in options.items() if v is not None}
     if prompt is not None or "template" not in fields:
@@ -71,7 +71,7 @@ def submit(
     with Client() as client:
         job = client.submit(**fields)
         if stream:
-            from producer.cli.stream import print_stream
+            from headgate.producer.cli.stream import print_stream
 
             whole = print_stream(client, job.id, as_json)
             return INTERRUPTED if whole is None else _print(whole, as_json, streamed=True)
@@ -91,7 +91,7 @@ def submit(
 @json_option
 def result(job_id: str, wait: bool, timeout: float | None, as_json: bool) -> int:
     """Print the answer of the job ID."""
-    from producer.client import Client
+    from headgate.producer.client import Client
 
     with Client() as client:
         found = client.result(job_id)
@@ -108,7 +108,7 @@ def result(job_id: str, wait: bool, timeout: float | None, as_json: bool) -> int
 @json_option
 def cancel(job_id: str, as_json: bool) -> int:
     """Cancel the job ID, also while the provider is answering."""
-    from producer.client import Client
+    from headgate.producer.client import Client
 
     with Client() as client:
         found = client.cancel(job_id)
@@ -133,7 +133,7 @@ def jobs(
     status: str | None, tenant: str | None, since: str | None, limit: int, as_json: bool
 ) -> None:
     """List jobs, newest first."""
-    from producer.client import Client
+    from headgate.producer.client import Client
 
     begin = moment(since) if since is not None else None
     with Client() as client:
@@ -169,7 +169,7 @@ def _variables(given: Sequence[str]) -> dict[str, str]:
 
 def words_given(prompt: str | None) -> str:
     """The prompt from the argument or from standard input, less one newline at its end."""
-    from shared.errors import WrongUse
+    from headgate.shared.errors import WrongUse
 
     if prompt is not None and prompt != "-":
         return prompt
@@ -190,10 +190,10 @@ def _ended(
     import time
     from functools import partial
 
-    from producer.attendance import Attendance
-    from producer.batch.patience import Patience
-    from producer.cli.stop import Stop
-    from shared.errors import JobTimeout
+    from headgate.producer.attendance import Attendance
+    from headgate.producer.batch.patience import Patience
+    from headgate.producer.cli.stop import Stop
+    from headgate.shared.errors import JobTimeout
 
     began = time.monotonic()
 
@@ -246,7 +246,7 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 def moment(said: str, option: str = "--since") -> datetime | timedelta:
     """The moment (in UTC, without a zone), or how long ago; raises WrongUse."""
-    from shared.errors import WrongUse
+    from headgate.shared.errors import WrongUse
 
     if match := re.fullmatch(r"(\d{1,9}(?:\.\d+)?)([smhd])", said):
         return timedelta(seconds=float(match[1]) * _UNITS[match[2]])

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from producer.cli.show import document, json_option, rows
+from headgate.producer.cli.show import document, json_option, rows
 
 if TYPE_CHECKING:
-    from shared.catalog import Catalog, Model
+    from headgate.shared.catalog import Catalog, Model
 
 
 @click.command()
 @json_option
 def models(as_json: bool) -> None:
     """List the models of the catalog: where they are served, what they cost, what limits them."""
-    from shared import catalog, settings
+    from headgate.shared import catalog, settings
 
     in_force = catalog.load(settings.load().catalog)
     found = [_described(model, in_force) for model in in_force.models.values()]
@@ -45,7 +45,7 @@ def models(as_json: bool) -> None:
 
 
 def _described(model: Model, in_force: Catalog) -> dict[str, Any]:
-    from shared import rates, settings
+    from headgate.shared import rates, settings
 
     provider, pool = in_force.provider(model), in_force.pool(model)
     sheets = rates.sheets_of(model, in_force)
@@ -74,6 +74,6 @@ def _described(model: Model, in_force: Catalog) -> dict[str, Any]:
 
 
 def _per_million(usd_per_token: Decimal) -> str:
-    from shared import prices
+    from headgate.shared import prices
 
     return prices.text(usd_per_token.scaleb(6))

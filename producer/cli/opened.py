@@ -7,13 +7,13 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from producer.installation import Installation
+    from headgate.producer.installation import Installation
 
 
 @contextmanager
 def opened() -> Iterator[Installation]:
     """The open installation; what its servers do not answer becomes Unreachable."""
-    from producer.installation import open_installation
+    from headgate.producer.installation import open_installation
 
     at = open_installation()
     try:

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from producer.cli.opened import opened
-from producer.cli.show import document, json_option, line, printable, rows
+from headgate.producer.cli.opened import opened
+from headgate.producer.cli.show import document, json_option, line, printable, rows
 
 if TYPE_CHECKING:
-    from producer.limits import Kind
+    from headgate.producer.limits import Kind
 
 KIND = click.Choice(["pool", "tenant", "queue"])
 
@@ -24,7 +24,7 @@ def pause(kind: str | None, name: str | None, as_json: bool) -> None:
 
     Jobs that run go on; those that wait keep their place.
     """
-    from producer import limits
+    from headgate.producer import limits
 
     if kind is not None and name is None:
         raise click.UsageError(f"name the {kind}: headgate pause {kind} NAME")
@@ -53,7 +53,7 @@ def resume(kind: str, name: str, as_json: bool) -> None:
 
     Of a model: it is asked again at once, although its circuit breaker is open.
     """
-    from producer import limits
+    from headgate.producer import limits
 
     if kind == "model":
         _resume_model(name, as_json)
@@ -71,7 +71,7 @@ def resume(kind: str, name: str, as_json: bool) -> None:
 
 
 def _resume_model(name: str, as_json: bool) -> None:
-    from producer.health import resume_model
+    from headgate.producer.health import resume_model
 
     with opened() as at:
         closed = resume_model(at, name)
@@ -83,7 +83,7 @@ def _resume_model(name: str, as_json: bool) -> None:
 
 
 def _facts(member: str) -> dict[str, Any]:
-    from shared.ticket import unquoted
+    from headgate.shared.ticket import unquoted
 
     kind, _, name = member.partition("/")
     return {"kind": kind, "name": unquoted(name) if kind == "tenant" else name}

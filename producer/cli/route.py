@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from producer.cli.jobs import words_given
-from producer.cli.show import document, json_option, pairs, rows
+from headgate.producer.cli.jobs import words_given
+from headgate.producer.cli.show import document, json_option, pairs, rows
 
 if TYPE_CHECKING:
-    from shared.routing import Route
+    from headgate.shared.routing import Route
 
 KINDS = (
     "chat", "reasoning", "code", "research", "creative", "analysis", "summary", "translation",
@@ -36,7 +36,7 @@ def route(
     prompt: str | None, max_tokens: int | None, image: bool, as_json: bool, **options: str | None
 ) -> None:
     """Tell which model PROMPT (`-` or nothing: standard input) would get with --model auto."""
-    from producer.client import Client
+    from headgate.producer.client import Client
 
     fields: dict[str, Any] = {k: v for k, v in options.items() if v is not None}
     words = words_given(prompt)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from producer.cli.show import document, json_option, rows
+from headgate.producer.cli.show import document, json_option, rows
 
 
 @click.command()
@@ -13,7 +13,7 @@ def settings(as_json: bool) -> None:
     """List all settings with their values (secrets masked), sources and meanings."""
     from pydantic import SecretStr
 
-    from shared import settings as reader
+    from headgate.shared import settings as reader
 
     in_force = reader.load()
     found = []

@@ -6,16 +6,16 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from producer.attendance import Attendance
-from producer.cli.ends import say
-from producer.cli.show import document, line, piece
-from producer.cli.stop import Stop
-from producer.errors import StreamBroken
-from shared.errors import JobFailed
+from headgate.producer.attendance import Attendance
+from headgate.producer.cli.ends import say
+from headgate.producer.cli.show import document, line, piece
+from headgate.producer.cli.stop import Stop
+from headgate.producer.errors import StreamBroken
+from headgate.shared.errors import JobFailed
 
 if TYPE_CHECKING:
-    from producer.client import Client
-    from shared.envelope import Result
+    from headgate.producer.client import Client
+    from headgate.shared.envelope import Result
 
 _PULSE_S = 1.0
 

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from producer.cli.ends import DONE, INTERRUPTED, say
+from headgate.producer.cli.ends import DONE, INTERRUPTED, say
 
 if TYPE_CHECKING:
-    from producer.local import Local
+    from headgate.producer.local import Local
 
 _TEND_EVERY_S = 0.25
 
@@ -34,10 +34,10 @@ _TEND_EVERY_S = 0.25
 @click.option("--flower", is_flag=True, help="Run Flower as well, on the loopback.")
 def up(simulate: bool, workers: int, port: int | None, flower: bool) -> int:
     """Run everything on this machine until Ctrl-C, which lets running jobs finish."""
-    from producer.cli.stop import Stop
-    from producer.installation import require_home
-    from producer.local import Local
-    from shared import settings
+    from headgate.producer.cli.stop import Stop
+    from headgate.producer.installation import require_home
+    from headgate.producer.local import Local
+    from headgate.shared import settings
 
     if port is not None and not simulate:
         raise click.UsageError("--port is the simulated provider's; say --simulate, too")
@@ -79,7 +79,7 @@ def _alone(home: Path) -> Iterator[None]:
     """No other `up` runs in this home while inside; raises WrongUse if one does."""
     import os
 
-    from shared.errors import WrongUse
+    from headgate.shared.errors import WrongUse
 
     path = home / "up.lock"
     # The file stays when the lock goes: one that is removed could be locked by two.
@@ -114,7 +114,7 @@ def _show(local: Local) -> None:
 
 
 def _warn_without_keys(local: Local) -> None:
-    from shared import settings
+    from headgate.shared import settings
 
     if local.installation is None:
         return

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from producer.cli.ends import say
-from producer.cli.jobs import moment
-from producer.cli.show import document, json_option, line, rows
+from headgate.producer.cli.ends import say
+from headgate.producer.cli.jobs import moment
+from headgate.producer.cli.show import document, json_option, line, rows
 
 if TYPE_CHECKING:
-    from producer.spans import Moment
-    from producer.used import UsageReport, Used
+    from headgate.producer.spans import Moment
+    from headgate.producer.used import UsageReport, Used
 
 _COLUMNS = (
     "requests", "failed", "hits", "errors", "input", "cached", "output", "USD", "saved USD",
@@ -52,7 +52,7 @@ def usage(
     the cache or an equal request's call, of all that succeeded; errors: failed jobs, of all that
     were not cancelled. Latencies are of jobs that succeeded; percentiles are exact to 1 %.
     """
-    from producer.client import Client
+    from headgate.producer.client import Client
 
     if as_csv and as_json:
         raise click.UsageError("--csv and --json do not go together")
@@ -68,7 +68,7 @@ def usage(
 
 
 def _when(said: str | None, option: str) -> Moment | None:
-    from shared.errors import WrongUse
+    from headgate.shared.errors import WrongUse
 
     if said is None:
         return None
@@ -84,7 +84,7 @@ def _csv(found: UsageReport) -> None:
     import csv
     import io
 
-    from producer.used import FIGURES
+    from headgate.producer.used import FIGURES
 
     for record in ([*found.by, *FIGURES], *(one.as_json().values() for one in found.rows)):
         text = io.StringIO()

@@ -8,7 +8,7 @@ import sys
 
 import click
 
-from producer.cli.ends import DONE
+from headgate.producer.cli.ends import DONE
 
 
 @click.command()
@@ -21,17 +21,17 @@ from producer.cli.ends import DONE
 def worker(queues: str | None, concurrency: int | None, name: str | None) -> None:
     """Run one worker process; SIGTERM or Ctrl-C lets running jobs finish, a second one does not.
 
-    The same as `celery -A workers.app worker` with our defaults. Told to stop it exits with 0 when
+    The same as `celery -A headgate.workers.app worker` with our defaults. Told to stop it exits with 0 when
     all jobs have finished or gone back to their queues, with 3 when a server did not answer.
     """
     # As the first process of a container it would not hear of a signal without a handler.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(DONE))
-    from producer.installation import open_installation
-    from producer.local import worker_argv
-    from shared import settings
-    from shared.errors import WrongUse
-    from shared.keys import DEAD_QUEUE
-    from shared.queues import all_queues
+    from headgate.producer.installation import open_installation
+    from headgate.producer.local import worker_argv
+    from headgate.shared import settings
+    from headgate.shared.errors import WrongUse
+    from headgate.shared.keys import DEAD_QUEUE
+    from headgate.shared.queues import all_queues
 
     in_force = settings.load()
     at = open_installation(in_force)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from shared.envelope import Request
+from headgate.shared.envelope import Request
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from functools import cache
 from importlib import import_module
 from typing import Any, Protocol
 
-from shared.catalog_form import Model
+from headgate.shared.catalog_form import Model
 
 #: Tokens a byte, by kind of byte: small letters and spaces make long tokens, capitals, digits and
 #: signs short ones; outside ASCII a byte is 0.2 (Russian) to 0.75 (Amharic) of a token.
@@ -45,7 +45,7 @@ SLACK = 1.5
 
 
 class Prompted(Protocol):
-    """The part of a request that makes its input; `shared.envelope.Request` fits."""
+    """The part of a request that makes its input; `headgate.shared.envelope.Request` fits."""
 
     @property
     def prompt(self) -> str | None: ...

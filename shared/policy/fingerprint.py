@@ -20,7 +20,7 @@ from typing import Any
 
 import orjson
 
-from shared.envelope import Request
+from headgate.shared.envelope import Request
 
 UNSEEN = frozenset({
     "user", "metadata", "store", "service_tier", "prompt_cache_key", "prompt_cache_retention",

@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from shared.envelope import Kind
-from shared.policy.reading import Features, Lexicon, read
+from headgate.shared.envelope import Kind
+from headgate.shared.policy.reading import Features, Lexicon, read
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 Level = Literal["low", "medium", "high"]

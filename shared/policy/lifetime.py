@@ -13,8 +13,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from shared.catalog_form import CacheRule
-from shared.envelope import Request
+from headgate.shared.catalog_form import CacheRule
+from headgate.shared.envelope import Request
 
 MOST_TEXT = 1000
 """Characters at the beginning and at the end of what a user says in which words are looked for."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from shared.catalog import Catalog, Model, StaticText
-from shared.envelope import Request
-from shared.policy import estimate
+from headgate.shared.catalog import Catalog, Model, StaticText
+from headgate.shared.envelope import Request
+from headgate.shared.policy import estimate
 
 #: Parts of a message that only a model that sees can read, in the words of both vendors.
 _IMAGES = frozenset({"image_url", "image", "input_image"})

@@ -13,12 +13,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from shared.catalog_form import Model
-from shared.catalog_routing import Rule
-from shared.envelope import Kind
-from shared.policy.kinds import Judgement, Level
-from shared.policy.needs import Needs, lacks
-from shared.policy.reading import WORD
+from headgate.shared.catalog_form import Model
+from headgate.shared.catalog_routing import Rule
+from headgate.shared.envelope import Kind
+from headgate.shared.policy.kinds import Judgement, Level
+from headgate.shared.policy.needs import Needs, lacks
+from headgate.shared.policy.reading import WORD
 
 Prefer = Literal["speed", "quality", "cost"]
 

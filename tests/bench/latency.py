@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from producer import Client
+from headgate import Client
 from tests.bench.rig import Figures, median_of, rig, run_child
 from tests.bench.table import Table
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from producer import Client
+from headgate import Client
 from tests.bench.rig import rig
 from tests.bench.table import Table
 from tests.child import wait_until

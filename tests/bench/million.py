@@ -6,7 +6,7 @@ import statistics
 import time
 from pathlib import Path
 
-from producer import Client
+from headgate import Client
 from tests.bench.rig import Rig, rig, stopwatch
 from tests.bench.table import Table
 

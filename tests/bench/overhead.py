@@ -12,9 +12,9 @@ import time
 from celery import Celery
 from sqlalchemy import select
 
-from producer import AsyncClient
-from shared.database import open_engine, reading
-from shared.tables import attempts
+from headgate import AsyncClient
+from headgate.shared.database import open_engine, reading
+from headgate.shared.tables import attempts
 from tests.bench.pipeline import stock_worker
 from tests.bench.rig import Rig, rig
 from tests.bench.table import Table

@@ -12,7 +12,7 @@ from typing import Any
 
 import psutil
 
-from producer import Client
+from headgate import Client
 from tests.bench.rig import ROOT, Figures, Rig, median_of, rig, run_child, stopwatch
 from tests.bench.table import Table
 from tests.child import ChildProcess, wait_until

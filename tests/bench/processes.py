@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import get_args
 
-from producer import Client
+from headgate import Client
 from tests.bench.rig import Database, median_of, rig
 from tests.bench.table import Table
 

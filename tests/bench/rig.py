@@ -17,11 +17,11 @@ import psutil
 import redis
 from sqlalchemy import func, select
 
-from producer import Client
-from shared import migrate, settings
-from shared.database import open_engine, reading
-from shared.settings import Settings
-from shared.tables import audit
+from headgate import Client
+from headgate.shared import migrate, settings
+from headgate.shared.database import open_engine, reading
+from headgate.shared.settings import Settings
+from headgate.shared.tables import audit
 from tests.child import ChildProcess, wait_until
 from tests.servers import PostgresServer, Simulator, ValkeyServer, short_folder
 
@@ -87,7 +87,7 @@ class Rig:
         """A client of the rig's Valkey."""
         return self.valkey.client(decode_responses=False)
 
-    def start_worker(self, app: str = "workers.app") -> psutil.Process:
+    def start_worker(self, app: str = "headgate.workers.app") -> psutil.Process:
         """A worker process of this app, ready for jobs."""
         name = f"bench{next(self.rounds)}"
         argv = [sys.executable, "-m", "celery", "-q", "-A", app, "worker"]

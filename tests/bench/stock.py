@@ -8,7 +8,7 @@ import redis
 from celery import Celery
 from openai import OpenAI
 
-from shared import settings
+from headgate.shared import settings
 
 in_force = settings.load()
 app = Celery("stock", broker=in_force.redis_url)

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from celery import Celery
 
-from producer import Client
-from shared.settings import Settings
+from headgate import Client
+from headgate.shared.settings import Settings
 from tests.bench.rig import durable_postgres
 from tests.bench.table import Table
 from tests.servers import ValkeyServer, short_folder
@@ -83,8 +83,8 @@ def _celery(valkey: ValkeyServer) -> Rounds:
 
 @contextmanager
 def _client(valkey: ValkeyServer, database_url: str, folder: Path) -> Iterator[Client]:
-    from shared import migrate
-    from shared.database import open_engine
+    from headgate.shared import migrate
+    from headgate.shared.database import open_engine
 
     engine = open_engine(database_url)
     migrate.upgrade(engine)

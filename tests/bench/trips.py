@@ -7,9 +7,9 @@ from typing import Any
 
 from sqlalchemy import text
 
-from producer import Client
-from shared.database import open_engine, reading
-from shared.keys import Keys
+from headgate import Client
+from headgate.shared.database import open_engine, reading
+from headgate.shared.keys import Keys
 from tests.bench.rig import Rig, rig
 from tests.bench.table import Table
 from tests.child import wait_until

@@ -11,11 +11,11 @@ from pathlib import Path
 
 from sqlalchemy import Engine, text
 
-from producer.usage import usage
-from shared import migrate
-from shared.database import open_engine, reading, snapshot, writing
-from shared.policy.sketch import bucket
-from shared.sums import DAY_MS, lines_of, stale, sum_day
+from headgate.producer.usage import usage
+from headgate.shared import migrate
+from headgate.shared.database import open_engine, reading, snapshot, writing
+from headgate.shared.policy.sketch import bucket
+from headgate.shared.sums import DAY_MS, lines_of, stale, sum_day
 from tests.bench.rig import durable_postgres, stopwatch
 from tests.bench.table import Table
 from tests.servers import short_folder

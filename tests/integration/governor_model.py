@@ -10,10 +10,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from shared import holds, scripts
-from shared.holds import Told
-from shared.limits import parsed
-from shared.ticket import Grant, Ticket
+from headgate.shared import holds, scripts
+from headgate.shared.holds import Told
+from headgate.shared.limits import parsed
+from headgate.shared.ticket import Grant, Ticket
 from tests.integration.rig import STANDARD, Broker
 from tests.integration.rig_rooms import POOL, TICKET
 

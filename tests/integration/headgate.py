@@ -14,7 +14,7 @@ from typing import Any
 from tests import nursery
 from tests.child import Running
 
-PROGRAM = [sys.executable, "-c", "from producer.cli import main; main()"]
+PROGRAM = [sys.executable, "-c", "from headgate.producer.cli import main; main()"]
 
 
 @dataclass(frozen=True, slots=True)

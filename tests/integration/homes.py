@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 import redis
 
-from shared.embedded import Membership, join, processes
+from headgate.shared.embedded import Membership, join, processes
 
 ROOT = Path(__file__).parents[2]
 GRACE_S = 0.3
@@ -24,7 +24,7 @@ MEMBER = """
 import sys
 from pathlib import Path
 import redis
-from shared.embedded import join
+from headgate.shared.embedded import join
 print("ready", flush=True)
 sys.stdin.readline()
 with join(Path(sys.argv[1]), grace_s=float(sys.argv[2]), wait_s=60) as membership:

@@ -10,13 +10,13 @@ from typing import Any
 import orjson
 from sqlalchemy import insert, select, update
 
-from producer.installation import Installation
-from shared import migrate
-from shared.database import open_engine
-from shared.envelope import Envelope, Result, Usage, now_ms, rfc3339
-from shared.results import audit_row, celery_record
-from shared.settings import Settings
-from shared.tables import audit, jobs
+from headgate.producer.installation import Installation
+from headgate.shared import migrate
+from headgate.shared.database import open_engine
+from headgate.shared.envelope import Envelope, Result, Usage, now_ms, rfc3339
+from headgate.shared.results import audit_row, celery_record
+from headgate.shared.settings import Settings
+from headgate.shared.tables import audit, jobs
 
 
 def settings_for(redis_url: str, database_url: str, home: Path, **others: Any) -> Settings:

@@ -9,10 +9,10 @@ from typing import Any
 
 import redis
 
-from shared import queues, scripts
-from shared.envelope import Envelope, new_id, now_ms, request_from
-from shared.keys import Keys
-from shared.scripts import Fetched, Lease, Renewed
+from headgate.shared import queues, scripts
+from headgate.shared.envelope import Envelope, new_id, now_ms, request_from
+from headgate.shared.keys import Keys
+from headgate.shared.scripts import Fetched, Lease, Renewed
 from tests.celery_nodes import WorkerProcess
 from tests.child import wait_until
 from tests.servers import ValkeyServer

@@ -7,9 +7,9 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from shared import holds, scripts
-from shared.budgets import KNOWN, Spent, balance
-from shared.ticket import Grant, Ticket
+from headgate.shared import holds, scripts
+from headgate.shared.budgets import KNOWN, Spent, balance
+from headgate.shared.ticket import Grant, Ticket
 from tests.integration.governor_model import Governor
 from tests.integration.rig_rooms import TICKET
 

@@ -15,35 +15,35 @@ from redis import Redis as Blocking
 from redis.asyncio import Redis
 from sqlalchemy import Engine, Table, insert, select
 
-from shared import catalog, limits, migrate
-from shared.breakers import Rules
-from shared.database import open_engine
-from shared.envelope import Envelope, Reply, Request, Result, Usage, now_ms
-from shared.errors import AttemptError, InvalidRequest
-from shared.keys import Keys
-from shared.policy.lifetime import Keeping
-from shared.tables import attempts, audit, jobs
-from shared.ticket import NO_GRANT, Grant
+from headgate.shared import catalog, limits, migrate
+from headgate.shared.breakers import Rules
+from headgate.shared.database import open_engine
+from headgate.shared.envelope import Envelope, Reply, Request, Result, Usage, now_ms
+from headgate.shared.errors import AttemptError, InvalidRequest
+from headgate.shared.keys import Keys
+from headgate.shared.policy.lifetime import Keeping
+from headgate.shared.tables import attempts, audit, jobs
+from headgate.shared.ticket import NO_GRANT, Grant
+from headgate.workers.answer import Answer, OnPiece
+from headgate.workers.job import Delivery
+from headgate.workers.lane import Lane
+from headgate.workers.learning import Learning
+from headgate.workers.outcome import Deferred, Ended, Outcome
+from headgate.workers.pipeline import Pipeline
+from headgate.workers.policy.retry import Limits
+from headgate.workers.record import Record
+from headgate.workers.stages.audit import Audit
+from headgate.workers.stages.breaker import Breaker
+from headgate.workers.stages.bucket import Bucket
+from headgate.workers.stages.cache import Cache
+from headgate.workers.stages.call import Call, Line
+from headgate.workers.stages.claim import Claims
+from headgate.workers.stages.deltas import Deltas
+from headgate.workers.stages.ledger import Ledger
+from headgate.workers.stages.publish import Publish
+from headgate.workers.stages.share import Share
 from tests.child import wait_until
 from tests.integration.rig import envelope
-from workers.answer import Answer, OnPiece
-from workers.job import Delivery
-from workers.lane import Lane
-from workers.learning import Learning
-from workers.outcome import Deferred, Ended, Outcome
-from workers.pipeline import Pipeline
-from workers.policy.retry import Limits
-from workers.record import Record
-from workers.stages.audit import Audit
-from workers.stages.breaker import Breaker
-from workers.stages.bucket import Bucket
-from workers.stages.cache import Cache
-from workers.stages.call import Call, Line
-from workers.stages.claim import Claims
-from workers.stages.deltas import Deltas
-from workers.stages.ledger import Ledger
-from workers.stages.publish import Publish
-from workers.stages.share import Share
 
 MODELS = """
 [models.alpha]
@@ -183,9 +183,7 @@ class PlayedLine:
             "max_deliveries": 3,
             "clock_ms": now_ms,
             "chance": lambda: 0.5,
-            "breaker": Breaker(
-                self.lane, Keys(), rules, retry_share=retry_share, clock_ms=now_ms
-            ),
+            "breaker": Breaker(self.lane, Keys(), rules, retry_share=retry_share, clock_ms=now_ms),
         }
         self.pipeline = Pipeline(
             catalog=models,

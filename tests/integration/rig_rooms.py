@@ -5,8 +5,8 @@ from typing import Any
 
 import redis
 
-from shared.keys import Keys
-from shared.ticket import Ticket, quoted
+from headgate.shared.keys import Keys
+from headgate.shared.ticket import Ticket, quoted
 from tests.integration.rig import STANDARD
 
 POOL = "openai/gpt-4o-mini"

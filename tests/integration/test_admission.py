@@ -12,14 +12,14 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from producer import AsyncClient, Client, InvalidRequest, TierLimit
-from producer.admit import ASKED_AT_ONCE
-from producer.installation import Installation
-from shared import limits, scripts
-from shared.admission import Answer, Asked, Mode, admit
-from shared.envelope import new_id
-from shared.keys import Keys
-from shared.ticket import Ticket
+from headgate import AsyncClient, Client, InvalidRequest, TierLimit
+from headgate.producer.admit import ASKED_AT_ONCE
+from headgate.producer.installation import Installation
+from headgate.shared import limits, scripts
+from headgate.shared.admission import Answer, Asked, Mode, admit
+from headgate.shared.envelope import new_id
+from headgate.shared.keys import Keys
+from headgate.shared.ticket import Ticket
 from tests.child import wait_until
 from tests.integration.headgate import headgate
 from tests.integration.played import ids_of, row_of, settings_for

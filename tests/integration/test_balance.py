@@ -11,21 +11,21 @@ import pytest
 from aiohttp import web
 from sqlalchemy import insert
 
-from shared import catalog, migrate
-from shared.connections import Servers
-from shared.database import open_engine
-from shared.envelope import now_ms
-from shared.policy.worst import worst_pico_usd
-from shared.results import job_row
-from shared.settings import Settings
-from shared.tables import attempts, audit, jobs
+from headgate.shared import catalog, migrate
+from headgate.shared.connections import Servers
+from headgate.shared.database import open_engine
+from headgate.shared.envelope import now_ms
+from headgate.shared.policy.worst import worst_pico_usd
+from headgate.shared.results import job_row
+from headgate.shared.settings import Settings
+from headgate.shared.tables import attempts, audit, jobs
+from headgate.workers.balance import POST_S, Balance
+from headgate.workers.lane import Lane
+from headgate.workers.spent import span_ms, spent_on
 from tests.child import wait_until
 from tests.integration.rig import envelope
 from tests.integration.rig_budgets import USD, Treasury
 from tests.servers import ValkeyServer
-from workers.balance import POST_S, Balance
-from workers.lane import Lane
-from workers.spent import span_ms, spent_on
 
 MODELS = catalog.load()
 

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from shared import health, scripts
-from shared.breakers import Rules, Standing, report
-from shared.keys import Keys
-from shared.ticket import Grant
+from headgate.shared import health, scripts
+from headgate.shared.breakers import Rules, Standing, report
+from headgate.shared.keys import Keys
+from headgate.shared.ticket import Grant
 from tests.integration.governor_model import Governor, Places
 from tests.integration.machines import holds_in_any_order
 from tests.integration.rig import STANDARD

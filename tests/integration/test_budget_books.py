@@ -12,8 +12,8 @@ from hypothesis.stateful import (
     rule,
 )
 
-from shared.budgets import in_force
-from shared.ticket import Grant, Ticket, quoted
+from headgate.shared.budgets import in_force
+from headgate.shared.ticket import Grant, Ticket, quoted
 from tests.integration.machines import holds_in_any_order
 from tests.integration.rig import BULK, STANDARD
 from tests.integration.rig_budgets import USD, Treasury, ticket

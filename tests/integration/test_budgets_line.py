@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
-from shared.envelope import Envelope
-from shared.errors import ProviderFault
-from shared.policy.worst import worst_pico_usd
-from shared.ticket import Grant, Ticket
+from headgate.shared.envelope import Envelope
+from headgate.shared.errors import ProviderFault
+from headgate.shared.policy.worst import worst_pico_usd
+from headgate.shared.ticket import Grant, Ticket
+from headgate.workers.outcome import Deferred
 from tests.integration.rig_budgets import USD, Treasury
 from tests.integration.rig_pipeline import (
     COST_PICO_USD,
@@ -20,7 +21,6 @@ from tests.integration.rig_pipeline import (
     played_line,
 )
 from tests.servers import ValkeyServer
-from workers.outcome import Deferred
 
 
 class Line:

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from shared import scripts
-from shared.ticket import Grant
+from headgate.shared import scripts
+from headgate.shared.ticket import Grant
 from tests.integration.governor_model import Places
 from tests.integration.rig import BULK, STANDARD
 from tests.integration.rig_budgets import USD, Treasury, ticket

@@ -11,19 +11,19 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
-from shared import cached, scripts
-from shared.cached import Heard, booked_of
-from shared.envelope import Reply, Request, Usage, now_ms, request_from
-from shared.keys import Keys
-from shared.policy.fingerprint import fingerprint
-from shared.policy.lifetime import Keeping
-from shared.scripts import Entry
+from headgate.shared import cached, scripts
+from headgate.shared.cached import Heard, booked_of
+from headgate.shared.envelope import Reply, Request, Usage, now_ms, request_from
+from headgate.shared.keys import Keys
+from headgate.shared.policy.fingerprint import fingerprint
+from headgate.shared.policy.lifetime import Keeping
+from headgate.shared.scripts import Entry
+from headgate.workers.kept import COMPRESSED, Kept
+from headgate.workers.lane import Lane
+from headgate.workers.stages.cache import WINDOW_S, Cache
+from headgate.workers.tidy import Tidy
 from tests.child import wait_until
 from tests.servers import ValkeyServer
-from workers.kept import COMPRESSED, Kept
-from workers.lane import Lane
-from workers.stages.cache import WINDOW_S, Cache
-from workers.tidy import Tidy
 
 KEYS = Keys()
 MB = 1 << 20

@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 import redis
 
-from producer import cache
-from producer.installation import Installation, open_installation
-from shared import cached, scripts
-from shared.cached import Heard
-from shared.errors import WrongUse
-from shared.keys import Keys
-from shared.scripts import Entry
-from shared.settings import Settings
+from headgate.producer import cache
+from headgate.producer.installation import Installation, open_installation
+from headgate.shared import cached, scripts
+from headgate.shared.cached import Heard
+from headgate.shared.errors import WrongUse
+from headgate.shared.keys import Keys
+from headgate.shared.scripts import Entry
+from headgate.shared.settings import Settings
 from tests.integration.headgate import Ended, headgate
 from tests.servers import ValkeyServer
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from producer import Client
-from producer.limits import reload
-from shared.errors import InvalidRequest
-from shared.settings import Settings
+from headgate import Client
+from headgate.producer.limits import reload
+from headgate.shared.errors import InvalidRequest
+from headgate.shared.settings import Settings
 from tests.servers import ValkeyServer
 
 MODEL = """

@@ -9,18 +9,18 @@ import orjson
 import pytest
 from sqlalchemy import Engine, Table, func, insert, select, text, update
 
-from shared import migrate
-from shared.database import open_engine, reading
-from shared.envelope import Envelope, Reply, Result, Usage, now_ms
-from shared.errors import AttemptTimeout, ProviderFault, UnreadableMessage
-from shared.results import audit_row, job_row
-from shared.tables import attempts, audit, jobs
+from headgate.shared import migrate
+from headgate.shared.database import open_engine, reading
+from headgate.shared.envelope import Envelope, Reply, Result, Usage, now_ms
+from headgate.shared.errors import AttemptTimeout, ProviderFault, UnreadableMessage
+from headgate.shared.results import audit_row, job_row
+from headgate.shared.tables import attempts, audit, jobs
+from headgate.workers.record import Record
+from headgate.workers.stages.audit import Audit, Conclusion
+from headgate.workers.stages.claim import Claim, Claims, EndedBefore
+from headgate.workers.stages.ledger import Attempt, Ledger, Settlement
 from tests.child import wait_until
 from tests.integration.rig import envelope
-from workers.record import Record
-from workers.stages.audit import Audit, Conclusion
-from workers.stages.claim import Claim, Claims, EndedBefore
-from workers.stages.ledger import Attempt, Ledger, Settlement
 
 
 class Desk:

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from producer.cli.group import COMMANDS
-from shared import embedded
-from shared.keys import Keys
+from headgate.producer.cli.group import COMMANDS
+from headgate.shared import embedded
+from headgate.shared.keys import Keys
 from tests.child import wait_until
 from tests.integration.headgate import PROGRAM, headgate, start
 from tests.integration.played_worker import PlayedWorker

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.errors import shown
+from headgate.shared.errors import shown
 from tests.integration.headgate import PROGRAM, headgate
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from producer.children import Child, ChildGaveUp, stop_all
-from shared import embedded
-from shared import settings as reader
+from headgate.producer.children import Child, ChildGaveUp, stop_all
+from headgate.shared import embedded
+from headgate.shared import settings as reader
 from tests.child import wait_until
 from tests.integration.headgate import headgate, start
 from tests.servers import Simulator, short_folder

@@ -14,7 +14,7 @@ import psutil
 import pytest
 from sqlalchemy import update
 
-from producer import (
+from headgate import (
     Client,
     InvalidRequest,
     JobFailed,
@@ -22,9 +22,9 @@ from producer import (
     ResultExpired,
     UnknownJob,
 )
-from shared.envelope import ErrorReport, FailedAttempt, now_ms
-from shared.settings import Settings
-from shared.tables import jobs
+from headgate.shared.envelope import ErrorReport, FailedAttempt, now_ms
+from headgate.shared.settings import Settings
+from headgate.shared.tables import jobs
 from tests.child import wait_until
 from tests.integration.played import PlayedWorker, settings_for
 from tests.servers import ValkeyServer

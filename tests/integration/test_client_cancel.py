@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from sqlalchemy import insert, select, update
 
-from producer import Client, JobFailed
-from producer.cancel import cancel
-from shared.envelope import ErrorReport
-from shared.tables import attempts, audit, jobs
+from headgate import Client, JobFailed
+from headgate.producer.cancel import cancel
+from headgate.shared.envelope import ErrorReport
+from headgate.shared.tables import attempts, audit, jobs
 from tests.child import wait_until
 from tests.integration.played import PlayedWorker, row_of, settings_for
 from tests.servers import ValkeyServer

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from producer import Client
-from shared.envelope import ErrorReport
+from headgate import Client
+from headgate.shared.envelope import ErrorReport
 from tests.child import ChildProcess, wait_until
 from tests.integration.played import PlayedWorker, settings_for
 from tests.servers import ValkeyServer
@@ -23,7 +23,7 @@ from celery import Celery
 from celery.result import AsyncResult
 url, prefix, job_id, knows = sys.argv[1:]
 if knows:
-    import producer
+    import headgate.producer
 app = Celery(broker=url, backend=url)
 if prefix:
     app.conf.result_backend_transport_options = {"global_keyprefix": prefix}

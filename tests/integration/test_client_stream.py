@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from producer import (
+from headgate import (
     AsyncClient,
     Client,
     InvalidRequest,
@@ -21,10 +21,10 @@ from producer import (
     StreamBroken,
     UnknownJob,
 )
-from producer.stream import replayed
-from shared import scripts
-from shared.envelope import ErrorReport
-from shared.settings import Settings
+from headgate.producer.stream import replayed
+from headgate.shared import scripts
+from headgate.shared.envelope import ErrorReport
+from headgate.shared.settings import Settings
 from tests.child import wait_until
 from tests.integration.played import PlayedWorker, settings_for
 from tests.proxy import TcpProxy

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import redis.asyncio
 
-from producer import AsyncClient, Client, JobTimeout, Result, UnknownJob, Unreachable, results
-from producer.client import waiters_of
-from producer.desk import Desk
-from producer.waiting import Found, Waiters
-from shared.settings import Settings
+from headgate import AsyncClient, Client, JobTimeout, Result, UnknownJob, Unreachable, results
+from headgate.producer.client import waiters_of
+from headgate.producer.desk import Desk
+from headgate.producer.waiting import Found, Waiters
+from headgate.shared.settings import Settings
 from tests.child import wait_until
 from tests.integration.played import PlayedWorker, settings_for
 from tests.proxy import TcpProxy

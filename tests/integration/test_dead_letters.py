@@ -10,18 +10,18 @@ import pytest
 import redis
 from sqlalchemy import Engine, insert, select, update
 
-from shared import letters, migrate, scripts
-from shared.database import open_engine
-from shared.envelope import Envelope, Result, now_ms
-from shared.keys import Keys
-from shared.results import audit_row, job_row
-from shared.scripts import Buried, Lease
-from shared.tables import audit, jobs
+from headgate.shared import letters, migrate, scripts
+from headgate.shared.database import open_engine
+from headgate.shared.envelope import Envelope, Result, now_ms
+from headgate.shared.keys import Keys
+from headgate.shared.results import audit_row, job_row
+from headgate.shared.scripts import Buried, Lease
+from headgate.shared.tables import audit, jobs
+from headgate.workers.outcome import Ended as JobEnded
 from tests.integration.headgate import Ended, headgate
 from tests.integration.rig import BULK, STANDARD, Broker, envelope
 from tests.integration.rig_pipeline import job_for, played_line
 from tests.servers import ValkeyServer
-from workers.outcome import Ended as JobEnded
 
 GIVEN_UP = "given up: 5 workers died over it"
 

@@ -9,17 +9,17 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from redis.asyncio import Redis
 
-from shared import queues, scripts
-from shared.keys import Keys
+from headgate.shared import queues, scripts
+from headgate.shared.keys import Keys
+from headgate.workers.fetcher import Fetcher
+from headgate.workers.leases import StopReason
+from headgate.workers.message import Arrival
+from headgate.workers.waker import Waker
 from tests.child import wait_until
 from tests.integration.rig import BULK, STANDARD, URGENT, Broker, envelope, stock_message
 from tests.integration.rig_budgets import USD, Treasury, ticket
 from tests.integration.rig_poison import DEAD, HARMLESS
 from tests.servers import ValkeyServer
-from workers.fetcher import Fetcher
-from workers.leases import StopReason
-from workers.message import Arrival
-from workers.waker import Waker
 
 
 class Worker:

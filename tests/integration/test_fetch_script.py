@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from shared import queues, scripts
-from shared.keys import Keys
+from headgate.shared import queues, scripts
+from headgate.shared.keys import Keys
 from tests.integration.rig import (
     BULK,
     LEASE_MS,

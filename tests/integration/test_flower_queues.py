@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from shared.connections import open_servers
-from shared.settings import Settings
+from headgate.shared.connections import open_servers
+from headgate.shared.settings import Settings
+from headgate.workers.flower import Queues
 from tests.integration.rig import BULK, STANDARD, URGENT, Broker
 from tests.integration.rig_rooms import Rooms
 from tests.servers import ValkeyServer
-from workers.flower import Queues
 
 
 async def test_a_queue_counts_its_list_and_its_rooms(valkey: ValkeyServer, tmp_path: Path) -> None:

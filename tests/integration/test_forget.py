@@ -9,10 +9,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from producer import Client
-from shared import scripts
-from shared.budgets import KNOWN
-from shared.keys import Keys
+from headgate import Client
+from headgate.shared import scripts
+from headgate.shared.budgets import KNOWN
+from headgate.shared.keys import Keys
 from tests.integration.played import settings_for
 from tests.integration.rig import STANDARD, Broker
 from tests.integration.rig_rooms import POOL, TICKET

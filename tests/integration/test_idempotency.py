@@ -15,17 +15,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine, event, func, select, update
 
-from producer import Client, IdempotencyConflict, SubmitInterrupted
-from producer.keyed import Keyed, Known, look, take
-from producer.submit import ROWS_PER_COMMIT
-from shared import migrate
-from shared.database import open_engine, reading, writing
-from shared.tables import KEY_KEPT_MS, idempotency
+from headgate import Client, IdempotencyConflict, SubmitInterrupted
+from headgate.producer.keyed import Keyed, Known, look, take
+from headgate.producer.submit import ROWS_PER_COMMIT
+from headgate.shared import migrate
+from headgate.shared.database import open_engine, reading, writing
+from headgate.shared.tables import KEY_KEPT_MS, idempotency
+from headgate.workers.sweep import forget_keys
 from tests.integration.headgate import headgate
 from tests.integration.played import PlayedWorker, ids_of, settings_for
 from tests.proxy import TcpProxy
 from tests.servers import PostgresServer, ValkeyServer
-from workers.sweep import forget_keys
 
 QUEUE = "headgate.standard.fast"
 

@@ -7,11 +7,11 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
-from shared import holds
-from shared.keys import Keys
-from shared.ticket import Ticket
+from headgate.shared import holds
+from headgate.shared.keys import Keys
+from headgate.shared.ticket import Ticket
+from headgate.workers.lane import Lane
 from tests.servers import ValkeyServer
-from workers.lane import Lane
 
 TICKET = Ticket(
     pool="openai/m", model="m", priority="standard", tenant="t", user="", tier="", rule="o",

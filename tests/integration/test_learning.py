@@ -13,18 +13,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
-from shared import learned, migrate, scripts
-from shared.connections import Servers
-from shared.database import open_engine
-from shared.keys import Keys
-from shared.learned import ENOUGH, KEPT_MS, Group, Standing, Tally
-from shared.settings import Settings
+from headgate.shared import learned, migrate, scripts
+from headgate.shared.connections import Servers
+from headgate.shared.database import open_engine
+from headgate.shared.keys import Keys
+from headgate.shared.learned import ENOUGH, KEPT_MS, Group, Standing, Tally
+from headgate.shared.settings import Settings
+from headgate.workers.bootstrap import open_kit
+from headgate.workers.lane import Lane
+from headgate.workers.learning import Learning
+from headgate.workers.pool import RETURN_S
 from tests.integration.headgate import headgate
 from tests.servers import ValkeyServer
-from workers.bootstrap import open_kit
-from workers.lane import Lane
-from workers.learning import Learning
-from workers.pool import RETURN_S
 
 KEYS = Keys("t:")
 MODEL = "claude-haiku-4-5"

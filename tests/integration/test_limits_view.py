@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from producer.board import PoolRow, Report
-from producer.governor import report
-from producer.installation import Installation, open_installation
-from shared import rooms, scripts
-from shared.errors import WrongUse
-from shared.settings import Settings
+from headgate.producer.board import PoolRow, Report
+from headgate.producer.governor import report
+from headgate.producer.installation import Installation, open_installation
+from headgate.shared import rooms, scripts
+from headgate.shared.errors import WrongUse
+from headgate.shared.settings import Settings
 from tests.integration.rig import BULK, STANDARD, URGENT
 from tests.integration.rig_rooms import POOL, TICKET, Rooms
 from tests.servers import ValkeyServer

@@ -9,11 +9,11 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Engine, func, insert, inspect, select
 
-from shared import migrate
-from shared.database import open_engine
-from shared.errors import Unreachable
-from shared.results import job_row
-from shared.tables import (
+from headgate.shared import migrate
+from headgate.shared.database import open_engine
+from headgate.shared.errors import Unreachable
+from headgate.shared.results import job_row
+from headgate.shared.tables import (
     attempts,
     audit,
     batches,
@@ -32,8 +32,8 @@ UPGRADE = """
 import sys
 import time
 from pathlib import Path
-from shared import migrate
-from shared.database import open_engine
+from headgate.shared import migrate
+from headgate.shared.database import open_engine
 engine = open_engine(sys.argv[1])
 while not Path(sys.argv[2]).exists():
     time.sleep(0.005)

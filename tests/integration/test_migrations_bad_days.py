@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, text
 
-from shared import drift, migrate
-from shared.database import open_engine
-from shared.errors import Unreachable
-from shared.tables import metadata
+from headgate.shared import drift, migrate
+from headgate.shared.database import open_engine
+from headgate.shared.errors import Unreachable
+from headgate.shared.tables import metadata
 from tests.child import ChildFailed, wait_until
 from tests.integration.headgate import headgate
 from tests.integration.test_migrations import fill
@@ -65,7 +65,7 @@ def test_a_migration_killed_half_way_has_changed_nothing_and_can_be_run_again(
         assert drift.differences(connection) == []
     assert rows(engine) == before
 
-    quick = tree / "migrations" / "versions" / f"{REVISION}_next.py"
+    quick = tree / "headgate" / "migrations" / "versions" / f"{REVISION}_next.py"
     quick.write_text(quick.read_text().replace(pause, ""))
     assert f"upgraded to {REVISION}" in headgate(["db", "upgrade"], env).out
     assert rows(engine) == before

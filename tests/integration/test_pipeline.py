@@ -9,8 +9,8 @@ import pytest
 from celery.exceptions import TaskRevokedError
 from sqlalchemy import update
 
-from shared.envelope import Usage, now_ms
-from shared.errors import (
+from headgate.shared.envelope import Usage, now_ms
+from headgate.shared.errors import (
     AttemptTimeout,
     InvalidRequest,
     JobFailed,
@@ -21,9 +21,11 @@ from shared.errors import (
     RequestRefused,
     Unauthorized,
 )
-from shared.keys import Keys
-from shared.tables import attempts, audit, jobs
-from shared.ticket import Ticket
+from headgate.shared.keys import Keys
+from headgate.shared.tables import attempts, audit, jobs
+from headgate.shared.ticket import Ticket
+from headgate.workers.outcome import AlreadyTaken, Deferred
+from headgate.workers.policy.retry import Limits
 from tests.integration.rig_pipeline import (
     COST_PICO_USD,
     USAGE,
@@ -34,8 +36,6 @@ from tests.integration.rig_pipeline import (
     played_line,
 )
 from tests.servers import ValkeyServer
-from workers.outcome import AlreadyTaken, Deferred
-from workers.policy.retry import Limits
 
 
 @pytest.fixture

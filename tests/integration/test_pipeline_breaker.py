@@ -9,23 +9,23 @@ import pytest
 from redis import Redis as Blocking
 from sqlalchemy import update
 
-from shared import health, scripts
-from shared.breakers import Rules, report
-from shared.errors import (
+from headgate.shared import health, scripts
+from headgate.shared.breakers import Rules, report
+from headgate.shared.errors import (
     AttemptTimeout,
     Overloaded,
     ProviderFault,
     RequestRefused,
     Unauthorized,
 )
-from shared.keys import Keys
-from shared.tables import jobs
-from shared.ticket import Grant, Ticket
+from headgate.shared.keys import Keys
+from headgate.shared.tables import jobs
+from headgate.shared.ticket import Grant, Ticket
+from headgate.workers.outcome import Deferred, Outcome
+from headgate.workers.policy.retry import Limits
 from tests.child import wait_until
 from tests.integration.rig_pipeline import PlayedLine, fault, job_for, played_line
 from tests.servers import ValkeyServer
-from workers.outcome import Deferred, Outcome
-from workers.policy.retry import Limits
 
 RULES = Rules(failures=3, open_s=0.5)
 PATIENT = Limits(20, 20, backoff_ms=1, backoff_max_ms=5)

@@ -10,11 +10,15 @@ import pytest
 from redis.exceptions import ResponseError
 from sqlalchemy import update
 
-from shared.envelope import Result
-from shared.errors import ProviderFault
-from shared.keys import Keys
-from shared.scripts import Entry
-from shared.tables import attempts, audit, jobs
+from headgate.shared.envelope import Result
+from headgate.shared.errors import ProviderFault
+from headgate.shared.keys import Keys
+from headgate.shared.scripts import Entry
+from headgate.shared.tables import attempts, audit, jobs
+from headgate.workers.outcome import AlreadyTaken, Ended, Restored
+from headgate.workers.record import Record
+from headgate.workers.stages.ledger import Attempt, Ledger
+from headgate.workers.stages.publish import Publish
 from tests.child import wait_until
 from tests.integration.rig_pipeline import (
     COST_PICO_USD,
@@ -25,10 +29,6 @@ from tests.integration.rig_pipeline import (
     played_line,
 )
 from tests.servers import ValkeyServer
-from workers.outcome import AlreadyTaken, Ended, Restored
-from workers.record import Record
-from workers.stages.ledger import Attempt, Ledger
-from workers.stages.publish import Publish
 
 
 @pytest.fixture

@@ -14,23 +14,23 @@ import pytest
 from sqlalchemy import Connection, Engine, insert, text, update
 from sqlalchemy.exc import OperationalError
 
-from shared import migrate
-from shared.database import open_engine, reading, writing
-from shared.tables import batches
+from headgate.shared import migrate
+from headgate.shared.database import open_engine, reading, writing
+from headgate.shared.tables import batches
+from headgate.workers.record import Record
 from tests.child import ChildProcess, wait_until
 from tests.integration.headgate import headgate
 from tests.integration.test_prepared_statements import Pooler
 from tests.integration.test_record import Counted, names, row
 from tests.servers import PostgresServer, free_port
-from workers.record import Record
 
 #: Holds the row of the batch `one` in a transaction, and says so.
 HOLD = """
 import sys, time
 from pathlib import Path
 from sqlalchemy import update
-from shared.database import open_engine, writing
-from shared.tables import batches
+from headgate.shared.database import open_engine, writing
+from headgate.shared.tables import batches
 with writing(open_engine(sys.argv[1])) as connection:
     connection.execute(update(batches).where(batches.c.id == "one").values(lines=2))
     Path(sys.argv[2]).touch()

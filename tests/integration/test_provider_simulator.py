@@ -12,17 +12,17 @@ from typing import Any
 
 import pytest
 
-from shared.envelope import Request
-from shared.errors import AttemptError
-from shared.gate import Gate
-from workers.answer import Answer, OnPiece
-from workers.providers.anthropic import AnthropicProvider
-from workers.providers.limits import seen
-from workers.providers.openai import OpenAIProvider
-from workers.providers.simulator.acts import Behaviour
-from workers.providers.simulator.engine import Engine
-from workers.providers.simulator.limits import Limit, LimitTable
-from workers.providers.simulator.server import Door, serving
+from headgate.shared.envelope import Request
+from headgate.shared.errors import AttemptError
+from headgate.shared.gate import Gate
+from headgate.workers.answer import Answer, OnPiece
+from headgate.workers.providers.anthropic import AnthropicProvider
+from headgate.workers.providers.limits import seen
+from headgate.workers.providers.openai import OpenAIProvider
+from headgate.workers.providers.simulator.acts import Behaviour
+from headgate.workers.providers.simulator.engine import Engine
+from headgate.workers.providers.simulator.limits import Limit, LimitTable
+from headgate.workers.providers.simulator.server import Door, serving
 
 Provider = OpenAIProvider | AnthropicProvider
 MODELS = {"openai": "gpt-4o-mini", "anthropic": "claude-haiku-4-5"}

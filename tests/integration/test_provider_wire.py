@@ -9,8 +9,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from shared.envelope import Request
-from shared.errors import (
+from headgate.shared.envelope import Request
+from headgate.shared.errors import (
     AttemptError,
     AttemptTimeout,
     ConnectionLost,
@@ -18,10 +18,10 @@ from shared.errors import (
     RateLimited,
     RequestRefused,
 )
+from headgate.workers.answer import Answer
+from headgate.workers.providers.anthropic import AnthropicProvider
+from headgate.workers.providers.openai import OpenAIProvider
 from tests.integration.fake_vendor import Script, Visit, vendor
-from workers.answer import Answer
-from workers.providers.anthropic import AnthropicProvider
-from workers.providers.openai import OpenAIProvider
 
 KEY = "sk-test-1234567890"
 BOUND_S = 10.0

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, Engine, insert, select, text
 
-from shared import migrate
-from shared.database import open_engine
-from shared.tables import batches
+from headgate.shared import migrate
+from headgate.shared.database import open_engine
+from headgate.shared.tables import batches
+from headgate.workers.record import Record
 from tests.servers import PostgresServer
-from workers.record import Record
 
 
 class Counted:

@@ -8,12 +8,12 @@ from collections.abc import Callable
 import pytest
 import redis
 
-from shared import redis_clients, redis_urls
+from headgate.shared import redis_clients, redis_urls
+from headgate.workers.lane import Lane
 from tests.child import wait_until
 from tests.proxy import TcpProxy
 from tests.sentinels import role
 from tests.servers import ValkeyServer
-from workers.lane import Lane
 
 
 class Moving:

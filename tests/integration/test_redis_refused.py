@@ -11,10 +11,10 @@ from urllib.parse import quote
 
 import pytest
 
-from producer.installation import open_installation
-from shared.connections import open_servers
-from shared.errors import Unfit, Unreachable
-from shared.settings import Settings
+from headgate.producer.installation import open_installation
+from headgate.shared.connections import open_servers
+from headgate.shared.errors import Unfit, Unreachable
+from headgate.shared.settings import Settings
 from tests import redis_forms
 from tests.child import ChildFailed, wait_until
 from tests.redis_forms import AclServer, Certificates, tls_front

@@ -13,12 +13,12 @@ from celery import Celery
 from celery.result import AsyncResult
 from sqlalchemy import MetaData, insert, select
 
-from producer import Client
-from shared import migrate
-from shared.database import open_engine, reading
-from shared.envelope import ENDED, Result, now_ms
-from shared.settings import Settings
-from shared.tables import attempts
+from headgate import Client
+from headgate.shared import migrate
+from headgate.shared.database import open_engine, reading
+from headgate.shared.envelope import ENDED, Result, now_ms
+from headgate.shared.settings import Settings
+from headgate.shared.tables import attempts
 from tests.child import wait_until
 from tests.integration.headgate import headgate
 from tests.releases.record import CATALOG

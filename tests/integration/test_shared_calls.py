@@ -9,14 +9,17 @@ import pytest
 import redis
 from sqlalchemy import func, insert, select
 
-from producer.cancel import cancel
-from shared.envelope import Envelope, Result, now_ms
-from shared.errors import RequestRefused, Unauthorized
-from shared.keys import Keys
-from shared.policy.fingerprint import fingerprint
-from shared.results import audit_row, job_row
-from shared.tables import audit, jobs
-from shared.ticket import Grant, Ticket
+from headgate.producer.cancel import cancel
+from headgate.shared.envelope import Envelope, Result, now_ms
+from headgate.shared.errors import RequestRefused, Unauthorized
+from headgate.shared.keys import Keys
+from headgate.shared.policy.fingerprint import fingerprint
+from headgate.shared.results import audit_row, job_row
+from headgate.shared.tables import audit, jobs
+from headgate.shared.ticket import Grant, Ticket
+from headgate.workers.outcome import Deferred, Ended
+from headgate.workers.stages.audit import Conclusion
+from headgate.workers.stages.claim import Claim
 from tests.integration.rig_pipeline import (
     COST_PICO_USD,
     PlayedLine,
@@ -26,9 +29,6 @@ from tests.integration.rig_pipeline import (
     played_line,
 )
 from tests.servers import ValkeyServer
-from workers.outcome import Deferred, Ended
-from workers.stages.audit import Conclusion
-from workers.stages.claim import Claim
 
 HELD = Grant("held", text="held", model="alpha")
 SHARED = Grant("shared", text="shared", model="alpha")

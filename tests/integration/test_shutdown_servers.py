@@ -10,9 +10,9 @@ import psutil
 import pytest
 from sqlalchemy import select
 
-from shared.database import open_engine, reading
-from shared.keys import Keys
-from shared.tables import jobs
+from headgate.shared.database import open_engine, reading
+from headgate.shared.keys import Keys
+from headgate.shared.tables import jobs
 from tests.celery_nodes import WorkerProcess
 from tests.child import ChildProcess, wait_until
 from tests.integration.headgate import PROGRAM, headgate
@@ -40,7 +40,7 @@ def started(tmp_path: Path) -> Iterator[Callable[..., ChildProcess]]:
         yield start
 
 
-WORKER = [sys.executable, "-m", "celery", "-A", "workers.app", "worker", "--loglevel=INFO"]
+WORKER = [sys.executable, "-m", "celery", "-A", "headgate.workers.app", "worker", "--loglevel=INFO"]
 
 
 def test_a_signal_in_the_middle_of_the_start_is_heard(

@@ -8,9 +8,9 @@ import anthropic
 import openai
 import pytest
 
+from headgate.workers.providers.simulator.acts import Behaviour
+from headgate.workers.providers.simulator.limits import Limit, LimitTable
 from tests.integration.test_simulator_sdks import ask_anthropic, ask_openai, running, until
-from workers.providers.simulator.acts import Behaviour
-from workers.providers.simulator.limits import Limit, LimitTable
 
 
 @pytest.mark.parametrize(

@@ -16,11 +16,11 @@ import psutil
 import pytest
 from sqlalchemy.exc import OperationalError
 
-from producer import Client, Unreachable
-from shared import migrate
-from shared.database import open_engine, writing
-from shared.settings import Settings
-from shared.turn import turn
+from headgate import Client, Unreachable
+from headgate.shared import migrate
+from headgate.shared.database import open_engine, writing
+from headgate.shared.settings import Settings
+from headgate.shared.turn import turn
 from tests.child import ChildProcess, wait_until
 from tests.integration.headgate import headgate
 from tests.servers import Simulator, ValkeyServer
@@ -31,7 +31,7 @@ from tests.system.test_bad_input import WITHOUT_ROOTS_RIGHT
 KEEP_TURN = """
 import sys, time
 from pathlib import Path
-from shared.turn import turn
+from headgate.shared.turn import turn
 with turn(sys.argv[1], 5):
     Path(sys.argv[2]).touch()
     time.sleep(60)

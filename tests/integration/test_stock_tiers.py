@@ -9,10 +9,10 @@ import pytest
 import redis
 from sqlalchemy import insert
 
-from shared import migrate
-from shared.database import open_engine
-from shared.keys import Keys
-from shared.tables import callers
+from headgate.shared import migrate
+from headgate.shared.database import open_engine
+from headgate.shared.keys import Keys
+from headgate.shared.tables import callers
 from tests.celery_nodes import WorkerProcess
 from tests.child import wait_until
 from tests.integration.rig import Broker, stock_message

@@ -1,5 +1,4 @@
-"""A streamed job on the worker's side: what reaches its readers, and what follows a broken stream.
-"""
+"""A streamed job on the worker's side: what reaches its readers, and what follows a broken stream."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -8,15 +7,15 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from shared import scripts
-from shared.envelope import Envelope
-from shared.errors import Overloaded
-from shared.keys import Keys
+from headgate.shared import scripts
+from headgate.shared.envelope import Envelope
+from headgate.shared.errors import Overloaded
+from headgate.shared.keys import Keys
+from headgate.workers.outcome import Restored
+from headgate.workers.stages.deltas import Deltas
 from tests.child import wait_until
 from tests.integration.rig_pipeline import PlayedLine, answer, fault, job_for, played_line
 from tests.servers import ValkeyServer
-from workers.outcome import Restored
-from workers.stages.deltas import Deltas
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ from typing import Any
 import orjson
 import pytest
 
-from producer import Client, InvalidRequest
-from producer.submit import ROWS_PER_COMMIT, enqueue
-from shared import queues
+from headgate import Client, InvalidRequest
+from headgate.producer.submit import ROWS_PER_COMMIT, enqueue
+from headgate.shared import queues
 from tests.integration.played import ids_of, row_of, settings_for
 from tests.servers import ValkeyServer
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from sqlalchemy import event
 
-from producer import Client, SubmitInterrupted, Unreachable
-from producer.results import known
-from producer.submit import ROWS_PER_COMMIT
-from shared import queues
-from shared.envelope import Envelope
-from shared.settings import Settings
+from headgate import Client, SubmitInterrupted, Unreachable
+from headgate.producer.results import known
+from headgate.producer.submit import ROWS_PER_COMMIT
+from headgate.shared import queues
+from headgate.shared.envelope import Envelope
+from headgate.shared.settings import Settings
 from tests.integration.played import PlayedWorker, ids_of, row_of, settings_for
 from tests.proxy import TcpProxy
 from tests.servers import PostgresServer, ValkeyServer, free_port

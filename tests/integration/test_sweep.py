@@ -10,20 +10,20 @@ import pytest
 import redis
 from sqlalchemy import Engine, insert, select, update
 
-from shared import migrate, queues
-from shared.connections import Servers
-from shared.database import open_engine
-from shared.envelope import Envelope, ErrorReport, Result, now_ms
-from shared.keys import Keys
-from shared.results import job_row
-from shared.settings import Settings
-from shared.tables import audit, jobs
+from headgate.shared import migrate, queues
+from headgate.shared.connections import Servers
+from headgate.shared.database import open_engine
+from headgate.shared.envelope import Envelope, ErrorReport, Result, now_ms
+from headgate.shared.keys import Keys
+from headgate.shared.results import job_row
+from headgate.shared.settings import Settings
+from headgate.shared.tables import audit, jobs
+from headgate.workers.lane import Lane
+from headgate.workers.sweep import Sweep
 from tests.child import wait_until
 from tests.integration.rig import Broker, envelope
 from tests.integration.rig_rooms import Rooms
 from tests.servers import ValkeyServer
-from workers.lane import Lane
-from workers.sweep import Sweep
 
 OLD_MS = 60_000
 

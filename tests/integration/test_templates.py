@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from producer import Client
+from headgate import Client
 from tests.integration.headgate import headgate
 from tests.integration.played import PlayedWorker, ids_of, settings_for
 from tests.servers import ValkeyServer

@@ -6,13 +6,13 @@ import pytest
 import redis
 from redis.asyncio import Redis
 
-from shared import census, letters, scripts
-from shared.keys import Keys
-from shared.scripts import Lease
+from headgate.shared import census, letters, scripts
+from headgate.shared.keys import Keys
+from headgate.shared.scripts import Lease
+from headgate.workers.lane import Lane
+from headgate.workers.tidy import Tidy
 from tests.integration.rig import BULK, STANDARD, URGENT, Broker, message_of, stock_message
 from tests.servers import ValkeyServer
-from workers.lane import Lane
-from workers.tidy import Tidy
 
 TICKET = "openai/gpt-4o|gpt-4o|s|acme||||10|20|1000|90000000||"
 QUEUES = [URGENT, STANDARD, BULK]

@@ -12,14 +12,14 @@ from types import ModuleType
 import pytest
 from sqlalchemy import Engine, delete, insert
 
-from producer.submit import Submitter
-from shared import migrate, tiers
-from shared.catalog import Catalog, load
-from shared.database import open_engine, writing
-from shared.errors import SettingError
-from shared.settings import Settings
-from shared.tables import callers
-from shared.tiers import Kept, Patient
+from headgate.producer.submit import Submitter
+from headgate.shared import migrate, tiers
+from headgate.shared.catalog import Catalog, load
+from headgate.shared.database import open_engine, writing
+from headgate.shared.errors import SettingError
+from headgate.shared.settings import Settings
+from headgate.shared.tables import callers
+from headgate.shared.tiers import Kept, Patient
 from tests.child import wait_until
 
 CATALOG = """

@@ -11,15 +11,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine, delete, select
 
-from producer.usage import usage
-from producer.used import BY, UsageReport, Used
-from shared import migrate
-from shared.database import open_engine
-from shared.errors import InvalidRequest
-from shared.sums import DAY_MS, day_of, stale, sum_day, unsum
-from shared.tables import audit, usage_days, usage_summed
+from headgate.producer.usage import usage
+from headgate.producer.used import BY, UsageReport, Used
+from headgate.shared import migrate
+from headgate.shared.database import open_engine
+from headgate.shared.errors import InvalidRequest
+from headgate.shared.sums import DAY_MS, day_of, stale, sum_day, unsum
+from headgate.shared.tables import audit, usage_days, usage_summed
+from headgate.workers.sums import HOUR_MS, OVER_MS, PAUSE_MS, Sums
 from tests.integration.rig_usage import FIRST, START_MS, line, new_ids, put
-from workers.sums import HOUR_MS, OVER_MS, PAUSE_MS, Sums
 
 DAYS = 3
 TENANTS, USERS, MODELS = ("acme", "omni"), (None, "u1", "u2"), ("gpt-4o", "gpt-4o-mini")

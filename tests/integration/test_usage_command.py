@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from producer import AsyncClient, Client
-from shared import migrate
-from shared.database import open_engine
-from shared.settings import Settings
-from shared.sums import DAY_MS
+from headgate import AsyncClient, Client
+from headgate.shared import migrate
+from headgate.shared.database import open_engine
+from headgate.shared.settings import Settings
+from headgate.shared.sums import DAY_MS
 from tests.integration.headgate import headgate
 from tests.integration.rig_usage import START_MS, line, put
 

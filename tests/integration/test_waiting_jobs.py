@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from producer import Client
-from shared.envelope import Result
-from shared.settings import Settings
+from headgate import Client
+from headgate.shared.envelope import Result
+from headgate.shared.settings import Settings
 from tests.integration.headgate import headgate
 from tests.integration.rig import BULK, STANDARD, URGENT
 from tests.integration.rig_rooms import POOL, Rooms

@@ -3,10 +3,10 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from producer import Client
-from shared import migrate
-from shared.database import open_engine
-from shared.settings import Settings
+from headgate import Client
+from headgate.shared import migrate
+from headgate.shared.database import open_engine
+from headgate.shared.settings import Settings
 from tests.child import ChildProcess, wait_until
 from tests.servers import PostgresServer, Simulator, ValkeyServer
 from tests.system import rig

@@ -8,7 +8,7 @@ import re
 import shutil
 from pathlib import Path
 
-from shared import migrate
+from headgate.shared import migrate
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 REVISION = f"{int(migrate.NEWEST) + 1:04d}"
@@ -56,8 +56,9 @@ ADDED = [
 
 def make_next(folder: Path, *, envelope_version: int = 1, migration: str = MIGRATION) -> Path:
     """The folder holds the next release; put it into PYTHONPATH to run it."""
-    for name in ("producer", "workers", "shared", "migrations"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "headgate", folder / "headgate", ignore=ignored)  # follows the links
+    folder = folder / "headgate"
     for file, line, added in ADDED:
         _change(folder / file, rf"(?<=\n){re.escape(line)}[^\n]*\n", rf"\g<0>{added}\n")
     _change(folder / "shared/migrate.py", r'NEWEST = "\d+"', f'NEWEST = "{REVISION}"')
@@ -73,7 +74,7 @@ def make_next(folder: Path, *, envelope_version: int = 1, migration: str = MIGRA
     )
     text = migration.format(revision=REVISION, before=migrate.NEWEST)
     (folder / "migrations" / "versions" / f"{REVISION}_next.py").write_text(text)
-    return folder
+    return folder.parent
 
 
 def _change(path: Path, pattern: str, new: str) -> None:

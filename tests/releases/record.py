@@ -16,8 +16,8 @@ from typing import Any
 
 import redis
 
-from producer import Client
-from shared import settings
+from headgate import Client
+from headgate.shared import settings
 from tests.child import wait_until
 from tests.integration.headgate import headgate
 from tests.servers import Simulator, ValkeyServer

@@ -20,10 +20,10 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from shared import routing
-from shared.envelope import Kind
-from shared.policy.kinds import KINDS, LEVELS, Level, Weights, level_of
-from shared.policy.reading import read
+from headgate.shared import routing
+from headgate.shared.envelope import Kind
+from headgate.shared.policy.kinds import KINDS, LEVELS, Level, Weights, level_of
+from headgate.shared.policy.reading import read
 
 HERE = Path(__file__).parent
 FOLDS = 5

@@ -18,10 +18,10 @@ from itertools import count
 
 from redis.exceptions import RedisError
 
-from producer import Client
-from producer.errors import SubmitInterrupted
-from shared.envelope import PRIORITIES
-from shared.errors import JobTimeout, Unreachable
+from headgate import Client
+from headgate.producer.errors import SubmitInterrupted
+from headgate.shared.envelope import PRIORITIES
+from headgate.shared.errors import JobTimeout, Unreachable
 
 SLICE = 200
 """Jobs of one submission: what a kill in the middle of it may leave without a word."""

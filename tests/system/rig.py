@@ -19,8 +19,8 @@ import psutil
 from sqlalchemy import func, select
 from sqlalchemy.exc import OperationalError
 
-from shared.database import open_engine, reading
-from shared.tables import attempts, audit, jobs
+from headgate.shared.database import open_engine, reading
+from headgate.shared.tables import attempts, audit, jobs
 from tests.celery_nodes import WorkerProcess
 from tests.child import ChildProcess, wait_until
 from tests.integration.headgate import PROGRAM
@@ -70,7 +70,16 @@ def worker_process(
     env: Mapping[str, str], folder: Path, name: str = "one", *flags: str, level: str = "INFO"
 ) -> WorkerProcess:
     """A worker, not started yet; its log is `worker-<name>.log` in the folder."""
-    argv = [sys.executable, "-m", "celery", "-A", "workers.app", "worker", "--loglevel", level]
+    argv = [
+        sys.executable,
+        "-m",
+        "celery",
+        "-A",
+        "headgate.workers.app",
+        "worker",
+        "--loglevel",
+        level,
+    ]
     argv += ["--hostname", f"{name}@%h", *flags]
     return WorkerProcess(argv, log_path=folder / f"worker-{name}.log", env=env)
 

@@ -15,12 +15,12 @@ from typing import Any
 import redis
 from sqlalchemy import Engine, func, select, update
 
-from producer.submit import Submitter, enqueue
-from shared import catalog, migrate
-from shared.connections import Servers
-from shared.database import open_engine, reading, writing
-from shared.settings import Settings
-from shared.tables import attempts, audit, jobs
+from headgate.producer.submit import Submitter, enqueue
+from headgate.shared import catalog, migrate
+from headgate.shared.connections import Servers
+from headgate.shared.database import open_engine, reading, writing
+from headgate.shared.settings import Settings
+from headgate.shared.tables import attempts, audit, jobs
 from tests.celery_nodes import WorkerProcess
 from tests.child import ChildFailed, ChildProcess, wait_until
 from tests.integration.rig import Broker

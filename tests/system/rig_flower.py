@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import redis
 from flower.urls import handlers
 
-from producer import Client
+from headgate import Client
 from tests.child import ChildProcess, wait_until
 from tests.integration.headgate import PROGRAM
 from tests.servers import free_port
@@ -124,7 +124,7 @@ def _decoded(words: str) -> str:
 
 def python_flower(env: Mapping[str, str], folder: Path) -> ChildProcess:
     """The module that `headgate flower` becomes, started without any login."""
-    argv = [sys.executable, "-m", "workers.flower", "--port", str(free_port())]
+    argv = [sys.executable, "-m", "headgate.workers.flower", "--port", str(free_port())]
     return ChildProcess(argv, log_path=folder / "bare.log", env=env)
 
 

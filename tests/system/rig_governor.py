@@ -20,12 +20,12 @@ import pytest
 import redis
 from sqlalchemy import Engine, func, select
 
-from producer import Client
-from shared import migrate
-from shared.database import open_engine, reading
-from shared.keys import Keys
-from shared.settings import Settings
-from shared.tables import attempts, audit, jobs
+from headgate import Client
+from headgate.shared import migrate
+from headgate.shared.database import open_engine, reading
+from headgate.shared.keys import Keys
+from headgate.shared.settings import Settings
+from headgate.shared.tables import attempts, audit, jobs
 from tests.bench.governor import log
 from tests.bench.governor.log import Call
 from tests.celery_nodes import WorkerProcess
@@ -80,7 +80,16 @@ class World:
     def worker(self, **env: str) -> WorkerProcess:
         """One more worker consumes."""
         name = f"w{len(self.workers)}"
-        argv = [sys.executable, "-m", "celery", "-A", "workers.app", "worker", "-l", "INFO"]
+        argv = [
+            sys.executable,
+            "-m",
+            "celery",
+            "-A",
+            "headgate.workers.app",
+            "worker",
+            "-l",
+            "INFO",
+        ]
         process = WorkerProcess(
             [*argv, "--hostname", f"{name}@%h"],
             log_path=self.folder / f"worker-{name}.log",

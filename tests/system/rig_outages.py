@@ -14,8 +14,8 @@ from typing import Any
 import psutil
 import psycopg
 
-from shared import migrate
-from shared.database import open_engine
+from headgate.shared import migrate
+from headgate.shared.database import open_engine
 from tests.celery_nodes import WorkerProcess
 from tests.child import ChildProcess, wait_until
 from tests.servers import PostgresServer, Simulator

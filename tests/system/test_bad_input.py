@@ -68,7 +68,7 @@ WITHOUT_ROOTS_RIGHT = """
 import ctypes, os, sys
 if sys.platform == "linux":
     ctypes.CDLL(None).prctl(24, 1, 0, 0, 0)
-main = "from producer.cli import main; main()"
+main = "from headgate.producer.cli import main; main()"
 os.execv(sys.executable, [sys.executable, "-c", main, *sys.argv[1:]])
 """
 
@@ -195,7 +195,12 @@ def test_a_full_disk_loses_no_answer_and_resume_writes_them_all(
     limit = "import resource as r; r.setrlimit(r.RLIMIT_FSIZE, (100_000, 100_000)); "
     run = ["batch", "run", str(source), "-o", str(out)]
     full = rig.command(run, env, tmp_path / "full.log")
-    full.argv = [sys.executable, "-c", limit + "from producer.cli import main; main()", *run]
+    full.argv = [
+        sys.executable,
+        "-c",
+        limit + "from headgate.producer.cli import main; main()",
+        *run,
+    ]
     (tmp_path / "full.log").touch()
     worker = rig.worker_process(env, tmp_path)
     with rig.ended_afterwards(worker, full):

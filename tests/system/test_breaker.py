@@ -5,9 +5,9 @@ from collections import Counter
 import pytest
 from sqlalchemy import select
 
-from shared import health
-from shared.database import reading
-from shared.tables import attempts
+from headgate.shared import health
+from headgate.shared.database import reading
+from headgate.shared.tables import attempts
 from tests.system.rig_governor import KEYS, MODEL, OTHER, Open, World, world
 
 __all__ = ["world"]

@@ -3,9 +3,9 @@
 import time
 from pathlib import Path
 
-from producer import Client
-from shared.keys import Keys
-from shared.settings import Settings
+from headgate import Client
+from headgate.shared.keys import Keys
+from headgate.shared.settings import Settings
 from tests.child import wait_until
 from tests.integration.headgate import headgate
 from tests.servers import Simulator, ValkeyServer

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from celery import Celery
 
-from producer import Client
-from shared import redis_urls
-from shared.settings import Settings
+from headgate import Client
+from headgate.shared import redis_urls
+from headgate.shared.settings import Settings
 from tests import redis_forms
 from tests.celery_nodes import WorkerProcess
 from tests.child import wait_until

@@ -8,8 +8,8 @@ from datetime import datetime
 
 import pytest
 
-from producer import TierLimit
-from producer.client import Client
+from headgate import TierLimit
+from headgate.producer.client import Client
 from tests.servers import ValkeyServer
 from tests.system import rig
 from tests.system.rig_governor import (

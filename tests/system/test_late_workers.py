@@ -11,9 +11,9 @@ import psutil
 import pytest
 from sqlalchemy import select
 
-from shared.database import reading
-from shared.envelope import now_ms
-from shared.tables import audit
+from headgate.shared.database import reading
+from headgate.shared.envelope import now_ms
+from headgate.shared.tables import audit
 from tests.celery_nodes import WorkerProcess
 from tests.child import wait_until
 from tests.servers import PostgresServer, ValkeyServer, short_folder

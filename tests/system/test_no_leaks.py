@@ -14,8 +14,8 @@ from typing import Any
 
 from celery import Celery
 
-from producer import Client
-from shared.settings import Settings
+from headgate import Client
+from headgate.shared.settings import Settings
 from tests.child import ChildProcess, wait_until
 from tests.servers import Simulator, ValkeyServer, free_port
 from tests.system import rig
@@ -94,7 +94,7 @@ def test_no_prompt_or_key_reaches_logs_events_or_inspect(
         "ANTHROPIC_BASE_URL": simulator.url,
     }
     port = free_port()
-    argv = [sys.executable, "-m", "celery", "-A", "workers.app", "flower"]
+    argv = [sys.executable, "-m", "celery", "-A", "headgate.workers.app", "flower"]
     flower = ChildProcess(
         [*argv, "--address=127.0.0.1", f"--port={port}", "--logging=debug"],
         log_path=tmp_path / "flower.log",

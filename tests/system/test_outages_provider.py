@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from producer import Client
-from shared.settings import Settings
+from headgate import Client
+from headgate.shared.settings import Settings
 from tests.proxy import TcpProxy
 from tests.servers import Simulator, ValkeyServer, free_port
 from tests.system import rig

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from producer import Client
-from shared.settings import Settings
+from headgate import Client
+from headgate.shared.settings import Settings
 from tests.integration.headgate import headgate
 from tests.proxy import TcpProxy
 from tests.servers import PostgresServer, Simulator, ValkeyServer

@@ -13,7 +13,7 @@ import psutil
 import pytest
 import redis
 
-from shared.keys import Keys
+from headgate.shared.keys import Keys
 from tests.child import wait_until
 from tests.proxy import TcpProxy
 from tests.servers import Simulator, ValkeyServer

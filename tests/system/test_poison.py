@@ -12,14 +12,14 @@ import pytest
 import redis
 from sqlalchemy import insert, update
 
-from producer import Client
-from shared import migrate
-from shared.database import open_engine
-from shared.envelope import now_ms
-from shared.keys import Keys
-from shared.queues import all_queues
-from shared.settings import Settings
-from shared.tables import attempts, jobs
+from headgate import Client
+from headgate.shared import migrate
+from headgate.shared.database import open_engine
+from headgate.shared.envelope import now_ms
+from headgate.shared.keys import Keys
+from headgate.shared.queues import all_queues
+from headgate.shared.settings import Settings
+from headgate.shared.tables import attempts, jobs
 from tests.celery_nodes import WorkerProcess
 from tests.child import wait_until
 from tests.integration.headgate import headgate

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from producer import Client, Unreachable
-from shared.settings import Settings
+from headgate import Client, Unreachable
+from headgate.shared.settings import Settings
 from tests.child import wait_until
 from tests.integration.headgate import headgate
 from tests.integration.rig_postgres import Day, Days

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from sqlalchemy import delete, update
 
-from producer import Client
-from shared.database import open_engine, writing
-from shared.settings import Settings
-from shared.tables import attempts, jobs
+from headgate import Client
+from headgate.shared.database import open_engine, writing
+from headgate.shared.settings import Settings
+from headgate.shared.tables import attempts, jobs
 from tests.child import wait_until
 from tests.servers import Simulator, ValkeyServer
 from tests.system import rig

@@ -10,9 +10,9 @@ import pytest
 from celery import Celery, states
 from celery.result import AsyncResult
 
-from producer import Client, JobFailed
-from shared.errors import UnknownJob
-from shared.settings import Settings
+from headgate import Client, JobFailed
+from headgate.shared.errors import UnknownJob
+from headgate.shared.settings import Settings
 from tests.celery_nodes import WorkerProcess
 from tests.child import ChildProcess, wait_until
 from tests.integration.headgate import headgate

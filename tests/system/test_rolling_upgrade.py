@@ -10,13 +10,13 @@ import orjson
 import pytest
 from sqlalchemy import func, select
 
-from producer import Client
-from shared import queues
-from shared.database import open_engine, reading
-from shared.envelope import new_id
-from shared.migrate import NEWEST
-from shared.settings import Settings
-from shared.tables import jobs
+from headgate import Client
+from headgate.shared import queues
+from headgate.shared.database import open_engine, reading
+from headgate.shared.envelope import new_id
+from headgate.shared.migrate import NEWEST
+from headgate.shared.settings import Settings
+from headgate.shared.tables import jobs
 from tests.child import wait_until
 from tests.integration.headgate import headgate
 from tests.integration.rig import STANDARD, envelope
@@ -29,7 +29,7 @@ MANY = 90
 #: A program of the next release: it puts jobs with fields that today's does not know.
 SUBMIT = """
 import sys
-from producer import Client
+from headgate import Client
 more = {"colour": "blue", "cache": {"mode": "exact", "scope": "team"}}
 first, count = int(sys.argv[1]), int(sys.argv[2])
 with Client() as client:

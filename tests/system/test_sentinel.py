@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from shared.connections import Servers, open_servers
-from shared.settings import Settings
+from headgate.shared.connections import Servers, open_servers
+from headgate.shared.settings import Settings
 from tests.child import ChildProcess, wait_until
 from tests.sentinels import SentinelSet, role, sentinel_set
 from tests.servers import Simulator, ValkeyServer
@@ -83,7 +83,7 @@ def _is_waited_on(server: ValkeyServer) -> bool:
 
 def _celery_follows(env: dict[str, str], servers: SentinelSet, out: Path) -> None:
     """Remote control and the result backend are at the new master."""
-    argv = [sys.executable, "-m", "celery", "-A", "workers.app", "inspect", "ping"]
+    argv = [sys.executable, "-m", "celery", "-A", "headgate.workers.app", "inspect", "ping"]
     asked = ChildProcess(argv, env=env, log_path=out.with_name("inspect.log"))
     asked.run(60)
     assert "pong" in asked.log()

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from shared.keys import Keys
+from headgate.shared.keys import Keys
+from headgate.workers.stop import LAST_S
 from tests.child import ChildProcess, wait_until
 from tests.servers import PostgresServer, Simulator, ValkeyServer
 from tests.system import rig
-from workers.stop import LAST_S
 
 AT_ONCE = 40
 EACH = 60

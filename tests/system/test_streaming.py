@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from producer import Client, StreamBroken
-from shared.settings import Settings
+from headgate import Client, StreamBroken
+from headgate.shared.settings import Settings
 from tests.integration.headgate import headgate
 from tests.servers import Simulator, ValkeyServer
 from tests.system import rig

@@ -7,11 +7,11 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from producer import Client
-from shared.database import open_engine, reading
-from shared.envelope import now_ms
-from shared.settings import Settings
-from shared.sums import sum_day, summed
+from headgate import Client
+from headgate.shared.database import open_engine, reading
+from headgate.shared.envelope import now_ms
+from headgate.shared.settings import Settings
+from headgate.shared.sums import sum_day, summed
 from tests.integration.headgate import headgate
 from tests.servers import Simulator
 from tests.system import rig

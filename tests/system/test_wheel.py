@@ -18,7 +18,7 @@ from tests.servers import Simulator, ValkeyServer
 from tests.system import rig
 
 ROOT = Path(__file__).parents[2]
-PARTS = ("producer", "workers", "shared", "migrations", "pyproject.toml", "README.md")
+PARTS = ("headgate", "producer", "workers", "shared", "migrations", "pyproject.toml", "README.md")
 
 
 def run(argv: Sequence[str | Path], folder: Path, env: dict[str, str]) -> str:
@@ -54,7 +54,12 @@ def build(folder: Path, env: dict[str, str]) -> Path:
     copy.mkdir()
     for part in PARTS:
         if (ROOT / part).is_dir():
-            shutil.copytree(ROOT / part, copy / part, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(
+                ROOT / part,
+                copy / part,
+                symlinks=True,
+                ignore=shutil.ignore_patterns("__pycache__"),
+            )
         else:
             shutil.copy(ROOT / part, copy)
     run([*pip(env), "wheel", "--quiet", "--no-deps", "--wheel-dir", folder, copy], folder, env)
@@ -101,7 +106,7 @@ def test_the_wheel_holds_the_program_and_no_tests(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as packed:
         names = packed.namelist()
     assert not [name for name in names if name.startswith("tests/")]
-    assert "shared/migrations/env.py" in names
+    assert "headgate/migrations/env.py" in names
 
 
 @pytest.mark.slow
@@ -111,7 +116,7 @@ def test_a_wheel_installed_elsewhere_runs_up_simulate(
 ) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
-    where = "import producer, sys; print(producer.__file__, *sys.path, sep='\\n')"
+    where = "import headgate, sys; print(headgate.__file__, *sys.path, sep='\\n')"
     found = run([programs / "python", "-c", where], empty, env)
     assert found.startswith(str(programs.parent))
     assert str(ROOT) not in found

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from producer.batch.lines import BadLine, Line, read, survey
-from shared.errors import WrongUse
+from headgate.producer.batch.lines import BadLine, Line, read, survey
+from headgate.shared.errors import WrongUse
 
 GOOD = b'{"prompt": "good"}'
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import orjson
 import pytest
 
-from producer.batch.forms import bad_line, output_line
-from producer.batch.output import Output, OutputFull
-from shared.envelope import ErrorReport, Result, Usage
-from shared.errors import ErrorCode, WrongUse
+from headgate.producer.batch.forms import bad_line, output_line
+from headgate.producer.batch.output import Output, OutputFull
+from headgate.shared.envelope import ErrorReport, Result, Usage
+from headgate.shared.errors import ErrorCode, WrongUse
 
 
 @pytest.fixture

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from shared.budgets import KNOWN, in_force, shown, sources, texts
-from shared.catalog import load
+from headgate.shared.budgets import KNOWN, in_force, shown, sources, texts
+from headgate.shared.catalog import load
 
 CATALOG = """
 [budget]

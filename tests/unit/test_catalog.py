@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.catalog import BUILT_IN, Catalog, Model, StaticText, laid_over, load
-from shared.errors import CatalogError, InvalidRequest
+from headgate.shared.catalog import BUILT_IN, Catalog, Model, StaticText, laid_over, load
+from headgate.shared.errors import CatalogError, InvalidRequest
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from shared.catalog import CatalogErrors, load
-from shared.errors import CatalogError
+from headgate.shared.catalog import CatalogErrors, load
+from headgate.shared.errors import CatalogError
 
 NEW = """
 [models."x"]

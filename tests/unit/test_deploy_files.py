@@ -18,8 +18,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from ruamel.yaml import YAML
 
-from producer.cli.group import cli
-from shared.settings import Settings, variable
+from headgate.producer.cli.group import cli
+from headgate.shared.settings import Settings, variable
 
 ROOT = Path(__file__).parents[2]
 COMPOSE = ROOT / "docker-compose.yml"

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.settings import Settings, variable
+from headgate.shared.settings import Settings, variable
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

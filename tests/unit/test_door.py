@@ -8,16 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared import catalog
-from shared.envelope import Envelope, now_ms
-from shared.errors import InvalidRequest, UnreadableMessage
+from headgate.shared import catalog
+from headgate.shared.envelope import Envelope, now_ms
+from headgate.shared.errors import InvalidRequest, UnreadableMessage
+from headgate.workers.bootstrap import Kit
+from headgate.workers.message import read
+from headgate.workers.pool import Running
+from headgate.workers.tasks import Door
 from tests.integration.rig import envelope
 from tests.integration.rig_poison import ODD_NAMES, ODD_VALUES, hostile, mutated
 from tests.unit.test_message import JSON
-from workers.bootstrap import Kit
-from workers.message import read
-from workers.pool import Running
-from workers.tasks import Door
 
 SECRET = "SWORDFISH"  # noqa: S105  # what no reason may quote
 

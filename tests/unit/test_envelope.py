@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.envelope import (
+from headgate.shared.envelope import (
     MAX_REQUEST_BYTES,
     Envelope,
     ErrorReport,
@@ -20,7 +20,7 @@ from shared.envelope import (
     request_from,
     rfc3339,
 )
-from shared.errors import InvalidRequest, NewerEnvelope, UnreadableMessage
+from headgate.shared.errors import InvalidRequest, NewerEnvelope, UnreadableMessage
 from tests.integration.rig import envelope
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=50)

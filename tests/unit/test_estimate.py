@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.catalog import load
-from shared.envelope import Request
-from shared.policy.estimate import (
+from headgate.shared.catalog import load
+from headgate.shared.envelope import Request
+from headgate.shared.policy.estimate import (
     ANSWER_TOKENS,
     IMAGE_TOKENS,
     MESSAGE_TOKENS,

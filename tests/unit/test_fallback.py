@@ -4,12 +4,12 @@ from typing import Any
 
 import pytest
 
-from shared import catalog
-from shared.catalog import StaticText
-from shared.envelope import FailedAttempt, request_from
-from shared.errors import ErrorCode
-from workers.policy import fallback
-from workers.policy.retry import Limits
+from headgate.shared import catalog
+from headgate.shared.catalog import StaticText
+from headgate.shared.envelope import FailedAttempt, request_from
+from headgate.shared.errors import ErrorCode
+from headgate.workers.policy import fallback
+from headgate.workers.policy.retry import Limits
 
 LIMITS = Limits(3, 5, 1, 1)
 CATALOG = catalog.load()

@@ -15,16 +15,16 @@ from typing import Any
 import orjson
 import pytest
 
-from shared.catalog import load
-from shared.catalog_words import CatalogErrors
-from shared.envelope import Request
-from shared.errors import CatalogError
-from shared.prices import price, to_pico
-from workers.answer import Answer
-from workers.providers.anthropic import read_message
-from workers.providers.openai import read_chat, read_embeddings
-from workers.providers.streamed import ChatStream, MessageStream
-from workers.providers.transport import Response
+from headgate.shared.catalog import load
+from headgate.shared.catalog_words import CatalogErrors
+from headgate.shared.envelope import Request
+from headgate.shared.errors import CatalogError
+from headgate.shared.prices import price, to_pico
+from headgate.workers.answer import Answer
+from headgate.workers.providers.anthropic import read_message
+from headgate.workers.providers.openai import read_chat, read_embeddings
+from headgate.workers.providers.streamed import ChatStream, MessageStream
+from headgate.workers.providers.transport import Response
 
 CATALOG = load()
 DAY = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)

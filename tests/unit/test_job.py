@@ -4,14 +4,14 @@ from typing import Any
 
 import pytest
 
-from shared.catalog import load
-from shared.envelope import Reply, Usage
-from shared.errors import RateLimited
-from shared.policy.estimate import ANSWER_TOKENS, MESSAGE_TOKENS, input_tokens
-from shared.ticket import ticket_for
+from headgate.shared.catalog import load
+from headgate.shared.envelope import Reply, Usage
+from headgate.shared.errors import RateLimited
+from headgate.shared.policy.estimate import ANSWER_TOKENS, MESSAGE_TOKENS, input_tokens
+from headgate.shared.ticket import ticket_for
+from headgate.workers.job import Ending, Job
+from headgate.workers.stages.claim import Claim, Past
 from tests.integration.rig import envelope
-from workers.job import Ending, Job
-from workers.stages.claim import Claim, Past
 
 FACTS: dict[str, Any] = {
     "model": "m", "state": "failed", "code": None, "message": None, "http_status": None,

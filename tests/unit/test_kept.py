@@ -9,8 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.envelope import Reply, Usage
-from workers.kept import COMPRESS_ABOVE, COMPRESSED, MOST_BYTES, Kept, Unreadable, decode, encode
+from headgate.shared.envelope import Reply, Usage
+from headgate.workers.kept import (
+    COMPRESS_ABOVE,
+    COMPRESSED,
+    MOST_BYTES,
+    Kept,
+    Unreadable,
+    decode,
+    encode,
+)
 
 NOW_MS = 1_000_000
 PLAIN = Kept(Reply("four", "stop", Usage(3, 0, 0, 1, 0)), "openai", 12, "alpha", NOW_MS + 1)

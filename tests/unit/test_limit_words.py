@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from producer.limits import amounts_of, scope_of, shown
-from shared import catalog
-from shared.errors import WrongUse
-from shared.limits import parsed, written
+from headgate.producer.limits import amounts_of, scope_of, shown
+from headgate.shared import catalog
+from headgate.shared.errors import WrongUse
+from headgate.shared.limits import parsed, written
 
 CATALOG = catalog.load()
 POOL = "openai/gpt-4o-mini"

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared import limits
-from shared.catalog import Catalog, Provider, load
-from shared.errors import WrongUse
+from headgate.shared import limits
+from headgate.shared.catalog import Catalog, Provider, load
+from headgate.shared.errors import WrongUse
 
 
 def catalog_of(folder: Path, text: str) -> Catalog:

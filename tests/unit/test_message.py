@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared import queues
-from shared.errors import UnreadableMessage
+from headgate.shared import queues
+from headgate.shared.errors import UnreadableMessage
+from headgate.workers.message import read
 from tests.integration.rig import envelope, stock_message
 from tests.integration.rig_poison import DEAD, HARMLESS
-from workers.message import read
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),

@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 
-from producer.submit import Submitter
-from shared import catalog
-from shared.catalog import StaticText
-from shared.envelope import request_from
-from shared.errors import InvalidRequest
-from shared.policy.needs import chain, gaps, needs_of
-from shared.settings import Settings
+from headgate.producer.submit import Submitter
+from headgate.shared import catalog
+from headgate.shared.catalog import StaticText
+from headgate.shared.envelope import request_from
+from headgate.shared.errors import InvalidRequest
+from headgate.shared.policy.needs import chain, gaps, needs_of
+from headgate.shared.settings import Settings
 
 CATALOG = catalog.load()
 TOOLS = {"tools": [{"type": "function", "function": {"name": "f"}}]}

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.errors import (
+from headgate.shared.errors import (
     AttemptError,
     AttemptTimeout,
     ConnectionLost,
@@ -15,7 +15,7 @@ from shared.errors import (
     RequestRefused,
     Unauthorized,
 )
-from workers.policy.outage import LOOK_MS, Purse, is_fault, patience
+from headgate.workers.policy.outage import LOOK_MS, Purse, is_fault, patience
 
 
 def test_faults_of_the_model_count_and_those_of_requests_and_limits_do_not() -> None:

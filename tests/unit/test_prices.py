@@ -13,9 +13,9 @@ from genai_prices import calc_price
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from shared.catalog import Catalog, load
-from shared.envelope import Usage
-from shared.prices import from_pico, price, text, to_pico
+from headgate.shared.catalog import Catalog, load
+from headgate.shared.envelope import Usage
+from headgate.shared.prices import from_pico, price, text, to_pico
 
 BUILT_IN = load()
 PRICED = sorted(BUILT_IN.models.keys() - BUILT_IN.prices.keys())

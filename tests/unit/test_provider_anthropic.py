@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.envelope import Request
-from workers.providers.messages import DROPPED, JSON_ONLY, messages_body
+from headgate.shared.envelope import Request
+from headgate.workers.providers.messages import DROPPED, JSON_ONLY, messages_body
 
 
 def sent(messages: list[dict[str, Any]] | None = None, **params: Any) -> dict[str, Any]:

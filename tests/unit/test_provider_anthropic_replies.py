@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from shared.envelope import Usage
-from shared.errors import InvalidOutput
-from workers.answer import Answer
-from workers.providers.anthropic import read_message, read_usage, without_fence
-from workers.providers.transport import Response
+from headgate.shared.envelope import Usage
+from headgate.shared.errors import InvalidOutput
+from headgate.workers.answer import Answer
+from headgate.workers.providers.anthropic import read_message, read_usage, without_fence
+from headgate.workers.providers.transport import Response
 
 
 def golden(**changes: Any) -> dict[str, Any]:

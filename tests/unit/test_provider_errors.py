@@ -8,7 +8,7 @@ import orjson
 import pytest
 from multidict import CIMultiDict
 
-from shared.errors import (
+from headgate.shared.errors import (
     AttemptError,
     AttemptTimeout,
     Overloaded,
@@ -18,8 +18,14 @@ from shared.errors import (
     RequestRefused,
     Unauthorized,
 )
-from workers.providers.errors import MESSAGE_LIMIT, ModelRefused, refusal, retry_after_ms, scrubbed
-from workers.providers.transport import Response
+from headgate.workers.providers.errors import (
+    MESSAGE_LIMIT,
+    ModelRefused,
+    refusal,
+    retry_after_ms,
+    scrubbed,
+)
+from headgate.workers.providers.transport import Response
 
 
 def of_openai(code: str | None, type_: str | None = None, message: str = "no") -> dict[str, Any]:

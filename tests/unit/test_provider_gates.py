@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from multidict import CIMultiDict
 
-from shared.errors import AttemptError, QuotaExhausted, RateLimited
-from shared.gate import Gate
-from workers.providers.errors import refusal
-from workers.providers.gates import gate_of, told_wait_ms
-from workers.providers.transport import Response
+from headgate.shared.errors import AttemptError, QuotaExhausted, RateLimited
+from headgate.shared.gate import Gate
+from headgate.workers.providers.errors import refusal
+from headgate.workers.providers.gates import gate_of, told_wait_ms
+from headgate.workers.providers.transport import Response
 
 
 def refused(status: int, body: object, **headers: str) -> AttemptError:

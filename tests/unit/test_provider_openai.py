@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from shared.envelope import Request, Usage
-from shared.errors import InvalidOutput, SettingError
-from workers.answer import Answer
-from workers.providers.openai import (
+from headgate.shared.envelope import Request, Usage
+from headgate.shared.errors import InvalidOutput, SettingError
+from headgate.workers.answer import Answer
+from headgate.workers.providers.openai import (
     OpenAIProvider,
     chat_body,
     embedding_body,
@@ -19,7 +19,7 @@ from workers.providers.openai import (
     read_embeddings,
     read_usage,
 )
-from workers.providers.transport import Response
+from headgate.workers.providers.transport import Response
 
 ASKED = Request(prompt="Say hi")
 

@@ -1,5 +1,4 @@
-"""Streams of both dialects: read whatever way they are cut, put together, and told apart if broken.
-"""
+"""Streams of both dialects: read whatever way they are cut, put together, and told apart if broken."""
 
 from itertools import pairwise
 from typing import Any
@@ -9,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.envelope import Request
-from shared.errors import AttemptError, ConnectionLost, InvalidOutput, Overloaded
-from workers.providers.events import Event, Events
-from workers.providers.streamed import ChatStream, MessageStream, Streamed
-from workers.providers.transport import Response
+from headgate.shared.envelope import Request
+from headgate.shared.errors import AttemptError, ConnectionLost, InvalidOutput, Overloaded
+from headgate.workers.providers.events import Event, Events
+from headgate.workers.providers.streamed import ChatStream, MessageStream, Streamed
+from headgate.workers.providers.transport import Response
 
 REQUEST = Request(prompt="hello")
 RAW = (
@@ -28,11 +27,7 @@ READ: list[Event] = [
 @given(st.lists(st.integers(0, len(RAW)), max_size=12))
 def test_events_are_the_same_wherever_the_bytes_are_cut(cuts: list[int]) -> None:
     events, places = Events(), [0, *sorted(cuts), len(RAW)]
-    read = [
-        event
-        for start, end in pairwise(places)
-        for event in events.feed(RAW[start:end])
-    ]
+    read = [event for start, end in pairwise(places) for event in events.feed(RAW[start:end])]
     assert read == READ
     assert events.rest() == []
 
@@ -104,7 +99,9 @@ def test_a_stream_without_done_is_whole_once_its_finish_was_told() -> None:
     assert whole["usage"] is None
 
 
-def call(index: int, arguments: str = "", call_id: str | None = None, name: str | None = None) -> Any:  # noqa: E501  # one line each
+def call(
+    index: int, arguments: str = "", call_id: str | None = None, name: str | None = None
+) -> Any:  # noqa: E501  # one line each
     """A piece of a tool call."""
     piece: dict[str, Any] = {"index": index, "function": {"arguments": arguments}}
     if call_id is not None:

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from producer.cli.settings import settings as settings_command
-from shared import redis_check, redis_urls
-from workers import broker
+from headgate.producer.cli.settings import settings as settings_command
+from headgate.shared import redis_check, redis_urls
+from headgate.workers import broker
 
 
 def test_plain_urls_are_read_with_their_defaults() -> None:

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared import catalog
-from shared.errors import (
+from headgate.shared import catalog
+from headgate.shared.errors import (
     AttemptError,
     AttemptTimeout,
     ConnectionLost,
@@ -17,7 +17,7 @@ from shared.errors import (
     RequestRefused,
     Unauthorized,
 )
-from workers.policy.retry import Again, Decision, GiveUp, Limits, NextModel, decide
+from headgate.workers.policy.retry import Again, Decision, GiveUp, Limits, NextModel, decide
 
 LIMITS = Limits(5, 8, 1000, 30_000)
 DAY_MS = 86_400_000

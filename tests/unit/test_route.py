@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from shared import catalog
-from shared.catalog import Catalog
-from shared.envelope import request_from
-from shared.errors import CatalogError, InvalidRequest
-from shared.policy.route import Standing
-from shared.rates import sheets_of
-from shared.routing import Route, Router
+from headgate.shared import catalog
+from headgate.shared.catalog import Catalog
+from headgate.shared.envelope import request_from
+from headgate.shared.errors import CatalogError, InvalidRequest
+from headgate.shared.policy.route import Standing
+from headgate.shared.rates import sheets_of
+from headgate.shared.routing import Route, Router
 
 BUILT_IN = catalog.load()
 NOTHING_KNOWN = Standing()

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared import routing
-from shared.policy.kinds import MOST_SCORE, Judgement, judge
-from shared.policy.reading import HEAD, TAIL, read
+from headgate.shared import routing
+from headgate.shared.policy.kinds import MOST_SCORE, Judgement, judge
+from headgate.shared.policy.reading import HEAD, TAIL, read
 from tests.routing import fit
 
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from shared import settings
-from shared.errors import SettingError
+from headgate.shared import settings
+from headgate.shared.errors import SettingError
 
 
 @pytest.fixture(autouse=True)

@@ -11,16 +11,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.answer import Seen
-from workers.providers.limits import seen
-from workers.providers.simulator.acts import Act, Behaviour
-from workers.providers.simulator.answers import MOST_TOKENS, lengths
-from workers.providers.simulator.engine import CHAT, MESSAGES, Engine
-from workers.providers.simulator.faults import parse_rates
-from workers.providers.simulator.flow import Flow
-from workers.providers.simulator.limits import Charge, Limit, LimitTable
-from workers.providers.simulator.ramp import Ramp, RampRule
-from workers.providers.simulator.telling import TELLINGS, Telling
+from headgate.workers.answer import Seen
+from headgate.workers.providers.limits import seen
+from headgate.workers.providers.simulator.acts import Act, Behaviour
+from headgate.workers.providers.simulator.answers import MOST_TOKENS, lengths
+from headgate.workers.providers.simulator.engine import CHAT, MESSAGES, Engine
+from headgate.workers.providers.simulator.faults import parse_rates
+from headgate.workers.providers.simulator.flow import Flow
+from headgate.workers.providers.simulator.limits import Charge, Limit, LimitTable
+from headgate.workers.providers.simulator.ramp import Ramp, RampRule
+from headgate.workers.providers.simulator.telling import TELLINGS, Telling
 
 NOW_S = 1_795_219_200.0
 

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.providers.simulator.anthropic import limit_headers as anthropic_headers
-from workers.providers.simulator.limits import (
+from headgate.workers.providers.simulator.anthropic import limit_headers as anthropic_headers
+from headgate.workers.providers.simulator.limits import (
     Charge,
     Kind,
     Limit,
@@ -14,8 +14,8 @@ from workers.providers.simulator.limits import (
     Refusal,
     table_from,
 )
-from workers.providers.simulator.openai import duration
-from workers.providers.simulator.openai import limit_headers as openai_headers
+from headgate.workers.providers.simulator.openai import duration
+from headgate.workers.providers.simulator.openai import limit_headers as openai_headers
 
 
 def take(pools: Pools, now_s: float, model: str = "m", **amounts: int) -> Refusal | None:

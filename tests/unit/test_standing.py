@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.policy.standing import (
+from headgate.shared.policy.standing import (
     DAY_MS,
     MEASURES,
     Gate,

@@ -8,14 +8,14 @@ from typing import Any
 import orjson
 import pytest
 
-from producer.submit import Submitter
-from shared import catalog
-from shared.envelope import MAX_REQUEST_BYTES, Envelope, Request
-from shared.errors import InvalidRequest
-from shared.policy.estimate import ANSWER_TOKENS, MESSAGE_TOKENS
-from shared.policy.worst import worst_pico_usd
-from shared.settings import Settings
-from shared.ticket import Ticket
+from headgate.producer.submit import Submitter
+from headgate.shared import catalog
+from headgate.shared.envelope import MAX_REQUEST_BYTES, Envelope, Request
+from headgate.shared.errors import InvalidRequest
+from headgate.shared.policy.estimate import ANSWER_TOKENS, MESSAGE_TOKENS
+from headgate.shared.policy.worst import worst_pico_usd
+from headgate.shared.settings import Settings
+from headgate.shared.ticket import Ticket
 
 CATALOG = catalog.load()
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import click
 import pytest
 
-from producer.cli.group import cli
-from shared.alive import STALE_S
-from shared.settings import Settings, variable
-from workers.stop import LAST_S
+from headgate.producer.cli.group import cli
+from headgate.shared.alive import STALE_S
+from headgate.shared.settings import Settings, variable
+from headgate.workers.stop import LAST_S
 
 UNIT = Path(__file__).parents[2] / "deploy" / "headgate-worker@.service"
 PROGRAM = "/opt/headgate/bin/headgate"

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from producer.submit import Submitter
-from shared.catalog import Catalog, load
-from shared.envelope import Envelope, Request, request_from
-from shared.errors import InvalidRequest
-from shared.settings import Settings
-from shared.templates import expanded, names_in, rendered
+from headgate.producer.submit import Submitter
+from headgate.shared.catalog import Catalog, load
+from headgate.shared.envelope import Envelope, Request, request_from
+from headgate.shared.errors import InvalidRequest
+from headgate.shared.settings import Settings
+from headgate.shared.templates import expanded, names_in, rendered
 
 OWN = """
 [templates.brief]

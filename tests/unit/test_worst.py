@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.catalog import Catalog, load
-from shared.envelope import Request, Usage
-from shared.policy.estimate import input_tokens, output_ceiling
-from shared.policy.worst import input_bound, worst_pico_usd
-from shared.prices import from_pico, price, text, worst_price
-from shared.rates import Terms
+from headgate.shared.catalog import Catalog, load
+from headgate.shared.envelope import Request, Usage
+from headgate.shared.policy.estimate import input_tokens, output_ceiling
+from headgate.shared.policy.worst import input_bound, worst_pico_usd
+from headgate.shared.prices import from_pico, price, text, worst_price
+from headgate.shared.rates import Terms
 from tests.unit.test_estimate import COUNTED
 
 CATALOG = load()

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from shared.catalog import Catalog, Model, StaticText
-from shared.envelope import FailedAttempt, Request
-from shared.policy import needs
-from shared.ticket import Grant
-from workers.policy.retry import Limits
+from headgate.shared.catalog import Catalog, Model, StaticText
+from headgate.shared.envelope import FailedAttempt, Request
+from headgate.shared.policy import needs
+from headgate.shared.ticket import Grant
+from headgate.workers.policy.retry import Limits
 
 #: Codes after which the same model is not asked again (the classes in shared/errors.py say why).
 FINAL = frozenset(

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from decimal import Decimal
 
-from shared.catalog import Catalog, Model, StaticText
-from shared.envelope import Request
-from shared.errors import AttemptError, InvalidRequest
-from shared.policy import estimate
-from shared.policy.worst import worst_pico_usd
-from shared.prices import from_pico, text, to_pico
-from shared.ticket import Grant, unquoted
-from workers.policy import fallback
+from headgate.shared.catalog import Catalog, Model, StaticText
+from headgate.shared.envelope import Request
+from headgate.shared.errors import AttemptError, InvalidRequest
+from headgate.shared.policy import estimate
+from headgate.shared.policy.worst import worst_pico_usd
+from headgate.shared.prices import from_pico, text, to_pico
+from headgate.shared.ticket import Grant, unquoted
+from headgate.workers.policy import fallback
 
 SOFT_MS = 60_000
 """How long a job waits for a new period, or a raised budget, before it is looked at again."""

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from shared.catalog import Model
-from shared.errors import AttemptError
+from headgate.shared.catalog import Model
+from headgate.shared.errors import AttemptError
 
 
 @dataclass(frozen=True, slots=True)

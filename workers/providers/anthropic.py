@@ -13,15 +13,15 @@ from typing import Any
 import anthropic
 import orjson
 
-from shared.envelope import Reply, Request, Usage
-from shared.rates import PLAIN, Terms
-from workers.answer import Answer, OnPiece
-from workers.providers.answer import count, fields_of, kept_headers, tier_of
-from workers.providers.body import decoded_or_raise, dumped
-from workers.providers.errors import ModelRefused, request_id, unusable
-from workers.providers.messages import messages_body
-from workers.providers.streamed import MessageStream
-from workers.providers.transport import Response, Wire, checked_key
+from headgate.shared.envelope import Reply, Request, Usage
+from headgate.shared.rates import PLAIN, Terms
+from headgate.workers.answer import Answer, OnPiece
+from headgate.workers.providers.answer import count, fields_of, kept_headers, tier_of
+from headgate.workers.providers.body import decoded_or_raise, dumped
+from headgate.workers.providers.errors import ModelRefused, request_id, unusable
+from headgate.workers.providers.messages import messages_body
+from headgate.workers.providers.streamed import MessageStream
+from headgate.workers.providers.transport import Response, Wire, checked_key
 
 ADDRESS = "https://api.anthropic.com"
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import orjson
 
-from shared.envelope import Request
-from shared.errors import RequestRefused
-from workers.providers.answer import fields_of
-from workers.providers.errors import refusal, unusable
-from workers.providers.transport import Response
+from headgate.shared.envelope import Request
+from headgate.shared.errors import RequestRefused
+from headgate.workers.providers.answer import fields_of
+from headgate.workers.providers.errors import refusal, unusable
+from headgate.workers.providers.transport import Response
 
 
 def dumped(body: dict[str, Any]) -> bytes:

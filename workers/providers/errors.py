@@ -14,7 +14,7 @@ from email.utils import parsedate_to_datetime
 
 import orjson
 
-from shared.errors import (
+from headgate.shared.errors import (
     AttemptError,
     AttemptTimeout,
     ErrorCode,
@@ -26,9 +26,9 @@ from shared.errors import (
     RequestRefused,
     Unauthorized,
 )
-from workers.providers.answer import fields_of, kept_headers
-from workers.providers.gates import gate_of, told_wait_ms
-from workers.providers.transport import Response
+from headgate.workers.providers.answer import fields_of, kept_headers
+from headgate.workers.providers.gates import gate_of, told_wait_ms
+from headgate.workers.providers.transport import Response
 
 MESSAGE_LIMIT = 500
 

@@ -7,9 +7,9 @@ import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
-from shared.errors import AttemptError, Overloaded, QuotaExhausted, RateLimited
-from shared.gate import Gate
-from workers.providers.limits import duration_s
+from headgate.shared.errors import AttemptError, Overloaded, QuotaExhausted, RateLimited
+from headgate.shared.gate import Gate
+from headgate.workers.providers.limits import duration_s
 
 #: OpenAI, rate-limit guide: growth of over 50 % in 15 minutes above a million input tokens a minute
 #: (429, formerly 503). Anthropic, `anthropic.types.shared`: a cap on how fast usage can grow.

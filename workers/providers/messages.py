@@ -27,7 +27,7 @@ from typing import Any
 
 import orjson
 
-from shared.envelope import Request
+from headgate.shared.envelope import Request
 
 Fields = dict[str, Any]
 

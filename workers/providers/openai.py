@@ -14,14 +14,14 @@ from typing import Any
 
 import openai
 
-from shared.envelope import Reply, Request, Usage
-from shared.rates import PLAIN, Terms
-from workers.answer import Answer, OnPiece
-from workers.providers.answer import count, fields_of, kept_headers, tier_of
-from workers.providers.body import decoded_or_raise, dumped
-from workers.providers.errors import request_id, unusable
-from workers.providers.streamed import ChatStream
-from workers.providers.transport import Response, Wire, checked_key
+from headgate.shared.envelope import Reply, Request, Usage
+from headgate.shared.rates import PLAIN, Terms
+from headgate.workers.answer import Answer, OnPiece
+from headgate.workers.providers.answer import count, fields_of, kept_headers, tier_of
+from headgate.workers.providers.body import decoded_or_raise, dumped
+from headgate.workers.providers.errors import request_id, unusable
+from headgate.workers.providers.streamed import ChatStream
+from headgate.workers.providers.transport import Response, Wire, checked_key
 
 ADDRESS = "https://api.openai.com/v1"
 

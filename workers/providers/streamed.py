@@ -8,14 +8,14 @@ from typing import Any
 
 import orjson
 
-from shared.envelope import Request
-from shared.errors import ConnectionLost
-from workers.answer import OnPiece
-from workers.providers.answer import fields_of
-from workers.providers.body import texts_of
-from workers.providers.errors import refusal, request_id, unusable
-from workers.providers.events import Event, Events
-from workers.providers.transport import Response
+from headgate.shared.envelope import Request
+from headgate.shared.errors import ConnectionLost
+from headgate.workers.answer import OnPiece
+from headgate.workers.providers.answer import fields_of
+from headgate.workers.providers.body import texts_of
+from headgate.workers.providers.errors import refusal, request_id, unusable
+from headgate.workers.providers.events import Event, Events
+from headgate.workers.providers.transport import Response
 
 
 class Streamed(ABC):

@@ -23,7 +23,13 @@ import httpx2
 from aiohttp.http_exceptions import ContentEncodingError
 from yarl import URL
 
-from shared.errors import AttemptError, AttemptTimeout, ConnectionLost, InvalidOutput, SettingError
+from headgate.shared.errors import (
+    AttemptError,
+    AttemptTimeout,
+    ConnectionLost,
+    InvalidOutput,
+    SettingError,
+)
 
 CONNECT_TIMEOUT_S = 5.0
 

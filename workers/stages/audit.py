@@ -9,11 +9,11 @@ from typing import Any
 import orjson
 from sqlalchemy import Connection, bindparam, select, update
 
-from shared.database import insert_all, write_all
-from shared.envelope import ENDED, Result
-from shared.prices import from_pico, text
-from shared.tables import audit, jobs
-from workers.record import Act
+from headgate.shared.database import insert_all, write_all
+from headgate.shared.envelope import ENDED, Result
+from headgate.shared.prices import from_pico, text
+from headgate.shared.tables import audit, jobs
+from headgate.workers.record import Act
 
 
 @dataclass(frozen=True, slots=True)

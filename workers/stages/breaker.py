@@ -10,11 +10,11 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from shared.breakers import Rules, Standing, report
-from shared.keys import Keys
-from shared.ticket import Grant
-from workers.lane import Lane
-from workers.policy.outage import Purse
+from headgate.shared.breakers import Rules, Standing, report
+from headgate.shared.keys import Keys
+from headgate.shared.ticket import Grant
+from headgate.workers.lane import Lane
+from headgate.workers.policy.outage import Purse
 
 log = logging.getLogger("headgate.breaker")
 

@@ -11,12 +11,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from shared import holds
-from shared.errors import AttemptError
-from shared.holds import Told
-from shared.keys import Keys
-from shared.ticket import Grant, Ticket
-from workers.lane import Lane
+from headgate.shared import holds
+from headgate.shared.errors import AttemptError
+from headgate.shared.holds import Told
+from headgate.shared.keys import Keys
+from headgate.shared.ticket import Grant, Ticket
+from headgate.workers.lane import Lane
 
 OBSERVE_S = 0.1
 """Headers of a pool are handed on this often, those of the latest request."""

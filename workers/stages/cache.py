@@ -14,15 +14,15 @@ from dataclasses import replace
 
 from redis.exceptions import ResponseError
 
-from shared import cached
-from shared.catalog import Catalog
-from shared.envelope import Request
-from shared.keys import Keys
-from shared.policy.fingerprint import fingerprint
-from shared.policy.lifetime import Keeping, Rules
-from shared.scripts import Entry
-from workers.kept import Kept, Unreadable, decode, encode
-from workers.lane import Lane
+from headgate.shared import cached
+from headgate.shared.catalog import Catalog
+from headgate.shared.envelope import Request
+from headgate.shared.keys import Keys
+from headgate.shared.policy.fingerprint import fingerprint
+from headgate.shared.policy.lifetime import Keeping, Rules
+from headgate.shared.scripts import Entry
+from headgate.workers.kept import Kept, Unreadable, decode, encode
+from headgate.workers.lane import Lane
 
 __all__ = ["Cache", "Kept"]
 

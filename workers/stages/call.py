@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Protocol
 
-from shared.catalog import Catalog, Model
-from shared.catalog import Provider as Entry
-from shared.envelope import Request
-from shared.errors import Unauthorized
-from workers.answer import Answer, OnPiece
+from headgate.shared.catalog import Catalog, Model
+from headgate.shared.catalog import Provider as Entry
+from headgate.shared.envelope import Request
+from headgate.shared.errors import Unauthorized
+from headgate.workers.answer import Answer, OnPiece
 
 
 class Provider(Protocol):
@@ -56,8 +56,7 @@ class Call:
         self._making = asyncio.Lock()
 
     async def line(self, model: Model, key: str = "") -> Line | None:
-        """The provider of this model with that key, or the one whose turn it is; None without any.
-        """
+        """The provider of this model with that key, or the one whose turn it is; None without any."""
         lines = self._lines.get(model.provider)
         if lines is None:
             async with self._making:
@@ -73,8 +72,7 @@ class Call:
         return (named or lines)[0 if named else next(self._turn) % len(lines)]
 
     def follow(self, catalog: Catalog) -> None:
-        """Providers that this catalog describes otherwise are opened anew; calls under way go on.
-        """
+        """Providers that this catalog describes otherwise are opened anew; calls under way go on."""
         for name in list(self._lines):
             if catalog.providers.get(name) != self._catalog.providers.get(name):
                 self._left += self._lines.pop(name)

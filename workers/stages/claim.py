@@ -12,12 +12,12 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, select, update
 
-from shared.database import insert_all, write_all
-from shared.envelope import ENDED, Envelope, now_ms
-from shared.errors import ErrorCode, UnreadableMessage
-from shared.results import job_row
-from shared.tables import attempts, jobs
-from workers.record import Record
+from headgate.shared.database import insert_all, write_all
+from headgate.shared.envelope import ENDED, Envelope, now_ms
+from headgate.shared.errors import ErrorCode, UnreadableMessage
+from headgate.shared.results import job_row
+from headgate.shared.tables import attempts, jobs
+from headgate.workers.record import Record
 
 EARLY_MS = 1000
 """Clocks of worker and broker may differ by this much before a deferred job counts as too early."""

@@ -10,10 +10,10 @@ import asyncio
 
 from redis.exceptions import NoScriptError
 
-from shared import scripts
-from shared.keys import Keys
-from shared.scripts import Command
-from workers.lane import Lane
+from headgate.shared import scripts
+from headgate.shared.keys import Keys
+from headgate.shared.scripts import Command
+from headgate.workers.lane import Lane
 
 GATHER_S = 0.05
 """The first piece is written at once, what comes after it at most this often."""

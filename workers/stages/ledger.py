@@ -13,11 +13,11 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection, bindparam, select, update
 
-from shared.database import insert_all, write_all
-from shared.envelope import Reply, Usage
-from shared.errors import AttemptError
-from shared.tables import attempts, jobs
-from workers.record import Act, Record
+from headgate.shared.database import insert_all, write_all
+from headgate.shared.envelope import Reply, Usage
+from headgate.shared.errors import AttemptError
+from headgate.shared.tables import attempts, jobs
+from headgate.workers.record import Act, Record
 
 NOTHING = Usage()
 

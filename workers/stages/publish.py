@@ -7,12 +7,12 @@ from collections.abc import Sequence
 
 import orjson
 
-from shared import scripts
-from shared.envelope import Result
-from shared.keys import Keys
-from shared.results import celery_record
-from shared.scripts import Entry
-from workers.lane import Lane
+from headgate.shared import scripts
+from headgate.shared.envelope import Result
+from headgate.shared.keys import Keys
+from headgate.shared.results import celery_record
+from headgate.shared.scripts import Entry
+from headgate.workers.lane import Lane
 
 log = logging.getLogger("headgate.cache")
 

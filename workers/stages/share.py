@@ -11,10 +11,10 @@ from dataclasses import asdict
 
 import orjson
 
-from shared.envelope import ErrorReport, FailedAttempt, Request, known_fields
-from shared.keys import Keys
-from shared.policy.fingerprint import fingerprint
-from workers.lane import Lane
+from headgate.shared.envelope import ErrorReport, FailedAttempt, Request, known_fields
+from headgate.shared.keys import Keys
+from headgate.shared.policy.fingerprint import fingerprint
+from headgate.workers.lane import Lane
 
 WINDOW_S = 5
 """How long a failure is there for those who waited for it."""

@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from producer import AsyncClient, Client
+from headgate import AsyncClient, Client
 from tests.bench.rig import Figures, Rig, median_of, rig, stopwatch
 from tests.bench.table import Table
 from tests.child import wait_until

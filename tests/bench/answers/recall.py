@@ -7,16 +7,16 @@ import time
 
 from redis.asyncio import Redis
 
-from shared import scripts
-from shared.catalog import load
-from shared.envelope import Reply, Request, Usage, now_ms, request_from
-from shared.keys import Keys
-from shared.policy.lifetime import Keeping, Rules
+from headgate.shared import scripts
+from headgate.shared.catalog import load
+from headgate.shared.envelope import Reply, Request, Usage, now_ms, request_from
+from headgate.shared.keys import Keys
+from headgate.shared.policy.lifetime import Keeping, Rules
+from headgate.workers.kept import Kept
+from headgate.workers.lane import Lane
+from headgate.workers.stages.cache import Cache
 from tests.bench.table import Table
 from tests.servers import ValkeyServer, short_folder
-from workers.kept import Kept
-from workers.lane import Lane
-from workers.stages.cache import Cache
 
 LOOKS, TOGETHER, MODEL = 3_000, 100, "gpt-4o-mini"
 

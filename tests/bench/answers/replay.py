@@ -23,12 +23,12 @@ from typing import Any
 import orjson
 from sqlalchemy import func, select
 
-from producer import Client
-from shared import catalog
-from shared.database import open_engine, reading
-from shared.envelope import request_from
-from shared.policy.lifetime import Keeping, Rules
-from shared.tables import attempts, audit, jobs
+from headgate import Client
+from headgate.shared import catalog
+from headgate.shared.database import open_engine, reading
+from headgate.shared.envelope import request_from
+from headgate.shared.policy.lifetime import Keeping, Rules
+from headgate.shared.tables import attempts, audit, jobs
 from tests.bench.answers.day import Arrival, spared
 from tests.bench.rig import Rig, rig
 from tests.bench.table import Table

@@ -8,11 +8,11 @@ from typing import Any
 import psutil
 import redis
 
-from shared import holds, scripts
-from shared.envelope import now_ms
-from shared.keys import Keys
-from shared.scripts import Command, Lease
-from shared.ticket import Ticket
+from headgate.shared import holds, scripts
+from headgate.shared.envelope import now_ms
+from headgate.shared.keys import Keys
+from headgate.shared.scripts import Command, Lease
+from headgate.shared.ticket import Ticket
 from tests.bench.governor.load import Span
 from tests.bench.governor.wire import Next, drive
 from tests.bench.rig import stopwatch

@@ -14,9 +14,9 @@ from pathlib import Path
 import psutil
 from sqlalchemy import func, select
 
-from producer import Client
-from shared.database import open_engine, reading
-from shared.tables import audit
+from headgate import Client
+from headgate.shared.database import open_engine, reading
+from headgate.shared.tables import audit
 from tests.bench.governor import log
 from tests.bench.governor.log import Call, Use
 from tests.bench.governor.prompts import lengths, requests

@@ -12,11 +12,11 @@ from typing import Any
 import redis
 from sqlalchemy import select
 
-from producer import Client
-from shared.database import open_engine, reading
-from shared.errors import JobTimeout
-from shared.keys import Keys
-from shared.tables import attempts, jobs
+from headgate import Client
+from headgate.shared.database import open_engine, reading
+from headgate.shared.errors import JobTimeout
+from headgate.shared.keys import Keys
+from headgate.shared.tables import attempts, jobs
 from tests.bench.governor.load import Span, tell_errors, warm_up, workers_for
 from tests.bench.governor.prompts import requests
 from tests.bench.governor.vendors import Vendor, openai

@@ -8,7 +8,7 @@ from __future__ import annotations
 from celery import Celery
 from openai import OpenAI, RateLimitError
 
-from shared import settings
+from headgate.shared import settings
 
 in_force = settings.load()
 app = Celery("stock", broker=in_force.redis_url)

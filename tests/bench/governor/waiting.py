@@ -9,9 +9,9 @@ from typing import Any
 import psutil
 import redis
 
-from producer import Client
-from shared.envelope import now_ms
-from shared.keys import Keys
+from headgate import Client
+from headgate.shared.envelope import now_ms
+from headgate.shared.keys import Keys
 from tests.bench.governor.load import Span, tell_errors, workers_for
 from tests.bench.governor.order import waiting as jobs_in_line
 from tests.bench.governor.prompts import requests

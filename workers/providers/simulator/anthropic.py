@@ -5,11 +5,11 @@ from time import gmtime, strftime
 
 import orjson
 
-from workers.providers.simulator import anthropic_errors
-from workers.providers.simulator.answers import Answer, pieces
-from workers.providers.simulator.ask import Ask, Json
-from workers.providers.simulator.billing import Usage
-from workers.providers.simulator.limits import Bucket, Charge, Pool
+from headgate.workers.providers.simulator import anthropic_errors
+from headgate.workers.providers.simulator.answers import Answer, pieces
+from headgate.workers.providers.simulator.ask import Ask, Json
+from headgate.workers.providers.simulator.billing import Usage
+from headgate.workers.providers.simulator.limits import Bucket, Charge, Pool
 
 error_body = anthropic_errors.error_body
 problem = anthropic_errors.problem

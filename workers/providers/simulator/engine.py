@@ -8,7 +8,7 @@ from types import ModuleType
 
 import orjson
 
-from workers.providers.simulator import (
+from headgate.workers.providers.simulator import (
     anthropic,
     anthropic_errors,
     anthropic_requests,
@@ -16,16 +16,16 @@ from workers.providers.simulator import (
     openai_errors,
     openai_requests,
 )
-from workers.providers.simulator.acts import Act, Behaviour, Bill, End
-from workers.providers.simulator.answers import Answer, compose, lengths
-from workers.providers.simulator.ask import Ask, Invalid, Problem, tokens_of
-from workers.providers.simulator.billing import Usage, bill_usd
-from workers.providers.simulator.faults import Fault, Script, pick
-from workers.providers.simulator.limits import Charge, Pool, Pools
-from workers.providers.simulator.prefixes import Prefixes
-from workers.providers.simulator.ramp import Ramps
-from workers.providers.simulator.tally import Tally
-from workers.providers.simulator.telling import told as as_told
+from headgate.workers.providers.simulator.acts import Act, Behaviour, Bill, End
+from headgate.workers.providers.simulator.answers import Answer, compose, lengths
+from headgate.workers.providers.simulator.ask import Ask, Invalid, Problem, tokens_of
+from headgate.workers.providers.simulator.billing import Usage, bill_usd
+from headgate.workers.providers.simulator.faults import Fault, Script, pick
+from headgate.workers.providers.simulator.limits import Charge, Pool, Pools
+from headgate.workers.providers.simulator.prefixes import Prefixes
+from headgate.workers.providers.simulator.ramp import Ramps
+from headgate.workers.providers.simulator.tally import Tally
+from headgate.workers.providers.simulator.telling import told as as_told
 
 MAX_BODY_BYTES = 32 * 1024 * 1024
 CHAT, EMBEDDINGS, MESSAGES = "/v1/chat/completions", "/v1/embeddings", "/v1/messages"

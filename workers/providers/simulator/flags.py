@@ -9,13 +9,13 @@ from pathlib import Path
 
 import orjson
 
-from workers.providers.simulator.acts import DEFAULT_OUTPUT_SIGMA, Behaviour
-from workers.providers.simulator.answers import MOST_TOKENS
-from workers.providers.simulator.billing import parse_price
-from workers.providers.simulator.faults import parse_rates
-from workers.providers.simulator.limits import Limit, LimitTable, limit_from, table_from
-from workers.providers.simulator.ramp import RampRule
-from workers.providers.simulator.telling import TELLINGS
+from headgate.workers.providers.simulator.acts import DEFAULT_OUTPUT_SIGMA, Behaviour
+from headgate.workers.providers.simulator.answers import MOST_TOKENS
+from headgate.workers.providers.simulator.billing import parse_price
+from headgate.workers.providers.simulator.faults import parse_rates
+from headgate.workers.providers.simulator.limits import Limit, LimitTable, limit_from, table_from
+from headgate.workers.providers.simulator.ramp import RampRule
+from headgate.workers.providers.simulator.telling import TELLINGS
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,10 +5,10 @@ from typing import Any
 
 import orjson
 
-from workers.providers.simulator import openai_errors
-from workers.providers.simulator.answers import Answer, pieces, vector
-from workers.providers.simulator.ask import Ask, Json
-from workers.providers.simulator.limits import Charge, Pool
+from headgate.workers.providers.simulator import openai_errors
+from headgate.workers.providers.simulator.answers import Answer, pieces, vector
+from headgate.workers.providers.simulator.ask import Ask, Json
+from headgate.workers.providers.simulator.limits import Charge, Pool
 
 FINISH = {"stop": "stop", "length": "length", "tool": "tool_calls", "filter": "content_filter"}
 

@@ -4,8 +4,8 @@ import math
 
 import orjson
 
-from workers.providers.simulator.ask import Problem
-from workers.providers.simulator.limits import Refusal
+from headgate.workers.providers.simulator.ask import Problem
+from headgate.workers.providers.simulator.limits import Refusal
 
 TYPES = {
     400: "invalid_request_error",

@@ -1,0 +1,5 @@
+"""Run the command: `python -m headgate` is the same as `headgate`."""
+
+from headgate.producer.cli import main
+
+main()
