@@ -18,9 +18,12 @@ if TYPE_CHECKING:
     from headgate.producer.client import AsyncClient, Client
     from headgate.producer.errors import (
         IdempotencyConflict,
+        JobTimeout,
         ResultExpired,
         StreamBroken,
         SubmitInterrupted,
+        TierLimit,
+        UnknownJob,
     )
     from headgate.producer.job import AsyncJob, Job
     from headgate.producer.results import Listed
@@ -30,10 +33,7 @@ if TYPE_CHECKING:
         HeadgateError,
         InvalidRequest,
         JobFailed,
-        JobTimeout,
         SettingError,
-        TierLimit,
-        UnknownJob,
         Unreachable,
         WrongUse,
     )

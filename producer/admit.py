@@ -6,13 +6,14 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from headgate.producer.errors import TierLimit
 from headgate.producer.installation import Installation
 from headgate.producer.submit import Prepared
 from headgate.shared import limits, scripts, settings
 from headgate.shared.admission import Answer, Asked, Mode, admit
 from headgate.shared.catalog import Catalog, Provider
 from headgate.shared.envelope import Envelope, new_id
-from headgate.shared.errors import InvalidRequest, TierLimit, shown
+from headgate.shared.errors import InvalidRequest, shown
 from headgate.shared.ticket import Ticket
 
 log = logging.getLogger("headgate.admit")

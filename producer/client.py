@@ -17,6 +17,7 @@ from typing import Any, Self, Unpack
 
 from headgate.producer.background import Background
 from headgate.producer.desk import Desk, Requests
+from headgate.producer.errors import JobTimeout, UnknownJob
 from headgate.producer.installation import Installation
 from headgate.producer.job import AsyncJob, Job
 from headgate.producer.results import Listed
@@ -24,7 +25,6 @@ from headgate.producer.stream import Reading
 from headgate.producer.used import Asked, UsageReport
 from headgate.producer.waiting import Found, Waiters
 from headgate.shared.envelope import Result, Status
-from headgate.shared.errors import JobTimeout, UnknownJob
 from headgate.shared.routing import Route
 from headgate.shared.settings import Settings
 

@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from dataclasses import asdict
+from typing import TYPE_CHECKING, ClassVar
 
-from headgate.shared.errors import HeadgateError, InvalidRequest, Unreachable
+from headgate.shared.envelope import Result
+from headgate.shared.errors import HeadgateError, InvalidRequest, JobFailed, Unreachable
+
+if TYPE_CHECKING:
+    pass
+
+
+from headgate.shared.errors import ErrorCode, shown
+from headgate.shared.gate import Gate as Gate
 
 
 class ResultExpired(HeadgateError):
@@ -75,3 +84,54 @@ def _counted(ids: Sequence[str]) -> str:
     if len(ids) == 1:
         return f"job {ids[0]} is"
     return f"{len(ids)} jobs ({ids[0]} to {ids[-1]}) are" if ids else "no job is"
+
+
+def answer_of(result: Result) -> Result:
+    """The result if its job succeeded; raises JobFailed with the facts if not."""
+    if result.status == "succeeded":
+        return result
+    error = asdict(result.error) if result.error else {}
+    message, code = error.get("message", ""), error.get("code", "internal")
+    raise JobFailed(message, code, result.id, result.status, error)
+
+
+class TierLimit(HeadgateError):
+    """A limit of the caller refused a request that asks for it (`on_limit`); nothing was queued.
+
+    `limit`: which one. `retry_after_s`: until it lets the next one through. `index`: which of many
+    requests. `locked_out`: so many were refused that none is looked at until then.
+    """
+
+    code: ClassVar[ErrorCode] = "tier_limit"
+
+    def __init__(
+        self,
+        limit: str,
+        retry_after_s: float,
+        index: int | None = None,
+        *,
+        locked_out: bool = False,
+    ) -> None:
+        which = "" if index is None else f"requests[{index}]: "
+        super().__init__(f"{which}{limit}: try again in {retry_after_s:g} s")
+        self.limit = limit
+        self.retry_after_s = retry_after_s
+        self.index = index
+        self.locked_out = locked_out
+
+
+class UnknownJob(HeadgateError):
+    """No job of this id is on record."""
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(f"no job {shown(job_id)} on record; ids are printed by submit and jobs")
+        self.job_id = job_id
+
+
+class JobTimeout(HeadgateError):
+    """The job has not ended within `timeout_s`; it goes on, and can be asked for again."""
+
+    def __init__(self, job_id: str, timeout_s: float) -> None:
+        super().__init__(f"job {job_id} has not ended after {timeout_s:g} s; it goes on")
+        self.job_id = job_id
+        self.timeout_s = timeout_s

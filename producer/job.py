@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from headgate.shared.envelope import Result, Status
-from headgate.shared.errors import JobFailed
 
 if TYPE_CHECKING:
     from headgate.producer.client import AsyncClient, Client
+
+from headgate.producer.errors import answer_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +51,3 @@ class AsyncJob:
     async def cancel(self) -> Result:
         """The result after the job was cancelled, or had ended before."""
         return await self.client.cancel(self.id)
-
-
-def answer_of(result: Result) -> Result:
-    """The result if its job succeeded; raises JobFailed with the facts if not."""
-    if result.status == "succeeded":
-        return result
-    error = asdict(result.error) if result.error else {}
-    message, code = error.get("message", ""), error.get("code", "internal")
-    raise JobFailed(message, code, result.id, result.status, error)

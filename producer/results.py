@@ -10,11 +10,11 @@ from typing import Any, get_args
 import orjson
 from sqlalchemy import Engine, Row, select, tuple_
 
-from headgate.producer.errors import ResultExpired
+from headgate.producer.errors import ResultExpired, UnknownJob
 from headgate.producer.places import WAITING, Waits, nobody_waits
 from headgate.shared.database import reading
 from headgate.shared.envelope import ENDED, Result, Status, now_ms, rfc3339
-from headgate.shared.errors import HeadgateError, InvalidRequest, UnknownJob
+from headgate.shared.errors import HeadgateError, InvalidRequest
 from headgate.shared.tables import jobs
 
 STATUSES: tuple[Status, ...] = get_args(Status)

@@ -8,12 +8,11 @@ import time
 from collections import deque
 from typing import Self
 
-from headgate.producer.errors import StreamBroken
-from headgate.producer.job import answer_of
+from headgate.producer.errors import JobTimeout, StreamBroken, answer_of
 from headgate.producer.tails import Tail
 from headgate.producer.waiting import Waiters
 from headgate.shared.envelope import Result
-from headgate.shared.errors import InvalidRequest, JobTimeout, Unreachable
+from headgate.shared.errors import InvalidRequest, Unreachable
 
 _PIECE = re.compile(r"\s*(?:\S{1,40}\s*){1,4}|\s+")
 """A few words, or as much of a longer one."""

@@ -16,9 +16,10 @@ from collections.abc import Awaitable, Callable, Sequence
 import redis.asyncio
 
 from headgate.producer.channels import LOOK_EVERY_S, SILENCE_S, Channels, cancelled
+from headgate.producer.errors import JobTimeout
 from headgate.producer.tails import Tails
 from headgate.shared.envelope import Result
-from headgate.shared.errors import HeadgateError, JobTimeout, Unreachable
+from headgate.shared.errors import HeadgateError, Unreachable
 from headgate.shared.keys import Keys
 
 PATIENCE_S = 60.0

@@ -114,31 +114,6 @@ class Unfit(Unreachable):
         self.args = (f"{server} cannot be used: {reason}; {remedy}",)
 
 
-class TierLimit(HeadgateError):
-    """A limit of the caller refused a request that asks for it (`on_limit`); nothing was queued.
-
-    `limit`: which one. `retry_after_s`: until it lets the next one through. `index`: which of many
-    requests. `locked_out`: so many were refused that none is looked at until then.
-    """
-
-    code: ClassVar[ErrorCode] = "tier_limit"
-
-    def __init__(
-        self,
-        limit: str,
-        retry_after_s: float,
-        index: int | None = None,
-        *,
-        locked_out: bool = False,
-    ) -> None:
-        which = "" if index is None else f"requests[{index}]: "
-        super().__init__(f"{which}{limit}: try again in {retry_after_s:g} s")
-        self.limit = limit
-        self.retry_after_s = retry_after_s
-        self.index = index
-        self.locked_out = locked_out
-
-
 class UnreadableMessage(HeadgateError):
     """A message on the broker is no job; `reason` says why, without quoting it."""
 
@@ -155,23 +130,6 @@ class NewerEnvelope(UnreadableMessage):
         self.version = version
         self.submitted_at_ms = submitted_at_ms
         self.deadline_at_ms = deadline_at_ms
-
-
-class UnknownJob(HeadgateError):
-    """No job of this id is on record."""
-
-    def __init__(self, job_id: str) -> None:
-        super().__init__(f"no job {shown(job_id)} on record; ids are printed by submit and jobs")
-        self.job_id = job_id
-
-
-class JobTimeout(HeadgateError):
-    """The job has not ended within `timeout_s`; it goes on, and can be asked for again."""
-
-    def __init__(self, job_id: str, timeout_s: float) -> None:
-        super().__init__(f"job {job_id} has not ended after {timeout_s:g} s; it goes on")
-        self.job_id = job_id
-        self.timeout_s = timeout_s
 
 
 class JobFailed(HeadgateError):

@@ -7,10 +7,10 @@ from functools import partial
 
 from headgate.producer import admit
 from headgate.producer.batch.lines import BadLine, Line
-from headgate.producer.batch.patience import Patience
 from headgate.producer.errors import SubmitInterrupted
 from headgate.producer.installation import Installation
 from headgate.producer.keyed import Known
+from headgate.producer.reconnect import Patience
 from headgate.producer.results import known
 from headgate.producer.submit import Prepared, enqueue
 from headgate.shared import queues

@@ -15,9 +15,9 @@ from headgate.producer.batch.intake import Intake, prepared_line
 from headgate.producer.batch.lines import BadLine, read
 from headgate.producer.batch.look import Look
 from headgate.producer.batch.output import Output
-from headgate.producer.batch.patience import Patience
 from headgate.producer.batch.record import Batch, Ended, Record
 from headgate.producer.installation import Installation
+from headgate.producer.reconnect import Patience
 
 LOOK_EVERY_S = 0.1
 CARE_EVERY_S = 2.0

@@ -76,14 +76,9 @@ def _quiet_stdout() -> None:
 
 def _code_of(error: Exception) -> int:
     from headgate.producer.batch.record import UnknownBatch
+    from headgate.producer.errors import UnknownJob
     from headgate.shared.embedded import EmbeddedFailed
-    from headgate.shared.errors import (
-        HeadgateError,
-        SettingError,
-        UnknownJob,
-        Unreachable,
-        WrongUse,
-    )
+    from headgate.shared.errors import HeadgateError, SettingError, Unreachable, WrongUse
 
     match error:
         case WrongUse() | UnknownJob() | UnknownBatch():

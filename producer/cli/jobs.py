@@ -191,9 +191,9 @@ def _ended(
     from functools import partial
 
     from headgate.producer.attendance import Attendance
-    from headgate.producer.batch.patience import Patience
     from headgate.producer.cli.stop import Stop
-    from headgate.shared.errors import JobTimeout
+    from headgate.producer.errors import JobTimeout
+    from headgate.producer.reconnect import Patience
 
     began = time.monotonic()
 

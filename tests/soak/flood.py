@@ -19,9 +19,9 @@ from itertools import count
 from redis.exceptions import RedisError
 
 from headgate import Client
-from headgate.producer.errors import SubmitInterrupted
+from headgate.producer.errors import JobTimeout, SubmitInterrupted
 from headgate.shared.envelope import PRIORITIES
-from headgate.shared.errors import JobTimeout, Unreachable
+from headgate.shared.errors import Unreachable
 
 SLICE = 200
 """Jobs of one submission: what a kill in the middle of it may leave without a word."""

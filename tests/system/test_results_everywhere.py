@@ -11,7 +11,7 @@ from celery import Celery, states
 from celery.result import AsyncResult
 
 from headgate import Client, JobFailed
-from headgate.shared.errors import UnknownJob
+from headgate.producer.errors import UnknownJob
 from headgate.shared.settings import Settings
 from tests.celery_nodes import WorkerProcess
 from tests.child import ChildProcess, wait_until

@@ -13,8 +13,8 @@ import redis
 from sqlalchemy import select
 
 from headgate import Client
+from headgate.producer.errors import JobTimeout
 from headgate.shared.database import open_engine, reading
-from headgate.shared.errors import JobTimeout
 from headgate.shared.keys import Keys
 from headgate.shared.tables import attempts, jobs
 from tests.bench.governor.load import Span, tell_errors, warm_up, workers_for
