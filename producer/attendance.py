@@ -13,8 +13,9 @@ from typing import Self, TextIO
 
 import redis
 
+from headgate.producer.admin.health import living_workers
 from headgate.producer.installation import Installation
-from headgate.producer.local import Local, living_workers
+from headgate.producer.local import Local
 
 QUIET_S = 3.0
 """Only while nothing ends is it worth a look whether workers live."""

@@ -15,14 +15,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
-import redis
-
+from headgate.producer.admin.health import living_workers
 from headgate.producer.children import Child, ChildGaveUp, stop_all
 from headgate.producer.installation import Installation, open_installation
 from headgate.shared import settings
 from headgate.shared.embedded import EmbeddedFailed
 from headgate.shared.errors import Unreachable
-from headgate.shared.keys import Keys
 from headgate.shared.settings import Settings, masked
 
 START_S = 30.0
@@ -56,11 +54,6 @@ def worker_argv(
     if queues:
         argv += ["--queues", ",".join(queues)]
     return argv if concurrency is None else [*argv, "--concurrency", str(concurrency)]
-
-
-def living_workers(client: redis.Redis, keys: Keys) -> int:
-    """How many workers have shown life lately; one that was killed counts until its key expires."""
-    return sum(1 for _ in client.scan_iter(match=keys.worker("*"), count=5_000))
 
 
 @dataclass

@@ -21,12 +21,12 @@ from redis.exceptions import RedisError
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
+from headgate.producer.admin.waiting import fields_of
 from headgate.shared import budgets
 from headgate.shared.budgets import InForce, Spent
 from headgate.shared.catalog import Catalog
 from headgate.shared.keys import Keys
 from headgate.shared.prices import from_pico, text
-from headgate.shared.rooms import fields_of
 from headgate.workers.lane import Lane
 from headgate.workers.silence import Silence
 from headgate.workers.spent import DAY_MS, Sums, doubtful, span_ms, spent_on

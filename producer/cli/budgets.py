@@ -18,7 +18,7 @@ def budgets(as_json: bool) -> None:
     unread (jobs wait for a worker to read the record). `headgate limits set tenant/acme
     usd_per_day=20` changes a budget at once.
     """
-    from headgate.producer.budgets import report
+    from headgate.producer.admin.budgets import report
 
     with opened() as at:
         found = report(at)

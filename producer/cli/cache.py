@@ -12,7 +12,7 @@ from headgate.producer.cli.opened import opened
 from headgate.producer.cli.show import document, json_option, line, pairs, rows
 
 if TYPE_CHECKING:
-    from headgate.producer.cache import Part, Stats
+    from headgate.producer.admin.cache import Part, Stats
 
 
 @click.group(context_settings=HELP)
@@ -24,7 +24,7 @@ def cache() -> None:
 @json_option
 def stats(as_json: bool) -> None:
     """Show what is kept, within which bound, how often it served, and what it saved."""
-    from headgate.producer.cache import stats as look
+    from headgate.producer.admin.cache import stats as look
 
     with opened() as at:
         found = look(at)
@@ -41,7 +41,7 @@ def stats(as_json: bool) -> None:
 @json_option
 def clear(tenant: str | None, model: str | None, yes: bool, as_json: bool) -> None:
     """Throw answers away: all, or those of a tenant or a model. They are bought again if asked."""
-    from headgate.producer.cache import clear as act
+    from headgate.producer.admin.cache import clear as act
 
     whose = " ".join(
         f"of {kind} {name}" for kind, name in (("tenant", tenant), ("model", model)) if name

@@ -55,7 +55,7 @@ def reload(as_json: bool) -> None:
 
     Each process reads its own copy of the file, so put the new one everywhere first.
     """
-    from headgate.producer import limits
+    from headgate.producer.admin import limits
 
     with opened() as at:
         number, digest = limits.reload(at), at.catalog.digest

@@ -64,13 +64,14 @@ def downgrade(revision: str, yes: bool) -> None:
 @json_option
 def check(as_json: bool) -> int:
     """Tell whether the database answers and has the tables that are needed, and what differs."""
-    from headgate.shared import drift, migrate
+    from headgate.producer.admin import schema_diff
+    from headgate.shared import migrate
     from headgate.shared.database import reading
 
     with _database() as (engine, name):
         with reading(engine) as connection:
             found = migrate.revision(connection)
-            differences = drift.differences(connection) if found else []
+            differences = schema_diff.differences(connection) if found else []
         fits = migrate.fits(found) and not any(one.harms for one in differences)
         if as_json:
             document(

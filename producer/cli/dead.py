@@ -16,7 +16,7 @@ from headgate.producer.cli.opened import opened
 from headgate.producer.cli.show import document, json_option, line, pairs, printable, rows
 
 if TYPE_CHECKING:
-    from headgate.producer.dead import Done, Letter, Wanted
+    from headgate.producer.admin.dead_letters import Done, Letter, Wanted
     from headgate.producer.installation import Installation
 
 F = TypeVar("F", bound=Any)
@@ -59,7 +59,7 @@ def list_(
     queues: tuple[str, ...], reasons: tuple[str, ...], limit: int, before: str | None, as_json: bool
 ) -> None:
     """List dead letters, newest first. --json has the first 4096 bytes of each message."""
-    from headgate.producer import dead as letters
+    from headgate.producer.admin import dead_letters as letters
     from headgate.shared.envelope import rfc3339
     from headgate.shared.errors import WrongUse
 
@@ -95,7 +95,7 @@ def list_(
 @json_option
 def show(letter_id: str, raw: bool, as_json: bool) -> None:
     """Show one dead letter."""
-    from headgate.producer import dead as letters
+    from headgate.producer.admin import dead_letters as letters
     from headgate.shared.errors import WrongUse
 
     if raw and sys.stdout.isatty():
@@ -126,7 +126,7 @@ def retry(
     as_json: bool,
 ) -> int:  # fmt: skip
     """Put dead letters back on the queues they came from; a job that gave up is queued again."""
-    from headgate.producer.dead import retry as act
+    from headgate.producer.admin.dead_letters import retry as act
 
     with opened() as at:
         return _tell((act(at, one) for one in _chosen(at, ids, everyone, queues, reasons)), as_json)
@@ -139,7 +139,7 @@ def drop(
     as_json: bool,
 ) -> int:  # fmt: skip
     """Throw dead letters away."""
-    from headgate.producer.dead import drop as act
+    from headgate.producer.admin.dead_letters import drop as act
 
     with opened() as at:
         return _tell((act(at, one) for one in _chosen(at, ids, everyone, queues, reasons)), as_json)
@@ -165,7 +165,7 @@ def _chosen(
     reasons: tuple[str, ...],
 ) -> list[Letter]:  # fmt: skip
     """The letters that are meant, the oldest first; those that come later are not."""
-    from headgate.producer.dead import Wanted, newest
+    from headgate.producer.admin.dead_letters import Wanted, newest
 
     filtered = bool(queues or reasons)
     if bool(ids) == (everyone or filtered):
@@ -177,7 +177,7 @@ def _chosen(
 
 
 def _named(at: Installation, ids: Iterable[str]) -> list[Letter]:
-    from headgate.producer.dead import find
+    from headgate.producer.admin.dead_letters import find
     from headgate.shared.errors import WrongUse
 
     wished = list(dict.fromkeys(ids))

@@ -12,8 +12,8 @@ from headgate.producer.cli.opened import opened
 from headgate.producer.cli.show import document, json_option, rows
 
 if TYPE_CHECKING:
+    from headgate.producer.admin.estimates import Standing
     from headgate.producer.installation import Installation
-    from headgate.shared.learned import Standing
 
 
 @click.command()
@@ -29,7 +29,7 @@ def estimates(model: str | None, tenant: str | None, limit: int, as_json: bool) 
     estimates of the prompt are multiplied by; the errors are those that remain, of half and of 95 %
     of the tokens.
     """
-    from headgate.shared import learned
+    from headgate.producer.admin import estimates as learned
 
     with opened() as at:
         name = None if model is None else _known(at, model)

@@ -11,7 +11,7 @@ from headgate.producer.cli.opened import opened
 from headgate.producer.cli.show import document, json_option, pairs, rows
 
 if TYPE_CHECKING:
-    from headgate.producer.health import Standing
+    from headgate.producer.admin.health import Standing
 
 
 @click.command()
@@ -22,7 +22,7 @@ def health(as_json: bool) -> int:
     A model is down while its circuit breaker is open: after failures in a row nobody asks it, but
     one probe a minute. It is degraded while it fails in part, is slow, or has failed of late.
     """
-    from headgate.producer.health import standing
+    from headgate.producer.admin.health import standing
 
     with opened() as at:
         found = standing(at)

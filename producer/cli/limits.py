@@ -12,7 +12,7 @@ from headgate.producer.cli.opened import opened
 from headgate.producer.cli.show import document, json_option, line, printable, rows
 
 if TYPE_CHECKING:
-    from headgate.producer.board import PoolRow, Report
+    from headgate.producer.admin.limits_rows import PoolRow, Report
     from headgate.shared.limits import Amounts
 
 
@@ -31,7 +31,7 @@ def limits(ctx: click.Context, pool: str | None, tenant: str | None, as_json: bo
         if pool is not None or tenant is not None or as_json:
             raise click.UsageError("options of `limits` itself do not go with a command")
         return
-    from headgate.producer.governor import report
+    from headgate.producer.admin.limits_report import report
 
     with opened() as at:
         found = report(at, pool=pool, tenant=tenant)
@@ -53,7 +53,7 @@ def set_(scope: str, amounts: tuple[str, ...], as_json: bool) -> None:
     and weight of a tenant; usd_per_day, usd_per_month, soft and hard of the budget of global, of a
     tenant and of a user. The value `none` lifts a limit.
     """
-    from headgate.producer import limits as acts
+    from headgate.producer.admin import limits as acts
 
     with opened() as at:
         named = acts.scope_of(scope, at.catalog)
@@ -66,7 +66,7 @@ def set_(scope: str, amounts: tuple[str, ...], as_json: bool) -> None:
 @json_option
 def unset(scope: str, measures: tuple[str, ...], as_json: bool) -> None:
     """Go back to the catalog's limits of SCOPE: of these measures, or of all."""
-    from headgate.producer import limits as acts
+    from headgate.producer.admin import limits as acts
 
     with opened() as at:
         named = acts.scope_of(scope, at.catalog, to_unset=acts.is_set(at))
@@ -74,7 +74,7 @@ def unset(scope: str, measures: tuple[str, ...], as_json: bool) -> None:
 
 
 def _tell(scope: str, amounts: Amounts, as_json: bool) -> None:
-    from headgate.producer.limits import shown
+    from headgate.producer.admin.limits import shown
     from headgate.shared.limits import written
 
     name = shown(scope)

@@ -10,7 +10,7 @@ from headgate.producer.cli.opened import opened
 from headgate.producer.cli.show import document, json_option, line, printable, rows
 
 if TYPE_CHECKING:
-    from headgate.producer.limits import Kind
+    from headgate.producer.admin.limits import Kind
 
 KIND = click.Choice(["pool", "tenant", "queue"])
 
@@ -24,7 +24,7 @@ def pause(kind: str | None, name: str | None, as_json: bool) -> None:
 
     Jobs that run go on; those that wait keep their place.
     """
-    from headgate.producer import limits
+    from headgate.producer.admin import limits
 
     if kind is not None and name is None:
         raise click.UsageError(f"name the {kind}: headgate pause {kind} NAME")
@@ -53,7 +53,7 @@ def resume(kind: str, name: str, as_json: bool) -> None:
 
     Of a model: it is asked again at once, although its circuit breaker is open.
     """
-    from headgate.producer import limits
+    from headgate.producer.admin import limits
 
     if kind == "model":
         _resume_model(name, as_json)
@@ -71,7 +71,7 @@ def resume(kind: str, name: str, as_json: bool) -> None:
 
 
 def _resume_model(name: str, as_json: bool) -> None:
-    from headgate.producer.health import resume_model
+    from headgate.producer.admin.health import resume_model
 
     with opened() as at:
         closed = resume_model(at, name)

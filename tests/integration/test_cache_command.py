@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import redis
 
-from headgate.producer import cache
+from headgate.producer.admin import cache
 from headgate.producer.installation import Installation, open_installation
 from headgate.shared import cached, scripts
 from headgate.shared.cached import Heard

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from headgate import Client
-from headgate.producer.limits import reload
+from headgate.producer.admin.limits import reload
 from headgate.shared.errors import InvalidRequest
 from headgate.shared.settings import Settings
 from tests.servers import ValkeyServer

@@ -13,11 +13,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
+from headgate.producer.admin import estimates
+from headgate.producer.admin.estimates import Standing
 from headgate.shared import learned, migrate, scripts
 from headgate.shared.connections import Servers
 from headgate.shared.database import open_engine
 from headgate.shared.keys import Keys
-from headgate.shared.learned import ENOUGH, KEPT_MS, Group, Standing, Tally
+from headgate.shared.learned import ENOUGH, KEPT_MS, Group, Tally
 from headgate.shared.settings import Settings
 from headgate.workers.bootstrap import open_kit
 from headgate.workers.lane import Lane
@@ -83,7 +85,7 @@ def values(client: redis.Redis) -> dict[str, str]:
 
 
 def standing(client: redis.Redis, group: Group) -> Standing:
-    [found] = learned.standings(client, KEYS, lambda other: other == group)
+    [found] = estimates.standings(client, KEYS, lambda other: other == group)
     return found
 
 
@@ -133,7 +135,7 @@ async def test_names_of_tenants_may_hold_any_sign(lane: Lane, client: redis.Redi
         note(learning, 10, tenant=tenant, times=ENOUGH)
     await learning.flush()
     assert {f"out|{MODEL}|a%7Cb|", f"out|{MODEL}|%2A|"} < set(values(client))
-    tenants = {one.group.tenant for one in learned.standings(client, KEYS)}
+    tenants = {one.group.tenant for one in estimates.standings(client, KEYS)}
     assert tenants == {None, "a|b", "*", "ünï\n"}
     assert standing(client, ALL).answers == 3 * ENOUGH
 
@@ -180,7 +182,7 @@ async def test_where_the_vendor_holds_nothing_the_promise_is_judged_all_the_same
 ) -> None:
     learning = Learning(lane, KEYS)
     note(learning, 100, times=ENOUGH, held_output=0)
-    assert list(learned.standings(client, KEYS)) == []
+    assert list(estimates.standings(client, KEYS)) == []
     await learning.flush()
     assert standing(client, ACME).seen is None, "nothing was promised of the first"
     note(learning, 90, times=30, held_output=0)
@@ -264,7 +266,7 @@ def test_counts_in_redis_are_those_of_one_who_saw_all_and_forgets_by_halves(
         )
         scripts.run(client, command)
         scripts.run(client, command)
-    [found] = scripts.run(client, learned.recall(KEYS, [ALL]))
+    [found] = scripts.run(client, estimates.recall(KEYS, [ALL]))
     assert found is not None
     assert found.answers == model.answers
     # What weighs less than a thousandth of an answer is forgotten now and then.
@@ -377,7 +379,7 @@ async def test_a_worker_that_cannot_share_keeps_a_bounded_number_of_notes(
     await learning.flush()
     await learning.flush()
     assert client.zcard(KEYS.sketches()) == 50
-    assert sum(one.answers for one in learned.standings(client, KEYS)) <= 50 + 50
+    assert sum(one.answers for one in estimates.standings(client, KEYS)) <= 50 + 50
 
 
 async def test_notes_are_shared_for_as_long_as_the_worker_runs_whatever_redis_says(

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from headgate.producer.board import PoolRow, Report
-from headgate.producer.governor import report
+from headgate.producer.admin import waiting
+from headgate.producer.admin.limits_report import report
+from headgate.producer.admin.limits_rows import PoolRow, Report
 from headgate.producer.installation import Installation, open_installation
-from headgate.shared import rooms, scripts
+from headgate.shared import scripts
 from headgate.shared.errors import WrongUse
 from headgate.shared.settings import Settings
 from tests.integration.rig import BULK, STANDARD, URGENT
@@ -179,6 +180,6 @@ def test_a_job_is_found_in_its_room_with_its_pool(at: Installation, hand: Rooms)
     at.redis.zadd(line, {f"moved|{TICKET.encode()}": 9e15})
     at.redis.hset(at.keys.messages(), "leased", f'{STANDARD}\n{{"hg":"leased","body":1}}')
     ids = ["second", "leased", "moved", "nowhere"]
-    seen = scripts.run(at.redis, rooms.view(at.keys, ids=ids))
+    seen = scripts.run(at.redis, waiting.view(at.keys, ids=ids))
     assert {one.id: one.before for one in seen.places.values()} == {"second": 1, "moved": 3}
     assert set(seen.pools) == {POOL}

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, text
 
-from headgate.shared import drift, migrate
+from headgate.producer.admin import schema_diff
+from headgate.shared import migrate
 from headgate.shared.database import open_engine
 from headgate.shared.errors import Unreachable
 from headgate.shared.tables import metadata
@@ -62,7 +63,7 @@ def test_a_migration_killed_half_way_has_changed_nothing_and_can_be_run_again(
         upgrading.kill()
     with engine.connect() as connection:
         assert migrate.revision(connection) == migrate.NEWEST
-        assert drift.differences(connection) == []
+        assert schema_diff.differences(connection) == []
     assert rows(engine) == before
 
     quick = tree / "headgate" / "migrations" / "versions" / f"{REVISION}_next.py"
@@ -151,7 +152,7 @@ def test_the_check_tells_of_changed_columns(engine: Engine) -> None:
         connection.execute(text("ALTER TABLE jobs ALTER COLUMN tenant TYPE varchar(9)"))
         connection.execute(text("ALTER TABLE batches ALTER COLUMN output_path SET NOT NULL"))
     with engine.connect() as connection:
-        told = {one.words: one.harms for one in drift.differences(connection)}
+        told = {one.words: one.harms for one in schema_diff.differences(connection)}
     assert told == {
         "column jobs.fence: default: needed 0, is none": True,
         "column jobs.tenant: type: needed VARCHAR(128), is VARCHAR(9)": True,

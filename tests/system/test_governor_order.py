@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import pytest
 from celery import Celery
 
-from headgate.producer.limits import pause, resume
+from headgate.producer.admin.limits import pause, resume
 from tests.bench.governor.order import jain
 from tests.system.rig_governor import (
     MODEL,

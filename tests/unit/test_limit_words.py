@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headgate.producer.limits import amounts_of, scope_of, shown
+from headgate.producer.admin.limits import amounts_of, scope_of, shown
 from headgate.shared import catalog
 from headgate.shared.errors import WrongUse
 from headgate.shared.limits import parsed, written

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headgate.shared.policy.standing import (
+from headgate.producer.admin.levels import (
     DAY_MS,
     MEASURES,
     Gate,

@@ -7,11 +7,11 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
+from headgate.producer.admin.waiting import fields_of
 from headgate.producer.installation import Installation
 from headgate.shared import budgets
 from headgate.shared.budgets import InForce
 from headgate.shared.prices import from_pico, text
-from headgate.shared.rooms import fields_of
 
 MOST_SCANS = 200
 """Times 1,000 keys that are looked through for tenants under the budget of every tenant."""

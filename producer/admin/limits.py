@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import redis
 
+from headgate.producer.admin.waiting import fields_of
 from headgate.producer.installation import Installation
 from headgate.shared import limits, settings
 from headgate.shared.budgets import shown as shown
@@ -20,7 +21,6 @@ from headgate.shared.errors import WrongUse
 from headgate.shared.keys import Keys
 from headgate.shared.limits import Amounts, user_named, user_scope
 from headgate.shared.queues import all_queues
-from headgate.shared.rooms import fields_of
 from headgate.shared.scripts import Command, compose, run
 from headgate.shared.ticket import quoted
 

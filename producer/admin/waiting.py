@@ -10,9 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from headgate.shared.errors import UnreadableMessage
-from headgate.shared.keys import Keys
-from headgate.shared.policy.standing import (
+from headgate.producer.admin.levels import (
     DEFAULT_OUTPUT,
     Gate,
     Level,
@@ -23,6 +21,8 @@ from headgate.shared.policy.standing import (
     laid,
     levels,
 )
+from headgate.shared.errors import UnreadableMessage
+from headgate.shared.keys import Keys
 from headgate.shared.scripts import Command, compose, text_of
 from headgate.shared.ticket import FLEX, Ticket
 

@@ -6,16 +6,18 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from headgate.producer.board import GateRow
-from headgate.producer.governor import report
+import redis
+
+from headgate.producer.admin.limits import resume_command
+from headgate.producer.admin.limits_report import report
+from headgate.producer.admin.limits_rows import GateRow
 from headgate.producer.installation import Installation
-from headgate.producer.limits import resume_command
-from headgate.producer.local import living_workers
 from headgate.shared import health
 from headgate.shared.breakers import close
 from headgate.shared.catalog_words import hint
 from headgate.shared.errors import WrongUse
 from headgate.shared.health import Health
+from headgate.shared.keys import Keys
 from headgate.shared.scripts import run, text_of
 
 
@@ -88,3 +90,8 @@ def resume_model(at: Installation, name: str) -> int:
 
 def _asked(at: Installation) -> Any:
     return at.redis.zrange(at.keys.breakers(), 0, -1)
+
+
+def living_workers(client: redis.Redis, keys: Keys) -> int:
+    """How many workers have shown life lately; one that was killed counts until its key expires."""
+    return sum(1 for _ in client.scan_iter(match=keys.worker("*"), count=5_000))

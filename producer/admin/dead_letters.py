@@ -12,8 +12,8 @@ from typing import Any, Literal
 
 import redis
 
+from headgate.producer.admin.reopen import Refusal, reopen
 from headgate.producer.installation import Installation
-from headgate.producer.reopen import Refusal, reopen
 from headgate.shared import letters, scripts
 from headgate.shared.keys import Keys
 from headgate.shared.queues import all_queues

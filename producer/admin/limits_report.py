@@ -11,17 +11,25 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
-from headgate.producer.board import BucketRow, GateRow, LockoutRow, PoolRow, Report, TenantRow
+from headgate.producer.admin import waiting as rooms
+from headgate.producer.admin.levels import Level, Limit, Load, drain_s, laid, levels
+from headgate.producer.admin.limits import pools_of, shown
+from headgate.producer.admin.limits_rows import (
+    BucketRow,
+    GateRow,
+    LockoutRow,
+    PoolRow,
+    Report,
+    TenantRow,
+)
+from headgate.producer.admin.waiting import Pool, View, fields_of
 from headgate.producer.installation import Installation
-from headgate.producer.limits import pools_of, shown
-from headgate.shared import rooms, scripts
+from headgate.shared import scripts
 from headgate.shared.catalog_words import hint
 from headgate.shared.envelope import PRIORITIES, rfc3339
 from headgate.shared.errors import WrongUse
 from headgate.shared.limits import EVERY_TENANT, tier_scope
-from headgate.shared.policy.standing import Level, Limit, Load, drain_s, laid, levels
 from headgate.shared.queues import all_queues
-from headgate.shared.rooms import Pool, View, fields_of
 from headgate.shared.scripts import text_of
 from headgate.shared.ticket import FLEX, Grant, quoted, unquoted
 
