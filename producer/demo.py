@@ -86,12 +86,11 @@ def _run(
     own: Settings, prompts: Path, answers: Path, environment: dict[str, str], live: bool
 ) -> int:
     """The prompts are answered; 0 if all figures add up."""
-    from headgate.producer.batch.begin import begin
-    from headgate.producer.batch.lines import survey
+    from headgate.producer.batch.input import survey
     from headgate.producer.batch.output import Output
-    from headgate.producer.batch.record import Record
-    from headgate.producer.batch.report import words
-    from headgate.producer.batch.summary import summarise
+    from headgate.producer.batch.rows import Record
+    from headgate.producer.batch.start import begin
+    from headgate.producer.batch.summary import summarise, words
     from headgate.producer.cli.follow import follow
     from headgate.producer.local import Local
 

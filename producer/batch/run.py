@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Protocol
 
 from headgate.producer import cancel
-from headgate.producer.batch.forms import bad_line, output_line
-from headgate.producer.batch.intake import Intake, prepared_line
-from headgate.producer.batch.lines import BadLine, read
-from headgate.producer.batch.look import Look
+from headgate.producer.batch.enqueue import Intake, prepared_line
+from headgate.producer.batch.formats import bad_line, output_line
+from headgate.producer.batch.input import BadLine, read
 from headgate.producer.batch.output import Output
-from headgate.producer.batch.record import Batch, Ended, Record
+from headgate.producer.batch.poll import Look
+from headgate.producer.batch.rows import Batch, Ended, Record
 from headgate.producer.installation import Installation
 from headgate.producer.reconnect import Patience
 

@@ -14,7 +14,7 @@ from headgate.producer.cli.jobs import PRIORITY
 from headgate.producer.cli.show import document, json_option, line, pairs, rows
 
 if TYPE_CHECKING:
-    from headgate.producer.batch.record import Batch
+    from headgate.producer.batch.rows import Batch
     from headgate.producer.batch.summary import Summary
     from headgate.producer.installation import Installation
 
@@ -72,10 +72,10 @@ def run(
 
     Can be killed at any time and gone on with by --resume; what is on record is never paid twice.
     """
-    from headgate.producer.batch import begin
-    from headgate.producer.batch.lines import survey
+    from headgate.producer.batch import start
+    from headgate.producer.batch.input import survey
     from headgate.producer.batch.output import Output
-    from headgate.producer.batch.record import Record
+    from headgate.producer.batch.rows import Record
     from headgate.producer.batch.run import IN_FLIGHT
     from headgate.producer.batch.summary import summarise
     from headgate.producer.cli.follow import follow
@@ -88,7 +88,7 @@ def run(
     try:
         with _installation() as at:
             defaults = _defaults(at, options)
-            choose = begin.resume if resume else begin.begin
+            choose = start.resume if resume else start.begin
             chosen, written = choose(Record(at.engine), whole, output, defaults)
             limit = max_in_flight or IN_FLIGHT
             if not follow(at, chosen, input_path, output, written, max_in_flight=limit):
@@ -104,8 +104,8 @@ def run(
 @json_option
 def submit(input_path: Path, as_json: bool, **options: Any) -> int:
     """Queue all prompts of IN and print the batch id; refused lines are named on standard error."""
-    from headgate.producer.batch.lines import survey
-    from headgate.producer.batch.record import Record
+    from headgate.producer.batch.input import survey
+    from headgate.producer.batch.rows import Record
     from headgate.producer.cli.follow import submit_only
 
     whole = survey(input_path)
@@ -120,7 +120,7 @@ def submit(input_path: Path, as_json: bool, **options: Any) -> int:
 @json_option
 def status(batch_id: str, as_json: bool) -> int:
     """Tell how far the batch ID is, and what it came to so far."""
-    from headgate.producer.batch.record import Record
+    from headgate.producer.batch.rows import Record
     from headgate.producer.batch.summary import summarise
 
     with _installation() as at:
@@ -147,7 +147,7 @@ def status(batch_id: str, as_json: bool) -> int:
 def fetch(batch_id: str, output_path: Path, wait: bool, overwrite: bool, as_json: bool) -> int:
     """Write the results of the batch ID that are there, or all of them with --wait."""
     from headgate.producer.batch.output import Output
-    from headgate.producer.batch.record import Record
+    from headgate.producer.batch.rows import Record
     from headgate.producer.batch.summary import summarise
     from headgate.producer.cli.follow import fetch_into
 
@@ -169,7 +169,7 @@ def fetch(batch_id: str, output_path: Path, wait: bool, overwrite: bool, as_json
 @json_option
 def cancel(batch_id: str, as_json: bool) -> int:
     """Cancel what has not ended of the batch ID; nothing more of it is queued."""
-    from headgate.producer.batch.record import Record
+    from headgate.producer.batch.rows import Record
     from headgate.producer.batch.run import cancel_open
 
     with _installation() as at, at.reaching():
@@ -194,7 +194,7 @@ def cancel(batch_id: str, as_json: bool) -> int:
 @json_option
 def list_(limit: int, as_json: bool) -> None:
     """List batches, newest first."""
-    from headgate.producer.batch.record import Record
+    from headgate.producer.batch.rows import Record
     from headgate.producer.batch.summary import summarise
 
     with _installation() as at:
@@ -236,7 +236,7 @@ def _defaults(at: Installation, options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _again(at: Installation, found: Batch) -> Batch:
-    from headgate.producer.batch.record import Record
+    from headgate.producer.batch.rows import Record
 
     return Record(at.engine).get(found.id)
 
@@ -261,7 +261,7 @@ def _described(found: Batch) -> dict[str, Any]:
 
 
 def _report(summary: Summary, as_json: bool) -> int:
-    from headgate.producer.batch.report import words
+    from headgate.producer.batch.summary import words
 
     if as_json:
         document(summary.as_json())

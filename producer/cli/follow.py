@@ -6,10 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from headgate.producer.attendance import Attendance
-from headgate.producer.batch.lines import survey
+from headgate.producer.batch.input import survey
 from headgate.producer.batch.output import Output
 from headgate.producer.batch.progress import showing
-from headgate.producer.batch.record import Batch
+from headgate.producer.batch.rows import Batch
 from headgate.producer.batch.run import IN_FLIGHT, Run, queue_all
 from headgate.producer.cli.ends import say
 from headgate.producer.cli.stop import Stop

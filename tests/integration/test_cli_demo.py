@@ -7,7 +7,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from headgate.producer.batch.lines import Line, read, survey
+from headgate.producer.batch.input import Line, read, survey
 from headgate.producer.demo import EXAMPLES
 from headgate.producer.submit import Submitter
 from headgate.shared import settings

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from headgate.producer.batch.lines import BadLine, Line, read, survey
+from headgate.producer.batch.input import BadLine, Line, read, survey
 from headgate.shared.errors import WrongUse
 
 GOOD = b'{"prompt": "good"}'

@@ -9,7 +9,7 @@ from pathlib import Path
 import orjson
 import pytest
 
-from headgate.producer.batch.forms import bad_line, output_line
+from headgate.producer.batch.formats import bad_line, output_line
 from headgate.producer.batch.output import Output, OutputFull
 from headgate.shared.envelope import ErrorReport, Result, Usage
 from headgate.shared.errors import ErrorCode, WrongUse

@@ -6,7 +6,7 @@ from collections.abc import Container, Iterator
 from functools import partial
 
 from headgate.producer import admit
-from headgate.producer.batch.lines import BadLine, Line
+from headgate.producer.batch.input import BadLine, Line
 from headgate.producer.errors import SubmitInterrupted
 from headgate.producer.installation import Installation
 from headgate.producer.keyed import Known

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from headgate.producer.batch.record import Record
+from headgate.producer.batch.rows import Record
 
 OVERLAP_MS = 2_000
 FULL_EVERY_S = 15.0

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from headgate.producer.batch.lines import Survey
+from headgate.producer.batch.input import Survey
 from headgate.producer.batch.output import Output, path_on_record
-from headgate.producer.batch.record import Batch, Record
+from headgate.producer.batch.rows import Batch, Record
 from headgate.shared.errors import WrongUse
 
 

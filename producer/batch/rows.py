@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 from sqlalchemy import Engine, Row, Select, func, insert, select, update
 
-from headgate.producer.batch.lines import Survey
+from headgate.producer.batch.input import Survey
 from headgate.shared.database import reading, writing
 from headgate.shared.envelope import new_id, now_ms
 from headgate.shared.errors import HeadgateError

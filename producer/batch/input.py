@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 
 import orjson
 
-from headgate.producer.batch.forms import submit_fields
+from headgate.producer.batch.formats import submit_fields
 from headgate.shared.envelope import MAX_REQUEST_BYTES
 from headgate.shared.errors import ErrorCode, InvalidRequest, WrongUse
 
