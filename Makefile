@@ -20,7 +20,7 @@ help:
 
 demo:
 	@sh deploy/venv.sh run
-	@$(python) -m headgate.producer.demo $(if $(LIVE),--live)
+	@$(python) -m headgate.producer.cli.demo $(if $(LIVE),--live)
 
 # All checks run even when one fails, so that one run tells everything; the tests come last, with their summary.
 test:

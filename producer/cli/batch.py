@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from headgate.producer.cli.commands import HELP
 from headgate.producer.cli.ends import DONE, FAILED, INTERRUPTED, say
-from headgate.producer.cli.group import HELP
 from headgate.producer.cli.jobs import PRIORITY
 from headgate.producer.cli.show import document, json_option, line, pairs, rows
 
@@ -78,7 +78,7 @@ def run(
     from headgate.producer.batch.rows import Record
     from headgate.producer.batch.run import IN_FLIGHT
     from headgate.producer.batch.summary import summarise
-    from headgate.producer.cli.follow import follow
+    from headgate.producer.cli.batch_run import follow
 
     if resume and overwrite:
         raise click.UsageError("--resume and --overwrite exclude each other")
@@ -106,7 +106,7 @@ def submit(input_path: Path, as_json: bool, **options: Any) -> int:
     """Queue all prompts of IN and print the batch id; refused lines are named on standard error."""
     from headgate.producer.batch.input import survey
     from headgate.producer.batch.rows import Record
-    from headgate.producer.cli.follow import submit_only
+    from headgate.producer.cli.batch_run import submit_only
 
     whole = survey(input_path)
     with _installation() as at:
@@ -149,7 +149,7 @@ def fetch(batch_id: str, output_path: Path, wait: bool, overwrite: bool, as_json
     from headgate.producer.batch.output import Output
     from headgate.producer.batch.rows import Record
     from headgate.producer.batch.summary import summarise
-    from headgate.producer.cli.follow import fetch_into
+    from headgate.producer.cli.batch_run import fetch_into
 
     with _installation() as at:
         found = Record(at.engine).get(batch_id)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from headgate.producer.cli.commands import HELP
 from headgate.producer.cli.ends import DONE, FAILED, say
-from headgate.producer.cli.group import HELP
 from headgate.producer.cli.opened import opened
 from headgate.producer.cli.show import document, json_option, line, pairs, printable, rows
 

@@ -18,7 +18,7 @@ _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 
 def run(arguments: Sequence[str]) -> int:
     """The command of `headgate` has been carried out; its exit code."""
-    from headgate.producer.cli.group import cli
+    from headgate.producer.cli.commands import cli
 
     return carry_out(cli, "headgate", arguments)
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from headgate.producer.cli.commands import HELP
 from headgate.producer.cli.ends import say
-from headgate.producer.cli.group import HELP
 from headgate.producer.cli.opened import opened
 from headgate.producer.cli.show import document, json_option, line, printable, rows
 

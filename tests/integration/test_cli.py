@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from headgate.producer.cli.group import COMMANDS
+from headgate.producer.cli.commands import COMMANDS
 from headgate.shared import embedded
 from headgate.shared.keys import Keys
 from tests.child import wait_until

@@ -1,4 +1,4 @@
-"""`python -m headgate.producer.demo`: the example batch on a bare machine."""
+"""`python -m headgate.producer.cli.demo`: the example batch on a bare machine."""
 
 import json
 import os
@@ -8,7 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 from headgate.producer.batch.input import Line, read, survey
-from headgate.producer.demo import EXAMPLES
+from headgate.producer.cli.demo import EXAMPLES
 from headgate.producer.submit import Submitter
 from headgate.shared import settings
 from headgate.shared.catalog import load
@@ -17,7 +17,7 @@ from headgate.shared.catalog import load
 def run(folder: Path, *flags: str) -> "subprocess.CompletedProcess[str]":
     """The demo has come to its end in this folder."""
     return subprocess.run(
-        [sys.executable, "-m", "headgate.producer.demo", *flags],
+        [sys.executable, "-m", "headgate.producer.cli.demo", *flags],
         cwd=folder,
         env=dict(os.environ),
         capture_output=True,

@@ -17,7 +17,7 @@ PROMPTS = 1_000
 
 @pytest.mark.slow
 def test_the_demo_answers_every_prompt_and_its_bill_adds_up(tmp_path: Path) -> None:
-    argv = [sys.executable, "-m", "headgate.producer.demo"]
+    argv = [sys.executable, "-m", "headgate.producer.cli.demo"]
     demo = ChildProcess(argv, log_path=tmp_path / "demo.log", cwd=tmp_path)
     began = time.monotonic()
     with rig.ended_afterwards(demo):

@@ -18,7 +18,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from ruamel.yaml import YAML
 
-from headgate.producer.cli.group import cli
+from headgate.producer.cli.commands import cli
 from headgate.shared.settings import Settings, variable
 
 ROOT = Path(__file__).parents[2]

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 import pytest
 
-from headgate.producer.cli.group import cli
+from headgate.producer.cli.commands import cli
 from headgate.shared.alive import STALE_S
 from headgate.shared.settings import Settings, variable
 from headgate.workers.stop import LAST_S

@@ -1,6 +1,6 @@
 """`make demo`: 1,000 example prompts through everything, on this machine, with nothing set up.
 
-    python -m headgate.producer.demo [--live]
+    python -m headgate.producer.cli.demo [--live]
 
 Starts the embedded servers, a simulated provider with limits and faults, and a worker; runs the
 example batch; shows that the figures add up; stops everything. `--live` asks a real provider 20
@@ -91,7 +91,7 @@ def _run(
     from headgate.producer.batch.rows import Record
     from headgate.producer.batch.start import begin
     from headgate.producer.batch.summary import summarise, words
-    from headgate.producer.cli.follow import follow
+    from headgate.producer.cli.batch_run import follow
     from headgate.producer.local import Local
 
     whole = survey(prompts)
