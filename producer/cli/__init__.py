@@ -10,6 +10,6 @@ import sys
 
 def main() -> None:
     """The command line has been carried out, and the process ends with the contract's exit code."""
-    from headgate.producer.cli.ends import run
+    from headgate.producer.cli.terminal.exit_codes import run
 
     sys.exit(run(sys.argv[1:]))

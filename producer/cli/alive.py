@@ -7,7 +7,7 @@ import sys
 
 import click
 
-from headgate.producer.cli.ends import DONE, FAILED, say
+from headgate.producer.cli.terminal.exit_codes import DONE, FAILED, say
 
 
 @click.command()

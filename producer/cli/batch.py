@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from headgate.producer.cli.commands import HELP
-from headgate.producer.cli.ends import DONE, FAILED, INTERRUPTED, say
-from headgate.producer.cli.jobs import PRIORITY
-from headgate.producer.cli.show import document, json_option, line, pairs, rows
+from headgate.producer.cli.terminal.exit_codes import DONE, FAILED, INTERRUPTED, say
+from headgate.producer.cli.terminal.options import PRIORITY
+from headgate.producer.cli.terminal.output import document, json_option, line, pairs, rows
 
 if TYPE_CHECKING:
     from headgate.producer.batch.rows import Batch

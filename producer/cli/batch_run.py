@@ -11,8 +11,8 @@ from headgate.producer.batch.output import Output
 from headgate.producer.batch.progress import showing
 from headgate.producer.batch.rows import Batch
 from headgate.producer.batch.run import IN_FLIGHT, Run, queue_all
-from headgate.producer.cli.ends import say
-from headgate.producer.cli.stop import Stop
+from headgate.producer.cli.terminal.exit_codes import say
+from headgate.producer.cli.terminal.interrupt import Stop
 from headgate.producer.installation import Installation
 from headgate.shared.errors import Unreachable, WrongUse
 

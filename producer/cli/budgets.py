@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import click
 
-from headgate.producer.cli.ends import say
-from headgate.producer.cli.opened import opened
-from headgate.producer.cli.show import document, json_option, rows
+from headgate.producer.cli.terminal.exit_codes import say
+from headgate.producer.cli.terminal.output import document, json_option, rows
+from headgate.producer.cli.terminal.session import opened
 
 
 @click.command()

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import click
 
 from headgate.producer.cli.commands import HELP
-from headgate.producer.cli.ends import ask
-from headgate.producer.cli.opened import opened
-from headgate.producer.cli.show import document, json_option, line, pairs, rows
+from headgate.producer.cli.terminal.exit_codes import ask
+from headgate.producer.cli.terminal.output import document, json_option, line, pairs, rows
+from headgate.producer.cli.terminal.session import opened
 
 if TYPE_CHECKING:
     from headgate.producer.admin.cache import Part, Stats

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 from headgate.producer.cli.commands import HELP
-from headgate.producer.cli.ends import ask
-from headgate.producer.cli.show import document, json_option, line
+from headgate.producer.cli.terminal.exit_codes import ask
+from headgate.producer.cli.terminal.output import document, json_option, line
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine

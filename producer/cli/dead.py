@@ -11,9 +11,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from headgate.producer.cli.commands import HELP
-from headgate.producer.cli.ends import DONE, FAILED, say
-from headgate.producer.cli.opened import opened
-from headgate.producer.cli.show import document, json_option, line, pairs, printable, rows
+from headgate.producer.cli.terminal.exit_codes import DONE, FAILED, say
+from headgate.producer.cli.terminal.output import (
+    document,
+    json_option,
+    line,
+    pairs,
+    printable,
+    rows,
+)
+from headgate.producer.cli.terminal.session import opened
 
 if TYPE_CHECKING:
     from headgate.producer.admin.dead_letters import Done, Letter, Wanted

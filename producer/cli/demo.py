@@ -23,8 +23,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from headgate.producer.cli.ends import DONE, FAILED, INTERRUPTED, WRONG_USE, carry_out, say
-from headgate.producer.cli.show import line, pairs
+from headgate.producer.cli.terminal.exit_codes import (
+    DONE,
+    FAILED,
+    INTERRUPTED,
+    WRONG_USE,
+    carry_out,
+    say,
+)
+from headgate.producer.cli.terminal.output import line, pairs
 from headgate.shared.settings import Settings
 
 if TYPE_CHECKING:

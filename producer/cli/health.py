@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from headgate.producer.cli.ends import DONE, FAILED, say
-from headgate.producer.cli.opened import opened
-from headgate.producer.cli.show import document, json_option, pairs, rows
+from headgate.producer.cli.terminal.exit_codes import DONE, FAILED, say
+from headgate.producer.cli.terminal.output import document, json_option, pairs, rows
+from headgate.producer.cli.terminal.session import opened
 
 if TYPE_CHECKING:
     from headgate.producer.admin.health import Standing

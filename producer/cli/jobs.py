@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from headgate.producer.cli.ends import DONE, FAILED, INTERRUPTED, say
-from headgate.producer.cli.show import document, json_option, line, rows
+from headgate.producer.cli.terminal.exit_codes import DONE, FAILED, INTERRUPTED, say
+from headgate.producer.cli.terminal.output import document, json_option, line, rows
 
 if TYPE_CHECKING:
     from headgate.producer.client import Client
     from headgate.shared.envelope import Result
 
-PRIORITY = click.Choice(["interactive", "standard", "bulk"])
+from headgate.producer.cli.terminal.options import PRIORITY, moment
+
 _TURN_S = 1.0
 
 
@@ -191,7 +190,7 @@ def _ended(
     from functools import partial
 
     from headgate.producer.attendance import Attendance
-    from headgate.producer.cli.stop import Stop
+    from headgate.producer.cli.terminal.interrupt import Stop
     from headgate.producer.errors import JobTimeout
     from headgate.producer.reconnect import Patience
 
@@ -239,20 +238,3 @@ def _print_answer(result: Result, streamed: bool) -> None:
         line(result.content)
     if result.tool_calls:
         document(result.tool_calls)
-
-
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
-
-
-def moment(said: str, option: str = "--since") -> datetime | timedelta:
-    """The moment (in UTC, without a zone), or how long ago; raises WrongUse."""
-    from headgate.shared.errors import WrongUse
-
-    if match := re.fullmatch(r"(\d{1,9}(?:\.\d+)?)([smhd])", said):
-        return timedelta(seconds=float(match[1]) * _UNITS[match[2]])
-    try:
-        found = datetime.fromisoformat(said)
-    except ValueError:
-        remedy = "write 30s, 10m, 2h, 7d, or a moment such as 2026-11-20T09:30:00Z"
-        raise WrongUse(option, said, remedy) from None
-    return found if found.tzinfo else found.replace(tzinfo=UTC)

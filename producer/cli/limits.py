@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from headgate.producer.cli.commands import HELP
-from headgate.producer.cli.ends import say
-from headgate.producer.cli.opened import opened
-from headgate.producer.cli.show import document, json_option, line, printable, rows
+from headgate.producer.cli.terminal.exit_codes import say
+from headgate.producer.cli.terminal.output import document, json_option, line, printable, rows
+from headgate.producer.cli.terminal.session import opened
 
 if TYPE_CHECKING:
     from headgate.producer.admin.limits_rows import PoolRow, Report

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from headgate.producer.cli.show import document, json_option, rows
+from headgate.producer.cli.terminal.output import document, json_option, rows
 
 if TYPE_CHECKING:
     from headgate.shared.catalog import Catalog, Model

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from headgate.producer.cli.opened import opened
-from headgate.producer.cli.show import document, json_option, line, printable, rows
+from headgate.producer.cli.terminal.output import document, json_option, line, printable, rows
+from headgate.producer.cli.terminal.session import opened
 
 if TYPE_CHECKING:
     from headgate.producer.admin.limits import Kind

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from headgate.producer.cli.jobs import words_given
-from headgate.producer.cli.show import document, json_option, pairs, rows
+from headgate.producer.cli.terminal.output import document, json_option, pairs, rows
 
 if TYPE_CHECKING:
     from headgate.shared.routing import Route

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from headgate.producer.cli.show import document, json_option, rows
+from headgate.producer.cli.terminal.output import document, json_option, rows
 
 
 @click.command()

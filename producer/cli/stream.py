@@ -7,9 +7,9 @@ import time
 from typing import TYPE_CHECKING
 
 from headgate.producer.attendance import Attendance
-from headgate.producer.cli.ends import say
-from headgate.producer.cli.show import document, line, piece
-from headgate.producer.cli.stop import Stop
+from headgate.producer.cli.terminal.exit_codes import say
+from headgate.producer.cli.terminal.interrupt import Stop
+from headgate.producer.cli.terminal.output import document, line, piece
 from headgate.producer.errors import StreamBroken
 from headgate.shared.errors import JobFailed
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from headgate.producer.cli.ends import DONE, INTERRUPTED, say
+from headgate.producer.cli.terminal.exit_codes import DONE, INTERRUPTED, say
 
 if TYPE_CHECKING:
     from headgate.producer.local import Local
@@ -34,7 +34,7 @@ _TEND_EVERY_S = 0.25
 @click.option("--flower", is_flag=True, help="Run Flower as well, on the loopback.")
 def up(simulate: bool, workers: int, port: int | None, flower: bool) -> int:
     """Run everything on this machine until Ctrl-C, which lets running jobs finish."""
-    from headgate.producer.cli.stop import Stop
+    from headgate.producer.cli.terminal.interrupt import Stop
     from headgate.producer.installation import require_home
     from headgate.producer.local import Local
     from headgate.shared import settings

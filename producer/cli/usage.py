@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from headgate.producer.cli.ends import say
-from headgate.producer.cli.jobs import moment
-from headgate.producer.cli.show import document, json_option, line, rows
+from headgate.producer.cli.terminal.exit_codes import say
+from headgate.producer.cli.terminal.options import moment
+from headgate.producer.cli.terminal.output import document, json_option, line, rows
 
 if TYPE_CHECKING:
     from headgate.producer.spans import Moment

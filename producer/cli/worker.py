@@ -8,7 +8,7 @@ import sys
 
 import click
 
-from headgate.producer.cli.ends import DONE
+from headgate.producer.cli.terminal.exit_codes import DONE
 
 
 @click.command()

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from headgate.producer.cli.ends import say
+from headgate.producer.cli.terminal.exit_codes import say
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -8,7 +8,7 @@ from contextlib import suppress
 from types import FrameType
 from typing import Self
 
-from headgate.producer.cli.ends import INTERRUPTED, say
+from headgate.producer.cli.terminal.exit_codes import INTERRUPTED, say
 
 
 class Stop:
