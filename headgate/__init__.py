@@ -15,7 +15,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from headgate.producer.client import AsyncClient, Client
+    from headgate.producer.client.client import AsyncClient, Client
+    from headgate.producer.client.handle import AsyncJob, Job
     from headgate.producer.errors import (
         IdempotencyConflict,
         JobTimeout,
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
         TierLimit,
         UnknownJob,
     )
-    from headgate.producer.job import AsyncJob, Job
     from headgate.producer.results import Listed
     from headgate.shared.envelope import Request, Result, Usage
     from headgate.shared.errors import (
@@ -66,9 +66,9 @@ __all__ = [
 ]
 
 _HOMES = (
-    "headgate.producer.client",
+    "headgate.producer.client.client",
     "headgate.producer.errors",
-    "headgate.producer.job",
+    "headgate.producer.client.handle",
     "headgate.producer.results",
     "headgate.shared.envelope",
     "headgate.shared.errors",

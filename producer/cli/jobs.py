@@ -12,7 +12,7 @@ from headgate.producer.cli.terminal.exit_codes import DONE, FAILED, INTERRUPTED,
 from headgate.producer.cli.terminal.output import document, json_option, line, rows
 
 if TYPE_CHECKING:
-    from headgate.producer.client import Client
+    from headgate.producer.client.client import Client
     from headgate.shared.envelope import Result
 
 from headgate.producer.cli.terminal.options import PRIORITY, moment
@@ -56,7 +56,7 @@ def submit(
     **options: str | None,
 ) -> int:
     """Submit PROMPT (`-` or nothing: standard input); print the job id, or the answer."""
-    from headgate.producer.client import Client
+    from headgate.producer.client.client import Client
 
     fields: dict[str, Any] = {k: v for k, v in options.items() if v is not None}
     if prompt is not None or "template" not in fields:
@@ -90,7 +90,7 @@ def submit(
 @json_option
 def result(job_id: str, wait: bool, timeout: float | None, as_json: bool) -> int:
     """Print the answer of the job ID."""
-    from headgate.producer.client import Client
+    from headgate.producer.client.client import Client
 
     with Client() as client:
         found = client.result(job_id)
@@ -107,7 +107,7 @@ def result(job_id: str, wait: bool, timeout: float | None, as_json: bool) -> int
 @json_option
 def cancel(job_id: str, as_json: bool) -> int:
     """Cancel the job ID, also while the provider is answering."""
-    from headgate.producer.client import Client
+    from headgate.producer.client.client import Client
 
     with Client() as client:
         found = client.cancel(job_id)
@@ -132,7 +132,7 @@ def jobs(
     status: str | None, tenant: str | None, since: str | None, limit: int, as_json: bool
 ) -> None:
     """List jobs, newest first."""
-    from headgate.producer.client import Client
+    from headgate.producer.client.client import Client
 
     begin = moment(since) if since is not None else None
     with Client() as client:

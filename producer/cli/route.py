@@ -36,7 +36,7 @@ def route(
     prompt: str | None, max_tokens: int | None, image: bool, as_json: bool, **options: str | None
 ) -> None:
     """Tell which model PROMPT (`-` or nothing: standard input) would get with --model auto."""
-    from headgate.producer.client import Client
+    from headgate.producer.client.client import Client
 
     fields: dict[str, Any] = {k: v for k, v in options.items() if v is not None}
     words = words_given(prompt)

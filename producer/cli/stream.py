@@ -14,7 +14,7 @@ from headgate.producer.errors import StreamBroken
 from headgate.shared.errors import JobFailed
 
 if TYPE_CHECKING:
-    from headgate.producer.client import Client
+    from headgate.producer.client.client import Client
     from headgate.shared.envelope import Result
 
 _PULSE_S = 1.0

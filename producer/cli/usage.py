@@ -52,7 +52,7 @@ def usage(
     the cache or an equal request's call, of all that succeeded; errors: failed jobs, of all that
     were not cancelled. Latencies are of jobs that succeeded; percentiles are exact to 1 %.
     """
-    from headgate.producer.client import Client
+    from headgate.producer.client.client import Client
 
     if as_csv and as_json:
         raise click.UsageError("--csv and --json do not go together")

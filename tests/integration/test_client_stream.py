@@ -21,7 +21,7 @@ from headgate import (
     StreamBroken,
     UnknownJob,
 )
-from headgate.producer.stream import replayed
+from headgate.producer.client.text_stream import replayed
 from headgate.shared import scripts
 from headgate.shared.envelope import ErrorReport
 from headgate.shared.settings import Settings

@@ -11,9 +11,9 @@ import pytest
 import redis.asyncio
 
 from headgate import AsyncClient, Client, JobTimeout, Result, UnknownJob, Unreachable, results
-from headgate.producer.client import waiters_of
-from headgate.producer.desk import Desk
-from headgate.producer.waiting import Found, Waiters
+from headgate.producer.client.client import waiters_of
+from headgate.producer.client.operations import Desk
+from headgate.producer.client.waiters import Found, Waiters
 from headgate.shared.settings import Settings
 from tests.child import wait_until
 from tests.integration.played import PlayedWorker, settings_for

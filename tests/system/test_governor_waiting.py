@@ -9,7 +9,7 @@ from datetime import datetime
 import pytest
 
 from headgate import TierLimit
-from headgate.producer.client import Client
+from headgate.producer.client.client import Client
 from tests.servers import ValkeyServer
 from tests.system import rig
 from tests.system.rig_governor import (

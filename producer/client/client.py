@@ -15,15 +15,15 @@ from collections.abc import AsyncGenerator, Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Self, Unpack
 
-from headgate.producer.background import Background
-from headgate.producer.desk import Desk, Requests
+from headgate.producer.client.handle import AsyncJob, Job
+from headgate.producer.client.loop_thread import Background
+from headgate.producer.client.operations import Desk, Requests
+from headgate.producer.client.text_stream import Reading
+from headgate.producer.client.waiters import Found, Waiters
 from headgate.producer.errors import JobTimeout, UnknownJob
 from headgate.producer.installation import Installation
-from headgate.producer.job import AsyncJob, Job
 from headgate.producer.results import Listed
-from headgate.producer.stream import Reading
 from headgate.producer.used import Asked, UsageReport
-from headgate.producer.waiting import Found, Waiters
 from headgate.shared.envelope import Result, Status
 from headgate.shared.routing import Route
 from headgate.shared.settings import Settings

@@ -15,9 +15,9 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import redis.asyncio
 
-from headgate.producer.channels import LOOK_EVERY_S, SILENCE_S, Channels, cancelled
+from headgate.producer.client.deltas import Tails
+from headgate.producer.client.pubsub import LOOK_EVERY_S, SILENCE_S, Channels, cancelled
 from headgate.producer.errors import JobTimeout
-from headgate.producer.tails import Tails
 from headgate.shared.envelope import Result
 from headgate.shared.errors import HeadgateError, Unreachable
 from headgate.shared.keys import Keys

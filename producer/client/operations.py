@@ -10,6 +10,7 @@ from redis.exceptions import RedisError
 
 from headgate.producer import admit, keyed, results
 from headgate.producer import cancel as cancelling
+from headgate.producer.client.waiters import Found
 from headgate.producer.errors import SubmitInterrupted
 from headgate.producer.installation import Installation, Lazy, record_alone
 from headgate.producer.places import waits_on
@@ -17,7 +18,6 @@ from headgate.producer.results import Listed
 from headgate.producer.submit import Prepared, Written, put, written
 from headgate.producer.usage import usage
 from headgate.producer.used import Asked, UsageReport
-from headgate.producer.waiting import Found
 from headgate.shared.envelope import Request, Result, Status
 from headgate.shared.errors import InvalidRequest, Unreachable
 from headgate.shared.routing import Route

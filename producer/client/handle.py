@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from headgate.shared.envelope import Result, Status
 
 if TYPE_CHECKING:
-    from headgate.producer.client import AsyncClient, Client
+    from headgate.producer.client.client import AsyncClient, Client
 
 from headgate.producer.errors import answer_of
 

@@ -8,9 +8,9 @@ import time
 from collections import deque
 from typing import Self
 
+from headgate.producer.client.deltas import Tail
+from headgate.producer.client.waiters import Waiters
 from headgate.producer.errors import JobTimeout, StreamBroken, answer_of
-from headgate.producer.tails import Tail
-from headgate.producer.waiting import Waiters
 from headgate.shared.envelope import Result
 from headgate.shared.errors import InvalidRequest, Unreachable
 

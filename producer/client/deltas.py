@@ -17,7 +17,7 @@ from typing import Any
 import redis.asyncio
 from redis.exceptions import RedisError
 
-from headgate.producer.channels import LOOK_EVERY_S, SILENCE_S, Channels, cancelled
+from headgate.producer.client.pubsub import LOOK_EVERY_S, SILENCE_S, Channels, cancelled
 from headgate.shared.keys import Keys
 
 

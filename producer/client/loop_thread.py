@@ -11,8 +11,8 @@ from concurrent.futures import CancelledError
 from concurrent.futures import TimeoutError as NotInTime
 from typing import Any, TypeVar
 
-from headgate.producer.stream import Reading
-from headgate.producer.waiting import Waiters
+from headgate.producer.client.text_stream import Reading
+from headgate.producer.client.waiters import Waiters
 from headgate.shared.envelope import Result
 
 T = TypeVar("T")
