@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from headgate.producer.attendance import Attendance
 from headgate.producer.batch.input import survey
 from headgate.producer.batch.output import Output
 from headgate.producer.batch.progress import showing
@@ -14,6 +13,7 @@ from headgate.producer.batch.run import IN_FLIGHT, Run, queue_all
 from headgate.producer.cli.terminal.exit_codes import say
 from headgate.producer.cli.terminal.interrupt import Stop
 from headgate.producer.installation import Installation
+from headgate.producer.local.own_worker import Attendance
 from headgate.shared.errors import Unreachable, WrongUse
 
 _STOPPING = "stopping: what is in flight may finish (Ctrl-C again: at once)"

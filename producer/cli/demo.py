@@ -99,7 +99,7 @@ def _run(
     from headgate.producer.batch.start import begin
     from headgate.producer.batch.summary import summarise, words
     from headgate.producer.cli.batch_run import follow
-    from headgate.producer.local import Local
+    from headgate.producer.local.stack import Local
 
     whole = survey(prompts)
     output = Output.open(answers, prompts, "overwrite")

@@ -189,9 +189,9 @@ def _ended(
     import time
     from functools import partial
 
-    from headgate.producer.attendance import Attendance
     from headgate.producer.cli.terminal.interrupt import Stop
     from headgate.producer.errors import JobTimeout
+    from headgate.producer.local.own_worker import Attendance
     from headgate.producer.reconnect import Patience
 
     began = time.monotonic()

@@ -6,11 +6,11 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from headgate.producer.attendance import Attendance
 from headgate.producer.cli.terminal.exit_codes import say
 from headgate.producer.cli.terminal.interrupt import Stop
 from headgate.producer.cli.terminal.output import document, line, piece
 from headgate.producer.errors import StreamBroken
+from headgate.producer.local.own_worker import Attendance
 from headgate.shared.errors import JobFailed
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ import click
 from headgate.producer.cli.terminal.exit_codes import DONE, INTERRUPTED, say
 
 if TYPE_CHECKING:
-    from headgate.producer.local import Local
+    from headgate.producer.local.stack import Local
 
 _TEND_EVERY_S = 0.25
 
@@ -36,7 +36,7 @@ def up(simulate: bool, workers: int, port: int | None, flower: bool) -> int:
     """Run everything on this machine until Ctrl-C, which lets running jobs finish."""
     from headgate.producer.cli.terminal.interrupt import Stop
     from headgate.producer.installation import require_home
-    from headgate.producer.local import Local
+    from headgate.producer.local.stack import Local
     from headgate.shared import settings
 
     if port is not None and not simulate:

@@ -27,7 +27,7 @@ def worker(queues: str | None, concurrency: int | None, name: str | None) -> Non
     # As the first process of a container it would not hear of a signal without a handler.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(DONE))
     from headgate.producer.installation import open_installation
-    from headgate.producer.local import worker_argv
+    from headgate.producer.local.stack import worker_argv
     from headgate.shared import settings
     from headgate.shared.errors import WrongUse
     from headgate.shared.keys import DEAD_QUEUE

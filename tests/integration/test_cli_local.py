@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from headgate.producer.children import Child, ChildGaveUp, stop_all
+from headgate.producer.local.process import Child, ChildGaveUp, stop_all
 from headgate.shared import embedded
 from headgate.shared import settings as reader
 from tests.child import wait_until

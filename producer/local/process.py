@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from headgate.producer import guard
+from headgate.producer.local import guard
 from headgate.shared.errors import HeadgateError
 
 STEADY_S = 10.0

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Self
 
 from headgate.producer.admin.health import living_workers
-from headgate.producer.children import Child, ChildGaveUp, stop_all
 from headgate.producer.installation import Installation, open_installation
+from headgate.producer.local.process import Child, ChildGaveUp, stop_all
 from headgate.shared import settings
 from headgate.shared.embedded import EmbeddedFailed
 from headgate.shared.errors import Unreachable

@@ -15,7 +15,7 @@ import redis
 
 from headgate.producer.admin.health import living_workers
 from headgate.producer.installation import Installation
-from headgate.producer.local import Local
+from headgate.producer.local.stack import Local
 
 QUIET_S = 3.0
 """Only while nothing ends is it worth a look whether workers live."""
