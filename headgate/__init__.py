@@ -26,7 +26,7 @@ if TYPE_CHECKING:
         TierLimit,
         UnknownJob,
     )
-    from headgate.producer.results import Listed
+    from headgate.producer.results.read import Listed
     from headgate.shared.envelope import Request, Result, Usage
     from headgate.shared.errors import (
         CatalogError,
@@ -69,7 +69,7 @@ _HOMES = (
     "headgate.producer.client.client",
     "headgate.producer.errors",
     "headgate.producer.client.handle",
-    "headgate.producer.results",
+    "headgate.producer.results.read",
     "headgate.shared.envelope",
     "headgate.shared.errors",
 )

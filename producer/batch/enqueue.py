@@ -11,7 +11,7 @@ from headgate.producer.errors import SubmitInterrupted
 from headgate.producer.installation import Installation
 from headgate.producer.keyed import Known
 from headgate.producer.reconnect import Patience
-from headgate.producer.results import known
+from headgate.producer.results.read import known
 from headgate.producer.submit import Prepared, enqueue
 from headgate.shared import queues
 from headgate.shared.envelope import Envelope, new_id

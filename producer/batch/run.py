@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from headgate.producer import cancel
 from headgate.producer.batch.enqueue import Intake, prepared_line
 from headgate.producer.batch.formats import bad_line, output_line
 from headgate.producer.batch.input import BadLine, read
@@ -18,6 +17,7 @@ from headgate.producer.batch.poll import Look
 from headgate.producer.batch.rows import Batch, Ended, Record
 from headgate.producer.installation import Installation
 from headgate.producer.reconnect import Patience
+from headgate.producer.results import cancel
 
 LOOK_EVERY_S = 0.1
 CARE_EVERY_S = 2.0

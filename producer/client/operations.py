@@ -8,13 +8,14 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
-from headgate.producer import admit, keyed, results
-from headgate.producer import cancel as cancelling
+from headgate.producer import admit, keyed
 from headgate.producer.client.waiters import Found
 from headgate.producer.errors import SubmitInterrupted
 from headgate.producer.installation import Installation, Lazy, record_alone
-from headgate.producer.places import waits_on
-from headgate.producer.results import Listed
+from headgate.producer.results import cancel as cancelling
+from headgate.producer.results import read
+from headgate.producer.results.read import Listed
+from headgate.producer.results.waiting_jobs import waits_on
 from headgate.producer.submit import Prepared, Written, put, written
 from headgate.producer.usage import usage
 from headgate.producer.used import Asked, UsageReport
@@ -66,17 +67,17 @@ class Desk:
     def result(self, job_id: str) -> Result:
         """The result as it is now."""
         with self._lazy.use() as at:
-            return results.read(at.engine, job_id, waits_on(at.redis, at.keys))
+            return read.read(at.engine, job_id, waits_on(at.redis, at.keys))
 
     def status(self, job_id: str) -> Status:
         """The status now, also of a job whose result has expired."""
         with self._lazy.use() as at:
-            return results.status(at.engine, job_id, waits_on(at.redis, at.keys))
+            return read.status(at.engine, job_id, waits_on(at.redis, at.keys))
 
     def look(self, ids: Sequence[str]) -> Found:
         """What can be said for good about the jobs."""
         with self._lazy.use() as at:
-            return results.look(at.engine, ids)
+            return read.look(at.engine, ids)
 
     def jobs(
         self,
@@ -87,7 +88,7 @@ class Desk:
     ) -> list[Listed]:
         """The newest jobs first."""
         with self._lazy.use() as at:
-            return results.list_jobs(
+            return read.list_jobs(
                 at.engine, status=status, tenant=tenant, since=since, limit=limit,
                 waits=waits_on(at.redis, at.keys),
             )  # fmt: skip

@@ -33,7 +33,7 @@ Look = Callable[[Sequence[str]], Awaitable[Found]]
 
 
 class Waiters:
-    """All who wait for jobs in one event loop; `look` reads the record, see headgate.producer.results."""
+    """All who wait for jobs in one event loop; `look` reads the record, see headgate.producer.results.read."""
 
     def __init__(
         self,

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import insert, select, update
 
 from headgate import Client, JobFailed
-from headgate.producer.cancel import cancel
+from headgate.producer.results.cancel import cancel
 from headgate.shared.envelope import ErrorReport
 from headgate.shared.tables import attempts, audit, jobs
 from tests.child import wait_until

@@ -9,7 +9,7 @@ import pytest
 import redis
 from sqlalchemy import func, insert, select
 
-from headgate.producer.cancel import cancel
+from headgate.producer.results.cancel import cancel
 from headgate.shared.envelope import Envelope, Result, now_ms
 from headgate.shared.errors import RequestRefused, Unauthorized
 from headgate.shared.keys import Keys

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import event
 
 from headgate import Client, SubmitInterrupted, Unreachable
-from headgate.producer.results import known
+from headgate.producer.results.read import known
 from headgate.producer.submit import ROWS_PER_COMMIT
 from headgate.shared import queues
 from headgate.shared.envelope import Envelope

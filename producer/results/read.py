@@ -11,7 +11,7 @@ import orjson
 from sqlalchemy import Engine, Row, select, tuple_
 
 from headgate.producer.errors import ResultExpired, UnknownJob
-from headgate.producer.places import WAITING, Waits, nobody_waits
+from headgate.producer.results.waiting_jobs import WAITING, Waits, nobody_waits
 from headgate.shared.database import reading
 from headgate.shared.envelope import ENDED, Result, Status, now_ms, rfc3339
 from headgate.shared.errors import HeadgateError, InvalidRequest

@@ -9,7 +9,7 @@ import orjson
 import redis
 from sqlalchemy import Connection, Engine, select, update
 
-from headgate.producer.results import IDS_PER_QUERY, standing
+from headgate.producer.results.read import IDS_PER_QUERY, standing
 from headgate.shared.database import writing
 from headgate.shared.endings import end_waiting, tell
 from headgate.shared.envelope import ENDED, Envelope, ErrorReport, Result, now_ms
