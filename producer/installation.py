@@ -17,8 +17,8 @@ from typing import Any
 import redis
 from sqlalchemy import Engine
 
-from headgate.producer.standing import Standings
-from headgate.producer.submit import Submitter
+from headgate.producer.submit.model_status import Standings
+from headgate.producer.submit.prepare import Submitter
 from headgate.shared import catalog, connections, migrate, redis_check, settings, tiers
 from headgate.shared.catalog import Catalog
 from headgate.shared.connections import Servers

@@ -29,7 +29,7 @@ from redis.asyncio import Redis as AsyncRedis
 from sqlalchemy import event
 
 from headgate.producer.installation import open_installation
-from headgate.producer.submit import enqueue
+from headgate.producer.submit.enqueue import enqueue
 from headgate.shared import scripts
 from headgate.shared.connections import Servers
 from headgate.shared.keys import Keys

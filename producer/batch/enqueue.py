@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Container, Iterator
 from functools import partial
 
-from headgate.producer import admit
 from headgate.producer.batch.input import BadLine, Line
 from headgate.producer.errors import SubmitInterrupted
 from headgate.producer.installation import Installation
-from headgate.producer.keyed import Known
 from headgate.producer.reconnect import Patience
 from headgate.producer.results.read import known
-from headgate.producer.submit import Prepared, enqueue
+from headgate.producer.submit import admission
+from headgate.producer.submit.enqueue import enqueue
+from headgate.producer.submit.idempotency import Known
+from headgate.producer.submit.prepare import Prepared
 from headgate.shared import queues
 from headgate.shared.envelope import Envelope, new_id
 from headgate.shared.errors import InvalidRequest, shown
@@ -69,10 +70,10 @@ class Intake:
 
     def _let_in(self, prepared: list[Prepared], bad: list[BadLine]) -> list[Prepared]:
         """Those which no limit of their callers refuses; the others are added to `bad`."""
-        asking = {place: job for place, job in enumerate(prepared) if admit.asks(job)}
+        asking = {place: job for place, job in enumerate(prepared) if admission.asks(job)}
         if not asking:
             return prepared
-        ask = partial(admit.refusals, self._at, asking, together=False, call=new_id())
+        ask = partial(admission.refusals, self._at, asking, together=False, call=new_id())
         refused = self._patience(ask)
         for place, refusal in refused.items():
             envelope = prepared[place][0]

@@ -8,15 +8,13 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
-from headgate.producer import admit, keyed
 from headgate.producer.client.waiters import Found
-from headgate.producer.errors import SubmitInterrupted
 from headgate.producer.installation import Installation, Lazy, record_alone
 from headgate.producer.results import cancel as cancelling
 from headgate.producer.results import read
 from headgate.producer.results.read import Listed
 from headgate.producer.results.waiting_jobs import waits_on
-from headgate.producer.submit import Prepared, Written, put, written
+from headgate.producer.submit.submit import _submitted
 from headgate.producer.usage import usage
 from headgate.producer.used import Asked, UsageReport
 from headgate.shared.envelope import Request, Result, Status
@@ -109,36 +107,3 @@ class Desk:
                 remedy = "the wish is on record: cancel again once Redis answers"
                 raise Unreachable(error.server, error.reason, remedy) from error.__cause__
             raise
-
-
-def _submitted(at: Installation, requests: Iterable[Prepared], *, numbered: bool) -> list[str]:
-    """The ids of the jobs, all of them checked before the first is put: a fault means none was."""
-    ready: list[Written] = []
-    asking: dict[int, Prepared] = {}
-    for job in requests:
-        if admit.asks(job):
-            asking[len(ready)] = job
-        ready.append(written(*job))
-    claims = [claim for *_, claim in ready if claim is not None]
-    if claims and (numbered or asking):
-        before = keyed.look(at.engine, claims)
-        keyed.refuse_conflicts(claims, before)
-        asking = {place: job for place, job in asking.items() if job[0].id not in before}
-    for place, refusal in admit.refusals(at, asking, together=True).items():
-        raise admit.numbered(place, refusal) if numbered else refusal
-    known = _put(at, ready)
-    if twice := [job for job in asking.values() if job[0].id in known]:
-        admit.give_back(at, twice)  # another program has queued them at the same moment
-    ids = [row["id"] for row, *_ in ready]
-    return [known[i].job_id if i in known else i for i in ids] if known else ids
-
-
-def _put(at: Installation, ready: Sequence[Written]) -> dict[str, keyed.Known]:
-    try:
-        return put(at.engine, at.redis, at.keys, ready)
-    except SubmitInterrupted as error:
-        cause = error.__cause__ or error
-        server = at.redis_name if isinstance(cause, RedisError) else at.database_name
-        raise SubmitInterrupted(
-            server, at.reason(cause), error.job_ids, error.unsure_ids
-        ) from cause

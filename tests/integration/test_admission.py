@@ -13,10 +13,9 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from headgate import AsyncClient, Client, InvalidRequest, TierLimit
-from headgate.producer.admit import ASKED_AT_ONCE
 from headgate.producer.installation import Installation
+from headgate.producer.submit.admission import ASKED_AT_ONCE, Answer, Asked, Mode, admit
 from headgate.shared import limits, scripts
-from headgate.shared.admission import Answer, Asked, Mode, admit
 from headgate.shared.envelope import new_id
 from headgate.shared.keys import Keys
 from headgate.shared.ticket import Ticket

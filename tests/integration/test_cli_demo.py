@@ -9,7 +9,7 @@ from pathlib import Path
 
 from headgate.producer.batch.input import Line, read, survey
 from headgate.producer.cli.demo import EXAMPLES
-from headgate.producer.submit import Submitter
+from headgate.producer.submit.prepare import Submitter
 from headgate.shared import settings
 from headgate.shared.catalog import load
 

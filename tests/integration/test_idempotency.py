@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from sqlalchemy import Engine, event, func, select, update
 
 from headgate import Client, IdempotencyConflict, SubmitInterrupted
-from headgate.producer.keyed import Keyed, Known, look, take
-from headgate.producer.submit import ROWS_PER_COMMIT
+from headgate.producer.submit.enqueue import ROWS_PER_COMMIT
+from headgate.producer.submit.idempotency import Keyed, Known, look, take
 from headgate.shared import migrate
 from headgate.shared.database import open_engine, reading, writing
 from headgate.shared.tables import KEY_KEPT_MS, idempotency

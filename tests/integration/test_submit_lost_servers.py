@@ -11,7 +11,7 @@ from sqlalchemy import event
 
 from headgate import Client, SubmitInterrupted, Unreachable
 from headgate.producer.results.read import known
-from headgate.producer.submit import ROWS_PER_COMMIT
+from headgate.producer.submit.enqueue import ROWS_PER_COMMIT
 from headgate.shared import queues
 from headgate.shared.envelope import Envelope
 from headgate.shared.settings import Settings

@@ -12,7 +12,7 @@ from types import ModuleType
 import pytest
 from sqlalchemy import Engine, delete, insert
 
-from headgate.producer.submit import Submitter
+from headgate.producer.submit.prepare import Submitter
 from headgate.shared import migrate, tiers
 from headgate.shared.catalog import Catalog, load
 from headgate.shared.database import open_engine, writing

@@ -15,7 +15,8 @@ from typing import Any
 import redis
 from sqlalchemy import Engine, func, select, update
 
-from headgate.producer.submit import Submitter, enqueue
+from headgate.producer.submit.enqueue import enqueue
+from headgate.producer.submit.prepare import Submitter
 from headgate.shared import catalog, migrate
 from headgate.shared.connections import Servers
 from headgate.shared.database import open_engine, reading, writing

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from headgate.producer.submit import Submitter
+from headgate.producer.submit.prepare import Submitter
 from headgate.shared import catalog
 from headgate.shared.catalog import StaticText
 from headgate.shared.envelope import request_from

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 import pytest
 
-from headgate.producer.submit import Submitter
+from headgate.producer.submit.prepare import Submitter
 from headgate.shared import catalog
 from headgate.shared.envelope import MAX_REQUEST_BYTES, Envelope, Request
 from headgate.shared.errors import InvalidRequest

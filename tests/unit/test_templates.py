@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headgate.producer.submit import Submitter
+from headgate.producer.submit.prepare import Submitter
 from headgate.shared.catalog import Catalog, load
 from headgate.shared.envelope import Envelope, Request, request_from
 from headgate.shared.errors import InvalidRequest
