@@ -13,8 +13,8 @@ from headgate.producer.cli.terminal.options import moment
 from headgate.producer.cli.terminal.output import document, json_option, line, rows
 
 if TYPE_CHECKING:
-    from headgate.producer.spans import Moment
-    from headgate.producer.used import UsageReport, Used
+    from headgate.producer.usage.period import Moment
+    from headgate.producer.usage.report import UsageReport, Used
 
 _COLUMNS = (
     "requests", "failed", "hits", "errors", "input", "cached", "output", "USD", "saved USD",
@@ -84,7 +84,7 @@ def _csv(found: UsageReport) -> None:
     import csv
     import io
 
-    from headgate.producer.used import FIGURES
+    from headgate.producer.usage.report import FIGURES
 
     for record in ([*found.by, *FIGURES], *(one.as_json().values() for one in found.rows)):
         text = io.StringIO()

@@ -23,7 +23,7 @@ from headgate.producer.client.waiters import Found, Waiters
 from headgate.producer.errors import JobTimeout, UnknownJob
 from headgate.producer.installation import Installation
 from headgate.producer.results.read import Listed
-from headgate.producer.used import Asked, UsageReport
+from headgate.producer.usage.report import Asked, UsageReport
 from headgate.shared.envelope import Result, Status
 from headgate.shared.routing import Route
 from headgate.shared.settings import Settings

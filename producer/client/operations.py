@@ -15,8 +15,8 @@ from headgate.producer.results import read
 from headgate.producer.results.read import Listed
 from headgate.producer.results.waiting_jobs import waits_on
 from headgate.producer.submit.submit import _submitted
-from headgate.producer.usage import usage
-from headgate.producer.used import Asked, UsageReport
+from headgate.producer.usage.query import usage
+from headgate.producer.usage.report import Asked, UsageReport
 from headgate.shared.envelope import Request, Result, Status
 from headgate.shared.errors import InvalidRequest, Unreachable
 from headgate.shared.routing import Route

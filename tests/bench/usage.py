@@ -11,7 +11,7 @@ from pathlib import Path
 
 from sqlalchemy import Engine, text
 
-from headgate.producer.usage import usage
+from headgate.producer.usage.query import usage
 from headgate.shared import migrate
 from headgate.shared.database import open_engine, reading, snapshot, writing
 from headgate.shared.policy.sketch import bucket

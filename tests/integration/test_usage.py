@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine, delete, select
 
-from headgate.producer.usage import usage
-from headgate.producer.used import BY, UsageReport, Used
+from headgate.producer.usage.query import usage
+from headgate.producer.usage.report import BY, UsageReport, Used
 from headgate.shared import migrate
 from headgate.shared.database import open_engine
 from headgate.shared.errors import InvalidRequest

@@ -24,8 +24,8 @@ from sqlalchemy import (
     true,
 )
 
-from headgate.producer.spans import Span, between, days_in, gaps, runs
-from headgate.producer.used import BY, TIMES, Asked, UsageReport, Used
+from headgate.producer.usage.period import Span, between, days_in, gaps, runs
+from headgate.producer.usage.report import BY, TIMES, Asked, UsageReport, Used
 from headgate.shared import prices
 from headgate.shared.database import snapshot
 from headgate.shared.errors import InvalidRequest

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
-from headgate.producer.spans import Moment
+from headgate.producer.usage.period import Moment
 
 BY = ("tenant", "user", "model", "template", "batch", "day", "month")
 """What usage can be told by; a user is one of a tenant, so `user` brings the tenant along."""
