@@ -16,7 +16,7 @@ from redis.sentinel import MasterNotFoundError
 from headgate.shared import redis_clients
 from headgate.shared.errors import Unfit, Unreachable
 from headgate.shared.keys import Keys
-from headgate.shared.redis_urls import Address, masked
+from headgate.shared.redis_url import Address, masked
 
 log = logging.getLogger("headgate.redis")
 

@@ -25,7 +25,7 @@ from redis.sentinel import (
     SentinelManagedSSLConnection,
 )
 
-from headgate.shared.redis_urls import Address
+from headgate.shared.redis_url import Address
 
 REDIS_TIMEOUT_S = 5.0
 """How long one command may take before the connection counts as dead (redis-py's own default)."""

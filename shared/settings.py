@@ -16,9 +16,9 @@ from dotenv import dotenv_values
 from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from headgate.shared import redis_urls
+from headgate.shared import redis_url as redis_urls
 from headgate.shared.errors import SettingError
-from headgate.shared.redis_urls import masked
+from headgate.shared.redis_url import masked
 
 __all__ = ["Settings", "environment", "load", "masked", "read", "secret", "variable"]
 

@@ -12,7 +12,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from headgate.shared.redis_clients import sentinel_options
-from headgate.shared.redis_urls import Address
+from headgate.shared.redis_url import Address
 
 SOCKET_S = 10.0
 """How long Celery's own connections wait for a server that says nothing; else a stop could hang."""

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 import redis
 
-from headgate.shared import redis_clients, redis_urls
+from headgate.shared import redis_clients, redis_url
 from headgate.workers.lane import Lane
 from tests.child import wait_until
 from tests.proxy import TcpProxy
@@ -21,7 +21,7 @@ class Moving:
 
     def __init__(self, front: TcpProxy, old: ValkeyServer, new: ValkeyServer) -> None:
         self._front, self._old, self.new = front, old, new
-        self.address = redis_urls.read(f"redis://127.0.0.1:{front.port}/0")
+        self.address = redis_url.read(f"redis://127.0.0.1:{front.port}/0")
 
     def move(self) -> None:
         """New connections reach the new server; those that are open still reach the old one."""

@@ -9,7 +9,7 @@ import pytest
 from celery import Celery
 
 from headgate import Client
-from headgate.shared import redis_urls
+from headgate.shared import redis_url
 from headgate.shared.settings import Settings
 from tests import redis_forms
 from tests.celery_nodes import WorkerProcess
@@ -210,7 +210,7 @@ def test_flower_counts_and_hears_on_every_form_of_a_redis_url(
             assert worker.stop(30) == 0
             flower.stop(20)
         texts = [flower.log(), worker.log(), *(page.text for page in pages.values())]
-        for secret in redis_urls.read(env["HEADGATE_REDIS_URL"]).secrets:
+        for secret in redis_url.read(env["HEADGATE_REDIS_URL"]).secrets:
             assert not any(secret in text for text in texts)
         assert "Traceback" not in flower.log()
 

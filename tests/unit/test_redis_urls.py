@@ -10,24 +10,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headgate.producer.cli.settings import settings as settings_command
-from headgate.shared import redis_check, redis_urls
+from headgate.shared import redis_check, redis_url
 from headgate.workers import broker
 
 
 def test_plain_urls_are_read_with_their_defaults() -> None:
-    bare = redis_urls.read("redis://h")
+    bare = redis_url.read("redis://h")
     assert (bare.hosts, bare.database, bare.username, bare.password) == (
         (("h", 6379),), 0, None, None,
     )  # fmt: skip
-    full = redis_urls.read("redis://u:p%40s@h:1/3")
+    full = redis_url.read("redis://u:p%40s@h:1/3")
     assert (full.hosts, full.database, full.username, full.password) == (
         (("h", 1),), 3, "u", "p@s",
     )  # fmt: skip
-    assert redis_urls.read("redis://[::1]:7/?db=2").hosts == (("::1", 7),)
+    assert redis_url.read("redis://[::1]:7/?db=2").hosts == (("::1", 7),)
 
 
 def test_a_socket_is_read_with_its_login_and_database() -> None:
-    found = redis_urls.read("redis+socket://u:p@/run/my%20redis.sock?virtual_host=2")
+    found = redis_url.read("redis+socket://u:p@/run/my%20redis.sock?virtual_host=2")
     assert (found.path, found.database, found.password) == ("/run/my redis.sock", 2, "p")
 
 
@@ -41,7 +41,7 @@ def test_a_socket_is_read_with_its_login_and_database() -> None:
     ],
 )
 def test_sentinels_are_read_in_our_spelling_and_in_celerys(url: str) -> None:
-    found = redis_urls.read(url)
+    found = redis_url.read(url)
     assert found.hosts == (("h1", 1), ("h2", 26379), ("::1", 3))
     assert (found.master_name, found.database, found.username, found.password) == (
         "m", 2, "u", "p,",
@@ -53,7 +53,7 @@ def test_sentinels_are_read_in_our_spelling_and_in_celerys(url: str) -> None:
 def test_tls_is_spelt_as_redis_py_and_as_celery_do(reqs: str, tmp_path: Path) -> None:
     ca = tmp_path / "ca.pem"
     ca.touch()
-    found = redis_urls.read(f"rediss://h?ssl_cert_reqs={reqs}&ssl_ca_certs={quote(str(ca))}")
+    found = redis_url.read(f"rediss://h?ssl_cert_reqs={reqs}&ssl_ca_certs={quote(str(ca))}")
     assert found.tls is not None
     options = found.tls.options()
     assert options["ssl_ca_certs"] == str(ca)
@@ -62,7 +62,7 @@ def test_tls_is_spelt_as_redis_py_and_as_celery_do(reqs: str, tmp_path: Path) ->
 
 
 def test_a_bare_rediss_url_checks_the_certificate() -> None:
-    found = redis_urls.read("rediss://h")
+    found = redis_url.read("rediss://h")
     assert found.tls is not None
     assert found.tls.options()["ssl_cert_reqs"].name == "CERT_REQUIRED"
     assert broker.settings_for(found, "")["broker_use_ssl"]["ssl_check_hostname"] is True
@@ -92,10 +92,10 @@ def test_a_bad_url_is_refused_with_its_remedy_and_without_its_password(
     url: str, remedy: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(ValueError, match=r"\w") as raised:
-        redis_urls.read(url)
+        redis_url.read(url)
     assert remedy in str(raised.value)
     assert "secret" not in str(raised.value).replace("sentinel_password", "")
-    assert "secret" not in redis_urls.masked(url)
+    assert "secret" not in redis_url.masked(url)
 
 
 PASSWORDS = st.text(st.characters(codec="utf-8", exclude_categories=["C"]), min_size=1)
@@ -114,14 +114,14 @@ def test_any_password_is_read_and_masked_once_it_is_percent_encoded(
     password: str, form: str
 ) -> None:
     url = form.format(quote(password, safe=""))
-    found = redis_urls.read(url)
+    found = redis_url.read(url)
     assert password in (found.password, found.sentinel_password)
-    assert quote(password, safe="") not in redis_urls.masked(url)
+    assert quote(password, safe="") not in redis_url.masked(url)
     assert password not in repr(found)
-    assert password not in redis_urls.masked(form.format(password)), "nor when it is not encoded"
+    assert password not in redis_url.masked(form.format(password)), "nor when it is not encoded"
     if found.password:
         assert (
-            redis_urls.read(
+            redis_url.read(
                 found.celery_url().split(";")[0] + ("?master_name=m" if found.master_name else "")
             ).password
             == password
