@@ -19,7 +19,8 @@ from sqlalchemy import Engine
 
 from headgate.producer.submit.model_status import Standings
 from headgate.producer.submit.prepare import Submitter
-from headgate.shared import catalog, connections, migrate, redis_check, settings, tiers
+from headgate.shared import catalog, connections, migrate, redis_check, settings
+from headgate.shared.admission import tiers
 from headgate.shared.catalog import Catalog
 from headgate.shared.connections import Servers
 from headgate.shared.database import open_engine, reaching, reason, without_password

@@ -122,7 +122,7 @@ def _words(leases: Iterable[Lease]) -> list[Word]:
 class Taken:
     """A message with its lease. `crashes`: how many workers lost the job before.
 
-    `grant`: what it holds, as `headgate.shared.ticket.Grant` reads it.
+    `grant`: what it holds, as `headgate.shared.admission.grant.Grant` reads it.
     """
 
     id: str

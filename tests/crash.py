@@ -31,10 +31,10 @@ from sqlalchemy import event
 from headgate.producer.installation import open_installation
 from headgate.producer.submit.enqueue import enqueue
 from headgate.shared import scripts
+from headgate.shared.admission.grant import Grant
 from headgate.shared.connections import Servers
 from headgate.shared.keys import Keys
 from headgate.shared.settings import Settings
-from headgate.shared.ticket import Grant
 from headgate.workers import app as workers_app
 from headgate.workers import tasks
 from headgate.workers.fetcher import Fetcher

@@ -22,8 +22,8 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
 from headgate.producer.admin.waiting import fields_of
-from headgate.shared import budgets
-from headgate.shared.budgets import InForce, Spent
+from headgate.shared.admission import budgets, scopes
+from headgate.shared.admission.budgets import InForce, Spent
 from headgate.shared.catalog import Catalog
 from headgate.shared.keys import Keys
 from headgate.shared.prices import from_pico, text
@@ -162,12 +162,12 @@ class Balance:
         self, total: Sums, configured: dict[str, str], overrides: dict[str, str]
     ) -> list[tuple[str, str]]:
         """Every scope with a budget that anything was spent in, with the scope that says it."""
-        tenants = {budgets.tenant_scope(tenant) for tenant, _ in total}
-        users = {budgets.user_scope(tenant, user) for tenant, user in total if user}
+        tenants = {scopes.tenant_scope(tenant) for tenant, _ in total}
+        users = {scopes.user_scope(tenant, user) for tenant, user in total if user}
         users &= configured.keys() | overrides.keys()
         found: list[tuple[str, InForce | None]] = [
             (scope, budgets.in_force(configured, overrides, scope))
-            for scope in (budgets.GLOBAL, *sorted(tenants), *sorted(users))
+            for scope in (scopes.GLOBAL, *sorted(tenants), *sorted(users))
         ]
         return [(scope, one.source) for scope, one in found if one is not None]
 
@@ -218,7 +218,7 @@ def _readable(raw: dict[str, str]) -> dict[str, str]:
     return {
         "id": raw["id"],
         "event": "budget",
-        "scope": budgets.shown(raw["scope"]),
+        "scope": scopes.shown(raw["scope"]),
         "period": "-".join(part for part in (period[:4], period[4:6], period[6:]) if part),
         "percent": f"{float(raw['share']) * 100:g}",
         "budget_usd": usd["budget"],
@@ -232,5 +232,5 @@ def _of(scope: str, total: Sums) -> int:
     if kind == "global":
         return sum(total.values())
     if kind == "tenant":
-        return sum(n for (tenant, _), n in total.items() if budgets.tenant_scope(tenant) == scope)
-    return sum(n for who, n in total.items() if budgets.user_scope(*who) == scope)
+        return sum(n for (tenant, _), n in total.items() if scopes.tenant_scope(tenant) == scope)
+    return sum(n for who, n in total.items() if scopes.user_scope(*who) == scope)

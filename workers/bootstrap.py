@@ -15,8 +15,10 @@ from functools import partial
 from redis.exceptions import RedisError
 from sqlalchemy import Engine
 
-from headgate.shared import catalog, settings, tiers
-from headgate.shared.breakers import Rules as BreakerRules
+from headgate.shared import catalog, settings
+from headgate.shared.admission import tiers
+from headgate.shared.admission.breakers import Rules as BreakerRules
+from headgate.shared.admission.tiers import TierOf
 from headgate.shared.catalog import Catalog
 from headgate.shared.catalog import Provider as ProviderEntry
 from headgate.shared.connections import Servers
@@ -26,7 +28,6 @@ from headgate.shared.policy.lifetime import Keeping, Rules
 from headgate.shared.policy.route import without_key
 from headgate.shared.queues import all_queues
 from headgate.shared.settings import Settings
-from headgate.shared.tiers import TierOf
 from headgate.workers.balance import Balance
 from headgate.workers.clock import Clock
 from headgate.workers.lane import Lane

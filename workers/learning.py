@@ -14,8 +14,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import islice
 
+from headgate.shared.admission.estimates import (
+    HALF_LIFE,
+    MOST_GROUPS,
+    Group,
+    Tally,
+    learn,
+    lesson,
+    teach,
+)
 from headgate.shared.keys import Keys
-from headgate.shared.learned import HALF_LIFE, MOST_GROUPS, Group, Tally, learn, lesson, teach
 from headgate.workers.lane import Lane
 
 log = logging.getLogger("headgate.learning")

@@ -14,8 +14,9 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
-from headgate.shared import catalog, limits
-from headgate.shared.budgets import KNOWN
+from headgate.shared import catalog
+from headgate.shared.admission import limits
+from headgate.shared.admission.budgets import KNOWN
 from headgate.shared.catalog import Catalog, Provider
 from headgate.shared.connections import Servers
 from headgate.shared.errors import CatalogError

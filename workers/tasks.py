@@ -9,6 +9,8 @@ from typing import Any, assert_never
 
 from celery import Celery, Task
 
+from headgate.shared.admission.grant import Grant
+from headgate.shared.admission.ticket import ticket_for
 from headgate.shared.catalog import Catalog, Model
 from headgate.shared.connections import Servers
 from headgate.shared.envelope import (
@@ -26,7 +28,6 @@ from headgate.shared.results import GIVEN_UP
 from headgate.shared.routing import AUTO, Router
 from headgate.shared.settings import Settings
 from headgate.shared.templates import expanded
-from headgate.shared.ticket import Grant, ticket_for
 from headgate.workers.bootstrap import Kit, keyless, open_kit
 from headgate.workers.fetcher import Fetcher
 from headgate.workers.job import Delivery, Job

@@ -9,8 +9,9 @@ from typing import Any, Literal
 
 from headgate.producer.admin.waiting import fields_of
 from headgate.producer.installation import Installation
-from headgate.shared import budgets
-from headgate.shared.budgets import InForce
+from headgate.shared.admission import budgets
+from headgate.shared.admission import scopes as scopes_
+from headgate.shared.admission.budgets import InForce
 from headgate.shared.prices import from_pico, text
 
 MOST_SCANS = 200
@@ -65,9 +66,9 @@ def _scopes(
     periods: tuple[str, str],
 ) -> list[str]:
     sources = budgets.sources(configured, overrides)
-    scopes = {*sources} - {budgets.EVERY_TENANT}
+    scopes = {*sources} - {scopes_.EVERY_TENANT}
     scopes |= {scope for scope in overrides if scope.startswith("tenant/")}
-    if budgets.EVERY_TENANT in sources:
+    if scopes_.EVERY_TENANT in sources:
         for period in periods:
             begin, end = at.keys.budget("tenant/\n", period).split("\n")
             cursor: Any = 0
@@ -77,7 +78,7 @@ def _scopes(
                 scopes |= {f"tenant/{n.decode()[len(begin) : -len(end)]}" for n in names}
                 if cursor == 0:
                     break
-        scopes = scopes - {budgets.EVERY_TENANT} or {budgets.EVERY_TENANT}
+        scopes = scopes - {scopes_.EVERY_TENANT} or {scopes_.EVERY_TENANT}
     # Overrides name limits of other kinds of scopes, too; those have no budget.
     kinds = ("global", "tenant", "user")
     known = [scope for scope in scopes if scope.partition("/")[0] in kinds]
@@ -97,7 +98,7 @@ def _row(at: Installation, scope: str, period: str, budget: InForce) -> BudgetRo
     elif spent >= limit * budget.soft:
         state = "soft"
     return BudgetRow(
-        budgets.shown(scope),
+        scopes_.shown(scope),
         "-".join(part for part in (period[:4], period[4:6], period[6:]) if part),
         text(from_pico(limit)),
         text(from_pico(spent)),

@@ -8,11 +8,8 @@ from typing import Any
 
 import redis
 
+from headgate.shared.admission.estimates import Group, Tally
 from headgate.shared.keys import Keys
-from headgate.shared.learned import (
-    Group,
-    Tally,
-)
 from headgate.shared.scripts import Command, compose, run, text_of
 
 

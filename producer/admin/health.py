@@ -8,15 +8,14 @@ from typing import Any
 
 import redis
 
-from headgate.producer.admin.limits import resume_command
 from headgate.producer.admin.limits_report import report
 from headgate.producer.admin.limits_rows import GateRow
 from headgate.producer.installation import Installation
-from headgate.shared import health
-from headgate.shared.breakers import close
+from headgate.shared.admission import breakers
+from headgate.shared.admission.breakers import Health, close
+from headgate.shared.admission.limits import resume_command
 from headgate.shared.catalog_words import hint
 from headgate.shared.errors import WrongUse
-from headgate.shared.health import Health
 from headgate.shared.keys import Keys
 from headgate.shared.scripts import run, text_of
 
@@ -59,7 +58,7 @@ def standing(at: Installation) -> Standing:
     """How all does now; raises Unreachable for a server that is away."""
     with at.engine.connect() as connection:
         connection.exec_driver_sql("SELECT 1")
-    models = health.states(at.redis, at.keys)
+    models = breakers.states(at.redis, at.keys)
     asked = {one.model for one in models}
     known = {f"{model.provider}/{model.name}" for model in at.catalog.models.values()}
     return Standing(

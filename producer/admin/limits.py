@@ -6,23 +6,28 @@ Limits that are set here lie over the catalog's, measure by measure, until they 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import redis
 
 from headgate.producer.admin.waiting import fields_of
 from headgate.producer.installation import Installation
-from headgate.shared import limits, settings
-from headgate.shared.budgets import shown as shown
+from headgate.shared import settings
+from headgate.shared.admission import limits, scopes
+from headgate.shared.admission.limits import (
+    Amounts,
+    Resumed,
+    resume_command,
+    user_named,
+    user_scope,
+)
+from headgate.shared.admission.scopes import quoted
+from headgate.shared.admission.scopes import shown as shown
 from headgate.shared.catalog import Catalog, Provider
 from headgate.shared.catalog_words import hint
 from headgate.shared.errors import WrongUse
-from headgate.shared.keys import Keys
-from headgate.shared.limits import Amounts, user_named, user_scope
 from headgate.shared.queues import all_queues
-from headgate.shared.scripts import Command, compose, run
-from headgate.shared.ticket import quoted
+from headgate.shared.scripts import run
 
 Kind = Literal["pool", "tenant", "queue"]
 
@@ -71,8 +76,8 @@ def scope_of(text: str, catalog: Catalog, *, to_unset: Collection[str] = ()) -> 
             tier, _, model = name.partition("/")
             _known("tier", text, tier, list(catalog.tiers))
             if not model:
-                return limits.tier_scope(tier)
-            return limits.tier_scope(tier, _known("model", text, model, list(catalog.models)))
+                return scopes.tier_scope(tier)
+            return scopes.tier_scope(tier, _known("model", text, model, list(catalog.models)))
     raise WrongUse("SCOPE", text, f"no such scope; use {SCOPES}")
 
 
@@ -144,20 +149,6 @@ def _replace(at: Installation, scope: str, replaced: Any) -> Amounts:
     at.redis.transaction(act, key)
     run(at.redis, resume_command(at.keys))
     return after
-
-
-@dataclass(frozen=True, slots=True)
-class Resumed:
-    """What came of it: whether it was paused, and how many gates were opened."""
-
-    was_paused: bool
-    opened: int
-
-
-def resume_command(keys: Keys, member: str = "") -> Command[Resumed]:
-    """All who were passed over are tried again, and `member` goes on; see resume.lua."""
-    names = (keys.paused(), keys.rooms(), keys.limits())
-    return compose("resume", names, (keys.prefix, member), lambda r: Resumed(r[0] == 1, int(r[1])))
 
 
 def member_of(at: Installation, kind: Kind, name: str) -> str:

@@ -25,13 +25,15 @@ from headgate.producer.admin.limits_rows import (
 from headgate.producer.admin.waiting import Pool, View, fields_of
 from headgate.producer.installation import Installation
 from headgate.shared import scripts
+from headgate.shared.admission.grant import Grant
+from headgate.shared.admission.limits import EVERY_TENANT
+from headgate.shared.admission.scopes import quoted, tier_scope, unquoted
+from headgate.shared.admission.ticket import FLEX
 from headgate.shared.catalog_words import hint
 from headgate.shared.envelope import PRIORITIES, rfc3339
 from headgate.shared.errors import WrongUse
-from headgate.shared.limits import EVERY_TENANT, tier_scope
 from headgate.shared.queues import all_queues
 from headgate.shared.scripts import text_of
-from headgate.shared.ticket import FLEX, Grant, quoted, unquoted
 
 BIGGEST = 10
 """Tenants of a pool that are told by name."""

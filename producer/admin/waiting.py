@@ -21,10 +21,10 @@ from headgate.producer.admin.levels import (
     laid,
     levels,
 )
+from headgate.shared.admission.ticket import FLEX, Ticket
 from headgate.shared.errors import UnreadableMessage
 from headgate.shared.keys import Keys
 from headgate.shared.scripts import Command, compose, text_of
-from headgate.shared.ticket import FLEX, Ticket
 
 IDS_PER_CALL = 200
 """Jobs that are looked for in one call: it holds the server for some 4 ms."""

@@ -13,7 +13,7 @@ from headgate.producer.cli.terminal.session import opened
 
 if TYPE_CHECKING:
     from headgate.producer.admin.limits_rows import PoolRow, Report
-    from headgate.shared.limits import Amounts
+    from headgate.shared.admission.limits import Amounts
 
 
 @click.group(context_settings=HELP, invoke_without_command=True)
@@ -75,7 +75,7 @@ def unset(scope: str, measures: tuple[str, ...], as_json: bool) -> None:
 
 def _tell(scope: str, amounts: Amounts, as_json: bool) -> None:
     from headgate.producer.admin.limits import shown
-    from headgate.shared.limits import written
+    from headgate.shared.admission.limits import written
 
     name = shown(scope)
     if as_json:

@@ -83,7 +83,7 @@ def _resume_model(name: str, as_json: bool) -> None:
 
 
 def _facts(member: str) -> dict[str, Any]:
-    from headgate.shared.ticket import unquoted
+    from headgate.shared.admission.scopes import unquoted
 
     kind, _, name = member.partition("/")
     return {"kind": kind, "name": unquoted(name) if kind == "tenant" else name}

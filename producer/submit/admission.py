@@ -10,13 +10,15 @@ from typing import Any, Literal
 from headgate.producer.errors import TierLimit
 from headgate.producer.installation import Installation
 from headgate.producer.submit.prepare import Prepared
-from headgate.shared import limits, scripts, settings
+from headgate.shared import scripts, settings
+from headgate.shared.admission import limits
+from headgate.shared.admission.scopes import quoted, unquoted
+from headgate.shared.admission.ticket import Ticket
 from headgate.shared.catalog import Catalog, Provider
 from headgate.shared.envelope import Envelope, new_id
 from headgate.shared.errors import InvalidRequest, shown
 from headgate.shared.keys import Keys
 from headgate.shared.scripts import Command, Word, compose, text_of
-from headgate.shared.ticket import Ticket, quoted, unquoted
 
 log = logging.getLogger("headgate.admit")
 

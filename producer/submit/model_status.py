@@ -14,7 +14,8 @@ from typing import Any
 import redis
 from redis.exceptions import RedisError
 
-from headgate.shared import health, settings
+from headgate.shared import settings
+from headgate.shared.admission import breakers
 from headgate.shared.catalog import Catalog
 from headgate.shared.keys import Keys
 from headgate.shared.policy.route import Standing, without_key
@@ -47,7 +48,7 @@ class Standings:
             return self._last
 
     def _read(self) -> Standing:
-        down = health.down_models(self._redis, self._keys)
+        down = breakers.down_models(self._redis, self._keys)
         told: Any = self._redis.hgetall(self._keys.keyed())
         keyed = {text_of(name): int(text_of(n)) for name, n in told.items()}
         return Standing(frozenset(down), without_key(keyed or self._keyed_here()))

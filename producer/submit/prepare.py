@@ -14,7 +14,9 @@ from headgate.producer.submit.checks import (
 from headgate.producer.submit.idempotency import (
     body_sha256,
 )
-from headgate.shared import tiers
+from headgate.shared.admission import tiers
+from headgate.shared.admission.ticket import ticket_for
+from headgate.shared.admission.tiers import TierOf
 from headgate.shared.catalog import Catalog, Model
 from headgate.shared.envelope import Envelope, Request, new_id, now_ms, request_from
 from headgate.shared.errors import InvalidRequest
@@ -24,8 +26,6 @@ from headgate.shared.policy.route import Standing
 from headgate.shared.routing import AUTO, Route, Router, nothing_known
 from headgate.shared.settings import Settings
 from headgate.shared.templates import expanded
-from headgate.shared.ticket import ticket_for
-from headgate.shared.tiers import TierOf
 
 
 class Prepared(NamedTuple):

@@ -11,9 +11,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from headgate.shared import holds, scripts
+from headgate.shared.admission.grant import Grant
+from headgate.shared.admission.limits import parsed
+from headgate.shared.admission.ticket import Ticket
 from headgate.shared.holds import Told
-from headgate.shared.limits import parsed
-from headgate.shared.ticket import Grant, Ticket
 from tests.integration.rig import STANDARD, Broker
 from tests.integration.rig_rooms import POOL, TICKET
 

@@ -8,8 +8,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from headgate.shared import holds, scripts
-from headgate.shared.budgets import KNOWN, Spent, balance
-from headgate.shared.ticket import Grant, Ticket
+from headgate.shared.admission.budgets import KNOWN, Spent, balance
+from headgate.shared.admission.grant import Grant
+from headgate.shared.admission.ticket import Ticket
 from tests.integration.governor_model import Governor
 from tests.integration.rig_rooms import TICKET
 

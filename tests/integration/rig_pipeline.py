@@ -15,15 +15,16 @@ from redis import Redis as Blocking
 from redis.asyncio import Redis
 from sqlalchemy import Engine, Table, insert, select
 
-from headgate.shared import catalog, limits, migrate
-from headgate.shared.breakers import Rules
+from headgate.shared import catalog, migrate
+from headgate.shared.admission import limits
+from headgate.shared.admission.breakers import Rules
+from headgate.shared.admission.grant import NO_GRANT, Grant
 from headgate.shared.database import open_engine
 from headgate.shared.envelope import Envelope, Reply, Request, Result, Usage, now_ms
 from headgate.shared.errors import AttemptError, InvalidRequest
 from headgate.shared.keys import Keys
 from headgate.shared.policy.lifetime import Keeping
 from headgate.shared.tables import attempts, audit, jobs
-from headgate.shared.ticket import NO_GRANT, Grant
 from headgate.workers.answer import Answer, OnPiece
 from headgate.workers.job import Delivery
 from headgate.workers.lane import Lane

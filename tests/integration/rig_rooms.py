@@ -5,8 +5,9 @@ from typing import Any
 
 import redis
 
+from headgate.shared.admission.scopes import quoted
+from headgate.shared.admission.ticket import Ticket
 from headgate.shared.keys import Keys
-from headgate.shared.ticket import Ticket, quoted
 from tests.integration.rig import STANDARD
 
 POOL = "openai/gpt-4o-mini"

@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 from headgate import AsyncClient, Client, InvalidRequest, TierLimit
 from headgate.producer.installation import Installation
 from headgate.producer.submit.admission import ASKED_AT_ONCE, Answer, Asked, Mode, admit
-from headgate.shared import limits, scripts
+from headgate.shared import scripts
+from headgate.shared.admission import limits
+from headgate.shared.admission.ticket import Ticket
 from headgate.shared.envelope import new_id
 from headgate.shared.keys import Keys
-from headgate.shared.ticket import Ticket
 from tests.child import wait_until
 from tests.integration.headgate import headgate
 from tests.integration.played import ids_of, row_of, settings_for

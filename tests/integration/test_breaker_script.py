@@ -9,10 +9,11 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from headgate.shared import health, scripts
-from headgate.shared.breakers import Rules, Standing, report
+from headgate.shared import scripts
+from headgate.shared.admission import breakers
+from headgate.shared.admission.breakers import Rules, Standing, report
+from headgate.shared.admission.grant import Grant
 from headgate.shared.keys import Keys
-from headgate.shared.ticket import Grant
 from tests.integration.governor_model import Governor, Places
 from tests.integration.machines import holds_in_any_order
 from tests.integration.rig import STANDARD
@@ -48,9 +49,9 @@ class Breakers(Governor):
                 moved = int(number) - int(seconds // 10)
                 self.client.hset(name, f"slot{moved % 6}", f"{moved} {counts}")
 
-    def health(self) -> health.Health:
+    def health(self) -> breakers.Health:
         """The health of the model."""
-        [one] = health.states(self.client, self.keys)
+        [one] = breakers.states(self.client, self.keys)
         return one
 
     def marks(self, want: int = 10, **others: Any) -> dict[str, str]:
@@ -79,7 +80,7 @@ def test_five_failures_in_a_row_open_it_for_a_minute(broker: Breakers) -> None:
     assert found.next_due_ms is not None
     assert 55_000 < found.next_due_ms <= 60_000, "and the worker knows until when"
     assert broker.health().state == "down"
-    assert health.down_models(broker.client, broker.keys) == {MODEL}
+    assert breakers.down_models(broker.client, broker.keys) == {MODEL}
 
 
 def test_half_of_many_calls_open_it_though_never_five_in_a_row(broker: Breakers) -> None:
@@ -99,7 +100,7 @@ def test_one_probe_may_go_after_a_minute_and_an_answer_closes_it(broker: Breaker
     broker.fail()
     broker.ask("1", "2", "3")
     broker.later(61)
-    assert health.down_models(broker.client, broker.keys) == set(), "somebody has to ask it"
+    assert breakers.down_models(broker.client, broker.keys) == set(), "somebody has to ask it"
     marks = broker.marks()
     assert list(marks) == ["1"]
     assert marks["1"] != ""

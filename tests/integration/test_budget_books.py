@@ -12,8 +12,10 @@ from hypothesis.stateful import (
     rule,
 )
 
-from headgate.shared.budgets import in_force
-from headgate.shared.ticket import Grant, Ticket, quoted
+from headgate.shared.admission.budgets import in_force
+from headgate.shared.admission.grant import Grant
+from headgate.shared.admission.scopes import quoted
+from headgate.shared.admission.ticket import Ticket
 from tests.integration.machines import holds_in_any_order
 from tests.integration.rig import BULK, STANDARD
 from tests.integration.rig_budgets import USD, Treasury, ticket

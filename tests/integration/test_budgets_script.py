@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from headgate.shared import scripts
-from headgate.shared.ticket import Grant
+from headgate.shared.admission.grant import Grant
 from tests.integration.governor_model import Places
 from tests.integration.rig import BULK, STANDARD
 from tests.integration.rig_budgets import USD, Treasury, ticket

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from headgate.shared import scripts
-from headgate.shared.ticket import Grant
+from headgate.shared.admission.grant import Grant
 from tests.integration.governor_model import Governor, Places
 from tests.integration.machines import holds_in_any_order
 from tests.integration.rig import BULK, STANDARD, URGENT

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from headgate import Client
 from headgate.shared import scripts
-from headgate.shared.budgets import KNOWN
+from headgate.shared.admission.budgets import KNOWN
 from headgate.shared.keys import Keys
 from tests.integration.played import settings_for
 from tests.integration.rig import STANDARD, Broker

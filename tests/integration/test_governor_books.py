@@ -14,8 +14,9 @@ from hypothesis.stateful import (
     rule,
 )
 
+from headgate.shared.admission.grant import Grant
+from headgate.shared.admission.ticket import Ticket
 from headgate.shared.holds import Told
-from headgate.shared.ticket import Grant, Ticket
 from tests.integration.governor_model import Books, Governor, Places
 from tests.integration.machines import holds_in_any_order
 from tests.integration.rig import BULK, STANDARD

@@ -8,8 +8,8 @@ from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from headgate.shared import holds
+from headgate.shared.admission.ticket import Ticket
 from headgate.shared.keys import Keys
-from headgate.shared.ticket import Ticket
 from headgate.workers.lane import Lane
 from tests.servers import ValkeyServer
 

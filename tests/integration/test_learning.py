@@ -15,11 +15,12 @@ from redis.asyncio import Redis
 
 from headgate.producer.admin import estimates
 from headgate.producer.admin.estimates import Standing
-from headgate.shared import learned, migrate, scripts
+from headgate.shared import migrate, scripts
+from headgate.shared.admission import estimates as learned
+from headgate.shared.admission.estimates import ENOUGH, KEPT_MS, Group, Tally
 from headgate.shared.connections import Servers
 from headgate.shared.database import open_engine
 from headgate.shared.keys import Keys
-from headgate.shared.learned import ENOUGH, KEPT_MS, Group, Tally
 from headgate.shared.settings import Settings
 from headgate.workers.bootstrap import open_kit
 from headgate.workers.lane import Lane

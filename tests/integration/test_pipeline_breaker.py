@@ -9,8 +9,11 @@ import pytest
 from redis import Redis as Blocking
 from sqlalchemy import update
 
-from headgate.shared import health, scripts
-from headgate.shared.breakers import Rules, report
+from headgate.shared import scripts
+from headgate.shared.admission import breakers
+from headgate.shared.admission.breakers import Rules, report
+from headgate.shared.admission.grant import Grant
+from headgate.shared.admission.ticket import Ticket
 from headgate.shared.errors import (
     AttemptTimeout,
     Overloaded,
@@ -20,7 +23,6 @@ from headgate.shared.errors import (
 )
 from headgate.shared.keys import Keys
 from headgate.shared.tables import jobs
-from headgate.shared.ticket import Grant, Ticket
 from headgate.workers.outcome import Deferred, Outcome
 from headgate.workers.policy.retry import Limits
 from tests.child import wait_until
@@ -147,7 +149,7 @@ async def test_errors_of_requests_and_short_deadlines_open_nothing(line: PlayedL
         line.provider.play(fault(AttemptTimeout))
         await line.run(job_for("lone", prompt=f"short {n}", deadline_s=5))
     with Blocking.from_url(line.redis_url) as client:
-        assert health.down_models(client, Keys()) == set()
+        assert breakers.down_models(client, Keys()) == set()
 
 
 async def test_a_dead_key_opens_its_breaker_and_who_asked_with_it_is_told(line: PlayedLine) -> None:
@@ -166,7 +168,7 @@ async def test_an_answer_of_the_probe_lets_all_go_on(line: PlayedLine) -> None:
 
     def is_closed() -> bool:
         with Blocking.from_url(line.redis_url) as client:
-            [one] = health.states(client, Keys())
+            [one] = breakers.states(client, Keys())
         return (one.breaker, one.state) == ("closed", "degraded")
 
     await asyncio.to_thread(wait_until, is_closed, 5, "the breaker to close")

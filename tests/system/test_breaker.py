@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 from sqlalchemy import select
 
-from headgate.shared import health
+from headgate.shared.admission import breakers
 from headgate.shared.database import reading
 from headgate.shared.tables import attempts
 from tests.system.rig_governor import KEYS, MODEL, OTHER, Open, World, world
@@ -33,7 +33,7 @@ def test_while_a_model_is_down_jobs_go_elsewhere_or_wait_and_nobody_stampedes(
     here.fails("503", match="lonely")
     waiting = here.submit(100, model=OTHER, prompt="lonely number")
     down = {f"openai/{OTHER}"}
-    here.wait(lambda: health.down_models(here.redis, KEYS) == down, "the breaker to open")
+    here.wait(lambda: breakers.down_models(here.redis, KEYS) == down, "the breaker to open")
     elsewhere = here.submit(20, model=OTHER, fallback=[MODEL])
     here.until_ended(elsewhere)
     told = [here.client.result(one) for one in elsewhere]

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from headgate.shared.budgets import KNOWN, in_force, shown, sources, texts
+from headgate.shared.admission.budgets import KNOWN, in_force, sources, texts
+from headgate.shared.admission.scopes import shown
 from headgate.shared.catalog import load
 
 CATALOG = """

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from headgate.shared.admission.charge import Charge, charge
 from headgate.shared.envelope import Request, request_from
-from headgate.shared.policy.charge import Charge, charge
 
 
 def request(**params: Any) -> Request:

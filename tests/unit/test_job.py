@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
+from headgate.shared.admission.ticket import ticket_for
 from headgate.shared.catalog import load
 from headgate.shared.envelope import Reply, Usage
 from headgate.shared.errors import RateLimited
 from headgate.shared.policy.estimate import ANSWER_TOKENS, MESSAGE_TOKENS, input_tokens
-from headgate.shared.ticket import ticket_for
 from headgate.workers.job import Ending, Job
 from headgate.workers.stages.claim import Claim, Past
 from tests.integration.rig import envelope

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 
 from headgate.producer.admin.limits import amounts_of, scope_of, shown
 from headgate.shared import catalog
+from headgate.shared.admission.limits import parsed, written
 from headgate.shared.errors import WrongUse
-from headgate.shared.limits import parsed, written
 
 CATALOG = catalog.load()
 POOL = "openai/gpt-4o-mini"

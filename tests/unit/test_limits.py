@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headgate.shared import limits
+from headgate.shared.admission import limits
 from headgate.shared.catalog import Catalog, Provider, load
 from headgate.shared.errors import WrongUse
 

@@ -10,12 +10,12 @@ import pytest
 
 from headgate.producer.submit.prepare import Submitter
 from headgate.shared import catalog
+from headgate.shared.admission.ticket import Ticket
 from headgate.shared.envelope import MAX_REQUEST_BYTES, Envelope, Request
 from headgate.shared.errors import InvalidRequest
 from headgate.shared.policy.estimate import ANSWER_TOKENS, MESSAGE_TOKENS
 from headgate.shared.policy.worst import worst_pico_usd
 from headgate.shared.settings import Settings
-from headgate.shared.ticket import Ticket
 
 CATALOG = catalog.load()
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from headgate.shared.admission.grant import Grant
 from headgate.shared.catalog import Catalog, Model, StaticText
 from headgate.shared.envelope import FailedAttempt, Request
 from headgate.shared.policy import needs
-from headgate.shared.ticket import Grant
 from headgate.workers.policy.retry import Limits
 
 #: Codes after which the same model is not asked again (the classes in shared/errors.py say why).

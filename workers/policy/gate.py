@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from headgate.shared.admission.ticket import Ticket
 from headgate.shared.errors import AttemptError, RateLimited
-from headgate.shared.ticket import Ticket
 
 
 @dataclass(frozen=True, slots=True)

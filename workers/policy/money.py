@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from decimal import Decimal
 
+from headgate.shared.admission.grant import Grant
+from headgate.shared.admission.scopes import unquoted
 from headgate.shared.catalog import Catalog, Model, StaticText
 from headgate.shared.envelope import Request
 from headgate.shared.errors import AttemptError, InvalidRequest
 from headgate.shared.policy import estimate
 from headgate.shared.policy.worst import worst_pico_usd
 from headgate.shared.prices import from_pico, text, to_pico
-from headgate.shared.ticket import Grant, unquoted
 from headgate.workers.policy import fallback
 
 SOFT_MS = 60_000

@@ -10,9 +10,9 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from headgate.shared.breakers import Rules, Standing, report
+from headgate.shared.admission.breakers import Rules, Standing, report
+from headgate.shared.admission.grant import Grant
 from headgate.shared.keys import Keys
-from headgate.shared.ticket import Grant
 from headgate.workers.lane import Lane
 from headgate.workers.policy.outage import Purse
 

@@ -9,10 +9,10 @@ import psutil
 import redis
 
 from headgate.shared import holds, scripts
+from headgate.shared.admission.ticket import Ticket
 from headgate.shared.envelope import now_ms
 from headgate.shared.keys import Keys
 from headgate.shared.scripts import Command, Lease
-from headgate.shared.ticket import Ticket
 from tests.bench.governor.load import Span
 from tests.bench.governor.wire import Next, drive
 from tests.bench.rig import stopwatch

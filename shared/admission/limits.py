@@ -11,24 +11,27 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import redis
 import redis.asyncio
 
-from headgate.shared import budgets
-from headgate.shared.budgets import EVERY_TENANT as EVERY_TENANT
-from headgate.shared.budgets import GLOBAL as GLOBAL
-from headgate.shared.budgets import tenant_scope
-from headgate.shared.budgets import user_named as user_named
-from headgate.shared.budgets import user_scope as user_scope
+from headgate.shared.admission import budgets
+from headgate.shared.admission.scopes import EVERY_TENANT as EVERY_TENANT
+from headgate.shared.admission.scopes import GLOBAL as GLOBAL
+from headgate.shared.admission.scopes import shown as shown
+from headgate.shared.admission.scopes import tenant_scope, tier_scope
+from headgate.shared.admission.scopes import user_named as user_named
+from headgate.shared.admission.scopes import user_scope as user_scope
 from headgate.shared.catalog import Catalog, Provider
 from headgate.shared.catalog_form import Frozen
 from headgate.shared.errors import WrongUse
 from headgate.shared.keys import Keys
+from headgate.shared.scripts import Command, compose
 
 MONEY = ("usd_per_day", "usd_per_month", "soft", "hard")
-"""What an operator may set of a budget (`shared/budgets.py`)."""
+"""What an operator may set of a budget (`shared/admission/budgets.py`)."""
 
 MEASURES = (
     "rpm", "tpm", "input_tpm", "output_tpm", "rpd", "concurrent", "burst_s", "weight", *MONEY,
@@ -103,11 +106,6 @@ def amount_of(measure: str, text: str) -> float | None:
     if not math.isfinite(amount) or not low <= amount <= high or (whole and amount % 1):
         raise WrongUse(measure, text, remedy)
     return amount
-
-
-def tier_scope(tier: str, model: str = "") -> str:
-    """The scope of a tier, or of one model in it."""
-    return f"tier/{tier}/{model}" if model else f"tier/{tier}"
 
 
 def scopes(catalog: Catalog, keys_of: Callable[[Provider], int]) -> dict[str, str]:
@@ -186,3 +184,17 @@ async def write_async(
         pipe.hset(keys.limits(), mapping=found)
         pipe.hset(keys.budgets(), mapping=money)
         await pipe.execute()
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """What came of it: whether it was paused, and how many gates were opened."""
+
+    was_paused: bool
+    opened: int
+
+
+def resume_command(keys: Keys, member: str = "") -> Command[Resumed]:
+    """All who were passed over are tried again, and `member` goes on; see resume.lua."""
+    names = (keys.paused(), keys.rooms(), keys.limits())
+    return compose("resume", names, (keys.prefix, member), lambda r: Resumed(r[0] == 1, int(r[1])))

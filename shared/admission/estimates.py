@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 
 import orjson
 
+from headgate.shared.admission.scopes import quoted, unquoted
 from headgate.shared.keys import Keys
 from headgate.shared.policy.sketch import Sketch
 from headgate.shared.scripts import Command, Word, compose, text_of
-from headgate.shared.ticket import quoted, unquoted
 
 ENOUGH = 20
 """Answers before anything is learned of a group."""

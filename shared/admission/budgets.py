@@ -10,45 +10,21 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import unquote
 
+from headgate.shared.admission.scopes import (
+    EVERY_TENANT,
+    GLOBAL,
+    tenant_scope,
+    user_named,
+    user_scope,
+)
 from headgate.shared.catalog import Budget, Catalog
 from headgate.shared.catalog_form import ALERTS, HARD, SOFT, WAIT
 from headgate.shared.keys import Keys
 from headgate.shared.scripts import Command, Word, compose
-from headgate.shared.ticket import quoted
 
-GLOBAL = "global"
-EVERY_TENANT = "tenant/*"
 KNOWN, WANTED = "catalog", "wanted"
 """Fields beside the scopes: which catalog wrote them; a script needs sums of the record."""
-
-
-def tenant_scope(tenant: str) -> str:
-    """The scope of this tenant."""
-    return f"tenant/{quoted(tenant)}"
-
-
-def user_scope(tenant: str, user: str) -> str:
-    """The scope of this user."""
-    return f"user/{quoted(tenant)}/{quoted(user)}"
-
-
-def user_named(name: str) -> tuple[str, str]:
-    """Tenant and user of a name in the catalog's table `users`."""
-    tenant, _, user = name.partition("/")
-    return unquote(tenant), unquote(user)
-
-
-def shown(scope: str) -> str:
-    """The scope as an operator writes it."""
-    kind, _, name = scope.partition("/")
-    if kind == "tenant":
-        return f"tenant/{unquote(name)}"
-    if kind == "user":
-        names = (unquote(part).replace("%", "%25") for part in name.split("/", 1))
-        return "/".join(["user", *(part.replace("/", "%2F") for part in names)])
-    return scope
 
 
 def texts(catalog: Catalog) -> dict[str, str]:
