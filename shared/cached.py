@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from urllib.parse import unquote
 
-from headgate.shared.keys import Keys
-from headgate.shared.scripts import Command, Word, compose, text_of
+from headgate.shared.broker.keys import Keys
+from headgate.shared.broker.script import Command, Word, compose, text_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,17 +28,17 @@ def heard(keys: Keys, call: str, told: Heard) -> Command[int]:
         keys.prefix, call, told.hits, told.misses, told.shared, told.saved_pico_usd,
         len(told.found), *told.found, *told.missing,
     )  # fmt: skip
-    return compose("heard", (), args, int)
+    return compose("cache_uses", (), args, int)
 
 
 def drop(keys: Keys, fingerprints: Iterable[str]) -> Command[int]:
     """Throws these answers away; how many there were."""
-    return compose("uncache", (), (keys.prefix, -1, *fingerprints), lambda reply: int(reply[0]))
+    return compose("cache_drop", (), (keys.prefix, -1, *fingerprints), lambda reply: int(reply[0]))
 
 
 def shed(keys: Keys, most_bytes: int) -> Command[bool]:
     """Throws away what has expired and what is over the bound; whether there is more to do."""
-    return compose("uncache", (), (keys.prefix, most_bytes), lambda reply: bool(reply[1]))
+    return compose("cache_drop", (), (keys.prefix, most_bytes), lambda reply: bool(reply[1]))
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from headgate.shared.keys import Keys
-from headgate.shared.scripts import Command, compose, text_of
+from headgate.shared.broker.keys import Keys
+from headgate.shared.broker.script import Command, compose, text_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +35,10 @@ class Waiting:
 def waiting(name: str, first: int) -> Command[Waiting]:
     """The ids of up to 1000 messages of the list of this name, from place `first` on."""
     return compose(
-        "waiting", (name,), (first,), lambda reply: Waiting(reply[0], [*map(text_of, reply[1:])])
+        "queue_page", (name,), (first,), lambda reply: Waiting(reply[0], [*map(text_of, reply[1:])])
     )
 
 
 def absent(keys: Keys, ids: Sequence[str]) -> Command[list[str]]:
     """Those of these jobs that are neither leased nor deferred nor in a waiting room."""
-    return compose("absent", (keys.messages(),), ids, lambda reply: [*map(text_of, reply)])
+    return compose("not_placed", (keys.messages(),), ids, lambda reply: [*map(text_of, reply)])

@@ -14,8 +14,8 @@ from sqlalchemy import Engine
 
 from headgate.shared import embedded, redis_check, redis_clients
 from headgate.shared import redis_url as redis_urls
+from headgate.shared.broker.keys import Keys
 from headgate.shared.database import open_engine, reaching
-from headgate.shared.keys import Keys
 from headgate.shared.redis_clients import REDIS_TIMEOUT_S
 from headgate.shared.redis_url import Address
 from headgate.shared.settings import Settings

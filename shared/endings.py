@@ -16,7 +16,11 @@ import orjson
 import redis
 from sqlalchemy import Connection, Row, bindparam, insert, select, update
 
-from headgate.shared import prices, scripts
+from headgate.shared import prices
+from headgate.shared.broker import jobs as broker_jobs
+from headgate.shared.broker import script
+from headgate.shared.broker.keys import Keys
+from headgate.shared.broker.results import celery_record
 from headgate.shared.envelope import (
     Envelope,
     ErrorReport,
@@ -27,8 +31,7 @@ from headgate.shared.envelope import (
     rfc3339,
 )
 from headgate.shared.errors import ErrorCode
-from headgate.shared.keys import Keys
-from headgate.shared.results import audit_row, celery_record
+from headgate.shared.results import audit_row
 from headgate.shared.tables import attempts, audit, jobs
 
 FORGOTTEN_PER_CALL = 100
@@ -89,7 +92,7 @@ def tell(client: redis.Redis, keys: Keys, results: Sequence[Result], *, result_t
         pipe.execute()
     rest = iter([result.id for result in results])
     while chunk := list(islice(rest, FORGOTTEN_PER_CALL)):
-        scripts.run(client, scripts.forget(keys, chunk))
+        script.run(client, broker_jobs.forget(keys, chunk))
 
 
 def _attempts(connection: Connection, ids: Sequence[str]) -> dict[str, list[Row[Any]]]:

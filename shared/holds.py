@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from headgate.shared.keys import Keys
-from headgate.shared.scripts import Command, Word, compose, text_of
+from headgate.shared.broker.keys import Keys
+from headgate.shared.broker.script import Command, Word, compose, text_of
 
 
 def reserve(keys: Keys, *, job_id: str, attempt: str, ticket: str) -> Command[str | int]:
@@ -62,4 +62,4 @@ def observe(
     for one in told:
         total = -1 if one.total is None else one.total
         args += [one.measure, one.limit, one.remaining, one.grain, total]
-    return compose("observe", (), args, bool)
+    return compose("limits_observe", (), args, bool)

@@ -14,8 +14,8 @@ import redis
 from redis.sentinel import MasterNotFoundError
 
 from headgate.shared import redis_clients
+from headgate.shared.broker.keys import Keys
 from headgate.shared.errors import Unfit, Unreachable
-from headgate.shared.keys import Keys
 from headgate.shared.redis_url import Address, masked
 
 log = logging.getLogger("headgate.redis")

@@ -30,10 +30,10 @@ from sqlalchemy import event
 
 from headgate.producer.installation import open_installation
 from headgate.producer.submit.enqueue import enqueue
-from headgate.shared import scripts
 from headgate.shared.admission.grant import Grant
+from headgate.shared.broker import jobs, script
+from headgate.shared.broker.keys import Keys
 from headgate.shared.connections import Servers
-from headgate.shared.keys import Keys
 from headgate.shared.settings import Settings
 from headgate.workers import app as workers_app
 from headgate.workers import tasks
@@ -165,12 +165,12 @@ def _during(ask: Act, passes: Callable[[str], None]) -> Act:
     return passing
 
 
-_COMMANDS: dict[str, scripts.Command[Any]] = {
-    "fetch": scripts.fetch(Keys(), owner="", lease_ms=1, want=0, queues=()),
-    "defer": scripts.defer(Keys(), lease=scripts.Lease("", ""), wait_ms=1),
-    "restore": scripts.restore(Keys(), leases=()),
-    "renew": scripts.renew(Keys(), lease_ms=1, leases=()),
-    "send": scripts.send(Keys(), "", ()),
+_COMMANDS: dict[str, script.Command[Any]] = {
+    "fetch": jobs.fetch(Keys(), owner="", lease_ms=1, want=0, queues=()),
+    "defer": jobs.defer(Keys(), lease=jobs.Lease("", ""), wait_ms=1),
+    "restore": jobs.restore(Keys(), leases=()),
+    "renew": jobs.renew(Keys(), lease_ms=1, leases=()),
+    "send": jobs.send(Keys(), "", ()),
 }
 _NAMES = {word: name for name, of in _COMMANDS.items() for word in (of.sha, of.text)}
 

@@ -21,7 +21,7 @@ LONG_FOR_A_REASON: dict[str, str] = {
 ENVIRONMENT_READERS = ("shared/settings.py",)
 
 CELERY_FILES = (
-    "shared/queues.py",
+    "shared/broker/queues.py",
     "workers/app.py",
     "workers/consumer.py",
     "workers/control.py",
@@ -185,7 +185,7 @@ def readme_promises(root: Path) -> list[str]:
 def lua_heads(root: Path) -> list[str]:
     """Every Lua script opens with comments: its purpose, KEYS, ARGV and its result."""
     breaches = []
-    for path in sorted((root / "shared" / "lua").rglob("*.lua")):
+    for path in sorted((root / "shared" / "broker" / "lua").rglob("*.lua")):
         head = []
         for line in path.read_text().splitlines():
             if line.strip() and not line.startswith("--"):

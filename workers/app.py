@@ -16,9 +16,9 @@ from kombu import Queue
 from kombu.transport import TRANSPORT_ALIASES
 
 from headgate.shared import catalog, settings
+from headgate.shared.broker.queues import all_queues, queue_name
 from headgate.shared.connections import Servers, open_servers
 from headgate.shared.errors import Unfit, Unreachable
-from headgate.shared.queues import all_queues, queue_name
 from headgate.shared.settings import Settings, read
 from headgate.workers import broker
 from headgate.workers.fetcher import Fetcher

@@ -21,11 +21,11 @@ from redis.exceptions import RedisError
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
-from headgate.producer.admin.waiting import fields_of
 from headgate.shared.admission import budgets, scopes
 from headgate.shared.admission.budgets import InForce, Spent
+from headgate.shared.broker.keys import Keys
+from headgate.shared.broker.script import fields_of
 from headgate.shared.catalog import Catalog
-from headgate.shared.keys import Keys
 from headgate.shared.prices import from_pico, text
 from headgate.workers.lane import Lane
 from headgate.workers.silence import Silence

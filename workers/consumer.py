@@ -23,9 +23,9 @@ from celery.worker.consumer.heart import Heart
 from celery.worker.consumer.tasks import Tasks
 from celery.worker.state import maybe_shutdown
 
+from headgate.shared.broker.queues import TASK
+from headgate.shared.broker.results import GIVEN_UP
 from headgate.shared.errors import Unreachable, place_of
-from headgate.shared.queues import TASK
-from headgate.shared.results import GIVEN_UP
 from headgate.workers import control  # noqa: F401  # its commands are known from here on
 from headgate.workers.fetcher import Fetcher
 from headgate.workers.message import Arrival

@@ -17,11 +17,12 @@ from itertools import count
 import redis.asyncio
 from redis.exceptions import RedisError, ResponseError
 
-from headgate.shared import scripts
+from headgate.shared.broker import jobs as broker_jobs
+from headgate.shared.broker import script
+from headgate.shared.broker.jobs import Lease
+from headgate.shared.broker.keys import Keys
+from headgate.shared.broker.queues import in_turn
 from headgate.shared.errors import UnreadableMessage, place_of
-from headgate.shared.keys import Keys
-from headgate.shared.queues import in_turn
-from headgate.shared.scripts import Lease
 from headgate.workers import message
 from headgate.workers.kinds import named
 from headgate.workers.leases import Leases, StopReason, tell_of
@@ -74,7 +75,7 @@ class Fetcher:
         max_bytes: int,
         on_arrival: Callable[[list[Arrival]], None],
         on_stop: Callable[[int, StopReason], None],
-        head_starts_ms: tuple[int, int] = scripts.HEAD_STARTS_MS,
+        head_starts_ms: tuple[int, int] = broker_jobs.HEAD_STARTS_MS,
     ) -> None:
         self.owner = owner
         self._head_starts_ms = head_starts_ms
@@ -210,9 +211,9 @@ class Fetcher:
         going = sum(held[tag].size for tag in self._acks if tag in held)
         return self._max_bytes - self.leases.held_bytes + going
 
-    async def _round_trip(self, want: int) -> scripts.Fetched:
+    async def _round_trip(self, want: int) -> broker_jobs.Fetched:
         """Sends the acks that wait and takes up to `want` jobs, in one call."""
-        budget = min(scripts.MAX_REPLY_BYTES, self._room())
+        budget = min(broker_jobs.MAX_REPLY_BYTES, self._room())
         tags = [self._acks.popleft() for _ in range(min(ACKS, len(self._acks)))]
         self._acking = set(tags)
         trip = next(self._trips)
@@ -220,7 +221,7 @@ class Fetcher:
         try:
             async with self.leases.line:
                 held = self.leases.held
-                command = scripts.fetch(
+                command = broker_jobs.fetch(
                     self._keys,
                     owner=owner,
                     lease_ms=self._lease_ms,
@@ -230,7 +231,7 @@ class Fetcher:
                     budget=budget,
                     head_starts_ms=self._head_starts_ms,
                 )
-                fetched = await scripts.run_async(self._client, command)
+                fetched = await script.run_async(self._client, command)
                 for tag in tags:
                     self.leases.drop(tag)
                 jobs = [
@@ -246,7 +247,7 @@ class Fetcher:
         await self._receive(jobs, fetched.server_ms)
         return fetched
 
-    async def _receive(self, jobs: list[tuple[int, scripts.Taken]], now_ms: int) -> None:
+    async def _receive(self, jobs: list[tuple[int, broker_jobs.Taken]], now_ms: int) -> None:
         arrivals, rest = [], []
         for tag, job in jobs:
             try:
@@ -276,7 +277,7 @@ class Fetcher:
                 self.leases.drop(tag)
                 self._silence.missed(error)
 
-    def _tell(self, fetched: scripts.Fetched) -> None:
+    def _tell(self, fetched: broker_jobs.Fetched) -> None:
         for buried in fetched.large:
             tell_of(buried, "it is too large")
         for key in fetched.wrong:

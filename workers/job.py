@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from headgate.shared.admission.grant import NO_GRANT, Grant
+from headgate.shared.broker.results import GIVEN_UP
 from headgate.shared.catalog import Model
 from headgate.shared.envelope import (
     Envelope,
@@ -21,7 +22,6 @@ from headgate.shared.envelope import (
 from headgate.shared.errors import AttemptError, ErrorCode, InvalidRequest
 from headgate.shared.policy import estimate
 from headgate.shared.prices import from_pico, text
-from headgate.shared.results import GIVEN_UP
 from headgate.workers.stages.claim import Claim
 from headgate.workers.stages.ledger import Settlement
 

@@ -8,7 +8,7 @@ from typing import Any
 import redis.asyncio
 from redis.exceptions import RedisError, ResponseError
 
-from headgate.shared.keys import Keys
+from headgate.shared.broker.keys import Keys
 
 
 async def named(client: redis.asyncio.Redis, keys: Keys, error: Exception) -> Exception:

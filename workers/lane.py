@@ -16,8 +16,8 @@ import redis.asyncio
 from redis import exceptions
 from redis.exceptions import NoScriptError
 
+from headgate.shared.broker.script import Command, Word
 from headgate.shared.redis_clients import REDIS_TIMEOUT_S
-from headgate.shared.scripts import Command, Word
 from headgate.workers.silence import Silence
 
 T = TypeVar("T")

@@ -23,7 +23,7 @@ from headgate.shared.admission.estimates import (
     lesson,
     teach,
 )
-from headgate.shared.keys import Keys
+from headgate.shared.broker.keys import Keys
 from headgate.workers.lane import Lane
 
 log = logging.getLogger("headgate.learning")

@@ -16,9 +16,9 @@ from typing import Any, Literal
 import redis.asyncio
 from redis.exceptions import RedisError, ResponseError
 
-from headgate.shared import letters, scripts
-from headgate.shared.keys import Keys
-from headgate.shared.scripts import Buried, Lease
+from headgate.shared.broker import dead_letters, jobs, script
+from headgate.shared.broker.jobs import Buried, Lease
+from headgate.shared.broker.keys import Keys
 from headgate.workers.kinds import named
 from headgate.workers.silence import Silence
 
@@ -108,10 +108,10 @@ class Leases:
         while (lease := self.held.get(tag)) is not None:
             try:
                 async with self.line:
-                    command = scripts.defer(
+                    command = jobs.defer(
                         self._keys, lease=lease, wait_ms=wait_ms, ticket=ticket, unsent=unsent
                     )
-                    await scripts.run_async(self._client, command)
+                    await script.run_async(self._client, command)
                     self.drop(tag)
             except (RedisError, OSError) as error:
                 self._silence.missed(error)
@@ -126,8 +126,8 @@ class Leases:
                 # From the last chunk to the first: each goes before all that went back earlier.
                 for first in reversed(range(0, len(leases), CHUNK)):
                     chunk = leases[first : first + CHUNK]
-                    command = scripts.restore(self._keys, leases=chunk, unsent=unsent)
-                    await scripts.run_async(self._client, command)
+                    command = jobs.restore(self._keys, leases=chunk, unsent=unsent)
+                    await script.run_async(self._client, command)
                 self.going -= len(leases)
             except (RedisError, OSError) as error:
                 self.going -= len(leases)
@@ -142,8 +142,8 @@ class Leases:
         while (lease := self.held.get(tag)) is not None:
             try:
                 async with self.line:
-                    command = letters.bury(self._keys, lease=lease, reason=reason)
-                    buried = await scripts.run_async(self._client, command)
+                    command = dead_letters.bury(self._keys, lease=lease, reason=reason)
+                    buried = await script.run_async(self._client, command)
                     self.drop(tag)
                 if buried is not None:
                     tell_of(buried, reason)
@@ -216,10 +216,10 @@ class Leases:
                     if (lease := self.held.get(tag)) is not None
                 }
                 leases = [lease for _, lease in chunk.values()]
-                command = scripts.renew(
+                command = jobs.renew(
                     self._keys, lease_ms=self._lease_ms, leases=leases, again=not late
                 )
-                renewed = await scripts.run_async(self._client, command)
+                renewed = await script.run_async(self._client, command)
             for job_id in renewed.lost:
                 log.warning("job %s: its lease was lost; stopped here", job_id)
                 self._on_stop(chunk[job_id][0], "lost")

@@ -14,8 +14,8 @@ from typing import Any
 
 import orjson
 
+from headgate.shared.broker.queues import TASK
 from headgate.shared.errors import UnreadableMessage
-from headgate.shared.queues import TASK
 
 LONGEST_LIMIT_S = 365 * 86_400
 

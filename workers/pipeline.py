@@ -21,12 +21,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from headgate.shared.admission.grant import Grant
+from headgate.shared.broker.jobs import Entry
+from headgate.shared.broker.results import why_given_up
 from headgate.shared.catalog import Model, StaticText
 from headgate.shared.envelope import Reply, Result, Usage
 from headgate.shared.errors import AttemptError, InvalidRequest, place_of
 from headgate.shared.policy import estimate
-from headgate.shared.results import audit_row, why_given_up
-from headgate.shared.scripts import Entry
+from headgate.shared.results import audit_row
 from headgate.workers.attempt import Attempting, Chain
 from headgate.workers.job import Delivery, Ending, Job
 from headgate.workers.outcome import AlreadyTaken, Deferred, Ended, Outcome, Restored

@@ -22,7 +22,7 @@ from redis.exceptions import RedisError
 from sqlalchemy import Engine, Row, delete, func, select, update
 from sqlalchemy.exc import DBAPIError
 
-from headgate.shared import queues
+from headgate.shared.broker import queues
 from headgate.shared.connections import Servers
 from headgate.shared.database import passes, reading, writing
 from headgate.shared.endings import end_waiting, tell

@@ -11,6 +11,8 @@ from celery import Celery, Task
 
 from headgate.shared.admission.grant import Grant
 from headgate.shared.admission.ticket import ticket_for
+from headgate.shared.broker.queues import TASK
+from headgate.shared.broker.results import GIVEN_UP
 from headgate.shared.catalog import Catalog, Model
 from headgate.shared.connections import Servers
 from headgate.shared.envelope import (
@@ -23,8 +25,6 @@ from headgate.shared.envelope import (
 )
 from headgate.shared.errors import InvalidRequest, NewerEnvelope, UnreadableMessage, place_of
 from headgate.shared.policy.route import Standing
-from headgate.shared.queues import TASK
-from headgate.shared.results import GIVEN_UP
 from headgate.shared.routing import AUTO, Router
 from headgate.shared.settings import Settings
 from headgate.shared.templates import expanded

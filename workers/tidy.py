@@ -6,8 +6,9 @@ import asyncio
 import logging
 from typing import Any
 
-from headgate.shared import cached, census, letters
-from headgate.shared.keys import Keys
+from headgate.shared import cached, census
+from headgate.shared.broker import dead_letters
+from headgate.shared.broker.keys import Keys
 from headgate.workers.lane import Lane
 
 log = logging.getLogger("headgate.sweep")
@@ -118,7 +119,7 @@ class Tidy:
             for head in (await self._lane.send("LRANGE", dead, -max(1, min(over, 100)), -1))[::-1]:
                 words = head.split(b"\n", 2)
                 letter = words[1].decode() if words[0] == b"letter" else ""
-                command = letters.exhume(self._keys, letter=letter, head=head)
+                command = dead_letters.exhume(self._keys, letter=letter, head=head)
                 shed += await self._lane.run(command)
         if shed:
             total = await self._lane.send("HINCRBY", sums, "shed", shed)

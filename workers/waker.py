@@ -12,7 +12,7 @@ from typing import Any
 import redis.asyncio
 from redis.exceptions import RedisError
 
-from headgate.shared.keys import Keys
+from headgate.shared.broker.keys import Keys
 
 BLOCK_S = 20
 """Longest blocking read, so that a connection which died unseen is noticed `SLACK_S` later."""

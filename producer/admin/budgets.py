@@ -7,11 +7,11 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from headgate.producer.admin.waiting import fields_of
 from headgate.producer.installation import Installation
 from headgate.shared.admission import budgets
 from headgate.shared.admission import scopes as scopes_
 from headgate.shared.admission.budgets import InForce
+from headgate.shared.broker.script import fields_of
 from headgate.shared.prices import from_pico, text
 
 MOST_SCANS = 200

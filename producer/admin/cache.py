@@ -7,14 +7,13 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from headgate.producer.admin.waiting import fields_of
 from headgate.producer.installation import Installation
 from headgate.shared import cached
+from headgate.shared.broker.script import fields_of, run
 from headgate.shared.cached import Booked, booked_of
 from headgate.shared.envelope import rfc3339
 from headgate.shared.errors import InvalidRequest, WrongUse
 from headgate.shared.prices import from_pico, text
-from headgate.shared.scripts import run
 
 PAGE = 1000
 

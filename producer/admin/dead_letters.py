@@ -14,10 +14,10 @@ import redis
 
 from headgate.producer.admin.reopen import Refusal, reopen
 from headgate.producer.installation import Installation
-from headgate.shared import letters, scripts
-from headgate.shared.keys import Keys
-from headgate.shared.queues import all_queues
-from headgate.shared.results import GIVEN_UP
+from headgate.shared.broker import dead_letters, script
+from headgate.shared.broker.keys import Keys
+from headgate.shared.broker.queues import all_queues
+from headgate.shared.broker.results import GIVEN_UP
 
 PAGE = 200
 """Heads read at a time."""
@@ -133,8 +133,8 @@ def message(client: redis.Redis, keys: Keys, letter: Letter) -> Iterator[bytes]:
 
 def drop(at: Installation, letter: Letter) -> Done:
     """The letter is gone."""
-    command = letters.exhume(at.keys, letter=letter.id, head=letter.head)
-    if scripts.run(at.redis, command):
+    command = dead_letters.exhume(at.keys, letter=letter.id, head=letter.head)
+    if script.run(at.redis, command):
         return Done(letter, "dropped", "is dropped")
     return _gone(letter)
 
@@ -152,11 +152,11 @@ def retry(at: Installation, letter: Letter) -> Done:
         if again is not None:
             text = again
             at.redis.delete(at.keys.result(letter.job_id))  # who asks now is to wait
-    command = letters.exhume(
+    command = dead_letters.exhume(
         at.keys, letter=letter.id, head=letter.head, queue=letter.queue, job_id=letter.job_id,
         message=text,
     )  # fmt: skip
-    match scripts.run(at.redis, command):
+    match script.run(at.redis, command):
         case 1:
             return Done(letter, "retried", f"is on {letter.queue} again")
         case -1 if again is None:

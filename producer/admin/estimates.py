@@ -9,8 +9,8 @@ from typing import Any
 import redis
 
 from headgate.shared.admission.estimates import Group, Tally
-from headgate.shared.keys import Keys
-from headgate.shared.scripts import Command, compose, run, text_of
+from headgate.shared.broker.keys import Keys
+from headgate.shared.broker.script import Command, compose, run, text_of
 
 
 def recall(keys: Keys, groups: Sequence[Group]) -> Command[list[Tally | None]]:
@@ -19,7 +19,7 @@ def recall(keys: Keys, groups: Sequence[Group]) -> Command[list[Tally | None]]:
     def read(reply: list[bytes]) -> list[Tally | None]:
         return [Tally.decode(told) if told else None for told in reply]
 
-    return compose("recall", (keys.sketch(group.encode()) for group in groups), (), read)
+    return compose("estimates_read", (keys.sketch(group.encode()) for group in groups), (), read)
 
 
 @dataclass(frozen=True, slots=True)

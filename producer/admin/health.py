@@ -14,10 +14,10 @@ from headgate.producer.installation import Installation
 from headgate.shared.admission import breakers
 from headgate.shared.admission.breakers import Health, close
 from headgate.shared.admission.limits import resume_command
+from headgate.shared.broker.keys import Keys
+from headgate.shared.broker.script import run, text_of
 from headgate.shared.catalog_words import hint
 from headgate.shared.errors import WrongUse
-from headgate.shared.keys import Keys
-from headgate.shared.scripts import run, text_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """How full buckets are and how long jobs will wait for them, from what the governor keeps: pure.
 
-What the fetch script grants is decided there, by `shared/lua/buckets.lua`; this tells people of it.
+What the fetch script grants is decided there, by `shared/broker/lua/lib/buckets.lua`; this tells people of it.
 """
 
 from __future__ import annotations

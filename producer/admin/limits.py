@@ -10,7 +10,6 @@ from typing import Any, Literal
 
 import redis
 
-from headgate.producer.admin.waiting import fields_of
 from headgate.producer.installation import Installation
 from headgate.shared import settings
 from headgate.shared.admission import limits, scopes
@@ -23,11 +22,11 @@ from headgate.shared.admission.limits import (
 )
 from headgate.shared.admission.scopes import quoted
 from headgate.shared.admission.scopes import shown as shown
+from headgate.shared.broker.queues import all_queues
+from headgate.shared.broker.script import fields_of, run
 from headgate.shared.catalog import Catalog, Provider
 from headgate.shared.catalog_words import hint
 from headgate.shared.errors import WrongUse
-from headgate.shared.queues import all_queues
-from headgate.shared.scripts import run
 
 Kind = Literal["pool", "tenant", "queue"]
 

@@ -22,18 +22,18 @@ from headgate.producer.admin.limits_rows import (
     Report,
     TenantRow,
 )
-from headgate.producer.admin.waiting import Pool, View, fields_of
+from headgate.producer.admin.waiting import Pool, View
 from headgate.producer.installation import Installation
-from headgate.shared import scripts
 from headgate.shared.admission.grant import Grant
 from headgate.shared.admission.limits import EVERY_TENANT
 from headgate.shared.admission.scopes import quoted, tier_scope, unquoted
 from headgate.shared.admission.ticket import FLEX
+from headgate.shared.broker import script
+from headgate.shared.broker.queues import all_queues
+from headgate.shared.broker.script import fields_of, text_of
 from headgate.shared.catalog_words import hint
 from headgate.shared.envelope import PRIORITIES, rfc3339
 from headgate.shared.errors import WrongUse
-from headgate.shared.queues import all_queues
-from headgate.shared.scripts import text_of
 
 BIGGEST = 10
 """Tenants of a pool that are told by name."""
@@ -61,7 +61,7 @@ def report(at: Installation, *, pool: str | None = None, tenant: str | None = No
     """The state of all pools, or of one; of all tenants, or of one. Raises WrongUse."""
     known = _known(at)
     pools = _chosen(at, known, pool)
-    view = scripts.run(at.redis, rooms.view(at.keys, pools=pools))
+    view = script.run(at.redis, rooms.view(at.keys, pools=pools))
     only = None if tenant is None else quoted(tenant)
     waiting = {name: _by_tenant(at, view.pools[name], only) for name in pools}
     callers = _callers(known, waiting, only)
@@ -134,7 +134,7 @@ def _by_tenant(at: Installation, pool: Pool, only: str | None) -> Counter[str]:
     for room in pool.rooms:
         first = 0
         while first >= 0:
-            page = scripts.run(at.redis, rooms.lines(at.keys, room.queue, pool.name, first))
+            page = script.run(at.redis, rooms.lines(at.keys, room.queue, pool.name, first))
             for tenant, n in page.counts:
                 if only is None or tenant == only:
                     found[tenant] += n

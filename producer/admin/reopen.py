@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import orjson
 from sqlalchemy import Engine, delete, select, update
 
+from headgate.shared.broker.queues import message
 from headgate.shared.database import writing
 from headgate.shared.envelope import ENDED, Envelope, now_ms, rfc3339
 from headgate.shared.errors import UnreadableMessage
-from headgate.shared.queues import message
 from headgate.shared.sums import unsum
 from headgate.shared.tables import audit, jobs
 

@@ -22,9 +22,9 @@ from headgate.producer.admin.levels import (
     levels,
 )
 from headgate.shared.admission.ticket import FLEX, Ticket
+from headgate.shared.broker.keys import Keys
+from headgate.shared.broker.script import Command, compose, fields_of, text_of
 from headgate.shared.errors import UnreadableMessage
-from headgate.shared.keys import Keys
-from headgate.shared.scripts import Command, compose, text_of
 
 IDS_PER_CALL = 200
 """Jobs that are looked for in one call: it holds the server for some 4 ms."""
@@ -195,7 +195,7 @@ def view(keys: Keys, *, ids: Sequence[str] = (), pools: Sequence[str] = ()) -> C
             {pool.name: pool for pool in found},
         )
 
-    return compose("view", names, (keys.prefix, len(ids), *ids, *pools), read)
+    return compose("waiting_view", names, (keys.prefix, len(ids), *ids, *pools), read)
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,13 +215,7 @@ def lines(keys: Keys, queue: str, pool: str, first: int) -> Command[Lines]:
 
     names = (keys.room(queue, pool, "ages"),)
     args = (keys.line(queue, pool, "", "").removesuffix(":"), first, LINES_PER_CALL)
-    return compose("lines", names, args, read)
-
-
-def fields_of(flat: Sequence[Any] | Mapping[Any, Any]) -> dict[str, str]:
-    """A hash of a reply as texts."""
-    pairs = flat.items() if isinstance(flat, Mapping) else zip(flat[::2], flat[1::2], strict=True)
-    return {text_of(name): text_of(value) for name, value in pairs}
+    return compose("waiting_lines", names, args, read)
 
 
 def _place(words: Sequence[Any]) -> Place | None:

@@ -14,7 +14,7 @@ from headgate.producer.submit import admission
 from headgate.producer.submit.enqueue import enqueue
 from headgate.producer.submit.idempotency import Known
 from headgate.producer.submit.prepare import Prepared
-from headgate.shared import queues
+from headgate.shared.broker import queues
 from headgate.shared.envelope import Envelope, new_id
 from headgate.shared.errors import InvalidRequest, shown
 

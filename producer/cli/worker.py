@@ -29,9 +29,9 @@ def worker(queues: str | None, concurrency: int | None, name: str | None) -> Non
     from headgate.producer.installation import open_installation
     from headgate.producer.local.stack import worker_argv
     from headgate.shared import settings
+    from headgate.shared.broker.keys import DEAD_QUEUE
+    from headgate.shared.broker.queues import all_queues
     from headgate.shared.errors import WrongUse
-    from headgate.shared.keys import DEAD_QUEUE
-    from headgate.shared.queues import all_queues
 
     in_force = settings.load()
     at = open_installation(in_force)

@@ -18,7 +18,7 @@ import redis.asyncio
 from redis.exceptions import RedisError
 
 from headgate.producer.client.pubsub import LOOK_EVERY_S, SILENCE_S, Channels, cancelled
-from headgate.shared.keys import Keys
+from headgate.shared.broker.keys import Keys
 
 
 class Tail:

@@ -8,9 +8,9 @@ import redis
 
 from headgate.producer.admin import waiting
 from headgate.producer.admin.waiting import IDS_PER_CALL, Wait
-from headgate.shared import scripts
+from headgate.shared.broker import script
+from headgate.shared.broker.keys import Keys
 from headgate.shared.envelope import Status
-from headgate.shared.keys import Keys
 
 Waits = Callable[[Sequence[str]], Mapping[str, Wait]]
 """Those of these jobs that wait for a limit."""
@@ -35,7 +35,7 @@ def waits_on(client: redis.Redis, keys: Keys) -> Waits:
         try:
             for first in range(0, len(ids), IDS_PER_CALL):
                 part = ids[first : first + IDS_PER_CALL]
-                seen = scripts.run(client, waiting.view(keys, ids=part))
+                seen = script.run(client, waiting.view(keys, ids=part))
                 waits = ((job_id, seen.wait_of(job_id)) for job_id in seen.places)
                 found.update((job_id, wait) for job_id, wait in waits if wait is not None)
         except redis.RedisError:

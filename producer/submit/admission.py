@@ -10,15 +10,16 @@ from typing import Any, Literal
 from headgate.producer.errors import TierLimit
 from headgate.producer.installation import Installation
 from headgate.producer.submit.prepare import Prepared
-from headgate.shared import scripts, settings
+from headgate.shared import settings
 from headgate.shared.admission import limits
 from headgate.shared.admission.scopes import quoted, unquoted
 from headgate.shared.admission.ticket import Ticket
+from headgate.shared.broker import script
+from headgate.shared.broker.keys import Keys
+from headgate.shared.broker.script import Command, Word, compose, text_of
 from headgate.shared.catalog import Catalog, Provider
 from headgate.shared.envelope import Envelope, new_id
 from headgate.shared.errors import InvalidRequest, shown
-from headgate.shared.keys import Keys
-from headgate.shared.scripts import Command, Word, compose, text_of
 
 log = logging.getLogger("headgate.admit")
 
@@ -76,10 +77,10 @@ def give_back(at: Installation, jobs: Sequence[Prepared]) -> None:
 
 def _answers(at: Installation, call: str, asked: Sequence[Asked], mode: Mode) -> list[Answer]:
     command = admit(at.keys, call=call, asked=asked, mode=mode)
-    answers = scripts.run(at.redis, command)
+    answers = script.run(at.redis, command)
     if answers is None:  # a Redis that is new, or came back empty, and no worker has met it yet
         limits.write(at.redis, at.keys, at.catalog, _keys_here)
-        answers = scripts.run(at.redis, command) or []
+        answers = script.run(at.redis, command) or []
     return answers
 
 

@@ -19,11 +19,12 @@ from headgate.producer.submit.idempotency import (
     unsent,
 )
 from headgate.producer.submit.prepare import Prepared
-from headgate.shared import scripts
+from headgate.shared.broker import jobs as broker_jobs
+from headgate.shared.broker import script
+from headgate.shared.broker.keys import Keys
+from headgate.shared.broker.queues import message, queue_of, send
 from headgate.shared.database import passes, writing
 from headgate.shared.envelope import Envelope
-from headgate.shared.keys import Keys
-from headgate.shared.queues import message, queue_of, send
 from headgate.shared.results import job_row
 from headgate.shared.tables import jobs
 
@@ -94,7 +95,7 @@ def put(
         done += (before[i].job_id if i in before else i for i in _ids(chunk))
         try:
             for queue, pairs in by_queue.items():
-                scripts.run(client, scripts.send(keys, queue, pairs))
+                script.run(client, broker_jobs.send(keys, queue, pairs))
             if waiting:
                 send(client, keys, waiting)
         except redis.RedisError as error:

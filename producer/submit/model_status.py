@@ -16,10 +16,10 @@ from redis.exceptions import RedisError
 
 from headgate.shared import settings
 from headgate.shared.admission import breakers
+from headgate.shared.broker.keys import Keys
+from headgate.shared.broker.script import text_of
 from headgate.shared.catalog import Catalog
-from headgate.shared.keys import Keys
 from headgate.shared.policy.route import Standing, without_key
-from headgate.shared.scripts import text_of
 from headgate.shared.settings import Settings
 
 FRESH_S = 1.0

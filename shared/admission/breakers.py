@@ -9,8 +9,8 @@ from typing import Any, Literal
 import redis
 
 from headgate.shared.admission.limits import parsed
-from headgate.shared.keys import Keys
-from headgate.shared.scripts import Command, compose, text_of
+from headgate.shared.broker.keys import Keys
+from headgate.shared.broker.script import Command, compose, text_of
 
 Verdict = Literal["opened", "closed", "open", ""]
 
@@ -52,7 +52,7 @@ def report(
 
     names = (keys.breaker(model, key), keys.breakers(), keys.rooms())
     return compose(
-        "report", names,
+        "breaker_report", names,
         (
             keys.prefix, f"{model}#{key}", answered, took_ms, failed, probe, rules.failures,
             rules.share, round(rules.open_s * 1000), round(rules.healthy_s * 1000),
@@ -76,7 +76,7 @@ def close(client: redis.Redis, keys: Keys, model: str, key: str) -> bool:
 State = Literal["healthy", "degraded", "down"]
 
 SLOT_MS, SLOTS = 10_000, 6
-"""The window: six slots of 10 s, as in report.lua."""
+"""The window: six slots of 10 s, as in breaker_report.lua."""
 
 FAILING, FAILING_CALLS = 0.1, 10
 """From this share of failed calls on, of so many or more, a model is degraded."""

@@ -18,10 +18,10 @@ from headgate.shared.admission.scopes import (
     user_named,
     user_scope,
 )
+from headgate.shared.broker.keys import Keys
+from headgate.shared.broker.script import Command, Word, compose
 from headgate.shared.catalog import Budget, Catalog
 from headgate.shared.catalog_form import ALERTS, HARD, SOFT, WAIT
-from headgate.shared.keys import Keys
-from headgate.shared.scripts import Command, Word, compose
 
 KNOWN, WANTED = "catalog", "wanted"
 """Fields beside the scopes: which catalog wrote them; a script needs sums of the record."""

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 import orjson
 
 from headgate.shared.admission.scopes import quoted, unquoted
-from headgate.shared.keys import Keys
+from headgate.shared.broker.keys import Keys
+from headgate.shared.broker.script import Command, Word, compose, text_of
 from headgate.shared.policy.sketch import Sketch
-from headgate.shared.scripts import Command, Word, compose, text_of
 
 ENOUGH = 20
 """Answers before anything is learned of a group."""
@@ -89,7 +89,7 @@ class Tally:
         self.under += other.under
 
     def encode(self) -> bytes:
-        """What is new, as `learn.lua` reads it."""
+        """What is new, as `estimates_learn.lua` reads it."""
         counts = {
             "answers": self.answers, "judged": self.judged, "under": self.under,
             "o": self.output.weights, "r": self.ratio.weights,
@@ -167,7 +167,7 @@ def learn(
     for group, tally in new:
         names.append(keys.sketch(group.encode()))
         args += [group.encode(), tally.encode()]
-    return compose("learn", names, args, read)
+    return compose("estimates_learn", names, args, read)
 
 
 def _known(told: str) -> Tally | int | None:
@@ -185,7 +185,7 @@ class Lesson:
     input_ratio: float | None = None
 
     def words(self) -> list[Word]:
-        """Group, name and value in turn, as `teach.lua` reads them."""
+        """Group, name and value in turn, as `estimates_set.lua` reads them."""
         name, words = self.group.encode(), list[Word]()
         if self.output_tokens is not None:
             words += (name, f"out|{name}", self.output_tokens)
@@ -211,4 +211,4 @@ def teach(keys: Keys, lessons: Sequence[Lesson]) -> Command[int]:
     args: list[Word] = [KEPT_MS]
     for one in lessons:
         args += one.words()
-    return compose("teach", (keys.sketches(), keys.learned()), args, int)
+    return compose("estimates_set", (keys.sketches(), keys.learned()), args, int)

@@ -24,11 +24,11 @@ from headgate.shared.admission.scopes import shown as shown
 from headgate.shared.admission.scopes import tenant_scope, tier_scope
 from headgate.shared.admission.scopes import user_named as user_named
 from headgate.shared.admission.scopes import user_scope as user_scope
+from headgate.shared.broker.keys import Keys
+from headgate.shared.broker.script import Command, compose
 from headgate.shared.catalog import Catalog, Provider
 from headgate.shared.catalog_form import Frozen
 from headgate.shared.errors import WrongUse
-from headgate.shared.keys import Keys
-from headgate.shared.scripts import Command, compose
 
 MONEY = ("usd_per_day", "usd_per_month", "soft", "hard")
 """What an operator may set of a budget (`shared/admission/budgets.py`)."""

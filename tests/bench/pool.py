@@ -5,9 +5,9 @@ from __future__ import annotations
 import statistics
 import time
 
-from headgate.shared import queues
+from headgate.shared.broker import queues
+from headgate.shared.broker.keys import Keys
 from headgate.shared.envelope import Envelope, new_id, now_ms, request_from
-from headgate.shared.keys import Keys
 from tests.bench.rig import Rig, rig, stopwatch
 from tests.bench.table import Table
 from tests.child import wait_until

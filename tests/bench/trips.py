@@ -8,8 +8,8 @@ from typing import Any
 from sqlalchemy import text
 
 from headgate import Client
+from headgate.shared.broker.keys import Keys
 from headgate.shared.database import open_engine, reading
-from headgate.shared.keys import Keys
 from tests.bench.rig import Rig, rig
 from tests.bench.table import Table
 from tests.child import wait_until

@@ -10,10 +10,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from headgate.shared import holds, scripts
+from headgate.shared import holds
 from headgate.shared.admission.grant import Grant
 from headgate.shared.admission.limits import parsed
 from headgate.shared.admission.ticket import Ticket
+from headgate.shared.broker import jobs as broker_jobs
+from headgate.shared.broker import script
 from headgate.shared.holds import Told
 from tests.integration.rig import STANDARD, Broker
 from tests.integration.rig_rooms import POOL, TICKET
@@ -38,7 +40,7 @@ class Governor(Broker):
         """Jobs with this very ticket are sent; how many were new."""
         text = ticket.encode()
         pairs = [(i, f'{{"hg":"{i}","at":"{text}","body":"x"}}'.encode()) for i in ids]
-        return scripts.run(self.client, scripts.send(self.keys, queue, pairs))
+        return script.run(self.client, broker_jobs.send(self.keys, queue, pairs))
 
     def limit(self, **scopes: str) -> None:
         """These limits count, and no others: `limit(**{"tenant/acme": "rpm=60"})`."""
@@ -53,31 +55,31 @@ class Governor(Broker):
     def settle(self, job_id: str, grant: Grant, used: tuple[int, int] | None) -> bool:
         """The attempt has ended."""
         command = holds.settle(self.keys, job_id=job_id, grant=grant.text, used=used)
-        return scripts.run(self.client, command)
+        return script.run(self.client, command)
 
     def reserve(self, job_id: str, attempt: str, ticket: Ticket) -> str | int:
         """One more attempt of the job asks for its hold."""
         text = ticket.encode()
         command = holds.reserve(self.keys, job_id=job_id, attempt=attempt, ticket=text)
-        return scripts.run(self.client, command)
+        return script.run(self.client, command)
 
     def observe(self, kind: str = "ok", *told: Told, pool: str = POOL, **others: Any) -> None:
         """The provider has said something of the pool."""
         others.setdefault("granted_at_ms", self.now_ms())
         command = holds.observe(self.keys, pool=pool, key="key0", kind=kind, told=told, **others)
-        scripts.run(self.client, command)
+        script.run(self.client, command)
 
     def put_off(self, job_id: str, owner: str, ticket: str) -> bool:
         """The job has left for the line of its pool, to stand there with this ticket."""
         lease = self.lease(job_id, owner)
-        command = scripts.defer(self.keys, lease=lease, wait_ms=0, ticket=ticket)
-        return scripts.run(self.client, command)
+        command = broker_jobs.defer(self.keys, lease=lease, wait_ms=0, ticket=ticket)
+        return script.run(self.client, command)
 
     def resume(self, member: str) -> None:
         """An operator lets something go on."""
         names = (self.keys.paused(), self.keys.rooms(), self.keys.limits())
-        command = scripts.compose("resume", names, (self.keys.prefix, member), lambda reply: reply)
-        scripts.run(self.client, command)
+        command = script.compose("resume", names, (self.keys.prefix, member), lambda reply: reply)
+        script.run(self.client, command)
 
     def bucket(self, scope: str, key: str = "") -> dict[str, float]:
         """The bucket of a scope as it is stored."""

@@ -12,9 +12,10 @@ from sqlalchemy import insert, select, update
 
 from headgate.producer.installation import Installation
 from headgate.shared import migrate
+from headgate.shared.broker.results import celery_record
 from headgate.shared.database import open_engine
 from headgate.shared.envelope import Envelope, Result, Usage, now_ms, rfc3339
-from headgate.shared.results import audit_row, celery_record
+from headgate.shared.results import audit_row
 from headgate.shared.settings import Settings
 from headgate.shared.tables import audit, jobs
 

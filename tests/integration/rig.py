@@ -9,10 +9,11 @@ from typing import Any
 
 import redis
 
-from headgate.shared import queues, scripts
+from headgate.shared.broker import jobs as broker_jobs
+from headgate.shared.broker import queues, script
+from headgate.shared.broker.jobs import Fetched, Lease, Renewed
+from headgate.shared.broker.keys import Keys
 from headgate.shared.envelope import Envelope, new_id, now_ms, request_from
-from headgate.shared.keys import Keys
-from headgate.shared.scripts import Fetched, Lease, Renewed
 from tests.celery_nodes import WorkerProcess
 from tests.child import wait_until
 from tests.servers import ValkeyServer
@@ -74,7 +75,7 @@ class Broker:
     def send(self, *ids: str, queue: str = STANDARD) -> int:
         """Jobs of these ids, with a message just long enough to be known by."""
         pairs = [(job_id, message_of(job_id)) for job_id in ids]
-        return scripts.run(self.client, scripts.send(self.keys, queue, pairs))
+        return script.run(self.client, broker_jobs.send(self.keys, queue, pairs))
 
     def push(self, raw: bytes | str, queue: str = STANDARD) -> None:
         """A raw message at the end of the queue, past the send script."""
@@ -93,11 +94,11 @@ class Broker:
         """One round trip of the worker `owner`."""
         self._calls += 1
         name = f"{owner}#{self._calls}"
-        command = scripts.fetch(
+        command = broker_jobs.fetch(
             self.keys, owner=name, lease_ms=lease_ms, want=want, queues=queues,
             acked=[self.lease(job_id, owner) for job_id in acked], **others,
         )  # fmt: skip
-        fetched = scripts.run(self.client, command)
+        fetched = script.run(self.client, command)
         self._taken |= {(owner, job.id): Lease(job.id, name) for job in fetched.taken}
         return fetched
 
@@ -112,18 +113,18 @@ class Broker:
     def renew(self, *ids: str, owner: str = "a", again: bool = True) -> Renewed:
         """The worker has renewed its leases."""
         leases = [self.lease(job_id, owner) for job_id in ids]
-        command = scripts.renew(self.keys, lease_ms=LEASE_MS, leases=leases, again=again)
-        return scripts.run(self.client, command)
+        command = broker_jobs.renew(self.keys, lease_ms=LEASE_MS, leases=leases, again=again)
+        return script.run(self.client, command)
 
     def restore(self, *ids: str, owner: str = "a") -> int:
         """The worker has given jobs back."""
         leases = [self.lease(job_id, owner) for job_id in ids]
-        return scripts.run(self.client, scripts.restore(self.keys, leases=leases))
+        return script.run(self.client, broker_jobs.restore(self.keys, leases=leases))
 
     def defer(self, job_id: str, wait_ms: int, owner: str = "a") -> bool:
         """The worker has put off a job."""
         lease = self.lease(job_id, owner)
-        return scripts.run(self.client, scripts.defer(self.keys, lease=lease, wait_ms=wait_ms))
+        return script.run(self.client, broker_jobs.defer(self.keys, lease=lease, wait_ms=wait_ms))
 
     # Time is moved by moving the marks that it is measured against.
 

@@ -7,10 +7,11 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from headgate.shared import holds, scripts
+from headgate.shared import holds
 from headgate.shared.admission.budgets import KNOWN, Spent, balance
 from headgate.shared.admission.grant import Grant
 from headgate.shared.admission.ticket import Ticket
+from headgate.shared.broker import script
 from tests.integration.governor_model import Governor
 from tests.integration.rig_rooms import TICKET
 
@@ -27,7 +28,7 @@ class Treasury(Governor):
         self.client.hset(self.keys.budgets(), mapping=texts)
         if read:
             marks = [(period, scope) for period in self.periods() for scope in scopes or ()]
-            scripts.run(self.client, balance(self.keys, [], marks))
+            script.run(self.client, balance(self.keys, [], marks))
 
     def override(self, scope: str, text: str) -> None:
         """An operator sets the budget of a scope; those who wait are tried again."""
@@ -49,14 +50,14 @@ class Treasury(Governor):
     def at_least(self, scope: str, spent: int) -> None:
         """The record knows of this much."""
         sums = [Spent(scope, self.periods()[0], spent)]
-        scripts.run(self.client, balance(self.keys, sums))
+        script.run(self.client, balance(self.keys, sums))
 
     def pay(self, job_id: str, grant: Grant, cost: int | None) -> bool:
         """The attempt was answered at this price."""
         command = holds.settle(
             self.keys, job_id=job_id, grant=grant.text, used=(1, 1), cost_pico_usd=cost
         )
-        return scripts.run(self.client, command)
+        return script.run(self.client, command)
 
     def alerts(self) -> list[bytes]:
         """Those that are to be told, the oldest first."""

@@ -19,10 +19,10 @@ from headgate.shared import catalog, migrate
 from headgate.shared.admission import limits
 from headgate.shared.admission.breakers import Rules
 from headgate.shared.admission.grant import NO_GRANT, Grant
+from headgate.shared.broker.keys import Keys
 from headgate.shared.database import open_engine
 from headgate.shared.envelope import Envelope, Reply, Request, Result, Usage, now_ms
 from headgate.shared.errors import AttemptError, InvalidRequest
-from headgate.shared.keys import Keys
 from headgate.shared.policy.lifetime import Keeping
 from headgate.shared.tables import attempts, audit, jobs
 from headgate.workers.answer import Answer, OnPiece

@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterator
 from typing import Any
 
-from headgate.shared import queues
+from headgate.shared.broker import queues
 from tests.integration.rig import envelope, stock_message
 
 

@@ -7,7 +7,7 @@ import redis
 
 from headgate.shared.admission.scopes import quoted
 from headgate.shared.admission.ticket import Ticket
-from headgate.shared.keys import Keys
+from headgate.shared.broker.keys import Keys
 from tests.integration.rig import STANDARD
 
 POOL = "openai/gpt-4o-mini"

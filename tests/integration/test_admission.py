@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from headgate import AsyncClient, Client, InvalidRequest, TierLimit
 from headgate.producer.installation import Installation
 from headgate.producer.submit.admission import ASKED_AT_ONCE, Answer, Asked, Mode, admit
-from headgate.shared import scripts
 from headgate.shared.admission import limits
 from headgate.shared.admission.ticket import Ticket
+from headgate.shared.broker import jobs, script
+from headgate.shared.broker.keys import Keys
 from headgate.shared.envelope import new_id
-from headgate.shared.keys import Keys
 from tests.child import wait_until
 from tests.integration.headgate import headgate
 from tests.integration.played import ids_of, row_of, settings_for
@@ -209,10 +209,10 @@ async def test_the_async_client_is_refused_alike(client: Client) -> None:
 def granted(client: Client) -> int:
     """How many jobs a worker would get now."""
     at = client.open()
-    command = scripts.fetch(
+    command = jobs.fetch(
         at.keys, owner=new_id(), lease_ms=60_000, want=50, queues=["headgate.standard.fast"]
     )
-    return len(scripts.run(at.redis, command).taken)
+    return len(script.run(at.redis, command).taken)
 
 
 def test_who_waits_is_held_to_the_limit_by_the_governor(client: Client) -> None:
@@ -396,7 +396,7 @@ def test_a_call_that_is_sent_twice_counts_once(valkey: ValkeyServer) -> None:
         client.hset(keys.limits(), "tier/x", "rpm=2")
         for _ in range(4):
             command = admit(keys, call=call, asked=[Asked(ticket())], mode="together")
-            assert scripts.run(client, command) == [Answer("let in")]
+            assert script.run(client, command) == [Answer("let in")]
         assert float(client.hget(keys.bucket("tier/x/t/u"), "rpm.level") or 0) == 1
         assert client.pttl(keys.admitted(call)) > 0
 
@@ -406,7 +406,7 @@ def test_a_server_without_limits_says_so_and_is_given_them(
 ) -> None:
     with valkey.client() as plain:
         command = admit(Keys(), call="c", asked=[Asked(ticket())], mode="together")
-        assert scripts.run(plain, command) is None
+        assert script.run(plain, command) is None
     ask(client, tier="small")
     at = client.open()
     assert at.redis.hget(at.keys.limits(), "tier/small") == b"rpm=3"
@@ -435,7 +435,7 @@ def test_no_more_is_let_in_than_the_buckets_hold(
             mode: Mode = "together" if together else "each"
             wanted = [Asked(ticket(user=user, input_tokens=n)) for user, n in group]
             command = admit(keys, call=new_id(), asked=wanted, mode=mode)
-            answers = scripts.run(client, command)
+            answers = script.run(client, command)
             assert answers is not None
             if not together:
                 assert len(answers) == len(group)

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from headgate.shared import scripts
 from headgate.shared.admission import breakers
 from headgate.shared.admission.breakers import Rules, Standing, report
 from headgate.shared.admission.grant import Grant
-from headgate.shared.keys import Keys
+from headgate.shared.broker import script
+from headgate.shared.broker.keys import Keys
 from tests.integration.governor_model import Governor, Places
 from tests.integration.machines import holds_in_any_order
 from tests.integration.rig import STANDARD
@@ -30,7 +30,7 @@ class Breakers(Governor):
 
     def tell(self, *, rules: Rules = RULES, model: str = MODEL, **how: Any) -> Standing:
         """A worker has told how calls went."""
-        return scripts.run(self.client, report(self.keys, model, "key0", rules, **how))
+        return script.run(self.client, report(self.keys, model, "key0", rules, **how))
 
     def fail(self, times: int = 5, **others: Any) -> Standing:
         """So many calls have failed, one after the other."""

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from headgate.shared import scripts
 from headgate.shared.admission.grant import Grant
+from headgate.shared.broker import jobs, script
 from tests.integration.governor_model import Places
 from tests.integration.rig import BULK, STANDARD
 from tests.integration.rig_budgets import USD, Treasury, ticket
@@ -85,11 +85,11 @@ def test_who_goes_back_before_anything_was_sent_costs_nothing(treasury: Treasury
         treasury.ask_with(ticket(USD), "a", "b", "c")
         assert len(treasury.grants(3)) == 3
         a, b, c = map(treasury.lease, "abc")
-        assert scripts.run(
-            treasury.client, scripts.restore(treasury.keys, leases=[a, b], unsent=unsent)
+        assert script.run(
+            treasury.client, jobs.restore(treasury.keys, leases=[a, b], unsent=unsent)
         )
-        assert scripts.run(
-            treasury.client, scripts.defer(treasury.keys, lease=c, wait_ms=0, unsent=unsent)
+        assert script.run(
+            treasury.client, jobs.defer(treasury.keys, lease=c, wait_ms=0, unsent=unsent)
         )
         assert treasury.book("global") == (0 if unsent else 3 * USD, 0)
 

@@ -22,7 +22,7 @@ from headgate import (
     UnknownJob,
 )
 from headgate.producer.client.text_stream import replayed
-from headgate.shared import scripts
+from headgate.shared.broker import jobs, script
 from headgate.shared.envelope import ErrorReport
 from headgate.shared.settings import Settings
 from tests.child import wait_until
@@ -64,10 +64,8 @@ class Streaming(PlayedWorker):
     def tell(self, job_id: str, *pieces: str, fence: int = 1, first: int = 1) -> None:
         """The pieces are there for readers."""
         for n, text in enumerate(pieces, first):
-            command = scripts.deliver(
-                self.at.keys, job_id, fence=fence, n=n, text=text, ttl_ms=60_000
-            )
-            scripts.run(self.at.redis, command)
+            command = jobs.deliver(self.at.keys, job_id, fence=fence, n=n, text=text, ttl_ms=60_000)
+            script.run(self.at.redis, command)
 
 
 @pytest.fixture

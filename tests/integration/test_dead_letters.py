@@ -10,12 +10,13 @@ import pytest
 import redis
 from sqlalchemy import Engine, insert, select, update
 
-from headgate.shared import letters, migrate, scripts
+from headgate.shared import migrate
+from headgate.shared.broker import dead_letters, script
+from headgate.shared.broker.jobs import Buried, Lease
+from headgate.shared.broker.keys import Keys
 from headgate.shared.database import open_engine
 from headgate.shared.envelope import Envelope, Result, now_ms
-from headgate.shared.keys import Keys
 from headgate.shared.results import audit_row, job_row
-from headgate.shared.scripts import Buried, Lease
 from headgate.shared.tables import audit, jobs
 from headgate.workers.outcome import Ended as JobEnded
 from tests.integration.headgate import Ended, headgate
@@ -39,8 +40,8 @@ class Office:
         client, keys = self.broker.client, Keys()
         client.hset(keys.owners(), job_id, "w#1")
         client.hset(keys.messages(), job_id, queue.encode() + b"\n" + raw)
-        command = letters.bury(keys, lease=Lease(job_id, "w#1"), reason=reason)
-        buried = scripts.run(client, command)
+        command = dead_letters.bury(keys, lease=Lease(job_id, "w#1"), reason=reason)
+        buried = script.run(client, command)
         assert isinstance(buried, Buried)
         return buried.letter
 
@@ -86,14 +87,14 @@ def test_a_buried_message_is_no_longer_leased_and_a_second_burial_does_nothing(
     broker.send("s1")
     broker.take()
     lease = broker.lease("s1")
-    command = letters.bury(Keys(), lease=lease, reason="two\nlines")
-    assert scripts.run(broker.client, command) is not None
-    assert scripts.run(broker.client, command) is None
+    command = dead_letters.bury(Keys(), lease=lease, reason="two\nlines")
+    assert script.run(broker.client, command) is not None
+    assert script.run(broker.client, command) is None
     assert broker.is_empty()
     [(queue, reason, raw)] = broker.dead()
     assert (queue, reason, raw) == (STANDARD, "two lines", b'{"hg":"s1"}')
-    stale = letters.bury(Keys(), lease=broker.lease("s1", "other"), reason="no")
-    assert scripts.run(broker.client, stale) is None
+    stale = dead_letters.bury(Keys(), lease=broker.lease("s1", "other"), reason="no")
+    assert script.run(broker.client, stale) is None
 
 
 def test_thousands_are_listed_in_pages_and_by_queue_and_reason(office: Office) -> None:

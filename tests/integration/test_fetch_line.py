@@ -9,8 +9,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from redis.asyncio import Redis
 
-from headgate.shared import queues, scripts
-from headgate.shared.keys import Keys
+from headgate.shared.broker import jobs as broker_jobs
+from headgate.shared.broker import queues, script
+from headgate.shared.broker.keys import Keys
 from headgate.workers.fetcher import Fetcher
 from headgate.workers.leases import StopReason
 from headgate.workers.message import Arrival
@@ -347,8 +348,8 @@ async def test_a_renewal_does_not_take_an_acked_job_again(
         renewing = asyncio.ensure_future(leases.renew())
         await asyncio.sleep(0)
         acked = [leases.held[tag]]  # by the round trip that was under way
-        ack = scripts.fetch(Keys(), owner="w#x", lease_ms=1, want=0, queues=(), acked=acked)
-        scripts.run(broker.client, ack)
+        ack = broker_jobs.fetch(Keys(), owner="w#x", lease_ms=1, want=0, queues=(), acked=acked)
+        script.run(broker.client, ack)
         leases.drop(tag)
     await renewing
     assert broker.is_empty()
@@ -364,8 +365,8 @@ async def test_a_renewal_does_not_take_a_deferred_job_again(
     async with leases.line:
         renewing = asyncio.ensure_future(leases.renew())
         await asyncio.sleep(0)
-        deferral = scripts.defer(Keys(), lease=leases.held[tag], wait_ms=60_000)
-        assert scripts.run(broker.client, deferral)
+        deferral = broker_jobs.defer(Keys(), lease=leases.held[tag], wait_ms=60_000)
+        assert script.run(broker.client, deferral)
         leases.drop(tag)
     await renewing
     assert (broker.due(), broker.leased()) == ({job_id}, {})

@@ -5,8 +5,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from headgate.shared import queues, scripts
-from headgate.shared.keys import Keys
+from headgate.shared.broker import jobs as broker_jobs
+from headgate.shared.broker import queues, script
+from headgate.shared.broker.keys import Keys
 from tests.integration.rig import (
     BULK,
     LEASE_MS,
@@ -371,13 +372,13 @@ def test_the_end_of_an_old_lease_does_not_end_a_new_one_of_the_same_worker(broke
     old = broker.lease("s1")
     broker.lapse()
     assert broker.take() == ["s1"]
-    ack = scripts.fetch(broker.keys, owner="a#x", lease_ms=1, want=0, queues=(), acked=[old])
-    scripts.run(broker.client, ack)
-    assert scripts.run(broker.client, scripts.restore(broker.keys, leases=[old])) == 0
-    assert not scripts.run(broker.client, scripts.defer(broker.keys, lease=old, wait_ms=1))
+    ack = broker_jobs.fetch(broker.keys, owner="a#x", lease_ms=1, want=0, queues=(), acked=[old])
+    script.run(broker.client, ack)
+    assert script.run(broker.client, broker_jobs.restore(broker.keys, leases=[old])) == 0
+    assert not script.run(broker.client, broker_jobs.defer(broker.keys, lease=old, wait_ms=1))
     assert broker.leased() == {"s1": "a"}
-    renewal = scripts.renew(broker.keys, lease_ms=LEASE_MS, leases=[old])
-    assert scripts.run(broker.client, renewal).lost == ["s1"]
+    renewal = broker_jobs.renew(broker.keys, lease_ms=LEASE_MS, leases=[old])
+    assert script.run(broker.client, renewal).lost == ["s1"]
     broker.ack("s1")
     assert broker.is_empty()
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from headgate.shared import scripts
 from headgate.shared.admission.grant import Grant
+from headgate.shared.broker import jobs, script
 from tests.integration.governor_model import Governor, Places
 from tests.integration.machines import holds_in_any_order
 from tests.integration.rig import BULK, STANDARD, URGENT
@@ -144,7 +144,7 @@ def test_a_follower_whose_deadline_passes_ends_late_and_one_that_is_cancelled_le
     assert fetched.taken == []
     assert fetched.next_due_ms is not None
     assert fetched.next_due_ms <= 300
-    assert scripts.run(broker.client, scripts.forget(broker.keys, ["c"])) == 1
+    assert script.run(broker.client, jobs.forget(broker.keys, ["c"])) == 1
     broker.client.zadd(broker.keys.followers(), {"b": broker.now_ms() - 1}, xx=True)
     assert ways(broker) == {}  # its own word, the ticket, says that it is not late yet
     assert Places.of(broker, ALL).following.keys() == {"b", "d"}
@@ -197,9 +197,9 @@ class OlderWorker:
     def __init__(self, broker: Governor) -> None:
         self.broker = broker
 
-    def fetch(self, owner: str, *acked: scripts.Lease) -> list[str]:
+    def fetch(self, owner: str, *acked: jobs.Lease) -> list[str]:
         """The ids that one round trip brings."""
-        command = scripts.fetch(
+        command = jobs.fetch(
             self.broker.keys, owner=owner, lease_ms=60_000, want=1, queues=[STANDARD], acked=acked
         )
         forget_flights = "for name in pairs(flights) do flights[name] = function() end end\n"
@@ -221,7 +221,7 @@ def test_a_flight_whose_leader_was_ended_by_the_release_before_holds_nobody_up(
     broker.lapse("a")
     older = OlderWorker(broker)
     assert older.fetch("older#1") == ["a"]
-    assert older.fetch("older#2", scripts.Lease("a", "older#1")) == []
+    assert older.fetch("older#2", jobs.Lease("a", "older#1")) == []
     if who == "who comes next":
         broker.ask("b", cached_as=SAME)
     assert ways(broker) == {"b": "held"}
@@ -293,7 +293,7 @@ class Flights(RuleBasedStateMachine):
         waiting = sorted(self.open - self.held.keys())
         if waiting:
             job_id = waiting[which % len(waiting)]
-            if scripts.run(self.broker.client, scripts.forget(self.broker.keys, [job_id])):
+            if script.run(self.broker.client, jobs.forget(self.broker.keys, [job_id])):
                 self.open.discard(job_id)
 
     @rule(name=st.sampled_from(["x", "y"]))

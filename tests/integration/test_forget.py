@@ -10,9 +10,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from headgate import Client
-from headgate.shared import scripts
 from headgate.shared.admission.budgets import KNOWN
-from headgate.shared.keys import Keys
+from headgate.shared.broker import jobs as broker_jobs
+from headgate.shared.broker import script
+from headgate.shared.broker.keys import Keys
 from tests.integration.played import settings_for
 from tests.integration.rig import STANDARD, Broker
 from tests.integration.rig_rooms import POOL, TICKET
@@ -39,11 +40,11 @@ class Line(Broker):
         arrival_ms, job_id = self.now_ms() - 60_000 + n, f"j{n}"
         ticket = replace(TICKET, tenant=tenant, user=user, arrival_ms=arrival_ms).encode()
         message = f'{{"hg":"{job_id}","at":"{ticket}","body":"x"}}'.encode()
-        scripts.run(self.client, scripts.send(self.keys, STANDARD, [(job_id, message)]))
+        script.run(self.client, broker_jobs.send(self.keys, STANDARD, [(job_id, message)]))
         assert self.take() == []
 
     def forget(self, *ids: str) -> int:
-        return scripts.run(self.client, scripts.forget(self.keys, ids))
+        return script.run(self.client, broker_jobs.forget(self.keys, ids))
 
     def waits(self) -> int:
         """How many wait in the room, by the room's own count."""
@@ -72,7 +73,7 @@ class Line(Broker):
         """An operator lets it go on."""
         names = (self.keys.paused(), self.keys.rooms(), self.keys.limits())
         args = (self.keys.prefix, member)
-        scripts.run(self.client, scripts.compose("resume", names, args, lambda reply: reply))
+        script.run(self.client, script.compose("resume", names, args, lambda reply: reply))
 
 
 @pytest.fixture
@@ -129,8 +130,8 @@ def test_a_deferred_job_leaves_the_due_list_with_all_that_is_known_of_it(line: L
     line.take()
     lease = line.lease("j1")
     ticket = TICKET.encode()
-    command = scripts.defer(line.keys, lease=lease, wait_ms=60_000, ticket=ticket)
-    assert scripts.run(line.client, command)
+    command = broker_jobs.defer(line.keys, lease=lease, wait_ms=60_000, ticket=ticket)
+    assert script.run(line.client, command)
     assert line.forget("j1") == 1
     assert line.left_over() == []
 
@@ -148,8 +149,8 @@ def test_a_ticket_that_counts_in_place_of_the_messages_finds_the_line(line: Line
     line.send("j1")
     line.take()
     ticket = replace(TICKET, arrival_ms=line.now_ms(), user="u9").encode()
-    command = scripts.defer(line.keys, lease=line.lease("j1"), wait_ms=0, ticket=ticket)
-    scripts.run(line.client, command)
+    command = broker_jobs.defer(line.keys, lease=line.lease("j1"), wait_ms=0, ticket=ticket)
+    script.run(line.client, command)
     line.make_due()
     assert line.take() == []
     assert line.waits() == 1

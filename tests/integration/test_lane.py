@@ -9,7 +9,7 @@ from redis.exceptions import ResponseError
 
 from headgate.shared import holds
 from headgate.shared.admission.ticket import Ticket
-from headgate.shared.keys import Keys
+from headgate.shared.broker.keys import Keys
 from headgate.workers.lane import Lane
 from tests.servers import ValkeyServer
 

@@ -15,12 +15,13 @@ from redis.asyncio import Redis
 
 from headgate.producer.admin import estimates
 from headgate.producer.admin.estimates import Standing
-from headgate.shared import migrate, scripts
+from headgate.shared import migrate
 from headgate.shared.admission import estimates as learned
 from headgate.shared.admission.estimates import ENOUGH, KEPT_MS, Group, Tally
+from headgate.shared.broker import script
+from headgate.shared.broker.keys import Keys
 from headgate.shared.connections import Servers
 from headgate.shared.database import open_engine
-from headgate.shared.keys import Keys
 from headgate.shared.settings import Settings
 from headgate.workers.bootstrap import open_kit
 from headgate.workers.lane import Lane
@@ -196,7 +197,7 @@ async def test_counts_that_are_sent_again_count_once(lane: Lane, client: redis.R
     tally = Tally(answers=7)
     tally.output.add(5, 7)
     command = learned.learn(KEYS, name="w:1", new=[(ALL, tally)], miss=0.05)
-    first, again = [scripts.run(client, command)[0] for _ in range(2)]
+    first, again = [script.run(client, command)[0] for _ in range(2)]
     assert isinstance(again, Tally)
     assert first == again
     assert again.answers == 7
@@ -209,14 +210,14 @@ async def test_a_group_in_which_little_is_new_is_not_read_again_but_its_value_is
     def told(number: int, answers: int) -> Tally | int | None:
         tally = Tally(answers=answers)
         tally.output.add(5, answers)
-        [known] = scripts.run(
+        [known] = script.run(
             client, learned.learn(KEYS, name=f"w:{number}", new=[(ALL, tally)], miss=0.05)
         )
         return known
 
     assert isinstance(told(1, 1000), Tally)
     assert told(2, 10) is None
-    scripts.run(client, learned.teach(KEYS, [learned.Lesson(ALL, 5)]))
+    script.run(client, learned.teach(KEYS, [learned.Lesson(ALL, 5)]))
     assert told(3, 10) == 5
     assert isinstance(told(4, 100), Tally), "counted from when it was read last"
 
@@ -265,9 +266,9 @@ def test_counts_in_redis_are_those_of_one_who_saw_all_and_forgets_by_halves(
         command = learned.learn(
             KEYS, name=f"w:{number}", new=[(ALL, new)], miss=0.05, half_life=half_life
         )
-        scripts.run(client, command)
-        scripts.run(client, command)
-    [found] = scripts.run(client, estimates.recall(KEYS, [ALL]))
+        script.run(client, command)
+        script.run(client, command)
+    [found] = script.run(client, estimates.recall(KEYS, [ALL]))
     assert found is not None
     assert found.answers == model.answers
     # What weighs less than a thousandth of an answer is forgotten now and then.
@@ -342,7 +343,7 @@ async def test_groups_are_bounded_and_those_without_answers_go_first(
 
 async def test_a_value_of_a_group_that_has_gone_is_not_written(client: redis.Redis) -> None:
     lessons = [learned.Lesson(ACME, 7), learned.Lesson(ALL, 8, 1.5)]
-    assert scripts.run(client, learned.teach(KEYS, lessons)) == 0
+    assert script.run(client, learned.teach(KEYS, lessons)) == 0
     assert values(client) == {}
 
 
@@ -362,8 +363,8 @@ async def test_numbers_stay_small_however_many_answers_there_were(
     for number in range(200):
         note(learning, 5 if number % 2 else 700, times=100)
         await learning.flush()
-    packed: Any = scripts.run(
-        client, scripts.compose("recall", [KEYS.sketch(ACME.encode())], (), list)
+    packed: Any = script.run(
+        client, script.compose("estimates_read", [KEYS.sketch(ACME.encode())], (), list)
     )
     counts = json.loads(packed[0])
     assert counts["answers"] == 20_000

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from headgate.shared.keys import Keys
+from headgate.shared.broker.keys import Keys
 from tests import redis_forms
 from tests.integration.headgate import Ended, headgate
 from tests.integration.rig import BULK, STANDARD

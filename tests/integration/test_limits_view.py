@@ -9,7 +9,7 @@ from headgate.producer.admin import waiting
 from headgate.producer.admin.limits_report import report
 from headgate.producer.admin.limits_rows import PoolRow, Report
 from headgate.producer.installation import Installation, open_installation
-from headgate.shared import scripts
+from headgate.shared.broker import script
 from headgate.shared.errors import WrongUse
 from headgate.shared.settings import Settings
 from tests.integration.rig import BULK, STANDARD, URGENT
@@ -180,6 +180,6 @@ def test_a_job_is_found_in_its_room_with_its_pool(at: Installation, hand: Rooms)
     at.redis.zadd(line, {f"moved|{TICKET.encode()}": 9e15})
     at.redis.hset(at.keys.messages(), "leased", f'{STANDARD}\n{{"hg":"leased","body":1}}')
     ids = ["second", "leased", "moved", "nowhere"]
-    seen = scripts.run(at.redis, waiting.view(at.keys, ids=ids))
+    seen = script.run(at.redis, waiting.view(at.keys, ids=ids))
     assert {one.id: one.before for one in seen.places.values()} == {"second": 1, "moved": 3}
     assert set(seen.pools) == {POOL}

@@ -10,6 +10,7 @@ from celery.exceptions import TaskRevokedError
 from sqlalchemy import update
 
 from headgate.shared.admission.ticket import Ticket
+from headgate.shared.broker.keys import Keys
 from headgate.shared.envelope import Usage, now_ms
 from headgate.shared.errors import (
     AttemptTimeout,
@@ -22,7 +23,6 @@ from headgate.shared.errors import (
     RequestRefused,
     Unauthorized,
 )
-from headgate.shared.keys import Keys
 from headgate.shared.tables import attempts, audit, jobs
 from headgate.workers.outcome import AlreadyTaken, Deferred
 from headgate.workers.policy.retry import Limits

@@ -9,11 +9,12 @@ import pytest
 from redis import Redis as Blocking
 from sqlalchemy import update
 
-from headgate.shared import scripts
 from headgate.shared.admission import breakers
 from headgate.shared.admission.breakers import Rules, report
 from headgate.shared.admission.grant import Grant
 from headgate.shared.admission.ticket import Ticket
+from headgate.shared.broker import script
+from headgate.shared.broker.keys import Keys
 from headgate.shared.errors import (
     AttemptTimeout,
     Overloaded,
@@ -21,7 +22,6 @@ from headgate.shared.errors import (
     RequestRefused,
     Unauthorized,
 )
-from headgate.shared.keys import Keys
 from headgate.shared.tables import jobs
 from headgate.workers.outcome import Deferred, Outcome
 from headgate.workers.policy.retry import Limits
@@ -45,7 +45,7 @@ def breaks(line: PlayedLine, *models: str, open_s: float = 60) -> None:
     with Blocking.from_url(line.redis_url) as client:
         for model in models:
             for _ in range(rules.failures):
-                scripts.run(client, report(Keys(), f"custom/{model}", "key0", rules, failed=1))
+                script.run(client, report(Keys(), f"custom/{model}", "key0", rules, failed=1))
 
 
 def waits_for(outcome: Outcome) -> tuple[Ticket, int]:

@@ -10,10 +10,10 @@ import pytest
 from redis.exceptions import ResponseError
 from sqlalchemy import update
 
+from headgate.shared.broker.jobs import Entry
+from headgate.shared.broker.keys import Keys
 from headgate.shared.envelope import Result
 from headgate.shared.errors import ProviderFault
-from headgate.shared.keys import Keys
-from headgate.shared.scripts import Entry
 from headgate.shared.tables import attempts, audit, jobs
 from headgate.workers.outcome import AlreadyTaken, Ended, Restored
 from headgate.workers.record import Record

@@ -12,7 +12,7 @@ import pytest
 import redis
 from celery import Celery
 
-from headgate.shared.keys import Keys
+from headgate.shared.broker.keys import Keys
 from tests.celery_nodes import WorkerProcess
 from tests.child import wait_until
 from tests.integration.rig import (

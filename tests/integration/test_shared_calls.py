@@ -12,9 +12,9 @@ from sqlalchemy import func, insert, select
 from headgate.producer.results.cancel import cancel
 from headgate.shared.admission.grant import Grant
 from headgate.shared.admission.ticket import Ticket
+from headgate.shared.broker.keys import Keys
 from headgate.shared.envelope import Envelope, Result, now_ms
 from headgate.shared.errors import RequestRefused, Unauthorized
-from headgate.shared.keys import Keys
 from headgate.shared.policy.fingerprint import fingerprint
 from headgate.shared.results import audit_row, job_row
 from headgate.shared.tables import audit, jobs

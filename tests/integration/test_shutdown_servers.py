@@ -10,8 +10,8 @@ import psutil
 import pytest
 from sqlalchemy import select
 
+from headgate.shared.broker.keys import Keys
 from headgate.shared.database import open_engine, reading
-from headgate.shared.keys import Keys
 from headgate.shared.tables import jobs
 from tests.celery_nodes import WorkerProcess
 from tests.child import ChildProcess, wait_until

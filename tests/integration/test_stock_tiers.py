@@ -10,8 +10,8 @@ import redis
 from sqlalchemy import insert
 
 from headgate.shared import migrate
+from headgate.shared.broker.keys import Keys
 from headgate.shared.database import open_engine
-from headgate.shared.keys import Keys
 from headgate.shared.tables import callers
 from tests.celery_nodes import WorkerProcess
 from tests.child import wait_until

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from headgate.shared import scripts
+from headgate.shared.broker import jobs, script
+from headgate.shared.broker.keys import Keys
 from headgate.shared.envelope import Envelope
 from headgate.shared.errors import Overloaded
-from headgate.shared.keys import Keys
 from headgate.workers.outcome import Restored
 from headgate.workers.stages.deltas import Deltas
 from tests.child import wait_until
@@ -131,8 +131,8 @@ async def test_a_later_claim_writes_above_what_an_earlier_one_wrote_and_shuts_it
 async def test_a_piece_that_is_sent_twice_is_there_once(line: PlayedLine, redis: Redis) -> None:
     job = job_for(stream=True)
     for n in (1, 1, 2):
-        command = scripts.deliver(Keys(), job.id, fence=3, n=n, text=f"{n}", ttl_ms=60_000)
-        scripts.run(redis, command)
+        command = jobs.deliver(Keys(), job.id, fence=3, n=n, text=f"{n}", ttl_ms=60_000)
+        script.run(redis, command)
     assert written(redis, job) == [("3-1", "1"), ("3-2", "2")]
 
 

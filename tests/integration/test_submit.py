@@ -11,7 +11,7 @@ import pytest
 
 from headgate import Client, InvalidRequest
 from headgate.producer.submit.enqueue import ROWS_PER_COMMIT, enqueue
-from headgate.shared import queues
+from headgate.shared.broker import queues
 from tests.integration.played import ids_of, row_of, settings_for
 from tests.servers import ValkeyServer
 

@@ -10,11 +10,12 @@ import pytest
 import redis
 from sqlalchemy import Engine, insert, select, update
 
-from headgate.shared import migrate, queues
+from headgate.shared import migrate
+from headgate.shared.broker import queues
+from headgate.shared.broker.keys import Keys
 from headgate.shared.connections import Servers
 from headgate.shared.database import open_engine
 from headgate.shared.envelope import Envelope, ErrorReport, Result, now_ms
-from headgate.shared.keys import Keys
 from headgate.shared.results import job_row
 from headgate.shared.settings import Settings
 from headgate.shared.tables import audit, jobs

@@ -6,9 +6,10 @@ import pytest
 import redis
 from redis.asyncio import Redis
 
-from headgate.shared import census, letters, scripts
-from headgate.shared.keys import Keys
-from headgate.shared.scripts import Lease
+from headgate.shared import census
+from headgate.shared.broker import dead_letters, script
+from headgate.shared.broker.jobs import Lease
+from headgate.shared.broker.keys import Keys
 from headgate.workers.lane import Lane
 from headgate.workers.tidy import Tidy
 from tests.integration.rig import BULK, STANDARD, URGENT, Broker, message_of, stock_message
@@ -120,7 +121,7 @@ def bury(client: redis.Redis, name: str, raw: bytes) -> None:
     keys = Keys()
     client.hset(keys.owners(), name, "w")
     client.hset(keys.messages(), name, STANDARD.encode() + b"\n" + raw)
-    assert scripts.run(client, letters.bury(keys, lease=Lease(name, "w"), reason="no job"))
+    assert script.run(client, dead_letters.bury(keys, lease=Lease(name, "w"), reason="no job"))
 
 
 async def test_the_oldest_letters_over_the_bound_go_and_are_counted(

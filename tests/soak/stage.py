@@ -12,8 +12,8 @@ from pathlib import Path
 import redis
 from sqlalchemy import Engine
 
+from headgate.shared.broker.keys import Keys
 from headgate.shared.database import open_engine
-from headgate.shared.keys import Keys
 from tests.child import ChildProcess
 from tests.servers import PostgresServer, Simulator, ValkeyServer, short_folder
 from tests.soak.batches import SERVER_AWAY, Batches

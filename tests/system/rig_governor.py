@@ -22,8 +22,8 @@ from sqlalchemy import Engine, func, select
 
 from headgate import Client
 from headgate.shared import migrate
+from headgate.shared.broker.keys import Keys
 from headgate.shared.database import open_engine, reading
-from headgate.shared.keys import Keys
 from headgate.shared.settings import Settings
 from headgate.shared.tables import attempts, audit, jobs
 from tests.bench.governor import log

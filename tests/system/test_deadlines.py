@@ -4,7 +4,7 @@ import time
 from pathlib import Path
 
 from headgate import Client
-from headgate.shared.keys import Keys
+from headgate.shared.broker.keys import Keys
 from headgate.shared.settings import Settings
 from tests.child import wait_until
 from tests.integration.headgate import headgate

@@ -13,7 +13,7 @@ import psutil
 import pytest
 import redis
 
-from headgate.shared.keys import Keys
+from headgate.shared.broker.keys import Keys
 from tests.child import wait_until
 from tests.proxy import TcpProxy
 from tests.servers import Simulator, ValkeyServer

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import func, select
 
 from headgate import Client
-from headgate.shared import queues
+from headgate.shared.broker import queues
 from headgate.shared.database import open_engine, reading
 from headgate.shared.envelope import new_id
 from headgate.shared.migrate import NEWEST

@@ -9,8 +9,8 @@ import pytest
 import redis
 from celery import Celery
 
-from headgate.shared.keys import Keys
-from headgate.shared.queues import message
+from headgate.shared.broker.keys import Keys
+from headgate.shared.broker.queues import message
 from tests.celery_nodes import WorkerProcess
 from tests.child import ChildProcess, wait_until
 from tests.integration.rig import (

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from headgate.shared.keys import Keys
+from headgate.shared.broker.keys import Keys
 from headgate.workers.stop import LAST_S
 from tests.child import ChildProcess, wait_until
 from tests.servers import PostgresServer, Simulator, ValkeyServer

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headgate.shared import queues
+from headgate.shared.broker import queues
 from headgate.shared.errors import UnreadableMessage
 from headgate.workers.message import read
 from tests.integration.rig import envelope, stock_message

@@ -6,7 +6,7 @@ from pathlib import Path
 from headgate.shared.redis_check import USED
 from tests.redis_forms import ACL_FILE
 
-LUA = Path(__file__).parent.parent.parent / "shared" / "lua"
+LUA = Path(__file__).parent.parent.parent / "shared" / "broker" / "lua"
 
 asked = {line.split()[0] for line in USED}
 

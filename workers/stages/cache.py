@@ -15,12 +15,12 @@ from dataclasses import replace
 from redis.exceptions import ResponseError
 
 from headgate.shared import cached
+from headgate.shared.broker.jobs import Entry
+from headgate.shared.broker.keys import Keys
 from headgate.shared.catalog import Catalog
 from headgate.shared.envelope import Request
-from headgate.shared.keys import Keys
 from headgate.shared.policy.fingerprint import fingerprint
 from headgate.shared.policy.lifetime import Keeping, Rules
-from headgate.shared.scripts import Entry
 from headgate.workers.kept import Kept, Unreadable, decode, encode
 from headgate.workers.lane import Lane
 

@@ -10,9 +10,9 @@ import asyncio
 
 from redis.exceptions import NoScriptError
 
-from headgate.shared import scripts
-from headgate.shared.keys import Keys
-from headgate.shared.scripts import Command
+from headgate.shared.broker import jobs, script
+from headgate.shared.broker.keys import Keys
+from headgate.shared.broker.script import Command
 from headgate.workers.lane import Lane
 
 GATHER_S = 0.05
@@ -71,12 +71,12 @@ class Pieces:
         text = "".join(self._gathered)
         self._gathered.clear()
         self._written += 1
-        command = scripts.deliver(
+        command = jobs.deliver(
             self._keys, self._job_id, fence=self._fence, n=self._written, text=text, ttl_ms=KEEP_MS
         )
         self._send(command, command.by_sha())
 
-    def _send(self, command: Command[int], words: tuple[scripts.Word, ...]) -> None:
+    def _send(self, command: Command[int], words: tuple[script.Word, ...]) -> None:
         def answered(future: asyncio.Future[int]) -> None:
             error = None if future.cancelled() else future.exception()
             if isinstance(error, NoScriptError):

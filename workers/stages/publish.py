@@ -7,11 +7,11 @@ from collections.abc import Sequence
 
 import orjson
 
-from headgate.shared import scripts
+from headgate.shared.broker import jobs
+from headgate.shared.broker.jobs import Entry
+from headgate.shared.broker.keys import Keys
+from headgate.shared.broker.results import celery_record
 from headgate.shared.envelope import Result
-from headgate.shared.keys import Keys
-from headgate.shared.results import celery_record
-from headgate.shared.scripts import Entry
 from headgate.workers.lane import Lane
 
 log = logging.getLogger("headgate.cache")
@@ -30,7 +30,7 @@ class Publish:
     async def publish(self, result: Result, answers: Sequence[Entry] = ()) -> None:
         """`AsyncResult(id)` has the result, those who wait are told, and its answers are kept."""
         waiting = await self._lane.run(
-            scripts.publish(
+            jobs.publish(
                 self._keys,
                 job_id=result.id,
                 record=celery_record(result),

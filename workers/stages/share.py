@@ -1,6 +1,6 @@
 """Share: equal requests in flight are one call; what it comes to is everybody's.
 
-Who follows whom is settled where jobs are handed out (shared/lua/flights.lua). An answer reaches
+Who follows whom is settled where jobs are handed out (shared/broker/lua/lib/flights.lua). An answer reaches
 the followers through the cache; a failure, and who pays, go through here.
 """
 
@@ -11,8 +11,8 @@ from dataclasses import asdict
 
 import orjson
 
+from headgate.shared.broker.keys import Keys
 from headgate.shared.envelope import ErrorReport, FailedAttempt, Request, known_fields
-from headgate.shared.keys import Keys
 from headgate.shared.policy.fingerprint import fingerprint
 from headgate.workers.lane import Lane
 

@@ -7,10 +7,10 @@ import time
 
 from redis.asyncio import Redis
 
-from headgate.shared import scripts
+from headgate.shared.broker import jobs, script
+from headgate.shared.broker.keys import Keys
 from headgate.shared.catalog import load
 from headgate.shared.envelope import Reply, Request, Usage, now_ms, request_from
-from headgate.shared.keys import Keys
 from headgate.shared.policy.lifetime import Keeping, Rules
 from headgate.workers.kept import Kept
 from headgate.workers.lane import Lane
@@ -39,9 +39,9 @@ async def _looks(server: ValkeyServer, table: Table) -> None:
     reply = Reply("An answer. " * 93, "stop", Usage(80, 0, 0, 250, 0))
     with server.client(decode_responses=False) as client:
         answers = cache.remembering(known, Kept(reply, "openai", 162_000_000, MODEL), MODEL)
-        scripts.run(
+        script.run(
             client,
-            scripts.publish(
+            jobs.publish(
                 Keys(), job_id="job", record=b"{}", ttl_s=60, answers=answers, cache_bytes=1 << 28
             ),
         )

@@ -8,11 +8,13 @@ from typing import Any
 import psutil
 import redis
 
-from headgate.shared import holds, scripts
+from headgate.shared import holds
 from headgate.shared.admission.ticket import Ticket
+from headgate.shared.broker import jobs, script
+from headgate.shared.broker.jobs import Lease
+from headgate.shared.broker.keys import Keys
+from headgate.shared.broker.script import Command
 from headgate.shared.envelope import now_ms
-from headgate.shared.keys import Keys
-from headgate.shared.scripts import Command, Lease
 from tests.bench.governor.load import Span
 from tests.bench.governor.wire import Next, drive
 from tests.bench.rig import stopwatch
@@ -94,7 +96,7 @@ def _reserving(clients: int) -> tuple[float, float]:
         with server.client() as admin:
             _limits(admin, keys)
             first = holds.reserve(keys, job_id="a", attempt="a", ticket=_ticket(0).encode())
-            scripts.run(admin, first)
+            script.run(admin, first)
         return _measured(server, [client(n) for n in range(clients)], each * clients)
 
 
@@ -113,22 +115,22 @@ def _fetching(clients: int, want: int) -> tuple[float, float]:
                 if got[0] >= FETCHED - 64 * clients:
                     return None
             last[0] = next(owners)
-            return scripts.fetch(
+            return jobs.fetch(
                 keys, owner=last[0], lease_ms=15_000, want=want, queues=[QUEUE], acked=held
             )
 
         last = [""]
         return ask
 
-    shape = scripts.fetch(keys, owner="", lease_ms=15_000, want=1, queues=[QUEUE])
+    shape = jobs.fetch(keys, owner="", lease_ms=15_000, want=1, queues=[QUEUE])
     with short_folder() as folder, ValkeyServer(folder, appendonly=True) as server:
         with server.client(decode_responses=False) as admin:
             _limits(admin, keys)
             for first in range(0, FETCHED, 1_000):
                 pairs = [_message(number) for number in range(first, first + 1_000)]
-                scripts.run(admin, scripts.send(keys, QUEUE, pairs))
-            empty = scripts.fetch(keys, owner="x", lease_ms=15_000, want=0, queues=["none"])
-            scripts.run(admin, empty)
+                script.run(admin, jobs.send(keys, QUEUE, pairs))
+            empty = jobs.fetch(keys, owner="x", lease_ms=15_000, want=0, queues=["none"])
+            script.run(admin, empty)
         rate, cpu_us = _measured(server, [client() for _ in range(clients)], FETCHED)
         return rate * got[0] / FETCHED, cpu_us * FETCHED / max(1, got[0])
 

@@ -14,8 +14,8 @@ from sqlalchemy import select
 
 from headgate import Client
 from headgate.producer.errors import JobTimeout
+from headgate.shared.broker.keys import Keys
 from headgate.shared.database import open_engine, reading
-from headgate.shared.keys import Keys
 from headgate.shared.tables import attempts, jobs
 from tests.bench.governor.load import Span, tell_errors, warm_up, workers_for
 from tests.bench.governor.prompts import requests

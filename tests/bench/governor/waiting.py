@@ -10,8 +10,8 @@ import psutil
 import redis
 
 from headgate import Client
+from headgate.shared.broker.keys import Keys
 from headgate.shared.envelope import now_ms
-from headgate.shared.keys import Keys
 from tests.bench.governor.load import Span, tell_errors, workers_for
 from tests.bench.governor.order import waiting as jobs_in_line
 from tests.bench.governor.prompts import requests

@@ -9,7 +9,7 @@ from typing import cast
 import hiredis
 import uvloop
 
-from headgate.shared.scripts import Command, Word
+from headgate.shared.broker.script import Command, Word
 
 Next = Callable[[object], Command[object] | None]
 """The next command after this reply (None before the first); None ends the client."""

@@ -1,9 +1,10 @@
-"""The scripts of dead letters, in the manner of `shared/scripts.py`."""
+"""The scripts of dead letters, in the manner of `shared/broker/script.py`."""
 
 from __future__ import annotations
 
-from headgate.shared.keys import Keys
-from headgate.shared.scripts import Buried, Command, Lease, buried_of, compose
+from headgate.shared.broker.jobs import Buried, Lease, buried_of
+from headgate.shared.broker.keys import Keys
+from headgate.shared.broker.script import Command, compose
 
 
 def bury(keys: Keys, *, lease: Lease, reason: str) -> Command[Buried | None]:

@@ -12,9 +12,10 @@ from itertools import islice
 import orjson
 import redis
 
-from headgate.shared import scripts
+from headgate.shared.broker import jobs as broker_jobs
+from headgate.shared.broker import script
+from headgate.shared.broker.keys import Keys
 from headgate.shared.envelope import PRIORITIES, Envelope
-from headgate.shared.keys import Keys
 
 TASK = "headgate.run"
 MESSAGES_PER_CALL = 500
@@ -93,5 +94,5 @@ def send(client: redis.Redis, keys: Keys, jobs: Iterable[Ready]) -> int:
     for queue, pairs in waiting.items():
         rest = iter(pairs)
         while chunk := list(islice(rest, MESSAGES_PER_CALL)):
-            put += scripts.run(client, scripts.send(keys, queue, chunk))
+            put += script.run(client, broker_jobs.send(keys, queue, chunk))
     return put

@@ -1,4 +1,4 @@
--- Purpose: reads the counts of groups, which learn.lua packs.
+-- Purpose: reads the counts of groups, which estimates_learn.lua packs.
 -- KEYS: STRING counts of each group. ARGV: none.
 -- Result: for each group the JSON of its counts, or nothing when it has gone.
 local reply = {}

@@ -1,0 +1,56 @@
+"""DOCSTRING."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from headgate.shared.envelope import Result
+
+GIVEN_UP = "given up"
+"""How the reason begins of a job that took too many workers down."""
+
+_CELERY_STATES = {"succeeded": "SUCCESS", "cancelled": "REVOKED"}
+
+
+def why_given_up(result: Result) -> str | None:
+    """The reason, where this is the end of a job that was given up."""
+    words = result.error.message if result.error is not None else ""
+    return words if words.startswith(f"{GIVEN_UP}: ") else None
+
+
+def celery_record(result: Result) -> bytes:
+    """What Celery's Redis backend would have stored: `AsyncResult(id)` of any app reads it.
+
+    SUCCESS carries the result as `Result.as_json()` gives it; FAILURE (failed, expired) a JobFailed
+    with its fields; REVOKED Celery's own TaskRevokedError.
+    """
+    state = _CELERY_STATES.get(result.status, "FAILURE")
+    value: Any = result.as_json()
+    if state == "FAILURE":
+        error = value["error"] or {}
+        value = {
+            "exc_type": "JobFailed",
+            "exc_module": "headgate",
+            "exc_message": [
+                error.get("message", ""), error.get("code", "internal"), result.id, result.status,
+                error,
+            ],
+        }  # fmt: skip
+    elif state == "REVOKED":
+        value = {
+            "exc_type": "TaskRevokedError",
+            "exc_module": "celery.exceptions",
+            "exc_message": ["cancelled"],
+        }
+    return orjson.dumps(
+        {
+            "task_id": result.id,
+            "status": state,
+            "result": value,
+            "traceback": None,
+            "children": [],
+            "date_done": result.finished_at,
+        }
+    )
