@@ -112,7 +112,7 @@ Kind = Literal[
 class CacheWish(BaseModel):
     """How the caller wants the cache: `exact` or `off`; `ttl_s` seconds to keep.
 
-    Without a mode the rules of `shared/policy/lifetime.py` decide; `exact` asks for it in any case.
+    Without a mode the rules of `shared/cache/ttl.py` decide; `exact` asks for it in any case.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)

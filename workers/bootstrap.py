@@ -20,12 +20,12 @@ from headgate.shared.admission import tiers
 from headgate.shared.admission.breakers import Rules as BreakerRules
 from headgate.shared.admission.tiers import TierOf
 from headgate.shared.broker.queues import all_queues
+from headgate.shared.cache.ttl import Keeping, Rules
 from headgate.shared.catalog import Catalog
 from headgate.shared.catalog import Provider as ProviderEntry
 from headgate.shared.connections import Servers
 from headgate.shared.errors import SettingError
 from headgate.shared.policy import estimate
-from headgate.shared.policy.lifetime import Keeping, Rules
 from headgate.shared.policy.route import without_key
 from headgate.shared.settings import Settings
 from headgate.workers.balance import Balance

@@ -6,9 +6,10 @@ import asyncio
 import logging
 from typing import Any
 
-from headgate.shared import cached, census
+from headgate.shared import census
 from headgate.shared.broker import dead_letters
 from headgate.shared.broker.keys import Keys
+from headgate.shared.cache import index
 from headgate.workers.lane import Lane
 
 log = logging.getLogger("headgate.sweep")
@@ -99,7 +100,7 @@ class Tidy:
     async def shed_answers(self) -> None:
         """The cache holds nothing that has expired, and no more than its bound."""
         for _ in range(SHEDDINGS):
-            if not await self._lane.run(cached.shed(self._keys, self._cache_bytes)):
+            if not await self._lane.run(index.shed(self._keys, self._cache_bytes)):
                 return
 
     async def shed_letters(self) -> int:

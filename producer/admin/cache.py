@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from headgate.producer.installation import Installation
-from headgate.shared import cached
 from headgate.shared.broker.script import fields_of, run
-from headgate.shared.cached import Booked, booked_of
+from headgate.shared.cache import index
+from headgate.shared.cache.index import Booked, booked_of
 from headgate.shared.envelope import rfc3339
 from headgate.shared.errors import InvalidRequest, WrongUse
 from headgate.shared.prices import from_pico, text
@@ -121,7 +121,7 @@ def _clear_all(at: Installation) -> int:
 
 def _drop(at: Installation, names: list[str]) -> int:
     return sum(
-        run(at.redis, cached.drop(at.keys, names[first : first + PAGE]))
+        run(at.redis, index.drop(at.keys, names[first : first + PAGE]))
         for first in range(0, len(names), PAGE)
     )
 

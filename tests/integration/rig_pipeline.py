@@ -20,10 +20,10 @@ from headgate.shared.admission import limits
 from headgate.shared.admission.breakers import Rules
 from headgate.shared.admission.grant import NO_GRANT, Grant
 from headgate.shared.broker.keys import Keys
+from headgate.shared.cache.ttl import Keeping
 from headgate.shared.database import open_engine
 from headgate.shared.envelope import Envelope, Reply, Request, Result, Usage, now_ms
 from headgate.shared.errors import AttemptError, InvalidRequest
-from headgate.shared.policy.lifetime import Keeping
 from headgate.shared.tables import attempts, audit, jobs
 from headgate.workers.answer import Answer, OnPiece
 from headgate.workers.job import Delivery

@@ -11,14 +11,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
-from headgate.shared import cached
 from headgate.shared.broker import jobs, script
 from headgate.shared.broker.jobs import Entry
 from headgate.shared.broker.keys import Keys
-from headgate.shared.cached import Heard, booked_of
+from headgate.shared.cache import index
+from headgate.shared.cache.fingerprint import fingerprint
+from headgate.shared.cache.index import Heard, booked_of
+from headgate.shared.cache.ttl import Keeping
 from headgate.shared.envelope import Reply, Request, Usage, now_ms, request_from
-from headgate.shared.policy.fingerprint import fingerprint
-from headgate.shared.policy.lifetime import Keeping
 from headgate.workers.kept import COMPRESSED, Kept
 from headgate.workers.lane import Lane
 from headgate.workers.stages.cache import WINDOW_S, Cache
@@ -223,7 +223,7 @@ def entry(n: int, size: int, ttl_ms: int = 60_000) -> Entry:
 
 
 def test_a_call_that_is_sent_twice_counts_once(client: "redis.Redis") -> None:
-    told = cached.heard(KEYS, "a call", Heard(3, 2, 1, 10**15, [], []))
+    told = index.heard(KEYS, "a call", Heard(3, 2, 1, 10**15, [], []))
     assert [script.run(client, told), script.run(client, told)] == [1, 0]
     assert counts(client) == {"hits": 3, "misses": 2, "shared": 1, "saved": 10**15}
 
@@ -231,7 +231,7 @@ def test_a_call_that_is_sent_twice_counts_once(client: "redis.Redis") -> None:
 def test_what_was_not_used_for_longest_goes_first(client: "redis.Redis") -> None:
     for n in range(8):
         store(client, entry(n, 1000), bound=8000)
-    script.run(client, cached.heard(KEYS, "call", Heard(1, 0, 0, 0, [entry(0, 0).fingerprint], [])))
+    script.run(client, index.heard(KEYS, "call", Heard(1, 0, 0, 0, [entry(0, 0).fingerprint], [])))
     store(client, entry(8, 1000), entry(9, 1000), bound=8000)
     assert set(entries(client)) == {entry(n, 0).fingerprint for n in (0, 3, 4, 5, 6, 7, 8, 9)}
     assert counts(client)["evicted"] == 2
@@ -290,13 +290,13 @@ def test_after_any_acts_the_books_equal_what_there_is_within_the_bound(
         elif act in ("hit", "miss"):
             found, missing = ([name], []) if act == "hit" else ([], [name])
             told = Heard(len(found), len(missing), 0, 0, found, missing)
-            script.run(client, cached.heard(KEYS, str(call), told))
+            script.run(client, index.heard(KEYS, str(call), told))
         elif act == "drop":
-            script.run(client, cached.drop(KEYS, [name]))
+            script.run(client, index.drop(KEYS, [name]))
         else:
             client.delete(KEYS.cache(name))
-            script.run(client, cached.heard(KEYS, str(call), Heard(0, 1, 0, 0, [], [name])))
+            script.run(client, index.heard(KEYS, str(call), Heard(0, 1, 0, 0, [], [name])))
     wait_until(lambda: all(client.pttl(KEYS.cache(n)) > 1000 for n in entries(client)), 5, "ends")
-    assert not script.run(client, cached.shed(KEYS, bound))
+    assert not script.run(client, index.shed(KEYS, bound))
     the_books_are_true(client)
     assert counts(client).get("bytes", 0) <= bound

@@ -13,9 +13,9 @@ from headgate.producer.results.cancel import cancel
 from headgate.shared.admission.grant import Grant
 from headgate.shared.admission.ticket import Ticket
 from headgate.shared.broker.keys import Keys
+from headgate.shared.cache.fingerprint import fingerprint
 from headgate.shared.envelope import Envelope, Result, now_ms
 from headgate.shared.errors import RequestRefused, Unauthorized
-from headgate.shared.policy.fingerprint import fingerprint
 from headgate.shared.results import audit_row, job_row
 from headgate.shared.tables import audit, jobs
 from headgate.workers.outcome import Deferred, Ended

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from headgate.shared.cache.fingerprint import fingerprint
 from headgate.shared.envelope import Request, request_from
-from headgate.shared.policy.fingerprint import fingerprint
 
 BASE: dict[str, Any] = {"prompt": "2 + 2?"}
 USER = {"role": "user", "content": "2 + 2?"}

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headgate.shared import catalog
+from headgate.shared.cache.ttl import Keeping, Lifetime, Rules
 from headgate.shared.catalog_form import LONGEST_TTL_S, CacheRule
 from headgate.shared.envelope import request_from
 from headgate.shared.errors import CatalogError
-from headgate.shared.policy.lifetime import Keeping, Lifetime, Rules
 
 HOUR, DAY = 3600, 86_400
 BUILT_IN = Keeping(Rules.of(catalog.load().cache.rules))

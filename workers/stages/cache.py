@@ -1,6 +1,6 @@
 """Cache: an equal request of the same tenant is answered from what was paid for before.
 
-An answer is kept for as long as `shared/policy/lifetime.py` says, and at least for the window in
+An answer is kept for as long as `shared/cache/ttl.py` says, and at least for the window in
 which equal requests may still be waiting for it.
 """
 
@@ -14,13 +14,13 @@ from dataclasses import replace
 
 from redis.exceptions import ResponseError
 
-from headgate.shared import cached
 from headgate.shared.broker.jobs import Entry
 from headgate.shared.broker.keys import Keys
+from headgate.shared.cache import index
+from headgate.shared.cache.fingerprint import fingerprint
+from headgate.shared.cache.ttl import Keeping, Rules
 from headgate.shared.catalog import Catalog
 from headgate.shared.envelope import Request
-from headgate.shared.policy.fingerprint import fingerprint
-from headgate.shared.policy.lifetime import Keeping, Rules
 from headgate.workers.kept import Kept, Unreadable, decode, encode
 from headgate.workers.lane import Lane
 
@@ -72,7 +72,7 @@ class Cache:
         except (ResponseError, Unreadable) as error:
             why = error.args[0] if isinstance(error, Unreadable) else "it is no string"
             log.warning("cache entry %s cannot be read (%s): it is removed, a miss", name, why)
-            await self._lane.run(cached.drop(self._keys, [name]))
+            await self._lane.run(index.drop(self._keys, [name]))
             kept = None
         if kept is not None and kept.shared and not request.share:
             kept = None
@@ -120,10 +120,10 @@ class Cache:
         if self._lane.closing:
             return
         hits, misses, shared, saved = self._counts
-        told = cached.Heard(hits, misses, shared, saved, [*self._used], [*self._missing])
+        told = index.Heard(hits, misses, shared, saved, [*self._used], [*self._missing])
         self._counts, self._used, self._missing = [0, 0, 0, 0], {}, {}
         call = secrets.token_hex(8)
-        task = asyncio.ensure_future(self._lane.run(cached.heard(self._keys, call, told)))
+        task = asyncio.ensure_future(self._lane.run(index.heard(self._keys, call, told)))
         task.add_done_callback(_forget)
 
 

@@ -12,8 +12,8 @@ from dataclasses import asdict
 import orjson
 
 from headgate.shared.broker.keys import Keys
+from headgate.shared.cache.fingerprint import fingerprint
 from headgate.shared.envelope import ErrorReport, FailedAttempt, Request, known_fields
-from headgate.shared.policy.fingerprint import fingerprint
 from headgate.workers.lane import Lane
 
 WINDOW_S = 5

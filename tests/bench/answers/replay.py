@@ -25,9 +25,9 @@ from sqlalchemy import func, select
 
 from headgate import Client
 from headgate.shared import catalog
+from headgate.shared.cache.ttl import Keeping, Rules
 from headgate.shared.database import open_engine, reading
 from headgate.shared.envelope import request_from
-from headgate.shared.policy.lifetime import Keeping, Rules
 from headgate.shared.tables import attempts, audit, jobs
 from tests.bench.answers.day import Arrival, spared
 from tests.bench.rig import Rig, rig
