@@ -19,10 +19,11 @@ from sqlalchemy import Engine
 
 from headgate.producer.submit.model_status import Standings
 from headgate.producer.submit.prepare import Submitter
-from headgate.shared import catalog, connections, migrate, redis_check, settings
+from headgate.shared import connections, migrate, redis_check, settings
 from headgate.shared.admission import tiers
 from headgate.shared.broker.keys import Keys
-from headgate.shared.catalog import Catalog
+from headgate.shared.catalog import catalog
+from headgate.shared.catalog.catalog import Catalog
 from headgate.shared.connections import Servers
 from headgate.shared.database import open_engine, reaching, reason, without_password
 from headgate.shared.embedded import EmbeddedFailed

@@ -168,7 +168,7 @@ class Request(BaseModel):
     @model_validator(mode="after")
     def _one_of_three(self) -> Request:
         given = [n for n in ("prompt", "messages", "input") if getattr(self, n) is not None]
-        # A template makes one of them when it is expanded (shared/templates.py).
+        # A template makes one of them when it is expanded (shared/catalog/templates.py).
         if len(given) != 1 and (given or self.template is None):
             named = " and ".join(given) or "none"
             raise InvalidRequest("prompt", named, "give exactly one of prompt, messages and input")

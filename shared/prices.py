@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from decimal import ROUND_CEILING, Decimal
 from typing import Any
 
-from headgate.shared.catalog import Catalog, Model
+from headgate.shared.catalog.catalog import Catalog, Model
 from headgate.shared.envelope import Usage
 from headgate.shared.rates import PLAIN, Sheet, Terms, from_now_on, in_force, sheets_of, times
 

@@ -14,8 +14,8 @@ from decimal import Decimal
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from headgate.shared.catalog import Catalog, Model
-from headgate.shared.catalog_form import TierPrice
+from headgate.shared.catalog.catalog import Catalog, Model
+from headgate.shared.catalog.schema import TierPrice
 from headgate.shared.envelope import Usage
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from headgate.shared import prices, rates
-from headgate.shared.catalog import Catalog, Model
+from headgate.shared.catalog.catalog import Catalog, Model
 from headgate.shared.envelope import Kind, Request
 from headgate.shared.errors import InvalidRequest
 from headgate.shared.policy.kinds import Judgement, Level, Weights, judge

@@ -15,8 +15,9 @@ from celery.exceptions import SecurityWarning
 from kombu import Queue
 from kombu.transport import TRANSPORT_ALIASES
 
-from headgate.shared import catalog, settings
+from headgate.shared import settings
 from headgate.shared.broker.queues import all_queues, queue_name
+from headgate.shared.catalog import catalog
 from headgate.shared.connections import Servers, open_servers
 from headgate.shared.errors import Unfit, Unreachable
 from headgate.shared.settings import Settings, read

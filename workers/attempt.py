@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from headgate.shared.admission.grant import NO_GRANT, Grant
 from headgate.shared.admission.ticket import Ticket, ticket_for
-from headgate.shared.catalog import Catalog, Model, StaticText
+from headgate.shared.catalog.catalog import Catalog, Model, StaticText
 from headgate.shared.errors import AttemptError
 from headgate.shared.policy import estimate
 from headgate.shared.prices import price, to_pico

@@ -15,14 +15,15 @@ from functools import partial
 from redis.exceptions import RedisError
 from sqlalchemy import Engine
 
-from headgate.shared import catalog, settings
+from headgate.shared import settings
 from headgate.shared.admission import tiers
 from headgate.shared.admission.breakers import Rules as BreakerRules
 from headgate.shared.admission.tiers import TierOf
 from headgate.shared.broker.queues import all_queues
 from headgate.shared.cache.ttl import Keeping, Rules
-from headgate.shared.catalog import Catalog
-from headgate.shared.catalog import Provider as ProviderEntry
+from headgate.shared.catalog import catalog
+from headgate.shared.catalog.catalog import Catalog
+from headgate.shared.catalog.catalog import Provider as ProviderEntry
 from headgate.shared.connections import Servers
 from headgate.shared.errors import SettingError
 from headgate.shared.policy import estimate

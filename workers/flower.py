@@ -35,7 +35,8 @@ from kombu.exceptions import OperationalError
 from tornado import web
 from tornado.ioloop import IOLoop
 
-from headgate.shared import catalog, settings
+from headgate.shared import settings
+from headgate.shared.catalog import catalog
 from headgate.shared.connections import Servers, open_servers
 from headgate.shared.settings import masked
 from headgate.workers.app import Headgate

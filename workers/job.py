@@ -8,7 +8,7 @@ from typing import Literal
 
 from headgate.shared.admission.grant import NO_GRANT, Grant
 from headgate.shared.broker.results import GIVEN_UP
-from headgate.shared.catalog import Model
+from headgate.shared.catalog.catalog import Model
 from headgate.shared.envelope import (
     Envelope,
     ErrorReport,

@@ -23,7 +23,7 @@ from dataclasses import dataclass, replace
 from headgate.shared.admission.grant import Grant
 from headgate.shared.broker.jobs import Entry
 from headgate.shared.broker.results import why_given_up
-from headgate.shared.catalog import Model, StaticText
+from headgate.shared.catalog.catalog import Model, StaticText
 from headgate.shared.envelope import Reply, Result, Usage
 from headgate.shared.errors import AttemptError, InvalidRequest, place_of
 from headgate.shared.policy import estimate

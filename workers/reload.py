@@ -14,10 +14,10 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
-from headgate.shared import catalog
 from headgate.shared.admission import limits
 from headgate.shared.admission.budgets import KNOWN
-from headgate.shared.catalog import Catalog, Provider
+from headgate.shared.catalog import catalog
+from headgate.shared.catalog.catalog import Catalog, Provider
 from headgate.shared.connections import Servers
 from headgate.shared.errors import CatalogError
 from headgate.workers.lane import Lane

@@ -9,7 +9,7 @@ from typing import TypeAlias
 import orjson
 from sqlalchemy import Engine, func, select
 
-from headgate.shared.catalog import Catalog
+from headgate.shared.catalog.catalog import Catalog
 from headgate.shared.database import reading
 from headgate.shared.envelope import Envelope
 from headgate.shared.errors import HeadgateError

@@ -13,7 +13,8 @@ from headgate.shared.admission.grant import Grant
 from headgate.shared.admission.ticket import ticket_for
 from headgate.shared.broker.queues import TASK
 from headgate.shared.broker.results import GIVEN_UP
-from headgate.shared.catalog import Catalog, Model
+from headgate.shared.catalog.catalog import Catalog, Model
+from headgate.shared.catalog.templates import expanded
 from headgate.shared.connections import Servers
 from headgate.shared.envelope import (
     ENVELOPE_VERSION,
@@ -27,7 +28,6 @@ from headgate.shared.errors import InvalidRequest, NewerEnvelope, UnreadableMess
 from headgate.shared.policy.route import Standing
 from headgate.shared.routing import AUTO, Router
 from headgate.shared.settings import Settings
-from headgate.shared.templates import expanded
 from headgate.workers.bootstrap import Kit, keyless, open_kit
 from headgate.workers.fetcher import Fetcher
 from headgate.workers.job import Delivery, Job

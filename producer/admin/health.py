@@ -16,7 +16,7 @@ from headgate.shared.admission.breakers import Health, close
 from headgate.shared.admission.limits import resume_command
 from headgate.shared.broker.keys import Keys
 from headgate.shared.broker.script import run, text_of
-from headgate.shared.catalog_words import hint
+from headgate.shared.catalog.faults import hint
 from headgate.shared.errors import WrongUse
 
 

@@ -24,8 +24,8 @@ from headgate.shared.admission.scopes import quoted
 from headgate.shared.admission.scopes import shown as shown
 from headgate.shared.broker.queues import all_queues
 from headgate.shared.broker.script import fields_of, run
-from headgate.shared.catalog import Catalog, Provider
-from headgate.shared.catalog_words import hint
+from headgate.shared.catalog.catalog import Catalog, Provider
+from headgate.shared.catalog.faults import hint
 from headgate.shared.errors import WrongUse
 
 Kind = Literal["pool", "tenant", "queue"]

@@ -31,7 +31,7 @@ from headgate.shared.admission.ticket import FLEX
 from headgate.shared.broker import script
 from headgate.shared.broker.queues import all_queues
 from headgate.shared.broker.script import fields_of, text_of
-from headgate.shared.catalog_words import hint
+from headgate.shared.catalog.faults import hint
 from headgate.shared.envelope import PRIORITIES, rfc3339
 from headgate.shared.errors import WrongUse
 

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Engine, case, func, select
 
 from headgate.producer.batch.rows import Batch
 from headgate.shared import prices
-from headgate.shared.catalog import Catalog
+from headgate.shared.catalog.catalog import Catalog
 from headgate.shared.database import reading
 from headgate.shared.errors import InvalidRequest
 from headgate.shared.tables import attempts, audit, jobs

@@ -22,8 +22,8 @@ def catalog() -> None:
 @json_option
 def check(file: Path | None, as_json: bool) -> None:
     """Check FILE (default: HEADGATE_CATALOG) laid over the built-in catalog; tell every fault."""
-    from headgate.shared import catalog as reader
     from headgate.shared import settings
+    from headgate.shared.catalog import catalog as reader
     from headgate.shared.policy.needs import gaps
 
     overlay = file or settings.load().catalog

@@ -10,14 +10,15 @@ import click
 from headgate.producer.cli.terminal.output import document, json_option, rows
 
 if TYPE_CHECKING:
-    from headgate.shared.catalog import Catalog, Model
+    from headgate.shared.catalog.catalog import Catalog, Model
 
 
 @click.command()
 @json_option
 def models(as_json: bool) -> None:
     """List the models of the catalog: where they are served, what they cost, what limits them."""
-    from headgate.shared import catalog, settings
+    from headgate.shared import settings
+    from headgate.shared.catalog import catalog
 
     in_force = catalog.load(settings.load().catalog)
     found = [_described(model, in_force) for model in in_force.models.values()]

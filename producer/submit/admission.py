@@ -17,7 +17,7 @@ from headgate.shared.admission.ticket import Ticket
 from headgate.shared.broker import script
 from headgate.shared.broker.keys import Keys
 from headgate.shared.broker.script import Command, Word, compose, text_of
-from headgate.shared.catalog import Catalog, Provider
+from headgate.shared.catalog.catalog import Catalog, Provider
 from headgate.shared.envelope import Envelope, new_id
 from headgate.shared.errors import InvalidRequest, shown
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 
-from headgate.shared.catalog import Catalog, Model
+from headgate.shared.catalog.catalog import Catalog, Model
 from headgate.shared.envelope import Request
 from headgate.shared.errors import InvalidRequest
 from headgate.shared.policy import estimate, needs

@@ -18,7 +18,7 @@ from headgate.shared import settings
 from headgate.shared.admission import breakers
 from headgate.shared.broker.keys import Keys
 from headgate.shared.broker.script import text_of
-from headgate.shared.catalog import Catalog
+from headgate.shared.catalog.catalog import Catalog
 from headgate.shared.policy.route import Standing, without_key
 from headgate.shared.settings import Settings
 

@@ -18,14 +18,14 @@ from headgate.shared.admission import tiers
 from headgate.shared.admission.ticket import ticket_for
 from headgate.shared.admission.tiers import TierOf
 from headgate.shared.cache.ttl import Keeping, Rules
-from headgate.shared.catalog import Catalog, Model
+from headgate.shared.catalog.catalog import Catalog, Model
+from headgate.shared.catalog.templates import expanded
 from headgate.shared.envelope import Envelope, Request, new_id, now_ms, request_from
 from headgate.shared.errors import InvalidRequest
 from headgate.shared.policy import needs
 from headgate.shared.policy.route import Standing
 from headgate.shared.routing import AUTO, Route, Router, nothing_known
 from headgate.shared.settings import Settings
-from headgate.shared.templates import expanded
 
 
 class Prepared(NamedTuple):

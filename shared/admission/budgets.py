@@ -20,8 +20,8 @@ from headgate.shared.admission.scopes import (
 )
 from headgate.shared.broker.keys import Keys
 from headgate.shared.broker.script import Command, Word, compose
-from headgate.shared.catalog import Budget, Catalog
-from headgate.shared.catalog_form import ALERTS, HARD, SOFT, WAIT
+from headgate.shared.catalog.catalog import Budget, Catalog
+from headgate.shared.catalog.schema import ALERTS, HARD, SOFT, WAIT
 
 KNOWN, WANTED = "catalog", "wanted"
 """Fields beside the scopes: which catalog wrote them; a script needs sums of the record."""

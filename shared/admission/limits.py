@@ -26,8 +26,8 @@ from headgate.shared.admission.scopes import user_named as user_named
 from headgate.shared.admission.scopes import user_scope as user_scope
 from headgate.shared.broker.keys import Keys
 from headgate.shared.broker.script import Command, compose
-from headgate.shared.catalog import Catalog, Provider
-from headgate.shared.catalog_form import Frozen
+from headgate.shared.catalog.catalog import Catalog, Provider
+from headgate.shared.catalog.schema import Frozen
 from headgate.shared.errors import WrongUse
 
 MONEY = ("usd_per_day", "usd_per_month", "soft", "hard")

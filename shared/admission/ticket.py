@@ -15,7 +15,7 @@ from headgate.shared.admission.charge import charge
 from headgate.shared.admission.scopes import quoted, unquoted
 from headgate.shared.cache.fingerprint import fingerprint
 from headgate.shared.cache.ttl import Keeping
-from headgate.shared.catalog import Catalog, Model, StaticText
+from headgate.shared.catalog.catalog import Catalog, Model, StaticText
 from headgate.shared.envelope import Envelope
 from headgate.shared.errors import UnreadableMessage
 from headgate.shared.policy import estimate

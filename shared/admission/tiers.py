@@ -16,7 +16,7 @@ from typing import Any
 from sqlalchemy import Engine, select
 
 from headgate.shared.admission.limits import user_named
-from headgate.shared.catalog import Catalog
+from headgate.shared.catalog.catalog import Catalog
 from headgate.shared.database import reading
 from headgate.shared.errors import SettingError, place_of, shown
 from headgate.shared.tables import callers

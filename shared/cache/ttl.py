@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from headgate.shared.catalog_form import CacheRule
+from headgate.shared.catalog.schema import CacheRule
 from headgate.shared.envelope import Request
 
 MOST_TEXT = 1000

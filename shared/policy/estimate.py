@@ -23,7 +23,7 @@ from functools import cache
 from importlib import import_module
 from typing import Any, Protocol
 
-from headgate.shared.catalog_form import Model
+from headgate.shared.catalog.schema import Model
 
 #: Tokens a byte, by kind of byte: small letters and spaces make long tokens, capitals, digits and
 #: signs short ones; outside ASCII a byte is 0.2 (Russian) to 0.75 (Amharic) of a token.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from headgate.shared.catalog import Catalog, Model, StaticText
+from headgate.shared.catalog.catalog import Catalog, Model, StaticText
 from headgate.shared.envelope import Request
 from headgate.shared.policy import estimate
 

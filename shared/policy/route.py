@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from headgate.shared.catalog_form import Model
-from headgate.shared.catalog_routing import Rule
+from headgate.shared.catalog.routing_rules import Rule
+from headgate.shared.catalog.schema import Model
 from headgate.shared.envelope import Kind
 from headgate.shared.policy.kinds import Judgement, Level
 from headgate.shared.policy.needs import Needs, lacks

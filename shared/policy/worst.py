@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from headgate.shared.catalog import Catalog, Model
+from headgate.shared.catalog.catalog import Catalog, Model
 from headgate.shared.envelope import Request
 from headgate.shared.policy.estimate import output_ceiling
 from headgate.shared.prices import worst_pico, worst_steps

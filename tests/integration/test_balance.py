@@ -11,7 +11,8 @@ import pytest
 from aiohttp import web
 from sqlalchemy import insert
 
-from headgate.shared import catalog, migrate
+from headgate.shared import migrate
+from headgate.shared.catalog import catalog
 from headgate.shared.connections import Servers
 from headgate.shared.database import open_engine
 from headgate.shared.envelope import now_ms

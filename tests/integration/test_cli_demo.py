@@ -11,7 +11,7 @@ from headgate.producer.batch.input import Line, read, survey
 from headgate.producer.cli.demo import EXAMPLES
 from headgate.producer.submit.prepare import Submitter
 from headgate.shared import settings
-from headgate.shared.catalog import load
+from headgate.shared.catalog.catalog import load
 
 
 def run(folder: Path, *flags: str) -> "subprocess.CompletedProcess[str]":

@@ -16,7 +16,7 @@ from headgate.producer.submit.prepare import Submitter
 from headgate.shared import migrate
 from headgate.shared.admission import tiers
 from headgate.shared.admission.tiers import Kept, Patient
-from headgate.shared.catalog import Catalog, load
+from headgate.shared.catalog.catalog import Catalog, load
 from headgate.shared.database import open_engine, writing
 from headgate.shared.errors import SettingError
 from headgate.shared.settings import Settings

@@ -17,7 +17,8 @@ from sqlalchemy import Engine, func, select, update
 
 from headgate.producer.submit.enqueue import enqueue
 from headgate.producer.submit.prepare import Submitter
-from headgate.shared import catalog, migrate
+from headgate.shared import migrate
+from headgate.shared.catalog import catalog
 from headgate.shared.connections import Servers
 from headgate.shared.database import open_engine, reading, writing
 from headgate.shared.settings import Settings

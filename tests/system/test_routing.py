@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from headgate.shared import catalog
+from headgate.shared.catalog import catalog
 from tests.integration.headgate import headgate
 from tests.system.rig_governor import KEYS, Open, world
 

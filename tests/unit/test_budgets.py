@@ -4,7 +4,7 @@ from pathlib import Path
 
 from headgate.shared.admission.budgets import KNOWN, in_force, sources, texts
 from headgate.shared.admission.scopes import shown
-from headgate.shared.catalog import load
+from headgate.shared.catalog.catalog import load
 
 CATALOG = """
 [budget]

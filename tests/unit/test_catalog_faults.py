@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from headgate.shared.catalog import CatalogErrors, load
+from headgate.shared.catalog.catalog import CatalogErrors, load
 from headgate.shared.errors import CatalogError
 
 NEW = """

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headgate.shared import catalog
+from headgate.shared.catalog import catalog
 from headgate.shared.envelope import Envelope, now_ms
 from headgate.shared.errors import InvalidRequest, UnreadableMessage
 from headgate.workers.bootstrap import Kit

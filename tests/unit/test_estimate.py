@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headgate.shared.catalog import load
+from headgate.shared.catalog.catalog import load
 from headgate.shared.envelope import Request
 from headgate.shared.policy.estimate import (
     ANSWER_TOKENS,

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from headgate.shared import catalog
-from headgate.shared.catalog import StaticText
+from headgate.shared.catalog import catalog
+from headgate.shared.catalog.catalog import StaticText
 from headgate.shared.envelope import FailedAttempt, request_from
 from headgate.shared.errors import ErrorCode
 from headgate.workers.policy import fallback

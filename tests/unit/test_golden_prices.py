@@ -15,8 +15,8 @@ from typing import Any
 import orjson
 import pytest
 
-from headgate.shared.catalog import load
-from headgate.shared.catalog_words import CatalogErrors
+from headgate.shared.catalog.catalog import load
+from headgate.shared.catalog.faults import CatalogErrors
 from headgate.shared.envelope import Request
 from headgate.shared.errors import CatalogError
 from headgate.shared.prices import price, to_pico

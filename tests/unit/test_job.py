@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from headgate.shared.admission.ticket import ticket_for
-from headgate.shared.catalog import load
+from headgate.shared.catalog.catalog import load
 from headgate.shared.envelope import Reply, Usage
 from headgate.shared.errors import RateLimited
 from headgate.shared.policy.estimate import ANSWER_TOKENS, MESSAGE_TOKENS, input_tokens

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headgate.shared import catalog
 from headgate.shared.cache.ttl import Keeping, Lifetime, Rules
-from headgate.shared.catalog_form import LONGEST_TTL_S, CacheRule
+from headgate.shared.catalog import catalog
+from headgate.shared.catalog.schema import LONGEST_TTL_S, CacheRule
 from headgate.shared.envelope import request_from
 from headgate.shared.errors import CatalogError
 

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headgate.producer.admin.limits import amounts_of, scope_of, shown
-from headgate.shared import catalog
 from headgate.shared.admission.limits import parsed, written
+from headgate.shared.catalog import catalog
 from headgate.shared.errors import WrongUse
 
 CATALOG = catalog.load()

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headgate.shared.admission import limits
-from headgate.shared.catalog import Catalog, Provider, load
+from headgate.shared.catalog.catalog import Catalog, Provider, load
 from headgate.shared.errors import WrongUse
 
 

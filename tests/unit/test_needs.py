@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from headgate.producer.submit.prepare import Submitter
-from headgate.shared import catalog
-from headgate.shared.catalog import StaticText
+from headgate.shared.catalog import catalog
+from headgate.shared.catalog.catalog import StaticText
 from headgate.shared.envelope import request_from
 from headgate.shared.errors import InvalidRequest
 from headgate.shared.policy.needs import chain, gaps, needs_of

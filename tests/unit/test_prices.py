@@ -13,7 +13,7 @@ from genai_prices import calc_price
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from headgate.shared.catalog import Catalog, load
+from headgate.shared.catalog.catalog import Catalog, load
 from headgate.shared.envelope import Usage
 from headgate.shared.prices import from_pico, price, text, to_pico
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headgate.shared import catalog
+from headgate.shared.catalog import catalog
 from headgate.shared.errors import (
     AttemptError,
     AttemptTimeout,

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from headgate.shared import catalog
-from headgate.shared.catalog import Catalog
+from headgate.shared.catalog import catalog
+from headgate.shared.catalog.catalog import Catalog
 from headgate.shared.envelope import request_from
 from headgate.shared.errors import CatalogError, InvalidRequest
 from headgate.shared.policy.route import Standing

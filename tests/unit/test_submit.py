@@ -9,8 +9,8 @@ import orjson
 import pytest
 
 from headgate.producer.submit.prepare import Submitter
-from headgate.shared import catalog
 from headgate.shared.admission.ticket import Ticket
+from headgate.shared.catalog import catalog
 from headgate.shared.envelope import MAX_REQUEST_BYTES, Envelope, Request
 from headgate.shared.errors import InvalidRequest
 from headgate.shared.policy.estimate import ANSWER_TOKENS, MESSAGE_TOKENS

@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headgate.producer.submit.prepare import Submitter
-from headgate.shared.catalog import Catalog, load
+from headgate.shared.catalog.catalog import Catalog, load
+from headgate.shared.catalog.templates import expanded, names_in, rendered
 from headgate.shared.envelope import Envelope, Request, request_from
 from headgate.shared.errors import InvalidRequest
 from headgate.shared.settings import Settings
-from headgate.shared.templates import expanded, names_in, rendered
 
 OWN = """
 [templates.brief]

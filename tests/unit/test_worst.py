@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headgate.shared.catalog import Catalog, load
+from headgate.shared.catalog.catalog import Catalog, load
 from headgate.shared.envelope import Request, Usage
 from headgate.shared.policy.estimate import input_tokens, output_ceiling
 from headgate.shared.policy.worst import input_bound, worst_pico_usd

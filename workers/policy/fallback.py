@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from headgate.shared.admission.grant import Grant
-from headgate.shared.catalog import Catalog, Model, StaticText
+from headgate.shared.catalog.catalog import Catalog, Model, StaticText
 from headgate.shared.envelope import FailedAttempt, Request
 from headgate.shared.policy import needs
 from headgate.workers.policy.retry import Limits

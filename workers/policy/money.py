@@ -7,7 +7,7 @@ from decimal import Decimal
 
 from headgate.shared.admission.grant import Grant
 from headgate.shared.admission.scopes import unquoted
-from headgate.shared.catalog import Catalog, Model, StaticText
+from headgate.shared.catalog.catalog import Catalog, Model, StaticText
 from headgate.shared.envelope import Request
 from headgate.shared.errors import AttemptError, InvalidRequest
 from headgate.shared.policy import estimate

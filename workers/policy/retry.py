@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from headgate.shared.catalog import Model
+from headgate.shared.catalog.catalog import Model
 from headgate.shared.errors import AttemptError
 
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Protocol
 
-from headgate.shared.catalog import Catalog, Model
-from headgate.shared.catalog import Provider as Entry
+from headgate.shared.catalog.catalog import Catalog, Model
+from headgate.shared.catalog.catalog import Provider as Entry
 from headgate.shared.envelope import Request
 from headgate.shared.errors import Unauthorized
 from headgate.workers.answer import Answer, OnPiece

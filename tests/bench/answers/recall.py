@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 from headgate.shared.broker import jobs, script
 from headgate.shared.broker.keys import Keys
 from headgate.shared.cache.ttl import Keeping, Rules
-from headgate.shared.catalog import load
+from headgate.shared.catalog.catalog import load
 from headgate.shared.envelope import Reply, Request, Usage, now_ms, request_from
 from headgate.workers.kept import Kept
 from headgate.workers.lane import Lane

@@ -24,8 +24,8 @@ import orjson
 from sqlalchemy import func, select
 
 from headgate import Client
-from headgate.shared import catalog
 from headgate.shared.cache.ttl import Keeping, Rules
+from headgate.shared.catalog import catalog
 from headgate.shared.database import open_engine, reading
 from headgate.shared.envelope import request_from
 from headgate.shared.tables import attempts, audit, jobs

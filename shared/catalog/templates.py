@@ -12,8 +12,8 @@ from typing import Annotated, Any
 
 from pydantic import Field, field_validator, model_validator
 
-from headgate.shared.catalog_form import Frozen, Named, Text
-from headgate.shared.catalog_words import hint
+from headgate.shared.catalog.faults import hint
+from headgate.shared.catalog.schema import Frozen, Named, Text
 from headgate.shared.envelope import Kind, Request, check_messages, check_params
 from headgate.shared.errors import InvalidRequest, WrongUse
 

@@ -9,7 +9,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
-from headgate.shared.catalog_form import (
+from headgate.shared.catalog.routing_rules import Rule
+from headgate.shared.catalog.schema import (
     Budget,
     CacheRule,
     Limits,
@@ -21,7 +22,6 @@ from headgate.shared.catalog_form import (
     User,
     WideLimits,
 )
-from headgate.shared.catalog_routing import Rule
 from headgate.shared.errors import CatalogError
 
 Path = Sequence[str | int]

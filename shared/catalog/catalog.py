@@ -17,8 +17,9 @@ from typing import Any
 
 from pydantic import PrivateAttr
 
-from headgate.shared.catalog_check import check
-from headgate.shared.catalog_form import (
+from headgate.shared.catalog.faults import HIDDEN, CatalogErrors, hint
+from headgate.shared.catalog.routing_rules import Routing
+from headgate.shared.catalog.schema import (
     CLASSES,
     STATIC,
     Budget,
@@ -35,10 +36,9 @@ from headgate.shared.catalog_form import (
     User,
     WideLimits,
 )
-from headgate.shared.catalog_routing import Routing
-from headgate.shared.catalog_words import HIDDEN, CatalogErrors, hint
+from headgate.shared.catalog.templates import Template
+from headgate.shared.catalog.validate import check
 from headgate.shared.errors import CatalogError, InvalidRequest
-from headgate.shared.templates import Template
 
 __all__ = [
     "BUILT_IN",

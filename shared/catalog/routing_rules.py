@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from headgate.shared.catalog_form import Frozen, Text
+from headgate.shared.catalog.schema import Frozen, Text
 from headgate.shared.envelope import Kind
 
 

@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from headgate.shared.catalog_form import (
+from headgate.shared.catalog.faults import (  # fmt: skip
+    HIDDEN,
+    MISSING,
+    CatalogErrors,
+    Path,
+    dotted,
+    hint,
+    keys_of,
+    told,
+    unknown,
+)
+from headgate.shared.catalog.routing_rules import Routing
+from headgate.shared.catalog.schema import (
     HARD,
     SOFT,
     STATIC,
@@ -24,21 +37,8 @@ from headgate.shared.catalog_form import (
     User,
     WideLimits,
 )
-from headgate.shared.catalog_routing import Routing
-from headgate.shared.catalog_tables import Tables
-from headgate.shared.catalog_words import (
-    HIDDEN,
-    MISSING,
-    CatalogErrors,
-    Path,
-    dotted,
-    hint,
-    keys_of,
-    told,
-    unknown,
-)  # fmt: skip
+from headgate.shared.catalog.templates import Template
 from headgate.shared.errors import CatalogError
-from headgate.shared.templates import Template
 
 F = TypeVar("F", bound=BaseModel)
 
@@ -284,3 +284,21 @@ class _Checker:
             if key not in known:
                 remedy = "no model has this pool; write provider/pool" + hint(key, known, "; ")
                 self.fault(["pools", key], key, remedy)
+
+
+@dataclass
+class Tables:
+    """The entries that have passed, by name."""
+
+    providers: dict[str, Provider] = field(default_factory=dict)
+    models: dict[str, Model] = field(default_factory=dict)
+    pools: dict[str, Pool] = field(default_factory=dict)
+    tiers: dict[str, Tier] = field(default_factory=dict)
+    prices: dict[str, Price] = field(default_factory=dict)
+    tenants: dict[str, Tenant] = field(default_factory=dict)
+    users: dict[str, User] = field(default_factory=dict)
+    templates: dict[str, Template] = field(default_factory=dict)
+    limits: WideLimits = field(default_factory=WideLimits)
+    budget: Budget = field(default_factory=Budget)
+    cache: CacheRules = field(default_factory=CacheRules)
+    routing: Routing = field(default_factory=Routing)
