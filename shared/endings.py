@@ -16,11 +16,11 @@ import orjson
 import redis
 from sqlalchemy import Connection, Row, bindparam, insert, select, update
 
-from headgate.shared import prices
 from headgate.shared.broker import jobs as broker_jobs
 from headgate.shared.broker import script
 from headgate.shared.broker.keys import Keys
 from headgate.shared.broker.results import celery_record
+from headgate.shared.cost import price
 from headgate.shared.envelope import (
     Envelope,
     ErrorReport,
@@ -136,7 +136,7 @@ def _result(
         status=_STATUS[error.code],
         model=envelope.model,
         usage=usage,
-        cost_usd=prices.text(prices.from_pico(cost)) if priced else None,
+        cost_usd=price.text(price.from_pico(cost)) if priced else None,
         attempts=len(tried),
         batch_id=envelope.batch_id,
         submitted_at=rfc3339(envelope.submitted_at_ms),

@@ -15,8 +15,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from headgate.shared import prices, rates
 from headgate.shared.catalog.catalog import Catalog, Model
+from headgate.shared.cost import price, rates
 from headgate.shared.envelope import Kind, Request
 from headgate.shared.errors import InvalidRequest
 from headgate.shared.policy.kinds import Judgement, Level, Weights, judge
@@ -175,7 +175,7 @@ def _text_of(content: object) -> str:
 
 
 def _usd(pico: int | None) -> str | None:
-    return None if pico is None else prices.text(prices.from_pico(pico))
+    return None if pico is None else price.text(price.from_pico(pico))
 
 
 def _told(options: tuple[Option, ...]) -> tuple[RouteOption, ...]:

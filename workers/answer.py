@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from headgate.shared.cost.rates import PLAIN, Terms
 from headgate.shared.envelope import Reply
-from headgate.shared.rates import PLAIN, Terms
 
 OnPiece = Callable[[str], None]
 """Takes the next piece of the text of an answer while it is made; must return at once."""

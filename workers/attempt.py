@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from headgate.shared.admission.grant import NO_GRANT, Grant
 from headgate.shared.admission.ticket import Ticket, ticket_for
 from headgate.shared.catalog.catalog import Catalog, Model, StaticText
+from headgate.shared.cost import tokens as estimate
+from headgate.shared.cost.price import price, to_pico
 from headgate.shared.errors import AttemptError
-from headgate.shared.policy import estimate
-from headgate.shared.prices import price, to_pico
 from headgate.workers.answer import Answer
 from headgate.workers.job import Ending, Job
 from headgate.workers.learning import Learning

@@ -25,8 +25,8 @@ from headgate.shared.catalog import catalog
 from headgate.shared.catalog.catalog import Catalog
 from headgate.shared.catalog.catalog import Provider as ProviderEntry
 from headgate.shared.connections import Servers
+from headgate.shared.cost import tokens
 from headgate.shared.errors import SettingError
-from headgate.shared.policy import estimate
 from headgate.shared.policy.route import without_key
 from headgate.shared.settings import Settings
 from headgate.workers.balance import Balance
@@ -95,7 +95,7 @@ async def open_kit(in_force: Settings, servers: Servers, owner: str) -> Kit:
     """A Kit on the running loop; raises Unreachable when the record is not there."""
     await asyncio.to_thread(servers.check_database)
     models = catalog.load(in_force.catalog)
-    await asyncio.to_thread(estimate.load_vocabularies, models.models.values())
+    await asyncio.to_thread(tokens.load_vocabularies, models.models.values())
     engine = servers.engine()
     record = Record(engine)
     lane = Lane(servers.async_redis_client(timeout_s=None))

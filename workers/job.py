@@ -9,6 +9,8 @@ from typing import Literal
 from headgate.shared.admission.grant import NO_GRANT, Grant
 from headgate.shared.broker.results import GIVEN_UP
 from headgate.shared.catalog.catalog import Model
+from headgate.shared.cost import tokens
+from headgate.shared.cost.price import from_pico, text
 from headgate.shared.envelope import (
     Envelope,
     ErrorReport,
@@ -20,8 +22,6 @@ from headgate.shared.envelope import (
     rfc3339,
 )
 from headgate.shared.errors import AttemptError, ErrorCode, InvalidRequest
-from headgate.shared.policy import estimate
-from headgate.shared.prices import from_pico, text
 from headgate.workers.stages.claim import Claim
 from headgate.workers.stages.ledger import Settlement
 
@@ -107,9 +107,9 @@ class Job:
 
     def input_tokens(self, model: Model) -> int:
         """The prompt in tokens of this model, as tickets say; counted once for each vocabulary."""
-        name = estimate.vocabulary(model)
+        name = tokens.vocabulary(model)
         if name not in self._input_tokens:
-            self._input_tokens[name] = estimate.input_tokens(self.envelope.request, model)
+            self._input_tokens[name] = tokens.input_tokens(self.envelope.request, model)
         return self._input_tokens[name]
 
     @property

@@ -24,9 +24,9 @@ from headgate.shared.admission.grant import Grant
 from headgate.shared.broker.jobs import Entry
 from headgate.shared.broker.results import why_given_up
 from headgate.shared.catalog.catalog import Model, StaticText
+from headgate.shared.cost import tokens
 from headgate.shared.envelope import Reply, Result, Usage
 from headgate.shared.errors import AttemptError, InvalidRequest, place_of
-from headgate.shared.policy import estimate
 from headgate.shared.results import audit_row
 from headgate.workers.attempt import Attempting, Chain
 from headgate.workers.job import Delivery, Ending, Job
@@ -137,7 +137,7 @@ class Pipeline(Attempting):
             first = self.catalog.model(job.envelope.model)
         except InvalidRequest as error:
             return job.failed(error.code, str(error))
-        if estimate.exceeds_window(job.input_tokens(first), first):
+        if tokens.exceeds_window(job.input_tokens(first), first):
             window = f"the {first.context_tokens} tokens of {first.name}"
             return job.failed("context_length", f"the prompt cannot fit into {window}")
         # It was handed out for an answer of the model that it stood in line for; if that is none to

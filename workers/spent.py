@@ -10,10 +10,10 @@ import orjson
 from sqlalchemy import Engine, func, select
 
 from headgate.shared.catalog.catalog import Catalog
+from headgate.shared.cost.upper_bound import worst_pico_usd
 from headgate.shared.database import reading
 from headgate.shared.envelope import Envelope
 from headgate.shared.errors import HeadgateError
-from headgate.shared.policy.worst import worst_pico_usd
 from headgate.shared.tables import attempts, audit, jobs
 
 Sums: TypeAlias = Counter[tuple[str, str]]

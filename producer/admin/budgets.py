@@ -12,7 +12,7 @@ from headgate.shared.admission import budgets
 from headgate.shared.admission import scopes as scopes_
 from headgate.shared.admission.budgets import InForce
 from headgate.shared.broker.script import fields_of
-from headgate.shared.prices import from_pico, text
+from headgate.shared.cost.price import from_pico, text
 
 MOST_SCANS = 200
 """Times 1,000 keys that are looked through for tenants under the budget of every tenant."""

@@ -11,8 +11,8 @@ from typing import Any
 from sqlalchemy import Connection, Engine, case, func, select
 
 from headgate.producer.batch.rows import Batch
-from headgate.shared import prices
 from headgate.shared.catalog.catalog import Catalog
+from headgate.shared.cost import price
 from headgate.shared.database import reading
 from headgate.shared.errors import InvalidRequest
 from headgate.shared.tables import attempts, audit, jobs
@@ -172,7 +172,7 @@ def _attempts(connection: Connection, batch_id: str) -> dict[str, Any]:
         ),
         "input_tokens": sum(int(row.input) for row in rows),
         "output_tokens": sum(int(row.output) for row in rows),
-        "cost_usd": prices.text(prices.from_pico(sum(int(row.pico) for row in rows))),
+        "cost_usd": price.text(price.from_pico(sum(int(row.pico) for row in rows))),
     }
 
 

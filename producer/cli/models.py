@@ -46,7 +46,8 @@ def models(as_json: bool) -> None:
 
 
 def _described(model: Model, in_force: Catalog) -> dict[str, Any]:
-    from headgate.shared import rates, settings
+    from headgate.shared import settings
+    from headgate.shared.cost import rates
 
     provider, pool = in_force.provider(model), in_force.pool(model)
     sheets = rates.sheets_of(model, in_force)
@@ -75,6 +76,6 @@ def _described(model: Model, in_force: Catalog) -> dict[str, Any]:
 
 
 def _per_million(usd_per_token: Decimal) -> str:
-    from headgate.shared import prices
+    from headgate.shared.cost import price
 
-    return prices.text(usd_per_token.scaleb(6))
+    return price.text(usd_per_token.scaleb(6))

@@ -5,12 +5,13 @@ from __future__ import annotations
 from decimal import Decimal
 
 from headgate.shared.catalog.catalog import Catalog, Model
+from headgate.shared.cost import tokens as estimate
+from headgate.shared.cost.price import from_pico, text, to_pico
+from headgate.shared.cost.tokens import output_ceiling
+from headgate.shared.cost.upper_bound import worst_pico_usd
 from headgate.shared.envelope import Request
 from headgate.shared.errors import InvalidRequest
-from headgate.shared.policy import estimate, needs
-from headgate.shared.policy.estimate import output_ceiling
-from headgate.shared.policy.worst import worst_pico_usd
-from headgate.shared.prices import from_pico, text, to_pico
+from headgate.shared.policy import needs
 
 
 def refuse_other_kind(field: str, model: Model, request: Request) -> None:

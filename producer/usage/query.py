@@ -26,7 +26,7 @@ from sqlalchemy import (
 
 from headgate.producer.usage.period import Span, between, days_in, gaps, runs
 from headgate.producer.usage.report import BY, TIMES, Asked, UsageReport, Used
-from headgate.shared import prices
+from headgate.shared.cost import price
 from headgate.shared.database import snapshot
 from headgate.shared.errors import InvalidRequest
 from headgate.shared.policy import bins
@@ -221,9 +221,7 @@ def _placed(name: str, value: Any) -> Any:
 def _used(names: Sequence[str], key: Sequence[Any], one: _Sum) -> Used:
     counts = one.counts
     timed = one.spread.total()
-    money = {
-        name.replace("pico_", ""): prices.text(prices.from_pico(counts[name])) for name in MONEY
-    }
+    money = {name.replace("pico_", ""): price.text(price.from_pico(counts[name])) for name in MONEY}
     quantiles = (bins.whole_quantile(one.spread, share) for share in (0.5, 0.95, 0.99))
     p50, p95, p99 = quantiles
     return Used(

@@ -16,10 +16,10 @@ from headgate.shared.admission.scopes import quoted, unquoted
 from headgate.shared.cache.fingerprint import fingerprint
 from headgate.shared.cache.ttl import Keeping
 from headgate.shared.catalog.catalog import Catalog, Model, StaticText
+from headgate.shared.cost import tokens
+from headgate.shared.cost.upper_bound import worst_pico_usd
 from headgate.shared.envelope import Envelope
 from headgate.shared.errors import UnreadableMessage
-from headgate.shared.policy import estimate
-from headgate.shared.policy.worst import worst_pico_usd
 
 FLEX = "~flex"
 """What is added to a pool's name for the flex tier: gates of its own, the same buckets."""
@@ -133,12 +133,12 @@ def ticket_for(
     request = envelope.request
     dialect = catalog.provider(model).dialect
     if input_tokens is None:
-        input_tokens = estimate.input_tokens(request, model)
+        input_tokens = tokens.input_tokens(request, model)
     held = charge(
         dialect,
         request,
         input_tokens=input_tokens,
-        ceiling=estimate.output_ceiling(request.params, model),
+        ceiling=tokens.output_ceiling(request.params, model),
     )
     flex = FLEX if request.params.get("service_tier") == "flex" else ""
     last = bool(chain) and chain[-1] == model

@@ -14,9 +14,9 @@ from sqlalchemy import insert
 from headgate.shared import migrate
 from headgate.shared.catalog import catalog
 from headgate.shared.connections import Servers
+from headgate.shared.cost.upper_bound import worst_pico_usd
 from headgate.shared.database import open_engine
 from headgate.shared.envelope import now_ms
-from headgate.shared.policy.worst import worst_pico_usd
 from headgate.shared.results import job_row
 from headgate.shared.settings import Settings
 from headgate.shared.tables import attempts, audit, jobs

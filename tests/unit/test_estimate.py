@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headgate.shared.catalog.catalog import load
-from headgate.shared.envelope import Request
-from headgate.shared.policy.estimate import (
+from headgate.shared.cost.tokens import (
     ANSWER_TOKENS,
     IMAGE_TOKENS,
     MESSAGE_TOKENS,
@@ -20,6 +19,7 @@ from headgate.shared.policy.estimate import (
     output_ceiling,
     vocabulary,
 )
+from headgate.shared.envelope import Request
 
 CATALOG = load()
 

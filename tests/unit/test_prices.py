@@ -14,8 +14,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from headgate.shared.catalog.catalog import Catalog, load
+from headgate.shared.cost.price import from_pico, price, text, to_pico
 from headgate.shared.envelope import Usage
-from headgate.shared.prices import from_pico, price, text, to_pico
 
 BUILT_IN = load()
 PRICED = sorted(BUILT_IN.models.keys() - BUILT_IN.prices.keys())

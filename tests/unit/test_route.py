@@ -8,10 +8,10 @@ import pytest
 
 from headgate.shared.catalog import catalog
 from headgate.shared.catalog.catalog import Catalog
+from headgate.shared.cost.rates import sheets_of
 from headgate.shared.envelope import request_from
 from headgate.shared.errors import CatalogError, InvalidRequest
 from headgate.shared.policy.route import Standing
-from headgate.shared.rates import sheets_of
 from headgate.shared.routing import Route, Router
 
 BUILT_IN = catalog.load()

@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headgate.shared.catalog.catalog import Catalog, load
+from headgate.shared.cost.price import from_pico, price, text, worst_price
+from headgate.shared.cost.rates import Terms
+from headgate.shared.cost.tokens import input_tokens, output_ceiling
+from headgate.shared.cost.upper_bound import input_bound, worst_pico_usd
 from headgate.shared.envelope import Request, Usage
-from headgate.shared.policy.estimate import input_tokens, output_ceiling
-from headgate.shared.policy.worst import input_bound, worst_pico_usd
-from headgate.shared.prices import from_pico, price, text, worst_price
-from headgate.shared.rates import Terms
 from tests.unit.test_estimate import COUNTED
 
 CATALOG = load()

@@ -8,11 +8,11 @@ from decimal import Decimal
 from headgate.shared.admission.grant import Grant
 from headgate.shared.admission.scopes import unquoted
 from headgate.shared.catalog.catalog import Catalog, Model, StaticText
+from headgate.shared.cost import tokens
+from headgate.shared.cost.price import from_pico, text, to_pico
+from headgate.shared.cost.upper_bound import worst_pico_usd
 from headgate.shared.envelope import Request
 from headgate.shared.errors import AttemptError, InvalidRequest
-from headgate.shared.policy import estimate
-from headgate.shared.policy.worst import worst_pico_usd
-from headgate.shared.prices import from_pico, text, to_pico
 from headgate.workers.policy import fallback
 
 SOFT_MS = 60_000
@@ -116,7 +116,7 @@ def _can_do(request: Request, model: Model, input_tokens: Callable[[Model], int]
         return False
     if "vision" not in able and _has_images(request):
         return False
-    return not estimate.exceeds_window(input_tokens(model), model)
+    return not tokens.exceeds_window(input_tokens(model), model)
 
 
 def _has_images(request: Request) -> bool:

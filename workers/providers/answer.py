@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from headgate.shared.rates import STANDARD
+from headgate.shared.cost.rates import STANDARD
 
 #: More tokens than this in one reply is a fault of the sender: exact in a float and in a table.
 _MOST_TOKENS = 2**40

@@ -9,9 +9,9 @@ from typing import Any
 import orjson
 from sqlalchemy import Connection, bindparam, select, update
 
+from headgate.shared.cost.price import from_pico, text
 from headgate.shared.database import insert_all, write_all
 from headgate.shared.envelope import ENDED, Result
-from headgate.shared.prices import from_pico, text
 from headgate.shared.tables import audit, jobs
 from headgate.workers.record import Act
 

@@ -11,8 +11,8 @@ import string
 from collections.abc import Iterator
 from typing import Any
 
+from headgate.shared.cost import tokens as estimate
 from headgate.shared.envelope import Request
-from headgate.shared.policy import estimate
 
 CHARS_PER_TOKEN = 3
 MEDIAN_TOKENS, SIGMA, FEWEST_TOKENS, MOST_TOKENS = 80, 0.5, 48, 400
