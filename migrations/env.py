@@ -1,8 +1,8 @@
-"""Runs the migrations on the connection that shared/migrate.py hands over."""
+"""Runs the migrations on the connection that shared/database/migrate.py hands over."""
 
 from alembic import context
 
-from headgate.shared.tables import metadata
+from headgate.shared.database.tables import metadata
 
 connection = context.config.attributes["connection"]
 context.configure(

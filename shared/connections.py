@@ -15,7 +15,7 @@ from sqlalchemy import Engine
 from headgate.shared import embedded, redis_check, redis_clients
 from headgate.shared import redis_url as redis_urls
 from headgate.shared.broker.keys import Keys
-from headgate.shared.database import open_engine, reaching
+from headgate.shared.database.engine import open_engine, reaching
 from headgate.shared.redis_clients import REDIS_TIMEOUT_S
 from headgate.shared.redis_url import Address
 from headgate.shared.settings import Settings
@@ -75,7 +75,7 @@ class Servers:
 
     def check_database(self) -> None:
         """The database answers and has tables that fit; raises Unreachable if not."""
-        from headgate.shared import migrate
+        from headgate.shared.database import migrate
 
         engine = self.engine()
         try:
@@ -109,7 +109,7 @@ def open_servers(settings: Settings, *, record: bool = True) -> Servers:
         database_url = f"sqlite:///{settings.home_path / 'headgate.db'}"
     servers = Servers(settings, redis_url, database_url, membership)
     if record and database_url.startswith("sqlite"):
-        from headgate.shared import migrate
+        from headgate.shared.database import migrate
 
         engine = servers.engine()
         try:

@@ -25,9 +25,9 @@ from headgate.shared.broker.jobs import Entry
 from headgate.shared.broker.results import why_given_up
 from headgate.shared.catalog.catalog import Model, StaticText
 from headgate.shared.cost import tokens
+from headgate.shared.database.rows import audit_row
 from headgate.shared.envelope import Reply, Result, Usage
 from headgate.shared.errors import AttemptError, InvalidRequest, place_of
-from headgate.shared.results import audit_row
 from headgate.workers.attempt import Attempting, Chain
 from headgate.workers.job import Delivery, Ending, Job
 from headgate.workers.outcome import AlreadyTaken, Deferred, Ended, Outcome, Restored

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
-from headgate.shared.database import lost_a_race, passes, reason, writing
+from headgate.shared.database.engine import lost_a_race, passes, reason, writing
 from headgate.workers.silence import Silence
 
 log = logging.getLogger("headgate.record")

@@ -11,10 +11,10 @@ from sqlalchemy import Engine, func, select
 
 from headgate.shared.catalog.catalog import Catalog
 from headgate.shared.cost.upper_bound import worst_pico_usd
-from headgate.shared.database import reading
+from headgate.shared.database.engine import reading
+from headgate.shared.database.tables import attempts, audit, jobs
 from headgate.shared.envelope import Envelope
 from headgate.shared.errors import HeadgateError
-from headgate.shared.tables import attempts, audit, jobs
 
 Sums: TypeAlias = Counter[tuple[str, str]]
 """Tenant and user (empty: none) to pico-USD."""

@@ -10,8 +10,8 @@ from collections.abc import Callable
 
 from sqlalchemy import Engine
 
-from headgate.shared.database import snapshot
-from headgate.shared.sums import DAY_MS, stale, sum_day
+from headgate.shared.database.engine import snapshot
+from headgate.shared.database.usage_rollup import DAY_MS, stale, sum_day
 
 log = logging.getLogger("headgate.sums")
 

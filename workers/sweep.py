@@ -24,11 +24,11 @@ from sqlalchemy.exc import DBAPIError
 
 from headgate.shared.broker import queues
 from headgate.shared.connections import Servers
-from headgate.shared.database import passes, reading, writing
-from headgate.shared.endings import end_waiting, tell
+from headgate.shared.database.engine import passes, reading, writing
+from headgate.shared.database.finish import end_waiting, tell
+from headgate.shared.database.tables import KEY_KEPT_MS, idempotency, jobs
 from headgate.shared.envelope import ENDED, Envelope, ErrorReport, Result, now_ms
 from headgate.shared.errors import NewerEnvelope, UnreadableMessage
-from headgate.shared.tables import KEY_KEPT_MS, idempotency, jobs
 from headgate.workers.balance import Balance
 from headgate.workers.lane import Lane
 from headgate.workers.silence import Silence

@@ -12,11 +12,11 @@ import orjson
 from sqlalchemy import Engine, delete, select, update
 
 from headgate.shared.broker.queues import message
-from headgate.shared.database import writing
+from headgate.shared.database.engine import writing
+from headgate.shared.database.tables import audit, jobs
+from headgate.shared.database.usage_rollup import unsum
 from headgate.shared.envelope import ENDED, Envelope, now_ms, rfc3339
 from headgate.shared.errors import UnreadableMessage
-from headgate.shared.sums import unsum
-from headgate.shared.tables import audit, jobs
 
 
 @dataclass(frozen=True, slots=True)

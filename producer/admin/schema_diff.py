@@ -10,7 +10,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection
 
-from headgate.shared.tables import metadata
+from headgate.shared.database.tables import metadata
 
 
 @dataclass(frozen=True, slots=True)

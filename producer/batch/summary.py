@@ -13,9 +13,9 @@ from sqlalchemy import Connection, Engine, case, func, select
 from headgate.producer.batch.rows import Batch
 from headgate.shared.catalog.catalog import Catalog
 from headgate.shared.cost import price
-from headgate.shared.database import reading
+from headgate.shared.database.engine import reading
+from headgate.shared.database.tables import attempts, audit, jobs
 from headgate.shared.errors import InvalidRequest
-from headgate.shared.tables import attempts, audit, jobs
 
 _BREAK_S = 60
 """A longer time in which no attempt started is an interruption, and allows nothing."""

@@ -24,8 +24,8 @@ def db() -> None:
 @db.command()
 def upgrade() -> None:
     """Bring the tables to the newest revision."""
-    from headgate.shared import migrate
-    from headgate.shared.database import reading
+    from headgate.shared.database import migrate
+    from headgate.shared.database.engine import reading
 
     with _database() as (engine, name):
         changed = migrate.upgrade(engine)
@@ -39,8 +39,8 @@ def upgrade() -> None:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def downgrade(revision: str, yes: bool) -> None:
     """Bring the tables back to REVISION (`base`: remove them, with all they hold)."""
-    from headgate.shared import migrate
-    from headgate.shared.database import reading
+    from headgate.shared.database import migrate
+    from headgate.shared.database.engine import reading
     from headgate.shared.errors import WrongUse
 
     known = ["base", *migrate.revisions()]
@@ -65,8 +65,8 @@ def downgrade(revision: str, yes: bool) -> None:
 def check(as_json: bool) -> int:
     """Tell whether the database answers and has the tables that are needed, and what differs."""
     from headgate.producer.admin import schema_diff
-    from headgate.shared import migrate
-    from headgate.shared.database import reading
+    from headgate.shared.database import migrate
+    from headgate.shared.database.engine import reading
 
     with _database() as (engine, name):
         with reading(engine) as connection:
@@ -98,7 +98,7 @@ def _database() -> Iterator[tuple[Engine, str]]:
     """The engine of the database that the settings name, and its name fit to be shown."""
     from headgate.producer.installation import record_url
     from headgate.shared import settings
-    from headgate.shared.database import open_engine, reaching
+    from headgate.shared.database.engine import open_engine, reaching
     from headgate.shared.settings import masked
 
     in_force = settings.load()

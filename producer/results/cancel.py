@@ -11,10 +11,10 @@ from sqlalchemy import Connection, Engine, select, update
 
 from headgate.producer.results.read import IDS_PER_QUERY, standing
 from headgate.shared.broker.keys import Keys
-from headgate.shared.database import writing
-from headgate.shared.endings import end_waiting, tell
+from headgate.shared.database.engine import writing
+from headgate.shared.database.finish import end_waiting, tell
+from headgate.shared.database.tables import jobs
 from headgate.shared.envelope import ENDED, Envelope, ErrorReport, Result, now_ms
-from headgate.shared.tables import jobs
 
 WHY = ErrorReport("cancelled", "cancelled by the caller while it waited", False)
 

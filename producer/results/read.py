@@ -12,10 +12,10 @@ from sqlalchemy import Engine, Row, select, tuple_
 
 from headgate.producer.errors import ResultExpired, UnknownJob
 from headgate.producer.results.waiting_jobs import WAITING, Waits, nobody_waits
-from headgate.shared.database import reading
+from headgate.shared.database.engine import reading
+from headgate.shared.database.tables import jobs
 from headgate.shared.envelope import ENDED, Result, Status, now_ms, rfc3339
 from headgate.shared.errors import HeadgateError, InvalidRequest
-from headgate.shared.tables import jobs
 
 STATUSES: tuple[Status, ...] = get_args(Status)
 IDS_PER_QUERY = 500

@@ -23,10 +23,10 @@ from headgate.shared.broker import jobs as broker_jobs
 from headgate.shared.broker import script
 from headgate.shared.broker.keys import Keys
 from headgate.shared.broker.queues import message, queue_of, send
-from headgate.shared.database import passes, writing
+from headgate.shared.database.engine import passes, writing
+from headgate.shared.database.rows import job_row
+from headgate.shared.database.tables import jobs
 from headgate.shared.envelope import Envelope
-from headgate.shared.results import job_row
-from headgate.shared.tables import jobs
 
 ROWS_PER_COMMIT = 500
 """Rows of one transaction; larger ones make the workers' commits wait too long."""

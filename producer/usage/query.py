@@ -27,10 +27,9 @@ from sqlalchemy import (
 from headgate.producer.usage.period import Span, between, days_in, gaps, runs
 from headgate.producer.usage.report import BY, TIMES, Asked, UsageReport, Used
 from headgate.shared.cost import price
-from headgate.shared.database import snapshot
-from headgate.shared.errors import InvalidRequest
-from headgate.shared.policy import bins
-from headgate.shared.sums import (
+from headgate.shared.database.engine import snapshot
+from headgate.shared.database.tables import audit, usage_days
+from headgate.shared.database.usage_rollup import (
     DAY_MS,
     DIMENSIONS,
     MEASURES,
@@ -42,7 +41,8 @@ from headgate.shared.sums import (
     view_of,
     whole,
 )
-from headgate.shared.tables import audit, usage_days
+from headgate.shared.errors import InvalidRequest
+from headgate.shared.policy import bins
 
 _COLUMN = {"user": "user_id", "batch": "batch_id"}
 _PLAIN = tuple(

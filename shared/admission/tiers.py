@@ -17,9 +17,9 @@ from sqlalchemy import Engine, select
 
 from headgate.shared.admission.limits import user_named
 from headgate.shared.catalog.catalog import Catalog
-from headgate.shared.database import reading
+from headgate.shared.database.engine import reading
+from headgate.shared.database.tables import callers
 from headgate.shared.errors import SettingError, place_of, shown
-from headgate.shared.tables import callers
 
 log = logging.getLogger("headgate.tiers")
 

@@ -20,8 +20,8 @@ from pathlib import Path
 from sqlalchemy import func, select
 
 from headgate import Client
-from headgate.shared.database import open_engine, reading
-from headgate.shared.tables import attempts, audit
+from headgate.shared.database.engine import open_engine, reading
+from headgate.shared.database.tables import attempts, audit
 from tests.bench.rig import Rig, rig
 from tests.bench.table import Table
 from tests.child import wait_until

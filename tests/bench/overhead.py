@@ -13,8 +13,8 @@ from celery import Celery
 from sqlalchemy import select
 
 from headgate import AsyncClient
-from headgate.shared.database import open_engine, reading
-from headgate.shared.tables import attempts
+from headgate.shared.database.engine import open_engine, reading
+from headgate.shared.database.tables import attempts
 from tests.bench.pipeline import stock_worker
 from tests.bench.rig import Rig, rig
 from tests.bench.table import Table

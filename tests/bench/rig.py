@@ -18,10 +18,11 @@ import redis
 from sqlalchemy import func, select
 
 from headgate import Client
-from headgate.shared import migrate, settings
-from headgate.shared.database import open_engine, reading
+from headgate.shared import settings
+from headgate.shared.database import migrate
+from headgate.shared.database.engine import open_engine, reading
+from headgate.shared.database.tables import audit
 from headgate.shared.settings import Settings
-from headgate.shared.tables import audit
 from tests.child import ChildProcess, wait_until
 from tests.servers import PostgresServer, Simulator, ValkeyServer, short_folder
 

@@ -83,8 +83,8 @@ def _celery(valkey: ValkeyServer) -> Rounds:
 
 @contextmanager
 def _client(valkey: ValkeyServer, database_url: str, folder: Path) -> Iterator[Client]:
-    from headgate.shared import migrate
-    from headgate.shared.database import open_engine
+    from headgate.shared.database import migrate
+    from headgate.shared.database.engine import open_engine
 
     engine = open_engine(database_url)
     migrate.upgrade(engine)

@@ -9,7 +9,7 @@ from sqlalchemy import text
 
 from headgate import Client
 from headgate.shared.broker.keys import Keys
-from headgate.shared.database import open_engine, reading
+from headgate.shared.database.engine import open_engine, reading
 from tests.bench.rig import Rig, rig
 from tests.bench.table import Table
 from tests.child import wait_until

@@ -11,13 +11,13 @@ import orjson
 from sqlalchemy import insert, select, update
 
 from headgate.producer.installation import Installation
-from headgate.shared import migrate
 from headgate.shared.broker.results import celery_record
-from headgate.shared.database import open_engine
+from headgate.shared.database import migrate
+from headgate.shared.database.engine import open_engine
+from headgate.shared.database.rows import audit_row
+from headgate.shared.database.tables import audit, jobs
 from headgate.shared.envelope import Envelope, Result, Usage, now_ms, rfc3339
-from headgate.shared.results import audit_row
 from headgate.shared.settings import Settings
-from headgate.shared.tables import audit, jobs
 
 
 def settings_for(redis_url: str, database_url: str, home: Path, **others: Any) -> Settings:

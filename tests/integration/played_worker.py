@@ -11,10 +11,10 @@ from sqlalchemy import insert, select, update
 
 from headgate.shared.broker.keys import Keys
 from headgate.shared.broker.results import celery_record
-from headgate.shared.database import open_engine
+from headgate.shared.database.engine import open_engine
+from headgate.shared.database.rows import audit_row
+from headgate.shared.database.tables import attempts, audit, jobs
 from headgate.shared.envelope import Envelope, ErrorReport, Result, Usage, now_ms, rfc3339
-from headgate.shared.results import audit_row
-from headgate.shared.tables import attempts, audit, jobs
 
 PICO_PER_JOB = 2_500_000
 

@@ -15,17 +15,17 @@ from redis import Redis as Blocking
 from redis.asyncio import Redis
 from sqlalchemy import Engine, Table, insert, select
 
-from headgate.shared import migrate
 from headgate.shared.admission import limits
 from headgate.shared.admission.breakers import Rules
 from headgate.shared.admission.grant import NO_GRANT, Grant
 from headgate.shared.broker.keys import Keys
 from headgate.shared.cache.ttl import Keeping
 from headgate.shared.catalog import catalog
-from headgate.shared.database import open_engine
+from headgate.shared.database import migrate
+from headgate.shared.database.engine import open_engine
+from headgate.shared.database.tables import attempts, audit, jobs
 from headgate.shared.envelope import Envelope, Reply, Request, Result, Usage, now_ms
 from headgate.shared.errors import AttemptError, InvalidRequest
-from headgate.shared.tables import attempts, audit, jobs
 from headgate.workers.answer import Answer, OnPiece
 from headgate.workers.job import Delivery
 from headgate.workers.lane import Lane

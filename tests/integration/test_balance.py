@@ -11,15 +11,15 @@ import pytest
 from aiohttp import web
 from sqlalchemy import insert
 
-from headgate.shared import migrate
 from headgate.shared.catalog import catalog
 from headgate.shared.connections import Servers
 from headgate.shared.cost.upper_bound import worst_pico_usd
-from headgate.shared.database import open_engine
+from headgate.shared.database import migrate
+from headgate.shared.database.engine import open_engine
+from headgate.shared.database.rows import job_row
+from headgate.shared.database.tables import attempts, audit, jobs
 from headgate.shared.envelope import now_ms
-from headgate.shared.results import job_row
 from headgate.shared.settings import Settings
-from headgate.shared.tables import attempts, audit, jobs
 from headgate.workers.balance import POST_S, Balance
 from headgate.workers.lane import Lane
 from headgate.workers.spent import span_ms, spent_on

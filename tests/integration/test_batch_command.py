@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select
 
-from headgate.shared.database import open_engine
+from headgate.shared.database.engine import open_engine
+from headgate.shared.database.migrate import upgrade
+from headgate.shared.database.tables import jobs
 from headgate.shared.envelope import Envelope, now_ms
-from headgate.shared.migrate import upgrade
-from headgate.shared.tables import jobs
 from tests.child import wait_until
 from tests.integration.headgate import headgate, start
 from tests.integration.played_worker import PlayedWorker

@@ -22,9 +22,9 @@ from headgate import (
     ResultExpired,
     UnknownJob,
 )
+from headgate.shared.database.tables import jobs
 from headgate.shared.envelope import ErrorReport, FailedAttempt, now_ms
 from headgate.shared.settings import Settings
-from headgate.shared.tables import jobs
 from tests.child import wait_until
 from tests.integration.played import PlayedWorker, settings_for
 from tests.servers import ValkeyServer

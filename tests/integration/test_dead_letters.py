@@ -10,14 +10,14 @@ import pytest
 import redis
 from sqlalchemy import Engine, insert, select, update
 
-from headgate.shared import migrate
 from headgate.shared.broker import dead_letters, script
 from headgate.shared.broker.jobs import Buried, Lease
 from headgate.shared.broker.keys import Keys
-from headgate.shared.database import open_engine
+from headgate.shared.database import migrate
+from headgate.shared.database.engine import open_engine
+from headgate.shared.database.rows import audit_row, job_row
+from headgate.shared.database.tables import audit, jobs
 from headgate.shared.envelope import Envelope, Result, now_ms
-from headgate.shared.results import audit_row, job_row
-from headgate.shared.tables import audit, jobs
 from headgate.workers.outcome import Ended as JobEnded
 from tests.integration.headgate import Ended, headgate
 from tests.integration.rig import BULK, STANDARD, Broker, envelope

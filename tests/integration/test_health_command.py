@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from headgate.shared import migrate
-from headgate.shared.database import open_engine
+from headgate.shared.database import migrate
+from headgate.shared.database.engine import open_engine
 from tests.integration.headgate import headgate
 from tests.integration.test_breaker_script import MODEL, Breakers
 from tests.servers import ValkeyServer

@@ -18,9 +18,9 @@ from sqlalchemy import Engine, event, func, select, update
 from headgate import Client, IdempotencyConflict, SubmitInterrupted
 from headgate.producer.submit.enqueue import ROWS_PER_COMMIT
 from headgate.producer.submit.idempotency import Keyed, Known, look, take
-from headgate.shared import migrate
-from headgate.shared.database import open_engine, reading, writing
-from headgate.shared.tables import KEY_KEPT_MS, idempotency
+from headgate.shared.database import migrate
+from headgate.shared.database.engine import open_engine, reading, writing
+from headgate.shared.database.tables import KEY_KEPT_MS, idempotency
 from headgate.workers.sweep import forget_keys
 from tests.integration.headgate import headgate
 from tests.integration.played import PlayedWorker, ids_of, settings_for

@@ -9,11 +9,10 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Engine, func, insert, inspect, select
 
-from headgate.shared import migrate
-from headgate.shared.database import open_engine
-from headgate.shared.errors import Unreachable
-from headgate.shared.results import job_row
-from headgate.shared.tables import (
+from headgate.shared.database import migrate
+from headgate.shared.database.engine import open_engine
+from headgate.shared.database.rows import job_row
+from headgate.shared.database.tables import (
     attempts,
     audit,
     batches,
@@ -24,6 +23,7 @@ from headgate.shared.tables import (
     usage_days,
     usage_summed,
 )
+from headgate.shared.errors import Unreachable
 from tests.child import ChildProcess, wait_until
 from tests.integration.rig import envelope
 from tests.releases.coming import MIGRATION, make_next

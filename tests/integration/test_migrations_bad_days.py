@@ -9,10 +9,10 @@ import pytest
 from sqlalchemy import Engine, text
 
 from headgate.producer.admin import schema_diff
-from headgate.shared import migrate
-from headgate.shared.database import open_engine
+from headgate.shared.database import migrate
+from headgate.shared.database.engine import open_engine
+from headgate.shared.database.tables import metadata
 from headgate.shared.errors import Unreachable
-from headgate.shared.tables import metadata
 from tests.child import ChildFailed, wait_until
 from tests.integration.headgate import headgate
 from tests.integration.test_migrations import fill

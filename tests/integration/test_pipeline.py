@@ -11,6 +11,7 @@ from sqlalchemy import update
 
 from headgate.shared.admission.ticket import Ticket
 from headgate.shared.broker.keys import Keys
+from headgate.shared.database.tables import attempts, audit, jobs
 from headgate.shared.envelope import Usage, now_ms
 from headgate.shared.errors import (
     AttemptTimeout,
@@ -23,7 +24,6 @@ from headgate.shared.errors import (
     RequestRefused,
     Unauthorized,
 )
-from headgate.shared.tables import attempts, audit, jobs
 from headgate.workers.outcome import AlreadyTaken, Deferred
 from headgate.workers.policy.retry import Limits
 from tests.integration.rig_pipeline import (

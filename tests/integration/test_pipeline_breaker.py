@@ -15,6 +15,7 @@ from headgate.shared.admission.grant import Grant
 from headgate.shared.admission.ticket import Ticket
 from headgate.shared.broker import script
 from headgate.shared.broker.keys import Keys
+from headgate.shared.database.tables import jobs
 from headgate.shared.errors import (
     AttemptTimeout,
     Overloaded,
@@ -22,7 +23,6 @@ from headgate.shared.errors import (
     RequestRefused,
     Unauthorized,
 )
-from headgate.shared.tables import jobs
 from headgate.workers.outcome import Deferred, Outcome
 from headgate.workers.policy.retry import Limits
 from tests.child import wait_until

@@ -14,9 +14,9 @@ import pytest
 from sqlalchemy import Connection, Engine, insert, text, update
 from sqlalchemy.exc import OperationalError
 
-from headgate.shared import migrate
-from headgate.shared.database import open_engine, reading, writing
-from headgate.shared.tables import batches
+from headgate.shared.database import migrate
+from headgate.shared.database.engine import open_engine, reading, writing
+from headgate.shared.database.tables import batches
 from headgate.workers.record import Record
 from tests.child import ChildProcess, wait_until
 from tests.integration.headgate import headgate

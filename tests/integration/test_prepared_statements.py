@@ -4,7 +4,7 @@ import asyncio
 
 from sqlalchemy import text
 
-from headgate.shared.database import PREPARE_AFTER, open_engine
+from headgate.shared.database.engine import PREPARE_AFTER, open_engine
 from tests.proxy import CHUNK_BYTES, TcpProxy
 from tests.servers import PostgresServer
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, Engine, insert, select, text
 
-from headgate.shared import migrate
-from headgate.shared.database import open_engine
-from headgate.shared.tables import batches
+from headgate.shared.database import migrate
+from headgate.shared.database.engine import open_engine
+from headgate.shared.database.tables import batches
 from headgate.workers.record import Record
 from tests.servers import PostgresServer
 

@@ -14,11 +14,11 @@ from celery.result import AsyncResult
 from sqlalchemy import MetaData, insert, select
 
 from headgate import Client
-from headgate.shared import migrate
-from headgate.shared.database import open_engine, reading
+from headgate.shared.database import migrate
+from headgate.shared.database.engine import open_engine, reading
+from headgate.shared.database.tables import attempts
 from headgate.shared.envelope import ENDED, Result, now_ms
 from headgate.shared.settings import Settings
-from headgate.shared.tables import attempts
 from tests.child import wait_until
 from tests.integration.headgate import headgate
 from tests.releases.record import CATALOG

@@ -14,10 +14,10 @@ from headgate.shared.admission.grant import Grant
 from headgate.shared.admission.ticket import Ticket
 from headgate.shared.broker.keys import Keys
 from headgate.shared.cache.fingerprint import fingerprint
+from headgate.shared.database.rows import audit_row, job_row
+from headgate.shared.database.tables import audit, jobs
 from headgate.shared.envelope import Envelope, Result, now_ms
 from headgate.shared.errors import RequestRefused, Unauthorized
-from headgate.shared.results import audit_row, job_row
-from headgate.shared.tables import audit, jobs
 from headgate.workers.outcome import Deferred, Ended
 from headgate.workers.stages.audit import Conclusion
 from headgate.workers.stages.claim import Claim

@@ -11,8 +11,8 @@ import pytest
 from sqlalchemy import select
 
 from headgate.shared.broker.keys import Keys
-from headgate.shared.database import open_engine, reading
-from headgate.shared.tables import jobs
+from headgate.shared.database.engine import open_engine, reading
+from headgate.shared.database.tables import jobs
 from tests.celery_nodes import WorkerProcess
 from tests.child import ChildProcess, wait_until
 from tests.integration.headgate import PROGRAM, headgate

@@ -17,10 +17,10 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 from headgate import Client, Unreachable
-from headgate.shared import migrate
-from headgate.shared.database import open_engine, writing
+from headgate.shared.database import migrate
+from headgate.shared.database.engine import open_engine, writing
+from headgate.shared.database.sqlite_lock import turn
 from headgate.shared.settings import Settings
-from headgate.shared.turn import turn
 from tests.child import ChildProcess, wait_until
 from tests.integration.headgate import headgate
 from tests.servers import Simulator, ValkeyServer

@@ -9,10 +9,10 @@ import pytest
 import redis
 from sqlalchemy import insert
 
-from headgate.shared import migrate
 from headgate.shared.broker.keys import Keys
-from headgate.shared.database import open_engine
-from headgate.shared.tables import callers
+from headgate.shared.database import migrate
+from headgate.shared.database.engine import open_engine
+from headgate.shared.database.tables import callers
 from tests.celery_nodes import WorkerProcess
 from tests.child import wait_until
 from tests.integration.rig import Broker, stock_message

@@ -10,15 +10,15 @@ import pytest
 import redis
 from sqlalchemy import Engine, insert, select, update
 
-from headgate.shared import migrate
 from headgate.shared.broker import queues
 from headgate.shared.broker.keys import Keys
 from headgate.shared.connections import Servers
-from headgate.shared.database import open_engine
+from headgate.shared.database import migrate
+from headgate.shared.database.engine import open_engine
+from headgate.shared.database.rows import job_row
+from headgate.shared.database.tables import audit, jobs
 from headgate.shared.envelope import Envelope, ErrorReport, Result, now_ms
-from headgate.shared.results import job_row
 from headgate.shared.settings import Settings
-from headgate.shared.tables import audit, jobs
 from headgate.workers.lane import Lane
 from headgate.workers.sweep import Sweep
 from tests.child import wait_until

@@ -13,14 +13,14 @@ import pytest
 from sqlalchemy import Engine, delete, insert
 
 from headgate.producer.submit.prepare import Submitter
-from headgate.shared import migrate
 from headgate.shared.admission import tiers
 from headgate.shared.admission.tiers import Kept, Patient
 from headgate.shared.catalog.catalog import Catalog, load
-from headgate.shared.database import open_engine, writing
+from headgate.shared.database import migrate
+from headgate.shared.database.engine import open_engine, writing
+from headgate.shared.database.tables import callers
 from headgate.shared.errors import SettingError
 from headgate.shared.settings import Settings
-from headgate.shared.tables import callers
 from tests.child import wait_until
 
 CATALOG = """

@@ -13,11 +13,11 @@ from sqlalchemy import Engine, delete, select
 
 from headgate.producer.usage.query import usage
 from headgate.producer.usage.report import BY, UsageReport, Used
-from headgate.shared import migrate
-from headgate.shared.database import open_engine
+from headgate.shared.database import migrate
+from headgate.shared.database.engine import open_engine
+from headgate.shared.database.tables import audit, usage_days, usage_summed
+from headgate.shared.database.usage_rollup import DAY_MS, day_of, stale, sum_day, unsum
 from headgate.shared.errors import InvalidRequest
-from headgate.shared.sums import DAY_MS, day_of, stale, sum_day, unsum
-from headgate.shared.tables import audit, usage_days, usage_summed
 from headgate.workers.sums import HOUR_MS, OVER_MS, PAUSE_MS, Sums
 from tests.integration.rig_usage import FIRST, START_MS, line, new_ids, put
 

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from headgate import AsyncClient, Client
-from headgate.shared import migrate
-from headgate.shared.database import open_engine
+from headgate.shared.database import migrate
+from headgate.shared.database.engine import open_engine
+from headgate.shared.database.usage_rollup import DAY_MS
 from headgate.shared.settings import Settings
-from headgate.shared.sums import DAY_MS
 from tests.integration.headgate import headgate
 from tests.integration.rig_usage import START_MS, line, put
 

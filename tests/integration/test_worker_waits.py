@@ -4,8 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from headgate import Client
-from headgate.shared import migrate
-from headgate.shared.database import open_engine
+from headgate.shared.database import migrate
+from headgate.shared.database.engine import open_engine
 from headgate.shared.settings import Settings
 from tests.child import ChildProcess, wait_until
 from tests.servers import PostgresServer, Simulator, ValkeyServer

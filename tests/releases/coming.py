@@ -8,7 +8,7 @@ import re
 import shutil
 from pathlib import Path
 
-from headgate.shared import migrate
+from headgate.shared.database import migrate
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 REVISION = f"{int(migrate.NEWEST) + 1:04d}"
@@ -37,10 +37,10 @@ def downgrade() -> None:
 
 #: File, how a line in it begins, and what the next release puts after that line.
 ADDED = [
-    ("shared/tables.py", '    Column("deadline_at_ms", BigInteger, nullable=False),',
+    ("shared/database/tables.py", '    Column("deadline_at_ms", BigInteger, nullable=False),',
      '    Column("mood", String(16)),\n'
      '    Column("weight", Integer, nullable=False, server_default="1"),'),
-    ("shared/results.py", '        "deadline_at_ms": envelope.deadline_at_ms,',
+    ("shared/database/rows.py", '        "deadline_at_ms": envelope.deadline_at_ms,',
      '        "mood": envelope.mood,'),
     ("shared/envelope.py", "    metadata: dict[str, Any] = Field(default_factory=dict)",
      "    colour: str | None = None"),
@@ -61,7 +61,7 @@ def make_next(folder: Path, *, envelope_version: int = 1, migration: str = MIGRA
     folder = folder / "headgate"
     for file, line, added in ADDED:
         _change(folder / file, rf"(?<=\n){re.escape(line)}[^\n]*\n", rf"\g<0>{added}\n")
-    _change(folder / "shared/migrate.py", r'NEWEST = "\d+"', f'NEWEST = "{REVISION}"')
+    _change(folder / "shared/database/migrate.py", r'NEWEST = "\d+"', f'NEWEST = "{REVISION}"')
     _change(
         folder / "shared/envelope.py",
         r"ENVELOPE_VERSION = 1\n",

@@ -8,8 +8,8 @@ from typing import Any
 import redis
 from sqlalchemy import ColumnElement, Connection, func, select
 
-from headgate.shared.database import reading
-from headgate.shared.tables import attempts, audit, jobs
+from headgate.shared.database.engine import reading
+from headgate.shared.database.tables import attempts, audit, jobs
 from tests.soak.flood import SLICE
 from tests.soak.stage import Stage
 

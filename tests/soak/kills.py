@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import psutil
 from sqlalchemy import func, select
 
-from headgate.shared.database import reading
-from headgate.shared.tables import attempts, jobs
+from headgate.shared.database.engine import reading
+from headgate.shared.database.tables import attempts, jobs
 from tests.child import ChildProcess
 from tests.soak.stage import LEASE_S, MORTAL, Stage
 

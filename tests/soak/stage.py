@@ -13,7 +13,7 @@ import redis
 from sqlalchemy import Engine
 
 from headgate.shared.broker.keys import Keys
-from headgate.shared.database import open_engine
+from headgate.shared.database.engine import open_engine
 from tests.child import ChildProcess
 from tests.servers import PostgresServer, Simulator, ValkeyServer, short_folder
 from tests.soak.batches import SERVER_AWAY, Batches
@@ -165,6 +165,6 @@ def _postgres(folder: Path, stack: ExitStack) -> PostgresServer:
 
 
 def _migrate(engine: Engine) -> None:
-    from headgate.shared import migrate
+    from headgate.shared.database import migrate
 
     migrate.upgrade(engine)

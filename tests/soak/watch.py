@@ -13,9 +13,9 @@ from redis.exceptions import RedisError
 from sqlalchemy import func, select
 from sqlalchemy.exc import DBAPIError
 
-from headgate.shared.database import reading
+from headgate.shared.database.engine import reading
+from headgate.shared.database.tables import audit
 from headgate.shared.envelope import now_ms
-from headgate.shared.tables import audit
 from tests.child import ChildProcess
 
 if TYPE_CHECKING:

@@ -19,8 +19,8 @@ import psutil
 from sqlalchemy import func, select
 from sqlalchemy.exc import OperationalError
 
-from headgate.shared.database import open_engine, reading
-from headgate.shared.tables import attempts, audit, jobs
+from headgate.shared.database.engine import open_engine, reading
+from headgate.shared.database.tables import attempts, audit, jobs
 from tests.celery_nodes import WorkerProcess
 from tests.child import ChildProcess, wait_until
 from tests.integration.headgate import PROGRAM

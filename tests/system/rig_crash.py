@@ -17,12 +17,12 @@ from sqlalchemy import Engine, func, select, update
 
 from headgate.producer.submit.enqueue import enqueue
 from headgate.producer.submit.prepare import Submitter
-from headgate.shared import migrate
 from headgate.shared.catalog import catalog
 from headgate.shared.connections import Servers
-from headgate.shared.database import open_engine, reading, writing
+from headgate.shared.database import migrate
+from headgate.shared.database.engine import open_engine, reading, writing
+from headgate.shared.database.tables import attempts, audit, jobs
 from headgate.shared.settings import Settings
-from headgate.shared.tables import attempts, audit, jobs
 from tests.celery_nodes import WorkerProcess
 from tests.child import ChildFailed, ChildProcess, wait_until
 from tests.integration.rig import Broker

@@ -21,11 +21,11 @@ import redis
 from sqlalchemy import Engine, func, select
 
 from headgate import Client
-from headgate.shared import migrate
 from headgate.shared.broker.keys import Keys
-from headgate.shared.database import open_engine, reading
+from headgate.shared.database import migrate
+from headgate.shared.database.engine import open_engine, reading
+from headgate.shared.database.tables import attempts, audit, jobs
 from headgate.shared.settings import Settings
-from headgate.shared.tables import attempts, audit, jobs
 from tests.bench.governor import log
 from tests.bench.governor.log import Call
 from tests.celery_nodes import WorkerProcess

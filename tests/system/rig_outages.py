@@ -14,8 +14,8 @@ from typing import Any
 import psutil
 import psycopg
 
-from headgate.shared import migrate
-from headgate.shared.database import open_engine
+from headgate.shared.database import migrate
+from headgate.shared.database.engine import open_engine
 from tests.celery_nodes import WorkerProcess
 from tests.child import ChildProcess, wait_until
 from tests.servers import PostgresServer, Simulator

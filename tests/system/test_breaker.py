@@ -6,8 +6,8 @@ import pytest
 from sqlalchemy import select
 
 from headgate.shared.admission import breakers
-from headgate.shared.database import reading
-from headgate.shared.tables import attempts
+from headgate.shared.database.engine import reading
+from headgate.shared.database.tables import attempts
 from tests.system.rig_governor import KEYS, MODEL, OTHER, Open, World, world
 
 __all__ = ["world"]

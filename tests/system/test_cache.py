@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import func, select
 
-from headgate.shared.database import reading
+from headgate.shared.database.engine import reading
+from headgate.shared.database.tables import attempts, audit
 from headgate.shared.envelope import Result
-from headgate.shared.tables import attempts, audit
 from tests.system.rig_governor import KEYS, MODEL, Open, World, world
 
 __all__ = ["world"]

@@ -13,13 +13,13 @@ import redis
 from sqlalchemy import insert, update
 
 from headgate import Client
-from headgate.shared import migrate
 from headgate.shared.broker.keys import Keys
 from headgate.shared.broker.queues import all_queues
-from headgate.shared.database import open_engine
+from headgate.shared.database import migrate
+from headgate.shared.database.engine import open_engine
+from headgate.shared.database.tables import attempts, jobs
 from headgate.shared.envelope import now_ms
 from headgate.shared.settings import Settings
-from headgate.shared.tables import attempts, jobs
 from tests.celery_nodes import WorkerProcess
 from tests.child import wait_until
 from tests.integration.headgate import headgate

@@ -9,9 +9,9 @@ import pytest
 from sqlalchemy import delete, update
 
 from headgate import Client
-from headgate.shared.database import open_engine, writing
+from headgate.shared.database.engine import open_engine, writing
+from headgate.shared.database.tables import attempts, jobs
 from headgate.shared.settings import Settings
-from headgate.shared.tables import attempts, jobs
 from tests.child import wait_until
 from tests.servers import Simulator, ValkeyServer
 from tests.system import rig

@@ -12,11 +12,11 @@ from sqlalchemy import func, select
 
 from headgate import Client
 from headgate.shared.broker import queues
-from headgate.shared.database import open_engine, reading
+from headgate.shared.database.engine import open_engine, reading
+from headgate.shared.database.migrate import NEWEST
+from headgate.shared.database.tables import jobs
 from headgate.shared.envelope import new_id
-from headgate.shared.migrate import NEWEST
 from headgate.shared.settings import Settings
-from headgate.shared.tables import jobs
 from tests.child import wait_until
 from tests.integration.headgate import headgate
 from tests.integration.rig import STANDARD, envelope

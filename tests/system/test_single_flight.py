@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import func, select
 
-from headgate.shared.database import reading
-from headgate.shared.tables import attempts, audit
+from headgate.shared.database.engine import reading
+from headgate.shared.database.tables import attempts, audit
 from tests.child import wait_until
 from tests.system.rig_governor import KEYS, MODEL, Open, World, world
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from headgate import Client
-from headgate.shared.database import open_engine, reading
+from headgate.shared.database.engine import open_engine, reading
+from headgate.shared.database.usage_rollup import sum_day, summed
 from headgate.shared.envelope import now_ms
 from headgate.shared.settings import Settings
-from headgate.shared.sums import sum_day, summed
 from tests.integration.headgate import headgate
 from tests.servers import Simulator
 from tests.system import rig

@@ -13,10 +13,10 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection, bindparam, select, update
 
-from headgate.shared.database import insert_all, write_all
+from headgate.shared.database.engine import insert_all, write_all
+from headgate.shared.database.tables import attempts, jobs
 from headgate.shared.envelope import Reply, Usage
 from headgate.shared.errors import AttemptError
-from headgate.shared.tables import attempts, jobs
 from headgate.workers.record import Act, Record
 
 NOTHING = Usage()

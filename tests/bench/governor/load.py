@@ -15,8 +15,8 @@ import psutil
 from sqlalchemy import func, select
 
 from headgate import Client
-from headgate.shared.database import open_engine, reading
-from headgate.shared.tables import audit
+from headgate.shared.database.engine import open_engine, reading
+from headgate.shared.database.tables import audit
 from tests.bench.governor import log
 from tests.bench.governor.log import Call, Use
 from tests.bench.governor.prompts import lengths, requests

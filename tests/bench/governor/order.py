@@ -15,8 +15,8 @@ from sqlalchemy import select
 from headgate import Client
 from headgate.producer.errors import JobTimeout
 from headgate.shared.broker.keys import Keys
-from headgate.shared.database import open_engine, reading
-from headgate.shared.tables import attempts, jobs
+from headgate.shared.database.engine import open_engine, reading
+from headgate.shared.database.tables import attempts, jobs
 from tests.bench.governor.load import Span, tell_errors, warm_up, workers_for
 from tests.bench.governor.prompts import requests
 from tests.bench.governor.vendors import Vendor, openai

@@ -27,10 +27,10 @@ from sqlalchemy import (
     text,
 )
 
-from headgate.shared.database import insert_all, snapshot, writing
+from headgate.shared.database.engine import insert_all, snapshot, writing
+from headgate.shared.database.tables import audit, usage_days, usage_summed
 from headgate.shared.policy import bins
 from headgate.shared.policy.sketch import bucket
-from headgate.shared.tables import audit, usage_days, usage_summed
 
 DAY_MS = 86_400_000
 

@@ -21,6 +21,8 @@ from headgate.shared.broker import script
 from headgate.shared.broker.keys import Keys
 from headgate.shared.broker.results import celery_record
 from headgate.shared.cost import price
+from headgate.shared.database.rows import audit_row
+from headgate.shared.database.tables import attempts, audit, jobs
 from headgate.shared.envelope import (
     Envelope,
     ErrorReport,
@@ -31,8 +33,6 @@ from headgate.shared.envelope import (
     rfc3339,
 )
 from headgate.shared.errors import ErrorCode
-from headgate.shared.results import audit_row
-from headgate.shared.tables import attempts, audit, jobs
 
 FORGOTTEN_PER_CALL = 100
 """Jobs that leave their lines in one call: each has its message read."""

@@ -27,9 +27,9 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from headgate.shared.database.sqlite_lock import turn
 from headgate.shared.errors import Unreachable
 from headgate.shared.settings import masked
-from headgate.shared.turn import turn
 
 TIMEOUT_S = 20.0
 """Longest wait for the answer to one statement, and on SQLite for the turn to write; ours take
@@ -220,9 +220,7 @@ def without_password(words: str, database_url: str) -> str:
 def _connect_postgres(
     timeout_s: float, _dialect: Any, _record: Any, _args: Any, options: dict[str, Any]
 ) -> Any:
-    from headgate.shared.bounded import (
-        BoundedConnection,  # psycopg takes 30 ms, which SQLite users save
-    )
+    from headgate.shared.database.postgres import BoundedConnection
 
     connection = BoundedConnection.connect(**options)
     connection.bound_s = timeout_s

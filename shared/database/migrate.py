@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Engine, inspect, text
 
-from headgate.shared.database import reading, writing
+from headgate.shared.database.engine import reading, writing
 from headgate.shared.errors import Unfit
 
 if TYPE_CHECKING:
