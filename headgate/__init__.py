@@ -27,7 +27,6 @@ if TYPE_CHECKING:
         UnknownJob,
     )
     from headgate.producer.results.read import Listed
-    from headgate.shared.envelope import Request, Result, Usage
     from headgate.shared.errors import (
         CatalogError,
         HeadgateError,
@@ -37,6 +36,8 @@ if TYPE_CHECKING:
         Unreachable,
         WrongUse,
     )
+    from headgate.shared.job.request import Request
+    from headgate.shared.job.result import Result, Usage
 
 __version__ = "0.1.0"
 
@@ -70,7 +71,7 @@ _HOMES = (
     "headgate.producer.errors",
     "headgate.producer.client.handle",
     "headgate.producer.results.read",
-    "headgate.shared.envelope",
+    "headgate.shared.job.envelope",
     "headgate.shared.errors",
 )
 

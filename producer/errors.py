@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, ClassVar
 
-from headgate.shared.envelope import Result
 from headgate.shared.errors import HeadgateError, InvalidRequest, JobFailed, Unreachable
+from headgate.shared.job.result import Result
 
 if TYPE_CHECKING:
     pass

@@ -17,14 +17,13 @@ from typing import Any
 
 from headgate.shared.catalog.catalog import Catalog, Model
 from headgate.shared.cost import price, rates
-from headgate.shared.envelope import Kind, Request
 from headgate.shared.errors import InvalidRequest
+from headgate.shared.job.request import AUTO, Kind, Request
 from headgate.shared.policy.kinds import Judgement, Level, Weights, judge
 from headgate.shared.policy.needs import FIELDS, needs_of, sees
 from headgate.shared.policy.reading import HEAD, TAIL, Lexicon
 from headgate.shared.policy.route import Candidate, Choice, Option, Standing, Wish, choose
 
-AUTO = "auto"
 WORDS = Path(__file__).with_name("policy") / "words.toml"
 WEIGHTS = Path(__file__).with_name("policy") / "weights.json"
 PICO_IN_ONE = 10**12

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from headgate.shared.cost.rates import PLAIN, Terms
-from headgate.shared.envelope import Reply
+from headgate.shared.job.result import Reply
 
 OnPiece = Callable[[str], None]
 """Takes the next piece of the text of an answer while it is made; must return at once."""

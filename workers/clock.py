@@ -12,7 +12,7 @@ import time
 
 from redis.exceptions import RedisError
 
-from headgate.shared.envelope import now_ms
+from headgate.shared.job.ids import now_ms
 from headgate.workers.lane import Lane
 
 log = logging.getLogger("headgate.clock")

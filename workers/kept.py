@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from headgate.shared.envelope import Reply, Usage, known_fields
+from headgate.shared.job.result import Reply, Usage, known_fields
 
 COMPRESSED = b"z"
 """First byte of a compressed entry; JSON begins with `{`."""

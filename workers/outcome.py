@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from headgate.shared.envelope import Result
+from headgate.shared.job.result import Result
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,8 @@ from headgate.shared.catalog.catalog import Catalog
 from headgate.shared.cost.upper_bound import worst_pico_usd
 from headgate.shared.database.engine import reading
 from headgate.shared.database.tables import attempts, audit, jobs
-from headgate.shared.envelope import Envelope
 from headgate.shared.errors import HeadgateError
+from headgate.shared.job.envelope import Envelope
 
 Sums: TypeAlias = Counter[tuple[str, str]]
 """Tenant and user (empty: none) to pico-USD."""

@@ -12,8 +12,8 @@ from headgate.shared.broker.script import fields_of, run
 from headgate.shared.cache import index
 from headgate.shared.cache.index import Booked, booked_of
 from headgate.shared.cost.price import from_pico, text
-from headgate.shared.envelope import rfc3339
 from headgate.shared.errors import InvalidRequest, WrongUse
+from headgate.shared.job.ids import rfc3339
 
 PAGE = 1000
 

@@ -32,8 +32,9 @@ from headgate.shared.broker import script
 from headgate.shared.broker.queues import all_queues
 from headgate.shared.broker.script import fields_of, text_of
 from headgate.shared.catalog.faults import hint
-from headgate.shared.envelope import PRIORITIES, rfc3339
 from headgate.shared.errors import WrongUse
+from headgate.shared.job.ids import rfc3339
+from headgate.shared.job.request import PRIORITIES
 
 BIGGEST = 10
 """Tenants of a pool that are told by name."""

@@ -15,8 +15,10 @@ from headgate.shared.broker.queues import message
 from headgate.shared.database.engine import writing
 from headgate.shared.database.tables import audit, jobs
 from headgate.shared.database.usage_rollup import unsum
-from headgate.shared.envelope import ENDED, Envelope, now_ms, rfc3339
 from headgate.shared.errors import UnreadableMessage
+from headgate.shared.job.envelope import Envelope
+from headgate.shared.job.ids import now_ms, rfc3339
+from headgate.shared.job.result import ENDED
 
 
 @dataclass(frozen=True, slots=True)

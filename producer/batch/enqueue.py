@@ -15,8 +15,9 @@ from headgate.producer.submit.enqueue import enqueue
 from headgate.producer.submit.idempotency import Known
 from headgate.producer.submit.prepare import Prepared
 from headgate.shared.broker import queues
-from headgate.shared.envelope import Envelope, new_id
 from headgate.shared.errors import InvalidRequest, shown
+from headgate.shared.job.envelope import Envelope
+from headgate.shared.job.ids import new_id
 
 CHUNK_LINES = 500
 CHUNK_BYTES = 8 * 1024 * 1024

@@ -10,8 +10,8 @@ from typing import Any
 
 import orjson
 
-from headgate.shared.envelope import NOT_YET, Request
 from headgate.shared.errors import InvalidRequest
+from headgate.shared.job.request import NOT_YET, Request
 
 CHAT = "/v1/chat/completions"
 EMBEDDINGS = "/v1/embeddings"

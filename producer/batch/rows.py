@@ -11,8 +11,8 @@ from sqlalchemy import Engine, Row, Select, func, insert, select, update
 from headgate.producer.batch.input import Survey
 from headgate.shared.database.engine import reading, writing
 from headgate.shared.database.tables import batches, jobs
-from headgate.shared.envelope import new_id, now_ms
 from headgate.shared.errors import HeadgateError
+from headgate.shared.job.ids import new_id, now_ms
 
 
 class UnknownBatch(HeadgateError):

@@ -228,7 +228,7 @@ def _defaults(at: Installation, options: dict[str, Any]) -> dict[str, Any]:
     if "model" in given:
         at.catalog.model(given["model"])
     if given:
-        from headgate.shared.envelope import request_from
+        from headgate.shared.job.request import request_from
 
         checked = {k: v for k, v in given.items() if k != "max_tokens"}
         request_from({"prompt": "-", **checked})
@@ -252,7 +252,7 @@ def _state(found: Batch, summary: Summary) -> str:
 def _described(found: Batch) -> dict[str, Any]:
     from dataclasses import asdict
 
-    from headgate.shared.envelope import rfc3339
+    from headgate.shared.job.ids import rfc3339
 
     facts = asdict(found)
     for name in ("created", "submitted", "cancelled"):

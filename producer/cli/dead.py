@@ -67,8 +67,8 @@ def list_(
 ) -> None:
     """List dead letters, newest first. --json has the first 4096 bytes of each message."""
     from headgate.producer.admin import dead_letters as letters
-    from headgate.shared.envelope import rfc3339
     from headgate.shared.errors import WrongUse
+    from headgate.shared.job.ids import rfc3339
 
     with opened() as at:
         if before is not None and not letters.find(at.redis, at.keys, [before]):
@@ -196,7 +196,7 @@ def _named(at: Installation, ids: Iterable[str]) -> list[Letter]:
 
 
 def _facts(letter: Letter) -> dict[str, Any]:
-    from headgate.shared.envelope import rfc3339
+    from headgate.shared.job.ids import rfc3339
 
     return {
         "id": letter.id, "died_at": rfc3339(letter.died_at_ms), "queue": letter.queue,

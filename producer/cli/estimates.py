@@ -63,7 +63,7 @@ def _known(at: Installation, model: str) -> str:
 
 
 def _facts(one: Standing) -> dict[str, Any]:
-    from headgate.shared.envelope import rfc3339
+    from headgate.shared.job.ids import rfc3339
 
     return {
         "model": one.group.model,

@@ -13,7 +13,7 @@ from headgate.producer.cli.terminal.output import document, json_option, line, r
 
 if TYPE_CHECKING:
     from headgate.producer.client.client import Client
-    from headgate.shared.envelope import Result
+    from headgate.shared.job.result import Result
 
 from headgate.producer.cli.terminal.options import PRIORITY, moment
 

@@ -15,7 +15,7 @@ from headgate.shared.errors import JobFailed
 
 if TYPE_CHECKING:
     from headgate.producer.client.client import Client
-    from headgate.shared.envelope import Result
+    from headgate.shared.job.result import Result
 
 _PULSE_S = 1.0
 

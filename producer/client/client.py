@@ -24,7 +24,7 @@ from headgate.producer.errors import JobTimeout, UnknownJob
 from headgate.producer.installation import Installation
 from headgate.producer.results.read import Listed
 from headgate.producer.usage.report import Asked, UsageReport
-from headgate.shared.envelope import Result, Status
+from headgate.shared.job.result import Result, Status
 from headgate.shared.routing import Route
 from headgate.shared.settings import Settings
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from headgate.shared.envelope import Result, Status
+from headgate.shared.job.result import Result, Status
 
 if TYPE_CHECKING:
     from headgate.producer.client.client import AsyncClient, Client

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from headgate.producer.client.text_stream import Reading
 from headgate.producer.client.waiters import Waiters
-from headgate.shared.envelope import Result
+from headgate.shared.job.result import Result
 
 T = TypeVar("T")
 

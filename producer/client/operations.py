@@ -17,8 +17,9 @@ from headgate.producer.results.waiting_jobs import waits_on
 from headgate.producer.submit.submit import _submitted
 from headgate.producer.usage.query import usage
 from headgate.producer.usage.report import Asked, UsageReport
-from headgate.shared.envelope import Request, Result, Status
 from headgate.shared.errors import InvalidRequest, Unreachable
+from headgate.shared.job.request import Request
+from headgate.shared.job.result import Result, Status
 from headgate.shared.routing import Route
 from headgate.shared.settings import Settings
 

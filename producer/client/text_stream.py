@@ -11,8 +11,8 @@ from typing import Self
 from headgate.producer.client.deltas import Tail
 from headgate.producer.client.waiters import Waiters
 from headgate.producer.errors import JobTimeout, StreamBroken, answer_of
-from headgate.shared.envelope import Result
 from headgate.shared.errors import InvalidRequest, Unreachable
+from headgate.shared.job.result import Result
 
 _PIECE = re.compile(r"\s*(?:\S{1,40}\s*){1,4}|\s+")
 """A few words, or as much of a longer one."""

@@ -19,8 +19,8 @@ from headgate.producer.client.deltas import Tails
 from headgate.producer.client.pubsub import LOOK_EVERY_S, SILENCE_S, Channels, cancelled
 from headgate.producer.errors import JobTimeout
 from headgate.shared.broker.keys import Keys
-from headgate.shared.envelope import Result
 from headgate.shared.errors import HeadgateError, Unreachable
+from headgate.shared.job.result import Result
 
 PATIENCE_S = 60.0
 """How long the record may be unreachable before those who wait are told; less with a timeout."""

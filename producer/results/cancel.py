@@ -14,7 +14,9 @@ from headgate.shared.broker.keys import Keys
 from headgate.shared.database.engine import writing
 from headgate.shared.database.finish import end_waiting, tell
 from headgate.shared.database.tables import jobs
-from headgate.shared.envelope import ENDED, Envelope, ErrorReport, Result, now_ms
+from headgate.shared.job.envelope import Envelope
+from headgate.shared.job.ids import now_ms
+from headgate.shared.job.result import ENDED, ErrorReport, Result
 
 WHY = ErrorReport("cancelled", "cancelled by the caller while it waited", False)
 

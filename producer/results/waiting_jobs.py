@@ -10,7 +10,7 @@ from headgate.producer.admin import waiting
 from headgate.producer.admin.waiting import IDS_PER_CALL, Wait
 from headgate.shared.broker import script
 from headgate.shared.broker.keys import Keys
-from headgate.shared.envelope import Status
+from headgate.shared.job.result import Status
 
 Waits = Callable[[Sequence[str]], Mapping[str, Wait]]
 """Those of these jobs that wait for a limit."""

@@ -18,8 +18,9 @@ from headgate.shared.broker import script
 from headgate.shared.broker.keys import Keys
 from headgate.shared.broker.script import Command, Word, compose, text_of
 from headgate.shared.catalog.catalog import Catalog, Provider
-from headgate.shared.envelope import Envelope, new_id
 from headgate.shared.errors import InvalidRequest, shown
+from headgate.shared.job.envelope import Envelope
+from headgate.shared.job.ids import new_id
 
 log = logging.getLogger("headgate.admit")
 

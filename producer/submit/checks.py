@@ -9,8 +9,8 @@ from headgate.shared.cost import tokens as estimate
 from headgate.shared.cost.price import from_pico, text, to_pico
 from headgate.shared.cost.tokens import output_ceiling
 from headgate.shared.cost.upper_bound import worst_pico_usd
-from headgate.shared.envelope import Request
 from headgate.shared.errors import InvalidRequest
+from headgate.shared.job.request import Request
 from headgate.shared.policy import needs
 
 

@@ -26,7 +26,7 @@ from headgate.shared.broker.queues import message, queue_of, send
 from headgate.shared.database.engine import passes, writing
 from headgate.shared.database.rows import job_row
 from headgate.shared.database.tables import jobs
-from headgate.shared.envelope import Envelope
+from headgate.shared.job.envelope import Envelope
 
 ROWS_PER_COMMIT = 500
 """Rows of one transaction; larger ones make the workers' commits wait too long."""

@@ -17,8 +17,9 @@ from sqlalchemy.dialects import postgresql, sqlite
 from headgate.producer.errors import IdempotencyConflict
 from headgate.shared.database.engine import reading, write_all
 from headgate.shared.database.tables import KEY_KEPT_MS, idempotency, jobs
-from headgate.shared.envelope import Envelope, Request
 from headgate.shared.errors import InvalidRequest, NewerEnvelope, UnreadableMessage
+from headgate.shared.job.envelope import Envelope
+from headgate.shared.job.request import Request
 
 _KEYS_PER_QUERY = 500
 _TAKE = {}

@@ -20,11 +20,13 @@ from headgate.shared.admission.tiers import TierOf
 from headgate.shared.cache.ttl import Keeping, Rules
 from headgate.shared.catalog.catalog import Catalog, Model
 from headgate.shared.catalog.templates import expanded
-from headgate.shared.envelope import Envelope, Request, new_id, now_ms, request_from
 from headgate.shared.errors import InvalidRequest
+from headgate.shared.job.envelope import Envelope
+from headgate.shared.job.ids import new_id, now_ms
+from headgate.shared.job.request import AUTO, Request, request_from
 from headgate.shared.policy import needs
 from headgate.shared.policy.route import Standing
-from headgate.shared.routing import AUTO, Route, Router, nothing_known
+from headgate.shared.routing import Route, Router, nothing_known
 from headgate.shared.settings import Settings
 
 

@@ -9,8 +9,8 @@ from datetime import UTC, date, datetime, timedelta
 from sqlalchemy import Connection
 
 from headgate.shared.database.usage_rollup import DAY_MS, begin_ms, lines_of, summed
-from headgate.shared.envelope import now_ms, rfc3339
 from headgate.shared.errors import InvalidRequest
+from headgate.shared.job.ids import now_ms, rfc3339
 
 Moment = datetime | date | timedelta
 """A moment with its zone, a day (UTC), or how long ago."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from headgate.shared.envelope import Request
+from headgate.shared.job.request import Request
 
 
 @dataclass(frozen=True, slots=True)

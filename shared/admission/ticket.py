@@ -18,8 +18,8 @@ from headgate.shared.cache.ttl import Keeping
 from headgate.shared.catalog.catalog import Catalog, Model, StaticText
 from headgate.shared.cost import tokens
 from headgate.shared.cost.upper_bound import worst_pico_usd
-from headgate.shared.envelope import Envelope
 from headgate.shared.errors import UnreadableMessage
+from headgate.shared.job.envelope import Envelope
 
 FLEX = "~flex"
 """What is added to a pool's name for the flex tier: gates of its own, the same buckets."""

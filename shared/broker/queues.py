@@ -15,7 +15,8 @@ import redis
 from headgate.shared.broker import jobs as broker_jobs
 from headgate.shared.broker import script
 from headgate.shared.broker.keys import Keys
-from headgate.shared.envelope import PRIORITIES, Envelope
+from headgate.shared.job.envelope import Envelope
+from headgate.shared.job.request import PRIORITIES
 
 TASK = "headgate.run"
 MESSAGES_PER_CALL = 500

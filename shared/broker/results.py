@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 
-from headgate.shared.envelope import Result
+from headgate.shared.job.result import Result
 
 GIVEN_UP = "given up"
 """How the reason begins of a job that took too many workers down."""

@@ -20,7 +20,7 @@ from typing import Any
 
 import orjson
 
-from headgate.shared.envelope import Request
+from headgate.shared.job.request import Request
 
 UNSEEN = frozenset({
     "user", "metadata", "store", "service_tier", "prompt_cache_key", "prompt_cache_retention",

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from headgate.shared.catalog.schema import CacheRule
-from headgate.shared.envelope import Request
+from headgate.shared.job.request import Request
 
 MOST_TEXT = 1000
 """Characters at the beginning and at the end of what a user says in which words are looked for."""

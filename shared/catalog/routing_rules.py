@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from headgate.shared.catalog.schema import Frozen, Text
-from headgate.shared.envelope import Kind
+from headgate.shared.job.request import Kind
 
 
 class Rule(Frozen):

@@ -14,8 +14,8 @@ from pydantic import Field, field_validator, model_validator
 
 from headgate.shared.catalog.faults import hint
 from headgate.shared.catalog.schema import Frozen, Named, Text
-from headgate.shared.envelope import Kind, Request, check_messages, check_params
 from headgate.shared.errors import InvalidRequest, WrongUse
+from headgate.shared.job.request import Kind, Request, check_messages, check_params
 
 _PIECE = re.compile(r"\{\{|\}\}|\{([A-Za-z_][A-Za-z0-9_]{0,63})\}|[{}]")
 

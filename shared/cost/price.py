@@ -13,7 +13,7 @@ from typing import Any
 
 from headgate.shared.catalog.catalog import Catalog, Model
 from headgate.shared.cost.rates import PLAIN, Sheet, Terms, from_now_on, in_force, sheets_of, times
-from headgate.shared.envelope import Usage
+from headgate.shared.job.result import Usage
 
 PICO_DIGITS = 12
 _PICO_IN_ONE = 10**12

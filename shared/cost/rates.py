@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from headgate.shared.catalog.catalog import Catalog, Model
 from headgate.shared.catalog.schema import TierPrice
-from headgate.shared.envelope import Usage
+from headgate.shared.job.result import Usage
 
 if TYPE_CHECKING:
     from genai_prices.types import ModelInfo, ModelPrice, StartDateConstraint, TimeOfDateConstraint

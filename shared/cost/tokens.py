@@ -45,7 +45,7 @@ SLACK = 1.5
 
 
 class Prompted(Protocol):
-    """The part of a request that makes its input; `headgate.shared.envelope.Request` fits."""
+    """The part of a request that makes its input; `headgate.shared.job.request.Request` fits."""
 
     @property
     def prompt(self) -> str | None: ...

@@ -13,7 +13,7 @@ import orjson
 from headgate.shared.catalog.catalog import Catalog, Model
 from headgate.shared.cost.price import worst_pico, worst_steps
 from headgate.shared.cost.tokens import output_ceiling
-from headgate.shared.envelope import Request
+from headgate.shared.job.request import Request
 
 MESSAGE_TOKENS = 8
 """The marks of a message and its role; OpenAI's are 4 (cookbook, "How to count tokens")."""

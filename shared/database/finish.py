@@ -23,16 +23,10 @@ from headgate.shared.broker.results import celery_record
 from headgate.shared.cost import price
 from headgate.shared.database.rows import audit_row
 from headgate.shared.database.tables import attempts, audit, jobs
-from headgate.shared.envelope import (
-    Envelope,
-    ErrorReport,
-    FailedAttempt,
-    Result,
-    Status,
-    Usage,
-    rfc3339,
-)
 from headgate.shared.errors import ErrorCode
+from headgate.shared.job.envelope import Envelope
+from headgate.shared.job.ids import rfc3339
+from headgate.shared.job.result import ErrorReport, FailedAttempt, Result, Status, Usage
 
 FORGOTTEN_PER_CALL = 100
 """Jobs that leave their lines in one call: each has its message read."""

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from headgate.shared.envelope import Envelope, Result
+from headgate.shared.job.envelope import Envelope
+from headgate.shared.job.result import Result
 from headgate.shared.policy.sketch import bucket
 
 

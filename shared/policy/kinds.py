@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from headgate.shared.envelope import Kind
+from headgate.shared.job.request import Kind
 from headgate.shared.policy.reading import Features, Lexicon, read
 
 KINDS: tuple[Kind, ...] = get_args(Kind)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from headgate.shared.catalog.catalog import Catalog, Model, StaticText
 from headgate.shared.cost import tokens as estimate
-from headgate.shared.envelope import Request
+from headgate.shared.job.request import Request
 
 #: Parts of a message that only a model that sees can read, in the words of both vendors.
 _IMAGES = frozenset({"image_url", "image", "input_image"})

@@ -7,7 +7,9 @@ import time
 
 from headgate.shared.broker import queues
 from headgate.shared.broker.keys import Keys
-from headgate.shared.envelope import Envelope, new_id, now_ms, request_from
+from headgate.shared.job.envelope import Envelope
+from headgate.shared.job.ids import new_id, now_ms
+from headgate.shared.job.request import request_from
 from tests.bench.rig import Rig, rig, stopwatch
 from tests.bench.table import Table
 from tests.child import wait_until

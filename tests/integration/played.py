@@ -16,7 +16,9 @@ from headgate.shared.database import migrate
 from headgate.shared.database.engine import open_engine
 from headgate.shared.database.rows import audit_row
 from headgate.shared.database.tables import audit, jobs
-from headgate.shared.envelope import Envelope, Result, Usage, now_ms, rfc3339
+from headgate.shared.job.envelope import Envelope
+from headgate.shared.job.ids import now_ms, rfc3339
+from headgate.shared.job.result import Result, Usage
 from headgate.shared.settings import Settings
 
 

@@ -14,7 +14,9 @@ from headgate.shared.broker.results import celery_record
 from headgate.shared.database.engine import open_engine
 from headgate.shared.database.rows import audit_row
 from headgate.shared.database.tables import attempts, audit, jobs
-from headgate.shared.envelope import Envelope, ErrorReport, Result, Usage, now_ms, rfc3339
+from headgate.shared.job.envelope import Envelope
+from headgate.shared.job.ids import now_ms, rfc3339
+from headgate.shared.job.result import ErrorReport, Result, Usage
 
 PICO_PER_JOB = 2_500_000
 

@@ -13,7 +13,9 @@ from headgate.shared.broker import jobs as broker_jobs
 from headgate.shared.broker import queues, script
 from headgate.shared.broker.jobs import Fetched, Lease, Renewed
 from headgate.shared.broker.keys import Keys
-from headgate.shared.envelope import Envelope, new_id, now_ms, request_from
+from headgate.shared.job.envelope import Envelope
+from headgate.shared.job.ids import new_id, now_ms
+from headgate.shared.job.request import request_from
 from tests.celery_nodes import WorkerProcess
 from tests.child import wait_until
 from tests.servers import ValkeyServer

@@ -24,8 +24,11 @@ from headgate.shared.catalog import catalog
 from headgate.shared.database import migrate
 from headgate.shared.database.engine import open_engine
 from headgate.shared.database.tables import attempts, audit, jobs
-from headgate.shared.envelope import Envelope, Reply, Request, Result, Usage, now_ms
 from headgate.shared.errors import AttemptError, InvalidRequest
+from headgate.shared.job.envelope import Envelope
+from headgate.shared.job.ids import now_ms
+from headgate.shared.job.request import Request
+from headgate.shared.job.result import Reply, Result, Usage
 from headgate.workers.answer import Answer, OnPiece
 from headgate.workers.job import Delivery
 from headgate.workers.lane import Lane

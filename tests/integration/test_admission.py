@@ -19,7 +19,7 @@ from headgate.shared.admission import limits
 from headgate.shared.admission.ticket import Ticket
 from headgate.shared.broker import jobs, script
 from headgate.shared.broker.keys import Keys
-from headgate.shared.envelope import new_id
+from headgate.shared.job.ids import new_id
 from tests.child import wait_until
 from tests.integration.headgate import headgate
 from tests.integration.played import ids_of, row_of, settings_for

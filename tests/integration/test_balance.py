@@ -18,7 +18,7 @@ from headgate.shared.database import migrate
 from headgate.shared.database.engine import open_engine
 from headgate.shared.database.rows import job_row
 from headgate.shared.database.tables import attempts, audit, jobs
-from headgate.shared.envelope import now_ms
+from headgate.shared.job.ids import now_ms
 from headgate.shared.settings import Settings
 from headgate.workers.balance import POST_S, Balance
 from headgate.workers.lane import Lane

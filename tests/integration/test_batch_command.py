@@ -13,7 +13,8 @@ from sqlalchemy import func, select
 from headgate.shared.database.engine import open_engine
 from headgate.shared.database.migrate import upgrade
 from headgate.shared.database.tables import jobs
-from headgate.shared.envelope import Envelope, now_ms
+from headgate.shared.job.envelope import Envelope
+from headgate.shared.job.ids import now_ms
 from tests.child import wait_until
 from tests.integration.headgate import headgate, start
 from tests.integration.played_worker import PlayedWorker

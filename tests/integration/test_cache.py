@@ -18,7 +18,9 @@ from headgate.shared.cache import index
 from headgate.shared.cache.fingerprint import fingerprint
 from headgate.shared.cache.index import Heard, booked_of
 from headgate.shared.cache.ttl import Keeping
-from headgate.shared.envelope import Reply, Request, Usage, now_ms, request_from
+from headgate.shared.job.ids import now_ms
+from headgate.shared.job.request import Request, request_from
+from headgate.shared.job.result import Reply, Usage
 from headgate.workers.kept import COMPRESSED, Kept
 from headgate.workers.lane import Lane
 from headgate.workers.stages.cache import WINDOW_S, Cache

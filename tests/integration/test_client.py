@@ -23,7 +23,8 @@ from headgate import (
     UnknownJob,
 )
 from headgate.shared.database.tables import jobs
-from headgate.shared.envelope import ErrorReport, FailedAttempt, now_ms
+from headgate.shared.job.ids import now_ms
+from headgate.shared.job.result import ErrorReport, FailedAttempt
 from headgate.shared.settings import Settings
 from tests.child import wait_until
 from tests.integration.played import PlayedWorker, settings_for

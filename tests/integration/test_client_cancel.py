@@ -13,7 +13,7 @@ from sqlalchemy import insert, select, update
 from headgate import Client, JobFailed
 from headgate.producer.results.cancel import cancel
 from headgate.shared.database.tables import attempts, audit, jobs
-from headgate.shared.envelope import ErrorReport
+from headgate.shared.job.result import ErrorReport
 from tests.child import wait_until
 from tests.integration.played import PlayedWorker, row_of, settings_for
 from tests.servers import ValkeyServer

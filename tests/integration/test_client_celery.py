@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from headgate import Client
-from headgate.shared.envelope import ErrorReport
+from headgate.shared.job.result import ErrorReport
 from tests.child import ChildProcess, wait_until
 from tests.integration.played import PlayedWorker, settings_for
 from tests.servers import ValkeyServer

@@ -23,7 +23,7 @@ from headgate import (
 )
 from headgate.producer.client.text_stream import replayed
 from headgate.shared.broker import jobs, script
-from headgate.shared.envelope import ErrorReport
+from headgate.shared.job.result import ErrorReport
 from headgate.shared.settings import Settings
 from tests.child import wait_until
 from tests.integration.played import PlayedWorker, settings_for

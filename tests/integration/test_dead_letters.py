@@ -17,7 +17,9 @@ from headgate.shared.database import migrate
 from headgate.shared.database.engine import open_engine
 from headgate.shared.database.rows import audit_row, job_row
 from headgate.shared.database.tables import audit, jobs
-from headgate.shared.envelope import Envelope, Result, now_ms
+from headgate.shared.job.envelope import Envelope
+from headgate.shared.job.ids import now_ms
+from headgate.shared.job.result import Result
 from headgate.workers.outcome import Ended as JobEnded
 from tests.integration.headgate import Ended, headgate
 from tests.integration.rig import BULK, STANDARD, Broker, envelope

@@ -12,7 +12,6 @@ from sqlalchemy import update
 from headgate.shared.admission.ticket import Ticket
 from headgate.shared.broker.keys import Keys
 from headgate.shared.database.tables import attempts, audit, jobs
-from headgate.shared.envelope import Usage, now_ms
 from headgate.shared.errors import (
     AttemptTimeout,
     InvalidRequest,
@@ -24,6 +23,8 @@ from headgate.shared.errors import (
     RequestRefused,
     Unauthorized,
 )
+from headgate.shared.job.ids import now_ms
+from headgate.shared.job.result import Usage
 from headgate.workers.outcome import AlreadyTaken, Deferred
 from headgate.workers.policy.retry import Limits
 from tests.integration.rig_pipeline import (

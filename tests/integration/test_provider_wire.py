@@ -9,7 +9,6 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from headgate.shared.envelope import Request
 from headgate.shared.errors import (
     AttemptError,
     AttemptTimeout,
@@ -18,6 +17,7 @@ from headgate.shared.errors import (
     RateLimited,
     RequestRefused,
 )
+from headgate.shared.job.request import Request
 from headgate.workers.answer import Answer
 from headgate.workers.providers.anthropic import AnthropicProvider
 from headgate.workers.providers.openai import OpenAIProvider

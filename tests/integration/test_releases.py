@@ -17,7 +17,8 @@ from headgate import Client
 from headgate.shared.database import migrate
 from headgate.shared.database.engine import open_engine, reading
 from headgate.shared.database.tables import attempts
-from headgate.shared.envelope import ENDED, Result, now_ms
+from headgate.shared.job.ids import now_ms
+from headgate.shared.job.result import ENDED, Result
 from headgate.shared.settings import Settings
 from tests.child import wait_until
 from tests.integration.headgate import headgate

@@ -13,7 +13,7 @@ from headgate import Client, SubmitInterrupted, Unreachable
 from headgate.producer.results.read import known
 from headgate.producer.submit.enqueue import ROWS_PER_COMMIT
 from headgate.shared.broker import queues
-from headgate.shared.envelope import Envelope
+from headgate.shared.job.envelope import Envelope
 from headgate.shared.settings import Settings
 from tests.integration.played import PlayedWorker, ids_of, row_of, settings_for
 from tests.proxy import TcpProxy

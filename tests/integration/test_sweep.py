@@ -17,7 +17,9 @@ from headgate.shared.database import migrate
 from headgate.shared.database.engine import open_engine
 from headgate.shared.database.rows import job_row
 from headgate.shared.database.tables import audit, jobs
-from headgate.shared.envelope import Envelope, ErrorReport, Result, now_ms
+from headgate.shared.job.envelope import Envelope
+from headgate.shared.job.ids import now_ms
+from headgate.shared.job.result import ErrorReport, Result
 from headgate.shared.settings import Settings
 from headgate.workers.lane import Lane
 from headgate.workers.sweep import Sweep

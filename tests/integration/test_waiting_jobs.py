@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from headgate import Client
-from headgate.shared.envelope import Result
+from headgate.shared.job.result import Result
 from headgate.shared.settings import Settings
 from tests.integration.headgate import headgate
 from tests.integration.rig import BULK, STANDARD, URGENT

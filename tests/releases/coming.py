@@ -42,15 +42,15 @@ ADDED = [
      '    Column("weight", Integer, nullable=False, server_default="1"),'),
     ("shared/database/rows.py", '        "deadline_at_ms": envelope.deadline_at_ms,',
      '        "mood": envelope.mood,'),
-    ("shared/envelope.py", "    metadata: dict[str, Any] = Field(default_factory=dict)",
+    ("shared/job/envelope.py", "    metadata: dict[str, Any] = Field(default_factory=dict)",
      "    colour: str | None = None"),
-    ("shared/envelope.py", '    mode: Literal["off", "exact"] | None = None',
+    ("shared/job/envelope.py", '    mode: Literal["off", "exact"] | None = None',
      "    scope: str | None = None"),
-    ("shared/envelope.py", "    batch_line: ", '    mood: str = "calm"'),
-    ("shared/envelope.py", "    reasoning_tokens: int = 0", "    audio_tokens: int = 0"),
-    ("shared/envelope.py", "    retry_at: str | None = None", '    mood: str = "calm"'),
-    ("shared/envelope.py", "    request_id: str | None = None", '    mood: str = "calm"'),
-    ("shared/envelope.py", '        fields["v"] = self.v', '        fields["mood"] = self.mood'),
+    ("shared/job/envelope.py", "    batch_line: ", '    mood: str = "calm"'),
+    ("shared/job/envelope.py", "    reasoning_tokens: int = 0", "    audio_tokens: int = 0"),
+    ("shared/job/envelope.py", "    retry_at: str | None = None", '    mood: str = "calm"'),
+    ("shared/job/envelope.py", "    request_id: str | None = None", '    mood: str = "calm"'),
+    ("shared/job/envelope.py", '        fields["v"] = self.v', '        fields["mood"] = self.mood'),
 ]  # fmt: skip
 
 
@@ -63,12 +63,12 @@ def make_next(folder: Path, *, envelope_version: int = 1, migration: str = MIGRA
         _change(folder / file, rf"(?<=\n){re.escape(line)}[^\n]*\n", rf"\g<0>{added}\n")
     _change(folder / "shared/database/migrate.py", r'NEWEST = "\d+"', f'NEWEST = "{REVISION}"')
     _change(
-        folder / "shared/envelope.py",
+        folder / "shared/job/envelope.py",
         r"ENVELOPE_VERSION = 1\n",
         f"ENVELOPE_VERSION = {envelope_version}\n",
     )
     _change(
-        folder / "shared/envelope.py",
+        folder / "shared/job/envelope.py",
         "if version != ENVELOPE_VERSION:",
         "if version not in (1, ENVELOPE_VERSION):",
     )

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from headgate.shared import routing
-from headgate.shared.envelope import Kind
+from headgate.shared.job.request import Kind
 from headgate.shared.policy.kinds import KINDS, LEVELS, Level, Weights, level_of
 from headgate.shared.policy.reading import read
 

@@ -20,8 +20,8 @@ from redis.exceptions import RedisError
 
 from headgate import Client
 from headgate.producer.errors import JobTimeout, SubmitInterrupted
-from headgate.shared.envelope import PRIORITIES
 from headgate.shared.errors import Unreachable
+from headgate.shared.job.request import PRIORITIES
 
 SLICE = 200
 """Jobs of one submission: what a kill in the middle of it may leave without a word."""

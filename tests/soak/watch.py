@@ -15,7 +15,7 @@ from sqlalchemy.exc import DBAPIError
 
 from headgate.shared.database.engine import reading
 from headgate.shared.database.tables import audit
-from headgate.shared.envelope import now_ms
+from headgate.shared.job.ids import now_ms
 from tests.child import ChildProcess
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from sqlalchemy import func, select
 
 from headgate.shared.database.engine import reading
 from headgate.shared.database.tables import attempts, audit
-from headgate.shared.envelope import Result
+from headgate.shared.job.result import Result
 from tests.system.rig_governor import KEYS, MODEL, Open, World, world
 
 __all__ = ["world"]

@@ -13,7 +13,7 @@ from sqlalchemy import select
 
 from headgate.shared.database.engine import reading
 from headgate.shared.database.tables import audit
-from headgate.shared.envelope import now_ms
+from headgate.shared.job.ids import now_ms
 from tests.celery_nodes import WorkerProcess
 from tests.child import wait_until
 from tests.servers import PostgresServer, ValkeyServer, short_folder

@@ -18,7 +18,7 @@ from headgate.shared.broker.queues import all_queues
 from headgate.shared.database import migrate
 from headgate.shared.database.engine import open_engine
 from headgate.shared.database.tables import attempts, jobs
-from headgate.shared.envelope import now_ms
+from headgate.shared.job.ids import now_ms
 from headgate.shared.settings import Settings
 from tests.celery_nodes import WorkerProcess
 from tests.child import wait_until

@@ -15,7 +15,7 @@ from headgate.shared.broker import queues
 from headgate.shared.database.engine import open_engine, reading
 from headgate.shared.database.migrate import NEWEST
 from headgate.shared.database.tables import jobs
-from headgate.shared.envelope import new_id
+from headgate.shared.job.ids import new_id
 from headgate.shared.settings import Settings
 from tests.child import wait_until
 from tests.integration.headgate import headgate

@@ -10,7 +10,7 @@ from typing import Any
 from headgate import Client
 from headgate.shared.database.engine import open_engine, reading
 from headgate.shared.database.usage_rollup import sum_day, summed
-from headgate.shared.envelope import now_ms
+from headgate.shared.job.ids import now_ms
 from headgate.shared.settings import Settings
 from tests.integration.headgate import headgate
 from tests.servers import Simulator

@@ -11,8 +11,8 @@ import pytest
 
 from headgate.producer.batch.formats import bad_line, output_line
 from headgate.producer.batch.output import Output, OutputFull
-from headgate.shared.envelope import ErrorReport, Result, Usage
 from headgate.shared.errors import ErrorCode, WrongUse
+from headgate.shared.job.result import ErrorReport, Result, Usage
 
 
 @pytest.fixture

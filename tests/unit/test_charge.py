@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from headgate.shared.admission.charge import Charge, charge
-from headgate.shared.envelope import Request, request_from
+from headgate.shared.job.request import Request, request_from
 
 
 def request(**params: Any) -> Request:

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headgate.shared.catalog import catalog
-from headgate.shared.envelope import Envelope, now_ms
 from headgate.shared.errors import InvalidRequest, UnreadableMessage
+from headgate.shared.job.envelope import Envelope
+from headgate.shared.job.ids import now_ms
 from headgate.workers.bootstrap import Kit
 from headgate.workers.message import read
 from headgate.workers.pool import Running

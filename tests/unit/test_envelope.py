@@ -8,19 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headgate.shared.envelope import (
-    MAX_REQUEST_BYTES,
-    Envelope,
-    ErrorReport,
-    FailedAttempt,
-    Result,
-    Usage,
-    new_id,
-    now_ms,
-    request_from,
-    rfc3339,
-)
 from headgate.shared.errors import InvalidRequest, NewerEnvelope, UnreadableMessage
+from headgate.shared.job.envelope import Envelope
+from headgate.shared.job.ids import new_id, now_ms, rfc3339
+from headgate.shared.job.request import MAX_REQUEST_BYTES, request_from
+from headgate.shared.job.result import ErrorReport, FailedAttempt, Result, Usage
 from tests.integration.rig import envelope
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=50)

@@ -19,7 +19,7 @@ from headgate.shared.cost.tokens import (
     output_ceiling,
     vocabulary,
 )
-from headgate.shared.envelope import Request
+from headgate.shared.job.request import Request
 
 CATALOG = load()
 

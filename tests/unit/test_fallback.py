@@ -6,8 +6,9 @@ import pytest
 
 from headgate.shared.catalog import catalog
 from headgate.shared.catalog.catalog import StaticText
-from headgate.shared.envelope import FailedAttempt, request_from
 from headgate.shared.errors import ErrorCode
+from headgate.shared.job.request import request_from
+from headgate.shared.job.result import FailedAttempt
 from headgate.workers.policy import fallback
 from headgate.workers.policy.retry import Limits
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headgate.shared.cache.fingerprint import fingerprint
-from headgate.shared.envelope import Request, request_from
+from headgate.shared.job.request import Request, request_from
 
 BASE: dict[str, Any] = {"prompt": "2 + 2?"}
 USER = {"role": "user", "content": "2 + 2?"}

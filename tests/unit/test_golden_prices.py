@@ -18,8 +18,8 @@ import pytest
 from headgate.shared.catalog.catalog import load
 from headgate.shared.catalog.faults import CatalogErrors
 from headgate.shared.cost.price import price, to_pico
-from headgate.shared.envelope import Request
 from headgate.shared.errors import CatalogError
+from headgate.shared.job.request import Request
 from headgate.workers.answer import Answer
 from headgate.workers.providers.anthropic import read_message
 from headgate.workers.providers.openai import read_chat, read_embeddings

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headgate.shared.envelope import Reply, Usage
+from headgate.shared.job.result import Reply, Usage
 from headgate.workers.kept import (
     COMPRESS_ABOVE,
     COMPRESSED,

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from headgate.shared.cache.ttl import Keeping, Lifetime, Rules
 from headgate.shared.catalog import catalog
 from headgate.shared.catalog.schema import LONGEST_TTL_S, CacheRule
-from headgate.shared.envelope import request_from
 from headgate.shared.errors import CatalogError
+from headgate.shared.job.request import request_from
 
 HOUR, DAY = 3600, 86_400
 BUILT_IN = Keeping(Rules.of(catalog.load().cache.rules))

@@ -8,8 +8,8 @@ import pytest
 from headgate.producer.submit.prepare import Submitter
 from headgate.shared.catalog import catalog
 from headgate.shared.catalog.catalog import StaticText
-from headgate.shared.envelope import request_from
 from headgate.shared.errors import InvalidRequest
+from headgate.shared.job.request import request_from
 from headgate.shared.policy.needs import chain, gaps, needs_of
 from headgate.shared.settings import Settings
 

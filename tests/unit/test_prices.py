@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from headgate.shared.catalog.catalog import Catalog, load
 from headgate.shared.cost.price import from_pico, price, text, to_pico
-from headgate.shared.envelope import Usage
+from headgate.shared.job.result import Usage
 
 BUILT_IN = load()
 PRICED = sorted(BUILT_IN.models.keys() - BUILT_IN.prices.keys())

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headgate.shared.envelope import Request
+from headgate.shared.job.request import Request
 from headgate.workers.providers.messages import DROPPED, JSON_ONLY, messages_body
 
 

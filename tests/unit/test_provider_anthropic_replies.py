@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from headgate.shared.envelope import Usage
 from headgate.shared.errors import InvalidOutput
+from headgate.shared.job.result import Usage
 from headgate.workers.answer import Answer
 from headgate.workers.providers.anthropic import read_message, read_usage, without_fence
 from headgate.workers.providers.transport import Response

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from headgate.shared.envelope import Request, Usage
 from headgate.shared.errors import InvalidOutput, SettingError
+from headgate.shared.job.request import Request
+from headgate.shared.job.result import Usage
 from headgate.workers.answer import Answer
 from headgate.workers.providers.openai import (
     OpenAIProvider,

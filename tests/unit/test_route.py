@@ -9,8 +9,8 @@ import pytest
 from headgate.shared.catalog import catalog
 from headgate.shared.catalog.catalog import Catalog
 from headgate.shared.cost.rates import sheets_of
-from headgate.shared.envelope import request_from
 from headgate.shared.errors import CatalogError, InvalidRequest
+from headgate.shared.job.request import request_from
 from headgate.shared.policy.route import Standing
 from headgate.shared.routing import Route, Router
 

@@ -13,8 +13,9 @@ from headgate.shared.admission.ticket import Ticket
 from headgate.shared.catalog import catalog
 from headgate.shared.cost.tokens import ANSWER_TOKENS, MESSAGE_TOKENS
 from headgate.shared.cost.upper_bound import worst_pico_usd
-from headgate.shared.envelope import MAX_REQUEST_BYTES, Envelope, Request
 from headgate.shared.errors import InvalidRequest
+from headgate.shared.job.envelope import Envelope
+from headgate.shared.job.request import MAX_REQUEST_BYTES, Request
 from headgate.shared.settings import Settings
 
 CATALOG = catalog.load()

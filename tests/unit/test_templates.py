@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from headgate.producer.submit.prepare import Submitter
 from headgate.shared.catalog.catalog import Catalog, load
 from headgate.shared.catalog.templates import expanded, names_in, rendered
-from headgate.shared.envelope import Envelope, Request, request_from
 from headgate.shared.errors import InvalidRequest
+from headgate.shared.job.envelope import Envelope
+from headgate.shared.job.request import Request, request_from
 from headgate.shared.settings import Settings
 
 OWN = """

@@ -15,7 +15,8 @@ from headgate.shared.cost.price import from_pico, price, text, worst_price
 from headgate.shared.cost.rates import Terms
 from headgate.shared.cost.tokens import input_tokens, output_ceiling
 from headgate.shared.cost.upper_bound import input_bound, worst_pico_usd
-from headgate.shared.envelope import Request, Usage
+from headgate.shared.job.request import Request
+from headgate.shared.job.result import Usage
 from tests.unit.test_estimate import COUNTED
 
 CATALOG = load()

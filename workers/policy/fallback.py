@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 
 from headgate.shared.admission.grant import Grant
 from headgate.shared.catalog.catalog import Catalog, Model, StaticText
-from headgate.shared.envelope import FailedAttempt, Request
+from headgate.shared.job.request import Request
+from headgate.shared.job.result import FailedAttempt
 from headgate.shared.policy import needs
 from headgate.workers.policy.retry import Limits
 

@@ -27,7 +27,7 @@ from typing import Any
 
 import orjson
 
-from headgate.shared.envelope import Request
+from headgate.shared.job.request import Request
 
 Fields = dict[str, Any]
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import orjson
 
-from headgate.shared.envelope import Request
 from headgate.shared.errors import ConnectionLost
+from headgate.shared.job.request import Request
 from headgate.workers.answer import OnPiece
 from headgate.workers.providers.answer import fields_of
 from headgate.workers.providers.body import texts_of

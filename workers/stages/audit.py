@@ -12,7 +12,7 @@ from sqlalchemy import Connection, bindparam, select, update
 from headgate.shared.cost.price import from_pico, text
 from headgate.shared.database.engine import insert_all, write_all
 from headgate.shared.database.tables import audit, jobs
-from headgate.shared.envelope import ENDED, Result
+from headgate.shared.job.result import ENDED, Result
 from headgate.workers.record import Act
 
 

@@ -20,7 +20,7 @@ from headgate.shared.cache import index
 from headgate.shared.cache.fingerprint import fingerprint
 from headgate.shared.cache.ttl import Keeping, Rules
 from headgate.shared.catalog.catalog import Catalog
-from headgate.shared.envelope import Request
+from headgate.shared.job.request import Request
 from headgate.workers.kept import Kept, Unreadable, decode, encode
 from headgate.workers.lane import Lane
 

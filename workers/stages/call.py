@@ -10,8 +10,8 @@ from typing import Protocol
 
 from headgate.shared.catalog.catalog import Catalog, Model
 from headgate.shared.catalog.catalog import Provider as Entry
-from headgate.shared.envelope import Request
 from headgate.shared.errors import Unauthorized
+from headgate.shared.job.request import Request
 from headgate.workers.answer import Answer, OnPiece
 
 

@@ -15,8 +15,10 @@ from sqlalchemy import Connection, bindparam, select, update
 from headgate.shared.database.engine import insert_all, write_all
 from headgate.shared.database.rows import job_row
 from headgate.shared.database.tables import attempts, jobs
-from headgate.shared.envelope import ENDED, Envelope, now_ms
 from headgate.shared.errors import ErrorCode, UnreadableMessage
+from headgate.shared.job.envelope import Envelope
+from headgate.shared.job.ids import now_ms
+from headgate.shared.job.result import ENDED
 from headgate.workers.record import Record
 
 EARLY_MS = 1000

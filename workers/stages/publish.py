@@ -11,7 +11,7 @@ from headgate.shared.broker import jobs
 from headgate.shared.broker.jobs import Entry
 from headgate.shared.broker.keys import Keys
 from headgate.shared.broker.results import celery_record
-from headgate.shared.envelope import Result
+from headgate.shared.job.result import Result
 from headgate.workers.lane import Lane
 
 log = logging.getLogger("headgate.cache")

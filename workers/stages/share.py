@@ -13,7 +13,8 @@ import orjson
 
 from headgate.shared.broker.keys import Keys
 from headgate.shared.cache.fingerprint import fingerprint
-from headgate.shared.envelope import ErrorReport, FailedAttempt, Request, known_fields
+from headgate.shared.job.request import Request
+from headgate.shared.job.result import ErrorReport, FailedAttempt, known_fields
 from headgate.workers.lane import Lane
 
 WINDOW_S = 5

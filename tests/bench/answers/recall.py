@@ -11,7 +11,9 @@ from headgate.shared.broker import jobs, script
 from headgate.shared.broker.keys import Keys
 from headgate.shared.cache.ttl import Keeping, Rules
 from headgate.shared.catalog.catalog import load
-from headgate.shared.envelope import Reply, Request, Usage, now_ms, request_from
+from headgate.shared.job.ids import now_ms
+from headgate.shared.job.request import Request, request_from
+from headgate.shared.job.result import Reply, Usage
 from headgate.workers.kept import Kept
 from headgate.workers.lane import Lane
 from headgate.workers.stages.cache import Cache

@@ -28,7 +28,7 @@ from headgate.shared.cache.ttl import Keeping, Rules
 from headgate.shared.catalog import catalog
 from headgate.shared.database.engine import open_engine, reading
 from headgate.shared.database.tables import attempts, audit, jobs
-from headgate.shared.envelope import request_from
+from headgate.shared.job.request import request_from
 from tests.bench.answers.day import Arrival, spared
 from tests.bench.rig import Rig, rig
 from tests.bench.table import Table

@@ -14,7 +14,7 @@ from headgate.shared.broker import jobs, script
 from headgate.shared.broker.jobs import Lease
 from headgate.shared.broker.keys import Keys
 from headgate.shared.broker.script import Command
-from headgate.shared.envelope import now_ms
+from headgate.shared.job.ids import now_ms
 from tests.bench.governor.load import Span
 from tests.bench.governor.wire import Next, drive
 from tests.bench.rig import stopwatch

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from headgate.shared.cost import tokens as estimate
-from headgate.shared.envelope import Request
+from headgate.shared.job.request import Request
 
 CHARS_PER_TOKEN = 3
 MEDIAN_TOKENS, SIGMA, FEWEST_TOKENS, MOST_TOKENS = 80, 0.5, 48, 400

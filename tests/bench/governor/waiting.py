@@ -11,7 +11,7 @@ import redis
 
 from headgate import Client
 from headgate.shared.broker.keys import Keys
-from headgate.shared.envelope import now_ms
+from headgate.shared.job.ids import now_ms
 from tests.bench.governor.load import Span, tell_errors, workers_for
 from tests.bench.governor.order import waiting as jobs_in_line
 from tests.bench.governor.prompts import requests

@@ -1,19 +1,9 @@
-"""All that crosses a process: Request, Envelope, Usage, Reply, Result; how they are encoded.
-
-A Request is what a caller asks for, checked field by field. An Envelope is the job as it travels:
-the request with its id, its model class and its times. A Reply is what one model answered. A
-Result is what the caller gets back. All of them outlive deployments: fields are only added, with
-defaults, and a reader skips those that it does not know. What an older reader must not skip, or a
-new value of an old field, takes a new `v`: that reader leaves the job for a newer worker.
-"""
+"""DOCSTRING."""
 
 from __future__ import annotations
 
 import math
-import os
 import re
-import time
-from dataclasses import asdict, dataclass, field
 from decimal import Decimal
 from typing import Annotated, Any, Literal, TypeGuard, get_args
 
@@ -29,17 +19,14 @@ from pydantic import (
     model_validator,
 )
 
-from headgate.shared.errors import ErrorCode, InvalidRequest, NewerEnvelope, UnreadableMessage
+from headgate.shared.errors import InvalidRequest
 
-ENVELOPE_VERSION = 1
 MAX_REQUEST_BYTES = 10 * 1024 * 1024
 MAX_DEADLINE_S = 365 * 86_400
 DEFAULT_DEADLINE_S = 86_400
 
 Priority = Literal["interactive", "standard", "bulk"]
 PRIORITIES: tuple[Priority, ...] = get_args(Priority)
-Status = Literal["queued", "running", "deferred", "succeeded", "failed", "cancelled", "expired"]
-ENDED: frozenset[str] = frozenset({"succeeded", "failed", "cancelled", "expired"})
 
 #: Fields of the contract whose part does not stand yet: refused by name, never ignored.
 NOT_YET = frozenset({"webhook_url"})
@@ -57,29 +44,8 @@ NO_NUL = r"^[^\x00]*$"
 Short = Annotated[str, Field(min_length=1, max_length=128, pattern=NO_NUL)]
 """What a column of the tables holds; in the form that pydantic checks without calling Python."""
 
-LATEST_MS = 253_370_764_800_000
-"""The start of the year 9999: no later moment can be written down everywhere."""
-
 DEEPEST = 100
 """How deep `metadata` may be nested. orjson writes 254 levels, and what holds it takes some."""
-
-
-def now_ms() -> int:
-    """The wall clock in Unix milliseconds."""
-    return time.time_ns() // 1_000_000
-
-
-def new_id() -> str:
-    """A fresh UUIDv7 (RFC 9562): Unix ms in 48 bits, its 4096th parts in 12, and 62 random bits.
-
-    Jobs of one millisecond stand in line by their ids: so the first submitted is the first served.
-    """
-    ms, rest_ns = divmod(time.time_ns(), 1_000_000)
-    bits = (ms << 80) | (0x7 << 76) | (rest_ns * 4096 // 1_000_000 << 64)
-    bits |= int.from_bytes(os.urandom(8), "big")
-    bits = bits & ~(0x3 << 62) | (0x2 << 62)
-    text = f"{bits:032x}"
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
 CallerKey = Annotated[str, Field(min_length=1, max_length=255, pattern=NO_NUL)]
@@ -301,83 +267,6 @@ def request_from(fields: dict[str, Any]) -> Request:
         raise InvalidRequest(where, first.get("input"), first["msg"]) from None
 
 
-class Envelope(BaseModel):
-    """The job as it travels. Times are Unix milliseconds of the producer's clock."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-    v: int = ENVELOPE_VERSION
-    id: Short
-    request: Request
-    model: Short
-    model_class: Annotated[Short, Field(max_length=64)]
-    submitted_at_ms: Annotated[int, Field(ge=0, le=LATEST_MS)]
-    batch_id: Annotated[Short, Field(max_length=64)] | None = None
-    batch_line: Annotated[int, Field(ge=0, lt=2**31)] | None = None
-    custom_id: Annotated[str, Field(pattern=NO_NUL)] | None = None
-    forgiven_fence: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    """An operator's retry: what was tried under claims up to this one counts as no try."""
-    body_sha256: str = Field(default="", exclude=True)
-    """Of what the caller gave, where that has an idempotency key; it does not travel."""
-
-    @property
-    def deadline_at_ms(self) -> int:
-        """When the answer becomes worthless."""
-        return self.submitted_at_ms + int(self.request.deadline_s * 1000)
-
-    @property
-    def trace_id(self) -> str:
-        """The job's id as 32 hexadecimal digits: the form of a W3C trace id."""
-        return self.id.replace("-", "")
-
-    def encode(self) -> bytes:
-        """The envelope as JSON; raises InvalidRequest for what JSON cannot carry or over 10 MB."""
-        fields = self.model_dump(exclude_defaults=True)
-        fields["v"] = self.v
-        data = json_bytes(fields)
-        refuse_oversize(data)
-        return data
-
-    @classmethod
-    def decode(cls, fields: object) -> Envelope:
-        """The envelope from its decoded JSON; raises UnreadableMessage, or NewerEnvelope."""
-        if not isinstance(fields, dict):
-            raise UnreadableMessage(f"the envelope is {type(fields).__name__}, not an object")
-        version = fields.get("v")
-        if version == ENVELOPE_VERSION + 1:
-            raise _newer(version, fields)
-        if version != ENVELOPE_VERSION:
-            told = version if isinstance(version, int) else type(version).__name__
-            raise UnreadableMessage(f"envelope version {told} is not known here")
-        request = fields.get("request")
-        if isinstance(request, dict):
-            known = {k: v for k, v in request.items() if k in _REQUEST_FIELDS}
-            if isinstance(wish := known.get("cache"), dict):
-                known["cache"] = {k: v for k, v in wish.items() if k in CacheWish.model_fields}
-            fields = {**fields, "request": known}
-        try:
-            return cls.model_validate(fields)
-        except InvalidRequest as error:  # its own words quote the value
-            raise UnreadableMessage(f"{error.field}: {error.remedy}") from None
-        except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            where = ".".join(str(part) for part in first["loc"])
-            raise UnreadableMessage(f"envelope field {where}: {first['msg']}") from None
-
-
-def _newer(version: int, fields: dict[str, Any]) -> UnreadableMessage:
-    """What is known of the next release's envelope: these fields keep their names and units."""
-    request = fields.get("request")
-    given = request.get("deadline_s") if isinstance(request, dict) else None
-    deadline_s = DEFAULT_DEADLINE_S if given is None else given
-    submitted_at_ms: Any = fields.get("submitted_at_ms")
-    timely = isinstance(submitted_at_ms, int) and 0 < submitted_at_ms < now_ms() + 86_400_000
-    bounded = isinstance(deadline_s, int | float) and 0 < deadline_s <= MAX_DEADLINE_S
-    if not (timely and bounded):
-        return UnreadableMessage(f"envelope version {version} does not say how long it may wait")
-    return NewerEnvelope(version, submitted_at_ms, submitted_at_ms + int(deadline_s * 1000))
-
-
 def refuse_oversize(encoded: bytes) -> None:
     """InvalidRequest for a request over the limit."""
     if len(encoded) > MAX_REQUEST_BYTES:
@@ -409,140 +298,4 @@ def _finite(value: object) -> bool:
             return True
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """Tokens of one attempt, in one form for all vendors.
-
-    `input_tokens` is all input: it includes `cached_input_tokens` and `cache_write_tokens`;
-    `output_tokens` includes `reasoning_tokens`. So nothing is counted twice.
-    """
-
-    input_tokens: int = 0
-    cached_input_tokens: int = 0
-    cache_write_tokens: int = 0
-    output_tokens: int = 0
-    reasoning_tokens: int = 0
-
-    def __add__(self, other: Usage) -> Usage:
-        return Usage(
-            self.input_tokens + other.input_tokens,
-            self.cached_input_tokens + other.cached_input_tokens,
-            self.cache_write_tokens + other.cache_write_tokens,
-            self.output_tokens + other.output_tokens,
-            self.reasoning_tokens + other.reasoning_tokens,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """What one model answered."""
-
-    content: str | None
-    finish_reason: str
-    usage: Usage
-    tool_calls: list[dict[str, Any]] | None = None
-    embeddings: list[list[float]] | None = None
-    provider_model: str = ""
-    request_id: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class FailedAttempt:
-    """One attempt that failed, as the caller sees it."""
-
-    model: str
-    code: ErrorCode
-    message: str
-    http_status: int | None
-    waited_ms: int
-
-
-@dataclass(frozen=True, slots=True)
-class ErrorReport:
-    """Why a job ended without an answer."""
-
-    code: ErrorCode
-    message: str
-    retryable: bool
-    attempts: list[FailedAttempt] = field(default_factory=list)
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """What the caller gets back; the contract's section 6, field by field.
-
-    `cost_usd` is a decimal text, or None where a price is not known. Times are RFC 3339 in UTC.
-    """
-
-    id: str
-    status: Status
-    model: str
-    content: str | None = None
-    embeddings: list[list[float]] | None = None
-    model_used: str | None = None
-    provider: str | None = None
-    finish_reason: str | None = None
-    tool_calls: list[dict[str, Any]] | None = None
-    usage: Usage = Usage()
-    cost_usd: str | None = "0"
-    cached: Literal["exact", "semantic", "shared"] | None = None
-    attempts: int = 0
-    fallback: bool = False
-    batch_id: str | None = None
-    submitted_at: str | None = None
-    started_at: str | None = None
-    finished_at: str | None = None
-    queued_ms: int | None = None
-    latency_ms: int | None = None
-    retry_at: str | None = None
-    trace_id: str | None = None
-    metadata: dict[str, Any] = field(default_factory=dict)
-    error: ErrorReport | None = None
-
-    @property
-    def ended(self) -> bool:
-        """True once the status will not change any more."""
-        return self.status in ENDED
-
-    def as_json(self) -> dict[str, Any]:
-        """The result as plain JSON values; `embeddings` replaces `content` in an embedding job.
-
-        By name and not by `dataclasses.asdict`, which copies all it meets: 19 us, this 3.
-        """
-        fields = {name: getattr(self, name) for name in _RESULT_FIELDS}
-        fields["usage"] = {name: getattr(self.usage, name) for name in _USAGE_FIELDS}
-        if self.error is not None:
-            fields["error"] = asdict(self.error)
-        fields.pop("content" if self.embeddings is not None else "embeddings")
-        if self.status != "deferred":
-            fields.pop("retry_at")
-        return fields
-
-    @classmethod
-    def from_json(cls, fields: dict[str, Any]) -> Result:
-        """The result again from `as_json`'s form; unknown fields of newer writers are skipped."""
-        known = known_fields(cls, fields)
-        known["usage"] = Usage(**known_fields(Usage, known.get("usage") or {}))
-        if known.get("error"):
-            error = known_fields(ErrorReport, known["error"])
-            attempts = error.get("attempts", [])
-            error["attempts"] = [FailedAttempt(**known_fields(FailedAttempt, a)) for a in attempts]
-            known["error"] = ErrorReport(**error)
-        return cls(**known)
-
-
-_RESULT_FIELDS = tuple(Result.__dataclass_fields__)
-_USAGE_FIELDS = tuple(Usage.__dataclass_fields__)
-
-
-def known_fields(kind: Any, fields: dict[str, Any]) -> dict[str, Any]:
-    """The fields that this dataclass has; those of newer writers are left out."""
-    return {name: fields[name] for name in kind.__dataclass_fields__ if name in fields}
-
-
-def rfc3339(at_ms: int | None) -> str | None:
-    """Unix milliseconds as RFC 3339 in UTC with three decimals, or None."""
-    if at_ms is None:
-        return None
-    seconds, ms = divmod(at_ms, 1000)
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{ms:03d}Z"
+AUTO = "auto"

@@ -1,0 +1,142 @@
+"""DOCSTRING."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from headgate.shared.errors import ErrorCode
+
+Status = Literal["queued", "running", "deferred", "succeeded", "failed", "cancelled", "expired"]
+ENDED: frozenset[str] = frozenset({"succeeded", "failed", "cancelled", "expired"})
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of one attempt, in one form for all vendors.
+
+    `input_tokens` is all input: it includes `cached_input_tokens` and `cache_write_tokens`;
+    `output_tokens` includes `reasoning_tokens`. So nothing is counted twice.
+    """
+
+    input_tokens: int = 0
+    cached_input_tokens: int = 0
+    cache_write_tokens: int = 0
+    output_tokens: int = 0
+    reasoning_tokens: int = 0
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            self.input_tokens + other.input_tokens,
+            self.cached_input_tokens + other.cached_input_tokens,
+            self.cache_write_tokens + other.cache_write_tokens,
+            self.output_tokens + other.output_tokens,
+            self.reasoning_tokens + other.reasoning_tokens,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What one model answered."""
+
+    content: str | None
+    finish_reason: str
+    usage: Usage
+    tool_calls: list[dict[str, Any]] | None = None
+    embeddings: list[list[float]] | None = None
+    provider_model: str = ""
+    request_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FailedAttempt:
+    """One attempt that failed, as the caller sees it."""
+
+    model: str
+    code: ErrorCode
+    message: str
+    http_status: int | None
+    waited_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorReport:
+    """Why a job ended without an answer."""
+
+    code: ErrorCode
+    message: str
+    retryable: bool
+    attempts: list[FailedAttempt] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What the caller gets back; the contract's section 6, field by field.
+
+    `cost_usd` is a decimal text, or None where a price is not known. Times are RFC 3339 in UTC.
+    """
+
+    id: str
+    status: Status
+    model: str
+    content: str | None = None
+    embeddings: list[list[float]] | None = None
+    model_used: str | None = None
+    provider: str | None = None
+    finish_reason: str | None = None
+    tool_calls: list[dict[str, Any]] | None = None
+    usage: Usage = Usage()
+    cost_usd: str | None = "0"
+    cached: Literal["exact", "semantic", "shared"] | None = None
+    attempts: int = 0
+    fallback: bool = False
+    batch_id: str | None = None
+    submitted_at: str | None = None
+    started_at: str | None = None
+    finished_at: str | None = None
+    queued_ms: int | None = None
+    latency_ms: int | None = None
+    retry_at: str | None = None
+    trace_id: str | None = None
+    metadata: dict[str, Any] = field(default_factory=dict)
+    error: ErrorReport | None = None
+
+    @property
+    def ended(self) -> bool:
+        """True once the status will not change any more."""
+        return self.status in ENDED
+
+    def as_json(self) -> dict[str, Any]:
+        """The result as plain JSON values; `embeddings` replaces `content` in an embedding job.
+
+        By name and not by `dataclasses.asdict`, which copies all it meets: 19 us, this 3.
+        """
+        fields = {name: getattr(self, name) for name in _RESULT_FIELDS}
+        fields["usage"] = {name: getattr(self.usage, name) for name in _USAGE_FIELDS}
+        if self.error is not None:
+            fields["error"] = asdict(self.error)
+        fields.pop("content" if self.embeddings is not None else "embeddings")
+        if self.status != "deferred":
+            fields.pop("retry_at")
+        return fields
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> Result:
+        """The result again from `as_json`'s form; unknown fields of newer writers are skipped."""
+        known = known_fields(cls, fields)
+        known["usage"] = Usage(**known_fields(Usage, known.get("usage") or {}))
+        if known.get("error"):
+            error = known_fields(ErrorReport, known["error"])
+            attempts = error.get("attempts", [])
+            error["attempts"] = [FailedAttempt(**known_fields(FailedAttempt, a)) for a in attempts]
+            known["error"] = ErrorReport(**error)
+        return cls(**known)
+
+
+_RESULT_FIELDS = tuple(Result.__dataclass_fields__)
+_USAGE_FIELDS = tuple(Usage.__dataclass_fields__)
+
+
+def known_fields(kind: Any, fields: dict[str, Any]) -> dict[str, Any]:
+    """The fields that this dataclass has; those of newer writers are left out."""
+    return {name: fields[name] for name in kind.__dataclass_fields__ if name in fields}
