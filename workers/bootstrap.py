@@ -27,7 +27,7 @@ from headgate.shared.catalog.catalog import Provider as ProviderEntry
 from headgate.shared.connections import Servers
 from headgate.shared.cost import tokens
 from headgate.shared.errors import SettingError
-from headgate.shared.policy.route import without_key
+from headgate.shared.routing.choose import without_key
 from headgate.shared.settings import Settings
 from headgate.workers.balance import Balance
 from headgate.workers.clock import Clock

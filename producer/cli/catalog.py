@@ -24,7 +24,7 @@ def check(file: Path | None, as_json: bool) -> None:
     """Check FILE (default: HEADGATE_CATALOG) laid over the built-in catalog; tell every fault."""
     from headgate.shared import settings
     from headgate.shared.catalog import catalog as reader
-    from headgate.shared.policy.needs import gaps
+    from headgate.shared.routing.capabilities import gaps
 
     overlay = file or settings.load().catalog
     found = reader.load(overlay)

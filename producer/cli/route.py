@@ -10,7 +10,7 @@ from headgate.producer.cli.jobs import words_given
 from headgate.producer.cli.terminal.output import document, json_option, pairs, rows
 
 if TYPE_CHECKING:
-    from headgate.shared.routing import Route
+    from headgate.shared.routing.router import Route
 
 KINDS = (
     "chat", "reasoning", "code", "research", "creative", "analysis", "summary", "translation",

@@ -25,7 +25,7 @@ from headgate.producer.installation import Installation
 from headgate.producer.results.read import Listed
 from headgate.producer.usage.report import Asked, UsageReport
 from headgate.shared.job.result import Result, Status
-from headgate.shared.routing import Route
+from headgate.shared.routing.router import Route
 from headgate.shared.settings import Settings
 
 CANCEL_WAIT_S = 10.0

@@ -20,7 +20,7 @@ from headgate.producer.usage.report import Asked, UsageReport
 from headgate.shared.errors import InvalidRequest, Unreachable
 from headgate.shared.job.request import Request
 from headgate.shared.job.result import Result, Status
-from headgate.shared.routing import Route
+from headgate.shared.routing.router import Route
 from headgate.shared.settings import Settings
 
 Requests = Iterable[str | Mapping[str, Any] | Request]

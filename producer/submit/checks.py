@@ -11,7 +11,7 @@ from headgate.shared.cost.tokens import output_ceiling
 from headgate.shared.cost.upper_bound import worst_pico_usd
 from headgate.shared.errors import InvalidRequest
 from headgate.shared.job.request import Request
-from headgate.shared.policy import needs
+from headgate.shared.routing import capabilities
 
 
 def refuse_other_kind(field: str, model: Model, request: Request) -> None:
@@ -49,22 +49,22 @@ def refuse_unable(request: Request, model: Model, catalog: Catalog, tokens: int)
     """InvalidRequest when the model, or all that shall stand in for it, lack what is needed."""
     if request.embeds or (not request.params and request.messages is None):
         return
-    wanted = needs.needs_of(request, tokens)
+    wanted = capabilities.needs_of(request, tokens)
     if not wanted.capabilities:
         return
-    if missing := needs.lacks(model, wanted):
+    if missing := capabilities.lacks(model, wanted):
         words = f"the model {model.name} {_remedy(missing, wanted, catalog)}"
-        raise InvalidRequest(needs.FIELDS.get(missing, "model"), model.name, words)
+        raise InvalidRequest(capabilities.FIELDS.get(missing, "model"), model.name, words)
     if isinstance(request.fallback, list) and request.fallback:
-        lacking = [needs.lacks(catalog.model(name), wanted) for name in request.fallback]
+        lacking = [capabilities.lacks(catalog.model(name), wanted) for name in request.fallback]
         if all(lacking):
             words = f"each of these {_remedy(str(lacking[0]), wanted, catalog)}"
             raise InvalidRequest("fallback", request.fallback, words)
 
 
-def _remedy(missing: str, wanted: needs.Needs, catalog: Catalog) -> str:
+def _remedy(missing: str, wanted: capabilities.Needs, catalog: Catalog) -> str:
     others = catalog.models.values()
-    can = (one.name for one in others if not one.embeds and needs.lacks(one, wanted) is None)
+    can = (one.name for one in others if not one.embeds and capabilities.lacks(one, wanted) is None)
     remedy = f"ask one that has it, such as {next(can, 'none of this catalog')}"
     return f"lacks {missing} (capabilities in the catalog); {remedy}"
 

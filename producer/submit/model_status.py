@@ -19,7 +19,7 @@ from headgate.shared.admission import breakers
 from headgate.shared.broker.keys import Keys
 from headgate.shared.broker.script import text_of
 from headgate.shared.catalog.catalog import Catalog
-from headgate.shared.policy.route import Standing, without_key
+from headgate.shared.routing.choose import Standing, without_key
 from headgate.shared.settings import Settings
 
 FRESH_S = 1.0

@@ -24,9 +24,9 @@ from headgate.shared.errors import InvalidRequest
 from headgate.shared.job.envelope import Envelope
 from headgate.shared.job.ids import new_id, now_ms
 from headgate.shared.job.request import AUTO, Request, request_from
-from headgate.shared.policy import needs
-from headgate.shared.policy.route import Standing
-from headgate.shared.routing import Route, Router, nothing_known
+from headgate.shared.routing import capabilities
+from headgate.shared.routing.choose import Standing
+from headgate.shared.routing.router import Route, Router, nothing_known
 from headgate.shared.settings import Settings
 
 
@@ -96,7 +96,7 @@ class Submitter:
         refuse_unable(request, model, self._catalog, tokens)
         if request.max_cost_usd is not None:
             refuse_too_dear(request, model, self._catalog)
-        chain = needs.chain(request, model, self._catalog, tokens)
+        chain = capabilities.chain(request, model, self._catalog, tokens)
         ticket = ticket_for(
             envelope, model, self._catalog, tier=request.tier or "",
             paid=request.on_limit == "refuse", input_tokens=tokens, chain=chain,

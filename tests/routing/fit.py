@@ -1,7 +1,7 @@
 """Fits the tables by which routing judges prompts, and checks them on prompts held out.
 
     python -m tests.routing.fit            # five-fold cross-check, with the confusion matrices
-    python -m tests.routing.fit --write    # fits on all and writes shared/policy/weights.json
+    python -m tests.routing.fit --write    # fits on all and writes shared/routing/weights.json
 
 `prompts.jsonl` is the labelled set; `own.jsonl` are further prompts of our own, which teach but are
 never counted. Kinds: multinomial logistic regression, drawn towards the weights set by hand in
@@ -20,10 +20,10 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from headgate.shared import routing
 from headgate.shared.job.request import Kind
-from headgate.shared.policy.kinds import KINDS, LEVELS, Level, Weights, level_of
-from headgate.shared.policy.reading import read
+from headgate.shared.routing import router
+from headgate.shared.routing.classify import KINDS, LEVELS, Level, Weights, level_of
+from headgate.shared.routing.features import read
 
 HERE = Path(__file__).parent
 FOLDS = 5
@@ -79,7 +79,7 @@ def labelled(name: str) -> tuple[Labelled, ...]:
     found = []
     for line in (HERE / name).read_text().splitlines():
         one = json.loads(line)
-        values = read(one["prompt"], routing.lexicon()).values
+        values = read(one["prompt"], router.lexicon()).values
         found.append(Labelled(one["prompt"], one["image"], one["kind"], one["complexity"], values))
     return tuple(found)
 
@@ -227,7 +227,7 @@ def main(arguments: Sequence[str]) -> None:
             ",\n".join(f" {json.dumps(k)}: {json.dumps(v)}" for k, v in weights.kinds.items()),
             '},\n"score": ' + json.dumps(weights.score) + "\n}\n",
         ]
-        routing.WEIGHTS.write_text("\n".join(lines))
+        router.WEIGHTS.write_text("\n".join(lines))
 
 
 if __name__ == "__main__":

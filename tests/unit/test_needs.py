@@ -10,7 +10,7 @@ from headgate.shared.catalog import catalog
 from headgate.shared.catalog.catalog import StaticText
 from headgate.shared.errors import InvalidRequest
 from headgate.shared.job.request import request_from
-from headgate.shared.policy.needs import chain, gaps, needs_of
+from headgate.shared.routing.capabilities import chain, gaps, needs_of
 from headgate.shared.settings import Settings
 
 CATALOG = catalog.load()

@@ -11,8 +11,8 @@ from headgate.shared.catalog.catalog import Catalog
 from headgate.shared.cost.rates import sheets_of
 from headgate.shared.errors import CatalogError, InvalidRequest
 from headgate.shared.job.request import request_from
-from headgate.shared.policy.route import Standing
-from headgate.shared.routing import Route, Router
+from headgate.shared.routing.choose import Standing
+from headgate.shared.routing.router import Route, Router
 
 BUILT_IN = catalog.load()
 NOTHING_KNOWN = Standing()

@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headgate.shared import routing
-from headgate.shared.policy.kinds import MOST_SCORE, Judgement, judge
-from headgate.shared.policy.reading import HEAD, TAIL, read
+from headgate.shared.routing import router
+from headgate.shared.routing.classify import MOST_SCORE, Judgement, judge
+from headgate.shared.routing.features import HEAD, TAIL, read
 from tests.routing import fit
 
 
 def judged(text: str, **how: object) -> Judgement:
-    return judge(text, routing.lexicon(), routing.weights(), **how)  # type: ignore[arg-type]
+    return judge(text, router.lexicon(), router.weights(), **how)  # type: ignore[arg-type]
 
 
 def test_held_out_prompts_are_judged_right(capsys: pytest.CaptureFixture[str]) -> None:
@@ -27,7 +27,7 @@ def test_held_out_prompts_are_judged_right(capsys: pytest.CaptureFixture[str]) -
 
 def test_the_shipped_tables_are_those_that_the_fit_gives() -> None:
     fitted = fit.fit([*fit.labelled("prompts.jsonl"), *fit.labelled("own.jsonl")])
-    shipped = routing.weights()
+    shipped = router.weights()
     assert shipped.kinds.keys() == fitted.kinds.keys()
     for name, row in shipped.kinds.items():
         assert list(row) == pytest.approx(fitted.kinds[name], abs=0.02), name
@@ -87,7 +87,7 @@ def test_any_text_is_judged(text: str) -> None:
 def test_only_the_ends_of_a_long_prompt_are_read(middle: str) -> None:
     ends = "Translate this. " + "x" * HEAD, "y" * TAIL
     values = [
-        dict(read(f"{ends[0]}{between}{ends[1]}", routing.lexicon()).values)
+        dict(read(f"{ends[0]}{between}{ends[1]}", router.lexicon()).values)
         for between in ("some words", middle + "some words")
     ]
     for found in values:

@@ -8,7 +8,7 @@ from headgate.shared.admission.grant import Grant
 from headgate.shared.catalog.catalog import Catalog, Model, StaticText
 from headgate.shared.job.request import Request
 from headgate.shared.job.result import FailedAttempt
-from headgate.shared.policy import needs
+from headgate.shared.routing import capabilities
 from headgate.workers.policy.retry import Limits
 
 #: Codes after which the same model is not asked again (the classes in shared/errors.py say why).
@@ -20,7 +20,7 @@ FINAL = frozenset(
 
 def chain(request: Request, first: Model, catalog: Catalog) -> tuple[Model | StaticText, ...]:
     """The models to ask in turn, all of which can do what the request needs; see shared/policy."""
-    return needs.chain(request, first, catalog)
+    return capabilities.chain(request, first, catalog)
 
 
 def names(chain: Iterable[Model | StaticText]) -> frozenset[str]:

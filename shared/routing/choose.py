@@ -16,9 +16,9 @@ from typing import Literal
 from headgate.shared.catalog.routing_rules import Rule
 from headgate.shared.catalog.schema import Model
 from headgate.shared.job.request import Kind
-from headgate.shared.policy.kinds import Judgement, Level
-from headgate.shared.policy.needs import Needs, lacks
-from headgate.shared.policy.reading import WORD
+from headgate.shared.routing.capabilities import Needs, lacks
+from headgate.shared.routing.classify import Judgement, Level
+from headgate.shared.routing.features import WORD
 
 Prefer = Literal["speed", "quality", "cost"]
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from headgate.shared.job.request import Kind
-from headgate.shared.policy.reading import Features, Lexicon, read
+from headgate.shared.routing.features import Features, Lexicon, read
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 Level = Literal["low", "medium", "high"]

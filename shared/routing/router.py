@@ -19,10 +19,10 @@ from headgate.shared.catalog.catalog import Catalog, Model
 from headgate.shared.cost import price, rates
 from headgate.shared.errors import InvalidRequest
 from headgate.shared.job.request import AUTO, Kind, Request
-from headgate.shared.policy.kinds import Judgement, Level, Weights, judge
-from headgate.shared.policy.needs import FIELDS, needs_of, sees
-from headgate.shared.policy.reading import HEAD, TAIL, Lexicon
-from headgate.shared.policy.route import Candidate, Choice, Option, Standing, Wish, choose
+from headgate.shared.routing.capabilities import FIELDS, needs_of, sees
+from headgate.shared.routing.choose import Candidate, Choice, Option, Standing, Wish, choose
+from headgate.shared.routing.classify import Judgement, Level, Weights, judge
+from headgate.shared.routing.features import HEAD, TAIL, Lexicon
 
 WORDS = Path(__file__).with_name("policy") / "words.toml"
 WEIGHTS = Path(__file__).with_name("policy") / "weights.json"
