@@ -19,16 +19,18 @@ from sqlalchemy import Engine
 
 from headgate.producer.submit.model_status import Standings
 from headgate.producer.submit.prepare import Submitter
-from headgate.shared import connections, redis_check, settings
+from headgate.shared import settings
 from headgate.shared.admission import tiers
 from headgate.shared.broker.keys import Keys
 from headgate.shared.catalog import catalog
 from headgate.shared.catalog.catalog import Catalog
-from headgate.shared.connections import Servers
 from headgate.shared.database import migrate
 from headgate.shared.database.engine import open_engine, reaching, reason, without_password
-from headgate.shared.embedded import EmbeddedFailed
 from headgate.shared.errors import CatalogError, SettingError, Unreachable
+from headgate.shared.servers import redis_check
+from headgate.shared.servers import servers as connections
+from headgate.shared.servers.embedded import EmbeddedFailed
+from headgate.shared.servers.servers import Servers
 from headgate.shared.settings import Settings, masked
 
 log = logging.getLogger("headgate.catalog")

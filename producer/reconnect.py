@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from headgate.producer.installation import Installation
-from headgate.shared.embedded import EmbeddedFailed
 from headgate.shared.errors import Unreachable
+from headgate.shared.servers.embedded import EmbeddedFailed
 
 T = TypeVar("T")
 

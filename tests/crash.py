@@ -33,7 +33,7 @@ from headgate.producer.submit.enqueue import enqueue
 from headgate.shared.admission.grant import Grant
 from headgate.shared.broker import jobs, script
 from headgate.shared.broker.keys import Keys
-from headgate.shared.connections import Servers
+from headgate.shared.servers.servers import Servers
 from headgate.shared.settings import Settings
 from headgate.workers import app as workers_app
 from headgate.workers import tasks

@@ -13,7 +13,7 @@ from typing import Any
 from celery import Task
 
 from headgate.shared import settings
-from headgate.shared.connections import Servers, open_servers
+from headgate.shared.servers.servers import Servers, open_servers
 from headgate.shared.settings import Settings
 from headgate.workers.app import Headgate
 from headgate.workers.fetcher import Fetcher

@@ -18,8 +18,8 @@ from kombu.transport import TRANSPORT_ALIASES
 from headgate.shared import settings
 from headgate.shared.broker.queues import all_queues, queue_name
 from headgate.shared.catalog import catalog
-from headgate.shared.connections import Servers, open_servers
 from headgate.shared.errors import Unfit, Unreachable
+from headgate.shared.servers.servers import Servers, open_servers
 from headgate.shared.settings import Settings, read
 from headgate.workers import broker
 from headgate.workers.fetcher import Fetcher

@@ -24,10 +24,10 @@ from headgate.shared.cache.ttl import Keeping, Rules
 from headgate.shared.catalog import catalog
 from headgate.shared.catalog.catalog import Catalog
 from headgate.shared.catalog.catalog import Provider as ProviderEntry
-from headgate.shared.connections import Servers
 from headgate.shared.cost import tokens
 from headgate.shared.errors import SettingError
 from headgate.shared.routing.choose import without_key
+from headgate.shared.servers.servers import Servers
 from headgate.shared.settings import Settings
 from headgate.workers.balance import Balance
 from headgate.workers.clock import Clock

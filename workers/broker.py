@@ -11,8 +11,8 @@ from typing import Any
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from headgate.shared.redis_clients import sentinel_options
 from headgate.shared.redis_url import Address
+from headgate.shared.servers.redis_client import sentinel_options
 
 SOCKET_S = 10.0
 """How long Celery's own connections wait for a server that says nothing; else a stop could hang."""

@@ -37,7 +37,7 @@ from tornado.ioloop import IOLoop
 
 from headgate.shared import settings
 from headgate.shared.catalog import catalog
-from headgate.shared.connections import Servers, open_servers
+from headgate.shared.servers.servers import Servers, open_servers
 from headgate.shared.settings import masked
 from headgate.workers.app import Headgate
 

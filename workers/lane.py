@@ -17,7 +17,7 @@ from redis import exceptions
 from redis.exceptions import NoScriptError
 
 from headgate.shared.broker.script import Command, Word
-from headgate.shared.redis_clients import REDIS_TIMEOUT_S
+from headgate.shared.servers.redis_client import REDIS_TIMEOUT_S
 from headgate.workers.silence import Silence
 
 T = TypeVar("T")

@@ -8,7 +8,7 @@ import socket
 from contextlib import suppress
 from pathlib import Path
 
-from headgate.shared.alive import BEAT_S, Pulse
+from headgate.shared.servers.liveness import BEAT_S, Pulse
 
 log = logging.getLogger("headgate.life")
 

@@ -18,8 +18,8 @@ from headgate.shared.admission import limits
 from headgate.shared.admission.budgets import KNOWN
 from headgate.shared.catalog import catalog
 from headgate.shared.catalog.catalog import Catalog, Provider
-from headgate.shared.connections import Servers
 from headgate.shared.errors import CatalogError
+from headgate.shared.servers.servers import Servers
 from headgate.workers.lane import Lane
 
 log = logging.getLogger("headgate.catalog")

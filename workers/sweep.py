@@ -23,7 +23,6 @@ from sqlalchemy import Engine, Row, delete, func, select, update
 from sqlalchemy.exc import DBAPIError
 
 from headgate.shared.broker import queues
-from headgate.shared.connections import Servers
 from headgate.shared.database.engine import passes, reading, writing
 from headgate.shared.database.finish import end_waiting, tell
 from headgate.shared.database.tables import KEY_KEPT_MS, idempotency, jobs
@@ -31,6 +30,7 @@ from headgate.shared.errors import NewerEnvelope, UnreadableMessage
 from headgate.shared.job.envelope import Envelope
 from headgate.shared.job.ids import now_ms
 from headgate.shared.job.result import ENDED, ErrorReport, Result
+from headgate.shared.servers.servers import Servers
 from headgate.workers.balance import Balance
 from headgate.workers.lane import Lane
 from headgate.workers.silence import Silence

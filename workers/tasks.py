@@ -15,12 +15,12 @@ from headgate.shared.broker.queues import TASK
 from headgate.shared.broker.results import GIVEN_UP
 from headgate.shared.catalog.catalog import Catalog, Model
 from headgate.shared.catalog.templates import expanded
-from headgate.shared.connections import Servers
 from headgate.shared.errors import InvalidRequest, NewerEnvelope, UnreadableMessage, place_of
 from headgate.shared.job.envelope import ENVELOPE_VERSION, Envelope
 from headgate.shared.job.request import AUTO, Request, json_bytes, refuse_oversize, request_from
 from headgate.shared.routing.choose import Standing
 from headgate.shared.routing.router import Router
+from headgate.shared.servers.servers import Servers
 from headgate.shared.settings import Settings
 from headgate.workers.bootstrap import Kit, keyless, open_kit
 from headgate.workers.fetcher import Fetcher

@@ -20,7 +20,7 @@ def alive(name: str | None, as_json: bool) -> int:
     so that an outage of Redis or of the database restarts no worker.
     """
     from headgate.shared import settings
-    from headgate.shared.alive import signs
+    from headgate.shared.servers.liveness import signs
 
     home = settings.load().home_path
     found = [sign for sign in signs(home) if name in (None, sign.node, sign.node.split("@")[0])]

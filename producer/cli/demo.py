@@ -206,7 +206,7 @@ def _limit_flags() -> list[str]:
 
 def _end_server(home: Path) -> None:
     """The embedded server of this home is down, without waiting for another user of it."""
-    from headgate.shared import embedded
+    from headgate.shared.servers import embedded
 
     found = embedded.processes(home)
     if found is None:

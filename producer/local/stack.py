@@ -19,8 +19,8 @@ from headgate.producer.admin.health import living_workers
 from headgate.producer.installation import Installation, open_installation
 from headgate.producer.local.process import Child, ChildGaveUp, stop_all
 from headgate.shared import settings
-from headgate.shared.embedded import EmbeddedFailed
 from headgate.shared.errors import Unreachable
+from headgate.shared.servers.embedded import EmbeddedFailed
 from headgate.shared.settings import Settings, masked
 
 START_S = 30.0

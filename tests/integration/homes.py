@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 import redis
 
-from headgate.shared.embedded import Membership, join, processes
+from headgate.shared.servers.embedded import Membership, join, processes
 
 ROOT = Path(__file__).parents[2]
 GRACE_S = 0.3

@@ -12,13 +12,13 @@ from aiohttp import web
 from sqlalchemy import insert
 
 from headgate.shared.catalog import catalog
-from headgate.shared.connections import Servers
 from headgate.shared.cost.upper_bound import worst_pico_usd
 from headgate.shared.database import migrate
 from headgate.shared.database.engine import open_engine
 from headgate.shared.database.rows import job_row
 from headgate.shared.database.tables import attempts, audit, jobs
 from headgate.shared.job.ids import now_ms
+from headgate.shared.servers.servers import Servers
 from headgate.shared.settings import Settings
 from headgate.workers.balance import POST_S, Balance
 from headgate.workers.lane import Lane

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from headgate.producer.cli.commands import COMMANDS
-from headgate.shared import embedded
 from headgate.shared.broker.keys import Keys
+from headgate.shared.servers import embedded
 from tests.child import wait_until
 from tests.integration.headgate import PROGRAM, headgate, start
 from tests.integration.played_worker import PlayedWorker

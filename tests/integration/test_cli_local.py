@@ -12,8 +12,8 @@ import psutil
 import pytest
 
 from headgate.producer.local.process import Child, ChildGaveUp, stop_all
-from headgate.shared import embedded
 from headgate.shared import settings as reader
+from headgate.shared.servers import embedded
 from tests.child import wait_until
 from tests.integration.headgate import headgate, start
 from tests.servers import Simulator, short_folder

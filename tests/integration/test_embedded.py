@@ -13,7 +13,7 @@ import psutil
 import pytest
 import redis
 
-from headgate.shared.embedded import join, processes, running
+from headgate.shared.servers.embedded import join, processes, running
 from tests.integration.homes import (
     GRACE_S,
     KEEPER,

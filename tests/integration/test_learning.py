@@ -19,9 +19,9 @@ from headgate.shared.admission import estimates as learned
 from headgate.shared.admission.estimates import ENOUGH, KEPT_MS, Group, Tally
 from headgate.shared.broker import script
 from headgate.shared.broker.keys import Keys
-from headgate.shared.connections import Servers
 from headgate.shared.database import migrate
 from headgate.shared.database.engine import open_engine
+from headgate.shared.servers.servers import Servers
 from headgate.shared.settings import Settings
 from headgate.workers.bootstrap import open_kit
 from headgate.workers.lane import Lane

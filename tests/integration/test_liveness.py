@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from headgate.shared.alive import STALE_S, Pulse, Sign, signs
+from headgate.shared.servers.liveness import STALE_S, Pulse, Sign, signs
 from tests.celery_nodes import WorkerProcess
 from tests.child import wait_until
 from tests.integration.headgate import headgate

@@ -8,7 +8,8 @@ from collections.abc import Callable
 import pytest
 import redis
 
-from headgate.shared import redis_clients, redis_url
+from headgate.shared import redis_url
+from headgate.shared.servers import redis_client
 from headgate.workers.lane import Lane
 from tests.child import wait_until
 from tests.proxy import TcpProxy
@@ -40,7 +41,7 @@ def moving(
 
 
 def test_a_blocking_client_leaves_a_demoted_master_by_itself(moving: Moving) -> None:
-    client = redis_clients.blocking(moving.address)
+    client = redis_client.blocking(moving.address)
     try:
         client.set("a", "1")
         moving.move()
@@ -52,7 +53,7 @@ def test_a_blocking_client_leaves_a_demoted_master_by_itself(moving: Moving) -> 
 
 
 async def test_an_asyncio_client_says_once_that_its_master_was_demoted(moving: Moving) -> None:
-    client = redis_clients.on_asyncio(moving.address, timeout_s=5)
+    client = redis_client.on_asyncio(moving.address, timeout_s=5)
     try:
         await client.set("a", "1")
         moving.move()
@@ -66,7 +67,7 @@ async def test_an_asyncio_client_says_once_that_its_master_was_demoted(moving: M
 
 
 async def test_a_pipeline_of_the_lane_is_sent_again_to_the_new_master(moving: Moving) -> None:
-    lane = Lane(redis_clients.on_asyncio(moving.address, timeout_s=5))
+    lane = Lane(redis_client.on_asyncio(moving.address, timeout_s=5))
     try:
         await lane.send("SET", "a", "1")
         moving.move()

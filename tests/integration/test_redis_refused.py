@@ -12,8 +12,8 @@ from urllib.parse import quote
 import pytest
 
 from headgate.producer.installation import open_installation
-from headgate.shared.connections import open_servers
 from headgate.shared.errors import Unfit, Unreachable
+from headgate.shared.servers.servers import open_servers
 from headgate.shared.settings import Settings
 from tests import redis_forms
 from tests.child import ChildFailed, wait_until

@@ -12,7 +12,6 @@ from sqlalchemy import Engine, insert, select, update
 
 from headgate.shared.broker import queues
 from headgate.shared.broker.keys import Keys
-from headgate.shared.connections import Servers
 from headgate.shared.database import migrate
 from headgate.shared.database.engine import open_engine
 from headgate.shared.database.rows import job_row
@@ -20,6 +19,7 @@ from headgate.shared.database.tables import audit, jobs
 from headgate.shared.job.envelope import Envelope
 from headgate.shared.job.ids import now_ms
 from headgate.shared.job.result import ErrorReport, Result
+from headgate.shared.servers.servers import Servers
 from headgate.shared.settings import Settings
 from headgate.workers.lane import Lane
 from headgate.workers.sweep import Sweep

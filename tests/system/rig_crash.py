@@ -18,10 +18,10 @@ from sqlalchemy import Engine, func, select, update
 from headgate.producer.submit.enqueue import enqueue
 from headgate.producer.submit.prepare import Submitter
 from headgate.shared.catalog import catalog
-from headgate.shared.connections import Servers
 from headgate.shared.database import migrate
 from headgate.shared.database.engine import open_engine, reading, writing
 from headgate.shared.database.tables import attempts, audit, jobs
+from headgate.shared.servers.servers import Servers
 from headgate.shared.settings import Settings
 from tests.celery_nodes import WorkerProcess
 from tests.child import ChildFailed, ChildProcess, wait_until

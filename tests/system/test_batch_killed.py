@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from headgate.shared import embedded
+from headgate.shared.servers import embedded
 from tests import redis_forms
 from tests.child import ChildProcess, wait_until
 from tests.servers import Simulator

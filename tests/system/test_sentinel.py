@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from headgate.shared.connections import Servers, open_servers
+from headgate.shared.servers.servers import Servers, open_servers
 from headgate.shared.settings import Settings
 from tests.child import ChildProcess, wait_until
 from tests.sentinels import SentinelSet, role, sentinel_set

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from headgate.shared import embedded
+from headgate.shared.servers import embedded
 from tests import redis_forms
 from tests.child import wait_until
 from tests.servers import Simulator

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from headgate.shared.redis_check import USED
+from headgate.shared.servers.redis_check import USED
 from tests.redis_forms import ACL_FILE
 
 LUA = Path(__file__).parent.parent.parent / "shared" / "broker" / "lua"

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headgate.producer.cli.settings import settings as settings_command
-from headgate.shared import redis_check, redis_url
+from headgate.shared import redis_url
+from headgate.shared.servers import redis_check
 from headgate.workers import broker
 
 

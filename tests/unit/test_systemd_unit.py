@@ -9,7 +9,7 @@ import click
 import pytest
 
 from headgate.producer.cli.commands import cli
-from headgate.shared.alive import STALE_S
+from headgate.shared.servers.liveness import STALE_S
 from headgate.shared.settings import Settings, variable
 from headgate.workers.stop import LAST_S
 

@@ -77,8 +77,8 @@ def _quiet_stdout() -> None:
 def _code_of(error: Exception) -> int:
     from headgate.producer.batch.rows import UnknownBatch
     from headgate.producer.errors import UnknownJob
-    from headgate.shared.embedded import EmbeddedFailed
     from headgate.shared.errors import HeadgateError, SettingError, Unreachable, WrongUse
+    from headgate.shared.servers.embedded import EmbeddedFailed
 
     match error:
         case WrongUse() | UnknownJob() | UnknownBatch():

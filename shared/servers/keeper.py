@@ -7,7 +7,7 @@ however its holder ends:
   the lock itself and hands the locked descriptor over; between "no keeper" and "this keeper" there
   is no moment in which a second one could come up.
 * members.lock, shared: each command that uses the server.
-* server.lock, exclusive: the server process itself; see shared/valkey.py.
+* server.lock, exclusive: the server process itself; see shared/servers/valkey.py.
 
 How a command that joins while the keeper decides to end still gets a server: it takes the members
 lock first, and looks for a keeper second. The keeper ends only while it holds the members lock
@@ -34,7 +34,7 @@ from typing import NamedTuple
 if __name__ == "__main__":
     sys.path.append(str(Path(__file__).resolve().parents[1]))
 
-from headgate.shared.valkey import Server, StartFailed, remedy, try_lock, write
+from headgate.shared.servers.valkey import Server, StartFailed, remedy, try_lock, write
 
 POLL_S = 0.5
 STEADY_S = 10.0  # a server that lived this long did not die "at once"

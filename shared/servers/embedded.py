@@ -1,6 +1,6 @@
 """The embedded Valkey of a home: every command joins it while it runs.
 
-A command that joins holds a shared lock, and starts the keeper (see shared/keeper.py) if none
+A command that joins holds a shared lock, and starts the keeper (see shared/servers/keeper.py) if none
 lives. It need not say goodbye: the kernel drops the lock however the command ends, and the keeper
 sees that no one is left.
 """
@@ -17,8 +17,8 @@ import time
 from pathlib import Path
 from types import TracebackType
 
-from headgate.shared import keeper, valkey
-from headgate.shared.keeper import Processes
+from headgate.shared.servers import keeper, valkey
+from headgate.shared.servers.keeper import Processes
 
 __all__ = ["EmbeddedFailed", "Membership", "Processes", "join", "processes", "running"]
 

@@ -12,12 +12,13 @@ import redis
 import redis.asyncio
 from sqlalchemy import Engine
 
-from headgate.shared import embedded, redis_check, redis_clients
 from headgate.shared import redis_url as redis_urls
 from headgate.shared.broker.keys import Keys
 from headgate.shared.database.engine import open_engine, reaching
-from headgate.shared.redis_clients import REDIS_TIMEOUT_S
 from headgate.shared.redis_url import Address
+from headgate.shared.servers import embedded, redis_check
+from headgate.shared.servers import redis_client as redis_clients
+from headgate.shared.servers.redis_client import REDIS_TIMEOUT_S
 from headgate.shared.settings import Settings
 
 

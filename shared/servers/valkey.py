@@ -2,7 +2,7 @@
 
 The server holds server.lock, a flock in its folder, through a descriptor it inherits at birth.
 Whether a server lives is therefore never read from a pid, and two never write the same folder: not
-even when the keeper that started the first was killed. Standard library only, as shared/keeper.py.
+even when the keeper that started the first was killed. Standard library only, as shared/servers/keeper.py.
 """
 
 import fcntl

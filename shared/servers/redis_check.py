@@ -13,10 +13,10 @@ from typing import Any
 import redis
 from redis.sentinel import MasterNotFoundError
 
-from headgate.shared import redis_clients
 from headgate.shared.broker.keys import Keys
 from headgate.shared.errors import Unfit, Unreachable
 from headgate.shared.redis_url import Address, masked
+from headgate.shared.servers import redis_client
 
 log = logging.getLogger("headgate.redis")
 
@@ -135,7 +135,7 @@ def reason(error: BaseException, address: Address) -> str:
 
 def _ask_sentinels(address: Address, url: str) -> None:
     """A sentinel answers and watches the master; raises Unfit, Unreachable."""
-    watchers, said = redis_clients.sentinels(address), []
+    watchers, said = redis_client.sentinels(address), []
     server = f"the sentinels of {masked(url)}"
     try:
         for (host, port), sentinel in zip(address.hosts, watchers.sentinels, strict=True):
