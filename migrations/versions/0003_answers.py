@@ -24,7 +24,7 @@ def upgrade() -> None:
             "latency_bin",
             sa.Integer(),
             nullable=True,
-            comment="bucket of latency_ms in shared/policy/sketch.py",
+            comment="bucket of latency_ms in shared/stats/sketch.py",
         ),
     )
     op.create_table(

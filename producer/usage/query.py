@@ -42,7 +42,7 @@ from headgate.shared.database.usage_rollup import (
     whole,
 )
 from headgate.shared.errors import InvalidRequest
-from headgate.shared.policy import bins
+from headgate.shared.stats import histogram
 
 _COLUMN = {"user": "user_id", "batch": "batch_id"}
 _PLAIN = tuple(
@@ -84,7 +84,7 @@ def usage(engine: Engine, by: str | Sequence[str] = (), **asked: Unpack[Asked]) 
             _add_lines(connection, names, gap, wanted, found)
     total = _Sum()
     for one in found.values():
-        one.spread.update(bins.added([b"".join(one.packed)]))
+        one.spread.update(histogram.added([b"".join(one.packed)]))
         total.counts.update(one.counts)
         total.spread.update(one.spread)
     keys = sorted(found, key=lambda key: _by_cost(key, found[key]))[:limit]
@@ -222,7 +222,7 @@ def _used(names: Sequence[str], key: Sequence[Any], one: _Sum) -> Used:
     counts = one.counts
     timed = one.spread.total()
     money = {name.replace("pico_", ""): price.text(price.from_pico(counts[name])) for name in MONEY}
-    quantiles = (bins.whole_quantile(one.spread, share) for share in (0.5, 0.95, 0.99))
+    quantiles = (histogram.whole_quantile(one.spread, share) for share in (0.5, 0.95, 0.99))
     p50, p95, p99 = quantiles
     return Used(
         key={name: _shown(name, value) for name, value in zip(names, key, strict=True)},

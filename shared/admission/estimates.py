@@ -15,7 +15,7 @@ import orjson
 from headgate.shared.admission.scopes import quoted, unquoted
 from headgate.shared.broker.keys import Keys
 from headgate.shared.broker.script import Command, Word, compose, text_of
-from headgate.shared.policy.sketch import Sketch
+from headgate.shared.stats.sketch import Sketch
 
 ENOUGH = 20
 """Answers before anything is learned of a group."""

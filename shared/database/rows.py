@@ -9,7 +9,7 @@ from typing import Any
 
 from headgate.shared.job.envelope import Envelope
 from headgate.shared.job.result import Result
-from headgate.shared.policy.sketch import bucket
+from headgate.shared.stats.sketch import bucket
 
 
 def audit_row(

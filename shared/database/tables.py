@@ -120,7 +120,7 @@ audit = Table(
     Column("queued_ms", BigInteger),
     Column("latency_ms", BigInteger),
     Column("template", String(128)),
-    Column("latency_bin", Integer, comment="bucket of latency_ms in shared/policy/sketch.py"),
+    Column("latency_bin", Integer, comment="bucket of latency_ms in shared/stats/sketch.py"),
 )
 Index("audit_by_batch", audit.c.batch_id)
 Index("audit_by_time", audit.c.finished_at_ms)

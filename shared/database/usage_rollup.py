@@ -29,8 +29,8 @@ from sqlalchemy import (
 
 from headgate.shared.database.engine import insert_all, snapshot, writing
 from headgate.shared.database.tables import audit, usage_days, usage_summed
-from headgate.shared.policy import bins
-from headgate.shared.policy.sketch import bucket
+from headgate.shared.stats import histogram
+from headgate.shared.stats.sketch import bucket
 
 DAY_MS = 86_400_000
 
@@ -223,7 +223,7 @@ def sum_day(engine: Engine, day: int, at_ms: int) -> bool:
         return False
     rows = [
         {"day": day + view * VIEW, **dict(zip(DIMENSIONS, key, strict=True)), **sums}
-        | {"latencies": bins.packed(counts)}
+        | {"latencies": histogram.packed(counts)}
         for (view, *key), (sums, counts) in found.items()
     ]
     with writing(engine) as connection:

@@ -15,7 +15,7 @@ from headgate.producer.usage.query import usage
 from headgate.shared.database import migrate
 from headgate.shared.database.engine import open_engine, reading, snapshot, writing
 from headgate.shared.database.usage_rollup import DAY_MS, lines_of, stale, sum_day
-from headgate.shared.policy.sketch import bucket
+from headgate.shared.stats.sketch import bucket
 from tests.bench.rig import durable_postgres, stopwatch
 from tests.bench.table import Table
 from tests.servers import short_folder

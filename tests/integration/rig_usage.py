@@ -7,7 +7,7 @@ from sqlalchemy import Engine, insert
 
 from headgate.shared.database.tables import audit
 from headgate.shared.database.usage_rollup import begin_ms
-from headgate.shared.policy.sketch import bucket
+from headgate.shared.stats.sketch import bucket
 
 FIRST = 20260227  # the days run over the end of a month
 START_MS = begin_ms(FIRST)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headgate.shared.policy.sketch import ERROR, Sketch, bucket, most
+from headgate.shared.stats.sketch import ERROR, Sketch, bucket, most
 
 AMOUNTS = st.one_of(
     st.integers(0, 10**9).map(float),

@@ -13,7 +13,7 @@ from array import array
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
-from headgate.shared.policy.sketch import ZERO, Sketch
+from headgate.shared.stats.sketch import ZERO, Sketch
 
 _COUNT_BITS = 19
 _MOST = (1 << _COUNT_BITS) - 1
