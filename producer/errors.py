@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 from headgate.shared.errors import ErrorCode, shown
-from headgate.shared.gate import Gate as Gate
+from headgate.workers.errors import Gate as Gate
 
 
 class ResultExpired(HeadgateError):

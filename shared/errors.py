@@ -13,26 +13,14 @@ HeadgateError
 |-- UnknownJob                no job of that id on record
 |-- JobTimeout                the job has not ended in the time the caller would wait
 |-- JobFailed                 the job ended without an answer; carries the contract's error
-+-- AttemptError              one request to one model failed (see `code`)
-    |-- RequestRefused        the request itself is wrong: no retry, no other model
-    |-- Unauthorized          the key is wrong or may not: no retry
-    |-- QuotaExhausted        out of money: no retry
-    |-- RateLimited           refused by a limit; says when to come back
-    |-- Overloaded            the provider has too much to do
-    |-- AttemptTimeout        no answer in time; the bill is unknown
-    |-- ConnectionLost        the line broke; the bill is unknown if the request had left
-    |-- ProviderFault         a fault of the provider (5xx)
-    +-- InvalidOutput         an answer that is none: malformed or empty
++-- AttemptError              one request to one model failed: see workers/errors.py
 """
 
 from __future__ import annotations
 
 import traceback
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal
-
-from headgate.shared.gate import Gate as Gate
+from typing import Any, Literal
 
 ErrorCode = Literal[
     "invalid_request", "unknown_model", "context_length", "content_filtered", "authentication",
@@ -156,98 +144,3 @@ class JobFailed(HeadgateError):
 
     def __str__(self) -> str:
         return f"job {self.job_id} {self.status}: {self.code}: {self.message}"
-
-
-class AttemptError(HeadgateError):
-    """One request to one model failed.
-
-    `retryable`: the same model may be asked again. `falls_back`: another model may be asked.
-    `billed`: False when the provider says or shows that nothing was charged, None when nobody
-    can know. `retry_after_ms`: what the provider asked for, or None. `headers`: those of the
-    refusal that speak of limits, in lower case. `gate`: None where it concerns this request alone.
-    """
-
-    code: ErrorCode = "provider_error"
-    retryable: ClassVar[bool] = True
-    falls_back: ClassVar[bool] = True
-
-    def __init__(
-        self,
-        message: str,
-        *,
-        code: ErrorCode | None = None,
-        http_status: int | None = None,
-        retry_after_ms: int | None = None,
-        billed: bool | None = False,
-        request_id: str | None = None,
-        headers: Mapping[str, str] | None = None,
-        gate: Gate | None = None,
-    ) -> None:
-        super().__init__(message)
-        self.message = message
-        if code is not None:
-            self.code = code
-        self.http_status = http_status
-        self.retry_after_ms = retry_after_ms
-        self.billed = billed
-        self.request_id = request_id
-        self.headers: Mapping[str, str] = headers or {}
-        self.gate = gate
-
-
-class RequestRefused(AttemptError):
-    """The provider says that the request itself is wrong."""
-
-    code = "invalid_request"
-    retryable = False
-    falls_back = False
-
-
-class Unauthorized(AttemptError):
-    """The provider does not accept the key (authentication) or its rights (permission)."""
-
-    code = "authentication"
-    retryable = False
-
-
-class QuotaExhausted(AttemptError):
-    """The account is out of money or over its spending limit; time does not mend it."""
-
-    code = "provider_quota"
-    retryable = False
-
-
-class RateLimited(AttemptError):
-    """A limit of the provider refused the request."""
-
-    code = "rate_limited"
-
-
-class Overloaded(AttemptError):
-    """The provider has too much to do; it is not our limit."""
-
-    code = "overloaded"
-
-
-class AttemptTimeout(AttemptError):
-    """No answer in time."""
-
-    code = "timeout"
-
-
-class ConnectionLost(AttemptError):
-    """The line to the provider could not be opened, or broke."""
-
-    code = "connection"
-
-
-class ProviderFault(AttemptError):
-    """The provider failed by its own fault."""
-
-    code = "provider_error"
-
-
-class InvalidOutput(AttemptError):
-    """The provider answered with what is no answer."""
-
-    code = "invalid_output"

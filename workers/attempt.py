@@ -15,12 +15,12 @@ from headgate.shared.admission.ticket import Ticket, ticket_for
 from headgate.shared.catalog.catalog import Catalog, Model, StaticText
 from headgate.shared.cost import tokens as estimate
 from headgate.shared.cost.price import price, to_pico
-from headgate.shared.errors import AttemptError
-from headgate.workers.answer import Answer
+from headgate.workers.errors import AttemptError
 from headgate.workers.job import Ending, Job
 from headgate.workers.learning import Learning
 from headgate.workers.outcome import Deferred, Restored
 from headgate.workers.policy import gate, money, outage
+from headgate.workers.provider import Answer
 from headgate.workers.stages.breaker import Breaker
 from headgate.workers.stages.bucket import Broken, Bucket, Later, TooLarge
 from headgate.workers.stages.cache import Cache

@@ -35,6 +35,7 @@ from headgate.workers.lane import Lane
 from headgate.workers.learning import Learning
 from headgate.workers.pipeline import Pipeline
 from headgate.workers.policy.retry import Limits
+from headgate.workers.provider import Provider
 from headgate.workers.providers.limits import seen
 from headgate.workers.record import Record
 from headgate.workers.reload import Reload
@@ -42,7 +43,7 @@ from headgate.workers.stages.audit import Audit
 from headgate.workers.stages.breaker import Breaker
 from headgate.workers.stages.bucket import Bucket
 from headgate.workers.stages.cache import Cache
-from headgate.workers.stages.call import Call, Line, Provider
+from headgate.workers.stages.call import Call, Line
 from headgate.workers.stages.claim import Claims
 from headgate.workers.stages.deltas import Deltas
 from headgate.workers.stages.ledger import Ledger

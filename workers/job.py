@@ -11,10 +11,11 @@ from headgate.shared.broker.results import GIVEN_UP
 from headgate.shared.catalog.catalog import Model
 from headgate.shared.cost import tokens
 from headgate.shared.cost.price import from_pico, text
-from headgate.shared.errors import AttemptError, ErrorCode, InvalidRequest
+from headgate.shared.errors import ErrorCode, InvalidRequest
 from headgate.shared.job.envelope import Envelope
 from headgate.shared.job.ids import rfc3339
 from headgate.shared.job.result import ErrorReport, FailedAttempt, Reply, Result, Status, Usage
+from headgate.workers.errors import AttemptError
 from headgate.workers.stages.claim import Claim
 from headgate.workers.stages.ledger import Settlement
 

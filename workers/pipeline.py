@@ -26,9 +26,10 @@ from headgate.shared.broker.results import why_given_up
 from headgate.shared.catalog.catalog import Model, StaticText
 from headgate.shared.cost import tokens
 from headgate.shared.database.rows import audit_row
-from headgate.shared.errors import AttemptError, InvalidRequest, place_of
+from headgate.shared.errors import InvalidRequest, place_of
 from headgate.shared.job.result import Reply, Result, Usage
 from headgate.workers.attempt import Attempting, Chain
+from headgate.workers.errors import AttemptError
 from headgate.workers.job import Delivery, Ending, Job
 from headgate.workers.outcome import AlreadyTaken, Deferred, Ended, Outcome, Restored
 from headgate.workers.policy import fallback, gate, money, outage, retry

@@ -9,8 +9,8 @@ import pytest
 from headgate.shared.admission.grant import Grant
 from headgate.shared.admission.ticket import Ticket
 from headgate.shared.cost.upper_bound import worst_pico_usd
-from headgate.shared.errors import ProviderFault
 from headgate.shared.job.envelope import Envelope
+from headgate.workers.errors import ProviderFault
 from headgate.workers.outcome import Deferred
 from tests.integration.rig_budgets import USD, Treasury
 from tests.integration.rig_pipeline import (

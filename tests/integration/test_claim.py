@@ -13,10 +13,11 @@ from headgate.shared.database import migrate
 from headgate.shared.database.engine import open_engine, reading
 from headgate.shared.database.rows import audit_row, job_row
 from headgate.shared.database.tables import attempts, audit, jobs
-from headgate.shared.errors import AttemptTimeout, ProviderFault, UnreadableMessage
+from headgate.shared.errors import UnreadableMessage
 from headgate.shared.job.envelope import Envelope
 from headgate.shared.job.ids import now_ms
 from headgate.shared.job.result import Reply, Result, Usage
+from headgate.workers.errors import AttemptTimeout, ProviderFault
 from headgate.workers.record import Record
 from headgate.workers.stages.audit import Audit, Conclusion
 from headgate.workers.stages.claim import Claim, Claims, EndedBefore

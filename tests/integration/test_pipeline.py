@@ -12,10 +12,11 @@ from sqlalchemy import update
 from headgate.shared.admission.ticket import Ticket
 from headgate.shared.broker.keys import Keys
 from headgate.shared.database.tables import attempts, audit, jobs
-from headgate.shared.errors import (
+from headgate.shared.errors import InvalidRequest, JobFailed
+from headgate.shared.job.ids import now_ms
+from headgate.shared.job.result import Usage
+from headgate.workers.errors import (
     AttemptTimeout,
-    InvalidRequest,
-    JobFailed,
     Overloaded,
     ProviderFault,
     QuotaExhausted,
@@ -23,8 +24,6 @@ from headgate.shared.errors import (
     RequestRefused,
     Unauthorized,
 )
-from headgate.shared.job.ids import now_ms
-from headgate.shared.job.result import Usage
 from headgate.workers.outcome import AlreadyTaken, Deferred
 from headgate.workers.policy.retry import Limits
 from tests.integration.rig_pipeline import (

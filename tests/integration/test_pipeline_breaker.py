@@ -16,7 +16,7 @@ from headgate.shared.admission.ticket import Ticket
 from headgate.shared.broker import script
 from headgate.shared.broker.keys import Keys
 from headgate.shared.database.tables import jobs
-from headgate.shared.errors import (
+from headgate.workers.errors import (
     AttemptTimeout,
     Overloaded,
     ProviderFault,

@@ -13,8 +13,8 @@ from sqlalchemy import update
 from headgate.shared.broker.jobs import Entry
 from headgate.shared.broker.keys import Keys
 from headgate.shared.database.tables import attempts, audit, jobs
-from headgate.shared.errors import ProviderFault
 from headgate.shared.job.result import Result
+from headgate.workers.errors import ProviderFault
 from headgate.workers.outcome import AlreadyTaken, Ended, Restored
 from headgate.workers.record import Record
 from headgate.workers.stages.ledger import Attempt, Ledger

@@ -12,10 +12,9 @@ from typing import Any
 
 import pytest
 
-from headgate.shared.errors import AttemptError
-from headgate.shared.gate import Gate
 from headgate.shared.job.request import Request
-from headgate.workers.answer import Answer, OnPiece
+from headgate.workers.errors import AttemptError, Gate
+from headgate.workers.provider import Answer, OnPiece
 from headgate.workers.providers.anthropic import AnthropicProvider
 from headgate.workers.providers.limits import seen
 from headgate.workers.providers.openai import OpenAIProvider

@@ -9,7 +9,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from headgate.shared.errors import (
+from headgate.shared.job.request import Request
+from headgate.workers.errors import (
     AttemptError,
     AttemptTimeout,
     ConnectionLost,
@@ -17,8 +18,7 @@ from headgate.shared.errors import (
     RateLimited,
     RequestRefused,
 )
-from headgate.shared.job.request import Request
-from headgate.workers.answer import Answer
+from headgate.workers.provider import Answer
 from headgate.workers.providers.anthropic import AnthropicProvider
 from headgate.workers.providers.openai import OpenAIProvider
 from tests.integration.fake_vendor import Script, Visit, vendor

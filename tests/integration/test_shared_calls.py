@@ -16,10 +16,10 @@ from headgate.shared.broker.keys import Keys
 from headgate.shared.cache.fingerprint import fingerprint
 from headgate.shared.database.rows import audit_row, job_row
 from headgate.shared.database.tables import audit, jobs
-from headgate.shared.errors import RequestRefused, Unauthorized
 from headgate.shared.job.envelope import Envelope
 from headgate.shared.job.ids import now_ms
 from headgate.shared.job.result import Result
+from headgate.workers.errors import RequestRefused, Unauthorized
 from headgate.workers.outcome import Deferred, Ended
 from headgate.workers.stages.audit import Conclusion
 from headgate.workers.stages.claim import Claim

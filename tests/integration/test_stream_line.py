@@ -9,8 +9,8 @@ from redis import Redis
 
 from headgate.shared.broker import jobs, script
 from headgate.shared.broker.keys import Keys
-from headgate.shared.errors import Overloaded
 from headgate.shared.job.envelope import Envelope
+from headgate.workers.errors import Overloaded
 from headgate.workers.outcome import Restored
 from headgate.workers.stages.deltas import Deltas
 from tests.child import wait_until

@@ -20,7 +20,7 @@ from headgate.shared.catalog.faults import CatalogErrors
 from headgate.shared.cost.price import price, to_pico
 from headgate.shared.errors import CatalogError
 from headgate.shared.job.request import Request
-from headgate.workers.answer import Answer
+from headgate.workers.provider import Answer
 from headgate.workers.providers.anthropic import read_message
 from headgate.workers.providers.openai import read_chat, read_embeddings
 from headgate.workers.providers.streamed import ChatStream, MessageStream

@@ -7,8 +7,8 @@ import pytest
 from headgate.shared.admission.ticket import ticket_for
 from headgate.shared.catalog.catalog import load
 from headgate.shared.cost.tokens import ANSWER_TOKENS, MESSAGE_TOKENS, input_tokens
-from headgate.shared.errors import RateLimited
 from headgate.shared.job.result import Reply, Usage
+from headgate.workers.errors import RateLimited
 from headgate.workers.job import Ending, Job
 from headgate.workers.stages.claim import Claim, Past
 from tests.integration.rig import envelope

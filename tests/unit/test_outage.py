@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headgate.shared.errors import (
+from headgate.workers.errors import (
     AttemptError,
     AttemptTimeout,
     ConnectionLost,

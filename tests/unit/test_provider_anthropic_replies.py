@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from headgate.shared.errors import InvalidOutput
 from headgate.shared.job.result import Usage
-from headgate.workers.answer import Answer
+from headgate.workers.errors import InvalidOutput
+from headgate.workers.provider import Answer
 from headgate.workers.providers.anthropic import read_message, read_usage, without_fence
 from headgate.workers.providers.transport import Response
 

@@ -8,7 +8,7 @@ import orjson
 import pytest
 from multidict import CIMultiDict
 
-from headgate.shared.errors import (
+from headgate.workers.errors import (
     AttemptError,
     AttemptTimeout,
     Overloaded,

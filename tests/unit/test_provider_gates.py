@@ -11,8 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from multidict import CIMultiDict
 
-from headgate.shared.errors import AttemptError, QuotaExhausted, RateLimited
-from headgate.shared.gate import Gate
+from headgate.workers.errors import AttemptError, Gate, QuotaExhausted, RateLimited
 from headgate.workers.providers.errors import refusal
 from headgate.workers.providers.gates import gate_of, told_wait_ms
 from headgate.workers.providers.transport import Response

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from headgate.workers.answer import Seen
+from headgate.workers.provider import Seen
 from headgate.workers.providers.limits import duration_s, seen
 
 NOW_S = datetime(2026, 11, 21, 12, 0, 0, tzinfo=UTC).timestamp()

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from headgate.shared.errors import InvalidOutput, SettingError
+from headgate.shared.errors import SettingError
 from headgate.shared.job.request import Request
 from headgate.shared.job.result import Usage
-from headgate.workers.answer import Answer
+from headgate.workers.errors import InvalidOutput
+from headgate.workers.provider import Answer
 from headgate.workers.providers.openai import (
     OpenAIProvider,
     chat_body,

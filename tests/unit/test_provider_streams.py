@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headgate.shared.errors import AttemptError, ConnectionLost, InvalidOutput, Overloaded
 from headgate.shared.job.request import Request
+from headgate.workers.errors import AttemptError, ConnectionLost, InvalidOutput, Overloaded
 from headgate.workers.providers.events import Event, Events
 from headgate.workers.providers.streamed import ChatStream, MessageStream, Streamed
 from headgate.workers.providers.transport import Response

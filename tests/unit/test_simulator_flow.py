@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headgate.workers.answer import Seen
+from headgate.workers.provider import Seen
 from headgate.workers.providers.limits import seen
 from headgate.workers.providers.simulator.acts import Act, Behaviour
 from headgate.workers.providers.simulator.answers import MOST_TOKENS, lengths

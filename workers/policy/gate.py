@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from headgate.shared.admission.ticket import Ticket
-from headgate.shared.errors import AttemptError, RateLimited
+from headgate.workers.errors import AttemptError, RateLimited
 
 
 @dataclass(frozen=True, slots=True)

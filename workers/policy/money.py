@@ -11,8 +11,9 @@ from headgate.shared.catalog.catalog import Catalog, Model, StaticText
 from headgate.shared.cost import tokens
 from headgate.shared.cost.price import from_pico, text, to_pico
 from headgate.shared.cost.upper_bound import worst_pico_usd
-from headgate.shared.errors import AttemptError, InvalidRequest
+from headgate.shared.errors import InvalidRequest
 from headgate.shared.job.request import Request
+from headgate.workers.errors import AttemptError
 from headgate.workers.policy import fallback
 
 SOFT_MS = 60_000

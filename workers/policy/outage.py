@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from headgate.shared.errors import AttemptError
+from headgate.workers.errors import AttemptError
 
 #: Codes that speak of the model, its provider or the key. Of a request's own faults none counts,
 #: nor what limits, quotas and callers end.

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from headgate.shared.catalog.catalog import Model
-from headgate.shared.errors import AttemptError
+from headgate.workers.errors import AttemptError
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ import orjson
 from headgate.shared.cost.rates import PLAIN, Terms
 from headgate.shared.job.request import Request
 from headgate.shared.job.result import Reply, Usage
-from headgate.workers.answer import Answer, OnPiece
+from headgate.workers.provider import Answer, OnPiece
 from headgate.workers.providers.answer import count, fields_of, kept_headers, tier_of
 from headgate.workers.providers.body import decoded_or_raise, dumped
 from headgate.workers.providers.errors import ModelRefused, request_id, unusable

@@ -7,8 +7,8 @@ from typing import Any
 
 import orjson
 
-from headgate.shared.errors import RequestRefused
 from headgate.shared.job.request import Request
+from headgate.workers.errors import RequestRefused
 from headgate.workers.providers.answer import fields_of
 from headgate.workers.providers.errors import refusal, unusable
 from headgate.workers.providers.transport import Response

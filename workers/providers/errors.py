@@ -14,10 +14,10 @@ from email.utils import parsedate_to_datetime
 
 import orjson
 
-from headgate.shared.errors import (
+from headgate.shared.errors import ErrorCode
+from headgate.workers.errors import (
     AttemptError,
     AttemptTimeout,
-    ErrorCode,
     InvalidOutput,
     Overloaded,
     ProviderFault,

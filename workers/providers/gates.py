@@ -7,8 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
-from headgate.shared.errors import AttemptError, Overloaded, QuotaExhausted, RateLimited
-from headgate.shared.gate import Gate
+from headgate.workers.errors import AttemptError, Gate, Overloaded, QuotaExhausted, RateLimited
 from headgate.workers.providers.limits import duration_s
 
 #: OpenAI, rate-limit guide: growth of over 50 % in 15 minutes above a million input tokens a minute

@@ -14,7 +14,7 @@ import re
 from collections.abc import Mapping
 from datetime import datetime
 
-from headgate.workers.answer import Measure, Seen
+from headgate.workers.provider import Measure, Seen
 
 
 def seen(headers: Mapping[str, str], now_s: float) -> tuple[Seen, ...]:

@@ -8,9 +8,9 @@ from typing import Any
 
 import orjson
 
-from headgate.shared.errors import ConnectionLost
 from headgate.shared.job.request import Request
-from headgate.workers.answer import OnPiece
+from headgate.workers.errors import ConnectionLost
+from headgate.workers.provider import OnPiece
 from headgate.workers.providers.answer import fields_of
 from headgate.workers.providers.body import texts_of
 from headgate.workers.providers.errors import refusal, request_id, unusable

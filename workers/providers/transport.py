@@ -23,13 +23,8 @@ import httpx2
 from aiohttp.http_exceptions import ContentEncodingError
 from yarl import URL
 
-from headgate.shared.errors import (
-    AttemptError,
-    AttemptTimeout,
-    ConnectionLost,
-    InvalidOutput,
-    SettingError,
-)
+from headgate.shared.errors import SettingError
+from headgate.workers.errors import AttemptError, AttemptTimeout, ConnectionLost, InvalidOutput
 
 CONNECT_TIMEOUT_S = 5.0
 

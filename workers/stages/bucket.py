@@ -15,8 +15,8 @@ from headgate.shared import holds
 from headgate.shared.admission.grant import Grant
 from headgate.shared.admission.ticket import Ticket
 from headgate.shared.broker.keys import Keys
-from headgate.shared.errors import AttemptError
 from headgate.shared.holds import Told
+from headgate.workers.errors import AttemptError
 from headgate.workers.lane import Lane
 
 OBSERVE_S = 0.1

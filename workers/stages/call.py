@@ -6,31 +6,12 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import count
-from typing import Protocol
 
 from headgate.shared.catalog.catalog import Catalog, Model
 from headgate.shared.catalog.catalog import Provider as Entry
-from headgate.shared.errors import Unauthorized
 from headgate.shared.job.request import Request
-from headgate.workers.answer import Answer, OnPiece
-
-
-class Provider(Protocol):
-    """One provider's dialect with one key."""
-
-    async def ask(
-        self,
-        request: Request,
-        *,
-        model: str,
-        max_output_tokens: int,
-        timeout_s: float,
-        on_piece: OnPiece | None = None,
-    ) -> Answer:
-        """The answer; raises an AttemptError. `on_piece`: it is streamed, and takes its text."""
-
-    async def close(self) -> None:
-        """Its connections are closed."""
+from headgate.workers.errors import Unauthorized
+from headgate.workers.provider import Answer, OnPiece, Provider
 
 
 @dataclass(frozen=True, slots=True)

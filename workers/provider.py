@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 from headgate.shared.cost.rates import PLAIN, Terms
+from headgate.shared.job.request import Request
 from headgate.shared.job.result import Reply
 
 OnPiece = Callable[[str], None]
@@ -41,3 +42,21 @@ class Seen:
     limit: float
     remaining: float
     grain: float
+
+
+class Provider(Protocol):
+    """One provider's dialect with one key."""
+
+    async def ask(
+        self,
+        request: Request,
+        *,
+        model: str,
+        max_output_tokens: int,
+        timeout_s: float,
+        on_piece: OnPiece | None = None,
+    ) -> Answer:
+        """The answer; raises an AttemptError. `on_piece`: it is streamed, and takes its text."""
+
+    async def close(self) -> None:
+        """Its connections are closed."""

@@ -1,0 +1,129 @@
+"""What ended an attempt, and what a refusal says of all that goes to the same pool.
+
+AttemptError                  one request to one model failed (see `code`)
+|-- RequestRefused        the request itself is wrong: no retry, no other model
+|-- Unauthorized          the key is wrong or may not: no retry
+|-- QuotaExhausted        out of money: no retry
+|-- RateLimited           refused by a limit; says when to come back
+|-- Overloaded            the provider has too much to do
+|-- AttemptTimeout        no answer in time; the bill is unknown
+|-- ConnectionLost        the line broke; the bill is unknown if the request had left
+|-- ProviderFault         a fault of the provider (5xx)
++-- InvalidOutput         an answer that is none: malformed or empty
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from headgate.shared.errors import ErrorCode, HeadgateError
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """Why a pool is shut or slowed, by the word of its provider.
+
+    `limited`: a limit is used up. `slow`: the rate has grown too fast. `overloaded`: too many calls
+    for them at once, none of our limits. `money`: nothing more until `until_ms` (Unix ms; None: no
+    date is known). `flex`: no room in the flex tier.
+    """
+
+    kind: Literal["limited", "slow", "overloaded", "money", "flex"]
+    until_ms: int | None = None
+
+
+class AttemptError(HeadgateError):
+    """One request to one model failed.
+
+    `retryable`: the same model may be asked again. `falls_back`: another model may be asked.
+    `billed`: False when the provider says or shows that nothing was charged, None when nobody
+    can know. `retry_after_ms`: what the provider asked for, or None. `headers`: those of the
+    refusal that speak of limits, in lower case. `gate`: None where it concerns this request alone.
+    """
+
+    code: ErrorCode = "provider_error"
+    retryable: ClassVar[bool] = True
+    falls_back: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: ErrorCode | None = None,
+        http_status: int | None = None,
+        retry_after_ms: int | None = None,
+        billed: bool | None = False,
+        request_id: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        gate: Gate | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        if code is not None:
+            self.code = code
+        self.http_status = http_status
+        self.retry_after_ms = retry_after_ms
+        self.billed = billed
+        self.request_id = request_id
+        self.headers: Mapping[str, str] = headers or {}
+        self.gate = gate
+
+
+class RequestRefused(AttemptError):
+    """The provider says that the request itself is wrong."""
+
+    code = "invalid_request"
+    retryable = False
+    falls_back = False
+
+
+class Unauthorized(AttemptError):
+    """The provider does not accept the key (authentication) or its rights (permission)."""
+
+    code = "authentication"
+    retryable = False
+
+
+class QuotaExhausted(AttemptError):
+    """The account is out of money or over its spending limit; time does not mend it."""
+
+    code = "provider_quota"
+    retryable = False
+
+
+class RateLimited(AttemptError):
+    """A limit of the provider refused the request."""
+
+    code = "rate_limited"
+
+
+class Overloaded(AttemptError):
+    """The provider has too much to do; it is not our limit."""
+
+    code = "overloaded"
+
+
+class AttemptTimeout(AttemptError):
+    """No answer in time."""
+
+    code = "timeout"
+
+
+class ConnectionLost(AttemptError):
+    """The line to the provider could not be opened, or broke."""
+
+    code = "connection"
+
+
+class ProviderFault(AttemptError):
+    """The provider failed by its own fault."""
+
+    code = "provider_error"
+
+
+class InvalidOutput(AttemptError):
+    """The provider answered with what is no answer."""
+
+    code = "invalid_output"
