@@ -23,13 +23,13 @@ ENVIRONMENT_READERS = ("shared/settings.py",)
 CELERY_FILES = (
     "shared/broker/queues.py",
     "workers/app.py",
-    "workers/consumer.py",
-    "workers/control.py",
+    "workers/celery/consumer.py",
+    "workers/celery/control.py",
     "workers/flower.py",
-    "workers/pool.py",
-    "workers/stop.py",
+    "workers/celery/pool.py",
+    "workers/celery/shutdown.py",
     "workers/tasks.py",
-    "workers/transport.py",
+    "workers/celery/transport.py",
 )
 
 KINDS = ["manager", "handler", "service", "processor", "helper", "helpers", "util", "utils"]

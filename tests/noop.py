@@ -16,9 +16,9 @@ from headgate.shared import settings
 from headgate.shared.servers.servers import Servers, open_servers
 from headgate.shared.settings import Settings
 from headgate.workers.app import Headgate
+from headgate.workers.celery.pool import JobRequest, current
 from headgate.workers.fetcher import Fetcher
 from headgate.workers.lane import Lane
-from headgate.workers.pool import JobRequest, current
 
 in_force = settings.load()
 app = Headgate(in_force, open_servers(in_force), ("fast",))

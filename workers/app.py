@@ -21,20 +21,20 @@ from headgate.shared.catalog import catalog
 from headgate.shared.errors import Unfit, Unreachable
 from headgate.shared.servers.servers import Servers, open_servers
 from headgate.shared.settings import Settings, read
-from headgate.workers import broker
+from headgate.workers.celery import config
+from headgate.workers.celery.heartbeat import Life
+from headgate.workers.celery.shutdown import Signals, Stopping
 from headgate.workers.fetcher import Fetcher
 from headgate.workers.leases import StopReason
-from headgate.workers.life import Life
 from headgate.workers.message import Arrival
-from headgate.workers.stop import Signals, Stopping
 from headgate.workers.waker import Waker
 
 log = logging.getLogger("headgate.app")
 
 CHECK_EVERY_S = 1.0
 
-TRANSPORT = "headgate.workers.transport:Transport"
-SENTINEL_TRANSPORT = "headgate.workers.transport:SentinelTransport"
+TRANSPORT = "headgate.workers.celery.transport:Transport"
+SENTINEL_TRANSPORT = "headgate.workers.celery.transport:SentinelTransport"
 
 UNREACHABLE = 3
 """Exit code of a worker whose Redis cannot be worked with, as of every command."""
@@ -62,7 +62,7 @@ class Headgate(Celery):
         signals.celeryd_init.connect(self._heed, weak=False)
         self.job_queues = all_queues(model_classes)
         self.conf.update(
-            **broker.settings_for(servers.address, settings.key_prefix),
+            **config.settings_for(servers.address, settings.key_prefix),
             broker_connection_retry_on_startup=True,
             task_ignore_result=True,
             task_acks_late=True,
@@ -73,8 +73,8 @@ class Headgate(Celery):
             task_queues=[Queue(name, exchange="", routing_key=name) for name in self.job_queues],
             task_default_queue=queue_name("standard", "fast"),
             task_create_missing_queues=True,
-            worker_pool="headgate.workers.pool:TaskPool",
-            worker_consumer="headgate.workers.consumer:Consumer",
+            worker_pool="headgate.workers.celery.pool:TaskPool",
+            worker_consumer="headgate.workers.celery.consumer:Consumer",
             worker_concurrency=settings.concurrency,
             worker_prefetch_multiplier=1,
             worker_cancel_long_running_tasks_on_connection_loss=False,

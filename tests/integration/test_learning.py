@@ -24,9 +24,9 @@ from headgate.shared.database.engine import open_engine
 from headgate.shared.servers.servers import Servers
 from headgate.shared.settings import Settings
 from headgate.workers.bootstrap import open_kit
+from headgate.workers.celery.pool import RETURN_S
 from headgate.workers.lane import Lane
 from headgate.workers.learning import Learning
-from headgate.workers.pool import RETURN_S
 from tests.integration.headgate import headgate
 from tests.servers import ValkeyServer
 

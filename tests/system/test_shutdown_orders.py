@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from headgate.shared.broker.keys import Keys
-from headgate.workers.stop import LAST_S
+from headgate.workers.celery.shutdown import LAST_S
 from tests.child import ChildProcess, wait_until
 from tests.servers import PostgresServer, Simulator, ValkeyServer
 from tests.system import rig

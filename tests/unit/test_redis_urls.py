@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from headgate.producer.cli.settings import settings as settings_command
 from headgate.shared import redis_url
 from headgate.shared.servers import redis_check
-from headgate.workers import broker
+from headgate.workers.celery import config
 
 
 def test_plain_urls_are_read_with_their_defaults() -> None:
@@ -66,7 +66,7 @@ def test_a_bare_rediss_url_checks_the_certificate() -> None:
     found = redis_url.read("rediss://h")
     assert found.tls is not None
     assert found.tls.options()["ssl_cert_reqs"].name == "CERT_REQUIRED"
-    assert broker.settings_for(found, "")["broker_use_ssl"]["ssl_check_hostname"] is True
+    assert config.settings_for(found, "")["broker_use_ssl"]["ssl_check_hostname"] is True
 
 
 @pytest.mark.parametrize(

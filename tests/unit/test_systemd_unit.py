@@ -11,7 +11,7 @@ import pytest
 from headgate.producer.cli.commands import cli
 from headgate.shared.servers.liveness import STALE_S
 from headgate.shared.settings import Settings, variable
-from headgate.workers.stop import LAST_S
+from headgate.workers.celery.shutdown import LAST_S
 
 UNIT = Path(__file__).parents[2] / "deploy" / "headgate-worker@.service"
 PROGRAM = "/opt/headgate/bin/headgate"

@@ -24,8 +24,8 @@ from celery.concurrency.base import BasePool
 from celery.worker import state
 from celery.worker.request import Request
 
+from headgate.workers.celery.shutdown import Stopping
 from headgate.workers.leases import StopReason
-from headgate.workers.stop import Stopping
 
 T = TypeVar("T")
 log = logging.getLogger("headgate.pool")

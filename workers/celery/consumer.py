@@ -26,12 +26,12 @@ from celery.worker.state import maybe_shutdown
 from headgate.shared.broker.queues import TASK
 from headgate.shared.broker.results import GIVEN_UP
 from headgate.shared.errors import Unreachable, place_of
-from headgate.workers import control  # noqa: F401  # its commands are known from here on
+from headgate.workers.celery import control  # noqa: F401  # its commands are known from here on
+from headgate.workers.celery.pool import RETURN_S, TaskPool
+from headgate.workers.celery.shutdown import EXIT_DONE, EXIT_UNREACHABLE
+from headgate.workers.celery.transport import JobMessage
 from headgate.workers.fetcher import Fetcher
 from headgate.workers.message import Arrival
-from headgate.workers.pool import RETURN_S, TaskPool
-from headgate.workers.stop import EXIT_DONE, EXIT_UNREACHABLE
-from headgate.workers.transport import JobMessage
 
 if TYPE_CHECKING:
     from headgate.workers.app import Headgate
