@@ -17,8 +17,8 @@ from headgate.shared.servers.servers import Servers, open_servers
 from headgate.shared.settings import Settings
 from headgate.workers.app import Headgate
 from headgate.workers.celery.pool import JobRequest, current
+from headgate.workers.clients.redis_batcher import Lane
 from headgate.workers.fetcher import Fetcher
-from headgate.workers.lane import Lane
 
 in_force = settings.load()
 app = Headgate(in_force, open_servers(in_force), ("fast",))

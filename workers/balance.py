@@ -27,8 +27,8 @@ from headgate.shared.broker.keys import Keys
 from headgate.shared.broker.script import fields_of
 from headgate.shared.catalog.catalog import Catalog
 from headgate.shared.cost.price import from_pico, text
-from headgate.workers.lane import Lane
-from headgate.workers.silence import Silence
+from headgate.workers.clients.outage_log import Silence
+from headgate.workers.clients.redis_batcher import Lane
 from headgate.workers.spent import DAY_MS, Sums, doubtful, span_ms, spent_on
 
 log = logging.getLogger("headgate.budgets")

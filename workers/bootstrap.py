@@ -30,14 +30,14 @@ from headgate.shared.routing.choose import without_key
 from headgate.shared.servers.servers import Servers
 from headgate.shared.settings import Settings
 from headgate.workers.balance import Balance
-from headgate.workers.clock import Clock
-from headgate.workers.lane import Lane
+from headgate.workers.clients.clock import Clock
+from headgate.workers.clients.group_commit import Record
+from headgate.workers.clients.redis_batcher import Lane
 from headgate.workers.learning import Learning
 from headgate.workers.pipeline import Pipeline
 from headgate.workers.policy.retry import Limits
 from headgate.workers.provider import Provider
 from headgate.workers.providers.limits import seen
-from headgate.workers.record import Record
 from headgate.workers.reload import Reload
 from headgate.workers.stages.audit import Audit
 from headgate.workers.stages.breaker import Breaker

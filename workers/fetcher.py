@@ -24,10 +24,10 @@ from headgate.shared.broker.keys import Keys
 from headgate.shared.broker.queues import in_turn
 from headgate.shared.errors import UnreadableMessage, place_of
 from headgate.workers import message
+from headgate.workers.clients.outage_log import Silence
 from headgate.workers.kinds import named
 from headgate.workers.leases import Leases, StopReason, tell_of
 from headgate.workers.message import Arrival
-from headgate.workers.silence import Silence
 from headgate.workers.waker import Waker, end
 
 log = logging.getLogger("headgate.fetcher")

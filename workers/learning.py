@@ -24,7 +24,7 @@ from headgate.shared.admission.estimates import (
     teach,
 )
 from headgate.shared.broker.keys import Keys
-from headgate.workers.lane import Lane
+from headgate.workers.clients.redis_batcher import Lane
 
 log = logging.getLogger("headgate.learning")
 

@@ -19,8 +19,8 @@ from redis.exceptions import RedisError, ResponseError
 from headgate.shared.broker import dead_letters, jobs, script
 from headgate.shared.broker.jobs import Buried, Lease
 from headgate.shared.broker.keys import Keys
+from headgate.workers.clients.outage_log import Silence
 from headgate.workers.kinds import named
-from headgate.workers.silence import Silence
 
 log = logging.getLogger("headgate.leases")
 

@@ -29,11 +29,11 @@ from headgate.shared.database.rows import audit_row
 from headgate.shared.errors import InvalidRequest, place_of
 from headgate.shared.job.result import Reply, Result, Usage
 from headgate.workers.attempt import Attempting, Chain
+from headgate.workers.clients.group_commit import Record
 from headgate.workers.errors import AttemptError
 from headgate.workers.job import Delivery, Ending, Job
 from headgate.workers.outcome import AlreadyTaken, Deferred, Ended, Outcome, Restored
 from headgate.workers.policy import fallback, gate, money, outage, retry
-from headgate.workers.record import Record
 from headgate.workers.stages.audit import Audit, Conclusion
 from headgate.workers.stages.bucket import Broken
 from headgate.workers.stages.cache import Kept

@@ -20,7 +20,7 @@ from headgate.shared.catalog import catalog
 from headgate.shared.catalog.catalog import Catalog, Provider
 from headgate.shared.errors import CatalogError
 from headgate.shared.servers.servers import Servers
-from headgate.workers.lane import Lane
+from headgate.workers.clients.redis_batcher import Lane
 
 log = logging.getLogger("headgate.catalog")
 

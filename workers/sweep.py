@@ -32,8 +32,8 @@ from headgate.shared.job.ids import now_ms
 from headgate.shared.job.result import ENDED, ErrorReport, Result
 from headgate.shared.servers.servers import Servers
 from headgate.workers.balance import Balance
-from headgate.workers.lane import Lane
-from headgate.workers.silence import Silence
+from headgate.workers.clients.outage_log import Silence
+from headgate.workers.clients.redis_batcher import Lane
 from headgate.workers.sums import Sums
 from headgate.workers.tidy import Tidy
 

@@ -10,7 +10,7 @@ from headgate.shared import census
 from headgate.shared.broker import dead_letters
 from headgate.shared.broker.keys import Keys
 from headgate.shared.cache import index
-from headgate.workers.lane import Lane
+from headgate.workers.clients.redis_batcher import Lane
 
 log = logging.getLogger("headgate.sweep")
 

@@ -29,15 +29,15 @@ from headgate.shared.job.envelope import Envelope
 from headgate.shared.job.ids import now_ms
 from headgate.shared.job.request import Request
 from headgate.shared.job.result import Reply, Result, Usage
+from headgate.workers.clients.group_commit import Record
+from headgate.workers.clients.redis_batcher import Lane
 from headgate.workers.errors import AttemptError
 from headgate.workers.job import Delivery
-from headgate.workers.lane import Lane
 from headgate.workers.learning import Learning
 from headgate.workers.outcome import Deferred, Ended, Outcome
 from headgate.workers.pipeline import Pipeline
 from headgate.workers.policy.retry import Limits
 from headgate.workers.provider import Answer, OnPiece
-from headgate.workers.record import Record
 from headgate.workers.stages.audit import Audit
 from headgate.workers.stages.breaker import Breaker
 from headgate.workers.stages.bucket import Bucket

@@ -21,8 +21,8 @@ from headgate.shared.cache.ttl import Keeping
 from headgate.shared.job.ids import now_ms
 from headgate.shared.job.request import Request, request_from
 from headgate.shared.job.result import Reply, Usage
+from headgate.workers.clients.redis_batcher import Lane
 from headgate.workers.kept import COMPRESSED, Kept
-from headgate.workers.lane import Lane
 from headgate.workers.stages.cache import WINDOW_S, Cache
 from headgate.workers.tidy import Tidy
 from tests.child import wait_until

@@ -17,8 +17,8 @@ from headgate.shared.errors import UnreadableMessage
 from headgate.shared.job.envelope import Envelope
 from headgate.shared.job.ids import now_ms
 from headgate.shared.job.result import Reply, Result, Usage
+from headgate.workers.clients.group_commit import Record
 from headgate.workers.errors import AttemptTimeout, ProviderFault
-from headgate.workers.record import Record
 from headgate.workers.stages.audit import Audit, Conclusion
 from headgate.workers.stages.claim import Claim, Claims, EndedBefore
 from headgate.workers.stages.ledger import Attempt, Ledger, Settlement

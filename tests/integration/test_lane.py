@@ -10,7 +10,7 @@ from redis.exceptions import ResponseError
 from headgate.shared import holds
 from headgate.shared.admission.ticket import Ticket
 from headgate.shared.broker.keys import Keys
-from headgate.workers.lane import Lane
+from headgate.workers.clients.redis_batcher import Lane
 from tests.servers import ValkeyServer
 
 TICKET = Ticket(

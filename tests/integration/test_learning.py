@@ -25,7 +25,7 @@ from headgate.shared.servers.servers import Servers
 from headgate.shared.settings import Settings
 from headgate.workers.bootstrap import open_kit
 from headgate.workers.celery.pool import RETURN_S
-from headgate.workers.lane import Lane
+from headgate.workers.clients.redis_batcher import Lane
 from headgate.workers.learning import Learning
 from tests.integration.headgate import headgate
 from tests.servers import ValkeyServer

@@ -14,9 +14,9 @@ from headgate.shared.broker.jobs import Entry
 from headgate.shared.broker.keys import Keys
 from headgate.shared.database.tables import attempts, audit, jobs
 from headgate.shared.job.result import Result
+from headgate.workers.clients.group_commit import Record
 from headgate.workers.errors import ProviderFault
 from headgate.workers.outcome import AlreadyTaken, Ended, Restored
-from headgate.workers.record import Record
 from headgate.workers.stages.ledger import Attempt, Ledger
 from headgate.workers.stages.publish import Publish
 from tests.child import wait_until

@@ -17,7 +17,7 @@ from sqlalchemy.exc import OperationalError
 from headgate.shared.database import migrate
 from headgate.shared.database.engine import open_engine, reading, writing
 from headgate.shared.database.tables import batches
-from headgate.workers.record import Record
+from headgate.workers.clients.group_commit import Record
 from tests.child import ChildProcess, wait_until
 from tests.integration.headgate import headgate
 from tests.integration.test_prepared_statements import Pooler

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Engine, insert, select, text
 from headgate.shared.database import migrate
 from headgate.shared.database.engine import open_engine
 from headgate.shared.database.tables import batches
-from headgate.workers.record import Record
+from headgate.workers.clients.group_commit import Record
 from tests.servers import PostgresServer
 
 

@@ -10,7 +10,7 @@ import redis
 
 from headgate.shared import redis_url
 from headgate.shared.servers import redis_client
-from headgate.workers.lane import Lane
+from headgate.workers.clients.redis_batcher import Lane
 from tests.child import wait_until
 from tests.proxy import TcpProxy
 from tests.sentinels import role

@@ -21,7 +21,7 @@ from headgate.shared.job.ids import now_ms
 from headgate.shared.job.result import ErrorReport, Result
 from headgate.shared.servers.servers import Servers
 from headgate.shared.settings import Settings
-from headgate.workers.lane import Lane
+from headgate.workers.clients.redis_batcher import Lane
 from headgate.workers.sweep import Sweep
 from tests.child import wait_until
 from tests.integration.rig import Broker, envelope

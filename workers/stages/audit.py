@@ -13,7 +13,7 @@ from headgate.shared.cost.price import from_pico, text
 from headgate.shared.database.engine import insert_all, write_all
 from headgate.shared.database.tables import audit, jobs
 from headgate.shared.job.result import ENDED, Result
-from headgate.workers.record import Act
+from headgate.workers.clients.group_commit import Act
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from headgate.shared.admission.breakers import Rules, Standing, report
 from headgate.shared.admission.grant import Grant
 from headgate.shared.broker.keys import Keys
-from headgate.workers.lane import Lane
+from headgate.workers.clients.redis_batcher import Lane
 from headgate.workers.policy.outage import Purse
 
 log = logging.getLogger("headgate.breaker")

@@ -16,8 +16,8 @@ from headgate.shared.admission.grant import Grant
 from headgate.shared.admission.ticket import Ticket
 from headgate.shared.broker.keys import Keys
 from headgate.shared.holds import Told
+from headgate.workers.clients.redis_batcher import Lane
 from headgate.workers.errors import AttemptError
-from headgate.workers.lane import Lane
 
 OBSERVE_S = 0.1
 """Headers of a pool are handed on this often, those of the latest request."""

@@ -19,7 +19,7 @@ from headgate.shared.errors import ErrorCode, UnreadableMessage
 from headgate.shared.job.envelope import Envelope
 from headgate.shared.job.ids import now_ms
 from headgate.shared.job.result import ENDED
-from headgate.workers.record import Record
+from headgate.workers.clients.group_commit import Record
 
 EARLY_MS = 1000
 """Clocks of worker and broker may differ by this much before a deferred job counts as too early."""

@@ -13,7 +13,7 @@ from redis.exceptions import NoScriptError
 from headgate.shared.broker import jobs, script
 from headgate.shared.broker.keys import Keys
 from headgate.shared.broker.script import Command
-from headgate.workers.lane import Lane
+from headgate.workers.clients.redis_batcher import Lane
 
 GATHER_S = 0.05
 """The first piece is written at once, what comes after it at most this often."""

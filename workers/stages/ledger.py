@@ -16,8 +16,8 @@ from sqlalchemy import Connection, bindparam, select, update
 from headgate.shared.database.engine import insert_all, write_all
 from headgate.shared.database.tables import attempts, jobs
 from headgate.shared.job.result import Reply, Usage
+from headgate.workers.clients.group_commit import Act, Record
 from headgate.workers.errors import AttemptError
-from headgate.workers.record import Act, Record
 
 NOTHING = Usage()
 

@@ -12,7 +12,7 @@ from headgate.shared.broker.jobs import Entry
 from headgate.shared.broker.keys import Keys
 from headgate.shared.broker.results import celery_record
 from headgate.shared.job.result import Result
-from headgate.workers.lane import Lane
+from headgate.workers.clients.redis_batcher import Lane
 
 log = logging.getLogger("headgate.cache")
 

@@ -15,7 +15,7 @@ from headgate.shared.broker.keys import Keys
 from headgate.shared.cache.fingerprint import fingerprint
 from headgate.shared.job.request import Request
 from headgate.shared.job.result import ErrorReport, FailedAttempt, known_fields
-from headgate.workers.lane import Lane
+from headgate.workers.clients.redis_batcher import Lane
 
 WINDOW_S = 5
 """How long a failure is there for those who waited for it."""

@@ -19,7 +19,7 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
 from headgate.shared.database.engine import lost_a_race, passes, reason, writing
-from headgate.workers.silence import Silence
+from headgate.workers.clients.outage_log import Silence
 
 log = logging.getLogger("headgate.record")
 

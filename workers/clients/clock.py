@@ -13,7 +13,7 @@ import time
 from redis.exceptions import RedisError
 
 from headgate.shared.job.ids import now_ms
-from headgate.workers.lane import Lane
+from headgate.workers.clients.redis_batcher import Lane
 
 log = logging.getLogger("headgate.clock")
 

@@ -18,7 +18,7 @@ from redis.exceptions import NoScriptError
 
 from headgate.shared.broker.script import Command, Word
 from headgate.shared.servers.redis_client import REDIS_TIMEOUT_S
-from headgate.workers.silence import Silence
+from headgate.workers.clients.outage_log import Silence
 
 T = TypeVar("T")
 log = logging.getLogger("headgate.lane")
