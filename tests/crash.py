@@ -37,7 +37,7 @@ from headgate.shared.servers.servers import Servers
 from headgate.shared.settings import Settings
 from headgate.workers import app as workers_app
 from headgate.workers import tasks
-from headgate.workers.fetcher import Fetcher
+from headgate.workers.delivery.fetcher import Fetcher
 
 ON_THE_WIRE_S = 0.03
 """A request has left this long after its call began, and the provider is slower than that."""

@@ -18,7 +18,7 @@ from headgate.shared.settings import Settings
 from headgate.workers.app import Headgate
 from headgate.workers.celery.pool import JobRequest, current
 from headgate.workers.clients.redis_batcher import Lane
-from headgate.workers.fetcher import Fetcher
+from headgate.workers.delivery.fetcher import Fetcher
 
 in_force = settings.load()
 app = Headgate(in_force, open_servers(in_force), ("fast",))

@@ -24,10 +24,10 @@ from headgate.shared.settings import Settings, read
 from headgate.workers.celery import config
 from headgate.workers.celery.heartbeat import Life
 from headgate.workers.celery.shutdown import Signals, Stopping
-from headgate.workers.fetcher import Fetcher
-from headgate.workers.leases import StopReason
-from headgate.workers.message import Arrival
-from headgate.workers.waker import Waker
+from headgate.workers.delivery.fetcher import Fetcher
+from headgate.workers.delivery.leases import StopReason
+from headgate.workers.delivery.message import Arrival
+from headgate.workers.delivery.wakeup import Waker
 
 log = logging.getLogger("headgate.app")
 

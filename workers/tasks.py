@@ -24,9 +24,9 @@ from headgate.shared.servers.servers import Servers
 from headgate.shared.settings import Settings
 from headgate.workers.bootstrap import Kit, keyless, open_kit
 from headgate.workers.celery.pool import JobRequest, Running, current
-from headgate.workers.fetcher import Fetcher
+from headgate.workers.delivery.fetcher import Fetcher
+from headgate.workers.delivery.leases import Leases
 from headgate.workers.job import Delivery, Job
-from headgate.workers.leases import Leases
 from headgate.workers.outcome import AlreadyTaken, Deferred, Ended, Outcome, Restored
 from headgate.workers.policy import fallback
 from headgate.workers.stages.claim import Claim

@@ -12,10 +12,10 @@ from redis.asyncio import Redis
 from headgate.shared.broker import jobs as broker_jobs
 from headgate.shared.broker import queues, script
 from headgate.shared.broker.keys import Keys
-from headgate.workers.fetcher import Fetcher
-from headgate.workers.leases import StopReason
-from headgate.workers.message import Arrival
-from headgate.workers.waker import Waker
+from headgate.workers.delivery.fetcher import Fetcher
+from headgate.workers.delivery.leases import StopReason
+from headgate.workers.delivery.message import Arrival
+from headgate.workers.delivery.wakeup import Waker
 from tests.child import wait_until
 from tests.integration.rig import BULK, STANDARD, URGENT, Broker, envelope, stock_message
 from tests.integration.rig_budgets import USD, Treasury, ticket

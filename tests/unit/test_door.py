@@ -14,7 +14,7 @@ from headgate.shared.job.envelope import Envelope
 from headgate.shared.job.ids import now_ms
 from headgate.workers.bootstrap import Kit
 from headgate.workers.celery.pool import Running
-from headgate.workers.message import read
+from headgate.workers.delivery.message import read
 from headgate.workers.tasks import Door
 from tests.integration.rig import envelope
 from tests.integration.rig_poison import ODD_NAMES, ODD_VALUES, hostile, mutated

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from headgate.shared.broker import queues
 from headgate.shared.errors import UnreadableMessage
-from headgate.workers.message import read
+from headgate.workers.delivery.message import read
 from tests.integration.rig import envelope, stock_message
 from tests.integration.rig_poison import DEAD, HARMLESS
 

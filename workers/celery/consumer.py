@@ -30,8 +30,8 @@ from headgate.workers.celery import control  # noqa: F401  # its commands are kn
 from headgate.workers.celery.pool import RETURN_S, TaskPool
 from headgate.workers.celery.shutdown import EXIT_DONE, EXIT_UNREACHABLE
 from headgate.workers.celery.transport import JobMessage
-from headgate.workers.fetcher import Fetcher
-from headgate.workers.message import Arrival
+from headgate.workers.delivery.fetcher import Fetcher
+from headgate.workers.delivery.message import Arrival
 
 if TYPE_CHECKING:
     from headgate.workers.app import Headgate

@@ -25,7 +25,7 @@ from celery.worker import state
 from celery.worker.request import Request
 
 from headgate.workers.celery.shutdown import Stopping
-from headgate.workers.leases import StopReason
+from headgate.workers.delivery.leases import StopReason
 
 T = TypeVar("T")
 log = logging.getLogger("headgate.pool")

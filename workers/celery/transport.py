@@ -13,7 +13,7 @@ from typing import Any, cast
 from kombu.transport import redis, virtual
 from redis.exceptions import ResponseError
 
-from headgate.workers.message import Arrival
+from headgate.workers.delivery.message import Arrival
 
 REPLIES = ".pidbox"
 """How the names of the queues end that remote control is answered on. All others hold jobs, those

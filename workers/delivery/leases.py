@@ -20,7 +20,7 @@ from headgate.shared.broker import dead_letters, jobs, script
 from headgate.shared.broker.jobs import Buried, Lease
 from headgate.shared.broker.keys import Keys
 from headgate.workers.clients.outage_log import Silence
-from headgate.workers.kinds import named
+from headgate.workers.delivery.wrong_type import named
 
 log = logging.getLogger("headgate.leases")
 

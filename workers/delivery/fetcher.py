@@ -23,12 +23,12 @@ from headgate.shared.broker.jobs import Lease
 from headgate.shared.broker.keys import Keys
 from headgate.shared.broker.queues import in_turn
 from headgate.shared.errors import UnreadableMessage, place_of
-from headgate.workers import message
 from headgate.workers.clients.outage_log import Silence
-from headgate.workers.kinds import named
-from headgate.workers.leases import Leases, StopReason, tell_of
-from headgate.workers.message import Arrival
-from headgate.workers.waker import Waker, end
+from headgate.workers.delivery import message
+from headgate.workers.delivery.leases import Leases, StopReason, tell_of
+from headgate.workers.delivery.message import Arrival
+from headgate.workers.delivery.wakeup import Waker, end
+from headgate.workers.delivery.wrong_type import named
 
 log = logging.getLogger("headgate.fetcher")
 
