@@ -17,7 +17,7 @@ from headgate.shared.cost import tokens as estimate
 from headgate.shared.cost.price import price, to_pico
 from headgate.workers.errors import AttemptError
 from headgate.workers.job import Ending, Job
-from headgate.workers.learning import Learning
+from headgate.workers.maintenance.estimates import Learning
 from headgate.workers.outcome import Deferred, Restored
 from headgate.workers.policy import gate, money, outage
 from headgate.workers.provider import Answer

@@ -29,16 +29,19 @@ from headgate.shared.errors import SettingError
 from headgate.shared.routing.choose import without_key
 from headgate.shared.servers.servers import Servers
 from headgate.shared.settings import Settings
-from headgate.workers.balance import Balance
 from headgate.workers.clients.clock import Clock
 from headgate.workers.clients.group_commit import Record
 from headgate.workers.clients.redis_batcher import Lane
-from headgate.workers.learning import Learning
+from headgate.workers.maintenance.budgets import Balance
+from headgate.workers.maintenance.catalog import Reload
+from headgate.workers.maintenance.estimates import Learning
+from headgate.workers.maintenance.prune import Tidy
+from headgate.workers.maintenance.recover import Sweep
+from headgate.workers.maintenance.usage_rollup import Sums
 from headgate.workers.pipeline import Pipeline
 from headgate.workers.policy.retry import Limits
 from headgate.workers.provider import Provider
 from headgate.workers.providers.limits import seen
-from headgate.workers.reload import Reload
 from headgate.workers.stages.audit import Audit
 from headgate.workers.stages.breaker import Breaker
 from headgate.workers.stages.bucket import Bucket
@@ -49,9 +52,6 @@ from headgate.workers.stages.deltas import Deltas
 from headgate.workers.stages.ledger import Ledger
 from headgate.workers.stages.publish import Publish
 from headgate.workers.stages.share import Share
-from headgate.workers.sums import Sums
-from headgate.workers.sweep import Sweep
-from headgate.workers.tidy import Tidy
 
 log = logging.getLogger("headgate.bootstrap")
 

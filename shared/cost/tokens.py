@@ -5,7 +5,7 @@ rough figure is enough; a low one would let too much through. Weights were fitte
 vocabulary. Estimate / true count, both with the marks of one message: 1.09 in the middle of 4,000
 prompts of all kinds (0.96 at the fifth percentile, 1.24 at the 95th, 0.76 at least, 1.10 over
 all), 1.4 for Python, 1.15 for Markdown, 1.18 for JSON. Other vendors' vocabularies differ: what is
-held is corrected by the ratio that answers have shown (`workers/learning.py`).
+held is corrected by the ratio that answers have shown (`workers/maintenance/estimates.py`).
 
 With the extra `bpe` installed (`pip install .[bpe]`) texts for OpenAI's models are counted by their
 vocabulary instead. That costs 75 MB on disk, 130 MB and 0.8 s once in each process that counts, and

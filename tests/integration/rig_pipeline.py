@@ -33,7 +33,7 @@ from headgate.workers.clients.group_commit import Record
 from headgate.workers.clients.redis_batcher import Lane
 from headgate.workers.errors import AttemptError
 from headgate.workers.job import Delivery
-from headgate.workers.learning import Learning
+from headgate.workers.maintenance.estimates import Learning
 from headgate.workers.outcome import Deferred, Ended, Outcome
 from headgate.workers.pipeline import Pipeline
 from headgate.workers.policy.retry import Limits

@@ -20,9 +20,9 @@ from headgate.shared.database.tables import attempts, audit, jobs
 from headgate.shared.job.ids import now_ms
 from headgate.shared.servers.servers import Servers
 from headgate.shared.settings import Settings
-from headgate.workers.balance import POST_S, Balance
 from headgate.workers.clients.redis_batcher import Lane
-from headgate.workers.spent import span_ms, spent_on
+from headgate.workers.maintenance.budgets import POST_S, Balance
+from headgate.workers.maintenance.spend import span_ms, spent_on
 from tests.child import wait_until
 from tests.integration.rig import envelope
 from tests.integration.rig_budgets import USD, Treasury

@@ -21,7 +21,7 @@ from headgate.producer.submit.idempotency import Keyed, Known, look, take
 from headgate.shared.database import migrate
 from headgate.shared.database.engine import open_engine, reading, writing
 from headgate.shared.database.tables import KEY_KEPT_MS, idempotency
-from headgate.workers.sweep import forget_keys
+from headgate.workers.maintenance.recover import forget_keys
 from tests.integration.headgate import headgate
 from tests.integration.played import PlayedWorker, ids_of, settings_for
 from tests.proxy import TcpProxy

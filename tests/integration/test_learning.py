@@ -26,7 +26,7 @@ from headgate.shared.settings import Settings
 from headgate.workers.bootstrap import open_kit
 from headgate.workers.celery.pool import RETURN_S
 from headgate.workers.clients.redis_batcher import Lane
-from headgate.workers.learning import Learning
+from headgate.workers.maintenance.estimates import Learning
 from tests.integration.headgate import headgate
 from tests.servers import ValkeyServer
 

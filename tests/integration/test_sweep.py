@@ -22,7 +22,7 @@ from headgate.shared.job.result import ErrorReport, Result
 from headgate.shared.servers.servers import Servers
 from headgate.shared.settings import Settings
 from headgate.workers.clients.redis_batcher import Lane
-from headgate.workers.sweep import Sweep
+from headgate.workers.maintenance.recover import Sweep
 from tests.child import wait_until
 from tests.integration.rig import Broker, envelope
 from tests.integration.rig_rooms import Rooms

@@ -6,12 +6,12 @@ import pytest
 import redis
 from redis.asyncio import Redis
 
-from headgate.shared import census
 from headgate.shared.broker import dead_letters, script
 from headgate.shared.broker.jobs import Lease
 from headgate.shared.broker.keys import Keys
 from headgate.workers.clients.redis_batcher import Lane
-from headgate.workers.tidy import Tidy
+from headgate.workers.maintenance import census
+from headgate.workers.maintenance.prune import Tidy
 from tests.integration.rig import BULK, STANDARD, URGENT, Broker, message_of, stock_message
 from tests.servers import ValkeyServer
 

@@ -18,7 +18,7 @@ from headgate.shared.database.engine import open_engine
 from headgate.shared.database.tables import audit, usage_days, usage_summed
 from headgate.shared.database.usage_rollup import DAY_MS, day_of, stale, sum_day, unsum
 from headgate.shared.errors import InvalidRequest
-from headgate.workers.sums import HOUR_MS, OVER_MS, PAUSE_MS, Sums
+from headgate.workers.maintenance.usage_rollup import HOUR_MS, OVER_MS, PAUSE_MS, Sums
 from tests.integration.rig_usage import FIRST, START_MS, line, new_ids, put
 
 DAYS = 3

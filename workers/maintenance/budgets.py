@@ -29,7 +29,7 @@ from headgate.shared.catalog.catalog import Catalog
 from headgate.shared.cost.price import from_pico, text
 from headgate.workers.clients.outage_log import Silence
 from headgate.workers.clients.redis_batcher import Lane
-from headgate.workers.spent import DAY_MS, Sums, doubtful, span_ms, spent_on
+from headgate.workers.maintenance.spend import DAY_MS, Sums, doubtful, span_ms, spent_on
 
 log = logging.getLogger("headgate.budgets")
 

@@ -31,11 +31,11 @@ from headgate.shared.job.envelope import Envelope
 from headgate.shared.job.ids import now_ms
 from headgate.shared.job.result import ENDED, ErrorReport, Result
 from headgate.shared.servers.servers import Servers
-from headgate.workers.balance import Balance
 from headgate.workers.clients.outage_log import Silence
 from headgate.workers.clients.redis_batcher import Lane
-from headgate.workers.sums import Sums
-from headgate.workers.tidy import Tidy
+from headgate.workers.maintenance.budgets import Balance
+from headgate.workers.maintenance.prune import Tidy
+from headgate.workers.maintenance.usage_rollup import Sums
 
 log = logging.getLogger("headgate.sweep")
 

@@ -6,11 +6,11 @@ import asyncio
 import logging
 from typing import Any
 
-from headgate.shared import census
 from headgate.shared.broker import dead_letters
 from headgate.shared.broker.keys import Keys
 from headgate.shared.cache import index
 from headgate.workers.clients.redis_batcher import Lane
+from headgate.workers.maintenance import census
 
 log = logging.getLogger("headgate.sweep")
 
