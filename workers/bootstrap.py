@@ -38,7 +38,7 @@ from headgate.workers.maintenance.estimates import Learning
 from headgate.workers.maintenance.prune import Tidy
 from headgate.workers.maintenance.recover import Sweep
 from headgate.workers.maintenance.usage_rollup import Sums
-from headgate.workers.pipeline import Pipeline
+from headgate.workers.pipeline.pipeline import Pipeline
 from headgate.workers.policy.retry import Limits
 from headgate.workers.provider import Provider
 from headgate.workers.providers.limits import seen

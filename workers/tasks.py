@@ -26,11 +26,11 @@ from headgate.workers.bootstrap import Kit, keyless, open_kit
 from headgate.workers.celery.pool import JobRequest, Running, current
 from headgate.workers.delivery.fetcher import Fetcher
 from headgate.workers.delivery.leases import Leases
-from headgate.workers.job import Delivery, Job
-from headgate.workers.outcome import AlreadyTaken, Deferred, Ended, Outcome, Restored
+from headgate.workers.pipeline.job_run import Delivery, Job
+from headgate.workers.pipeline.outcome import AlreadyTaken, Deferred, Ended, Outcome, Restored
+from headgate.workers.pipeline.shielded import through
 from headgate.workers.policy import fallback
 from headgate.workers.stages.claim import Claim
-from headgate.workers.through import through
 
 log = logging.getLogger("headgate.door")
 

@@ -32,10 +32,10 @@ from headgate.shared.job.result import Reply, Result, Usage
 from headgate.workers.clients.group_commit import Record
 from headgate.workers.clients.redis_batcher import Lane
 from headgate.workers.errors import AttemptError
-from headgate.workers.job import Delivery
 from headgate.workers.maintenance.estimates import Learning
-from headgate.workers.outcome import Deferred, Ended, Outcome
-from headgate.workers.pipeline import Pipeline
+from headgate.workers.pipeline.job_run import Delivery
+from headgate.workers.pipeline.outcome import Deferred, Ended, Outcome
+from headgate.workers.pipeline.pipeline import Pipeline
 from headgate.workers.policy.retry import Limits
 from headgate.workers.provider import Answer, OnPiece
 from headgate.workers.stages.audit import Audit

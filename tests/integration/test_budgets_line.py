@@ -11,7 +11,7 @@ from headgate.shared.admission.ticket import Ticket
 from headgate.shared.cost.upper_bound import worst_pico_usd
 from headgate.shared.job.envelope import Envelope
 from headgate.workers.errors import ProviderFault
-from headgate.workers.outcome import Deferred
+from headgate.workers.pipeline.outcome import Deferred
 from tests.integration.rig_budgets import USD, Treasury
 from tests.integration.rig_pipeline import (
     COST_PICO_USD,

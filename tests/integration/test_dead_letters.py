@@ -20,7 +20,7 @@ from headgate.shared.database.tables import audit, jobs
 from headgate.shared.job.envelope import Envelope
 from headgate.shared.job.ids import now_ms
 from headgate.shared.job.result import Result
-from headgate.workers.outcome import Ended as JobEnded
+from headgate.workers.pipeline.outcome import Ended as JobEnded
 from tests.integration.headgate import Ended, headgate
 from tests.integration.rig import BULK, STANDARD, Broker, envelope
 from tests.integration.rig_pipeline import job_for, played_line

@@ -24,7 +24,7 @@ from headgate.workers.errors import (
     RequestRefused,
     Unauthorized,
 )
-from headgate.workers.outcome import AlreadyTaken, Deferred
+from headgate.workers.pipeline.outcome import AlreadyTaken, Deferred
 from headgate.workers.policy.retry import Limits
 from tests.integration.rig_pipeline import (
     COST_PICO_USD,

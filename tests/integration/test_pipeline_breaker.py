@@ -23,7 +23,7 @@ from headgate.workers.errors import (
     RequestRefused,
     Unauthorized,
 )
-from headgate.workers.outcome import Deferred, Outcome
+from headgate.workers.pipeline.outcome import Deferred, Outcome
 from headgate.workers.policy.retry import Limits
 from tests.child import wait_until
 from tests.integration.rig_pipeline import PlayedLine, fault, job_for, played_line

@@ -16,7 +16,7 @@ from headgate.shared.database.tables import attempts, audit, jobs
 from headgate.shared.job.result import Result
 from headgate.workers.clients.group_commit import Record
 from headgate.workers.errors import ProviderFault
-from headgate.workers.outcome import AlreadyTaken, Ended, Restored
+from headgate.workers.pipeline.outcome import AlreadyTaken, Ended, Restored
 from headgate.workers.stages.ledger import Attempt, Ledger
 from headgate.workers.stages.publish import Publish
 from tests.child import wait_until

@@ -20,7 +20,7 @@ from headgate.shared.job.envelope import Envelope
 from headgate.shared.job.ids import now_ms
 from headgate.shared.job.result import Result
 from headgate.workers.errors import RequestRefused, Unauthorized
-from headgate.workers.outcome import Deferred, Ended
+from headgate.workers.pipeline.outcome import Deferred, Ended
 from headgate.workers.stages.audit import Conclusion
 from headgate.workers.stages.claim import Claim
 from tests.integration.rig_pipeline import (

@@ -9,7 +9,7 @@ from headgate.shared.catalog.catalog import load
 from headgate.shared.cost.tokens import ANSWER_TOKENS, MESSAGE_TOKENS, input_tokens
 from headgate.shared.job.result import Reply, Usage
 from headgate.workers.errors import RateLimited
-from headgate.workers.job import Ending, Job
+from headgate.workers.pipeline.job_run import Ending, Job
 from headgate.workers.stages.claim import Claim, Past
 from tests.integration.rig import envelope
 

@@ -16,9 +16,10 @@ from headgate.shared.catalog.catalog import Catalog, Model, StaticText
 from headgate.shared.cost import tokens as estimate
 from headgate.shared.cost.price import price, to_pico
 from headgate.workers.errors import AttemptError
-from headgate.workers.job import Ending, Job
 from headgate.workers.maintenance.estimates import Learning
-from headgate.workers.outcome import Deferred, Restored
+from headgate.workers.pipeline.job_run import Ending, Job
+from headgate.workers.pipeline.outcome import Deferred, Restored
+from headgate.workers.pipeline.shielded import through
 from headgate.workers.policy import gate, money, outage
 from headgate.workers.provider import Answer
 from headgate.workers.stages.breaker import Breaker
@@ -27,7 +28,6 @@ from headgate.workers.stages.cache import Cache
 from headgate.workers.stages.call import Call
 from headgate.workers.stages.deltas import Deltas
 from headgate.workers.stages.ledger import Attempt, Ledger
-from headgate.workers.through import through
 
 STALE_MS, STALE_TIMES = 2000, 2
 """A grant of a limited pool that is older counts as not used: the job goes back to its place."""

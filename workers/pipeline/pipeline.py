@@ -28,11 +28,12 @@ from headgate.shared.cost import tokens
 from headgate.shared.database.rows import audit_row
 from headgate.shared.errors import InvalidRequest, place_of
 from headgate.shared.job.result import Reply, Result, Usage
-from headgate.workers.attempt import Attempting, Chain
 from headgate.workers.clients.group_commit import Record
 from headgate.workers.errors import AttemptError
-from headgate.workers.job import Delivery, Ending, Job
-from headgate.workers.outcome import AlreadyTaken, Deferred, Ended, Outcome, Restored
+from headgate.workers.pipeline.attempt import Attempting, Chain
+from headgate.workers.pipeline.job_run import Delivery, Ending, Job
+from headgate.workers.pipeline.outcome import AlreadyTaken, Deferred, Ended, Outcome, Restored
+from headgate.workers.pipeline.shielded import through
 from headgate.workers.policy import fallback, gate, money, outage, retry
 from headgate.workers.stages.audit import Audit, Conclusion
 from headgate.workers.stages.bucket import Broken
@@ -40,7 +41,6 @@ from headgate.workers.stages.cache import Kept
 from headgate.workers.stages.claim import Claim, Claims, NotYet
 from headgate.workers.stages.publish import Publish
 from headgate.workers.stages.share import Share
-from headgate.workers.through import through
 
 log = logging.getLogger("headgate.pipeline")
 
