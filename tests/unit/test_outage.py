@@ -15,7 +15,7 @@ from headgate.workers.errors import (
     RequestRefused,
     Unauthorized,
 )
-from headgate.workers.policy.outage import LOOK_MS, Purse, is_fault, patience
+from headgate.workers.policy.breaker import LOOK_MS, Purse, is_fault, patience
 
 
 def test_faults_of_the_model_count_and_those_of_requests_and_limits_do_not() -> None:

@@ -20,7 +20,9 @@ from headgate.workers.maintenance.estimates import Learning
 from headgate.workers.pipeline.job_run import Ending, Job
 from headgate.workers.pipeline.outcome import Deferred, Restored
 from headgate.workers.pipeline.shielded import through
-from headgate.workers.policy import gate, money, outage
+from headgate.workers.policy import breaker as outage
+from headgate.workers.policy import budget
+from headgate.workers.policy import refusal as gate
 from headgate.workers.provider import Answer
 from headgate.workers.stages.breaker import Breaker
 from headgate.workers.stages.bucket import Broken, Bucket, Later, TooLarge
@@ -64,7 +66,7 @@ class Attempting:
             job.envelope.id, job.claim.fence, job.attempts + 1, model.name, model.provider,
             started_at_ms=began_ms, waited_ms=job.waited_ms,
         )  # fmt: skip
-        too_dear = money.over_own(job.envelope.request, model, self.catalog, job.cost_pico_usd,
+        too_dear = budget.over_own(job.envelope.request, model, self.catalog, job.cost_pico_usd,
                                   job.unknown_models)  # fmt: skip
         hold = too_dear or await self._hold(job, model, chain, attempt.name)
         if isinstance(hold, AttemptError):
@@ -169,7 +171,7 @@ class Attempting:
             case TooLarge():
                 return gate.too_large(ticket)
             case Grant(way="over budget"):
-                return money.over_budget(found)
+                return budget.over_budget(found)
             case Grant(way="cheaper"):  # it is told in line which model that is
                 return Deferred(0, ticket.encode())
             case _:

@@ -34,7 +34,7 @@ from headgate.workers.pipeline.attempt import Attempting, Chain
 from headgate.workers.pipeline.job_run import Delivery, Ending, Job
 from headgate.workers.pipeline.outcome import AlreadyTaken, Deferred, Ended, Outcome, Restored
 from headgate.workers.pipeline.shielded import through
-from headgate.workers.policy import fallback, gate, money, outage, retry
+from headgate.workers.policy import breaker, budget, fallback, refusal, retry
 from headgate.workers.stages.audit import Audit, Conclusion
 from headgate.workers.stages.bucket import Broken
 from headgate.workers.stages.cache import Kept
@@ -167,26 +167,26 @@ class Pipeline(Attempting):
     async def ask(self, job: Job, first: Model) -> Ending | Deferred | Restored:
         """The first answer that a model of the chain gives, each asked as often as makes sense."""
         granted = job.grant
-        chain = money.chain(job.envelope.request, first, self.catalog, granted, job.input_tokens)
+        chain = budget.chain(job.envelope.request, first, self.catalog, granted, job.input_tokens)
         if chain is None:
-            return Deferred(money.SOFT_MS)
+            return Deferred(budget.SOFT_MS)
         for model in chain[fallback.start(chain, job.failures, granted) :]:
             if isinstance(model, StaticText):
                 reply = Reply(model.text, "stop", Usage())
                 return Ending("succeeded", reply=reply, model_used="static")
             limits = self.limits.of(model)
             if granted.way == "too large" and granted.model == model.name:
-                job.add_failure(model, gate.too_large(self.ticket(job, model)))
+                job.add_failure(model, refusal.too_large(self.ticket(job, model)))
                 job.too_large = True
                 continue
             if granted.way == "over budget" and granted.model == model.name:
                 ticket = self.ticket(job, model, chain)
-                if money.lacked_price(granted) and ticket.worst_pico_usd is not None:
+                if budget.lacked_price(granted) and ticket.worst_pico_usd is not None:
                     return Deferred(0, ticket.encode())  # the release before told none
-                job.add_failure(model, money.over_budget(granted))
+                job.add_failure(model, budget.over_budget(granted))
                 continue
             if granted.way == "broken" and granted.model == model.name:
-                job.skip(model, outage.UNKNOWN_MS)
+                job.skip(model, breaker.UNKNOWN_MS)
                 continue
             had_waited = granted.waits and granted.way == "held" and granted.model == model.name
             while had_waited or not fallback.is_spent(model.name, job.failures, limits):
@@ -217,7 +217,7 @@ class Pipeline(Attempting):
                         break
                     case _ if model.name in job.broken:
                         break
-                    case _ if outage.is_fault(ending) and not self.breaker.may_retry(
+                    case _ if breaker.is_fault(ending) and not self.breaker.may_retry(
                         model.provider
                     ):
                         if job.broken or chain[-1] != model:
@@ -242,7 +242,7 @@ class Pipeline(Attempting):
 
     def _until_one_is_up(self, job: Job, chain: Chain) -> Deferred:
         """The job waits for a breaker to close: in line, or where several are open, for any."""
-        name, wait_ms = outage.patience(job.broken, job.left_ms(self.clock_ms()), self.chance())
+        name, wait_ms = breaker.patience(job.broken, job.left_ms(self.clock_ms()), self.chance())
         model = next(one for one in chain if isinstance(one, Model) and one.name == name)
         several = len(job.broken) > 1
         ticket = replace(self.ticket(job, model), waits=True, replaceable=several)

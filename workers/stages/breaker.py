@@ -14,7 +14,7 @@ from headgate.shared.admission.breakers import Rules, Standing, report
 from headgate.shared.admission.grant import Grant
 from headgate.shared.broker.keys import Keys
 from headgate.workers.clients.redis_batcher import Lane
-from headgate.workers.policy.outage import Purse
+from headgate.workers.policy.breaker import Purse
 
 log = logging.getLogger("headgate.breaker")
 
