@@ -41,7 +41,7 @@ from headgate.workers.maintenance.usage_rollup import Sums
 from headgate.workers.pipeline.pipeline import Pipeline
 from headgate.workers.policy.retry import Limits
 from headgate.workers.provider import Provider
-from headgate.workers.providers.limits import seen
+from headgate.workers.providers.rate_headers import seen
 from headgate.workers.stages.audit import Audit
 from headgate.workers.stages.breaker import Breaker
 from headgate.workers.stages.bucket import Bucket

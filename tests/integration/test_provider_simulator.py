@@ -16,8 +16,8 @@ from headgate.shared.job.request import Request
 from headgate.workers.errors import AttemptError, Gate
 from headgate.workers.provider import Answer, OnPiece
 from headgate.workers.providers.anthropic import AnthropicProvider
-from headgate.workers.providers.limits import seen
 from headgate.workers.providers.openai import OpenAIProvider
+from headgate.workers.providers.rate_headers import seen
 from headgate.workers.providers.simulator.acts import Behaviour
 from headgate.workers.providers.simulator.engine import Engine
 from headgate.workers.providers.simulator.limits import Limit, LimitTable

@@ -22,9 +22,9 @@ from headgate.shared.errors import CatalogError
 from headgate.shared.job.request import Request
 from headgate.workers.provider import Answer
 from headgate.workers.providers.anthropic import read_message
+from headgate.workers.providers.http import Response
 from headgate.workers.providers.openai import read_chat, read_embeddings
-from headgate.workers.providers.streamed import ChatStream, MessageStream
-from headgate.workers.providers.transport import Response
+from headgate.workers.providers.streaming import ChatStream, MessageStream
 
 CATALOG = load()
 DAY = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headgate.shared.job.request import Request
-from headgate.workers.providers.messages import DROPPED, JSON_ONLY, messages_body
+from headgate.workers.providers.anthropic_request import DROPPED, JSON_ONLY, messages_body
 
 
 def sent(messages: list[dict[str, Any]] | None = None, **params: Any) -> dict[str, Any]:

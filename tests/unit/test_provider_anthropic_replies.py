@@ -10,7 +10,7 @@ from headgate.shared.job.result import Usage
 from headgate.workers.errors import InvalidOutput
 from headgate.workers.provider import Answer
 from headgate.workers.providers.anthropic import read_message, read_usage, without_fence
-from headgate.workers.providers.transport import Response
+from headgate.workers.providers.http import Response
 
 
 def golden(**changes: Any) -> dict[str, Any]:

@@ -18,14 +18,14 @@ from headgate.workers.errors import (
     RequestRefused,
     Unauthorized,
 )
-from headgate.workers.providers.errors import (
+from headgate.workers.providers.http import Response
+from headgate.workers.providers.refusals import (
     MESSAGE_LIMIT,
     ModelRefused,
     refusal,
     retry_after_ms,
     scrubbed,
 )
-from headgate.workers.providers.transport import Response
 
 
 def of_openai(code: str | None, type_: str | None = None, message: str = "no") -> dict[str, Any]:

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from multidict import CIMultiDict
 
 from headgate.workers.errors import AttemptError, Gate, QuotaExhausted, RateLimited
-from headgate.workers.providers.errors import refusal
-from headgate.workers.providers.gates import gate_of, told_wait_ms
-from headgate.workers.providers.transport import Response
+from headgate.workers.providers.http import Response
+from headgate.workers.providers.pool_gate import gate_of, told_wait_ms
+from headgate.workers.providers.refusals import refusal
 
 
 def refused(status: int, body: object, **headers: str) -> AttemptError:

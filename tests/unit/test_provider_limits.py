@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from headgate.workers.provider import Seen
-from headgate.workers.providers.limits import duration_s, seen
+from headgate.workers.providers.rate_headers import duration_s, seen
 
 NOW_S = datetime(2026, 11, 21, 12, 0, 0, tzinfo=UTC).timestamp()
 

@@ -13,6 +13,7 @@ from headgate.shared.job.request import Request
 from headgate.shared.job.result import Usage
 from headgate.workers.errors import InvalidOutput
 from headgate.workers.provider import Answer
+from headgate.workers.providers.http import Response
 from headgate.workers.providers.openai import (
     OpenAIProvider,
     chat_body,
@@ -21,7 +22,6 @@ from headgate.workers.providers.openai import (
     read_embeddings,
     read_usage,
 )
-from headgate.workers.providers.transport import Response
 
 ASKED = Request(prompt="Say hi")
 

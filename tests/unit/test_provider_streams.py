@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from headgate.shared.job.request import Request
 from headgate.workers.errors import AttemptError, ConnectionLost, InvalidOutput, Overloaded
-from headgate.workers.providers.events import Event, Events
-from headgate.workers.providers.streamed import ChatStream, MessageStream, Streamed
-from headgate.workers.providers.transport import Response
+from headgate.workers.providers.http import Response
+from headgate.workers.providers.sse import Event, Events
+from headgate.workers.providers.streaming import ChatStream, MessageStream, Streamed
 
 REQUEST = Request(prompt="hello")
 RAW = (

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headgate.workers.provider import Seen
-from headgate.workers.providers.limits import seen
+from headgate.workers.providers.rate_headers import seen
 from headgate.workers.providers.simulator.acts import Act, Behaviour
 from headgate.workers.providers.simulator.answers import MOST_TOKENS, lengths
 from headgate.workers.providers.simulator.engine import CHAT, MESSAGES, Engine

@@ -18,11 +18,11 @@ from headgate.shared.cost.rates import PLAIN, Terms
 from headgate.shared.job.request import Request
 from headgate.shared.job.result import Reply, Usage
 from headgate.workers.provider import Answer, OnPiece
-from headgate.workers.providers.answer import count, fields_of, kept_headers, tier_of
-from headgate.workers.providers.body import decoded_or_raise, dumped
-from headgate.workers.providers.errors import request_id, unusable
-from headgate.workers.providers.streamed import ChatStream
-from headgate.workers.providers.transport import Response, Wire, checked_key
+from headgate.workers.providers.http import Response, Wire, checked_key
+from headgate.workers.providers.json_body import decoded_or_raise, dumped
+from headgate.workers.providers.refusals import request_id, unusable
+from headgate.workers.providers.reply_fields import count, fields_of, kept_headers, tier_of
+from headgate.workers.providers.streaming import ChatStream
 
 ADDRESS = "https://api.openai.com/v1"
 

@@ -9,9 +9,9 @@ import orjson
 
 from headgate.shared.job.request import Request
 from headgate.workers.errors import RequestRefused
-from headgate.workers.providers.answer import fields_of
-from headgate.workers.providers.errors import refusal, unusable
-from headgate.workers.providers.transport import Response
+from headgate.workers.providers.http import Response
+from headgate.workers.providers.refusals import refusal, unusable
+from headgate.workers.providers.reply_fields import fields_of
 
 
 def dumped(body: dict[str, Any]) -> bytes:

@@ -26,9 +26,9 @@ from headgate.workers.errors import (
     RequestRefused,
     Unauthorized,
 )
-from headgate.workers.providers.answer import fields_of, kept_headers
-from headgate.workers.providers.gates import gate_of, told_wait_ms
-from headgate.workers.providers.transport import Response
+from headgate.workers.providers.http import Response
+from headgate.workers.providers.pool_gate import gate_of, told_wait_ms
+from headgate.workers.providers.reply_fields import fields_of, kept_headers
 
 MESSAGE_LIMIT = 500
 

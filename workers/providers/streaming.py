@@ -11,11 +11,11 @@ import orjson
 from headgate.shared.job.request import Request
 from headgate.workers.errors import ConnectionLost
 from headgate.workers.provider import OnPiece
-from headgate.workers.providers.answer import fields_of
-from headgate.workers.providers.body import texts_of
-from headgate.workers.providers.errors import refusal, request_id, unusable
-from headgate.workers.providers.events import Event, Events
-from headgate.workers.providers.transport import Response
+from headgate.workers.providers.http import Response
+from headgate.workers.providers.json_body import texts_of
+from headgate.workers.providers.refusals import refusal, request_id, unusable
+from headgate.workers.providers.reply_fields import fields_of
+from headgate.workers.providers.sse import Event, Events
 
 
 class Streamed(ABC):

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 from headgate.workers.errors import AttemptError, Gate, Overloaded, QuotaExhausted, RateLimited
-from headgate.workers.providers.limits import duration_s
+from headgate.workers.providers.rate_headers import duration_s
 
 #: OpenAI, rate-limit guide: growth of over 50 % in 15 minutes above a million input tokens a minute
 #: (429, formerly 503). Anthropic, `anthropic.types.shared`: a cap on how fast usage can grow.
