@@ -249,7 +249,7 @@ class Simulator(ChildProcess):
         """Prepare a simulator with further command line `flags`, for instance `--latency-ms 50`."""
         folder.mkdir(parents=True, exist_ok=True)
         self.ready_file = folder / "simulator.url"
-        argv = [sys.executable, "-m", "headgate.workers.providers.simulator", "--port", "0"]
+        argv = [sys.executable, "-m", "headgate.workers.simulator", "--port", "0"]
         argv += ["--ready-file", str(self.ready_file), "--with-parent", str(os.getpid()), *flags]
         super().__init__(argv, log_path=folder / "simulator.log", lasting=lasting)
 

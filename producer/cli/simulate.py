@@ -16,5 +16,5 @@ import click
 def simulate(flags: tuple[str, ...]) -> None:
     """Run the simulated provider; `headgate simulate --help` lists its flags."""
     # It belongs to the workers' side, which the command line starts and never imports.
-    argv = [sys.executable, "-m", "headgate.workers.providers.simulator", *flags]
+    argv = [sys.executable, "-m", "headgate.workers.simulator", *flags]
     os.execv(argv[0], argv)  # noqa: S606

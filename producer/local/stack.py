@@ -169,7 +169,7 @@ class Local:
     def _start_simulator(self, env: Mapping[str, str], flags: Sequence[str]) -> str:
         # The port is chosen here and kept, so that a simulator that is started again is found.
         port = next((flags[i + 1] for i, f in enumerate(flags[:-1]) if f == "--port"), "0")
-        argv = [sys.executable, "-m", "headgate.workers.providers.simulator", *flags]
+        argv = [sys.executable, "-m", "headgate.workers.simulator", *flags]
         if port == "0":
             port = str(free_port())
             argv += ["--port", port]

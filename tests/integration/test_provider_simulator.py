@@ -18,10 +18,10 @@ from headgate.workers.provider import Answer, OnPiece
 from headgate.workers.providers.anthropic import AnthropicProvider
 from headgate.workers.providers.openai import OpenAIProvider
 from headgate.workers.providers.rate_headers import seen
-from headgate.workers.providers.simulator.acts import Behaviour
-from headgate.workers.providers.simulator.engine import Engine
-from headgate.workers.providers.simulator.limits import Limit, LimitTable
-from headgate.workers.providers.simulator.server import Door, serving
+from headgate.workers.simulator.behaviour import Behaviour
+from headgate.workers.simulator.engine import Engine
+from headgate.workers.simulator.limits import Limit, LimitTable
+from headgate.workers.simulator.server import Door, serving
 
 Provider = OpenAIProvider | AnthropicProvider
 MODELS = {"openai": "gpt-4o-mini", "anthropic": "claude-haiku-4-5"}

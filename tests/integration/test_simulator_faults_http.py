@@ -8,8 +8,8 @@ import anthropic
 import openai
 import pytest
 
-from headgate.workers.providers.simulator.acts import Behaviour
-from headgate.workers.providers.simulator.limits import Limit, LimitTable
+from headgate.workers.simulator.behaviour import Behaviour
+from headgate.workers.simulator.limits import Limit, LimitTable
 from tests.integration.test_simulator_sdks import ask_anthropic, ask_openai, running, until
 
 

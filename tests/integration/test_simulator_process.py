@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-MODULE = [sys.executable, "-m", "headgate.workers.providers.simulator"]
+MODULE = [sys.executable, "-m", "headgate.workers.simulator"]
 CHAT = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "hello"}]}
 
 

@@ -12,9 +12,9 @@ import anthropic
 import openai
 import pytest
 
-from headgate.workers.providers.simulator.acts import Behaviour
-from headgate.workers.providers.simulator.engine import Engine
-from headgate.workers.providers.simulator.server import Door, serving
+from headgate.workers.simulator.behaviour import Behaviour
+from headgate.workers.simulator.engine import Engine
+from headgate.workers.simulator.server import Door, serving
 
 
 @dataclass

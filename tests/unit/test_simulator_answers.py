@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headgate.workers.providers.simulator.answers import compose, pieces, vector
 from headgate.workers.providers.simulator.anthropic_requests import read_messages
-from headgate.workers.providers.simulator.ask import Invalid
-from headgate.workers.providers.simulator.billing import Price, Usage, bill_usd, parse_price
 from headgate.workers.providers.simulator.openai_requests import read_chat, read_embeddings
-from headgate.workers.providers.simulator.prefixes import Prefixes
+from headgate.workers.simulator.answers import compose, pieces, vector
+from headgate.workers.simulator.billing import Price, Usage, bill_usd, parse_price
+from headgate.workers.simulator.prompt_cache import Prefixes
+from headgate.workers.simulator.request import Invalid
 
 WEATHER = {
     "type": "object",

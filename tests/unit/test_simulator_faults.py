@@ -2,7 +2,7 @@
 
 import pytest
 
-from headgate.workers.providers.simulator.faults import (
+from headgate.workers.simulator.faults import (
     Fault,
     Script,
     parse_fault,

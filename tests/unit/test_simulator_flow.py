@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 
 from headgate.workers.provider import Seen
 from headgate.workers.providers.rate_headers import seen
-from headgate.workers.providers.simulator.acts import Act, Behaviour
-from headgate.workers.providers.simulator.answers import MOST_TOKENS, lengths
-from headgate.workers.providers.simulator.engine import CHAT, MESSAGES, Engine
-from headgate.workers.providers.simulator.faults import parse_rates
-from headgate.workers.providers.simulator.flow import Flow
-from headgate.workers.providers.simulator.limits import Charge, Limit, LimitTable
-from headgate.workers.providers.simulator.ramp import Ramp, RampRule
-from headgate.workers.providers.simulator.telling import TELLINGS, Telling
+from headgate.workers.simulator.answers import MOST_TOKENS, lengths
+from headgate.workers.simulator.behaviour import Act, Behaviour
+from headgate.workers.simulator.engine import CHAT, MESSAGES, Engine
+from headgate.workers.simulator.faults import parse_rates
+from headgate.workers.simulator.limits import Charge, Limit, LimitTable
+from headgate.workers.simulator.ramp import Ramp, RampRule
+from headgate.workers.simulator.rate_headers import TELLINGS, Telling
+from headgate.workers.simulator.throughput import Flow
 
 NOW_S = 1_795_219_200.0
 

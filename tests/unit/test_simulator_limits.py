@@ -5,7 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headgate.workers.providers.simulator.anthropic import limit_headers as anthropic_headers
-from headgate.workers.providers.simulator.limits import (
+from headgate.workers.providers.simulator.openai import duration
+from headgate.workers.providers.simulator.openai import limit_headers as openai_headers
+from headgate.workers.simulator.limits import (
     Charge,
     Kind,
     Limit,
@@ -14,8 +16,6 @@ from headgate.workers.providers.simulator.limits import (
     Refusal,
     table_from,
 )
-from headgate.workers.providers.simulator.openai import duration
-from headgate.workers.providers.simulator.openai import limit_headers as openai_headers
 
 
 def take(pools: Pools, now_s: float, model: str = "m", **amounts: int) -> Refusal | None:

@@ -6,10 +6,10 @@ from time import gmtime, strftime
 import orjson
 
 from headgate.workers.providers.simulator import anthropic_errors
-from headgate.workers.providers.simulator.answers import Answer, pieces
-from headgate.workers.providers.simulator.ask import Ask, Json
-from headgate.workers.providers.simulator.billing import Usage
-from headgate.workers.providers.simulator.limits import Bucket, Charge, Pool
+from headgate.workers.simulator.answers import Answer, pieces
+from headgate.workers.simulator.billing import Usage
+from headgate.workers.simulator.limits import Bucket, Charge, Pool
+from headgate.workers.simulator.request import Ask, Json
 
 error_body = anthropic_errors.error_body
 problem = anthropic_errors.problem

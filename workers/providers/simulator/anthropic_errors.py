@@ -4,8 +4,8 @@ import math
 
 import orjson
 
-from headgate.workers.providers.simulator.ask import Problem
-from headgate.workers.providers.simulator.limits import Refusal
+from headgate.workers.simulator.limits import Refusal
+from headgate.workers.simulator.request import Problem
 
 TYPES = {
     400: "invalid_request_error",

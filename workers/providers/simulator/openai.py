@@ -6,9 +6,9 @@ from typing import Any
 import orjson
 
 from headgate.workers.providers.simulator import openai_errors
-from headgate.workers.providers.simulator.answers import Answer, pieces, vector
-from headgate.workers.providers.simulator.ask import Ask, Json
-from headgate.workers.providers.simulator.limits import Charge, Pool
+from headgate.workers.simulator.answers import Answer, pieces, vector
+from headgate.workers.simulator.limits import Charge, Pool
+from headgate.workers.simulator.request import Ask, Json
 
 FINISH = {"stop": "stop", "length": "length", "tool": "tool_calls", "filter": "content_filter"}
 

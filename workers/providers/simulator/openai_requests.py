@@ -5,7 +5,7 @@ from typing import Any
 
 import orjson
 
-from headgate.workers.providers.simulator.ask import (
+from headgate.workers.simulator.request import (
     MAX_CHOICES,
     Ask,
     Invalid,

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
-from headgate.workers.providers.simulator.billing import Usage
-from headgate.workers.providers.simulator.flow import Flow
+from headgate.workers.simulator.billing import Usage
+from headgate.workers.simulator.throughput import Flow
 
 TOP_REPEATED = 10
 

@@ -12,9 +12,9 @@ from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http_parser import RawRequestMessage
 from aiohttp.web_protocol import RequestHandler
 
-from headgate.workers.providers.simulator.acts import Act
-from headgate.workers.providers.simulator.admin import METHODS, admin
-from headgate.workers.providers.simulator.engine import MAX_BODY_BYTES, READERS, Engine
+from headgate.workers.simulator.admin import METHODS, admin
+from headgate.workers.simulator.behaviour import Act
+from headgate.workers.simulator.engine import MAX_BODY_BYTES, READERS, Engine
 
 # Of the time a stream takes, the part before its first event; and the shortest pause between two.
 FIRST_EVENT_SHARE = 0.25

@@ -1,4 +1,4 @@
-"""Runs the simulator as a process: `python -m headgate.workers.providers.simulator [flags]`."""
+"""Runs the simulator as a process: `python -m headgate.workers.simulator [flags]`."""
 
 import asyncio
 import contextlib
@@ -9,10 +9,10 @@ import sys
 import time
 from pathlib import Path
 
-from headgate.workers.providers.simulator.billing import price_of
-from headgate.workers.providers.simulator.engine import Engine
-from headgate.workers.providers.simulator.flags import Flags, parse
-from headgate.workers.providers.simulator.server import Door, serving
+from headgate.workers.simulator.billing import price_of
+from headgate.workers.simulator.engine import Engine
+from headgate.workers.simulator.flags import Flags, parse
+from headgate.workers.simulator.server import Door, serving
 
 PARENT_POLL_S = 1.0
 

@@ -3,7 +3,7 @@
 from collections import Counter, deque
 from typing import Any
 
-from headgate.workers.providers.simulator.limits import Charge
+from headgate.workers.simulator.limits import Charge
 
 WINDOW_S = 1.0
 

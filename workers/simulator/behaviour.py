@@ -4,11 +4,11 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Literal
 
-from headgate.workers.providers.simulator.billing import Price, Usage
-from headgate.workers.providers.simulator.faults import Fault
-from headgate.workers.providers.simulator.limits import LimitTable
-from headgate.workers.providers.simulator.ramp import RampRule
-from headgate.workers.providers.simulator.telling import Telling
+from headgate.workers.simulator.billing import Price, Usage
+from headgate.workers.simulator.faults import Fault
+from headgate.workers.simulator.limits import LimitTable
+from headgate.workers.simulator.ramp import RampRule
+from headgate.workers.simulator.rate_headers import Telling
 
 # How an answer leaves: whole; not at all (connection closed); its first half and then closed;
 # its first half and then silence.

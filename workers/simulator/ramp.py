@@ -8,7 +8,7 @@ to two windows ago, and always `floor_tpm`.
 from collections import deque
 from dataclasses import dataclass, replace
 
-from headgate.workers.providers.simulator.limits import Bucket
+from headgate.workers.simulator.limits import Bucket
 
 SLOTS = 15  # in one window: rates are measured over a minute where the window is 15
 

@@ -2,7 +2,7 @@
 
 import hashlib
 
-from headgate.workers.providers.simulator.ask import CacheMark
+from headgate.workers.simulator.request import CacheMark
 
 # OpenAI caches from 1,024 tokens on, in steps of 128; Anthropic's shortest prefix varies by model
 # between 512 and 4,096 tokens, 1,024 is the common one.

@@ -16,16 +16,16 @@ from headgate.workers.providers.simulator import (
     openai_errors,
     openai_requests,
 )
-from headgate.workers.providers.simulator.acts import Act, Behaviour, Bill, End
-from headgate.workers.providers.simulator.answers import Answer, compose, lengths
-from headgate.workers.providers.simulator.ask import Ask, Invalid, Problem, tokens_of
-from headgate.workers.providers.simulator.billing import Usage, bill_usd
-from headgate.workers.providers.simulator.faults import Fault, Script, pick
-from headgate.workers.providers.simulator.limits import Charge, Pool, Pools
-from headgate.workers.providers.simulator.prefixes import Prefixes
-from headgate.workers.providers.simulator.ramp import Ramps
-from headgate.workers.providers.simulator.tally import Tally
-from headgate.workers.providers.simulator.telling import told as as_told
+from headgate.workers.simulator.answers import Answer, compose, lengths
+from headgate.workers.simulator.behaviour import Act, Behaviour, Bill, End
+from headgate.workers.simulator.billing import Usage, bill_usd
+from headgate.workers.simulator.faults import Fault, Script, pick
+from headgate.workers.simulator.limits import Charge, Pool, Pools
+from headgate.workers.simulator.prompt_cache import Prefixes
+from headgate.workers.simulator.ramp import Ramps
+from headgate.workers.simulator.rate_headers import told as as_told
+from headgate.workers.simulator.request import Ask, Invalid, Problem, tokens_of
+from headgate.workers.simulator.stats import Tally
 
 MAX_BODY_BYTES = 32 * 1024 * 1024
 CHAT, EMBEDDINGS, MESSAGES = "/v1/chat/completions", "/v1/embeddings", "/v1/messages"

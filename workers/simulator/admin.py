@@ -5,9 +5,9 @@ from typing import Any
 
 import orjson
 
-from headgate.workers.providers.simulator.engine import Engine
-from headgate.workers.providers.simulator.faults import parse_rules
-from headgate.workers.providers.simulator.limits import LimitTable, table_from
+from headgate.workers.simulator.engine import Engine
+from headgate.workers.simulator.faults import parse_rules
+from headgate.workers.simulator.limits import LimitTable, table_from
 
 # Listed when no --strict-models names others; any other name is answered too.
 SHOWN_MODELS = (

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import orjson
 
-from headgate.workers.providers.simulator.acts import DEFAULT_OUTPUT_SIGMA, Behaviour
-from headgate.workers.providers.simulator.answers import MOST_TOKENS
-from headgate.workers.providers.simulator.billing import parse_price
-from headgate.workers.providers.simulator.faults import parse_rates
-from headgate.workers.providers.simulator.limits import Limit, LimitTable, limit_from, table_from
-from headgate.workers.providers.simulator.ramp import RampRule
-from headgate.workers.providers.simulator.telling import TELLINGS
+from headgate.workers.simulator.answers import MOST_TOKENS
+from headgate.workers.simulator.behaviour import DEFAULT_OUTPUT_SIGMA, Behaviour
+from headgate.workers.simulator.billing import parse_price
+from headgate.workers.simulator.faults import parse_rates
+from headgate.workers.simulator.limits import Limit, LimitTable, limit_from, table_from
+from headgate.workers.simulator.ramp import RampRule
+from headgate.workers.simulator.rate_headers import TELLINGS
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 import orjson
 
-from headgate.workers.providers.simulator.ask import Ask, Tool, tokens_of
-from headgate.workers.providers.simulator.schemas import example_of
+from headgate.workers.simulator.json_example import example_of
+from headgate.workers.simulator.request import Ask, Tool, tokens_of
 
 End = Literal["stop", "length", "tool", "filter"]
 
