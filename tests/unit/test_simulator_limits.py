@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headgate.workers.providers.simulator.anthropic import limit_headers as anthropic_headers
 from headgate.workers.providers.simulator.openai import duration
 from headgate.workers.providers.simulator.openai import limit_headers as openai_headers
+from headgate.workers.simulator.anthropic.replies import limit_headers as anthropic_headers
 from headgate.workers.simulator.limits import (
     Charge,
     Kind,

@@ -8,15 +8,9 @@ from types import ModuleType
 
 import orjson
 
-from headgate.workers.providers.simulator import (
-    anthropic,
-    anthropic_errors,
-    anthropic_requests,
-    openai,
-    openai_errors,
-    openai_requests,
-)
+from headgate.workers.providers.simulator import openai, openai_errors, openai_requests
 from headgate.workers.simulator.answers import Answer, compose, lengths
+from headgate.workers.simulator.anthropic import replies, requests
 from headgate.workers.simulator.behaviour import Act, Behaviour, Bill, End
 from headgate.workers.simulator.billing import Usage, bill_usd
 from headgate.workers.simulator.faults import Fault, Script, pick
@@ -32,7 +26,7 @@ CHAT, EMBEDDINGS, MESSAGES = "/v1/chat/completions", "/v1/embeddings", "/v1/mess
 READERS: dict[str, Callable[[dict[str, object]], Ask]] = {
     CHAT: openai_requests.read_chat,
     EMBEDDINGS: openai_requests.read_embeddings,
-    MESSAGES: anthropic_requests.read_messages,
+    MESSAGES: requests.read_messages,
 }
 JSON_TYPE, SSE_TYPE = "application/json", "text/event-stream; charset=utf-8"
 
@@ -171,7 +165,7 @@ class Engine:
 
     def _charges(self, path: str, draft: _Draft) -> tuple[Charge, ...]:
         if path == MESSAGES:
-            return anthropic.charges(draft.usage)
+            return replies.charges(draft.usage)
         return openai.charges(draft.ask, draft.usage.input_tokens)
 
     def _answer(self, path: str, draft: _Draft, pool: Pool) -> Act:
@@ -189,11 +183,11 @@ class Engine:
             else:
                 act.body = openai.reply(ask, answers, block, answer_id, created)
         else:
-            block, answer_id = anthropic.usage_of(usage), f"msg_{self._id()}"
+            block, answer_id = replies.usage_of(usage), f"msg_{self._id()}"
             if ask.stream:
-                act.events = anthropic.events(ask, answers[0], block, answer_id)
+                act.events = replies.events(ask, answers[0], block, answer_id)
             else:
-                act.body = anthropic.reply(ask, answers[0], block, answer_id)
+                act.body = replies.reply(ask, answers[0], block, answer_id)
         vendor = "anthropic" if path == MESSAGES else "openai"
         usd = bill_usd(vendor, ask.model, usage, self.behaviour.prices)
         if usd is not None and ask.flex:
@@ -257,7 +251,7 @@ class Engine:
         headers = {"content-type": SSE_TYPE if stream else JSON_TYPE}
         if path == MESSAGES:
             headers["request-id"] = f"req_{self._id()}"
-            limits = anthropic.limit_headers(pool, self.epoch_s()) if pool is not None else {}
+            limits = replies.limit_headers(pool, self.epoch_s()) if pool is not None else {}
         else:
             headers["x-request-id"] = f"req_{self._id()}"
             headers["openai-version"] = "2020-10-01"

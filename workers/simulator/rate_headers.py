@@ -2,7 +2,7 @@
 
 from typing import Literal, get_args
 
-from headgate.workers.providers.simulator.anthropic import moment
+from headgate.workers.simulator.anthropic.replies import moment
 
 Telling = Literal["true", "none", "malformed", "full"]
 TELLINGS: tuple[str, ...] = get_args(Telling)

@@ -5,14 +5,14 @@ from time import gmtime, strftime
 
 import orjson
 
-from headgate.workers.providers.simulator import anthropic_errors
 from headgate.workers.simulator.answers import Answer, pieces
+from headgate.workers.simulator.anthropic import errors
 from headgate.workers.simulator.billing import Usage
 from headgate.workers.simulator.limits import Bucket, Charge, Pool
 from headgate.workers.simulator.request import Ask, Json
 
-error_body = anthropic_errors.error_body
-problem = anthropic_errors.problem
+error_body = errors.error_body
+problem = errors.problem
 
 
 def charges(usage: Usage) -> tuple[Charge, ...]:
