@@ -24,8 +24,8 @@ from headgate.shared.routing.choose import Candidate, Choice, Option, Standing, 
 from headgate.shared.routing.classify import Judgement, Level, Weights, judge
 from headgate.shared.routing.features import HEAD, TAIL, Lexicon
 
-WORDS = Path(__file__).with_name("policy") / "words.toml"
-WEIGHTS = Path(__file__).with_name("policy") / "weights.json"
+WORDS = Path(__file__).with_name("words.toml")
+WEIGHTS = Path(__file__).with_name("weights.json")
 PICO_IN_ONE = 10**12
 
 

@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 if __name__ == "__main__":
-    sys.path.append(str(Path(__file__).resolve().parents[1]))
+    sys.path.append(str(Path(__file__).absolute().parents[3]))
 
 from headgate.shared.servers.valkey import Server, StartFailed, remedy, try_lock, write
 

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headgate.workers.providers.simulator.openai_requests import read_chat, read_embeddings
 from headgate.workers.simulator.answers import compose, pieces, vector
 from headgate.workers.simulator.anthropic.requests import read_messages
 from headgate.workers.simulator.billing import Price, Usage, bill_usd, parse_price
+from headgate.workers.simulator.openai.requests import read_chat, read_embeddings
 from headgate.workers.simulator.prompt_cache import Prefixes
 from headgate.workers.simulator.request import Invalid
 

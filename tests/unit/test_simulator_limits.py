@@ -4,8 +4,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headgate.workers.providers.simulator.openai import duration
-from headgate.workers.providers.simulator.openai import limit_headers as openai_headers
 from headgate.workers.simulator.anthropic.replies import limit_headers as anthropic_headers
 from headgate.workers.simulator.limits import (
     Charge,
@@ -16,6 +14,8 @@ from headgate.workers.simulator.limits import (
     Refusal,
     table_from,
 )
+from headgate.workers.simulator.openai.replies import duration
+from headgate.workers.simulator.openai.replies import limit_headers as openai_headers
 
 
 def take(pools: Pools, now_s: float, model: str = "m", **amounts: int) -> Refusal | None:

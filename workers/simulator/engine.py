@@ -8,13 +8,17 @@ from types import ModuleType
 
 import orjson
 
-from headgate.workers.providers.simulator import openai, openai_errors, openai_requests
 from headgate.workers.simulator.answers import Answer, compose, lengths
-from headgate.workers.simulator.anthropic import replies, requests
+from headgate.workers.simulator.anthropic import errors as anthropic_errors
+from headgate.workers.simulator.anthropic import replies as anthropic_replies
+from headgate.workers.simulator.anthropic import requests as anthropic_requests
 from headgate.workers.simulator.behaviour import Act, Behaviour, Bill, End
 from headgate.workers.simulator.billing import Usage, bill_usd
 from headgate.workers.simulator.faults import Fault, Script, pick
 from headgate.workers.simulator.limits import Charge, Pool, Pools
+from headgate.workers.simulator.openai import errors as openai_errors
+from headgate.workers.simulator.openai import replies as openai_replies
+from headgate.workers.simulator.openai import requests as openai_requests
 from headgate.workers.simulator.prompt_cache import Prefixes
 from headgate.workers.simulator.ramp import Ramps
 from headgate.workers.simulator.rate_headers import told as as_told
@@ -26,7 +30,7 @@ CHAT, EMBEDDINGS, MESSAGES = "/v1/chat/completions", "/v1/embeddings", "/v1/mess
 READERS: dict[str, Callable[[dict[str, object]], Ask]] = {
     CHAT: openai_requests.read_chat,
     EMBEDDINGS: openai_requests.read_embeddings,
-    MESSAGES: requests.read_messages,
+    MESSAGES: anthropic_requests.read_messages,
 }
 JSON_TYPE, SSE_TYPE = "application/json", "text/event-stream; charset=utf-8"
 
@@ -165,8 +169,8 @@ class Engine:
 
     def _charges(self, path: str, draft: _Draft) -> tuple[Charge, ...]:
         if path == MESSAGES:
-            return replies.charges(draft.usage)
-        return openai.charges(draft.ask, draft.usage.input_tokens)
+            return anthropic_replies.charges(draft.usage)
+        return openai_replies.charges(draft.ask, draft.usage.input_tokens)
 
     def _answer(self, path: str, draft: _Draft, pool: Pool) -> Act:
         ask, answers, usage = draft.ask, draft.answers, draft.usage
@@ -174,20 +178,20 @@ class Engine:
         act = Act(200, self._headers(path, pool, delay_s, ask.stream), delay_s=delay_s)
         act.model = ask.model
         if path == EMBEDDINGS:
-            act.body = openai.embeddings_reply(ask, usage.input_tokens)
+            act.body = openai_replies.embeddings_reply(ask, usage.input_tokens)
         elif path == CHAT:
-            block = openai.usage_of(answers, usage.input_tokens, usage.cached_tokens)
+            block = openai_replies.usage_of(answers, usage.input_tokens, usage.cached_tokens)
             answer_id, created = f"chatcmpl-{self._id()}", int(self.epoch_s())
             if ask.stream:
-                act.events = openai.events(ask, answers, block, answer_id, created)
+                act.events = openai_replies.events(ask, answers, block, answer_id, created)
             else:
-                act.body = openai.reply(ask, answers, block, answer_id, created)
+                act.body = openai_replies.reply(ask, answers, block, answer_id, created)
         else:
-            block, answer_id = replies.usage_of(usage), f"msg_{self._id()}"
+            block, answer_id = anthropic_replies.usage_of(usage), f"msg_{self._id()}"
             if ask.stream:
-                act.events = replies.events(ask, answers[0], block, answer_id)
+                act.events = anthropic_replies.events(ask, answers[0], block, answer_id)
             else:
-                act.body = replies.reply(ask, answers[0], block, answer_id)
+                act.body = anthropic_replies.reply(ask, answers[0], block, answer_id)
         vendor = "anthropic" if path == MESSAGES else "openai"
         usd = bill_usd(vendor, ask.model, usage, self.behaviour.prices)
         if usd is not None and ask.flex:
@@ -221,7 +225,7 @@ class Engine:
             elif fault.kind == "garbage":
                 _garble(act)
             elif fault.kind == "stream-error" and act.events is not None:
-                vendor = anthropic if path == MESSAGES else openai
+                vendor = anthropic_replies if path == MESSAGES else openai_replies
                 status = 529 if path == MESSAGES else 500
                 act.events = [*act.events[: len(act.events) // 2], vendor.error_event(status)]
         act.model, act.fault = model, fault.label
@@ -251,12 +255,14 @@ class Engine:
         headers = {"content-type": SSE_TYPE if stream else JSON_TYPE}
         if path == MESSAGES:
             headers["request-id"] = f"req_{self._id()}"
-            limits = replies.limit_headers(pool, self.epoch_s()) if pool is not None else {}
+            limits = (
+                anthropic_replies.limit_headers(pool, self.epoch_s()) if pool is not None else {}
+            )
         else:
             headers["x-request-id"] = f"req_{self._id()}"
             headers["openai-version"] = "2020-10-01"
             headers["openai-processing-ms"] = str(int(delay_s * 1000))
-            limits = openai.limit_headers(pool) if pool is not None else {}
+            limits = openai_replies.limit_headers(pool) if pool is not None else {}
         if limits:
             headers.update(as_told(limits, self.behaviour.headers, self._count, self.epoch_s()))
         return headers

@@ -1,0 +1,154 @@
+"""Anthropic's forms: requests read, answers, streams, errors and rate-limit headers written."""
+
+from functools import lru_cache
+from time import gmtime, strftime
+
+import orjson
+
+from headgate.workers.providers.simulator import anthropic_errors
+from headgate.workers.simulator.answers import Answer, pieces
+from headgate.workers.simulator.billing import Usage
+from headgate.workers.simulator.limits import Bucket, Charge, Pool
+from headgate.workers.simulator.request import Ask, Json
+
+error_body = anthropic_errors.error_body
+problem = anthropic_errors.problem
+
+
+def charges(usage: Usage) -> tuple[Charge, ...]:
+    """What arrives on the buckets: input without cache reads, and the output that will be made."""
+    return (
+        Charge("requests", 1),
+        Charge("input-tokens", usage.input_tokens - usage.cached_tokens),
+        Charge("output-tokens", usage.output_tokens),
+    )
+
+
+def usage_of(usage: Usage) -> Json:
+    """The usage block: `input_tokens` is only what follows the last cache mark."""
+    written = usage.write_5m_tokens + usage.write_1h_tokens
+    return {
+        "input_tokens": usage.input_tokens - usage.cached_tokens - written,
+        "cache_creation_input_tokens": written,
+        "cache_read_input_tokens": usage.cached_tokens,
+        "cache_creation": {
+            "ephemeral_5m_input_tokens": usage.write_5m_tokens,
+            "ephemeral_1h_input_tokens": usage.write_1h_tokens,
+        },
+        "output_tokens": usage.output_tokens,
+        "service_tier": "standard",
+    }
+
+
+def reply(ask: Ask, answer: Answer, usage: Json, answer_id: str) -> bytes:
+    """The body of a message."""
+    content = [_block(answer)] if answer.text or answer.tool_call else []
+    return orjson.dumps(_message(ask, answer_id, content, answer, usage))
+
+
+def events(ask: Ask, answer: Answer, usage: Json, answer_id: str) -> list[bytes]:
+    """The server-sent events of a message, in order; usage in the last one is cumulative."""
+    opening = {**_message(ask, answer_id, [], None, {**usage, "output_tokens": 1})}
+    stream = [sse({"type": "message_start", "message": opening})]
+    if answer.text or answer.tool_call:
+        stream += _block_events(answer)
+    delta = {"stop_reason": _stop_reason(answer), "stop_sequence": answer.stop_word}
+    last = {name: usage[name] for name in usage if name.endswith("_tokens")}
+    stream.append(sse({"type": "message_delta", "delta": delta, "usage": last}))
+    stream.append(sse({"type": "message_stop"}))
+    return stream
+
+
+def limit_headers(pool: Pool, now_epoch_s: float) -> dict[str, str]:
+    """The anthropic-ratelimit headers; resets are moments, tokens are rounded to the thousand."""
+    headers: dict[str, str] = {}
+    tightest: Bucket | None = None
+    for kind, bucket in pool.buckets.items():
+        _describe(headers, kind, bucket, now_epoch_s)
+        if kind != "requests" and (tightest is None or bucket.remaining() < tightest.remaining()):
+            tightest = bucket
+    if tightest is not None:
+        _describe(headers, "tokens", tightest, now_epoch_s)
+    return headers
+
+
+@lru_cache(maxsize=256)
+def moment(epoch_s: int) -> str:
+    """`epoch_s` as RFC 3339 in UTC, to the second."""
+    return strftime("%Y-%m-%dT%H:%M:%SZ", gmtime(epoch_s))
+
+
+def sse(event: Json) -> bytes:
+    """One server-sent event, named by its type."""
+    return b"event: %b\ndata: %b\n\n" % (str(event["type"]).encode(), orjson.dumps(event))
+
+
+def error_event(status: int) -> bytes:
+    """The event that tells of an error after output was already delivered."""
+    return b"event: error\ndata: " + error_body(problem(str(status), ""), "") + b"\n\n"
+
+
+def _describe(headers: dict[str, str], kind: str, bucket: Bucket, now_epoch_s: float) -> None:
+    remaining = bucket.remaining()
+    if kind != "requests":
+        remaining = round(remaining, -3)
+    headers[f"anthropic-ratelimit-{kind}-limit"] = str(bucket.per_minute)
+    headers[f"anthropic-ratelimit-{kind}-remaining"] = str(remaining)
+    reset = int(-(-(now_epoch_s + bucket.full_in_s()) // 1))
+    headers[f"anthropic-ratelimit-{kind}-reset"] = moment(reset)
+
+
+def _message(
+    ask: Ask, answer_id: str, content: list[Json], answer: Answer | None, usage: Json
+) -> Json:
+    return {
+        "id": answer_id,
+        "type": "message",
+        "role": "assistant",
+        "model": ask.model,
+        "content": content,
+        "stop_reason": _stop_reason(answer) if answer else None,
+        "stop_sequence": answer.stop_word if answer else None,
+        "usage": usage,
+    }
+
+
+def _block(answer: Answer) -> Json:
+    if answer.tool_call is None:
+        return {"type": "text", "text": answer.text}
+    call = answer.tool_call
+    try:
+        arguments = orjson.loads(call.arguments)
+    except orjson.JSONDecodeError:
+        # Cut by max_tokens: the vendor gives what could be read, here nothing.
+        arguments = {}
+    return {"type": "tool_use", "id": f"toolu_{call.id}", "name": call.name, "input": arguments}
+
+
+def _block_events(answer: Answer) -> list[bytes]:
+    call = answer.tool_call
+    if call is None:
+        opened: Json = {"type": "text", "text": ""}
+        deltas = [{"type": "text_delta", "text": part} for part in pieces(answer.text)]
+    else:
+        opened = {"type": "tool_use", "id": f"toolu_{call.id}", "name": call.name, "input": {}}
+        parts = pieces(call.arguments)
+        deltas = [{"type": "input_json_delta", "partial_json": part} for part in parts]
+    return [
+        sse({"type": "content_block_start", "index": 0, "content_block": opened}),
+        sse({"type": "ping"}),
+        *(sse({"type": "content_block_delta", "index": 0, "delta": delta}) for delta in deltas),
+        sse({"type": "content_block_stop", "index": 0}),
+    ]
+
+
+def _stop_reason(answer: Answer) -> str:
+    match answer.end:
+        case "stop":
+            return "end_turn" if answer.stop_word is None else "stop_sequence"
+        case "length":
+            return "max_tokens"
+        case "tool":
+            return "tool_use"
+        case "filter":
+            return "refusal"

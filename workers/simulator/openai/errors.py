@@ -1,0 +1,188 @@
+"""Errors in OpenAI's words and shape."""
+
+import math
+
+import orjson
+
+from headgate.workers.simulator.limits import Refusal
+from headgate.workers.simulator.request import Problem
+
+TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    402: "insufficient_quota",
+    403: "permission_error",
+    404: "invalid_request_error",
+    405: "invalid_request_error",
+    409: "conflict_error",
+    413: "invalid_request_error",
+    422: "invalid_request_error",
+    429: "rate_limit_error",
+    503: "service_unavailable_error",
+}
+MESSAGES = {
+    400: "We could not parse the request as it was sent. (simulated)",
+    401: "Incorrect API key provided. (simulated)",
+    403: "You are not allowed to sample from this model. (simulated)",
+    404: "The requested resource does not exist. (simulated)",
+    429: "Rate limit reached for requests. (simulated)",
+    500: "The server had an error while processing your request. (simulated)",
+    503: "The server is currently overloaded. Please try again later. (simulated)",
+    529: "The server is overloaded. (simulated)",
+}
+CODES = {
+    401: "invalid_api_key",
+    403: "model_not_allowed",
+    429: "rate_limit_exceeded",
+    503: "server_is_overloaded",
+}
+
+
+def problem(kind: str, model: str, until: str | None = None) -> Problem:
+    """The error that a fault of this kind (or status) is told with; OpenAI tells no `until`."""
+    match kind:
+        case "quota":
+            return Problem(
+                429,
+                "insufficient_quota",
+                "You exceeded your current quota, please check your plan and billing details.",
+                code="insufficient_quota",
+            )
+        case "slow_down":
+            return Problem(
+                429,
+                "rate_limit_error",
+                "Slow down: your requests have grown faster than can be served. (simulated)",
+                code="slow_down",
+            )
+        case "flex":
+            return Problem(
+                429,
+                "rate_limit_error",
+                "No resources are available for flex processing right now. (simulated)",
+                code="resource_unavailable",
+            )
+        case "context":
+            return Problem(
+                400,
+                "invalid_request_error",
+                f"This model's maximum context length is exceeded by your messages ({model}). "
+                "Please reduce the length of the messages.",
+                code="context_length_exceeded",
+                param="messages",
+            )
+        case "filter-400":
+            return Problem(
+                400,
+                "invalid_request_error",
+                "Your request was rejected by the content filter.",
+                code="content_filter",
+                param="messages",
+            )
+        case _:
+            status = int(kind)
+            return Problem(
+                status,
+                TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error"),
+                MESSAGES.get(status, f"Simulated error {status}."),
+                code=CODES.get(status),
+            )
+
+
+def invalid(message: str, param: str | None, code: str | None) -> Problem:
+    """The refusal of a body that breaks a rule."""
+    return Problem(400, "invalid_request_error", message, code=code, param=param)
+
+
+def bad_json() -> Problem:
+    """The refusal of a body that is not JSON."""
+    return invalid(
+        "We could not parse the JSON body of your request. The OpenAI API expects a JSON payload.",
+        None,
+        None,
+    )
+
+
+def unknown_model(model: str) -> Problem:
+    """The refusal of a model that does not exist here."""
+    return Problem(
+        404,
+        "invalid_request_error",
+        f"The model `{model}` does not exist or you do not have access to it.",
+        code="model_not_found",
+    )
+
+
+def unknown_path(method: str, path: str) -> Problem:
+    """The refusal of an address that is none."""
+    return Problem(
+        404, "invalid_request_error", f"Invalid URL ({method} {path})", code="unknown_url"
+    )
+
+
+def wrong_method(method: str, path: str) -> Problem:
+    """The refusal of a method that the address does not take."""
+    return Problem(
+        405,
+        "invalid_request_error",
+        f"Not allowed to {method} on {path}.",
+        code="method_not_supported",
+    )
+
+
+def too_large(limit_bytes: int) -> Problem:
+    """The refusal of a body above the limit."""
+    return Problem(413, TYPES[413], f"Request body is larger than {limit_bytes} bytes.")
+
+
+def wrong_key(given: str) -> Problem:
+    """The refusal of a caller; of the key only the ends are told, as OpenAI does."""
+    if not given:
+        return Problem(401, "invalid_request_error", "You didn't provide an API key.")
+    shown = f"{given[:3]}***{given[-2:]}" if len(given) > 8 else "***"
+    return Problem(
+        401,
+        "invalid_request_error",
+        f"Incorrect API key provided: {shown}.",
+        code="invalid_api_key",
+    )
+
+
+def over_limit(model: str, refusal: Refusal) -> Problem:
+    """The refusal of a request that its bucket cannot take now, or ever."""
+    what = "RPM" if refusal.kind == "requests" else "TPM"
+    head = f"{model} in organization org-simulated on {refusal.kind} per min ({what}): "
+    if refusal.wait_s is None:
+        return Problem(
+            429,
+            refusal.kind,
+            f"Request too large for {head}Limit {refusal.per_minute}, "
+            f"Requested {refusal.amount}. The input or output tokens must be reduced in order "
+            "to run successfully.",
+            code="rate_limit_exceeded",
+        )
+    wait_ms = max(1, math.ceil(refusal.wait_s * 1000))
+    told = f"{wait_ms}ms" if wait_ms < 1000 else f"{wait_ms / 1000:g}s"
+    return Problem(
+        429,
+        refusal.kind,
+        f"Rate limit reached for {head}Limit {refusal.per_minute}, Used {refusal.used}, "
+        f"Requested {refusal.amount}. Please try again in {told}.",
+        code="rate_limit_exceeded",
+        retry_after_s=str(math.ceil(refusal.wait_s) or 1),
+        retry_after_ms=str(wait_ms),
+    )
+
+
+def error_body(told: Problem, request_id: str) -> bytes:
+    """The JSON body of an error; OpenAI tells the request id in a header only."""
+    return orjson.dumps(
+        {
+            "error": {
+                "message": told.message,
+                "type": told.type,
+                "param": told.param,
+                "code": told.code,
+            }
+        }
+    )
