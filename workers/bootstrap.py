@@ -42,16 +42,16 @@ from headgate.workers.pipeline.pipeline import Pipeline
 from headgate.workers.policy.retry import Limits
 from headgate.workers.provider import Provider
 from headgate.workers.providers.rate_headers import seen
-from headgate.workers.stages.audit import Audit
 from headgate.workers.stages.breaker import Breaker
-from headgate.workers.stages.bucket import Bucket
 from headgate.workers.stages.cache import Cache
 from headgate.workers.stages.call import Call, Line
 from headgate.workers.stages.claim import Claims
-from headgate.workers.stages.deltas import Deltas
+from headgate.workers.stages.conclude import Audit
+from headgate.workers.stages.hold import Bucket
 from headgate.workers.stages.ledger import Ledger
 from headgate.workers.stages.publish import Publish
-from headgate.workers.stages.share import Share
+from headgate.workers.stages.single_flight import Share
+from headgate.workers.stages.stream import Deltas
 
 log = logging.getLogger("headgate.bootstrap")
 

@@ -10,13 +10,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from headgate.shared import holds
 from headgate.shared.admission.grant import Grant
 from headgate.shared.admission.limits import parsed
 from headgate.shared.admission.ticket import Ticket
 from headgate.shared.broker import jobs as broker_jobs
 from headgate.shared.broker import script
-from headgate.shared.holds import Told
+from headgate.workers.stages import hold
+from headgate.workers.stages.hold import Told
 from tests.integration.rig import STANDARD, Broker
 from tests.integration.rig_rooms import POOL, TICKET
 
@@ -54,19 +54,19 @@ class Governor(Broker):
 
     def settle(self, job_id: str, grant: Grant, used: tuple[int, int] | None) -> bool:
         """The attempt has ended."""
-        command = holds.settle(self.keys, job_id=job_id, grant=grant.text, used=used)
+        command = hold.settle(self.keys, job_id=job_id, grant=grant.text, used=used)
         return script.run(self.client, command)
 
     def reserve(self, job_id: str, attempt: str, ticket: Ticket) -> str | int:
         """One more attempt of the job asks for its hold."""
         text = ticket.encode()
-        command = holds.reserve(self.keys, job_id=job_id, attempt=attempt, ticket=text)
+        command = hold.reserve(self.keys, job_id=job_id, attempt=attempt, ticket=text)
         return script.run(self.client, command)
 
     def observe(self, kind: str = "ok", *told: Told, pool: str = POOL, **others: Any) -> None:
         """The provider has said something of the pool."""
         others.setdefault("granted_at_ms", self.now_ms())
-        command = holds.observe(self.keys, pool=pool, key="key0", kind=kind, told=told, **others)
+        command = hold.observe(self.keys, pool=pool, key="key0", kind=kind, told=told, **others)
         script.run(self.client, command)
 
     def put_off(self, job_id: str, owner: str, ticket: str) -> bool:

@@ -7,11 +7,11 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from headgate.shared import holds
 from headgate.shared.admission.budgets import KNOWN, Spent, balance
 from headgate.shared.admission.grant import Grant
 from headgate.shared.admission.ticket import Ticket
 from headgate.shared.broker import script
+from headgate.workers.stages import hold
 from tests.integration.governor_model import Governor
 from tests.integration.rig_rooms import TICKET
 
@@ -54,7 +54,7 @@ class Treasury(Governor):
 
     def pay(self, job_id: str, grant: Grant, cost: int | None) -> bool:
         """The attempt was answered at this price."""
-        command = holds.settle(
+        command = hold.settle(
             self.keys, job_id=job_id, grant=grant.text, used=(1, 1), cost_pico_usd=cost
         )
         return script.run(self.client, command)

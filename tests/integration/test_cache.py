@@ -22,9 +22,9 @@ from headgate.shared.job.ids import now_ms
 from headgate.shared.job.request import Request, request_from
 from headgate.shared.job.result import Reply, Usage
 from headgate.workers.clients.redis_batcher import Lane
-from headgate.workers.kept import COMPRESSED, Kept
 from headgate.workers.maintenance.prune import Tidy
 from headgate.workers.stages.cache import WINDOW_S, Cache
+from headgate.workers.stages.cache_entry import COMPRESSED, Kept
 from tests.child import wait_until
 from tests.servers import ValkeyServer
 

@@ -19,8 +19,8 @@ from headgate.shared.job.ids import now_ms
 from headgate.shared.job.result import Reply, Result, Usage
 from headgate.workers.clients.group_commit import Record
 from headgate.workers.errors import AttemptTimeout, ProviderFault
-from headgate.workers.stages.audit import Audit, Conclusion
 from headgate.workers.stages.claim import Claim, Claims, EndedBefore
+from headgate.workers.stages.conclude import Audit, Conclusion
 from headgate.workers.stages.ledger import Attempt, Ledger, Settlement
 from tests.child import wait_until
 from tests.integration.rig import envelope

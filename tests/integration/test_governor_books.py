@@ -16,7 +16,7 @@ from hypothesis.stateful import (
 
 from headgate.shared.admission.grant import Grant
 from headgate.shared.admission.ticket import Ticket
-from headgate.shared.holds import Told
+from headgate.workers.stages.hold import Told
 from tests.integration.governor_model import Books, Governor, Places
 from tests.integration.machines import holds_in_any_order
 from tests.integration.rig import BULK, STANDARD

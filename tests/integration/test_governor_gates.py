@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from headgate.shared.admission.grant import Grant
-from headgate.shared.holds import Told
+from headgate.workers.stages.hold import Told
 from tests.integration.governor_model import Books, Governor, Places, capacity_and_rate
 from tests.integration.rig import STANDARD
 from tests.integration.rig_rooms import POOL, TICKET

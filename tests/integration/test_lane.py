@@ -7,10 +7,10 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
-from headgate.shared import holds
 from headgate.shared.admission.ticket import Ticket
 from headgate.shared.broker.keys import Keys
 from headgate.workers.clients.redis_batcher import Lane
+from headgate.workers.stages import hold
 from tests.servers import ValkeyServer
 
 TICKET = Ticket(
@@ -59,7 +59,7 @@ async def test_a_forgotten_script_is_sent_again_with_its_text(valkey: ValkeyServ
     for n in range(3):
         with valkey.client() as client:
             client.script_flush()
-        granted = await lane.run(holds.reserve(keys, job_id="j", attempt=f"{n}", ticket=TICKET))
+        granted = await lane.run(hold.reserve(keys, job_id="j", attempt=f"{n}", ticket=TICKET))
         assert isinstance(granted, str)
     await lane.close()
 
@@ -82,7 +82,7 @@ async def test_a_master_without_its_replicas_is_waited_for(
 ) -> None:
     server = valkey_factory(extra=["--min-replicas-to-write", "1"])
     lane = Lane(Redis.from_url(server.url))
-    reserving = holds.reserve(Keys(), job_id="j", attempt="a", ticket=TICKET)
+    reserving = hold.reserve(Keys(), job_id="j", attempt="a", ticket=TICKET)
     taken = asyncio.ensure_future(lane.run(reserving))
     asked = [lane.send("SET", "k", "1"), taken]
     done, _ = await asyncio.wait(asked, timeout=0.5)

@@ -21,8 +21,8 @@ from headgate.shared.job.ids import now_ms
 from headgate.shared.job.result import Result
 from headgate.workers.errors import RequestRefused, Unauthorized
 from headgate.workers.pipeline.outcome import Deferred, Ended
-from headgate.workers.stages.audit import Conclusion
 from headgate.workers.stages.claim import Claim
+from headgate.workers.stages.conclude import Conclusion
 from tests.integration.rig_pipeline import (
     COST_PICO_USD,
     PlayedLine,

@@ -12,7 +12,7 @@ from headgate.shared.broker.keys import Keys
 from headgate.shared.job.envelope import Envelope
 from headgate.workers.errors import Overloaded
 from headgate.workers.pipeline.outcome import Restored
-from headgate.workers.stages.deltas import Deltas
+from headgate.workers.stages.stream import Deltas
 from tests.child import wait_until
 from tests.integration.rig_pipeline import PlayedLine, answer, fault, job_for, played_line
 from tests.servers import ValkeyServer

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headgate.shared.job.result import Reply, Usage
-from headgate.workers.kept import (
+from headgate.workers.stages.cache_entry import (
     COMPRESS_ABOVE,
     COMPRESSED,
     MOST_BYTES,

@@ -25,11 +25,11 @@ from headgate.workers.policy import budget
 from headgate.workers.policy import refusal as gate
 from headgate.workers.provider import Answer
 from headgate.workers.stages.breaker import Breaker
-from headgate.workers.stages.bucket import Broken, Bucket, Later, TooLarge
 from headgate.workers.stages.cache import Cache
 from headgate.workers.stages.call import Call
-from headgate.workers.stages.deltas import Deltas
+from headgate.workers.stages.hold import Broken, Bucket, Later, TooLarge
 from headgate.workers.stages.ledger import Attempt, Ledger
+from headgate.workers.stages.stream import Deltas
 
 STALE_MS, STALE_TIMES = 2000, 2
 """A grant of a limited pool that is older counts as not used: the job goes back to its place."""

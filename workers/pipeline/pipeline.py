@@ -35,12 +35,12 @@ from headgate.workers.pipeline.job_run import Delivery, Ending, Job
 from headgate.workers.pipeline.outcome import AlreadyTaken, Deferred, Ended, Outcome, Restored
 from headgate.workers.pipeline.shielded import through
 from headgate.workers.policy import breaker, budget, fallback, refusal, retry
-from headgate.workers.stages.audit import Audit, Conclusion
-from headgate.workers.stages.bucket import Broken
 from headgate.workers.stages.cache import Kept
 from headgate.workers.stages.claim import Claim, Claims, NotYet
+from headgate.workers.stages.conclude import Audit, Conclusion
+from headgate.workers.stages.hold import Broken
 from headgate.workers.stages.publish import Publish
-from headgate.workers.stages.share import Share
+from headgate.workers.stages.single_flight import Share
 
 log = logging.getLogger("headgate.pipeline")
 

@@ -22,7 +22,7 @@ from headgate.shared.cache.ttl import Keeping, Rules
 from headgate.shared.catalog.catalog import Catalog
 from headgate.shared.job.request import Request
 from headgate.workers.clients.redis_batcher import Lane
-from headgate.workers.kept import Kept, Unreadable, decode, encode
+from headgate.workers.stages.cache_entry import Kept, Unreadable, decode, encode
 
 __all__ = ["Cache", "Kept"]
 

@@ -15,8 +15,8 @@ from headgate.shared.job.ids import now_ms
 from headgate.shared.job.request import Request, request_from
 from headgate.shared.job.result import Reply, Usage
 from headgate.workers.clients.redis_batcher import Lane
-from headgate.workers.kept import Kept
 from headgate.workers.stages.cache import Cache
+from headgate.workers.stages.cache_entry import Kept
 from tests.bench.table import Table
 from tests.servers import ValkeyServer, short_folder
 

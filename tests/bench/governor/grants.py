@@ -8,13 +8,13 @@ from typing import Any
 import psutil
 import redis
 
-from headgate.shared import holds
 from headgate.shared.admission.ticket import Ticket
 from headgate.shared.broker import jobs, script
 from headgate.shared.broker.jobs import Lease
 from headgate.shared.broker.keys import Keys
 from headgate.shared.broker.script import Command
 from headgate.shared.job.ids import now_ms
+from headgate.workers.stages import hold
 from tests.bench.governor.load import Span
 from tests.bench.governor.wire import Next, drive
 from tests.bench.rig import stopwatch
@@ -88,14 +88,14 @@ def _reserving(clients: int) -> tuple[float, float]:
                 return None
             # A job's next attempt ends the hold of the one before, so these do not pile up.
             job_id = f"job{number}-{now[0] % 100}"
-            return holds.reserve(keys, job_id=job_id, attempt=str(now[0]), ticket=ticket)
+            return hold.reserve(keys, job_id=job_id, attempt=str(now[0]), ticket=ticket)
 
         return ask
 
     with short_folder() as folder, ValkeyServer(folder, appendonly=True) as server:
         with server.client() as admin:
             _limits(admin, keys)
-            first = holds.reserve(keys, job_id="a", attempt="a", ticket=_ticket(0).encode())
+            first = hold.reserve(keys, job_id="a", attempt="a", ticket=_ticket(0).encode())
             script.run(admin, first)
         return _measured(server, [client(n) for n in range(clients)], each * clients)
 

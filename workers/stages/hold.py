@@ -9,15 +9,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
-from headgate.shared import holds
 from headgate.shared.admission.grant import Grant
 from headgate.shared.admission.ticket import Ticket
 from headgate.shared.broker.keys import Keys
-from headgate.shared.holds import Told
+from headgate.shared.broker.script import Command, Word, compose, text_of
 from headgate.workers.clients.redis_batcher import Lane
 from headgate.workers.errors import AttemptError
+from headgate.workers.stages import hold
 
 OBSERVE_S = 0.1
 """Headers of a pool are handed on this often, those of the latest request."""
@@ -75,7 +75,7 @@ class Bucket:
 
         A grant of another way says which budget keeps it.
         """
-        command = holds.reserve(self._keys, job_id=job_id, attempt=attempt, ticket=ticket.encode())
+        command = hold.reserve(self._keys, job_id=job_id, attempt=attempt, ticket=ticket.encode())
         answer = await self._lane.run(command)
         if isinstance(answer, str):
             return Grant.decode(answer)
@@ -92,7 +92,7 @@ class Bucket:
         `cost_pico_usd` None: nobody knows, and budgets count the worst price.
         """
         await self._lane.run(
-            holds.settle(
+            hold.settle(
                 self._keys, job_id=job_id, grant=grant.text, used=used,
                 cost_pico_usd=cost_pico_usd,
             )
@@ -131,7 +131,7 @@ class Bucket:
             for one in self._read(headers)
         ]
         await self._lane.run(
-            holds.observe(
+            hold.observe(
                 self._keys, pool=grant.pool, key=grant.key, kind=kind, wait_ms=wait_ms,
                 granted_at_ms=grant.granted_at_ms, told=told,
             )
@@ -142,3 +142,55 @@ def _forget(task: asyncio.Task[None]) -> None:
     """What was not told is told with the next answer; a closing lane is no fault."""
     if not task.cancelled():
         task.exception()
+
+
+def reserve(keys: Keys, *, job_id: str, attempt: str, ticket: str) -> Command[str | int]:
+    """A hold for one more attempt of a job that runs: its grant, or the ms to wait, or -1: never.
+
+    Below -1: its model is down; -1 less the ms until a probe may go. Whoever must wait has to
+    leave: the job returns to the waiting room of its pool.
+    """
+
+    def read(reply: Any) -> str | int:
+        return int(reply) if isinstance(reply, int) else text_of(reply)
+
+    return compose("reserve", (), (keys.prefix, job_id, attempt, ticket), read)
+
+
+def settle(
+    keys: Keys, *, job_id: str, grant: str, used: tuple[int, int] | None,
+    cost_pico_usd: int | None = None,
+) -> Command[bool]:  # fmt: skip
+    """Ends a hold at the tokens of input and output that it really took; None: nothing was sent.
+
+    `cost_pico_usd` None: nobody knows, and of budgets the worst price counts as spent.
+    """
+    cost = -1 if cost_pico_usd is None else cost_pico_usd
+    words = (keys.prefix, job_id, grant, *(used or (-1, -1)), cost)
+    return compose("settle", (), words, bool)
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a provider said of one measure: the limit, what remains, the rounding of that.
+
+    `total`: what had been granted when the request was; None where that is not known.
+    """
+
+    measure: str
+    limit: float
+    remaining: float
+    grain: float
+    total: int | None
+
+
+def observe(
+    keys: Keys, *, pool: str, key: str, kind: str, wait_ms: int = -1, granted_at_ms: int = 0,
+    told: Sequence[Told] = (),
+) -> Command[bool]:  # fmt: skip
+    """Buckets and gate of a pool follow what its provider said (kinds: see the script)."""
+    args: list[Word] = [keys.prefix, pool, key, kind, wait_ms, granted_at_ms]
+    for one in told:
+        total = -1 if one.total is None else one.total
+        args += [one.measure, one.limit, one.remaining, one.grain, total]
+    return compose("limits_observe", (), args, bool)
