@@ -17,18 +17,11 @@ import pytest
 from hypothesis import configuration as hypothesis_configuration
 from hypothesis import settings as hypothesis_settings
 
-from tests import nursery
-from tests.celery_nodes import (  # noqa: F401 (fixtures that replace those of pytest-celery)
-    celery_backend_cluster,
-    celery_broker_cluster,
-    celery_valkey,
-    celery_worker_argv,
-    celery_worker_cluster,
-    celery_worker_env,
-)
-from tests.child import die_with_parent, lasting_pids, nursery_pids, wait_until
-from tests.proxy import TcpProxy
-from tests.servers import (
+from tests import ROOT
+from tests.support import nursery
+from tests.support.child import die_with_parent, lasting_pids, nursery_pids, wait_until
+from tests.support.proxy import TcpProxy
+from tests.support.servers import (
     PostgresServer,
     Simulator,
     ValkeyServer,
@@ -38,7 +31,6 @@ from tests.servers import (
 
 pytest_plugins = ["pytester"]  # the fixtures below are tested by tests in a test
 
-ROOT = Path(__file__).resolve().parent.parent
 RUN_MARK = "PYTEST_HEADGATE_RUN"  # in the environment of everything the tests start
 GRACE_S = 10  # how long a process may take to end after its test; a keeper lingers a few seconds
 PRIVATE_PREFIXES = ("HEADGATE_", "OPENAI_", "ANTHROPIC_", "CELERY_")

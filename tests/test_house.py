@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests import house
+from tests import ROOT, house
 
-ROOT = Path(__file__).resolve().parent.parent
 LINT_IMPORTS = "from importlinter.cli import lint_imports_command as run; run()"
 VENDORS = ("anthropic", "celery", "kombu", "openai", "redis", "sqlalchemy")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from headgate import Client
 from tests.bench.rig import rig
 from tests.bench.table import Table
-from tests.child import wait_until
+from tests.support.child import wait_until
 
 LATENCY_MS = 20_000
 """Long enough for all to be in flight at once on a slow machine."""

@@ -24,7 +24,7 @@ from headgate.shared.database.engine import open_engine, reading
 from headgate.shared.database.tables import attempts, audit
 from tests.bench.rig import Rig, rig
 from tests.bench.table import Table
-from tests.child import wait_until
+from tests.support.child import wait_until
 
 PRIMARY, SECOND = "gpt-4o-mini", "claude-haiku-4-5"
 WORKERS, PER_S, TICK_S, LATENCY_MS = 4, 50, 0.1, 400

@@ -18,7 +18,7 @@ from headgate.shared.database.tables import attempts
 from tests.bench.pipeline import stock_worker
 from tests.bench.rig import Rig, rig
 from tests.bench.table import Table
-from tests.child import wait_until
+from tests.support.child import wait_until
 
 JOBS, PER_S, LATENCY_MS = 200, 20, 50
 

@@ -13,9 +13,10 @@ from typing import Any
 import psutil
 
 from headgate import Client
-from tests.bench.rig import ROOT, Figures, Rig, median_of, rig, run_child, stopwatch
+from tests import ROOT
+from tests.bench.rig import Figures, Rig, median_of, rig, run_child, stopwatch
 from tests.bench.table import Table
-from tests.child import ChildProcess, wait_until
+from tests.support.child import ChildProcess, wait_until
 
 CALLS, IN_FLIGHT, LATENCY_MS, ROUNDS = 5_000, 500, 50, 3
 STOCK_CALLS, STOCK_PROCESSES = 600, 8

@@ -12,7 +12,7 @@ from headgate.shared.job.ids import new_id, now_ms
 from headgate.shared.job.request import request_from
 from tests.bench.rig import Rig, rig, stopwatch
 from tests.bench.table import Table
-from tests.child import wait_until
+from tests.support.child import wait_until
 
 JOBS, ROUNDS, PACED = 40_000, 3, 100
 
@@ -21,7 +21,7 @@ def measure() -> Table:
     """Jobs per second and CPU-ms per job of one worker process; idle cost; submission to start."""
     table = Table("parts", ("", "figure"))
     with rig() as bench:
-        worker = bench.start_worker("tests.noop")
+        worker = bench.start_worker("tests.support.noop")
         time.sleep(2)
         cpu, began = bench.cpu_s(), stopwatch()
         time.sleep(5)

@@ -23,10 +23,10 @@ from headgate.shared.database import migrate
 from headgate.shared.database.engine import open_engine, reading
 from headgate.shared.database.tables import audit
 from headgate.shared.settings import Settings
-from tests.child import ChildProcess, wait_until
-from tests.servers import PostgresServer, Simulator, ValkeyServer, short_folder
+from tests import ROOT
+from tests.support.child import ChildProcess, wait_until
+from tests.support.servers import PostgresServer, Simulator, ValkeyServer, short_folder
 
-ROOT = Path(__file__).parents[2]
 Database = Literal["sqlite", "postgresql"]
 
 

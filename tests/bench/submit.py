@@ -19,7 +19,7 @@ from headgate import Client
 from headgate.shared.settings import Settings
 from tests.bench.rig import durable_postgres
 from tests.bench.table import Table
-from tests.servers import ValkeyServer, short_folder
+from tests.support.servers import ValkeyServer, short_folder
 
 PROMPT = "Summarise the following text in one sentence: " + "lorem ipsum dolor sit amet " * 20
 BULK, SINGLE, ROUNDS = 20_000, 2_000, 5

@@ -12,7 +12,7 @@ from headgate.shared.broker.keys import Keys
 from headgate.shared.database.engine import open_engine, reading
 from tests.bench.rig import Rig, rig
 from tests.bench.table import Table
-from tests.child import wait_until
+from tests.support.child import wait_until
 
 JOBS, LATENCY_MS = 5_000, 50
 

@@ -18,7 +18,7 @@ from headgate.shared.database.usage_rollup import DAY_MS, lines_of, stale, sum_d
 from headgate.shared.stats.sketch import bucket
 from tests.bench.rig import durable_postgres, stopwatch
 from tests.bench.table import Table
-from tests.servers import short_folder
+from tests.support.servers import short_folder
 
 LINES, DAYS, SAMPLES = 10_000_000, 90, 1_000
 TIMEOUT_S = 900.0

@@ -20,12 +20,12 @@ from headgate.shared.database.tables import attempts
 from headgate.shared.job.ids import now_ms
 from headgate.shared.job.result import ENDED, Result
 from headgate.shared.settings import Settings
-from tests.child import wait_until
-from tests.integration.headgate import headgate
 from tests.releases.record import CATALOG
 from tests.releases.record import ENDED as ASKED
-from tests.servers import Simulator, ValkeyServer
-from tests.system import rig
+from tests.support import installation
+from tests.support.child import wait_until
+from tests.support.command import headgate
+from tests.support.servers import Simulator, ValkeyServer
 
 RECORDED = Path(__file__).parent.parent / "releases"
 AFTER_MS = 120_000
@@ -134,8 +134,8 @@ def test_what_a_release_left_is_read_and_finished_by_today_s_code(
         assert AsyncResult(row["id"], app=app).state == state
     app.close()
 
-    worker = rig.worker_process(env, tmp_path)
-    with rig.ended_afterwards(worker):
+    worker = installation.worker_process(env, tmp_path)
+    with installation.ended_afterwards(worker):
         worker.start()
         again = client.submit(**ASKED[1])
         assert again.result(timeout_s=30).cached == "exact"

@@ -9,8 +9,8 @@ import shutil
 from pathlib import Path
 
 from headgate.shared.database import migrate
+from tests import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 REVISION = f"{int(migrate.NEWEST) + 1:04d}"
 
 MIGRATION = """

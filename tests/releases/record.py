@@ -18,10 +18,10 @@ import redis
 
 from headgate import Client
 from headgate.shared import settings
-from tests.child import wait_until
-from tests.integration.headgate import headgate
-from tests.servers import Simulator, ValkeyServer
-from tests.system import rig
+from tests.support import installation
+from tests.support.child import wait_until
+from tests.support.command import headgate
+from tests.support.servers import Simulator, ValkeyServer
 
 ENDED: list[dict[str, Any]] = [
     {"prompt": "a plain prompt", "metadata": {"n": 1, "nul": "\0", "word": "ü \U0001f600"}},
@@ -102,13 +102,13 @@ def live(env: dict[str, str], folder: Path, valkey: ValkeyServer, simulator: Sim
         redis_url=env["HEADGATE_REDIS_URL"], database_url=env["HEADGATE_DATABASE_URL"],
         home=folder / "home",
     )  # fmt: skip
-    worker = rig.worker_process(env, folder)
-    with Client(chosen) as client, valkey.client() as broker, rig.ended_afterwards(worker):
+    worker = installation.worker_process(env, folder)
+    with Client(chosen) as client, valkey.client() as broker, installation.ended_afterwards(worker):
         client.open()
         worker.start()
         for request in ENDED:
             client.result(client.submit(**request).id, wait=True, timeout_s=60)
-        batch = rig.write_prompts(folder / "batch.jsonl", 3)
+        batch = installation.write_prompts(folder / "batch.jsonl", 3)
         assert headgate(["batch", "run", batch, "-o", folder / "out.jsonl"], env).code == 0
         broker.lpush("headgate.standard.fast", '{"hg":"no-job"}')
         wait_until(lambda: broker.llen("headgate.dead"), 10, "the dead letter")
@@ -118,7 +118,9 @@ def live(env: dict[str, str], folder: Path, valkey: ValkeyServer, simulator: Sim
         simulator.freeze()
         running = client.submit_many(RUNNING)
         wait_until(lambda: {client.status(one) for one in running} == {"running"}, 10, "the slots")
-        wait_until(lambda: rig.read_books(env["HEADGATE_DATABASE_URL"]).attempts.get("open") == 3)
+        wait_until(
+            lambda: installation.read_books(env["HEADGATE_DATABASE_URL"]).attempts.get("open") == 3
+        )
         client.cancel(client.submit("given up in the queue", model="gpt-4o").id)
         client.submit_many(QUEUED)
         worker.kill()

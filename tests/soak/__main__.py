@@ -11,10 +11,10 @@ import secrets
 import sys
 import time
 
-from tests.child import ChildFailed, wait_until
 from tests.soak.books import faults_in_logs, faults_of_books, faults_of_broker, open_jobs
 from tests.soak.kills import ENDED_WELL, WAYS, Kill, deck, kill
 from tests.soak.stage import Stage, stage
+from tests.support.child import ChildFailed, wait_until
 
 WARM_S, SETTLE_S, DRAIN_S = 20.0, 6.0, 180.0
 GROWTH = {"rss_mb": 20.0, "canary_mb": 10.0, "fds": 8.0, "threads": 2.0, "valkey_clients": 20.0}

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.child import ChildProcess
-from tests.system.rig import command, count_lines, lines_of, write_prompts
+from tests.support.child import ChildProcess
+from tests.support.installation import command, count_lines, lines_of, write_prompts
 
 SERVER_AWAY, INTERRUPTED = 3, 130
 

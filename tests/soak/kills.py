@@ -13,8 +13,8 @@ from sqlalchemy import func, select
 
 from headgate.shared.database.engine import reading
 from headgate.shared.database.tables import attempts, jobs
-from tests.child import ChildProcess
 from tests.soak.stage import LEASE_S, MORTAL, Stage
+from tests.support.child import ChildProcess
 
 WAYS: dict[str, tuple[str, ...]] = {
     "worker": ("kill", "frozen past its lease", "kill", "term", "frozen a moment"),

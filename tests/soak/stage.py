@@ -14,13 +14,13 @@ from sqlalchemy import Engine
 
 from headgate.shared.broker.keys import Keys
 from headgate.shared.database.engine import open_engine
-from tests.child import ChildProcess
-from tests.servers import PostgresServer, Simulator, ValkeyServer, short_folder
+from tests import ROOT
 from tests.soak.batches import SERVER_AWAY, Batches
 from tests.soak.watch import Watch
-from tests.system.rig import database_url, worker_process
+from tests.support.child import ChildProcess
+from tests.support.installation import database_url, worker_process
+from tests.support.servers import PostgresServer, Simulator, ValkeyServer, short_folder
 
-ROOT = Path(__file__).parents[2]
 FAULTS = "429:retry-after=1=0.01,500=0.01,503=0.005,cut=0.002,slow:ms=2000=0.005"
 IN_FLIGHT, LEASE_S, TICK_S = 150, 5, 0.25
 MORTAL = "mortal"

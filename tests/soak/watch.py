@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError
 from headgate.shared.database.engine import reading
 from headgate.shared.database.tables import audit
 from headgate.shared.job.ids import now_ms
-from tests.child import ChildProcess
+from tests.support.child import ChildProcess
 
 if TYPE_CHECKING:
     from tests.soak.stage import Stage

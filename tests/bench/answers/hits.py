@@ -10,7 +10,7 @@ from typing import Any
 from headgate import AsyncClient, Client
 from tests.bench.rig import Figures, Rig, median_of, rig, stopwatch
 from tests.bench.table import Table
-from tests.child import wait_until
+from tests.support.child import wait_until
 
 JOBS, ROUNDS, LATENCY_MS = 5_000, 3, 50
 PACED, PER_S = 200, 20

@@ -18,7 +18,7 @@ from headgate.workers.clients.redis_batcher import Lane
 from headgate.workers.stages.cache import Cache
 from headgate.workers.stages.cache_entry import Kept
 from tests.bench.table import Table
-from tests.servers import ValkeyServer, short_folder
+from tests.support.servers import ValkeyServer, short_folder
 
 LOOKS, TOGETHER, MODEL = 3_000, 100, "gpt-4o-mini"
 

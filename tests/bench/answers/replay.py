@@ -32,7 +32,7 @@ from headgate.shared.job.request import request_from
 from tests.bench.answers.day import Arrival, spared
 from tests.bench.rig import Rig, rig
 from tests.bench.table import Table
-from tests.child import wait_until
+from tests.support.child import wait_until
 
 MODEL = "gpt-4o"
 LATENCY_MS, TICK_S, CACHE_TTL_S = 10, 0.01, 1800

@@ -19,7 +19,7 @@ from tests.bench.governor.load import Span
 from tests.bench.governor.wire import Next, drive
 from tests.bench.rig import stopwatch
 from tests.bench.table import Table
-from tests.servers import ValkeyServer, short_folder
+from tests.support.servers import ValkeyServer, short_folder
 
 CLIENTS, WANTS = (1, 10, 64), (1, 16, 64)
 RESERVATIONS, FETCHED = 50_000, 40_000

@@ -17,12 +17,13 @@ from sqlalchemy import func, select
 from headgate import Client
 from headgate.shared.database.engine import open_engine, reading
 from headgate.shared.database.tables import audit
+from tests import ROOT
 from tests.bench.governor import log
 from tests.bench.governor.log import Call, Use
 from tests.bench.governor.prompts import lengths, requests
 from tests.bench.governor.vendors import LATENCY_MS, Vendor
-from tests.bench.rig import ROOT, Rig, rig
-from tests.child import ChildProcess
+from tests.bench.rig import Rig, rig
+from tests.support.child import ChildProcess
 
 WORKERS = 4
 SPARE = 1.25

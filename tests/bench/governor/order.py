@@ -22,7 +22,7 @@ from tests.bench.governor.prompts import requests
 from tests.bench.governor.vendors import Vendor, openai
 from tests.bench.rig import Rig
 from tests.bench.table import Table
-from tests.child import wait_until
+from tests.support.child import wait_until
 
 BULK, TRICKLE_PER_S = 50_000, 5.0
 BACKLOGS = (10, 22, 46, 100, 215, 464, 1_000, 2_154, 4_642, 10_000)

@@ -11,13 +11,14 @@ from contextlib import AbstractContextManager
 import psutil
 from celery import Celery
 
+from tests import ROOT
 from tests.bench.governor import log
 from tests.bench.governor.load import WORKERS, Span, cpu_s, saturated
 from tests.bench.governor.prompts import requests
 from tests.bench.governor.vendors import LATENCY_MS, Vendor, openai
-from tests.bench.rig import ROOT, Rig, rig
+from tests.bench.rig import Rig, rig
 from tests.bench.table import Table
-from tests.child import ChildProcess, wait_until
+from tests.support.child import ChildProcess, wait_until
 
 PREFORK, GREENLETS, IN_FLIGHT = 10, 50, 50
 STRATEGY = "usage-based-routing-v2"

@@ -18,7 +18,7 @@ from tests.bench.governor.prompts import requests
 from tests.bench.governor.vendors import Vendor
 from tests.bench.rig import Rig
 from tests.bench.table import Table
-from tests.child import wait_until
+from tests.support.child import wait_until
 
 JOBS, TENANTS, WATCH_S, QUIET_S = 100_000, 10_000, 20, 5
 PER_SUBMIT = 10_000

@@ -1,0 +1,290 @@
+"""`headgate batch` on a real Valkey and both databases, with the worker played on the record."""
+
+import json
+import signal
+from collections import Counter
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import func, select
+
+from headgate.shared.database.engine import open_engine
+from headgate.shared.database.migrate import upgrade
+from headgate.shared.database.tables import jobs
+from headgate.shared.job.envelope import Envelope
+from headgate.shared.job.ids import now_ms
+from tests.support.child import wait_until
+from tests.support.command import headgate, start
+from tests.support.played_worker import PlayedWorker
+from tests.support.servers import ValkeyServer
+
+
+@pytest.fixture
+def env(valkey: ValkeyServer, database_url: str, tmp_path: Path) -> dict[str, str]:
+    """Settings of an installation on external servers, with its tables made."""
+    engine = open_engine(database_url)
+    upgrade(engine)
+    engine.dispose()
+    return {
+        "HEADGATE_REDIS_URL": valkey.url.replace("unix://", "redis+socket://"),
+        "HEADGATE_DATABASE_URL": database_url,
+        "HEADGATE_HOME": str(tmp_path / "home"),
+    }
+
+
+def worker_of(env: dict[str, str], **options: Any) -> PlayedWorker:
+    """A worker that is played on the servers of `env`."""
+    return PlayedWorker(env["HEADGATE_DATABASE_URL"], env["HEADGATE_REDIS_URL"], **options)
+
+
+def prompts(path: Path, count: int) -> Path:
+    """An input of `count` good lines."""
+    path.write_text("".join(f'{{"prompt": "prompt {n}"}}\n' for n in range(1, count + 1)))
+    return path
+
+
+def lines_of(path: Path) -> list[dict[str, Any]]:
+    """The lines of an output."""
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def jobs_on_record(env: dict[str, str]) -> int:
+    """How many jobs there are."""
+    engine = open_engine(env["HEADGATE_DATABASE_URL"])
+    with engine.connect() as connection:
+        count: int = connection.execute(select(func.count()).select_from(jobs)).scalar_one()
+    engine.dispose()
+    return count
+
+
+def has_lines(path: Path, count: int) -> bool:
+    """Whether the output holds so many lines."""
+    return path.exists() and path.read_bytes().count(b"\n") >= count
+
+
+def each_line_once(path: Path, count: int) -> None:
+    """Every input line has exactly one line of output."""
+    seen = Counter(line["headgate"]["line"] for line in lines_of(path))
+    assert seen == Counter(range(1, count + 1))
+
+
+def test_every_line_is_answered_once_and_the_summary_adds_up(
+    env: dict[str, str], tmp_path: Path
+) -> None:
+    source, out = prompts(tmp_path / "in", 1200), tmp_path / "out"
+    with worker_of(env):
+        ended = headgate(["batch", "run", source, "-o", out, "--json"], env)
+    assert ended.code == 0, ended.err
+    each_line_once(out, 1200)
+    assert all(
+        line["response"]["body"]["choices"][0]["message"]["content"]
+        == f"echo: prompt {line['headgate']['line']}"
+        for line in lines_of(out)
+    )
+    summary = ended.document
+    assert (summary["succeeded"], summary["failed"], summary["open"]) == (1200, 0, 0)
+    assert summary["cost_usd"] == "0.003"
+    assert (summary["input_tokens"], summary["output_tokens"]) == (3600, 4800)
+    assert summary["p50_latency_ms"] == summary["p95_latency_ms"] == 20
+
+
+def test_bad_lines_and_failed_jobs_are_lines_of_output_and_exit_code_1(
+    env: dict[str, str], tmp_path: Path
+) -> None:
+    source, out = tmp_path / "in", tmp_path / "out"
+    source.write_bytes(
+        b'{"prompt": "a"}\n{broken\n{"custom_id": "b", "prompt": "fail"}\n\xff\n'
+        b'{"prompt": "c", "model": "no-such-model"}\n{"prompt": "d", "tier": "x"}\n'
+    )
+
+    def fails(envelope: Envelope) -> bool:
+        return envelope.request.prompt == "fail"
+
+    with worker_of(env, fails=fails):
+        ended = headgate(["batch", "run", source, "-o", out, "--json"], env)
+    assert ended.code == 1
+    each_line_once(out, 6)
+    codes = {line["headgate"]["line"]: line["error"] and line["error"]["code"]
+             for line in lines_of(out)}  # fmt: skip
+    assert codes == {
+        1: None, 2: "invalid_request", 3: "provider_error", 4: "invalid_request",
+        5: "unknown_model", 6: "invalid_request",
+    }  # fmt: skip
+    summary = ended.document
+    assert (summary["succeeded"], summary["failed"], summary["bad_lines"]) == (1, 5, 4)
+    again = headgate(["batch", "run", source, "-o", out, "--resume", "--json"], env)
+    assert again.code == 1
+    assert {**again.document, "seconds": 0} == {**summary, "seconds": 0}
+    each_line_once(out, 6)
+
+
+def test_a_killed_command_is_gone_on_with_and_no_line_is_queued_twice(
+    env: dict[str, str], tmp_path: Path
+) -> None:
+    source, out = prompts(tmp_path / "in", 3000), tmp_path / "out"
+    with worker_of(env, at_once=100, pause_s=0.05):
+        for wanted in (300, 1200):
+            resume = ["--resume"] if out.exists() else []
+            command = start(["batch", "run", source, "-o", out, *resume], env)
+            wait_until(partial(has_lines, out, wanted), 60)
+            command.send_signal(signal.SIGKILL)
+            command.communicate()
+            with out.open("ab") as torn:
+                torn.write(b'{"id": "batch_req_torn')
+        ended = headgate(["batch", "run", source, "-o", out, "--resume", "--json"], env)
+    assert ended.code == 0, ended.err
+    assert ended.document["succeeded"] == 3000
+    each_line_once(out, 3000)
+    assert jobs_on_record(env) == 3000
+
+
+def test_what_ended_while_nobody_looked_is_written_by_resume(
+    env: dict[str, str], tmp_path: Path
+) -> None:
+    source, out = prompts(tmp_path / "in", 500), tmp_path / "out"
+    command = start(["batch", "run", source, "-o", out], env)
+    wait_until(lambda: jobs_on_record(env) == 500, 30)
+    command.send_signal(signal.SIGKILL)
+    command.communicate()
+    hour_ago = now_ms() - 3_600_000
+    with worker_of(env, clock_ms=lambda: hour_ago) as worker:
+        wait_until(lambda: len(worker.ended) == 500, 30)
+    out.unlink()
+    ended = headgate(["batch", "run", source, "-o", out, "--resume"], env)
+    assert ended.code == 0, ended.err
+    each_line_once(out, 500)
+
+
+def test_a_clock_that_was_set_back_loses_no_line(env: dict[str, str], tmp_path: Path) -> None:
+    source, out = prompts(tmp_path / "in", 600), tmp_path / "out"
+    calls = [0]
+
+    def clock_ms() -> int:
+        calls[0] += 1
+        return now_ms() - (3_600_000 if calls[0] > 200 else 0)
+
+    with worker_of(env, clock_ms=clock_ms, pause_s=0.1):
+        ended = headgate(["batch", "run", source, "-o", out], env)
+    assert ended.code == 0, ended.err
+    each_line_once(out, 600)
+
+
+def test_ctrl_c_ends_with_130_and_the_batch_can_be_gone_on_with(
+    env: dict[str, str], tmp_path: Path
+) -> None:
+    source, out = prompts(tmp_path / "in", 100), tmp_path / "out"
+    command = start(["batch", "run", source, "-o", out], env)
+    wait_until(lambda: jobs_on_record(env) == 100, 30)
+    command.send_signal(signal.SIGINT)
+    _, words = command.communicate(timeout=20)
+    assert command.returncode == 130
+    assert b"--resume" in words
+    assert b"Traceback" not in words
+    with worker_of(env):
+        assert headgate(["batch", "run", source, "-o", out, "--resume"], env).code == 0
+    each_line_once(out, 100)
+    assert jobs_on_record(env) == 100
+
+
+def test_max_in_flight_bounds_what_is_queued(env: dict[str, str], tmp_path: Path) -> None:
+    source, out = prompts(tmp_path / "in", 300), tmp_path / "out"
+    command = start(["batch", "run", source, "-o", out, "--max-in-flight", "40"], env)
+    try:
+        wait_until(lambda: jobs_on_record(env) == 40, 30)
+        with worker_of(env, at_once=10, pause_s=0.02):
+            command.communicate(timeout=60)
+    finally:
+        command.kill()
+    assert command.returncode == 0
+    each_line_once(out, 300)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fault"),
+    [
+        (["{in}", "-o", "{out}", "--resume"], "the input has changed"),
+        (["{first}", "-o", "{out}"], "--resume"),
+        (["{first}", "-o", "{out}", "--resume", "--model", "gpt-4o"], "--model"),
+        (["{first}", "-o", "{first}"], "the input itself"),
+        (["{first}", "-o", "{folder}"], "folder"),
+        (["{first}", "-o", "{folder}/no/out"], "no folder"),
+        (["{first}", "-o", "{new}", "--model", "no-such-model"], "no-such-model"),
+        (["{first}", "-o", "{new}", "--resume", "--overwrite"], "exclude"),
+        (["{folder}", "-o", "{new}"], "no file"),
+        (["{empty}", "-o", "{new}"], "holds no line"),
+        (["{missing}", "-o", "{new}"], "No such file"),
+        (["{first}"], "--output"),
+        (["-", "-o", "{new}"], "standard input"),
+        (["{first}", "-o", "-"], "standard output"),
+    ],
+)
+def test_wrong_use_is_told_before_anything_is_queued(
+    env: dict[str, str], tmp_path: Path, arguments: list[str], fault: str
+) -> None:
+    (tmp_path / "empty").touch()
+    names = {
+        "folder": tmp_path, "first": prompts(tmp_path / "first", 3), "out": tmp_path / "out",
+        "in": prompts(tmp_path / "in", 4), "new": tmp_path / "new", "empty": tmp_path / "empty",
+        "missing": tmp_path / "missing",
+    }  # fmt: skip
+    with worker_of(env):
+        assert headgate(["batch", "run", names["first"], "-o", names["out"]], env).code == 0
+    ended = headgate(["batch", "run", *(word.format(**names) for word in arguments)], env)
+    assert ended.code == 2, ended.err
+    assert fault in ended.err
+    assert "Traceback" not in ended.err
+    assert jobs_on_record(env) == 3
+
+
+def test_a_full_output_ends_the_command_with_words_and_no_traceback(
+    env: dict[str, str], tmp_path: Path
+) -> None:
+    source = prompts(tmp_path / "in", 50)
+    with worker_of(env):
+        ended = headgate(["batch", "run", source, "-o", "/dev/full"], env)
+    assert ended.code == 1
+    assert "No space left" in ended.err
+    assert "--resume" in ended.err
+
+
+def test_the_steps_do_the_same_as_run(env: dict[str, str], tmp_path: Path) -> None:
+    source, out = tmp_path / "in", tmp_path / "out"
+    source.write_text('{"prompt": "a"}\n{broken\n{"prompt": "c"}\n')
+    submitted = headgate(["batch", "submit", source], env)
+    assert submitted.code == 0
+    assert "line 2" in submitted.err
+    batch_id = submitted.out.strip()
+    status = headgate(["batch", "status", batch_id, "--json"], env)
+    assert status.document["jobs"] == {"queued": 2}
+    assert status.document["summary"]["open"] == 2
+    with worker_of(env):
+        fetched = headgate(["batch", "fetch", batch_id, "-o", out, "--wait"], env)
+    assert fetched.code == 1, fetched.err
+    each_line_once(out, 3)
+    cancelled = headgate(["batch", "cancel", batch_id], env)
+    assert (cancelled.code, cancelled.out) == (1, "")
+    assert "had ended before" in cancelled.err
+    [listed] = headgate(["batch", "list", "--json"], env).out.splitlines()
+    assert (json.loads(listed)["id"], json.loads(listed)["state"]) == (batch_id, "ended")
+
+
+def test_a_cancelled_batch_ends_with_every_line_told(env: dict[str, str], tmp_path: Path) -> None:
+    source, out = prompts(tmp_path / "in", 200), tmp_path / "out"
+    command = start(["batch", "run", source, "-o", out, "--max-in-flight", "50"], env)
+    wait_until(lambda: jobs_on_record(env) == 50, 30)
+    listed = headgate(["batch", "list", "--json"], env)
+    cancelled = headgate(["batch", "cancel", json.loads(listed.out)["id"]], env)
+    assert cancelled.code == 0
+    command.communicate(timeout=60)
+    assert command.returncode == 1
+    each_line_once(out, 200)
+    assert {line["error"]["code"] for line in lines_of(out)} == {"cancelled"}
+
+
+def test_an_unknown_batch_is_wrong_use(env: dict[str, str], tmp_path: Path) -> None:
+    for words in (["status", "x"], ["cancel", "x"], ["fetch", "x", "-o", tmp_path / "out"]):
+        ended = headgate(["batch", *words], env)
+        assert ended.code == 2
+        assert "no batch 'x'" in ended.err

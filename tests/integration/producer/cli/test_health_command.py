@@ -1,0 +1,61 @@
+"""`headgate health` and `headgate resume model` from outside."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from headgate.shared.database import migrate
+from headgate.shared.database.engine import open_engine
+from tests.integration.shared.admission.test_breaker_script import MODEL, Breakers
+from tests.support.command import headgate
+from tests.support.servers import ValkeyServer
+
+
+@pytest.fixture
+def broker(valkey: ValkeyServer) -> Iterator[Breakers]:
+    with valkey.client(decode_responses=False) as client:
+        yield Breakers(client)
+
+
+@pytest.fixture
+def env(valkey: ValkeyServer, sqlite_url: str, tmp_path: Path) -> dict[str, str]:
+    engine = open_engine(sqlite_url)
+    migrate.upgrade(engine)
+    engine.dispose()
+    return {
+        "HEADGATE_REDIS_URL": valkey.url, "HEADGATE_DATABASE_URL": sqlite_url,
+        "HEADGATE_HOME": str(tmp_path / "home"),
+    }  # fmt: skip
+
+
+def test_what_is_down_is_named_and_ends_with_1(env: dict[str, str], broker: Breakers) -> None:
+    broker.client.set(broker.keys.worker("w1"), "1")
+    broker.tell(answered=3, took_ms=600)
+    told = headgate(["health", "--json"], env)
+    assert told.code == 0, told
+    [model] = told.document["models"]
+    assert (model["model"], model["state"], model["calls"]) == (MODEL, "healthy", 3)
+    assert model["latency_ms"] == 200
+    assert told.document["workers"] == 1
+    assert set(told.document["servers"].values()) == {"answers"}
+
+    broker.fail()
+    told = headgate(["health", "--json"], env)
+    assert (told.code, len(told.document["down"])) == (1, 1)
+    assert "openai/gpt-4o-mini (key0): its breaker is open" in headgate(["health"], env).err
+
+    told = headgate(["resume", "model", "gpt-4o-mini"], env)
+    assert told.out == "model gpt-4o-mini: its breaker closed (1 of its keys)\n"
+    assert headgate(["health"], env).code == 0
+
+
+def test_without_a_worker_something_is_down(env: dict[str, str], broker: Breakers) -> None:
+    told = headgate(["health"], env)
+    assert (told.code, "no worker answers" in told.err) == (1, True)
+    assert headgate(["resume", "model", "gpt-4o-mimi"], env).code == 2
+
+
+def test_a_server_that_is_away_ends_with_3(env: dict[str, str]) -> None:
+    away = env | {"HEADGATE_REDIS_URL": "redis://127.0.0.1:1/0"}
+    assert headgate(["health"], away).code == 3

@@ -1,0 +1,243 @@
+"""Commands that run processes of their own: these work, and end with the command in every way."""
+
+import json
+import re
+import signal
+import subprocess
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from headgate.producer.local.process import Child, ChildGaveUp, stop_all
+from headgate.shared import settings as reader
+from headgate.shared.servers import embedded
+from tests.support.child import wait_until
+from tests.support.command import headgate, start
+from tests.support.servers import Simulator, short_folder
+
+
+@pytest.fixture
+def home() -> Iterator[Path]:
+    """A home whose embedded server is down at the end."""
+    with short_folder() as folder:
+        yield folder / "home"
+        found = embedded.processes(folder / "home")
+        if found is not None:
+            psutil.Process(found.keeper_pid).terminate()
+            wait_until(lambda: not psutil.pid_exists(found.keeper_pid), 20, "the keeper to end")
+
+
+@pytest.fixture
+def env(home: Path) -> dict[str, str]:
+    """Settings of an embedded installation."""
+    return {"HEADGATE_HOME": str(home), "HEADGATE_DRAIN_S": "3"}
+
+
+def workers_under(pid: int) -> list[psutil.Process]:
+    """The Celery processes among the descendants of the process."""
+    found = []
+    for child in psutil.Process(pid).children(recursive=True):
+        try:
+            words = " ".join(child.cmdline())
+        except psutil.Error:
+            continue  # it has just ended
+        if "-m celery" in words and "guard.py" not in words:
+            found.append(child)
+    return found
+
+
+def gone(process: psutil.Process) -> bool:
+    """Whether the process has ended."""
+    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+
+
+def child_of(argv: list[str], heard: list[str], grace_s: float = 5.0) -> Child:
+    """A child of these tests."""
+    return Child("it", argv, env=reader.environment(), hear=heard.append, grace_s=grace_s)
+
+
+def test_a_process_that_dies_at_once_again_and_again_is_given_up_with_its_last_words() -> None:
+    heard: list[str] = []
+    child = child_of(["sh", "-c", "echo no luck; exit 4"], heard)
+    child.start()
+
+    with pytest.raises(ChildGaveUp, match="no luck") as raised:
+        wait_until(lambda: child.tend() == "never", 30, "the child to be given up")
+    assert raised.value.code == 4
+    assert heard == ["no luck"] * 5
+
+
+def test_a_process_that_does_not_end_when_asked_is_killed_after_its_time() -> None:
+    heard: list[str] = []
+    child = child_of(
+        ["sh", "-c", "trap '' TERM; echo ready; while :; do sleep 1; done"], heard, 0.5
+    )
+    child.start()
+    wait_until(lambda: heard == ["ready"], 10)
+    assert stop_all([child]) == ["it"]
+    assert not child.running
+
+
+def test_a_first_answer_needs_no_worker_of_ones_own(
+    env: dict[str, str], simulator: Simulator
+) -> None:
+    ended = headgate(
+        ["submit", "hello", "--wait"], {**env, "HEADGATE_SIMULATOR_URL": simulator.url}
+    )
+    assert ended.code == 0, ended.err
+    assert "hello" in ended.out
+    assert "starting one for this command" in ended.err
+
+
+@pytest.fixture
+def batch(
+    env: dict[str, str], tmp_path: Path, simulator_factory: Callable[..., Simulator]
+) -> tuple[dict[str, str], list[str | Path], Path, Simulator]:
+    """Settings, command, output and simulator of a batch of 400 that takes some seconds."""
+    simulator = simulator_factory("--latency-ms", "400")
+    source, out = tmp_path / "in", tmp_path / "out"
+    source.write_text("".join(f'{{"prompt": "prompt {n}"}}\n' for n in range(400)))
+    settings = {
+        **env,
+        "HEADGATE_SIMULATOR_URL": simulator.url,
+        "HEADGATE_CONCURRENCY": "60",
+    }
+    return settings, ["batch", "run", source, "-o", out], out, simulator
+
+
+def line_count(path: Path) -> int:
+    """How many whole lines the file holds."""
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def all_once(out: Path, count: int) -> None:
+    """Every line of input has one line of output, an answer."""
+    lines = [json.loads(line) for line in out.read_text().splitlines()]
+    assert Counter(line["headgate"]["line"] for line in lines) == Counter(range(1, count + 1))
+    assert all(line["error"] is None for line in lines)
+
+
+def test_a_killed_batch_takes_its_worker_along_and_nothing_is_paid_twice(
+    batch: tuple[dict[str, str], list[str | Path], Path, Simulator],
+) -> None:
+    env, arguments, out, simulator = batch
+    command = start(arguments, env)
+    wait_until(lambda: line_count(out) > 60, 60)
+    [worker] = workers_under(command.pid)
+    command.send_signal(signal.SIGKILL)
+    command.communicate()
+    wait_until(lambda: gone(worker), 15, "the worker to end")
+    ended = headgate([*arguments, "--resume"], env)
+    assert ended.code == 0, ended.err
+    all_once(out, 400)
+    assert simulator.stats()["prompts"]["paid_again"] == 0
+
+
+def test_ctrl_c_lets_the_worker_finish_and_the_batch_goes_on_later(
+    batch: tuple[dict[str, str], list[str | Path], Path, Simulator],
+) -> None:
+    env, arguments, out, simulator = batch
+    command = start(arguments, env)
+    wait_until(lambda: line_count(out) > 60, 60)
+    command.send_signal(signal.SIGINT)
+    _, words = command.communicate(timeout=30)
+    assert command.returncode == 130, words
+    assert b"--resume" in words
+    assert 60 < line_count(out) < 400
+    ended = headgate([*arguments, "--resume"], env)
+    assert ended.code == 0, ended.err
+    all_once(out, 400)
+    assert simulator.stats()["prompts"]["paid_again"] == 0
+
+
+def test_a_second_ctrl_c_ends_all_at_once(
+    batch: tuple[dict[str, str], list[str | Path], Path, Simulator],
+) -> None:
+    env, arguments, out, _ = batch
+    command = start(arguments, {**env, "HEADGATE_DRAIN_S": "60"})
+    wait_until(lambda: line_count(out) > 60, 60)
+    [worker] = workers_under(command.pid)
+    worker.suspend()
+    command.send_signal(signal.SIGINT)
+    assert command.stderr is not None
+    while b"again" not in command.stderr.readline():
+        pass
+    command.send_signal(signal.SIGINT)
+    command.communicate(timeout=10)
+    assert command.returncode == 130
+    wait_until(lambda: gone(worker), 5, "the worker to end")
+
+
+def test_a_killed_worker_is_started_again_and_the_batch_ends(
+    batch: tuple[dict[str, str], list[str | Path], Path, Simulator],
+) -> None:
+    env, arguments, out, _ = batch
+    command = start(arguments, {**env, "HEADGATE_LEASE_S": "6"})
+    wait_until(lambda: line_count(out) > 60, 60)
+    [worker] = workers_under(command.pid)
+    worker.kill()
+    _, words = command.communicate(timeout=90)
+    assert command.returncode == 0, words
+    assert b"starting it again" in words
+    all_once(out, 400)
+
+
+def started_up(env: dict[str, str], *flags: str) -> "tuple[subprocess.Popen[bytes], str]":
+    """A running `headgate up`, and what it said until everything ran."""
+    command = start(["up", *flags], env)
+    assert command.stderr is not None
+    said = ""
+    for raw in command.stderr:
+        said += raw.decode()
+        if "everything runs" in said and "simulated provider" in said:
+            return command, said
+    raise AssertionError(said)
+
+
+def test_up_answers_jobs_without_a_key_and_ctrl_c_leaves_nothing(env: dict[str, str]) -> None:
+    command, said = started_up(env, "--simulate", "--workers", "2")
+    children = psutil.Process(command.pid).children(recursive=True)
+    assert re.search(r"simulated provider +http://127\.0\.0\.1:\d+", said)
+    assert headgate(["submit", "hello", "--wait"], env).code == 0
+    workers_under(command.pid)[0].kill()
+    wait_until(lambda: len(workers_under(command.pid)) == 2, 20, "the worker to be back")
+    children += psutil.Process(command.pid).children(recursive=True)
+    command.send_signal(signal.SIGINT)
+    command.communicate(timeout=30)
+    assert command.returncode == 130
+    assert all(gone(child) for child in children)
+
+
+def test_up_ends_in_time_even_when_a_worker_hangs(env: dict[str, str]) -> None:
+    command, _ = started_up({**env, "HEADGATE_DRAIN_S": "0.5"}, "--simulate")
+    [worker] = workers_under(command.pid)
+    worker.suspend()
+    command.send_signal(signal.SIGTERM)
+    _, words = command.communicate(timeout=30)
+    assert command.returncode == 0
+    assert b"was killed" in words
+    assert gone(worker)
+
+
+def test_a_killed_up_takes_everything_along(env: dict[str, str]) -> None:
+    command, _ = started_up(env, "--simulate")
+    children = psutil.Process(command.pid).children(recursive=True)
+    command.kill()
+    command.communicate()
+    for child in children:
+        wait_until(lambda child=child: gone(child), 15, f"{child} to end")  # type: ignore[misc]
+
+
+def test_up_says_that_no_key_is_set(env: dict[str, str]) -> None:
+    command = start(["up"], env)
+    assert command.stderr is not None
+    said = b"".join(iter(command.stderr.readline, b"")) if command.poll() is not None else b""
+    while b"Ctrl-C" not in said:
+        said += command.stderr.readline()
+    command.send_signal(signal.SIGTERM)
+    command.communicate(timeout=30)
+    assert b"OPENAI_API_KEY" in said
+    assert command.returncode == 0

@@ -1,0 +1,285 @@
+"""Reading an answer along: while it is made, when it has ended, and when it goes wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from headgate import (
+    AsyncClient,
+    Client,
+    InvalidRequest,
+    JobFailed,
+    JobTimeout,
+    StreamBroken,
+    UnknownJob,
+)
+from headgate.producer.client.text_stream import replayed
+from headgate.shared.broker import jobs, script
+from headgate.shared.job.result import ErrorReport
+from headgate.shared.settings import Settings
+from tests.support.child import wait_until
+from tests.support.played import PlayedWorker, settings_for
+from tests.support.proxy import TcpProxy
+from tests.support.servers import ValkeyServer
+
+MANY = 300
+
+
+@pytest.fixture
+def proxy(valkey: ValkeyServer, tcp_proxy: Callable[[int], TcpProxy]) -> TcpProxy:
+    return tcp_proxy(valkey.port)
+
+
+@pytest.fixture
+def settings(proxy: TcpProxy, tmp_path: Path) -> Settings:
+    return settings_for(
+        f"redis://127.0.0.1:{proxy.port}/0", f"sqlite:///{tmp_path}/headgate.db", tmp_path,
+        key_prefix="acme:",
+    )  # fmt: skip
+
+
+@pytest.fixture
+def client(settings: Settings) -> Iterator[Client]:
+    with Client(settings) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def async_client(settings: Settings) -> AsyncIterator[AsyncClient]:
+    async with AsyncClient(settings) as opened:
+        yield opened
+
+
+class Streaming(PlayedWorker):
+    """A played worker that streams."""
+
+    def tell(self, job_id: str, *pieces: str, fence: int = 1, first: int = 1) -> None:
+        """The pieces are there for readers."""
+        for n, text in enumerate(pieces, first):
+            command = jobs.deliver(self.at.keys, job_id, fence=fence, n=n, text=text, ttl_ms=60_000)
+            script.run(self.at.redis, command)
+
+
+@pytest.fixture
+def worker(valkey: ValkeyServer, settings: Settings) -> Iterator[Streaming]:
+    """A worker with its own way to the servers: the proxy is only the producer's."""
+    with Client(settings.model_copy(update={"redis_url": valkey.url})) as own:
+        yield Streaming(own.open())
+
+
+class Reader(threading.Thread):
+    """Reads a stream in a thread of its own."""
+
+    def __init__(self, pieces: Iterator[str]) -> None:
+        super().__init__(daemon=True)
+        self.read: list[str] = []
+        self.error: Exception | None = None
+        self._pieces = pieces
+        self.start()
+
+    def run(self) -> None:
+        """All was read, or failed."""
+        try:
+            for piece in self._pieces:
+                self.read.append(piece)
+        except Exception as error:
+            self.error = error
+
+    def has(self, *pieces: str) -> None:
+        """These have come, and no more; within 5 s."""
+        wait_until(lambda: self.read == [*pieces], 5, f"{pieces}, not {self.read}")
+
+    def end(self) -> list[str]:
+        """All pieces; raises the error that it met."""
+        self.join(10)
+        assert not self.is_alive()
+        if self.error is not None:
+            raise self.error
+        return self.read
+
+
+def test_pieces_come_while_the_answer_is_made_and_the_result_brings_the_rest(
+    client: Client, worker: Streaming
+) -> None:
+    job = client.submit("Hello", stream=True)
+    reader = Reader(client.stream(job.id, timeout_s=20))
+    worker.tell(job.id, "one ", "two ")
+    reader.has("one ", "two ")
+    worker.tell(job.id, "three ", first=3)
+    reader.has("one ", "two ", "three ")
+    worker.end(job.id, content="one two three four.")
+    assert reader.end() == ["one ", "two ", "three ", "four."]
+    assert "".join(client.stream(job.id)) == "one two three four."
+
+
+def test_a_piece_is_read_within_moments_of_its_being_written(
+    client: Client, worker: Streaming
+) -> None:
+    job = client.submit("Hello", stream=True)
+    reader = Reader(client.stream(job.id))
+    worker.tell(job.id, "warm")
+    reader.has("warm")
+    began = time.monotonic()
+    for n in range(10):
+        worker.tell(job.id, f"{n}", first=n + 2)
+        reader.has("warm", *map(str, range(n + 1)))
+    assert time.monotonic() - began < 5  # a reader that only looked every second would take 10
+    worker.end(job.id, content="warm0123456789")
+    reader.end()
+
+
+def test_an_answer_that_was_not_streamed_comes_in_pieces_when_it_is_there(
+    client: Client, worker: Streaming
+) -> None:
+    content = "An answer of some words,\nas from the cache.  "
+    job = client.submit("Hello")
+    worker.end(job.id, content=content, cached="exact")
+    pieces = list(client.stream(job.id))
+    assert "".join(pieces) == content
+    assert len(pieces) > 2
+
+
+@given(st.text(alphabet=" \nab€\u3000", max_size=400))
+def test_what_is_replayed_is_the_whole_text(content: str) -> None:
+    pieces = replayed(content)
+    assert "".join(pieces) == content
+    assert all(pieces)
+
+
+def test_a_word_without_end_is_replayed_in_pieces_too() -> None:
+    assert max(map(len, replayed("x" * 10_000))) <= 160
+
+
+def test_an_answer_without_text_has_no_pieces(client: Client, worker: Streaming) -> None:
+    job = client.submit("Hello", stream=True)
+    worker.end(job.id, content=None, tool_calls=[{"id": "1"}])
+    assert list(client.stream(job.id)) == []
+
+
+@pytest.mark.parametrize("told", [(), ("a ",)], ids=["before a piece", "after a piece"])
+def test_a_job_that_fails_raises_as_its_result_does(
+    client: Client, worker: Streaming, told: tuple[str, ...]
+) -> None:
+    job = client.submit("Hello", stream=True)
+    reader = Reader(client.stream(job.id))
+    worker.tell(job.id, *told)
+    reader.has(*told)
+    error = ErrorReport("connection", "the answer broke off", True)
+    worker.end(job.id, status="failed", content=None, error=error)
+    with pytest.raises(JobFailed, match="broke off") as caught:
+        reader.end()
+    assert caught.value.code == "connection"
+
+
+def test_what_another_worker_begins_anew_makes_void_what_was_given(
+    client: Client, worker: Streaming
+) -> None:
+    job = client.submit("Hello", stream=True)
+    reader = Reader(client.stream(job.id))
+    worker.tell(job.id, "one ")
+    reader.has("one ")
+    worker.tell(job.id, "eins ", fence=2)
+    with pytest.raises(StreamBroken):
+        reader.end()
+    again = Reader(client.stream(job.id))
+    again.has("eins ")
+    worker.end(job.id, content="eins zwei")
+    assert again.end() == ["eins ", "zwei"]
+
+
+def test_an_answer_that_is_another_than_what_was_given_says_so(
+    client: Client, worker: Streaming
+) -> None:
+    job = client.submit("Hello", stream=True)
+    reader = Reader(client.stream(job.id))
+    worker.tell(job.id, "one ")
+    reader.has("one ")
+    worker.end(job.id, content="eins")
+    with pytest.raises(StreamBroken):
+        reader.end()
+
+
+def test_bad_uses_are_told(client: Client, worker: Streaming) -> None:
+    with pytest.raises(UnknownJob):
+        next(client.stream("nobody"))
+    with pytest.raises(InvalidRequest, match="stream"):
+        client.submit(input="text", model="text-embedding-3-small", stream=True)
+    job = client.submit(input="text", model="text-embedding-3-small")
+    worker.end(job.id, content=None, embeddings=[[0.5]])
+    with pytest.raises(InvalidRequest, match="embeddings have no text"):
+        next(client.stream(job.id))
+
+
+def test_a_reader_waits_as_long_as_it_said_and_shows_that_it_does(client: Client) -> None:
+    job = client.submit("Hello", stream=True)
+    reader = Reader(client.stream(job.id, timeout_s=0.5, pulse_s=0.1))
+    with pytest.raises(JobTimeout):
+        reader.end()
+    assert 2 <= len(reader.read) <= 5
+    assert set(reader.read) == {""}
+
+
+def test_a_lost_redis_delays_pieces_and_loses_none(
+    client: Client, worker: Streaming, proxy: TcpProxy
+) -> None:
+    job = client.submit("Hello", stream=True)
+    reader = Reader(client.stream(job.id))
+    worker.tell(job.id, "one ")
+    reader.has("one ")
+    proxy.refuse()
+    worker.tell(job.id, "two ", first=2)
+    proxy.accept()
+    reader.has("one ", "two ")
+    proxy.refuse()
+    worker.end(job.id, content="one two three")
+    assert reader.end() == ["one ", "two ", "three"]
+
+
+async def test_hundreds_read_along_over_two_connections(
+    async_client: AsyncClient, worker: Streaming
+) -> None:
+    ids = await async_client.submit_many({"prompt": f"{n}", "stream": True} for n in range(MANY))
+
+    async def read(job_id: str) -> list[str]:
+        return [piece async for piece in async_client.stream(job_id, timeout_s=60)]
+
+    reading = [asyncio.create_task(read(job_id)) for job_id in ids]
+    at = worker.at
+
+    def stream_all() -> None:
+        channel = at.keys.deltas(ids[-1])
+        wait_until(lambda: at.redis.pubsub_numsub(channel)[0][1] == 1, 10, "readers")
+        assert len(at.redis.client_list(_type="pubsub")) == 2
+        for job_id in ids:
+            worker.tell(job_id, "a ", "b ")
+        for job_id in ids:
+            worker.end(job_id, content="a b c")
+
+    await asyncio.to_thread(stream_all)
+    read_all = await asyncio.gather(*reading)
+    assert {"".join(pieces) for pieces in read_all} == {"a b c"}
+    # Nothing is left behind that would go on looking.
+    await asyncio.to_thread(
+        wait_until, lambda: not at.redis.client_list(_type="pubsub"), 10, "their end"
+    )
+
+
+async def test_a_reader_that_goes_away_leaves_nothing_behind(
+    async_client: AsyncClient, worker: Streaming
+) -> None:
+    job = await async_client.submit("Hello", stream=True)
+    worker.tell(job.id, "one ")
+    pieces = async_client.stream(job.id)
+    assert await anext(pieces) == "one "
+    await pieces.aclose()
+    again = async_client.stream(job.id)
+    worker.tell(job.id, "two ", first=2)
+    assert [await anext(again), await anext(again)] == ["one ", "two "]

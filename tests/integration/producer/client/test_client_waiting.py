@@ -1,0 +1,227 @@
+"""Waiting in an asyncio program: a thousand at once, through lost servers, at a small price."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+import redis.asyncio
+
+from headgate import AsyncClient, Client, JobTimeout, Result, UnknownJob, Unreachable, results
+from headgate.producer.client.client import waiters_of
+from headgate.producer.client.operations import Desk
+from headgate.producer.client.waiters import Found, Waiters
+from headgate.shared.settings import Settings
+from tests.support.child import wait_until
+from tests.support.played import PlayedWorker, settings_for
+from tests.support.proxy import TcpProxy
+from tests.support.servers import PostgresServer, ValkeyServer
+
+MANY = 1_000
+
+
+@pytest.fixture
+def proxy(valkey: ValkeyServer, tcp_proxy: Callable[[int], TcpProxy]) -> TcpProxy:
+    return tcp_proxy(valkey.port)
+
+
+@pytest.fixture
+def settings(proxy: TcpProxy, database_url: str, tmp_path: Path) -> Settings:
+    return settings_for(f"redis://127.0.0.1:{proxy.port}/0", database_url, tmp_path)
+
+
+@pytest.fixture
+async def client(settings: Settings) -> AsyncIterator[AsyncClient]:
+    async with AsyncClient(settings) as opened:
+        yield opened
+
+
+@pytest.fixture
+def worker(valkey: ValkeyServer, database_url: str, tmp_path: Path) -> Iterator[PlayedWorker]:
+    """A worker with its own way to the servers: the proxy is only the producer's."""
+    with Client(settings_for(valkey.url, database_url, tmp_path)) as own:
+        yield PlayedWorker(own.open())
+
+
+async def subscribed(worker: PlayedWorker, job_id: str, count: int = 1) -> None:
+    """The job's channel has been subscribed `count` times; within 5 s."""
+    redis, channel = worker.at.redis, worker.at.keys.result(job_id)
+    await asyncio.to_thread(
+        wait_until, lambda: redis.pubsub_numsub(channel)[0][1] == count, 5, "subscriptions"
+    )
+
+
+async def test_a_job_goes_from_submit_to_result(client: AsyncClient, worker: PlayedWorker) -> None:
+    job = await client.submit("Hello")
+    assert await job.status() == "queued"
+    pending = asyncio.create_task(job.result(timeout_s=10))
+    await subscribed(worker, job.id)
+    result = await asyncio.to_thread(worker.end, job.id)
+    assert await pending == await client.result(job.id) == result
+    assert [line.id for line in await client.jobs()] == [job.id]
+    assert await job.cancel() == result
+
+
+async def test_a_thousand_wait_at_once(client: AsyncClient, worker: PlayedWorker) -> None:
+    ids = await client.submit_many([f"p{i}" for i in range(MANY)])
+    pending = [asyncio.create_task(client.result(i, wait=True, timeout_s=60)) for i in ids]
+    await subscribed(worker, ids[-1])
+    assert len(worker.at.redis.client_list(_type="pubsub")) == 1
+
+    def end_all() -> None:
+        for job_id in ids:
+            worker.end(job_id)
+
+    await asyncio.to_thread(end_all)
+    ended_at = time.monotonic()
+    results = await asyncio.gather(*pending)
+    assert time.monotonic() - ended_at < 2
+    assert [result.id for result in results] == ids
+
+
+async def test_those_who_wait_cost_next_to_nothing_while_nothing_happens(
+    client: AsyncClient,
+) -> None:
+    ids = await client.submit_many([f"p{i}" for i in range(MANY)])
+    pending = [asyncio.create_task(client.result(i, timeout_s=4)) for i in ids]
+    await asyncio.sleep(1)  # the first looks and subscriptions are done
+    cpu, began = time.process_time(), time.monotonic()
+    await asyncio.sleep(2)
+    assert (time.process_time() - cpu) / (time.monotonic() - began) < 0.25
+    results = await asyncio.gather(*pending, return_exceptions=True)
+    assert all(isinstance(result, JobTimeout) for result in results)
+
+
+async def test_a_result_comes_though_redis_is_down(
+    client: AsyncClient, worker: PlayedWorker, proxy: TcpProxy
+) -> None:
+    job = await client.submit("Hello")
+    pending = asyncio.create_task(job.result(timeout_s=20))
+    await subscribed(worker, job.id)
+    proxy.refuse()
+    result = await asyncio.to_thread(worker.end, job.id)
+    assert await pending == result
+
+
+async def test_after_an_outage_of_redis_ends_are_told_again(
+    client: AsyncClient, worker: PlayedWorker, proxy: TcpProxy
+) -> None:
+    job = await client.submit("Hello")
+    pending = asyncio.create_task(job.result(timeout_s=20))
+    await subscribed(worker, job.id)
+    proxy.refuse()
+    await subscribed(worker, job.id, 0)
+    proxy.accept()
+    await subscribed(worker, job.id)
+    result = await asyncio.to_thread(worker.end, job.id)
+    assert await pending == result
+
+
+async def test_a_line_that_has_gone_silent_is_replaced(
+    client: AsyncClient, proxy: TcpProxy, worker: PlayedWorker
+) -> None:
+    job = await client.submit("Hello")
+
+    async def look(ids: Sequence[str]) -> Found:
+        return await asyncio.to_thread(results.look, worker.at.engine, ids)
+
+    through = redis.asyncio.Redis(port=proxy.port)
+    waiters = Waiters(look, through, worker.at.keys, silence_s=0.2)
+    pending = asyncio.create_task(waiters.ended(job.id, 30))
+    await subscribed(worker, job.id)
+    held = proxy.accepted
+    await asyncio.sleep(1)  # silent but sound: asked a few times, and kept
+    assert proxy.accepted == held
+    proxy.stall()
+    await asyncio.to_thread(wait_until, lambda: proxy.accepted > held, 10, "a new line")
+    proxy.flow()
+    await subscribed(worker, job.id)
+    result = await asyncio.to_thread(worker.end, job.id)
+    assert await pending == result
+    await waiters.close()
+
+
+async def test_no_channel_stays_subscribed_when_nobody_waits(
+    client: AsyncClient, worker: PlayedWorker
+) -> None:
+    ids = await client.submit_many(["a", "b"])
+    with pytest.raises(JobTimeout):
+        await client.result(ids[0], timeout_s=0.3)
+    pending = asyncio.create_task(client.result(ids[1], wait=True))
+    await subscribed(worker, ids[1])
+    await subscribed(worker, ids[0], 0)
+    pending.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await pending
+    with pytest.raises(UnknownJob):
+        await client.result("no-such-job", wait=True)
+
+
+async def test_two_who_wait_for_one_job_both_get_it(
+    client: AsyncClient, worker: PlayedWorker
+) -> None:
+    job = await client.submit("Hello")
+    pending = [asyncio.create_task(job.result(timeout_s=10)) for _ in range(3)]
+    await subscribed(worker, job.id)
+    pending.pop().cancel()
+    result = await asyncio.to_thread(worker.end, job.id)
+    assert await asyncio.gather(*pending) == [result, result]
+
+
+def test_one_client_serves_one_event_loop_after_another(
+    settings: Settings, worker: PlayedWorker
+) -> None:
+    client = AsyncClient(settings)
+
+    async def through() -> Result:
+        job = await client.submit("Hello")
+        with pytest.raises(JobTimeout):
+            await job.result(timeout_s=0.05)
+        worker.end(job.id)
+        return await job.result(timeout_s=5)
+
+    assert asyncio.run(through()).status == "succeeded"
+    assert asyncio.run(through()).status == "succeeded"
+    asyncio.run(client.close())
+
+
+async def test_a_lost_record_is_told_to_all_who_wait(
+    valkey: ValkeyServer,
+    postgres: PostgresServer,
+    postgres_url: str,
+    tcp_proxy: Callable[[int], TcpProxy],
+    tmp_path: Path,
+) -> None:
+    between = tcp_proxy(postgres.port)
+    name = postgres_url.rpartition("/")[2]
+    url = f"postgresql://postgres:s3cret@127.0.0.1:{between.port}/{name}"
+    async with AsyncClient(settings_for(valkey.url, url, tmp_path)) as client:
+        ids = await client.submit_many(["a", "b", "c"])
+    desk = Desk(settings_for(valkey.url, url, tmp_path))
+    at = await asyncio.to_thread(desk.open)
+
+    async def look(ids: Sequence[str]) -> Found:
+        return await asyncio.to_thread(desk.look, ids)
+
+    waiters = Waiters(look, at.servers.async_redis_client(), at.keys, patience_s=2)
+    pending = [asyncio.create_task(waiters.ended(i)) for i in ids]
+    in_time = asyncio.create_task(waiters.ended(ids[0], 1))
+    await asyncio.sleep(0.5)
+    between.refuse()
+    told = await asyncio.gather(in_time, *pending, return_exceptions=True)
+    assert all(isinstance(result, Unreachable) for result in told)
+    assert "s3cret" not in str(told[0])
+    await waiters.close()
+    await asyncio.to_thread(desk.close)
+
+
+async def test_a_look_that_fails_for_another_reason_ends_the_wait(settings: Settings) -> None:
+    desk = Desk(settings)
+    waiters = waiters_of(desk, await asyncio.to_thread(desk.open))
+    await asyncio.to_thread(desk.close)
+    with pytest.raises(RuntimeError, match="closed"):
+        await waiters.ended("any")
+    await waiters.close()

@@ -1,0 +1,370 @@
+"""What a provider says of its limits shuts and slows a pool, and never lets more through."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+
+from headgate.shared.admission.grant import Grant
+from headgate.workers.stages.hold import Told
+from tests.support.governor_model import Books, Governor, Places, capacity_and_rate
+from tests.support.rig import STANDARD
+from tests.support.servers import ValkeyServer
+from tests.support.waiting_rooms import POOL, TICKET
+
+FEW = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+AMOUNTS = st.one_of(
+    st.sampled_from([0.0, 1.0, 1e12]), st.floats(0, 1e12, allow_nan=False), st.floats(1, 9000)
+)
+MINUTES_MS = 60_000
+
+
+@pytest.fixture
+def broker(valkey: ValkeyServer) -> Iterator[Governor]:
+    with valkey.client(decode_responses=False) as client:
+        broker = Governor(client)
+        broker.settle_down()
+        yield broker
+        assert Places.of(broker, [STANDARD]).faults == []
+
+
+def empty(valkey: ValkeyServer) -> Governor:
+    """A broker of which nothing is known yet; for each example of hypothesis a new one."""
+    with valkey.client(decode_responses=False) as client:
+        client.flushall()
+    broker = Governor(valkey.client(decode_responses=False))
+    broker.settle_down()
+    return broker
+
+
+def drain(broker: Governor, want: int = 64) -> dict[str, Grant]:
+    """All that may start now."""
+    found: dict[str, Grant] = {}
+    while jobs := broker.grants(want):
+        found |= jobs
+    return found
+
+
+# ---- gates
+
+
+def test_a_refusal_that_names_its_time_shuts_the_pool_until_then(broker: Governor) -> None:
+    broker.ask("a", "b")
+    assert broker.take(1) == ["a"]
+    broker.observe("limited", wait_ms=5000)
+    fetched = broker.fetch()
+    assert fetched.taken == []
+    assert fetched.next_due_ms is not None
+    assert 4500 <= fetched.next_due_ms <= 5000
+    assert isinstance(broker.reserve("a", "2", TICKET), int)
+    broker.advance(4000)
+    assert broker.take() == []
+    broker.advance(1000)
+    assert broker.take() == ["b"]
+
+
+def test_a_shorter_refusal_never_opens_a_longer_one(broker: Governor) -> None:
+    broker.observe("money", wait_ms=-1)
+    broker.observe("limited", wait_ms=10)
+    assert broker.gate()["why"] == "money"
+    assert float(broker.gate()["until"]) > 4e12
+
+
+@pytest.mark.parametrize("wait_ms", [-1, 20_000])
+def test_those_who_wait_do_not_rush_through_an_opened_gate(broker: Governor, wait_ms: int) -> None:
+    limit = "rpm=600 burst_s=10"
+    broker.limit(**{f"pool/{POOL}": limit})
+    broker.fill_up(POOL)
+    broker.ask(*(f"j{n}" for n in range(400)))
+    capacity, rate = capacity_and_rate(limit, "rpm", f"pool/{POOL}#key0")
+    assert len(drain(broker)) == pytest.approx(capacity, abs=2)
+    broker.advance(MINUTES_MS)
+    broker.observe("limited", wait_ms=wait_ms)
+    assert broker.bucket(f"pool/{POOL}", "key0")["rpm.level"] <= 0
+    shut_ms = max(wait_ms, 250)
+    broker.advance(shut_ms + 50)
+    assert len(drain(broker)) <= min(capacity, (shut_ms + 1000) * rate) + 1
+
+
+def test_out_of_money_lets_one_probe_through_every_five_minutes(broker: Governor) -> None:
+    broker.ask(*(f"j{n}" for n in range(9)))
+    broker.observe("money", wait_ms=-1)
+    assert drain(broker) == {}
+    for n in range(3):
+        broker.advance(300_000)
+        assert len(drain(broker)) == 1, n
+    broker.advance(90 * 86_400_000)
+    assert len(drain(broker)) == 1
+
+
+def test_a_probe_that_succeeds_opens_the_pool_and_an_older_answer_does_not(
+    broker: Governor,
+) -> None:
+    broker.ask(*(f"j{n}" for n in range(9)))
+    [before] = broker.grants(1).values()
+    broker.advance(1000)
+    broker.observe("money", wait_ms=-1)
+    broker.observe("ok", granted_at_ms=before.granted_at_ms - 1000)
+    assert drain(broker) == {}
+    broker.advance(300_000)
+    [probe] = drain(broker).values()
+    broker.observe("ok", granted_at_ms=probe.granted_at_ms)
+    assert len(drain(broker)) == 7
+
+
+def test_out_of_money_a_second_time_only_a_new_answer_opens_the_pool(broker: Governor) -> None:
+    broker.ask("a", "b", "c")
+    broker.observe("money", wait_ms=broker.now_ms() + 60_000)
+    broker.advance(61_000)
+    [old] = broker.grants(1).values()
+    broker.advance(1000)
+    broker.observe("money", wait_ms=-1)
+    broker.observe("ok", granted_at_ms=old.granted_at_ms - 1000)
+    assert drain(broker) == {}
+
+
+def test_who_may_fall_back_is_not_stuck_behind_those_who_may_not(broker: Governor) -> None:
+    broker.ask(*(f"stay{n}" for n in range(20)), replaceable=False)
+    broker.ask(*(f"go{n}" for n in range(5)), replaceable=True)
+    broker.observe("money", wait_ms=-1)
+    ways = {job: grant.way for job, grant in drain(broker).items()}
+    assert ways == {f"go{n}": "elsewhere" for n in range(5)}
+
+
+def test_a_date_on_which_there_is_money_again_opens_the_pool(broker: Governor) -> None:
+    broker.ask("a", "b")
+    broker.observe("money", wait_ms=broker.now_ms() + 100_000)
+    assert drain(broker) == {}
+    broker.advance(100_001)
+    assert len(drain(broker)) == 2
+
+
+def test_an_operator_s_word_opens_a_pool_that_is_out_of_money(broker: Governor) -> None:
+    broker.ask("a", "b")
+    broker.observe("money", wait_ms=-1)
+    assert drain(broker) == {}
+    broker.resume(f"pool/{POOL}")
+    assert len(drain(broker)) == 2
+
+
+def test_no_room_in_the_flex_tier_is_no_matter_of_the_others(broker: Governor) -> None:
+    flex = f"{POOL}~flex"
+    broker.ask("flexible", pool=flex)
+    broker.ask("usual")
+    broker.observe("flex", pool=flex)
+    assert list(drain(broker)) == ["usual"]
+    broker.advance(30_000)
+    assert list(drain(broker)) == ["flexible"]
+
+
+def test_too_much_load_lowers_the_calls_at_once_and_they_grow_back_in_a_minute(
+    broker: Governor,
+) -> None:
+    broker.ask(*(f"j{n}" for n in range(300)))
+    running = list(broker.grants(100))
+    assert len(running) == 100
+    broker.observe("overloaded", wait_ms=5000)
+    broker.observe("overloaded", wait_ms=5000)
+    assert broker.gate()["ceiling"] == "70.000"
+    assert broker.take(100) == []
+    broker.ack(*running[:50])
+    assert 20 <= len(broker.take(100)) <= 21
+    for s, most in ((20, 90), (20, 110)):
+        broker.advance(s * 1000)
+        broker.take(100)
+        now = broker.bucket(f"pool/{POOL}", "key0")["running"]
+        assert most <= now <= most + 1, s
+    broker.advance(20_000)
+    assert len(broker.take(100)) == 100
+
+
+@given(seen=st.lists(st.tuples(st.sampled_from(["overloaded", "slow"]), st.integers(0, 3000))))
+@FEW
+def test_pace_and_ceiling_fall_once_a_second_at_most_and_never_to_nothing(
+    valkey: ValkeyServer, seen: list[tuple[str, int]]
+) -> None:
+    broker = empty(valkey)
+    broker.ask(*(f"j{n}" for n in range(10)))
+    assert len(broker.take()) == 10
+    lowered: dict[str, float] = {}
+    pace, ceiling = 1.0, 10.0
+    for kind, ms in seen:
+        broker.advance(ms)
+        broker.observe(kind)
+        now_ms = broker.now_ms() + broker.passed_ms
+        gate = broker.gate()
+        found = float(gate.get("pace", 1)), float(gate.get("ceiling", 10))
+        if (pace, ceiling) != found:
+            assert now_ms - lowered.get(kind, -1e12) > 990
+            lowered[kind] = now_ms
+        assert found[0] >= max(0.05, pace / 2 - 0.001)
+        assert found[1] >= max(1, ceiling * 0.7 - 1)
+        pace, ceiling = found
+
+
+def test_a_pace_that_was_halved_is_whole_again_after_a_quarter_of_an_hour(
+    broker: Governor,
+) -> None:
+    broker.limit(**{f"pool/{POOL}": "tpm=60000 burst_s=2"})
+    broker.ask(*(f"j{n}" for n in range(40)), input_tokens=499, output_tokens=1)
+    broker.grants(1)
+    broker.observe("slow")
+
+    def gained() -> float:
+        """Tokens that come in a second."""
+        before = broker.bucket(f"pool/{POOL}", "key0")["tpm.level"]
+        broker.advance(900)
+        broker.observe("ok", Told("tpm", 60_000, 60_000, 1, None))
+        return (broker.bucket(f"pool/{POOL}", "key0")["tpm.level"] - before) / 0.9
+
+    broker.client.hset(broker.keys.bucket(f"pool/{POOL}", "key0"), "tpm.level", -9000)
+    assert gained() == pytest.approx(500, rel=0.1)
+    broker.client.hset(broker.keys.bucket(f"pool/{POOL}", "key0"), "tpm.level", -9000)
+    paced_at = float(broker.gate()["pace_at"])
+    broker.client.hset(broker.keys.gate(POOL, "key0"), "pace_at", paced_at - 900_000)
+    assert gained() == pytest.approx(998, rel=0.1)
+
+
+# ---- what headers tell
+
+
+@given(
+    limit=AMOUNTS, remaining=AMOUNTS, grain=st.sampled_from([0.0, 1.0, 1000.0]),
+    total=st.none() | st.integers(0, 10**12), ago_ms=st.integers(-3_600_000, 3_600_000),
+    kind=st.sampled_from(["ok", "limited", "slow", "overloaded"]),
+    measure=st.sampled_from(["rpm", "tpm", "input_tpm", "output_tpm"]),
+)  # fmt: skip
+@FEW
+def test_whatever_a_provider_tells_no_level_rises(
+    valkey: ValkeyServer, limit: float, remaining: float, grain: float, total: int | None,
+    ago_ms: int, kind: str, measure: str,
+) -> None:  # fmt: skip
+    assume(limit >= 1 and remaining <= limit)  # others are passed over where headers are read
+    broker = empty(valkey)
+    scope = f"pool/{POOL}"
+    limits = {scope: "rpm=600 tpm=60000 input_tpm=60000 output_tpm=60000 burst_s=10"}
+    broker.limit(**limits)
+    broker.ask(*(f"j{n}" for n in range(30)), input_tokens=100, output_tokens=10)
+    before_ms = broker.now_ms()
+    broker.grants(3)
+    before = broker.bucket(scope, "key0")
+    told = Told(measure, limit, remaining, grain, total)
+    broker.observe(kind, told, granted_at_ms=broker.now_ms() - ago_ms)
+    after = broker.bucket(scope, "key0")
+    for name in ("rpm", "tpm", "input_tpm", "output_tpm"):
+        _, rate = capacity_and_rate(limits[scope], name, f"{scope}#key0")
+        gained = rate * (broker.now_ms() - before_ms + 2)
+        assert after[f"{name}.level"] <= before[f"{name}.level"] + gained + 0.01
+    # And nobody has to wait longer for that than a bucket needs to be filled from empty.
+    assert after[f"{measure}.level"] >= -2 * max(limit, 60_000) - 1000
+
+
+def test_a_limit_that_was_lowered_counts_at_once_and_a_raised_one_is_no_gift(
+    broker: Governor,
+) -> None:
+    scope = f"pool/{POOL}"
+    broker.limit(**{scope: "rpm=6000"})
+    broker.ask(*(f"j{n}" for n in range(300)))
+    drain(broker)
+    broker.observe("ok", Told("rpm", 600, 600, 1, None))
+    broker.advance(MINUTES_MS)
+    assert len(drain(broker)) in (4, 5)
+    broker.observe("ok", Told("rpm", 1e12, 1e12, 1, None))
+    broker.advance(MINUTES_MS)
+    assert len(drain(broker)) in range(49, 52)
+
+
+def test_what_strangers_take_of_the_same_key_is_taken_from_the_level(broker: Governor) -> None:
+    scope = f"pool/{POOL}"
+    broker.limit(**{scope: "rpm=600 burst_s=20"})
+    broker.fill_up(POOL)
+    broker.ask(*(f"j{n}" for n in range(300)))
+    [grant] = broker.grants(1).values()
+    assert broker.bucket(scope, "key0")["rpm.level"] > 90
+    told = Told("rpm", 600, 520, 1, grant.totals["rpm"])
+    broker.observe("limited", told, wait_ms=0, granted_at_ms=grant.granted_at_ms)
+    assert broker.bucket(scope, "key0")["rpm.level"] <= 0
+
+
+# ---- sizes
+
+
+@pytest.mark.parametrize("scope", [f"pool/{POOL}", "provider/openai", "global", "tenant/acme"])
+@pytest.mark.parametrize("measure", ["tpm", "input_tpm", "output_tpm"])
+def test_a_request_over_a_minute_s_tokens_is_handed_out_at_once_and_takes_nothing(
+    broker: Governor, scope: str, measure: str
+) -> None:
+    broker.limit(**{scope: f"{measure}=1000"})
+    broker.ask("large", input_tokens=1001, output_tokens=1001)
+    broker.ask("small", input_tokens=10, output_tokens=10)
+    grants = drain(broker)
+    assert {i: grant.way for i, grant in grants.items()} == {"large": "too large", "small": "held"}
+    assert (
+        broker.reserve("small", "2", replace(TICKET, input_tokens=2000, output_tokens=2000)) == -1
+    )
+
+
+@pytest.mark.parametrize("kind", ["money", "limited"])
+def test_a_request_over_a_minute_s_tokens_is_told_so_also_at_a_shut_gate(
+    broker: Governor, kind: str
+) -> None:
+    broker.limit(**{f"pool/{POOL}": "tpm=1000"})
+    broker.observe(kind, wait_ms=-1 if kind == "money" else 60_000)
+    broker.ask("large", input_tokens=1001)
+    assert [grant.way for grant in drain(broker).values()] == ["too large"]
+
+
+@given(
+    limit=st.sampled_from([1, 2, 59, 61, 600, 10**6, 10**12]),
+    burst_s=st.sampled_from([0.001, 0.5, 1, 60, 3600]),
+    measure=st.sampled_from(["rpm", "tpm", "output_tpm"]),
+    scope=st.sampled_from([f"pool/{POOL}", "provider/openai", "global", "tenant/acme"]),
+    sizes=st.lists(st.integers(1, 700), min_size=1, max_size=12),
+    steps=st.lists(st.sampled_from([1, 100, 1000, 60_000, 3_600_000]), max_size=8),
+)
+@FEW
+def test_limits_of_any_size_are_kept_and_reached(
+    valkey: ValkeyServer, limit: int, burst_s: float, measure: str, scope: str,
+    sizes: list[int], steps: list[int],
+) -> None:  # fmt: skip
+    broker = empty(valkey)
+    limits = {scope: f"{measure}={limit} burst_s={burst_s}"}
+    broker.limit(**limits)
+    books = Books(limits)
+    fits = [size for size in sizes if measure == "rpm" or size <= limit]
+    for n, size in enumerate(sizes):
+        broker.ask(f"j{n}", input_tokens=0, output_tokens=size)
+    held = 0
+
+    def grant_all() -> None:
+        nonlocal held
+        for grant in drain(broker).values():
+            assert grant.way in ("held", "too large")
+            if grant.way == "held":
+                held += 1
+                books.granted(grant, broker.passed_ms)
+
+    grant_all()
+    for ms in steps:
+        broker.advance(ms)
+        grant_all()
+    assert books.over() == []
+    # Nobody waits longer than the reply says.
+    for _ in range(len(fits)):
+        fetched = broker.fetch(1)
+        for job in fetched.taken:
+            grant = Grant.decode(job.grant)
+            if grant.way == "held":
+                held += 1
+                books.granted(grant, broker.passed_ms)
+        if not fetched.taken and fetched.next_due_ms is not None:
+            wait_ms = fetched.next_due_ms
+            assert wait_ms <= 61_000 + max(sizes) / limit * MINUTES_MS
+            broker.advance(wait_ms + 1)
+            before = held
+            grant_all()
+            assert held > before or held == len(fits)
+    assert held == len(fits)
+    assert books.over() == []

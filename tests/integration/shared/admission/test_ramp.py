@@ -1,0 +1,38 @@
+"""Above a million tokens a minute a pool grows as vendors ask: by half in a quarter of an hour."""
+
+from itertools import count, pairwise
+
+from tests.support.governor_model import Governor
+from tests.support.servers import ValkeyServer
+from tests.support.waiting_rooms import POOL
+
+TOKENS = 100_000
+STEP_S = 15
+QUARTER = 15 * 60 // STEP_S
+
+
+def granted(broker: Governor, names: "count[int]") -> int:
+    """Tokens that are granted in the next quarter of a minute, with more work than they let."""
+    broker.advance(STEP_S * 1000)
+    tokens = 0
+    while True:
+        broker.ask(*(f"j{next(names)}" for _ in range(4)), input_tokens=TOKENS, output_tokens=0)
+        jobs = broker.grants(8)
+        if not jobs:
+            return tokens
+        tokens += TOKENS * len(jobs)
+        broker.ack(*jobs)
+
+
+def test_a_pool_that_is_new_grows_by_no_more_than_half_in_a_quarter_of_an_hour(
+    valkey: ValkeyServer,
+) -> None:
+    with valkey.client(decode_responses=False) as client:
+        broker, names = Governor(client), count()
+        broker.settle_down()
+        broker.limit(**{f"pool/{POOL}": "tpm=60000000 burst_s=60"})
+        steps = [granted(broker, names) for _ in range(3 * QUARTER)]
+    quarters = [sum(steps[n : n + QUARTER]) for n in range(0, len(steps), QUARTER)]
+    assert sum(steps[:4]) <= 1_000_000 + 2 * TOKENS, "it begins with a million a minute"
+    for before, after in pairwise(quarters):
+        assert 1.15 * before < after <= 1.5 * before

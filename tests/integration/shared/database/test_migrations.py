@@ -1,0 +1,149 @@
+"""Migrations: up, down and up again with rows in the tables; the same as the metadata; run once."""
+
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import Engine, func, insert, inspect, select
+
+from headgate.shared.database import migrate
+from headgate.shared.database.engine import open_engine
+from headgate.shared.database.rows import job_row
+from headgate.shared.database.tables import (
+    attempts,
+    audit,
+    batches,
+    callers,
+    idempotency,
+    jobs,
+    metadata,
+    usage_days,
+    usage_summed,
+)
+from headgate.shared.errors import Unreachable
+from tests.releases.coming import MIGRATION, make_next
+from tests.support.child import ChildProcess, wait_until
+from tests.support.rig import envelope
+
+UPGRADE = """
+import sys
+import time
+from pathlib import Path
+from headgate.shared import migrate
+from headgate.shared.database import open_engine
+engine = open_engine(sys.argv[1])
+while not Path(sys.argv[2]).exists():
+    time.sleep(0.005)
+print("did it" if migrate.upgrade(engine) else "was done")
+engine.dispose()
+"""
+
+
+@pytest.fixture
+def engine(database_url: str) -> Engine:
+    return open_engine(database_url)
+
+
+def fill(engine: Engine) -> None:
+    """One row is in each table."""
+    job = envelope()
+    with engine.begin() as connection:
+        connection.execute(insert(jobs).values(job_row(job, job.encode())))
+        connection.execute(
+            insert(attempts).values(
+                job_id=job.id, fence=1, n=1, model="m", provider="p", state="open",
+                started_at_ms=1, waited_ms=0,
+            )
+        )  # fmt: skip
+        counts = dict.fromkeys(
+            ("attempts", "unknown_attempts", "input_tokens", "cached_input_tokens",
+             "cache_write_tokens", "output_tokens", "reasoning_tokens", "submitted_at_ms",
+             "finished_at_ms"), 2**31,
+        )  # fmt: skip
+        counts["attempts"] = counts["unknown_attempts"] = 1
+        words = {"job_id": job.id, "status": "failed", "priority": "bulk", "tenant": "t"}
+        connection.execute(insert(audit).values(**words, model="m", fallback=False, **counts))
+        connection.execute(
+            insert(batches).values(
+                id="b", input_path="in", input_sha256="0", defaults="{}", lines=1, bad_lines=0,
+                created_at_ms=2**40,
+            )
+        )  # fmt: skip
+        connection.execute(insert(callers).values(tenant="acme", tier="pro"))
+        key = {"tenant": "acme", "key": "k", "body_sha256": "0", "created_at_ms": 2**40}
+        connection.execute(insert(idempotency).values(job_id=job.id, **key))
+        summed = {column.name: 2**40 for column in usage_days.c if column.type.python_type is int}
+        names = dict.fromkeys(("tenant", "user_id", "model", "template", "batch_id"), "")
+        values = {**summed, **names, "day": 20261121, "latencies": b""}
+        connection.execute(insert(usage_days).values(**values))
+        counted = {"day": 20261121, "lines": 1, "summed_at_ms": 2**40}
+        connection.execute(insert(usage_summed).values(**counted))
+
+
+def tables(engine: Engine) -> set[str]:
+    return set(inspect(engine).get_table_names())
+
+
+def test_up_down_and_up_again_with_rows_in_the_tables(engine: Engine) -> None:
+    assert migrate.upgrade(engine)
+    assert not migrate.upgrade(engine)
+    fill(engine)
+    migrate.downgrade(engine, "base")
+    assert tables(engine) <= {"alembic_version"}
+    assert migrate.upgrade(engine)
+    fill(engine)
+    with engine.connect() as connection:
+        for table in metadata.sorted_tables:
+            assert connection.scalar(select(func.count()).select_from(table)) == 1
+    engine.dispose()
+
+
+def test_upgrading_the_newest_keeps_its_rows(engine: Engine) -> None:
+    migrate.upgrade(engine)
+    fill(engine)
+    migrate.upgrade(engine)
+    with engine.connect() as connection:
+        assert connection.scalar(select(func.count()).select_from(jobs)) == 1
+    engine.dispose()
+
+
+def test_the_migrations_make_what_the_metadata_says(engine: Engine) -> None:
+    migrate.upgrade(engine)
+    with engine.connect() as connection:
+        compared = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(compared, metadata) == []
+    engine.dispose()
+
+
+def test_a_database_without_tables_is_told_with_its_remedy(engine: Engine) -> None:
+    with pytest.raises(Unreachable, match="headgate db upgrade"):
+        migrate.require_fit(engine)
+    migrate.upgrade(engine)
+    migrate.require_fit(engine)
+    engine.dispose()
+
+
+def test_ten_processes_that_upgrade_at_once_do_a_slow_migration_once(
+    database_url: str, engine: Engine, tmp_path: Path
+) -> None:
+    migrate.upgrade(engine)
+    fill(engine)
+    engine.dispose()
+    start = tmp_path / "start"
+    step = '    op.create_table("moods"'
+    slow = "import time\n" + MIGRATION.replace(step, f"    time.sleep(2)\n{step}")
+    env = {"PYTHONPATH": str(make_next(tmp_path / "next", migration=slow))}
+    argv: list[str | Path] = [sys.executable, "-c", UPGRADE, database_url, start]
+    with ExitStack() as stack:
+        started = []
+        for n in range(10):
+            child = ChildProcess(argv, env=env, log_path=tmp_path / f"{n}.log")
+            stack.callback(child.kill)
+            started.append(child.start())
+        start.touch()
+        wait_until(lambda: not any(child.running for child in started), 60, "all to end")
+        told = sorted(child.log().strip() for child in started)
+    assert told == ["did it"] + ["was done"] * 9

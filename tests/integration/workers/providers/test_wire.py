@@ -1,0 +1,345 @@
+"""The providers over real connections: what the vendor sees, and what every fault becomes."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from headgate.shared.job.request import Request
+from headgate.workers.errors import (
+    AttemptError,
+    AttemptTimeout,
+    ConnectionLost,
+    InvalidOutput,
+    RateLimited,
+    RequestRefused,
+)
+from headgate.workers.provider import Answer
+from headgate.workers.providers.anthropic import AnthropicProvider
+from headgate.workers.providers.openai import OpenAIProvider
+from tests.support.fake_vendor import Script, Visit, vendor
+
+KEY = "sk-test-1234567890"
+BOUND_S = 10.0
+CHAT = {
+    "model": "gpt-4o-mini-2024-07-18",
+    "choices": [{"index": 0, "message": {"content": "Hi!"}, "finish_reason": "stop"}],
+    "usage": {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5},
+}
+MESSAGE = {
+    "type": "message",
+    "model": "claude-haiku-4-5",
+    "content": [{"type": "text", "text": "Hi!"}],
+    "stop_reason": "end_turn",
+    "usage": {"input_tokens": 3, "output_tokens": 2},
+}
+Provider = OpenAIProvider | AnthropicProvider
+
+
+@asynccontextmanager
+async def provider(dialect: str, port: int, base_url: str | None = None) -> AsyncIterator[Provider]:
+    address = base_url or f"http://127.0.0.1:{port}"
+    made: Provider
+    if dialect == "openai":
+        made = OpenAIProvider(
+            name="openai", api_key=KEY, base_url=f"{address}/v1", organization="org-1"
+        )
+    else:
+        made = AnthropicProvider(name="anthropic", api_key=KEY, base_url=address)
+    try:
+        yield made
+    finally:
+        await made.close()
+
+
+async def ask(by: Provider, timeout_s: float = BOUND_S, request: Request | None = None) -> Answer:
+    return await by.ask(
+        request or Request(prompt="Tell me the secret plan"),
+        model="gpt-4o-mini",
+        max_output_tokens=64,
+        timeout_s=timeout_s,
+    )
+
+
+async def failing(
+    dialect: str, script: Script, timeout_s: float = BOUND_S, base_url: str | None = None
+) -> AttemptError:
+    async with vendor(script) as standing, provider(dialect, standing.port, base_url) as by:
+        with pytest.raises(AttemptError) as caught:
+            await ask(by, timeout_s)
+        return caught.value
+
+
+DIALECTS = pytest.mark.parametrize("dialect", ["openai", "anthropic"])
+
+
+async def test_openai_is_asked_in_its_own_words() -> None:
+    async def script(visit: Visit) -> None:
+        await visit.answer(CHAT, x_request_id="req_1", X_RateLimit_Remaining_Requests="9", Via="x")
+
+    async with vendor(script) as standing, provider("openai", standing.port) as by:
+        answer = await ask(by)
+    (visit,) = standing.visits
+    assert visit.path == "/v1/chat/completions"
+    assert visit.body == {
+        "model": "gpt-4o-mini",
+        "messages": [{"role": "user", "content": "Tell me the secret plan"}],
+    }
+    assert visit.headers["authorization"] == f"Bearer {KEY}"
+    assert visit.headers["openai-organization"] == "org-1"
+    assert "openai-project" not in visit.headers
+    assert visit.headers["user-agent"].startswith("AsyncOpenAI/")
+    assert (answer.reply.content, answer.reply.usage.input_tokens) == ("Hi!", 3)
+    assert answer.headers == {"x-request-id": "req_1", "x-ratelimit-remaining-requests": "9"}
+
+
+async def test_anthropic_is_asked_in_its_own_words_with_a_large_limit_and_without_streaming() -> (
+    None
+):
+    async def script(visit: Visit) -> None:
+        await visit.answer(MESSAGE, request_id="req_2")
+
+    async with vendor(script) as standing, provider("anthropic", standing.port) as by:
+        asked = Request(prompt="Hi", params={"temperature": 0.2})
+        answer = await by.ask(asked, model="c", max_output_tokens=128_000, timeout_s=BOUND_S)
+    (visit,) = standing.visits
+    assert visit.path == "/v1/messages"
+    assert visit.headers["anthropic-version"]
+    assert KEY in (visit.headers.get("authorization", "") + visit.headers.get("x-api-key", ""))
+    assert visit.body == {
+        "model": "c",
+        "max_tokens": 128_000,
+        "temperature": 0.2,
+        "messages": [{"role": "user", "content": "Hi"}],
+    }
+    assert (answer.reply.content, answer.reply.request_id) == ("Hi!", "req_2")
+
+
+async def test_an_embedding_job_goes_to_openai_and_is_refused_by_anthropic() -> None:
+    async def script(visit: Visit) -> None:
+        await visit.answer({"data": [{"index": 0, "embedding": [0.5]}]})
+
+    request = Request(input="a")
+    async with vendor(script) as standing:
+        async with provider("openai", standing.port) as by:
+            answer = await ask(by, request=request)
+        async with provider("anthropic", standing.port) as other:
+            with pytest.raises(RequestRefused) as caught:
+                await ask(other, request=request)
+    assert answer.reply.embeddings == [[0.5]]
+    assert [visit.path for visit in standing.visits] == ["/v1/embeddings"]
+    assert (caught.value.falls_back, caught.value.billed) == (True, False)
+
+
+@DIALECTS
+async def test_cancelling_closes_the_connection_to_the_vendor(dialect: str) -> None:
+    async def script(visit: Visit) -> None:
+        await visit.reader.readexactly(1)  # says nothing, and notices when the caller hangs up
+
+    async with vendor(script) as standing, provider(dialect, standing.port) as by:
+        asking = asyncio.create_task(ask(by))
+        await asyncio.wait_for(standing.arrived.wait(), BOUND_S)
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        await asyncio.wait_for(standing.left.wait(), BOUND_S)
+
+
+@DIALECTS
+async def test_cancelling_in_the_middle_of_the_body_closes_the_connection(dialect: str) -> None:
+    begun = asyncio.Event()
+
+    async def script(visit: Visit) -> None:
+        await visit.send(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{")
+        begun.set()
+        await visit.reader.readexactly(1)
+
+    async with vendor(script) as standing, provider(dialect, standing.port) as by:
+        asking = asyncio.create_task(ask(by))
+        await asyncio.wait_for(begun.wait(), BOUND_S)
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        await asyncio.wait_for(standing.left.wait(), BOUND_S)
+
+
+@DIALECTS
+async def test_no_answer_in_time_is_of_unknown_cost_and_hangs_up(dialect: str) -> None:
+    async def script(visit: Visit) -> None:
+        await visit.reader.readexactly(1)
+
+    async with vendor(script) as standing, provider(dialect, standing.port) as by:
+        with pytest.raises(AttemptTimeout) as caught:
+            await ask(by, timeout_s=0.05)
+        await asyncio.wait_for(standing.left.wait(), BOUND_S)
+    assert caught.value.billed is None
+
+
+@DIALECTS
+async def test_a_body_that_never_ends_is_cut_at_the_same_time(dialect: str) -> None:
+    async def script(visit: Visit) -> None:
+        await visit.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        while True:
+            await visit.send(b"1\r\n \r\n")
+            await asyncio.sleep(0.01)
+
+    assert isinstance(await failing(dialect, script, timeout_s=0.1), AttemptTimeout)
+
+
+@DIALECTS
+async def test_a_connection_cut_before_the_headers_is_of_unknown_cost(dialect: str) -> None:
+    async def script(visit: Visit) -> None:
+        raise ConnectionError
+
+    error = await failing(dialect, script)
+    assert (type(error), error.billed) == (ConnectionLost, None)
+
+
+@DIALECTS
+async def test_a_connection_cut_in_the_body_is_of_unknown_cost(dialect: str) -> None:
+    async def script(visit: Visit) -> None:
+        await visit.send(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{")
+        raise ConnectionError
+
+    error = await failing(dialect, script)
+    assert (type(error), error.billed) == (ConnectionLost, None)
+
+
+@DIALECTS
+async def test_a_reset_connection_is_of_unknown_cost(dialect: str) -> None:
+    async def script(visit: Visit) -> None:
+        linger = b"\x01\x00\x00\x00\x00\x00\x00\x00"  # on, 0 s: close() sends a reset
+        visit.writer.get_extra_info("socket").setsockopt(
+            socket.SOL_SOCKET, socket.SO_LINGER, linger
+        )
+        visit.writer.transport.abort()
+        raise ConnectionError
+
+    error = await failing(dialect, script)
+    assert (type(error), error.billed) == (ConnectionLost, None)
+
+
+@DIALECTS
+async def test_a_refused_connection_cost_nothing(dialect: str) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # bound and not listening: nobody else gets the port
+        async with provider(dialect, taken.getsockname()[1]) as by:
+            with pytest.raises(ConnectionLost) as caught:
+                await ask(by)
+    assert caught.value.billed is False
+    assert "Connection refused" in caught.value.message
+
+
+@DIALECTS
+async def test_an_unknown_host_cost_nothing(dialect: str) -> None:
+    async with provider(dialect, 0, "http://vendor.invalid") as by:
+        with pytest.raises(ConnectionLost) as caught:
+            await ask(by, timeout_s=60)
+    assert caught.value.billed is False
+
+
+@DIALECTS
+async def test_a_failed_tls_handshake_cost_nothing(dialect: str) -> None:
+    async def plain(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        writer.write(b"HTTP/1.1 400 no TLS here\r\n\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(plain, "127.0.0.1", 0)
+    try:
+        port = server.sockets[0].getsockname()[1]
+        async with provider(dialect, 0, f"https://127.0.0.1:{port}") as by:
+            with pytest.raises(ConnectionLost) as caught:
+                await ask(by)
+    finally:
+        server.close()
+    assert caught.value.billed is False
+
+
+@DIALECTS
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"<html>", b"null", b"7", b"[]", b'"x"', b"{}", b'{"a": NaN}', b"\xff"]
+)
+async def test_a_good_status_with_no_answer_is_an_invalid_output(
+    dialect: str, content: bytes
+) -> None:
+    async def script(visit: Visit) -> None:
+        await visit.answer(content, x_request_id="req_3")
+
+    error = await failing(dialect, script)
+    assert (type(error), error.billed, error.request_id) == (InvalidOutput, None, "req_3")
+
+
+@DIALECTS
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"SMTP ready\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n\r\n{}",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n{}",
+    ],
+)
+async def test_what_is_no_http_is_an_invalid_output(dialect: str, raw: bytes) -> None:
+    async def script(visit: Visit) -> None:
+        await visit.send(raw)
+
+    error = await failing(dialect, script)
+    assert (type(error), error.billed) == (InvalidOutput, None)
+    assert KEY not in repr([error, error.__cause__, error.__context__])
+
+
+@DIALECTS
+async def test_a_refusal_says_when_to_come_back_and_is_asked_once(dialect: str) -> None:
+    refusal = {
+        "error": {"type": "rate_limit_error", "message": f"slow down, {KEY}: 'Tell me the s"}
+    }
+    visits: list[Visit] = []
+
+    async def script(visit: Visit) -> None:
+        visits.append(visit)
+        await visit.answer(refusal, 429, Retry_After="7", Request_Id="req_4")
+
+    error = await failing(dialect, script)
+    assert isinstance(error, RateLimited)
+    assert (error.retry_after_ms, error.billed, error.request_id) == (7000, False, "req_4")
+    assert error.message == "HTTP 429: slow down, ***: '[...]"
+    assert len(visits) == 1
+
+
+@DIALECTS
+async def test_an_error_with_status_200_is_an_error(dialect: str) -> None:
+    async def script(visit: Visit) -> None:
+        await visit.answer({"error": {"code": 429, "message": "later"}})
+
+    assert isinstance(await failing(dialect, script), RateLimited)
+
+
+@DIALECTS
+async def test_six_hundred_calls_are_in_flight_together_on_reused_connections(dialect: str) -> None:
+    waiting: list[Visit] = []
+    good = CHAT if dialect == "openai" else MESSAGE
+
+    async def script(visit: Visit) -> None:
+        waiting.append(visit)
+        if len(waiting) == 600:  # nobody is answered before all have come
+            for one in waiting:
+                await one.answer(good)
+            waiting.clear()
+
+    async with vendor(script) as standing, provider(dialect, standing.port) as by:
+        for _ in range(2):
+            await asyncio.gather(*(ask(by, timeout_s=60) for _ in range(600)))
+    assert standing.connections == 600
+
+
+@DIALECTS
+async def test_a_closed_provider_refuses_without_a_call(dialect: str) -> None:
+    async with provider(dialect, 1) as by:
+        pass
+    with pytest.raises(ConnectionLost) as caught:
+        await ask(by)
+    assert caught.value.billed is False

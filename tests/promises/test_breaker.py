@@ -1,0 +1,54 @@
+"""A model that is down: jobs go elsewhere or wait, one probe tries it, and nobody stampedes."""
+
+from collections import Counter
+
+import pytest
+from sqlalchemy import select
+
+from headgate.shared.admission import breakers
+from headgate.shared.database.engine import reading
+from headgate.shared.database.tables import attempts
+from tests.support.governor import KEYS, MODEL, OTHER, Open, World, world
+
+__all__ = ["world"]
+
+pytestmark = pytest.mark.slow
+
+
+def models_asked(here: World, ids: list[str]) -> Counter[str]:
+    """How often each model was asked for these jobs."""
+    query = select(attempts.c.model).where(attempts.c.job_id.in_(ids))
+    with reading(here.engine) as connection:
+        return Counter(connection.scalars(query))
+
+
+def test_while_a_model_is_down_jobs_go_elsewhere_or_wait_and_nobody_stampedes(
+    world: Open,
+) -> None:
+    here = world(
+        "--latency-ms=20", workers=2, breaker_open_s=1, concurrency=8,
+        max_attempts=3, backoff_s=0.05, backoff_max_s=0.1,
+    )  # fmt: skip
+    here.warm()
+    here.fails("503", match="lonely")
+    waiting = here.submit(100, model=OTHER, prompt="lonely number")
+    down = {f"openai/{OTHER}"}
+    here.wait(lambda: breakers.down_models(here.redis, KEYS) == down, "the breaker to open")
+    elsewhere = here.submit(20, model=OTHER, fallback=[MODEL])
+    here.until_ended(elsewhere)
+    told = [here.client.result(one) for one in elsewhere]
+    assert {one.status for one in told} == {"succeeded"}
+    others = [one for one in told if one.fallback]
+    assert len(others) >= 18, "but for one that was the probe"
+    assert {one.attempts for one in others} <= {1, 2}
+    faults = here.simulator.stats()["faults"]
+    here.wait(lambda: here.simulator.stats()["faults"] != faults, "a probe")
+    assert here.ended(waiting) < len(waiting)
+    here.works()
+    here.until_ended(waiting)
+    assert here.statuses(waiting) == {"succeeded": 100}, "although most were out of tries long ago"
+    calls = models_asked(here, waiting)
+    assert calls[OTHER] <= 100 + 40, "who was in flight when it broke, and one probe a second"
+    assert calls.keys() == {OTHER}
+    opened = [log.count("is down") for log in (worker.log() for worker in here.workers)]
+    assert 1 <= sum(opened) <= 2, "said once, by the worker that saw it"

@@ -1,0 +1,81 @@
+"""Money: a budget's hard stop holds for all workers together, and what was spent is never lost."""
+
+from __future__ import annotations
+
+from collections import Counter
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from sqlalchemy import func, select
+
+from headgate.shared.database.engine import reading
+from headgate.shared.database.tables import attempts, audit
+from tests.support.governor import KEYS, MODEL, Open, World, world
+
+__all__ = ["world"]
+pytestmark = pytest.mark.slow
+
+PRICE = ("--price", f"{MODEL}:input=1000,output=2000")
+CATALOG = f"""
+[prices."{MODEL}"]
+input = "1000"
+output = "2000"
+
+[budget]
+usd_per_day = "10"
+hard = 1.0
+"""
+"""An answer costs 2 cents, and may cost 11: some 500 of a thousand fit, 90 at once at most."""
+
+
+def ends(here: World) -> Counter[str | None]:
+    """How many jobs ended with which error; None: answered."""
+    query = select(audit.c.error_code, func.count()).group_by(audit.c.error_code)
+    with reading(here.engine) as connection:
+        return Counter({row[0]: row[1] for row in connection.execute(query)})
+
+
+def billed(here: World) -> Decimal:
+    """What the provider's own bill says, in USD."""
+    return Decimal(here.simulator.stats()["money"]["billed_usd"])
+
+
+def spent(here: World) -> tuple[Decimal, int]:
+    """What is spent of the budget of everything today in USD, and what is held in pico-USD."""
+    [name] = [n for n in here.redis.scan_iter("headgate:budget:global:*") if len(str(n)) == 31]
+    found: Any = here.redis.hmget(name, "spent", "held")
+    return Decimal(found[0]).scaleb(-12), int(found[1] or 0)
+
+
+def told(here: World) -> int:
+    """How many alerts are in the workers' logs."""
+    return sum(worker.log().count("the budget of global for") for worker in here.workers)
+
+
+def test_a_thousand_parallel_jobs_never_spend_a_cent_above_the_budget(world: Open) -> None:
+    here = world(*PRICE, "--latency-ms=50", catalog=CATALOG, workers=2)
+    ids: list[str] = []
+    for n in range(4):
+        ids += here.submit(250, tenant=f"t{n}")
+    here.until_ended(ids, within_s=60)
+    bill, codes = billed(here), ends(here)
+    assert set(codes) == {None, "budget_exceeded"}
+    assert Decimal("9.8") < bill <= 10
+    assert spent(here) == (bill, 0)
+    with reading(here.engine) as connection:
+        ledger = connection.scalar(select(func.sum(attempts.c.cost_pico_usd)))
+    assert Decimal(int(ledger or 0)).scaleb(-12) == bill
+    [row] = here.command("budgets", "--json").document
+    assert (row["scope"], row["state"], row["from"]) == ("global", "open", "catalog")
+    assert Decimal(row["spent_usd"]) == bill
+
+    here.wait(lambda: told(here) == 3, "the alerts at 80, 90 and 100 %")
+    assert not here.redis.exists(KEYS.alerts())
+
+    # Redis forgets everything: what was spent is read from the record before anybody spends more.
+    here.redis.flushall()
+    late = here.submit(20)
+    here.until_ended(late, within_s=30)
+    assert billed(here) <= 10
+    assert spent(here)[0] >= bill

@@ -1,0 +1,204 @@
+"""What a provider refuses is known to all workers before they ask again; and what an operator says
+is in force at once.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.support.governor import KEYS, MODEL, POOL, THIRD, THIRD_POOL, Open, World, limits, world
+
+__all__ = ["world"]
+
+LATENCY = "--latency-ms=50"
+LATE_S = 0.3
+"""How long a request may be on its way that was granted before the word came."""
+
+FAST = {"max_attempts": 10, "backoff_s": 0.05, "backoff_max_s": 0.2}
+
+
+def arrivals(here: World, since_s: float, model: str = MODEL) -> list[float]:
+    """Seconds after that moment at which requests arrived at the provider, refused ones too."""
+    return [c.at_s - since_s for c in here.calls() if c.at_s > since_s and c.model == model]
+
+
+def gate(here: World, pool: str = POOL) -> dict[str, Any]:
+    """The gate as `headgate limits` shows it; nothing where it is open."""
+    shown = here.command("limits", "--json").document["gates"]
+    return next((one for one in shown if one["pool"] == pool), {})
+
+
+def stopped(here: World, words: tuple[str, ...]) -> None:
+    """After this command nothing arrives any more at the provider, in any worker."""
+    here.command(*words)
+    at_s = time.time()
+    before = here.held()
+    here.wait(lambda: here.held() == 0, f"{before} running jobs to end")
+    time.sleep(max(0.0, at_s + 1 - time.time()))
+    late = [round(after, 2) for after in arrivals(here, at_s) if after > LATE_S]
+    assert late == [], words
+
+
+def going(here: World, words: tuple[str, ...]) -> None:
+    """Within a second after this command requests arrive again."""
+    here.command(*words)
+    at_s = time.time()
+    here.wait(lambda: arrivals(here, at_s), f"{words} to be in force", 5)
+    assert arrivals(here, at_s)[0] <= 1, words
+
+
+@pytest.mark.slow
+def test_a_429_with_retry_after_shuts_the_pool_for_all_workers(world: Open) -> None:
+    here = world(LATENCY, catalog=limits(rpm=600), workers=2)
+    here.warm()
+    here.fails("429:retry-after=2", times=1)
+    [first] = here.submit(1)
+    here.wait(lambda: here.simulator.stats()["faults"], "the refusal")
+    told_s = next(call.at_s for call in here.calls() if call.model == MODEL)
+    here.wait(lambda: here.redis.exists(KEYS.gate(POOL, "key0")), "the gate to shut")
+    ids = [first, *here.submit(15)]
+    assert here.redis.hget(KEYS.gate(POOL, "key0"), "why") == "limited"
+    here.until_ended(ids)
+    after = arrivals(here, told_s)
+    assert after[0] >= 2.0, after[:5]
+    burst = [one for one in after if one < after[0] + 0.5]
+    assert len(burst) <= 11, f"those who waited do not stampede: {burst}"
+    assert here.client.result(first).attempts == 2
+    assert {here.client.result(one).attempts for one in ids[1:]} == {1}
+
+
+@pytest.mark.slow
+def test_a_529_lowers_calls_at_once_and_they_grow_again(world: Open) -> None:
+    here = world(
+        "--latency-ms=400", catalog="", workers=2, concurrency=20, breaker_failures=0, **FAST
+    )
+    here.warm("claude-sonnet-5-5")
+    ids = here.submit(200, model=THIRD)
+    here.wait(lambda: here.simulator.stats()["open_now"] >= 30, "many calls at once")
+    here.fails("529", times=10)
+    here.wait(lambda: here.redis.hexists(KEYS.gate(THIRD_POOL, "key0"), "ceiling"), "a ceiling")
+    here.works()
+    here.wait(lambda: here.simulator.stats()["open_now"] <= 30, "fewer calls at once")
+    here.tell("_reset", {})
+    shown = gate(here, THIRD_POOL)
+    assert shown["ceiling"] <= 32, shown
+    assert shown["until"] is None, "their load is none of our limits: the pool stays open"
+    most = here.simulator.stats()["open_most"]
+    assert most <= 32, most
+    here.until_ended(ids)
+    assert here.statuses(ids) == {"succeeded": 200}
+
+
+@pytest.mark.long
+def test_slow_down_halves_the_rate_and_not_the_calls(world: Open) -> None:
+    here = world(LATENCY, catalog=limits(tpm=600_000), **FAST)
+    here.fails("slow_down", times=1)
+    ids = here.submit(20)
+    here.until_ended(ids)
+    assert 0.4 <= gate(here)["pace"] <= 0.6
+    assert here.statuses(ids) == {"succeeded": 20}
+
+
+def test_out_of_money_shuts_the_pool_until_an_operator_opens_it(world: Open) -> None:
+    here = world(LATENCY, workers=2)
+    here.warm()
+    here.fails("quota", times=1, match="poor")
+    [poor] = here.submit(1, prompt="poor")
+    here.until_ended([poor])
+    error = here.client.result(poor).error
+    assert error is not None
+    assert error.code == "provider_quota"
+    helped = here.submit(5, fallback=[THIRD])
+    waiting = here.submit(20)
+    here.until_ended(helped)
+    for one in helped:
+        result = here.client.result(one)
+        assert (result.model_used, result.fallback, result.attempts) == (THIRD, True, 1)
+    here.until_in_line(20)
+    assert here.client.status(waiting[0]) == "deferred"
+    assert here.client.result(waiting[0]).retry_at is None, "nobody knows when"
+    assert gate(here)["why"] == "money"
+    assert arrivals(here, 0)[1:] == [], "only the first was asked for"
+    here.command("resume", "pool", POOL)
+    here.until_ended(waiting)
+    assert here.statuses(waiting) == {"succeeded": 20}
+
+
+def test_a_flex_refusal_stays_with_that_tier(world: Open) -> None:
+    here = world(LATENCY, **FAST)
+    here.fails("flex", match="patient")
+    patient = here.submit(
+        3, prompt="patient", params={"max_tokens": 5, "service_tier": "flex"}
+    )  # fmt: skip
+    here.wait(lambda: here.simulator.stats()["faults"], "the refusal")
+    others = here.submit(10)
+    here.until_ended(others)
+    assert here.statuses(others) == {"succeeded": 10}
+    assert here.ended(patient) == 0
+
+
+@pytest.mark.slow
+def test_pause_and_resume_of_pool_tenant_and_queue_are_in_force_within_a_second(
+    world: Open,
+) -> None:
+    here = world(LATENCY, "--rpm=1500", catalog=limits(rpm=1200), workers=2)
+    here.warm()
+    here.submit(600, tenant="acme")
+    here.until_accepted(5)
+    for words in (("pool", POOL), ("tenant", "acme"), ("queue", "headgate.standard.fast")):
+        stopped(here, ("pause", *words))
+        assert here.in_line() > 0
+        going(here, ("resume", *words))
+
+
+@pytest.mark.slow
+def test_a_change_of_limits_is_in_force_within_a_second(world: Open) -> None:
+    here = world(LATENCY, "--rpm=1500", catalog=limits(rpm=1), workers=2)
+    here.warm()
+    file = here.folder / "catalog.toml"
+    here.submit(500)
+    here.wait(lambda: arrivals(here, 0), "the first")
+    changes: tuple[tuple[Callable[[], object], tuple[str, ...], bool], ...] = (
+        (lambda: 0, ("limits", "set", f"pool/{POOL}", "rpm=1200"), True),
+        (lambda: 0, ("limits", "unset", f"pool/{POOL}"), False),
+        (lambda: file.write_text(limits(rpm=1200)), ("catalog", "reload"), True),
+    )
+    for change, words, is_more in changes:
+        change()
+        (going if is_more else nearly_stopped)(here, words)
+    read_by_all = lambda: all("is in force" in worker.log() for worker in here.workers)  # noqa: E731
+    here.wait(read_by_all, "each worker to have read the new catalog")
+
+
+def nearly_stopped(here: World, words: tuple[str, ...]) -> None:
+    """After this command hardly a call comes: the new limit is one a minute, not 20 a second.
+
+    A busy machine may send a few late that had been granted earlier.
+    """
+    here.command(*words)
+    at_s = time.time()
+    time.sleep(1)
+    late = [round(after, 2) for after in arrivals(here, at_s) if after > LATE_S]
+    assert len(late) <= 4, (words, late)
+
+
+@pytest.mark.long
+def test_a_new_model_of_a_reloaded_catalog_is_known_to_all_workers_within_a_second(
+    world: Open,
+) -> None:
+    here = world(LATENCY, workers=2)
+    model = (
+        '[models."house-model"]\nprovider = "openai"\nclass = "fast"\ncontext_tokens = 9000\n'
+        'max_output_tokens = 100\nsource = "a test"\nchecked = 2026-11-21\n'
+    )
+    (here.folder / "catalog.toml").write_text(model)
+    here.command("catalog", "reload")
+    known = lambda: all("is in force" in worker.log() for worker in here.workers)  # noqa: E731
+    here.wait(known, "all to have read the catalog", 1.5)
+    ids = here.submit(40, model="house-model")
+    here.until_ended(ids)
+    assert here.statuses(ids) == {"succeeded": 40}

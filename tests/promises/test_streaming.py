@@ -1,0 +1,98 @@
+"""Answers that are read while they are made, through real workers, and what a crash does to one."""
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from headgate import Client, StreamBroken
+from headgate.shared.settings import Settings
+from tests.support import installation
+from tests.support.command import headgate
+from tests.support.servers import Simulator, ValkeyServer
+
+LATENCY_MS = 1500  # the first event after a quarter of it, the last at its end
+
+
+@pytest.fixture
+def simulator(simulator_factory: Callable[..., Simulator]) -> Simulator:
+    return simulator_factory("--latency-ms", str(LATENCY_MS), "--latency-sigma", "0")
+
+
+@pytest.fixture
+def env(valkey: ValkeyServer, simulator: Simulator, tmp_path: Path) -> dict[str, str]:
+    return {
+        "HEADGATE_HOME": str(tmp_path / "home"),
+        "HEADGATE_REDIS_URL": valkey.url,
+        "HEADGATE_SIMULATOR_URL": simulator.url,
+        "HEADGATE_LEASE_S": "2",
+    }
+
+
+@pytest.fixture
+def client(env: dict[str, str]) -> Iterator[Client]:
+    settings = Settings(home=Path(env["HEADGATE_HOME"]), redis_url=env["HEADGATE_REDIS_URL"])
+    with Client(settings) as opened:
+        yield opened
+
+
+def test_an_answer_streams_as_it_comes_and_a_cached_one_is_replayed(
+    env: dict[str, str], client: Client, simulator: Simulator, tmp_path: Path
+) -> None:
+    worker = installation.worker_process(env, tmp_path)
+    with installation.ended_afterwards(worker):
+        worker.start()
+        for calls, model in enumerate(("gpt-4o-mini", "claude-haiku-4-5"), 1):
+            job = client.submit("Tell me of the sea", model=model, stream=True)
+            pieces, came_at = [], []
+            for piece in client.stream(job.id, timeout_s=60):
+                pieces.append(piece)
+                came_at.append(time.monotonic())
+            result = job.result(timeout_s=10)
+            assert "".join(pieces) == result.content
+            assert len(pieces) > 5
+            assert came_at[-1] - came_at[0] > LATENCY_MS / 1000 / 4
+            assert result.usage.output_tokens > 0
+            assert result.cost_usd is not None
+            assert simulator.stats()["requests"] == calls
+
+            again = client.submit("Tell me of the sea", model=model, stream=True)
+            began = time.monotonic()
+            replayed = list(client.stream(again.id, timeout_s=60))
+            assert time.monotonic() - began < LATENCY_MS / 1000 / 2
+            assert "".join(replayed) == result.content
+            assert len(replayed) > 1
+            assert again.result(timeout_s=10).cached == "exact"
+            assert simulator.stats()["requests"] == calls
+
+        asked = ["submit", "--stream", "Tell me of the sea", "--model", model]
+        printed = headgate(asked, env)
+        assert (printed.code, printed.out) == (0, f"{result.content}\n")
+        broken = headgate(["submit", "--stream", "Tell me [[fault:cut-body]]"], env)
+        assert broken.code == 1
+        assert broken.out.strip()  # some of it had come
+        assert "the answer broke off" in broken.err
+        assert worker.stop(20) == 0
+
+
+def test_a_worker_killed_in_mid_stream_makes_void_what_was_read_and_another_begins_anew(
+    env: dict[str, str], client: Client, tmp_path: Path
+) -> None:
+    first, second = (installation.worker_process(env, tmp_path, name) for name in ("one", "two"))
+    with installation.ended_afterwards(first, second):
+        first.start()
+        job = client.submit("Tell me of the sea", stream=True)
+        pieces = client.stream(job.id, timeout_s=60)
+        assert next(pieces)
+        first.kill()
+        second.start()
+        with pytest.raises(StreamBroken):
+            list(pieces)
+        whole = "".join(client.stream(job.id, timeout_s=60))
+        result = job.result(timeout_s=20)
+        assert whole == result.content
+        assert result.attempts == 2
+        books = installation.read_books(installation.database_url(env))
+        assert books.attempts == {"unknown": 1, "answered": 1}
+        assert second.stop(20) == 0

@@ -1,0 +1,80 @@
+"""The command line as its users have it: a process of its own."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.support import nursery
+from tests.support.child import Running
+
+PROGRAM = [sys.executable, "-c", "from headgate.producer.cli import main; main()"]
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def document(self) -> Any:
+        """The one JSON document on standard output."""
+        return json.loads(self.out)
+
+
+def headgate(
+    arguments: Sequence[str | Path],
+    env: Mapping[str, str],
+    *,
+    stdin: bytes | None = None,
+    cwd: Path | None = None,
+    timeout_s: float = 60,
+    fresh: bool = False,
+) -> Ended:
+    """The command has been carried out; `fresh`: by a new interpreter, which imports what it needs.
+
+    Else it is forked from the session's nursery, where there is one.
+    """
+    argv = [*PROGRAM, *map(str, arguments)]
+    with ExitStack() as stack:
+        given, out, err = (stack.enter_context(tempfile.TemporaryFile()) for _ in range(3))
+        given.write(stdin or b"")
+        given.seek(0)
+        streams = (given.fileno(), out.fileno(), err.fileno())
+        child: Running | None = None
+        if not fresh:
+            child = nursery.fork(argv, env, str(cwd) if cwd else None, streams)
+        if child is None:
+            told = {**os.environ, **env}
+            child = subprocess.Popen(argv, env=told, stdin=given, stdout=out, stderr=err, cwd=cwd)
+        try:
+            code = child.wait(timeout_s)
+        except BaseException:
+            child.kill()
+            raise
+        out.seek(0)
+        err.seek(0)
+        return Ended(code, out.read().decode(), err.read().decode())
+
+
+def start(
+    arguments: Sequence[str | Path], env: Mapping[str, str], *, cwd: Path | None = None
+) -> "subprocess.Popen[bytes]":
+    """The command runs."""
+    return subprocess.Popen(
+        [*PROGRAM, *map(str, arguments)],
+        env={**os.environ, **env},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=cwd,
+    )
