@@ -18,6 +18,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from ruamel.yaml import YAML
 
+import headgate
 from headgate.producer.cli.commands import cli
 from headgate.shared.settings import Settings, variable
 from tests import ROOT
@@ -25,7 +26,7 @@ from tests import ROOT
 COMPOSE = ROOT / "docker-compose.yml"
 DOCKERFILE = ROOT / "deploy" / "Dockerfile"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-OWN_IMAGE = f"headgate:{PROJECT['version']}"
+OWN_IMAGE = f"headgate:{headgate.__version__}"
 CLOSING_S = 10  # the longest that a worker takes after its drain
 
 OF_COMPOSE = {"COMPOSE_PROFILES", "POSTGRES_PASSWORD"}
@@ -113,7 +114,7 @@ def test_every_image_is_pinned_by_version() -> None:
     for image in images:
         assert re.search(r":\d+\.\d+(\.\d+)?(-[\w.-]+)?(@sha256:\w{64})?$", image), image
     assert len(set(bases)) == 1  # the environment is copied from one stage to the other
-    assert set(last("LABEL").split("=")[-1].split()) == {f'"{PROJECT["version"]}"'}
+    assert set(last("LABEL").split("=")[-1].split()) == {f'"{headgate.__version__}"'}
 
 
 @pytest.mark.parametrize(("place", "words"), list(commands()), ids=lambda value: str(value)[:40])

@@ -16,7 +16,7 @@ def test_every_setting_is_in(document: str) -> None:
 
 
 def test_every_promise_of_the_readme_names_a_test_that_exists() -> None:
-    promised = re.findall(r"`(system/test_\w+\.py)::(test_\w+)`", README)
+    promised = re.findall(r"`(promises/test_\w+\.py)::(test_\w+)`", README)
     assert len(promised) > 25
     for file, name in promised:
         assert f"def {name}(" in (ROOT / "tests" / file).read_text(encoding="utf-8"), name
