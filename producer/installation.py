@@ -17,7 +17,7 @@ from typing import Any
 import redis
 from sqlalchemy import Engine
 
-from headgate.producer.submit.model_status import Standings
+from headgate.producer.submit.model_status import ModelStatuses
 from headgate.producer.submit.prepare import Submitter
 from headgate.shared import settings
 from headgate.shared.admission import tiers
@@ -139,7 +139,7 @@ def open_installation(chosen: Settings | None = None) -> Installation:
         ) from (error)
     engine = servers.engine()
     client = servers.redis_client()
-    standing = Standings(client, servers.keys, chosen, models)
+    standing = ModelStatuses(client, servers.keys, chosen, models)
     submitter = Submitter(chosen, models, tier_of, standing)
     opened = Installation(servers, engine, client, models, submitter)
     try:
@@ -176,7 +176,7 @@ def record_alone(chosen: Settings | None = None) -> Iterator[Engine]:
         engine.dispose()
 
 
-class Lazy:
+class LazyInstallation:
     """An installation that is opened when it is first used, once per process."""
 
     def __init__(self, chosen: Settings | None = None) -> None:
@@ -229,7 +229,7 @@ class Lazy:
                 models = catalog.load(at.settings.catalog)
             except CatalogError as error:
                 log.warning("the catalog was reloaded, but not here: %s", error)
-            standing = Standings(at.redis, at.keys, at.settings, models)
+            standing = ModelStatuses(at.redis, at.keys, at.settings, models)
             submitter = Submitter(at.settings, models, standing=standing)
             newest = replace(at, catalog=models, submitter=submitter, version=version)
             if self._opened is not None:

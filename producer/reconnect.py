@@ -18,7 +18,7 @@ PATIENCE_S = 600.0
 _PAUSE_S = 0.5
 
 
-class Patience:
+class Reconnect:
     """Calls again what a lost server made fail, until it works, it has lasted too long or `stop`.
 
     What is called must be safe to repeat.

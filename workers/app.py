@@ -22,12 +22,12 @@ from headgate.shared.errors import Unfit, Unreachable
 from headgate.shared.servers.servers import Servers, open_servers
 from headgate.shared.settings import Settings, read
 from headgate.workers.celery import config
-from headgate.workers.celery.heartbeat import Life
+from headgate.workers.celery.heartbeat import Heartbeat
 from headgate.workers.celery.shutdown import Signals, Stopping
 from headgate.workers.delivery.fetcher import Fetcher
 from headgate.workers.delivery.leases import StopReason
 from headgate.workers.delivery.message import Arrival
-from headgate.workers.delivery.wakeup import Waker
+from headgate.workers.delivery.wakeup import Wakeup
 
 log = logging.getLogger("headgate.app")
 
@@ -57,7 +57,9 @@ class Headgate(Celery):
         self.settings = settings
         self.servers = servers
         self.stopping = Stopping(settings.drain_s)
-        self.life = Life(settings.home_path, read("NOTIFY_SOCKET")[0], read("WATCHDOG_USEC")[0])
+        self.life = Heartbeat(
+            settings.home_path, read("NOTIFY_SOCKET")[0], read("WATCHDOG_USEC")[0]
+        )
         self.steps["worker"].add(Signals)
         signals.celeryd_init.connect(self._heed, weak=False)
         self.job_queues = all_queues(model_classes)
@@ -103,7 +105,7 @@ class Headgate(Celery):
         """
         return Fetcher(
             self.servers.async_redis_client(),
-            Waker(self.servers.async_redis_client(timeout_s=None), self.servers.keys),
+            Wakeup(self.servers.async_redis_client(timeout_s=None), self.servers.keys),
             self.servers.keys,
             owner=f"{owner}:{uuid.uuid4().hex[:8]}",
             slots=slots,

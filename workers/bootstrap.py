@@ -1,4 +1,4 @@
-"""The composition root: from Settings to a Kit, once per worker process."""
+"""The composition root: from Settings to a WorkerParts, once per worker process."""
 
 from __future__ import annotations
 
@@ -17,56 +17,56 @@ from sqlalchemy import Engine
 
 from headgate.shared import settings
 from headgate.shared.admission import tiers
-from headgate.shared.admission.breakers import Rules as BreakerRules
+from headgate.shared.admission.breakers import BreakerRules as BreakerRules
 from headgate.shared.admission.tiers import TierOf
 from headgate.shared.broker.queues import all_queues
-from headgate.shared.cache.ttl import Keeping, Rules
+from headgate.shared.cache.ttl import CachePolicy, CacheRuleIndex
 from headgate.shared.catalog import catalog
 from headgate.shared.catalog.catalog import Catalog
-from headgate.shared.catalog.catalog import Provider as ProviderEntry
+from headgate.shared.catalog.schema import ProviderConfig as ProviderEntry
 from headgate.shared.cost import tokens
 from headgate.shared.errors import SettingError
 from headgate.shared.routing.choose import without_key
 from headgate.shared.servers.servers import Servers
 from headgate.shared.settings import Settings
 from headgate.workers.clients.clock import Clock
-from headgate.workers.clients.group_commit import Record
-from headgate.workers.clients.redis_batcher import Lane
-from headgate.workers.maintenance.budgets import Balance
-from headgate.workers.maintenance.catalog import Reload
-from headgate.workers.maintenance.estimates import Learning
-from headgate.workers.maintenance.prune import Tidy
-from headgate.workers.maintenance.recover import Sweep
-from headgate.workers.maintenance.usage_rollup import Sums
+from headgate.workers.clients.group_commit import GroupCommit
+from headgate.workers.clients.redis_batcher import RedisBatcher
+from headgate.workers.maintenance.budgets import BudgetUpkeep
+from headgate.workers.maintenance.catalog import CatalogReload
+from headgate.workers.maintenance.estimates import EstimateUpkeep
+from headgate.workers.maintenance.prune import Prune
+from headgate.workers.maintenance.recover import Recover
+from headgate.workers.maintenance.usage_rollup import UsageRollup
 from headgate.workers.pipeline.pipeline import Pipeline
-from headgate.workers.policy.retry import Limits
+from headgate.workers.policy.retry import RetryLimits
 from headgate.workers.provider import Provider
 from headgate.workers.providers.rate_headers import seen
 from headgate.workers.stages.breaker import Breaker
 from headgate.workers.stages.cache import Cache
-from headgate.workers.stages.call import Call, Line
+from headgate.workers.stages.call import Call, Upstream
 from headgate.workers.stages.claim import Claims
-from headgate.workers.stages.conclude import Audit
+from headgate.workers.stages.conclude import Conclude
 from headgate.workers.stages.hold import Bucket
 from headgate.workers.stages.ledger import Ledger
 from headgate.workers.stages.publish import Publish
-from headgate.workers.stages.single_flight import Share
-from headgate.workers.stages.stream import Deltas
+from headgate.workers.stages.single_flight import SingleFlight
+from headgate.workers.stages.stream import DeltaWriter
 
 log = logging.getLogger("headgate.bootstrap")
 
 
 @dataclass(frozen=True, slots=True)
-class Kit:
+class WorkerParts:
     """All that a worker process works with. Open on the loop that runs the jobs."""
 
     settings: Settings
     catalog: Catalog
     pipeline: Pipeline
-    record: Record
-    lane: Lane
+    record: GroupCommit
+    lane: RedisBatcher
     call: Call
-    reload: Reload
+    reload: CatalogReload
     caring: tuple[asyncio.Task[None], ...]
     tiers_by: Callable[[Catalog], TierOf]
     tier_of: TierOf
@@ -92,28 +92,28 @@ REDIS_WITHIN_S = 2.0
 """How long a new worker waits for the server's time, and for its limits to be there."""
 
 
-async def open_kit(in_force: Settings, servers: Servers, owner: str) -> Kit:
-    """A Kit on the running loop; raises Unreachable when the record is not there."""
+async def open_kit(in_force: Settings, servers: Servers, owner: str) -> WorkerParts:
+    """A WorkerParts on the running loop; raises Unreachable when the record is not there."""
     await asyncio.to_thread(servers.check_database)
     models = catalog.load(in_force.catalog)
     await asyncio.to_thread(tokens.load_vocabularies, models.models.values())
     engine = servers.engine()
-    record = Record(engine)
-    lane = Lane(servers.async_redis_client(timeout_s=None))
+    record = GroupCommit(engine)
+    lane = RedisBatcher(servers.async_redis_client(timeout_s=None))
     clock = Clock(lane)
     with suppress(TimeoutError):
         await asyncio.wait_for(clock.ask(), REDIS_WITHIN_S)
     keys = servers.keys
     call = Call(models, lambda entry: _lines(in_force, entry), timeout_s=in_force.timeout_s)
-    keeping = Keeping(
-        Rules.of(models.cache.rules), in_force.cache_ttl_s, in_force.cache_temperature
+    keeping = CachePolicy(
+        CacheRuleIndex.of(models.cache.rules), in_force.cache_ttl_s, in_force.cache_temperature
     )
-    learning = Learning(lane, keys, miss=in_force.under_reserve)
+    learning = EstimateUpkeep(lane, keys, miss=in_force.under_reserve)
     pipeline = Pipeline(
         catalog=models,
         record=record,
         claims=Claims(record, owner, clock.now_ms),
-        share=Share(lane, keys, even=in_force.share_cost == "even"),
+        share=SingleFlight(lane, keys, even=in_force.share_cost == "even"),
         cache=Cache(lane, keys, keeping=keeping, clock_ms=clock.now_ms),
         bucket=Bucket(lane, keys, lambda headers: seen(headers, time.time())),
         breaker=Breaker(
@@ -124,14 +124,14 @@ async def open_kit(in_force: Settings, servers: Servers, owner: str) -> Kit:
             clock_ms=clock.now_ms,
         ),
         ledger=Ledger(record),
-        audit=Audit(),
+        audit=Conclude(),
         call=call,
-        deltas=Deltas(lane, keys),
+        deltas=DeltaWriter(lane, keys),
         learning=learning,
         publish=Publish(
             lane, keys, ttl_s=in_force.result_ttl_s, cache_bytes=in_force.cache_mb * 1024 * 1024
         ),
-        limits=Limits(
+        limits=RetryLimits(
             in_force.max_attempts,
             in_force.max_attempts_per_job,
             in_force.backoff_s * 1000,
@@ -141,16 +141,16 @@ async def open_kit(in_force: Settings, servers: Servers, owner: str) -> Kit:
         clock_ms=clock.now_ms,
         chance=random.random,
     )
-    tidy = Tidy(
+    tidy = Prune(
         lane, keys, queues=all_queues(models.classes), most_letters=in_force.dead_letters,
         most_bytes=in_force.dead_mb * 1024 * 1024, cache_bytes=in_force.cache_mb * 1024 * 1024,
     )  # fmt: skip
     url = None if in_force.alert_url is None else str(in_force.alert_url)
-    balance = Balance(lane, keys, engine, models, url, clock.now_ms)
-    sweep = Sweep(
+    balance = BudgetUpkeep(lane, keys, engine, models, url, clock.now_ms)
+    sweep = Recover(
         servers, engine, lane, owner=owner, period_s=in_force.sweep_s,
         result_ttl_s=in_force.result_ttl_s, tidy=tidy, balance=balance,
-        sums=Sums(engine, clock.now_ms), clock_ms=clock.now_ms,
+        sums=UsageRollup(engine, clock.now_ms), clock_ms=clock.now_ms,
     )  # fmt: skip
     caring = (
         asyncio.create_task(sweep.run(), name="sweep"),
@@ -158,11 +158,11 @@ async def open_kit(in_force: Settings, servers: Servers, owner: str) -> Kit:
         asyncio.create_task(learning.keep(), name="learning"),
         asyncio.create_task(balance.keep(), name="budgets"),
     )
-    reload = Reload(servers, lane, in_force.catalog, lambda one: len(_keys(in_force, one)))
+    reload = CatalogReload(servers, lane, in_force.catalog, lambda one: len(_keys(in_force, one)))
     with suppress(TimeoutError):
         await asyncio.wait_for(reload.begin(models), REDIS_WITHIN_S)
     tiers_by = partial(_tiers, in_force, engine)
-    return Kit(
+    return WorkerParts(
         in_force, models, pipeline, record, lane, call, reload, caring,
         tiers_by, await asyncio.to_thread(tiers_by, models),
     )  # fmt: skip
@@ -198,7 +198,7 @@ def keyless(in_force: Settings, models: Catalog) -> frozenset[str]:
     return without_key({name: len(_keys(in_force, one)) for name, one in models.providers.items()})
 
 
-def _lines(in_force: Settings, provider: ProviderEntry) -> list[Line]:
+def _lines(in_force: Settings, provider: ProviderEntry) -> list[Upstream]:
     """The provider's dialect once for each of its keys; none where no key is set.
 
     The SDKs are imported here: before its first call a worker does without them.
@@ -214,7 +214,7 @@ def _lines(in_force: Settings, provider: ProviderEntry) -> list[Line]:
     elif name == "anthropic" and in_force.anthropic_base_url:
         base_url = in_force.anthropic_base_url
     make = _anthropic if provider.dialect == "anthropic" else _openai
-    lines = [Line(make(in_force, name, key, base_url), f"key{n}") for n, key in enumerate(keys)]
+    lines = [Upstream(make(in_force, name, key, base_url), f"key{n}") for n, key in enumerate(keys)]
     # The SDKs leave many objects that never die; with those out of its way the garbage collector
     # takes 0.3 CPU-ms less of each job (measured at 500 in flight: 0.9 before, 0.6 after).
     gc.collect()

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from headgate.shared.cost.rates import PLAIN, Terms
+from headgate.shared.cost.rates import PLAIN, BillingTerms
 from headgate.shared.job.request import Request
 from headgate.shared.job.result import Reply
 
@@ -28,11 +28,11 @@ class Answer:
     reply: Reply
     headers: Mapping[str, str]
     counted: bool = True
-    terms: Terms = PLAIN
+    terms: BillingTerms = PLAIN
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class RateSeen:
     """One limit as its provider tells it in the headers of an answer or a refusal.
 
     `limit` and `remaining` are per minute (rpd: per day); `remaining` is rounded to `grain`.

@@ -13,20 +13,21 @@ from headgate.shared.admission.grant import Grant
 from headgate.shared.admission.ticket import ticket_for
 from headgate.shared.broker.queues import TASK
 from headgate.shared.broker.results import GIVEN_UP
-from headgate.shared.catalog.catalog import Catalog, Model
+from headgate.shared.catalog.catalog import Catalog
+from headgate.shared.catalog.schema import Model
 from headgate.shared.catalog.templates import expanded
 from headgate.shared.errors import InvalidRequest, NewerEnvelope, UnreadableMessage, place_of
 from headgate.shared.job.envelope import ENVELOPE_VERSION, Envelope
 from headgate.shared.job.request import AUTO, Request, json_bytes, refuse_oversize, request_from
-from headgate.shared.routing.choose import Standing
+from headgate.shared.routing.choose import ModelStatus
 from headgate.shared.routing.router import Router
 from headgate.shared.servers.servers import Servers
 from headgate.shared.settings import Settings
-from headgate.workers.bootstrap import Kit, keyless, open_kit
-from headgate.workers.celery.pool import JobRequest, Running, current
+from headgate.workers.bootstrap import WorkerParts, keyless, open_kit
+from headgate.workers.celery.pool import JobRequest, RunningJob, current
 from headgate.workers.delivery.fetcher import Fetcher
 from headgate.workers.delivery.leases import Leases
-from headgate.workers.pipeline.job_run import Delivery, Job
+from headgate.workers.pipeline.job_run import Delivery, JobRun
 from headgate.workers.pipeline.outcome import AlreadyTaken, Deferred, Ended, Outcome, Restored
 from headgate.workers.pipeline.shielded import through
 from headgate.workers.policy import fallback
@@ -38,7 +39,7 @@ LEFT_MIN_MS, LEFT_MAX_MS = 500, 30_000
 """How long a job of the next release waits in the due-list before it is met again."""
 
 
-class Door(Task):  # type: ignore[type-arg]  # generic only in its stubs
+class JobTask(Task):  # type: ignore[type-arg]  # generic only in its stubs
     """The task `headgate.run`; opened and closed with the worker's pool, on its loop."""
 
     name = TASK
@@ -46,7 +47,7 @@ class Door(Task):  # type: ignore[type-arg]  # generic only in its stubs
     ignore_result = True
     Request = JobRequest  # type: ignore[assignment]  # Celery takes a class as well as its path
 
-    kit: Kit
+    kit: WorkerParts
     leases: Leases
     left_some = False
 
@@ -96,7 +97,7 @@ class Door(Task):  # type: ignore[type-arg]  # generic only in its stubs
                 return await self._finish(running, Restored())
             return await self._fault(running, delivery, error)
 
-    async def _leave(self, running: Running, job: NewerEnvelope) -> str:
+    async def _leave(self, running: RunningJob, job: NewerEnvelope) -> str:
         """A job of the next release waits for a worker of its own, until its deadline."""
         at_ms = self.kit.pipeline.clock_ms()
         left_ms = job.deadline_at_ms - at_ms
@@ -112,7 +113,7 @@ class Door(Task):  # type: ignore[type-arg]  # generic only in its stubs
         await self.leases.defer(running.tag, min(wait_ms, left_ms), unsent=True)
         return "left for a newer worker"
 
-    async def _fault(self, running: Running, delivery: Delivery | None, error: Exception) -> str:
+    async def _fault(self, running: RunningJob, delivery: Delivery | None, error: Exception) -> str:
         """A fault of Headgate's own: never acknowledged, tried again, at last a dead letter."""
         fault = place_of(error)
         log.error("job %s: a fault of Headgate's own: %s", running.request["id"], fault)
@@ -134,10 +135,10 @@ class Door(Task):  # type: ignore[type-arg]  # generic only in its stubs
         pipeline = self.kit.pipeline
         claim = await through(pipeline.claims.take(delivery.envelope))
         if isinstance(claim, Claim):
-            job = Job(delivery.envelope, claim)
+            job = JobRun(delivery.envelope, claim)
             await through(pipeline.conclude(job, job.given_up(reason)))
 
-    async def _finish(self, running: Running, outcome: Outcome) -> str:
+    async def _finish(self, running: RunningJob, outcome: Outcome) -> str:
         match outcome:
             case Ended(result, gave_up):
                 if gave_up is not None:
@@ -157,7 +158,7 @@ class Door(Task):  # type: ignore[type-arg]  # generic only in its stubs
             case _:
                 assert_never(outcome)
 
-    def _delivery(self, running: Running, args: Any, kwargs: Any) -> Delivery:
+    def _delivery(self, running: RunningJob, args: Any, kwargs: Any) -> Delivery:
         refusal = None
         fields = args[0] if args else kwargs
         if isinstance(fields, dict) and "v" in fields:
@@ -237,14 +238,14 @@ class Door(Task):  # type: ignore[type-arg]  # generic only in its stubs
         return envelope, refusal
 
 
-def _model_of(request: Request, kit: Kit) -> Model:
+def _model_of(request: Request, kit: WorkerParts) -> Model:
     """The model of a bare request; `auto` goes by the keys of this worker."""
     name = request.model or kit.settings.model
     if name != AUTO:
         return kit.catalog.model(name)
     if kit.catalog.digest not in _routers:
         _routers.clear()
-        standing = Standing(keyless=keyless(kit.settings, kit.catalog))
+        standing = ModelStatus(keyless=keyless(kit.settings, kit.catalog))
         _routers[kit.catalog.digest] = Router(kit.catalog, lambda: standing)
     return _routers[kit.catalog.digest].model(request)
 
@@ -253,10 +254,10 @@ _routers: dict[str, Router] = {}
 """By the digest of the catalog in force."""
 
 
-def _crashes(running: Running) -> int:
+def _crashes(running: RunningJob) -> int:
     return int(running.request["properties"]["delivery_info"]["crashes"])
 
 
 def register(app: Celery) -> None:
     """`headgate.run` is a task of this app."""
-    app.register_task(Door())
+    app.register_task(JobTask())

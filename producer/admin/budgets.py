@@ -10,7 +10,7 @@ from typing import Any, Literal
 from headgate.producer.installation import Installation
 from headgate.shared.admission import budgets
 from headgate.shared.admission import scopes as scopes_
-from headgate.shared.admission.budgets import InForce
+from headgate.shared.admission.budgets import BudgetInForce
 from headgate.shared.broker.script import fields_of
 from headgate.shared.cost.price import from_pico, text
 
@@ -85,7 +85,7 @@ def _scopes(
     return sorted(known, key=lambda scope: (kinds.index(scope.partition("/")[0]), scope))
 
 
-def _row(at: Installation, scope: str, period: str, budget: InForce) -> BudgetRow:
+def _row(at: Installation, scope: str, period: str, budget: BudgetInForce) -> BudgetRow:
     limit = budget.of(period) or 0
     found: Any = at.redis.hmget(at.keys.budget(scope, period), "spent", "held")
     spent, held = (max(0, int(amount or 0)) for amount in found)

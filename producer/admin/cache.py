@@ -10,7 +10,7 @@ from typing import Any
 from headgate.producer.installation import Installation
 from headgate.shared.broker.script import fields_of, run
 from headgate.shared.cache import index
-from headgate.shared.cache.index import Booked, booked_of
+from headgate.shared.cache.index import CacheIndexEntry, booked_of
 from headgate.shared.cost.price import from_pico, text
 from headgate.shared.errors import InvalidRequest, WrongUse
 from headgate.shared.job.ids import rfc3339
@@ -25,7 +25,7 @@ LONGEST_NAME = 128
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class CacheShare:
     """What is kept of one model or one tenant."""
 
     name: str
@@ -34,7 +34,7 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
-class Stats:
+class CacheStats:
     """What is kept, within which bound, and what it was good for since the counts began.
 
     `hits`: answers found whose lifetime runs; `shared`: those that counted only for equal requests
@@ -52,15 +52,15 @@ class Stats:
     saved_usd: str
     evicted: int
     oldest_use_at: str | None
-    models: list[Part]
-    tenants: list[Part]
+    models: list[CacheShare]
+    tenants: list[CacheShare]
 
     def as_json(self) -> dict[str, Any]:
         """As `--json` prints it."""
         return asdict(self)
 
 
-def stats(at: Installation) -> Stats:
+def stats(at: Installation) -> CacheStats:
     """The books as they stand; answers that have expired meanwhile are left out."""
     counts = {name: int(value) for name, value in fields_of(_counts(at)).items()}
     by_model: dict[str, list[int]] = defaultdict(list)
@@ -71,7 +71,7 @@ def stats(at: Installation) -> Stats:
     hits, shared, misses = (counts.get(name, 0) for name in ("hits", "shared", "misses"))
     asked = hits + shared + misses
     oldest: Any = at.redis.zrange(at.keys.cache_uses(), 0, 0, withscores=True)
-    return Stats(
+    return CacheStats(
         entries=sum(map(len, by_model.values())),
         bytes=sum(map(sum, by_model.values())),
         bound_bytes=at.settings.cache_mb * 1024 * 1024,
@@ -126,7 +126,7 @@ def _drop(at: Installation, names: list[str]) -> int:
     )
 
 
-def _books(at: Installation, from_ms: int = 0) -> Iterator[tuple[str, Booked]]:
+def _books(at: Installation, from_ms: int = 0) -> Iterator[tuple[str, CacheIndexEntry]]:
     """Each answer that ends after `from_ms`, by its end: what goes meanwhile shifts no page."""
     seen_at, seen = float(from_ms), 0
     while True:
@@ -156,8 +156,8 @@ def _known(at: Installation, model: str) -> str:
         raise WrongUse("--model", model, error.remedy) from None
 
 
-def _top(sizes: dict[str, list[int]]) -> list[Part]:
-    parts = [Part(name, len(found), sum(found)) for name, found in sizes.items()]
+def _top(sizes: dict[str, list[int]]) -> list[CacheShare]:
+    parts = [CacheShare(name, len(found), sum(found)) for name, found in sizes.items()]
     return sorted(parts, key=lambda part: (-part.bytes, part.name))[:TOP]
 
 

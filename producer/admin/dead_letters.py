@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import redis
 
-from headgate.producer.admin.reopen import Refusal, reopen
+from headgate.producer.admin.reopen import NotReopened, reopen
 from headgate.producer.installation import Installation
 from headgate.shared.broker import dead_letters, script
 from headgate.shared.broker.keys import Keys
@@ -28,7 +28,7 @@ State = Literal["retried", "dropped", "refused", "gone"]
 
 
 @dataclass(frozen=True, slots=True)
-class Letter:
+class DeadLetter:
     """One dead letter. `job_id` is empty where the message has none; `size` in bytes."""
 
     id: str
@@ -42,7 +42,7 @@ class Letter:
     """Of a letter that release 0.1 wrote: there the message stands in the head."""
 
     @classmethod
-    def read(cls, head: bytes) -> Letter:
+    def read(cls, head: bytes) -> DeadLetter:
         """The letter of a head, whoever wrote it."""
         words = head.split(b"\n")
         if words[0] == b"letter" and len(words) == 7:
@@ -64,13 +64,13 @@ class Letter:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class LetterFilter:
     """Which letters are meant: those with one of `queues` and one of `reasons` (parts of words)."""
 
     queues: Collection[str] = ()
     reasons: Collection[str] = ()
 
-    def fits(self, letter: Letter) -> bool:
+    def fits(self, letter: DeadLetter) -> bool:
         """Whether the letter is meant."""
         if self.queues and letter.queue not in self.queues:
             return False
@@ -79,15 +79,17 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
+class LetterOutcome:
     """What became of a letter, and why."""
 
-    letter: Letter
+    letter: DeadLetter
     state: State
     words: str
 
 
-def newest(client: redis.Redis, keys: Keys, wanted: Wanted, before: str | None) -> Iterator[Letter]:
+def newest(
+    client: redis.Redis, keys: Keys, wanted: LetterFilter, before: str | None
+) -> Iterator[DeadLetter]:
     """The letters that are meant, the newest first; `before`: only those older than this one."""
     first, seen = 0, set[bytes]()
     passed = before is None
@@ -95,17 +97,17 @@ def newest(client: redis.Redis, keys: Keys, wanted: Wanted, before: str | None) 
         for head in heads:
             if head in seen:  # new letters have moved this one to the next page
                 continue
-            letter = Letter.read(head)
+            letter = DeadLetter.read(head)
             if passed and wanted.fits(letter):
                 yield letter
             passed = passed or letter.id == before
         seen, first = set(heads), first + PAGE
 
 
-def find(client: redis.Redis, keys: Keys, ids: Collection[str]) -> dict[str, Letter]:
+def find(client: redis.Redis, keys: Keys, ids: Collection[str]) -> dict[str, DeadLetter]:
     """The letters of these ids; those that do not exist are left out."""
-    found: dict[str, Letter] = {}
-    for letter in newest(client, keys, Wanted(), None):
+    found: dict[str, DeadLetter] = {}
+    for letter in newest(client, keys, LetterFilter(), None):
         if letter.id in ids:
             found[letter.id] = letter
             if len(found) == len(set(ids)):
@@ -113,7 +115,7 @@ def find(client: redis.Redis, keys: Keys, ids: Collection[str]) -> dict[str, Let
     return found
 
 
-def beginning(client: redis.Redis, keys: Keys, letter: Letter, size: int) -> bytes:
+def beginning(client: redis.Redis, keys: Keys, letter: DeadLetter, size: int) -> bytes:
     """The first `size` bytes of the message."""
     if letter.message is not None:
         return letter.message[:size]
@@ -121,7 +123,7 @@ def beginning(client: redis.Redis, keys: Keys, letter: Letter, size: int) -> byt
     return bytes(part)
 
 
-def message(client: redis.Redis, keys: Keys, letter: Letter) -> Iterator[bytes]:
+def message(client: redis.Redis, keys: Keys, letter: DeadLetter) -> Iterator[bytes]:
     """The message byte for byte, in pieces."""
     if letter.message is not None:
         yield letter.message
@@ -131,24 +133,26 @@ def message(client: redis.Redis, keys: Keys, letter: Letter) -> Iterator[bytes]:
         yield part
 
 
-def drop(at: Installation, letter: Letter) -> Done:
+def drop(at: Installation, letter: DeadLetter) -> LetterOutcome:
     """The letter is gone."""
     command = dead_letters.exhume(at.keys, letter=letter.id, head=letter.head)
     if script.run(at.redis, command):
-        return Done(letter, "dropped", "is dropped")
+        return LetterOutcome(letter, "dropped", "is dropped")
     return _gone(letter)
 
 
-def retry(at: Installation, letter: Letter) -> Done:
+def retry(at: Installation, letter: DeadLetter) -> LetterOutcome:
     """The message is on its queue again, and its job on record as queued; or why not."""
     if letter.queue not in all_queues(at.catalog.classes):
-        return Done(letter, "refused", f"came from {letter.queue!r}, which is no queue of jobs")
+        return LetterOutcome(
+            letter, "refused", f"came from {letter.queue!r}, which is no queue of jobs"
+        )
     text = letter.message or b""
     again = None
     if letter.job_id:
         again = reopen(at.engine, letter.job_id, gave_up=letter.reason.startswith(GIVEN_UP))
-        if isinstance(again, Refusal):
-            return Done(letter, "refused", f"its job {letter.job_id} {again.words}")
+        if isinstance(again, NotReopened):
+            return LetterOutcome(letter, "refused", f"its job {letter.job_id} {again.words}")
         if again is not None:
             text = again
             at.redis.delete(at.keys.result(letter.job_id))  # who asks now is to wait
@@ -158,18 +162,20 @@ def retry(at: Installation, letter: Letter) -> Done:
     )  # fmt: skip
     match script.run(at.redis, command):
         case 1:
-            return Done(letter, "retried", f"is on {letter.queue} again")
+            return LetterOutcome(letter, "retried", f"is on {letter.queue} again")
         case -1 if again is None:
-            return Done(letter, "refused", f"its job {letter.job_id} waits or runs already")
+            return LetterOutcome(
+                letter, "refused", f"its job {letter.job_id} waits or runs already"
+            )
         case -1:  # a sweep has found the row in between, and sent the job
             drop(at, letter)
-            return Done(letter, "retried", f"is on {letter.queue} again")
+            return LetterOutcome(letter, "retried", f"is on {letter.queue} again")
         case _:
             return _gone(letter)
 
 
-def _gone(letter: Letter) -> Done:
-    return Done(letter, "gone", "is gone: somebody else has sent it again or dropped it")
+def _gone(letter: DeadLetter) -> LetterOutcome:
+    return LetterOutcome(letter, "gone", "is gone: somebody else has sent it again or dropped it")
 
 
 def _page(client: redis.Redis, keys: Keys, first: int, last: int) -> list[bytes]:

@@ -8,22 +8,22 @@ from typing import Any
 
 import redis
 
-from headgate.shared.admission.estimates import Group, Tally
+from headgate.shared.admission.estimates import EstimateCounts, EstimateGroup
 from headgate.shared.broker.keys import Keys
 from headgate.shared.broker.script import Command, compose, run, text_of
 
 
-def recall(keys: Keys, groups: Sequence[Group]) -> Command[list[Tally | None]]:
+def recall(keys: Keys, groups: Sequence[EstimateGroup]) -> Command[list[EstimateCounts | None]]:
     """The counts of these groups; None for one that has none."""
 
-    def read(reply: list[bytes]) -> list[Tally | None]:
-        return [Tally.decode(told) if told else None for told in reply]
+    def read(reply: list[bytes]) -> list[EstimateCounts | None]:
+        return [EstimateCounts.decode(told) if told else None for told in reply]
 
     return compose("estimates_read", (keys.sketch(group.encode()) for group in groups), (), read)
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class EstimateReport:
     """What is promised of a group, and what was seen.
 
     `promised` and `seen`: share of answers that take more than was held. `held_output`: tokens that
@@ -31,7 +31,7 @@ class Standing:
     of half and of 95 % of the tokens.
     """
 
-    group: Group
+    group: EstimateGroup
     answers: int
     promised: float | None
     seen: float | None
@@ -48,11 +48,11 @@ ALIKE = 20
 
 
 def standings(
-    client: redis.Redis, keys: Keys, wanted: Callable[[Group], bool] = lambda _: True
-) -> Iterator[Standing]:
+    client: redis.Redis, keys: Keys, wanted: Callable[[EstimateGroup], bool] = lambda _: True
+) -> Iterator[EstimateReport]:
     """The groups of which there are counts, that of the last answer first."""
     found: Any = client.zrange(keys.sketches(), 0, -1, desc=True, withscores=True)
-    named = [(Group.decode(text_of(name)), int(ms)) for name, ms in found]
+    named = [(EstimateGroup.decode(text_of(name)), int(ms)) for name, ms in found]
     named = [(group, ms) for group, ms in named if wanted(group)]
     for start in range(0, len(named), ALIKE):
         some = named[start : start + ALIKE]
@@ -70,10 +70,10 @@ def standings(
 
 
 def _standing(
-    group: Group, ms: int, tally: Tally, held: float | None, ratio: float | None
-) -> Standing:
+    group: EstimateGroup, ms: int, tally: EstimateCounts, held: float | None, ratio: float | None
+) -> EstimateReport:
     by = 1.0 if ratio is None else ratio
-    return Standing(
+    return EstimateReport(
         group,
         tally.answers,
         promised=tally.miss,

@@ -12,7 +12,7 @@ from headgate.producer.admin.limits_report import report
 from headgate.producer.admin.limits_rows import GateRow
 from headgate.producer.installation import Installation
 from headgate.shared.admission import breakers
-from headgate.shared.admission.breakers import Health, close
+from headgate.shared.admission.breakers import ModelHealth, close
 from headgate.shared.admission.limits import resume_command
 from headgate.shared.broker.keys import Keys
 from headgate.shared.broker.script import run, text_of
@@ -21,14 +21,14 @@ from headgate.shared.errors import WrongUse
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class HealthReport:
     """`servers`: name to `answers`; those that do not have ended the look before.
 
     `models`: asked within a day; `not_asked`: how many of the catalog were not. `gates`: those that
     hold something back. `workers`: that live.
     """
 
-    models: Sequence[Health]
+    models: Sequence[ModelHealth]
     not_asked: int
     gates: Sequence[GateRow]
     servers: dict[str, str]
@@ -54,14 +54,14 @@ class Standing:
         }
 
 
-def standing(at: Installation) -> Standing:
+def standing(at: Installation) -> HealthReport:
     """How all does now; raises Unreachable for a server that is away."""
     with at.engine.connect() as connection:
         connection.exec_driver_sql("SELECT 1")
     models = breakers.states(at.redis, at.keys)
     asked = {one.model for one in models}
     known = {f"{model.provider}/{model.name}" for model in at.catalog.models.values()}
-    return Standing(
+    return HealthReport(
         models, len(known - asked), report(at).gates,
         {at.redis_name: "answers", at.database_name: "answers"},
         living_workers(at.redis, at.keys),

@@ -36,31 +36,31 @@ Whence = Literal["catalog", "set", "provider"]
 
 
 @dataclass(frozen=True, slots=True)
-class Limit:
+class LimitInForce:
     """A limit in force, and who says so: the catalog, an operator, or the provider's headers."""
 
     amount: float
     whence: Whence
 
 
-def laid(catalog: str, operator: str = "") -> dict[str, Limit]:
+def laid(catalog: str, operator: str = "") -> dict[str, LimitInForce]:
     """The limits of one scope: `rpm=60 tpm=1000`, with the operator's laid over measure by measure.
 
     `none` lifts a limit.
     """
-    found: dict[str, Limit] = {}
+    found: dict[str, LimitInForce] = {}
     texts: tuple[tuple[Whence, str], ...] = (("catalog", catalog), ("set", operator))
     for whence, text in texts:
         for name, amount in re.findall(r"(\w+)=([\w.]+)", text):
             if amount == "none":
                 found.pop(name, None)
             else:
-                found[name] = Limit(float(amount), whence)
+                found[name] = LimitInForce(float(amount), whence)
     return found
 
 
 @dataclass(frozen=True, slots=True)
-class Level:
+class BucketLevel:
     """One measure of one bucket now. `rate_per_s` and `capacity` are what the governor uses of it.
 
     `level`: what is there to be taken; below 0 where more was used than was held. None: nothing
@@ -68,7 +68,7 @@ class Level:
     """
 
     measure: str
-    limit: Limit
+    limit: LimitInForce
     level: float | None = None
     capacity: float | None = None
     rate_per_s: float | None = None
@@ -98,13 +98,13 @@ class Level:
 
 
 def levels(
-    limits: Mapping[str, Limit],
+    limits: Mapping[str, LimitInForce],
     bucket: Mapping[str, str],
     now_ms: float,
     *,
     of_provider: bool,
     pace: float = 1.0,
-) -> list[Level]:
+) -> list[BucketLevel]:
     """The measures of a bucket that are limited, as they stand now."""
     burst_s = limits["burst_s"].amount if "burst_s" in limits else 0.0
     found = []
@@ -113,12 +113,12 @@ def levels(
         seen = number(bucket.get(f"{measure}.seen")) if of_provider else None
         # No provider gives less than one a minute; such a figure is none.
         if seen and seen >= 1 and (limit is None or seen < limit.amount):
-            limit = Limit(seen, "provider")
+            limit = LimitInForce(seen, "provider")
         if limit is None:
             continue
         if measure == "concurrent":
             running = max(0, int(number(bucket.get("running")) or 0))
-            found.append(Level(measure, limit, running=running))
+            found.append(BucketLevel(measure, limit, running=running))
         elif measure == "rpd":
             found.append(_of_day(limit, bucket, now_ms))
         elif of_provider:
@@ -132,24 +132,33 @@ def levels(
 
 
 def _filled(
-    measure: str, limit: Limit, bucket: Mapping[str, str], now_ms: float, a_minute: float, s: float
-) -> Level:
+    measure: str,
+    limit: LimitInForce,
+    bucket: Mapping[str, str],
+    now_ms: float,
+    a_minute: float,
+    s: float,
+) -> BucketLevel:
     capacity = max(1.0, a_minute / 60 * s)
     level = number(bucket.get(f"{measure}.level"))
     if level is not None:
         since_s = max(0.0, now_ms - (number(bucket.get(f"{measure}.at")) or now_ms)) / 1000
         level = min(capacity, level + since_s * a_minute / 60)
-    return Level(measure, limit, level, capacity, a_minute / 60)
+    return BucketLevel(measure, limit, level, capacity, a_minute / 60)
 
 
-def _of_day(limit: Limit, bucket: Mapping[str, str], now_ms: float) -> Level:
+def _of_day(limit: LimitInForce, bucket: Mapping[str, str], now_ms: float) -> BucketLevel:
     is_today = number(bucket.get("rpd.day")) == now_ms // DAY_MS
     used = (number(bucket.get("rpd.used")) or 0.0) if is_today else 0.0
-    return Level("rpd", limit, limit.amount - used, limit.amount)
+    return BucketLevel("rpd", limit, limit.amount - used, limit.amount)
 
 
 def _ramped(
-    measure: str, limits: Mapping[str, Limit], amount: float, bucket: Mapping[str, str], now: float
+    measure: str,
+    limits: Mapping[str, LimitInForce],
+    amount: float,
+    bucket: Mapping[str, str],
+    now: float,
 ) -> float:
     """What the vendor's rule of growth allows of a large limit now."""
     start = limits["ramp_from"].amount if "ramp_from" in limits else RAMP_FROM
@@ -161,7 +170,7 @@ def _ramped(
 
 
 @dataclass(frozen=True, slots=True)
-class Gate:
+class GateState:
     """Whether a pool may be asked with one key. `until_ms`: shut before that, or None.
 
     `pace`: share of the token rate that is used, up to 1. `ceiling`: calls at once, or None.
@@ -183,7 +192,7 @@ class Gate:
         return self.until_ms is not None and self.until_ms >= FAR_MS
 
 
-def gate(fields: Mapping[str, str], now_ms: float) -> Gate:
+def gate(fields: Mapping[str, str], now_ms: float) -> GateState:
     """The gate of these fields now."""
     until = number(fields.get("until"))
     pace, ceiling = number(fields.get("pace")), number(fields.get("ceiling"))
@@ -194,7 +203,7 @@ def gate(fields: Mapping[str, str], now_ms: float) -> Gate:
         since_s = max(0.0, now_ms - (number(fields.get("ceiling_at")) or now_ms)) / 1000
         grown = since_s * max(1.0, missing / CEILING_S)
         ceiling = ceiling + math.floor(grown) if grown < 2 * missing else None
-    return Gate(
+    return GateState(
         int(until) if until is not None and until > now_ms else None,
         fields.get("why", "") if until is not None and until > now_ms else "",
         1.0 if pace is None else min(1.0, pace),
@@ -238,7 +247,7 @@ class Load:
         )
 
 
-def drain_s(load: Load, keys: Sequence[Iterable[Level]], now_ms: float) -> float | None:
+def drain_s(load: Load, keys: Sequence[Iterable[BucketLevel]], now_ms: float) -> float | None:
     """Seconds until buckets have let this much through; None where nothing limits it.
 
     `keys`: the levels of each of the buckets between which the load is shared. Calls at once are

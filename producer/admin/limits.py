@@ -15,7 +15,7 @@ from headgate.shared import settings
 from headgate.shared.admission import limits, scopes
 from headgate.shared.admission.limits import (
     Amounts,
-    Resumed,
+    ResumeOutcome,
     resume_command,
     user_named,
     user_scope,
@@ -24,8 +24,9 @@ from headgate.shared.admission.scopes import quoted
 from headgate.shared.admission.scopes import shown as shown
 from headgate.shared.broker.queues import all_queues
 from headgate.shared.broker.script import fields_of, run
-from headgate.shared.catalog.catalog import Catalog, Provider
+from headgate.shared.catalog.catalog import Catalog
 from headgate.shared.catalog.faults import hint
+from headgate.shared.catalog.schema import ProviderConfig
 from headgate.shared.errors import WrongUse
 
 Kind = Literal["pool", "tenant", "queue"]
@@ -181,7 +182,7 @@ def pause(at: Installation, member: str) -> bool:
     return at.redis.sadd(at.keys.paused(), member) == 1
 
 
-def resume(at: Installation, member: str) -> Resumed:
+def resume(at: Installation, member: str) -> ResumeOutcome:
     """Its jobs start again; of a pool also where it was shut for want of money."""
     return run(at.redis, resume_command(at.keys, member))
 
@@ -199,7 +200,7 @@ def reload(at: Installation) -> int:
     """
     in_force: Mapping[str, str] = fields_of(_hash(at, at.keys.limits()))
 
-    def keys_of(provider: Provider) -> int:
+    def keys_of(provider: ProviderConfig) -> int:
         # Workers have the keys, not the operator's shell: what they said of them stands.
         known = limits.parsed(in_force.get(f"keys/{provider.name}", "")).get("n")
         here = sum(settings.secret(name) is not None for name in provider.api_key_env)

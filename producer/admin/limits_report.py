@@ -12,17 +12,17 @@ from itertools import count
 from typing import Any
 
 from headgate.producer.admin import waiting as rooms
-from headgate.producer.admin.levels import Level, Limit, Load, drain_s, laid, levels
+from headgate.producer.admin.levels import BucketLevel, LimitInForce, Load, drain_s, laid, levels
 from headgate.producer.admin.limits import pools_of, shown
 from headgate.producer.admin.limits_rows import (
     BucketRow,
     GateRow,
+    LimitsReport,
     LockoutRow,
     PoolRow,
-    Report,
     TenantRow,
 )
-from headgate.producer.admin.waiting import Pool, View
+from headgate.producer.admin.waiting import WaitingJobs, WaitingPool
 from headgate.producer.installation import Installation
 from headgate.shared.admission.grant import Grant
 from headgate.shared.admission.limits import EVERY_TENANT
@@ -58,7 +58,7 @@ class _Known:
     unsorted: Mapping[str, int] = field(default_factory=dict)
 
 
-def report(at: Installation, *, pool: str | None = None, tenant: str | None = None) -> Report:
+def report(at: Installation, *, pool: str | None = None, tenant: str | None = None) -> LimitsReport:
     """The state of all pools, or of one; of all tenants, or of one. Raises WrongUse."""
     known = _known(at)
     pools = _chosen(at, known, pool)
@@ -82,7 +82,7 @@ def report(at: Installation, *, pool: str | None = None, tenant: str | None = No
             found.append(row)
     shared_rows = _shared(view) if only is None else []
     caller_rows = [_bucket(scope, "", level) for scope in own for level in own[scope]]
-    return Report(
+    return LimitsReport(
         [*shared_rows, *([] if only else buckets), *caller_rows],
         gates,
         found,
@@ -130,7 +130,7 @@ def _chosen(at: Installation, known: _Known, wanted: str | None) -> list[str]:
     return sorted({wanted, *(name for name in waited_for if name == wanted + FLEX)})
 
 
-def _by_tenant(at: Installation, pool: Pool, only: str | None) -> Counter[str]:
+def _by_tenant(at: Installation, pool: WaitingPool, only: str | None) -> Counter[str]:
     found: Counter[str] = Counter()
     for room in pool.rooms:
         first = 0
@@ -193,7 +193,7 @@ def _lockouts(at: Installation, tenant: str | None, now_ms: int) -> list[Lockout
 
 def _own_levels(
     at: Installation, known: _Known, scopes: Sequence[str], now_ms: int
-) -> dict[str, list[Level]]:
+) -> dict[str, list[BucketLevel]]:
     with at.redis.pipeline(transaction=False) as pipe:
         for scope in scopes:
             pipe.hgetall(at.keys.bucket(scope))
@@ -204,7 +204,7 @@ def _own_levels(
     }
 
 
-def _limits_of(known: _Known, scope: str) -> dict[str, Limit]:
+def _limits_of(known: _Known, scope: str) -> dict[str, LimitInForce]:
     if scope.startswith("tier/"):
         _, tier, _tenant, _user, *model = scope.split("/", 4)
         scope = tier_scope(tier, *model)
@@ -216,7 +216,7 @@ def _limits_of(known: _Known, scope: str) -> dict[str, Limit]:
 
 
 def _row(
-    pool: Pool, waiting: Counter[str], own: Mapping[str, Sequence[Level]], now_ms: int,
+    pool: WaitingPool, waiting: Counter[str], own: Mapping[str, Sequence[BucketLevel]], now_ms: int,
     known: _Known, *, of_one: bool,
 ) -> PoolRow:  # fmt: skip
     total = sum(waiting.values()) if of_one else sum(room.waiting for room in pool.rooms)
@@ -259,18 +259,18 @@ def _longest(spans: Sequence[float | None]) -> float | None:
 
 
 def _own_drain_s(
-    own: Mapping[str, Sequence[Level]], tenant: str, load: Load, now_ms: int
+    own: Mapping[str, Sequence[BucketLevel]], tenant: str, load: Load, now_ms: int
 ) -> float | None:
     return drain_s(load, [own.get(f"tenant/{tenant}", ())], now_ms)
 
 
-def _buckets_of(pool: Pool) -> Iterator[BucketRow]:
+def _buckets_of(pool: WaitingPool) -> Iterator[BucketRow]:
     for key in pool.keys:
         for level in key.levels:
             yield _bucket(f"pool/{pool.plain_name}", key.name, level)
 
 
-def _shared(view: View) -> list[BucketRow]:
+def _shared(view: WaitingJobs) -> list[BucketRow]:
     """The buckets of providers and of everything, once each."""
     rows: dict[tuple[str, str, str], BucketRow] = {}
     for pool in view.pools.values():
@@ -283,7 +283,7 @@ def _shared(view: View) -> list[BucketRow]:
     return list(rows.values())
 
 
-def _bucket(scope: str, key: str, level: Level) -> BucketRow:
+def _bucket(scope: str, key: str, level: BucketLevel) -> BucketRow:
     limit, free = level.limit, None if level.level is None else round(level.level, 3)
     if level.running is not None:
         free = max(0.0, limit.amount - level.running)
@@ -295,7 +295,7 @@ def _bucket(scope: str, key: str, level: Level) -> BucketRow:
     )  # fmt: skip
 
 
-def _gates_of(pool: Pool) -> Iterator[GateRow]:
+def _gates_of(pool: WaitingPool) -> Iterator[GateRow]:
     for key in pool.keys:
         gate = key.gate
         if gate.is_open and gate.pace == 1 and gate.ceiling is None:

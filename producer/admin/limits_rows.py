@@ -76,7 +76,7 @@ class LockoutRow:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class LimitsReport:
     """All of it. `unsorted`: messages by queue that no worker has looked at yet.
 
     `callers_left_out`: tenants and users with limits of their own that are not among the buckets.

@@ -22,13 +22,13 @@ from headgate.shared.job.result import ENDED
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class NotReopened:
     """The job stays as it is; `words` say why, after its name."""
 
     words: str
 
 
-def reopen(engine: Engine, job_id: str, *, gave_up: bool) -> bytes | Refusal | None:
+def reopen(engine: Engine, job_id: str, *, gave_up: bool) -> bytes | NotReopened | None:
     """The message of a job that gave up and is queued again; None where the record has no say.
 
     That is so for a job that has no row, or has not ended: its old message serves.
@@ -39,15 +39,15 @@ def reopen(engine: Engine, job_id: str, *, gave_up: bool) -> bytes | Refusal | N
         if row is None or row.status not in ENDED:
             return None
         if not gave_up or row.status != "failed":
-            return Refusal(f"has ended as {row.status}")
+            return NotReopened(f"has ended as {row.status}")
         if row.deadline_at_ms <= now_ms():
-            return Refusal(f"was to be done by {rfc3339(row.deadline_at_ms)}; submit it anew")
+            return NotReopened(f"was to be done by {rfc3339(row.deadline_at_ms)}; submit it anew")
         if row.envelope is None:
-            return Refusal("has lost its words (HEADGATE_RESULT_TTL_S); submit it anew")
+            return NotReopened("has lost its words (HEADGATE_RESULT_TTL_S); submit it anew")
         try:
             envelope = Envelope.decode(orjson.loads(row.envelope))
         except UnreadableMessage as error:
-            return Refusal(f"cannot be read on record: {error.reason}")
+            return NotReopened(f"cannot be read on record: {error.reason}")
         envelope = envelope.model_copy(update={"forgiven_fence": row.fence})
         encoded = envelope.encode()
         connection.execute(

@@ -12,9 +12,9 @@ from typing import Any
 
 from headgate.producer.admin.levels import (
     DEFAULT_OUTPUT,
-    Gate,
-    Level,
-    Limit,
+    BucketLevel,
+    GateState,
+    LimitInForce,
     Load,
     drain_s,
     gate,
@@ -30,11 +30,11 @@ IDS_PER_CALL = 200
 """Jobs that are looked for in one call: it holds the server for some 4 ms."""
 
 LINES_PER_CALL = 250
-"""Lines that are counted in one call: it holds the server for under a millisecond."""
+"""UserQueues that are counted in one call: it holds the server for under a millisecond."""
 
 
 @dataclass(frozen=True, slots=True)
-class Room:
+class WaitingQueue:
     """What waits in one queue for one pool. `first_rank_ms`: that of its most urgent job.
 
     `tenants`: how many take turns. `mean`: what its jobs take each, from a sample.
@@ -56,13 +56,13 @@ class Room:
 
 
 @dataclass(frozen=True, slots=True)
-class Key:
+class PoolKey:
     """One key of a provider, as far as a pool is asked with it."""
 
     name: str
-    levels: Sequence[Level]
-    provider_levels: Sequence[Level]
-    gate: Gate
+    levels: Sequence[BucketLevel]
+    provider_levels: Sequence[BucketLevel]
+    gate: GateState
     running: int
 
     def wait_ms(self, head: Load, now_ms: float) -> float:
@@ -80,13 +80,13 @@ class Key:
 
 
 @dataclass(frozen=True, slots=True)
-class Pool:
+class WaitingPool:
     """One pool: its rooms, its keys, and the buckets of all pools together."""
 
     name: str
-    keys: Sequence[Key]
-    global_levels: Sequence[Level]
-    rooms: Sequence[Room]
+    keys: Sequence[PoolKey]
+    global_levels: Sequence[BucketLevel]
+    rooms: Sequence[WaitingQueue]
 
     @property
     def plain_name(self) -> str:
@@ -95,7 +95,7 @@ class Pool:
 
     def wait_ms(self, head: Load, now_ms: float) -> float:
         """How long a job that is next in line waits for its grant; 0: it may start now."""
-        shared = Key("", self.global_levels, (), Gate(), 0).wait_ms(head, now_ms)
+        shared = PoolKey("", self.global_levels, (), GateState(), 0).wait_ms(head, now_ms)
         return max(shared, min(key.wait_ms(head, now_ms) for key in self.keys))
 
     def drain_s(self, load: Load, now_ms: float) -> float | None:
@@ -140,12 +140,12 @@ class Wait:
 
 
 @dataclass(frozen=True, slots=True)
-class View:
+class WaitingJobs:
     """What was read: the jobs that wait in rooms, by id, and pools by name."""
 
     now_ms: int
     places: Mapping[str, Place]
-    pools: Mapping[str, Pool]
+    pools: Mapping[str, WaitingPool]
 
     def wait_of(self, job_id: str) -> Wait | None:
         """Until when the job waits for a limit; None where it does not: it may start any moment.
@@ -178,18 +178,18 @@ class View:
         return Wait(int(min(self.now_ms + wait_ms, place.ticket.deadline_ms)))
 
 
-def view(keys: Keys, *, ids: Sequence[str] = (), pools: Sequence[str] = ()) -> Command[View]:
+def view(keys: Keys, *, ids: Sequence[str] = (), pools: Sequence[str] = ()) -> Command[WaitingJobs]:
     """Where these jobs wait, and the state of these pools and of those that the jobs wait for."""
     names = (
         keys.messages(), keys.owners(), keys.tickets(), keys.rooms(), keys.limits(),
         keys.overrides(), keys.learned(), keys.paused(),
     )  # fmt: skip
 
-    def read(reply: Any) -> View:
+    def read(reply: Any) -> WaitingJobs:
         now_ms = int(reply[0])
         places = [_place(words) for words in reply[1]]
         found = [_pool(words, now_ms) for words in reply[2]]
-        return View(
+        return WaitingJobs(
             now_ms,
             {place.id: place for place in places if place is not None},
             {pool.name: pool for pool in found},
@@ -199,19 +199,19 @@ def view(keys: Keys, *, ids: Sequence[str] = (), pools: Sequence[str] = ()) -> C
 
 
 @dataclass(frozen=True, slots=True)
-class Lines:
-    """Lines of a room: (quoted tenant, waiting jobs). `next_first`: where to go on, or -1."""
+class UserQueues:
+    """UserQueues of a room: (quoted tenant, waiting jobs). `next_first`: where to go on, or -1."""
 
     next_first: int
     counts: Sequence[tuple[str, int]]
 
 
-def lines(keys: Keys, queue: str, pool: str, first: int) -> Command[Lines]:
+def lines(keys: Keys, queue: str, pool: str, first: int) -> Command[UserQueues]:
     """How many jobs wait in up to 250 lines of a room, from place `first` on."""
 
-    def read(reply: Any) -> Lines:
+    def read(reply: Any) -> UserQueues:
         pairs = zip(reply[1::2], reply[2::2], strict=True)
-        return Lines(int(reply[0]), [(text_of(tenant), int(n)) for tenant, n in pairs])
+        return UserQueues(int(reply[0]), [(text_of(tenant), int(n)) for tenant, n in pairs])
 
     names = (keys.room(queue, pool, "ages"),)
     args = (keys.line(queue, pool, "", "").removesuffix(":"), first, LINES_PER_CALL)
@@ -231,11 +231,11 @@ def _place(words: Sequence[Any]) -> Place | None:
     )  # fmt: skip
 
 
-def _pool(words: Sequence[Any], now_ms: int) -> Pool:
+def _pool(words: Sequence[Any], now_ms: int) -> WaitingPool:
     name, texts, of_all, keys, rooms = words
     given = [text_of(text) for text in texts]
     of_pool, of_provider, of_everyone = (laid(given[n], given[n + 1]) for n in (0, 2, 4))
-    return Pool(
+    return WaitingPool(
         text_of(name),
         [_key(key, of_pool, of_provider, now_ms) for key in keys],
         levels(of_everyone, fields_of(of_all), now_ms, of_provider=False),
@@ -244,12 +244,15 @@ def _pool(words: Sequence[Any], now_ms: int) -> Pool:
 
 
 def _key(
-    words: Sequence[Any], of_pool: Mapping[str, Limit], of_provider: Mapping[str, Limit], now: int
-) -> Key:
+    words: Sequence[Any],
+    of_pool: Mapping[str, LimitInForce],
+    of_provider: Mapping[str, LimitInForce],
+    now: int,
+) -> PoolKey:
     bucket, provider_bucket, shut = (fields_of(words[n]) for n in (1, 2, 3))
     found = gate(shut, now)
     running = max(0, int(float(bucket.get("running") or 0)))
-    return Key(
+    return PoolKey(
         text_of(words[0]),
         levels(of_pool, bucket, now, of_provider=True, pace=found.pace),
         levels(of_provider, provider_bucket, now, of_provider=True, pace=found.pace),
@@ -258,7 +261,7 @@ def _key(
     )
 
 
-def _room(words: Sequence[Any], pool: str) -> Room:
+def _room(words: Sequence[Any], pool: str) -> WaitingQueue:
     first_rank = float(text_of(words[2]))
     sample: list[Load] = []
     oldest: int | None = None
@@ -270,7 +273,7 @@ def _room(words: Sequence[Any], pool: str) -> Room:
         sample.append(load_of(ticket, text_of(learned)))
         oldest = min(oldest or ticket.arrival_ms, ticket.arrival_ms)
     mean = sum(sample, Load()).times(1 / len(sample)) if sample else Load(jobs=1)
-    return Room(
+    return WaitingQueue(
         text_of(words[0]),
         pool,
         int(words[1]),

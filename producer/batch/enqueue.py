@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Container, Iterator
 from functools import partial
 
-from headgate.producer.batch.input import BadLine, Line
+from headgate.producer.batch.input import BadLine, InputLine
 from headgate.producer.errors import SubmitInterrupted
 from headgate.producer.installation import Installation
-from headgate.producer.reconnect import Patience
+from headgate.producer.reconnect import Reconnect
 from headgate.producer.results.read import known
 from headgate.producer.submit import admission
 from headgate.producer.submit.enqueue import enqueue
-from headgate.producer.submit.idempotency import Known
+from headgate.producer.submit.idempotency import KeyOwner
 from headgate.producer.submit.prepare import Prepared
 from headgate.shared.broker import queues
 from headgate.shared.errors import InvalidRequest, shown
@@ -23,7 +23,7 @@ CHUNK_LINES = 500
 CHUNK_BYTES = 8 * 1024 * 1024
 
 
-class Intake:
+class BatchEnqueue:
     """Queues the lines of one batch; `feed` until `done`.
 
     `on_record`: lines that have a job. `written`: lines whose output stands already, good or bad.
@@ -32,9 +32,9 @@ class Intake:
     def __init__(
         self,
         at: Installation,
-        patience: Patience,
+        patience: Reconnect,
         batch_id: str,
-        lines: Iterator[Line | BadLine],
+        lines: Iterator[InputLine | BadLine],
         on_record: set[int],
         written: Container[int],
     ) -> None:
@@ -83,7 +83,7 @@ class Intake:
             bad.append(BadLine(number, custom_id, refusal.code, message))
         return [job for place, job in enumerate(prepared) if place not in refused]
 
-    def _prepared(self, line: Line | BadLine) -> Prepared | BadLine:
+    def _prepared(self, line: InputLine | BadLine) -> Prepared | BadLine:
         if isinstance(line, BadLine):
             return line
         if self.cancelled:
@@ -99,7 +99,7 @@ class Intake:
         """
         unsure = False
 
-        def put() -> dict[str, Known]:
+        def put() -> dict[str, KeyOwner]:
             nonlocal unsure
             missing = prepared
             if unsure:
@@ -121,7 +121,7 @@ class Intake:
         return [_known_before(envelope, others[envelope.id]) for envelope in twice]
 
 
-def _known_before(envelope: Envelope, other: Known) -> BadLine:
+def _known_before(envelope: Envelope, other: KeyOwner) -> BadLine:
     key = shown(envelope.request.idempotency_key)
     word = f"has this key already; `headgate result {other.job_id}` has its answer"
     if not other.is_same:
@@ -131,7 +131,7 @@ def _known_before(envelope: Envelope, other: Known) -> BadLine:
     return BadLine(number, envelope.custom_id or "", "invalid_request", message)
 
 
-def prepared_line(at: Installation, batch_id: str, line: Line) -> Prepared | BadLine:
+def prepared_line(at: Installation, batch_id: str, line: InputLine) -> Prepared | BadLine:
     """The line as a job with a fresh id, or its fault."""
     try:
         return at.submitter.prepare(

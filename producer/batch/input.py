@@ -1,6 +1,6 @@
 """Reads a batch's input: line by line, however large, however broken.
 
-Every line that holds anything comes out as a Line (fit to be submitted) or a BadLine (with its
+Every line that holds anything comes out as a InputLine (fit to be submitted) or a BadLine (with its
 fault); nothing in a line can stop the lines after it. The same file gives the same lines each time.
 """
 
@@ -26,7 +26,7 @@ _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class InputLine:
     """A line fit to be submitted; `fields` are those of a submit."""
 
     number: int
@@ -45,7 +45,7 @@ class BadLine:
 
 
 @dataclass(frozen=True, slots=True)
-class Survey:
+class InputSummary:
     """What an input file is as a whole; `lines` counts those that hold anything."""
 
     path: Path
@@ -53,7 +53,7 @@ class Survey:
     lines: int
 
 
-def survey(path: Path) -> Survey:
+def survey(path: Path) -> InputSummary:
     """The input has been read once, byte for byte; WrongUse if it cannot serve as one."""
     digest = hashlib.sha256()
     if str(path) == "-":
@@ -71,10 +71,10 @@ def survey(path: Path) -> Survey:
         raise WrongUse("input", str(path), f"cannot be read: {error.strerror}") from error
     if not lines:
         raise WrongUse("input", str(path), "holds no line; write one JSON object on each line")
-    return Survey(path, digest.hexdigest(), lines)
+    return InputSummary(path, digest.hexdigest(), lines)
 
 
-def read(path: Path, defaults: dict[str, Any], sha256: str) -> Iterator[Line | BadLine]:
+def read(path: Path, defaults: dict[str, Any], sha256: str) -> Iterator[InputLine | BadLine]:
     """Each filled line in turn; raises WrongUse at the end if the file was changed meanwhile.
 
     `defaults` are submit fields for lines that do not say.
@@ -93,12 +93,12 @@ def read(path: Path, defaults: dict[str, Any], sha256: str) -> Iterator[Line | B
         raise WrongUse("input", os.fspath(path), "was changed while it was read; use a copy")
 
 
-def _line(number: int, raw: bytes | None, defaults: dict[str, Any]) -> Line | BadLine:
+def _line(number: int, raw: bytes | None, defaults: dict[str, Any]) -> InputLine | BadLine:
     custom_id: str | None = None
     try:
         parsed = _object(raw)
         custom_id = _custom_id(parsed)
-        return Line(number, custom_id or f"line-{number}", submit_fields(parsed, defaults))
+        return InputLine(number, custom_id or f"line-{number}", submit_fields(parsed, defaults))
     except InvalidRequest as error:
         message = f"line {number}: {error}"
         return BadLine(number, custom_id or f"line-{number}", error.code, message)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from headgate.producer.batch.rows import Record
+from headgate.producer.batch.rows import BatchRows
 
 OVERLAP_MS = 2_000
 FULL_EVERY_S = 15.0
@@ -12,7 +12,7 @@ QUIET_S = 1.0
 _DEAREST = 1 / 20  # of the time may go into full looks
 
 
-class Look:
+class Poll:
     """Each call gives the lines of one batch that ended since the last one, each line once.
 
     The usual look reads only what ended lately. `finished_at_ms` is a worker's clock before its
@@ -20,7 +20,7 @@ class Look:
     and whenever nothing comes, covers clocks that are wrong by more.
     """
 
-    def __init__(self, record: Record, batch_id: str) -> None:
+    def __init__(self, record: BatchRows, batch_id: str) -> None:
         self._record, self._batch_id = record, batch_id
         self._since_ms = 0
         self._news_at = self._full_at = time.monotonic()

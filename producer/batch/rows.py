@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 from sqlalchemy import Engine, Row, Select, func, insert, select, update
 
-from headgate.producer.batch.input import Survey
+from headgate.producer.batch.input import InputSummary
 from headgate.shared.database.engine import reading, writing
 from headgate.shared.database.tables import batches, jobs
 from headgate.shared.errors import HeadgateError
@@ -40,7 +40,7 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class EndedLine:
     """A job of a batch that has ended; `result` is None once it has expired."""
 
     line: int
@@ -50,13 +50,15 @@ class Ended:
     result: dict[str, Any] | None
 
 
-class Record:
+class BatchRows:
     """Reads and writes the rows of batches, and reads those of their jobs."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def create(self, survey: Survey, output_path: str | None, defaults: dict[str, Any]) -> Batch:
+    def create(
+        self, survey: InputSummary, output_path: str | None, defaults: dict[str, Any]
+    ) -> Batch:
         """A new batch is on record, with none of its lines queued yet."""
         batch = Batch(
             id=f"batch_{new_id()}",
@@ -127,14 +129,14 @@ class Record:
         )
         return [(row[0], row[1]) for row in self._rows(query)]
 
-    def results(self, batch_id: str, lines: list[int]) -> list[Ended]:
+    def results(self, batch_id: str, lines: list[int]) -> list[EndedLine]:
         """The ended jobs of these lines, in this order; ask for some hundreds at once."""
         columns = (jobs.c.batch_line, jobs.c.id, jobs.c.custom_id, jobs.c.status, jobs.c.result)
         query = select(*columns).where(jobs.c.batch_id == batch_id, jobs.c.batch_line.in_(lines))
         found = {}
         for line, job_id, custom_id, status, written in self._rows(query):
             result = orjson.loads(written) if written else None
-            found[line] = Ended(line, job_id, custom_id, status, result)
+            found[line] = EndedLine(line, job_id, custom_id, status, result)
         return [found[line] for line in lines]
 
     def counts(self, batch_id: str) -> dict[str, int]:

@@ -9,14 +9,14 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from headgate.producer.batch.enqueue import Intake, prepared_line
+from headgate.producer.batch.enqueue import BatchEnqueue, prepared_line
 from headgate.producer.batch.formats import bad_line, output_line
 from headgate.producer.batch.input import BadLine, read
 from headgate.producer.batch.output import Output
-from headgate.producer.batch.poll import Look
-from headgate.producer.batch.rows import Batch, Ended, Record
+from headgate.producer.batch.poll import Poll
+from headgate.producer.batch.rows import Batch, BatchRows, EndedLine
 from headgate.producer.installation import Installation
-from headgate.producer.reconnect import Patience
+from headgate.producer.reconnect import Reconnect
 from headgate.producer.results import cancel
 
 LOOK_EVERY_S = 0.1
@@ -55,15 +55,15 @@ class Run:
     written: dict[int, bool] = field(default_factory=dict)
     max_in_flight: int = IN_FLIGHT
     failed: int = field(init=False)
-    record: Record = field(init=False)
-    patience: Patience = field(init=False)
-    look: Look = field(init=False)
+    record: BatchRows = field(init=False)
+    patience: Reconnect = field(init=False)
+    look: Poll = field(init=False)
 
     def __post_init__(self) -> None:
         """Nothing is asked of a server yet."""
-        self.record = Record(self.at.engine)
-        self.patience = Patience(self.at, self.progress.tell, self.stop)
-        self.look = Look(self.record, self.batch.id)
+        self.record = BatchRows(self.at.engine)
+        self.patience = Reconnect(self.at, self.progress.tell, self.stop)
+        self.look = Poll(self.record, self.batch.id)
         self.look.seen.update(self.written)
         self.failed = sum(1 for answered in self.written.values() if not answered)
 
@@ -71,7 +71,7 @@ class Run:
         """Every line of the input has its line of output; False when `stop` came first."""
         on_record = self.patience(lambda: self.record.lines_on_record(self.batch.id))
         lines = read(self.input_path, self.batch.defaults, self.batch.input_sha256)
-        intake = Intake(self.at, self.patience, self.batch.id, lines, on_record, self.written)
+        intake = BatchEnqueue(self.at, self.patience, self.batch.id, lines, on_record, self.written)
         self._heed_cancel(intake)
         waiting = len(on_record - self.written.keys())
         look_at = care_at = 0.0
@@ -136,13 +136,13 @@ class Run:
             if isinstance(fault, BadLine):
                 self._write_bad([fault])
 
-    def _heed_cancel(self, intake: Intake) -> None:
+    def _heed_cancel(self, intake: BatchEnqueue) -> None:
         """Once the batch is cancelled: no line is queued any more, no job left open."""
         if self.patience(lambda: self.record.is_cancelled(self.batch.id)):
             intake.cancelled = True
             self.patience(lambda: cancel_open(self.at, self.batch.id))
 
-    def _write(self, ended: Iterable[Ended]) -> None:
+    def _write(self, ended: Iterable[EndedLine]) -> None:
         lines, answered = [], {}
         for job in ended:
             custom_id = job.custom_id or f"line-{job.line}"
@@ -176,10 +176,10 @@ def queue_all(
     stop: Callable[[], bool],
 ) -> int:
     """Every good line of the input has a job, unless `stop` came first; how many were bad."""
-    record, patience = Record(at.engine), Patience(at, progress.tell, stop)
+    record, patience = BatchRows(at.engine), Reconnect(at, progress.tell, stop)
     on_record = patience(lambda: record.lines_on_record(batch.id))
     lines = read(input_path, batch.defaults, batch.input_sha256)
-    intake = Intake(at, patience, batch.id, lines, on_record, ())
+    intake = BatchEnqueue(at, patience, batch.id, lines, on_record, ())
     bad = 0
     while not intake.done and not stop():
         intake.cancelled = patience(lambda: record.is_cancelled(batch.id))
@@ -192,20 +192,22 @@ def queue_all(
     return bad
 
 
-def mark_submitted(record: Record, patience: Patience, batch: Batch, on_record: set[int]) -> None:
+def mark_submitted(
+    record: BatchRows, patience: Reconnect, batch: Batch, on_record: set[int]
+) -> None:
     """The batch counts as submitted, with the lines that have no job as bad ones."""
     patience(lambda: record.mark_submitted(batch.id, batch.lines - len(on_record)))
 
 
 def cancel_open(at: Installation, batch_id: str) -> tuple[int, int]:
     """What has not ended of the batch is cancelled; how many at once, and how many are running."""
-    ids = Record(at.engine).open_jobs(batch_id)
+    ids = BatchRows(at.engine).open_jobs(batch_id)
     ttl_s = at.settings.result_ttl_s
     became = cancel.cancel(at.engine, at.redis, at.keys, ids, result_ttl_s=ttl_s)
     return len(became.ended), len(became.running)
 
 
-def _expired(job: Ended) -> dict[str, object]:
+def _expired(job: EndedLine) -> dict[str, object]:
     message = f"the job {job.status}, but its result is no longer kept (HEADGATE_RESULT_TTL_S)"
     error = {"code": "internal", "message": message, "retryable": False}
     return {"id": job.job_id, "status": "failed", "model": None, "error": error}

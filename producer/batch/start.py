@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
-from headgate.producer.batch.input import Survey
+from headgate.producer.batch.input import InputSummary
 from headgate.producer.batch.output import Output, path_on_record
-from headgate.producer.batch.rows import Batch, Record
+from headgate.producer.batch.rows import Batch, BatchRows
 from headgate.shared.errors import WrongUse
 
 
 def begin(
-    record: Record, survey: Survey, output: Output, defaults: dict[str, Any]
+    record: BatchRows, survey: InputSummary, output: Output, defaults: dict[str, Any]
 ) -> tuple[Batch, dict[int, bool]]:
     """A new batch on record, with nothing of it written or queued yet."""
     return record.create(survey, path_on_record(output.path), defaults), {}
 
 
 def resume(
-    record: Record, survey: Survey, output: Output, defaults: dict[str, Any]
+    record: BatchRows, survey: InputSummary, output: Output, defaults: dict[str, Any]
 ) -> tuple[Batch, dict[int, bool]]:
     """The batch that last wrote to this output, and which lines stand there already.
 

@@ -75,7 +75,7 @@ def run(
     from headgate.producer.batch import start
     from headgate.producer.batch.input import survey
     from headgate.producer.batch.output import Output
-    from headgate.producer.batch.rows import Record
+    from headgate.producer.batch.rows import BatchRows
     from headgate.producer.batch.run import IN_FLIGHT
     from headgate.producer.batch.summary import summarise
     from headgate.producer.cli.batch_run import follow
@@ -89,7 +89,7 @@ def run(
         with _installation() as at:
             defaults = _defaults(at, options)
             choose = start.resume if resume else start.begin
-            chosen, written = choose(Record(at.engine), whole, output, defaults)
+            chosen, written = choose(BatchRows(at.engine), whole, output, defaults)
             limit = max_in_flight or IN_FLIGHT
             if not follow(at, chosen, input_path, output, written, max_in_flight=limit):
                 return INTERRUPTED
@@ -105,12 +105,12 @@ def run(
 def submit(input_path: Path, as_json: bool, **options: Any) -> int:
     """Queue all prompts of IN and print the batch id; refused lines are named on standard error."""
     from headgate.producer.batch.input import survey
-    from headgate.producer.batch.rows import Record
+    from headgate.producer.batch.rows import BatchRows
     from headgate.producer.cli.batch_run import submit_only
 
     whole = survey(input_path)
     with _installation() as at:
-        chosen = Record(at.engine).create(whole, None, _defaults(at, options))
+        chosen = BatchRows(at.engine).create(whole, None, _defaults(at, options))
         document({"id": chosen.id, "lines": chosen.lines}) if as_json else line(chosen.id)
         return DONE if submit_only(at, chosen, input_path) else INTERRUPTED
 
@@ -120,11 +120,11 @@ def submit(input_path: Path, as_json: bool, **options: Any) -> int:
 @json_option
 def status(batch_id: str, as_json: bool) -> int:
     """Tell how far the batch ID is, and what it came to so far."""
-    from headgate.producer.batch.rows import Record
+    from headgate.producer.batch.rows import BatchRows
     from headgate.producer.batch.summary import summarise
 
     with _installation() as at:
-        record = Record(at.engine)
+        record = BatchRows(at.engine)
         found = record.get(batch_id)
         counts = record.counts(batch_id)
         summary = summarise(at.engine, at.catalog, found)
@@ -147,12 +147,12 @@ def status(batch_id: str, as_json: bool) -> int:
 def fetch(batch_id: str, output_path: Path, wait: bool, overwrite: bool, as_json: bool) -> int:
     """Write the results of the batch ID that are there, or all of them with --wait."""
     from headgate.producer.batch.output import Output
-    from headgate.producer.batch.rows import Record
+    from headgate.producer.batch.rows import BatchRows
     from headgate.producer.batch.summary import summarise
     from headgate.producer.cli.batch_run import fetch_into
 
     with _installation() as at:
-        found = Record(at.engine).get(batch_id)
+        found = BatchRows(at.engine).get(batch_id)
         exists = "overwrite" if overwrite else "refuse"
         source = Path(found.input_path)
         output = Output.open(output_path, source, exists, resumable=False)  # type: ignore[arg-type]
@@ -169,11 +169,11 @@ def fetch(batch_id: str, output_path: Path, wait: bool, overwrite: bool, as_json
 @json_option
 def cancel(batch_id: str, as_json: bool) -> int:
     """Cancel what has not ended of the batch ID; nothing more of it is queued."""
-    from headgate.producer.batch.rows import Record
+    from headgate.producer.batch.rows import BatchRows
     from headgate.producer.batch.run import cancel_open
 
     with _installation() as at, at.reaching():
-        record = Record(at.engine)
+        record = BatchRows(at.engine)
         found = record.get(batch_id)
         before = found.cancelled_at_ms is not None
         ended = found.submitted_at_ms is not None and not record.open_jobs(batch_id)
@@ -194,12 +194,12 @@ def cancel(batch_id: str, as_json: bool) -> int:
 @json_option
 def list_(limit: int, as_json: bool) -> None:
     """List batches, newest first."""
-    from headgate.producer.batch.rows import Record
+    from headgate.producer.batch.rows import BatchRows
     from headgate.producer.batch.summary import summarise
 
     with _installation() as at:
         found = []
-        for one in Record(at.engine).latest(limit):
+        for one in BatchRows(at.engine).latest(limit):
             summary = summarise(at.engine, at.catalog, one)
             found.append({**_described(one), "state": _state(one, summary),
                           "succeeded": summary.succeeded, "failed": summary.failed,
@@ -236,9 +236,9 @@ def _defaults(at: Installation, options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _again(at: Installation, found: Batch) -> Batch:
-    from headgate.producer.batch.rows import Record
+    from headgate.producer.batch.rows import BatchRows
 
-    return Record(at.engine).get(found.id)
+    return BatchRows(at.engine).get(found.id)
 
 
 def _state(found: Batch, summary: Summary) -> str:

@@ -11,9 +11,9 @@ from headgate.producer.batch.progress import showing
 from headgate.producer.batch.rows import Batch
 from headgate.producer.batch.run import IN_FLIGHT, Run, queue_all
 from headgate.producer.cli.terminal.exit_codes import say
-from headgate.producer.cli.terminal.interrupt import Stop
+from headgate.producer.cli.terminal.interrupt import Interrupt
 from headgate.producer.installation import Installation
-from headgate.producer.local.own_worker import Attendance
+from headgate.producer.local.own_worker import OwnWorker
 from headgate.shared.errors import Unreachable, WrongUse
 
 _STOPPING = "stopping: what is in flight may finish (Ctrl-C again: at once)"
@@ -33,8 +33,8 @@ def follow(
 
     `tend` looks after workers that the caller runs; without it a worker is started if need be.
     """
-    with Stop(_STOPPING) as stop, showing(batch.lines, "jobs") as progress:
-        attendance = Attendance(at, progress.tell, stop.at_once)
+    with Interrupt(_STOPPING) as stop, showing(batch.lines, "jobs") as progress:
+        attendance = OwnWorker(at, progress.tell, stop.at_once)
         care = attendance.care if tend is None else lambda _: tend()
         run = Run(
             at, batch, input_path, output, progress, stop.wanted, care, written, max_in_flight
@@ -58,7 +58,7 @@ def follow(
 def submit_only(at: Installation, batch: Batch, input_path: Path) -> bool:
     """Every good line of the batch has its job; False when it was interrupted."""
     said = "interrupted; what is queued stays queued"
-    with Stop(said) as stop, showing(batch.lines, "queued") as progress:
+    with Interrupt(said) as stop, showing(batch.lines, "queued") as progress:
         refused = queue_all(at, batch, input_path, progress, stop.wanted)
     if refused:
         say(f"{refused} of {batch.lines} lines were refused; `batch fetch` writes them too")
@@ -68,8 +68,8 @@ def submit_only(at: Installation, batch: Batch, input_path: Path) -> bool:
 def fetch_into(at: Installation, batch: Batch, output: Output, *, wait: bool) -> bool:
     """What has ended, or with `wait` the whole batch, is written; False when interrupted."""
     input_path = Path(batch.input_path)
-    with Stop("interrupted") as stop, showing(batch.lines, "fetched") as progress:
-        attendance = Attendance(at, progress.tell, stop.at_once, may_start=False)
+    with Interrupt("interrupted") as stop, showing(batch.lines, "fetched") as progress:
+        attendance = OwnWorker(at, progress.tell, stop.at_once, may_start=False)
         run = Run(at, batch, input_path, output, progress, stop.wanted, attendance.care)
         if wait:
             run.follow()

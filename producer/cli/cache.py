@@ -12,7 +12,7 @@ from headgate.producer.cli.terminal.output import document, json_option, line, p
 from headgate.producer.cli.terminal.session import opened
 
 if TYPE_CHECKING:
-    from headgate.producer.admin.cache import Part, Stats
+    from headgate.producer.admin.cache import CacheShare, CacheStats
 
 
 @click.group(context_settings=HELP)
@@ -56,7 +56,7 @@ def clear(tenant: str | None, model: str | None, yes: bool, as_json: bool) -> No
         line(f"{gone} answers are thrown away")
 
 
-def _show(found: Stats) -> None:
+def _show(found: CacheStats) -> None:
     mb, bound_mb = found.bytes / 2**20, found.bound_bytes / 2**20
     rate = "-" if found.hit_rate is None else f"{found.hit_rate:.1%}"
     pairs(
@@ -74,5 +74,5 @@ def _show(found: Stats) -> None:
             rows((kind, "answers", "MB"), map(_cells, parts))
 
 
-def _cells(part: Part) -> tuple[object, ...]:
+def _cells(part: CacheShare) -> tuple[object, ...]:
     return part.name, part.entries, f"{part.bytes / 2**20:.1f}"

@@ -23,7 +23,7 @@ from headgate.producer.cli.terminal.output import (
 from headgate.producer.cli.terminal.session import opened
 
 if TYPE_CHECKING:
-    from headgate.producer.admin.dead_letters import Done, Letter, Wanted
+    from headgate.producer.admin.dead_letters import DeadLetter, LetterFilter, LetterOutcome
     from headgate.producer.installation import Installation
 
 F = TypeVar("F", bound=Any)
@@ -73,7 +73,7 @@ def list_(
     with opened() as at:
         if before is not None and not letters.find(at.redis, at.keys, [before]):
             raise WrongUse("--before", before, "no such dead letter")
-        wanted = letters.Wanted(queues, reasons)
+        wanted = letters.LetterFilter(queues, reasons)
         found = letters.newest(at.redis, at.keys, wanted, before)
         size = RAW_BYTES if as_json else SHOWN_BYTES
         shown, last = [], ""
@@ -152,7 +152,7 @@ def drop(
         return _tell((act(at, one) for one in _chosen(at, ids, everyone, queues, reasons)), as_json)
 
 
-def _tell(done: Iterable[Done], as_json: bool) -> int:
+def _tell(done: Iterable[LetterOutcome], as_json: bool) -> int:
     """Each act is told of; the exit code is 1 when one was refused."""
     code = DONE
     for one in done:
@@ -170,20 +170,20 @@ def _tell(done: Iterable[Done], as_json: bool) -> int:
 def _chosen(
     at: Installation, ids: tuple[str, ...], everyone: bool, queues: tuple[str, ...],
     reasons: tuple[str, ...],
-) -> list[Letter]:  # fmt: skip
+) -> list[DeadLetter]:  # fmt: skip
     """The letters that are meant, the oldest first; those that come later are not."""
-    from headgate.producer.admin.dead_letters import Wanted, newest
+    from headgate.producer.admin.dead_letters import LetterFilter, newest
 
     filtered = bool(queues or reasons)
     if bool(ids) == (everyone or filtered):
         raise click.UsageError("name letters by their ids, or say --all, --queue or --reason")
     if ids:
         return _named(at, ids)
-    wanted: Wanted = Wanted(queues, reasons)
+    wanted: LetterFilter = LetterFilter(queues, reasons)
     return list(newest(at.redis, at.keys, wanted, None))[::-1]
 
 
-def _named(at: Installation, ids: Iterable[str]) -> list[Letter]:
+def _named(at: Installation, ids: Iterable[str]) -> list[DeadLetter]:
     from headgate.producer.admin.dead_letters import find
     from headgate.shared.errors import WrongUse
 
@@ -195,7 +195,7 @@ def _named(at: Installation, ids: Iterable[str]) -> list[Letter]:
     return [known[one] for one in wished]
 
 
-def _facts(letter: Letter) -> dict[str, Any]:
+def _facts(letter: DeadLetter) -> dict[str, Any]:
     from headgate.shared.job.ids import rfc3339
 
     return {

@@ -95,16 +95,16 @@ def _run(
     """The prompts are answered; 0 if all figures add up."""
     from headgate.producer.batch.input import survey
     from headgate.producer.batch.output import Output
-    from headgate.producer.batch.rows import Record
+    from headgate.producer.batch.rows import BatchRows
     from headgate.producer.batch.start import begin
     from headgate.producer.batch.summary import summarise, words
     from headgate.producer.cli.batch_run import follow
-    from headgate.producer.local.stack import Local
+    from headgate.producer.local.stack import LocalStack
 
     whole = survey(prompts)
     output = Output.open(answers, prompts, "overwrite")
     log = (own.home_path / "processes.log").open("a", encoding="utf-8", buffering=1)
-    local = Local(
+    local = LocalStack(
         own,
         tell=say,
         hear=lambda name, text: print(f"{name} | {text}", file=log),
@@ -118,10 +118,10 @@ def _run(
             if not local.wait_for_workers() or (at := local.installation) is None:
                 say(f"the worker did not come up; its lines:\n{_tail(own.home_path)}")
                 return FAILED
-            batch, written = begin(Record(at.engine), whole, output, {})
+            batch, written = begin(BatchRows(at.engine), whole, output, {})
             if not follow(at, batch, prompts, output, written, tend=local.tend):
                 return INTERRUPTED
-            summary = summarise(at.engine, at.catalog, Record(at.engine).get(batch.id))
+            summary = summarise(at.engine, at.catalog, BatchRows(at.engine).get(batch.id))
             line(f"\nThe answers are in {answers}\n")
             pairs(list(words(summary)))
             line("")

@@ -12,7 +12,7 @@ from headgate.producer.cli.terminal.output import document, json_option, rows
 from headgate.producer.cli.terminal.session import opened
 
 if TYPE_CHECKING:
-    from headgate.producer.admin.estimates import Standing
+    from headgate.producer.admin.estimates import EstimateReport
     from headgate.producer.installation import Installation
 
 
@@ -62,7 +62,7 @@ def _known(at: Installation, model: str) -> str:
         ) from None
 
 
-def _facts(one: Standing) -> dict[str, Any]:
+def _facts(one: EstimateReport) -> dict[str, Any]:
     from headgate.shared.job.ids import rfc3339
 
     return {
@@ -81,7 +81,7 @@ def _facts(one: Standing) -> dict[str, Any]:
     }
 
 
-def _table(shown: list[Standing]) -> None:
+def _table(shown: list[EstimateReport]) -> None:
     names = (
         "model", "tenant", "template", "answers", "promised", "seen", "held", "mean", "input",
         "error", "error of 95 %",

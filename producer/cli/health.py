@@ -11,7 +11,7 @@ from headgate.producer.cli.terminal.output import document, json_option, pairs, 
 from headgate.producer.cli.terminal.session import opened
 
 if TYPE_CHECKING:
-    from headgate.producer.admin.health import Standing
+    from headgate.producer.admin.health import HealthReport
 
 
 @click.command()
@@ -35,7 +35,7 @@ def health(as_json: bool) -> int:
     return FAILED if found.down else DONE
 
 
-def _show(found: Standing) -> None:
+def _show(found: HealthReport) -> None:
     names = (
         "model", "state", "breaker", "calls", "failed", "latency", "last fault", "probe in", "key",
         "why",

@@ -189,10 +189,10 @@ def _ended(
     import time
     from functools import partial
 
-    from headgate.producer.cli.terminal.interrupt import Stop
+    from headgate.producer.cli.terminal.interrupt import Interrupt
     from headgate.producer.errors import JobTimeout
-    from headgate.producer.local.own_worker import Attendance
-    from headgate.producer.reconnect import Patience
+    from headgate.producer.local.own_worker import OwnWorker
+    from headgate.producer.reconnect import Reconnect
 
     began = time.monotonic()
 
@@ -201,10 +201,10 @@ def _ended(
 
     words = f"interrupted; job {job_id} stays queued: headgate result {job_id} --wait"
     with (
-        Stop(words) as stop,
-        Attendance(client.open(), say, stop.at_once, may_start=may_start) as workers,
+        Interrupt(words) as stop,
+        OwnWorker(client.open(), say, stop.at_once, may_start=may_start) as workers,
     ):
-        patience = Patience(client.open(), say, lambda: stop.wanted() or is_over())
+        patience = Reconnect(client.open(), say, lambda: stop.wanted() or is_over())
         while not stop.wanted():
             waited_s = time.monotonic() - began
             turn_s = _TURN_S if timeout_s is None else min(_TURN_S, timeout_s - waited_s)

@@ -12,7 +12,7 @@ from headgate.producer.cli.terminal.output import document, json_option, line, p
 from headgate.producer.cli.terminal.session import opened
 
 if TYPE_CHECKING:
-    from headgate.producer.admin.limits_rows import PoolRow, Report
+    from headgate.producer.admin.limits_rows import LimitsReport, PoolRow
     from headgate.shared.admission.limits import Amounts
 
 
@@ -84,7 +84,7 @@ def _tell(scope: str, amounts: Amounts, as_json: bool) -> None:
         line(f"{printable(name)} {written(amounts) if amounts else 'is as the catalog says'}")
 
 
-def _show(found: Report) -> None:
+def _show(found: LimitsReport) -> None:
     names = ("bucket", "measure", "limit", "from", "fill", "left", "running", "key")
     rows(
         names,
@@ -141,7 +141,7 @@ def _show_pools(found: Any) -> None:
     rows(names, map(cells, found), optional=("held tokens", "running", "oldest"))
 
 
-def _notes(found: Report) -> list[str]:
+def _notes(found: LimitsReport) -> list[str]:
     notes = [f"paused: {printable(name)}" for name in found.paused]
     others = [one for one in found.pools if one.other_tenants]
     notes += [f"{one.pool}: {one.waiting_of_others} more jobs of {one.other_tenants} other tenants"

@@ -10,7 +10,8 @@ import click
 from headgate.producer.cli.terminal.output import document, json_option, rows
 
 if TYPE_CHECKING:
-    from headgate.shared.catalog.catalog import Catalog, Model
+    from headgate.shared.catalog.catalog import Catalog
+    from headgate.shared.catalog.schema import Model
 
 
 @click.command()

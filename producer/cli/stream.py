@@ -7,10 +7,10 @@ import time
 from typing import TYPE_CHECKING
 
 from headgate.producer.cli.terminal.exit_codes import say
-from headgate.producer.cli.terminal.interrupt import Stop
+from headgate.producer.cli.terminal.interrupt import Interrupt
 from headgate.producer.cli.terminal.output import document, line, piece
 from headgate.producer.errors import StreamBroken
-from headgate.producer.local.own_worker import Attendance
+from headgate.producer.local.own_worker import OwnWorker
 from headgate.shared.errors import JobFailed
 
 if TYPE_CHECKING:
@@ -28,8 +28,8 @@ def print_stream(client: Client, job_id: str, as_json: bool) -> Result | None:
     """
     words = f"interrupted; job {job_id} goes on: headgate result {job_id} --wait"
     with (
-        Stop(words) as stop,
-        Attendance(client.open(), say, stop.at_once) as workers,
+        Interrupt(words) as stop,
+        OwnWorker(client.open(), say, stop.at_once) as workers,
     ):
         last = ""
         while True:

@@ -16,7 +16,7 @@ import click
 from headgate.producer.cli.terminal.exit_codes import DONE, INTERRUPTED, say
 
 if TYPE_CHECKING:
-    from headgate.producer.local.stack import Local
+    from headgate.producer.local.stack import LocalStack
 
 _TEND_EVERY_S = 0.25
 
@@ -34,9 +34,9 @@ _TEND_EVERY_S = 0.25
 @click.option("--flower", is_flag=True, help="Run Flower as well, on the loopback.")
 def up(simulate: bool, workers: int, port: int | None, flower: bool) -> int:
     """Run everything on this machine until Ctrl-C, which lets running jobs finish."""
-    from headgate.producer.cli.terminal.interrupt import Stop
+    from headgate.producer.cli.terminal.interrupt import Interrupt
     from headgate.producer.installation import require_home
-    from headgate.producer.local.stack import Local
+    from headgate.producer.local.stack import LocalStack
     from headgate.shared import settings
 
     if port is not None and not simulate:
@@ -45,8 +45,8 @@ def up(simulate: bool, workers: int, port: int | None, flower: bool) -> int:
     flags = ["--port", str(port)] if port else []
     require_home(in_force)
     words = "stopping: what is in flight may finish (Ctrl-C again: at once)"
-    with _alone(in_force.home_path), Stop(words) as stop:
-        local = Local(
+    with _alone(in_force.home_path), Interrupt(words) as stop:
+        local = LocalStack(
             in_force,
             tell=say,
             hear=_hear,
@@ -103,7 +103,7 @@ def _hear(name: str, words: str) -> None:
         sys.stderr.flush()
 
 
-def _show(local: Local) -> None:
+def _show(local: LocalStack) -> None:
     places = local.places()
     width = max(len(name) for name, _ in places)
     say("everything runs; Ctrl-C stops it")
@@ -113,7 +113,7 @@ def _show(local: Local) -> None:
         sys.stderr.flush()
 
 
-def _warn_without_keys(local: Local) -> None:
+def _warn_without_keys(local: LocalStack) -> None:
     from headgate.shared import settings
 
     if local.installation is None:

@@ -14,7 +14,7 @@ from headgate.producer.cli.terminal.output import document, json_option, line, r
 
 if TYPE_CHECKING:
     from headgate.producer.usage.period import Moment
-    from headgate.producer.usage.report import UsageReport, Used
+    from headgate.producer.usage.report import UsageReport, UsageRow
 
 _COLUMNS = (
     "requests", "failed", "hits", "errors", "input", "cached", "output", "USD", "saved USD",
@@ -101,7 +101,7 @@ def _table(found: UsageReport) -> None:
         say(f"of {found.total.unpriced} jobs the cost is not known: it counts as 0")
 
 
-def _cells(one: Used) -> tuple[object, ...]:
+def _cells(one: UsageRow) -> tuple[object, ...]:
     return (
         one.requests, one.failed, _percent(one.hit_rate), _percent(one.error_rate),
         one.input_tokens, one.cached_input_tokens, one.output_tokens, one.cost_usd, one.saved_usd,

@@ -16,14 +16,14 @@ from datetime import datetime, timedelta
 from typing import Any, Self, Unpack
 
 from headgate.producer.client.handle import AsyncJob, Job
-from headgate.producer.client.loop_thread import Background
-from headgate.producer.client.operations import Desk, Requests
-from headgate.producer.client.text_stream import Reading
+from headgate.producer.client.loop_thread import LoopThread
+from headgate.producer.client.operations import Operations, Requests
+from headgate.producer.client.text_stream import TextStream
 from headgate.producer.client.waiters import Found, Waiters
 from headgate.producer.errors import JobTimeout, UnknownJob
 from headgate.producer.installation import Installation
 from headgate.producer.results.read import Listed
-from headgate.producer.usage.report import Asked, UsageReport
+from headgate.producer.usage.report import UsageQuery, UsageReport
 from headgate.shared.job.result import Result, Status
 from headgate.shared.routing.router import Route
 from headgate.shared.settings import Settings
@@ -39,7 +39,7 @@ class AsyncClient:
     """
 
     def __init__(self, settings: Settings | None = None) -> None:
-        self._desk = Desk(settings)
+        self._desk = Operations(settings)
         self._waiters: Waiters | None = None
 
     async def submit(self, prompt: str | None = None, /, **fields: Any) -> AsyncJob:
@@ -71,7 +71,7 @@ class AsyncClient:
         self, job_id: str, *, timeout_s: float | None = None, pulse_s: float | None = None
     ) -> AsyncGenerator[str, None]:
         """The text of the answer, piece by piece as it is made; see Client.stream."""
-        async with Reading(await self._waiting(), job_id, timeout_s, pulse_s) as reading:
+        async with TextStream(await self._waiting(), job_id, timeout_s, pulse_s) as reading:
             while (piece := await reading.next()) is not None:
                 yield piece
 
@@ -90,7 +90,7 @@ class AsyncClient:
         """The newest jobs first, at most `limit`. `since`: a moment, or how long ago."""
         return await asyncio.to_thread(self._desk.jobs, status, tenant, since, limit)
 
-    async def usage(self, by: str | Sequence[str] = (), **asked: Unpack[Asked]) -> UsageReport:
+    async def usage(self, by: str | Sequence[str] = (), **asked: Unpack[UsageQuery]) -> UsageReport:
         """Who used what; see Client.usage."""
         return await asyncio.to_thread(self._desk.usage, by, asked)
 
@@ -126,7 +126,7 @@ class AsyncClient:
         return self._waiters
 
 
-def waiters_of(desk: Desk, at: Installation) -> Waiters:
+def waiters_of(desk: Operations, at: Installation) -> Waiters:
     """Those who wait in the running loop, with one look and one subscription for all."""
 
     async def look(ids: Sequence[str]) -> Found:
@@ -142,9 +142,9 @@ class Client:
     """
 
     def __init__(self, settings: Settings | None = None) -> None:
-        self._desk = Desk(settings)
+        self._desk = Operations(settings)
         self._lock = threading.Lock()
-        self._background: Background | None = None
+        self._background: LoopThread | None = None
         self._pid = os.getpid()
         _open_clients.add(self)
 
@@ -214,7 +214,7 @@ class Client:
         """The newest jobs first, at most `limit`. `since`: a moment, or how long ago."""
         return self._desk.jobs(status, tenant, since, limit)
 
-    def usage(self, by: str | Sequence[str] = (), **asked: Unpack[Asked]) -> UsageReport:
+    def usage(self, by: str | Sequence[str] = (), **asked: Unpack[UsageQuery]) -> UsageReport:
         """Who used what, of all jobs that ended, or of those asked for; needs no Redis.
 
         `by`: some of tenant, user, model, template, batch, day, month; without, only the total.
@@ -253,7 +253,7 @@ class Client:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _in_background(self) -> Background:
+    def _in_background(self) -> LoopThread:
         self._after_fork()
         at = self._desk.open()
         with self._lock:
@@ -262,7 +262,7 @@ class Client:
                 async def waiters() -> Waiters:
                     return waiters_of(self._desk, at)
 
-                self._background = Background(waiters)
+                self._background = LoopThread(waiters)
             return self._background
 
     def _after_fork(self) -> None:

@@ -17,11 +17,11 @@ from typing import Any
 import redis.asyncio
 from redis.exceptions import RedisError
 
-from headgate.producer.client.pubsub import LOOK_EVERY_S, SILENCE_S, Channels, cancelled
+from headgate.producer.client.pubsub import LOOK_EVERY_S, SILENCE_S, Subscriptions, cancelled
 from headgate.shared.broker.keys import Keys
 
 
-class Tail:
+class DeltaReader:
     """What one reader has not taken yet. `changed` is set when there is more.
 
     `claims`: how many claims have written; with the second the answer began anew.
@@ -47,7 +47,7 @@ class Tail:
             self.changed.set()
 
 
-class Tails:
+class DeltaReaders:
     """All tails that are followed in one event loop; nothing runs while there is none."""
 
     def __init__(
@@ -55,22 +55,22 @@ class Tails:
     ) -> None:
         self._client = client
         self._keys = keys
-        self._tails: dict[str, list[Tail]] = {}
+        self._tails: dict[str, list[DeltaReader]] = {}
         self._due: set[str] = set()
         self._wake = asyncio.Event()
-        self._channels = Channels(client, keys.deltas, self._said, silence_s)
+        self._channels = Subscriptions(client, keys.deltas, self._said, silence_s)
         self._following: asyncio.Task[None] | None = None
 
-    def follow(self, job_id: str) -> Tail:
+    def follow(self, job_id: str) -> DeltaReader:
         """A tail that grows until it is left."""
-        tail = Tail(job_id)
+        tail = DeltaReader(job_id)
         self._tails.setdefault(job_id, []).append(tail)
         if self._following is None or self._following.done():
             self._following = asyncio.create_task(self._follow(), name="tails")
         self._said(job_id)
         return tail
 
-    def leave(self, tail: Tail) -> None:
+    def leave(self, tail: DeltaReader) -> None:
         """The tail grows no more."""
         tails = self._tails.get(tail.job_id, [])
         if tail in tails:

@@ -11,7 +11,7 @@ from concurrent.futures import CancelledError
 from concurrent.futures import TimeoutError as NotInTime
 from typing import Any, TypeVar
 
-from headgate.producer.client.text_stream import Reading
+from headgate.producer.client.text_stream import TextStream
 from headgate.producer.client.waiters import Waiters
 from headgate.shared.job.result import Result
 
@@ -20,7 +20,7 @@ T = TypeVar("T")
 CLOSE_WITHIN_S = 5.0
 
 
-class Background:
+class LoopThread:
     """A running loop with its waiters; of no use in a forked child, which has no such thread."""
 
     def __init__(self, waiters: Callable[[], Awaitable[Waiters]]) -> None:
@@ -41,8 +41,8 @@ class Background:
         return self._run(self._waiters.ended(job_id, timeout_s))
 
     def stream(self, job_id: str, timeout_s: float | None, pulse_s: float | None) -> Iterator[str]:
-        """The pieces of the answer, as Reading gives them; it ends with its caller's interest."""
-        reading = Reading(self._waiters, job_id, timeout_s, pulse_s)
+        """The pieces of the answer, as TextStream gives them; it ends with its caller's interest."""
+        reading = TextStream(self._waiters, job_id, timeout_s, pulse_s)
         self._run(reading.open())
         try:
             while (piece := self._run(reading.next())) is not None:

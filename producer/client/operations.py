@@ -9,14 +9,14 @@ from typing import Any
 from redis.exceptions import RedisError
 
 from headgate.producer.client.waiters import Found
-from headgate.producer.installation import Installation, Lazy, record_alone
+from headgate.producer.installation import Installation, LazyInstallation, record_alone
 from headgate.producer.results import cancel as cancelling
 from headgate.producer.results import read
 from headgate.producer.results.read import Listed
 from headgate.producer.results.waiting_jobs import waits_on
 from headgate.producer.submit.submit import _submitted
 from headgate.producer.usage.query import usage
-from headgate.producer.usage.report import Asked, UsageReport
+from headgate.producer.usage.report import UsageQuery, UsageReport
 from headgate.shared.errors import InvalidRequest, Unreachable
 from headgate.shared.job.request import Request
 from headgate.shared.job.result import Result, Status
@@ -26,11 +26,11 @@ from headgate.shared.settings import Settings
 Requests = Iterable[str | Mapping[str, Any] | Request]
 
 
-class Desk:
+class Operations:
     """The blocking work of a client; every method may be called by many threads at once."""
 
     def __init__(self, settings: Settings | None = None) -> None:
-        self._lazy = Lazy(settings)
+        self._lazy = LazyInstallation(settings)
 
     def open(self) -> Installation:
         """The servers, opened if they were not; raises Unreachable."""
@@ -92,7 +92,7 @@ class Desk:
                 waits=waits_on(at.redis, at.keys),
             )  # fmt: skip
 
-    def usage(self, by: str | Sequence[str], asked: Asked) -> UsageReport:
+    def usage(self, by: str | Sequence[str], asked: UsageQuery) -> UsageReport:
         """What was used, from the record alone: also while Redis is away."""
         with record_alone(self._lazy.settings) as engine:
             return usage(engine, by, **asked)

@@ -1,4 +1,4 @@
-"""Channels of jobs on Redis: they say when to look, over one connection that mends itself."""
+"""Subscriptions of jobs on Redis: they say when to look, over one connection that mends itself."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def cancelled() -> bool:
     return this is not None and this.cancelling() > 0
 
 
-class Channels:
+class Subscriptions:
     """The channels of the jobs that are followed; `channel` names that of a job."""
 
     def __init__(

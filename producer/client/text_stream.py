@@ -8,7 +8,7 @@ import time
 from collections import deque
 from typing import Self
 
-from headgate.producer.client.deltas import Tail
+from headgate.producer.client.deltas import DeltaReader
 from headgate.producer.client.waiters import Waiters
 from headgate.producer.errors import JobTimeout, StreamBroken, answer_of
 from headgate.shared.errors import InvalidRequest, Unreachable
@@ -23,7 +23,7 @@ def replayed(content: str) -> list[str]:
     return _PIECE.findall(content)
 
 
-class Reading:
+class TextStream:
     """One reader of one job's answer; of use in the event loop of the waiters only."""
 
     def __init__(
@@ -34,7 +34,7 @@ class Reading:
         self._timeout_s = timeout_s
         self._pulse_s = pulse_s
         self._until: float | None = None
-        self._tail: Tail | None = None
+        self._tail: DeltaReader | None = None
         self._ended: asyncio.Future[Result] | None = None
         self._given: list[str] = []
         self._claim = 0
@@ -90,7 +90,7 @@ class Reading:
     async def __aexit__(self, *_: object) -> None:
         self.close()
 
-    async def _more(self, tail: Tail) -> bool:
+    async def _more(self, tail: DeltaReader) -> bool:
         """True when there is something new, False after `pulse_s`; raises JobTimeout."""
         left_s = None if self._until is None else self._until - time.monotonic()
         waits = [one for one in (left_s, self._pulse_s) if one is not None]

@@ -15,8 +15,8 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import redis.asyncio
 
-from headgate.producer.client.deltas import Tails
-from headgate.producer.client.pubsub import LOOK_EVERY_S, SILENCE_S, Channels, cancelled
+from headgate.producer.client.deltas import DeltaReaders
+from headgate.producer.client.pubsub import LOOK_EVERY_S, SILENCE_S, Subscriptions, cancelled
 from headgate.producer.errors import JobTimeout
 from headgate.shared.broker.keys import Keys
 from headgate.shared.errors import HeadgateError, Unreachable
@@ -49,8 +49,8 @@ class Waiters:
         self._waiting: dict[str, list[asyncio.Future[Result]]] = {}
         self._due: set[str] = set()
         self._wake = asyncio.Event()
-        self._channels = Channels(client, keys.result, self._said, silence_s)
-        self.tails = Tails(client, keys, silence_s=silence_s)
+        self._channels = Subscriptions(client, keys.result, self._said, silence_s)
+        self.tails = DeltaReaders(client, keys, silence_s=silence_s)
         self._looking: asyncio.Task[None] | None = None
         self._failing_since: float | None = None
         self._patience_s = patience_s

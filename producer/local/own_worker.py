@@ -15,13 +15,13 @@ import redis
 
 from headgate.producer.admin.health import living_workers
 from headgate.producer.installation import Installation
-from headgate.producer.local.stack import Local
+from headgate.producer.local.stack import LocalStack
 
 QUIET_S = 3.0
 """Only while nothing ends is it worth a look whether workers live."""
 
 
-class Attendance:
+class OwnWorker:
     """Call `care` every few seconds; `may_start`: whether a worker of our own may be started."""
 
     def __init__(
@@ -34,7 +34,7 @@ class Attendance:
     ) -> None:
         self._at, self._tell, self._at_once = at, tell, at_once
         self._may_start = may_start and at.servers.is_embedded
-        self._local: Local | None = None
+        self._local: LocalStack | None = None
         self._log: TextIO | None = None
         self._looked = self._absent = self._warned = False
 
@@ -86,7 +86,7 @@ class Attendance:
         path = folder / "worker.log"
         self._log = path.open("a", encoding="utf-8", errors="backslashreplace", buffering=1)
         self._tell(f"no worker runs: starting one for this command (its log: {path})")
-        local = Local(
+        local = LocalStack(
             self._at.settings,
             tell=self._tell,
             hear=self._hear,

@@ -57,7 +57,7 @@ def worker_argv(
 
 
 @dataclass
-class Local:
+class LocalStack:
     """What runs on this machine. `tell` is given our words, `hear` the processes' names and lines.
 
     `env` is the whole environment of the processes (None: ours); `cwd` is where they run.

@@ -17,7 +17,8 @@ from headgate.shared.admission.ticket import Ticket
 from headgate.shared.broker import script
 from headgate.shared.broker.keys import Keys
 from headgate.shared.broker.script import Command, Word, compose, text_of
-from headgate.shared.catalog.catalog import Catalog, Provider
+from headgate.shared.catalog.catalog import Catalog
+from headgate.shared.catalog.schema import ProviderConfig
 from headgate.shared.errors import InvalidRequest, shown
 from headgate.shared.job.envelope import Envelope
 from headgate.shared.job.ids import new_id
@@ -76,7 +77,9 @@ def give_back(at: Installation, jobs: Sequence[Prepared]) -> None:
         _answers(at, new_id(), chunk, "back")
 
 
-def _answers(at: Installation, call: str, asked: Sequence[Asked], mode: Mode) -> list[Answer]:
+def _answers(
+    at: Installation, call: str, asked: Sequence[AdmitRequest], mode: Mode
+) -> list[AdmitReply]:
     command = admit(at.keys, call=call, asked=asked, mode=mode)
     answers = script.run(at.redis, command)
     if answers is None:  # a Redis that is new, or came back empty, and no worker has met it yet
@@ -93,18 +96,20 @@ def numbered(place: int, refusal: Refusal) -> Refusal:
     return InvalidRequest(field, refusal.value, refusal.remedy, refusal.code)
 
 
-def _keys_here(provider: Provider) -> int:
+def _keys_here(provider: ProviderConfig) -> int:
     return sum(settings.secret(name) is not None for name in provider.api_key_env)
 
 
-def _asked(catalog: Catalog, job: Prepared) -> Asked:
+def _asked(catalog: Catalog, job: Prepared) -> AdmitRequest:
     # As the governor would count it; that its caller has paid is only true after this.
     ticket = replace(Ticket.decode(job.ticket), paid=False)
     tier = catalog.tiers.get(ticket.tier)
-    return Asked(ticket, tier.lockout_s, tier.lockout_after) if tier else Asked(ticket)
+    return (
+        AdmitRequest(ticket, tier.lockout_s, tier.lockout_after) if tier else AdmitRequest(ticket)
+    )
 
 
-def _refusal(envelope: Envelope, answer: Answer) -> Refusal:
+def _refusal(envelope: Envelope, answer: AdmitReply) -> Refusal:
     request, wait_s = envelope.request, answer.wait_ms / 1000
     if answer.way == "locked out":
         return TierLimit("locked out after too many refusals", wait_s, locked_out=True)
@@ -123,7 +128,7 @@ def _refusal(envelope: Envelope, answer: Answer) -> Refusal:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class AdmitRequest:
     """One request: its ticket, and the lockout of its tier. `lockout_s`: 0 for none."""
 
     ticket: Ticket
@@ -132,7 +137,7 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class AdmitReply:
     """`wait_ms` until the limit lets a request through that was not let in.
 
     `who` and `measure`: which limit, and `limit` its size. `lockouts`: how many the user had within
@@ -147,22 +152,22 @@ class Answer:
     lockouts: int = 0
 
 
-LET_IN = Answer("let in")
+LET_IN = AdmitReply("let in")
 
 
 Mode = Literal["each", "together", "back"]
 
 
 def admit(
-    keys: Keys, *, call: str, asked: Sequence[Asked], mode: Mode
-) -> Command[list[Answer] | None]:
+    keys: Keys, *, call: str, asked: Sequence[AdmitRequest], mode: Mode
+) -> Command[list[AdmitReply] | None]:
     """What is let in has been taken from the buckets of its user and tier; None: no limits known.
 
     `call` must be another one in each call; give some hundreds at once. `together`: all or none;
     the answers then end with the first that is not let in. `back`: what was let in before is not.
     """
 
-    def read(reply: list[Any] | None) -> list[Answer] | None:
+    def read(reply: list[Any] | None) -> list[AdmitReply] | None:
         if reply is None:
             return None
         return [_answer(words, one) for words, one in zip(reply, asked, strict=False)]
@@ -173,16 +178,16 @@ def admit(
     return compose("admit", (), args, read)
 
 
-def _answer(words: list[Any], asked: Asked) -> Answer:
+def _answer(words: list[Any], asked: AdmitRequest) -> AdmitReply:
     match words:
         case [0]:
             return LET_IN
         case [3, wait_ms]:
-            return Answer("locked out", wait_ms)
+            return AdmitReply("locked out", wait_ms)
         case [kind, wait_ms, bucket, measure, limit, *lockouts]:
             who = _who(text_of(bucket), asked.ticket)
             way: Literal["too large", "refused"] = "too large" if kind == 2 else "refused"
-            return Answer(way, wait_ms, who, text_of(measure), limit, *lockouts)
+            return AdmitReply(way, wait_ms, who, text_of(measure), limit, *lockouts)
     raise ValueError("the admit script answers otherwise than is known here")
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from decimal import Decimal
 
-from headgate.shared.catalog.catalog import Catalog, Model
+from headgate.shared.catalog.catalog import Catalog
+from headgate.shared.catalog.schema import Model
 from headgate.shared.cost import tokens as estimate
 from headgate.shared.cost.price import from_pico, text, to_pico
 from headgate.shared.cost.tokens import output_ceiling

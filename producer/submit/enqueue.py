@@ -11,8 +11,8 @@ from sqlalchemy.exc import DBAPIError
 
 from headgate.producer.errors import IdempotencyConflict, SubmitInterrupted
 from headgate.producer.submit.idempotency import (
-    Keyed,
-    Known,
+    IdempotencyKey,
+    KeyOwner,
     keyed,
     refuse_conflicts,
     take,
@@ -32,7 +32,7 @@ ROWS_PER_COMMIT = 500
 """Rows of one transaction; larger ones make the workers' commits wait too long."""
 
 
-Written = tuple[dict[str, Any], str, bytes, Keyed | None]
+Written = tuple[dict[str, Any], str, bytes, IdempotencyKey | None]
 """A job's row, its queue, its message, and its caller's key if it has one."""
 
 
@@ -43,7 +43,7 @@ def enqueue(
     prepared: Iterable[Prepared],
     *,
     refuse: bool = True,
-) -> dict[str, Known]:
+) -> dict[str, KeyOwner]:
     """Every job has its row and, after that, its message; see `put`.
 
     Raises SubmitInterrupted when a server is lost after the first row. A row without a message is
@@ -72,7 +72,7 @@ def put(
     ready: Sequence[Written],
     *,
     refuse: bool = True,
-) -> dict[str, Known]:
+) -> dict[str, KeyOwner]:
     """Every job is on record and queued, in transactions of 500; raises as `enqueue` does.
 
     Gives, by the ids of those that are not, the jobs that have their idempotency keys; with
@@ -82,7 +82,7 @@ def put(
     """
     if ready:
         client.ping()
-    known: dict[str, Known] = {}
+    known: dict[str, KeyOwner] = {}
     done: list[str] = []
     for first in range(0, len(ready), ROWS_PER_COMMIT):
         chunk = ready[first : first + ROWS_PER_COMMIT]
@@ -105,12 +105,12 @@ def put(
 
 def _record(
     engine: Engine, chunk: Sequence[Written], done: list[str], refuse: bool
-) -> tuple[dict[str, Known], list[tuple[Envelope, bytes]]]:
+) -> tuple[dict[str, KeyOwner], list[tuple[Envelope, bytes]]]:
     """The chunk's rows are written, but for jobs that were there before: those, and of them the
     ones whose message may be missing."""
     rows = [row for row, *_ in chunk]
     claims = [claim for *_, claim in chunk if claim is not None]
-    known: dict[str, Known] = {}
+    known: dict[str, KeyOwner] = {}
     waiting: list[tuple[Envelope, bytes]] = []
     committing = False
     try:

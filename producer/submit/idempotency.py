@@ -33,7 +33,7 @@ for _name, _dialect in (("sqlite", sqlite), ("postgresql", postgresql)):
 """Takes a key that is free, or was taken a day ago; changes nothing otherwise."""
 
 
-class Keyed(NamedTuple):
+class IdempotencyKey(NamedTuple):
     """A job with a key: whose key it is, what it asks for, its id and its time (Unix ms)."""
 
     tenant: str
@@ -43,7 +43,7 @@ class Keyed(NamedTuple):
     at_ms: int
 
 
-class Known(NamedTuple):
+class KeyOwner(NamedTuple):
     """The job that had the key before, and whether it asks for the same."""
 
     job_id: str
@@ -62,14 +62,14 @@ def body_sha256(request: Request) -> str:
         raise InvalidRequest("request", None, f"cannot be written as JSON: {error}") from None
 
 
-def keyed(envelope: Envelope) -> Keyed:
+def keyed(envelope: Envelope) -> IdempotencyKey:
     """The key of this job, which has one."""
     request = envelope.request
     key, body = request.idempotency_key or "", envelope.body_sha256
-    return Keyed(request.tenant, key, body, envelope.id, envelope.submitted_at_ms)
+    return IdempotencyKey(request.tenant, key, body, envelope.id, envelope.submitted_at_ms)
 
 
-def take(connection: Connection, wanted: Sequence[Keyed]) -> dict[str, Known]:
+def take(connection: Connection, wanted: Sequence[IdempotencyKey]) -> dict[str, KeyOwner]:
     """Every key has a job: one of these, or for the ids that are returned one from before.
 
     Of several with one key the first takes it. Another transaction that takes one of the keys at
@@ -87,9 +87,9 @@ def take(connection: Connection, wanted: Sequence[Keyed]) -> dict[str, Known]:
     return _others(wanted, _holders(connection, wanted))
 
 
-def look(engine: Engine, wanted: Sequence[Keyed]) -> dict[str, Known]:
+def look(engine: Engine, wanted: Sequence[IdempotencyKey]) -> dict[str, KeyOwner]:
     """What `take` would say now, of the same keys, without taking any."""
-    first_of: dict[tuple[str, str], Keyed] = {}
+    first_of: dict[tuple[str, str], IdempotencyKey] = {}
     for one in wanted:
         first_of.setdefault(one[:2], one)
     with reading(engine) as connection:
@@ -101,7 +101,7 @@ def look(engine: Engine, wanted: Sequence[Keyed]) -> dict[str, Known]:
     return _others(wanted, held)
 
 
-def refuse_conflicts(wanted: Iterable[Keyed], known: dict[str, Known]) -> None:
+def refuse_conflicts(wanted: Iterable[IdempotencyKey], known: dict[str, KeyOwner]) -> None:
     """IdempotencyConflict for the first whose key stands for another request."""
     for one in wanted:
         before = known.get(one.job_id)
@@ -121,7 +121,9 @@ def unsent(connection: Connection, ids: Collection[str]) -> list[tuple[Envelope,
     return found
 
 
-def _holders(connection: Connection, wanted: Sequence[Keyed]) -> dict[tuple[str, str], Keyed]:
+def _holders(
+    connection: Connection, wanted: Sequence[IdempotencyKey]
+) -> dict[tuple[str, str], IdempotencyKey]:
     names = sorted({one[:2] for one in wanted})
     query = select(idempotency)
     held = {}
@@ -129,15 +131,19 @@ def _holders(connection: Connection, wanted: Sequence[Keyed]) -> dict[tuple[str,
         some = names[first : first + _KEYS_PER_QUERY]
         where = tuple_(idempotency.c.tenant, idempotency.c.key).in_(some)
         for row in connection.execute(query.where(where)):
-            one = Keyed(row.tenant, row.key, row.body_sha256, row.job_id, row.created_at_ms)
+            one = IdempotencyKey(
+                row.tenant, row.key, row.body_sha256, row.job_id, row.created_at_ms
+            )
             held[one[:2]] = one
     return held
 
 
-def _others(wanted: Iterable[Keyed], held: dict[tuple[str, str], Keyed]) -> dict[str, Known]:
+def _others(
+    wanted: Iterable[IdempotencyKey], held: dict[tuple[str, str], IdempotencyKey]
+) -> dict[str, KeyOwner]:
     found = {}
     for one in wanted:
         holder = held[one[:2]]
         if holder.job_id != one.job_id:
-            found[one.job_id] = Known(holder.job_id, holder.body_sha256 == one.body_sha256)
+            found[one.job_id] = KeyOwner(holder.job_id, holder.body_sha256 == one.body_sha256)
     return found

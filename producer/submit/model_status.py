@@ -19,13 +19,13 @@ from headgate.shared.admission import breakers
 from headgate.shared.broker.keys import Keys
 from headgate.shared.broker.script import text_of
 from headgate.shared.catalog.catalog import Catalog
-from headgate.shared.routing.choose import Standing, without_key
+from headgate.shared.routing.choose import ModelStatus, without_key
 from headgate.shared.settings import Settings
 
 FRESH_S = 1.0
 
 
-class Standings:
+class ModelStatuses:
     """Tells what is known, read again when it is older than a second; for many threads."""
 
     def __init__(self, client: redis.Redis, keys: Keys, chosen: Settings, catalog: Catalog) -> None:
@@ -35,9 +35,9 @@ class Standings:
         self._catalog = catalog
         self._lock = threading.Lock()
         self._read_at = -FRESH_S
-        self._last = Standing()
+        self._last = ModelStatus()
 
-    def __call__(self) -> Standing:
+    def __call__(self) -> ModelStatus:
         """What is known now; what was known last where Redis does not answer."""
         with self._lock:
             now = time.monotonic()
@@ -47,11 +47,11 @@ class Standings:
                     self._last = self._read()
             return self._last
 
-    def _read(self) -> Standing:
+    def _read(self) -> ModelStatus:
         down = breakers.down_models(self._redis, self._keys)
         told: Any = self._redis.hgetall(self._keys.keyed())
         keyed = {text_of(name): int(text_of(n)) for name, n in told.items()}
-        return Standing(frozenset(down), without_key(keyed or self._keyed_here()))
+        return ModelStatus(frozenset(down), without_key(keyed or self._keyed_here()))
 
     def _keyed_here(self) -> Mapping[str, int]:
         """No worker has ever started here: the one to come may have the keys of this process."""

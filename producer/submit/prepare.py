@@ -17,15 +17,16 @@ from headgate.producer.submit.idempotency import (
 from headgate.shared.admission import tiers
 from headgate.shared.admission.ticket import ticket_for
 from headgate.shared.admission.tiers import TierOf
-from headgate.shared.cache.ttl import Keeping, Rules
-from headgate.shared.catalog.catalog import Catalog, Model
+from headgate.shared.cache.ttl import CachePolicy, CacheRuleIndex
+from headgate.shared.catalog.catalog import Catalog
+from headgate.shared.catalog.schema import Model
 from headgate.shared.catalog.templates import expanded
 from headgate.shared.errors import InvalidRequest
 from headgate.shared.job.envelope import Envelope
 from headgate.shared.job.ids import new_id, now_ms
 from headgate.shared.job.request import AUTO, Request, request_from
 from headgate.shared.routing import capabilities
-from headgate.shared.routing.choose import Standing
+from headgate.shared.routing.choose import ModelStatus
 from headgate.shared.routing.router import Route, Router, nothing_known
 from headgate.shared.settings import Settings
 
@@ -46,14 +47,14 @@ class Submitter:
         settings: Settings,
         catalog: Catalog,
         tier_of: TierOf | None = None,
-        standing: Callable[[], Standing] = nothing_known,
+        standing: Callable[[], ModelStatus] = nothing_known,
     ) -> None:
         self._catalog = catalog
         self._router = Router(catalog, standing)
         self._tier_of = tier_of or tiers.by_catalog(catalog)
         self._model = settings.model
-        self._keeping = Keeping(
-            Rules.of(catalog.cache.rules), settings.cache_ttl_s, settings.cache_temperature
+        self._keeping = CachePolicy(
+            CacheRuleIndex.of(catalog.cache.rules), settings.cache_ttl_s, settings.cache_temperature
         )
         self._params: dict[str, Any] = {}
         if settings.max_tokens is not None:

@@ -35,7 +35,7 @@ def _submitted(at: Installation, requests: Iterable[Prepared], *, numbered: bool
     return [known[i].job_id if i in known else i for i in ids] if known else ids
 
 
-def _put(at: Installation, ready: Sequence[Written]) -> dict[str, idempotency.Known]:
+def _put(at: Installation, ready: Sequence[Written]) -> dict[str, idempotency.KeyOwner]:
     try:
         return put(at.engine, at.redis, at.keys, ready)
     except SubmitInterrupted as error:

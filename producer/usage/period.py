@@ -20,7 +20,7 @@ LATE_DAYS = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
+class Period:
     """From a moment (Unix ms; None: ever) to before another."""
 
     from_ms: int | None
@@ -31,7 +31,7 @@ class Span:
         return rfc3339(self.from_ms), rfc3339(self.until_ms)
 
 
-def between(since: Moment | None, until: Moment | None) -> Span:
+def between(since: Moment | None, until: Moment | None) -> Period:
     """The span that is meant; a day given as `until` belongs to it. Raises InvalidRequest."""
     from_ms = None if since is None else max(0, _ms("since", since))
     until_ms = None if until is None else max(0, _ms("until", until))
@@ -39,7 +39,7 @@ def between(since: Moment | None, until: Moment | None) -> Span:
         until_ms += DAY_MS
     if from_ms is not None and until_ms is not None and until_ms <= from_ms:
         raise InvalidRequest("until", str(until), f"give a time after since ({since})")
-    return Span(from_ms, until_ms)
+    return Period(from_ms, until_ms)
 
 
 def _is_day(moment: Moment | None) -> bool:
@@ -58,7 +58,7 @@ def _ms(name: str, moment: Moment) -> int:
     raise InvalidRequest(name, moment, "give a datetime with a time zone, a date or a timedelta")
 
 
-def days_in(connection: Connection, span: Span) -> list[int]:
+def days_in(connection: Connection, span: Period) -> list[int]:
     """The days that lie whole in the span, and whose sums are of all their lines; in order."""
     known = summed(connection)
     days = sorted(
@@ -75,15 +75,15 @@ def days_in(connection: Connection, span: Span) -> list[int]:
     return days
 
 
-def gaps(span: Span, days: Sequence[int]) -> list[Span]:
+def gaps(span: Period, days: Sequence[int]) -> list[Period]:
     """What the days leave of the span; in order."""
     found, from_ms = [], span.from_ms
     for day in days:
         if from_ms is None or from_ms < begin_ms(day):
-            found.append(Span(from_ms, begin_ms(day)))
+            found.append(Period(from_ms, begin_ms(day)))
         from_ms = begin_ms(day) + DAY_MS
     if span.until_ms is None or from_ms is None or from_ms < span.until_ms:
-        found.append(Span(from_ms, span.until_ms))
+        found.append(Period(from_ms, span.until_ms))
     return found
 
 

@@ -24,8 +24,8 @@ from sqlalchemy import (
     true,
 )
 
-from headgate.producer.usage.period import Span, between, days_in, gaps, runs
-from headgate.producer.usage.report import BY, TIMES, Asked, UsageReport, Used
+from headgate.producer.usage.period import Period, between, days_in, gaps, runs
+from headgate.producer.usage.report import BY, TIMES, UsageQuery, UsageReport, UsageRow
 from headgate.shared.cost import price
 from headgate.shared.database.engine import snapshot
 from headgate.shared.database.tables import audit, usage_days
@@ -64,7 +64,7 @@ class _Sum:
 _Sums = dict[tuple[Any, ...], _Sum]
 
 
-def usage(engine: Engine, by: str | Sequence[str] = (), **asked: Unpack[Asked]) -> UsageReport:
+def usage(engine: Engine, by: str | Sequence[str] = (), **asked: Unpack[UsageQuery]) -> UsageReport:
     """What the jobs used that ended in this time; raises InvalidRequest.
 
     The rows are in the order of time if told by it; else those that cost most come first.
@@ -94,7 +94,7 @@ def usage(engine: Engine, by: str | Sequence[str] = (), **asked: Unpack[Asked]) 
     return UsageReport(names, *span.as_text(), rows, _used((), (), total))
 
 
-def _read(asked: Asked) -> tuple[Span, dict[str, str], int | None]:
+def _read(asked: UsageQuery) -> tuple[Period, dict[str, str], int | None]:
     """The time, the wanted values by their column, and how many rows."""
     only: dict[str, Any] = {**asked}
     span = between(only.pop("since", None), only.pop("until", None))
@@ -103,7 +103,7 @@ def _read(asked: Asked) -> tuple[Span, dict[str, str], int | None]:
         raise InvalidRequest("limit", limit, "give a whole number from 1")
     for name, value in only.items():
         if name not in BY or name in TIMES:
-            known = ", ".join(Asked.__annotations__)
+            known = ", ".join(UsageQuery.__annotations__)
             raise InvalidRequest(name, value, f"is nothing to ask for; there are {known}")
         if value is not None and not isinstance(value, str):
             raise InvalidRequest(name, value, "give its name as text")
@@ -172,7 +172,7 @@ def _add_days(
 def _add_lines(
     connection: Connection,
     names: Sequence[str],
-    span: Span,
+    span: Period,
     wanted: Mapping[str, str],
     found: _Sums,
 ) -> None:
@@ -218,13 +218,13 @@ def _placed(name: str, value: Any) -> Any:
     return day_number(int(value)) // 100 if name == "month" else value
 
 
-def _used(names: Sequence[str], key: Sequence[Any], one: _Sum) -> Used:
+def _used(names: Sequence[str], key: Sequence[Any], one: _Sum) -> UsageRow:
     counts = one.counts
     timed = one.spread.total()
     money = {name.replace("pico_", ""): price.text(price.from_pico(counts[name])) for name in MONEY}
     quantiles = (histogram.whole_quantile(one.spread, share) for share in (0.5, 0.95, 0.99))
     p50, p95, p99 = quantiles
-    return Used(
+    return UsageRow(
         key={name: _shown(name, value) for name, value in zip(names, key, strict=True)},
         **{name: counts[name] for name in _PLAIN if name != "latency_ms"},
         cost_usd=money["cost_usd"],

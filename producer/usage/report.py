@@ -14,7 +14,7 @@ BY = ("tenant", "user", "model", "template", "batch", "day", "month")
 TIMES = ("day", "month")
 
 
-class Asked(TypedDict, total=False):
+class UsageQuery(TypedDict, total=False):
     """Which jobs are meant, by when they ended and whose they were, and how many rows are wanted.
 
     `since`: a moment, a day (UTC), or how long ago. `until`: before a moment, or to the end of a
@@ -32,7 +32,7 @@ class Asked(TypedDict, total=False):
 
 
 @dataclass(frozen=True, slots=True)
-class Used:
+class UsageRow:
     """What all jobs with this key used. Money is decimal text in USD, latencies are ms.
 
     `key`: the value by name for all that was asked for; None for jobs without one. Latencies are
@@ -70,7 +70,7 @@ class Used:
         return {**self.key, **{name: getattr(self, name) for name in FIGURES}}
 
 
-FIGURES = tuple(name for name in Used.__dataclass_fields__ if name != "key")
+FIGURES = tuple(name for name in UsageRow.__dataclass_fields__ if name != "key")
 """The names of all that is told of a key."""
 
 
@@ -81,8 +81,8 @@ class UsageReport:
     by: tuple[str, ...]
     since: str | None
     until: str | None
-    rows: tuple[Used, ...]
-    total: Used
+    rows: tuple[UsageRow, ...]
+    total: UsageRow
 
     def as_json(self) -> dict[str, Any]:
         """The report as plain JSON values."""

@@ -16,7 +16,7 @@ Verdict = Literal["opened", "closed", "open", ""]
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
+class BreakerRules:
     """When a breaker opens, and for how long; `failures` in a row, 0: none ever opens.
 
     `share` of the calls within a minute (of 20 or more) that failed.
@@ -29,7 +29,7 @@ class Rules:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class BreakerAfterReport:
     """What a report has done to the breaker; `open`: it was. `wait_ms` until a probe may go."""
 
     verdict: Verdict
@@ -42,13 +42,13 @@ class Standing:
 
 
 def report(
-    keys: Keys, model: str, key: str, rules: Rules, *, answered: int = 0, took_ms: int = 0,
+    keys: Keys, model: str, key: str, rules: BreakerRules, *, answered: int = 0, took_ms: int = 0,
     failed: int = 0, probe: str = "",
-) -> Command[Standing]:  # fmt: skip
+) -> Command[BreakerAfterReport]:  # fmt: skip
     """Calls to `provider/model` with this key went so; `probe`: the mark of its grant."""
 
-    def read(reply: Sequence[Any]) -> Standing:
-        return Standing(text_of(reply[0]), int(reply[1]))  # type: ignore[arg-type]  # its own word
+    def read(reply: Sequence[Any]) -> BreakerAfterReport:
+        return BreakerAfterReport(text_of(reply[0]), int(reply[1]))  # type: ignore[arg-type]  # its own word
 
     names = (keys.breaker(model, key), keys.breakers(), keys.rooms())
     return compose(
@@ -86,7 +86,7 @@ SLOW_TIMES, SLOW_MS = 3.0, 1000.0
 
 
 @dataclass(frozen=True, slots=True)
-class Health:
+class ModelHealth:
     """One model on one key. `calls`, `failures`, `latency_ms` (mean): of the last minute.
 
     `breaker`: `half-open` from the moment on at which a probe may go. `why`: words for people,
@@ -106,7 +106,7 @@ class Health:
     why: str
 
 
-def states(client: redis.Redis, keys: Keys) -> list[Health]:
+def states(client: redis.Redis, keys: Keys) -> list[ModelHealth]:
     """Every model and key that was asked within a day."""
     names: Any = client.zrange(keys.breakers(), 0, -1)
     places = sorted(text_of(name).rpartition("#")[::2] for name in names)
@@ -139,7 +139,7 @@ def down_models(client: redis.Redis, keys: Keys) -> set[str]:
     return {model for (model, times), n in zip(shut.items(), of_keys, strict=True) if times >= n}
 
 
-def health_of(model: str, key: str, fields: Mapping[str, str], now_ms: float) -> Health:
+def health_of(model: str, key: str, fields: Mapping[str, str], now_ms: float) -> ModelHealth:
     """What these fields of a breaker say at this moment (server ms). Pure."""
     answers, failures, took_ms = map(sum, zip((0, 0, 0), *_window(fields, now_ms), strict=True))
     latency_ms = took_ms / answers if answers else None
@@ -156,7 +156,7 @@ def health_of(model: str, key: str, fields: Mapping[str, str], now_ms: float) ->
     if breaker != "closed":
         state, why = "down", "a probe is under way" if probes else "its breaker is open"
     fault_at = fields.get("fault_at")
-    return Health(
+    return ModelHealth(
         model, key, state, breaker, answers + failures, failures, latency_ms,
         None if fault_at is None else max(0.0, (now_ms - float(fault_at)) / 1000),
         retry_in_s, breaker == "open" or probes, why,

@@ -20,8 +20,8 @@ from headgate.shared.admission.scopes import (
 )
 from headgate.shared.broker.keys import Keys
 from headgate.shared.broker.script import Command, Word, compose
-from headgate.shared.catalog.catalog import Budget, Catalog
-from headgate.shared.catalog.schema import ALERTS, HARD, SOFT, WAIT
+from headgate.shared.catalog.catalog import Catalog
+from headgate.shared.catalog.schema import ALERTS, HARD, SOFT, WAIT, Budget
 
 KNOWN, WANTED = "catalog", "wanted"
 """Fields beside the scopes: which catalog wrote them; a script needs sums of the record."""
@@ -56,7 +56,7 @@ def _share(share: float) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class InForce:
+class BudgetInForce:
     """What binds one scope. Amounts in pico-USD; None does not bind. `source`: who says it."""
 
     day: int | None
@@ -75,7 +75,7 @@ class InForce:
 
 def in_force(
     configured: Mapping[str, str], overrides: Mapping[str, str], scope: str
-) -> InForce | None:
+) -> BudgetInForce | None:
     """The budget of a scope with an operator's word laid over the catalog's, as the scripts do it.
 
     None where it has none.
@@ -97,7 +97,7 @@ def in_force(
     is_own = own is not None or "usd_per" in set_
     from_set = "usd_per" in set_ or (own is None and "usd_per" in overrides.get(fallback, ""))
     shares = given.get("alerts")
-    return InForce(
+    return BudgetInForce(
         day=_pico(given.get("usd_per_day")),
         month=_pico(given.get("usd_per_month")),
         soft=float(given.get("soft", SOFT)),
@@ -121,7 +121,7 @@ def sources(configured: Mapping[str, str], overrides: Mapping[str, str]) -> list
 
 
 @dataclass(frozen=True, slots=True)
-class Spent:
+class SpentAmount:
     """What the record knows of a caller in a period, in pico-USD. `scope`: with its names."""
 
     scope: str
@@ -130,7 +130,7 @@ class Spent:
 
 
 def balance(
-    keys: Keys, sums: Sequence[Spent], marks: Sequence[tuple[str, str]] = ()
+    keys: Keys, sums: Sequence[SpentAmount], marks: Sequence[tuple[str, str]] = ()
 ) -> Command[Any]:
     """At least these sums count as spent; `marks`: period and scope of what has been read."""
     args: list[Word] = [keys.prefix, len(sums)]

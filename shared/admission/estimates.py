@@ -35,7 +35,7 @@ TRIMMED = 0.05
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class EstimateGroup:
     """Answers of one model to one tenant (None: to all) for one template (empty: for any)."""
 
     model: str
@@ -48,24 +48,24 @@ class Group:
         return f"{self.model}|{tenant}|{quoted(self.template)}"
 
     @classmethod
-    def decode(cls, text: str) -> Group:
+    def decode(cls, text: str) -> EstimateGroup:
         """The group again; raises ValueError."""
         model, tenant, template = text.split("|")
         return cls(model, None if tenant == "*" else unquoted(tenant), unquoted(template))
 
-    def widened(self) -> list[Group]:
+    def widened(self) -> list[EstimateGroup]:
         """This group and all that it is a part of, the closest first."""
         found = [
             self,
-            Group(self.model, None, self.template),
-            Group(self.model, self.tenant),
-            Group(self.model, None),
+            EstimateGroup(self.model, None, self.template),
+            EstimateGroup(self.model, self.tenant),
+            EstimateGroup(self.model, None),
         ]
         return list(dict.fromkeys(found))
 
 
 @dataclass(slots=True)
-class Tally:
+class EstimateCounts:
     """The counts of one group.
 
     `output`: output tokens of its answers. `ratio`: true over estimated input tokens, each weighing
@@ -80,7 +80,7 @@ class Tally:
     under: float = 0.0
     miss: float | None = None
 
-    def merge(self, other: Tally) -> None:
+    def merge(self, other: EstimateCounts) -> None:
         """What the other has counted is counted here too."""
         self.answers += other.answers
         self.output.merge(other.output)
@@ -97,7 +97,7 @@ class Tally:
         return orjson.dumps(counts, option=orjson.OPT_NON_STR_KEYS)
 
     @classmethod
-    def decode(cls, text: bytes | str) -> Tally:
+    def decode(cls, text: bytes | str) -> EstimateCounts:
         """From the JSON of all counts."""
         counts = orjson.loads(text)
         by = 1 / counts["scale"]
@@ -147,11 +147,11 @@ def learn(
     keys: Keys,
     *,
     name: str,
-    new: Sequence[tuple[Group, Tally]],
+    new: Sequence[tuple[EstimateGroup, EstimateCounts]],
     miss: float,
     half_life: float = HALF_LIFE,
     groups: int = MOST_GROUPS,
-) -> Command[list[Tally | int | None]]:
+) -> Command[list[EstimateCounts | int | None]]:
     """Adds these counts to those of all workers; the counts as they are then, in the same order.
 
     Of a group in which little is new: the output that was learned of it before, None where none
@@ -159,7 +159,7 @@ def learn(
     for the longest time.
     """
 
-    def read(reply: list[bytes]) -> list[Tally | int | None]:
+    def read(reply: list[bytes]) -> list[EstimateCounts | int | None]:
         return [_known(text_of(told)) for told in reply]
 
     names = [keys.sketches(), keys.learned(), keys.lesson(name)]
@@ -170,22 +170,22 @@ def learn(
     return compose("estimates_learn", names, args, read)
 
 
-def _known(told: str) -> Tally | int | None:
+def _known(told: str) -> EstimateCounts | int | None:
     if told.startswith("{"):
-        return Tally.decode(told)
+        return EstimateCounts.decode(told)
     return int(told) if told else None
 
 
 @dataclass(frozen=True, slots=True)
-class Lesson:
+class LearnedEstimate:
     """What follows from the counts of a group: tokens to hold, or the ratio of input tokens."""
 
-    group: Group
+    group: EstimateGroup
     output_tokens: int | None = None
     input_ratio: float | None = None
 
     def words(self) -> list[Word]:
-        """Group, name and value in turn, as `estimates_set.lua` reads them."""
+        """EstimateGroup, name and value in turn, as `estimates_set.lua` reads them."""
         name, words = self.group.encode(), list[Word]()
         if self.output_tokens is not None:
             words += (name, f"out|{name}", self.output_tokens)
@@ -194,19 +194,19 @@ class Lesson:
         return words
 
 
-def lesson(group: Group, tally: Tally, miss: float) -> Lesson:
+def lesson(group: EstimateGroup, tally: EstimateCounts, miss: float) -> LearnedEstimate:
     """What these counts tell. Input is corrected by model alone: texts differ less than lengths.
 
     A group speaks for itself once it can keep the promise: the next answer is the longest of n + 1
     with a chance of 1 / (n + 1). All answers of a model speak before that, since nobody else would.
     """
-    whole = group == Group(group.model, None)
+    whole = group == EstimateGroup(group.model, None)
     enough = ENOUGH if whole else max(ENOUGH, math.ceil(1 / miss) - 1)
     ratio = tally.input_ratio() if whole else None
-    return Lesson(group, tally.output_bound(miss, enough), ratio)
+    return LearnedEstimate(group, tally.output_bound(miss, enough), ratio)
 
 
-def teach(keys: Keys, lessons: Sequence[Lesson]) -> Command[int]:
+def teach(keys: Keys, lessons: Sequence[LearnedEstimate]) -> Command[int]:
     """Writes what was learned where the scripts read it; how many values were written."""
     args: list[Word] = [KEPT_MS]
     for one in lessons:

@@ -26,8 +26,8 @@ from headgate.shared.admission.scopes import user_named as user_named
 from headgate.shared.admission.scopes import user_scope as user_scope
 from headgate.shared.broker.keys import Keys
 from headgate.shared.broker.script import Command, compose
-from headgate.shared.catalog.catalog import Catalog, Provider
-from headgate.shared.catalog.schema import Frozen
+from headgate.shared.catalog.catalog import Catalog
+from headgate.shared.catalog.schema import CatalogModel, ProviderConfig
 from headgate.shared.errors import WrongUse
 
 MONEY = ("usd_per_day", "usd_per_month", "soft", "hard")
@@ -108,7 +108,7 @@ def amount_of(measure: str, text: str) -> float | None:
     return amount
 
 
-def scopes(catalog: Catalog, keys_of: Callable[[Provider], int]) -> dict[str, str]:
+def scopes(catalog: Catalog, keys_of: Callable[[ProviderConfig], int]) -> dict[str, str]:
     """Every scope that the catalog limits. `keys_of`: how many API keys a provider has."""
     found: dict[str, Amounts] = {GLOBAL: _amounts(catalog.limits)}
     for provider in catalog.providers.values():
@@ -134,7 +134,7 @@ def scopes(catalog: Catalog, keys_of: Callable[[Provider], int]) -> dict[str, st
     return {scope: written(amounts) for scope, amounts in found.items() if amounts}
 
 
-def _amounts(entry: Frozen) -> Amounts:
+def _amounts(entry: CatalogModel) -> Amounts:
     given = ((measure, getattr(entry, measure, None)) for measure in MEASURES)
     return {measure: float(amount) for measure, amount in given if amount is not None}
 
@@ -155,7 +155,7 @@ def effective(
 
 
 def write(
-    client: redis.Redis, keys: Keys, catalog: Catalog, keys_of: Callable[[Provider], int],
+    client: redis.Redis, keys: Keys, catalog: Catalog, keys_of: Callable[[ProviderConfig], int],
     *, reload: bool = False,
 ) -> None:  # fmt: skip
     """The scripts limit by this catalog, from one moment to the next; overrides stay.
@@ -174,7 +174,10 @@ def write(
 
 
 async def write_async(
-    client: redis.asyncio.Redis, keys: Keys, catalog: Catalog, keys_of: Callable[[Provider], int]
+    client: redis.asyncio.Redis,
+    keys: Keys,
+    catalog: Catalog,
+    keys_of: Callable[[ProviderConfig], int],
 ) -> None:
     """As `write`, over an asyncio client."""
     found: dict[Any, Any] = {**scopes(catalog, keys_of)}
@@ -187,14 +190,16 @@ async def write_async(
 
 
 @dataclass(frozen=True, slots=True)
-class Resumed:
+class ResumeOutcome:
     """What came of it: whether it was paused, and how many gates were opened."""
 
     was_paused: bool
     opened: int
 
 
-def resume_command(keys: Keys, member: str = "") -> Command[Resumed]:
+def resume_command(keys: Keys, member: str = "") -> Command[ResumeOutcome]:
     """All who were passed over are tried again, and `member` goes on; see resume.lua."""
     names = (keys.paused(), keys.rooms(), keys.limits())
-    return compose("resume", names, (keys.prefix, member), lambda r: Resumed(r[0] == 1, int(r[1])))
+    return compose(
+        "resume", names, (keys.prefix, member), lambda r: ResumeOutcome(r[0] == 1, int(r[1]))
+    )

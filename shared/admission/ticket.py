@@ -14,8 +14,9 @@ from typing import Literal
 from headgate.shared.admission.charge import charge
 from headgate.shared.admission.scopes import quoted, unquoted
 from headgate.shared.cache.fingerprint import fingerprint
-from headgate.shared.cache.ttl import Keeping
-from headgate.shared.catalog.catalog import Catalog, Model, StaticText
+from headgate.shared.cache.ttl import CachePolicy
+from headgate.shared.catalog.catalog import Catalog
+from headgate.shared.catalog.schema import Model, StaticText
 from headgate.shared.cost import tokens
 from headgate.shared.cost.upper_bound import worst_pico_usd
 from headgate.shared.errors import UnreadableMessage
@@ -111,7 +112,7 @@ class Ticket:
         return replace(other, tier=self.tier, paid=self.paid, arrival_ms=self.arrival_ms)
 
 
-KEEPING = Keeping()
+KEEPING = CachePolicy()
 """Where nobody names the rules of the cache: there are none."""
 
 
@@ -124,7 +125,7 @@ def ticket_for(
     paid: bool = False,
     input_tokens: int | None = None,
     chain: Sequence[Model | StaticText] = (),
-    keeping: Keeping = KEEPING,
+    keeping: CachePolicy = KEEPING,
 ) -> Ticket:
     """The ticket of this job for an attempt at `model`; `chain`: what else may answer it.
 

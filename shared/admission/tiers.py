@@ -48,8 +48,8 @@ def source(chosen: str, catalog: Catalog, engine: Callable[[], Engine]) -> TierO
     beneath = by_catalog(catalog)
     if chosen == "catalog":
         return beneath
-    asked = _by_table(engine) if chosen == "table" else Patient(_function(chosen), chosen)
-    return Kept(asked, chosen, beneath, catalog)
+    asked = _by_table(engine) if chosen == "table" else BoundedTierSource(_function(chosen), chosen)
+    return CachedTierSource(asked, chosen, beneath, catalog)
 
 
 def by_catalog(catalog: Catalog) -> TierOf:
@@ -88,12 +88,12 @@ def _function(chosen: str) -> TierOf:
     return found  # type: ignore[no-any-return]  # what it gives is checked when it is asked
 
 
-class Failed(Exception):
+class TierSourceFailed(Exception):
     """A source gave no answer; its words say why, and quote nothing."""
 
 
-class Patient:
-    """Asks a function, but waits `timeout_s` at most; raises Failed however it fails."""
+class BoundedTierSource:
+    """Asks a function, but waits `timeout_s` at most; raises TierSourceFailed however it fails."""
 
     def __init__(
         self, function: TierOf, name: str, *, timeout_s: float = FUNCTION_TIMEOUT_S
@@ -105,7 +105,7 @@ class Patient:
         """What the function says."""
         self._stuck = [ended for ended in self._stuck if not ended.is_set()]
         if len(self._stuck) >= MOST_STUCK:
-            raise Failed(f"{MOST_STUCK} calls of it hang")
+            raise TierSourceFailed(f"{MOST_STUCK} calls of it hang")
         ended = threading.Event()
         said: list[Any] = []
 
@@ -113,7 +113,7 @@ class Patient:
             try:
                 said.append(self._function(tenant, user))
             except Exception as error:
-                said.append(Failed(f"it raised {place_of(error)}"))
+                said.append(TierSourceFailed(f"it raised {place_of(error)}"))
             finally:
                 ended.set()
 
@@ -121,16 +121,18 @@ class Patient:
         threading.Thread(target=ask, name=f"tier of {self._name}", daemon=True).start()
         if not ended.wait(self._timeout_s):
             self._stuck.append(ended)
-            raise Failed(f"it took over {self._timeout_s:g} s")
-        answer = said[0] if said else Failed("it ended its thread")
-        if isinstance(answer, Failed):
+            raise TierSourceFailed(f"it took over {self._timeout_s:g} s")
+        answer = said[0] if said else TierSourceFailed("it ended its thread")
+        if isinstance(answer, TierSourceFailed):
             raise answer
         if answer is not None and not isinstance(answer, str):
-            raise Failed(f"it gave {type(answer).__name__}, not the name of a tier or None")
+            raise TierSourceFailed(
+                f"it gave {type(answer).__name__}, not the name of a tier or None"
+            )
         return answer or None
 
 
-class Kept:
+class CachedTierSource:
     """Asks a source once a second for each caller, and the catalog where it has no good answer."""
 
     def __init__(
@@ -161,7 +163,7 @@ class Kept:
     def _answer(self, tenant: str, user: str | None) -> str | None:
         try:
             tier = self._asked(tenant, user)
-        except Failed as fault:
+        except TierSourceFailed as fault:
             self._tell(str(fault))
             return None
         if tier is not None and tier not in self._tiers:

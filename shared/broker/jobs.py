@@ -182,7 +182,7 @@ def forget(keys: Keys, ids: Iterable[str]) -> Command[int]:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class CacheWrite:
     """An answer that is kept for `ttl_ms`, and whose it is."""
 
     fingerprint: str
@@ -198,7 +198,7 @@ def publish(
     job_id: str,
     record: bytes,
     ttl_s: int,
-    answers: Sequence[Entry] = (),
+    answers: Sequence[CacheWrite] = (),
     cache_bytes: int = 0,
 ) -> Command[int]:
     """Stores the result of a job and tells it; keeps its answers within the bound of the cache.

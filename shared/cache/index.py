@@ -11,7 +11,7 @@ from headgate.shared.broker.script import Command, Word, compose, text_of
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class CacheCounts:
     """What a worker found in the cache. `hits` and `shared`: how often; `saved`: in pico-USD."""
 
     hits: int
@@ -22,7 +22,7 @@ class Heard:
     missing: Sequence[str]
 
 
-def heard(keys: Keys, call: str, told: Heard) -> Command[int]:
+def heard(keys: Keys, call: str, told: CacheCounts) -> Command[int]:
     """The books know of these uses; `call` must be another one each time."""
     args: tuple[Word, ...] = (
         keys.prefix, call, told.hits, told.misses, told.shared, told.saved_pico_usd,
@@ -42,7 +42,7 @@ def shed(keys: Keys, most_bytes: int) -> Command[bool]:
 
 
 @dataclass(frozen=True, slots=True)
-class Booked:
+class CacheIndexEntry:
     """One answer in the books. `ends_ms`: by the server's clock."""
 
     size: int
@@ -51,10 +51,10 @@ class Booked:
     ends_ms: int
 
 
-def booked_of(line: bytes | str) -> Booked | None:
+def booked_of(line: bytes | str) -> CacheIndexEntry | None:
     """What a line of the books says; None for one of another form."""
     try:
         size, tenant, model, ends_ms = text_of(line).split("|")
-        return Booked(int(size), unquote(tenant), model, int(ends_ms))
+        return CacheIndexEntry(int(size), unquote(tenant), model, int(ends_ms))
     except ValueError:
         return None

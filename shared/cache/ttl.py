@@ -23,14 +23,14 @@ _WORDS = re.compile(r"\w+")
 
 
 @dataclass(frozen=True, slots=True)
-class Lifetime:
+class CacheTtl:
     """Seconds that an answer is kept, 0 for never, and why."""
 
     ttl_s: int
     reason: str
 
 
-class Pattern(NamedTuple):
+class KeywordPattern(NamedTuple):
     """The words of one keyword that follow its first word.
 
     `stem`: the last word is a beginning; `first`: only at the start of the text.
@@ -70,22 +70,22 @@ def _general(request: Request) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
+class CacheRuleIndex:
     """The catalog's rules of cache, ready to be asked.
 
     `by_word`: what begins with this word; `by_stem`: beginnings of single words.
     """
 
     by_template: Mapping[str, tuple[int, str]] = field(default_factory=dict)
-    by_word: Mapping[str, tuple[Pattern, ...]] = field(default_factory=dict)
-    by_stem: tuple[tuple[str, Pattern], ...] = ()
+    by_word: Mapping[str, tuple[KeywordPattern, ...]] = field(default_factory=dict)
+    by_stem: tuple[tuple[str, KeywordPattern], ...] = ()
 
     @classmethod
-    def of(cls, rules: Mapping[str, CacheRule]) -> Rules:
+    def of(cls, rules: Mapping[str, CacheRule]) -> CacheRuleIndex:
         """From the entries of the catalog, by their names."""
         templates: dict[str, tuple[int, str]] = {}
-        by_word: dict[str, list[Pattern]] = {}
-        by_stem: list[tuple[str, Pattern]] = []
+        by_word: dict[str, list[KeywordPattern]] = {}
+        by_stem: list[tuple[str, KeywordPattern]] = []
         for name, rule in rules.items():
             for template in rule.templates:
                 mine = (rule.ttl_s, name)
@@ -93,7 +93,7 @@ class Rules:
             for keyword in rule.keywords:
                 start, *rest = words_of(keyword)
                 stem, first = keyword.endswith("*"), keyword.startswith("^")
-                pattern = Pattern(tuple(rest), stem, first, rule.ttl_s, name)
+                pattern = KeywordPattern(tuple(rest), stem, first, rule.ttl_s, name)
                 if stem and not rest:
                     by_stem.append((start, pattern))
                 else:
@@ -156,31 +156,31 @@ def _texts(messages: Sequence[Mapping[str, object]]) -> Iterable[str]:
 
 
 @dataclass(frozen=True, slots=True)
-class Keeping:
+class CachePolicy:
     """All that lifetimes depend on beside the request: rules, and the settings of the cache.
 
     `ttl_s`: where no rule says otherwise; `temperature`: above it, without a seed, answers are
     meant to vary and are kept only if asked.
     """
 
-    rules: Rules = Rules()
+    rules: CacheRuleIndex = CacheRuleIndex()
     ttl_s: int = 1800
     temperature: float = 0.7
 
-    def lifetime(self, request: Request) -> Lifetime:
+    def lifetime(self, request: Request) -> CacheTtl:
         """How long the answer to this request is kept."""
         wish = request.cache
         if wish.mode == "off":
-            return Lifetime(0, "off")
+            return CacheTtl(0, "off")
         if wish.ttl_s is not None:
-            return Lifetime(wish.ttl_s, "asked")
+            return CacheTtl(wish.ttl_s, "asked")
         asked = wish.mode == "exact"
         if not asked and self._varies(request):
-            return Lifetime(0, "varies")
+            return CacheTtl(0, "varies")
         found = self.rules.match(request)
         if found is None or (asked and found[0] == 0):
-            return Lifetime(self.ttl_s, "asked" if asked else _general(request))
-        return Lifetime(*found)
+            return CacheTtl(self.ttl_s, "asked" if asked else _general(request))
+        return CacheTtl(*found)
 
     def keeps(self, request: Request) -> bool:
         """Whether the answer is kept at all."""

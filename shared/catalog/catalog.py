@@ -17,19 +17,18 @@ from typing import Any
 
 from pydantic import PrivateAttr
 
-from headgate.shared.catalog.faults import HIDDEN, CatalogErrors, hint
+from headgate.shared.catalog.faults import HIDDEN, hint
 from headgate.shared.catalog.routing_rules import Routing
 from headgate.shared.catalog.schema import (
     CLASSES,
     STATIC,
     Budget,
     CacheRules,
-    Frozen,
-    Limits,
+    CatalogModel,
     Model,
     Pool,
     Price,
-    Provider,
+    ProviderConfig,
     StaticText,
     Tenant,
     Tier,
@@ -40,32 +39,13 @@ from headgate.shared.catalog.templates import Template
 from headgate.shared.catalog.validate import check
 from headgate.shared.errors import CatalogError, InvalidRequest
 
-__all__ = [
-    "BUILT_IN",
-    "Budget",
-    "Catalog",
-    "CatalogErrors",
-    "Limits",
-    "Model",
-    "Pool",
-    "Price",
-    "Provider",
-    "StaticText",
-    "Tenant",
-    "Tier",
-    "User",
-    "WideLimits",
-    "laid_over",
-    "load",
-]
-
 BUILT_IN = Path(__file__).with_name("catalog.toml")
 
 
-class Catalog(Frozen):
+class Catalog(CatalogModel):
     """All that is in force; built by `load`, never changed."""
 
-    providers: Mapping[str, Provider] = {}
+    providers: Mapping[str, ProviderConfig] = {}
     models: Mapping[str, Model] = {}
     pools: Mapping[str, Pool] = {}
     tiers: Mapping[str, Tier] = {}
@@ -140,7 +120,7 @@ class Catalog(Frozen):
             else:
                 yield self.model(name)
 
-    def provider(self, model: Model) -> Provider:
+    def provider(self, model: Model) -> ProviderConfig:
         """Where the model is served."""
         return self.providers[model.provider]
 

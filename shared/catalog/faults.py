@@ -9,14 +9,14 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
-from headgate.shared.catalog.routing_rules import Rule
+from headgate.shared.catalog.routing_rules import RoutingRule
 from headgate.shared.catalog.schema import (
     Budget,
     CacheRule,
     Limits,
     Model,
     Pool,
-    Provider,
+    ProviderConfig,
     Tenant,
     Tier,
     User,
@@ -39,7 +39,7 @@ class CatalogErrors(CatalogError):
         self.args = ("\n".join(str(error) for error in self.errors),)
 
 
-class _Said:
+class _Placeholder:
     """Stands for a value in an error where there is none, or where it must not be shown."""
 
     def __init__(self, words: str) -> None:
@@ -49,8 +49,8 @@ class _Said:
         return self.words
 
 
-MISSING = _Said("(missing)")
-HIDDEN = _Said("(not shown, it may be a secret)")
+MISSING = _Placeholder("(missing)")
+HIDDEN = _Placeholder("(not shown, it may be a secret)")
 
 #: How TOML calls what pydantic calls otherwise, by the start of its kind of error.
 _TYPES = {
@@ -114,12 +114,12 @@ def told(
 
 
 _NAMED: dict[type[BaseModel], str] = {
-    Provider: "name", Model: "name", Pool: "key", Tier: "name", Tenant: "name", User: "name",
+    ProviderConfig: "name", Model: "name", Pool: "key", Tier: "name", Tenant: "name", User: "name",
 }  # fmt: skip
 """What an entry is called in its form; users write it as the name of the table."""
 
 _INNER: dict[str, type[BaseModel]] = {
-    "tiers": Limits, "providers": WideLimits, "cache": CacheRule, "routing": Rule,
+    "tiers": Limits, "providers": WideLimits, "cache": CacheRule, "routing": RoutingRule,
 }  # fmt: skip
 _MEASURES = frozenset(WideLimits.model_fields) - {"burst_s"}
 

@@ -6,11 +6,11 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from headgate.shared.catalog.schema import Frozen, Text
+from headgate.shared.catalog.schema import CatalogModel, Text
 from headgate.shared.job.request import Kind
 
 
-class Rule(Frozen):
+class RoutingRule(CatalogModel):
     """Sends requests for `auto` that have one of these words, or are of these kinds, to a model.
 
     Where both are given, both must fit.
@@ -21,13 +21,13 @@ class Rule(Frozen):
     model: str
 
     @model_validator(mode="after")
-    def _says_when(self) -> Rule:
+    def _says_when(self) -> RoutingRule:
         if not self.words and not self.kinds:
             raise ValueError("give words or kinds: a rule without them would take everything")
         return self
 
 
-class Routing(Frozen):
+class Routing(CatalogModel):
     """What `model: auto` goes by beside the models: rules, the first that fits counts."""
 
-    rules: Annotated[tuple[Rule, ...], Field(strict=False)] = ()
+    rules: Annotated[tuple[RoutingRule, ...], Field(strict=False)] = ()

@@ -90,19 +90,19 @@ Named = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:@-]{0,127}$")]
 Caller = Annotated[str, Field(min_length=1, max_length=257, pattern=r"^[^\x00]*$")]
 
 
-class Frozen(BaseModel):
+class CatalogModel(BaseModel):
     """Refuses unknown keys, other types and changes."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
-class StaticText(Frozen):
+class StaticText(CatalogModel):
     """A fixed answer at the end of a fallback chain."""
 
     text: str
 
 
-class Limits(Frozen):
+class Limits(CatalogModel):
     """Calls a minute, tokens a minute, calls a day; None does not bind."""
 
     rpm: Calls | None = None
@@ -124,7 +124,7 @@ class WideLimits(CallerLimits):
     burst_s: Burst | None = None
 
 
-class Provider(Frozen):
+class ProviderConfig(CatalogModel):
     """Where models are served, and in which dialect; no `api_key_env` means that no key is sent.
 
     `limits`: over all its pools together, for each key. `factors`: by which a service tier costs
@@ -143,7 +143,7 @@ class Provider(Frozen):
     factors: Mapping[str, Factor] = {}
 
 
-class Model(Frozen):
+class Model(CatalogModel):
     """One language model; see the head of catalog.toml for what each key means."""
 
     name: Named
@@ -194,7 +194,7 @@ class Tier(CallerLimits):
     models: Mapping[str, Limits] = {}
 
 
-class Budget(Frozen):
+class Budget(CatalogModel):
     """What may be spent in a UTC day and a UTC month; None does not bind.
 
     Shares of it: `soft` (jobs of low priority wait then, or `at_soft` names the model that is asked
@@ -226,7 +226,7 @@ class User(CallerLimits):
     budget: Budget = Budget()
 
 
-class TierPrice(Frozen):
+class TierPrice(CatalogModel):
     """USD per million tokens; what is absent costs as much as input, a write for an hour as one."""
 
     input: Money
@@ -236,7 +236,7 @@ class TierPrice(Frozen):
     output: Money = Decimal(0)
 
 
-class Price(Frozen):
+class Price(CatalogModel):
     """USD per million tokens in place of genai-prices, which counts on where `input` is absent.
 
     `tiers`: what the vendor's service tiers cost, as a factor or in prices of their own.
@@ -275,7 +275,7 @@ def _keyword(value: str) -> str:
     return value
 
 
-class CacheRule(Frozen):
+class CacheRule(CatalogModel):
     """How long answers are kept where a request has one of these words or templates; 0: never."""
 
     ttl_s: Annotated[int, Field(ge=0, le=LONGEST_TTL_S)]
@@ -287,7 +287,7 @@ class CacheRule(Frozen):
     templates: Annotated[tuple[Text, ...], BeforeValidator(_one_or_many), Field(strict=False)] = ()
 
 
-class CacheRules(Frozen):
+class CacheRules(CatalogModel):
     """The rules of the cache, by their names."""
 
     rules: Mapping[Named, CacheRule] = {}

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 from pydantic import Field, field_validator, model_validator
 
 from headgate.shared.catalog.faults import hint
-from headgate.shared.catalog.schema import Frozen, Named, Text
+from headgate.shared.catalog.schema import CatalogModel, Named, Text
 from headgate.shared.errors import InvalidRequest, WrongUse
 from headgate.shared.job.request import Kind, Request, check_messages, check_params
 
@@ -22,7 +22,7 @@ _PIECE = re.compile(r"\{\{|\}\}|\{([A-Za-z_][A-Za-z0-9_]{0,63})\}|[{}]")
 Variables = Mapping[str, str | int | float | bool]
 
 
-class Template(Frozen):
+class Template(CatalogModel):
     """A named prompt, or a conversation; what a request does not say of `model` to `task`, it does.
 
     `variables`: the names that a request must give.

@@ -31,7 +31,7 @@ from headgate.shared.catalog.schema import (
     Model,
     Pool,
     Price,
-    Provider,
+    ProviderConfig,
     Tenant,
     Tier,
     User,
@@ -78,7 +78,7 @@ class _Checker:
         for key, value in self.content.items():
             if key not in known:
                 self.fault([key], value, unknown(key, known))
-        tables.providers = self.parsed("providers", Provider, lambda name: {"name": name})
+        tables.providers = self.parsed("providers", ProviderConfig, lambda name: {"name": name})
         tables.models = self.parsed("models", Model, lambda name: {"name": name})
         tables.pools = self.parsed("pools", Pool, lambda name: {"key": name})
         tables.tiers = self.parsed("tiers", Tier, lambda name: {"name": name})
@@ -290,7 +290,7 @@ class _Checker:
 class Tables:
     """The entries that have passed, by name."""
 
-    providers: dict[str, Provider] = field(default_factory=dict)
+    providers: dict[str, ProviderConfig] = field(default_factory=dict)
     models: dict[str, Model] = field(default_factory=dict)
     pools: dict[str, Pool] = field(default_factory=dict)
     tiers: dict[str, Tier] = field(default_factory=dict)

@@ -11,8 +11,17 @@ from datetime import UTC, datetime
 from decimal import ROUND_CEILING, Decimal
 from typing import Any
 
-from headgate.shared.catalog.catalog import Catalog, Model
-from headgate.shared.cost.rates import PLAIN, Sheet, Terms, from_now_on, in_force, sheets_of, times
+from headgate.shared.catalog.catalog import Catalog
+from headgate.shared.catalog.schema import Model
+from headgate.shared.cost.rates import (
+    PLAIN,
+    BillingTerms,
+    PriceSheet,
+    from_now_on,
+    in_force,
+    sheets_of,
+    times,
+)
 from headgate.shared.job.result import Usage
 
 PICO_DIGITS = 12
@@ -27,7 +36,7 @@ def price(
     model: Model,
     catalog: Catalog,
     at: datetime | None = None,
-    terms: Terms = PLAIN,
+    terms: BillingTerms = PLAIN,
 ) -> Decimal | None:
     """USD for one attempt with this usage; None when nobody knows the model's price.
 
@@ -109,7 +118,9 @@ def _steps(
     return tuple(sorted(steps))  # type: ignore[arg-type]
 
 
-def _sheets(model: Model, catalog: Catalog, service_tier: str, in_us: bool) -> tuple[Sheet, ...]:
+def _sheets(
+    model: Model, catalog: Catalog, service_tier: str, in_us: bool
+) -> tuple[PriceSheet, ...]:
     known = (catalog.digest, model.name, service_tier, in_us)
     sheets = _known_sheets.get(known)
     if sheets is None:
@@ -123,7 +134,7 @@ def _sheets(model: Model, catalog: Catalog, service_tier: str, in_us: bool) -> t
 
 
 #: By catalog, model and terms: resolving takes 100 times as long as computing.
-_known_sheets: dict[tuple[str, str, str, bool], tuple[Sheet, ...]] = {}
+_known_sheets: dict[tuple[str, str, str, bool], tuple[PriceSheet, ...]] = {}
 _known_steps: dict[tuple[str, str, str, bool, bool], Steps | None] = {}
 
 

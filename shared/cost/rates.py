@@ -14,8 +14,8 @@ from decimal import Decimal
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from headgate.shared.catalog.catalog import Catalog, Model
-from headgate.shared.catalog.schema import TierPrice
+from headgate.shared.catalog.catalog import Catalog
+from headgate.shared.catalog.schema import Model, TierPrice
 from headgate.shared.job.result import Usage
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ STANDARD = frozenset({"", "default", "standard", "standard_only", "auto", "on_de
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class BillingTerms:
     """What a bill depends on beside the tokens of a Usage, as the reply told it.
 
     `service_tier`: its name in the reply; empty if none. `in_us`: computed in the US only.
@@ -44,7 +44,7 @@ class Terms:
     unpriced: bool = False
 
 
-PLAIN = Terms()
+PLAIN = BillingTerms()
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class Rate:
     request: Decimal = _ZERO
     search: Decimal = _ZERO
 
-    def cost(self, usage: Usage, terms: Terms = PLAIN) -> Decimal:
+    def cost(self, usage: Usage, terms: BillingTerms = PLAIN) -> Decimal:
         """USD for this usage; a vendor that counts more cached than input is not paid back."""
         cached, written = usage.cached_input_tokens, usage.cache_write_tokens
         thought = usage.reasoning_tokens
@@ -90,13 +90,13 @@ class Rate:
 
 
 @dataclass(frozen=True, slots=True)
-class Sheet:
+class PriceSheet:
     """The rates of one model while `when` holds, those for the longest prompts first."""
 
     rates: tuple[Rate, ...]
     when: StartDateConstraint | TimeOfDateConstraint | None = None
 
-    def cost(self, usage: Usage, terms: Terms = PLAIN) -> Decimal:
+    def cost(self, usage: Usage, terms: BillingTerms = PLAIN) -> Decimal:
         """USD for this usage: the whole of it at the rate that the length of the prompt asks."""
         for rate in self.rates:
             if usage.input_tokens > rate.above_tokens:
@@ -104,7 +104,7 @@ class Sheet:
         return self.rates[-1].cost(usage, terms)
 
 
-def in_force(sheets: tuple[Sheet, ...], at: datetime) -> Sheet:
+def in_force(sheets: tuple[PriceSheet, ...], at: datetime) -> PriceSheet:
     """The sheet that holds at this moment."""
     for sheet in sheets:
         if sheet.when is None or sheet.when.active(at):
@@ -112,7 +112,7 @@ def in_force(sheets: tuple[Sheet, ...], at: datetime) -> Sheet:
     return sheets[-1]
 
 
-def from_now_on(sheets: tuple[Sheet, ...], now: datetime) -> Iterator[Sheet]:
+def from_now_on(sheets: tuple[PriceSheet, ...], now: datetime) -> Iterator[PriceSheet]:
     """The sheets that hold now or may hold later: those that newer ones have replaced are gone."""
     from genai_prices.types import StartDateConstraint
 
@@ -124,7 +124,7 @@ def from_now_on(sheets: tuple[Sheet, ...], now: datetime) -> Iterator[Sheet]:
             return
 
 
-def sheets_of(model: Model, catalog: Catalog, service_tier: str = "") -> tuple[Sheet, ...]:
+def sheets_of(model: Model, catalog: Catalog, service_tier: str = "") -> tuple[PriceSheet, ...]:
     """The model's price sheets, the one that takes precedence first; empty when unknown."""
     if service_tier in STANDARD:
         return _standard(model, catalog)
@@ -135,30 +135,30 @@ def sheets_of(model: Model, catalog: Catalog, service_tier: str = "") -> tuple[S
     if tariff is None:
         return ()
     if isinstance(tariff, TierPrice):
-        return (Sheet((_own_rate(tariff),)),)
+        return (PriceSheet((_own_rate(tariff),)),)
     return tuple(times(sheet, tariff) for sheet in _standard(model, catalog))
 
 
-def times(sheet: Sheet, factor: Decimal) -> Sheet:
+def times(sheet: PriceSheet, factor: Decimal) -> PriceSheet:
     """The sheet with all its rates by this factor."""
     return replace(sheet, rates=tuple(rate.times(factor) for rate in sheet.rates))
 
 
-def _standard(model: Model, catalog: Catalog) -> tuple[Sheet, ...]:
+def _standard(model: Model, catalog: Catalog) -> tuple[PriceSheet, ...]:
     own = catalog.prices.get(model.name)
     if own is not None and own.standard is not None:
-        return (Sheet((_own_rate(own.standard),)),)
+        return (PriceSheet((_own_rate(own.standard),)),)
     provider = catalog.provider(model)
     listed = _listed(provider.name, provider.base_url, model.provider_name)
     if listed is None:
         return ()
     if not isinstance(listed.prices, list):
-        return (Sheet(_rates(listed.prices)),)
+        return (PriceSheet(_rates(listed.prices)),)
     # genai-prices: the last price whose condition holds counts; if none holds, the first.
     first, *later = listed.prices
     return (
-        *(Sheet(_rates(entry.prices), entry.constraint) for entry in reversed(later)),
-        Sheet(_rates(first.prices)),
+        *(PriceSheet(_rates(entry.prices), entry.constraint) for entry in reversed(later)),
+        PriceSheet(_rates(first.prices)),
     )
 
 

@@ -10,7 +10,8 @@ from typing import Any
 
 import orjson
 
-from headgate.shared.catalog.catalog import Catalog, Model
+from headgate.shared.catalog.catalog import Catalog
+from headgate.shared.catalog.schema import Model
 from headgate.shared.cost.price import worst_pico, worst_steps
 from headgate.shared.cost.tokens import output_ceiling
 from headgate.shared.job.request import Request

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from headgate.shared.catalog.catalog import Catalog, Model, StaticText
+from headgate.shared.catalog.catalog import Catalog
+from headgate.shared.catalog.schema import Model, StaticText
 from headgate.shared.cost import tokens as estimate
 from headgate.shared.job.request import Request
 

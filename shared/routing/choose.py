@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from headgate.shared.catalog.routing_rules import Rule
+from headgate.shared.catalog.routing_rules import RoutingRule
 from headgate.shared.catalog.schema import Model
 from headgate.shared.job.request import Kind
 from headgate.shared.routing.capabilities import Needs, lacks
@@ -69,7 +69,7 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class ModelStatus:
     """What is known of the models now: `provider/model` that are down, providers without a key."""
 
     down: frozenset[str] = frozenset()
@@ -84,7 +84,7 @@ def without_key(keyed: Mapping[str, int]) -> frozenset[str]:
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class RoutePreference:
     """What the request says of its model. `max_pico`: most for a token in or out, in pico-USD."""
 
     needs: Needs
@@ -128,10 +128,10 @@ def answer_tokens(judged: Judgement, needs: Needs) -> int:
 
 def choose(
     judged: Judgement,
-    wish: Wish,
+    wish: RoutePreference,
     candidates: Sequence[Candidate],
-    rules: Sequence[Rule],
-    standing: Standing,
+    rules: Sequence[RoutingRule],
+    standing: ModelStatus,
 ) -> Choice:
     """The model for this request; `model` is None where none can do it, and `excluded` says why."""
     output = answer_tokens(judged, wish.needs)
@@ -183,7 +183,9 @@ def _cost(model: Model, rate: tuple[int, int], input_tokens: int, output: int) -
     return rate[0] * input_tokens + int(rate[1] * output * thinking)
 
 
-def _why_not(one: Candidate, rate: tuple[int, int] | None, wish: Wish, standing: Standing) -> str:
+def _why_not(
+    one: Candidate, rate: tuple[int, int] | None, wish: RoutePreference, standing: ModelStatus
+) -> str:
     if one.model.embeds:
         return "gives vectors"
     missing = lacks(one.model, wish.needs)
@@ -233,9 +235,9 @@ def _ranked(
 
 def _ruled(
     judged: Judgement,
-    wish: Wish,
+    wish: RoutePreference,
     able: Sequence[tuple[Candidate, int | None]],
-    rules: Sequence[Rule],
+    rules: Sequence[RoutingRule],
 ) -> tuple[tuple[Candidate, int | None], str] | None:
     """The model of the first rule that fits and whose model can do it."""
     if not rules:

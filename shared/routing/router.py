@@ -15,12 +15,20 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from headgate.shared.catalog.catalog import Catalog, Model
+from headgate.shared.catalog.catalog import Catalog
+from headgate.shared.catalog.schema import Model
 from headgate.shared.cost import price, rates
 from headgate.shared.errors import InvalidRequest
 from headgate.shared.job.request import AUTO, Kind, Request
 from headgate.shared.routing.capabilities import FIELDS, needs_of, sees
-from headgate.shared.routing.choose import Candidate, Choice, Option, Standing, Wish, choose
+from headgate.shared.routing.choose import (
+    Candidate,
+    Choice,
+    ModelStatus,
+    Option,
+    RoutePreference,
+    choose,
+)
 from headgate.shared.routing.classify import Judgement, Level, Weights, judge
 from headgate.shared.routing.features import HEAD, TAIL, Lexicon
 
@@ -75,15 +83,17 @@ class Route:
         return asdict(self)
 
 
-def nothing_known() -> Standing:
+def nothing_known() -> ModelStatus:
     """Every model is up, and every provider has a key."""
-    return Standing()
+    return ModelStatus()
 
 
 class Router:
     """Chooses models of one catalog; `standing` tells which are down or have no key."""
 
-    def __init__(self, catalog: Catalog, standing: Callable[[], Standing] = nothing_known) -> None:
+    def __init__(
+        self, catalog: Catalog, standing: Callable[[], ModelStatus] = nothing_known
+    ) -> None:
         self._catalog = catalog
         self._standing = standing
         self._known: tuple[Candidate, ...] | None = None
@@ -112,7 +122,7 @@ class Router:
             image=sees(request), kind=request.task, instruction=instruction,
         )  # fmt: skip
         dearest = request.max_usd_per_million
-        wish = Wish(
+        wish = RoutePreference(
             needs_of(request),
             request.prefer,
             None if dearest is None else int(Decimal(dearest) * PICO_IN_ONE / 10**6),

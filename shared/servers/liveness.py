@@ -26,7 +26,7 @@ LOCK_PAUSE_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
-class Sign:
+class WorkerSign:
     """A living worker process, and how long ago its event loop last ran."""
 
     node: str
@@ -38,7 +38,7 @@ class Sign:
         return self.age_s < STALE_S
 
 
-class Pulse:
+class LivenessFile:
     """This worker's file. Made by one worker of this name at a time; raises OSError otherwise."""
 
     def __init__(self, home: Path, node: str) -> None:
@@ -59,7 +59,7 @@ class Pulse:
         os.close(self._file)
 
 
-def signs(home: Path) -> list[Sign]:
+def signs(home: Path) -> list[WorkerSign]:
     """The living workers of this machine in this home."""
     found = []
     for path in sorted(_folder(home).glob("*")):
@@ -70,7 +70,7 @@ def signs(home: Path) -> list[Sign]:
                 beat_at = float(file.read(20) or 0)
         except (OSError, ValueError):  # it has just gone, or is being made
             continue
-        found.append(Sign(unquote(path.name), max(0.0, time.monotonic() - beat_at)))
+        found.append(WorkerSign(unquote(path.name), max(0.0, time.monotonic() - beat_at)))
     return found
 
 

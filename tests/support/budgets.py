@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from headgate.shared.admission.budgets import KNOWN, Spent, balance
+from headgate.shared.admission.budgets import KNOWN, SpentAmount, balance
 from headgate.shared.admission.grant import Grant
 from headgate.shared.admission.ticket import Ticket
 from headgate.shared.broker import script
@@ -49,7 +49,7 @@ class Treasury(Governor):
 
     def at_least(self, scope: str, spent: int) -> None:
         """The record knows of this much."""
-        sums = [Spent(scope, self.periods()[0], spent)]
+        sums = [SpentAmount(scope, self.periods()[0], spent)]
         script.run(self.client, balance(self.keys, sums))
 
     def pay(self, job_id: str, grant: Grant, cost: int | None) -> bool:

@@ -228,7 +228,7 @@ class Obedient:
         return getattr(self._servers, name)
 
 
-class Door(tasks.Door):
+class Door(tasks.JobTask):
     """The door to a pipeline with steps."""
 
     orders: Orders

@@ -16,7 +16,7 @@ from headgate.shared.admission.ticket import Ticket
 from headgate.shared.broker import jobs as broker_jobs
 from headgate.shared.broker import script
 from headgate.workers.stages import hold
-from headgate.workers.stages.hold import Told
+from headgate.workers.stages.hold import RateTold
 from tests.support.rig import STANDARD, Broker
 from tests.support.waiting_rooms import POOL, TICKET
 
@@ -63,7 +63,7 @@ class Governor(Broker):
         command = hold.reserve(self.keys, job_id=job_id, attempt=attempt, ticket=text)
         return script.run(self.client, command)
 
-    def observe(self, kind: str = "ok", *told: Told, pool: str = POOL, **others: Any) -> None:
+    def observe(self, kind: str = "ok", *told: RateTold, pool: str = POOL, **others: Any) -> None:
         """The provider has said something of the pool."""
         others.setdefault("granted_at_ms", self.now_ms())
         command = hold.observe(self.keys, pool=pool, key="key0", kind=kind, told=told, **others)

@@ -17,7 +17,7 @@ from headgate.shared.servers.servers import Servers, open_servers
 from headgate.shared.settings import Settings
 from headgate.workers.app import Headgate
 from headgate.workers.celery.pool import JobRequest, current
-from headgate.workers.clients.redis_batcher import Lane
+from headgate.workers.clients.redis_batcher import RedisBatcher
 from headgate.workers.delivery.fetcher import Fetcher
 
 in_force = settings.load()
@@ -28,12 +28,12 @@ class Door(Task):  # type: ignore[type-arg]  # Task is generic only in its stubs
     """What tasks.Door is to the real app."""
 
     Request = JobRequest  # type: ignore[assignment]  # Celery takes a class as well as its path
-    lane: Lane
+    lane: RedisBatcher
     fetcher: Fetcher
 
     async def open(self, settings: Settings, servers: Servers, fetcher: Fetcher) -> None:
         self.fetcher = fetcher
-        self.lane = Lane(servers.async_redis_client())
+        self.lane = RedisBatcher(servers.async_redis_client())
 
     async def close(self) -> None:
         await self.lane.close()

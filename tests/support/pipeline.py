@@ -16,10 +16,10 @@ from redis.asyncio import Redis
 from sqlalchemy import Engine, Table, insert, select
 
 from headgate.shared.admission import limits
-from headgate.shared.admission.breakers import Rules
+from headgate.shared.admission.breakers import BreakerRules
 from headgate.shared.admission.grant import NO_GRANT, Grant
 from headgate.shared.broker.keys import Keys
-from headgate.shared.cache.ttl import Keeping
+from headgate.shared.cache.ttl import CachePolicy
 from headgate.shared.catalog import catalog
 from headgate.shared.database import migrate
 from headgate.shared.database.engine import open_engine
@@ -29,25 +29,25 @@ from headgate.shared.job.envelope import Envelope
 from headgate.shared.job.ids import now_ms
 from headgate.shared.job.request import Request
 from headgate.shared.job.result import Reply, Result, Usage
-from headgate.workers.clients.group_commit import Record
-from headgate.workers.clients.redis_batcher import Lane
+from headgate.workers.clients.group_commit import GroupCommit
+from headgate.workers.clients.redis_batcher import RedisBatcher
 from headgate.workers.errors import AttemptError
-from headgate.workers.maintenance.estimates import Learning
+from headgate.workers.maintenance.estimates import EstimateUpkeep
 from headgate.workers.pipeline.job_run import Delivery
 from headgate.workers.pipeline.outcome import Deferred, Ended, Outcome
 from headgate.workers.pipeline.pipeline import Pipeline
-from headgate.workers.policy.retry import Limits
+from headgate.workers.policy.retry import RetryLimits
 from headgate.workers.provider import Answer, OnPiece
 from headgate.workers.stages.breaker import Breaker
 from headgate.workers.stages.cache import Cache
-from headgate.workers.stages.call import Call, Line
+from headgate.workers.stages.call import Call, Upstream
 from headgate.workers.stages.claim import Claims
-from headgate.workers.stages.conclude import Audit
+from headgate.workers.stages.conclude import Conclude
 from headgate.workers.stages.hold import Bucket
 from headgate.workers.stages.ledger import Ledger
 from headgate.workers.stages.publish import Publish
-from headgate.workers.stages.single_flight import Share
-from headgate.workers.stages.stream import Deltas
+from headgate.workers.stages.single_flight import SingleFlight
+from headgate.workers.stages.stream import DeltaWriter
 from tests.support.child import wait_until
 from tests.support.rig import envelope
 
@@ -77,7 +77,7 @@ checked = 2026-11-20
 """
 PRICES = {"input": "1", "output": "2"}
 USAGE = Usage(input_tokens=10, output_tokens=20)
-NEVER = Rules(failures=0)
+NEVER = BreakerRules(failures=0)
 COST_PICO_USD = 10 * 1_000_000 + 20 * 2_000_000  # of USAGE at PRICES
 
 
@@ -168,7 +168,7 @@ class PlayedLine:
         redis_url: str,
         models: catalog.Catalog,
         even: bool = False,
-        rules: Rules = NEVER,
+        rules: BreakerRules = NEVER,
         retry_share: float = 10,
         **changed: Any,
     ) -> None:
@@ -176,8 +176,8 @@ class PlayedLine:
         self.redis_url = redis_url
         self.even = even
         self.provider = Scripted()
-        self.record = Record(engine)
-        self.lane = Lane(Redis.from_url(redis_url))
+        self.record = GroupCommit(engine)
+        self.lane = RedisBatcher(Redis.from_url(redis_url))
         self.keyless = False
         self.stopped: str | None = None
         with Blocking.from_url(redis_url) as client:
@@ -185,7 +185,7 @@ class PlayedLine:
         self.bucket = Bucket(self.lane, Keys(), lambda _: ())
         call = Call(models, self._lines, timeout_s=30)
         parts: dict[str, Any] = {
-            "limits": Limits(3, 4, backoff_ms=5, backoff_max_ms=20),
+            "limits": RetryLimits(3, 4, backoff_ms=5, backoff_max_ms=20),
             "max_deliveries": 3,
             "clock_ms": now_ms,
             "chance": lambda: 0.5,
@@ -195,20 +195,20 @@ class PlayedLine:
             catalog=models,
             record=self.record,
             claims=Claims(self.record, "worker"),
-            share=Share(self.lane, Keys(), even=even),
-            cache=Cache(self.lane, Keys(), keeping=Keeping(ttl_s=60), clock_ms=now_ms),
+            share=SingleFlight(self.lane, Keys(), even=even),
+            cache=Cache(self.lane, Keys(), keeping=CachePolicy(ttl_s=60), clock_ms=now_ms),
             bucket=self.bucket,
             ledger=Ledger(self.record),
-            audit=Audit(),
+            audit=Conclude(),
             call=call,
-            deltas=Deltas(self.lane, Keys(), gather_s=0.001),
-            learning=Learning(self.lane, Keys()),
+            deltas=DeltaWriter(self.lane, Keys(), gather_s=0.001),
+            learning=EstimateUpkeep(self.lane, Keys()),
             publish=Publish(self.lane, Keys(), ttl_s=60),
             **(parts | changed),
         )
 
-    def _lines(self, _provider: object) -> list[Line]:
-        return [] if self.keyless else [Line(self.provider, "key0")]
+    def _lines(self, _provider: object) -> list[Upstream]:
+        return [] if self.keyless else [Upstream(self.provider, "key0")]
 
     async def run(
         self,

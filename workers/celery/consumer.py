@@ -35,7 +35,7 @@ from headgate.workers.delivery.message import Arrival
 
 if TYPE_CHECKING:
     from headgate.workers.app import Headgate
-    from headgate.workers.tasks import Door
+    from headgate.workers.tasks import JobTask
 
 log = logging.getLogger("headgate.consumer")
 
@@ -43,13 +43,13 @@ RECONNECT_S = 1.0
 """Longest pause between two tries to reach the broker (Celery's own grows to 30 s)."""
 
 
-class Jobs(Tasks):
+class JobConsumer(Tasks):
     """Opens the door and the Fetcher once; serves while Celery's consumer runs."""
 
     requires = (Events,)  # not Mingle, which the stock step asks for: workers share no state
 
     def start(self, c: Any) -> None:
-        """Jobs arrive from the queues that Celery consumes from."""
+        """JobConsumer arrive from the queues that Celery consumes from."""
         super().start(c)
         if c.fetcher is None:
             c.open_fetcher()
@@ -68,7 +68,7 @@ class Jobs(Tasks):
 class JobControl(Control):
     """The stock step, which would bring the stock Tasks step with it."""
 
-    requires = (Jobs,)
+    requires = (JobConsumer,)
 
 
 class Consumer(stock.Consumer):
@@ -92,7 +92,7 @@ class Consumer(stock.Consumer):
             Connection,
             Events,
             Heart,
-            Jobs,
+            JobConsumer,
             JobControl,
             stock.Evloop,
         ]
@@ -121,7 +121,7 @@ class Consumer(stock.Consumer):
     def open_fetcher(self) -> None:
         """The Fetcher and the door of the jobs are open; both close with the pool."""
         pool = self.pool
-        door = cast("Door", self.app.tasks[TASK])
+        door = cast("JobTask", self.app.tasks[TASK])
         self.fetcher = pool.call(
             self.app.open_fetcher(
                 owner=self.hostname,
@@ -163,7 +163,7 @@ class Consumer(stock.Consumer):
         return self.pool.spawn(fetcher.give_back_others(self.pool.tags))
 
     def stop(self) -> None:
-        """Jobs have ended or are back, before anything waits for a broker that may be silent."""
+        """JobConsumer have ended or are back, before anything waits for a broker that may be silent."""
         self.app.stopping.may_interrupt = False
         self.app.stopping.begin()
         self.pause()

@@ -8,12 +8,12 @@ import socket
 from contextlib import suppress
 from pathlib import Path
 
-from headgate.shared.servers.liveness import BEAT_S, Pulse
+from headgate.shared.servers.liveness import BEAT_S, LivenessFile
 
 log = logging.getLogger("headgate.life")
 
 
-class Life:
+class Heartbeat:
     """`notify_socket` and `watchdog_us` are what systemd sets (sd_notify(3)); None elsewhere."""
 
     def __init__(self, home: Path, notify_socket: str | None, watchdog_us: str | None) -> None:
@@ -23,12 +23,12 @@ class Life:
         watchdog_s = int(watchdog_us) / 1e6 if watchdog_us and watchdog_us.isdigit() else 0.0
         self._watched = watchdog_s > 0
         self._every_s = min(BEAT_S, watchdog_s / 4) if self._watched else BEAT_S
-        self._pulse: Pulse | None = None
+        self._pulse: LivenessFile | None = None
 
     async def run(self, node: str) -> None:
         """The event loop that runs this shows life, until it ends."""
         try:
-            self._pulse = await asyncio.to_thread(Pulse, self._home, node)
+            self._pulse = await asyncio.to_thread(LivenessFile, self._home, node)
         except OSError as error:
             log.warning("`headgate alive` cannot see this worker: %s", error)
         while True:

@@ -40,7 +40,7 @@ together fit into `stop.LAST_S`."""
 
 
 @dataclass(slots=True, eq=False)
-class Running:
+class RunningJob:
     """One job in the pool. `tag` is its number: what Celery calls its pid."""
 
     tag: int
@@ -55,7 +55,7 @@ class Running:
     timers: list[asyncio.TimerHandle] = field(default_factory=list)
 
 
-current: ContextVar[Running] = ContextVar("running")
+current: ContextVar[RunningJob] = ContextVar("running")
 """The job that the present coroutine runs."""
 
 
@@ -96,9 +96,9 @@ class TaskPool(BasePool):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._inbox: deque[Running] = deque()
-        self._outbox: deque[tuple[Running, tuple[int, Any, float]]] = deque()
-        self._jobs: dict[int, Running] = {}
+        self._inbox: deque[RunningJob] = deque()
+        self._outbox: deque[tuple[RunningJob, tuple[int, Any, float]]] = deque()
+        self._jobs: dict[int, RunningJob] = {}
         self._hub: Any = None
         self._ended = threading.Event()
         self._ringing = False
@@ -186,7 +186,7 @@ class TaskPool(BasePool):
         name, _id, request = args[:3]
         task = self.app.tasks[name]
         positional, named = request["args"], request["kwargs"]
-        running = Running(
+        running = RunningJob(
             tag=request["properties"]["delivery_tag"],
             run=lambda: task.run(*positional, **named),
             on_end=callback,
@@ -220,7 +220,7 @@ class TaskPool(BasePool):
                     timer = self.loop.call_later(limit_s, self._limit, running, soft, limit_s)
                     running.timers.append(timer)
 
-    def _limit(self, running: Running, soft: bool, limit_s: float) -> None:
+    def _limit(self, running: RunningJob, soft: bool, limit_s: float) -> None:
         self._stop(running.tag, "timeout")
         if running.on_limit is not None:
             running.on_limit(soft, limit_s)
@@ -232,7 +232,7 @@ class TaskPool(BasePool):
         running.stopped = reason
         running.task.cancel()
 
-    async def _run(self, running: Running) -> None:
+    async def _run(self, running: RunningJob) -> None:
         current.set(running)
         began = time.monotonic()
         end: tuple[int, Any, float]

@@ -13,7 +13,7 @@ import time
 from redis.exceptions import RedisError
 
 from headgate.shared.job.ids import now_ms
-from headgate.workers.clients.redis_batcher import Lane
+from headgate.workers.clients.redis_batcher import RedisBatcher
 
 log = logging.getLogger("headgate.clock")
 
@@ -23,7 +23,7 @@ ASK_EVERY_S = 5.0
 class Clock:
     """Counts on by itself between two answers of the server; a change of it is followed."""
 
-    def __init__(self, lane: Lane) -> None:
+    def __init__(self, lane: RedisBatcher) -> None:
         self._lane = lane
         self._ahead_ms = now_ms() - time.monotonic() * 1000
 

@@ -19,7 +19,7 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
 from headgate.shared.database.engine import lost_a_race, passes, reason, writing
-from headgate.workers.clients.outage_log import Silence
+from headgate.workers.clients.outage_log import OutageLog
 
 log = logging.getLogger("headgate.record")
 
@@ -47,7 +47,7 @@ class _Entry:
     lost: bool = False
 
 
-class Record:
+class GroupCommit:
     """One writer thread on one connection. Made on the loop that its users run on."""
 
     def __init__(self, engine: Engine) -> None:
@@ -57,7 +57,7 @@ class Record:
         self._wake = threading.Condition()
         self._closing = False
         self._ended = False
-        self._silence = Silence(log, "the database", "jobs wait for it")
+        self._silence = OutageLog(log, "the database", "jobs wait for it")
         self._thread = threading.Thread(target=self._run, name="record", daemon=True)
         self._thread.start()
 

@@ -6,7 +6,7 @@ import logging
 import time
 
 
-class Silence:
+class OutageLog:
     """What one user of one server knows of its silence. `server` begins a sentence."""
 
     def __init__(self, log: logging.Logger, server: str, meanwhile: str) -> None:

@@ -18,7 +18,7 @@ from redis.exceptions import NoScriptError
 
 from headgate.shared.broker.script import Command, Word
 from headgate.shared.servers.redis_client import REDIS_TIMEOUT_S
-from headgate.workers.clients.outage_log import Silence
+from headgate.workers.clients.outage_log import OutageLog
 
 T = TypeVar("T")
 log = logging.getLogger("headgate.lane")
@@ -52,7 +52,7 @@ def _passes(reply: Any) -> bool:
     )
 
 
-class Lane:
+class RedisBatcher:
     """One asyncio client without a time limit of its own, shared by all jobs of the process."""
 
     def __init__(self, client: redis.asyncio.Redis) -> None:
@@ -61,7 +61,7 @@ class Lane:
         self._waiting: list[tuple[tuple[Word, ...], asyncio.Future[Any]]] = []
         self._sending: asyncio.Task[None] | None = None
         self._closing = False
-        self._silence = Silence(log, "Redis", "jobs wait for it")
+        self._silence = OutageLog(log, "Redis", "jobs wait for it")
 
     def send(self, *words: Word) -> asyncio.Future[Any]:
         """The reply of one command, which must be one that may be sent twice.

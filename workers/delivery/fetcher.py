@@ -23,11 +23,11 @@ from headgate.shared.broker.jobs import Lease
 from headgate.shared.broker.keys import Keys
 from headgate.shared.broker.queues import in_turn
 from headgate.shared.errors import UnreadableMessage, place_of
-from headgate.workers.clients.outage_log import Silence
+from headgate.workers.clients.outage_log import OutageLog
 from headgate.workers.delivery import message
 from headgate.workers.delivery.leases import Leases, StopReason, tell_of
 from headgate.workers.delivery.message import Arrival
-from headgate.workers.delivery.wakeup import Waker, end
+from headgate.workers.delivery.wakeup import Wakeup, end
 from headgate.workers.delivery.wrong_type import named
 
 log = logging.getLogger("headgate.fetcher")
@@ -66,7 +66,7 @@ class Fetcher:
     def __init__(
         self,
         client: redis.asyncio.Redis,
-        waker: Waker,
+        waker: Wakeup,
         keys: Keys,
         *,
         owner: str,
@@ -87,7 +87,7 @@ class Fetcher:
         self._max_bytes = max_bytes
         self._idle_s = min(IDLE_S, lease_ms / 6000)
         self._on_arrival = on_arrival
-        self._silence = Silence(log, "Redis", "running jobs go on, no new ones start")
+        self._silence = OutageLog(log, "Redis", "running jobs go on, no new ones start")
         self.leases = Leases(
             client,
             keys,

@@ -19,7 +19,7 @@ from redis.exceptions import RedisError, ResponseError
 from headgate.shared.broker import dead_letters, jobs, script
 from headgate.shared.broker.jobs import Buried, Lease
 from headgate.shared.broker.keys import Keys
-from headgate.workers.clients.outage_log import Silence
+from headgate.workers.clients.outage_log import OutageLog
 from headgate.workers.delivery.wrong_type import named
 
 log = logging.getLogger("headgate.leases")
@@ -51,7 +51,7 @@ class Leases:
         lease_ms: int,
         tick_s: float,
         on_stop: Callable[[int, StopReason], None],
-        silence: Silence,
+        silence: OutageLog,
     ) -> None:
         self._client = client
         self._keys = keys

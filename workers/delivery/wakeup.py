@@ -21,7 +21,7 @@ SLACK_S = 10
 PAUSE_S = 1.0
 
 
-class Waker:
+class Wakeup:
     """Reads tokens; a token wakes one worker, and whoever leaves jobs behind puts a new one."""
 
     def __init__(self, client: redis.asyncio.Redis, keys: Keys) -> None:

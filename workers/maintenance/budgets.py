@@ -22,13 +22,13 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
 from headgate.shared.admission import budgets, scopes
-from headgate.shared.admission.budgets import InForce, Spent
+from headgate.shared.admission.budgets import BudgetInForce, SpentAmount
 from headgate.shared.broker.keys import Keys
 from headgate.shared.broker.script import fields_of
 from headgate.shared.catalog.catalog import Catalog
 from headgate.shared.cost.price import from_pico, text
-from headgate.workers.clients.outage_log import Silence
-from headgate.workers.clients.redis_batcher import Lane
+from headgate.workers.clients.outage_log import OutageLog
+from headgate.workers.clients.redis_batcher import RedisBatcher
 from headgate.workers.maintenance.spend import DAY_MS, Sums, doubtful, span_ms, spent_on
 
 log = logging.getLogger("headgate.budgets")
@@ -46,10 +46,10 @@ TOLD_AT_ONCE = 20
 
 
 @dataclass
-class Balance:
+class BudgetUpkeep:
     """Of one worker; `url`: where alerts are told, besides the log."""
 
-    lane: Lane
+    lane: RedisBatcher
     keys: Keys
     engine: Engine
     catalog: Catalog
@@ -58,13 +58,13 @@ class Balance:
     _past: dict[str, Sums] = field(default_factory=dict)
     _again_at: float = 0.0
     _logged: set[str] = field(default_factory=set)
-    _webhook: Silence = field(
-        default_factory=lambda: Silence(log, "the webhook of alerts", "they are sent again")
+    _webhook: OutageLog = field(
+        default_factory=lambda: OutageLog(log, "the webhook of alerts", "they are sent again")
     )
 
     async def keep(self) -> None:
         """Sums that a script needs are read at once, until this is cancelled."""
-        silence = Silence(log, "the budgets' database", "jobs under a budget wait for it")
+        silence = OutageLog(log, "the budgets' database", "jobs under a budget wait for it")
         while True:
             await asyncio.sleep(LOOK_S)
             try:
@@ -123,13 +123,13 @@ class Balance:
                 in_doubt[period] = await asyncio.to_thread(
                     doubtful, self.engine, self.catalog, period
                 )
-        told: list[Spent] = []
+        told: list[SpentAmount] = []
         for period, total in totals.items():
             for scope, source in self._scopes(total, configured, overrides):
                 amount = _of(scope, total)
                 if source not in read[period]:
                     amount += _of(scope, in_doubt[period])
-                told.append(Spent(scope, period, amount))
+                told.append(SpentAmount(scope, period, amount))
         marks = [
             (period, source)
             for period, done in read.items()
@@ -165,7 +165,7 @@ class Balance:
         tenants = {scopes.tenant_scope(tenant) for tenant, _ in total}
         users = {scopes.user_scope(tenant, user) for tenant, user in total if user}
         users &= configured.keys() | overrides.keys()
-        found: list[tuple[str, InForce | None]] = [
+        found: list[tuple[str, BudgetInForce | None]] = [
             (scope, budgets.in_force(configured, overrides, scope))
             for scope in (scopes.GLOBAL, *sorted(tenants), *sorted(users))
         ]

@@ -17,10 +17,11 @@ from redis.exceptions import RedisError
 from headgate.shared.admission import limits
 from headgate.shared.admission.budgets import KNOWN
 from headgate.shared.catalog import catalog
-from headgate.shared.catalog.catalog import Catalog, Provider
+from headgate.shared.catalog.catalog import Catalog
+from headgate.shared.catalog.schema import ProviderConfig
 from headgate.shared.errors import CatalogError
 from headgate.shared.servers.servers import Servers
-from headgate.workers.clients.redis_batcher import Lane
+from headgate.workers.clients.redis_batcher import RedisBatcher
 
 log = logging.getLogger("headgate.catalog")
 
@@ -30,11 +31,15 @@ LOOK_S = 0.5
 AGAIN_S = 1.0
 
 
-class Reload:
+class CatalogReload:
     """Keeps one worker's catalog that of its file."""
 
     def __init__(
-        self, servers: Servers, lane: Lane, file: Path | None, keys_of: Callable[[Provider], int]
+        self,
+        servers: Servers,
+        lane: RedisBatcher,
+        file: Path | None,
+        keys_of: Callable[[ProviderConfig], int],
     ) -> None:
         self._servers = servers
         self._lane = lane

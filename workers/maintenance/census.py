@@ -25,17 +25,20 @@ def census(keys: Keys, queues: Iterable[str]) -> Command[Census]:
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
+class QueuePage:
     """Ids in a part of a queue. `next_first`: where the next part begins, -1 at the end."""
 
     next_first: int
     ids: list[str]
 
 
-def waiting(name: str, first: int) -> Command[Waiting]:
+def waiting(name: str, first: int) -> Command[QueuePage]:
     """The ids of up to 1000 messages of the list of this name, from place `first` on."""
     return compose(
-        "queue_page", (name,), (first,), lambda reply: Waiting(reply[0], [*map(text_of, reply[1:])])
+        "queue_page",
+        (name,),
+        (first,),
+        lambda reply: QueuePage(reply[0], [*map(text_of, reply[1:])]),
     )
 
 

@@ -17,14 +17,14 @@ from itertools import islice
 from headgate.shared.admission.estimates import (
     HALF_LIFE,
     MOST_GROUPS,
-    Group,
-    Tally,
+    EstimateCounts,
+    EstimateGroup,
     learn,
     lesson,
     teach,
 )
 from headgate.shared.broker.keys import Keys
-from headgate.workers.clients.redis_batcher import Lane
+from headgate.workers.clients.redis_batcher import RedisBatcher
 
 log = logging.getLogger("headgate.learning")
 
@@ -48,10 +48,10 @@ class _Notes:
     """What was seen of one group since the last flush. `told`: what was promised of it then."""
 
     told: int | None
-    tally: Tally = field(default_factory=Tally)
+    tally: EstimateCounts = field(default_factory=EstimateCounts)
 
 
-class Learning:
+class EstimateUpkeep:
     """`saw` notes an answer; `keep` shares the notes for as long as the worker runs.
 
     `miss`: the chance of an answer that takes more than was held for it. `half_life` in answers.
@@ -59,7 +59,7 @@ class Learning:
 
     def __init__(
         self,
-        lane: Lane,
+        lane: RedisBatcher,
         keys: Keys,
         *,
         miss: float = 0.05,
@@ -134,12 +134,12 @@ class Learning:
             names = list(islice(self._noted, ROUND))
             if not names:
                 return
-            found: dict[Group, Tally] = {}
+            found: dict[EstimateGroup, EstimateCounts] = {}
             for name in names:
                 noted = self._noted.pop(name).tally
-                own, *wider = Group(*name).widened()
+                own, *wider = EstimateGroup(*name).widened()
                 for group in wider:
-                    found.setdefault(group, Tally()).merge(noted)
+                    found.setdefault(group, EstimateCounts()).merge(noted)
                 if own in found:
                     found[own].merge(noted)
                 else:
@@ -148,7 +148,7 @@ class Learning:
             for start in range(0, len(new), LARGEST):
                 await self._share(new[start : start + LARGEST])
 
-    async def _share(self, new: list[tuple[Group, Tally]]) -> None:
+    async def _share(self, new: list[tuple[EstimateGroup, EstimateCounts]]) -> None:
         self._calls += 1
         shared = await self._lane.run(
             learn(
@@ -158,7 +158,7 @@ class Learning:
         )  # fmt: skip
         lessons = []
         for (group, _), known in zip(new, shared, strict=True):
-            if isinstance(known, Tally):
+            if isinstance(known, EstimateCounts):
                 lessons.append(lesson(group, known, self._miss))
                 known = lessons[-1].output_tokens
             if known is not None:
@@ -171,7 +171,7 @@ class Learning:
         told = self._told.get(name)
         return told if told is not None else _first(self._told.get(n) for n in _wider(*name))
 
-    def _tell(self, group: Group, tokens: int) -> None:
+    def _tell(self, group: EstimateGroup, tokens: int) -> None:
         name = (group.model, group.tenant, group.template)
         self._told.pop(name, None)
         self._told[name] = tokens

@@ -9,7 +9,7 @@ from typing import Any
 from headgate.shared.broker import dead_letters
 from headgate.shared.broker.keys import Keys
 from headgate.shared.cache import index
-from headgate.workers.clients.redis_batcher import Lane
+from headgate.workers.clients.redis_batcher import RedisBatcher
 from headgate.workers.maintenance import census
 
 log = logging.getLogger("headgate.sweep")
@@ -23,12 +23,12 @@ SHEDDINGS = 200
 """Calls of one round that throw answers away: 100,000 of them; the next round goes on."""
 
 
-class Tidy:
+class Prune:
     """The part of the sweep that looks at the broker alone; used by one worker at a time."""
 
     def __init__(
         self,
-        lane: Lane,
+        lane: RedisBatcher,
         keys: Keys,
         *,
         queues: list[str],

@@ -31,11 +31,11 @@ from headgate.shared.job.envelope import Envelope
 from headgate.shared.job.ids import now_ms
 from headgate.shared.job.result import ENDED, ErrorReport, Result
 from headgate.shared.servers.servers import Servers
-from headgate.workers.clients.outage_log import Silence
-from headgate.workers.clients.redis_batcher import Lane
-from headgate.workers.maintenance.budgets import Balance
-from headgate.workers.maintenance.prune import Tidy
-from headgate.workers.maintenance.usage_rollup import Sums
+from headgate.workers.clients.outage_log import OutageLog
+from headgate.workers.clients.redis_batcher import RedisBatcher
+from headgate.workers.maintenance.budgets import BudgetUpkeep
+from headgate.workers.maintenance.prune import Prune
+from headgate.workers.maintenance.usage_rollup import UsageRollup
 
 log = logging.getLogger("headgate.sweep")
 
@@ -57,16 +57,16 @@ LATE_MS = 2000
 WHY_LATE = ErrorReport("deadline", "the deadline passed while it waited", False)
 
 
-class Sweep:
+class Recover:
     """Looks once a period whether a job may be lost or late, and then at every open one.
 
     At every one it also looks when nothing points to it, spending a 200th of the time at most.
     """
 
     def __init__(
-        self, servers: Servers, engine: Engine, lane: Lane, *, owner: str, period_s: float,
-        result_ttl_s: int, tidy: Tidy | None = None, balance: Balance | None = None,
-        sums: Sums | None = None,
+        self, servers: Servers, engine: Engine, lane: RedisBatcher, *, owner: str, period_s: float,
+        result_ttl_s: int, tidy: Prune | None = None, balance: BudgetUpkeep | None = None,
+        sums: UsageRollup | None = None,
         clock_ms: Callable[[], int] = now_ms,
     ) -> None:  # fmt: skip
         self._servers = servers
@@ -80,8 +80,8 @@ class Sweep:
         self._sums = sums
         self._clock_ms = clock_ms
         self._all_again_at = 0.0
-        self._silence = Silence(log, "the sweep's database", "the sweep waits for it")
-        self._refused = Silence(log, "the sweep's Redis", "the sweep waits for it")
+        self._silence = OutageLog(log, "the sweep's database", "the sweep waits for it")
+        self._refused = OutageLog(log, "the sweep's Redis", "the sweep waits for it")
 
     async def run(self) -> None:
         """Sweeps until it is cancelled; a fault of one round is logged and the next one comes."""

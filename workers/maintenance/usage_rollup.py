@@ -1,4 +1,4 @@
-"""Sums of the days that are over, made by the worker that sweeps: one day in one round."""
+"""UsageRollup of the days that are over, made by the worker that sweeps: one day in one round."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ HOUR_MS = 3_600_000
 PAUSE_MS = 60_000
 
 
-class Sums:
+class UsageRollup:
     """Sees to it that all days that are over are summed, and summed again where lines came later.
 
     All days are looked at when a worker begins and when a day is over.

@@ -12,12 +12,13 @@ from dataclasses import dataclass, replace
 
 from headgate.shared.admission.grant import NO_GRANT, Grant
 from headgate.shared.admission.ticket import Ticket, ticket_for
-from headgate.shared.catalog.catalog import Catalog, Model, StaticText
+from headgate.shared.catalog.catalog import Catalog
+from headgate.shared.catalog.schema import Model, StaticText
 from headgate.shared.cost import tokens as estimate
 from headgate.shared.cost.price import price, to_pico
 from headgate.workers.errors import AttemptError
-from headgate.workers.maintenance.estimates import Learning
-from headgate.workers.pipeline.job_run import Ending, Job
+from headgate.workers.maintenance.estimates import EstimateUpkeep
+from headgate.workers.pipeline.job_run import Ending, JobRun
 from headgate.workers.pipeline.outcome import Deferred, Restored
 from headgate.workers.pipeline.shielded import through
 from headgate.workers.policy import breaker as outage
@@ -29,7 +30,7 @@ from headgate.workers.stages.cache import Cache
 from headgate.workers.stages.call import Call
 from headgate.workers.stages.hold import Broken, Bucket, Later, TooLarge
 from headgate.workers.stages.ledger import Attempt, Ledger
-from headgate.workers.stages.stream import Deltas
+from headgate.workers.stages.stream import DeltaWriter
 
 STALE_MS, STALE_TIMES = 2000, 2
 """A grant of a limited pool that is older counts as not used: the job goes back to its place."""
@@ -47,12 +48,12 @@ class Attempting:
     breaker: Breaker
     ledger: Ledger
     call: Call
-    deltas: Deltas
-    learning: Learning
+    deltas: DeltaWriter
+    learning: EstimateUpkeep
     clock_ms: Callable[[], int]
 
     async def attempt(
-        self, job: Job, model: Model, chain: Chain
+        self, job: JobRun, model: Model, chain: Chain
     ) -> Ending | Deferred | Restored | Broken | AttemptError:
         """One request to one model, held, written down, sent and settled; or what hindered it."""
         began_ms = self.clock_ms()
@@ -144,7 +145,7 @@ class Attempting:
                 raise
         return ending
 
-    def ticket(self, job: Job, model: Model, chain: Chain = ()) -> Ticket:
+    def ticket(self, job: JobRun, model: Model, chain: Chain = ()) -> Ticket:
         """What the job waits for when it waits for this model; its place in line is kept."""
         ticket = ticket_for(
             job.envelope, model, self.catalog, tier=job.tier, paid=job.paid,
@@ -153,7 +154,7 @@ class Attempting:
         return replace(ticket, cached_as="") if job.uncached else ticket
 
     async def _hold(
-        self, job: Job, model: Model, chain: Chain, attempt: str
+        self, job: JobRun, model: Model, chain: Chain, attempt: str
     ) -> Grant | Deferred | Broken | AttemptError:
         """What the job came with if it is for this model; else what is left at once."""
         if job.grant.way == "held":
@@ -178,7 +179,7 @@ class Attempting:
                 job.grant = found
                 return found
 
-    def _is_stale(self, job: Job, hold: Grant) -> bool:
+    def _is_stale(self, job: JobRun, hold: Grant) -> bool:
         """Whether so long has passed since the grant that its call would meet those granted later.
 
         A worker that has just started imports an SDK for seconds; one that was frozen comes back
@@ -188,7 +189,7 @@ class Attempting:
         late = bool(hold.totals) and self.clock_ms() - hold.granted_at_ms > STALE_MS
         return late and job.claim.fence <= STALE_TIMES
 
-    async def _learn_of(self, error: AttemptError, job: Job, hold: Grant) -> None:
+    async def _learn_of(self, error: AttemptError, job: JobRun, hold: Grant) -> None:
         """All workers know of what a refusal says of limits, before anybody asks again."""
         gives_back = hold.rule == "a" and hold.settles
         if error.billed is False and (gives_back or hold.money):
@@ -197,7 +198,7 @@ class Attempting:
         if (refusal := gate.refusal(error)) is not None:
             await through(self.bucket.refused(hold, error, refusal.kind, refusal.wait_ms))
 
-    def _answered(self, job: Job, attempt: Attempt, model: Model, answer: Answer) -> Ending:
+    def _answered(self, job: JobRun, attempt: Attempt, model: Model, answer: Answer) -> Ending:
         usage = answer.reply.usage
         terms = answer.terms
         cost = price(usage, model, self.catalog, terms=terms) if answer.counted else None

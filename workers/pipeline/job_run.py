@@ -8,7 +8,7 @@ from typing import Literal
 
 from headgate.shared.admission.grant import NO_GRANT, Grant
 from headgate.shared.broker.results import GIVEN_UP
-from headgate.shared.catalog.catalog import Model
+from headgate.shared.catalog.schema import Model
 from headgate.shared.cost import tokens
 from headgate.shared.cost.price import from_pico, text
 from headgate.shared.errors import ErrorCode, InvalidRequest
@@ -50,7 +50,7 @@ class Ending:
 
 
 @dataclass(slots=True)
-class Job:
+class JobRun:
     """One run of one job.
 
     `grant`: what it holds and has not used; `tier` and `paid` go into each further ticket.

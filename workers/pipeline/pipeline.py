@@ -21,26 +21,26 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from headgate.shared.admission.grant import Grant
-from headgate.shared.broker.jobs import Entry
+from headgate.shared.broker.jobs import CacheWrite
 from headgate.shared.broker.results import why_given_up
-from headgate.shared.catalog.catalog import Model, StaticText
+from headgate.shared.catalog.schema import Model, StaticText
 from headgate.shared.cost import tokens
 from headgate.shared.database.rows import audit_row
 from headgate.shared.errors import InvalidRequest, place_of
 from headgate.shared.job.result import Reply, Result, Usage
-from headgate.workers.clients.group_commit import Record
+from headgate.workers.clients.group_commit import GroupCommit
 from headgate.workers.errors import AttemptError
 from headgate.workers.pipeline.attempt import Attempting, Chain
-from headgate.workers.pipeline.job_run import Delivery, Ending, Job
+from headgate.workers.pipeline.job_run import Delivery, Ending, JobRun
 from headgate.workers.pipeline.outcome import AlreadyTaken, Deferred, Ended, Outcome, Restored
 from headgate.workers.pipeline.shielded import through
 from headgate.workers.policy import breaker, budget, fallback, refusal, retry
-from headgate.workers.stages.cache import Kept
+from headgate.workers.stages.cache_entry import CacheEntry
 from headgate.workers.stages.claim import Claim, Claims, NotYet
-from headgate.workers.stages.conclude import Audit, Conclusion
+from headgate.workers.stages.conclude import Conclude, Conclusion
 from headgate.workers.stages.hold import Broken
 from headgate.workers.stages.publish import Publish
-from headgate.workers.stages.single_flight import Share
+from headgate.workers.stages.single_flight import SingleFlight
 
 log = logging.getLogger("headgate.pipeline")
 
@@ -52,12 +52,12 @@ MOMENT_MS = 2000
 class Pipeline(Attempting):
     """All stages, and what the decisions need: limits, a clock in Unix ms, chance in [0, 1)."""
 
-    record: Record
+    record: GroupCommit
     claims: Claims
-    share: Share
-    audit: Audit
+    share: SingleFlight
+    audit: Conclude
     publish: Publish
-    limits: retry.Limits
+    limits: retry.RetryLimits
     max_deliveries: int
     chance: Callable[[], float]
 
@@ -78,7 +78,7 @@ class Pipeline(Attempting):
             ended = await self.publish.again(claim.result)
             died = delivery.crashes >= self.max_deliveries  # perhaps before it was buried
             return Ended(ended, why_given_up(ended)) if ended and died else AlreadyTaken()
-        job = Job(
+        job = JobRun(
             delivery.envelope, claim, delivery.crashes,
             grant=grant, tier=grant.tier, paid=grant.paid,
             asked=grant.model if grant.way in ("held", "broken", "elsewhere") else "",
@@ -93,7 +93,7 @@ class Pipeline(Attempting):
         if grant.way == "held":
             await through(self.bucket.settle(job_id, grant, None))
 
-    async def _with(self, job: Job, delivery: Delivery) -> Outcome:
+    async def _with(self, job: JobRun, delivery: Delivery) -> Outcome:
         """How the job ends under its claim."""
         ending: Ending | Deferred | Restored
         try:
@@ -120,7 +120,7 @@ class Pipeline(Attempting):
             return ending
         return await through(self.conclude(job, ending))
 
-    async def answer(self, job: Job, delivery: Delivery) -> Ending | Deferred | Restored:
+    async def answer(self, job: JobRun, delivery: Delivery) -> Ending | Deferred | Restored:
         """How the job ends; asks a model only if nothing before has decided it."""
         request = job.envelope.request
         if job.claim.cancel_wanted or delivery.revoked:
@@ -158,13 +158,13 @@ class Pipeline(Attempting):
                 return Ending("failed", error=failed, cached="shared")
         return await self.ask(job, first)
 
-    def _chain(self, job: Job) -> frozenset[str]:
+    def _chain(self, job: JobRun) -> frozenset[str]:
         """The models that may answer the job: an equal one may allow others."""
         first = self.catalog.models.get(job.envelope.model)
         chain = first and fallback.chain(job.envelope.request, first, self.catalog)
         return fallback.names(chain or ())
 
-    async def ask(self, job: Job, first: Model) -> Ending | Deferred | Restored:
+    async def ask(self, job: JobRun, first: Model) -> Ending | Deferred | Restored:
         """The first answer that a model of the chain gives, each asked as often as makes sense."""
         granted = job.grant
         chain = budget.chain(job.envelope.request, first, self.catalog, granted, job.input_tokens)
@@ -240,7 +240,7 @@ class Pipeline(Attempting):
         retryable = code not in fallback.FINAL and not job.too_large
         return job.failed(code, last.message, retryable=retryable)
 
-    def _until_one_is_up(self, job: Job, chain: Chain) -> Deferred:
+    def _until_one_is_up(self, job: JobRun, chain: Chain) -> Deferred:
         """The job waits for a breaker to close: in line, or where several are open, for any."""
         name, wait_ms = breaker.patience(job.broken, job.left_ms(self.clock_ms()), self.chance())
         model = next(one for one in chain if isinstance(one, Model) and one.name == name)
@@ -250,7 +250,7 @@ class Pipeline(Attempting):
             ticket = replace(ticket, arrival_ms=self.clock_ms())
         return Deferred(wait_ms, ticket.encode())
 
-    async def conclude(self, job: Job, ending: Ending) -> Outcome:
+    async def conclude(self, job: JobRun, ending: Ending) -> Outcome:
         """The job has ended, on record and then for all who wait; or the claim was lost."""
         try:
             result = await self._end(job, ending)
@@ -262,10 +262,10 @@ class Pipeline(Attempting):
         if result is None:
             log.warning("job %s: the claim was lost; what holds its lease ends it", job.envelope.id)
             return Restored()
-        answers: tuple[Entry, ...] = ()
+        answers: tuple[CacheWrite, ...] = ()
         if ending.reply is not None and ending.cached is None and ending.provider is not None:
             model = ending.model_used or job.envelope.model
-            kept = Kept(ending.reply, ending.provider, job.cost_pico_usd, model)
+            kept = CacheEntry(ending.reply, ending.provider, job.cost_pico_usd, model)
             asked = job.asked or job.envelope.model
             answers = self.cache.remembering(job.envelope.request, kept, asked)
         if ending.error is not None and ending.status == "failed" and job.shares_failure:
@@ -273,7 +273,7 @@ class Pipeline(Attempting):
         await self.publish.publish(result, answers)
         return Ended(result, why_given_up(result))
 
-    async def _end(self, job: Job, ending: Ending) -> Result | None:
+    async def _end(self, job: JobRun, ending: Ending) -> Result | None:
         """The result, which is on record with the last attempt; None when the claim was lost."""
         now_ms = self.clock_ms()
         result = job.result(ending, now_ms)

@@ -52,26 +52,26 @@ def is_fault(error: AttemptError, *, cut_short: bool = False) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Purse:
+class RetryBudget:
     """Retries that may be spent at one provider: `quiet` come by time, `earned` by traffic."""
 
     quiet: float = QUIET_BURST
     earned: float = 0.0
     at_ms: int = 0
 
-    def after_call(self, share: float, now_ms: int) -> Purse:
+    def after_call(self, share: float, now_ms: int) -> RetryBudget:
         """A first call has earned its share of a retry."""
         then = self._at(now_ms)
         return replace(then, earned=then.earned + share)
 
-    def after_retry(self, now_ms: int) -> Purse | None:
+    def after_retry(self, now_ms: int) -> RetryBudget | None:
         """A retry is paid; None: there is nothing to pay it with."""
         then = self._at(now_ms)
         if then.earned >= 1:
             return replace(then, earned=then.earned - 1)
         return replace(then, quiet=then.quiet - 1) if then.quiet >= 1 else None
 
-    def _at(self, now_ms: int) -> Purse:
+    def _at(self, now_ms: int) -> RetryBudget:
         since_s = max(0, now_ms - self.at_ms) / 1000
         quiet = min(QUIET_BURST, self.quiet + since_s * QUIET_PER_S)
-        return Purse(quiet, self.earned * math.exp(-since_s / EARNED_S), now_ms)
+        return RetryBudget(quiet, self.earned * math.exp(-since_s / EARNED_S), now_ms)

@@ -7,7 +7,8 @@ from decimal import Decimal
 
 from headgate.shared.admission.grant import Grant
 from headgate.shared.admission.scopes import unquoted
-from headgate.shared.catalog.catalog import Catalog, Model, StaticText
+from headgate.shared.catalog.catalog import Catalog
+from headgate.shared.catalog.schema import Model, StaticText
 from headgate.shared.cost import tokens
 from headgate.shared.cost.price import from_pico, text, to_pico
 from headgate.shared.cost.upper_bound import worst_pico_usd

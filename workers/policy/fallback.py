@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from headgate.shared.admission.grant import Grant
-from headgate.shared.catalog.catalog import Catalog, Model, StaticText
+from headgate.shared.catalog.catalog import Catalog
+from headgate.shared.catalog.schema import Model, StaticText
 from headgate.shared.job.request import Request
 from headgate.shared.job.result import FailedAttempt
 from headgate.shared.routing import capabilities
-from headgate.workers.policy.retry import Limits
+from headgate.workers.policy.retry import RetryLimits
 
 #: Codes after which the same model is not asked again (the classes in shared/errors.py say why).
 FINAL = frozenset(
@@ -69,7 +70,7 @@ def tries(model: str, failures: Iterable[FailedAttempt]) -> int:
     return sum(1 for failure in counted(failures) if failure.model == model)
 
 
-def is_spent(model: str, failures: Sequence[FailedAttempt], limits: Limits) -> bool:
+def is_spent(model: str, failures: Sequence[FailedAttempt], limits: RetryLimits) -> bool:
     """True when the job must not ask this model again, or no model at all."""
     all_tries = counted(failures)
     own = [failure for failure in all_tries if failure.model == model]

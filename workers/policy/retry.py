@@ -9,12 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from headgate.shared.catalog.catalog import Model
+from headgate.shared.catalog.schema import Model
 from headgate.workers.errors import AttemptError
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class RetryLimits:
     """How patient a job is with one model, and in all."""
 
     max_attempts: int
@@ -22,9 +22,9 @@ class Limits:
     backoff_ms: float
     backoff_max_ms: float
 
-    def of(self, model: Model) -> Limits:
+    def of(self, model: Model) -> RetryLimits:
         """The same with what the catalog says of this model."""
-        return Limits(
+        return RetryLimits(
             model.max_attempts or self.max_attempts,
             self.max_attempts_per_job,
             model.backoff_s * 1000 if model.backoff_s else self.backoff_ms,
@@ -59,7 +59,7 @@ def decide(
     *,
     tries_of_model: int,
     tries_of_job: int,
-    limits: Limits,
+    limits: RetryLimits,
     left_ms: int,
     chance: float,
 ) -> Decision:

@@ -13,12 +13,12 @@ from typing import Any
 import anthropic
 import orjson
 
-from headgate.shared.cost.rates import PLAIN, Terms
+from headgate.shared.cost.rates import PLAIN, BillingTerms
 from headgate.shared.job.request import Request
 from headgate.shared.job.result import Reply, Usage
 from headgate.workers.provider import Answer, OnPiece
 from headgate.workers.providers.anthropic_request import messages_body
-from headgate.workers.providers.http import Response, Wire, checked_key
+from headgate.workers.providers.http import HttpPool, Response, checked_key
 from headgate.workers.providers.json_body import decoded_or_raise, dumped
 from headgate.workers.providers.refusals import ModelRefused, request_id, unusable
 from headgate.workers.providers.reply_fields import count, fields_of, kept_headers, tier_of
@@ -56,7 +56,7 @@ class AnthropicProvider:
             base_url=base_url or ADDRESS,
             open_telemetry=False,
         )
-        self._wire = Wire(
+        self._wire = HttpPool(
             str(client.base_url),
             {**client.auth_headers, **client.default_headers},
             connections=connections,
@@ -163,11 +163,11 @@ def read_usage(usage: object) -> tuple[Usage, bool]:
 SHORT_WRITES, HOUR_WRITES = "ephemeral_5m_input_tokens", "ephemeral_1h_input_tokens"
 
 
-def read_terms(usage: object) -> Terms:
+def read_terms(usage: object) -> BillingTerms:
     """What the bill depends on beside the tokens of the usage."""
     told = fields_of(usage)
     fast = told.get("speed") == "fast"
-    terms = Terms(
+    terms = BillingTerms(
         service_tier="fast" if fast else tier_of(told.get("service_tier")),
         in_us=told.get("inference_geo") == "us",
         hour_write_tokens=count(fields_of(told.get("cache_creation")).get(HOUR_WRITES)),

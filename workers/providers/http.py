@@ -59,7 +59,7 @@ class Response:
     streamed: bool = False
 
 
-class Sink(Protocol):
+class StreamSink(Protocol):
     """Takes a stream. `ended`: a connection that breaks now takes nothing of worth with it."""
 
     ended: bool
@@ -76,7 +76,7 @@ def checked_key(name: str, api_key: str) -> str:
     return key
 
 
-class Wire:
+class HttpPool:
     """A pool of connections to one vendor, with an address and headers; opened at first use."""
 
     def __init__(
@@ -95,7 +95,7 @@ class Wire:
         self._closed = False
 
     async def post(
-        self, path: str, body: bytes, *, timeout_s: float, into: Sink | None = None
+        self, path: str, body: bytes, *, timeout_s: float, into: StreamSink | None = None
     ) -> Response:
         """The whole response, whatever its status, within `timeout_s`; a stream goes into `into`.
 
@@ -162,7 +162,7 @@ def _is_stream(response: aiohttp.ClientResponse) -> bool:
     return response.status == 200 and response.content_type == "text/event-stream"
 
 
-async def _poured(content: aiohttp.StreamReader, into: Sink) -> None:
+async def _poured(content: aiohttp.StreamReader, into: StreamSink) -> None:
     """The sink has the whole stream, or all of it that matters."""
     try:
         while chunk := await content.readany():

@@ -14,11 +14,11 @@ from typing import Any
 
 import openai
 
-from headgate.shared.cost.rates import PLAIN, Terms
+from headgate.shared.cost.rates import PLAIN, BillingTerms
 from headgate.shared.job.request import Request
 from headgate.shared.job.result import Reply, Usage
 from headgate.workers.provider import Answer, OnPiece
-from headgate.workers.providers.http import Response, Wire, checked_key
+from headgate.workers.providers.http import HttpPool, Response, checked_key
 from headgate.workers.providers.json_body import decoded_or_raise, dumped
 from headgate.workers.providers.refusals import request_id, unusable
 from headgate.workers.providers.reply_fields import count, fields_of, kept_headers, tier_of
@@ -54,7 +54,7 @@ class OpenAIProvider:
             organization=organization or "",
             project=project or "",
         )
-        self._wire = Wire(
+        self._wire = HttpPool(
             str(client.base_url),
             {**client.auth_headers, **client.default_headers},
             connections=connections,
@@ -232,7 +232,7 @@ def read_usage(usage: object) -> tuple[Usage, bool]:
     ), input_tokens + output_tokens > 0
 
 
-def read_terms(decoded: dict[str, Any]) -> Terms:
+def read_terms(decoded: dict[str, Any]) -> BillingTerms:
     """What the bill depends on beside the tokens: the tier that served it, and sound.
 
     Sound is in the counts of tokens and has a price of its own, which nobody told.
@@ -241,4 +241,4 @@ def read_terms(decoded: dict[str, Any]) -> Terms:
     sides = (told.get("prompt_tokens_details"), told.get("completion_tokens_details"))
     sound = any(count(fields_of(side).get("audio_tokens")) for side in sides)
     tier = tier_of(decoded.get("service_tier"))
-    return Terms(service_tier=tier, unpriced=sound) if tier or sound else PLAIN
+    return BillingTerms(service_tier=tier, unpriced=sound) if tier or sound else PLAIN

@@ -14,21 +14,21 @@ import re
 from collections.abc import Mapping
 from datetime import datetime
 
-from headgate.workers.provider import Measure, Seen
+from headgate.workers.provider import Measure, RateSeen
 
 
-def seen(headers: Mapping[str, str], now_s: float) -> tuple[Seen, ...]:
+def seen(headers: Mapping[str, str], now_s: float) -> tuple[RateSeen, ...]:
     """All limits that the headers tell, each measure once; names of headers in lower case.
 
     `now_s` is Unix time. It may be off by hours: only resets days away are refused by it.
     """
-    found: dict[str, Seen] = {}
+    found: dict[str, RateSeen] = {}
     for one in (*_openai(headers), *_anthropic(headers, now_s)):
         known = found.get(one.measure)
         if known is not None:
             # OpenAI tells the tokens of organisation and project; who stays below both keeps both.
             limit, remaining = min(one.limit, known.limit), min(one.remaining, known.remaining)
-            one = Seen(one.measure, limit, remaining, one.grain)
+            one = RateSeen(one.measure, limit, remaining, one.grain)
         found[one.measure] = one
     return tuple(found.values())
 
@@ -64,24 +64,24 @@ _WORDS_GRAIN_S, _NUMBER_GRAIN_S = 0.001, 1.0
 _SLACK = 0.1
 
 
-def _openai(headers: Mapping[str, str]) -> list[Seen]:
-    found: list[Seen] = []
+def _openai(headers: Mapping[str, str]) -> list[RateSeen]:
+    found: list[RateSeen] = []
     pair = _pair(headers, _REQUESTS_OPEN, 1.0)
     if pair is not None:
         measure = _unit(*pair, duration_s(headers.get(_REQUESTS_OPEN[2], "")))
         if measure is not None:
-            found.append(Seen(measure, *pair, 1.0))
+            found.append(RateSeen(measure, *pair, 1.0))
     for names in _TOKENS_OPEN:
         pair = _pair(headers, names, 1.0)
         if pair is not None:
             reset = duration_s(headers.get(names[2], ""))
             # What is full again only after more than a minute is no limit of a minute.
             if reset is not None and reset[0] <= _MINUTE_S * (1 + _SLACK) + reset[1]:
-                found.append(Seen("tpm", *pair, 1.0))
+                found.append(RateSeen("tpm", *pair, 1.0))
     for names, measure in _NAMED:
         pair = _pair(headers, names, 1.0)
         if pair is not None:
-            found.append(Seen(measure, *pair, 1.0))
+            found.append(RateSeen(measure, *pair, 1.0))
     return found
 
 
@@ -149,14 +149,14 @@ _OUTPUT: tuple[Names, Measure, float] = (_group("output-tokens"), "output_tpm", 
 _FARTHEST_S = 3 * _DAY_S
 
 
-def _anthropic(headers: Mapping[str, str], now_s: float) -> list[Seen]:
-    found: list[Seen] = []
+def _anthropic(headers: Mapping[str, str], now_s: float) -> list[RateSeen]:
+    found: list[RateSeen] = []
     # The `tokens` group tells one of the two others again, or their sum: it is read only alone.
     apart = _INPUT[0][0] in headers or _OUTPUT[0][0] in headers
     for names, measure, grain in (_REQUESTS, _INPUT, _OUTPUT) if apart else (_REQUESTS, _TOKENS):
         pair = _pair(headers, names, grain)
         if pair is not None and _recent(headers.get(names[2]), now_s):
-            found.append(Seen(measure, *pair, grain))
+            found.append(RateSeen(measure, *pair, grain))
     return found
 
 

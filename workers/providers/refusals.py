@@ -174,7 +174,7 @@ def refusal(response: Response, private: Iterable[str], secret: str) -> AttemptE
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class ErrorBody:
     """What an error body says: codes, the most telling first, status, reason, id and details."""
 
     codes: list[str]
@@ -184,7 +184,7 @@ class Told:
     details: dict[str, object]
 
 
-def told_error(body: object) -> Told:
+def told_error(body: object) -> ErrorBody:
     """Codes (most telling first), status, message and request id out of a decoded error body.
 
     Shapes: `{"error": {...}}` (OpenAI, Anthropic), the same in a list (Google), `{"error": "..."}`,
@@ -202,7 +202,7 @@ def told_error(body: object) -> Told:
     if not isinstance(message, str):
         message = _detail(outer.get("detail"))
     request = outer.get("request_id")
-    return Told(
+    return ErrorBody(
         codes=[value for value in named if isinstance(value, str)],
         status=numbers[0] if numbers else None,
         message=message,
@@ -219,7 +219,7 @@ def _detail(detail: object) -> str:
     return "; ".join(f"{reason.get('loc')}: {reason.get('msg')}" for reason in reasons)
 
 
-def fault(status: int, told: Told) -> Fault:
+def fault(status: int, told: ErrorBody) -> Fault:
     """Which of our errors it is: the first code we know, else the status, else the text."""
     for code in told.codes:
         if code in _CODES:

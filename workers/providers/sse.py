@@ -8,7 +8,7 @@ Event = tuple[str, bytes]
 _ENDS = (b"\n", b"\r")
 
 
-class Events:
+class EventParser:
     """Reads one stream: lines end in LF, CR or CRLF, a blank one ends an event.
 
     Works on bytes, so that a character cut in two is never looked at before it is whole.

@@ -15,16 +15,16 @@ from headgate.workers.providers.http import Response
 from headgate.workers.providers.json_body import texts_of
 from headgate.workers.providers.refusals import refusal, request_id, unusable
 from headgate.workers.providers.reply_fields import fields_of
-from headgate.workers.providers.sse import Event, Events
+from headgate.workers.providers.sse import Event, EventParser
 
 
-class Streamed(ABC):
+class AnswerStream(ABC):
     """The stream of one answer. `ended`: the model has said all, though usage may still follow."""
 
     def __init__(self, on_piece: OnPiece) -> None:
         self.ended = False
         self._on_piece = on_piece
-        self._events = Events()
+        self._events = EventParser()
         self._begun = False
         self._over = False
         self._fault: bytes | None = None
@@ -81,7 +81,7 @@ class Streamed(ABC):
         """What was taken, in the form of an answer that came whole."""
 
 
-class ChatStream(Streamed):
+class ChatStream(AnswerStream):
     """A chat completion in OpenAI's chunks."""
 
     def __init__(self, on_piece: OnPiece) -> None:
@@ -155,7 +155,7 @@ def _text(content: object) -> str:
     return content if isinstance(content, str) else ""
 
 
-class MessageStream(Streamed):
+class MessageStream(AnswerStream):
     """A message in Anthropic's events. `json_only`: a fence around it is no part of the answer."""
 
     def __init__(self, on_piece: OnPiece, *, json_only: bool = False) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from headgate.workers.simulator.billing import price_of
 from headgate.workers.simulator.engine import Engine
 from headgate.workers.simulator.flags import Flags, parse
-from headgate.workers.simulator.server import Door, serving
+from headgate.workers.simulator.server import SimulatorServer, serving
 
 PARENT_POLL_S = 1.0
 
@@ -27,7 +27,7 @@ async def run(flags: Flags) -> None:
     if flags.with_parent is not None:
         watch = asyncio.create_task(_watch(flags.with_parent, over))
     engine = Engine(flags.behaviour, time.monotonic, time.time)
-    door = Door(engine, flags.json_log)
+    door = SimulatorServer(engine, flags.json_log)
 
     # Reading the price list takes a moment, which must not be the first caller's.
     price_of("openai", "gpt-4o-mini")

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import orjson
 
 from headgate.workers.simulator.json_example import example_of
-from headgate.workers.simulator.request import Ask, Tool, tokens_of
+from headgate.workers.simulator.request import SimulatedRequest, Tool, tokens_of
 
 End = Literal["stop", "length", "tool", "filter"]
 
@@ -69,7 +69,7 @@ class ToolCall:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class SimulatedAnswer:
     """What the model says, and how many tokens that took; output includes reasoning."""
 
     text: str
@@ -81,8 +81,8 @@ class Answer:
 
 
 def compose(
-    ask: Ask, choice: int, chars_per_token: float, exact: tuple[int, ...] | None = None
-) -> Answer:
+    ask: SimulatedRequest, choice: int, chars_per_token: float, exact: tuple[int, ...] | None = None
+) -> SimulatedAnswer:
     """The answer to `ask`; `choice` numbers the alternatives when several were asked for.
 
     Prose is some sentences long; with `exact` it has one of these lengths to the token.
@@ -119,7 +119,7 @@ def compose(
     if room is not None and len(text) > room * chars_per_token:
         text, stop_word, end = text[: int(room * chars_per_token)], None, "length"
     spoken = tokens_of(len(text), chars_per_token)
-    return Answer(text, None, end, stop_word, spoken + reasoning, reasoning)
+    return SimulatedAnswer(text, None, end, stop_word, spoken + reasoning, reasoning)
 
 
 def vector(text: str, dimensions: int) -> "array.array[float]":
@@ -169,7 +169,7 @@ def _prose(last: str, digest: bytes, chars: int) -> str:
     return text
 
 
-def _json_text(ask: Ask, digest: bytes) -> str:
+def _json_text(ask: SimulatedRequest, digest: bytes) -> str:
     made: Any
     if ask.schema is not None:
         made = example_of(ask.schema, digest)
@@ -184,7 +184,7 @@ def _json_text(ask: Ask, digest: bytes) -> str:
 
 def _call(
     tool: Tool, digest: bytes, room: int | None, reasoning: int, chars_per_token: float
-) -> Answer:
+) -> SimulatedAnswer:
     arguments = orjson.dumps(example_of(tool.schema, digest)).decode()
     end: End = "tool"
     if room is not None and len(arguments) > room * chars_per_token:
@@ -193,4 +193,4 @@ def _call(
     if room is not None:
         spoken = min(spoken, room)
     call = ToolCall(digest.hex()[:24], tool.name, arguments)
-    return Answer("", call, end, None, spoken + reasoning, reasoning)
+    return SimulatedAnswer("", call, end, None, spoken + reasoning, reasoning)

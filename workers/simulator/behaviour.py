@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Literal
 
-from headgate.workers.simulator.billing import Price, Usage
+from headgate.workers.simulator.billing import SimulatedPrice, SimulatedUsage
 from headgate.workers.simulator.faults import Fault
 from headgate.workers.simulator.limits import LimitTable
 from headgate.workers.simulator.ramp import RampRule
@@ -32,7 +32,7 @@ class Behaviour:
     seed: int = 0
     chars_per_token: float = 4.0
     strict_models: tuple[str, ...] = ()
-    prices: dict[str, Price] = field(default_factory=dict)
+    prices: dict[str, SimulatedPrice] = field(default_factory=dict)
     output_tokens: float | None = None
     output_sigma: float = DEFAULT_OUTPUT_SIGMA
     headers: Telling = "true"
@@ -45,7 +45,7 @@ class Bill:
 
     model: str
     digest: bytes
-    usage: Usage
+    usage: SimulatedUsage
     usd: Decimal | None
 
 

@@ -8,7 +8,7 @@ MILLION = Decimal(1_000_000)
 
 
 @dataclass(frozen=True, slots=True)
-class Usage:
+class SimulatedUsage:
     """Tokens of one answer. `input_tokens` is all of the input, cached and written included."""
 
     input_tokens: int
@@ -19,7 +19,7 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
-class Price:
+class SimulatedPrice:
     """USD per token, by class."""
 
     input: Decimal
@@ -41,7 +41,7 @@ class Tiered:
     vendor: str | None
 
 
-def cost_usd(price: Price, usage: Usage) -> Decimal:
+def cost_usd(price: SimulatedPrice, usage: SimulatedUsage) -> Decimal:
     """The exact cost of `usage` at `price`."""
     plain = usage.input_tokens - usage.cached_tokens - usage.write_5m_tokens - usage.write_1h_tokens
     total = plain * price.input + usage.output_tokens * price.output
@@ -52,11 +52,13 @@ def cost_usd(price: Price, usage: Usage) -> Decimal:
     return total
 
 
-def bill_usd(vendor: str, model: str, usage: Usage, given: dict[str, Price]) -> Decimal | None:
+def bill_usd(
+    vendor: str, model: str, usage: SimulatedUsage, given: dict[str, SimulatedPrice]
+) -> Decimal | None:
     """The cost of `usage`, by the `given` prices first; None when the model has no price."""
     price = given.get(model) or price_of(vendor, model)
     match price:
-        case Price():
+        case SimulatedPrice():
             return cost_usd(price, usage)
         case Tiered(vendor=known):
             return _calculated(known, model, usage)
@@ -64,7 +66,7 @@ def bill_usd(vendor: str, model: str, usage: Usage, given: dict[str, Price]) -> 
             return None
 
 
-def parse_price(spec: str) -> tuple[str, Price]:
+def parse_price(spec: str) -> tuple[str, SimulatedPrice]:
     """Model and price from `MODEL:input=0.15,output=0.60,cached_input=0.075,cache_write=0.15`.
 
     USD per million tokens, the names of the catalog; cached input and writes default to input.
@@ -82,7 +84,7 @@ def parse_price(spec: str) -> tuple[str, Price]:
     if not model or "input" not in parts:
         raise ValueError(f"price {spec!r}: expected MODEL:input=..,output=..")
     write = parts.get("cache_write", parts["input"])
-    return model, Price(
+    return model, SimulatedPrice(
         input=parts["input"],
         output=parts.get("output", Decimal(0)),
         cached=parts.get("cached_input", parts["input"]),
@@ -92,7 +94,7 @@ def parse_price(spec: str) -> tuple[str, Price]:
 
 
 @lru_cache(maxsize=1024)
-def price_of(vendor: str, model: str) -> Price | Tiered | Unpriced:
+def price_of(vendor: str, model: str) -> SimulatedPrice | Tiered | Unpriced:
     """The price of `model` in genai-prices: the vendor's own, else that of any who offers it."""
     from genai_prices import Usage as Counted
     from genai_prices import calc_price
@@ -105,17 +107,17 @@ def price_of(vendor: str, model: str) -> Price | Tiered | Unpriced:
             continue
         if any(isinstance(part, TieredPrices) for part in vars(found.model_price).values()):
             return Tiered(provider)
-        return Price(
-            input=_calculated(provider, model, Usage(1)),
-            output=_calculated(provider, model, Usage(0, output_tokens=1)),
-            cached=_calculated(provider, model, Usage(1, cached_tokens=1)),
-            write_5m=_calculated(provider, model, Usage(1, write_5m_tokens=1)),
-            write_1h=_calculated(provider, model, Usage(1, write_1h_tokens=1)),
+        return SimulatedPrice(
+            input=_calculated(provider, model, SimulatedUsage(1)),
+            output=_calculated(provider, model, SimulatedUsage(0, output_tokens=1)),
+            cached=_calculated(provider, model, SimulatedUsage(1, cached_tokens=1)),
+            write_5m=_calculated(provider, model, SimulatedUsage(1, write_5m_tokens=1)),
+            write_1h=_calculated(provider, model, SimulatedUsage(1, write_1h_tokens=1)),
         )
     return Unpriced()
 
 
-def _calculated(vendor: str | None, model: str, usage: Usage) -> Decimal:
+def _calculated(vendor: str | None, model: str, usage: SimulatedUsage) -> Decimal:
     from genai_prices import Usage as Counted
     from genai_prices import calc_price
 

@@ -8,26 +8,26 @@ from types import ModuleType
 
 import orjson
 
-from headgate.workers.simulator.answers import Answer, compose, lengths
+from headgate.workers.simulator.answers import SimulatedAnswer, compose, lengths
 from headgate.workers.simulator.anthropic import errors as anthropic_errors
 from headgate.workers.simulator.anthropic import replies as anthropic_replies
 from headgate.workers.simulator.anthropic import requests as anthropic_requests
 from headgate.workers.simulator.behaviour import Act, Behaviour, Bill, End
-from headgate.workers.simulator.billing import Usage, bill_usd
-from headgate.workers.simulator.faults import Fault, Script, pick
-from headgate.workers.simulator.limits import Charge, Pool, Pools
+from headgate.workers.simulator.billing import SimulatedUsage, bill_usd
+from headgate.workers.simulator.faults import Fault, FaultScript, pick
+from headgate.workers.simulator.limits import SimulatedCharge, SimulatedPool, SimulatedPools
 from headgate.workers.simulator.openai import errors as openai_errors
 from headgate.workers.simulator.openai import replies as openai_replies
 from headgate.workers.simulator.openai import requests as openai_requests
-from headgate.workers.simulator.prompt_cache import Prefixes
+from headgate.workers.simulator.prompt_cache import PromptCache
 from headgate.workers.simulator.ramp import Ramps
 from headgate.workers.simulator.rate_headers import told as as_told
-from headgate.workers.simulator.request import Ask, Invalid, Problem, tokens_of
-from headgate.workers.simulator.stats import Tally
+from headgate.workers.simulator.request import Invalid, Problem, SimulatedRequest, tokens_of
+from headgate.workers.simulator.stats import SimulatorStats
 
 MAX_BODY_BYTES = 32 * 1024 * 1024
 CHAT, EMBEDDINGS, MESSAGES = "/v1/chat/completions", "/v1/embeddings", "/v1/messages"
-READERS: dict[str, Callable[[dict[str, object]], Ask]] = {
+READERS: dict[str, Callable[[dict[str, object]], SimulatedRequest]] = {
     CHAT: openai_requests.read_chat,
     EMBEDDINGS: openai_requests.read_embeddings,
     MESSAGES: anthropic_requests.read_messages,
@@ -42,9 +42,9 @@ ENDS: dict[str, End] = {"cut": "cut", "cut-body": "half-cut", "stall": "half-sil
 class _Draft:
     """An answer before it is put into the vendor's words."""
 
-    ask: Ask
-    answers: list[Answer]
-    usage: Usage
+    ask: SimulatedRequest
+    answers: list[SimulatedAnswer]
+    usage: SimulatedUsage
 
 
 class Engine:
@@ -56,10 +56,10 @@ class Engine:
         self.behaviour = behaviour
         self.clock_s = clock_s
         self.epoch_s = epoch_s
-        self.tally = Tally()
-        self.script = Script()
-        self.prefixes = Prefixes()
-        self.pools = Pools(behaviour.limits, behaviour.burst_s)
+        self.tally = SimulatorStats()
+        self.script = FaultScript()
+        self.prefixes = PromptCache()
+        self.pools = SimulatedPools(behaviour.limits, behaviour.burst_s)
         self.ramps = Ramps(behaviour.ramp, behaviour.burst_s)
         self._lengths = None
         if behaviour.output_tokens is not None:
@@ -150,29 +150,29 @@ class Engine:
         self.prefixes.forget()
         self.script.forget()
 
-    def _draft(self, path: str, ask: Ask) -> tuple[_Draft, list[bytes]]:
+    def _draft(self, path: str, ask: SimulatedRequest) -> tuple[_Draft, list[bytes]]:
         """The answer and its usage, and the prefixes to remember if it is let through."""
         per_token = self.behaviour.chars_per_token
         input_tokens = tokens_of(ask.chars, per_token)
         if path == EMBEDDINGS:
-            return _Draft(ask, [], Usage(input_tokens)), []
+            return _Draft(ask, [], SimulatedUsage(input_tokens)), []
         answers = [compose(ask, choice, per_token, self._lengths) for choice in range(ask.choices)]
         output = sum(answer.output_tokens for answer in answers)
         if path == CHAT:
             cached, keys = self.prefixes.automatic(ask.model, ask.text, per_token)
-            usage = Usage(input_tokens, output, min(cached, input_tokens))
+            usage = SimulatedUsage(input_tokens, output, min(cached, input_tokens))
             return _Draft(ask, answers, usage), keys
         if not ask.marks:
-            return _Draft(ask, answers, Usage(input_tokens, output)), []
+            return _Draft(ask, answers, SimulatedUsage(input_tokens, output)), []
         read, short, long, keys = self.prefixes.marked(ask.model, ask.marks, per_token)
-        return _Draft(ask, answers, Usage(input_tokens, output, read, short, long)), keys
+        return _Draft(ask, answers, SimulatedUsage(input_tokens, output, read, short, long)), keys
 
-    def _charges(self, path: str, draft: _Draft) -> tuple[Charge, ...]:
+    def _charges(self, path: str, draft: _Draft) -> tuple[SimulatedCharge, ...]:
         if path == MESSAGES:
             return anthropic_replies.charges(draft.usage)
         return openai_replies.charges(draft.ask, draft.usage.input_tokens)
 
-    def _answer(self, path: str, draft: _Draft, pool: Pool) -> Act:
+    def _answer(self, path: str, draft: _Draft, pool: SimulatedPool) -> Act:
         ask, answers, usage = draft.ask, draft.answers, draft.usage
         delay_s = self._delay_s()
         act = Act(200, self._headers(path, pool, delay_s, ask.stream), delay_s=delay_s)
@@ -199,7 +199,9 @@ class Engine:
         act.bill = Bill(ask.model, ask.digest, usage, usd)
         return act
 
-    def _fail(self, path: str, words: ModuleType, draft: _Draft, pool: Pool, fault: Fault) -> Act:
+    def _fail(
+        self, path: str, words: ModuleType, draft: _Draft, pool: SimulatedPool, fault: Fault
+    ) -> Act:
         model = draft.ask.model
         if fault.kind in REFUSALS or (fault.kind == "stream-error" and not draft.ask.stream):
             kind = {"status": str(fault.status), "stream-error": "500"}.get(fault.kind, fault.kind)
@@ -232,14 +234,19 @@ class Engine:
         return act
 
     def _refuse(
-        self, path: str, told: Problem, kind: str, model: str = "", pool: Pool | None = None
+        self,
+        path: str,
+        told: Problem,
+        kind: str,
+        model: str = "",
+        pool: SimulatedPool | None = None,
     ) -> Act:
         self.tally.refusals[kind] += 1
         act = self._error(path, told, pool, 0.0)
         act.model, act.refusal = model, kind
         return act
 
-    def _error(self, path: str, told: Problem, pool: Pool | None, delay_s: float) -> Act:
+    def _error(self, path: str, told: Problem, pool: SimulatedPool | None, delay_s: float) -> Act:
         headers = self._headers(path, pool, delay_s, stream=False)
         if told.retry_after_s is not None:
             headers["retry-after"] = told.retry_after_s
@@ -250,7 +257,7 @@ class Engine:
         return Act(told.status, headers, words.error_body(told, request_id), delay_s=delay_s)
 
     def _headers(
-        self, path: str, pool: Pool | None, delay_s: float, stream: bool
+        self, path: str, pool: SimulatedPool | None, delay_s: float, stream: bool
     ) -> dict[str, str]:
         headers = {"content-type": SSE_TYPE if stream else JSON_TYPE}
         if path == MESSAGES:

@@ -67,7 +67,7 @@ class Fault:
 
 
 @dataclass(slots=True)
-class Rule:
+class FaultRule:
     """A posted rule: requests whose text holds `match` get `fault`, `left` more times."""
 
     match: str
@@ -140,11 +140,11 @@ def pick(
     return None
 
 
-def parse_rules(found: object) -> list[Rule]:
+def parse_rules(found: object) -> list[FaultRule]:
     """Rules from `[{"match": "..", "model": "..", "fault": "..", "times": 2}]`."""
     if not isinstance(found, list):
         raise ValueError("expected a JSON list of rules")
-    rules: list[Rule] = []
+    rules: list[FaultRule] = []
     for position, one in enumerate(found):
         if not isinstance(one, dict) or not isinstance(one.get("fault"), str | int):
             raise ValueError(f"rule {position}: expected an object with a fault")
@@ -158,15 +158,15 @@ def parse_rules(found: object) -> list[Rule]:
             raise ValueError(f"rule {position}: times is a whole number above 0")
         fault = parse_fault(str(one["fault"]))
         left = fault.times if times is None else times
-        rules.append(Rule(match, model or fault.model, fault, left))
+        rules.append(FaultRule(match, model or fault.model, fault, left))
     return rules
 
 
-class Script:
+class FaultScript:
     """Posted rules and directives, with how often each has already struck."""
 
     def __init__(self) -> None:
-        self.rules: list[Rule] = []
+        self.rules: list[FaultRule] = []
         self._struck: dict[tuple[int, int], int] = {}
 
     def forget(self) -> None:

@@ -13,7 +13,7 @@ from headgate.workers.simulator.answers import MOST_TOKENS
 from headgate.workers.simulator.behaviour import DEFAULT_OUTPUT_SIGMA, Behaviour
 from headgate.workers.simulator.billing import parse_price
 from headgate.workers.simulator.faults import parse_rates
-from headgate.workers.simulator.limits import Limit, LimitTable, limit_from, table_from
+from headgate.workers.simulator.limits import LimitTable, SimulatedLimit, limit_from, table_from
 from headgate.workers.simulator.ramp import RampRule
 from headgate.workers.simulator.rate_headers import TELLINGS
 
@@ -60,7 +60,7 @@ def parse(arguments: list[str]) -> Flags:
     )
 
 
-def parse_limit(spec: str) -> tuple[str, Limit]:
+def parse_limit(spec: str) -> tuple[str, SimulatedLimit]:
     """Model (or pattern) and limit from `MODEL:rpm=600,tpm=60000`."""
     model, _, rest = spec.rpartition(":")
     found: dict[str, object] = {}
@@ -69,7 +69,7 @@ def parse_limit(spec: str) -> tuple[str, Limit]:
         found[name.strip().replace("-", "_")] = int(amount) if amount.isdecimal() else amount
     if not model:
         raise ValueError(f"limit {spec!r}: expected MODEL:rpm=..,tpm=..")
-    return model, limit_from(found, Limit(), f"limit {spec!r}")
+    return model, limit_from(found, SimulatedLimit(), f"limit {spec!r}")
 
 
 def _limits(given: argparse.Namespace) -> LimitTable:

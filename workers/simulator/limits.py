@@ -14,7 +14,7 @@ Kind = Literal["requests", "tokens", "input-tokens", "output-tokens"]
 
 
 @dataclass(frozen=True, slots=True)
-class Limit:
+class SimulatedLimit:
     """What a pool may do in a minute; None does not bind."""
 
     rpm: int | None = None
@@ -27,10 +27,10 @@ class Limit:
 class LimitTable:
     """Limits by model name or pattern; models that share a pattern share its buckets."""
 
-    default: Limit = Limit()
-    models: dict[str, Limit] = field(default_factory=dict)
+    default: SimulatedLimit = SimulatedLimit()
+    models: dict[str, SimulatedLimit] = field(default_factory=dict)
 
-    def lookup(self, model: str) -> tuple[str, Limit]:
+    def lookup(self, model: str) -> tuple[str, SimulatedLimit]:
         """The pool's name and limit of `model`: its own, else the first pattern, else default."""
         if model in self.models:
             return model, self.models[model]
@@ -41,7 +41,7 @@ class LimitTable:
 
 
 @dataclass(slots=True)
-class Bucket:
+class SimulatedBucket:
     """One continuous bucket; `level` was true at `at_s` on the caller's clock."""
 
     per_minute: int
@@ -70,7 +70,7 @@ class Bucket:
 
 
 @dataclass(frozen=True, slots=True)
-class Charge:
+class SimulatedCharge:
     """An amount for one bucket. Output is known only once produced: it needs a single token."""
 
     kind: Kind
@@ -83,7 +83,7 @@ class Charge:
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class SimulatedRefusal:
     """The bucket that said no; `wait_s` is None when no wait would ever help."""
 
     kind: Kind
@@ -94,20 +94,20 @@ class Refusal:
 
 
 @dataclass(slots=True)
-class Pool:
+class SimulatedPool:
     """The buckets on which a vendor counts one model or family; `label` names it in figures."""
 
-    buckets: dict[Kind, Bucket]
+    buckets: dict[Kind, SimulatedBucket]
     label: str = ""
 
     def take(
-        self, now_s: float, charges: tuple[Charge, ...], count_refused: bool
-    ) -> Refusal | None:
+        self, now_s: float, charges: tuple[SimulatedCharge, ...], count_refused: bool
+    ) -> SimulatedRefusal | None:
         """None and all charged, or the refusal with the longest wait and nothing charged.
 
         With `count_refused` a refusal takes a request too, down to a debt of one bucket.
         """
-        worst: Refusal | None = None
+        worst: SimulatedRefusal | None = None
         for charge in charges:
             bucket = self.buckets.get(charge.kind)
             if bucket is None:
@@ -121,7 +121,9 @@ class Pool:
             wait_s = None if too_large else lacking * 60 / bucket.per_minute
             if worst is None or _longer(wait_s, worst.wait_s):
                 used = bucket.per_minute - bucket.remaining()
-                worst = Refusal(charge.kind, bucket.per_minute, used, charge.amount, wait_s)
+                worst = SimulatedRefusal(
+                    charge.kind, bucket.per_minute, used, charge.amount, wait_s
+                )
         if worst is None:
             for charge in charges:
                 if charge.kind in self.buckets:
@@ -131,16 +133,16 @@ class Pool:
         return worst
 
 
-class Pools:
+class SimulatedPools:
     """All pools of a simulator, made when first asked for; the table can change at run time."""
 
     def __init__(self, table: LimitTable, burst_s: float) -> None:
         self.table = table
         self._burst_s = burst_s
-        self._by_model: dict[tuple[str, bool, str], Pool] = {}
-        self._by_name: dict[tuple[str, bool, str], Pool] = {}
+        self._by_model: dict[tuple[str, bool, str], SimulatedPool] = {}
+        self._by_name: dict[tuple[str, bool, str], SimulatedPool] = {}
 
-    def of(self, model: str, split: bool, key: str, now_s: float) -> Pool:
+    def of(self, model: str, split: bool, key: str, now_s: float) -> SimulatedPool:
         """The pool of `model` under `key`; `split` counts input and output apart."""
         pool = self._by_model.get((model, split, key))
         if pool is None:
@@ -151,7 +153,7 @@ class Pools:
                 if key:
                     # Keys are secrets, also those of callers who mistook the address.
                     label += f"#{hashlib.blake2s(key.encode(), digest_size=4).hexdigest()}"
-                pool = Pool(_buckets(limit, split, self._burst_s, now_s), label)
+                pool = SimulatedPool(_buckets(limit, split, self._burst_s, now_s), label)
                 self._by_name[name, split, key] = pool
             self._by_model[model, split, key] = pool
         return pool
@@ -170,9 +172,9 @@ class Pools:
                     bucket.level = min(bucket.level, old.buckets[kind].level)
 
 
-def limit_from(found: dict[str, Any], base: Limit, where: str) -> Limit:
+def limit_from(found: dict[str, Any], base: SimulatedLimit, where: str) -> SimulatedLimit:
     """`base` with the fields of `found` laid over; ValueError names a wrong field."""
-    known = [one.name for one in fields(Limit)]
+    known = [one.name for one in fields(SimulatedLimit)]
     for name, amount in found.items():
         if name not in known:
             raise ValueError(f"{where}: unknown limit {name!r}; known are {', '.join(known)}")
@@ -193,7 +195,7 @@ def table_from(found: object, base: LimitTable, where: str) -> LimitTable:
     own = {name: part for name, part in found.items() if name != "models"}
     table = dict(base.models)
     for name, part in models.items():
-        table[name] = limit_from(part, Limit(), f"{where}: {name}")
+        table[name] = limit_from(part, SimulatedLimit(), f"{where}: {name}")
     return LimitTable(limit_from(own, base.default, where), table)
 
 
@@ -201,16 +203,18 @@ def _longer(wait_s: float | None, than_s: float | None) -> bool:
     return than_s is not None and (wait_s is None or wait_s > than_s)
 
 
-def _buckets(limit: Limit, split: bool, burst_s: float, now_s: float) -> dict[Kind, Bucket]:
+def _buckets(
+    limit: SimulatedLimit, split: bool, burst_s: float, now_s: float
+) -> dict[Kind, SimulatedBucket]:
     rates: dict[Kind, int | None] = {"requests": limit.rpm}
     if split:
         rates["input-tokens"] = limit.input_tpm or limit.tpm
         rates["output-tokens"] = limit.output_tpm or limit.tpm
     else:
         rates["tokens"] = limit.tpm
-    buckets: dict[Kind, Bucket] = {}
+    buckets: dict[Kind, SimulatedBucket] = {}
     for kind, per_minute in rates.items():
         if per_minute is not None:
             capacity = max(1.0, per_minute / 60 * burst_s)
-            buckets[kind] = Bucket(per_minute, capacity, capacity, now_s)
+            buckets[kind] = SimulatedBucket(per_minute, capacity, capacity, now_s)
     return buckets

@@ -11,7 +11,7 @@ STEP_TOKENS = 128
 MOST_KEPT = 200_000
 
 
-class Prefixes:
+class PromptCache:
     """Remembers prefixes per model, the oldest dropped first."""
 
     def __init__(self) -> None:

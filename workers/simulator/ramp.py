@@ -8,7 +8,7 @@ to two windows ago, and always `floor_tpm`.
 from collections import deque
 from dataclasses import dataclass, replace
 
-from headgate.workers.simulator.limits import Bucket
+from headgate.workers.simulator.limits import SimulatedBucket
 
 SLOTS = 15  # in one window: rates are measured over a minute where the window is 15
 
@@ -56,7 +56,7 @@ class Ramp:
         self._opened_s = now_s
         self._taken = 0
         full = self._capacity(rule.floor_tpm)
-        self._bucket = Bucket(rule.floor_tpm, full, full, now_s)
+        self._bucket = SimulatedBucket(rule.floor_tpm, full, full, now_s)
 
     def wait_s(self, now_s: float, input_tokens: int) -> float:
         """Seconds until so much may be taken in; 0 when it may now."""

@@ -67,7 +67,7 @@ class CacheMark:
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class SimulatedRequest:
     """One request for one answer (or `choices` of them, or one vector per input)."""
 
     model: str

@@ -21,7 +21,7 @@ FIRST_EVENT_SHARE = 0.25
 SHORTEST_PAUSE_S = 0.01
 
 
-class Door:
+class SimulatorServer:
     """Answers HTTP requests for one engine."""
 
     def __init__(self, engine: Engine, json_log: bool = False) -> None:
@@ -89,7 +89,9 @@ class Door:
 
 
 @asynccontextmanager
-async def serving(door: Door, host: str = "127.0.0.1", port: int = 0) -> AsyncIterator[str]:
+async def serving(
+    door: SimulatorServer, host: str = "127.0.0.1", port: int = 0
+) -> AsyncIterator[str]:
     """Yields the URL once connections are taken; afterwards all are closed. Port 0: a free one."""
     server = web.Server(
         door.answer,

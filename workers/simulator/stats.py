@@ -5,14 +5,14 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
-from headgate.workers.simulator.billing import Usage
-from headgate.workers.simulator.throughput import Flow
+from headgate.workers.simulator.billing import SimulatedUsage
+from headgate.workers.simulator.throughput import PoolThroughput
 
 TOP_REPEATED = 10
 
 
 @dataclass(slots=True)
-class Tally:
+class SimulatorStats:
     """Counts since the start or the last reset; requests that are open now survive a reset."""
 
     open_now: int = 0
@@ -33,7 +33,9 @@ class Tally:
     unpriced: Counter[str] = field(default_factory=Counter)
     seen: Counter[bytes] = field(default_factory=Counter)
     paid: Counter[bytes] = field(default_factory=Counter)
-    flows: defaultdict[str, Flow] = field(default_factory=lambda: defaultdict(Flow))
+    flows: defaultdict[str, PoolThroughput] = field(
+        default_factory=lambda: defaultdict(PoolThroughput)
+    )
 
     def opened(self, path: str) -> None:
         """True afterwards: one more request is open."""
@@ -43,7 +45,7 @@ class Tally:
         if self.open_now > self.open_most:
             self.open_most = self.open_now
 
-    def bill(self, model: str, digest: bytes, usage: Usage, usd: Decimal | None) -> None:
+    def bill(self, model: str, digest: bytes, usage: SimulatedUsage, usd: Decimal | None) -> None:
         """True afterwards: one answer more is on the bill; None usd means nobody knows a price."""
         self.answered += 1
         self.paid[digest] += 1
@@ -65,9 +67,9 @@ class Tally:
         self.undelivered += 1
         self.undelivered_usd += usd or 0
 
-    def cleared(self) -> "Tally":
+    def cleared(self) -> "SimulatorStats":
         """A fresh tally in which the requests that are open now are still open."""
-        return Tally(open_now=self.open_now, open_most=self.open_now)
+        return SimulatorStats(open_now=self.open_now, open_most=self.open_now)
 
     def report(self) -> dict[str, Any]:
         """The figures as JSON can hold them; money as exact decimal text."""

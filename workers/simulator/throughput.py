@@ -3,12 +3,12 @@
 from collections import Counter, deque
 from typing import Any
 
-from headgate.workers.simulator.limits import Charge
+from headgate.workers.simulator.limits import SimulatedCharge
 
 WINDOW_S = 1.0
 
 
-class Flow:
+class PoolThroughput:
     """Counts of one pool since the start or the last reset; cheap enough for every request."""
 
     def __init__(self) -> None:
@@ -17,11 +17,11 @@ class Flow:
         self.refusals: Counter[str] = Counter()
         self.faults: Counter[str] = Counter()
         self.first_s = self.last_s = 0.0
-        self._recent: deque[tuple[float, tuple[Charge, ...]]] = deque()
+        self._recent: deque[tuple[float, tuple[SimulatedCharge, ...]]] = deque()
         self._within: Counter[str] = Counter()
         self._most: Counter[str] = Counter()
 
-    def accept(self, now_s: float, epoch_s: float, charges: tuple[Charge, ...]) -> None:
+    def accept(self, now_s: float, epoch_s: float, charges: tuple[SimulatedCharge, ...]) -> None:
         """True afterwards: one request more was let through, at `now_s` of a steady clock."""
         if not self.accepted:
             self.first_s = epoch_s

@@ -10,11 +10,11 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from headgate.shared.admission.breakers import Rules, Standing, report
+from headgate.shared.admission.breakers import BreakerAfterReport, BreakerRules, report
 from headgate.shared.admission.grant import Grant
 from headgate.shared.broker.keys import Keys
-from headgate.workers.clients.redis_batcher import Lane
-from headgate.workers.policy.breaker import Purse
+from headgate.workers.clients.redis_batcher import RedisBatcher
+from headgate.workers.policy.breaker import RetryBudget
 
 log = logging.getLogger("headgate.breaker")
 
@@ -26,7 +26,7 @@ class Breaker:
     """The breakers as far as this worker has to do with them; `retry_share`: see the settings."""
 
     def __init__(
-        self, lane: Lane, keys: Keys, rules: Rules, *, retry_share: float,
+        self, lane: RedisBatcher, keys: Keys, rules: BreakerRules, *, retry_share: float,
         clock_ms: Callable[[], int],
     ) -> None:  # fmt: skip
         self._lane = lane
@@ -36,7 +36,7 @@ class Breaker:
         self._clock_ms = clock_ms
         self._heard: dict[tuple[str, str], tuple[int, int]] = {}
         self._telling: asyncio.TimerHandle | None = None
-        self._purses: dict[str, Purse] = {}
+        self._purses: dict[str, RetryBudget] = {}
 
     def answered(self, grant: Grant, took_ms: int) -> None:
         """All will soon know that the model answered; of a probe, at once."""
@@ -49,7 +49,7 @@ class Breaker:
         if self._telling is None:
             self._telling = asyncio.get_running_loop().call_later(TELL_S, self._tell)
 
-    async def failed(self, grant: Grant) -> Standing:
+    async def failed(self, grant: Grant) -> BreakerAfterReport:
         """All know that the model failed; how its breaker stands now."""
         model = _name(grant)
         told = await self._lane.run(
@@ -64,12 +64,12 @@ class Breaker:
 
     def called(self, provider: str) -> None:
         """A job has asked this provider for the first time."""
-        purse = self._purses.get(provider, Purse(at_ms=self._clock_ms()))
+        purse = self._purses.get(provider, RetryBudget(at_ms=self._clock_ms()))
         self._purses[provider] = purse.after_call(self._retry_share, self._clock_ms())
 
     def may_retry(self, provider: str) -> bool:
         """Whether the provider is good for one more retry, which is then counted."""
-        purse = self._purses.get(provider, Purse(at_ms=self._clock_ms()))
+        purse = self._purses.get(provider, RetryBudget(at_ms=self._clock_ms()))
         left = purse.after_retry(self._clock_ms())
         if left is not None:
             self._purses[provider] = left

@@ -14,17 +14,17 @@ from dataclasses import replace
 
 from redis.exceptions import ResponseError
 
-from headgate.shared.broker.jobs import Entry
+from headgate.shared.broker.jobs import CacheWrite
 from headgate.shared.broker.keys import Keys
 from headgate.shared.cache import index
 from headgate.shared.cache.fingerprint import fingerprint
-from headgate.shared.cache.ttl import Keeping, Rules
+from headgate.shared.cache.ttl import CachePolicy, CacheRuleIndex
 from headgate.shared.catalog.catalog import Catalog
 from headgate.shared.job.request import Request
-from headgate.workers.clients.redis_batcher import Lane
-from headgate.workers.stages.cache_entry import Kept, Unreadable, decode, encode
+from headgate.workers.clients.redis_batcher import RedisBatcher
+from headgate.workers.stages.cache_entry import CacheEntry, Unreadable, decode, encode
 
-__all__ = ["Cache", "Kept"]
+__all__ = ["Cache", "CacheEntry"]
 
 log = logging.getLogger("headgate.cache")
 
@@ -39,7 +39,7 @@ class Cache:
     """Exact answers in Redis, each for its lifetime."""
 
     def __init__(
-        self, lane: Lane, keys: Keys, *, keeping: Keeping, clock_ms: Callable[[], int]
+        self, lane: RedisBatcher, keys: Keys, *, keeping: CachePolicy, clock_ms: Callable[[], int]
     ) -> None:
         self.keeping = keeping
         self._lane = lane
@@ -52,14 +52,14 @@ class Cache:
 
     def follow(self, catalog: Catalog) -> None:
         """Lifetimes are those of this catalog's rules."""
-        self.keeping = replace(self.keeping, rules=Rules.of(catalog.cache.rules))
+        self.keeping = replace(self.keeping, rules=CacheRuleIndex.of(catalog.cache.rules))
 
     async def recall(
         self, request: Request, model: str, chain: Callable[[], Set[str]] = frozenset
-    ) -> Kept | None:
+    ) -> CacheEntry | None:
         """What `model` answered to an equal request, or None.
 
-        `Kept.shared`: its lifetime is over, or another model answered in its place: it serves those
+        `CacheEntry.shared`: its lifetime is over, or another model answered in its place: it serves those
         who may share a call, and whose `chain` has that model. What cannot be read is a miss, and
         is thrown away.
         """
@@ -81,7 +81,7 @@ class Cache:
         self._heard(name, kept)
         return kept
 
-    def remembering(self, request: Request, kept: Kept, asked: str) -> tuple[Entry, ...]:
+    def remembering(self, request: Request, kept: CacheEntry, asked: str) -> tuple[CacheWrite, ...]:
         """The answer as equal requests will find it; none where it is not kept.
 
         It is written together with the result: for those who ask the model that answered, for its
@@ -97,11 +97,11 @@ class Cache:
             answers.append(self._entry(request, asked, replace(kept, window_only=True), WINDOW_S))
         return tuple(answers)
 
-    def _entry(self, request: Request, model: str, kept: Kept, ttl_s: int) -> Entry:
+    def _entry(self, request: Request, model: str, kept: CacheEntry, ttl_s: int) -> CacheWrite:
         name = fingerprint(request, model)
-        return Entry(name, encode(kept), ttl_s * 1000, request.tenant, model)
+        return CacheWrite(name, encode(kept), ttl_s * 1000, request.tenant, model)
 
-    def _heard(self, name: str, kept: Kept | None) -> None:
+    def _heard(self, name: str, kept: CacheEntry | None) -> None:
         """The books will soon know of it."""
         counts = self._counts
         if kept is None:
@@ -120,7 +120,7 @@ class Cache:
         if self._lane.closing:
             return
         hits, misses, shared, saved = self._counts
-        told = index.Heard(hits, misses, shared, saved, [*self._used], [*self._missing])
+        told = index.CacheCounts(hits, misses, shared, saved, [*self._used], [*self._missing])
         self._counts, self._used, self._missing = [0, 0, 0, 0], {}, {}
         call = secrets.token_hex(8)
         task = asyncio.ensure_future(self._lane.run(index.heard(self._keys, call, told)))

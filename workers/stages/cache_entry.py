@@ -26,7 +26,7 @@ class Unreadable(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class CacheEntry:
     """An answer that was kept. `cost_pico_usd`: what it cost then, or None if not known.
 
     `model`: which one answered, empty where an older release wrote it. `until_ms`: the end of its
@@ -43,7 +43,7 @@ class Kept:
     shared: bool = False
 
 
-def encode(kept: Kept) -> bytes:
+def encode(kept: CacheEntry) -> bytes:
     """The entry that `decode` reads; `shared` depends on when it is read."""
     fields = orjson.dumps(
         {
@@ -60,7 +60,7 @@ def encode(kept: Kept) -> bytes:
     return COMPRESSED + zlib.compress(fields, LEVEL)
 
 
-def decode(entry: bytes, now_ms: int) -> Kept:
+def decode(entry: bytes, now_ms: int) -> CacheEntry:
     """The answer again; raises Unreadable for whatever else may stand there."""
     try:
         fields = orjson.loads(_inflated(entry))
@@ -68,7 +68,7 @@ def decode(entry: bytes, now_ms: int) -> Kept:
         cost = fields["cost_pico_usd"]
         until_ms = fields.get("until_ms", 0)
         window_only = fields.get("window_only", False)
-        kept = Kept(
+        kept = CacheEntry(
             reply, fields["provider"], cost, fields.get("model", ""), until_ms, window_only,
             shared=window_only or 0 < until_ms < now_ms,
         )  # fmt: skip

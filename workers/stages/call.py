@@ -7,15 +7,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import count
 
-from headgate.shared.catalog.catalog import Catalog, Model
-from headgate.shared.catalog.catalog import Provider as Entry
+from headgate.shared.catalog.catalog import Catalog
+from headgate.shared.catalog.schema import Model
+from headgate.shared.catalog.schema import ProviderConfig as Entry
 from headgate.shared.job.request import Request
 from headgate.workers.errors import Unauthorized
 from headgate.workers.provider import Answer, OnPiece, Provider
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class Upstream:
     """A provider with one of its keys; `key` names the key in buckets, and is not the key."""
 
     provider: Provider
@@ -26,17 +27,17 @@ class Call:
     """Asks providers. They are made at first use: an SDK costs half a second and 40 MB."""
 
     def __init__(
-        self, catalog: Catalog, make: Callable[[Entry], list[Line]], *, timeout_s: float
+        self, catalog: Catalog, make: Callable[[Entry], list[Upstream]], *, timeout_s: float
     ) -> None:
         self._catalog = catalog
         self._make = make
         self._timeout_s = timeout_s
-        self._lines: dict[str, list[Line]] = {}
-        self._left: list[Line] = []
+        self._lines: dict[str, list[Upstream]] = {}
+        self._left: list[Upstream] = []
         self._turn = count()
         self._making = asyncio.Lock()
 
-    async def line(self, model: Model, key: str = "") -> Line | None:
+    async def line(self, model: Model, key: str = "") -> Upstream | None:
         """The provider of this model with that key, or the one whose turn it is; None without any."""
         lines = self._lines.get(model.provider)
         if lines is None:
@@ -70,7 +71,7 @@ class Call:
 
     async def ask(
         self,
-        line: Line,
+        line: Upstream,
         request: Request,
         model: Model,
         *,

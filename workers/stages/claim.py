@@ -19,14 +19,14 @@ from headgate.shared.errors import ErrorCode, UnreadableMessage
 from headgate.shared.job.envelope import Envelope
 from headgate.shared.job.ids import now_ms
 from headgate.shared.job.result import ENDED
-from headgate.workers.clients.group_commit import Record
+from headgate.workers.clients.group_commit import GroupCommit
 
 EARLY_MS = 1000
 """Clocks of worker and broker may differ by this much before a deferred job counts as too early."""
 
 
 @dataclass(frozen=True, slots=True)
-class Past:
+class PastAttempt:
     """An attempt of an earlier claim, as the ledger has it. `cost_pico_usd` None: not known."""
 
     model: str
@@ -49,7 +49,7 @@ class Claim:
 
     fence: int
     cancel_wanted: bool
-    history: tuple[Past, ...] = ()
+    history: tuple[PastAttempt, ...] = ()
     share_pico_usd: int = 0
 
 
@@ -85,7 +85,9 @@ class _Leaving:
 class Claims:
     """Claims in the name of one worker, by a clock that all workers agree on."""
 
-    def __init__(self, record: Record, worker: str, clock_ms: Callable[[], int] = now_ms) -> None:
+    def __init__(
+        self, record: GroupCommit, worker: str, clock_ms: Callable[[], int] = now_ms
+    ) -> None:
         self._record = record
         self._worker = worker
         self._clock_ms = clock_ms
@@ -153,11 +155,11 @@ def _take(connection: Connection, items: Sequence[_Taking]) -> list[Claim | Ende
         if any(job_id not in rows for job_id in new):
             raise UnreadableMessage("another job has its line of the batch")
     again = [job_id for job_id, row in rows.items() if row.fence and row.status not in ENDED]
-    histories: dict[str, list[Past]] = {}
+    histories: dict[str, list[PastAttempt]] = {}
     if again:
         connection.execute(_UNKNOWN, {"ids": again, "at": now})
         for job_id, *past in connection.execute(_HISTORY, {"ids": again}):
-            histories.setdefault(job_id, []).append(Past(*past))
+            histories.setdefault(job_id, []).append(PastAttempt(*past))
     answers: list[Claim | EndedBefore | NotYet] = []
     fences = {job_id: row.fence for job_id, row in rows.items()}
     marks = []

@@ -1,4 +1,4 @@
-"""Audit: a job ends in one transaction with its last attempt and its audit line, or not at all."""
+"""Conclude: a job ends in one transaction with its last attempt and its audit line, or not at all."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Conclusion:
     """Jobs that wait for its answer, and pay a part of it each."""
 
 
-class Audit:
+class Conclude:
     """Ends jobs."""
 
     @staticmethod

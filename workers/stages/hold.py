@@ -15,7 +15,7 @@ from headgate.shared.admission.grant import Grant
 from headgate.shared.admission.ticket import Ticket
 from headgate.shared.broker.keys import Keys
 from headgate.shared.broker.script import Command, Word, compose, text_of
-from headgate.workers.clients.redis_batcher import Lane
+from headgate.workers.clients.redis_batcher import RedisBatcher
 from headgate.workers.errors import AttemptError
 from headgate.workers.stages import hold
 
@@ -24,7 +24,7 @@ OBSERVE_S = 0.1
 
 
 class Seen(Protocol):
-    """What headers say of one measure: see `Told`."""
+    """What headers say of one measure: see `RateTold`."""
 
     @property
     def measure(self) -> str: ...
@@ -61,7 +61,7 @@ class Broken:
 class Bucket:
     """The holds of this worker's jobs; `read` gets the limits out of a provider's headers."""
 
-    def __init__(self, lane: Lane, keys: Keys, read: Reader) -> None:
+    def __init__(self, lane: RedisBatcher, keys: Keys, read: Reader) -> None:
         self._lane = lane
         self._keys = keys
         self._read = read
@@ -127,7 +127,9 @@ class Bucket:
         self, grant: Grant, headers: Mapping[str, str], kind: str, wait_ms: int
     ) -> None:
         told = [
-            Told(one.measure, one.limit, one.remaining, one.grain, grant.totals.get(one.measure))
+            RateTold(
+                one.measure, one.limit, one.remaining, one.grain, grant.totals.get(one.measure)
+            )
             for one in self._read(headers)
         ]
         await self._lane.run(
@@ -171,7 +173,7 @@ def settle(
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class RateTold:
     """What a provider said of one measure: the limit, what remains, the rounding of that.
 
     `total`: what had been granted when the request was; None where that is not known.
@@ -186,7 +188,7 @@ class Told:
 
 def observe(
     keys: Keys, *, pool: str, key: str, kind: str, wait_ms: int = -1, granted_at_ms: int = 0,
-    told: Sequence[Told] = (),
+    told: Sequence[RateTold] = (),
 ) -> Command[bool]:  # fmt: skip
     """Buckets and gate of a pool follow what its provider said (kinds: see the script)."""
     args: list[Word] = [keys.prefix, pool, key, kind, wait_ms, granted_at_ms]

@@ -16,7 +16,7 @@ from sqlalchemy import Connection, bindparam, select, update
 from headgate.shared.database.engine import insert_all, write_all
 from headgate.shared.database.tables import attempts, jobs
 from headgate.shared.job.result import Reply, Usage
-from headgate.workers.clients.group_commit import Act, Record
+from headgate.workers.clients.group_commit import Act, GroupCommit
 from headgate.workers.errors import AttemptError
 
 NOTHING = Usage()
@@ -93,7 +93,7 @@ class Attempt:
 class Ledger:
     """Appends and settles; never changes a settled row."""
 
-    def __init__(self, record: Record) -> None:
+    def __init__(self, record: GroupCommit) -> None:
         self._record = record
 
     def open(self, attempt: Attempt) -> Awaitable[bool]:

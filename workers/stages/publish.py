@@ -8,11 +8,11 @@ from collections.abc import Sequence
 import orjson
 
 from headgate.shared.broker import jobs
-from headgate.shared.broker.jobs import Entry
+from headgate.shared.broker.jobs import CacheWrite
 from headgate.shared.broker.keys import Keys
 from headgate.shared.broker.results import celery_record
 from headgate.shared.job.result import Result
-from headgate.workers.clients.redis_batcher import Lane
+from headgate.workers.clients.redis_batcher import RedisBatcher
 
 log = logging.getLogger("headgate.cache")
 
@@ -20,14 +20,16 @@ log = logging.getLogger("headgate.cache")
 class Publish:
     """Stores results in the form of Celery's backend for `ttl_s` seconds, and publishes them."""
 
-    def __init__(self, lane: Lane, keys: Keys, *, ttl_s: int, cache_bytes: int = 1 << 28) -> None:
+    def __init__(
+        self, lane: RedisBatcher, keys: Keys, *, ttl_s: int, cache_bytes: int = 1 << 28
+    ) -> None:
         self._lane = lane
         self._keys = keys
         self._ttl_s = ttl_s
         self._cache_bytes = cache_bytes
         self._told = False
 
-    async def publish(self, result: Result, answers: Sequence[Entry] = ()) -> None:
+    async def publish(self, result: Result, answers: Sequence[CacheWrite] = ()) -> None:
         """`AsyncResult(id)` has the result, those who wait are told, and its answers are kept."""
         waiting = await self._lane.run(
             jobs.publish(

@@ -1,4 +1,4 @@
-"""Share: equal requests in flight are one call; what it comes to is everybody's.
+"""SingleFlight: equal requests in flight are one call; what it comes to is everybody's.
 
 Who follows whom is settled where jobs are handed out (shared/broker/lua/lib/flights.lua). An answer reaches
 the followers through the cache; a failure, and who pays, go through here.
@@ -15,7 +15,7 @@ from headgate.shared.broker.keys import Keys
 from headgate.shared.cache.fingerprint import fingerprint
 from headgate.shared.job.request import Request
 from headgate.shared.job.result import ErrorReport, FailedAttempt, known_fields
-from headgate.workers.clients.redis_batcher import Lane
+from headgate.workers.clients.redis_batcher import RedisBatcher
 
 WINDOW_S = 5
 """How long a failure is there for those who waited for it."""
@@ -30,10 +30,10 @@ OF_REQUEST = frozenset({"invalid_request", "content_filtered"})
 """Codes after which no other model is asked."""
 
 
-class Share:
+class SingleFlight:
     """The flights of this worker's jobs. `even`: all pay alike; else the leader pays."""
 
-    def __init__(self, lane: Lane, keys: Keys, *, even: bool) -> None:
+    def __init__(self, lane: RedisBatcher, keys: Keys, *, even: bool) -> None:
         self._lane = lane
         self._keys = keys
         self._even = even

@@ -1,4 +1,4 @@
-"""Deltas: the text of an answer reaches those who read along while it is made.
+"""DeltaWriter: the text of an answer reaches those who read along while it is made.
 
 What is written here is never the last word: the result is, and has all of it. So a piece that is
 lost costs a reader time and nothing else, and no job waits for a write.
@@ -13,7 +13,7 @@ from redis.exceptions import NoScriptError
 from headgate.shared.broker import jobs, script
 from headgate.shared.broker.keys import Keys
 from headgate.shared.broker.script import Command
-from headgate.workers.clients.redis_batcher import Lane
+from headgate.workers.clients.redis_batcher import RedisBatcher
 
 GATHER_S = 0.05
 """The first piece is written at once, what comes after it at most this often."""
@@ -21,23 +21,25 @@ GATHER_S = 0.05
 KEEP_MS = 3_600_000
 
 
-class Deltas:
+class DeltaWriter:
     """Writes pieces through the lane of the worker."""
 
-    def __init__(self, lane: Lane, keys: Keys, *, gather_s: float = GATHER_S) -> None:
+    def __init__(self, lane: RedisBatcher, keys: Keys, *, gather_s: float = GATHER_S) -> None:
         self._lane = lane
         self._keys = keys
         self._gather_s = gather_s
 
-    def of(self, job_id: str, fence: int) -> Pieces:
+    def of(self, job_id: str, fence: int) -> DeltaStream:
         """What takes the pieces of a job under this claim."""
-        return Pieces(self._lane, self._keys, job_id, fence, self._gather_s)
+        return DeltaStream(self._lane, self._keys, job_id, fence, self._gather_s)
 
 
-class Pieces:
+class DeltaStream:
     """Call it with each piece. `begun`: one was given out, and can not be taken back."""
 
-    def __init__(self, lane: Lane, keys: Keys, job_id: str, fence: int, gather_s: float) -> None:
+    def __init__(
+        self, lane: RedisBatcher, keys: Keys, job_id: str, fence: int, gather_s: float
+    ) -> None:
         self.begun = False
         self._lane = lane
         self._keys = keys

@@ -11,7 +11,7 @@ from typing import Self
 from headgate.producer.cli.terminal.exit_codes import INTERRUPTED, say
 
 
-class Stop:
+class Interrupt:
     """While it is open, SIGINT, SIGTERM and SIGHUP set `wanted`; `words` are said at the first."""
 
     def __init__(self, words: str) -> None:

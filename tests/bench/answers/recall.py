@@ -9,14 +9,14 @@ from redis.asyncio import Redis
 
 from headgate.shared.broker import jobs, script
 from headgate.shared.broker.keys import Keys
-from headgate.shared.cache.ttl import Keeping, Rules
+from headgate.shared.cache.ttl import CachePolicy, CacheRuleIndex
 from headgate.shared.catalog.catalog import load
 from headgate.shared.job.ids import now_ms
 from headgate.shared.job.request import Request, request_from
 from headgate.shared.job.result import Reply, Usage
-from headgate.workers.clients.redis_batcher import Lane
+from headgate.workers.clients.redis_batcher import RedisBatcher
 from headgate.workers.stages.cache import Cache
-from headgate.workers.stages.cache_entry import Kept
+from headgate.workers.stages.cache_entry import CacheEntry
 from tests.bench.table import Table
 from tests.support.servers import ValkeyServer, short_folder
 
@@ -33,14 +33,14 @@ def recall() -> Table:
 
 
 async def _looks(server: ValkeyServer, table: Table) -> None:
-    lane = Lane(Redis.from_url(server.url))
+    lane = RedisBatcher(Redis.from_url(server.url))
     cache = Cache(
-        lane, Keys(), keeping=Keeping(Rules.of(load().cache.rules)), clock_ms=now_ms
+        lane, Keys(), keeping=CachePolicy(CacheRuleIndex.of(load().cache.rules)), clock_ms=now_ms
     )  # fmt: skip
     known, unknown = (request_from({"prompt": f"{word} " + "x " * 150}) for word in ("a", "b"))
     reply = Reply("An answer. " * 93, "stop", Usage(80, 0, 0, 250, 0))
     with server.client(decode_responses=False) as client:
-        answers = cache.remembering(known, Kept(reply, "openai", 162_000_000, MODEL), MODEL)
+        answers = cache.remembering(known, CacheEntry(reply, "openai", 162_000_000, MODEL), MODEL)
         script.run(
             client,
             jobs.publish(

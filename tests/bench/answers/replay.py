@@ -24,7 +24,7 @@ import orjson
 from sqlalchemy import func, select
 
 from headgate import Client
-from headgate.shared.cache.ttl import Keeping, Rules
+from headgate.shared.cache.ttl import CachePolicy, CacheRuleIndex
 from headgate.shared.catalog import catalog
 from headgate.shared.database.engine import open_engine, reading
 from headgate.shared.database.tables import attempts, audit, jobs
@@ -188,7 +188,7 @@ def _rules(speed: float) -> str:
 
 def _ideal(arrivals: Sequence[Arrival]) -> float:
     """The share saved by our own lifetimes, from the list alone; $2.50 and $10 a million tokens."""
-    keeping = Keeping(Rules.of(catalog.load().cache.rules), CACHE_TTL_S)
+    keeping = CachePolicy(CacheRuleIndex.of(catalog.load().cache.rules), CACHE_TTL_S)
     known: dict[str, float] = {}
 
     def ttl_s(one: Arrival) -> float:

@@ -12,10 +12,10 @@ from headgate.shared.catalog import catalog
 from headgate.shared.errors import InvalidRequest, UnreadableMessage
 from headgate.shared.job.envelope import Envelope
 from headgate.shared.job.ids import now_ms
-from headgate.workers.bootstrap import Kit
-from headgate.workers.celery.pool import Running
+from headgate.workers.bootstrap import WorkerParts
+from headgate.workers.celery.pool import RunningJob
 from headgate.workers.delivery.message import read
-from headgate.workers.tasks import Door
+from headgate.workers.tasks import JobTask
 from tests.support.poison import ODD_NAMES, ODD_VALUES, hostile, mutated
 from tests.support.rig import envelope
 from tests.unit.workers.delivery.test_message import JSON
@@ -23,13 +23,13 @@ from tests.unit.workers.delivery.test_message import JSON
 SECRET = "SWORDFISH"  # noqa: S105  # what no reason may quote
 
 
-def door() -> Door:
+def door() -> JobTask:
     """A door that knows the built-in catalog; it stays shut."""
-    opened = Door()
+    opened = JobTask()
     settings = SimpleNamespace(model="gpt-4o-mini")
     pipeline = SimpleNamespace(clock_ms=now_ms)
     parts = {"catalog": catalog.load(None), "settings": settings, "pipeline": pipeline}
-    opened.kit = cast("Kit", SimpleNamespace(**parts))
+    opened.kit = cast("WorkerParts", SimpleNamespace(**parts))
     return opened
 
 
@@ -40,7 +40,7 @@ def meet(job_id: str, args: Any, kwargs: Any) -> Envelope | str:
     """The envelope that the door makes of a call, or the reason why it makes none."""
     properties = {"delivery_info": {"crashes": 0}}
     request = {"id": job_id, "properties": properties}
-    running = Running(1, cast("Any", None), cast("Any", None), request)
+    running = RunningJob(1, cast("Any", None), cast("Any", None), request)
     try:
         delivery = DOOR._delivery(running, args, kwargs)
     except UnreadableMessage as error:

@@ -4,7 +4,7 @@ import math
 
 import orjson
 
-from headgate.workers.simulator.limits import Refusal
+from headgate.workers.simulator.limits import SimulatedRefusal
 from headgate.workers.simulator.request import Problem
 
 TYPES = {
@@ -113,7 +113,7 @@ def wrong_key(given: str) -> Problem:
     return Problem(401, TYPES[401], said)
 
 
-def over_limit(model: str, refusal: Refusal) -> Problem:
+def over_limit(model: str, refusal: SimulatedRefusal) -> Problem:
     """The refusal of a request that its bucket cannot take now, or ever."""
     unit = refusal.kind.replace("-", " ")
     return Problem(

@@ -5,26 +5,26 @@ from time import gmtime, strftime
 
 import orjson
 
-from headgate.workers.simulator.answers import Answer, pieces
+from headgate.workers.simulator.answers import SimulatedAnswer, pieces
 from headgate.workers.simulator.anthropic import errors
-from headgate.workers.simulator.billing import Usage
-from headgate.workers.simulator.limits import Bucket, Charge, Pool
-from headgate.workers.simulator.request import Ask, Json
+from headgate.workers.simulator.billing import SimulatedUsage
+from headgate.workers.simulator.limits import SimulatedBucket, SimulatedCharge, SimulatedPool
+from headgate.workers.simulator.request import Json, SimulatedRequest
 
 error_body = errors.error_body
 problem = errors.problem
 
 
-def charges(usage: Usage) -> tuple[Charge, ...]:
+def charges(usage: SimulatedUsage) -> tuple[SimulatedCharge, ...]:
     """What arrives on the buckets: input without cache reads, and the output that will be made."""
     return (
-        Charge("requests", 1),
-        Charge("input-tokens", usage.input_tokens - usage.cached_tokens),
-        Charge("output-tokens", usage.output_tokens),
+        SimulatedCharge("requests", 1),
+        SimulatedCharge("input-tokens", usage.input_tokens - usage.cached_tokens),
+        SimulatedCharge("output-tokens", usage.output_tokens),
     )
 
 
-def usage_of(usage: Usage) -> Json:
+def usage_of(usage: SimulatedUsage) -> Json:
     """The usage block: `input_tokens` is only what follows the last cache mark."""
     written = usage.write_5m_tokens + usage.write_1h_tokens
     return {
@@ -40,13 +40,15 @@ def usage_of(usage: Usage) -> Json:
     }
 
 
-def reply(ask: Ask, answer: Answer, usage: Json, answer_id: str) -> bytes:
+def reply(ask: SimulatedRequest, answer: SimulatedAnswer, usage: Json, answer_id: str) -> bytes:
     """The body of a message."""
     content = [_block(answer)] if answer.text or answer.tool_call else []
     return orjson.dumps(_message(ask, answer_id, content, answer, usage))
 
 
-def events(ask: Ask, answer: Answer, usage: Json, answer_id: str) -> list[bytes]:
+def events(
+    ask: SimulatedRequest, answer: SimulatedAnswer, usage: Json, answer_id: str
+) -> list[bytes]:
     """The server-sent events of a message, in order; usage in the last one is cumulative."""
     opening = {**_message(ask, answer_id, [], None, {**usage, "output_tokens": 1})}
     stream = [sse({"type": "message_start", "message": opening})]
@@ -59,10 +61,10 @@ def events(ask: Ask, answer: Answer, usage: Json, answer_id: str) -> list[bytes]
     return stream
 
 
-def limit_headers(pool: Pool, now_epoch_s: float) -> dict[str, str]:
+def limit_headers(pool: SimulatedPool, now_epoch_s: float) -> dict[str, str]:
     """The anthropic-ratelimit headers; resets are moments, tokens are rounded to the thousand."""
     headers: dict[str, str] = {}
-    tightest: Bucket | None = None
+    tightest: SimulatedBucket | None = None
     for kind, bucket in pool.buckets.items():
         _describe(headers, kind, bucket, now_epoch_s)
         if kind != "requests" and (tightest is None or bucket.remaining() < tightest.remaining()):
@@ -88,7 +90,9 @@ def error_event(status: int) -> bytes:
     return b"event: error\ndata: " + error_body(problem(str(status), ""), "") + b"\n\n"
 
 
-def _describe(headers: dict[str, str], kind: str, bucket: Bucket, now_epoch_s: float) -> None:
+def _describe(
+    headers: dict[str, str], kind: str, bucket: SimulatedBucket, now_epoch_s: float
+) -> None:
     remaining = bucket.remaining()
     if kind != "requests":
         remaining = round(remaining, -3)
@@ -99,7 +103,11 @@ def _describe(headers: dict[str, str], kind: str, bucket: Bucket, now_epoch_s: f
 
 
 def _message(
-    ask: Ask, answer_id: str, content: list[Json], answer: Answer | None, usage: Json
+    ask: SimulatedRequest,
+    answer_id: str,
+    content: list[Json],
+    answer: SimulatedAnswer | None,
+    usage: Json,
 ) -> Json:
     return {
         "id": answer_id,
@@ -113,7 +121,7 @@ def _message(
     }
 
 
-def _block(answer: Answer) -> Json:
+def _block(answer: SimulatedAnswer) -> Json:
     if answer.tool_call is None:
         return {"type": "text", "text": answer.text}
     call = answer.tool_call
@@ -125,7 +133,7 @@ def _block(answer: Answer) -> Json:
     return {"type": "tool_use", "id": f"toolu_{call.id}", "name": call.name, "input": arguments}
 
 
-def _block_events(answer: Answer) -> list[bytes]:
+def _block_events(answer: SimulatedAnswer) -> list[bytes]:
     call = answer.tool_call
     if call is None:
         opened: Json = {"type": "text", "text": ""}
@@ -142,7 +150,7 @@ def _block_events(answer: Answer) -> list[bytes]:
     ]
 
 
-def _stop_reason(answer: Answer) -> str:
+def _stop_reason(answer: SimulatedAnswer) -> str:
     match answer.end:
         case "stop":
             return "end_turn" if answer.stop_word is None else "stop_sequence"

@@ -1,4 +1,4 @@
-"""Anthropic's requests, read into an Ask or refused as Anthropic would."""
+"""Anthropic's requests, read into an SimulatedRequest or refused as Anthropic would."""
 
 import hashlib
 from typing import Any
@@ -6,10 +6,10 @@ from typing import Any
 import orjson
 
 from headgate.workers.simulator.request import (
-    Ask,
     CacheMark,
     Invalid,
     Json,
+    SimulatedRequest,
     Tool,
     count_field,
     digest_of,
@@ -55,8 +55,8 @@ class _Prompt:
         return tuple(found)
 
 
-def read_messages(body: Json) -> Ask:
-    """The Ask of a message; Invalid as Anthropic would refuse it."""
+def read_messages(body: Json) -> SimulatedRequest:
+    """The SimulatedRequest of a message; Invalid as Anthropic would refuse it."""
     model = text_field(body, "model")
     max_tokens = count_field(body, "max_tokens")
     if max_tokens is None:
@@ -84,7 +84,7 @@ def read_messages(body: Json) -> Ask:
     may = kind in ("any", "tool") or (kind != "none" and not answered)
     named = str(choice.get("name")) if kind == "tool" else None
     form = body.get("output_format") or (body.get("output_config") or {}).get("format")
-    return Ask(
+    return SimulatedRequest(
         model=model,
         text="\n".join(prompt.texts),
         last=prompt.last,

@@ -4,7 +4,7 @@ import math
 
 import orjson
 
-from headgate.workers.simulator.limits import Refusal
+from headgate.workers.simulator.limits import SimulatedRefusal
 from headgate.workers.simulator.request import Problem
 
 TYPES = {
@@ -148,7 +148,7 @@ def wrong_key(given: str) -> Problem:
     )
 
 
-def over_limit(model: str, refusal: Refusal) -> Problem:
+def over_limit(model: str, refusal: SimulatedRefusal) -> Problem:
     """The refusal of a request that its bucket cannot take now, or ever."""
     what = "RPM" if refusal.kind == "requests" else "TPM"
     head = f"{model} in organization org-simulated on {refusal.kind} per min ({what}): "

@@ -5,10 +5,10 @@ from typing import Any
 
 import orjson
 
-from headgate.workers.simulator.answers import Answer, pieces, vector
-from headgate.workers.simulator.limits import Charge, Pool
+from headgate.workers.simulator.answers import SimulatedAnswer, pieces, vector
+from headgate.workers.simulator.limits import SimulatedCharge, SimulatedPool
 from headgate.workers.simulator.openai import errors
-from headgate.workers.simulator.request import Ask, Json
+from headgate.workers.simulator.request import Json, SimulatedRequest
 
 FINISH = {"stop": "stop", "length": "length", "tool": "tool_calls", "filter": "content_filter"}
 
@@ -16,13 +16,17 @@ error_body = errors.error_body
 problem = errors.problem
 
 
-def charges(ask: Ask, input_tokens: int) -> tuple[Charge, ...]:
+def charges(ask: SimulatedRequest, input_tokens: int) -> tuple[SimulatedCharge, ...]:
     """What arrives on the buckets: the larger of the budget and the estimate with it."""
     budget = (ask.max_tokens or 0) * ask.choices
-    return Charge("requests", 1), Charge("tokens", max(budget, input_tokens + budget))
+    return SimulatedCharge("requests", 1), SimulatedCharge(
+        "tokens", max(budget, input_tokens + budget)
+    )
 
 
-def reply(ask: Ask, answers: list[Answer], usage: Json, answer_id: str, created: int) -> bytes:
+def reply(
+    ask: SimulatedRequest, answers: list[SimulatedAnswer], usage: Json, answer_id: str, created: int
+) -> bytes:
     """The body of a chat completion."""
     return orjson.dumps(
         {
@@ -47,7 +51,7 @@ def reply(ask: Ask, answers: list[Answer], usage: Json, answer_id: str, created:
 
 
 def events(
-    ask: Ask, answers: list[Answer], usage: Json, answer_id: str, created: int
+    ask: SimulatedRequest, answers: list[SimulatedAnswer], usage: Json, answer_id: str, created: int
 ) -> list[bytes]:
     """The server-sent events of a chat completion, in order, `[DONE]` included."""
     head = {
@@ -90,7 +94,7 @@ def events(
     return stream
 
 
-def embeddings_reply(ask: Ask, input_tokens: int) -> bytes:
+def embeddings_reply(ask: SimulatedRequest, input_tokens: int) -> bytes:
     """The body of an embeddings answer, vectors as numbers or base64 of 32-bit floats."""
     vectors: list[Any] = []
     for text in ask.inputs:
@@ -109,7 +113,7 @@ def embeddings_reply(ask: Ask, input_tokens: int) -> bytes:
     )
 
 
-def usage_of(answers: list[Answer], input_tokens: int, cached_tokens: int) -> Json:
+def usage_of(answers: list[SimulatedAnswer], input_tokens: int, cached_tokens: int) -> Json:
     """The usage block: the prompt includes what was cached, the completion its reasoning."""
     spoken = sum(answer.output_tokens for answer in answers)
     return {
@@ -126,7 +130,7 @@ def usage_of(answers: list[Answer], input_tokens: int, cached_tokens: int) -> Js
     }
 
 
-def limit_headers(pool: Pool) -> dict[str, str]:
+def limit_headers(pool: SimulatedPool) -> dict[str, str]:
     """The x-ratelimit headers; a limit that is not set has none. Resets are durations."""
     headers: dict[str, str] = {}
     for kind, bucket in pool.buckets.items():
@@ -159,11 +163,11 @@ def error_event(status: int) -> bytes:
     return b"data: " + error_body(problem(str(status), ""), "") + b"\n\n"
 
 
-def _tier(ask: Ask) -> str:
+def _tier(ask: SimulatedRequest) -> str:
     return "flex" if ask.flex else "default"
 
 
-def _message(answer: Answer) -> Json:
+def _message(answer: SimulatedAnswer) -> Json:
     message: Json = {
         "role": "assistant",
         "content": None if answer.tool_call else answer.text,

@@ -1,4 +1,4 @@
-"""OpenAI's requests, read into an Ask or refused as OpenAI would."""
+"""OpenAI's requests, read into an SimulatedRequest or refused as OpenAI would."""
 
 import re
 from typing import Any
@@ -7,9 +7,9 @@ import orjson
 
 from headgate.workers.simulator.request import (
     MAX_CHOICES,
-    Ask,
     Invalid,
     Json,
+    SimulatedRequest,
     Tool,
     count_field,
     digest_of,
@@ -28,8 +28,8 @@ IMAGE_CHARS = 340
 DIMENSIONS = {"text-embedding-3-large": 3072}
 
 
-def read_chat(body: Json) -> Ask:
-    """The Ask of a chat completion; Invalid as OpenAI would refuse it."""
+def read_chat(body: Json) -> SimulatedRequest:
+    """The SimulatedRequest of a chat completion; Invalid as OpenAI would refuse it."""
     model = text_field(body, "model")
     texts, last, images = _texts(messages_field(body))
     number_field(body, "temperature", 2)
@@ -45,7 +45,7 @@ def read_chat(body: Json) -> Ask:
     wants_json, schema = _format(body.get("response_format"))
     must, named = _choice(body.get("tool_choice"))
     may = body.get("tool_choice") != "none" and (must or body["messages"][-1]["role"] != "tool")
-    return Ask(
+    return SimulatedRequest(
         model=model,
         text=text,
         last=last,
@@ -65,14 +65,14 @@ def read_chat(body: Json) -> Ask:
     )
 
 
-def read_embeddings(body: Json) -> Ask:
-    """The Ask of an embeddings request; inputs may be texts or token numbers."""
+def read_embeddings(body: Json) -> SimulatedRequest:
+    """The SimulatedRequest of an embeddings request; inputs may be texts or token numbers."""
     model = text_field(body, "model")
     inputs = _inputs(body.get("input"))
     encoding = body.get("encoding_format", "float")
     if encoding not in ("float", "base64"):
         raise Invalid("Invalid 'encoding_format': expected float or base64.", "encoding_format")
-    return Ask(
+    return SimulatedRequest(
         model=model,
         text="\n".join(inputs),
         last="",

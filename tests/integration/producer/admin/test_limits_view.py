@@ -7,7 +7,7 @@ import pytest
 
 from headgate.producer.admin import waiting
 from headgate.producer.admin.limits_report import report
-from headgate.producer.admin.limits_rows import PoolRow, Report
+from headgate.producer.admin.limits_rows import LimitsReport, PoolRow
 from headgate.producer.installation import Installation, open_installation
 from headgate.shared.broker import script
 from headgate.shared.errors import WrongUse
@@ -29,13 +29,13 @@ def hand(at: Installation) -> Rooms:
     return Rooms(at.redis, at.keys)
 
 
-def row(found: Report, pool: str = POOL) -> PoolRow:
+def row(found: LimitsReport, pool: str = POOL) -> PoolRow:
     [only] = [one for one in found.pools if one.pool == pool]
     return only
 
 
 def test_without_jobs_and_limits_there_is_nothing_to_tell(at: Installation) -> None:
-    assert report(at) == Report([], [], [], [], {}, [])
+    assert report(at) == LimitsReport([], [], [], [], {}, [])
 
 
 def test_jobs_are_counted_by_priority_and_tenant_and_the_oldest_is_told(

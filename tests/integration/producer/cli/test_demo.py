@@ -7,7 +7,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from headgate.producer.batch.input import Line, read, survey
+from headgate.producer.batch.input import InputLine, read, survey
 from headgate.producer.cli.demo import EXAMPLES
 from headgate.producer.submit.prepare import Submitter
 from headgate.shared import settings
@@ -32,7 +32,7 @@ def test_the_examples_are_a_thousand_good_lines_some_of_them_equal() -> None:
     assert whole.lines == 1000
     submitter = Submitter(settings.load(), load())
     lines = list(read(EXAMPLES, {}, whole.sha256))
-    envelopes = [submitter.prepare(line.fields)[0] for line in lines if isinstance(line, Line)]
+    envelopes = [submitter.prepare(line.fields)[0] for line in lines if isinstance(line, InputLine)]
     assert len(envelopes) == 1000
     same = Counter(envelope.request.model_dump_json(exclude={"priority"}) for envelope in envelopes)
     assert 80 <= 1000 - len(same) <= 120

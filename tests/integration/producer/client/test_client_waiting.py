@@ -12,7 +12,7 @@ import redis.asyncio
 
 from headgate import AsyncClient, Client, JobTimeout, Result, UnknownJob, Unreachable, results
 from headgate.producer.client.client import waiters_of
-from headgate.producer.client.operations import Desk
+from headgate.producer.client.operations import Operations
 from headgate.producer.client.waiters import Found, Waiters
 from headgate.shared.settings import Settings
 from tests.support.child import wait_until
@@ -200,7 +200,7 @@ async def test_a_lost_record_is_told_to_all_who_wait(
     url = f"postgresql://postgres:s3cret@127.0.0.1:{between.port}/{name}"
     async with AsyncClient(settings_for(valkey.url, url, tmp_path)) as client:
         ids = await client.submit_many(["a", "b", "c"])
-    desk = Desk(settings_for(valkey.url, url, tmp_path))
+    desk = Operations(settings_for(valkey.url, url, tmp_path))
     at = await asyncio.to_thread(desk.open)
 
     async def look(ids: Sequence[str]) -> Found:
@@ -219,7 +219,7 @@ async def test_a_lost_record_is_told_to_all_who_wait(
 
 
 async def test_a_look_that_fails_for_another_reason_ends_the_wait(settings: Settings) -> None:
-    desk = Desk(settings)
+    desk = Operations(settings)
     waiters = waiters_of(desk, await asyncio.to_thread(desk.open))
     await asyncio.to_thread(desk.close)
     with pytest.raises(RuntimeError, match="closed"):

@@ -17,7 +17,7 @@ from sqlalchemy import Engine, event, func, select, update
 
 from headgate import Client, IdempotencyConflict, SubmitInterrupted
 from headgate.producer.submit.enqueue import ROWS_PER_COMMIT
-from headgate.producer.submit.idempotency import Keyed, Known, look, take
+from headgate.producer.submit.idempotency import IdempotencyKey, KeyOwner, look, take
 from headgate.shared.database import migrate
 from headgate.shared.database.engine import open_engine, reading, writing
 from headgate.shared.database.tables import KEY_KEPT_MS, idempotency
@@ -265,21 +265,21 @@ def test_a_key_always_means_the_first_job_of_its_day(
     engine: Engine, submits: list[tuple[list[tuple[str, str, str]], int]]
 ) -> None:
     of_this_run, at_ms, made = uuid4().hex, 0, 0
-    held: dict[tuple[str, str], Keyed] = {}
+    held: dict[tuple[str, str], IdempotencyKey] = {}
     for wanted, later_ms in submits:
         at_ms += later_ms
         claims = []
         for tenant, key, body in wanted:
             made += 1
             job_id = f"{of_this_run}-{made}"
-            claims.append(Keyed(f"{of_this_run}{tenant}", key, body, job_id, at_ms))
+            claims.append(IdempotencyKey(f"{of_this_run}{tenant}", key, body, job_id, at_ms))
         expected = {}
         for claim in claims:
             holder = held.get(claim[:2])
             if holder is None or holder.at_ms <= at_ms - KEY_KEPT_MS:
                 held[claim[:2]] = claim
             else:
-                expected[claim.job_id] = Known(
+                expected[claim.job_id] = KeyOwner(
                     holder.job_id, holder.body_sha256 == claim.body_sha256
                 )
         assert look(engine, claims) == expected

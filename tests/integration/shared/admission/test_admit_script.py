@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from headgate import AsyncClient, Client, InvalidRequest, TierLimit
 from headgate.producer.installation import Installation
-from headgate.producer.submit.admission import ASKED_AT_ONCE, Answer, Asked, Mode, admit
+from headgate.producer.submit.admission import ASKED_AT_ONCE, AdmitReply, AdmitRequest, Mode, admit
 from headgate.shared.admission import limits
 from headgate.shared.admission.ticket import Ticket
 from headgate.shared.broker import jobs, script
@@ -395,8 +395,8 @@ def test_a_call_that_is_sent_twice_counts_once(valkey: ValkeyServer) -> None:
     with valkey.client() as client:
         client.hset(keys.limits(), "tier/x", "rpm=2")
         for _ in range(4):
-            command = admit(keys, call=call, asked=[Asked(ticket())], mode="together")
-            assert script.run(client, command) == [Answer("let in")]
+            command = admit(keys, call=call, asked=[AdmitRequest(ticket())], mode="together")
+            assert script.run(client, command) == [AdmitReply("let in")]
         assert float(client.hget(keys.bucket("tier/x/t/u"), "rpm.level") or 0) == 1
         assert client.pttl(keys.admitted(call)) > 0
 
@@ -405,7 +405,7 @@ def test_a_server_without_limits_says_so_and_is_given_them(
     valkey: ValkeyServer, client: Client
 ) -> None:
     with valkey.client() as plain:
-        command = admit(Keys(), call="c", asked=[Asked(ticket())], mode="together")
+        command = admit(Keys(), call="c", asked=[AdmitRequest(ticket())], mode="together")
         assert script.run(plain, command) is None
     ask(client, tier="small")
     at = client.open()
@@ -433,7 +433,7 @@ def test_no_more_is_let_in_than_the_buckets_hold(
         began = client.time()
         for group in asked:
             mode: Mode = "together" if together else "each"
-            wanted = [Asked(ticket(user=user, input_tokens=n)) for user, n in group]
+            wanted = [AdmitRequest(ticket(user=user, input_tokens=n)) for user, n in group]
             command = admit(keys, call=new_id(), asked=wanted, mode=mode)
             answers = script.run(client, command)
             assert answers is not None

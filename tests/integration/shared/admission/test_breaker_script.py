@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from headgate.shared.admission import breakers
-from headgate.shared.admission.breakers import Rules, Standing, report
+from headgate.shared.admission.breakers import BreakerAfterReport, BreakerRules, report
 from headgate.shared.admission.grant import Grant
 from headgate.shared.broker import script
 from headgate.shared.broker.keys import Keys
@@ -21,18 +21,20 @@ from tests.support.servers import ValkeyServer
 from tests.support.waiting_rooms import POOL, TICKET
 
 MODEL = "openai/gpt-4o-mini"
-RULES = Rules(failures=5, share=0.5, open_s=60, healthy_s=300)
+RULES = BreakerRules(failures=5, share=0.5, open_s=60, healthy_s=300)
 MARKS = ("retry_at", "shut_at", "probe_until", "fault_at", "healthy_at")
 
 
 class Breakers(Governor):
     """A governor whose models can fail."""
 
-    def tell(self, *, rules: Rules = RULES, model: str = MODEL, **how: Any) -> Standing:
+    def tell(
+        self, *, rules: BreakerRules = RULES, model: str = MODEL, **how: Any
+    ) -> BreakerAfterReport:
         """A worker has told how calls went."""
         return script.run(self.client, report(self.keys, model, "key0", rules, **how))
 
-    def fail(self, times: int = 5, **others: Any) -> Standing:
+    def fail(self, times: int = 5, **others: Any) -> BreakerAfterReport:
         """So many calls have failed, one after the other."""
         return [self.tell(failed=1, **others) for _ in range(times)][-1]
 
@@ -49,7 +51,7 @@ class Breakers(Governor):
                 moved = int(number) - int(seconds // 10)
                 self.client.hset(name, f"slot{moved % 6}", f"{moved} {counts}")
 
-    def health(self) -> breakers.Health:
+    def health(self) -> breakers.ModelHealth:
         """The health of the model."""
         [one] = breakers.states(self.client, self.keys)
         return one
@@ -70,10 +72,10 @@ def broker(valkey: ValkeyServer) -> Iterator[Breakers]:
 
 
 def test_five_failures_in_a_row_open_it_for_a_minute(broker: Breakers) -> None:
-    assert broker.fail(4) == Standing("", 0)
+    assert broker.fail(4) == BreakerAfterReport("", 0)
     broker.tell(answered=1, took_ms=10)
-    assert broker.fail(4) == Standing("", 0)
-    assert broker.tell(failed=1) == Standing("opened", 60_000)
+    assert broker.fail(4) == BreakerAfterReport("", 0)
+    assert broker.tell(failed=1) == BreakerAfterReport("opened", 60_000)
     broker.ask("1")
     assert broker.take() == []
     found = broker.fetch()
@@ -107,7 +109,7 @@ def test_one_probe_may_go_after_a_minute_and_an_answer_closes_it(broker: Breaker
     assert broker.take() == []
     assert broker.health().why == "a probe is under way"
     assert broker.tell(answered=1, took_ms=20).verdict == "open", "an answer from before"
-    assert broker.tell(answered=1, took_ms=20, probe=marks["1"]) == Standing("closed", 0)
+    assert broker.tell(answered=1, took_ms=20, probe=marks["1"]) == BreakerAfterReport("closed", 0)
     assert broker.marks() == {"2": "", "3": ""}
     assert broker.health().state == "degraded"
     broker.later(300)
@@ -119,7 +121,7 @@ def test_a_probe_that_fails_opens_it_for_another_minute(broker: Breakers) -> Non
     broker.ask("1", "2")
     broker.later(61)
     [mark] = broker.marks().values()
-    assert broker.tell(failed=1, probe=mark) == Standing("open", 60_000)
+    assert broker.tell(failed=1, probe=mark) == BreakerAfterReport("open", 60_000)
     broker.ack("1")
     assert broker.take() == []
     assert broker.tell(answered=1, probe=mark).verdict == "open", "told once"
@@ -136,7 +138,7 @@ def test_a_breaker_that_nobody_knows_the_opening_of_hears_its_probes_all_the_sam
     broker.ask("1", "2")
     [mark] = broker.marks().values()
     told = broker.tell(failed=1, probe=mark)
-    assert told == Standing("open", 60_000), "else probe follows probe without end"
+    assert told == BreakerAfterReport("open", 60_000), "else probe follows probe without end"
 
 
 def test_one_probe_goes_however_many_workers_ask(broker: Breakers, valkey: ValkeyServer) -> None:

@@ -1,4 +1,4 @@
-"""Learning: what all workers saw of answers becomes what is held for the next, as promised."""
+"""EstimateUpkeep: what all workers saw of answers becomes what is held for the next, as promised."""
 
 import asyncio
 import json
@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from redis.asyncio import Redis
 
 from headgate.producer.admin import estimates
-from headgate.producer.admin.estimates import Standing
+from headgate.producer.admin.estimates import EstimateReport
 from headgate.shared.admission import estimates as learned
-from headgate.shared.admission.estimates import ENOUGH, KEPT_MS, Group, Tally
+from headgate.shared.admission.estimates import ENOUGH, KEPT_MS, EstimateCounts, EstimateGroup
 from headgate.shared.broker import script
 from headgate.shared.broker.keys import Keys
 from headgate.shared.database import migrate
@@ -25,21 +25,21 @@ from headgate.shared.servers.servers import Servers
 from headgate.shared.settings import Settings
 from headgate.workers.bootstrap import open_kit
 from headgate.workers.celery.pool import RETURN_S
-from headgate.workers.clients.redis_batcher import Lane
-from headgate.workers.maintenance.estimates import Learning
+from headgate.workers.clients.redis_batcher import RedisBatcher
+from headgate.workers.maintenance.estimates import EstimateUpkeep
 from tests.support.command import headgate
 from tests.support.servers import ValkeyServer
 
 KEYS = Keys("t:")
 MODEL = "claude-haiku-4-5"
 CEILING = 16_384
-ALL = Group(MODEL, None)
-ACME = Group(MODEL, "acme")
+ALL = EstimateGroup(MODEL, None)
+ACME = EstimateGroup(MODEL, "acme")
 
 
 @pytest.fixture
-async def lane(valkey: ValkeyServer) -> AsyncIterator[Lane]:
-    lane = Lane(Redis.from_url(valkey.url))
+async def lane(valkey: ValkeyServer) -> AsyncIterator[RedisBatcher]:
+    lane = RedisBatcher(Redis.from_url(valkey.url))
     yield lane
     await lane.close()
 
@@ -51,7 +51,7 @@ def client(valkey: ValkeyServer) -> Iterator[redis.Redis]:
 
 
 def note(
-    learning: Learning,
+    learning: EstimateUpkeep,
     output: int,
     *,
     tenant: str = "acme",
@@ -86,15 +86,15 @@ def values(client: redis.Redis) -> dict[str, str]:
     return {str(name): str(value) for name, value in found.items()}
 
 
-def standing(client: redis.Redis, group: Group) -> Standing:
+def standing(client: redis.Redis, group: EstimateGroup) -> EstimateReport:
     [found] = estimates.standings(client, KEYS, lambda other: other == group)
     return found
 
 
 async def test_what_was_learned_stands_where_the_scripts_read_it(
-    lane: Lane, client: redis.Redis
+    lane: RedisBatcher, client: redis.Redis
 ) -> None:
-    learning = Learning(lane, KEYS)
+    learning = EstimateUpkeep(lane, KEYS)
     note(learning, 400, times=30, input_tokens=90)
     await learning.flush()
     found = values(client)
@@ -105,9 +105,9 @@ async def test_what_was_learned_stands_where_the_scripts_read_it(
 
 
 async def test_of_few_answers_the_group_over_all_tenants_speaks(
-    lane: Lane, client: redis.Redis
+    lane: RedisBatcher, client: redis.Redis
 ) -> None:
-    learning = Learning(lane, KEYS)
+    learning = EstimateUpkeep(lane, KEYS)
     for tenant in ("a", "b"):
         note(learning, 300, tenant=tenant, times=ENOUGH - 1)
     await learning.flush()
@@ -118,9 +118,9 @@ async def test_of_few_answers_the_group_over_all_tenants_speaks(
 
 
 async def test_a_template_is_a_group_of_its_own_for_its_tenant_and_for_all(
-    lane: Lane, client: redis.Redis
+    lane: RedisBatcher, client: redis.Redis
 ) -> None:
-    learning = Learning(lane, KEYS)
+    learning = EstimateUpkeep(lane, KEYS)
     note(learning, 50, template="title", times=ENOUGH)
     note(learning, 900, template="essay", times=ENOUGH)
     await learning.flush()
@@ -131,8 +131,8 @@ async def test_a_template_is_a_group_of_its_own_for_its_tenant_and_for_all(
         assert found[f"out|{MODEL}|{tenant}|"] in range(900, 910)
 
 
-async def test_names_of_tenants_may_hold_any_sign(lane: Lane, client: redis.Redis) -> None:
-    learning = Learning(lane, KEYS)
+async def test_names_of_tenants_may_hold_any_sign(lane: RedisBatcher, client: redis.Redis) -> None:
+    learning = EstimateUpkeep(lane, KEYS)
     for tenant in ("a|b", "*", "ünï\n"):
         note(learning, 10, tenant=tenant, times=ENOUGH)
     await learning.flush()
@@ -144,10 +144,10 @@ async def test_names_of_tenants_may_hold_any_sign(lane: Lane, client: redis.Redi
 
 @pytest.mark.parametrize("miss", [0.05, 0.2])
 async def test_more_than_was_held_is_taken_as_often_as_promised(
-    lane: Lane, client: redis.Redis, miss: float
+    lane: RedisBatcher, client: redis.Redis, miss: float
 ) -> None:
     chance = random.Random(11)  # noqa: S311 (lengths of answers, no secret)
-    workers = [Learning(lane, KEYS, miss=miss) for _ in range(3)]
+    workers = [EstimateUpkeep(lane, KEYS, miss=miss) for _ in range(3)]
     under = answers = 0
     for _ in range(60):
         held = values(client).get(f"out|{MODEL}|acme|")
@@ -165,8 +165,8 @@ async def test_more_than_was_held_is_taken_as_often_as_promised(
     assert found.seen == pytest.approx(under / answers, rel=0.3)
 
 
-async def test_a_jump_in_length_is_followed(lane: Lane, client: redis.Redis) -> None:
-    learning = Learning(lane, KEYS, half_life=100)
+async def test_a_jump_in_length_is_followed(lane: RedisBatcher, client: redis.Redis) -> None:
+    learning = EstimateUpkeep(lane, KEYS, half_life=100)
     for output in [100] * 10 + [800] * 10:
         note(learning, output, times=50)
         await learning.flush()
@@ -180,9 +180,9 @@ async def test_a_jump_in_length_is_followed(lane: Lane, client: redis.Redis) -> 
 
 
 async def test_where_the_vendor_holds_nothing_the_promise_is_judged_all_the_same(
-    lane: Lane, client: redis.Redis
+    lane: RedisBatcher, client: redis.Redis
 ) -> None:
-    learning = Learning(lane, KEYS)
+    learning = EstimateUpkeep(lane, KEYS)
     note(learning, 100, times=ENOUGH, held_output=0)
     assert list(estimates.standings(client, KEYS)) == []
     await learning.flush()
@@ -193,12 +193,14 @@ async def test_where_the_vendor_holds_nothing_the_promise_is_judged_all_the_same
     assert standing(client, ACME).seen == pytest.approx(0.25, abs=0.01)
 
 
-async def test_counts_that_are_sent_again_count_once(lane: Lane, client: redis.Redis) -> None:
-    tally = Tally(answers=7)
+async def test_counts_that_are_sent_again_count_once(
+    lane: RedisBatcher, client: redis.Redis
+) -> None:
+    tally = EstimateCounts(answers=7)
     tally.output.add(5, 7)
     command = learned.learn(KEYS, name="w:1", new=[(ALL, tally)], miss=0.05)
     first, again = [script.run(client, command)[0] for _ in range(2)]
-    assert isinstance(again, Tally)
+    assert isinstance(again, EstimateCounts)
     assert first == again
     assert again.answers == 7
     assert again.output.weight == pytest.approx(7)
@@ -207,34 +209,36 @@ async def test_counts_that_are_sent_again_count_once(lane: Lane, client: redis.R
 async def test_a_group_in_which_little_is_new_is_not_read_again_but_its_value_is_told(
     client: redis.Redis,
 ) -> None:
-    def told(number: int, answers: int) -> Tally | int | None:
-        tally = Tally(answers=answers)
+    def told(number: int, answers: int) -> EstimateCounts | int | None:
+        tally = EstimateCounts(answers=answers)
         tally.output.add(5, answers)
         [known] = script.run(
             client, learned.learn(KEYS, name=f"w:{number}", new=[(ALL, tally)], miss=0.05)
         )
         return known
 
-    assert isinstance(told(1, 1000), Tally)
+    assert isinstance(told(1, 1000), EstimateCounts)
     assert told(2, 10) is None
-    script.run(client, learned.teach(KEYS, [learned.Lesson(ALL, 5)]))
+    script.run(client, learned.teach(KEYS, [learned.LearnedEstimate(ALL, 5)]))
     assert told(3, 10) == 5
-    assert isinstance(told(4, 100), Tally), "counted from when it was read last"
+    assert isinstance(told(4, 100), EstimateCounts), "counted from when it was read last"
 
 
 @pytest.mark.parametrize(("miss", "known"), [(0.01, 99), (0.05, 20), (0.5, 20)])
 async def test_a_tenant_speaks_for_itself_once_it_can_keep_the_promise(
-    lane: Lane, client: redis.Redis, miss: float, known: int
+    lane: RedisBatcher, client: redis.Redis, miss: float, known: int
 ) -> None:
-    learning = Learning(lane, KEYS, miss=miss)
+    learning = EstimateUpkeep(lane, KEYS, miss=miss)
     note(learning, 10, tenant="a", times=known - 1)
     note(learning, 10, tenant="b", times=known)
     await learning.flush()
     assert set(values(client)) == {f"out|{MODEL}|*|", f"out|{MODEL}|b|", f"in|{MODEL}"}
 
 
-async def test_the_counts_of_workers_add_up_in_any_order(lane: Lane, client: redis.Redis) -> None:
-    workers = [Learning(lane, KEYS) for _ in range(4)]
+async def test_the_counts_of_workers_add_up_in_any_order(
+    lane: RedisBatcher, client: redis.Redis
+) -> None:
+    workers = [EstimateUpkeep(lane, KEYS) for _ in range(4)]
     for number, worker in enumerate(workers):
         note(worker, 10 ** (number % 3 + 1), times=25)
     await asyncio.gather(*(worker.flush() for worker in workers))
@@ -252,9 +256,9 @@ def test_counts_in_redis_are_those_of_one_who_saw_all_and_forgets_by_halves(
     client: redis.Redis, batches: list[list[int]], half_life: float
 ) -> None:
     client.flushall()
-    model = Tally()
+    model = EstimateCounts()
     for number, outputs in enumerate(batches):
-        new = Tally(answers=len(outputs), judged=len(outputs), under=sum(outputs) % 3)
+        new = EstimateCounts(answers=len(outputs), judged=len(outputs), under=sum(outputs) % 3)
         for output in outputs:
             new.output.add(output)
             new.ratio.add(1 + output / 3000, output)
@@ -281,9 +285,9 @@ def test_counts_in_redis_are_those_of_one_who_saw_all_and_forgets_by_halves(
 
 
 async def test_input_is_corrected_by_what_most_tokens_were_off(
-    lane: Lane, client: redis.Redis
+    lane: RedisBatcher, client: redis.Redis
 ) -> None:
-    learning = Learning(lane, KEYS)
+    learning = EstimateUpkeep(lane, KEYS)
     note(learning, 10, times=97, estimated_input=1000, input_tokens=800)
     note(learning, 10, times=2, estimated_input=1000, input_tokens=60_000)  # pictures
     await learning.flush()
@@ -299,18 +303,18 @@ async def test_input_is_corrected_by_what_most_tokens_were_off(
 
 @pytest.mark.parametrize(("true", "ratio"), [(1, 0.25), (1_000_000, 4.0)])
 async def test_a_correction_has_bounds(
-    lane: Lane, client: redis.Redis, true: int, ratio: float
+    lane: RedisBatcher, client: redis.Redis, true: int, ratio: float
 ) -> None:
-    learning = Learning(lane, KEYS)
+    learning = EstimateUpkeep(lane, KEYS)
     note(learning, 10, times=50, estimated_input=1000, input_tokens=true)
     await learning.flush()
     assert float(values(client)[f"in|{MODEL}"]) == ratio
 
 
 async def test_what_a_vendor_cannot_have_meant_does_no_harm(
-    lane: Lane, client: redis.Redis
+    lane: RedisBatcher, client: redis.Redis
 ) -> None:
-    learning = Learning(lane, KEYS)
+    learning = EstimateUpkeep(lane, KEYS)
     note(learning, 10**18, times=30, ceiling=100)
     note(learning, -5, times=30, ceiling=100, input_tokens=-1)
     note(learning, 0, times=30, ceiling=0, estimated_input=0)
@@ -319,8 +323,10 @@ async def test_what_a_vendor_cannot_have_meant_does_no_harm(
     assert standing(client, ACME).answers == 90
 
 
-async def test_an_embedding_teaches_of_its_input_alone(lane: Lane, client: redis.Redis) -> None:
-    learning = Learning(lane, KEYS)
+async def test_an_embedding_teaches_of_its_input_alone(
+    lane: RedisBatcher, client: redis.Redis
+) -> None:
+    learning = EstimateUpkeep(lane, KEYS)
     note(learning, 0, times=ENOUGH, ceiling=0, input_tokens=120)
     await learning.flush()
     assert set(values(client)) == {f"in|{MODEL}"}
@@ -328,9 +334,9 @@ async def test_an_embedding_teaches_of_its_input_alone(lane: Lane, client: redis
 
 
 async def test_groups_are_bounded_and_those_without_answers_go_first(
-    lane: Lane, client: redis.Redis
+    lane: RedisBatcher, client: redis.Redis
 ) -> None:
-    learning = Learning(lane, KEYS, groups=5)
+    learning = EstimateUpkeep(lane, KEYS, groups=5)
     for number in range(12):
         note(learning, 10, tenant=f"t{number}", times=ENOUGH)
         await learning.flush()
@@ -342,13 +348,13 @@ async def test_groups_are_bounded_and_those_without_answers_go_first(
 
 
 async def test_a_value_of_a_group_that_has_gone_is_not_written(client: redis.Redis) -> None:
-    lessons = [learned.Lesson(ACME, 7), learned.Lesson(ALL, 8, 1.5)]
+    lessons = [learned.LearnedEstimate(ACME, 7), learned.LearnedEstimate(ALL, 8, 1.5)]
     assert script.run(client, learned.teach(KEYS, lessons)) == 0
     assert values(client) == {}
 
 
-async def test_all_that_was_learned_has_a_lifetime(lane: Lane, client: redis.Redis) -> None:
-    learning = Learning(lane, KEYS)
+async def test_all_that_was_learned_has_a_lifetime(lane: RedisBatcher, client: redis.Redis) -> None:
+    learning = EstimateUpkeep(lane, KEYS)
     note(learning, 10, times=ENOUGH)
     await learning.flush()
     names = set(client.scan_iter("t:*"))
@@ -357,9 +363,9 @@ async def test_all_that_was_learned_has_a_lifetime(lane: Lane, client: redis.Red
 
 
 async def test_numbers_stay_small_however_many_answers_there_were(
-    lane: Lane, client: redis.Redis
+    lane: RedisBatcher, client: redis.Redis
 ) -> None:
-    learning = Learning(lane, KEYS, half_life=2)
+    learning = EstimateUpkeep(lane, KEYS, half_life=2)
     for number in range(200):
         note(learning, 5 if number % 2 else 700, times=100)
         await learning.flush()
@@ -373,9 +379,9 @@ async def test_numbers_stay_small_however_many_answers_there_were(
 
 
 async def test_a_worker_that_cannot_share_keeps_a_bounded_number_of_notes(
-    lane: Lane, client: redis.Redis
+    lane: RedisBatcher, client: redis.Redis
 ) -> None:
-    learning = Learning(lane, KEYS, groups=50)
+    learning = EstimateUpkeep(lane, KEYS, groups=50)
     for number in range(1000):
         note(learning, 10, tenant=f"t{number}")
     await learning.flush()
@@ -385,10 +391,10 @@ async def test_a_worker_that_cannot_share_keeps_a_bounded_number_of_notes(
 
 
 async def test_notes_are_shared_for_as_long_as_the_worker_runs_whatever_redis_says(
-    lane: Lane, client: redis.Redis
+    lane: RedisBatcher, client: redis.Redis
 ) -> None:
     client.set(KEYS.sketches(), "not what it should be")
-    learning = Learning(lane, KEYS, every_s=0.01)
+    learning = EstimateUpkeep(lane, KEYS, every_s=0.01)
     keeping = asyncio.create_task(learning.keep())
     note(learning, 10)
     await until(lambda: client.exists(KEYS.sketch(ALL.encode())))  # then it meets the wrong key
@@ -400,9 +406,9 @@ async def test_notes_are_shared_for_as_long_as_the_worker_runs_whatever_redis_sa
 
 
 async def test_estimates_shows_what_was_promised_and_what_was_seen(
-    lane: Lane, valkey: ValkeyServer
+    lane: RedisBatcher, valkey: ValkeyServer
 ) -> None:
-    learning = Learning(lane, Keys())
+    learning = EstimateUpkeep(lane, Keys())
     note(learning, 100, times=40)
     await learning.flush()
     note(learning, 90, times=36, held_output=100)

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from headgate.shared.admission.grant import Grant
-from headgate.workers.stages.hold import Told
+from headgate.workers.stages.hold import RateTold
 from tests.support.governor_model import Books, Governor, Places, capacity_and_rate
 from tests.support.rig import STANDARD
 from tests.support.servers import ValkeyServer
@@ -216,7 +216,7 @@ def test_a_pace_that_was_halved_is_whole_again_after_a_quarter_of_an_hour(
         """Tokens that come in a second."""
         before = broker.bucket(f"pool/{POOL}", "key0")["tpm.level"]
         broker.advance(900)
-        broker.observe("ok", Told("tpm", 60_000, 60_000, 1, None))
+        broker.observe("ok", RateTold("tpm", 60_000, 60_000, 1, None))
         return (broker.bucket(f"pool/{POOL}", "key0")["tpm.level"] - before) / 0.9
 
     broker.client.hset(broker.keys.bucket(f"pool/{POOL}", "key0"), "tpm.level", -9000)
@@ -250,7 +250,7 @@ def test_whatever_a_provider_tells_no_level_rises(
     before_ms = broker.now_ms()
     broker.grants(3)
     before = broker.bucket(scope, "key0")
-    told = Told(measure, limit, remaining, grain, total)
+    told = RateTold(measure, limit, remaining, grain, total)
     broker.observe(kind, told, granted_at_ms=broker.now_ms() - ago_ms)
     after = broker.bucket(scope, "key0")
     for name in ("rpm", "tpm", "input_tpm", "output_tpm"):
@@ -268,10 +268,10 @@ def test_a_limit_that_was_lowered_counts_at_once_and_a_raised_one_is_no_gift(
     broker.limit(**{scope: "rpm=6000"})
     broker.ask(*(f"j{n}" for n in range(300)))
     drain(broker)
-    broker.observe("ok", Told("rpm", 600, 600, 1, None))
+    broker.observe("ok", RateTold("rpm", 600, 600, 1, None))
     broker.advance(MINUTES_MS)
     assert len(drain(broker)) in (4, 5)
-    broker.observe("ok", Told("rpm", 1e12, 1e12, 1, None))
+    broker.observe("ok", RateTold("rpm", 1e12, 1e12, 1, None))
     broker.advance(MINUTES_MS)
     assert len(drain(broker)) in range(49, 52)
 
@@ -283,7 +283,7 @@ def test_what_strangers_take_of_the_same_key_is_taken_from_the_level(broker: Gov
     broker.ask(*(f"j{n}" for n in range(300)))
     [grant] = broker.grants(1).values()
     assert broker.bucket(scope, "key0")["rpm.level"] > 90
-    told = Told("rpm", 600, 520, 1, grant.totals["rpm"])
+    told = RateTold("rpm", 600, 520, 1, grant.totals["rpm"])
     broker.observe("limited", told, wait_ms=0, granted_at_ms=grant.granted_at_ms)
     assert broker.bucket(scope, "key0")["rpm.level"] <= 0
 

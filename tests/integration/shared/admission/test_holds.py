@@ -16,7 +16,7 @@ from hypothesis.stateful import (
 
 from headgate.shared.admission.grant import Grant
 from headgate.shared.admission.ticket import Ticket
-from headgate.workers.stages.hold import Told
+from headgate.workers.stages.hold import RateTold
 from tests.support.governor_model import Books, Governor, Places
 from tests.support.machines import holds_in_any_order
 from tests.support.rig import BULK, STANDARD
@@ -143,7 +143,7 @@ class Governed(RuleBasedStateMachine):
         missing=st.integers(0, 60_000),
     )
     def hear(self, pool: str, kind: str, wait_ms: int, limit: int, missing: int) -> None:
-        told = Told("tpm", limit, limit - missing, 1, None)
+        told = RateTold("tpm", limit, limit - missing, 1, None)
         self.broker.observe(kind, told, pool=pool, wait_ms=wait_ms)
 
     @rule(pick=PICKS, used=st.none() | st.tuples(st.integers(0, 6000), st.integers(0, 6000)))

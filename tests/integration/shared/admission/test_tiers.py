@@ -14,7 +14,7 @@ from sqlalchemy import Engine, delete, insert
 
 from headgate.producer.submit.prepare import Submitter
 from headgate.shared.admission import tiers
-from headgate.shared.admission.tiers import Kept, Patient
+from headgate.shared.admission.tiers import BoundedTierSource, CachedTierSource
 from headgate.shared.catalog.catalog import Catalog, load
 from headgate.shared.database import migrate
 from headgate.shared.database.engine import open_engine, writing
@@ -123,7 +123,7 @@ def test_a_caller_is_asked_for_once_a_second(catalog: Catalog) -> None:
         asked.append((tenant, user))
         return "pro"
 
-    kept = Kept(tier_of, "own:f", tiers.by_catalog(catalog), catalog, clock=clock)
+    kept = CachedTierSource(tier_of, "own:f", tiers.by_catalog(catalog), catalog, clock=clock)
     for _ in range(3):
         assert kept("acme", "u1") == kept("acme", None) == "pro"
     assert asked == [("acme", "u1"), ("acme", None)]
@@ -173,8 +173,8 @@ def test_a_function_that_hangs_holds_up_nobody_for_long(
         go_on.wait(60)
         return "pro"
 
-    patient = Patient(hang, "own:hang", timeout_s=0.05)
-    kept = Kept(patient, "own:hang", tiers.by_catalog(catalog), catalog)
+    patient = BoundedTierSource(hang, "own:hang", timeout_s=0.05)
+    kept = CachedTierSource(patient, "own:hang", tiers.by_catalog(catalog), catalog)
     with caplog.at_level(logging.WARNING, "headgate.tiers"):
         found = [kept("plain", f"u{n}") for n in range(tiers.MOST_STUCK + 3)]
     assert set(found) == {"free"}
@@ -194,7 +194,9 @@ def test_many_may_ask_a_slow_function_at_once(catalog: Catalog) -> None:
         together.wait(10)
         return "pro"
 
-    kept = Kept(Patient(slow, "own:slow", timeout_s=20), "own:slow", lambda *_: None, catalog)
+    kept = CachedTierSource(
+        BoundedTierSource(slow, "own:slow", timeout_s=20), "own:slow", lambda *_: None, catalog
+    )
     found: list[str | None] = []
     threads = [
         threading.Thread(target=lambda n=n: found.append(kept("plain", f"u{n}"))) for n in range(20)

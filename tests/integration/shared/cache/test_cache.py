@@ -12,19 +12,19 @@ from hypothesis import strategies as st
 from redis.asyncio import Redis
 
 from headgate.shared.broker import jobs, script
-from headgate.shared.broker.jobs import Entry
+from headgate.shared.broker.jobs import CacheWrite
 from headgate.shared.broker.keys import Keys
 from headgate.shared.cache import index
 from headgate.shared.cache.fingerprint import fingerprint
-from headgate.shared.cache.index import Heard, booked_of
-from headgate.shared.cache.ttl import Keeping
+from headgate.shared.cache.index import CacheCounts, booked_of
+from headgate.shared.cache.ttl import CachePolicy
 from headgate.shared.job.ids import now_ms
 from headgate.shared.job.request import Request, request_from
 from headgate.shared.job.result import Reply, Usage
-from headgate.workers.clients.redis_batcher import Lane
-from headgate.workers.maintenance.prune import Tidy
+from headgate.workers.clients.redis_batcher import RedisBatcher
+from headgate.workers.maintenance.prune import Prune
 from headgate.workers.stages.cache import WINDOW_S, Cache
-from headgate.workers.stages.cache_entry import COMPRESSED, Kept
+from headgate.workers.stages.cache_entry import COMPRESSED, CacheEntry
 from tests.support.child import wait_until
 from tests.support.servers import ValkeyServer
 
@@ -54,8 +54,8 @@ def clock() -> Clock:
 
 @pytest.fixture
 async def cache(valkey: ValkeyServer, clock: Clock) -> AsyncIterator[Cache]:
-    lane = Lane(Redis.from_url(valkey.url))
-    yield Cache(lane, KEYS, keeping=Keeping(), clock_ms=clock)
+    lane = RedisBatcher(Redis.from_url(valkey.url))
+    yield Cache(lane, KEYS, keeping=CachePolicy(), clock_ms=clock)
     await lane.close()
 
 
@@ -63,11 +63,11 @@ def ask(**fields: Any) -> Request:
     return request_from({"prompt": "2 + 2?", **fields})
 
 
-def answer(model: str = "alpha", words: str = "four") -> Kept:
-    return Kept(Reply(words, "stop", Usage(3, 0, 0, 1, 0)), "custom", 12, model)
+def answer(model: str = "alpha", words: str = "four") -> CacheEntry:
+    return CacheEntry(Reply(words, "stop", Usage(3, 0, 0, 1, 0)), "custom", 12, model)
 
 
-def store(client: "redis.Redis", *entries: Entry, bound: int = MB) -> int:
+def store(client: "redis.Redis", *entries: CacheWrite, bound: int = MB) -> int:
     """The entries are in the cache; what the script said."""
     return script.run(
         client,
@@ -220,12 +220,12 @@ async def test_an_answer_that_somebody_deleted_leaves_the_books_when_it_is_misse
     the_books_are_true(client)
 
 
-def entry(n: int, size: int, ttl_ms: int = 60_000) -> Entry:
-    return Entry(f"{n:064x}", b"x" * size, ttl_ms, "acme|ünï", "alpha")
+def entry(n: int, size: int, ttl_ms: int = 60_000) -> CacheWrite:
+    return CacheWrite(f"{n:064x}", b"x" * size, ttl_ms, "acme|ünï", "alpha")
 
 
 def test_a_call_that_is_sent_twice_counts_once(client: "redis.Redis") -> None:
-    told = index.heard(KEYS, "a call", Heard(3, 2, 1, 10**15, [], []))
+    told = index.heard(KEYS, "a call", CacheCounts(3, 2, 1, 10**15, [], []))
     assert [script.run(client, told), script.run(client, told)] == [1, 0]
     assert counts(client) == {"hits": 3, "misses": 2, "shared": 1, "saved": 10**15}
 
@@ -233,7 +233,9 @@ def test_a_call_that_is_sent_twice_counts_once(client: "redis.Redis") -> None:
 def test_what_was_not_used_for_longest_goes_first(client: "redis.Redis") -> None:
     for n in range(8):
         store(client, entry(n, 1000), bound=8000)
-    script.run(client, index.heard(KEYS, "call", Heard(1, 0, 0, 0, [entry(0, 0).fingerprint], [])))
+    script.run(
+        client, index.heard(KEYS, "call", CacheCounts(1, 0, 0, 0, [entry(0, 0).fingerprint], []))
+    )
     store(client, entry(8, 1000), entry(9, 1000), bound=8000)
     assert set(entries(client)) == {entry(n, 0).fingerprint for n in (0, 3, 4, 5, 6, 7, 8, 9)}
     assert counts(client)["evicted"] == 2
@@ -257,8 +259,8 @@ async def test_the_sweep_throws_away_what_expired_and_what_is_over_a_smaller_bou
 ) -> None:
     for n in range(20):
         store(client, entry(n, 1000, ttl_ms=1 if n % 2 else 60_000))
-    lane = Lane(Redis.from_url(valkey.url))
-    tidy = Tidy(lane, KEYS, queues=[], most_letters=1, most_bytes=1, cache_bytes=4000)
+    lane = RedisBatcher(Redis.from_url(valkey.url))
+    tidy = Prune(lane, KEYS, queues=[], most_letters=1, most_bytes=1, cache_bytes=4000)
     await tidy.shed_answers()
     await lane.close()
     assert len(entries(client)) == 4
@@ -291,13 +293,13 @@ def test_after_any_acts_the_books_equal_what_there_is_within_the_bound(
             assert counts(client).get("bytes", 0) <= bound
         elif act in ("hit", "miss"):
             found, missing = ([name], []) if act == "hit" else ([], [name])
-            told = Heard(len(found), len(missing), 0, 0, found, missing)
+            told = CacheCounts(len(found), len(missing), 0, 0, found, missing)
             script.run(client, index.heard(KEYS, str(call), told))
         elif act == "drop":
             script.run(client, index.drop(KEYS, [name]))
         else:
             client.delete(KEYS.cache(name))
-            script.run(client, index.heard(KEYS, str(call), Heard(0, 1, 0, 0, [], [name])))
+            script.run(client, index.heard(KEYS, str(call), CacheCounts(0, 1, 0, 0, [], [name])))
     wait_until(lambda: all(client.pttl(KEYS.cache(n)) > 1000 for n in entries(client)), 5, "ends")
     assert not script.run(client, index.shed(KEYS, bound))
     the_books_are_true(client)

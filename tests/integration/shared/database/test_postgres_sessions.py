@@ -17,7 +17,7 @@ from sqlalchemy.exc import OperationalError
 from headgate.shared.database import migrate
 from headgate.shared.database.engine import open_engine, reading, writing
 from headgate.shared.database.tables import batches
-from headgate.workers.clients.group_commit import Record
+from headgate.workers.clients.group_commit import GroupCommit
 from tests.integration.shared.database.test_prepared_statements import Pooler
 from tests.integration.workers.clients.test_group_commit import Counted, names, row
 from tests.support.child import ChildProcess, wait_until
@@ -50,8 +50,8 @@ def engine(postgres_url: str) -> Iterator[Engine]:
 
 
 @pytest.fixture
-async def record(engine: Engine) -> AsyncIterator[Record]:
-    record = Record(engine)
+async def record(engine: Engine) -> AsyncIterator[GroupCommit]:
+    record = GroupCommit(engine)
     yield record
     await record.close()
 
@@ -63,7 +63,7 @@ def touch(connection: Connection, batch: str) -> None:
 
 
 async def test_the_victim_of_a_deadlock_is_repeated_without_a_word(
-    engine: Engine, record: Record, caplog: pytest.LogCaptureFixture
+    engine: Engine, record: GroupCommit, caplog: pytest.LogCaptureFixture
 ) -> None:
     meeting = threading.Barrier(2, timeout=10)
     with engine.connect() as connection:
@@ -71,7 +71,7 @@ async def test_the_victim_of_a_deadlock_is_repeated_without_a_word(
         deadlock_ms = connection.scalar(detect)
     assert deadlock_ms == 1000
     patient = open_engine(str(engine.url), timeout_s=20)
-    other, ours = Record(patient), Record(patient)
+    other, ours = GroupCommit(patient), GroupCommit(patient)
     runs = {"a": 0, "b": 0}
 
     def crossing(name: str, first: str, second: str) -> Callable[..., list[str]]:
@@ -101,7 +101,7 @@ async def test_the_victim_of_a_deadlock_is_repeated_without_a_word(
 
 
 async def test_a_worker_frozen_in_mid_transaction_does_not_keep_its_locks(
-    engine: Engine, record: Record, postgres_url: str, tmp_path: Path
+    engine: Engine, record: GroupCommit, postgres_url: str, tmp_path: Path
 ) -> None:
     held = tmp_path / "held"
     argv: list[str | Path] = [sys.executable, "-c", HOLD, postgres_url, held]
@@ -153,7 +153,7 @@ async def test_behind_a_pooler_nothing_of_ours_is_left_for_the_session_s_next_us
     """PgBouncer's transaction mode gives each transaction another session."""
     pooler = Pooler(postgres.port).start()
     pooled = open_engine(str(engine.url).replace(f":{postgres.port}/", f":{pooler.port}/"))
-    record, act = Record(pooled), Counted()
+    record, act = GroupCommit(pooled), Counted()
     left = {
         "prepared": "SELECT name FROM pg_prepared_statements",
         "settings": "SELECT name FROM pg_settings WHERE source = 'session'",
@@ -173,7 +173,7 @@ async def test_behind_a_pooler_nothing_of_ours_is_left_for_the_session_s_next_us
 
 
 async def test_a_changed_column_costs_a_new_session_and_no_job(
-    engine: Engine, record: Record
+    engine: Engine, record: GroupCommit
 ) -> None:
     """A prepared statement whose columns a migration has changed is refused for good."""
 
@@ -217,7 +217,7 @@ async def test_a_server_that_is_still_starting_is_waited_for(
     server = postgres_factory()
     engine = open_engine(server.url("postgres"), timeout_s=2)
     migrate.upgrade(engine)
-    record = Record(engine)
+    record = GroupCommit(engine)
     try:
         with engine.connect() as connection:
             connection.execute(text("CHECKPOINT"))

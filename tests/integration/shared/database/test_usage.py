@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from sqlalchemy import Engine, delete, select
 
 from headgate.producer.usage.query import usage
-from headgate.producer.usage.report import BY, UsageReport, Used
+from headgate.producer.usage.report import BY, UsageReport, UsageRow
 from headgate.shared.database import migrate
 from headgate.shared.database.engine import open_engine
 from headgate.shared.database.tables import audit, usage_days, usage_summed
 from headgate.shared.database.usage_rollup import DAY_MS, day_of, stale, sum_day, unsum
 from headgate.shared.errors import InvalidRequest
-from headgate.workers.maintenance.usage_rollup import HOUR_MS, OVER_MS, PAUSE_MS, Sums
+from headgate.workers.maintenance.usage_rollup import HOUR_MS, OVER_MS, PAUSE_MS, UsageRollup
 from tests.support.usage import FIRST, START_MS, line, new_ids, put
 
 DAYS = 3
@@ -70,7 +70,7 @@ def key_of(row: dict[str, Any], by: tuple[str, ...]) -> tuple[str | None, ...]:
     return tuple(values[name] for name in by)
 
 
-def is_exactly(told: Used, rows: list[dict[str, Any]]) -> None:
+def is_exactly(told: UsageRow, rows: list[dict[str, Any]]) -> None:
     """The row says of these lines what counting them one by one says."""
     assert told.requests == len(rows)
     for status in ("succeeded", "failed", "cancelled", "expired"):
@@ -279,7 +279,7 @@ def days_summed(engine: Engine) -> list[int]:
 async def test_a_worker_sums_each_day_that_is_over_one_in_a_round(engine: Engine) -> None:
     put(engine, *(line(START_MS + n * DAY_MS) for n in range(3)))
     clock = Clock(START_MS + 2 * DAY_MS + OVER_MS - 1)
-    sums = Sums(engine, clock)
+    sums = UsageRollup(engine, clock)
     await sums.round()
     await sums.round()
     assert days_summed(engine) == [FIRST]
@@ -293,7 +293,7 @@ async def test_a_worker_sums_each_day_that_is_over_one_in_a_round(engine: Engine
 async def test_lines_that_came_later_are_noticed_within_the_hour(engine: Engine) -> None:
     put(engine, line())
     clock = Clock(START_MS + DAY_MS + OVER_MS)
-    sums = Sums(engine, clock)
+    sums = UsageRollup(engine, clock)
     await sums.round()
     put(engine, line(cost_pico_usd=7))
     assert usage(engine).total.cost_usd == "0.000000001007"  # even before
@@ -308,7 +308,7 @@ async def test_lines_that_came_later_are_noticed_within_the_hour(engine: Engine)
 async def test_a_day_that_cannot_be_summed_yet_is_left_for_the_next_look(engine: Engine) -> None:
     put(engine, line(cost_pico_usd=2**62), line(cost_pico_usd=2**62))
     clock = Clock(START_MS + DAY_MS + OVER_MS)
-    sums = Sums(engine, clock)
+    sums = UsageRollup(engine, clock)
     for _ in range(3):
         await sums.round()
         clock.now_ms += PAUSE_MS

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from headgate.shared.servers.liveness import STALE_S, Pulse, Sign, signs
+from headgate.shared.servers.liveness import STALE_S, LivenessFile, WorkerSign, signs
 from tests.support.celery_nodes import WorkerProcess
 from tests.support.child import wait_until
 from tests.support.command import headgate
@@ -120,9 +120,9 @@ def test_a_health_check_tells_a_worker_that_runs_from_none(
 
 
 def test_a_silent_loop_is_no_life(tmp_path: Path) -> None:
-    assert Sign("one@host", STALE_S - 1).is_alive
-    assert not Sign("one@host", STALE_S + 1).is_alive
-    pulse = Pulse(tmp_path, "one@host")
+    assert WorkerSign("one@host", STALE_S - 1).is_alive
+    assert not WorkerSign("one@host", STALE_S + 1).is_alive
+    pulse = LivenessFile(tmp_path, "one@host")
     [sign] = signs(tmp_path)
     assert sign.is_alive
     [path] = (tmp_path / "alive").glob("*/*")
@@ -134,6 +134,6 @@ def test_a_silent_loop_is_no_life(tmp_path: Path) -> None:
     [sign] = signs(tmp_path)
     assert sign.is_alive
     with pytest.raises(OSError, match="name of its own"):
-        Pulse(tmp_path, "one@host")
+        LivenessFile(tmp_path, "one@host")
     pulse.close()
     assert signs(tmp_path) == []

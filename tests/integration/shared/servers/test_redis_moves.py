@@ -10,7 +10,7 @@ import redis
 
 from headgate.shared import redis_url
 from headgate.shared.servers import redis_client
-from headgate.workers.clients.redis_batcher import Lane
+from headgate.workers.clients.redis_batcher import RedisBatcher
 from tests.support.child import wait_until
 from tests.support.proxy import TcpProxy
 from tests.support.sentinels import role
@@ -67,7 +67,7 @@ async def test_an_asyncio_client_says_once_that_its_master_was_demoted(moving: M
 
 
 async def test_a_pipeline_of_the_lane_is_sent_again_to_the_new_master(moving: Moving) -> None:
-    lane = Lane(redis_client.on_asyncio(moving.address, timeout_s=5))
+    lane = RedisBatcher(redis_client.on_asyncio(moving.address, timeout_s=5))
     try:
         await lane.send("SET", "a", "1")
         moving.move()

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Engine, insert, select, text
 from headgate.shared.database import migrate
 from headgate.shared.database.engine import open_engine
 from headgate.shared.database.tables import batches
-from headgate.workers.clients.group_commit import Record
+from headgate.workers.clients.group_commit import GroupCommit
 from tests.support.servers import PostgresServer
 
 
@@ -55,18 +55,20 @@ def engine(database_url: str) -> Engine:
 
 
 @pytest.fixture
-async def record(engine: Engine) -> AsyncIterator[Record]:
-    record = Record(engine)
+async def record(engine: Engine) -> AsyncIterator[GroupCommit]:
+    record = GroupCommit(engine)
     yield record
     await record.close()
 
 
-async def test_a_write_that_returned_is_committed(record: Record, engine: Engine) -> None:
+async def test_a_write_that_returned_is_committed(record: GroupCommit, engine: Engine) -> None:
     assert await record.write(Counted(), "one") == "wrote one"
     assert names(engine) == ["one"]
 
 
-async def test_many_writes_at_once_share_few_transactions(record: Record, engine: Engine) -> None:
+async def test_many_writes_at_once_share_few_transactions(
+    record: GroupCommit, engine: Engine
+) -> None:
     act = Counted()
     told = await asyncio.gather(*(record.write(act, f"n{n:04}") for n in range(1200)))
     assert told == [f"wrote n{n:04}" for n in range(1200)]
@@ -75,7 +77,7 @@ async def test_many_writes_at_once_share_few_transactions(record: Record, engine
     assert max(act.groups) <= 500
 
 
-async def test_a_steady_load_is_committed_about_every_20_ms(record: Record) -> None:
+async def test_a_steady_load_is_committed_about_every_20_ms(record: GroupCommit) -> None:
     act = Counted()
 
     async def job(n: int) -> None:
@@ -89,7 +91,7 @@ async def test_a_steady_load_is_committed_about_every_20_ms(record: Record) -> N
     assert sum(act.groups) == 500
 
 
-async def test_one_bad_item_does_not_spoil_the_others(record: Record, engine: Engine) -> None:
+async def test_one_bad_item_does_not_spoil_the_others(record: GroupCommit, engine: Engine) -> None:
     act = Counted()
     await record.write(act, "twice")
     wishes = ["a", "b", "twice", "c", "x\ud800", "d"]
@@ -100,7 +102,7 @@ async def test_one_bad_item_does_not_spoil_the_others(record: Record, engine: En
 
 
 async def test_writes_together_are_committed_together_or_not_at_all(
-    record: Record, engine: Engine
+    record: GroupCommit, engine: Engine
 ) -> None:
     act = Counted()
     await record.write(act, "twice")
@@ -110,7 +112,7 @@ async def test_writes_together_are_committed_together_or_not_at_all(
 
 
 async def test_answers_come_in_the_order_of_the_writes_whatever_shares_the_transaction(
-    record: Record,
+    record: GroupCommit,
 ) -> None:
     """A neighbour's act that comes first in the group must not turn another job's answers round."""
     told = await asyncio.gather(
@@ -122,7 +124,7 @@ async def test_answers_come_in_the_order_of_the_writes_whatever_shares_the_trans
 
 
 async def test_a_writer_that_is_cancelled_leaves_the_others_unharmed(
-    record: Record, engine: Engine
+    record: GroupCommit, engine: Engine
 ) -> None:
     act = Counted()
     wishes = [asyncio.ensure_future(record.write(act, f"n{n}")) for n in range(10)]
@@ -134,7 +136,7 @@ async def test_a_writer_that_is_cancelled_leaves_the_others_unharmed(
 
 
 async def test_close_commits_what_was_written_before(engine: Engine) -> None:
-    record, act = Record(engine), Counted()
+    record, act = GroupCommit(engine), Counted()
     wishes = [asyncio.ensure_future(record.write(act, f"n{n}")) for n in range(700)]
     await asyncio.sleep(0)
     await record.close()
@@ -147,7 +149,7 @@ async def test_close_commits_what_was_written_before(engine: Engine) -> None:
 async def test_a_locked_sqlite_is_waited_for(sqlite_url: str) -> None:
     engine = open_engine(sqlite_url + "?timeout=0.05")
     migrate.upgrade(engine)
-    record = Record(engine)
+    record = GroupCommit(engine)
     other = open_engine(sqlite_url)
     try:
         with other.begin():
@@ -167,7 +169,7 @@ async def test_a_postgresql_that_goes_and_comes_back_is_waited_for(
     server = postgres_factory()
     engine = open_engine(server.url("postgres"))
     migrate.upgrade(engine)
-    record, act = Record(engine), Counted()
+    record, act = GroupCommit(engine), Counted()
     try:
         await record.write(act, "before")
         with engine.connect() as connection:
@@ -188,7 +190,7 @@ async def test_postgresql_ending_the_session_repeats_the_transaction(
 ) -> None:
     engine = open_engine(postgres_url)
     migrate.upgrade(engine)
-    record, act = Record(engine), Counted()
+    record, act = GroupCommit(engine), Counted()
     cut = False
 
     def cut_once(connection: Connection, items: Sequence[str]) -> list[str]:

@@ -9,7 +9,7 @@ from redis.exceptions import ResponseError
 
 from headgate.shared.admission.ticket import Ticket
 from headgate.shared.broker.keys import Keys
-from headgate.workers.clients.redis_batcher import Lane
+from headgate.workers.clients.redis_batcher import RedisBatcher
 from headgate.workers.stages import hold
 from tests.support.servers import ValkeyServer
 
@@ -20,7 +20,7 @@ TICKET = Ticket(
 
 
 async def test_each_asker_gets_the_reply_to_its_own_command(valkey: ValkeyServer) -> None:
-    lane = Lane(Redis.from_url(valkey.url))
+    lane = RedisBatcher(Redis.from_url(valkey.url))
     with valkey.client() as client:
         before = client.info("stats")["total_reads_processed"]
         told = await asyncio.gather(*(lane.send("ECHO", f"{n}") for n in range(3000)))
@@ -31,7 +31,7 @@ async def test_each_asker_gets_the_reply_to_its_own_command(valkey: ValkeyServer
 
 
 async def test_a_refused_command_is_the_fault_of_its_asker_alone(valkey: ValkeyServer) -> None:
-    lane = Lane(Redis.from_url(valkey.url))
+    lane = RedisBatcher(Redis.from_url(valkey.url))
     told = await asyncio.gather(
         lane.send("SET", "k", "text"), lane.send("INCR", "k"), lane.send("GET", "k"),
         return_exceptions=True,
@@ -45,7 +45,7 @@ async def test_a_refused_command_is_the_fault_of_its_asker_alone(valkey: ValkeyS
 async def test_an_asker_that_is_cancelled_leaves_the_others_their_replies(
     valkey: ValkeyServer,
 ) -> None:
-    lane = Lane(Redis.from_url(valkey.url))
+    lane = RedisBatcher(Redis.from_url(valkey.url))
     asked = [asyncio.ensure_future(lane.send("ECHO", f"{n}")) for n in range(20)]
     await asyncio.sleep(0)
     asked[7].cancel()
@@ -55,7 +55,7 @@ async def test_an_asker_that_is_cancelled_leaves_the_others_their_replies(
 
 
 async def test_a_forgotten_script_is_sent_again_with_its_text(valkey: ValkeyServer) -> None:
-    lane, keys = Lane(Redis.from_url(valkey.url)), Keys()
+    lane, keys = RedisBatcher(Redis.from_url(valkey.url)), Keys()
     for n in range(3):
         with valkey.client() as client:
             client.script_flush()
@@ -66,7 +66,7 @@ async def test_a_forgotten_script_is_sent_again_with_its_text(valkey: ValkeyServ
 
 async def test_a_killed_server_is_waited_for(valkey_factory: Callable[..., ValkeyServer]) -> None:
     server = valkey_factory(appendonly=True)
-    lane = Lane(Redis.from_url(server.url))
+    lane = RedisBatcher(Redis.from_url(server.url))
     await lane.send("SET", "kept", "1")
     await asyncio.to_thread(server.kill)
     asked = [asyncio.ensure_future(lane.send("GET", "kept")) for _ in range(50)]
@@ -81,7 +81,7 @@ async def test_a_master_without_its_replicas_is_waited_for(
     valkey_factory: Callable[..., ValkeyServer],
 ) -> None:
     server = valkey_factory(extra=["--min-replicas-to-write", "1"])
-    lane = Lane(Redis.from_url(server.url))
+    lane = RedisBatcher(Redis.from_url(server.url))
     reserving = hold.reserve(Keys(), job_id="j", attempt="a", ticket=TICKET)
     taken = asyncio.ensure_future(lane.run(reserving))
     asked = [lane.send("SET", "k", "1"), taken]
@@ -94,7 +94,7 @@ async def test_a_master_without_its_replicas_is_waited_for(
 
 
 async def test_a_command_that_cannot_be_sent_leaves_nobody_hanging(valkey: ValkeyServer) -> None:
-    lane = Lane(Redis.from_url(valkey.url))
+    lane = RedisBatcher(Redis.from_url(valkey.url))
     with pytest.raises(UnicodeEncodeError):
         await asyncio.wait_for(lane.send("ECHO", "\ud800"), 5)
     assert await asyncio.wait_for(lane.send("ECHO", "on"), 5) == b"on"
@@ -105,7 +105,7 @@ async def test_closing_does_not_wait_for_a_server_that_is_gone(
     valkey_factory: Callable[..., ValkeyServer],
 ) -> None:
     server = valkey_factory()
-    lane = Lane(Redis.from_url(server.url))
+    lane = RedisBatcher(Redis.from_url(server.url))
     await lane.send("PING")
     await asyncio.to_thread(server.kill)
     asked = asyncio.ensure_future(lane.send("PING"))

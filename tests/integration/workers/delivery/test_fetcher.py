@@ -15,7 +15,7 @@ from headgate.shared.broker.keys import Keys
 from headgate.workers.delivery.fetcher import Fetcher
 from headgate.workers.delivery.leases import StopReason
 from headgate.workers.delivery.message import Arrival
-from headgate.workers.delivery.wakeup import Waker
+from headgate.workers.delivery.wakeup import Wakeup
 from tests.support.budgets import USD, Treasury, ticket
 from tests.support.child import wait_until
 from tests.support.poison import DEAD, HARMLESS
@@ -35,7 +35,7 @@ class Worker:
         self.answers_at_once = False
         self.fetcher = Fetcher(
             Redis.from_url(url, socket_timeout=5),
-            Waker(Redis.from_url(url), Keys()),
+            Wakeup(Redis.from_url(url), Keys()),
             Keys(),
             owner=owner,
             slots=slots,

@@ -20,8 +20,8 @@ from headgate.shared.database.tables import attempts, audit, jobs
 from headgate.shared.job.ids import now_ms
 from headgate.shared.servers.servers import Servers
 from headgate.shared.settings import Settings
-from headgate.workers.clients.redis_batcher import Lane
-from headgate.workers.maintenance.budgets import POST_S, Balance
+from headgate.workers.clients.redis_batcher import RedisBatcher
+from headgate.workers.maintenance.budgets import POST_S, BudgetUpkeep
 from headgate.workers.maintenance.spend import span_ms, spent_on
 from tests.support.budgets import USD, Treasury
 from tests.support.child import wait_until
@@ -36,13 +36,13 @@ class Office:
 
     def __init__(self, servers: Servers) -> None:
         self.engine = servers.engine()
-        self.lane = Lane(servers.async_redis_client())
+        self.lane = RedisBatcher(servers.async_redis_client())
         self.treasury = Treasury(servers.redis_client())
         self.url: str | None = None
 
-    def balance(self) -> Balance:
+    def balance(self) -> BudgetUpkeep:
         clock = self.treasury.now_ms
-        return Balance(self.lane, self.treasury.keys, self.engine, MODELS, self.url, clock)
+        return BudgetUpkeep(self.lane, self.treasury.keys, self.engine, MODELS, self.url, clock)
 
     def attempt(self, state: str, cost: int | None, tenant: str = "acme", **fields: Any) -> None:
         """The ledger has one more attempt, of a job of its own."""

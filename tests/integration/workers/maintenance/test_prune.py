@@ -9,9 +9,9 @@ from redis.asyncio import Redis
 from headgate.shared.broker import dead_letters, script
 from headgate.shared.broker.jobs import Lease
 from headgate.shared.broker.keys import Keys
-from headgate.workers.clients.redis_batcher import Lane
+from headgate.workers.clients.redis_batcher import RedisBatcher
 from headgate.workers.maintenance import census
-from headgate.workers.maintenance.prune import Tidy
+from headgate.workers.maintenance.prune import Prune
 from tests.support.rig import BULK, STANDARD, URGENT, Broker, message_of, stock_message
 from tests.support.servers import ValkeyServer
 
@@ -26,14 +26,14 @@ def broker(valkey: ValkeyServer) -> Iterator[Broker]:
 
 
 @pytest.fixture
-async def lane(valkey: ValkeyServer) -> AsyncIterator[Lane]:
-    lane = Lane(Redis.from_url(valkey.url))
+async def lane(valkey: ValkeyServer) -> AsyncIterator[RedisBatcher]:
+    lane = RedisBatcher(Redis.from_url(valkey.url))
     yield lane
     await lane.close()
 
 
-def tidy(lane: Lane, most_letters: int = 100, most_bytes: int = 10**9) -> Tidy:
-    return Tidy(lane, Keys(), queues=QUEUES, most_letters=most_letters, most_bytes=most_bytes)
+def tidy(lane: RedisBatcher, most_letters: int = 100, most_bytes: int = 10**9) -> Prune:
+    return Prune(lane, Keys(), queues=QUEUES, most_letters=most_letters, most_bytes=most_bytes)
 
 
 def waits_in_a_room(broker: Broker, job_id: str) -> None:
@@ -47,7 +47,7 @@ def waits_in_a_room(broker: Broker, job_id: str) -> None:
 
 
 async def test_jobs_of_a_purged_queue_are_forgotten_at_the_second_look_and_no_others(
-    broker: Broker, lane: Lane
+    broker: Broker, lane: RedisBatcher
 ) -> None:
     broker.send(*(f"gone{n}" for n in range(2500)))
     broker.send("leased", "deferred", queue=URGENT)
@@ -67,7 +67,7 @@ async def test_jobs_of_a_purged_queue_are_forgotten_at_the_second_look_and_no_ot
 
 
 async def test_jobs_in_a_waiting_room_are_placed_and_not_looked_for(
-    broker: Broker, lane: Lane
+    broker: Broker, lane: RedisBatcher
 ) -> None:
     broker.send("waits", "purged")
     waits_in_a_room(broker, "waits")
@@ -81,7 +81,7 @@ async def test_jobs_in_a_waiting_room_are_placed_and_not_looked_for(
 
 
 async def test_a_job_that_comes_back_between_two_looks_is_left_alone(
-    broker: Broker, lane: Lane
+    broker: Broker, lane: RedisBatcher
 ) -> None:
     broker.send("a", "b")
     broker.client.delete(STANDARD)
@@ -93,7 +93,7 @@ async def test_a_job_that_comes_back_between_two_looks_is_left_alone(
 
 
 async def test_stock_messages_that_went_back_to_their_queue_are_found_there(
-    broker: Broker, lane: Lane
+    broker: Broker, lane: RedisBatcher
 ) -> None:
     import json
 
@@ -109,7 +109,7 @@ async def test_stock_messages_that_went_back_to_their_queue_are_found_there(
     assert len(broker.present()) == 30
 
 
-async def test_a_queue_that_is_no_list_is_no_hindrance(broker: Broker, lane: Lane) -> None:
+async def test_a_queue_that_is_no_list_is_no_hindrance(broker: Broker, lane: RedisBatcher) -> None:
     broker.send("a")
     broker.client.set(STANDARD, "somebody's")
     care = tidy(lane)
@@ -125,7 +125,7 @@ def bury(client: redis.Redis, name: str, raw: bytes) -> None:
 
 
 async def test_the_oldest_letters_over_the_bound_go_and_are_counted(
-    broker: Broker, lane: Lane, caplog: pytest.LogCaptureFixture
+    broker: Broker, lane: RedisBatcher, caplog: pytest.LogCaptureFixture
 ) -> None:
     for n in range(350):
         bury(broker.client, f"n{n}", b"%03d" % n)

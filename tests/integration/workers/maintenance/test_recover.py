@@ -21,8 +21,8 @@ from headgate.shared.job.ids import now_ms
 from headgate.shared.job.result import ErrorReport, Result
 from headgate.shared.servers.servers import Servers
 from headgate.shared.settings import Settings
-from headgate.workers.clients.redis_batcher import Lane
-from headgate.workers.maintenance.recover import Sweep
+from headgate.workers.clients.redis_batcher import RedisBatcher
+from headgate.workers.maintenance.recover import Recover
 from tests.support.child import wait_until
 from tests.support.rig import Broker, envelope
 from tests.support.servers import ValkeyServer
@@ -43,10 +43,10 @@ class Desk:
     def __init__(self, servers: Servers) -> None:
         self.servers = servers
         self.engine: Engine = servers.engine()
-        self.lane = Lane(servers.async_redis_client())
+        self.lane = RedisBatcher(servers.async_redis_client())
 
-    def sweep(self, owner: str = "w", period_s: float = 1, result_ttl_s: int = 3600) -> Sweep:
-        return Sweep(
+    def sweep(self, owner: str = "w", period_s: float = 1, result_ttl_s: int = 3600) -> Recover:
+        return Recover(
             self.servers, self.engine, self.lane,
             owner=owner, period_s=period_s, result_ttl_s=result_ttl_s,
         )  # fmt: skip

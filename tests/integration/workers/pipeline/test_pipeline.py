@@ -25,7 +25,7 @@ from headgate.workers.errors import (
     Unauthorized,
 )
 from headgate.workers.pipeline.outcome import AlreadyTaken, Deferred
-from headgate.workers.policy.retry import Limits
+from headgate.workers.policy.retry import RetryLimits
 from tests.support.pipeline import (
     COST_PICO_USD,
     USAGE,
@@ -398,7 +398,7 @@ async def test_tokens_of_anthropic_are_settled_at_what_was_used(
 async def test_limits_of_the_settings_bind(
     sqlite_url: str, valkey: ValkeyServer, tmp_path: Path, limit: int
 ) -> None:
-    limits = Limits(limit, 10, 1, 1)
+    limits = RetryLimits(limit, 10, 1, 1)
     async with played_line(sqlite_url, valkey.url, tmp_path, limits=limits) as line:
         line.provider.play(*(fault(ProviderFault) for _ in range(9)))
         assert (await line.result(job_for())).attempts == 2 * limit

@@ -10,7 +10,7 @@ from redis import Redis as Blocking
 from sqlalchemy import update
 
 from headgate.shared.admission import breakers
-from headgate.shared.admission.breakers import Rules, report
+from headgate.shared.admission.breakers import BreakerRules, report
 from headgate.shared.admission.grant import Grant
 from headgate.shared.admission.ticket import Ticket
 from headgate.shared.broker import script
@@ -24,13 +24,13 @@ from headgate.workers.errors import (
     Unauthorized,
 )
 from headgate.workers.pipeline.outcome import Deferred, Outcome
-from headgate.workers.policy.retry import Limits
+from headgate.workers.policy.retry import RetryLimits
 from tests.support.child import wait_until
 from tests.support.pipeline import PlayedLine, fault, job_for, played_line
 from tests.support.servers import ValkeyServer
 
-RULES = Rules(failures=3, open_s=0.5)
-PATIENT = Limits(20, 20, backoff_ms=1, backoff_max_ms=5)
+RULES = BreakerRules(failures=3, open_s=0.5)
+PATIENT = RetryLimits(20, 20, backoff_ms=1, backoff_max_ms=5)
 
 
 @pytest.fixture

@@ -10,11 +10,11 @@ import pytest
 from redis.exceptions import ResponseError
 from sqlalchemy import update
 
-from headgate.shared.broker.jobs import Entry
+from headgate.shared.broker.jobs import CacheWrite
 from headgate.shared.broker.keys import Keys
 from headgate.shared.database.tables import attempts, audit, jobs
 from headgate.shared.job.result import Result
-from headgate.workers.clients.group_commit import Record
+from headgate.workers.clients.group_commit import GroupCommit
 from headgate.workers.errors import ProviderFault
 from headgate.workers.pipeline.outcome import AlreadyTaken, Ended, Restored
 from headgate.workers.stages.ledger import Attempt, Ledger
@@ -127,7 +127,7 @@ async def test_stopped_while_an_answer_is_settled_leaves_no_attempt_open(
 class SlowLedger(Ledger):
     """Tells when an attempt is about to be on record."""
 
-    def __init__(self, record: Record) -> None:
+    def __init__(self, record: GroupCommit) -> None:
         super().__init__(record)
         self.opening = asyncio.Event()
 
@@ -160,7 +160,7 @@ async def test_a_result_that_redis_refuses_stays_what_it_is_on_record(line: Play
     """Its message is not acknowledged, so the next worker publishes it."""
 
     class Refused(Publish):
-        async def publish(self, result: Result, answers: Sequence[Entry] = ()) -> None:
+        async def publish(self, result: Result, answers: Sequence[CacheWrite] = ()) -> None:
             raise ResponseError("NOPERM")
 
     whole = line.pipeline

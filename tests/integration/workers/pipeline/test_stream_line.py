@@ -12,7 +12,7 @@ from headgate.shared.broker.keys import Keys
 from headgate.shared.job.envelope import Envelope
 from headgate.workers.errors import Overloaded
 from headgate.workers.pipeline.outcome import Restored
-from headgate.workers.stages.stream import Deltas
+from headgate.workers.stages.stream import DeltaWriter
 from tests.support.child import wait_until
 from tests.support.pipeline import PlayedLine, answer, fault, job_for, played_line
 from tests.support.servers import ValkeyServer
@@ -121,7 +121,7 @@ async def test_a_later_claim_writes_above_what_an_earlier_one_wrote_and_shuts_it
     line.provider.play("5", answer("5"))
     assert (await line.result(job)).content == "5"
     await until_written(redis, job, "fo5")
-    late = Deltas(line.lane, Keys(), gather_s=0.001).of(job.id, 1)
+    late = DeltaWriter(line.lane, Keys(), gather_s=0.001).of(job.id, 1)
     late("ur")
     late("!")
     await asyncio.sleep(0.05)
@@ -140,11 +140,11 @@ async def test_pieces_are_gathered_while_redis_takes_its_time(
     line: PlayedLine, redis: Redis
 ) -> None:
     job = job_for(stream=True)
-    pieces = Deltas(line.lane, Keys(), gather_s=60).of(job.id, 1)
+    pieces = DeltaWriter(line.lane, Keys(), gather_s=60).of(job.id, 1)
     for piece in "abcdef":
         pieces(piece)
     await until_written(redis, job, "a")
-    pieces = Deltas(line.lane, Keys(), gather_s=60).of(job.id, 2)
+    pieces = DeltaWriter(line.lane, Keys(), gather_s=60).of(job.id, 2)
     for piece in "ghi":
         pieces(piece)
     pieces.end()

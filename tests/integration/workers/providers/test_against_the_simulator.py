@@ -20,22 +20,22 @@ from headgate.workers.providers.openai import OpenAIProvider
 from headgate.workers.providers.rate_headers import seen
 from headgate.workers.simulator.behaviour import Behaviour
 from headgate.workers.simulator.engine import Engine
-from headgate.workers.simulator.limits import Limit, LimitTable
-from headgate.workers.simulator.server import Door, serving
+from headgate.workers.simulator.limits import LimitTable, SimulatedLimit
+from headgate.workers.simulator.server import SimulatorServer, serving
 
 Provider = OpenAIProvider | AnthropicProvider
 MODELS = {"openai": "gpt-4o-mini", "anthropic": "claude-haiku-4-5"}
-NO_LIMIT = Limit()
+NO_LIMIT = SimulatedLimit()
 DIALECTS = pytest.mark.parametrize("dialect", ["openai", "anthropic"])
 
 
 @asynccontextmanager
 async def simulated(
-    dialect: str, key: str = "k", limits: Limit = NO_LIMIT
+    dialect: str, key: str = "k", limits: SimulatedLimit = NO_LIMIT
 ) -> AsyncIterator[Provider]:
     behaviour = Behaviour(key="k", limits=LimitTable(limits))
     engine = Engine(behaviour, time.monotonic, time.time)
-    async with serving(Door(engine)) as url:
+    async with serving(SimulatorServer(engine)) as url:
         by: Provider
         if dialect == "openai":
             by = OpenAIProvider(name=dialect, api_key=key, base_url=f"{url}/v1")
@@ -163,7 +163,7 @@ async def test_a_refusal_tells_what_it_means_for_its_pool(
 
 @DIALECTS
 async def test_a_request_larger_than_the_limit_concerns_nobody_else(dialect: str) -> None:
-    async with simulated(dialect, limits=Limit(rpm=60, tpm=100)) as by:
+    async with simulated(dialect, limits=SimulatedLimit(rpm=60, tpm=100)) as by:
         with pytest.raises(AttemptError) as caught:
             await ask(by, dialect, Request(prompt="x" * 4000, params={"max_tokens": 10}))
     assert caught.value.code == "rate_limited"
@@ -173,7 +173,7 @@ async def test_a_request_larger_than_the_limit_concerns_nobody_else(dialect: str
 
 @DIALECTS
 async def test_answers_and_refusals_tell_the_limits(dialect: str) -> None:
-    async with simulated(dialect, limits=Limit(rpm=60, tpm=60_000)) as by:
+    async with simulated(dialect, limits=SimulatedLimit(rpm=60, tpm=60_000)) as by:
         # So many that the bucket is not full again before the second call: full, it tells nothing.
         asked = Request(prompt="hello", params={"max_tokens": 4000})
         answer = await ask(by, dialect, asked)

@@ -9,7 +9,7 @@ import openai
 import pytest
 
 from headgate.workers.simulator.behaviour import Behaviour
-from headgate.workers.simulator.limits import Limit, LimitTable
+from headgate.workers.simulator.limits import LimitTable, SimulatedLimit
 from tests.integration.workers.simulator.test_sdks import ask_anthropic, ask_openai, running, until
 
 
@@ -83,7 +83,7 @@ async def test_a_fault_with_a_count_ends() -> None:
 
 
 async def test_limits_refuse_with_the_vendors_headers() -> None:
-    table = LimitTable(Limit(rpm=60, tpm=60_000))
+    table = LimitTable(SimulatedLimit(rpm=60, tpm=60_000))
     async with running(Behaviour(limits=table)) as it:
         raw = await it.openai.chat.completions.with_raw_response.create(
             model="gpt-4o-mini", messages=[{"role": "user", "content": "x"}], max_tokens=50

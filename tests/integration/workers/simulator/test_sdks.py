@@ -14,7 +14,7 @@ import pytest
 
 from headgate.workers.simulator.behaviour import Behaviour
 from headgate.workers.simulator.engine import Engine
-from headgate.workers.simulator.server import Door, serving
+from headgate.workers.simulator.server import SimulatorServer, serving
 
 
 @dataclass
@@ -30,7 +30,7 @@ class Running:
 async def running(behaviour: Behaviour | None = None, key: str = "k") -> AsyncIterator[Running]:
     engine = Engine(behaviour or Behaviour(), time.monotonic, time.time)
     async with (
-        serving(Door(engine)) as url,
+        serving(SimulatorServer(engine)) as url,
         openai.AsyncOpenAI(api_key=key, base_url=f"{url}/v1", max_retries=0, timeout=10) as first,
         anthropic.AsyncAnthropic(api_key=key, base_url=url, max_retries=0, timeout=10) as second,
     ):

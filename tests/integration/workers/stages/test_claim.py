@@ -17,10 +17,10 @@ from headgate.shared.errors import UnreadableMessage
 from headgate.shared.job.envelope import Envelope
 from headgate.shared.job.ids import now_ms
 from headgate.shared.job.result import Reply, Result, Usage
-from headgate.workers.clients.group_commit import Record
+from headgate.workers.clients.group_commit import GroupCommit
 from headgate.workers.errors import AttemptTimeout, ProviderFault
 from headgate.workers.stages.claim import Claim, Claims, EndedBefore
-from headgate.workers.stages.conclude import Audit, Conclusion
+from headgate.workers.stages.conclude import Conclude, Conclusion
 from headgate.workers.stages.ledger import Attempt, Ledger, Settlement
 from tests.support.child import wait_until
 from tests.support.rig import envelope
@@ -31,7 +31,7 @@ class Desk:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
-        self.record = Record(engine)
+        self.record = GroupCommit(engine)
         self.ledger = Ledger(self.record)
         self.first, self.second = Claims(self.record, "first"), Claims(self.record, "second")
 
@@ -43,7 +43,7 @@ class Desk:
     async def conclude(
         self, job: Envelope, claim: Claim, *settlements: Settlement, **fields: Any
     ) -> bool:
-        writes: list[Any] = [Audit.concluding(conclusion(job, claim, **fields))]
+        writes: list[Any] = [Conclude.concluding(conclusion(job, claim, **fields))]
         writes += [self.ledger.settling(settlement) for settlement in settlements]
         return (await self.record.together(*writes))[0] is not None
 

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from headgate.producer.admin.levels import (
     DAY_MS,
     MEASURES,
-    Gate,
-    Level,
-    Limit,
+    BucketLevel,
+    GateState,
+    LimitInForce,
     Load,
     drain_s,
     gate,
@@ -22,7 +22,9 @@ from headgate.producer.admin.levels import (
 NOW = 1_763_700_000_000
 
 
-def one(text: str, bucket: dict[str, str], *, of_provider: bool = False, pace: float = 1) -> Level:
+def one(
+    text: str, bucket: dict[str, str], *, of_provider: bool = False, pace: float = 1
+) -> BucketLevel:
     [level] = levels(laid(text), bucket, NOW, of_provider=of_provider, pace=pace)
     return level
 
@@ -30,9 +32,9 @@ def one(text: str, bucket: dict[str, str], *, of_provider: bool = False, pace: f
 def test_an_operator_lies_over_the_catalog_measure_by_measure() -> None:
     found = laid("rpm=60 tpm=1000 burst_s=2", "rpm=5 tpm=none concurrent=3")
     assert found == {
-        "rpm": Limit(5, "set"),
-        "burst_s": Limit(2, "catalog"),
-        "concurrent": Limit(3, "set"),
+        "rpm": LimitInForce(5, "set"),
+        "burst_s": LimitInForce(2, "catalog"),
+        "concurrent": LimitInForce(3, "set"),
     }
 
 
@@ -52,11 +54,11 @@ def test_a_debt_is_shown_and_waited_for() -> None:
 
 def test_a_lower_limit_that_the_provider_told_binds_and_a_higher_one_does_not() -> None:
     told = {"rpm.seen": "30.000"}
-    assert one("rpm=60", told, of_provider=True).limit == Limit(30, "provider")
-    assert one("rpm=20", told, of_provider=True).limit == Limit(20, "catalog")
-    assert one("rpm=60", told).limit == Limit(60, "catalog")
+    assert one("rpm=60", told, of_provider=True).limit == LimitInForce(30, "provider")
+    assert one("rpm=20", told, of_provider=True).limit == LimitInForce(20, "catalog")
+    assert one("rpm=60", told).limit == LimitInForce(60, "catalog")
     [only] = levels({}, told, NOW, of_provider=True)
-    assert only.limit == Limit(30, "provider")
+    assert only.limit == LimitInForce(30, "provider")
 
 
 @pytest.mark.parametrize("measure", MEASURES)
@@ -64,7 +66,7 @@ def test_a_lower_limit_that_the_provider_told_binds_and_a_higher_one_does_not() 
 def test_an_absurd_limit_that_a_provider_told_is_none(measure: str, absurd: str) -> None:
     told = {f"{measure}.seen": absurd}
     assert levels({}, told, NOW, of_provider=True) == []
-    assert one(f"{measure}=60", told, of_provider=True).limit == Limit(60, "catalog")
+    assert one(f"{measure}=60", told, of_provider=True).limit == LimitInForce(60, "catalog")
 
 
 def test_a_slow_pace_slows_tokens_and_no_calls() -> None:
@@ -121,17 +123,17 @@ LOWERED = {"ceiling": "10", "ceiling_from": "70"}
 @pytest.mark.parametrize(
     ("fields", "found"),
     [
-        ({}, Gate()),
-        ({"until": str(NOW - 1), "why": "limited"}, Gate()),
-        ({"until": str(NOW + 9), "why": "limited"}, Gate(NOW + 9, "limited")),
-        ({"pace": "0.5", "pace_at": str(NOW - 450_000)}, Gate(pace=0.75)),
-        ({"pace": "0.5", "pace_at": str(NOW - 4_500_000)}, Gate()),
-        (LOWERED | {"ceiling_at": str(NOW - 20_000)}, Gate(ceiling=30)),
-        (LOWERED | {"ceiling_at": str(NOW - 200_000)}, Gate()),
+        ({}, GateState()),
+        ({"until": str(NOW - 1), "why": "limited"}, GateState()),
+        ({"until": str(NOW + 9), "why": "limited"}, GateState(NOW + 9, "limited")),
+        ({"pace": "0.5", "pace_at": str(NOW - 450_000)}, GateState(pace=0.75)),
+        ({"pace": "0.5", "pace_at": str(NOW - 4_500_000)}, GateState()),
+        (LOWERED | {"ceiling_at": str(NOW - 20_000)}, GateState(ceiling=30)),
+        (LOWERED | {"ceiling_at": str(NOW - 200_000)}, GateState()),
     ],
 )
 def test_a_gate_opens_by_its_time_and_what_was_lowered_grows_back(
-    fields: dict[str, str], found: Gate
+    fields: dict[str, str], found: GateState
 ) -> None:
     assert gate(fields, NOW) == found
 

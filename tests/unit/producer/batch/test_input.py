@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from headgate.producer.batch.input import BadLine, Line, read, survey
+from headgate.producer.batch.input import BadLine, InputLine, read, survey
 from headgate.shared.errors import WrongUse
 
 GOOD = b'{"prompt": "good"}'
 
 
-def lines_of(path: Path, content: bytes) -> list[Line | BadLine]:
+def lines_of(path: Path, content: bytes) -> list[InputLine | BadLine]:
     """What `content` reads as."""
     path.write_bytes(content)
     return list(read(path, {}, hashlib.sha256(content).hexdigest()))
@@ -50,7 +50,7 @@ def test_a_bad_line_is_named_with_its_fault_and_the_others_go_on(
     tmp_path: Path, raw: bytes, fault: str
 ) -> None:
     found = lines_of(tmp_path / "in", b"\n".join([GOOD, raw, GOOD]))
-    assert [type(line) for line in found] == [Line, BadLine, Line]
+    assert [type(line) for line in found] == [InputLine, BadLine, InputLine]
     bad = found[1]
     assert isinstance(bad, BadLine)
     assert bad.number == 2
@@ -62,7 +62,7 @@ def test_a_bad_line_is_named_with_its_fault_and_the_others_go_on(
 
 def test_an_escaped_nul_is_a_legal_part_of_a_text(tmp_path: Path) -> None:
     [line] = lines_of(tmp_path / "in", rb'{"prompt": "a\u0000b"}')
-    assert isinstance(line, Line)
+    assert isinstance(line, InputLine)
     assert line.fields == {"prompt": "a\0b"}
 
 
@@ -70,13 +70,13 @@ def test_blank_lines_byte_order_mark_and_crlf_are_no_part_of_the_lines(tmp_path:
     content = b"\xef\xbb\xbf" + GOOD + b"\r\n\r\n \t\n" + GOOD + b"\r\n"
     found = lines_of(tmp_path / "in", content)
     assert [line.number for line in found] == [1, 4]
-    assert all(isinstance(line, Line) for line in found)
+    assert all(isinstance(line, InputLine) for line in found)
 
 
 def test_a_custom_id_that_stands_twice_is_refused_at_its_second_place(tmp_path: Path) -> None:
     one = b'{"custom_id": "a", "prompt": "x"}'
     found = lines_of(tmp_path / "in", b"\n".join([one, one]))
-    assert isinstance(found[0], Line)
+    assert isinstance(found[0], InputLine)
     assert isinstance(found[1], BadLine)
     assert "stands on line 1 too" in found[1].message
 
@@ -99,7 +99,7 @@ def test_the_form_of_openai_becomes_submit_fields_and_the_rest_of_it_params(
         b'"logit_bias": {"5": 1}, "stream": false}}'
     )
     [line] = lines_of(tmp_path / "in", raw)
-    assert isinstance(line, Line)
+    assert isinstance(line, InputLine)
     assert line.fields == {
         "model": "m",
         "messages": [{"role": "user", "content": "hi"}],
@@ -119,7 +119,7 @@ def test_defaults_hold_for_lines_that_do_not_say(tmp_path: Path) -> None:
     found = [
         line.fields
         for line in read(path, defaults, hashlib.sha256(content).hexdigest())
-        if isinstance(line, Line)
+        if isinstance(line, InputLine)
     ]
     assert found == [
         {"prompt": "x", "model": "m", "tenant": "t", "params": {"max_tokens": 5}},

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headgate.shared.admission import limits
-from headgate.shared.catalog.catalog import Catalog, Provider, load
+from headgate.shared.catalog.catalog import Catalog, load
+from headgate.shared.catalog.schema import ProviderConfig
 from headgate.shared.errors import WrongUse
 
 
@@ -19,11 +20,11 @@ def catalog_of(folder: Path, text: str) -> Catalog:
     return load(file)
 
 
-def one_key(_: Provider) -> int:
+def one_key(_: ProviderConfig) -> int:
     return 1
 
 
-def two_for_openai(provider: Provider) -> int:
+def two_for_openai(provider: ProviderConfig) -> int:
     return 2 if provider.name == "openai" else 0
 
 

@@ -1,4 +1,4 @@
-"""Lifetime: how long an answer serves equal requests, and why."""
+"""CacheTtl: how long an answer serves equal requests, and why."""
 
 from pathlib import Path
 from typing import Any
@@ -7,17 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headgate.shared.cache.ttl import Keeping, Lifetime, Rules
+from headgate.shared.cache.ttl import CachePolicy, CacheRuleIndex, CacheTtl
 from headgate.shared.catalog import catalog
 from headgate.shared.catalog.schema import LONGEST_TTL_S, CacheRule
 from headgate.shared.errors import CatalogError
 from headgate.shared.job.request import request_from
 
 HOUR, DAY = 3600, 86_400
-BUILT_IN = Keeping(Rules.of(catalog.load().cache.rules))
+BUILT_IN = CachePolicy(CacheRuleIndex.of(catalog.load().cache.rules))
 
 
-def of(prompt: str = "Say hello", keeping: Keeping = BUILT_IN, **fields: Any) -> Lifetime:
+def of(prompt: str = "Say hello", keeping: CachePolicy = BUILT_IN, **fields: Any) -> CacheTtl:
     words = {} if fields.keys() & {"messages", "input"} else {"prompt": prompt}
     return keeping.lifetime(request_from({**words, **fields}))
 
@@ -51,7 +51,7 @@ def of(prompt: str = "Say hello", keeping: Keeping = BUILT_IN, **fields: Any) ->
 def test_the_built_in_rules_decide_by_words_and_the_shortest_lifetime_counts(
     prompt: str, ttl_s: int, reason: str
 ) -> None:
-    assert of(prompt) == Lifetime(ttl_s, reason)
+    assert of(prompt) == CacheTtl(ttl_s, reason)
 
 
 @pytest.mark.parametrize(
@@ -66,11 +66,11 @@ def test_a_word_inside_another_is_another_and_a_beginning_counts_at_the_beginnin
 
 def test_the_callers_word_goes_before_every_rule() -> None:
     order = "Where is my order?"
-    assert of("What is today?", cache={"ttl_s": 7}) == Lifetime(7, "asked")
-    assert of(order, cache={"ttl_s": 7}) == Lifetime(7, "asked")
-    assert of(order, cache={"mode": "exact"}) == Lifetime(1800, "asked")
-    assert of("Who wrote Faust?", cache={"mode": "exact"}) == Lifetime(DAY, "factual")
-    assert of(cache={"mode": "off"}) == of(cache={"mode": "off", "ttl_s": 9}) == Lifetime(0, "off")
+    assert of("What is today?", cache={"ttl_s": 7}) == CacheTtl(7, "asked")
+    assert of(order, cache={"ttl_s": 7}) == CacheTtl(7, "asked")
+    assert of(order, cache={"mode": "exact"}) == CacheTtl(1800, "asked")
+    assert of("Who wrote Faust?", cache={"mode": "exact"}) == CacheTtl(DAY, "factual")
+    assert of(cache={"mode": "off"}) == of(cache={"mode": "off", "ttl_s": 9}) == CacheTtl(0, "off")
 
 
 @pytest.mark.parametrize(
@@ -85,8 +85,8 @@ def test_what_is_meant_to_vary_is_kept_only_if_asked(params: dict[str, Any], kep
     assert (of(params=params).ttl_s > 0) == kept
     assert of(params=params, cache={"mode": "exact"}).ttl_s == 1800
     assert of(params=params, cache={"ttl_s": 5}).ttl_s == 5
-    assert of(params=params, keeping=Keeping(temperature=1)).ttl_s > 0
-    assert of(input="a", params=params) == Lifetime(1800, "embedding")
+    assert of(params=params, keeping=CachePolicy(temperature=1)).ttl_s > 0
+    assert of(input="a", params=params) == CacheTtl(1800, "embedding")
 
 
 def test_words_count_in_what_the_user_says_and_nowhere_else() -> None:
@@ -94,7 +94,7 @@ def test_words_count_in_what_the_user_says_and_nowhere_else() -> None:
     parts = [{"type": "text", "text": "Who plays today?"}, {"type": "image_url"}]
     assert of(messages=[system, {"role": "user", "content": "Hi"}]).reason == "general"
     assert of(messages=[system, {"role": "user", "content": parts}]).reason == "time-sensitive"
-    assert of(input="my account") == Lifetime(1800, "embedding")
+    assert of(input="my account") == CacheTtl(1800, "embedding")
 
 
 def test_in_a_long_text_its_beginning_and_its_end_count() -> None:
@@ -103,16 +103,18 @@ def test_in_a_long_text_its_beginning_and_its_end_count() -> None:
     assert of(filler + "today").reason == of("today " + filler).reason == "time-sensitive"
 
 
-def rules(**entries: dict[str, Any]) -> Keeping:
-    return Keeping(Rules.of({name: CacheRule(**entry) for name, entry in entries.items()}))
+def rules(**entries: dict[str, Any]) -> CachePolicy:
+    return CachePolicy(
+        CacheRuleIndex.of({name: CacheRule(**entry) for name, entry in entries.items()})
+    )
 
 
 def test_a_template_goes_before_keywords() -> None:
     keeping = rules(
         news={"ttl_s": 60, "keywords": ["today"]}, poems={"ttl_s": 900, "templates": ["poem"]}
     )
-    assert of("today", keeping, template="poem") == Lifetime(900, "poems")
-    assert of("today", keeping, template="other") == Lifetime(60, "news")
+    assert of("today", keeping, template="poem") == CacheTtl(900, "poems")
+    assert of("today", keeping, template="other") == CacheTtl(60, "news")
 
 
 @given(st.text(max_size=60), st.lists(st.sampled_from(["red tape", "^red", "gree*"]), max_size=3))
@@ -121,10 +123,10 @@ def test_any_text_has_a_lifetime_and_another_rule_never_makes_it_longer(
 ) -> None:
     first = {"ttl_s": 900, "keywords": ["red tape"]}
     asked = prompt + " red tape greenish"
-    assert of(asked, rules(a=first)) == Lifetime(900, "a")
+    assert of(asked, rules(a=first)) == CacheTtl(900, "a")
     both = of(asked, rules(a=first, b={"ttl_s": 100, "keywords": keywords}))
     if {"red tape", "gree*"} & {*keywords}:
-        assert both == Lifetime(100, "b")
+        assert both == CacheTtl(100, "b")
     else:
         assert both.ttl_s in (100, 900) if keywords else both.ttl_s == 900
 
@@ -138,9 +140,9 @@ def overlaid(folder: Path, text: str) -> catalog.Catalog:
 def test_an_overlay_changes_a_rule_key_by_key(tmp_path: Path) -> None:
     models = overlaid(tmp_path, '[cache.rules.weather]\nttl_s = 60\n[cache.rules.tea]\n'
                                 'keywords = "tea*"\nttl_s = 5\n')  # fmt: skip
-    keeping = Keeping(Rules.of(models.cache.rules))
-    assert of("Will it rain?", keeping) == Lifetime(60, "weather")
-    assert of("teapots", keeping) == Lifetime(5, "tea")
+    keeping = CachePolicy(CacheRuleIndex.of(models.cache.rules))
+    assert of("Will it rain?", keeping) == CacheTtl(60, "weather")
+    assert of("teapots", keeping) == CacheTtl(5, "tea")
 
 
 @pytest.mark.parametrize(

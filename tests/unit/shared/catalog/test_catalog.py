@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headgate.shared.catalog.catalog import BUILT_IN, Catalog, Model, StaticText, laid_over, load
+from headgate.shared.catalog.catalog import BUILT_IN, Catalog, laid_over, load
+from headgate.shared.catalog.schema import Model, StaticText
 from headgate.shared.errors import CatalogError, InvalidRequest
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from headgate.shared.catalog.catalog import CatalogErrors, load
+from headgate.shared.catalog.catalog import load
+from headgate.shared.catalog.faults import CatalogErrors
 from headgate.shared.errors import CatalogError
 
 NEW = """

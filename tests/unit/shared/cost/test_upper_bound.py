@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from headgate.shared.catalog.catalog import Catalog, load
 from headgate.shared.cost.price import from_pico, price, text, worst_price
-from headgate.shared.cost.rates import Terms
+from headgate.shared.cost.rates import BillingTerms
 from headgate.shared.cost.tokens import input_tokens, output_ceiling
 from headgate.shared.cost.upper_bound import input_bound, worst_pico_usd
 from headgate.shared.job.request import Request
@@ -164,7 +164,7 @@ def test_no_usage_within_the_bounds_costs_more_than_the_worst(
 ) -> None:
     model, in_us = CATALOG.model(name), in_us and name.startswith("claude")
     usage = data.draw(used(most_in, model.max_output_tokens))
-    terms = Terms(in_us=in_us, hour_write_tokens=usage.cache_write_tokens if hour else 0)
+    terms = BillingTerms(in_us=in_us, hour_write_tokens=usage.cache_write_tokens if hour else 0)
     most = worst_price(
         most_in, model.max_output_tokens, model, CATALOG, in_us=in_us, hour_writes=hour
     )

@@ -7,7 +7,7 @@ import pytest
 
 from headgate.producer.submit.prepare import Submitter
 from headgate.shared.catalog import catalog
-from headgate.shared.catalog.catalog import StaticText
+from headgate.shared.catalog.schema import StaticText
 from headgate.shared.errors import InvalidRequest
 from headgate.shared.job.request import request_from
 from headgate.shared.routing.capabilities import chain, gaps, needs_of

@@ -11,24 +11,26 @@ from headgate.shared.catalog.catalog import Catalog
 from headgate.shared.cost.rates import sheets_of
 from headgate.shared.errors import CatalogError, InvalidRequest
 from headgate.shared.job.request import request_from
-from headgate.shared.routing.choose import Standing
+from headgate.shared.routing.choose import ModelStatus
 from headgate.shared.routing.router import Route, Router
 
 BUILT_IN = catalog.load()
-NOTHING_KNOWN = Standing()
+NOTHING_KNOWN = ModelStatus()
 IMAGE = {"type": "image_url", "image_url": {"url": "data:image/gif;base64,AAAA"}}
 SEEN = [{"role": "user", "content": [{"type": "text", "text": "What is this?"}, IMAGE]}]
 HARD = "Prove rigorously, in depth and step by step, that the halting problem is undecidable; then "
 HARD += "derive two corollaries, compare three proofs, and justify each assumption that you make."
 
 
-def route(models: Catalog = BUILT_IN, standing: Standing = NOTHING_KNOWN, **fields: Any) -> Route:
+def route(
+    models: Catalog = BUILT_IN, standing: ModelStatus = NOTHING_KNOWN, **fields: Any
+) -> Route:
     if "messages" not in fields and "input" not in fields:
         fields.setdefault("prompt", "Hello, how are you?")
     return Router(models, lambda: standing).route(request_from(fields))
 
 
-def refused(standing: Standing = NOTHING_KNOWN, **fields: Any) -> InvalidRequest:
+def refused(standing: ModelStatus = NOTHING_KNOWN, **fields: Any) -> InvalidRequest:
     with pytest.raises(InvalidRequest) as caught:
         route(BUILT_IN, standing, **fields)
     return caught.value
@@ -99,14 +101,14 @@ def test_speed_takes_the_fastest_and_quality_the_best() -> None:
 def test_what_is_down_is_left_out_while_something_else_can_do_it() -> None:
     first = route()
     down = frozenset({f"{first.provider}/{first.model}"})
-    second = route(standing=Standing(down=down))
+    second = route(standing=ModelStatus(down=down))
     assert second.model == first.runners_up[0].model
     assert (first.model, "down") in {(one.model, one.why_not) for one in second.excluded}
 
 
 def test_a_job_waits_for_a_model_that_is_down_rather_than_be_refused() -> None:
     down = frozenset(f"{one.provider}/{one.name}" for one in BUILT_IN.models.values())
-    found = route(standing=Standing(down=down))
+    found = route(standing=ModelStatus(down=down))
     assert any("down" in reason for reason in found.reasons)
 
 
@@ -114,7 +116,7 @@ def test_a_provider_without_a_key_is_not_chosen() -> None:
     keyless = frozenset(BUILT_IN.providers) - {"anthropic"}
     wishes: list[dict[str, Any]] = [{}, {"prefer": "quality"}, {"prompt": HARD}]
     for fields in wishes:
-        assert route(BUILT_IN, Standing(keyless=keyless), **fields).provider == "anthropic"
+        assert route(BUILT_IN, ModelStatus(keyless=keyless), **fields).provider == "anthropic"
 
 
 def test_vectors_are_never_left_to_chance() -> None:

@@ -9,8 +9,8 @@ from headgate.shared.catalog.catalog import load
 from headgate.shared.cost.tokens import ANSWER_TOKENS, MESSAGE_TOKENS, input_tokens
 from headgate.shared.job.result import Reply, Usage
 from headgate.workers.errors import RateLimited
-from headgate.workers.pipeline.job_run import Ending, Job
-from headgate.workers.stages.claim import Claim, Past
+from headgate.workers.pipeline.job_run import Ending, JobRun
+from headgate.workers.stages.claim import Claim, PastAttempt
 from tests.support.rig import envelope
 
 FACTS: dict[str, Any] = {
@@ -19,9 +19,9 @@ FACTS: dict[str, Any] = {
 }  # fmt: skip
 
 
-def job_with(*history: dict[str, Any], **fields: Any) -> Job:
-    pasts = tuple(Past(**(FACTS | facts)) for facts in history)
-    return Job(envelope(**fields), Claim(2, False, pasts))
+def job_with(*history: dict[str, Any], **fields: Any) -> JobRun:
+    pasts = tuple(PastAttempt(**(FACTS | facts)) for facts in history)
+    return JobRun(envelope(**fields), Claim(2, False, pasts))
 
 
 def test_attempts_of_earlier_claims_count_with_their_money() -> None:

@@ -15,7 +15,7 @@ from headgate.workers.errors import (
     RequestRefused,
     Unauthorized,
 )
-from headgate.workers.policy.breaker import LOOK_MS, Purse, is_fault, patience
+from headgate.workers.policy.breaker import LOOK_MS, RetryBudget, is_fault, patience
 
 
 def test_faults_of_the_model_count_and_those_of_requests_and_limits_do_not() -> None:
@@ -33,7 +33,7 @@ def test_a_timeout_by_the_jobs_own_deadline_is_no_fault_of_the_model() -> None:
     assert is_fault(ConnectionLost("no"), cut_short=True)
 
 
-def retries(purse: Purse, now_ms: int) -> int:
+def retries(purse: RetryBudget, now_ms: int) -> int:
     paid = 0
     while (left := purse.after_retry(now_ms)) is not None:
         purse, paid = left, paid + 1
@@ -42,18 +42,18 @@ def retries(purse: Purse, now_ms: int) -> int:
 
 @given(calls=st.integers(0, 5000), share=st.floats(0, 1))
 def test_retries_are_a_share_of_the_calls_and_ten_more(calls: int, share: float) -> None:
-    purse = Purse(at_ms=1000)
+    purse = RetryBudget(at_ms=1000)
     for _ in range(calls):
         purse = purse.after_call(share, 1000)
     assert 9 + calls * share <= retries(purse, 1000) + 1e-6 + 1 <= 12 + calls * share
 
 
 def test_a_quiet_system_has_one_retry_a_second_and_old_traffic_pays_for_none() -> None:
-    purse = Purse(at_ms=0)
+    purse = RetryBudget(at_ms=0)
     for _ in range(1000):
         purse = purse.after_call(0.1, 0)
     assert retries(purse, 3_600_000) == 10
-    empty = Purse(quiet=0, at_ms=0)
+    empty = RetryBudget(quiet=0, at_ms=0)
     assert retries(empty, 3000) == 3
 
 

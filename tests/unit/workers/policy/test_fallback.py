@@ -5,14 +5,14 @@ from typing import Any
 import pytest
 
 from headgate.shared.catalog import catalog
-from headgate.shared.catalog.catalog import StaticText
+from headgate.shared.catalog.schema import StaticText
 from headgate.shared.errors import ErrorCode
 from headgate.shared.job.request import request_from
 from headgate.shared.job.result import FailedAttempt
 from headgate.workers.policy import fallback
-from headgate.workers.policy.retry import Limits
+from headgate.workers.policy.retry import RetryLimits
 
-LIMITS = Limits(3, 5, 1, 1)
+LIMITS = RetryLimits(3, 5, 1, 1)
 CATALOG = catalog.load()
 
 

@@ -17,9 +17,9 @@ from headgate.workers.errors import (
     RequestRefused,
     Unauthorized,
 )
-from headgate.workers.policy.retry import Again, Decision, GiveUp, Limits, NextModel, decide
+from headgate.workers.policy.retry import Again, Decision, GiveUp, NextModel, RetryLimits, decide
 
-LIMITS = Limits(5, 8, 1000, 30_000)
+LIMITS = RetryLimits(5, 8, 1000, 30_000)
 DAY_MS = 86_400_000
 
 
@@ -54,7 +54,7 @@ def test_the_wait_is_drawn_below_a_bound_that_doubles(tries: int, longest_ms: in
 
 
 def test_the_bound_grows_no_further_than_its_maximum() -> None:
-    patient = Limits(100, 100, 1000, 30_000)
+    patient = RetryLimits(100, 100, 1000, 30_000)
     for tries in (6, 30, 99):
         decision = decide(
             ProviderFault("no"), tries_of_model=tries, tries_of_job=tries, limits=patient,
@@ -89,7 +89,7 @@ def test_a_wait_that_would_miss_the_deadline_leaves_the_model() -> None:
 def test_no_wait_is_ever_negative_too_short_or_past_the_deadline(
     tries: int, chance: float, left_ms: int, retry_after_ms: int | None
 ) -> None:
-    limits = Limits(10**9, 10**9, 1000, 30_000)
+    limits = RetryLimits(10**9, 10**9, 1000, 30_000)
     decision = decide(
         RateLimited("no", retry_after_ms=retry_after_ms), tries_of_model=tries, tries_of_job=tries,
         limits=limits, left_ms=left_ms, chance=chance,
@@ -104,4 +104,4 @@ def test_the_catalogs_figures_for_a_model_go_before_the_settings() -> None:
     model = catalog.load().model("gpt-4o-mini")
     assert LIMITS.of(model) == LIMITS
     own = model.model_copy(update={"max_attempts": 2, "backoff_s": 0.5, "backoff_max_s": 3.0})
-    assert LIMITS.of(own) == Limits(2, 8, 500, 3000)
+    assert LIMITS.of(own) == RetryLimits(2, 8, 500, 3000)

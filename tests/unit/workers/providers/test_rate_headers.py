@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from headgate.workers.provider import Seen
+from headgate.workers.provider import RateSeen
 from headgate.workers.providers.rate_headers import duration_s, seen
 
 NOW_S = datetime(2026, 11, 21, 12, 0, 0, tzinfo=UTC).timestamp()
@@ -33,8 +33,8 @@ SOON = "2026-11-21T12:00:03Z"
 def test_openais_headers_tell_requests_and_tokens_of_a_minute() -> None:
     told = openai("requests", "5000", "4999", "12ms") | openai("tokens", "160000", "159976", "9ms")
     assert seen(told, NOW_S) == (
-        Seen("rpm", 5000.0, 4999.0, 1.0),
-        Seen("tpm", 160000.0, 159976.0, 1.0),
+        RateSeen("rpm", 5000.0, 4999.0, 1.0),
+        RateSeen("tpm", 160000.0, 159976.0, 1.0),
     )
 
 
@@ -59,7 +59,7 @@ def test_a_limit_of_requests_is_of_a_minute_or_of_a_day_by_when_it_is_full_again
     limit: str, remaining: str, reset: str, measure: str
 ) -> None:
     (one,) = seen(openai("requests", limit, remaining, reset), NOW_S)
-    assert one == Seen(measure, float(limit), float(remaining), 1.0)  # type: ignore[arg-type]
+    assert one == RateSeen(measure, float(limit), float(remaining), 1.0)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("remaining", "least"), [("590000", 50000.0), ("40000", 40000.0)])
@@ -68,12 +68,12 @@ def test_of_organisation_and_project_the_smaller_limit_and_what_is_least_are_tol
 ) -> None:
     told = openai("tokens", "600000", remaining, "1s")
     told |= openai("project-tokens", "60000", "50000", "10s")
-    assert seen(told, NOW_S) == (Seen("tpm", 60000.0, least, 1.0),)
+    assert seen(told, NOW_S) == (RateSeen("tpm", 60000.0, least, 1.0),)
 
 
 def test_tokens_that_are_full_again_at_the_end_of_a_fixed_minute_are_told() -> None:
     assert seen(openai("tokens", "60000", "59000", "41s"), NOW_S) == (
-        Seen("tpm", 60000.0, 59000.0, 1.0),
+        RateSeen("tpm", 60000.0, 59000.0, 1.0),
     )
 
 
@@ -81,11 +81,11 @@ def test_names_that_tell_their_unit_need_no_reset() -> None:
     mistral = openai("tokens-minute", "5000000", "4999911", None)
     mistral |= openai("req-minute", "720", "717", None)
     assert set(seen(mistral, NOW_S)) == {
-        Seen("tpm", 5000000.0, 4999911.0, 1.0),
-        Seen("rpm", 720.0, 717.0, 1.0),
+        RateSeen("tpm", 5000000.0, 4999911.0, 1.0),
+        RateSeen("rpm", 720.0, 717.0, 1.0),
     }
     cerebras = openai("requests-day", "14400", "14399", "33011.382867")
-    assert seen(cerebras, NOW_S) == (Seen("rpd", 14400.0, 14399.0, 1.0),)
+    assert seen(cerebras, NOW_S) == (RateSeen("rpd", 14400.0, 14399.0, 1.0),)
 
 
 def test_anthropics_headers_tell_input_and_output_apart_rounded_to_the_thousand() -> None:
@@ -98,26 +98,28 @@ def test_anthropics_headers_tell_input_and_output_apart_rounded_to_the_thousand(
     )
     answered_at_s = datetime(2025, 8, 21, 12, 41, 0, tzinfo=UTC).timestamp()
     assert seen(told, answered_at_s) == (
-        Seen("rpm", 1000.0, 999.0, 1.0),
-        Seen("input_tpm", 80000.0, 80000.0, 1000.0),
-        Seen("output_tpm", 16000.0, 15000.0, 1000.0),
+        RateSeen("rpm", 1000.0, 999.0, 1.0),
+        RateSeen("input_tpm", 80000.0, 80000.0, 1000.0),
+        RateSeen("output_tpm", 16000.0, 15000.0, 1000.0),
     )
 
 
 def test_anthropics_tokens_group_is_read_only_alone() -> None:
     alone = anthropic("tokens", "40000", "39000", SOON)
-    assert seen(alone, NOW_S) == (Seen("tpm", 40000.0, 39000.0, 1000.0),)
+    assert seen(alone, NOW_S) == (RateSeen("tpm", 40000.0, 39000.0, 1000.0),)
     assert seen(alone | anthropic("input-tokens", "bad", "39000", SOON), NOW_S) == ()
 
 
 def test_what_remains_may_be_rounded_above_the_limit_and_is_told_as_the_limit() -> None:
     told = anthropic("input-tokens", "8500", "9000", SOON)
-    assert seen(told, NOW_S) == (Seen("input_tpm", 8500.0, 8500.0, 1000.0),)
+    assert seen(told, NOW_S) == (RateSeen("input_tpm", 8500.0, 8500.0, 1000.0),)
 
 
 def test_a_clock_that_is_an_hour_off_changes_nothing() -> None:
     told = anthropic("requests", "50", "49", "2026-11-21T14:00:00+02:00")
-    assert seen(told, NOW_S - 3600) == seen(told, NOW_S + 3600) == (Seen("rpm", 50.0, 49.0, 1.0),)
+    assert (
+        seen(told, NOW_S - 3600) == seen(told, NOW_S + 3600) == (RateSeen("rpm", 50.0, 49.0, 1.0),)
+    )
 
 
 @pytest.mark.parametrize(
@@ -151,7 +153,7 @@ def test_what_makes_no_sense_leaves_out_its_measure_and_no_other(
 ) -> None:
     good = openai("tokens", "160000", "159976", "9ms")
     told = good | openai("requests", limit, remaining, reset)
-    assert seen(told, NOW_S) == (Seen("tpm", 160000.0, 159976.0, 1.0),)
+    assert seen(told, NOW_S) == (RateSeen("tpm", 160000.0, 159976.0, 1.0),)
 
 
 def test_a_limit_of_tokens_of_a_day_is_not_taken_for_one_of_a_minute() -> None:
@@ -166,7 +168,7 @@ def test_a_limit_of_tokens_of_a_day_is_not_taken_for_one_of_a_minute() -> None:
 def test_a_reset_that_is_no_moment_of_these_days_leaves_out_its_measure(reset: str | None) -> None:
     good = anthropic("requests", "50", "49", SOON)
     told = good | anthropic("input-tokens", "40000", "39000", reset)
-    assert seen(told, NOW_S) == (Seen("rpm", 50.0, 49.0, 1.0),)
+    assert seen(told, NOW_S) == (RateSeen("rpm", 50.0, 49.0, 1.0),)
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from headgate.shared.job.request import Request
 from headgate.workers.errors import AttemptError, ConnectionLost, InvalidOutput, Overloaded
 from headgate.workers.providers.http import Response
-from headgate.workers.providers.sse import Event, Events
-from headgate.workers.providers.streaming import ChatStream, MessageStream, Streamed
+from headgate.workers.providers.sse import Event, EventParser
+from headgate.workers.providers.streaming import AnswerStream, ChatStream, MessageStream
 
 REQUEST = Request(prompt="hello")
 RAW = (
@@ -26,19 +26,19 @@ READ: list[Event] = [
 
 @given(st.lists(st.integers(0, len(RAW)), max_size=12))
 def test_events_are_the_same_wherever_the_bytes_are_cut(cuts: list[int]) -> None:
-    events, places = Events(), [0, *sorted(cuts), len(RAW)]
+    events, places = EventParser(), [0, *sorted(cuts), len(RAW)]
     read = [event for start, end in pairwise(places) for event in events.feed(RAW[start:end])]
     assert read == READ
     assert events.rest() == []
 
 
 def test_events_come_byte_by_byte_each_at_its_blank_line() -> None:
-    events = Events()
+    events = EventParser()
     assert [event for at in range(len(RAW)) for event in events.feed(RAW[at : at + 1])] == READ
 
 
 def test_a_last_event_without_its_blank_line_is_read_at_the_end() -> None:
-    events = Events()
+    events = EventParser()
     assert events.feed(b"data: one\n\ndata: tw") == [("", b"one")]
     assert events.feed(b"o") == []
     assert events.rest() == [("", b"two")]
@@ -56,7 +56,7 @@ def chunk(delta: dict[str, Any] | None = None, finish: str | None = None, **more
             **more}  # fmt: skip
 
 
-def taken(stream: Streamed, raw: bytes) -> dict[str, Any]:
+def taken(stream: AnswerStream, raw: bytes) -> dict[str, Any]:
     """What the stream of these bytes puts together; raises its error."""
     stream.feed(raw)
     return stream.whole_or_raise(Response(200, {"x-request-id": "r1"}, b"", True), REQUEST, "key")

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from headgate.workers.simulator.answers import compose, pieces, vector
 from headgate.workers.simulator.anthropic.requests import read_messages
-from headgate.workers.simulator.billing import Price, Usage, bill_usd, parse_price
+from headgate.workers.simulator.billing import SimulatedPrice, SimulatedUsage, bill_usd, parse_price
 from headgate.workers.simulator.openai.requests import read_chat, read_embeddings
-from headgate.workers.simulator.prompt_cache import Prefixes
+from headgate.workers.simulator.prompt_cache import PromptCache
 from headgate.workers.simulator.request import Invalid
 
 WEATHER = {
@@ -163,7 +163,7 @@ def test_embeddings_refuse_empty_inputs(given_input: object) -> None:
 
 
 def test_a_long_prefix_is_cached_from_its_second_sight_in_steps_of_128_tokens() -> None:
-    prefixes = Prefixes()
+    prefixes = PromptCache()
     long = "".join(f"{n:07d} " for n in range(1000))
     cached, keys = prefixes.automatic("m", long, 4.0)
     assert cached == 0
@@ -174,9 +174,11 @@ def test_a_long_prefix_is_cached_from_its_second_sight_in_steps_of_128_tokens() 
 
 
 def test_bills_are_exact() -> None:
-    usage = Usage(input_tokens=1200, output_tokens=34, cached_tokens=1024)
+    usage = SimulatedUsage(input_tokens=1200, output_tokens=34, cached_tokens=1024)
     assert bill_usd("openai", "gpt-4o-mini", usage, {}) == Decimal("0.0001236")
-    written = Usage(input_tokens=3000, output_tokens=10, cached_tokens=1000, write_5m_tokens=1500)
+    written = SimulatedUsage(
+        input_tokens=3000, output_tokens=10, cached_tokens=1000, write_5m_tokens=1500
+    )
     # USD 1 and 5 a million: 500 plain, 1,000 read at 0.1, 1,500 written at 1.25, 10 out.
     assert bill_usd("anthropic", "claude-haiku-4-5", written, {}) == Decimal("0.002525")
     assert bill_usd("openai", "nobody-knows", usage, {}) is None
@@ -184,8 +186,10 @@ def test_bills_are_exact() -> None:
 
 def test_given_prices_go_before_known_ones() -> None:
     name, price = parse_price("my-model:input=1,output=2,cached_input=0.5")
-    assert bill_usd("openai", name, Usage(1_000_000, 1_000_000), {name: price}) == Decimal(3)
+    assert bill_usd("openai", name, SimulatedUsage(1_000_000, 1_000_000), {name: price}) == Decimal(
+        3
+    )
     for wrong in ("m", "m:inpt=1", "m:input=x", ":input=1"):
         with pytest.raises(ValueError, match="price"):
             parse_price(wrong)
-    assert isinstance(price, Price)
+    assert isinstance(price, SimulatedPrice)

@@ -4,7 +4,7 @@ import pytest
 
 from headgate.workers.simulator.faults import (
     Fault,
-    Script,
+    FaultScript,
     parse_fault,
     parse_rates,
     parse_rules,
@@ -68,7 +68,7 @@ def test_rates_that_make_no_sense_are_refused(specs: str) -> None:
 
 
 def test_a_directive_with_a_count_strikes_that_prompt_so_often_and_no_other() -> None:
-    script = Script()
+    script = FaultScript()
     text = "hello [[fault:times=2:529]]"
     struck = [script.next(text, "m") is not None for _ in range(4)]
     assert struck == [True, True, False, False]
@@ -76,21 +76,21 @@ def test_a_directive_with_a_count_strikes_that_prompt_so_often_and_no_other() ->
 
 
 def test_directives_strike_one_after_the_other() -> None:
-    script = Script()
+    script = FaultScript()
     text = "[[fault:once:500]] then [[fault:once:429]]"
     found = [script.next(text, "m") for _ in range(3)]
     assert [one and one.label for one in found] == ["500", "429", None]
 
 
 def test_a_directive_may_name_the_model_it_means() -> None:
-    script = Script()
+    script = FaultScript()
     text = "[[fault:503:model=gpt-4o]]"
     assert script.next(text, "gpt-4o-mini") is None
     assert script.next(text, "gpt-4o") is not None
 
 
 def test_posted_rules_come_before_directives_and_run_out() -> None:
-    script = Script()
+    script = FaultScript()
     script.rules = parse_rules([{"match": "hello", "fault": "cut", "times": 1}])
     found = [script.next("hello [[fault:500]]", "m") for _ in range(2)]
     assert [one and one.label for one in found] == ["cut", "500"]

@@ -6,32 +6,34 @@ from hypothesis import strategies as st
 
 from headgate.workers.simulator.anthropic.replies import limit_headers as anthropic_headers
 from headgate.workers.simulator.limits import (
-    Charge,
     Kind,
-    Limit,
     LimitTable,
-    Pools,
-    Refusal,
+    SimulatedCharge,
+    SimulatedLimit,
+    SimulatedPools,
+    SimulatedRefusal,
     table_from,
 )
 from headgate.workers.simulator.openai.replies import duration
 from headgate.workers.simulator.openai.replies import limit_headers as openai_headers
 
 
-def take(pools: Pools, now_s: float, model: str = "m", **amounts: int) -> Refusal | None:
+def take(
+    pools: SimulatedPools, now_s: float, model: str = "m", **amounts: int
+) -> SimulatedRefusal | None:
     kinds: dict[str, Kind] = {
         "requests": "requests",
         "tokens": "tokens",
         "inputs": "input-tokens",
         "outputs": "output-tokens",
     }
-    charges = tuple(Charge(kinds[name], amount) for name, amount in amounts.items())
+    charges = tuple(SimulatedCharge(kinds[name], amount) for name, amount in amounts.items())
     split = "inputs" in amounts or "outputs" in amounts
     return pools.of(model, split, "", now_s).take(now_s, charges, count_refused=False)
 
 
 def test_a_bucket_holds_one_second_of_the_rate_and_says_how_long_to_wait() -> None:
-    pools = Pools(LimitTable(Limit(rpm=600)), burst_s=1.0)
+    pools = SimulatedPools(LimitTable(SimulatedLimit(rpm=600)), burst_s=1.0)
     assert [take(pools, 0.0, requests=1) for _ in range(10)] == [None] * 10
     refusal = take(pools, 0.0, requests=1)
     assert refusal is not None
@@ -40,7 +42,7 @@ def test_a_bucket_holds_one_second_of_the_rate_and_says_how_long_to_wait() -> No
 
 
 def test_a_refused_request_charges_no_bucket() -> None:
-    pools = Pools(LimitTable(Limit(rpm=600, tpm=6000)), burst_s=1.0)
+    pools = SimulatedPools(LimitTable(SimulatedLimit(rpm=600, tpm=6000)), burst_s=1.0)
     assert take(pools, 0.0, requests=1, tokens=100) is None
     refusal = take(pools, 0.0, requests=1, tokens=100)
     assert refusal is not None
@@ -49,7 +51,7 @@ def test_a_refused_request_charges_no_bucket() -> None:
 
 
 def test_a_request_larger_than_the_bucket_passes_when_it_is_full_and_leaves_a_debt() -> None:
-    pools = Pools(LimitTable(Limit(tpm=6000)), burst_s=1.0)
+    pools = SimulatedPools(LimitTable(SimulatedLimit(tpm=6000)), burst_s=1.0)
     assert take(pools, 0.0, tokens=1100) is None
     refusal = take(pools, 0.0, tokens=1)
     assert refusal is not None
@@ -57,14 +59,14 @@ def test_a_request_larger_than_the_bucket_passes_when_it_is_full_and_leaves_a_de
 
 
 def test_a_request_above_the_whole_minute_never_passes() -> None:
-    pools = Pools(LimitTable(Limit(tpm=6000)), burst_s=1.0)
+    pools = SimulatedPools(LimitTable(SimulatedLimit(tpm=6000)), burst_s=1.0)
     refusal = take(pools, 0.0, tokens=6001)
     assert refusal is not None
     assert refusal.wait_s is None
 
 
 def test_output_needs_only_a_bucket_that_is_not_in_debt() -> None:
-    pools = Pools(LimitTable(Limit(output_tpm=600)), burst_s=1.0)
+    pools = SimulatedPools(LimitTable(SimulatedLimit(output_tpm=600)), burst_s=1.0)
     assert take(pools, 0.0, requests=1, inputs=5, outputs=700) is None
     refusal = take(pools, 0.0, requests=1, inputs=5, outputs=1)
     assert refusal is not None
@@ -72,8 +74,8 @@ def test_output_needs_only_a_bucket_that_is_not_in_debt() -> None:
 
 
 def test_models_have_buckets_of_their_own_unless_a_pattern_joins_them() -> None:
-    table = LimitTable(Limit(rpm=60), {"claude-opus-*": Limit(rpm=60)})
-    pools = Pools(table, burst_s=1.0)
+    table = LimitTable(SimulatedLimit(rpm=60), {"claude-opus-*": SimulatedLimit(rpm=60)})
+    pools = SimulatedPools(table, burst_s=1.0)
     assert take(pools, 0.0, model="a", requests=1) is None
     assert take(pools, 0.0, model="b", requests=1) is None
     assert take(pools, 0.0, model="claude-opus-4", requests=1) is None
@@ -81,7 +83,7 @@ def test_models_have_buckets_of_their_own_unless_a_pattern_joins_them() -> None:
 
 
 def test_a_change_of_limits_keeps_the_debt() -> None:
-    pools = Pools(LimitTable(Limit(rpm=60)), burst_s=1.0)
+    pools = SimulatedPools(LimitTable(SimulatedLimit(rpm=60)), burst_s=1.0)
     assert take(pools, 0.0, requests=1) is None
     pools.change(table_from({"rpm": 600}, pools.table, "limits"), 0.0)
     assert take(pools, 0.0, requests=1) is not None
@@ -102,7 +104,7 @@ def test_a_wrong_limit_is_refused_by_name() -> None:
 def test_no_order_of_arrivals_passes_more_than_rate_and_one_bucket(
     gaps: list[float], amounts: list[int]
 ) -> None:
-    pools = Pools(LimitTable(Limit(tpm=6000)), burst_s=1.0)
+    pools = SimulatedPools(LimitTable(SimulatedLimit(tpm=6000)), burst_s=1.0)
     now_s = passed = largest = 0.0
     for gap_s, amount in zip(gaps, amounts, strict=False):
         now_s += gap_s
@@ -130,7 +132,7 @@ def test_openai_tells_resets_as_durations(seconds: float, words: str) -> None:
 
 
 def test_headers_tell_limit_remaining_and_reset_that_agree() -> None:
-    pools = Pools(LimitTable(Limit(rpm=600, tpm=60000)), burst_s=1.0)
+    pools = SimulatedPools(LimitTable(SimulatedLimit(rpm=600, tpm=60000)), burst_s=1.0)
     take(pools, 0.0, requests=1, tokens=500)
     assert openai_headers(pools.of("m", False, "", 0.0)) == {
         "x-ratelimit-limit-requests": "600",
@@ -143,7 +145,9 @@ def test_headers_tell_limit_remaining_and_reset_that_agree() -> None:
 
 
 def test_anthropic_tells_resets_as_moments_and_rounds_tokens_to_the_thousand() -> None:
-    pools = Pools(LimitTable(Limit(rpm=600, input_tpm=60000, output_tpm=30000)), burst_s=1.0)
+    pools = SimulatedPools(
+        LimitTable(SimulatedLimit(rpm=600, input_tpm=60000, output_tpm=30000)), burst_s=1.0
+    )
     take(pools, 0.0, requests=1, inputs=700, outputs=400)
     headers = anthropic_headers(pools.of("m", True, "", 0.0), now_epoch_s=1_795_219_200.0)
     assert headers["anthropic-ratelimit-requests-remaining"] == "599"
@@ -154,5 +158,5 @@ def test_anthropic_tells_resets_as_moments_and_rounds_tokens_to_the_thousand() -
 
 
 def test_a_limit_that_is_not_set_has_no_header() -> None:
-    pools = Pools(LimitTable(), burst_s=1.0)
+    pools = SimulatedPools(LimitTable(), burst_s=1.0)
     assert openai_headers(pools.of("m", False, "", 0.0)) == {}

@@ -11,16 +11,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headgate.workers.provider import Seen
+from headgate.workers.provider import RateSeen
 from headgate.workers.providers.rate_headers import seen
 from headgate.workers.simulator.answers import MOST_TOKENS, lengths
 from headgate.workers.simulator.behaviour import Act, Behaviour
 from headgate.workers.simulator.engine import CHAT, MESSAGES, Engine
 from headgate.workers.simulator.faults import parse_rates
-from headgate.workers.simulator.limits import Charge, Limit, LimitTable
+from headgate.workers.simulator.limits import LimitTable, SimulatedCharge, SimulatedLimit
 from headgate.workers.simulator.ramp import Ramp, RampRule
 from headgate.workers.simulator.rate_headers import TELLINGS, Telling
-from headgate.workers.simulator.throughput import Flow
+from headgate.workers.simulator.throughput import PoolThroughput
 
 NOW_S = 1_795_219_200.0
 
@@ -30,7 +30,7 @@ class Rig:
 
     def __init__(self, **behaviour: Any) -> None:
         self.at_s = 0.0
-        limits = behaviour.pop("limits", Limit(rpm=600, tpm=600_000))
+        limits = behaviour.pop("limits", SimulatedLimit(rpm=600, tpm=600_000))
         self.engine = Engine(
             Behaviour(limits=LimitTable(limits), **behaviour),
             lambda: self.at_s,
@@ -48,7 +48,7 @@ class Rig:
 
 
 def test_a_pool_tells_what_it_accepted_charged_and_refused_and_when() -> None:
-    rig = Rig(limits=Limit(rpm=120, tpm=600_000))
+    rig = Rig(limits=SimulatedLimit(rpm=120, tpm=600_000))
     told = [rig.ask(max_tokens=98).status for _ in range(3)]
     rig.at_s = 2.0
     told += [rig.ask("[[fault:503]]", max_tokens=98).status]
@@ -83,7 +83,7 @@ def test_both_dialects_and_each_key_have_figures_of_their_own_and_no_key_is_show
 def test_figures_outlive_a_change_of_limits() -> None:
     rig = Rig()
     rig.ask()
-    rig.engine.pools.change(LimitTable(Limit(rpm=60)), 0.0)
+    rig.engine.pools.change(LimitTable(SimulatedLimit(rpm=60)), 0.0)
     rig.at_s = 10.0
     rig.ask()
     assert rig.pool("openai/gpt-4o-mini")["accepted"] == 2
@@ -93,11 +93,13 @@ def test_figures_outlive_a_change_of_limits() -> None:
 def test_the_most_in_any_second_is_that_of_all_windows(
     arrivals: list[tuple[float, int]],
 ) -> None:
-    flow, now_s, events = Flow(), 0.0, []
+    flow, now_s, events = PoolThroughput(), 0.0, []
     for gap_s, tokens in arrivals:
         now_s += gap_s
         events.append((now_s, tokens))
-        flow.accept(now_s, now_s, (Charge("requests", 1), Charge("tokens", tokens)))
+        flow.accept(
+            now_s, now_s, (SimulatedCharge("requests", 1), SimulatedCharge("tokens", tokens))
+        )
     most = flow.report()["most_in_1s"]
     windows = [[n for at, n in events if end - 1 < at <= end] for end, _ in events]
     assert most == {
@@ -107,13 +109,13 @@ def test_the_most_in_any_second_is_that_of_all_windows(
 
 
 def test_headers_tell_the_moment_of_admission_also_when_the_answer_comes_late() -> None:
-    rig = Rig(limits=Limit(rpm=600, tpm=60_000), latency_ms=60_000)
+    rig = Rig(limits=SimulatedLimit(rpm=600, tpm=60_000), latency_ms=60_000)
     act = rig.ask(max_tokens=498)
     assert act.delay_s == 60
     told = {name: value for name, value in act.headers.items() if "ratelimit" in name}
     assert set(seen(told, NOW_S)) == {
-        Seen("rpm", 600.0, 599.0, 1.0),
-        Seen("tpm", 60_000.0, 59_500.0, 1.0),
+        RateSeen("rpm", 600.0, 599.0, 1.0),
+        RateSeen("tpm", 60_000.0, 59_500.0, 1.0),
     }
 
 
@@ -144,7 +146,7 @@ def test_headers_may_be_true_missing_malformed_or_say_that_all_is_left(
 
 def test_growth_above_a_floor_is_refused_in_each_vendors_words() -> None:
     for path, code in ((CHAT, "slow_down"), (MESSAGES, "ramp_limit_exceeded")):
-        rig = Rig(limits=Limit(), ramp=RampRule(6000))
+        rig = Rig(limits=SimulatedLimit(), ramp=RampRule(6000))
         assert rig.ask("x" * 400, path, max_tokens=9).status == 200
         act = rig.ask("x" * 400, path, max_tokens=9)
         error = orjson.loads(act.body)["error"]
@@ -196,7 +198,7 @@ def test_who_was_silent_for_two_windows_starts_from_the_floor() -> None:
 
 
 def test_prose_has_lognormal_lengths_to_the_token_when_asked() -> None:
-    rig = Rig(limits=Limit(), output_tokens=200.0, output_sigma=0.8)
+    rig = Rig(limits=SimulatedLimit(), output_tokens=200.0, output_sigma=0.8)
     found: list[int] = []
     for n in range(600):
         act = rig.ask(f"prompt {n}")
@@ -212,7 +214,7 @@ def test_prose_has_lognormal_lengths_to_the_token_when_asked() -> None:
 
 
 def test_lengths_that_do_not_spread_are_all_the_same_and_max_tokens_still_cuts() -> None:
-    rig = Rig(limits=Limit(), output_tokens=30.0, output_sigma=0.0)
+    rig = Rig(limits=SimulatedLimit(), output_tokens=30.0, output_sigma=0.0)
     bills = [rig.ask(f"{n}").bill for n in range(5)] + [rig.ask("x", max_tokens=7).bill]
     assert [bill and bill.usage.output_tokens for bill in bills] == [30, 30, 30, 30, 30, 7]
 
@@ -222,7 +224,7 @@ def test_the_widest_spread_makes_no_answer_that_nobody_could_send() -> None:
 
 
 def test_flex_by_rate_meets_only_those_who_ask_for_that_tier() -> None:
-    rig = Rig(limits=Limit(), rates=parse_rates("flex=1"))
+    rig = Rig(limits=SimulatedLimit(), rates=parse_rates("flex=1"))
     assert rig.ask().status == 200
     act = rig.ask(service_tier="flex")
     assert act.status == 429

@@ -1,4 +1,4 @@
-"""Kept: an answer comes out of the cache as it went in, and nothing else comes out of it."""
+"""CacheEntry: an answer comes out of the cache as it went in, and nothing else comes out of it."""
 
 import zlib
 from contextlib import suppress
@@ -14,14 +14,14 @@ from headgate.workers.stages.cache_entry import (
     COMPRESS_ABOVE,
     COMPRESSED,
     MOST_BYTES,
-    Kept,
+    CacheEntry,
     Unreadable,
     decode,
     encode,
 )
 
 NOW_MS = 1_000_000
-PLAIN = Kept(Reply("four", "stop", Usage(3, 0, 0, 1, 0)), "openai", 12, "alpha", NOW_MS + 1)
+PLAIN = CacheEntry(Reply("four", "stop", Usage(3, 0, 0, 1, 0)), "openai", 12, "alpha", NOW_MS + 1)
 
 counts = st.integers(0, 2**40)
 replies = st.builds(
@@ -33,13 +33,13 @@ replies = st.builds(
     provider_model=st.text(max_size=5), request_id=st.none() | st.text(max_size=5),
 )  # fmt: skip
 answers = st.builds(
-    Kept, replies, st.text(max_size=5), st.none() | counts, st.text(max_size=5), counts,
+    CacheEntry, replies, st.text(max_size=5), st.none() | counts, st.text(max_size=5), counts,
     st.booleans(),
 )  # fmt: skip
 
 
 @given(answers, counts)
-def test_what_is_kept_comes_back(kept: Kept, now_ms: int) -> None:
+def test_what_is_kept_comes_back(kept: CacheEntry, now_ms: int) -> None:
     found = decode(encode(kept), now_ms)
     assert found.shared == (kept.window_only or 0 < kept.until_ms < now_ms)
     assert (found.reply, found.provider, found.cost_pico_usd) == (
@@ -51,7 +51,7 @@ def test_what_is_kept_comes_back(kept: Kept, now_ms: int) -> None:
 
 
 def test_a_long_answer_is_compressed_and_a_short_one_is_not() -> None:
-    long = Kept(Reply("a long word " * 500, "stop", Usage()), "openai", None)
+    long = CacheEntry(Reply("a long word " * 500, "stop", Usage()), "openai", None)
     assert encode(long).startswith(COMPRESSED)
     assert len(encode(long)) < COMPRESS_ABOVE
     assert encode(PLAIN).startswith(b"{")
@@ -97,4 +97,4 @@ def test_no_bytes_raise_anything_else(noise: bytes, at: int) -> None:
     whole = encode(PLAIN)
     for entry in (noise, COMPRESSED + noise, whole[:at] + noise + whole[at + len(noise) :]):
         with suppress(Unreadable):
-            assert isinstance(decode(entry, NOW_MS), Kept)
+            assert isinstance(decode(entry, NOW_MS), CacheEntry)
