@@ -19,6 +19,14 @@ from hypothesis import settings as hypothesis_settings
 
 from tests import ROOT
 from tests.support import nursery
+from tests.support.celery_nodes import (  # noqa: F401 (fixtures that replace those of pytest-celery)
+    celery_backend_cluster,
+    celery_broker_cluster,
+    celery_valkey,
+    celery_worker_argv,
+    celery_worker_cluster,
+    celery_worker_env,
+)
 from tests.support.child import die_with_parent, lasting_pids, nursery_pids, wait_until
 from tests.support.proxy import TcpProxy
 from tests.support.servers import (

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 import redis.asyncio
 
-from headgate import AsyncClient, Client, JobTimeout, Result, UnknownJob, Unreachable, results
+from headgate import AsyncClient, Client, JobTimeout, Result, UnknownJob, Unreachable
 from headgate.producer.client.client import waiters_of
 from headgate.producer.client.operations import Operations
 from headgate.producer.client.waiters import Found, Waiters
+from headgate.producer.results import read
 from headgate.shared.settings import Settings
 from tests.support.child import wait_until
 from tests.support.played import PlayedWorker, settings_for
@@ -126,7 +127,7 @@ async def test_a_line_that_has_gone_silent_is_replaced(
     job = await client.submit("Hello")
 
     async def look(ids: Sequence[str]) -> Found:
-        return await asyncio.to_thread(results.look, worker.at.engine, ids)
+        return await asyncio.to_thread(read.look, worker.at.engine, ids)
 
     through = redis.asyncio.Redis(port=proxy.port)
     waiters = Waiters(look, through, worker.at.keys, silence_s=0.2)
