@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
-from headgate.shared.errors import HeadgateError, InvalidRequest, JobFailed, Unreachable
+from headgate.shared.errors import (
+    ErrorCode,
+    HeadgateError,
+    InvalidRequest,
+    JobFailed,
+    Unreachable,
+    shown,
+)
 from headgate.shared.job.result import Result
-
-if TYPE_CHECKING:
-    pass
-
-
-from headgate.shared.errors import ErrorCode, shown
-from headgate.workers.errors import Gate as Gate
 
 
 class ResultExpired(HeadgateError):

@@ -1,4 +1,4 @@
-"""DOCSTRING."""
+"""Report what was reserved for answers and what they took."""
 
 from __future__ import annotations
 

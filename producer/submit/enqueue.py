@@ -1,4 +1,4 @@
-"""DOCSTRING."""
+"""Put prepared jobs on record, then their messages on the queues."""
 
 from __future__ import annotations
 

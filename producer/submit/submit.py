@@ -1,4 +1,4 @@
-"""DOCSTRING."""
+"""Submit jobs: refuse conflicts, ask the callers' limits, enqueue."""
 
 from __future__ import annotations
 

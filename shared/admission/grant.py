@@ -1,4 +1,4 @@
-"""DOCSTRING."""
+"""A grant: what a job holds of its limits, or why it holds nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""DOCSTRING."""
+"""Scopes: whose a limit or a budget is, as keys and tickets name it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""DOCSTRING."""
+"""The scripts that move jobs: send, fetch, renew, defer, restore, forget, publish, deliver."""
 
 from __future__ import annotations
 

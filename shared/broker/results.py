@@ -1,4 +1,4 @@
-"""DOCSTRING."""
+"""The record that Celery's result backend would have stored of a job."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""DOCSTRING."""
+"""Job ids and moments: Unix ms, and RFC 3339 for people."""
 
 from __future__ import annotations
 

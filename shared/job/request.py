@@ -1,4 +1,4 @@
-"""DOCSTRING."""
+"""A request: what a caller may ask for, and the checks of each field."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""DOCSTRING."""
+"""A job as it ended: its reply, its usage, its error and the result that callers get."""
 
 from __future__ import annotations
 

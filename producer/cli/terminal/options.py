@@ -1,16 +1,11 @@
-"""DOCSTRING."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
 
 import click
-
-if TYPE_CHECKING:
-    pass
-
 
 PRIORITY = click.Choice(["interactive", "standard", "bulk"])
 
