@@ -35,7 +35,7 @@ A bound only ends a test that fails anyway; a test must pass beside other work."
 def wait_until(
     predicate: Callable[[], object], timeout_s: float = 10, what: str = "the condition"
 ) -> None:
-    """Wait until `predicate()` is true; raise TimeoutError naming `what` after BUSY x `timeout_s`."""
+    """Wait until `predicate()` is true; raise TimeoutError after BUSY times `timeout_s`."""
     end = time.monotonic() + timeout_s * BUSY
     pause_s = 0.001
     while not predicate():
