@@ -15,7 +15,8 @@ from pydantic import Field, field_validator, model_validator
 from headgate.shared.catalog.faults import hint
 from headgate.shared.catalog.schema import CatalogModel, Named, Text
 from headgate.shared.errors import InvalidRequest, WrongUse
-from headgate.shared.job.request import Kind, Request, check_messages, check_params
+from headgate.shared.job.request import Kind, Request
+from headgate.shared.job.request_checks import check_messages, check_params
 
 _PIECE = re.compile(r"\{\{|\}\}|\{([A-Za-z_][A-Za-z0-9_]{0,63})\}|[{}]")
 

@@ -14,8 +14,9 @@ from headgate.shared.catalog import catalog
 from headgate.shared.cost.tokens import ANSWER_TOKENS, MESSAGE_TOKENS
 from headgate.shared.cost.upper_bound import worst_pico_usd
 from headgate.shared.errors import InvalidRequest
+from headgate.shared.job.encoding import MAX_REQUEST_BYTES
 from headgate.shared.job.envelope import Envelope
-from headgate.shared.job.request import MAX_REQUEST_BYTES, Request
+from headgate.shared.job.request import Request
 from headgate.shared.settings import Settings
 
 CATALOG = catalog.load()
