@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from headgate.shared.cache.ttl import CachePolicy, CacheRuleIndex, CacheTtl
 from headgate.shared.catalog import catalog
-from headgate.shared.catalog.schema import LONGEST_TTL_S, CacheRule
+from headgate.shared.catalog.schema import MAX_TTL_S, CacheRule
 from headgate.shared.errors import CatalogError
 from headgate.shared.job.request import request_from
 
@@ -150,9 +150,9 @@ def test_an_overlay_changes_a_rule_key_by_key(tmp_path: Path) -> None:
     [
         ("cache = 1", "cache", "give a table"),
         ("[cache]\nttl_s = 1", "cache.ttl_s", "unknown key; use one of rules"),
-        ("[cache.rules.a]\nkeywords = ['b']", "cache.rules.a.ttl_s", "this key is needed"),
+        ("[cache.rules.a]\nkeywords = ['b']", "cache.rules.a.ttl_s", "this key is required"),
         ("[cache.rules.a]\nttl_s = -1", "cache.rules.a.ttl_s", "greater than or equal to 0"),
-        (f"[cache.rules.a]\nttl_s = {LONGEST_TTL_S + 1}", "cache.rules.a.ttl_s", "less than"),
+        (f"[cache.rules.a]\nttl_s = {MAX_TTL_S + 1}", "cache.rules.a.ttl_s", "less than"),
         ("[cache.rules.a]\nttl_s = '1'", "cache.rules.a.ttl_s", "whole number"),
         ("[cache.rules.a]\nttl_s = 1\nkeyword = 'b'", "cache.rules.a.keyword", "mean keywords?"),
         ("[cache.rules.a]\nttl_s = 1\nkeywords = ['?']", "cache.rules.a.keywords[0]", "words"),
