@@ -18,7 +18,7 @@ from headgate.shared.cache.ttl import CachePolicy
 from headgate.shared.catalog.catalog import Catalog
 from headgate.shared.catalog.schema import Model, StaticText
 from headgate.shared.cost import tokens
-from headgate.shared.cost.upper_bound import worst_pico_usd
+from headgate.shared.cost.upper_bound import upper_bound_pico_usd
 from headgate.shared.errors import UnreadableMessage
 from headgate.shared.job.envelope import Envelope
 
@@ -36,7 +36,7 @@ class Ticket:
     `output_tokens` is a ceiling where the rule is `a`. Times in Unix ms. `cached_as`: the
     fingerprint under which its answer may be kept, or empty. `paid`: its caller's limits were taken
     at submit. `replaceable`: another model may answer. `alone`: never joins an equal request in
-    flight. `followed`: it has joined one. `worst_pico_usd`: the most that the attempt can cost;
+    flight. `followed`: it has joined one. `upper_bound_pico_usd`: the most that the attempt can cost;
     None where no price is known. `waits`: for a breaker to close; its tries do not count then.
     """
 
@@ -56,7 +56,7 @@ class Ticket:
     replaceable: bool = False
     alone: bool = False
     followed: bool = False
-    worst_pico_usd: int | None = None
+    upper_bound_pico_usd: int | None = None
     waits: bool = False
 
     def encode(self) -> str:
@@ -69,8 +69,8 @@ class Ticket:
             )
             if is_set
         )  # fmt: skip
-        if self.worst_pico_usd is not None:
-            flags += f"${self.worst_pico_usd}"
+        if self.upper_bound_pico_usd is not None:
+            flags += f"${self.upper_bound_pico_usd}"
         return (
             f"{self.pool}|{self.model}|{PRIORITY.get(self.priority, 's')}|{quoted(self.tenant)}|"
             f"{quoted(self.user)}|{self.tier}|{self.rule}|{self.input_tokens}|{self.output_tokens}|"
@@ -101,7 +101,7 @@ class Ticket:
                 replaceable="r" in flags,
                 alone="n" in flags,
                 followed="f" in flags,
-                worst_pico_usd=int(worst[1]) if worst else None,
+                upper_bound_pico_usd=int(worst[1]) if worst else None,
                 waits="w" in flags,
             )
         except (ValueError, KeyError):
@@ -159,5 +159,5 @@ def ticket_for(
         paid=paid,
         replaceable=len(chain) > 1 and not last,
         alone=not request.share,
-        worst_pico_usd=worst_pico_usd(request, model, catalog),
+        upper_bound_pico_usd=upper_bound_pico_usd(request, model, catalog),
     )

@@ -45,7 +45,7 @@ def drop(keys: Keys, fingerprints: Iterable[str]) -> Command[int]:
 
 
 def evict(keys: Keys, max_bytes: int) -> Command[bool]:
-    """Remove expired answers and those over `max_bytes`; the reply is whether more is left to do."""
+    """Remove expired answers and those over `max_bytes`; the reply says whether more is to do."""
     return compose("cache_drop", (), (keys.prefix, max_bytes), lambda reply: bool(reply[1]))
 
 

@@ -10,7 +10,7 @@ import orjson
 from sqlalchemy import Engine, func, select
 
 from headgate.shared.catalog.catalog import Catalog
-from headgate.shared.cost.upper_bound import worst_pico_usd
+from headgate.shared.cost.upper_bound import upper_bound_pico_usd
 from headgate.shared.database.engine import reading
 from headgate.shared.database.tables import attempts, audit, jobs
 from headgate.shared.errors import HeadgateError
@@ -91,6 +91,6 @@ def doubtful(engine: Engine, catalog: Catalog, period: str) -> Sums:
                 model = catalog.model(row.model)
             except (ValueError, HeadgateError):
                 continue  # shed, of another release, or of a model that is no more
-            worst = worst_pico_usd(envelope.request, model, catalog)
+            worst = upper_bound_pico_usd(envelope.request, model, catalog)
             sums[row.tenant, row.user_id or ""] += worst or 0
     return sums
