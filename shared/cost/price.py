@@ -53,29 +53,6 @@ def price(
     return cost if terms is PLAIN else cost.quantize(_PICO, ROUND_CEILING)
 
 
-def upper_bound_usd(
-    input_tokens: int,
-    output_tokens: int,
-    model: Model,
-    catalog: Catalog,
-    *,
-    service_tier: str = "",
-    in_us: bool = False,
-    hour_writes: bool = False,
-) -> Decimal | None:
-    """Return the most USD that one attempt with up to these tokens can cost; None if unknown.
-
-    It takes the highest rate of input (cached, written to the cache or neither; written for an hour
-    only with `hour_writes`) and of output. It takes the highest price of all prompt lengths up to
-    `input_tokens` and of all hours of the day. A vendor may serve a request in the standard tier
-    that asked for another, so this is at least the bound of the standard tier.
-    """
-    steps = upper_bound_steps(model, catalog, service_tier, in_us, hour_writes)
-    if steps is None:
-        return None
-    return from_pico(pico_at(steps, input_tokens, output_tokens))
-
-
 Steps = tuple[tuple[int, int, int, int], ...]
 """Prices by length of prompt. Each step holds for prompts of more tokens than its first number.
 
@@ -95,7 +72,12 @@ def pico_at(steps: Steps, input_tokens: int, output_tokens: int) -> int:
 def upper_bound_steps(
     model: Model, catalog: Catalog, service_tier: str, in_us: bool, hour_writes: bool
 ) -> Steps | None:
-    """Return the model's highest rates in whole pico-USD, rounded up; None if no price is known."""
+    """Return the model's highest rates in whole pico-USD, rounded up; None if no price is known.
+
+    They are the highest of input (cached, written to the cache or neither; written for an hour only
+    with `hour_writes`), of output, and of all hours of the day. A vendor may serve a request in the
+    standard tier that asked for another, so the rates of both tiers count.
+    """
     key = (catalog.digest, model.name, service_tier, in_us, hour_writes)
     if key not in _steps_by_terms:
         _clear_if_full(_steps_by_terms)

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headgate.shared.catalog.catalog import Catalog, load
-from headgate.shared.cost.price import from_pico, price, text, upper_bound_usd
+from headgate.shared.catalog.catalog import load
+from headgate.shared.cost.price import from_pico, pico_at, price, upper_bound_steps, usd_text
 from headgate.shared.cost.rates import BillingTerms
 from headgate.shared.cost.tokens import input_tokens, output_ceiling
 from headgate.shared.cost.upper_bound import input_bound, upper_bound_pico_usd
@@ -81,8 +81,7 @@ def test_an_attachment_counts_as_the_most_that_it_can_hold(
 
 def bound_of(model: str, **fields: Any) -> str | None:
     request = Request(**{"prompt": "a" * 28, **fields})  # 28 + 8 + 64: a bound of 100 tokens
-    pico = upper_bound_pico_usd(request, CATALOG.model(model), CATALOG)
-    return None if pico is None else text(from_pico(pico))
+    return usd_text(upper_bound_pico_usd(request, CATALOG.model(model), CATALOG))
 
 
 def test_the_bound_is_all_input_at_its_highest_rate_and_the_output_asked_for() -> None:
@@ -144,7 +143,6 @@ def test_without_a_price_there_is_no_bound(tmp_path: Path) -> None:
         'max_output_tokens = 100\nsource = "a test"\nchecked = 2026-11-20\n'
     )
     own = load(file)
-    assert upper_bound_usd(1, 1, own.model("mine"), own) is None
     assert upper_bound_pico_usd(Request(prompt="a"), own.model("mine"), own) is None
 
 
@@ -165,16 +163,15 @@ def test_no_usage_within_the_bounds_costs_more_than_the_bound(
     model, in_us = CATALOG.model(name), in_us and name.startswith("claude")
     usage = data.draw(used(most_in, model.max_output_tokens))
     terms = BillingTerms(in_us=in_us, hour_write_tokens=usage.cache_write_tokens if hour else 0)
-    most = upper_bound_usd(
-        most_in, model.max_output_tokens, model, CATALOG, in_us=in_us, hour_writes=hour
-    )
+    steps = upper_bound_steps(model, CATALOG, "", in_us, hour)
     cost = price(usage, model, CATALOG, terms=terms)
-    assert most is not None
+    assert steps is not None
     assert cost is not None
-    assert cost <= most
+    assert cost <= from_pico(pico_at(steps, most_in, model.max_output_tokens))
 
 
-def test_the_bound_is_in_usd(tmp_path: Path) -> None:
-    catalog: Catalog = load()
-    assert upper_bound_usd(1_000_000, 0, catalog.model("gpt-4o"), catalog) == Decimal("2.5")
+def test_a_million_tokens_cost_the_rate_of_a_million() -> None:
+    steps = upper_bound_steps(CATALOG.model("gpt-4o"), CATALOG, "", False, False)
+    assert steps is not None
+    assert from_pico(pico_at(steps, 1_000_000, 0)) == Decimal("2.5")
     assert output_ceiling({}, MINI) == 16_384
