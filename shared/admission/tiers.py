@@ -15,7 +15,7 @@ from typing import Any
 
 from sqlalchemy import Engine, select
 
-from headgate.shared.admission.limits import user_named
+from headgate.shared.admission.scopes import user_named
 from headgate.shared.catalog.catalog import Catalog
 from headgate.shared.database.engine import reading
 from headgate.shared.database.tables import callers
