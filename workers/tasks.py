@@ -193,7 +193,7 @@ class JobTask(Task):  # type: ignore[type-arg]  # generic only in its stubs
             tier = await self._tier(delivery.envelope)
             ticket = ticket_for(
                 delivery.envelope, model, self.kit.catalog, tier=tier, chain=chain,
-                keeping=self.kit.pipeline.cache.keeping,
+                cache_policy=self.kit.pipeline.cache.keeping,
             )  # fmt: skip
             return ticket.encode()
         except (InvalidRequest, TypeError, ValueError, RecursionError):
