@@ -1,26 +1,26 @@
-"""How a job ends that nobody runs: on record, with its audit line, then for all who wait for it.
+"""Ends jobs that no worker runs: in the database with an audit line, and for all who wait.
 
-A producer ends so what it cancels, the sweep what has waited past its deadline. A message that is
-left on the broker is harmless: the claim sees that its job has ended.
+A producer ends the jobs that it cancels, and maintenance those whose deadline has passed while they
+waited. A message that stays on the broker is harmless: the claim sees that its job has ended.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
 import orjson
 import redis
-from sqlalchemy import Connection, Row, bindparam, insert, select, update
+from sqlalchemy import Connection, Row, Update, bindparam, insert, select, update
 
 from headgate.shared.broker import jobs as broker_jobs
 from headgate.shared.broker import script
 from headgate.shared.broker.keys import Keys
 from headgate.shared.broker.results import celery_record
-from headgate.shared.cost import price
+from headgate.shared.cost.price import usd_text
 from headgate.shared.database.rows import audit_row
 from headgate.shared.database.tables import attempts, audit, jobs
 from headgate.shared.errors import ErrorCode
@@ -29,7 +29,7 @@ from headgate.shared.job.ids import rfc3339
 from headgate.shared.job.result import ErrorReport, FailedAttempt, Result, Status, Usage
 
 FORGOTTEN_PER_CALL = 100
-"""Jobs that leave their lines in one call: each has its message read."""
+"""How many jobs one script call removes from their waiting queues; it reads each message."""
 
 _STATUS: dict[ErrorCode, Status] = {"cancelled": "cancelled", "deadline": "expired"}
 
@@ -41,43 +41,47 @@ def end_waiting(
     *,
     at_ms: int,
 ) -> list[Result]:
-    """The jobs of these rows have ended with this error; their fences keep late claims out.
+    """End the jobs of these rows with this error, and return their results.
 
-    The rows are those of queued and deferred jobs, locked by this transaction. What earlier
-    attempts cost counts, and the list of them is added to the error.
+    The rows are those of waiting jobs, locked by this transaction. Their fences rise, so that late
+    claims fail. The cost of earlier attempts counts, and the error lists them.
     """
     waiting = list(waiting)
     tried = _attempts(connection, [row.id for row, _ in waiting if row.fence])
     results, lines, changes = [], [], []
     for row, envelope in waiting:
-        result, cost, unknown = _result(row, envelope, tried[row.id], error, at_ms)
+        spent = _spent(tried[row.id], row.share_pico_usd)
+        result = _result(row, envelope, tried[row.id], spent, error, at_ms)
         results.append(result)
         changes.append({"job": row.id, "text": orjson.dumps(result.as_json()).decode()})
         lines.append(
             audit_row(
                 envelope,
                 result,
-                cost_pico_usd=cost,
-                unknown_attempts=unknown,
+                cost_pico_usd=spent.cost_pico_usd,
+                unknown_attempts=spent.unknown_attempts,
                 started_at_ms=row.started_at_ms,
                 finished_at_ms=at_ms,
             )
         )
     if results:
-        ended = update(jobs).where(jobs.c.id == bindparam("job"))
-        ended = ended.values(
-            status=_STATUS[error.code], fence=jobs.c.fence + 1, worker=None, retry_at_ms=None,
-            finished_at_ms=at_ms, result=bindparam("text"),
-        )  # fmt: skip
-        if error.code == "cancelled":
-            ended = ended.values(cancel_wanted=True)
-        connection.execute(ended, changes)
+        connection.execute(_ended(error, at_ms), changes)
         connection.execute(insert(audit), lines)
     return results
 
 
+def _ended(error: ErrorReport, at_ms: int) -> Update:
+    """Return the statement that ends the job `:job` with the result `:text`."""
+    ended = update(jobs).where(jobs.c.id == bindparam("job"))
+    ended = ended.values(
+        status=_STATUS[error.code], fence=jobs.c.fence + 1, worker=None, retry_at_ms=None,
+        finished_at_ms=at_ms, result=bindparam("text"),
+    )  # fmt: skip
+    return ended.values(cancel_wanted=True) if error.code == "cancelled" else ended
+
+
 def tell(client: redis.Redis, keys: Keys, results: Sequence[Result], *, result_ttl_s: int) -> None:
-    """Programs that wait for the jobs have been told, and the jobs have left their lines."""
+    """Publish the results to all who wait, and remove the jobs from their waiting queues."""
     with client.pipeline(transaction=False) as pipe:
         for result in results:
             record = celery_record(result)
@@ -99,12 +103,18 @@ def _attempts(connection: Connection, ids: Sequence[str]) -> dict[str, list[Row[
     return found
 
 
-def _result(
-    row: Row[Any], envelope: Envelope, tried: Sequence[Row[Any]], error: ErrorReport, at_ms: int
-) -> tuple[Result, int | None, int]:
-    """The result, what all attempts cost in pico-USD if that is known, how many are unknown."""
-    usage, cost, unknown = Usage(), row.share_pico_usd or 0, 0
-    priced, failed = True, []
+@dataclass(frozen=True, slots=True)
+class _Spent:
+    """What the attempts of a job took; `cost_pico_usd` is None if a price is unknown."""
+
+    usage: Usage
+    cost_pico_usd: int | None
+    unknown_attempts: int
+
+
+def _spent(tried: Sequence[Row[Any]], share_pico_usd: int | None) -> _Spent:
+    """Add up the attempts, and the job's part of an equal job's call."""
+    usage, cost, unknown, is_priced = Usage(), share_pico_usd or 0, 0, True
     for attempt in tried:
         usage += Usage(
             attempt.input_tokens, attempt.cached_input_tokens, attempt.cache_write_tokens,
@@ -114,23 +124,29 @@ def _result(
         if attempt.state in ("open", "unknown"):
             unknown += 1
         elif attempt.cost_pico_usd is None:
-            priced = False
-        if attempt.state != "answered":
-            # As a worker lists them: one with no code was cut off when its worker died.
-            message = attempt.message or "a worker died while the provider was answering"
-            failed.append(
-                FailedAttempt(
-                    attempt.model, attempt.code or "internal", message, attempt.http_status,
-                    attempt.waited_ms,
-                )
-            )  # fmt: skip
+            is_priced = False
+    return _Spent(usage, cost if is_priced else None, unknown)
+
+
+def _failed(attempt: Row[Any]) -> FailedAttempt:
+    # As a worker lists them. An attempt without a code was cut off when its worker died.
+    message = attempt.message or "a worker died while the provider was answering"
+    return FailedAttempt(
+        attempt.model, attempt.code or "internal", message, attempt.http_status, attempt.waited_ms
+    )
+
+
+def _result(
+    row: Row[Any], envelope: Envelope, tried: Sequence[Row[Any]], spent: _Spent,
+    error: ErrorReport, at_ms: int,
+) -> Result:  # fmt: skip
     began = row.started_at_ms
-    result = Result(
+    return Result(
         id=row.id,
         status=_STATUS[error.code],
         model=envelope.model,
-        usage=usage,
-        cost_usd=price.text(price.from_pico(cost)) if priced else None,
+        usage=spent.usage,
+        cost_usd=usd_text(spent.cost_pico_usd),
         attempts=len(tried),
         batch_id=envelope.batch_id,
         submitted_at=rfc3339(envelope.submitted_at_ms),
@@ -139,6 +155,5 @@ def _result(
         queued_ms=None if began is None else max(0, began - envelope.submitted_at_ms),
         trace_id=envelope.trace_id,
         metadata=envelope.request.metadata,
-        error=replace(error, attempts=failed),
+        error=replace(error, attempts=[_failed(one) for one in tried if one.state != "answered"]),
     )
-    return result, cost if priced else None, unknown

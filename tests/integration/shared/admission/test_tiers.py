@@ -176,7 +176,7 @@ def test_a_function_that_hangs_holds_up_nobody_for_long(
     patient = BoundedTierSource(hang, "own:hang", timeout_s=0.05)
     kept = CachedTierSource(patient, "own:hang", tiers.by_catalog(catalog), catalog)
     with caplog.at_level(logging.WARNING, "headgate.tiers"):
-        found = [kept("plain", f"u{n}") for n in range(tiers.MOST_STUCK + 3)]
+        found = [kept("plain", f"u{n}") for n in range(tiers.MAX_STUCK + 3)]
     assert set(found) == {"free"}
     assert [text.split(": ")[1] for text in caplog.messages] == [
         "it took over 0.05 s; the catalog's tier is used",
