@@ -76,7 +76,7 @@ async def until(true: Callable[[], object]) -> None:
 
 
 async def next_ms(client: redis.Redis) -> None:
-    """The server's clock has moved on: groups of one ms have no order among them."""
+    """Wait for the server's next ms: groups of the same ms have no order among them."""
     began: Any = client.time()
     await until(lambda: client.time()[1] // 1000 != began[1] // 1000)
 
@@ -206,7 +206,7 @@ async def test_counts_that_are_sent_again_count_once(
     assert again.output.weight == pytest.approx(7)
 
 
-async def test_a_group_in_which_little_is_new_is_not_read_again_but_its_value_is_told(
+async def test_a_group_with_few_new_answers_is_not_read_again_but_returns_its_estimate(
     client: redis.Redis,
 ) -> None:
     def told(number: int, answers: int) -> EstimateCounts | int | None:

@@ -1,4 +1,4 @@
-"""The tier of a caller comes from the catalog, from a table of the record, or from a function."""
+"""The tier of a caller comes from the catalog, from a database table, or from a function."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def engine(database_url: str) -> Iterator[Engine]:
 
 @pytest.fixture
 def own() -> Iterator[ModuleType]:
-    """A module of the operator's that can be imported."""
+    """Return a module of the operator's that can be imported."""
     module = ModuleType("own_tiers")
     sys.modules["own_tiers"] = module
     yield module
@@ -150,7 +150,7 @@ def test_a_function_of_your_own_is_called_with_tenant_and_user(
         (lambda: "pro", "it raised TypeError"),
     ],
 )
-def test_when_a_function_fails_the_catalog_decides_and_it_is_told_once_a_minute(
+def test_when_a_function_fails_the_catalog_decides_and_it_is_logged_once_a_minute(
     own: ModuleType, catalog: Catalog, caplog: pytest.LogCaptureFixture, gives: object, fault: str
 ) -> None:
     own.tier_of = gives  # type: ignore[attr-defined]  # made up here
@@ -216,7 +216,7 @@ def test_many_may_ask_a_slow_function_at_once(catalog: Catalog) -> None:
         ("own_tiers:text", "it is str; name a function of tenant and user"),
     ],
 )
-def test_a_function_that_cannot_be_found_is_told_with_the_setting(
+def test_a_function_that_cannot_be_found_is_refused_with_the_setting(
     own: ModuleType, catalog: Catalog, chosen: str, remedy: str
 ) -> None:
     own.text = "pro"  # type: ignore[attr-defined]  # made up here

@@ -1,4 +1,4 @@
-"""The cache on a real Valkey: answers, their lifetimes, their books and their bound."""
+"""The cache on a real Valkey: answers, their lifetimes, the cache index and its bound."""
 
 import asyncio
 import logging
@@ -67,7 +67,7 @@ def answer(model: str = "alpha", words: str = "four") -> CacheEntry:
 
 
 def store(client: "redis.Redis", *entries: CacheWrite, bound: int = MB) -> int:
-    """The entries are in the cache; what the script said."""
+    """Put the entries into the cache, and return the reply of the script."""
     return script.run(
         client,
         jobs.publish(
@@ -188,7 +188,7 @@ async def test_a_poisoned_entry_is_a_miss_is_removed_and_is_not_quoted(
     the_books_are_true(client)
 
 
-async def test_hits_are_counted_and_told_in_one_trip_for_many(
+async def test_hits_are_counted_in_one_round_trip_for_many(
     cache: Cache, client: "redis.Redis"
 ) -> None:
     store(client, *cache.remembering(ask(), answer(), "alpha"))
@@ -207,7 +207,7 @@ async def test_hits_are_counted_and_told_in_one_trip_for_many(
     assert after - sent <= 1
 
 
-async def test_an_answer_that_somebody_deleted_leaves_the_books_when_it_is_missed(
+async def test_an_answer_that_somebody_deleted_leaves_the_index_when_it_is_missed(
     cache: Cache, client: "redis.Redis"
 ) -> None:
     store(client, *cache.remembering(ask(), answer(), "alpha"))
@@ -250,7 +250,7 @@ def test_one_answer_does_not_drive_out_many(client: "redis.Redis") -> None:
     assert set(entries(client)) == {entry(1, 0).fingerprint}
 
 
-def test_a_broken_book_costs_no_result(client: "redis.Redis") -> None:
+def test_a_broken_index_costs_no_result(client: "redis.Redis") -> None:
     client.set(KEYS.cached(), "no hash")
     assert store(client, entry(1, 100)) == -1
     assert client.get(KEYS.result("job")) == b"{}"
@@ -284,7 +284,7 @@ acts = st.lists(
 
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(acts, st.integers(1000, 5000))
-def test_after_any_acts_the_books_equal_what_there_is_within_the_bound(
+def test_after_any_acts_the_index_equals_the_answers_within_the_bound(
     client: "redis.Redis", done: list[tuple[Any, ...]], bound: int
 ) -> None:
     client.flushdb()

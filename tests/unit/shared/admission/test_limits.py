@@ -94,7 +94,7 @@ def test_what_is_written_is_read_again(amounts: dict[str, float | None]) -> None
         ("rpd", "none", None),
     ],
 )
-def test_an_operator_s_word_is_a_number_in_its_span_or_none(
+def test_an_operators_figure_is_a_number_in_range_or_none(
     measure: str, text: str, amount: float | None
 ) -> None:
     assert limits.amount_of(measure, text) == amount

@@ -64,7 +64,7 @@ def test_a_word_inside_another_is_another_and_a_beginning_counts_at_the_beginnin
     assert of(prompt).reason == "general"
 
 
-def test_the_callers_word_goes_before_every_rule() -> None:
+def test_the_callers_wish_goes_before_every_rule() -> None:
     order = "Where is my order?"
     assert of("What is today?", cache={"ttl_s": 7}) == CacheTtl(7, "asked")
     assert of(order, cache={"ttl_s": 7}) == CacheTtl(7, "asked")

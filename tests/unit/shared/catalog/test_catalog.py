@@ -1,4 +1,4 @@
-"""The built-in catalog is sound, and a user's file is laid over it key by key."""
+"""The built-in catalog has no faults, and a user's file overrides it key by key."""
 
 from __future__ import annotations
 
@@ -235,7 +235,9 @@ def test_the_catalog_cannot_be_changed(built_in: Catalog) -> None:
         built_in.model("gpt-4o").timeout_s = 1  # type: ignore[misc]
 
 
-def test_the_digest_tells_equal_catalogs_from_others(tmp_path: Path, built_in: Catalog) -> None:
+def test_equal_catalogs_and_no_others_have_the_same_digest(
+    tmp_path: Path, built_in: Catalog
+) -> None:
     assert load().digest == built_in.digest
     assert overlay(tmp_path, "# nothing").digest == built_in.digest
     assert overlay(tmp_path, '[pools."openai/gpt-4o"]\nrpm = 1').digest != built_in.digest

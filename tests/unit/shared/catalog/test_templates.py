@@ -1,4 +1,4 @@
-"""A request with a template is the request that its words make, and nothing in it is code."""
+"""A template fills in a request, and nothing in it is code."""
 
 from __future__ import annotations
 

@@ -223,7 +223,7 @@ FAULTS = [
 
 
 @pytest.mark.parametrize(("text", "key", "value", "remedy"), FAULTS)
-def test_a_fault_is_told_with_file_key_value_and_remedy(
+def test_a_fault_names_file_key_value_and_remedy(
     tmp_path: Path, text: str, key: str, value: str, remedy: str
 ) -> None:
     file = tmp_path / "own.toml"
@@ -238,7 +238,7 @@ def test_a_fault_is_told_with_file_key_value_and_remedy(
     assert error.file == str(file)
 
 
-def test_all_faults_are_told_together(tmp_path: Path) -> None:
+def test_all_faults_are_reported_together(tmp_path: Path) -> None:
     file = tmp_path / "own.toml"
     file.write_text(
         'models."gpt-4o".timeout_s = -1\nmodels."gpt-4o".colour = 1\n'
@@ -258,7 +258,7 @@ def test_all_faults_are_told_together(tmp_path: Path) -> None:
     assert str(caught.value).count(str(file)) == len(str(caught.value).splitlines()) == 5
 
 
-def test_a_circle_is_told_once_where_the_user_has_closed_it(tmp_path: Path) -> None:
+def test_a_circle_is_reported_once_where_the_user_has_closed_it(tmp_path: Path) -> None:
     file = tmp_path / "own.toml"
     file.write_text('models."command-r7b".fallback = ["gemini-2.5-flash"]\n', encoding="utf-8")
     with pytest.raises(CatalogError) as caught:
@@ -278,7 +278,7 @@ def test_a_circle_is_told_once_where_the_user_has_closed_it(tmp_path: Path) -> N
         (b"a = 1\n\x00\n", "line 2", "this is not TOML"),
     ],
 )
-def test_a_file_that_is_no_toml_is_told_with_the_line(
+def test_a_file_that_is_not_toml_is_refused_with_the_line(
     tmp_path: Path, content: bytes, key: str, remedy: str
 ) -> None:
     file = tmp_path / "own.toml"
@@ -289,7 +289,7 @@ def test_a_file_that_is_no_toml_is_told_with_the_line(
     assert remedy in caught.value.remedy
 
 
-def test_a_missing_file_and_a_folder_are_told(tmp_path: Path) -> None:
+def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
     with pytest.raises(CatalogError, match="there is no such file"):
         load(tmp_path / "none.toml")
     with pytest.raises(CatalogError, match="this is a folder"):

@@ -108,7 +108,7 @@ def test_a_cache_mark_of_an_hour_is_reckoned_with() -> None:
     assert (hour - 10_000_000) * 250 == (short - 10_000_000) * 400  # 4.00 and 2.50 a million
 
 
-def test_a_tier_that_may_be_served_as_another_costs_as_the_dearer() -> None:
+def test_a_tier_that_may_be_served_as_another_counts_at_the_higher_price() -> None:
     params = {"max_tokens": 200}
     # 100 * 0.25 + 200 * 1.00
     assert bound_of("gpt-4o-mini", params={**params, "service_tier": "priority"}) == "0.000225"

@@ -1,4 +1,4 @@
-"""Envelopes and results outlive deployments: what was encoded is decoded, also by a neighbour."""
+"""Envelopes and results outlive deployments: the release before and after can read them."""
 
 import uuid
 from typing import Any

@@ -1,4 +1,4 @@
-"""`model: auto`: the cheapest model that can do it, within what the caller allows."""
+"""`model: auto`: the cheapest model that can answer, within what the caller allows."""
 
 from decimal import Decimal
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Routing sees what a prompt is about, and how hard it is: also prompts that it has not learned."""
+"""Routing tells what a prompt is about and how complex it is, for prompts it has never seen too."""
 
 from collections.abc import Iterator
 from time import process_time
