@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -25,8 +25,9 @@ from headgate.shared.database.rows import audit_row
 from headgate.shared.database.tables import attempts, audit, jobs
 from headgate.shared.errors import ErrorCode
 from headgate.shared.job.envelope import Envelope
+from headgate.shared.job.history import History, history_of
 from headgate.shared.job.ids import rfc3339
-from headgate.shared.job.result import ErrorReport, FailedAttempt, Result, Status, Usage
+from headgate.shared.job.result import ErrorReport, Result, Status, Usage
 
 FORGOTTEN_PER_CALL = 100
 """How many jobs one script call removes from their waiting queues; it reads each message."""
@@ -50,16 +51,16 @@ def end_waiting(
     tried = _attempts(connection, [row.id for row, _ in waiting if row.fence])
     results, lines, changes = [], [], []
     for row, envelope in waiting:
-        spent = _spent(tried[row.id], row.share_pico_usd)
-        result = _result(row, envelope, tried[row.id], spent, error, at_ms)
+        history = history_of(tried[row.id], share_pico_usd=row.share_pico_usd or 0)
+        result = _result(row, envelope, _usage_of(tried[row.id]), history, error, at_ms)
         results.append(result)
         changes.append({"job": row.id, "text": orjson.dumps(result.as_json()).decode()})
         lines.append(
             audit_row(
                 envelope,
                 result,
-                cost_pico_usd=spent.cost_pico_usd,
-                unknown_attempts=spent.unknown_attempts,
+                cost_pico_usd=history.cost_pico_usd,
+                unknown_attempts=len(history.unknown_models),
                 started_at_ms=row.started_at_ms,
                 finished_at_ms=at_ms,
             )
@@ -93,8 +94,8 @@ def tell(client: redis.Redis, keys: Keys, results: Sequence[Result], *, result_t
         script.run(client, broker_jobs.forget(keys, chunk))
 
 
-def _attempts(connection: Connection, ids: Sequence[str]) -> dict[str, list[Row[Any]]]:
-    found: dict[str, list[Row[Any]]] = defaultdict(list)
+def _attempts(connection: Connection, ids: Sequence[str]) -> dict[str, list[Any]]:
+    found: dict[str, list[Any]] = defaultdict(list)
     if ids:
         order = (attempts.c.job_id, attempts.c.fence, attempts.c.n)
         query = select(attempts).where(attempts.c.job_id.in_(ids)).order_by(*order)
@@ -103,51 +104,28 @@ def _attempts(connection: Connection, ids: Sequence[str]) -> dict[str, list[Row[
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class _Spent:
-    """What the attempts of a job took; `cost_pico_usd` is None if a price is unknown."""
-
-    usage: Usage
-    cost_pico_usd: int | None
-    unknown_attempts: int
-
-
-def _spent(tried: Sequence[Row[Any]], share_pico_usd: int | None) -> _Spent:
-    """Add up the attempts, and the job's part of an equal job's call."""
-    usage, cost, unknown, is_priced = Usage(), share_pico_usd or 0, 0, True
+def _usage_of(tried: Sequence[Any]) -> Usage:
+    usage = Usage()
     for attempt in tried:
         usage += Usage(
             attempt.input_tokens, attempt.cached_input_tokens, attempt.cache_write_tokens,
             attempt.output_tokens, attempt.reasoning_tokens,
         )  # fmt: skip
-        cost += attempt.cost_pico_usd or 0
-        if attempt.state in ("open", "unknown"):
-            unknown += 1
-        elif attempt.cost_pico_usd is None:
-            is_priced = False
-    return _Spent(usage, cost if is_priced else None, unknown)
-
-
-def _failed(attempt: Row[Any]) -> FailedAttempt:
-    # As a worker lists them. An attempt without a code was cut off when its worker died.
-    message = attempt.message or "a worker died while the provider was answering"
-    return FailedAttempt(
-        attempt.model, attempt.code or "internal", message, attempt.http_status, attempt.waited_ms
-    )
+    return usage
 
 
 def _result(
-    row: Row[Any], envelope: Envelope, tried: Sequence[Row[Any]], spent: _Spent,
-    error: ErrorReport, at_ms: int,
+    row: Row[Any], envelope: Envelope, usage: Usage, history: History, error: ErrorReport,
+    at_ms: int,
 ) -> Result:  # fmt: skip
     began = row.started_at_ms
     return Result(
         id=row.id,
         status=_STATUS[error.code],
         model=envelope.model,
-        usage=spent.usage,
-        cost_usd=usd_text(spent.cost_pico_usd),
-        attempts=len(tried),
+        usage=usage,
+        cost_usd=usd_text(history.cost_pico_usd),
+        attempts=history.attempts,
         batch_id=envelope.batch_id,
         submitted_at=rfc3339(envelope.submitted_at_ms),
         started_at=rfc3339(began),
@@ -155,5 +133,5 @@ def _result(
         queued_ms=None if began is None else max(0, began - envelope.submitted_at_ms),
         trace_id=envelope.trace_id,
         metadata=envelope.request.metadata,
-        error=replace(error, attempts=[_failed(one) for one in tried if one.state != "answered"]),
+        error=replace(error, attempts=history.failures),
     )
