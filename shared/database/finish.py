@@ -81,7 +81,9 @@ def _ended(error: ErrorReport, at_ms: int) -> Update:
     return ended.values(cancel_wanted=True) if error.code == "cancelled" else ended
 
 
-def tell(client: redis.Redis, keys: Keys, results: Sequence[Result], *, result_ttl_s: int) -> None:
+def publish(
+    client: redis.Redis, keys: Keys, results: Sequence[Result], *, result_ttl_s: int
+) -> None:
     """Publish the results to all who wait, and remove the jobs from their waiting queues."""
     with client.pipeline(transaction=False) as pipe:
         for result in results:

@@ -24,7 +24,7 @@ from sqlalchemy.exc import DBAPIError
 
 from headgate.shared.broker import queues
 from headgate.shared.database.engine import passes, reading, writing
-from headgate.shared.database.finish import end_waiting, tell
+from headgate.shared.database.finish import end_waiting, publish
 from headgate.shared.database.tables import KEY_KEPT_MS, idempotency, jobs
 from headgate.shared.errors import NewerEnvelope, UnreadableMessage
 from headgate.shared.job.envelope import Envelope
@@ -200,7 +200,7 @@ class Recover:
             client.ping()  # who waits must hear of it: nothing ends while Redis is away
             for first in range(0, len(ids), ENDED_AT_ONCE):
                 results = self._end(ids[first : first + ENDED_AT_ONCE])
-                tell(client, self._servers.keys, results, result_ttl_s=self._result_ttl_s)
+                publish(client, self._servers.keys, results, result_ttl_s=self._result_ttl_s)
                 ended += len(results)
         finally:
             client.close()
