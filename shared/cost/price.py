@@ -16,10 +16,10 @@ from headgate.shared.catalog.schema import Model
 from headgate.shared.cost.rates import (
     PLAIN,
     BillingTerms,
-    PriceSheet,
+    PriceList,
     from_now_on,
     in_force,
-    sheets_of,
+    price_lists_of,
     times,
 )
 from headgate.shared.job.result import Usage
@@ -45,11 +45,11 @@ def price(
     """
     if terms.unpriced:
         return None
-    sheets = _sheets(model, catalog, terms.service_tier, terms.in_us)
-    if not sheets:
+    lists = _price_lists(model, catalog, terms.service_tier, terms.in_us)
+    if not lists:
         return None
-    sheet = sheets[0] if len(sheets) == 1 else in_force(sheets, at or datetime.now(UTC))
-    cost = sheet.cost(usage, terms)
+    prices = lists[0] if len(lists) == 1 else in_force(lists, at or datetime.now(UTC))
+    cost = prices.cost(usage, terms)
     return cost if terms is PLAIN else cost.quantize(_PICO, ROUND_CEILING)
 
 
@@ -90,10 +90,10 @@ def _steps(
 ) -> Steps | None:
     now, steps = datetime.now(UTC), set()
     for tier in {"", service_tier}:
-        sheets = _sheets(model, catalog, tier, in_us)
-        if not sheets:
+        lists = _price_lists(model, catalog, tier, in_us)
+        if not lists:
             return None
-        for rate in (rate for sheet in from_now_on(sheets, now) for rate in sheet.rates):
+        for rate in (rate for prices in from_now_on(lists, now) for rate in prices.rates):
             highest = (
                 rate.highest_input(hour_writes),
                 max(rate.output, rate.reasoning),
@@ -103,23 +103,23 @@ def _steps(
     return tuple(sorted(steps))  # type: ignore[arg-type]
 
 
-def _sheets(
+def _price_lists(
     model: Model, catalog: Catalog, service_tier: str, in_us: bool
-) -> tuple[PriceSheet, ...]:
+) -> tuple[PriceList, ...]:
     key = (catalog.digest, model.name, service_tier, in_us)
-    sheets = _sheets_by_terms.get(key)
-    if sheets is None:
-        sheets = sheets_of(model, catalog, service_tier)
+    lists = _lists_by_terms.get(key)
+    if lists is None:
+        lists = price_lists_of(model, catalog, service_tier)
         if in_us:
             factor = catalog.provider(model).factors.get("us")
-            sheets = () if factor is None else tuple(times(sheet, factor) for sheet in sheets)
-        _clear_if_full(_sheets_by_terms)
-        _sheets_by_terms[key] = sheets
-    return sheets
+            lists = () if factor is None else tuple(times(prices, factor) for prices in lists)
+        _clear_if_full(_lists_by_terms)
+        _lists_by_terms[key] = lists
+    return lists
 
 
 #: By catalog, model and terms. Finding the rates takes 100 times as long as computing with them.
-_sheets_by_terms: dict[tuple[str, str, str, bool], tuple[PriceSheet, ...]] = {}
+_lists_by_terms: dict[tuple[str, str, str, bool], tuple[PriceList, ...]] = {}
 _steps_by_terms: dict[tuple[str, str, str, bool, bool], Steps | None] = {}
 
 

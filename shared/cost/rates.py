@@ -97,7 +97,7 @@ class Rate:
 
 
 @dataclass(frozen=True, slots=True)
-class PriceSheet:
+class PriceList:
     """The rates of one model while `when` holds, the rate for the longest prompts first."""
 
     rates: tuple[Rate, ...]
@@ -111,28 +111,28 @@ class PriceSheet:
         return self.rates[-1].cost(usage, terms)
 
 
-def in_force(sheets: tuple[PriceSheet, ...], at: datetime) -> PriceSheet:
-    """Return the sheet that holds at this time."""
-    for sheet in sheets:
-        if sheet.when is None or sheet.when.active(at):
-            return sheet
-    return sheets[-1]
+def in_force(lists: tuple[PriceList, ...], at: datetime) -> PriceList:
+    """Return the price list that holds at this time."""
+    for prices in lists:
+        if prices.when is None or prices.when.active(at):
+            return prices
+    return lists[-1]
 
 
-def from_now_on(sheets: tuple[PriceSheet, ...], now: datetime) -> Iterator[PriceSheet]:
-    """Yield the sheets that hold now or may hold later, without those that newer ones replaced."""
+def from_now_on(lists: tuple[PriceList, ...], now: datetime) -> Iterator[PriceList]:
+    """Yield the price lists that hold now or may hold later, without those that are replaced."""
     from genai_prices.types import StartDateConstraint
 
-    for sheet in sheets:
-        yield sheet
-        if sheet.when is None or (
-            isinstance(sheet.when, StartDateConstraint) and sheet.when.active(now)
+    for prices in lists:
+        yield prices
+        if prices.when is None or (
+            isinstance(prices.when, StartDateConstraint) and prices.when.active(now)
         ):
             return
 
 
-def sheets_of(model: Model, catalog: Catalog, service_tier: str = "") -> tuple[PriceSheet, ...]:
-    """Return the model's price sheets in order of precedence; empty if no price is known."""
+def price_lists_of(model: Model, catalog: Catalog, service_tier: str = "") -> tuple[PriceList, ...]:
+    """Return the model's price lists in order of precedence; empty if no price is known."""
     if service_tier in STANDARD:
         return _standard(model, catalog)
     own = catalog.prices.get(model.name)
@@ -142,30 +142,30 @@ def sheets_of(model: Model, catalog: Catalog, service_tier: str = "") -> tuple[P
     if tier is None:
         return ()
     if isinstance(tier, TierPrice):
-        return (PriceSheet((_own_rate(tier),)),)
-    return tuple(times(sheet, tier) for sheet in _standard(model, catalog))
+        return (PriceList((_own_rate(tier),)),)
+    return tuple(times(prices, tier) for prices in _standard(model, catalog))
 
 
-def times(sheet: PriceSheet, factor: Decimal) -> PriceSheet:
-    """Return the sheet with its rates multiplied by this factor."""
-    return replace(sheet, rates=tuple(rate.times(factor) for rate in sheet.rates))
+def times(prices: PriceList, factor: Decimal) -> PriceList:
+    """Return the price list with its rates multiplied by this factor."""
+    return replace(prices, rates=tuple(rate.times(factor) for rate in prices.rates))
 
 
-def _standard(model: Model, catalog: Catalog) -> tuple[PriceSheet, ...]:
+def _standard(model: Model, catalog: Catalog) -> tuple[PriceList, ...]:
     own = catalog.prices.get(model.name)
     if own is not None and own.standard is not None:
-        return (PriceSheet((_own_rate(own.standard),)),)
+        return (PriceList((_own_rate(own.standard),)),)
     provider = catalog.provider(model)
     listed = _listed(provider.name, provider.base_url, model.provider_name)
     if listed is None:
         return ()
     if not isinstance(listed.prices, list):
-        return (PriceSheet(_rates(listed.prices)),)
+        return (PriceList(_rates(listed.prices)),)
     # The rule of genai-prices: the last price whose condition holds counts, or else the first.
     first, *later = listed.prices
     return (
-        *(PriceSheet(_rates(entry.prices), entry.constraint) for entry in reversed(later)),
-        PriceSheet(_rates(first.prices)),
+        *(PriceList(_rates(entry.prices), entry.constraint) for entry in reversed(later)),
+        PriceList(_rates(first.prices)),
     )
 
 

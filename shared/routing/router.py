@@ -151,15 +151,15 @@ def candidates(catalog: Catalog) -> Iterator[Candidate]:
     for model in catalog.models.values():
         if model.embeds:
             continue
-        sheets = rates.sheets_of(model, catalog)
+        lists = rates.price_lists_of(model, catalog)
         found = {
             (
                 rate.above_tokens,
                 int(rate.input * PICO_IN_ONE),
                 int(max(rate.output, rate.reasoning) * PICO_IN_ONE),
             )
-            for sheet in rates.from_now_on(sheets, now)
-            for rate in sheet.rates
+            for prices in rates.from_now_on(lists, now)
+            for rate in prices.rates
         }
         yield Candidate(model, tuple(sorted(found)))
 

@@ -8,7 +8,7 @@ import pytest
 
 from headgate.shared.catalog import catalog
 from headgate.shared.catalog.catalog import Catalog
-from headgate.shared.cost.rates import sheets_of
+from headgate.shared.cost.rates import price_lists_of
 from headgate.shared.errors import CatalogError, InvalidRequest
 from headgate.shared.job.request import request_from
 from headgate.shared.routing.choose import ModelStatus
@@ -65,7 +65,7 @@ def test_it_says_why_and_what_the_runners_up_would_cost() -> None:
 @pytest.mark.parametrize("most", ["0.2", "1", "10"])
 def test_no_token_costs_more_than_the_caller_allows(most: str) -> None:
     model = BUILT_IN.model(route(prompt=HARD, prefer="quality", max_usd_per_million=most).model)
-    rate = sheets_of(model, BUILT_IN)[0].rates[-1]
+    rate = price_lists_of(model, BUILT_IN)[0].rates[-1]
     assert max(rate.input, rate.output).scaleb(6) <= Decimal(most)
 
 
