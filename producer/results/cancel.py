@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Engine, select, update
 from headgate.producer.results.read import IDS_PER_QUERY, standing
 from headgate.shared.broker.keys import Keys
 from headgate.shared.database.engine import writing
-from headgate.shared.database.finish import end_waiting, tell
+from headgate.shared.database.finish import end_waiting, publish
 from headgate.shared.database.tables import jobs
 from headgate.shared.job.envelope import Envelope
 from headgate.shared.job.ids import now_ms
@@ -76,7 +76,7 @@ def _tell(client: redis.Redis, keys: Keys, became: Cancelled, result_ttl_s: int)
     """Programs that wait for the jobs have been told, and workers that run them."""
     # Also of one that was cancelled before: an earlier call may have failed right here.
     cancelled = [r for r in became.ended.values() if r.status == "cancelled" and r.error]
-    tell(client, keys, cancelled, result_ttl_s=result_ttl_s)
+    publish(client, keys, cancelled, result_ttl_s=result_ttl_s)
     with client.pipeline(transaction=False) as pipe:
         if became.running:
             seconds, micros = client.time()

@@ -9,7 +9,7 @@ from headgate.shared.catalog.schema import Model
 from headgate.shared.cost import tokens as estimate
 from headgate.shared.cost.price import from_pico, text, to_pico
 from headgate.shared.cost.tokens import output_ceiling
-from headgate.shared.cost.upper_bound import worst_pico_usd
+from headgate.shared.cost.upper_bound import upper_bound_pico_usd
 from headgate.shared.errors import InvalidRequest
 from headgate.shared.job.request import Request
 from headgate.shared.routing import capabilities
@@ -78,7 +78,7 @@ def refuse_too_dear(request: Request, model: Model, catalog: Catalog) -> None:
     most = request.max_cost_usd
     if most is None:
         return
-    worst = worst_pico_usd(request, model, catalog)
+    worst = upper_bound_pico_usd(request, model, catalog)
     if worst is None:
         remedy = f"nobody can tell what {model.name} may cost here; leave it out, "
         remedy += f'or add [prices."{model.name}"] to the catalog'
@@ -102,7 +102,7 @@ def _max_tokens_within(limit: int, request: Request, model: Model, catalog: Cata
 
     def fits(tokens: int) -> bool:
         asked = request.model_copy(update={"params": {**own, "max_tokens": tokens}})
-        worst = worst_pico_usd(asked, model, catalog)
+        worst = upper_bound_pico_usd(asked, model, catalog)
         return worst is not None and worst <= limit
 
     low, high = 0, output_ceiling(request.params, model)

@@ -101,7 +101,7 @@ class Submitter:
         ticket = ticket_for(
             envelope, model, self._catalog, tier=request.tier or "",
             paid=request.on_limit == "refuse", input_tokens=tokens, chain=chain,
-            keeping=self._keeping,
+            cache_policy=self._keeping,
         )  # fmt: skip
         return Prepared(envelope, encoded, ticket.encode())
 

@@ -24,12 +24,12 @@ from sqlalchemy.exc import DBAPIError
 
 from headgate.shared.broker import queues
 from headgate.shared.database.engine import passes, reading, writing
-from headgate.shared.database.finish import end_waiting, tell
+from headgate.shared.database.finish import end_waiting, publish
 from headgate.shared.database.tables import KEY_KEPT_MS, idempotency, jobs
 from headgate.shared.errors import NewerEnvelope, UnreadableMessage
 from headgate.shared.job.envelope import Envelope
 from headgate.shared.job.ids import now_ms
-from headgate.shared.job.result import ENDED, ErrorReport, Result
+from headgate.shared.job.result import ENDED, OPEN, WAITING, ErrorReport, Result
 from headgate.shared.servers.servers import Servers
 from headgate.workers.clients.outage_log import OutageLog
 from headgate.workers.clients.redis_batcher import RedisBatcher
@@ -44,9 +44,6 @@ PAGE = 1000
 
 ENDED_AT_ONCE = 200
 """Jobs that end in one transaction: longer ones make the workers' commits wait."""
-
-OPEN = ("queued", "running", "deferred")
-WAITING = ("queued", "deferred")
 
 ALL_AGAIN = 200
 """Times as long as a look at every open job took, until the next one that nothing points to."""
@@ -203,7 +200,7 @@ class Recover:
             client.ping()  # who waits must hear of it: nothing ends while Redis is away
             for first in range(0, len(ids), ENDED_AT_ONCE):
                 results = self._end(ids[first : first + ENDED_AT_ONCE])
-                tell(client, self._servers.keys, results, result_ttl_s=self._result_ttl_s)
+                publish(client, self._servers.keys, results, result_ttl_s=self._result_ttl_s)
                 ended += len(results)
         finally:
             client.close()

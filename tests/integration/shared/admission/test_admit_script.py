@@ -1,4 +1,4 @@
-"""At a limit of its caller a job waits in line, or is refused at submit: the caller chooses."""
+"""At a limit of its caller a job waits, or is refused at submit: the caller chooses."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from headgate import AsyncClient, Client, InvalidRequest, TierLimit
 from headgate.producer.installation import Installation
 from headgate.producer.submit.admission import ASKED_AT_ONCE, AdmitReply, AdmitRequest, Mode, admit
 from headgate.shared.admission import limits
+from headgate.shared.admission.scopes import user_scope
 from headgate.shared.admission.ticket import Ticket
 from headgate.shared.broker import jobs, script
 from headgate.shared.broker.keys import Keys
@@ -46,7 +47,7 @@ Opened = Callable[..., Client]
 
 @pytest.fixture
 def opened(valkey: ValkeyServer, sqlite_url: str, tmp_path: Path) -> Iterator[Opened]:
-    """A function that opens a client with the catalog above."""
+    """Return a function that opens a client with the catalog above."""
     file = tmp_path / "catalog.toml"
     file.write_text(CATALOG)
     clients: list[Client] = []
@@ -85,7 +86,7 @@ def level(at: Installation, scope: str, measure: str = "rpm") -> float | None:
 
 
 def environment_of(at: Installation) -> dict[str, str]:
-    """What leads a command to the same servers."""
+    """Return the environment that leads a command to the same servers."""
     chosen = at.settings
     return {
         "HEADGATE_REDIS_URL": chosen.redis_url or "",
@@ -144,7 +145,7 @@ def test_tokens_count_as_they_will_be_held(client: Client) -> None:
     assert ask(client, tier="narrow", params={"max_tokens": 20})
 
 
-def test_what_can_never_pass_is_told_at_once(client: Client) -> None:
+def test_what_can_never_pass_is_refused_at_once(client: Client) -> None:
     with pytest.raises(InvalidRequest, match="more than 1000 tokens a minute") as caught:
         ask(client, tier="narrow", params={"max_tokens": 5000})
     assert caught.value.code == "tier_limit"
@@ -176,11 +177,11 @@ def test_a_tenant_that_has_nothing_left_is_refused_but_charged_by_the_governor(
     assert refused(client, tenant="strict").limit == "over 2 calls a minute (tenant strict)"
 
 
-def test_an_operator_s_word_counts_at_once(client: Client) -> None:
+def test_an_operators_limit_counts_at_once(client: Client) -> None:
     ask(client, user="slow")
     refused(client, user="slow")
     at = client.open()
-    at.redis.hset(at.keys.overrides(), limits.user_scope("acme", "slow"), "rpm=none")
+    at.redis.hset(at.keys.overrides(), user_scope("acme", "slow"), "rpm=none")
     assert ask(client, user="slow")
 
 

@@ -75,7 +75,7 @@ class Spending(RuleBasedStateMachine):
         return 0 if budget is None or limit is None else limit * budget.hard
 
     def _places(self, one: Ticket) -> list[Place]:
-        """The books that bind a job now."""
+        """Return the budgets that bind a job now."""
         tenant, user = quoted(one.tenant), quoted(one.user)
         scopes = ["global", f"tenant/{tenant}", *([f"user/{tenant}/{user}"] if user else [])]
         found = []
@@ -86,50 +86,50 @@ class Spending(RuleBasedStateMachine):
         return found
 
     def _named(self, grant: Grant) -> tuple[int, list[Place]]:
-        """The worst price and the books that a grant names."""
-        worst, _, where = grant.money.partition("@")
+        """Return the upper bound and the budgets that a grant names."""
+        bound, _, where = grant.money.partition("@")
         places = [(w.rpartition(":")[0], w.rpartition(":")[2]) for w in where.split(",") if w]
-        return int(worst or 0), places
+        return int(bound or 0), places
 
     def _holding(self) -> Counter[Place]:
         held: Counter[Place] = Counter()
         for grant in self.held.values():
-            worst, places = self._named(grant)
-            held.update(dict.fromkeys(places, worst))
+            bound, places = self._named(grant)
+            held.update(dict.fromkeys(places, bound))
         return held
 
     def _answered(self, job_id: str, grant: Grant, *, is_held: bool = True) -> None:
-        """What a script has answered is what the model says."""
+        """Check that a script has answered as the model does."""
         one = self.tickets[job_id]
         binding, held = self._places(one), self._holding()
         if grant.way == "over budget":
-            worst = one.worst_pico_usd
+            bound = one.upper_bound_pico_usd
             assert binding
-            assert worst is None or any(
-                self.spent[place] + worst > self._hard(place) for place in binding
+            assert bound is None or any(
+                self.spent[place] + bound > self._hard(place) for place in binding
             )
             return
         if grant.way == "cheaper":
             assert one.priority == "bulk"
             return
         assert grant.way == "held"
-        worst, places = self._named(grant)
-        assert binding == [] or one.worst_pico_usd is not None
-        assert worst == (one.worst_pico_usd if binding else 0)
-        assert places == (binding if worst else [])
+        bound, places = self._named(grant)
+        assert binding == [] or one.upper_bound_pico_usd is not None
+        assert bound == (one.upper_bound_pico_usd if binding else 0)
+        assert places == (binding if bound else [])
         for place in places:
-            assert self.spent[place] + held[place] + worst <= self._hard(place)
+            assert self.spent[place] + held[place] + bound <= self._hard(place)
             self.most[place] = max(self.most.get(place, 0), self._hard(place))
         if is_held:
             self.held[job_id] = grant
         else:
-            self.spent.update(dict.fromkeys(places, worst))
+            self.spent.update(dict.fromkeys(places, bound))
 
     def _end(self, job_id: str, cost: int | None) -> None:
-        """The hold of the job has ended at this cost; None: nobody knows."""
+        """End the hold of the job at this cost; None is an unknown cost."""
         if grant := self.held.pop(job_id, None):
-            worst, places = self._named(grant)
-            self.spent.update(dict.fromkeys(places, worst if cost is None else cost))
+            bound, places = self._named(grant)
+            self.spent.update(dict.fromkeys(places, bound if cost is None else cost))
 
     def _any(self, pick: int, of: Iterable[str]) -> list[str]:
         found = sorted(of)
@@ -155,8 +155,8 @@ class Spending(RuleBasedStateMachine):
     def pay_twice(self, pick: int, share: float | None) -> None:
         for job_id in self._any(pick, self.held):
             grant = self.held[job_id]
-            worst = self._named(grant)[0]
-            cost = None if share is None else int(worst * share)
+            bound = self._named(grant)[0]
+            cost = None if share is None else int(bound * share)
             assert self.broker.pay(job_id, grant, cost)
             assert not self.broker.pay(job_id, grant, cost)
             self._end(job_id, cost)

@@ -1,4 +1,4 @@
-"""Budgets in the scripts: who is let through, who waits, who is refused, and what is told."""
+"""Budgets in the scripts: which jobs pass, wait or are refused, and which alerts are sent."""
 
 import json
 from collections.abc import Iterator
@@ -63,7 +63,7 @@ def test_who_waits_for_what_others_hold_goes_on_when_they_end(treasury: Treasury
     assert {first, second, third} == {"a", "b", "c"}
 
 
-def test_what_nobody_knows_counts_at_its_worst_price(treasury: Treasury) -> None:
+def test_an_unknown_cost_counts_as_its_upper_bound(treasury: Treasury) -> None:
     treasury.budget({"global": "usd_per_day=9"})
     treasury.ask_with(ticket(USD), "died", "cut", "odd")
     grants = treasury.grants()
@@ -165,7 +165,7 @@ def test_on_a_redis_that_knows_no_budgets_nobody_spends(treasury: Treasury) -> N
     assert [grant.money for grant in treasury.grants().values()] == [""]
 
 
-def test_each_share_is_told_once_and_again_for_another_amount(treasury: Treasury) -> None:
+def test_each_share_is_alerted_once_and_again_for_another_amount(treasury: Treasury) -> None:
     treasury.budget({"tenant/acme": "usd_per_day=10 alerts=0.5,1"})
     for spent in (4, 5, 6, 10, 11):
         treasury.at_least("tenant/acme", spent * USD)
@@ -180,7 +180,7 @@ def test_each_share_is_told_once_and_again_for_another_amount(treasury: Treasury
     assert len({json.loads(raw)["id"] for raw in treasury.alerts()}) == 3
 
 
-def test_a_budget_whose_hard_stop_has_refused_somebody_is_told_as_spent(
+def test_a_budget_whose_hard_stop_has_refused_a_job_is_alerted_as_spent(
     treasury: Treasury,
 ) -> None:
     treasury.budget({"tenant/acme": "usd_per_day=10 hard=1"})

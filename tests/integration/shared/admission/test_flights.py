@@ -29,7 +29,7 @@ def broker(valkey: ValkeyServer) -> Iterator[Governor]:
 
 
 def keep(broker: Governor, fingerprint: str = SAME) -> None:
-    """The answer is in the cache."""
+    """Put the answer into the cache."""
     broker.client.set(broker.keys.cache(fingerprint), b"{}")
 
 
@@ -198,7 +198,7 @@ class OlderWorker:
         self.broker = broker
 
     def fetch(self, owner: str, *acked: jobs.Lease) -> list[str]:
-        """The ids that one round trip brings."""
+        """Fetch once, and return the ids."""
         command = jobs.fetch(
             self.broker.keys, owner=owner, lease_ms=60_000, want=1, queues=[STANDARD], acked=acked
         )
@@ -306,7 +306,7 @@ class Flights(RuleBasedStateMachine):
         assert Places.of(self.broker, ALL).faults == []
 
     def teardown(self) -> None:
-        """What is open ends, whatever has happened before."""
+        """End what is open, whatever has happened before."""
         for _ in range(50):
             self.broker.ack(*self.held)
             self.open -= self.held.keys()

@@ -31,7 +31,7 @@ def broker(valkey: ValkeyServer) -> Iterator[Governor]:
 
 
 def empty(valkey: ValkeyServer) -> Governor:
-    """A broker of which nothing is known yet; for each example of hypothesis a new one."""
+    """Return a new broker, for each example of hypothesis."""
     with valkey.client(decode_responses=False) as client:
         client.flushall()
     broker = Governor(valkey.client(decode_responses=False))
@@ -141,7 +141,7 @@ def test_a_date_on_which_there_is_money_again_opens_the_pool(broker: Governor) -
     assert len(drain(broker)) == 2
 
 
-def test_an_operator_s_word_opens_a_pool_that_is_out_of_money(broker: Governor) -> None:
+def test_resume_opens_a_pool_that_is_out_of_money(broker: Governor) -> None:
     broker.ask("a", "b")
     broker.observe("money", wait_ms=-1)
     assert drain(broker) == {}
@@ -237,7 +237,7 @@ def test_a_pace_that_was_halved_is_whole_again_after_a_quarter_of_an_hour(
     measure=st.sampled_from(["rpm", "tpm", "input_tpm", "output_tpm"]),
 )  # fmt: skip
 @FEW
-def test_whatever_a_provider_tells_no_level_rises(
+def test_no_header_of_a_provider_raises_a_level(
     valkey: ValkeyServer, limit: float, remaining: float, grain: float, total: int | None,
     ago_ms: int, kind: str, measure: str,
 ) -> None:  # fmt: skip
@@ -307,7 +307,7 @@ def test_a_request_over_a_minute_s_tokens_is_handed_out_at_once_and_takes_nothin
 
 
 @pytest.mark.parametrize("kind", ["money", "limited"])
-def test_a_request_over_a_minute_s_tokens_is_told_so_also_at_a_shut_gate(
+def test_a_request_over_a_minutes_tokens_is_refused_also_at_a_shut_gate(
     broker: Governor, kind: str
 ) -> None:
     broker.limit(**{f"pool/{POOL}": "tpm=1000"})

@@ -1,4 +1,4 @@
-"""The governor's scripts against a model: no limit passed, no hold lost, no job in two places."""
+"""The fetch script against a model: no limit exceeded, no hold lost, no job in two places."""
 
 import dataclasses
 from collections.abc import Iterable, Mapping
@@ -205,7 +205,7 @@ class Governed(RuleBasedStateMachine):
 
     @rule(pick=PICKS, ticket=TICKETS)
     def reserve_without_a_lease(self, pick: int, ticket: Ticket) -> None:
-        """A worker that stood still does not know yet that its lease is over."""
+        """Let a worker stand still, so that it does not know that its lease is over."""
         for job_id in self._any(pick, self.past.keys() - self.leased.keys()):
             self._reserve(job_id, ticket)
 

@@ -1,4 +1,4 @@
-"""Whose turn it is: lines, head starts, deadlines, shares of callers, and who is blocked."""
+"""The turn order: user queues, handicaps, deadlines, shares of callers, and who is blocked."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,7 +30,7 @@ def broker(valkey: ValkeyServer) -> Iterator[Governor]:
 
 
 def order_of(broker: Governor, queues: Sequence[str] = ALL, **others: Any) -> list[str]:
-    """The jobs in the order of their grants, one round trip each."""
+    """Return the jobs in the order of their grants, fetched one by one."""
     order: list[str] = []
     while jobs := broker.take(1, queues=queues, **others):
         order += jobs
@@ -129,7 +129,7 @@ def tokens_by(
 
 
 def backlog(broker: Governor, tenant: str, jobs: int, tokens: int, **fields: Any) -> None:
-    """A tenant has so many jobs of this size."""
+    """Send so many jobs of this size for a tenant."""
     name = fields.pop("name", tenant)
     ids = [f"{name}-{n}" for n in range(jobs)]
     broker.ask(*ids, tenant=tenant, input_tokens=tokens, output_tokens=0, **fields)
