@@ -166,3 +166,8 @@ def text(amount: Decimal) -> str:
     if "." in plain:
         plain = plain.rstrip("0").rstrip(".")
     return "0" if plain == "-0" else plain
+
+
+def usd_text(pico: int) -> str:
+    """Return a whole number of 1e-12 USD as decimal text in USD, such as "0.0000222"."""
+    return text(from_pico(pico))
