@@ -13,7 +13,8 @@ from headgate.producer.results.read import known
 from headgate.producer.submit import admission
 from headgate.producer.submit.enqueue import enqueue
 from headgate.producer.submit.idempotency import KeyOwner
-from headgate.producer.submit.prepare import Prepared
+from headgate.producer.submit.prepare import Prepared, Submitter
+from headgate.producer.submit.submit import submitter_for
 from headgate.shared.broker import queues
 from headgate.shared.errors import InvalidRequest, shown
 from headgate.shared.job.envelope import Envelope
@@ -40,6 +41,7 @@ class BatchEnqueue:
     ) -> None:
         self._at, self._patience, self._batch_id = at, patience, batch_id
         self._lines, self._written = lines, written
+        self._submitter = submitter_for(at)
         self.on_record = on_record
         self.done = False
         self.cancelled = False
@@ -90,7 +92,7 @@ class BatchEnqueue:
             message = f"line {line.number}: the batch was cancelled before this line was queued"
             return BadLine(line.number, line.custom_id, "cancelled", message)
         # A tier may be looked up in the database.
-        return self._patience(partial(prepared_line, self._at, self._batch_id, line))
+        return self._patience(partial(prepared_line, self._submitter, self._batch_id, line))
 
     def _queue(self, prepared: list[Prepared]) -> list[BadLine]:
         """Each job has its row and its message, once, also when a server is lost on the way.
@@ -131,10 +133,10 @@ def _known_before(envelope: Envelope, other: KeyOwner) -> BadLine:
     return BadLine(number, envelope.custom_id or "", "invalid_request", message)
 
 
-def prepared_line(at: Installation, batch_id: str, line: InputLine) -> Prepared | BadLine:
+def prepared_line(submitter: Submitter, batch_id: str, line: InputLine) -> Prepared | BadLine:
     """The line as a job with a fresh id, or its fault."""
     try:
-        return at.submitter.prepare(
+        return submitter.prepare(
             line.fields, batch_id=batch_id, batch_line=line.number, custom_id=line.custom_id
         )
     except InvalidRequest as error:

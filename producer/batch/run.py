@@ -18,6 +18,7 @@ from headgate.producer.batch.rows import Batch, BatchRows, EndedLine
 from headgate.producer.installation import Installation
 from headgate.producer.reconnect import Reconnect
 from headgate.producer.results import cancel
+from headgate.producer.submit.submit import submitter_for
 
 LOOK_EVERY_S = 0.1
 CARE_EVERY_S = 2.0
@@ -124,12 +125,13 @@ class Run:
     def write_refused(self) -> None:
         """The lines that never became jobs have their lines of output, with their faults."""
         on_record = self.record.lines_on_record(self.batch.id)
+        submitter = submitter_for(self.at)
         for line in read(self.input_path, self.batch.defaults, self.batch.input_sha256):
             if line.number in on_record or line.number in self.written:
                 continue
             fault = line
             if not isinstance(line, BadLine):
-                job = prepared_line(self.at, self.batch.id, line)
+                job = prepared_line(submitter, self.batch.id, line)
                 message = f"line {line.number}: was refused when the batch was submitted"
                 was = BadLine(line.number, line.custom_id, "invalid_request", message)
                 fault = job if isinstance(job, BadLine) else was

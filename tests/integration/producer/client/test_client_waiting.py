@@ -11,7 +11,6 @@ import pytest
 import redis.asyncio
 
 from headgate import AsyncClient, Client, JobTimeout, Result, UnknownJob, Unreachable
-from headgate.producer.client.client import waiters_of
 from headgate.producer.client.operations import Operations
 from headgate.producer.client.waiters import Found, Waiters
 from headgate.producer.results import read
@@ -130,7 +129,7 @@ async def test_a_line_that_has_gone_silent_is_replaced(
         return await asyncio.to_thread(read.look, worker.at.engine, ids)
 
     through = redis.asyncio.Redis(port=proxy.port)
-    waiters = Waiters(look, through, worker.at.keys, silence_s=0.2)
+    waiters = Waiters(look, through, worker.at.keys, ping_after_s=0.2)
     pending = asyncio.create_task(waiters.ended(job.id, 30))
     await subscribed(worker, job.id)
     held = proxy.accepted
@@ -201,13 +200,13 @@ async def test_a_lost_record_is_told_to_all_who_wait(
     url = f"postgresql://postgres:s3cret@127.0.0.1:{between.port}/{name}"
     async with AsyncClient(settings_for(valkey.url, url, tmp_path)) as client:
         ids = await client.submit_many(["a", "b", "c"])
-    desk = Operations(settings_for(valkey.url, url, tmp_path))
-    at = await asyncio.to_thread(desk.open)
+    operations = Operations(settings_for(valkey.url, url, tmp_path))
+    at = await asyncio.to_thread(operations.open)
 
     async def look(ids: Sequence[str]) -> Found:
-        return await asyncio.to_thread(desk.look, ids)
+        return await asyncio.to_thread(operations.look, ids)
 
-    waiters = Waiters(look, at.servers.async_redis_client(), at.keys, patience_s=2)
+    waiters = Waiters(look, at.servers.async_redis_client(), at.keys, give_up_after_s=2)
     pending = [asyncio.create_task(waiters.ended(i)) for i in ids]
     in_time = asyncio.create_task(waiters.ended(ids[0], 1))
     await asyncio.sleep(0.5)
@@ -216,13 +215,13 @@ async def test_a_lost_record_is_told_to_all_who_wait(
     assert all(isinstance(result, Unreachable) for result in told)
     assert "s3cret" not in str(told[0])
     await waiters.close()
-    await asyncio.to_thread(desk.close)
+    await asyncio.to_thread(operations.close)
 
 
 async def test_a_look_that_fails_for_another_reason_ends_the_wait(settings: Settings) -> None:
-    desk = Operations(settings)
-    waiters = waiters_of(desk, await asyncio.to_thread(desk.open))
-    await asyncio.to_thread(desk.close)
+    operations = Operations(settings)
+    waiters = operations.waiters(await asyncio.to_thread(operations.open))
+    await asyncio.to_thread(operations.close)
     with pytest.raises(RuntimeError, match="closed"):
         await waiters.ended("any")
     await waiters.close()

@@ -11,6 +11,7 @@ import pytest
 
 from headgate import Client, InvalidRequest
 from headgate.producer.submit.enqueue import ROWS_PER_COMMIT, enqueue
+from headgate.producer.submit.submit import submitter_for
 from headgate.shared.broker import queues
 from tests.support.played import ids_of, row_of, settings_for
 from tests.support.servers import ValkeyServer
@@ -96,7 +97,7 @@ def test_a_prompt_given_twice_is_refused(client: Client) -> None:
 
 def test_a_message_sent_twice_is_one_job(client: Client) -> None:
     at = client.open()
-    prepared = list(at.submitter.prepare_many(["a", "b"]))
+    prepared = list(submitter_for(at).prepare_many(["a", "b"]))
     enqueue(at.engine, at.redis, at.keys, prepared)
     assert queues.send(at.redis, at.keys, prepared) == 0
     assert len(messages(client, "headgate.standard.fast")) == 2
