@@ -101,7 +101,7 @@ class Installation:
 def require_home(chosen: Settings) -> None:
     """Make the home folder if it is missing.
 
-    Raises SettingError if the folder cannot be made or written, and Unreachable if the disk is full.
+    Raises SettingError if the folder cannot be made or written, Unreachable if the disk is full.
     """
     home = chosen.home_path
     try:

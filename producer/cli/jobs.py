@@ -13,7 +13,7 @@ from headgate.producer.cli.terminal.output import document, json_option, line, r
 
 if TYPE_CHECKING:
     from headgate.producer.client.client import Client
-    from headgate.shared.job.result import Result
+    from headgate.shared.job.result import Result, Status
 
 from headgate.producer.cli.terminal.options import PRIORITY, moment
 
@@ -129,7 +129,7 @@ def cancel(job_id: str, as_json: bool) -> int:
 @click.option("--limit", type=int, default=50, show_default=True, metavar="N", help="At most N.")
 @json_option
 def jobs(
-    status: str | None, tenant: str | None, since: str | None, limit: int, as_json: bool
+    status: Status | None, tenant: str | None, since: str | None, limit: int, as_json: bool
 ) -> None:
     """List jobs, newest first."""
     from headgate.producer.client.client import Client

@@ -47,7 +47,7 @@ class LoopThread:
         return self._run(self._waiters.ended(job_id, timeout_s))
 
     def stream(self, job_id: str, timeout_s: float | None, pulse_s: float | None) -> Iterator[str]:
-        """Yield the pieces of the answer; see TextStream. Closing the iterator stops the reading."""
+        """Yield the pieces of the answer; closing the iterator stops the reading."""
         reading = TextStream(self._waiters, job_id, timeout_s, pulse_s)
         self._run(reading.open())
         try:

@@ -41,7 +41,7 @@ def cancel(
 ) -> Cancelled:
     """Cancel jobs that wait and mark jobs that run; safe to repeat after an error.
 
-    A message left on the broker does no harm: the worker that claims it sees that its job has ended.
+    A message left on the broker does no harm: its claim fails because the job has ended.
     Raises RedisError and DBAPIError.
     """
     cancelled = Cancelled()

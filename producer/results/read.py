@@ -65,7 +65,7 @@ def status(engine: Engine, job_id: str, find_waits: FindWaits = no_waits) -> Sta
 def look(engine: Engine, ids: Sequence[str]) -> dict[str, Result | HeadgateError]:
     """Return, by id, the results of jobs that have ended; leave out those that have not.
 
-    A result that has expired and a job that is unknown are returned as ResultExpired and UnknownJob.
+    The value is ResultExpired for an expired result, and UnknownJob for an unknown id.
     """
     found: dict[str, Result | HeadgateError] = {}
     columns = (jobs.c.id, jobs.c.status, jobs.c.finished_at_ms, jobs.c.result)
@@ -138,7 +138,8 @@ def list_jobs(
 ) -> list[Listed]:
     """Return at most `limit` jobs, the newest first. `since` is a moment, or how long ago.
 
-    Queued and deferred jobs are told apart among the newest 20,000 that wait. Raises InvalidRequest.
+    Only the newest 20,000 waiting jobs are looked up to tell queued from deferred ones.
+    Raises InvalidRequest.
     """
     query = _query(status, tenant, since, limit)
     if status not in WAITING:

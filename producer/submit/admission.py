@@ -130,9 +130,9 @@ def _refusal(envelope: Envelope, answer: AdmitReply) -> Refusal:
 
 @dataclass(frozen=True, slots=True)
 class AdmitRequest:
-    """A job's ticket and the lockout of its tier: `lockout_s` seconds after `lockout_after` refusals.
+    """A job's ticket and the lockout of its tier.
 
-    A `lockout_s` of 0 means no lockout.
+    After `lockout_after` refusals the caller is locked out for `lockout_s` seconds; 0: never.
     """
 
     ticket: Ticket
@@ -145,7 +145,7 @@ class AdmitReply:
     """Whether a request is let in, and if not, which limit refused it.
 
     `wait_ms`: until the limit lets the request through. `who`, `measure` and `limit`: whose limit,
-    of what, and its size. `lockouts`: if this refusal began a lockout, how many there were in a day.
+    of what, and its size. `lockouts`: if this refusal began a lockout, how many began in a day.
     """
 
     way: Literal["let in", "refused", "too large", "locked out"]

@@ -26,7 +26,7 @@ def prompt_field(request: Request) -> str:
 
 
 def refuse_other_kind(field: str, model: Model, request: Request) -> None:
-    """Raise InvalidRequest if an embedding is asked of a chat model, or an answer of an embedder."""
+    """Raise InvalidRequest if the model embeds and the request asks for text, or the reverse."""
     if model.embeds and not request.embeds:
         remedy = "this model embeds; give `input`, or name a model that answers"
     elif request.embeds and not model.embeds:

@@ -49,7 +49,7 @@ class RequestFields(TypedDict, total=False):
     max_cost_usd: the most that the job may cost, in USD.
     idempotency_key: the same key and request within a day is the same job.
     on_limit: at a limit of the caller "wait" (default), or "refuse": raise TierLimit at once.
-    on_unknown: after a crash that leaves open whether a call was billed "retry" (default) or "fail".
+    on_unknown: "retry" (default) or "fail" after a crash that may have lost a billed answer.
     metadata: what you want to find again in the result.
     """
 

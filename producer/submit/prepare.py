@@ -97,7 +97,9 @@ class Submitter:
         )
         return Prepared(envelope, _encoded(envelope), self._ticket(envelope, model).encode())
 
-    def prepare_many(self, requests: Iterable[RequestForm]) -> Iterator[Prepared]:
+    def prepare_many(
+        self, requests: Iterable[RequestForm | Mapping[str, Any]]
+    ) -> Iterator[Prepared]:
         """Prepare one request after the other, in order.
 
         Raises InvalidRequest that names the field at fault as `requests[i].field`.

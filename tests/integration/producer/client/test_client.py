@@ -193,7 +193,7 @@ def test_jobs_are_listed_newest_first_and_by_what_is_asked(
 
 def test_a_wrong_question_for_jobs_is_refused(client: Client) -> None:
     with pytest.raises(InvalidRequest, match="status"):
-        client.jobs(status="done")
+        client.jobs(status="done")  # type: ignore[arg-type]
     with pytest.raises(InvalidRequest, match="limit"):
         client.jobs(limit=0)
     with pytest.raises(InvalidRequest, match="time zone"):

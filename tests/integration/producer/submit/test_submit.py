@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 import pytest
 
-from headgate import Client, InvalidRequest
+from headgate import Client, InvalidRequest, RequestFields
 from headgate.producer.submit.enqueue import ROWS_PER_COMMIT, enqueue
 from headgate.producer.submit.submit import submitter_for
 from headgate.shared.broker import queues
@@ -71,7 +71,7 @@ def test_many_jobs_of_many_classes_go_to_their_own_queues(client: Client) -> Non
 
 
 def test_one_bad_request_among_many_queues_nothing(client: Client) -> None:
-    requests = [{"prompt": f"p{i}"} for i in range(ROWS_PER_COMMIT + 10)]
+    requests: list[RequestFields] = [{"prompt": f"p{i}"} for i in range(ROWS_PER_COMMIT + 10)]
     requests[ROWS_PER_COMMIT + 5] = {"prompt": ""}
     with pytest.raises(InvalidRequest, match=rf"requests\[{ROWS_PER_COMMIT + 5}\].prompt"):
         client.submit_many(requests)
