@@ -1,4 +1,4 @@
-"""A worker that is played on the record: ends queued jobs without asking any provider."""
+"""A played worker that ends all queued jobs by itself, without asking a provider."""
 
 import threading
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from typing import Self
 
 import orjson
 import redis
-from sqlalchemy import insert, select, update
+from sqlalchemy import Connection, insert, select, update
 
 from headgate.shared.broker.keys import Keys
 from headgate.shared.broker.results import celery_record
@@ -22,9 +22,10 @@ PICO_PER_JOB = 2_500_000
 
 
 class PlayedWorker:
-    """While it is open, every queued job ends: as an echo of its prompt, or failed by `fails`.
+    """Ends every queued job while it is open: with an echo of its prompt, or failed by `fails`.
 
-    `pause_s` between rounds of `at_once` jobs. It shows life on Redis as workers do.
+    It pauses for `pause_s` between rounds of `at_once` jobs, and shows on Redis that it lives, as
+    workers do.
     """
 
     def __init__(
@@ -67,34 +68,26 @@ class PlayedWorker:
             query = select(jobs.c.envelope).where(jobs.c.status == "queued")
             with self._engine.begin() as connection:
                 for (written,) in connection.execute(query.limit(self._at_once)).all():
-                    envelope = Envelope.decode(orjson.loads(written))
-                    result = self._result(envelope)
-                    at_ms = self._clock_ms()
-                    row = audit_row(
-                        envelope, result, cost_pico_usd=PICO_PER_JOB, finished_at_ms=at_ms
-                    )
-                    connection.execute(insert(audit).values(row))
-                    connection.execute(
-                        insert(attempts).values(
-                            job_id=envelope.id, fence=1, n=1, model=envelope.model,
-                            provider="openai", state="answered", started_at_ms=at_ms,
-                            waited_ms=0, input_tokens=3, output_tokens=4,
-                            cost_pico_usd=PICO_PER_JOB,
-                        )
-                    )  # fmt: skip
-                    connection.execute(
-                        update(jobs)
-                        .where(jobs.c.id == envelope.id)
-                        .values(
-                            status=result.status,
-                            finished_at_ms=at_ms,
-                            result=orjson.dumps(result.as_json()).decode(),
-                        )
-                    )
-                    record = celery_record(result)
-                    self._redis.set(Keys().result(envelope.id), record, ex=60)
-                    self._redis.publish(Keys().result(envelope.id), record)
-                    self.ended.append(envelope.id)
+                    self._end(connection, Envelope.decode(orjson.loads(written)))
+
+    def _end(self, connection: Connection, envelope: Envelope) -> None:
+        result, at_ms = self._result(envelope), self._clock_ms()
+        row = audit_row(envelope, result, cost_pico_usd=PICO_PER_JOB, finished_at_ms=at_ms)
+        connection.execute(insert(audit).values(row))
+        attempt = insert(attempts).values(
+            job_id=envelope.id, fence=1, n=1, model=envelope.model, provider="openai",
+            state="answered", started_at_ms=at_ms, waited_ms=0, input_tokens=3, output_tokens=4,
+            cost_pico_usd=PICO_PER_JOB,
+        )  # fmt: skip
+        connection.execute(attempt)
+        ended = update(jobs).where(jobs.c.id == envelope.id)
+        text = orjson.dumps(result.as_json()).decode()
+        ended = ended.values(status=result.status, finished_at_ms=at_ms, result=text)
+        connection.execute(ended)
+        record = celery_record(result)
+        self._redis.set(Keys().result(envelope.id), record, ex=60)
+        self._redis.publish(Keys().result(envelope.id), record)
+        self.ended.append(envelope.id)
 
     def _result(self, envelope: Envelope) -> Result:
         failed = self._fails(envelope)

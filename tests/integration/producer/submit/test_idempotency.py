@@ -164,9 +164,8 @@ def test_whose_key_is_known_takes_nothing_more_from_a_limit(
         fields: Any = {"tier": "small", "on_limit": "refuse"}
         first = ask(client, "k", **fields)
         assert {ask(client, "k", **fields) for _ in range(5)} == {first}
-        assert client.submit_many([{"prompt": "Hello", "idempotency_key": "k", **fields}]) == [
-            first
-        ]
+        again: Any = {"prompt": "Hello", "idempotency_key": "k", **fields}
+        assert client.submit_many([again]) == [first]
         ask(client, "other", **fields)  # the second of two a minute
 
 
