@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from pathlib import Path
+from typing import Any, cast
 
 import psutil
 import pytest
@@ -198,6 +200,48 @@ def test_a_wrong_question_for_jobs_is_refused(client: Client) -> None:
         client.jobs(limit=0)
     with pytest.raises(InvalidRequest, match="time zone"):
         client.jobs(since=datetime.now())  # noqa: DTZ005
+    with pytest.raises(InvalidRequest, match="tenant"):
+        client.jobs(tenant=5)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("since", [3600, 0.5, "1h", date(2026, 1, 2)])
+def test_a_time_that_jobs_does_not_take_is_refused_with_what_to_give(
+    client: Client, since: Any
+) -> None:
+    with pytest.raises(InvalidRequest, match=r"timedelta\(hours=1\)") as caught:
+        client.jobs(since=since)
+    assert (caught.value.field, caught.value.value) == ("since", since)
+
+
+def test_mistakes_in_other_arguments_are_refused_by_name(client: Client) -> None:
+    job: Any = client.submit("Hello")
+    calls: dict[str, list[Callable[[], object]]] = {
+        "job_id": [
+            lambda: client.result(job),
+            lambda: client.result(job, wait=True),
+            lambda: client.status(job),
+            lambda: client.cancel(job),
+            lambda: next(iter(client.stream(job))),
+        ],
+        "timeout_s": [
+            lambda: job.result(timeout_s="5"),
+            lambda: job.result(timeout_s=math.nan),
+            lambda: next(iter(client.stream(job.id, timeout_s=-1))),
+        ],
+        "pulse_s": [lambda: next(iter(client.stream(job.id, pulse_s=cast("Any", "5"))))],
+        "requests": [
+            lambda: client.submit_many(cast("Any", 5)),
+            lambda: client.submit_many(cast("Any", None)),
+        ],
+        "prompt": [lambda: client.submit(cast("Any", 5)), lambda: client.route("a", prompt="b")],
+        "by": [lambda: client.usage(cast("Any", 5)), lambda: client.usage("tenats")],
+    }
+    for field, wrong in calls.items():
+        for call in wrong:
+            with pytest.raises(InvalidRequest) as caught:
+                call()
+            assert caught.value.field == field
+            assert caught.value.remedy
 
 
 def test_a_forked_child_opens_its_own_connections(client: Client, worker: PlayedWorker) -> None:
