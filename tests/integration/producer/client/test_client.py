@@ -79,7 +79,7 @@ def test_a_job_that_has_not_ended_has_a_result_with_its_status(
     assert (deferred.status, deferred.retry_at) == ("deferred", "2027-01-15T08:00:00.123Z")
 
 
-@pytest.mark.parametrize("publish", [True, False], ids=["told", "never told"])
+@pytest.mark.parametrize("publish", [True, False], ids=["published", "not published"])
 def test_a_waiting_caller_gets_the_result_when_the_job_ends(
     client: Client, worker: PlayedWorker, publish: bool
 ) -> None:
@@ -131,7 +131,7 @@ def test_a_wait_that_is_too_short_raises_and_the_job_goes_on(
     assert job.result(timeout_s=0).status == "succeeded"
 
 
-def test_an_unknown_id_is_told_apart_from_a_queued_one(client: Client) -> None:
+def test_an_unknown_id_is_not_taken_for_a_queued_job(client: Client) -> None:
     for ask in (
         lambda: client.result("no-such-job"),
         lambda: client.result("no-such-job", wait=True),
@@ -143,7 +143,7 @@ def test_an_unknown_id_is_told_apart_from_a_queued_one(client: Client) -> None:
             ask()
 
 
-def test_an_expired_result_is_told_apart_from_an_unknown_job(
+def test_an_expired_result_is_not_taken_for_an_unknown_job(
     client: Client, worker: PlayedWorker
 ) -> None:
     job = client.submit("Hello")
@@ -193,7 +193,7 @@ def test_jobs_are_listed_newest_first_and_by_what_is_asked(
     assert line.as_json()["started_at"].endswith("Z")
 
 
-def test_a_wrong_question_for_jobs_is_refused(client: Client) -> None:
+def test_wrong_arguments_of_jobs_are_refused(client: Client) -> None:
     with pytest.raises(InvalidRequest, match="status"):
         client.jobs(status="done")  # type: ignore[arg-type]
     with pytest.raises(InvalidRequest, match="limit"):

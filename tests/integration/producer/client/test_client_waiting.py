@@ -1,4 +1,4 @@
-"""Waiting in an asyncio program: a thousand at once, through lost servers, at a small price."""
+"""Waiting in an asyncio program: a thousand at once, through lost servers, at a small cost."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ async def client(settings: Settings) -> AsyncIterator[AsyncClient]:
 
 @pytest.fixture
 def worker(valkey: ValkeyServer, database_url: str, tmp_path: Path) -> Iterator[PlayedWorker]:
-    """A worker with its own way to the servers: the proxy is only the producer's."""
+    """Return a played worker with its own connections: only the producer uses the proxy."""
     with Client(settings_for(valkey.url, database_url, tmp_path)) as own:
         yield PlayedWorker(own.open())
 
 
 async def subscribed(worker: PlayedWorker, job_id: str, count: int = 1) -> None:
-    """The job's channel has been subscribed `count` times; within 5 s."""
+    """Wait up to 5 s until the job's channel has `count` subscribers."""
     redis, channel = worker.at.redis, worker.at.keys.result(job_id)
     await asyncio.to_thread(
         wait_until, lambda: redis.pubsub_numsub(channel)[0][1] == count, 5, "subscriptions"
@@ -106,7 +106,7 @@ async def test_a_result_comes_though_redis_is_down(
     assert await pending == result
 
 
-async def test_after_an_outage_of_redis_ends_are_told_again(
+async def test_after_an_outage_of_redis_waiters_subscribe_again(
     client: AsyncClient, worker: PlayedWorker, proxy: TcpProxy
 ) -> None:
     job = await client.submit("Hello")
@@ -120,7 +120,7 @@ async def test_after_an_outage_of_redis_ends_are_told_again(
     assert await pending == result
 
 
-async def test_a_line_that_has_gone_silent_is_replaced(
+async def test_a_dead_connection_is_replaced(
     client: AsyncClient, proxy: TcpProxy, worker: PlayedWorker
 ) -> None:
     job = await client.submit("Hello")
@@ -133,10 +133,10 @@ async def test_a_line_that_has_gone_silent_is_replaced(
     pending = asyncio.create_task(waiters.ended(job.id, 30))
     await subscribed(worker, job.id)
     held = proxy.accepted
-    await asyncio.sleep(1)  # silent but sound: asked a few times, and kept
+    await asyncio.sleep(1)  # no messages, but it answers pings: it stays open
     assert proxy.accepted == held
     proxy.stall()
-    await asyncio.to_thread(wait_until, lambda: proxy.accepted > held, 10, "a new line")
+    await asyncio.to_thread(wait_until, lambda: proxy.accepted > held, 10, "a new connection")
     proxy.flow()
     await subscribed(worker, job.id)
     result = await asyncio.to_thread(worker.end, job.id)
@@ -188,7 +188,7 @@ def test_one_client_serves_one_event_loop_after_another(
     asyncio.run(client.close())
 
 
-async def test_a_lost_record_is_told_to_all_who_wait(
+async def test_a_lost_database_is_raised_to_all_who_wait(
     valkey: ValkeyServer,
     postgres: PostgresServer,
     postgres_url: str,
@@ -211,9 +211,9 @@ async def test_a_lost_record_is_told_to_all_who_wait(
     in_time = asyncio.create_task(waiters.ended(ids[0], 1))
     await asyncio.sleep(0.5)
     between.refuse()
-    told = await asyncio.gather(in_time, *pending, return_exceptions=True)
-    assert all(isinstance(result, Unreachable) for result in told)
-    assert "s3cret" not in str(told[0])
+    raised = await asyncio.gather(in_time, *pending, return_exceptions=True)
+    assert all(isinstance(result, Unreachable) for result in raised)
+    assert "s3cret" not in str(raised[0])
     await waiters.close()
     await asyncio.to_thread(operations.close)
 

@@ -1,4 +1,4 @@
-"""A client goes by the catalog that is in force: a reload is seen by its next submit."""
+"""A client uses the catalog in force: its next submit sees a reload."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -57,7 +57,7 @@ def test_a_model_is_known_after_the_reload_and_not_before(client: Client, file: 
         client.submit_many([{"prompt": "x", "model": "house-model"}])
 
 
-def test_a_file_that_is_bad_here_is_told_once_and_the_old_catalog_stays(
+def test_a_bad_file_is_logged_once_and_the_old_catalog_stays(
     client: Client, file: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     file.write_text(MODEL)

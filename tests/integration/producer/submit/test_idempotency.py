@@ -46,7 +46,7 @@ def queued(client: Client) -> int:
 
 
 def age_by(client: Client, ms: int) -> None:
-    """As if all keys had been taken so much earlier."""
+    """Make all keys older by so many ms."""
     older = idempotency.c.created_at_ms - ms
     with writing(client.open().engine) as connection:
         connection.execute(update(idempotency).values(created_at_ms=older))
@@ -96,7 +96,7 @@ def test_after_a_day_a_key_may_be_used_again(client: Client) -> None:
     assert ask(client, "k", "Something else") == second
 
 
-def test_keys_whose_day_is_over_are_swept_away(client: Client) -> None:
+def test_keys_are_pruned_after_a_day(client: Client) -> None:
     engine = client.open().engine
     client.submit_many({"prompt": "old", "idempotency_key": f"old {i}"} for i in range(3))
     age_by(client, KEY_KEPT_MS)
@@ -155,7 +155,7 @@ def test_many_who_submit_at_once_get_one_job(
     assert queued(client) == len(keys)
 
 
-def test_whose_key_is_known_takes_nothing_more_from_a_limit(
+def test_a_known_key_takes_nothing_more_from_a_limit(
     valkey: ValkeyServer, sqlite_url: str, tmp_path: Path
 ) -> None:
     catalog = tmp_path / "catalog.toml"

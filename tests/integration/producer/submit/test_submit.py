@@ -1,4 +1,4 @@
-"""A submitted job has its row, then its message, on both databases; what a lost server leaves."""
+"""A submitted job has its row, then its message, on both databases."""
 
 from __future__ import annotations
 
