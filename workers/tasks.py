@@ -17,8 +17,9 @@ from headgate.shared.catalog.catalog import Catalog
 from headgate.shared.catalog.schema import Model
 from headgate.shared.catalog.templates import expanded
 from headgate.shared.errors import InvalidRequest, NewerEnvelope, UnreadableMessage, place_of
+from headgate.shared.job.encoding import json_bytes, refuse_oversize
 from headgate.shared.job.envelope import ENVELOPE_VERSION, Envelope
-from headgate.shared.job.request import AUTO, Request, json_bytes, refuse_oversize, request_from
+from headgate.shared.job.request import AUTO, Request, request_from
 from headgate.shared.routing.choose import ModelStatus
 from headgate.shared.routing.router import Router
 from headgate.shared.servers.servers import Servers
@@ -192,7 +193,7 @@ class JobTask(Task):  # type: ignore[type-arg]  # generic only in its stubs
             tier = await self._tier(delivery.envelope)
             ticket = ticket_for(
                 delivery.envelope, model, self.kit.catalog, tier=tier, chain=chain,
-                keeping=self.kit.pipeline.cache.keeping,
+                cache_policy=self.kit.pipeline.cache.keeping,
             )  # fmt: skip
             return ticket.encode()
         except (InvalidRequest, TypeError, ValueError, RecursionError):

@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from headgate.producer.installation import Installation
+from headgate.shared.broker import cache_index
+from headgate.shared.broker.cache_index import CacheIndexEntry, entry_from
 from headgate.shared.broker.script import fields_of, run
-from headgate.shared.cache import index
-from headgate.shared.cache.index import CacheIndexEntry, booked_of
 from headgate.shared.cost.price import from_pico, text
 from headgate.shared.errors import InvalidRequest, WrongUse
 from headgate.shared.job.ids import rfc3339
@@ -121,7 +121,7 @@ def _clear_all(at: Installation) -> int:
 
 def _drop(at: Installation, names: list[str]) -> int:
     return sum(
-        run(at.redis, index.drop(at.keys, names[first : first + PAGE]))
+        run(at.redis, cache_index.drop(at.keys, names[first : first + PAGE]))
         for first in range(0, len(names), PAGE)
     )
 
@@ -138,7 +138,7 @@ def _books(at: Installation, from_ms: int = 0) -> Iterator[tuple[str, CacheIndex
         names = [name for name, _ in found]
         lines: Any = at.redis.hmget(at.keys.cached(), names)
         for name, line in zip(names, lines, strict=True):
-            booked = None if line is None else booked_of(line)
+            booked = None if line is None else entry_from(line)
             if booked is not None:
                 yield name.decode(), booked
         last = found[-1][1]

@@ -25,8 +25,7 @@ from headgate.producer.admin.limits_rows import (
 from headgate.producer.admin.waiting import WaitingJobs, WaitingPool
 from headgate.producer.installation import Installation
 from headgate.shared.admission.grant import Grant
-from headgate.shared.admission.limits import EVERY_TENANT
-from headgate.shared.admission.scopes import quoted, tier_scope, unquoted
+from headgate.shared.admission.scopes import EVERY_TENANT, quoted, tier_scope, unquoted
 from headgate.shared.admission.ticket import FLEX
 from headgate.shared.broker import script
 from headgate.shared.broker.queues import all_queues

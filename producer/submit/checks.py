@@ -8,7 +8,7 @@ from headgate.shared.catalog.catalog import Catalog
 from headgate.shared.catalog.schema import Model
 from headgate.shared.cost.price import to_pico, usd_text
 from headgate.shared.cost.tokens import output_ceiling
-from headgate.shared.cost.upper_bound import worst_pico_usd
+from headgate.shared.cost.upper_bound import upper_bound_pico_usd
 from headgate.shared.errors import InvalidRequest
 from headgate.shared.job.request import Request
 from headgate.shared.routing.capabilities import (
@@ -82,7 +82,7 @@ def refuse_too_expensive(request: Request, model: Model, catalog: Catalog) -> No
     limit_usd = request.max_cost_usd
     if limit_usd is None:
         return
-    upper_bound = worst_pico_usd(request, model, catalog)
+    upper_bound = upper_bound_pico_usd(request, model, catalog)
     if upper_bound is None:
         remedy = f"nobody can tell what {model.name} may cost here; leave it out, "
         remedy += f'or add [prices."{model.name}"] to the catalog'
@@ -106,7 +106,7 @@ def _max_tokens_within(limit_pico: int, request: Request, model: Model, catalog:
 
     def fits(tokens: int) -> bool:
         asked = request.model_copy(update={"params": {**params, "max_tokens": tokens}})
-        upper_bound = worst_pico_usd(asked, model, catalog)
+        upper_bound = upper_bound_pico_usd(asked, model, catalog)
         return upper_bound is not None and upper_bound <= limit_pico
 
     low, high = 0, output_ceiling(request.params, model)

@@ -89,4 +89,4 @@ class Treasury(Governor):
 
 def ticket(worst: int | None, **fields: Any) -> Ticket:
     """A ticket that may cost this many pico-USD."""
-    return replace(TICKET, worst_pico_usd=worst, **fields)
+    return replace(TICKET, upper_bound_pico_usd=worst, **fields)

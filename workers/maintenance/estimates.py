@@ -19,9 +19,9 @@ from headgate.shared.admission.estimates import (
     MOST_GROUPS,
     EstimateCounts,
     EstimateGroup,
-    learn,
-    lesson,
-    teach,
+    add_counts,
+    estimate_from,
+    store_estimates,
 )
 from headgate.shared.broker.keys import Keys
 from headgate.workers.clients.redis_batcher import RedisBatcher
@@ -151,7 +151,7 @@ class EstimateUpkeep:
     async def _share(self, new: list[tuple[EstimateGroup, EstimateCounts]]) -> None:
         self._calls += 1
         shared = await self._lane.run(
-            learn(
+            add_counts(
                 self._keys, name=f"{self._name}:{self._calls}", new=new, miss=self._miss,
                 half_life=self._half_life, groups=self._groups,
             )
@@ -159,12 +159,12 @@ class EstimateUpkeep:
         lessons = []
         for (group, _), known in zip(new, shared, strict=True):
             if isinstance(known, EstimateCounts):
-                lessons.append(lesson(group, known, self._miss))
+                lessons.append(estimate_from(group, known, self._miss))
                 known = lessons[-1].output_tokens
             if known is not None:
                 self._tell(group, known)
         if any(one.words() for one in lessons):
-            await self._lane.run(teach(self._keys, lessons))
+            await self._lane.run(store_estimates(self._keys, lessons))
 
     def _told_of(self, name: tuple[str, str, str]) -> int | None:
         """What was promised of such an answer: by its own group, else by a wider one."""

@@ -6,9 +6,8 @@ import asyncio
 import logging
 from typing import Any
 
-from headgate.shared.broker import dead_letters
+from headgate.shared.broker import cache_index, dead_letters
 from headgate.shared.broker.keys import Keys
-from headgate.shared.cache import index
 from headgate.workers.clients.redis_batcher import RedisBatcher
 from headgate.workers.maintenance import census
 
@@ -100,7 +99,7 @@ class Prune:
     async def shed_answers(self) -> None:
         """The cache holds nothing that has expired, and no more than its bound."""
         for _ in range(SHEDDINGS):
-            if not await self._lane.run(index.shed(self._keys, self._cache_bytes)):
+            if not await self._lane.run(cache_index.evict(self._keys, self._cache_bytes)):
                 return
 
     async def shed_letters(self) -> int:

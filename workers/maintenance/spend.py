@@ -10,16 +10,15 @@ import orjson
 from sqlalchemy import Engine, func, select
 
 from headgate.shared.catalog.catalog import Catalog
-from headgate.shared.cost.upper_bound import worst_pico_usd
+from headgate.shared.cost.upper_bound import upper_bound_pico_usd
 from headgate.shared.database.engine import reading
 from headgate.shared.database.tables import attempts, audit, jobs
 from headgate.shared.errors import HeadgateError
 from headgate.shared.job.envelope import Envelope
+from headgate.shared.job.result import OPEN
 
 Sums: TypeAlias = Counter[tuple[str, str]]
 """Tenant and user (empty: none) to pico-USD."""
-
-OPEN = ("queued", "running", "deferred")
 
 SKEW_MS = 3_600_000
 """A job may be submitted by a clock that is this much ahead of its worker's."""
@@ -92,6 +91,6 @@ def doubtful(engine: Engine, catalog: Catalog, period: str) -> Sums:
                 model = catalog.model(row.model)
             except (ValueError, HeadgateError):
                 continue  # shed, of another release, or of a model that is no more
-            worst = worst_pico_usd(envelope.request, model, catalog)
+            worst = upper_bound_pico_usd(envelope.request, model, catalog)
             sums[row.tenant, row.user_id or ""] += worst or 0
     return sums

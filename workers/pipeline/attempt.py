@@ -149,7 +149,7 @@ class Attempting:
         """What the job waits for when it waits for this model; its place in line is kept."""
         ticket = ticket_for(
             job.envelope, model, self.catalog, tier=job.tier, paid=job.paid,
-            input_tokens=job.input_tokens(model), chain=chain, keeping=self.cache.keeping,
+            input_tokens=job.input_tokens(model), chain=chain, cache_policy=self.cache.keeping,
         )  # fmt: skip
         return replace(ticket, cached_as="") if job.uncached else ticket
 

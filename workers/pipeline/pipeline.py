@@ -181,7 +181,7 @@ class Pipeline(Attempting):
                 continue
             if granted.way == "over budget" and granted.model == model.name:
                 ticket = self.ticket(job, model, chain)
-                if budget.lacked_price(granted) and ticket.worst_pico_usd is not None:
+                if budget.lacked_price(granted) and ticket.upper_bound_pico_usd is not None:
                     return Deferred(0, ticket.encode())  # the release before told none
                 job.add_failure(model, budget.over_budget(granted))
                 continue

@@ -11,7 +11,7 @@ from headgate.shared.catalog.catalog import Catalog
 from headgate.shared.catalog.schema import Model, StaticText
 from headgate.shared.cost import tokens
 from headgate.shared.cost.price import from_pico, text, to_pico
-from headgate.shared.cost.upper_bound import worst_pico_usd
+from headgate.shared.cost.upper_bound import upper_bound_pico_usd
 from headgate.shared.errors import InvalidRequest
 from headgate.shared.job.request import Request
 from headgate.workers.errors import AttemptError
@@ -62,13 +62,13 @@ def over_own(
     """
     if request.max_cost_usd is None:
         return None
-    worst = worst_pico_usd(request, model, catalog)
+    worst = upper_bound_pico_usd(request, model, catalog)
     if worst is None or cost_pico_usd is None:
         return OverBudget(f"max_cost_usd binds, and nobody can tell what {_unpriced(model.name)}")
     spent = cost_pico_usd
     for name in unknown_models:
         try:
-            spent += worst_pico_usd(request, catalog.model(name), catalog) or 0
+            spent += upper_bound_pico_usd(request, catalog.model(name), catalog) or 0
         except InvalidRequest:  # the catalog has it no more
             spent += worst
     if spent + worst <= to_pico(Decimal(request.max_cost_usd)):

@@ -14,9 +14,9 @@ from dataclasses import replace
 
 from redis.exceptions import ResponseError
 
+from headgate.shared.broker import cache_index
 from headgate.shared.broker.jobs import CacheWrite
 from headgate.shared.broker.keys import Keys
-from headgate.shared.cache import index
 from headgate.shared.cache.fingerprint import fingerprint
 from headgate.shared.cache.ttl import CachePolicy, CacheRuleIndex
 from headgate.shared.catalog.catalog import Catalog
@@ -72,7 +72,7 @@ class Cache:
         except (ResponseError, Unreadable) as error:
             why = error.args[0] if isinstance(error, Unreadable) else "it is no string"
             log.warning("cache entry %s cannot be read (%s): it is removed, a miss", name, why)
-            await self._lane.run(index.drop(self._keys, [name]))
+            await self._lane.run(cache_index.drop(self._keys, [name]))
             kept = None
         if kept is not None and kept.shared and not request.share:
             kept = None
@@ -120,10 +120,10 @@ class Cache:
         if self._lane.closing:
             return
         hits, misses, shared, saved = self._counts
-        told = index.CacheCounts(hits, misses, shared, saved, [*self._used], [*self._missing])
+        told = cache_index.CacheCounts(hits, misses, shared, saved, [*self._used], [*self._missing])
         self._counts, self._used, self._missing = [0, 0, 0, 0], {}, {}
         call = secrets.token_hex(8)
-        task = asyncio.ensure_future(self._lane.run(index.heard(self._keys, call, told)))
+        task = asyncio.ensure_future(self._lane.run(cache_index.count_uses(self._keys, call, told)))
         task.add_done_callback(_forget)
 
 

@@ -16,6 +16,7 @@ from headgate import AsyncClient, Client, InvalidRequest, RequestFields, TierLim
 from headgate.producer.installation import Installation
 from headgate.producer.submit.admission import ASKED_AT_ONCE, AdmitReply, AdmitRequest, Mode, admit
 from headgate.shared.admission import limits
+from headgate.shared.admission.scopes import user_scope
 from headgate.shared.admission.ticket import Ticket
 from headgate.shared.broker import jobs, script
 from headgate.shared.broker.keys import Keys
@@ -180,7 +181,7 @@ def test_an_operator_s_word_counts_at_once(client: Client) -> None:
     ask(client, user="slow")
     refused(client, user="slow")
     at = client.open()
-    at.redis.hset(at.keys.overrides(), limits.user_scope("acme", "slow"), "rpm=none")
+    at.redis.hset(at.keys.overrides(), user_scope("acme", "slow"), "rpm=none")
     assert ask(client, user="slow")
 
 

@@ -103,7 +103,7 @@ class Spending(RuleBasedStateMachine):
         one = self.tickets[job_id]
         binding, held = self._places(one), self._holding()
         if grant.way == "over budget":
-            worst = one.worst_pico_usd
+            worst = one.upper_bound_pico_usd
             assert binding
             assert worst is None or any(
                 self.spent[place] + worst > self._hard(place) for place in binding
@@ -114,8 +114,8 @@ class Spending(RuleBasedStateMachine):
             return
         assert grant.way == "held"
         worst, places = self._named(grant)
-        assert binding == [] or one.worst_pico_usd is not None
-        assert worst == (one.worst_pico_usd if binding else 0)
+        assert binding == [] or one.upper_bound_pico_usd is not None
+        assert worst == (one.upper_bound_pico_usd if binding else 0)
         assert places == (binding if worst else [])
         for place in places:
             assert self.spent[place] + held[place] + worst <= self._hard(place)

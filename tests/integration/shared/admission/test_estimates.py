@@ -1,4 +1,4 @@
-"""EstimateUpkeep: what all workers saw of answers becomes what is held for the next, as promised."""
+"""Estimates: what workers see of answers becomes what is held for the next ones, as promised."""
 
 import asyncio
 import json
@@ -198,7 +198,7 @@ async def test_counts_that_are_sent_again_count_once(
 ) -> None:
     tally = EstimateCounts(answers=7)
     tally.output.add(5, 7)
-    command = learned.learn(KEYS, name="w:1", new=[(ALL, tally)], miss=0.05)
+    command = learned.add_counts(KEYS, name="w:1", new=[(ALL, tally)], miss=0.05)
     first, again = [script.run(client, command)[0] for _ in range(2)]
     assert isinstance(again, EstimateCounts)
     assert first == again
@@ -213,13 +213,13 @@ async def test_a_group_in_which_little_is_new_is_not_read_again_but_its_value_is
         tally = EstimateCounts(answers=answers)
         tally.output.add(5, answers)
         [known] = script.run(
-            client, learned.learn(KEYS, name=f"w:{number}", new=[(ALL, tally)], miss=0.05)
+            client, learned.add_counts(KEYS, name=f"w:{number}", new=[(ALL, tally)], miss=0.05)
         )
         return known
 
     assert isinstance(told(1, 1000), EstimateCounts)
     assert told(2, 10) is None
-    script.run(client, learned.teach(KEYS, [learned.LearnedEstimate(ALL, 5)]))
+    script.run(client, learned.store_estimates(KEYS, [learned.LearnedEstimate(ALL, 5)]))
     assert told(3, 10) == 5
     assert isinstance(told(4, 100), EstimateCounts), "counted from when it was read last"
 
@@ -267,7 +267,7 @@ def test_counts_in_redis_are_those_of_one_who_saw_all_and_forgets_by_halves(
         model.ratio.fade(factor)
         model.judged, model.under = model.judged * factor, model.under * factor
         model.merge(new)
-        command = learned.learn(
+        command = learned.add_counts(
             KEYS, name=f"w:{number}", new=[(ALL, new)], miss=0.05, half_life=half_life
         )
         script.run(client, command)
@@ -349,7 +349,7 @@ async def test_groups_are_bounded_and_those_without_answers_go_first(
 
 async def test_a_value_of_a_group_that_has_gone_is_not_written(client: redis.Redis) -> None:
     lessons = [learned.LearnedEstimate(ACME, 7), learned.LearnedEstimate(ALL, 8, 1.5)]
-    assert script.run(client, learned.teach(KEYS, lessons)) == 0
+    assert script.run(client, learned.store_estimates(KEYS, lessons)) == 0
     assert values(client) == {}
 
 

@@ -11,12 +11,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
-from headgate.shared.broker import jobs, script
+from headgate.shared.broker import cache_index, jobs, script
+from headgate.shared.broker.cache_index import CacheCounts, entry_from
 from headgate.shared.broker.jobs import CacheWrite
 from headgate.shared.broker.keys import Keys
-from headgate.shared.cache import index
 from headgate.shared.cache.fingerprint import fingerprint
-from headgate.shared.cache.index import CacheCounts, booked_of
 from headgate.shared.cache.ttl import CachePolicy
 from headgate.shared.job.ids import now_ms
 from headgate.shared.job.request import Request, request_from
@@ -92,7 +91,7 @@ def the_books_are_true(client: "redis.Redis") -> None:
     """Each book has the answers that there are, and no others."""
     kept = entries(client)
     lines: Any = client.hgetall(KEYS.cached())
-    assert {name.decode(): booked_of(line).size for name, line in lines.items()} == kept  # type: ignore[union-attr]
+    assert {name.decode(): entry_from(line).size for name, line in lines.items()} == kept  # type: ignore[union-attr]
     for book in (KEYS.cache_uses(), KEYS.cache_ends()):
         members: Any = client.zrange(book, 0, -1)
         assert {name.decode() for name in members} == set(kept)
@@ -126,7 +125,7 @@ async def test_an_answer_is_kept_for_its_lifetime_and_at_least_for_the_window(
     store(client, entry)
     left_ms: Any = client.pttl(KEYS.cache(entry.fingerprint))
     assert ttl_s * 1000 - 5000 < left_ms <= ttl_s * 1000
-    booked = booked_of(client.hget(KEYS.cached(), entry.fingerprint))  # type: ignore[arg-type]
+    booked = entry_from(client.hget(KEYS.cached(), entry.fingerprint))  # type: ignore[arg-type]
     assert booked is not None
     assert (booked.tenant, booked.model) == ("default", "alpha")
     assert abs(booked.ends_ms - now_ms() - ttl_s * 1000) < 5000
@@ -225,7 +224,7 @@ def entry(n: int, size: int, ttl_ms: int = 60_000) -> CacheWrite:
 
 
 def test_a_call_that_is_sent_twice_counts_once(client: "redis.Redis") -> None:
-    told = index.heard(KEYS, "a call", CacheCounts(3, 2, 1, 10**15, [], []))
+    told = cache_index.count_uses(KEYS, "a call", CacheCounts(3, 2, 1, 10**15, [], []))
     assert [script.run(client, told), script.run(client, told)] == [1, 0]
     assert counts(client) == {"hits": 3, "misses": 2, "shared": 1, "saved": 10**15}
 
@@ -234,7 +233,10 @@ def test_what_was_not_used_for_longest_goes_first(client: "redis.Redis") -> None
     for n in range(8):
         store(client, entry(n, 1000), bound=8000)
     script.run(
-        client, index.heard(KEYS, "call", CacheCounts(1, 0, 0, 0, [entry(0, 0).fingerprint], []))
+        client,
+        cache_index.count_uses(
+            KEYS, "call", CacheCounts(1, 0, 0, 0, [entry(0, 0).fingerprint], [])
+        ),
     )
     store(client, entry(8, 1000), entry(9, 1000), bound=8000)
     assert set(entries(client)) == {entry(n, 0).fingerprint for n in (0, 3, 4, 5, 6, 7, 8, 9)}
@@ -294,13 +296,15 @@ def test_after_any_acts_the_books_equal_what_there_is_within_the_bound(
         elif act in ("hit", "miss"):
             found, missing = ([name], []) if act == "hit" else ([], [name])
             told = CacheCounts(len(found), len(missing), 0, 0, found, missing)
-            script.run(client, index.heard(KEYS, str(call), told))
+            script.run(client, cache_index.count_uses(KEYS, str(call), told))
         elif act == "drop":
-            script.run(client, index.drop(KEYS, [name]))
+            script.run(client, cache_index.drop(KEYS, [name]))
         else:
             client.delete(KEYS.cache(name))
-            script.run(client, index.heard(KEYS, str(call), CacheCounts(0, 1, 0, 0, [], [name])))
+            script.run(
+                client, cache_index.count_uses(KEYS, str(call), CacheCounts(0, 1, 0, 0, [], [name]))
+            )
     wait_until(lambda: all(client.pttl(KEYS.cache(n)) > 1000 for n in entries(client)), 5, "ends")
-    assert not script.run(client, index.shed(KEYS, bound))
+    assert not script.run(client, cache_index.evict(KEYS, bound))
     the_books_are_true(client)
     assert counts(client).get("bytes", 0) <= bound

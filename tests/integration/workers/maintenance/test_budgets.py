@@ -12,7 +12,7 @@ from aiohttp import web
 from sqlalchemy import insert
 
 from headgate.shared.catalog import catalog
-from headgate.shared.cost.upper_bound import worst_pico_usd
+from headgate.shared.cost.upper_bound import upper_bound_pico_usd
 from headgate.shared.database import migrate
 from headgate.shared.database.engine import open_engine
 from headgate.shared.database.rows import job_row
@@ -98,7 +98,7 @@ async def test_what_nobody_knows_counts_at_its_worst_price_in_the_first_reading(
     office.attempt("open", None)
     office.attempt("failed", 0)
     office.treasury.budget({"tenant/acme": "usd_per_day=9"}, read=False)
-    worst = worst_pico_usd(envelope().request, MODELS.model("gpt-4o-mini"), MODELS)
+    worst = upper_bound_pico_usd(envelope().request, MODELS.model("gpt-4o-mini"), MODELS)
     assert worst
     await office.balance().read()
     assert office.treasury.book("tenant/acme") == (2 * worst, 0)
@@ -135,7 +135,7 @@ async def test_a_script_that_wants_sums_gets_them_within_a_second(office: Office
     treasury = office.treasury
     treasury.settle_down()
     treasury.budget({"tenant/*": "usd_per_day=1"}, read=False)
-    treasury.ask("a", worst_pico_usd=USD)
+    treasury.ask("a", upper_bound_pico_usd=USD)
     assert treasury.take() == []
     keeping = asyncio.ensure_future(office.balance().keep())
     try:

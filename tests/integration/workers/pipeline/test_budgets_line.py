@@ -8,7 +8,7 @@ import pytest
 
 from headgate.shared.admission.grant import Grant
 from headgate.shared.admission.ticket import Ticket
-from headgate.shared.cost.upper_bound import worst_pico_usd
+from headgate.shared.cost.upper_bound import upper_bound_pico_usd
 from headgate.shared.job.envelope import Envelope
 from headgate.workers.errors import ProviderFault
 from headgate.workers.pipeline.outcome import Deferred
@@ -34,7 +34,7 @@ class Line:
     def worst(self, job: Envelope) -> int:
         """The most that one attempt of it can cost."""
         catalog = self.line.pipeline.catalog
-        worst = worst_pico_usd(job.request, catalog.model(job.model), catalog)
+        worst = upper_bound_pico_usd(job.request, catalog.model(job.model), catalog)
         assert worst is not None
         return worst
 
@@ -88,7 +88,7 @@ async def test_a_job_whose_price_nobody_told_goes_back_with_it(here: Line) -> No
     grant = Grant("over budget", model="lone", money=f"tenant/default:20261121:{USD}:{USD}:0:0:")
     outcome = await here.line.run(job, grant=grant)
     assert isinstance(outcome, Deferred)
-    assert Ticket.decode(outcome.ticket).worst_pico_usd == here.worst(job)
+    assert Ticket.decode(outcome.ticket).upper_bound_pico_usd == here.worst(job)
 
 
 async def test_with_a_budget_of_zero_cached_answers_still_come(here: Line) -> None:

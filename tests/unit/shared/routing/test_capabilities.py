@@ -80,7 +80,7 @@ def test_a_chain_that_cannot_stand_in_for_a_capability_is_told(tmp_path: Path) -
     file = tmp_path / "own.toml"
     file.write_text('[models."gpt-4o-mini"]\nfallback = ["command-r7b"]\n')
     [told] = set(gaps(catalog.load(file))) - set(gaps(CATALOG))
-    assert told.startswith("gpt-4o-mini has vision, and none of its fallback has")
+    assert told.startswith("gpt-4o-mini has vision, and none of its fallbacks has it")
 
 
 def test_a_chain_may_be_kept_to_one_provider() -> None:

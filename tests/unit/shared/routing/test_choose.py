@@ -72,7 +72,7 @@ def test_no_token_costs_more_than_the_caller_allows(most: str) -> None:
 def test_a_limit_below_every_price_is_refused_by_its_name() -> None:
     error = refused(max_usd_per_million="0.0001")
     assert error.field == "max_usd_per_million"
-    assert "too dear: gpt-4o-mini" in error.remedy
+    assert "too expensive: gpt-4o-mini" in error.remedy
 
 
 def test_the_model_has_what_the_request_needs() -> None:
