@@ -106,7 +106,7 @@ def test_an_unknown_default_model_is_blamed_on_its_variable() -> None:
 def test_auto_is_no_model_to_fall_back_to() -> None:
     error = refusal({"prompt": "Hello", "model": "gpt-4o", "fallback": ["auto"]})
     assert error.field == "fallback[0]"
-    assert "name one" in error.remedy
+    assert "name a model" in error.remedy
 
 
 def test_an_embedding_model_does_not_answer_and_another_does_not_embed() -> None:
