@@ -102,140 +102,159 @@ class Settings(BaseSettings):
     )
 
     home: Path = Field(
-        Path(".headgate"), description="data of the embedded servers, SQLite, logs, pid files"
+        default=Path(".headgate"),
+        description="data of the embedded servers, SQLite, logs, pid files",
     )
     redis_url: Annotated[str, AfterValidator(_redis_url)] | None = Field(
-        None, description="broker, limits, cache, results; unset: an embedded Valkey in the home"
+        default=None,
+        description="broker, limits, cache, results; unset: an embedded Valkey in the home",
     )
     database_url: Annotated[str, AfterValidator(_database_url)] | None = Field(
-        None, description="the record; unset: SQLite in the home"
+        default=None, description="the record; unset: SQLite in the home"
     )
     database_timeout_s: Annotated[float, Field(allow_inf_nan=False, ge=1, le=3600)] = Field(
-        20, description="longest wait for the database to answer one statement"
+        default=20, description="longest wait for the database to answer one statement"
     )
     key_prefix: Annotated[str, AfterValidator(_key_prefix)] = Field(
-        "", description="put before every key, to share one Redis; ends in one of : _ . -"
+        default="", description="put before every key, to share one Redis; ends in one of : _ . -"
     )
-    catalog: Path | None = Field(None, description="a TOML file laid over the built-in catalog")
+    catalog: Path | None = Field(
+        default=None, description="a TOML file laid over the built-in catalog"
+    )
     tiers: Annotated[str, AfterValidator(_tier_source)] = Field(
-        "catalog", description="who knows the tiers of callers: catalog, table or module:function"
+        default="catalog",
+        description="who knows the tiers of callers: catalog, table or module:function",
     )
     concurrency: Annotated[int, Field(ge=1, le=20_000)] = Field(
-        500, description="jobs in flight in one worker process"
+        default=500, description="jobs in flight in one worker process"
     )
     in_flight_mb: Annotated[int, Field(ge=1)] = Field(
-        256, description="megabytes of messages in flight in one worker; it needs 2.4 times that"
+        default=256,
+        description="megabytes of messages in flight in one worker; it needs 2.4 times that",
     )
     model: Annotated[str, Field(min_length=1)] = Field(
-        "auto", description="the model of a request that names none; auto: chosen for each"
+        default="auto", description="the model of a request that names none; auto: chosen for each"
     )
     max_tokens: Annotated[int, Field(ge=1)] | None = Field(
-        None, description="max_tokens of a request that names none"
+        default=None, description="max_tokens of a request that names none"
     )
     temperature: Annotated[float, Field(allow_inf_nan=False, ge=0, le=2)] | None = Field(
-        None, description="temperature of a request that names none"
+        default=None, description="temperature of a request that names none"
     )
     timeout_s: Annotated[float, Field(allow_inf_nan=False, gt=0, le=86_400)] = Field(
-        120, description="longest wait for one answer of a provider"
+        default=120, description="longest wait for one answer of a provider"
     )
     lease_s: Annotated[float, Field(allow_inf_nan=False, ge=1, le=3600)] = Field(
-        15, description="a worker silent for this long loses its jobs to the others"
+        default=15, description="a worker silent for this long loses its jobs to the others"
     )
     standard_wait_s: Annotated[float, Field(allow_inf_nan=False, ge=0, le=86_400)] = Field(
-        300, description="a standard job that has waited this long ranks with interactive ones"
+        default=300,
+        description="a standard job that has waited this long ranks with interactive ones",
     )
     bulk_wait_s: Annotated[float, Field(allow_inf_nan=False, ge=0, le=86_400)] = Field(
-        900, description="a bulk job that has waited this long ranks with interactive ones"
+        default=900, description="a bulk job that has waited this long ranks with interactive ones"
     )
     max_deliveries: Annotated[int, Field(ge=1, le=100)] = Field(
-        5, description="workers that may die over one job before it is given up"
+        default=5, description="workers that may die over one job before it is given up"
     )
     drain_s: Annotated[float, Field(allow_inf_nan=False, ge=0, le=86_400)] = Field(
-        30, description="after SIGTERM: running jobs may finish for this long, then go back"
+        default=30, description="after SIGTERM: running jobs may finish for this long, then go back"
     )
     sweep_s: Annotated[float, Field(allow_inf_nan=False, ge=0.1, le=3600)] = Field(
-        10, description="how often jobs are looked for that the broker lost"
+        default=10, description="how often jobs are looked for that the broker lost"
     )
     dead_letters: Annotated[int, Field(ge=1)] = Field(
-        10_000, description="dead letters that are kept; the oldest go first"
+        default=10_000, description="dead letters that are kept; the oldest go first"
     )
     dead_mb: Annotated[int, Field(ge=1)] = Field(
-        1024, description="megabytes of dead letters that are kept"
+        default=1024, description="megabytes of dead letters that are kept"
     )
     result_ttl_s: Annotated[int, Field(ge=1)] = Field(
-        7 * 86_400, description="how long results are kept; the audit line stays"
+        default=7 * 86_400, description="how long results are kept; the audit line stays"
     )
     cache_ttl_s: Annotated[int, Field(ge=1)] = Field(
-        1800, description="how long an answer serves equal requests where no rule says otherwise"
+        default=1800,
+        description="how long an answer serves equal requests where no rule says otherwise",
     )
     cache_mb: Annotated[int, Field(ge=1)] = Field(
-        256, description="megabytes of answers that are kept; those not used for longest go first"
+        default=256,
+        description="megabytes of answers that are kept; those not used for longest go first",
     )
     cache_temperature: Annotated[float, Field(allow_inf_nan=False, ge=0, le=2)] = Field(
-        0.7, description="above this temperature, without a seed, an answer is kept only if asked"
+        default=0.7,
+        description="above this temperature, without a seed, an answer is kept only if asked",
     )
     share_cost: Literal["leader", "even"] = Field(
-        "leader", description="who pays a call that equal requests share: leader, or all evenly"
+        default="leader",
+        description="who pays a call that equal requests share: leader, or all evenly",
     )
     breaker_failures: Annotated[int, Field(ge=0, le=1000)] = Field(
-        5, description="failures in a row that open a model's circuit breaker; 0: none ever opens"
+        default=5,
+        description="failures in a row that open a model's circuit breaker; 0: none ever opens",
     )
     breaker_share: Annotated[float, Field(allow_inf_nan=False, gt=0, le=1)] = Field(
-        0.5, description="share of failed calls within a minute (of 20 or more) that opens it, too"
+        default=0.5,
+        description="share of failed calls within a minute (of 20 or more) that opens it, too",
     )
     breaker_open_s: Annotated[float, Field(allow_inf_nan=False, ge=0.1, le=3600)] = Field(
-        60, description="how long a breaker stays open until one probe may go"
+        default=60, description="how long a breaker stays open until one probe may go"
     )
     healthy_s: Annotated[float, Field(allow_inf_nan=False, ge=1, le=86_400)] = Field(
-        300, description="a model that failed counts as healthy again after this long without"
+        default=300,
+        description="a model that failed counts as healthy again after this long without",
     )
     retry_share: Annotated[float, Field(allow_inf_nan=False, ge=0, le=10)] = Field(
-        0.1, description="retries at a provider, as a share of its traffic"
+        default=0.1, description="retries at a provider, as a share of its traffic"
     )
     alert_url: HttpUrl | None = Field(
-        None, description="a webhook that is told when a budget is at 80, 90 and 100 %"
+        default=None, description="a webhook that is told when a budget is at 80, 90 and 100 %"
     )
     max_attempts: Annotated[int, Field(ge=1, le=100)] = Field(
-        5, description="attempts at one model"
+        default=5, description="attempts at one model"
     )
     max_attempts_per_job: Annotated[int, Field(ge=1, le=1000)] = Field(
-        8, description="attempts at all models of a chain together"
+        default=8, description="attempts at all models of a chain together"
     )
     backoff_s: Annotated[float, Field(allow_inf_nan=False, gt=0)] = Field(
-        1, description="upper bound of the first wait before a retry; doubles with each"
+        default=1, description="upper bound of the first wait before a retry; doubles with each"
     )
     backoff_max_s: Annotated[float, Field(allow_inf_nan=False, gt=0)] = Field(
-        30, description="upper bound of any wait before a retry"
+        default=30, description="upper bound of any wait before a retry"
     )
     under_reserve: Annotated[float, Field(allow_inf_nan=False, ge=0.001, le=0.5)] = Field(
-        0.05, description="the chance that an answer takes more tokens than were held for it"
+        default=0.05,
+        description="the chance that an answer takes more tokens than were held for it",
     )
     simulator_url: HttpUrl | None = Field(
-        None, description="ask a simulated provider in place of every real one"
+        default=None, description="ask a simulated provider in place of every real one"
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
-        "INFO", description="DEBUG, INFO, WARNING or ERROR"
+        default="INFO", description="DEBUG, INFO, WARNING or ERROR"
     )
     openai_api_key: SecretStr | None = Field(
-        None, validation_alias="OPENAI_API_KEY", description="OpenAI's key"
+        default=None, validation_alias="OPENAI_API_KEY", description="OpenAI's key"
     )
     openai_base_url: HttpUrl | None = Field(
-        None, validation_alias="OPENAI_BASE_URL", description="another address for OpenAI"
+        default=None, validation_alias="OPENAI_BASE_URL", description="another address for OpenAI"
     )
     openai_org_id: str | None = Field(
-        None, validation_alias="OPENAI_ORG_ID", description="OpenAI's organisation"
+        default=None, validation_alias="OPENAI_ORG_ID", description="OpenAI's organisation"
     )
     openai_project_id: str | None = Field(
-        None, validation_alias="OPENAI_PROJECT_ID", description="OpenAI's project"
+        default=None, validation_alias="OPENAI_PROJECT_ID", description="OpenAI's project"
     )
     anthropic_api_key: SecretStr | None = Field(
-        None, validation_alias="ANTHROPIC_API_KEY", description="Anthropic's key"
+        default=None, validation_alias="ANTHROPIC_API_KEY", description="Anthropic's key"
     )
     anthropic_base_url: HttpUrl | None = Field(
-        None, validation_alias="ANTHROPIC_BASE_URL", description="another address for Anthropic"
+        default=None,
+        validation_alias="ANTHROPIC_BASE_URL",
+        description="another address for Anthropic",
     )
     flower_basic_auth: Annotated[SecretStr, AfterValidator(_logins)] | None = Field(
-        None, validation_alias="FLOWER_BASIC_AUTH", description="logins of Flower: user:password"
+        default=None,
+        validation_alias="FLOWER_BASIC_AUTH",
+        description="logins of Flower: user:password",
     )
 
     @property
