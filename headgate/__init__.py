@@ -42,7 +42,7 @@ if TYPE_CHECKING:
         Unreachable,
         WrongUse,
     )
-    from headgate.shared.job.request import CacheWish, Priority, Request
+    from headgate.shared.job.request import Priority, Request
     from headgate.shared.job.result import ErrorReport, FailedAttempt, Result, Status, Usage
     from headgate.shared.routing.router import Route, RouteOption
     from headgate.shared.settings import Settings
@@ -53,7 +53,6 @@ __all__ = [
     "AsyncClient",
     "AsyncJob",
     "CacheFields",
-    "CacheWish",
     "CatalogError",
     "Client",
     "ErrorCode",
