@@ -173,7 +173,8 @@ class Submitter:
         return ticket_for(
             envelope, model, catalog, tier=request.tier or "",
             paid=request.on_limit == "refuse", input_tokens=needs.input_tokens,
-            chain=capabilities.chain(request, model, catalog, needs), cache_policy=self._cache_policy,
+            chain=capabilities.chain(request, model, catalog, needs),
+            cache_policy=self._cache_policy,
         )  # fmt: skip
 
 
