@@ -56,7 +56,7 @@ def gone(process: psutil.Process) -> bool:
 
 def child_of(argv: list[str], heard: list[str], grace_s: float = 5.0) -> Child:
     """A child of these tests."""
-    return Child("it", argv, env=reader.environment(), hear=heard.append, grace_s=grace_s)
+    return Child("it", argv, env=reader.environment(), on_line=heard.append, grace_s=grace_s)
 
 
 def test_a_process_that_dies_at_once_again_and_again_is_given_up_with_its_last_words() -> None:
@@ -65,7 +65,7 @@ def test_a_process_that_dies_at_once_again_and_again_is_given_up_with_its_last_w
     child.start()
 
     with pytest.raises(ChildGaveUp, match="no luck") as raised:
-        wait_until(lambda: child.tend() == "never", 30, "the child to be given up")
+        wait_until(lambda: child.restart_dead() == "never", 30, "the child to be given up")
     assert raised.value.code == 4
     assert heard == ["no luck"] * 5
 

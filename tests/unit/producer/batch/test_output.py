@@ -76,7 +76,7 @@ def test_a_torn_last_line_is_cut_off_when_the_batch_goes_on(
     path = tmp_path / "out"
     path.write_bytes(line(1) + line(3) + torn)
     output = Output.open(path, source, "resume")
-    assert output.written("b") == {1: False, 3: False}
+    assert output.read_written("b") == {1: False, 3: False}
     output.append([line(2)])
     output.close()
     assert path.read_bytes() == line(1) + line(3) + line(2)
@@ -90,7 +90,7 @@ def test_a_file_that_holds_something_else_is_left_alone(
     path.write_bytes(line(1) + strange)
     output = Output.open(path, source, "resume")
     with pytest.raises(WrongUse, match="line 2 is not of this batch"):
-        output.written("b")
+        output.read_written("b")
     output.close()
     assert path.read_bytes() == line(1) + strange
 
