@@ -107,8 +107,8 @@ def unset(scope: str, measures: tuple[str, ...], as_json: bool) -> None:
     from headgate.producer.admin import limits as acts
 
     with open_session() as at:
-        named = acts.scope_of(scope, at.catalog, to_unset=acts.is_set(at))
-        _print_set(named, acts.undo(at, named, measures), as_json)
+        named = acts.scope_of(scope, at.catalog, to_unset=acts.overridden(at))
+        _print_set(named, acts.unset(at, named, measures), as_json)
 
 
 def _print_set(scope: str, amounts: Amounts, as_json: bool) -> None:

@@ -181,5 +181,5 @@ def test_a_job_is_found_in_its_room_with_its_pool(at: Installation, hand: Rooms)
     at.redis.hset(at.keys.messages(), "leased", f'{STANDARD}\n{{"hg":"leased","body":1}}')
     ids = ["second", "leased", "moved", "nowhere"]
     seen = script.run(at.redis, waiting.view(at.keys, ids=ids))
-    assert {one.id: one.before for one in seen.places.values()} == {"second": 1, "moved": 3}
+    assert {one.id: one.ahead for one in seen.places.values()} == {"second": 1, "moved": 3}
     assert set(seen.pools) == {POOL}
