@@ -65,7 +65,7 @@ def clear(tenant: str | None, model: str | None, yes: bool, as_json: bool) -> No
     if as_json:
         print_json({"cleared": deleted, "tenant": tenant, "model": model})
     else:
-        print_line(f"{deleted} answers deleted")
+        print_line(f"answers deleted: {deleted}")
 
 
 def _show(found: CacheStats) -> None:

@@ -111,7 +111,7 @@ def _table(found: UsageReport) -> None:
     cells = [(*one.key.values(), *_cells(one)) for one in found.rows] if found.by else []
     print_table((*names, *_COLUMNS), [*cells, (*total, *_cells(found.total))], optional=_OPTIONAL)
     if found.total.unpriced:
-        print_note(f"the cost of {found.total.unpriced} jobs is unknown and counts as 0")
+        print_note(f"jobs whose cost is unknown: {found.total.unpriced} (counted as 0 USD)")
 
 
 def _cells(one: UsageRow) -> tuple[object, ...]:

@@ -53,7 +53,7 @@ def test_without_a_budget_it_says_how_to_set_one(env: dict[str, str]) -> None:
 
 def test_a_budget_that_makes_no_sense_is_refused(env: dict[str, str]) -> None:
     for arguments, words in (
-        (("pool/openai/gpt-4o", "usd_per_day=5"), "only global, tenant/NAME and user/TENANT/NAME"),
+        (("pool/openai/gpt-4o", "usd_per_day=5"), "global, tenant/NAME or user/TENANT/NAME"),
         (("global", "usd_per_day=-1"), "give a number from 0 to 1000000, or none"),
         (("global", "usd_per_day=lots"), "give a number"),
         (("tenant/a", "hard=0"), "give a number from 0.01 to 100"),

@@ -66,7 +66,7 @@ def done(env: dict[str, str], *arguments: str) -> Ended:
     return ended
 
 
-def test_what_is_kept_is_shown_by_model_and_tenant(
+def test_cached_answers_are_shown_by_model_and_tenant(
     env: dict[str, str], client: "redis.Redis"
 ) -> None:
     keep(client, ("a", "gpt-4o"), ("a", "gpt-4o-mini"), ("b|ü\x1b", "gpt-4o"))
@@ -81,7 +81,10 @@ def test_what_is_kept_is_shown_by_model_and_tenant(
     shown = done(env, "stats").out
     assert "6 hits, 2 shared, 2 misses (80.0%)" in shown
     assert "\x1b" not in shown
-    assert "1 answers" in done(env, "clear", "--tenant", "a", "--model", "gpt-4o", "--yes").out
+    assert (
+        "answers deleted: 1"
+        in done(env, "clear", "--tenant", "a", "--model", "gpt-4o", "--yes").out
+    )
 
 
 def test_an_empty_cache_has_no_hit_rate(at: Installation) -> None:
@@ -100,7 +103,7 @@ def test_thousands_with_one_end_are_all_seen(at: Installation, client: "redis.Re
     assert cache.clear(at) == 2500
 
 
-def test_answers_of_a_tenant_or_a_model_are_thrown_away(
+def test_answers_of_a_tenant_or_a_model_are_deleted(
     at: Installation, client: "redis.Redis"
 ) -> None:
     keep(client, *((t, m) for t in ("a", "b") for m in ("gpt-4o", "gpt-4o-mini", "old")))
@@ -112,7 +115,7 @@ def test_answers_of_a_tenant_or_a_model_are_thrown_away(
     assert ([one.name for one in left.models], left.entries) == (["gpt-4o-mini"], 1)
 
 
-def test_all_is_thrown_away_also_what_no_book_knows_and_broken_books(
+def test_all_answers_are_deleted_also_those_outside_the_index_and_a_broken_index(
     at: Installation, client: "redis.Redis"
 ) -> None:
     keep(client, ("a", "gpt-4o"))
@@ -135,7 +138,7 @@ def test_all_is_thrown_away_also_what_no_book_knows_and_broken_books(
     ],
     ids=str,
 )  # fmt: skip
-def test_a_name_that_cannot_be_is_refused_and_nothing_goes(
+def test_an_impossible_name_is_refused_and_nothing_is_deleted(
     at: Installation, client: "redis.Redis", tenant: str | None, model: str | None, told: str
 ) -> None:
     keep(client, ("a", "gpt-4o"))
@@ -145,8 +148,10 @@ def test_a_name_that_cannot_be_is_refused_and_nothing_goes(
     assert client.hlen(KEYS.cached()) == 1
 
 
-def test_without_a_yes_nothing_goes(env: dict[str, str], client: "redis.Redis") -> None:
+def test_without_confirmation_nothing_is_deleted(
+    env: dict[str, str], client: "redis.Redis"
+) -> None:
     keep(client, ("a", "gpt-4o"))
     ended = headgate(["cache", "clear"], env)
-    assert (ended.code, "say --yes" in ended.err) == (2, True), ended
+    assert (ended.code, "use --yes" in ended.err) == (2, True), ended
     assert client.hlen(KEYS.cached()) == 1

@@ -46,7 +46,7 @@ def test_what_is_down_is_named_and_ends_with_1(env: dict[str, str], broker: Brea
     assert "openai/gpt-4o-mini (key0): its breaker is open" in headgate(["health"], env).err
 
     told = headgate(["resume", "model", "gpt-4o-mini"], env)
-    assert told.out == "model gpt-4o-mini: its breaker closed (1 of its keys)\n"
+    assert told.out == "model gpt-4o-mini: breaker closed on 1 of its keys\n"
     assert headgate(["health"], env).code == 0
 
 

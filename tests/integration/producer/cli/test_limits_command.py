@@ -53,7 +53,7 @@ def test_limits_are_set_measure_by_measure_and_unset_again(
     done(env, "limits", "unset", scope, "rpm", "tpm")
     assert client.hget(KEYS.overrides(), scope) == "concurrent=5"
     ended = done(env, "limits", "unset", scope)
-    assert ended.out == f"{scope} is as the catalog says\n"
+    assert ended.out == f"{scope} uses the catalog\n"
     assert client.exists(KEYS.overrides()) == 0
 
 
@@ -111,7 +111,7 @@ def test_what_is_paused_is_listed_and_goes_on_with_its_tenants_tried_again(
     shown = done(env, "limits", "--json").document
     assert shown["paused"] == [f"pool/{POOL}", f"queue/{BULK}", "tenant/a b"]
     hand.park("t|a%20b", float("inf"))
-    assert done(env, "resume", "tenant", "a b").out == "tenant a b goes on\n"
+    assert done(env, "resume", "tenant", "a b").out == "tenant a b is resumed\n"
     assert client.zscore(KEYS.room(STANDARD, POOL, "parked"), "t|a%20b") == 0
     assert woken(client, STANDARD, BULK) == {STANDARD}
     done(env, "resume", "queue", BULK)

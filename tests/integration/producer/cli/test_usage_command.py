@@ -41,7 +41,7 @@ def test_the_command_prints_a_table_csv_or_json_without_redis(env: dict[str, str
     shown = headgate(["usage", "--by", "tenant"], env)
     assert (shown.code, shown.err) == (
         0,
-        "headgate: of 1 jobs the cost is not known: it counts as 0\n",
+        "headgate: jobs whose cost is unknown: 1 (counted as 0 USD)\n",
     )
     head, *rows = [text.split("\t") for text in shown.out.splitlines()]
     told = {row[0]: dict(zip(head, row, strict=True)) for row in rows}
@@ -69,10 +69,10 @@ def test_the_command_prints_a_table_csv_or_json_without_redis(env: dict[str, str
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--by", "hour"], "by: 'hour': use one or some of tenant, user"),
+        (["--by", "hour"], "by: 'hour': use one or more of tenant, user"),
         (["--since", "2026-02-30"], "--since: '2026-02-30': there is no such day"),
         (["--until", "soon"], "--until: 'soon': write 30s, 10m"),
-        (["--csv", "--json"], "--csv and --json do not go together"),
+        (["--csv", "--json"], "--csv and --json cannot be used together"),
     ],
 )
 def test_bad_input_ends_with_2_and_says_what_would_be_right(

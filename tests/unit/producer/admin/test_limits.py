@@ -31,7 +31,7 @@ WRONG = {
     "a part of a call": (["global", "rpm=1.5"], "whole"),
     "no value": (["global", "rpm"], "rpm=600"),
     "twice": (["global", "rpm=1", "rpm=2"], "twice"),
-    "weight of a pool": ([f"pool/{POOL}", "weight=2"], "only a tenant"),
+    "weight of a pool": ([f"pool/{POOL}", "weight=2"], "only tenants"),
     "nothing": (["global"], "MEASURE=VALUE"),
     "empty name": (["tenant/", "rpm=1"], "no such scope"),
 }
