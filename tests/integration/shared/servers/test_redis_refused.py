@@ -168,9 +168,9 @@ def test_plain_text_to_a_tls_port_and_tls_to_a_plain_one_say_what_to_write(
     valkey: ValkeyServer, tmp_path: Path
 ) -> None:
     with tls_front(valkey.port, Certificates(tmp_path).server_side()) as front:
-        assert "say rediss://" in str(refusal(f"redis://127.0.0.1:{front.port}/0", tmp_path))
+        assert "use rediss://" in str(refusal(f"redis://127.0.0.1:{front.port}/0", tmp_path))
     url = f"rediss://127.0.0.1:{valkey.port}/0"
-    assert "say redis://" in str(refusal(url, tmp_path))
+    assert "use redis://" in str(refusal(url, tmp_path))
 
 
 def test_sentinels_that_are_away_or_watch_another_master_are_named(
