@@ -44,10 +44,10 @@ class DeadLetter:
     @classmethod
     def read(cls, head: bytes) -> DeadLetter:
         """Parse the head of a letter, in the form of this release or of release 0.1."""
-        words = head.split(b"\n")
-        if words[0] == b"letter" and len(words) == 7:
+        parts = head.split(b"\n")
+        if parts[0] == b"letter" and len(parts) == 7:
             letter, at_ms, queue, reason, job_id, size = (
-                word.decode("utf-8", "replace") for word in words[1:]
+                part.decode("utf-8", "replace") for part in parts[1:]
             )
             return cls(letter, int(at_ms), queue, reason, job_id, int(size), head)
         at, queue_, reason_, message = [*head.split(b"\n", 3), b"", b"", b""][:4]
@@ -83,7 +83,7 @@ class LetterFilter:
 
 @dataclass(frozen=True, slots=True)
 class LetterOutcome:
-    """What happened to a letter; `text` says it in words."""
+    """What happened to a letter; `text` describes it."""
 
     letter: DeadLetter
     state: State

@@ -196,8 +196,8 @@ def view(keys: Keys, *, ids: Sequence[str] = (), pools: Sequence[str] = ()) -> C
 
     def read(reply: Any) -> WaitingJobs:
         now_ms = int(reply[0])
-        places = [_parse_place(words) for words in reply[1]]
-        found = [_parse_pool(words, now_ms) for words in reply[2]]
+        places = [_parse_place(fields) for fields in reply[1]]
+        found = [_parse_pool(fields, now_ms) for fields in reply[2]]
         return WaitingJobs(
             now_ms,
             {place.id: place for place in places if place is not None},
@@ -230,21 +230,21 @@ def user_queues(keys: Keys, queue: str, pool: str, first: int) -> Command[UserQu
     return compose("waiting_lines", names, args, read)
 
 
-def _parse_place(words: Sequence[Any]) -> Place | None:
+def _parse_place(fields: Sequence[Any]) -> Place | None:
     try:
-        ticket = Ticket.decode(text_of(words[2]))
+        ticket = Ticket.decode(text_of(fields[2]))
     except UnreadableMessage:
         return None
-    retry_at = [float(text_of(moment)) for moment in words[6:8] if moment]
-    ahead, users = int(words[3]), max(1, int(words[4]))
+    retry_at = [float(text_of(moment)) for moment in fields[6:8] if moment]
+    ahead, users = int(fields[3]), max(1, int(fields[4]))
     return Place(
-        text_of(words[0]), text_of(words[1]), ticket, ahead, users, int(words[5]) == 1,
+        text_of(fields[0]), text_of(fields[1]), ticket, ahead, users, int(fields[5]) == 1,
         max(retry_at, default=None),
     )  # fmt: skip
 
 
-def _parse_pool(words: Sequence[Any], now_ms: int) -> WaitingPool:
-    name, texts, of_all, keys, queues = words
+def _parse_pool(fields: Sequence[Any], now_ms: int) -> WaitingPool:
+    name, texts, of_all, keys, queues = fields
     given = [text_of(text) for text in texts]
     of_pool, of_provider, of_everyone = (laid(given[n], given[n + 1]) for n in (0, 2, 4))
     return WaitingPool(
@@ -256,16 +256,16 @@ def _parse_pool(words: Sequence[Any], now_ms: int) -> WaitingPool:
 
 
 def _parse_key(
-    words: Sequence[Any],
+    fields: Sequence[Any],
     of_pool: Mapping[str, LimitInForce],
     of_provider: Mapping[str, LimitInForce],
     now: int,
 ) -> PoolKey:
-    bucket, provider_bucket, shut = (fields_of(words[n]) for n in (1, 2, 3))
+    bucket, provider_bucket, shut = (fields_of(fields[n]) for n in (1, 2, 3))
     found = gate(shut, now)
     running = max(0, int(float(bucket.get("running") or 0)))
     return PoolKey(
-        text_of(words[0]),
+        text_of(fields[0]),
         levels(of_pool, bucket, now, of_provider=True, pace=found.pace),
         levels(of_provider, provider_bucket, now, of_provider=True, pace=found.pace),
         found,
@@ -273,11 +273,11 @@ def _parse_key(
     )
 
 
-def _parse_queue(words: Sequence[Any], pool: str) -> WaitingQueue:
-    first_rank = float(text_of(words[2]))
+def _parse_queue(fields: Sequence[Any], pool: str) -> WaitingQueue:
+    first_rank = float(text_of(fields[2]))
     sample: list[Load] = []
     oldest: int | None = None
-    for text, learned in zip(words[4][::2], words[4][1::2], strict=True):
+    for text, learned in zip(fields[4][::2], fields[4][1::2], strict=True):
         try:
             ticket = Ticket.decode(text_of(text))
         except UnreadableMessage:
@@ -286,11 +286,11 @@ def _parse_queue(words: Sequence[Any], pool: str) -> WaitingQueue:
         oldest = min(oldest or ticket.arrival_ms, ticket.arrival_ms)
     mean = sum(sample, Load()).times(1 / len(sample)) if sample else Load(jobs=1)
     return WaitingQueue(
-        text_of(words[0]),
+        text_of(fields[0]),
         pool,
-        int(words[1]),
+        int(fields[1]),
         None if first_rank < 0 else first_rank,
-        int(words[3]),
+        int(fields[3]),
         mean,
         sample[0] if sample else mean,
         oldest,

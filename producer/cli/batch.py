@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -103,7 +104,6 @@ def run(
     from headgate.producer.batch.input import scan
     from headgate.producer.batch.output import Output
     from headgate.producer.batch.rows import BatchRows
-    from headgate.producer.batch.run import IN_FLIGHT
     from headgate.producer.batch.summary import summarise
     from headgate.producer.cli.batch_run import follow
 
@@ -112,17 +112,14 @@ def run(
     summary = scan(input_path)
     exists = "resume" if resume else "overwrite" if overwrite else "refuse"
     output = Output.open(output_path, input_path, exists)  # type: ignore[arg-type]
-    try:
-        with _installation() as at:
-            defaults = _defaults(at, options)
-            choose = start.resume if resume else start.begin
-            chosen, written = choose(BatchRows(at.engine), summary, output, defaults)
-            limit = max_in_flight or IN_FLIGHT
-            if not follow(at, chosen, input_path, output, written, max_in_flight=limit):
-                return INTERRUPTED
-            return _report(summarise(at.engine, at.catalog, _reread(at, chosen)), as_json)
-    finally:
-        output.close()
+    with closing(output), _installation() as at:
+        defaults = _defaults(at, options)
+        choose = start.resume if resume else start.begin
+        chosen, written = choose(BatchRows(at.engine), summary, output, defaults)
+        limit = max_in_flight or IN_FLIGHT
+        if not follow(at, chosen, input_path, output, written, max_in_flight=limit):
+            return INTERRUPTED
+        return _report(summarise(at.engine, at.catalog, _reread(at, chosen)), as_json)
 
 
 @batch.command("submit")
@@ -199,11 +196,9 @@ def fetch(batch_id: str, output_path: Path, wait: bool, overwrite: bool, as_json
         exists = "overwrite" if overwrite else "refuse"
         source = Path(found.input_path)
         output = Output.open(output_path, source, exists, resumable=False)  # type: ignore[arg-type]
-        try:
+        with closing(output):
             if not fetch_into(at, found, output, wait=wait):
                 return INTERRUPTED
-        finally:
-            output.close()
         return _report(summarise(at.engine, at.catalog, _reread(at, found)), as_json)
 
 
@@ -264,7 +259,6 @@ def list_(limit: int, as_json: bool) -> None:
 
 
 def _installation() -> Any:
-    from contextlib import closing
 
     from headgate.producer.installation import open_installation
 

@@ -11,12 +11,10 @@ from headgate.producer.batch.progress import showing
 from headgate.producer.batch.rows import Batch
 from headgate.producer.batch.run import IN_FLIGHT, Run, queue_all
 from headgate.producer.cli.terminal.exit_codes import print_note
-from headgate.producer.cli.terminal.interrupt import Interrupt
+from headgate.producer.cli.terminal.interrupt import STOPPING, Interrupt
 from headgate.producer.installation import Installation
 from headgate.producer.local.own_worker import OwnWorker
 from headgate.shared.errors import Unreachable, WrongUse
-
-_STOPPING = "stopping: running jobs may finish (press Ctrl-C again to stop at once)"
 
 
 def follow(
@@ -26,7 +24,7 @@ def follow(
     output: Output,
     written: dict[int, bool],
     *,
-    max_in_flight: int = IN_FLIGHT,
+    max_in_flight: int | None = None,
     restart_dead: Callable[[], None] | None = None,
 ) -> bool:
     """Run the batch until every line has a line of output; return False if interrupted.
@@ -34,12 +32,11 @@ def follow(
     `restart_dead` supervises the caller's own workers. Without it, a worker is started if none
     runs.
     """
-    with Interrupt(_STOPPING) as stop, showing(batch.lines, "jobs") as progress:
+    with Interrupt(STOPPING) as stop, showing(batch.lines, "jobs") as progress:
         own_worker = OwnWorker(at, progress.notify, stop.at_once)
         check = own_worker.check if restart_dead is None else lambda _: restart_dead()
-        run = Run(
-            at, batch, input_path, output, progress, stop.requested, check, written, max_in_flight
-        )
+        most = max_in_flight or IN_FLIGHT
+        run = Run(at, batch, input_path, output, progress, stop.requested, check, written, most)
         try:
             done = run.submit_and_follow()
             started = own_worker.is_started

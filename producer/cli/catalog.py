@@ -36,7 +36,7 @@ def check(file: Path | None, as_json: bool) -> None:
     overlay = file or settings.load().catalog
     found = reader.load(overlay)
     built_in = gaps(reader.load())
-    warnings = [words for words in gaps(found) if words not in built_in]
+    warnings = [text for text in gaps(found) if text not in built_in]
     facts = {
         "file": str(overlay or reader.BUILT_IN),
         "models": len(found.models),
@@ -51,8 +51,8 @@ def check(file: Path | None, as_json: bool) -> None:
     else:
         counts = f"{facts['models']} models of {facts['providers']} providers"
         print_line(f"{facts['file']}: no fault; {counts}, {facts['pools']} pools with limits")
-        for words in warnings:
-            print_note(f"warning: {words}")
+        for text in warnings:
+            print_note(f"warning: {text}")
 
 
 @catalog.command()

@@ -16,7 +16,7 @@ import signal
 import sys
 import time
 import urllib.request
-from contextlib import suppress
+from contextlib import closing, suppress
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -105,20 +105,20 @@ def _run(
     from headgate.producer.local.stack import LocalStack
 
     scanned = scan(prompts)
-    output = Output.open(answers, prompts, "overwrite")
-    log = (own.home_path / "processes.log").open("a", encoding="utf-8", buffering=1)
-    local = LocalStack(
-        own,
-        notify=print_note,
-        on_line=lambda name, text: print(f"{name} | {text}", file=log),
-        simulator=None if live else [*_SIMULATOR, *_FAULTS, *_limit_flags()],
-        env=environment,
-        cwd=own.home_path,
-    )
-    print_note(
-        "starting everything on this machine" + ("" if live else ", with a simulated provider")
-    )
-    try:
+    provider = "" if live else ", with a simulated provider"
+    with (
+        closing(Output.open(answers, prompts, "overwrite")) as output,
+        (own.home_path / "processes.log").open("a", encoding="utf-8", buffering=1) as log,
+    ):
+        local = LocalStack(
+            own,
+            notify=print_note,
+            on_line=lambda name, text: print(f"{name} | {text}", file=log),
+            simulator=None if live else [*_SIMULATOR, *_FAULTS, *_limit_flags()],
+            env=environment,
+            cwd=own.home_path,
+        )
+        print_note(f"starting everything on this machine{provider}")
         with local:
             if not local.wait_for_workers() or (at := local.installation) is None:
                 print_note(f"the worker did not start; its output:\n{_tail(own.home_path)}")
@@ -131,9 +131,6 @@ def _run(
             print_pairs(list(describe(summary)))
             print_line("")
             return _adds_up(summary, local.simulator_url)
-    finally:
-        log.close()
-        output.close()
 
 
 def _adds_up(summary: Summary, simulator_url: str | None) -> int:

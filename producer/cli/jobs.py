@@ -71,9 +71,7 @@ def submit(
     Without PROMPT, or with `-`, the prompt is read from standard input.
 
     \b
-    Examples:
-      headgate submit "Summarise the plot of Hamlet" --wait
-      headgate submit --model gpt-4o-mini --priority bulk < prompt.txt
+    Example: headgate submit "Summarise the plot of Hamlet" --wait
     """
     from headgate.producer.client.client import Client
 
@@ -91,13 +89,13 @@ def submit(
         if stream:
             from headgate.producer.cli.stream import print_stream
 
-            streamed = print_stream(client, job.id, as_json)
-            return INTERRUPTED if streamed is None else _print(streamed, as_json, streamed=True)
-        if not wait:
+            result = print_stream(client, job.id, as_json)
+        elif wait:
+            result = _wait(client, job.id, None, may_start=True)
+        else:
             print_json({"id": job.id}) if as_json else print_line(job.id)
             return DONE
-        result = _wait(client, job.id, None, may_start=True)
-    return INTERRUPTED if result is None else _print(result, as_json)
+    return INTERRUPTED if result is None else _print(result, as_json, streamed=stream)
 
 
 @click.command()

@@ -16,6 +16,7 @@ import click
 from headgate.producer.cli.terminal.exit_codes import DONE, INTERRUPTED, print_note
 
 if TYPE_CHECKING:
+    from headgate.producer.cli.terminal.interrupt import Interrupt
     from headgate.producer.local.stack import LocalStack
 
 _CHECK_EVERY_S = 0.25
@@ -42,7 +43,7 @@ def up(simulate: bool, workers: int, port: int | None, flower: bool) -> int:
     \b
     Example: headgate up --simulate
     """
-    from headgate.producer.cli.terminal.interrupt import Interrupt
+    from headgate.producer.cli.terminal.interrupt import STOPPING, Interrupt
     from headgate.producer.installation import require_home
     from headgate.producer.local.stack import LocalStack
     from headgate.shared import settings
@@ -52,8 +53,7 @@ def up(simulate: bool, workers: int, port: int | None, flower: bool) -> int:
     in_force = settings.load()
     flags = ["--port", str(port)] if port else []
     require_home(in_force)
-    message = "stopping: running jobs may finish (press Ctrl-C again to stop at once)"
-    with _lock(in_force.home_path), Interrupt(message) as stop:
+    with _lock(in_force.home_path), Interrupt(STOPPING) as stop:
         local = LocalStack(
             in_force,
             notify=print_note,
@@ -66,20 +66,24 @@ def up(simulate: bool, workers: int, port: int | None, flower: bool) -> int:
         )
         try:
             local.start()
-            if not simulate:
-                _warn_without_keys(local)
-            if local.wait_for_workers():
-                _show(local)
-            elif not stop.requested():
-                print_note("the workers do not answer yet; see their output")
-            while not stop.requested():
-                local.restart_dead()
-                time.sleep(_CHECK_EVERY_S)
+            _warn_without_keys(local)
+            _supervise(local, stop)
         finally:
             local.at_once = stop.at_once
             local.stop()
     print_note("stopped")
     return DONE if stop.signal == signal.SIGTERM else INTERRUPTED
+
+
+def _supervise(local: LocalStack, stop: Interrupt) -> None:
+    """Print the addresses of all that runs, and restart what dies, until the user stops it."""
+    if local.wait_for_workers():
+        _show(local)
+    elif not stop.requested():
+        print_note("the workers do not answer yet; see their output")
+    while not stop.requested():
+        local.restart_dead()
+        time.sleep(_CHECK_EVERY_S)
 
 
 @contextmanager
@@ -124,7 +128,7 @@ def _show(local: LocalStack) -> None:
 def _warn_without_keys(local: LocalStack) -> None:
     from headgate.shared import settings
 
-    if local.installation is None:
+    if local.installation is None or local.simulator is not None:
         return
     providers = local.installation.catalog.providers.values()
     names = sorted({name for provider in providers for name in provider.api_key_env})

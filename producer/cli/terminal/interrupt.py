@@ -10,6 +10,9 @@ from typing import Self
 
 from headgate.producer.cli.terminal.exit_codes import INTERRUPTED, print_note
 
+STOPPING = "stopping: running jobs may finish (press Ctrl-C again to stop at once)"
+"""The message of commands that let running jobs finish."""
+
 
 class Interrupt:
     """Handles SIGINT, SIGTERM and SIGHUP inside a `with` block.
