@@ -14,9 +14,9 @@ from headgate.producer.cli.terminal.exit_codes import DONE, FAILED, print_note
 @click.argument("name", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON: one line for each worker.")
 def alive(name: str | None, as_json: bool) -> int:
-    """Check the workers of this machine; exit with 0 if all run, with 1 if one hangs or none runs.
+    """Check that the workers of this machine run.
 
-    NAME is one worker: its node name (worker-1@host) or the part before the @. Default: all
+    The exit code is 0 if all run, and 1 if one hangs or none runs. NAME is one worker: its node name (worker-1@host) or the part before the @. Default: all
     workers of this home (HEADGATE_HOME).
 
     The command reads files and asks no server. So an outage of Redis or of the database does not

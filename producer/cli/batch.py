@@ -48,7 +48,7 @@ def for_lines(command: F) -> F:
             "--max-tokens", type=click.IntRange(min=1), metavar="N",
             help="Maximum length of an answer in tokens, for lines without max_tokens.",
         ),
-        click.option("--user", help="The user, for lines without one; a user is one of a tenant."),
+        click.option("--user", help="The user of the tenant, for lines without one."),
         click.option("--tenant", help="The tenant, for lines without one."),
         click.option(
             "--priority", type=PRIORITY,
@@ -89,10 +89,10 @@ def run(
     as_json: bool,
     **options: Any,
 ) -> int:
-    """Run all prompts of IN and write each result to OUT as soon as it is there.
+    """Run all prompts of IN and write the results to OUT.
 
-    IN is a JSONL file with one request a line. OUT has one line for each line of IN, in the order
-    in which the jobs end; a line that is no valid request gets an error line.
+    IN is a JSONL file with one request a line. Each result is written as soon as it is there, in
+    the order in which the jobs end. A line of IN that is no valid request gets an error line.
 
     You can interrupt or kill the command at any time. Run it again with --resume to continue: an
     answer that is recorded is never paid twice. The exit code is 1 if a line has no answer.
@@ -116,8 +116,7 @@ def run(
         defaults = _defaults(at, options)
         choose = start.resume if resume else start.begin
         chosen, written = choose(BatchRows(at.engine), summary, output, defaults)
-        limit = max_in_flight or IN_FLIGHT
-        if not follow(at, chosen, input_path, output, written, max_in_flight=limit):
+        if not follow(at, chosen, input_path, output, written, max_in_flight=max_in_flight):
             return INTERRUPTED
         return _report(summarise(at.engine, at.catalog, _reread(at, chosen)), as_json)
 
@@ -150,7 +149,7 @@ def submit(input_path: Path, as_json: bool, **options: Any) -> int:
 @click.argument("batch_id", metavar="ID")
 @json_option
 def status(batch_id: str, as_json: bool) -> int:
-    """Show the state of the batch ID and its results so far: counts, tokens, cost, latency.
+    """Show the state of the batch ID and its results so far.
 
     The exit code is 1 while lines are open or if a line has no answer.
     """
@@ -181,7 +180,9 @@ def status(batch_id: str, as_json: bool) -> int:
 @click.option("--overwrite", is_flag=True, help="Replace the content of OUT.")
 @json_option
 def fetch(batch_id: str, output_path: Path, wait: bool, overwrite: bool, as_json: bool) -> int:
-    """Write the results of the batch ID to OUT: those that are there, or all with --wait.
+    """Write the results of the batch ID to OUT.
+
+    It writes the results that are there, or with --wait waits for all of them.
 
     \b
     Example: headgate batch fetch batch_0192... -o answers.jsonl --wait
@@ -206,9 +207,9 @@ def fetch(batch_id: str, output_path: Path, wait: bool, overwrite: bool, as_json
 @click.argument("batch_id", metavar="ID")
 @json_option
 def cancel(batch_id: str, as_json: bool) -> int:
-    """Cancel all jobs of the batch ID that have not ended, also those that run.
+    """Cancel the open jobs of the batch ID, also those that run.
 
-    No further line of the batch is queued.
+    No further line of the batch is queued. The exit code is 1 if the batch had ended before.
     """
     from headgate.producer.batch.rows import BatchRows
     from headgate.producer.batch.run import cancel_open
@@ -237,7 +238,7 @@ def cancel(batch_id: str, as_json: bool) -> int:
 )  # fmt: skip
 @json_option
 def list_(limit: int, as_json: bool) -> None:
-    """List batches with their state, results and cost (USD), the newest first."""
+    """List batches with results and cost (USD), newest first."""
     from headgate.producer.batch.rows import BatchRows
     from headgate.producer.batch.summary import summarise
 

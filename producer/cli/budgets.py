@@ -12,7 +12,9 @@ from headgate.producer.cli.terminal.session import open_session
 @click.command()
 @json_option
 def budgets(as_json: bool) -> None:
-    """Show how much of each budget is spent today and this month (UTC), in USD.
+    """Show how much of each budget is spent.
+
+    Amounts are in USD, for today and for this month (UTC).
 
     \b
     spent  the cost of all attempts so far

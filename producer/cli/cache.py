@@ -29,7 +29,7 @@ def cache() -> None:
 @cache.command()
 @json_option
 def stats(as_json: bool) -> None:
-    """Show how full the cache is, how often it served an answer, and what it saved in USD."""
+    """Show how full the cache is and what it has saved (USD)."""
     from headgate.producer.admin.cache import stats as read_stats
 
     with open_session() as at:
@@ -46,7 +46,7 @@ def stats(as_json: bool) -> None:
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @json_option
 def clear(tenant: str | None, model: str | None, yes: bool, as_json: bool) -> None:
-    """Delete cached answers: all, or those of a tenant or a model.
+    """Delete cached answers: all, or of a tenant or a model.
 
     A request whose answer is deleted is sent to the provider and paid again.
 

@@ -14,7 +14,7 @@ from headgate.producer.cli.terminal.session import open_session
 
 @click.group(context_settings=HELP)
 def catalog() -> None:
-    """Check or reload the catalog of models, limits, tiers and prices."""
+    """Check or reload the catalog of models, limits and prices."""
 
 
 @catalog.command()

@@ -23,7 +23,7 @@ def db() -> None:
 
 @db.command()
 def upgrade() -> None:
-    """Create the tables, or upgrade them to the revision of this release."""
+    """Create the tables, or upgrade them to this release."""
     from headgate.shared.database import migrate
     from headgate.shared.database.engine import reading
 
@@ -66,9 +66,9 @@ def downgrade(revision: str, yes: bool) -> None:
 @db.command()
 @json_option
 def check(as_json: bool) -> int:
-    """Check that the database answers and has the tables of this release; list differences.
+    """Check that the database has the tables of this release.
 
-    The exit code is 1 if this release cannot work with the tables.
+    It lists all differences. The exit code is 1 if this release cannot work with the tables.
     """
     from headgate.producer.admin import schema_diff
     from headgate.shared.database import migrate

@@ -72,7 +72,9 @@ def dead() -> None:
 def list_(
     queues: tuple[str, ...], reasons: tuple[str, ...], limit: int, before: str | None, as_json: bool
 ) -> None:
-    """List dead letters, the newest first; --json prints the first 4096 bytes of each message.
+    """List dead letters, the newest first.
+
+    With --json, it prints the first 4096 bytes of each message.
 
     \b
     Example: headgate dead list --queue headgate.bulk.fast --reason JSON
@@ -117,7 +119,7 @@ def list_(
 )
 @json_option
 def show(letter_id: str, raw: bool, as_json: bool) -> None:
-    """Show the dead letter ID: where it came from, why it is dead, and its message.
+    """Show the dead letter ID: its queue, reason and message.
 
     \b
     Example: headgate dead show ID --raw > message.json

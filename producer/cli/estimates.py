@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 )  # fmt: skip
 @json_option
 def estimates(model: str | None, tenant: str | None, limit: int, as_json: bool) -> None:
-    """Compare the tokens that are reserved for answers with the tokens that answers took.
+    """Compare reserved tokens with those that answers took.
 
     One line for each model, tenant and template with an answer in the last 30 days, the latest
     answer first. Older answers count less.

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 @click.command()
 @json_option
 def health(as_json: bool) -> int:
-    """Show the state of models, pools, servers and workers; exit with 1 if one is down.
+    """Show the health of models, pools, servers and workers.
+
+    The exit code is 1 if a model is down or no worker runs, and 3 if a server does not answer.
 
     \b
     state  healthy   the model answers

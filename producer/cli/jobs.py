@@ -66,9 +66,10 @@ def submit(
     as_json: bool,
     **options: str | None,
 ) -> int:
-    """Submit PROMPT as a job and print its id; with --wait or --stream print the answer.
+    """Submit PROMPT as a job and print its id or its answer.
 
-    Without PROMPT, or with `-`, the prompt is read from standard input.
+    It prints the answer with --wait or --stream. Without PROMPT, or with `-`, it reads the prompt
+    from standard input.
 
     \b
     Example: headgate submit "Summarise the plot of Hamlet" --wait

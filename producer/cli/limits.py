@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 @json_option
 @click.pass_context
 def limits(ctx: click.Context, pool: str | None, tenant: str | None, as_json: bool) -> None:
-    """Show all limits, how full they are, and how many jobs wait; `set` and `unset` change them.
+    """Show or change limits, and show how many jobs wait.
+
+    `set` and `unset` change limits; without a command, all limits are shown.
 
     \b
     limit  per minute; rpd: per day; concurrent: calls at one time
@@ -59,9 +61,9 @@ def limits(ctx: click.Context, pool: str | None, tenant: str | None, as_json: bo
 @click.argument("amounts", metavar="MEASURE=VALUE...", nargs=-1, required=True)
 @json_option
 def set_(scope: str, amounts: tuple[str, ...], as_json: bool) -> None:
-    """Set limits that override the catalog, at once and until `headgate limits unset`.
+    """Set limits that override the catalog, until `unset`.
 
-    They survive reloads and restarts. The value `none` removes a limit.
+    They are in force at once and survive reloads and restarts. The value `none` removes a limit.
 
     \b
     SCOPE     global, provider/NAME, pool/PROVIDER/NAME, tenant/NAME,
@@ -99,7 +101,9 @@ def set_(scope: str, amounts: tuple[str, ...], as_json: bool) -> None:
 @click.argument("measures", metavar="[MEASURE]...", nargs=-1)
 @json_option
 def unset(scope: str, measures: tuple[str, ...], as_json: bool) -> None:
-    """Return SCOPE to the limits of the catalog: these measures, or all if you name none.
+    """Return SCOPE to the limits of the catalog.
+
+    Name the measures to return, or none to return all.
 
     \b
     Example: headgate limits unset pool/openai/gpt-4o-mini rpm

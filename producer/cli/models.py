@@ -17,9 +17,11 @@ if TYPE_CHECKING:
 @click.command()
 @json_option
 def models(as_json: bool) -> None:
-    """List the models of the catalog: provider, context in tokens, prices, limits, and keys.
+    """List the models of the catalog with prices and limits.
 
     \b
+    context        tokens of prompt and answer together, at most
+    output         tokens of the answer, at most
     USD/M in, out  price of 1,000,000 input or output tokens in USD
     key            set, or missing: jobs for the model will fail
     """

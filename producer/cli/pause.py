@@ -26,9 +26,10 @@ KIND = click.Choice(["pool", "tenant", "queue"])
 @click.argument("name", required=False)
 @json_option
 def pause(kind: str | None, name: str | None, as_json: bool) -> None:
-    """Pause a pool, a tenant or a queue; without arguments list what is paused.
+    """Pause a pool, a tenant or a queue, or list what is paused.
 
-    Running jobs finish. Waiting jobs keep their place. New jobs are accepted and wait.
+    Running jobs finish. Waiting jobs keep their place. New jobs are accepted and wait. Without
+    arguments, the command lists what is paused.
 
     \b
     Examples:

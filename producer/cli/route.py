@@ -40,9 +40,10 @@ PIXEL = "data:image/gif;base64,R0lGODlhAQABAAAAACwAAAAAAQABAAA="
 def route(
     prompt: str | None, max_tokens: int | None, image: bool, as_json: bool, **options: str | None
 ) -> None:
-    """Show which model `--model auto` would choose for PROMPT, and why; send nothing.
+    """Show which model `auto` chooses for PROMPT, and why.
 
-    Without PROMPT, or with `-`, the prompt is read from standard input.
+    It sends nothing to a provider. Without PROMPT, or with `-`, it reads the prompt from standard
+    input.
 
     \b
     Example: headgate route "Translate to French: good morning" --prefer speed

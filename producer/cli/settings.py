@@ -10,9 +10,10 @@ from headgate.producer.cli.terminal.output import json_option, print_json, print
 @click.command()
 @json_option
 def settings(as_json: bool) -> None:
-    """List all settings: name, value (secrets masked), source and meaning.
+    """List all settings with value, source and meaning.
 
-    The source is the environment, the file .env in the current folder, or the default.
+    Secrets are masked. The source is the environment, the file .env in the current folder, or the
+    default.
     """
     from pydantic import SecretStr
 

@@ -52,9 +52,9 @@ _OPTIONAL = ("mean ms", "cached", "p99 ms", "saved USD", "failed", "p50 ms", "ou
 def usage(
     by: str, since: str | None, until: str | None, as_csv: bool, as_json: bool, **asked: Any
 ) -> None:
-    """Show what was used: requests, tokens, cost and savings in USD, and latency.
+    """Show usage: requests, tokens, cost, savings and latency.
 
-    It counts jobs that have ended, by the time of their end.
+    It counts jobs that have ended, by the time of their end. Cost and savings are in USD.
 
     \b
     hits    share of succeeded jobs answered from the cache or from an
