@@ -16,8 +16,8 @@ from headgate.producer.cli.terminal.exit_codes import DONE, FAILED, print_note
 def alive(name: str | None, as_json: bool) -> int:
     """Check that the workers of this machine run.
 
-    The exit code is 0 if all run, and 1 if one hangs or none runs. NAME is one worker: its node name (worker-1@host) or the part before the @. Default: all
-    workers of this home (HEADGATE_HOME).
+    The exit code is 0 if all run, and 1 if one hangs or none runs. NAME is one worker: its node
+    name (worker-1@host) or the part before the @ (default: all workers of this home).
 
     The command reads files and asks no server. So an outage of Redis or of the database does not
     make a supervisor restart the workers.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -46,7 +46,7 @@ def _filters(command: F) -> F:
     return command
 
 
-def _choice(command: F) -> F:
+def _choosing(command: F) -> F:
     all_ = click.option("--all", "everyone", is_flag=True, help="All dead letters.")
     ids = click.argument("ids", metavar="ID...", nargs=-1)
     return ids(all_(_filters(json_option(command))))
@@ -105,11 +105,9 @@ def list_(
             print_table(names, shown, optional=("message", "bytes", "job", "died at"))
         if next(found, None) is not None:
             print_note(f"there are more; next page: headgate dead list --before {last}")
-        if shed := at.redis.hget(at.keys.letters(), "shed"):
-            print_note(
-                f"{int(shed)} older letters were dropped; raise HEADGATE_DEAD_LETTERS or "
-                "HEADGATE_DEAD_MB to keep more"
-            )
+        if dropped := at.redis.hget(at.keys.letters(), "shed"):
+            remedy = "raise HEADGATE_DEAD_LETTERS or HEADGATE_DEAD_MB to keep more"
+            print_note(f"{int(dropped)} older letters were dropped; {remedy}")
 
 
 @dead.command()
@@ -150,11 +148,8 @@ def show(letter_id: str, raw: bool, as_json: bool) -> None:
 
 
 @dead.command()
-@_choice
-def retry(
-    ids: tuple[str, ...], everyone: bool, queues: tuple[str, ...], reasons: tuple[str, ...],
-    as_json: bool,
-) -> int:  # fmt: skip
+@_choosing
+def retry(as_json: bool, **chosen: Any) -> int:
     """Put dead letters back on the queues they came from.
 
     Name letters by their ids, or choose them by --all, --queue or --reason. A job that was given
@@ -163,20 +158,14 @@ def retry(
     \b
     Example: headgate dead retry --queue headgate.bulk.fast
     """
-    from headgate.producer.admin.dead_letters import retry as act
+    from headgate.producer.admin import dead_letters
 
-    with open_session() as at:
-        return _report(
-            (act(at, one) for one in _chosen(at, ids, everyone, queues, reasons)), as_json
-        )
+    return _apply(dead_letters.retry, as_json, **chosen)
 
 
 @dead.command()
-@_choice
-def drop(
-    ids: tuple[str, ...], everyone: bool, queues: tuple[str, ...], reasons: tuple[str, ...],
-    as_json: bool,
-) -> int:  # fmt: skip
+@_choosing
+def drop(as_json: bool, **chosen: Any) -> int:
     """Delete dead letters; their messages are lost.
 
     Name letters by their ids, or choose them by --all, --queue or --reason.
@@ -184,30 +173,30 @@ def drop(
     \b
     Example: headgate dead drop --all
     """
-    from headgate.producer.admin.dead_letters import drop as act
+    from headgate.producer.admin import dead_letters
 
-    with open_session() as at:
-        return _report(
-            (act(at, one) for one in _chosen(at, ids, everyone, queues, reasons)), as_json
-        )
+    return _apply(dead_letters.drop, as_json, **chosen)
 
 
-def _report(done: Iterable[LetterOutcome], as_json: bool) -> int:
-    """Print each outcome; return exit code 1 if one was refused."""
+def _apply(
+    act: Callable[[Installation, DeadLetter], LetterOutcome], as_json: bool, **chosen: Any
+) -> int:
+    """Act on each chosen letter and print the outcome; return exit code 1 if one was refused."""
     code = DONE
-    for one in done:
-        if one.state == "refused":
-            code = FAILED
-        if as_json:
-            letter = one.letter
-            print_json({"id": letter.id, "queue": letter.queue, "state": one.state,
-                      "message": one.text})  # fmt: skip
-        else:
-            print_line(f"{one.letter.id} {printable(one.text)}")
+    with open_session() as at:
+        for letter in _choose(at, **chosen):
+            outcome = act(at, letter)
+            if outcome.state == "refused":
+                code = FAILED
+            if as_json:
+                print_json({"id": letter.id, "queue": letter.queue, "state": outcome.state,
+                            "message": outcome.text})  # fmt: skip
+            else:
+                print_line(f"{letter.id} {printable(outcome.text)}")
     return code
 
 
-def _chosen(
+def _choose(
     at: Installation, ids: tuple[str, ...], everyone: bool, queues: tuple[str, ...],
     reasons: tuple[str, ...],
 ) -> list[DeadLetter]:  # fmt: skip

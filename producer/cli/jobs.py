@@ -9,13 +9,19 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from headgate.producer.cli.terminal.exit_codes import DONE, FAILED, INTERRUPTED, print_note
+from headgate.producer.cli.terminal.options import (
+    MAX_TOKENS,
+    MAX_USD_PER_MILLION,
+    PREFER,
+    PRIORITY,
+    parse_moment,
+)
 from headgate.producer.cli.terminal.output import json_option, print_json, print_line, print_table
 
 if TYPE_CHECKING:
     from headgate.producer.client.client import Client
     from headgate.shared.job.result import Result
 
-from headgate.producer.cli.terminal.options import PRIORITY, parse_moment
 
 _TURN_S = 1.0
 
@@ -39,17 +45,10 @@ _TURN_S = 1.0
     type=click.Choice(["wait", "refuse"]),
     help="At a limit of the caller, queue the job (wait) or refuse it (default: wait).",
 )
-@click.option("--max-tokens", type=int, metavar="N", help="Maximum length of the answer in tokens.")
+@MAX_TOKENS
 @click.option("--max-cost-usd", metavar="X", help="Maximum cost of all attempts together in USD.")
-@click.option(
-    "--max-usd-per-million", metavar="X",
-    help="With auto: maximum price of 1,000,000 tokens, input or output, in USD.",
-)  # fmt: skip
-@click.option(
-    "--prefer",
-    type=click.Choice(["speed", "quality", "cost"]),
-    help="With auto: what matters most (default: cost).",
-)
+@MAX_USD_PER_MILLION
+@PREFER
 @click.option(
     "--idempotency-key", metavar="K",
     help="Submitting again with this key within 24 h returns the same job.",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from headgate.producer.cli.jobs import read_prompt
+from headgate.producer.cli.terminal.options import MAX_TOKENS, MAX_USD_PER_MILLION, PREFER
 from headgate.producer.cli.terminal.output import json_option, print_json, print_pairs, print_table
 
 if TYPE_CHECKING:
@@ -22,19 +23,12 @@ PIXEL = "data:image/gif;base64,R0lGODlhAQABAAAAACwAAAAAAQABAAA="
 
 @click.command()
 @click.argument("prompt", required=False)
-@click.option(
-    "--max-usd-per-million", metavar="X",
-    help="Maximum price of 1,000,000 tokens, input or output, in USD.",
-)  # fmt: skip
-@click.option(
-    "--prefer",
-    type=click.Choice(["speed", "quality", "cost"]),
-    help="What matters most (default: cost).",
-)
+@MAX_USD_PER_MILLION
+@PREFER
 @click.option(
     "--task", type=click.Choice(KINDS), help="The kind of task, if you know it (default: guessed)."
 )
-@click.option("--max-tokens", type=int, metavar="N", help="Maximum length of the answer in tokens.")
+@MAX_TOKENS
 @click.option("--image", is_flag=True, help="Route as if the prompt contained an image.")
 @json_option
 def route(

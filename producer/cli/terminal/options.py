@@ -9,6 +9,19 @@ import click
 
 PRIORITY = click.Choice(["interactive", "standard", "bulk"])
 
+MAX_TOKENS = click.option(
+    "--max-tokens", type=int, metavar="N", help="Maximum length of the answer in tokens."
+)
+MAX_USD_PER_MILLION = click.option(
+    "--max-usd-per-million", metavar="X",
+    help="With auto: maximum price of 1,000,000 tokens, input or output, in USD.",
+)  # fmt: skip
+PREFER = click.option(
+    "--prefer",
+    type=click.Choice(["speed", "quality", "cost"]),
+    help="With auto: what matters most (default: cost).",
+)
+
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
