@@ -1,4 +1,4 @@
-"""`headgate cache` from outside: what it shows, what it throws away, what it refuses."""
+"""`headgate cache` from outside: what it shows, deletes and refuses."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,7 +37,7 @@ def env(valkey: ValkeyServer, tmp_path: Path) -> dict[str, str]:
 
 
 def keep(client: "redis.Redis", *answers: tuple[str, str], ttl_ms: int = 60_000) -> None:
-    """Answers of 100 bytes are kept: (tenant, model)."""
+    """Cache answers of 100 bytes for (tenant, model)."""
     before = client.hlen(KEYS.cached())
     entries = [
         CacheWrite(f"{before + n:064x}", b"x" * 100, ttl_ms, tenant, model)
@@ -71,13 +71,18 @@ def test_cached_answers_are_shown_by_model_and_tenant(
 ) -> None:
     keep(client, ("a", "gpt-4o"), ("a", "gpt-4o-mini"), ("b|ü\x1b", "gpt-4o"))
     script.run(client, index.heard(KEYS, "call", CacheCounts(6, 2, 2, 1_500_000_000, [], [])))
-    told = done(env, "stats", "--json").document
-    assert (told["entries"], told["bytes"], told["saved_usd"]) == (3, 300, "0.0015")
-    assert (told["hits"], told["shared"], told["misses"], told["hit_rate"]) == (6, 2, 2, 0.8)
-    assert [(one["name"], one["entries"]) for one in told["models"]] == [
+    result = done(env, "stats", "--json").document
+    assert (result["entries"], result["bytes"], result["saved_usd"]) == (3, 300, "0.0015")
+    assert (result["hits"], result["shared"], result["misses"], result["hit_rate"]) == (
+        6,
+        2,
+        2,
+        0.8,
+    )
+    assert [(one["name"], one["entries"]) for one in result["models"]] == [
         ("gpt-4o", 2), ("gpt-4o-mini", 1),
     ]  # fmt: skip
-    assert {one["name"]: one["bytes"] for one in told["tenants"]} == {"a": 200, "b|ü\x1b": 100}
+    assert {one["name"]: one["bytes"] for one in result["tenants"]} == {"a": 200, "b|ü\x1b": 100}
     shown = done(env, "stats").out
     assert "6 hits, 2 shared, 2 misses (80.0%)" in shown
     assert "\x1b" not in shown
@@ -131,7 +136,7 @@ def test_all_answers_are_deleted_also_those_outside_the_index_and_a_broken_index
 
 
 @pytest.mark.parametrize(
-    ("tenant", "model", "told"),
+    ("tenant", "model", "fault"),
     [
         (None, "gtp-4o", "did you mean gpt-4o"), ("", None, "1 to 128"),
         ("t" * 129, None, "1 to 128"),
@@ -139,12 +144,12 @@ def test_all_answers_are_deleted_also_those_outside_the_index_and_a_broken_index
     ids=str,
 )  # fmt: skip
 def test_an_impossible_name_is_refused_and_nothing_is_deleted(
-    at: Installation, client: "redis.Redis", tenant: str | None, model: str | None, told: str
+    at: Installation, client: "redis.Redis", tenant: str | None, model: str | None, fault: str
 ) -> None:
     keep(client, ("a", "gpt-4o"))
     with pytest.raises(WrongUse) as caught:
         cache.clear(at, tenant, model)
-    assert told in caught.value.remedy
+    assert fault in caught.value.remedy
     assert client.hlen(KEYS.cached()) == 1
 
 

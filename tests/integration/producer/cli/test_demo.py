@@ -15,7 +15,7 @@ from headgate.shared.catalog.catalog import load
 
 
 def run(folder: Path, *flags: str) -> "subprocess.CompletedProcess[str]":
-    """The demo has come to its end in this folder."""
+    """Run the demo in this folder."""
     return subprocess.run(
         [sys.executable, "-m", "headgate.producer.cli.demo", *flags],
         cwd=folder,
