@@ -91,7 +91,7 @@ def read(url: str) -> Address:
     if scheme in CLUSTER_SCHEMES:
         raise ValueError("Celery has no transport for Redis Cluster; use a single Redis")
     if scheme not in SCHEMES or not sign:
-        raise ValueError(f"start it with one of {', '.join(s + '://' for s in SCHEMES)}")
+        raise ValueError(f"must start with one of {', '.join(s + '://' for s in SCHEMES)}")
     if scheme == "sentinel":
         # Celery's spelling has URLs or hosts with `;` between them. The parameters after the last
         # host are for all.

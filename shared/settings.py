@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
@@ -42,7 +43,7 @@ def _check_port(url: str) -> None:
 def _database_url(url: str) -> str:
     scheme = url.partition("://")[0].partition("+")[0]
     if scheme not in DATABASE_SCHEMES or "://" not in url:
-        raise ValueError("start it with postgresql:// or sqlite:///")
+        raise ValueError("must start with postgresql:// or sqlite:///")
     if scheme == "sqlite":
         file = url.partition("://")[2].removeprefix("/").partition("?")[0]
         if not file or file == ":memory:":
@@ -365,7 +366,9 @@ def load() -> Settings:
     known = {variable(field) for field in Settings.model_fields}
     for name in {**_dotenv(), **os.environ}:
         if name.startswith("HEADGATE_") and name not in known:
-            raise SettingError(name, "set", f"no such setting; known: {', '.join(sorted(known))}")
+            close = get_close_matches(name, known, 1)
+            remedy = f"did you mean {close[0]}?" if close else f"known: {', '.join(sorted(known))}"
+            raise SettingError(name, "set", f"no such setting; {remedy}")
     try:
         return Settings()
     except ValidationError as error:

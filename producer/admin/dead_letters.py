@@ -20,7 +20,7 @@ from headgate.shared.broker.queues import all_queues
 from headgate.shared.broker.results import GIVEN_UP
 
 PAGE = 200
-"""Heads read at a time."""
+"""How many heads are read at a time."""
 
 CHUNK_BYTES = 1024 * 1024
 

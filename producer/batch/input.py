@@ -106,8 +106,8 @@ def _parse(number: int, raw: bytes | None, defaults: dict[str, Any]) -> InputLin
 
 def _parse_object(raw: bytes | None) -> dict[str, Any]:
     if raw is None:
-        remedy = f"the limit is {MAX_REQUEST_BYTES} bytes (10 MB)"
-        raise InvalidRequest("length", "more", remedy)
+        remedy = "shorten the request; the limit is 10 MB"
+        raise InvalidRequest("length", f"over {MAX_REQUEST_BYTES} bytes", remedy)
     if b"\0" in raw:
         remedy = r"is a raw NUL byte; write \u0000 if you mean it"
         raise InvalidRequest("byte", raw.index(b"\0") + 1, remedy)

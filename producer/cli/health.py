@@ -1,4 +1,4 @@
-"""`headgate health`: models, breakers, pools, servers and workers; exit 1 if anything is down."""
+"""`headgate health`: the state of models, pools, servers and workers."""
 
 from __future__ import annotations
 

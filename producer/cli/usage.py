@@ -1,4 +1,4 @@
-"""`headgate usage`: who used what."""
+"""`headgate usage`: requests, tokens, cost and latency by tenant, user, model or time."""
 
 from __future__ import annotations
 

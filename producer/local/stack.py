@@ -27,7 +27,7 @@ START_S = 30.0
 """How long workers and simulator may take to start; on a busy machine it takes a few seconds."""
 
 _STOP_MARGIN_S = 12.0
-"""A worker ends by itself within 10 s after its drain time."""
+"""A worker ends at most 10 s after its drain time; this adds some room."""
 
 _QUICK_STOP_S = 5.0
 _SERVER_CHECK_S = 5.0

@@ -75,7 +75,7 @@ def usage(engine: Engine, by: str | Sequence[str] = (), **asked: Unpack[UsageQue
     found: _Sums = defaultdict(_Sum)
     with snapshot(engine) as connection:
         if connection.dialect.name == "postgresql":
-            # Compiling a query takes longer than any of these; the sums of a day fit in memory.
+            # JIT compilation takes longer than any of these queries; a day's sums fit in memory.
             connection.execute(text("SET LOCAL jit = off"))
             connection.execute(text("SET LOCAL work_mem = '64MB'"))
         days = days_in(connection, period)

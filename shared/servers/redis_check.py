@@ -87,7 +87,7 @@ def unfit(facts: Mapping[str, Any]) -> tuple[str, str] | None:
     if int(facts.get("cluster_enabled", 0)):
         return (
             "it is a node of a Redis Cluster, for which Celery has no transport",
-            "name a single Redis, or one behind sentinels",
+            "use a single Redis, or one behind sentinels",
         )
     if numbers and numbers < OLDEST:
         return f"it is version {version}", "use Redis 6.2 or newer, or Valkey"

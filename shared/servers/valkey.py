@@ -138,7 +138,7 @@ class Server:
     def is_running(self) -> bool:
         """Return whether a server runs in this folder: ours, or one of a killed keeper."""
         if self._child is not None:
-            self._child.poll()  # reaps
+            self._child.poll()  # collects the exit code of a dead server
         lock = try_lock(self._folder / "server.lock", fcntl.LOCK_SH)
         if lock is not None:
             os.close(lock)

@@ -436,7 +436,7 @@ async def test_estimates_shows_what_was_promised_and_what_was_seen(
     [
         (["--model", "no-such"], 2, "no-such"),
         (["--limit", "0"], 2, "--limit"),
-        (["--tenant", "nobody"], 0, "nothing learned"),
+        (["--tenant", "nobody"], 0, "no estimates"),
     ],
 )
 def test_estimates_names_what_is_wrong(

@@ -42,7 +42,7 @@ def test_a_node_of_a_cluster_is_refused_by_commands_and_workers(
     with installation.ended_afterwards(command):
         command.start()
         assert installation.exit_code(command) == 3
-        assert "name a single Redis" in command.log()
+        assert "use a single Redis" in command.log()
     worker = installation.worker_process(env, tmp_path)
     with installation.ended_afterwards(worker):
         with pytest.raises(ChildFailed):
