@@ -61,6 +61,6 @@ def test_an_equal_request_is_answered_from_the_cache_and_a_poisoned_entry_is_a_m
     assert here.accepted() == 7
     assert all("secret" not in worker.log() for worker in here.workers)
 
-    assert "answers are thrown away" in here.command("cache", "clear", "--yes").out
+    assert "answers deleted" in here.command("cache", "clear", "--yes").out
     assert here.redis.hlen(KEYS.cached()) == 0
     assert answered(here).cached is None
