@@ -1,12 +1,12 @@
-"""The forms of HEADGATE_REDIS_URL: each is read once, and checked, into one Address.
+"""Parses and checks HEADGATE_REDIS_URL in all its forms, and returns an Address.
 
     redis://[user:password@]host[:6379][/database]
     rediss://...                                    the same over TLS, with ssl_* in the query
     redis+socket://[user:password@]/path/to.sock[?virtual_host=database]
     sentinel://[user:password@]host[:26379],host,...[/database]?master_name=NAME
 
-Celery's own spelling of the last, `sentinel://host;sentinel://host/0`, is read too. The names in
-the query are those of redis-py and Celery; others are refused by name. Nothing here connects.
+Celery's spelling of the last form, `sentinel://host;sentinel://host/0`, is accepted too. The
+parameters in the query are those of redis-py and Celery; others are refused. Nothing here connects.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _CERT_REQS = {"required": ssl.CERT_REQUIRED, "optional": ssl.CERT_OPTIONAL, "non
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """How a TLS connection is made, and what the server must show."""
+    """The certificates of a TLS connection, and what is checked."""
 
     ca_certs: str | None = None
     certfile: str | None = None
@@ -40,7 +40,7 @@ class Tls:
     check_hostname: bool = True
 
     def options(self) -> dict[str, Any]:
-        """The same as redis-py's and kombu's keyword arguments."""
+        """Return the keyword arguments for redis-py and kombu."""
         found = {
             "ssl_ca_certs": self.ca_certs,
             "ssl_certfile": self.certfile,
@@ -53,7 +53,7 @@ class Tls:
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where Redis is. `hosts` are the sentinels where there is a `master_name`."""
+    """The address of Redis. `hosts`: of the sentinels if there is a `master_name`."""
 
     scheme: str
     hosts: tuple[tuple[str, int], ...] = ()
@@ -67,7 +67,7 @@ class Address:
     sentinel_password: str | None = field(default=None, repr=False)
 
     def celery_url(self) -> str:
-        """The URL as kombu and Celery read it; TLS and sentinel's words go by their options."""
+        """Return the URL for kombu and Celery, which get TLS and sentinel parameters as options."""
         login = ""
         if self.username or self.password:
             login = f"{quote(self.username or '', safe='')}:{quote(self.password or '', safe='')}@"
@@ -80,28 +80,28 @@ class Address:
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """What no log and no error may hold, as it is and as it stands in a URL."""
+        """The passwords that no log and no error may contain, plain and percent-encoded."""
         found = [one for one in (self.password, self.sentinel_password) if one]
         return tuple(form for one in found for form in {one, quote(one, safe="")})
 
 
 def read(url: str) -> Address:
-    """The Address of a URL; raises ValueError that says what would be right, and no password."""
+    """Parse a URL; raise ValueError with a remedy and without passwords."""
     scheme, sign, rest = url.partition("://")
     if scheme in CLUSTER_SCHEMES:
-        raise ValueError("Celery has no transport for Redis Cluster; name a single Redis")
+        raise ValueError("Celery has no transport for Redis Cluster; use a single Redis")
     if scheme not in SCHEMES or not sign:
-        raise ValueError(f"start it with one of {', '.join(s + '://' for s in SCHEMES)}")
+        raise ValueError(f"must start with one of {', '.join(s + '://' for s in SCHEMES)}")
     if scheme == "sentinel":
-        # Celery's spelling: whole URLs, or hosts, with `;` between them; the words after the last
-        # host count for all.
+        # Celery's spelling has URLs or hosts with `;` between them. The parameters after the last
+        # host are for all.
         rest = _without_repeats(rest)
     rest, _, query = rest.partition("?")
     place, _, path = rest.partition("/")
     login, at, hosts = place.rpartition("@")
     if "@" in path or ("@" in query and not at):
-        raise ValueError("write / in a name or password as %2F, ? as %3F, # as %23, @ as %40")
-    words = _words(scheme, query)
+        raise ValueError("in a name or password write / as %2F, ? as %3F, # as %23, @ as %40")
+    parameters = _parameters(scheme, query)
     username, colon, password = login.partition(":")
     common: dict[str, Any] = {
         "username": unquote(username) or None if at else None,
@@ -109,20 +109,22 @@ def read(url: str) -> Address:
     }
     if scheme == "redis+socket":
         if hosts or not path:
-            raise ValueError("name the socket by its whole path: redis+socket:///path/to.sock")
-        return Address(scheme, path=f"/{unquote(path)}", database=_database("", words), **common)
+            raise ValueError("write the full path of the socket: redis+socket:///path/to.sock")
+        return Address(
+            scheme, path=f"/{unquote(path)}", database=_database("", parameters), **common
+        )
     address = Address(
         scheme,
         _hosts(scheme, hosts),
-        database=_database(path, words),
-        tls=_tls(words) if scheme == "rediss" or words.get("ssl") == "true" else None,
+        database=_database(path, parameters),
+        tls=_tls(parameters) if scheme == "rediss" or parameters.get("ssl") == "true" else None,
         **common,
     )
-    return _of_sentinels(address, words) if scheme == "sentinel" else address
+    return _of_sentinels(address, parameters) if scheme == "sentinel" else address
 
 
 def without_secrets(text: str, url: str) -> str:
-    """The text with the passwords of this URL replaced by `***`."""
+    """Return the text with the passwords of this URL replaced by `***`."""
     try:
         secrets = read(url).secrets
     except ValueError:
@@ -136,9 +138,9 @@ _SECRET_WORD = re.compile(r"([?&][^=&#]*password=)[^&#;]*", re.IGNORECASE)
 
 
 def masked(url: str) -> str:
-    """The URL, of a database too, with its passwords replaced by `***`, fit for a log.
+    """Return the URL of Redis or of a database with its passwords replaced by `***`.
 
-    Also of a URL that is wrong: what stands between the first `:` and the last `@` is hidden.
+    In an invalid URL, everything between the first `:` and the last `@` is replaced.
     """
     scheme, sign, rest = url.partition("://")
     if sign and not (rest.startswith("/") or scheme.startswith("sqlite")):
@@ -158,21 +160,21 @@ def _bracketed(host: str) -> str:
 
 
 def _without_repeats(rest: str) -> str:
-    """`u:p@a:1/0;sentinel://u:p@b:2/0?q` as `u:p@a:1,b:2/0?q`; raises ValueError."""
+    """Turn `u:p@a:1/0;sentinel://u:p@b:2/0?q` into `u:p@a:1,b:2/0?q`; raise ValueError."""
     first, *others = rest.split(";")
     if not others:
         return rest
     logins, hosts, path, query = set(), [], "", ""
     for part in [first, *others]:
-        place, _, words = part.removeprefix("sentinel://").partition("?")
+        place, _, parameters = part.removeprefix("sentinel://").partition("?")
         place, _, database = place.partition("/")
         login, at, host = place.rpartition("@")
         if at:
             logins.add(login)
         hosts.append(host)
-        path, query = database or path, words or query
+        path, query = database or path, parameters or query
     if len(logins) > 1:
-        raise ValueError("give one name and password, of the Redis behind the sentinels")
+        raise ValueError("use one name and password: those of the Redis behind the sentinels")
     login = f"{logins.pop()}@" if logins else ""
     return f"{login}{','.join(hosts)}/{path}?{query}"
 
@@ -193,56 +195,56 @@ def _hosts(scheme: str, place: str) -> tuple[tuple[str, int], ...]:
     return tuple(found)
 
 
-def _words(scheme: str, query: str) -> dict[str, str]:
+def _parameters(scheme: str, query: str) -> dict[str, str]:
     known = {
         "redis": (),
         "rediss": TLS_NAMES,
         "redis+socket": (),
         "sentinel": SENTINEL_NAMES,
     }[scheme] + DATABASE_NAMES
-    words = dict(parse_qsl(query, keep_blank_values=True))
-    for name in words:
+    parameters = dict(parse_qsl(query, keep_blank_values=True))
+    for name in parameters:
         if name in TLS_NAMES and scheme == "redis":
-            raise ValueError(f"{name} is for TLS: start the URL with rediss://")
+            raise ValueError(f"{name} needs TLS; start the URL with rediss://")
         if name not in known:
-            raise ValueError(f"{name} is not known here; use {', '.join(known)}")
-    return words
+            raise ValueError(f"{name} is unknown; use {', '.join(known)}")
+    return parameters
 
 
-def _database(path: str, words: dict[str, str]) -> int:
-    named = path.strip("/") or words.get("db") or words.get("virtual_host") or "0"
+def _database(path: str, parameters: dict[str, str]) -> int:
+    named = path.strip("/") or parameters.get("db") or parameters.get("virtual_host") or "0"
     if not named.isdecimal():
-        raise ValueError(f"the database after the host is a number from 0, not {named[:40]!r}")
+        raise ValueError(f"the database after the host must be a number from 0, not {named[:40]!r}")
     return int(named)
 
 
-def _tls(words: dict[str, str]) -> Tls:
+def _tls(parameters: dict[str, str]) -> Tls:
     for name in ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile"):
-        if words.get(name) and not Path(words[name]).is_file():
-            raise ValueError(f"{name}: there is no file {words[name]}")
-    reqs = words.get("ssl_cert_reqs", "required").lower().removeprefix("cert_")
+        if parameters.get(name) and not Path(parameters[name]).is_file():
+            raise ValueError(f"{name}: there is no file {parameters[name]}")
+    reqs = parameters.get("ssl_cert_reqs", "required").lower().removeprefix("cert_")
     if reqs not in _CERT_REQS:
-        raise ValueError(f"ssl_cert_reqs is one of {', '.join(_CERT_REQS)}")
+        raise ValueError(f"ssl_cert_reqs must be one of {', '.join(_CERT_REQS)}")
     return Tls(
-        words.get("ssl_ca_certs") or None,
-        words.get("ssl_certfile") or None,
-        words.get("ssl_keyfile") or None,
+        parameters.get("ssl_ca_certs") or None,
+        parameters.get("ssl_certfile") or None,
+        parameters.get("ssl_keyfile") or None,
         reqs,
-        words.get("ssl_check_hostname", "true").lower() not in ("false", "0", "no", "f", "n"),
+        parameters.get("ssl_check_hostname", "true").lower() not in ("false", "0", "no", "f", "n"),
     )
 
 
-def _of_sentinels(address: Address, words: dict[str, str]) -> Address:
-    name = words.get("master_name")
+def _of_sentinels(address: Address, parameters: dict[str, str]) -> Address:
+    name = parameters.get("master_name")
     if not name:
-        raise ValueError("say which master the sentinels watch: add ?master_name=NAME")
-    if any(word in words for word in TLS_NAMES) and address.tls is None:
-        raise ValueError("add ssl=true, which turns TLS on for the sentinels and the servers")
-    if address.tls is None and words.get("ssl", "false") != "false":
-        raise ValueError("ssl is true or false")
+        raise ValueError("name the master that the sentinels watch: add ?master_name=NAME")
+    if any(word in parameters for word in TLS_NAMES) and address.tls is None:
+        raise ValueError("add ssl=true, which turns on TLS for the sentinels and the servers")
+    if address.tls is None and parameters.get("ssl", "false") != "false":
+        raise ValueError("ssl must be true or false")
     return replace(
         address,
         master_name=name,
-        sentinel_username=words.get("sentinel_username") or None,
-        sentinel_password=words.get("sentinel_password") or None,
+        sentinel_username=parameters.get("sentinel_username") or None,
+        sentinel_password=parameters.get("sentinel_password") or None,
     )

@@ -1,13 +1,14 @@
-"""The settings: the only reader of the environment. Frozen, checked, secrets masked.
+"""The settings, checked and frozen; only this module reads the environment.
 
 Each field is the variable `HEADGATE_<NAME>`; the vendors' variables keep their own names. A `.env`
-file in the current folder is read too; the environment wins.
+file in the current folder is read too; the environment overrides it.
 """
 
 from __future__ import annotations
 
 import os
 import re
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
@@ -42,34 +43,34 @@ def _check_port(url: str) -> None:
 def _database_url(url: str) -> str:
     scheme = url.partition("://")[0].partition("+")[0]
     if scheme not in DATABASE_SCHEMES or "://" not in url:
-        raise ValueError("start it with postgresql:// or sqlite:///")
+        raise ValueError("must start with postgresql:// or sqlite:///")
     if scheme == "sqlite":
         file = url.partition("://")[2].removeprefix("/").partition("?")[0]
         if not file or file == ":memory:":
             raise ValueError(
-                "name a file: workers and commands share it; sqlite:////path/to/file.db"
+                "name a file, because workers and commands share it: sqlite:////path/to/file.db"
             )
         if not Path(file).absolute().parent.is_dir():
-            raise ValueError(f"the folder {Path(file).absolute().parent} does not exist; make it")
+            raise ValueError(f"the folder {Path(file).absolute().parent} does not exist; create it")
     else:
         _check_port(url)
     if url.partition("://")[0] not in (scheme, "postgresql+psycopg"):
-        raise ValueError(f"write {scheme}://; which driver is used is fixed")
+        raise ValueError(f"use {scheme}://; the driver cannot be chosen")
     return url
 
 
 def _key_prefix(prefix: str) -> str:
-    # Celery adds `_` to a prefix that ends otherwise, and would not find our results.
+    # Celery adds `_` to a prefix without such an end, and would not find our results.
     if len(prefix) > 64 or not re.fullmatch(r"([A-Za-z0-9_.:-]*[:_.-])?", prefix):
         raise ValueError(
-            "use letters, digits and : _ . - (at most 64), with one of : _ . - at its end"
+            "use at most 64 letters, digits and : _ . - with one of : _ . - at its end"
         )
     return prefix
 
 
 def _http_url(url: str) -> str:
     if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).netloc:
-        raise ValueError("give a URL such as https://api.example.com/v1")
+        raise ValueError("use a URL such as https://api.example.com/v1")
     return url.rstrip("/")
 
 
@@ -86,12 +87,12 @@ def _logins(logins: SecretStr) -> SecretStr:
     for login in logins.get_secret_value().split(","):
         user, _, password = login.partition(":")
         if not user.strip() or not password.strip():
-            raise ValueError("give user:password, or several with commas between them")
+            raise ValueError("use user:password, or several with commas between them")
     return logins
 
 
 class Settings(BaseSettings):
-    """All settings in force. Units are in the names; every default is the contract's or ours."""
+    """All settings in force. The unit of a setting is in its name."""
 
     model_config = SettingsConfigDict(
         env_prefix="HEADGATE_",
@@ -102,140 +103,226 @@ class Settings(BaseSettings):
     )
 
     home: Path = Field(
-        Path(".headgate"), description="data of the embedded servers, SQLite, logs, pid files"
+        default=Path(".headgate"),
+        description="The folder for the embedded server's data, the SQLite file, logs and pid "
+        "files (default: .headgate).",
     )
     redis_url: Annotated[str, AfterValidator(_redis_url)] | None = Field(
-        None, description="broker, limits, cache, results; unset: an embedded Valkey in the home"
+        default=None,
+        description="The URL of the Redis for queues, limits, cache and results (default: an "
+        "embedded Valkey in the home).",
     )
     database_url: Annotated[str, AfterValidator(_database_url)] | None = Field(
-        None, description="the record; unset: SQLite in the home"
+        default=None,
+        description="The URL of the database, postgresql:// or sqlite:/// (default: a SQLite file "
+        "in the home).",
     )
     database_timeout_s: Annotated[float, Field(allow_inf_nan=False, ge=1, le=3600)] = Field(
-        20, description="longest wait for the database to answer one statement"
+        default=20,
+        description="The longest time in seconds to wait for one answer of the database (default: "
+        "20).",
     )
     key_prefix: Annotated[str, AfterValidator(_key_prefix)] = Field(
-        "", description="put before every key, to share one Redis; ends in one of : _ . -"
+        default="",
+        description="A prefix for all Redis keys, to share one Redis; it ends with one of : _ . - "
+        "(default: none).",
     )
-    catalog: Path | None = Field(None, description="a TOML file laid over the built-in catalog")
+    catalog: Path | None = Field(
+        default=None,
+        description="A TOML file that overrides the built-in catalog (default: none).",
+    )
     tiers: Annotated[str, AfterValidator(_tier_source)] = Field(
-        "catalog", description="who knows the tiers of callers: catalog, table or module:function"
+        default="catalog",
+        description="Where the tiers of callers are looked up: catalog, table or module:function "
+        "(default: catalog).",
     )
     concurrency: Annotated[int, Field(ge=1, le=20_000)] = Field(
-        500, description="jobs in flight in one worker process"
+        default=500,
+        description="The most jobs that one worker process runs at one time (default: 500).",
     )
     in_flight_mb: Annotated[int, Field(ge=1)] = Field(
-        256, description="megabytes of messages in flight in one worker; it needs 2.4 times that"
+        default=256,
+        description="The most megabytes of messages in one worker process, which needs 2.4 times "
+        "as much memory (default: 256).",
     )
     model: Annotated[str, Field(min_length=1)] = Field(
-        "auto", description="the model of a request that names none; auto: chosen for each"
+        default="auto",
+        description="The model of requests that name none; auto chooses one for each request "
+        "(default: auto).",
     )
     max_tokens: Annotated[int, Field(ge=1)] | None = Field(
-        None, description="max_tokens of a request that names none"
+        default=None,
+        description="The max_tokens of requests that set none (default: no limit of ours).",
     )
     temperature: Annotated[float, Field(allow_inf_nan=False, ge=0, le=2)] | None = Field(
-        None, description="temperature of a request that names none"
+        default=None,
+        description="The temperature of requests that set none (default: the provider's).",
     )
     timeout_s: Annotated[float, Field(allow_inf_nan=False, gt=0, le=86_400)] = Field(
-        120, description="longest wait for one answer of a provider"
+        default=120,
+        description="The longest time in seconds to wait for one answer of a provider (default: "
+        "120).",
     )
     lease_s: Annotated[float, Field(allow_inf_nan=False, ge=1, le=3600)] = Field(
-        15, description="a worker silent for this long loses its jobs to the others"
+        default=15,
+        description="After so many seconds without a sign of life a worker loses its jobs to "
+        "other workers (default: 15).",
     )
     standard_wait_s: Annotated[float, Field(allow_inf_nan=False, ge=0, le=86_400)] = Field(
-        300, description="a standard job that has waited this long ranks with interactive ones"
+        default=300,
+        description="The handicap of standard jobs in seconds: after this wait they go ahead of "
+        "newer interactive jobs (default: 300).",
     )
     bulk_wait_s: Annotated[float, Field(allow_inf_nan=False, ge=0, le=86_400)] = Field(
-        900, description="a bulk job that has waited this long ranks with interactive ones"
+        default=900,
+        description="The handicap of bulk jobs in seconds: after this wait they go ahead of newer "
+        "interactive jobs (default: 900).",
     )
     max_deliveries: Annotated[int, Field(ge=1, le=100)] = Field(
-        5, description="workers that may die over one job before it is given up"
+        default=5,
+        description="How many workers may die while they run one job; then the job fails "
+        "(default: 5).",
     )
     drain_s: Annotated[float, Field(allow_inf_nan=False, ge=0, le=86_400)] = Field(
-        30, description="after SIGTERM: running jobs may finish for this long, then go back"
+        default=30,
+        description="How many seconds running jobs may take to finish after SIGTERM; then they go "
+        "back to their queues (default: 30).",
     )
     sweep_s: Annotated[float, Field(allow_inf_nan=False, ge=0.1, le=3600)] = Field(
-        10, description="how often jobs are looked for that the broker lost"
+        default=10,
+        description="How often in seconds maintenance looks for jobs that the broker has lost "
+        "(default: 10).",
     )
     dead_letters: Annotated[int, Field(ge=1)] = Field(
-        10_000, description="dead letters that are kept; the oldest go first"
+        default=10_000,
+        description="The most dead letters to keep; the oldest are dropped first (default: 10000).",
     )
     dead_mb: Annotated[int, Field(ge=1)] = Field(
-        1024, description="megabytes of dead letters that are kept"
+        default=1024,
+        description="The most megabytes of dead letters to keep; the oldest are dropped first "
+        "(default: 1024).",
     )
     result_ttl_s: Annotated[int, Field(ge=1)] = Field(
-        7 * 86_400, description="how long results are kept; the audit line stays"
+        default=7 * 86_400,
+        description="How many seconds results are kept; audit lines stay (default: 604800, which "
+        "is 7 days).",
     )
     cache_ttl_s: Annotated[int, Field(ge=1)] = Field(
-        1800, description="how long an answer serves equal requests where no rule says otherwise"
+        default=1800,
+        description="How many seconds a cached answer serves equal requests, unless a rule or the "
+        "request says otherwise (default: 1800).",
     )
     cache_mb: Annotated[int, Field(ge=1)] = Field(
-        256, description="megabytes of answers that are kept; those not used for longest go first"
+        default=256,
+        description="The most megabytes of cached answers; the least recently used are evicted "
+        "first (default: 256).",
     )
     cache_temperature: Annotated[float, Field(allow_inf_nan=False, ge=0, le=2)] = Field(
-        0.7, description="above this temperature, without a seed, an answer is kept only if asked"
+        default=0.7,
+        description="Answers to requests above this temperature and without a seed are cached "
+        "only on request (default: 0.7).",
     )
     share_cost: Literal["leader", "even"] = Field(
-        "leader", description="who pays a call that equal requests share: leader, or all evenly"
+        default="leader",
+        description="Who pays for a call that equal requests share: leader, or even for all the "
+        "same (default: leader).",
     )
     breaker_failures: Annotated[int, Field(ge=0, le=1000)] = Field(
-        5, description="failures in a row that open a model's circuit breaker; 0: none ever opens"
+        default=5,
+        description="How many failures in a row open a model's circuit breaker; 0 turns breakers "
+        "off (default: 5).",
     )
     breaker_share: Annotated[float, Field(allow_inf_nan=False, gt=0, le=1)] = Field(
-        0.5, description="share of failed calls within a minute (of 20 or more) that opens it, too"
+        default=0.5,
+        description="The share of failed calls among at least 20 within a minute that also opens "
+        "it (default: 0.5).",
     )
     breaker_open_s: Annotated[float, Field(allow_inf_nan=False, ge=0.1, le=3600)] = Field(
-        60, description="how long a breaker stays open until one probe may go"
+        default=60,
+        description="How many seconds a circuit breaker stays open before one probe is sent "
+        "(default: 60).",
     )
     healthy_s: Annotated[float, Field(allow_inf_nan=False, ge=1, le=86_400)] = Field(
-        300, description="a model that failed counts as healthy again after this long without"
+        default=300,
+        description="After so many seconds without a failure a model counts as healthy again "
+        "(default: 300).",
     )
     retry_share: Annotated[float, Field(allow_inf_nan=False, ge=0, le=10)] = Field(
-        0.1, description="retries at a provider, as a share of its traffic"
+        default=0.1,
+        description="The most retries at one provider, as a share of its calls (default: 0.1).",
     )
     alert_url: HttpUrl | None = Field(
-        None, description="a webhook that is told when a budget is at 80, 90 and 100 %"
+        default=None,
+        description="A webhook that is called when 80, 90 and 100 % of a budget are spent "
+        "(default: none).",
     )
     max_attempts: Annotated[int, Field(ge=1, le=100)] = Field(
-        5, description="attempts at one model"
+        default=5,
+        description="The most attempts of one job at one model (default: 5).",
     )
     max_attempts_per_job: Annotated[int, Field(ge=1, le=1000)] = Field(
-        8, description="attempts at all models of a chain together"
+        default=8,
+        description="The most attempts of one job at all models of its fallback chain together "
+        "(default: 8).",
     )
     backoff_s: Annotated[float, Field(allow_inf_nan=False, gt=0)] = Field(
-        1, description="upper bound of the first wait before a retry; doubles with each"
+        default=1,
+        description="The upper bound in seconds of the first wait before a retry; it doubles with "
+        "each retry (default: 1).",
     )
     backoff_max_s: Annotated[float, Field(allow_inf_nan=False, gt=0)] = Field(
-        30, description="upper bound of any wait before a retry"
+        default=30,
+        description="The upper bound in seconds of every wait before a retry (default: 30).",
     )
     under_reserve: Annotated[float, Field(allow_inf_nan=False, ge=0.001, le=0.5)] = Field(
-        0.05, description="the chance that an answer takes more tokens than were held for it"
+        default=0.05,
+        description="The accepted share of answers that take more tokens than were reserved for "
+        "them (default: 0.05).",
     )
     simulator_url: HttpUrl | None = Field(
-        None, description="ask a simulated provider in place of every real one"
+        default=None,
+        description="The URL of a simulated provider that replaces all real providers (default: "
+        "none).",
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
-        "INFO", description="DEBUG, INFO, WARNING or ERROR"
+        default="INFO",
+        description="The log level: DEBUG, INFO, WARNING or ERROR (default: INFO).",
     )
     openai_api_key: SecretStr | None = Field(
-        None, validation_alias="OPENAI_API_KEY", description="OpenAI's key"
+        default=None,
+        validation_alias="OPENAI_API_KEY",
+        description="The API key of OpenAI (default: none).",
     )
     openai_base_url: HttpUrl | None = Field(
-        None, validation_alias="OPENAI_BASE_URL", description="another address for OpenAI"
+        default=None,
+        validation_alias="OPENAI_BASE_URL",
+        description="Another base URL for OpenAI (default: https://api.openai.com/v1).",
     )
     openai_org_id: str | None = Field(
-        None, validation_alias="OPENAI_ORG_ID", description="OpenAI's organisation"
+        default=None,
+        validation_alias="OPENAI_ORG_ID",
+        description="The organisation at OpenAI (default: none).",
     )
     openai_project_id: str | None = Field(
-        None, validation_alias="OPENAI_PROJECT_ID", description="OpenAI's project"
+        default=None,
+        validation_alias="OPENAI_PROJECT_ID",
+        description="The project at OpenAI (default: none).",
     )
     anthropic_api_key: SecretStr | None = Field(
-        None, validation_alias="ANTHROPIC_API_KEY", description="Anthropic's key"
+        default=None,
+        validation_alias="ANTHROPIC_API_KEY",
+        description="The API key of Anthropic (default: none).",
     )
     anthropic_base_url: HttpUrl | None = Field(
-        None, validation_alias="ANTHROPIC_BASE_URL", description="another address for Anthropic"
+        default=None,
+        validation_alias="ANTHROPIC_BASE_URL",
+        description="Another base URL for Anthropic (default: https://api.anthropic.com).",
     )
     flower_basic_auth: Annotated[SecretStr, AfterValidator(_logins)] | None = Field(
-        None, validation_alias="FLOWER_BASIC_AUTH", description="logins of Flower: user:password"
+        default=None,
+        validation_alias="FLOWER_BASIC_AUTH",
+        description="The logins of Flower as user:password, with commas between several (default: "
+        "none).",
     )
 
     @property
@@ -245,7 +332,7 @@ class Settings(BaseSettings):
 
 
 def variable(field: str) -> str:
-    """The environment variable of a field of Settings."""
+    """Return the environment variable of a field of Settings."""
     name = field.upper()
     return name if name.startswith(("OPENAI_", "ANTHROPIC_", "FLOWER_")) else f"HEADGATE_{name}"
 
@@ -254,13 +341,13 @@ def _dotenv() -> dict[str, str]:
     try:
         return {k: v for k, v in dotenv_values(DOTENV).items() if v is not None}
     except (OSError, UnicodeDecodeError) as error:
-        raise SettingError(DOTENV, str(error), "make it a readable UTF-8 file") from None
+        raise SettingError(DOTENV, str(error), "must be a readable file in UTF-8") from None
 
 
 def read(name: str) -> tuple[str | None, str]:
-    """A variable's value and where it comes from: `environment`, `.env` or `default`.
+    """Return a variable's value and its source: `environment`, `.env` or `default`.
 
-    An empty value counts as not set, as compose files write it.
+    An empty value counts as not set, because compose files write it so.
     """
     for source, place in (("environment", os.environ), (DOTENV, _dotenv())):
         if value := place.get(name):
@@ -269,17 +356,19 @@ def read(name: str) -> tuple[str | None, str]:
 
 
 def secret(name: str) -> SecretStr | None:
-    """The secret in the variable `name`, which a catalog names as `api_key_env`."""
+    """Return the secret in a variable, such as one that a catalog names in `api_key_env`."""
     value, _ = read(name)
     return SecretStr(value) if value else None
 
 
 def load() -> Settings:
-    """The settings in force; raises SettingError with the variable, its value and a remedy."""
+    """Return the settings in force; raise SettingError with variable, value and remedy."""
     known = {variable(field) for field in Settings.model_fields}
     for name in {**_dotenv(), **os.environ}:
         if name.startswith("HEADGATE_") and name not in known:
-            raise SettingError(name, "set", f"no such setting; known: {', '.join(sorted(known))}")
+            close = get_close_matches(name, known, 1)
+            remedy = f"did you mean {close[0]}?" if close else f"known: {', '.join(sorted(known))}"
+            raise SettingError(name, "set", f"no such setting; {remedy}")
     try:
         return Settings()
     except ValidationError as error:
@@ -291,5 +380,5 @@ def load() -> Settings:
 
 
 def environment() -> dict[str, str]:
-    """A copy of the whole environment, to start a child process with."""
+    """Return a copy of the whole environment, to start a child process with."""
     return dict(os.environ)

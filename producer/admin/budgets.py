@@ -1,4 +1,4 @@
-"""Budgets as they stand: what is spent and held of each, today and this month. Read only."""
+"""Reads how much of each budget is spent and held, today and this month; changes nothing."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from headgate.shared.broker.script import fields_of
 from headgate.shared.cost.price import from_pico, text
 
 MOST_SCANS = 200
-"""Times 1,000 keys that are looked through for tenants under the budget of every tenant."""
+"""How many pages of 1,000 keys are scanned for tenants under the budget of every tenant."""
 
 State = Literal["open", "soft", "spent", "unread"]
 
 
 @dataclass(frozen=True, slots=True)
 class BudgetRow:
-    """One budget in one period (UTC): amounts in USD; `share` of it that is spent.
+    """One budget in one period (UTC), with amounts in USD; `share`: the part that is spent.
 
-    `state`: `open`; `soft` (jobs of low priority stop); `spent` (all stop); `unread` (jobs wait
-    until a worker has read the record). `whence`: the catalog, or an operator (set).
+    `state`: `open`; `soft` (jobs of low priority wait); `spent` (all jobs stop); `unread` (jobs
+    wait until a worker has added up the ledger). `whence`: the catalog, or an operator (set).
     """
 
     scope: str
@@ -38,13 +38,16 @@ class BudgetRow:
     whence: Literal["catalog", "set"]
 
     def as_json(self) -> dict[str, Any]:
-        """As `--json` prints it."""
+        """Return the row as `--json` prints it."""
         fields = asdict(self)
         return {"from" if name == "whence" else name: value for name, value in fields.items()}
 
 
 def report(at: Installation) -> list[BudgetRow]:
-    """A row for each budget and period; of tenants under that of every tenant those with a sum."""
+    """Return a row for each budget and period.
+
+    Of tenants under the budget of every tenant, only those that have spent something.
+    """
     configured = fields_of(_hash(at, at.keys.budgets())) or budgets.texts(at.catalog)
     overrides = fields_of(_hash(at, at.keys.overrides()))
     found: Any = at.redis.time()
@@ -79,7 +82,7 @@ def _scopes(
                 if cursor == 0:
                     break
         scopes = scopes - {scopes_.EVERY_TENANT} or {scopes_.EVERY_TENANT}
-    # Overrides name limits of other kinds of scopes, too; those have no budget.
+    # Overrides also name scopes of other kinds, which have no budget.
     kinds = ("global", "tenant", "user")
     known = [scope for scope in scopes if scope.partition("/")[0] in kinds]
     return sorted(known, key=lambda scope: (kinds.index(scope.partition("/")[0]), scope))
@@ -89,9 +92,9 @@ def _row(at: Installation, scope: str, period: str, budget: BudgetInForce) -> Bu
     limit = budget.of(period) or 0
     found: Any = at.redis.hmget(at.keys.budget(scope, period), "spent", "held")
     spent, held = (max(0, int(amount or 0)) for amount in found)
-    read = at.redis.hexists(at.keys.budget("read", period), budget.source)
+    is_read = at.redis.hexists(at.keys.budget("read", period), budget.source)
     state: State = "open"
-    if not read:
+    if not is_read:
         state = "unread"
     elif spent >= limit * budget.hard:
         state = "spent"

@@ -1,4 +1,4 @@
-"""The cache as its books tell of it, and answers thrown away at an operator's word."""
+"""Reads the figures of the cache from its index, and deletes answers for an operator."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from headgate.shared.job.ids import rfc3339
 PAGE = 1000
 
 TOP = 10
-"""Models and tenants that are shown, those with the most bytes first."""
+"""How many models and tenants are shown, those with the most bytes first."""
 
 LONGEST_NAME = 128
-"""Characters of a tenant's name, as in a request."""
+"""Most characters of a tenant's name, as in a request."""
 
 
 @dataclass(frozen=True, slots=True)
 class CacheShare:
-    """What is kept of one model or one tenant."""
+    """The cached answers of one model or one tenant."""
 
     name: str
     entries: int
@@ -35,11 +35,11 @@ class CacheShare:
 
 @dataclass(frozen=True, slots=True)
 class CacheStats:
-    """What is kept, within which bound, and what it was good for since the counts began.
+    """The size of the cache, and its figures since counting began.
 
-    `hits`: answers found whose lifetime runs; `shared`: those that counted only for equal requests
-    at once; `hit_rate`: both together, of all that were looked for. `oldest_use_at`: of the answer
-    that would go first.
+    `hits`: answers found within their lifetime. `shared`: expired answers found that still served
+    equal requests at the same time. `hit_rate`: the share of both in all lookups.
+    `oldest_use_at`: the last use of the answer that is evicted next.
     """
 
     entries: int
@@ -56,20 +56,20 @@ class CacheStats:
     tenants: list[CacheShare]
 
     def as_json(self) -> dict[str, Any]:
-        """As `--json` prints it."""
+        """Return the figures as `--json` prints them."""
         return asdict(self)
 
 
 def stats(at: Installation) -> CacheStats:
-    """The books as they stand; answers that have expired meanwhile are left out."""
+    """Return the figures of the cache; expired answers are not counted."""
     counts = {name: int(value) for name, value in fields_of(_counts(at)).items()}
     by_model: dict[str, list[int]] = defaultdict(list)
     by_tenant: dict[str, list[int]] = defaultdict(list)
-    for _, booked in _books(at, from_ms=_now_ms(at)):
-        by_model[booked.model].append(booked.size)
-        by_tenant[booked.tenant].append(booked.size)
+    for _, entry in _entries(at, from_ms=_now_ms(at)):
+        by_model[entry.model].append(entry.size)
+        by_tenant[entry.tenant].append(entry.size)
     hits, shared, misses = (counts.get(name, 0) for name in ("hits", "shared", "misses"))
-    asked = hits + shared + misses
+    lookups = hits + shared + misses
     oldest: Any = at.redis.zrange(at.keys.cache_uses(), 0, 0, withscores=True)
     return CacheStats(
         entries=sum(map(len, by_model.values())),
@@ -78,7 +78,7 @@ def stats(at: Installation) -> CacheStats:
         hits=hits,
         shared=shared,
         misses=misses,
-        hit_rate=(hits + shared) / asked if asked else None,
+        hit_rate=(hits + shared) / lookups if lookups else None,
         saved_usd=text(from_pico(counts.get("saved", 0))),
         evicted=counts.get("evicted", 0),
         oldest_use_at=rfc3339(int(oldest[0][1])) if oldest else None,
@@ -88,31 +88,34 @@ def stats(at: Installation) -> CacheStats:
 
 
 def clear(at: Installation, tenant: str | None = None, model: str | None = None) -> int:
-    """Throws away all answers, or those of this tenant and this model; how many there were."""
+    """Delete all answers, or those of this tenant and this model; return how many.
+
+    Raise WrongUse for a tenant or a model that cannot exist.
+    """
     if tenant is not None and (not 0 < len(tenant) <= LONGEST_NAME or "\0" in tenant):
-        remedy = f"a name has 1 to {LONGEST_NAME} characters, without NUL"
+        remedy = f"a name has 1 to {LONGEST_NAME} characters and no NUL"
         raise WrongUse("--tenant", tenant, remedy)
     if tenant is None and model is None:
         return _clear_all(at)
-    wanted = None if model is None else _known(at, model)
+    wanted = None if model is None else _require_model(at, model)
     names = [
         name
-        for name, booked in _books(at)
-        if tenant in (None, booked.tenant) and wanted in (None, booked.model)
+        for name, entry in _entries(at)
+        if tenant in (None, entry.tenant) and wanted in (None, entry.model)
     ]
     return _drop(at, names)
 
 
 def _clear_all(at: Installation) -> int:
-    """Also what the books do not know, which a release before this one kept."""
-    books = {
+    """Delete all answers, also those of older releases, which the index does not list."""
+    kinds = {
         at.keys.cached(): b"hash", at.keys.cache_counts(): b"hash",
         at.keys.cache_uses(): b"zset", at.keys.cache_ends(): b"zset",
     }  # fmt: skip
-    broken = [key for key, kind in books.items() if _type(at, key) not in (kind, b"none")]
+    broken = [key for key, kind in kinds.items() if _type(at, key) not in (kind, b"none")]
     if broken:
         at.redis.delete(*broken)
-    names = {name for name, _ in _books(at)}
+    names = {name for name, _ in _entries(at)}
     start = at.keys.cache("")
     for key in at.redis.scan_iter(match=start + "?" * 64, count=PAGE):
         names.add(key.decode().removeprefix(start))
@@ -126,8 +129,11 @@ def _drop(at: Installation, names: list[str]) -> int:
     )
 
 
-def _books(at: Installation, from_ms: int = 0) -> Iterator[tuple[str, CacheIndexEntry]]:
-    """Each answer that ends after `from_ms`, by its end: what goes meanwhile shifts no page."""
+def _entries(at: Installation, from_ms: int = 0) -> Iterator[tuple[str, CacheIndexEntry]]:
+    """Yield each answer that expires after `from_ms`, by its end.
+
+    Pages continue by the end of the last answer, so that deletions in between skip none.
+    """
     seen_at, seen = float(from_ms), 0
     while True:
         found: Any = at.redis.zrangebyscore(
@@ -136,23 +142,23 @@ def _books(at: Installation, from_ms: int = 0) -> Iterator[tuple[str, CacheIndex
         if not found:
             return
         names = [name for name, _ in found]
-        lines: Any = at.redis.hmget(at.keys.cached(), names)
-        for name, line in zip(names, lines, strict=True):
-            booked = None if line is None else entry_from(line)
-            if booked is not None:
-                yield name.decode(), booked
+        texts: Any = at.redis.hmget(at.keys.cached(), names)
+        for name, text_ in zip(names, texts, strict=True):
+            entry = None if text_ is None else entry_from(text_)
+            if entry is not None:
+                yield name.decode(), entry
         last = found[-1][1]
         same = sum(1 for _, end in found if end == last)
         seen = seen + same if last == seen_at else same
         seen_at = last
 
 
-def _known(at: Installation, model: str) -> str:
+def _require_model(at: Installation, model: str) -> str:
     try:
         return at.catalog.model(model, "--model").name
     except InvalidRequest as error:
-        if any(booked.model == model for _, booked in _books(at)):
-            return model  # the catalog had it once
+        if any(entry.model == model for _, entry in _entries(at)):
+            return model  # an earlier catalog had it
         raise WrongUse("--model", model, error.remedy) from None
 
 

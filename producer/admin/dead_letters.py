@@ -1,4 +1,4 @@
-"""Dead letters: what no worker could read, and jobs that gave up; listed, sent again, thrown away.
+"""Lists, retries and drops dead letters: messages that no worker can read, and jobs given up.
 
 Heads are read in pages and messages one by one: there may be thousands, and each may be large.
 """
@@ -20,7 +20,7 @@ from headgate.shared.broker.queues import all_queues
 from headgate.shared.broker.results import GIVEN_UP
 
 PAGE = 200
-"""Heads read at a time."""
+"""How many heads are read at a time."""
 
 CHUNK_BYTES = 1024 * 1024
 
@@ -29,7 +29,7 @@ State = Literal["retried", "dropped", "refused", "gone"]
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """One dead letter. `job_id` is empty where the message has none; `size` in bytes."""
+    """One dead letter. `job_id`: empty if the message has none. `size`: bytes of the message."""
 
     id: str
     died_at_ms: int
@@ -39,15 +39,15 @@ class DeadLetter:
     size: int
     head: bytes
     message: bytes | None = None
-    """Of a letter that release 0.1 wrote: there the message stands in the head."""
+    """Only of a letter that release 0.1 wrote, which has the message in its head."""
 
     @classmethod
     def read(cls, head: bytes) -> DeadLetter:
-        """The letter of a head, whoever wrote it."""
-        words = head.split(b"\n")
-        if words[0] == b"letter" and len(words) == 7:
+        """Parse the head of a letter, in the form of this release or of release 0.1."""
+        parts = head.split(b"\n")
+        if parts[0] == b"letter" and len(parts) == 7:
             letter, at_ms, queue, reason, job_id, size = (
-                word.decode("utf-8", "replace") for word in words[1:]
+                part.decode("utf-8", "replace") for part in parts[1:]
             )
             return cls(letter, int(at_ms), queue, reason, job_id, int(size), head)
         at, queue_, reason_, message = [*head.split(b"\n", 3), b"", b"", b""][:4]
@@ -65,13 +65,16 @@ class DeadLetter:
 
 @dataclass(frozen=True, slots=True)
 class LetterFilter:
-    """Which letters are meant: those with one of `queues` and one of `reasons` (parts of words)."""
+    """Chooses letters from one of `queues` whose reason contains one of `reasons`.
+
+    An empty collection allows all.
+    """
 
     queues: Collection[str] = ()
     reasons: Collection[str] = ()
 
     def fits(self, letter: DeadLetter) -> bool:
-        """Whether the letter is meant."""
+        """Return whether the filter chooses the letter."""
         if self.queues and letter.queue not in self.queues:
             return False
         reason = letter.reason.lower()
@@ -80,22 +83,22 @@ class LetterFilter:
 
 @dataclass(frozen=True, slots=True)
 class LetterOutcome:
-    """What became of a letter, and why."""
+    """What happened to a letter; `text` describes it."""
 
     letter: DeadLetter
     state: State
-    words: str
+    text: str
 
 
 def newest(
     client: redis.Redis, keys: Keys, wanted: LetterFilter, before: str | None
 ) -> Iterator[DeadLetter]:
-    """The letters that are meant, the newest first; `before`: only those older than this one."""
+    """Yield the chosen letters, the newest first; `before`: only those older than this id."""
     first, seen = 0, set[bytes]()
     passed = before is None
     while heads := _page(client, keys, first, first + PAGE - 1):
         for head in heads:
-            if head in seen:  # new letters have moved this one to the next page
+            if head in seen:  # new letters have shifted this one to the next page
                 continue
             letter = DeadLetter.read(head)
             if passed and wanted.fits(letter):
@@ -105,7 +108,7 @@ def newest(
 
 
 def find(client: redis.Redis, keys: Keys, ids: Collection[str]) -> dict[str, DeadLetter]:
-    """The letters of these ids; those that do not exist are left out."""
+    """Return the letters of these ids, by id; ids that do not exist are missing."""
     found: dict[str, DeadLetter] = {}
     for letter in newest(client, keys, LetterFilter(), None):
         if letter.id in ids:
@@ -116,7 +119,7 @@ def find(client: redis.Redis, keys: Keys, ids: Collection[str]) -> dict[str, Dea
 
 
 def beginning(client: redis.Redis, keys: Keys, letter: DeadLetter, size: int) -> bytes:
-    """The first `size` bytes of the message."""
+    """Return the first `size` bytes of the message."""
     if letter.message is not None:
         return letter.message[:size]
     part: Any = client.getrange(keys.letter(letter.id), 0, size - 1)
@@ -124,7 +127,7 @@ def beginning(client: redis.Redis, keys: Keys, letter: DeadLetter, size: int) ->
 
 
 def message(client: redis.Redis, keys: Keys, letter: DeadLetter) -> Iterator[bytes]:
-    """The message byte for byte, in pieces."""
+    """Yield the message byte for byte, in pieces of at most `CHUNK_BYTES`."""
     if letter.message is not None:
         yield letter.message
         return
@@ -134,7 +137,7 @@ def message(client: redis.Redis, keys: Keys, letter: DeadLetter) -> Iterator[byt
 
 
 def drop(at: Installation, letter: DeadLetter) -> LetterOutcome:
-    """The letter is gone."""
+    """Delete the letter."""
     command = dead_letters.exhume(at.keys, letter=letter.id, head=letter.head)
     if script.run(at.redis, command):
         return LetterOutcome(letter, "dropped", "is dropped")
@@ -142,20 +145,20 @@ def drop(at: Installation, letter: DeadLetter) -> LetterOutcome:
 
 
 def retry(at: Installation, letter: DeadLetter) -> LetterOutcome:
-    """The message is on its queue again, and its job on record as queued; or why not."""
+    """Put the message back on its queue, and its job back to queued; or return why not."""
     if letter.queue not in all_queues(at.catalog.classes):
         return LetterOutcome(
-            letter, "refused", f"came from {letter.queue!r}, which is no queue of jobs"
+            letter, "refused", f"is from {letter.queue!r}, which is no queue of jobs"
         )
     text = letter.message or b""
     again = None
     if letter.job_id:
         again = reopen(at.engine, letter.job_id, gave_up=letter.reason.startswith(GIVEN_UP))
         if isinstance(again, NotReopened):
-            return LetterOutcome(letter, "refused", f"its job {letter.job_id} {again.words}")
+            return LetterOutcome(letter, "refused", f"its job {letter.job_id} {again.reason}")
         if again is not None:
             text = again
-            at.redis.delete(at.keys.result(letter.job_id))  # who asks now is to wait
+            at.redis.delete(at.keys.result(letter.job_id))  # callers must wait for the new result
     command = dead_letters.exhume(
         at.keys, letter=letter.id, head=letter.head, queue=letter.queue, job_id=letter.job_id,
         message=text,
@@ -165,9 +168,9 @@ def retry(at: Installation, letter: DeadLetter) -> LetterOutcome:
             return LetterOutcome(letter, "retried", f"is on {letter.queue} again")
         case -1 if again is None:
             return LetterOutcome(
-                letter, "refused", f"its job {letter.job_id} waits or runs already"
+                letter, "refused", f"its job {letter.job_id} already waits or runs"
             )
-        case -1:  # a sweep has found the row in between, and sent the job
+        case -1:  # maintenance has found the row in between, and sent the job again
             drop(at, letter)
             return LetterOutcome(letter, "retried", f"is on {letter.queue} again")
         case _:
@@ -175,7 +178,7 @@ def retry(at: Installation, letter: DeadLetter) -> LetterOutcome:
 
 
 def _gone(letter: DeadLetter) -> LetterOutcome:
-    return LetterOutcome(letter, "gone", "is gone: somebody else has sent it again or dropped it")
+    return LetterOutcome(letter, "gone", "is gone: another command has retried or dropped it")
 
 
 def _page(client: redis.Redis, keys: Keys, first: int, last: int) -> list[bytes]:

@@ -1,4 +1,4 @@
-"""How everything does: models with their breakers, pools with their gates, servers, workers."""
+"""The health of an installation: models and breakers, pools and gates, servers, workers."""
 
 from __future__ import annotations
 
@@ -22,10 +22,11 @@ from headgate.shared.errors import WrongUse
 
 @dataclass(frozen=True, slots=True)
 class HealthReport:
-    """`servers`: name to `answers`; those that do not have ended the look before.
+    """The health of an installation whose servers answer.
 
-    `models`: asked within a day; `not_asked`: how many of the catalog were not. `gates`: those that
-    hold something back. `workers`: that live.
+    `models`: those with a call in the last 24 h. `not_asked`: how many other models the catalog
+    has. `gates`: those that are shut or slow a pool down. `servers`: name to `answers`; for a
+    server that does not answer there is no report. `workers`: how many run.
     """
 
     models: Sequence[ModelHealth]
@@ -36,14 +37,14 @@ class HealthReport:
 
     @property
     def down(self) -> list[str]:
-        """What is down, in words."""
+        """What is down, one text each."""
         found = [
             f"{one.model} ({one.key}): {one.why}" for one in self.models if one.state == "down"
         ]
         return found if self.workers else [*found, "no worker answers"]
 
     def as_json(self) -> dict[str, Any]:
-        """As `headgate health --json` prints it."""
+        """Return the report as `headgate health --json` prints it."""
         return {
             "down": self.down,
             "models": [asdict(one) for one in self.models],
@@ -54,8 +55,8 @@ class HealthReport:
         }
 
 
-def standing(at: Installation) -> HealthReport:
-    """How all does now; raises Unreachable for a server that is away."""
+def check(at: Installation) -> HealthReport:
+    """Return the health of the installation; raise Unreachable if a server does not answer."""
     with at.engine.connect() as connection:
         connection.exec_driver_sql("SELECT 1")
     models = breakers.states(at.redis, at.keys)
@@ -69,7 +70,7 @@ def standing(at: Installation) -> HealthReport:
 
 
 def resume_model(at: Installation, name: str) -> int:
-    """All may ask the model again, whatever it did; how many of its breakers were open."""
+    """Close the model's breakers on all keys; return how many were open. Raise WrongUse."""
     asked = {text_of(one).rpartition("#")[0] for one in _asked(at)}
     wanted = {one for one in asked if name in (one, one.partition("/")[2])}
     if not wanted:
@@ -92,5 +93,5 @@ def _asked(at: Installation) -> Any:
 
 
 def living_workers(client: redis.Redis, keys: Keys) -> int:
-    """How many workers have shown life lately; one that was killed counts until its key expires."""
+    """Return how many workers run; a killed worker counts until its key expires."""
     return sum(1 for _ in client.scan_iter(match=keys.worker("*"), count=5_000))

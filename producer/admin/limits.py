@@ -1,6 +1,6 @@
-"""Changes limits at run time, and pauses what an operator names: in force everywhere at once.
+"""Sets limits and pauses jobs at run time; changes are in force in all processes at once.
 
-Limits that are set here lie over the catalog's, measure by measure, until they are unset.
+Limits that are set here override the catalog, measure by measure, until they are unset.
 """
 
 from __future__ import annotations
@@ -30,24 +30,24 @@ SCOPES = (
     "tier/NAME or tier/NAME/MODEL"
 )
 
-CALLER_MOST = 128
-"""Characters of a tenant's and of a user's name, as in a request."""
+LONGEST_NAME = 128
+"""Most characters of the name of a tenant or a user, as in a request."""
 
 
 def pools_of(catalog: Catalog) -> list[str]:
-    """Every pool that the catalog has a model or a limit for."""
+    """Return every pool for which the catalog has a model or a limit."""
     return sorted({model.pool_key for model in catalog.models.values()} | set(catalog.pools))
 
 
-def is_set(at: Installation) -> list[str]:
-    """All scopes for which an operator has set limits."""
+def overridden(at: Installation) -> list[str]:
+    """Return all scopes for which an operator has set limits."""
     return list(fields_of(_hash(at, at.keys.overrides())))
 
 
 def scope_of(text: str, catalog: Catalog, *, to_unset: Collection[str] = ()) -> str:
-    """The scope that an operator wrote, as the scripts name it; raises WrongUse.
+    """Return the scope that an operator wrote, as the scripts name it; raise WrongUse.
 
-    `to_unset`: scopes that are known, also where the catalog has them no more.
+    `to_unset`: scopes that are accepted even if the catalog no longer has them.
     """
     if text in to_unset:
         return text
@@ -56,73 +56,81 @@ def scope_of(text: str, catalog: Catalog, *, to_unset: Collection[str] = ()) -> 
         case "global" if not name:
             return scopes.GLOBAL
         case "provider" if name:
-            return f"provider/{_known('provider', text, name, list(catalog.providers))}"
+            return f"provider/{_require('provider', text, name, list(catalog.providers))}"
         case "pool" if name:
-            return f"pool/{_known('pool', text, name, pools_of(catalog))}"
+            return f"pool/{_require('pool', text, name, pools_of(catalog))}"
         case "tenant" if name:
-            return scopes.EVERY_TENANT if name == "*" else f"tenant/{quoted(_caller(text, name))}"
+            if name == "*":
+                return scopes.EVERY_TENANT
+            return f"tenant/{quoted(_require_name('SCOPE', text, name))}"
         case "user" if name.count("/") == 1 and all(name.split("/")):
-            tenant, user = user_named(name)
-            return user_scope(_caller(text, tenant), _caller(text, user))
+            tenant, user = (_require_name("SCOPE", text, part) for part in user_named(name))
+            return user_scope(tenant, user)
         case "user":
-            raise WrongUse("SCOPE", text, "write user/TENANT/NAME; a / in a name as %2F")
+            raise WrongUse("SCOPE", text, "write user/TENANT/NAME; write a / in a name as %2F")
         case "tier" if name:
             tier, _, model = name.partition("/")
-            _known("tier", text, tier, list(catalog.tiers))
+            _require("tier", text, tier, list(catalog.tiers))
             if not model:
                 return scopes.tier_scope(tier)
-            return scopes.tier_scope(tier, _known("model", text, model, list(catalog.models)))
+            return scopes.tier_scope(tier, _require("model", text, model, list(catalog.models)))
     raise WrongUse("SCOPE", text, f"no such scope; use {SCOPES}")
 
 
-def _known(kind: str, text: str, name: str, known: Sequence[str]) -> str:
-    if name in known:
-        return name
-    nearest = hint(name, known, "; ")
-    ends = [one for one in known if one.endswith(f"/{name}")]
-    if not nearest and len(ends) == 1:
-        nearest = f"; did you mean {ends[0]}?"
-    raise WrongUse("SCOPE", text, f"the catalog has no {kind} {name}{nearest}")
+def _require(kind: str, text: str, name: str, known: Sequence[str]) -> str:
+    if name not in known:
+        remedy = f"the catalog has no {kind} {name}{suggestion(name, known)}"
+        raise WrongUse("SCOPE", text, remedy)
+    return name
 
 
-def _caller(text: str, name: str) -> str:
-    if not name or len(name) > CALLER_MOST or "\0" in name:
-        raise WrongUse("SCOPE", text, f"a name has 1 to {CALLER_MOST} characters, without NUL")
+def suggestion(name: str, known: Collection[str]) -> str:
+    """Return `; did you mean ...?` for a name that is unknown; empty if nothing is similar.
+
+    A name whose last part is `name` counts as similar: `openai/gpt-4o` for `gpt-4o`.
+    """
+    ends = [one for one in known if one.endswith((f"/{name}", f".{name}"))]
+    return f"; did you mean {ends[0]}?" if len(ends) == 1 else hint(name, known, "; ")
+
+
+def _require_name(field: str, text: str, name: str) -> str:
+    if not name or len(name) > LONGEST_NAME or "\0" in name:
+        raise WrongUse(field, text, f"a name has 1 to {LONGEST_NAME} characters and no NUL")
     return name
 
 
 def amounts_of(scope: str, words: Sequence[str]) -> Amounts:
-    """The amounts of `MEASURE=VALUE` words for a scope, checked; raises WrongUse."""
+    """Return the amounts in `MEASURE=VALUE` words, checked for the scope; raise WrongUse."""
     amounts: Amounts = {}
     for word in words:
         measure, equals, value = word.partition("=")
         if not equals:
-            raise WrongUse("MEASURE=VALUE", word, "write for example rpm=600, or rpm=none")
+            raise WrongUse("MEASURE=VALUE", word, "write for example rpm=600 or rpm=none")
         if measure in amounts:
             raise WrongUse(measure, value, "is given twice; give it once")
         amounts[measure] = limits.amount_of(measure, value)
         if measure in limits.MONEY and scope.partition("/")[0] not in ("global", "tenant", "user"):
-            raise WrongUse(measure, value, "only global, tenant/NAME and user/TENANT/NAME have it")
+            raise WrongUse(measure, value, "use it with global, tenant/NAME or user/TENANT/NAME")
         if measure == "weight" and not scope.startswith("tenant/"):
-            raise WrongUse(measure, value, "only a tenant has a weight: tenant/NAME weight=2")
+            raise WrongUse(measure, value, "only tenants have a weight: tenant/NAME weight=2")
     if not amounts:
         raise WrongUse("MEASURE=VALUE", "", "give at least one, such as rpm=600")
     return amounts
 
 
 def change(at: Installation, scope: str, amounts: Amounts) -> Amounts:
-    """These limits are in force for the scope; returns all that is set for it now."""
+    """Set these limits of the scope at once; return all that is set for it now."""
     return _replace(at, scope, lambda before: {**before, **amounts})
 
 
-def undo(at: Installation, scope: str, measures: Sequence[str]) -> Amounts:
-    """The catalog's limits are in force again, for these measures or for all; what is left set."""
+def unset(at: Installation, scope: str, measures: Sequence[str]) -> Amounts:
+    """Return to the catalog's limits, for these measures or for all; return what stays set."""
     for measure in measures:
         if measure not in limits.MEASURES:
             known = ", ".join(limits.MEASURES)
             raise WrongUse("MEASURE", measure, f"no such limit; use one of {known}")
     gone = measures or limits.MEASURES
-    return _replace(at, scope, lambda was: {k: v for k, v in was.items() if k not in gone})
+    return _replace(at, scope, lambda before: {k: v for k, v in before.items() if k not in gone})
 
 
 def _replace(at: Installation, scope: str, replaced: Any) -> Amounts:
@@ -130,7 +138,7 @@ def _replace(at: Installation, scope: str, replaced: Any) -> Amounts:
     after: Amounts = {}
 
     def act(pipe: redis.client.Pipeline) -> None:
-        # Read under WATCH: two operators who set other measures of one scope both get theirs.
+        # Read under WATCH: if two operators set different measures at once, both are kept.
         found: Any = pipe.hget(key, scope)
         after.clear()
         after.update(replaced(limits.parsed(found.decode()) if found else {}))
@@ -146,59 +154,54 @@ def _replace(at: Installation, scope: str, replaced: Any) -> Amounts:
 
 
 def member_of(at: Installation, kind: Kind, name: str) -> str:
-    """What stands for this pool, tenant or queue where pauses are kept; raises WrongUse."""
-    paused = paused_members(at)
+    """Return the member of the set of pauses for this pool, tenant or queue; raise WrongUse."""
     if kind == "tenant":
-        return f"tenant/{quoted(_caller(name, name))}"
+        return f"tenant/{quoted(_require_name('NAME', name, name))}"
     member = f"{kind}/{name}"
-    if member in paused:
-        return member  # also one that the catalog has no more
+    if member in paused_members(at):
+        return member  # the catalog may no longer have it
     if kind == "pool":
-        known = pools_of(at.catalog)
-        _named("NAME", name, known, "the catalog has no such pool")
+        pools = pools_of(at.catalog)
+        if name not in pools:
+            remedy = f"the catalog has no such pool{suggestion(name, pools)}"
+            raise WrongUse("NAME", name, remedy)
         return member
     waiting = {field.split(" ")[0] for field in fields_of(_hash(at, at.keys.rooms()))}
     queues = all_queues(at.catalog.classes)
-    if name not in waiting and at.redis.type(at.keys.queue(name)) != b"list":
-        _named("NAME", name, queues, "no such queue")
+    is_used = name in waiting or at.redis.type(at.keys.queue(name)) == b"list"
+    if not is_used and name not in queues:
+        raise WrongUse("NAME", name, f"no such queue{suggestion(name, queues)}")
     return member
 
 
-def _named(field: str, name: str, known: Sequence[str], words: str) -> None:
-    if name not in known:
-        ends = [one for one in known if one.endswith((f"/{name}", f".{name}"))]
-        nearest = f"; did you mean {ends[0]}?" if len(ends) == 1 else hint(name, known, "; ")
-        raise WrongUse(field, name, words + nearest)
-
-
 def pause(at: Installation, member: str) -> bool:
-    """No worker starts a job of it; those that run go on. False if it was paused before."""
+    """Pause the member: workers start none of its jobs. Return False if it was paused already."""
     return at.redis.sadd(at.keys.paused(), member) == 1
 
 
 def resume(at: Installation, member: str) -> ResumeOutcome:
-    """Its jobs start again; of a pool also where it was shut for want of money."""
+    """Start jobs of the member again; open a pool that was shut because its credit was used up."""
     return run(at.redis, resume_command(at.keys, member))
 
 
 def paused_members(at: Installation) -> list[str]:
-    """All that is paused, as the scripts name it."""
+    """Return all that is paused, as the scripts name it."""
     found: Any = at.redis.smembers(at.keys.paused())
     return sorted(member.decode() for member in found)
 
 
 def reload(at: Installation) -> int:
-    """The catalog of the file is in force in all processes within a second; its number.
+    """Make all processes read the catalog's file again, within 1 s; return the new version.
 
-    The file has been read and checked when the installation was opened.
+    This process read and checked the file when it opened the installation.
     """
     in_force: Mapping[str, str] = fields_of(_hash(at, at.keys.limits()))
 
     def keys_of(provider: ProviderConfig) -> int:
-        # Workers have the keys, not the operator's shell: what they said of them stands.
-        known = limits.parsed(in_force.get(f"keys/{provider.name}", "")).get("n")
+        # The workers have the keys, the operator's shell may not: use the number they recorded.
+        recorded = limits.parsed(in_force.get(f"keys/{provider.name}", "")).get("n")
         here = sum(settings.secret(name) is not None for name in provider.api_key_env)
-        return int(known or here)
+        return int(recorded or here)
 
     limits.write(at.redis, at.keys, at.catalog, keys_of, reload=True)
     run(at.redis, resume_command(at.keys))

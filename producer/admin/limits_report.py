@@ -1,6 +1,6 @@
-"""What the governor does now: how full buckets are, which gates are shut, who waits and how long.
+"""Reports the limits now: how full buckets are, which gates are shut, who waits and how long.
 
-Everything is read, nothing changed; figures of different pools are some milliseconds apart.
+It reads only. Figures of different pools are some milliseconds apart.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
-from headgate.producer.admin import waiting as rooms
+from headgate.producer.admin import waiting as waiting_queues
 from headgate.producer.admin.levels import BucketLevel, LimitInForce, Load, drain_s, laid, levels
-from headgate.producer.admin.limits import pools_of, shown
+from headgate.producer.admin.limits import pools_of, shown, suggestion
 from headgate.producer.admin.limits_rows import (
     BucketRow,
     GateRow,
@@ -30,69 +30,68 @@ from headgate.shared.admission.ticket import FLEX
 from headgate.shared.broker import script
 from headgate.shared.broker.queues import all_queues
 from headgate.shared.broker.script import fields_of, text_of
-from headgate.shared.catalog.faults import hint
 from headgate.shared.errors import WrongUse
 from headgate.shared.job.ids import rfc3339
 from headgate.shared.job.request import PRIORITIES
 
 BIGGEST = 10
-"""Tenants of a pool that are told by name."""
+"""How many tenants of a pool are listed by name."""
 
 MOST_SCANS = 200
-"""Times 1,000 keys that are looked through for lockouts."""
+"""How many pages of 1,000 keys are scanned for lockouts."""
 
 MOST_CALLERS = 50
-"""Tenants and users whose buckets are told, unless one is asked for."""
+"""How many tenants and users have their buckets listed, unless one tenant is asked for."""
 
 
 @dataclass(slots=True)
-class _Known:
-    """What one round trip brought about the whole installation."""
+class _State:
+    """The state of the whole installation, read in one round trip."""
 
     limits: Mapping[str, str]
     overrides: Mapping[str, str]
-    rooms: Mapping[str, str]
+    queues: Mapping[str, str]
     paused: Collection[str]
     held: Mapping[str, Counter[str]] = field(default_factory=dict)
     unsorted: Mapping[str, int] = field(default_factory=dict)
 
 
 def report(at: Installation, *, pool: str | None = None, tenant: str | None = None) -> LimitsReport:
-    """The state of all pools, or of one; of all tenants, or of one. Raises WrongUse."""
-    known = _known(at)
-    pools = _chosen(at, known, pool)
-    view = script.run(at.redis, rooms.view(at.keys, pools=pools))
+    """Report on all pools, or on one; on all tenants, or on one. Raise WrongUse."""
+    state = _read_state(at)
+    pools = _choose_pools(at, state, pool)
+    view = script.run(at.redis, waiting_queues.view(at.keys, pools=pools))
     only = None if tenant is None else quoted(tenant)
-    waiting = {name: _by_tenant(at, view.pools[name], only) for name in pools}
-    callers = _callers(known, waiting, only)
+    waiting = {name: _count_by_tenant(at, view.pools[name], only) for name in pools}
+    callers = _caller_scopes(state, waiting, only)
     if only is not None:
-        callers += _of_tiers(at, only)
-    own = _own_levels(at, known, callers[:MOST_CALLERS], view.now_ms)
+        callers += _tier_scopes(at, only)
+    own = _own_levels(at, state, callers[:MOST_CALLERS], view.now_ms)
     found: list[PoolRow] = []
     buckets: list[BucketRow] = []
     gates: list[GateRow] = []
     for name in pools:
-        state = view.pools[name]
-        if name == state.plain_name:
-            buckets += _buckets_of(state)
-        gates += _gates_of(state)
-        row = _row(state, waiting[name], own, view.now_ms, known, of_one=only is not None)
+        one = view.pools[name]
+        if name == one.plain_name:
+            buckets += _pool_buckets(one)
+        gates += _gate_rows(one)
+        row = _pool_row(one, waiting[name], own, view.now_ms, state, of_one=only is not None)
         if row.waiting or row.running or row.paused:
             found.append(row)
-    shared_rows = _shared(view) if only is None else []
-    caller_rows = [_bucket(scope, "", level) for scope in own for level in own[scope]]
+    shared_rows = _shared_rows(view) if only is None else []
+    caller_rows = [_bucket_row(scope, "", level) for scope in own for level in own[scope]]
     return LimitsReport(
         [*shared_rows, *([] if only else buckets), *caller_rows],
         gates,
         found,
-        [shown(member) for member in sorted(known.paused)],
-        known.unsorted,
-        _lockouts(at, only, view.now_ms),
+        [shown(member) for member in sorted(state.paused)],
+        state.unsorted,
+        _find_lockouts(at, only, view.now_ms),
         max(0, len(callers) - MOST_CALLERS),
     )
 
 
-def _known(at: Installation) -> _Known:
+def _read_state(at: Installation) -> _State:
     queues = all_queues(at.catalog.classes)
     with at.redis.pipeline(transaction=False) as pipe:
         for key in (at.keys.limits(), at.keys.overrides(), at.keys.rooms(), at.keys.holds()):
@@ -106,35 +105,35 @@ def _known(at: Installation) -> _Known:
         grant = Grant.decode(text)
         of_pool = held.setdefault(grant.pool, Counter())
         of_pool.update(running=1, tokens=grant.input_tokens + grant.output_tokens)
-    return _Known(
+    return _State(
         limits=fields_of(limits),
         overrides=fields_of(overrides),
-        rooms=fields_of(waiting),
+        queues=fields_of(waiting),
         paused={member.decode() for member in paused},
         held=held,
         unsorted={queue: n for queue, n in zip(queues, lengths, strict=True) if n},
     )
 
 
-def _chosen(at: Installation, known: _Known, wanted: str | None) -> list[str]:
-    waited_for = {name.split(" ", 1)[1] for name in known.rooms}
-    limited = {s.removeprefix("pool/") for s in known.limits if s.startswith("pool/")}
-    everything = {*pools_of(at.catalog), *waited_for, *limited, *known.held}
+def _choose_pools(at: Installation, state: _State, wanted: str | None) -> list[str]:
+    waited_for = {name.split(" ", 1)[1] for name in state.queues}
+    limited = {s.removeprefix("pool/") for s in state.limits if s.startswith("pool/")}
+    known = {*pools_of(at.catalog), *waited_for, *limited, *state.held}
     if wanted is None:
-        return sorted(everything)
-    if wanted not in everything:
-        ends = [name for name in everything if name.endswith(f"/{wanted}")]
-        nearest = f"; did you mean {ends[0]}?" if ends else hint(wanted, everything, "; ")
-        raise WrongUse("--pool", wanted, f"the catalog has no such pool{nearest}")
+        return sorted(known)
+    if wanted not in known:
+        remedy = f"the catalog has no such pool{suggestion(wanted, known)}"
+        raise WrongUse("--pool", wanted, remedy)
     return sorted({wanted, *(name for name in waited_for if name == wanted + FLEX)})
 
 
-def _by_tenant(at: Installation, pool: WaitingPool, only: str | None) -> Counter[str]:
+def _count_by_tenant(at: Installation, pool: WaitingPool, only: str | None) -> Counter[str]:
     found: Counter[str] = Counter()
-    for room in pool.rooms:
+    for one in pool.queues:
         first = 0
         while first >= 0:
-            page = script.run(at.redis, rooms.lines(at.keys, room.queue, pool.name, first))
+            command = waiting_queues.user_queues(at.keys, one.queue, pool.name, first)
+            page = script.run(at.redis, command)
             for tenant, n in page.counts:
                 if only is None or tenant == only:
                     found[tenant] += n
@@ -142,31 +141,33 @@ def _by_tenant(at: Installation, pool: WaitingPool, only: str | None) -> Counter
     return found
 
 
-def _callers(known: _Known, waiting: Mapping[str, Counter[str]], only: str | None) -> list[str]:
-    """Scopes of tenants and users that have limits, those who wait first."""
+def _caller_scopes(
+    state: _State, waiting: Mapping[str, Counter[str]], only: str | None
+) -> list[str]:
+    """Return the scopes of tenants and users that have limits; those with waiting jobs first."""
     biggest: Counter[str] = Counter()
     for counts in waiting.values():
         biggest.update(dict(counts.most_common(BIGGEST)))
     found = [f"tenant/{tenant}" for tenant, _ in biggest.most_common()]
     if only is not None:
         found = [f"tenant/{only}"]
-    own = [scope for scope in (*known.overrides, *known.limits) if scope != EVERY_TENANT]
+    own = [scope for scope in (*state.overrides, *state.limits) if scope != EVERY_TENANT]
     named = [scope for scope in own if scope.startswith(("tenant/", "user/"))]
     found += [scope for scope in named if only is None or scope.split("/")[1] == only]
-    every = EVERY_TENANT in known.limits or EVERY_TENANT in known.overrides
+    every = EVERY_TENANT in state.limits or EVERY_TENANT in state.overrides
     limited = [s for s in found if s in own or (every and s.startswith("tenant/"))]
     return list(dict.fromkeys(limited))
 
 
-def _of_tiers(at: Installation, tenant: str) -> list[str]:
-    """The buckets that users of a tenant have by their tiers: `tier/NAME/TENANT/USER[/MODEL]`."""
+def _tier_scopes(at: Installation, tenant: str) -> list[str]:
+    """Return the tier buckets of a tenant's users: `tier/NAME/TENANT/USER[/MODEL]`."""
     beginning = at.keys.bucket("").removesuffix("#")
     found = at.redis.scan_iter(at.keys.bucket(f"tier/*/{tenant}/*"), count=1000)
     return sorted(key.decode().removeprefix(beginning).removesuffix("#") for key in found)
 
 
-def _lockouts(at: Installation, tenant: str | None, now_ms: int) -> list[LockoutRow] | None:
-    """Those who are locked out now; looked for among all keys, but not for ever."""
+def _find_lockouts(at: Installation, tenant: str | None, now_ms: int) -> list[LockoutRow] | None:
+    """Return the users who are locked out now; None if there are too many keys to scan."""
     beginning = at.keys.lockout("").removesuffix("/")
     cursor, names = 0, list[str]()
     for scanned in count(1):
@@ -180,81 +181,83 @@ def _lockouts(at: Installation, tenant: str | None, now_ms: int) -> list[Lockout
     with at.redis.pipeline(transaction=False) as pipe:
         for name in names:
             pipe.hmget(name, "until", "count")
-        marks = pipe.execute()
+        values = pipe.execute()
     rows = []
-    for name, (until, times) in zip(names, marks, strict=True):
+    for name, (until, times) in zip(names, values, strict=True):
         if (until_ms := int(float(until or 0))) > now_ms:
-            whose, _, user = name.removeprefix(beginning).partition("/")
-            told = rfc3339(until_ms)
-            rows.append(LockoutRow(unquoted(whose), unquoted(user), told, int(float(times or 0))))
+            owner, _, user = name.removeprefix(beginning).partition("/")
+            rows.append(
+                LockoutRow(
+                    unquoted(owner), unquoted(user), rfc3339(until_ms), int(float(times or 0))
+                )
+            )
     return sorted(rows, key=lambda row: (row.tenant, row.user))
 
 
 def _own_levels(
-    at: Installation, known: _Known, scopes: Sequence[str], now_ms: int
+    at: Installation, state: _State, scopes: Sequence[str], now_ms: int
 ) -> dict[str, list[BucketLevel]]:
     with at.redis.pipeline(transaction=False) as pipe:
         for scope in scopes:
             pipe.hgetall(at.keys.bucket(scope))
         buckets = pipe.execute()
     return {
-        scope: levels(_limits_of(known, scope), fields_of(bucket), now_ms, of_provider=False)
+        scope: levels(_limits_of(state, scope), fields_of(bucket), now_ms, of_provider=False)
         for scope, bucket in zip(scopes, buckets, strict=True)
     }
 
 
-def _limits_of(known: _Known, scope: str) -> dict[str, LimitInForce]:
+def _limits_of(state: _State, scope: str) -> dict[str, LimitInForce]:
     if scope.startswith("tier/"):
         _, tier, _tenant, _user, *model = scope.split("/", 4)
         scope = tier_scope(tier, *model)
-    catalog, operator = known.limits.get(scope), known.overrides.get(scope, "")
+    catalog, operator = state.limits.get(scope), state.overrides.get(scope, "")
     if catalog is None and scope.startswith("tenant/"):
-        catalog = known.limits.get(EVERY_TENANT)
-        operator = f"{known.overrides.get(EVERY_TENANT, '')} {operator}"
+        catalog = state.limits.get(EVERY_TENANT)
+        operator = f"{state.overrides.get(EVERY_TENANT, '')} {operator}"
     return laid(catalog or "", operator)
 
 
-def _row(
+def _pool_row(
     pool: WaitingPool, waiting: Counter[str], own: Mapping[str, Sequence[BucketLevel]], now_ms: int,
-    known: _Known, *, of_one: bool,
+    state: _State, *, of_one: bool,
 ) -> PoolRow:  # fmt: skip
-    total = sum(waiting.values()) if of_one else sum(room.waiting for room in pool.rooms)
-    by_priority: Counter[str] = Counter()
-    for room in pool.rooms:
-        words = room.queue.split(".")
-        by_priority[words[1] if words[1:2] and words[1] in PRIORITIES else room.queue] += (
-            room.waiting
-        )
-    load = sum((room.load for room in pool.rooms), Load())
+    total = sum(waiting.values()) if of_one else sum(one.waiting for one in pool.queues)
+    load = sum((one.load for one in pool.queues), Load())
     mean = load.times(1 / load.jobs) if load.jobs else load
     tenants = [
         TenantRow(unquoted(name), n, _own_drain_s(own, name, mean.times(n), now_ms))
         for name, n in waiting.most_common(BIGGEST)
     ]
-    oldest = [room.oldest_ms for room in pool.rooms if room.oldest_ms is not None]
-    paused = f"pool/{pool.plain_name}" in known.paused
-    unsure = paused or all(key.gate.waits_for_word for key in pool.keys)
+    oldest = [one.oldest_ms for one in pool.queues if one.oldest_ms is not None]
+    paused = f"pool/{pool.plain_name}" in state.paused
+    is_unknown = paused or all(key.gate.waits_for_word for key in pool.keys)
     drains = [pool.drain_s(load, now_ms), *(one.drain_s for one in tenants)]
-    held = known.held.get(pool.name, Counter())
+    held = state.held.get(pool.name, Counter())
     return PoolRow(
         pool=pool.name,
         paused=paused,
         waiting=total,
-        by_priority={} if of_one else dict(by_priority),
+        by_priority={} if of_one else dict(_count_by_priority(pool)),
         by_tenant=tenants,
         other_tenants=max(0, len(waiting) - BIGGEST),
         waiting_of_others=max(0, total - sum(one.waiting for one in tenants)),
         oldest_age_s=max(0, now_ms - min(oldest)) / 1000 if oldest else None,
         drain_s=None
-        if unsure or not total
+        if is_unknown or not total
         else max((s for s in drains if s is not None), default=None),
         running=held["running"],
         held_tokens=held["tokens"],
     )
 
 
-def _longest(spans: Sequence[float | None]) -> float | None:
-    return max((s for s in spans if s is not None), default=None)
+def _count_by_priority(pool: WaitingPool) -> Counter[str]:
+    """Return the waiting jobs by priority; those of a queue without one under its name."""
+    found: Counter[str] = Counter()
+    for one in pool.queues:
+        parts = one.queue.split(".")
+        found[parts[1] if parts[1:2] and parts[1] in PRIORITIES else one.queue] += one.waiting
+    return found
 
 
 def _own_drain_s(
@@ -263,26 +266,26 @@ def _own_drain_s(
     return drain_s(load, [own.get(f"tenant/{tenant}", ())], now_ms)
 
 
-def _buckets_of(pool: WaitingPool) -> Iterator[BucketRow]:
+def _pool_buckets(pool: WaitingPool) -> Iterator[BucketRow]:
     for key in pool.keys:
         for level in key.levels:
-            yield _bucket(f"pool/{pool.plain_name}", key.name, level)
+            yield _bucket_row(f"pool/{pool.plain_name}", key.name, level)
 
 
-def _shared(view: WaitingJobs) -> list[BucketRow]:
-    """The buckets of providers and of everything, once each."""
+def _shared_rows(view: WaitingJobs) -> list[BucketRow]:
+    """Return the buckets of the providers and of the scope `global`, once each."""
     rows: dict[tuple[str, str, str], BucketRow] = {}
     for pool in view.pools.values():
         provider = f"provider/{pool.name.split('/')[0]}"
         of_keys = [(provider, key.name, key.provider_levels) for key in pool.keys]
         for scope, key_name, found in (("global", "", pool.global_levels), *of_keys):
             for level in found:
-                row = _bucket(scope, key_name, level)
+                row = _bucket_row(scope, key_name, level)
                 rows[row.scope, row.key, row.measure] = row
     return list(rows.values())
 
 
-def _bucket(scope: str, key: str, level: BucketLevel) -> BucketRow:
+def _bucket_row(scope: str, key: str, level: BucketLevel) -> BucketRow:
     limit, free = level.limit, None if level.level is None else round(level.level, 3)
     if level.running is not None:
         free = max(0.0, limit.amount - level.running)
@@ -294,7 +297,7 @@ def _bucket(scope: str, key: str, level: BucketLevel) -> BucketRow:
     )  # fmt: skip
 
 
-def _gates_of(pool: WaitingPool) -> Iterator[GateRow]:
+def _gate_rows(pool: WaitingPool) -> Iterator[GateRow]:
     for key in pool.keys:
         gate = key.gate
         if gate.is_open and gate.pace == 1 and gate.ceiling is None:

@@ -1,4 +1,4 @@
-"""The rows of what the governor does now, as `headgate limits` shows them; times in UTC."""
+"""The rows that `headgate limits` shows; times are in UTC."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class BucketRow:
-    """One measure of one bucket. `fill`: the share of `capacity` that is there; debts are below 0.
+    """One measure of one bucket.
 
-    `limit` is a minute's, of `rpd` a day's; `whence`: catalog, set or provider.
+    `fill`: the share of `capacity` that is free, below 0 if overdrawn. `limit`: per minute, for
+    `rpd` per day. `whence`: who set the limit: catalog, set (an operator) or provider.
     """
 
     scope: str
@@ -27,7 +28,7 @@ class BucketRow:
 
 @dataclass(frozen=True, slots=True)
 class GateRow:
-    """A gate that holds something back, of one key of a pool."""
+    """The gate of one key of a pool, if it is shut or slows calls down."""
 
     pool: str
     key: str
@@ -40,7 +41,8 @@ class GateRow:
 
 @dataclass(frozen=True, slots=True)
 class TenantRow:
-    """How many jobs of a tenant wait for a pool; `drain_s`: how long its own limits take."""
+    """How many jobs of a tenant wait for a pool; `drain_s`: seconds until its own limits let
+    all through."""
 
     tenant: str
     waiting: int
@@ -49,8 +51,11 @@ class TenantRow:
 
 @dataclass(frozen=True, slots=True)
 class PoolRow:
-    """What waits for a pool and what runs there. `drain_s`: None where nothing limits it, or where
-    nobody can tell. `held_tokens`: what running jobs hold of it."""
+    """The waiting and the running jobs of a pool.
+
+    `drain_s`: seconds until all have started; None if nothing limits the pool or if it is unknown.
+    `held_tokens`: tokens that running jobs hold.
+    """
 
     pool: str
     paused: bool
@@ -67,7 +72,7 @@ class PoolRow:
 
 @dataclass(frozen=True, slots=True)
 class LockoutRow:
-    """A user who is refused until then, after too many refusals; `count`: lockouts of late."""
+    """A user who is locked out until then after too many refusals; `count`: recent lockouts."""
 
     tenant: str
     user: str
@@ -77,10 +82,11 @@ class LockoutRow:
 
 @dataclass(frozen=True, slots=True)
 class LimitsReport:
-    """All of it. `unsorted`: messages by queue that no worker has looked at yet.
+    """All rows.
 
-    `callers_left_out`: tenants and users with limits of their own that are not among the buckets.
-    `lockouts`: None where there are too many keys to look for them.
+    `unsorted`: messages that no worker has fetched yet, by queue. `callers_left_out`: how many
+    tenants and users with limits of their own are not among the buckets. `lockouts`: None if there
+    are too many keys to find them.
     """
 
     buckets: Sequence[BucketRow]
@@ -92,5 +98,5 @@ class LimitsReport:
     callers_left_out: int = 0
 
     def as_json(self) -> dict[str, Any]:
-        """The report as plain JSON values."""
+        """Return the report as plain JSON values."""
         return asdict(self)

@@ -1,7 +1,7 @@
-"""A job that gave up is opened again by an operator: queued under its own id, to end anew.
+"""Reopens a job that was given up: it is queued again under its own id.
 
-The ledger keeps all that was tried. The audit line goes with the end that it told of; the next end
-writes another one, which counts all attempts. Fencing keeps out whoever worked on it before.
+The ledger keeps all attempts. The audit line of the first end is deleted; the next end writes a
+new one, which counts all attempts. The new fence keeps out workers that still run the old claim.
 """
 
 from __future__ import annotations
@@ -23,15 +23,16 @@ from headgate.shared.job.result import ENDED
 
 @dataclass(frozen=True, slots=True)
 class NotReopened:
-    """The job stays as it is; `words` say why, after its name."""
+    """The job stays as it is; `reason` says why, to be read after the job's id."""
 
-    words: str
+    reason: str
 
 
 def reopen(engine: Engine, job_id: str, *, gave_up: bool) -> bytes | NotReopened | None:
-    """The message of a job that gave up and is queued again; None where the record has no say.
+    """Reopen a job that was given up; return its new message.
 
-    That is so for a job that has no row, or has not ended: its old message serves.
+    Return None for a job without a row, or one that has not ended: its old message is still
+    valid. `gave_up`: whether the dead letter is of a job that was given up.
     """
     with writing(engine) as connection:
         query = select(jobs).where(jobs.c.id == job_id).with_for_update()
@@ -41,13 +42,15 @@ def reopen(engine: Engine, job_id: str, *, gave_up: bool) -> bytes | NotReopened
         if not gave_up or row.status != "failed":
             return NotReopened(f"has ended as {row.status}")
         if row.deadline_at_ms <= now_ms():
-            return NotReopened(f"was to be done by {rfc3339(row.deadline_at_ms)}; submit it anew")
+            deadline = rfc3339(row.deadline_at_ms)
+            return NotReopened(f"had its deadline at {deadline}; submit it again as a new job")
         if row.envelope is None:
-            return NotReopened("has lost its words (HEADGATE_RESULT_TTL_S); submit it anew")
+            remedy = "submit it again as a new job"
+            return NotReopened(f"has no prompt any more (HEADGATE_RESULT_TTL_S); {remedy}")
         try:
             envelope = Envelope.decode(orjson.loads(row.envelope))
         except UnreadableMessage as error:
-            return NotReopened(f"cannot be read on record: {error.reason}")
+            return NotReopened(f"has an unreadable row: {error.reason}")
         envelope = envelope.model_copy(update={"forgiven_fence": row.fence})
         encoded = envelope.encode()
         connection.execute(

@@ -1,4 +1,4 @@
-"""What differs between the tables in a database and those that this code works with, in words."""
+"""Lists the differences between the tables in a database and those that this release needs."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from headgate.shared.database.tables import metadata
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One of them. `harms`: this code does not work with it as it should."""
+    """One difference. `harms`: whether this release cannot work with it."""
 
-    words: str
+    text: str
     harms: bool
 
 
 def differences(connection: Connection) -> list[Difference]:
-    """All of them; tables that are not ours are none of our business."""
+    """Return all differences of our tables; other tables in the database are ignored."""
     compared = MigrationContext.configure(
         connection,
         opts={
@@ -31,18 +31,18 @@ def differences(connection: Connection) -> list[Difference]:
             "include_name": lambda name, kind, _parents: kind != "table" or name in metadata.tables,
         },
     )
-    return list(_told(compare_metadata(compared, metadata)))
+    return list(_flatten(compare_metadata(compared, metadata)))
 
 
-def _told(found: list[Any]) -> Iterator[Difference]:
+def _flatten(found: list[Any]) -> Iterator[Difference]:
     for entry in found:
         if isinstance(entry, list):
-            yield from _told(entry)
+            yield from _flatten(entry)
         else:
-            yield _one(*entry)
+            yield _describe(*entry)
 
 
-def _one(kind: str, *facts: Any) -> Difference:
+def _describe(kind: str, *facts: Any) -> Difference:
     match kind, facts:
         case "add_table", (table,):
             return Difference(f"table {table.name} is missing", True)
@@ -50,10 +50,12 @@ def _one(kind: str, *facts: Any) -> Difference:
             return Difference(f"column {table}.{column.name} is missing", True)
         case "remove_column", (_, table, column):
             needs_value = not column.nullable and column.server_default is None
-            more = "cannot be left out, and is not known here" if needs_value else "is more"
-            return Difference(f"column {table}.{column.name} {more}", needs_value)
+            state = "is unknown to this release"
+            if needs_value:
+                state = "is unknown to this release and needs a value"
+            return Difference(f"column {table}.{column.name} {state}", needs_value)
         case (("add_index" | "remove_index"), (index,)):
-            state = "is missing" if kind == "add_index" else "is more"
+            state = "is missing" if kind == "add_index" else "is unknown to this release"
             harms = kind == "add_index" or bool(index.unique)
             return Difference(f"index {index.name} on {index.table.name} {state}", harms)
         case (
@@ -61,7 +63,7 @@ def _one(kind: str, *facts: Any) -> Difference:
             (_, table, column, _, is_, to),
         ):
             what = {"type": "type", "nullable": "NULL allowed", "default": "default"}[kind[7:]]
-            needed = f"needed {_shown(to)}, is {_shown(is_)}"
+            needed = f"should be {_shown(to)}, is {_shown(is_)}"
             harms = kind != "modify_nullable" or is_ is False
             return Difference(f"column {table}.{column}: {what}: {needed}", harms)
         case _:
@@ -69,5 +71,5 @@ def _one(kind: str, *facts: Any) -> Difference:
 
 
 def _shown(value: Any) -> str:
-    words = str(getattr(value, "arg", value))
-    return {"True": "yes", "False": "no", "None": "none"}.get(words, words)
+    text = str(getattr(value, "arg", value))
+    return {"True": "yes", "False": "no", "None": "none"}.get(text, text)

@@ -1,5 +1,6 @@
 """Batches: a file of prompts in, a file of results out; can be killed and resumed at any point.
 
-`lines` reads the input, `intake` queues it, `look` finds what has ended, `output` writes it, and
-`run` is the loop over these; `record` is what the database knows, `summary` what it all came to.
+`input` reads the lines, `enqueue` queues them, `poll` finds the jobs that have ended, and `output`
+writes the results; `run` is the loop over these. `rows` reads and writes the database, `summary`
+counts the results.
 """

@@ -1,4 +1,4 @@
-"""From a batch's input to queued jobs, a chunk at a time."""
+"""Queues the lines of a batch, one chunk at a time."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from headgate.producer.results.read import known
 from headgate.producer.submit import admission
 from headgate.producer.submit.enqueue import enqueue
 from headgate.producer.submit.idempotency import KeyOwner
-from headgate.producer.submit.prepare import Prepared
+from headgate.producer.submit.prepare import Prepared, Submitter
+from headgate.producer.submit.submit import submitter_for
 from headgate.shared.broker import queues
 from headgate.shared.errors import InvalidRequest, shown
 from headgate.shared.job.envelope import Envelope
@@ -24,39 +25,40 @@ CHUNK_BYTES = 8 * 1024 * 1024
 
 
 class BatchEnqueue:
-    """Queues the lines of one batch; `feed` until `done`.
+    """Queues the lines of one batch: call `enqueue_some` until `done`.
 
-    `on_record`: lines that have a job. `written`: lines whose output stands already, good or bad.
+    `on_record`: lines that have a job. `written`: lines that have a line of output.
     """
 
     def __init__(
         self,
         at: Installation,
-        patience: Reconnect,
+        reconnect: Reconnect,
         batch_id: str,
         lines: Iterator[InputLine | BadLine],
         on_record: set[int],
         written: Container[int],
     ) -> None:
-        self._at, self._patience, self._batch_id = at, patience, batch_id
+        self._at, self._reconnect, self._batch_id = at, reconnect, batch_id
         self._lines, self._written = lines, written
+        self._submitter = submitter_for(at)
         self.on_record = on_record
         self.done = False
         self.cancelled = False
 
-    def feed(self, room: int) -> list[BadLine]:
-        """Up to `room` more lines are queued, at most one chunk; gives the bad ones among them."""
+    def enqueue_some(self, most: int) -> list[BadLine]:
+        """Queue at most `most` further lines, and at most one chunk; return the bad lines."""
         bad: list[BadLine] = []
         prepared: list[Prepared] = []
         size = 0
-        for _ in range(min(room, CHUNK_LINES)):
+        for _ in range(min(most, CHUNK_LINES)):
             line = next(self._lines, None)
             if line is None:
                 self.done = True
                 break
             if line.number in self.on_record or line.number in self._written:
                 continue
-            job = self._prepared(line)
+            job = self._prepare(line)
             if isinstance(job, BadLine):
                 bad.append(job)
                 continue
@@ -64,18 +66,18 @@ class BatchEnqueue:
             size += len(job.encoded)
             if size > CHUNK_BYTES:
                 break
-        prepared = self._let_in(prepared, bad)
+        prepared = self._admit(prepared, bad)
         if prepared:
-            bad += self._queue(prepared)
+            bad += self._enqueue(prepared)
         return bad
 
-    def _let_in(self, prepared: list[Prepared], bad: list[BadLine]) -> list[Prepared]:
-        """Those which no limit of their callers refuses; the others are added to `bad`."""
+    def _admit(self, prepared: list[Prepared], bad: list[BadLine]) -> list[Prepared]:
+        """Return the jobs that no limit of their callers refuses; add the others to `bad`."""
         asking = {place: job for place, job in enumerate(prepared) if admission.asks(job)}
         if not asking:
             return prepared
         ask = partial(admission.refusals, self._at, asking, together=False, call=new_id())
-        refused = self._patience(ask)
+        refused = self._reconnect(ask)
         for place, refusal in refused.items():
             envelope = prepared[place][0]
             number, custom_id = envelope.batch_line or 0, envelope.custom_id or ""
@@ -83,19 +85,19 @@ class BatchEnqueue:
             bad.append(BadLine(number, custom_id, refusal.code, message))
         return [job for place, job in enumerate(prepared) if place not in refused]
 
-    def _prepared(self, line: InputLine | BadLine) -> Prepared | BadLine:
+    def _prepare(self, line: InputLine | BadLine) -> Prepared | BadLine:
         if isinstance(line, BadLine):
             return line
         if self.cancelled:
             message = f"line {line.number}: the batch was cancelled before this line was queued"
             return BadLine(line.number, line.custom_id, "cancelled", message)
         # A tier may be looked up in the database.
-        return self._patience(partial(prepared_line, self._at, self._batch_id, line))
+        return self._reconnect(partial(prepare_line, self._submitter, self._batch_id, line))
 
-    def _queue(self, prepared: list[Prepared]) -> list[BadLine]:
-        """Each job has its row and its message, once, also when a server is lost on the way.
+    def _enqueue(self, prepared: list[Prepared]) -> list[BadLine]:
+        """Write the row and the message of each job once, also if a server fails in between.
 
-        Gives the lines whose idempotency key another job has: that job is not one of this batch.
+        Return the lines whose idempotency key belongs to a job outside this batch.
         """
         unsure = False
 
@@ -105,8 +107,8 @@ class BatchEnqueue:
             if unsure:
                 found = known(self._at.engine, (job.envelope.id for job in prepared))
                 missing = [job for job in prepared if job.envelope.id not in found]
-                there = [job for job in prepared if job.envelope.id in found]
-                queues.send(self._at.redis, self._at.keys, there)
+                present = [job for job in prepared if job.envelope.id in found]
+                queues.send(self._at.redis, self._at.keys, present)
             try:
                 at = self._at
                 return enqueue(at.engine, at.redis, at.keys, missing, refuse=False)
@@ -114,27 +116,27 @@ class BatchEnqueue:
                 unsure = True
                 raise
 
-        others = self._patience(put)
+        others = self._reconnect(put)
         queued = (job.envelope for job in prepared if job.envelope.id not in others)
         self.on_record.update(envelope.batch_line or 0 for envelope in queued)
         twice = (job.envelope for job in prepared if job.envelope.id in others)
-        return [_known_before(envelope, others[envelope.id]) for envelope in twice]
+        return [_key_taken(envelope, others[envelope.id]) for envelope in twice]
 
 
-def _known_before(envelope: Envelope, other: KeyOwner) -> BadLine:
+def _key_taken(envelope: Envelope, other: KeyOwner) -> BadLine:
     key = shown(envelope.request.idempotency_key)
-    word = f"has this key already; `headgate result {other.job_id}` has its answer"
+    remedy = f"has this key already; get its answer with `headgate result {other.job_id}`"
     if not other.is_same:
-        word = "has this key, and its request is another one; give another key"
+        remedy = "has this key for a different request; use another key"
     number = envelope.batch_line or 0
-    message = f"line {number}: idempotency_key: {key}: job {other.job_id} {word}"
+    message = f"line {number}: idempotency_key: {key}: job {other.job_id} {remedy}"
     return BadLine(number, envelope.custom_id or "", "invalid_request", message)
 
 
-def prepared_line(at: Installation, batch_id: str, line: InputLine) -> Prepared | BadLine:
-    """The line as a job with a fresh id, or its fault."""
+def prepare_line(submitter: Submitter, batch_id: str, line: InputLine) -> Prepared | BadLine:
+    """Prepare a job with a new id from the line; return a BadLine if the line is invalid."""
     try:
-        return at.submitter.prepare(
+        return submitter.prepare(
             line.fields, batch_id=batch_id, batch_line=line.number, custom_id=line.custom_id
         )
     except InvalidRequest as error:

@@ -1,7 +1,7 @@
-"""The forms of a batch's lines: OpenAI's and the short one in, OpenAI's out.
+"""The formats of a batch's lines: OpenAI's or the short one as input, OpenAI's as output.
 
 Sources: the OpenAI Batch API (custom_id, method, url, body; response, error) and its chat
-completion and embeddings objects. What is ours stands under `headgate`.
+completion and embeddings objects. Our own fields are under `headgate`.
 """
 
 from __future__ import annotations
@@ -16,12 +16,15 @@ from headgate.shared.job.request import NOT_YET, Request
 CHAT = "/v1/chat/completions"
 EMBEDDINGS = "/v1/embeddings"
 _OPENAI_KEYS = ("custom_id", "method", "url", "body")
-_OF_THE_LINE = ("invalid_request", "unknown_model", "context_length")
+_FAULTS_OF_LINE = ("invalid_request", "unknown_model", "context_length")
 _OURS = (frozenset(Request.model_fields) | NOT_YET) - {"params", "stream"}
 
 
 def submit_fields(line: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
-    """The submit fields of one input line; raises InvalidRequest for what is in neither form."""
+    """Return the submit fields of one input line; raise InvalidRequest for an unknown format.
+
+    `defaults`: submit fields (and max_tokens) for a line without them.
+    """
     openai = any(key in line for key in ("method", "url", "body"))
     fields = _from_openai(line) if openai else {k: v for k, v in line.items() if k != "custom_id"}
     for name, value in defaults.items():
@@ -46,21 +49,21 @@ def _from_openai(line: dict[str, Any]) -> dict[str, Any]:
     if url not in (CHAT, EMBEDDINGS):
         raise InvalidRequest("url", url, f"use {CHAT} or {EMBEDDINGS}")
     if not isinstance(body, dict):
-        raise InvalidRequest("body", body, "give the request as a JSON object")
+        raise InvalidRequest("body", body, "must be the request, as a JSON object")
     needed = "input" if url == EMBEDDINGS else "messages"
     if body.get(needed) is None and body.get("template") is None:
-        raise InvalidRequest(f"body.{needed}", None, f"{url} needs it")
+        raise InvalidRequest(f"body.{needed}", None, f"is missing; {url} needs it")
     if body.get("stream") not in (None, False):
-        raise InvalidRequest("body.stream", body["stream"], "a batch cannot stream; leave it out")
+        raise InvalidRequest("body.stream", body["stream"], "a batch cannot stream; remove it")
     if "params" in body:
-        raise InvalidRequest("body.params", body["params"], "write its entries into the body")
+        raise InvalidRequest("body.params", body["params"], "put its entries into the body itself")
     fields = {name: value for name, value in body.items() if name in _OURS}
     params = {k: v for k, v in body.items() if k not in _OURS and k != "stream"}
     return {**fields, "params": params} if params else fields
 
 
 def output_line(number: int, batch_id: str, custom_id: str, result: dict[str, Any]) -> bytes:
-    """An ended job's line of output; `result` is `Result.as_json()`'s form."""
+    """Return the line of output of a job that has ended; `result`: as `Result.as_json()`."""
     ours = {"line": number, "batch_id": batch_id, "job_id": result["id"]}
     for name in (
         "status", "model", "model_used", "provider", "cost_usd", "cached", "attempts", "fallback",
@@ -75,26 +78,26 @@ def output_line(number: int, batch_id: str, custom_id: str, result: dict[str, An
         report = result.get("error") or {}
         code = report.get("code", result["status"])
         message = report.get("message") or f"the job is {result['status']}"
-        if code in _OF_THE_LINE:
+        if code in _FAULTS_OF_LINE:
             message = f"line {number}: {message}"
         error = {"code": code, "message": message}
         ours["retryable"] = report.get("retryable")
         ours["failed_attempts"] = report.get("attempts", [])
-    return _written(result["id"], custom_id, response, error, ours)
+    return _encode(result["id"], custom_id, response, error, ours)
 
 
 def bad_line(number: int, batch_id: str, custom_id: str, code: str, message: str) -> bytes:
-    """The line of output for a line of input that was never a job."""
+    """Return the line of output for a line of input that never became a job."""
     ours = {
         "line": number, "batch_id": batch_id, "job_id": None, "model_used": None, "cost_usd": "0",
         "cached": None, "attempts": 0,
     }  # fmt: skip
-    return _written(
+    return _encode(
         f"{batch_id}_{number}", custom_id, None, {"code": code, "message": message}, ours
     )
 
 
-def _written(
+def _encode(
     id_: str,
     custom_id: str,
     response: dict[str, Any] | None,
@@ -152,6 +155,6 @@ def _embeddings(result: dict[str, Any]) -> dict[str, Any]:
 
 
 def _unix_s(job_id: str) -> int:
-    """The second in which the job was made, which its id (a UUIDv7) carries."""
+    """Return the Unix second of the job's creation, taken from its id (a UUIDv7)."""
     digits = job_id.replace("-", "")[:12]
     return int(digits, 16) // 1000

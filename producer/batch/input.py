@@ -1,7 +1,7 @@
-"""Reads a batch's input: line by line, however large, however broken.
+"""Reads the input of a batch line by line, however large or broken it is.
 
-Every line that holds anything comes out as a InputLine (fit to be submitted) or a BadLine (with its
-fault); nothing in a line can stop the lines after it. The same file gives the same lines each time.
+Each line that is not blank becomes an InputLine (valid so far) or a BadLine (with its fault). A
+broken line never stops the lines after it. The same file gives the same lines each time.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from headgate.shared.errors import ErrorCode, InvalidRequest, WrongUse
 from headgate.shared.job.encoding import MAX_REQUEST_BYTES
 
 _CHUNK_BYTES = 1024 * 1024
-_UTF8_MARK = b"\xef\xbb\xbf"
-_UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+_UTF8_BOM = b"\xef\xbb\xbf"
+_UTF16_BOMS = (b"\xff\xfe", b"\xfe\xff")
 
 
 @dataclass(frozen=True, slots=True)
 class InputLine:
-    """A line fit to be submitted; `fields` are those of a submit."""
+    """A line that can be submitted; `fields`: the fields of the request."""
 
     number: int
     custom_id: str
@@ -36,7 +36,7 @@ class InputLine:
 
 @dataclass(frozen=True, slots=True)
 class BadLine:
-    """A line that is no request; `message` names the line and the fault."""
+    """A line that is no valid request; `message` names the line and the fault."""
 
     number: int
     custom_id: str
@@ -46,57 +46,57 @@ class BadLine:
 
 @dataclass(frozen=True, slots=True)
 class InputSummary:
-    """What an input file is as a whole; `lines` counts those that hold anything."""
+    """Facts about a whole input file; `lines`: how many are not blank."""
 
     path: Path
     sha256: str
     lines: int
 
 
-def survey(path: Path) -> InputSummary:
-    """The input has been read once, byte for byte; WrongUse if it cannot serve as one."""
+def scan(path: Path) -> InputSummary:
+    """Read the whole input once; raise WrongUse if it is no file of lines."""
     digest = hashlib.sha256()
     if str(path) == "-":
-        remedy = "is not standard input, which cannot be read twice; save it to a file, name that"
+        remedy = "standard input cannot be read twice; save it to a file and name the file"
         raise WrongUse("input", "-", remedy)
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             raise WrongUse("input", str(path), "this is no file; name a file of JSON lines")
         with path.open("rb") as file:
-            if file.read(2) in _UTF16_MARKS:
+            if file.read(2) in _UTF16_BOMS:
                 raise WrongUse("input", str(path), "is UTF-16; save it as UTF-8")
             file.seek(0)
-            lines = sum(1 for _ in _filled(file, digest))
+            lines = sum(1 for _ in _read_filled(file, digest))
     except OSError as error:
         raise WrongUse("input", str(path), f"cannot be read: {error.strerror}") from error
     if not lines:
-        raise WrongUse("input", str(path), "holds no line; write one JSON object on each line")
+        raise WrongUse("input", str(path), "has no lines; write one JSON object on each line")
     return InputSummary(path, digest.hexdigest(), lines)
 
 
 def read(path: Path, defaults: dict[str, Any], sha256: str) -> Iterator[InputLine | BadLine]:
-    """Each filled line in turn; raises WrongUse at the end if the file was changed meanwhile.
+    """Yield each line that is not blank; raise WrongUse at the end if the file has changed.
 
-    `defaults` are submit fields for lines that do not say.
+    `defaults`: submit fields for lines without them. `sha256`: the digest that `scan` found.
     """
     digest = hashlib.sha256()
     first_of: dict[str, int] = {}
     with path.open("rb") as file:
-        for number, raw in _filled(file, digest):
-            line = _line(number, raw, defaults)
+        for number, raw in _read_filled(file, digest):
+            line = _parse(number, raw, defaults)
             first = first_of.setdefault(line.custom_id, number)
             if first != number:
-                message = f"line {number}: custom_id: {line.custom_id!r} stands on line {first} too"
+                message = f"line {number}: custom_id: {line.custom_id!r} is on line {first} too"
                 line = BadLine(number, line.custom_id, "invalid_request", message)
             yield line
     if digest.hexdigest() != sha256:
-        raise WrongUse("input", os.fspath(path), "was changed while it was read; use a copy")
+        raise WrongUse("input", os.fspath(path), "changed while it was read; use a copy")
 
 
-def _line(number: int, raw: bytes | None, defaults: dict[str, Any]) -> InputLine | BadLine:
+def _parse(number: int, raw: bytes | None, defaults: dict[str, Any]) -> InputLine | BadLine:
     custom_id: str | None = None
     try:
-        parsed = _object(raw)
+        parsed = _parse_object(raw)
         custom_id = _custom_id(parsed)
         return InputLine(number, custom_id or f"line-{number}", submit_fields(parsed, defaults))
     except InvalidRequest as error:
@@ -104,12 +104,12 @@ def _line(number: int, raw: bytes | None, defaults: dict[str, Any]) -> InputLine
         return BadLine(number, custom_id or f"line-{number}", error.code, message)
 
 
-def _object(raw: bytes | None) -> dict[str, Any]:
+def _parse_object(raw: bytes | None) -> dict[str, Any]:
     if raw is None:
-        remedy = f"the limit is {MAX_REQUEST_BYTES} bytes (10 MB)"
-        raise InvalidRequest("length", "more", remedy)
+        remedy = "shorten the request; the limit is 10 MB"
+        raise InvalidRequest("length", f"over {MAX_REQUEST_BYTES} bytes", remedy)
     if b"\0" in raw:
-        remedy = r"a raw NUL byte; write it as \u0000 if it is meant"
+        remedy = r"is a raw NUL byte; write \u0000 if you mean it"
         raise InvalidRequest("byte", raw.index(b"\0") + 1, remedy)
     try:
         parsed = orjson.loads(raw)
@@ -137,12 +137,12 @@ def _custom_id(parsed: dict[str, Any]) -> str | None:
     if given is None:
         return None
     if not isinstance(given, str) or not given or "\0" in given:
-        raise InvalidRequest("custom_id", given, "give a text, without NUL characters")
+        raise InvalidRequest("custom_id", given, "use a non-empty text without NUL characters")
     return given
 
 
-def _filled(file: BinaryIO, digest: hashlib._Hash) -> Iterator[tuple[int, bytes | None]]:
-    """Number and bytes of each line that is not blank; None for one that is too long."""
+def _read_filled(file: BinaryIO, digest: hashlib._Hash) -> Iterator[tuple[int, bytes | None]]:
+    """Yield number and bytes of each line that is not blank; None for a line that is too long."""
     number = 0
     while raw := file.readline(MAX_REQUEST_BYTES + 2):
         number += 1
@@ -154,7 +154,7 @@ def _filled(file: BinaryIO, digest: hashlib._Hash) -> Iterator[tuple[int, bytes 
             yield number, None
             continue
         if number == 1:
-            raw = raw.removeprefix(_UTF8_MARK)
+            raw = raw.removeprefix(_UTF8_BOM)
         raw = raw.strip(b" \t\r\n")
         if raw:
             yield number, raw

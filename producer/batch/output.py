@@ -1,4 +1,4 @@
-"""The output file of a batch: whole lines only, whatever interrupts the writing."""
+"""The output file of a batch: it holds whole lines only, whatever interrupts the writing."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ Exists = Literal["refuse", "resume", "overwrite"]
 
 
 class OutputFull(HeadgateError):
-    """A result could not be written to `path`; what is on record is not lost."""
+    """A result could not be written to `path`; every result stays in the database."""
 
     def __init__(self, path: Path, reason: str, option: str) -> None:
         super().__init__(
-            f"{path}: cannot be written any more: {reason}; no answer is lost, all stay on record: "
-            f"make room, then run the same command with {option}"
+            f"{path} cannot be written any more: {reason}; no answer is lost: "
+            f"free some space, then run the command again with {option}"
         )
         self.path = path
 
 
 def path_on_record(path: Path) -> str:
-    """The path under which a batch is found again: absolute, links followed, storable."""
+    """Return the path as the database stores it: absolute, links resolved, valid UTF-8."""
     return str(path.resolve()).encode("utf-8", "backslashreplace").decode()
 
 
@@ -56,16 +56,17 @@ class Output:
     def open(
         cls, path: Path, input_path: Path, exists: Exists, *, resumable: bool = True
     ) -> Output:
-        """The file is there, ours alone and writable; raises WrongUse if it must not be used.
+        """Open and lock the file, or create it; raise WrongUse if it must not be used.
 
-        `resumable`: whether the command knows --resume, which errors then advise.
+        `exists`: what to do with a file that has content. `resumable`: whether the command has
+        --resume, so that errors can advise it.
         """
         if str(path) == "-":
-            raise WrongUse("output", "-", "is not standard output; name a file")
+            raise WrongUse("output", "-", "results cannot go to standard output; name a file")
         if path.is_dir():
             raise WrongUse("output", str(path), "this is a folder; name a file")
         if not path.parent.is_dir():
-            raise WrongUse("output", str(path), f"there is no folder {path.parent}; make it first")
+            raise WrongUse("output", str(path), f"there is no folder {path.parent}; create it")
         if path.exists() and input_path.exists() and path.samefile(input_path):
             raise WrongUse("output", str(path), "is the input itself; name another file")
         try:
@@ -75,13 +76,13 @@ class Output:
             raise WrongUse("output", str(path), f"cannot be written: {error.strerror}") from error
         output = cls(path, fd, is_file=is_file, resumable=resumable)
         try:
-            output._claim(exists)
+            output._lock(exists)
         except BaseException:
             output.close()
             raise
         return output
 
-    def _claim(self, exists: Exists) -> None:
+    def _lock(self, exists: Exists) -> None:
         if not self._is_file:
             if exists == "resume":
                 raise WrongUse("output", str(self.path), "--resume needs an output that is a file")
@@ -89,19 +90,19 @@ class Output:
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise WrongUse("output", str(self.path), "another command is writing it") from None
+            raise WrongUse("output", str(self.path), "another command writes to it") from None
         if exists == "overwrite":
             os.ftruncate(self._fd, 0)
             self._size = 0
         elif exists == "refuse" and not self.empty:
-            go_on = "go on with --resume, or " if self._resumable else ""
-            raise WrongUse("output", str(self.path), f"exists; {go_on}replace it with --overwrite")
+            resume = "continue it with --resume, or " if self._resumable else ""
+            raise WrongUse("output", str(self.path), f"exists; {resume}replace it with --overwrite")
 
-    def written(self, batch_id: str) -> dict[int, bool]:
-        """Which input lines have their line already, and whether it is an answer.
+    def read_written(self, batch_id: str) -> dict[int, bool]:
+        """Return the input lines that have a line of output, and whether that is an answer.
 
-        A torn last line (a kill, a full disk) is cut off. Raises WrongUse where the file holds
-        something else than lines of this batch.
+        Cut off an incomplete last line (a kill, a full disk). Raise WrongUse if the file holds
+        lines that are not of this batch.
         """
         found: dict[int, bool] = {}
         whole = 0
@@ -125,7 +126,7 @@ class Output:
         return found
 
     def append(self, lines: list[bytes]) -> None:
-        """The lines stand in the file, or none of them and OutputFull is raised."""
+        """Write all lines, or none of them and raise OutputFull."""
         data = memoryview(b"".join(lines))
         start = self._size
         try:
@@ -144,7 +145,7 @@ class Output:
             raise
 
     def sync(self) -> None:
-        """What was written survives a power cut; OutputFull if the disk says no."""
+        """Flush all lines to the disk, so that they survive a power cut; raise OutputFull."""
         self._synced_at = time.monotonic()
         if self._is_file:
             try:
@@ -153,7 +154,7 @@ class Output:
                 raise self._full(error) from error
 
     def close(self) -> None:
-        """The file is free for others; a second call changes nothing."""
+        """Close and unlock the file; a second call does nothing."""
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)

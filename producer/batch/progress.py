@@ -1,4 +1,4 @@
-"""Shows how far a batch is: a bar on a terminal, a plain line now and then elsewhere."""
+"""Shows the progress of a batch: a bar on a terminal, elsewhere a line every few seconds."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class Bar:
         self._bars, self._task = bars, task
 
     def advance(self, *, done: int, failed: int) -> None:
-        """The bar stands at `done`."""
+        """Move the bar to `done`."""
         self._bars.update(self._task, completed=done, failed=failed)
 
-    def tell(self, words: str) -> None:
-        """The words stand above the bar."""
-        self._bars.console.print(words, markup=False, highlight=False)
+    def notify(self, text: str) -> None:
+        """Print the text above the bar."""
+        self._bars.console.print(text, markup=False, highlight=False)
 
 
 class PlainLines:
@@ -37,30 +37,30 @@ class PlainLines:
 
     def __init__(self, total: int) -> None:
         self._total = total
-        self._started_at = self._told_at = time.monotonic()
+        self._started_at = self._printed_at = time.monotonic()
         self._first: int | None = None
 
     def advance(self, *, done: int, failed: int) -> None:
-        """A line has been written, if the last one is some seconds old."""
+        """Print a line if the last one is `PLAIN_EVERY_S` old."""
         now = time.monotonic()
         if self._first is None:
             self._first = done
-        if now - self._told_at < PLAIN_EVERY_S:
+        if now - self._printed_at < PLAIN_EVERY_S:
             return
-        self._told_at = now
+        self._printed_at = now
         rate = (done - self._first) / (now - self._started_at)
-        self.tell(f"{done} of {self._total} done, {failed} failed, {rate:.1f} a second")
+        self.notify(f"{done} of {self._total} done, {failed} failed, {rate:.1f} a second")
 
-    def tell(self, words: str) -> None:
-        """The words stand on standard error."""
+    def notify(self, text: str) -> None:
+        """Print the text on standard error."""
         with suppress(OSError):
-            sys.stderr.write(f"headgate: {words}\n")
+            sys.stderr.write(f"headgate: {text}\n")
             sys.stderr.flush()
 
 
 @contextmanager
 def showing(total: int, what: str) -> Iterator[Progress]:
-    """The progress over `total` lines is shown while inside."""
+    """Show the progress over `total` lines inside a `with` block."""
     if not sys.stderr.isatty():
         yield PlainLines(total)
         return

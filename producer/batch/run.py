@@ -1,4 +1,4 @@
-"""Runs a batch to its end: queues its lines, follows its jobs, writes each line of output once."""
+"""Runs a batch to its end: queues its lines, polls its jobs, writes each line of output once."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from headgate.producer.batch.enqueue import BatchEnqueue, prepared_line
+from headgate.producer.batch.enqueue import BatchEnqueue, prepare_line
 from headgate.producer.batch.formats import bad_line, output_line
 from headgate.producer.batch.input import BadLine, read
 from headgate.producer.batch.output import Output
@@ -18,31 +18,32 @@ from headgate.producer.batch.rows import Batch, BatchRows, EndedLine
 from headgate.producer.installation import Installation
 from headgate.producer.reconnect import Reconnect
 from headgate.producer.results import cancel
+from headgate.producer.submit.submit import submitter_for
 
-LOOK_EVERY_S = 0.1
-CARE_EVERY_S = 2.0
+POLL_EVERY_S = 0.1
+CHECK_EVERY_S = 2.0
 IN_FLIGHT = 10_000
-"""Jobs of one batch queued and unfinished: enough for any number of workers, little for Redis."""
+"""Jobs of one batch that wait or run: enough for any number of workers, little for Redis."""
 
-_LINES_AT_ONCE = 500
+_CHUNK_LINES = 500
 
 
 class Progress(Protocol):
-    """Shows how far a batch is."""
+    """Shows the progress of a batch."""
 
     def advance(self, *, done: int, failed: int) -> None:
-        """`done` of the batch's lines have their line of output, `failed` of them no answer."""
+        """Show that `done` lines have a line of output, `failed` of them without an answer."""
 
-    def tell(self, words: str) -> None:
-        """Shows one line of words besides."""
+    def notify(self, text: str) -> None:
+        """Show one line of text as well."""
 
 
 @dataclass(slots=True)
 class Run:
     """One command's work on one batch.
 
-    `written`: what stands in the output: line to whether it is an answer. `stop` says whether to
-    leave off; `care` looks after the workers: it is given the seconds since a job ended last.
+    `written`: the lines in the output, and whether each is an answer. `stop`: returns whether to
+    stop. `check_workers`: called every `CHECK_EVERY_S` with the seconds since a job last ended.
     """
 
     at: Installation
@@ -51,96 +52,99 @@ class Run:
     output: Output
     progress: Progress
     stop: Callable[[], bool]
-    care: Callable[[float], None]
+    check_workers: Callable[[float], None]
     written: dict[int, bool] = field(default_factory=dict)
     max_in_flight: int = IN_FLIGHT
     failed: int = field(init=False)
     record: BatchRows = field(init=False)
-    patience: Reconnect = field(init=False)
-    look: Poll = field(init=False)
+    reconnect: Reconnect = field(init=False)
+    poll: Poll = field(init=False)
 
     def __post_init__(self) -> None:
-        """Nothing is asked of a server yet."""
+        """Build the parts; call no server yet."""
         self.record = BatchRows(self.at.engine)
-        self.patience = Reconnect(self.at, self.progress.tell, self.stop)
-        self.look = Poll(self.record, self.batch.id)
-        self.look.seen.update(self.written)
+        self.reconnect = Reconnect(self.at, self.progress.notify, self.stop)
+        self.poll = Poll(self.record, self.batch.id)
+        self.poll.seen.update(self.written)
         self.failed = sum(1 for answered in self.written.values() if not answered)
 
     def submit_and_follow(self) -> bool:
-        """Every line of the input has its line of output; False when `stop` came first."""
-        on_record = self.patience(lambda: self.record.lines_on_record(self.batch.id))
+        """Run until every line of the input has a line of output; return False if stopped."""
+        on_record = self.reconnect(lambda: self.record.lines_on_record(self.batch.id))
         lines = read(self.input_path, self.batch.defaults, self.batch.input_sha256)
-        intake = BatchEnqueue(self.at, self.patience, self.batch.id, lines, on_record, self.written)
-        self._heed_cancel(intake)
+        queueing = BatchEnqueue(
+            self.at, self.reconnect, self.batch.id, lines, on_record, self.written
+        )
+        self._stop_if_cancelled(queueing)
         waiting = len(on_record - self.written.keys())
-        look_at = care_at = 0.0
+        poll_at = check_at = 0.0
         self._show()
         while not self.stop():
-            if not intake.done and waiting < self.max_in_flight:
+            if not queueing.done and waiting < self.max_in_flight:
                 before = len(on_record)
-                self._write_bad(intake.feed(self.max_in_flight - waiting))
+                self._write_bad(queueing.enqueue_some(self.max_in_flight - waiting))
                 waiting += len(on_record) - before
-                if intake.done:
-                    mark_submitted(self.record, self.patience, self.batch, on_record)
+                if queueing.done:
+                    mark_submitted(self.record, self.reconnect, self.batch, on_record)
             now = time.monotonic()
-            if now >= look_at:
-                look_at = now + LOOK_EVERY_S
+            if now >= poll_at:
+                poll_at = now + POLL_EVERY_S
                 waiting -= self.collect()
-            if intake.done and waiting <= 0:
+            if queueing.done and waiting <= 0:
                 self.output.sync()
                 return True
-            if now >= care_at:
-                care_at = now + CARE_EVERY_S
-                self.care(self.look.quiet_s if waiting else 0.0)
-                self._heed_cancel(intake)
-            if intake.done or waiting >= self.max_in_flight:
-                time.sleep(max(0.0, look_at - time.monotonic()))
+            if now >= check_at:
+                check_at = now + CHECK_EVERY_S
+                self.check_workers(self.poll.quiet_s if waiting else 0.0)
+                self._stop_if_cancelled(queueing)
+            if queueing.done or waiting >= self.max_in_flight:
+                time.sleep(max(0.0, poll_at - time.monotonic()))
         return False
 
     def follow(self) -> bool:
-        """Every job of the batch has its line of output; False when `stop` came first."""
-        care_at = 0.0
+        """Wait until every job of the batch has a line of output; return False if stopped."""
+        check_at = 0.0
         self._show()
         while not self.stop():
             self.collect()
-            if not self.patience(lambda: self.record.open_jobs(self.batch.id)):
+            if not self.reconnect(lambda: self.record.open_jobs(self.batch.id)):
                 self.collect()
                 return True
-            if time.monotonic() >= care_at:
-                care_at = time.monotonic() + CARE_EVERY_S
-                self.care(self.look.quiet_s)
-            time.sleep(5 * LOOK_EVERY_S)
+            if time.monotonic() >= check_at:
+                check_at = time.monotonic() + CHECK_EVERY_S
+                self.check_workers(self.poll.quiet_s)
+            time.sleep(5 * POLL_EVERY_S)
         return False
 
     def collect(self) -> int:
-        """What has ended since the last call is written; gives how many lines that are."""
-        news = self.patience(self.look)
-        for first in range(0, len(news), _LINES_AT_ONCE):
-            chunk = news[first : first + _LINES_AT_ONCE]
-            self._write(self.patience(partial(self.record.results, self.batch.id, chunk)))
-        return len(news)
+        """Write the results of jobs that ended since the last call; return their number."""
+        ended = self.reconnect(self.poll)
+        for first in range(0, len(ended), _CHUNK_LINES):
+            chunk = ended[first : first + _CHUNK_LINES]
+            self._write(self.reconnect(partial(self.record.results, self.batch.id, chunk)))
+        return len(ended)
 
     def write_refused(self) -> None:
-        """The lines that never became jobs have their lines of output, with their faults."""
+        """Write an error line for each line of the input that never became a job."""
         on_record = self.record.lines_on_record(self.batch.id)
+        submitter = submitter_for(self.at)
         for line in read(self.input_path, self.batch.defaults, self.batch.input_sha256):
             if line.number in on_record or line.number in self.written:
                 continue
             fault = line
             if not isinstance(line, BadLine):
-                job = prepared_line(self.at, self.batch.id, line)
+                job = prepare_line(submitter, self.batch.id, line)
                 message = f"line {line.number}: was refused when the batch was submitted"
-                was = BadLine(line.number, line.custom_id, "invalid_request", message)
-                fault = job if isinstance(job, BadLine) else was
+                refused = BadLine(line.number, line.custom_id, "invalid_request", message)
+                fault = job if isinstance(job, BadLine) else refused
             if isinstance(fault, BadLine):
                 self._write_bad([fault])
 
-    def _heed_cancel(self, intake: BatchEnqueue) -> None:
-        """Once the batch is cancelled: no line is queued any more, no job left open."""
-        if self.patience(lambda: self.record.is_cancelled(self.batch.id)):
-            intake.cancelled = True
-            self.patience(lambda: cancel_open(self.at, self.batch.id))
+    def _stop_if_cancelled(self, queueing: BatchEnqueue) -> None:
+        """If the batch is cancelled, queue no further line and cancel its open jobs."""
+        if self.reconnect(lambda: self.record.is_cancelled(self.batch.id)):
+            queueing.cancelled = True
+            self.reconnect(lambda: cancel_open(self.at, self.batch.id))
 
     def _write(self, ended: Iterable[EndedLine]) -> None:
         lines, answered = [], {}
@@ -151,7 +155,7 @@ class Run:
             answered[job.line] = result["status"] == "succeeded"
         self.output.append(lines)
         self.written |= answered
-        self.failed += sum(1 for right in answered.values() if not right)
+        self.failed += sum(1 for is_answer in answered.values() if not is_answer)
         self._show()
 
     def _write_bad(self, bad: list[BadLine]) -> None:
@@ -175,32 +179,32 @@ def queue_all(
     progress: Progress,
     stop: Callable[[], bool],
 ) -> int:
-    """Every good line of the input has a job, unless `stop` came first; how many were bad."""
-    record, patience = BatchRows(at.engine), Reconnect(at, progress.tell, stop)
-    on_record = patience(lambda: record.lines_on_record(batch.id))
+    """Queue every good line of the input until `stop`; return how many lines were bad."""
+    record, reconnect = BatchRows(at.engine), Reconnect(at, progress.notify, stop)
+    on_record = reconnect(lambda: record.lines_on_record(batch.id))
     lines = read(input_path, batch.defaults, batch.input_sha256)
-    intake = BatchEnqueue(at, patience, batch.id, lines, on_record, ())
+    queueing = BatchEnqueue(at, reconnect, batch.id, lines, on_record, ())
     bad = 0
-    while not intake.done and not stop():
-        intake.cancelled = patience(lambda: record.is_cancelled(batch.id))
-        for line in intake.feed(_LINES_AT_ONCE):
+    while not queueing.done and not stop():
+        queueing.cancelled = reconnect(lambda: record.is_cancelled(batch.id))
+        for line in queueing.enqueue_some(_CHUNK_LINES):
             bad += 1
-            progress.tell(line.message)
+            progress.notify(line.message)
         progress.advance(done=len(on_record) + bad, failed=bad)
-    if intake.done:
-        mark_submitted(record, patience, batch, on_record)
+    if queueing.done:
+        mark_submitted(record, reconnect, batch, on_record)
     return bad
 
 
 def mark_submitted(
-    record: BatchRows, patience: Reconnect, batch: Batch, on_record: set[int]
+    record: BatchRows, reconnect: Reconnect, batch: Batch, on_record: set[int]
 ) -> None:
-    """The batch counts as submitted, with the lines that have no job as bad ones."""
-    patience(lambda: record.mark_submitted(batch.id, batch.lines - len(on_record)))
+    """Record that all lines were read; lines without a job count as bad."""
+    reconnect(lambda: record.mark_submitted(batch.id, batch.lines - len(on_record)))
 
 
 def cancel_open(at: Installation, batch_id: str) -> tuple[int, int]:
-    """What has not ended of the batch is cancelled; how many at once, and how many are running."""
+    """Cancel the batch's open jobs; return how many have ended by this and how many still run."""
     ids = BatchRows(at.engine).open_jobs(batch_id)
     ttl_s = at.settings.result_ttl_s
     became = cancel.cancel(at.engine, at.redis, at.keys, ids, result_ttl_s=ttl_s)
@@ -208,6 +212,6 @@ def cancel_open(at: Installation, batch_id: str) -> tuple[int, int]:
 
 
 def _expired(job: EndedLine) -> dict[str, object]:
-    message = f"the job {job.status}, but its result is no longer kept (HEADGATE_RESULT_TTL_S)"
+    message = f"the job {job.status}, but its result has expired (HEADGATE_RESULT_TTL_S)"
     error = {"code": "internal", "message": message, "retryable": False}
     return {"id": job.job_id, "status": "failed", "model": None, "error": error}

@@ -1,4 +1,4 @@
-"""Which batch a command works on: a new one, or the one that it goes on with."""
+"""Chooses the batch that a command works on: a new one, or one to continue."""
 
 from __future__ import annotations
 
@@ -11,34 +11,35 @@ from headgate.shared.errors import WrongUse
 
 
 def begin(
-    record: BatchRows, survey: InputSummary, output: Output, defaults: dict[str, Any]
+    record: BatchRows, summary: InputSummary, output: Output, defaults: dict[str, Any]
 ) -> tuple[Batch, dict[int, bool]]:
-    """A new batch on record, with nothing of it written or queued yet."""
-    return record.create(survey, path_on_record(output.path), defaults), {}
+    """Create a new batch; return it, and no written lines."""
+    return record.create(summary, path_on_record(output.path), defaults), {}
 
 
 def resume(
-    record: BatchRows, survey: InputSummary, output: Output, defaults: dict[str, Any]
+    record: BatchRows, summary: InputSummary, output: Output, defaults: dict[str, Any]
 ) -> tuple[Batch, dict[int, bool]]:
-    """The batch that last wrote to this output, and which lines stand there already.
+    """Return the batch that last wrote to this output, and the lines already written.
 
-    A new one where there is none, so that a script may always say --resume. Raises WrongUse where
-    going on would mix two inputs or two kinds of answers.
+    Create a new batch if there is none, so that scripts can always use --resume. Raise WrongUse
+    if the input or the defaults differ from those of the batch.
     """
     path = str(output.path)
     batch = record.last_with_output(path_on_record(output.path))
     if batch is None:
         if not output.empty:
-            raise WrongUse("output", path, "holds something, but no batch on record wrote to it")
-        return begin(record, survey, output, defaults)
-    if batch.input_sha256 != survey.sha256:
+            remedy = "has content, but no batch wrote to it; name another output"
+            raise WrongUse("output", path, remedy)
+        return begin(record, summary, output, defaults)
+    if batch.input_sha256 != summary.sha256:
         remedy = (
-            f"is not what batch {batch.id} was started with: the input has changed since; "
+            f"the input has changed since batch {batch.id} was started; "
             "name another output, or replace this one with --overwrite"
         )
-        raise WrongUse("input", str(survey.path), remedy)
+        raise WrongUse("input", str(summary.path), remedy)
     for name, value in defaults.items():
         if batch.defaults.get(name) != value:
-            remedy = f"batch {batch.id} was started with {batch.defaults.get(name)!r}; leave it out"
+            remedy = f"batch {batch.id} was started with {batch.defaults.get(name)!r}; omit it"
             raise WrongUse(f"--{name.replace('_', '-')}", value, remedy)
-    return batch, output.written(batch.id)
+    return batch, output.read_written(batch.id)

@@ -1,4 +1,4 @@
-"""What a batch came to, by SQL over the audit lines and the ledger: right after any resume, too."""
+"""Counts a batch's results by SQL over the audit lines and the ledger, so also after a resume."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from headgate.shared.database.tables import attempts, audit, jobs
 from headgate.shared.errors import InvalidRequest
 
 _BREAK_S = 60
-"""A longer time in which no attempt started is an interruption, and allows nothing."""
+"""A longer time without a new attempt is an interruption: its rate limit does not count."""
 
 
 @dataclass(frozen=True, slots=True)
 class PoolUse:
-    """What the batch took of one pool; shares are of what the pool allowed in that time."""
+    """What the batch took of one pool; shares: of what its limits allowed in that time."""
 
     pool: str
     requests: int
@@ -36,8 +36,8 @@ class PoolUse:
 class Summary:
     """The whole batch in numbers; `failed` counts every line without an answer.
 
-    `cost_usd` is the sum over the ledger; `unpriced_attempts` are answers whose price is unknown,
-    `unknown_attempts` those of which nobody can say whether they were billed.
+    `cost_usd`: the sum over the ledger. `unpriced_attempts`: answers whose price is unknown.
+    `unknown_attempts`: attempts whose billing is unknown.
     """
 
     batch_id: str
@@ -64,12 +64,12 @@ class Summary:
     pools: list[PoolUse] = field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:
-        """The summary as plain JSON values."""
+        """Return the summary as plain JSON values."""
         return asdict(self)
 
 
 def summarise(engine: Engine, catalog: Catalog, batch: Batch) -> Summary:
-    """The batch as it stands on record now."""
+    """Return the summary of the batch as the database has it now."""
     with reading(engine) as connection:
         return Summary(
             batch_id=batch.id,
@@ -142,7 +142,7 @@ def _latencies(connection: Connection, batch_id: str) -> dict[str, Any]:
 
 
 def _ledger(batch_id: str) -> Any:
-    """Condition on attempts: those of the batch's jobs."""
+    """Return the SQL condition for the attempts of the batch's jobs."""
     ours = select(jobs.c.id).where(jobs.c.batch_id == batch_id)
     return attempts.c.job_id.in_(ours)
 
@@ -190,7 +190,7 @@ def _pools(connection: Connection, catalog: Catalog, batch_id: str) -> list[Pool
         try:
             pool = catalog.pool(catalog.model(model))
         except InvalidRequest:
-            continue  # it has left the catalog since
+            continue  # the catalog no longer has it
         pools[pool.key] = pool
         used[pool.key][0] += int(requests)
         used[pool.key][1] += int(tokens)
@@ -213,7 +213,7 @@ def _pools(connection: Connection, catalog: Catalog, batch_id: str) -> list[Pool
 
 
 def _active_s(connection: Connection, ours: Any) -> float:
-    """For how long attempts were made: from the first to the end of the last, less long breaks."""
+    """Return the seconds from the first attempt to the end of the last, without long breaks."""
     ends = func.max(func.coalesce(attempts.c.settled_at_ms, attempts.c.started_at_ms))
     first_ms, last_ms = connection.execute(
         select(func.min(attempts.c.started_at_ms), ends).where(ours)
@@ -226,8 +226,8 @@ def _active_s(connection: Connection, ours: Any) -> float:
     return float(last_ms - first_ms) / 1000 - sum(breaks)
 
 
-def words(summary: Summary) -> Iterator[tuple[str, str]]:
-    """Name and value of each line that a reader sees."""
+def describe(summary: Summary) -> Iterator[tuple[str, str]]:
+    """Yield name and value of each line of the printed summary."""
     s = summary
     yield "succeeded", f"{s.succeeded} of {s.lines}"
     failures = dict(s.failures)
@@ -242,9 +242,9 @@ def words(summary: Summary) -> Iterator[tuple[str, str]]:
     yield "fallbacks", str(s.fallbacks)
     yield "retries", str(s.retries)
     if s.unknown_attempts:
-        yield "attempts with an unknown bill", str(s.unknown_attempts)
+        yield "attempts whose billing is unknown", str(s.unknown_attempts)
     yield "tokens", f"{s.input_tokens} in, {s.output_tokens} out"
-    unpriced = f" (and {s.unpriced_attempts} answers without a known price)"
+    unpriced = f" (and {s.unpriced_attempts} answers whose price is unknown)"
     yield "cost", f"{s.cost_usd} USD" + (unpriced if s.unpriced_attempts else "")
     yield "latency", f"p50 {_ms(s.p50_latency_ms)}, p95 {_ms(s.p95_latency_ms)}"
     yield "time", f"{s.seconds:.1f} s"

@@ -9,7 +9,7 @@ import sys
 
 
 def main() -> None:
-    """The command line has been carried out, and the process ends with the contract's exit code."""
+    """Run the command line and end the process with its exit code."""
     from headgate.producer.cli.terminal.exit_codes import run
 
     sys.exit(run(sys.argv[1:]))

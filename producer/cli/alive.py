@@ -1,4 +1,4 @@
-"""`headgate alive`: whether the worker processes of this machine run; for health checks."""
+"""`headgate alive`: whether the workers of this machine run; for health checks."""
 
 from __future__ import annotations
 
@@ -7,17 +7,23 @@ import sys
 
 import click
 
-from headgate.producer.cli.terminal.exit_codes import DONE, FAILED, say
+from headgate.producer.cli.terminal.exit_codes import DONE, FAILED, print_note
 
 
 @click.command()
 @click.argument("name", required=False)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, one line for each worker.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON: one line for each worker.")
 def alive(name: str | None, as_json: bool) -> int:
-    """Exit with 0 if the workers of this machine and home run, with 1 if one hangs or none runs.
+    """Check that the workers of this machine run.
 
-    NAME is one worker, as its node (worker-1@host) or what stands before the @. Asks no server,
-    so that an outage of Redis or of the database restarts no worker.
+    The exit code is 0 if all run, and 1 if one hangs or none runs. NAME is one worker: its node
+    name (worker-1@host) or the part before the @ (default: all workers of this home).
+
+    The command reads files and asks no server. So an outage of Redis or of the database does not
+    make a supervisor restart the workers.
+
+    \b
+    Example: headgate alive worker-1
     """
     from headgate.shared import settings
     from headgate.shared.servers.liveness import signs
@@ -30,9 +36,9 @@ def alive(name: str | None, as_json: bool) -> int:
                 {"worker": sign.node, "alive": sign.is_alive, "beat_s_ago": round(sign.age_s, 3)}
             )
         else:
-            word = "alive" if sign.is_alive else "hangs"
-            line = f"{sign.node}: {word} ({sign.age_s:.1f} s ago)"
+            state = "alive" if sign.is_alive else "hangs"
+            line = f"{sign.node}: {state} ({sign.age_s:.1f} s ago)"
         sys.stdout.write(f"{line}\n")
     if not found:
-        say(f"no worker {name or 'of this machine'} runs in {home}")
+        print_note(f"no worker {name or 'of this machine'} runs in {home}")
     return DONE if found and all(sign.is_alive for sign in found) else FAILED

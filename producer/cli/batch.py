@@ -1,17 +1,24 @@
-"""`headgate batch`: files of prompts; `run` does it all, the others the same in steps."""
+"""`headgate batch`: files of prompts; `run` does everything, the others do the same in steps."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from headgate.producer.cli.commands import HELP
-from headgate.producer.cli.terminal.exit_codes import DONE, FAILED, INTERRUPTED, say
+from headgate.producer.cli.terminal.exit_codes import DONE, FAILED, INTERRUPTED, print_note
 from headgate.producer.cli.terminal.options import PRIORITY
-from headgate.producer.cli.terminal.output import document, json_option, line, pairs, rows
+from headgate.producer.cli.terminal.output import (
+    json_option,
+    print_json,
+    print_line,
+    print_pairs,
+    print_table,
+)
 
 if TYPE_CHECKING:
     from headgate.producer.batch.rows import Batch
@@ -23,20 +30,34 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 @click.group(context_settings=HELP)
 def batch() -> None:
-    """Files of prompts in, files of answers out."""
+    """Run files of prompts.
+
+    The input is a JSONL file with one request a line, as `{"prompt": "..."}` or in the form of
+    OpenAI's Batch API. `run` does everything in one command: it queues the lines, waits, and
+    writes the results. The other commands do the same in steps.
+
+    \b
+    Example: headgate batch run prompts.jsonl -o answers.jsonl --model gpt-4o-mini
+    """
 
 
 def for_lines(command: F) -> F:
-    """The command takes what holds for lines that do not say."""
+    """Give the command the options that set defaults for the lines of the input."""
     for option in (
         click.option(
-            "--max-tokens", type=click.IntRange(min=1), metavar="N", help="Longest answer."
+            "--max-tokens", type=click.IntRange(min=1), metavar="N",
+            help="Maximum length of an answer in tokens, for lines without max_tokens.",
         ),
-        click.option("--user", help="The user of the tenant."),
-        click.option("--tenant", help="For whom."),
-        click.option("--priority", type=PRIORITY, help="How urgent they are."),
-        click.option("--model", help="The model of lines that name none."),
-    ):
+        click.option("--user", help="The user of the tenant, for lines without one."),
+        click.option("--tenant", help="The tenant, for lines without one."),
+        click.option(
+            "--priority", type=PRIORITY,
+            help="The priority of lines without one (default: standard).",
+        ),
+        click.option(
+            "--model", help="The model of lines without one (default: HEADGATE_MODEL)."
+        ),
+    ):  # fmt: skip
         command = option(command)
     return command
 
@@ -44,7 +65,7 @@ def for_lines(command: F) -> F:
 IN = click.argument("input_path", metavar="IN.jsonl", type=click.Path(path_type=Path))
 OUT = click.option(
     "-o", "--output", "output_path", metavar="OUT.jsonl", type=click.Path(path_type=Path),
-    required=True, help="Where the results go.",
+    required=True, help="The JSONL file to write the results to.",
 )  # fmt: skip
 
 
@@ -54,10 +75,10 @@ OUT = click.option(
 @for_lines
 @click.option(
     "--max-in-flight", type=click.IntRange(min=1), metavar="N",
-    help="Jobs queued and unfinished at a time (default: 10000).",
+    help="Jobs of this batch that wait or run at one time (default: 10000).",
 )  # fmt: skip
-@click.option("--resume", is_flag=True, help="Go on with the batch that wrote to OUT.")
-@click.option("--overwrite", is_flag=True, help="Replace what OUT holds.")
+@click.option("--resume", is_flag=True, help="Continue the batch that last wrote to OUT.")
+@click.option("--overwrite", is_flag=True, help="Replace the content of OUT.")
 @json_option
 def run(
     input_path: Path,
@@ -68,34 +89,36 @@ def run(
     as_json: bool,
     **options: Any,
 ) -> int:
-    """Run all prompts of IN and write the results to OUT as they come.
+    """Run all prompts of IN and write the results to OUT.
 
-    Can be killed at any time and gone on with by --resume; what is on record is never paid twice.
+    IN is a JSONL file with one request a line. Each result is written as soon as it is there, in
+    the order in which the jobs end. A line of IN that is no valid request gets an error line.
+
+    You can interrupt or kill the command at any time. Run it again with --resume to continue: an
+    answer that is recorded is never paid twice. The exit code is 1 if a line has no answer.
+
+    \b
+    Example: headgate batch run prompts.jsonl -o answers.jsonl --model gpt-4o-mini
     """
     from headgate.producer.batch import start
-    from headgate.producer.batch.input import survey
+    from headgate.producer.batch.input import scan
     from headgate.producer.batch.output import Output
     from headgate.producer.batch.rows import BatchRows
-    from headgate.producer.batch.run import IN_FLIGHT
     from headgate.producer.batch.summary import summarise
     from headgate.producer.cli.batch_run import follow
 
     if resume and overwrite:
-        raise click.UsageError("--resume and --overwrite exclude each other")
-    whole = survey(input_path)
+        raise click.UsageError("--resume and --overwrite cannot be used together")
+    summary = scan(input_path)
     exists = "resume" if resume else "overwrite" if overwrite else "refuse"
     output = Output.open(output_path, input_path, exists)  # type: ignore[arg-type]
-    try:
-        with _installation() as at:
-            defaults = _defaults(at, options)
-            choose = start.resume if resume else start.begin
-            chosen, written = choose(BatchRows(at.engine), whole, output, defaults)
-            limit = max_in_flight or IN_FLIGHT
-            if not follow(at, chosen, input_path, output, written, max_in_flight=limit):
-                return INTERRUPTED
-            return _report(summarise(at.engine, at.catalog, _again(at, chosen)), as_json)
-    finally:
-        output.close()
+    with closing(output), _installation() as at:
+        defaults = _defaults(at, options)
+        choose = start.resume if resume else start.begin
+        chosen, written = choose(BatchRows(at.engine), summary, output, defaults)
+        if not follow(at, chosen, input_path, output, written, max_in_flight=max_in_flight):
+            return INTERRUPTED
+        return _report(summarise(at.engine, at.catalog, _reread(at, chosen)), as_json)
 
 
 @batch.command("submit")
@@ -103,15 +126,22 @@ def run(
 @for_lines
 @json_option
 def submit(input_path: Path, as_json: bool, **options: Any) -> int:
-    """Queue all prompts of IN and print the batch id; refused lines are named on standard error."""
-    from headgate.producer.batch.input import survey
+    """Queue all prompts of IN and print the id of the batch.
+
+    IN is a JSONL file with one request a line. Lines that are refused are reported on standard
+    error. `headgate batch fetch` writes the results.
+
+    \b
+    Example: headgate batch submit prompts.jsonl --priority bulk
+    """
+    from headgate.producer.batch.input import scan
     from headgate.producer.batch.rows import BatchRows
     from headgate.producer.cli.batch_run import submit_only
 
-    whole = survey(input_path)
+    summary = scan(input_path)
     with _installation() as at:
-        chosen = BatchRows(at.engine).create(whole, None, _defaults(at, options))
-        document({"id": chosen.id, "lines": chosen.lines}) if as_json else line(chosen.id)
+        chosen = BatchRows(at.engine).create(summary, None, _defaults(at, options))
+        print_json({"id": chosen.id, "lines": chosen.lines}) if as_json else print_line(chosen.id)
         return DONE if submit_only(at, chosen, input_path) else INTERRUPTED
 
 
@@ -119,7 +149,10 @@ def submit(input_path: Path, as_json: bool, **options: Any) -> int:
 @click.argument("batch_id", metavar="ID")
 @json_option
 def status(batch_id: str, as_json: bool) -> int:
-    """Tell how far the batch ID is, and what it came to so far."""
+    """Show the state of the batch ID and its results so far.
+
+    The exit code is 1 while lines are open or if a line has no answer.
+    """
     from headgate.producer.batch.rows import BatchRows
     from headgate.producer.batch.summary import summarise
 
@@ -130,11 +163,13 @@ def status(batch_id: str, as_json: bool) -> int:
         summary = summarise(at.engine, at.catalog, found)
         if as_json:
             facts = {"batch": _described(found), "jobs": counts, "summary": summary.as_json()}
-            document(facts)
+            print_json(facts)
             return _code(summary)
-        line(f"{batch_id}: {_state(found, summary)}; {found.lines} lines of {found.input_path}")
+        print_line(
+            f"{batch_id}: {_state(found, summary)}; {found.lines} lines of {found.input_path}"
+        )
         if counts:
-            line("jobs: " + ", ".join(f"{n} {name}" for name, n in sorted(counts.items())))
+            print_line("jobs: " + ", ".join(f"{n} {name}" for name, n in sorted(counts.items())))
         return _report(summary, as_json=False)
 
 
@@ -142,10 +177,16 @@ def status(batch_id: str, as_json: bool) -> int:
 @click.argument("batch_id", metavar="ID")
 @OUT
 @click.option("--wait", is_flag=True, help="Wait until the whole batch has ended.")
-@click.option("--overwrite", is_flag=True, help="Replace what OUT holds.")
+@click.option("--overwrite", is_flag=True, help="Replace the content of OUT.")
 @json_option
 def fetch(batch_id: str, output_path: Path, wait: bool, overwrite: bool, as_json: bool) -> int:
-    """Write the results of the batch ID that are there, or all of them with --wait."""
+    """Write the results of the batch ID to OUT.
+
+    It writes the results that are there, or with --wait waits for all of them.
+
+    \b
+    Example: headgate batch fetch batch_0192... -o answers.jsonl --wait
+    """
     from headgate.producer.batch.output import Output
     from headgate.producer.batch.rows import BatchRows
     from headgate.producer.batch.summary import summarise
@@ -156,19 +197,20 @@ def fetch(batch_id: str, output_path: Path, wait: bool, overwrite: bool, as_json
         exists = "overwrite" if overwrite else "refuse"
         source = Path(found.input_path)
         output = Output.open(output_path, source, exists, resumable=False)  # type: ignore[arg-type]
-        try:
+        with closing(output):
             if not fetch_into(at, found, output, wait=wait):
                 return INTERRUPTED
-        finally:
-            output.close()
-        return _report(summarise(at.engine, at.catalog, _again(at, found)), as_json)
+        return _report(summarise(at.engine, at.catalog, _reread(at, found)), as_json)
 
 
 @batch.command()
 @click.argument("batch_id", metavar="ID")
 @json_option
 def cancel(batch_id: str, as_json: bool) -> int:
-    """Cancel what has not ended of the batch ID; nothing more of it is queued."""
+    """Cancel the open jobs of the batch ID, also those that run.
+
+    No further line of the batch is queued. The exit code is 1 if the batch had ended before.
+    """
     from headgate.producer.batch.rows import BatchRows
     from headgate.producer.batch.run import cancel_open
 
@@ -181,19 +223,22 @@ def cancel(batch_id: str, as_json: bool) -> int:
             record.mark_cancelled(batch_id)
         cancelled, running = (0, 0) if ended else cancel_open(at, batch_id)
     if as_json:
-        document({"id": batch_id, "cancelled": cancelled, "being_stopped": running})
+        print_json({"id": batch_id, "cancelled": cancelled, "being_stopped": running})
     elif ended:
-        say(f"batch {batch_id} had {'been cancelled' if before else 'ended'} before")
+        print_note(f"batch {batch_id} had {'been cancelled' if before else 'ended'} before")
     else:
-        line(f"{batch_id}: {cancelled} jobs cancelled, {running} running ones are being stopped")
+        print_line(f"{batch_id}: {cancelled} jobs cancelled, {running} running jobs are stopping")
     return FAILED if ended and not before else DONE
 
 
 @batch.command("list")
-@click.option("--limit", type=click.IntRange(1, 100_000), default=20, show_default=True)
+@click.option(
+    "--limit", type=click.IntRange(1, 100_000), default=20, show_default=True, metavar="N",
+    help="List at most N batches.",
+)  # fmt: skip
 @json_option
 def list_(limit: int, as_json: bool) -> None:
-    """List batches, newest first."""
+    """List batches with results and cost (USD), newest first."""
     from headgate.producer.batch.rows import BatchRows
     from headgate.producer.batch.summary import summarise
 
@@ -206,16 +251,15 @@ def list_(limit: int, as_json: bool) -> None:
                           "open": summary.open, "cost_usd": summary.cost_usd})  # fmt: skip
     if as_json:
         for facts in found:
-            document(facts)
+            print_json(facts)
         return
     names = ("id", "state", "lines", "succeeded", "failed", "open", "cost_usd", "created_at",
              "input_path")  # fmt: skip
     optional = ("input_path", "created_at", "cost_usd", "failed", "succeeded", "lines")
-    rows(names, [[facts[name] for name in names] for facts in found], optional=optional)
+    print_table(names, [[facts[name] for name in names] for facts in found], optional=optional)
 
 
 def _installation() -> Any:
-    from contextlib import closing
 
     from headgate.producer.installation import open_installation
 
@@ -223,7 +267,7 @@ def _installation() -> Any:
 
 
 def _defaults(at: Installation, options: dict[str, Any]) -> dict[str, Any]:
-    """What holds for lines that do not say; a wrong one is refused before anything is queued."""
+    """Return the defaults for the lines of the input; raise InvalidRequest for a wrong one."""
     given = {name: value for name, value in options.items() if value is not None}
     if "model" in given:
         at.catalog.model(given["model"])
@@ -235,7 +279,7 @@ def _defaults(at: Installation, options: dict[str, Any]) -> dict[str, Any]:
     return given
 
 
-def _again(at: Installation, found: Batch) -> Batch:
+def _reread(at: Installation, found: Batch) -> Batch:
     from headgate.producer.batch.rows import BatchRows
 
     return BatchRows(at.engine).get(found.id)
@@ -245,7 +289,7 @@ def _state(found: Batch, summary: Summary) -> str:
     if found.cancelled_at_ms is not None:
         return "cancelled"
     if found.submitted_at_ms is None:
-        return "not wholly queued"
+        return "queueing"
     return "running" if summary.open else "ended"
 
 
@@ -261,14 +305,14 @@ def _described(found: Batch) -> dict[str, Any]:
 
 
 def _report(summary: Summary, as_json: bool) -> int:
-    from headgate.producer.batch.summary import words
+    from headgate.producer.batch.summary import describe
 
     if as_json:
-        document(summary.as_json())
+        print_json(summary.as_json())
     else:
-        pairs(list(words(summary)))
+        print_pairs(list(describe(summary)))
     if summary.open:
-        say(f"{summary.open} lines of the batch have not ended yet")
+        print_note(f"{summary.open} lines of the batch have not ended yet")
     return _code(summary)
 
 

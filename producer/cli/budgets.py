@@ -1,32 +1,46 @@
-"""`headgate budgets`: what is spent of each budget."""
+"""`headgate budgets`: how much of each budget is spent."""
 
 from __future__ import annotations
 
 import click
 
-from headgate.producer.cli.terminal.exit_codes import say
-from headgate.producer.cli.terminal.output import document, json_option, rows
-from headgate.producer.cli.terminal.session import opened
+from headgate.producer.cli.terminal.exit_codes import print_note
+from headgate.producer.cli.terminal.output import json_option, print_json, print_table
+from headgate.producer.cli.terminal.session import open_session
 
 
 @click.command()
 @json_option
 def budgets(as_json: bool) -> None:
-    """Show what is spent of each budget today and this month (UTC), and what jobs hold of it.
+    """Show how much of each budget is spent.
 
-    state: open; soft (bulk jobs wait, or are asked of a cheaper model); spent (all is refused);
-    unread (jobs wait for a worker to read the record). `headgate limits set tenant/acme
-    usd_per_day=20` changes a budget at once.
+    Amounts are in USD, for today and for this month (UTC).
+
+    \b
+    spent  the cost of all attempts so far
+    held   what running jobs have reserved
+    state  open    jobs run
+           soft    bulk jobs wait or use a cheaper model
+           spent   all jobs are refused
+           unread  jobs wait until a worker has added up the ledger
+    from   the catalog, or set by an operator
+
+    Change a budget at once with `headgate limits set`.
+
+    \b
+    Example: headgate limits set tenant/acme usd_per_day=20
     """
     from headgate.producer.admin.budgets import report
 
-    with opened() as at:
+    with open_session() as at:
         found = report(at)
     if as_json:
-        document([row.as_json() for row in found])
+        print_json([row.as_json() for row in found])
         return
     if not found:
-        say("no budget is set: the catalog's [budget] and `headgate limits set` do")
+        print_note(
+            "no budget is set; set one with `headgate limits set`, or [budget] in the catalog"
+        )
         return
     names = ("scope", "period", "budget", "spent", "held", "share", "state", "from")
     cells = (
@@ -36,4 +50,4 @@ def budgets(as_json: bool) -> None:
         )
         for row in found
     )  # fmt: skip
-    rows(names, cells, optional=("from", "share"))
+    print_table(names, cells, optional=("from", "share"))

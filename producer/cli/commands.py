@@ -1,4 +1,4 @@
-"""All commands by name; each one's file is imported when it is asked for."""
+"""All commands by name; the file of a command is imported when the command is used."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import click
 
 HELP = {"help_option_names": ["-h", "--help"]}
 
-#: Command: the file that holds it, and the name of the click command in there.
+#: Command: the file that holds it, and the name of the click command in that file.
 COMMANDS = {
     "up": ("up", "up"),
     "worker": ("worker", "worker"),
@@ -38,14 +38,14 @@ COMMANDS = {
 
 
 class Commands(click.Group):
-    """The commands, in the order in which one meets them."""
+    """The commands, in the order in which a newcomer meets them."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """All names."""
+        """Return the names of all commands."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command of that name, or None."""
+        """Import and return the command of that name; return None if there is none."""
         if cmd_name not in COMMANDS:
             return None
         file, name = COMMANDS[cmd_name]
@@ -56,7 +56,7 @@ class Commands(click.Group):
 
 
 def version(ctx: click.Context, _option: click.Option, wanted: bool) -> None:
-    """The version has been printed and the program ends, if that was wanted."""
+    """Print the version and end the program if --version was given."""
     if wanted and not ctx.resilient_parsing:
         from importlib.metadata import version as installed
 
@@ -67,11 +67,23 @@ def version(ctx: click.Context, _option: click.Option, wanted: bool) -> None:
 @click.group(cls=Commands, context_settings=HELP)
 @click.option(
     "--version", is_flag=True, expose_value=False, is_eager=True, callback=version,
-    help="Print the version and end.",
+    help="Print the version and exit.",
 )  # fmt: skip
 def cli() -> None:
-    """LLM jobs through a message queue: submit them, run them, get their answers.
+    """Run LLM jobs through a message queue: submit them, run workers, get the answers.
 
-    Results go to standard output, all else to standard error. Exit codes: 0 done, 1 a job did not
-    succeed, 2 wrong use or settings, 3 a server cannot be reached, 130 interrupted.
+    Results go to standard output, everything else to standard error.
+
+    \b
+    Exit codes:
+      0    done
+      1    a job did not succeed
+      2    wrong use or wrong settings
+      3    a server cannot be reached
+      130  interrupted
+
+    \b
+    Start here, without a key:
+      headgate up --simulate
+      headgate submit "Hello" --wait
     """

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 from headgate.producer.cli.commands import HELP
-from headgate.producer.cli.terminal.exit_codes import ask
-from headgate.producer.cli.terminal.output import document, json_option, line
+from headgate.producer.cli.terminal.exit_codes import confirm
+from headgate.producer.cli.terminal.output import json_option, print_json, print_line
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 @click.group(context_settings=HELP)
 def db() -> None:
-    """The database and its migrations."""
+    """Create, upgrade or check the tables in the database."""
 
 
 @db.command()
 def upgrade() -> None:
-    """Bring the tables to the newest revision."""
+    """Create the tables, or upgrade them to this release."""
     from headgate.shared.database import migrate
     from headgate.shared.database.engine import reading
 
@@ -31,14 +31,17 @@ def upgrade() -> None:
         changed = migrate.upgrade(engine)
         with reading(engine) as connection:
             found = migrate.revision(connection)
-        line(f"{name}: {'upgraded to' if changed else 'is at'} {found}")
+        print_line(f"{name}: {'upgraded to' if changed else 'is at'} {found}")
 
 
 @db.command()
 @click.argument("revision")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 def downgrade(revision: str, yes: bool) -> None:
-    """Bring the tables back to REVISION (`base`: remove them, with all they hold)."""
+    """Downgrade the tables to REVISION; rows may be lost.
+
+    REVISION is an older revision, or `base` to drop all tables with their content.
+    """
     from headgate.shared.database import migrate
     from headgate.shared.database.engine import reading
     from headgate.shared.errors import WrongUse
@@ -50,20 +53,23 @@ def downgrade(revision: str, yes: bool) -> None:
         with reading(engine) as connection:
             found = migrate.revision(connection) or "base"
         if found not in known[known.index(revision) :]:
-            remedy = f"the tables are at {found}, from where no way leads back to it"
+            remedy = f"the tables are at {found}, which is older; name an earlier revision"
             if found not in known:
-                remedy = f"the tables are at {found}: use the newer headgate that upgraded them"
+                remedy = f"the tables are at {found}; use the newer headgate that upgraded them"
             raise WrongUse("REVISION", revision, remedy)
         if not yes:
-            ask(f"{name}: downgrade to {revision}? Rows may be lost")
+            confirm(f"Downgrade {name} to {revision}? Rows may be lost.")
         migrate.downgrade(engine, revision)
-        line(f"{name}: is at {revision}")
+        print_line(f"{name}: is at {revision}")
 
 
 @db.command()
 @json_option
 def check(as_json: bool) -> int:
-    """Tell whether the database answers and has the tables that are needed, and what differs."""
+    """Check that the database has the tables of this release.
+
+    It lists all differences. The exit code is 1 if this release cannot work with the tables.
+    """
     from headgate.producer.admin import schema_diff
     from headgate.shared.database import migrate
     from headgate.shared.database.engine import reading
@@ -74,28 +80,33 @@ def check(as_json: bool) -> int:
             differences = schema_diff.differences(connection) if found else []
         fits = migrate.fits(found) and not any(one.harms for one in differences)
         if as_json:
-            document(
+            print_json(
                 {
                     "database": name, "revision": found, "needed": migrate.NEWEST, "ok": fits,
-                    "differences": [one.words for one in differences],
+                    "differences": [one.text for one in differences],
                 }
             )  # fmt: skip
             return 0 if fits else 1
         if migrate.fits(found):
-            line(f"{name}: is at {found}")
+            print_line(f"{name}: is at {found}")
         elif migrate.is_ahead(found):
-            line(f"{name}: made by a newer headgate; needed {migrate.NEWEST}, is {found}")
+            print_line(
+                f"{name}: upgraded by a newer headgate to {found}; "
+                f"this release needs {migrate.NEWEST}"
+            )
         else:
-            state = found or "without tables"
-            line(f"{name}: run `headgate db upgrade`; needed {migrate.NEWEST}, is {state}")
+            state = f"is at {found}" if found else "has no tables"
+            print_line(
+                f"{name}: {state}; this release needs {migrate.NEWEST}: run `headgate db upgrade`"
+            )
         for one in differences:
-            line(one.words)
+            print_line(one.text)
         return 0 if fits else 1
 
 
 @contextmanager
 def _database() -> Iterator[tuple[Engine, str]]:
-    """The engine of the database that the settings name, and its name fit to be shown."""
+    """Open the database that the settings name; yield its engine and its URL without password."""
     from headgate.producer.installation import record_url
     from headgate.shared import settings
     from headgate.shared.database.engine import open_engine, reaching

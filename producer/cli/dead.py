@@ -1,26 +1,26 @@
-"""`headgate dead`: messages that could not be read, and jobs that took too many workers down."""
+"""`headgate dead`: messages that no worker can read, and jobs that killed too many workers."""
 
 from __future__ import annotations
 
 import base64
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from headgate.producer.cli.commands import HELP
-from headgate.producer.cli.terminal.exit_codes import DONE, FAILED, say
+from headgate.producer.cli.terminal.exit_codes import DONE, FAILED, print_note
 from headgate.producer.cli.terminal.output import (
-    document,
     json_option,
-    line,
-    pairs,
+    print_json,
+    print_line,
+    print_pairs,
+    print_table,
     printable,
-    rows,
 )
-from headgate.producer.cli.terminal.session import opened
+from headgate.producer.cli.terminal.session import open_session
 
 if TYPE_CHECKING:
     from headgate.producer.admin.dead_letters import DeadLetter, LetterFilter, LetterOutcome
@@ -29,50 +29,63 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Any)
 
 RAW_BYTES = 4096
-"""How much of a message `list --json` carries."""
+"""Bytes of a message that `list --json` prints."""
 
 SHOWN_BYTES = 60
-"""How much of it the table has."""
+"""Bytes of a message that the table shows."""
 
 
 def _filters(command: F) -> F:
     for option in (
         click.option("--reason", "reasons", multiple=True, metavar="TEXT",
-                     help="Only those whose reason holds this text."),
+                     help="Only those whose reason contains this text; repeatable."),
         click.option("--queue", "queues", multiple=True, metavar="QUEUE",
-                     help="Only those that came from this queue."),
+                     help="Only those from this queue; repeatable."),
     ):  # fmt: skip
         command = option(command)
     return command
 
 
-def _choice(command: F) -> F:
-    all_ = click.option("--all", "everyone", is_flag=True, help="All of them.")
+def _choosing(command: F) -> F:
+    all_ = click.option("--all", "everyone", is_flag=True, help="All dead letters.")
     ids = click.argument("ids", metavar="ID...", nargs=-1)
     return ids(all_(_filters(json_option(command))))
 
 
 @click.group(context_settings=HELP)
 def dead() -> None:
-    """Dead letters: messages that no worker could read, and jobs that gave up."""
+    """List, show, retry or drop dead letters.
+
+    A dead letter is a message that no worker could read, or the message of a job that was given
+    up because too many workers died while they ran it.
+    """
 
 
 @dead.command("list")
 @_filters
-@click.option("--limit", type=click.IntRange(1, 1_000_000), default=50, show_default=True)
-@click.option("--before", metavar="ID", help="Only those older than this one: the next page.")
+@click.option(
+    "--limit", type=click.IntRange(1, 1_000_000), default=50, show_default=True, metavar="N",
+    help="List at most N letters.",
+)  # fmt: skip
+@click.option("--before", metavar="ID", help="Only letters older than this one: the next page.")
 @json_option
 def list_(
     queues: tuple[str, ...], reasons: tuple[str, ...], limit: int, before: str | None, as_json: bool
 ) -> None:
-    """List dead letters, newest first. --json has the first 4096 bytes of each message."""
+    """List dead letters, the newest first.
+
+    With --json, it prints the first 4096 bytes of each message.
+
+    \b
+    Example: headgate dead list --queue headgate.bulk.fast --reason JSON
+    """
     from headgate.producer.admin import dead_letters as letters
     from headgate.shared.errors import WrongUse
     from headgate.shared.job.ids import rfc3339
 
-    with opened() as at:
+    with open_session() as at:
         if before is not None and not letters.find(at.redis, at.keys, [before]):
-            raise WrongUse("--before", before, "no such dead letter")
+            raise WrongUse("--before", before, "no such dead letter; run `headgate dead list`")
         wanted = letters.LetterFilter(queues, reasons)
         found = letters.newest(at.redis, at.keys, wanted, before)
         size = RAW_BYTES if as_json else SHOWN_BYTES
@@ -81,33 +94,41 @@ def list_(
             start = letters.beginning(at.redis, at.keys, letter, size)
             last = letter.id
             if as_json:
-                document(_facts(letter) | _raw(start, letter.size))
+                print_json(_facts(letter) | _raw(start, letter.size))
             else:
                 died_at = rfc3339(letter.died_at_ms)
-                words = start.decode("utf-8", "replace")
+                message = start.decode("utf-8", "replace")
                 shown.append((letter.id, died_at, letter.queue, letter.reason, letter.job_id,
-                              letter.size, words))  # fmt: skip
+                              letter.size, message))  # fmt: skip
         if not as_json:
             names = ("id", "died at", "queue", "reason", "job", "bytes", "message")
-            rows(names, shown, optional=("message", "bytes", "job", "died at"))
+            print_table(names, shown, optional=("message", "bytes", "job", "died at"))
         if next(found, None) is not None:
-            say(f"there are more: headgate dead list --before {last}")
-        if shed := at.redis.hget(at.keys.letters(), "shed"):
-            say(f"{int(shed)} older ones were dropped (HEADGATE_DEAD_LETTERS, HEADGATE_DEAD_MB)")
+            print_note(f"there are more; next page: headgate dead list --before {last}")
+        if dropped := at.redis.hget(at.keys.letters(), "shed"):
+            remedy = "raise HEADGATE_DEAD_LETTERS or HEADGATE_DEAD_MB to keep more"
+            print_note(f"{int(dropped)} older letters were dropped; {remedy}")
 
 
 @dead.command()
 @click.argument("letter_id", metavar="ID")
-@click.option("--raw", is_flag=True, help="The message byte for byte, into a file or a pipe.")
+@click.option(
+    "--raw", is_flag=True, help="Print only the message, byte for byte, to a file or a pipe."
+)
 @json_option
 def show(letter_id: str, raw: bool, as_json: bool) -> None:
-    """Show one dead letter."""
+    """Show the dead letter ID: its queue, reason and message.
+
+    \b
+    Example: headgate dead show ID --raw > message.json
+    """
     from headgate.producer.admin import dead_letters as letters
     from headgate.shared.errors import WrongUse
 
     if raw and sys.stdout.isatty():
-        raise WrongUse("--raw", letter_id, "send it to a file or a pipe: it could steer a terminal")
-    with opened() as at:
+        remedy = "redirect the output to a file or a pipe; the message could control your terminal"
+        raise WrongUse("--raw", letter_id, remedy)
+    with open_session() as at:
         [letter] = _named(at, [letter_id])
         if raw:
             for part in letters.message(at.redis, at.keys, letter):
@@ -116,67 +137,75 @@ def show(letter_id: str, raw: bool, as_json: bool) -> None:
         start = letters.beginning(at.redis, at.keys, letter, RAW_BYTES)
         facts = _facts(letter) | _raw(start, letter.size)
         if as_json:
-            document(facts)
+            print_json(facts)
             return
         message = start.decode("utf-8", "backslashreplace")
         more = "..." if letter.size > len(start) else ""
-        pairs([
+        print_pairs([
             *((name, printable(str(facts[name]))) for name in list(facts)[:6]),
             ("message", printable(message) + more),
         ])  # fmt: skip
 
 
 @dead.command()
-@_choice
-def retry(
-    ids: tuple[str, ...], everyone: bool, queues: tuple[str, ...], reasons: tuple[str, ...],
-    as_json: bool,
-) -> int:  # fmt: skip
-    """Put dead letters back on the queues they came from; a job that gave up is queued again."""
-    from headgate.producer.admin.dead_letters import retry as act
+@_choosing
+def retry(as_json: bool, **chosen: Any) -> int:
+    """Put dead letters back on the queues they came from.
 
-    with opened() as at:
-        return _tell((act(at, one) for one in _chosen(at, ids, everyone, queues, reasons)), as_json)
+    Name letters by their ids, or choose them by --all, --queue or --reason. A job that was given
+    up is queued again under its id. The exit code is 1 if a letter cannot be retried.
+
+    \b
+    Example: headgate dead retry --queue headgate.bulk.fast
+    """
+    from headgate.producer.admin import dead_letters
+
+    return _apply(dead_letters.retry, as_json, **chosen)
 
 
 @dead.command()
-@_choice
-def drop(
-    ids: tuple[str, ...], everyone: bool, queues: tuple[str, ...], reasons: tuple[str, ...],
-    as_json: bool,
-) -> int:  # fmt: skip
-    """Throw dead letters away."""
-    from headgate.producer.admin.dead_letters import drop as act
+@_choosing
+def drop(as_json: bool, **chosen: Any) -> int:
+    """Delete dead letters; their messages are lost.
 
-    with opened() as at:
-        return _tell((act(at, one) for one in _chosen(at, ids, everyone, queues, reasons)), as_json)
+    Name letters by their ids, or choose them by --all, --queue or --reason.
+
+    \b
+    Example: headgate dead drop --all
+    """
+    from headgate.producer.admin import dead_letters
+
+    return _apply(dead_letters.drop, as_json, **chosen)
 
 
-def _tell(done: Iterable[LetterOutcome], as_json: bool) -> int:
-    """Each act is told of; the exit code is 1 when one was refused."""
+def _apply(
+    act: Callable[[Installation, DeadLetter], LetterOutcome], as_json: bool, **chosen: Any
+) -> int:
+    """Act on each chosen letter and print the outcome; return exit code 1 if one was refused."""
     code = DONE
-    for one in done:
-        if one.state == "refused":
-            code = FAILED
-        if as_json:
-            letter = one.letter
-            document({"id": letter.id, "queue": letter.queue, "state": one.state,
-                      "message": one.words})  # fmt: skip
-        else:
-            line(f"{one.letter.id} {printable(one.words)}")
+    with open_session() as at:
+        for letter in _choose(at, **chosen):
+            outcome = act(at, letter)
+            if outcome.state == "refused":
+                code = FAILED
+            if as_json:
+                print_json({"id": letter.id, "queue": letter.queue, "state": outcome.state,
+                            "message": outcome.text})  # fmt: skip
+            else:
+                print_line(f"{letter.id} {printable(outcome.text)}")
     return code
 
 
-def _chosen(
+def _choose(
     at: Installation, ids: tuple[str, ...], everyone: bool, queues: tuple[str, ...],
     reasons: tuple[str, ...],
 ) -> list[DeadLetter]:  # fmt: skip
-    """The letters that are meant, the oldest first; those that come later are not."""
+    """Return the chosen letters that exist now, the oldest first; raise UsageError, WrongUse."""
     from headgate.producer.admin.dead_letters import LetterFilter, newest
 
     filtered = bool(queues or reasons)
     if bool(ids) == (everyone or filtered):
-        raise click.UsageError("name letters by their ids, or say --all, --queue or --reason")
+        raise click.UsageError("give ids of letters, or one of --all, --queue and --reason")
     if ids:
         return _named(at, ids)
     wanted: LetterFilter = LetterFilter(queues, reasons)
@@ -187,12 +216,12 @@ def _named(at: Installation, ids: Iterable[str]) -> list[DeadLetter]:
     from headgate.producer.admin.dead_letters import find
     from headgate.shared.errors import WrongUse
 
-    wished = list(dict.fromkeys(ids))
-    known = find(at.redis, at.keys, wished)
-    for one in wished:
+    wanted = list(dict.fromkeys(ids))
+    known = find(at.redis, at.keys, wanted)
+    for one in wanted:
         if one not in known:
-            raise WrongUse("ID", one, "no such dead letter; `headgate dead list` shows them")
-    return [known[one] for one in wished]
+            raise WrongUse("ID", one, "no such dead letter; run `headgate dead list`")
+    return [known[one] for one in wanted]
 
 
 def _facts(letter: DeadLetter) -> dict[str, Any]:
@@ -205,11 +234,11 @@ def _facts(letter: DeadLetter) -> dict[str, Any]:
 
 
 def _raw(start: bytes, size: int) -> dict[str, Any]:
-    """The beginning of a message: as text, or in base64 where it is no UTF-8."""
+    """Return the beginning of a message as JSON fields: as text, or in base64 if not UTF-8."""
     cut = size > len(start)
     try:
         return {"raw": start.decode(), "encoding": "text", "cut": cut}
     except UnicodeDecodeError as error:
-        if cut and error.start >= len(start) - 3:  # in the middle of a character
+        if cut and error.start >= len(start) - 3:  # cut in the middle of a character
             return {"raw": start[: error.start].decode(), "encoding": "text", "cut": True}
         return {"raw": base64.b64encode(start).decode(), "encoding": "base64", "cut": cut}

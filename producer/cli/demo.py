@@ -1,10 +1,10 @@
-"""`make demo`: 1,000 example prompts through everything, on this machine, with nothing set up.
+"""`make demo`: runs 1,000 example prompts through the whole system on this machine.
 
     python -m headgate.producer.cli.demo [--live]
 
-Starts the embedded servers, a simulated provider with limits and faults, and a worker; runs the
-example batch; shows that the figures add up; stops everything. `--live` asks a real provider 20
-prompts instead, with the key that is set.
+It needs no server and no key. It starts the embedded servers, a simulated provider with limits
+and faults, and a worker; runs the example batch; checks that the figures add up; and stops
+everything. With `--live` it sends 20 prompts to a real provider instead, with the key that is set.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import signal
 import sys
 import time
 import urllib.request
-from contextlib import suppress
+from contextlib import closing, suppress
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,10 +28,10 @@ from headgate.producer.cli.terminal.exit_codes import (
     FAILED,
     INTERRUPTED,
     WRONG_USE,
-    carry_out,
-    say,
+    print_note,
+    run_command,
 )
-from headgate.producer.cli.terminal.output import line, pairs
+from headgate.producer.cli.terminal.output import print_line, print_pairs
 from headgate.shared.settings import Settings
 
 if TYPE_CHECKING:
@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 EXAMPLES = Path(__file__).with_name("examples") / "prompts.jsonl"
 LIVE_LINES = 20
 
-#: What the simulated vendors allow, and what the workers know of it. Chosen so that the batch is
-#: held up by its limits, as real ones are, and yet ends within ten seconds.
+#: The limits of the simulated vendors, which the workers know too. With these figures the limits
+#: slow the batch down, as real ones do, and it still ends within ten seconds.
 LIMITS = {
     "openai/gpt-4o-mini": {"rpm": 2700, "tpm": 420_000},
     "openai/gpt-4.1-mini": {"rpm": 820, "tpm": 160_000},
@@ -58,9 +58,12 @@ _FAULTS = ["--fail", "500=0.01,529=0.005"]
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--live", is_flag=True, help=f"Ask a real provider {LIVE_LINES} prompts instead.")
+@click.option("--live", is_flag=True, help=f"Send {LIVE_LINES} prompts to a real provider instead.")
 def demo(live: bool) -> int:
-    """Run the example batch on this machine and show what it came to."""
+    """Run the example batch on this machine and show its summary.
+
+    With --live, set OPENAI_API_KEY or ANTHROPIC_API_KEY.
+    """
     from headgate.shared import settings
 
     folder = Path(".headgate").absolute() / "demo"
@@ -68,12 +71,12 @@ def demo(live: bool) -> int:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     prompts: Path | None = EXAMPLES
     if live and (prompts := _live_prompts(folder, in_force)) is None:
-        say("no key is set: set OPENAI_API_KEY or ANTHROPIC_API_KEY, or leave LIVE out")
+        print_note("no key is set; set OPENAI_API_KEY or ANTHROPIC_API_KEY, or run without LIVE=1")
         return WRONG_USE
     home = folder / f"home-{os.getpid()}"
     home.mkdir(mode=0o700)
     overlay = None if live else _catalog(home)
-    # Fresh servers of its own: neither the caller's jobs nor the caller's limits get mixed in.
+    # Fresh servers: the demo must not mix with the user's jobs and limits.
     own = Settings.model_construct(
         **{
             **{name: field.default for name, field in Settings.model_fields.items()},
@@ -92,63 +95,69 @@ def demo(live: bool) -> int:
 def _run(
     own: Settings, prompts: Path, answers: Path, environment: dict[str, str], live: bool
 ) -> int:
-    """The prompts are answered; 0 if all figures add up."""
-    from headgate.producer.batch.input import survey
+    """Run the batch; return 0 if all figures add up."""
+    from headgate.producer.batch.input import scan
     from headgate.producer.batch.output import Output
     from headgate.producer.batch.rows import BatchRows
     from headgate.producer.batch.start import begin
-    from headgate.producer.batch.summary import summarise, words
+    from headgate.producer.batch.summary import describe, summarise
     from headgate.producer.cli.batch_run import follow
     from headgate.producer.local.stack import LocalStack
 
-    whole = survey(prompts)
-    output = Output.open(answers, prompts, "overwrite")
-    log = (own.home_path / "processes.log").open("a", encoding="utf-8", buffering=1)
-    local = LocalStack(
-        own,
-        tell=say,
-        hear=lambda name, text: print(f"{name} | {text}", file=log),
-        simulator=None if live else [*_SIMULATOR, *_FAULTS, *_limit_flags()],
-        env=environment,
-        cwd=own.home_path,
-    )
-    say("starting everything on this machine" + ("" if live else ", with a simulated provider"))
-    try:
+    scanned = scan(prompts)
+    provider = "" if live else ", with a simulated provider"
+    with (
+        closing(Output.open(answers, prompts, "overwrite")) as output,
+        (own.home_path / "processes.log").open("a", encoding="utf-8", buffering=1) as log,
+    ):
+        local = LocalStack(
+            own,
+            notify=print_note,
+            on_line=lambda name, text: print(f"{name} | {text}", file=log),
+            simulator=None if live else [*_SIMULATOR, *_FAULTS, *_limit_flags()],
+            env=environment,
+            cwd=own.home_path,
+        )
+        print_note(f"starting everything on this machine{provider}")
         with local:
             if not local.wait_for_workers() or (at := local.installation) is None:
-                say(f"the worker did not come up; its lines:\n{_tail(own.home_path)}")
+                print_note(f"the worker did not start; its output:\n{_tail(own.home_path)}")
                 return FAILED
-            batch, written = begin(BatchRows(at.engine), whole, output, {})
-            if not follow(at, batch, prompts, output, written, tend=local.tend):
+            batch, written = begin(BatchRows(at.engine), scanned, output, {})
+            if not follow(at, batch, prompts, output, written, restart_dead=local.restart_dead):
                 return INTERRUPTED
             summary = summarise(at.engine, at.catalog, BatchRows(at.engine).get(batch.id))
-            line(f"\nThe answers are in {answers}\n")
-            pairs(list(words(summary)))
-            line("")
+            print_line(f"\nThe answers are in {answers}\n")
+            print_pairs(list(describe(summary)))
+            print_line("")
             return _adds_up(summary, local.simulator_url)
-    finally:
-        log.close()
-        output.close()
 
 
 def _adds_up(summary: Summary, simulator_url: str | None) -> int:
-    """Says whether every line has ended and, with a simulator, whether the money is its bill."""
+    """Print whether every line has ended and whether the cost is what the simulator billed.
+
+    Return the exit code.
+    """
     ended = summary.succeeded + summary.failed
-    line(f"{summary.succeeded} succeeded + {summary.failed} failed = {ended} of {summary.lines}")
+    print_line(
+        f"{summary.succeeded} succeeded + {summary.failed} failed = {ended} of {summary.lines}"
+    )
     right = ended == summary.lines
     if simulator_url is not None:
         with urllib.request.urlopen(f"{simulator_url}/_stats", timeout=10) as reply:  # noqa: S310
             billed = json.load(reply)["money"]["billed_usd"]
         same = Decimal(billed) == Decimal(summary.cost_usd)
-        line(f"the ledger says {summary.cost_usd} USD, the simulated vendors billed {billed} USD")
+        print_line(
+            f"the ledger says {summary.cost_usd} USD, the simulated vendors billed {billed} USD"
+        )
         right = right and same
     if not right:
-        say("the figures do not add up")
+        print_note("the figures do not add up")
     return DONE if right else FAILED
 
 
 def _live_prompts(folder: Path, in_force: Settings) -> Path | None:
-    """A file with the first examples for a vendor whose key is set; None without a key."""
+    """Write the first examples for a vendor whose key is set; return None without a key."""
     if in_force.openai_api_key is not None:
         model = "gpt-4o-mini"
     elif in_force.anthropic_api_key is not None:
@@ -163,7 +172,7 @@ def _live_prompts(folder: Path, in_force: Settings) -> Path | None:
 
 
 def _environment(own: Settings, in_force: Settings, live: bool) -> dict[str, str]:
-    """What the processes get: no setting of the caller's but, for the real thing, the keys."""
+    """Return the environment of the processes: no settings of the user, except keys if `live`."""
     from headgate.shared import settings
 
     vendors = ("OPENAI_", "ANTHROPIC_")
@@ -185,7 +194,7 @@ def _environment(own: Settings, in_force: Settings, live: bool) -> dict[str, str
 
 
 def _catalog(home: Path) -> Path:
-    """A catalog file that tells the workers the simulated vendors' limits."""
+    """Write a catalog file with the limits of the simulated vendors; return its path."""
     path = home / "catalog.toml"
     tables = []
     for pool, limits in LIMITS.items():
@@ -196,7 +205,7 @@ def _catalog(home: Path) -> Path:
 
 
 def _limit_flags() -> list[str]:
-    """The same limits as the simulator's flags."""
+    """Return the same limits as flags of the simulator."""
     flags = []
     for pool, limits in LIMITS.items():
         amounts = ",".join(f"{name}={amount}" for name, amount in limits.items())
@@ -205,7 +214,7 @@ def _limit_flags() -> list[str]:
 
 
 def _end_server(home: Path) -> None:
-    """The embedded server of this home is down, without waiting for another user of it."""
+    """Stop the embedded server of this home now, without its grace period."""
     from headgate.shared.servers import embedded
 
     found = embedded.processes(home)
@@ -215,14 +224,14 @@ def _end_server(home: Path) -> None:
     with suppress(ProcessLookupError):
         os.kill(found.keeper_pid, signal.SIGTERM)
         while time.monotonic() < until:
-            os.kill(found.keeper_pid, 0)  # it is detached: no child of ours to wait for
+            os.kill(found.keeper_pid, 0)  # detached, so it is no child that we could wait for
             time.sleep(0.02)
 
 
 def _tail(home: Path) -> str:
     text = (home / "processes.log").read_text(encoding="utf-8", errors="replace")
-    return "\n".join(text.splitlines()[-20:]) or "(nothing)"
+    return "\n".join(text.splitlines()[-20:]) or "(no output)"
 
 
 if __name__ == "__main__":
-    sys.exit(carry_out(demo, "demo", sys.argv[1:]))
+    sys.exit(run_command(demo, "demo", sys.argv[1:]))

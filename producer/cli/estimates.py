@@ -1,4 +1,4 @@
-"""`headgate estimates`: what was learned of answers, and how well it held."""
+"""`headgate estimates`: how many tokens are reserved for answers, and how many they took."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from headgate.producer.cli.terminal.exit_codes import say
-from headgate.producer.cli.terminal.output import document, json_option, rows
-from headgate.producer.cli.terminal.session import opened
+from headgate.producer.cli.terminal.exit_codes import print_note
+from headgate.producer.cli.terminal.output import json_option, print_json, print_table
+from headgate.producer.cli.terminal.session import open_session
 
 if TYPE_CHECKING:
     from headgate.producer.admin.estimates import EstimateReport
@@ -19,21 +19,34 @@ if TYPE_CHECKING:
 @click.command()
 @click.option("--model", metavar="M", help="Only this model.")
 @click.option("--tenant", metavar="T", help="Only this tenant.")
-@click.option("--limit", type=click.IntRange(1, 1_000_000), default=50, show_default=True)
+@click.option(
+    "--limit", type=click.IntRange(1, 1_000_000), default=50, show_default=True, metavar="N",
+    help="Show at most N lines.",
+)  # fmt: skip
 @json_option
 def estimates(model: str | None, tenant: str | None, limit: int, as_json: bool) -> None:
-    """Show what is held for answers, and how often they took more: promised, and seen.
+    """Compare reserved tokens with those that answers took.
 
-    One line for each model, tenant and template, that of the last answer first. `held` is held for
-    the output of the next answer; without one, the line of all tenants decides. `input` is what
-    estimates of the prompt are multiplied by; the errors are those that remain, of half and of 95 %
-    of the tokens.
+    One line for each model, tenant and template with an answer in the last 30 days, the latest
+    answer first. Older answers count less.
+
+    \b
+    answers        answers that were counted
+    promised       share of answers that may take more than was held
+                   (HEADGATE_UNDER_RESERVE)
+    seen           share of answers that did take more than was held
+    held           tokens held for the output of the next answer;
+                   `-`: the line (all) of the model decides
+    mean           mean output in tokens
+    input          factor that corrects estimates of the prompt's tokens
+    error          largest error of the estimates for 50 % of the tokens
+    error of 95 %  largest error of the estimates for 95 % of the tokens
     """
     from headgate.producer.admin import estimates as learned
 
-    with opened() as at:
+    with open_session() as at:
         name = None if model is None else _known(at, model)
-        found = learned.standings(
+        found = learned.reports(
             at.redis,
             at.keys,
             lambda group: name in (None, group.model) and tenant in (None, group.tenant),
@@ -42,13 +55,13 @@ def estimates(model: str | None, tenant: str | None, limit: int, as_json: bool) 
         more = next(found, None) is not None
     if as_json:
         for one in shown:
-            document(_facts(one))
+            print_json(_facts(one))
     elif shown:
         _table(shown)
     if not shown:
-        say("nothing learned: no answers of that kind in the last 30 days")
+        print_note("no estimates: no such answers in the last 30 days")
     if more:
-        say("there are more: name --model or --tenant, or raise --limit")
+        print_note("there are more; use --model or --tenant, or a higher --limit")
 
 
 def _known(at: Installation, model: str) -> str:
@@ -57,9 +70,7 @@ def _known(at: Installation, model: str) -> str:
     try:
         return at.catalog.model(model).name
     except InvalidRequest:
-        raise WrongUse(
-            "--model", model, "no such model; `headgate models` lists what there is"
-        ) from None
+        raise WrongUse("--model", model, "no such model; run `headgate models`") from None
 
 
 def _facts(one: EstimateReport) -> dict[str, Any]:
@@ -86,7 +97,7 @@ def _table(shown: list[EstimateReport]) -> None:
         "model", "tenant", "template", "answers", "promised", "seen", "held", "mean", "input",
         "error", "error of 95 %",
     )  # fmt: skip
-    rows(
+    print_table(
         names,
         (
             (

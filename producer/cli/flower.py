@@ -1,4 +1,4 @@
-"""`headgate flower`: Celery's monitor over this installation, in the foreground."""
+"""`headgate flower`: Flower, Celery's monitor, for this installation, in the foreground."""
 
 from __future__ import annotations
 
@@ -14,18 +14,24 @@ import click
     "--port", type=click.IntRange(1, 65_535), default=5555, show_default=True, metavar="P",
     help="Port to listen on.",
 )  # fmt: skip
-@click.option("--control", is_flag=True, help="Allow what changes workers (default: read-only).")
+@click.option(
+    "--control", is_flag=True, help="Allow actions that change workers (default: read-only)."
+)
 def flower(address: str, port: int, control: bool) -> None:
-    """Run Flower; the logins are in FLOWER_BASIC_AUTH, as user:password.
+    """Run Flower, Celery's web monitor, in the foreground.
 
-    It shows queues, workers, jobs and rates, and neither prompts nor answers.
+    It shows queues, workers, jobs and rates, but no prompts and no answers. Set the login in
+    FLOWER_BASIC_AUTH, as user:password.
+
+    \b
+    Example: FLOWER_BASIC_AUTH=admin:secret headgate flower --port 5555
     """
     from headgate.shared import settings
     from headgate.shared.errors import SettingError
 
     login = settings.load().flower_basic_auth
     if login is None:
-        remedy = "Flower runs behind a login only; give user:password"
+        remedy = "Flower needs a login; set it to user:password"
         raise SettingError("FLOWER_BASIC_AUTH", "", remedy)
     argv = [
         sys.executable,
@@ -36,6 +42,6 @@ def flower(address: str, port: int, control: bool) -> None:
         "--port",
         str(port),
     ]
-    # By the environment and not by an argument, which every user of the machine could read.
+    # In the environment: every user of the machine can read the arguments of a process.
     env = {**settings.environment(), "FLOWER_BASIC_AUTH": login.get_secret_value()}
     os.execve(argv[0], [*argv, *(["--control"] if control else [])], env)  # noqa: S606

@@ -1,4 +1,4 @@
-"""`headgate health`: models, breakers, pools, servers and workers; exit 1 if anything is down."""
+"""`headgate health`: the state of models, pools, servers and workers."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from headgate.producer.cli.terminal.exit_codes import DONE, FAILED, say
-from headgate.producer.cli.terminal.output import document, json_option, pairs, rows
-from headgate.producer.cli.terminal.session import opened
+from headgate.producer.cli.terminal.exit_codes import DONE, FAILED, print_note
+from headgate.producer.cli.terminal.output import json_option, print_json, print_pairs, print_table
+from headgate.producer.cli.terminal.session import open_session
 
 if TYPE_CHECKING:
     from headgate.producer.admin.health import HealthReport
@@ -17,21 +17,30 @@ if TYPE_CHECKING:
 @click.command()
 @json_option
 def health(as_json: bool) -> int:
-    """Show how models, pools, servers and workers do; exit with 1 if anything is down.
+    """Show the health of models, pools, servers and workers.
 
-    A model is down while its circuit breaker is open: after failures in a row nobody asks it, but
-    one probe a minute. It is degraded while it fails in part, is slow, or has failed of late.
+    The exit code is 1 if a model is down or no worker runs, and 3 if a server does not answer.
+
+    \b
+    state  healthy   the model answers
+           degraded  some calls fail, it is slow, or it failed lately
+           down      its circuit breaker is open: no calls, except
+                     one probe (every 60 s, HEADGATE_BREAKER_OPEN_S)
+    gate   open      the pool's calls are slowed down
+           shut      no call of the pool until the time in `until`
+
+    `headgate resume model NAME` closes a breaker at once.
     """
-    from headgate.producer.admin.health import standing
+    from headgate.producer.admin.health import check
 
-    with opened() as at:
-        found = standing(at)
+    with open_session() as at:
+        found = check(at)
     if as_json:
-        document(found.as_json())
+        print_json(found.as_json())
     else:
         _show(found)
-    for words in found.down:
-        say(f"down: {words}")
+    for reason in found.down:
+        print_note(f"down: {reason}")
     return FAILED if found.down else DONE
 
 
@@ -49,12 +58,12 @@ def _show(found: HealthReport) -> None:
         )
         for one in found.models
     )  # fmt: skip
-    rows(names, models, optional=("key", "latency", "last fault", "probe in"))
+    print_table(names, models, optional=("key", "latency", "last fault", "probe in"))
     if found.gates:
         gates = ((one.pool, one.state, one.why, one.until, one.key) for one in found.gates)
-        rows(("pool", "gate", "why", "until", "key"), gates, optional=("key",))
-    pairs([*found.servers.items(), ("workers", found.workers)])
-    say(f"{found.not_asked} models of the catalog were not asked within a day")
+        print_table(("pool", "gate", "why", "until", "key"), gates, optional=("key",))
+    print_pairs([*found.servers.items(), ("workers", found.workers)])
+    print_note(f"{found.not_asked} models of the catalog had no calls in the last 24 h")
 
 
 def _ago(seconds: float | None) -> str | None:

@@ -8,43 +8,53 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from headgate.producer.cli.terminal.exit_codes import DONE, FAILED, INTERRUPTED, say
-from headgate.producer.cli.terminal.output import document, json_option, line, rows
+from headgate.producer.cli.terminal.exit_codes import DONE, FAILED, INTERRUPTED, print_note
+from headgate.producer.cli.terminal.options import (
+    MAX_TOKENS,
+    MAX_USD_PER_MILLION,
+    PREFER,
+    PRIORITY,
+    parse_moment,
+)
+from headgate.producer.cli.terminal.output import json_option, print_json, print_line, print_table
 
 if TYPE_CHECKING:
     from headgate.producer.client.client import Client
-    from headgate.shared.job.result import Result
+    from headgate.shared.job.result import Result, Status
 
-from headgate.producer.cli.terminal.options import PRIORITY, moment
 
 _TURN_S = 1.0
 
 
 @click.command()
 @click.argument("prompt", required=False)
-@click.option("--template", metavar="NAME", help="A prompt of the catalog, in place of PROMPT.")
-@click.option("--var", "variables", metavar="K=V", multiple=True, help="A variable of it.")
-@click.option("--model", help="The model (default: HEADGATE_MODEL).")
-@click.option("--priority", type=PRIORITY, help="How urgent it is (default: standard).")
-@click.option("--tenant", help="For whom.")
+@click.option("--template", metavar="NAME", help="A prompt of the catalog, instead of PROMPT.")
+@click.option(
+    "--var", "variables", metavar="K=V", multiple=True,
+    help="A variable of the template; repeatable.",
+)  # fmt: skip
+@click.option(
+    "--model", help="A model of the catalog, or `auto` (default: HEADGATE_MODEL, else auto)."
+)
+@click.option("--priority", type=PRIORITY, help="The priority (default: standard).")
+@click.option("--tenant", help="The tenant for whom the job runs.")
 @click.option("--user", help="The user of the tenant.")
-@click.option("--tier", help="The caller's tier (default: as HEADGATE_TIERS says).")
+@click.option("--tier", help="The tier of the caller (default: looked up in HEADGATE_TIERS).")
 @click.option(
     "--on-limit",
     type=click.Choice(["wait", "refuse"]),
-    help="At a limit of the caller, wait in line (default) or be refused.",
+    help="At a limit of the caller, queue the job (wait) or refuse it (default: wait).",
 )
-@click.option("--max-tokens", type=int, metavar="N", help="Longest answer.")
-@click.option("--max-cost-usd", metavar="X", help="The most that all its attempts may cost.")
-@click.option("--max-usd-per-million", metavar="X", help="With auto: the dearest rate of a token.")
+@MAX_TOKENS
+@click.option("--max-cost-usd", metavar="X", help="Maximum cost of all attempts together in USD.")
+@MAX_USD_PER_MILLION
+@PREFER
 @click.option(
-    "--prefer",
-    type=click.Choice(["speed", "quality", "cost"]),
-    help="With auto: what matters (cost).",
-)
-@click.option("--idempotency-key", metavar="K", help="Submitted again within a day: the same job.")
+    "--idempotency-key", metavar="K",
+    help="Submitting again with this key within 24 h returns the same job.",
+)  # fmt: skip
 @click.option("--wait", is_flag=True, help="Wait for the answer and print it.")
-@click.option("--stream", is_flag=True, help="Print the answer while it is made.")
+@click.option("--stream", is_flag=True, help="Print the answer piece by piece as it arrives.")
 @json_option
 def submit(
     prompt: str | None,
@@ -55,12 +65,19 @@ def submit(
     as_json: bool,
     **options: str | None,
 ) -> int:
-    """Submit PROMPT (`-` or nothing: standard input); print the job id, or the answer."""
+    """Submit PROMPT as a job and print its id or its answer.
+
+    It prints the answer with --wait or --stream. Without PROMPT, or with `-`, it reads the prompt
+    from standard input.
+
+    \b
+    Example: headgate submit "Summarise the plot of Hamlet" --wait
+    """
     from headgate.producer.client.client import Client
 
     fields: dict[str, Any] = {k: v for k, v in options.items() if v is not None}
     if prompt is not None or "template" not in fields:
-        fields["prompt"] = words_given(prompt)
+        fields["prompt"] = read_prompt(prompt)
     if variables:
         fields["variables"] = _variables(variables)
     if max_tokens is not None:
@@ -72,13 +89,13 @@ def submit(
         if stream:
             from headgate.producer.cli.stream import print_stream
 
-            whole = print_stream(client, job.id, as_json)
-            return INTERRUPTED if whole is None else _print(whole, as_json, streamed=True)
-        if not wait:
-            document({"id": job.id}) if as_json else line(job.id)
+            result = print_stream(client, job.id, as_json)
+        elif wait:
+            result = _wait(client, job.id, None, may_start=True)
+        else:
+            print_json({"id": job.id}) if as_json else print_line(job.id)
             return DONE
-        result = _ended(client, job.id, None, may_start=True)
-    return INTERRUPTED if result is None else _print(result, as_json)
+    return INTERRUPTED if result is None else _print(result, as_json, streamed=stream)
 
 
 @click.command()
@@ -89,16 +106,22 @@ def submit(
 )
 @json_option
 def result(job_id: str, wait: bool, timeout: float | None, as_json: bool) -> int:
-    """Print the answer of the job ID."""
+    """Print the answer of the job ID.
+
+    The exit code is 1 if the job has not ended, or has not succeeded.
+
+    \b
+    Example: headgate result 0192f3c4-... --timeout 30
+    """
     from headgate.producer.client.client import Client
 
     with Client() as client:
         found = client.result(job_id)
         if not found.ended and (wait or timeout is not None):
-            waited = _ended(client, job_id, timeout, may_start=False)
-            if waited is None:
+            ended = _wait(client, job_id, timeout, may_start=False)
+            if ended is None:
                 return INTERRUPTED
-            found = waited
+            found = ended
     return _print(found, as_json)
 
 
@@ -106,43 +129,59 @@ def result(job_id: str, wait: bool, timeout: float | None, as_json: bool) -> int
 @click.argument("job_id", metavar="ID")
 @json_option
 def cancel(job_id: str, as_json: bool) -> int:
-    """Cancel the job ID, also while the provider is answering."""
+    """Cancel the job ID, also while the provider is answering.
+
+    The exit code is 1 if the job had ended before, or is still being stopped.
+    """
     from headgate.producer.client.client import Client
 
     with Client() as client:
         found = client.cancel(job_id)
     if as_json:
-        document(found.as_json())
+        print_json(found.as_json())
     elif found.status == "cancelled":
-        line(f"{found.id} is cancelled")
+        print_line(f"{found.id} is cancelled")
     elif found.ended:
-        say(f"job {found.id} had ended before: {found.status}")
+        print_note(f"job {found.id} had ended before: {found.status}")
     else:
-        say(f"job {found.id} is still {found.status}; its worker has been told")
+        print_note(f"job {found.id} is still {found.status}; its worker will stop it")
     return DONE if found.status == "cancelled" else FAILED
 
 
 @click.command()
-@click.option("--status", help="Only those of this status.")
-@click.option("--tenant", help="Only those of this tenant.")
-@click.option("--since", metavar="D", help="Not older than 30s, 10m, 2h, 7d, or a moment in UTC.")
-@click.option("--limit", type=int, default=50, show_default=True, metavar="N", help="At most N.")
+@click.option(
+    "--status", metavar="S",
+    help="Only jobs with this status: queued, running, deferred, succeeded, failed, cancelled or "
+    "expired.",
+)  # fmt: skip
+@click.option("--tenant", help="Only jobs of this tenant.")
+@click.option(
+    "--since", metavar="D",
+    help="Only jobs submitted since: 30s, 10m, 2h or 7d ago, or a moment in UTC.",
+)  # fmt: skip
+@click.option(
+    "--limit", type=int, default=50, show_default=True, metavar="N", help="List at most N jobs."
+)
 @json_option
 def jobs(
-    status: str | None, tenant: str | None, since: str | None, limit: int, as_json: bool
+    status: Status | None, tenant: str | None, since: str | None, limit: int, as_json: bool
 ) -> None:
-    """List jobs, newest first."""
+    """List jobs, the newest first.
+
+    \b
+    Example: headgate jobs --status failed --since 2h
+    """
     from headgate.producer.client.client import Client
 
-    begin = moment(since) if since is not None else None
+    begin = parse_moment(since) if since is not None else None
     with Client() as client:
         found = client.jobs(status=status, tenant=tenant, since=begin, limit=limit)
     if as_json:
         for one in found:
-            document(one.as_json())
+            print_json(one.as_json())
         return
     names = ("id", "status", "priority", "model", "tenant", "batch", "submitted", "finished")
-    rows(
+    print_table(
         names,
         (
             (
@@ -156,7 +195,7 @@ def jobs(
 
 
 def _variables(given: Sequence[str]) -> dict[str, str]:
-    """The variables of a template from `name=value`, the value as it stands."""
+    """Return the variables of a template from `name=value`; raise BadParameter."""
     found: dict[str, str] = {}
     for one in given:
         name, equals, value = one.partition("=")
@@ -166,8 +205,8 @@ def _variables(given: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def words_given(prompt: str | None) -> str:
-    """The prompt from the argument or from standard input, less one newline at its end."""
+def read_prompt(prompt: str | None) -> str:
+    """Return the prompt from the argument, or from standard input without its last newline."""
     from headgate.shared.errors import WrongUse
 
     if prompt is not None and prompt != "-":
@@ -177,15 +216,18 @@ def words_given(prompt: str | None) -> str:
     try:
         return sys.stdin.buffer.read().decode().removesuffix("\n").removesuffix("\r")
     except UnicodeDecodeError as error:
-        remedy = f"byte {error.start + 1} is not UTF-8; give text in UTF-8"
+        remedy = f"byte {error.start + 1} is not UTF-8; use text in UTF-8"
         raise WrongUse("standard input", error.object[error.start : error.end], remedy) from None
 
 
-def _ended(
+def _wait(
     client: Client, job_id: str, timeout_s: float | None, *, may_start: bool
 ) -> Result | None:
-    """The result after the job's end; None when interrupted. Raises JobTimeout, and Unreachable
-    when the record stays away."""
+    """Wait until the job has ended and return its result; return None if interrupted.
+
+    `may_start`: whether to start a worker if none runs. Raise JobTimeout after `timeout_s`, and
+    Unreachable if the database stays away.
+    """
     import time
     from functools import partial
 
@@ -199,42 +241,42 @@ def _ended(
     def is_over() -> bool:
         return timeout_s is not None and time.monotonic() - began >= timeout_s
 
-    words = f"interrupted; job {job_id} stays queued: headgate result {job_id} --wait"
+    message = f"interrupted; job {job_id} stays queued; wait again: headgate result {job_id} --wait"
     with (
-        Interrupt(words) as stop,
-        OwnWorker(client.open(), say, stop.at_once, may_start=may_start) as workers,
+        Interrupt(message) as stop,
+        OwnWorker(client.open(), print_note, stop.at_once, may_start=may_start) as workers,
     ):
-        patience = Reconnect(client.open(), say, lambda: stop.wanted() or is_over())
-        while not stop.wanted():
+        reconnect = Reconnect(client.open(), print_note, lambda: stop.requested() or is_over())
+        while not stop.requested():
             waited_s = time.monotonic() - began
             turn_s = _TURN_S if timeout_s is None else min(_TURN_S, timeout_s - waited_s)
             try:
-                return patience(partial(client.result, job_id, timeout_s=max(0.0, turn_s)))
+                return reconnect(partial(client.result, job_id, timeout_s=max(0.0, turn_s)))
             except JobTimeout:
                 if timeout_s is not None and is_over():
                     raise JobTimeout(job_id, timeout_s) from None
-                workers.care(waited_s)
+                workers.check(waited_s)
     return None
 
 
 def _print(result: Result, as_json: bool, *, streamed: bool = False) -> int:
     if as_json:
-        document(result.as_json())
+        print_json(result.as_json())
     elif result.status == "succeeded":
         _print_answer(result, streamed)
     elif result.error is not None:
-        say(f"job {result.id} {result.status}: {result.error.code}: {result.error.message}")
+        print_note(f"job {result.id} {result.status}: {result.error.code}: {result.error.message}")
     else:
         when = f" until {result.retry_at}" if result.retry_at else ""
-        say(f"job {result.id} is {result.status}{when}")
+        print_note(f"job {result.id} is {result.status}{when}")
     return DONE if result.status == "succeeded" else FAILED
 
 
 def _print_answer(result: Result, streamed: bool) -> None:
     if result.embeddings is not None:
-        document(result.embeddings)
+        print_json(result.embeddings)
         return
     if result.content is not None and not streamed:
-        line(result.content)
+        print_line(result.content)
     if result.tool_calls:
-        document(result.tool_calls)
+        print_json(result.tool_calls)

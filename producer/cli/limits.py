@@ -1,4 +1,4 @@
-"""`headgate limits`: what limits jobs now, who waits for it, and changes that hold at once."""
+"""`headgate limits`: the limits in force, the jobs that wait for them, and changes of limits."""
 
 from __future__ import annotations
 
@@ -7,9 +7,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from headgate.producer.cli.commands import HELP
-from headgate.producer.cli.terminal.exit_codes import say
-from headgate.producer.cli.terminal.output import document, json_option, line, printable, rows
-from headgate.producer.cli.terminal.session import opened
+from headgate.producer.cli.terminal.exit_codes import print_note
+from headgate.producer.cli.terminal.output import (
+    json_option,
+    print_json,
+    print_line,
+    print_table,
+    printable,
+)
+from headgate.producer.cli.terminal.session import open_session
 
 if TYPE_CHECKING:
     from headgate.producer.admin.limits_rows import LimitsReport, PoolRow
@@ -17,26 +23,35 @@ if TYPE_CHECKING:
 
 
 @click.group(context_settings=HELP, invoke_without_command=True)
-@click.option("--pool", metavar="P", help="Only this pool, such as openai/gpt-4o-mini.")
-@click.option("--tenant", metavar="T", help="Only this tenant: its buckets, and its waiting jobs.")
+@click.option("--pool", metavar="P", help="Only this pool, for example openai/gpt-4o-mini.")
+@click.option("--tenant", metavar="T", help="Only this tenant: its limits and its waiting jobs.")
 @json_option
 @click.pass_context
 def limits(ctx: click.Context, pool: str | None, tenant: str | None, as_json: bool) -> None:
-    """Show each bucket, its limit and fill, and who waits for it; `set` and `unset` change limits.
+    """Show or change limits, and show how many jobs wait.
 
-    Limits of calls and tokens are a minute's, rpd is a day's. `from` says who set the limit: the
-    catalog, an operator (set), or the provider's headers.
+    `set` and `unset` change limits; without a command, all limits are shown.
+
+    \b
+    limit  per minute; rpd: per day; concurrent: calls at one time
+    from   who set it: the catalog, an operator (set), or the
+           provider's headers
+    fill   share of the limit that is free; below 0: overdrawn
+    left   requests or tokens that are free now
+
+    \b
+    Example: headgate limits --pool openai/gpt-4o-mini
     """
     if ctx.invoked_subcommand is not None:
         if pool is not None or tenant is not None or as_json:
-            raise click.UsageError("options of `limits` itself do not go with a command")
+            raise click.UsageError("put the options after the command: headgate limits set ...")
         return
     from headgate.producer.admin.limits_report import report
 
-    with opened() as at:
+    with open_session() as at:
         found = report(at, pool=pool, tenant=tenant)
     if as_json:
-        document(found.as_json())
+        print_json(found.as_json())
     else:
         _show(found)
 
@@ -46,18 +61,39 @@ def limits(ctx: click.Context, pool: str | None, tenant: str | None, as_json: bo
 @click.argument("amounts", metavar="MEASURE=VALUE...", nargs=-1, required=True)
 @json_option
 def set_(scope: str, amounts: tuple[str, ...], as_json: bool) -> None:
-    """Lay limits over the catalog's, at once and until they are unset.
+    """Set limits that override the catalog, until `unset`.
 
-    SCOPE: global, provider/NAME, pool/PROVIDER/NAME, tenant/NAME, tenant/*, user/TENANT/NAME,
-    tier/NAME, tier/NAME/MODEL. MEASURE: rpm, tpm, input_tpm, output_tpm, rpd, concurrent, burst_s,
-    and weight of a tenant; usd_per_day, usd_per_month, soft and hard of the budget of global, of a
-    tenant and of a user. The value `none` lifts a limit.
+    They are in force at once and survive reloads and restarts. The value `none` removes a limit.
+
+    \b
+    SCOPE     global, provider/NAME, pool/PROVIDER/NAME, tenant/NAME,
+              tenant/* (every tenant), user/TENANT/NAME, tier/NAME,
+              tier/NAME/MODEL
+    MEASURE   rpm                            requests a minute
+              tpm, input_tpm, output_tpm     tokens a minute
+              rpd                            requests a day (UTC)
+              concurrent                     calls at one time
+              burst_s                        seconds of the rate that
+                                             may be used at once
+              weight                         share of a tenant's turns
+                                             (tenants only; default 1)
+              usd_per_day, usd_per_month     budget in USD
+              soft                           share of the budget at
+                                             which bulk jobs wait
+              hard                           share of the budget at
+                                             which all jobs stop
+              (budgets: only for global, tenants and users)
+
+    \b
+    Examples:
+      headgate limits set pool/openai/gpt-4o-mini rpm=600 tpm=100000
+      headgate limits set tenant/acme usd_per_day=20
     """
     from headgate.producer.admin import limits as acts
 
-    with opened() as at:
+    with open_session() as at:
         named = acts.scope_of(scope, at.catalog)
-        _tell(named, acts.change(at, named, acts.amounts_of(named, amounts)), as_json)
+        _print_set(named, acts.change(at, named, acts.amounts_of(named, amounts)), as_json)
 
 
 @limits.command()
@@ -65,28 +101,34 @@ def set_(scope: str, amounts: tuple[str, ...], as_json: bool) -> None:
 @click.argument("measures", metavar="[MEASURE]...", nargs=-1)
 @json_option
 def unset(scope: str, measures: tuple[str, ...], as_json: bool) -> None:
-    """Go back to the catalog's limits of SCOPE: of these measures, or of all."""
+    """Return SCOPE to the limits of the catalog.
+
+    Name the measures to return, or none to return all.
+
+    \b
+    Example: headgate limits unset pool/openai/gpt-4o-mini rpm
+    """
     from headgate.producer.admin import limits as acts
 
-    with opened() as at:
-        named = acts.scope_of(scope, at.catalog, to_unset=acts.is_set(at))
-        _tell(named, acts.undo(at, named, measures), as_json)
+    with open_session() as at:
+        named = acts.scope_of(scope, at.catalog, to_unset=acts.overridden(at))
+        _print_set(named, acts.unset(at, named, measures), as_json)
 
 
-def _tell(scope: str, amounts: Amounts, as_json: bool) -> None:
+def _print_set(scope: str, amounts: Amounts, as_json: bool) -> None:
     from headgate.producer.admin.limits import shown
     from headgate.shared.admission.limits import written
 
     name = shown(scope)
     if as_json:
-        document({"scope": name, "set": amounts})
+        print_json({"scope": name, "set": amounts})
     else:
-        line(f"{printable(name)} {written(amounts) if amounts else 'is as the catalog says'}")
+        print_line(f"{printable(name)} {written(amounts) if amounts else 'uses the catalog'}")
 
 
 def _show(found: LimitsReport) -> None:
     names = ("bucket", "measure", "limit", "from", "fill", "left", "running", "key")
-    rows(
+    print_table(
         names,
         (
             (
@@ -99,29 +141,31 @@ def _show(found: LimitsReport) -> None:
         optional=("key", "running", "left"),
     )  # fmt: skip
     if found.gates:
-        line("")
+        print_line("")
         gates = (
             (one.pool, one.state, one.why, one.until, f"{one.pace:.0%}", one.ceiling, one.key)
             for one in found.gates
         )
-        rows(("gate", "state", "why", "until", "pace", "ceiling", "key"), gates, optional=("key",))
+        print_table(
+            ("gate", "state", "why", "until", "pace", "ceiling", "key"), gates, optional=("key",)
+        )
     if found.pools:
-        line("")
+        print_line("")
         _show_pools(found.pools)
     tenants = [
-        (one.pool, tenant.tenant, tenant.waiting, _span(tenant.drain_s))
+        (one.pool, tenant.tenant, tenant.waiting, _duration(tenant.drain_s))
         for one in found.pools
         for tenant in one.by_tenant
     ]
     if tenants:
-        line("")
-        rows(("pool", "tenant", "waiting", "by own limits"), tenants)
+        print_line("")
+        print_table(("pool", "tenant", "waiting", "by own limits"), tenants)
     if found.lockouts:
-        line("")
+        print_line("")
         locked = ((one.tenant, one.user, one.until, one.count) for one in found.lockouts)
-        rows(("locked out", "user", "until", "lockouts"), locked)
-    for words in _notes(found):
-        say(words)
+        print_table(("locked out", "user", "until", "lockouts"), locked)
+    for note in _notes(found):
+        print_note(note)
 
 
 def _show_pools(found: Any) -> None:
@@ -132,13 +176,13 @@ def _show_pools(found: Any) -> None:
 
     def cells(one: PoolRow) -> tuple[object, ...]:
         by = one.by_priority
-        drains = "paused" if one.paused else _span(one.drain_s)
+        drains = "paused" if one.paused else _duration(one.drain_s)
         return (
             one.pool, one.waiting, by.get("interactive"), by.get("standard"), by.get("bulk"),
-            _span(one.oldest_age_s), drains, one.running, one.held_tokens,
+            _duration(one.oldest_age_s), drains, one.running, one.held_tokens,
         )  # fmt: skip
 
-    rows(names, map(cells, found), optional=("held tokens", "running", "oldest"))
+    print_table(names, map(cells, found), optional=("held tokens", "running", "oldest"))
 
 
 def _notes(found: LimitsReport) -> list[str]:
@@ -146,17 +190,17 @@ def _notes(found: LimitsReport) -> list[str]:
     others = [one for one in found.pools if one.other_tenants]
     notes += [f"{one.pool}: {one.waiting_of_others} more jobs of {one.other_tenants} other tenants"
               for one in others]  # fmt: skip
-    notes += [f"{queue}: {n} messages that no worker has looked at"
+    notes += [f"{queue}: {n} messages that no worker has fetched yet"
               for queue, n in found.unsorted.items()]  # fmt: skip
     if found.lockouts is None:
-        notes.append("too many keys to look for all lockouts: --tenant shows a tenant's")
+        notes.append("too many keys to find all lockouts; use --tenant to see those of a tenant")
     if found.callers_left_out:
-        notes.append(f"{found.callers_left_out} more tenants and users: --tenant shows them")
+        notes.append(f"{found.callers_left_out} more tenants and users; use --tenant to see them")
     return notes
 
 
-def _span(seconds: float | None) -> str | None:
-    """A time in two units at most: 45s, 2m05s, 3h20m, 2d03h."""
+def _duration(seconds: float | None) -> str | None:
+    """Return a duration in at most two units: 45s, 2m05s, 3h20m, 2d03h."""
     if seconds is None:
         return None
     whole = int(seconds + 0.5)
@@ -169,4 +213,4 @@ def _span(seconds: float | None) -> str | None:
 
 
 _UNITS = (("m", 60, 60, "s", 1), ("h", 3600, 48, "m", 60), ("d", 86_400, 100, "h", 3600))
-"""Of a span: unit, its seconds, most of them, the unit below, its seconds."""
+"""Unit, its seconds, how many of it are shown at most, the unit below, the seconds of that."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from headgate.producer.cli.terminal.output import document, json_option, rows
+from headgate.producer.cli.terminal.output import json_option, print_json, print_table
 
 if TYPE_CHECKING:
     from headgate.shared.catalog.catalog import Catalog
@@ -17,7 +17,14 @@ if TYPE_CHECKING:
 @click.command()
 @json_option
 def models(as_json: bool) -> None:
-    """List the models of the catalog: where they are served, what they cost, what limits them."""
+    """List the models of the catalog with prices and limits.
+
+    \b
+    context        tokens of prompt and answer together, at most
+    output         tokens of the answer, at most
+    USD/M in, out  price of 1,000,000 input or output tokens in USD
+    key            set, or missing: jobs for the model will fail
+    """
     from headgate.shared import settings
     from headgate.shared.catalog import catalog
 
@@ -25,12 +32,12 @@ def models(as_json: bool) -> None:
     found = [_described(model, in_force) for model in in_force.models.values()]
     if as_json:
         for one in found:
-            document(one)
+            print_json(one)
         return
     names = (
         "model", "provider", "class", "context", "output", "USD/M in", "USD/M out", "limits", "key",
     )  # fmt: skip
-    rows(
+    print_table(
         names,
         (
             (

@@ -1,4 +1,4 @@
-"""`headgate pause` and `headgate resume`: pools, tenants and queues that an operator holds back."""
+"""`headgate pause` and `headgate resume`: pools, tenants and queues that an operator pauses."""
 
 from __future__ import annotations
 
@@ -6,8 +6,14 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from headgate.producer.cli.terminal.output import document, json_option, line, printable, rows
-from headgate.producer.cli.terminal.session import opened
+from headgate.producer.cli.terminal.output import (
+    json_option,
+    print_json,
+    print_line,
+    print_table,
+    printable,
+)
+from headgate.producer.cli.terminal.session import open_session
 
 if TYPE_CHECKING:
     from headgate.producer.admin.limits import Kind
@@ -20,28 +26,35 @@ KIND = click.Choice(["pool", "tenant", "queue"])
 @click.argument("name", required=False)
 @json_option
 def pause(kind: str | None, name: str | None, as_json: bool) -> None:
-    """Start no more jobs of a pool, a tenant or a queue; alone: list what is paused.
+    """Pause a pool, a tenant or a queue, or list what is paused.
 
-    Jobs that run go on; those that wait keep their place.
+    Running jobs finish. Waiting jobs keep their place. New jobs are accepted and wait. Without
+    arguments, the command lists what is paused.
+
+    \b
+    Examples:
+      headgate pause pool openai/gpt-4o-mini
+      headgate pause tenant acme
+      headgate pause queue headgate.bulk.fast
     """
     from headgate.producer.admin import limits
 
     if kind is not None and name is None:
-        raise click.UsageError(f"name the {kind}: headgate pause {kind} NAME")
-    with opened() as at:
+        raise click.UsageError(f"the name is missing; write headgate pause {kind} NAME")
+    with open_session() as at:
         if kind is None or name is None:
             found = [_facts(member) for member in limits.paused_members(at)]
             if as_json:
                 for one in found:
-                    document(one)
+                    print_json(one)
             else:
-                rows(("kind", "name"), [(one["kind"], one["name"]) for one in found])
+                print_table(("kind", "name"), [(one["kind"], one["name"]) for one in found])
             return
         changed = limits.pause(at, limits.member_of(at, cast("Kind", kind), name))
     if as_json:
-        document({"kind": kind, "name": name, "paused": True, "changed": changed})
+        print_json({"kind": kind, "name": name, "paused": True, "changed": changed})
     else:
-        line(f"{kind} {printable(name)} is paused{'' if changed else ' already'}")
+        print_line(f"{kind} {printable(name)} is paused{'' if changed else ' already'}")
 
 
 @click.command()
@@ -49,37 +62,44 @@ def pause(kind: str | None, name: str | None, as_json: bool) -> None:
 @click.argument("name")
 @json_option
 def resume(kind: str, name: str, as_json: bool) -> None:
-    """Start jobs of a pool, a tenant or a queue again; of a pool also where money had run out.
+    """Resume a pool, a tenant, a queue or a model.
 
-    Of a model: it is asked again at once, although its circuit breaker is open.
+    \b
+    pool           start its jobs again, also if the provider had
+                   refused calls because its credit was used up
+    tenant, queue  start its jobs again
+    model          close its circuit breaker and call it at once
+
+    \b
+    Example: headgate resume model gpt-4o-mini
     """
     from headgate.producer.admin import limits
 
     if kind == "model":
         _resume_model(name, as_json)
         return
-    with opened() as at:
+    with open_session() as at:
         found = limits.resume(at, limits.member_of(at, cast("Kind", kind), name))
     if as_json:
-        document({"kind": kind, "name": name, "paused": False, "changed": found.was_paused,
+        print_json({"kind": kind, "name": name, "paused": False, "changed": found.was_paused,
                   "gates_opened": found.opened})  # fmt: skip
         return
-    words = "goes on" if found.was_paused else "was not paused"
+    text = "is resumed" if found.was_paused else "was not paused"
     if found.opened:
-        words += f"; opened where it was out of money ({found.opened} of its keys)"
-    line(f"{kind} {printable(name)} {words}")
+        text += f"; opened {found.opened} of its keys that were out of credit"
+    print_line(f"{kind} {printable(name)} {text}")
 
 
 def _resume_model(name: str, as_json: bool) -> None:
     from headgate.producer.admin.health import resume_model
 
-    with opened() as at:
+    with open_session() as at:
         closed = resume_model(at, name)
     if as_json:
-        document({"kind": "model", "name": name, "breakers_closed": closed})
+        print_json({"kind": "model", "name": name, "breakers_closed": closed})
     else:
-        told = f"closed ({closed} of its keys)" if closed else "was open on none of its keys"
-        line(f"model {printable(name)}: its breaker {told}")
+        text = f"breaker closed on {closed} of its keys" if closed else "no breaker was open"
+        print_line(f"model {printable(name)}: {text}")
 
 
 def _facts(member: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""`headgate route`: which model `auto` would get for a prompt, and why."""
+"""`headgate route`: which model `auto` chooses for a prompt, and why."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from headgate.producer.cli.jobs import words_given
-from headgate.producer.cli.terminal.output import document, json_option, pairs, rows
+from headgate.producer.cli.jobs import read_prompt
+from headgate.producer.cli.terminal.options import MAX_TOKENS, MAX_USD_PER_MILLION, PREFER
+from headgate.producer.cli.terminal.output import json_option, print_json, print_pairs, print_table
 
 if TYPE_CHECKING:
     from headgate.shared.routing.router import Route
@@ -16,55 +17,60 @@ KINDS = (
     "chat", "reasoning", "code", "research", "creative", "analysis", "summary", "translation",
     "vision",
 )  # fmt: skip
-#: Stands for an image that the prompt would carry: one transparent pixel.
+#: One transparent pixel, in place of the image of a prompt.
 PIXEL = "data:image/gif;base64,R0lGODlhAQABAAAAACwAAAAAAQABAAA="
 
 
 @click.command()
 @click.argument("prompt", required=False)
+@MAX_USD_PER_MILLION
+@PREFER
 @click.option(
-    "--max-usd-per-million", metavar="X", help="No token, in or out, may cost more than this rate."
+    "--task", type=click.Choice(KINDS), help="The kind of task, if you know it (default: guessed)."
 )
-@click.option(
-    "--prefer", type=click.Choice(["speed", "quality", "cost"]), help="What matters (cost)."
-)
-@click.option("--task", type=click.Choice(KINDS), help="What it is about, where you know.")
-@click.option("--max-tokens", type=int, metavar="N", help="Longest answer.")
-@click.option("--image", is_flag=True, help="As if the message carried an image.")
+@MAX_TOKENS
+@click.option("--image", is_flag=True, help="Route as if the prompt contained an image.")
 @json_option
 def route(
     prompt: str | None, max_tokens: int | None, image: bool, as_json: bool, **options: str | None
 ) -> None:
-    """Tell which model PROMPT (`-` or nothing: standard input) would get with --model auto."""
+    """Show which model `auto` chooses for PROMPT, and why.
+
+    It sends nothing to a provider. Without PROMPT, or with `-`, it reads the prompt from standard
+    input.
+
+    \b
+    Example: headgate route "Translate to French: good morning" --prefer speed
+    """
     from headgate.producer.client.client import Client
 
     fields: dict[str, Any] = {k: v for k, v in options.items() if v is not None}
-    words = words_given(prompt)
+    text = read_prompt(prompt)
     if image:
-        shown = {"type": "image_url", "image_url": {"url": PIXEL}}
-        fields["messages"] = [{"role": "user", "content": [{"type": "text", "text": words}, shown]}]
+        pixel = {"type": "image_url", "image_url": {"url": PIXEL}}
+        fields["messages"] = [{"role": "user", "content": [{"type": "text", "text": text}, pixel]}]
     else:
-        fields["prompt"] = words
+        fields["prompt"] = text
     if max_tokens is not None:
         fields["params"] = {"max_tokens": max_tokens}
     with Client() as client:
         found = client.route(**fields)
-    document(found.as_json()) if as_json else _tell(found)
+    print_json(found.as_json()) if as_json else _print(found)
 
 
-def _tell(found: Route) -> None:
-    pairs(
+def _print(found: Route) -> None:
+    print_pairs(
         [
             ("model", found.model),
             ("kind", found.kind),
             ("complexity", f"{found.score} ({found.level})"),
-            ("typical cost", "not known" if found.usd is None else f"{found.usd} USD"),
+            ("typical cost", "unknown" if found.usd is None else f"{found.usd} USD"),
             *(("why", reason) for reason in found.reasons),
         ]
     )
     if found.runners_up:
         names = ("runner-up", "provider", "USD for the same", "times")
-        rows(
+        print_table(
             names,
             (
                 (one.model, one.provider, one.usd, _times(one.usd, found.usd))

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import click
 
-from headgate.producer.cli.terminal.output import document, json_option, rows
+from headgate.producer.cli.terminal.output import json_option, print_json, print_table
 
 
 @click.command()
 @json_option
 def settings(as_json: bool) -> None:
-    """List all settings with their values (secrets masked), sources and meanings."""
+    """List all settings with value, source and meaning.
+
+    Secrets are masked. The source is the environment, the file .env in the current folder, or the
+    default.
+    """
     from pydantic import SecretStr
 
     from headgate.shared import settings as reader
@@ -32,6 +36,6 @@ def settings(as_json: bool) -> None:
         )
     if as_json:
         for one in found:
-            document(one)
+            print_json(one)
     else:
-        rows(("name", "value", "source", "meaning"), [list(one.values()) for one in found])
+        print_table(("name", "value", "source", "meaning"), [list(one.values()) for one in found])

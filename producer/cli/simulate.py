@@ -14,7 +14,7 @@ import click
 )
 @click.argument("flags", nargs=-1, type=click.UNPROCESSED)
 def simulate(flags: tuple[str, ...]) -> None:
-    """Run the simulated provider; `headgate simulate --help` lists its flags."""
-    # It belongs to the workers' side, which the command line starts and never imports.
+    """Run the simulated provider; `headgate simulate --help` lists its options."""
+    # The simulator belongs to the workers: the command line starts it and never imports it.
     argv = [sys.executable, "-m", "headgate.workers.simulator", *flags]
     os.execv(argv[0], argv)  # noqa: S606

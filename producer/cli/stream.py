@@ -1,4 +1,4 @@
-"""An answer on standard output while it is made: `headgate submit --stream`."""
+"""`headgate submit --stream`: prints an answer piece by piece as it arrives."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from headgate.producer.cli.terminal.exit_codes import say
+from headgate.producer.cli.terminal.exit_codes import print_note
 from headgate.producer.cli.terminal.interrupt import Interrupt
-from headgate.producer.cli.terminal.output import document, line, piece
+from headgate.producer.cli.terminal.output import print_json, print_line, print_text
 from headgate.producer.errors import StreamBroken
 from headgate.producer.local.own_worker import OwnWorker
 from headgate.shared.errors import JobFailed
@@ -21,40 +21,40 @@ _PULSE_S = 1.0
 
 
 def print_stream(client: Client, job_id: str, as_json: bool) -> Result | None:
-    """The result after its text was printed piece by piece; None when interrupted.
+    """Print the answer piece by piece; return the result, or None if interrupted.
 
-    With `as_json` each piece is a line `{"delta": "..."}`. Raises StreamBroken where what was
-    printed is void and cannot be seen to be: on anything but a terminal.
+    With `as_json` each piece is a line `{"delta": "..."}`. Raise StreamBroken if another worker
+    starts the answer again and the output is no terminal: its reader must discard the text.
     """
-    words = f"interrupted; job {job_id} goes on: headgate result {job_id} --wait"
+    message = f"interrupted; job {job_id} goes on; wait for it: headgate result {job_id} --wait"
     with (
-        Interrupt(words) as stop,
-        OwnWorker(client.open(), say, stop.at_once) as workers,
+        Interrupt(message) as stop,
+        OwnWorker(client.open(), print_note, stop.at_once) as workers,
     ):
         last = ""
         while True:
             try:
                 came_at = time.monotonic()
                 for text in client.stream(job_id, pulse_s=_PULSE_S):
-                    if stop.wanted():
+                    if stop.requested():
                         return None
                     if not text:
-                        workers.care(time.monotonic() - came_at)
+                        workers.check(time.monotonic() - came_at)
                         continue
                     came_at, last = time.monotonic(), text
                     if as_json:
-                        document({"delta": text})
+                        print_json({"delta": text})
                     else:
-                        piece(text)
+                        print_text(text)
             except StreamBroken as error:
                 if as_json or not sys.stdout.isatty():
                     raise
-                say(f"\n{error}")
+                print_note(f"\n{error}")
                 continue
             except JobFailed:
-                pass  # its result says why
+                pass  # the result has the reason
             finally:
                 if last and not last.endswith("\n") and not as_json:
-                    line("")
+                    print_line("")
                     last = ""
             return client.result(job_id)

@@ -1,4 +1,4 @@
-"""`headgate usage`: who used what."""
+"""`headgate usage`: requests, tokens, cost and latency by tenant, user, model or time."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from headgate.producer.cli.terminal.exit_codes import say
-from headgate.producer.cli.terminal.options import moment
-from headgate.producer.cli.terminal.output import document, json_option, line, rows
+from headgate.producer.cli.terminal.exit_codes import print_note
+from headgate.producer.cli.terminal.options import parse_moment
+from headgate.producer.cli.terminal.output import json_option, print_json, print_line, print_table
 
 if TYPE_CHECKING:
     from headgate.producer.usage.period import Moment
@@ -21,8 +21,8 @@ _COLUMNS = (
     "mean ms", "p50 ms", "p95 ms", "p99 ms",
 )  # fmt: skip
 
-_LEFT_OUT = ("mean ms", "cached", "p99 ms", "saved USD", "failed", "p50 ms", "output", "input")
-"""What a narrow terminal does without, the first to go first."""
+_OPTIONAL = ("mean ms", "cached", "p99 ms", "saved USD", "failed", "p50 ms", "output", "input")
+"""The columns to hide on a narrow terminal, the first one first."""
 
 
 @click.command()
@@ -31,53 +31,66 @@ _LEFT_OUT = ("mean ms", "cached", "p99 ms", "saved USD", "failed", "p50 ms", "ou
     default="model",
     show_default=True,
     metavar="NAME,...",
-    help="By tenant, user, model, template, batch, day, month; several with commas.",
+    help="Group by tenant, user, model, template, batch, day, month; several with commas.",
 )
-@click.option("--since", metavar="D", help="From a day (UTC), a moment, or 30s, 10m, 2h, 7d ago.")
-@click.option("--until", metavar="D", help="To the end of a day (UTC), or before a moment.")
+@click.option(
+    "--since", metavar="D",
+    help="From a day (2026-11-20, UTC), a moment, or 30s, 10m, 2h, 7d ago (default: all time).",
+)  # fmt: skip
+@click.option(
+    "--until", metavar="D",
+    help="To the end of a day (UTC), or before a moment (default: now).",
+)  # fmt: skip
 @click.option("--tenant", metavar="T", help="Only this tenant.")
 @click.option("--user", metavar="U", help="Only this user.")
 @click.option("--model", metavar="M", help="Only this model: the one that answered.")
 @click.option("--template", metavar="NAME", help="Only this template.")
 @click.option("--batch", metavar="ID", help="Only this batch.")
-@click.option("--limit", type=int, metavar="N", help="Only the N rows that cost most.")
-@click.option("--csv", "as_csv", is_flag=True, help="Print CSV: a line of names, then the rows.")
+@click.option("--limit", type=int, metavar="N", help="Only the N rows with the highest cost.")
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV with a header line.")
 @json_option
 def usage(
     by: str, since: str | None, until: str | None, as_csv: bool, as_json: bool, **asked: Any
 ) -> None:
-    """Show who used what: requests, tokens, money, money saved, and how quick the answers were.
+    """Show usage: requests, tokens, cost, savings and latency.
 
-    Of jobs that have ended, by when they ended. Money counts to the last job. hits: answers from
-    the cache or an equal request's call, of all that succeeded; errors: failed jobs, of all that
-    were not cancelled. Latencies are of jobs that succeeded; percentiles are exact to 1 %.
+    It counts jobs that have ended, by the time of their end. Cost and savings are in USD.
+
+    \b
+    hits    share of succeeded jobs answered from the cache or from an
+            equal request's call
+    errors  share of failed jobs among those not cancelled
+    p50 ms  latency of succeeded jobs (percentiles within 1 %)
+
+    \b
+    Example: headgate usage --by tenant,day --since 7d
     """
     from headgate.producer.client.client import Client
 
     if as_csv and as_json:
-        raise click.UsageError("--csv and --json do not go together")
-    begin, end = _when(since, "--since"), _when(until, "--until")
+        raise click.UsageError("--csv and --json cannot be used together")
+    begin, end = _parse_when(since, "--since"), _parse_when(until, "--until")
     with Client() as client:
         found = client.usage(by, since=begin, until=end, **asked)
     if as_json:
-        document(found.as_json())
+        print_json(found.as_json())
     elif as_csv:
         _csv(found)
     else:
         _table(found)
 
 
-def _when(said: str | None, option: str) -> Moment | None:
+def _parse_when(text: str | None, option: str) -> Moment | None:
     from headgate.shared.errors import WrongUse
 
-    if said is None:
+    if text is None:
         return None
-    if re.fullmatch(r"\d{4}-\d\d-\d\d", said):
+    if re.fullmatch(r"\d{4}-\d\d-\d\d", text):
         try:
-            return date.fromisoformat(said)
+            return date.fromisoformat(text)
         except ValueError as error:
-            raise WrongUse(option, said, f"there is no such day: {error}") from None
-    return moment(said, option)
+            raise WrongUse(option, text, f"there is no such day: {error}") from None
+    return parse_moment(text, option)
 
 
 def _csv(found: UsageReport) -> None:
@@ -89,16 +102,16 @@ def _csv(found: UsageReport) -> None:
     for record in ([*found.by, *FIGURES], *(one.as_json().values() for one in found.rows)):
         text = io.StringIO()
         csv.writer(text, lineterminator="").writerow(record)
-        line(text.getvalue())
+        print_line(text.getvalue())
 
 
 def _table(found: UsageReport) -> None:
     names = found.by or ("",)
     total = ("total",) + ("",) * (len(names) - 1)
     cells = [(*one.key.values(), *_cells(one)) for one in found.rows] if found.by else []
-    rows((*names, *_COLUMNS), [*cells, (*total, *_cells(found.total))], optional=_LEFT_OUT)
+    print_table((*names, *_COLUMNS), [*cells, (*total, *_cells(found.total))], optional=_OPTIONAL)
     if found.total.unpriced:
-        say(f"of {found.total.unpriced} jobs the cost is not known: it counts as 0")
+        print_note(f"jobs whose cost is unknown: {found.total.unpriced} (counted as 0 USD)")
 
 
 def _cells(one: UsageRow) -> tuple[object, ...]:

@@ -1,12 +1,13 @@
-"""Runs one command, and ends it when the process that wanted it is gone, however that ended.
+"""Runs one command, and ends it when the process that started it has ended in any way.
 
     python -I -S guard.py PARENT_PID GRACE_S COMMAND...
 
-It leads a session of its own, so that Ctrl-C reaches only the parent, which then decides. SIGTERM
-goes on to the command. When the parent is gone, the command gets SIGTERM and, after GRACE_S,
-SIGKILL; when this process itself is killed, the kernel kills the command (on Linux).
+The guard leads a session of its own, so Ctrl-C reaches only the parent, and the parent decides.
+The guard forwards SIGTERM to the command. When the parent is gone, the guard sends SIGTERM to the
+command and, after GRACE_S seconds, SIGKILL. When the guard itself is killed, the kernel kills the
+command (on Linux).
 
-Nothing but the standard library, and little of it: it is small for as long as it lives.
+It imports little of the standard library and nothing else, to use little memory.
 """
 
 import ctypes
@@ -21,7 +22,7 @@ PR_SET_PDEATHSIG = 1
 
 
 def _start(command: list[str], blocked: set[signal.Signals]) -> int:
-    """The pid of the command, which dies with this process and has none of our signals blocked."""
+    """Start the command; return its pid. It ends with this process, with no signal blocked."""
     libc = ctypes.CDLL(None) if sys.platform == "linux" else None
     guard = os.getpid()
     pid = os.fork()
@@ -39,7 +40,7 @@ def _start(command: list[str], blocked: set[signal.Signals]) -> int:
 
 
 def main(arguments: list[str]) -> int:
-    """The command has ended; its exit code, or 128 and the number of the signal that ended it."""
+    """Run the command to its end; return its exit code, or 128 plus the signal that ended it."""
     parent, grace_s, command = int(arguments[0]), float(arguments[1]), arguments[2:]
     wakes, waker = os.pipe()
     for end in (wakes, waker):
@@ -50,7 +51,7 @@ def main(arguments: list[str]) -> int:
         if pid:
             os.kill(pid, number)
 
-    # Blocked until the pid is known: a SIGTERM in between must reach the command, too.
+    # Blocked until the pid is known: a SIGTERM that comes in between must reach the command.
     signals = {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD}
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     signal.set_wakeup_fd(waker, warn_on_full_buffer=False)

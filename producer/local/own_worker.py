@@ -1,8 +1,8 @@
-"""Looks after the workers while a command waits for jobs.
+"""Checks that workers run while a command waits for jobs.
 
-On the embedded default a worker of the command's own runs while no other does, so that the first
-`headgate batch run` works on a bare machine. On external servers workers are somebody's to run:
-that none answers is said, and the command goes on waiting.
+With the embedded server the command starts a worker of its own while no other worker runs, so
+that the first `headgate batch run` works on a bare machine. With external servers it only warns
+that no worker answers, and goes on waiting.
 """
 
 from __future__ import annotations
@@ -18,55 +18,58 @@ from headgate.producer.installation import Installation
 from headgate.producer.local.stack import LocalStack
 
 QUIET_S = 3.0
-"""Only while nothing ends is it worth a look whether workers live."""
+"""Workers are checked only when no job has ended for this long."""
 
 
 class OwnWorker:
-    """Call `care` every few seconds; `may_start`: whether a worker of our own may be started."""
+    """Call `check` every few seconds; `may_start`: whether it may start a worker of its own."""
 
     def __init__(
         self,
         at: Installation,
-        tell: Callable[[str], None],
+        notify: Callable[[str], None],
         at_once: Callable[[], bool],
         *,
         may_start: bool = True,
     ) -> None:
-        self._at, self._tell, self._at_once = at, tell, at_once
+        self._at, self._notify, self._at_once = at, notify, at_once
         self._may_start = may_start and at.servers.is_embedded
         self._local: LocalStack | None = None
         self._log: TextIO | None = None
-        self._looked = self._absent = self._warned = False
+        self._checked = self._absent = self._warned = False
 
     @property
-    def own(self) -> bool:
-        """Whether a worker of ours runs."""
+    def is_started(self) -> bool:
+        """Whether this command has started a worker of its own."""
         return self._local is not None
 
-    def care(self, quiet_s: float = QUIET_S) -> None:
-        """A worker answers, as far as that is ours to see to; raises ChildGaveUp."""
+    def check(self, quiet_s: float = QUIET_S) -> None:
+        """Start a worker, or warn, if none answers; raise ChildGaveUp if ours keeps dying.
+
+        `quiet_s`: seconds since a job last ended.
+        """
         if self._local is not None:
-            self._local.tend()
+            self._local.restart_dead()
             return
-        if self._looked and quiet_s < QUIET_S:
+        if self._checked and quiet_s < QUIET_S:
             return
         try:
             living = living_workers(self._at.redis, self._at.keys)
         except redis.RedisError:
-            return  # who waits for the jobs meets the same, and says so
-        first, self._looked = not self._looked, True
+            return  # the code that waits for the jobs meets the same error and reports it
+        first, self._checked = not self._checked, True
         if living:
             self._absent = self._warned = False
             return
         absent, self._absent = self._absent, True
         if self._may_start and (first or absent):
             self._start()
-        elif absent and not self._warned:  # once may be a sign of life that an outage let lapse
+        elif absent and not self._warned:  # absent once: an outage may have let its key expire
             self._warned = True
-            self._tell("no worker answers; start one with `headgate worker` (waiting meanwhile)")
+            self._notify("no worker answers; start one with `headgate worker` (still waiting)")
 
     def stop(self) -> None:
-        """No worker of ours runs any more; it finished, or gave back, what it had."""
+        """Stop our worker, if there is one; it finishes its jobs or puts them back."""
         local, self._local = self._local, None
         if local is not None:
             local.stop()
@@ -85,11 +88,11 @@ class OwnWorker:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         path = folder / "worker.log"
         self._log = path.open("a", encoding="utf-8", errors="backslashreplace", buffering=1)
-        self._tell(f"no worker runs: starting one for this command (its log: {path})")
+        self._notify(f"no worker runs; starting one for this command (log: {path})")
         local = LocalStack(
             self._at.settings,
-            tell=self._tell,
-            hear=self._hear,
+            notify=self._notify,
+            on_line=self._on_line,
             worker_name=f"command-{os.getpid()}",
             installation=self._at,
             at_once=self._at_once,
@@ -97,6 +100,6 @@ class OwnWorker:
         self._local = local
         local.start()
 
-    def _hear(self, _name: str, line: str) -> None:
+    def _on_line(self, _name: str, line: str) -> None:
         if self._log is not None and not self._log.closed:
             self._log.write(line + "\n")

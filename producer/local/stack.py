@@ -1,7 +1,7 @@
 """The whole system on this machine, for as long as one command runs: `headgate up` and the demo.
 
-The embedded server is joined where no Redis is named; simulator, workers and Flower are processes
-under supervision. `tend` is to be called a few times a second; leaving ends all of them.
+It joins the embedded server if no Redis is configured. The simulator, the workers and Flower are
+processes under supervision: call `restart_dead` a few times a second. `stop` ends all of them.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from headgate.shared.servers.embedded import EmbeddedFailed
 from headgate.shared.settings import Settings, masked
 
 START_S = 30.0
-"""How long workers and simulator may take to come up; on a busy machine it takes a few seconds."""
+"""How long workers and simulator may take to start; on a busy machine it takes a few seconds."""
 
 _STOP_MARGIN_S = 12.0
-"""A worker ends by itself within 10 s after its drain time."""
+"""A worker ends at most 10 s after its drain time; this adds some room."""
 
 _QUICK_STOP_S = 5.0
 _SERVER_CHECK_S = 5.0
@@ -41,7 +41,10 @@ def worker_argv(
     concurrency: int | None = None,
     quiet: bool = False,
 ) -> list[str]:
-    """The command of one worker process with our defaults; `quiet`: without Celery's banner."""
+    """Return the command of one worker process with our defaults.
+
+    `level`: the log level. `queues`: all if empty. `quiet`: without Celery's banner.
+    """
     argv = [
         sys.executable,
         "-m",
@@ -58,14 +61,16 @@ def worker_argv(
 
 @dataclass
 class LocalStack:
-    """What runs on this machine. `tell` is given our words, `hear` the processes' names and lines.
+    """The processes of one installation on this machine.
 
-    `env` is the whole environment of the processes (None: ours); `cwd` is where they run.
+    `notify` is called with messages for the user, `on_line` with the name of a process and a line
+    that it wrote. `env`: the whole environment of the processes (None: ours). `cwd`: their folder.
+    `at_once`: whether to stop without waiting for jobs.
     """
 
     settings: Settings
-    tell: Callable[[str], None]
-    hear: Callable[[str, str], None]
+    notify: Callable[[str], None]
+    on_line: Callable[[str, str], None]
     workers: int = 1
     simulator: Sequence[str] | None = None
     flower: bool = False
@@ -83,7 +88,7 @@ class LocalStack:
     _checked_at: float = 0.0
 
     def start(self) -> None:
-        """Everything has been started, in the order of need; raises Unreachable or ChildGaveUp."""
+        """Start the simulator, the workers and Flower; raise Unreachable or ChildGaveUp."""
         if self.installation is None:
             self.installation, self._owns = open_installation(self.settings), True
         env = dict(settings.environment() if self.env is None else self.env)
@@ -98,21 +103,21 @@ class LocalStack:
             self._start_flower(env)
 
     def wait_for_workers(self) -> bool:
-        """True once as many workers as wanted have shown life; False when `at_once` came first."""
+        """Wait until all workers answer, at most `START_S`; return whether they do."""
         at = self._opened()
         until = time.monotonic() + START_S
         while living_workers(at.redis, at.keys) < self.workers:
             if self.at_once() or time.monotonic() > until:
                 return False
-            self.tend()
+            self.restart_dead()
             time.sleep(0.1)
         return True
 
-    def tend(self) -> None:
-        """What has died is started again; raises ChildGaveUp for what cannot stay up."""
+    def restart_dead(self) -> None:
+        """Restart what has died; raise ChildGaveUp for a process that dies again and again."""
         for child in self.children:
-            if words := child.tend():
-                self.tell(words)
+            if note := child.restart_dead():
+                self.notify(note)
         now = time.monotonic()
         membership = self._opened().servers.membership
         if membership is not None and now - self._checked_at > _SERVER_CHECK_S:
@@ -120,18 +125,18 @@ class LocalStack:
             try:
                 membership.ensure()
             except EmbeddedFailed as error:
-                self.tell(f"the embedded server: {error}")
+                self.notify(f"the embedded server: {error}")
 
     def stop(self) -> None:
-        """Nothing that was started here runs any more: workers end first, the simulator last."""
+        """Stop all processes that were started here: the workers first, the simulator last."""
         order = [*reversed(self.children)]
         workers = [child for child in order if child.name.startswith(self.worker_name)]
         for child in workers:
-            child.ask_to_end()  # all drain at the same time
+            child.request_stop()  # so that all finish their jobs at the same time
         others = [child for child in order if child not in workers]
         killed = stop_all([*workers, *others], self.at_once)
         for name in killed:
-            self.tell(f"{name} did not end in time and was killed")
+            self.notify(f"{name} did not end in time and was killed")
         self.children.clear()
         if self._owns and self.installation is not None:
             self.installation.close()
@@ -160,14 +165,14 @@ class LocalStack:
             env=env,
             cwd=self.cwd,
             grace_s=grace_s,
-            hear=lambda line: self.hear(name, line),
+            on_line=lambda line: self.on_line(name, line),
         )
         self.children.append(child)
         child.start()
         return child
 
     def _start_simulator(self, env: Mapping[str, str], flags: Sequence[str]) -> str:
-        # The port is chosen here and kept, so that a simulator that is started again is found.
+        # Choose the port here: a simulator that is restarted must keep its address.
         port = next((flags[i + 1] for i, f in enumerate(flags[:-1]) if f == "--port"), "0")
         argv = [sys.executable, "-m", "headgate.workers.simulator", *flags]
         if port == "0":
@@ -179,9 +184,9 @@ class LocalStack:
         until = time.monotonic() + START_S
         while not ready.exists():
             if time.monotonic() > until:
-                raise Unreachable("the simulator", f"not up after {START_S:g} s", "try again")
+                raise Unreachable("the simulator", f"not ready after {START_S:g} s", "try again")
             if not child.running:
-                raise ChildGaveUp("simulator", child.exit_code or 0, child.last_words())
+                raise ChildGaveUp("simulator", child.exit_code or 0, child.read_last_lines())
             time.sleep(0.02)
         url = ready.read_text().strip()
         ready.unlink(missing_ok=True)
@@ -191,17 +196,17 @@ class LocalStack:
         port = free_port()
         self.flower_url = f"http://127.0.0.1:{port}"
         self.flower_login = f"headgate:{secrets.token_urlsafe(12)}"
-        # By the environment and not by an argument, which every user of the machine could read.
+        # In the environment: every user of the machine can read the arguments of a process.
         env = {**env, "FLOWER_BASIC_AUTH": self.flower_login}
         argv = [sys.executable, "-m", "headgate.workers.flower", "--port", str(port)]
         self._start("flower", argv, env, _QUICK_STOP_S)
 
-    def places(self) -> list[tuple[str, str]]:
-        """What runs, and where; for a short table."""
+    def addresses(self) -> list[tuple[str, str]]:
+        """Return a label and an address for all that runs, as rows of a short table."""
         servers = self._opened().servers
         rows = [("home", str(self.settings.home_path))]
         kind = "Valkey (embedded)" if servers.is_embedded else "Redis"
-        rows += [(kind, masked(servers.redis_url)), ("record", masked(servers.database_url))]
+        rows += [(kind, masked(servers.redis_url)), ("database", masked(servers.database_url))]
         rows += [(child.name, f"pid {child.pid}") for child in self.children]
         if self.simulator_url:
             rows.append(("simulated provider", self.simulator_url))
@@ -211,7 +216,7 @@ class LocalStack:
 
 
 def free_port() -> int:
-    """A loopback port that nobody listens on now."""
+    """Return a loopback port that nobody listens on now."""
     with socket.socket() as trial:
         trial.bind(("127.0.0.1", 0))
         port: int = trial.getsockname()[1]

@@ -1,4 +1,4 @@
-"""From when to when: how a caller says it, and which days of it are summed already."""
+"""The period of a usage query: from when to when, and which of its days have roll-ups."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ from headgate.shared.errors import InvalidRequest
 from headgate.shared.job.ids import now_ms, rfc3339
 
 Moment = datetime | date | timedelta
-"""A moment with its zone, a day (UTC), or how long ago."""
+"""A moment with its time zone, a day (UTC), or how long ago."""
 
 LATE_DAYS = 3
-"""Of the last summed days it is counted whether lines came since; older ones the sweep counts."""
+"""Queries check so many of the last rolled-up days for late lines; maintenance checks the rest."""
 
 
 @dataclass(frozen=True, slots=True)
 class Period:
-    """From a moment (Unix ms; None: ever) to before another."""
+    """From a moment (Unix ms; None: no bound) to just before another."""
 
     from_ms: int | None
     until_ms: int | None
 
     def as_text(self) -> tuple[str | None, str | None]:
-        """Both ends in RFC 3339, in UTC."""
+        """Return both ends in RFC 3339, in UTC."""
         return rfc3339(self.from_ms), rfc3339(self.until_ms)
 
 
 def between(since: Moment | None, until: Moment | None) -> Period:
-    """The span that is meant; a day given as `until` belongs to it. Raises InvalidRequest."""
+    """Return the period; a day given as `until` is part of it. Raise InvalidRequest."""
     from_ms = None if since is None else max(0, _ms("since", since))
     until_ms = None if until is None else max(0, _ms("until", until))
     if until_ms is not None and _is_day(until):
         until_ms += DAY_MS
     if from_ms is not None and until_ms is not None and until_ms <= from_ms:
-        raise InvalidRequest("until", str(until), f"give a time after since ({since})")
+        raise InvalidRequest("until", str(until), f"use a time after since ({since})")
     return Period(from_ms, until_ms)
 
 
@@ -51,21 +51,21 @@ def _ms(name: str, moment: Moment) -> int:
         return now_ms() - int(moment.total_seconds() * 1000)
     if isinstance(moment, datetime):
         if moment.tzinfo is None:
-            raise InvalidRequest(name, str(moment), "give a moment with a time zone, or a day")
+            raise InvalidRequest(name, str(moment), "use a moment with a time zone, or a day")
         return int(moment.timestamp() * 1000)
     if isinstance(moment, date):
         return int(datetime(moment.year, moment.month, moment.day, tzinfo=UTC).timestamp()) * 1000
-    raise InvalidRequest(name, moment, "give a datetime with a time zone, a date or a timedelta")
+    raise InvalidRequest(name, moment, "use a datetime with a time zone, a date or a timedelta")
 
 
-def days_in(connection: Connection, span: Period) -> list[int]:
-    """The days that lie whole in the span, and whose sums are of all their lines; in order."""
+def days_in(connection: Connection, period: Period) -> list[int]:
+    """Return the days, in order, that lie whole in the period and have a complete roll-up."""
     known = summed(connection)
     days = sorted(
         day
         for day in known
-        if (span.from_ms is None or span.from_ms <= begin_ms(day))
-        and (span.until_ms is None or begin_ms(day) + DAY_MS <= span.until_ms)
+        if (period.from_ms is None or period.from_ms <= begin_ms(day))
+        and (period.until_ms is None or begin_ms(day) + DAY_MS <= period.until_ms)
     )
     if days:
         last = days[-LATE_DAYS:]
@@ -75,20 +75,20 @@ def days_in(connection: Connection, span: Period) -> list[int]:
     return days
 
 
-def gaps(span: Period, days: Sequence[int]) -> list[Period]:
-    """What the days leave of the span; in order."""
-    found, from_ms = [], span.from_ms
+def gaps(period: Period, days: Sequence[int]) -> list[Period]:
+    """Return the parts of the period outside these days, in order."""
+    found, from_ms = [], period.from_ms
     for day in days:
         if from_ms is None or from_ms < begin_ms(day):
             found.append(Period(from_ms, begin_ms(day)))
         from_ms = begin_ms(day) + DAY_MS
-    if span.until_ms is None or from_ms is None or from_ms < span.until_ms:
-        found.append(Period(from_ms, span.until_ms))
+    if period.until_ms is None or from_ms is None or from_ms < period.until_ms:
+        found.append(Period(from_ms, period.until_ms))
     return found
 
 
 def runs(days: Sequence[int]) -> list[tuple[int, int]]:
-    """The first and last of each run of days without a gap; in order."""
+    """Return the first and last day of each run of consecutive days, in order."""
     found: list[tuple[int, int]] = []
     for day in days:
         if found and begin_ms(day) - begin_ms(found[-1][1]) == DAY_MS:

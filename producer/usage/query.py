@@ -1,7 +1,7 @@
-"""Who used what: sums over all jobs that have ended, from the record alone.
+"""Sums up usage over all jobs that have ended, from the database alone.
 
-Days that are summed come from their sums, all others from their audit lines: so the figures are
-exact to the last job, whatever has been summed when.
+Days with a roll-up are read from it, all others from their audit lines. So the figures include the
+last job, whatever has been rolled up so far.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ _PLAIN = tuple(
 
 @dataclass(slots=True)
 class _Sum:
-    """What is known of one key: counts by their column, latencies by bucket."""
+    """The sums of one key: counts by column, latencies by bucket."""
 
     counts: Counter[str] = field(default_factory=Counter)
     packed: list[bytes] = field(default_factory=list)
@@ -65,22 +65,23 @@ _Sums = dict[tuple[Any, ...], _Sum]
 
 
 def usage(engine: Engine, by: str | Sequence[str] = (), **asked: Unpack[UsageQuery]) -> UsageReport:
-    """What the jobs used that ended in this time; raises InvalidRequest.
+    """Return what the jobs used that ended in the period; raise InvalidRequest.
 
-    The rows are in the order of time if told by it; else those that cost most come first.
+    `by`: the names to group by. Rows are ordered by time if grouped by it, else by cost, the
+    highest first.
     """
-    names = _names(by)
-    span, wanted, limit = _read(asked)
+    names = _group_names(by)
+    period, wanted, limit = _read(asked)
     found: _Sums = defaultdict(_Sum)
     with snapshot(engine) as connection:
         if connection.dialect.name == "postgresql":
-            # Compiling a query takes longer than any of these; the sums of a day fit in memory.
+            # JIT compilation takes longer than any of these queries; a day's sums fit in memory.
             connection.execute(text("SET LOCAL jit = off"))
             connection.execute(text("SET LOCAL work_mem = '64MB'"))
-        days = days_in(connection, span)
+        days = days_in(connection, period)
         _add_days(connection, names, days, wanted, found)
-        # One by one: for two ranges in one condition SQLite reads all lines there are.
-        for gap in gaps(span, days):
+        # One query for each: for two ranges in one condition SQLite reads the whole table.
+        for gap in gaps(period, days):
             _add_lines(connection, names, gap, wanted, found)
     total = _Sum()
     for one in found.values():
@@ -90,38 +91,38 @@ def usage(engine: Engine, by: str | Sequence[str] = (), **asked: Unpack[UsageQue
     keys = sorted(found, key=lambda key: _by_cost(key, found[key]))[:limit]
     if times := [place for place, name in enumerate(names) if name in TIMES]:
         keys.sort(key=lambda key: [key[place] for place in times])
-    rows = tuple(_used(names, key, found[key]) for key in keys)
-    return UsageReport(names, *span.as_text(), rows, _used((), (), total))
+    rows = tuple(_row(names, key, found[key]) for key in keys)
+    return UsageReport(names, *period.as_text(), rows, _row((), (), total))
 
 
 def _read(asked: UsageQuery) -> tuple[Period, dict[str, str], int | None]:
-    """The time, the wanted values by their column, and how many rows."""
+    """Return the period, the wanted values by column, and the number of rows."""
     only: dict[str, Any] = {**asked}
-    span = between(only.pop("since", None), only.pop("until", None))
+    period = between(only.pop("since", None), only.pop("until", None))
     limit = only.pop("limit", None)
     if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
-        raise InvalidRequest("limit", limit, "give a whole number from 1")
+        raise InvalidRequest("limit", limit, "use a whole number of at least 1")
     for name, value in only.items():
         if name not in BY or name in TIMES:
             known = ", ".join(UsageQuery.__annotations__)
-            raise InvalidRequest(name, value, f"is nothing to ask for; there are {known}")
+            raise InvalidRequest(name, value, f"is no known parameter; known: {known}")
         if value is not None and not isinstance(value, str):
-            raise InvalidRequest(name, value, "give its name as text")
-    return span, {_column(n): value for n, value in only.items() if value is not None}, limit
+            raise InvalidRequest(name, value, "must be a text")
+    return period, {_column(n): value for n, value in only.items() if value is not None}, limit
 
 
 def _by_cost(key: tuple[Any, ...], one: _Sum) -> tuple[Any, ...]:
     return -one.counts["cost_pico_usd"], -one.counts["requests"], key
 
 
-def _names(by: str | Sequence[str]) -> tuple[str, ...]:
-    """What is told by, each once; users with their tenants."""
+def _group_names(by: str | Sequence[str]) -> tuple[str, ...]:
+    """Return the names to group by, each once; `user` is preceded by `tenant`."""
     if isinstance(by, str):
         by = [word.strip() for word in by.split(",") if word.strip()]
     names: list[str] = []
     for name in by:
         if name not in BY:
-            raise InvalidRequest("by", name, f"use one or some of {', '.join(BY)}")
+            raise InvalidRequest("by", name, f"use one or more of {', '.join(BY)}")
         if name == "user" and "tenant" not in by:
             names.append("tenant")
         names.append(name)
@@ -139,7 +140,7 @@ def _add_days(
     wanted: Mapping[str, str],
     found: _Sums,
 ) -> None:
-    """What the sums of these days say is in `found`."""
+    """Add the roll-ups of these days to `found`."""
     if not days:
         return
     table = usage_days.c
@@ -172,27 +173,27 @@ def _add_days(
 def _add_lines(
     connection: Connection,
     names: Sequence[str],
-    span: Period,
+    period: Period,
     wanted: Mapping[str, str],
     found: _Sums,
 ) -> None:
-    """What the audit lines of this span say is in `found`."""
+    """Add the audit lines of this period to `found`."""
     ended = audit.c.finished_at_ms
     number = ended.op("/")(literal_column(str(DAY_MS)))
     keys = [number if name in TIMES else DIMENSIONS[_column(name)] for name in names]
     where = and_(
-        true() if span.from_ms is None else ended >= span.from_ms,
-        true() if span.until_ms is None else ended < span.until_ms,
+        true() if period.from_ms is None else ended >= period.from_ms,
+        true() if period.until_ms is None else ended < period.until_ms,
         *(DIMENSIONS[name] == value for name, value in wanted.items()),
     )
-    told: _Sums = defaultdict(_Sum)
-    _add_counts(connection, keys, MEASURES, where, told)
+    added: _Sums = defaultdict(_Sum)
+    _add_counts(connection, keys, MEASURES, where, added)
     for key, counts in latencies(connection, keys, where).items():
-        told[key].spread.update(counts)
-    for key, one in told.items():
-        there = found[tuple(map(_placed, names, key))]
-        there.counts.update(one.counts)
-        there.spread.update(one.spread)
+        added[key].spread.update(counts)
+    for key, one in added.items():
+        total = found[tuple(map(_as_rolled_up, names, key))]
+        total.counts.update(one.counts)
+        total.spread.update(one.spread)
 
 
 def _add_counts(
@@ -203,7 +204,7 @@ def _add_counts(
     found: _Sums,
 ) -> None:
     query = select(*keys, *sums).where(where).group_by(*keys)
-    if not keys:  # one row also where there is nothing to sum
+    if not keys:  # without groups SQL gives one row even if there is nothing to sum
         query = query.having(func.count() > 0)
     labels = [column.name for column in sums]
     for row in connection.execute(query):
@@ -211,14 +212,14 @@ def _add_counts(
         found[key].counts.update(whole(dict(zip(labels, values, strict=True))))
 
 
-def _placed(name: str, value: Any) -> Any:
-    """The value as `usage_days` has it: of the audit lines, times are days since 1970."""
+def _as_rolled_up(name: str, value: Any) -> Any:
+    """Return the value as `usage_days` has it; `value`: of times, days since 1970."""
     if name == "day":
         return day_number(int(value))
     return day_number(int(value)) // 100 if name == "month" else value
 
 
-def _used(names: Sequence[str], key: Sequence[Any], one: _Sum) -> UsageRow:
+def _row(names: Sequence[str], key: Sequence[Any], one: _Sum) -> UsageRow:
     counts = one.counts
     timed = one.spread.total()
     money = {name.replace("pico_", ""): price.text(price.from_pico(counts[name])) for name in MONEY}

@@ -1,4 +1,4 @@
-"""What a report of usage holds: a row for each key, and one for all together."""
+"""The report of usage: a row for each key, and a total."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Any, TypedDict
 from headgate.producer.usage.period import Moment
 
 BY = ("tenant", "user", "model", "template", "batch", "day", "month")
-"""What usage can be told by; a user is one of a tenant, so `user` brings the tenant along."""
+"""The names to group usage by; `user` adds `tenant`, because a user belongs to a tenant."""
 
 TIMES = ("day", "month")
 
 
 class UsageQuery(TypedDict, total=False):
-    """Which jobs are meant, by when they ended and whose they were, and how many rows are wanted.
+    """The jobs to count, by the time of their end and their owner, and the number of rows.
 
     `since`: a moment, a day (UTC), or how long ago. `until`: before a moment, or to the end of a
-    day. `limit`: those rows that cost most.
+    day. `limit`: at most so many rows, those with the highest cost.
     """
 
     since: Moment | None
@@ -33,10 +33,10 @@ class UsageQuery(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class UsageRow:
-    """What all jobs with this key used. Money is decimal text in USD, latencies are ms.
+    """What all jobs with this key used. Money is decimal text in USD, latencies are in ms.
 
-    `key`: the value by name for all that was asked for; None for jobs without one. Latencies are
-    of jobs that succeeded; percentiles are at most 1 % over the true ones.
+    `key`: the value of each name of the grouping; None for jobs without one. Latencies are of
+    succeeded jobs; percentiles are at most 1 % above the true ones.
     """
 
     key: Mapping[str, str | None]
@@ -66,17 +66,17 @@ class UsageRow:
     p99_latency_ms: int | None
 
     def as_json(self) -> dict[str, Any]:
-        """The row as plain JSON values, the key first."""
+        """Return the row as plain JSON values, the key first."""
         return {**self.key, **{name: getattr(self, name) for name in FIGURES}}
 
 
 FIGURES = tuple(name for name in UsageRow.__dataclass_fields__ if name != "key")
-"""The names of all that is told of a key."""
+"""The names of all figures of a row."""
 
 
 @dataclass(frozen=True, slots=True)
 class UsageReport:
-    """What was used, by key, and by all together. `since` and `until` are RFC 3339, in UTC."""
+    """Usage by key and in total. `since` and `until`: RFC 3339, in UTC."""
 
     by: tuple[str, ...]
     since: str | None
@@ -85,7 +85,7 @@ class UsageReport:
     total: UsageRow
 
     def as_json(self) -> dict[str, Any]:
-        """The report as plain JSON values."""
+        """Return the report as plain JSON values."""
         return {
             "by": list(self.by),
             "since": self.since,

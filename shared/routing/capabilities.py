@@ -76,12 +76,21 @@ def lacks(model: Model, needs: Needs) -> str | None:
         return "tools"
     if needs.json and "json" not in model.capabilities:
         return "json"
-    if needs.input_tokens + model.max_output_tokens <= model.context_tokens:
-        return None
-    reserved = min(needs.output_tokens, model.max_output_tokens)
-    if estimate.exceeds_window(needs.input_tokens, model, reserved):
+    if exceeds_window(model, needs):
         return f"a window for about {needs.input_tokens} tokens"
     return None
+
+
+def exceeds_window(model: Model, needs: Needs) -> bool:
+    """Return whether the input does not fit in the model's window beside the output asked for."""
+    if needs.input_tokens + model.max_output_tokens <= model.context_tokens:
+        return False
+    return estimate.exceeds_window(needs.input_tokens, model, reserved_tokens(model, needs))
+
+
+def reserved_tokens(model: Model, needs: Needs) -> int:
+    """Return how many tokens of the window are for the output; 0 where none were asked for."""
+    return 0 if model.embeds else min(needs.output_tokens, model.max_output_tokens)
 
 
 #: The field of a request that asks for each capability.
@@ -91,7 +100,7 @@ FIELDS: Mapping[str, str] = {
 
 
 def chain(
-    request: Request, first: Model, catalog: Catalog, input_tokens: int | None = None
+    request: Request, first: Model, catalog: Catalog, needs: Needs | None = None
 ) -> tuple[Model | StaticText, ...]:
     """Return the models to ask in turn: `first`, then its fallbacks that can answer the request.
 
@@ -103,7 +112,7 @@ def chain(
     whole = catalog.chain(first, request.fallback)
     if len(whole) == 1:
         return whole
-    needs = needs_of(request, input_tokens)
+    needs = needs or needs_of(request)
     if _all_can_answer(whole, request, needs):
         return whole
     return (first, *(other for other in whole[1:] if _can_answer(other, first, request, needs)))

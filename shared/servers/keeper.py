@@ -1,22 +1,22 @@
 """Keeps one Valkey running for one home, and ends it when no command needs it any more.
 
-Three lock files in the folder `<home>/valkey`, all flocks, so that the kernel drops each one
-however its holder ends:
+There are three lock files in the folder `<home>/valkey`. All are flocks, so the kernel releases
+each one however its holder ends:
 
-* keeper.lock, exclusive: this process, for its whole life. The command that starts the keeper takes
-  the lock itself and hands the locked descriptor over; between "no keeper" and "this keeper" there
-  is no moment in which a second one could come up.
-* members.lock, shared: each command that uses the server.
-* server.lock, exclusive: the server process itself; see shared/servers/valkey.py.
+* keeper.lock, exclusive: held by this process for its whole life. The command that starts the
+  keeper takes the lock and hands over the locked descriptor, so a second keeper cannot start in
+  between.
+* members.lock, shared: held by each command that uses the server.
+* server.lock, exclusive: held by the server process; see shared/servers/valkey.py.
 
-How a command that joins while the keeper decides to end still gets a server: it takes the members
-lock first, and looks for a keeper second. The keeper ends only while it holds the members lock
-exclusively, and keeps it until the server is down and the keeper lock dropped, in this order. So a
-command either is in before, and the keeper cannot get the lock and stays; or it waits for the
-lock, finds no keeper after it, and starts one. (SIGTERM ends the keeper with members present; a
-command that joins then waits until the keeper lock is free, and starts the next.)
+A command that joins while the keeper decides to end still gets a server. The command takes the
+members lock first and looks for a keeper second. The keeper ends only while it holds the members
+lock exclusively; it keeps that lock until the server is down and the keeper lock is released, in
+this order. So either the command comes first, and the keeper cannot get the lock and stays. Or the
+command waits for the lock, then finds no keeper, and starts one. SIGTERM ends the keeper although
+it has members; a command that joins then waits for the keeper lock and starts the next keeper.
 
-It runs as a script with nothing but the standard library, to be small for as long as it lives.
+The keeper runs as a script with nothing but the standard library, to use little memory.
 """
 
 import fcntl
@@ -37,20 +37,20 @@ if __name__ == "__main__":
 from headgate.shared.servers.valkey import Server, StartFailed, remedy, try_lock, write
 
 POLL_S = 0.5
-STEADY_S = 10.0  # a server that lived this long did not die "at once"
+STEADY_S = 10.0  # a server that ran this long did not die "at once"
 BACKOFF_MAX_S = 5.0
 
 
 class Processes(NamedTuple):
-    """Who serves a home, and where."""
+    """The processes of an embedded server, and its URL."""
 
     url: str
     keeper_pid: int
     server_pid: int
 
 
-def claim(folder: Path) -> int | None:
-    """The keeper lock, and no word left of an earlier keeper; None while a keeper lives."""
+def take_lock(folder: Path) -> int | None:
+    """Take the keeper lock and delete an earlier keeper's state; return None if one runs."""
     fd = try_lock(folder / "keeper.lock", fcntl.LOCK_EX)
     if fd is not None:
         (folder / "running.json").unlink(missing_ok=True)
@@ -68,49 +68,49 @@ class Keeper:
         self._started = self._not_before = 0.0
         self._quick_deaths = 0
         self._ending = False
-        self._wakes, self._waker = socket.socketpair()
+        self._wakeup_read, self._wakeup_write = socket.socketpair()
 
     def run(self) -> int:
-        """The server ran while there were members, and is down; 1 if it could not be started."""
-        self._heed_signals()
+        """Run the server while it has members; return 0, or 1 if it could not be started."""
+        self._handle_signals()
         try:
             if self._server.adopt():
-                self._serve("adopted")
+                self._announce("adopted")
             else:
                 self._start()
-            self._keep()
+            self._supervise()
         except (StartFailed, OSError) as error:
-            self._tell(error)
+            self._report_failure(error)
             return 1
         finally:
             self._end()
         return 0
 
-    def _heed_signals(self) -> None:
+    def _handle_signals(self) -> None:
         def end(*_: object) -> None:
             self._ending = True
 
-        self._wakes.setblocking(False)
-        self._waker.setblocking(False)
-        signal.set_wakeup_fd(self._waker.fileno(), warn_on_full_buffer=False)
+        self._wakeup_read.setblocking(False)
+        self._wakeup_write.setblocking(False)
+        signal.set_wakeup_fd(self._wakeup_write.fileno(), warn_on_full_buffer=False)
         signal.signal(signal.SIGTERM, end)
-        signal.signal(signal.SIGCHLD, lambda *_: None)  # only wakes: the server may have died
+        signal.signal(signal.SIGCHLD, lambda *_: None)  # wakes _pause: the server may have died
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        signal.pthread_sigmask(signal.SIG_SETMASK, [])  # what the starter had blocked came along
+        signal.pthread_sigmask(signal.SIG_SETMASK, [])  # the starter's mask is inherited
 
     def _pause(self, seconds: float) -> bool:
-        """Time has passed or a signal came; whether it is time to end."""
-        if not self._ending and select.select([self._wakes], [], [], seconds)[0]:
+        """Wait for `seconds` or a signal; return whether to end."""
+        if not self._ending and select.select([self._wakeup_read], [], [], seconds)[0]:
             with suppress(BlockingIOError):
-                self._wakes.recv(512)
+                self._wakeup_read.recv(512)
         return self._ending
 
-    def _keep(self) -> None:
-        """It is time to end: the members lock is ours, or a signal or the lost home says so."""
+    def _supervise(self) -> None:
+        """Restart the server when it dies, until there are no members, a signal, or no home."""
         alone_since: float | None = None
         while not self._pause(POLL_S) and not self._home_is_lost():
-            if not self._server.lives():
+            if not self._server.is_running():
                 self._restart()
             try:
                 fcntl.flock(self._members, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -124,17 +124,17 @@ class Keeper:
             fcntl.flock(self._members, fcntl.LOCK_UN)
 
     def _end(self) -> None:
-        """The server is down, its traces are gone, and the next keeper may come."""
+        """Stop the server, delete its files, and let the next keeper start."""
         lost = self._home_is_lost()
         if not lost:
             (self._folder / "running.json").unlink(missing_ok=True)
         self._server.stop(home_is_lost=lost)
-        _note("ended")
-        os.close(self._lock)  # before the members lock: who gets that one must find no keeper
+        _log("ended")
+        os.close(self._lock)  # before the members lock: its next holder must find no keeper
         os.close(self._members)
 
     def _home_is_lost(self) -> bool:
-        """Whether the home was deleted or replaced; then nothing at its path is this keeper's."""
+        """Return whether the home was deleted or replaced: its files are not this keeper's."""
         try:
             return not os.path.samestat(os.fstat(self._lock), (self._folder / "keeper.lock").stat())
         except OSError:
@@ -143,50 +143,50 @@ class Keeper:
     def _start(self) -> None:
         self._started = time.monotonic()
         self._server.start()
-        self._serve("started")
+        self._announce("started")
 
     def _restart(self) -> None:
-        """The server runs again, or it keeps dying and its next turn is yet to come."""
+        """Start the server again, unless it keeps dying and the pause is not over."""
         now = time.monotonic()
         if now < self._not_before:
             return
-        _note(f"server {self._server.pid} is gone")
+        _log(f"server {self._server.pid} is gone")
         self._quick_deaths = self._quick_deaths + 1 if now - self._started < STEADY_S else 0
         self._not_before = now + min(BACKOFF_MAX_S, 0.1 * 2**self._quick_deaths)
         try:
             (self._folder / "running.json").unlink(missing_ok=True)
             self._start()
         except (StartFailed, OSError) as error:
-            self._tell(error)
+            self._report_failure(error)
 
-    def _serve(self, how: str) -> None:
-        """Whoever joins finds the server."""
-        _note(f"server {self._server.pid} {how}")
+    def _announce(self, how: str) -> None:
+        """Write the server's address for commands that join."""
+        _log(f"server {self._server.pid} {how}")
         found = Processes(self._server.url, os.getpid(), self._server.pid)
         write(self._folder / "running.json", json.dumps(found._asdict()))
         (self._folder / "failed.json").unlink(missing_ok=True)
 
-    def _tell(self, error: StartFailed | OSError) -> None:
-        """Whoever joins learns what went wrong, if the disk still takes it."""
-        _note(str(error))
+    def _report_failure(self, error: StartFailed | OSError) -> None:
+        """Write the failure for commands that join, if the disk has room."""
+        _log(str(error))
         if isinstance(error, OSError):
             what = f"the embedded Valkey did not start: {error}"
             error = StartFailed(what, self._folder, remedy(self._folder))
-        at = f"{os.getpid()} {time.time_ns()}"  # tells this failure from the last one
-        told = {"what": error.what, "path": str(error.path), "remedy": error.remedy, "at": at}
+        at = f"{os.getpid()} {time.time_ns()}"  # makes this failure differ from the last one
+        failure = {"what": error.what, "path": str(error.path), "remedy": error.remedy, "at": at}
         with suppress(OSError):
-            write(self._folder / "failed.json", json.dumps(told))
+            write(self._folder / "failed.json", json.dumps(failure))
 
 
-def _note(text: str) -> None:
-    """The keeper's log has a line more, if the disk still takes it."""
+def _log(text: str) -> None:
+    """Write a line to the keeper's log, if the disk has room."""
     with suppress(OSError):
         sys.stderr.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} keeper {os.getpid()}: {text}\n")
         sys.stderr.flush()
 
 
 def main(arguments: list[str]) -> int:
-    """`keeper.py HOME BINARY [GRACE_S [LOCK]]`; with a lock handed over it leaves its starter."""
+    """Run `keeper.py HOME BINARY [GRACE_S [LOCK]]`; with a LOCK descriptor, fork away first."""
     folder, binary = Path(arguments[0]).resolve() / "valkey", arguments[1]
     grace_s = float(arguments[2]) if len(arguments) > 2 else 5.0
     os.umask(0o077)
@@ -195,12 +195,12 @@ def main(arguments: list[str]) -> int:
     if len(arguments) > 3:
         lock = int(arguments[3])
         os.set_inheritable(lock, False)
-        if os.fork():  # the starter waits for this parent only, and has no zombie to reap later
+        if os.fork():  # the starter waits only for this process, and has no zombie to reap later
             os._exit(0)
     else:
-        lock = claim(folder)
+        lock = take_lock(folder)
     if lock is None:
-        _note("a keeper of this home runs already")
+        _log("a keeper runs for this home already")
         return 1
     os.chdir("/")
     return Keeper(folder, lock, binary, grace_s).run()

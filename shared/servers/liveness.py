@@ -1,8 +1,8 @@
-"""Signs of life: a file that a worker's event loop marks every second, and how others read it.
+"""The liveness file of a worker: its event loop writes it every second, `headgate alive` reads it.
 
-`<home>/alive/<host name>/<node name>` is locked by its worker for as long as that lives, and
-holds the monotonic clock at its last beat: clock jumps and what killed workers left mean nothing.
-No server is asked: an outage must not make a supervisor restart every worker.
+The worker holds a lock on `<home>/alive/<host name>/<node name>` for its whole life. The file holds
+the monotonic clock at the last beat. So clock jumps and files of killed workers do no harm. No
+server is asked: an outage must not make a supervisor restart every worker.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from urllib.parse import quote, unquote
 BEAT_S = 1.0
 
 STALE_S = 15.0
-"""An event loop that is silent for this long hangs; a busy one is late by parts of a second."""
+"""An event loop without a beat for this long hangs; a busy one is late by less than 1 s."""
 
 LOCK_TRIES = 20
 LOCK_PAUSE_S = 0.05
@@ -27,7 +27,7 @@ LOCK_PAUSE_S = 0.05
 
 @dataclass(frozen=True, slots=True)
 class WorkerSign:
-    """A living worker process, and how long ago its event loop last ran."""
+    """A running worker process, and how long ago its event loop last ran."""
 
     node: str
     age_s: float
@@ -39,28 +39,28 @@ class WorkerSign:
 
 
 class LivenessFile:
-    """This worker's file. Made by one worker of this name at a time; raises OSError otherwise."""
+    """The file of this worker; raises OSError if another worker with this name runs."""
 
     def __init__(self, home: Path, node: str) -> None:
         folder = _folder(home)
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _clear(folder)
+        _delete_stale(folder)
         self._path = folder / quote(node, safe="@")
-        self._file = _locked(self._path)
+        self._file = _open_locked(self._path)
         self.beat()
 
     def beat(self) -> None:
-        """The event loop has run just now."""
+        """Record that the event loop runs now."""
         os.pwrite(self._file, f"{time.monotonic():020.3f}".encode(), 0)
 
     def close(self) -> None:
-        """This worker is known no more."""
+        """Delete the file and release its lock."""
         self._path.unlink(missing_ok=True)
         os.close(self._file)
 
 
 def signs(home: Path) -> list[WorkerSign]:
-    """The living workers of this machine in this home."""
+    """Return the running workers of this machine in this home."""
     found = []
     for path in sorted(_folder(home).glob("*")):
         try:
@@ -68,14 +68,14 @@ def signs(home: Path) -> list[WorkerSign]:
                 if not _is_locked(file.fileno()):
                     continue
                 beat_at = float(file.read(20) or 0)
-        except (OSError, ValueError):  # it has just gone, or is being made
+        except (OSError, ValueError):  # just deleted, or being written
             continue
         found.append(WorkerSign(unquote(path.name), max(0.0, time.monotonic() - beat_at)))
     return found
 
 
 def _folder(home: Path) -> Path:
-    # By the machine's name: containers that share a volume must not answer for each other.
+    # By host name: a container must not count the workers of others on a shared volume.
     return home / "alive" / quote(socket.gethostname(), safe="")
 
 
@@ -88,21 +88,21 @@ def _is_locked(file: int) -> bool:
     return False
 
 
-def _locked(path: Path) -> int:
-    """A locked file at this path; tried again, since a reader holds the lock for a moment."""
+def _open_locked(path: Path) -> int:
+    """Open and lock the file at this path; retry, since a reader holds the lock for a moment."""
     for _ in range(LOCK_TRIES):
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         with suppress(BlockingIOError, FileNotFoundError):
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.path.samestat(os.fstat(file), path.stat()):  # else it was cleared meanwhile
+            if os.path.samestat(os.fstat(file), path.stat()):  # otherwise deleted in between
                 return file
         os.close(file)
         time.sleep(LOCK_PAUSE_S)
-    raise OSError(f"{path} is another worker's: give each worker a name of its own")
+    raise OSError(f"{path} belongs to another worker; give each worker a name of its own")
 
 
-def _clear(folder: Path) -> None:
-    """What killed workers left is gone."""
+def _delete_stale(folder: Path) -> None:
+    """Delete the files of killed workers."""
     for path in folder.glob("*"):
         with suppress(OSError):
             file = os.open(path, os.O_RDWR | os.O_CLOEXEC)

@@ -1,7 +1,7 @@
-"""Whether a Redis is one that Headgate can work with: asked once, at the start of each process.
+"""Checks, once at the start of each process, that Headgate can work with the Redis.
 
-A server that is only away raises Unreachable, and workers wait for it; one that no waiting makes
-right (a cluster, a replica, a wrong password or certificate) raises Unfit.
+It raises Unreachable for a server that does not answer; workers wait for it. It raises Unfit for a
+server that no waiting makes usable: a cluster, a replica, a wrong password or certificate.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from headgate.shared.servers import redis_client
 log = logging.getLogger("headgate.redis")
 
 OLDEST = (6, 2)
-"""`LPOP key count` and `SMISMEMBER` are as old as this."""
+"""The oldest version with `LPOP key count` and `SMISMEMBER`."""
 
 REMEDY = "check HEADGATE_REDIS_URL"
-ACL_REMEDY = "deploy/redis.acl lists all that its user needs"
+ACL_REMEDY = "give the user the rights in deploy/redis.acl"
 
 USED = (
     "SET # 1 PX 1000", "GET #", "EXISTS #", "PEXPIRE # 1000", "HGET # f", "HMGET # f", "HSET # f 1",
@@ -39,12 +39,15 @@ USED = (
     "ZREMRANGEBYSCORE # 0 0", "PUBLISH # 1", "TIME", "DEL #", "SCAN 0 MATCH #",
     "MULTI", "EXEC", "EVAL return{} 0", f"EVALSHA {'0' * 40} 0",
 )  # fmt: skip
-"""What a worker and its scripts send. On a key that holds a string nearly all of it does nothing:
-a user's rights are looked at first."""
+"""The commands of a worker and its scripts. The key holds a string, so nearly all of them fail and
+change nothing; Redis checks the rights of the user first."""
 
 
 def require(client: redis.Redis, address: Address, url: str) -> None:
-    """This Redis answers, and can be worked with; raises Unfit, Unreachable."""
+    """Check that this Redis answers and can be used; raise Unfit or Unreachable.
+
+    Log a warning if it evicts keys when it is full.
+    """
     if address.master_name is not None:
         _ask_sentinels(address, url)
     try:
@@ -56,13 +59,13 @@ def require(client: redis.Redis, address: Address, url: str) -> None:
     policy = facts.get("maxmemory_policy", "noeviction")
     if policy != "noeviction":
         log.warning(
-            "Redis at %s has maxmemory-policy %s: when it is full it throws jobs away; "
-            "set noeviction", masked(url), policy,
+            "Redis at %s has maxmemory-policy %s and evicts jobs when it is full; "
+            "set maxmemory-policy to noeviction", masked(url), policy,
         )  # fmt: skip
 
 
 def require_commands(client: redis.Redis, address: Address, keys: Keys, url: str) -> None:
-    """This user may send all that a worker sends; raises Unfit that names what it may not."""
+    """Check that this user may send all commands of a worker; raise Unfit with a missing one."""
     pipe = client.pipeline(transaction=False)
     add: Callable[..., Any] = pipe.execute_command
     for line in USED:
@@ -78,55 +81,55 @@ def require_commands(client: redis.Redis, address: Address, keys: Keys, url: str
 
 
 def unfit(facts: Mapping[str, Any]) -> tuple[str, str] | None:
-    """Why the server of this INFO cannot be worked with, and the remedy; None where it can."""
+    """Return why the server of this INFO cannot be used, and the remedy; None if it can."""
     version = str(facts.get("redis_version", ""))
     numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdecimal())
     if int(facts.get("cluster_enabled", 0)):
         return (
             "it is a node of a Redis Cluster, for which Celery has no transport",
-            "name a single Redis, or one behind sentinels",
+            "use a single Redis, or one behind sentinels",
         )
     if numbers and numbers < OLDEST:
         return f"it is version {version}", "use Redis 6.2 or newer, or Valkey"
     if facts.get("role") in ("slave", "replica"):
         master = f"{facts.get('master_host')}:{facts.get('master_port')}"
-        return f"it is a read-only replica of {master}", "name that one, or the sentinels"
+        return f"it is a read-only replica of {master}", "use that one, or the sentinels"
     return None
 
 
 def fault(error: redis.RedisError, address: Address, url: str) -> Unreachable:
-    """The error of redis-py as one of ours, with the remedy; no password is in it."""
+    """Return the error of redis-py as one of ours, with a remedy and without passwords."""
     server = f"Redis at {masked(url)}"
-    words = reason(error, address)
+    message = reason(error, address)
     match error:
         case redis.AuthenticationError():
-            return Unfit(server, words, "check the name and the password in HEADGATE_REDIS_URL")
+            return Unfit(server, message, "check the name and the password in HEADGATE_REDIS_URL")
         case redis.exceptions.NoPermissionError():
-            return Unfit(server, words, ACL_REMEDY)
-    if "CERTIFICATE_VERIFY_FAILED" in words or "HOSTNAME" in words.upper():
-        return Unfit(server, words, "check ssl_ca_certs, and the names in its certificate")
-    if "WRONG_VERSION_NUMBER" in words or "RECORD_LAYER_FAILURE" in words:
-        return Unfit(server, words, "it seems not to speak TLS there: say redis://")
+            return Unfit(server, message, ACL_REMEDY)
+    if "CERTIFICATE_VERIFY_FAILED" in message or "HOSTNAME" in message.upper():
+        return Unfit(server, message, "check ssl_ca_certs, and the names in its certificate")
+    if "WRONG_VERSION_NUMBER" in message or "RECORD_LAYER_FAILURE" in message:
+        return Unfit(server, message, "it does not seem to speak TLS; use redis://")
     remedy = REMEDY
-    if address.tls is not None and "Timeout connecting" in words:
-        remedy += "; if it does not speak TLS, say redis://"
-    elif address.tls is not None and address.tls.certfile is None and _broken_off(words):
-        remedy += "; if it asks for a certificate, name ssl_certfile and ssl_keyfile"
-    elif address.tls is None and not address.path and _broken_off(words):
-        remedy += "; if it speaks TLS, say rediss://"
-    return Unreachable(server, words, remedy)
+    if address.tls is not None and "Timeout connecting" in message:
+        remedy += "; if it does not speak TLS, use redis://"
+    elif address.tls is not None and address.tls.certfile is None and _hung_up(message):
+        remedy += "; if it requires a client certificate, set ssl_certfile and ssl_keyfile"
+    elif address.tls is None and not address.path and _hung_up(message):
+        remedy += "; if it speaks TLS, use rediss://"
+    return Unreachable(server, message, remedy)
 
 
-def _broken_off(words: str) -> bool:
-    """Whether the server hung up in the middle of the first words."""
-    told = words.lower()
-    return any(part in told for part in ("closed by server", "reset by peer", "certificate requ"))
+def _hung_up(message: str) -> bool:
+    """Return whether the server closed the connection during the handshake."""
+    lower = message.lower()
+    return any(part in lower for part in ("closed by server", "reset by peer", "certificate requ"))
 
 
 def reason(error: BaseException, address: Address) -> str:
-    """What went wrong, in one line without a password."""
+    """Return what went wrong, in one line without passwords."""
     if isinstance(error, MasterNotFoundError):
-        return f"the sentinels know of no living master {address.master_name!r}"
+        return f"the sentinels know no running master {address.master_name!r}"
     line = (str(error).strip() or type(error).__name__).splitlines()[0]
     for secret in address.secrets:
         line = line.replace(secret, "***")
@@ -134,15 +137,15 @@ def reason(error: BaseException, address: Address) -> str:
 
 
 def _ask_sentinels(address: Address, url: str) -> None:
-    """A sentinel answers and watches the master; raises Unfit, Unreachable."""
-    watchers, said = redis_client.sentinels(address), []
+    """Check that one sentinel answers and watches the master; raise Unfit or Unreachable."""
+    sentinels, errors = redis_client.sentinels(address), []
     server = f"the sentinels of {masked(url)}"
     try:
-        for (host, port), sentinel in zip(address.hosts, watchers.sentinels, strict=True):
+        for (host, port), sentinel in zip(address.hosts, sentinels.sentinels, strict=True):
             try:
                 found: Any = sentinel.sentinel_masters()
             except redis.RedisError as error:
-                said.append((f"{host}:{port}", error))
+                errors.append((f"{host}:{port}", error))
                 continue
             if address.master_name not in found:
                 known = ", ".join(sorted(map(str, found))) or "none"
@@ -153,9 +156,9 @@ def _ask_sentinels(address: Address, url: str) -> None:
                 )
             return
     finally:
-        watchers.close()
-    words = "; ".join(f"{place}: {reason(error, address)}" for place, error in said)
+        sentinels.close()
+    message = "; ".join(f"{host}: {reason(error, address)}" for host, error in errors)
     refused = (redis.AuthenticationError, redis.exceptions.NoPermissionError)
-    if any(isinstance(error, refused) for _, error in said):
-        raise Unfit(server, words, "check sentinel_username and sentinel_password")
-    raise Unreachable(server, words, REMEDY)
+    if any(isinstance(error, refused) for _, error in errors):
+        raise Unfit(server, message, "check sentinel_username and sentinel_password")
+    raise Unreachable(server, message, REMEDY)

@@ -1,7 +1,7 @@
-"""redis-py's clients for an Address, blocking and asyncio; behind sentinels they follow the master.
+"""Makes redis-py clients for an Address, blocking or asyncio; they follow a sentinel's master.
 
-redis-py gives up a connection to a demoted master (its answer is READONLY) only behind sentinels.
-The connections here do so everywhere: an address may have moved to another server without them.
+After a failover a demoted master answers READONLY. redis-py closes the connection then only if it
+uses sentinels. The connections here always do: an address can move without sentinels, too.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ REDIS_TIMEOUT_S = 5.0
 """How long one command may take before the connection counts as dead (redis-py's own default)."""
 
 SENTINEL_TIMEOUT_S = 1.0
-"""How long one sentinel may take to say who the master is, before the next one is asked."""
+"""How long one sentinel may take to name the master; then the next one is asked."""
 
 DEMOTED = "it is a read-only replica now"
 
 
 class _Follows(AbstractConnection):
-    """A connection that ends when its server has become a replica."""
+    """A connection that closes when its server has become a replica."""
 
     def read_response(self, *args: Any, **kwargs: Any) -> Any:
-        """The reply; raises ConnectionError in place of ReadOnlyError."""
+        """Return the reply; raise ConnectionError in place of ReadOnlyError."""
         try:
             return super().read_response(*args, **kwargs)
         except ReadOnlyError as error:
@@ -52,7 +52,7 @@ class _AsyncFollows(AsyncAbstractConnection):
     """The same on asyncio."""
 
     async def read_response(self, *args: Any, **kwargs: Any) -> Any:
-        """The reply; raises ConnectionError in place of ReadOnlyError."""
+        """Return the reply; raise ConnectionError in place of ReadOnlyError."""
         try:
             return await super().read_response(*args, **kwargs)
         except ReadOnlyError as error:
@@ -85,10 +85,10 @@ class _AsyncUnix(_AsyncFollows, redis.asyncio.UnixDomainSocketConnection):
 
 
 class _MasterPool(SentinelConnectionPool):
-    """Connections to the master; those to the sentinels close with them."""
+    """Connections to the master; it closes those to the sentinels as well."""
 
     def disconnect(self, inuse_connections: bool = True) -> None:
-        """All connections are closed; the next use opens new ones."""
+        """Close all connections; the next use opens new ones."""
         super().disconnect(inuse_connections)
         self.sentinel_manager.close()
 
@@ -97,15 +97,16 @@ class _AsyncMasterPool(async_sentinel.SentinelConnectionPool):
     """The same on asyncio."""
 
     async def disconnect(self, inuse_connections: bool = True) -> None:
-        """All connections are closed; the next use opens new ones."""
+        """Close all connections; the next use opens new ones."""
         await super().disconnect(inuse_connections)
         await self.sentinel_manager.aclose()
 
 
 def blocking(address: Address) -> redis.Redis:
-    """A blocking client. Repeats a command twice after a lost connection, never after a timeout.
+    """Return a blocking client.
 
-    Every script that takes or counts carries an id, so that a repeat counts once.
+    It repeats a command twice after a lost connection, never after a timeout. Scripts that count
+    carry an id, so a repeated one counts once.
     """
     backoff = ExponentialBackoff(cap=0.5, base=0.05)
     options: dict[str, Any] = {
@@ -119,16 +120,16 @@ def blocking(address: Address) -> redis.Redis:
             SentinelManagedSSLConnection if address.tls else SentinelManagedConnection
         )
         pool: redis.ConnectionPool = _MasterPool(  # type: ignore[no-untyped-call]
-            address.master_name, sentinels(address), **options, **_line(address)
+            address.master_name, sentinels(address), **options, **_endpoint(address)
         )
     else:
         kind = _Unix if address.path else _Tls if address.tls else _Tcp
-        pool = redis.ConnectionPool(connection_class=kind, **options, **_line(address))
+        pool = redis.ConnectionPool(connection_class=kind, **options, **_endpoint(address))
     return redis.Redis.from_pool(pool)
 
 
 def on_asyncio(address: Address, *, timeout_s: float | None) -> redis.asyncio.Redis:
-    """An asyncio client without repeats: its users know what may be sent twice."""
+    """Return an asyncio client without repeats: its callers know what may be sent twice."""
     options: dict[str, Any] = {
         "socket_timeout": timeout_s,
         "retry": AsyncRetry(NoBackoff(), 0),
@@ -141,25 +142,25 @@ def on_asyncio(address: Address, *, timeout_s: float | None) -> redis.asyncio.Re
             if address.tls
             else async_sentinel.SentinelManagedConnection
         )
-        watchers = async_sentinel.Sentinel(  # type: ignore[no-untyped-call]
+        found_sentinels = async_sentinel.Sentinel(  # type: ignore[no-untyped-call]
             address.hosts, sentinel_kwargs=sentinel_options(address, AsyncRetry(NoBackoff(), 0))
         )
         pool: redis.asyncio.ConnectionPool = _AsyncMasterPool(  # type: ignore[no-untyped-call]
-            address.master_name, watchers, **options, **_line(address)
+            address.master_name, found_sentinels, **options, **_endpoint(address)
         )
     else:
         kind = _AsyncUnix if address.path else _AsyncTls if address.tls else _AsyncTcp
-        pool = redis.asyncio.ConnectionPool(connection_class=kind, **options, **_line(address))
+        pool = redis.asyncio.ConnectionPool(connection_class=kind, **options, **_endpoint(address))
     return redis.asyncio.Redis.from_pool(pool)
 
 
 def sentinels(address: Address) -> Sentinel:
-    """The sentinels, asked one after the other."""
+    """Return a client of the sentinels, which asks one after the other."""
     return Sentinel(address.hosts, sentinel_kwargs=sentinel_options(address, Retry(NoBackoff(), 0)))  # type: ignore[no-untyped-call]
 
 
 def sentinel_options(address: Address, retry: Retry | AsyncRetry) -> dict[str, Any]:
-    """How a sentinel is spoken to; kombu and Celery's result backend take the same words."""
+    """Return the connection options of a sentinel, also for kombu and Celery's result backend."""
     return {
         "socket_timeout": SENTINEL_TIMEOUT_S,
         "socket_connect_timeout": SENTINEL_TIMEOUT_S,
@@ -178,14 +179,14 @@ def _login(address: Address) -> dict[str, Any]:
     }
 
 
-def _line(address: Address) -> dict[str, Any]:
-    """Where the server is, where that is known, and how the connection to it is made."""
+def _endpoint(address: Address) -> dict[str, Any]:
+    """Return the address of the server, unless sentinels know it, and the connection options."""
     if address.path:
         return {"path": address.path, "socket_connect_timeout": REDIS_TIMEOUT_S}
     options: dict[str, Any] = {
         "socket_connect_timeout": REDIS_TIMEOUT_S,
         "socket_keepalive": True,
-        # With it (redis-py 8's default) a connection that died while idle is used all the same.
+        # With redis-py 8's default (enabled), it uses connections that died while they were idle.
         "maint_notifications_config": MaintNotificationsConfig(enabled=False),
         **(address.tls.options() if address.tls else {}),
     }

@@ -1,7 +1,7 @@
-"""Opens Redis and the database from Settings; nothing else.
+"""Opens Redis and the database that the settings name.
 
-`open_servers` is the one door: it joins the embedded Valkey where no Redis is named, and brings a
-SQLite file in the home to the newest tables. An external database is left to `headgate db upgrade`.
+`open_servers` joins the embedded Valkey if no Redis is configured, and upgrades the tables of a
+SQLite file. Tables in PostgreSQL are upgraded only by `headgate db upgrade`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from headgate.shared.settings import Settings
 
 @dataclass(slots=True)
 class Servers:
-    """Where the servers are; clients and engines are made from it, one per process and kind."""
+    """The addresses of the servers; it makes clients and engines, one per process and kind."""
 
     settings: Settings
     redis_url: str
@@ -38,32 +38,32 @@ class Servers:
 
     @property
     def is_embedded(self) -> bool:
-        """True where the Valkey is ours and lives in the home."""
+        """Whether the Redis is the embedded Valkey of the home."""
         return self.membership is not None
 
     @property
     def address(self) -> Address:
-        """Where Redis is, in parts."""
+        """The address of Redis, in parts."""
         return redis_urls.read(self.redis_url)
 
     def redis_client(self) -> redis.Redis:
-        """A blocking client; see redis_clients.blocking."""
+        """Return a blocking client; see redis_client.blocking."""
         return redis_clients.blocking(self.address)
 
     def async_redis_client(
         self, *, timeout_s: float | None = REDIS_TIMEOUT_S
     ) -> redis.asyncio.Redis:
-        """An asyncio client; see redis_clients.on_asyncio."""
+        """Return an asyncio client; see redis_client.on_asyncio."""
         return redis_clients.on_asyncio(self.address, timeout_s=timeout_s)
 
     def engine(self) -> Engine:
-        """A SQLAlchemy engine; `begin()` on SQLite takes the write lock at once."""
+        """Return a SQLAlchemy engine; on SQLite `begin()` takes the write lock at once."""
         return open_engine(self.database_url, self.settings.database_timeout_s)
 
     def check_redis(self, client: redis.Redis | None = None, *, to_work: bool = False) -> None:
-        """Redis can be worked with; raises Unfit, or Unreachable where it does not answer.
+        """Check that Redis can be used; raise Unfit, or Unreachable if it does not answer.
 
-        `to_work`: this user may send all that a worker sends.
+        `to_work`: check also that this user may send all commands of a worker.
         """
         asked = client or self.redis_client()
         try:
@@ -75,7 +75,7 @@ class Servers:
                 asked.close()
 
     def check_database(self) -> None:
-        """The database answers and has tables that fit; raises Unreachable if not."""
+        """Check that the database answers and has tables that fit; raise Unreachable."""
         from headgate.shared.database import migrate
 
         engine = self.engine()
@@ -86,17 +86,17 @@ class Servers:
             engine.dispose()
 
     def close(self) -> None:
-        """The embedded Valkey is left; it ends when the last member has gone."""
+        """Leave the embedded Valkey; it ends when its last member has gone."""
         if self.membership is not None:
             self.membership.close()
             self.membership = None
 
 
 def open_servers(settings: Settings, *, record: bool = True) -> Servers:
-    """The servers of this installation, joined or named; raises Unreachable.
+    """Return the servers of this installation; raise EmbeddedFailed or Unreachable.
 
-    A SQLite file is made and brought to the newest tables here, since nobody else would; not for
-    those who look at the broker alone (`record=False`).
+    Create a SQLite file and upgrade its tables. `record=False`: leave the database alone, for
+    callers that need only Redis.
     """
     membership = None
     redis_url = settings.redis_url

@@ -1,8 +1,8 @@
-"""One Valkey process of our own in a folder: its address, its start, its end.
+"""Runs one Valkey process in a folder: its address, its start, its end.
 
-The server holds server.lock, a flock in its folder, through a descriptor it inherits at birth.
-Whether a server lives is therefore never read from a pid, and two never write the same folder: not
-even when the keeper that started the first was killed. Standard library only, as shared/servers/keeper.py.
+The server holds server.lock, a flock in its folder, through a descriptor that it inherits. So the
+lock says whether a server runs, not a pid. Two servers never write the same folder, even if the
+keeper of the first was killed. Standard library only, like shared/servers/keeper.py.
 """
 
 import fcntl
@@ -17,9 +17,9 @@ from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote, unquote_to_bytes, urlsplit
 
-ANSWER_S = 60.0  # a server that reads its data answers -LOADING meanwhile; silence is a fault
-ADOPT_S = 5.0  # how long a server that a killed keeper left may take to answer, before its end
-STOP_S = 10.0  # a clean end writes and syncs the append-only file; after this the server is killed
+ANSWER_S = 60.0  # a server that loads its data answers -LOADING; no answer at all is a fault
+ADOPT_S = 5.0  # the time for a killed keeper's server to answer; after that it is stopped
+STOP_S = 10.0  # the time to write and sync the append-only file; after that it is killed
 
 CONFIG = """\
 {listen}
@@ -45,7 +45,7 @@ class StartFailed(Exception):
 
 
 def try_lock(path: Path, how: int) -> int | None:
-    """A descriptor that holds the flock, not inherited by programs; None if another holds it."""
+    """Lock the file; return its descriptor (close-on-exec), or None if another holds the lock."""
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(fd, how | fcntl.LOCK_NB)
@@ -58,7 +58,7 @@ def try_lock(path: Path, how: int) -> int | None:
 
 
 def read_json(path: Path) -> dict[str, object] | None:
-    """The object in the file; None if there is none, or a crash has cut it."""
+    """Return the object in the file; None if there is no file, or no valid JSON."""
     try:
         found = json.loads(path.read_bytes())
     except (OSError, ValueError):
@@ -67,7 +67,7 @@ def read_json(path: Path) -> dict[str, object] | None:
 
 
 def write(path: Path, text: str) -> None:
-    """The file holds the text, whole or not at all, readable by its owner only."""
+    """Write the file in one step, whole or not at all, readable by its owner only."""
     new = path.with_name(f"{path.name}.new")
     fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     with os.fdopen(fd, "wb") as out:
@@ -76,31 +76,31 @@ def write(path: Path, text: str) -> None:
 
 
 def ping(url: str, timeout_s: float = 1.0) -> str:
-    """What the server says to PING: `+PONG`, or `-LOADING ..`, `-BUSY ..`, `-MISCONF ..`; or ""."""
-    where = urlsplit(url)
-    line = socket.socket(socket.AF_INET if where.hostname else socket.AF_UNIX)
+    """Return the answer to PING: `+PONG`, `-LOADING ..`, `-BUSY ..`, `-MISCONF ..`; or ""."""
+    address = urlsplit(url)
+    connection = socket.socket(socket.AF_INET if address.hostname else socket.AF_UNIX)
     commands, got = b"PING\r\n", b""
-    if where.password:
-        commands = f"AUTH {where.password}\r\n".encode() + commands
+    if address.password:
+        commands = f"AUTH {address.password}\r\n".encode() + commands
     try:
-        with line:
-            line.settimeout(timeout_s)
-            if where.hostname:
-                line.connect((where.hostname, where.port or 0))
+        with connection:
+            connection.settimeout(timeout_s)
+            if address.hostname:
+                connection.connect((address.hostname, address.port or 0))
             else:
-                line.connect(os.fsdecode(unquote_to_bytes(where.path)))
-            line.sendall(commands)
-            while got.count(b"\r\n") < commands.count(b"\r\n") and (more := line.recv(512)):
+                connection.connect(os.fsdecode(unquote_to_bytes(address.path)))
+            connection.sendall(commands)
+            while got.count(b"\r\n") < commands.count(b"\r\n") and (more := connection.recv(512)):
                 got += more
     except OSError:
         return ""
     first, _, rest = got.decode(errors="replace").partition("\r\n")
-    answer = (rest if first == "+OK" else "" if where.password else first).strip()
+    answer = (rest if first == "+OK" else "" if address.password else first).strip()
     return answer if answer.startswith(("+PONG", "-LOADING", "-BUSY", "-MISCONF")) else ""
 
 
 def tail(path: Path, start: int = 0, lines: int = 8) -> str:
-    """The last lines of a log, from the byte `start` on; empty if it cannot be read."""
+    """Return the last lines of a log from byte `start` on; empty if it cannot be read."""
     try:
         with path.open("rb") as log:
             log.seek(max(start, log.seek(0, os.SEEK_END) - 8192))
@@ -110,7 +110,7 @@ def tail(path: Path, start: int = 0, lines: int = 8) -> str:
 
 
 def disk_is_full(folder: Path) -> bool:
-    """Whether the folder's disk has less than a megabyte left."""
+    """Return whether the folder's disk has less than 1 MB left."""
     with suppress(OSError):
         disk = os.statvfs(folder)
         return disk.f_bavail * disk.f_frsize < 1_000_000
@@ -118,14 +118,14 @@ def disk_is_full(folder: Path) -> bool:
 
 
 def remedy(folder: Path) -> str:
-    """What is likely to help when the server does not start."""
+    """Return what is likely to help if the server does not start."""
     if disk_is_full(folder):
-        return "the disk is full: free some space, or set HEADGATE_HOME to a folder elsewhere"
+        return "the disk is full; free some space, or set HEADGATE_HOME to another disk"
     return f"read the log; to start with empty data, move {folder} away"
 
 
 class Server:
-    """The server of one folder. `pause` waits some seconds, and says whether to give up."""
+    """The server of one folder. `pause` waits for some seconds and returns whether to give up."""
 
     def __init__(self, folder: Path, binary: str, pause: Callable[[float], bool]) -> None:
         self._folder, self._binary, self._pause = folder, binary, pause
@@ -135,20 +135,25 @@ class Server:
         self.url = ""
         self.pid = 0
 
-    def lives(self) -> bool:
-        """Whether a server holds this folder, ours or one left behind."""
+    def is_running(self) -> bool:
+        """Return whether a server runs in this folder: ours, or one of a killed keeper."""
         if self._child is not None:
-            self._child.poll()  # reaps
+            self._child.poll()  # collects the exit code of a dead server
         lock = try_lock(self._folder / "server.lock", fcntl.LOCK_SH)
         if lock is not None:
             os.close(lock)
         return lock is None
 
     def adopt(self) -> bool:
-        """A server that a killed keeper left is ours now; False if there is none that answers."""
+        """Take over the server of a killed keeper; return False if there is none that answers.
+
+        Raise StartFailed if it cannot be identified.
+        """
         url = str((read_json(self._folder / "address.json") or {}).get("url", ""))
         until = time.monotonic() + ADOPT_S
-        while (alive := self.lives()) and not (answer := ping(url)) and time.monotonic() < until:
+        while (
+            (alive := self.is_running()) and not (answer := ping(url)) and time.monotonic() < until
+        ):
             self._pause(0.02)
         if not alive:
             return False
@@ -156,9 +161,9 @@ class Server:
             self.pid = int(self._pidfile.read_text())
         if not self._is_our_server():
             raise StartFailed(
-                "a server of an earlier run holds this folder and cannot be identified",
+                "a server of an earlier run uses this folder and cannot be identified",
                 self._pidfile,
-                "end the valkey-server process of this folder by hand, and try again",
+                "stop the valkey-server process of this folder by hand and try again",
             )
         if not answer:
             self.stop()
@@ -167,49 +172,49 @@ class Server:
         return True
 
     def start(self) -> None:
-        """A server of our own answers, at the address it had before if it had one."""
+        """Start the server and wait until it answers; keep its address. Raise StartFailed."""
         self.url = self.url or self._choose_address()
-        words = ""
+        output = ""
         for _ in range(5):
             log_start = self._log.stat().st_size if self._log.exists() else 0
             self._spawn()
             until = time.monotonic() + ANSWER_S
-            while self.lives() and not ping(self.url) and time.monotonic() < until:
+            while self.is_running() and not ping(self.url) and time.monotonic() < until:
                 if self._pause(0.01):
                     return
             if time.monotonic() >= until:
                 self.stop()
-            if self.lives():
+            if self.is_running():
                 return
-            words = tail(self._log, log_start)
-            if "in use" not in words:
+            output = tail(self._log, log_start)
+            if "in use" not in output:
                 break
             self.url = self._choose_address(new_port=True)
         raise StartFailed(
-            f"the embedded Valkey did not start; its log says:\n{words or '(nothing)'}",
+            f"the embedded Valkey did not start; its log says:\n{output or '(nothing)'}",
             self._log,
             remedy(self._folder),
         )
 
     def stop(self, *, home_is_lost: bool = False) -> None:
-        """The server is down: cleanly, or by force when it did not follow in time.
+        """Stop the server; kill it after `STOP_S`.
 
-        With its home deleted it has nothing to save, and must clean nothing up: a server that ends
-        cleanly removes what is at its paths, which may be a new server's by now.
+        `home_is_lost`: kill it at once. It has nothing to save, and a clean end would delete the
+        files at its paths, which may be those of a new server by now.
         """
         for sign in (signal.SIGKILL,) if home_is_lost else (signal.SIGTERM, signal.SIGKILL):
             until = time.monotonic() + STOP_S
             if not self._signal(sign):
                 break
-            self._signal(signal.SIGCONT)  # a stopped process ends only once it goes on
+            self._signal(signal.SIGCONT)  # a suspended process must continue in order to end
             while self._signal(0) and time.monotonic() < until:
                 time.sleep(0.01)
-        if not home_is_lost and not self.lives():
+        if not home_is_lost and not self.is_running():
             self._pidfile.unlink(missing_ok=True)
             self._socket.unlink(missing_ok=True)
 
     def _signal(self, sign: int) -> bool:
-        """Whether our server was there to be signalled."""
+        """Send the signal to our server; return whether it runs."""
         if self._child is not None:
             self._child.send_signal(sign)
             return self._child.returncode is None
@@ -220,7 +225,7 @@ class Server:
         return True
 
     def _is_our_server(self) -> bool:
-        """Whether the pid belongs to a server that was started with this folder's configuration."""
+        """Return whether the pid is of a server that runs with this folder's configuration."""
         if self.pid <= 1:
             return False
         if Path("/proc/self").exists():
@@ -234,23 +239,23 @@ class Server:
         return line.endswith(b"-server " + os.fsencode(self._config))
 
     def _spawn(self) -> None:
-        """The server process exists and holds the server lock."""
+        """Start the server process and hand it the server lock."""
         lock = try_lock(self._folder / "server.lock", fcntl.LOCK_EX)
         if lock is None:
-            raise StartFailed("the old server has not ended yet", self._log, "try again")
+            raise StartFailed("the old server still runs", self._log, "try again")
         try:
             self._pidfile.unlink(missing_ok=True)
             self._socket.unlink(missing_ok=True)
             write(self._config, self._settings())
             with self._log.open("ab") as log:
-                self._child = subprocess.Popen(  # noqa: S603  a program of ours, no user's words
+                self._child = subprocess.Popen(  # noqa: S603  a program of ours, no user input
                     [self._binary, str(self._config)],
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
                     pass_fds=[lock],
                     start_new_session=True,
-                    env={},  # the starter's may hold provider keys; the server needs none of it
+                    env={},  # the environment may hold provider keys, and the server needs nothing
                 )
         finally:
             os.close(lock)
@@ -266,7 +271,7 @@ class Server:
         return CONFIG.format(listen=listen, folder=folder, pidfile=pidfile, log=log)
 
     def _choose_address(self, *, new_port: bool = False) -> str:
-        """The socket; where none can be made, the loopback port of before, or a new one."""
+        """Return the URL of a socket, or else of the last loopback port, or of a new one."""
         address = self._folder / "address.json"
         try:
             self._socket.unlink(missing_ok=True)
@@ -282,15 +287,15 @@ class Server:
 
 
 def _quoted(path: Path) -> str:
-    """The path as the configuration file spells it, blanks and quotes included."""
+    """Return the path quoted for the configuration file."""
     return '"' + str(path).replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
 
 
 def _free_port() -> int:
-    """A loopback port that was free just now.
+    """Return a loopback port that is free now.
 
-    Below the range that outgoing connections get (from 32768 on Linux, 49152 on macOS): a client
-    that keeps trying while the server is down could be given the server's own port, and block it.
+    It is below the range for outgoing connections (from 32768 on Linux, 49152 on macOS). A client
+    that retries while the server is down could otherwise get the server's port, and block it.
     """
     for _ in range(100):
         port = 20000 + int.from_bytes(os.urandom(2), "big") % 12000

@@ -145,7 +145,7 @@ def test_a_batch_that_cannot_begin_says_why_and_queues_nothing(
     out = tmp_path / "out"
     no_server = f"127.0.0.1:{free_port()}"
     cases: list[tuple[Path, Path, dict[str, str], int, str]] = [
-        (empty, out, {}, 2, "holds no line"),
+        (empty, out, {}, 2, "has no lines"),
         (utf16, out, {}, 2, "UTF-16"),
         (tmp_path / "folder", out, {}, 2, "no file"),
         (tmp_path / "missing", out, {}, 2, "No such file"),

@@ -30,6 +30,7 @@ from sqlalchemy import event
 
 from headgate.producer.installation import open_installation
 from headgate.producer.submit.enqueue import enqueue
+from headgate.producer.submit.submit import submitter_for
 from headgate.shared.admission.grant import Grant
 from headgate.shared.broker import jobs, script
 from headgate.shared.broker.keys import Keys
@@ -269,7 +270,7 @@ def submit(count: int, orders: Orders, key: str = "") -> None:
         requests = [
             {**fields, "idempotency_key": f"{key} {n}"} for n, fields in enumerate(requests)
         ]
-    enqueue(at.engine, client, at.keys, at.submitter.prepare_many(requests))
+    enqueue(at.engine, client, at.keys, submitter_for(at).prepare_many(requests))
     at.close()
 
 

@@ -1,4 +1,4 @@
-"""How a command ends: every error becomes words on standard error and one of our exit codes."""
+"""How a command ends: turns every error into a message on standard error and an exit code."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ import click
 DONE, FAILED, WRONG_USE, UNREACHABLE, INTERRUPTED = 0, 1, 2, 3, 130
 
 _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
-"""Without a file's name these come from standard output: other files are named by their writers."""
+"""Without a file name these errors come from standard output; other writers name their file."""
 
 
 def run(arguments: Sequence[str]) -> int:
-    """The command of `headgate` has been carried out; its exit code."""
+    """Run the command of `headgate` that the arguments name; return its exit code."""
     from headgate.producer.cli.commands import cli
 
-    return carry_out(cli, "headgate", arguments)
+    return run_command(cli, "headgate", arguments)
 
 
-def carry_out(command: click.Command, name: str, arguments: Sequence[str]) -> int:
-    """The command has been carried out, whatever it met; its exit code."""
+def run_command(command: click.Command, name: str, arguments: Sequence[str]) -> int:
+    """Run the command and return its exit code; turn every exception into one."""
     _open_streams()
     try:
-        # Not `command.main`, which would end the process by itself when a reader goes away.
-        with command.make_context(name, list(arguments)) as begun:
-            code = command.invoke(begun)
+        # Not `command.main`: it ends the process itself when the reader of a pipe goes away.
+        with command.make_context(name, list(arguments)) as context:
+            code = command.invoke(context)
         sys.stdout.flush()
         return code if isinstance(code, int) else DONE
     except BrokenPipeError:
-        _quiet_stdout()
+        _discard_stdout()
         return DONE
     except click.exceptions.Exit as end:
         return end.exit_code
@@ -42,34 +42,33 @@ def carry_out(command: click.Command, name: str, arguments: Sequence[str]) -> in
             error.show(sys.stderr)
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        say("interrupted")
+        print_note("interrupted")
         return INTERRUPTED
     except Exception as error:
         return _code_of(error)
 
 
-def say(words: str) -> None:
-    """The words stand on standard error, if anyone reads it."""
+def print_note(text: str) -> None:
+    """Print the text on standard error; do nothing if standard error is closed."""
     with suppress(OSError, ValueError):
-        sys.stderr.write(f"headgate: {words}\n")
+        sys.stderr.write(f"headgate: {text}\n")
         sys.stderr.flush()
 
 
 def _open_streams() -> None:
-    """Streams that were closed when the program began lead to nowhere."""
+    """Connect the standard streams that were closed at the start to the null device."""
     for fd, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None:
-            # On its own number, so that no file opened later is taken for a stream by children.
-            nowhere = os.open(os.devnull, os.O_RDWR)
-            os.dup2(nowhere, fd)
-            if nowhere != fd:
-                os.close(nowhere)
+            # Keep the number of the stream: children take whatever file has it for the stream.
+            null = os.open(os.devnull, os.O_RDWR)
+            os.dup2(null, fd)
+            if null != fd:
+                os.close(null)
             setattr(sys, name, os.fdopen(fd, "w" if fd else "r", closefd=False))
 
 
-def _quiet_stdout() -> None:
-    # Nobody takes it any more (`| head`, a full disk); what Python flushes at its end must go
-    # somewhere.
+def _discard_stdout() -> None:
+    # The reader has gone (`| head`) or the disk is full. Python still flushes the stream at exit.
     with suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
@@ -82,35 +81,35 @@ def _code_of(error: Exception) -> int:
 
     match error:
         case WrongUse() | UnknownJob() | UnknownBatch():
-            say(str(error))
+            print_note(str(error))
             return WRONG_USE
         case Unreachable() | EmbeddedFailed():
-            say(str(error))
+            print_note(str(error))
             return UNREACHABLE
         case HeadgateError():
-            say(str(error))
+            print_note(str(error))
             return FAILED
-    if _of_a_server(error):
-        say(f"a server cannot be reached: {_first_line(error)}")
+    if _is_of_server(error):
+        print_note(f"a server cannot be reached: {_first_line(error)}")
         return UNREACHABLE
     if isinstance(error, OSError) and error.filename is None and error.errno in _UNWRITABLE:
-        _quiet_stdout()
-        say(f"standard output: cannot be written: {error.strerror}")
+        _discard_stdout()
+        print_note(f"standard output cannot be written: {error.strerror}")
         return FAILED
     if isinstance(error, OSError) and error.filename is not None:
-        say(f"{error.filename}: {error.strerror}")
+        print_note(f"{error.filename}: {error.strerror}")
         return FAILED
     try:
         log = _log_of(error)
     except (OSError, SettingError):
         log = None
-    where = f"; {log} says where" if log else ""
-    say(f"internal fault: {type(error).__name__}: {_first_line(error)}{where}")
+    where = f"; the traceback is in {log}" if log else ""
+    print_note(f"internal fault: {type(error).__name__}: {_first_line(error)}{where}")
     return FAILED
 
 
-def _of_a_server(error: Exception) -> bool:
-    """Whether redis-py or SQLAlchemy say that their server does not answer."""
+def _is_of_server(error: Exception) -> bool:
+    """Return whether redis-py or SQLAlchemy report that their server does not answer."""
     names = {f"{kind.__module__.partition('.')[0]}.{kind.__name__}" for kind in type(error).__mro__}
     return bool(
         names
@@ -141,12 +140,15 @@ def _log_of(error: Exception) -> str:
     return str(path)
 
 
-def ask(question: str) -> None:
-    """The answer was yes; where nobody can answer, the option that answers is named."""
+def confirm(question: str) -> None:
+    """Ask on the terminal; raise click.Abort unless the answer is yes.
+
+    Raise UsageError if standard input is at its end: then nobody can answer.
+    """
     try:
         click.confirm(question, abort=True, err=True)
     except click.Abort as end:
         if isinstance(end.__context__, EOFError):
             click.echo(err=True)
-            raise click.UsageError("nobody answers on standard input; say --yes") from None
+            raise click.UsageError("standard input gave no answer; use --yes") from None
         raise

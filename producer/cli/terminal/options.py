@@ -9,19 +9,35 @@ import click
 
 PRIORITY = click.Choice(["interactive", "standard", "bulk"])
 
+MAX_TOKENS = click.option(
+    "--max-tokens", type=int, metavar="N", help="Maximum length of the answer in tokens."
+)
+MAX_USD_PER_MILLION = click.option(
+    "--max-usd-per-million", metavar="X",
+    help="With auto: maximum price of 1,000,000 tokens, input or output, in USD.",
+)  # fmt: skip
+PREFER = click.option(
+    "--prefer",
+    type=click.Choice(["speed", "quality", "cost"]),
+    help="With auto: what matters most (default: cost).",
+)
+
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
-def moment(said: str, option: str = "--since") -> datetime | timedelta:
-    """The moment (in UTC, without a zone), or how long ago; raises WrongUse."""
+def parse_moment(text: str, option: str = "--since") -> datetime | timedelta:
+    """Return a moment (UTC if it names no zone), or how long ago it was; raise WrongUse.
+
+    `text`: `30s`, `10m`, `2h`, `7d`, or a moment in ISO 8601.
+    """
     from headgate.shared.errors import WrongUse
 
-    if match := re.fullmatch(r"(\d{1,9}(?:\.\d+)?)([smhd])", said):
+    if match := re.fullmatch(r"(\d{1,9}(?:\.\d+)?)([smhd])", text):
         return timedelta(seconds=float(match[1]) * _UNITS[match[2]])
     try:
-        found = datetime.fromisoformat(said)
+        found = datetime.fromisoformat(text)
     except ValueError:
         remedy = "write 30s, 10m, 2h, 7d, or a moment such as 2026-11-20T09:30:00Z"
-        raise WrongUse(option, said, remedy) from None
+        raise WrongUse(option, text, remedy) from None
     return found if found.tzinfo else found.replace(tzinfo=UTC)

@@ -1,4 +1,4 @@
-"""The installation for as long as one command looks at it or changes it."""
+"""The installation for as long as one command reads or changes it."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def opened() -> Iterator[Installation]:
-    """The open installation; what its servers do not answer becomes Unreachable."""
+def open_session() -> Iterator[Installation]:
+    """Open the installation; raise Unreachable if one of its servers does not answer."""
     from headgate.producer.installation import open_installation
 
     at = open_installation()

@@ -151,7 +151,7 @@ def test_the_settings_command_shows_no_password(
         ({"role": "slave", "master_host": "m", "master_port": 6379}, "replica of m:6379"),
     ],
 )
-def test_an_unfit_server_is_known_by_what_it_says_of_itself(
+def test_an_unfit_server_is_recognised_by_its_info(
     facts: dict[str, object], reason: str | None
 ) -> None:
     found = redis_check.unfit(facts)

@@ -6,6 +6,7 @@ import pytest
 
 from headgate.shared import settings
 from headgate.shared.errors import SettingError
+from tests import ROOT
 
 
 @pytest.fixture(autouse=True)
@@ -50,6 +51,13 @@ def test_a_bad_value_is_named_with_its_remedy(
     assert raised.value.field == name
     assert value in str(raised.value)
     assert remedy in str(raised.value)
+
+
+def test_the_example_file_has_the_description_of_every_setting() -> None:
+    example = (ROOT / ".env.example").read_text(encoding="utf-8")
+    for field, form in settings.Settings.model_fields.items():
+        assert form.description is not None
+        assert f"# {form.description}\n# {settings.variable(field)}=" in example
 
 
 def test_a_misspelt_setting_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""What `headgate limits` tells of buckets, gates and rooms that were written by hand."""
+"""`headgate limits` on buckets, gates and waiting queues that were written by hand."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,61 +34,61 @@ def row(found: LimitsReport, pool: str = POOL) -> PoolRow:
     return only
 
 
-def test_without_jobs_and_limits_there_is_nothing_to_tell(at: Installation) -> None:
+def test_without_jobs_and_limits_the_report_is_empty(at: Installation) -> None:
     assert report(at) == LimitsReport([], [], [], [], {}, [])
 
 
-def test_jobs_are_counted_by_priority_and_tenant_and_the_oldest_is_told(
+def test_jobs_are_counted_by_priority_and_tenant_with_the_age_of_the_oldest(
     at: Installation, hand: Rooms
 ) -> None:
     hand.wait("a1", "a2", age_ms=60_000)
     hand.wait("b1", queue=BULK, tenant="b & c", age_ms=600_000)
     hand.wait("u1", "u2", "u3", queue=URGENT, user="somebody")
-    told = row(report(at))
-    assert told.waiting == 6
-    assert told.by_priority == {"standard": 2, "bulk": 1, "interactive": 3}
-    assert [(one.tenant, one.waiting) for one in told.by_tenant] == [("acme", 5), ("b & c", 1)]
-    assert told.oldest_age_s == pytest.approx(600, abs=5)
-    assert told.drain_s is None
+    result = row(report(at))
+    assert result.waiting == 6
+    assert result.by_priority == {"standard": 2, "bulk": 1, "interactive": 3}
+    assert [(one.tenant, one.waiting) for one in result.by_tenant] == [("acme", 5), ("b & c", 1)]
+    assert result.oldest_age_s == pytest.approx(600, abs=5)
+    assert result.drain_s is None
     assert row(report(at, tenant="b & c")).waiting == 1
 
 
 def test_of_many_tenants_the_ten_with_most_jobs_are_named(at: Installation, hand: Rooms) -> None:
     for n in range(1, 16):
         hand.wait(*(f"{n}-{i}" for i in range(n)), tenant=f"t{n}")
-    told = row(report(at))
-    assert [one.tenant for one in told.by_tenant] == [f"t{n}" for n in range(15, 5, -1)]
-    assert (told.other_tenants, told.waiting_of_others) == (5, 15)
+    result = row(report(at))
+    assert [one.tenant for one in result.by_tenant] == [f"t{n}" for n in range(15, 5, -1)]
+    assert (result.other_tenants, result.waiting_of_others) == (5, 15)
 
 
-def test_thousands_of_lines_are_counted_in_pages(at: Installation, hand: Rooms) -> None:
+def test_thousands_of_user_queues_are_counted_in_pages(at: Installation, hand: Rooms) -> None:
     with at.redis.pipeline(transaction=False) as pipe:
         for n in range(2500):
             pipe.zadd(at.keys.line(STANDARD, POOL, f"t{n % 3}", f"u{n}"), {f"{n}|x": 1})
             pipe.zadd(at.keys.room(STANDARD, POOL, "ages"), {f"t{n % 3}|u{n}": n})
         pipe.hset(at.keys.rooms(), f"{STANDARD} {POOL}", "2500")
         pipe.execute()
-    told = row(report(at))
-    assert [one.waiting for one in told.by_tenant] == [834, 833, 833]
+    result = row(report(at))
+    assert [one.waiting for one in result.by_tenant] == [834, 833, 833]
 
 
 def test_the_time_to_drain_is_that_of_the_tightest_limit(at: Installation, hand: Rooms) -> None:
     hand.limit(f"pool/{POOL}", "rpm=6000 tpm=60000")
     hand.fill(f"pool/{POOL}", "key0", rpm=50, tpm=0)
     hand.wait(*(f"j{n}" for n in range(100)))
-    told = row(report(at))
+    result = row(report(at))
     # 100 jobs of 500 tokens each, at 998 tokens a second.
-    assert told.drain_s == pytest.approx(50, rel=0.02)
+    assert result.drain_s == pytest.approx(50, rel=0.02)
     hand.limit("keys/openai", "n=2")
     assert row(report(at)).drain_s == pytest.approx(25, rel=0.1)
     hand.limit("tenant/acme", "rpm=10")
     hand.fill("tenant/acme", rpm=0)
-    told = row(report(at))
-    assert told.by_tenant[0].drain_s == pytest.approx(600, rel=0.02)
-    assert told.drain_s == pytest.approx(600, rel=0.02)
+    result = row(report(at))
+    assert result.by_tenant[0].drain_s == pytest.approx(600, rel=0.02)
+    assert result.drain_s == pytest.approx(600, rel=0.02)
 
 
-def test_each_bucket_is_told_with_its_limit_its_fill_and_who_set_it(
+def test_each_bucket_is_shown_with_its_limit_its_fill_and_who_set_it(
     at: Installation, hand: Rooms
 ) -> None:
     hand.limit(f"pool/{POOL}", "rpm=600 tpm=60000 concurrent=4")
@@ -110,13 +110,13 @@ def test_each_bucket_is_told_with_its_limit_its_fill_and_who_set_it(
     assert of_pool["rpm"].key == "key0"
 
 
-def test_gates_are_told_with_their_reason_and_their_time(at: Installation, hand: Rooms) -> None:
+def test_gates_are_shown_with_their_reason_and_their_time(at: Installation, hand: Rooms) -> None:
     hand.limit("keys/openai", "n=2")
     hand.limit(f"pool/{POOL}", "rpm=6000")
     hand.shut(30_000, "limited")
     hand.wait("j")
-    [told] = report(at).gates
-    assert (told.pool, told.key, told.state, told.why) == (POOL, "key0", "shut", "limited")
+    [result] = report(at).gates
+    assert (result.pool, result.key, result.state, result.why) == (POOL, "key0", "shut", "limited")
     assert row(report(at)).drain_s == pytest.approx(0, abs=1)
     hand.shut(60_000, "limited", key="key1")
     assert row(report(at)).drain_s == pytest.approx(30, abs=2)
@@ -127,12 +127,12 @@ def test_gates_are_told_with_their_reason_and_their_time(at: Installation, hand:
     assert row(report(at)).drain_s is None
 
 
-def test_what_runs_is_told_with_what_it_holds(at: Installation) -> None:
+def test_running_jobs_are_shown_with_what_they_hold(at: Installation) -> None:
     for n in range(3):
         grant = f"held|{POOL}|gpt-4o-mini|key0|o|0|100|400|acme||||0||||||"
         at.redis.hset(at.keys.holds(), f"j{n}", grant)
-    told = row(report(at))
-    assert (told.running, told.held_tokens, told.waiting) == (3, 1500, 0)
+    result = row(report(at))
+    assert (result.running, result.held_tokens, result.waiting) == (3, 1500, 0)
 
 
 def test_a_tenant_is_shown_with_its_users_and_their_tiers(at: Installation, hand: Rooms) -> None:
@@ -151,18 +151,18 @@ def test_a_tenant_is_shown_with_its_users_and_their_tiers(at: Installation, hand
     }  # fmt: skip
 
 
-def test_who_is_locked_out_is_told_and_who_was_is_not(at: Installation, hand: Rooms) -> None:
+def test_only_users_who_are_locked_out_now_are_shown(at: Installation, hand: Rooms) -> None:
     now = hand.now_ms()
     for tenant, user, until in (("a%20b", "u%2F1", now + 60_000), ("acme", "u2", now - 1)):
         at.redis.hset(at.keys.lockout(tenant, user), mapping={"until": until, "count": 2})
     at.redis.hset(at.keys.lockout("acme", "u3"), "refused", f"{now}")
-    [told] = report(at).lockouts or []
-    assert (told.tenant, told.user, told.count) == ("a b", "u/1", 2)
-    assert report(at, tenant="a b").lockouts == [told]
+    [result] = report(at).lockouts or []
+    assert (result.tenant, result.user, result.count) == ("a b", "u/1", 2)
+    assert report(at, tenant="a b").lockouts == [result]
     assert report(at, tenant="acme").lockouts == []
 
 
-def test_messages_that_no_worker_has_seen_are_told_by_queue(at: Installation) -> None:
+def test_messages_that_no_worker_has_fetched_are_counted_by_queue(at: Installation) -> None:
     at.redis.lpush(at.keys.queue(BULK), "one", "two")
     assert report(at).unsorted == {BULK: 2}
 
@@ -172,7 +172,7 @@ def test_a_pool_that_is_unknown_is_refused_with_a_hint(at: Installation) -> None
         report(at, pool="gpt-4o-mini")
 
 
-def test_a_job_is_found_in_its_room_with_its_pool(at: Installation, hand: Rooms) -> None:
+def test_a_job_is_found_in_its_waiting_queue_with_its_pool(at: Installation, hand: Rooms) -> None:
     hand.wait("first", "second", "third")
     at.redis.hset(at.keys.tickets(), "moved", TICKET.encode())
     at.redis.hset(at.keys.messages(), "moved", f'{STANDARD}\n{{"hg":"moved","body":1}}')
@@ -181,5 +181,5 @@ def test_a_job_is_found_in_its_room_with_its_pool(at: Installation, hand: Rooms)
     at.redis.hset(at.keys.messages(), "leased", f'{STANDARD}\n{{"hg":"leased","body":1}}')
     ids = ["second", "leased", "moved", "nowhere"]
     seen = script.run(at.redis, waiting.view(at.keys, ids=ids))
-    assert {one.id: one.before for one in seen.places.values()} == {"second": 1, "moved": 3}
+    assert {one.id: one.ahead for one in seen.places.values()} == {"second": 1, "moved": 3}
     assert set(seen.pools) == {POOL}

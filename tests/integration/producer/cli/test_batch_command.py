@@ -1,4 +1,4 @@
-"""`headgate batch` on a real Valkey and both databases, with the worker played on the record."""
+"""`headgate batch` on a real Valkey and both databases, with a played worker."""
 
 import json
 import signal
@@ -23,7 +23,7 @@ from tests.support.servers import ValkeyServer
 
 @pytest.fixture
 def env(valkey: ValkeyServer, database_url: str, tmp_path: Path) -> dict[str, str]:
-    """Settings of an installation on external servers, with its tables made."""
+    """Return the settings of an installation on external servers with its tables."""
     engine = open_engine(database_url)
     upgrade(engine)
     engine.dispose()
@@ -35,23 +35,23 @@ def env(valkey: ValkeyServer, database_url: str, tmp_path: Path) -> dict[str, st
 
 
 def worker_of(env: dict[str, str], **options: Any) -> PlayedWorker:
-    """A worker that is played on the servers of `env`."""
+    """Return a played worker on the servers of `env`."""
     return PlayedWorker(env["HEADGATE_DATABASE_URL"], env["HEADGATE_REDIS_URL"], **options)
 
 
 def prompts(path: Path, count: int) -> Path:
-    """An input of `count` good lines."""
+    """Write an input of `count` good lines."""
     path.write_text("".join(f'{{"prompt": "prompt {n}"}}\n' for n in range(1, count + 1)))
     return path
 
 
 def lines_of(path: Path) -> list[dict[str, Any]]:
-    """The lines of an output."""
+    """Return the lines of an output."""
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def jobs_on_record(env: dict[str, str]) -> int:
-    """How many jobs there are."""
+    """Return how many jobs there are."""
     engine = open_engine(env["HEADGATE_DATABASE_URL"])
     with engine.connect() as connection:
         count: int = connection.execute(select(func.count()).select_from(jobs)).scalar_one()
@@ -60,12 +60,12 @@ def jobs_on_record(env: dict[str, str]) -> int:
 
 
 def has_lines(path: Path, count: int) -> bool:
-    """Whether the output holds so many lines."""
+    """Return whether the output has so many lines."""
     return path.exists() and path.read_bytes().count(b"\n") >= count
 
 
 def each_line_once(path: Path, count: int) -> None:
-    """Every input line has exactly one line of output."""
+    """Assert that every input line has exactly one line of output."""
     seen = Counter(line["headgate"]["line"] for line in lines_of(path))
     assert seen == Counter(range(1, count + 1))
 
@@ -120,7 +120,7 @@ def test_bad_lines_and_failed_jobs_are_lines_of_output_and_exit_code_1(
     each_line_once(out, 6)
 
 
-def test_a_killed_command_is_gone_on_with_and_no_line_is_queued_twice(
+def test_a_killed_command_is_resumed_and_no_line_is_queued_twice(
     env: dict[str, str], tmp_path: Path
 ) -> None:
     source, out = prompts(tmp_path / "in", 3000), tmp_path / "out"
@@ -140,7 +140,7 @@ def test_a_killed_command_is_gone_on_with_and_no_line_is_queued_twice(
     assert jobs_on_record(env) == 3000
 
 
-def test_what_ended_while_nobody_looked_is_written_by_resume(
+def test_jobs_that_ended_between_two_commands_are_written_by_resume(
     env: dict[str, str], tmp_path: Path
 ) -> None:
     source, out = prompts(tmp_path / "in", 500), tmp_path / "out"
@@ -171,17 +171,17 @@ def test_a_clock_that_was_set_back_loses_no_line(env: dict[str, str], tmp_path: 
     each_line_once(out, 600)
 
 
-def test_ctrl_c_ends_with_130_and_the_batch_can_be_gone_on_with(
+def test_ctrl_c_ends_with_130_and_the_batch_can_be_resumed(
     env: dict[str, str], tmp_path: Path
 ) -> None:
     source, out = prompts(tmp_path / "in", 100), tmp_path / "out"
     command = start(["batch", "run", source, "-o", out], env)
     wait_until(lambda: jobs_on_record(env) == 100, 30)
     command.send_signal(signal.SIGINT)
-    _, words = command.communicate(timeout=20)
+    _, output = command.communicate(timeout=20)
     assert command.returncode == 130
-    assert b"--resume" in words
-    assert b"Traceback" not in words
+    assert b"--resume" in output
+    assert b"Traceback" not in output
     with worker_of(env):
         assert headgate(["batch", "run", source, "-o", out, "--resume"], env).code == 0
     each_line_once(out, 100)
@@ -211,16 +211,16 @@ def test_max_in_flight_bounds_what_is_queued(env: dict[str, str], tmp_path: Path
         (["{first}", "-o", "{folder}"], "folder"),
         (["{first}", "-o", "{folder}/no/out"], "no folder"),
         (["{first}", "-o", "{new}", "--model", "no-such-model"], "no-such-model"),
-        (["{first}", "-o", "{new}", "--resume", "--overwrite"], "exclude"),
+        (["{first}", "-o", "{new}", "--resume", "--overwrite"], "together"),
         (["{folder}", "-o", "{new}"], "no file"),
-        (["{empty}", "-o", "{new}"], "holds no line"),
+        (["{empty}", "-o", "{new}"], "has no lines"),
         (["{missing}", "-o", "{new}"], "No such file"),
         (["{first}"], "--output"),
         (["-", "-o", "{new}"], "standard input"),
         (["{first}", "-o", "-"], "standard output"),
     ],
 )
-def test_wrong_use_is_told_before_anything_is_queued(
+def test_wrong_use_is_refused_before_anything_is_queued(
     env: dict[str, str], tmp_path: Path, arguments: list[str], fault: str
 ) -> None:
     (tmp_path / "empty").touch()
@@ -238,7 +238,7 @@ def test_wrong_use_is_told_before_anything_is_queued(
     assert jobs_on_record(env) == 3
 
 
-def test_a_full_output_ends_the_command_with_words_and_no_traceback(
+def test_a_full_output_ends_the_command_with_a_message_and_no_traceback(
     env: dict[str, str], tmp_path: Path
 ) -> None:
     source = prompts(tmp_path / "in", 50)
@@ -270,7 +270,7 @@ def test_the_steps_do_the_same_as_run(env: dict[str, str], tmp_path: Path) -> No
     assert (json.loads(listed)["id"], json.loads(listed)["state"]) == (batch_id, "ended")
 
 
-def test_a_cancelled_batch_ends_with_every_line_told(env: dict[str, str], tmp_path: Path) -> None:
+def test_a_cancelled_batch_writes_every_line(env: dict[str, str], tmp_path: Path) -> None:
     source, out = prompts(tmp_path / "in", 200), tmp_path / "out"
     command = start(["batch", "run", source, "-o", out, "--max-in-flight", "50"], env)
     wait_until(lambda: jobs_on_record(env) == 50, 30)
@@ -284,7 +284,7 @@ def test_a_cancelled_batch_ends_with_every_line_told(env: dict[str, str], tmp_pa
 
 
 def test_an_unknown_batch_is_wrong_use(env: dict[str, str], tmp_path: Path) -> None:
-    for words in (["status", "x"], ["cancel", "x"], ["fetch", "x", "-o", tmp_path / "out"]):
-        ended = headgate(["batch", *words], env)
+    for arguments in (["status", "x"], ["cancel", "x"], ["fetch", "x", "-o", tmp_path / "out"]):
+        ended = headgate(["batch", *arguments], env)
         assert ended.code == 2
         assert "no batch 'x'" in ended.err

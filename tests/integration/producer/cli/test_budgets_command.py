@@ -27,15 +27,15 @@ def done(env: dict[str, str], *arguments: str) -> Ended:
     return ended
 
 
-def test_each_budget_is_told_with_what_is_spent_and_held(
+def test_each_budget_is_shown_with_what_is_spent_and_held(
     treasury: Treasury, env: dict[str, str]
 ) -> None:
     treasury.budget({"tenant/*": "usd_per_day=10 usd_per_month=100 hard=1"})
     treasury.at_least("tenant/a%2Fb", 105 * USD // 10)
     done(env, "limits", "set", "global", "usd_per_day=20.5")
     found = done(env, "budgets", "--json").document
-    told = [(row["scope"], row["state"], row["from"], row["budget_usd"]) for row in found]
-    assert told == [
+    result = [(row["scope"], row["state"], row["from"], row["budget_usd"]) for row in found]
+    assert result == [
         ("global", "unread", "set", "20.5"),
         ("tenant/a/b", "spent", "catalog", "10"),
         ("tenant/a/b", "open", "catalog", "100"),
@@ -52,25 +52,25 @@ def test_without_a_budget_it_says_how_to_set_one(env: dict[str, str]) -> None:
 
 
 def test_a_budget_that_makes_no_sense_is_refused(env: dict[str, str]) -> None:
-    for arguments, words in (
-        (("pool/openai/gpt-4o", "usd_per_day=5"), "only global, tenant/NAME and user/TENANT/NAME"),
+    for arguments, fault in (
+        (("pool/openai/gpt-4o", "usd_per_day=5"), "global, tenant/NAME or user/TENANT/NAME"),
         (("global", "usd_per_day=-1"), "give a number from 0 to 1000000, or none"),
         (("global", "usd_per_day=lots"), "give a number"),
         (("tenant/a", "hard=0"), "give a number from 0.01 to 100"),
     ):
         ended = headgate(("limits", "set", *arguments), env)
         assert ended.code == 2
-        assert words in ended.err, (arguments, ended.err)
+        assert fault in ended.err, (arguments, ended.err)
 
 
-def test_a_job_s_own_money_is_an_option_of_submit(env: dict[str, str]) -> None:
-    for arguments, words in (
+def test_the_maximum_cost_of_a_job_is_an_option_of_submit(env: dict[str, str]) -> None:
+    for arguments, fault in (
         (("--model", "gpt-4o", "--max-cost-usd", "0.000001"), "max_cost_usd: '0.000001'"),
         (("--model", "gpt-4o", "--max-cost-usd", "much"), "max_cost_usd: 'much'"),
         (("--model", "auto", "--max-usd-per-million", "0"), "max_usd_per_million"),
     ):
         ended = headgate(("submit", *arguments, "Say hello"), env)
         assert (ended.code, ended.out) == (2, "")
-        assert words in ended.err
+        assert fault in ended.err
     best = ("--model", "auto", "--prefer", "quality", "--max-usd-per-million", "100")
     assert done(env, "submit", *best, "Say hello").out

@@ -1,4 +1,4 @@
-"""`headgate cache` from outside: what it shows, what it throws away, what it refuses."""
+"""`headgate cache` from outside: what it shows, deletes and refuses."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,7 +36,7 @@ def env(valkey: ValkeyServer, tmp_path: Path) -> dict[str, str]:
 
 
 def keep(client: "redis.Redis", *answers: tuple[str, str], ttl_ms: int = 60_000) -> None:
-    """Answers of 100 bytes are kept: (tenant, model)."""
+    """Cache answers of 100 bytes for (tenant, model)."""
     before = client.hlen(KEYS.cached())
     entries = [
         CacheWrite(f"{before + n:064x}", b"x" * 100, ttl_ms, tenant, model)
@@ -65,24 +65,32 @@ def done(env: dict[str, str], *arguments: str) -> Ended:
     return ended
 
 
-def test_what_is_kept_is_shown_by_model_and_tenant(
+def test_cached_answers_are_shown_by_model_and_tenant(
     env: dict[str, str], client: "redis.Redis"
 ) -> None:
     keep(client, ("a", "gpt-4o"), ("a", "gpt-4o-mini"), ("b|ü\x1b", "gpt-4o"))
     script.run(
         client, cache_index.count_uses(KEYS, "call", CacheCounts(6, 2, 2, 1_500_000_000, [], []))
     )
-    told = done(env, "stats", "--json").document
-    assert (told["entries"], told["bytes"], told["saved_usd"]) == (3, 300, "0.0015")
-    assert (told["hits"], told["shared"], told["misses"], told["hit_rate"]) == (6, 2, 2, 0.8)
-    assert [(one["name"], one["entries"]) for one in told["models"]] == [
+    result = done(env, "stats", "--json").document
+    assert (result["entries"], result["bytes"], result["saved_usd"]) == (3, 300, "0.0015")
+    assert (result["hits"], result["shared"], result["misses"], result["hit_rate"]) == (
+        6,
+        2,
+        2,
+        0.8,
+    )
+    assert [(one["name"], one["entries"]) for one in result["models"]] == [
         ("gpt-4o", 2), ("gpt-4o-mini", 1),
     ]  # fmt: skip
-    assert {one["name"]: one["bytes"] for one in told["tenants"]} == {"a": 200, "b|ü\x1b": 100}
+    assert {one["name"]: one["bytes"] for one in result["tenants"]} == {"a": 200, "b|ü\x1b": 100}
     shown = done(env, "stats").out
     assert "6 hits, 2 shared, 2 misses (80.0%)" in shown
     assert "\x1b" not in shown
-    assert "1 answers" in done(env, "clear", "--tenant", "a", "--model", "gpt-4o", "--yes").out
+    assert (
+        "answers deleted: 1"
+        in done(env, "clear", "--tenant", "a", "--model", "gpt-4o", "--yes").out
+    )
 
 
 def test_an_empty_cache_has_no_hit_rate(at: Installation) -> None:
@@ -101,7 +109,7 @@ def test_thousands_with_one_end_are_all_seen(at: Installation, client: "redis.Re
     assert cache.clear(at) == 2500
 
 
-def test_answers_of_a_tenant_or_a_model_are_thrown_away(
+def test_answers_of_a_tenant_or_a_model_are_deleted(
     at: Installation, client: "redis.Redis"
 ) -> None:
     keep(client, *((t, m) for t in ("a", "b") for m in ("gpt-4o", "gpt-4o-mini", "old")))
@@ -113,7 +121,7 @@ def test_answers_of_a_tenant_or_a_model_are_thrown_away(
     assert ([one.name for one in left.models], left.entries) == (["gpt-4o-mini"], 1)
 
 
-def test_all_is_thrown_away_also_what_no_book_knows_and_broken_books(
+def test_all_answers_are_deleted_also_those_outside_the_index_and_a_broken_index(
     at: Installation, client: "redis.Redis"
 ) -> None:
     keep(client, ("a", "gpt-4o"))
@@ -129,25 +137,27 @@ def test_all_is_thrown_away_also_what_no_book_knows_and_broken_books(
 
 
 @pytest.mark.parametrize(
-    ("tenant", "model", "told"),
+    ("tenant", "model", "fault"),
     [
         (None, "gtp-4o", "did you mean gpt-4o"), ("", None, "1 to 128"),
         ("t" * 129, None, "1 to 128"),
     ],
     ids=str,
 )  # fmt: skip
-def test_a_name_that_cannot_be_is_refused_and_nothing_goes(
-    at: Installation, client: "redis.Redis", tenant: str | None, model: str | None, told: str
+def test_an_impossible_name_is_refused_and_nothing_is_deleted(
+    at: Installation, client: "redis.Redis", tenant: str | None, model: str | None, fault: str
 ) -> None:
     keep(client, ("a", "gpt-4o"))
     with pytest.raises(WrongUse) as caught:
         cache.clear(at, tenant, model)
-    assert told in caught.value.remedy
+    assert fault in caught.value.remedy
     assert client.hlen(KEYS.cached()) == 1
 
 
-def test_without_a_yes_nothing_goes(env: dict[str, str], client: "redis.Redis") -> None:
+def test_without_confirmation_nothing_is_deleted(
+    env: dict[str, str], client: "redis.Redis"
+) -> None:
     keep(client, ("a", "gpt-4o"))
     ended = headgate(["cache", "clear"], env)
-    assert (ended.code, "say --yes" in ended.err) == (2, True), ended
+    assert (ended.code, "use --yes" in ended.err) == (2, True), ended
     assert client.hlen(KEYS.cached()) == 1

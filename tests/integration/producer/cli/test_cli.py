@@ -21,7 +21,7 @@ from tests.support.servers import ValkeyServer, free_port
 
 @pytest.fixture
 def env(valkey: ValkeyServer, tmp_path: Path) -> dict[str, str]:
-    """Settings of an installation on an external Redis and SQLite in its home."""
+    """Return the settings of an installation on an external Redis, with SQLite in its home."""
     home = tmp_path / "home"
     home.mkdir()
     return {
@@ -33,7 +33,7 @@ def env(valkey: ValkeyServer, tmp_path: Path) -> dict[str, str]:
 
 @pytest.fixture
 def ready(env: dict[str, str]) -> dict[str, str]:
-    """The same with its tables made."""
+    """Return the same settings after the tables were created."""
     assert headgate(["db", "upgrade"], env).code == 0
     return env
 
@@ -172,7 +172,7 @@ def test_a_job_is_submitted_waited_for_and_listed(ready: dict[str, str]) -> None
     assert headgate(["jobs", "--status", "succeeded", "--since", "1h"], ready).out.count("\n") == 4
 
 
-def test_a_failed_job_has_exit_code_1_and_its_words_on_standard_error(
+def test_a_failed_job_has_exit_code_1_and_its_error_on_standard_error(
     ready: dict[str, str],
 ) -> None:
     servers = ready["HEADGATE_DATABASE_URL"], ready["HEADGATE_REDIS_URL"]
@@ -211,10 +211,10 @@ def test_a_command_that_waits_without_a_worker_says_so_and_ctrl_c_ends_it(
     assert command.stderr is not None
     assert b"no worker answers" in command.stderr.readline()
     command.send_signal(signal.SIGINT)
-    _, words = command.communicate(timeout=20)
+    _, output = command.communicate(timeout=20)
     assert command.returncode == 130
-    assert b"stays queued" in words
-    assert b"Traceback" not in words
+    assert b"stays queued" in output
+    assert b"Traceback" not in output
 
 
 def test_a_reader_that_goes_away_is_no_fault(ready: dict[str, str]) -> None:
@@ -227,10 +227,10 @@ def test_a_reader_that_goes_away_is_no_fault(ready: dict[str, str]) -> None:
     assert command.stdout is not None
     command.stdout.close()
     assert command.stderr is not None
-    words = command.stderr.read()
+    output = command.stderr.read()
     command.stderr.close()
     assert command.wait(30) == 0
-    assert words == b""
+    assert output == b""
 
 
 def test_secrets_are_masked_in_the_settings(env: dict[str, str]) -> None:
@@ -250,7 +250,7 @@ def test_models_are_listed_with_their_prices(env: dict[str, str]) -> None:
     assert len(found) >= 24
 
 
-def test_a_catalog_with_faults_is_told_fault_by_fault(env: dict[str, str], tmp_path: Path) -> None:
+def test_each_fault_of_a_catalog_is_reported(env: dict[str, str], tmp_path: Path) -> None:
     path = tmp_path / "catalog.toml"
     path.write_text('[pools."openai/gpt-4o-mini"]\nrpn = 5\n[models.x]\nprovider = "openai"\n')
     ended = headgate(["catalog", "check", path], env)

@@ -7,7 +7,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from headgate.producer.batch.input import InputLine, read, survey
+from headgate.producer.batch.input import InputLine, read, scan
 from headgate.producer.cli.demo import EXAMPLES
 from headgate.producer.submit.prepare import Submitter
 from headgate.shared import settings
@@ -15,7 +15,7 @@ from headgate.shared.catalog.catalog import load
 
 
 def run(folder: Path, *flags: str) -> "subprocess.CompletedProcess[str]":
-    """The demo has come to its end in this folder."""
+    """Run the demo in this folder."""
     return subprocess.run(
         [sys.executable, "-m", "headgate.producer.cli.demo", *flags],
         cwd=folder,
@@ -28,7 +28,7 @@ def run(folder: Path, *flags: str) -> "subprocess.CompletedProcess[str]":
 
 
 def test_the_examples_are_a_thousand_good_lines_some_of_them_equal() -> None:
-    whole = survey(EXAMPLES)
+    whole = scan(EXAMPLES)
     assert whole.lines == 1000
     submitter = Submitter(settings.load(), load())
     lines = list(read(EXAMPLES, {}, whole.sha256))

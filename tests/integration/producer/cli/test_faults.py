@@ -1,4 +1,4 @@
-"""The command line under a hostile user: streams that are closed or full, homes that are none."""
+"""The command line with closed and full streams and with unusable homes."""
 
 import fcntl
 import os
@@ -16,21 +16,21 @@ from headgate.shared.errors import shown
 from tests.support.command import PROGRAM, headgate
 
 
-def under_sh(words: str, env: dict[str, str]) -> "subprocess.CompletedProcess[str]":
-    """How `headgate` with these words of the shell ended."""
+def under_sh(arguments: str, env: dict[str, str]) -> "subprocess.CompletedProcess[str]":
+    """Run `headgate` with these arguments in a shell."""
     return subprocess.run(
-        ["/bin/sh", "-c", f'"$@" {words}', "sh", *PROGRAM],
+        ["/bin/sh", "-c", f'"$@" {arguments}', "sh", *PROGRAM],
         env={**os.environ, **env}, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
 
 
-def on_a_terminal(words: list[str], env: dict[str, str], columns: int) -> list[str]:
-    """What `headgate` shows on a terminal of that width, line by line."""
+def on_a_terminal(arguments: list[str], env: dict[str, str], columns: int) -> list[str]:
+    """Return the lines that `headgate` shows on a terminal of that width."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
     wide = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
     wide |= {**env, "TERM": "xterm"}
-    command = subprocess.Popen([*PROGRAM, *words], env=wide, stdout=theirs, stderr=theirs)
+    command = subprocess.Popen([*PROGRAM, *arguments], env=wide, stdout=theirs, stderr=theirs)
     os.close(theirs)
     shown = b""
     with suppress(OSError):  # Linux says EIO where others say end of file
@@ -43,26 +43,26 @@ def on_a_terminal(words: list[str], env: dict[str, str], columns: int) -> list[s
 
 @pytest.fixture
 def env(tmp_path: Path) -> dict[str, str]:
-    """Settings of an installation that nobody has used yet."""
+    """Return the settings of a new installation."""
     return {"HEADGATE_HOME": str(tmp_path / "home")}
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "fault"),
+    ("arguments", "code", "fault"),
     [
         ("submit <&-", 2, "prompt"),
         ("models >&-", 0, ""),
         ("settings >&- <&- 2>&-", 0, ""),
         ("nonsense 2>/dev/full", 2, ""),
-        ("models >/dev/full", 1, "standard output: cannot be written: No space left"),
-        ("models --json >/dev/full", 1, "standard output: cannot be written: No space left"),
-        ("batch --help >/dev/full", 1, "standard output: cannot be written: No space left"),
+        ("models >/dev/full", 1, "standard output cannot be written: No space left"),
+        ("models --json >/dev/full", 1, "standard output cannot be written: No space left"),
+        ("batch --help >/dev/full", 1, "standard output cannot be written: No space left"),
     ],
 )
 def test_closed_and_full_streams_are_no_internal_fault(
-    env: dict[str, str], words: str, code: int, fault: str
+    env: dict[str, str], arguments: str, code: int, fault: str
 ) -> None:
-    ended = under_sh(words, env)
+    ended = under_sh(arguments, env)
     assert ended.returncode == code, ended
     assert fault in ended.stderr
     for unwanted in ("Traceback", "internal fault", "Exception ignored"):
@@ -93,7 +93,7 @@ def test_a_second_up_in_one_home_names_the_first(env: dict[str, str], tmp_path: 
     assert "stop it" in ended.err
 
 
-def test_a_downgrade_to_no_revision_is_refused_before_anyone_is_asked(
+def test_a_downgrade_to_an_unknown_revision_is_refused_before_the_question(
     env: dict[str, str],
 ) -> None:
     assert headgate(["db", "upgrade"], env).code == 0
@@ -105,7 +105,7 @@ def test_a_downgrade_to_no_revision_is_refused_before_anyone_is_asked(
         assert "Rows may be lost" not in ended.err
 
 
-def test_a_downgrade_that_nobody_confirms_says_how_to_confirm_it(env: dict[str, str]) -> None:
+def test_an_unconfirmed_downgrade_names_the_option_that_confirms_it(env: dict[str, str]) -> None:
     assert headgate(["db", "upgrade"], env).code == 0
     unasked = headgate(["db", "downgrade", "base"], env)
     assert unasked.code == 2
@@ -116,7 +116,7 @@ def test_a_downgrade_that_nobody_confirms_says_how_to_confirm_it(env: dict[str, 
     assert headgate(["db", "downgrade", "0001", "--yes"], env).code == 2
 
 
-def test_a_narrow_table_leaves_columns_out_and_breaks_no_name(env: dict[str, str]) -> None:
+def test_a_narrow_table_hides_columns_and_wraps_no_name(env: dict[str, str]) -> None:
     piped = headgate(["models"], env).out.splitlines()[1:]
     names = [row.split("\t")[0] for row in piped]
     for columns in (40, 80, 200):
@@ -124,5 +124,5 @@ def test_a_narrow_table_leaves_columns_out_and_breaks_no_name(env: dict[str, str
         left_out = [shown.pop()] if columns < 200 else []
         assert [row.split()[0] for row in shown] == names
         assert header.split()[0] == "model"
-        assert all("limits" in words and "--json" in words for words in left_out)
+        assert all("limits" in output and "--json" in output for output in left_out)
         assert ("limits" in header) is (columns == 200)

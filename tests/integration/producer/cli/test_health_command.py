@@ -32,27 +32,27 @@ def env(valkey: ValkeyServer, sqlite_url: str, tmp_path: Path) -> dict[str, str]
 def test_what_is_down_is_named_and_ends_with_1(env: dict[str, str], broker: Breakers) -> None:
     broker.client.set(broker.keys.worker("w1"), "1")
     broker.tell(answered=3, took_ms=600)
-    told = headgate(["health", "--json"], env)
-    assert told.code == 0, told
-    [model] = told.document["models"]
+    result = headgate(["health", "--json"], env)
+    assert result.code == 0, result
+    [model] = result.document["models"]
     assert (model["model"], model["state"], model["calls"]) == (MODEL, "healthy", 3)
     assert model["latency_ms"] == 200
-    assert told.document["workers"] == 1
-    assert set(told.document["servers"].values()) == {"answers"}
+    assert result.document["workers"] == 1
+    assert set(result.document["servers"].values()) == {"answers"}
 
     broker.fail()
-    told = headgate(["health", "--json"], env)
-    assert (told.code, len(told.document["down"])) == (1, 1)
+    result = headgate(["health", "--json"], env)
+    assert (result.code, len(result.document["down"])) == (1, 1)
     assert "openai/gpt-4o-mini (key0): its breaker is open" in headgate(["health"], env).err
 
-    told = headgate(["resume", "model", "gpt-4o-mini"], env)
-    assert told.out == "model gpt-4o-mini: its breaker closed (1 of its keys)\n"
+    result = headgate(["resume", "model", "gpt-4o-mini"], env)
+    assert result.out == "model gpt-4o-mini: breaker closed on 1 of its keys\n"
     assert headgate(["health"], env).code == 0
 
 
 def test_without_a_worker_something_is_down(env: dict[str, str], broker: Breakers) -> None:
-    told = headgate(["health"], env)
-    assert (told.code, "no worker answers" in told.err) == (1, True)
+    result = headgate(["health"], env)
+    assert (result.code, "no worker answers" in result.err) == (1, True)
     assert headgate(["resume", "model", "gpt-4o-mimi"], env).code == 2
 
 

@@ -48,16 +48,16 @@ def test_limits_are_set_measure_by_measure_and_unset_again(
     scope = f"pool/{POOL}"
     done(env, "limits", "set", scope, "rpm=600", "tpm=none")
     assert client.hget(KEYS.overrides(), scope) == "rpm=600 tpm=none"
-    told = done(env, "limits", "set", scope, "rpm=60", "concurrent=5", "--json").document
-    assert told == {"scope": scope, "set": {"rpm": 60, "tpm": None, "concurrent": 5}}
+    result = done(env, "limits", "set", scope, "rpm=60", "concurrent=5", "--json").document
+    assert result == {"scope": scope, "set": {"rpm": 60, "tpm": None, "concurrent": 5}}
     done(env, "limits", "unset", scope, "rpm", "tpm")
     assert client.hget(KEYS.overrides(), scope) == "concurrent=5"
     ended = done(env, "limits", "unset", scope)
-    assert ended.out == f"{scope} is as the catalog says\n"
+    assert ended.out == f"{scope} uses the catalog\n"
     assert client.exists(KEYS.overrides()) == 0
 
 
-def test_callers_are_named_as_they_are_called(env: dict[str, str], client: redis.Redis) -> None:
+def test_names_of_callers_are_quoted_in_scopes(env: dict[str, str], client: redis.Redis) -> None:
     done(env, "limits", "set", "tenant/a b|c/d", "weight=2.5")
     done(env, "limits", "set", "tenant/*", "rpd=100")
     ended = done(env, "limits", "set", "user/acme/u%2F1", "rpm=5")
@@ -70,23 +70,23 @@ def test_callers_are_named_as_they_are_called(env: dict[str, str], client: redis
 
 
 @pytest.mark.parametrize(
-    ("words", "fault"),
+    ("arguments", "fault"),
     [
         (["pool/gpt-4o-mini", "rpm=1"], "did you mean openai/gpt-4o-mini?"),
         (["global", "rpm=-5"], "rpm: '-5'"),
         (["global"], "MEASURE=VALUE"),
     ],
 )
-def test_what_is_no_limit_is_refused_and_changes_nothing(
-    env: dict[str, str], client: redis.Redis, words: list[str], fault: str
+def test_an_invalid_limit_is_refused_and_changes_nothing(
+    env: dict[str, str], client: redis.Redis, arguments: list[str], fault: str
 ) -> None:
-    ended = headgate(["limits", "set", *words], env)
+    ended = headgate(["limits", "set", *arguments], env)
     assert ended.code == 2, ended
     assert fault in ended.err
     assert client.exists(KEYS.overrides()) == 0
 
 
-def test_a_new_limit_is_felt_at_once_by_those_who_waited_for_the_old_one(
+def test_a_new_limit_wakes_the_jobs_that_waited_for_the_old_one(
     env: dict[str, str], client: redis.Redis, hand: Rooms
 ) -> None:
     hand.wait("j1")
@@ -96,7 +96,7 @@ def test_a_new_limit_is_felt_at_once_by_those_who_waited_for_the_old_one(
     assert woken(client, STANDARD, BULK) == {STANDARD}
 
 
-def test_what_is_paused_is_listed_and_goes_on_with_its_tenants_tried_again(
+def test_pauses_are_listed_and_resumed_with_their_tenants_tried_again(
     env: dict[str, str], client: redis.Redis, hand: Rooms
 ) -> None:
     hand.wait("j1", tenant="a b")
@@ -111,7 +111,7 @@ def test_what_is_paused_is_listed_and_goes_on_with_its_tenants_tried_again(
     shown = done(env, "limits", "--json").document
     assert shown["paused"] == [f"pool/{POOL}", f"queue/{BULK}", "tenant/a b"]
     hand.park("t|a%20b", float("inf"))
-    assert done(env, "resume", "tenant", "a b").out == "tenant a b goes on\n"
+    assert done(env, "resume", "tenant", "a b").out == "tenant a b is resumed\n"
     assert client.zscore(KEYS.room(STANDARD, POOL, "parked"), "t|a%20b") == 0
     assert woken(client, STANDARD, BULK) == {STANDARD}
     done(env, "resume", "queue", BULK)
@@ -121,7 +121,7 @@ def test_what_is_paused_is_listed_and_goes_on_with_its_tenants_tried_again(
     assert done(env, "pause", "--json").out == ""
 
 
-def test_an_operators_word_opens_a_pool_that_is_out_of_money_and_no_other_gate(
+def test_resume_opens_a_pool_that_is_out_of_credit_and_no_other_gate(
     env: dict[str, str], client: redis.Redis, hand: Rooms
 ) -> None:
     hand.limit("keys/openai", "n=2")
@@ -129,8 +129,8 @@ def test_an_operators_word_opens_a_pool_that_is_out_of_money_and_no_other_gate(
     hand.shut(10**9, "money", key="key1")
     hand.shut(10**9, "limited", pool="openai/gpt-4o")
     client.hset(KEYS.gate(POOL, "key1"), "pace", "0.5")
-    told = done(env, "resume", "pool", POOL, "--json").document
-    assert (told["changed"], told["gates_opened"]) == (False, 2)
+    result = done(env, "resume", "pool", POOL, "--json").document
+    assert (result["changed"], result["gates_opened"]) == (False, 2)
     assert client.hgetall(KEYS.gate(POOL, "key0")) == {}
     assert client.hgetall(KEYS.gate(POOL, "key1")) == {"pace": "0.5"}
     done(env, "resume", "pool", "openai/gpt-4o")
@@ -138,7 +138,7 @@ def test_an_operators_word_opens_a_pool_that_is_out_of_money_and_no_other_gate(
 
 
 @pytest.mark.parametrize(
-    ("words", "fault"),
+    ("arguments", "fault"),
     [
         (["pool", "gpt-4o-mini"], "did you mean openai/gpt-4o-mini?"),
         (["queue", "headgate.bulk.fst"], "did you mean headgate.bulk.fast?"),
@@ -148,9 +148,9 @@ def test_an_operators_word_opens_a_pool_that_is_out_of_money_and_no_other_gate(
     ],
 )
 def test_what_cannot_be_paused_is_refused(
-    env: dict[str, str], words: list[str], fault: str
+    env: dict[str, str], arguments: list[str], fault: str
 ) -> None:
-    ended = headgate(["pause", *words], env)
+    ended = headgate(["pause", *arguments], env)
     assert ended.code == 2, ended
     assert fault in ended.err
 
@@ -184,16 +184,16 @@ def test_a_reload_puts_the_file_in_force_and_a_bad_file_changes_nothing(
     assert client.hget(KEYS.limits(), f"pool/{POOL}") == "rpm=60 burst_s=1"
 
 
-def test_the_tables_tell_buckets_gates_pools_and_tenants(env: dict[str, str], hand: Rooms) -> None:
+def test_the_tables_show_buckets_gates_pools_and_tenants(env: dict[str, str], hand: Rooms) -> None:
     hand.limit(f"pool/{POOL}", "rpm=60")
     hand.fill(f"pool/{POOL}", "key0", rpm=0)
     hand.shut(3_600_000, "limited")
     hand.wait("j1", "j2", tenant="a\x1b[2Jb", age_ms=125_000)
-    told = done(env, "limits").out
-    assert f"pool/{POOL}\trpm\t60\tcatalog\t" in told
-    assert f"{POOL}\tshut\tlimited\t" in told
-    assert f"{POOL}\t2\t-\t2\t-\t2m0" in told
-    assert f"{POOL}\ta\\x1b[2Jb\t2\t-" in told
+    result = done(env, "limits").out
+    assert f"pool/{POOL}\trpm\t60\tcatalog\t" in result
+    assert f"{POOL}\tshut\tlimited\t" in result
+    assert f"{POOL}\t2\t-\t2\t-\t2m0" in result
+    assert f"{POOL}\ta\\x1b[2Jb\t2\t-" in result
     only = done(env, "limits", "--pool", POOL, "--json").document
     assert [one["pool"] for one in only["pools"]] == [POOL]
     assert headgate(["limits", "--pool", POOL, "set", "global", "rpm=1"], env).code == 2

@@ -41,14 +41,14 @@ def test_the_command_prints_a_table_csv_or_json_without_redis(env: dict[str, str
     shown = headgate(["usage", "--by", "tenant"], env)
     assert (shown.code, shown.err) == (
         0,
-        "headgate: of 1 jobs the cost is not known: it counts as 0\n",
+        "headgate: jobs whose cost is unknown: 1 (counted as 0 USD)\n",
     )
     head, *rows = [text.split("\t") for text in shown.out.splitlines()]
-    told = {row[0]: dict(zip(head, row, strict=True)) for row in rows}
-    assert list(told) == ["acme", "omni", "omni, Inc", "total"]
-    assert (told["omni"]["hits"], told["omni"]["saved USD"]) == ("100.0%", "0.000005")
-    assert (told["total"]["requests"], told["total"]["USD"]) == ("3", "0.000002001")
-    assert told["total"]["errors"] == "33.3%"
+    result = {row[0]: dict(zip(head, row, strict=True)) for row in rows}
+    assert list(result) == ["acme", "omni", "omni, Inc", "total"]
+    assert (result["omni"]["hits"], result["omni"]["saved USD"]) == ("100.0%", "0.000005")
+    assert (result["total"]["requests"], result["total"]["USD"]) == ("3", "0.000002001")
+    assert result["total"]["errors"] == "33.3%"
 
     written = headgate(["usage", "--by", "user,day", "--csv"], env)
     records = list(csv.DictReader(io.StringIO(written.out)))
@@ -67,24 +67,24 @@ def test_the_command_prints_a_table_csv_or_json_without_redis(env: dict[str, str
 
 
 @pytest.mark.parametrize(
-    ("options", "words"),
+    ("options", "fault"),
     [
-        (["--by", "hour"], "by: 'hour': use one or some of tenant, user"),
+        (["--by", "hour"], "by: 'hour': use one or more of tenant, user"),
         (["--since", "2026-02-30"], "--since: '2026-02-30': there is no such day"),
         (["--until", "soon"], "--until: 'soon': write 30s, 10m"),
-        (["--csv", "--json"], "--csv and --json do not go together"),
+        (["--csv", "--json"], "--csv and --json cannot be used together"),
     ],
 )
 def test_bad_input_ends_with_2_and_says_what_would_be_right(
-    sqlite_url: str, tmp_path: Path, options: list[str], words: str
+    sqlite_url: str, tmp_path: Path, options: list[str], fault: str
 ) -> None:
     env = {"HEADGATE_DATABASE_URL": sqlite_url, "HEADGATE_HOME": str(tmp_path)}
     refused = headgate(["usage", *options], env)
     assert (refused.code, refused.out) == (2, "")
-    assert words in refused.err
+    assert fault in refused.err
 
 
-async def test_both_clients_tell_the_same_without_redis(env: dict[str, Any]) -> None:
+async def test_both_clients_return_the_same_without_redis(env: dict[str, Any]) -> None:
     chosen = Settings(
         redis_url=NO_REDIS, database_url=env["HEADGATE_DATABASE_URL"], home=env["HEADGATE_HOME"]
     )

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from headgate import AsyncClient, Client, InvalidRequest, TierLimit
+from headgate import AsyncClient, Client, InvalidRequest, RequestFields, TierLimit
 from headgate.producer.installation import Installation
 from headgate.producer.submit.admission import ASKED_AT_ONCE, AdmitReply, AdmitRequest, Mode, admit
 from headgate.shared.admission import limits
@@ -236,7 +236,7 @@ def test_what_was_let_in_is_not_charged_again_by_the_governor(client: Client) ->
 
 
 def test_of_many_that_ask_together_all_are_let_in_or_none(client: Client) -> None:
-    asking = {"prompt": "a", "tier": "small", "on_limit": "refuse"}
+    asking: RequestFields = {"prompt": "a", "tier": "small", "on_limit": "refuse"}
     with pytest.raises(TierLimit, match=r"^requests\[4\]: over 3 calls") as caught:
         client.submit_many(["free", asking, asking, asking, asking])
     assert caught.value.index == 4
@@ -249,7 +249,7 @@ def test_of_many_that_ask_together_all_are_let_in_or_none(client: Client) -> Non
 def test_all_or_none_holds_for_more_than_one_question_takes(client: Client) -> None:
     at = client.open()
     at.redis.hset(at.keys.overrides(), "tier/small", f"rpm={2 * ASKED_AT_ONCE} rpd=900")
-    asking = {"prompt": "a", "tier": "small", "on_limit": "refuse"}
+    asking: RequestFields = {"prompt": "a", "tier": "small", "on_limit": "refuse"}
     with pytest.raises(TierLimit) as caught:
         client.submit_many([asking] * (3 * ASKED_AT_ONCE))
     assert caught.value.index is not None
@@ -261,7 +261,12 @@ def test_all_or_none_holds_for_more_than_one_question_takes(client: Client) -> N
 
 
 def test_a_request_that_can_never_pass_is_named_among_many(client: Client) -> None:
-    large = {"prompt": "a", "tier": "narrow", "on_limit": "refuse", "params": {"max_tokens": 5000}}
+    large: RequestFields = {
+        "prompt": "a",
+        "tier": "narrow",
+        "on_limit": "refuse",
+        "params": {"max_tokens": 5000},
+    }
     with pytest.raises(InvalidRequest, match=r"^requests\[1\]\.prompt"):
         client.submit_many(["a", large])
 

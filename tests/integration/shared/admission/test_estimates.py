@@ -87,7 +87,7 @@ def values(client: redis.Redis) -> dict[str, str]:
 
 
 def standing(client: redis.Redis, group: EstimateGroup) -> EstimateReport:
-    [found] = estimates.standings(client, KEYS, lambda other: other == group)
+    [found] = estimates.reports(client, KEYS, lambda other: other == group)
     return found
 
 
@@ -137,7 +137,7 @@ async def test_names_of_tenants_may_hold_any_sign(lane: RedisBatcher, client: re
         note(learning, 10, tenant=tenant, times=ENOUGH)
     await learning.flush()
     assert {f"out|{MODEL}|a%7Cb|", f"out|{MODEL}|%2A|"} < set(values(client))
-    tenants = {one.group.tenant for one in estimates.standings(client, KEYS)}
+    tenants = {one.group.tenant for one in estimates.reports(client, KEYS)}
     assert tenants == {None, "a|b", "*", "ünï\n"}
     assert standing(client, ALL).answers == 3 * ENOUGH
 
@@ -184,7 +184,7 @@ async def test_where_the_vendor_holds_nothing_the_promise_is_judged_all_the_same
 ) -> None:
     learning = EstimateUpkeep(lane, KEYS)
     note(learning, 100, times=ENOUGH, held_output=0)
-    assert list(estimates.standings(client, KEYS)) == []
+    assert list(estimates.reports(client, KEYS)) == []
     await learning.flush()
     assert standing(client, ACME).seen is None, "nothing was promised of the first"
     note(learning, 90, times=30, held_output=0)
@@ -387,7 +387,7 @@ async def test_a_worker_that_cannot_share_keeps_a_bounded_number_of_notes(
     await learning.flush()
     await learning.flush()
     assert client.zcard(KEYS.sketches()) == 50
-    assert sum(one.answers for one in estimates.standings(client, KEYS)) <= 50 + 50
+    assert sum(one.answers for one in estimates.reports(client, KEYS)) <= 50 + 50
 
 
 async def test_notes_are_shared_for_as_long_as_the_worker_runs_whatever_redis_says(
@@ -436,7 +436,7 @@ async def test_estimates_shows_what_was_promised_and_what_was_seen(
     [
         (["--model", "no-such"], 2, "no-such"),
         (["--limit", "0"], 2, "--limit"),
-        (["--tenant", "nobody"], 0, "nothing learned"),
+        (["--tenant", "nobody"], 0, "no estimates"),
     ],
 )
 def test_estimates_names_what_is_wrong(

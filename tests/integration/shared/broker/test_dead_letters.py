@@ -174,8 +174,8 @@ def test_what_cannot_be_sent_again_is_told_and_stays(office: Office) -> None:
     cases = {
         office.bury("x", b"raw", "no JSON", "celery"): "no queue of jobs",
         office.bury(ended.id, b"raw", GIVEN_UP): "has ended as succeeded",
-        office.bury(late.id, b"raw", GIVEN_UP): "submit it anew",
-        office.bury(worded.id, b"raw", GIVEN_UP): "lost its words",
+        office.bury(late.id, b"raw", GIVEN_UP): "submit it again",
+        office.bury(worded.id, b"raw", GIVEN_UP): "has no prompt any more",
     }
     unread = envelope()
     office.put(unread, status="failed")
@@ -184,7 +184,7 @@ def test_what_cannot_be_sent_again_is_told_and_stays(office: Office) -> None:
     for letter, words in list(cases.items())[:-1]:
         assert words in office.run("retry", letter, code=1).out
     office.broker.client.sadd(Keys().present(), running.id)
-    assert "waits or runs already" in office.run("retry", [*cases][-1], code=1).out
+    assert "already waits or runs" in office.run("retry", [*cases][-1], code=1).out
     assert len(office.listed()) == len(cases)
     office.run("retry", code=2)
     office.run("retry", "--all", next(iter(cases)), code=2)
@@ -225,7 +225,7 @@ def test_a_retry_that_was_cut_off_after_the_record_does_no_harm(office: Office) 
     with office.engine.begin() as connection:
         connection.execute(update(jobs).values(status="queued"))
     office.broker.client.sadd(Keys().present(), job.id)  # the sweep has sent it meanwhile
-    assert "waits or runs already" in office.run("retry", letter, code=1).out
+    assert "already waits or runs" in office.run("retry", letter, code=1).out
     office.run("drop", letter)
     assert office.broker.waiting() == []
 

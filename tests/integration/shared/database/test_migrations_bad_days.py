@@ -129,7 +129,10 @@ def test_the_check_reports_what_differs_and_whether_it_harms(
         connection.execute(text("CREATE TABLE of_another_program (id INTEGER)"))
         connection.execute(text("ALTER TABLE jobs ADD COLUMN extra INTEGER"))
     fine = headgate(["db", "check", "--json"], env)
-    assert (fine.code, fine.document["differences"]) == (0, ["column jobs.extra is more"])
+    assert (fine.code, fine.document["differences"]) == (
+        0,
+        ["column jobs.extra is unknown to this release"],
+    )
     with engine.begin() as connection:
         connection.execute(text("DROP INDEX jobs_open"))
         connection.execute(text("ALTER TABLE jobs DROP COLUMN worker"))
@@ -152,9 +155,9 @@ def test_the_check_reports_changed_columns(engine: Engine) -> None:
         connection.execute(text("ALTER TABLE jobs ALTER COLUMN tenant TYPE varchar(9)"))
         connection.execute(text("ALTER TABLE batches ALTER COLUMN output_path SET NOT NULL"))
     with engine.connect() as connection:
-        told = {one.words: one.harms for one in schema_diff.differences(connection)}
+        told = {one.text: one.harms for one in schema_diff.differences(connection)}
     assert told == {
-        "column jobs.fence: default: needed 0, is none": True,
-        "column jobs.tenant: type: needed VARCHAR(128), is VARCHAR(9)": True,
-        "column batches.output_path: NULL allowed: needed yes, is no": True,
+        "column jobs.fence: default: should be 0, is none": True,
+        "column jobs.tenant: type: should be VARCHAR(128), is VARCHAR(9)": True,
+        "column batches.output_path: NULL allowed: should be yes, is no": True,
     }

@@ -16,7 +16,7 @@ import psutil
 import pytest
 from sqlalchemy.exc import OperationalError
 
-from headgate import Client, Unreachable
+from headgate import Client, RequestFields, Unreachable
 from headgate.shared.database import migrate
 from headgate.shared.database.engine import open_engine, writing
 from headgate.shared.database.sqlite_lock import turn
@@ -137,7 +137,7 @@ def test_a_worker_waits_for_a_locked_or_full_file_and_says_so_once(
     installation.the_books_agree(sqlite_url, simulator, sent, unknown=0)
 
 
-def prompt(number: int) -> dict[str, object]:
+def prompt(number: int) -> RequestFields:
     words = f"prompt number {number:06d}"
     return {"prompt": words, "model": installation.MODEL, "params": {"max_tokens": 5}}
 

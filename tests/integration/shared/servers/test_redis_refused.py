@@ -23,7 +23,7 @@ from tests.support.servers import ValkeyServer, free_port, short_folder
 
 
 def refusal(url: str, home: Path, prefix: str = "") -> Unreachable:
-    """How opening the installation at this URL is refused."""
+    """Return the error with which this URL is refused."""
     with pytest.raises(Unreachable) as raised:
         open_installation(Settings(redis_url=url, home=home, key_prefix=prefix)).close()
     return raised.value
@@ -42,7 +42,7 @@ def test_a_node_of_a_cluster_is_refused_by_commands_and_workers(
     with installation.ended_afterwards(command):
         command.start()
         assert installation.exit_code(command) == 3
-        assert "name a single Redis" in command.log()
+        assert "use a single Redis" in command.log()
     worker = installation.worker_process(env, tmp_path)
     with installation.ended_afterwards(worker):
         with pytest.raises(ChildFailed):
@@ -61,7 +61,7 @@ def test_a_replica_is_refused_and_names_its_master(
     assert f"read-only replica of 127.0.0.1:{valkey.port}" in str(found)
 
 
-def test_a_policy_that_throws_jobs_away_is_warned_of(
+def test_a_policy_that_evicts_jobs_is_warned_of(
     valkey_factory: Callable[..., ValkeyServer], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     server = valkey_factory()
@@ -123,7 +123,7 @@ def test_the_user_of_the_deployed_file_may_do_all_that_a_worker_does(
 
 @contextmanager
 def certified(folder: Path, valkey: ValkeyServer, *names: str, **how: object) -> Iterator[str]:
-    """A rediss:// URL of a server with such a certificate, which trusts its authority."""
+    """Return a rediss:// URL of a server with such a certificate, with its authority."""
     trusted = Certificates(folder)
     with tls_front(valkey.port, trusted.server_side(*names, **how)) as front:  # type: ignore[arg-type]
         yield f"rediss://127.0.0.1:{front.port}/0?{trusted.query()}"
@@ -168,9 +168,9 @@ def test_plain_text_to_a_tls_port_and_tls_to_a_plain_one_say_what_to_write(
     valkey: ValkeyServer, tmp_path: Path
 ) -> None:
     with tls_front(valkey.port, Certificates(tmp_path).server_side()) as front:
-        assert "say rediss://" in str(refusal(f"redis://127.0.0.1:{front.port}/0", tmp_path))
+        assert "use rediss://" in str(refusal(f"redis://127.0.0.1:{front.port}/0", tmp_path))
     url = f"rediss://127.0.0.1:{valkey.port}/0"
-    assert "say redis://" in str(refusal(url, tmp_path))
+    assert "use redis://" in str(refusal(url, tmp_path))
 
 
 def test_sentinels_that_are_away_or_watch_another_master_are_named(

@@ -31,15 +31,15 @@ WRONG = {
     "a part of a call": (["global", "rpm=1.5"], "whole"),
     "no value": (["global", "rpm"], "rpm=600"),
     "twice": (["global", "rpm=1", "rpm=2"], "twice"),
-    "weight of a pool": ([f"pool/{POOL}", "weight=2"], "only a tenant"),
+    "weight of a pool": ([f"pool/{POOL}", "weight=2"], "only tenants"),
     "nothing": (["global"], "MEASURE=VALUE"),
     "empty name": (["tenant/", "rpm=1"], "no such scope"),
 }
 
 
-@pytest.mark.parametrize(("words", "fault"), WRONG.values(), ids=WRONG.keys())
-def test_what_is_no_limit_is_refused_with_the_remedy(words: list[str], fault: str) -> None:
-    scope, *amounts = words
+@pytest.mark.parametrize(("arguments", "fault"), WRONG.values(), ids=WRONG.keys())
+def test_an_invalid_limit_is_refused_with_the_remedy(arguments: list[str], fault: str) -> None:
+    scope, *amounts = arguments
     with pytest.raises(WrongUse) as raised:
         amounts_of(scope_of(scope, CATALOG), amounts)
     assert fault in str(raised.value)
@@ -55,13 +55,13 @@ def test_any_tenant_has_a_scope_and_is_shown_by_its_name(name: str) -> None:
 
 
 @given(names, names)
-def test_what_is_shown_of_a_user_can_be_written_again(tenant: str, user: str) -> None:
+def test_the_shown_scope_of_a_user_can_be_used_again(tenant: str, user: str) -> None:
     scope = f"user/{tenant.replace('%', '%25').replace('/', '%2F')}"
     scope = scope_of(f"{scope}/{user.replace('%', '%25').replace('/', '%2F')}", CATALOG)
     assert scope_of(shown(scope), CATALOG) == scope
 
 
 @given(st.dictionaries(st.sampled_from(["rpm", "tpm", "rpd"]), st.integers(1, 10**8), min_size=1))
-def test_what_is_set_is_what_the_scripts_read(given_: dict[str, int]) -> None:
+def test_the_scripts_read_the_limits_that_were_set(given_: dict[str, int]) -> None:
     amounts = amounts_of("global", [f"{name}={n}" for name, n in given_.items()])
     assert parsed(written(amounts)) == given_

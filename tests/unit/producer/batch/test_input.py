@@ -1,18 +1,18 @@
-"""The input of a batch: every broken line is named with its fault, and no other line suffers."""
+"""The input of a batch: every broken line is reported with its fault, and the others are read."""
 
 import hashlib
 from pathlib import Path
 
 import pytest
 
-from headgate.producer.batch.input import BadLine, InputLine, read, survey
+from headgate.producer.batch.input import BadLine, InputLine, read, scan
 from headgate.shared.errors import WrongUse
 
 GOOD = b'{"prompt": "good"}'
 
 
 def lines_of(path: Path, content: bytes) -> list[InputLine | BadLine]:
-    """What `content` reads as."""
+    """Return the lines that `content` is read as."""
     path.write_bytes(content)
     return list(read(path, {}, hashlib.sha256(content).hexdigest()))
 
@@ -46,7 +46,7 @@ BAD_LINES = {
 
 
 @pytest.mark.parametrize(("raw", "fault"), BAD_LINES.values(), ids=BAD_LINES.keys())
-def test_a_bad_line_is_named_with_its_fault_and_the_others_go_on(
+def test_a_bad_line_is_reported_with_its_fault_and_the_others_are_read(
     tmp_path: Path, raw: bytes, fault: str
 ) -> None:
     found = lines_of(tmp_path / "in", b"\n".join([GOOD, raw, GOOD]))
@@ -73,15 +73,15 @@ def test_blank_lines_byte_order_mark_and_crlf_are_no_part_of_the_lines(tmp_path:
     assert all(isinstance(line, InputLine) for line in found)
 
 
-def test_a_custom_id_that_stands_twice_is_refused_at_its_second_place(tmp_path: Path) -> None:
+def test_a_custom_id_that_occurs_twice_is_refused_the_second_time(tmp_path: Path) -> None:
     one = b'{"custom_id": "a", "prompt": "x"}'
     found = lines_of(tmp_path / "in", b"\n".join([one, one]))
     assert isinstance(found[0], InputLine)
     assert isinstance(found[1], BadLine)
-    assert "stands on line 1 too" in found[1].message
+    assert "is on line 1 too" in found[1].message
 
 
-def test_a_line_without_custom_id_is_called_by_its_number_and_nobody_else_is(
+def test_a_line_without_custom_id_is_named_by_its_number(
     tmp_path: Path,
 ) -> None:
     found = lines_of(tmp_path / "in", GOOD + b'\n{"custom_id": "line-1", "prompt": "x"}')
@@ -89,7 +89,7 @@ def test_a_line_without_custom_id_is_called_by_its_number_and_nobody_else_is(
     assert isinstance(found[1], BadLine)
 
 
-def test_the_form_of_openai_becomes_submit_fields_and_the_rest_of_it_params(
+def test_openais_format_becomes_submit_fields_and_params(
     tmp_path: Path,
 ) -> None:
     raw = (
@@ -108,7 +108,7 @@ def test_the_form_of_openai_becomes_submit_fields_and_the_rest_of_it_params(
     }
 
 
-def test_defaults_hold_for_lines_that_do_not_say(tmp_path: Path) -> None:
+def test_defaults_apply_to_lines_without_a_value(tmp_path: Path) -> None:
     content = (
         b'{"prompt": "x"}\n{"prompt": "x", "model": "own", "params": {"max_tokens": 9}}\n'
         b'{"input": "x"}\n'
@@ -131,15 +131,15 @@ def test_defaults_hold_for_lines_that_do_not_say(tmp_path: Path) -> None:
 def test_an_input_that_changes_while_it_is_read_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "in"
     path.write_bytes(GOOD)
-    with pytest.raises(WrongUse, match="was changed"):
+    with pytest.raises(WrongUse, match="changed while"):
         list(read(path, {}, "0" * 64))
 
 
-def test_the_survey_counts_filled_lines_and_digests_every_byte(tmp_path: Path) -> None:
+def test_a_scan_counts_filled_lines_and_digests_every_byte(tmp_path: Path) -> None:
     content = GOOD + b"\n\n{broken\n" + b"x" * 11_000_000 + b"\n" + GOOD
     path = tmp_path / "in"
     path.write_bytes(content)
-    found = survey(path)
+    found = scan(path)
     assert found.lines == 4
     assert found.sha256 == hashlib.sha256(content).hexdigest()
 
@@ -147,8 +147,8 @@ def test_the_survey_counts_filled_lines_and_digests_every_byte(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("content", "fault"),
     [
-        (b"", "holds no line"),
-        (b"\n \n\r\n", "holds no line"),
+        (b"", "has no lines"),
+        (b"\n \n\r\n", "has no lines"),
         ("{}\n".encode("utf-16"), "UTF-16"),
     ],
 )
@@ -158,11 +158,11 @@ def test_a_file_that_cannot_be_an_input_is_refused(
     path = tmp_path / "in"
     path.write_bytes(content)
     with pytest.raises(WrongUse, match=fault):
-        survey(path)
+        scan(path)
 
 
 def test_a_folder_and_a_missing_file_are_refused(tmp_path: Path) -> None:
     with pytest.raises(WrongUse, match="no file"):
-        survey(tmp_path)
+        scan(tmp_path)
     with pytest.raises(WrongUse, match="No such file"):
-        survey(tmp_path / "missing")
+        scan(tmp_path / "missing")

@@ -17,14 +17,14 @@ from headgate.shared.job.result import ErrorReport, Result, Usage
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    """An input file."""
+    """Return an input file."""
     path = tmp_path / "in.jsonl"
     path.write_text("{}\n")
     return path
 
 
 def line(number: int, batch_id: str = "b") -> bytes:
-    """One line of output."""
+    """Return one line of output."""
     return bad_line(number, batch_id, f"line-{number}", "internal", "words")
 
 
@@ -70,34 +70,34 @@ def test_a_second_writer_is_refused(tmp_path: Path, source: Path) -> None:
 
 
 @pytest.mark.parametrize("torn", [b"", b'{"id": "x', b'{"id": "batch_req_1", "headgate": {"li'])
-def test_a_torn_last_line_is_cut_off_when_the_batch_goes_on(
+def test_an_incomplete_last_line_is_cut_off_on_resume(
     tmp_path: Path, source: Path, torn: bytes
 ) -> None:
     path = tmp_path / "out"
     path.write_bytes(line(1) + line(3) + torn)
     output = Output.open(path, source, "resume")
-    assert output.written("b") == {1: False, 3: False}
+    assert output.read_written("b") == {1: False, 3: False}
     output.append([line(2)])
     output.close()
     assert path.read_bytes() == line(1) + line(3) + line(2)
 
 
 @pytest.mark.parametrize("strange", [b"words\n", line(2, "another batch"), b"{}\n", b"\n"])
-def test_a_file_that_holds_something_else_is_left_alone(
+def test_a_file_with_other_content_is_not_changed(
     tmp_path: Path, source: Path, strange: bytes
 ) -> None:
     path = tmp_path / "out"
     path.write_bytes(line(1) + strange)
     output = Output.open(path, source, "resume")
     with pytest.raises(WrongUse, match="line 2 is not of this batch"):
-        output.written("b")
+        output.read_written("b")
     output.close()
     assert path.read_bytes() == line(1) + strange
 
 
 @pytest.fixture
 def _small_disk() -> Iterator[int]:
-    """Files of this process cannot grow beyond the bytes given."""
+    """Limit the size of files of this process in bytes."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     heard = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
@@ -129,7 +129,7 @@ def test_a_command_without_resume_never_advises_it(tmp_path: Path, source: Path)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs the device of Linux")
-def test_a_full_device_is_told(source: Path) -> None:
+def test_a_full_device_is_reported(source: Path) -> None:
     output = Output.open(Path("/dev/full"), source, "refuse")
     with pytest.raises(OutputFull, match="No space left"):
         output.append([line(1)])
@@ -144,7 +144,7 @@ def test_a_file_without_write_permission_is_refused(tmp_path: Path, source: Path
         Output.open(path, source, "refuse")
 
 
-def test_an_answer_has_the_form_of_openai_with_ours_beside_it() -> None:
+def test_an_answer_has_openais_format_and_our_fields() -> None:
     result = Result(
         id="019aa000-0000-7000-8000-000000000000", status="succeeded", model="gpt-4o",
         content="hi", model_used="gpt-4o-mini", finish_reason="stop", attempts=2, fallback=True,
@@ -185,7 +185,7 @@ def test_a_fault_of_the_request_names_its_line(code: ErrorCode, message: str) ->
     assert written["error"] == {"code": code, "message": message}
 
 
-def test_an_embedding_has_the_form_of_openai() -> None:
+def test_an_embedding_has_openais_format() -> None:
     result = Result(
         id="019aa000-0000-7000-8000-000000000000", status="succeeded", model="m",
         embeddings=[[0.5], [1.0]], usage=Usage(3),

@@ -1,4 +1,4 @@
-"""From fields to an envelope: defaults, the catalog's word, and a clear refusal of each fault."""
+"""From fields to an envelope: defaults, the catalog, and a clear refusal of each fault."""
 
 import math
 from datetime import UTC, datetime
