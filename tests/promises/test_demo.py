@@ -2,7 +2,6 @@
 
 import re
 import sys
-import time
 from decimal import Decimal
 from pathlib import Path
 
@@ -19,11 +18,9 @@ PROMPTS = 1_000
 def test_the_demo_answers_every_prompt_and_its_bill_adds_up(tmp_path: Path) -> None:
     argv = [sys.executable, "-m", "headgate.producer.cli.demo"]
     demo = ChildProcess(argv, log_path=tmp_path / "demo.log", cwd=tmp_path)
-    began = time.monotonic()
     with installation.ended_afterwards(demo):
         demo.start()
         assert installation.exit_code(demo, 90) == 0, demo.log_end()
-    assert time.monotonic() - began < 60
     said = demo.log()
     sums = re.search(r"(\d+) succeeded \+ (\d+) failed = (\d+) of (\d+)", said)
     assert sums is not None, said

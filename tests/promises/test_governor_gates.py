@@ -80,15 +80,19 @@ def test_a_529_lowers_calls_at_once_and_they_grow_again(world: Open) -> None:
     ids = here.submit(200, model=THIRD)
     here.wait(lambda: here.simulator.stats()["open_now"] >= 30, "many calls at once")
     here.fails("529", times=10)
-    here.wait(lambda: here.redis.hexists(KEYS.gate(THIRD_POOL, "key0"), "ceiling"), "a ceiling")
+    key = KEYS.gate(THIRD_POOL, "key0")
+    here.wait(lambda: here.redis.hexists(key, "ceiling"), "a ceiling")
     here.works()
-    here.wait(lambda: here.simulator.stats()["open_now"] <= 30, "fewer calls at once")
+    ceiling = float(here.redis.hget(key, "ceiling") or 0)
+    assert ceiling <= 0.7 * 40, "at most seven tenths of the 40 that two workers had under way"
+    here.wait(lambda: here.simulator.stats()["open_now"] <= ceiling, "fewer calls at once")
     here.tell("_reset", {})
     shown = gate(here, THIRD_POOL)
-    assert shown["ceiling"] <= 32, shown
     assert shown["until"] is None, "their load is none of our limits: the pool stays open"
     most = here.simulator.stats()["open_most"]
-    assert most <= 32, most
+    grown = gate(here, THIRD_POOL)["ceiling"]  # it grows by the clock, however slow this machine is
+    assert grown is None or most <= grown, (most, grown)
+    here.wait(lambda: gate(here, THIRD_POOL)["ceiling"] != shown["ceiling"], "more calls again")
     here.until_ended(ids)
     assert here.statuses(ids) == {"succeeded": 200}
 

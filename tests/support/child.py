@@ -26,15 +26,21 @@ class ChildFailed(AssertionError):
     """A child did not start, or not end, in time; the message ends with its log."""
 
 
+BUSY = 3
+"""Every bound of a wait is this many times what a quiet machine needs.
+
+A bound only ends a test that fails anyway; a test must pass beside other work."""
+
+
 def wait_until(
     predicate: Callable[[], object], timeout_s: float = 10, what: str = "the condition"
 ) -> None:
-    """`predicate()` has been true once; raises TimeoutError naming `what` after `timeout_s`."""
-    end = time.monotonic() + timeout_s
+    """Wait until `predicate()` is true; raise TimeoutError after BUSY times `timeout_s`."""
+    end = time.monotonic() + timeout_s * BUSY
     pause_s = 0.001
     while not predicate():
         if time.monotonic() > end:
-            raise TimeoutError(f"waited {timeout_s:g} s in vain for {what}")
+            raise TimeoutError(f"waited {timeout_s * BUSY:g} s in vain for {what}")
         time.sleep(pause_s)
         pause_s = min(pause_s * 1.5, 0.05)
 
@@ -61,9 +67,8 @@ class ChildProcess:
 
     stop_signal = signal.SIGTERM
     parent_death_signal = signal.SIGKILL
-    forks = (
-        False  # whether it may be forked from the session's nursery, see tests/support/nursery.py
-    )
+    forks = False
+    """Whether it may be forked from the session's nursery, see tests/support/nursery.py."""
 
     def __init__(
         self,
@@ -121,11 +126,11 @@ class ChildProcess:
         """The command has come to its end with code 0; raises ChildFailed with its log if not."""
         self.process = self._spawn()
         try:
-            code = self.process.wait(timeout_s)
+            code = self.process.wait(timeout_s * BUSY)
         except subprocess.TimeoutExpired:
             self.kill()
             raise ChildFailed(
-                f"{self.argv} took over {timeout_s:g} s; its log:\n{self.log_end()}"
+                f"{self.argv} took over {timeout_s * BUSY:g} s; its log:\n{self.log_end()}"
             ) from None
         if code != 0:
             raise ChildFailed(f"{self.argv} ended with code {code}; its log:\n{self.log_end()}")
@@ -142,11 +147,11 @@ class ChildProcess:
             self.thaw()
             self.signal(self.stop_signal)
         try:
-            return self.process.wait(timeout_s)
+            return self.process.wait(timeout_s * BUSY)
         except subprocess.TimeoutExpired:
             self.kill()
             raise ChildFailed(
-                f"{self.argv} still ran {timeout_s:g} s after {self.stop_signal.name}; "
+                f"{self.argv} still ran {timeout_s * BUSY:g} s after {self.stop_signal.name}; "
                 f"its log:\n{self.log_end()}"
             ) from None
         finally:

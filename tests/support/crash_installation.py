@@ -1,4 +1,4 @@
-"""One installation whose workers obey orders (tests/support/crash.py), and whose books are checked."""
+"""One installation whose workers obey orders (crash.py), and whose books are checked."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ class Line:
         return ChildProcess(argv, log_path=self.folder / "producer.log", env=env).start()
 
     def order(self, order: str, name: str = "one") -> None:
-        """The worker of this name does as the order says (tests/support/crash.py); "" is no order."""
+        """The worker of this name does as the order says (crash.py); "" is no order."""
         new = self.folder / "order.new"
         new.write_text(order)
         new.rename(self.folder / f"orders-{name}")

