@@ -119,7 +119,7 @@ class Settings(BaseSettings):
     )
     database_timeout_s: Annotated[float, Field(allow_inf_nan=False, ge=1, le=3600)] = Field(
         default=20,
-        description="The longest time in seconds to wait for one answer of the database (default: "
+        description="The maximum time in seconds to wait for one answer of the database (default: "
         "20).",
     )
     key_prefix: Annotated[str, AfterValidator(_key_prefix)] = Field(
@@ -138,12 +138,13 @@ class Settings(BaseSettings):
     )
     concurrency: Annotated[int, Field(ge=1, le=20_000)] = Field(
         default=500,
-        description="The most jobs that one worker process runs at one time (default: 500).",
+        description="The maximum number of jobs that one worker process runs at one time "
+        "(default: 500).",
     )
     in_flight_mb: Annotated[int, Field(ge=1)] = Field(
         default=256,
-        description="The most megabytes of messages in one worker process, which needs 2.4 times "
-        "as much memory (default: 256).",
+        description="The maximum size in megabytes of all messages in one worker; it needs 2.4 "
+        "times as much memory (default: 256).",
     )
     model: Annotated[str, Field(min_length=1)] = Field(
         default="auto",
@@ -160,7 +161,7 @@ class Settings(BaseSettings):
     )
     timeout_s: Annotated[float, Field(allow_inf_nan=False, gt=0, le=86_400)] = Field(
         default=120,
-        description="The longest time in seconds to wait for one answer of a provider (default: "
+        description="The maximum time in seconds to wait for one answer of a provider (default: "
         "120).",
     )
     lease_s: Annotated[float, Field(allow_inf_nan=False, ge=1, le=3600)] = Field(
@@ -195,12 +196,13 @@ class Settings(BaseSettings):
     )
     dead_letters: Annotated[int, Field(ge=1)] = Field(
         default=10_000,
-        description="The most dead letters to keep; the oldest are dropped first (default: 10000).",
+        description="The maximum number of dead letters to keep; the oldest are dropped first "
+        "(default: 10000).",
     )
     dead_mb: Annotated[int, Field(ge=1)] = Field(
         default=1024,
-        description="The most megabytes of dead letters to keep; the oldest are dropped first "
-        "(default: 1024).",
+        description="The maximum size in megabytes of all dead letters; the oldest are dropped "
+        "first (default: 1024).",
     )
     result_ttl_s: Annotated[int, Field(ge=1)] = Field(
         default=7 * 86_400,
@@ -214,8 +216,8 @@ class Settings(BaseSettings):
     )
     cache_mb: Annotated[int, Field(ge=1)] = Field(
         default=256,
-        description="The most megabytes of cached answers; the least recently used are evicted "
-        "first (default: 256).",
+        description="The maximum size in megabytes of all cached answers; the least recently used "
+        "are evicted first (default: 256).",
     )
     cache_temperature: Annotated[float, Field(allow_inf_nan=False, ge=0, le=2)] = Field(
         default=0.7,
@@ -249,7 +251,7 @@ class Settings(BaseSettings):
     )
     retry_share: Annotated[float, Field(allow_inf_nan=False, ge=0, le=10)] = Field(
         default=0.1,
-        description="The most retries at one provider, as a share of its calls (default: 0.1).",
+        description="The maximum share of retries in the calls at one provider (default: 0.1).",
     )
     alert_url: HttpUrl | None = Field(
         default=None,
@@ -258,21 +260,21 @@ class Settings(BaseSettings):
     )
     max_attempts: Annotated[int, Field(ge=1, le=100)] = Field(
         default=5,
-        description="The most attempts of one job at one model (default: 5).",
+        description="The maximum number of attempts of one job at one model (default: 5).",
     )
     max_attempts_per_job: Annotated[int, Field(ge=1, le=1000)] = Field(
         default=8,
-        description="The most attempts of one job at all models of its fallback chain together "
-        "(default: 8).",
+        description="The maximum number of attempts of one job at all models of its fallback "
+        "chain together (default: 8).",
     )
     backoff_s: Annotated[float, Field(allow_inf_nan=False, gt=0)] = Field(
         default=1,
-        description="The upper bound in seconds of the first wait before a retry; it doubles with "
-        "each retry (default: 1).",
+        description="The maximum first wait in seconds before a retry; it doubles with each retry "
+        "(default: 1).",
     )
     backoff_max_s: Annotated[float, Field(allow_inf_nan=False, gt=0)] = Field(
         default=30,
-        description="The upper bound in seconds of every wait before a retry (default: 30).",
+        description="The maximum wait in seconds before a retry (default: 30).",
     )
     under_reserve: Annotated[float, Field(allow_inf_nan=False, ge=0.001, le=0.5)] = Field(
         default=0.05,

@@ -41,8 +41,7 @@ class GateRow:
 
 @dataclass(frozen=True, slots=True)
 class TenantRow:
-    """How many jobs of a tenant wait for a pool; `drain_s`: seconds until its own limits let
-    all through."""
+    """The waiting jobs of a tenant in a pool; `drain_s`: seconds that its own limits take."""
 
     tenant: str
     waiting: int
