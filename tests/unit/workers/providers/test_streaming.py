@@ -1,4 +1,4 @@
-"""Streams of both dialects: read whatever way they are cut, put together, and told apart if broken."""
+"""Streams of both dialects are read however they are cut, and broken ones are recognised."""
 
 from itertools import pairwise
 from typing import Any
@@ -101,7 +101,7 @@ def test_a_stream_without_done_is_whole_once_its_finish_was_told() -> None:
 
 def call(
     index: int, arguments: str = "", call_id: str | None = None, name: str | None = None
-) -> Any:  # noqa: E501  # one line each
+) -> Any:
     """A piece of a tool call."""
     piece: dict[str, Any] = {"index": index, "function": {"arguments": arguments}}
     if call_id is not None:
