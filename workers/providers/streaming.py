@@ -1,4 +1,4 @@
-"""An answer that comes in pieces: its text is handed on at once, the whole put together."""
+"""Reads answers that come in pieces: hands their text on at once, and puts the whole together."""
 
 from __future__ import annotations
 
@@ -11,15 +11,35 @@ import orjson
 from headgate.shared.job.request import Request
 from headgate.workers.errors import ConnectionLost
 from headgate.workers.provider import OnPiece
-from headgate.workers.providers.http import Response
-from headgate.workers.providers.json_body import texts_of
+from headgate.workers.providers.http import HttpPool, Response
+from headgate.workers.providers.json_body import decoded_or_raise, dumped, texts_of
 from headgate.workers.providers.refusals import refusal, request_id, unusable
 from headgate.workers.providers.reply_fields import fields_of
 from headgate.workers.providers.sse import Event, EventParser
 
 
+async def post_and_decode(
+    http: HttpPool,
+    path: str,
+    body: dict[str, Any],
+    request: Request,
+    key: str,
+    *,
+    timeout_s: float,
+    into: AnswerStream | None,
+) -> tuple[Response, dict[str, Any]]:
+    """Post a request, and return the response with the decoded answer, streamed or not.
+
+    Raises one of the AttemptErrors.
+    """
+    response = await http.post(path, dumped(body), timeout_s=timeout_s, into=into)
+    if into is not None and response.streamed:
+        return response, into.whole_or_raise(response, request, key)
+    return response, decoded_or_raise(response, request, key)
+
+
 class AnswerStream(ABC):
-    """The stream of one answer. `ended`: the model has said all, though usage may still follow."""
+    """The stream of one answer. `ended`: the answer is complete, but usage may still follow."""
 
     def __init__(self, on_piece: OnPiece) -> None:
         self.ended = False
@@ -31,16 +51,16 @@ class AnswerStream(ABC):
         self._garbled = False
 
     def feed(self, chunk: bytes) -> bool:
-        """True once nothing is to be expected any more."""
+        """Read a piece; return True once nothing more is expected."""
         return self._take_all(self._events.feed(chunk))
 
     def whole_or_raise(self, response: Response, request: Request, key: str) -> dict[str, Any]:
-        """The answer in the form of one that came whole; raises the error that it ended with."""
+        """Return the answer as if it had come whole; raises the error that ended the stream."""
         if not self._over:
             self._take_all(self._events.rest(), last=True)
         if self._fault is not None:
             error = refusal(replace(response, content=self._fault), texts_of(request), key)
-            if self._begun:  # what was said until then may be charged
+            if self._begun:  # what came until then may be billed
                 error.billed = None
             raise error
         if self._garbled:
@@ -62,7 +82,7 @@ class AnswerStream(ABC):
             try:
                 event = orjson.loads(content)
             except ValueError:
-                if not last:  # the last may be cut off, which its missing end will tell
+                if not last:  # the last may be cut off: then the stream's end is missing too
                     self._garbled = self._over = True
                 break
             if name == "error" or fields_of(event).get("error"):
@@ -74,11 +94,11 @@ class AnswerStream(ABC):
 
     @abstractmethod
     def _take(self, event: dict[str, Any]) -> None:
-        """The event is part of the whole, its text is handed on."""
+        """Add the event to the answer and hand its text on."""
 
     @abstractmethod
     def _whole(self) -> dict[str, Any]:
-        """What was taken, in the form of an answer that came whole."""
+        """Return the answer as if it had come whole."""
 
 
 class ChatStream(AnswerStream):
@@ -98,7 +118,7 @@ class ChatStream(AnswerStream):
 
     def _take(self, event: dict[str, Any]) -> None:
         self._model = event.get("model") or self._model
-        # In the last chunk, or in each, growing (Google, xAI): the last one told is all.
+        # In the last chunk, or growing in each (Google, xAI): the last usage counts everything.
         self._usage = event.get("usage") or self._usage
         self._tier = event.get("service_tier") or self._tier
         choices = event.get("choices")
@@ -121,16 +141,16 @@ class ChatStream(AnswerStream):
             self.ended = True
 
     def _add(self, piece: dict[str, Any]) -> None:
-        """The piece is part of its tool call."""
-        place, told = piece.get("index"), piece.get("id")
+        """Add the piece to its tool call."""
+        place, call_id = piece.get("index"), piece.get("id")
         at = self._places.get(place)
-        # Google numbers all calls of an answer 0; another id is another call.
-        if at is None or (told and self._calls[at]["id"] not in ("", told)):
+        # Google numbers all calls of an answer 0; another id means another call.
+        if at is None or (call_id and self._calls[at]["id"] not in ("", call_id)):
             at = self._places[place] = len(self._calls)
             function: dict[str, Any] = {"name": "", "arguments": ""}
             self._calls.append({"id": "", "type": "function", "function": function})
         call, made = self._calls[at], fields_of(piece.get("function"))
-        call["id"] = told or call["id"]
+        call["id"] = call_id or call["id"]
         call["type"] = piece.get("type") or call["type"]
         call["function"]["name"] = made.get("name") or call["function"]["name"]
         call["function"]["arguments"] += _text(made.get("arguments"))
@@ -144,19 +164,19 @@ class ChatStream(AnswerStream):
         }
         choice = {"message": message, "finish_reason": self._finish}
         choices = [choice] if self._chosen else []
-        told = {"usage": self._usage, "service_tier": self._tier}
-        return {"model": self._model, "choices": choices, **told}
+        bill = {"usage": self._usage, "service_tier": self._tier}
+        return {"model": self._model, "choices": choices, **bill}
 
 
 def _text(content: object) -> str:
-    """The text of a piece; Mistral's reasoning models send parts."""
+    """Return the text of a piece. Mistral's reasoning models send it in parts."""
     if isinstance(content, list):
         return "".join(_text(fields_of(part).get("text")) for part in content)
     return content if isinstance(content, str) else ""
 
 
 class MessageStream(AnswerStream):
-    """A message in Anthropic's events. `json_only`: a fence around it is no part of the answer."""
+    """A message in Anthropic's events. `json_only`: a code fence is no part of the answer."""
 
     def __init__(self, on_piece: OnPiece, *, json_only: bool = False) -> None:
         super().__init__(on_piece)
@@ -198,7 +218,7 @@ class MessageStream(AnswerStream):
             self._hand_on(text)
 
     def _hand_on(self, text: str) -> None:
-        """The text is handed on, but not fenced JSON, whose fence can be told only at its end."""
+        """Hand the text on, unless it is JSON in a code fence: that fence is removed at the end."""
         if self._held is not None:
             self._held += text
             start = self._held.lstrip()[:3]
@@ -208,18 +228,18 @@ class MessageStream(AnswerStream):
         self._on_piece(text)
 
     def _count(self, usage: object) -> None:
-        """Counts are cumulative: what is told last is all."""
-        told = fields_of(usage)
-        self._usage.update((name, value) for name, value in told.items() if value is not None)
+        """Take over these counts; they are cumulative, so the last ones count everything."""
+        sent = fields_of(usage)
+        self._usage.update((name, value) for name, value in sent.items() if value is not None)
 
     def _whole(self) -> dict[str, Any]:
         content = []
         for place, block in self._blocks.items():
-            said = "".join(self._parts.get(place, ()))
+            text = "".join(self._parts.get(place, ()))
             if block.get("type") == "text":
-                content.append({**block, "text": said})
+                content.append({**block, "text": text})
             elif block.get("type") == "tool_use":
-                content.append({**block, "input": _input(said) if said else block.get("input")})
+                content.append({**block, "input": _input(text) if text else block.get("input")})
             else:
                 content.append(block)
         message = {**self._message, "content": content, "usage": self._usage}
@@ -227,7 +247,7 @@ class MessageStream(AnswerStream):
 
 
 def _input(written: str) -> object:
-    """The input of a tool call; an empty one where the limit of tokens has cut it."""
+    """Return the input of a tool call; an empty one if the token limit has cut it."""
     try:
         return orjson.loads(written)
     except ValueError:
