@@ -160,7 +160,7 @@ async def test_the_bill_is_the_sum_of_what_the_clients_were_told() -> None:
             + reply.usage.completion_tokens * Decimal("0.0000006")
             for reply in replies
         )
-        report = it.engine.tally.report()
+        report = it.engine.stats.report()
         assert Decimal(report["money"]["billed_usd"]) == told
         assert report["prompts"] == {
             "distinct": 20,

@@ -19,7 +19,7 @@ from headgate.workers.simulator.engine import CHAT, MESSAGES, Engine
 from headgate.workers.simulator.faults import parse_rates
 from headgate.workers.simulator.limits import LimitTable, SimulatedCharge, SimulatedLimit
 from headgate.workers.simulator.ramp import Ramp, RampRule
-from headgate.workers.simulator.rate_headers import TELLINGS, Telling
+from headgate.workers.simulator.rate_headers import HEADER_STYLES, HeaderStyle
 from headgate.workers.simulator.throughput import PoolThroughput
 
 NOW_S = 1_795_219_200.0
@@ -43,7 +43,7 @@ class Rig:
         return self.engine.decide(path, key, orjson.dumps(body))
 
     def pool(self, label: str) -> dict[str, Any]:
-        found: dict[str, Any] = self.engine.tally.report()["pools"][label]
+        found: dict[str, Any] = self.engine.stats.report()["pools"][label]
         return found
 
 
@@ -61,7 +61,7 @@ def test_a_pool_tells_what_it_accepted_charged_and_refused_and_when() -> None:
     assert shown["faults"] == {"503": 1}
     assert (shown["first_accepted_s"], shown["last_accepted_s"]) == (NOW_S, NOW_S + 2)
     rig.engine.reset()
-    assert rig.engine.tally.report()["pools"] == {}
+    assert rig.engine.stats.report()["pools"] == {}
 
 
 def test_both_dialects_and_each_key_have_figures_of_their_own_and_no_key_is_shown() -> None:
@@ -69,7 +69,7 @@ def test_both_dialects_and_each_key_have_figures_of_their_own_and_no_key_is_show
     rig.ask(key="sk-one")
     rig.ask(key="sk-two")
     rig.ask(path=MESSAGES, max_tokens=10)
-    labels = list(rig.engine.tally.report()["pools"])
+    labels = list(rig.engine.stats.report()["pools"])
     assert len(set(labels)) == 3
     assert [label.partition("#")[0] for label in labels] == [
         "openai/gpt-4o-mini",
@@ -120,9 +120,9 @@ def test_headers_tell_the_moment_of_admission_also_when_the_answer_comes_late() 
 
 
 @pytest.mark.parametrize("path", [CHAT, MESSAGES])
-@pytest.mark.parametrize("telling", TELLINGS)
+@pytest.mark.parametrize("telling", HEADER_STYLES)
 def test_headers_may_be_true_missing_malformed_or_say_that_all_is_left(
-    telling: Telling, path: str
+    telling: HeaderStyle, path: str
 ) -> None:
     rig = Rig(headers=telling)
     for _ in range(20):
@@ -153,7 +153,7 @@ def test_growth_above_a_floor_is_refused_in_each_vendors_words() -> None:
         assert act.status == 429
         assert (error.get("details") or {"error_code": error.get("code")})["error_code"] == code
         assert act.headers["retry-after"] == "1"
-        assert rig.engine.tally.refusals == {"rate_limit_ramp": 1}
+        assert rig.engine.stats.refusals == {"rate_limit_ramp": 1}
         rig.at_s = 1.0
         assert rig.ask("x" * 400, path, max_tokens=9).status == 200
 
