@@ -68,12 +68,12 @@ class Queues:
                 calls.zcard(keys.leases())
                 calls.zcard(keys.due())
                 calls.hgetall(keys.rooms())
-                *listed, dead, leased, deferred, rooms = await calls.execute()
+                *listed, dead, leased, deferred, by_pool = await calls.execute()
         finally:
             await client.aclose()
         waiting = Counter(dict(zip(names, listed, strict=True)))
-        for room, count in rooms.items():
-            waiting[room.decode("utf-8", "replace").split(" ", 1)[0]] += int(count)
+        for queue_and_pool, count in by_pool.items():
+            waiting[queue_and_pool.decode("utf-8", "replace").split(" ", 1)[0]] += int(count)
         rows = [
             {"name": name, "messages": count, "messages_ready": count}
             for name, count in [*waiting.items(), ("headgate.dead", dead)]

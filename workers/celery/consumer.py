@@ -232,7 +232,7 @@ class Consumer(stock.Consumer):
             self.hub.call_soon(self._deliver)
 
     def _deliver(self) -> None:
-        """Hand all arrivals to Celery, and tell the Fetcher which queues are served now."""
+        """Hand all arrivals to Celery, and let the Fetcher serve the queues that are chosen now."""
         if self._receive is None or self.task_consumer is None or self.fetcher is None:
             return
         if self._app.stopping.has_begun:

@@ -28,7 +28,7 @@ CHUNK = 500
 """Most leases in one call of a script."""
 
 ALIVE_MS = 5000
-"""How long a worker counts as alive after it last said so."""
+"""How long a worker counts as alive after its last beat."""
 
 StopReason = Literal["cancelled", "lost", "shutdown", "timeout"]
 

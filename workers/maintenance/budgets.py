@@ -24,9 +24,10 @@ from headgate.shared.admission.budgets import BudgetInForce, SpentAmount
 from headgate.shared.broker.keys import Keys
 from headgate.shared.broker.script import fields_of
 from headgate.shared.catalog.catalog import Catalog
+from headgate.shared.database.usage_rollup import DAY_MS
 from headgate.workers.clients.outage_log import OutageLog
 from headgate.workers.clients.redis_batcher import RedisBatcher
-from headgate.workers.maintenance.spend import DAY_MS, Sums, span_ms, spent_on, unsettled
+from headgate.workers.maintenance.spend import Sums, span_ms, spent_on, unsettled
 
 log = logging.getLogger("headgate.budgets")
 

@@ -13,6 +13,7 @@ from headgate.shared.catalog.catalog import Catalog
 from headgate.shared.cost.upper_bound import worst_pico_usd
 from headgate.shared.database.engine import reading
 from headgate.shared.database.tables import attempts, audit, jobs
+from headgate.shared.database.usage_rollup import DAY_MS
 from headgate.shared.errors import HeadgateError
 from headgate.shared.job.envelope import Envelope
 
@@ -25,7 +26,6 @@ SKEW_MS = 3_600_000
 """The clock that a job was submitted by may be this much ahead of its worker's."""
 
 MOST_UNSETTLED = 20_000
-DAY_MS = 86_400_000
 
 
 def span_ms(period: str) -> tuple[int, int]:

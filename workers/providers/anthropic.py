@@ -20,8 +20,8 @@ from headgate.workers.provider import Answer, OnPiece
 from headgate.workers.providers.anthropic_request import messages_body
 from headgate.workers.providers.http import HttpPool, Response, checked_key
 from headgate.workers.providers.refusals import ModelRefused, request_id, unusable
-from headgate.workers.providers.reply_fields import count, fields_of, kept_headers, tier_of
-from headgate.workers.providers.streaming import MessageStream, post_and_decode
+from headgate.workers.providers.reply_fields import count, fields_of, limit_and_id_headers, tier_of
+from headgate.workers.providers.streaming import AnswerStream, MessageParts, post_and_decode
 
 ADDRESS = "https://api.anthropic.com"
 
@@ -77,7 +77,7 @@ class AnthropicProvider:
         body = messages_body(request, model, max_output_tokens)
         json_only, into = wants_json(request), None
         if on_piece is not None:
-            into = MessageStream(on_piece, json_only=json_only)
+            into = AnswerStream(MessageParts(on_piece, json_only=json_only))
             body["stream"] = True
         response, decoded = await post_and_decode(
             self._http, "/v1/messages", body, request, self._key, timeout_s=timeout_s, into=into
@@ -116,7 +116,7 @@ def read_message(decoded: dict[str, Any], response: Response, *, json_only: bool
         request_id=request_id(response.headers),
     )
     terms = read_terms(decoded.get("usage"))
-    return Answer(reply, kept_headers(response.headers), counted, terms)
+    return Answer(reply, limit_and_id_headers(response.headers), counted, terms)
 
 
 def tool_call(block: dict[str, Any], response: Response) -> dict[str, Any]:

@@ -60,9 +60,11 @@ class Response:
 
 
 class StreamSink(Protocol):
-    """Takes a stream. `ended`: nothing of value is lost if the connection breaks now."""
+    """Takes the bytes of a stream."""
 
-    ended: bool
+    @property
+    def ended(self) -> bool:
+        """True if nothing of value is lost when the connection breaks now."""
 
     def feed(self, chunk: bytes) -> bool:
         """Take a piece; return True once nothing more is expected."""

@@ -20,8 +20,8 @@ from headgate.shared.job.result import Reply, Usage
 from headgate.workers.provider import Answer, OnPiece
 from headgate.workers.providers.http import HttpPool, Response, checked_key
 from headgate.workers.providers.refusals import request_id, unusable
-from headgate.workers.providers.reply_fields import count, fields_of, kept_headers, tier_of
-from headgate.workers.providers.streaming import ChatStream, post_and_decode
+from headgate.workers.providers.reply_fields import count, fields_of, limit_and_id_headers, tier_of
+from headgate.workers.providers.streaming import AnswerStream, ChatParts, post_and_decode
 
 ADDRESS = "https://api.openai.com/v1"
 
@@ -81,7 +81,7 @@ class OpenAIProvider:
             body = chat_body(request, model, max_output_tokens, vendor=self._vendor)
         into = None
         if on_piece is not None and not request.embeds:
-            into = ChatStream(on_piece)
+            into = AnswerStream(ChatParts(on_piece))
             body |= {"stream": True, "stream_options": {"include_usage": True}}
         response, decoded = await post_and_decode(
             self._http, path, body, request, self._key, timeout_s=timeout_s, into=into
@@ -164,7 +164,7 @@ def read_chat(decoded: dict[str, Any], response: Response, request: Request) -> 
         provider_model=str(decoded.get("model") or ""),
         request_id=request_id(response.headers),
     )
-    return Answer(reply, kept_headers(response.headers), counted, read_terms(decoded))
+    return Answer(reply, limit_and_id_headers(response.headers), counted, read_terms(decoded))
 
 
 def read_embeddings(decoded: dict[str, Any], response: Response, request: Request) -> Answer:
@@ -189,7 +189,7 @@ def read_embeddings(decoded: dict[str, Any], response: Response, request: Reques
         provider_model=str(decoded.get("model") or ""),
         request_id=request_id(response.headers),
     )
-    return Answer(reply, kept_headers(response.headers), counted, read_terms(decoded))
+    return Answer(reply, limit_and_id_headers(response.headers), counted, read_terms(decoded))
 
 
 def vector(value: object, response: Response) -> list[float]:

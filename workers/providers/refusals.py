@@ -28,7 +28,7 @@ from headgate.workers.errors import (
 )
 from headgate.workers.providers.http import Response
 from headgate.workers.providers.pool_gate import gate_of, wait_in_text_ms
-from headgate.workers.providers.reply_fields import fields_of, kept_headers
+from headgate.workers.providers.reply_fields import fields_of, limit_and_id_headers
 
 MESSAGE_LIMIT = 500
 
@@ -168,7 +168,7 @@ def refusal(response: Response, private: Iterable[str], secret: str) -> AttemptE
         retry_after_ms=wait_ms,
         billed=billed,
         request_id=request_id(response.headers) or error.request_id,
-        headers=kept_headers(response.headers),
+        headers=limit_and_id_headers(response.headers),
         gate=gate_of(kind, error.codes, error.message, error.details, now_s),
     )  # fmt: skip
 

@@ -9,16 +9,18 @@ from headgate.shared.cost.rates import STANDARD
 #: More tokens than this in one reply are a fault of the sender. It is exact in a float and a table.
 _MOST_TOKENS = 2**40
 
-_KEPT_PREFIXES = ("x-ratelimit-", "anthropic-ratelimit-", "anthropic-priority-", "anthropic-fast-")
-_KEPT = frozenset({"x-request-id", "request-id", "retry-after", "retry-after-ms"})
+_LIMIT_PREFIXES = ("x-ratelimit-", "anthropic-ratelimit-", "anthropic-priority-", "anthropic-fast-")
+_ID_AND_RETRY = frozenset({"x-request-id", "request-id", "retry-after", "retry-after-ms"})
 
 
-def kept_headers(headers: Mapping[str, str]) -> dict[str, str]:
+def limit_and_id_headers(headers: Mapping[str, str]) -> dict[str, str]:
     """Return the rate-limit and request-id headers, with names in lower case."""
-    lower = ((name.lower(), value) for name, value in headers.items())
-    return {
-        name: value for name, value in lower if name in _KEPT or name.startswith(_KEPT_PREFIXES)
-    }
+    found = {}
+    for header, value in headers.items():
+        name = header.lower()
+        if name in _ID_AND_RETRY or name.startswith(_LIMIT_PREFIXES):
+            found[name] = value
+    return found
 
 
 def count(value: object) -> int:

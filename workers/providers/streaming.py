@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 
@@ -38,17 +37,37 @@ async def post_and_decode(
     return response, decoded_or_raise(response, request, key)
 
 
-class AnswerStream(ABC):
-    """The stream of one answer. `ended`: the answer is complete, but usage may still follow."""
+class AnswerParts(Protocol):
+    """Puts one answer together from a vendor's events.
 
-    def __init__(self, on_piece: OnPiece) -> None:
-        self.ended = False
-        self._on_piece = on_piece
+    `ended`: the answer is complete, but usage may still follow. `is_last`: nothing follows.
+    """
+
+    ended: bool
+    is_last: bool
+
+    def take(self, event: dict[str, Any]) -> None:
+        """Add the event to the answer and hand its text on."""
+
+    def whole(self) -> dict[str, Any]:
+        """Return the answer as if it had come whole."""
+
+
+class AnswerStream:
+    """The stream of one answer: reads its events, and notices faults and a broken connection."""
+
+    def __init__(self, parts: AnswerParts) -> None:
+        self._parts = parts
         self._events = EventParser()
         self._begun = False
         self._over = False
         self._fault: bytes | None = None
         self._garbled = False
+
+    @property
+    def ended(self) -> bool:
+        """True once the answer is complete. Usage may still follow."""
+        return self._parts.ended
 
     def feed(self, chunk: bytes) -> bool:
         """Read a piece; return True once nothing more is expected."""
@@ -70,14 +89,14 @@ class AnswerStream(ABC):
                 "the connection broke: the stream stops before its end",
                 http_status=response.status, billed=None, request_id=request_id(response.headers),
             )  # fmt: skip
-        return self._whole()
+        return self._parts.whole()
 
     def _take_all(self, events: list[Event], *, last: bool = False) -> bool:
         for name, content in events:
             if self._over:
                 break
             if content == b"[DONE]":
-                self.ended = self._over = True
+                self._parts.ended = self._over = True
                 break
             try:
                 event = orjson.loads(content)
@@ -89,23 +108,18 @@ class AnswerStream(ABC):
                 self._fault, self._over = content, True
                 break
             self._begun = True
-            self._take(fields_of(event))
+            self._parts.take(fields_of(event))
+            self._over = self._parts.is_last
         return self._over
 
-    @abstractmethod
-    def _take(self, event: dict[str, Any]) -> None:
-        """Add the event to the answer and hand its text on."""
 
-    @abstractmethod
-    def _whole(self) -> dict[str, Any]:
-        """Return the answer as if it had come whole."""
-
-
-class ChatStream(AnswerStream):
+class ChatParts:
     """A chat completion in OpenAI's chunks."""
 
     def __init__(self, on_piece: OnPiece) -> None:
-        super().__init__(on_piece)
+        self.ended = False
+        self.is_last = False  # OpenAI sends [DONE] instead
+        self._on_piece = on_piece
         self._model: object = None
         self._usage: object = None
         self._tier: object = None
@@ -116,7 +130,8 @@ class ChatStream(AnswerStream):
         self._calls: list[dict[str, Any]] = []
         self._places: dict[object, int] = {}
 
-    def _take(self, event: dict[str, Any]) -> None:
+    def take(self, event: dict[str, Any]) -> None:
+        """Add the chunk to the completion and hand its text on."""
         self._model = event.get("model") or self._model
         # In the last chunk, or growing in each (Google, xAI): the last usage counts everything.
         self._usage = event.get("usage") or self._usage
@@ -155,10 +170,11 @@ class ChatStream(AnswerStream):
         call["function"]["name"] = made.get("name") or call["function"]["name"]
         call["function"]["arguments"] += _text(made.get("arguments"))
 
-    def _whole(self) -> dict[str, Any]:
-        silent = not self._texts and (self._refusals or self._calls)
+    def whole(self) -> dict[str, Any]:
+        """Return the completion as if it had come whole."""
+        has_no_text = not self._texts and (self._refusals or self._calls)
         message = {
-            "content": None if silent else "".join(self._texts),
+            "content": None if has_no_text else "".join(self._texts),
             "refusal": "".join(self._refusals) or None,
             "tool_calls": self._calls or None,
         }
@@ -175,11 +191,13 @@ def _text(content: object) -> str:
     return content if isinstance(content, str) else ""
 
 
-class MessageStream(AnswerStream):
+class MessageParts:
     """A message in Anthropic's events. `json_only`: a code fence is no part of the answer."""
 
     def __init__(self, on_piece: OnPiece, *, json_only: bool = False) -> None:
-        super().__init__(on_piece)
+        self.ended = False
+        self.is_last = False
+        self._on_piece = on_piece
         self._message: dict[str, Any] = {}
         self._usage: dict[str, Any] = {}
         self._reason: object = None
@@ -187,7 +205,8 @@ class MessageStream(AnswerStream):
         self._parts: dict[object, list[str]] = {}
         self._held: str | None = "" if json_only else None
 
-    def _take(self, event: dict[str, Any]) -> None:
+    def take(self, event: dict[str, Any]) -> None:
+        """Add the event to the message and hand its text on."""
         place = event.get("index")
         match event.get("type"):
             case "message_start":
@@ -208,7 +227,7 @@ class MessageStream(AnswerStream):
                 self._count(event.get("usage"))
                 self.ended = self.ended or self._reason is not None
             case "message_stop":
-                self.ended = self._over = True
+                self.ended = self.is_last = True
 
     def _add(self, place: object, field: str, text: object) -> None:
         if not field or not isinstance(text, str) or not text:
@@ -232,7 +251,8 @@ class MessageStream(AnswerStream):
         sent = fields_of(usage)
         self._usage.update((name, value) for name, value in sent.items() if value is not None)
 
-    def _whole(self) -> dict[str, Any]:
+    def whole(self) -> dict[str, Any]:
+        """Return the message as if it had come whole."""
         content = []
         for place, block in self._blocks.items():
             text = "".join(self._parts.get(place, ()))

@@ -107,7 +107,7 @@ class SimulatedPool:
 
         With `count_refused` a refusal takes a request too, down to a debt of one bucket.
         """
-        worst: SimulatedRefusal | None = None
+        longest: SimulatedRefusal | None = None
         for charge in charges:
             bucket = self.buckets.get(charge.kind)
             if bucket is None:
@@ -119,18 +119,18 @@ class SimulatedPool:
             if lacking <= 1e-7 and not too_large:
                 continue
             wait_s = None if too_large else lacking * 60 / bucket.per_minute
-            if worst is None or _longer(wait_s, worst.wait_s):
+            if longest is None or _longer(wait_s, longest.wait_s):
                 used = bucket.per_minute - bucket.remaining()
-                worst = SimulatedRefusal(
+                longest = SimulatedRefusal(
                     charge.kind, bucket.per_minute, used, charge.amount, wait_s
                 )
-        if worst is None:
+        if longest is None:
             for charge in charges:
                 if charge.kind in self.buckets:
                     self.buckets[charge.kind].level -= charge.amount
         elif count_refused and (requests := self.buckets.get("requests")) is not None:
             requests.level = max(requests.level - 1, -requests.capacity)
-        return worst
+        return longest
 
 
 class SimulatedPools:
