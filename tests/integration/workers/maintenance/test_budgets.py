@@ -150,12 +150,12 @@ async def test_a_script_that_wants_sums_gets_them_within_a_second(office: Office
 async def test_alerts_go_once_each_to_the_log_and_to_a_webhook_that_may_be_down_at_first(
     office: Office, caplog: pytest.LogCaptureFixture
 ) -> None:
-    heard: list[dict[str, Any]] = []
+    received: list[dict[str, Any]] = []
     answers = [503, 200, 200, 200]
 
     async def hear(request: web.Request) -> web.Response:
-        heard.append(await request.json())
-        return web.Response(status=answers[len(heard) - 1])
+        received.append(await request.json())
+        return web.Response(status=answers[len(received) - 1])
 
     app = web.Application()
     app.router.add_post("/alerts", hear)
@@ -175,9 +175,9 @@ async def test_alerts_go_once_each_to_the_log_and_to_a_webhook_that_may_be_down_
                 await alerts.send()
     finally:
         await runner.cleanup()
-    assert [one["percent"] for one in heard] == ["80", "80", "90", "100"]
-    assert len({one["id"] for one in heard}) == 3
-    assert (heard[0]["scope"], heard[0]["budget_usd"], heard[0]["spent_usd"]) == (
+    assert [one["percent"] for one in received] == ["80", "80", "90", "100"]
+    assert len({one["id"] for one in received}) == 3
+    assert (received[0]["scope"], received[0]["budget_usd"], received[0]["spent_usd"]) == (
         "tenant/a/b", "10", "9.5",
     )  # fmt: skip
     assert [caplog.text.count(f"is at {percent} %") for percent in (80, 90, 100)] == [1, 1, 1]

@@ -1,4 +1,4 @@
-"""What the broker keeps is true and bounded: purged queues are noticed, old letters are shed."""
+"""Pruning: purged queues are noticed, and old dead letters are dropped."""
 
 from collections.abc import AsyncIterator, Iterator
 

@@ -158,7 +158,7 @@ async def test_a_stream_may_stall_or_break_after_its_first_part(fault: str) -> N
         assert it.engine.stats.undelivered_usd == it.engine.stats.billed_usd > 0
 
 
-async def test_a_stream_may_tell_of_an_error_after_its_first_part() -> None:
+async def test_a_stream_may_report_an_error_after_its_first_part() -> None:
     async with running() as it:
         with pytest.raises(openai.APIError):
             async for _ in await ask_openai(it.openai, "[[fault:stream-error]]", stream=True):
@@ -178,7 +178,7 @@ async def test_a_caller_who_leaves_early_is_counted_and_not_billed() -> None:
         assert it.engine.stats.billed_usd == 0
 
 
-async def test_a_slow_answer_takes_the_time_it_was_told_to() -> None:
+async def test_a_slow_answer_takes_the_time_that_was_asked_for() -> None:
     async with running() as it:
         began = time.monotonic()
         await ask_openai(it.openai, "[[fault:slow:ms=150]]")

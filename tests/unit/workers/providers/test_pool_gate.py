@@ -154,7 +154,7 @@ GOLDEN: list[tuple[int, object, Gate | None]] = [
 
 
 @pytest.mark.parametrize(("status", "body", "gate"), GOLDEN)
-def test_a_refusal_tells_what_it_means_for_its_pool(
+def test_a_refusal_says_what_it_means_for_its_pool(
     status: int, body: object, gate: Gate | None
 ) -> None:
     assert refused(status, body).gate == gate

@@ -94,7 +94,7 @@ def test_usage_that_grows_in_every_chunk_is_taken_from_the_last() -> None:
     assert whole["usage"] == {"completion_tokens": 2}
 
 
-def test_a_stream_without_done_is_whole_once_its_finish_was_told() -> None:
+def test_a_stream_without_done_is_whole_once_its_finish_has_come() -> None:
     whole, _ = chat(chunk({"content": "a"}), chunk(finish="stop"))
     assert whole["usage"] is None
 
@@ -119,8 +119,8 @@ def test_the_pieces_of_two_tool_calls_are_put_together() -> None:
         "[DONE]",
     )
     message = whole["choices"][0]["message"]
-    told = [(one["id"], one["function"]) for one in message["tool_calls"]]
-    assert told == [
+    calls = [(one["id"], one["function"]) for one in message["tool_calls"]]
+    assert calls == [
         ("c1", {"name": "find", "arguments": '{"a": 1}'}),
         ("c2", {"name": "tell", "arguments": "{}"}),
     ]
@@ -128,7 +128,7 @@ def test_the_pieces_of_two_tool_calls_are_put_together() -> None:
     assert pieces == []
 
 
-def test_calls_that_all_have_the_number_0_are_told_apart_by_their_ids() -> None:
+def test_calls_that_all_have_the_number_0_are_distinguished_by_their_ids() -> None:
     whole, _ = chat(
         chunk({"tool_calls": [call(0, "{}", "c1", "find"), call(0, "[]", "c2", "tell")]}),
         chunk(finish="tool_calls"),

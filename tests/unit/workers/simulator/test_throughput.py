@@ -1,4 +1,4 @@
-"""What the simulator tells of its pools, limits on growth, headers that lie, lengths on request."""
+"""The simulator: figures of its pools, limits on growth, wrong headers, lengths on request."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ class Rig:
         return found
 
 
-def test_a_pool_tells_what_it_accepted_charged_and_refused_and_when() -> None:
+def test_a_pool_reports_what_it_accepted_charged_and_refused_and_when() -> None:
     rig = Rig(limits=SimulatedLimit(rpm=120, tpm=600_000))
-    told = [rig.ask(max_tokens=98).status for _ in range(3)]
+    statuses = [rig.ask(max_tokens=98).status for _ in range(3)]
     rig.at_s = 2.0
-    told += [rig.ask("[[fault:503]]", max_tokens=98).status]
-    assert told == [200, 200, 429, 503]
+    statuses += [rig.ask("[[fault:503]]", max_tokens=98).status]
+    assert statuses == [200, 200, 429, 503]
     shown = rig.pool("openai/gpt-4o-mini")
     assert (shown["accepted"], shown["refused"]) == (3, 1)
     assert shown["charged"] == {"requests": 3, "tokens": 302}
@@ -108,12 +108,12 @@ def test_the_most_in_any_second_is_that_of_all_windows(
     }
 
 
-def test_headers_tell_the_moment_of_admission_also_when_the_answer_comes_late() -> None:
+def test_headers_show_the_moment_of_admission_also_when_the_answer_comes_late() -> None:
     rig = Rig(limits=SimulatedLimit(rpm=600, tpm=60_000), latency_ms=60_000)
     act = rig.ask(max_tokens=498)
     assert act.delay_s == 60
-    told = {name: value for name, value in act.headers.items() if "ratelimit" in name}
-    assert set(seen(told, NOW_S)) == {
+    headers = {name: value for name, value in act.headers.items() if "ratelimit" in name}
+    assert set(seen(headers, NOW_S)) == {
         RateSeen("rpm", 600.0, 599.0, 1.0),
         RateSeen("tpm", 60_000.0, 59_500.0, 1.0),
     }
@@ -127,20 +127,20 @@ def test_headers_may_be_true_missing_malformed_or_say_that_all_is_left(
     rig = Rig(headers=telling)
     for _ in range(20):
         act = rig.ask(path=path, max_tokens=2000)
-        told = {name: value for name, value in act.headers.items() if "ratelimit" in name}
-        found = {one.measure: one for one in seen(told, NOW_S)}
+        headers = {name: value for name, value in act.headers.items() if "ratelimit" in name}
+        found = {one.measure: one for one in seen(headers, NOW_S)}
         match telling:
             case "true":
                 assert len(found) == (3 if path == MESSAGES else 2)
             case "none":
-                assert told == {}
+                assert headers == {}
             case "malformed":
-                assert told
+                assert headers
                 assert found == {}
             case "full":
-                for name, value in told.items():
+                for name, value in headers.items():
                     if "remaining" in name:
-                        assert value == told[name.replace("remaining", "limit")]
+                        assert value == headers[name.replace("remaining", "limit")]
                 assert "rpm" not in found
 
 
