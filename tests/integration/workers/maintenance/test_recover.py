@@ -1,7 +1,7 @@
 """Recovering: what the broker lost is sent again, what it knows is not; old envelopes go."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,10 +45,12 @@ class Site:
         self.engine: Engine = servers.engine()
         self.batcher = RedisBatcher(servers.async_redis_client())
 
-    def recover(self, owner: str = "w", period_s: float = 1, result_ttl_s: int = 3600) -> Recover:
+    def recover(
+        self, owner: str = "w", period_s: float = 1, clock_ms: Callable[[], int] = now_ms
+    ) -> Recover:
         return Recover(
             self.servers, self.engine, self.batcher,
-            owner=owner, period_s=period_s, result_ttl_s=result_ttl_s,
+            owner=owner, period_s=period_s, result_ttl_s=3600, clock_ms=clock_ms,
         )  # fmt: skip
 
     def queue(self, *queued: Envelope, **changed: object) -> None:
@@ -128,15 +130,18 @@ async def test_a_row_that_cannot_be_read_does_not_stop_the_others(
 async def test_a_job_that_waits_past_its_deadline_ends_once_and_all_who_wait_hear_of_it(
     site: Site, client: redis.Redis, status: str
 ) -> None:
-    late = [old(deadline_s=OLD_MS / 1000 - 3, metadata={"n": n}) for n in range(450)]
-    in_time = [old(deadline_s=OLD_MS / 1000 - 1), old(deadline_s=OLD_MS)]
+    at_ms = now_ms()  # the clock stands still, so that a slow test makes no other job late
+    began = {"submitted_at_ms": at_ms - OLD_MS}
+    late = [envelope(**began, deadline_s=57, metadata={"n": n}) for n in range(450)]
+    in_time = [envelope(**began, deadline_s=59), envelope(**began, deadline_s=OLD_MS)]
+    recover = site.recover(clock_ms=lambda: at_ms)
     site.queue(*late, *in_time, status=status)
     with client.pubsub() as subscriber:  # type: ignore[no-untyped-call]  # not in its stubs
         subscriber.subscribe(Keys().result(late[0].id))
         subscriber.get_message(timeout=5)
-        assert await site.recover().recover_all() == (450, 2)
+        assert await recover.recover_all() == (450, 2)
         message: Any = subscriber.get_message(timeout=5)
-    assert await site.recover().recover_all() == (0, 0)
+    assert await recover.recover_all() == (0, 0)
     record = orjson.loads(message["data"])
     assert (record["status"], record["result"]["exc_message"][1]) == ("FAILURE", "deadline")
     assert 0 < client.ttl(Keys().result(late[449].id)) <= 3600
