@@ -236,8 +236,8 @@ class Door(tasks.JobTask):
 
     async def open(self, settings: Settings, servers: Servers, fetcher: Fetcher) -> None:
         await super().open(settings, servers, fetcher)
-        stepped = stepping(self.kit.pipeline, self.orders.passes)
-        self.kit = replace(self.kit, pipeline=stepped)
+        stepped = stepping(self.parts.pipeline, self.orders.passes)
+        self.parts = replace(self.parts, pipeline=stepped)
 
 
 def shift_clock(ms: int) -> None:

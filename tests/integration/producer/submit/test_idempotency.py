@@ -21,7 +21,7 @@ from headgate.producer.submit.idempotency import IdempotencyKey, KeyOwner, look,
 from headgate.shared.database import migrate
 from headgate.shared.database.engine import open_engine, reading, writing
 from headgate.shared.database.tables import KEY_KEPT_MS, idempotency
-from headgate.workers.maintenance.recover import forget_keys
+from headgate.workers.maintenance.prune import forget_idempotency_keys
 from tests.support.command import headgate
 from tests.support.played import PlayedWorker, ids_of, settings_for
 from tests.support.proxy import TcpProxy
@@ -103,7 +103,7 @@ def test_keys_are_pruned_after_a_day(client: Client) -> None:
     ask(client, "new")
     with reading(engine) as connection:
         now_ms: Any = connection.scalar(select(func.max(idempotency.c.created_at_ms)))
-    forget_keys(engine, now_ms)
+    forget_idempotency_keys(engine, now_ms)
     with reading(engine) as connection:
         assert list(connection.scalars(select(idempotency.c.key))) == ["new"]
 

@@ -23,7 +23,7 @@ from headgate.shared.database import migrate
 from headgate.shared.database.engine import open_engine
 from headgate.shared.servers.servers import Servers
 from headgate.shared.settings import Settings
-from headgate.workers.bootstrap import open_kit
+from headgate.workers.bootstrap import open_parts
 from headgate.workers.celery.pool import RETURN_S
 from headgate.workers.clients.redis_batcher import RedisBatcher
 from headgate.workers.maintenance.estimates import EstimateUpkeep
@@ -460,9 +460,9 @@ async def test_a_worker_that_stops_shares_its_last_notes(
         home=tmp_path, redis_url=valkey.url, database_url=sqlite_url, key_prefix="t:"
     )
     upgraded(sqlite_url)
-    kit = await open_kit(in_force, Servers(in_force, valkey.url, sqlite_url), "w")
-    note(kit.pipeline.learning, 100, times=ENOUGH)
-    await kit.close()
+    parts = await open_parts(in_force, Servers(in_force, valkey.url, sqlite_url), "w")
+    note(parts.pipeline.learning, 100, times=ENOUGH)
+    await parts.close()
     assert standing(client, ACME).answers == ENOUGH
 
 
@@ -472,8 +472,8 @@ async def test_a_worker_that_stops_waits_for_no_redis_that_is_away(
     server = valkey_factory()
     in_force = Settings(home=tmp_path, redis_url=server.url, database_url=sqlite_url)
     upgraded(sqlite_url)
-    kit = await open_kit(in_force, Servers(in_force, server.url, sqlite_url), "w")
-    note(kit.pipeline.learning, 100)
+    parts = await open_parts(in_force, Servers(in_force, server.url, sqlite_url), "w")
+    note(parts.pipeline.learning, 100)
     server.kill()
     async with asyncio.timeout(RETURN_S):
-        await kit.close()
+        await parts.close()

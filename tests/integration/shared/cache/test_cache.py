@@ -262,8 +262,8 @@ async def test_the_sweep_throws_away_what_expired_and_what_is_over_a_smaller_bou
     for n in range(20):
         store(client, entry(n, 1000, ttl_ms=1 if n % 2 else 60_000))
     lane = RedisBatcher(Redis.from_url(valkey.url))
-    tidy = Prune(lane, KEYS, queues=[], most_letters=1, most_bytes=1, cache_bytes=4000)
-    await tidy.shed_answers()
+    prune = Prune(lane, KEYS, queues=[], most_letters=1, most_bytes=1, cache_bytes=4000)
+    await prune.evict_answers()
     await lane.close()
     assert len(entries(client)) == 4
     the_books_are_true(client)

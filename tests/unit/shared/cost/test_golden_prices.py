@@ -24,7 +24,7 @@ from headgate.workers.provider import Answer
 from headgate.workers.providers.anthropic import read_message
 from headgate.workers.providers.http import Response
 from headgate.workers.providers.openai import read_chat, read_embeddings
-from headgate.workers.providers.streaming import ChatStream, MessageStream
+from headgate.workers.providers.streaming import AnswerStream, ChatParts, MessageParts
 
 CATALOG = load()
 DAY = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
@@ -42,8 +42,8 @@ def chat(usage: Fields, tier: str | None = "default") -> Answer:
 
 
 def chat_stream(usage: Fields, tier: str = "default") -> Answer:
-    """Return the same from chunks: only the last has usage, and it has no choices."""
-    stream = ChatStream(lambda _: None)
+    """The same in chunks: the last has no choices and the usage; the others say null."""
+    stream = AnswerStream(ChatParts(lambda _: None))
     choice: Fields = {"index": 0, "delta": {"content": "x"}, "finish_reason": None}
     for chunk in (
         {"choices": [choice], "usage": None, "service_tier": tier},
@@ -74,8 +74,8 @@ def message(usage: Fields) -> Answer:
 
 
 def message_stream(started: Fields, *deltas: Fields) -> Answer:
-    """Return the same from events: input at the start, cumulative output in the deltas."""
-    stream = MessageStream(lambda _: None)
+    """The same as events: input at the start, output cumulative in the deltas."""
+    stream = AnswerStream(MessageParts(lambda _: None))
     events: list[Fields] = [
         {"type": "message_start", "message": {"content": [], "usage": started}},
         {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
