@@ -25,8 +25,9 @@ from headgate.shared.database.rows import audit_row
 from headgate.shared.database.tables import attempts, audit, jobs
 from headgate.shared.errors import ErrorCode
 from headgate.shared.job.envelope import Envelope
+from headgate.shared.job.history import history_of
 from headgate.shared.job.ids import rfc3339
-from headgate.shared.job.result import ErrorReport, FailedAttempt, Result, Status, Usage
+from headgate.shared.job.result import ErrorReport, Result, Status, Usage
 
 FORGOTTEN_PER_CALL = 100
 """Jobs that leave their lines in one call: each has its message read."""
@@ -89,8 +90,8 @@ def tell(client: redis.Redis, keys: Keys, results: Sequence[Result], *, result_t
         script.run(client, broker_jobs.forget(keys, chunk))
 
 
-def _attempts(connection: Connection, ids: Sequence[str]) -> dict[str, list[Row[Any]]]:
-    found: dict[str, list[Row[Any]]] = defaultdict(list)
+def _attempts(connection: Connection, ids: Sequence[str]) -> dict[str, list[Any]]:
+    found: dict[str, list[Any]] = defaultdict(list)
     if ids:
         order = (attempts.c.job_id, attempts.c.fence, attempts.c.n)
         query = select(attempts).where(attempts.c.job_id.in_(ids)).order_by(*order)
@@ -100,38 +101,25 @@ def _attempts(connection: Connection, ids: Sequence[str]) -> dict[str, list[Row[
 
 
 def _result(
-    row: Row[Any], envelope: Envelope, tried: Sequence[Row[Any]], error: ErrorReport, at_ms: int
+    row: Row[Any], envelope: Envelope, tried: Sequence[Any], error: ErrorReport, at_ms: int
 ) -> tuple[Result, int | None, int]:
     """The result, what all attempts cost in pico-USD if that is known, how many are unknown."""
-    usage, cost, unknown = Usage(), row.share_pico_usd or 0, 0
-    priced, failed = True, []
+    usage = Usage()
     for attempt in tried:
         usage += Usage(
             attempt.input_tokens, attempt.cached_input_tokens, attempt.cache_write_tokens,
             attempt.output_tokens, attempt.reasoning_tokens,
         )  # fmt: skip
-        cost += attempt.cost_pico_usd or 0
-        if attempt.state in ("open", "unknown"):
-            unknown += 1
-        elif attempt.cost_pico_usd is None:
-            priced = False
-        if attempt.state != "answered":
-            # As a worker lists them: one with no code was cut off when its worker died.
-            message = attempt.message or "a worker died while the provider was answering"
-            failed.append(
-                FailedAttempt(
-                    attempt.model, attempt.code or "internal", message, attempt.http_status,
-                    attempt.waited_ms,
-                )
-            )  # fmt: skip
+    history = history_of(tried, share_pico_usd=row.share_pico_usd or 0)
+    cost = history.cost_pico_usd
     began = row.started_at_ms
     result = Result(
         id=row.id,
         status=_STATUS[error.code],
         model=envelope.model,
         usage=usage,
-        cost_usd=price.text(price.from_pico(cost)) if priced else None,
-        attempts=len(tried),
+        cost_usd=None if cost is None else price.text(price.from_pico(cost)),
+        attempts=history.attempts,
         batch_id=envelope.batch_id,
         submitted_at=rfc3339(envelope.submitted_at_ms),
         started_at=rfc3339(began),
@@ -139,6 +127,6 @@ def _result(
         queued_ms=None if began is None else max(0, began - envelope.submitted_at_ms),
         trace_id=envelope.trace_id,
         metadata=envelope.request.metadata,
-        error=replace(error, attempts=failed),
+        error=replace(error, attempts=history.failures),
     )
-    return result, cost if priced else None, unknown
+    return result, cost, len(history.unknown_models)

@@ -8,6 +8,8 @@ from typing import Any, Literal
 from headgate.shared.errors import ErrorCode
 
 Status = Literal["queued", "running", "deferred", "succeeded", "failed", "cancelled", "expired"]
+WAITING: tuple[Status, ...] = ("queued", "deferred")
+OPEN: tuple[Status, ...] = (*WAITING, "running")
 ENDED: frozenset[str] = frozenset({"succeeded", "failed", "cancelled", "expired"})
 
 

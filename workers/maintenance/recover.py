@@ -29,7 +29,7 @@ from headgate.shared.database.tables import KEY_KEPT_MS, idempotency, jobs
 from headgate.shared.errors import NewerEnvelope, UnreadableMessage
 from headgate.shared.job.envelope import Envelope
 from headgate.shared.job.ids import now_ms
-from headgate.shared.job.result import ENDED, ErrorReport, Result
+from headgate.shared.job.result import ENDED, OPEN, WAITING, ErrorReport, Result
 from headgate.shared.servers.servers import Servers
 from headgate.workers.clients.outage_log import OutageLog
 from headgate.workers.clients.redis_batcher import RedisBatcher
@@ -44,9 +44,6 @@ PAGE = 1000
 
 ENDED_AT_ONCE = 200
 """Jobs that end in one transaction: longer ones make the workers' commits wait."""
-
-OPEN = ("queued", "running", "deferred")
-WAITING = ("queued", "deferred")
 
 ALL_AGAIN = 200
 """Times as long as a look at every open job took, until the next one that nothing points to."""

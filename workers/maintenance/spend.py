@@ -15,11 +15,10 @@ from headgate.shared.database.engine import reading
 from headgate.shared.database.tables import attempts, audit, jobs
 from headgate.shared.errors import HeadgateError
 from headgate.shared.job.envelope import Envelope
+from headgate.shared.job.result import OPEN
 
 Sums: TypeAlias = Counter[tuple[str, str]]
 """Tenant and user (empty: none) to pico-USD."""
-
-OPEN = ("queued", "running", "deferred")
 
 SKEW_MS = 3_600_000
 """A job may be submitted by a clock that is this much ahead of its worker's."""

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, bindparam, select, update
 from headgate.shared.cost.price import from_pico, text
 from headgate.shared.database.engine import insert_all, write_all
 from headgate.shared.database.tables import audit, jobs
-from headgate.shared.job.result import ENDED, Result
+from headgate.shared.job.result import ENDED, WAITING, Result
 from headgate.workers.clients.group_commit import Act
 
 
@@ -59,7 +59,7 @@ _END = (
 
 _PAYERS = select(jobs.c.id).where(
     jobs.c.id.in_(bindparam("ids", expanding=True)),
-    jobs.c.status.in_(("queued", "deferred")),
+    jobs.c.status.in_(WAITING),
     jobs.c.share_pico_usd.is_(None),
 )
 
