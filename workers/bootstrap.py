@@ -38,6 +38,8 @@ from headgate.workers.maintenance.estimates import EstimateUpkeep
 from headgate.workers.maintenance.prune import Prune
 from headgate.workers.maintenance.recover import Recover
 from headgate.workers.maintenance.usage_rollup import UsageRollup
+from headgate.workers.pipeline.ask import Ask
+from headgate.workers.pipeline.attempt import AttemptSteps
 from headgate.workers.pipeline.pipeline import Pipeline
 from headgate.workers.policy.retry import RetryLimits
 from headgate.workers.provider import Provider
@@ -47,7 +49,7 @@ from headgate.workers.stages.cache import Cache
 from headgate.workers.stages.call import Call, Upstream
 from headgate.workers.stages.claim import Claims
 from headgate.workers.stages.conclude import Conclude
-from headgate.workers.stages.hold import Bucket
+from headgate.workers.stages.hold import Holds
 from headgate.workers.stages.ledger import Ledger
 from headgate.workers.stages.publish import Publish
 from headgate.workers.stages.single_flight import SingleFlight
@@ -76,12 +78,12 @@ class WorkerParts:
         for task in self.caring:
             task.cancel()
         await asyncio.gather(*self.caring, return_exceptions=True)
-        self.pipeline.breaker.close()
+        self.pipeline.ask.breaker.close()
         await self.call.close()
         await self.record.close()
         # Where Redis is away, the notes of the last two seconds are lost, and nothing else.
         with suppress(TimeoutError, RedisError):
-            await asyncio.wait_for(self.pipeline.learning.flush(), NOTES_WITHIN_S)
+            await asyncio.wait_for(self.pipeline.ask.steps.estimates.flush(), NOTES_WITHIN_S)
         await self.lane.close()
 
 
@@ -109,37 +111,38 @@ async def open_kit(in_force: Settings, servers: Servers, owner: str) -> WorkerPa
         CacheRuleIndex.of(models.cache.rules), in_force.cache_ttl_s, in_force.cache_temperature
     )
     learning = EstimateUpkeep(lane, keys, miss=in_force.under_reserve)
+    cache = Cache(lane, keys, keeping=keeping, clock_ms=clock.now_ms)
+    hold = Holds(lane, keys, lambda headers: seen(headers, time.time()))
+    breaker = Breaker(
+        lane, keys, _breaker_rules(in_force), retry_share=in_force.retry_share,
+        clock_ms=clock.now_ms,
+    )  # fmt: skip
+    ledger = Ledger(record)
+    steps = AttemptSteps(
+        catalog=models, cache=cache, hold=hold, breaker=breaker, ledger=ledger, call=call,
+        deltas=DeltaWriter(lane, keys), estimates=learning, clock_ms=clock.now_ms,
+    )  # fmt: skip
+    limits = RetryLimits(
+        in_force.max_attempts,
+        in_force.max_attempts_per_job,
+        in_force.backoff_s * 1000,
+        in_force.backoff_max_s * 1000,
+    )
     pipeline = Pipeline(
         catalog=models,
-        record=record,
         claims=Claims(record, owner, clock.now_ms),
-        share=SingleFlight(lane, keys, even=in_force.share_cost == "even"),
-        cache=Cache(lane, keys, keeping=keeping, clock_ms=clock.now_ms),
-        bucket=Bucket(lane, keys, lambda headers: seen(headers, time.time())),
-        breaker=Breaker(
-            lane,
-            keys,
-            _breaker_rules(in_force),
-            retry_share=in_force.retry_share,
-            clock_ms=clock.now_ms,
-        ),
-        ledger=Ledger(record),
-        audit=Conclude(),
-        call=call,
-        deltas=DeltaWriter(lane, keys),
-        learning=learning,
+        cache=cache,
+        single_flight=SingleFlight(lane, keys, even=in_force.share_cost == "even"),
+        ask=Ask(models, steps, breaker, limits, clock_ms=clock.now_ms, chance=random.random),
+        hold=hold,
+        ledger=ledger,
+        conclude=Conclude(),
+        record=record,
         publish=Publish(
             lane, keys, ttl_s=in_force.result_ttl_s, cache_bytes=in_force.cache_mb * 1024 * 1024
         ),
-        limits=RetryLimits(
-            in_force.max_attempts,
-            in_force.max_attempts_per_job,
-            in_force.backoff_s * 1000,
-            in_force.backoff_max_s * 1000,
-        ),
         max_deliveries=in_force.max_deliveries,
         clock_ms=clock.now_ms,
-        chance=random.random,
     )
     tidy = Prune(
         lane, keys, queues=all_queues(models.classes), most_letters=in_force.dead_letters,

@@ -9,7 +9,7 @@ from typing import Any, assert_never
 
 from celery import Celery, Task
 
-from headgate.shared.admission.grant import Grant
+from headgate.shared.admission.grant import NoTicket, decode
 from headgate.shared.admission.ticket import ticket_for
 from headgate.shared.broker.queues import TASK
 from headgate.shared.broker.results import GIVEN_UP
@@ -68,7 +68,7 @@ class JobTask(Task):  # type: ignore[type-arg]  # generic only in its stubs
         self.kit.call.follow(models)
         self.kit.pipeline.cache.follow(models)
         self.kit = replace(
-            self.kit, catalog=models, pipeline=replace(self.kit.pipeline, catalog=models),
+            self.kit, catalog=models, pipeline=self.kit.pipeline.with_catalog(models),
             tier_of=self.kit.tiers_by(models),
         )  # fmt: skip
 
@@ -136,7 +136,7 @@ class JobTask(Task):  # type: ignore[type-arg]  # generic only in its stubs
         claim = await through(pipeline.claims.take(delivery.envelope))
         if isinstance(claim, Claim):
             job = JobRun(delivery.envelope, claim)
-            await through(pipeline.conclude(job, job.given_up(reason)))
+            await through(pipeline.end(job, job.given_up(reason)))
 
     async def _finish(self, running: RunningJob, outcome: Outcome) -> str:
         match outcome:
@@ -173,7 +173,7 @@ class JobTask(Task):  # type: ignore[type-arg]  # generic only in its stubs
             stopped=lambda: running.stopped,
             revoked=bool(running.request.get("revoked")),
             refusal=refusal,
-            grant=Grant.decode(running.request["properties"]["delivery_info"].get("grant", "")),
+            grant=decode(running.request["properties"]["delivery_info"].get("grant", "")),
         )
 
     async def _ticket(self, delivery: Delivery) -> str | None:
@@ -182,7 +182,7 @@ class JobTask(Task):  # type: ignore[type-arg]  # generic only in its stubs
         Stock producers and the release before send such; so does the sweep. Nobody has asked the
         limits of their callers, so that one with `on_limit: refuse` waits like the others.
         """
-        if delivery.grant.way != "none" or delivery.refusal is not None or delivery.revoked:
+        if not isinstance(delivery.grant, NoTicket) or delivery.refusal is not None or delivery.revoked:
             return None
         if delivery.crashes >= self.kit.settings.max_deliveries:
             return None

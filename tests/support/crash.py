@@ -30,7 +30,7 @@ from sqlalchemy import event
 
 from headgate.producer.installation import open_installation
 from headgate.producer.submit.enqueue import enqueue
-from headgate.shared.admission.grant import Grant
+from headgate.shared.admission.grant import Held
 from headgate.shared.broker import jobs, script
 from headgate.shared.broker.keys import Keys
 from headgate.shared.servers.servers import Servers
@@ -38,6 +38,7 @@ from headgate.shared.settings import Settings
 from headgate.workers import app as workers_app
 from headgate.workers import tasks
 from headgate.workers.delivery.fetcher import Fetcher
+from tests.support.stages import stage_of, with_stages
 
 ON_THE_WIRE_S = 0.03
 """A request has left this long after its call began, and the provider is slower than that."""
@@ -46,11 +47,11 @@ BEFORE = {"arrived": ("claims", "take"), "held": ("ledger", "open")}
 AFTER = {
     "claimed": ("claims", "take"),
     "recalled": ("cache", "recall"),
-    "reserved": ("bucket", "reserve"),
+    "reserved": ("hold", "reserve"),
     "opened": ("ledger", "open"),
     "answered": ("call", "ask"),
     "settled": ("ledger", "settle"),
-    "adjusted": ("bucket", "settle"),
+    "adjusted": ("hold", "settle"),
     "concluded": ("record", "together"),
     "published": ("publish", "publish"),
     "deferred": ("claims", "defer"),
@@ -126,17 +127,17 @@ def stepping(pipeline: Any, passes: Callable[[str], None]) -> Any:
     for names, wrap in ((AFTER, _after), (BEFORE, _before)):
         for step, (field, name) in names.items():
             of_stage = acts.setdefault(field, {})
-            act = of_stage.get(name) or getattr(getattr(pipeline, field), name)
+            act = of_stage.get(name) or getattr(stage_of(pipeline, field), name)
             of_stage[name] = wrap(act, step, passes)
     acts["call"]["ask"] = _during(acts["call"]["ask"], passes)
-    stages = {field: Stage(getattr(pipeline, field), acts[field]) for field in acts}
-    return replace(pipeline, **stages)
+    stages = {field: Stage(stage_of(pipeline, field), acts[field]) for field in acts}
+    return with_stages(pipeline, **stages)
 
 
 def _after(act: Act, step: str, passes: Callable[[str], None]) -> Act:
     async def passing(*args: Any, **named: Any) -> Any:
         answer = await act(*args, **named)
-        if step != "reserved" or isinstance(answer, Grant):
+        if step != "reserved" or isinstance(answer, Held):
             passes(step)
         return answer
 

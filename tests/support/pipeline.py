@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +15,9 @@ from redis import Redis as Blocking
 from redis.asyncio import Redis
 from sqlalchemy import Engine, Table, insert, select
 
-from headgate.shared.admission import limits
+from headgate.shared.admission import limits as limits_in_force
 from headgate.shared.admission.breakers import BreakerRules
-from headgate.shared.admission.grant import NO_GRANT, Grant
+from headgate.shared.admission.grant import Grant
 from headgate.shared.broker.keys import Keys
 from headgate.shared.cache.ttl import CachePolicy
 from headgate.shared.catalog import catalog
@@ -33,7 +33,9 @@ from headgate.workers.clients.group_commit import GroupCommit
 from headgate.workers.clients.redis_batcher import RedisBatcher
 from headgate.workers.errors import AttemptError
 from headgate.workers.maintenance.estimates import EstimateUpkeep
-from headgate.workers.pipeline.job_run import Delivery
+from headgate.workers.pipeline.ask import Ask
+from headgate.workers.pipeline.attempt import AttemptSteps
+from headgate.workers.pipeline.job_run import NO_TICKET, Delivery
 from headgate.workers.pipeline.outcome import Deferred, Ended, Outcome
 from headgate.workers.pipeline.pipeline import Pipeline
 from headgate.workers.policy.retry import RetryLimits
@@ -43,7 +45,7 @@ from headgate.workers.stages.cache import Cache
 from headgate.workers.stages.call import Call, Upstream
 from headgate.workers.stages.claim import Claims
 from headgate.workers.stages.conclude import Conclude
-from headgate.workers.stages.hold import Bucket
+from headgate.workers.stages.hold import Holds
 from headgate.workers.stages.ledger import Ledger
 from headgate.workers.stages.publish import Publish
 from headgate.workers.stages.single_flight import SingleFlight
@@ -78,6 +80,7 @@ checked = 2026-11-20
 PRICES = {"input": "1", "output": "2"}
 USAGE = Usage(input_tokens=10, output_tokens=20)
 NEVER = BreakerRules(failures=0)
+LIMITS = RetryLimits(3, 4, backoff_ms=5, backoff_max_ms=20)
 COST_PICO_USD = 10 * 1_000_000 + 20 * 2_000_000  # of USAGE at PRICES
 
 
@@ -170,7 +173,8 @@ class PlayedLine:
         even: bool = False,
         rules: BreakerRules = NEVER,
         retry_share: float = 10,
-        **changed: Any,
+        limits: RetryLimits = LIMITS,
+        clock_ms: Callable[[], int] = now_ms,
     ) -> None:
         self.engine = engine
         self.redis_url = redis_url
@@ -181,33 +185,41 @@ class PlayedLine:
         self.keyless = False
         self.stopped: str | None = None
         with Blocking.from_url(redis_url) as client:
-            limits.write(client, Keys(), models, lambda _: 1)
-        self.bucket = Bucket(self.lane, Keys(), lambda _: ())
-        call = Call(models, self._lines, timeout_s=30)
-        parts: dict[str, Any] = {
-            "limits": RetryLimits(3, 4, backoff_ms=5, backoff_max_ms=20),
-            "max_deliveries": 3,
-            "clock_ms": now_ms,
-            "chance": lambda: 0.5,
-            "breaker": Breaker(self.lane, Keys(), rules, retry_share=retry_share, clock_ms=now_ms),
-        }
+            limits_in_force.write(client, Keys(), models, lambda _: 1)
+        self.hold = Holds(self.lane, Keys(), lambda _: ())
+        self.breaker = Breaker(
+            self.lane, Keys(), rules, retry_share=retry_share, clock_ms=now_ms
+        )
+        self.call = Call(models, self._upstreams, timeout_s=30)
+        cache = Cache(self.lane, Keys(), keeping=CachePolicy(ttl_s=60), clock_ms=now_ms)
+        ledger = Ledger(self.record)
+        steps = AttemptSteps(
+            catalog=models,
+            cache=cache,
+            hold=self.hold,
+            breaker=self.breaker,
+            ledger=ledger,
+            call=self.call,
+            deltas=DeltaWriter(self.lane, Keys(), gather_s=0.001),
+            estimates=EstimateUpkeep(self.lane, Keys()),
+            clock_ms=clock_ms,
+        )
         self.pipeline = Pipeline(
             catalog=models,
-            record=self.record,
             claims=Claims(self.record, "worker"),
-            share=SingleFlight(self.lane, Keys(), even=even),
-            cache=Cache(self.lane, Keys(), keeping=CachePolicy(ttl_s=60), clock_ms=now_ms),
-            bucket=self.bucket,
-            ledger=Ledger(self.record),
-            audit=Conclude(),
-            call=call,
-            deltas=DeltaWriter(self.lane, Keys(), gather_s=0.001),
-            learning=EstimateUpkeep(self.lane, Keys()),
+            cache=cache,
+            single_flight=SingleFlight(self.lane, Keys(), even=even),
+            ask=Ask(models, steps, self.breaker, limits, clock_ms=clock_ms, chance=lambda: 0.5),
+            hold=self.hold,
+            ledger=ledger,
+            conclude=Conclude(),
+            record=self.record,
             publish=Publish(self.lane, Keys(), ttl_s=60),
-            **(parts | changed),
+            max_deliveries=3,
+            clock_ms=clock_ms,
         )
 
-    def _lines(self, _provider: object) -> list[Upstream]:
+    def _upstreams(self, _provider: object) -> list[Upstream]:
         return [] if self.keyless else [Upstream(self.provider, "key0")]
 
     async def run(
@@ -217,7 +229,7 @@ class PlayedLine:
         crashes: int = 0,
         revoked: bool = False,
         refusal: InvalidRequest | None = None,
-        grant: Grant = NO_GRANT,
+        grant: Grant = NO_TICKET,
     ) -> Outcome:
         """How the run of one delivery of the job ends."""
         delivery = Delivery(job, crashes, lambda: self.stopped, revoked, refusal, grant)
@@ -294,9 +306,9 @@ class PlayedLine:
 
     async def close(self) -> None:
         """All is written and closed."""
-        self.bucket.close()
-        self.pipeline.breaker.close()
-        await self.pipeline.call.close()
+        self.hold.close()
+        self.breaker.close()
+        await self.call.close()
         await self.record.close()
         await self.lane.close()
 

@@ -34,7 +34,7 @@ class Arrival:
     """A job that this worker holds the lease of. `tag` is its number in this process.
 
     `crashes`: how many workers held its lease before and let it lapse. `grant`: what it holds of
-    limits, as `headgate.shared.admission.grant.Grant` reads it.
+    limits, as `headgate.shared.admission.grant.decode` reads it.
     """
 
     tag: int

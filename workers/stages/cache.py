@@ -1,15 +1,14 @@
-"""Cache: an equal request of the same tenant is answered from what was paid for before.
+"""Cache: answer a request with what an equal request of the same tenant was answered before.
 
-An answer is kept for as long as `shared/cache/ttl.py` says, and at least for the window in
-which equal requests may still be waiting for it.
+`shared/cache/ttl.py` says how long an answer is kept. It is kept at least for the window in which
+equal requests may still wait for it.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import secrets
-from collections.abc import Callable, Set
+from collections.abc import Callable, Iterator, Set
 from dataclasses import replace
 
 from redis.exceptions import ResponseError
@@ -21,6 +20,7 @@ from headgate.shared.cache.fingerprint import fingerprint
 from headgate.shared.cache.ttl import CachePolicy, CacheRuleIndex
 from headgate.shared.catalog.catalog import Catalog
 from headgate.shared.job.request import Request
+from headgate.workers.clients.delayed_report import DelayedReport, Report
 from headgate.workers.clients.redis_batcher import RedisBatcher
 from headgate.workers.stages.cache_entry import CacheEntry, Unreadable, decode, encode
 
@@ -29,63 +29,64 @@ __all__ = ["Cache", "CacheEntry"]
 log = logging.getLogger("headgate.cache")
 
 WINDOW_S = 5
-"""How long any answer is there for those who asked the same while its call ran: double clicks."""
+"""How long every answer is kept for jobs that asked the same while its call ran: double clicks."""
 
-TELL_S = 0.2
-"""How often the books hear what was used: a hit costs no round trip of its own."""
+REPORT_S = 0.2
+"""How often use is reported to the cache index: a hit costs no round trip of its own."""
 
 
 class Cache:
-    """Exact answers in Redis, each for its lifetime."""
+    """The answers in Redis, each for its lifetime. `keeping`: the rules that are in force."""
 
     def __init__(
-        self, lane: RedisBatcher, keys: Keys, *, keeping: CachePolicy, clock_ms: Callable[[], int]
-    ) -> None:
+        self, batcher: RedisBatcher, keys: Keys, *, keeping: CachePolicy,
+        clock_ms: Callable[[], int],
+    ) -> None:  # fmt: skip
         self.keeping = keeping
-        self._lane = lane
+        self._batcher = batcher
         self._keys = keys
         self._clock_ms = clock_ms
         self._used: dict[str, None] = {}
         self._missing: dict[str, None] = {}
         self._counts = [0, 0, 0, 0]
-        self._telling: asyncio.TimerHandle | None = None
+        self._report = DelayedReport(REPORT_S, self._reports)
 
     def follow(self, catalog: Catalog) -> None:
-        """Lifetimes are those of this catalog's rules."""
+        """Use the cache rules of this catalog from now on."""
         self.keeping = replace(self.keeping, rules=CacheRuleIndex.of(catalog.cache.rules))
 
     async def recall(
         self, request: Request, model: str, chain: Callable[[], Set[str]] = frozenset
     ) -> CacheEntry | None:
-        """What `model` answered to an equal request, or None.
+        """Return what `model` answered to an equal request, or None.
 
-        `CacheEntry.shared`: its lifetime is over, or another model answered in its place: it serves those
-        who may share a call, and whose `chain` has that model. What cannot be read is a miss, and
-        is thrown away.
+        `chain` returns the models that may answer this request. An entry with `shared` set serves
+        only requests that may share a call; one with `window_only` set, only those whose chain has
+        the model that answered. An entry that cannot be read is a miss and is removed.
         """
         if not self.keeping.keeps(request):
             return None
         name = fingerprint(request, model)
         try:
-            found = await self._lane.send("GET", self._keys.cache(name))
+            found = await self._batcher.send("GET", self._keys.cache(name))
             kept = None if found is None else decode(found, self._clock_ms())
         except (ResponseError, Unreadable) as error:
             why = error.args[0] if isinstance(error, Unreadable) else "it is no string"
-            log.warning("cache entry %s cannot be read (%s): it is removed, a miss", name, why)
-            await self._lane.run(index.drop(self._keys, [name]))
+            log.warning("cache entry %s cannot be read (%s): it is removed", name, why)
+            await self._batcher.run(index.drop(self._keys, [name]))
             kept = None
         if kept is not None and kept.shared and not request.share:
             kept = None
         if kept is not None and kept.window_only and kept.model not in chain():
             kept = None
-        self._heard(name, kept)
+        self._count(name, kept)
         return kept
 
     def remembering(self, request: Request, kept: CacheEntry, asked: str) -> tuple[CacheWrite, ...]:
-        """The answer as equal requests will find it; none where it is not kept.
+        """Return the entries under which equal requests find the answer; none if it is not kept.
 
-        It is written together with the result: for those who ask the model that answered, for its
-        lifetime; and for those who wait for the model that was asked, if that was another.
+        They are written together with the result. One serves requests to the model that answered,
+        for its lifetime. If another model was `asked`, a second one serves those who wait for that.
         """
         ttl_s = self.keeping.lifetime(request).ttl_s
         if ttl_s == 0:
@@ -101,8 +102,7 @@ class Cache:
         name = fingerprint(request, model)
         return CacheWrite(name, encode(kept), ttl_s * 1000, request.tenant, model)
 
-    def _heard(self, name: str, kept: CacheEntry | None) -> None:
-        """The books will soon know of it."""
+    def _count(self, name: str, kept: CacheEntry | None) -> None:
         counts = self._counts
         if kept is None:
             counts[1] += 1
@@ -112,22 +112,12 @@ class Cache:
             counts[3] += kept.cost_pico_usd or 0
             self._used[name] = None
             self._missing.pop(name, None)
-        if self._telling is None:
-            self._telling = asyncio.get_running_loop().call_later(TELL_S, self._tell)
+        self._report.schedule()
 
-    def _tell(self) -> None:
-        self._telling = None
-        if self._lane.closing:
+    def _reports(self) -> Iterator[Report]:
+        if self._batcher.closing:
             return
         hits, misses, shared, saved = self._counts
-        told = index.CacheCounts(hits, misses, shared, saved, [*self._used], [*self._missing])
+        counts = index.CacheCounts(hits, misses, shared, saved, [*self._used], [*self._missing])
         self._counts, self._used, self._missing = [0, 0, 0, 0], {}, {}
-        call = secrets.token_hex(8)
-        task = asyncio.ensure_future(self._lane.run(index.heard(self._keys, call, told)))
-        task.add_done_callback(_forget)
-
-
-def _forget(task: asyncio.Task[int]) -> None:
-    """What was not told is a figure for people; a closing lane is no fault of it."""
-    if not task.cancelled():
-        task.exception()
+        yield self._batcher.run(index.heard(self._keys, secrets.token_hex(8), counts))

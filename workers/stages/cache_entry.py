@@ -1,4 +1,4 @@
-"""An answer as it is kept: encoded, compressed where that pays, and read back with suspicion."""
+"""The cache entry: encode an answer, compressed where that pays, and decode it with suspicion."""
 
 from __future__ import annotations
 
@@ -18,20 +18,21 @@ LEVEL = 1
 """Measured on English text of 4 kB: 30 us and 52 % of the bytes; level 6 takes 43 us for 50 %."""
 
 MOST_BYTES = 32 * 1024 * 1024
-"""What an entry may grow to: a thousand times what was stored can come out of a few bytes."""
+"""Largest size of an entry once inflated: a few stored bytes can grow a thousandfold."""
 
 
 class Unreadable(ValueError):
-    """What stands where an answer should be is none; `args[0]` says why, and quotes nothing."""
+    """The cache entry holds no answer; `args[0]` says why, and quotes nothing of it."""
 
 
 @dataclass(frozen=True, slots=True)
 class CacheEntry:
-    """An answer that was kept. `cost_pico_usd`: what it cost then, or None if not known.
+    """An answer in the cache. `cost_pico_usd`: what it cost then, or None if not known.
 
-    `model`: which one answered, empty where an older release wrote it. `until_ms`: the end of its
-    lifetime by the server's clock, 0 where Redis alone keeps it. `window_only`: it stands in for
-    the model that was asked, for those who wait for the same call. `shared`: it serves only them.
+    `model`: the one that answered; empty where an older release wrote the entry. `until_ms`: the
+    end of its lifetime by the server's clock, Unix ms; 0 where Redis alone expires it.
+    `window_only`: another model answered than was asked, so that the entry is for jobs that wait
+    for the same call. `shared`: it serves only such jobs, for this or because it has expired.
     """
 
     reply: Reply
@@ -44,7 +45,7 @@ class CacheEntry:
 
 
 def encode(kept: CacheEntry) -> bytes:
-    """The entry that `decode` reads; `shared` depends on when it is read."""
+    """Encode the entry for Redis. `shared` is left out: it depends on when the entry is read."""
     fields = orjson.dumps(
         {
             "reply": kept.reply,
@@ -61,7 +62,7 @@ def encode(kept: CacheEntry) -> bytes:
 
 
 def decode(entry: bytes, now_ms: int) -> CacheEntry:
-    """The answer again; raises Unreadable for whatever else may stand there."""
+    """Return the entry that `encode` wrote; raise Unreadable for anything else."""
     try:
         fields = orjson.loads(_inflated(entry))
         reply = _reply(fields["reply"])
@@ -96,7 +97,7 @@ def _inflated(entry: bytes) -> bytes:
     try:
         fields = stream.decompress(entry[1:], MOST_BYTES)
     except zlib.error:
-        raise Unreadable("not compressed as it says") from None
+        raise Unreadable("not compressed as its first byte says") from None
     if stream.unconsumed_tail or stream.unused_data or not stream.eof:
         raise Unreadable("cut off, or too large")
     return fields
@@ -106,7 +107,7 @@ def _reply(fields: Any) -> Reply:
     known = known_fields(Reply, fields)
     usage = known_fields(Usage, known["usage"])
     if not all(map(_is_count, usage.values())):
-        raise Unreadable("tokens that are no numbers")
+        raise Unreadable("token counts that are not numbers")
     known["usage"] = Usage(**usage)
     reply = Reply(**known)
     right = (

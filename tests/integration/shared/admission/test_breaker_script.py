@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from headgate.shared.admission import breakers
 from headgate.shared.admission.breakers import BreakerAfterReport, BreakerRules, report
-from headgate.shared.admission.grant import Grant
+from headgate.shared.admission.grant import Held, ModelDown, decode
 from headgate.shared.broker import script
 from headgate.shared.broker.keys import Keys
 from tests.support.governor_model import Governor, Places
@@ -59,7 +59,9 @@ class Breakers(Governor):
     def marks(self, want: int = 10, **others: Any) -> dict[str, str]:
         """What one round trip brings: job id to the mark of a probe, or the way without one."""
         grants = self.grants(want, **others)
-        return {i: grant.probe if grant.way == "held" else grant.way for i, grant in grants.items()}
+        return {
+            i: grant.probe if isinstance(grant, Held) else type(grant) for i, grant in grants.items()
+        }
 
 
 @pytest.fixture
@@ -201,7 +203,7 @@ def test_one_more_attempt_is_told_that_its_model_is_down(broker: Breakers) -> No
     broker.later(61)
     again = broker.reserve(job_id, "1:2", ticket)
     assert isinstance(again, str)
-    assert Grant.decode(again).probe
+    assert held(decode(again)).probe
     broker.ack("1")
 
 
@@ -212,7 +214,7 @@ def test_a_job_that_another_model_may_answer_leaves_at_once(broker: Breakers) ->
     found: dict[str, str] = {}
     for _ in range(5):
         found |= broker.marks()
-    assert found == {"replaceable": "broken", "other": "broken"}
+    assert found == {"replaceable": ModelDown, "other": ModelDown}
 
 
 def test_a_neighbour_in_the_same_pool_is_not_held_up(broker: Breakers) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from headgate.shared.admission.grant import Grant
+from headgate.shared.admission.grant import Cheaper, Held, OverBudget, decode
 from headgate.shared.broker import jobs, script
 from tests.support.budgets import USD, Treasury, ticket
 from tests.support.governor_model import Places
@@ -35,10 +35,10 @@ def test_a_thousand_jobs_on_ten_dollars_never_spend_a_cent_above_ten(treasury: T
             del running[job_id]
             treasury.ack(job_id)
         for job_id, grant in treasury.grants(1000).items():
-            if grant.way == "held":
+            if isinstance(grant, Held):
                 running[job_id] = grant
             else:
-                assert grant.way == "over budget"
+                assert isinstance(grant, OverBudget)
                 refused += 1
                 treasury.ack(job_id)
         spent, held = treasury.book("tenant/acme")
@@ -57,9 +57,11 @@ def test_who_waits_for_what_others_hold_goes_on_when_they_end(treasury: Treasury
     [(second, grant)] = treasury.grants().items()
     treasury.pay(second, grant, USD)
     [(third, refused)] = treasury.grants().items()
-    assert refused.way == "over budget"
+    assert isinstance(refused, OverBudget)
     month = treasury.periods()[1]
-    assert refused.money == f"global:{month}:{USD}:{USD}:{USD}:0:{USD}"
+    told = (refused.scope, refused.period, refused.limit, refused.hard_stop)
+    assert told == ("global", month, USD, USD)
+    assert (refused.spent, refused.held, refused.upper_bound) == (USD, 0, USD)
     assert {first, second, third} == {"a", "b", "c"}
 
 
@@ -98,7 +100,7 @@ def test_a_budget_of_zero_spends_nothing(treasury: Treasury) -> None:
     treasury.budget({"tenant/*": "usd_per_day=0"})
     treasury.ask_with(ticket(1), "a")
     treasury.ask_with(ticket(0), "free")
-    assert {i: g.way for i, g in treasury.grants().items()} == {"a": "over budget", "free": "held"}
+    assert {i: type(g) for i, g in treasury.grants().items()} == {"a": OverBudget, "free": Held}
 
 
 def test_a_price_that_is_missing_is_refused_where_a_budget_binds(treasury: Treasury) -> None:
@@ -106,7 +108,7 @@ def test_a_price_that_is_missing_is_refused_where_a_budget_binds(treasury: Treas
     treasury.ask_with(ticket(None, user="ann"), "bound")
     treasury.ask_with(ticket(None, user="bob"), "free")
     found = treasury.grants()
-    assert (found["bound"].way, found["free"].way) == ("over budget", "held")
+    assert (type(found["bound"]), type(found["free"])) == (OverBudget, Held)
     assert found["bound"].money.endswith(":")
 
 
@@ -129,9 +131,9 @@ def test_at_the_soft_share_a_cheap_model_is_asked_where_the_budget_names_one(
     treasury.at_least("tenant/acme", USD)
     treasury.ask_with(ticket(1, priority="bulk"), "b", queue=BULK)
     [grant] = treasury.grants(queues=[BULK]).values()
-    assert (grant.way, grant.money) == ("cheaper", "tiny")
+    assert grant == Cheaper("tiny", grant.terms)
     again = treasury.reserve("b", "b:1:1", ticket(1, priority="bulk", model="tiny"))
-    assert Grant.decode(str(again)).way == "held"
+    assert isinstance(decode(str(again)), Held)
 
 
 def test_a_change_of_a_budget_counts_for_what_is_held_already(treasury: Treasury) -> None:
@@ -143,7 +145,7 @@ def test_a_change_of_a_budget_counts_for_what_is_held_already(treasury: Treasury
     for job_id, grant in first.items():
         treasury.pay(job_id, grant, USD // 2)
     assert treasury.book("tenant/acme") == (USD, 0)
-    assert [grant.way for grant in treasury.grants().values()] == ["over budget"] * 2
+    assert [type(grant) for grant in treasury.grants().values()] == [OverBudget] * 2
 
 
 def test_nobody_spends_before_the_record_was_read(treasury: Treasury) -> None:
@@ -154,7 +156,7 @@ def test_nobody_spends_before_the_record_was_read(treasury: Treasury) -> None:
     treasury.at_least("tenant/acme", USD)
     treasury.budget({"tenant/*": "usd_per_day=1 hard=1"})
     treasury.advance(300)
-    assert [grant.way for grant in treasury.grants().values()] == ["over budget"]
+    assert [type(grant) for grant in treasury.grants().values()] == [OverBudget]
 
 
 def test_on_a_redis_that_knows_no_budgets_nobody_spends(treasury: Treasury) -> None:
@@ -162,7 +164,7 @@ def test_on_a_redis_that_knows_no_budgets_nobody_spends(treasury: Treasury) -> N
     assert treasury.take() == []
     treasury.budget()
     treasury.advance(300)
-    assert [grant.money for grant in treasury.grants().values()] == [""]
+    assert [grant.money for grant in treasury.holds().values()] == [""]
 
 
 def test_each_share_is_told_once_and_again_for_another_amount(treasury: Treasury) -> None:

@@ -14,9 +14,9 @@ from hypothesis.stateful import (
     rule,
 )
 
-from headgate.shared.admission.grant import Grant
+from headgate.shared.admission.grant import Grant, Held, Late, decode
 from headgate.shared.admission.ticket import Ticket
-from headgate.workers.stages.hold import RateTold
+from headgate.workers.provider import RateSeen
 from tests.support.governor_model import Books, Governor, Places
 from tests.support.machines import holds_in_any_order
 from tests.support.rig import BULK, STANDARD
@@ -71,8 +71,8 @@ class Governed(RuleBasedStateMachine):
         self.books = Books(LIMITS)
         self.tickets: dict[str, Ticket] = {}
         self.leased: dict[str, str] = {}
-        self.past: dict[str, Grant] = {}
-        self.held: dict[str, Grant] = {}
+        self.past: dict[str, Held] = {}
+        self.held: dict[str, Held] = {}
         self.ended: set[str] = set()
         self.attempts = 0
 
@@ -81,7 +81,7 @@ class Governed(RuleBasedStateMachine):
 
     def _hold(self, job_id: str, grant: Grant) -> None:
         is_late = self.tickets[job_id].deadline_ms < self.broker.now_ms()
-        assert grant.way == ("late" if is_late else "held")
+        assert isinstance(grant, Late if is_late else Held)
         if is_late:
             return
         self.books.granted(grant, self.broker.passed_ms)
@@ -112,7 +112,7 @@ class Governed(RuleBasedStateMachine):
         fetched = self.broker.fetch(want, owner=owner, queues=order)
         assert len(fetched.taken) <= want
         for job in fetched.taken:
-            self._hold(job.id, Grant.decode(job.grant))
+            self._hold(job.id, decode(job.grant))
             self.leased[job.id] = owner
         if len(fetched.taken) < want and not fetched.more:
             forgotten = self.broker.client.exists(self.broker.keys.rooms())
@@ -143,7 +143,7 @@ class Governed(RuleBasedStateMachine):
         missing=st.integers(0, 60_000),
     )
     def hear(self, pool: str, kind: str, wait_ms: int, limit: int, missing: int) -> None:
-        told = RateTold("tpm", limit, limit - missing, 1, None)
+        told = RateSeen("tpm", limit, limit - missing, 1)
         self.broker.observe(kind, told, pool=pool, wait_ms=wait_ms)
 
     @rule(pick=PICKS, used=st.none() | st.tuples(st.integers(0, 6000), st.integers(0, 6000)))
@@ -216,7 +216,7 @@ class Governed(RuleBasedStateMachine):
         if isinstance(answer, int):
             assert answer >= 1
             return
-        grant = Grant.decode(answer)
+        grant = decode(answer)
         self.books.granted(grant, self.broker.passed_ms)
         if job_id in self.leased:
             self.held[job_id] = self.past[job_id] = grant

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from headgate.shared.admission.grant import Grant
+from headgate.shared.admission.grant import Cheaper, OverBudget
 from headgate.shared.admission.ticket import Ticket
 from headgate.shared.cost.upper_bound import worst_pico_usd
 from headgate.shared.job.envelope import Envelope
@@ -85,7 +85,7 @@ async def test_a_job_over_its_budget_is_told_which_one_and_how_much(here: Line) 
 
 async def test_a_job_whose_price_nobody_told_goes_back_with_it(here: Line) -> None:
     job = here.job()
-    grant = Grant("over budget", model="lone", money=f"tenant/default:20261121:{USD}:{USD}:0:0:")
+    grant = OverBudget("lone", "tenant/default", "20261121", USD, USD, 0, 0, None)
     outcome = await here.line.run(job, grant=grant)
     assert isinstance(outcome, Deferred)
     assert Ticket.decode(outcome.ticket).worst_pico_usd == here.worst(job)
@@ -95,7 +95,7 @@ async def test_with_a_budget_of_zero_cached_answers_still_come(here: Line) -> No
     words: dict[str, Any] = {"prompt": "the same", "cache": {"mode": "exact"}}
     await here.line.result(here.job(**words))
     here.treasury.budget({"tenant/default": "usd_per_day=0"})
-    grant = Grant("over budget", model="lone", money="tenant/default:20261121:0:0:0:0:9")
+    grant = OverBudget("lone", "tenant/default", "20261121", 0, 0, 0, 0, 9)
     again = await here.line.result(here.job(**words), grant=grant)
     assert (again.status, again.cached) == ("succeeded", "exact")
     other = await here.line.result(here.job(prompt="another"), grant=grant)
@@ -129,7 +129,7 @@ async def test_every_model_of_the_chain_is_asked_for_its_own_price(here: Line) -
 async def test_at_the_soft_share_the_cheap_model_answers_where_the_caller_lets_it(
     here: Line,
 ) -> None:
-    grant = Grant("cheaper", model="lone", money="beta")
+    grant = Cheaper("beta")
     result = await here.line.result(here.job(), grant=grant)
     assert (result.status, result.model_used, result.fallback) == ("succeeded", "beta", True)
     outcome = await here.line.run(here.job(prompt="other", fallback=False), grant=grant)

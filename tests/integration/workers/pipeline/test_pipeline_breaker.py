@@ -11,7 +11,7 @@ from sqlalchemy import update
 
 from headgate.shared.admission import breakers
 from headgate.shared.admission.breakers import BreakerRules, report
-from headgate.shared.admission.grant import Grant
+from headgate.shared.admission.grant import Grant, Held, decode
 from headgate.shared.admission.ticket import Ticket
 from headgate.shared.broker import script
 from headgate.shared.broker.keys import Keys
@@ -60,8 +60,8 @@ def granted(line: PlayedLine, outcome: Outcome, way: str = "") -> Grant:
     if way:
         flags = outcome.ticket.rpartition("|")[2]  # type: ignore[union-attr]  # it is Deferred
         words = (way, ticket.pool, ticket.model, "", "o", "0", "0", "0", "default", "", "", flags)
-        return Grant.decode("|".join(words))
-    return Grant("held", pool=ticket.pool, model=ticket.model, key="key0", waits=ticket.waits)
+        return decode("|".join(words))
+    return Held("held", ticket.model, ticket.pool, "key0", waits=ticket.waits)
 
 
 async def test_a_model_that_is_down_is_left_out_and_told_once(line: PlayedLine) -> None:

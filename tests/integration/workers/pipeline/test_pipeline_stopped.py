@@ -22,6 +22,7 @@ from headgate.workers.stages.publish import Publish
 from tests.support.child import wait_until
 from tests.support.pipeline import COST_PICO_USD, PlayedLine, answer, fault, job_for, played_line
 from tests.support.servers import ValkeyServer
+from tests.support.stages import with_stages
 
 
 @pytest.fixture
@@ -141,7 +142,7 @@ async def test_what_is_stopped_before_it_is_sent_is_neither_open_nor_unknown(
     line: PlayedLine, reason: str
 ) -> None:
     ledger = SlowLedger(line.record)
-    line.pipeline = replace(line.pipeline, ledger=ledger)
+    line.pipeline = with_stages(line.pipeline, ledger=ledger)
     job = job_for(on_unknown="fail")
     run = asyncio.ensure_future(line.run(job))
     await ledger.opening.wait()

@@ -10,7 +10,7 @@ import redis
 from sqlalchemy import func, insert, select
 
 from headgate.producer.results.cancel import cancel
-from headgate.shared.admission.grant import Grant
+from headgate.shared.admission.grant import Cached, Grant, Held, Shared
 from headgate.shared.admission.ticket import Ticket
 from headgate.shared.broker.keys import Keys
 from headgate.shared.cache.fingerprint import fingerprint
@@ -26,8 +26,8 @@ from headgate.workers.stages.conclude import Conclusion
 from tests.support.pipeline import COST_PICO_USD, PlayedLine, answer, fault, job_for, played_line
 from tests.support.servers import ValkeyServer
 
-HELD = Grant("held", text="held", model="alpha")
-SHARED = Grant("shared", text="shared", model="alpha")
+HELD = Held("held", "alpha")
+SHARED = Shared("alpha")
 
 
 @pytest.fixture(params=[False, True], ids=["leader pays", "all pay"])
@@ -99,10 +99,10 @@ async def test_an_end_that_is_written_again_is_told_as_it_was_written(line: Play
     assert isinstance(claim, Claim)
     result = Result(id=leader.id, status="succeeded", model="alpha", content="four", cost_usd="1")
     row = audit_row(leader, result, cost_pico_usd=10**12, finished_at_ms=now_ms())
-    payers = await line.pipeline.share.payers(leader.request, "alpha")
+    payers = await line.pipeline.single_flight.payers(leader.request, "alpha")
     end = Conclusion(leader.id, claim.fence, result, now_ms(), row, payers)
-    [told] = await line.record.together(line.pipeline.audit.concluding(end))
-    [again] = await line.record.together(line.pipeline.audit.concluding(end))
+    [told] = await line.record.together(line.pipeline.conclude.concluding(end))
+    [again] = await line.record.together(line.pipeline.conclude.concluding(end))
     assert told == again
     assert told.cost_usd == ("0.25" if line.even else "1")
 
@@ -146,7 +146,7 @@ async def test_who_finds_neither_answer_nor_failure_asks_for_itself(line: Played
     leader = job_for(prompt="same")
     [other] = follow(line, leader, 1)
     line.provider.play(answer("five"))
-    assert (await run(line, other, replace(SHARED))).content == "five"
+    assert (await run(line, other, SHARED)).content == "five"
 
 
 async def test_a_job_whose_answer_in_the_cache_is_none_for_it_does_not_come_back_for_it(
@@ -157,7 +157,7 @@ async def test_a_job_whose_answer_in_the_cache_is_none_for_it_does_not_come_back
     with redis.Redis.from_url(line.redis_url) as client:
         client.hset(Keys().limits(), "pool/custom/alpha", "rpm=1")
         client.hset(Keys().bucket("pool/custom/alpha", "key0"), mapping={"rpm.level": 0})
-    outcome = await line.run(job, grant=Grant("cached", text="cached", model="alpha"))
+    outcome = await line.run(job, grant=Cached("alpha"))
     assert isinstance(outcome, Deferred)
     assert Ticket.decode(outcome.ticket).cached_as == ""
 
@@ -167,7 +167,7 @@ async def test_a_job_in_line_for_a_stand_in_takes_the_answer_that_is_there_for_i
 ) -> None:
     bought = await run(line, job_for("beta", prompt="same"), replace(HELD, model="beta"))
     waited = job_for("alpha", prompt="same")
-    told = await run(line, waited, Grant("cached", text="cached", model="beta"))
+    told = await run(line, waited, Cached("beta"))
     assert (told.content, told.cached, told.model_used) == (bought.content, "exact", "beta")
     assert told.fallback
     assert len(line.provider.asked) == 1
