@@ -26,7 +26,7 @@ RATE, BURST, OWN_BURST_S = 0.998, 0.5, 60
 """Of a provider's bucket: the share of its rate and its burst that is used; a caller's burst."""
 
 
-def held(grant: Grant) -> Held:
+def a_hold(grant: Grant) -> Held:
     """The grant, which is a hold."""
     assert isinstance(grant, Held), grant
     return grant
@@ -60,7 +60,7 @@ class Governor(Broker):
 
     def holds(self, want: int = 10, **others: Any) -> dict[str, Held]:
         """The same where every job gets a hold."""
-        return {job_id: held(grant) for job_id, grant in self.grants(want, **others).items()}
+        return {job_id: a_hold(grant) for job_id, grant in self.grants(want, **others).items()}
 
     def settle(self, job_id: str, grant: Held, used: tuple[int, int] | None) -> bool:
         """The attempt has ended."""

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, TypeAlias
 
-Report: TypeAlias = Coroutine[Any, Any, object]
+Report: TypeAlias = Coroutine[Any, Any, Any]
 
 
 class DelayedReport:
@@ -16,7 +16,7 @@ class DelayedReport:
         self._delay_s = delay_s
         self._reports = reports
         self._timer: asyncio.TimerHandle | None = None
-        self._running: set[asyncio.Task[object]] = set()
+        self._running: set[asyncio.Task[Any]] = set()
 
     def schedule(self) -> None:
         """Report within `delay_s`; what is gathered until then goes along."""
@@ -39,7 +39,7 @@ class DelayedReport:
         for report in self._reports():
             self.send(report)
 
-    def _ended(self, task: asyncio.Task[object]) -> None:
+    def _ended(self, task: asyncio.Task[Any]) -> None:
         self._running.discard(task)
         if not task.cancelled():
             task.exception()  # taken, so that asyncio does not log it

@@ -120,4 +120,5 @@ class Cache:
         hits, misses, shared, saved = self._counts
         counts = index.CacheCounts(hits, misses, shared, saved, [*self._used], [*self._missing])
         self._counts, self._used, self._missing = [0, 0, 0, 0], {}, {}
-        yield self._batcher.run(index.heard(self._keys, secrets.token_hex(8), counts))
+        command = index.heard(self._keys, secrets.token_hex(8), counts)
+        yield self._batcher.run(command)

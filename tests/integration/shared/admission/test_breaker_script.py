@@ -14,7 +14,7 @@ from headgate.shared.admission.breakers import BreakerAfterReport, BreakerRules,
 from headgate.shared.admission.grant import Held, ModelDown, decode
 from headgate.shared.broker import script
 from headgate.shared.broker.keys import Keys
-from tests.support.governor_model import Governor, Places
+from tests.support.governor_model import Governor, Places, a_hold
 from tests.support.machines import holds_in_any_order
 from tests.support.rig import STANDARD
 from tests.support.servers import ValkeyServer
@@ -56,8 +56,8 @@ class Breakers(Governor):
         [one] = breakers.states(self.client, self.keys)
         return one
 
-    def marks(self, want: int = 10, **others: Any) -> dict[str, str]:
-        """What one round trip brings: job id to the mark of a probe, or the way without one."""
+    def marks(self, want: int = 10, **others: Any) -> dict[str, Any]:
+        """What one round trip brings: job id to the mark of a probe, or the kind of grant."""
         grants = self.grants(want, **others)
         return {
             i: grant.probe if isinstance(grant, Held) else type(grant) for i, grant in grants.items()
@@ -193,7 +193,7 @@ def test_a_probe_that_told_nothing_leaves_the_place_to_another(broker: Breakers)
 
 def test_one_more_attempt_is_told_that_its_model_is_down(broker: Breakers) -> None:
     broker.ask("1")
-    [(job_id, grant)] = broker.grants().items()
+    [(job_id, grant)] = broker.holds().items()
     broker.settle(job_id, grant, None)
     broker.fail()
     ticket = replace(TICKET, arrival_ms=broker.now_ms())
@@ -203,7 +203,7 @@ def test_one_more_attempt_is_told_that_its_model_is_down(broker: Breakers) -> No
     broker.later(61)
     again = broker.reserve(job_id, "1:2", ticket)
     assert isinstance(again, str)
-    assert held(decode(again)).probe
+    assert a_hold(decode(again)).probe
     broker.ack("1")
 
 
@@ -211,7 +211,7 @@ def test_a_job_that_another_model_may_answer_leaves_at_once(broker: Breakers) ->
     broker.fail()
     broker.ask("patient")
     broker.ask("replaceable", "other", replaceable=True)
-    found: dict[str, str] = {}
+    found: dict[str, Any] = {}
     for _ in range(5):
         found |= broker.marks()
     assert found == {"replaceable": ModelDown, "other": ModelDown}

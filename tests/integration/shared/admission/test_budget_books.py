@@ -17,6 +17,7 @@ from headgate.shared.admission.grant import Cheaper, Grant, Held, OverBudget, de
 from headgate.shared.admission.scopes import quoted
 from headgate.shared.admission.ticket import Ticket
 from tests.support.budgets import USD, Treasury, ticket
+from tests.support.governor_model import a_hold
 from tests.support.machines import holds_in_any_order
 from tests.support.rig import BULK, STANDARD
 from tests.support.servers import ValkeyServer
@@ -215,7 +216,7 @@ class Spending(RuleBasedStateMachine):
         for place, amount in spent.items():
             self.spent[moved(place)] += amount
         held: dict[str, Any] = self.broker._hash(self.broker.keys.holds())
-        self.held = {job_id: hold_of(held[job_id]) for job_id in self.held}
+        self.held = {job_id: a_hold(held[job_id]) for job_id in self.held}
         self.most = {place: most for place, most in self.most.items() if place[1] != before}
         self.broker.budget(self.budgets)
 

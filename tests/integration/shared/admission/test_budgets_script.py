@@ -24,7 +24,7 @@ def treasury(valkey: ValkeyServer) -> Iterator[Treasury]:
 def test_a_thousand_jobs_on_ten_dollars_never_spend_a_cent_above_ten(treasury: Treasury) -> None:
     treasury.budget({"tenant/acme": "usd_per_day=10 hard=1"})
     treasury.ask_with(ticket(USD // 10), *[f"j{n}" for n in range(1000)])
-    first = treasury.grants(1000)
+    first = treasury.holds(1000)
     assert len(first) == 100
     assert treasury.book("tenant/acme") == (0, 10 * USD)
     running, paid, refused = dict(first), 0, 0
@@ -34,11 +34,11 @@ def test_a_thousand_jobs_on_ten_dollars_never_spend_a_cent_above_ten(treasury: T
             paid += 1
             del running[job_id]
             treasury.ack(job_id)
-        for job_id, grant in treasury.grants(1000).items():
-            if isinstance(grant, Held):
-                running[job_id] = grant
+        for job_id, found in treasury.grants(1000).items():
+            if isinstance(found, Held):
+                running[job_id] = found
             else:
-                assert isinstance(grant, OverBudget)
+                assert isinstance(found, OverBudget)
                 refused += 1
                 treasury.ack(job_id)
         spent, held = treasury.book("tenant/acme")
@@ -51,10 +51,10 @@ def test_a_thousand_jobs_on_ten_dollars_never_spend_a_cent_above_ten(treasury: T
 def test_who_waits_for_what_others_hold_goes_on_when_they_end(treasury: Treasury) -> None:
     treasury.budget({"global": "usd_per_month=1 hard=1"})
     treasury.ask_with(ticket(USD), "a", "b", "c")
-    [(first, grant)] = treasury.grants().items()
+    [(first, grant)] = treasury.holds().items()
     assert treasury.take() == []
     treasury.settle(first, grant, None)
-    [(second, grant)] = treasury.grants().items()
+    [(second, grant)] = treasury.holds().items()
     treasury.pay(second, grant, USD)
     [(third, refused)] = treasury.grants().items()
     assert isinstance(refused, OverBudget)
@@ -68,7 +68,7 @@ def test_who_waits_for_what_others_hold_goes_on_when_they_end(treasury: Treasury
 def test_what_nobody_knows_counts_at_its_worst_price(treasury: Treasury) -> None:
     treasury.budget({"global": "usd_per_day=9"})
     treasury.ask_with(ticket(USD), "died", "cut", "odd")
-    grants = treasury.grants()
+    grants = treasury.holds()
     treasury.settle_down()
     treasury.lapse("died")
     treasury.fetch(0, queues=())
@@ -108,8 +108,10 @@ def test_a_price_that_is_missing_is_refused_where_a_budget_binds(treasury: Treas
     treasury.ask_with(ticket(None, user="ann"), "bound")
     treasury.ask_with(ticket(None, user="bob"), "free")
     found = treasury.grants()
-    assert (type(found["bound"]), type(found["free"])) == (OverBudget, Held)
-    assert found["bound"].money.endswith(":")
+    bound = found["bound"]
+    assert isinstance(bound, OverBudget)
+    assert bound.upper_bound is None
+    assert isinstance(found["free"], Held)
 
 
 def test_jobs_of_low_priority_stop_at_the_soft_share_and_others_at_the_hard(
@@ -131,7 +133,7 @@ def test_at_the_soft_share_a_cheap_model_is_asked_where_the_budget_names_one(
     treasury.at_least("tenant/acme", USD)
     treasury.ask_with(ticket(1, priority="bulk"), "b", queue=BULK)
     [grant] = treasury.grants(queues=[BULK]).values()
-    assert grant == Cheaper("tiny", grant.terms)
+    assert grant == Cheaper("tiny")
     again = treasury.reserve("b", "b:1:1", ticket(1, priority="bulk", model="tiny"))
     assert isinstance(decode(str(again)), Held)
 
@@ -139,7 +141,7 @@ def test_at_the_soft_share_a_cheap_model_is_asked_where_the_budget_names_one(
 def test_a_change_of_a_budget_counts_for_what_is_held_already(treasury: Treasury) -> None:
     treasury.budget({"tenant/acme": "usd_per_day=10"})
     treasury.ask_with(ticket(USD), *"abcd")
-    first = treasury.grants(2)
+    first = treasury.holds(2)
     treasury.budget({"tenant/acme": "usd_per_day=1 hard=1"})
     assert treasury.grants() == {}
     for job_id, grant in first.items():

@@ -41,7 +41,7 @@ def kinds(broker: Governor, **others: Any) -> dict[str, type[Grant]]:
 def test_of_equal_jobs_one_is_granted_and_the_others_follow_it(broker: Governor) -> None:
     ids = [f"j{n}" for n in range(300)]
     broker.ask(*ids, cached_as=SAME)
-    granted: dict[str, str] = {}
+    granted: dict[str, type[Grant]] = {}
     for _ in range(5):
         granted |= kinds(broker)
     assert granted == {"j0": Held}
@@ -110,7 +110,7 @@ def test_equal_jobs_that_go_to_another_model_follow_one_of_them(broker: Governor
     else:
         broker.client.hset(broker.keys.gate(POOL, "key0"), mapping={"until": soon + 60_000})
     broker.ask("a", "b", "c", cached_as=SAME, replaceable=True, deadline_ms=soon)
-    found: dict[str, str] = dict(kinds(broker))
+    found: dict[str, type[Grant]] = kinds(broker)
     for _ in range(3):
         found |= kinds(broker)
     assert found == {"a": ModelDown if why == "down" else Elsewhere}
@@ -154,7 +154,7 @@ def test_a_late_follower_ends_as_late(broker: Governor) -> None:
     broker.ask("a", cached_as=SAME)
     assert kinds(broker) == {"a": Held}
     broker.ask("b", cached_as=SAME, deadline_ms=broker.now_ms() + 5)
-    found: dict[str, str] = {}
+    found: dict[str, type[Grant]] = {}
     while "b" not in found:
         found |= kinds(broker)
     assert found["b"] == Late

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from headgate.shared.admission.grant import Elsewhere, Grant, Held, TooLarge, decode
 from headgate.workers.provider import Measure, RateSeen
-from tests.support.governor_model import Books, Governor, Places, capacity_and_rate
+from tests.support.governor_model import Books, Governor, Places, a_hold, capacity_and_rate
 from tests.support.rig import STANDARD
 from tests.support.servers import ValkeyServer
 from tests.support.waiting_rooms import POOL, TICKET
@@ -103,14 +103,14 @@ def test_a_probe_that_succeeds_opens_the_pool_and_an_older_answer_does_not(
     broker: Governor,
 ) -> None:
     broker.ask(*(f"j{n}" for n in range(9)))
-    [before] = broker.grants(1).values()
+    [before] = broker.holds(1).values()
     broker.advance(1000)
     broker.observe("money", wait_ms=-1)
     broker.observe("ok", granted_at_ms=before.granted_at_ms - 1000)
     assert drain(broker) == {}
     broker.advance(300_000)
     [probe] = drain(broker).values()
-    broker.observe("ok", granted_at_ms=probe.granted_at_ms)
+    broker.observe("ok", granted_at_ms=a_hold(probe).granted_at_ms)
     assert len(drain(broker)) == 7
 
 
@@ -118,7 +118,7 @@ def test_out_of_money_a_second_time_only_a_new_answer_opens_the_pool(broker: Gov
     broker.ask("a", "b", "c")
     broker.observe("money", wait_ms=broker.now_ms() + 60_000)
     broker.advance(61_000)
-    [old] = broker.grants(1).values()
+    [old] = broker.holds(1).values()
     broker.advance(1000)
     broker.observe("money", wait_ms=-1)
     broker.observe("ok", granted_at_ms=old.granted_at_ms - 1000)
@@ -239,7 +239,7 @@ def test_a_pace_that_was_halved_is_whole_again_after_a_quarter_of_an_hour(
 @FEW
 def test_whatever_a_provider_tells_no_level_rises(
     valkey: ValkeyServer, limit: float, remaining: float, grain: float, total: int | None,
-    ago_ms: int, kind: str, measure: str,
+    ago_ms: int, kind: str, measure: Measure,
 ) -> None:  # fmt: skip
     assume(limit >= 1 and remaining <= limit)  # others are passed over where headers are read
     broker = empty(valkey)
@@ -281,7 +281,7 @@ def test_what_strangers_take_of_the_same_key_is_taken_from_the_level(broker: Gov
     broker.limit(**{scope: "rpm=600 burst_s=20"})
     broker.fill_up(POOL)
     broker.ask(*(f"j{n}" for n in range(300)))
-    [grant] = broker.grants(1).values()
+    [grant] = broker.holds(1).values()
     assert broker.bucket(scope, "key0")["rpm.level"] > 90
     told = RateSeen("rpm", 600, 520, 1, grant.totals["rpm"])
     broker.observe("limited", told, wait_ms=0, granted_at_ms=grant.granted_at_ms)

@@ -17,7 +17,7 @@ from hypothesis.stateful import (
 from headgate.shared.admission.grant import Grant, Held, Late, decode
 from headgate.shared.admission.ticket import Ticket
 from headgate.workers.provider import RateSeen
-from tests.support.governor_model import Books, Governor, Places
+from tests.support.governor_model import Books, Governor, Places, a_hold
 from tests.support.machines import holds_in_any_order
 from tests.support.rig import BULK, STANDARD
 from tests.support.servers import ValkeyServer
@@ -80,10 +80,10 @@ class Governed(RuleBasedStateMachine):
         return self.broker.now_ms() + self.broker.passed_ms
 
     def _hold(self, job_id: str, grant: Grant) -> None:
-        is_late = self.tickets[job_id].deadline_ms < self.broker.now_ms()
-        assert isinstance(grant, Late if is_late else Held)
-        if is_late:
+        if self.tickets[job_id].deadline_ms < self.broker.now_ms():
+            assert isinstance(grant, Late)
             return
+        assert isinstance(grant, Held)
         self.books.granted(grant, self.broker.passed_ms)
         self.held[job_id] = self.past[job_id] = grant
 
@@ -216,7 +216,7 @@ class Governed(RuleBasedStateMachine):
         if isinstance(answer, int):
             assert answer >= 1
             return
-        grant = decode(answer)
+        grant = a_hold(decode(answer))
         self.books.granted(grant, self.broker.passed_ms)
         if job_id in self.leased:
             self.held[job_id] = self.past[job_id] = grant
@@ -329,7 +329,7 @@ def test_all_buckets_of_a_job_are_kept_at_once_in_every_window(
             )  # fmt: skip
         for ms, want, settles in steps:
             broker.advance(ms)
-            while found := broker.grants(want):
+            while found := broker.holds(want):
                 for job_id, grant in found.items():
                     books.granted(grant, broker.passed_ms)
                     if settles and job_id[-1] in "37":

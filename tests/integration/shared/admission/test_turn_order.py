@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from headgate.shared.admission.grant import Held, Late
 from tests.support.governor_model import Governor, Places, jain
 from tests.support.rig import BULK, STANDARD, URGENT
 from tests.support.servers import ValkeyServer
@@ -123,7 +124,7 @@ def tokens_by(
     """Tokens granted to each name (of a job id's first word) over so many round trips."""
     found: Counter[str] = Counter()
     for _ in range(calls):
-        for job_id, grant in broker.grants(want).items():
+        for job_id, grant in broker.holds(want).items():
             found[names[job_id.split("-")[0]]] += grant.input_tokens + grant.output_tokens
     return found
 
@@ -272,7 +273,7 @@ def test_the_call_of_a_blocked_caller_that_ends_makes_room_at_once(
 ) -> None:
     broker.limit(**{limit: "concurrent=1"})
     broker.ask("one", "two", user="u", tier="pro")
-    grants = broker.grants()
+    grants = broker.holds()
     assert list(grants) == ["one"]
     assert broker.take() == []
     match ends_by:
