@@ -182,7 +182,11 @@ class JobTask(Task):  # type: ignore[type-arg]  # generic only in its stubs
         Stock producers and the release before send such; so does the sweep. Nobody has asked the
         limits of their callers, so that one with `on_limit: refuse` waits like the others.
         """
-        if not isinstance(delivery.grant, NoTicket) or delivery.refusal is not None or delivery.revoked:
+        if (
+            not isinstance(delivery.grant, NoTicket)
+            or delivery.refusal is not None
+            or delivery.revoked
+        ):
             return None
         if delivery.crashes >= self.kit.settings.max_deliveries:
             return None

@@ -85,7 +85,7 @@ COST_PICO_USD = 10 * 1_000_000 + 20 * 2_000_000  # of USAGE at PRICES
 
 
 def catalog_in(folder: Path) -> catalog.Catalog:
-    """A catalog with the models above, all at the same price."""
+    """Return a catalog with the models above, all at the same price."""
     text = ""
     for line in MODELS.strip().splitlines():
         text += line + "\n"
@@ -110,7 +110,7 @@ class Asked:
 
 
 def answer(content: str = "four", usage: Usage = USAGE, *, counted: bool = True) -> Answer:
-    """An answer of the provider."""
+    """Return an answer of the provider."""
     return Answer(Reply(content, "stop", usage, request_id="req_1"), {}, counted)
 
 
@@ -124,9 +124,9 @@ class Scripted:
         self.closed = 0
 
     def play(self, *steps: Answer | Exception | asyncio.Event | str) -> None:
-        """The next requests meet these: an answer, an error, or silence until the event.
+        """Let the next requests meet these: an answer, an error, or silence until the event.
 
-        A text is a piece of what is streamed before the next of them.
+        A text is a piece that is streamed before the next of them.
         """
         self.script.extend(steps)
 
@@ -139,7 +139,7 @@ class Scripted:
         timeout_s: float,
         on_piece: OnPiece | None = None,
     ) -> Answer:
-        """What the script says."""
+        """Do what the script says."""
         self.asked.append(Asked(request, model, timeout_s))
         step = self.script.popleft() if self.script else answer()
         while isinstance(step, str):
@@ -158,7 +158,7 @@ class Scripted:
         return step
 
     async def close(self) -> None:
-        """It was closed."""
+        """Count the call."""
         self.closed += 1
 
 
@@ -187,9 +187,7 @@ class PlayedLine:
         with Blocking.from_url(redis_url) as client:
             limits_in_force.write(client, Keys(), models, lambda _: 1)
         self.hold = Holds(self.lane, Keys(), lambda _: ())
-        self.breaker = Breaker(
-            self.lane, Keys(), rules, retry_share=retry_share, clock_ms=now_ms
-        )
+        self.breaker = Breaker(self.lane, Keys(), rules, retry_share=retry_share, clock_ms=now_ms)
         self.call = Call(models, self._upstreams, timeout_s=30)
         cache = Cache(self.lane, Keys(), keeping=CachePolicy(ttl_s=60), clock_ms=now_ms)
         ledger = Ledger(self.record)
@@ -236,7 +234,7 @@ class PlayedLine:
         return await self.pipeline.run(delivery)
 
     async def result(self, job: Envelope, **others: Any) -> Result:
-        """The result of a job that ends in this run, or when it comes back from the line."""
+        """Run the job until it has ended, also after waits; return its result."""
         outcome = await self.run(job, **others)
         until = time.monotonic() + 20
         while isinstance(outcome, Deferred) and not outcome.wait_ms and time.monotonic() < until:
@@ -252,7 +250,7 @@ class PlayedLine:
                 client.delete(*gates)
 
     async def start(self, job: Envelope) -> "asyncio.Task[Outcome]":
-        """A run that has reached the provider, which was told to be silent."""
+        """Start a run, and return it once it has reached the silent provider."""
         before = len(self.provider.asked)
         task = asyncio.ensure_future(self.run(job))
         await asyncio.to_thread(
@@ -267,19 +265,19 @@ class PlayedLine:
         return await asyncio.wait_for(task, 10)
 
     def rows(self, table: Table, job: Envelope) -> list[Any]:
-        """The rows of the job in this table, in order."""
+        """Return the rows of the job in this table, in order."""
         key = table.c.id if table is jobs else table.c.job_id
         query = select(table).where(key == job.id).order_by(*table.primary_key)
         with self.engine.connect() as connection:
             return list(connection.execute(query))
 
     def row(self, job: Envelope) -> Any:
-        """The row of the job."""
+        """Return the row of the job."""
         [row] = self.rows(jobs, job)
         return row
 
     def audited(self, job: Envelope) -> Any:
-        """The one audit line of the job."""
+        """Return the one audit line of the job."""
         [row] = self.rows(audit, job)
         return row
 
@@ -288,7 +286,7 @@ class PlayedLine:
         return [(row.model, row.state, row.code) for row in self.rows(attempts, job)]
 
     async def crash(self, job: Envelope, *models: str) -> None:
-        """A worker claimed the job, and died with its last request to these models open."""
+        """Claim the job as a worker that dies with a request open to each of these models."""
         for n, model in enumerate(models, len(self.rows(attempts, job)) + 1):
             claim: Any = await self.pipeline.claims.take(job)
             with self.engine.begin() as connection:
@@ -300,7 +298,7 @@ class PlayedLine:
                 )  # fmt: skip
 
     def celery(self, job: Envelope) -> "AsyncResult[Any]":
-        """The result as any Celery program reads it."""
+        """Return the result as any Celery program reads it."""
         app = Celery("other", backend=self.redis_url, set_as_current=False)
         return AsyncResult(job.id, app=app)
 
@@ -317,7 +315,7 @@ class PlayedLine:
 async def played_line(
     database_url: str, redis_url: str, folder: Path, **changed: Any
 ) -> AsyncIterator[PlayedLine]:
-    """An open line on a database with its tables; closed afterwards."""
+    """Open a pipeline on a database with its tables; close it afterwards."""
     engine = open_engine(database_url)
     migrate.upgrade(engine)
     line = PlayedLine(engine, redis_url, catalog_in(folder), **changed)
@@ -328,10 +326,10 @@ async def played_line(
 
 
 def job_for(model: str = "alpha", **fields: Any) -> Envelope:
-    """A job for a model of the tests."""
+    """Return a job for a model of the tests."""
     return envelope(on_model=model, **fields)
 
 
 def fault(kind: type[AttemptError], message: str = "no", **facts: Any) -> AttemptError:
-    """An error of the provider."""
+    """Return an error of the provider."""
     return kind(message, **facts)

@@ -136,9 +136,7 @@ class Ask:
                     return end_or_next
         return None
 
-    def _note(
-        self, job: JobRun, model: Model, outcome: Failed | ModelDown, tried: _Tried
-    ) -> None:
+    def _note(self, job: JobRun, model: Model, outcome: Failed | ModelDown, tried: _Tried) -> None:
         """Note what the last attempt showed about the model."""
         if isinstance(outcome, Failed):
             tried.hopeless |= not outcome.error.waiting_helps

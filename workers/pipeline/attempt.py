@@ -187,9 +187,7 @@ class AttemptSteps:
             self.breaker.called(model.provider)
         pieces = self.deltas.of(job.envelope.id, job.claim.fence) if request.stream else None
         try:
-            answer = await self.call.ask(
-                upstream, request, model, left_ms=left_ms, on_piece=pieces
-            )
+            answer = await self.call.ask(upstream, request, model, left_ms=left_ms, on_piece=pieces)
         except AttemptError as error:
             cut_short = left_ms < self.call.timeout_s(model) * 1000
             return Failed(error, pieces is not None and pieces.begun, cut_short)

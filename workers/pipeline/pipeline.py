@@ -232,7 +232,7 @@ class Pipeline:
             ending = replace(failed, settlement=ending.settlement)
             result = await self._record_end(job, ending)
         if result is None:
-            log.warning("job %s: the claim was lost; the holder of its lease ends it", job.envelope.id)
+            log.warning("job %s: the claim was lost; another worker ends it", job.envelope.id)
             return Restored()
         await self._share_failure(job, ending)
         await self.publish.publish(result, self._cache_writes(job, ending))

@@ -49,7 +49,7 @@ def wait_for_one(down: Mapping[str, int], left_ms: int, chance: float) -> tuple[
 def is_fault(error: AttemptError, *, cut_short: bool = False) -> bool:
     """Return whether the failure counts against the model.
 
-    `cut_short`: the job's own deadline made the time limit shorter, so that a timeout proves nothing.
+    `cut_short`: the job's deadline made the time limit shorter; a timeout then proves nothing.
     """
     return error.code in FAULTS and not (cut_short and error.code == "timeout")
 

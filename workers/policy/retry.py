@@ -1,6 +1,7 @@
 """Whether, when and with which model a job asks again after a failed attempt. Pure.
 
-Exponential backoff with full jitter: the n-th wait is uniform from 0 to min(max, first * 2^n) (Marc Brooker, "Exponential Backoff and Jitter", AWS Architecture Blog 2015).
+Exponential backoff with full jitter: the n-th wait is uniform from 0 to min(max, first * 2^n)
+(Marc Brooker, "Exponential Backoff and Jitter", AWS Architecture Blog 2015).
 """
 
 from __future__ import annotations

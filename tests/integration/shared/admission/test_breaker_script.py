@@ -60,7 +60,8 @@ class Breakers(Governor):
         """What one round trip brings: job id to the mark of a probe, or the kind of grant."""
         grants = self.grants(want, **others)
         return {
-            i: grant.probe if isinstance(grant, Held) else type(grant) for i, grant in grants.items()
+            i: grant.probe if isinstance(grant, Held) else type(grant)
+            for i, grant in grants.items()
         }
 
 

@@ -26,13 +26,13 @@ class Line:
         treasury.budget({"tenant/default": "usd_per_day=1"})
 
     def job(self, model: str = "lone", **fields: Any) -> Envelope:
-        """A job that this worker holds."""
+        """Return a job that this worker holds."""
         job = job_for(model, **fields)
         self.treasury.client.hset(self.treasury.keys.owners(), job.id, "w")
         return job
 
     def worst(self, job: Envelope) -> int:
-        """The most that one attempt of it can cost."""
+        """Return the most that one attempt of it can cost."""
         catalog = self.line.pipeline.catalog
         worst = worst_pico_usd(job.request, catalog.model(job.model), catalog)
         assert worst is not None

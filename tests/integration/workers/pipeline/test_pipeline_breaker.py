@@ -40,7 +40,7 @@ async def line(sqlite_url: str, valkey: ValkeyServer, tmp_path: Path) -> AsyncIt
 
 
 def breaks(line: PlayedLine, *models: str, open_s: float = 60) -> None:
-    """The breakers of these models are open."""
+    """Open the breakers of these models."""
     rules = replace(RULES, open_s=open_s)
     with Blocking.from_url(line.redis_url) as client:
         for model in models:
@@ -49,17 +49,17 @@ def breaks(line: PlayedLine, *models: str, open_s: float = 60) -> None:
 
 
 def waits_for(outcome: Outcome) -> tuple[Ticket, int]:
-    """The ticket with which a job waits, and how long it is put off before."""
+    """Return the ticket with which the job waits, and how long it is deferred before."""
     assert isinstance(outcome, Deferred), outcome
     return Ticket.decode(outcome.ticket), outcome.wait_ms
 
 
-def granted(line: PlayedLine, outcome: Outcome, way: str = "") -> Grant:
-    """What the governor gives to a job that waits with the ticket of this outcome."""
+def granted(line: PlayedLine, outcome: Outcome, kind: str = "") -> Grant:
+    """Return the grant of a job that waits with the ticket of this outcome."""
     ticket, _ = waits_for(outcome)
-    if way:
+    if kind:
         flags = outcome.ticket.rpartition("|")[2]  # type: ignore[union-attr]  # it is Deferred
-        words = (way, ticket.pool, ticket.model, "", "o", "0", "0", "0", "default", "", "", flags)
+        words = (kind, ticket.pool, ticket.model, "", "o", "0", "0", "0", "default", "", "", flags)
         return decode("|".join(words))
     return Held("held", ticket.model, ticket.pool, "key0", waits=ticket.waits)
 

@@ -50,13 +50,13 @@ def follow(line: PlayedLine, leader: Envelope, count: int) -> list[Envelope]:
 
 
 def with_fallback(job: Envelope, allowed: bool) -> Envelope:
-    """The same job whose caller allows other models, or forbids them."""
+    """Return the same job of a caller who allows other models, or forbids them."""
     request = job.request.model_copy(update={"fallback": allowed})
     return job.model_copy(update={"request": request})
 
 
 def give_up(line: PlayedLine, client: redis.Redis, job: Envelope) -> None:
-    """The job is cancelled while it waits."""
+    """Cancel the job while it waits."""
     became = cancel(line.engine, client, Keys(), [job.id], result_ttl_s=60)
     assert became.ended.keys() == {job.id}
 
@@ -68,7 +68,7 @@ async def run(line: PlayedLine, job: Envelope, grant: Grant) -> Result:
 
 
 def total(line: PlayedLine) -> int:
-    """What all audit lines say together."""
+    """Return the sum of all audit lines in pico-USD."""
     with line.engine.connect() as connection:
         return int(connection.execute(select(func.sum(audit.c.cost_pico_usd))).scalar_one())
 

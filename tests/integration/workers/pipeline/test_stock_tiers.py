@@ -83,7 +83,7 @@ def waits(client: redis.Redis) -> set[str]:
 
 
 def buckets(client: redis.Redis) -> list[bytes]:
-    """The keys of the buckets of tiers."""
+    """Return the keys of the buckets of tiers."""
     found: Any = client.keys("headgate:bucket:tier/*")
     return list(found)
 

@@ -1,4 +1,4 @@
-"""A streamed job on the worker's side: what reaches its readers, and what follows a broken stream."""
+"""A streamed job in the worker: what reaches its readers, and what follows a broken stream."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -36,7 +36,7 @@ def written(redis: Redis, job: Envelope) -> list[tuple[str, str]]:
 
 
 async def until_written(redis: Redis, job: Envelope, text: str) -> None:
-    """The text of all pieces is this; within 5 s."""
+    """Wait up to 5 s until the text of all pieces is this."""
 
     def is_there() -> bool:
         return "".join(piece for _, piece in written(redis, job)) == text
