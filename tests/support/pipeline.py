@@ -162,7 +162,7 @@ class Scripted:
         self.closed += 1
 
 
-class PlayedLine:
+class PlayedPipeline:
     """One worker's pipeline, and what it left on the record."""
 
     def __init__(
@@ -181,41 +181,30 @@ class PlayedLine:
         self.even = even
         self.provider = Scripted()
         self.record = GroupCommit(engine)
-        self.lane = RedisBatcher(Redis.from_url(redis_url))
+        self.batcher = RedisBatcher(Redis.from_url(redis_url))
         self.keyless = False
         self.stopped: str | None = None
         with Blocking.from_url(redis_url) as client:
             limits_in_force.write(client, Keys(), models, lambda _: 1)
-        self.hold = Holds(self.lane, Keys(), lambda _: ())
-        self.breaker = Breaker(self.lane, Keys(), rules, retry_share=retry_share, clock_ms=now_ms)
+        self.hold = Holds(self.batcher, Keys(), lambda _: ())
+        self.breaker = Breaker(
+            self.batcher, Keys(), rules, retry_share=retry_share, clock_ms=now_ms
+        )
         self.call = Call(models, self._upstreams, timeout_s=30)
-        cache = Cache(self.lane, Keys(), keeping=CachePolicy(ttl_s=60), clock_ms=now_ms)
+        cache = Cache(self.batcher, Keys(), keeping=CachePolicy(ttl_s=60), clock_ms=now_ms)
         ledger = Ledger(self.record)
         steps = AttemptSteps(
-            catalog=models,
-            cache=cache,
-            hold=self.hold,
-            breaker=self.breaker,
-            ledger=ledger,
-            call=self.call,
-            deltas=DeltaWriter(self.lane, Keys(), gather_s=0.001),
-            estimates=EstimateUpkeep(self.lane, Keys()),
-            clock_ms=clock_ms,
-        )
+            models, cache, self.hold, self.breaker, ledger, self.call,
+            deltas=DeltaWriter(self.batcher, Keys(), gather_s=0.001),
+            estimates=EstimateUpkeep(self.batcher, Keys()), clock_ms=clock_ms,
+        )  # fmt: skip
         self.pipeline = Pipeline(
-            catalog=models,
-            claims=Claims(self.record, "worker"),
-            cache=cache,
-            single_flight=SingleFlight(self.lane, Keys(), even=even),
-            ask=Ask(models, steps, self.breaker, limits, clock_ms=clock_ms, chance=lambda: 0.5),
-            hold=self.hold,
-            ledger=ledger,
-            conclude=Conclude(),
-            record=self.record,
-            publish=Publish(self.lane, Keys(), ttl_s=60),
-            max_deliveries=3,
-            clock_ms=clock_ms,
-        )
+            models, Claims(self.record, "worker"), cache,
+            SingleFlight(self.batcher, Keys(), even=even),
+            Ask(models, steps, self.breaker, limits, clock_ms=clock_ms, chance=lambda: 0.5),
+            self.hold, ledger, Conclude(), self.record,
+            publish=Publish(self.batcher, Keys(), ttl_s=60), max_deliveries=3, clock_ms=clock_ms,
+        )  # fmt: skip
 
     def _upstreams(self, _provider: object) -> list[Upstream]:
         return [] if self.keyless else [Upstream(self.provider, "key0")]
@@ -308,21 +297,21 @@ class PlayedLine:
         self.breaker.close()
         await self.call.close()
         await self.record.close()
-        await self.lane.close()
+        await self.batcher.close()
 
 
 @asynccontextmanager
-async def played_line(
+async def played_pipeline(
     database_url: str, redis_url: str, folder: Path, **changed: Any
-) -> AsyncIterator[PlayedLine]:
+) -> AsyncIterator[PlayedPipeline]:
     """Open a pipeline on a database with its tables; close it afterwards."""
     engine = open_engine(database_url)
     migrate.upgrade(engine)
-    line = PlayedLine(engine, redis_url, catalog_in(folder), **changed)
+    played = PlayedPipeline(engine, redis_url, catalog_in(folder), **changed)
     try:
-        yield line
+        yield played
     finally:
-        await line.close()
+        await played.close()
 
 
 def job_for(model: str = "alpha", **fields: Any) -> Envelope:

@@ -1,4 +1,4 @@
-"""How a job run ended, as frozen values. tasks.py decides what Celery is told."""
+"""How a job run ended, as frozen values. tasks.py decides what Celery sees of it."""
 
 from __future__ import annotations
 

@@ -270,7 +270,7 @@ class Pipeline:
             return ()
         model = ending.model_used or job.envelope.model
         entry = CacheEntry(ending.reply, ending.provider, job.history.cost_pico_usd, model)
-        return self.cache.remembering(job.envelope.request, entry, job.leads or job.envelope.model)
+        return self.cache.writes(job.envelope.request, entry, job.leads or job.envelope.model)
 
     async def _share_failure(self, job: JobRun, ending: Ending) -> None:
         """Let the followers fail with the job.

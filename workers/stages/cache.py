@@ -69,47 +69,47 @@ class Cache:
         name = fingerprint(request, model)
         try:
             found = await self._batcher.send("GET", self._keys.cache(name))
-            kept = None if found is None else decode(found, self._clock_ms())
+            entry = None if found is None else decode(found, self._clock_ms())
         except (ResponseError, Unreadable) as error:
             why = error.args[0] if isinstance(error, Unreadable) else "it is no string"
             log.warning("cache entry %s cannot be read (%s): it is removed", name, why)
             await self._batcher.run(index.drop(self._keys, [name]))
-            kept = None
-        if kept is not None and kept.shared and not request.share:
-            kept = None
-        if kept is not None and kept.window_only and kept.model not in chain():
-            kept = None
-        self._count(name, kept)
-        return kept
+            entry = None
+        if entry is not None and entry.shared and not request.share:
+            entry = None
+        if entry is not None and entry.window_only and entry.model not in chain():
+            entry = None
+        self._count(name, entry)
+        return entry
 
-    def remembering(self, request: Request, kept: CacheEntry, asked: str) -> tuple[CacheWrite, ...]:
-        """Return the entries under which equal requests find the answer; none if it is not kept.
+    def writes(self, request: Request, entry: CacheEntry, asked: str) -> tuple[CacheWrite, ...]:
+        """Return the writes with which equal requests find the answer; none if it is not cached.
 
-        They are written together with the result. One serves requests to the model that answered,
+        They go out together with the result. One serves requests to the model that answered,
         for its lifetime. If another model was `asked`, a second one serves those who wait for that.
         """
         ttl_s = self.keeping.lifetime(request).ttl_s
         if ttl_s == 0:
             return ()
         now_ms = self._clock_ms()
-        kept = replace(kept, until_ms=now_ms + ttl_s * 1000)
-        answers = [self._entry(request, kept.model, kept, max(ttl_s, WINDOW_S))]
-        if kept.model != asked and request.share:
-            answers.append(self._entry(request, asked, replace(kept, window_only=True), WINDOW_S))
-        return tuple(answers)
+        entry = replace(entry, until_ms=now_ms + ttl_s * 1000)
+        writes = [self._write(request, entry.model, entry, max(ttl_s, WINDOW_S))]
+        if entry.model != asked and request.share:
+            writes.append(self._write(request, asked, replace(entry, window_only=True), WINDOW_S))
+        return tuple(writes)
 
-    def _entry(self, request: Request, model: str, kept: CacheEntry, ttl_s: int) -> CacheWrite:
+    def _write(self, request: Request, model: str, entry: CacheEntry, ttl_s: int) -> CacheWrite:
         name = fingerprint(request, model)
-        return CacheWrite(name, encode(kept), ttl_s * 1000, request.tenant, model)
+        return CacheWrite(name, encode(entry), ttl_s * 1000, request.tenant, model)
 
-    def _count(self, name: str, kept: CacheEntry | None) -> None:
+    def _count(self, name: str, entry: CacheEntry | None) -> None:
         counts = self._counts
-        if kept is None:
+        if entry is None:
             counts[1] += 1
             self._missing[name] = None
         else:
-            counts[2 if kept.shared else 0] += 1
-            counts[3] += kept.cost_pico_usd or 0
+            counts[2 if entry.shared else 0] += 1
+            counts[3] += entry.cost_pico_usd or 0
             self._used[name] = None
             self._missing.pop(name, None)
         self._report.schedule()

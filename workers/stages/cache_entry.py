@@ -44,16 +44,16 @@ class CacheEntry:
     shared: bool = False
 
 
-def encode(kept: CacheEntry) -> bytes:
+def encode(entry: CacheEntry) -> bytes:
     """Encode the entry for Redis. `shared` is left out: it depends on when the entry is read."""
     fields = orjson.dumps(
         {
-            "reply": kept.reply,
-            "provider": kept.provider,
-            "cost_pico_usd": kept.cost_pico_usd,
-            "model": kept.model,
-            "until_ms": kept.until_ms,
-            "window_only": kept.window_only,
+            "reply": entry.reply,
+            "provider": entry.provider,
+            "cost_pico_usd": entry.cost_pico_usd,
+            "model": entry.model,
+            "until_ms": entry.until_ms,
+            "window_only": entry.window_only,
         }
     )
     if len(fields) <= COMPRESS_ABOVE:
@@ -61,15 +61,15 @@ def encode(kept: CacheEntry) -> bytes:
     return COMPRESSED + zlib.compress(fields, LEVEL)
 
 
-def decode(entry: bytes, now_ms: int) -> CacheEntry:
+def decode(stored: bytes, now_ms: int) -> CacheEntry:
     """Return the entry that `encode` wrote; raise Unreadable for anything else."""
     try:
-        fields = orjson.loads(_inflated(entry))
+        fields = orjson.loads(_inflated(stored))
         reply = _reply(fields["reply"])
         cost = fields["cost_pico_usd"]
         until_ms = fields.get("until_ms", 0)
         window_only = fields.get("window_only", False)
-        kept = CacheEntry(
+        entry = CacheEntry(
             reply, fields["provider"], cost, fields.get("model", ""), until_ms, window_only,
             shared=window_only or 0 < until_ms < now_ms,
         )  # fmt: skip
@@ -78,24 +78,24 @@ def decode(entry: bytes, now_ms: int) -> CacheEntry:
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise Unreadable(type(error).__name__) from None
     if not (
-        isinstance(kept.provider, str)
-        and isinstance(kept.model, str)
+        isinstance(entry.provider, str)
+        and isinstance(entry.model, str)
         and (cost is None or _is_count(cost))
         and _is_count(until_ms)
         and isinstance(window_only, bool)
     ):
         raise Unreadable("a field of another type")
-    return kept
+    return entry
 
 
-def _inflated(entry: bytes) -> bytes:
-    if len(entry) > MOST_BYTES:
+def _inflated(stored: bytes) -> bytes:
+    if len(stored) > MOST_BYTES:
         raise Unreadable("too large")
-    if not entry.startswith(COMPRESSED):
-        return entry
+    if not stored.startswith(COMPRESSED):
+        return stored
     stream = zlib.decompressobj()
     try:
-        fields = stream.decompress(entry[1:], MOST_BYTES)
+        fields = stream.decompress(stored[1:], MOST_BYTES)
     except zlib.error:
         raise Unreadable("not compressed as its first byte says") from None
     if stream.unconsumed_tail or stream.unused_data or not stream.eof:

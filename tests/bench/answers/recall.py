@@ -40,7 +40,7 @@ async def _looks(server: ValkeyServer, table: Table) -> None:
     known, unknown = (request_from({"prompt": f"{word} " + "x " * 150}) for word in ("a", "b"))
     reply = Reply("An answer. " * 93, "stop", Usage(80, 0, 0, 250, 0))
     with server.client(decode_responses=False) as client:
-        answers = cache.remembering(known, CacheEntry(reply, "openai", 162_000_000, MODEL), MODEL)
+        answers = cache.writes(known, CacheEntry(reply, "openai", 162_000_000, MODEL), MODEL)
         script.run(
             client,
             jobs.publish(

@@ -77,7 +77,7 @@ def send(client: redis.Redis, *ids: str, **fields: Any) -> None:
 
 
 def waits(client: redis.Redis) -> set[str]:
-    """Jobs that wait in a line, of which no worker holds any."""
+    """Jobs that wait in a queue, and that no worker has."""
     broker = Broker(client)
     return broker.present() - set(broker.leased())
 

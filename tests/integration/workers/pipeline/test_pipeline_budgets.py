@@ -1,4 +1,4 @@
-"""A job on its way through the line while budgets bind: what it holds, spends and is told."""
+"""A job in the pipeline while budgets apply: what it holds, what it spends, how it fails."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -13,15 +13,22 @@ from headgate.shared.job.envelope import Envelope
 from headgate.workers.errors import ProviderFault
 from headgate.workers.pipeline.outcome import Deferred
 from tests.support.budgets import USD, Treasury
-from tests.support.pipeline import COST_PICO_USD, PlayedLine, answer, fault, job_for, played_line
+from tests.support.pipeline import (
+    COST_PICO_USD,
+    PlayedPipeline,
+    answer,
+    fault,
+    job_for,
+    played_pipeline,
+)
 from tests.support.servers import ValkeyServer
 
 
-class Line:
-    """A line whose jobs are leased, and the budgets beside it."""
+class LimitedPipeline:
+    """A pipeline whose jobs are leased, and the budgets beside it."""
 
-    def __init__(self, line: PlayedLine, treasury: Treasury) -> None:
-        self.line = line
+    def __init__(self, played: PlayedPipeline, treasury: Treasury) -> None:
+        self.played = played
         self.treasury = treasury
         treasury.budget({"tenant/default": "usd_per_day=1"})
 
@@ -33,91 +40,101 @@ class Line:
 
     def worst(self, job: Envelope) -> int:
         """Return the most that one attempt of it can cost."""
-        catalog = self.line.pipeline.catalog
+        catalog = self.played.pipeline.catalog
         worst = worst_pico_usd(job.request, catalog.model(job.model), catalog)
         assert worst is not None
         return worst
 
 
 @pytest.fixture
-async def here(sqlite_url: str, valkey: ValkeyServer, tmp_path: Path) -> AsyncIterator[Line]:
+async def here(
+    sqlite_url: str, valkey: ValkeyServer, tmp_path: Path
+) -> AsyncIterator[LimitedPipeline]:
     with valkey.client(decode_responses=False) as client:
-        async with played_line(sqlite_url, valkey.url, tmp_path) as line:
-            yield Line(line, Treasury(client))
+        async with played_pipeline(sqlite_url, valkey.url, tmp_path) as played:
+            yield LimitedPipeline(played, Treasury(client))
 
 
-async def test_what_an_answer_cost_is_spent_and_nothing_is_held_any_more(here: Line) -> None:
-    result = await here.line.result(here.job())
+async def test_what_an_answer_cost_is_spent_and_nothing_is_held_any_more(
+    here: LimitedPipeline,
+) -> None:
+    result = await here.played.result(here.job())
     assert result.status == "succeeded"
     assert here.treasury.book("tenant/default") == (COST_PICO_USD, 0)
 
 
-async def test_a_failure_that_was_not_billed_costs_nothing(here: Line) -> None:
-    here.line.provider.play(fault(ProviderFault, billed=False), answer())
-    assert (await here.line.result(here.job())).status == "succeeded"
+async def test_a_failure_that_was_not_billed_costs_nothing(here: LimitedPipeline) -> None:
+    here.played.provider.play(fault(ProviderFault, billed=False), answer())
+    assert (await here.played.result(here.job())).status == "succeeded"
     assert here.treasury.book("tenant/default") == (COST_PICO_USD, 0)
 
 
-async def test_a_failure_of_which_nobody_knows_counts_at_its_worst_price(here: Line) -> None:
-    here.line.provider.play(fault(ProviderFault, billed=None), answer())
+async def test_a_failure_of_which_nobody_knows_counts_at_its_worst_price(
+    here: LimitedPipeline,
+) -> None:
+    here.played.provider.play(fault(ProviderFault, billed=None), answer())
     job = here.job()
-    assert (await here.line.result(job)).status == "succeeded"
+    assert (await here.played.result(job)).status == "succeeded"
     assert here.treasury.book("tenant/default") == (here.worst(job) + COST_PICO_USD, 0)
 
 
-async def test_an_answer_without_a_count_leaves_the_worst_price_spent(here: Line) -> None:
-    here.line.provider.play(answer(counted=False))
+async def test_an_answer_without_a_count_leaves_the_worst_price_spent(
+    here: LimitedPipeline,
+) -> None:
+    here.played.provider.play(answer(counted=False))
     job = here.job()
-    assert (await here.line.result(job)).cost_usd is None
+    assert (await here.played.result(job)).cost_usd is None
     assert here.treasury.book("tenant/default") == (here.worst(job), 0)
 
 
-async def test_a_job_over_its_budget_is_told_which_one_and_how_much(here: Line) -> None:
+async def test_a_job_over_its_budget_is_told_which_one_and_how_much(here: LimitedPipeline) -> None:
     here.treasury.at_least("tenant/default", 2 * USD)
-    result = await here.line.result(here.job())
+    result = await here.played.result(here.job())
     assert result.error is not None
     assert (result.status, result.error.code) == ("failed", "budget_exceeded")
     assert "budget of tenant/default for" in result.error.message
     assert "(1 USD, hard stop at 1.2)" in result.error.message
     assert "2 are spent and 0 held" in result.error.message
-    assert here.line.provider.asked == []
+    assert here.played.provider.asked == []
 
 
-async def test_a_job_whose_price_nobody_told_goes_back_with_it(here: Line) -> None:
+async def test_a_job_whose_price_nobody_told_goes_back_with_it(here: LimitedPipeline) -> None:
     job = here.job()
     grant = OverBudget("lone", "tenant/default", "20261121", USD, USD, 0, 0, None)
-    outcome = await here.line.run(job, grant=grant)
+    outcome = await here.played.run(job, grant=grant)
     assert isinstance(outcome, Deferred)
     assert Ticket.decode(outcome.ticket).worst_pico_usd == here.worst(job)
 
 
-async def test_with_a_budget_of_zero_cached_answers_still_come(here: Line) -> None:
+async def test_with_a_budget_of_zero_cached_answers_still_come(here: LimitedPipeline) -> None:
     words: dict[str, Any] = {"prompt": "the same", "cache": {"mode": "exact"}}
-    await here.line.result(here.job(**words))
+    await here.played.result(here.job(**words))
     here.treasury.budget({"tenant/default": "usd_per_day=0"})
     grant = OverBudget("lone", "tenant/default", "20261121", 0, 0, 0, 0, 9)
-    again = await here.line.result(here.job(**words), grant=grant)
+    again = await here.played.result(here.job(**words), grant=grant)
     assert (again.status, again.cached) == ("succeeded", "exact")
-    other = await here.line.result(here.job(prompt="another"), grant=grant)
+    other = await here.played.result(here.job(prompt="another"), grant=grant)
     assert other.error is not None
     assert other.error.code == "budget_exceeded"
 
 
-async def test_a_job_stays_within_its_own_budget_over_all_its_attempts(here: Line) -> None:
+async def test_a_job_stays_within_its_own_budget_over_all_its_attempts(
+    here: LimitedPipeline,
+) -> None:
     job = here.job()
     most = f"{here.worst(job) * 1.5 / USD:.12f}"
-    here.line.provider.play(fault(ProviderFault, billed=None))
-    result = await here.line.result(here.job(max_cost_usd=most))
+    here.played.provider.play(fault(ProviderFault, billed=None))
+    result = await here.played.result(here.job(max_cost_usd=most))
     assert result.error is not None
     assert (result.error.code, result.error.retryable) == ("budget_exceeded", False)
     assert "so far are over max_cost_usd" in result.error.message
-    assert len(here.line.provider.asked) == 1
+    assert len(here.played.provider.asked) == 1
 
 
-async def test_every_model_of_the_chain_is_asked_for_its_own_price(here: Line) -> None:
+async def test_every_model_of_the_chain_is_asked_for_its_own_price(here: LimitedPipeline) -> None:
     job = here.job("alpha")
-    here.line.provider.play(fault(ProviderFault, billed=None))
-    result = await here.line.result(
+    here.played.provider.play(fault(ProviderFault, billed=None))
+    result = await here.played.result(
         here.job("alpha", max_cost_usd=f"{here.worst(job) * 1.5 / USD:.12f}")
     )
     assert result.error is not None
@@ -127,11 +144,11 @@ async def test_every_model_of_the_chain_is_asked_for_its_own_price(here: Line) -
 
 
 async def test_at_the_soft_share_the_cheap_model_answers_where_the_caller_lets_it(
-    here: Line,
+    here: LimitedPipeline,
 ) -> None:
     grant = Cheaper("beta")
-    result = await here.line.result(here.job(), grant=grant)
+    result = await here.played.result(here.job(), grant=grant)
     assert (result.status, result.model_used, result.fallback) == ("succeeded", "beta", True)
-    outcome = await here.line.run(here.job(prompt="other", fallback=False), grant=grant)
+    outcome = await here.played.run(here.job(prompt="other", fallback=False), grant=grant)
     assert isinstance(outcome, Deferred)
     assert outcome.wait_ms == 60_000
