@@ -128,12 +128,11 @@ class Ask:
             self._note(job, model, outcome, tried)
             if isinstance(outcome, ModelDown):
                 return None
-            match self._after(job, model, chain, outcome, tried):
-                case retry.Again(wait_ms):
-                    await asyncio.sleep(wait_ms / 1000)
-                    job.waited_ms += wait_ms
-                case end_or_next:
-                    return end_or_next
+            after = self._after(job, model, chain, outcome, tried)
+            if not isinstance(after, retry.Again):
+                return after
+            await asyncio.sleep(after.wait_ms / 1000)
+            job.waited_ms += after.wait_ms
         return None
 
     def _note(self, job: JobRun, model: Model, outcome: Failed | ModelDown, tried: _Tried) -> None:
