@@ -71,7 +71,7 @@ class Cache:
             found = await self._batcher.send("GET", self._keys.cache(name))
             entry = None if found is None else decode(found, self._clock_ms())
         except (ResponseError, Unreadable) as error:
-            why = error.args[0] if isinstance(error, Unreadable) else "it is no string"
+            why = error.args[0] if isinstance(error, Unreadable) else "it is not a string"
             log.warning("cache entry %s cannot be read (%s): it is removed", name, why)
             await self._batcher.run(index.drop(self._keys, [name]))
             entry = None
