@@ -8,9 +8,15 @@ from typing import Any, Literal
 from headgate.shared.errors import ErrorCode
 
 Status = Literal["queued", "running", "deferred", "succeeded", "failed", "cancelled", "expired"]
+
+OPEN: tuple[Status, ...] = ("queued", "running", "deferred")
+"""Statuses of a job that has not ended."""
+
 WAITING: tuple[Status, ...] = ("queued", "deferred")
-OPEN: tuple[Status, ...] = (*WAITING, "running")
+"""Open statuses of a job that no worker runs."""
+
 ENDED: frozenset[str] = frozenset({"succeeded", "failed", "cancelled", "expired"})
+"""Statuses that never change, except that an operator may retry a failed job."""
 
 
 @dataclass(frozen=True, slots=True)
