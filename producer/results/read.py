@@ -11,12 +11,12 @@ import orjson
 from sqlalchemy import Engine, Row, select, tuple_
 
 from headgate.producer.errors import ResultExpired, UnknownJob
-from headgate.producer.results.waiting_jobs import Waits, nobody_waits
+from headgate.producer.results.waiting_jobs import WAITING, Waits, nobody_waits
 from headgate.shared.database.engine import reading
 from headgate.shared.database.tables import jobs
 from headgate.shared.errors import HeadgateError, InvalidRequest
 from headgate.shared.job.ids import now_ms, rfc3339
-from headgate.shared.job.result import ENDED, WAITING, Result, Status
+from headgate.shared.job.result import ENDED, Result, Status
 
 STATUSES: tuple[Status, ...] = get_args(Status)
 IDS_PER_QUERY = 500

@@ -10,9 +10,13 @@ from headgate.producer.admin import waiting
 from headgate.producer.admin.waiting import IDS_PER_CALL, Wait
 from headgate.shared.broker import script
 from headgate.shared.broker.keys import Keys
+from headgate.shared.job.result import Status
 
 Waits = Callable[[Sequence[str]], Mapping[str, Wait]]
 """Those of these jobs that wait for a limit."""
+
+WAITING: tuple[Status, ...] = ("queued", "deferred")
+"""What the record says of jobs that may wait in a room of the governor."""
 
 
 def nobody_waits(_ids: Sequence[str]) -> Mapping[str, Wait]:
