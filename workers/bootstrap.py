@@ -40,6 +40,8 @@ from headgate.workers.maintenance.estimates import EstimateUpkeep
 from headgate.workers.maintenance.prune import Prune
 from headgate.workers.maintenance.recover import Recover
 from headgate.workers.maintenance.usage_rollup import UsageRollup
+from headgate.workers.pipeline.ask import Ask
+from headgate.workers.pipeline.attempt import AttemptSteps
 from headgate.workers.pipeline.pipeline import Pipeline
 from headgate.workers.policy.retry import RetryLimits
 from headgate.workers.provider import Provider
@@ -49,7 +51,7 @@ from headgate.workers.stages.cache import Cache
 from headgate.workers.stages.call import Call, Upstream
 from headgate.workers.stages.claim import Claims
 from headgate.workers.stages.conclude import Conclude
-from headgate.workers.stages.hold import Bucket
+from headgate.workers.stages.hold import Holds
 from headgate.workers.stages.ledger import Ledger
 from headgate.workers.stages.publish import Publish
 from headgate.workers.stages.single_flight import SingleFlight
@@ -82,12 +84,12 @@ class WorkerParts:
         for task in self.background:
             task.cancel()
         await asyncio.gather(*self.background, return_exceptions=True)
-        self.pipeline.breaker.close()
+        self.pipeline.ask.breaker.close()
         await self.call.close()
         await self.record.close()
         # If Redis is away, only the estimates of the last two seconds are lost.
         with suppress(TimeoutError, RedisError):
-            await asyncio.wait_for(self.pipeline.learning.flush(), FLUSH_WITHIN_S)
+            await asyncio.wait_for(self.pipeline.ask.steps.estimates.flush(), FLUSH_WITHIN_S)
         await self.batcher.close()
 
 
@@ -171,44 +173,45 @@ def _background(
 
 
 def _pipeline(
-    in_force: Settings, models: Catalog, record: GroupCommit, lane: RedisBatcher, keys: Keys,
-    clock: Clock, call: Call, learning: EstimateUpkeep, *, owner: str,
+    in_force: Settings, models: Catalog, record: GroupCommit, batcher: RedisBatcher, keys: Keys,
+    clock: Clock, call: Call, estimates: EstimateUpkeep, *, owner: str,
 ) -> Pipeline:  # fmt: skip
     """Build the pipeline; it opens nothing."""
-    keeping = CachePolicy(
+    cache_policy = CachePolicy(
         CacheRuleIndex.of(models.cache.rules), in_force.cache_ttl_s, in_force.cache_temperature
+    )
+    cache = Cache(batcher, keys, policy=cache_policy, clock_ms=clock.now_ms)
+    hold = Holds(batcher, keys, lambda headers: seen(headers, time.time()))
+    breaker = Breaker(
+        batcher, keys, _breaker_rules(in_force), retry_share=in_force.retry_share,
+        clock_ms=clock.now_ms,
+    )  # fmt: skip
+    ledger = Ledger(record)
+    steps = AttemptSteps(
+        catalog=models, cache=cache, hold=hold, breaker=breaker, ledger=ledger, call=call,
+        deltas=DeltaWriter(batcher, keys), estimates=estimates, clock_ms=clock.now_ms,
+    )  # fmt: skip
+    limits = RetryLimits(
+        in_force.max_attempts,
+        in_force.max_attempts_per_job,
+        in_force.backoff_s * 1000,
+        in_force.backoff_max_s * 1000,
     )
     return Pipeline(
         catalog=models,
-        record=record,
         claims=Claims(record, owner, clock.now_ms),
-        share=SingleFlight(lane, keys, even=in_force.share_cost == "even"),
-        cache=Cache(lane, keys, keeping=keeping, clock_ms=clock.now_ms),
-        bucket=Bucket(lane, keys, lambda headers: seen(headers, time.time())),
-        breaker=Breaker(
-            lane,
-            keys,
-            _breaker_rules(in_force),
-            retry_share=in_force.retry_share,
-            clock_ms=clock.now_ms,
-        ),
-        ledger=Ledger(record),
-        audit=Conclude(),
-        call=call,
-        deltas=DeltaWriter(lane, keys),
-        learning=learning,
+        cache=cache,
+        single_flight=SingleFlight(batcher, keys, even=in_force.share_cost == "even"),
+        ask=Ask(models, steps, breaker, limits, clock_ms=clock.now_ms, chance=random.random),
+        hold=hold,
+        ledger=ledger,
+        conclude=Conclude(),
+        record=record,
         publish=Publish(
-            lane, keys, ttl_s=in_force.result_ttl_s, cache_bytes=in_force.cache_mb * 1024 * 1024
-        ),
-        limits=RetryLimits(
-            in_force.max_attempts,
-            in_force.max_attempts_per_job,
-            in_force.backoff_s * 1000,
-            in_force.backoff_max_s * 1000,
+            batcher, keys, ttl_s=in_force.result_ttl_s, cache_bytes=in_force.cache_mb * 1024 * 1024
         ),
         max_deliveries=in_force.max_deliveries,
         clock_ms=clock.now_ms,
-        chance=random.random,
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any, assert_never
 
 from celery import Celery, Task
 
-from headgate.shared.admission.grant import Grant
+from headgate.shared.admission.grant import NoTicket, decode
 from headgate.shared.admission.ticket import ticket_for
 from headgate.shared.broker.queues import TASK
 from headgate.shared.broker.results import GIVEN_UP
@@ -69,7 +69,7 @@ class JobTask(Task):  # type: ignore[type-arg]  # generic only in its stubs
         self.parts.call.follow(models)
         self.parts.pipeline.cache.follow(models)
         self.parts = replace(
-            self.parts, catalog=models, pipeline=replace(self.parts.pipeline, catalog=models),
+            self.parts, catalog=models, pipeline=self.parts.pipeline.with_catalog(models),
             tier_of=self.parts.tiers_of(models),
         )  # fmt: skip
 
@@ -137,7 +137,7 @@ class JobTask(Task):  # type: ignore[type-arg]  # generic only in its stubs
         claim = await through(pipeline.claims.take(delivery.envelope))
         if isinstance(claim, Claim):
             job = JobRun(delivery.envelope, claim)
-            await through(pipeline.conclude(job, job.given_up(reason)))
+            await through(pipeline.end(job, job.given_up(reason)))
 
     async def _finish(self, running: RunningJob, outcome: Outcome) -> str:
         """Do with the message what the outcome asks, and return the outcome in a word."""
@@ -176,7 +176,7 @@ class JobTask(Task):  # type: ignore[type-arg]  # generic only in its stubs
             stopped=lambda: running.stopped,
             revoked=bool(running.request.get("revoked")),
             refusal=refusal,
-            grant=Grant.decode(running.request["properties"]["delivery_info"].get("grant", "")),
+            grant=decode(running.request["properties"]["delivery_info"].get("grant", "")),
         )
 
     async def _ticket(self, delivery: Delivery) -> str | None:
@@ -185,7 +185,11 @@ class JobTask(Task):  # type: ignore[type-arg]  # generic only in its stubs
         Stock producers, the release before and `recover` send such jobs. The limits of their
         callers were not asked, so a job with `on_limit: refuse` waits like the others.
         """
-        if delivery.grant.way != "none" or delivery.refusal is not None or delivery.revoked:
+        if (
+            not isinstance(delivery.grant, NoTicket)
+            or delivery.refusal is not None
+            or delivery.revoked
+        ):
             return None
         if delivery.crashes >= self.parts.settings.max_deliveries:
             return None
@@ -195,7 +199,7 @@ class JobTask(Task):  # type: ignore[type-arg]  # generic only in its stubs
             tier = await self._tier(delivery.envelope)
             ticket = ticket_for(
                 delivery.envelope, model, self.parts.catalog, tier=tier, chain=chain,
-                cache_policy=self.parts.pipeline.cache.keeping,
+                cache_policy=self.parts.pipeline.cache.policy,
             )  # fmt: skip
             return ticket.encode()
         except (InvalidRequest, TypeError, ValueError, RecursionError):

@@ -34,7 +34,7 @@ class Arrival:
     """A job whose lease this worker holds. `tag` is its number in this process.
 
     `crashes`: how many workers let its lease lapse before. `grant`: what it holds of limits, as
-    `headgate.shared.admission.grant.Grant` reads it.
+    `headgate.shared.admission.grant.decode` reads it.
     """
 
     tag: int

@@ -11,10 +11,10 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from headgate.shared.admission import breakers
 from headgate.shared.admission.breakers import BreakerAfterReport, BreakerRules, report
-from headgate.shared.admission.grant import Grant
+from headgate.shared.admission.grant import Held, ModelDown, decode
 from headgate.shared.broker import script
 from headgate.shared.broker.keys import Keys
-from tests.support.governor_model import Governor, Places
+from tests.support.governor_model import Governor, Places, a_hold
 from tests.support.machines import holds_in_any_order
 from tests.support.rig import STANDARD
 from tests.support.servers import ValkeyServer
@@ -56,10 +56,13 @@ class Breakers(Governor):
         [one] = breakers.states(self.client, self.keys)
         return one
 
-    def marks(self, want: int = 10, **others: Any) -> dict[str, str]:
-        """Fetch once; return the mark of the probe, or else the way of the grant, by job id."""
+    def marks(self, want: int = 10, **others: Any) -> dict[str, Any]:
+        """Fetch once; return the mark of the probe, or else the kind of the grant, by job id."""
         grants = self.grants(want, **others)
-        return {i: grant.probe if grant.way == "held" else grant.way for i, grant in grants.items()}
+        return {
+            i: grant.probe if isinstance(grant, Held) else type(grant)
+            for i, grant in grants.items()
+        }
 
 
 @pytest.fixture
@@ -191,7 +194,7 @@ def test_a_probe_without_a_report_leaves_its_place_to_another(broker: Breakers) 
 
 def test_a_further_attempt_learns_that_its_model_is_down(broker: Breakers) -> None:
     broker.ask("1")
-    [(job_id, grant)] = broker.grants().items()
+    [(job_id, grant)] = broker.holds().items()
     broker.settle(job_id, grant, None)
     broker.fail()
     ticket = replace(TICKET, arrival_ms=broker.now_ms())
@@ -201,7 +204,7 @@ def test_a_further_attempt_learns_that_its_model_is_down(broker: Breakers) -> No
     broker.later(61)
     again = broker.reserve(job_id, "1:2", ticket)
     assert isinstance(again, str)
-    assert Grant.decode(again).probe
+    assert a_hold(decode(again)).probe
     broker.ack("1")
 
 
@@ -209,10 +212,10 @@ def test_a_job_that_another_model_may_answer_leaves_at_once(broker: Breakers) ->
     broker.fail()
     broker.ask("patient")
     broker.ask("replaceable", "other", replaceable=True)
-    found: dict[str, str] = {}
+    found: dict[str, Any] = {}
     for _ in range(5):
         found |= broker.marks()
-    assert found == {"replaceable": "broken", "other": "broken"}
+    assert found == {"replaceable": ModelDown, "other": ModelDown}
 
 
 def test_a_neighbour_in_the_same_pool_is_not_held_up(broker: Breakers) -> None:

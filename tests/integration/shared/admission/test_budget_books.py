@@ -13,10 +13,11 @@ from hypothesis.stateful import (
 )
 
 from headgate.shared.admission.budgets import in_force
-from headgate.shared.admission.grant import Grant
+from headgate.shared.admission.grant import Cheaper, Grant, Held, OverBudget, decode
 from headgate.shared.admission.scopes import quoted
 from headgate.shared.admission.ticket import Ticket
 from tests.support.budgets import USD, Treasury, ticket
+from tests.support.governor_model import a_hold
 from tests.support.machines import holds_in_any_order
 from tests.support.rig import BULK, STANDARD
 from tests.support.servers import ValkeyServer
@@ -54,7 +55,7 @@ class Spending(RuleBasedStateMachine):
         self.broker.settle_down()
         self.tickets: dict[str, Ticket] = {}
         self.leased: dict[str, str] = {}
-        self.held: dict[str, Grant] = {}
+        self.held: dict[str, Held] = {}
         self.spent: Counter[Place] = Counter()
         self.most: dict[Place, float] = {}
         self.attempts = 0
@@ -85,8 +86,8 @@ class Spending(RuleBasedStateMachine):
                       if budget is not None and budget.of(period) is not None]  # fmt: skip
         return found
 
-    def _named(self, grant: Grant) -> tuple[int, list[Place]]:
-        """Return the upper bound and the budgets that a grant names."""
+    def _named(self, grant: Held) -> tuple[int, list[Place]]:
+        """Return the upper bound and the books that a grant names."""
         bound, _, where = grant.money.partition("@")
         places = [(w.rpartition(":")[0], w.rpartition(":")[2]) for w in where.split(",") if w]
         return int(bound or 0), places
@@ -102,17 +103,17 @@ class Spending(RuleBasedStateMachine):
         """Check that a script has answered as the model does."""
         one = self.tickets[job_id]
         binding, held = self._places(one), self._holding()
-        if grant.way == "over budget":
+        if isinstance(grant, OverBudget):
             bound = one.upper_bound_pico_usd
             assert binding
             assert bound is None or any(
                 self.spent[place] + bound > self._hard(place) for place in binding
             )
             return
-        if grant.way == "cheaper":
+        if isinstance(grant, Cheaper):
             assert one.priority == "bulk"
             return
-        assert grant.way == "held"
+        assert isinstance(grant, Held)
         bound, places = self._named(grant)
         assert binding == [] or one.upper_bound_pico_usd is not None
         assert bound == (one.upper_bound_pico_usd if binding else 0)
@@ -148,7 +149,7 @@ class Spending(RuleBasedStateMachine):
     def fetch(self, owner: str, want: int) -> None:
         self.broker.advance(60_000)
         for job in self.broker.fetch(want, owner=owner, queues=QUEUES).taken:
-            self._answered(job.id, Grant.decode(job.grant))
+            self._answered(job.id, decode(job.grant))
             self.leased[job.id] = owner
 
     @rule(pick=PICKS, share=st.sampled_from([0, 0.25, 1, 1, None]))
@@ -199,7 +200,7 @@ class Spending(RuleBasedStateMachine):
             self._end(job_id, None)
             answer = self.broker.reserve(job_id, f"try{self.attempts}", self.tickets[job_id])
             if isinstance(answer, str):
-                self._answered(job_id, Grant.decode(answer), is_held=job_id in self.leased)
+                self._answered(job_id, decode(answer), is_held=job_id in self.leased)
 
     @rule()
     def midnight(self) -> None:
@@ -215,7 +216,7 @@ class Spending(RuleBasedStateMachine):
         for place, amount in spent.items():
             self.spent[moved(place)] += amount
         held: dict[str, Any] = self.broker._hash(self.broker.keys.holds())
-        self.held = {job_id: Grant.decode(held[job_id]) for job_id in self.held}
+        self.held = {job_id: a_hold(held[job_id]) for job_id in self.held}
         self.most = {place: most for place, most in self.most.items() if place[1] != before}
         self.broker.budget(self.budgets)
 

@@ -461,7 +461,7 @@ async def test_a_worker_that_stops_shares_its_last_notes(
     )
     upgraded(sqlite_url)
     parts = await open_parts(in_force, Servers(in_force, valkey.url, sqlite_url), "w")
-    note(parts.pipeline.learning, 100, times=ENOUGH)
+    note(parts.pipeline.ask.steps.estimates, 100, times=ENOUGH)
     await parts.close()
     assert standing(client, ACME).answers == ENOUGH
 
@@ -473,7 +473,7 @@ async def test_a_worker_that_stops_waits_for_no_redis_that_is_away(
     in_force = Settings(home=tmp_path, redis_url=server.url, database_url=sqlite_url)
     upgraded(sqlite_url)
     parts = await open_parts(in_force, Servers(in_force, server.url, sqlite_url), "w")
-    note(parts.pipeline.learning, 100)
+    note(parts.pipeline.ask.steps.estimates, 100)
     server.kill()
     async with asyncio.timeout(RETURN_S):
         await parts.close()

@@ -54,7 +54,7 @@ def clock() -> Clock:
 @pytest.fixture
 async def cache(valkey: ValkeyServer, clock: Clock) -> AsyncIterator[Cache]:
     lane = RedisBatcher(Redis.from_url(valkey.url))
-    yield Cache(lane, KEYS, keeping=CachePolicy(), clock_ms=clock)
+    yield Cache(lane, KEYS, policy=CachePolicy(), clock_ms=clock)
     await lane.close()
 
 
@@ -101,7 +101,7 @@ def the_books_are_true(client: "redis.Redis") -> None:
 async def test_an_equal_request_finds_the_answer_and_no_other_does(
     cache: Cache, client: "redis.Redis"
 ) -> None:
-    store(client, *cache.remembering(ask(), answer(), "alpha"))
+    store(client, *cache.writes(ask(), answer(), "alpha"))
     found = await cache.recall(ask(user="another"), "alpha")
     assert found is not None
     assert (found.reply, found.provider, found.cost_pico_usd) == (answer().reply, "custom", 12)
@@ -121,7 +121,7 @@ async def test_an_equal_request_finds_the_answer_and_no_other_does(
 async def test_an_answer_is_kept_for_its_lifetime_and_at_least_for_the_window(
     cache: Cache, client: "redis.Redis", wish: dict[str, Any], ttl_s: int
 ) -> None:
-    [entry] = cache.remembering(ask(**wish), answer(), "alpha")
+    [entry] = cache.writes(ask(**wish), answer(), "alpha")
     store(client, entry)
     left_ms: Any = client.pttl(KEYS.cache(entry.fingerprint))
     assert ttl_s * 1000 - 5000 < left_ms <= ttl_s * 1000
@@ -135,7 +135,7 @@ async def test_an_answer_is_kept_for_its_lifetime_and_at_least_for_the_window(
     "fields", [{"cache": {"mode": "off"}}, {"params": {"temperature": 1}}], ids=str
 )
 async def test_what_is_not_to_be_kept_leaves_nothing(cache: Cache, fields: dict[str, Any]) -> None:
-    assert cache.remembering(ask(**fields), answer(), "alpha") == ()
+    assert cache.writes(ask(**fields), answer(), "alpha") == ()
     assert await cache.recall(ask(**fields), "alpha") is None
 
 
@@ -143,7 +143,7 @@ async def test_past_its_lifetime_an_answer_only_serves_those_who_may_share(
     cache: Cache, client: "redis.Redis", clock: Clock
 ) -> None:
     brief = ask(cache={"ttl_s": 1})
-    store(client, *cache.remembering(brief, answer(), "alpha"))
+    store(client, *cache.writes(brief, answer(), "alpha"))
     assert (await cache.recall(brief, "alpha")).shared is False  # type: ignore[union-attr]
     clock.ahead_ms = 1500
     assert (await cache.recall(brief, "alpha")).shared is True  # type: ignore[union-attr]
@@ -153,7 +153,7 @@ async def test_past_its_lifetime_an_answer_only_serves_those_who_may_share(
 async def test_a_stand_ins_answer_is_there_under_both_names_one_for_a_moment(
     cache: Cache, client: "redis.Redis"
 ) -> None:
-    own, moment = cache.remembering(ask(), answer("beta"), "alpha")
+    own, moment = cache.writes(ask(), answer("beta"), "alpha")
     assert (own.ttl_ms, moment.ttl_ms) == (1_800_000, WINDOW_S * 1000)
     store(client, own, moment)
     assert await cache.recall(ask(), "alpha", lambda: {"alpha"}) is None
@@ -161,7 +161,7 @@ async def test_a_stand_ins_answer_is_there_under_both_names_one_for_a_moment(
     assert found is not None
     assert (found.model, found.shared) == ("beta", True)
     assert (await cache.recall(ask(), "beta")).shared is False  # type: ignore[union-attr]
-    assert len(cache.remembering(ask(share=False), answer("beta"), "alpha")) == 1
+    assert len(cache.writes(ask(share=False), answer("beta"), "alpha")) == 1
 
 
 def poison(client: "redis.Redis", kind: str) -> None:
@@ -178,7 +178,7 @@ def poison(client: "redis.Redis", kind: str) -> None:
 async def test_a_poisoned_entry_is_a_miss_is_removed_and_is_not_quoted(
     cache: Cache, client: "redis.Redis", kind: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    store(client, *cache.remembering(ask(), answer(), "alpha"))
+    store(client, *cache.writes(ask(), answer(), "alpha"))
     poison(client, kind)
     with caplog.at_level(logging.WARNING):
         assert await cache.recall(ask(), "alpha") is None
@@ -191,7 +191,7 @@ async def test_a_poisoned_entry_is_a_miss_is_removed_and_is_not_quoted(
 async def test_hits_are_counted_in_one_round_trip_for_many(
     cache: Cache, client: "redis.Redis"
 ) -> None:
-    store(client, *cache.remembering(ask(), answer(), "alpha"))
+    store(client, *cache.writes(ask(), answer(), "alpha"))
     name = fingerprint(ask(), "alpha")
     before: Any = client.zscore(KEYS.cache_uses(), name)
     await asyncio.gather(*(cache.recall(ask(), "alpha") for _ in range(100)))
@@ -210,7 +210,7 @@ async def test_hits_are_counted_in_one_round_trip_for_many(
 async def test_an_answer_that_somebody_deleted_leaves_the_index_when_it_is_missed(
     cache: Cache, client: "redis.Redis"
 ) -> None:
-    store(client, *cache.remembering(ask(), answer(), "alpha"))
+    store(client, *cache.writes(ask(), answer(), "alpha"))
     client.delete(*(KEYS.cache(name) for name in entries(client)))
     assert await cache.recall(ask(), "alpha") is None
     await asyncio.to_thread(
