@@ -1,8 +1,13 @@
 """The cache policy: how long an answer serves equal requests, and why. Pure.
 
-The first of these decides: the caller's `cache.mode` and `cache.ttl_s`, the catalog's cache rules
-for the request's template, its rules for words of the user's messages, and the setting for all. If
-several rules match, the shortest lifetime counts: another call costs cents, but an old price or
+The first of these decides:
+
+1. the caller's `cache.mode` and `cache.ttl_s`;
+2. the catalog's cache rules for the request's template;
+3. its cache rules for words of the user's messages;
+4. the setting for all.
+
+If several rules match, the shortest lifetime counts: another call costs cents, but an old price or
 another customer's order costs more. Measured: 5 us for a short prompt.
 """
 

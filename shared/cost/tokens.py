@@ -2,10 +2,11 @@
 
 Buckets take the estimate before the call, and the vendor's own count settles it afterwards. So a
 rough figure is enough, but a low one would let too much through. The weights were fitted with the
-o200k vocabulary. Measured on 4,000 prompts of all kinds, the estimate was 1.09 times the true count
-in the median (0.96 at the 5th percentile, 1.24 at the 95th, 0.76 at least). It was 1.4 times for
-Python, 1.15 for Markdown and 1.18 for JSON. Other vendors' vocabularies differ, so workers correct
-the estimate by the ratio that answers have shown (`workers/maintenance/estimates.py`).
+o200k vocabulary. On 4,000 prompts of all kinds the estimate was 1.09 times the true count in the
+median. It was 0.96 times at the 5th percentile, 1.24 at the 95th, and 0.76 at least. It was 1.4
+times for Python, 1.15 for Markdown and 1.18 for JSON. Other vendors' vocabularies differ, so
+workers correct the estimate by the ratio that answers have shown
+(`workers/maintenance/estimates.py`).
 
 With the extra `bpe` (`pip install .[bpe]`) texts for OpenAI's models are counted by vocabulary.
 That takes 75 MB on disk, 130 MB of memory and once 0.8 s in each process that counts. A prompt of

@@ -1,10 +1,10 @@
 """Chooses the model of a request that names none. Pure.
 
-A routing rule of the catalog that fits decides first. Otherwise a model is eligible if it has the
-capabilities that the request needs, costs at most what the caller allows, and its provider has a
-key. Models that are down are left out unless all are down. The kind and complexity of the request
-say which quality (catalog, 1 to 10) it needs. Of the eligible models that are good enough, `prefer`
-decides: `cost` takes the cheapest for a typical answer, `speed` the fastest, `quality` the best.
+A routing rule of the catalog that fits decides first. Otherwise a model is eligible if it has what
+the request needs, costs at most what the caller allows, and its provider has a key. Models that are
+down are left out unless all are down. The kind and complexity of the request say which quality
+(catalog, 1 to 10) it needs. Of the eligible models that are good enough, `prefer` decides: `cost`
+takes the cheapest for a typical answer, `speed` the fastest, `quality` the best.
 """
 
 from __future__ import annotations
