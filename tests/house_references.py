@@ -148,10 +148,11 @@ def _dead_in(text: str, name: str, repository: Repository) -> Iterator[str]:
 def dead_references(root: Path, files: list[str]) -> list[str]:
     """Return the breaches of a tree whose files these are."""
     repository = Repository(root, files)
-    return [
+    breaches = (
         f"{name}:{line}: {dead}"
         for name in filter(is_read, files)
         for line, text in prose(name, (root / name).read_text())
         for dead in _dead_in(text, name, repository)
         if dead.split()[0] not in NO_REFERENCES
-    ]
+    )
+    return list(dict.fromkeys(breaches))
