@@ -146,7 +146,7 @@ def test_a_clone_and_its_sdist_give_wheels_of_equal_files(archives: Archives) ->
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 def test_a_wheel_installed_elsewhere_runs_up_simulate(
     programs: Path, tmp_path: Path, env: dict[str, str]
 ) -> None:
@@ -162,12 +162,12 @@ def test_a_wheel_installed_elsewhere_runs_up_simulate(
     up.env = {"PYTHONPATH": ""}
     with installation.ended_afterwards(up):
         up.start()
-        wait_until(lambda: "everything runs" in up.log(), 30, "up to be ready")
+        wait_until(lambda: "everything runs" in up.log(), 60, "up to be ready")
         answer = run([headgate, "submit", "Hello", "--wait"], empty, env)
         assert "Hello" in answer
         assert run([headgate, "--version"], empty, env).startswith("headgate ")
         up.signal(signal.SIGINT)
-        assert installation.exit_code(up, 30) == 130, up.log()
+        assert installation.exit_code(up, 60) == 130, up.log()
     assert str(ROOT) not in up.log()
     assert [path.name for path in empty.iterdir()] == [".headgate"]
     installation.nothing_is_left(empty / ".headgate")
@@ -190,7 +190,7 @@ def as_in_a_container() -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 def test_a_worker_runs_on_a_read_only_tree_and_as_process_one(
     programs: Path,
     valkey: ValkeyServer,
@@ -205,7 +205,7 @@ def test_a_worker_runs_on_a_read_only_tree_and_as_process_one(
     run(["chmod", "-R", "a-w", tree], tmp_path, env)
     home = tmp_path / "home"
     home.mkdir()
-    told = {
+    settings = {
         **env,
         "PYTHONPATH": "",
         "PYTHONDONTWRITEBYTECODE": "1",
@@ -215,20 +215,20 @@ def test_a_worker_runs_on_a_read_only_tree_and_as_process_one(
     }
     headgate = programs / "headgate"
     worker = ChildProcess([*prefix, headgate, "worker"], log_path=tmp_path / "w.log", cwd=home)
-    worker.env = told
+    worker.env = settings
     try:
         wrote = subprocess.run([*prefix, "touch", tree / "x"], capture_output=True, check=False)
         assert wrote.returncode != 0
         with installation.ended_afterwards(worker):
             worker.start()
-            answer = run([*prefix, headgate, "submit", "Hello", "--wait"], home, told)
+            answer = run([*prefix, headgate, "submit", "Hello", "--wait"], home, settings)
             assert "Hello" in answer
-            assert run([headgate, "alive"], home, told)
+            assert run([headgate, "alive"], home, settings)
             inside = psutil.Process(worker.pid)
             if "unshare" in prefix:
                 [inside] = inside.children()
             inside.send_signal(signal.SIGTERM)
-            assert installation.exit_code(worker, 30) == 0, worker.log()
+            assert installation.exit_code(worker, 60) == 0, worker.log()
         assert "Read-only" not in worker.log()
     finally:
         run(["chmod", "-R", "u+w", tree], tmp_path, env)
@@ -257,7 +257,7 @@ def own_project(folder: Path) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("python_path", ["", "."], ids=["plain", "PYTHONPATH=."])
 def test_a_project_with_its_own_shared_workers_and_producer_packages_can_use_everything(
     programs: Path, tmp_path: Path, env: dict[str, str], python_path: str
