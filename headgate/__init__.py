@@ -71,7 +71,8 @@ _HOMES = (
     "headgate.producer.errors",
     "headgate.producer.client.handle",
     "headgate.producer.results.read",
-    "headgate.shared.job.envelope",
+    "headgate.shared.job.request",
+    "headgate.shared.job.result",
     "headgate.shared.errors",
 )
 

@@ -1,0 +1,95 @@
+"""docs/reference/request-and-result.md, from the models of requests and results."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import re
+from collections.abc import Mapping
+from typing import Any, get_args
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from headgate.shared.job.request import CacheWish, Kind, Priority, Request
+from headgate.shared.job.result import ErrorReport, FailedAttempt, Result, Status, Usage
+from tests.docs.reference.markdown import document, item, paragraph, sentence
+from tests.docs.reference.notes import REQUEST_FIELDS, RESULT_FIELDS
+from tests.docs.reference.source import attribute_docs
+
+INTRO = """
+The fields of a request are the keywords of `Client.submit`, the keys of a batch line and the keys of a stock Celery
+message. An unknown field is refused by name. A result is the same in Python, on the command line with `--json`, and
+in Celery's result backend.
+"""
+
+CHOICES: dict[str, tuple[str, ...]] = {
+    "Priority": get_args(Priority),
+    "Kind": get_args(Kind),
+    "Status": get_args(Status),
+}
+"""The choices that have a name in the code; error codes have a page of their own."""
+
+
+def page() -> str:
+    """Return the page."""
+    request = fields_of_model(Request, REQUEST_FIELDS)
+    result = fields_of_dataclass(Result, RESULT_FIELDS)
+    smaller = [
+        f"## {owner.__name__}\n\n{paragraph(owner.__doc__ or '')}\n\n{fields_of_dataclass(owner, {})}"
+        for owner in (Usage, ErrorReport, FailedAttempt)
+    ]
+    return document(
+        "Request and result",
+        INTRO,
+        f"## Request\n\n{paragraph(Request.__doc__ or '')}\n\n{request}",
+        f"## Cache\n\nThe field `cache` of a request.\n\n{fields_of_model(CacheWish, {})}",
+        f"## Result\n\n{paragraph(Result.__doc__ or '')}\n\n{result}",
+        *smaller,
+    )
+
+
+def fields_of_model(model: type[BaseModel], notes: Mapping[str, str]) -> str:
+    """Return the fields of a pydantic model as a list."""
+    hints = inspect.get_annotations(model)
+    return "\n".join(
+        _item(
+            name, _type(hints[name]), _default(field), describe(model, name) or notes.get(name, "")
+        )
+        for name, field in model.model_fields.items()
+    )
+
+
+def fields_of_dataclass(owner: type, notes: Mapping[str, str]) -> str:
+    """Return the fields of a dataclass as a list."""
+    return "\n".join(
+        _item(f.name, _type(str(f.type)), "", describe(owner, f.name) or notes.get(f.name, ""))
+        for f in dataclasses.fields(owner)
+    )
+
+
+def describe(owner: type, name: str) -> str:
+    """Return what the code itself says of a field: its description, or the string below it."""
+    field: Any = getattr(owner, "model_fields", {}).get(name)
+    return (field.description if field else "") or attribute_docs(owner).get(name, "")
+
+
+def _item(name: str, kind: str, default: str, words: str) -> str:
+    facts = f"{kind}, default {default}" if default else kind
+    return item(f"`{name}` ({facts}){': ' + sentence(words) if words else ''}")
+
+
+def _type(annotation: str) -> str:
+    """Return an annotation as a caller reads it: checks left out, choices spelled out."""
+    text = re.sub(r"Annotated\[(.+), Field\(.*\)\](?= \||$)", r"\1", annotation)
+    text = re.sub(r"\b(?:Name|CallerKey|Usd)\b", "str", text)
+    choices = CHOICES.get(text) or CHOICES.get(text.removesuffix(" | None"))
+    if text.startswith("Literal["):
+        choices = tuple(re.findall(r"[\"'](\w+)[\"']", text))
+    return "one of " + " ".join(f"`{choice}`" for choice in choices) if choices else f"`{text}`"
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required() or field.default is None or field.default_factory is not None:
+        return ""
+    return "" if isinstance(field.default, BaseModel) else f"`{field.default}`"
