@@ -10,10 +10,11 @@ from headgate.producer.cli.commands import cli
 from tests.docs.reference.markdown import document, item, paragraph, text_block
 
 INTRO = """
-Every command takes `-h` and `--help`. Commands that print data take `--json`: one JSON document, or one per line for
-lists. Results go to standard output, all else to standard error.
+Every command takes `-h` and `--help`. Commands that print data take `--json`: one JSON document, or
+one per line for lists. Results go to standard output, all else to standard error.
 
-Exit codes: 0 done, 1 a job did not succeed, 2 wrong use or settings, 3 a server cannot be reached, 130 interrupted.
+Exit codes: 0 done, 1 a job did not succeed, 2 wrong use or settings, 3 a server cannot be reached,
+130 interrupted.
 """
 
 

@@ -9,8 +9,9 @@ from tests.docs.reference.markdown import document, item
 from tests.docs.reference.notes import ERROR_CODES
 
 INTRO = """
-A job that ends without an answer has one of these codes in `error.code` of its result, and in `code` of `JobFailed`.
-The failed attempts in `error.attempts` carry codes of the same list. `retryable` says whether a new job may succeed.
+A job that ends without an answer has one of these codes in `error.code` of its result, and in
+`code` of `JobFailed`. The failed attempts in `error.attempts` carry codes of the same list.
+`retryable` says whether a new job may succeed.
 """
 
 

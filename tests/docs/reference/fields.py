@@ -18,9 +18,9 @@ from tests.docs.reference.notes import REQUEST_FIELDS, RESULT_FIELDS
 from tests.docs.reference.source import attribute_docs
 
 INTRO = """
-The fields of a request are the keywords of `Client.submit`, the keys of a batch line and the keys of a stock Celery
-message. An unknown field is refused by name. A result is the same in Python, on the command line with `--json`, and
-in Celery's result backend.
+The fields of a request are the keywords of `Client.submit`, the keys of a batch line and the keys
+of a stock Celery message. An unknown field is refused by name. A result is the same in Python, on
+the command line with `--json`, and in Celery's result backend.
 """
 
 CHOICES: dict[str, tuple[str, ...]] = {
@@ -35,29 +35,29 @@ def page() -> str:
     """Return the page."""
     request = fields_of_model(Request, REQUEST_FIELDS)
     result = fields_of_dataclass(Result, RESULT_FIELDS)
-    smaller = [
-        f"## {owner.__name__}\n\n{paragraph(owner.__doc__ or '')}\n\n{fields_of_dataclass(owner, {})}"
-        for owner in (Usage, ErrorReport, FailedAttempt)
-    ]
     return document(
         "Request and result",
         INTRO,
         f"## Request\n\n{paragraph(Request.__doc__ or '')}\n\n{request}",
         f"## Cache\n\nThe field `cache` of a request.\n\n{fields_of_model(CacheWish, {})}",
         f"## Result\n\n{paragraph(Result.__doc__ or '')}\n\n{result}",
-        *smaller,
+        *map(_smaller, (Usage, ErrorReport, FailedAttempt)),
     )
+
+
+def _smaller(owner: type) -> str:
+    about = paragraph(owner.__doc__ or "")
+    return f"## {owner.__name__}\n\n{about}\n\n{fields_of_dataclass(owner, {})}"
 
 
 def fields_of_model(model: type[BaseModel], notes: Mapping[str, str]) -> str:
     """Return the fields of a pydantic model as a list."""
     hints = inspect.get_annotations(model)
-    return "\n".join(
-        _item(
-            name, _type(hints[name]), _default(field), describe(model, name) or notes.get(name, "")
-        )
-        for name, field in model.model_fields.items()
-    )
+    lines = []
+    for name, field in model.model_fields.items():
+        words = describe(model, name) or notes.get(name, "")
+        lines.append(_item(name, _type(hints[name]), _default(field), words))
+    return "\n".join(lines)
 
 
 def fields_of_dataclass(owner: type, notes: Mapping[str, str]) -> str:

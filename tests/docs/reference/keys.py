@@ -9,8 +9,9 @@ from headgate.shared.broker.keys import Keys
 from tests.docs.reference.markdown import document, item, one_line, sentence
 
 INTRO = """
-Every key that Headgate uses in Redis or Valkey, with its type, its content and its lifetime. `HEADGATE_KEY_PREFIX`
-stands before each. Names in angle brackets vary. Keys without a lifetime empty themselves when their jobs end.
+Every key that Headgate uses in Redis or Valkey, with its type, its content and its lifetime.
+`HEADGATE_KEY_PREFIX` stands before each. Names in angle brackets vary. Keys without a lifetime
+empty themselves when their jobs end.
 
 Read the keys as you like. Never write to them: use the commands instead.
 """

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 import re
 from typing import Any
 
 import headgate
 from tests.docs.reference.markdown import document, paragraph, text_block
-from tests.docs.reference.source import attribute_docs
 
 INTRO = """
-All that `from headgate import ...` gives. Names that are not listed here are private and may change.
+All that `from headgate import ...` gives. Names that are not listed here are private and may
+change.
 """
 
 FIELDS_PAGE = "Its fields are in [request and result](request-and-result.md)."
@@ -29,7 +28,7 @@ def page() -> str:
         INTRO,
         *(_class(name, one) for name, one in others.items()),
         "## Errors",
-        "Every error is a `HeadgateError`. Its facts are attributes with the names of the parameters.",
+        "Every error is a `HeadgateError`. Its facts are attributes, named as its parameters.",
         *(_error(name, one) for name, one in errors.items()),
     )
 
@@ -118,9 +117,3 @@ def _keys(fields: type) -> list[tuple[str, Any]]:
 def _written(kind: Any) -> str:
     text = getattr(kind, "__forward_arg__", None) or str(kind)
     return re.sub(r"^(?:Not)?Required\[(.*)\]$", r"\1", text)
-
-
-def dataclass_fields(owner: type) -> dict[str, str]:
-    """Return the fields of a dataclass with the strings below them."""
-    docs = attribute_docs(owner)
-    return {field.name: docs.get(field.name, "") for field in dataclasses.fields(owner)}

@@ -12,10 +12,12 @@ from headgate.shared.settings import Settings, variable
 from tests.docs.reference.markdown import document, item, sentence
 
 INTRO = """
-Set environment variables, or write them to a `.env` file in the current folder. The environment wins over the file.
-`headgate settings` prints what is in force and where each value comes from; secrets are masked.
+Set environment variables, or write them to a `.env` file in the current folder. The environment
+wins over the file. `headgate settings` prints what is in force and where each value comes from;
+secrets are masked.
 
-A wrong value, or an unknown variable that starts with `HEADGATE_`, stops the process with exit code 2.
+A wrong value, or an unknown variable that starts with `HEADGATE_`, stops the process with exit code
+2.
 """
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sqlalchemy import Column, Index, Table
-from sqlalchemy.dialects import postgresql
+from sqlalchemy.dialects.postgresql.base import PGDialect
 from sqlalchemy.schema import DefaultClause
 
 from headgate.shared.database import tables as module
@@ -12,9 +12,12 @@ from tests.docs.reference.markdown import document, item, paragraph, sentence
 from tests.docs.reference.source import comments_above
 
 INTRO = """
-The same tables stand in PostgreSQL and in SQLite; `headgate db upgrade` makes them and `headgate db check` compares
-them. Types are those of PostgreSQL.
+The same tables stand in PostgreSQL and in SQLite; `headgate db upgrade` makes them and `headgate db
+check` compares them. Types are those of PostgreSQL.
 """
+
+
+POSTGRESQL = PGDialect()
 
 
 def page() -> str:
@@ -34,7 +37,7 @@ def _section(table: Table) -> str:
 
 
 def _column(column: Column[object]) -> str:
-    facts = [column.type.compile(dialect=postgresql.dialect()).lower()]
+    facts = [column.type.compile(dialect=POSTGRESQL).lower()]
     if column.primary_key:
         facts.append("primary key")
     elif column.nullable:
