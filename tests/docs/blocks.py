@@ -1,8 +1,8 @@
 """The fenced blocks of README.md and docs/, and what the word after each fence asks for.
 
-A fence reads ```` ```LANGUAGE [WORD ...] ````. Words: `no-run REASON` (a reason of REASONS), `exit=N`
-(the exit code of the last command), `file=NAME` (the block is written to that file first). Blocks of
-a language outside RUN and SHOWN are a mistake.
+A fence reads ```` ```LANGUAGE [WORD ...] ````. Words: `no-run REASON` (a reason of REASONS),
+`exit=N` (the exit code of the last command), `file=NAME` (the block is written to that file first).
+Blocks of a language outside RUN and SHOWN are a mistake.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """A small shell for the command blocks of the docs: what they use, and no more.
 
 A block holds commands after `$ ` and, below each, lines that it must print. `...` in such a line
-stands for anything. A command may set a variable (`id=$(...)`), export one, read a file with `<`, and
-write one with `>`; `headgate` is forked from the session's nursery, all else is given to `sh`.
+stands for anything. A command may set a variable (`id=$(...)`), export one, read a file with `<`,
+and write one with `>`. `headgate` is forked from the session's nursery; all else is given to `sh`.
 """
 
 from __future__ import annotations
