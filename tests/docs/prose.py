@@ -30,7 +30,8 @@ def words_of(sentence: str) -> int:
 
 
 def _paragraphs(page: Path) -> Iterator[tuple[int, str]]:
-    start, lines = 0, []
+    start = 0
+    lines: list[str] = []
     for number, line in [*prose_of(page), (0, "")]:
         apart = not line.strip() or line.lstrip().startswith(("#", "|", "<!--", "!["))
         if (apart or _ITEM.match(line)) and lines:

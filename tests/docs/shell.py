@@ -2,29 +2,29 @@
 
 A block holds commands after `$ ` and, below each, lines that it must print. `...` in such a line
 stands for anything. A command may set a variable (`id=$(...)`), export one, read a file with `<`,
-and write one with `>`. `headgate` is forked from the session's nursery; all else is given to `sh`.
+and write one with `>`.
 """
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
-import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.docs.blocks import Block
-from tests.support.command import PROGRAM, Ended, headgate, program
+from tests.support.command import PROGRAM, Ended, program
 
 PYTHON = [sys.executable]
+PROGRAMS = {"headgate": PROGRAM, "celery": [*PYTHON, "-m", "celery"]}
+"""The programs that the docs call; each is a Python program, and so forked from the nursery."""
+
 TIMEOUT_S = 60
 IN_FOLDER = "import sys; sys.path.insert(0, '')\n"  # as `python FILE` does for its folder
 _CAPTURE = re.compile(r"^(\w+)=\$\((.*)\)$")
 _EXPORT = re.compile(r"^export (\w+)=(\S*)$")
-_SIMPLE = re.compile(r"^[^|;&`]*$")
 
 
 class BlockFailed(AssertionError):
@@ -33,14 +33,10 @@ class BlockFailed(AssertionError):
 
 @dataclass
 class Shell:
-    """Runs the blocks of one page, in `folder`, against the installation that `env` names.
-
-    `path` is the PATH of what `sh` carries out.
-    """
+    """Runs the blocks of one page, in `folder`, against the installation that `env` names."""
 
     folder: Path
     env: dict[str, str]
-    path: str
     variables: dict[str, str] = field(default_factory=dict)
 
     def run(self, block: Block) -> None:
@@ -73,41 +69,33 @@ class Shell:
             return Ended(0, "", "")
         for name, value in self.variables.items():
             line = re.sub(rf"\${name}\b", value, line)
-        if line.startswith("headgate ") and _SIMPLE.match(line):
-            return self._headgate(shlex.split(line, comments=True)[1:])
-        return self._sh(line)
+        return self._run(shlex.split(line, comments=True))
 
-    def _headgate(self, words: list[str]) -> Ended:
+    def _run(self, words: list[str]) -> Ended:
+        if words[0] not in PROGRAMS:
+            return Ended(127, "", f"{words[0]}: the tests know {', '.join(PROGRAMS)}")
         stdin, target = None, None
         if "<" in words:
-            at = words.index("<")
-            stdin = (self.folder / words[at + 1]).read_bytes()
-            words = words[:at] + words[at + 2 :]
+            words, stdin = _without(words, "<", self.folder)
         if ">" in words:
-            at = words.index(">")
-            target = self.folder / words[at + 1]
-            words = words[:at] + words[at + 2 :]
-        ended = headgate(words, self.env, stdin=stdin, cwd=self.folder, timeout_s=TIMEOUT_S)
+            words, target = _without(words, ">", self.folder)
+        argv = [*PROGRAMS[words[0]], *words[1:]]
+        given = stdin.read_bytes() if stdin else None
+        ended = program(argv, self.env, stdin=given, cwd=self.folder, timeout_s=TIMEOUT_S)
         if target is not None:
             target.write_text(ended.out, encoding="utf-8")
         return ended
 
-    def _sh(self, line: str) -> Ended:
-        done = subprocess.run(
-            ["sh", "-c", line],  # noqa: S607
-            env={**os.environ, **self.env, "PATH": self.path},
-            cwd=self.folder,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT_S,
-        )
-        return Ended(done.returncode, done.stdout, done.stderr)
+
+def _without(words: list[str], sign: str, folder: Path) -> tuple[list[str], Path]:
+    at = words.index(sign)
+    return words[:at] + words[at + 2 :], folder / words[at + 1]
 
 
 def commands_of(text: str) -> Iterator[tuple[str, list[str]]]:
     """Yield each command of a console block, with the lines below it."""
-    line, expected = "", []
+    line: str = ""
+    expected: list[str] = []
     joined = re.sub(r"\\\n\s*(?:> )?", "", text)
     for written in joined.splitlines():
         if written.startswith("$ "):
@@ -130,14 +118,3 @@ def not_printed(expected: list[str], printed: str) -> str | None:
         if not any(pattern.fullmatch(line.strip()) for line in lines):
             return wanted
     return None
-
-
-def shims(folder: Path) -> Path:
-    """Write `headgate`, `celery` and `python` for `sh`; return the folder to put on the PATH."""
-    folder.mkdir(parents=True)
-    programs = {"headgate": PROGRAM, "celery": [*PYTHON, "-m", "celery"], "python": PYTHON}
-    for name, argv in programs.items():
-        path = folder / name
-        path.write_text(f'#!/bin/sh\nexec {shlex.join(argv)} "$@"\n', encoding="utf-8")
-        path.chmod(0o755)
-    return folder

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +12,7 @@ from headgate.shared.catalog import catalog
 from headgate.shared.errors import HeadgateError
 from tests import ROOT
 from tests.docs.blocks import Block, blocks_of, pages
-from tests.docs.shell import Shell, shims
+from tests.docs.shell import Shell
 from tests.support import installation
 from tests.support.child import wait_until
 from tests.support.servers import ValkeyServer, short_folder
@@ -40,11 +39,10 @@ def env(valkey: ValkeyServer, tmp_path: Path) -> Iterator[dict[str, str]]:
 @pytest.mark.slow
 def test_every_block_of_readme_and_docs_runs(env: dict[str, str], tmp_path: Path) -> None:
     faults = []
-    path = f"{shims(tmp_path / 'bin')}{os.pathsep}{os.environ['PATH']}"
     for page in pages():
         folder = tmp_path / page.stem
         shutil.copytree(EXAMPLES, folder)
-        shell = Shell(folder, dict(env), path)
+        shell = Shell(folder, dict(env))
         for block in blocks_of(page):
             try:
                 run(block, shell)

@@ -17,7 +17,7 @@ check` compares them. Types are those of PostgreSQL.
 """
 
 
-POSTGRESQL = PGDialect()  # type: ignore[no-untyped-call] (SQLAlchemy leaves it untyped)
+POSTGRESQL = PGDialect()  # type: ignore[no-untyped-call]  # SQLAlchemy leaves it untyped
 
 
 def page() -> str:
