@@ -11,11 +11,12 @@ from typing import Any, get_args
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+import headgate
 from headgate.shared.job.request import CacheWish, Kind, Priority, Request
 from headgate.shared.job.result import ErrorReport, FailedAttempt, Result, Status, Usage
 from tests.docs.reference.markdown import document, item, paragraph, sentence
 from tests.docs.reference.notes import REQUEST_FIELDS, RESULT_FIELDS
-from tests.docs.reference.source import attribute_docs
+from tests.docs.reference.source import attribute_docs, docstring_fields
 
 INTRO = """
 The fields of a request are the keywords of `Client.submit`, the keys of a batch line and the keys
@@ -69,9 +70,16 @@ def fields_of_dataclass(owner: type, notes: Mapping[str, str]) -> str:
 
 
 def describe(owner: type, name: str) -> str:
-    """Return what the code itself says of a field: its description, or the string below it."""
+    """Return what the code itself says of a field.
+
+    That is its description, the string below it, or its line in the docstring of the class. A
+    request is described by the type of its keywords.
+    """
     field: Any = getattr(owner, "model_fields", {}).get(name)
-    return (field.description if field else "") or attribute_docs(owner).get(name, "")
+    if field is not None and field.description:
+        return str(field.description)
+    keywords = getattr(headgate, "RequestFields", owner) if owner is Request else owner
+    return attribute_docs(owner).get(name) or docstring_fields(keywords).get(name, "")
 
 
 def _item(name: str, kind: str, default: str, words: str) -> str:

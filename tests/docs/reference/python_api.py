@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import inspect
 import re
-from typing import Any
+from typing import Any, get_args, is_typeddict
 
 import headgate
-from tests.docs.reference.markdown import document, paragraph, text_block
+from tests.docs.reference.markdown import document, filled, item, paragraph, text_block
 
 INTRO = """
 All that `from headgate import ...` gives. Names that are not listed here are private and may
@@ -15,7 +15,16 @@ change.
 """
 
 FIELDS_PAGE = "Its fields are in [request and result](request-and-result.md)."
-FIELD_CLASSES = ("Request", "Result", "Usage")
+SETTINGS_PAGE = "Its fields are the [settings](settings.md), in lower case and without the prefix."
+SEE = {
+    **dict.fromkeys(("Request", "Result", "Usage", "CacheWish"), FIELDS_PAGE),
+    **dict.fromkeys(("RequestFields", "ErrorReport", "FailedAttempt"), FIELDS_PAGE),
+    "Settings": SETTINGS_PAGE,
+}
+"""Names whose fields stand on a page of their own."""
+
+MOST_UNPACKED = 10
+"""So many keywords of a TypedDict are listed in a signature; more stand where the type does."""
 
 
 def page() -> str:
@@ -38,10 +47,16 @@ def _is_error(one: Any) -> bool:
 
 
 def _class(name: str, one: Any) -> str:
-    if name in FIELD_CLASSES:
-        return "\n\n".join([f"## {name}", paragraph(one.__doc__ or ""), FIELDS_PAGE])
+    if name in SEE:
+        about = inspect.cleandoc(one.__doc__ or "").split("\n\n")[0]
+        return "\n\n".join([f"## {name}", paragraph(about), SEE[name]])
+    if choices := get_args(one):
+        return f"## {name}\n\n" + filled("One of " + ", ".join(f"`{c}`" for c in choices) + ".")
     parts = [f"## {name}", paragraph(inspect.getdoc(one) or "")]
-    if inspect.isclass(one):
+    if is_typeddict(one):
+        keys = [item(f"`{key}`: `{_plain(_written(kind))}`") for key, kind in _keys(one)]
+        parts.append("\n".join(keys))
+    elif inspect.isclass(one):
         parts.insert(1, text_block(f"{name}{signature(one)}"))
         parts += [_member(f"{name}.{attribute}", member) for attribute, member in _members(one)]
     return "\n\n".join(part for part in parts if part)
@@ -103,7 +118,7 @@ def _unpacked(one: Any, parameter: inspect.Parameter) -> list[str]:
     """Return the keys of a TypedDict that is unpacked into keywords, each with its type."""
     found = re.fullmatch(r"Unpack\[(\w+)\]", str(parameter.annotation).strip("'"))
     fields = getattr(one, "__globals__", {}).get(found.group(1)) if found else None
-    if fields is None:
+    if fields is None or len(_keys(fields)) > MOST_UNPACKED:
         return []
     return ["*", *(f"{key}: {_plain(_written(kind))} = ..." for key, kind in _keys(fields))]
 

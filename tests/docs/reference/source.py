@@ -9,6 +9,8 @@ from functools import cache
 from itertools import pairwise
 from types import ModuleType
 
+from tests.docs.reference.markdown import entries_of
+
 
 @cache
 def attribute_docs(owner: type) -> dict[str, str]:
@@ -25,6 +27,16 @@ def attribute_docs(owner: type) -> dict[str, str]:
                 found[name] = " ".join(words.split())
             case _:
                 pass
+    return found
+
+
+@cache
+def docstring_fields(owner: type) -> dict[str, str]:
+    """Return what the docstring of a class lists as `name: words`, a line each, by the name."""
+    found: dict[str, str] = {}
+    for block in inspect.cleandoc(owner.__doc__ or "").split("\n\n"):
+        for names, words in entries_of(block):
+            found.update({name.strip(): words for name in names.split(",")})
     return found
 
 
