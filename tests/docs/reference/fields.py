@@ -6,12 +6,13 @@ import dataclasses
 import inspect
 import re
 from collections.abc import Mapping
-from typing import Any, get_args
+from typing import Annotated, Any, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 import headgate
+from headgate.shared.job import request as request_module
 from headgate.shared.job.request import CacheWish, Kind, Priority, Request
 from headgate.shared.job.result import ErrorReport, FailedAttempt, Result, Status, Usage
 from tests.docs.reference.markdown import document, item, paragraph, sentence
@@ -90,11 +91,17 @@ def _item(name: str, kind: str, default: str, words: str) -> str:
 def _type(annotation: str) -> str:
     """Return an annotation as a caller reads it: checks left out, choices spelled out."""
     text = re.sub(r"Annotated\[(.+), Field\(.*\)\](?= \||$)", r"\1", annotation)
-    text = re.sub(r"\b(?:Name|CallerKey|Usd)\b", "str", text)
+    text = re.sub(r"\b[A-Z]\w+", lambda found: _plain(found.group()), text)
     choices = CHOICES.get(text) or CHOICES.get(text.removesuffix(" | None"))
     if text.startswith("Literal["):
         choices = tuple(re.findall(r"[\"'](\w+)[\"']", text))
     return "one of " + " ".join(f"`{choice}`" for choice in choices) if choices else f"`{text}`"
+
+
+def _plain(name: str) -> str:
+    """Return `str` for the name of a text with checks, and any other name as it is."""
+    known = vars(request_module).get(name)
+    return "str" if get_origin(known) is Annotated and get_args(known)[0] is str else name
 
 
 def _default(field: FieldInfo) -> str:

@@ -29,7 +29,7 @@ def paragraph(text: str) -> str:
 def _block(block: str) -> str:
     if block.startswith("    ") or re.match(r"\s*(?:[|+`][-` |]|\|)", block):
         return f"```text\n{textwrap.dedent(block)}\n```"  # code or a drawing, as it stands
-    if len(entries := entries_of(block)) > 1:
+    if entries := entries_of(block):
         return items([f"`{names}`: {words}" for names, words in entries])
     return filled(" ".join(line.strip() for line in block.splitlines()))
 
@@ -38,7 +38,7 @@ def entries_of(block: str) -> list[tuple[str, str]]:
     """Return a list of fields in a docstring, `name: words` a line; empty for other paragraphs."""
     entries: list[tuple[str, str]] = []
     for line in block.splitlines():
-        if found := re.match(r"(\w+(?:, \w+)*): (.+)", line):
+        if found := re.match(r"([a-z]\w*(?:, [a-z]\w*)*): (.+)", line):
             entries.append((found.group(1), found.group(2).strip()))
         elif entries and line.startswith(" "):
             entries[-1] = (entries[-1][0], f"{entries[-1][1]} {line.strip()}")
