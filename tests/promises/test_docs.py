@@ -12,7 +12,7 @@ from headgate.shared.catalog import catalog
 from headgate.shared.errors import HeadgateError
 from tests import ROOT
 from tests.docs.blocks import Block, blocks_of, pages
-from tests.docs.shell import Shell
+from tests.docs.shell import BlockFailed, Shell
 from tests.support import installation
 from tests.support.child import wait_until
 from tests.support.servers import ValkeyServer, short_folder
@@ -49,6 +49,24 @@ def test_every_block_of_readme_and_docs_runs(env: dict[str, str], tmp_path: Path
             except (AssertionError, HeadgateError, TimeoutError) as fault:
                 faults.append(f"{block.place}: {fault}")
     assert faults == [], "\n\n".join(faults)
+
+
+@pytest.mark.parametrize(
+    ("language", "text"),
+    [
+        ("console", "$ make coffee\n"),
+        ("console", "$ headgate no-such-command\n"),
+        ("console", "$ headgate --version\nheadgate 9.9\n"),
+        ("python", "raise SystemExit(3)\n"),
+    ],
+)
+def test_a_block_that_does_not_do_what_it_says_fails(
+    language: str, text: str, tmp_path: Path
+) -> None:
+    block = Block("page.md", 1, language, text)
+    shell = Shell(tmp_path, {})
+    with pytest.raises(BlockFailed):
+        shell.run(block) if language == "console" else shell.run_python(block)
 
 
 def run(block: Block, shell: Shell) -> None:

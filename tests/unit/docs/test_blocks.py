@@ -8,7 +8,7 @@ import pytest
 
 from tests.docs import blocks
 from tests.docs.blocks import blocks_of
-from tests.docs.shell import BlockFailed, Shell, commands_of, not_printed
+from tests.docs.shell import commands_of, not_printed
 
 
 def page_of(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[blocks.Block]:
@@ -43,21 +43,3 @@ def test_lines_must_be_printed_in_their_order() -> None:
     printed = "model  gpt-4o-mini\ncost  0.1\n"
     assert not_printed(["model ...", "cost ..."], printed) is None
     assert not_printed(["cost ...", "model ..."], printed) == "model ..."
-
-
-@pytest.mark.parametrize(
-    ("language", "text"),
-    [
-        ("console", "$ make coffee\n"),
-        ("console", "$ headgate no-such-command\n"),
-        ("console", "$ headgate --version\nheadgate 9.9\n"),
-        ("python", "raise SystemExit(3)\n"),
-    ],
-)
-def test_a_block_that_does_not_do_what_it_says_fails(
-    language: str, text: str, tmp_path: Path
-) -> None:
-    block = blocks.Block("page.md", 1, language, text)
-    shell = Shell(tmp_path, {})
-    with pytest.raises(BlockFailed):
-        shell.run(block) if language == "console" else shell.run_python(block)
