@@ -38,8 +38,12 @@ def _is_ours(name: str) -> bool:
 
 
 def _entry(name: str, field: FieldInfo) -> str:
-    facts = [f"default `{shown}`" if (shown := _default(field)) else "no default", *_bounds(field)]
-    return item(f"`{variable(name)}` ({', '.join(facts)}): {sentence(field.description or '')}")
+    words = sentence(field.description or "")
+    facts = _bounds(field)
+    if "(default" not in words:
+        facts.insert(0, f"default `{shown}`" if (shown := _default(field)) else "no default")
+    bounds = f" ({', '.join(facts)})" if facts else ""
+    return item(f"`{variable(name)}`{bounds}: {words}")
 
 
 def _default(field: FieldInfo) -> str:
