@@ -129,7 +129,10 @@ def test_the_check_tells_what_differs_and_whether_it_harms(
         connection.execute(text("CREATE TABLE of_another_program (id INTEGER)"))
         connection.execute(text("ALTER TABLE jobs ADD COLUMN extra INTEGER"))
     fine = headgate(["db", "check", "--json"], env)
-    assert (fine.code, fine.document["differences"]) == (0, ["column jobs.extra is unknown to this release"])
+    assert (fine.code, fine.document["differences"]) == (
+        0,
+        ["column jobs.extra is unknown to this release"],
+    )
     with engine.begin() as connection:
         connection.execute(text("DROP INDEX jobs_open"))
         connection.execute(text("ALTER TABLE jobs DROP COLUMN worker"))
