@@ -1,6 +1,6 @@
 # Two commands matter: `make demo` and `make test`. PYTHON=... chooses the interpreter.
 .NOTPARALLEL:
-.PHONY: help demo test long soak venv lint bench lock wheel clean
+.PHONY: help demo check test long soak venv lint bench lock wheel clean
 .DEFAULT_GOAL := help
 
 export PYTHON
@@ -9,10 +9,11 @@ python := .venv/bin/python
 help:
 	@echo 'make demo          1,000 example prompts through everything, on this machine, in two minutes'
 	@echo 'make demo LIVE=1   20 prompts against the real provider (OPENAI_API_KEY or ANTHROPIC_API_KEY)'
-	@echo 'make test          every check: lint, types, import rules, tests    (ARGS="-k name" for pytest)'
+	@echo 'make check         before each commit, in a minute: make lint, house rules, unit tests'
+	@echo 'make test          before each push: every check and every test  (ARGS="-k name" for pytest)'
+	@echo 'make lint          ruff, format, types and import contracts'
 	@echo 'make long          the tests that take minutes: long outages, the long soak'
 	@echo 'make soak          full rate and a random kill each minute     (ARGS="--minutes 20 --seed 1")'
-	@echo 'make lint          lint, types and import rules only'
 	@echo 'make bench         the measurements                            (BENCH="pipeline", or --markdown)'
 	@echo 'make lock          the locks of the image, after a change of dependencies'
 	@echo 'make wheel         dist/headgate-*.whl'
@@ -22,13 +23,14 @@ demo:
 	@sh deploy/venv.sh run
 	@$(python) -m headgate.producer.cli.demo $(if $(LIVE),--live)
 
-# All checks run even when one fails, so that one run tells everything; the tests come last, with their summary.
-test:
-	@sh deploy/venv.sh test
+# All checks run even when one fails, so that one run shows everything. The tests come last, with their summary.
+check: tests := tests/test_house.py tests/unit -n 2
+test: tests := -n 3
+check test: venv
 	@failed=; \
 	$(MAKE) --no-print-directory lint || failed=' lint'; \
-	$(python) -m pytest -n 3 --dist worksteal $(ARGS) || failed="$$failed tests"; \
-	if [ -n "$$failed" ]; then echo "make test: failed:$$failed" >&2; exit 1; fi
+	$(python) -m pytest --dist worksteal $(tests) $(ARGS) || failed="$$failed tests"; \
+	if [ -n "$$failed" ]; then echo "make $@: failed:$$failed" >&2; exit 1; fi
 
 long: venv
 	@$(python) -m pytest -m long $(ARGS)
@@ -42,6 +44,7 @@ venv:
 lint: venv
 	@failed=; \
 	echo 'ruff'; $(python) -m ruff check . || failed=' ruff'; \
+	echo 'format'; $(python) -m ruff format --check . || failed="$$failed format"; \
 	echo 'mypy'; $(python) -m mypy || failed="$$failed mypy"; \
 	echo 'import-linter'; \
 	$(python) -c 'from importlinter.cli import lint_imports_command as run; run()' || failed="$$failed imports"; \
@@ -58,4 +61,4 @@ wheel: venv
 
 clean:
 	rm -rf dist build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
-	find producer workers shared tests migrations -name __pycache__ -type d -prune -exec rm -rf {} +
+	find headgate producer workers shared migrations deploy tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,9 +1,9 @@
-"""Writes the locks beside it: every wheel that the image installs, with its version and hash.
+"""Write the locks beside this file: each wheel that the image installs, with its version and hash.
 
     .venv/bin/python deploy/lock.py
 
-The versions are those of the environment that runs this, so that what is shipped is what was
-tested. Run it with the image's Python version; the wheels are those for Linux on both machines.
+The versions are those of the environment that runs this script, so the image ships what was tested.
+Run it with the image's Python version. The locks hold the Linux wheels of both architectures.
 """
 
 import json
@@ -22,22 +22,22 @@ LEGACY = ("manylinux2014", "manylinux2010", "manylinux1", "linux")
 
 
 def installed_versions() -> str:
-    """Every package of this environment with its version, as constraints for pip."""
+    """Return each package of this environment with its version, as constraints for pip."""
     own = {"headgate", "pip", "setuptools"}
     found = {dist.name: dist.version for dist in distributions() if dist.name not in own}
     return "".join(f"{name}=={version}\n" for name, version in sorted(found.items()))
 
 
 def chosen(requirements: list[str], machine: str, constraints: Path) -> dict[str, tuple[str, str]]:
-    """What pip would install on that machine: for each package its version and its wheel's hash."""
+    """Return the version and the wheel's hash of each package that pip would install there."""
     platforms = [f"manylinux_2_{minor}_{machine}" for minor in GLIBC_MINORS]
     platforms += [f"{name}_{machine}" for name in LEGACY]
     argv = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "install"]
     argv += ["--dry-run", "--ignore-installed", "--only-binary=:all:", "--report", "-"]
     argv += ["--target", str(constraints.parent / "none"), "--constraint", str(constraints)]
     argv += [word for name in platforms for word in ("--platform", name)]
-    told = subprocess.run([*argv, *requirements], check=True, capture_output=True, text=True)  # noqa: S603
-    report: dict[str, Any] = json.loads(told.stdout)
+    answer = subprocess.run([*argv, *requirements], check=True, capture_output=True, text=True)  # noqa: S603
+    report: dict[str, Any] = json.loads(answer.stdout)
     return {
         package["metadata"]["name"].lower().replace("_", "-"): (
             package["metadata"]["version"],
@@ -48,7 +48,7 @@ def chosen(requirements: list[str], machine: str, constraints: Path) -> dict[str
 
 
 def lock(requirements: list[str], constraints: Path) -> str:
-    """The lines of a lock that holds for every machine."""
+    """Return the text of a lock that holds for every machine."""
     by_machine = [chosen(requirements, machine, constraints) for machine in MACHINES]
     lines = [
         f"# By deploy/lock.py, for Python {sys.version_info.major}.{sys.version_info.minor}, "
@@ -63,7 +63,7 @@ def lock(requirements: list[str], constraints: Path) -> str:
 
 
 def main() -> None:
-    """Both locks are written anew."""
+    """Write both locks."""
     project = tomllib.loads((HERE.parent / "pyproject.toml").read_text())
     with tempfile.TemporaryDirectory() as folder:
         constraints = Path(folder) / "constraints.txt"

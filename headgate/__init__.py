@@ -6,7 +6,8 @@
         job = client.submit("Summarise ...", model="gpt-4o-mini")
         print(job.result(timeout_s=30).content)
 
-`AsyncClient` has the same methods as coroutines. Every error is a `HeadgateError`.
+`AsyncClient` has the same methods as coroutines. `RequestFields` explains the fields of a request.
+Every error that Headgate raises on purpose is a `HeadgateError`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from headgate.producer.client.client import AsyncClient, Client
+    from headgate.producer.client.async_client import AsyncClient
+    from headgate.producer.client.client import Client
     from headgate.producer.client.handle import AsyncJob, Job
     from headgate.producer.errors import (
         IdempotencyConflict,
@@ -27,25 +29,35 @@ if TYPE_CHECKING:
         UnknownJob,
     )
     from headgate.producer.results.read import Listed
+    from headgate.producer.submit.fields import CacheFields, RequestFields
+    from headgate.producer.usage.report import UsageQuery, UsageReport, UsageRow
     from headgate.shared.errors import (
         CatalogError,
+        ErrorCode,
         HeadgateError,
         InvalidRequest,
         JobFailed,
         SettingError,
+        Unfit,
         Unreachable,
         WrongUse,
     )
-    from headgate.shared.job.request import Request
-    from headgate.shared.job.result import Result, Usage
+    from headgate.shared.job.request import Priority, Request
+    from headgate.shared.job.result import ErrorReport, FailedAttempt, Result, Status, Usage
+    from headgate.shared.routing.router import Route, RouteOption
+    from headgate.shared.settings import Settings
 
 __version__ = "0.1.0"
 
 __all__ = [
     "AsyncClient",
     "AsyncJob",
+    "CacheFields",
     "CatalogError",
     "Client",
+    "ErrorCode",
+    "ErrorReport",
+    "FailedAttempt",
     "HeadgateError",
     "IdempotencyConflict",
     "InvalidRequest",
@@ -53,37 +65,56 @@ __all__ = [
     "JobFailed",
     "JobTimeout",
     "Listed",
+    "Priority",
     "Request",
+    "RequestFields",
     "Result",
     "ResultExpired",
+    "Route",
+    "RouteOption",
     "SettingError",
+    "Settings",
+    "Status",
     "StreamBroken",
     "SubmitInterrupted",
     "TierLimit",
+    "Unfit",
     "UnknownJob",
     "Unreachable",
     "Usage",
+    "UsageQuery",
+    "UsageReport",
+    "UsageRow",
     "WrongUse",
 ]
 
-_HOMES = (
-    "headgate.producer.client.client",
-    "headgate.producer.errors",
-    "headgate.producer.client.handle",
-    "headgate.producer.results.read",
-    "headgate.shared.job.envelope",
+_MODULES = (
     "headgate.shared.errors",
+    "headgate.shared.job.request",
+    "headgate.shared.job.result",
+    "headgate.shared.settings",
+    "headgate.producer.errors",
+    "headgate.producer.submit.fields",
+    "headgate.producer.results.read",
+    "headgate.producer.usage.report",
+    "headgate.shared.routing.router",
+    "headgate.producer.client.handle",
+    "headgate.producer.client.client",
+    "headgate.producer.client.async_client",
 )
+"""Where the names are, those that are quick to import first."""
 
 
 def __getattr__(name: str) -> Any:
-    """Import the name when it is first used, so that a command does not pay for the library."""
+    """Import the name when it is first used, so that a command does not wait for the library."""
     if name in __all__:
-        for home in _HOMES:
-            if hasattr(module := import_module(home), name):
-                return getattr(module, name)
+        for module in map(import_module, _MODULES):
+            if hasattr(module, name):
+                globals()[name] = found = getattr(module, name)
+                return found
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
+    """List the public names only."""
     return [*__all__, "__version__"]

@@ -1,4 +1,4 @@
-"""Run the command: `python -m headgate` is the same as `headgate`."""
+"""Run the command `headgate`: `python -m headgate` is the same."""
 
 from headgate.producer.cli import main
 

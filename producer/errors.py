@@ -1,4 +1,17 @@
-"""Errors that only a producer meets; the tree itself is drawn in shared/errors.py."""
+"""Errors that only a producer meets. `headgate` exports them all.
+
+HeadgateError                   shared/errors.py draws the whole tree
+|-- WrongUse
+|   `-- InvalidRequest
+|       `-- IdempotencyConflict the key belongs to a job that asked for something else
+|-- Unreachable
+|   `-- SubmitInterrupted       a server was lost while jobs were queued
+|-- TierLimit                   a limit of the caller refused a request with on_limit="refuse"
+|-- UnknownJob                  no job of that id is on record
+|-- JobTimeout                  the job did not end in time; it goes on
+|-- ResultExpired               the job has ended and its result was deleted
+`-- StreamBroken                the streamed text is void: another worker took over the job
+"""
 
 from __future__ import annotations
 
@@ -14,26 +27,14 @@ from headgate.shared.errors import (
     Unreachable,
     shown,
 )
-from headgate.shared.job.result import Result
-
-
-class ResultExpired(HeadgateError):
-    """The job has ended and its result is no longer kept; its audit line is."""
-
-    def __init__(self, job_id: str, status: str, finished_at: str | None) -> None:
-        super().__init__(
-            f"job {job_id} {status} at {finished_at}; its result has expired "
-            "(HEADGATE_RESULT_TTL_S), its audit line is kept"
-        )
-        self.job_id = job_id
-        self.status = status
-        self.finished_at = finished_at
+from headgate.shared.job.result import Result, Status
 
 
 class IdempotencyConflict(InvalidRequest):
-    """The key stands for another request, that of the job `job_id`.
+    """The idempotency key belongs to another job, whose request was not the same.
 
-    `on_record`: of many requests, jobs that were queued before another program took the key.
+    `key`: the key. `job_id`: the job that has it. `on_record`: with `submit_many`, the jobs of the
+    same call that are on record already and will be run.
     """
 
     http_status: ClassVar[int] = 409
@@ -48,23 +49,12 @@ class IdempotencyConflict(InvalidRequest):
         self.on_record = tuple(on_record)
 
 
-class StreamBroken(HeadgateError):
-    """The pieces of the answer given so far are void: another worker took the job over.
-
-    The job goes on: ask for its stream again, which begins with the new answer, or for its result.
-    """
-
-    def __init__(self, job_id: str) -> None:
-        super().__init__(f"the answer of job {job_id} begins anew: what was streamed is void")
-        self.job_id = job_id
-
-
 class SubmitInterrupted(Unreachable):
-    """A server was lost while jobs were queued: some are on record, and will run.
+    """A server was lost while jobs were queued. Some jobs are on record and will be run.
 
-    `job_ids`: on record, in the order of the requests; submitting them again would pay twice.
-    `unsure_ids`: a commit whose answer was lost; ask for their results to know. All later
-    requests were not queued.
+    `job_ids`: jobs on record, in the order of the requests; do not submit them again.
+    `unsure_ids`: jobs whose commit was not confirmed; look up their results before you submit them
+    again. Requests after these were not queued.
     """
 
     def __init__(
@@ -86,20 +76,12 @@ def _counted(ids: Sequence[str]) -> str:
     return f"{len(ids)} jobs ({ids[0]} to {ids[-1]}) are" if ids else "no job is"
 
 
-def answer_of(result: Result) -> Result:
-    """The result if its job succeeded; raises JobFailed with the facts if not."""
-    if result.status == "succeeded":
-        return result
-    error = asdict(result.error) if result.error else {}
-    message, code = error.get("message", ""), error.get("code", "internal")
-    raise JobFailed(message, code, result.id, result.status, error)
-
-
 class TierLimit(HeadgateError):
-    """A limit of the caller refused a request that asks for it (`on_limit`); nothing was queued.
+    """A limit of the caller refused a request with `on_limit="refuse"`. Nothing was queued.
 
-    `limit`: which one. `retry_after_s`: until it lets the next one through. `index`: which of many
-    requests. `locked_out`: so many were refused that none is looked at until then.
+    `limit`: which limit. `retry_after_s`: seconds until the limit lets the next request through.
+    `index`: with `submit_many`, the place of the request. `locked_out`: the caller had too many
+    refusals, so all its requests are refused until then.
     """
 
     code: ClassVar[ErrorCode] = "tier_limit"
@@ -129,9 +111,45 @@ class UnknownJob(HeadgateError):
 
 
 class JobTimeout(HeadgateError):
-    """The job has not ended within `timeout_s`; it goes on, and can be asked for again."""
+    """The job has not ended within `timeout_s` seconds. It goes on; ask for its result again."""
 
     def __init__(self, job_id: str, timeout_s: float) -> None:
         super().__init__(f"job {job_id} has not ended after {timeout_s:g} s; it goes on")
         self.job_id = job_id
         self.timeout_s = timeout_s
+
+
+class ResultExpired(HeadgateError):
+    """The job has ended and its result was deleted after HEADGATE_RESULT_TTL_S seconds.
+
+    `status` and `finished_at` (RFC 3339 in UTC) are still known; the audit line is kept.
+    """
+
+    def __init__(self, job_id: str, status: Status, finished_at: str | None) -> None:
+        super().__init__(
+            f"job {job_id} {status} at {finished_at}; its result has expired "
+            "(HEADGATE_RESULT_TTL_S), its audit line is kept"
+        )
+        self.job_id = job_id
+        self.status: Status = status
+        self.finished_at = finished_at
+
+
+class StreamBroken(HeadgateError):
+    """The text streamed so far is void: another worker took over the job.
+
+    The job goes on. Throw the text away, then stream again to read the new answer.
+    """
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(f"the answer of job {job_id} begins anew: what was streamed is void")
+        self.job_id = job_id
+
+
+def answer_of(result: Result) -> Result:
+    """Return the result if its job succeeded; raise JobFailed with the facts if it did not."""
+    if result.status == "succeeded":
+        return result
+    error = asdict(result.error) if result.error else {}
+    message, code = error.get("message", ""), error.get("code", "internal")
+    raise JobFailed(message, code, result.id, result.status, error)

@@ -1,6 +1,6 @@
-"""What one producer process holds of an installation: its servers, its engine, its catalog.
+"""What one producer process holds of an installation: servers, engine, Redis and catalog.
 
-Opened at the first use, closed by `close`, opened anew in a forked child.
+It is opened at the first use, closed by `close`, and opened anew in a forked child.
 """
 
 from __future__ import annotations
@@ -17,8 +17,6 @@ from typing import Any
 import redis
 from sqlalchemy import Engine
 
-from headgate.producer.submit.model_status import ModelStatuses
-from headgate.producer.submit.prepare import Submitter
 from headgate.shared import settings
 from headgate.shared.admission import tiers
 from headgate.shared.broker.keys import Keys
@@ -42,15 +40,16 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 @dataclass(frozen=True, slots=True)
 class Installation:
-    """Open servers of one process. `redis` and `engine` are blocking and may be used by threads."""
+    """Open servers of one process. `redis` and `engine` block, and many threads may use them.
+
+    `version` counts the reloads of the catalog that this process has followed.
+    """
 
     servers: Servers
     engine: Engine
     redis: redis.Redis
     catalog: Catalog
-    submitter: Submitter
     version: int = 0
-    """Which reload of the catalog this one is of."""
 
     @property
     def settings(self) -> Settings:
@@ -62,24 +61,24 @@ class Installation:
         """The names of all Redis keys."""
         return self.servers.keys
 
-    def version_in_force(self) -> int:
-        """How often the catalog was reloaded; also shows that the broker answers."""
-        found: Any = self.redis.get(self.keys.version())
-        return int(found or 0)
-
     @property
     def redis_name(self) -> str:
-        """The Redis as an error may name it."""
+        """The Redis as an error may name it: without a password."""
         return f"Redis at {masked(self.servers.redis_url)}"
 
     @property
     def database_name(self) -> str:
-        """The database as an error may name it."""
+        """The database as an error may name it: without a password."""
         return f"the database at {masked(self.servers.database_url)}"
+
+    def version_in_force(self) -> int:
+        """Read how often the catalog was reloaded. It is one round trip to Redis."""
+        found: Any = self.redis.get(self.keys.version())
+        return int(found or 0)
 
     @contextmanager
     def reaching(self) -> Iterator[None]:
-        """Errors of the servers inside become Unreachable, with no password in it."""
+        """Turn errors of the servers inside the block into Unreachable, without passwords."""
         try:
             with reaching(self.servers.database_url):
                 yield
@@ -87,20 +86,23 @@ class Installation:
             raise redis_check.fault(error, self.servers.address, self.servers.redis_url) from error
 
     def reason(self, error: BaseException) -> str:
-        """What went wrong at a server, in one line without a password."""
+        """Say in one line, without passwords, what went wrong at a server."""
         if isinstance(error, redis.RedisError):
             return redis_check.reason(error, self.servers.address)
         return without_password(reason(error), self.servers.database_url)
 
     def close(self) -> None:
-        """All connections are closed, and the embedded server is left."""
+        """Close all connections and leave the embedded server."""
         self.redis.close()
         self.engine.dispose()
         self.servers.close()
 
 
 def require_home(chosen: Settings) -> None:
-    """The home is a folder that can be written; raises SettingError if it cannot be one."""
+    """Make the home folder if it is missing.
+
+    Raises SettingError if the folder cannot be made or written, Unreachable if the disk is full.
+    """
     home = chosen.home_path
     try:
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -111,37 +113,29 @@ def require_home(chosen: Settings) -> None:
             raise Unreachable(f"the home {home}", "the disk is full", "free some space") from error
         reason = "there is a file" if isinstance(error, FileExistsError) else error.strerror
         remedy = "set HEADGATE_HOME to a folder that you can write"
-        raise _unusable(chosen, f"cannot be used: {reason}", remedy) from error
+        raise _home_unusable(chosen, f"cannot be used: {reason}", remedy) from error
 
 
-def _unusable(chosen: Settings, what: str, remedy: str) -> SettingError:
+def _home_unusable(chosen: Settings, what: str, remedy: str) -> SettingError:
     return SettingError("HEADGATE_HOME", str(chosen.home), f"{what}; {remedy}")
 
 
 def open_installation(chosen: Settings | None = None) -> Installation:
-    """The installation that the settings name, its servers answering; raises Unreachable.
+    """Open the servers that the settings name, and check that they answer and fit.
 
-    Redis is asked before anything is written, so that a wrong address costs no job: after this,
-    a job's row is always written before its message.
+    Redis is asked before anything is written, so a wrong address costs no job: a job's row is
+    written before its message. Raises SettingError, CatalogError and Unreachable.
     """
     chosen = chosen or settings.load()
     models = catalog.load(chosen.catalog)
-    tier_of = tiers.source(chosen.tiers, models, lambda: engine)
+    # A bad HEADGATE_TIERS stops the process here, before a server is opened.
+    tiers.source(chosen.tiers, models, lambda: engine)
     if chosen.redis_url is None or chosen.database_url is None:
         require_home(chosen)
-    try:
-        servers = connections.open_servers(chosen)
-    except EmbeddedFailed as error:
-        if isinstance(error.__cause__, OSError) and error.__cause__.errno not in _FULL:
-            raise _unusable(chosen, error.what, error.remedy) from error
-        raise Unreachable(
-            "the embedded server", f"{error.what} ({error.path})", error.remedy
-        ) from (error)
+    servers = _open_servers(chosen)
     engine = servers.engine()
     client = servers.redis_client()
-    standing = ModelStatuses(client, servers.keys, chosen, models)
-    submitter = Submitter(chosen, models, tier_of, standing)
-    opened = Installation(servers, engine, client, models, submitter)
+    opened = Installation(servers, engine, client, models)
     try:
         servers.check_redis(client)
         with opened.reaching():
@@ -152,8 +146,18 @@ def open_installation(chosen: Settings | None = None) -> Installation:
         raise
 
 
+def _open_servers(chosen: Settings) -> Servers:
+    try:
+        return connections.open_servers(chosen)
+    except EmbeddedFailed as error:
+        if isinstance(error.__cause__, OSError) and error.__cause__.errno not in _FULL:
+            raise _home_unusable(chosen, error.what, error.remedy) from error
+        what = f"{error.what} ({error.path})"
+        raise Unreachable("the embedded server", what, error.remedy) from error
+
+
 def record_url(chosen: Settings) -> str:
-    """The address of the record; the home is there if the record lies in it."""
+    """Return the address of the database. Make the home folder if the database lies in it."""
     if chosen.database_url is not None:
         return chosen.database_url
     require_home(chosen)
@@ -162,7 +166,10 @@ def record_url(chosen: Settings) -> str:
 
 @contextmanager
 def record_alone(chosen: Settings | None = None) -> Iterator[Engine]:
-    """The record with tables that fit, for those who need no Redis; raises Unreachable."""
+    """Open the database only, for commands that need no Redis.
+
+    The tables of an SQLite database are upgraded first. Raises Unreachable.
+    """
     chosen = chosen or settings.load()
     url = record_url(chosen)
     engine = open_engine(url, chosen.database_timeout_s)
@@ -181,7 +188,7 @@ class LazyInstallation:
 
     def __init__(self, chosen: Settings | None = None) -> None:
         self.settings = chosen
-        self._turn = threading.Condition()
+        self._changed = threading.Condition()
         self._pid = os.getpid()
         self._opened: Installation | None = None
         self._of_parents: list[Installation | None] = []
@@ -189,38 +196,41 @@ class LazyInstallation:
         self._closed = False
 
     def get(self) -> Installation:
-        """The open installation of this process; raises Unreachable, RuntimeError once closed."""
-        self._after_fork()
-        with self._turn:
+        """Return the installation of this process; open it if it is not open.
+
+        Raises Unreachable, and RuntimeError once it was closed.
+        """
+        self._reset_after_fork()
+        with self._changed:
             return self._open()
 
     @contextmanager
     def use(self) -> Iterator[Installation]:
-        """The open installation, which `close` leaves open until the end of this block.
+        """Give the open installation to the block; `close` waits for the end of the block.
 
-        Errors of its servers inside become Unreachable.
+        Errors of the servers inside the block become Unreachable.
         """
-        self._after_fork()
-        with self._turn:
+        self._reset_after_fork()
+        with self._changed:
             at = self._open()
             self._users += 1
         try:
             with at.reaching():
                 yield at
         finally:
-            with self._turn:
+            with self._changed:
                 self._users -= 1
-                self._turn.notify_all()
+                self._changed.notify_all()
 
     def current(self, at: Installation) -> Installation:
-        """The same with the catalog that is in force now, for one round trip to Redis.
+        """Return the installation with the catalog in force. It is one round trip to Redis.
 
-        A file with a fault is told, and what was in force before stays in force here.
+        If the reloaded catalog file has a fault, log a warning and keep the catalog from before.
         """
         version = at.version_in_force()
         if version == at.version:
             return at
-        with self._turn:
+        with self._changed:
             newest = self._opened
             if newest is not None and newest.version == version:
                 return newest
@@ -229,19 +239,17 @@ class LazyInstallation:
                 models = catalog.load(at.settings.catalog)
             except CatalogError as error:
                 log.warning("the catalog was reloaded, but not here: %s", error)
-            standing = ModelStatuses(at.redis, at.keys, at.settings, models)
-            submitter = Submitter(at.settings, models, standing=standing)
-            newest = replace(at, catalog=models, submitter=submitter, version=version)
+            newest = replace(at, catalog=models, version=version)
             if self._opened is not None:
                 self._opened = newest
             return newest
 
     def close(self) -> None:
-        """Nothing is open any more, and nothing will be; what is in use has five seconds to end."""
-        self._after_fork()
-        with self._turn:
+        """Close the installation for good. What is in use has 5 s to end."""
+        self._reset_after_fork()
+        with self._changed:
             self._closed = True
-            self._turn.wait_for(lambda: self._users == 0, CLOSE_WITHIN_S)
+            self._changed.wait_for(lambda: self._users == 0, CLOSE_WITHIN_S)
             opened, self._opened = self._opened, None
         if opened is not None:
             opened.close()
@@ -253,11 +261,11 @@ class LazyInstallation:
             self._opened = open_installation(self.settings)
         return self._opened
 
-    def _after_fork(self) -> None:
+    def _reset_after_fork(self) -> None:
         # A child must not use, nor close, the sockets and SQLite files that it shares with its
         # parent: they are kept, so that no collector closes them, and new ones are opened. The
         # lock may have been held by a thread that the child does not have.
         if self._pid != os.getpid():
             self._of_parents.append(self._opened)
             self._opened, self._users = None, 0
-            self._turn, self._pid = threading.Condition(), os.getpid()
+            self._changed, self._pid = threading.Condition(), os.getpid()

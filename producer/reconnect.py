@@ -1,4 +1,4 @@
-"""A command outlasts the restart of a server."""
+"""Try again what a lost server made fail, so that a command outlasts the restart of a server."""
 
 from __future__ import annotations
 
@@ -12,52 +12,54 @@ from headgate.shared.servers.embedded import EmbeddedFailed
 
 T = TypeVar("T")
 
-PATIENCE_S = 600.0
+GIVE_UP_AFTER_S = 600.0
 """How long a server may be away before a command that waits gives up: longer than a failover."""
 
 _PAUSE_S = 0.5
 
 
 class Reconnect:
-    """Calls again what a lost server made fail, until it works, it has lasted too long or `stop`.
+    """Calls a function again while a server is lost.
 
-    What is called must be safe to repeat.
+    The function must be safe to repeat. `notify` is given one line when the server is lost and one
+    when it is back. `stop` says whether to give up at the next failure.
     """
 
     def __init__(
         self,
         at: Installation,
-        tell: Callable[[str], None],
+        notify: Callable[[str], None],
         stop: Callable[[], bool],
         *,
-        limit_s: float = PATIENCE_S,
+        give_up_after_s: float = GIVE_UP_AFTER_S,
     ) -> None:
-        self._at, self._tell, self._stop, self._limit_s = at, tell, stop, limit_s
+        self._at, self._notify, self._stop = at, notify, stop
+        self._give_up_after_s = give_up_after_s
 
     def __call__(self, act: Callable[[], T]) -> T:
-        """What `act` gives; raises Unreachable when the server stays away."""
+        """Return what `act` returns; raise Unreachable when the server stays away."""
         lost_at: float | None = None
         while True:
             try:
                 with self._at.reaching():
-                    given = act()
+                    returned = act()
             except Unreachable as error:
                 now = time.monotonic()
                 if lost_at is None:
                     lost_at = now
-                    self._tell(f"{error.server} does not answer ({error.reason}); trying again")
-                if now - lost_at > self._limit_s or self._stop():
+                    self._notify(f"{error.server} does not answer ({error.reason}); trying again")
+                if now - lost_at > self._give_up_after_s or self._stop():
                     raise
-                self._mend()
+                self._start_embedded_server()
                 time.sleep(_PAUSE_S)
                 continue
             if lost_at is not None:
-                self._tell("the servers answer again")
-            return given
+                self._notify("the servers answer again")
+            return returned
 
-    def _mend(self) -> None:
+    def _start_embedded_server(self) -> None:
         if self._at.servers.membership is not None:
             try:
                 self._at.servers.membership.ensure(wait_s=5.0)
             except EmbeddedFailed as error:
-                self._tell(str(error))
+                self._notify(str(error))

@@ -1,18 +1,18 @@
 """Every error that Headgate raises on purpose.
 
 HeadgateError
-|-- WrongUse                  the caller can mend it: names the field, the value, the remedy
+|-- WrongUse                  the caller can fix it: names the field, the value, the remedy
 |   |-- SettingError          an environment variable
 |   |-- CatalogError          a key of a catalog file
 |   +-- InvalidRequest        a field of a request (code: invalid_request, unknown_model, ...)
 |-- Unreachable               Redis, the database or the embedded server does not answer
-|   `-- Unfit                 it answers, but no waiting makes it one to work with
-|-- TierLimit                 a limit of the caller, who would rather be refused than wait
-|-- UnreadableMessage         a message on the broker that is no job
+|   `-- Unfit                 it answers, but cannot be used, and waiting will not change that
+|-- TierLimit                 a limit of the caller is reached, and the request says `refuse`
+|-- UnreadableMessage         a message on the broker that is not a job
 |   +-- NewerEnvelope         a job in the form of the next release
-|-- UnknownJob                no job of that id on record
-|-- JobTimeout                the job has not ended in the time the caller would wait
-|-- JobFailed                 the job ended without an answer; carries the contract's error
+|-- UnknownJob                the database has no job of that id
+|-- JobTimeout                the job has not ended within the time that the caller waits
+|-- JobFailed                 the job ended without an answer; carries the error of the result
 +-- AttemptError              one request to one model failed: see workers/errors.py
 """
 
@@ -31,7 +31,7 @@ ErrorCode = Literal[
 
 
 def shown(value: object, limit: int = 80) -> str:
-    """The value as an error may show it: its repr, cut to `limit` characters."""
+    """Return the value as an error shows it: its repr, cut to `limit` characters."""
     try:
         text = repr(value)
     except RecursionError:
@@ -40,18 +40,21 @@ def shown(value: object, limit: int = 80) -> str:
 
 
 def place_of(error: BaseException) -> str:
-    """Type and place in the code of an error, fit for any log: its words may quote a prompt."""
+    """Return the error's type and its place in the code.
+
+    Logs show this instead of the error's text, which may quote a prompt.
+    """
     frames = traceback.extract_tb(error.__traceback__)
     where = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
     return f"{type(error).__name__}{where}"
 
 
 class HeadgateError(Exception):
-    """The root: catch it to catch all that Headgate raises on purpose."""
+    """The base class of every error that Headgate raises on purpose."""
 
 
 class WrongUse(HeadgateError):
-    """Something the caller wrote is wrong, and `remedy` says what would be right."""
+    """A value that the caller gave is wrong; `remedy` says what to do."""
 
     def __init__(self, field: str, value: object, remedy: str) -> None:
         super().__init__(f"{field}: {shown(value)}: {remedy}")
@@ -61,7 +64,7 @@ class WrongUse(HeadgateError):
 
 
 class SettingError(WrongUse):
-    """An environment variable holds what it must not; `field` is its name."""
+    """An environment variable has a wrong value; `field` is its name."""
 
 
 class CatalogError(WrongUse):
@@ -75,7 +78,7 @@ class CatalogError(WrongUse):
 
 
 class InvalidRequest(WrongUse):
-    """A field of a request is wrong; nothing was queued, nothing was spent."""
+    """A field of a request is wrong. Nothing was queued and nothing was spent."""
 
     def __init__(
         self, field: str, value: object, remedy: str, code: ErrorCode = "invalid_request"
@@ -85,7 +88,7 @@ class InvalidRequest(WrongUse):
 
 
 class Unreachable(HeadgateError):
-    """A server does not answer; `server` is its name, with no password in it."""
+    """A server does not answer; `server` is its name, without a password."""
 
     def __init__(self, server: str, reason: str, remedy: str) -> None:
         super().__init__(f"{server} cannot be reached: {reason}; {remedy}")
@@ -95,7 +98,7 @@ class Unreachable(HeadgateError):
 
 
 class Unfit(Unreachable):
-    """A server cannot be worked with, and waiting will not change that."""
+    """A server answers but cannot be used, and waiting will not change that."""
 
     def __init__(self, server: str, reason: str, remedy: str) -> None:
         super().__init__(server, reason, remedy)
@@ -103,7 +106,7 @@ class Unfit(Unreachable):
 
 
 class UnreadableMessage(HeadgateError):
-    """A message on the broker is no job; `reason` says why, without quoting it."""
+    """A message on the broker is not a job; `reason` says why, and does not quote it."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -111,7 +114,10 @@ class UnreadableMessage(HeadgateError):
 
 
 class NewerEnvelope(UnreadableMessage):
-    """A job in the form of the next release, whose workers can run it; ours leave it for them."""
+    """A job in the form of the next release. Only workers of that release can run it.
+
+    Times are in Unix ms.
+    """
 
     def __init__(self, version: int, submitted_at_ms: int, deadline_at_ms: int) -> None:
         super().__init__(f"envelope version {version} is the next release's")
@@ -123,8 +129,8 @@ class NewerEnvelope(UnreadableMessage):
 class JobFailed(HeadgateError):
     """The job ended without an answer; `status` is failed, cancelled or expired.
 
-    All arguments have defaults and are plain JSON values: Celery rebuilds this error by calling
-    it with what the result backend holds.
+    All arguments have defaults and are plain JSON values, because Celery rebuilds this error from
+    the values in its result backend.
     """
 
     def __init__(

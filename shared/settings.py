@@ -103,225 +103,225 @@ class Settings(BaseSettings):
     )
 
     home: Path = Field(
-        Path(".headgate"),
+        default=Path(".headgate"),
         description="The folder for the embedded server's data, the SQLite file, logs and pid "
         "files (default: .headgate).",
     )
     redis_url: Annotated[str, AfterValidator(_redis_url)] | None = Field(
-        None,
+        default=None,
         description="The URL of the Redis for queues, limits, cache and results (default: an "
         "embedded Valkey in the home).",
     )
     database_url: Annotated[str, AfterValidator(_database_url)] | None = Field(
-        None,
+        default=None,
         description="The URL of the database, postgresql:// or sqlite:/// (default: a SQLite file "
         "in the home).",
     )
     database_timeout_s: Annotated[float, Field(allow_inf_nan=False, ge=1, le=3600)] = Field(
-        20,
+        default=20,
         description="The maximum time in seconds to wait for one answer of the database (default: "
         "20).",
     )
     key_prefix: Annotated[str, AfterValidator(_key_prefix)] = Field(
-        "",
+        default="",
         description="A prefix for all Redis keys, to share one Redis; it ends with one of : _ . - "
         "(default: none).",
     )
     catalog: Path | None = Field(
-        None,
+        default=None,
         description="A TOML file that overrides the built-in catalog (default: none).",
     )
     tiers: Annotated[str, AfterValidator(_tier_source)] = Field(
-        "catalog",
+        default="catalog",
         description="Where the tiers of callers are looked up: catalog, table or module:function "
         "(default: catalog).",
     )
     concurrency: Annotated[int, Field(ge=1, le=20_000)] = Field(
-        500,
+        default=500,
         description="The maximum number of jobs that one worker process runs at one time "
         "(default: 500).",
     )
     in_flight_mb: Annotated[int, Field(ge=1)] = Field(
-        256,
+        default=256,
         description="The maximum size in megabytes of all messages in one worker; it needs 2.4 "
         "times as much memory (default: 256).",
     )
     model: Annotated[str, Field(min_length=1)] = Field(
-        "auto",
+        default="auto",
         description="The model of requests that name none; auto chooses one for each request "
         "(default: auto).",
     )
     max_tokens: Annotated[int, Field(ge=1)] | None = Field(
-        None,
+        default=None,
         description="The max_tokens of requests that set none (default: no limit of ours).",
     )
     temperature: Annotated[float, Field(allow_inf_nan=False, ge=0, le=2)] | None = Field(
-        None,
+        default=None,
         description="The temperature of requests that set none (default: the provider's).",
     )
     timeout_s: Annotated[float, Field(allow_inf_nan=False, gt=0, le=86_400)] = Field(
-        120,
+        default=120,
         description="The maximum time in seconds to wait for one answer of a provider (default: "
         "120).",
     )
     lease_s: Annotated[float, Field(allow_inf_nan=False, ge=1, le=3600)] = Field(
-        15,
+        default=15,
         description="After so many seconds without a sign of life a worker loses its jobs to "
         "other workers (default: 15).",
     )
     standard_wait_s: Annotated[float, Field(allow_inf_nan=False, ge=0, le=86_400)] = Field(
-        300,
+        default=300,
         description="The handicap of standard jobs in seconds: after this wait they go ahead of "
         "newer interactive jobs (default: 300).",
     )
     bulk_wait_s: Annotated[float, Field(allow_inf_nan=False, ge=0, le=86_400)] = Field(
-        900,
+        default=900,
         description="The handicap of bulk jobs in seconds: after this wait they go ahead of newer "
         "interactive jobs (default: 900).",
     )
     max_deliveries: Annotated[int, Field(ge=1, le=100)] = Field(
-        5,
+        default=5,
         description="How many workers may die while they run one job; then the job fails "
         "(default: 5).",
     )
     drain_s: Annotated[float, Field(allow_inf_nan=False, ge=0, le=86_400)] = Field(
-        30,
+        default=30,
         description="How many seconds running jobs may take to finish after SIGTERM; then they go "
         "back to their queues (default: 30).",
     )
     sweep_s: Annotated[float, Field(allow_inf_nan=False, ge=0.1, le=3600)] = Field(
-        10,
+        default=10,
         description="How often in seconds maintenance looks for jobs that the broker has lost "
         "(default: 10).",
     )
     dead_letters: Annotated[int, Field(ge=1)] = Field(
-        10_000,
+        default=10_000,
         description="The maximum number of dead letters to keep; the oldest are dropped first "
         "(default: 10000).",
     )
     dead_mb: Annotated[int, Field(ge=1)] = Field(
-        1024,
+        default=1024,
         description="The maximum size in megabytes of all dead letters; the oldest are dropped "
         "first (default: 1024).",
     )
     result_ttl_s: Annotated[int, Field(ge=1)] = Field(
-        7 * 86_400,
+        default=7 * 86_400,
         description="How many seconds results are kept; audit lines stay (default: 604800, which "
         "is 7 days).",
     )
     cache_ttl_s: Annotated[int, Field(ge=1)] = Field(
-        1800,
+        default=1800,
         description="How many seconds a cached answer serves equal requests, unless a rule or the "
         "request says otherwise (default: 1800).",
     )
     cache_mb: Annotated[int, Field(ge=1)] = Field(
-        256,
+        default=256,
         description="The maximum size in megabytes of all cached answers; the least recently used "
         "are evicted first (default: 256).",
     )
     cache_temperature: Annotated[float, Field(allow_inf_nan=False, ge=0, le=2)] = Field(
-        0.7,
+        default=0.7,
         description="Answers to requests above this temperature and without a seed are cached "
         "only on request (default: 0.7).",
     )
     share_cost: Literal["leader", "even"] = Field(
-        "leader",
+        default="leader",
         description="Who pays for a call that equal requests share: leader, or even for all the "
         "same (default: leader).",
     )
     breaker_failures: Annotated[int, Field(ge=0, le=1000)] = Field(
-        5,
+        default=5,
         description="How many failures in a row open a model's circuit breaker; 0 turns breakers "
         "off (default: 5).",
     )
     breaker_share: Annotated[float, Field(allow_inf_nan=False, gt=0, le=1)] = Field(
-        0.5,
+        default=0.5,
         description="The share of failed calls among at least 20 within a minute that also opens "
         "it (default: 0.5).",
     )
     breaker_open_s: Annotated[float, Field(allow_inf_nan=False, ge=0.1, le=3600)] = Field(
-        60,
+        default=60,
         description="How many seconds a circuit breaker stays open before one probe is sent "
         "(default: 60).",
     )
     healthy_s: Annotated[float, Field(allow_inf_nan=False, ge=1, le=86_400)] = Field(
-        300,
+        default=300,
         description="After so many seconds without a failure a model counts as healthy again "
         "(default: 300).",
     )
     retry_share: Annotated[float, Field(allow_inf_nan=False, ge=0, le=10)] = Field(
-        0.1,
+        default=0.1,
         description="The maximum share of retries in the calls at one provider (default: 0.1).",
     )
     alert_url: HttpUrl | None = Field(
-        None,
+        default=None,
         description="A webhook that is called when 80, 90 and 100 % of a budget are spent "
         "(default: none).",
     )
     max_attempts: Annotated[int, Field(ge=1, le=100)] = Field(
-        5,
+        default=5,
         description="The maximum number of attempts of one job at one model (default: 5).",
     )
     max_attempts_per_job: Annotated[int, Field(ge=1, le=1000)] = Field(
-        8,
+        default=8,
         description="The maximum number of attempts of one job at all models of its fallback "
         "chain together (default: 8).",
     )
     backoff_s: Annotated[float, Field(allow_inf_nan=False, gt=0)] = Field(
-        1,
+        default=1,
         description="The maximum first wait in seconds before a retry; it doubles with each retry "
         "(default: 1).",
     )
     backoff_max_s: Annotated[float, Field(allow_inf_nan=False, gt=0)] = Field(
-        30,
+        default=30,
         description="The maximum wait in seconds before a retry (default: 30).",
     )
     under_reserve: Annotated[float, Field(allow_inf_nan=False, ge=0.001, le=0.5)] = Field(
-        0.05,
+        default=0.05,
         description="The accepted share of answers that take more tokens than were reserved for "
         "them (default: 0.05).",
     )
     simulator_url: HttpUrl | None = Field(
-        None,
+        default=None,
         description="The URL of a simulated provider that replaces all real providers (default: "
         "none).",
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
-        "INFO",
+        default="INFO",
         description="The log level: DEBUG, INFO, WARNING or ERROR (default: INFO).",
     )
     openai_api_key: SecretStr | None = Field(
-        None,
+        default=None,
         validation_alias="OPENAI_API_KEY",
         description="The API key of OpenAI (default: none).",
     )
     openai_base_url: HttpUrl | None = Field(
-        None,
+        default=None,
         validation_alias="OPENAI_BASE_URL",
         description="Another base URL for OpenAI (default: https://api.openai.com/v1).",
     )
     openai_org_id: str | None = Field(
-        None,
+        default=None,
         validation_alias="OPENAI_ORG_ID",
         description="The organisation at OpenAI (default: none).",
     )
     openai_project_id: str | None = Field(
-        None,
+        default=None,
         validation_alias="OPENAI_PROJECT_ID",
         description="The project at OpenAI (default: none).",
     )
     anthropic_api_key: SecretStr | None = Field(
-        None,
+        default=None,
         validation_alias="ANTHROPIC_API_KEY",
         description="The API key of Anthropic (default: none).",
     )
     anthropic_base_url: HttpUrl | None = Field(
-        None,
+        default=None,
         validation_alias="ANTHROPIC_BASE_URL",
         description="Another base URL for Anthropic (default: https://api.anthropic.com).",
     )
     flower_basic_auth: Annotated[SecretStr, AfterValidator(_logins)] | None = Field(
-        None,
+        default=None,
         validation_alias="FLOWER_BASIC_AUTH",
         description="The logins of Flower as user:password, with commas between several (default: "
         "none).",

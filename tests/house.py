@@ -1,4 +1,4 @@
-"""The rules of the house that a machine can check, as functions from a tree to a list of breaches.
+"""The rules of the house that no linter knows, as functions from a tree to a list of breaches.
 
 Each takes the root of a tree, so that `test_house.py` can show on a made-up tree that it fails when
 it should. A breach reads `path:line: what is wrong`. Parts of the tree that do not exist are fine.
@@ -7,36 +7,55 @@ it should. A breach reads `path:line: what is wrong`. Parts of the tree that do 
 import ast
 import re
 import subprocess
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
-PRODUCT = ("producer", "workers", "shared")
-MAX_LINES = 300
+from tests.house_references import dead_references
 
-LONG_FOR_A_REASON: dict[str, str] = {
-    "shared/job/envelope.py": "all that crosses a process, in one place",
-}
+PRODUCT = ("headgate", "producer", "workers", "shared")
+CODE = (*PRODUCT, "migrations", "deploy")
+
+MAX_LINES = 400
+MAX_FUNCTION_LINES = 40
+MAX_FILES = 25
+
+LONG_FOR_A_REASON: dict[str, str] = {}
 """Files that may exceed MAX_LINES, each with its reason."""
+
+LONG_FUNCTIONS_FOR_A_REASON: dict[str, str] = {
+    "migrations/versions/0001_first_tables.py:upgrade": "one table after the other, as released",
+    "migrations/versions/0003_answers.py:upgrade": "one column after the other, as released",
+}
+"""Functions that may exceed MAX_FUNCTION_LINES, as `path:name`, each with its reason."""
+
+CROWDED_FOR_A_REASON: dict[str, str] = {"producer/cli": "one file per noun of the command line"}
+"""Folders that may hold more than MAX_FILES Python files, each with its reason."""
+
+NAMED_TWICE_FOR_A_REASON: dict[str, str] = {}
+"""Class names that stand for two things, each with its reason."""
 
 ENVIRONMENT_READERS = ("shared/settings.py",)
 
-CELERY_FILES = (
-    "shared/broker/queues.py",
+CELERY_PLACES = (
+    "shared/broker/",
     "workers/app.py",
-    "workers/celery/consumer.py",
-    "workers/celery/control.py",
+    "workers/celery/",
+    "workers/delivery/",
     "workers/flower.py",
-    "workers/celery/pool.py",
-    "workers/celery/shutdown.py",
     "workers/tasks.py",
-    "workers/celery/transport.py",
 )
 
-KINDS = ["manager", "handler", "service", "processor", "helper", "helpers", "util", "utils"]
-BANNED_NOUNS = frozenset([*KINDS, "context", "data", "info"])
+KINDS = {"manager", "handler", "handlers", "service", "services", "processor", "helper", "helpers"}
+KINDS |= {"util", "utils", "context", "data", "info"}
+"""Words that say nothing of a thing: no name ends in one."""
+
+PRIVATE_WORDS = {"lane", "kept", "tidy", "desk", "board", "tails", "spans", "attendance", "dear"}
+PRIVATE_WORDS |= {"able", "told", "heard", "minds", "bears", "purse", "silence"}
+"""Words that only we understood: no name contains one."""
 
 NAMED_SO_FOR_A_REASON: dict[str, str] = {}
-"""Names with a banned noun, as `path:name`, each with its reason (a base class demands it, say)."""
+"""Names with a banned word, as `path:name`, each with its reason (a base class demands it, say)."""
 
 # Written with character classes, so that this file does not break its own rules.
 UNFINISHED = re.compile(r"\b(?:T[O]DO|F[I]XME|X[X]X)\b")
@@ -49,18 +68,24 @@ MACHINE_PATH = re.compile(r"(?<![\w.~$})/])/(?:work|root|home|Users)/[\w.-]+")
 MACHINE_PATHS_FOR_A_REASON: dict[str, str] = {}
 """Files that may name an absolute home path, each with its reason."""
 
-README_TEST = re.compile(r"(tests/[\w/]+[.]py)(?:::(\w+))?")
+KEY_LITERAL = re.compile(r"""'[^'\n]*headgate:|"[^"\n]*headgate:""")
 
 
 def sources(root: Path, *folders: str) -> Iterator[tuple[str, Path]]:
-    """All Python files of the named folders, as (path from the root, path)."""
+    """Yield all Python files of the named folders, as (path from the root, path)."""
     for folder in folders:
         for path in sorted((root / folder).rglob("*.py")):
             yield path.relative_to(root).as_posix(), path
 
 
+def trees(root: Path, *folders: str) -> Iterator[tuple[str, ast.Module]]:
+    """Yield all Python files of the named folders, as (path from the root, parsed file)."""
+    for name, path in sources(root, *folders):
+        yield name, ast.parse(path.read_text())
+
+
 def tracked(root: Path) -> list[str]:
-    """The files git would commit, or, where there is no git, all that are not hidden."""
+    """Return the files that git would commit, or, without git, all that are not hidden."""
     argv = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     if (root / ".git").exists():
         listing = subprocess.run(argv, cwd=root, capture_output=True, check=True)
@@ -71,22 +96,60 @@ def tracked(root: Path) -> list[str]:
 
 
 def long_files(root: Path) -> list[str]:
-    """No file of the product is longer than MAX_LINES, but those with a reason."""
+    """No file of the code is longer than MAX_LINES, but those with a reason."""
     breaches = []
-    for name, path in sources(root, *PRODUCT):
+    for name, path in sources(root, *CODE):
         lines = len(path.read_text().splitlines())
         if lines > MAX_LINES and name not in LONG_FOR_A_REASON:
             breaches.append(f"{name}:{lines}: longer than {MAX_LINES} lines")
     return breaches
 
 
+def long_functions(root: Path) -> list[str]:
+    """No function of the code is longer than MAX_FUNCTION_LINES, but those with a reason."""
+    breaches = []
+    for name, tree in trees(root, *CODE):
+        for node in ast.walk(tree):
+            if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                continue
+            lines = (node.end_lineno or node.lineno) - node.lineno + 1
+            reason = LONG_FUNCTIONS_FOR_A_REASON.get(f"{name}:{node.name}")
+            if lines > MAX_FUNCTION_LINES and not reason:
+                breaches.append(f"{name}:{node.lineno}: {node.name} has {lines} lines")
+    return breaches
+
+
+def crowded_folders(root: Path) -> list[str]:
+    """No folder of the code holds more than MAX_FILES Python files, but those with a reason."""
+    files = Counter(name.rpartition("/")[0] for name, _ in sources(root, *CODE))
+    return [
+        f"{folder}:0: {count} Python files, more than {MAX_FILES}"
+        for folder, count in sorted(files.items())
+        if count > MAX_FILES and folder not in CROWDED_FOR_A_REASON
+    ]
+
+
+def repeated_class_names(root: Path) -> list[str]:
+    """Each class name of the product stands for one thing."""
+    places = defaultdict(list)
+    for name, tree in trees(root, *PRODUCT):
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ClassDef) and node.name not in NAMED_TWICE_FOR_A_REASON:
+                places[node.name].append(f"{name}:{node.lineno}")
+    return [
+        f"{place}: the class name {word} also stands at {found[0]}"
+        for word, found in sorted(places.items())
+        for place in found[1:]
+    ]
+
+
 def environment_readers(root: Path) -> list[str]:
     """Only the settings read the environment."""
     breaches = []
-    for name, path in sources(root, *PRODUCT, "migrations", "deploy"):
+    for name, tree in trees(root, *CODE):
         if name in ENVIRONMENT_READERS:
             continue
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(tree):
             match node:
                 case ast.Attribute(attr="environ" | "environb" | "getenv" | "putenv", lineno=line):
                     breaches.append(f"{name}:{line}: reads the environment")
@@ -101,10 +164,10 @@ def environment_readers(root: Path) -> list[str]:
 def celery_importers(root: Path) -> list[str]:
     """Celery and kombu are imported where messages are sent and taken, and nowhere else."""
     breaches = []
-    for name, path in sources(root, *PRODUCT):
-        if name in CELERY_FILES:
+    for name, tree in trees(root, *PRODUCT):
+        if name.startswith(CELERY_PLACES):
             continue
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(tree):
             imported = []
             if isinstance(node, ast.Import):
                 imported = [alias.name for alias in node.names]
@@ -117,23 +180,28 @@ def celery_importers(root: Path) -> list[str]:
     return breaches
 
 
-def head_noun(name: str) -> str:
-    """The last word of a snake_case or CamelCase name, in lower case: what the thing is."""
-    words = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z0-9]+", name)
-    return words[-1].lower() if words else ""
+def words_of(name: str) -> list[str]:
+    """Return the words of a snake_case or CamelCase name, in lower case."""
+    return [word.lower() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z0-9]+", name)]
+
+
+def is_banned(name: str) -> bool:
+    """Return whether a name ends in a word that says nothing, or has one that is private."""
+    words = words_of(name)
+    return bool(words) and (words[-1] in KINDS or not PRIVATE_WORDS.isdisjoint(words))
 
 
 def banned_names(root: Path) -> list[str]:
-    """No module, package or class is named after its kind instead of after the thing."""
+    """No module, package or class is named after its kind, or by a word of our own."""
     breaches = []
-    for name, path in sources(root, *PRODUCT):
-        module = path.parent.name if path.stem == "__init__" else path.stem
-        found = [(1, module)]
-        for node in ast.walk(ast.parse(path.read_text())):
+    for name, tree in trees(root, *PRODUCT):
+        path = Path(name)
+        found = [(1, path.parent.name if path.stem == "__init__" else path.stem)]
+        for node in ast.walk(tree):
             if isinstance(node, ast.ClassDef):
                 found.append((node.lineno, node.name))
         for line, word in found:
-            if head_noun(word) in BANNED_NOUNS and f"{name}:{word}" not in NAMED_SO_FOR_A_REASON:
+            if is_banned(word) and f"{name}:{word}" not in NAMED_SO_FOR_A_REASON:
                 breaches.append(f"{name}:{line}: the name {word}")
     return breaches
 
@@ -168,30 +236,28 @@ def machine_paths(root: Path) -> list[str]:
     return [b for b in found if b.split(":")[0] not in MACHINE_PATHS_FOR_A_REASON]
 
 
-def readme_promises(root: Path) -> list[str]:
-    """Every test that the README names exists."""
-    breaches = []
-    readme = root / "README.md"
-    text = readme.read_text() if readme.exists() else ""
-    for file, test in README_TEST.findall(text):
-        path = root / file
-        if not path.is_file():
-            breaches.append(f"README.md:0: {file} does not exist")
-        elif test and not re.search(rf"^\s*(?:async )?def {test}\b", path.read_text(), re.M):
-            breaches.append(f"README.md:0: {file} has no {test}")
-    return breaches
+def references(root: Path) -> list[str]:
+    """What comments, docstrings and documents refer to exists."""
+    return dead_references(root, tracked(root))
+
+
+def lua_files(root: Path) -> Iterator[tuple[str, list[str]]]:
+    """Yield all Lua scripts, as (path from the root, lines)."""
+    for path in sorted((root / "shared" / "broker" / "lua").rglob("*.lua")):
+        yield path.relative_to(root).as_posix(), path.read_text().splitlines()
 
 
 def lua_heads(root: Path) -> list[str]:
     """Every Lua script opens with comments: its purpose, KEYS, ARGV and its result."""
     breaches = []
-    for path in sorted((root / "shared" / "broker" / "lua").rglob("*.lua")):
+    for name, lines in lua_files(root):
         head = []
-        for line in path.read_text().splitlines():
+        for line in lines:
             if line.strip() and not line.startswith("--"):
                 break
-            head.append(line.removeprefix("--").strip())
-        name = path.relative_to(root).as_posix()
+            comment = line.removeprefix("--").strip()
+            if not comment.startswith("@"):
+                head.append(comment)
         purpose = next((line for line in head if line), "")
         if len(purpose) < 20 or purpose.upper().startswith(("KEYS", "ARGV", "RESULT", "RETURNS")):
             breaches.append(f"{name}:1: does not open with its purpose")
@@ -202,18 +268,32 @@ def lua_heads(root: Path) -> list[str]:
             ("result", "(?i:results?|returns?)"),
         ):
             if not re.search(rf"\b{word}\b", joined):
-                breaches.append(f"{name}:1: its head does not tell {part}")
+                breaches.append(f"{name}:1: its head does not name {part}")
     return breaches
+
+
+def lua_key_literals(root: Path) -> list[str]:
+    """No Lua script spells a key: Python puts a table of their names in front of it."""
+    return [
+        f"{name}:{number}: spells a key of Redis"
+        for name, lines in lua_files(root)
+        for number, line in enumerate(lines, 1)
+        if not line.lstrip().startswith("--") and KEY_LITERAL.search(line)
+    ]
 
 
 RULES = (
     long_files,
+    long_functions,
+    crowded_folders,
+    repeated_class_names,
     environment_readers,
     celery_importers,
     banned_names,
     unfinished,
     registry_hosts,
     machine_paths,
-    readme_promises,
+    references,
     lua_heads,
+    lua_key_literals,
 )

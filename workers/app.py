@@ -32,23 +32,24 @@ from headgate.workers.delivery.wakeup import Wakeup
 log = logging.getLogger("headgate.app")
 
 CHECK_EVERY_S = 1.0
+"""Pause between two looks whether the database answers."""
 
 TRANSPORT = "headgate.workers.celery.transport:Transport"
 SENTINEL_TRANSPORT = "headgate.workers.celery.transport:SentinelTransport"
 
 UNREACHABLE = 3
-"""Exit code of a worker whose Redis cannot be worked with, as of every command."""
+"""Exit code if Redis cannot be worked with; all commands use it."""
 
-# Celery warns of root because of pickle, which is never accepted here.
+# Celery warns about running as root because of pickle, which is never accepted here.
 warnings.filterwarnings("ignore", category=SecurityWarning)
 
-# By the scheme, and not by `broker_transport`: Flower knows the broker by its URL alone, and kombu
-# takes what stands before `+socket://` for the name of a transport, whatever else is set.
+# Set by the URL's scheme, not by `broker_transport`: Flower knows only the broker's URL, and kombu
+# always takes what stands before `+socket://` for the name of a transport.
 TRANSPORT_ALIASES.update(redis=TRANSPORT, rediss=TRANSPORT, sentinel=SENTINEL_TRANSPORT)
 
 
 class Headgate(Celery):
-    """Celery, with what its worker needs to know of this installation."""
+    """The Celery app, with what its worker needs of this installation."""
 
     def __init__(
         self, settings: Settings, servers: Servers, model_classes: tuple[str, ...]
@@ -57,11 +58,11 @@ class Headgate(Celery):
         self.settings = settings
         self.servers = servers
         self.stopping = Stopping(settings.drain_s)
-        self.life = Heartbeat(
+        self.heartbeat = Heartbeat(
             settings.home_path, read("NOTIFY_SOCKET")[0], read("WATCHDOG_USEC")[0]
         )
         self.steps["worker"].add(Signals)
-        signals.celeryd_init.connect(self._heed, weak=False)
+        signals.celeryd_init.connect(self._handle_signals, weak=False)
         self.job_queues = all_queues(model_classes)
         self.conf.update(
             **config.settings_for(servers.address, settings.key_prefix),
@@ -86,10 +87,10 @@ class Headgate(Celery):
             timezone="UTC",
         )
 
-    def _heed(self, instance: Any, **_: Any) -> None:
-        """This process is a worker from now on, and hears when it is told to stop."""
+    def _handle_signals(self, instance: Any, **_: Any) -> None:
+        """Handle signals from now on: this process is a worker of this app."""
         if instance.app is self:
-            self.stopping.heed()
+            self.stopping.handle_signals()
 
     async def open_fetcher(
         self,
@@ -99,7 +100,7 @@ class Headgate(Celery):
         on_arrival: Callable[[list[Arrival]], None],
         on_stop: Callable[[int, StopReason], None],
     ) -> Fetcher:
-        """A Fetcher on the running loop. Its owner's name is new with each start of a worker.
+        """Open a Fetcher on the running loop, under a new owner's name for each start of a worker.
 
         A worker that was killed and started again under its old name must not renew old leases.
         """
@@ -121,7 +122,7 @@ class Headgate(Celery):
 
 
 def make_app() -> Headgate:
-    """The app of this environment; joins the embedded Valkey where no Redis is named."""
+    """Build the app from the environment; use the embedded Valkey if no Redis is named."""
     in_force = settings.load()
     models = catalog.load(in_force.catalog)
     servers = open_servers(in_force)
@@ -130,23 +131,24 @@ def make_app() -> Headgate:
 
 
 def _check(servers: Servers) -> None:
-    """The record is there; ends a worker's process, with the reason, where waiting is in vain.
+    """Wait until the database answers; exit with the reason if waiting cannot help.
 
-    A database that is away is waited for. So is Redis, but later: Celery's consumer does that.
+    Celery's consumer waits for Redis later.
     """
     try:
-        if (away := _away(servers.check_database)) is not None:
-            log.warning("%s; this worker begins when it answers", away)
-            while _away(servers.check_database) is not None:
+        if (outage := _outage_of(servers.check_database)) is not None:
+            log.warning("%s; this worker begins when it answers", outage)
+            while _outage_of(servers.check_database) is not None:
                 time.sleep(CHECK_EVERY_S)
             log.warning("the database answers")
-        _away(lambda: servers.check_redis(to_work=True))
+        _outage_of(lambda: servers.check_redis(to_work=True))
     except Unfit as error:
         sys.stderr.write(f"headgate: {error}\n")
         raise SystemExit(UNREACHABLE) from error
 
 
-def _away(check: Callable[[], None]) -> Unreachable | None:
+def _outage_of(check: Callable[[], None]) -> Unreachable | None:
+    """Return why the server cannot be reached, or None. Raises Unfit if waiting cannot help."""
     try:
         check()
     except Unfit:
@@ -157,7 +159,7 @@ def _away(check: Callable[[], None]) -> Unreachable | None:
 
 
 def __getattr__(name: str) -> Any:
-    """`headgate.workers.app.app`, made when Celery asks for it: importing this module opens nothing."""
+    """Build `app` when Celery asks for it: importing this module opens nothing."""
     if name != "app":
         raise AttributeError(name)
     from headgate.workers import tasks

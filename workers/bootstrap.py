@@ -1,4 +1,4 @@
-"""The composition root: from Settings to a WorkerParts, once per worker process."""
+"""The composition root: builds the parts of a worker from its settings, once per process."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from headgate.shared import settings
 from headgate.shared.admission import tiers
 from headgate.shared.admission.breakers import BreakerRules as BreakerRules
 from headgate.shared.admission.tiers import TierOf
+from headgate.shared.broker.keys import Keys
 from headgate.shared.broker.queues import all_queues
 from headgate.shared.cache.ttl import CachePolicy, CacheRuleIndex
 from headgate.shared.catalog import catalog
@@ -32,12 +33,15 @@ from headgate.shared.settings import Settings
 from headgate.workers.clients.clock import Clock
 from headgate.workers.clients.group_commit import GroupCommit
 from headgate.workers.clients.redis_batcher import RedisBatcher
+from headgate.workers.maintenance.alerts import Alerts
 from headgate.workers.maintenance.budgets import BudgetUpkeep
 from headgate.workers.maintenance.catalog import CatalogReload
 from headgate.workers.maintenance.estimates import EstimateUpkeep
 from headgate.workers.maintenance.prune import Prune
 from headgate.workers.maintenance.recover import Recover
 from headgate.workers.maintenance.usage_rollup import UsageRollup
+from headgate.workers.pipeline.ask import Ask
+from headgate.workers.pipeline.attempt import AttemptSteps
 from headgate.workers.pipeline.pipeline import Pipeline
 from headgate.workers.policy.retry import RetryLimits
 from headgate.workers.provider import Provider
@@ -47,7 +51,7 @@ from headgate.workers.stages.cache import Cache
 from headgate.workers.stages.call import Call, Upstream
 from headgate.workers.stages.claim import Claims
 from headgate.workers.stages.conclude import Conclude
-from headgate.workers.stages.hold import Bucket
+from headgate.workers.stages.hold import Holds
 from headgate.workers.stages.ledger import Ledger
 from headgate.workers.stages.publish import Publish
 from headgate.workers.stages.single_flight import SingleFlight
@@ -58,114 +62,157 @@ log = logging.getLogger("headgate.bootstrap")
 
 @dataclass(frozen=True, slots=True)
 class WorkerParts:
-    """All that a worker process works with. Open on the loop that runs the jobs."""
+    """The parts of a worker that live as long as its process, on the loop that runs the jobs.
+
+    `background` are the tasks that run beside the jobs. `tiers_of` finds the source of tiers for a
+    catalog; `tier_of` is the source for the catalog in force.
+    """
 
     settings: Settings
     catalog: Catalog
     pipeline: Pipeline
     record: GroupCommit
-    lane: RedisBatcher
+    batcher: RedisBatcher
     call: Call
     reload: CatalogReload
-    caring: tuple[asyncio.Task[None], ...]
-    tiers_by: Callable[[Catalog], TierOf]
+    background: tuple[asyncio.Task[None], ...]
+    tiers_of: Callable[[Catalog], TierOf]
     tier_of: TierOf
 
     async def close(self) -> None:
-        """All that was written is committed, all that was sent is answered."""
-        for task in self.caring:
+        """Stop the background tasks, and finish what is on its way to database and Redis."""
+        for task in self.background:
             task.cancel()
-        await asyncio.gather(*self.caring, return_exceptions=True)
-        self.pipeline.breaker.close()
+        await asyncio.gather(*self.background, return_exceptions=True)
+        self.pipeline.ask.breaker.close()
         await self.call.close()
         await self.record.close()
-        # Where Redis is away, the notes of the last two seconds are lost, and nothing else.
+        # If Redis is away, only the estimates of the last two seconds are lost.
         with suppress(TimeoutError, RedisError):
-            await asyncio.wait_for(self.pipeline.learning.flush(), NOTES_WITHIN_S)
-        await self.lane.close()
+            await asyncio.wait_for(self.pipeline.ask.steps.estimates.flush(), FLUSH_WITHIN_S)
+        await self.batcher.close()
 
 
-NOTES_WITHIN_S = 0.5
-"""At a stop: how long it is tried to share what was learned last; `pool.RETURN_S` bounds all."""
+FLUSH_WITHIN_S = 0.5
+"""How long a stop waits for the last estimates to be shared. `pool.RETURN_S` bounds the stop."""
 
 REDIS_WITHIN_S = 2.0
-"""How long a new worker waits for the server's time, and for its limits to be there."""
+"""How long a new worker waits for the server's time, and for its limits to be written."""
 
 
-async def open_kit(in_force: Settings, servers: Servers, owner: str) -> WorkerParts:
-    """A WorkerParts on the running loop; raises Unreachable when the record is not there."""
+async def open_parts(in_force: Settings, servers: Servers, owner: str) -> WorkerParts:
+    """Open a worker's parts on the running loop. `owner` is the worker's name in claims.
+
+    Raises Unreachable if the database does not answer. Redis may be away.
+    """
     await asyncio.to_thread(servers.check_database)
     models = catalog.load(in_force.catalog)
     await asyncio.to_thread(tokens.load_vocabularies, models.models.values())
     engine = servers.engine()
     record = GroupCommit(engine)
-    lane = RedisBatcher(servers.async_redis_client(timeout_s=None))
-    clock = Clock(lane)
+    batcher = RedisBatcher(servers.async_redis_client(timeout_s=None))
+    clock = await _set_clock(batcher)
+    call = Call(models, lambda entry: _upstreams(in_force, entry), timeout_s=in_force.timeout_s)
+    estimates = EstimateUpkeep(batcher, servers.keys, miss=in_force.under_reserve)
+    pipeline = _pipeline(
+        in_force, models, record, batcher, servers.keys, clock, call, estimates, owner=owner
+    )
+    background = _background(in_force, models, servers, engine, batcher, clock, estimates, owner)
+    reload = await _write_limits(in_force, models, servers, batcher)
+    tiers_of = partial(_tiers, in_force, engine)
+    tier_of = await asyncio.to_thread(tiers_of, models)
+    return WorkerParts(
+        in_force, models, pipeline, record, batcher, call, reload, background, tiers_of, tier_of
+    )
+
+
+async def _set_clock(batcher: RedisBatcher) -> Clock:
+    """Return a clock set by the server, or by this machine if Redis does not answer in time."""
+    clock = Clock(batcher)
     with suppress(TimeoutError):
         await asyncio.wait_for(clock.ask(), REDIS_WITHIN_S)
+    return clock
+
+
+async def _write_limits(
+    in_force: Settings, models: Catalog, servers: Servers, batcher: RedisBatcher
+) -> CatalogReload:
+    """Write the catalog's limits to Redis if it answers in time; `CatalogReload` tries again."""
+    reload = CatalogReload(
+        servers, batcher, in_force.catalog, lambda one: len(_keys(in_force, one))
+    )
+    with suppress(TimeoutError):
+        await asyncio.wait_for(reload.begin(models), REDIS_WITHIN_S)
+    return reload
+
+
+def _background(
+    in_force: Settings, models: Catalog, servers: Servers, engine: Engine, batcher: RedisBatcher,
+    clock: Clock, estimates: EstimateUpkeep, owner: str,
+) -> tuple[asyncio.Task[None], ...]:  # fmt: skip
+    """Start the tasks that run beside the jobs: maintenance, clock, estimates, budgets."""
     keys = servers.keys
-    call = Call(models, lambda entry: _lines(in_force, entry), timeout_s=in_force.timeout_s)
-    keeping = CachePolicy(
+    prune = Prune(
+        batcher, keys, queues=all_queues(models.classes), most_letters=in_force.dead_letters,
+        most_bytes=in_force.dead_mb * 1024 * 1024, cache_bytes=in_force.cache_mb * 1024 * 1024,
+    )  # fmt: skip
+    budgets = BudgetUpkeep(batcher, keys, engine, models, clock.now_ms)
+    url = None if in_force.alert_url is None else str(in_force.alert_url)
+    recover = Recover(
+        servers, engine, batcher, owner=owner, period_s=in_force.sweep_s,
+        result_ttl_s=in_force.result_ttl_s, prune=prune, budgets=budgets,
+        alerts=Alerts(batcher, keys, url), rollup=UsageRollup(engine, clock.now_ms),
+        clock_ms=clock.now_ms,
+    )  # fmt: skip
+    return (
+        asyncio.create_task(recover.run(), name="recover"),
+        asyncio.create_task(clock.keep(), name="clock"),
+        asyncio.create_task(estimates.keep(), name="estimates"),
+        asyncio.create_task(budgets.keep(), name="budgets"),
+    )
+
+
+def _pipeline(
+    in_force: Settings, models: Catalog, record: GroupCommit, batcher: RedisBatcher, keys: Keys,
+    clock: Clock, call: Call, estimates: EstimateUpkeep, *, owner: str,
+) -> Pipeline:  # fmt: skip
+    """Build the pipeline; it opens nothing."""
+    cache_policy = CachePolicy(
         CacheRuleIndex.of(models.cache.rules), in_force.cache_ttl_s, in_force.cache_temperature
     )
-    learning = EstimateUpkeep(lane, keys, miss=in_force.under_reserve)
-    pipeline = Pipeline(
+    cache = Cache(batcher, keys, policy=cache_policy, clock_ms=clock.now_ms)
+    hold = Holds(batcher, keys, lambda headers: seen(headers, time.time()))
+    breaker = Breaker(
+        batcher, keys, _breaker_rules(in_force), retry_share=in_force.retry_share,
+        clock_ms=clock.now_ms,
+    )  # fmt: skip
+    ledger = Ledger(record)
+    steps = AttemptSteps(
+        catalog=models, cache=cache, hold=hold, breaker=breaker, ledger=ledger, call=call,
+        deltas=DeltaWriter(batcher, keys), estimates=estimates, clock_ms=clock.now_ms,
+    )  # fmt: skip
+    limits = RetryLimits(
+        in_force.max_attempts,
+        in_force.max_attempts_per_job,
+        in_force.backoff_s * 1000,
+        in_force.backoff_max_s * 1000,
+    )
+    return Pipeline(
         catalog=models,
-        record=record,
         claims=Claims(record, owner, clock.now_ms),
-        share=SingleFlight(lane, keys, even=in_force.share_cost == "even"),
-        cache=Cache(lane, keys, keeping=keeping, clock_ms=clock.now_ms),
-        bucket=Bucket(lane, keys, lambda headers: seen(headers, time.time())),
-        breaker=Breaker(
-            lane,
-            keys,
-            _breaker_rules(in_force),
-            retry_share=in_force.retry_share,
-            clock_ms=clock.now_ms,
-        ),
-        ledger=Ledger(record),
-        audit=Conclude(),
-        call=call,
-        deltas=DeltaWriter(lane, keys),
-        learning=learning,
+        cache=cache,
+        single_flight=SingleFlight(batcher, keys, even=in_force.share_cost == "even"),
+        ask=Ask(models, steps, breaker, limits, clock_ms=clock.now_ms, chance=random.random),
+        hold=hold,
+        ledger=ledger,
+        conclude=Conclude(),
+        record=record,
         publish=Publish(
-            lane, keys, ttl_s=in_force.result_ttl_s, cache_bytes=in_force.cache_mb * 1024 * 1024
-        ),
-        limits=RetryLimits(
-            in_force.max_attempts,
-            in_force.max_attempts_per_job,
-            in_force.backoff_s * 1000,
-            in_force.backoff_max_s * 1000,
+            batcher, keys, ttl_s=in_force.result_ttl_s, cache_bytes=in_force.cache_mb * 1024 * 1024
         ),
         max_deliveries=in_force.max_deliveries,
         clock_ms=clock.now_ms,
-        chance=random.random,
     )
-    tidy = Prune(
-        lane, keys, queues=all_queues(models.classes), most_letters=in_force.dead_letters,
-        most_bytes=in_force.dead_mb * 1024 * 1024, cache_bytes=in_force.cache_mb * 1024 * 1024,
-    )  # fmt: skip
-    url = None if in_force.alert_url is None else str(in_force.alert_url)
-    balance = BudgetUpkeep(lane, keys, engine, models, url, clock.now_ms)
-    sweep = Recover(
-        servers, engine, lane, owner=owner, period_s=in_force.sweep_s,
-        result_ttl_s=in_force.result_ttl_s, tidy=tidy, balance=balance,
-        sums=UsageRollup(engine, clock.now_ms), clock_ms=clock.now_ms,
-    )  # fmt: skip
-    caring = (
-        asyncio.create_task(sweep.run(), name="sweep"),
-        asyncio.create_task(clock.keep(), name="clock"),
-        asyncio.create_task(learning.keep(), name="learning"),
-        asyncio.create_task(balance.keep(), name="budgets"),
-    )
-    reload = CatalogReload(servers, lane, in_force.catalog, lambda one: len(_keys(in_force, one)))
-    with suppress(TimeoutError):
-        await asyncio.wait_for(reload.begin(models), REDIS_WITHIN_S)
-    tiers_by = partial(_tiers, in_force, engine)
-    return WorkerParts(
-        in_force, models, pipeline, record, lane, call, reload, caring,
-        tiers_by, await asyncio.to_thread(tiers_by, models),
-    )  # fmt: skip
 
 
 def _breaker_rules(in_force: Settings) -> BreakerRules:
@@ -176,16 +223,16 @@ def _breaker_rules(in_force: Settings) -> BreakerRules:
 
 
 def _tiers(in_force: Settings, engine: Engine, models: Catalog) -> TierOf:
-    """Who has which tier, for jobs whose producer has not asked."""
+    """Return the source of tiers for jobs whose producer has not asked for the tier."""
     try:
         return tiers.source(in_force.tiers, models, lambda: engine)
-    except SettingError as error:  # producers have it; workers need it for stock messages alone
-        log.warning("%s; jobs of stock producers have the tiers of the catalog", error)
+    except SettingError as error:  # only producers must have it; stock producers' jobs need it here
+        log.warning("%s; jobs of stock producers get the tiers of the catalog", error)
         return tiers.by_catalog(models)
 
 
 def _keys(in_force: Settings, provider: ProviderEntry) -> list[str]:
-    """The provider's API keys; none where no variable of it is set."""
+    """Return the provider's API keys; none if no variable of it is set."""
     if in_force.simulator_url is not None:
         return ["simulated"]
     found = [settings.secret(variable) for variable in provider.api_key_env]
@@ -194,32 +241,37 @@ def _keys(in_force: Settings, provider: ProviderEntry) -> list[str]:
 
 
 def keyless(in_force: Settings, models: Catalog) -> frozenset[str]:
-    """The providers that this worker has no key of; none where it has no key at all."""
+    """Return the providers that this worker has no key of; none if it has no key at all."""
     return without_key({name: len(_keys(in_force, one)) for name, one in models.providers.items()})
 
 
-def _lines(in_force: Settings, provider: ProviderEntry) -> list[Upstream]:
-    """The provider's dialect once for each of its keys; none where no key is set.
+def _upstreams(in_force: Settings, provider: ProviderEntry) -> list[Upstream]:
+    """Open the provider's dialect once for each of its keys; not at all if no key is set.
 
-    The SDKs are imported here: before its first call a worker does without them.
+    This imports the vendor's SDK, so a worker does without it before its first call.
     """
-    name = provider.name
-    base_url: str | None = provider.base_url
-    keys = _keys(in_force, provider)
-    if in_force.simulator_url is not None:
-        version = "/v1" if provider.dialect == "openai" else ""
-        base_url = in_force.simulator_url + version
-    elif name == "openai" and in_force.openai_base_url:
-        base_url = in_force.openai_base_url
-    elif name == "anthropic" and in_force.anthropic_base_url:
-        base_url = in_force.anthropic_base_url
     make = _anthropic if provider.dialect == "anthropic" else _openai
-    lines = [Upstream(make(in_force, name, key, base_url), f"key{n}") for n, key in enumerate(keys)]
-    # The SDKs leave many objects that never die; with those out of its way the garbage collector
-    # takes 0.3 CPU-ms less of each job (measured at 500 in flight: 0.9 before, 0.6 after).
+    base_url = _base_url(in_force, provider)
+    upstreams = [
+        Upstream(make(in_force, provider.name, key, base_url), f"key{n}")
+        for n, key in enumerate(_keys(in_force, provider))
+    ]
+    # The SDKs create many objects that never die. With them frozen, garbage collection takes
+    # 0.6 CPU-ms of each job, not 0.9 (measured at 500 jobs in flight).
     gc.collect()
     gc.freeze()
-    return lines
+    return upstreams
+
+
+def _base_url(in_force: Settings, provider: ProviderEntry) -> str | None:
+    """Return the provider's address: the simulator's, the setting's, or the catalog's."""
+    if in_force.simulator_url is not None:
+        return in_force.simulator_url + ("/v1" if provider.dialect == "openai" else "")
+    if provider.name == "openai" and in_force.openai_base_url:
+        return in_force.openai_base_url
+    if provider.name == "anthropic" and in_force.anthropic_base_url:
+        return in_force.anthropic_base_url
+    return provider.base_url
 
 
 def _openai(in_force: Settings, name: str, key: str, base_url: str | None) -> Provider:
@@ -232,7 +284,7 @@ def _openai(in_force: Settings, name: str, key: str, base_url: str | None) -> Pr
         base_url=base_url,
         organization=in_force.openai_org_id if vendor else None,
         project=in_force.openai_project_id if vendor else None,
-        connections=0,  # as many as there are jobs: their number may change
+        connections=0,  # no limit: the number of jobs may change at run time
     )
 
 

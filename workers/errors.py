@@ -1,15 +1,15 @@
-"""What ended an attempt, and what a refusal says of all that goes to the same pool.
+"""What ended an attempt, and what a refusal says about other calls to the same pool.
 
 AttemptError                  one request to one model failed (see `code`)
 |-- RequestRefused        the request itself is wrong: no retry, no other model
-|-- Unauthorized          the key is wrong or may not: no retry
+|-- Unauthorized          the key is wrong or lacks a permission: no retry
 |-- QuotaExhausted        out of money: no retry
 |-- RateLimited           refused by a limit; says when to come back
-|-- Overloaded            the provider has too much to do
-|-- AttemptTimeout        no answer in time; the bill is unknown
-|-- ConnectionLost        the line broke; the bill is unknown if the request had left
+|-- Overloaded            the provider is overloaded
+|-- AttemptTimeout        no answer in time; nobody knows whether it is billed
+|-- ConnectionLost        the connection failed; billing is unknown if the request had left
 |-- ProviderFault         a fault of the provider (5xx)
-+-- InvalidOutput         an answer that is none: malformed or empty
++-- InvalidOutput         a malformed or empty answer
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from headgate.shared.errors import ErrorCode, HeadgateError
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """Why a pool is shut or slowed, by the word of its provider.
+    """Why a pool is shut or slowed, as its provider says.
 
     `limited`: a limit is used up. `slow`: the rate has grown too fast. `overloaded`: too many calls
-    for them at once, none of our limits. `money`: nothing more until `until_ms` (Unix ms; None: no
-    date is known). `flex`: no room in the flex tier.
+    at once, though within our limits. `money`: the account is out of money until `until_ms` (Unix
+    ms; None: no date is known). `flex`: the flex tier has no capacity.
     """
 
     kind: Literal["limited", "slow", "overloaded", "money", "flex"]
@@ -38,14 +38,16 @@ class AttemptError(HeadgateError):
     """One request to one model failed.
 
     `retryable`: the same model may be asked again. `falls_back`: another model may be asked.
-    `billed`: False when the provider says or shows that nothing was charged, None when nobody
-    can know. `retry_after_ms`: what the provider asked for, or None. `headers`: those of the
-    refusal that speak of limits, in lower case. `gate`: None where it concerns this request alone.
+    `waiting_helps`: the same job may succeed later. `billed`: False when the provider says or shows
+    that nothing was charged, None when nobody can know. `retry_after_ms`: what the provider asked
+    for, or None. `headers`: those of the refusal that are about limits, in lower case. `gate`: None
+    where the failure concerns this request alone.
     """
 
     code: ErrorCode = "provider_error"
     retryable: ClassVar[bool] = True
     falls_back: ClassVar[bool] = True
+    waiting_helps: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -87,7 +89,7 @@ class Unauthorized(AttemptError):
 
 
 class QuotaExhausted(AttemptError):
-    """The account is out of money or over its spending limit; time does not mend it."""
+    """The account is out of money or over its spending limit; waiting does not help."""
 
     code = "provider_quota"
     retryable = False
@@ -100,7 +102,7 @@ class RateLimited(AttemptError):
 
 
 class Overloaded(AttemptError):
-    """The provider has too much to do; it is not our limit."""
+    """The provider is overloaded; no limit of ours is used up."""
 
     code = "overloaded"
 
@@ -112,7 +114,7 @@ class AttemptTimeout(AttemptError):
 
 
 class ConnectionLost(AttemptError):
-    """The line to the provider could not be opened, or broke."""
+    """The connection to the provider could not be opened, or was lost."""
 
     code = "connection"
 
@@ -124,6 +126,6 @@ class ProviderFault(AttemptError):
 
 
 class InvalidOutput(AttemptError):
-    """The provider answered with what is no answer."""
+    """The provider sent a malformed or empty answer."""
 
     code = "invalid_output"

@@ -1,11 +1,11 @@
-"""Flower for Headgate: nobody without a login, no answers, queues as they are, nothing to harm.
+"""Flower for Headgate: only with a login, without answers, with our own queues, and read-only.
 
     python -m headgate.workers.flower [--address A] [--port P] [--control]
 
-It differs from stock Flower where that would tell too much or too little: `/metrics` asks for the
-login, too; `/api/task/result` is shut, since Celery's result record holds the answer; the broker
-page counts the queues of every URL form, and what workers hold by leases; what changes workers is
-refused unless `--control` is said. FLOWER_BASIC_AUTH holds the logins, FLOWER_* the rest.
+It differs from stock Flower where that shows too much or too little. `/metrics` asks for the login
+too. `/api/task/result` is shut, because Celery's result record holds the answer. The broker page
+counts the queues for every form of URL, and the jobs that workers hold by leases. What changes
+workers is refused without `--control`. FLOWER_BASIC_AUTH holds the logins, FLOWER_* the rest.
 """
 
 from __future__ import annotations
@@ -44,19 +44,19 @@ from headgate.workers.app import Headgate
 log = logging.getLogger("headgate.flower")
 
 RECONNECT_S = 1.0
-"""Pause between two tries to reach the broker; Flower's own doubles without a bound."""
+"""Pause between two tries to reach the broker. Flower's own doubles without a limit."""
 
 
 class Queues:
-    """How many messages wait where, on any Redis that Headgate itself can use."""
+    """Counts the messages of all queues, on any Redis that Headgate itself can use."""
 
     def __init__(self, servers: Servers) -> None:
         self._servers = servers
 
     async def queues(self, names: Sequence[str]) -> list[dict[str, Any]]:
-        """One row for each queue; then the dead letters, and what left its queue for a while.
+        """Return a row for each queue, then for dead letters, jobs held by workers, deferred jobs.
 
-        A queue has what is in its list, and what waits for a limit in the rooms of its pools.
+        A queue counts the messages in its list, and those in the waiting queues of its pools.
         """
         keys = self._servers.keys
         client = self._servers.async_redis_client()
@@ -68,12 +68,12 @@ class Queues:
                 calls.zcard(keys.leases())
                 calls.zcard(keys.due())
                 calls.hgetall(keys.rooms())
-                *listed, dead, leased, deferred, rooms = await calls.execute()
+                *listed, dead, leased, deferred, by_pool = await calls.execute()
         finally:
             await client.aclose()
         waiting = Counter(dict(zip(names, listed, strict=True)))
-        for room, count in rooms.items():
-            waiting[room.decode("utf-8", "replace").split(" ", 1)[0]] += int(count)
+        for queue_and_pool, count in by_pool.items():
+            waiting[queue_and_pool.decode("utf-8", "replace").split(" ", 1)[0]] += int(count)
         rows = [
             {"name": name, "messages": count, "messages_ready": count}
             for name, count in [*waiting.items(), ("headgate.dead", dead)]
@@ -85,7 +85,7 @@ class Queues:
 
 
 class _OurQueues(BaseHandler):  # type: ignore[misc]  # Flower has no types
-    """The pages on queues show all of ours, served or not."""
+    """Shows all of our queues on a page, served or not."""
 
     def get_broker(self) -> Queues:
         return Queues(self.capp.servers)
@@ -111,7 +111,7 @@ class Lengths(_OurQueues, GetQueueLengths):  # type: ignore[misc]
 
 
 class OwnMetrics(Metrics):  # type: ignore[misc]
-    """`/metrics`, for those with the login: it names workers and tasks."""
+    """`/metrics`, only with the login: it names workers and tasks."""
 
     @web.authenticated
     async def get(self) -> None:
@@ -119,7 +119,7 @@ class OwnMetrics(Metrics):  # type: ignore[misc]
 
 
 class NoAnswers(BaseApiHandler):  # type: ignore[misc]
-    """`/api/task/result`, shut: what a model answered is its caller's."""
+    """`/api/task/result`, shut: a model's answer is only for its caller."""
 
     @web.authenticated
     def get(self, _job_id: str) -> NoReturn:
@@ -127,30 +127,30 @@ class NoAnswers(BaseApiHandler):  # type: ignore[misc]
 
 
 class Listener(Events):  # type: ignore[misc]
-    """Celery's events, as long as this runs; a lost broker is said once and found again soon."""
+    """Receives Celery's events. Logs a lost broker once and reconnects soon."""
 
     def run(self) -> None:
-        """Events are handed to Flower; never ends."""
-        said = False
+        """Hand events to Flower for ever."""
+        is_lost = False
         while True:
             try:
                 with self.capp.connection_for_read() as connection:
                     connection.connect()
-                    if said:
+                    if is_lost:
                         log.warning("the broker answers again")
-                    said = False
+                    is_lost = False
                     receiver = EventReceiver(
                         connection, handlers={"*": self.on_event}, app=self.capp
                     )
                     receiver.capture(limit=None, timeout=None, wakeup=True)
             except Exception as error:
-                if not said:
+                if not is_lost:
                     log.warning("no events: %s; trying until the broker answers", error)
-                said = True
+                is_lost = True
                 time.sleep(RECONNECT_S)
 
     async def on_enable_events(self) -> None:
-        """Workers were asked for events, if the broker answers; the listener says when not."""
+        """Ask workers for events. If the broker does not answer, `run` logs it."""
         try:
             await self.io_loop.run_in_executor(None, self.capp.control.enable_events)
         except (OperationalError, redis.RedisError, OSError) as error:
@@ -158,7 +158,7 @@ class Listener(Events):  # type: ignore[misc]
 
 
 class Monitor(Flower):  # type: ignore[misc]
-    """Flower with our own pages where its own will not do."""
+    """Flower with our own pages in place of some of its own."""
 
     def __init__(self, app: Headgate) -> None:
         loop = IOLoop.current()
@@ -181,16 +181,16 @@ class Monitor(Flower):  # type: ignore[misc]
         ]
         if options.url_prefix:
             ours = [rewrite_handler(rule, options.url_prefix) for rule in ours]
-        self.add_handlers(".*", ours)  # looked at before Flower's own
+        self.add_handlers(".*", ours)  # tried before Flower's own
 
     @property
     def broker_uri(self) -> str:
-        """The broker's address, fit to be shown."""
+        """The broker's address with its password masked."""
         return masked(self.capp.servers.redis_url)
 
 
 def make_app() -> Headgate:
-    """The app that Flower looks through: the worker's, without its tasks, record and results."""
+    """Build the app that Flower looks at: the worker's, without tasks, database and results."""
     in_force = settings.load()
     models = catalog.load(in_force.catalog)
     app = Headgate(in_force, open_servers(in_force, record=False), models.classes)
@@ -199,7 +199,7 @@ def make_app() -> Headgate:
 
 
 def main() -> int:
-    """Flower runs until SIGTERM or Ctrl-C; returns the exit code."""
+    """Run Flower until SIGTERM or Ctrl-C; return the exit code."""
     parser = argparse.ArgumentParser(prog="headgate flower", allow_abbrev=False)
     parser.add_argument("--address", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=5555)
@@ -215,8 +215,8 @@ def main() -> int:
     logging.basicConfig(
         level=app.settings.log_level, format="[%(asctime)s: %(levelname)s] %(message)s"
     )
-    logging.getLogger("tornado.access").setLevel(logging.WARNING)  # who was refused, not each page
-    logging.getLogger("flower.inspector").setLevel(logging.ERROR)  # a worker that is slow to start
+    logging.getLogger("tornado.access").setLevel(logging.WARNING)  # log refusals, not each page
+    logging.getLogger("flower.inspector").setLevel(logging.ERROR)  # not each worker slow to start
     monitor = Monitor(app)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     monitor.start_http_server()

@@ -1,4 +1,4 @@
-"""What a provider hands back for one attempt."""
+"""What a provider is, and what it returns for one attempt."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ Measure = Literal["rpm", "rpd", "tpm", "input_tpm", "output_tpm"]
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One model's reply with the headers that speak of limits and of the request's id.
+    """One model's reply, and the headers about limits and the request's id.
 
     `headers` has lower-case names. `counted` is False where the vendor sent no usable usage: the
-    zeros in `reply.usage` then mean unknown, and the ledger has to go by its estimate. `terms`:
-    what the bill depends on beside it.
+    zeros in `reply.usage` then mean unknown, and the ledger uses its estimate. `terms`: what the
+    bill depends on beside the usage.
     """
 
     reply: Reply
@@ -33,15 +33,17 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class RateSeen:
-    """One limit as its provider tells it in the headers of an answer or a refusal.
+    """One limit as the headers of an answer or a refusal report it.
 
     `limit` and `remaining` are per minute (rpd: per day); `remaining` is rounded to `grain`.
+    `total`: what our bucket had granted in all when the request was granted; None: not known.
     """
 
     measure: Measure
     limit: float
     remaining: float
     grain: float
+    total: int | None = None
 
 
 class Provider(Protocol):
@@ -56,7 +58,7 @@ class Provider(Protocol):
         timeout_s: float,
         on_piece: OnPiece | None = None,
     ) -> Answer:
-        """The answer; raises an AttemptError. `on_piece`: it is streamed, and takes its text."""
+        """Return the answer, or raise an AttemptError. With `on_piece` the answer is streamed."""
 
     async def close(self) -> None:
-        """Its connections are closed."""
+        """Close its connections."""

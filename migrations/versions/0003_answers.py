@@ -1,4 +1,4 @@
-"""Idempotency keys, sums of each day, and what the audit line has to know for them."""
+"""Idempotency keys, the roll-up of usage, and the columns of audit lines that it needs."""
 
 import sqlalchemy as sa
 from alembic import op

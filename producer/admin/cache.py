@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from headgate.producer.installation import Installation
+from headgate.shared.broker import cache_index
+from headgate.shared.broker.cache_index import CacheIndexEntry, entry_from
 from headgate.shared.broker.script import fields_of, run
-from headgate.shared.cache import index
-from headgate.shared.cache.index import CacheIndexEntry, booked_of
 from headgate.shared.cost.price import from_pico, text
 from headgate.shared.errors import InvalidRequest, WrongUse
 from headgate.shared.job.ids import rfc3339
@@ -124,7 +124,7 @@ def _clear_all(at: Installation) -> int:
 
 def _drop(at: Installation, names: list[str]) -> int:
     return sum(
-        run(at.redis, index.drop(at.keys, names[first : first + PAGE]))
+        run(at.redis, cache_index.drop(at.keys, names[first : first + PAGE]))
         for first in range(0, len(names), PAGE)
     )
 
@@ -144,7 +144,7 @@ def _entries(at: Installation, from_ms: int = 0) -> Iterator[tuple[str, CacheInd
         names = [name for name, _ in found]
         texts: Any = at.redis.hmget(at.keys.cached(), names)
         for name, text_ in zip(names, texts, strict=True):
-            entry = None if text_ is None else booked_of(text_)
+            entry = None if text_ is None else entry_from(text_)
             if entry is not None:
                 yield name.decode(), entry
         last = found[-1][1]

@@ -13,14 +13,8 @@ import redis
 from headgate.producer.installation import Installation
 from headgate.shared import settings
 from headgate.shared.admission import limits, scopes
-from headgate.shared.admission.limits import (
-    Amounts,
-    ResumeOutcome,
-    resume_command,
-    user_named,
-    user_scope,
-)
-from headgate.shared.admission.scopes import quoted
+from headgate.shared.admission.limits import Amounts, ResumeOutcome, resume_command
+from headgate.shared.admission.scopes import quoted, user_named, user_scope
 from headgate.shared.admission.scopes import shown as shown
 from headgate.shared.broker.queues import all_queues
 from headgate.shared.broker.script import fields_of, run
@@ -60,14 +54,14 @@ def scope_of(text: str, catalog: Catalog, *, to_unset: Collection[str] = ()) -> 
     kind, _, name = text.partition("/")
     match kind:
         case "global" if not name:
-            return limits.GLOBAL
+            return scopes.GLOBAL
         case "provider" if name:
             return f"provider/{_require('provider', text, name, list(catalog.providers))}"
         case "pool" if name:
             return f"pool/{_require('pool', text, name, pools_of(catalog))}"
         case "tenant" if name:
             if name == "*":
-                return limits.EVERY_TENANT
+                return scopes.EVERY_TENANT
             return f"tenant/{quoted(_require_name('SCOPE', text, name))}"
         case "user" if name.count("/") == 1 and all(name.split("/")):
             tenant, user = (_require_name("SCOPE", text, part) for part in user_named(name))

@@ -24,9 +24,8 @@ from headgate.producer.admin.limits_rows import (
 )
 from headgate.producer.admin.waiting import WaitingJobs, WaitingPool
 from headgate.producer.installation import Installation
-from headgate.shared.admission.grant import Grant
-from headgate.shared.admission.limits import EVERY_TENANT
-from headgate.shared.admission.scopes import quoted, tier_scope, unquoted
+from headgate.shared.admission.grant import Held, decode
+from headgate.shared.admission.scopes import EVERY_TENANT, quoted, tier_scope, unquoted
 from headgate.shared.admission.ticket import FLEX
 from headgate.shared.broker import script
 from headgate.shared.broker.queues import all_queues
@@ -103,9 +102,10 @@ def _read_state(at: Installation) -> _State:
         limits, overrides, waiting, holds, paused, *lengths = pipe.execute()
     held: dict[str, Counter[str]] = {}
     for text in fields_of(holds).values():
-        grant = Grant.decode(text)
-        of_pool = held.setdefault(grant.pool, Counter())
-        of_pool.update(running=1, tokens=grant.input_tokens + grant.output_tokens)
+        grant = decode(text)
+        if isinstance(grant, Held):
+            of_pool = held.setdefault(grant.pool, Counter())
+            of_pool.update(running=1, tokens=grant.input_tokens + grant.output_tokens)
     return _State(
         limits=fields_of(limits),
         overrides=fields_of(overrides),

@@ -13,7 +13,8 @@ from headgate.producer.results.read import known
 from headgate.producer.submit import admission
 from headgate.producer.submit.enqueue import enqueue
 from headgate.producer.submit.idempotency import KeyOwner
-from headgate.producer.submit.prepare import Prepared
+from headgate.producer.submit.prepare import Prepared, Submitter
+from headgate.producer.submit.submit import submitter_for
 from headgate.shared.broker import queues
 from headgate.shared.errors import InvalidRequest, shown
 from headgate.shared.job.envelope import Envelope
@@ -40,6 +41,7 @@ class BatchEnqueue:
     ) -> None:
         self._at, self._reconnect, self._batch_id = at, reconnect, batch_id
         self._lines, self._written = lines, written
+        self._submitter = submitter_for(at)
         self.on_record = on_record
         self.done = False
         self.cancelled = False
@@ -90,7 +92,7 @@ class BatchEnqueue:
             message = f"line {line.number}: the batch was cancelled before this line was queued"
             return BadLine(line.number, line.custom_id, "cancelled", message)
         # A tier may be looked up in the database.
-        return self._reconnect(partial(prepare_line, self._at, self._batch_id, line))
+        return self._reconnect(partial(prepare_line, self._submitter, self._batch_id, line))
 
     def _enqueue(self, prepared: list[Prepared]) -> list[BadLine]:
         """Write the row and the message of each job once, also if a server fails in between.
@@ -131,10 +133,10 @@ def _key_taken(envelope: Envelope, other: KeyOwner) -> BadLine:
     return BadLine(number, envelope.custom_id or "", "invalid_request", message)
 
 
-def prepare_line(at: Installation, batch_id: str, line: InputLine) -> Prepared | BadLine:
+def prepare_line(submitter: Submitter, batch_id: str, line: InputLine) -> Prepared | BadLine:
     """Prepare a job with a new id from the line; return a BadLine if the line is invalid."""
     try:
-        return at.submitter.prepare(
+        return submitter.prepare(
             line.fields, batch_id=batch_id, batch_line=line.number, custom_id=line.custom_id
         )
     except InvalidRequest as error:

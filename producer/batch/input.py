@@ -18,7 +18,7 @@ import orjson
 
 from headgate.producer.batch.formats import submit_fields
 from headgate.shared.errors import ErrorCode, InvalidRequest, WrongUse
-from headgate.shared.job.request import MAX_REQUEST_BYTES
+from headgate.shared.job.encoding import MAX_REQUEST_BYTES
 
 _CHUNK_BYTES = 1024 * 1024
 _UTF8_BOM = b"\xef\xbb\xbf"

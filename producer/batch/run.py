@@ -18,6 +18,7 @@ from headgate.producer.batch.rows import Batch, BatchRows, EndedLine
 from headgate.producer.installation import Installation
 from headgate.producer.reconnect import Reconnect
 from headgate.producer.results import cancel
+from headgate.producer.submit.submit import submitter_for
 
 POLL_EVERY_S = 0.1
 CHECK_EVERY_S = 2.0
@@ -126,12 +127,13 @@ class Run:
     def write_refused(self) -> None:
         """Write an error line for each line of the input that never became a job."""
         on_record = self.record.lines_on_record(self.batch.id)
+        submitter = submitter_for(self.at)
         for line in read(self.input_path, self.batch.defaults, self.batch.input_sha256):
             if line.number in on_record or line.number in self.written:
                 continue
             fault = line
             if not isinstance(line, BadLine):
-                job = prepare_line(self.at, self.batch.id, line)
+                job = prepare_line(submitter, self.batch.id, line)
                 message = f"line {line.number}: was refused when the batch was submitted"
                 refused = BadLine(line.number, line.custom_id, "invalid_request", message)
                 fault = job if isinstance(job, BadLine) else refused

@@ -20,7 +20,7 @@ from headgate.producer.cli.terminal.output import json_option, print_json, print
 
 if TYPE_CHECKING:
     from headgate.producer.client.client import Client
-    from headgate.shared.job.result import Result
+    from headgate.shared.job.result import Result, Status
 
 
 _TURN_S = 1.0
@@ -164,7 +164,7 @@ def cancel(job_id: str, as_json: bool) -> int:
 )
 @json_option
 def jobs(
-    status: str | None, tenant: str | None, since: str | None, limit: int, as_json: bool
+    status: Status | None, tenant: str | None, since: str | None, limit: int, as_json: bool
 ) -> None:
     """List jobs, the newest first.
 

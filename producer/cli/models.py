@@ -58,7 +58,7 @@ def _described(model: Model, in_force: Catalog) -> dict[str, Any]:
     from headgate.shared.cost import rates
 
     provider, pool = in_force.provider(model), in_force.pool(model)
-    sheets = rates.sheets_of(model, in_force)
+    sheets = rates.price_lists_of(model, in_force)
     rate = sheets[0].rates[-1] if sheets else None
     measures = ("rpm", "tpm", "input_tpm", "output_tpm", "rpd", "concurrent")
     limits = {name: getattr(pool, name) for name in measures}

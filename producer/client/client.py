@@ -1,28 +1,24 @@
-"""What other programs import: Client, and AsyncClient with the same methods as coroutines.
-
-Both do their work on the record and the broker with blocking connections; only waiting is async,
-so that thousands can wait at the price of one. Both open their servers at the first use.
-"""
+"""The blocking client, for programs with threads or none."""
 
 from __future__ import annotations
 
-import asyncio
 import atexit
 import os
 import threading
 import weakref
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
-from typing import Any, Self, Unpack
+from typing import Self, Unpack
 
-from headgate.producer.client.handle import AsyncJob, Job
+from headgate.producer.client.arguments import UsageKey
+from headgate.producer.client.handle import Job
 from headgate.producer.client.loop_thread import LoopThread
-from headgate.producer.client.operations import Operations, Requests
-from headgate.producer.client.text_stream import TextStream
-from headgate.producer.client.waiters import Found, Waiters
+from headgate.producer.client.operations import Operations
+from headgate.producer.client.waiters import Waiters
 from headgate.producer.errors import JobTimeout, UnknownJob
 from headgate.producer.installation import Installation
 from headgate.producer.results.read import Listed
+from headgate.producer.submit.fields import RequestFields, Requests
 from headgate.producer.usage.report import UsageQuery, UsageReport
 from headgate.shared.job.result import Result, Status
 from headgate.shared.routing.router import Route
@@ -32,206 +28,143 @@ CANCEL_WAIT_S = 10.0
 """How long `cancel` waits for the worker of a running job, which looks every second."""
 
 
-class AsyncClient:
-    """Submits jobs and waits for them in an asyncio program; `settings` default to the environment.
-
-    May be used by many tasks at once.
-    """
-
-    def __init__(self, settings: Settings | None = None) -> None:
-        self._desk = Operations(settings)
-        self._waiters: Waiters | None = None
-
-    async def submit(self, prompt: str | None = None, /, **fields: Any) -> AsyncJob:
-        """A job that is on record and queued; `fields` are those of a request.
-
-        Raises InvalidRequest with nothing queued, TierLimit with nothing queued (where `on_limit`
-        is "refuse"), Unreachable with nothing on record, and SubmitInterrupted where the job is on
-        record but not queued yet.
-        """
-        return AsyncJob(await asyncio.to_thread(self._desk.submit, prompt, fields), self)
-
-    async def route(self, prompt: str | None = None, /, **fields: Any) -> Route:
-        """Which model a request for `auto` would get now, and why; see Client.route."""
-        return await asyncio.to_thread(self._desk.route, prompt, fields)
-
-    async def submit_many(self, requests: Requests) -> list[str]:
-        """The ids of jobs that are on record and queued, in order; see Client.submit_many."""
-        return await asyncio.to_thread(self._desk.submit_many, requests)
-
-    async def result(
-        self, job_id: str, *, wait: bool = False, timeout_s: float | None = None
-    ) -> Result:
-        """The result now, or after the job's end with `wait` or `timeout_s`; see Client.result."""
-        if not wait and timeout_s is None:
-            return await asyncio.to_thread(self._desk.result, job_id)
-        return await (await self._waiting()).ended(job_id, timeout_s)
-
-    async def stream(
-        self, job_id: str, *, timeout_s: float | None = None, pulse_s: float | None = None
-    ) -> AsyncGenerator[str, None]:
-        """The text of the answer, piece by piece as it is made; see Client.stream."""
-        async with TextStream(await self._waiting(), job_id, timeout_s, pulse_s) as reading:
-            while (piece := await reading.next()) is not None:
-                yield piece
-
-    async def status(self, job_id: str) -> Status:
-        """How far the job is; works also when its result has expired. Raises UnknownJob."""
-        return await asyncio.to_thread(self._desk.status, job_id)
-
-    async def jobs(
-        self,
-        *,
-        status: str | None = None,
-        tenant: str | None = None,
-        since: datetime | timedelta | None = None,
-        limit: int = 50,
-    ) -> list[Listed]:
-        """The newest jobs first, at most `limit`. `since`: a moment, or how long ago."""
-        return await asyncio.to_thread(self._desk.jobs, status, tenant, since, limit)
-
-    async def usage(self, by: str | Sequence[str] = (), **asked: Unpack[UsageQuery]) -> UsageReport:
-        """Who used what; see Client.usage."""
-        return await asyncio.to_thread(self._desk.usage, by, asked)
-
-    async def cancel(self, job_id: str, *, timeout_s: float = CANCEL_WAIT_S) -> Result:
-        """The result after the job was cancelled, or had ended before; see Client.cancel."""
-        became = await asyncio.to_thread(self._desk.cancel, [job_id])
-        if job_id in became.ended:
-            return became.ended[job_id]
-        if job_id not in became.running:
-            raise UnknownJob(job_id)
-        try:
-            return await self.result(job_id, timeout_s=timeout_s)
-        except JobTimeout:
-            return await self.result(job_id)
-
-    async def close(self) -> None:
-        """All connections are closed; those who still wait are cancelled."""
-        waiters, self._waiters = self._waiters, None
-        if waiters is not None and waiters.loop is asyncio.get_running_loop():
-            await waiters.close()
-        await asyncio.to_thread(self._desk.close)
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.close()
-
-    async def _waiting(self) -> Waiters:
-        at = await asyncio.to_thread(self._desk.open)
-        if self._waiters is None or self._waiters.loop is not asyncio.get_running_loop():
-            self._waiters = waiters_of(self._desk, at)
-        return self._waiters
-
-
-def waiters_of(desk: Operations, at: Installation) -> Waiters:
-    """Those who wait in the running loop, with one look and one subscription for all."""
-
-    async def look(ids: Sequence[str]) -> Found:
-        return await asyncio.to_thread(desk.look, ids)
-
-    return Waiters(look, at.servers.async_redis_client(), at.keys)
-
-
 class Client:
-    """Submits jobs and waits for them, blocking; `settings` default to the environment.
+    """Submits jobs and waits for their results. All its methods block.
 
-    May be used by many threads at once, and in a forked child, which opens servers of its own.
+    settings: Settings, such as `Settings(redis_url="redis://...")`. Default: from the environment.
+
+    The client opens its servers at the first use. Use it as a context manager, or call `close`.
+    Many threads may use one client; a forked child opens servers of its own.
     """
 
     def __init__(self, settings: Settings | None = None) -> None:
-        self._desk = Operations(settings)
+        self._operations = Operations(settings)
         self._lock = threading.Lock()
         self._background: LoopThread | None = None
         self._pid = os.getpid()
         _open_clients.add(self)
 
     def open(self) -> Installation:
-        """The servers, opened if they were not; raises Unreachable."""
-        return self._desk.open()
+        """Open the servers now instead of at the first use; raise Unreachable if one is away."""
+        return self._operations.open()
 
-    def submit(self, prompt: str | None = None, /, **fields: Any) -> Job:
-        """A job that is on record and queued; `fields` are those of a request.
+    def submit(self, prompt: str | None = None, /, **fields: Unpack[RequestFields]) -> Job:
+        """Submit a job: put it on record and on its queue.
 
-        Raises InvalidRequest with nothing queued, TierLimit with nothing queued (where `on_limit`
-        is "refuse"), Unreachable with nothing on record, and SubmitInterrupted where the job is on
-        record but not queued yet.
+            job = client.submit("Summarise ...", model="gpt-4o-mini", priority="interactive")
+            print(job.result(timeout_s=30).content)
+
+        prompt: the text of one user message; the same as the field `prompt`.
+        fields: the fields of a request; see RequestFields for their meaning and units.
+
+        Returns the Job. Raises InvalidRequest, IdempotencyConflict and TierLimit with nothing
+        queued, Unreachable with nothing on record, and SubmitInterrupted if a server was lost
+        halfway: `job_ids` is then on record, and `unsure_ids` may be.
         """
-        return Job(self._desk.submit(prompt, fields), self)
-
-    def route(self, prompt: str | None = None, /, **fields: Any) -> Route:
-        """What `auto` would choose for this request now, why, and what others would cost."""
-        return self._desk.route(prompt, fields)
+        return Job(self._operations.submit(prompt, fields), self)
 
     def submit_many(self, requests: Requests) -> list[str]:
-        """The ids of jobs that are on record and queued, in the order of the requests.
+        """Submit many jobs at once.
 
-        All are checked before the first is written: an InvalidRequest, which names
-        `requests[i].field`, or a TierLimit, which has its `index`, means that nothing was queued,
-        nor taken from a limit. They are held in memory meanwhile (about 3 kB each and the prompt),
-        so give millions in slices. SubmitInterrupted says which are on record.
+            ids = client.submit_many([{"prompt": p, "priority": "bulk"} for p in prompts])
+
+        requests: each is a text (a prompt), a dict of RequestFields, or a Request.
+
+        Returns the ids of the jobs in the order of the requests. All requests are checked before
+        the first job is written, and held in memory meanwhile (about 3 kB each and the prompt), so
+        submit millions in slices. Raises what `submit` raises: an InvalidRequest names the field as
+        `requests[i].field`, a TierLimit has the `index` of the request.
         """
-        return self._desk.submit_many(requests)
+        return self._operations.submit_many(requests)
+
+    def route(self, prompt: str | None = None, /, **fields: Unpack[RequestFields]) -> Route:
+        """Return which model a request for "auto" would get now, and why. Nothing is queued.
+
+        prompt, fields: as for `submit`. Raises InvalidRequest if no model can answer.
+        """
+        return self._operations.route(prompt, fields)
 
     def result(self, job_id: str, *, wait: bool = False, timeout_s: float | None = None) -> Result:
-        """The result as it is now; with `wait` or `timeout_s`, after the job's end, however it was.
+        """Return the result of a job: as it is now, or once the job has ended.
 
-        A failed job gives a Result with an `error`, and raises nothing. Raises UnknownJob,
-        ResultExpired, Unreachable, and JobTimeout if it has not ended after `timeout_s`.
+        wait: wait until the job has ended.
+        timeout_s: how many seconds to wait at most; implies `wait`. None: no limit.
+
+        A job that did not succeed has a Result with an `error`; only `Job.result` raises JobFailed.
+        Raises UnknownJob, ResultExpired, JobTimeout and Unreachable.
         """
         if not wait and timeout_s is None:
-            return self._desk.result(job_id)
+            return self._operations.result(job_id)
         return self._in_background().ended(job_id, timeout_s)
 
     def stream(
         self, job_id: str, *, timeout_s: float | None = None, pulse_s: float | None = None
     ) -> Iterator[str]:
-        """The text of the answer, piece by piece: as it is made where the job was submitted with
-        `stream=True`, else at once when it is there.
+        """Yield the text of the answer piece by piece.
 
-        All pieces together are the result's `content`; tool calls are only in the result. With
-        `pulse_s` an empty text comes wherever nothing else came for so long. Raises JobFailed when
-        the job ends without an answer, also after some of it; StreamBroken when what was given is
-        void and the job begins anew (ask again); JobTimeout after `timeout_s`; and what `result`
-        raises.
+        timeout_s: how many seconds the whole stream may take. None: no limit.
+        pulse_s: yield an empty text after so many seconds without a piece. None: never.
+
+        If the job was submitted with `stream=True` the pieces come while the answer is made, else
+        all at once when it is there. Together they are the `content` of the result; tool calls are
+        only in the result. Raises JobFailed if the job ends without an answer; StreamBroken if
+        another worker took over, so that the text is void and you stream again; JobTimeout; and
+        what `result` raises.
         """
         return self._in_background().stream(job_id, timeout_s, pulse_s)
 
     def status(self, job_id: str) -> Status:
-        """How far the job is; works also when its result has expired. Raises UnknownJob."""
-        return self._desk.status(job_id)
+        """Return the status of a job, also if its result has expired; raise UnknownJob."""
+        return self._operations.status(job_id)
 
     def jobs(
         self,
         *,
-        status: str | None = None,
+        status: Status | None = None,
         tenant: str | None = None,
         since: datetime | timedelta | None = None,
         limit: int = 50,
     ) -> list[Listed]:
-        """The newest jobs first, at most `limit`. `since`: a moment, or how long ago."""
-        return self._desk.jobs(status, tenant, since, limit)
+        """Return jobs, the newest first.
 
-    def usage(self, by: str | Sequence[str] = (), **asked: Unpack[UsageQuery]) -> UsageReport:
-        """Who used what, of all jobs that ended, or of those asked for; needs no Redis.
+        status, tenant: only jobs of this status, or of this tenant.
+        since: only jobs submitted after this moment (with a time zone), or at most so long ago.
+        limit: how many at most, from 1 to 100,000.
 
-        `by`: some of tenant, user, model, template, batch, day, month; without, only the total.
-        Raises InvalidRequest, and Unreachable.
+        Raises InvalidRequest and Unreachable.
         """
-        return self._desk.usage(by, asked)
+        return self._operations.jobs(status, tenant, since, limit)
+
+    def usage(
+        self, by: UsageKey | str | Sequence[UsageKey] = (), **asked: Unpack[UsageQuery]
+    ) -> UsageReport:
+        """Return who used what, of jobs that have ended. It needs no Redis.
+
+            report = client.usage(["tenant", "model"], since=timedelta(days=7))
+
+        by: what to group by: "tenant", "user", "model", "template", "batch", "day", "month"; a
+            list, or a text with commas. Without it there is only the total.
+        asked: `since` and `until` (a moment with a time zone, a day in UTC, or how long ago);
+            `tenant`, `user`, `model`, `template`, `batch`: only these; `limit`: only the rows that
+            cost most.
+
+        Raises InvalidRequest and Unreachable.
+        """
+        return self._operations.usage(by, asked)
 
     def cancel(self, job_id: str, *, timeout_s: float = CANCEL_WAIT_S) -> Result:
-        """The result after the job was cancelled, or had ended before: read its status.
+        """Cancel a job that waits or runs; return its result.
 
-        A running job is stopped by its worker; after `timeout_s` its result may still say running.
-        Raises UnknownJob, and Unreachable.
+        timeout_s: how many seconds to wait for the worker of a running job. After that the result
+            may still say "running".
+
+        If the job had ended before, its result is returned unchanged. Raises UnknownJob and
+        Unreachable.
         """
-        became = self._desk.cancel([job_id])
-        if job_id in became.ended:
-            return became.ended[job_id]
-        if job_id not in became.running:
+        cancelled = self._operations.cancel([job_id])
+        if job_id in cancelled.ended:
+            return cancelled.ended[job_id]
+        if job_id not in cancelled.running:
             raise UnknownJob(job_id)
         try:
             return self.result(job_id, timeout_s=timeout_s)
@@ -239,13 +172,13 @@ class Client:
             return self.result(job_id)
 
     def close(self) -> None:
-        """All connections are closed; those who still wait are cancelled."""
-        self._after_fork()
+        """Close all connections. Whoever still waits gets a RuntimeError."""
+        self._reset_after_fork()
         with self._lock:
             background, self._background = self._background, None
         if background is not None:
             background.close()
-        self._desk.close()
+        self._operations.close()
 
     def __enter__(self) -> Self:
         return self
@@ -254,18 +187,19 @@ class Client:
         self.close()
 
     def _in_background(self) -> LoopThread:
-        self._after_fork()
-        at = self._desk.open()
+        """Return the thread in which all callers of this client wait; start it if needed."""
+        self._reset_after_fork()
+        at = self._operations.open()
         with self._lock:
             if self._background is None:
 
                 async def waiters() -> Waiters:
-                    return waiters_of(self._desk, at)
+                    return self._operations.waiters(at)
 
                 self._background = LoopThread(waiters)
             return self._background
 
-    def _after_fork(self) -> None:
+    def _reset_after_fork(self) -> None:
         if self._pid != os.getpid():  # the thread that waits is the parent's; the lock may be held
             self._background, self._lock, self._pid = None, threading.Lock(), os.getpid()
 

@@ -1,8 +1,8 @@
-"""Follows the pieces of answers while they are made: thousands of readers share two connections.
+"""Read the pieces of answers while they are made: thousands of readers share two connections.
 
-A job's channel only says that there is more; the pieces are read from its stream on Redis, of all
-jobs in one round trip, and every second in any case. What cannot be read is no loss: the result
-has the whole answer.
+A job's channel only says that there is more. The pieces are read from the job's stream on Redis,
+for all jobs in one round trip, after a message and once a second. A piece that cannot be read is no
+loss: the result has the whole answer.
 """
 
 from __future__ import annotations
@@ -17,14 +17,21 @@ from typing import Any
 import redis.asyncio
 from redis.exceptions import RedisError
 
-from headgate.producer.client.pubsub import LOOK_EVERY_S, SILENCE_S, Subscriptions, cancelled
+from headgate.producer.client.pubsub import (
+    LOOK_EVERY_S,
+    PING_AFTER_S,
+    Subscriptions,
+    is_cancelled,
+)
 from headgate.shared.broker.keys import Keys
 
 
 class DeltaReader:
-    """What one reader has not taken yet. `changed` is set when there is more.
+    """The pieces of one job's answer that one reader has not taken yet.
 
-    `claims`: how many claims have written; with the second the answer began anew.
+    `changed` is set when there is more. `claims` counts the claims that have written pieces; when
+    it grows after the first, another worker began the answer anew. `last` is the id of the last
+    entry of the stream that was read.
     """
 
     def __init__(self, job_id: str) -> None:
@@ -34,8 +41,8 @@ class DeltaReader:
         self.claims = 0
         self.last = "0-0"
 
-    def take(self, entries: list[tuple[bytes, dict[bytes, bytes]]]) -> None:
-        """The pieces are there for the reader; those of an earlier claim are not, any more."""
+    def add(self, entries: list[tuple[bytes, dict[bytes, bytes]]]) -> None:
+        """Add the entries of the stream; drop pieces of earlier claims."""
         for name, fields in entries:
             claim = name.partition(b"-")[0]
             if claim != self.last.encode().partition(b"-")[0]:
@@ -48,82 +55,82 @@ class DeltaReader:
 
 
 class DeltaReaders:
-    """All tails that are followed in one event loop; nothing runs while there is none."""
+    """All readers of one event loop. Nothing runs while there is none."""
 
     def __init__(
-        self, client: redis.asyncio.Redis, keys: Keys, *, silence_s: float = SILENCE_S
+        self, client: redis.asyncio.Redis, keys: Keys, *, ping_after_s: float = PING_AFTER_S
     ) -> None:
         self._client = client
         self._keys = keys
-        self._tails: dict[str, list[DeltaReader]] = {}
+        self._readers: dict[str, list[DeltaReader]] = {}
         self._due: set[str] = set()
         self._wake = asyncio.Event()
-        self._channels = Subscriptions(client, keys.deltas, self._said, silence_s)
-        self._following: asyncio.Task[None] | None = None
+        self._channels = Subscriptions(client, keys.deltas, self._on_news, ping_after_s)
+        self._reading: asyncio.Task[None] | None = None
 
-    def follow(self, job_id: str) -> DeltaReader:
-        """A tail that grows until it is left."""
-        tail = DeltaReader(job_id)
-        self._tails.setdefault(job_id, []).append(tail)
-        if self._following is None or self._following.done():
-            self._following = asyncio.create_task(self._follow(), name="tails")
-        self._said(job_id)
-        return tail
+    def open(self, job_id: str) -> DeltaReader:
+        """Return a reader that gets pieces until it is closed."""
+        reader = DeltaReader(job_id)
+        self._readers.setdefault(job_id, []).append(reader)
+        if self._reading is None or self._reading.done():
+            self._reading = asyncio.create_task(self._keep_reading(), name="deltas")
+        self._on_news(job_id)
+        return reader
 
-    def leave(self, tail: DeltaReader) -> None:
-        """The tail grows no more."""
-        tails = self._tails.get(tail.job_id, [])
-        if tail in tails:
-            tails.remove(tail)
-        if not tails:
-            self._tails.pop(tail.job_id, None)
+    def close_reader(self, reader: DeltaReader) -> None:
+        """Stop reading for this reader."""
+        readers = self._readers.get(reader.job_id, [])
+        if reader in readers:
+            readers.remove(reader)
+        if not readers:
+            self._readers.pop(reader.job_id, None)
         self._wake.set()
 
     async def close(self) -> None:
-        """Nothing runs any more."""
-        self._tails.clear()
-        if self._following is not None:
-            self._following.cancel()
-            await asyncio.gather(self._following, return_exceptions=True)
+        """Stop reading for all."""
+        self._readers.clear()
+        if self._reading is not None:
+            self._reading.cancel()
+            await asyncio.gather(self._reading, return_exceptions=True)
 
-    def _said(self, job_id: str) -> None:
-        if job_id in self._tails:
+    def _on_news(self, job_id: str) -> None:
+        if job_id in self._readers:
             self._due.add(job_id)
             self._wake.set()
 
-    async def _follow(self) -> None:
+    async def _keep_reading(self) -> None:
         next_round = time.monotonic() + LOOK_EVERY_S
         with contextlib.suppress(asyncio.CancelledError):
-            while not cancelled():
-                if not self._tails:
-                    await self._channels.drop()
-                    if not self._tails:  # still: whoever comes from now on starts it anew
+            while not is_cancelled():
+                if not self._readers:
+                    await self._channels.disconnect()
+                    if not self._readers:  # still: `open` starts this task again from now on
                         return
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(max(0.0, next_round - time.monotonic())):
                         await self._wake.wait()
                 self._wake.clear()
                 if time.monotonic() >= next_round:
-                    self._due.update(self._tails)
+                    self._due.update(self._readers)
                     next_round = time.monotonic() + LOOK_EVERY_S
                 due, self._due = self._due, set()
                 await self._read(due)
-                await self._channels.follow(self._tails.keys())
-        await self._channels.drop()
+                await self._channels.follow(self._readers.keys())
+        await self._channels.disconnect()
 
     async def _read(self, due: Collection[str]) -> None:
-        """The tails of these jobs have all that is there."""
-        tails = [tail for job_id in due for tail in self._tails.get(job_id, ())]
-        if not tails:
+        """Read what is new in the streams of these jobs."""
+        readers = [reader for job_id in due for reader in self._readers.get(job_id, ())]
+        if not readers:
             return
         pipe = self._client.pipeline(transaction=False)
-        for tail in tails:
-            pipe.xrange(self._keys.deltas(tail.job_id), min=f"({tail.last}")
+        for reader in readers:
+            pipe.xrange(self._keys.deltas(reader.job_id), min=f"({reader.last}")
         execute: Callable[..., Any] = pipe.execute
         try:
             replies = await execute(raise_on_error=False)
         except (RedisError, OSError):
-            return  # the next round, or the result, brings it
-        for tail, reply in zip(tails, replies, strict=True):
+            return  # the next round reads it, or the result has it
+        for reader, reply in zip(readers, replies, strict=True):
             if isinstance(reply, list):
-                tail.take(reply)
+                reader.add(reply)

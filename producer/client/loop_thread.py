@@ -1,4 +1,4 @@
-"""An event loop in a thread of its own, in which all blocking callers of a client wait together."""
+"""An event loop in its own thread, in which all blocking callers of a client wait together."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ CLOSE_WITHIN_S = 5.0
 
 
 class LoopThread:
-    """A running loop with its waiters; of no use in a forked child, which has no such thread."""
+    """A running loop with its waiters. A forked child does not have the thread: make a new one.
+
+    `waiters` is awaited in the loop and returns the Waiters.
+    """
 
     def __init__(self, waiters: Callable[[], Awaitable[Waiters]]) -> None:
         self.pid = os.getpid()
@@ -37,11 +40,14 @@ class LoopThread:
         self._waiters = self._run(make())
 
     def ended(self, job_id: str, timeout_s: float | None) -> Result:
-        """The result once the job has ended; an interrupt of the caller ends the wait as well."""
+        """Return the result once the job has ended; see `Waiters.ended`.
+
+        An interrupt of the caller (KeyboardInterrupt) ends the wait, too.
+        """
         return self._run(self._waiters.ended(job_id, timeout_s))
 
     def stream(self, job_id: str, timeout_s: float | None, pulse_s: float | None) -> Iterator[str]:
-        """The pieces of the answer, as TextStream gives them; it ends with its caller's interest."""
+        """Yield the pieces of the answer; closing the iterator stops the reading."""
         reading = TextStream(self._waiters, job_id, timeout_s, pulse_s)
         self._run(reading.open())
         try:
@@ -52,7 +58,7 @@ class LoopThread:
                 self._loop.call_soon_threadsafe(reading.close)
 
     def close(self) -> None:
-        """The thread has ended; those who still wait get a RuntimeError."""
+        """End the thread; those who still wait get a RuntimeError."""
         with contextlib.suppress(NotInTime, CancelledError):
             asyncio.run_coroutine_threadsafe(self._waiters.close(), self._loop).result(
                 CLOSE_WITHIN_S

@@ -1,110 +1,134 @@
-"""Where jobs are handed in and asked for, blocking; both clients stand on it."""
+"""The blocking work of both clients: submit jobs and ask for them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import asyncio
+from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Any
 
 from redis.exceptions import RedisError
 
-from headgate.producer.client.waiters import Found
+from headgate.producer.client.arguments import (
+    UsageKey,
+    checked_settings,
+    require_job_id,
+    with_prompt,
+)
+from headgate.producer.client.waiters import Found, Waiters
 from headgate.producer.installation import Installation, LazyInstallation, record_alone
 from headgate.producer.results import cancel as cancelling
 from headgate.producer.results import read
 from headgate.producer.results.read import Listed
-from headgate.producer.results.waiting_jobs import waits_on
-from headgate.producer.submit.submit import _submitted
+from headgate.producer.results.waiting_jobs import waits_from
+from headgate.producer.submit.fields import RequestFields, Requests
+from headgate.producer.submit.prepare import Submitter
+from headgate.producer.submit.submit import submit, submitter_for
 from headgate.producer.usage.query import usage
 from headgate.producer.usage.report import UsageQuery, UsageReport
 from headgate.shared.errors import InvalidRequest, Unreachable
-from headgate.shared.job.request import Request
 from headgate.shared.job.result import Result, Status
 from headgate.shared.routing.router import Route
 from headgate.shared.settings import Settings
 
-Requests = Iterable[str | Mapping[str, Any] | Request]
-
 
 class Operations:
-    """The blocking work of a client; every method may be called by many threads at once."""
+    """The blocking work of a client. Many threads may call every method at once."""
 
     def __init__(self, settings: Settings | None = None) -> None:
-        self._lazy = LazyInstallation(settings)
+        self._lazy = LazyInstallation(checked_settings(settings))
+        self._submitter: tuple[Installation, Submitter] | None = None
 
     def open(self) -> Installation:
-        """The servers, opened if they were not; raises Unreachable."""
+        """Open the servers if they are not open; raise Unreachable."""
         return self._lazy.get()
 
     def close(self) -> None:
-        """All connections are closed."""
+        """Close all connections."""
         self._lazy.close()
 
-    def submit(self, prompt: str | None, fields: dict[str, Any]) -> str:
-        """The id of a job that is on record and queued; raises TierLimit if it asks for that."""
-        if prompt is not None:
-            if "prompt" in fields:
-                raise InvalidRequest("prompt", fields["prompt"], "is given twice; give it once")
-            fields = {"prompt": prompt, **fields}
+    def submit(self, prompt: str | None, fields: RequestFields) -> str:
+        """Submit one job; return its id."""
+        given = with_prompt(prompt, fields)
         with self._lazy.use() as opened:
             at = self._lazy.current(opened)
-            return _submitted(at, [at.submitter.prepare(fields)], numbered=False)[0]
-
-    def route(self, prompt: str | None, fields: dict[str, Any]) -> Route:
-        """Which model `auto` would get for this request, and why."""
-        if prompt is not None:
-            fields = {"prompt": prompt, **fields}
-        with self._lazy.use() as opened:
-            return self._lazy.current(opened).submitter.route(fields)
+            return submit(at, self._submitter_of(at), [given], many=False)[0]
 
     def submit_many(self, requests: Requests) -> list[str]:
-        """The ids of jobs that are on record and queued, in the order of the requests."""
+        """Submit many jobs; return their ids in the order of the requests."""
         with self._lazy.use() as opened:
             at = self._lazy.current(opened)
-            return _submitted(at, at.submitter.prepare_many(requests), numbered=True)
+            return submit(at, self._submitter_of(at), requests, many=True)
+
+    def route(self, prompt: str | None, fields: RequestFields) -> Route:
+        """Return which model "auto" would get for this request, and why."""
+        given = with_prompt(prompt, fields)
+        with self._lazy.use() as opened:
+            at = self._lazy.current(opened)
+            return self._submitter_of(at).route(given)
 
     def result(self, job_id: str) -> Result:
-        """The result as it is now."""
+        """Return the result as it is now."""
+        require_job_id(job_id)
         with self._lazy.use() as at:
-            return read.read(at.engine, job_id, waits_on(at.redis, at.keys))
+            return read.read(at.engine, job_id, waits_from(at.redis, at.keys))
 
     def status(self, job_id: str) -> Status:
-        """The status now, also of a job whose result has expired."""
+        """Return the status now, also if the result has expired."""
+        require_job_id(job_id)
         with self._lazy.use() as at:
-            return read.status(at.engine, job_id, waits_on(at.redis, at.keys))
+            return read.status(at.engine, job_id, waits_from(at.redis, at.keys))
 
     def look(self, ids: Sequence[str]) -> Found:
-        """What can be said for good about the jobs."""
+        """Return the results of those of the jobs that have ended."""
         with self._lazy.use() as at:
             return read.look(at.engine, ids)
 
+    def waiters(self, at: Installation) -> Waiters:
+        """Return Waiters for the running event loop; call it there."""
+
+        async def look(ids: Sequence[str]) -> Found:
+            return await asyncio.to_thread(self.look, ids)
+
+        return Waiters(look, at.servers.async_redis_client(), at.keys)
+
     def jobs(
         self,
-        status: str | None,
+        status: Status | None,
         tenant: str | None,
         since: datetime | timedelta | None,
         limit: int,
     ) -> list[Listed]:
-        """The newest jobs first."""
+        """Return the newest jobs first."""
         with self._lazy.use() as at:
             return read.list_jobs(
                 at.engine, status=status, tenant=tenant, since=since, limit=limit,
-                waits=waits_on(at.redis, at.keys),
+                find_waits=waits_from(at.redis, at.keys),
             )  # fmt: skip
 
-    def usage(self, by: str | Sequence[str], asked: UsageQuery) -> UsageReport:
-        """What was used, from the record alone: also while Redis is away."""
+    def usage(self, by: UsageKey | str | Sequence[UsageKey], asked: UsageQuery) -> UsageReport:
+        """Return who used what. It reads the database only, so it works without Redis."""
+        if not isinstance(by, str | Sequence):
+            raise InvalidRequest("by", by, 'give a name such as "tenant", or a list of names')
         with record_alone(self._lazy.settings) as engine:
             return usage(engine, by, **asked)
 
     def cancel(self, ids: Sequence[str]) -> cancelling.Cancelled:
-        """What became of the jobs; those that run are only marked."""
+        """Cancel jobs; those that run are only marked for their workers."""
+        for job_id in ids:
+            require_job_id(job_id)
         try:
             with self._lazy.use() as at:
                 ttl_s = at.settings.result_ttl_s
                 return cancelling.cancel(at.engine, at.redis, at.keys, ids, result_ttl_s=ttl_s)
         except Unreachable as error:
             if isinstance(error.__cause__, RedisError):
-                remedy = "the wish is on record: cancel again once Redis answers"
+                remedy = "the request to cancel is on record: cancel again once Redis answers"
                 raise Unreachable(error.server, error.reason, remedy) from error.__cause__
             raise
+
+    def _submitter_of(self, at: Installation) -> Submitter:
+        """Return the submitter of this installation's catalog; make it if the catalog is new."""
+        made = self._submitter
+        if made is None or made[0] is not at:  # two threads may both make one: no harm
+            made = self._submitter = at, submitter_for(at)
+        return made[1]

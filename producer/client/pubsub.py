@@ -1,4 +1,7 @@
-"""Subscriptions of jobs on Redis: they say when to look, over one connection that mends itself."""
+"""Subscribe to channels of jobs on Redis, over one connection that is opened again when it breaks.
+
+A message only says when to look; what happened is read elsewhere.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +16,12 @@ from redis.exceptions import RedisError
 
 LOOK_EVERY_S = 1.0
 
-SILENCE_S = 20.0
-"""After this long without a word on the channel the server is asked whether it is there."""
+PING_AFTER_S = 20.0
+"""After so many seconds without a message the server is sent a PING."""
 
 
-def cancelled() -> bool:
-    """Whether the running task was told to end, also where the exception has been lost.
+def is_cancelled() -> bool:
+    """Return whether the running task was cancelled, also if the exception was lost.
 
     redis-py sends under asyncio.wait_for, which loses a cancellation that comes at the moment when
     the send has ended (Python 3.11).
@@ -28,32 +31,37 @@ def cancelled() -> bool:
 
 
 class Subscriptions:
-    """The channels of the jobs that are followed; `channel` names that of a job."""
+    """The channels of the jobs that are followed.
+
+    `channel` returns the name of a job's channel. `on_news` is called with the id of a job when
+    something may have happened to it. `ping_after_s`: see PING_AFTER_S.
+    """
 
     def __init__(
         self,
         client: redis.asyncio.Redis,
         channel: Callable[[str], str],
-        said: Callable[[str], None],
-        silence_s: float,
+        on_news: Callable[[str], None],
+        ping_after_s: float,
     ) -> None:
         self._client = client
-        self._name = channel
-        self._said = said
-        self._silence_s = silence_s
+        self._channel_name = channel
+        self._on_news = on_news
+        self._ping_after_s = ping_after_s
         self._ids: dict[bytes, str] = {}
         self._pubsub: PubSub | None = None
         self._listening: asyncio.Task[None] | None = None
         self._try_again_at = 0.0
 
     async def follow(self, wanted: Collection[str]) -> None:
-        """The channels of exactly these jobs are, or will be, subscribed; never raises RedisError.
+        """Subscribe to the channels of exactly these jobs; never raises RedisError.
 
-        The server's word that a channel is subscribed counts as news of its job.
+        If Redis does not answer, the next call tries again. That a channel is subscribed counts as
+        news of its job.
         """
         try:
             if self._listening is not None and self._listening.done():
-                await self._drop()
+                await self._disconnect()
             new = [i for i in wanted if self._channel(i) not in self._ids]
             old = [c for c, job_id in self._ids.items() if job_id not in wanted]
             if self._pubsub is None:
@@ -72,39 +80,38 @@ class Subscriptions:
                     del self._ids[channel]
                 await self._pubsub.unsubscribe(*old)
         except (RedisError, OSError):
-            await self._drop()
+            await self._disconnect()
 
     async def close(self) -> None:
-        """The connection is closed."""
-        await self.drop()
+        """Close the connection and the client."""
+        await self.disconnect()
         await self._client.aclose()
 
-    async def drop(self) -> None:
-        """There is no connection, until something is followed again."""
-        await self._drop(farewell=True)
+    async def disconnect(self) -> None:
+        """Close the connection; `follow` opens a new one."""
+        await self._disconnect(wait_for_tls=True)
 
     async def _listen(self, pubsub: PubSub) -> None:
-        asked = False
+        pinged = False
         with contextlib.suppress(RedisError, OSError, RuntimeError):
-            while not cancelled():
-                message = await pubsub.get_message(timeout=self._silence_s)
+            while not is_cancelled():
+                message = await pubsub.get_message(timeout=self._ping_after_s)
                 if message is not None:
-                    asked = False
+                    pinged = False
                     if message["type"] in ("message", "subscribe"):
                         job_id = self._ids.get(message["channel"])
                         if job_id is not None:
-                            self._said(job_id)
-                elif asked:
-                    return  # no answer: the line is dead, though nobody has closed it
+                            self._on_news(job_id)
+                elif pinged:
+                    return  # no answer to the PING: the connection is dead, though nobody closed it
                 else:
-                    asked = True
+                    pinged = True
                     await pubsub.ping()
 
     def _channel(self, job_id: str) -> bytes:
-        return self._name(job_id).encode()
+        return self._channel_name(job_id).encode()
 
-    async def _drop(self, *, farewell: bool = False) -> None:
-        """There is no connection; the next `follow` opens one and subscribes anew."""
+    async def _disconnect(self, *, wait_for_tls: bool = False) -> None:
         listening, self._listening = self._listening, None
         pubsub, self._pubsub = self._pubsub, None
         self._ids = {}
@@ -112,7 +119,7 @@ class Subscriptions:
             listening.cancel()
             await asyncio.gather(listening, return_exceptions=True)
         if pubsub is not None:
-            if farewell and pubsub.connection is not None:
+            if wait_for_tls and pubsub.connection is not None:
                 # aclose does not wait for the end of TLS, and the loop may end right after it.
                 with contextlib.suppress(RedisError, OSError):
                     await pubsub.connection.disconnect()

@@ -1,4 +1,4 @@
-"""Reads one answer along while it is made, and the end of it from the job's result."""
+"""Read the text of one answer while it is made, and its end from the job's result."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import time
 from collections import deque
 from typing import Self
 
+from headgate.producer.client.arguments import require_seconds
 from headgate.producer.client.deltas import DeltaReader
 from headgate.producer.client.waiters import Waiters
 from headgate.producer.errors import JobTimeout, StreamBroken, answer_of
@@ -19,69 +20,78 @@ _PIECE = re.compile(r"\s*(?:\S{1,40}\s*){1,4}|\s+")
 
 
 def replayed(content: str) -> list[str]:
-    """The text as it might have been streamed: in pieces of a few words."""
+    """Split a text into pieces of a few words, as it might have been streamed."""
     return _PIECE.findall(content)
 
 
 class TextStream:
-    """One reader of one job's answer; of use in the event loop of the waiters only."""
+    """One reader of one job's answer. Use it in the event loop of its waiters only.
+
+    `timeout_s`: how long the whole stream may take. `pulse_s`: after how many seconds without a
+    piece `next` returns an empty one. Both may be None.
+    """
 
     def __init__(
         self, waiters: Waiters, job_id: str, timeout_s: float | None, pulse_s: float | None
     ) -> None:
+        require_seconds("timeout_s", timeout_s)
+        require_seconds("pulse_s", pulse_s)
         self._waiters = waiters
         self._job_id = job_id
         self._timeout_s = timeout_s
         self._pulse_s = pulse_s
         self._until: float | None = None
-        self._tail: DeltaReader | None = None
+        self._reader: DeltaReader | None = None
         self._ended: asyncio.Future[Result] | None = None
-        self._given: list[str] = []
+        self._streamed: list[str] = []
         self._claim = 0
         self._rest: deque[str] | None = None
 
     async def open(self) -> None:
-        """What has ended is there to be replayed; the pieces of all else are followed.
+        """Take the whole answer if the job has ended, else begin to read its pieces.
 
-        Raises UnknownJob, ResultExpired.
+        Raises UnknownJob, ResultExpired and JobFailed.
         """
         if self._timeout_s is not None:
             self._until = time.monotonic() + self._timeout_s
         try:
             self._end_with(await self._waiters.ended(self._job_id, 0))
         except (JobTimeout, Unreachable):
-            tail = self._tail = self._waiters.tails.follow(self._job_id)
+            reader = self._reader = self._waiters.deltas.open(self._job_id)
             self._ended = asyncio.ensure_future(self._waiters.ended(self._job_id))
-            self._ended.add_done_callback(lambda _: tail.changed.set())
+            self._ended.add_done_callback(lambda _: reader.changed.set())
 
     async def next(self) -> str | None:
-        """The next piece; an empty one where none came for `pulse_s`, None after the last."""
+        """Return the next piece, "" if none came for `pulse_s`, None after the last.
+
+        Raises JobFailed, StreamBroken, JobTimeout, and what waiting for the result raises.
+        """
         while self._rest is None:
-            tail, ended = self._tail, self._ended
-            if tail is None or ended is None:
+            reader, ended = self._reader, self._ended
+            if reader is None or ended is None:
                 return None
-            tail.changed.clear()
-            if self._given and tail.claims != self._claim:
+            reader.changed.clear()
+            if self._streamed and reader.claims != self._claim:
                 raise StreamBroken(self._job_id)
-            if tail.pieces:
-                self._claim = tail.claims
-                self._given.append(tail.pieces.popleft())
-                return self._given[-1]
+            if reader.pieces:
+                self._claim = reader.claims
+                self._streamed.append(reader.pieces.popleft())
+                return self._streamed[-1]
             if ended.done():
                 self._end_with(ended.result())
                 break
-            if not await self._more(tail):
+            if not await self._wait_for_more(reader):
                 return ""
         return self._rest.popleft() if self._rest else None
 
     def close(self) -> None:
-        """Nothing is followed any more."""
-        if self._tail is not None:
-            self._waiters.tails.leave(self._tail)
+        """Stop reading."""
+        if self._reader is not None:
+            self._waiters.deltas.close_reader(self._reader)
         if self._ended is not None and not self._ended.done():
             self._ended.cancel()
         elif self._ended is not None and not self._ended.cancelled():
-            self._ended.exception()  # looked at, though nobody asked for it
+            self._ended.exception()  # retrieved, so that asyncio does not log it as forgotten
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -90,13 +100,13 @@ class TextStream:
     async def __aexit__(self, *_: object) -> None:
         self.close()
 
-    async def _more(self, tail: DeltaReader) -> bool:
-        """True when there is something new, False after `pulse_s`; raises JobTimeout."""
+    async def _wait_for_more(self, reader: DeltaReader) -> bool:
+        """Return True when there is something new, False after `pulse_s`; raise JobTimeout."""
         left_s = None if self._until is None else self._until - time.monotonic()
         waits = [one for one in (left_s, self._pulse_s) if one is not None]
         try:
             async with asyncio.timeout(min(waits) if waits else None):
-                await tail.changed.wait()
+                await reader.changed.wait()
             return True
         except TimeoutError:
             if self._until is not None and time.monotonic() >= self._until:
@@ -104,11 +114,11 @@ class TextStream:
             return False
 
     def _end_with(self, result: Result) -> None:
-        """What was not given yet is the rest; raises JobFailed, StreamBroken."""
+        """Keep the part of the answer that was not streamed; raise JobFailed, StreamBroken."""
         content = answer_of(result).content or ""
         if result.embeddings is not None:
             raise InvalidRequest("job", self._job_id, "embeddings have no text; ask for its result")
-        given = "".join(self._given)
-        if not content.startswith(given):
+        streamed = "".join(self._streamed)
+        if not content.startswith(streamed):
             raise StreamBroken(self._job_id)
-        self._rest = deque(replayed(content[len(given) :]))
+        self._rest = deque(replayed(content[len(streamed) :]))

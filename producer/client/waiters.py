@@ -1,9 +1,8 @@
-"""Waits for the ends of jobs: thousands of waiters share one subscription and one query.
+"""Wait for the ends of jobs: thousands of waiters share one subscription and one query.
 
-The record is the truth. A message on a job's channel only says when to look: the worker commits
-first and publishes then, and a waiter looks once more when its subscription stands, so no end is
-missed in between. All who wait are looked up every second too, so that a lost Redis delays them,
-but never fails them.
+The database is the truth. A message on a job's channel only says when to look. A worker commits
+first and publishes then, and a waiter looks again when its subscription stands, so no end is missed
+in between. All waiting jobs are looked up every second too, so a lost Redis only delays waiters.
 """
 
 from __future__ import annotations
@@ -15,25 +14,35 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import redis.asyncio
 
+from headgate.producer.client.arguments import require_job_id, require_seconds
 from headgate.producer.client.deltas import DeltaReaders
-from headgate.producer.client.pubsub import LOOK_EVERY_S, SILENCE_S, Subscriptions, cancelled
+from headgate.producer.client.pubsub import (
+    LOOK_EVERY_S,
+    PING_AFTER_S,
+    Subscriptions,
+    is_cancelled,
+)
 from headgate.producer.errors import JobTimeout
 from headgate.shared.broker.keys import Keys
 from headgate.shared.errors import HeadgateError, Unreachable
 from headgate.shared.job.result import Result
 
-PATIENCE_S = 60.0
-"""How long the record may be unreachable before those who wait are told; less with a timeout."""
+GIVE_UP_AFTER_S = 60.0
+"""After how long without the database Unreachable is raised to all who wait."""
 
 LAST_LOOK_S = 5.0
-"""How long the look at the end of a wait may take, where the record stands still."""
+"""How long the last look at the end of a wait may take, if the database hangs."""
 
 Found = dict[str, Result | HeadgateError]
 Look = Callable[[Sequence[str]], Awaitable[Found]]
 
 
 class Waiters:
-    """All who wait for jobs in one event loop; `look` reads the record, see headgate.producer.results.read."""
+    """All who wait for jobs in one event loop.
+
+    `look` reads the database; see `look` in producer/results/read.py. `deltas` are the readers of
+    answers while they are made.
+    """
 
     def __init__(
         self,
@@ -41,36 +50,38 @@ class Waiters:
         client: redis.asyncio.Redis,
         keys: Keys,
         *,
-        silence_s: float = SILENCE_S,
-        patience_s: float = PATIENCE_S,
+        ping_after_s: float = PING_AFTER_S,
+        give_up_after_s: float = GIVE_UP_AFTER_S,
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self._look = look
         self._waiting: dict[str, list[asyncio.Future[Result]]] = {}
         self._due: set[str] = set()
         self._wake = asyncio.Event()
-        self._channels = Subscriptions(client, keys.result, self._said, silence_s)
-        self.tails = DeltaReaders(client, keys, silence_s=silence_s)
+        self._channels = Subscriptions(client, keys.result, self._on_news, ping_after_s)
+        self.deltas = DeltaReaders(client, keys, ping_after_s=ping_after_s)
         self._looking: asyncio.Task[None] | None = None
         self._failing_since: float | None = None
-        self._patience_s = patience_s
+        self._give_up_after_s = give_up_after_s
 
     async def ended(self, job_id: str, timeout_s: float | None = None) -> Result:
-        """The result of the job once it has ended, however it did.
+        """Return the result of the job once it has ended, however it ended.
 
-        Raises JobTimeout after `timeout_s`, UnknownJob, ResultExpired, and Unreachable when the
-        record cannot be read for a minute, or at the end of `timeout_s`.
+        Raises JobTimeout after `timeout_s`, UnknownJob, ResultExpired, and Unreachable if the
+        database cannot be read for a minute, or at the end of `timeout_s`.
         """
+        require_job_id(job_id)
+        require_seconds("timeout_s", timeout_s)
         if self._looking is None or self._looking.done():
             self._looking = asyncio.create_task(self._keep_looking())
         future: asyncio.Future[Result] = self.loop.create_future()
         self._waiting.setdefault(job_id, []).append(future)
-        self._said(job_id)
+        self._on_news(job_id)
         try:
             async with asyncio.timeout(timeout_s):
                 return await future
         except TimeoutError:
-            found = await self._last_look(job_id)  # a wait of 0 s looks once, too
+            found = await self._last_look(job_id)  # so a wait of 0 s looks once
             if found is None:
                 raise JobTimeout(job_id, timeout_s or 0) from None
             if isinstance(found, HeadgateError):
@@ -87,8 +98,8 @@ class Waiters:
             return None
 
     async def close(self) -> None:
-        """Nothing runs any more; those who still wait are cancelled."""
-        await self.tails.close()
+        """Stop all tasks; cancel those who still wait."""
+        await self.deltas.close()
         for futures in self._waiting.values():
             for future in futures:
                 future.cancel()
@@ -96,8 +107,8 @@ class Waiters:
             self._looking.cancel()
             await asyncio.gather(self._looking, return_exceptions=True)
 
-    def _said(self, job_id: str) -> None:
-        """Something happened to the job, or may have: look."""
+    def _on_news(self, job_id: str) -> None:
+        """Look at the job in the next round, which begins now."""
         if job_id in self._waiting:
             self._due.add(job_id)
             self._wake.set()
@@ -113,10 +124,10 @@ class Waiters:
     async def _keep_looking(self) -> None:
         next_round = time.monotonic() + LOOK_EVERY_S
         with contextlib.suppress(asyncio.CancelledError):
-            while not cancelled():
+            while not is_cancelled():
                 left_s = max(0.0, next_round - time.monotonic())
                 with contextlib.suppress(TimeoutError):
-                    # With nobody waiting nothing is due; the next to come wakes us.
+                    # While nobody waits nothing is due; the next waiter wakes this task.
                     async with asyncio.timeout(left_s if self._waiting else None):
                         await self._wake.wait()
                 self._wake.clear()
@@ -136,12 +147,12 @@ class Waiters:
             found = await self._look(due)
         except Unreachable as error:
             since = self._failing_since = self._failing_since or began
-            if time.monotonic() - since >= self._patience_s:
+            if time.monotonic() - since >= self._give_up_after_s:
                 for job_id in list(self._waiting):
                     self._settle(job_id, error)
                 self._failing_since = None
             return
-        except Exception as error:  # those who wait must hear of it, not hang
+        except Exception as error:  # those who wait must get it, not hang
             for job_id in due:
                 self._settle(job_id, error)
             return

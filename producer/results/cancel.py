@@ -1,4 +1,4 @@
-"""Cancels jobs: those that wait end at once, those that run are stopped by their workers."""
+"""Cancel jobs: waiting jobs end at once, running jobs are stopped by their workers."""
 
 from __future__ import annotations
 
@@ -9,81 +9,84 @@ import orjson
 import redis
 from sqlalchemy import Connection, Engine, select, update
 
-from headgate.producer.results.read import IDS_PER_QUERY, standing
+from headgate.producer.results.read import IDS_PER_QUERY, without_answer
 from headgate.shared.broker.keys import Keys
 from headgate.shared.database.engine import writing
-from headgate.shared.database.finish import end_waiting, tell
+from headgate.shared.database.finish import end_waiting, publish
 from headgate.shared.database.tables import jobs
 from headgate.shared.job.envelope import Envelope
 from headgate.shared.job.ids import now_ms
 from headgate.shared.job.result import ENDED, ErrorReport, Result
 
-WHY = ErrorReport("cancelled", "cancelled by the caller while it waited", False)
+CANCELLED_WAITING = ErrorReport("cancelled", "cancelled by the caller while it waited", False)
 
-WISH_KEPT_MS = 600_000
-"""How long a wish to cancel a running job waits for its worker to see it."""
+REQUEST_KEPT_MS = 600_000
+"""How long the request to cancel a running job waits for the job's worker to see it."""
 
 
 @dataclass(slots=True)
 class Cancelled:
-    """What became of the jobs; ids that are in neither are unknown."""
+    """What became of the jobs; ids that are in neither are unknown.
+
+    `ended`: jobs that were cancelled now or had ended before; of an expired result only its status
+    and times. `running`: jobs that their workers will stop; workers look every second.
+    """
 
     ended: dict[str, Result] = field(default_factory=dict)
-    """Cancelled now, or ended before; of an expired result only its status and times."""
     running: list[str] = field(default_factory=list)
-    """To be stopped by their workers, which look every second."""
 
 
 def cancel(
     engine: Engine, client: redis.Redis, keys: Keys, ids: Sequence[str], *, result_ttl_s: int
 ) -> Cancelled:
-    """Jobs that wait are cancelled, those that run are marked; safe to repeat after an error.
+    """Cancel jobs that wait and mark jobs that run; safe to repeat after an error.
 
-    A message left on the broker is harmless: the claim sees that its job has ended.
+    A message left on the broker does no harm: its claim fails because the job has ended.
+    Raises RedisError and DBAPIError.
     """
-    became = Cancelled()
+    cancelled = Cancelled()
     for first in range(0, len(ids), IDS_PER_QUERY):
         with writing(engine) as connection:
             chunk = _cancel_rows(connection, sorted(ids[first : first + IDS_PER_QUERY]))
-        _tell(client, keys, chunk, result_ttl_s)
-        became.ended |= chunk.ended
-        became.running += chunk.running
-    return became
+        _notify(client, keys, chunk, result_ttl_s)
+        cancelled.ended |= chunk.ended
+        cancelled.running += chunk.running
+    return cancelled
 
 
 def _cancel_rows(connection: Connection, ids: Sequence[str]) -> Cancelled:
-    # Rows are locked in the order of their ids, so that two who cancel the same do not deadlock.
+    # Rows are locked in the order of their ids, so two that cancel the same jobs do not deadlock.
     query = select(jobs).where(jobs.c.id.in_(ids)).order_by(jobs.c.id).with_for_update()
-    became = Cancelled()
+    cancelled = Cancelled()
     waiting = []
     for row in connection.execute(query).all():
         if row.status in ENDED:
             known = row.result and Result.from_json(orjson.loads(row.result))
-            became.ended[row.id] = known or standing(row)
+            cancelled.ended[row.id] = known or without_answer(row)
         elif row.status == "running":
-            became.running.append(row.id)
+            cancelled.running.append(row.id)
         else:
             waiting.append((row, Envelope.decode(orjson.loads(row.envelope))))
-    if became.running:
-        marked = update(jobs).where(jobs.c.id.in_(became.running)).values(cancel_wanted=True)
+    if cancelled.running:
+        marked = update(jobs).where(jobs.c.id.in_(cancelled.running)).values(cancel_wanted=True)
         connection.execute(marked)
-    for result in end_waiting(connection, waiting, WHY, at_ms=now_ms()):
-        became.ended[result.id] = result
-    return became
+    for result in end_waiting(connection, waiting, CANCELLED_WAITING, at_ms=now_ms()):
+        cancelled.ended[result.id] = result
+    return cancelled
 
 
-def _tell(client: redis.Redis, keys: Keys, became: Cancelled, result_ttl_s: int) -> None:
-    """Programs that wait for the jobs have been told, and workers that run them."""
-    # Also of one that was cancelled before: an earlier call may have failed right here.
-    cancelled = [r for r in became.ended.values() if r.status == "cancelled" and r.error]
-    tell(client, keys, cancelled, result_ttl_s=result_ttl_s)
+def _notify(client: redis.Redis, keys: Keys, cancelled: Cancelled, result_ttl_s: int) -> None:
+    """Notify the programs that wait for the jobs and the workers that run them."""
+    # Also of jobs that were cancelled before: an earlier call may have failed right here.
+    ended = [r for r in cancelled.ended.values() if r.status == "cancelled" and r.error]
+    publish(client, keys, ended, result_ttl_s=result_ttl_s)
     with client.pipeline(transaction=False) as pipe:
-        if became.running:
+        if cancelled.running:
             seconds, micros = client.time()
             server_ms = seconds * 1000 + micros // 1000
-            pipe.zremrangebyscore(keys.cancels(), "-inf", server_ms - WISH_KEPT_MS)
-            pipe.zadd(keys.cancels(), dict.fromkeys(became.running, server_ms))
-            pipe.pexpire(keys.cancels(), WISH_KEPT_MS)
-            # One that its worker has just put off comes back now, to end.
-            pipe.zadd(keys.due(), dict.fromkeys(became.running, 0), xx=True, lt=True)
+            pipe.zremrangebyscore(keys.cancels(), "-inf", server_ms - REQUEST_KEPT_MS)
+            pipe.zadd(keys.cancels(), dict.fromkeys(cancelled.running, server_ms))
+            pipe.pexpire(keys.cancels(), REQUEST_KEPT_MS)
+            # A job that its worker has just deferred is due now, so that it ends.
+            pipe.zadd(keys.due(), dict.fromkeys(cancelled.running, 0), xx=True, lt=True)
         pipe.execute()

@@ -1,4 +1,4 @@
-"""Reads jobs and their results from the record, which is the truth for every way to ask."""
+"""Read jobs and their results from the database, which is the truth however a caller asks."""
 
 from __future__ import annotations
 
@@ -8,58 +8,65 @@ from datetime import datetime, timedelta
 from typing import Any, get_args
 
 import orjson
-from sqlalchemy import Engine, Row, select, tuple_
+from sqlalchemy import Engine, Row, Select, select, tuple_
 
 from headgate.producer.errors import ResultExpired, UnknownJob
-from headgate.producer.results.waiting_jobs import WAITING, Waits, nobody_waits
+from headgate.producer.results.waiting_jobs import FindWaits, no_waits
 from headgate.shared.database.engine import reading
 from headgate.shared.database.tables import jobs
 from headgate.shared.errors import HeadgateError, InvalidRequest
 from headgate.shared.job.ids import now_ms, rfc3339
-from headgate.shared.job.result import ENDED, Result, Status
+from headgate.shared.job.request import Priority
+from headgate.shared.job.result import ENDED, WAITING, Result, Status
 
 STATUSES: tuple[Status, ...] = get_args(Status)
 IDS_PER_QUERY = 500
 PAGE = 500
-MOST_LOOKED_AT = 20_000
-"""Rows that are looked through at most for those that wait for a limit, or do not."""
+MAX_WAITING_ROWS = 20_000
+"""How many waiting jobs are looked up on Redis at most to tell queued from deferred ones."""
 
-_STANDING = (
+MAX_LISTED = 100_000
+
+_STATUS_COLUMNS = (
     jobs.c.id, jobs.c.status, jobs.c.model, jobs.c.batch_id, jobs.c.retry_at_ms,
     jobs.c.submitted_at_ms, jobs.c.started_at_ms, jobs.c.finished_at_ms,
 )  # fmt: skip
 
 
-def read(engine: Engine, job_id: str, waits: Waits = nobody_waits) -> Result:
-    """The result as it is now, ended or not; raises UnknownJob and ResultExpired.
+def read(engine: Engine, job_id: str, find_waits: FindWaits = no_waits) -> Result:
+    """Return the result as it is now, whether the job has ended or not.
 
-    `waits`: where jobs are found that wait for a limit, which the record does not know.
+    `find_waits` finds out whether a queued job waits for a limit; its status is then "deferred".
+    Raises UnknownJob and ResultExpired.
     """
     with reading(engine) as connection:
-        columns = (*_STANDING, jobs.c.result, jobs.c.envelope)
+        columns = (*_STATUS_COLUMNS, jobs.c.result, jobs.c.envelope)
         row = connection.execute(select(*columns).where(jobs.c.id == job_id)).first()
     if row is None:
         raise UnknownJob(job_id)
     if row.status in ENDED:
         return _ended(row)
-    result = standing(row, _metadata(row.envelope))
+    result = without_answer(row, _metadata(row.envelope))
     if row.status not in WAITING:
         return result
-    wait = waits([row.id]).get(row.id)
+    wait = find_waits([row.id]).get(row.id)
     return result if wait is None else replace(result, **_deferred(wait.until_ms))
 
 
-def status(engine: Engine, job_id: str, waits: Waits = nobody_waits) -> Status:
-    """The status now, also of a job whose result has expired; raises UnknownJob."""
+def status(engine: Engine, job_id: str, find_waits: FindWaits = no_waits) -> Status:
+    """Return the status now, also if the result has expired; raise UnknownJob."""
     with reading(engine) as connection:
         found: Status | None = connection.scalar(select(jobs.c.status).where(jobs.c.id == job_id))
     if found is None:
         raise UnknownJob(job_id)
-    return "deferred" if found in WAITING and waits([job_id]) else found
+    return "deferred" if found in WAITING and find_waits([job_id]) else found
 
 
 def look(engine: Engine, ids: Sequence[str]) -> dict[str, Result | HeadgateError]:
-    """What can be said for good about the jobs: ended, expired or unknown; others are left out."""
+    """Return, by id, the results of jobs that have ended; leave out those that have not.
+
+    The value is ResultExpired for an expired result, and UnknownJob for an unknown id.
+    """
     found: dict[str, Result | HeadgateError] = {}
     columns = (jobs.c.id, jobs.c.status, jobs.c.finished_at_ms, jobs.c.result)
     with reading(engine) as connection:
@@ -78,8 +85,8 @@ def look(engine: Engine, ids: Sequence[str]) -> dict[str, Result | HeadgateError
     return found
 
 
-def standing(row: Row[*tuple[Any, ...]], metadata: dict[str, Any] | None = None) -> Result:
-    """The result of a job as far as its row tells: its status and its times."""
+def without_answer(row: Row[*tuple[Any, ...]], metadata: dict[str, Any] | None = None) -> Result:
+    """Return the result of a job as far as its row says: its status and its times."""
     started, submitted = row.started_at_ms, row.submitted_at_ms
     return Result(
         id=row.id,
@@ -98,11 +105,14 @@ def standing(row: Row[*tuple[Any, ...]], metadata: dict[str, Any] | None = None)
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """One job in a list: how far it is, without its words. Times are RFC 3339 in UTC."""
+    """One job of a list, without its prompt and answer. Times are RFC 3339 in UTC.
+
+    `model` is the model that was asked for. `retry_at`: until when a deferred job waits.
+    """
 
     id: str
     status: Status
-    priority: str
+    priority: Priority
     model: str
     tenant: str
     user: str | None
@@ -113,57 +123,89 @@ class Listed:
     retry_at: str | None
 
     def as_json(self) -> dict[str, Any]:
-        """The line as plain JSON values."""
+        """Return the job as plain JSON values."""
         return asdict(self)
 
 
 def list_jobs(
     engine: Engine,
     *,
-    status: str | None = None,
+    status: Status | None = None,
     tenant: str | None = None,
     since: datetime | timedelta | None = None,
     limit: int = 50,
-    waits: Waits = nobody_waits,
+    find_waits: FindWaits = no_waits,
 ) -> list[Listed]:
-    """The newest jobs first, at most `limit`. `since`: a moment, or how long ago.
+    """Return at most `limit` jobs, the newest first. `since` is a moment, or how long ago.
 
-    Whether a job is queued or deferred is told of the newest 20,000 that wait.
+    Only the newest 20,000 waiting jobs are looked up to tell queued from deferred ones.
+    Raises InvalidRequest.
     """
+    query = _query(status, tenant, since, limit)
+    if status not in WAITING:
+        with reading(engine) as connection:
+            rows = connection.execute(query.limit(limit)).all()
+        found = _with_waits([_listed(row) for row in rows], find_waits)
+        return [one for one in found if status is None or one.status == status]
+    return _list_waiting(engine, query, status, limit, find_waits)
+
+
+def _list_waiting(
+    engine: Engine, query: Select[Any], status: Status | None, limit: int, find_waits: FindWaits
+) -> list[Listed]:
+    """Read page after page until `limit` jobs have the status that only Redis knows."""
+    found: list[Listed] = []
+    page, seen = query.limit(max(PAGE, limit)), 0
+    while len(found) < limit and seen < MAX_WAITING_ROWS:
+        with reading(engine) as connection:
+            rows = connection.execute(page).all()
+        if not rows:
+            break
+        listed = _with_waits([_listed(row) for row in rows], find_waits)
+        found += [one for one in listed if one.status == status]
+        seen, last = seen + len(rows), rows[-1]
+        place = tuple_(jobs.c.submitted_at_ms, jobs.c.id)
+        page = query.limit(max(PAGE, limit))
+        page = page.where(place < tuple_(last.submitted_at_ms, last.id))
+    return found[:limit]
+
+
+def _query(
+    status: Status | None, tenant: str | None, since: datetime | timedelta | None, limit: int
+) -> Select[Any]:
+    """Check what was asked for; return the query for it, without a limit."""
     if status is not None and status not in STATUSES:
         raise InvalidRequest("status", status, f"use one of {', '.join(STATUSES)}")
-    if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= 100_000:
-        raise InvalidRequest("limit", limit, "give a whole number from 1 to 100000")
-    extra = (jobs.c.priority, jobs.c.tenant, jobs.c.user_id)
-    query = select(*_STANDING, *extra).order_by(jobs.c.submitted_at_ms.desc(), jobs.c.id.desc())
+    if tenant is not None and not isinstance(tenant, str):
+        raise InvalidRequest("tenant", tenant, "give the name of a tenant as text")
+    if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= MAX_LISTED:
+        raise InvalidRequest("limit", limit, f"give a whole number from 1 to {MAX_LISTED}")
+    more = (jobs.c.priority, jobs.c.tenant, jobs.c.user_id)
+    query = select(*_STATUS_COLUMNS, *more)
+    query = query.order_by(jobs.c.submitted_at_ms.desc(), jobs.c.id.desc())
     if status is not None:
         query = query.where(jobs.c.status.in_(WAITING if status in WAITING else (status,)))
     if tenant is not None:
         query = query.where(jobs.c.tenant == tenant)
     if since is not None:
         query = query.where(jobs.c.submitted_at_ms >= _since_ms(since))
-    found: list[Listed] = []
-    looked_at, last = 0, None
-    while len(found) < limit and (looked_at < MOST_LOOKED_AT or status not in WAITING):
-        page = query.limit(max(PAGE, limit) if status in WAITING else limit - len(found))
-        if last is not None:
-            place = tuple_(jobs.c.submitted_at_ms, jobs.c.id)
-            page = page.where(place < tuple_(last.submitted_at_ms, last.id))
-        with reading(engine) as connection:
-            rows = connection.execute(page).all()
-        told = _placed([_listed(row) for row in rows], waits)
-        found += [one for one in told if status is None or one.status == status]
-        if not rows or status not in WAITING:
-            break
-        looked_at, last = looked_at + len(rows), rows[-1]
-    return found[:limit]
+    return query
 
 
-def _placed(listed: list[Listed], waits: Waits) -> list[Listed]:
-    """The same with those deferred that wait for a limit."""
-    known = waits([one.id for one in listed if one.status in WAITING])
+def _since_ms(since: datetime | timedelta) -> int:
+    if isinstance(since, timedelta):
+        return now_ms() - int(since.total_seconds() * 1000)
+    if not isinstance(since, datetime) or since.tzinfo is None:
+        remedy = "give a datetime with a time zone, or a timedelta such as timedelta(hours=1)"
+        raise InvalidRequest("since", since, remedy)
+    return int(since.timestamp() * 1000)
+
+
+def _with_waits(listed: list[Listed], find_waits: FindWaits) -> list[Listed]:
+    """Mark those as deferred that wait for a limit."""
+    waits = find_waits([one.id for one in listed if one.status in WAITING])
     return [
-        replace(one, **_deferred(known[one.id].until_ms)) if one.id in known else one
+        replace(one, **_deferred(waits[one.id].until_ms)) if one.id in waits else one
         for one in listed
     ]
 
@@ -173,7 +215,7 @@ def _deferred(until_ms: int | None) -> dict[str, Any]:
 
 
 def known(engine: Engine, ids: Iterable[str]) -> set[str]:
-    """Which of the jobs are on record; for ids that a SubmitInterrupted was not sure of."""
+    """Return which of the jobs are on record: for the `unsure_ids` of a SubmitInterrupted."""
     asked, found = list(ids), set[str]()
     with reading(engine) as connection:
         for first in range(0, len(asked), IDS_PER_QUERY):
@@ -193,14 +235,6 @@ def _metadata(encoded: str | None) -> dict[str, Any]:
         return {}
     metadata: dict[str, Any] = orjson.loads(encoded).get("request", {}).get("metadata") or {}
     return metadata
-
-
-def _since_ms(since: datetime | timedelta) -> int:
-    if isinstance(since, timedelta):
-        return now_ms() - int(since.total_seconds() * 1000)
-    if since.tzinfo is None:
-        raise InvalidRequest("since", since, "give a moment with a time zone, or a timedelta")
-    return int(since.timestamp() * 1000)
 
 
 def _listed(row: Row[*tuple[Any, ...]]) -> Listed:

@@ -1,4 +1,4 @@
-"""Which jobs wait for a limit, and until when: the broker knows where the record says queued."""
+"""Find which jobs wait for a limit, and until when: Redis knows it, the database says "queued"."""
 
 from __future__ import annotations
 
@@ -10,27 +10,24 @@ from headgate.producer.admin import waiting
 from headgate.producer.admin.waiting import IDS_PER_CALL, Wait
 from headgate.shared.broker import script
 from headgate.shared.broker.keys import Keys
-from headgate.shared.job.result import Status
 
-Waits = Callable[[Sequence[str]], Mapping[str, Wait]]
-"""Those of these jobs that wait for a limit."""
-
-WAITING: tuple[Status, ...] = ("queued", "deferred")
-"""What the record says of jobs that may wait in a room of the governor."""
+FindWaits = Callable[[Sequence[str]], Mapping[str, Wait]]
+"""Returns, by id, those of these jobs that wait for a limit."""
 
 
-def nobody_waits(_ids: Sequence[str]) -> Mapping[str, Wait]:
-    """No job waits: where the broker is not asked."""
+def no_waits(_ids: Sequence[str]) -> Mapping[str, Wait]:
+    """Return no waits, for callers that do not ask Redis."""
     return {}
 
 
-def waits_on(client: redis.Redis, keys: Keys) -> Waits:
-    """Asks this broker, up to 200 jobs in one round trip; one that does not answer knows nobody.
+def waits_from(client: redis.Redis, keys: Keys) -> FindWaits:
+    """Return a function that asks Redis, for up to 200 jobs in one round trip.
 
-    What the record says is told without it, too.
+    If Redis does not answer, the function returns what it has found so far: the status from the
+    database is right without it.
     """
 
-    def ask(ids: Sequence[str]) -> Mapping[str, Wait]:
+    def find(ids: Sequence[str]) -> Mapping[str, Wait]:
         found: dict[str, Wait] = {}
         try:
             for first in range(0, len(ids), IDS_PER_CALL):
@@ -42,4 +39,4 @@ def waits_on(client: redis.Redis, keys: Keys) -> Waits:
             return found
         return found
 
-    return ask
+    return find

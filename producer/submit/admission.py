@@ -1,4 +1,4 @@
-"""Asks, before a job is written, whether the limits of its caller let it in at once."""
+"""Ask, before a job is written, whether the limits of its caller let it in at once."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from headgate.producer.errors import TierLimit
 from headgate.producer.installation import Installation
+from headgate.producer.submit.checks import prompt_field
 from headgate.producer.submit.prepare import Prepared
 from headgate.shared import settings
 from headgate.shared.admission import limits
@@ -26,7 +27,7 @@ from headgate.shared.job.ids import new_id
 log = logging.getLogger("headgate.admit")
 
 ASKED_AT_ONCE = 250
-"""Requests of one call: it holds up Redis for some 10 ms."""
+"""Requests of one call of the script: it keeps Redis busy for about 10 ms."""
 
 Refusal = TierLimit | InvalidRequest
 
@@ -40,73 +41,74 @@ _MEASURES: Mapping[str, str] = {
 
 
 def asks(job: Prepared) -> bool:
-    """Whether the caller would rather be refused than wait for a limit of its own."""
+    """Return whether the caller would rather be refused than wait for a limit of its own."""
     return job.envelope.request.on_limit == "refuse"
 
 
 def refusals(
     at: Installation, jobs: Mapping[int, Prepared], *, together: bool, call: str | None = None
 ) -> dict[int, Refusal]:
-    """Which of these jobs are not let in, and why; what the others will take is taken.
+    """Take what the jobs need from their callers' limits; return the refused ones, by place.
 
-    `jobs`: those that ask, by their places among all. `together`: all or none, and the first that
-    is refused. `call` names the question, so that it may be asked again after an error.
+    `jobs`: the jobs that ask, by their places among all. With `together`, either all jobs are let
+    in or none, and only the first refused one is returned. `call` identifies the call, so that it
+    may be repeated after an error and still counts once. Raises RedisError.
     """
     call = call or new_id()
     places = list(jobs)
-    asked = [_asked(at.catalog, job) for job in jobs.values()]
+    asked = [_admit_request(at.catalog, job) for job in jobs.values()]
     refused: dict[int, Refusal] = {}
     for first in range(0, len(asked), ASKED_AT_ONCE):
         chunk = asked[first : first + ASKED_AT_ONCE]
-        answers = _answers(at, f"{call}:{first}", chunk, "together" if together else "each")
+        answers = _ask(at, f"{call}:{first}", chunk, "together" if together else "each")
         for place, answer in zip(places[first:], answers, strict=False):
             if answer.way != "let in":
                 refused[place] = _refusal(jobs[place][0], answer)
         if refused and together:
             for start in range(0, first, ASKED_AT_ONCE):
                 let_in = asked[start : start + ASKED_AT_ONCE]
-                _answers(at, f"{call}:{start}:back", let_in, "back")
+                _ask(at, f"{call}:{start}:back", let_in, "back")
             break
     return refused
 
 
 def give_back(at: Installation, jobs: Sequence[Prepared]) -> None:
-    """What these jobs, which were let in, took from their callers' limits is there again."""
+    """Give back what these jobs, which were let in, took from their callers' limits."""
     for first in range(0, len(jobs), ASKED_AT_ONCE):
-        chunk = [_asked(at.catalog, job) for job in jobs[first : first + ASKED_AT_ONCE]]
-        _answers(at, new_id(), chunk, "back")
+        chunk = [_admit_request(at.catalog, job) for job in jobs[first : first + ASKED_AT_ONCE]]
+        _ask(at, new_id(), chunk, "back")
 
 
-def _answers(
+def _ask(
     at: Installation, call: str, asked: Sequence[AdmitRequest], mode: Mode
 ) -> list[AdmitReply]:
     command = admit(at.keys, call=call, asked=asked, mode=mode)
     answers = script.run(at.redis, command)
-    if answers is None:  # a Redis that is new, or came back empty, and no worker has met it yet
-        limits.write(at.redis, at.keys, at.catalog, _keys_here)
+    if answers is None:  # Redis is new or came back empty, and no worker has written the limits
+        limits.write(at.redis, at.keys, at.catalog, _key_count)
         answers = script.run(at.redis, command) or []
     return answers
 
 
 def numbered(place: int, refusal: Refusal) -> Refusal:
-    """The refusal of the request at this place of many."""
+    """Return the refusal with the place of its request among many."""
     if isinstance(refusal, TierLimit):
         return TierLimit(refusal.limit, refusal.retry_after_s, place, locked_out=refusal.locked_out)
     field = f"requests[{place}].{refusal.field}"
     return InvalidRequest(field, refusal.value, refusal.remedy, refusal.code)
 
 
-def _keys_here(provider: ProviderConfig) -> int:
+def _key_count(provider: ProviderConfig) -> int:
     return sum(settings.secret(name) is not None for name in provider.api_key_env)
 
 
-def _asked(catalog: Catalog, job: Prepared) -> AdmitRequest:
-    # As the governor would count it; that its caller has paid is only true after this.
+def _admit_request(catalog: Catalog, job: Prepared) -> AdmitRequest:
+    # The script counts the ticket as one whose caller has not paid: it pays with this call.
     ticket = replace(Ticket.decode(job.ticket), paid=False)
     tier = catalog.tiers.get(ticket.tier)
-    return (
-        AdmitRequest(ticket, tier.lockout_s, tier.lockout_after) if tier else AdmitRequest(ticket)
-    )
+    if tier is None:
+        return AdmitRequest(ticket)
+    return AdmitRequest(ticket, tier.lockout_s, tier.lockout_after)
 
 
 def _refusal(envelope: Envelope, answer: AdmitReply) -> Refusal:
@@ -115,9 +117,8 @@ def _refusal(envelope: Envelope, answer: AdmitReply) -> Refusal:
         return TierLimit("locked out after too many refusals", wait_s, locked_out=True)
     limit = f"{answer.limit} {_MEASURES.get(answer.measure, answer.measure)} ({answer.who})"
     if answer.way == "too large":
-        field = "input" if request.embeds else "messages" if request.messages else "prompt"
         remedy = f"takes more than {limit} ever lets through; shorten it, or lower max_tokens"
-        return InvalidRequest(field, "the request", remedy, "tier_limit")
+        return InvalidRequest(prompt_field(request), "the request", remedy, "tier_limit")
     if answer.lockouts:
         log.warning(
             "tenant %s, user %s: locked out for %g s after too many refusals (%d within a day)",
@@ -129,7 +130,10 @@ def _refusal(envelope: Envelope, answer: AdmitReply) -> Refusal:
 
 @dataclass(frozen=True, slots=True)
 class AdmitRequest:
-    """One request: its ticket, and the lockout of its tier. `lockout_s`: 0 for none."""
+    """A job's ticket and the lockout of its tier.
+
+    After `lockout_after` refusals the caller is locked out for `lockout_s` seconds; 0: never.
+    """
 
     ticket: Ticket
     lockout_s: float = 0
@@ -138,10 +142,10 @@ class AdmitRequest:
 
 @dataclass(frozen=True, slots=True)
 class AdmitReply:
-    """`wait_ms` until the limit lets a request through that was not let in.
+    """Whether a request is let in, and if not, which limit refused it.
 
-    `who` and `measure`: which limit, and `limit` its size. `lockouts`: how many the user had within
-    a day, where this refusal has begun one.
+    `wait_ms`: until the limit lets the request through. `who`, `measure` and `limit`: whose limit,
+    of what, and its size. `lockouts`: if this refusal began a lockout, how many began in a day.
     """
 
     way: Literal["let in", "refused", "too large", "locked out"]
@@ -161,16 +165,17 @@ Mode = Literal["each", "together", "back"]
 def admit(
     keys: Keys, *, call: str, asked: Sequence[AdmitRequest], mode: Mode
 ) -> Command[list[AdmitReply] | None]:
-    """What is let in has been taken from the buckets of its user and tier; None: no limits known.
+    """Return the command that takes the requests from the buckets of their users and tiers.
 
-    `call` must be another one in each call; give some hundreds at once. `together`: all or none;
-    the answers then end with the first that is not let in. `back`: what was let in before is not.
+    `call`: a new id for each call. `asked`: some hundreds at most. `mode`: "each" decides one by
+    one; "together" lets in all or none, and the replies end with the first refusal; "back" gives
+    back what was let in before. The reply is None if Redis holds no limits.
     """
 
     def read(reply: list[Any] | None) -> list[AdmitReply] | None:
         if reply is None:
             return None
-        return [_answer(words, one) for words, one in zip(reply, asked, strict=False)]
+        return [_reply(words, one) for words, one in zip(reply, asked, strict=False)]
 
     args: list[Word] = [keys.prefix, call, mode]
     for one in asked:
@@ -178,7 +183,7 @@ def admit(
     return compose("admit", (), args, read)
 
 
-def _answer(words: list[Any], asked: AdmitRequest) -> AdmitReply:
+def _reply(words: list[Any], asked: AdmitRequest) -> AdmitReply:
     match words:
         case [0]:
             return LET_IN
@@ -188,11 +193,11 @@ def _answer(words: list[Any], asked: AdmitRequest) -> AdmitReply:
             who = _who(text_of(bucket), asked.ticket)
             way: Literal["too large", "refused"] = "too large" if kind == 2 else "refused"
             return AdmitReply(way, wait_ms, who, text_of(measure), limit, *lockouts)
-    raise ValueError("the admit script answers otherwise than is known here")
+    raise ValueError(f"the reply of the admit script is unknown: {words!r}")
 
 
 def _who(bucket: str, ticket: Ticket) -> str:
-    """Whose limit a bucket is, in words."""
+    """Say whose limit the bucket is, such as "tier free" or "user u1"."""
     kind, _, name = bucket.removesuffix("#").partition("/")
     if kind == "tier":
         caller = f"{ticket.tier}/{quoted(ticket.tenant)}/{quoted(ticket.user)}"

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any, NamedTuple
 
 import redis
-from sqlalchemy import Engine, insert
+from sqlalchemy import Connection, Engine, insert
 from sqlalchemy.exc import DBAPIError
 
 from headgate.producer.errors import IdempotencyConflict, SubmitInterrupted
 from headgate.producer.submit.idempotency import (
     IdempotencyKey,
     KeyOwner,
-    keyed,
+    key_of,
     refuse_conflicts,
     take,
     unsent,
@@ -31,9 +31,23 @@ from headgate.shared.job.envelope import Envelope
 ROWS_PER_COMMIT = 500
 """Rows of one transaction; larger ones make the workers' commits wait too long."""
 
+QueueEntry = tuple[dict[str, Any], str, bytes, IdempotencyKey | None]
+"""A job's row, its queue, its message, and its idempotency key if it has one.
 
-Written = tuple[dict[str, Any], str, bytes, IdempotencyKey | None]
-"""A job's row, its queue, its message, and its caller's key if it has one."""
+Plain dicts and tuples of plain values, which Python's collector does not track: with 20,000
+envelopes in memory it would take 40 % of the time.
+"""
+
+
+class Recorded(NamedTuple):
+    """What a transaction found of jobs whose keys were taken before.
+
+    `owners`: by the ids of jobs that were not written, the jobs that have their keys. `unsent`:
+    jobs among the owners whose message may never have been sent.
+    """
+
+    owners: dict[str, KeyOwner]
+    unsent: list[tuple[Envelope, bytes]]
 
 
 def enqueue(
@@ -44,99 +58,96 @@ def enqueue(
     *,
     refuse: bool = True,
 ) -> dict[str, KeyOwner]:
-    """Every job has its row and, after that, its message; see `put`.
-
-    Raises SubmitInterrupted when a server is lost after the first row. A row without a message is
-    sent by the workers' sweep.
-    """
-    ready = [written(*job) for job in prepared]
-    return put(engine, client, keys, ready, refuse=refuse)
+    """Write the row of every job and, after that, send its message; see `enqueue_entries`."""
+    entries = [entry_of(*job) for job in prepared]
+    return enqueue_entries(engine, client, keys, entries, refuse=refuse)
 
 
-def written(envelope: Envelope, encoded: bytes, ticket: str) -> Written:
-    """The job as it is put on record and on the broker.
-
-    Plain dicts and tuples of plain values, which Python's collector does not track: with 20,000
-    envelopes in memory it would take 40 % of the time.
-    """
-    row, claim = job_row(envelope, encoded), None
-    if envelope.body_sha256:
-        claim = keyed(envelope)
-    return row, queue_of(envelope), message(envelope, encoded, ticket), claim
+def entry_of(envelope: Envelope, encoded: bytes, ticket: str) -> QueueEntry:
+    """Return the job as it is written to the database and sent to the broker."""
+    key = key_of(envelope) if envelope.body_sha256 else None
+    return job_row(envelope, encoded), queue_of(envelope), message(envelope, encoded, ticket), key
 
 
-def put(
+def enqueue_entries(
     engine: Engine,
     client: redis.Redis,
     keys: Keys,
-    ready: Sequence[Written],
+    entries: Sequence[QueueEntry],
     *,
     refuse: bool = True,
 ) -> dict[str, KeyOwner]:
-    """Every job is on record and queued, in transactions of 500; raises as `enqueue` does.
+    """Write and send the jobs in transactions of 500 rows.
 
-    Gives, by the ids of those that are not, the jobs that have their idempotency keys; with
-    `refuse` it raises IdempotencyConflict if one of these asks for something else.
-    A Redis that does not answer costs no job: it is asked before anything is written, so that a
-    caller who hears RedisError may submit again and pays once.
+    Returns, by the ids of jobs that were not written, the jobs that have their idempotency keys.
+    With `refuse`, raises IdempotencyConflict if one of these asks for something else.
+
+    Raises RedisError with nothing on record if Redis does not answer at the start, so that the
+    caller may submit again and pays once. Raises SubmitInterrupted if a server is lost after the
+    first row. Workers send the messages of rows that have none (maintenance).
     """
-    if ready:
+    if entries:
         client.ping()
-    known: dict[str, KeyOwner] = {}
+    owners: dict[str, KeyOwner] = {}
     done: list[str] = []
-    for first in range(0, len(ready), ROWS_PER_COMMIT):
-        chunk = ready[first : first + ROWS_PER_COMMIT]
-        before, waiting = _record(engine, chunk, done, refuse)
-        known.update(before)
-        by_queue: dict[str, list[tuple[str, bytes]]] = {}
-        for row, queue, text, _ in chunk:
-            if row["id"] not in before:
-                by_queue.setdefault(queue, []).append((row["id"], text))
-        done += (before[i].job_id if i in before else i for i in _ids(chunk))
+    for first in range(0, len(entries), ROWS_PER_COMMIT):
+        chunk = entries[first : first + ROWS_PER_COMMIT]
+        recorded = _commit(engine, chunk, done, refuse)
+        owners.update(recorded.owners)
+        ids = [row["id"] for row, *_ in chunk]
+        done += (owners[i].job_id if i in owners else i for i in ids)
         try:
-            for queue, pairs in by_queue.items():
-                script.run(client, broker_jobs.send(keys, queue, pairs))
-            if waiting:
-                send(client, keys, waiting)
+            _send_entries(client, keys, chunk, recorded.owners)
+            if recorded.unsent:
+                send(client, keys, recorded.unsent)
         except redis.RedisError as error:
             raise SubmitInterrupted("Redis", str(error), done) from error
-    return known
+    return owners
 
 
-def _record(
-    engine: Engine, chunk: Sequence[Written], done: list[str], refuse: bool
-) -> tuple[dict[str, KeyOwner], list[tuple[Envelope, bytes]]]:
-    """The chunk's rows are written, but for jobs that were there before: those, and of them the
-    ones whose message may be missing."""
-    rows = [row for row, *_ in chunk]
-    claims = [claim for *_, claim in chunk if claim is not None]
-    known: dict[str, KeyOwner] = {}
-    waiting: list[tuple[Envelope, bytes]] = []
+def _commit(
+    engine: Engine, chunk: Sequence[QueueEntry], done: Sequence[str], refuse: bool
+) -> Recorded:
+    """Write a chunk in one transaction; say in an error what the chunks before have `done`."""
+    new: list[dict[str, Any]] = []
     committing = False
     try:
         with writing(engine) as connection:
-            if claims:
-                known = take(connection, claims)
-                if refuse:
-                    refuse_conflicts(claims, known)
-                new = {row["id"] for row in rows}
-                others = {other.job_id for other in known.values() if other.is_same} - new
-                waiting = unsent(connection, others) if others else []
-                rows = [row for row in rows if row["id"] not in known]
-            if rows:
-                connection.execute(insert(jobs), rows)
+            recorded = _take_keys(connection, chunk, refuse)
+            new = [row for row, *_ in chunk if row["id"] not in recorded.owners]
+            if new:
+                connection.execute(insert(jobs), new)
             committing = True
+        return recorded
     except DBAPIError as error:
         if passes(error) and (committing or done):
-            unsure = [row["id"] for row in rows] if committing else []
+            unsure = [row["id"] for row in new] if committing else []
             raise SubmitInterrupted("the database", str(error.orig), done, unsure) from error
         raise
     except IdempotencyConflict as conflict:
         if done:
             raise IdempotencyConflict(conflict.key, conflict.job_id, done) from None
         raise
-    return known, waiting
 
 
-def _ids(ready: Iterable[Written]) -> list[str]:
-    return [row["id"] for row, *_ in ready]
+def _take_keys(connection: Connection, chunk: Sequence[QueueEntry], refuse: bool) -> Recorded:
+    wanted = [key for *_, key in chunk if key is not None]
+    if not wanted:
+        return Recorded({}, [])
+    owners = take(connection, wanted)
+    if refuse:
+        refuse_conflicts(wanted, owners)
+    new = {row["id"] for row, *_ in chunk}
+    others = {owner.job_id for owner in owners.values() if owner.is_same} - new
+    return Recorded(owners, unsent(connection, others) if others else [])
+
+
+def _send_entries(
+    client: redis.Redis, keys: Keys, chunk: Sequence[QueueEntry], left_out: Collection[str]
+) -> None:
+    by_queue: dict[str, list[tuple[str, bytes]]] = {}
+    for row, queue, text, _ in chunk:
+        if row["id"] not in left_out:
+            by_queue.setdefault(queue, []).append((row["id"], text))
+    for queue, pairs in by_queue.items():
+        script.run(client, broker_jobs.send(keys, queue, pairs))

@@ -1,13 +1,13 @@
-"""Jobs by the key that their caller gave them: submitted again, the same request is the same job.
+"""Idempotency keys: the same request submitted again under the same key is the same job.
 
-The row of a key is written in the transaction of its job's row, so that both stand or neither does:
-whoever dies in between, whatever answer gets lost, a caller may submit again until it hears an id.
+The row of a key is written in the transaction of its job's row, so either both exist or neither.
+Whatever dies or gets lost in between, a caller may submit again until it receives an id.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import orjson
@@ -30,11 +30,11 @@ for _name, _dialect in (("sqlite", sqlite), ("postgresql", postgresql)):
         set_={name: _insert.excluded[name] for name in ("body_sha256", "job_id", "created_at_ms")},
         where=idempotency.c.created_at_ms <= _insert.excluded.created_at_ms - KEY_KEPT_MS,
     )
-"""Takes a key that is free, or was taken a day ago; changes nothing otherwise."""
+"""By dialect: takes a key that is free or was taken a day ago, and changes nothing otherwise."""
 
 
 class IdempotencyKey(NamedTuple):
-    """A job with a key: whose key it is, what it asks for, its id and its time (Unix ms)."""
+    """The key of a job: its tenant, the key, a hash of the request, the job's id, its Unix ms."""
 
     tenant: str
     key: str
@@ -44,16 +44,17 @@ class IdempotencyKey(NamedTuple):
 
 
 class KeyOwner(NamedTuple):
-    """The job that had the key before, and whether it asks for the same."""
+    """The job that has a key already, and whether its request is the same."""
 
     job_id: str
     is_same: bool
 
 
 def body_sha256(request: Request) -> str:
-    """The same for all requests that say the same, in whatever order, with or without defaults.
+    """Return a hash that is equal for equal requests, whatever the order of their fields.
 
-    Of what the caller gave, so that another setting or catalog makes no other request of it.
+    Fields with their default value do not count. The hash is of what the caller gave, before
+    settings and catalog fill in the rest. Raises InvalidRequest for what JSON cannot carry.
     """
     body = request.model_dump(exclude={"idempotency_key"}, exclude_defaults=True)
     try:
@@ -62,20 +63,20 @@ def body_sha256(request: Request) -> str:
         raise InvalidRequest("request", None, f"cannot be written as JSON: {error}") from None
 
 
-def keyed(envelope: Envelope) -> IdempotencyKey:
-    """The key of this job, which has one."""
+def key_of(envelope: Envelope) -> IdempotencyKey:
+    """Return the key of a job that has one."""
     request = envelope.request
     key, body = request.idempotency_key or "", envelope.body_sha256
     return IdempotencyKey(request.tenant, key, body, envelope.id, envelope.submitted_at_ms)
 
 
 def take(connection: Connection, wanted: Sequence[IdempotencyKey]) -> dict[str, KeyOwner]:
-    """Every key has a job: one of these, or for the ids that are returned one from before.
+    """Take the keys for their jobs; return, by job id, the owners of keys that were taken before.
 
-    Of several with one key the first takes it. Another transaction that takes one of the keys at
-    the same time ends first, or waits for the end of this one.
+    If several jobs want one key, the first takes it. If another transaction takes one of the keys
+    at the same time, one of the two waits for the end of the other.
     """
-    # In one order everywhere, or two that want the same keys would wait for each other.
+    # Sorted, because two transactions that want the same keys would deadlock otherwise.
     rows = [
         {
             "tenant": one.tenant, "key": one.key, "body_sha256": one.body_sha256,
@@ -84,49 +85,49 @@ def take(connection: Connection, wanted: Sequence[IdempotencyKey]) -> dict[str, 
         for one in sorted(wanted, key=lambda one: one[:2])
     ]  # fmt: skip
     write_all(connection, _TAKE[connection.dialect.name], rows)
-    return _others(wanted, _holders(connection, wanted))
+    return _owners(wanted, _read_keys(connection, wanted))
 
 
 def look(engine: Engine, wanted: Sequence[IdempotencyKey]) -> dict[str, KeyOwner]:
-    """What `take` would say now, of the same keys, without taking any."""
+    """Return what `take` would return now, without taking any key."""
     first_of: dict[tuple[str, str], IdempotencyKey] = {}
     for one in wanted:
         first_of.setdefault(one[:2], one)
     with reading(engine) as connection:
-        held = _holders(connection, wanted)
+        taken = _read_keys(connection, wanted)
     for one in first_of.values():
-        holder = held.get(one[:2])
-        if holder is None or holder.at_ms <= one.at_ms - KEY_KEPT_MS:
-            held[one[:2]] = one
-    return _others(wanted, held)
+        owner = taken.get(one[:2])
+        if owner is None or owner.at_ms <= one.at_ms - KEY_KEPT_MS:
+            taken[one[:2]] = one
+    return _owners(wanted, taken)
 
 
-def refuse_conflicts(wanted: Iterable[IdempotencyKey], known: dict[str, KeyOwner]) -> None:
-    """IdempotencyConflict for the first whose key stands for another request."""
+def refuse_conflicts(wanted: Iterable[IdempotencyKey], owners: Mapping[str, KeyOwner]) -> None:
+    """Raise IdempotencyConflict for the first key whose owner has another request."""
     for one in wanted:
-        before = known.get(one.job_id)
-        if before is not None and not before.is_same:
-            raise IdempotencyConflict(one.key, before.job_id)
+        owner = owners.get(one.job_id)
+        if owner is not None and not owner.is_same:
+            raise IdempotencyConflict(one.key, owner.job_id)
 
 
 def unsent(connection: Connection, ids: Collection[str]) -> list[tuple[Envelope, bytes]]:
-    """Those of these jobs that nobody has begun: their message may never have been sent."""
+    """Return the jobs of these ids that no worker has started: their message may be missing."""
     query = select(jobs.c.envelope).where(jobs.c.id.in_(ids), jobs.c.status == "queued")
     found = []
     for (text,) in connection.execute(query):
         try:
             found.append((Envelope.decode(orjson.loads(text or "null")), text.encode()))
         except (UnreadableMessage, NewerEnvelope):
-            continue  # the sweep of a newer worker knows it
+            continue  # a newer worker can read it, and sends it again
     return found
 
 
-def _holders(
+def _read_keys(
     connection: Connection, wanted: Sequence[IdempotencyKey]
 ) -> dict[tuple[str, str], IdempotencyKey]:
     names = sorted({one[:2] for one in wanted})
     query = select(idempotency)
-    held = {}
+    taken = {}
     for first in range(0, len(names), _KEYS_PER_QUERY):
         some = names[first : first + _KEYS_PER_QUERY]
         where = tuple_(idempotency.c.tenant, idempotency.c.key).in_(some)
@@ -134,16 +135,16 @@ def _holders(
             one = IdempotencyKey(
                 row.tenant, row.key, row.body_sha256, row.job_id, row.created_at_ms
             )
-            held[one[:2]] = one
-    return held
+            taken[one[:2]] = one
+    return taken
 
 
-def _others(
-    wanted: Iterable[IdempotencyKey], held: dict[tuple[str, str], IdempotencyKey]
+def _owners(
+    wanted: Iterable[IdempotencyKey], taken: Mapping[tuple[str, str], IdempotencyKey]
 ) -> dict[str, KeyOwner]:
-    found = {}
+    owners = {}
     for one in wanted:
-        holder = held[one[:2]]
-        if holder.job_id != one.job_id:
-            found[one.job_id] = KeyOwner(holder.job_id, holder.body_sha256 == one.body_sha256)
-    return found
+        owner = taken[one[:2]]
+        if owner.job_id != one.job_id:
+            owners[one.job_id] = KeyOwner(owner.job_id, owner.body_sha256 == one.body_sha256)
+    return owners

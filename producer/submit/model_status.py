@@ -1,6 +1,6 @@
-"""What producers know of the models: which are down, and which providers the workers have keys of.
+"""The model statuses as producers see them: which are down, and which providers have no key.
 
-One read of Redis, at most once a second per process: nothing per job.
+They are read from Redis at most once a second per process, so they cost nothing per job.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ FRESH_S = 1.0
 
 
 class ModelStatuses:
-    """Tells what is known, read again when it is older than a second; for many threads."""
+    """Returns the model statuses, at most a second old. Many threads may share it."""
 
     def __init__(self, client: redis.Redis, keys: Keys, chosen: Settings, catalog: Catalog) -> None:
         self._redis = client
@@ -38,23 +38,23 @@ class ModelStatuses:
         self._last = ModelStatus()
 
     def __call__(self) -> ModelStatus:
-        """What is known now; what was known last where Redis does not answer."""
+        """Return the statuses; if Redis does not answer, those that were read last."""
         with self._lock:
             now = time.monotonic()
             if now - self._read_at >= FRESH_S:
                 self._read_at = now
-                with suppress(RedisError):  # the submit that comes next says so
+                with suppress(RedisError):  # the submit that follows raises it
                     self._last = self._read()
             return self._last
 
     def _read(self) -> ModelStatus:
         down = breakers.down_models(self._redis, self._keys)
-        told: Any = self._redis.hgetall(self._keys.keyed())
-        keyed = {text_of(name): int(text_of(n)) for name, n in told.items()}
-        return ModelStatus(frozenset(down), without_key(keyed or self._keyed_here()))
+        found: Any = self._redis.hgetall(self._keys.keyed())
+        key_counts = {text_of(name): int(text_of(n)) for name, n in found.items()}
+        return ModelStatus(frozenset(down), without_key(key_counts or self._key_counts_here()))
 
-    def _keyed_here(self) -> Mapping[str, int]:
-        """No worker has ever started here: the one to come may have the keys of this process."""
+    def _key_counts_here(self) -> Mapping[str, int]:
+        """Count the keys in this process's environment, for as long as no worker has started."""
         if self._settings.simulator_url is not None:
             return {}
         return {

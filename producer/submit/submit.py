@@ -1,46 +1,109 @@
-"""Submit jobs: refuse conflicts, ask the callers' limits, enqueue."""
+"""Submit jobs: prepare them, refuse conflicts, ask the limits of their callers, enqueue them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from redis.exceptions import RedisError
 
 from headgate.producer.errors import SubmitInterrupted
 from headgate.producer.installation import Installation
 from headgate.producer.submit import admission, idempotency
-from headgate.producer.submit.enqueue import Written, put, written
-from headgate.producer.submit.prepare import Prepared
+from headgate.producer.submit.enqueue import (
+    ROWS_PER_COMMIT,
+    QueueEntry,
+    enqueue_entries,
+    entry_of,
+)
+from headgate.producer.submit.fields import RequestForm
+from headgate.producer.submit.idempotency import KeyOwner
+from headgate.producer.submit.model_status import ModelStatuses
+from headgate.producer.submit.prepare import Prepared, Submitter
+from headgate.shared.admission import tiers
+
+Asking = Mapping[int, Prepared]
+"""Jobs that would rather be refused than wait for a limit, by their places among all."""
 
 
-def _submitted(at: Installation, requests: Iterable[Prepared], *, numbered: bool) -> list[str]:
-    """The ids of the jobs, all of them checked before the first is put: a fault means none was."""
-    ready: list[Written] = []
+def submit(
+    at: Installation, submitter: Submitter, requests: Iterable[RequestForm], *, many: bool
+) -> list[str]:
+    """Put the requests on record and on their queues; return the ids of their jobs, in order.
+
+    All requests are checked before the first is written: a refusal means that nothing was queued.
+    A request whose idempotency key has a job already gets the id of that job. With `many`, errors
+    name the request at fault as `requests[i]`.
+
+    Raises InvalidRequest, IdempotencyConflict, TierLimit and SubmitInterrupted.
+    """
+    entries, asking = _prepare(submitter, requests, many)
+    asking = _refuse_conflicts(at, entries, asking)
+    _admit(at, asking, many)
+    owners = _enqueue(at, entries)
+    _give_back(at, asking, owners)
+    ids = [row["id"] for row, *_ in entries]
+    return [owners[i].job_id if i in owners else i for i in ids] if owners else ids
+
+
+def submitter_for(at: Installation) -> Submitter:
+    """Return a Submitter with the settings and the catalog of the installation.
+
+    Make it once for a catalog: it caches what it reads of tiers and model statuses for a second.
+    """
+    tier_of = tiers.source(at.settings.tiers, at.catalog, lambda: at.engine)
+    statuses = ModelStatuses(at.redis, at.keys, at.settings, at.catalog)
+    return Submitter(at.settings, at.catalog, tier_of, statuses)
+
+
+def _prepare(
+    submitter: Submitter, requests: Iterable[RequestForm], many: bool
+) -> tuple[list[QueueEntry], Asking]:
+    jobs = submitter.prepare_many(requests) if many else map(submitter.prepare, requests)
+    entries: list[QueueEntry] = []
     asking: dict[int, Prepared] = {}
-    for job in requests:
+    for job in jobs:
         if admission.asks(job):
-            asking[len(ready)] = job
-        ready.append(written(*job))
-    claims = [claim for *_, claim in ready if claim is not None]
-    if claims and (numbered or asking):
-        before = idempotency.look(at.engine, claims)
-        idempotency.refuse_conflicts(claims, before)
-        asking = {place: job for place, job in asking.items() if job[0].id not in before}
-    for place, refusal in admission.refusals(at, asking, together=True).items():
-        raise admission.numbered(place, refusal) if numbered else refusal
-    known = _put(at, ready)
-    if twice := [job for job in asking.values() if job[0].id in known]:
-        admission.give_back(at, twice)  # another program has queued them at the same moment
-    ids = [row["id"] for row, *_ in ready]
-    return [known[i].job_id if i in known else i for i in ids] if known else ids
+            asking[len(entries)] = job
+        entries.append(entry_of(*job))
+    return entries, asking
 
 
-def _put(at: Installation, ready: Sequence[Written]) -> dict[str, idempotency.KeyOwner]:
+def _refuse_conflicts(at: Installation, entries: Sequence[QueueEntry], asking: Asking) -> Asking:
+    """Raise IdempotencyConflict if a key belongs to another request; return the new ones that ask.
+
+    Only needed if something happens before the keys are taken: limits are asked, or other rows are
+    committed. Else the transaction of the rows refuses conflicts itself.
+    """
+    wanted = [key for *_, key in entries if key is not None]
+    if not wanted or not (asking or len(entries) > ROWS_PER_COMMIT):
+        return asking
+    owners = idempotency.look(at.engine, wanted)
+    idempotency.refuse_conflicts(wanted, owners)
+    return {place: job for place, job in asking.items() if job.envelope.id not in owners}
+
+
+def _admit(at: Installation, asking: Asking, many: bool) -> None:
+    """Take what the jobs need from the limits of their callers; raise the first refusal."""
+    refused = admission.refusals(at, asking, together=True)
+    if refused:
+        place, refusal = next(iter(refused.items()))
+        raise admission.numbered(place, refusal) if many else refusal
+
+
+def _enqueue(at: Installation, entries: Sequence[QueueEntry]) -> dict[str, KeyOwner]:
+    """Write the rows and send the messages; name the server without a password if one is lost."""
     try:
-        return put(at.engine, at.redis, at.keys, ready)
+        return enqueue_entries(at.engine, at.redis, at.keys, entries)
     except SubmitInterrupted as error:
         cause = error.__cause__ or error
         server = at.redis_name if isinstance(cause, RedisError) else at.database_name
         raise SubmitInterrupted(
             server, at.reason(cause), error.job_ids, error.unsure_ids
         ) from cause
+
+
+def _give_back(at: Installation, asking: Asking, owners: Mapping[str, KeyOwner]) -> None:
+    """Return to the limits what jobs took that another program queued at the same moment."""
+    twice = [job for job in asking.values() if job.envelope.id in owners]
+    if twice:
+        admission.give_back(at, twice)

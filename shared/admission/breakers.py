@@ -1,4 +1,4 @@
-"""The circuit breaker of each model and provider key: how calls went, told to all workers."""
+"""The circuit breaker of each model and provider key, which all workers share."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ Verdict = Literal["opened", "closed", "open", ""]
 
 @dataclass(frozen=True, slots=True)
 class BreakerRules:
-    """When a breaker opens, and for how long; `failures` in a row, 0: none ever opens.
+    """When a breaker opens, and for how long.
 
-    `share` of the calls within a minute (of 20 or more) that failed.
+    It opens after `failures` failed calls in a row (0: never), or if `share` of at least 20 calls
+    within a minute fail. Times are in seconds.
     """
 
     failures: int = 5
@@ -30,14 +31,18 @@ class BreakerRules:
 
 @dataclass(frozen=True, slots=True)
 class BreakerAfterReport:
-    """What a report has done to the breaker; `open`: it was. `wait_ms` until a probe may go."""
+    """The breaker after a report.
+
+    `verdict` is what the report did: `opened` or `closed`, or `open` if it was and is open.
+    `wait_ms` is the time until a probe may go.
+    """
 
     verdict: Verdict
     wait_ms: int
 
     @property
     def is_open(self) -> bool:
-        """Whether no call but a probe may go."""
+        """Whether only a probe may go."""
         return self.verdict in ("opened", "open")
 
 
@@ -45,7 +50,10 @@ def report(
     keys: Keys, model: str, key: str, rules: BreakerRules, *, answered: int = 0, took_ms: int = 0,
     failed: int = 0, probe: str = "",
 ) -> Command[BreakerAfterReport]:  # fmt: skip
-    """Calls to `provider/model` with this key went so; `probe`: the mark of its grant."""
+    """Report calls to `model` (provider/model) with this key: how many succeeded and failed.
+
+    `took_ms` is the sum of the answers' latencies. `probe` is the mark of the probe's grant.
+    """
 
     def read(reply: Sequence[Any]) -> BreakerAfterReport:
         return BreakerAfterReport(text_of(reply[0]), int(reply[1]))  # type: ignore[arg-type]  # its own word
@@ -62,7 +70,7 @@ def report(
 
 
 def close(client: redis.Redis, keys: Keys, model: str, key: str) -> bool:
-    """All may ask the model with this key again, as if it had never failed; whether it was open."""
+    """Close the breaker and forget the failures; return whether it was open."""
     name = keys.breaker(model, key)
     slots = [f"slot{n}" for n in range(6)]
     marks = ("shut_at", "retry_at", "probe", "probe_until", "row", "fault_at", "healthy_at")
@@ -76,21 +84,22 @@ def close(client: redis.Redis, keys: Keys, model: str, key: str) -> bool:
 State = Literal["healthy", "degraded", "down"]
 
 SLOT_MS, SLOTS = 10_000, 6
-"""The window: six slots of 10 s, as in breaker_report.lua."""
+"""The window: six slots of 10 s, as in `breaker_report.lua`."""
 
 FAILING, FAILING_CALLS = 0.1, 10
-"""From this share of failed calls on, of so many or more, a model is degraded."""
+"""A model is degraded if this share of at least so many calls fails."""
 
 SLOW_TIMES, SLOW_MS = 3.0, 1000.0
-"""So is one whose mean latency is this many times that of its last hour, and above this."""
+"""It is also degraded if its mean latency is above SLOW_MS and SLOW_TIMES that of its last hour."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelHealth:
-    """One model on one key. `calls`, `failures`, `latency_ms` (mean): of the last minute.
+    """The health of one model on one key.
 
-    `breaker`: `half-open` from the moment on at which a probe may go. `why`: words for people,
-    empty for a healthy one. `closed_to_all`: nobody may ask it now.
+    `calls`, `failures` and `latency_ms` (mean) are those of the last minute. `breaker` is
+    `half-open` once a probe may go. `closed_to_all` means that no call may go now, not even a
+    probe. `why` is a text for people, empty for a healthy model.
     """
 
     model: str
@@ -107,7 +116,7 @@ class ModelHealth:
 
 
 def states(client: redis.Redis, keys: Keys) -> list[ModelHealth]:
-    """Every model and key that was asked within a day."""
+    """Return the health of every model and key that was called within a day."""
     names: Any = client.zrange(keys.breakers(), 0, -1)
     places = sorted(text_of(name).rpartition("#")[::2] for name in names)
     with client.pipeline(transaction=False) as pipe:
@@ -124,9 +133,9 @@ def states(client: redis.Redis, keys: Keys) -> list[ModelHealth]:
 
 
 def down_models(client: redis.Redis, keys: Keys) -> set[str]:
-    """`provider/model` of each that nobody may ask now, whatever the key.
+    """Return the models (provider/model) that no call may go to now, with any key.
 
-    One that waits for a probe is not among them: somebody has to ask it.
+    A model that waits for a probe is not among them, because a job must become that probe.
     """
     shut: dict[str, int] = {}
     for one in states(client, keys):
@@ -140,26 +149,26 @@ def down_models(client: redis.Redis, keys: Keys) -> set[str]:
 
 
 def health_of(model: str, key: str, fields: Mapping[str, str], now_ms: float) -> ModelHealth:
-    """What these fields of a breaker say at this moment (server ms). Pure."""
+    """Return the health that these fields of a breaker give at `now_ms` of the server. Pure."""
     answers, failures, took_ms = map(sum, zip((0, 0, 0), *_window(fields, now_ms), strict=True))
     latency_ms = took_ms / answers if answers else None
     breaker: Literal["closed", "open", "half-open"] = "closed"
     retry_in_s = None
-    probes = False
+    is_probing = False
     if fields.get("state") == "open":
         left_ms = float(fields.get("retry_at", 0)) - now_ms
         breaker = "open" if left_ms > 0 else "half-open"
         retry_in_s = max(0.0, left_ms / 1000)
-        probes = "probe" in fields and float(fields.get("probe_until", 0)) > now_ms
+        is_probing = "probe" in fields and float(fields.get("probe_until", 0)) > now_ms
     why = _why(fields, answers + failures, failures, latency_ms, now_ms)
     state: State = "degraded" if why else "healthy"
     if breaker != "closed":
-        state, why = "down", "a probe is under way" if probes else "its breaker is open"
+        state, why = "down", "a probe is under way" if is_probing else "its breaker is open"
     fault_at = fields.get("fault_at")
     return ModelHealth(
         model, key, state, breaker, answers + failures, failures, latency_ms,
         None if fault_at is None else max(0.0, (now_ms - float(fault_at)) / 1000),
-        retry_in_s, breaker == "open" or probes, why,
+        retry_in_s, breaker == "open" or is_probing, why,
     )  # fmt: skip
 
 
@@ -171,9 +180,9 @@ def _why(
     hour = fields.get("hour", "").split()
     usual_ms = float(hour[1]) / float(hour[0]) if len(hour) == 3 and float(hour[0]) else None
     if latency_ms and usual_ms and latency_ms > max(SLOW_MS, SLOW_TIMES * usual_ms):
-        return f"{latency_ms / usual_ms:.1f} times as slow as in the last hour"
+        return f"it is {latency_ms / usual_ms:.1f} times as slow as in the last hour"
     if now_ms < float(fields.get("healthy_at", 0)):
-        return "has failed of late"
+        return "it has failed recently"
     return ""
 
 

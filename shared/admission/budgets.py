@@ -1,7 +1,8 @@
-"""Budgets as the scripts read them: a scope, such as `tenant/acme`, to `usd_per_day=10 hard=1`.
+"""Budgets as the scripts read them: scopes, such as `tenant/acme`, to `usd_per_day=10 hard=1`.
 
-Scopes: `global`, `tenant/NAME`, `tenant/*` (each tenant without an entry of its own, by itself) and
-`user/TENANT/NAME`, percent-encoded. Names and rules: the head of `lua/money.lua`.
+The scopes are `global`, `tenant/NAME`, `user/TENANT/NAME` and `tenant/*`, which holds for each
+tenant without an entry of its own, separately. Names are percent-encoded. The head of
+`shared/broker/lua/lib/money.lua` explains the figures.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from headgate.shared.admission.overrides import Figure, overlay, texts_of
 from headgate.shared.admission.scopes import (
     EVERY_TENANT,
     GLOBAL,
@@ -24,11 +26,11 @@ from headgate.shared.catalog.catalog import Catalog
 from headgate.shared.catalog.schema import ALERTS, HARD, SOFT, WAIT, Budget
 
 KNOWN, WANTED = "catalog", "wanted"
-"""Fields beside the scopes: which catalog wrote them; a script needs sums of the record."""
+"""Fields beside the scopes: the catalog's digest; whether a script needs the sums of the ledger."""
 
 
 def texts(catalog: Catalog) -> dict[str, str]:
-    """Every scope to which the catalog gives a budget, and the catalog itself under KNOWN."""
+    """Return the budget of every scope that has one, and the catalog's digest under KNOWN."""
     found = {GLOBAL: _text(catalog.budget)}
     every = catalog.tenants["*"].budget if "*" in catalog.tenants else Budget()
     found[EVERY_TENANT] = _text(every)
@@ -57,7 +59,10 @@ def _share(share: float) -> str:
 
 @dataclass(frozen=True, slots=True)
 class BudgetInForce:
-    """What binds one scope. Amounts in pico-USD; None does not bind. `source`: who says it."""
+    """The budget that binds one scope. `day` and `month` are pico-USD; None does not bind.
+
+    `source` is the scope that it comes from; `is_set` if an operator has set an amount.
+    """
 
     day: int | None
     month: int | None
@@ -69,52 +74,47 @@ class BudgetInForce:
     is_set: bool
 
     def of(self, period: str) -> int | None:
-        """The budget of a day (`20261121`) or a month (`202611`)."""
+        """Return the pico-USD of a day (`20261121`) or a month (`202611`)."""
         return self.day if len(period) == 8 else self.month
 
 
 def in_force(
     configured: Mapping[str, str], overrides: Mapping[str, str], scope: str
 ) -> BudgetInForce | None:
-    """The budget of a scope with an operator's word laid over the catalog's, as the scripts do it.
+    """Return the budget of a scope, with the operator's figures over the catalog's; None for none.
 
-    None where it has none.
+    A tenant without an entry in the catalog has the budget of `tenant/*`.
     """
-    fallback = EVERY_TENANT if scope.startswith("tenant/") else scope
-    own, set_ = configured.get(scope), overrides.get(scope, "")
-    laid = [own if own is not None else configured.get(fallback, "")]
-    if own is None:
-        laid.append(overrides.get(fallback, ""))
-    given: dict[str, str] = {}
-    for text in (*laid, set_):
-        for name, value in re.findall(r"([a-z_]+)=(\S+)", text):
-            if value == "none":
-                given.pop(name, None)
-            else:
-                given[name] = value
-    if not given.keys() & {"usd_per_day", "usd_per_month"}:
+    catalog, operator = texts_of(configured, overrides, scope)
+    figures = overlay(catalog, operator)
+    if not figures.keys() & {"usd_per_day", "usd_per_month"}:
         return None
-    is_own = own is not None or "usd_per" in set_
-    from_set = "usd_per" in set_ or (own is None and "usd_per" in overrides.get(fallback, ""))
-    shares = given.get("alerts")
+    is_own = scope in configured or "usd_per" in overrides.get(scope, "")
+    from_every = not is_own and scope.startswith("tenant/")
+    alerts = figures.get("alerts")
     return BudgetInForce(
-        day=_pico(given.get("usd_per_day")),
-        month=_pico(given.get("usd_per_month")),
-        soft=float(given.get("soft", SOFT)),
-        hard=float(given.get("hard", HARD)),
-        alerts=ALERTS if shares is None else tuple(map(float, re.findall(r"[\d.]+", shares))),
-        at_soft=given.get("at_soft", WAIT),
-        source=scope if is_own else fallback,
-        is_set=from_set,
+        day=_pico(figures.get("usd_per_day")),
+        month=_pico(figures.get("usd_per_month")),
+        soft=_share_of(figures.get("soft"), SOFT),
+        hard=_share_of(figures.get("hard"), HARD),
+        alerts=ALERTS if alerts is None else tuple(map(float, re.findall(r"[\d.]+", alerts.text))),
+        at_soft=figures["at_soft"].text if "at_soft" in figures else WAIT,
+        source=EVERY_TENANT if from_every else scope,
+        is_set="usd_per" in operator,
     )
 
 
-def _pico(usd: str | None) -> int | None:
-    return None if usd is None else int(float(usd) * 1e12 + 0.5)
+def _pico(usd: Figure | None) -> int | None:
+    # As the scripts do it, in floats: so both have the same pico-USD.
+    return None if usd is None else int(float(usd.text) * 1e12 + 0.5)
+
+
+def _share_of(figure: Figure | None, default: float) -> float:
+    return default if figure is None else float(figure.text)
 
 
 def sources(configured: Mapping[str, str], overrides: Mapping[str, str]) -> list[str]:
-    """Every scope that says a budget, `tenant/*` among them."""
+    """Return every scope that gives a budget, `tenant/*` among them, in alphabetical order."""
     named = {**configured, **overrides}.keys() - {KNOWN, WANTED}
     found = (in_force(configured, overrides, scope) for scope in named)
     return sorted({one.source for one in found if one is not None})
@@ -122,7 +122,7 @@ def sources(configured: Mapping[str, str], overrides: Mapping[str, str]) -> list
 
 @dataclass(frozen=True, slots=True)
 class SpentAmount:
-    """What the record knows of a caller in a period, in pico-USD. `scope`: with its names."""
+    """What the ledger says a scope has spent in a period (`20261121` or `202611`), in pico-USD."""
 
     scope: str
     period: str
@@ -132,7 +132,10 @@ class SpentAmount:
 def balance(
     keys: Keys, sums: Sequence[SpentAmount], marks: Sequence[tuple[str, str]] = ()
 ) -> Command[Any]:
-    """At least these sums count as spent; `marks`: period and scope of what has been read."""
+    """Make the scripts count at least these sums as spent.
+
+    `marks` are the periods and scopes whose sums have been read from the ledger.
+    """
     args: list[Word] = [keys.prefix, len(sums)]
     for one in sums:
         args += [one.scope, one.period, one.pico_usd]

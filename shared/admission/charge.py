@@ -1,8 +1,8 @@
-"""What an attempt holds of a provider's limits, by the provider's own way of counting. Pure.
+"""What an attempt holds of a provider's limits, by the provider's own rule. Pure.
 
-OpenAI charges tokens on arrival: the prompt as estimated and max_tokens as asked, and gives nothing
-back. Anthropic counts input on arrival and output as it is produced; max_tokens does not matter
-(reference: the vendors' rate-limit guides).
+OpenAI counts a request on arrival, with its estimated prompt and its max_tokens, and gives nothing
+back. Anthropic counts input on arrival and output as it is produced, and ignores max_tokens. Both
+rules are those of the vendors' rate-limit guides.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from headgate.shared.job.request import Request
 
 @dataclass(frozen=True, slots=True)
 class Charge:
-    """Tokens to hold; `settles`: whether the true usage replaces them afterwards.
+    """The tokens to hold; with `settles` the true usage replaces them afterwards.
 
-    Where it does, `output_tokens` is a ceiling: what is held up to it is learned.
+    `output_tokens` is then a ceiling: the estimate that is held is at most this.
     """
 
     input_tokens: int
@@ -25,7 +25,7 @@ class Charge:
 
 
 def charge(dialect: str, request: Request, *, input_tokens: int, ceiling: int) -> Charge:
-    """What to hold for a request of about `input_tokens` that may answer up to `ceiling`."""
+    """Return what to hold for a request of about `input_tokens`, answered by up to `ceiling`."""
     if request.embeds:
         return Charge(input_tokens, 0, settles=False)
     asked = request.params.get("max_completion_tokens") or request.params.get("max_tokens")

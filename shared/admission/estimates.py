@@ -1,7 +1,7 @@
-"""What was learned from answers: the groups they are counted in, their counts, and what they tell.
+"""Estimates learned from answers: groups of answers, their counts, and the estimates they give.
 
-Workers add counts (`learn`) and write what follows from them where scripts read it (`teach`);
-whoever wants to know what was promised and what was seen reads `standings`.
+Workers add counts (`add_counts`), and store the estimates where the scripts read them
+(`store_estimates`).
 """
 
 from __future__ import annotations
@@ -18,43 +18,44 @@ from headgate.shared.broker.script import Command, Word, compose, text_of
 from headgate.shared.stats.sketch import Sketch
 
 ENOUGH = 20
-"""Answers before anything is learned of a group."""
+"""How many answers a group needs before it gives an estimate."""
 
 HALF_LIFE = 1000.0
-"""Answers after which what was seen counts half: the seen share of 5 % is then known within 0.6 %,
-and a jump in length is followed within some hundred answers."""
+"""After so many further answers an answer counts half. A share of 5 % is then known within 0.6 %,
+and the estimate follows a jump in length within some hundred answers."""
 
 MOST_GROUPS = 10_000
 KEPT_MS = 30 * 86_400_000
 
 LEAST_RATIO, MOST_RATIO = 0.25, 4.0
-"""Bounds of the correction of input estimates: an estimate is never that far off by itself."""
+"""Bounds of the correction of input estimates; an estimate alone is never that far off."""
 
 TRIMMED = 0.05
-"""Share of the tokens at either end that does not count in the ratio: images, odd vocabularies."""
+"""The share of tokens at either end that the ratio ignores: images, rare vocabularies."""
 
 
 @dataclass(frozen=True, slots=True)
 class EstimateGroup:
-    """Answers of one model to one tenant (None: to all) for one template (empty: for any)."""
+    """Answers of one model, to one tenant (None: all), for one template (empty: any)."""
 
     model: str
     tenant: str | None
     template: str = ""
 
     def encode(self) -> str:
-        """As it stands in keys: `model|tenant|template`; no quoted name is `*`."""
+        """Return the group as keys hold it: `model|tenant|template`, with `*` for all tenants."""
+        # No tenant's quoted name is `*`.
         tenant = "*" if self.tenant is None else quoted(self.tenant)
         return f"{self.model}|{tenant}|{quoted(self.template)}"
 
     @classmethod
     def decode(cls, text: str) -> EstimateGroup:
-        """The group again; raises ValueError."""
+        """Return the group from its text; raises ValueError."""
         model, tenant, template = text.split("|")
         return cls(model, None if tenant == "*" else unquoted(tenant), unquoted(template))
 
     def widened(self) -> list[EstimateGroup]:
-        """This group and all that it is a part of, the closest first."""
+        """Return this group and all groups that contain it, the closest first."""
         found = [
             self,
             EstimateGroup(self.model, None, self.template),
@@ -66,11 +67,14 @@ class EstimateGroup:
 
 @dataclass(slots=True)
 class EstimateCounts:
-    """The counts of one group.
+    """The counts of one group of answers.
 
-    `output`: output tokens of its answers. `ratio`: true over estimated input tokens, each weighing
-    the tokens that were estimated. `judged`: answers for which an amount was promised, `under`:
-    those of them that took more. All but `answers` fade. `miss`: the promised share of `under`.
+    * `output`: the output tokens of the answers.
+    * `ratio`: true over estimated input tokens, weighted by the estimated tokens.
+    * `judged`: answers with an estimate beforehand; `under`: those of them that took more tokens.
+    * `miss`: the share of `under` that the estimate promises.
+
+    All but `answers` fade.
     """
 
     answers: int = 0
@@ -81,7 +85,7 @@ class EstimateCounts:
     miss: float | None = None
 
     def merge(self, other: EstimateCounts) -> None:
-        """What the other has counted is counted here too."""
+        """Add the counts of `other`."""
         self.answers += other.answers
         self.output.merge(other.output)
         self.ratio.merge(other.ratio)
@@ -89,7 +93,7 @@ class EstimateCounts:
         self.under += other.under
 
     def encode(self) -> bytes:
-        """What is new, as `estimates_learn.lua` reads it."""
+        """Return the counts as JSON, as `estimates_learn.lua` reads them."""
         counts = {
             "answers": self.answers, "judged": self.judged, "under": self.under,
             "o": self.output.weights, "r": self.ratio.weights,
@@ -98,7 +102,7 @@ class EstimateCounts:
 
     @classmethod
     def decode(cls, text: bytes | str) -> EstimateCounts:
-        """From the JSON of all counts."""
+        """Return the counts from the JSON that `estimates_learn.lua` keeps."""
         counts = orjson.loads(text)
         by = 1 / counts["scale"]
 
@@ -115,26 +119,29 @@ class EstimateCounts:
         )
 
     def output_bound(self, miss: float, enough: int = ENOUGH) -> int | None:
-        """Tokens that an answer exceeds with a chance of `miss`; None while too little is known."""
+        """Return the tokens that an answer exceeds with a probability of `miss`.
+
+        None until there are `enough` answers.
+        """
         if self.answers < enough or not self.output.weights:
             return None
-        # The bound of a bucket is a power of 1.01: a whole number may miss it by a rounding.
+        # The bound of a bucket is a power of 1.01; rounding may put it just below a whole number.
         return max(1, int(self.output.bound(miss) * (1 + 1e-9)))
 
     def input_ratio(self) -> float | None:
-        """True over estimated input tokens, in bounds; None while too little is known."""
+        """Return true over estimated input tokens, within the bounds; None until ENOUGH answers."""
         if self.answers < ENOUGH or not self.ratio.weights:
             return None
         return min(MOST_RATIO, max(LEAST_RATIO, self.ratio.mean(TRIMMED)))
 
     def seen(self) -> float | None:
-        """The share of answers that took more than was promised; None where none was judged."""
+        """Return the share of answers that took more tokens than estimated; None without any."""
         return self.under / self.judged if self.judged > 0 else None
 
     def input_error(self, ratio: float, share: float) -> float | None:
-        """How far off the corrected estimates of this share of the tokens were at most.
+        """Return how far off the corrected estimates were, at most, for this share of the tokens.
 
-        0.1: an estimate 10 % over or under the truth. Read with the 0.5 % of a bucket.
+        0.1 means 10 % too high or too low, within the 0.5 % of a bucket. None without answers.
         """
         errors = Sketch()
         for index, weight in self.ratio.weights.items():
@@ -143,7 +150,7 @@ class EstimateCounts:
         return errors.quantile(share) if errors.weights else None
 
 
-def learn(
+def add_counts(
     keys: Keys,
     *,
     name: str,
@@ -152,40 +159,41 @@ def learn(
     half_life: float = HALF_LIFE,
     groups: int = MOST_GROUPS,
 ) -> Command[list[EstimateCounts | int | None]]:
-    """Adds these counts to those of all workers; the counts as they are then, in the same order.
+    """Add these counts to those of all workers; the reply has one value for each group, in order.
 
-    Of a group in which little is new: the output that was learned of it before, None where none
-    was. `name` must be another one in each call. Of more than `groups`, those go that had no answer
-    for the longest time.
+    The value is the group's counts afterwards. For a group with few new answers it is the stored
+    estimate of output tokens instead, None without one. `name` must differ in each call: the same
+    command sent twice counts once. With more than `groups` groups, those without an answer for the
+    longest time are removed.
     """
 
     def read(reply: list[bytes]) -> list[EstimateCounts | int | None]:
-        return [_known(text_of(told)) for told in reply]
+        return [_known(text_of(value)) for value in reply]
 
     names = [keys.sketches(), keys.learned(), keys.lesson(name)]
     args: list[Word] = [keys.sketch(""), half_life, KEPT_MS, groups, miss]
-    for group, tally in new:
+    for group, counts in new:
         names.append(keys.sketch(group.encode()))
-        args += [group.encode(), tally.encode()]
+        args += [group.encode(), counts.encode()]
     return compose("estimates_learn", names, args, read)
 
 
-def _known(told: str) -> EstimateCounts | int | None:
-    if told.startswith("{"):
-        return EstimateCounts.decode(told)
-    return int(told) if told else None
+def _known(value: str) -> EstimateCounts | int | None:
+    if value.startswith("{"):
+        return EstimateCounts.decode(value)
+    return int(value) if value else None
 
 
 @dataclass(frozen=True, slots=True)
 class LearnedEstimate:
-    """What follows from the counts of a group: tokens to hold, or the ratio of input tokens."""
+    """What the counts of a group give: output tokens to hold, and the ratio of input tokens."""
 
     group: EstimateGroup
     output_tokens: int | None = None
     input_ratio: float | None = None
 
     def words(self) -> list[Word]:
-        """EstimateGroup, name and value in turn, as `estimates_set.lua` reads them."""
+        """Return group, name and value of each estimate, as `estimates_set.lua` reads them."""
         name, words = self.group.encode(), list[Word]()
         if self.output_tokens is not None:
             words += (name, f"out|{name}", self.output_tokens)
@@ -194,21 +202,23 @@ class LearnedEstimate:
         return words
 
 
-def lesson(group: EstimateGroup, tally: EstimateCounts, miss: float) -> LearnedEstimate:
-    """What these counts tell. Input is corrected by model alone: texts differ less than lengths.
+def estimate_from(group: EstimateGroup, counts: EstimateCounts, miss: float) -> LearnedEstimate:
+    """Return the estimates that these counts of a group give.
 
-    A group speaks for itself once it can keep the promise: the next answer is the longest of n + 1
-    with a chance of 1 / (n + 1). All answers of a model speak before that, since nobody else would.
+    `miss` is the promised share of answers that take more. A group needs enough answers to keep
+    that promise: the next answer is the longest of n + 1 with a probability of 1 / (n + 1). The
+    group of all answers of a model gives an estimate from ENOUGH answers on, because no wider group
+    can stand in. Only that group corrects the input, because texts differ less than lengths.
     """
-    whole = group == EstimateGroup(group.model, None)
-    enough = ENOUGH if whole else max(ENOUGH, math.ceil(1 / miss) - 1)
-    ratio = tally.input_ratio() if whole else None
-    return LearnedEstimate(group, tally.output_bound(miss, enough), ratio)
+    is_widest = group == EstimateGroup(group.model, None)
+    enough = ENOUGH if is_widest else max(ENOUGH, math.ceil(1 / miss) - 1)
+    ratio = counts.input_ratio() if is_widest else None
+    return LearnedEstimate(group, counts.output_bound(miss, enough), ratio)
 
 
-def teach(keys: Keys, lessons: Sequence[LearnedEstimate]) -> Command[int]:
-    """Writes what was learned where the scripts read it; how many values were written."""
+def store_estimates(keys: Keys, estimates: Sequence[LearnedEstimate]) -> Command[int]:
+    """Store the estimates where the scripts read them; the reply is how many were written."""
     args: list[Word] = [KEPT_MS]
-    for one in lessons:
+    for one in estimates:
         args += one.words()
     return compose("estimates_set", (keys.sketches(), keys.learned()), args, int)

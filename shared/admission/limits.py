@@ -1,9 +1,14 @@
-"""Limits as the scripts read them: a scope, such as `tenant/acme`, to `rpm=600 tpm=90000`.
+"""Limits as the scripts read them: from a scope, such as `tenant/acme`, to `rpm=600 tpm=90000`.
 
-Scopes: `global`, `provider/NAME`, `pool/PROVIDER/POOL`, `tenant/NAME`, `tenant/*` (every tenant
-without an entry of its own), `user/TENANT/NAME`, `tier/NAME` and `tier/NAME/MODEL` (of each of its
-users), `keys/PROVIDER` to `n=2`, and `models/PROVIDER/POOL` to the number of models that share the
-pool, where there are several. Callers' names in them are percent-encoded.
+The scopes are:
+
+* `global`, `provider/NAME`, `pool/PROVIDER/POOL`, `tenant/NAME` and `user/TENANT/NAME`;
+* `tenant/*`, for every tenant without an entry of its own;
+* `tier/NAME` and `tier/NAME/MODEL`, for each user of the tier;
+* `keys/PROVIDER`, with the number of its API keys (`n=2`);
+* `models/PROVIDER/POOL`, with the number of models that share the pool, if there are several.
+
+Names of tenants and users are percent-encoded.
 """
 
 from __future__ import annotations
@@ -18,12 +23,15 @@ import redis
 import redis.asyncio
 
 from headgate.shared.admission import budgets
-from headgate.shared.admission.scopes import EVERY_TENANT as EVERY_TENANT
-from headgate.shared.admission.scopes import GLOBAL as GLOBAL
-from headgate.shared.admission.scopes import shown as shown
-from headgate.shared.admission.scopes import tenant_scope, tier_scope
-from headgate.shared.admission.scopes import user_named as user_named
-from headgate.shared.admission.scopes import user_scope as user_scope
+from headgate.shared.admission.overrides import LIFTED
+from headgate.shared.admission.scopes import (
+    EVERY_TENANT,
+    GLOBAL,
+    tenant_scope,
+    tier_scope,
+    user_named,
+    user_scope,
+)
 from headgate.shared.broker.keys import Keys
 from headgate.shared.broker.script import Command, compose
 from headgate.shared.catalog.catalog import Catalog
@@ -31,12 +39,12 @@ from headgate.shared.catalog.schema import CatalogModel, ProviderConfig
 from headgate.shared.errors import WrongUse
 
 MONEY = ("usd_per_day", "usd_per_month", "soft", "hard")
-"""What an operator may set of a budget (`shared/admission/budgets.py`)."""
+"""The figures of a budget that an operator may set (`shared/admission/budgets.py`)."""
 
 MEASURES = (
     "rpm", "tpm", "input_tpm", "output_tpm", "rpd", "concurrent", "burst_s", "weight", *MONEY,
 )  # fmt: skip
-"""What a scope may hold: calls and tokens a minute, calls a day, calls at once, burst, share."""
+"""What an operator may set for a scope; the head of `catalog.toml` explains each."""
 
 SPANS: Mapping[str, tuple[float, float]] = {
     "rpm": (1, 100_000_000),
@@ -52,17 +60,14 @@ SPANS: Mapping[str, tuple[float, float]] = {
     "soft": (0.01, 100),
     "hard": (0.01, 100),
 }
-"""The least and the most of each measure: those of the catalog's form."""
-
-LIFTED = "none"
-"""In an override: this limit does not bind, whatever the catalog says."""
+"""The least and the greatest amount of each measure, the same as in the catalog's form."""
 
 Amounts = dict[str, float | None]
-"""Measure to amount; None: lifted."""
+"""Amounts by measure; None is a limit that an operator has lifted."""
 
 
 def parsed(text: str) -> Amounts:
-    """The amounts in the text of a scope; words that are none are passed over."""
+    """Return the amounts in the text of a scope; words without an amount are skipped."""
     amounts: Amounts = {}
     for word in text.split():
         measure, _, amount = word.partition("=")
@@ -77,7 +82,7 @@ def parsed(text: str) -> Amounts:
 
 
 def written(amounts: Mapping[str, float | None]) -> str:
-    """The text of a scope, its measures in the order of MEASURES; what else there is comes last."""
+    """Return the text of a scope, with the measures in the order of MEASURES and others last."""
     order = {measure: place for place, measure in enumerate(MEASURES)}
     names = sorted(amounts, key=lambda name: (order.get(name, len(order)), name))
     return " ".join(f"{name}={_number(amounts[name])}" for name in names)
@@ -86,12 +91,15 @@ def written(amounts: Mapping[str, float | None]) -> str:
 def _number(amount: float | None) -> str:
     if amount is None:
         return LIFTED
-    # Digits only: the scripts read no exponents.
+    # Digits only, because the scripts read no exponents.
     return f"{amount:.0f}" if amount == int(amount) else f"{max(amount, 1e-6):.6f}".rstrip("0")
 
 
 def amount_of(measure: str, text: str) -> float | None:
-    """What an operator wrote for one measure, checked; None for `none`. Raises WrongUse."""
+    """Return the amount that an operator wrote for a measure; None for `none`.
+
+    Raises WrongUse for an unknown measure and for an amount out of range.
+    """
     if measure not in SPANS:
         raise WrongUse(measure, text, f"no such limit; use one of {', '.join(MEASURES)}")
     if text.strip().lower() == LIFTED:
@@ -109,7 +117,10 @@ def amount_of(measure: str, text: str) -> float | None:
 
 
 def scopes(catalog: Catalog, keys_of: Callable[[ProviderConfig], int]) -> dict[str, str]:
-    """Every scope that the catalog limits. `keys_of`: how many API keys a provider has."""
+    """Return the texts of all scopes that the catalog limits.
+
+    `keys_of` returns how many API keys a provider has.
+    """
     found: dict[str, Amounts] = {GLOBAL: _amounts(catalog.limits)}
     for provider in catalog.providers.values():
         found[f"provider/{provider.name}"] = _amounts(provider.limits)
@@ -139,35 +150,16 @@ def _amounts(entry: CatalogModel) -> Amounts:
     return {measure: float(amount) for measure, amount in given if amount is not None}
 
 
-def effective(
-    configured: Mapping[str, str], overrides: Mapping[str, str], scope: str
-) -> dict[str, float]:
-    """What binds a scope: the catalog's limits with an operator's laid over, as the scripts do it.
-
-    A tenant without an entry in the catalog has those of `tenant/*`, and the overrides of both.
-    """
-    amounts = parsed(configured.get(scope, ""))
-    if scope not in configured and scope.startswith("tenant/"):
-        amounts = parsed(configured.get(EVERY_TENANT, ""))
-        amounts |= parsed(overrides.get(EVERY_TENANT, ""))
-    amounts |= parsed(overrides.get(scope, ""))
-    return {measure: amount for measure, amount in amounts.items() if amount is not None}
-
-
 def write(
     client: redis.Redis, keys: Keys, catalog: Catalog, keys_of: Callable[[ProviderConfig], int],
     *, reload: bool = False,
 ) -> None:  # fmt: skip
-    """The scripts limit by this catalog, from one moment to the next; overrides stay.
+    """Make the limits and budgets of this catalog hold, in one transaction; overrides stay.
 
-    `reload`: workers and clients are told to read their catalog files again.
+    With `reload` workers and clients read their catalog files again.
     """
-    found: dict[Any, Any] = {**scopes(catalog, keys_of)}
-    money: dict[Any, Any] = {**budgets.texts(catalog)}
     with client.pipeline(transaction=True) as pipe:
-        pipe.delete(keys.limits(), keys.budgets())
-        pipe.hset(keys.limits(), mapping=found)
-        pipe.hset(keys.budgets(), mapping=money)
+        _queue_writes(pipe, keys, catalog, keys_of)
         if reload:
             pipe.incr(keys.version())
         pipe.execute()
@@ -179,26 +171,30 @@ async def write_async(
     catalog: Catalog,
     keys_of: Callable[[ProviderConfig], int],
 ) -> None:
-    """As `write`, over an asyncio client."""
-    found: dict[Any, Any] = {**scopes(catalog, keys_of)}
-    money: dict[Any, Any] = {**budgets.texts(catalog)}
+    """Do as `write`, over an asyncio client."""
     async with client.pipeline(transaction=True) as pipe:
-        pipe.delete(keys.limits(), keys.budgets())
-        pipe.hset(keys.limits(), mapping=found)
-        pipe.hset(keys.budgets(), mapping=money)
+        _queue_writes(pipe, keys, catalog, keys_of)
         await pipe.execute()
+
+
+def _queue_writes(
+    pipe: Any, keys: Keys, catalog: Catalog, keys_of: Callable[[ProviderConfig], int]
+) -> None:
+    pipe.delete(keys.limits(), keys.budgets())
+    pipe.hset(keys.limits(), mapping=scopes(catalog, keys_of))
+    pipe.hset(keys.budgets(), mapping=budgets.texts(catalog))
 
 
 @dataclass(frozen=True, slots=True)
 class ResumeOutcome:
-    """What came of it: whether it was paused, and how many gates were opened."""
+    """What `resume` did: whether `member` was paused, and how many gates it opened."""
 
     was_paused: bool
     opened: int
 
 
 def resume_command(keys: Keys, member: str = "") -> Command[ResumeOutcome]:
-    """All who were passed over are tried again, and `member` goes on; see resume.lua."""
+    """Resume `member`, and let all jobs be tried again that were passed over (`resume.lua`)."""
     names = (keys.paused(), keys.rooms(), keys.limits())
     return compose(
         "resume", names, (keys.prefix, member), lambda r: ResumeOutcome(r[0] == 1, int(r[1]))

@@ -1,4 +1,4 @@
-"""Scopes: whose a limit or a budget is, as keys and tickets name it."""
+"""Scopes: what a limit or a budget holds for, as keys and tickets name it."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ EVERY_TENANT = "tenant/*"
 
 
 def tenant_scope(tenant: str) -> str:
-    """The scope of this tenant."""
+    """Return the scope of this tenant."""
     return f"tenant/{quoted(tenant)}"
 
 
 def user_scope(tenant: str, user: str) -> str:
-    """The scope of this user."""
+    """Return the scope of this user."""
     return f"user/{quoted(tenant)}/{quoted(user)}"
 
 
 def user_named(name: str) -> tuple[str, str]:
-    """Tenant and user of a name in the catalog's table `users`."""
+    """Return tenant and user of a name in the catalog's table `users`."""
     tenant, _, user = name.partition("/")
     return unquote(tenant), unquote(user)
 
 
 def shown(scope: str) -> str:
-    """The scope as an operator writes it."""
+    """Return the scope as an operator writes it."""
     kind, _, name = scope.partition("/")
     if kind == "tenant":
         return f"tenant/{unquote(name)}"
@@ -37,16 +37,16 @@ def shown(scope: str) -> str:
 
 
 def tier_scope(tier: str, model: str = "") -> str:
-    """The scope of a tier, or of one model in it."""
+    """Return the scope of a tier, or of one model in it."""
     return f"tier/{tier}/{model}" if model else f"tier/{tier}"
 
 
 @lru_cache(maxsize=8192)
 def quoted(name: str) -> str:
-    """A caller's name as it stands in tickets and keys."""
+    """Return a caller's name as tickets and keys hold it: percent-encoded."""
     return quote(name, safe="")
 
 
 def unquoted(name: str) -> str:
-    """The name again."""
+    """Return the name that `quoted` has encoded."""
     return unquote(name)

@@ -1,7 +1,7 @@
-"""What the governor must know of a job, written before its message: its ticket; and its grant.
+"""The ticket: what an attempt of a job will take, and the job's place in the waiting queue.
 
-The fetch script reads the ticket and nothing else of a message. Both are texts of fields with `|`
-between them; callers' names are percent-encoded, so that none can hold one.
+It stands before the message, and the fetch script reads nothing else of a message. It is a text of
+fields with `|` between them. Callers' names are percent-encoded, so that no name holds a `|`.
 """
 
 from __future__ import annotations
@@ -11,33 +11,38 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from headgate.shared.admission.charge import charge
+from headgate.shared.admission.charge import Charge, charge
 from headgate.shared.admission.scopes import quoted, unquoted
 from headgate.shared.cache.fingerprint import fingerprint
 from headgate.shared.cache.ttl import CachePolicy
 from headgate.shared.catalog.catalog import Catalog
 from headgate.shared.catalog.schema import Model, StaticText
 from headgate.shared.cost import tokens
-from headgate.shared.cost.upper_bound import worst_pico_usd
+from headgate.shared.cost.upper_bound import upper_bound_pico_usd
 from headgate.shared.errors import UnreadableMessage
 from headgate.shared.job.envelope import Envelope
+from headgate.shared.job.request import Request
 
 FLEX = "~flex"
-"""What is added to a pool's name for the flex tier: gates of its own, the same buckets."""
+"""Added to a pool's name for the flex tier, which has gates of its own and the pool's buckets."""
 
 PRIORITY = {"interactive": "i", "standard": "s", "bulk": "b"}
+_PRIORITY_OF = {letter: priority for priority, letter in PRIORITY.items()}
 
 
 @dataclass(frozen=True, slots=True)
 class Ticket:
-    """What one attempt of a job will take, and where the job stands in line.
+    """What one attempt of a job will take, and the job's place in the waiting queue.
 
-    `rule`: how the vendor counts, `o` for OpenAI, `a` for Anthropic. Tokens are estimates;
-    `output_tokens` is a ceiling where the rule is `a`. Times in Unix ms. `cached_as`: the
-    fingerprint under which its answer may be kept, or empty. `paid`: its caller's limits were taken
-    at submit. `replaceable`: another model may answer. `alone`: never joins an equal request in
-    flight. `followed`: it has joined one. `worst_pico_usd`: the most that the attempt can cost;
-    None where no price is known. `waits`: for a breaker to close; its tries do not count then.
+    * `rule`: how the vendor counts tokens, `o` for OpenAI's rule, `a` for Anthropic's.
+    * `input_tokens` and `output_tokens` are estimates; with the rule `a` the latter is a ceiling.
+    * `arrival_ms` and `deadline_ms` are Unix ms.
+    * `cached_as`: the fingerprint under which the answer may be kept, or empty.
+    * `paid`: the caller's limits were taken at submit.
+    * `replaceable`: another model may answer.
+    * `alone`: the job never joins an equal request in flight; `followed`: it has joined one.
+    * `upper_bound_pico_usd`: the most that the attempt can cost, None if no price is known.
+    * `waits`: the job waits for a breaker to close; its tries do not count meanwhile.
     """
 
     pool: str
@@ -56,11 +61,11 @@ class Ticket:
     replaceable: bool = False
     alone: bool = False
     followed: bool = False
-    worst_pico_usd: int | None = None
+    upper_bound_pico_usd: int | None = None
     waits: bool = False
 
     def encode(self) -> str:
-        """As it stands in messages and lines."""
+        """Return the ticket as text, as messages and waiting queues hold it."""
         flags = "".join(
             letter
             for letter, is_set in (
@@ -69,8 +74,8 @@ class Ticket:
             )
             if is_set
         )  # fmt: skip
-        if self.worst_pico_usd is not None:
-            flags += f"${self.worst_pico_usd}"
+        if self.upper_bound_pico_usd is not None:
+            flags += f"${self.upper_bound_pico_usd}"
         return (
             f"{self.pool}|{self.model}|{PRIORITY.get(self.priority, 's')}|{quoted(self.tenant)}|"
             f"{quoted(self.user)}|{self.tier}|{self.rule}|{self.input_tokens}|{self.output_tokens}|"
@@ -79,15 +84,15 @@ class Ticket:
 
     @classmethod
     def decode(cls, text: str) -> Ticket:
-        """The ticket again; raises UnreadableMessage."""
+        """Return the ticket from its text; raises UnreadableMessage."""
         try:
             pool, model, letter, tenant, user, tier, rule, *rest = text.split("|")
             held_in, held_out, arrival_ms, deadline_ms, cached_as, flags = rest
-            worst = re.search(r"\$(\d+)", flags)
+            bound = re.search(r"\$(\d+)", flags)
             return cls(
                 pool=pool,
                 model=model,
-                priority={v: k for k, v in PRIORITY.items()}[letter],
+                priority=_PRIORITY_OF[letter],
                 tenant=unquoted(tenant),
                 user=unquoted(user),
                 tier=tier,
@@ -101,19 +106,19 @@ class Ticket:
                 replaceable="r" in flags,
                 alone="n" in flags,
                 followed="f" in flags,
-                worst_pico_usd=int(worst[1]) if worst else None,
+                upper_bound_pico_usd=int(bound[1]) if bound else None,
                 waits="w" in flags,
             )
         except (ValueError, KeyError):
-            raise UnreadableMessage("its ticket is not of the form that is known here") from None
+            raise UnreadableMessage("its ticket has a form that is not known here") from None
 
     def on(self, other: Ticket) -> Ticket:
-        """The ticket of the same job for another model: its place in line and its tier are kept."""
+        """Return `other`, a ticket of the same job, with the tier and the arrival of this one."""
         return replace(other, tier=self.tier, paid=self.paid, arrival_ms=self.arrival_ms)
 
 
-KEEPING = CachePolicy()
-"""Where nobody names the rules of the cache: there are none."""
+NO_CACHE_RULES = CachePolicy()
+"""The cache policy of a catalog without cache rules, with the default settings."""
 
 
 def ticket_for(
@@ -125,26 +130,19 @@ def ticket_for(
     paid: bool = False,
     input_tokens: int | None = None,
     chain: Sequence[Model | StaticText] = (),
-    keeping: CachePolicy = KEEPING,
+    cache_policy: CachePolicy = NO_CACHE_RULES,
 ) -> Ticket:
-    """The ticket of this job for an attempt at `model`; `chain`: what else may answer it.
+    """Return the ticket of this job for an attempt at `model`.
 
-    `keeping`: decides whether its answer may be kept, and so shared.
+    `input_tokens` saves the estimate if it is known already. `chain` has all models that may
+    answer. `cache_policy` decides whether the answer may be kept, and so be shared.
     """
     request = envelope.request
     dialect = catalog.provider(model).dialect
-    if input_tokens is None:
-        input_tokens = tokens.input_tokens(request, model)
-    held = charge(
-        dialect,
-        request,
-        input_tokens=input_tokens,
-        ceiling=tokens.output_ceiling(request.params, model),
-    )
-    flex = FLEX if request.params.get("service_tier") == "flex" else ""
-    last = bool(chain) and chain[-1] == model
+    held = _charge_of(request, model, dialect, input_tokens)
+    is_last = bool(chain) and chain[-1] == model
     return Ticket(
-        pool=model.pool_key + flex,
+        pool=_pool_of(request, model),
         model=model.name,
         priority=request.priority,
         tenant=request.tenant,
@@ -155,9 +153,20 @@ def ticket_for(
         output_tokens=held.output_tokens,
         arrival_ms=envelope.submitted_at_ms,
         deadline_ms=envelope.deadline_at_ms,
-        cached_as=fingerprint(request, model.name) if keeping.keeps(request) else "",
+        cached_as=fingerprint(request, model.name) if cache_policy.keeps(request) else "",
         paid=paid,
-        replaceable=len(chain) > 1 and not last,
+        replaceable=len(chain) > 1 and not is_last,
         alone=not request.share,
-        worst_pico_usd=worst_pico_usd(request, model, catalog),
+        upper_bound_pico_usd=upper_bound_pico_usd(request, model, catalog),
     )
+
+
+def _charge_of(request: Request, model: Model, dialect: str, input_tokens: int | None) -> Charge:
+    if input_tokens is None:
+        input_tokens = tokens.input_tokens(request, model)
+    ceiling = tokens.output_ceiling(request.params, model)
+    return charge(dialect, request, input_tokens=input_tokens, ceiling=ceiling)
+
+
+def _pool_of(request: Request, model: Model) -> str:
+    return model.pool_key + (FLEX if request.params.get("service_tier") == "flex" else "")

@@ -1,7 +1,7 @@
-"""Which tier a caller has: as the catalog says, as a table of the record, or as your function says.
+"""The tier of a caller: from the catalog, from the table `callers`, or from your own function.
 
-The catalog is beneath the others: it answers for callers whom they do not know, and when a
-function fails. So `tenants."*".tier` is what holds for strangers and on bad days.
+If the table or the function has no answer, or fails, the catalog's tier is used. So
+`tenants."*".tier` is the default for unknown callers and during faults.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 from sqlalchemy import Engine, select
 
-from headgate.shared.admission.limits import user_named
+from headgate.shared.admission.scopes import user_named
 from headgate.shared.catalog.catalog import Catalog
 from headgate.shared.database.engine import reading
 from headgate.shared.database.tables import callers
@@ -24,36 +24,39 @@ from headgate.shared.errors import SettingError, place_of, shown
 log = logging.getLogger("headgate.tiers")
 
 TierOf = Callable[[str, str | None], str | None]
-"""From a tenant and perhaps its user to the name of a tier, or None: no limits."""
+"""Returns the name of a tier for a tenant and its user (or None); None means no limits."""
 
-KEPT_S = 1.0
-"""How long an answer of a table or a function holds."""
+CACHED_S = 1.0
+"""How long an answer of the table or the function is used."""
 
-MOST_KEPT = 10_000
+MAX_CACHED = 10_000
+"""Callers whose tiers are cached, and faults that are remembered."""
 
 FUNCTION_TIMEOUT_S = 2.0
 """How long a function may take; a submit waits for it."""
 
-MOST_STUCK = 8
-"""Calls of a function that may hang at once; beyond, the catalog is asked straight away."""
+MAX_STUCK = 8
+"""How many calls of a function may hang at once; with more, the catalog decides at once."""
 
-TOLD_EVERY_S = 60.0
+LOG_EVERY_S = 60.0
+"""How often the same fault is logged at most."""
 
 
 def source(chosen: str, catalog: Catalog, engine: Callable[[], Engine]) -> TierOf:
-    """What HEADGATE_TIERS names; raises SettingError for a function that cannot be found.
+    """Return the source of tiers that HEADGATE_TIERS names.
 
-    `engine` is asked for when a caller is looked up in the table.
+    `engine` is called when the table is read. Raises SettingError for a function that cannot be
+    imported.
     """
-    beneath = by_catalog(catalog)
+    default = by_catalog(catalog)
     if chosen == "catalog":
-        return beneath
+        return default
     asked = _by_table(engine) if chosen == "table" else BoundedTierSource(_function(chosen), chosen)
-    return CachedTierSource(asked, chosen, beneath, catalog)
+    return CachedTierSource(asked, chosen, default, catalog)
 
 
 def by_catalog(catalog: Catalog) -> TierOf:
-    """The tiers of the catalog's tables `users` and `tenants`, the nearer one first."""
+    """Return the source of the catalog's own tiers: a user's first, then its tenant's."""
     users = {user_named(user.name): user.tier for user in catalog.users.values()}
     tenants = {tenant.name: tenant.tier for tenant in catalog.tenants.values()}
     every = tenants.pop("*", None)
@@ -80,20 +83,21 @@ def _function(chosen: str) -> TierOf:
     try:
         found: Any = getattr(importlib.import_module(module), name)
     except Exception as error:
-        remedy = f"cannot be imported ({place_of(error)}: {error}); name a function on the path"
+        remedy = f"it cannot be imported ({place_of(error)}: {error}); "
+        remedy += "name a function on Python's path, as module:function"
         raise SettingError("HEADGATE_TIERS", chosen, remedy) from error
     if not callable(found):
-        remedy = f"is {type(found).__name__}, not a function of tenant and user"
+        remedy = f"it is {type(found).__name__}; name a function of tenant and user"
         raise SettingError("HEADGATE_TIERS", chosen, remedy)
-    return found  # type: ignore[no-any-return]  # what it gives is checked when it is asked
+    return found  # type: ignore[no-any-return]  # its answers are checked when it is called
 
 
 class TierSourceFailed(Exception):
-    """A source gave no answer; its words say why, and quote nothing."""
+    """A source of tiers has failed; the text says why, and quotes no value."""
 
 
 class BoundedTierSource:
-    """Asks a function, but waits `timeout_s` at most; raises TierSourceFailed however it fails."""
+    """Calls a function, and waits at most `timeout_s` for it."""
 
     def __init__(
         self, function: TierOf, name: str, *, timeout_s: float = FUNCTION_TIMEOUT_S
@@ -102,18 +106,18 @@ class BoundedTierSource:
         self._stuck: list[threading.Event] = []
 
     def __call__(self, tenant: str, user: str | None) -> str | None:
-        """What the function says."""
+        """Return the tier that the function gives; raises TierSourceFailed however it fails."""
         self._stuck = [ended for ended in self._stuck if not ended.is_set()]
-        if len(self._stuck) >= MOST_STUCK:
-            raise TierSourceFailed(f"{MOST_STUCK} calls of it hang")
+        if len(self._stuck) >= MAX_STUCK:
+            raise TierSourceFailed(f"{MAX_STUCK} calls of it hang")
         ended = threading.Event()
-        said: list[Any] = []
+        answers: list[Any] = []
 
         def ask() -> None:
             try:
-                said.append(self._function(tenant, user))
+                answers.append(self._function(tenant, user))
             except Exception as error:
-                said.append(TierSourceFailed(f"it raised {place_of(error)}"))
+                answers.append(TierSourceFailed(f"it raised {place_of(error)}"))
             finally:
                 ended.set()
 
@@ -122,59 +126,62 @@ class BoundedTierSource:
         if not ended.wait(self._timeout_s):
             self._stuck.append(ended)
             raise TierSourceFailed(f"it took over {self._timeout_s:g} s")
-        answer = said[0] if said else TierSourceFailed("it ended its thread")
+        answer = answers[0] if answers else TierSourceFailed("it ended its thread")
         if isinstance(answer, TierSourceFailed):
             raise answer
         if answer is not None and not isinstance(answer, str):
             raise TierSourceFailed(
-                f"it gave {type(answer).__name__}, not the name of a tier or None"
+                f"it returned {type(answer).__name__}, not the name of a tier or None"
             )
         return answer or None
 
 
 class CachedTierSource:
-    """Asks a source once a second for each caller, and the catalog where it has no good answer."""
+    """Asks a source at most once a second for each caller; the catalog decides without an answer.
+
+    `asked` is the source and `name` its name in the log; `default` are the catalog's own tiers.
+    """
 
     def __init__(
         self,
         asked: TierOf,
         name: str,
-        beneath: TierOf,
+        default: TierOf,
         catalog: Catalog,
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._asked, self._name, self._beneath = asked, name, beneath
+        self._asked, self._name, self._default = asked, name, default
         self._tiers, self._clock = catalog.tiers, clock
-        self._kept: dict[tuple[str, str | None], tuple[float, str | None]] = {}
-        self._told_at: dict[str, float] = {}
+        self._cached: dict[tuple[str, str | None], tuple[float, str | None]] = {}
+        self._logged_at: dict[str, float] = {}
 
     def __call__(self, tenant: str, user: str | None) -> str | None:
-        """The caller's tier, no older than a second."""
-        kept = self._kept.get((tenant, user))
-        if kept is not None and self._clock() < kept[0]:
-            return kept[1]
-        tier = self._answer(tenant, user) or self._beneath(tenant, user)
-        if len(self._kept) >= MOST_KEPT:
-            self._kept.clear()
-        self._kept[tenant, user] = (self._clock() + KEPT_S, tier)
+        """Return the caller's tier, at most a second old."""
+        cached = self._cached.get((tenant, user))
+        if cached is not None and self._clock() < cached[0]:
+            return cached[1]
+        tier = self._answer(tenant, user) or self._default(tenant, user)
+        if len(self._cached) >= MAX_CACHED:
+            self._cached.clear()
+        self._cached[tenant, user] = (self._clock() + CACHED_S, tier)
         return tier
 
     def _answer(self, tenant: str, user: str | None) -> str | None:
         try:
             tier = self._asked(tenant, user)
         except TierSourceFailed as fault:
-            self._tell(str(fault))
+            self._log(str(fault))
             return None
         if tier is not None and tier not in self._tiers:
-            self._tell(f"it names the tier {shown(tier)}, which the catalog does not have")
+            self._log(f"it names the tier {shown(tier)}, which the catalog does not have")
             return None
         return tier
 
-    def _tell(self, fault: str) -> None:
+    def _log(self, fault: str) -> None:
         now = self._clock()
-        if now - self._told_at.get(fault, -TOLD_EVERY_S) >= TOLD_EVERY_S:
-            if len(self._told_at) >= MOST_KEPT:
-                self._told_at.clear()
-            self._told_at[fault] = now
-            log.warning("tiers by %s: %s; the catalog decides", self._name, fault)
+        if now - self._logged_at.get(fault, -LOG_EVERY_S) >= LOG_EVERY_S:
+            if len(self._logged_at) >= MAX_CACHED:
+                self._logged_at.clear()
+            self._logged_at[fault] = now
+            log.warning("tiers by %s: %s; the catalog's tier is used", self._name, fault)

@@ -42,7 +42,7 @@ def _words(leases: Iterable[Lease]) -> list[Word]:
 class Taken:
     """A message with its lease. `crashes`: how many workers lost the job before.
 
-    `grant`: what it holds, as `headgate.shared.admission.grant.Grant` reads it.
+    `grant`: what it holds, as `headgate.shared.admission.grant.decode` reads it.
     """
 
     id: str

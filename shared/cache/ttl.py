@@ -1,9 +1,14 @@
-"""How long an answer serves equal requests, decided by what was asked; each with its reason. Pure.
+"""The cache policy: how long an answer serves equal requests, and why. Pure.
 
-The caller's own word goes first (`cache.mode`, `cache.ttl_s`), then the catalog's rules of cache
-for the request's template, then those for words of its user messages, then the setting for all.
-Where several rules match, the shortest lifetime counts: an answer that is bought again costs cents,
-an old price or another customer's order costs more. Measured: 5 us for a short prompt.
+The first of these decides:
+
+1. the caller's `cache.mode` and `cache.ttl_s`;
+2. the catalog's cache rules for the request's template;
+3. its cache rules for words of the user's messages;
+4. the setting for all.
+
+If several rules match, the shortest lifetime counts: another call costs cents, but an old price or
+another customer's order costs more. Measured: 5 us for a short prompt.
 """
 
 from __future__ import annotations
@@ -16,24 +21,25 @@ from typing import NamedTuple
 from headgate.shared.catalog.schema import CacheRule
 from headgate.shared.job.request import Request
 
-MOST_TEXT = 1000
-"""Characters at the beginning and at the end of what a user says in which words are looked for."""
+SEARCHED_CHARACTERS = 1000
+"""How many characters of a user's text are searched for words, at its beginning and its end."""
 
 _WORDS = re.compile(r"\w+")
 
 
 @dataclass(frozen=True, slots=True)
 class CacheTtl:
-    """Seconds that an answer is kept, 0 for never, and why."""
+    """How many seconds an answer is kept (0: not at all), and why: a rule's name or a reason."""
 
     ttl_s: int
     reason: str
 
 
 class KeywordPattern(NamedTuple):
-    """The words of one keyword that follow its first word.
+    """A keyword without its first word, by which it is found.
 
-    `stem`: the last word is a beginning; `first`: only at the start of the text.
+    With `stem` its last word may have any ending; with `first` it counts only at the start of a
+    text. `ttl_s` and `rule` are those of its rule.
     """
 
     rest: tuple[str, ...]
@@ -44,24 +50,24 @@ class KeywordPattern(NamedTuple):
 
     @property
     def until(self) -> int | None:
-        """How many words of a text it may be: the first, or any."""
+        """How many words of a text to look at: the first one, or all (None)."""
         return 1 if self.first else None
 
-    def matches(self, said: list[str], at: int) -> bool:
-        """Whether it stands in these words, its own first word at place `at`."""
+    def matches(self, words: list[str], at: int) -> bool:
+        """Return whether the keyword is in these words, with its first word at index `at`."""
         rest = self.rest
         if self.first and at:
             return False
         if not rest:
             return True
-        found = said[at + 1 : at + 1 + len(rest)]
+        found = words[at + 1 : at + 1 + len(rest)]
         if self.stem and len(found) == len(rest) and found[-1].startswith(rest[-1]):
             found[-1] = rest[-1]
         return tuple(found) == rest
 
 
 def words_of(keyword: str) -> list[str]:
-    """The words of a keyword or a text, as they are compared."""
+    """Return the words of a keyword or a text in lower case."""
     return _WORDS.findall(keyword.lower())
 
 
@@ -71,9 +77,10 @@ def _general(request: Request) -> str:
 
 @dataclass(frozen=True, slots=True)
 class CacheRuleIndex:
-    """The catalog's rules of cache, ready to be asked.
+    """The catalog's cache rules, indexed for matching.
 
-    `by_word`: what begins with this word; `by_stem`: beginnings of single words.
+    `by_template` has the lifetime and the rule of a template. `by_word` has the keywords by their
+    first word. `by_stem` has the keywords of one word with any ending.
     """
 
     by_template: Mapping[str, tuple[int, str]] = field(default_factory=dict)
@@ -82,14 +89,14 @@ class CacheRuleIndex:
 
     @classmethod
     def of(cls, rules: Mapping[str, CacheRule]) -> CacheRuleIndex:
-        """From the entries of the catalog, by their names."""
+        """Return the index of the catalog's cache rules, which are given by name."""
         templates: dict[str, tuple[int, str]] = {}
         by_word: dict[str, list[KeywordPattern]] = {}
         by_stem: list[tuple[str, KeywordPattern]] = []
         for name, rule in rules.items():
             for template in rule.templates:
-                mine = (rule.ttl_s, name)
-                templates[template] = min(mine, templates.get(template, mine))
+                own = (rule.ttl_s, name)
+                templates[template] = min(own, templates.get(template, own))
             for keyword in rule.keywords:
                 start, *rest = words_of(keyword)
                 stem, first = keyword.endswith("*"), keyword.startswith("^")
@@ -105,42 +112,42 @@ class CacheRuleIndex:
         )
 
     def match(self, request: Request) -> tuple[int, str] | None:
-        """Seconds and the name of the rule that decides; None where none matches."""
+        """Return the lifetime in seconds and the name of the deciding rule; None for no rule."""
         if request.template is not None and request.template in self.by_template:
             return self.by_template[request.template]
         if request.embeds:
-            return None  # a vector does not age, and is nobody's secret to its own tenant
-        text = _said(request).lower()
-        said: list[str] = _WORDS.findall(text)
-        patterns: list[tuple[int, str]] = []
-        if not self.by_word.keys().isdisjoint(said):  # most often: at the speed of C
-            patterns += (
+            return None  # a vector does not age, and tells nothing of another user
+        text = _text_of_user(request).lower()
+        words: list[str] = _WORDS.findall(text)
+        matches: list[tuple[int, str]] = []
+        if not self.by_word.keys().isdisjoint(words):  # quick, and enough for most texts
+            matches += (
                 (pattern.ttl_s, pattern.rule)
-                for at, word in enumerate(said)
+                for at, word in enumerate(words)
                 for pattern in self.by_word.get(word, ())
-                if pattern.matches(said, at)
+                if pattern.matches(words, at)
             )
         for stem, pattern in self.by_stem:
-            if stem in text and any(word.startswith(stem) for word in said[: pattern.until]):
-                patterns.append((pattern.ttl_s, pattern.rule))
-        return min(patterns, default=None)
+            if stem in text and any(word.startswith(stem) for word in words[: pattern.until]):
+                matches.append((pattern.ttl_s, pattern.rule))
+        return min(matches, default=None)
 
 
-def _said(request: Request) -> str:
-    """The beginning and the end of what the user says, the last message first."""
+def _text_of_user(request: Request) -> str:
+    """Return the beginning and the end of the user's messages, the last message first."""
     if request.prompt is not None:
         return _ends(request.prompt)
     return _ends(" \n".join(_texts(request.messages or ())))
 
 
 def _ends(text: str) -> str:
-    if len(text) <= 2 * MOST_TEXT:
+    if len(text) <= 2 * SEARCHED_CHARACTERS:
         return text
-    return f"{text[:MOST_TEXT]} \n{text[-MOST_TEXT:]}"
+    return f"{text[:SEARCHED_CHARACTERS]} \n{text[-SEARCHED_CHARACTERS:]}"
 
 
 def _texts(messages: Sequence[Mapping[str, object]]) -> Iterable[str]:
-    left = 2 * MOST_TEXT
+    left = 2 * SEARCHED_CHARACTERS
     for message in reversed(messages):
         if left <= 0:
             return
@@ -157,10 +164,10 @@ def _texts(messages: Sequence[Mapping[str, object]]) -> Iterable[str]:
 
 @dataclass(frozen=True, slots=True)
 class CachePolicy:
-    """All that lifetimes depend on beside the request: rules, and the settings of the cache.
+    """What lifetimes depend on beside the request: the cache rules and the settings of the cache.
 
-    `ttl_s`: where no rule says otherwise; `temperature`: above it, without a seed, answers are
-    meant to vary and are kept only if asked.
+    `ttl_s` holds if no rule matches. Above `temperature` and without a seed, answers are meant to
+    vary: they are kept only if the caller asks for it.
     """
 
     rules: CacheRuleIndex = CacheRuleIndex()
@@ -168,7 +175,7 @@ class CachePolicy:
     temperature: float = 0.7
 
     def lifetime(self, request: Request) -> CacheTtl:
-        """How long the answer to this request is kept."""
+        """Return how long to keep the answer to this request."""
         wish = request.cache
         if wish.mode == "off":
             return CacheTtl(0, "off")
@@ -183,7 +190,7 @@ class CachePolicy:
         return CacheTtl(*found)
 
     def keeps(self, request: Request) -> bool:
-        """Whether the answer is kept at all."""
+        """Return whether to keep the answer at all."""
         return self.lifetime(request).ttl_s > 0
 
     def _varies(self, request: Request) -> bool:

@@ -1,7 +1,7 @@
 """The catalog: models, providers, pools, tiers and prices, read from TOML and checked as a whole.
 
-The built-in `catalog.toml` lies beneath; a user's file is laid over it key by key. All faults that
-can be found are reported at once, each with file, key, value and remedy.
+A user's file overrides the built-in `catalog.toml` key by key. All faults are reported together,
+each with file, key, value and remedy.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 from pydantic import PrivateAttr
 
-from headgate.shared.catalog.faults import HIDDEN, hint
+from headgate.shared.catalog.faults import HIDDEN, OTHER_KIND, hint
 from headgate.shared.catalog.routing_rules import Routing
 from headgate.shared.catalog.schema import (
     CLASSES,
@@ -43,7 +43,7 @@ BUILT_IN = Path(__file__).with_name("catalog.toml")
 
 
 class Catalog(CatalogModel):
-    """All that is in force; built by `load`, never changed."""
+    """The catalog in force; `load` builds it, and nothing changes it."""
 
     providers: Mapping[str, ProviderConfig] = {}
     models: Mapping[str, Model] = {}
@@ -62,7 +62,7 @@ class Catalog(CatalogModel):
     _chains: dict[str, tuple[Model | StaticText, ...]] = PrivateAttr(default_factory=dict)
 
     def model_post_init(self, _: object) -> None:
-        """Every table is read-only and every model is found under both of its names."""
+        """Make every table read-only and list each model under both of its names."""
         for table in (
             "providers", "models", "pools", "tiers", "prices", "tenants", "users", "templates"
         ):  # fmt: skip
@@ -72,47 +72,50 @@ class Catalog(CatalogModel):
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The built-in model classes, then those which only this catalog has."""
+        """The built-in model classes, then those that only this catalog has."""
         own = {model.model_class for model in self.models.values()}
         return (*CLASSES, *sorted(own.difference(CLASSES)))
 
     def model(self, name: str, field: str = "model") -> Model:
-        """The model of that name, `gpt-4o` or `openai/gpt-4o`; InvalidRequest if there is none."""
+        """Return the model of that name, `gpt-4o` or `openai/gpt-4o`.
+
+        Raises InvalidRequest, with `field` as the field at fault, for an unknown name.
+        """
         try:
             return self._names[name]
         except KeyError:
             remedy = "`headgate models` lists what there is" + hint(name, self._names, "; ")
             if name == "auto":
-                remedy = "is the word for routing, which stands for no one model; name one"
+                remedy = "auto lets routing choose and is not a model; name a model here"
             raise InvalidRequest(field, name, remedy, code="unknown_model") from None
 
     def chain(
         self, model: Model, fallback: bool | Sequence[str] = True
     ) -> tuple[Model | StaticText, ...]:
-        """The model, then what to ask in its place, in order and without repeats.
+        """Return the model and its fallbacks, in order and without repeats.
 
-        The model's own list and no other's: a caller who named a cheap model must not end up with
-        one that its list does not name. `fallback` is what a request wishes: False for the
-        model alone, names for just these; InvalidRequest if one is unknown or of another kind.
+        `fallback` is the field of a request: True takes the model's own list, False the model
+        alone, and a list takes these names. Fallbacks of fallbacks are not followed, so a caller
+        who named a cheap model never gets one that its list does not name. Raises InvalidRequest
+        for a name that is unknown or of the other kind (chat, embedding).
         """
         if fallback is False:
             return (model,)
         if fallback is not True:
-            return tuple(dict.fromkeys([model, *self._wished(model, fallback)]))
+            return tuple(dict.fromkeys([model, *self._named(model, fallback)]))
         known = self._chains.get(model.name)
         if known is None:
-            known = self._chains[model.name] = tuple(dict.fromkeys(self._asked_in_turn(model)))
+            known = self._chains[model.name] = tuple(dict.fromkeys(self._own_chain(model)))
         return known
 
-    def _wished(self, model: Model, names: Sequence[str]) -> Iterator[Model]:
+    def _named(self, model: Model, names: Sequence[str]) -> Iterator[Model]:
         for i, name in enumerate(names):
             other = self.model(name, field=f"fallback[{i}]")
             if other.embeds != model.embeds:
-                remedy = "vectors and texts cannot stand in for each other"
-                raise InvalidRequest(f"fallback[{i}]", name, remedy)
+                raise InvalidRequest(f"fallback[{i}]", name, OTHER_KIND)
             yield other
 
-    def _asked_in_turn(self, model: Model) -> Iterator[Model | StaticText]:
+    def _own_chain(self, model: Model) -> Iterator[Model | StaticText]:
         yield model
         for name in model.fallback:
             if name.startswith(STATIC):
@@ -121,60 +124,61 @@ class Catalog(CatalogModel):
                 yield self.model(name)
 
     def provider(self, model: Model) -> ProviderConfig:
-        """Where the model is served."""
+        """Return the provider that serves the model."""
         return self.providers[model.provider]
 
     def tier(self, name: str) -> Tier:
-        """The tier of that name; InvalidRequest if there is none."""
+        """Return the tier of that name; raises InvalidRequest for an unknown one."""
         if name not in self.tiers:
             remedy = f"no such tier; the catalog has {', '.join(self.tiers) or 'none'}"
             raise InvalidRequest("tier", name, remedy + hint(name, self.tiers, "; "))
         return self.tiers[name]
 
     def pool(self, model: Model) -> Pool:
-        """The limits of the model's pool; one without limits where the catalog names none."""
+        """Return the model's pool; one without limits if the catalog has no entry for it."""
         return self.pools.get(model.pool_key) or Pool(key=model.pool_key)
 
 
 def load(overlay: Path | None = None) -> Catalog:
-    """The built-in catalog with the file `overlay` laid over it, read and checked.
+    """Read and check the built-in catalog, overridden by the file `overlay`.
 
-    Raises CatalogError, or CatalogErrors for more than one fault. The built-in file is sound (a
-    test holds it to that), so that a fault is always the overlay's where there is one.
+    Raises CatalogError, or CatalogErrors for several faults. A test keeps the built-in file free of
+    faults, so a fault is always one of the overlay.
     """
     built_in = _read(BUILT_IN)
     own = _read(overlay) if overlay else built_in
-    content = laid_over(built_in, own)
+    content = overridden(built_in, own)
     tables = check(str(overlay or BUILT_IN), content, own)
     in_force = json.dumps(content, sort_keys=True, default=str)
     return Catalog(**vars(tables), digest=hashlib.sha256(in_force.encode()).hexdigest()[:12])
 
 
-def laid_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Both, key by key: tables are merged, everything else of `above` wins."""
-    merged = dict(below)
-    for key, value in above.items():
+def overridden(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `base` with the keys of `overlay`: tables are merged, other values replaced."""
+    merged = dict(base)
+    for key, value in overlay.items():
         under = merged.get(key)
         both = isinstance(value, Mapping) and isinstance(under, Mapping)
-        merged[key] = laid_over(under, value) if both else value  # type: ignore[arg-type]
+        merged[key] = overridden(under, value) if both else value  # type: ignore[arg-type]
     return merged
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """What the TOML file says; CatalogError names file and line, or why it cannot be read."""
+    """Return the content of the TOML file; raises CatalogError with file and line."""
     file = str(path)
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except IsADirectoryError:
         raise CatalogError(file, "file", file, "this is a folder; name a TOML file") from None
     except FileNotFoundError:
-        raise CatalogError(file, "file", file, "there is no such file; name one") from None
+        raise CatalogError(file, "file", file, "there is no such file; check the path") from None
     except OSError as error:
-        raise CatalogError(file, "file", file, f"cannot be read: {error.strerror}") from error
+        remedy = f"this file cannot be read: {error.strerror}"
+        raise CatalogError(file, "file", file, remedy) from error
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         byte = error.object[error.start : error.start + 1]
-        remedy = "is not UTF-8; save the file as UTF-8"
+        remedy = "this is not UTF-8; save the file as UTF-8"
         raise CatalogError(file, f"line {line}", byte, remedy) from error
     try:
         return tomllib.loads(text)
@@ -185,4 +189,4 @@ def _read(path: Path) -> dict[str, Any]:
         shown: object = lines[min(line, len(lines)) - 1].strip()
         if "key" in str(shown).lower():
             shown = HIDDEN
-        raise CatalogError(file, f"line {line}", shown, f"is no TOML: {error}") from error
+        raise CatalogError(file, f"line {line}", shown, f"this is not TOML: {error}") from error

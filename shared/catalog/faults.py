@@ -1,4 +1,4 @@
-"""How a fault of a catalog is told: keys as TOML writes them, and remedies in a user's words."""
+"""The text of a catalog's faults: keys as TOML writes them, and remedies in plain words."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from headgate.shared.catalog.schema import (
 from headgate.shared.errors import CatalogError
 
 Path = Sequence[str | int]
-#: Their keys are names of other vendors' making and are always shown in quotes.
+#: Tables whose keys are vendors' names: always shown in quotes.
 _QUOTED = {"models", "pools", "prices"}
 
 
 class CatalogErrors(CatalogError):
-    """Several keys are wrong; `errors` holds each, and the text has one line for each."""
+    """Several keys are wrong; `errors` holds each of them, and the text has a line for each."""
 
     def __init__(self, errors: Iterable[CatalogError]) -> None:
         self.errors = tuple(errors)
@@ -40,7 +40,7 @@ class CatalogErrors(CatalogError):
 
 
 class _Placeholder:
-    """Stands for a value in an error where there is none, or where it must not be shown."""
+    """What an error shows instead of a value that is missing or may be a secret."""
 
     def __init__(self, words: str) -> None:
         self.words = words
@@ -52,12 +52,14 @@ class _Placeholder:
 MISSING = _Placeholder("(missing)")
 HIDDEN = _Placeholder("(not shown, it may be a secret)")
 
-#: How TOML calls what pydantic calls otherwise, by the start of its kind of error.
+OTHER_KIND = "an embedding model and a chat model cannot replace each other; name another model"
+
+#: Remedies in the words of TOML, by the start of pydantic's kind of error.
 _TYPES = {
     "tuple": "give a list",
     "frozen_set": "give a list",
-    "model_type": "give a table with keys of its own",
-    "dict": "give a table with keys of its own",
+    "model_type": "give a table",
+    "dict": "give a table",
     "string_type": "give a text in quotes",
     "int": "give a whole number without quotes",
     "float": "give a number without quotes",
@@ -67,13 +69,16 @@ _TYPES = {
 
 
 def hint(name: object, known: Collection[str], before: str = "") -> str:
-    """Which known name is meant, perhaps; empty when none is near."""
+    """Return "did you mean NAME?" with the nearest known name; empty if none is near.
+
+    `before` is put in front of the question.
+    """
     near = difflib.get_close_matches(str(name), known, n=1)
     return f"{before}did you mean {near[0]}?" if near else ""
 
 
 def dotted(parts: Path) -> str:
-    """The path of a key as TOML writes it: models."gpt-4o".fallback[1]."""
+    """Return the path of a key as TOML writes it: models."gpt-4o".fallback[1]."""
     path, before = "", ""
     for part in parts:
         if isinstance(part, int):
@@ -86,10 +91,13 @@ def dotted(parts: Path) -> str:
     return path.removeprefix(".")
 
 
-def told(
+def fault_from(
     form: type[BaseModel], own: Mapping[str, str], at: Path, detail: ErrorDetails
 ) -> tuple[Path, object, str]:
-    """One finding of pydantic: the path of its key, the value and the remedy."""
+    """Return the path of the key, the value and the remedy of one error of pydantic.
+
+    `own` holds the fields that the checker itself has added to an entry at the path `at`.
+    """
     loc = [part for part in detail["loc"] if part not in own]
     value: object = detail["input"]
     kind, limits = detail["type"], detail.get("ctx", {})
@@ -98,7 +106,7 @@ def told(
         inner = Budget if "budget" in loc[:-1] else inner
         remedy = unknown(str(loc[-1]), keys_of(inner))
     elif kind == "missing":
-        value, remedy = MISSING, "this key is needed"
+        value, remedy = MISSING, "this key is required"
     elif kind == "string_pattern_mismatch":
         remedy = f"give a name that fits {limits['pattern']}"
     elif kind == "value_error":
@@ -109,14 +117,14 @@ def told(
         otherwise = detail["msg"].replace("Input should be", "give")
         remedy = next((w for start, w in _TYPES.items() if kind.startswith(start)), otherwise)
         if loc and loc[-1] in _MEASURES and kind == "greater_than_equal":
-            remedy += "; leave the key out where nothing limits"
+            remedy += "; leave the key out for no limit"
     return [*at, *loc], value, remedy
 
 
 _NAMED: dict[type[BaseModel], str] = {
     ProviderConfig: "name", Model: "name", Pool: "key", Tier: "name", Tenant: "name", User: "name",
 }  # fmt: skip
-"""What an entry is called in its form; users write it as the name of the table."""
+"""The field that holds an entry's name; in TOML the name is that of the entry's table."""
 
 _INNER: dict[str, type[BaseModel]] = {
     "tiers": Limits, "providers": WideLimits, "cache": CacheRule, "routing": RoutingRule,
@@ -125,14 +133,14 @@ _MEASURES = frozenset(WideLimits.model_fields) - {"burst_s"}
 
 
 def keys_of(form: type[BaseModel]) -> list[str]:
-    """The keys that a user may write in a table of this form."""
+    """Return the keys that a user may write in a table of this form."""
     hidden = _NAMED.get(form) or ("name" if form.__name__ == "Template" else None)
     fields = form.model_fields.items()
     return [key.alias or name for name, key in fields if name != hidden]
 
 
 def unknown(key: str, known: Collection[str]) -> str:
-    """The remedy for a key that nobody reads."""
+    """Return the remedy for an unknown key."""
     return f"unknown key; use one of {', '.join(known)}{hint(key, known, '; ')}"
 
 

@@ -1,4 +1,4 @@
-"""The part of a catalog that sends requests for `auto` to a model: its form."""
+"""The form of the catalog's routing rules, which choose the model of requests for `auto`."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from headgate.shared.job.request import Kind
 
 
 class RoutingRule(CatalogModel):
-    """Sends requests for `auto` that have one of these words, or are of these kinds, to a model.
+    """Chooses `model` for a request that has one of these words and is of one of these kinds.
 
-    Where both are given, both must fit.
+    An empty list of words or kinds fits every request; at least one of them is given.
     """
 
     words: Annotated[tuple[Text, ...], Field(strict=False)] = ()
@@ -21,13 +21,13 @@ class RoutingRule(CatalogModel):
     model: str
 
     @model_validator(mode="after")
-    def _says_when(self) -> RoutingRule:
+    def _require_a_condition(self) -> RoutingRule:
         if not self.words and not self.kinds:
-            raise ValueError("give words or kinds: a rule without them would take everything")
+            raise ValueError("give words or kinds; a rule without them fits every request")
         return self
 
 
 class Routing(CatalogModel):
-    """What `model: auto` goes by beside the models: rules, the first that fits counts."""
+    """The rules for `model: auto`, in order: the first one that fits decides."""
 
     rules: Annotated[tuple[RoutingRule, ...], Field(strict=False)] = ()

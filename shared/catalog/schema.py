@@ -1,6 +1,6 @@
-"""The form of a catalog file: what each table may hold, checked by type and range.
+"""The form of a catalog file: the keys of each table, with their types and ranges.
 
-The head of `catalog.toml` says what each key means. Everything here is frozen.
+The head of `catalog.toml` explains each key. Everything here is frozen.
 """
 
 from __future__ import annotations
@@ -14,18 +14,19 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 STATIC = "static:"
-#: Of a budget that does not say it: shares at which jobs of low priority and all jobs stop.
+#: Defaults of a budget: the shares at which bulk jobs stop and all jobs stop, the shares at which
+#: alerts are sent, and what happens at the first of them.
 SOFT, HARD, ALERTS, WAIT = 1.0, 1.2, (0.8, 0.9, 1.0), "wait"
-#: Built in: a worker serves their queues also where the catalog has no model of the class.
+#: Built-in classes: a worker serves their queues even if the catalog has no model of the class.
 CLASSES = ("fast", "smart", "reasoning", "embedding")
 
 Capability = Literal["vision", "tools", "json", "reasoning", "temperature", "embeddings"]
 
 
 def _money(value: object) -> Decimal:
-    """The exact amount; more than six digits after the point would not fit 1e-12 USD a token."""
+    """Return USD per million tokens, exactly; six decimals of it are 1e-12 USD a token."""
     if not isinstance(value, str):
-        raise ValueError(f'write it as a string, such as "{value if value is not True else 1}"')
+        raise ValueError(f'write it as a string, such as "{1 if value is True else value}"')
     try:
         amount = Decimal(value)
     except InvalidOperation:
@@ -38,10 +39,10 @@ def _money(value: object) -> Decimal:
     return amount
 
 
-def _sum(value: object) -> str:
-    """An amount of money as written; the budgets of scripts are read from such a text."""
+def _budget_usd(value: object) -> str:
+    """Return USD as the user wrote it: scripts read budgets from such a text."""
     if not isinstance(value, str):
-        raise ValueError(f'write it as a string, such as "{value if value is not True else 10}"')
+        raise ValueError(f'write it as a string, such as "{10 if value is True else value}"')
     if not re.fullmatch(r"[0-9]{1,7}(\.[0-9]{1,6})?", value) or Decimal(value) > 1_000_000:
         raise ValueError("give USD, 0 to 1000000, at most six digits after the point")
     return value
@@ -58,40 +59,39 @@ def _web_address(value: str) -> str:
 
 
 def _factor(value: object) -> Decimal:
-    """What a price is multiplied by, exactly."""
-    wanted = 'write it as a string from "0" to "100", such as "0.5"'
+    """Return the exact factor by which a price is multiplied."""
     try:
         factor = Decimal(value) if isinstance(value, str) else None
     except InvalidOperation:
         factor = None
     if factor is None or not (factor.is_finite() and 0 <= factor <= 100):
-        raise ValueError(wanted)
+        raise ValueError('write it as a string from "0" to "100", such as "0.5"')
     return factor
 
 
 Money = Annotated[Decimal, BeforeValidator(_money)]
 Factor = Annotated[Decimal, BeforeValidator(_factor)]
-Usd = Annotated[str, BeforeValidator(_sum)]
+Usd = Annotated[str, BeforeValidator(_budget_usd)]
 Share = Annotated[float, Field(ge=0.01, le=100, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, le=1_000_000_000_000)]
 Tokens = Annotated[int, Field(ge=1, le=100_000_000)]
-#: Over a million calls a second is a slip of the pen, not a limit.
+#: At most a million calls a second: more is a typing error.
 Calls = Annotated[int, Field(ge=1, le=100_000_000)]
 AtOnce = Annotated[int, Field(ge=1, le=1_000_000)]
 Burst = Annotated[float, Field(gt=0, le=3_600, allow_inf_nan=False)]
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 Text = Annotated[str, Field(min_length=1, max_length=1_000)]
-#: Capitals only, so that a key written here by mistake is refused and not taken for a name.
+#: Capitals only: an API key written here by mistake is refused, not taken for a variable's name.
 Variable = Annotated[str, Field(pattern=r"^[A-Z_][A-Z0-9_]{0,63}$")]
 #: A class becomes part of a queue's name.
 ClassName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,31}$")]
 Named = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:@-]{0,127}$")]
-#: A caller of a request is named alike.
+#: A tenant, or tenant/user: two names of a request and the slash.
 Caller = Annotated[str, Field(min_length=1, max_length=257, pattern=r"^[^\x00]*$")]
 
 
 class CatalogModel(BaseModel):
-    """Refuses unknown keys, other types and changes."""
+    """The base of all tables: refuses unknown keys, wrong types and changes."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -103,7 +103,7 @@ class StaticText(CatalogModel):
 
 
 class Limits(CatalogModel):
-    """Calls a minute, tokens a minute, calls a day; None does not bind."""
+    """Requests a minute, tokens a minute, requests a day; None does not bind."""
 
     rpm: Calls | None = None
     tpm: Count | None = None
@@ -111,13 +111,13 @@ class Limits(CatalogModel):
 
 
 class CallerLimits(Limits):
-    """Limits of one who asks; `concurrent`: calls at once."""
+    """Limits of one caller; `concurrent` is the number of requests under way."""
 
     concurrent: AtOnce | None = None
 
 
 class WideLimits(CallerLimits):
-    """Limits over many who ask; `burst_s`: seconds of the rate that a bucket can hold."""
+    """Limits over many callers; a bucket holds at most `burst_s` seconds of its rate."""
 
     input_tpm: Count | None = None
     output_tpm: Count | None = None
@@ -125,11 +125,11 @@ class WideLimits(CallerLimits):
 
 
 class ProviderConfig(CatalogModel):
-    """Where models are served, and in which dialect; no `api_key_env` means that no key is sent.
+    """Where models are served, and in which dialect. Without `api_key_env` no key is sent.
 
-    `limits`: over all its pools together, for each key. `factors`: by which a service tier costs
-    more or less than the standard one, by the name that the vendor's replies give it; `us`: where
-    the reply says that it was computed in the US only.
+    `limits` hold for all pools of one key together. `factors` are the prices of service tiers
+    relative to the standard one, by the tier's name in the vendor's replies. The factor `us` is for
+    replies that were computed in the US only.
     """
 
     name: str
@@ -144,7 +144,7 @@ class ProviderConfig(CatalogModel):
 
 
 class Model(CatalogModel):
-    """One language model; see the head of catalog.toml for what each key means."""
+    """One language model; the head of `catalog.toml` explains each key."""
 
     name: Named
     provider: str
@@ -166,26 +166,26 @@ class Model(CatalogModel):
 
     @property
     def embeds(self) -> bool:
-        """True for a model that gives vectors, not text."""
+        """Whether this is an embedding model, which returns vectors, not text."""
         return "embeddings" in self.capabilities
 
     @property
     def pool_key(self) -> str:
-        """What its limits are counted on: provider/pool."""
+        """The pool that its limits are counted on: provider/pool."""
         return f"{self.provider}/{self.pool}"
 
 
 class Pool(WideLimits):
-    """What a provider counts a limit on."""
+    """A pool: the models that a provider counts one limit for."""
 
     key: str
     burst_s: Burst = 1
 
 
 class Tier(CallerLimits):
-    """Limits of each user of it: over all models, and tighter ones for some.
+    """Limits of each user of the tier: over all models, and in `models` lower ones for some.
 
-    `lockout_after` refusals within a minute lock the user out for `lockout_s`; 0: never.
+    `lockout_after` refusals within a minute lock the user out for `lockout_s`; 0 never does.
     """
 
     name: Named
@@ -195,10 +195,11 @@ class Tier(CallerLimits):
 
 
 class Budget(CatalogModel):
-    """What may be spent in a UTC day and a UTC month; None does not bind.
+    """The USD that may be spent in a UTC day and a UTC month; None does not bind.
 
-    Shares of it: `soft` (jobs of low priority wait then, or `at_soft` names the model that is asked
-    for them), `hard` (nothing more is spent), `alerts`. None: SOFT, HARD, ALERTS, WAIT.
+    `soft`, `hard` and `alerts` are shares of it. From `soft` on bulk jobs wait, or go to the model
+    that `at_soft` names. At `hard` nothing more is spent. At each of `alerts` an alert is sent.
+    None means the default: SOFT, HARD, ALERTS and WAIT.
     """
 
     usd_per_day: Usd | None = None
@@ -210,7 +211,7 @@ class Budget(CatalogModel):
 
 
 class Tenant(CallerLimits):
-    """What holds for a tenant as a whole; `weight`: its share of a pool that is short."""
+    """What holds for a tenant as a whole; `weight` is its share of a pool with too little left."""
 
     name: Caller
     weight: Annotated[float, Field(ge=0.01, le=1_000, allow_inf_nan=False)] | None = None
@@ -227,7 +228,11 @@ class User(CallerLimits):
 
 
 class TierPrice(CatalogModel):
-    """USD per million tokens; what is absent costs as much as input, a write for an hour as one."""
+    """USD per million tokens.
+
+    A kind of input without a price costs as much as `input`, and `cache_write_1h` without a price
+    as much as `cache_write`.
+    """
 
     input: Money
     cached_input: Money | None = None
@@ -237,9 +242,9 @@ class TierPrice(CatalogModel):
 
 
 class Price(CatalogModel):
-    """USD per million tokens in place of genai-prices, which counts on where `input` is absent.
+    """USD per million tokens, overriding genai-prices; without `input` genai-prices still holds.
 
-    `tiers`: what the vendor's service tiers cost, as a factor or in prices of their own.
+    `tiers` are the prices of the vendor's service tiers, as a factor or in full.
     """
 
     input: Money | None = None
@@ -250,35 +255,38 @@ class Price(CatalogModel):
     tiers: Mapping[str, TierPrice | Factor] = {}
 
     @model_validator(mode="after")
-    def _begins_with_input(self) -> Price:
+    def _require_input(self) -> Price:
         if self.input is None and self.model_fields_set - {"tiers"}:
-            raise ValueError("give input, too: what is absent here has no other price")
+            raise ValueError("give input too; parts without a price cost as much as input")
         return self
 
     @property
     def standard(self) -> TierPrice | None:
-        """The prices of the standard tier, if they are given."""
+        """The prices of the standard tier; None if they are not given."""
         given = self.model_dump(exclude={"tiers"}, exclude_none=True)
         return TierPrice.model_construct(**given) if self.input is not None else None
 
 
-LONGEST_TTL_S = 30 * 86_400
-"""As long as a caller may ask for."""
+MAX_TTL_S = 30 * 86_400
+"""The same maximum as a caller's `cache.ttl_s`."""
 
 
 def _keyword(value: str) -> str:
     words = re.findall(r"\w+", value)
     if not words or "*" in value[:-1] or "^" in value[1:]:
-        raise ValueError("write words; ^ may stand before the first, * after the last")
+        raise ValueError("give words; put ^ only before the first and * only after the last")
     if value.endswith("*") and (not re.search(r"\w\*$", value) or len("".join(words)) < 3):
-        raise ValueError("give at least three letters, and * right after the last")
+        raise ValueError("give at least three letters, with * directly after the last")
     return value
 
 
 class CacheRule(CatalogModel):
-    """How long answers are kept where a request has one of these words or templates; 0: never."""
+    """How many seconds to keep answers to requests with one of these words or templates.
 
-    ttl_s: Annotated[int, Field(ge=0, le=LONGEST_TTL_S)]
+    0 keeps none.
+    """
+
+    ttl_s: Annotated[int, Field(ge=0, le=MAX_TTL_S)]
     keywords: Annotated[
         tuple[Annotated[Text, AfterValidator(_keyword)], ...],
         BeforeValidator(_one_or_many),
@@ -288,6 +296,6 @@ class CacheRule(CatalogModel):
 
 
 class CacheRules(CatalogModel):
-    """The rules of the cache, by their names."""
+    """The cache rules by name."""
 
     rules: Mapping[Named, CacheRule] = {}

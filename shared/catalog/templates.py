@@ -1,7 +1,7 @@
-"""Named prompts of the catalog: what they may hold, and how a request becomes what it stands for.
+"""Templates: named prompts of the catalog, and how they fill in a request.
 
-`{name}` is replaced by the variable of that name, `{{` and `}}` are braces. Nothing else is read:
-no code, no attributes, no formats; what a variable holds is text, and is not looked at again.
+`{name}` is replaced by the variable of that name; `{{` and `}}` stand for braces. Nothing else has
+a meaning: no code, no attributes, no formats. The text of a variable is never read as a template.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from pydantic import Field, field_validator, model_validator
 from headgate.shared.catalog.faults import hint
 from headgate.shared.catalog.schema import CatalogModel, Named, Text
 from headgate.shared.errors import InvalidRequest, WrongUse
-from headgate.shared.job.request import Kind, Request, check_messages, check_params
+from headgate.shared.job.request import Kind, Request
+from headgate.shared.job.request_checks import check_messages, check_params
 
 _PIECE = re.compile(r"\{\{|\}\}|\{([A-Za-z_][A-Za-z0-9_]{0,63})\}|[{}]")
 
@@ -23,10 +24,7 @@ Variables = Mapping[str, str | int | float | bool]
 
 
 class Template(CatalogModel):
-    """A named prompt, or a conversation; what a request does not say of `model` to `task`, it does.
-
-    `variables`: the names that a request must give.
-    """
+    """A named prompt or conversation; `model`, `params` and `task` are defaults of a request."""
 
     name: Named
     prompt: Annotated[str, Field(min_length=1)] | None = None
@@ -38,12 +36,12 @@ class Template(CatalogModel):
 
     @field_validator("prompt", "messages")
     @classmethod
-    def _has_right_braces(cls, value: Any) -> Any:
+    def _check_braces(cls, value: Any) -> Any:
         names_in(value)
         return value
 
     @model_validator(mode="after")
-    def _is_one_prompt(self) -> Template:
+    def _check_prompt(self) -> Template:
         if (self.prompt is None) == (self.messages is None):
             raise ValueError("give exactly one of prompt and messages")
         try:
@@ -55,12 +53,12 @@ class Template(CatalogModel):
 
     @property
     def variables(self) -> frozenset[str]:
-        """The names that stand in braces."""
+        """The names in braces; a request must give each of them."""
         return names_in(self.messages if self.prompt is None else self.prompt)
 
 
 def names_in(value: object) -> frozenset[str]:
-    """The variables in all texts of the value; ValueError for a brace that is none of them."""
+    """Return the variables in all texts of the value; raises ValueError for a single brace."""
     match value:
         case str():
             found = set()
@@ -68,7 +66,8 @@ def names_in(value: object) -> frozenset[str]:
                 if piece[0] in "{}":
                     around = value[max(0, piece.start() - 10) : piece.end() + 10]
                     raise ValueError(
-                        f"a lone brace in {around!r}: write {{name}}, or {{{{ and }}}} for braces"
+                        f"single brace in {around!r}; write {{name}} for a variable, "
+                        "{{ and }} for braces"
                     )
                 if piece[1]:
                     found.add(piece[1])
@@ -81,7 +80,7 @@ def names_in(value: object) -> frozenset[str]:
 
 
 def rendered(value: Any, texts: Mapping[str, str]) -> Any:
-    """The value with all variables in its texts replaced."""
+    """Return the value with the variables in all its texts replaced."""
     match value:
         case str():
             return _PIECE.sub(lambda piece: texts[piece[1]] if piece[1] else piece[0][0], value)
@@ -93,44 +92,55 @@ def rendered(value: Any, texts: Mapping[str, str]) -> Any:
 
 
 def expanded(request: Request, templates: Mapping[str, Template]) -> Request:
-    """The request with the prompt or the messages that its template makes, without its variables.
+    """Return the request with the prompt or messages that its template makes of its variables.
 
-    It keeps the template's name, which books and estimates go by. InvalidRequest for a template
-    that is not known, beside words of its own, and for a variable too few or too many.
+    It keeps the template's name, by which usage and estimates are counted. Raises InvalidRequest
+    for an unknown template, for a request with a prompt of its own, and for a variable that is
+    missing or unknown.
     """
     if request.template is None:
         if request.variables:
-            raise InvalidRequest("variables", sorted(request.variables), "name their template, too")
+            remedy = "give the template that these variables belong to"
+            raise InvalidRequest("variables", sorted(request.variables), remedy)
         return request
-    for field in ("prompt", "messages", "input"):
-        if (given := getattr(request, field)) is not None:
-            raise InvalidRequest(field, given, "the template makes the prompt; leave one out")
-    template = templates.get(request.template)
-    if template is None:
-        remedy = f"no such template; the catalog has {', '.join(templates) or 'none'}"
-        remedy += hint(request.template, templates, "; ")
-        raise InvalidRequest("template", request.template, remedy)
+    template = _template_of(request, templates)
     texts = _texts(request.variables, template)
-    own = request.params
-    params = {
-        k: v for k, v in template.params.items() if k not in _LIMITS or not own.keys() & _LIMITS
-    }
-    made: dict[str, Any] = {
+    filled: dict[str, Any] = {
         "variables": {},
-        "params": {**params, **own},
+        "params": _params(request.params, template.params),
         "model": request.model or template.model,
         "task": request.task or template.task,
     }
     if template.prompt is not None:
-        made["prompt"] = rendered(template.prompt, texts)
-        if not made["prompt"]:
-            raise InvalidRequest("variables", dict(request.variables), "they make an empty prompt")
+        filled["prompt"] = rendered(template.prompt, texts)
+        if not filled["prompt"]:
+            remedy = f"template {template.name} makes an empty prompt of these; give a text"
+            raise InvalidRequest("variables", dict(request.variables), remedy)
     else:
-        made["messages"] = rendered(template.messages, texts)
-    return request.model_copy(update=made)
+        filled["messages"] = rendered(template.messages, texts)
+    return request.model_copy(update=filled)
+
+
+def _template_of(request: Request, templates: Mapping[str, Template]) -> Template:
+    for field in ("prompt", "messages", "input"):
+        if (given := getattr(request, field)) is not None:
+            remedy = "the template gives the prompt; leave out one of the two"
+            raise InvalidRequest(field, given, remedy)
+    name = request.template or ""
+    template = templates.get(name)
+    if template is None:
+        remedy = f"no such template; the catalog has {', '.join(templates) or 'none'}"
+        raise InvalidRequest("template", name, remedy + hint(name, templates, "; "))
+    return template
 
 
 _LIMITS = frozenset({"max_tokens", "max_completion_tokens"})
+"""Two names of one param: a request that gives either overrides both of the template."""
+
+
+def _params(own: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    limits = own.keys() & _LIMITS
+    return {k: v for k, v in defaults.items() if k not in _LIMITS or not limits} | dict(own)
 
 
 def _texts(given: Variables, template: Template) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Checks a catalog as a whole: each entry against its form, then the entries against each other."""
+"""Checks a catalog as a whole: each entry against its form, then entries against each other."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from headgate.shared.catalog.faults import (  # fmt: skip
+from headgate.shared.catalog.faults import (
     HIDDEN,
     MISSING,
+    OTHER_KIND,
     CatalogErrors,
     Path,
     dotted,
+    fault_from,
     hint,
     keys_of,
-    told,
     unknown,
 )
 from headgate.shared.catalog.routing_rules import Routing
@@ -44,9 +45,9 @@ F = TypeVar("F", bound=BaseModel)
 
 
 def check(file: str, content: Mapping[str, Any], own: Mapping[str, Any]) -> Tables:
-    """The tables of a catalog; CatalogError, or CatalogErrors for several faults.
+    """Return the tables of a catalog; raises CatalogError, or CatalogErrors for several faults.
 
-    `own`: the part of `content` that stands in `file`, where a circle is to be blamed.
+    `own` is the part of `content` that comes from `file`: a circle of fallbacks is reported there.
     """
     checker = _Checker(file, content, own)
     checker.run()
@@ -66,18 +67,25 @@ class _Checker:
         self.faults: list[CatalogError] = []
 
     def fault(self, parts: Path, value: object, remedy: str) -> None:
-        # People do write the key itself where the name of its variable belongs.
+        # Users sometimes write the API key itself instead of the name of its variable.
         if parts[0] == "providers" and "key" in str(parts[2:]).lower():
             value = HIDDEN
         self.faults.append(CatalogError(self.file, dotted(parts), value, remedy))
 
     def run(self) -> None:
-        """Every fault that can be told is in `faults`."""
-        tables = self.tables
-        known = tuple(vars(tables))
+        """Fill `tables`, and put every fault into `faults`."""
+        known = tuple(vars(self.tables))
         for key, value in self.content.items():
             if key not in known:
                 self.fault([key], value, unknown(key, known))
+        self.parse_tables()
+        # A table that is no table names nothing: what refers to it would be reported wrongly.
+        if all(isinstance(self.content.get(table, {}), Mapping) for table in known):
+            self.check_references()
+
+    def parse_tables(self) -> None:
+        """Check each entry against its form."""
+        tables = self.tables
         tables.providers = self.parsed("providers", ProviderConfig, lambda name: {"name": name})
         tables.models = self.parsed("models", Model, lambda name: {"name": name})
         tables.pools = self.parsed("pools", Pool, lambda name: {"key": name})
@@ -90,8 +98,10 @@ class _Checker:
         tables.budget = self.one("budget", Budget) or tables.budget
         tables.cache = self.one("cache", CacheRules) or tables.cache
         tables.routing = self.one("routing", Routing) or tables.routing
-        if not all(isinstance(self.content.get(table, {}), Mapping) for table in known):
-            return  # what names what cannot be told
+
+    def check_references(self) -> None:
+        """Check the entries against each other."""
+        tables = self.tables
         for model in tables.models.values():
             self.check_model(model)
             self.check_fallback(model)
@@ -123,7 +133,7 @@ class _Checker:
         passed: dict[str, F] = {}
         for name, entry in content.items():
             if not isinstance(entry, Mapping):
-                self.fault([table, name], entry, "give a table with keys of its own")
+                self.fault([table, name], entry, "give a table")
                 continue
             own = given(name)
             for key in own.keys() & entry.keys():
@@ -133,11 +143,11 @@ class _Checker:
             except ValidationError as error:
                 for detail in error.errors(include_url=False):
                     if detail["type"] != "default_factory_not_called":
-                        self.fault(*told(form, own, [table, name], detail))
+                        self.fault(*fault_from(form, own, [table, name], detail))
         return passed
 
     def one(self, table: str, form: type[F]) -> F | None:
-        """A table without entries of its own; None where it did not pass."""
+        """Return a table that has no entries of its own; None if it has faults."""
         content = self.content.get(table, {})
         if not isinstance(content, Mapping):
             self.fault([table], content, f"give a table: [{table}]")
@@ -146,7 +156,7 @@ class _Checker:
             return form.model_validate(content)
         except ValidationError as error:
             for detail in error.errors(include_url=False):
-                self.fault(*told(form, {}, [table], detail))
+                self.fault(*fault_from(form, {}, [table], detail))
             return None
 
     def check_cache(self) -> None:
@@ -163,7 +173,7 @@ class _Checker:
             if not tenant or not name:
                 self.fault(["users", user.name], user.name, 'write "tenant/user"')
             elif "*" in (tenant, name):
-                remedy = "name one user; limits of every user of a tenant are those of its tier"
+                remedy = "name one user; for limits of every user of a tenant, use a tier"
                 self.fault(["users", user.name], user.name, remedy)
         tiers = self.entries("tiers")
         for table in ("tenants", "users"):
@@ -186,7 +196,7 @@ class _Checker:
     def check_budget(self, at: list[str], own: Budget, below: Budget) -> None:
         given = {**below.model_dump(exclude_none=True), **own.model_dump(exclude_none=True)}
         if own != Budget() and not given.keys() & {"usd_per_day", "usd_per_month"}:
-            remedy = "gives no amount: add usd_per_day or usd_per_month, as a string"
+            remedy = "this budget has no amount; add usd_per_day or usd_per_month, as a string"
             self.fault([*at, "usd_per_day"], MISSING, remedy)
         if own.soft is not None or own.hard is not None:
             soft, hard = given.get("soft", SOFT), given.get("hard", HARD)
@@ -198,19 +208,20 @@ class _Checker:
             self.check_model_name([*at, "at_soft"], own.at_soft)
             other = self.tables.models.get(own.at_soft)
             if other and other.embeds:
-                self.fault([*at, "at_soft"], own.at_soft, "vectors cannot stand in for texts")
+                remedy = "an embedding model cannot replace a chat model; name another model"
+                self.fault([*at, "at_soft"], own.at_soft, remedy)
 
     def check_model(self, model: Model) -> None:
         at = ["models", model.name]
         providers = self.entries("providers")
         if model.name == "auto":
-            self.fault(at, model.name, "auto is the word for routing; use another name")
+            self.fault(at, model.name, "the name auto means routing; use another name")
         if model.provider not in providers:
             remedy = f"no such provider; use one of {', '.join(providers)}, or add it"
             remedy += hint(model.provider, providers, "; ")
             self.fault([*at, "provider"], model.provider, remedy)
         if model.embeds and (len(model.capabilities) > 1 or model.max_output_tokens):
-            remedy = "a model that gives vectors has no max_output_tokens and no other capability"
+            remedy = "an embedding model has no max_output_tokens and no other capability"
             self.fault([*at, "capabilities"], sorted(model.capabilities), remedy)
         if not model.embeds and not 1 <= model.max_output_tokens <= model.context_tokens:
             remedy = f"give 1 to context_tokens ({model.context_tokens})"
@@ -226,16 +237,17 @@ class _Checker:
                 if name == STATIC:
                     self.fault(at, name, "write the answer after static:")
                 if model.embeds:
-                    self.fault(at, name, "a text cannot stand in for vectors")
+                    self.fault(at, name, "a fixed text cannot replace vectors; remove it")
                 if i + 1 < len(model.fallback):
-                    remedy = f"is never reached: {STATIC} at [{i}] always answers; put that last"
+                    remedy = f"this is never reached: {STATIC} at [{i}] always answers; "
+                    remedy += "put the fixed text last"
                     self.fault((*at[:-1], i + 1), model.fallback[i + 1], remedy)
                 return
             if not self.check_model_name(at, name):
                 continue
             other = self.tables.models.get(name)
             if other and other.embeds != model.embeds:
-                self.fault(at, name, "vectors and texts cannot stand in for each other")
+                self.fault(at, name, OTHER_KIND)
 
     def check_model_name(self, at: Path, name: str) -> bool:
         models = self.entries("models")
@@ -245,19 +257,19 @@ class _Checker:
         return name in models
 
     def check_circles(self) -> None:
-        """A fallback that closes a circle is told once, where the user's file has written it."""
+        """Report each circle of fallbacks once, at the step that the user's file has written."""
         done: set[str] = set()
-        told: set[tuple[str, str]] = set()
+        reported: set[tuple[str, str]] = set()
         for start in self.tables.models:
             for circle in self.circles([start], done):
                 steps = list(pairwise(circle))
                 blamed = next((step for step in steps if self.writes_fallback(step[0])), steps[-1])
-                if blamed in told:
+                if blamed in reported:
                     continue
-                told.add(blamed)
+                reported.add(blamed)
                 name, following = blamed
                 at = self.tables.models[name].fallback.index(following)
-                remedy = f"goes in a circle: {' -> '.join(circle)}; take one of these out"
+                remedy = f"these fallbacks form a circle: {' -> '.join(circle)}; remove one of them"
                 self.fault(["models", name, "fallback", at], following, remedy)
 
     def writes_fallback(self, name: str) -> bool:
@@ -276,19 +288,19 @@ class _Checker:
         done.add(model.name)
 
     def check_pools(self) -> None:
-        # An entry that did not pass may own the pool; only its own fault is then told.
+        # A model with faults may own the pool: then only those faults are reported.
         if self.tables.models.keys() != self.entries("models").keys():
             return
         known = {model.pool_key for model in self.tables.models.values()}
         for key in self.entries("pools"):
             if key not in known:
-                remedy = "no model has this pool; write provider/pool" + hint(key, known, "; ")
+                remedy = "no model has this pool; give provider/pool" + hint(key, known, "; ")
                 self.fault(["pools", key], key, remedy)
 
 
 @dataclass
 class Tables:
-    """The entries that have passed, by name."""
+    """The entries without faults, by name."""
 
     providers: dict[str, ProviderConfig] = field(default_factory=dict)
     models: dict[str, Model] = field(default_factory=dict)

@@ -1,7 +1,7 @@
-"""What one attempt cost, exactly, and the most that one can cost.
+"""The exact price of an attempt, and the upper bound of what one can cost.
 
-Money is a Decimal in USD. Tables store it as a whole number of 1e-12 USD ("pico"), the smallest
-amount that a price of six digits after the point per million tokens can make.
+Money is a Decimal in USD, or a whole number of pico-USD (1e-12 USD) in tables and scripts. A price
+per million tokens with six decimals makes no smaller amount than a pico-USD.
 """
 
 from __future__ import annotations
@@ -9,17 +9,17 @@ from __future__ import annotations
 import math
 from datetime import UTC, datetime
 from decimal import ROUND_CEILING, Decimal
-from typing import Any
+from typing import Any, overload
 
 from headgate.shared.catalog.catalog import Catalog
 from headgate.shared.catalog.schema import Model
 from headgate.shared.cost.rates import (
     PLAIN,
     BillingTerms,
-    PriceSheet,
+    PriceList,
     from_now_on,
     in_force,
-    sheets_of,
+    price_lists_of,
     times,
 )
 from headgate.shared.job.result import Usage
@@ -27,8 +27,8 @@ from headgate.shared.job.result import Usage
 PICO_DIGITS = 12
 _PICO_IN_ONE = 10**12
 _PICO = Decimal(1).scaleb(-PICO_DIGITS)
-#: The largest whole number that SQLite and PostgreSQL store, 9.2 million USD.
-_MOST_PICO = 2**63 - 1
+#: The largest whole number that SQLite and PostgreSQL store: 9.2 million USD.
+_MAX_PICO = 2**63 - 1
 
 
 def price(
@@ -38,50 +38,30 @@ def price(
     at: datetime | None = None,
     terms: BillingTerms = PLAIN,
 ) -> Decimal | None:
-    """USD for one attempt with this usage; None when nobody knows the model's price.
+    """Return the USD of one attempt with this usage; None if no price is known.
 
-    `model` is one of `catalog`. `at`: when the request was made (now, if None); only few models
-    have prices that depend on it. A factor may make parts of a pico: they are rounded up.
+    `model` is one of `catalog`. `at` is the time of the request (default: now); only few models
+    have prices that depend on it. Parts of a pico-USD, which a factor can make, are rounded up.
     """
     if terms.unpriced:
         return None
-    sheets = _sheets(model, catalog, terms.service_tier, terms.in_us)
-    if not sheets:
+    lists = _price_lists(model, catalog, terms.service_tier, terms.in_us)
+    if not lists:
         return None
-    sheet = sheets[0] if len(sheets) == 1 else in_force(sheets, at or datetime.now(UTC))
-    cost = sheet.cost(usage, terms)
+    prices = lists[0] if len(lists) == 1 else in_force(lists, at or datetime.now(UTC))
+    cost = prices.cost(usage, terms)
     return cost if terms is PLAIN else cost.quantize(_PICO, ROUND_CEILING)
 
 
-def worst_price(
-    input_tokens: int,
-    output_tokens: int,
-    model: Model,
-    catalog: Catalog,
-    *,
-    service_tier: str = "",
-    in_us: bool = False,
-    hour_writes: bool = False,
-) -> Decimal | None:
-    """The most USD that one attempt of up to so many tokens can cost; None if nobody knows.
-
-    All input at its dearest rate (read, kept or neither; kept for an hour only with
-    `hour_writes`), all output at its dearest, at the dearest length of prompt up to
-    `input_tokens`, and at the dearest hour of the day. A vendor may serve a call in the standard
-    tier that asked for another: so this is never less than what the standard tier costs.
-    """
-    steps = worst_steps(model, catalog, service_tier, in_us, hour_writes)
-    if steps is None:
-        return None
-    return from_pico(worst_pico(steps, input_tokens, output_tokens))
-
-
 Steps = tuple[tuple[int, int, int, int], ...]
-"""For prompts of more tokens than the first: pico USD of a token in, a token out, a request."""
+"""Prices by length of prompt. Each step holds for prompts of more tokens than its first number.
+
+Then come the pico-USD of an input token, of an output token and of a request.
+"""
 
 
-def worst_pico(steps: Steps, input_tokens: int, output_tokens: int) -> int:
-    """The most that so many tokens cost at these steps, in 1e-12 USD."""
+def pico_at(steps: Steps, input_tokens: int, output_tokens: int) -> int:
+    """Return the highest price of these tokens at any step that applies, in pico-USD."""
     return max(
         input_tokens * per_input + output_tokens * per_output + each
         for above, per_input, per_output, each in steps
@@ -89,15 +69,20 @@ def worst_pico(steps: Steps, input_tokens: int, output_tokens: int) -> int:
     )
 
 
-def worst_steps(
+def upper_bound_steps(
     model: Model, catalog: Catalog, service_tier: str, in_us: bool, hour_writes: bool
 ) -> Steps | None:
-    """The model's dearest rates as whole picos, rounded up; None where no price is known."""
-    known = (catalog.digest, model.name, service_tier, in_us, hour_writes)
-    if known not in _known_steps:
-        _bounded(_known_steps)
-        _known_steps[known] = _steps(model, catalog, service_tier, in_us, hour_writes)
-    return _known_steps[known]
+    """Return the model's highest rates in whole pico-USD, rounded up; None if no price is known.
+
+    They are the highest of input (cached, written to the cache or neither; written for an hour only
+    with `hour_writes`), of output, and of all hours of the day. A vendor may serve a request in the
+    standard tier that asked for another, so the rates of both tiers count.
+    """
+    key = (catalog.digest, model.name, service_tier, in_us, hour_writes)
+    if key not in _steps_by_terms:
+        _clear_if_full(_steps_by_terms)
+        _steps_by_terms[key] = _steps(model, catalog, service_tier, in_us, hour_writes)
+    return _steps_by_terms[key]
 
 
 def _steps(
@@ -105,63 +90,74 @@ def _steps(
 ) -> Steps | None:
     now, steps = datetime.now(UTC), set()
     for tier in {"", service_tier}:
-        sheets = _sheets(model, catalog, tier, in_us)
-        if not sheets:
+        lists = _price_lists(model, catalog, tier, in_us)
+        if not lists:
             return None
-        for rate in (rate for sheet in from_now_on(sheets, now) for rate in sheet.rates):
-            dearest = (
-                rate.dearest_input(hour_writes),
+        for rate in (rate for prices in from_now_on(lists, now) for rate in prices.rates):
+            highest = (
+                rate.highest_input(hour_writes),
                 max(rate.output, rate.reasoning),
                 rate.request,
             )
-            steps.add((rate.above_tokens, *(math.ceil(usd * _PICO_IN_ONE) for usd in dearest)))
+            steps.add((rate.above_tokens, *(math.ceil(usd * _PICO_IN_ONE) for usd in highest)))
     return tuple(sorted(steps))  # type: ignore[arg-type]
 
 
-def _sheets(
+def _price_lists(
     model: Model, catalog: Catalog, service_tier: str, in_us: bool
-) -> tuple[PriceSheet, ...]:
-    known = (catalog.digest, model.name, service_tier, in_us)
-    sheets = _known_sheets.get(known)
-    if sheets is None:
-        sheets = sheets_of(model, catalog, service_tier)
+) -> tuple[PriceList, ...]:
+    key = (catalog.digest, model.name, service_tier, in_us)
+    lists = _lists_by_terms.get(key)
+    if lists is None:
+        lists = price_lists_of(model, catalog, service_tier)
         if in_us:
             factor = catalog.provider(model).factors.get("us")
-            sheets = () if factor is None else tuple(times(sheet, factor) for sheet in sheets)
-        _bounded(_known_sheets)
-        _known_sheets[known] = sheets
-    return sheets
+            lists = () if factor is None else tuple(times(prices, factor) for prices in lists)
+        _clear_if_full(_lists_by_terms)
+        _lists_by_terms[key] = lists
+    return lists
 
 
-#: By catalog, model and terms: resolving takes 100 times as long as computing.
-_known_sheets: dict[tuple[str, str, str, bool], tuple[PriceSheet, ...]] = {}
-_known_steps: dict[tuple[str, str, str, bool, bool], Steps | None] = {}
+#: By catalog, model and terms. Finding the rates takes 100 times as long as computing with them.
+_lists_by_terms: dict[tuple[str, str, str, bool], tuple[PriceList, ...]] = {}
+_steps_by_terms: dict[tuple[str, str, str, bool, bool], Steps | None] = {}
 
 
-def _bounded(known: dict[Any, Any]) -> None:
-    if len(known) > 10_000:  # many reloads of the catalog
-        known.clear()
+def _clear_if_full(found: dict[Any, Any]) -> None:
+    if len(found) > 10_000:  # after many reloads of the catalog
+        found.clear()
 
 
 def to_pico(amount: Decimal) -> int:
-    """The same amount in 1e-12 USD, exactly; ValueError if it has no such whole number."""
+    """Return the USD in pico-USD, exactly; raises ValueError if that is no whole 64-bit number."""
     try:
         numerator, denominator = amount.as_integer_ratio()
     except (ValueError, OverflowError):
         raise ValueError(f"{amount} is no amount of money") from None
     pico, rest = divmod(numerator * _PICO_IN_ONE, denominator)
-    if rest or abs(pico) > _MOST_PICO:
+    if rest or abs(pico) > _MAX_PICO:
         raise ValueError(f"{amount} USD is no whole number of 1e-12 USD within 64 bits")
     return pico
 
 
 def from_pico(pico: int) -> Decimal:
-    """The amount in USD of a whole number of 1e-12 USD, exactly."""
+    """Return the pico-USD in USD, exactly."""
     return Decimal(pico).scaleb(-PICO_DIGITS)
 
 
+@overload
+def usd_text(pico: int) -> str: ...
+@overload
+def usd_text(pico: None) -> None: ...
+
+
+def usd_text(pico: int | None) -> str | None:
+    """Return the pico-USD as the decimal text that results and reports show; None for None."""
+    return None if pico is None else text(from_pico(pico))
+
+
 def text(amount: Decimal) -> str:
-    """The amount in plain notation, without exponent and trailing zeros: "0.0000222", "0"."""
+    """Return the amount without exponent and trailing zeros: "0.0000222", "0"."""
     plain = format(amount, "f")
     if "." in plain:
         plain = plain.rstrip("0").rstrip(".")

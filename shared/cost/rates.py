@@ -1,8 +1,8 @@
-"""What a token costs: the rates of a model, from the catalog's own prices, else from genai-prices.
+"""The rates of a model: from the catalog's own prices, or else from the package genai-prices.
 
-A vendor serves a call in a service tier that the reply names, and the bill follows the reply
-(OpenAI: flex and batch at half price, priority at a price of its own; Anthropic: batch at half).
-What a tier costs stands in the catalog: `prices.<model>.tiers`, else `providers.<name>.factors`.
+The reply names the service tier that served a request, and the bill follows the reply. OpenAI bills
+flex and batch at half price and priority at its own price; Anthropic bills batch at half. The
+catalog holds the price of a tier in `prices.<model>.tiers`, or else in `providers.<name>.factors`.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ if TYPE_CHECKING:
 
 _ZERO = Decimal(0)
 
-#: How vendors call the tier without a price of its own, in requests and in replies.
+#: The vendors' names for the tier without a price of its own, in requests and replies.
 STANDARD = frozenset({"", "default", "standard", "standard_only", "auto", "on_demand"})
 
 
 @dataclass(frozen=True, slots=True)
 class BillingTerms:
-    """What a bill depends on beside the tokens of a Usage, as the reply told it.
+    """What a bill depends on beside the tokens of a Usage, read from the reply.
 
-    `service_tier`: its name in the reply; empty if none. `in_us`: computed in the US only.
-    `hour_write_tokens`: the part of `cache_write_tokens` that the vendor keeps for an hour.
-    `searches`: on the web, by the vendor. `unpriced`: a part of the bill has another price that
-    nobody told, as sound has.
+    `service_tier` is its name in the reply, or empty. `in_us` says that the reply was computed in
+    the US only. `hour_write_tokens` is the part of `cache_write_tokens` that the vendor keeps for
+    an hour. `searches` is the number of web searches of the vendor. `unpriced` says that a part of
+    the bill, such as audio, has an unknown price.
     """
 
     service_tier: str = ""
@@ -49,7 +49,7 @@ PLAIN = BillingTerms()
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """USD per token (request, search), for prompts of more than `above_tokens` tokens."""
+    """USD per token, per request and per search, for prompts of more than `above_tokens` tokens."""
 
     above_tokens: int
     input: Decimal
@@ -62,103 +62,110 @@ class Rate:
     search: Decimal = _ZERO
 
     def cost(self, usage: Usage, terms: BillingTerms = PLAIN) -> Decimal:
-        """USD for this usage; a vendor that counts more cached than input is not paid back."""
+        """Return the USD of this usage.
+
+        A vendor may report more cached tokens than input. The rest of the input then counts as 0,
+        never as a negative number.
+        """
         cached, written = usage.cached_input_tokens, usage.cache_write_tokens
-        thought = usage.reasoning_tokens
-        fresh = max(usage.input_tokens - cached - written, 0)
-        total = self.input * fresh + self.output * max(usage.output_tokens - thought, 0)
+        reasoning = usage.reasoning_tokens
+        uncached = max(usage.input_tokens - cached - written, 0)
+        total = self.input * uncached + self.output * max(usage.output_tokens - reasoning, 0)
         if cached:
             total += self.cached_input * cached
         if written:
-            kept = min(terms.hour_write_tokens, written)
-            total += self.cache_write * (written - kept) + self.hour_write * kept
-        if thought:
-            total += self.reasoning * thought
+            for_an_hour = min(terms.hour_write_tokens, written)
+            total += self.cache_write * (written - for_an_hour) + self.hour_write * for_an_hour
+        if reasoning:
+            total += self.reasoning * reasoning
         if terms.searches:
             total += self.search * terms.searches
         return total + self.request if self.request else total
 
     def times(self, factor: Decimal) -> Rate:
-        """All of it by this factor, but for what is not sold by the token."""
+        """Return the rates multiplied by this factor, except those per request and per search."""
         per_token = (f.name for f in fields(self)[1:-2])
         return replace(self, **{name: getattr(self, name) * factor for name in per_token})
 
-    def dearest_input(self, hour_writes: bool) -> Decimal:
-        """The most that a token of input can cost; `hour_writes`: it may be kept for an hour."""
-        dearest = max(self.input, self.cached_input, self.cache_write)
-        return max(dearest, self.hour_write) if hour_writes else dearest
+    def highest_input(self, hour_writes: bool) -> Decimal:
+        """Return the highest USD of an input token.
+
+        With `hour_writes` the vendor may keep it in its cache for an hour.
+        """
+        highest = max(self.input, self.cached_input, self.cache_write)
+        return max(highest, self.hour_write) if hour_writes else highest
 
 
 @dataclass(frozen=True, slots=True)
-class PriceSheet:
-    """The rates of one model while `when` holds, those for the longest prompts first."""
+class PriceList:
+    """The rates of one model while `when` holds, the rate for the longest prompts first."""
 
     rates: tuple[Rate, ...]
     when: StartDateConstraint | TimeOfDateConstraint | None = None
 
     def cost(self, usage: Usage, terms: BillingTerms = PLAIN) -> Decimal:
-        """USD for this usage: the whole of it at the rate that the length of the prompt asks."""
+        """Return the USD of this usage: all of it at the rate for the length of the prompt."""
         for rate in self.rates:
             if usage.input_tokens > rate.above_tokens:
                 return rate.cost(usage, terms)
         return self.rates[-1].cost(usage, terms)
 
 
-def in_force(sheets: tuple[PriceSheet, ...], at: datetime) -> PriceSheet:
-    """The sheet that holds at this moment."""
-    for sheet in sheets:
-        if sheet.when is None or sheet.when.active(at):
-            return sheet
-    return sheets[-1]
+def in_force(lists: tuple[PriceList, ...], at: datetime) -> PriceList:
+    """Return the price list that holds at this time."""
+    for prices in lists:
+        if prices.when is None or prices.when.active(at):
+            return prices
+    return lists[-1]
 
 
-def from_now_on(sheets: tuple[PriceSheet, ...], now: datetime) -> Iterator[PriceSheet]:
-    """The sheets that hold now or may hold later: those that newer ones have replaced are gone."""
+def from_now_on(lists: tuple[PriceList, ...], now: datetime) -> Iterator[PriceList]:
+    """Yield the price lists that hold now or may hold later, without those that are replaced."""
     from genai_prices.types import StartDateConstraint
 
-    for sheet in sheets:
-        yield sheet
-        if sheet.when is None or (
-            isinstance(sheet.when, StartDateConstraint) and sheet.when.active(now)
+    for prices in lists:
+        yield prices
+        if prices.when is None or (
+            isinstance(prices.when, StartDateConstraint) and prices.when.active(now)
         ):
             return
 
 
-def sheets_of(model: Model, catalog: Catalog, service_tier: str = "") -> tuple[PriceSheet, ...]:
-    """The model's price sheets, the one that takes precedence first; empty when unknown."""
+def price_lists_of(model: Model, catalog: Catalog, service_tier: str = "") -> tuple[PriceList, ...]:
+    """Return the model's price lists in order of precedence; empty if no price is known."""
     if service_tier in STANDARD:
         return _standard(model, catalog)
     own = catalog.prices.get(model.name)
-    tariff = own.tiers.get(service_tier) if own else None
-    if tariff is None:
-        tariff = catalog.provider(model).factors.get(service_tier)
-    if tariff is None:
+    tier = own.tiers.get(service_tier) if own else None
+    if tier is None:
+        tier = catalog.provider(model).factors.get(service_tier)
+    if tier is None:
         return ()
-    if isinstance(tariff, TierPrice):
-        return (PriceSheet((_own_rate(tariff),)),)
-    return tuple(times(sheet, tariff) for sheet in _standard(model, catalog))
+    if isinstance(tier, TierPrice):
+        return (PriceList((_own_rate(tier),)),)
+    return tuple(times(prices, tier) for prices in _standard(model, catalog))
 
 
-def times(sheet: PriceSheet, factor: Decimal) -> PriceSheet:
-    """The sheet with all its rates by this factor."""
-    return replace(sheet, rates=tuple(rate.times(factor) for rate in sheet.rates))
+def times(prices: PriceList, factor: Decimal) -> PriceList:
+    """Return the price list with its rates multiplied by this factor."""
+    return replace(prices, rates=tuple(rate.times(factor) for rate in prices.rates))
 
 
-def _standard(model: Model, catalog: Catalog) -> tuple[PriceSheet, ...]:
+def _standard(model: Model, catalog: Catalog) -> tuple[PriceList, ...]:
     own = catalog.prices.get(model.name)
     if own is not None and own.standard is not None:
-        return (PriceSheet((_own_rate(own.standard),)),)
+        return (PriceList((_own_rate(own.standard),)),)
     provider = catalog.provider(model)
     listed = _listed(provider.name, provider.base_url, model.provider_name)
     if listed is None:
         return ()
     if not isinstance(listed.prices, list):
-        return (PriceSheet(_rates(listed.prices)),)
-    # genai-prices: the last price whose condition holds counts; if none holds, the first.
+        return (PriceList(_rates(listed.prices)),)
+    # The rule of genai-prices: the last price whose condition holds counts, or else the first.
     first, *later = listed.prices
     return (
-        *(PriceSheet(_rates(entry.prices), entry.constraint) for entry in reversed(later)),
-        PriceSheet(_rates(first.prices)),
+        *(PriceList(_rates(entry.prices), entry.constraint) for entry in reversed(later)),
+        PriceList(_rates(first.prices)),
     )
 
 
@@ -172,10 +179,11 @@ def _own_rate(own: TierPrice) -> Rate:
 
 @lru_cache(maxsize=1024)
 def _listed(provider: str, base_url: str, model: str) -> ModelInfo | None:
-    """What genai-prices knows of this provider's model; a model of another vendor is never meant.
+    """Return what genai-prices knows of this provider's model; None if it does not know it.
 
-    Imported here: the package takes longer to load than all else that a client needs.
+    It never takes a model of another vendor that has the same name.
     """
+    # Imported here because genai-prices takes longer to load than all else that a client needs.
     from genai_prices.data_snapshot import get_snapshot
 
     snapshot = get_snapshot()
@@ -188,7 +196,10 @@ def _listed(provider: str, base_url: str, model: str) -> ModelInfo | None:
 
 
 def _rates(prices: ModelPrice) -> tuple[Rate, ...]:
-    """The rates by length of prompt, longest first; a part without a price counts as its whole."""
+    """Return the rates by length of prompt, the longest first.
+
+    A part without a price costs as much as its whole: cached input as input, reasoning as output.
+    """
     from genai_prices.types import TieredPrices
 
     units = [
@@ -218,10 +229,10 @@ def _rate(prices: ModelPrice, units: list[object], above: int) -> Rate:
             unit = met[-1] if met else unit.base
         return unit.scaleb(-6) if isinstance(unit, Decimal) else otherwise
 
-    fresh = per_token(units[0], _ZERO)
+    uncached = per_token(units[0], _ZERO)
     output = per_token(units[3], _ZERO)
-    cached, written = per_token(units[1], fresh), per_token(units[2], fresh)
-    hour, thought = per_token(units[5], written), per_token(units[4], output)
-    counted = (getattr(prices, f"{unit}_kcount", None) for unit in ("requests", "web_searches"))
-    each = (count.scaleb(-3) if isinstance(count, Decimal) else _ZERO for count in counted)
-    return Rate(above, fresh, cached, written, hour, output, thought, *each)
+    cached, written = per_token(units[1], uncached), per_token(units[2], uncached)
+    hour, reasoning = per_token(units[5], written), per_token(units[4], output)
+    per_thousand = (getattr(prices, f"{u}_kcount", None) for u in ("requests", "web_searches"))
+    each = (usd.scaleb(-3) if isinstance(usd, Decimal) else _ZERO for usd in per_thousand)
+    return Rate(above, uncached, cached, written, hour, output, reasoning, *each)

@@ -1,16 +1,17 @@
-"""How many tokens a request will take, told offline from its characters, a little too high.
+"""Estimates the tokens of a request offline from its characters, a little too high.
 
-Buckets take this much before the call and are settled with the vendor's own count after it, so a
-rough figure is enough; a low one would let too much through. Weights were fitted with the o200k
-vocabulary. Estimate / true count, both with the marks of one message: 1.09 in the middle of 4,000
-prompts of all kinds (0.96 at the fifth percentile, 1.24 at the 95th, 0.76 at least, 1.10 over
-all), 1.4 for Python, 1.15 for Markdown, 1.18 for JSON. Other vendors' vocabularies differ: what is
-held is corrected by the ratio that answers have shown (`workers/maintenance/estimates.py`).
+Buckets take the estimate before the call, and the vendor's own count settles it afterwards. So a
+rough figure is enough, but a low one would let too much through. The weights were fitted with the
+o200k vocabulary. On 4,000 prompts of all kinds the estimate was 1.09 times the true count in the
+median. It was 0.96 times at the 5th percentile, 1.24 at the 95th, and 0.76 at least. It was 1.4
+times for Python, 1.15 for Markdown and 1.18 for JSON. Other vendors' vocabularies differ, so
+workers correct the estimate by the ratio that answers have shown
+(`workers/maintenance/estimates.py`).
 
-With the extra `bpe` installed (`pip install .[bpe]`) texts for OpenAI's models are counted by their
-vocabulary instead. That costs 75 MB on disk, 130 MB and 0.8 s once in each process that counts, and
-7 us for a prompt of 150 characters in place of 0.8 us (measured with bpe-openai 0.1.4). Attachments
-and the marks around tools stay estimates.
+With the extra `bpe` (`pip install .[bpe]`) texts for OpenAI's models are counted by vocabulary.
+That takes 75 MB on disk, 130 MB of memory and once 0.8 s in each process that counts. A prompt of
+150 characters takes 7 us instead of 0.8 us (measured with bpe-openai 0.1.4). Attachments and the
+tokens around tools stay estimates.
 """
 
 from __future__ import annotations
@@ -25,27 +26,25 @@ from typing import Any, Protocol
 
 from headgate.shared.catalog.schema import Model
 
-#: Tokens a byte, by kind of byte: small letters and spaces make long tokens, capitals, digits and
-#: signs short ones; outside ASCII a byte is 0.2 (Russian) to 0.75 (Amharic) of a token.
+#: Tokens per byte. Lower-case letters and spaces make long tokens; capitals, digits and signs make
+#: short ones. Outside ASCII a byte is 0.2 (Russian) to 0.75 (Amharic) of a token, as measured.
 _SMALL, _SIGN, _WIDE = 0.22, 0.7, 0.4
 _SMALL_BYTES = (string.ascii_lowercase + " ").encode()
 _WIDE_BYTES = bytes(range(128, 256))
 
-#: A message's role and its marks; the start of the answer. Measured by OpenAI at 3 and 3
-#: (cookbook, "How to count tokens with tiktoken"), one more to be safe.
+#: The tokens around a message, and before the answer. OpenAI measured 3 and 3 (cookbook, "How to
+#: count tokens with tiktoken"); one more for a message to be safe.
 MESSAGE_TOKENS, ANSWER_TOKENS = 4, 3
-#: Anthropic's vision guide: images of more than about 1,600 tokens are scaled down first; Gemini
-#: takes 1,120 at its default resolution. A file or a recording counts the same: no better figure
-#: can be told from the outside.
+#: Anthropic scales images down to about 1,600 tokens (vision guide); Gemini takes 1,120 at its
+#: default resolution. Files and recordings count the same: their size does not tell their tokens.
 IMAGE_TOKENS = 1_600
 
-
 SLACK = 1.5
-"""How far over the window an estimate must be before a prompt is refused without asking."""
+"""How many times the window an estimate must be before a prompt is refused without a request."""
 
 
 class Prompted(Protocol):
-    """The part of a request that makes its input; `headgate.shared.job.request.Request` fits."""
+    """The fields of a `Request` that make its input."""
 
     @property
     def prompt(self) -> str | None: ...
@@ -58,9 +57,9 @@ class Prompted(Protocol):
 
 
 def input_tokens(request: Prompted, model: Model | None = None) -> int:
-    """The input of the request in tokens, estimated; at least 1.
+    """Return the estimated input tokens of the request, at least 1.
 
-    Counted with the vocabulary of `model` where that is known and installed.
+    Texts are counted with the vocabulary of `model` if that is known and installed.
     """
     exact = None if model is None else _counter(vocabulary(model))
     count = exact or _text
@@ -88,14 +87,15 @@ def input_tokens(request: Prompted, model: Model | None = None) -> int:
 _BESIDE = ("name", "tool_calls")
 
 EXACT_CHARACTERS = 50_000
-"""Longer texts are estimated: bpe-openai refuses more than 200,000 tokens, and a character has at
-most four. Counting takes 1 ms for this much prose and 18 ms for emojis, and the loop waits."""
+"""Longer texts are estimated. bpe-openai refuses more than 200,000 tokens, and a character has at
+most four. Counting blocks the event loop: 1 ms for 50,000 characters of prose, 18 ms of emojis."""
 
 
 def vocabulary(model: Model) -> str:
-    """The name of the model's vocabulary; empty where its vendor does not tell it.
+    """Return the name of the model's vocabulary; empty if its vendor does not publish one.
 
-    As in tiktoken's table of models; for newer ones the latest that OpenAI has published.
+    The names are those of tiktoken's table of models. Newer models get the latest vocabulary that
+    OpenAI has published.
     """
     if model.provider != "openai":
         return ""
@@ -109,7 +109,7 @@ def vocabulary(model: Model) -> str:
 
 @cache
 def _counter(name: str) -> Callable[[str], float] | None:
-    """Counts the tokens of a text in this vocabulary; None where it is not installed."""
+    """Return a function that counts tokens by this vocabulary; None if it is not installed."""
     try:
         tokens_of = import_module("bpe_openai").get_encoding(name).encode_ordinary if name else None
     except ImportError:
@@ -124,32 +124,34 @@ def _counter(name: str) -> Callable[[str], float] | None:
 
 
 def load_vocabularies(models: Iterable[Model]) -> None:
-    """Counting for these models takes no time of its own any more; once, for a thread of its own.
+    """Load the vocabularies of these models, so that the first count does not wait for them.
 
-    The first one takes 0.8 s, in which other threads go on. Nothing happens without the extra.
+    Call it once, in its own thread: it takes 0.8 s, during which other threads go on. Without the
+    extra `bpe` it does nothing.
     """
     for name in sorted({vocabulary(model) for model in models}):
         _counter(name)
 
 
 def output_ceiling(params: Mapping[str, Any], model: Model) -> int:
-    """The most tokens that the answer can take: what was asked for, or what the model can give."""
+    """Return the most tokens that the answer can have, by the request's params and the model."""
     asked = params.get("max_completion_tokens") or params.get("max_tokens")
-    most = model.max_output_tokens
-    return min(asked, most) if isinstance(asked, int) and asked > 0 else most
+    ceiling = model.max_output_tokens
+    return min(asked, ceiling) if isinstance(asked, int) and asked > 0 else ceiling
 
 
 def exceeds_window(input_tokens: int, model: Model, reserved_tokens: int = 0) -> bool:
-    """True when a prompt of this estimate does not fit beside `reserved_tokens` of answer.
+    """Return whether a prompt of this estimate is surely too long for the model's window.
 
-    An estimate may be half as much again as the truth (median 1.1, on source code 1.4): a prompt
-    that only seems to be too long is left to the vendor, who counts exactly and bills no refusal.
+    `reserved_tokens` are left for the answer. An estimate is 1.1 times the true count in the median
+    and 1.4 times for source code, so up to SLACK the vendor decides. Vendors count exactly and do
+    not bill a refusal.
     """
     return input_tokens > SLACK * max(0, model.context_tokens - reserved_tokens)
 
 
 def _text(text: str) -> float:
-    # Bytes, because bytes.translate is one pass in C: 0.5 us for a short prompt.
+    # bytes.translate is one pass in C: 0.5 us for a short prompt.
     raw = text.encode("utf-8", "surrogatepass")
     rest = raw.translate(None, _SMALL_BYTES)
     if text.isascii():
@@ -159,7 +161,7 @@ def _text(text: str) -> float:
 
 
 def _content(content: object, count: Callable[[str], float]) -> float:
-    """A message's content: a text, or parts of which only texts and tool results hold text."""
+    """Return the tokens of a message's content, which is a text or a list of parts."""
     if isinstance(content, str):
         return count(content)
     if not isinstance(content, list):
@@ -179,12 +181,12 @@ def _content(content: object, count: Callable[[str], float]) -> float:
     return total
 
 
-#: Parts whose bytes are not read as text, in the words of both vendors.
+#: Types of parts, of both vendors, whose bytes are not text.
 _ATTACHED = frozenset({"image_url", "image", "input_image", "input_audio", "file", "document"})
 
 
 def _json(value: object, count: Callable[[str], float]) -> float:
-    """What is sent as JSON, such as a tool's schema."""
+    """Return the tokens of a value that is sent as JSON, such as a tool's schema."""
     try:
         return count(json.dumps(value, ensure_ascii=False, separators=(",", ":")))
     except (TypeError, ValueError):

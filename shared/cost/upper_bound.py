@@ -1,7 +1,7 @@
-"""The most that one attempt can use and cost, told before it: budgets hold this much. Pure.
+"""The upper bound of what one attempt can use and cost: budgets hold this much before it. Pure.
 
-An upper bound, not an estimate: a prompt of English has a quarter of the tokens that this says.
-Budgets get back what was not used as soon as the answer is there.
+It is a bound, not an estimate: an English prompt has about a quarter of these tokens. Budgets get
+the difference back as soon as the answer is there.
 """
 
 from __future__ import annotations
@@ -12,34 +12,34 @@ import orjson
 
 from headgate.shared.catalog.catalog import Catalog
 from headgate.shared.catalog.schema import Model
-from headgate.shared.cost.price import worst_pico, worst_steps
+from headgate.shared.cost.price import pico_at, upper_bound_steps
 from headgate.shared.cost.tokens import output_ceiling
 from headgate.shared.job.request import Request
 
 MESSAGE_TOKENS = 8
-"""The marks of a message and its role; OpenAI's are 4 (cookbook, "How to count tokens")."""
+"""The tokens around a message, with its role. OpenAI has 4 (cookbook, "How to count tokens")."""
 
 FRAME_TOKENS = 64
-"""The marks around all of it, and what a dialect adds: our word that only JSON is wanted is 75
-bytes and is counted by its own."""
+"""The tokens around all messages, and those that our dialects add. The instruction to answer in
+JSON, which we add for Anthropic, has 75 bytes and is counted with `response_format`."""
 
 TOOL_PROMPT_TOKENS = 1_000
-"""What a vendor puts before a prompt that has tools or a form for the answer. Anthropic tells 159
-to 804 tokens by model ("Tool use", pricing); OpenAI a line for each tool, which is shorter than the
-JSON that is counted here."""
+"""What a vendor adds before a prompt with tools or an answer format. Anthropic names 159 to 804
+tokens by model ("Tool use", pricing). OpenAI adds a line per tool, which is shorter than the JSON
+that is counted here."""
 
 IMAGE_TOKENS = {"gpt-4o-mini": 48_169, "anthropic": 4_784, "": 24_600}
-"""The most that an image takes, by model or provider, as the vendors' vision guides tell it.
-gpt-4o-mini: 2,833 and 5,667 for each of at most 8 tiles. OpenAI's newer ones: at most 10,000
-patches, by 2.46 at most. Anthropic's of high resolution: 4,784. Others are taken as OpenAI's."""
+"""The most tokens of an image, by model or provider, from the vendors' vision guides. gpt-4o-mini:
+2,833, and 5,667 for each of at most 8 tiles. OpenAI's newer models: at most 10,000 patches times at
+most 2.46. Anthropic at high resolution: 4,784. Other vendors count as OpenAI's newer models."""
 
 
 def input_bound(request: Request, model: Model) -> int:
-    """No vendor counts more input tokens than this for the request.
+    """Return the most input tokens that a vendor can count for the request.
 
-    A token is at least one byte of UTF-8, as vocabularies that fall back to bytes have it. Files
-    may hold anything: they count as the whole window. A prompt over the window is
-    refused and costs nothing.
+    A token has at least one byte of UTF-8, because vocabularies fall back to bytes. A file counts
+    as the whole window, because it may hold any number of tokens. A prompt over the window is
+    refused by the vendor and costs nothing.
     """
     if request.input is not None:
         texts = [request.input] if isinstance(request.input, str) else request.input
@@ -60,76 +60,76 @@ def input_bound(request: Request, model: Model) -> int:
     return min(total, model.context_tokens)
 
 
-#: Params that become a part of the prompt. A `prediction` is billed as output.
+#: Params that become part of the prompt. A `prediction` is billed as output.
 _PROMPTED = frozenset({"tools", "functions", "response_format", "output_config", "system"})
 
 
-def worst_pico_usd(request: Request, model: Model, catalog: Catalog) -> int | None:
-    """The most that one attempt at this model can cost, in 1e-12 USD.
+def upper_bound_pico_usd(request: Request, model: Model, catalog: Catalog) -> int | None:
+    """Return the most that one attempt at this model can cost, in pico-USD.
 
-    None where no price is known, and where the bill has no bound: tools that the vendor runs itself
-    (its searches), sound in or out, a service tier without a price.
+    None if no price is known for the model or its service tier, or if the bill has no bound: with
+    tools that the vendor runs itself, such as searches, and with audio as input or output.
     """
     params = request.params
-    if (params and _is_boundless(params)) or any(map(_speaks, request.messages or ())):
+    if (params and _is_unbounded(params)) or any(map(_has_audio, request.messages or ())):
         return None
-    steps = worst_steps(
+    steps = upper_bound_steps(
         model,
         catalog,
         _service_tier(params),
         params.get("inference_geo") == "us",
-        _asks_for_hours(request),
+        _writes_for_an_hour(request),
     )
     if steps is None:
         return None
     output = 0 if request.embeds else output_ceiling(params, model)
-    if params.get("prediction"):  # what of it the answer does not use is billed as output, too
+    if params.get("prediction"):  # OpenAI bills the unused part of it as output
         output += _json_bytes(params["prediction"])
-    return worst_pico(steps, input_bound(request, model), output)
+    return pico_at(steps, input_bound(request, model), output)
 
 
 def _service_tier(params: dict[str, Any]) -> str:
-    """The tier that is asked for; `auto` is a project's own choice, and none unless it says so."""
+    """Return the service tier that the request asks for; empty for none."""
     if params.get("speed") == "fast":
         return "fast"
     asked = params.get("service_tier")
     return asked if isinstance(asked, str) else ""
 
 
-_BOUNDLESS = frozenset({"web_search_options", "audio", "mcp_servers", "container"})
+_UNBOUNDED = frozenset({"web_search_options", "audio", "mcp_servers", "container"})
 
 
-def _is_boundless(params: dict[str, Any]) -> bool:
-    if any(params.get(name) for name in _BOUNDLESS):
+def _is_unbounded(params: dict[str, Any]) -> bool:
+    if any(params.get(name) for name in _UNBOUNDED):
         return True
     tools = params.get("tools")
-    return isinstance(tools, list) and not all(map(_is_run_by_us, tools))
+    return isinstance(tools, list) and not all(map(_is_run_by_caller, tools))
 
 
-def _speaks(message: dict[str, Any]) -> bool:
+def _has_audio(message: dict[str, Any]) -> bool:
     content = message.get("content")
     return isinstance(content, list) and any(p.get("type") == "input_audio" for p in content)
 
 
-def _is_run_by_us(tool: object) -> bool:
-    """A tool whose call comes back to the caller: a function of OpenAI's form, or a schema."""
+def _is_run_by_caller(tool: object) -> bool:
+    # OpenAI's form has one of these types; Anthropic's has a schema.
     return isinstance(tool, dict) and (
         tool.get("type") in ("function", "custom") or "input_schema" in tool
     )
 
 
-def _asks_for_hours(request: Request) -> bool:
-    """Whether a mark in the request asks Anthropic to keep a part of the prompt for an hour."""
+def _writes_for_an_hour(request: Request) -> bool:
+    """Return whether the request asks Anthropic to keep a part of the prompt for an hour."""
     params = request.params
     marked = [params[name] for name in ("system", "tools", "cache_control") if name in params]
     marked += (m["content"] for m in request.messages or () if isinstance(m.get("content"), list))
-    return bool(marked) and _holds_hour(marked)
+    return bool(marked) and _has_ttl_of_an_hour(marked)
 
 
-def _holds_hour(value: object) -> bool:
+def _has_ttl_of_an_hour(value: object) -> bool:
     if isinstance(value, dict):
-        return value.get("ttl") == "1h" or any(map(_holds_hour, value.values()))
-    return isinstance(value, list) and any(map(_holds_hour, value))
+        return value.get("ttl") == "1h" or any(map(_has_ttl_of_an_hour, value.values()))
+    return isinstance(value, list) and any(map(_has_ttl_of_an_hour, value))
 
 
 def _content(content: object, model: Model) -> int:
@@ -157,7 +157,7 @@ def _image_tokens(model: Model) -> int:
 
 
 def _bytes(text: str) -> int:
-    # Four a character where it is not ASCII would be far over for most texts.
+    # Exact, because four bytes for each character would be far too many for most texts.
     return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
 
 

@@ -1,7 +1,7 @@
-"""Opens the database: engines that behave alike on PostgreSQL and SQLite, and their use.
+"""Opens the database, reads and writes it, the same way on PostgreSQL and SQLite.
 
-No state is left on a PostgreSQL session that another client could meet: so a pooler that gives each
-transaction another session (PgBouncer) may stand in between.
+No setting outlives its transaction on a PostgreSQL session. So a pooler such as PgBouncer, which
+gives each transaction another session, may stand in between.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from headgate.shared.errors import Unreachable
 from headgate.shared.settings import masked
 
 TIMEOUT_S = 20.0
-"""Longest wait for the answer to one statement, and on SQLite for the turn to write; ours take
-milliseconds, lists of a million jobs some seconds."""
+"""The longest wait for one statement, and on SQLite for the turn to write. Our statements take
+milliseconds, and lists of a million jobs some seconds."""
 
 POOL = 5
-"""Connections of one process at most. A worker uses two: its writer's, and the sweep's."""
+"""The most connections of one process. A worker uses two: for its writer, and for maintenance."""
 
 POOL_TIMEOUT_S = 10
-"""How long a thread of a producer waits for one of them."""
+"""How long a thread of a producer waits for a connection of the pool."""
 
 POSTGRES_OPTIONS = {
     "connect_timeout": 5,
@@ -49,12 +49,12 @@ POSTGRES_OPTIONS = {
     "tcp_user_timeout": 20_000,
     "prepare_threshold": None,
 }
-"""A line that broke without a word is given up after some 20 seconds."""
+"""A connection that broke silently is closed after some 20 seconds."""
 
 PREPARE_AFTER = 2
-"""Uses after which a statement is prepared: halves the server's work (270 us of its CPU a job, 110
-then). Not behind a pooler, where another client's statement may have the same name; a pooler shows
-by the number of the server's process, which is not the one told at connecting."""
+"""After so many uses a statement is prepared. Measured: 110 us of the server's CPU a job instead of
+270. Not behind a pooler, where another client's statement may have the same name. A pooler shows by
+the server's process id, which differs from the one given at connecting."""
 
 POSTGRES_BOUNDS = text(
     "SELECT set_config('lock_timeout', :lock_ms, true),"
@@ -62,14 +62,14 @@ POSTGRES_BOUNDS = text(
     " set_config('synchronous_commit', coalesce("
     "nullif(current_setting('synchronous_commit'), 'off'), 'local'), true)"
 )
-"""For one transaction. A lock is waited for a quarter of the longest statement; a worker that
-stands still in mid-transaction (frozen, or cut off with its machine) does not keep the locks that
-the others need. Where the server answers a commit before it is written (`off`), a crash would take
-back attempts that have left already: of 6,000 jobs 900 were paid for twice."""
+"""Settings for one transaction. A lock is waited for at most a quarter of the statement's bound. A
+worker that stops in the middle of a transaction (frozen, or cut off) soon loses its locks. With
+`synchronous_commit` off, a crash of the server would undo attempts that were already sent: in a
+test 900 of 6,000 jobs were paid twice."""
 
 
 def open_engine(database_url: str, timeout_s: float = TIMEOUT_S) -> Engine:
-    """An engine with the settings that both databases need here."""
+    """Return an engine for this URL; no statement takes longer than `timeout_s`."""
     if database_url.startswith("sqlite"):
         engine = create_engine(
             database_url,
@@ -97,13 +97,13 @@ def open_engine(database_url: str, timeout_s: float = TIMEOUT_S) -> Engine:
 
 
 def reading(engine: Engine) -> Connection:
-    """A connection for reads alone: it takes no write lock, and holds no transaction open."""
+    """Return a connection for reads: it takes no write lock and keeps no transaction open."""
     return engine.connect().execution_options(isolation_level="AUTOCOMMIT")
 
 
 @contextmanager
 def snapshot(engine: Engine) -> Iterator[Connection]:
-    """A connection for several reads that all see one moment; on SQLite nobody waits for it."""
+    """Give a connection whose reads all see the same state; on SQLite it blocks no writer."""
     if engine.dialect.name == "sqlite":
         with reading(engine) as connection:
             connection.exec_driver_sql("BEGIN")
@@ -118,7 +118,7 @@ def snapshot(engine: Engine) -> Iterator[Connection]:
 
 @contextmanager
 def writing(engine: Engine) -> Iterator[Connection]:
-    """A transaction, committed at the end. On SQLite the writers of all processes take turns."""
+    """Give a transaction, committed at the end. On SQLite all processes' writers take turns."""
     bound_s = engine.get_execution_options()["bound_s"]
     if engine.dialect.name == "sqlite":
         with turn(str(engine.url.database), bound_s), engine.begin() as connection:
@@ -130,7 +130,7 @@ def writing(engine: Engine) -> Iterator[Connection]:
 
 
 def insert_all(connection: Connection, table: Table, rows: Sequence[dict[str, Any]]) -> None:
-    """Each row is in the table, once, also when this runs twice; all have the same columns."""
+    """Insert the rows, and skip those that the table has already; all have the same columns."""
     key = table, connection.dialect.name
     if key not in _inserts:
         made = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
@@ -139,10 +139,10 @@ def insert_all(connection: Connection, table: Table, rows: Sequence[dict[str, An
 
 
 def write_all(connection: Connection, statement: Any, rows: Sequence[dict[str, Any]]) -> None:
-    """The statement, which lives as long as the process, ran for each row of parameters.
+    """Run the statement for each row of parameters; values are of types that the driver knows.
 
-    It is made text once and handed to the driver as it is, with values that the driver knows:
-    SQLAlchemy's own way costs 5 us a row, a quarter of what a job costs the writer.
+    The statement's text is kept for the life of the process and goes directly to the driver.
+    SQLAlchemy's own way takes 5 us a row, a quarter of the writer's time for a job.
     """
     key = statement, connection.dialect.name
     if key not in _texts:
@@ -163,20 +163,21 @@ _texts: dict[tuple[Any, str], tuple[str, dict[str, Any]]] = {}
 # What errors mean. SQLSTATE: https://www.postgresql.org/docs/current/errcodes-appendix.html
 
 _OF_THE_STATEMENT = ("21", "22", "23", "42", "54")
-"""Classes: cardinality, data, integrity, syntax or access rule, program limit."""
+"""Classes of errors: cardinality, data, integrity, syntax or access rule, program limit."""
 
 _OF_THE_TABLES = ("42501", "42703", "42P01")
-"""No right, no such column, no such table: a restore or a migration is under way, or due."""
+"""No right, no such column, no such table: a restore or a migration is under way, or needed."""
 
 _OF_THE_SESSION = ("25006", "0A000", "26000", "42P05")
-"""Read-only; a prepared statement that a migration has changed, or that a pooler has lost or has
-given to another client. A new session does not know of it."""
+"""The session is read-only, or its prepared statement was changed by a migration, lost by a pooler,
+or taken by another client. A new session has none of these faults."""
 
 
 def passes(error: DBAPIError) -> bool:
-    """True when the database tells of its own state: gone, full, read-only, locked, a failover.
+    """Return whether the error is about the database's state, so that a retry may succeed.
 
-    False for what it says of this statement and its values; that, time does not mend.
+    The database is gone, full, read-only, locked or failing over. Errors about the statement and
+    its values do not pass.
     """
     sqlstate = getattr(error.orig, "sqlstate", None)
     if sqlstate:
@@ -186,19 +187,19 @@ def passes(error: DBAPIError) -> bool:
 
 
 def lost_a_race(error: DBAPIError) -> bool:
-    """True when the transaction was the victim of another one (a deadlock): repeat it at once."""
+    """Return whether another transaction caused the error (a deadlock); repeat it at once."""
     return str(getattr(error.orig, "sqlstate", "")).startswith("40")
 
 
 def reason(error: BaseException) -> str:
-    """What the database said, in one line."""
-    said = getattr(error, "orig", None) or error
-    return (str(said).strip() or type(said).__name__).splitlines()[0]
+    """Return the database's own message in one line."""
+    original = getattr(error, "orig", None) or error
+    return (str(original).strip() or type(original).__name__).splitlines()[0]
 
 
 @contextmanager
 def reaching(database_url: str) -> Iterator[None]:
-    """What the database says of its own state becomes Unreachable, with no password in it."""
+    """Turn errors about the database's state into Unreachable, without a password in it."""
     try:
         yield
     except (DBAPIError, PoolTimeout) as error:
@@ -212,7 +213,7 @@ def reaching(database_url: str) -> Iterator[None]:
 
 
 def without_password(words: str, database_url: str) -> str:
-    """The words with the password of this URL replaced by `***`."""
+    """Return the text with the password of this URL replaced by `***`."""
     password = urlsplit(database_url).password
     return words.replace(password, "***") if password else words
 
@@ -224,30 +225,30 @@ def _connect_postgres(
 
     connection = BoundedConnection.connect(**options)
     connection.bound_s = timeout_s
-    asked = connection.execute("SELECT pg_backend_pid()").fetchone()
+    row = connection.execute("SELECT pg_backend_pid()").fetchone()
     connection.rollback()
-    if asked is not None and asked[0] == connection.info.backend_pid:
+    if row is not None and row[0] == connection.info.backend_pid:
         connection.prepare_threshold = PREPARE_AFTER
     return connection
 
 
 def _leave_session(fault: ExceptionContext) -> None:
-    # After a failover the sessions with the old server go on, for ever read-only. A new one is led
-    # to the new primary, by its name or by target_session_attrs.
+    # After a failover the sessions with the old server stay open and read-only. A new session
+    # reaches the new primary, by its name or by target_session_attrs.
     if getattr(fault.original_exception, "sqlstate", None) in _OF_THE_SESSION:
         fault.is_disconnect = True
 
 
 def _make_private(_dialect: Any, _record: Any, args: Any, _options: Any) -> None:
-    # SQLite would let all users of the machine read a new file, and a home made beforehand may be
-    # open to them. Its companions (-wal, -shm) get the rights of the file.
+    # SQLite would create a file that all users of the machine can read. Its companions (-wal, -shm)
+    # get the rights of the file.
     if args and not args[0].startswith((":", "file:")):
         with suppress(OSError):
             os.close(os.open(args[0], os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
 
 
 def _prepare_sqlite(connection: sqlite3.Connection, _record: Any) -> None:
-    # pysqlite would open transactions by itself and late; `_begin_immediate` does it instead.
+    # pysqlite would begin transactions by itself and late; `_begin_immediate` does it instead.
     connection.isolation_level = None
     for pragma in ("journal_mode=WAL", "synchronous=NORMAL"):
         connection.execute(f"PRAGMA {pragma}")
@@ -255,6 +256,6 @@ def _prepare_sqlite(connection: sqlite3.Connection, _record: Any) -> None:
 
 def _begin_immediate(connection: Connection) -> None:
     # A transaction that reads first and writes later can fail at once with SQLITE_BUSY, whatever
-    # the timeout; taking the write lock at the start waits instead.
+    # the timeout. One that takes the write lock at its start waits.
     if connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
         connection.execute(text("BEGIN IMMEDIATE"))

@@ -1,7 +1,7 @@
-"""How a job ends that nobody runs: on record, with its audit line, then for all who wait for it.
+"""Ends jobs that no worker runs: in the database with an audit line, and for all who wait.
 
-A producer ends so what it cancels, the sweep what has waited past its deadline. A message that is
-left on the broker is harmless: the claim sees that its job has ended.
+A producer ends the jobs that it cancels, and maintenance those whose deadline has passed while they
+waited. A message that stays on the broker is harmless: the claim sees that its job has ended.
 """
 
 from __future__ import annotations
@@ -14,22 +14,23 @@ from typing import Any
 
 import orjson
 import redis
-from sqlalchemy import Connection, Row, bindparam, insert, select, update
+from sqlalchemy import Connection, Row, Update, bindparam, insert, select, update
 
 from headgate.shared.broker import jobs as broker_jobs
 from headgate.shared.broker import script
 from headgate.shared.broker.keys import Keys
 from headgate.shared.broker.results import celery_record
-from headgate.shared.cost import price
+from headgate.shared.cost.price import usd_text
 from headgate.shared.database.rows import audit_row
 from headgate.shared.database.tables import attempts, audit, jobs
 from headgate.shared.errors import ErrorCode
 from headgate.shared.job.envelope import Envelope
+from headgate.shared.job.history import History, history_of
 from headgate.shared.job.ids import rfc3339
-from headgate.shared.job.result import ErrorReport, FailedAttempt, Result, Status, Usage
+from headgate.shared.job.result import ErrorReport, Result, Status, Usage
 
 FORGOTTEN_PER_CALL = 100
-"""Jobs that leave their lines in one call: each has its message read."""
+"""How many jobs one script call removes from their waiting queues; it reads each message."""
 
 _STATUS: dict[ErrorCode, Status] = {"cancelled": "cancelled", "deadline": "expired"}
 
@@ -41,43 +42,49 @@ def end_waiting(
     *,
     at_ms: int,
 ) -> list[Result]:
-    """The jobs of these rows have ended with this error; their fences keep late claims out.
+    """End the jobs of these rows with this error, and return their results.
 
-    The rows are those of queued and deferred jobs, locked by this transaction. What earlier
-    attempts cost counts, and the list of them is added to the error.
+    The rows are those of waiting jobs, locked by this transaction. Their fences rise, so that late
+    claims fail. The cost of earlier attempts counts, and the error lists them.
     """
     waiting = list(waiting)
     tried = _attempts(connection, [row.id for row, _ in waiting if row.fence])
     results, lines, changes = [], [], []
     for row, envelope in waiting:
-        result, cost, unknown = _result(row, envelope, tried[row.id], error, at_ms)
+        history = history_of(tried[row.id], share_pico_usd=row.share_pico_usd or 0)
+        result = _result(row, envelope, _usage_of(tried[row.id]), history, error, at_ms)
         results.append(result)
         changes.append({"job": row.id, "text": orjson.dumps(result.as_json()).decode()})
         lines.append(
             audit_row(
                 envelope,
                 result,
-                cost_pico_usd=cost,
-                unknown_attempts=unknown,
+                cost_pico_usd=history.cost_pico_usd,
+                unknown_attempts=len(history.unknown_models),
                 started_at_ms=row.started_at_ms,
                 finished_at_ms=at_ms,
             )
         )
     if results:
-        ended = update(jobs).where(jobs.c.id == bindparam("job"))
-        ended = ended.values(
-            status=_STATUS[error.code], fence=jobs.c.fence + 1, worker=None, retry_at_ms=None,
-            finished_at_ms=at_ms, result=bindparam("text"),
-        )  # fmt: skip
-        if error.code == "cancelled":
-            ended = ended.values(cancel_wanted=True)
-        connection.execute(ended, changes)
+        connection.execute(_ended(error, at_ms), changes)
         connection.execute(insert(audit), lines)
     return results
 
 
-def tell(client: redis.Redis, keys: Keys, results: Sequence[Result], *, result_ttl_s: int) -> None:
-    """Programs that wait for the jobs have been told, and the jobs have left their lines."""
+def _ended(error: ErrorReport, at_ms: int) -> Update:
+    """Return the statement that ends the job `:job` with the result `:text`."""
+    ended = update(jobs).where(jobs.c.id == bindparam("job"))
+    ended = ended.values(
+        status=_STATUS[error.code], fence=jobs.c.fence + 1, worker=None, retry_at_ms=None,
+        finished_at_ms=at_ms, result=bindparam("text"),
+    )  # fmt: skip
+    return ended.values(cancel_wanted=True) if error.code == "cancelled" else ended
+
+
+def publish(
+    client: redis.Redis, keys: Keys, results: Sequence[Result], *, result_ttl_s: int
+) -> None:
+    """Publish the results to all who wait, and remove the jobs from their waiting queues."""
     with client.pipeline(transaction=False) as pipe:
         for result in results:
             record = celery_record(result)
@@ -89,8 +96,8 @@ def tell(client: redis.Redis, keys: Keys, results: Sequence[Result], *, result_t
         script.run(client, broker_jobs.forget(keys, chunk))
 
 
-def _attempts(connection: Connection, ids: Sequence[str]) -> dict[str, list[Row[Any]]]:
-    found: dict[str, list[Row[Any]]] = defaultdict(list)
+def _attempts(connection: Connection, ids: Sequence[str]) -> dict[str, list[Any]]:
+    found: dict[str, list[Any]] = defaultdict(list)
     if ids:
         order = (attempts.c.job_id, attempts.c.fence, attempts.c.n)
         query = select(attempts).where(attempts.c.job_id.in_(ids)).order_by(*order)
@@ -99,39 +106,28 @@ def _attempts(connection: Connection, ids: Sequence[str]) -> dict[str, list[Row[
     return found
 
 
-def _result(
-    row: Row[Any], envelope: Envelope, tried: Sequence[Row[Any]], error: ErrorReport, at_ms: int
-) -> tuple[Result, int | None, int]:
-    """The result, what all attempts cost in pico-USD if that is known, how many are unknown."""
-    usage, cost, unknown = Usage(), row.share_pico_usd or 0, 0
-    priced, failed = True, []
+def _usage_of(tried: Sequence[Any]) -> Usage:
+    usage = Usage()
     for attempt in tried:
         usage += Usage(
             attempt.input_tokens, attempt.cached_input_tokens, attempt.cache_write_tokens,
             attempt.output_tokens, attempt.reasoning_tokens,
         )  # fmt: skip
-        cost += attempt.cost_pico_usd or 0
-        if attempt.state in ("open", "unknown"):
-            unknown += 1
-        elif attempt.cost_pico_usd is None:
-            priced = False
-        if attempt.state != "answered":
-            # As a worker lists them: one with no code was cut off when its worker died.
-            message = attempt.message or "a worker died while the provider was answering"
-            failed.append(
-                FailedAttempt(
-                    attempt.model, attempt.code or "internal", message, attempt.http_status,
-                    attempt.waited_ms,
-                )
-            )  # fmt: skip
+    return usage
+
+
+def _result(
+    row: Row[Any], envelope: Envelope, usage: Usage, history: History, error: ErrorReport,
+    at_ms: int,
+) -> Result:  # fmt: skip
     began = row.started_at_ms
-    result = Result(
+    return Result(
         id=row.id,
         status=_STATUS[error.code],
         model=envelope.model,
         usage=usage,
-        cost_usd=price.text(price.from_pico(cost)) if priced else None,
-        attempts=len(tried),
+        cost_usd=usd_text(history.cost_pico_usd),
+        attempts=history.attempts,
         batch_id=envelope.batch_id,
         submitted_at=rfc3339(envelope.submitted_at_ms),
         started_at=rfc3339(began),
@@ -139,6 +135,5 @@ def _result(
         queued_ms=None if began is None else max(0, began - envelope.submitted_at_ms),
         trace_id=envelope.trace_id,
         metadata=envelope.request.metadata,
-        error=replace(error, attempts=failed),
+        error=replace(error, attempts=history.failures),
     )
-    return result, cost if priced else None, unknown

@@ -1,4 +1,4 @@
-"""Brings a database to the newest tables, once, also when several processes start together."""
+"""Upgrades a database to the newest tables, once, even if several processes start together."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NEWEST = "0003"
 """The revision that this code works with; the last file in migrations/versions."""
 
 ADVISORY_LOCK = 0x48656164
-"""PostgreSQL's advisory lock that only one migration at a time holds ("Head")."""
+"""The key of PostgreSQL's advisory lock that a migration holds: "Head" in ASCII."""
 
 
 def _folder() -> Path:
@@ -30,34 +30,34 @@ def _folder() -> Path:
 
 
 def revision(connection: Connection) -> str | None:
-    """The revision of the tables, or None in an empty database."""
+    """Return the revision of the tables, or None for an empty database."""
     if not inspect(connection).has_table("alembic_version"):
         return None
     return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
 
 
 def revisions() -> list[str]:
-    """All revisions that this code knows, oldest first."""
+    """Return all revisions that this code knows, the oldest first."""
     from alembic.script import ScriptDirectory
 
     return [step.revision for step in ScriptDirectory(str(_folder())).walk_revisions()][::-1]
 
 
 def fits(found: str | None) -> bool:
-    """True for the revision that this code works with, and for the one after it.
+    """Return whether this code works with tables of this revision: NEWEST, and the one after it.
 
-    A release adds one revision at most, and the release before works on with its tables.
+    A release adds at most one revision, and the previous release works with its tables.
     """
     return found in (NEWEST, f"{int(NEWEST) + 1:04d}")
 
 
 def is_ahead(found: str | None) -> bool:
-    """True for a revision that only a newer release can have made."""
+    """Return whether only a newer release can have made this revision."""
     return found is not None and found not in revisions()
 
 
 def require_fit(engine: Engine) -> None:
-    """This code works with the tables as they are; raises Unreachable with the remedy if not."""
+    """Raise Unfit, with the remedy, if this code does not work with the tables as they are."""
     with reading(engine) as connection:
         found = revision(connection)
     if not fits(found):
@@ -69,11 +69,14 @@ def _misfit(found: str | None) -> Unfit:
     remedy = "run: headgate db upgrade"
     if is_ahead(found):
         remedy = "use the newer headgate that upgraded them, or its `headgate db downgrade`"
-    return Unfit("the record", f"{state}, this version needs {NEWEST}", remedy)
+    return Unfit("the database", f"{state}, but this version needs {NEWEST}", remedy)
 
 
 def upgrade(engine: Engine) -> bool:
-    """This code works with the tables; True when something was done. Raises Unreachable."""
+    """Upgrade the tables to NEWEST if needed; return whether anything was done.
+
+    Raises Unfit if a newer release has made the tables.
+    """
     with reading(engine) as connection:
         found = revision(connection)
     if fits(found):
@@ -89,7 +92,7 @@ def upgrade(engine: Engine) -> bool:
 
 
 def downgrade(engine: Engine, to: str) -> None:
-    """The tables are at revision `to` (`base`: none are left)."""
+    """Downgrade the tables to the revision `to`; `base` removes them all."""
     with _alone(engine) as connection:
         _run(connection, "downgrade", to)
 
@@ -106,15 +109,15 @@ def _run(connection: Connection, direction: str, target: str) -> None:
 
 @contextmanager
 def _alone(engine: Engine) -> Iterator[Connection]:
-    """A transaction that no other migration shares; what it did is committed at the end.
+    """Give a transaction that no other migration runs beside, committed at the end.
 
-    Others wait for as long as it takes, and one that is killed has changed nothing: both databases
-    have tables in their transactions, and both locks end with their holder.
+    Other migrations wait as long as it takes. If the process is killed, nothing has changed: both
+    databases create tables in transactions, and both locks end with their holder.
     """
     if engine.dialect.name == "sqlite":
         path = Path(str(engine.url.database))
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Nobody else's to lock: who may read a file may take its lock.
+        # With private rights, because everyone who may read a file may lock it.
         with open(f"{path}.migrate.lock", "w", opener=_private) as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             with writing(engine) as connection:
@@ -125,7 +128,7 @@ def _alone(engine: Engine) -> Iterator[Connection]:
         session.bound_s = None
         connection.detach()  # from the pool: it is closed afterwards
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": ADVISORY_LOCK})
-        # A change that waits for a table makes all others wait behind it.
+        # While a change waits for a table, everyone else waits behind it.
         connection.execute(text("SELECT set_config('lock_timeout', '10s', true)"))
         yield connection
 

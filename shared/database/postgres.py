@@ -1,4 +1,4 @@
-"""A connection to PostgreSQL on which no statement waits for ever."""
+"""A connection to PostgreSQL on which every statement ends within a time."""
 
 from __future__ import annotations
 
@@ -12,24 +12,25 @@ from psycopg.errors import _WaitTimeout
 R = TypeVar("R")
 
 CANCEL_S = 2.0
-"""Longest wait for the server to take the wish that it stop a statement."""
+"""The longest wait for the server to accept the cancellation of a statement."""
 
 
 class BoundedConnection(psycopg.Connection[Any]):
-    """Closed, with an OperationalError, once a statement has had no answer for `bound_s`.
+    """Closes itself and raises OperationalError if a statement takes longer than `bound_s`.
 
-    TCP tells of a server that is gone, never of one that stands still: frozen, or its disk hangs.
-    `statement_timeout` would be the server's to keep, and state of the session. None: no bound.
+    TCP notices a server that is gone, but not one that is frozen or whose disk hangs. The frozen
+    server would not enforce its own `statement_timeout` either, and that is a setting of the
+    session. None means no bound.
     """
 
     bound_s: float | None = None
 
     def wait(self, gen: PQGen[R], interval: float = 0.1, timeout: float | None = None) -> R:
-        """What the generator returns; all that psycopg waits for on this connection comes here."""
+        """Return the result of `gen`; psycopg calls this whenever it waits for the server."""
         try:
             return super().wait(gen, interval, timeout or self.bound_s)
         except _WaitTimeout:
-            # So that the server does not work on for nobody, with its locks held.
+            # Otherwise the server would go on with the statement and keep its locks.
             with suppress(psycopg.Error):
                 self.cancel_safe(timeout=CANCEL_S)
             self.pgconn.finish()

@@ -1,7 +1,7 @@
-"""The turn to write a SQLite file, handed on by the kernel.
+"""A lock for writing a SQLite file, so that the writers of all processes take turns.
 
-SQLite has one writer, and those who wait for it poll with growing pauses: with four workers some
-waited for seconds. A lock of the kernel hands the turn on at once, and ends with its holder.
+SQLite has one writer at a time, and the others poll with growing pauses: with four workers some
+waited for seconds. The kernel's file lock passes to the next one at once, and ends with its holder.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from sqlalchemy.exc import OperationalError
 
 @contextmanager
 def turn(database: str, within_s: float) -> Iterator[None]:
-    """It is this thread's turn to write; OperationalError if it does not come `within_s`."""
+    """Hold the lock for writing `database`; raises OperationalError if it is not free in time."""
     file = os.open(f"{database}.turn", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -31,7 +31,10 @@ def turn(database: str, within_s: float) -> Iterator[None]:
 
 
 def _queue_for(file: int, within_s: float) -> int:
-    """The file, locked. flock waits in turn but without a bound, so a thread waits for us."""
+    """Return the file once it is locked.
+
+    flock waits without a bound, so it runs in a thread that this one can leave behind.
+    """
     got, gone = threading.Event(), threading.Event()
     handing_over = threading.Lock()
 
@@ -43,16 +46,16 @@ def _queue_for(file: int, within_s: float) -> int:
                 os.close(file)
 
     threading.Thread(target=wait, name="turn", daemon=True).start()
-    mine = False
+    is_ours = False
     try:
-        mine = got.wait(within_s)
+        is_ours = got.wait(within_s)
     finally:
         with handing_over:
-            if not mine:
+            if not is_ours:
                 gone.set()
                 if got.is_set():
                     os.close(file)
-    if not mine:
+    if not is_ours:
         why = f"it is locked: another process has been writing for {within_s:g} s"
         raise OperationalError("BEGIN", None, sqlite3.OperationalError(why))
     return file

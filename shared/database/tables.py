@@ -1,7 +1,7 @@
-"""The database tables. Times are Unix milliseconds, money is whole pico-USD (1e-12 USD).
+"""The database tables. Times are Unix milliseconds, and money is whole pico-USD (1e-12 USD).
 
-Whole numbers are exact in both databases, sort and add up as they are, and cost no conversion.
-JSON is text: PostgreSQL's JSON types refuse the NUL characters that prompts may hold.
+Whole numbers are exact in both databases, sort and add up without conversion. JSON is text, because
+PostgreSQL's JSON types refuse the NUL characters that prompts may hold.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from sqlalchemy import (
 
 metadata = MetaData()
 
-#: One row per job: what the caller wants, how far it is, and its result until that expires.
+#: One row per job: what the caller wants, how it stands, and its result until that expires.
 jobs = Table(
     "jobs",
     metadata,
@@ -62,7 +62,7 @@ Index(
     postgresql_where=jobs.c.envelope.is_not(None),
 )
 
-#: The ledger: one row per request to a model, written before it leaves, settled after it.
+#: The ledger: one row per attempt, opened before the request is sent and settled after it.
 attempts = Table(
     "attempts",
     metadata,
@@ -89,7 +89,7 @@ attempts = Table(
     PrimaryKeyConstraint("job_id", "fence", "n"),
 )
 
-#: What is kept of a job: one line when it ends, without its words.
+#: The audit lines: one per ended job, without prompt and answer.
 audit = Table(
     "audit",
     metadata,
@@ -125,7 +125,7 @@ audit = Table(
 Index("audit_by_batch", audit.c.batch_id)
 Index("audit_by_time", audit.c.finished_at_ms)
 
-#: A file of prompts that was submitted as one.
+#: One row per batch: an input file whose lines were submitted as jobs.
 batches = Table(
     "batches",
     metadata,
@@ -144,7 +144,7 @@ batches = Table(
 )
 Index("batches_by_output", batches.c.output_path)
 
-#: Tiers of callers, kept by an operator and read where HEADGATE_TIERS is `table`.
+#: Tiers of callers, written by an operator, and read if HEADGATE_TIERS is `table`.
 callers = Table(
     "callers",
     metadata,
@@ -161,9 +161,9 @@ callers = Table(
 )
 
 KEY_KEPT_MS = 24 * 3_600_000
-"""How long an idempotency key stands for its job; then it may be used again."""
+"""How long an idempotency key belongs to its job; after that it may be used again."""
 
-#: Which job a caller's idempotency key made, for a day.
+#: The job of each idempotency key.
 idempotency = Table(
     "idempotency",
     metadata,
@@ -176,7 +176,7 @@ idempotency = Table(
 )
 Index("idempotency_by_time", idempotency.c.created_at_ms)
 
-#: What was used on one day (UTC), from the audit lines of that day; empty text: none.
+#: The roll-up: the usage of a UTC day, summed from its audit lines; an empty text means none.
 usage_days = Table(
     "usage_days",
     metadata,
@@ -209,7 +209,7 @@ usage_days = Table(
     PrimaryKeyConstraint("day", "tenant", "user_id", "model", "template", "batch_id"),
 )
 
-#: Days that are in `usage_days`, with how many audit lines they had then.
+#: The days that are in `usage_days`, with the number of their audit lines at that time.
 usage_summed = Table(
     "usage_summed",
     metadata,

@@ -1,11 +1,12 @@
-"""Sums of audit lines, and those of whole days (UTC) that are kept in `usage_days`.
+"""Sums of audit lines, and the roll-up: sums of whole days (UTC) in `usage_days`.
 
-The audit lines are the truth. What `usage_days` holds of a day is a function of that day's lines
-alone, so it may be made again at any time: a reader takes the days that are in `usage_summed` from
-there, and all others from the audit lines.
+The audit lines are the truth, and the roll-up of a day depends on its lines alone. So it may be
+made again at any time. A reader takes the days of `usage_summed` from the roll-up, and all others
+from the audit lines.
 
-`usage_days` holds each day several times: by all that can be asked for, and summed over what most
-questions leave out (VIEWS). A row of view n has `day` + n * VIEW; what it is summed over is empty.
+`usage_days` holds each day several times: by all dimensions, and summed over those that most
+queries leave out (VIEWS). A row of view n has the day plus n * VIEW; the dimensions that it is
+summed over are empty.
 """
 
 from __future__ import annotations
@@ -37,11 +38,11 @@ DAY_MS = 86_400_000
 ROWS_AT_ONCE = 1000
 
 _SPLIT = 10**9
-_MOST = 2**63 - 1
+_MAX_INT64 = 2**63 - 1
 _EPOCH = date(1970, 1, 1)
 _NONE: ColumnElement[str] = literal_column("''")
 
-#: What can be asked for, as the audit lines say it; empty text stands for none.
+#: What usage can be grouped by, as expressions over audit lines; an empty text stands for none.
 DIMENSIONS: dict[str, ColumnElement[Any]] = {
     "tenant": audit.c.tenant,
     "user_id": func.coalesce(audit.c.user_id, _NONE),
@@ -58,16 +59,16 @@ VIEWS: tuple[frozenset[str], ...] = (
     frozenset(("tenant", "user_id")),
     frozenset(("tenant", "model", "batch_id")),
 )
-"""What each view tells apart. With 500 users and 4 models a day has 4,000 rows of view 0, and 80,
-500 and 160 of the others."""
+"""The dimensions of each view. With 500 users and 4 models, a day has 4,000 rows of view 0, and 80,
+500 and 160 rows of the others."""
 
-#: Of which amounts there is more than 64 bits may hold: 9.2 million USD.
+#: Columns whose sums may exceed 64 bits, which is 9.2 million USD.
 MONEY = ("cost_pico_usd", "saved_pico_usd")
 
 _succeeded = audit.c.status == "succeeded"
 
 TIMED = _succeeded & audit.c.latency_ms.is_not(None)
-"""Lines whose latency counts: of what failed it tells nothing that a caller waited for."""
+"""Audit lines whose latency counts: those of jobs that succeeded."""
 
 
 def _count(condition: ColumnElement[bool]) -> ColumnElement[int]:
@@ -79,10 +80,13 @@ def _total(column: ColumnElement[int]) -> ColumnElement[int]:
 
 
 def exactly(columns: Mapping[str, ColumnElement[int]]) -> list[ColumnElement[int]]:
-    """Sums of these columns whose halves fit: SQLite's SUM refuses more than 64 bits."""
+    """Return two sums for each column, which together may exceed 64 bits.
+
+    SQLite's SUM refuses a larger sum. `whole` puts the halves together.
+    """
     parts: list[ColumnElement[int]] = []
     for name, column in columns.items():
-        # A literal, not a parameter: PostgreSQL would take its type for a wider one.
+        # A literal, because PostgreSQL would take a parameter for a wider type.
         split: ColumnElement[int] = literal_column(str(_SPLIT))
         parts.append(_total(column.op("/")(split)).label(f"{name}_high"))
         parts.append(_total(column.op("%")(split)).label(f"{name}_low"))
@@ -90,7 +94,7 @@ def exactly(columns: Mapping[str, ColumnElement[int]]) -> list[ColumnElement[int
 
 
 def whole(row: Mapping[str, Any]) -> dict[str, int]:
-    """The sums of a row as whole numbers, its halves put together; PostgreSQL gives Decimals."""
+    """Return the sums of a row as int, with the halves put together; PostgreSQL gives Decimals."""
     found = {}
     for name, value in row.items():
         if name.endswith("_high"):
@@ -102,7 +106,7 @@ def whole(row: Mapping[str, Any]) -> dict[str, int]:
     return found
 
 
-#: One line of sums over audit lines; the names are those of `usage_days`.
+#: All sums over audit lines; the names are those of `usage_days`.
 MEASURES: tuple[ColumnElement[int], ...] = (
     func.count().label("requests"),
     _count(_succeeded).label("succeeded"),
@@ -129,20 +133,21 @@ MEASURES: tuple[ColumnElement[int], ...] = (
 def latencies(
     connection: Connection, keys: Sequence[ColumnElement[Any]], where: ColumnElement[bool]
 ) -> dict[tuple[Any, ...], dict[int, int]]:
-    """How often each bucket of latency is met among the lines, by key.
+    """Return how many audit lines have each bucket of latency, by key.
 
-    Lines of the release before have no bucket: theirs is found from their latency.
+    The key of a line has its values of `keys`. A line without a bucket, of an older release, gets
+    the bucket of its latency.
     """
     found: dict[tuple[Any, ...], dict[int, int]] = defaultdict(lambda: defaultdict(int))
-    unplaced = False
+    some_have_none = False
     bin_ = audit.c.latency_bin
     query = select(*keys, bin_, func.count()).where(where, TIMED).group_by(*keys, bin_)
     for *key, index, count in connection.execute(query):
         if index is None:
-            unplaced = True
+            some_have_none = True
         else:
             found[tuple(key)][index] += count
-    if unplaced:
+    if some_have_none:
         query = select(*keys, audit.c.latency_ms, func.count()).where(where, TIMED, bin_.is_(None))
         for *key, latency_ms, count in connection.execute(
             query.group_by(*keys, audit.c.latency_ms)
@@ -151,28 +156,28 @@ def latencies(
     return found
 
 
-# Days are the numbers that `usage_days` has: 20261121.
+# A day is a number as in `usage_days`: 20261121.
 
 
 def day_of(at_ms: int) -> int:
-    """The day (UTC) of this moment."""
+    """Return the day (UTC) of this time in Unix ms."""
     return day_number(at_ms // DAY_MS)
 
 
 def day_number(days: int) -> int:
-    """The day that begins this many days after the first of 1970."""
+    """Return the day that begins `days` days after 1970-01-01."""
     found = _EPOCH + timedelta(days=days)
     return found.year * 10_000 + found.month * 100 + found.day
 
 
 def begin_ms(day: int) -> int:
-    """The moment at which the day begins."""
+    """Return the Unix ms at which the day begins."""
     found = date(day // 10_000, day // 100 % 100, day % 100)
     return (found - _EPOCH).days * DAY_MS
 
 
 def lines_of(connection: Connection, from_ms: int, until_ms: int) -> dict[int, int]:
-    """How many audit lines each day has that ended within this time; days without are left out."""
+    """Return how many jobs have ended on each day of this time (Unix ms), without empty days."""
     ended = audit.c.finished_at_ms
     number = ended.op("/")(literal_column(str(DAY_MS)))
     query = select(number, func.count()).where(ended >= from_ms, ended < until_ms).group_by(number)
@@ -180,55 +185,45 @@ def lines_of(connection: Connection, from_ms: int, until_ms: int) -> dict[int, i
 
 
 def summed(connection: Connection) -> dict[int, int]:
-    """The days that are in `usage_days`, and how many audit lines each of them had then."""
+    """Return the days that are in the roll-up, with the number of audit lines they had then."""
     query = select(usage_summed.c.day, usage_summed.c.lines)
     return {row.day: row.lines for row in connection.execute(query)}
 
 
 def view_of(needed: Collection[str]) -> int:
-    """The view with the fewest rows that tells these apart."""
+    """Return the view with the fewest rows that has these dimensions."""
     return next(n for n in (1, 2, 3, 0) if VIEWS[n].issuperset(needed))
 
 
 def stale(connection: Connection, from_ms: int, until_ms: int) -> list[int]:
-    """Days of this time whose sums are missing, or are not of all their lines; the oldest first."""
+    """Return the days of this time whose roll-up is missing or incomplete, the oldest first."""
     now = lines_of(connection, from_ms, until_ms)
     then = {day: n for day, n in summed(connection).items() if from_ms <= begin_ms(day) < until_ms}
     return sorted(day for day in now | then if now.get(day, 0) != then.get(day, 0))
 
 
-def sum_day(engine: Engine, day: int, at_ms: int) -> bool:
-    """The day's sums are those of its audit lines; False, and no change, where it has to be later.
+Group = tuple[Any, ...]
+"""The number of a view, then the value of each dimension."""
 
-    That is so where lines came meanwhile, or an amount of one row exceeds 64 bits.
+
+def sum_day(engine: Engine, day: int, at_ms: int) -> bool:
+    """Make the roll-up of the day from its audit lines, and return whether that was possible.
+
+    False means that nothing was changed: a job has ended meanwhile, or a sum exceeds 64 bits.
     """
-    first_ms = begin_ms(day)
-    ended = audit.c.finished_at_ms
-    of_day = (ended >= first_ms) & (ended < first_ms + DAY_MS)
-    keys = [column.label(name) for name, column in DIMENSIONS.items()]
-    found: dict[tuple[Any, ...], tuple[Counter[str], Counter[int]]] = {}
-    lines = 0
     with snapshot(engine) as connection:
-        spread = latencies(connection, list(DIMENSIONS.values()), of_day)
-        query = select(*keys, *MEASURES).where(of_day).group_by(*DIMENSIONS.values())
-        for row in connection.execute(query).mappings():
-            key = tuple(row[name] for name in DIMENSIONS)
-            sums = whole({name: row[name] for name in row if name not in DIMENSIONS})
-            lines += sums["requests"]
-            for seen in _in_views(key):
-                found.setdefault(seen, (Counter(), Counter()))
-                found[seen][0].update(sums)
-                found[seen][1].update(spread.get(key, {}))
-    if any(max(sums.values()) > _MOST for sums, _ in found.values()):
+        lines, found = _sums_of(connection, day)
+    if any(max(sums.values()) > _MAX_INT64 for sums, _ in found.values()):
         return False
     rows = [
         {"day": day + view * VIEW, **dict(zip(DIMENSIONS, key, strict=True)), **sums}
         | {"latencies": histogram.packed(counts)}
         for (view, *key), (sums, counts) in found.items()
     ]
+    first_ms = begin_ms(day)
     with writing(engine) as connection:
         if connection.dialect.name == "postgresql":
-            # Who takes back a line (`unsum`) waits for us, or we for them.
+            # Whoever takes a day out (`unsum`) waits for this transaction, or this one for theirs.
             connection.execute(text("LOCK TABLE usage_summed IN EXCLUSIVE MODE"))
         if lines_of(connection, first_ms, first_ms + DAY_MS).get(day, 0) != lines:
             return False
@@ -242,17 +237,40 @@ def sum_day(engine: Engine, day: int, at_ms: int) -> bool:
     return True
 
 
-def _in_views(key: Sequence[str]) -> Iterator[tuple[Any, ...]]:
-    """The key as each view has it, behind the view's number."""
-    for view, kept in enumerate(VIEWS):
+def _sums_of(
+    connection: Connection, day: int
+) -> tuple[int, dict[Group, tuple[Counter[str], Counter[int]]]]:
+    """Return the day's number of audit lines, and for each group its sums and its latencies."""
+    first_ms = begin_ms(day)
+    ended = audit.c.finished_at_ms
+    of_day = (ended >= first_ms) & (ended < first_ms + DAY_MS)
+    by_key = latencies(connection, list(DIMENSIONS.values()), of_day)
+    keys = [column.label(name) for name, column in DIMENSIONS.items()]
+    query = select(*keys, *MEASURES).where(of_day).group_by(*DIMENSIONS.values())
+    lines, found = 0, dict[Group, tuple[Counter[str], Counter[int]]]()
+    for row in connection.execute(query).mappings():
+        key = tuple(row[name] for name in DIMENSIONS)
+        sums = whole({name: row[name] for name in row if name not in DIMENSIONS})
+        lines += sums["requests"]
+        for group in _groups_of(key):
+            found.setdefault(group, (Counter(), Counter()))
+            found[group][0].update(sums)
+            found[group][1].update(by_key.get(key, {}))
+    return lines, found
+
+
+def _groups_of(key: Sequence[str]) -> Iterator[Group]:
+    """Yield the group of each view that this key belongs to."""
+    for view, dimensions in enumerate(VIEWS):
         pairs = zip(DIMENSIONS, key, strict=True)
-        yield (view, *(value if name in kept else "" for name, value in pairs))
+        yield (view, *(value if name in dimensions else "" for name, value in pairs))
 
 
 def unsum(connection: Connection, ended_at_ms: int | None) -> None:
-    """The day is read from its audit lines again, until it is summed anew.
+    """Take a day out of the roll-up, so that its audit lines are read until it is summed again.
 
-    For a transaction that has just changed or deleted a line of a job that ended at this moment.
+    Call it in a transaction that changes or deletes the audit line of a job that ended at this time
+    (Unix ms); None does nothing.
     """
     if ended_at_ms is not None:
         _unsum(connection, day_of(ended_at_ms))

@@ -1,62 +1,55 @@
-"""All that crosses a process: Request, Envelope, Usage, Reply, Result; how they are encoded.
+"""The envelope: a job as it travels from producer to worker.
 
-A Request is what a caller asks for, checked field by field. An Envelope is the job as it travels:
-the request with its id, its model class and its times. A Reply is what one model answered. A
-Result is what the caller gets back. All of them outlive deployments: fields are only added, with
-defaults, and a reader skips those that it does not know. What an older reader must not skip, or a
-new value of an old field, takes a new `v`: that reader leaves the job for a newer worker.
+It holds the request, the job's id, its model class and its times. Envelopes outlive deployments:
+fields are only added, with defaults, and a reader skips fields that it does not know. A field that
+an older reader must not skip, and a new value of an old field, need a new `v`. An older worker then
+leaves the job to a newer one.
 """
 
 from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationError,
-)
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from headgate.shared.errors import InvalidRequest, NewerEnvelope, UnreadableMessage
+from headgate.shared.job.encoding import json_bytes, refuse_oversize
 from headgate.shared.job.ids import LATEST_MS, now_ms
 from headgate.shared.job.request import (
-    _REQUEST_FIELDS,
     DEFAULT_DEADLINE_S,
     MAX_DEADLINE_S,
     NO_NUL,
+    REQUEST_FIELDS,
     CacheWish,
+    ColumnText,
     Request,
-    Short,
-    json_bytes,
-    refuse_oversize,
 )
 
 ENVELOPE_VERSION = 1
 
 
 class Envelope(BaseModel):
-    """The job as it travels. Times are Unix milliseconds of the producer's clock."""
+    """A job as it travels. Times are Unix milliseconds of the producer's clock."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
     v: int = ENVELOPE_VERSION
-    id: Short
+    id: ColumnText
     request: Request
-    model: Short
-    model_class: Annotated[Short, Field(max_length=64)]
+    model: ColumnText
+    model_class: Annotated[ColumnText, Field(max_length=64)]
     submitted_at_ms: Annotated[int, Field(ge=0, le=LATEST_MS)]
-    batch_id: Annotated[Short, Field(max_length=64)] | None = None
+    batch_id: Annotated[ColumnText, Field(max_length=64)] | None = None
     batch_line: Annotated[int, Field(ge=0, lt=2**31)] | None = None
     custom_id: Annotated[str, Field(pattern=NO_NUL)] | None = None
     forgiven_fence: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    """An operator's retry: what was tried under claims up to this one counts as no try."""
+    """Set by an operator's retry: attempts under claims up to this fence do not count as tries."""
     body_sha256: str = Field(default="", exclude=True)
-    """Of what the caller gave, where that has an idempotency key; it does not travel."""
+    """Hash of the caller's request if it has an idempotency key; it does not travel."""
 
     @property
     def deadline_at_ms(self) -> int:
-        """When the answer becomes worthless."""
+        """When the answer becomes worthless, in Unix ms."""
         return self.submitted_at_ms + int(self.request.deadline_s * 1000)
 
     @property
@@ -65,7 +58,10 @@ class Envelope(BaseModel):
         return self.id.replace("-", "")
 
     def encode(self) -> bytes:
-        """The envelope as JSON; raises InvalidRequest for what JSON cannot carry or over 10 MB."""
+        """Return the envelope as JSON.
+
+        Raises InvalidRequest for a value that JSON cannot hold, and for more than 10 MB.
+        """
         fields = self.model_dump(exclude_defaults=True)
         fields["v"] = self.v
         data = json_bytes(fields)
@@ -74,24 +70,22 @@ class Envelope(BaseModel):
 
     @classmethod
     def decode(cls, fields: object) -> Envelope:
-        """The envelope from its decoded JSON; raises UnreadableMessage, or NewerEnvelope."""
+        """Return the envelope from its decoded JSON.
+
+        Raises NewerEnvelope for one of the next version, and UnreadableMessage for anything else
+        that is no envelope. No error quotes the message.
+        """
         if not isinstance(fields, dict):
             raise UnreadableMessage(f"the envelope is {type(fields).__name__}, not an object")
         version = fields.get("v")
         if version == ENVELOPE_VERSION + 1:
             raise _newer(version, fields)
         if version != ENVELOPE_VERSION:
-            told = version if isinstance(version, int) else type(version).__name__
-            raise UnreadableMessage(f"envelope version {told} is not known here")
-        request = fields.get("request")
-        if isinstance(request, dict):
-            known = {k: v for k, v in request.items() if k in _REQUEST_FIELDS}
-            if isinstance(wish := known.get("cache"), dict):
-                known["cache"] = {k: v for k, v in wish.items() if k in CacheWish.model_fields}
-            fields = {**fields, "request": known}
+            found = version if isinstance(version, int) else type(version).__name__
+            raise UnreadableMessage(f"envelope version {found} is not known here")
         try:
-            return cls.model_validate(fields)
-        except InvalidRequest as error:  # its own words quote the value
+            return cls.model_validate(_without_newer_fields(fields))
+        except InvalidRequest as error:  # its text would quote the value
             raise UnreadableMessage(f"{error.field}: {error.remedy}") from None
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
@@ -99,14 +93,27 @@ class Envelope(BaseModel):
             raise UnreadableMessage(f"envelope field {where}: {first['msg']}") from None
 
 
+def _without_newer_fields(fields: dict[str, Any]) -> dict[str, Any]:
+    request = fields.get("request")
+    if not isinstance(request, dict):
+        return fields
+    known = {k: v for k, v in request.items() if k in REQUEST_FIELDS}
+    if isinstance(wish := known.get("cache"), dict):
+        known["cache"] = {k: v for k, v in wish.items() if k in CacheWish.model_fields}
+    return {**fields, "request": known}
+
+
 def _newer(version: int, fields: dict[str, Any]) -> UnreadableMessage:
-    """What is known of the next release's envelope: these fields keep their names and units."""
+    """Return the error for an envelope of the next version.
+
+    `submitted_at_ms` and `request.deadline_s` keep their names and units in every version.
+    """
     request = fields.get("request")
     given = request.get("deadline_s") if isinstance(request, dict) else None
     deadline_s = DEFAULT_DEADLINE_S if given is None else given
     submitted_at_ms: Any = fields.get("submitted_at_ms")
-    timely = isinstance(submitted_at_ms, int) and 0 < submitted_at_ms < now_ms() + 86_400_000
-    bounded = isinstance(deadline_s, int | float) and 0 < deadline_s <= MAX_DEADLINE_S
-    if not (timely and bounded):
+    is_submitted = isinstance(submitted_at_ms, int) and 0 < submitted_at_ms < now_ms() + 86_400_000
+    is_bounded = isinstance(deadline_s, int | float) and 0 < deadline_s <= MAX_DEADLINE_S
+    if not (is_submitted and is_bounded):
         return UnreadableMessage(f"envelope version {version} does not say how long it may wait")
     return NewerEnvelope(version, submitted_at_ms, submitted_at_ms + int(deadline_s * 1000))

@@ -1,4 +1,4 @@
-"""Job ids and moments: Unix ms, and RFC 3339 for people."""
+"""Job ids, and times as Unix ms and as RFC 3339."""
 
 from __future__ import annotations
 
@@ -6,18 +6,19 @@ import os
 import time
 
 LATEST_MS = 253_370_764_800_000
-"""The start of the year 9999: no later moment can be written down everywhere."""
+"""The start of the year 9999 in Unix ms; RFC 3339 has no year of five digits."""
 
 
 def now_ms() -> int:
-    """The wall clock in Unix milliseconds."""
+    """Return the time of the wall clock in Unix milliseconds."""
     return time.time_ns() // 1_000_000
 
 
 def new_id() -> str:
-    """A fresh UUIDv7 (RFC 9562): Unix ms in 48 bits, its 4096th parts in 12, and 62 random bits.
+    """Return a new UUIDv7 (RFC 9562): Unix ms in 48 bits, 4096ths of a ms in 12, 62 random bits.
 
-    Jobs of one millisecond stand in line by their ids: so the first submitted is the first served.
+    Jobs that were submitted in the same millisecond start in the order of their ids. The 12 bits
+    keep that the order of their submission.
     """
     ms, rest_ns = divmod(time.time_ns(), 1_000_000)
     bits = (ms << 80) | (0x7 << 76) | (rest_ns * 4096 // 1_000_000 << 64)
@@ -28,7 +29,7 @@ def new_id() -> str:
 
 
 def rfc3339(at_ms: int | None) -> str | None:
-    """Unix milliseconds as RFC 3339 in UTC with three decimals, or None."""
+    """Return Unix milliseconds as RFC 3339 in UTC with three decimals; None for None."""
     if at_ms is None:
         return None
     seconds, ms = divmod(at_ms, 1000)

@@ -1,13 +1,11 @@
-"""A request: what a caller may ask for, and the checks of each field."""
+"""A request: what a caller may ask for, field by field."""
 
 from __future__ import annotations
 
-import math
 import re
 from decimal import Decimal
-from typing import Annotated, Any, Literal, TypeGuard, get_args
+from typing import Annotated, Any, Literal, get_args
 
-import orjson
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -20,16 +18,28 @@ from pydantic import (
 )
 
 from headgate.shared.errors import InvalidRequest
+from headgate.shared.job.request_checks import PARAMS, check_messages, check_params, is_deeper
 
-MAX_REQUEST_BYTES = 10 * 1024 * 1024
+AUTO = "auto"
+"""The model of a request that leaves the choice to routing."""
+
 MAX_DEADLINE_S = 365 * 86_400
 DEFAULT_DEADLINE_S = 86_400
+
+MAX_METADATA_DEPTH = 100
+"""How deep `metadata` may be nested. orjson writes 254 levels, and a result adds some around it."""
+
+NOT_YET = frozenset({"webhook_url"})
+"""Fields of the contract that are not supported yet: refused by name, never ignored."""
 
 Priority = Literal["interactive", "standard", "bulk"]
 PRIORITIES: tuple[Priority, ...] = get_args(Priority)
 
-#: Fields of the contract whose part does not stand yet: refused by name, never ignored.
-NOT_YET = frozenset({"webhook_url"})
+Kind = Literal[
+    "chat", "reasoning", "code", "research", "creative", "analysis", "summary", "translation",
+    "vision",
+]  # fmt: skip
+"""What a request is about, as routing sees it."""
 
 
 def _without_nul(text: str) -> str:
@@ -39,16 +49,13 @@ def _without_nul(text: str) -> str:
 
 
 Name = Annotated[str, Field(min_length=1, max_length=128), AfterValidator(_without_nul)]
+"""A name that a caller gives; the error of a bad one says what to do."""
 
 NO_NUL = r"^[^\x00]*$"
-Short = Annotated[str, Field(min_length=1, max_length=128, pattern=NO_NUL)]
-"""What a column of the tables holds; in the form that pydantic checks without calling Python."""
+ColumnText = Annotated[str, Field(min_length=1, max_length=128, pattern=NO_NUL)]
+"""What a column of the tables holds; as a pattern, which pydantic checks without calling Python."""
 
-DEEPEST = 100
-"""How deep `metadata` may be nested. orjson writes 254 levels, and what holds it takes some."""
-
-
-CallerKey = Annotated[str, Field(min_length=1, max_length=255, pattern=NO_NUL)]
+IdempotencyKey = Annotated[str, Field(min_length=1, max_length=255, pattern=NO_NUL)]
 
 USD = re.compile(r"[0-9]{1,9}(\.[0-9]{1,12})?", re.ASCII)
 
@@ -66,19 +73,13 @@ def _is_usd(text: str) -> str:
 
 
 Usd = Annotated[str, BeforeValidator(_decimal_text), AfterValidator(_is_usd)]
-"""Money of a caller: a decimal text; a number is taken as it is written."""
-
-Kind = Literal[
-    "chat", "reasoning", "code", "research", "creative", "analysis", "summary", "translation",
-    "vision",
-]  # fmt: skip
-"""What a request is about, as routing sees it."""
+"""A caller's amount of money: a decimal text. A number is taken by its decimal digits."""
 
 
 class CacheWish(BaseModel):
-    """How the caller wants the cache: `exact` or `off`; `ttl_s` seconds to keep.
+    """How the caller wants the cache: `exact` or `off`, and how many seconds to keep the answer.
 
-    Without a mode the rules of `shared/cache/ttl.py` decide; `exact` asks for it in any case.
+    Without a mode the cache policy (`shared/cache/ttl.py`) decides; `exact` overrides it.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
@@ -113,26 +114,26 @@ class Request(BaseModel):
     max_cost_usd: Usd | None = None
     template: Name | None = None
     variables: dict[str, str | int | float | bool] = Field(default_factory=dict)
-    idempotency_key: CallerKey | None = None
+    idempotency_key: IdempotencyKey | None = None
     on_limit: Literal["wait", "refuse"] = "wait"
     on_unknown: Literal["retry", "fail"] = "retry"
     metadata: dict[str, Any] = Field(default_factory=dict)
 
     @field_validator("deadline_s", mode="before")
     @classmethod
-    def _whole_seconds_are_seconds(cls, value: object) -> object:
+    def _take_whole_seconds(cls, value: object) -> object:
         return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
     @field_validator("metadata")
     @classmethod
-    def _can_be_written(cls, metadata: dict[str, Any]) -> dict[str, Any]:
-        if metadata and _is_deeper(metadata, DEEPEST):
-            remedy = f"nest it no deeper than {DEEPEST} levels"
+    def _refuse_deep_metadata(cls, metadata: dict[str, Any]) -> dict[str, Any]:
+        if metadata and is_deeper(metadata, MAX_METADATA_DEPTH):
+            remedy = f"nest it at most {MAX_METADATA_DEPTH} levels deep"
             raise InvalidRequest("metadata", "nested too deep", remedy)
         return metadata
 
     @model_validator(mode="after")
-    def _one_of_three(self) -> Request:
+    def _check_together(self) -> Request:
         given = [n for n in ("prompt", "messages", "input") if getattr(self, n) is not None]
         # A template makes one of them when it is expanded (shared/catalog/templates.py).
         if len(given) != 1 and (given or self.template is None):
@@ -150,112 +151,27 @@ class Request(BaseModel):
 
     @property
     def embeds(self) -> bool:
-        """True for an embedding job."""
+        """Whether this is an embedding job."""
         return self.input is not None
 
     def chat(self) -> list[dict[str, Any]]:
-        """The messages in OpenAI's form, also where the caller gave a prompt."""
+        """Return the messages in OpenAI's form; a prompt becomes one message of the user."""
         if self.messages is not None:
             return self.messages
         return [{"role": "user", "content": self.prompt}]
 
 
-def _is_deeper(value: object, levels: int) -> bool:
-    """Whether lists and dicts are nested in the value more than `levels` deep, or in a circle."""
-    level: dict[int, Any] = {id(value): value}
-    for _ in range(levels):
-        inner: dict[int, Any] = {}
-        for item in level.values():
-            children = item.values() if isinstance(item, dict) else item
-            inner.update((id(c), c) for c in children if isinstance(c, dict | list | tuple))
-        if not inner:
-            return False
-        level = inner
-    return True
-
-
-_ROLES = frozenset({"system", "developer", "user", "assistant", "tool"})
-
-
-def check_messages(messages: list[dict[str, Any]]) -> None:
-    """Every message has a known role and a content of text or parts; InvalidRequest if not."""
-    for i, message in enumerate(messages):
-        role = message.get("role")
-        if role not in _ROLES:
-            raise InvalidRequest(f"messages[{i}].role", role, f"use one of {sorted(_ROLES)}")
-        content = message.get("content")
-        if content is None and (message.get("tool_calls") or role == "assistant"):
-            continue
-        if not isinstance(content, str) and not (
-            isinstance(content, list) and all(isinstance(part, dict) for part in content)
-        ):
-            raise InvalidRequest(
-                f"messages[{i}].content", content, "give a text or a list of parts"
-            )
-
-
-#: Params that both vendors read, with the span in which a number makes sense to any of them.
-_NUMBERS: dict[str, tuple[float, float, bool]] = {
-    "max_tokens": (1, 10_000_000, True),
-    "max_completion_tokens": (1, 10_000_000, True),
-    "temperature": (0, 2, False),
-    "top_p": (0, 1, False),
-    "top_k": (0, 1_000_000, True),
-    "n": (1, 1, True),
-    "frequency_penalty": (-2, 2, False),
-    "presence_penalty": (-2, 2, False),
-    "dimensions": (1, 1_000_000, True),
-    "seed": (-(2**63), 2**63 - 1, True),
-}
-
-
-def check_params(params: dict[str, Any]) -> None:
-    """The numbers that every vendor reads are numbers in range; InvalidRequest if not.
-
-    Other params are the vendor's own and pass through. `stream` and `model` are not params:
-    whether an attempt streams is Headgate's choice, and the model has a field of its own.
-    """
-    for name, (low, high, whole) in _NUMBERS.items():
-        value = params.get(name)
-        if value is None:
-            continue
-        right = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
-        if not right or not low <= value <= high:
-            kind = "a whole number" if whole else "a number"
-            span = f"{int(low)} to {int(high)}"
-            raise InvalidRequest(f"params.{name}", value, f"give {kind} from {span}")
-    for name in ("model", "messages", "stream", "stream_options", "input", "prompt"):
-        if name in params:
-            raise InvalidRequest(f"params.{name}", params[name], "is no param; leave it out")
-    stop = params.get("stop")
-    if not (stop is None or isinstance(stop, str) or _texts(stop)):
-        raise InvalidRequest("params.stop", stop, "give a text or a list of texts")
-
-
-def _texts(value: object) -> TypeGuard[list[str]]:
-    return isinstance(value, list) and all(isinstance(item, str) for item in value)
-
-
-_PARAMS = frozenset({*_NUMBERS, "stop", "tools", "tool_choice", "response_format"})
-
-_REQUEST_FIELDS = frozenset(Request.model_fields)
+REQUEST_FIELDS = frozenset(Request.model_fields)
 
 
 def request_from(fields: dict[str, Any]) -> Request:
-    """A checked Request from a caller's fields; raises InvalidRequest naming the first fault."""
+    """Return a checked Request from a caller's fields.
+
+    Raises InvalidRequest that names the first field at fault, its value and the remedy.
+    """
     for name in fields:
-        if name not in _REQUEST_FIELDS:
-            if name in NOT_YET:
-                raise InvalidRequest(
-                    name, fields[name], "this field is not supported yet; leave it out"
-                )
-            if name in _PARAMS:
-                raise InvalidRequest(name, fields[name], f"give it as params.{name}")
-            raise InvalidRequest(
-                str(name),
-                fields[name],
-                f"unknown field; known: {', '.join(sorted(_REQUEST_FIELDS))}",
-            )
+        if name not in REQUEST_FIELDS:
+            raise InvalidRequest(str(name), fields[name], _remedy_for_unknown(name))
     wish = fields.get("cache")
     if isinstance(wish, dict) and wish.get("mode") == "semantic":
         raise InvalidRequest("cache.mode", "semantic", "not supported yet; use exact or off")
@@ -267,35 +183,9 @@ def request_from(fields: dict[str, Any]) -> Request:
         raise InvalidRequest(where, first.get("input"), first["msg"]) from None
 
 
-def refuse_oversize(encoded: bytes) -> None:
-    """InvalidRequest for a request over the limit."""
-    if len(encoded) > MAX_REQUEST_BYTES:
-        raise InvalidRequest(
-            "request", f"{len(encoded)} bytes", f"the limit is {MAX_REQUEST_BYTES} bytes (10 MB)"
-        )
-
-
-def json_bytes(value: object) -> bytes:
-    """The value as JSON in UTF-8; InvalidRequest for NaN, infinities and lone surrogates."""
-    try:
-        data = orjson.dumps(value)
-    except (TypeError, ValueError) as error:
-        raise InvalidRequest("request", None, f"cannot be written as JSON: {error}") from None
-    if b"null" in data and not _finite(value):
-        raise InvalidRequest("request", "NaN", "JSON has no NaN and no infinity; give a number")
-    return data
-
-
-def _finite(value: object) -> bool:
-    match value:
-        case float():
-            return math.isfinite(value)
-        case dict():
-            return all(map(_finite, value.values()))
-        case list() | tuple():
-            return all(map(_finite, value))
-        case _:
-            return True
-
-
-AUTO = "auto"
+def _remedy_for_unknown(name: str) -> str:
+    if name in NOT_YET:
+        return "this field is not supported yet; leave it out"
+    if name in PARAMS:
+        return f"give it as params.{name}"
+    return f"unknown field; known: {', '.join(sorted(REQUEST_FIELDS))}"

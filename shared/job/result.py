@@ -1,4 +1,7 @@
-"""A job as it ended: its reply, its usage, its error and the result that callers get."""
+"""How a job stands and how it ended: its status, usage and error, and the result for the caller.
+
+Results outlive deployments: fields are only added, with defaults, and readers skip the others.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +11,23 @@ from typing import Any, Literal
 from headgate.shared.errors import ErrorCode
 
 Status = Literal["queued", "running", "deferred", "succeeded", "failed", "cancelled", "expired"]
+
+OPEN: tuple[Status, ...] = ("queued", "running", "deferred")
+"""Statuses of a job that has not ended."""
+
+WAITING: tuple[Status, ...] = ("queued", "deferred")
+"""Open statuses of a job that no worker runs."""
+
 ENDED: frozenset[str] = frozenset({"succeeded", "failed", "cancelled", "expired"})
+"""Statuses that never change, except that an operator may retry a failed job."""
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
     """Tokens of one attempt, in one form for all vendors.
 
-    `input_tokens` is all input: it includes `cached_input_tokens` and `cache_write_tokens`;
-    `output_tokens` includes `reasoning_tokens`. So nothing is counted twice.
+    `input_tokens` includes `cached_input_tokens` and `cache_write_tokens`. `output_tokens` includes
+    `reasoning_tokens`.
     """
 
     input_tokens: int = 0
@@ -33,6 +44,10 @@ class Usage:
             self.output_tokens + other.output_tokens,
             self.reasoning_tokens + other.reasoning_tokens,
         )
+
+    def as_json(self) -> dict[str, int]:
+        """Return the counts by name, ten times as fast as `dataclasses.asdict`."""
+        return {name: getattr(self, name) for name in _USAGE_FIELDS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +86,9 @@ class ErrorReport:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What the caller gets back; the contract's section 6, field by field.
+    """What the caller gets back.
 
-    `cost_usd` is a decimal text, or None where a price is not known. Times are RFC 3339 in UTC.
+    `cost_usd` is a decimal text, or None where a price is unknown. Times are RFC 3339 in UTC.
     """
 
     id: str
@@ -103,16 +118,17 @@ class Result:
 
     @property
     def ended(self) -> bool:
-        """True once the status will not change any more."""
+        """Whether the job has ended."""
         return self.status in ENDED
 
     def as_json(self) -> dict[str, Any]:
-        """The result as plain JSON values; `embeddings` replaces `content` in an embedding job.
+        """Return the result as plain JSON values.
 
-        By name and not by `dataclasses.asdict`, which copies all it meets: 19 us, this 3.
+        An embedding job has `embeddings` instead of `content`.
         """
+        # Field by field takes 3 us; dataclasses.asdict copies every value and takes 19 us.
         fields = {name: getattr(self, name) for name in _RESULT_FIELDS}
-        fields["usage"] = {name: getattr(self.usage, name) for name in _USAGE_FIELDS}
+        fields["usage"] = self.usage.as_json()
         if self.error is not None:
             fields["error"] = asdict(self.error)
         fields.pop("content" if self.embeddings is not None else "embeddings")
@@ -122,7 +138,7 @@ class Result:
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> Result:
-        """The result again from `as_json`'s form; unknown fields of newer writers are skipped."""
+        """Return the result from the form of `as_json`; fields of newer writers are skipped."""
         known = known_fields(cls, fields)
         known["usage"] = Usage(**known_fields(Usage, known.get("usage") or {}))
         if known.get("error"):
@@ -138,5 +154,5 @@ _USAGE_FIELDS = tuple(Usage.__dataclass_fields__)
 
 
 def known_fields(kind: Any, fields: dict[str, Any]) -> dict[str, Any]:
-    """The fields that this dataclass has; those of newer writers are left out."""
+    """Return the fields that the dataclass `kind` has, and leave out those of newer writers."""
     return {name: fields[name] for name in kind.__dataclass_fields__ if name in fields}

@@ -1,4 +1,7 @@
-"""What a request needs of a model, and which models have it. Pure."""
+"""Capabilities: what a request needs of its model, and which models have it. Pure.
+
+`lacks(model, needs_of(request))` is the one check, for submit, routing and fallback chains.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +13,15 @@ from headgate.shared.catalog.schema import Model, StaticText
 from headgate.shared.cost import tokens as estimate
 from headgate.shared.job.request import Request
 
-#: Parts of a message that only a model that sees can read, in the words of both vendors.
+#: Types of parts, of both vendors, that only a model with vision can read.
 _IMAGES = frozenset({"image_url", "image", "input_image"})
 
 
 class Needs(NamedTuple):
-    """What a request asks of its model. `input_tokens` estimated, `output_tokens` as asked for."""
+    """What a request needs of its model.
+
+    `input_tokens` is an estimate; `output_tokens` is what the request asks for, or 0.
+    """
 
     input_tokens: int
     output_tokens: int = 0
@@ -25,15 +31,15 @@ class Needs(NamedTuple):
 
     @property
     def capabilities(self) -> tuple[str, ...]:
-        """Those of the catalog that a model must have."""
+        """The catalog's names of the capabilities that a model must have."""
         return tuple(name for name in ("vision", "tools", "json") if getattr(self, name))
 
 
 def needs_of(request: Request, input_tokens: int | None = None) -> Needs:
-    """What the request needs; `input_tokens` where they are estimated already."""
+    """Return what the request needs; `input_tokens` saves the estimate if it is known already."""
     params = request.params
     tokens = estimate.input_tokens(request) if input_tokens is None else input_tokens
-    vision = request.messages is not None and sees(request)
+    vision = request.messages is not None and has_images(request)
     if not params:
         return Needs(tokens, vision=vision)
     asked = params.get("max_completion_tokens") or params.get("max_tokens")
@@ -46,8 +52,8 @@ def needs_of(request: Request, input_tokens: int | None = None) -> Needs:
     )
 
 
-def sees(request: Request) -> bool:
-    """Whether a message of the request carries an image."""
+def has_images(request: Request) -> bool:
+    """Return whether a message of the request carries an image."""
     for message in request.messages or ():
         content = message.get("content")
         if isinstance(content, list) and any(part.get("type") in _IMAGES for part in content):
@@ -60,19 +66,31 @@ def _wants_json(form: object) -> bool:
 
 
 def lacks(model: Model, needs: Needs) -> str | None:
-    """What the model lacks for this request, in words; None where it can do it."""
+    """Return what the model lacks for this request, in words; None if it lacks nothing.
+
+    The words are the name of a capability, or a window for so many tokens.
+    """
     if needs.vision and "vision" not in model.capabilities:
         return "vision"
     if needs.tools and "tools" not in model.capabilities:
         return "tools"
     if needs.json and "json" not in model.capabilities:
         return "json"
-    if needs.input_tokens + model.max_output_tokens <= model.context_tokens:
-        return None
-    reserved = min(needs.output_tokens, model.max_output_tokens)
-    if estimate.exceeds_window(needs.input_tokens, model, reserved):
+    if exceeds_window(model, needs):
         return f"a window for about {needs.input_tokens} tokens"
     return None
+
+
+def exceeds_window(model: Model, needs: Needs) -> bool:
+    """Return whether the input does not fit in the model's window beside the output asked for."""
+    if needs.input_tokens + model.max_output_tokens <= model.context_tokens:
+        return False
+    return estimate.exceeds_window(needs.input_tokens, model, reserved_tokens(model, needs))
+
+
+def reserved_tokens(model: Model, needs: Needs) -> int:
+    """Return how many tokens of the window are for the output; 0 where none were asked for."""
+    return 0 if model.embeds else min(needs.output_tokens, model.max_output_tokens)
 
 
 #: The field of a request that asks for each capability.
@@ -82,31 +100,32 @@ FIELDS: Mapping[str, str] = {
 
 
 def chain(
-    request: Request, first: Model, catalog: Catalog, input_tokens: int | None = None
+    request: Request, first: Model, catalog: Catalog, needs: Needs | None = None
 ) -> tuple[Model | StaticText, ...]:
-    """The models to ask in turn: the one wanted, then those that may stand in for it.
+    """Return the models to ask in turn: `first`, then its fallbacks that can answer the request.
 
-    Those that lack what the request needs are left out, and with `same_provider` those of others.
-    A chat model cannot stand in for an embedding model: its vectors mean something else.
+    Fallbacks that lack a capability are left out, and with `same_provider` those of other
+    providers. An embedding job has no fallback: vectors of different models cannot be compared.
     """
     if request.embeds or request.fallback is False:
         return (first,)
     whole = catalog.chain(first, request.fallback)
     if len(whole) == 1:
         return whole
-    needs = needs_of(request, input_tokens)
-    if _fits_all(whole, request, needs):
+    needs = needs or needs_of(request)
+    if _all_can_answer(whole, request, needs):
         return whole
-    return (first, *(other for other in whole[1:] if _stands_in(other, first, request, needs)))
+    return (first, *(other for other in whole[1:] if _can_answer(other, first, request, needs)))
 
 
 def gaps(catalog: Catalog) -> list[str]:
-    """Chains in which nothing can stand in for all that the first model can do, in words."""
+    """Return a sentence for each capability of a model that none of its fallbacks has."""
     found = []
     for model in catalog.models.values():
         others = [one for one in catalog.chain(model)[1:] if isinstance(one, Model)]
         found += [
-            f"{model.name} has {name}, and none of its fallback has: such a request has no stand-in"
+            f"{model.name} has {name}, and none of its fallbacks has it: a request that needs "
+            f"{name} has no fallback"
             for name in FIELDS
             if others
             and name in model.capabilities
@@ -115,13 +134,13 @@ def gaps(catalog: Catalog) -> list[str]:
     return found
 
 
-def _fits_all(whole: tuple[Any, ...], request: Request, needs: Needs) -> bool:
+def _all_can_answer(whole: tuple[Any, ...], request: Request, needs: Needs) -> bool:
     return not request.same_provider and all(
         isinstance(other, StaticText) or lacks(other, needs) is None for other in whole[1:]
     )
 
 
-def _stands_in(other: Model | StaticText, first: Model, request: Request, needs: Needs) -> bool:
+def _can_answer(other: Model | StaticText, first: Model, request: Request, needs: Needs) -> bool:
     if isinstance(other, StaticText):
         return True
     if request.same_provider and other.provider != first.provider:

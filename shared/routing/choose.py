@@ -1,10 +1,10 @@
-"""Which model answers a request that names none: the cheapest that can do it. Pure.
+"""Chooses the model of a request that names none. Pure.
 
-How good a model must be (`quality` of the catalog, 1 to 10) follows from the kind of the request
-and its complexity; of those that are good enough, that can do what the request needs, that cost no
-more than the caller allows and whose provider has a key, `prefer` decides: `cost` takes the
-cheapest for a typical answer, `speed` the fastest, `quality` the best. What is down is left out
-while something else can do it. A rule of the catalog that fits goes before all this.
+A routing rule of the catalog that fits decides first. Otherwise a model is eligible if it has what
+the request needs, costs at most what the caller allows, and its provider has a key. Models that are
+down are left out unless all are down. The kind and complexity of the request say which quality
+(catalog, 1 to 10) it needs. Of the eligible models that are good enough, `prefer` decides: `cost`
+takes the cheapest for a typical answer, `speed` the fastest, `quality` the best.
 """
 
 from __future__ import annotations
@@ -22,16 +22,19 @@ from headgate.shared.routing.features import WORD
 
 Prefer = Literal["speed", "quality", "cost"]
 
-#: The quality that a model must have at least, by complexity. With the catalog's figures: any model
-#: for what is low, a good small one for medium, one of the large ones for high.
+TOO_EXPENSIVE = "too expensive"
+"""Why a model is excluded that costs more than the caller allows."""
+
+#: The least quality that a request needs, by complexity, set by hand. With the catalog's figures
+#: any model will do for low, a good small one for medium, and one of the large ones for high.
 WANTED: Mapping[Level, int] = {"low": 2, "medium": 4, "high": 7}
 
-#: More or less of it where mistakes of small models are dear, or rare.
+#: What is added for kinds in which small models make costly mistakes, or hardly any; set by hand.
 HARDER: Mapping[Kind, int] = {
     "chat": -1, "summary": -1, "translation": -1, "reasoning": 1, "code": 1,
 }  # fmt: skip
 
-#: Tokens of a typical answer: rounded means of the day that the bench of answers replays.
+#: Tokens of a typical answer: rounded means of the day that `tests/bench/answers` replays.
 ANSWER_TOKENS: Mapping[Kind, int] = {
     "chat": 100, "reasoning": 1_100, "code": 700, "research": 800, "creative": 700,
     "analysis": 500, "summary": 180, "translation": 150, "vision": 200,
@@ -39,27 +42,30 @@ ANSWER_TOKENS: Mapping[Kind, int] = {
 BY_LEVEL: Mapping[Level, float] = {"low": 0.6, "medium": 1.0, "high": 1.7}
 
 THINKING = 1.5
-"""A model that thinks before it answers is billed for that, too: so much more, at a guess."""
+"""How much more a model is billed that thinks before it answers: a guess."""
 
-SHOWN = 5
-"""Runners-up that are told of."""
+RUNNERS_UP = 5
+"""How many of the next best models are reported."""
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A model that may be chosen. `steps`: for prompts of more tokens than the first, pico-USD of
-    a token in and out; empty where nobody knows its price."""
+    """A model that may be chosen.
+
+    Each of `steps` holds for prompts of more tokens than its first number, and has the pico-USD of
+    an input and an output token. It is empty if the price is unknown.
+    """
 
     model: Model
     steps: tuple[tuple[int, int, int], ...] = ()
 
     @property
     def name(self) -> str:
-        """As health names it: provider/model."""
+        """Its name in a ModelStatus: provider/model."""
         return f"{self.model.provider}/{self.model.name}"
 
     def rate(self, input_tokens: int) -> tuple[int, int] | None:
-        """Pico-USD of a token in and out, at their dearest, for a prompt of this length."""
+        """Return the highest pico-USD of an input and an output token at this length of prompt."""
         if len(self.steps) == 1:
             return self.steps[0][1:]
         found = [step for step in self.steps if input_tokens > step[0]]
@@ -70,14 +76,17 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class ModelStatus:
-    """What is known of the models now: `provider/model` that are down, providers without a key."""
+    """The models (`provider/model`) that are down now, and the providers without a key."""
 
     down: frozenset[str] = frozenset()
     keyless: frozenset[str] = frozenset()
 
 
 def without_key(keyed: Mapping[str, int]) -> frozenset[str]:
-    """The providers that are not to be chosen: those without a key, if any has one."""
+    """Return the providers without a key; none if no provider has one, so that routing goes on.
+
+    `keyed` has the number of keys of each provider.
+    """
     if not any(keyed.values()):
         return frozenset()
     return frozenset(name for name, n in keyed.items() if n == 0)
@@ -85,7 +94,7 @@ def without_key(keyed: Mapping[str, int]) -> frozenset[str]:
 
 @dataclass(frozen=True, slots=True)
 class RoutePreference:
-    """What the request says of its model. `max_pico`: most for a token in or out, in pico-USD."""
+    """What the request says about its model; `max_pico` is the most pico-USD of a single token."""
 
     needs: Needs
     prefer: Prefer = "cost"
@@ -95,7 +104,10 @@ class RoutePreference:
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """A model that could answer; `pico_usd`: of a typical request, None if its price is unknown."""
+    """A model that was not chosen; `pico_usd` is the price of a typical request, None if unknown.
+
+    `why_not` says why it is excluded, or is empty.
+    """
 
     model: Model
     pico_usd: int | None
@@ -104,7 +116,10 @@ class Option:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The model, what it would cost, why it, and who came next; `excluded`: why the others not."""
+    """The chosen model, its typical price, the reasons, the runners-up and the excluded models.
+
+    `model` is None if every model is excluded.
+    """
 
     model: Model | None
     pico_usd: int | None
@@ -114,142 +129,154 @@ class Choice:
 
 
 def wanted_quality(kind: Kind, level: Level) -> int:
-    """The least quality that such a request asks for."""
+    """Return the least quality that a request of this kind and complexity needs."""
     return max(1, min(9, WANTED[level] + HARDER.get(kind, 0)))
 
 
 def answer_tokens(judged: Judgement, needs: Needs) -> int:
-    """The tokens of a typical answer: what was asked for at most, or what such answers take."""
+    """Return the tokens of a typical answer, at most what the request asks for."""
     typical = int(ANSWER_TOKENS[judged.kind] * BY_LEVEL[judged.level])
     if judged.kind == "translation":
         typical = max(typical, needs.input_tokens)
     return min(typical, needs.output_tokens) if needs.output_tokens else typical
 
 
+Priced = tuple[Candidate, int | None]
+"""A candidate and the pico-USD of a typical request, None if its price is unknown."""
+
+
 def choose(
     judged: Judgement,
-    wish: RoutePreference,
+    preference: RoutePreference,
     candidates: Sequence[Candidate],
     rules: Sequence[RoutingRule],
-    standing: ModelStatus,
+    status: ModelStatus,
 ) -> Choice:
-    """The model for this request; `model` is None where none can do it, and `excluded` says why."""
-    output = answer_tokens(judged, wish.needs)
-    able: list[tuple[Candidate, int | None]] = []
+    """Choose the model for this request; the choice has no model if every one is excluded."""
+    eligible, excluded = _eligible(judged, preference, candidates, status)
+    # A model without a quality is chosen by a rule only.
+    graded = [pair for pair in eligible if pair[0].model.quality is not None]
+    up = [pair for pair in graded if pair[0].name not in status.down]
+    reasons = [*judged.reasons]
+    ruled = _by_rule(judged, preference, eligible, rules)
+    if up or not graded:
+        down = [pair for pair in graded if pair[0].name in status.down]
+        excluded += [Option(one.model, cost, "down") for one, cost in down]
+        graded = up
+    elif ruled is None:
+        reasons.append("all models that can answer are down: the job waits for this one")
+    ranked, why = _ranked(graded, judged, preference.prefer)
+    if ruled is not None:
+        (one, cost), why = ruled
+    elif ranked:
+        one, cost = ranked[0]
+    else:
+        return Choice(None, None, judged.reasons, (), tuple(excluded))
+    others = [Option(other.model, its) for other, its in ranked if other.model is not one.model]
+    runners_up = tuple(others[:RUNNERS_UP])
+    return Choice(one.model, cost, (*reasons, why), runners_up, tuple(excluded))
+
+
+def _eligible(
+    judged: Judgement,
+    preference: RoutePreference,
+    candidates: Sequence[Candidate],
+    status: ModelStatus,
+) -> tuple[list[Priced], list[Option]]:
+    """Return the candidates that can answer, and the excluded ones with the reason."""
+    eligible: list[Priced] = []
     excluded: list[Option] = []
+    input_tokens = preference.needs.input_tokens
+    output_tokens = answer_tokens(judged, preference.needs)
     for one in candidates:
-        rate = one.rate(wish.needs.input_tokens)
-        cost = None if rate is None else _cost(one.model, rate, wish.needs.input_tokens, output)
-        why_not = _why_not(one, rate, wish, standing)
+        rate = one.rate(input_tokens)
+        cost = None if rate is None else _cost(one.model, rate, input_tokens, output_tokens)
+        why_not = _why_not(one, rate, preference, status)
         if why_not:
             excluded.append(Option(one.model, cost, why_not))
         else:
-            able.append((one, cost))
-    ruled = _ruled(judged, wish, able, rules)
-    by_choice = [pair for pair in able if pair[0].model.quality is not None]
-    up = [pair for pair in by_choice if pair[0].name not in standing.down]
-    reasons: list[str] = []
-    if up or not by_choice:
-        excluded += [
-            Option(one.model, cost, "down") for one, cost in by_choice if one.name in standing.down
-        ]
-        by_choice = up
-    else:
-        reasons.append("all that could do it are down: it waits for this one")
-    if ruled is not None:
-        (one, cost), words = ruled
-        others = _ranked(by_choice, judged, wish.prefer)[0]
-        return _chosen(one, cost, [*judged.reasons, words], others, excluded)
-    if not by_choice:
-        return Choice(None, None, judged.reasons, (), tuple(excluded))
-    ranked, why = _ranked(by_choice, judged, wish.prefer)
-    one, cost = ranked[0]
-    return _chosen(one, cost, [*judged.reasons, *reasons, why], ranked, excluded)
+            eligible.append((one, cost))
+    return eligible, excluded
 
 
-def _chosen(
-    one: Candidate,
-    cost: int | None,
-    reasons: Sequence[str],
-    ranked: Sequence[tuple[Candidate, int | None]],
-    excluded: Sequence[Option],
-) -> Choice:
-    others = [Option(other.model, its) for other, its in ranked if other.model is not one.model]
-    return Choice(one.model, cost, tuple(reasons), tuple(others[:SHOWN]), tuple(excluded))
-
-
-def _cost(model: Model, rate: tuple[int, int], input_tokens: int, output: int) -> int:
+def _cost(model: Model, rate: tuple[int, int], input_tokens: int, output_tokens: int) -> int:
     thinking = THINKING if "reasoning" in model.capabilities else 1.0
-    return rate[0] * input_tokens + int(rate[1] * output * thinking)
+    return rate[0] * input_tokens + int(rate[1] * output_tokens * thinking)
 
 
 def _why_not(
-    one: Candidate, rate: tuple[int, int] | None, wish: RoutePreference, standing: ModelStatus
+    one: Candidate,
+    rate: tuple[int, int] | None,
+    preference: RoutePreference,
+    status: ModelStatus,
 ) -> str:
     if one.model.embeds:
-        return "gives vectors"
-    missing = lacks(one.model, wish.needs)
+        return "returns vectors, not text"
+    missing = lacks(one.model, preference.needs)
     if missing is not None:
         return f"lacks {missing}"
-    if one.model.provider in standing.keyless:
+    if one.model.provider in status.keyless:
         return f"no worker has a key of {one.model.provider}"
-    if wish.max_pico is not None:
+    if preference.max_pico is not None:
         if rate is None:
-            return "its price is not known"
-        if max(rate) > wish.max_pico:
-            return "too dear"
+            return "its price is unknown"
+        if max(rate) > preference.max_pico:
+            return TOO_EXPENSIVE
     return ""
 
 
 def _ranked(
-    able: Sequence[tuple[Candidate, int | None]], judged: Judgement, prefer: Prefer
-) -> tuple[list[tuple[Candidate, int | None]], str]:
-    """The models by wish, the best first, those that are not good enough last; and why."""
+    eligible: Sequence[Priced], judged: Judgement, prefer: Prefer
+) -> tuple[list[Priced], str]:
+    """Return the models, the best first, and why the first one is the best.
+
+    Models below the wanted quality come last, except with `prefer` = `quality`.
+    """
     wanted = wanted_quality(judged.kind, judged.level)
 
-    def order(pair: tuple[Candidate, int | None]) -> tuple[float, ...]:
+    def order(pair: Priced) -> tuple[float, ...]:
         model, cost = pair[0].model, pair[1]
         quality, speed = model.quality or 0, model.tokens_per_s or 0.0
         price = float("inf") if cost is None else float(cost)
-        short = max(0, wanted - quality)
+        below = max(0, wanted - quality)
         if prefer == "speed":
-            return (short, -speed, price, -quality)
+            return (below, -speed, price, -quality)
         if prefer == "quality":
             return (-quality, price, -speed)
-        return (short, price, -quality, -speed)
+        return (below, price, -quality, -speed)
 
-    ranked = sorted(able, key=order)
-    best = ranked[0][0].model if ranked else None
-    if best is None:
+    ranked = sorted(eligible, key=order)
+    if not ranked:
         return ranked, ""
-    words = {
-        "speed": "the fastest of those that are good enough",
-        "quality": "the best of those that can do it",
-        "cost": "the cheapest of those that are good enough",
+    best = ranked[0][0].model
+    superlative = {
+        "speed": "the fastest of the models that are good enough",
+        "quality": "the best of the models that can answer",
+        "cost": "the cheapest of the models that are good enough",
     }[prefer]
-    asked = f"a {judged.level} {judged.kind} asks for quality {wanted}"
+    need = f"a {judged.kind} of {judged.level} complexity needs quality {wanted}"
     if (best.quality or 0) < wanted and prefer != "quality":
-        return ranked, f"{asked}: none that may be asked has it, and this one comes nearest"
-    return ranked, f"{asked}: {best.name} ({best.quality}) is {words}"
+        return ranked, f"{need}: no eligible model has it, and {best.name} comes nearest"
+    return ranked, f"{need}: {best.name} ({best.quality}) is {superlative}"
 
 
-def _ruled(
+def _by_rule(
     judged: Judgement,
-    wish: RoutePreference,
-    able: Sequence[tuple[Candidate, int | None]],
+    preference: RoutePreference,
+    eligible: Sequence[Priced],
     rules: Sequence[RoutingRule],
-) -> tuple[tuple[Candidate, int | None], str] | None:
-    """The model of the first rule that fits and whose model can do it."""
+) -> tuple[Priced, str] | None:
+    """Return the model of the first rule that fits and whose model is eligible, and why."""
     if not rules:
         return None
-    spoken = f" {' '.join(WORD.findall(wish.text.lower()))} "
+    prompt = f" {' '.join(WORD.findall(preference.text.lower()))} "
     for n, rule in enumerate(rules):
         if rule.kinds and judged.kind not in rule.kinds:
             continue
-        said = next((words for words in rule.words if f" {_plain(words)} " in spoken), None)
+        said = next((words for words in rule.words if f" {_plain(words)} " in prompt), None)
         if rule.words and said is None:
             continue
-        for pair in able:
+        for pair in eligible:
             if pair[0].model.name == rule.model:
                 why = f"says {said!r}" if said is not None else f"is of kind {judged.kind}"
                 return pair, f"rule {n + 1} of the catalog: the prompt {why}"

@@ -1,7 +1,7 @@
-"""What a prompt shows on its surface: words of each kind, numbers, code marks, how much is asked.
+"""Reads features from a prompt: typical words, numbers, signs of code, how much it asks. Pure.
 
-Pure. `Lexicon` is made from `words.toml`; `read` gives the features by which `kinds.py` and
-`complexity.py` judge. A prompt of any length costs the same: only its beginning and end are read.
+`Lexicon` is built from `words.toml`. `classify.py` decides by the features that `read` returns. A
+long prompt takes no longer than a short one: only its beginning and its end are read.
 """
 
 from __future__ import annotations
@@ -16,7 +16,10 @@ HEAD, TAIL = 3_000, 800
 """Characters that are read at the beginning and the end of a long prompt."""
 
 WORDS_READ = 260
-"""Words that are looked up; more of them say little that is new."""
+"""How many words are looked up; further ones add little."""
+
+MATERIAL_WEIGHT = 0.35
+"""How much a word of the material counts; a word of what is asked counts 1."""
 
 WORD = re.compile(r"[^\W\d_]+(?:['\u2019.+#-]+[^\W\d_]+)*[+#]*|/|\d+(?:[.,:]\d+)*", re.UNICODE)
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
@@ -42,7 +45,6 @@ _LEARNED = re.compile(
     r"|esian|ivity|icity|onics|ium|isation|ization|ismus|isme|ismo|gamy|tropic|lysis|cyte|oxide)$"
 )
 _NAME = re.compile(r"(?<=[a-zé,] )[A-ZÉÜÖÄ]\w{2,}")
-_THAN = frozenset(("than", "as", "als", "que"))
 _UNIT = re.compile(
     r"\d\s?(?:km|m|cm|mm|kg|g|l|litres?|liters?|h|hours?|min|minutes?|s|days?|weeks?|months?|years?"
     r"|km/h|mph|k|m²|kWh|°C|Stunden|Tage|jours|heures|horas|días)\b"
@@ -50,15 +52,17 @@ _UNIT = re.compile(
 
 
 Phrase = tuple[tuple[str, ...], str]
+"""The words of a phrase after its first two, and the feature that it stands for."""
 
 
 class Lexicon:
-    """The tables of words, laid out for looking up."""
+    """The words and phrases of each feature, indexed for looking them up."""
 
-    MOST_KNOWN = 20_000
+    MAX_CACHED = 20_000
+    """Words whose features are remembered."""
 
     def __init__(self, tables: Mapping[str, str]) -> None:
-        """From a text of entries for each feature; see the head of words.toml."""
+        """Index the entries of each feature; the head of `words.toml` explains their form."""
         self._words: dict[str, list[str]] = {}
         self._stems: dict[str, list[str]] = {}
         self._phrases: dict[tuple[str, str], list[Phrase]] = {}
@@ -74,7 +78,7 @@ class Lexicon:
         self._known: dict[str, tuple[str, ...]] = {}
 
     def of_word(self, word: str) -> tuple[str, ...]:
-        """The features that the word alone speaks for."""
+        """Return the features that this word stands for."""
         known = self._known.get(word)
         if known is None:
             found = list(self._words.get(word, ()))
@@ -85,13 +89,13 @@ class Lexicon:
             if "-" in word and word not in self._words:  # Python-Funktion, zero-knowledge
                 parts = [part for part in word.split("-") if part]
                 found += (one for part in parts[:4] for one in self.of_word(part))
-            if len(self._known) >= self.MOST_KNOWN:
+            if len(self._known) >= self.MAX_CACHED:
                 self._known.clear()
             known = self._known[word] = tuple(dict.fromkeys(found))
         return known
 
     def of_phrase(self, tokens: Sequence[str], n: int) -> Iterator[str]:
-        """The features of the phrases that begin at place `n`."""
+        """Yield the features of the phrases that begin at index `n`."""
         for rest, feature in self._phrases.get((tokens[n], tokens[n + 1]), ()):
             if not rest or tuple(tokens[n + 2 : n + 2 + len(rest)]) == rest:
                 yield feature
@@ -99,44 +103,84 @@ class Lexicon:
 
 @dataclass(frozen=True, slots=True)
 class Features:
-    """What was seen: a figure for each feature, about 0 to 3; `words`: some that stood for it."""
+    """A value for each feature that was found, about 0 to 3, and up to 3 `words` that showed it."""
 
     values: Mapping[str, float]
     words: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """A prompt taken apart: `text` is its beginning and end, `length` that of the whole.
+
+    `quotes` are the texts in quotation marks. `bare` is the text without them and without blocks
+    of code. `asking` is what is asked, `given` the material, both without short pieces of code.
+    """
+
+    length: int
+    text: str
+    quotes: list[str]
+    bare: str
+    asking: str
+    given: str
+
+    @classmethod
+    def of(cls, text: str) -> _Parts:
+        length = len(text)
+        if length > HEAD + TAIL:
+            text = f"{text[:HEAD]}\n{text[-TAIL:]}"
+        text = text.strip()
+        quotes = [found["said"] for found in _QUOTED.finditer(text)]
+        bare = _FENCED.sub(" ", _QUOTED.sub(" ", text))
+        return cls(length, text, quotes, bare, *_split(_TICKED.sub(" ", bare)))
+
+
 def read(text: str, lexicon: Lexicon) -> Features:
-    """The features of this prompt."""
-    whole = len(text)
-    if whole > HEAD + TAIL:
-        text = f"{text[:HEAD]}\n{text[-TAIL:]}"
-    text = text.strip()
-    said = [found["said"] for found in _QUOTED.finditer(text)]
-    quoted = sum(len(part) for part in said)
-    bare = _FENCED.sub(" ", _QUOTED.sub(" ", text))
-    ticked = len(_TICKED.findall(bare))
-    asking, given = _parted(_TICKED.sub(" ", bare))
-    tokens = WORD.findall(asking.lower())[:WORDS_READ]
+    """Return the features of this prompt."""
+    parts = _Parts.of(text)
+    tokens = WORD.findall(parts.asking.lower())[:WORDS_READ]
+    material = WORD.findall(parts.given.lower())[: max(0, WORDS_READ - len(tokens))]
     sums: dict[str, float] = {}
     words: dict[str, list[str]] = {}
     _look_up(tokens, 1.0, lexicon, sums, words)
-    rest = WORD.findall(given.lower())[: max(0, WORDS_READ - len(tokens))]
-    _look_up(rest, 0.35, lexicon, sums, words)
+    _look_up(material, MATERIAL_WEIGHT, lexicon, sums, words)
     values = {name: min(3.0, math.log2(1 + total)) for name, total in sums.items()}
-    numbers = len(_NUMBER.findall(bare))
-    code = len(_CODE_MARK.findall(bare)) + 2 * text.count("```")
-    asked = len(tokens)
-    sentences = [part for part in _SENTENCE.split(asking) if len(part.strip()) > 3]
-    marks = {
-        "numbers": math.log2(1 + numbers) / 2,
+    found = {
+        **_signs(parts),
+        **_shape(parts, tokens),
+        **_wording(parts, tokens),
+        "nothing": 0.0 if sums else 1.0,
+        "long_words": sum(len(w) > 9 for w in tokens) / max(6, len(tokens)) * 5,
+    }
+    values.update({name: value for name, value in found.items() if value})
+    to_language = "translation_say" in values or _has_language_after_to(tokens, lexicon)
+    if "language" in values and to_language:
+        values["into_language"] = 1.0
+    return Features(values, {name: tuple(seen) for name, seen in words.items()})
+
+
+def _signs(parts: _Parts) -> dict[str, float]:
+    """Return the features of numbers, code and quotes."""
+    bare = parts.bare
+    code = len(_CODE_MARK.findall(bare)) + 2 * parts.text.count("```")
+    return {
+        "numbers": math.log2(1 + len(_NUMBER.findall(bare))) / 2,
         "number_runs": min(2.0, len(_RUN.findall(bare))),
         "money": min(2.0, math.log2(1 + len(_MONEY.findall(bare)))),
         "units": min(2.0, math.log2(1 + len(_UNIT.findall(bare)))),
         "code_marks": min(3.0, math.log2(1 + code)),
         "math_marks": min(2.0, math.log2(1 + len(_MATH_MARK.findall(bare)))),
-        "ticks": min(1.5, ticked),
-        "quote": 1.0 if said else 0.0,
-        "long_quote": min(2.0, quoted / 150),
+        "ticks": min(1.5, len(_TICKED.findall(bare))),
+        "quote": 1.0 if parts.quotes else 0.0,
+        "long_quote": min(2.0, sum(map(len, parts.quotes)) / 150),
+    }
+
+
+def _shape(parts: _Parts, tokens: Sequence[str]) -> dict[str, float]:
+    """Return the features of how much is asked, and of how much material is given."""
+    asking, given, asked = parts.asking, parts.given, len(tokens)
+    sentences = [part for part in _SENTENCE.split(asking) if len(part.strip()) > 3]
+    return {
         "given_text": min(2.0, math.log2(1 + len(given) / 40)) if given else 0.0,
         "given_lines": min(2.0, math.log2(1 + given.count("\n")) / 2),
         "question": 1.0 if asking.rstrip().endswith("?") else 0.0,
@@ -146,25 +190,64 @@ def read(text: str, lexicon: Lexicon) -> Features:
         "few_words": 1.0 if asked <= 7 and not given else 0.0,
         "sentences": min(3.0, math.log2(1 + len(sentences))),
         "commas": min(2.5, math.log2(1 + asking.count(",")) / 1.5),
-        "whole_length": math.log2(1 + whole / 100),
+        "whole_length": math.log2(1 + parts.length / 100),
+    }
+
+
+def _wording(parts: _Parts, tokens: Sequence[str]) -> dict[str, float]:
+    """Return the features of small words: who is meant, how it begins, names, conditions."""
+    first = tokens[0] if tokens else ""
+    return {
         "of_me": min(2.0, sum(word in _ME for word in tokens) / 2),
         "of_you": min(2.0, sum(word in _YOU for word in tokens) / 2),
         "of_us": 1.0 if any(word in _US for word in tokens) else 0.0,
-        "begins_if": 1.0 if tokens[:1] and tokens[0] in _IF else 0.0,
-        "begins_why": 1.0 if tokens[:1] and tokens[0] in _WHY else 0.0,
-        "begins_what": 1.0 if tokens[:1] and tokens[0] in _WHAT else 0.0,
-        "begins_is": 1.0 if tokens[:1] and tokens[0] in _IS else 0.0,
+        "begins_if": 1.0 if first in _IF else 0.0,
+        "begins_why": 1.0 if first in _WHY else 0.0,
+        "begins_what": 1.0 if first in _WHAT else 0.0,
+        "begins_is": 1.0 if first in _IS else 0.0,
         "learned_endings": min(2.0, sum(_LEARNED.search(w) is not None for w in tokens) / 2),
-        "names": min(2.0, len(_NAME.findall(asking)) / 2),
+        "names": min(2.0, len(_NAME.findall(parts.asking)) / 2),
         "ifs": min(2.0, sum(word in _IF for word in tokens)),
         "thans": min(2.0, sum(word in _THAN for word in tokens)),
-        "nothing": 0.0 if sums else 1.0,
-        "long_words": sum(len(w) > 9 for w in tokens) / max(6, asked) * 5,
     }
-    values.update({name: value for name, value in marks.items() if value})
-    if "language" in values and ("translation_say" in values or _is_to(tokens, lexicon)):
-        values["into_language"] = 1.0
-    return Features(values, {name: tuple(seen) for name, seen in words.items()})
+
+
+def _has_language_after_to(tokens: Sequence[str], lexicon: Lexicon) -> bool:
+    return any(
+        before in _TO and "language" in lexicon.of_word(word) for before, word in pairwise(tokens)
+    )
+
+
+def _look_up(
+    tokens: Sequence[str], weight: float, lexicon: Lexicon, sums: dict[str, float],
+    words: dict[str, list[str]],
+) -> None:  # fmt: skip
+    """Add `weight` to `sums` for each word and phrase of a feature, and note up to 3 in `words`."""
+    last = len(tokens) - 1
+    for n, word in enumerate(tokens):
+        found = lexicon.of_word(word)
+        if n < last:
+            found = (*found, *lexicon.of_phrase(tokens, n))
+        for feature in found:
+            sums[feature] = sums.get(feature, 0.0) + weight
+            seen = words.setdefault(feature, [])
+            if len(seen) < 3 and word not in seen:
+                seen.append(word)
+
+
+def _split(text: str) -> tuple[str, str]:
+    """Return what is asked, and the material: a long text after the first colon or line.
+
+    A question at the very end belongs to what is asked, even after the material.
+    """
+    cut = re.search(r":\s*\n|\n\s*\n|:\s(?=.{40})|\n", text, re.DOTALL)
+    if cut is None or cut.start() > 500 or len(text) - cut.end() < 30:
+        return text, ""
+    asking, given = text[: cut.start()], text[cut.end() :]
+    last = re.split(r"(?<=[.!?])\s+|\n", given.rstrip())[-1]
+    if last.endswith("?") and last != given:
+        return f"{asking}. {last}", given.rstrip()[: -len(last)]
+    return asking, given
 
 
 _ME = frozenset(
@@ -209,40 +292,4 @@ _TO = frozenset(
     to into in auf ins en al vers aus from
     """.split()  # noqa: SIM905  as in words.toml
 )
-
-
-def _is_to(tokens: Sequence[str], lexicon: Lexicon) -> bool:
-    return any(
-        before in _TO and "language" in lexicon.of_word(word) for before, word in pairwise(tokens)
-    )
-
-
-def _look_up(
-    tokens: Sequence[str], weight: float, lexicon: Lexicon, sums: dict[str, float],
-    words: dict[str, list[str]],
-) -> None:  # fmt: skip
-    last = len(tokens) - 1
-    for n, word in enumerate(tokens):
-        found = lexicon.of_word(word)
-        if n < last:
-            found = (*found, *lexicon.of_phrase(tokens, n))
-        for feature in found:
-            sums[feature] = sums.get(feature, 0.0) + weight
-            seen = words.setdefault(feature, [])
-            if len(seen) < 3 and word not in seen:
-                seen.append(word)
-
-
-def _parted(text: str) -> tuple[str, str]:
-    """What is asked, and what is given to it: the text after a colon or line, if it is long.
-
-    A question at the very end belongs to what is asked, also after what was given.
-    """
-    cut = re.search(r":\s*\n|\n\s*\n|:\s(?=.{40})|\n", text, re.DOTALL)
-    if cut is None or cut.start() > 500 or len(text) - cut.end() < 30:
-        return text, ""
-    asking, given = text[: cut.start()], text[cut.end() :]
-    last = re.split(r"(?<=[.!?])\s+|\n", given.rstrip())[-1]
-    if last.endswith("?") and last != given:
-        return f"{asking}. {last}", given.rstrip()[: -len(last)]
-    return asking, given
+_THAN = frozenset(("than", "as", "als", "que"))

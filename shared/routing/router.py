@@ -1,6 +1,6 @@
-"""Routing as a whole: a request for `auto` gets a model of the catalog in force, and the reasons.
+"""Routing: a request for `auto` gets a model of the catalog in force, and the reasons for it.
 
-The tables are read once per process, when the first request asks for it.
+The tables are read once in a process, when the first request needs them.
 """
 
 from __future__ import annotations
@@ -17,11 +17,13 @@ from typing import Any
 
 from headgate.shared.catalog.catalog import Catalog
 from headgate.shared.catalog.schema import Model
-from headgate.shared.cost import price, rates
+from headgate.shared.cost import rates
+from headgate.shared.cost.price import usd_text
 from headgate.shared.errors import InvalidRequest
 from headgate.shared.job.request import AUTO, Kind, Request
-from headgate.shared.routing.capabilities import FIELDS, needs_of, sees
+from headgate.shared.routing.capabilities import FIELDS, has_images, needs_of
 from headgate.shared.routing.choose import (
+    TOO_EXPENSIVE,
     Candidate,
     Choice,
     ModelStatus,
@@ -39,20 +41,23 @@ PICO_IN_ONE = 10**12
 
 @cache
 def lexicon() -> Lexicon:
-    """The words by which a prompt is judged."""
+    """Return the words by which a prompt is judged."""
     return Lexicon(tomllib.loads(WORDS.read_text(encoding="utf-8")))
 
 
 @cache
 def weights() -> Weights:
-    """How much each feature speaks for each kind, and for complexity."""
+    """Return the weights of each feature for each kind, and for complexity."""
     tables = json.loads(WEIGHTS.read_text(encoding="utf-8"))
     return Weights(tables["kinds"], tables["score"])
 
 
 @dataclass(frozen=True, slots=True)
 class RouteOption:
-    """A model that was not chosen; `usd`: a typical request of this kind; `why_not` if excluded."""
+    """A model that was not chosen; `why_not` is empty if it could have been.
+
+    `usd` is the price of a typical request of this kind, as a decimal text; None if unknown.
+    """
 
     model: str
     provider: str
@@ -62,10 +67,10 @@ class RouteOption:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """Which model a request gets, and why.
+    """The model that a request gets, and why.
 
-    `score` and `level`: how complex it is, 0 to 12. `usd`: what a typical request of this kind
-    costs there, as a decimal text; None where no price is known. `runners_up`: the next best first.
+    `score` (0 to 12) and `level` say how complex the request is. `usd` is the price of a typical
+    request of this kind, as a decimal text; None if unknown. `runners_up` has the best one first.
     """
 
     model: str
@@ -79,86 +84,88 @@ class Route:
     excluded: tuple[RouteOption, ...]
 
     def as_json(self) -> dict[str, Any]:
-        """All of it, as JSON may hold it."""
+        """Return all fields as JSON values."""
         return asdict(self)
 
 
 def nothing_known() -> ModelStatus:
-    """Every model is up, and every provider has a key."""
+    """Return the status in which every model is up and every provider has a key."""
     return ModelStatus()
 
 
 class Router:
-    """Chooses models of one catalog; `standing` tells which are down or have no key."""
+    """Chooses models of one catalog; `status` returns which are down or have no key."""
 
-    def __init__(
-        self, catalog: Catalog, standing: Callable[[], ModelStatus] = nothing_known
-    ) -> None:
+    def __init__(self, catalog: Catalog, status: Callable[[], ModelStatus] = nothing_known) -> None:
         self._catalog = catalog
-        self._standing = standing
-        self._known: tuple[Candidate, ...] | None = None
+        self._status = status
+        self._candidates: tuple[Candidate, ...] | None = None
 
     def model(self, request: Request, field: str = "model") -> Model:
-        """The model for a request that leaves it open; InvalidRequest where none can do it."""
+        """Return the model for a request that names none.
+
+        Raises InvalidRequest, with `field` as the field at fault, if no model can answer it.
+        """
         judged, choice = self._choice(request, field)
         return choice.model or _refuse(field, request, choice, judged)
 
     def route(self, request: Request, field: str = "model") -> Route:
-        """The same with its reasons, and what the others would cost."""
+        """Return the model as `model` does, with the reasons and the other models."""
         judged, choice = self._choice(request, field)
         model = choice.model or _refuse(field, request, choice, judged)
         return Route(
             model.name, model.provider, judged.kind, judged.score, judged.level,
-            _usd(choice.pico_usd), choice.reasons, _told(choice.others), _told(choice.excluded),
+            usd_text(choice.pico_usd), choice.reasons,
+            _options(choice.others), _options(choice.excluded),
         )  # fmt: skip
 
     def _choice(self, request: Request, field: str) -> tuple[Judgement, Choice]:
         if request.embeds:
-            remedy = "vectors of different models cannot be compared; name one that embeds, such as"
-            raise InvalidRequest(field, AUTO, f"{remedy} {self._embedding()}")
-        text, instruction = words_of(request)
+            remedy = "vectors of different models cannot be compared; name an embedding model, "
+            raise InvalidRequest(field, AUTO, f"{remedy}such as {self._an_embedding_model()}")
+        text, instruction = texts_of(request)
         judged = judge(
             text, lexicon(), weights(),
-            image=sees(request), kind=request.task, instruction=instruction,
+            image=has_images(request), kind=request.task, instruction=instruction,
         )  # fmt: skip
-        dearest = request.max_usd_per_million
-        wish = RoutePreference(
+        per_million = request.max_usd_per_million
+        preference = RoutePreference(
             needs_of(request),
             request.prefer,
-            None if dearest is None else int(Decimal(dearest) * PICO_IN_ONE / 10**6),
+            None if per_million is None else int(Decimal(per_million) * PICO_IN_ONE / 10**6),
             text,
         )
-        if self._known is None:
-            self._known = tuple(candidates(self._catalog))
+        if self._candidates is None:
+            self._candidates = tuple(candidates(self._catalog))
         rules = self._catalog.routing.rules
-        return judged, choose(judged, wish, self._known, rules, self._standing())
+        return judged, choose(judged, preference, self._candidates, rules, self._status())
 
-    def _embedding(self) -> str:
+    def _an_embedding_model(self) -> str:
         found = (model.name for model in self._catalog.models.values() if model.embeds)
         return next(found, "one that your catalog adds")
 
 
 def candidates(catalog: Catalog) -> Iterator[Candidate]:
-    """Every model that answers, with its dearest prices from now on."""
+    """Yield every model that answers with text, and its highest prices from now on."""
     now = datetime.now(UTC)
     for model in catalog.models.values():
         if model.embeds:
             continue
-        sheets = rates.sheets_of(model, catalog)
+        lists = rates.price_lists_of(model, catalog)
         found = {
             (
                 rate.above_tokens,
                 int(rate.input * PICO_IN_ONE),
                 int(max(rate.output, rate.reasoning) * PICO_IN_ONE),
             )
-            for sheet in rates.from_now_on(sheets, now)
-            for rate in sheet.rates
+            for prices in rates.from_now_on(lists, now)
+            for rate in prices.rates
         }
         yield Candidate(model, tuple(sorted(found)))
 
 
-def words_of(request: Request) -> tuple[str, str]:
-    """What the user last said, and what the system said before: their ends, where they are long."""
+def texts_of(request: Request) -> tuple[str, str]:
+    """Return the text of the user's last message, and the system's first instruction."""
     if request.prompt is not None:
         return request.prompt, ""
     asked, instruction = "", ""
@@ -172,6 +179,7 @@ def words_of(request: Request) -> tuple[str, str]:
 
 
 def _text_of(content: object) -> str:
+    """Return the text of a message's content; of many long parts only beginnings and ends."""
     if isinstance(content, str):
         return content
     if not isinstance(content, list):
@@ -183,19 +191,15 @@ def _text_of(content: object) -> str:
     return "\n".join(texts)
 
 
-def _usd(pico: int | None) -> str | None:
-    return None if pico is None else price.text(price.from_pico(pico))
-
-
-def _told(options: tuple[Option, ...]) -> tuple[RouteOption, ...]:
+def _options(options: tuple[Option, ...]) -> tuple[RouteOption, ...]:
     return tuple(
-        RouteOption(one.model.name, one.model.provider, _usd(one.pico_usd), one.why_not)
+        RouteOption(one.model.name, one.model.provider, usd_text(one.pico_usd), one.why_not)
         for one in options
     )
 
 
 def _refuse(field: str, request: Request, choice: Choice, judged: Judgement) -> Model:
-    """Raises InvalidRequest, which says for each reason how many models it left out."""
+    """Raise InvalidRequest that names the reasons, and the models that each of them excluded."""
     by_reason: dict[str, list[str]] = {}
     for one in choice.excluded:
         by_reason.setdefault(one.why_not, []).append(one.model.name)
@@ -203,8 +207,8 @@ def _refuse(field: str, request: Request, choice: Choice, judged: Judgement) -> 
         f"{why}: {', '.join(names[:4])}{f' and {len(names) - 4} more' if len(names) > 4 else ''}"
         for why, names in by_reason.items()
     )
-    remedy = "name a model that the catalog has"
-    if "too dear" in by_reason:
+    remedy = "name a model of the catalog"
+    if TOO_EXPENSIVE in by_reason:
         field, shown = "max_usd_per_million", request.max_usd_per_million or ""
         remedy = "raise it"
     else:

@@ -1,9 +1,9 @@
-"""How amounts are spread, in a few hundred numbers: a sketch of quantiles that can be added. Pure.
+"""A sketch: the distribution of amounts in a few hundred numbers that can be added up. Pure.
 
-Weights by logarithmic bucket, as in DDSketch (Masson, Rim and Lee, VLDB 2019). The bounds of the
-buckets are the same everywhere, so that sketches of several workers are added bucket by bucket, in
-any order. A quantile is told as the upper bound of its bucket: never below the true one, and at
-most 1 % above it. With the lower half of a bucket told, equal amounts would all lie above it.
+It holds a weight for each logarithmic bucket, as DDSketch does (Masson, Rim and Lee, VLDB 2019).
+All sketches have the same buckets, so sketches of several workers are added bucket by bucket, in
+any order. A quantile is the upper end of its bucket: at or above the true quantile, and at most 1 %
+above it. DDSketch returns the middle, which would be below all amounts if they were equal.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import math
 from collections.abc import Mapping
 
 ERROR = 0.01
-"""How far above the true quantile a told one may be, as a share of it."""
+"""How far a quantile may be above the true one, as a share of it."""
 
 ZERO = -1_000_000
-"""The bucket of nothing, and of less than `SMALLEST`."""
+"""The bucket of amounts up to `SMALLEST`."""
 
 SMALLEST = 1e-9
 
@@ -24,17 +24,17 @@ _PER_LOG = 1 / math.log(_GROWTH)
 
 
 def bucket(amount: float) -> int:
-    """The bucket of this amount: n holds what is over 1.01^(n-1) and at most 1.01^n."""
+    """Return the bucket of this amount: n holds amounts over 1.01^(n-1) and up to 1.01^n."""
     return math.ceil(math.log(amount) * _PER_LOG) if amount > SMALLEST else ZERO
 
 
 def most(index: int) -> float:
-    """The largest amount in this bucket."""
+    """Return the largest amount in this bucket."""
     return 0.0 if index == ZERO else _GROWTH**index
 
 
 class Sketch:
-    """Weights by bucket; an answer weighs 1, or its tokens, and less as it ages."""
+    """Weights by bucket. An answer weighs 1, or as much as its tokens, and less as it ages."""
 
     __slots__ = ("weights",)
 
@@ -44,7 +44,7 @@ class Sketch:
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Sketch) and self.weights == other.weights
 
-    __hash__ = None  # type: ignore[assignment]  # it changes
+    __hash__ = None  # type: ignore[assignment]  # a sketch is mutable
 
     @property
     def weight(self) -> float:
@@ -52,61 +52,64 @@ class Sketch:
         return math.fsum(self.weights.values())
 
     def add(self, amount: float, weight: float = 1.0) -> None:
-        """The amount is counted; one that is negative counts as nothing."""
+        """Add an amount; a negative one counts as 0."""
         index = bucket(amount)
         self.weights[index] = self.weights.get(index, 0.0) + weight
 
     def merge(self, other: Sketch) -> None:
-        """What the other has counted is counted here too."""
+        """Add the weights of the other sketch."""
         for index, weight in other.weights.items():
             self.weights[index] = self.weights.get(index, 0.0) + weight
 
     def fade(self, factor: float) -> None:
-        """All that was counted so far weighs `factor` of what it did."""
+        """Multiply all weights by `factor`."""
         self.weights = {index: weight * factor for index, weight in self.weights.items()}
 
     def quantile(self, share: float) -> float:
-        """At least this share of the weight is at or below it, as little over that as can be told.
+        """Return the quantile; 0 for an empty sketch.
 
-        0 for an empty sketch.
+        At least `share` (0 to 1) of the weight is at or below it. It is at most 1 % too high.
         """
         return self._reaching(share * self.weight)
 
     def bound(self, miss: float) -> float:
-        """What a next amount exceeds with a chance of `miss` at most, if it is like these.
+        """Return the amount that the next one exceeds with a probability of at most `miss`.
 
-        Of n amounts and a next one each is as likely to be the k-th: the next is over the k-th of
-        the n with a chance of 1 - k / (n + 1). So k is (1 - miss) * (n + 1), where the quantile
-        would take (1 - miss) * n and miss twice as often with 20 amounts. Where even the largest
-        is exceeded more often (n + 1 < 1 / miss), the largest is told.
+        The next amount is assumed to come from the same distribution. It is then above the k-th of
+        n amounts with a probability of 1 - k / (n + 1), so k is (1 - miss) * (n + 1). The plain
+        quantile takes (1 - miss) * n, and misses twice as often with 20 amounts. With too few
+        amounts (n + 1 < 1 / miss) this is the largest one.
         """
         return self._reaching((1 - miss) * (self.weight + 1))
 
     def mean(self, trimmed: float = 0.0) -> float:
-        """The mean, within 0.5 %, without this share of the weight at either end; 0 if empty."""
+        """Return the mean within 0.5 %; 0 for an empty sketch.
+
+        `trimmed` is the share of the weight at either end that does not count.
+        """
         whole = self.weight
         low, high = trimmed * whole, (1 - trimmed) * whole
-        passed = total = kept = 0.0
+        passed = total = counted = 0.0
         for index in sorted(self.weights):
             weight = self.weights[index]
             inside = min(passed + weight, high) - max(passed, low)
             passed += weight
             if inside > 0:
-                kept += inside
+                counted += inside
                 total += inside * _middle(index)
-        return total / kept if kept > 0 else 0.0
+        return total / counted if counted > 0 else 0.0
 
     def _reaching(self, wanted: float) -> float:
-        passed, told = 0.0, 0.0
+        passed, amount = 0.0, 0.0
         for index in sorted(self.weights):
             if self.weights[index] <= 0:
                 continue
             passed += self.weights[index]
-            told = most(index)
-            # A grain of tolerance: faded weights are sums of fractions.
+            amount = most(index)
+            # With a small tolerance, because faded weights are sums of fractions.
             if passed >= wanted * (1 - 1e-9):
                 break
-        return told
+        return amount
 
 
 def _middle(index: int) -> float:

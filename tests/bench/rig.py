@@ -120,7 +120,7 @@ class Rig:
             wait_until(lambda: self.ended() - before >= wanted, 120, "the workers are warm")  # noqa: B023
         time.sleep(1)
 
-    def requests(self, jobs: int, **fields: Any) -> list[dict[str, Any]]:
+    def requests(self, jobs: int, **fields: Any) -> list[Any]:
         """Unique prompts of some 80 tokens, 50 tokens of answer."""
         mark = f"{next(self.rounds)} of {self.folder.name}"
         return [

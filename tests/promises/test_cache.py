@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Unpack
+
 import pytest
 from sqlalchemy import func, select
 
+from headgate import RequestFields
 from headgate.shared.database.engine import reading
 from headgate.shared.database.tables import attempts, audit
 from headgate.shared.job.result import Result
@@ -12,10 +15,14 @@ from tests.support.governor import KEYS, MODEL, Open, World, world
 
 __all__ = ["world"]
 
-ASKED = {"prompt": "Which words are the same for all?", "model": MODEL, "fallback": False}
+ASKED: RequestFields = {
+    "prompt": "Which words are the same for all?",
+    "model": MODEL,
+    "fallback": False,
+}
 
 
-def answered(here: World, **fields: object) -> Result:
+def answered(here: World, **fields: Unpack[RequestFields]) -> Result:
     """How a job with these words ended."""
     [job_id] = here.client.submit_many([ASKED | fields])
     return here.client.result(job_id, wait=True, timeout_s=30)

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from celery import Celery
@@ -88,9 +89,10 @@ def stack(
 def submit_all(client: Client, url: str) -> dict[str, str]:
     """Jobs that end in every way there is, each with personal words; their ids by name."""
     word = MARKS["prompt"]
-    told = {"tenant": MARKS["tenant"], "user": MARKS["user"], "metadata": {"k": MARKS["metadata"]}}
+    told: Any = {"tenant": MARKS["tenant"], "user": MARKS["user"]}
+    told["metadata"] = {"k": MARKS["metadata"]}
 
-    def submit(prompt: str, model: str = "gpt-4o-mini", **fields: object) -> str:
+    def submit(prompt: str, model: str = "gpt-4o-mini", **fields: Any) -> str:
         return client.submit(f"{prompt} {word}", model=model, **told, **fields).id
 
     ids = {

@@ -8,7 +8,7 @@ from datetime import datetime
 
 import pytest
 
-from headgate import TierLimit
+from headgate import RequestFields, TierLimit
 from headgate.producer.client.client import Client
 from tests.support import installation
 from tests.support.governor import MODEL, OTHER, POOL, THIRD, Open, World, limits, world
@@ -111,7 +111,7 @@ def test_a_request_larger_than_its_limit_is_told_at_once(world: Open) -> None:
 
 def test_an_answer_that_is_kept_leaves_before_the_line(world: Open) -> None:
     here = world(LATENCY)
-    question = {"prompt": "Asked before", "model": MODEL}
+    question: RequestFields = {"prompt": "Asked before", "model": MODEL}
     here.until_ended([here.client.submit(**question).id])
     here.command("pause", "pool", POOL)
     waiting = here.submit(5)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from headgate import Client
+from headgate import Client, RequestFields
 from headgate.shared.settings import Settings
 from tests.support import installation
 from tests.support.outages import finished, nothing_went_wrong, scene
@@ -151,8 +151,8 @@ def test_each_fault_of_a_provider_is_retried_then_left_or_told_with_its_code(
         ) as here:
             settings = Settings(**here.settings, catalog=catalog)
             with Client(settings) as client:
-                ask = {"prompt": "Hello", "cache": {"mode": "off"}}
-                fields = [{**ask, "model": name} for name in FAULTS]
+                ask: RequestFields = {"prompt": "Hello", "cache": {"mode": "off"}}
+                fields: list[RequestFields] = [{**ask, "model": name} for name in FAULTS]
                 saved = client.submit_many(fields)
                 lost = client.submit_many([{**one, "fallback": False} for one in fields])
                 for name, job_id in zip(FAULTS, saved, strict=True):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from headgate import Client, Unreachable
+from headgate import Client, RequestFields, Unreachable
 from headgate.shared.settings import Settings
 from tests.support import installation
 from tests.support.child import wait_until
@@ -84,7 +84,7 @@ def test_on_every_bad_day_of_postgresql_workers_wait_and_say_so_once(
     installation.the_books_agree(days.server.url("record"), simulator, sent, unknown=0)
 
 
-def _prompt(number: int) -> dict[str, object]:
+def _prompt(number: int) -> RequestFields:
     return {
         "prompt": f"prompt number {number:06d}",
         "model": installation.MODEL,

@@ -122,7 +122,7 @@ def test_celery_client_and_command_line_give_the_same_result(
     assert document == client.result(cancelled.id).as_json()
 
 
-def test_an_unknown_id_is_told_apart_from_a_queued_one(env: dict[str, str], client: Client) -> None:
+def test_an_unknown_id_is_not_taken_for_a_queued_job(env: dict[str, str], client: Client) -> None:
     queued = client.submit("Hello")
     assert client.result(queued.id).status == "queued"
     with pytest.raises(UnknownJob):

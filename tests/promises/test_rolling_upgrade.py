@@ -10,7 +10,7 @@ import orjson
 import pytest
 from sqlalchemy import func, select
 
-from headgate import Client
+from headgate import Client, RequestFields
 from headgate.shared.broker import queues
 from headgate.shared.database.engine import open_engine, reading
 from headgate.shared.database.migrate import NEWEST
@@ -62,7 +62,7 @@ def submit_next(env: dict[str, str], folder: Path, first: int, count: int) -> li
     return program.log().split()
 
 
-def prompts(first: int, count: int) -> list[dict[str, object]]:
+def prompts(first: int, count: int) -> list[RequestFields]:
     """The same as a program of this release puts them."""
     return [
         {

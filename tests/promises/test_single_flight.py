@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import func, select
 
+from headgate import RequestFields
 from headgate.shared.database.engine import reading
 from headgate.shared.database.tables import attempts, audit
 from tests.support.child import wait_until
@@ -12,7 +13,7 @@ from tests.support.governor import KEYS, MODEL, Open, World, world
 
 __all__ = ["world"]
 
-SAME = {"prompt": "The same words for all.", "model": MODEL, "fallback": False}
+SAME: RequestFields = {"prompt": "The same words for all.", "model": MODEL, "fallback": False}
 
 
 def contents(here: World, ids: list[str]) -> set[str | None]:

@@ -5,9 +5,11 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import venv
 import zipfile
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -18,7 +20,17 @@ from tests.support import installation
 from tests.support.child import ChildProcess, wait_until
 from tests.support.servers import Simulator, ValkeyServer
 
-PARTS = ("headgate", "producer", "workers", "shared", "migrations", "pyproject.toml", "README.md")
+LEFTOVERS = (".git", ".venv", ".headgate", ".*_cache", "__pycache__", "dist", "build")
+"""What a fresh clone does not have."""
+
+
+@dataclass(frozen=True, slots=True)
+class Archives:
+    """The files that a release consists of."""
+
+    sdist: Path
+    wheel: Path
+    wheel_of_sdist: Path
 
 
 def run(argv: Sequence[str | Path], folder: Path, env: dict[str, str]) -> str:
@@ -48,30 +60,32 @@ def pip(env: dict[str, str]) -> list[str]:
     raise AssertionError("no pip")
 
 
-def build(folder: Path, env: dict[str, str]) -> Path:
-    """A wheel of the checkout; built from a copy, since builds leave files behind."""
-    copy = folder / "copy"
-    copy.mkdir()
-    for part in PARTS:
-        if (ROOT / part).is_dir():
-            shutil.copytree(
-                ROOT / part,
-                copy / part,
-                symlinks=True,
-                ignore=shutil.ignore_patterns("__pycache__"),
-            )
-        else:
-            shutil.copy(ROOT / part, copy)
-    run([*pip(env), "wheel", "--quiet", "--no-deps", "--wheel-dir", folder, copy], folder, env)
-    shutil.rmtree(copy)
-    [wheel] = folder.glob("headgate-*.whl")
-    return wheel
+@pytest.fixture(scope="module")
+def archives(tmp_path_factory: pytest.TempPathFactory, env: dict[str, str]) -> Archives:
+    """The archives of a clean copy of the checkout, and the wheel that its sdist gives."""
+    folder = tmp_path_factory.mktemp("archives")
+    tools, copy = folder / "tools", folder / "copy"
+    install = [*pip(env), "install", "--quiet", "--no-compile", "--only-binary=:all:"]
+    lock = ROOT / "deploy" / "build.lock"
+    run([*install, "--target", tools, "--require-hashes", "-r", lock], folder, env)
+    shutil.copytree(ROOT, copy, symlinks=True, ignore=shutil.ignore_patterns(*LEFTOVERS))
+    build = [sys.executable, "-m", "hatchling", "build", "--directory"]
+    with_tools = env | {"PYTHONPATH": str(tools)}
+    run([*build, folder / "of_clone", "-t", "sdist", "-t", "wheel"], copy, with_tools)
+    [sdist] = (folder / "of_clone").glob("*.tar.gz")
+    with tarfile.open(sdist) as packed:
+        packed.extractall(folder / "unpacked", filter="data")
+    [source] = (folder / "unpacked").iterdir()
+    run([*build, folder / "of_sdist", "-t", "wheel"], source, with_tools)
+    [wheel] = (folder / "of_clone").glob("*.whl")
+    [again] = (folder / "of_sdist").glob("*.whl")
+    return Archives(sdist, wheel, again)
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory, env: dict[str, str]) -> Path:
+def wheel(archives: Archives) -> Path:
     """The wheel of the checkout."""
-    return build(tmp_path_factory.mktemp("wheel"), env)
+    return archives.wheel
 
 
 @pytest.fixture(scope="module")
@@ -101,16 +115,38 @@ def programs(
     shutil.rmtree(folder)
 
 
-@pytest.mark.slow
-def test_the_wheel_holds_the_program_and_no_tests(wheel: Path) -> None:
+def names_in(wheel: Path) -> list[str]:
     with zipfile.ZipFile(wheel) as packed:
-        names = packed.namelist()
-    assert not [name for name in names if name.startswith("tests/")]
-    assert "headgate/migrations/env.py" in names
+        return sorted(packed.namelist())
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(180)
+def test_the_wheel_holds_one_package_with_everything_and_no_tests(wheel: Path) -> None:
+    names = names_in(wheel)
+    tops = {name.split("/")[0] for name in names}
+    assert {top for top in tops if not top.endswith(".dist-info")} == {"headgate"}
+    assert {"headgate/py.typed", "headgate/migrations/env.py"} <= set(names)
+    for folder in ("producer", "workers", "shared", "migrations"):
+        in_tree = {
+            f"headgate/{path.relative_to(ROOT).as_posix()}"
+            for path in (ROOT / folder).rglob("*")
+            if path.is_file() and "__pycache__" not in path.parts
+        }
+        assert in_tree == {name for name in names if name.startswith(f"headgate/{folder}/")}
+
+
+@pytest.mark.slow
+def test_a_clone_and_its_sdist_give_wheels_of_equal_files(archives: Archives) -> None:
+    assert names_in(archives.wheel) == names_in(archives.wheel_of_sdist)
+    with tarfile.open(archives.sdist) as packed:
+        tops = {name.split("/")[1] for name in packed.getnames()}
+        assert not [member.name for member in packed if member.issym()]
+    assert {"headgate", "producer", "workers", "shared", "migrations", "LICENSE"} <= tops
+    assert "tests" not in tops
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_a_wheel_installed_elsewhere_runs_up_simulate(
     programs: Path, tmp_path: Path, env: dict[str, str]
 ) -> None:
@@ -126,12 +162,12 @@ def test_a_wheel_installed_elsewhere_runs_up_simulate(
     up.env = {"PYTHONPATH": ""}
     with installation.ended_afterwards(up):
         up.start()
-        wait_until(lambda: "everything runs" in up.log(), 30, "up to be ready")
+        wait_until(lambda: "everything runs" in up.log(), 60, "up to be ready")
         answer = run([headgate, "submit", "Hello", "--wait"], empty, env)
         assert "Hello" in answer
         assert run([headgate, "--version"], empty, env).startswith("headgate ")
         up.signal(signal.SIGINT)
-        assert installation.exit_code(up, 30) == 130, up.log()
+        assert installation.exit_code(up, 60) == 130, up.log()
     assert str(ROOT) not in up.log()
     assert [path.name for path in empty.iterdir()] == [".headgate"]
     installation.nothing_is_left(empty / ".headgate")
@@ -154,7 +190,7 @@ def as_in_a_container() -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 def test_a_worker_runs_on_a_read_only_tree_and_as_process_one(
     programs: Path,
     valkey: ValkeyServer,
@@ -169,7 +205,7 @@ def test_a_worker_runs_on_a_read_only_tree_and_as_process_one(
     run(["chmod", "-R", "a-w", tree], tmp_path, env)
     home = tmp_path / "home"
     home.mkdir()
-    told = {
+    settings = {
         **env,
         "PYTHONPATH": "",
         "PYTHONDONTWRITEBYTECODE": "1",
@@ -179,20 +215,72 @@ def test_a_worker_runs_on_a_read_only_tree_and_as_process_one(
     }
     headgate = programs / "headgate"
     worker = ChildProcess([*prefix, headgate, "worker"], log_path=tmp_path / "w.log", cwd=home)
-    worker.env = told
+    worker.env = settings
     try:
         wrote = subprocess.run([*prefix, "touch", tree / "x"], capture_output=True, check=False)
         assert wrote.returncode != 0
         with installation.ended_afterwards(worker):
             worker.start()
-            answer = run([*prefix, headgate, "submit", "Hello", "--wait"], home, told)
+            answer = run([*prefix, headgate, "submit", "Hello", "--wait"], home, settings)
             assert "Hello" in answer
-            assert run([headgate, "alive"], home, told)
+            assert run([headgate, "alive"], home, settings)
             inside = psutil.Process(worker.pid)
             if "unshare" in prefix:
                 [inside] = inside.children()
             inside.send_signal(signal.SIGTERM)
-            assert installation.exit_code(worker, 30) == 0, worker.log()
+            assert installation.exit_code(worker, 60) == 0, worker.log()
         assert "Read-only" not in worker.log()
     finally:
         run(["chmod", "-R", "u+w", tree], tmp_path, env)
+
+
+OWN_PACKAGES = ("shared", "workers", "producer", "migrations")
+OWN_FILES = ("errors", "settings", "app", "client", "tasks", "env")
+
+OWN_PROGRAM = """
+import shared.errors, workers.app, producer.client, migrations.env
+from headgate import Client, HeadgateError, JobFailed
+assert shared.errors.OWN == workers.app.OWN == producer.client.OWN == migrations.env.OWN
+with Client() as client:
+    print(client.submit("Hello from the project", model="gpt-4o-mini").result(timeout_s=60).content)
+"""
+
+
+def own_project(folder: Path) -> Path:
+    """A project whose packages have the names of our folders."""
+    for package in OWN_PACKAGES:
+        (folder / package).mkdir(parents=True)
+        for module in ("__init__", *OWN_FILES):
+            (folder / package / f"{module}.py").write_text("OWN = True\n")
+    (folder / "program.py").write_text(OWN_PROGRAM)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("python_path", ["", "."], ids=["plain", "PYTHONPATH=."])
+def test_a_project_with_its_own_shared_workers_and_producer_packages_can_use_everything(
+    programs: Path, tmp_path: Path, env: dict[str, str], python_path: str
+) -> None:
+    project = own_project(tmp_path / "project")
+    env = env | {"PYTHONPATH": python_path}
+    up = ChildProcess(
+        [programs / "headgate", "up", "--simulate"], log_path=tmp_path / "up.log", cwd=project
+    )
+    words = ["-A", "headgate.workers.app", "worker", "--loglevel", "INFO", "--hostname", "own@%h"]
+    worker = ChildProcess(
+        [programs / "celery", *words], log_path=tmp_path / "worker.log", cwd=project
+    )
+    up.env = worker.env = env
+    with installation.ended_afterwards(worker, up):
+        up.start()
+        wait_until(lambda: "everything runs" in up.log(), 60, "up to be ready")
+        worker.start()
+        assert "Hello" in run([programs / "headgate", "submit", "Hello", "--wait"], project, env)
+        assert "Hello" in run([programs / "python", "program.py"], project, env)
+        wait_until(lambda: " ready." in worker.log(), 60, "the worker to be ready")
+        worker.signal(signal.SIGTERM)
+        assert installation.exit_code(worker, 60) == 0, worker.log()
+        up.signal(signal.SIGINT)
+        assert installation.exit_code(up, 60) == 130, up.log()
+    installation.nothing_is_left(project / ".headgate")

@@ -33,13 +33,13 @@ ENDED: list[dict[str, Any]] = [
     {"prompt": "JSON", "params": {"response_format": {"type": "json_object"}}},
 ]
 DEFERRED: dict[str, Any] = {"prompt": "to be put off", "fallback": False}
-RUNNING = [{"prompt": f"under way {n}", "priority": "interactive"} for n in range(3)]
+RUNNING: list[Any] = [{"prompt": f"under way {n}", "priority": "interactive"} for n in range(3)]
 CATALOG = """
 [pools."openai/gpt-4o-mini"]
 rpm = 6000
 tpm = 6000000
 """
-QUEUED = [{"prompt": f"in the queue {n}", "priority": "bulk"} for n in range(3)]
+QUEUED: list[Any] = [{"prompt": f"in the queue {n}", "priority": "bulk"} for n in range(3)]
 
 
 def rows(path: Path) -> dict[str, list[dict[str, Any]]]:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from headgate.shared.admission.budgets import KNOWN, SpentAmount, balance
-from headgate.shared.admission.grant import Grant
+from headgate.shared.admission.grant import Held
 from headgate.shared.admission.ticket import Ticket
 from headgate.shared.broker import script
 from headgate.workers.stages import hold
@@ -52,7 +52,7 @@ class Treasury(Governor):
         sums = [SpentAmount(scope, self.periods()[0], spent)]
         script.run(self.client, balance(self.keys, sums))
 
-    def pay(self, job_id: str, grant: Grant, cost: int | None) -> bool:
+    def pay(self, job_id: str, grant: Held, cost: int | None) -> bool:
         """The attempt was answered at this price."""
         command = hold.settle(
             self.keys, job_id=job_id, grant=grant.text, used=(1, 1), cost_pico_usd=cost
@@ -89,4 +89,4 @@ class Treasury(Governor):
 
 def ticket(worst: int | None, **fields: Any) -> Ticket:
     """A ticket that may cost this many pico-USD."""
-    return replace(TICKET, worst_pico_usd=worst, **fields)
+    return replace(TICKET, upper_bound_pico_usd=worst, **fields)

@@ -45,6 +45,19 @@ def headgate(
     Else it is forked from the session's nursery, where there is one.
     """
     argv = [*PROGRAM, *map(str, arguments)]
+    return program(argv, env, stdin=stdin, cwd=cwd, timeout_s=timeout_s, fresh=fresh)
+
+
+def program(
+    argv: Sequence[str],
+    env: Mapping[str, str],
+    *,
+    stdin: bytes | None = None,
+    cwd: Path | None = None,
+    timeout_s: float = 60,
+    fresh: bool = False,
+) -> Ended:
+    """Run any Python program, given as an argv, in the way of `headgate`."""
     with ExitStack() as stack:
         given, out, err = (stack.enter_context(tempfile.TemporaryFile()) for _ in range(3))
         given.write(stdin or b"")

@@ -1,16 +1,16 @@
-"""The real worker app, and a producer, that obey orders to stop at a named step.
+"""The real worker app, and a producer, that stop at a named step when they are ordered to.
 
-`celery -A tests.support.crash worker` is `headgate.workers.app` with every stage of the pipeline, and the worker's
-line to the broker, wrapped from outside: the product holds no fault points. The file named by
-`CRASH_ORDERS` holds one order, `STEP COUNT ACT`, which a test may write, change or remove at any
-time; at the COUNT-th passing of the step since then the process
+`celery -A tests.support.crash worker` is `headgate.workers.app` with steps around every stage of
+the pipeline and around the commands to the broker. They are wrapped from outside: the product has
+no fault points. The file named by `CRASH_ORDERS` holds one order, `STEP COUNT ACT`. A test may
+write, change or remove it at any time. At the COUNT-th passing of the step since then the process
 
     kill        ends itself by SIGKILL
     freeze      stops itself by SIGSTOP, until somebody sends SIGCONT
     block:S     holds up its event loop for S seconds, as a CPU hog in it would
 
-`CRASH_CLOCK_MS` shifts the wall clock of the process. `python -m tests.support.crash COUNT [KEY]` submits
-that many jobs, with the steps of a producer.
+`CRASH_CLOCK_MS` shifts the wall clock of the process. `python -m tests.support.crash COUNT [KEY]`
+submits that many jobs, with the steps of a producer.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ from sqlalchemy import event
 
 from headgate.producer.installation import open_installation
 from headgate.producer.submit.enqueue import enqueue
-from headgate.shared.admission.grant import Grant
+from headgate.producer.submit.submit import submitter_for
+from headgate.shared.admission.grant import Held
 from headgate.shared.broker import jobs, script
 from headgate.shared.broker.keys import Keys
 from headgate.shared.servers.servers import Servers
@@ -38,6 +39,7 @@ from headgate.shared.settings import Settings
 from headgate.workers import app as workers_app
 from headgate.workers import tasks
 from headgate.workers.delivery.fetcher import Fetcher
+from tests.support.stages import stage_of, with_stages
 
 ON_THE_WIRE_S = 0.03
 """A request has left this long after its call began, and the provider is slower than that."""
@@ -46,11 +48,11 @@ BEFORE = {"arrived": ("claims", "take"), "held": ("ledger", "open")}
 AFTER = {
     "claimed": ("claims", "take"),
     "recalled": ("cache", "recall"),
-    "reserved": ("bucket", "reserve"),
+    "reserved": ("hold", "reserve"),
     "opened": ("ledger", "open"),
     "answered": ("call", "ask"),
     "settled": ("ledger", "settle"),
-    "adjusted": ("bucket", "settle"),
+    "adjusted": ("hold", "settle"),
     "concluded": ("record", "together"),
     "published": ("publish", "publish"),
     "deferred": ("claims", "defer"),
@@ -84,7 +86,7 @@ class Orders:
         self._left = 0
 
     def passes(self, step: str) -> None:
-        """The process has passed the step; it may not live to tell."""
+        """Obey the order for this step, if there is one and it is due."""
         try:
             order = self._path.read_text()
         except FileNotFoundError:
@@ -121,22 +123,22 @@ class Stage:
 
 
 def stepping(pipeline: Any, passes: Callable[[str], None]) -> Any:
-    """The pipeline with all its steps; fails when it has lost an act that a step belongs to."""
+    """Return the pipeline with all steps; raise if it lacks an act that a step belongs to."""
     acts: dict[str, dict[str, Act]] = {}
     for names, wrap in ((AFTER, _after), (BEFORE, _before)):
         for step, (field, name) in names.items():
             of_stage = acts.setdefault(field, {})
-            act = of_stage.get(name) or getattr(getattr(pipeline, field), name)
+            act = of_stage.get(name) or getattr(stage_of(pipeline, field), name)
             of_stage[name] = wrap(act, step, passes)
     acts["call"]["ask"] = _during(acts["call"]["ask"], passes)
-    stages = {field: Stage(getattr(pipeline, field), acts[field]) for field in acts}
-    return replace(pipeline, **stages)
+    stages = {field: Stage(stage_of(pipeline, field), acts[field]) for field in acts}
+    return with_stages(pipeline, **stages)
 
 
 def _after(act: Act, step: str, passes: Callable[[str], None]) -> Act:
     async def passing(*args: Any, **named: Any) -> Any:
         answer = await act(*args, **named)
-        if step != "reserved" or isinstance(answer, Grant):
+        if step != "reserved" or isinstance(answer, Held):
             passes(step)
         return answer
 
@@ -184,7 +186,7 @@ def _steps_of(words: tuple[Any, ...]) -> tuple[str, str] | None:
 
 
 def on_the_line(client: Any, passes: Callable[[str], None]) -> Any:
-    """The client, blocking or not, with the steps of the scripts that it sends."""
+    """Return the client, blocking or not, with the steps of the scripts that it sends."""
     execute = client.execute_command
 
     def done(words: tuple[Any, ...], steps: tuple[str, str], reply: Any) -> Any:
@@ -217,11 +219,11 @@ class Obedient:
         self._servers, self._passes = servers, passes
 
     def redis_client(self) -> Any:
-        """A blocking client with steps."""
+        """Open a blocking client with steps."""
         return on_the_line(self._servers.redis_client(), self._passes)
 
     def async_redis_client(self, **options: Any) -> Any:
-        """An asyncio client with steps."""
+        """Open an asyncio client with steps."""
         return on_the_line(self._servers.async_redis_client(**options), self._passes)
 
     def __getattr__(self, name: str) -> Any:
@@ -235,19 +237,19 @@ class Door(tasks.JobTask):
 
     async def open(self, settings: Settings, servers: Servers, fetcher: Fetcher) -> None:
         await super().open(settings, servers, fetcher)
-        stepped = stepping(self.kit.pipeline, self.orders.passes)
-        self.kit = replace(self.kit, pipeline=stepped)
+        stepped = stepping(self.parts.pipeline, self.orders.passes)
+        self.parts = replace(self.parts, pipeline=stepped)
 
 
 def shift_clock(ms: int) -> None:
-    """The wall clock of this process is off by `ms`, as with a wrong system clock."""
+    """Shift the wall clock of this process by `ms`, as a wrong system clock does."""
     time_s, time_ns = time.time, time.time_ns
     time.time = lambda: time_s() + ms / 1000
     time.time_ns = lambda: time_ns() + ms * 1_000_000
 
 
 def make_app(orders: Orders) -> workers_app.Headgate:
-    """The app of this environment, with steps."""
+    """Return the app of this environment, with steps."""
     app = workers_app.make_app()
     app.servers = Obedient(app.servers, orders.passes)  # type: ignore[assignment]  # stands in
     door = Door()
@@ -269,7 +271,7 @@ def submit(count: int, orders: Orders, key: str = "") -> None:
         requests = [
             {**fields, "idempotency_key": f"{key} {n}"} for n, fields in enumerate(requests)
         ]
-    enqueue(at.engine, client, at.keys, at.submitter.prepare_many(requests))
+    enqueue(at.engine, client, at.keys, submitter_for(at).prepare_many(requests))
     at.close()
 
 

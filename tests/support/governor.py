@@ -117,7 +117,7 @@ class World:
 
     # Jobs.
 
-    def requests(self, number: int, **fields: Any) -> list[dict[str, Any]]:
+    def requests(self, number: int, **fields: Any) -> list[Any]:
         """Requests of one size, no two equal; nothing stands in for their model."""
         shown = {"model": MODEL, "params": {"max_tokens": 5}, "fallback": False, **fields}
         words = shown.pop("prompt", "prompt number")

@@ -10,13 +10,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from headgate.shared.admission.grant import Grant
+from headgate.shared.admission.grant import Grant, Held, decode
 from headgate.shared.admission.limits import parsed
 from headgate.shared.admission.ticket import Ticket
 from headgate.shared.broker import jobs as broker_jobs
 from headgate.shared.broker import script
+from headgate.workers.provider import RateSeen
 from headgate.workers.stages import hold
-from headgate.workers.stages.hold import RateTold
 from tests.support.rig import STANDARD, Broker
 from tests.support.waiting_rooms import POOL, TICKET
 
@@ -24,6 +24,12 @@ TIMES_OF_A_GATE = ("until", "probe_at", "shut_at", "pace_at", "ceiling_at")
 MEASURES = ("rpm", "tpm", "input_tpm", "output_tpm")
 RATE, BURST, OWN_BURST_S = 0.998, 0.5, 60
 """Of a provider's bucket: the share of its rate and its burst that is used; a caller's burst."""
+
+
+def a_hold(grant: Grant) -> Held:
+    """The grant, which is a hold."""
+    assert isinstance(grant, Held), grant
+    return grant
 
 
 class Governor(Broker):
@@ -50,9 +56,13 @@ class Governor(Broker):
 
     def grants(self, want: int = 10, **others: Any) -> dict[str, Grant]:
         """What one round trip brings: job id to grant."""
-        return {job.id: Grant.decode(job.grant) for job in self.fetch(want, **others).taken}
+        return {job.id: decode(job.grant) for job in self.fetch(want, **others).taken}
 
-    def settle(self, job_id: str, grant: Grant, used: tuple[int, int] | None) -> bool:
+    def holds(self, want: int = 10, **others: Any) -> dict[str, Held]:
+        """The same where every job gets a hold."""
+        return {job_id: a_hold(grant) for job_id, grant in self.grants(want, **others).items()}
+
+    def settle(self, job_id: str, grant: Held, used: tuple[int, int] | None) -> bool:
         """The attempt has ended."""
         command = hold.settle(self.keys, job_id=job_id, grant=grant.text, used=used)
         return script.run(self.client, command)
@@ -63,10 +73,10 @@ class Governor(Broker):
         command = hold.reserve(self.keys, job_id=job_id, attempt=attempt, ticket=text)
         return script.run(self.client, command)
 
-    def observe(self, kind: str = "ok", *told: RateTold, pool: str = POOL, **others: Any) -> None:
+    def observe(self, kind: str = "ok", *seen: RateSeen, pool: str = POOL, **others: Any) -> None:
         """The provider has said something of the pool."""
         others.setdefault("granted_at_ms", self.now_ms())
-        command = hold.observe(self.keys, pool=pool, key="key0", kind=kind, told=told, **others)
+        command = hold.observe(self.keys, pool=pool, key="key0", kind=kind, seen=seen, **others)
         script.run(self.client, command)
 
     def put_off(self, job_id: str, owner: str, ticket: str) -> bool:
@@ -257,7 +267,7 @@ class Books:
     limits: Mapping[str, str]
     changes: dict[tuple[str, str], list[Change]] = field(default_factory=lambda: defaultdict(list))
 
-    def scopes(self, grant: Grant) -> list[tuple[str, str]]:
+    def scopes(self, grant: Held) -> list[tuple[str, str]]:
         """Name of the bucket and scope of all that limits this grant."""
         pool = grant.pool.removesuffix("~flex")
         tenant, user = (grant.text.split("|")[n] for n in (8, 9))
@@ -266,15 +276,15 @@ class Books:
         found += [(f"{provider}#{grant.key}", provider), ("global#", "global")]
         own = f"tenant/{tenant}"
         found.append((f"{own}#", own if own in self.limits else "tenant/*"))
-        if not grant.paid:
+        if not grant.terms.paid:
             who = f"{tenant}/{user}"
             found.append((f"user/{who}#", f"user/{who}"))
-            tier = f"tier/{grant.tier}"
+            tier = f"tier/{grant.terms.tier}"
             found.append((f"{tier}/{who}#", tier))
             found.append((f"{tier}/{who}/{grant.model}#", f"{tier}/{grant.model}"))
         return [(name, scope) for name, scope in found if scope in self.limits]
 
-    def granted(self, grant: Grant, passed_ms: float) -> None:
+    def granted(self, grant: Held, passed_ms: float) -> None:
         """All buckets of the grant gave what it holds."""
         at_ms = grant.granted_at_ms + passed_ms
         for name, scope in self.scopes(grant):
@@ -283,7 +293,7 @@ class Books:
                     self.changes[name, measure].append(Change(at_ms - 0.5, at_ms + 0.5, amount))
 
     def settled(
-        self, grant: Grant, used: tuple[int, int] | None, from_ms: float, to_ms: float
+        self, grant: Held, used: tuple[int, int] | None, from_ms: float, to_ms: float
     ) -> None:
         """What was not used came back where buckets are corrected."""
         held = _amounts(grant.input_tokens, grant.output_tokens)

@@ -6,8 +6,9 @@ import is there before. `/proc` shows it with the command line and the environme
 
 `python -m tests.support.nursery FD` is that process. Each order comes over the socket FD: its
 length in four bytes, together with the streams of the program to start, and JSON:
-`{"argv", "env", "cwd"}` is answered by a pid, `{"pid"}` by the exit code of one, null while it runs. Where no session of
-pytest has opened a nursery (benches, soak), and elsewhere than on Linux, nothing is forked.
+`{"argv", "env", "cwd"}` is answered by a pid, `{"pid"}` by the exit code of one, null while it
+runs. Where no session of pytest has opened a nursery (benches, soak), and elsewhere than on Linux,
+nothing is forked.
 """
 
 from __future__ import annotations

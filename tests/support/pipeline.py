@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +15,9 @@ from redis import Redis as Blocking
 from redis.asyncio import Redis
 from sqlalchemy import Engine, Table, insert, select
 
-from headgate.shared.admission import limits
+from headgate.shared.admission import limits as limits_in_force
 from headgate.shared.admission.breakers import BreakerRules
-from headgate.shared.admission.grant import NO_GRANT, Grant
+from headgate.shared.admission.grant import Grant
 from headgate.shared.broker.keys import Keys
 from headgate.shared.cache.ttl import CachePolicy
 from headgate.shared.catalog import catalog
@@ -33,7 +33,9 @@ from headgate.workers.clients.group_commit import GroupCommit
 from headgate.workers.clients.redis_batcher import RedisBatcher
 from headgate.workers.errors import AttemptError
 from headgate.workers.maintenance.estimates import EstimateUpkeep
-from headgate.workers.pipeline.job_run import Delivery
+from headgate.workers.pipeline.ask import Ask
+from headgate.workers.pipeline.attempt import AttemptSteps
+from headgate.workers.pipeline.job_run import NO_TICKET, Delivery
 from headgate.workers.pipeline.outcome import Deferred, Ended, Outcome
 from headgate.workers.pipeline.pipeline import Pipeline
 from headgate.workers.policy.retry import RetryLimits
@@ -43,7 +45,7 @@ from headgate.workers.stages.cache import Cache
 from headgate.workers.stages.call import Call, Upstream
 from headgate.workers.stages.claim import Claims
 from headgate.workers.stages.conclude import Conclude
-from headgate.workers.stages.hold import Bucket
+from headgate.workers.stages.hold import Holds
 from headgate.workers.stages.ledger import Ledger
 from headgate.workers.stages.publish import Publish
 from headgate.workers.stages.single_flight import SingleFlight
@@ -78,11 +80,12 @@ checked = 2026-11-20
 PRICES = {"input": "1", "output": "2"}
 USAGE = Usage(input_tokens=10, output_tokens=20)
 NEVER = BreakerRules(failures=0)
+LIMITS = RetryLimits(3, 4, backoff_ms=5, backoff_max_ms=20)
 COST_PICO_USD = 10 * 1_000_000 + 20 * 2_000_000  # of USAGE at PRICES
 
 
 def catalog_in(folder: Path) -> catalog.Catalog:
-    """A catalog with the models above, all at the same price."""
+    """Return a catalog with the models above, all at the same price."""
     text = ""
     for line in MODELS.strip().splitlines():
         text += line + "\n"
@@ -107,7 +110,7 @@ class Asked:
 
 
 def answer(content: str = "four", usage: Usage = USAGE, *, counted: bool = True) -> Answer:
-    """An answer of the provider."""
+    """Return an answer of the provider."""
     return Answer(Reply(content, "stop", usage, request_id="req_1"), {}, counted)
 
 
@@ -121,9 +124,9 @@ class Scripted:
         self.closed = 0
 
     def play(self, *steps: Answer | Exception | asyncio.Event | str) -> None:
-        """The next requests meet these: an answer, an error, or silence until the event.
+        """Let the next requests meet these: an answer, an error, or silence until the event.
 
-        A text is a piece of what is streamed before the next of them.
+        A text is a piece that is streamed before the next of them.
         """
         self.script.extend(steps)
 
@@ -136,7 +139,7 @@ class Scripted:
         timeout_s: float,
         on_piece: OnPiece | None = None,
     ) -> Answer:
-        """What the script says."""
+        """Do what the script says."""
         self.asked.append(Asked(request, model, timeout_s))
         step = self.script.popleft() if self.script else answer()
         while isinstance(step, str):
@@ -155,11 +158,11 @@ class Scripted:
         return step
 
     async def close(self) -> None:
-        """It was closed."""
+        """Count the call."""
         self.closed += 1
 
 
-class PlayedLine:
+class PlayedPipeline:
     """One worker's pipeline, and what it left on the record."""
 
     def __init__(
@@ -170,44 +173,40 @@ class PlayedLine:
         even: bool = False,
         rules: BreakerRules = NEVER,
         retry_share: float = 10,
-        **changed: Any,
+        limits: RetryLimits = LIMITS,
+        clock_ms: Callable[[], int] = now_ms,
     ) -> None:
         self.engine = engine
         self.redis_url = redis_url
         self.even = even
         self.provider = Scripted()
         self.record = GroupCommit(engine)
-        self.lane = RedisBatcher(Redis.from_url(redis_url))
+        self.batcher = RedisBatcher(Redis.from_url(redis_url))
         self.keyless = False
         self.stopped: str | None = None
         with Blocking.from_url(redis_url) as client:
-            limits.write(client, Keys(), models, lambda _: 1)
-        self.bucket = Bucket(self.lane, Keys(), lambda _: ())
-        call = Call(models, self._lines, timeout_s=30)
-        parts: dict[str, Any] = {
-            "limits": RetryLimits(3, 4, backoff_ms=5, backoff_max_ms=20),
-            "max_deliveries": 3,
-            "clock_ms": now_ms,
-            "chance": lambda: 0.5,
-            "breaker": Breaker(self.lane, Keys(), rules, retry_share=retry_share, clock_ms=now_ms),
-        }
-        self.pipeline = Pipeline(
-            catalog=models,
-            record=self.record,
-            claims=Claims(self.record, "worker"),
-            share=SingleFlight(self.lane, Keys(), even=even),
-            cache=Cache(self.lane, Keys(), keeping=CachePolicy(ttl_s=60), clock_ms=now_ms),
-            bucket=self.bucket,
-            ledger=Ledger(self.record),
-            audit=Conclude(),
-            call=call,
-            deltas=DeltaWriter(self.lane, Keys(), gather_s=0.001),
-            learning=EstimateUpkeep(self.lane, Keys()),
-            publish=Publish(self.lane, Keys(), ttl_s=60),
-            **(parts | changed),
+            limits_in_force.write(client, Keys(), models, lambda _: 1)
+        self.hold = Holds(self.batcher, Keys(), lambda _: ())
+        self.breaker = Breaker(
+            self.batcher, Keys(), rules, retry_share=retry_share, clock_ms=now_ms
         )
+        self.call = Call(models, self._upstreams, timeout_s=30)
+        cache = Cache(self.batcher, Keys(), policy=CachePolicy(ttl_s=60), clock_ms=now_ms)
+        ledger = Ledger(self.record)
+        steps = AttemptSteps(
+            models, cache, self.hold, self.breaker, ledger, self.call,
+            deltas=DeltaWriter(self.batcher, Keys(), gather_s=0.001),
+            estimates=EstimateUpkeep(self.batcher, Keys()), clock_ms=clock_ms,
+        )  # fmt: skip
+        self.pipeline = Pipeline(
+            models, Claims(self.record, "worker"), cache,
+            SingleFlight(self.batcher, Keys(), even=even),
+            Ask(models, steps, self.breaker, limits, clock_ms=clock_ms, chance=lambda: 0.5),
+            self.hold, ledger, Conclude(), self.record,
+            publish=Publish(self.batcher, Keys(), ttl_s=60), max_deliveries=3, clock_ms=clock_ms,
+        )  # fmt: skip
 
-    def _lines(self, _provider: object) -> list[Upstream]:
+    def _upstreams(self, _provider: object) -> list[Upstream]:
         return [] if self.keyless else [Upstream(self.provider, "key0")]
 
     async def run(
@@ -217,14 +216,14 @@ class PlayedLine:
         crashes: int = 0,
         revoked: bool = False,
         refusal: InvalidRequest | None = None,
-        grant: Grant = NO_GRANT,
+        grant: Grant = NO_TICKET,
     ) -> Outcome:
         """How the run of one delivery of the job ends."""
         delivery = Delivery(job, crashes, lambda: self.stopped, revoked, refusal, grant)
         return await self.pipeline.run(delivery)
 
     async def result(self, job: Envelope, **others: Any) -> Result:
-        """The result of a job that ends in this run, or when it comes back from the line."""
+        """Run the job until it has ended, also after waits; return its result."""
         outcome = await self.run(job, **others)
         until = time.monotonic() + 20
         while isinstance(outcome, Deferred) and not outcome.wait_ms and time.monotonic() < until:
@@ -240,7 +239,7 @@ class PlayedLine:
                 client.delete(*gates)
 
     async def start(self, job: Envelope) -> "asyncio.Task[Outcome]":
-        """A run that has reached the provider, which was told to be silent."""
+        """Start a run, and return it once it has reached the silent provider."""
         before = len(self.provider.asked)
         task = asyncio.ensure_future(self.run(job))
         await asyncio.to_thread(
@@ -255,19 +254,19 @@ class PlayedLine:
         return await asyncio.wait_for(task, 10)
 
     def rows(self, table: Table, job: Envelope) -> list[Any]:
-        """The rows of the job in this table, in order."""
+        """Return the rows of the job in this table, in order."""
         key = table.c.id if table is jobs else table.c.job_id
         query = select(table).where(key == job.id).order_by(*table.primary_key)
         with self.engine.connect() as connection:
             return list(connection.execute(query))
 
     def row(self, job: Envelope) -> Any:
-        """The row of the job."""
+        """Return the row of the job."""
         [row] = self.rows(jobs, job)
         return row
 
     def audited(self, job: Envelope) -> Any:
-        """The one audit line of the job."""
+        """Return the one audit line of the job."""
         [row] = self.rows(audit, job)
         return row
 
@@ -276,7 +275,7 @@ class PlayedLine:
         return [(row.model, row.state, row.code) for row in self.rows(attempts, job)]
 
     async def crash(self, job: Envelope, *models: str) -> None:
-        """A worker claimed the job, and died with its last request to these models open."""
+        """Claim the job as a worker that dies with a request open to each of these models."""
         for n, model in enumerate(models, len(self.rows(attempts, job)) + 1):
             claim: Any = await self.pipeline.claims.take(job)
             with self.engine.begin() as connection:
@@ -288,38 +287,38 @@ class PlayedLine:
                 )  # fmt: skip
 
     def celery(self, job: Envelope) -> "AsyncResult[Any]":
-        """The result as any Celery program reads it."""
+        """Return the result as any Celery program reads it."""
         app = Celery("other", backend=self.redis_url, set_as_current=False)
         return AsyncResult(job.id, app=app)
 
     async def close(self) -> None:
         """All is written and closed."""
-        self.bucket.close()
-        self.pipeline.breaker.close()
-        await self.pipeline.call.close()
+        self.hold.close()
+        self.breaker.close()
+        await self.call.close()
         await self.record.close()
-        await self.lane.close()
+        await self.batcher.close()
 
 
 @asynccontextmanager
-async def played_line(
+async def played_pipeline(
     database_url: str, redis_url: str, folder: Path, **changed: Any
-) -> AsyncIterator[PlayedLine]:
-    """An open line on a database with its tables; closed afterwards."""
+) -> AsyncIterator[PlayedPipeline]:
+    """Open a pipeline on a database with its tables; close it afterwards."""
     engine = open_engine(database_url)
     migrate.upgrade(engine)
-    line = PlayedLine(engine, redis_url, catalog_in(folder), **changed)
+    played = PlayedPipeline(engine, redis_url, catalog_in(folder), **changed)
     try:
-        yield line
+        yield played
     finally:
-        await line.close()
+        await played.close()
 
 
 def job_for(model: str = "alpha", **fields: Any) -> Envelope:
-    """A job for a model of the tests."""
+    """Return a job for a model of the tests."""
     return envelope(on_model=model, **fields)
 
 
 def fault(kind: type[AttemptError], message: str = "no", **facts: Any) -> AttemptError:
-    """An error of the provider."""
+    """Return an error of the provider."""
     return kind(message, **facts)

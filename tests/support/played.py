@@ -1,4 +1,4 @@
-"""An installation for the tests of the producer, and a worker that is played: it asks no model."""
+"""Settings for the tests of the producer, and a played worker, which asks no model."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from headgate.shared.settings import Settings
 
 
 def settings_for(redis_url: str, database_url: str, home: Path, **others: Any) -> Settings:
-    """Settings that name real servers; the database has its tables."""
+    """Return settings that name real servers; make the tables of the database."""
     engine = open_engine(database_url)
     migrate.upgrade(engine)
     engine.dispose()
@@ -37,7 +37,7 @@ class PlayedWorker:
         self.at = at
 
     def start(self, job_id: str, status: str = "running", **values: Any) -> Envelope:
-        """The job is claimed."""
+        """Claim the job, as a worker does."""
         with self.at.engine.begin() as connection:
             connection.execute(
                 update(jobs)
@@ -47,13 +47,13 @@ class PlayedWorker:
         return self.envelope(job_id)
 
     def envelope(self, job_id: str) -> Envelope:
-        """The job as its row holds it."""
+        """Return the envelope from the job's row."""
         with self.at.engine.connect() as connection:
             encoded = connection.scalar(select(jobs.c.envelope).where(jobs.c.id == job_id))
         return Envelope.decode(orjson.loads(str(encoded)))
 
     def end(self, job_id: str, *, publish: bool = True, **fields: Any) -> Result:
-        """The job has ended: on record, and told unless `publish` is False."""
+        """End the job with a result of these fields; publish it unless `publish` is False."""
         envelope, at_ms = self.envelope(job_id), now_ms()
         fields = {"status": "succeeded", "content": f"answer to {job_id}", **fields}
         result = Result(
@@ -86,19 +86,19 @@ class PlayedWorker:
 
 
 def row_of(at: Installation, job_id: str) -> Any:
-    """The job's row, or None."""
+    """Return the job's row, or None."""
     with at.engine.connect() as connection:
         return connection.execute(select(jobs).where(jobs.c.id == job_id)).first()
 
 
 def ids_of(at: Installation) -> list[str]:
-    """The ids of all rows, oldest first."""
+    """Return the ids of all rows, the oldest first."""
     with at.engine.connect() as connection:
         return list(connection.scalars(select(jobs.c.id).order_by(jobs.c.id)))
 
 
 @contextmanager
 def locked(at: Installation) -> Iterator[None]:
-    """Nobody else can write to the database meanwhile."""
+    """Keep everybody else from writing to the database during the block."""
     with at.engine.begin():
         yield

@@ -1,4 +1,4 @@
-"""A worker that is played on the record: ends queued jobs without asking any provider."""
+"""A played worker that ends all queued jobs by itself, without asking a provider."""
 
 import threading
 from collections.abc import Callable, Sequence
@@ -22,9 +22,10 @@ PICO_PER_JOB = 2_500_000
 
 
 class PlayedWorker:
-    """While it is open, every queued job ends: as an echo of its prompt, or failed by `fails`.
+    """Ends every queued job while it is open: with an echo of its prompt, or failed by `fails`.
 
-    `pause_s` between rounds of `at_once` jobs. It shows life on Redis as workers do.
+    It pauses for `pause_s` between rounds of `at_once` jobs, and shows on Redis that it lives, as
+    workers do.
     """
 
     def __init__(

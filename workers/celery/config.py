@@ -1,7 +1,7 @@
-"""Celery's settings for a Redis: the same Address that our own clients get, in Celery's words.
+"""Celery's settings for a Redis, from the same Address that our own clients use.
 
-What kombu, Celery's result backend and Flower read from a URL differs in each: they get a bare URL,
-and TLS, sentinels and the key prefix as options, which all three understand.
+kombu, Celery's result backend and Flower read different parts of a URL. So they get a bare URL, and
+TLS, sentinels and the key prefix as options, which all three understand.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from headgate.shared.redis_url import Address
 from headgate.shared.servers.redis_client import sentinel_options
 
 SOCKET_S = 10.0
-"""How long Celery's own connections wait for a server that says nothing; else a stop could hang."""
+"""How long Celery's own connections wait for an answer. Without a limit a stop could hang."""
 
 
 def settings_for(address: Address, key_prefix: str) -> dict[str, Any]:
-    """Broker and result backend, as Celery's configuration names them."""
+    """Return the settings of broker and result backend under Celery's names."""
     url = address.celery_url()
     options: dict[str, Any] = {"global_keyprefix": key_prefix}
     if address.master_name is not None:

@@ -1,7 +1,7 @@
-"""Celery's consumer, with the Fetcher in place of kombu's consuming, and without gossip.
+"""Celery's consumer. The Fetcher gets the jobs instead of kombu, and there is no gossip.
 
-Deliveries go from the Fetcher's thread to Celery's through an ordered deque that outlives broker
-connections: what arrived while Celery reconnects is delivered afterwards.
+Arrivals go from the Fetcher's thread to Celery's through an ordered deque. It outlives broker
+connections: jobs that arrive while Celery reconnects are delivered afterwards.
 """
 
 from __future__ import annotations
@@ -9,9 +9,10 @@ from __future__ import annotations
 import logging
 import warnings
 from collections import deque
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, Protocol, cast
 
 from celery import bootsteps
 from celery.exceptions import CPendingDeprecationWarning, WorkerShutdown
@@ -26,16 +27,16 @@ from celery.worker.state import maybe_shutdown
 from headgate.shared.broker.queues import TASK
 from headgate.shared.broker.results import GIVEN_UP
 from headgate.shared.errors import Unreachable, place_of
-from headgate.workers.celery import control  # noqa: F401  # its commands are known from here on
+from headgate.shared.servers.servers import Servers
+from headgate.shared.settings import Settings
+from headgate.workers.celery import control  # noqa: F401  # this import registers its commands
+from headgate.workers.celery.heartbeat import Heartbeat
 from headgate.workers.celery.pool import RETURN_S, TaskPool
-from headgate.workers.celery.shutdown import EXIT_DONE, EXIT_UNREACHABLE
+from headgate.workers.celery.shutdown import EXIT_DONE, EXIT_UNREACHABLE, Stopping
 from headgate.workers.celery.transport import JobMessage
 from headgate.workers.delivery.fetcher import Fetcher
+from headgate.workers.delivery.leases import StopReason
 from headgate.workers.delivery.message import Arrival
-
-if TYPE_CHECKING:
-    from headgate.workers.app import Headgate
-    from headgate.workers.tasks import JobTask
 
 log = logging.getLogger("headgate.consumer")
 
@@ -43,30 +44,64 @@ RECONNECT_S = 1.0
 """Longest pause between two tries to reach the broker (Celery's own grows to 30 s)."""
 
 
-class JobConsumer(Tasks):
-    """Opens the door and the Fetcher once; serves while Celery's consumer runs."""
+class OpenableTask(Protocol):
+    """What the consumer needs of the task that runs the jobs."""
 
-    requires = (Events,)  # not Mingle, which the stock step asks for: workers share no state
+    async def open(self, settings: Settings, servers: Servers, fetcher: Fetcher) -> None:
+        """Open what the jobs need. Raises Unreachable if the database does not answer."""
+
+    async def close(self) -> None:
+        """Close it."""
+
+
+class WorkerApp(Protocol):
+    """What the consumer needs of the Celery app."""
+
+    settings: Settings
+    servers: Servers
+    stopping: Stopping
+    heartbeat: Heartbeat
+    job_queues: list[str]
+
+    @property
+    def tasks(self) -> Any:
+        """The registered tasks by their names."""
+
+    def open_fetcher(
+        self,
+        *,
+        owner: str,
+        slots: int,
+        on_arrival: Callable[[list[Arrival]], None],
+        on_stop: Callable[[int, StopReason], None],
+    ) -> Coroutine[Any, Any, Fetcher]:
+        """Open a Fetcher on the running loop."""
+
+
+class JobConsumer(Tasks):
+    """Opens the Fetcher and the job task once; serves while Celery's consumer runs."""
+
+    requires = (Events,)  # without Mingle, which the stock step requires: workers share no state
 
     def start(self, c: Any) -> None:
-        """JobConsumer arrive from the queues that Celery consumes from."""
+        """Let jobs arrive from the queues that Celery consumes from."""
         super().start(c)
         if c.fetcher is None:
             c.open_fetcher()
         else:
-            # Celery has forgotten what it had not begun when the connection broke. Before new jobs
-            # come: none of them may be taken for such a one.
+            # Celery has forgotten the jobs that it had not begun when the connection broke. Return
+            # them before new jobs come: a new job must not be taken for a forgotten one.
             with suppress(TimeoutError):
                 c.give_back(c.fetcher).result(RETURN_S)
 
     def stop(self, c: Any) -> None:
-        """No new jobs arrive; those that run go on."""
+        """Let no new jobs arrive; running jobs go on."""
         c.pause()
         super().stop(c)
 
 
 class JobControl(Control):
-    """The stock step, which would bring the stock Tasks step with it."""
+    """The stock step. It requires our JobConsumer instead of the stock Tasks step."""
 
     requires = (JobConsumer,)
 
@@ -74,7 +109,6 @@ class JobControl(Control):
 class Consumer(stock.Consumer):
     """`worker_consumer` of the worker app."""
 
-    app: Headgate
     pool: TaskPool
     hub: Any
     controller: Any
@@ -98,15 +132,15 @@ class Consumer(stock.Consumer):
         ]
 
         def info(self, parent: Any) -> dict[str, Any]:
-            """What `inspect stats` and Flower tell; of the broker nothing that holds a password."""
-            told: dict[str, Any] = super().info(parent)
-            if isinstance(broker := told.get("broker"), dict):
+            """Return what `inspect stats` and Flower show, without passwords of the broker."""
+            shown: dict[str, Any] = super().info(parent)
+            if isinstance(broker := shown.get("broker"), dict):
                 hidden = ("alternates", "transport_options")
-                told["broker"] = {k: v for k, v in broker.items() if k not in hidden}
-            return told
+                shown["broker"] = {k: v for k, v in broker.items() if k not in hidden}
+            return shown
 
         def shutdown(self, parent: Any) -> None:
-            """All steps were shut down in turn."""
+            """Shut down all steps in turn."""
             self.send_all(parent, "shutdown")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -115,15 +149,16 @@ class Consumer(stock.Consumer):
         self._receive: Any = None
         self._served: list[str] = []
         super().__init__(*args, **kwargs)
-        self.app.stopping.when_told(self._when_told)
-        self.app.stopping.exit_code = self._exit_code
+        self._app = cast(WorkerApp, self.app)
+        self._app.stopping.on_begin(self._on_stopping)
+        self._app.stopping.exit_code = self._exit_code
 
     def open_fetcher(self) -> None:
-        """The Fetcher and the door of the jobs are open; both close with the pool."""
+        """Open the Fetcher and the job task; both close with the pool."""
         pool = self.pool
-        door = cast("JobTask", self.app.tasks[TASK])
+        task = cast(OpenableTask, self._app.tasks[TASK])
         self.fetcher = pool.call(
-            self.app.open_fetcher(
+            self._app.open_fetcher(
                 owner=self.hostname,
                 slots=pool.num_processes,
                 on_arrival=self._on_arrival,
@@ -132,14 +167,14 @@ class Consumer(stock.Consumer):
         )
         pool.at_stop(self.fetcher.close)
         try:
-            pool.call(door.open(self.app.settings, self.app.servers, self.fetcher))
+            pool.call(task.open(self._app.settings, self._app.servers, self.fetcher))
         except Unreachable as error:
             log.critical("%s", error)
             raise WorkerShutdown(EXIT_UNREACHABLE) from None
-        pool.at_stop(door.close)
+        pool.at_stop(task.close)
 
     def resize(self, slots: int) -> None:
-        """From now on up to `slots` jobs are held at a time; those over it end first."""
+        """Hold up to `slots` jobs at a time from now on. If more are held, they end first."""
         self.pool.resize(slots)
         if self.fetcher is not None:
             self.fetcher.resize(slots)
@@ -152,55 +187,55 @@ class Consumer(stock.Consumer):
             self.hub.call_soon(self._deliver)
 
     def pause(self) -> None:
-        """No jobs are fetched."""
+        """Fetch no jobs."""
         if self.fetcher is not None:
             self.fetcher.serve([])
             self._served = []
 
     def give_back(self, fetcher: Fetcher) -> Future[None]:
-        """All that Celery has not begun is going back to its place."""
+        """Return the jobs that Celery has not begun to their places in their queues."""
         self._arrivals.clear()
         return self.pool.spawn(fetcher.give_back_others(self.pool.tags))
 
     def stop(self) -> None:
-        """JobConsumer have ended or are back, before anything waits for a broker that may be silent."""
-        self.app.stopping.may_interrupt = False
-        self.app.stopping.begin()
+        """End or return all jobs first: the rest waits for a broker that may not answer."""
+        self._app.stopping.may_interrupt = False
+        self._app.stopping.begin()
         self.pause()
         if self.fetcher is not None:
             self.give_back(self.fetcher)
         self.pool.stop()
-        if self._is_heard():
+        if self._broker_answers():
             super().stop()
 
     def shutdown(self) -> None:
-        """The worker ends with a code that tells whether all jobs went back."""
+        """End the worker with an exit code that says whether all jobs went back."""
         if self._exit_code():
             self.controller.exitcode = self._exit_code()
-        if self._is_heard():
+        if self._broker_answers():
             super().shutdown()
-        self.app.stopping.leave()
+        self._app.stopping.ignore_signals()
 
-    def _is_heard(self) -> bool:
-        """Whether Celery's goodbye would reach the broker, and not wait for it in vain."""
+    def _broker_answers(self) -> bool:
+        """Return True if Celery may say goodbye to the broker without waiting in vain."""
         return self.fetcher is None or self.fetcher.leases.has_left
 
     def _exit_code(self) -> int:
         lapsing = self.fetcher.left_behind if self.fetcher is not None else 0
         return EXIT_UNREACHABLE if lapsing else EXIT_DONE
 
-    def _when_told(self) -> None:
-        # In a thread of its own; Celery's may wait for the broker, or for something to happen.
+    def _on_stopping(self) -> None:
+        # Runs in a thread of its own: Celery's may wait for the broker or for an event.
         if self.fetcher is not None:
             self.fetcher.serve([])
         if self.hub is not None:
             self.hub.call_soon(self._deliver)
 
     def _deliver(self) -> None:
-        """Celery has received all that arrived, and the Fetcher knows today's queues."""
+        """Hand all arrivals to Celery, and let the Fetcher serve the queues that are chosen now."""
         if self._receive is None or self.task_consumer is None or self.fetcher is None:
             return
-        if self.app.stopping.told:
+        if self._app.stopping.has_begun:
             self.pause()
             self.give_back(self.fetcher)
             return
@@ -208,66 +243,70 @@ class Consumer(stock.Consumer):
         if queues != self._served:
             self._served = queues
             self.fetcher.serve(queues)
-            self.app.life.ready()
+            self._app.heartbeat.ready()
         while self._arrivals:
             arrival = self._arrivals.popleft()
             if arrival.tag not in self.fetcher.leases.held:
-                continue  # it arrived while everything went back
+                continue  # its lease was returned meanwhile
             try:
                 self._receive(JobMessage(arrival, self.fetcher.ack))
             except Exception as error:
-                # Whatever Celery dislikes about it must not end the worker and all its jobs. Its
-                # lease lapses, and after a few such rounds it is a dead letter.
-                fault = place_of(error)
-                log.error("Celery refused a message of %s: %s", arrival.queue, fault)
-                if arrival.crashes + 1 >= self.app.settings.max_deliveries:
-                    reason = f"{GIVEN_UP}: Celery refuses it: {fault}"
-                    self.pool.spawn(self.fetcher.leases.bury(arrival.tag, reason))
-                else:
-                    self.pool.call_soon(self.fetcher.leases.drop, arrival.tag)
+                self._reject(self.fetcher, arrival, place_of(error))
+
+    def _reject(self, fetcher: Fetcher, arrival: Arrival, fault: str) -> None:
+        """Let the lease of a message that Celery refuses lapse; at last make it a dead letter.
+
+        Otherwise one message could end the worker and all its jobs.
+        """
+        log.error("Celery refused a message of %s: %s", arrival.queue, fault)
+        if arrival.crashes + 1 >= self._app.settings.max_deliveries:
+            reason = f"{GIVEN_UP}: Celery refuses it: {fault}"
+            self.pool.spawn(fetcher.leases.bury(arrival.tag, reason))
+        else:
+            self.pool.call_soon(fetcher.leases.drop, arrival.tag)
 
     def _by_priority(self, queues: list[str]) -> list[str]:
-        known = {name: place for place, name in enumerate(self.app.job_queues)}
+        known = {name: place for place, name in enumerate(self._app.job_queues)}
         return sorted(queues, key=lambda name: known.get(name, len(known)))
 
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Any:
-        """What the event loop calls for each message; kept, since arrivals come another way."""
+        """Return Celery's function for each message, and remember it for our arrivals."""
         self._receive = super().create_task_handler(*args, **kwargs)
         return self._receive
 
     def register_with_event_loop(self, hub: Any) -> None:
-        """Called after each (re)connect: arrivals and queues are looked after on every turn."""
+        """Deliver arrivals on every turn of the loop. Celery calls this after each (re)connect."""
         super().register_with_event_loop(hub)
         self._served = []
         hub.on_tick.add(self._deliver)
 
     def call_soon_ack(self, p: Any, *args: Any, **kwargs: Any) -> Any:
-        """The ack is noted at once: the Fetcher takes it from any thread, connected or not."""
+        """Acknowledge at once: the Fetcher takes acks from any thread, connected or not."""
         p(*args, **kwargs)
         return p
 
     def on_ready(self) -> None:
-        """The loop turns from now on: it hears of a signal by itself."""
-        self.app.stopping.may_interrupt = False
+        """Forbid interrupts: the loop runs from now on and notices a signal by itself."""
+        self._app.stopping.may_interrupt = False
         super().on_ready()
 
-    # Celery's connection comes back soon, and its loss is said once.
+    # Celery's connection comes back soon, and its loss is logged once.
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:
-        """Celery's connection is closed; the jobs go on."""
-        with warnings.catch_warnings():  # a notice of five lines: a default of ours may change
+        """Close Celery's connection; the jobs go on."""
+        with warnings.catch_warnings():  # hides Celery's notice that a default may change
             warnings.simplefilter("ignore", CPendingDeprecationWarning)
             super().on_connection_error_after_connected(exc)
 
     def ensure_connected(self, conn: Any) -> Any:
-        """The connection works; tried at least once a second until it does, or a signal comes."""
-        said = False
-        self.app.stopping.may_interrupt = True
+        """Connect to the broker; try at least once a second until it answers or a signal comes."""
+        is_logged = False
+        self._app.stopping.may_interrupt = True
 
         def on_error(error: Exception, _interval: float) -> None:
-            nonlocal said
-            if not said:
-                said = True
+            nonlocal is_logged
+            if not is_logged:
+                is_logged = True
                 log.warning("broker %s: %s; trying until it answers", conn.as_uri(), error)
 
         conn.ensure_connection(

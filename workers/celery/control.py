@@ -1,7 +1,7 @@
-"""Remote control of a worker's slots: Celery's own commands, answered as this pool can do them.
+"""Remote control of a worker's slots by Celery's own commands, as far as this pool can do them.
 
-A slot is no process or thread, so their number is free to change at run time: jobs over it end, and
-no new ones come until there is room.
+A slot is no process or thread, so the number of slots can change at run time. With fewer slots than
+jobs the jobs end, and no new ones come until a slot is free.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 from celery.worker.control import control_command
 
 MOST_SLOTS = 100_000
-"""More is a slip of the hand; 1,000 jobs in flight take 35 MB."""
+"""A larger number is taken for a typing error; 1,000 jobs in flight take 35 MB."""
 
 
 @control_command(args=[("n", int)], signature="[N=1]")
@@ -28,13 +28,13 @@ def pool_shrink(state: Any, n: Any = 1, **_: Any) -> dict[str, str]:
 
 @control_command(args=[("max", int), ("min", int)], signature="[max [min]]")
 def autoscale(state: Any, **_: Any) -> dict[str, str]:
-    """Not here: a slot without a job costs nothing."""
+    """Refuse: a slot without a job costs nothing."""
     return _refused("a slot without a job costs nothing; use pool_grow and pool_shrink")
 
 
 @control_command()
 def pool_restart(state: Any, **_: Any) -> dict[str, str]:
-    """Not here: stop the worker, its jobs go on elsewhere."""
+    """Refuse: stop the worker instead, and its jobs go on elsewhere."""
     return _refused("end this worker with SIGTERM and start another; no job is lost")
 
 

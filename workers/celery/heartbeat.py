@@ -1,4 +1,4 @@
-"""What a worker says of itself while it lives: to its home, and to a supervisor such as systemd."""
+"""Shows that a worker lives: in its home folder, and to a supervisor such as systemd."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ log = logging.getLogger("headgate.life")
 
 
 class Heartbeat:
-    """`notify_socket` and `watchdog_us` are what systemd sets (sd_notify(3)); None elsewhere."""
+    """Beats on the worker's loop, so that a loop that hangs is noticed.
+
+    `notify_socket` and `watchdog_us` are what systemd sets (sd_notify(3)); None elsewhere.
+    """
 
     def __init__(self, home: Path, notify_socket: str | None, watchdog_us: str | None) -> None:
         self._home = home
@@ -26,7 +29,7 @@ class Heartbeat:
         self._pulse: LivenessFile | None = None
 
     async def run(self, node: str) -> None:
-        """The event loop that runs this shows life, until it ends."""
+        """Beat until cancelled. `node` is the worker's name."""
         try:
             self._pulse = await asyncio.to_thread(LivenessFile, self._home, node)
         except OSError as error:
@@ -36,26 +39,26 @@ class Heartbeat:
                 with suppress(OSError):
                     self._pulse.beat()
             if self._watched:
-                self._tell("WATCHDOG=1")
+                self._notify("WATCHDOG=1")
             await asyncio.sleep(self._every_s)
 
     def ready(self) -> None:
-        """The supervisor knows that jobs run from now on."""
-        self._tell("READY=1\nSTATUS=jobs run")
+        """Tell the supervisor that jobs run from now on."""
+        self._notify("READY=1\nSTATUS=jobs run")
 
     def stopping(self) -> None:
-        """The supervisor knows that this is no crash."""
-        self._tell("STOPPING=1\nSTATUS=running jobs may finish")
+        """Tell the supervisor that the worker stops by itself."""
+        self._notify("STOPPING=1\nSTATUS=running jobs may finish")
 
     async def close(self) -> None:
-        """This worker is known no more."""
+        """Remove this worker from the home folder."""
         if self._pulse is not None:
             self._pulse.close()
             self._pulse = None
 
-    def _tell(self, words: str) -> None:
+    def _notify(self, state: str) -> None:
         if not self._address:
             return
-        with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as line:
-            line.setblocking(False)  # a supervisor that does not read must not stop the loop
-            line.sendto(words.encode(), self._address)
+        with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as supervisor:
+            supervisor.setblocking(False)  # a supervisor that does not read must not stop the loop
+            supervisor.sendto(state.encode(), self._address)

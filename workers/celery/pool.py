@@ -1,8 +1,8 @@
 """The asyncio pool for Celery: one event loop in one thread, hundreds of jobs in flight.
 
-Celery's main thread hands jobs over through an ordered inbox and takes their ends from an ordered
-outbox; each is rung once per burst, not once per job. kombu's hub keeps its callbacks in a set,
-which has no order, and drops them on a reconnect: so ends wait in the outbox until it is drained.
+Celery's main thread puts jobs into an ordered inbox, and takes their ends from an ordered outbox.
+The other side is woken once per burst, not once per job. kombu's hub keeps its callbacks in a set,
+which has no order, and drops them on a reconnect. So ends stay in the outbox until it is drained.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ from headgate.workers.delivery.leases import StopReason
 T = TypeVar("T")
 log = logging.getLogger("headgate.pool")
 
-RING_S, BUSY = 0.005, 16
-"""With more than `BUSY` jobs running, Celery's thread hears of ends this often: each ring is a
-system call, and makes two threads quarrel over the interpreter (30 us of a job's CPU)."""
+WAKE_S, BUSY = 0.005, 16
+"""Celery's thread is woken this often while more than `BUSY` jobs run. Waking it is a system call
+and makes two threads compete for the interpreter (30 us of a job's CPU)."""
 
 RETURN_S = 2.5
-"""How long each part of closing may take: the jobs that were stopped, the record, the broker. All
-together fit into `stop.LAST_S`."""
+"""How long each part of closing may take: stopped jobs, the database, the broker. All of them
+together fit into `shutdown.LAST_S`."""
 
 
 @dataclass(slots=True, eq=False)
 class RunningJob:
-    """One job in the pool. `tag` is its number: what Celery calls its pid."""
+    """One job in the pool. `tag` is its number, which Celery calls its pid."""
 
     tag: int
     run: Callable[[], Coroutine[Any, Any, Any]]
@@ -56,36 +56,37 @@ class RunningJob:
 
 
 current: ContextVar[RunningJob] = ContextVar("running")
-"""The job that the present coroutine runs."""
+"""The job that the current coroutine runs."""
 
 
 class JobRequest(Request):
-    """A request whose end is the pipeline's alone: nothing is acknowledged before it is recorded.
+    """A request that only the pipeline ends: it is acknowledged after its end is recorded.
 
-    Celery itself would acknowledge a revoked job on the spot, and show prompts in `inspect`.
+    Celery itself would acknowledge a revoked job at once, and show prompts in `inspect`.
     """
 
     def revoked(self) -> bool:
-        """Never: a revoked job runs into the pipeline, which ends it as cancelled."""
+        """Return False: a revoked job runs into the pipeline, which ends it as cancelled."""
         if self.id in state.revoked:
             self.request_dict["revoked"] = True
         return False
 
     def terminate(self, pool: Any, signal: object = None) -> None:
-        """The job is being cancelled; its upstream call is closed."""
+        """Cancel the job; its call to the provider is closed."""
         pool.stop_job(self.message.delivery_tag, "cancelled")
 
     def cancel(self, pool: Any, signal: object = None, emit_retry: bool = True) -> None:
-        """The job is being given back to its queue (cold shutdown)."""
+        """Return the job to its queue (cold shutdown)."""
         pool.stop_job(self.message.delivery_tag, "shutdown")
         self._announce_cancelled(emit_retry=False)  # type: ignore[attr-defined]  # not in its stubs
 
     def on_timeout(self, soft: bool, timeout: float) -> None:
-        """A time limit passed; the pipeline ends the job."""
-        log.warning("job %s: %s time limit of %g s", self.id, "soft" if soft else "hard", timeout)
+        """Log that a time limit passed; the pipeline ends the job."""
+        kind = "soft" if soft else "hard"
+        log.warning("job %s: stopped by its %s time limit of %g s", self.id, kind, timeout)
 
     def info(self, safe: bool = False) -> Any:
-        """What `inspect` and Flower show of the job: never its words."""
+        """Return what `inspect` and Flower show of the job, without its prompt."""
         return {**super().info(safe=True), "args": "", "kwargs": ""}
 
 
@@ -101,37 +102,37 @@ class TaskPool(BasePool):
         self._jobs: dict[int, RunningJob] = {}
         self._hub: Any = None
         self._ended = threading.Event()
-        self._ringing = False
+        self._is_waking = False
         self._closers: list[Callable[[], Coroutine[Any, Any, None]]] = []
         self._stopped = False
         self.loop: asyncio.AbstractEventLoop = _new_loop()
 
-    # Life of the loop.
+    # Start and end of the loop.
 
     def on_start(self) -> None:
-        """The loop runs in a thread of its own."""
+        """Run the loop in a thread of its own."""
         self._does_debug = False  # Celery would log each job with its arguments, prompt included
         self._thread = threading.Thread(target=self.loop.run_forever, name="jobs", daemon=True)
         self._thread.start()
 
     def call(self, coroutine: Coroutine[Any, Any, T], timeout_s: float | None = None) -> T:
-        """What the coroutine returns, run on the loop; for any other thread."""
+        """Run the coroutine on the loop and return what it returns; for other threads."""
         return self.spawn(coroutine).result(timeout_s)
 
     def spawn(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
-        """The coroutine runs on the loop; nobody needs to wait for it."""
+        """Run the coroutine on the loop without waiting for it; for other threads."""
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop)
 
     def call_soon(self, call: Callable[..., object], *args: Any) -> None:
-        """`call` is made on the loop, soon; for any other thread."""
+        """Call `call` on the loop soon; for other threads."""
         self.loop.call_soon_threadsafe(call, *args)
 
     def at_stop(self, closer: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """`closer` runs on the loop after the last job, the last registered first."""
+        """Run `closer` on the loop after the last job. The last one registered runs first."""
         self._closers.append(closer)
 
     def on_stop(self) -> None:
-        """Jobs that ran ended within the drain time or were given back; the loop has ended."""
+        """Let running jobs finish within the drain time, return the rest, and end the loop."""
         if self._stopped:
             return
         self._stopped = True
@@ -140,7 +141,7 @@ class TaskPool(BasePool):
         self._wait_for_jobs(stopping.drain_left_s)
         stopping.drained()
         if self._jobs:
-            log.warning("%d jobs did not end in time; they go back", len(self._jobs))
+            log.warning("%d jobs did not end in time; returning them to the queue", len(self._jobs))
         for tag in list(self._jobs):
             self.stop_job(tag, "shutdown")
         until = time.monotonic() + RETURN_S
@@ -149,9 +150,9 @@ class TaskPool(BasePool):
             try:
                 self.call(closer(), RETURN_S)
             except TimeoutError:
-                log.warning("closing goes on without an answer after %g s", RETURN_S)
+                log.warning("no answer within %g s while closing; going on without it", RETURN_S)
             except Exception:
-                log.exception("closing went wrong; leases of this worker lapse by themselves")
+                log.exception("a step of closing failed; leases that are left will lapse")
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join(RETURN_S)
 
@@ -159,7 +160,7 @@ class TaskPool(BasePool):
 
     @property
     def tags(self) -> set[int]:
-        """The jobs whose end Celery has not heard of yet; for Celery's thread."""
+        """The jobs whose end Celery does not know yet; for Celery's thread."""
         return set(self._jobs)
 
     def _wait_for_jobs(self, left_s: Callable[[], float]) -> None:
@@ -182,7 +183,7 @@ class TaskPool(BasePool):
         timeout_callback: Any = None,
         **_: Any,
     ) -> None:
-        """The job starts on the loop; its end reaches `callback` on Celery's thread."""
+        """Start the job on the loop; `callback` gets its end on Celery's thread."""
         name, _id, request = args[:3]
         task = self.app.tasks[name]
         positional, named = request["args"], request["kwargs"]
@@ -202,11 +203,11 @@ class TaskPool(BasePool):
             self.loop.call_soon_threadsafe(self._begin)
 
     def stop_job(self, tag: int, reason: StopReason) -> None:
-        """The job's coroutine is cancelled for this reason; the first reason stays."""
+        """Cancel the job's coroutine for this reason. The first reason stays."""
         self.loop.call_soon_threadsafe(self._stop, tag, reason)
 
     def terminate_job(self, pid: int, signal: object = None) -> None:
-        """As `stop_job` with `cancelled`: what Celery's `revoke(terminate=True)` means."""
+        """Cancel the job, as Celery's `revoke(terminate=True)` asks."""
         self.stop_job(pid, "cancelled")
 
     # On the loop.
@@ -246,12 +247,12 @@ class TaskPool(BasePool):
         for timer in running.timers:
             timer.cancel()
         self._outbox.append((running, end))
-        if not self._ringing:
-            self._ringing = True
-            self.loop.call_later(RING_S if len(self._jobs) > BUSY else 0, self._ring)
+        if not self._is_waking:
+            self._is_waking = True
+            self.loop.call_later(WAKE_S if len(self._jobs) > BUSY else 0, self._wake_celery)
 
-    def _ring(self) -> None:
-        self._ringing = False
+    def _wake_celery(self) -> None:
+        self._is_waking = False
         self._ended.set()
         if self._hub is not None:
             self._hub.call_soon(self.drain)
@@ -259,12 +260,12 @@ class TaskPool(BasePool):
     # Back on Celery's thread.
 
     def register_with_event_loop(self, hub: Any) -> None:
-        """Ends are drained on every turn of the hub; it is called again after each reconnect."""
+        """Drain the outbox on every turn of the hub. Celery calls this after each reconnect."""
         self._hub = hub
         hub.on_tick.add(self.drain)
 
     def drain(self) -> None:
-        """Celery has heard of every job that has ended."""
+        """Report to Celery every job that has ended."""
         self._ended.clear()
         while self._outbox:
             running, end = self._outbox.popleft()
@@ -272,15 +273,15 @@ class TaskPool(BasePool):
             try:
                 running.on_end(end)
             except Exception:
-                log.exception("Celery's bookkeeping of a job that ended failed")
+                log.exception("Celery failed while it recorded the end of a job")
 
     @property
     def num_processes(self) -> int:
-        """How many jobs may run at a time."""
+        """The number of jobs that may run at a time."""
         return int(self.limit)
 
     def resize(self, slots: int) -> None:
-        """From now on up to `slots` jobs may run at a time; those that run go on."""
+        """Let up to `slots` jobs run at a time from now on. Running jobs go on."""
         self.limit = slots
 
     def _get_info(self) -> dict[str, Any]:

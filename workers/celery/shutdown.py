@@ -1,8 +1,9 @@
-"""How a worker is told to end, and that it has ended in time, also where a server hangs.
+"""Stops a worker on a signal, and in time, even if a server hangs.
 
-SIGTERM and SIGINT: no new jobs, running ones may finish for the drain time, the rest go back. A
-second one, or SIGQUIT: back at once. Celery's own handlers would drain without a bound, ignore a
-second SIGTERM, and sleep inside the handler where `worker_soft_shutdown_timeout` is set.
+On SIGTERM or SIGINT no new jobs start, running jobs may finish within the drain time, and the rest
+return to their queues. On a second signal, or on SIGQUIT, all jobs return at once. Celery's own
+handlers would wait for jobs without a limit, ignore a second SIGTERM, and sleep inside the handler
+if `worker_soft_shutdown_timeout` is set.
 """
 
 from __future__ import annotations
@@ -26,24 +27,24 @@ from celery.worker import components, state
 log = logging.getLogger("headgate.stop")
 
 LAST_S = 10.0
-"""After the drain: how long giving back and closing may take before the process is ended. Where
-servers answer it takes well under a second."""
+"""How long returning jobs and closing may take after the drain; then the process is ended. It takes
+well under a second if the servers answer."""
 
 EXIT_DONE = 0
 EXIT_UNREACHABLE = 3
-"""A server did not answer in time (the contract's code); leases that are left lapse."""
+"""Exit code if a server did not answer in time. Leases that are left then lapse."""
 
 SAME_S = 0.5
-"""Signals this close together are one: `timeout` and some supervisors signal a process twice."""
+"""Signals this close together count once: `timeout` and some supervisors signal a process twice."""
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 
 
 class Stopping:
-    """What this process has been told of its end.
+    """Whether this process is stopping, and how far it is.
 
-    `may_interrupt`: the main thread waits for a server and has nothing to lose; the first signal
-    tears it out. Handlers do as little as that: other locks than a SimpleQueue's could be held.
+    `may_interrupt`: the main thread waits for a server and has nothing to lose, so the first signal
+    interrupts it. The signal handler takes no lock but the SimpleQueue's: others could be held.
     """
 
     def __init__(self, drain_s: float) -> None:
@@ -52,55 +53,55 @@ class Stopping:
         self.may_interrupt = True
         self.exit_code: Callable[[], int] = lambda: EXIT_UNREACHABLE
         self._signals = 0
-        self._told_at: float | None = None
-        self._over_at: float | None = None
-        self._words: SimpleQueue[str] = SimpleQueue()
+        self._began_at: float | None = None
+        self._drained_at: float | None = None
+        self._events: SimpleQueue[str] = SimpleQueue()
         self._listeners: list[Callable[[], None]] = []
         self._watcher: threading.Thread | None = None
 
     @property
-    def told(self) -> bool:
-        """Whether the end has begun: no new job is to start."""
-        return self._told_at is not None
+    def has_begun(self) -> bool:
+        """True once the process is stopping: no new job may start."""
+        return self._began_at is not None
 
-    def heed(self) -> None:
-        """Signals are heard, those included that came while `headgate worker` held them back."""
+    def handle_signals(self) -> None:
+        """Install our signal handlers, and unblock the signals that `headgate worker` blocked."""
         if self._watcher is None:
             self._watcher = threading.Thread(target=self._watch, name="stop", daemon=True)
             self._watcher.start()
         for number in SIGNALS:
-            signal.signal(number, self._hear)
+            signal.signal(number, self._on_signal)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
-    def when_told(self, listener: Callable[[], None]) -> None:
-        """`listener` is called once the end has begun, in a thread of its own."""
+    def on_begin(self, listener: Callable[[], None]) -> None:
+        """Call `listener` when stopping begins, in a thread of its own."""
         self._listeners.append(listener)
 
     def begin(self) -> None:
-        """The end has begun; whoever asks a second time changes nothing."""
-        if self._told_at is None:
-            self._told_at = time.monotonic()
-            self._words.put("told")
+        """Begin to stop. A second call changes nothing."""
+        if self._began_at is None:
+            self._began_at = time.monotonic()
+            self._events.put("begun")
 
     def drain_left_s(self) -> float:
-        """How long running jobs may go on."""
-        if self.at_once or self._told_at is None:
+        """Return for how many seconds running jobs may go on."""
+        if self.at_once or self._began_at is None:
             return 0.0
-        return max(0.0, self._told_at + self.drain_s - time.monotonic())
+        return max(0.0, self._began_at + self.drain_s - time.monotonic())
 
     def drained(self) -> None:
-        """From now on the process may take `LAST_S` to end."""
-        self._over_at = self._over_at or time.monotonic()
-        self._words.put("drained")
+        """End the drain: from now on the process may take `LAST_S` to end."""
+        self._drained_at = self._drained_at or time.monotonic()
+        self._events.put("drained")
 
-    def leave(self) -> None:
-        """Nothing is left to be told; a signal that comes now must not change the exit code."""
+    def ignore_signals(self) -> None:
+        """Ignore signals from now on, so that none changes the exit code."""
         for number in SIGNALS:
             signal.signal(number, signal.SIG_IGN)
 
-    def _hear(self, number: int, _frame: FrameType | None) -> None:
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         now = time.monotonic()
-        again = self._signals and now - (self._told_at or now) > SAME_S
+        again = self._signals and now - (self._began_at or now) > SAME_S
         remapped = REMAP_SIGTERM == "SIGQUIT" and number == signal.SIGTERM
         self._signals += 1
         self.begin()
@@ -113,39 +114,39 @@ class Stopping:
             raise WorkerShutdown(EXIT_DONE)
 
     def _watch(self) -> None:
-        self._words.get()
+        self._events.get()
         log.warning("stopping: running jobs may finish for %.3g s", self.drain_left_s())
         for listener in self._listeners:
             try:
                 listener()
             except Exception:
-                log.exception("stopping goes on")
+                log.exception("a step of stopping failed; stopping goes on")
         while (left_s := self._end_by() - time.monotonic()) > 0:
             with suppress(Empty):
-                self._words.get(timeout=left_s)
+                self._events.get(timeout=left_s)
         code = self.exit_code()
-        log.critical("not closed within %g s after the drain; ended with code %d", LAST_S, code)
+        log.critical("not closed within %g s after the drain; exiting with code %d", LAST_S, code)
         os._exit(code)
 
     def _end_by(self) -> float:
-        told_at = self._told_at or time.monotonic()
-        return (self._over_at or told_at + self.drain_s) + LAST_S
+        began_at = self._began_at or time.monotonic()
+        return (self._drained_at or began_at + self.drain_s) + LAST_S
 
 
 class Signals(bootsteps.StartStopStep):
-    """Our signal handlers stand again after Celery has set its own; the pool's loop shows life."""
+    """Installs our signal handlers after Celery has set its own, and starts the heartbeat."""
 
     requires = (components.Pool,)
 
     def start(self, parent: Any) -> None:
-        """From here on this process says what it does: alive, and later ready and stopping."""
-        stopping, life = parent.app.stopping, parent.app.life
-        stopping.heed()
-        stopping.when_told(life.stopping)
-        parent.pool.spawn(life.run(parent.hostname))
-        parent.pool.at_stop(life.close)
+        """Install the handlers, and run the heartbeat on the pool's loop until it stops."""
+        stopping, heartbeat = parent.app.stopping, parent.app.heartbeat
+        stopping.handle_signals()
+        stopping.on_begin(heartbeat.stopping)
+        parent.pool.spawn(heartbeat.run(parent.hostname))
+        parent.pool.at_stop(heartbeat.close)
 
     def stop(self, parent: Any) -> None:
-        """Nothing is left to do: the pool has ended, and life with it."""
+        """Do nothing: the pool has ended, and the heartbeat with it."""
 
     terminate = stop

@@ -1,8 +1,7 @@
-"""kombu's Redis transport without its consuming of jobs: the Fetcher does that, with leases.
+"""kombu's Redis transport, except that the Fetcher consumes the jobs, with leases.
 
-What is left to kombu is remote control, events and publishing. Its consuming loses messages on
-SIGKILL, runs jobs twice on a lost connection, and dies on a restarted server (the Celery
-reference, T1 to T5).
+kombu still does remote control, events and publishing. If it consumed jobs it would lose messages
+on SIGKILL, run jobs twice after a lost connection, and die when the server restarts.
 """
 
 from __future__ import annotations
@@ -16,12 +15,12 @@ from redis.exceptions import ResponseError
 from headgate.workers.delivery.message import Arrival
 
 REPLIES = ".pidbox"
-"""How the names of the queues end that remote control is answered on. All others hold jobs, those
-too that an operator adds by name: kombu would lose a message of theirs, or log it whole."""
+"""Names of queues for replies of remote control end with this. All other queues hold jobs, also
+those that an operator adds by name: kombu would lose their messages, or log them whole."""
 
 
 class _NamesOnly(redis.Channel):
-    """Registers consumers of job queues by name only; no BRPOP is ever sent for them."""
+    """Registers consumers of job queues by name only. No BRPOP is ever sent for them."""
 
     do_restore = False
 
@@ -37,7 +36,10 @@ class _NamesOnly(redis.Channel):
         return [q for q in self._active_queues if q in others and not q.endswith(REPLIES)]
 
     def _size(self, queue: str) -> int:
-        """The messages in the queue; 0 where its key is no list, which must not end the worker."""
+        """Return the number of messages in the queue.
+
+        0 if the key is no list: that must not end the worker.
+        """
         try:
             return int(super()._size(queue))
         except ResponseError as error:
@@ -47,11 +49,11 @@ class _NamesOnly(redis.Channel):
 
 
 class Channel(_NamesOnly):
-    """Of one Redis."""
+    """A channel to one Redis."""
 
 
 class SentinelChannel(_NamesOnly, redis.SentinelChannel):
-    """Of the Redis that the sentinels name."""
+    """A channel to the Redis that the sentinels name."""
 
 
 class Transport(redis.Transport):
@@ -67,7 +69,7 @@ class SentinelTransport(redis.SentinelTransport):
 
 
 class JobMessage(virtual.Message):
-    """An arrival as Celery wants to see it: decoded already, acknowledged through `on_ack`."""
+    """An arrival as a message of Celery: already decoded, acknowledged through `on_ack`."""
 
     def __init__(self, arrival: Arrival, on_ack: Callable[[int], None]) -> None:
         headers = arrival.content.headers
@@ -85,7 +87,7 @@ class JobMessage(virtual.Message):
         super(virtual.Message, self).__init__(
             body="",
             channel=_Acks(on_ack),
-            delivery_tag=cast(str, arrival.tag),  # any value will do; kombu only hands it back
+            delivery_tag=cast(str, arrival.tag),  # kombu only hands it back, so any value will do
             content_type="application/json",
             content_encoding="utf-8",
             headers=headers,
@@ -107,5 +109,5 @@ class _Acks:
         self._on_ack(delivery_tag)
 
     def basic_reject(self, delivery_tag: int, requeue: bool = False) -> None:
-        # The pipeline has recorded how the job ended before Celery hears of it.
+        # The pipeline has recorded how the job ended before Celery learns of it.
         self._on_ack(delivery_tag)

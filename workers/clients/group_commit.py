@@ -1,8 +1,8 @@
-"""The database as the workers see it: acts of many jobs committed together, in one thread.
+"""Commits the writes of many jobs in one transaction, in one thread.
 
-An act is a plain function `act(connection, items) -> answers`, one answer per item. `write` waits
-until the transaction of its item has been committed. While nothing waits a transaction starts at
-once; under load it starts `GROUP_S` after the one before, so that groups form.
+A write is an act with an item. An act is a plain function `act(connection, items) -> answers` that
+returns one answer per item. `write` waits until its transaction is committed. An idle worker
+starts a transaction at once; a loaded one starts it `GROUP_S` after the last, so that groups form.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from headgate.workers.clients.outage_log import OutageLog
 log = logging.getLogger("headgate.record")
 
 GROUP_S = 0.02
-"""Least time between two commits under load: 50 commits a second and process carry any rate."""
+"""Shortest time between two commits under load. 50 commits a second are enough for any rate."""
 
 BUSY = 4
-"""Items in one group from which on the worker counts as loaded."""
+"""A worker counts as loaded from this many items in a group on."""
 
 LARGEST = 500
-"""Items in one transaction; a larger one makes the other processes wait (SQLite has one writer)."""
+"""Most items in a transaction. SQLite has one writer: a larger one makes other processes wait."""
 
 I = TypeVar("I")  # noqa: E741  # the item
 A = TypeVar("A")  # the answer
@@ -41,14 +41,14 @@ Act = Callable[[Connection, Sequence[I]], Sequence[A]]
 class _Entry:
     writes: tuple[tuple[Act[Any, Any], Any], ...]
     future: asyncio.Future[Any]
-    alone: bool  # one write, whose answer is wanted and not a list of one
+    alone: bool  # one write: its answer is returned, not a list of one answer
     answers: list[Any] = field(default_factory=list)
     error: Exception | None = None
     lost: bool = False
 
 
 class GroupCommit:
-    """One writer thread on one connection. Made on the loop that its users run on."""
+    """One writer thread with one connection. Create it on the loop that its users run on."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -57,20 +57,20 @@ class GroupCommit:
         self._wake = threading.Condition()
         self._closing = False
         self._ended = False
-        self._silence = OutageLog(log, "the database", "jobs wait for it")
+        self._outage_log = OutageLog(log, "the database", "jobs wait for it")
         self._thread = threading.Thread(target=self._run, name="record", daemon=True)
         self._thread.start()
 
     def write(self, act: Act[I, A], item: I) -> asyncio.Future[A]:
-        """The act's answer for this item, after its commit.
+        """Return the act's answer for this item, once it is committed.
 
-        Waits for as long as the database does not answer; raises what the database says about
-        this item alone. The act may run again from its start if its transaction was lost.
+        Waits for as long as the database does not answer. Raises the database's error for this
+        item alone. The act runs again from its start if its transaction was lost.
         """
         return self._enter(((act, item),), alone=True)
 
     def together(self, *writes: tuple[Act[Any, Any], Any]) -> asyncio.Future[list[Any]]:
-        """The answers of several acts, made for one job, committed in one transaction."""
+        """Return the answers of several acts for one job, committed in one transaction."""
         return self._enter(writes, alone=False)
 
     def _enter(
@@ -85,7 +85,7 @@ class GroupCommit:
         return future
 
     async def close(self) -> None:
-        """All that was written before is committed; the thread has ended."""
+        """Commit what was written before, and end the thread."""
         with self._wake:
             self._closing = True
             self._wake.notify()
@@ -113,16 +113,16 @@ class GroupCommit:
             self._loop.call_soon_threadsafe(_answer, group)
 
     def _commit(self, group: list[_Entry]) -> None:
-        """The group is committed, or its faulty items have their errors.
+        """Commit the group, or give its faulty items their errors.
 
-        What is the database's own state passes, and is waited for: acts are made so that they may
-        run again after a commit without an answer.
+        Waits while the database is away or busy, then runs the acts again. Acts are safe to repeat
+        after a commit that was not answered.
         """
         pause_s = 0.05
         while True:
             try:
                 self._transact(group)
-                self._silence.heard()
+                self._outage_log.answered()
                 return
             except DBAPIError as error:
                 if not passes(error):
@@ -133,9 +133,9 @@ class GroupCommit:
                         entry.lost = True
                     return
                 if lost_a_race(error):
-                    log.info("a transaction is repeated: %s", reason(error))
+                    log.info("repeating a transaction: %s", reason(error))
                 else:
-                    self._silence.missed(error.orig or error)
+                    self._outage_log.failed(error.orig or error)
                 time.sleep(pause_s)
                 pause_s = min(1.0, pause_s * 2)
             except Exception as error:
@@ -143,7 +143,7 @@ class GroupCommit:
                 return
 
     def _one_by_one(self, group: list[_Entry], error: Exception) -> None:
-        """One item spoils the group, and the database does not say which."""
+        """Commit each item by itself: one is faulty, and the database does not say which."""
         if len(group) == 1:
             group[0].error = error
             return
@@ -168,7 +168,7 @@ def _answer(group: list[_Entry]) -> None:
         if entry.future.done():  # its job was cancelled while it waited
             continue
         if entry.lost:
-            entry.future.cancel()  # no fault of the job's, which goes back
+            entry.future.cancel()  # not the job's fault: it returns to its queue
         elif entry.error is not None:
             entry.future.set_exception(entry.error)
         else:

@@ -1,4 +1,4 @@
-"""A server that does not answer is reported once, and once more when it answers again."""
+"""Logs an outage of a server in two lines: one when it begins, one when it is over."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 
 
 class OutageLog:
-    """What one user of one server knows of its silence. `server` begins a sentence."""
+    """The log of one user of one server. `server` and `meanwhile` are parts of its sentences."""
 
     def __init__(self, log: logging.Logger, server: str, meanwhile: str) -> None:
         self._log = log
@@ -15,17 +15,17 @@ class OutageLog:
         self._meanwhile = meanwhile
         self._since: float | None = None
 
-    def missed(self, error: Exception) -> None:
-        """The server did not answer; said at the first time only."""
+    def failed(self, error: Exception) -> None:
+        """Log that the server does not answer, unless this outage is logged already."""
         if self._since is None:
             self._since = time.monotonic()
-            words = str(error).strip().splitlines()
-            reason = words[0] if words else type(error).__name__
+            lines = str(error).strip().splitlines()
+            reason = lines[0] if lines else type(error).__name__
             self._log.warning("%s does not answer (%s); %s", self._server, reason, self._meanwhile)
 
-    def heard(self) -> None:
-        """The server answered."""
+    def answered(self) -> None:
+        """Log the end of the outage, if there was one."""
         if self._since is not None:
-            silent_s = time.monotonic() - self._since
+            outage_s = time.monotonic() - self._since
             self._since = None
-            self._log.warning("%s answers again after %.1f s", self._server, silent_s)
+            self._log.warning("%s answers again after %.1f s", self._server, outage_s)

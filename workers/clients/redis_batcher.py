@@ -1,7 +1,7 @@
-"""Redis commands of many jobs in one round trip: what is asked in one moment leaves together.
+"""Sends the Redis commands of many jobs in one round trip.
 
-While one pipeline is under way the next one gathers, so that under load a round trip carries many
-commands and an idle worker still sends at once.
+While one pipeline is under way, the next one fills. Under load a round trip carries many commands;
+an idle worker still sends at once.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ LARGEST = 1000
 """Commands in one pipeline."""
 
 
-SILENT = (exceptions.ConnectionError, exceptions.TimeoutError, OSError)
-"""The server did not answer. Those that say that it is loading or busy are among them."""
+NO_ANSWER = (exceptions.ConnectionError, exceptions.TimeoutError, OSError)
+"""The server did not answer. BusyLoadingError is one of them."""
 
 REFUSED_S = 0.25
-"""Pause before a command is sent again that the server refused for its own state."""
+"""Pause before a command that Redis refused because of its own state is sent again."""
 
 
-_OF_ITS_STATE = re.compile(r"(?:^|: -)(?:OOM|MISCONF|READONLY|NOREPLICAS|BUSY) ")
-"""What redis-py has no class for. Redis 6.2 puts what a script met at the end of a sentence."""
+_SERVER_STATE = re.compile(r"(?:^|: -)(?:OOM|MISCONF|READONLY|NOREPLICAS|BUSY) ")
+"""Refusals without a class in redis-py. Redis 6.2 quotes a script's error at the end of a line."""
 
 
-def _passes(reply: Any) -> bool:
-    """True for a refusal that has nothing to do with the command: full, read-only, loading."""
+def _is_server_state(reply: Any) -> bool:
+    """Return True if Redis refused because it is full, read-only or loading."""
     states = (
         exceptions.OutOfMemoryError,
         exceptions.ReadOnlyError,
@@ -48,12 +48,12 @@ def _passes(reply: Any) -> bool:
         exceptions.TryAgainError,
     )
     return isinstance(reply, states) or (
-        isinstance(reply, exceptions.ResponseError) and bool(_OF_ITS_STATE.search(str(reply)))
+        isinstance(reply, exceptions.ResponseError) and bool(_SERVER_STATE.search(str(reply)))
     )
 
 
 class RedisBatcher:
-    """One asyncio client without a time limit of its own, shared by all jobs of the process."""
+    """One asyncio client, shared by all jobs of the process. The client sets no time limits."""
 
     def __init__(self, client: redis.asyncio.Redis) -> None:
         self._client = client
@@ -61,21 +61,21 @@ class RedisBatcher:
         self._waiting: list[tuple[tuple[Word, ...], asyncio.Future[Any]]] = []
         self._sending: asyncio.Task[None] | None = None
         self._closing = False
-        self._silence = OutageLog(log, "Redis", "jobs wait for it")
+        self._outage_log = OutageLog(log, "Redis", "jobs wait for it")
 
     def send(self, *words: Word) -> asyncio.Future[Any]:
-        """The reply of one command, which must be one that may be sent twice.
+        """Send one command and return its reply. The command must be safe to send twice.
 
-        Waits for as long as Redis does not answer; raises ResponseError for a refused command.
+        Waits for as long as Redis does not answer. Raises ResponseError if Redis refuses.
         """
         future: asyncio.Future[Any] = self._loop.create_future()
         self._waiting.append((words, future))
         if self._sending is None:
-            self._sending = self._loop.create_task(self._flush(), name="lane")
+            self._sending = self._loop.create_task(self._flush(), name="redis batch")
         return future
 
     async def run(self, command: Command[T]) -> T:
-        """The reply of one script."""
+        """Run one script and return its reply."""
         try:
             return command.read(await self.send(*command.by_sha()))
         except NoScriptError:
@@ -83,11 +83,11 @@ class RedisBatcher:
 
     @property
     def closing(self) -> bool:
-        """True when nothing more should be sent."""
+        """True once nothing more should be sent."""
         return self._closing
 
     async def close(self) -> None:
-        """What was asked for has been answered; the connection is closed."""
+        """Wait for the replies under way, then close the connection."""
         self._closing = True
         if self._sending is not None:
             await asyncio.gather(self._sending, return_exceptions=True)
@@ -102,13 +102,13 @@ class RedisBatcher:
                 for (words, future), reply in zip(batch, replies, strict=True):
                     if future.done():
                         continue
-                    if _passes(reply) and not self._closing:
-                        self._silence.missed(reply)
+                    if _is_server_state(reply) and not self._closing:
+                        self._outage_log.failed(reply)
                         self._waiting.append((words, future))
                         refused = True
                         continue
-                    if self._closing and isinstance(reply, SILENT):
-                        future.cancel()  # no fault of the job's, which goes back
+                    if self._closing and isinstance(reply, NO_ANSWER):
+                        future.cancel()  # not the job's fault: it returns to its queue
                     elif isinstance(reply, Exception):
                         future.set_exception(reply)
                     else:
@@ -116,7 +116,7 @@ class RedisBatcher:
                 if refused:
                     await asyncio.sleep(REFUSED_S)
                 else:
-                    self._silence.heard()
+                    self._outage_log.answered()
         finally:
             self._sending = None
 
@@ -128,14 +128,14 @@ class RedisBatcher:
                 pipe.execute_command(*words)
             execute: Callable[..., Awaitable[list[Any]]] = pipe.execute
             try:
-                # One time limit for all: redis-py would set and lift one for each reply.
+                # One time limit for the whole batch: redis-py would set and lift one per reply.
                 async with asyncio.timeout(REDIS_TIMEOUT_S):
                     return await execute(raise_on_error=False)
-            except SILENT as error:
+            except NO_ANSWER as error:
                 if self._closing:
                     return [error] * len(commands)
-                self._silence.missed(error)
+                self._outage_log.failed(error)
                 await asyncio.sleep(pause_s)
                 pause_s = min(1.0, pause_s * 2)
-            except Exception as error:  # whoever waits must hear of it, not hang
+            except Exception as error:  # raised where the reply is awaited, so that nobody hangs
                 return [error] * len(commands)

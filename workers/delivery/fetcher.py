@@ -1,7 +1,7 @@
-"""A worker's line to the broker: one Lua call per round trip, acks of finished jobs out, jobs in.
+"""Fetches jobs from the broker and acknowledges finished ones, with one Lua call per round trip.
 
-It is a coroutine on the pool's event loop with connections of its own. Celery's connection may
-break and come back without a job noticing: leases and acknowledgements do not depend on it.
+The fetcher is a coroutine on the pool's event loop and has connections of its own. Leases and
+acknowledgements do not depend on Celery's connection, which may break and come back.
 """
 
 from __future__ import annotations
@@ -25,48 +25,48 @@ from headgate.shared.broker.queues import in_turn
 from headgate.shared.errors import UnreadableMessage, place_of
 from headgate.workers.clients.outage_log import OutageLog
 from headgate.workers.delivery import message
-from headgate.workers.delivery.leases import Leases, StopReason, tell_of
+from headgate.workers.delivery.leases import Leases, StopReason, log_dead_letter
 from headgate.workers.delivery.message import Arrival
 from headgate.workers.delivery.wakeup import Wakeup, end
-from headgate.workers.delivery.wrong_type import named
+from headgate.workers.delivery.wrong_type import name_wrong_key
 
 log = logging.getLogger("headgate.fetcher")
 
 BATCH = 64
-"""Jobs per round trip: more holds the server longer and delivers no faster (admission.md, B)."""
+"""Most jobs per round trip. More would keep the server busy for longer and deliver no faster."""
 
 ACKS = 500
-"""Acknowledgements per round trip."""
+"""Most acknowledgements per round trip."""
 
 IDLE_S = 1.0
-"""How often an idle worker looks by itself, at least six times in a lease: a third of a lease
-without any call counts as a silence of the server, and lets no lease lapse."""
+"""Longest pause of an idle worker between two fetches; at most a sixth of a lease. The scripts take
+a third of a lease without any call for an outage of the server, and let no lease lapse then."""
 
 FETCH_S = 2.0
-"""At the end: how long a fetch under way is waited for."""
+"""How long closing waits for a fetch under way."""
 
-WRONG_AGAIN_S = 60.0
-"""How often a key of the wrong type is told of."""
+LOG_AGAIN_S = 60.0
+"""How often the log repeats that a key has the wrong type."""
 
 PAUSE_S = 0.08
-"""Between two looks at a limit that is used up; acks wait for the next. A provider's bucket holds
-half a second of its rate: nothing is lost, and a call hands out what the pause has brought."""
+"""Pause between two fetches while a limit is used up; acks wait for the next one. A provider's
+bucket holds half a second of its rate, so no tokens are lost meanwhile."""
 
 LINGER_S = 0.002
-"""With few acks to send and no slot free, wait this long for more to share the round trip."""
+"""With few acks and no free slot, wait this long for more acks to share the round trip."""
 
 
 class Fetcher:
     """Holds at most `slots` jobs at a time, each with a lease of `lease_ms` on the server.
 
-    Once their messages have `max_bytes` together no more come: a job takes 2.4 times its message of
-    memory, and a worker that dies of too much counts against all jobs that it held.
+    It fetches no more once the messages of these jobs have `max_bytes` together. A job takes 2.4
+    times its message of memory. If a worker runs out of memory, all its jobs count that as a crash.
     """
 
     def __init__(
         self,
         client: redis.asyncio.Redis,
-        waker: Wakeup,
+        wakeup: Wakeup,
         keys: Keys,
         *,
         owner: str,
@@ -80,52 +80,47 @@ class Fetcher:
         self.owner = owner
         self._head_starts_ms = head_starts_ms
         self._client = client
-        self._waker = waker
+        self._wakeup = wakeup
         self._keys = keys
         self._slots = slots
         self._lease_ms = lease_ms
         self._max_bytes = max_bytes
         self._idle_s = min(IDLE_S, lease_ms / 6000)
         self._on_arrival = on_arrival
-        self._silence = OutageLog(log, "Redis", "running jobs go on, no new ones start")
+        self._outage_log = OutageLog(log, "Redis", "running jobs go on, no new ones start")
         self.leases = Leases(
-            client,
-            keys,
-            worker=owner,
-            lease_ms=lease_ms,
-            tick_s=self._idle_s,
-            on_stop=on_stop,
-            silence=self._silence,
-        )
+            client, keys, worker=owner, lease_ms=lease_ms, tick_s=self._idle_s, on_stop=on_stop,
+            outage_log=self._outage_log,
+        )  # fmt: skip
         self._queues: list[str] = []
         self._acks: deque[int] = deque()
         self._acking: set[int] = set()
         self._trips = count()
-        self._wrong: dict[str, float] = {}
+        self._log_again_at: dict[str, float] = {}
         self._closing = False
         self._bell = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._fetching = self._loop.create_task(self._run(), name="fetch")
-        self._tending = self._loop.create_task(self.leases.tend(), name="tend")
+        self._renewing = self._loop.create_task(self.leases.run(), name="leases")
 
-    # What Celery's thread calls; each returns at once.
+    # Celery's thread calls these three; each returns at once.
 
     def ack(self, tag: int) -> None:
-        """The job has ended, or is none: its lease is removed with the next round trip.
+        """Remove the lease of this job with the next round trip, unless the job is to go back.
 
-        Celery acknowledges also what is to go back.
+        Celery acknowledges jobs that go back as well.
         """
         if tag not in self.leases.returning:
             self._acks.append(tag)
             self._ring()
 
     def serve(self, queues: list[str]) -> None:
-        """From now on jobs come from these queues, urgent first; an empty list pauses."""
+        """Fetch from these queues from now on, in the order of priority. An empty list pauses."""
         self._queues = queues
         self._ring()
 
     def resize(self, slots: int) -> None:
-        """From now on at most `slots` jobs are held; what is held over that ends first."""
+        """Hold at most `slots` jobs from now on. If more are held, they end first."""
         self._slots = slots
         self._ring()
 
@@ -135,38 +130,38 @@ class Fetcher:
 
     @property
     def held(self) -> int:
-        """How many jobs this worker holds the lease of."""
+        """The number of jobs whose lease this worker holds."""
         return len(self.leases.held)
 
     @property
     def left_behind(self) -> int:
-        """After the end: how many jobs return only when their leases lapse."""
-        return self.held + self.leases.going + self.leases.lapsing
+        """The number of jobs that return only when their leases lapse; for use after `close`."""
+        return self.held + self.leases.on_their_way + self.leases.lapsing
 
     async def give_back_others(self, running: set[int]) -> None:
-        """What neither runs nor has ended is back at the head of its queue."""
+        """Return the jobs that neither run nor have ended to the head of their queues."""
         self.leases.lapsing = 0
         busy = running.union(self._acks, self._acking)
         idle = [tag for tag in self.leases.held if tag not in busy]
         await self.leases.restore(idle, unsent=True)
 
     async def close(self) -> None:
-        """Acks are sent, what is still held is given back, both tasks have ended."""
+        """End both tasks, send the acks, and give back the jobs that are still held."""
         self._closing = True
         self._queues = []
         self._bell.set()
-        # A fetch under way is waited for: cancelled, its jobs would wait for their leases to lapse.
+        # Wait for a fetch under way: if cancelled, its jobs would wait for their leases to lapse.
         await asyncio.wait({self._fetching}, timeout=FETCH_S)
         await end(self._fetching)
-        await end(self._tending)
-        await self._waker.close()
+        await end(self._renewing)
+        await self._wakeup.close()
         with suppress(RedisError, OSError):
             while self._acks:
                 await self._round_trip(0)
         await self.leases.leave()
         await self._client.aclose()
 
-    # The line itself.
+    # The fetch loop.
 
     async def _run(self) -> None:
         pause_s, returned = 0.05, False
@@ -178,21 +173,21 @@ class Fetcher:
                 want = self._want()
             try:
                 if returned:
-                    # It may have come back empty, or from an older copy of its memory in which
-                    # jobs that run here are queued: they are ours before anyone fetches them.
+                    # Redis may have lost its memory, or loaded an older copy in which the jobs
+                    # that run here are queued. Renewing first keeps others from fetching them.
                     await self.leases.renew()
                 fetched = await self._round_trip(want)
                 returned = False
             except (RedisError, OSError) as error:
-                returned = not isinstance(error, ResponseError)  # refused: it never was away
-                self._silence.missed(await named(self._client, self._keys, error))
+                returned = not isinstance(error, ResponseError)  # a refusal is no outage
+                self._outage_log.failed(await name_wrong_key(self._client, self._keys, error))
                 if returned:
-                    self._waker.forget()
+                    self._wakeup.forget()
             except Exception:
-                log.exception("fetching went wrong; it is tried again")
+                log.exception("fetching went wrong; trying again")
             else:
                 pause_s = 0.05
-                self._silence.heard()
+                self._outage_log.answered()
                 if len(fetched.taken) < want and not fetched.more:
                     await self._idle(fetched.next_due_ms)
                 elif not want and not self._acks:
@@ -203,23 +198,23 @@ class Fetcher:
 
     def _want(self) -> int:
         free = self._slots - self.held + len(self._acks)
-        return max(0, min(BATCH, free)) if self._queues and self._room() > 0 else 0
+        return max(0, min(BATCH, free)) if self._queues and self._bytes_left() > 0 else 0
 
-    def _room(self) -> int:
-        """Bytes of messages that may still come."""
+    def _bytes_left(self) -> int:
+        """Return how many bytes of messages may still be fetched."""
         held = self.leases.held
-        going = sum(held[tag].size for tag in self._acks if tag in held)
-        return self._max_bytes - self.leases.held_bytes + going
+        acked = sum(held[tag].size for tag in self._acks if tag in held)
+        return self._max_bytes - self.leases.held_bytes + acked
 
     async def _round_trip(self, want: int) -> broker_jobs.Fetched:
-        """Sends the acks that wait and takes up to `want` jobs, in one call."""
-        budget = min(broker_jobs.MAX_REPLY_BYTES, self._room())
+        """Send the acks that wait and fetch up to `want` jobs, in one call."""
+        budget = min(broker_jobs.MAX_REPLY_BYTES, self._bytes_left())
         tags = [self._acks.popleft() for _ in range(min(ACKS, len(self._acks)))]
         self._acking = set(tags)
         trip = next(self._trips)
         owner = f"{self.owner}#{trip}"
         try:
-            async with self.leases.line:
+            async with self.leases.lock:
                 held = self.leases.held
                 command = broker_jobs.fetch(
                     self._keys,
@@ -243,11 +238,12 @@ class Fetcher:
             raise
         finally:
             self._acking = set()
-        self._tell(fetched)
+        self._log_rejected(fetched)
         await self._receive(jobs, fetched.server_ms)
         return fetched
 
     async def _receive(self, jobs: list[tuple[int, broker_jobs.Taken]], now_ms: int) -> None:
+        """Hand on the jobs that can start now; bury or defer the others."""
         arrivals, rest = [], []
         for tag, job in jobs:
             try:
@@ -255,44 +251,45 @@ class Fetcher:
             except UnreadableMessage as error:
                 rest.append((tag, self.leases.bury(tag, error.reason)))
                 continue
-            except Exception as error:  # a fault of ours, for which the others must not wait
+            except Exception as error:  # our own fault, which must not delay the other jobs
                 rest.append((tag, self.leases.bury(tag, place_of(error))))
                 continue
             wait_ms = (content.not_before_ms or 0) - now_ms
             if wait_ms > 0:
-                # Celery would keep it in this process until then, beyond any prefetch limit.
+                # Celery would keep it in memory until then, outside any prefetch limit.
                 rest.append((tag, self.leases.defer(tag, wait_ms, unsent=True)))
                 continue
             arrivals.append(Arrival(tag, job.id, job.queue, job.crashes, content, job.grant))
         if arrivals and self._queues:
             self._on_arrival(arrivals)
-        elif arrivals:  # paused meanwhile
+        elif arrivals:  # paused since the fetch began
             tags = [arrival.tag for arrival in arrivals]
             rest.append((0, self.leases.restore(tags, unsent=True)))
         for tag, act in rest:
             try:
                 await act
             except (RedisError, OSError) as error:
-                # Without a renewal its lease lapses, and it is met again.
+                # Its lease lapses without a renewal, and the job is fetched again.
                 self.leases.drop(tag)
-                self._silence.missed(error)
+                self._outage_log.failed(error)
 
-    def _tell(self, fetched: broker_jobs.Fetched) -> None:
+    def _log_rejected(self, fetched: broker_jobs.Fetched) -> None:
+        """Log the messages that were too large, and the queues that are not lists."""
         for buried in fetched.large:
-            tell_of(buried, "it is too large")
+            log_dead_letter(buried, "it is too large")
         for key in fetched.wrong:
-            if self._loop.time() >= self._wrong.get(key, 0):
-                self._wrong[key] = self._loop.time() + WRONG_AGAIN_S
-                log.error("%s is no list: nothing comes from it; remove or rename it", key)
+            if self._loop.time() >= self._log_again_at.get(key, 0):
+                self._log_again_at[key] = self._loop.time() + LOG_AGAIN_S
+                log.error("%s is no list: no jobs come from it; remove or rename this key", key)
 
     async def _idle(self, next_due_ms: int | None) -> None:
-        """Returns when there may be work, after a while at the latest."""
+        """Wait until there may be work, at most `IDLE_S`."""
         idle_s = self._idle_s
         if next_due_ms is not None:
-            # A little more each time, by chance: a bucket that fills wakes all workers at once, and
-            # what it has gathered meanwhile is handed out in one call.
+            # The pause varies by chance: a bucket that fills wakes all workers at once, and one
+            # call hands out what it has gathered meanwhile.
             pause_s = PAUSE_S * random.uniform(0.5, 1.5)  # noqa: S311  # nothing secret
             idle_s = min(idle_s, max(next_due_ms / 1000 + 0.001, pause_s))
         want = self._want()
         bell = asyncio.Event() if want and idle_s < 2 * PAUSE_S else self._bell
-        await self._waker.idle(bell, self._queues if want else (), idle_s)
+        await self._wakeup.idle(bell, self._queues if want else (), idle_s)

@@ -1,7 +1,7 @@
-"""The jobs that this worker holds: their leases are renewed, deferred, given back, or lost.
+"""Keeps the leases of the jobs that this worker holds: renews them, and defers or returns jobs.
 
-Every call that moves a lease holds `line`, so that a renewal never meets a lease which a call
-under way is about to end: it would bring it back to life.
+Every call that moves a lease holds `lock`. Otherwise a renewal could bring a lease back to life
+that another call is about to end.
 """
 
 from __future__ import annotations
@@ -20,27 +20,31 @@ from headgate.shared.broker import dead_letters, jobs, script
 from headgate.shared.broker.jobs import Buried, Lease
 from headgate.shared.broker.keys import Keys
 from headgate.workers.clients.outage_log import OutageLog
-from headgate.workers.delivery.wrong_type import named
+from headgate.workers.delivery.wrong_type import name_wrong_key
 
 log = logging.getLogger("headgate.leases")
 
 CHUNK = 500
-"""Leases in one call of a script."""
+"""Most leases in one call of a script."""
 
 ALIVE_MS = 5000
-"""How long a worker counts as living after its last sign."""
+"""How long a worker counts as alive after its last beat."""
 
 StopReason = Literal["cancelled", "lost", "shutdown", "timeout"]
 
 
-def tell_of(buried: Buried, reason: str) -> None:
-    """The log has a line about a new dead letter, with nothing of its content."""
-    words = (buried.letter, buried.queue, buried.size, reason)
-    log.warning("dead letter %s from %s (%d bytes): %s", *words)
+def log_dead_letter(buried: Buried, reason: str) -> None:
+    """Log a new dead letter, with nothing of its content."""
+    facts = (buried.letter, buried.queue, buried.size, reason)
+    log.warning("dead letter %s from %s (%d bytes): %s", *facts)
 
 
 class Leases:
-    """Leases of `lease_ms` on the server, by tag: the number of a job in this process."""
+    """Leases of `lease_ms` on the server, by tag: the number of the job in this process.
+
+    `on_stop` stops a job whose lease is lost or that is cancelled. `lapsing` is the number of jobs
+    that could not be given back, `on_their_way` of those whose return is not answered yet.
+    """
 
     def __init__(
         self,
@@ -51,7 +55,7 @@ class Leases:
         lease_ms: int,
         tick_s: float,
         on_stop: Callable[[int, StopReason], None],
-        silence: OutageLog,
+        outage_log: OutageLog,
     ) -> None:
         self._client = client
         self._keys = keys
@@ -59,7 +63,7 @@ class Leases:
         self._lease_ms = lease_ms
         self._tick_s = tick_s
         self._on_stop = on_stop
-        self._silence = silence
+        self._outage_log = outage_log
         self._next_tag = 0
         self._execute: Callable[..., Awaitable[Any]] = client.execute_command
         self._renewed_at = 0.0
@@ -69,18 +73,19 @@ class Leases:
         self.held_bytes = 0
         self.returning: set[int] = set()
         self.lapsing = 0
-        self.going = 0
+        self.on_their_way = 0
         self.has_left = False
-        self.line = asyncio.Lock()
+        self.lock = asyncio.Lock()
 
     def add(self, lease: Lease) -> int:
-        """The tag of a lease just taken.
+        """Add a lease just taken, and return its tag.
 
-        An older run of the same job here has lost its lease (this process was frozen past it).
+        Stops an older run of the same job in this process: it lost its lease while this process
+        was frozen.
         """
-        for tag, other in list(self.held.items()) if self._froze else ():
+        for tag, other in list(self.held.items()) if self._may_have_lapsed else ():
             if other.id == lease.id:
-                log.warning("job %s: its lease had lapsed; the older run is stopped", lease.id)
+                log.warning("job %s: its lease had lapsed; stopping the older run", lease.id)
                 self.drop(tag)
                 self._on_stop(tag, "lost")
         self._next_tag += 1
@@ -89,7 +94,7 @@ class Leases:
         return self._next_tag
 
     def drop(self, tag: int) -> None:
-        """The lease of this job is renewed no more; when it lapses, the job goes to its queue."""
+        """Stop renewing the lease of this job. When it lapses, the job returns to its queue."""
         self._remove(tag)
 
     def _remove(self, tag: int) -> Lease | None:
@@ -100,67 +105,70 @@ class Leases:
     async def defer(
         self, tag: int, wait_ms: int, ticket: str = "", *, unsent: bool = False
     ) -> None:
-        """The job is on the due-list and no longer ours; `ticket` is what it waits for from then.
-        `unsent`: nothing was sent for it, so that what it holds of budgets goes back.
+        """Put the job on the due list for `wait_ms`; then it waits for what `ticket` asks.
 
-        Tries until the server answers: the record says already that the job is deferred.
+        `unsent`: nothing was sent to a provider, so the job's hold on budgets is released. Tries
+        until the server answers, because the database says already that the job is deferred.
         """
         while (lease := self.held.get(tag)) is not None:
             try:
-                async with self.line:
+                async with self.lock:
                     command = jobs.defer(
                         self._keys, lease=lease, wait_ms=wait_ms, ticket=ticket, unsent=unsent
                     )
                     await script.run_async(self._client, command)
                     self.drop(tag)
             except (RedisError, OSError) as error:
-                self._silence.missed(error)
+                self._outage_log.failed(error)
                 await asyncio.sleep(self._tick_s / 4)
 
     async def restore(self, tags: list[int], *, unsent: bool = False) -> None:
-        """The jobs are back at the head of their queues; without an answer, when they lapse."""
-        async with self.line:
+        """Return the jobs to the head of their queues. If Redis fails, they return on lapsing."""
+        async with self.lock:
             leases = [lease for tag in tags if (lease := self._remove(tag)) is not None]
-            self.going += len(leases)
+            self.on_their_way += len(leases)
             try:
-                # From the last chunk to the first: each goes before all that went back earlier.
+                # From the last chunk to the first, since each goes to the head of the queue.
                 for first in reversed(range(0, len(leases), CHUNK)):
                     chunk = leases[first : first + CHUNK]
                     command = jobs.restore(self._keys, leases=chunk, unsent=unsent)
                     await script.run_async(self._client, command)
-                self.going -= len(leases)
+                self.on_their_way -= len(leases)
             except (RedisError, OSError) as error:
-                self.going -= len(leases)
+                self.on_their_way -= len(leases)
                 self.lapsing += len(leases)
                 log.warning("%d jobs return when their leases lapse: %s", len(leases), error)
 
     async def bury(self, tag: int, reason: str) -> None:
-        """The message of a held job is a dead letter with its reason, and its lease has ended.
+        """Make the message of a held job a dead letter with this reason, and end its lease.
 
-        Tries until the server answers; where it refuses, the lease lapses and the job comes again.
+        Tries until the server answers. If Redis refuses, the lease lapses and the job comes again.
         """
         while (lease := self.held.get(tag)) is not None:
             try:
-                async with self.line:
+                async with self.lock:
                     command = dead_letters.bury(self._keys, lease=lease, reason=reason)
                     buried = await script.run_async(self._client, command)
                     self.drop(tag)
                 if buried is not None:
-                    tell_of(buried, reason)
+                    log_dead_letter(buried, reason)
             except ResponseError as error:
                 self.drop(tag)
-                refusal = await named(self._client, self._keys, error)
-                log.error("a dead letter was refused: %s", refusal)
+                refusal = await name_wrong_key(self._client, self._keys, error)
+                log.error("Redis refused a dead letter: %s", refusal)
             except (RedisError, OSError) as error:
-                self._silence.missed(error)
+                self._outage_log.failed(error)
                 await asyncio.sleep(self._tick_s / 4)
 
-    async def tend(self) -> None:
-        """Shows life, hears of cancellations, renews each third of a lease; until cancelled."""
+    async def run(self) -> None:
+        """Report that this worker lives, look for cancellations and renew, until cancelled.
+
+        Leases are renewed after each third of their length.
+        """
         self._renewed_at = self._awake_at = time.monotonic()
         ticking = asyncio.create_task(self._tick(), name="tick")
         try:
-            await self._tend()
+            await self._keep_renewing()
         finally:
             ticking.cancel()
 
@@ -168,18 +176,18 @@ class Leases:
         while True:
             await asyncio.sleep(self._tick_s)
             now = time.monotonic()
-            if self._stands_still(now):
+            if self._was_frozen(now):
                 self._late_at = now
             self._awake_at = now
 
-    async def _tend(self) -> None:
+    async def _keep_renewing(self) -> None:
         alive = self._keys.worker(self._worker)
         while True:
             await asyncio.sleep(self._tick_s)
             try:
                 pipe = self._client.pipeline(transaction=False)
                 pipe.set(alive, str(len(self.held)), px=ALIVE_MS)
-                pipe.pexpire(alive, ALIVE_MS)  # a server that is full takes this alone
+                pipe.pexpire(alive, ALIVE_MS)  # a server that is out of memory accepts only this
                 pipe.exists(self._keys.cancels())
                 *_, cancels = await pipe.execute(raise_on_error=False)
                 if isinstance(cancels, RedisError):
@@ -188,28 +196,28 @@ class Leases:
                     await self.renew()
                     self._renewed_at = time.monotonic()
             except (RedisError, OSError) as error:
-                self._silence.missed(await named(self._client, self._keys, error))
+                self._outage_log.failed(await name_wrong_key(self._client, self._keys, error))
             except Exception:
-                log.exception("renewing leases went wrong; it is tried again")
+                log.exception("renewing leases went wrong; trying again")
 
     @property
-    def _froze(self) -> bool:
-        """True when leases may have lapsed unseen: this process did not renew them in time."""
+    def _may_have_lapsed(self) -> bool:
+        """True if leases may have lapsed unnoticed: this process did not renew them in time."""
         return time.monotonic() - self._renewed_at >= self._lease_ms / 1000
 
-    def _stands_still(self, now: float) -> bool:
-        """True when this process did nothing for so long that others may have ended its jobs.
+    def _was_frozen(self, now: float) -> bool:
+        """Return True if this process did nothing for so long that others may have its jobs.
 
-        A silence of the server is another thing: it may come back with an empty memory.
+        An outage of the server is different: it may come back with an empty memory.
         """
         return now - self._awake_at >= self._lease_ms / 2000
 
     async def renew(self) -> None:
-        """All leases are as long as new; jobs that are lost or cancelled are being stopped."""
+        """Renew all leases, and stop the jobs that are lost or cancelled."""
         tags, began = list(self.held), time.monotonic()
-        late = self._late_at > 0 or self._stands_still(began)
+        late = self._late_at > 0 or self._was_frozen(began)
         for first in range(0, len(tags), CHUNK):
-            async with self.line:
+            async with self.lock:
                 chunk = {
                     lease.id: (tag, lease)
                     for tag in tags[first : first + CHUNK]
@@ -221,7 +229,7 @@ class Leases:
                 )
                 renewed = await script.run_async(self._client, command)
             for job_id in renewed.lost:
-                log.warning("job %s: its lease was lost; stopped here", job_id)
+                log.warning("job %s: its lease was lost; stopping it here", job_id)
                 self._on_stop(chunk[job_id][0], "lost")
             for job_id in renewed.cancelled:
                 self._on_stop(chunk[job_id][0], "cancelled")
@@ -229,13 +237,10 @@ class Leases:
             self._late_at = 0.0
 
     async def leave(self) -> None:
-        """All that is held is given back in its order; this worker shows no more life.
-
-        `lapsing` is how many could not be given back, `going` how many are on their way.
-        """
+        """Return all held jobs to their queues in their order, and sign this worker off."""
         await self.restore(list(self.held))
         try:
             await self._execute("DEL", self._keys.worker(self._worker))
             self.has_left = True
         except (RedisError, OSError) as error:
-            self._silence.missed(error)
+            self._outage_log.failed(error)

@@ -1,7 +1,7 @@
-"""Reads a raw message of the broker: a job that can be handed on, or the reason why it is none.
+"""Reads a raw message of the broker, or says why it cannot be read.
 
-Stock Celery workers die on some malformed messages and lose others (the Celery reference lists 35).
-Here every message is checked whole before Celery sees any of it.
+Stock Celery workers die on some malformed messages and lose others. Here the whole message is
+checked before Celery sees any of it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ LONGEST_LIMIT_S = 365 * 86_400
 
 @dataclass(frozen=True, slots=True)
 class Readable:
-    """A message that Celery may see. `not_before_ms` is its ETA in Unix ms, or None."""
+    """A checked message that Celery may see. `not_before_ms` is its ETA in Unix ms, or None."""
 
     headers: dict[str, Any]
     body: list[Any]
@@ -31,10 +31,10 @@ class Readable:
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """A job that this worker holds the lease of. `tag` is its number in this process.
+    """A job whose lease this worker holds. `tag` is its number in this process.
 
-    `crashes`: how many workers held its lease before and let it lapse. `grant`: what it holds of
-    limits, as `headgate.shared.admission.grant.Grant` reads it.
+    `crashes`: how many workers let its lease lapse before. `grant`: what it holds of limits, as
+    `headgate.shared.admission.grant.decode` reads it.
     """
 
     tag: int
@@ -46,14 +46,36 @@ class Arrival:
 
 
 def read(raw: bytes) -> Readable:
-    """The message, decoded and checked; UnreadableMessage with a reason that quotes nothing.
+    """Return the decoded and checked message.
 
-    Celery sees no header but those checked here: it would trip over some, and show others (the
-    description of the arguments that a stock producer adds) in logs, events and Flower.
+    Raises UnreadableMessage, with a reason that quotes nothing of the message. Celery sees only
+    the headers that are checked here. It would fail on some of the others, and show some in logs,
+    events and Flower: stock producers describe the arguments in a header.
     """
     fields = _object(_decoded(raw, "the message"), "the message")
     headers = _object(fields.get("headers"), "headers")
     properties = _object(fields.get("properties"), "properties")
+    _check_envelope(fields, headers, properties)
+    _check_limits(headers.get("timelimit"))
+    retries = headers.get("retries") or 0
+    if not isinstance(retries, int) or not 0 <= retries < 2**31:
+        raise UnreadableMessage("headers.retries is not a whole number")
+    not_before_ms = _moment_ms(headers.get("eta"), "headers.eta")
+    _moment_ms(headers.get("expires"), "headers.expires")
+    body = _body(fields.get("body"), properties.get("body_encoding"))
+    checked = {
+        "lang": "py", "task": TASK, "id": headers["id"], "root_id": _name(headers.get("root_id")),
+        "parent_id": _name(headers.get("parent_id")), "origin": _name(headers.get("origin")),
+        "retries": retries, "timelimit": headers.get("timelimit"), "argsrepr": "",
+        "kwargsrepr": "", "ignore_result": True,
+    }  # fmt: skip
+    return Readable(checked, body, not_before_ms)
+
+
+def _check_envelope(
+    fields: dict[str, Any], headers: dict[str, Any], properties: dict[str, Any]
+) -> None:
+    """Raise UnreadableMessage unless this is a plain JSON message of our task with an id."""
     job_id = headers.get("id")
     if not isinstance(job_id, str) or not 0 < len(job_id) <= 128 or not job_id.isprintable():
         raise UnreadableMessage("headers.id is not a text of 1 to 128 printable characters")
@@ -67,13 +89,11 @@ def read(raw: bytes) -> Readable:
         raise UnreadableMessage("headers.compression is set; send messages uncompressed")
     if not isinstance(properties.get("delivery_info") or {}, dict):
         raise UnreadableMessage("properties.delivery_info is not an object")
-    _check_limits(headers.get("timelimit"))
-    retries = headers.get("retries") or 0
-    if not isinstance(retries, int) or not 0 <= retries < 2**31:
-        raise UnreadableMessage("headers.retries is not a whole number")
-    not_before_ms = _moment_ms(headers.get("eta"), "headers.eta")
-    _moment_ms(headers.get("expires"), "headers.expires")
-    body = _decoded(_body_bytes(fields.get("body"), properties.get("body_encoding")), "the body")
+
+
+def _body(encoded: object, encoding: object) -> list[Any]:
+    """Return args, kwargs and embed out of the message's body."""
+    body = _decoded(_body_bytes(encoded, encoding), "the body")
     if not isinstance(body, list) or len(body) != 3:
         raise UnreadableMessage("the body is not a list of args, kwargs and embed")
     args, kwargs, embed = body
@@ -81,13 +101,7 @@ def read(raw: bytes) -> Readable:
         raise UnreadableMessage("the body's args are not a list, or its kwargs no object")
     if not isinstance(embed or {}, dict):
         raise UnreadableMessage("the body's embed is not an object")
-    checked = {
-        "lang": "py", "task": TASK, "id": job_id, "root_id": _name(headers.get("root_id")),
-        "parent_id": _name(headers.get("parent_id")), "origin": _name(headers.get("origin")),
-        "retries": retries, "timelimit": headers.get("timelimit"), "argsrepr": "",
-        "kwargsrepr": "", "ignore_result": True,
-    }  # fmt: skip
-    return Readable(checked, body, not_before_ms)
+    return body
 
 
 def _name(value: object) -> str | None:

@@ -1,6 +1,6 @@
-"""Wakes an idle worker: a token on the wake list of a queue says that there may be something new.
+"""Wakes an idle worker: a token in the wake list of a queue says that new jobs may be there.
 
-On a connection of its own, since a blocking read keeps all other commands of a connection waiting.
+It has a connection of its own, because a blocking read delays all other commands of a connection.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from redis.exceptions import RedisError
 from headgate.shared.broker.keys import Keys
 
 BLOCK_S = 20
-"""Longest blocking read, so that a connection which died unseen is noticed `SLACK_S` later."""
+"""Longest blocking read. A connection that died unseen is noticed `SLACK_S` after it."""
 
 SLACK_S = 10
 PAUSE_S = 1.0
 
 
 class Wakeup:
-    """Reads tokens; a token wakes one worker, and whoever leaves jobs behind puts a new one."""
+    """Reads tokens. A token wakes one worker; a worker that leaves jobs behind puts a new one."""
 
     def __init__(self, client: redis.asyncio.Redis, keys: Keys) -> None:
         self._client = client
@@ -30,9 +30,9 @@ class Wakeup:
         self._reading: asyncio.Task[None] | None = None
 
     async def idle(self, bell: asyncio.Event, queues: Sequence[str], idle_s: float) -> None:
-        """Returns when there may be work: a bell, a token of one of the queues, or after a while.
+        """Wait until there may be work: for the bell, a token of a queue, at most `idle_s`.
 
-        A read that brought nothing yet goes on, and counts when this is called again.
+        A read that has brought nothing goes on in the background; the next call waits for it too.
         """
         ringing = asyncio.create_task(bell.wait())
         tasks: set[asyncio.Task[Any]] = {ringing}
@@ -46,7 +46,7 @@ class Wakeup:
             ringing.cancel()
 
     def forget(self) -> None:
-        """A read under way ends: its server may not be the one any more."""
+        """Cancel the read under way: its server may have been replaced."""
         if self._reading is not None:
             self._reading.cancel()
 
@@ -60,13 +60,13 @@ class Wakeup:
             await asyncio.sleep(PAUSE_S)
 
     async def close(self) -> None:
-        """No read is under way; the connection is closed."""
+        """End the read under way and close the connection."""
         await end(self._reading)
         await self._client.aclose()
 
 
 async def end(task: asyncio.Task[None] | None) -> None:
-    """The task has ended, cancelled if need be."""
+    """Cancel the task and wait for its end."""
     while task is not None and not task.done():
-        task.cancel()  # again and again: redis-py swallows one that meets it connecting
+        task.cancel()  # repeatedly: redis-py swallows a cancellation while it connects
         await asyncio.wait({task}, timeout=0.1)

@@ -1,4 +1,4 @@
-"""Which of our keys somebody has made into something else: Redis itself does not say."""
+"""Names the key that has the wrong type. Redis's WRONGTYPE error does not name it."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from redis.exceptions import RedisError, ResponseError
 from headgate.shared.broker.keys import Keys
 
 
-async def named(client: redis.asyncio.Redis, keys: Keys, error: Exception) -> Exception:
-    """The error; where a key of ours has the wrong type, one that names the key."""
+async def name_wrong_key(client: redis.asyncio.Redis, keys: Keys, error: Exception) -> Exception:
+    """Return the error; for WRONGTYPE, an error that names our keys of the wrong type."""
     if not isinstance(error, ResponseError) or "WRONGTYPE" not in str(error):
         return error
     kinds = keys.kinds()

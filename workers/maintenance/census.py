@@ -1,4 +1,4 @@
-"""The scripts that compare what the broker claims to know with what it has."""
+"""Calls the scripts that compare the jobs the broker claims to know with the jobs it has."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ from headgate.shared.broker.script import Command, compose, text_of
 
 
 @dataclass(frozen=True, slots=True)
-class Census:
-    """How many jobs the broker claims to know, and how many it has; `queued`: those in lists."""
+class JobCounts:
+    """How many jobs the broker claims to know, how many it has, and how many are in lists."""
 
     present: int
     placed: int
     queued: int
 
 
-def census(keys: Keys, queues: Iterable[str]) -> Command[Census]:
-    """Counts jobs by their ids and by their places, in one moment."""
+def count_jobs(keys: Keys, queues: Iterable[str]) -> Command[JobCounts]:
+    """Count jobs by their ids and by their places, at one moment."""
     names = [keys.present(), keys.messages(), *map(keys.queue, queues)]
-    return compose("census", names, (), lambda reply: Census(*map(int, reply)))
+    return compose("census", names, (), lambda reply: JobCounts(*map(int, reply)))
 
 
 @dataclass(frozen=True, slots=True)
 class QueuePage:
-    """Ids in a part of a queue. `next_first`: where the next part begins, -1 at the end."""
+    """Ids in a part of a queue. The next part begins at `next_first`; -1 at the end."""
 
     next_first: int
     ids: list[str]
 
 
-def waiting(name: str, first: int) -> Command[QueuePage]:
-    """The ids of up to 1000 messages of the list of this name, from place `first` on."""
+def queue_page(name: str, first: int) -> Command[QueuePage]:
+    """Read the ids of up to 1000 messages of the list of this name, from place `first` on."""
     return compose(
         "queue_page",
         (name,),
@@ -42,6 +42,6 @@ def waiting(name: str, first: int) -> Command[QueuePage]:
     )
 
 
-def absent(keys: Keys, ids: Sequence[str]) -> Command[list[str]]:
-    """Those of these jobs that are neither leased nor deferred nor in a waiting room."""
+def not_placed(keys: Keys, ids: Sequence[str]) -> Command[list[str]]:
+    """Find those of these jobs that are neither leased nor deferred nor in a waiting queue."""
     return compose("not_placed", (keys.messages(),), ids, lambda reply: [*map(text_of, reply)])

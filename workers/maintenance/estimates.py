@@ -1,8 +1,8 @@
-"""Learns from answers how long the next ones will be, and how far input estimates are off.
+"""Estimates from answers how long the next ones will be, and how far input estimates are off.
 
-Each answer is noted in this process; every two seconds the notes are added to the counts that all
-workers share, and what follows from them is written where the scripts read it. It watches jobs and
-can change none: a fault in here is logged, and jobs go on with what was learned before.
+Answers are counted in this process. Every two seconds the counts are added to those that all
+workers share, and the new estimates are written where the scripts read them. Nothing here changes
+a job: a fault is logged, and jobs go on with the old estimates.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from headgate.shared.admission.estimates import (
     MOST_GROUPS,
     EstimateCounts,
     EstimateGroup,
-    learn,
-    lesson,
-    teach,
+    add_counts,
+    estimate_from,
+    store_estimates,
 )
 from headgate.shared.broker.keys import Keys
 from headgate.workers.clients.redis_batcher import RedisBatcher
@@ -31,35 +31,35 @@ log = logging.getLogger("headgate.learning")
 EVERY_S = 2.0
 
 LARGEST = 8
-"""Groups in one call of the script, for which Redis does nothing else."""
+"""Most groups in one call of the script. Redis does nothing else meanwhile."""
 
 ROUND = 64
-"""Groups of answers that are taken up at once."""
+"""Groups in one round of `flush`."""
 
 ROUNDS = 4
-"""Rounds in a row: with thousands of tenants a worker learns of each a little later."""
+"""Most rounds in a `flush`. With thousands of tenants some counts are shared a little later."""
 
 LEAST, MOST = 0.1, 10.0
-"""A ratio of true to estimated input beyond these counts as these: a vendor's word is not safe."""
+"""Bounds of the ratio of true to estimated input: what a vendor reports may be wrong."""
 
 
 @dataclass(slots=True)
-class _Notes:
-    """What was seen of one group since the last flush. `told`: what was promised of it then."""
+class _GroupCounts:
+    """The answers of one group since the last flush. `estimate`: output tokens expected then."""
 
-    told: int | None
-    tally: EstimateCounts = field(default_factory=EstimateCounts)
+    estimate: int | None
+    counts: EstimateCounts = field(default_factory=EstimateCounts)
 
 
 class EstimateUpkeep:
-    """`saw` notes an answer; `keep` shares the notes for as long as the worker runs.
+    """`saw` counts an answer; `keep` shares the counts for as long as the worker runs.
 
     `miss`: the chance of an answer that takes more than was held for it. `half_life` in answers.
     """
 
     def __init__(
         self,
-        lane: RedisBatcher,
+        batcher: RedisBatcher,
         keys: Keys,
         *,
         miss: float = 0.05,
@@ -67,17 +67,17 @@ class EstimateUpkeep:
         groups: int = MOST_GROUPS,
         every_s: float = EVERY_S,
     ) -> None:
-        self._lane = lane
+        self._batcher = batcher
         self._keys = keys
         self._miss = miss
         self._half_life = half_life
         self._groups = groups
         self._every_s = every_s
-        self._noted: dict[tuple[str, str, str], _Notes] = {}
-        self._told: dict[tuple[str, str | None, str], int] = {}
+        self._counted: dict[tuple[str, str, str], _GroupCounts] = {}
+        self._estimates: dict[tuple[str, str | None, str], int] = {}
         self._calls = 0
         self._name = uuid.uuid4().hex
-        self._at_fault = False
+        self._is_failing = False
 
     def saw(
         self,
@@ -91,67 +91,67 @@ class EstimateUpkeep:
         output_tokens: int,
         ceiling: int,
     ) -> None:
-        """An answered attempt is noted.
+        """Count an answered attempt.
 
-        `estimated_input`: as the ticket says, before any correction. `held_output`: tokens held for
-        the answer; 0 or None where the vendor's rule held none, which is judged by what would have
-        been held. `ceiling`: the most that the answer could take; 0 for an embedding.
+        `estimated_input`: tokens as in the ticket, before any correction. `held_output`: tokens
+        held for the answer; 0 or None if the vendor's rule holds none, and then the estimate is
+        judged. `ceiling`: the most tokens that the answer could take; 0 for an embedding.
         """
         name = (model, tenant, template)
-        notes = self._noted.get(name)
-        if notes is None:
-            if len(self._noted) >= self._groups:
+        group = self._counted.get(name)
+        if group is None:
+            if len(self._counted) >= self._groups:
                 return
-            notes = self._noted[name] = _Notes(self._told_of(name))
-        tally = notes.tally
-        tally.answers += 1
+            group = self._counted[name] = _GroupCounts(self._estimate_of(name))
+        counts = group.counts
+        counts.answers += 1
         if input_tokens > 0 and estimated_input > 0:
             ratio = input_tokens / estimated_input
-            tally.ratio.add(min(MOST, max(LEAST, ratio)), estimated_input)
+            counts.ratio.add(min(MOST, max(LEAST, ratio)), estimated_input)
         if ceiling <= 0:
             return
         taken = min(output_tokens, ceiling)
-        tally.output.add(taken)
-        if notes.told is not None:
-            tally.judged += 1
-            tally.under += taken > (held_output or min(notes.told, ceiling))
+        counts.output.add(taken)
+        if group.estimate is not None:
+            counts.judged += 1
+            counts.under += taken > (held_output or min(group.estimate, ceiling))
 
     async def keep(self) -> None:
-        """Notes are shared every two seconds, until this is cancelled."""
+        """Share the counts every two seconds, until cancelled."""
         while True:
             await asyncio.sleep(self._every_s)
             try:
                 await self.flush()
-                self._at_fault = False
+                self._is_failing = False
             except Exception:
-                if not self._at_fault:
-                    log.exception("what was learned cannot be shared; jobs go on")
-                self._at_fault = True
+                if not self._is_failing:
+                    log.exception("new estimates cannot be shared; jobs go on with the old ones")
+                self._is_failing = True
 
     async def flush(self) -> None:
-        """The oldest notes are shared now; waits for as long as Redis does not answer."""
+        """Share the oldest counts now. Waits for as long as Redis does not answer."""
         for _ in range(ROUNDS):
-            names = list(islice(self._noted, ROUND))
+            names = list(islice(self._counted, ROUND))
             if not names:
                 return
             found: dict[EstimateGroup, EstimateCounts] = {}
             for name in names:
-                noted = self._noted.pop(name).tally
+                counts = self._counted.pop(name).counts
                 own, *wider = EstimateGroup(*name).widened()
                 for group in wider:
-                    found.setdefault(group, EstimateCounts()).merge(noted)
+                    found.setdefault(group, EstimateCounts()).merge(counts)
                 if own in found:
-                    found[own].merge(noted)
+                    found[own].merge(counts)
                 else:
-                    found[own] = noted
+                    found[own] = counts
             new = list(found.items())
             for start in range(0, len(new), LARGEST):
                 await self._share(new[start : start + LARGEST])
 
     async def _share(self, new: list[tuple[EstimateGroup, EstimateCounts]]) -> None:
         self._calls += 1
-        shared = await self._lane.run(
-            learn(
+        shared = await self._batcher.run(
+            add_counts(
                 self._keys, name=f"{self._name}:{self._calls}", new=new, miss=self._miss,
                 half_life=self._half_life, groups=self._groups,
             )
@@ -159,24 +159,25 @@ class EstimateUpkeep:
         lessons = []
         for (group, _), known in zip(new, shared, strict=True):
             if isinstance(known, EstimateCounts):
-                lessons.append(lesson(group, known, self._miss))
+                lessons.append(estimate_from(group, known, self._miss))
                 known = lessons[-1].output_tokens
             if known is not None:
-                self._tell(group, known)
+                self._remember(group, known)
         if any(one.words() for one in lessons):
-            await self._lane.run(teach(self._keys, lessons))
+            await self._batcher.run(store_estimates(self._keys, lessons))
 
-    def _told_of(self, name: tuple[str, str, str]) -> int | None:
-        """What was promised of such an answer: by its own group, else by a wider one."""
-        told = self._told.get(name)
-        return told if told is not None else _first(self._told.get(n) for n in _wider(*name))
+    def _estimate_of(self, name: tuple[str, str, str]) -> int | None:
+        """Return the output tokens to expect: by the answer's own group, else by a wider one."""
+        own = self._estimates.get(name)
+        return own if own is not None else _first(self._estimates.get(n) for n in _wider(*name))
 
-    def _tell(self, group: EstimateGroup, tokens: int) -> None:
+    def _remember(self, group: EstimateGroup, tokens: int) -> None:
+        """Remember the group's estimate, and drop the oldest if there are too many."""
         name = (group.model, group.tenant, group.template)
-        self._told.pop(name, None)
-        self._told[name] = tokens
-        if len(self._told) > self._groups:
-            del self._told[next(iter(self._told))]
+        self._estimates.pop(name, None)
+        self._estimates[name] = tokens
+        if len(self._estimates) > self._groups:
+            del self._estimates[next(iter(self._estimates))]
 
 
 def _wider(model: str, tenant: str, template: str) -> tuple[tuple[str, str | None, str], ...]:

@@ -1,4 +1,4 @@
-"""Keeps what the broker knows true and bounded: ids of jobs that were purged, dead letters."""
+"""Removes what is not needed any more: from the broker, the cache, and the database."""
 
 from __future__ import annotations
 
@@ -6,29 +6,33 @@ import asyncio
 import logging
 from typing import Any
 
-from headgate.shared.broker import dead_letters
+from sqlalchemy import Engine, delete, select, update
+
+from headgate.shared.broker import cache_index, dead_letters
 from headgate.shared.broker.keys import Keys
-from headgate.shared.cache import index
+from headgate.shared.database.engine import reading, writing
+from headgate.shared.database.tables import KEY_KEPT_MS, idempotency, jobs
+from headgate.shared.job.result import ENDED
 from headgate.workers.clients.redis_batcher import RedisBatcher
 from headgate.workers.maintenance import census
 
 log = logging.getLogger("headgate.sweep")
 
 MOST_QUEUED = 200_000
-"""Messages that are looked through at most; with more in the queues it waits for less."""
+"""Purged jobs are looked for only while at most this many messages are in the queues."""
 
 PAGE = 1000
 
-SHEDDINGS = 200
-"""Calls of one round that throw answers away: 100,000 of them; the next round goes on."""
+EVICTIONS = 200
+"""Most calls that evict answers in one round: 100,000 answers. The next round goes on."""
 
 
 class Prune:
-    """The part of the sweep that looks at the broker alone; used by one worker at a time."""
+    """Prunes broker and cache. Only one worker at a time uses it."""
 
     def __init__(
         self,
-        lane: RedisBatcher,
+        batcher: RedisBatcher,
         keys: Keys,
         *,
         queues: list[str],
@@ -36,7 +40,7 @@ class Prune:
         most_bytes: int,
         cache_bytes: int = 1 << 28,
     ) -> None:
-        self._lane = lane
+        self._batcher = batcher
         self._keys = keys
         self._queues = queues
         self._most_letters = most_letters
@@ -45,85 +49,125 @@ class Prune:
         self._suspects: set[str] = set()
 
     async def forget_purged(self) -> int:
-        """The broker no longer claims to know jobs whose queue somebody has purged or deleted.
+        """Forget the ids of jobs whose queue somebody has purged or deleted; return their number.
 
-        Who is missing twice in a row counts as gone. To be wrong does no harm: a job that is sent
-        again although it waits ends once all the same.
+        A job that is missing in two rounds in a row counts as gone. A mistake does no harm: a job
+        that is sent again although it waits still ends only once.
         """
-        counted = await self._lane.run(census.census(self._keys, self._queues))
+        counted = await self._batcher.run(census.count_jobs(self._keys, self._queues))
         missing: set[str] = set()
         if counted.present > counted.placed and counted.queued <= MOST_QUEUED:
             missing = await self._missing()
         gone = sorted(missing & self._suspects)
         self._suspects = missing.difference(gone)
         for first in range(0, len(gone), PAGE):
-            await self._lane.send("SREM", self._keys.present(), *gone[first : first + PAGE])
+            await self._batcher.send("SREM", self._keys.present(), *gone[first : first + PAGE])
         if gone:
-            log.warning("%d jobs were in no queue any more: purged, or a queue deleted", len(gone))
+            log.warning(
+                "%d jobs were in no queue any more: a queue was purged or deleted; they are sent "
+                "again", len(gone),
+            )  # fmt: skip
         return len(gone)
 
     async def _missing(self) -> set[str]:
-        """Ids that the broker claims to know, and that are nowhere on it."""
+        """Return the ids that the broker claims to know, but has nowhere."""
         waiting: set[str] = set()
-        for queue in await self._lists():
+        for queue in await self._queue_keys():
             first = 0
             while first >= 0:
-                page = await self._lane.run(census.waiting(queue, first))
+                page = await self._batcher.run(census.queue_page(queue, first))
                 waiting.update(page.ids)
                 first = page.next_first
         missing: set[str] = set()
         cursor: Any = 0
         while True:
-            cursor, found = await self._lane.send(
+            cursor, found = await self._batcher.send(
                 "SSCAN", self._keys.present(), cursor, "COUNT", PAGE
             )
             ids = [i for i in (raw.decode("utf-8", "replace") for raw in found) if i not in waiting]
             for first in range(0, len(ids), PAGE):
                 part = ids[first : first + PAGE]
-                absent = await self._lane.run(census.absent(self._keys, part))
-                missing.update(absent)
+                lost = await self._batcher.run(census.not_placed(self._keys, part))
+                missing.update(lost)
             if int(cursor) == 0:
                 return missing
 
-    async def _lists(self) -> list[str]:
-        """All queues that there are, also those of classes that this worker does not know."""
+    async def _queue_keys(self) -> list[str]:
+        """Return the keys of all queues, also of model classes that this worker does not know."""
         found = {self._keys.queue(name) for name in self._queues}
         cursor: Any = 0
         while True:
-            cursor, names = await self._lane.send(
+            cursor, names = await self._batcher.send(
                 "SCAN", cursor, "MATCH", f"{self._keys.prefix}headgate.*", "COUNT", PAGE
             )
             found.update(name.decode() for name in names)
             if int(cursor) == 0:
                 return sorted(found - {self._keys.dead()})
 
-    async def shed_answers(self) -> None:
-        """The cache holds nothing that has expired, and no more than its bound."""
-        for _ in range(SHEDDINGS):
-            if not await self._lane.run(index.shed(self._keys, self._cache_bytes)):
+    async def evict_answers(self) -> None:
+        """Evict expired answers from the cache, and the oldest ones above its size limit."""
+        for _ in range(EVICTIONS):
+            if not await self._batcher.run(cache_index.evict(self._keys, self._cache_bytes)):
                 return
 
-    async def shed_letters(self) -> int:
-        """No more dead letters are kept than the bounds allow: the oldest have gone, and are told.
+    async def drop_dead_letters(self) -> int:
+        """Drop the oldest dead letters above the limits, log it, and return their number.
 
-        The newest stays, however large it is.
+        The newest one stays, however large it is.
         """
         dead, sums = self._keys.dead(), self._keys.letters()
-        shed = 0
+        dropped = 0
         while True:
             count, size = await asyncio.gather(
-                self._lane.send("LLEN", dead), self._lane.send("HGET", sums, "bytes")
+                self._batcher.send("LLEN", dead), self._batcher.send("HGET", sums, "bytes")
             )
             over = count - self._most_letters
             if over <= 0 and (int(size or 0) <= self._most_bytes or count <= 1):
                 break
-            for head in (await self._lane.send("LRANGE", dead, -max(1, min(over, 100)), -1))[::-1]:
-                words = head.split(b"\n", 2)
-                letter = words[1].decode() if words[0] == b"letter" else ""
+            oldest = await self._batcher.send("LRANGE", dead, -max(1, min(over, 100)), -1)
+            for head in reversed(oldest):
+                parts = head.split(b"\n", 2)
+                letter = parts[1].decode() if parts[0] == b"letter" else ""
                 command = dead_letters.exhume(self._keys, letter=letter, head=head)
-                shed += await self._lane.run(command)
-        if shed:
-            total = await self._lane.send("HINCRBY", sums, "shed", shed)
-            words_ = "%d dead letters over the bound were dropped, the oldest first (%d in all)"
-            log.warning(words_, shed, total)
-        return shed
+                dropped += await self._batcher.run(command)
+        if dropped:
+            total = await self._batcher.send("HINCRBY", sums, "shed", dropped)
+            log.warning(
+                "%d dead letters over the limit were dropped, the oldest first (%d so far)",
+                dropped, total,
+            )  # fmt: skip
+        return dropped
+
+
+def forget_envelopes(engine: Engine, before_ms: int) -> None:
+    """Delete envelope and result of jobs that ended before this time. Their audit lines stay."""
+    old = (
+        select(jobs.c.id)
+        .where(jobs.c.status.in_(sorted(ENDED)), jobs.c.finished_at_ms < before_ms)
+        .where(jobs.c.envelope.is_not(None))
+        .limit(PAGE // 2)
+    )
+    while True:
+        # Reading takes no write lock: most rounds find nothing.
+        with reading(engine) as connection:
+            ids = [row.id for row in connection.execute(old)]
+        if not ids:
+            return
+        with writing(engine) as connection:
+            connection.execute(
+                update(jobs).where(jobs.c.id.in_(ids)).values(envelope=None, result=None)
+            )
+
+
+def forget_idempotency_keys(engine: Engine, at_ms: int) -> None:
+    """Delete the idempotency keys that are older than a day at this Unix time."""
+    old = idempotency.c.created_at_ms <= at_ms - KEY_KEPT_MS
+    oldest = select(idempotency.c.created_at_ms).where(old).order_by(idempotency.c.created_at_ms)
+    while True:
+        with reading(engine) as connection:
+            found = connection.execute(oldest.limit(PAGE)).all()
+        if not found:
+            return
+        with writing(engine) as connection:
+            last_ms = found[-1].created_at_ms
+            connection.execute(delete(idempotency).where(idempotency.c.created_at_ms <= last_ms))

@@ -1,4 +1,4 @@
-"""What the ledger says was spent in a day or a month (UTC), by tenant and user."""
+"""Adds up what the ledger says was spent in a day or a month (UTC), by tenant and user."""
 
 from __future__ import annotations
 
@@ -10,26 +10,28 @@ import orjson
 from sqlalchemy import Engine, func, select
 
 from headgate.shared.catalog.catalog import Catalog
-from headgate.shared.cost.upper_bound import worst_pico_usd
+from headgate.shared.cost.upper_bound import upper_bound_pico_usd
 from headgate.shared.database.engine import reading
 from headgate.shared.database.tables import attempts, audit, jobs
+from headgate.shared.database.usage_rollup import DAY_MS
 from headgate.shared.errors import HeadgateError
 from headgate.shared.job.envelope import Envelope
+from headgate.shared.job.result import OPEN
 
 Sums: TypeAlias = Counter[tuple[str, str]]
 """Tenant and user (empty: none) to pico-USD."""
 
-OPEN = ("queued", "running", "deferred")
-
 SKEW_MS = 3_600_000
-"""A job may be submitted by a clock that is this much ahead of its worker's."""
+"""The clock that a job was submitted by may be this much ahead of its worker's."""
 
-MOST_DOUBTFUL = 20_000
-DAY_MS = 86_400_000
+MOST_UNSETTLED = 20_000
 
 
 def span_ms(period: str) -> tuple[int, int]:
-    """First and last moment (exclusive) of a day (`20261121`) or a month (`202611`) in Unix ms."""
+    """Return when a day (`20261121`) or a month (`202611`) begins and ends, in Unix ms.
+
+    The end is exclusive.
+    """
     is_day = len(period) == 8
     begin = datetime.strptime(period if is_day else f"{period}01", "%Y%m%d").replace(tzinfo=UTC)
     end = begin + timedelta(days=1) if is_day else (begin + timedelta(days=32)).replace(day=1)
@@ -37,10 +39,10 @@ def span_ms(period: str) -> tuple[int, int]:
 
 
 def spent_on(engine: Engine, day: str) -> Sums:
-    """What attempts that began on this day cost.
+    """Return what the attempts that began on this day cost.
 
-    Attempts are found by their jobs, which have indexes by time: those submitted since the day
-    began, those submitted before that ended later, and those that are open.
+    Finds them by their jobs, which have indexes by time: jobs submitted since the day began, jobs
+    submitted before that ended later, and open jobs.
     """
     first_ms, end_ms = span_ms(day)
     began = (attempts.c.started_at_ms >= first_ms, attempts.c.started_at_ms < end_ms)
@@ -71,8 +73,8 @@ def spent_on(engine: Engine, day: str) -> Sums:
     return sums
 
 
-def doubtful(engine: Engine, catalog: Catalog, period: str) -> Sums:
-    """The worst price of attempts of the period of which nobody knows, or not yet, their cost."""
+def unsettled(engine: Engine, catalog: Catalog, period: str) -> Sums:
+    """Return the upper bound of the period's attempts that are open or of unknown billing."""
     first_ms, end_ms = span_ms(period)
     query = (
         select(jobs.c.tenant, jobs.c.user_id, jobs.c.envelope, attempts.c.model)
@@ -82,7 +84,7 @@ def doubtful(engine: Engine, catalog: Catalog, period: str) -> Sums:
             attempts.c.started_at_ms >= first_ms, attempts.c.started_at_ms < end_ms,
             jobs.c.submitted_at_ms >= first_ms - 7 * DAY_MS,
         )
-        .limit(MOST_DOUBTFUL)
+        .limit(MOST_UNSETTLED)
     )  # fmt: skip
     sums: Sums = Counter()
     with reading(engine) as connection:
@@ -91,7 +93,7 @@ def doubtful(engine: Engine, catalog: Catalog, period: str) -> Sums:
                 envelope = Envelope.decode(orjson.loads(row.envelope or b""))
                 model = catalog.model(row.model)
             except (ValueError, HeadgateError):
-                continue  # shed, of another release, or of a model that is no more
-            worst = worst_pico_usd(envelope.request, model, catalog)
-            sums[row.tenant, row.user_id or ""] += worst or 0
+                continue  # pruned, of another release, or of a model that is gone
+            bound = upper_bound_pico_usd(envelope.request, model, catalog)
+            sums[row.tenant, row.user_id or ""] += bound or 0
     return sums

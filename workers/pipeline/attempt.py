@@ -1,214 +1,271 @@
-"""One attempt: held, written down, sent, settled; the middle of the line.
+"""One attempt: pick the upstream, take the hold, open the ledger line, send, settle.
 
-Whatever hinders it is a value: the job has to wait in line, has lost its claim, or the provider
-failed. What was held of limits always ends: settled, given back, or spent.
+What prevents an attempt is a value, not an exception: the job has to wait, has lost its claim, or
+the attempt failed. A hold always ends: settled, given back, or spent.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import TypeAlias, assert_never
 
-from headgate.shared.admission.grant import NO_GRANT, Grant
+from headgate.shared.admission.grant import Cheaper, Held, ModelDown, OverBudget, TooLarge
 from headgate.shared.admission.ticket import Ticket, ticket_for
 from headgate.shared.catalog.catalog import Catalog
-from headgate.shared.catalog.schema import Model, StaticText
-from headgate.shared.cost import tokens as estimate
+from headgate.shared.catalog.schema import Model
+from headgate.shared.cost import tokens
 from headgate.shared.cost.price import price, to_pico
 from headgate.workers.errors import AttemptError
 from headgate.workers.maintenance.estimates import EstimateUpkeep
 from headgate.workers.pipeline.job_run import Ending, JobRun
 from headgate.workers.pipeline.outcome import Deferred, Restored
 from headgate.workers.pipeline.shielded import through
-from headgate.workers.policy import breaker as outage
-from headgate.workers.policy import budget
-from headgate.workers.policy import refusal as gate
+from headgate.workers.policy import breaker, budget, refusal
+from headgate.workers.policy.fallback import Chain
 from headgate.workers.provider import Answer
 from headgate.workers.stages.breaker import Breaker
 from headgate.workers.stages.cache import Cache
-from headgate.workers.stages.call import Call
-from headgate.workers.stages.hold import Broken, Bucket, Later, TooLarge
+from headgate.workers.stages.call import Call, Upstream
+from headgate.workers.stages.hold import Holds, Later
 from headgate.workers.stages.ledger import Attempt, Ledger
 from headgate.workers.stages.stream import DeltaWriter
 
 STALE_MS, STALE_TIMES = 2000, 2
-"""A grant of a limited pool that is older counts as not used: the job goes back to its place."""
-
-Chain = Sequence[Model | StaticText]
+"""A hold on a limited pool that is older is given back unused, under a job's first two claims."""
 
 
 @dataclass(frozen=True, slots=True)
-class Attempting:
-    """The stages that an attempt meets, in their order."""
+class Failed:
+    """The attempt failed, or was not made.
+
+    `broke_off`: a part of the answer had been delivered, which no other answer can continue.
+    `cut_short`: the deadline of the job left less time than the model has. `down_ms`: the model is
+    down, and one probe may go in so many ms; None: it is not down.
+    """
+
+    error: AttemptError
+    broke_off: bool = False
+    cut_short: bool = False
+    down_ms: int | None = None
+
+
+AttemptOutcome: TypeAlias = Ending | Deferred | Restored | ModelDown | Failed
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptSteps:
+    """The five steps of an attempt, with the stages that they use."""
 
     catalog: Catalog
     cache: Cache
-    bucket: Bucket
+    hold: Holds
     breaker: Breaker
     ledger: Ledger
     call: Call
     deltas: DeltaWriter
-    learning: EstimateUpkeep
+    estimates: EstimateUpkeep
     clock_ms: Callable[[], int]
 
-    async def attempt(
-        self, job: JobRun, model: Model, chain: Chain
-    ) -> Ending | Deferred | Restored | Broken | AttemptError:
-        """One request to one model, held, written down, sent and settled; or what hindered it."""
+    async def attempt(self, job: JobRun, model: Model, chain: Chain) -> AttemptOutcome:
+        """Make one attempt at this model of the chain; return how it ended or what prevented it."""
         began_ms = self.clock_ms()
-        line = await self.call.line(model, job.grant.key)
+        upstream = await self._pick_upstream(job, model)
+        if isinstance(upstream, Failed):
+            return upstream
+        hold = await self._take_hold(job, model, chain)
+        if not isinstance(hold, Held):
+            return hold
+        if hold.key and hold.key != upstream.key:
+            upstream = await self.call.upstream(model, hold.key) or upstream
+        line = await self._open_ledger_line(job, model, began_ms)
         if line is None:
-            missing = self.call.no_key(model)
-            if job.envelope.model == model.name:  # a mere stand-in is left out without a word
-                job.add_failure(model, missing)
-            return missing
-        attempt = Attempt(
-            job.envelope.id, job.claim.fence, job.attempts + 1, model.name, model.provider,
-            started_at_ms=began_ms, waited_ms=job.waited_ms,
+            return Restored()
+        sent = await self._send(job, model, upstream, line)
+        if isinstance(sent, Failed):
+            return await self._settle_failure(job, model, hold, line, sent)
+        return await self._settle_answer(job, model, hold, line, sent)
+
+    def ticket(self, job: JobRun, model: Model, chain: Chain = ()) -> Ticket:
+        """Return the ticket with which the job waits for this model, in its old place."""
+        terms = job.terms
+        ticket = ticket_for(
+            job.envelope, model, self.catalog, tier=terms.tier, paid=terms.paid,
+            input_tokens=job.input_tokens(model), chain=chain, cache_policy=self.cache.policy,
         )  # fmt: skip
-        too_dear = budget.over_own(job.envelope.request, model, self.catalog, job.cost_pico_usd,
-                                  job.unknown_models)  # fmt: skip
-        hold = too_dear or await self._hold(job, model, chain, attempt.name)
+        return replace(ticket, cached_as="") if job.was_cached else ticket
+
+    async def _pick_upstream(self, job: JobRun, model: Model) -> Upstream | Failed:
+        """Pick the provider and its key: that of the hold, or else the one whose turn it is."""
+        upstream = await self.call.upstream(model, job.hold.key if job.hold else "")
+        if upstream is not None:
+            return upstream
+        error = self.call.no_key(model)
+        if job.envelope.model == model.name:  # a mere stand-in is left out silently
+            job.add_failure(model, error)
+        return Failed(error)
+
+    async def _take_hold(
+        self, job: JobRun, model: Model, chain: Chain
+    ) -> Held | Deferred | ModelDown | Failed:
+        """Take what the attempt needs of its limits and budgets, or return what forbids it."""
+        over_own = budget.over_own(
+            job.envelope.request, model, self.catalog, job.history.cost_pico_usd,
+            job.history.unknown_models,
+        )  # fmt: skip
+        hold = over_own or await self._hold(job, model, chain)
         if isinstance(hold, AttemptError):
-            job.too_large |= too_dear is not None or hold.code == "rate_limited"
             job.add_failure(model, hold)
-            return hold
-        if isinstance(hold, Deferred | Broken):
-            return hold
-        if self._is_stale(job, hold):
+            return Failed(hold)
+        if isinstance(hold, Held) and self._is_stale(job, hold):
             return Deferred(0, self.ticket(job, model, chain).encode())
-        if hold.key and hold.key != line.key:
-            line = await self.call.line(model, hold.key) or line
+        return hold
+
+    async def _hold(
+        self, job: JobRun, model: Model, chain: Chain
+    ) -> Held | Deferred | ModelDown | AttemptError:
+        """Return the hold that the job came with, or reserve what is free at once."""
+        if job.hold is not None:
+            if job.hold.model == model.name:
+                return job.hold
+            await through(self.hold.settle(job.envelope.id, job.hold, None))
+            job.hold = None
+        ticket = self.ticket(job, model, chain)
+        reserved = await self.hold.reserve(job.envelope.id, job.next_attempt, ticket)
+        match reserved:
+            case Held():
+                job.hold = reserved
+                return reserved
+            case ModelDown():
+                return reserved
+            case TooLarge():
+                return refusal.too_large(ticket)
+            case OverBudget():
+                return budget.over_budget(reserved)
+            case Later() | Cheaper():  # the waiting queue grants the cheaper model, with its name
+                return Deferred(0, ticket.encode())
+            case _:
+                assert_never(reserved)
+
+    def _is_stale(self, job: JobRun, hold: Held) -> bool:
+        """Return whether the hold is so old that its call would collide with later ones.
+
+        A worker that has just started imports an SDK for seconds, and one that was frozen comes
+        back with all its jobs. Their calls would leave at once, and the provider refuse them. Only
+        the first claims count: on a machine that is always that slow the job has to go on.
+        """
+        old = bool(hold.totals) and self.clock_ms() - hold.granted_at_ms > STALE_MS
+        return old and job.claim.fence <= STALE_TIMES
+
+    async def _open_ledger_line(self, job: JobRun, model: Model, began_ms: int) -> Attempt | None:
+        """Record the attempt before it leaves; return None if the claim was lost."""
         started_at_ms = self.clock_ms()
         job.waited_ms += started_at_ms - began_ms
-        attempt = replace(attempt, started_at_ms=started_at_ms, waited_ms=job.waited_ms)
-        job.attempts += 1
+        job.history.attempts += 1
         job.started_at_ms = job.started_at_ms or started_at_ms
+        line = Attempt(
+            job.envelope.id, job.claim.fence, job.history.attempts, model.name, model.provider,
+            started_at_ms=started_at_ms, waited_ms=job.waited_ms,
+        )  # fmt: skip
         try:
-            if not await through(self.ledger.open(attempt)):
-                return Restored()
+            if not await through(self.ledger.open(line)):
+                return None
         except asyncio.CancelledError:
-            await through(self.ledger.settle(attempt.unsent(self.clock_ms())))
+            await through(self.ledger.settle(line.unsent(self.clock_ms())))
             raise
-        job.grant = NO_GRANT  # from here on it counts, also if this worker dies
-        left_ms = max(1, job.left_ms(started_at_ms))
+        job.hold = None  # spent from here on, also if this worker dies
+        return line
+
+    async def _send(
+        self, job: JobRun, model: Model, upstream: Upstream, line: Attempt
+    ) -> Answer | Failed:
+        """Send the request; return the answer or the failure. A cancellation closes the line."""
+        request = job.envelope.request
+        left_ms = max(1, job.left_ms(line.started_at_ms))
         if not job.failures:
             self.breaker.called(model.provider)
-        streams = job.envelope.request.stream
-        pieces = self.deltas.of(job.envelope.id, job.claim.fence) if streams else None
+        pieces = self.deltas.of(job.envelope.id, job.claim.fence) if request.stream else None
         try:
-            answer = await self.call.ask(
-                line, job.envelope.request, model, left_ms=left_ms, on_piece=pieces,
-            )  # fmt: skip
+            answer = await self.call.ask(upstream, request, model, left_ms=left_ms, on_piece=pieces)
         except AttemptError as error:
-            job.broke_off = pieces is not None and pieces.begun
-            if error.billed is None:
-                job.left_unknown_at(model.name)
-            job.add_failure(model, error)
-            await through(self.ledger.settle(attempt.failed(error, self.clock_ms())))
-            await self._learn_of(error, job, hold)
-            cut_short = left_ms < self.call.patience_s(model) * 1000
-            if outage.is_fault(error, cut_short=cut_short):
-                standing = await through(self.breaker.failed(hold))
-                if standing.is_open and error.retryable:
-                    job.broken[model.name] = standing.wait_ms
-            return error
+            cut_short = left_ms < self.call.timeout_s(model) * 1000
+            return Failed(error, pieces is not None and pieces.begun, cut_short)
         except asyncio.CancelledError:
             job.cut_off(model)
-            await through(self.ledger.settle(attempt.cut_off(self.clock_ms())))
+            await through(self.ledger.settle(line.cut_off(self.clock_ms())))
             raise
         if pieces is not None:
             pieces.end()
-        ending = self._answered(job, attempt, model, answer)
-        self.bucket.heard(hold, answer.headers)
-        self.breaker.answered(hold, self.clock_ms() - started_at_ms)
+        return answer
+
+    async def _settle_failure(
+        self, job: JobRun, model: Model, hold: Held, line: Attempt, failed: Failed
+    ) -> Failed:
+        """Settle ledger, hold and breaker, so that all workers know before a retry is decided."""
+        error = failed.error
+        if error.billed is None:
+            job.history.unknown_models.append(model.name)
+        job.add_failure(model, error)
+        await through(self.ledger.settle(line.failed(error, self.clock_ms())))
+        gives_back = hold.rule == "a" and hold.settles
+        if error.billed is False and (gives_back or hold.money):
+            used = (0, 0) if gives_back else hold.tokens
+            await through(self.hold.settle(job.envelope.id, hold, used, 0))
+        if (refused := refusal.refusal(error)) is not None:
+            await through(self.hold.refused(hold, error, refused.kind, refused.wait_ms))
+        if breaker.is_fault(error, cut_short=failed.cut_short):
+            after = await through(self.breaker.failed(hold))
+            if after.is_open and error.retryable:
+                return replace(failed, down_ms=after.wait_ms)
+        return failed
+
+    async def _settle_answer(
+        self, job: JobRun, model: Model, hold: Held, line: Attempt, answer: Answer
+    ) -> Ending:
+        """Report what the answer says about limits, and settle the hold at what was used.
+
+        The ledger line is settled with the end of the job, in one transaction.
+        """
+        ending = self._ending(job, model, line, answer)
+        self.hold.answered(hold, answer.headers)
+        self.breaker.answered(hold, self.clock_ms() - line.started_at_ms)
         if answer.counted:
-            used = answer.reply.usage
-            self.learning.saw(
-                model.name, job.envelope.request.tenant, "",
-                estimated_input=job.input_tokens(model), input_tokens=used.input_tokens,
-                held_output=hold.output_tokens, output_tokens=used.output_tokens,
-                ceiling=estimate.output_ceiling(job.envelope.request.params, model),
-            )  # fmt: skip
+            self._note_usage(job, model, hold, answer)
         if hold.money or (hold.settles and answer.counted):
-            used = answer.reply.usage
-            fresh = used.input_tokens - (used.cached_input_tokens if hold.rule == "a" else 0)
-            tokens = (fresh, used.output_tokens) if answer.counted else hold.tokens
+            usage = answer.reply.usage
+            fresh = usage.input_tokens - (usage.cached_input_tokens if hold.rule == "a" else 0)
+            used = (fresh, usage.output_tokens) if answer.counted else hold.tokens
             cost = ending.settlement.cost_pico_usd if ending.settlement else None
-            settling = self.bucket.settle(job.envelope.id, hold, tokens, cost)
             try:
-                await through(settling)
+                await through(self.hold.settle(job.envelope.id, hold, used, cost))
             except asyncio.CancelledError:
                 if ending.settlement is not None:  # paid for, though nobody wants it any more
                     await through(self.ledger.settle(ending.settlement))
                 raise
         return ending
 
-    def ticket(self, job: JobRun, model: Model, chain: Chain = ()) -> Ticket:
-        """What the job waits for when it waits for this model; its place in line is kept."""
-        ticket = ticket_for(
-            job.envelope, model, self.catalog, tier=job.tier, paid=job.paid,
-            input_tokens=job.input_tokens(model), chain=chain, keeping=self.cache.keeping,
+    def _note_usage(self, job: JobRun, model: Model, hold: Held, answer: Answer) -> None:
+        """Teach the estimates how long answers are, and how far the input estimate was off."""
+        used = answer.reply.usage
+        self.estimates.saw(
+            model.name, job.envelope.request.tenant, "",
+            estimated_input=job.input_tokens(model), input_tokens=used.input_tokens,
+            held_output=hold.output_tokens, output_tokens=used.output_tokens,
+            ceiling=tokens.output_ceiling(job.envelope.request.params, model),
         )  # fmt: skip
-        return replace(ticket, cached_as="") if job.uncached else ticket
 
-    async def _hold(
-        self, job: JobRun, model: Model, chain: Chain, attempt: str
-    ) -> Grant | Deferred | Broken | AttemptError:
-        """What the job came with if it is for this model; else what is left at once."""
-        if job.grant.way == "held":
-            if job.grant.model == model.name:
-                return job.grant
-            await through(self.bucket.settle(job.envelope.id, job.grant, None))
-            job.grant = NO_GRANT
-        ticket = self.ticket(job, model, chain)
-        found = await self.bucket.reserve(job.envelope.id, attempt, ticket)
-        match found:
-            case Later():
-                return Deferred(0, ticket.encode())
-            case Broken():
-                return found
-            case TooLarge():
-                return gate.too_large(ticket)
-            case Grant(way="over budget"):
-                return budget.over_budget(found)
-            case Grant(way="cheaper"):  # it is told in line which model that is
-                return Deferred(0, ticket.encode())
-            case _:
-                job.grant = found
-                return found
-
-    def _is_stale(self, job: JobRun, hold: Grant) -> bool:
-        """Whether so long has passed since the grant that its call would meet those granted later.
-
-        A worker that has just started imports an SDK for seconds; one that was frozen comes back
-        with all its jobs. Their calls would leave at once, and the provider refuse them. Once or
-        twice: a machine that is always that slow has to go on all the same.
-        """
-        late = bool(hold.totals) and self.clock_ms() - hold.granted_at_ms > STALE_MS
-        return late and job.claim.fence <= STALE_TIMES
-
-    async def _learn_of(self, error: AttemptError, job: JobRun, hold: Grant) -> None:
-        """All workers know of what a refusal says of limits, before anybody asks again."""
-        gives_back = hold.rule == "a" and hold.settles
-        if error.billed is False and (gives_back or hold.money):
-            tokens = (0, 0) if gives_back else hold.tokens
-            await through(self.bucket.settle(job.envelope.id, hold, tokens, 0))
-        if (refusal := gate.refusal(error)) is not None:
-            await through(self.bucket.refused(hold, error, refusal.kind, refusal.wait_ms))
-
-    def _answered(self, job: JobRun, attempt: Attempt, model: Model, answer: Answer) -> Ending:
+    def _ending(self, job: JobRun, model: Model, line: Attempt, answer: Answer) -> Ending:
+        """Return the end of an answered job, and add its cost and usage to the run."""
         usage = answer.reply.usage
-        terms = answer.terms
-        cost = price(usage, model, self.catalog, terms=terms) if answer.counted else None
+        cost = price(usage, model, self.catalog, terms=answer.terms) if answer.counted else None
         cost_pico_usd = None if cost is None else to_pico(cost)
-        job.add_cost(cost_pico_usd)
+        job.history.add_cost(cost_pico_usd)
         job.usage = usage
         return Ending(
             "succeeded",
             reply=answer.reply,
             model_used=model.name,
             provider=model.provider,
-            settlement=attempt.answered(answer.reply, cost_pico_usd, self.clock_ms()),
+            settlement=line.answered(answer.reply, cost_pico_usd, self.clock_ms()),
         )

@@ -1,4 +1,4 @@
-"""How a run of a job ended: frozen values. What Celery hears of it is decided in tasks.py."""
+"""How a job run ended, as frozen values. tasks.py decides what Celery sees of it."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from headgate.shared.job.result import Result
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """The job has ended, and this is its result, on record and published.
+    """The job has ended, and its result is recorded and published.
 
-    `gave_up`: why its message is to be a dead letter, so that an operator can try again.
+    `gave_up`: why its message has to become a dead letter, which an operator can revive; or None.
     """
 
     result: Result
@@ -21,10 +21,10 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Deferred:
-    """The job waits for `wait_ms`, without a worker, and is then run again.
+    """The job waits for `wait_ms` without a worker, and is then run again.
 
-    With a ticket it then waits in line for the limits of the ticket's pool, for nobody knows how
-    long; without one it goes back to where it stood.
+    With a ticket it first waits for the limits of the ticket's pool, in the waiting queue. Without
+    one it goes back to its old place.
     """
 
     wait_ms: int
@@ -35,14 +35,14 @@ class Deferred:
 class Restored:
     """The job goes back to the head of its queue at once, if this worker still holds its lease.
 
-    The worker stops; or the record does not know of its claim: another worker has a newer one and
-    the lease, or the database came back without its last commits.
+    The worker stops, or the record does not know its claim. Then another worker has a newer claim
+    and the lease, or the database came back without its last commits.
     """
 
 
 @dataclass(frozen=True, slots=True)
 class AlreadyTaken:
-    """Nothing is left to do here: the job has ended before, or another worker has it."""
+    """Nothing is left to do: the job has ended before, or another worker has it."""
 
 
 Outcome: TypeAlias = Ended | Deferred | Restored | AlreadyTaken

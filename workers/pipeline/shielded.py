@@ -1,4 +1,4 @@
-"""Acts that a cancellation must not cut in half."""
+"""Acts that a cancellation must not interrupt."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ T = TypeVar("T")
 
 
 async def through(act: Awaitable[T]) -> T:
-    """The act's answer; it is carried through also when the run is cancelled meanwhile.
+    """Return the act's answer; complete the act also if the run is cancelled meanwhile.
 
-    Half a claim or half a settlement would be worse than a cancellation that comes a moment later.
+    The cancellation is raised after the act. Half a claim or half a settlement would be worse than
+    a cancellation that comes a moment later.
     """
     future = asyncio.ensure_future(act)
     try:

@@ -1,7 +1,7 @@
-"""What counts as a model's fault, and how many retries a provider is still good for. Pure.
+"""What counts as a model's fault, and how many retries are left for a provider. Pure.
 
-A budget of retries in place of a count for each job: where most calls fail, each job's own retries
-would multiply the load of a provider that is down already (Google, "Site Reliability Engineering",
+A budget for all retries, not a count for each job: where most calls fail, each job's own retries
+would multiply the load of a provider that is already down (Google, "Site Reliability Engineering",
 chapter 22; Finagle's RetryBudget).
 """
 
@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from headgate.workers.errors import AttemptError
 
-#: Codes that speak of the model, its provider or the key. Of a request's own faults none counts,
+#: Codes that are about the model, its provider or the key. A request's own faults do not count,
 #: nor what limits, quotas and callers end.
 FAULTS = frozenset(
     {"timeout", "connection", "provider_error", "overloaded", "invalid_output", "authentication",
@@ -21,51 +21,54 @@ FAULTS = frozenset(
 )  # fmt: skip
 
 QUIET_BURST, QUIET_PER_S = 10.0, 1.0
-"""Retries that are free, so that a system with little traffic retries as ever."""
+"""Retries that come by time alone, so that a system with little traffic retries as usual."""
 
 EARNED_S = 10.0
-"""What traffic has earned fades by 1/e in this time: an hour of calls must not pay one burst."""
+"""Time constant with which earned retries decay: an hour of calls must not pay for one burst."""
 
 LOOK_MS, LEAST_MS = 30_000, 1000
-"""How often, at most and at least, a job of which several models are down looks for one."""
+"""Longest and shortest wait until a job with several models down looks for one that is up."""
 
 UNKNOWN_MS = 2**40
-"""Nobody has said when a probe may go."""
+"""Wait of a model of which nobody has said when a probe may go."""
 
 
-def patience(broken: Mapping[str, int], left_ms: int, chance: float) -> tuple[str, int]:
-    """Which of the models that are down a job waits for, and when it looks again; 0: in line.
+def wait_for_one(down: Mapping[str, int], left_ms: int, chance: float) -> tuple[str, int]:
+    """Return the model that a job waits for while its models are down, and the ms until it looks.
 
-    `broken`: the ms until one probe may go. Several: not all jobs look in one moment (`chance` in
-    [0, 1)), and none far past the first that may be up, whichever that is.
+    `down`: model to the ms until one probe may go. 0 ms: it waits in the queue of the only one.
+    With several, `chance` in [0, 1) spreads the jobs, so that they do not all look at once.
     """
-    name = min(broken, key=lambda model: broken[model])
-    if len(broken) == 1:
+    name = min(down, key=lambda model: down[model])
+    if len(down) == 1:
         return name, 0
-    wait_ms = min(LOOK_MS, broken[name]) * (1 + chance / 4)
+    wait_ms = min(LOOK_MS, down[name]) * (1 + chance / 4)
     return name, int(max(LEAST_MS, min(wait_ms, left_ms)))
 
 
 def is_fault(error: AttemptError, *, cut_short: bool = False) -> bool:
-    """Whether the failure counts against the model; `cut_short`: by the job's own deadline."""
+    """Return whether the failure counts against the model.
+
+    `cut_short`: the job's deadline made the time limit shorter; a timeout then proves nothing.
+    """
     return error.code in FAULTS and not (cut_short and error.code == "timeout")
 
 
 @dataclass(frozen=True, slots=True)
 class RetryBudget:
-    """Retries that may be spent at one provider: `quiet` come by time, `earned` by traffic."""
+    """Retries left for one provider: `quiet` ones come by time, `earned` ones by traffic."""
 
     quiet: float = QUIET_BURST
     earned: float = 0.0
     at_ms: int = 0
 
     def after_call(self, share: float, now_ms: int) -> RetryBudget:
-        """A first call has earned its share of a retry."""
+        """Return the budget after a first call, which earns its share of a retry."""
         then = self._at(now_ms)
         return replace(then, earned=then.earned + share)
 
     def after_retry(self, now_ms: int) -> RetryBudget | None:
-        """A retry is paid; None: there is nothing to pay it with."""
+        """Return the budget after one more retry; None if there is none left."""
         then = self._at(now_ms)
         if then.earned >= 1:
             return replace(then, earned=then.earned - 1)

@@ -1,16 +1,31 @@
-"""Which models a job may ask, in order, and where it stands after a pause. Pure."""
+"""Which models a job may ask, in which order, and where it goes on after a pause. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import TypeAlias, assert_never
 
-from headgate.shared.admission.grant import Grant
+from headgate.shared.admission.grant import (
+    Cached,
+    Cheaper,
+    Elsewhere,
+    Grant,
+    Held,
+    Late,
+    ModelDown,
+    NoTicket,
+    OverBudget,
+    Shared,
+    TooLarge,
+)
 from headgate.shared.catalog.catalog import Catalog
 from headgate.shared.catalog.schema import Model, StaticText
 from headgate.shared.job.request import Request
 from headgate.shared.job.result import FailedAttempt
 from headgate.shared.routing import capabilities
 from headgate.workers.policy.retry import RetryLimits
+
+Chain: TypeAlias = Sequence[Model | StaticText]
 
 #: Codes after which the same model is not asked again (the classes in shared/errors.py say why).
 FINAL = frozenset(
@@ -19,59 +34,63 @@ FINAL = frozenset(
 )  # fmt: skip
 
 
-def chain(request: Request, first: Model, catalog: Catalog) -> tuple[Model | StaticText, ...]:
-    """The models to ask in turn, all of which can do what the request needs; see shared/policy."""
+def chain(request: Request, first: Model, catalog: Catalog) -> Chain:
+    """Return the models to ask in turn, all of which can do what the request needs."""
     return capabilities.chain(request, first, catalog)
 
 
-def names(chain: Iterable[Model | StaticText]) -> frozenset[str]:
-    """Those of the models in a chain, and `static` where it ends in a fixed answer."""
+def names(chain: Chain) -> frozenset[str]:
+    """Return the names of the models in a chain, and `static` where it ends in a fixed answer."""
     return frozenset(one.name if isinstance(one, Model) else "static" for one in chain)
 
 
-def reached(chain: Sequence[Model | StaticText], failures: Sequence[FailedAttempt]) -> int:
-    """The place in the chain of the model that failed last: those before it were left for good."""
-    last = failures[-1].model if failures else None
-    return next(
-        (n for n, model in enumerate(chain) if isinstance(model, Model) and model.name == last), 0
-    )
+def reached(chain: Chain, failures: Sequence[FailedAttempt]) -> int:
+    """Return the place of the model that failed last: the job has left those before it."""
+    return max(0, _place(chain, failures[-1].model)) if failures else 0
 
 
-def start(
-    chain: Sequence[Model | StaticText], failures: Sequence[FailedAttempt], granted: Grant
-) -> int:
-    """The place in the chain to go on at.
+def start(chain: Chain, failures: Sequence[FailedAttempt], grant: Grant) -> int:
+    """Return the place in the chain at which the job goes on.
 
-    A job that was granted a model it had waited for goes on with that; one whose deadline would
-    pass in line for a model goes on with the next. One whose model is down finds it left out there;
-    one that had waited for a breaker begins anew, for any model may be up again.
+    A job that was granted a model it had waited for goes on with that model. If its deadline would
+    pass in the queue for a model, it goes on with the next. If its model is down, the job meets it
+    and leaves it out. A job that waited for a breaker starts again: any model may be up by now.
     """
     place = reached(chain, counted(failures))
-    if granted.waits and granted.way in ("broken", "elsewhere"):
-        return 0
-    for n, model in enumerate(chain):
-        if isinstance(model, Model) and model.name == granted.model:
-            if granted.way == "elsewhere":
-                return max(place, n + 1)
-            if granted.way == "held":
-                return n if granted.waits else max(place, n)
-            if granted.way == "broken":
-                return max(place, n)
-    return place
+    match grant:
+        case Held(model=name, waits=True):
+            granted = _place(chain, name)
+            return place if granted < 0 else granted
+        case ModelDown(waits=True) | Elsewhere(waits=True):
+            return 0
+        case Held(model=name) | ModelDown(model=name):
+            return max(place, _place(chain, name))
+        case Elsewhere(model=name):
+            return max(place, _place(chain, name) + 1)
+        case Cached() | Shared() | Late() | TooLarge() | OverBudget() | Cheaper() | NoTicket():
+            return place
+        case _:
+            assert_never(grant)
+
+
+def _place(chain: Chain, name: str) -> int:
+    """Return the place of this model in the chain; -1 where it is not in it."""
+    places = (n for n, one in enumerate(chain) if isinstance(one, Model) and one.name == name)
+    return next(places, -1)
 
 
 def counted(failures: Iterable[FailedAttempt]) -> list[FailedAttempt]:
-    """Those that were attempts: a model that was down was not asked."""
+    """Return the failures that were attempts: a model that was down was not asked."""
     return [failure for failure in failures if failure.code != "breaker_open"]
 
 
 def tries(model: str, failures: Iterable[FailedAttempt]) -> int:
-    """How often this model has failed the job."""
+    """Return how many attempts at this model have failed."""
     return sum(1 for failure in counted(failures) if failure.model == model)
 
 
 def is_spent(model: str, failures: Sequence[FailedAttempt], limits: RetryLimits) -> bool:
-    """True when the job must not ask this model again, or no model at all."""
+    """Return whether the job may not ask this model again, or no model at all."""
     all_tries = counted(failures)
     own = [failure for failure in all_tries if failure.model == model]
     if len(all_tries) >= limits.max_attempts_per_job or len(own) >= limits.max_attempts:

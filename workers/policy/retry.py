@@ -1,6 +1,6 @@
-"""Whether, when and with which model a job asks again after an attempt failed. Pure.
+"""Whether, when and with which model a job asks again after a failed attempt. Pure.
 
-Exponential backoff with full jitter: the n-th wait is drawn evenly from 0 to min(max, first * 2^n)
+Exponential backoff with full jitter: the n-th wait is uniform from 0 to min(max, first * 2^n)
 (Marc Brooker, "Exponential Backoff and Jitter", AWS Architecture Blog 2015).
 """
 
@@ -15,7 +15,7 @@ from headgate.workers.errors import AttemptError
 
 @dataclass(frozen=True, slots=True)
 class RetryLimits:
-    """How patient a job is with one model, and in all."""
+    """How often a job asks one model, and all models, and how long it waits in between."""
 
     max_attempts: int
     max_attempts_per_job: int
@@ -23,7 +23,7 @@ class RetryLimits:
     backoff_max_ms: float
 
     def of(self, model: Model) -> RetryLimits:
-        """The same with what the catalog says of this model."""
+        """Return these limits with what the catalog says about this model."""
         return RetryLimits(
             model.max_attempts or self.max_attempts,
             self.max_attempts_per_job,
@@ -46,7 +46,7 @@ class NextModel:
 
 @dataclass(frozen=True, slots=True)
 class GiveUp:
-    """No further request can help."""
+    """Ask no model again: no further request can help."""
 
 
 Decision: TypeAlias = Again | NextModel | GiveUp
@@ -63,15 +63,14 @@ def decide(
     left_ms: int,
     chance: float,
 ) -> Decision:
-    """What follows a failed attempt.
+    """Return what follows a failed attempt.
 
-    `tries_*` count the failed one. `left_ms` until the deadline. `chance` in [0, 1) is the draw of
-    the jitter. The provider's own wait is obeyed however long, up to the deadline; a wait that
-    would pass the deadline leaves the model.
+    `tries_*` count the failed one. `left_ms` until the deadline. `chance` in [0, 1) draws the
+    jitter. A wait that the provider asks for is obeyed. A wait past the deadline leaves the model.
     """
     if not error.falls_back:
         return GiveUp()
-    # A job without tries left asks no model, but the end of its chain may be a fixed answer.
+    # A job without tries left asks no model, but its chain may end in a fixed answer.
     if tries_of_job >= limits.max_attempts_per_job:
         return NextModel()
     if not error.retryable or tries_of_model >= limits.max_attempts:

@@ -1,8 +1,8 @@
 """Anthropic's dialect: the Messages API, for requests in OpenAI's form.
 
-`messages.py` translates the request and lists what is changed and what is left out; the reply is
-translated here, into OpenAI's words. Sampling params travel in the raw body, though the SDK's
-signatures no longer have them. Importing this module costs 0.9 s and 72 MB: the SDK's.
+`anthropic_request.py` translates the request and lists what it changes and leaves out. The reply is
+translated here, into OpenAI's terms. Sampling params are sent in the raw body, though the SDK's
+signatures no longer have them. Importing this module takes 0.9 s and 72 MB, because of the SDK.
 """
 
 from __future__ import annotations
@@ -19,14 +19,13 @@ from headgate.shared.job.result import Reply, Usage
 from headgate.workers.provider import Answer, OnPiece
 from headgate.workers.providers.anthropic_request import messages_body
 from headgate.workers.providers.http import HttpPool, Response, checked_key
-from headgate.workers.providers.json_body import decoded_or_raise, dumped
 from headgate.workers.providers.refusals import ModelRefused, request_id, unusable
-from headgate.workers.providers.reply_fields import count, fields_of, kept_headers, tier_of
-from headgate.workers.providers.streaming import MessageStream
+from headgate.workers.providers.reply_fields import count, fields_of, limit_and_id_headers, tier_of
+from headgate.workers.providers.streaming import AnswerStream, MessageParts, post_and_decode
 
 ADDRESS = "https://api.anthropic.com"
 
-#: Anthropic's stop reasons in OpenAI's words; one that is not here is passed on as it is.
+#: Anthropic's stop reasons in OpenAI's terms. Other reasons are passed on as they are.
 FINISH = {
     "end_turn": "stop",
     "stop_sequence": "stop",
@@ -51,12 +50,12 @@ class AnthropicProvider:
         self.name = name
         self._key = checked_key(name, api_key)
         client = anthropic.AsyncAnthropic(
-            # Both given always, or the SDK looks for them in the environment and in files.
+            # Both are always given, or the SDK looks for them in the environment and in files.
             api_key=self._key or "none",
             base_url=base_url or ADDRESS,
             open_telemetry=False,
         )
-        self._wire = HttpPool(
+        self._http = HttpPool(
             str(client.base_url),
             {**client.auth_headers, **client.default_headers},
             connections=connections,
@@ -72,34 +71,31 @@ class AnthropicProvider:
         timeout_s: float,
         on_piece: OnPiece | None = None,
     ) -> Answer:
-        """The model's answer; raises one of the AttemptErrors, or CancelledError."""
+        """Return the model's answer; raises one of the AttemptErrors, or CancelledError."""
         if request.embeds:
             raise ModelRefused("Anthropic has no embeddings", code="invalid_request")
         body = messages_body(request, model, max_output_tokens)
         json_only, into = wants_json(request), None
         if on_piece is not None:
-            into = MessageStream(on_piece, json_only=json_only)
+            into = AnswerStream(MessageParts(on_piece, json_only=json_only))
             body["stream"] = True
-        path = "/v1/messages"
-        response = await self._wire.post(path, dumped(body), timeout_s=timeout_s, into=into)
-        if into is not None and response.streamed:
-            decoded = into.whole_or_raise(response, request, self._key)
-        else:
-            decoded = decoded_or_raise(response, request, self._key)
+        response, decoded = await post_and_decode(
+            self._http, "/v1/messages", body, request, self._key, timeout_s=timeout_s, into=into
+        )
         return read_message(decoded, response, json_only=json_only)
 
     async def close(self) -> None:
-        """All connections are closed."""
-        await self._wire.close()
+        """Close all connections."""
+        await self._http.close()
 
 
 def wants_json(request: Request) -> bool:
-    """True where the caller asked for JSON, so that a fence around it is no part of the answer."""
+    """Return True if the caller asked for JSON: a code fence is then no part of the answer."""
     return fields_of(request.params.get("response_format")).get("type") == "json_object"
 
 
 def read_message(decoded: dict[str, Any], response: Response, *, json_only: bool) -> Answer:
-    """The answer out of a message; InvalidOutput if it holds none."""
+    """Return the answer in a message; raises InvalidOutput if there is none."""
     blocks = decoded.get("content")
     if not isinstance(blocks, list) or not all(isinstance(block, dict) for block in blocks):
         raise unusable(response, "it has no list of content blocks")
@@ -120,11 +116,11 @@ def read_message(decoded: dict[str, Any], response: Response, *, json_only: bool
         request_id=request_id(response.headers),
     )
     terms = read_terms(decoded.get("usage"))
-    return Answer(reply, kept_headers(response.headers), counted, terms)
+    return Answer(reply, limit_and_id_headers(response.headers), counted, terms)
 
 
 def tool_call(block: dict[str, Any], response: Response) -> dict[str, Any]:
-    """A tool_use block in OpenAI's form, its arguments as a JSON text."""
+    """Return a tool_use block in OpenAI's form, with its arguments as JSON text."""
     if not isinstance(block.get("name"), str):
         raise unusable(response, "a tool call has no name")
     arguments = orjson.dumps(block.get("input") or {}).decode()
@@ -133,24 +129,24 @@ def tool_call(block: dict[str, Any], response: Response) -> dict[str, Any]:
 
 
 def without_fence(text: str) -> str:
-    """The text without a Markdown code fence around all of it."""
+    """Return the text without a Markdown code fence around all of it."""
     found = re.fullmatch(r"\s*```(?:json)?\s*\n(.*?)\n?\s*```\s*", text, re.DOTALL)
     return found[1] if found else text
 
 
 def read_usage(usage: object) -> tuple[Usage, bool]:
-    """Tokens in our one form, and whether the vendor sent any.
+    """Return the tokens in our form, and whether the vendor sent any.
 
-    Anthropic's `input_tokens` is only what follows the last cache mark; ours is all input.
+    Anthropic's `input_tokens` counts only what follows the last cache mark; ours counts all input.
     """
-    told = fields_of(usage)
-    cached = count(told.get("cache_read_input_tokens"))
-    kept = fields_of(told.get("cache_creation"))
-    split = count(kept.get(SHORT_WRITES)) + count(kept.get(HOUR_WRITES))
-    written = max(count(told.get("cache_creation_input_tokens")), split)
-    input_tokens = count(told.get("input_tokens")) + cached + written
-    output_tokens = count(told.get("output_tokens"))
-    thought = count(fields_of(told.get("output_tokens_details")).get("thinking_tokens"))
+    sent = fields_of(usage)
+    cached = count(sent.get("cache_read_input_tokens"))
+    writes = fields_of(sent.get("cache_creation"))
+    split = count(writes.get(SHORT_WRITES)) + count(writes.get(HOUR_WRITES))
+    written = max(count(sent.get("cache_creation_input_tokens")), split)
+    input_tokens = count(sent.get("input_tokens")) + cached + written
+    output_tokens = count(sent.get("output_tokens"))
+    thought = count(fields_of(sent.get("output_tokens_details")).get("thinking_tokens"))
     return Usage(
         input_tokens=input_tokens,
         cached_input_tokens=cached,
@@ -164,13 +160,13 @@ SHORT_WRITES, HOUR_WRITES = "ephemeral_5m_input_tokens", "ephemeral_1h_input_tok
 
 
 def read_terms(usage: object) -> BillingTerms:
-    """What the bill depends on beside the tokens of the usage."""
-    told = fields_of(usage)
-    fast = told.get("speed") == "fast"
+    """Return what the bill depends on besides the tokens."""
+    sent = fields_of(usage)
+    fast = sent.get("speed") == "fast"
     terms = BillingTerms(
-        service_tier="fast" if fast else tier_of(told.get("service_tier")),
-        in_us=told.get("inference_geo") == "us",
-        hour_write_tokens=count(fields_of(told.get("cache_creation")).get(HOUR_WRITES)),
-        searches=count(fields_of(told.get("server_tool_use")).get("web_search_requests")),
+        service_tier="fast" if fast else tier_of(sent.get("service_tier")),
+        in_us=sent.get("inference_geo") == "us",
+        hour_write_tokens=count(fields_of(sent.get("cache_creation")).get(HOUR_WRITES)),
+        searches=count(fields_of(sent.get("server_tool_use")).get("web_search_requests")),
     )
     return PLAIN if terms == PLAIN else terms

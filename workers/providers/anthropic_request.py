@@ -1,22 +1,23 @@
-"""A request in OpenAI's form as the body of Anthropic's Messages API.
+"""Translates a request in OpenAI's form into the body of Anthropic's Messages API.
 
-What changes beside the names (each rule has its test):
+What changes besides the names (each rule has its test):
 
-* `system` and `developer` messages, wherever they stand, become `system`, in their order; if there
-  are only such messages, they become the user's turn.
+* All `system` and `developer` messages become `system`, in their order. If there are no other
+  messages, they become the user's turn.
 * Neighbours of one role become one turn. A first turn of the assistant gets a user's turn before
-  it; empty texts are left out; blanks at the end of a last assistant turn are cut: Anthropic
+  it. Empty texts are left out. Blanks at the end of a last assistant turn are cut. Anthropic
   refuses all four.
-* Tools and tool choices, tool calls and tool results, images and PDF files are translated; parts,
+* Tools and tool choices, tool calls and tool results, images and PDF files are translated. Parts,
   tools and params already in Anthropic's form (`input_schema`, `thinking`, `stop_sequences`,
   `system`, ...) and params that neither vendor knows pass through as they are.
 * `max_tokens` is the model's maximum if absent, and never above it.
-* `temperature` ends at 1 at Anthropic and at 2 at OpenAI: above 1 it is 1, so that a fallback does
-  not fail on it. With `temperature` given, `top_p` is left out: newer models refuse both together.
-* `response_format`: a schema goes to `output_config.format`; `json_object`, which Anthropic lacks,
-  becomes an instruction in `system` (and a code fence around the answer is taken off).
+* `temperature` is at most 1 at Anthropic and at most 2 at OpenAI. A value above 1 becomes 1, so
+  that a fallback does not fail. If `temperature` is given, `top_p` is left out: newer models refuse
+  both together.
+* `response_format`: a schema goes to `output_config.format`. Anthropic lacks `json_object`: it
+  becomes an instruction in `system`, and a code fence around the answer is removed.
 * `user` becomes `metadata.user_id`; `service_tier` `default` becomes `standard_only`.
-* Left out, because Anthropic has nothing like them: see `DROPPED`.
+* Params that Anthropic has nothing like are left out: see `DROPPED`.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from headgate.shared.job.request import Request
 
 Fields = dict[str, Any]
 
-#: Params of OpenAI without a counterpart: they are left out, and the answer comes without them.
+#: Params of OpenAI without a counterpart. They are left out.
 DROPPED = frozenset(
     {
         "audio", "dimensions", "encoding_format", "frequency_penalty", "function_call", "functions",
@@ -47,13 +48,13 @@ _NO_TEXT = "(no text)"
 
 
 def messages_body(request: Request, model: str, max_output_tokens: int) -> Fields:
-    """The body of POST /v1/messages; never raises for a checked Request."""
+    """Return the body of POST /v1/messages; never raises for a checked Request."""
     params = {name: value for name, value in request.params.items() if value is not None}
     body: Fields = {"model": model, **_limits(params, max_output_tokens)}
     system = [params.pop("system")] if "system" in params else []
     format_ = _format(params)
-    turns, told = turns_of(request.chat())
-    system += told
+    turns, texts = turns_of(request.chat())
+    system += texts
     if format_ is JSON_ONLY:
         system.append(JSON_ONLY)
     if not turns:
@@ -73,7 +74,7 @@ def messages_body(request: Request, model: str, max_output_tokens: int) -> Field
 
 
 def _limits(params: Fields, max_output_tokens: int) -> Fields:
-    """`max_tokens`, `temperature`, `stop_sequences`; taken out of `params`."""
+    """Take `max_tokens`, `temperature` and `stop_sequences` out of `params` and return them."""
     old, new = params.pop("max_tokens", None), params.pop("max_completion_tokens", None)
     wanted = new or old or max_output_tokens
     limits: Fields = {"max_tokens": min(wanted, max_output_tokens) if max_output_tokens else wanted}
@@ -87,7 +88,7 @@ def _limits(params: Fields, max_output_tokens: int) -> Fields:
 
 
 def _format(params: Fields) -> Fields | str | None:
-    """Anthropic's output format for `response_format`, or JSON_ONLY, or None."""
+    """Return Anthropic's output format for `response_format`, or JSON_ONLY, or None."""
     match params.pop("response_format", None):
         case {"type": "json_schema", "json_schema": {"schema": dict(schema)}}:
             return {"type": "json_schema", "schema": schema}
@@ -97,7 +98,7 @@ def _format(params: Fields) -> Fields | str | None:
 
 
 def _tools(params: Fields) -> None:
-    """`tools`, `tool_choice` and `parallel_tool_calls` are in Anthropic's form."""
+    """Translate `tools`, `tool_choice` and `parallel_tool_calls` in place."""
     if isinstance(params.get("tools"), list):
         params["tools"] = [_tool(tool) for tool in params["tools"]]
     parallel = params.pop("parallel_tool_calls", None)
@@ -121,13 +122,13 @@ def _tool(tool: object) -> object:
     match tool:
         case {"type": "function", "function": {"name": name, **rest}}:
             schema = rest.pop("parameters", None) or {"type": "object"}
-            kept = {key: value for key, value in rest.items() if value is not None}
-            return {"name": name, "input_schema": schema, **kept}
+            others = {key: value for key, value in rest.items() if value is not None}
+            return {"name": name, "input_schema": schema, **others}
     return tool
 
 
 def _person(params: Fields) -> None:
-    """`user`, `metadata` and `service_tier` say what Anthropic can take, or are gone."""
+    """Translate `user`, `metadata` and `service_tier` in place, or remove them."""
     user, metadata = params.pop("user", None), params.pop("metadata", None)
     if isinstance(metadata, dict) and "user_id" in metadata:
         params["metadata"] = {"user_id": metadata["user_id"]}
@@ -140,7 +141,7 @@ def _person(params: Fields) -> None:
 
 
 def _joined(system: list[Any]) -> str | list[Any]:
-    """The system prompt: one text, or blocks where some part is one (with `cache_control`, say)."""
+    """Join the system prompt into one text, or into blocks if some part is a list of blocks."""
     if all(isinstance(item, str) for item in system):
         return "\n\n".join(system)
     blocks: list[Any] = []
@@ -150,7 +151,7 @@ def _joined(system: list[Any]) -> str | list[Any]:
 
 
 def turns_of(messages: Iterable[Fields]) -> tuple[list[Fields], list[Any]]:
-    """Turns that alternate, and the system's texts (or lists of blocks) in their order."""
+    """Return turns that alternate, and the system's texts (or lists of blocks) in their order."""
     turns: list[Fields] = []
     system: list[Any] = []
     for message in messages:
@@ -178,7 +179,7 @@ def turns_of(messages: Iterable[Fields]) -> tuple[list[Fields], list[Any]]:
 
 
 def _plain(blocks: list[Fields]) -> list[Fields] | str:
-    """One bare text as a string, which is shorter; a turn without anything as a remark."""
+    """Return a single bare text as a string, and a placeholder for an empty turn."""
     if not blocks:
         return _NO_TEXT
     if len(blocks) == 1 and blocks[0].keys() == {"type", "text"}:
@@ -195,7 +196,7 @@ def _without_blanks_at_end(turn: Fields) -> None:
 
 
 def _blocks(content: object) -> list[Fields]:
-    """Content as blocks; texts of nothing but blanks are left out."""
+    """Return the content as blocks; blank texts are left out."""
     if isinstance(content, str):
         return [{"type": "text", "text": content}] if content.strip() else []
     if not isinstance(content, list):
@@ -210,7 +211,7 @@ def _empty(block: Fields) -> bool:
 
 
 def _block(part: Fields) -> Fields:
-    """One part as a block; what is no OpenAI part that we know passes through."""
+    """Return one part as a block; unknown parts pass through."""
     marks = {"cache_control": part["cache_control"]} if "cache_control" in part else {}
     match part:
         case {"type": "image_url", "image_url": {"url": str(url)}} | {
@@ -226,7 +227,7 @@ def _block(part: Fields) -> Fields:
 
 
 def _source(url: str) -> Fields:
-    """Where an image or a file is: a data URL in base64, or an address."""
+    """Return the source of an image or a file: a data URL in base64, or an address."""
     found = re.match(r"data:([\w.+-]+/[\w.+-]+)(?:;[\w=.+-]+)*;base64,", url)
     if found is None:
         return {"type": "url", "url": url}
@@ -234,7 +235,7 @@ def _source(url: str) -> Fields:
 
 
 def _calls(message: Fields) -> list[Fields]:
-    """The assistant's tool calls as tool_use blocks."""
+    """Return the assistant's tool calls as tool_use blocks."""
     calls = message.get("tool_calls")
     if message.get("role") != "assistant" or not isinstance(calls, list):
         return []
@@ -248,7 +249,7 @@ def _calls(message: Fields) -> list[Fields]:
 
 
 def _arguments(arguments: object) -> Fields:
-    """Arguments as an object; a model may have written what is none, which is kept as a text."""
+    """Return the arguments as an object. A text that is no JSON object is kept as a text in one."""
     if isinstance(arguments, str):
         try:
             arguments = orjson.loads(arguments or "{}")
@@ -258,7 +259,7 @@ def _arguments(arguments: object) -> Fields:
 
 
 def _result(message: Fields) -> list[Fields]:
-    """The result of a tool as a tool_result block."""
+    """Return the result of a tool as a tool_result block."""
     content = message.get("content")
     result: Fields = {"type": "tool_result", "tool_use_id": _call_id(message.get("tool_call_id"))}
     blocks = _blocks(content)
@@ -268,5 +269,5 @@ def _result(message: Fields) -> list[Fields]:
 
 
 def _call_id(value: object) -> str:
-    """The id in the alphabet that Anthropic accepts; equal ids stay equal."""
+    """Return the id in the alphabet that Anthropic accepts. Equal ids stay equal."""
     return re.sub(r"[^a-zA-Z0-9_-]", "_", str(value)) or "_"

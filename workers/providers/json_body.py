@@ -1,4 +1,4 @@
-"""JSON out to a vendor and back: what both dialects do with a body before they read it."""
+"""Encodes a vendor's request as JSON, and decodes its answer, for both dialects."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from headgate.workers.providers.reply_fields import fields_of
 
 
 def dumped(body: dict[str, Any]) -> bytes:
-    """The body as JSON; RequestRefused for what JSON cannot carry."""
+    """Return the body as JSON; raises RequestRefused if it holds what JSON cannot."""
     try:
         return orjson.dumps(body)
     except (TypeError, ValueError) as error:
@@ -23,7 +23,7 @@ def dumped(body: dict[str, Any]) -> bytes:
 
 
 def texts_of(request: Request) -> Iterator[str]:
-    """All texts of the request that an error must not repeat."""
+    """Yield all texts of the request. No error may repeat them."""
     if request.input is not None:
         yield from [request.input] if isinstance(request.input, str) else request.input
         return
@@ -36,7 +36,7 @@ def texts_of(request: Request) -> Iterator[str]:
 
 
 def decoded_or_raise(response: Response, request: Request, key: str) -> dict[str, Any]:
-    """The JSON object of a good answer; raises the error that any other response stands for."""
+    """Return the JSON object of a good answer; raises the AttemptError of any other response."""
     if response.status != 200:
         raise refusal(response, texts_of(request), key)
     try:
@@ -45,7 +45,7 @@ def decoded_or_raise(response: Response, request: Request, key: str) -> dict[str
         raise unusable(response, "it is not JSON") from error
     first = decoded[0] if isinstance(decoded, list) and decoded else decoded
     if fields_of(first).get("error"):
-        # Some compatible servers report their faults with status 200.
+        # Some compatible servers report faults with status 200.
         raise refusal(response, texts_of(request), key)
     if not isinstance(decoded, dict):
         raise unusable(response, "it is not an object")

@@ -1,8 +1,8 @@
 """OpenAI's dialect: chat completions and embeddings, at OpenAI or at any compatible address.
 
-A request is in OpenAI's form already, so params pass through as they are, with one exception:
-which of `max_tokens` and `max_completion_tokens` is sent (see `limit_name`). A param of None is
-left out, and `n` is 1. Importing this module costs 0.4 s and 46 MB: the SDK's.
+A request is in OpenAI's form already, so params pass through as they are. The exception is which of
+`max_tokens` and `max_completion_tokens` is sent (see `limit_name`). A param of None is left out,
+and `n` is 1. Importing this module takes 0.4 s and 46 MB, because of the SDK.
 """
 
 from __future__ import annotations
@@ -19,19 +19,18 @@ from headgate.shared.job.request import Request
 from headgate.shared.job.result import Reply, Usage
 from headgate.workers.provider import Answer, OnPiece
 from headgate.workers.providers.http import HttpPool, Response, checked_key
-from headgate.workers.providers.json_body import decoded_or_raise, dumped
 from headgate.workers.providers.refusals import request_id, unusable
-from headgate.workers.providers.reply_fields import count, fields_of, kept_headers, tier_of
-from headgate.workers.providers.streaming import ChatStream
+from headgate.workers.providers.reply_fields import count, fields_of, limit_and_id_headers, tier_of
+from headgate.workers.providers.streaming import AnswerStream, ChatParts, post_and_decode
 
 ADDRESS = "https://api.openai.com/v1"
 
-#: Models that refuse `max_tokens`, wherever they are served: o1, o3-mini, gpt-5.4, openai/gpt-5.
+#: Models that refuse `max_tokens` wherever they are served: o1, o3-mini, gpt-5.4, openai/gpt-5.
 _REASONS = re.compile(r"(?:o\d|gpt-(?:[5-9]|\d\d))")
 
 
 class OpenAIProvider:
-    """One account at one address of OpenAI's dialect."""
+    """One account at one address that speaks OpenAI's dialect."""
 
     def __init__(
         self,
@@ -47,14 +46,14 @@ class OpenAIProvider:
         self._key = checked_key(name, api_key)
         self._vendor = base_url is None or _is_openai(base_url)
         client = openai.AsyncOpenAI(
-            # A local server may need no key; the SDK wants some.
+            # A local server may need no key, but the SDK requires one.
             api_key=self._key or "none",
-            # Given always, or the SDK reads the environment, which is the settings' business.
+            # Always given, or the SDK reads the environment. Only the settings may do that.
             base_url=base_url or ADDRESS,
             organization=organization or "",
             project=project or "",
         )
-        self._wire = HttpPool(
+        self._http = HttpPool(
             str(client.base_url),
             {**client.auth_headers, **client.default_headers},
             connections=connections,
@@ -70,10 +69,10 @@ class OpenAIProvider:
         timeout_s: float,
         on_piece: OnPiece | None = None,
     ) -> Answer:
-        """The model's answer; raises one of the AttemptErrors, or CancelledError.
+        """Return the model's answer; raises one of the AttemptErrors, or CancelledError.
 
-        `model` is the vendor's id; an answer is limited to `max_output_tokens` only where the
-        caller asked for more than that, which a fallback to a smaller model may bring about.
+        `model` is the vendor's id. The answer is limited to `max_output_tokens` only if the caller
+        asked for more, as can happen with a fallback to a smaller model.
         """
         if request.embeds:
             path, body = "/embeddings", embedding_body(request, model)
@@ -82,31 +81,29 @@ class OpenAIProvider:
             body = chat_body(request, model, max_output_tokens, vendor=self._vendor)
         into = None
         if on_piece is not None and not request.embeds:
-            into = ChatStream(on_piece)
+            into = AnswerStream(ChatParts(on_piece))
             body |= {"stream": True, "stream_options": {"include_usage": True}}
-        response = await self._wire.post(path, dumped(body), timeout_s=timeout_s, into=into)
-        if into is not None and response.streamed:
-            decoded = into.whole_or_raise(response, request, self._key)
-        else:
-            decoded = decoded_or_raise(response, request, self._key)
+        response, decoded = await post_and_decode(
+            self._http, path, body, request, self._key, timeout_s=timeout_s, into=into
+        )
         read = read_embeddings if request.embeds else read_chat
         return read(decoded, response, request)
 
     async def close(self) -> None:
-        """All connections are closed."""
-        await self._wire.close()
+        """Close all connections."""
+        await self._http.close()
 
 
 def _is_openai(base_url: str) -> bool:
-    """True for api.openai.com and its regions, such as eu.api.openai.com."""
+    """Return True for api.openai.com and its regions, such as eu.api.openai.com."""
     return re.match(r"https?://(?:[\w-]+\.)?api\.openai\.com(?:[:/]|$)", base_url) is not None
 
 
 def limit_name(model: str, *, vendor: bool) -> str:
-    """The param that limits the output here.
+    """Return the param that limits the output for this model at this address.
 
-    OpenAI itself calls `max_tokens` deprecated, and its reasoning models refuse it; compatible
-    servers mostly know only `max_tokens`, except where they pass a reasoning model of OpenAI on.
+    OpenAI itself calls `max_tokens` deprecated, and its reasoning models refuse it. Most compatible
+    servers know only `max_tokens`, unless they serve one of OpenAI's reasoning models.
     """
     new = vendor or _REASONS.match(model.rsplit("/", 1)[-1]) is not None
     return "max_completion_tokens" if new else "max_tokens"
@@ -115,7 +112,7 @@ def limit_name(model: str, *, vendor: bool) -> str:
 def chat_body(
     request: Request, model: str, max_output_tokens: int, *, vendor: bool
 ) -> dict[str, Any]:
-    """The body of a chat completion."""
+    """Return the body of a chat completion."""
     params = {name: value for name, value in request.params.items() if value is not None}
     old, new = params.pop("max_tokens", None), params.pop("max_completion_tokens", None)
     body = {"model": model, "messages": request.chat(), **params}
@@ -127,13 +124,13 @@ def chat_body(
 
 
 def embedding_body(request: Request, model: str) -> dict[str, Any]:
-    """The body of an embeddings call."""
+    """Return the body of an embeddings call."""
     params = {name: value for name, value in request.params.items() if value is not None}
     return {"model": model, "input": request.input, **params}
 
 
 def read_chat(decoded: dict[str, Any], response: Response, request: Request) -> Answer:
-    """The answer out of a chat completion; InvalidOutput if it holds none."""
+    """Return the answer in a chat completion; raises InvalidOutput if there is none."""
     choices = decoded.get("choices")
     if not isinstance(choices, list) or not choices:
         raise unusable(response, "it has no choices")
@@ -155,7 +152,7 @@ def read_chat(decoded: dict[str, Any], response: Response, request: Request) -> 
     if content is None and isinstance(message.get("refusal"), str):
         content, finish = message["refusal"], "content_filter"
     if content is None and calls is None:
-        content = ""  # all tokens went into reasoning: an answer, and a charged one
+        content = ""  # all tokens went into reasoning: still an answer, and it is billed
     if content is not None and not isinstance(content, str):
         raise unusable(response, "its content is no text")
     usage, counted = read_usage(decoded.get("usage"))
@@ -167,11 +164,11 @@ def read_chat(decoded: dict[str, Any], response: Response, request: Request) -> 
         provider_model=str(decoded.get("model") or ""),
         request_id=request_id(response.headers),
     )
-    return Answer(reply, kept_headers(response.headers), counted, read_terms(decoded))
+    return Answer(reply, limit_and_id_headers(response.headers), counted, read_terms(decoded))
 
 
 def read_embeddings(decoded: dict[str, Any], response: Response, request: Request) -> Answer:
-    """The answer out of an embeddings reply, vectors in the order of the inputs."""
+    """Return the answer in an embeddings reply, with vectors in the order of the inputs."""
     rows = decoded.get("data")
     wanted = 1 if isinstance(request.input, str) else len(request.input or [])
     if not isinstance(rows, list) or len(rows) != wanted:
@@ -192,11 +189,11 @@ def read_embeddings(decoded: dict[str, Any], response: Response, request: Reques
         provider_model=str(decoded.get("model") or ""),
         request_id=request_id(response.headers),
     )
-    return Answer(reply, kept_headers(response.headers), counted, read_terms(decoded))
+    return Answer(reply, limit_and_id_headers(response.headers), counted, read_terms(decoded))
 
 
 def vector(value: object, response: Response) -> list[float]:
-    """One embedding: a list of numbers, or base64 of little-endian float32 where asked for."""
+    """Read one embedding: a list of numbers, or base64 of little-endian float32."""
     if isinstance(value, str):
         try:
             packed = base64.b64decode(value, validate=True)
@@ -209,19 +206,19 @@ def vector(value: object, response: Response) -> list[float]:
 
 
 def read_usage(usage: object) -> tuple[Usage, bool]:
-    """Tokens in our one form, and whether the vendor sent any.
+    """Return the tokens in our form, and whether the vendor sent any.
 
-    `prompt_tokens` includes the cached part. Output is what `total_tokens` leaves after the prompt
-    where that is more: Google and xAI leave reasoning out of `completion_tokens`, not of the total.
+    `prompt_tokens` includes the cached part. Google and xAI leave reasoning out of
+    `completion_tokens`, but not out of `total_tokens`: the larger of the two counts as output.
     """
-    told = fields_of(usage)
-    given = fields_of(told.get("prompt_tokens_details"))
-    made = fields_of(told.get("completion_tokens_details"))
-    input_tokens = count(told.get("prompt_tokens"))
+    sent = fields_of(usage)
+    given = fields_of(sent.get("prompt_tokens_details"))
+    made = fields_of(sent.get("completion_tokens_details"))
+    input_tokens = count(sent.get("prompt_tokens"))
     output_tokens = max(
-        count(told.get("completion_tokens")), count(told.get("total_tokens")) - input_tokens
+        count(sent.get("completion_tokens")), count(sent.get("total_tokens")) - input_tokens
     )
-    cached = count(given.get("cached_tokens", told.get("prompt_cache_hit_tokens")))  # DeepSeek's
+    cached = count(given.get("cached_tokens", sent.get("prompt_cache_hit_tokens")))  # DeepSeek's
     cached = min(cached, input_tokens)
     return Usage(
         input_tokens=input_tokens,
@@ -233,12 +230,12 @@ def read_usage(usage: object) -> tuple[Usage, bool]:
 
 
 def read_terms(decoded: dict[str, Any]) -> BillingTerms:
-    """What the bill depends on beside the tokens: the tier that served it, and sound.
+    """Return what the bill depends on besides the tokens: the service tier, and audio.
 
-    Sound is in the counts of tokens and has a price of its own, which nobody told.
+    Audio is part of the token counts but has a price of its own, which we do not know.
     """
-    told = fields_of(decoded.get("usage"))
-    sides = (told.get("prompt_tokens_details"), told.get("completion_tokens_details"))
-    sound = any(count(fields_of(side).get("audio_tokens")) for side in sides)
+    sent = fields_of(decoded.get("usage"))
+    sides = (sent.get("prompt_tokens_details"), sent.get("completion_tokens_details"))
+    audio = any(count(fields_of(side).get("audio_tokens")) for side in sides)
     tier = tier_of(decoded.get("service_tier"))
-    return BillingTerms(service_tier=tier, unpriced=sound) if tier or sound else PLAIN
+    return BillingTerms(service_tier=tier, unpriced=audio) if tier or audio else PLAIN

@@ -1,4 +1,4 @@
-"""Whether a refusal concerns one request or all that goes to its pool, and for how long; pure."""
+"""Decides whether a refusal concerns one request or its whole pool, and for how long; pure."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ _SLOW_CODES = frozenset({"slow_down", "ramp_limit_exceeded"})
 #: Anthropic before that code: "... would exceed your organization's maximum usage increase rate for
 #: input tokens per minute. Please scale up ... to stay within the acceleration limit."
 _SLOW_TEXT = re.compile(r"usage increase rate|acceleration limit", re.I)
-#: OpenAI, error guide: the flex tier has no room; the other tiers are not concerned.
+#: OpenAI, error guide: the flex tier is full; the other tiers are not concerned.
 _FLEX_CODE = "resource_unavailable"
 #: The organisation behind one request's user profile (`anthropic.types.shared`), not the key's own.
 _LINKED_CODES = frozenset(
     {"linked_organization_spend_limit_reached", "linked_organization_billing_unavailable"}
 )
-#: Others may go on. OpenAI: "Request too large for gpt-4o ... on tokens per min (TPM): Limit 30000,
-#: Requested 40000", which no wait helps. Anthropic: "Usage credits are required for long context
-#: requests", and the limits that it keeps apart for these.
+#: Other requests may go on. OpenAI: "Request too large for gpt-4o ... on tokens per min (TPM):
+#: Limit 30000, Requested 40000"; waiting does not help. Anthropic: "Usage credits are required for
+#: long context requests"; such requests also have limits of their own.
 _ALONE_TEXT = re.compile(r"request too large|long context", re.I)
 
 #: Anthropic: "You have reached your specified (workspace) API usage limits. You will regain access
-#: on 2026-04-01 at 00:00 UTC." Also read where a text says so of a reset.
+#: on 2026-04-01 at 00:00 UTC." Texts that name a reset in this way are read too.
 _DATE_TEXT = re.compile(
     r"(?:regain access|reset|resets|renews?)(?: on| at)? "
     r"([0-9]{4}-[0-9]{2}-[0-9]{2})(?:(?: at |T| )([0-9]{2}:[0-9]{2}))?",
     re.I,
 )
-#: Spending limits are of a month; a day that lies farther off, or has passed, says nothing.
+#: Spending limits are monthly. A day that is farther off, or has passed, is ignored.
 FARTHEST_S = 400 * 86_400
 #: OpenAI: "Please try again in 6m0s."; Google: "Please retry in 36.5s."
 _WAIT_TEXT = re.compile(r"(?:try again|retry) in ([0-9][0-9hm.]*m?s)\b", re.I)
@@ -47,9 +47,9 @@ def gate_of(
     details: Mapping[str, object],
     now_s: float,
 ) -> Gate | None:
-    """What the refusal says of its pool; None where it concerns this request alone.
+    """Return what the refusal says about its pool; None if it concerns this request alone.
 
-    `codes`, `message` and `details` are the vendor's own; `kind` is what they were read as;
+    `codes`, `message` and `details` are the vendor's. `kind` is the error that was read from them.
     `now_s` is Unix time.
     """
     if issubclass(kind, QuotaExhausted):
@@ -67,21 +67,21 @@ def gate_of(
     return None
 
 
-def told_wait_ms(message: str) -> int | None:
-    """The wait that the text of a refusal names, in ms, rounded up; None where it names none.
+def wait_in_text_ms(message: str) -> int | None:
+    """Return the wait that the text of a refusal names, in ms, rounded up; None if it names none.
 
-    OpenAI's guide says that `retry-after` may be missing; Google sends none at all.
+    OpenAI's guide says that `retry-after` may be missing; Google never sends it.
     """
     found = _WAIT_TEXT.search(message)
-    told = duration_s(found[1]) if found else None
-    return None if told is None else math.ceil(told[0] * 1000)
+    wait = duration_s(found[1]) if found else None
+    return None if wait is None else math.ceil(wait[0] * 1000)
 
 
 def _date_ms(message: str, details: Mapping[str, object]) -> int | None:
-    """Unix ms of the moment from which money is there again, if text or details name one.
+    """Return when money is there again, in Unix ms, if text or details name a moment.
 
-    No vendor documents such a detail; one whose name speaks of a reset is read where it is a moment
-    in RFC 3339.
+    No vendor documents such a detail. A detail is read if its name contains "reset" and its value
+    is a moment in RFC 3339.
     """
     for name, value in details.items():
         if "reset" in name and isinstance(value, str) and (at := _moment_ms(value)) is not None:

@@ -1,11 +1,11 @@
-"""What a provider's headers say of its limits, in one form; pure.
+"""Reads what a provider's headers say about its limits; pure.
 
 Sources: OpenAI's and Anthropic's rate-limit guides, headers of real answers quoted in public
 issues, and the guides of Groq, Mistral and Cerebras, which speak OpenAI's dialect. 2026-11.
 
-Headers come from outside: whatever is missing, malformed, absurd or contradicts itself leaves its
-measure out, and is never an error. Both vendors tell the state of the moment in which they took the
-request in: the request is counted, and what came back since then is not.
+A header that is missing, malformed, absurd or contradictory is never an error: its measure is left
+out. Both vendors report the state at the moment when they accepted the request: the request itself
+is counted, and tokens that came back since then are not.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from headgate.workers.provider import Measure, RateSeen
 
 
 def seen(headers: Mapping[str, str], now_s: float) -> tuple[RateSeen, ...]:
-    """All limits that the headers tell, each measure once; names of headers in lower case.
+    """Return the limits in the headers, each measure once. Header names are in lower case.
 
-    `now_s` is Unix time. It may be off by hours: only resets days away are refused by it.
+    `now_s` is Unix time. It may be wrong by hours: only resets that are days away are refused.
     """
     found: dict[str, RateSeen] = {}
     for one in (*_openai(headers), *_anthropic(headers, now_s)):
         known = found.get(one.measure)
         if known is not None:
-            # OpenAI tells the tokens of organisation and project; who stays below both keeps both.
+            # OpenAI reports the tokens of organisation and project; the lower limit keeps both.
             limit, remaining = min(one.limit, known.limit), min(one.remaining, known.remaining)
             one = RateSeen(one.measure, limit, remaining, one.grain)
         found[one.measure] = one
@@ -47,10 +47,10 @@ def _names(name: str) -> Names:
     )
 
 
-#: OpenAI's guide; `requests` is of a minute or of a day.
+#: OpenAI's guide; `requests` is per minute or per day.
 _REQUESTS_OPEN = _names("requests")
 _TOKENS_OPEN = (_names("tokens"), _names("project-tokens"))
-#: Names that tell their unit: Mistral (`req-minute`, no reset) and Cerebras (`requests-day`).
+#: Names that include their unit: Mistral (`req-minute`, no reset) and Cerebras (`requests-day`).
 _NAMED: tuple[tuple[Names, Measure], ...] = (
     (_names("req-minute"), "rpm"),
     (_names("requests-minute"), "rpm"),
@@ -58,9 +58,9 @@ _NAMED: tuple[tuple[Names, Measure], ...] = (
     (_names("tokens-minute"), "tpm"),
 )
 _MINUTE_S, _DAY_S = 60.0, 86_400.0
-#: Durations are told to the millisecond, plain numbers at best to the second.
+#: Durations are exact to the millisecond, plain numbers at best to the second.
 _WORDS_GRAIN_S, _NUMBER_GRAIN_S = 0.001, 1.0
-#: A measured reset may be this much off what follows from limit and remaining.
+#: A reset may differ by this share from what follows from limit and remaining.
 _SLACK = 0.1
 
 
@@ -75,7 +75,7 @@ def _openai(headers: Mapping[str, str]) -> list[RateSeen]:
         pair = _pair(headers, names, 1.0)
         if pair is not None:
             reset = duration_s(headers.get(names[2], ""))
-            # What is full again only after more than a minute is no limit of a minute.
+            # A bucket that takes more than a minute to fill is no limit per minute.
             if reset is not None and reset[0] <= _MINUTE_S * (1 + _SLACK) + reset[1]:
                 found.append(RateSeen("tpm", *pair, 1.0))
     for names, measure in _NAMED:
@@ -86,12 +86,13 @@ def _openai(headers: Mapping[str, str]) -> list[RateSeen]:
 
 
 def _unit(limit: float, remaining: float, reset: tuple[float, float] | None) -> Measure | None:
-    """Whether a limit of requests is of a minute or of a day; None when it fits neither.
+    """Decide whether a limit of requests is per minute or per day; None if it fits neither.
 
-    These buckets fill continuously, so the reset is the share that is missing of the minute or the
-    day: 10,000 of which one is missing are full after 6ms, or after 8.64s (OpenAI); 14,400 of which
-    30 are missing after 2m59.56s (Groq). A day is believed only when told to the millisecond, and
-    where a minute does not fit: taken for a day's, a limit of a minute would stop all work for one.
+    These buckets fill continuously, so the reset is the missing share of a minute or of a day. If
+    one of 10,000 is missing, the bucket is full after 6ms or after 8.64s (OpenAI); if 30 of 14,400
+    are missing, after 2m59.56s (Groq). A day is assumed only if the reset is exact to the
+    millisecond and a minute does not fit. A limit per minute that is taken for a limit per day
+    would stop all work for a day.
     """
     if reset is None:
         return None
@@ -99,7 +100,7 @@ def _unit(limit: float, remaining: float, reset: tuple[float, float] | None) -> 
     missing = limit - remaining
 
     def fits(window_s: float) -> bool:
-        # The bucket holds fractions, the header whole requests, and one was counted just now.
+        # The bucket holds fractions but the header whole requests, and one was counted just now.
         least = max(1.0, missing - 1) * window_s / limit * (1 - _SLACK) - grain_s
         most = (missing + 1) * window_s / limit * (1 + _SLACK) + grain_s
         return least <= reset_s <= most
@@ -108,7 +109,7 @@ def _unit(limit: float, remaining: float, reset: tuple[float, float] | None) -> 
         return "rpm"
     if grain_s == _WORDS_GRAIN_S:
         return "rpd" if fits(_DAY_S) else None
-    # Azure counts in windows of a minute and tells the whole seconds until the next.
+    # Azure counts in windows of a minute and reports the whole seconds until the next one.
     return "rpm" if reset_s <= _MINUTE_S else None
 
 
@@ -122,7 +123,10 @@ _NUMBER = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,9})?")
 
 
 def duration_s(text: str) -> tuple[float, float] | None:
-    """Seconds of `120ms`, `1s`, `6m0s`, `1h2m3.5s` or `12`, and how exact they are; else None."""
+    """Read `120ms`, `1s`, `6m0s`, `1h2m3.5s` or `12`; return seconds and their precision, or None.
+
+    The precision is in seconds too.
+    """
     if _NUMBER.fullmatch(text):
         return float(text), _NUMBER_GRAIN_S
     found = _DURATION.fullmatch(text)
@@ -145,13 +149,13 @@ _REQUESTS: tuple[Names, Measure, float] = (_group("requests"), "rpm", 1.0)
 _TOKENS: tuple[Names, Measure, float] = (_group("tokens"), "tpm", 1000.0)
 _INPUT: tuple[Names, Measure, float] = (_group("input-tokens"), "input_tpm", 1000.0)
 _OUTPUT: tuple[Names, Measure, float] = (_group("output-tokens"), "output_tpm", 1000.0)
-#: A bucket of a minute is never days from full, whatever the clock of this machine says.
+#: A bucket per minute is never days away from full, even if this machine's clock is wrong.
 _FARTHEST_S = 3 * _DAY_S
 
 
 def _anthropic(headers: Mapping[str, str], now_s: float) -> list[RateSeen]:
     found: list[RateSeen] = []
-    # The `tokens` group tells one of the two others again, or their sum: it is read only alone.
+    # The `tokens` group repeats one of the other two, or their sum. So it is read only if alone.
     apart = _INPUT[0][0] in headers or _OUTPUT[0][0] in headers
     for names, measure, grain in (_REQUESTS, _INPUT, _OUTPUT) if apart else (_REQUESTS, _TOKENS):
         pair = _pair(headers, names, grain)
@@ -161,7 +165,7 @@ def _anthropic(headers: Mapping[str, str], now_s: float) -> list[RateSeen]:
 
 
 def _recent(text: str | None, now_s: float) -> bool:
-    """True for an RFC 3339 moment of these days; it may have passed, as real answers show."""
+    """Return True for an RFC 3339 moment of these days. It may have passed, as in real answers."""
     if text is None or len(text) > 40:
         return False
     try:
@@ -180,18 +184,18 @@ def _recent(text: str | None, now_s: float) -> bool:
 
 
 def _pair(headers: Mapping[str, str], names: Names, grain: float) -> tuple[float, float] | None:
-    """Limit and remaining, or None when they are no two numbers that go together.
+    """Return limit and remaining, or None if they are not two numbers that fit together.
 
-    Azure tells a limit of 0 or -1 for "not known". Where nothing is rounded, the request that is
-    being answered is missing from what remains: who still has all of it left does not count.
+    Azure sends a limit of 0 or -1 for "unknown". Without rounding, the remaining amount lacks the
+    request that is being answered: if nothing is lacking, the server does not count.
     """
-    told = headers.get(names[0])
-    if told is None:
+    sent = headers.get(names[0])
+    if sent is None:
         return None
-    limit, remaining = _amount(told), _amount(headers.get(names[1]))
+    limit, remaining = _amount(sent), _amount(headers.get(names[1]))
     if limit is None or remaining is None or limit < 1:
         return None
-    # Rounded to the thousand, 8,500 of 8,500 are told as 9,000.
+    # Rounded to the thousand, 8,500 of 8,500 are sent as 9,000.
     if remaining > limit + grain / 2 or (grain <= 1 and remaining >= limit):
         return None
     return limit, min(limit, remaining)

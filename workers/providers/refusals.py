@@ -1,4 +1,4 @@
-"""A vendor's refusal in our words: by the code it names first, by the HTTP status second.
+"""Translates a vendor's refusal into our errors: by its code first, by the HTTP status second.
 
 Sources: the vendors' error guides and the installed SDKs (`anthropic.types.shared`), 2026-11.
 """
@@ -27,14 +27,14 @@ from headgate.workers.errors import (
     Unauthorized,
 )
 from headgate.workers.providers.http import Response
-from headgate.workers.providers.pool_gate import gate_of, told_wait_ms
-from headgate.workers.providers.reply_fields import fields_of, kept_headers
+from headgate.workers.providers.pool_gate import gate_of, wait_in_text_ms
+from headgate.workers.providers.reply_fields import fields_of, limit_and_id_headers
 
 MESSAGE_LIMIT = 500
 
 
 class ModelRefused(RequestRefused):
-    """This model cannot take the request (too long, not served); another one may."""
+    """This model cannot take the request (too long, not served), but another model may."""
 
     falls_back = True
 
@@ -44,7 +44,7 @@ Fault = tuple[type[AttemptError], ErrorCode, bool | None]  # class, our code, wa
 _REFUSED: Fault = (RequestRefused, "invalid_request", False)
 _TOO_LONG: Fault = (ModelRefused, "context_length", False)
 _NO_MODEL: Fault = (ModelRefused, "unknown_model", False)
-# Another vendor's filter may think otherwise, but going round a filter is the caller's decision.
+# Another vendor's filter may pass it, but only the caller may decide to go around a filter.
 _FILTERED: Fault = (RequestRefused, "content_filtered", False)
 _BAD_KEY: Fault = (Unauthorized, "authentication", False)
 _FORBIDDEN: Fault = (Unauthorized, "permission", False)
@@ -52,11 +52,11 @@ _NO_MONEY: Fault = (QuotaExhausted, "provider_quota", False)
 _LIMITED: Fault = (RateLimited, "rate_limited", False)
 _BUSY: Fault = (Overloaded, "overloaded", False)
 _CONFLICT: Fault = (ProviderFault, "provider_error", False)
-# Work may have been done before these; no vendor says whether it is charged.
+# Work may have been done before these errors; no vendor says whether it is billed.
 _TIMED_OUT: Fault = (AttemptTimeout, "timeout", None)
 _FAULT: Fault = (ProviderFault, "provider_error", None)
 
-#: `invalid_request_error`, `server_error` and `api_error` are not here: the status says more.
+#: `invalid_request_error`, `server_error` and `api_error` are missing: the status says more.
 _CODES: dict[str, Fault] = {
     # OpenAI, `error.code` or `error.type`
     "credit_balance_exhausted": _NO_MONEY,
@@ -70,7 +70,7 @@ _CODES: dict[str, Fault] = {
     "slow_down": _LIMITED,
     "server_is_overloaded": _BUSY,
     "service_unavailable_error": _BUSY,
-    "resource_unavailable": _BUSY,  # flex tier: no room just now, not billed
+    "resource_unavailable": _BUSY,  # the flex tier is full just now; not billed
     "context_length_exceeded": _TOO_LONG,
     "string_above_max_length": _TOO_LONG,
     "content_filter": _FILTERED,
@@ -118,21 +118,21 @@ _STATUSES: dict[int, Fault] = {
     409: _CONFLICT,
     410: _NO_MODEL,
     429: _LIMITED,
-    # A proxy between may say 503 after it has passed the request on; with a code it is the vendor.
+    # A proxy may send a 503 after it has passed the request on. With a code it is the vendor's.
     503: (Overloaded, "overloaded", None),
     504: _TIMED_OUT,
     529: _BUSY,
 }
 
-#: Anthropic gives these facts as a text under the general `invalid_request_error`; so do many
-#: compatible servers. Read only where code and status say no more than "400".
+#: Anthropic and many compatible servers give these facts only as text, under the general
+#: `invalid_request_error`. The text is read only if code and status say no more than "400".
 _TEXTS: list[tuple[re.Pattern[str], Fault]] = [
     (re.compile(r"API usage limits|credit balance is too low|spend(ing)? limit", re.I), _NO_MONEY),
     (
         re.compile(r"prompt is too long|context (length|limit|window)|too many tokens", re.I),
         _TOO_LONG,
     ),
-    # The output was made before it was blocked, so it may be charged.
+    # The output was generated before it was blocked, so it may be billed.
     (re.compile(r"content filter", re.I), (RequestRefused, "content_filtered", None)),
 ]
 
@@ -143,39 +143,39 @@ _KEYS = re.compile(
 
 
 def refusal(response: Response, private: Iterable[str], secret: str) -> AttemptError:
-    """The error that this response stands for; also for an error that came with status 200.
+    """Return the error that this response stands for; also for an error with status 200.
 
-    `private` are texts of the request: from where the vendor's message begins to repeat one of
-    them, it is cut. `secret` is the key.
+    `private` are the texts of the request: the vendor's message is cut where it begins to repeat
+    one of them. `secret` is the API key.
     """
     try:
         body = orjson.loads(response.content)
     except ValueError:
         body = None
-    status, told = response.status, told_error(body)
-    if told.status is not None and status < 400:
-        status = told.status
-    kind, code, billed = fault(status, told)
+    status, error = response.status, read_error(body)
+    if error.status is not None and status < 400:
+        status = error.status
+    kind, code, billed = fault(status, error)
     now_s = time.time()
     wait_ms = retry_after_ms(response.headers, now_s)
     if wait_ms is None and issubclass(kind, RateLimited):
-        wait_ms = told_wait_ms(told.message)
+        wait_ms = wait_in_text_ms(error.message)
     return kind(
-        f"HTTP {status}: {scrubbed(told.message, private, secret)}" if told.message
+        f"HTTP {status}: {scrubbed(error.message, private, secret)}" if error.message
         else f"HTTP {status}, with no reason given",
         code=code,
         http_status=response.status,
         retry_after_ms=wait_ms,
         billed=billed,
-        request_id=request_id(response.headers) or told.request_id,
-        headers=kept_headers(response.headers),
-        gate=gate_of(kind, told.codes, told.message, told.details, now_s),
+        request_id=request_id(response.headers) or error.request_id,
+        headers=limit_and_id_headers(response.headers),
+        gate=gate_of(kind, error.codes, error.message, error.details, now_s),
     )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class ErrorBody:
-    """What an error body says: codes, the most telling first, status, reason, id and details."""
+    """What an error body says. `codes` begin with the most specific one."""
 
     codes: list[str]
     status: int | None
@@ -184,8 +184,8 @@ class ErrorBody:
     details: dict[str, object]
 
 
-def told_error(body: object) -> ErrorBody:
-    """Codes (most telling first), status, message and request id out of a decoded error body.
+def read_error(body: object) -> ErrorBody:
+    """Read a decoded error body.
 
     Shapes: `{"error": {...}}` (OpenAI, Anthropic), the same in a list (Google), `{"error": "..."}`,
     a bare `{"message", "type", "code"}` (vLLM, Mistral, Cohere), `{"detail": ...}` (FastAPI).
@@ -212,32 +212,32 @@ def told_error(body: object) -> ErrorBody:
 
 
 def _detail(detail: object) -> str:
-    """FastAPI's reason, without the `input` it repeats."""
+    """Return FastAPI's reason, without the `input` that it repeats."""
     if isinstance(detail, str):
         return detail
     reasons = [fields_of(item) for item in detail] if isinstance(detail, list) else []
     return "; ".join(f"{reason.get('loc')}: {reason.get('msg')}" for reason in reasons)
 
 
-def fault(status: int, told: ErrorBody) -> Fault:
-    """Which of our errors it is: the first code we know, else the status, else the text."""
-    for code in told.codes:
+def fault(status: int, error: ErrorBody) -> Fault:
+    """Choose our error: by the first code we know, else by the status, else by the text."""
+    for code in error.codes:
         if code in _CODES:
             return _CODES[code]
     if status in _STATUSES:
         return _STATUSES[status]
-    if status >= 500 or (status < 400 and "invalid_request_error" not in told.codes):
+    if status >= 500 or (status < 400 and "invalid_request_error" not in error.codes):
         return _FAULT
     for pattern, found in _TEXTS:
-        if pattern.search(told.message):
+        if pattern.search(error.message):
             return found
     return _REFUSED
 
 
 def scrubbed(message: str, private: Iterable[str], secret: str) -> str:
-    """The message without keys and without the request's own texts, at most 500 characters."""
+    """Return the message without keys and the request's texts, at most 500 characters."""
     for text in private:
-        # A vendor may cut or escape what it repeats, so the first plain run is what we look for.
+        # A vendor may cut or escape what it repeats, so we look for the first run of plain text.
         start = re.search(r"[^\s\"'\\][^\"'\\\n\r\t]{7,11}", text)
         at = message.find(start.group()) if start else -1
         if at >= 0:
@@ -249,9 +249,9 @@ def scrubbed(message: str, private: Iterable[str], secret: str) -> str:
 
 
 def retry_after_ms(headers: Mapping[str, str], now_s: float) -> int | None:
-    """Milliseconds that the provider asks us to wait, rounded up, uncapped; None for nonsense.
+    """Return how many ms the provider asks us to wait, rounded up; None if it does not say.
 
-    Read in this order: `retry-after-ms`, `retry-after` in seconds, `retry-after` as an HTTP date.
+    Reads `retry-after-ms`, then `retry-after` in seconds, then `retry-after` as an HTTP date.
     """
     for name, unit_ms in (("retry-after-ms", 1.0), ("retry-after", 1000.0)):
         try:
@@ -268,12 +268,12 @@ def retry_after_ms(headers: Mapping[str, str], now_s: float) -> int | None:
 
 
 def request_id(headers: Mapping[str, str]) -> str | None:
-    """The vendor's id of the request: `x-request-id` (OpenAI) or `request-id` (Anthropic)."""
+    """Return the vendor's request id: `x-request-id` (OpenAI) or `request-id` (Anthropic)."""
     return headers.get("x-request-id") or headers.get("request-id")
 
 
 def unusable(response: Response, why: str) -> InvalidOutput:
-    """InvalidOutput for a 200 that holds no answer; it may be charged."""
+    """Return the InvalidOutput for a 200 without an answer; it may be billed."""
     return InvalidOutput(
         f"the answer is unusable: {why}",
         http_status=response.status,

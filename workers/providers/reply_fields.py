@@ -1,4 +1,4 @@
-"""What all dialects share in reading an answer: which headers are kept, and how is counted."""
+"""Reads the fields and headers that the answers of all dialects share."""
 
 from __future__ import annotations
 
@@ -6,36 +6,36 @@ from collections.abc import Mapping
 
 from headgate.shared.cost.rates import STANDARD
 
-#: More tokens than this in one reply is a fault of the sender: exact in a float and in a table.
+#: More tokens than this in one reply are a fault of the sender. It is exact in a float and a table.
 _MOST_TOKENS = 2**40
 
-_KEPT_PREFIXES = ("x-ratelimit-", "anthropic-ratelimit-", "anthropic-priority-", "anthropic-fast-")
-_KEPT = frozenset({"x-request-id", "request-id", "retry-after", "retry-after-ms"})
+_LIMIT_PREFIXES = ("x-ratelimit-", "anthropic-ratelimit-", "anthropic-priority-", "anthropic-fast-")
+_ID_AND_RETRY = frozenset({"x-request-id", "request-id", "retry-after", "retry-after-ms"})
 
 
-def kept_headers(headers: Mapping[str, str]) -> dict[str, str]:
-    """The rate-limit and request-id headers, names in lower case."""
-    kept = {}
-    for told, value in headers.items():
-        name = told.lower()
-        if name in _KEPT or name.startswith(_KEPT_PREFIXES):
-            kept[name] = value
-    return kept
+def limit_and_id_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    """Return the rate-limit and request-id headers, with names in lower case."""
+    found = {}
+    for header, value in headers.items():
+        name = header.lower()
+        if name in _ID_AND_RETRY or name.startswith(_LIMIT_PREFIXES):
+            found[name] = value
+    return found
 
 
 def count(value: object) -> int:
-    """The value as a count of tokens; 0 for all that is none (missing, negative, text, bool)."""
+    """Return the value as a count of tokens; 0 if it is none (missing, negative, text, bool)."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return 0
     return int(value) if 0 <= value <= _MOST_TOKENS else 0
 
 
 def fields_of(value: object) -> dict[str, object]:
-    """The value if it is an object, else an empty one."""
+    """Return the value if it is a JSON object, else an empty one."""
     return value if isinstance(value, dict) else {}
 
 
 def tier_of(value: object) -> str:
-    """The service tier that a reply names; empty where that is the standard one, or none."""
+    """Return the service tier that a reply names; empty if that is the standard tier or none."""
     named = value.strip().lower()[:64] if isinstance(value, str) else ""
     return "" if named in STANDARD else named

@@ -1,17 +1,17 @@
-"""Server-sent events out of bytes that come in any pieces (WHATWG HTML, section 9.2)."""
+"""Parses server-sent events from bytes that come in any pieces (WHATWG HTML, section 9.2)."""
 
 from __future__ import annotations
 
 Event = tuple[str, bytes]
-"""Its name, empty where it has none, and its data."""
+"""The name, empty if there is none, and the data."""
 
 _ENDS = (b"\n", b"\r")
 
 
 class EventParser:
-    """Reads one stream: lines end in LF, CR or CRLF, a blank one ends an event.
+    """Parses one stream. Lines end in LF, CR or CRLF; a blank line ends an event.
 
-    Works on bytes, so that a character cut in two is never looked at before it is whole.
+    It works on bytes, so it never decodes half a character.
     """
 
     def __init__(self) -> None:
@@ -22,7 +22,7 @@ class EventParser:
         self._content: list[bytes] = []
 
     def feed(self, chunk: bytes) -> list[Event]:
-        """The events that end in this piece."""
+        """Return the events that end in this piece."""
         if self._after_cr and chunk[:1] == b"\n":  # the second half of a CRLF
             chunk = chunk[1:]
             self._after_cr = False
@@ -38,7 +38,7 @@ class EventParser:
         return self._read(lines)
 
     def rest(self) -> list[Event]:
-        """What a server left without the blank line at its end; perhaps cut off in the middle."""
+        """Return a last event that has no blank line after it. It may be cut off in the middle."""
         lines, self._line = [b"".join(self._line), b""], []
         return self._read(lines)
 
@@ -58,5 +58,5 @@ class EventParser:
                 self._content.append(value.removeprefix(b" "))
             elif name == b"event":
                 self._name = value.removeprefix(b" ").decode("utf-8", "replace")
-            # A comment (nothing before the colon), `id` and `retry` are of no use here.
+            # Comments (nothing before the colon), `id` and `retry` are not used.
         return events

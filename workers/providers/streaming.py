@@ -1,46 +1,85 @@
-"""An answer that comes in pieces: its text is handed on at once, the whole put together."""
+"""Reads answers that come in pieces: hands their text on at once, and puts the whole together."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 
 from headgate.shared.job.request import Request
 from headgate.workers.errors import ConnectionLost
 from headgate.workers.provider import OnPiece
-from headgate.workers.providers.http import Response
-from headgate.workers.providers.json_body import texts_of
+from headgate.workers.providers.http import HttpPool, Response
+from headgate.workers.providers.json_body import decoded_or_raise, dumped, texts_of
 from headgate.workers.providers.refusals import refusal, request_id, unusable
 from headgate.workers.providers.reply_fields import fields_of
 from headgate.workers.providers.sse import Event, EventParser
 
 
-class AnswerStream(ABC):
-    """The stream of one answer. `ended`: the model has said all, though usage may still follow."""
+async def post_and_decode(
+    http: HttpPool,
+    path: str,
+    body: dict[str, Any],
+    request: Request,
+    key: str,
+    *,
+    timeout_s: float,
+    into: AnswerStream | None,
+) -> tuple[Response, dict[str, Any]]:
+    """Post a request, and return the response with the decoded answer, streamed or not.
 
-    def __init__(self, on_piece: OnPiece) -> None:
-        self.ended = False
-        self._on_piece = on_piece
+    Raises one of the AttemptErrors.
+    """
+    response = await http.post(path, dumped(body), timeout_s=timeout_s, into=into)
+    if into is not None and response.streamed:
+        return response, into.whole_or_raise(response, request, key)
+    return response, decoded_or_raise(response, request, key)
+
+
+class AnswerParts(Protocol):
+    """Puts one answer together from a vendor's events.
+
+    `ended`: the answer is complete, but usage may still follow. `is_last`: nothing follows.
+    """
+
+    ended: bool
+    is_last: bool
+
+    def take(self, event: dict[str, Any]) -> None:
+        """Add the event to the answer and hand its text on."""
+
+    def whole(self) -> dict[str, Any]:
+        """Return the answer as if it had come whole."""
+
+
+class AnswerStream:
+    """The stream of one answer: reads its events, and notices faults and a broken connection."""
+
+    def __init__(self, parts: AnswerParts) -> None:
+        self._parts = parts
         self._events = EventParser()
         self._begun = False
         self._over = False
         self._fault: bytes | None = None
         self._garbled = False
 
+    @property
+    def ended(self) -> bool:
+        """True once the answer is complete. Usage may still follow."""
+        return self._parts.ended
+
     def feed(self, chunk: bytes) -> bool:
-        """True once nothing is to be expected any more."""
+        """Read a piece; return True once nothing more is expected."""
         return self._take_all(self._events.feed(chunk))
 
     def whole_or_raise(self, response: Response, request: Request, key: str) -> dict[str, Any]:
-        """The answer in the form of one that came whole; raises the error that it ended with."""
+        """Return the answer as if it had come whole; raises the error that ended the stream."""
         if not self._over:
             self._take_all(self._events.rest(), last=True)
         if self._fault is not None:
             error = refusal(replace(response, content=self._fault), texts_of(request), key)
-            if self._begun:  # what was said until then may be charged
+            if self._begun:  # what came until then may be billed
                 error.billed = None
             raise error
         if self._garbled:
@@ -50,42 +89,37 @@ class AnswerStream(ABC):
                 "the connection broke: the stream stops before its end",
                 http_status=response.status, billed=None, request_id=request_id(response.headers),
             )  # fmt: skip
-        return self._whole()
+        return self._parts.whole()
 
     def _take_all(self, events: list[Event], *, last: bool = False) -> bool:
         for name, content in events:
             if self._over:
                 break
             if content == b"[DONE]":
-                self.ended = self._over = True
+                self._parts.ended = self._over = True
                 break
             try:
                 event = orjson.loads(content)
             except ValueError:
-                if not last:  # the last may be cut off, which its missing end will tell
+                if not last:  # the last may be cut off: then the stream's end is missing too
                     self._garbled = self._over = True
                 break
             if name == "error" or fields_of(event).get("error"):
                 self._fault, self._over = content, True
                 break
             self._begun = True
-            self._take(fields_of(event))
+            self._parts.take(fields_of(event))
+            self._over = self._parts.is_last
         return self._over
 
-    @abstractmethod
-    def _take(self, event: dict[str, Any]) -> None:
-        """The event is part of the whole, its text is handed on."""
 
-    @abstractmethod
-    def _whole(self) -> dict[str, Any]:
-        """What was taken, in the form of an answer that came whole."""
-
-
-class ChatStream(AnswerStream):
+class ChatParts:
     """A chat completion in OpenAI's chunks."""
 
     def __init__(self, on_piece: OnPiece) -> None:
-        super().__init__(on_piece)
+        self.ended = False
+        self.is_last = False  # OpenAI sends [DONE] instead
+        self._on_piece = on_piece
         self._model: object = None
         self._usage: object = None
         self._tier: object = None
@@ -96,9 +130,10 @@ class ChatStream(AnswerStream):
         self._calls: list[dict[str, Any]] = []
         self._places: dict[object, int] = {}
 
-    def _take(self, event: dict[str, Any]) -> None:
+    def take(self, event: dict[str, Any]) -> None:
+        """Add the chunk to the completion and hand its text on."""
         self._model = event.get("model") or self._model
-        # In the last chunk, or in each, growing (Google, xAI): the last one told is all.
+        # In the last chunk, or growing in each (Google, xAI): the last usage counts everything.
         self._usage = event.get("usage") or self._usage
         self._tier = event.get("service_tier") or self._tier
         choices = event.get("choices")
@@ -121,45 +156,48 @@ class ChatStream(AnswerStream):
             self.ended = True
 
     def _add(self, piece: dict[str, Any]) -> None:
-        """The piece is part of its tool call."""
-        place, told = piece.get("index"), piece.get("id")
+        """Add the piece to its tool call."""
+        place, call_id = piece.get("index"), piece.get("id")
         at = self._places.get(place)
-        # Google numbers all calls of an answer 0; another id is another call.
-        if at is None or (told and self._calls[at]["id"] not in ("", told)):
+        # Google numbers all calls of an answer 0; another id means another call.
+        if at is None or (call_id and self._calls[at]["id"] not in ("", call_id)):
             at = self._places[place] = len(self._calls)
             function: dict[str, Any] = {"name": "", "arguments": ""}
             self._calls.append({"id": "", "type": "function", "function": function})
         call, made = self._calls[at], fields_of(piece.get("function"))
-        call["id"] = told or call["id"]
+        call["id"] = call_id or call["id"]
         call["type"] = piece.get("type") or call["type"]
         call["function"]["name"] = made.get("name") or call["function"]["name"]
         call["function"]["arguments"] += _text(made.get("arguments"))
 
-    def _whole(self) -> dict[str, Any]:
-        silent = not self._texts and (self._refusals or self._calls)
+    def whole(self) -> dict[str, Any]:
+        """Return the completion as if it had come whole."""
+        has_no_text = not self._texts and (self._refusals or self._calls)
         message = {
-            "content": None if silent else "".join(self._texts),
+            "content": None if has_no_text else "".join(self._texts),
             "refusal": "".join(self._refusals) or None,
             "tool_calls": self._calls or None,
         }
         choice = {"message": message, "finish_reason": self._finish}
         choices = [choice] if self._chosen else []
-        told = {"usage": self._usage, "service_tier": self._tier}
-        return {"model": self._model, "choices": choices, **told}
+        bill = {"usage": self._usage, "service_tier": self._tier}
+        return {"model": self._model, "choices": choices, **bill}
 
 
 def _text(content: object) -> str:
-    """The text of a piece; Mistral's reasoning models send parts."""
+    """Return the text of a piece. Mistral's reasoning models send it in parts."""
     if isinstance(content, list):
         return "".join(_text(fields_of(part).get("text")) for part in content)
     return content if isinstance(content, str) else ""
 
 
-class MessageStream(AnswerStream):
-    """A message in Anthropic's events. `json_only`: a fence around it is no part of the answer."""
+class MessageParts:
+    """A message in Anthropic's events. `json_only`: a code fence is no part of the answer."""
 
     def __init__(self, on_piece: OnPiece, *, json_only: bool = False) -> None:
-        super().__init__(on_piece)
+        self.ended = False
+        self.is_last = False
+        self._on_piece = on_piece
         self._message: dict[str, Any] = {}
         self._usage: dict[str, Any] = {}
         self._reason: object = None
@@ -167,7 +205,8 @@ class MessageStream(AnswerStream):
         self._parts: dict[object, list[str]] = {}
         self._held: str | None = "" if json_only else None
 
-    def _take(self, event: dict[str, Any]) -> None:
+    def take(self, event: dict[str, Any]) -> None:
+        """Add the event to the message and hand its text on."""
         place = event.get("index")
         match event.get("type"):
             case "message_start":
@@ -188,7 +227,7 @@ class MessageStream(AnswerStream):
                 self._count(event.get("usage"))
                 self.ended = self.ended or self._reason is not None
             case "message_stop":
-                self.ended = self._over = True
+                self.ended = self.is_last = True
 
     def _add(self, place: object, field: str, text: object) -> None:
         if not field or not isinstance(text, str) or not text:
@@ -198,7 +237,7 @@ class MessageStream(AnswerStream):
             self._hand_on(text)
 
     def _hand_on(self, text: str) -> None:
-        """The text is handed on, but not fenced JSON, whose fence can be told only at its end."""
+        """Hand the text on, unless it is JSON in a code fence: that fence is removed at the end."""
         if self._held is not None:
             self._held += text
             start = self._held.lstrip()[:3]
@@ -208,18 +247,19 @@ class MessageStream(AnswerStream):
         self._on_piece(text)
 
     def _count(self, usage: object) -> None:
-        """Counts are cumulative: what is told last is all."""
-        told = fields_of(usage)
-        self._usage.update((name, value) for name, value in told.items() if value is not None)
+        """Take over these counts; they are cumulative, so the last ones count everything."""
+        sent = fields_of(usage)
+        self._usage.update((name, value) for name, value in sent.items() if value is not None)
 
-    def _whole(self) -> dict[str, Any]:
+    def whole(self) -> dict[str, Any]:
+        """Return the message as if it had come whole."""
         content = []
         for place, block in self._blocks.items():
-            said = "".join(self._parts.get(place, ()))
+            text = "".join(self._parts.get(place, ()))
             if block.get("type") == "text":
-                content.append({**block, "text": said})
+                content.append({**block, "text": text})
             elif block.get("type") == "tool_use":
-                content.append({**block, "input": _input(said) if said else block.get("input")})
+                content.append({**block, "input": _input(text) if text else block.get("input")})
             else:
                 content.append(block)
         message = {**self._message, "content": content, "usage": self._usage}
@@ -227,7 +267,7 @@ class MessageStream(AnswerStream):
 
 
 def _input(written: str) -> object:
-    """The input of a tool call; an empty one where the limit of tokens has cut it."""
+    """Return the input of a tool call; an empty one if the token limit has cut it."""
     try:
         return orjson.loads(written)
     except ValueError:

@@ -18,7 +18,7 @@ PARENT_POLL_S = 1.0
 
 
 async def run(flags: Flags) -> None:
-    """Serves until SIGTERM, SIGINT or the parent's end."""
+    """Serve until SIGTERM, SIGINT or the parent's end."""
     over = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -27,12 +27,12 @@ async def run(flags: Flags) -> None:
     if flags.with_parent is not None:
         watch = asyncio.create_task(_watch(flags.with_parent, over))
     engine = Engine(flags.behaviour, time.monotonic, time.time)
-    door = SimulatorServer(engine, flags.json_log)
+    server = SimulatorServer(engine, flags.json_log)
 
-    # Reading the price list takes a moment, which must not be the first caller's.
+    # Reading the price list takes a moment. Do it now, so that the first caller need not wait.
     price_of("openai", "gpt-4o-mini")
-    async with serving(door, flags.host, flags.port) as url:
-        # The file before the line: who has read the line may look into the file.
+    async with serving(server, flags.host, flags.port) as url:
+        # Write the file before the line: a reader of the line may look into the file.
         if flags.ready_file is not None:
             _write_whole(flags.ready_file, url)
         sys.stdout.write(f"simulator listening on {url}\n")
@@ -43,8 +43,8 @@ async def run(flags: Flags) -> None:
 
 
 async def _watch(pid: int, over: asyncio.Event) -> None:
-    """True afterwards: the process `pid` is gone, and `over` is set."""
-    while _runs(pid):  # noqa: ASYNC110  no event tells of the end of a process not our child
+    """Wait until the process `pid` is gone, then set `over`."""
+    while _runs(pid):  # noqa: ASYNC110  a process that is not our child has no event for its end
         await asyncio.sleep(PARENT_POLL_S)
     over.set()
 
@@ -57,27 +57,27 @@ def _runs(pid: int) -> bool:
     except PermissionError:
         return True
     with contextlib.suppress(OSError, IndexError):
-        # A dead parent whose own parent does not collect it still has its number.
+        # A dead parent keeps its number until its own parent collects it.
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     return True
 
 
 def _write_whole(path: Path, text: str) -> None:
-    """True afterwards: `path` holds `text`; nobody can have read a part of it."""
+    """Write `text` to `path` in one step, so that nobody reads only a part of it."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     draft.write_text(text + "\n")
     draft.replace(path)
 
 
 def _raise_file_limit() -> None:
-    """True afterwards: as many connections may be open as the system lets this process have."""
+    """Allow as many open connections as the system permits."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def main(arguments: list[str]) -> int:
-    """Runs to the end and returns the exit code: 0 ended as asked, 2 wrong use."""
+    """Run the simulator; return the exit code: 0 ended as asked, 2 wrong use."""
     flags = parse(arguments)
     _raise_file_limit()
     try:

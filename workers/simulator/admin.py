@@ -1,4 +1,4 @@
-"""The addresses that no vendor has: figures, reset, rules, limits, health."""
+"""The addresses that no vendor has: figures, reset, rules, limits, health; and the model list."""
 
 from dataclasses import asdict
 from typing import Any
@@ -9,7 +9,7 @@ from headgate.workers.simulator.engine import Engine
 from headgate.workers.simulator.faults import parse_rules
 from headgate.workers.simulator.limits import LimitTable, table_from
 
-# Listed when no --strict-models names others; any other name is answered too.
+# Listed without --strict-models. Other names are answered too.
 SHOWN_MODELS = (
     "gpt-4o-mini",
     "gpt-4o",
@@ -30,13 +30,13 @@ METHODS = {
 
 
 def admin(engine: Engine, path: str, raw: bytes, anthropic_form: bool) -> tuple[int, Any]:
-    """Status and JSON of one of the addresses in METHODS."""
+    """Return status and JSON of one of the addresses in METHODS."""
     try:
         match path:
             case "/health":
                 return 200, {"status": "ok"}
             case "/_stats":
-                return 200, engine.tally.report()
+                return 200, engine.stats.report()
             case "/_reset":
                 engine.reset()
                 return 200, {"reset": True}
@@ -54,13 +54,13 @@ def admin(engine: Engine, path: str, raw: bytes, anthropic_form: bool) -> tuple[
 
 
 def shown_limits(table: LimitTable) -> dict[str, Any]:
-    """The limits in force, in the form in which they are posted."""
+    """Return the limits in force, in the form in which they are posted."""
     models = {name: asdict(limit) for name, limit in table.models.items()}
     return {**asdict(table.default), "models": models}
 
 
 def listed_models(engine: Engine, anthropic_form: bool) -> dict[str, Any]:
-    """The list of models in the form of the vendor that was asked."""
+    """Return the list of models in the form of the vendor that was asked."""
     names = engine.behaviour.strict_models or SHOWN_MODELS
     if anthropic_form:
         listed = [

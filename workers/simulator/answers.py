@@ -1,4 +1,4 @@
-"""Answers that are a pure function of the request: same request, same answer, same counts."""
+"""Makes answers, as a pure function of the request: same request, same answer, same counts."""
 
 import array
 import hashlib
@@ -16,20 +16,20 @@ from headgate.workers.simulator.request import SimulatedRequest, Tool, tokens_of
 
 End = Literal["stop", "length", "tool", "filter"]
 
-#: Half a megabyte of text; a longer draw is cut to it.
+#: Half a megabyte of text. Longer draws are cut to this.
 MOST_TOKENS = 128_000
 
 
 @lru_cache(maxsize=8)
 def lengths(median: float, sigma: float, steps: int = 4096) -> tuple[int, ...]:
-    """Tokens of an answer by the place of its digest among all: lognormal, from short to long."""
+    """Return `steps` lengths of answers in tokens, from short to long: a lognormal distribution."""
     normal = NormalDist()
     places = (normal.inv_cdf((step + 0.5) / steps) for step in range(steps))
     drawn = (round(median * math.exp(sigma * place)) for place in places)
     return tuple(min(MOST_TOKENS, max(1, tokens)) for tokens in drawn)
 
 
-# Where no other lengths are asked for: most lie in 15 to 150.
+# The lengths by default: most are between 15 and 150.
 LENGTHS = lengths(48, 0.6, 256)
 SENTENCES = (
     "The short answer is yes, with two conditions that matter in practice.",
@@ -61,7 +61,7 @@ CITED_CHARS = 60
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """A call the model asks for; `arguments` is JSON text."""
+    """A call that the model asks for; `arguments` is JSON text."""
 
     id: str
     name: str
@@ -70,7 +70,7 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True)
 class SimulatedAnswer:
-    """What the model says, and how many tokens that took; output includes reasoning."""
+    """What the model answers, and how many tokens that took. Output tokens include reasoning."""
 
     text: str
     tool_call: ToolCall | None
@@ -83,9 +83,9 @@ class SimulatedAnswer:
 def compose(
     ask: SimulatedRequest, choice: int, chars_per_token: float, exact: tuple[int, ...] | None = None
 ) -> SimulatedAnswer:
-    """The answer to `ask`; `choice` numbers the alternatives when several were asked for.
+    """Return the answer to `ask`. `choice` numbers the alternatives if several were asked for.
 
-    Prose is some sentences long; with `exact` it has one of these lengths to the token.
+    Prose is some sentences long. With `exact` it has exactly one of these lengths in tokens.
     """
     digest = ask.digest
     if choice:
@@ -95,11 +95,11 @@ def compose(
     if ask.reasons:
         reasoning = LENGTHS[digest[3]] * 2
         if cap is not None:
-            # Leaves half of a small budget to the text, so that a short cap still gets an answer.
+            # Leave half of a small limit for the text, so that there is still an answer.
             reasoning = min(reasoning, cap // 2)
-    room = None if cap is None else cap - reasoning
+    tokens_left = None if cap is None else cap - reasoning
     if ask.tool is not None:
-        return _call(ask.tool, digest, room, reasoning, chars_per_token)
+        return _call(ask.tool, digest, tokens_left, reasoning, chars_per_token)
     end: End = "stop"
     stop_word = None
     if ask.wants_json:
@@ -116,16 +116,16 @@ def compose(
         place = text.find(word)
         if place >= 0:
             text, stop_word = text[:place], word
-    if room is not None and len(text) > room * chars_per_token:
-        text, stop_word, end = text[: int(room * chars_per_token)], None, "length"
-    spoken = tokens_of(len(text), chars_per_token)
-    return SimulatedAnswer(text, None, end, stop_word, spoken + reasoning, reasoning)
+    if tokens_left is not None and len(text) > tokens_left * chars_per_token:
+        text, stop_word, end = text[: int(tokens_left * chars_per_token)], None, "length"
+    text_tokens = tokens_of(len(text), chars_per_token)
+    return SimulatedAnswer(text, None, end, stop_word, text_tokens + reasoning, reasoning)
 
 
 def vector(text: str, dimensions: int) -> "array.array[float]":
-    """A unit vector for `text`: words and word pairs hashed into places.
+    """Return a unit vector for `text`, made from the hashes of its words and word pairs.
 
-    Texts that share words lie close to each other, so that a semantic cache can be tried out.
+    Texts that share words lie close to each other, so a semantic cache can be tried out.
     """
     found: dict[int, float] = {}
     before = ""
@@ -146,7 +146,7 @@ def vector(text: str, dimensions: int) -> "array.array[float]":
 
 
 def pieces(text: str, chars: int = 16) -> list[str]:
-    """`text` in the parts in which it is streamed, a few words each; joined they are `text`."""
+    """Split `text` into the parts in which it is streamed, a few words each."""
     parts: list[str] = []
     start = 0
     while start < len(text):
@@ -161,7 +161,7 @@ def pieces(text: str, chars: int = 16) -> list[str]:
 def _prose(last: str, digest: bytes, chars: int) -> str:
     cited = " ".join(last[:CITED_CHARS].split()[:CITED_WORDS])
     text = f'Note {digest[:4].hex()} on "{cited}":'
-    # A step of a linear congruential generator per sentence: far cheaper than seeding a Random.
+    # One step of a linear congruential generator per sentence is far cheaper than a Random.
     state = int.from_bytes(digest[:8], "big")
     while len(text) < chars:
         state = (state * 6364136223846793005 + 1442695040888963407) & 0xFFFFFFFFFFFFFFFF
@@ -183,14 +183,15 @@ def _json_text(ask: SimulatedRequest, digest: bytes) -> str:
 
 
 def _call(
-    tool: Tool, digest: bytes, room: int | None, reasoning: int, chars_per_token: float
+    tool: Tool, digest: bytes, tokens_left: int | None, reasoning: int, chars_per_token: float
 ) -> SimulatedAnswer:
+    """Return an answer that calls the tool; its arguments are cut after `tokens_left`."""
     arguments = orjson.dumps(example_of(tool.schema, digest)).decode()
     end: End = "tool"
-    if room is not None and len(arguments) > room * chars_per_token:
-        arguments, end = arguments[: int(room * chars_per_token)], "length"
-    spoken = tokens_of(len(tool.name) + len(arguments), chars_per_token)
-    if room is not None:
-        spoken = min(spoken, room)
+    if tokens_left is not None and len(arguments) > tokens_left * chars_per_token:
+        arguments, end = arguments[: int(tokens_left * chars_per_token)], "length"
+    call_tokens = tokens_of(len(tool.name) + len(arguments), chars_per_token)
+    if tokens_left is not None:
+        call_tokens = min(call_tokens, tokens_left)
     call = ToolCall(digest.hex()[:24], tool.name, arguments)
-    return SimulatedAnswer("", call, end, None, spoken + reasoning, reasoning)
+    return SimulatedAnswer("", call, end, None, call_tokens + reasoning, reasoning)

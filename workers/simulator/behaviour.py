@@ -1,4 +1,4 @@
-"""How the simulator is told to behave, and what it decides to do with one request."""
+"""How the simulator is to behave, and what it decides to do with one request."""
 
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -8,10 +8,10 @@ from headgate.workers.simulator.billing import SimulatedPrice, SimulatedUsage
 from headgate.workers.simulator.faults import Fault
 from headgate.workers.simulator.limits import LimitTable
 from headgate.workers.simulator.ramp import RampRule
-from headgate.workers.simulator.rate_headers import Telling
+from headgate.workers.simulator.rate_headers import HeaderStyle
 
-# How an answer leaves: whole; not at all (connection closed); its first half and then closed;
-# its first half and then silence.
+# How an answer is sent: whole; not at all (the connection is closed); its first half before the
+# connection is closed; its first half and then nothing more.
 End = Literal["whole", "cut", "half-cut", "half-silent"]
 
 DEFAULT_OUTPUT_SIGMA = 0.6
@@ -19,7 +19,7 @@ DEFAULT_OUTPUT_SIGMA = 0.6
 
 @dataclass(frozen=True, slots=True)
 class Behaviour:
-    """How the simulator behaves; all that the flags can say about answers."""
+    """How the simulator behaves: everything that the flags say about answers."""
 
     latency_ms: float = 0.0
     latency_sigma: float = 0.0
@@ -35,13 +35,13 @@ class Behaviour:
     prices: dict[str, SimulatedPrice] = field(default_factory=dict)
     output_tokens: float | None = None
     output_sigma: float = DEFAULT_OUTPUT_SIGMA
-    headers: Telling = "true"
+    headers: HeaderStyle = "true"
     ramp: RampRule | None = None
 
 
 @dataclass(slots=True)
 class Bill:
-    """What an answer will cost once it is finished."""
+    """What an answer costs once it is finished. `usd` is None if no price is known."""
 
     model: str
     digest: bytes
@@ -51,7 +51,7 @@ class Bill:
 
 @dataclass(slots=True)
 class Act:
-    """What the server does: wait, then send `body`, or `events` one after the other."""
+    """What the server does: wait, then send `body`, or send `events` one after the other."""
 
     status: int
     headers: dict[str, str]

@@ -1,4 +1,4 @@
-"""What an answer costs, exactly: prices of genai-prices, or given ones, in Decimal."""
+"""Works out exactly what an answer costs, with prices of genai-prices or with given ones."""
 
 from dataclasses import dataclass
 from decimal import Decimal
@@ -9,7 +9,7 @@ MILLION = Decimal(1_000_000)
 
 @dataclass(frozen=True, slots=True)
 class SimulatedUsage:
-    """Tokens of one answer. `input_tokens` is all of the input, cached and written included."""
+    """Tokens of one answer. `input_tokens` counts all input, also what is cached or written."""
 
     input_tokens: int
     output_tokens: int = 0
@@ -20,7 +20,7 @@ class SimulatedUsage:
 
 @dataclass(frozen=True, slots=True)
 class SimulatedPrice:
-    """USD per token, by class."""
+    """Prices in USD per token."""
 
     input: Decimal
     output: Decimal
@@ -31,18 +31,18 @@ class SimulatedPrice:
 
 @dataclass(frozen=True, slots=True)
 class Unpriced:
-    """Nobody knows a price for the model: it is answered for nothing, and counted apart."""
+    """No price of the model is known. Its answers cost nothing and are counted apart."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tiered:
-    """The price depends on the size of the request, so each one is worked out by itself."""
+    """The price depends on the size of the request, so each request is worked out by itself."""
 
     vendor: str | None
 
 
 def cost_usd(price: SimulatedPrice, usage: SimulatedUsage) -> Decimal:
-    """The exact cost of `usage` at `price`."""
+    """Return the exact cost of `usage` at `price`."""
     plain = usage.input_tokens - usage.cached_tokens - usage.write_5m_tokens - usage.write_1h_tokens
     total = plain * price.input + usage.output_tokens * price.output
     if usage.cached_tokens:
@@ -55,7 +55,7 @@ def cost_usd(price: SimulatedPrice, usage: SimulatedUsage) -> Decimal:
 def bill_usd(
     vendor: str, model: str, usage: SimulatedUsage, given: dict[str, SimulatedPrice]
 ) -> Decimal | None:
-    """The cost of `usage`, by the `given` prices first; None when the model has no price."""
+    """Return the cost of `usage`, by the `given` prices first; None if no price is known."""
     price = given.get(model) or price_of(vendor, model)
     match price:
         case SimulatedPrice():
@@ -67,9 +67,10 @@ def bill_usd(
 
 
 def parse_price(spec: str) -> tuple[str, SimulatedPrice]:
-    """Model and price from `MODEL:input=0.15,output=0.60,cached_input=0.075,cache_write=0.15`.
+    """Parse `MODEL:input=0.15,output=0.60,cached_input=0.075,cache_write=0.15`.
 
-    USD per million tokens, the names of the catalog; cached input and writes default to input.
+    Prices are in USD per million tokens, with the names of the catalog. Cached input and cache
+    writes cost as much as input by default.
     """
     model, _, rest = spec.rpartition(":")
     parts: dict[str, Decimal] = {}
@@ -95,7 +96,7 @@ def parse_price(spec: str) -> tuple[str, SimulatedPrice]:
 
 @lru_cache(maxsize=1024)
 def price_of(vendor: str, model: str) -> SimulatedPrice | Tiered | Unpriced:
-    """The price of `model` in genai-prices: the vendor's own, else that of any who offers it."""
+    """Return the price of `model` in genai-prices: the vendor's own, else any provider's."""
     from genai_prices import Usage as Counted
     from genai_prices import calc_price
     from genai_prices.types import TieredPrices

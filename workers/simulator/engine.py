@@ -1,10 +1,10 @@
-"""Decides what happens to a request; knows no socket. Clocks and chance are passed in."""
+"""Decides what happens to a request, without a socket. Clocks and chance are passed in."""
 
 import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from types import ModuleType
+from typing import Protocol
 
 import orjson
 
@@ -15,13 +15,18 @@ from headgate.workers.simulator.anthropic import requests as anthropic_requests
 from headgate.workers.simulator.behaviour import Act, Behaviour, Bill, End
 from headgate.workers.simulator.billing import SimulatedUsage, bill_usd
 from headgate.workers.simulator.faults import Fault, FaultScript, pick
-from headgate.workers.simulator.limits import SimulatedCharge, SimulatedPool, SimulatedPools
+from headgate.workers.simulator.limits import (
+    SimulatedCharge,
+    SimulatedPool,
+    SimulatedPools,
+    SimulatedRefusal,
+)
 from headgate.workers.simulator.openai import errors as openai_errors
 from headgate.workers.simulator.openai import replies as openai_replies
 from headgate.workers.simulator.openai import requests as openai_requests
 from headgate.workers.simulator.prompt_cache import PromptCache
 from headgate.workers.simulator.ramp import Ramps
-from headgate.workers.simulator.rate_headers import told as as_told
+from headgate.workers.simulator.rate_headers import styled
 from headgate.workers.simulator.request import Invalid, Problem, SimulatedRequest, tokens_of
 from headgate.workers.simulator.stats import SimulatorStats
 
@@ -38,13 +43,52 @@ REFUSALS = frozenset({"status", "quota", "slow_down", "flex", "context", "filter
 ENDS: dict[str, End] = {"cut": "cut", "cut-body": "half-cut", "stall": "half-silent"}
 
 
+class VendorErrors(Protocol):
+    """The errors of one vendor: the modules `openai.errors` and `anthropic.errors`."""
+
+    def problem(self, kind: str, model: str, until: str | None = None) -> Problem:
+        """Return the error of a fault of this kind."""
+
+    def invalid(self, message: str, param: str | None = None, code: str | None = None) -> Problem:
+        """Return the refusal of a body that breaks a rule."""
+
+    def bad_json(self) -> Problem:
+        """Return the refusal of a body that is not JSON."""
+
+    def unknown_model(self, model: str) -> Problem:
+        """Return the refusal of a model that does not exist here."""
+
+    def unknown_path(self, method: str, path: str) -> Problem:
+        """Return the refusal of an address that does not exist."""
+
+    def wrong_method(self, method: str, path: str) -> Problem:
+        """Return the refusal of a method that the address does not take."""
+
+    def too_large(self, limit_bytes: int) -> Problem:
+        """Return the refusal of a body above the limit."""
+
+    def wrong_key(self, given: str) -> Problem:
+        """Return the refusal of a caller."""
+
+    def over_limit(self, model: str, refusal: SimulatedRefusal) -> Problem:
+        """Return the refusal of a request that its bucket cannot take now, or ever."""
+
+    def error_body(self, error: Problem, request_id: str) -> bytes:
+        """Return the JSON body of an error."""
+
+
+def _errors_of(path: str) -> VendorErrors:
+    return anthropic_errors if path == MESSAGES else openai_errors
+
+
 @dataclass(frozen=True, slots=True)
 class _Draft:
-    """An answer before it is put into the vendor's words."""
+    """An answer before it is put into the vendor's form, and the prefixes to remember then."""
 
     ask: SimulatedRequest
     answers: list[SimulatedAnswer]
     usage: SimulatedUsage
+    prefixes: list[bytes]
 
 
 class Engine:
@@ -56,9 +100,9 @@ class Engine:
         self.behaviour = behaviour
         self.clock_s = clock_s
         self.epoch_s = epoch_s
-        self.tally = SimulatorStats()
+        self.stats = SimulatorStats()
         self.script = FaultScript()
-        self.prefixes = PromptCache()
+        self.prompt_cache = PromptCache()
         self.pools = SimulatedPools(behaviour.limits, behaviour.burst_s)
         self.ramps = Ramps(behaviour.ramp, behaviour.burst_s)
         self._lengths = None
@@ -70,102 +114,129 @@ class Engine:
         self._count = 0
 
     def decide(self, path: str, key: str, raw: bytes) -> Act:
-        """What happens to this request; counted, charged to its buckets, not yet billed."""
-        words = anthropic_errors if path == MESSAGES else openai_errors
+        """Decide what happens to this request. It is counted and charged, but not yet billed."""
+        errors = _errors_of(path)
         wanted = self.behaviour.key
         if wanted is not None and key != wanted:
-            return self._refuse(path, words.wrong_key(key), "authentication")
-        try:
-            body = orjson.loads(raw)
-        except orjson.JSONDecodeError:
-            return self._refuse(path, words.bad_json(), "invalid_request")
-        try:
-            if not isinstance(body, dict):
-                raise Invalid("The body must be a JSON object.")
-            ask = READERS[path](body)
-            fault_text = ask.text
-            draft, keys = self._draft(path, ask)
-        except Invalid as wrong:
-            told = words.invalid(wrong.message, wrong.param, wrong.code)
-            return self._refuse(path, told, "invalid_request")
-        except (AttributeError, LookupError, TypeError, ValueError, OverflowError) as wrong:
-            told = words.invalid(f"The body has a part of the wrong shape ({wrong}).", None, None)
-            return self._refuse(path, told, "invalid_request")
-        model = ask.model
-        self.tally.by_model[model] += 1
-        self.tally.seen[ask.digest] += 1
+            return self._refuse(path, errors.wrong_key(key), "authentication")
+        draft = self._read(path, errors, raw)
+        if isinstance(draft, Problem):
+            return self._refuse(path, draft, "invalid_request")
+        model = draft.ask.model
+        self.stats.by_model[model] += 1
+        self.stats.seen[draft.ask.digest] += 1
         if self.behaviour.strict_models and model not in self.behaviour.strict_models:
-            return self._refuse(path, words.unknown_model(model), "unknown_model", model)
+            return self._refuse(path, errors.unknown_model(model), "unknown_model", model)
         now_s = self.clock_s()
         pool = self.pools.of(model, path == MESSAGES, key if self.behaviour.per_key else "", now_s)
         charges = self._charges(path, draft)
-        flow = self.tally.flows[pool.label]
-        input_tokens = draft.usage.input_tokens
-        if wait_s := self.ramps.wait_s(pool.label, now_s, input_tokens):
-            flow.refusals["ramp"] += 1
-            told = replace(words.problem("slow_down", model), retry_after_s=f"{math.ceil(wait_s)}")
-            return self._refuse(path, told, "rate_limit_ramp", model, pool)
-        refusal = pool.take(now_s, charges, self.behaviour.count_refused)
-        if refusal is not None:
-            flow.refusals[refusal.kind] += 1
-            told = words.over_limit(model, refusal)
-            return self._refuse(path, told, f"rate_limit_{refusal.kind}", model, pool)
+        refused = self._over_limit(path, errors, draft, pool, charges, now_s)
+        if refused is not None:
+            return refused
         try:
-            fault = self.script.next(fault_text, model)
+            fault = self.script.next(draft.ask.text, model)
         except ValueError as wrong:
-            told = words.invalid(str(wrong), None, None)
-            return self._refuse(path, told, "invalid_request", model, pool)
+            return self._refuse(path, errors.invalid(str(wrong)), "invalid_request", model, pool)
         if fault is None and self.behaviour.rates:
-            fault = pick(self.behaviour.rates, self._chance.random(), model, ask.flex)
-        self.ramps.take(pool.label, input_tokens)
-        flow.accept(now_s, self.epoch_s(), charges)
-        self.tally.accepted += 1
-        self.tally.tokens["charged"] += sum(one.amount for one in charges[1:])
-        self.prefixes.remember(keys)
+            fault = pick(self.behaviour.rates, self._chance.random(), model, draft.ask.flex)
+        self._accept(draft, pool, charges, now_s)
         if fault is None:
             return self._answer(path, draft, pool)
-        self.tally.faults[fault.label] += 1
-        flow.faults[fault.label] += 1
-        return self._fail(path, words, draft, pool, fault)
+        self.stats.faults[fault.label] += 1
+        self.stats.throughput[pool.label].faults[fault.label] += 1
+        return self._fail(path, errors, draft, pool, fault)
 
     def refuse_path(self, method: str, path: str, anthropic_form: bool, exists: bool) -> Act:
-        """The refusal of an address that is none, or does not take this method."""
-        words = anthropic_errors if anthropic_form else openai_errors
-        told = (words.wrong_method if exists else words.unknown_path)(method, path)
-        return self._refuse(MESSAGES if anthropic_form else CHAT, told, "not_found")
+        """Refuse an address that does not exist, or does not take this method."""
+        form = MESSAGES if anthropic_form else CHAT
+        errors = _errors_of(form)
+        problem = (errors.wrong_method if exists else errors.unknown_path)(method, path)
+        return self._refuse(form, problem, "not_found")
 
     def refuse_size(self, path: str) -> Act:
-        """The refusal of a body above 32 MB."""
-        words = anthropic_errors if path == MESSAGES else openai_errors
-        return self._refuse(path, words.too_large(MAX_BODY_BYTES), "too_large")
+        """Refuse a body above 32 MB."""
+        return self._refuse(path, _errors_of(path).too_large(MAX_BODY_BYTES), "too_large")
 
     def settle(self, act: Act) -> None:
-        """True afterwards: the answer is finished, and so it is billed, delivered or not."""
+        """Bill the answer: it is finished, delivered or not."""
         if act.bill is not None:
-            self.tally.bill(act.bill.model, act.bill.digest, act.bill.usage, act.bill.usd)
+            self.stats.bill(act.bill.model, act.bill.digest, act.bill.usage, act.bill.usd)
 
     def reset(self) -> None:
-        """True afterwards: figures, seen prefixes and counts of directives start anew."""
-        self.tally = self.tally.cleared()
-        self.prefixes.forget()
+        """Reset figures, prompt cache and counts of directives."""
+        self.stats = self.stats.cleared()
+        self.prompt_cache.forget()
         self.script.forget()
 
-    def _draft(self, path: str, ask: SimulatedRequest) -> tuple[_Draft, list[bytes]]:
-        """The answer and its usage, and the prefixes to remember if it is let through."""
+    def _read(self, path: str, errors: VendorErrors, raw: bytes) -> _Draft | Problem:
+        """Return the answer to this body, or why the vendor would refuse the body."""
+        try:
+            body = orjson.loads(raw)
+        except orjson.JSONDecodeError:
+            return errors.bad_json()
+        try:
+            if not isinstance(body, dict):
+                raise Invalid("The body must be a JSON object.")
+            return self._draft(path, READERS[path](body))
+        except Invalid as wrong:
+            return errors.invalid(wrong.message, wrong.param, wrong.code)
+        except (AttributeError, LookupError, TypeError, ValueError, OverflowError) as wrong:
+            return errors.invalid(f"The body has a part of the wrong shape ({wrong}).")
+
+    def _draft(self, path: str, ask: SimulatedRequest) -> _Draft:
+        """Return the answer and its usage."""
         per_token = self.behaviour.chars_per_token
         input_tokens = tokens_of(ask.chars, per_token)
         if path == EMBEDDINGS:
-            return _Draft(ask, [], SimulatedUsage(input_tokens)), []
+            return _Draft(ask, [], SimulatedUsage(input_tokens), [])
         answers = [compose(ask, choice, per_token, self._lengths) for choice in range(ask.choices)]
         output = sum(answer.output_tokens for answer in answers)
         if path == CHAT:
-            cached, keys = self.prefixes.automatic(ask.model, ask.text, per_token)
+            cached, prefixes = self.prompt_cache.automatic(ask.model, ask.text, per_token)
             usage = SimulatedUsage(input_tokens, output, min(cached, input_tokens))
-            return _Draft(ask, answers, usage), keys
+            return _Draft(ask, answers, usage, prefixes)
         if not ask.marks:
-            return _Draft(ask, answers, SimulatedUsage(input_tokens, output)), []
-        read, short, long, keys = self.prefixes.marked(ask.model, ask.marks, per_token)
-        return _Draft(ask, answers, SimulatedUsage(input_tokens, output, read, short, long)), keys
+            return _Draft(ask, answers, SimulatedUsage(input_tokens, output), [])
+        read, short, long, prefixes = self.prompt_cache.marked(ask.model, ask.marks, per_token)
+        usage = SimulatedUsage(input_tokens, output, read, short, long)
+        return _Draft(ask, answers, usage, prefixes)
+
+    def _over_limit(
+        self,
+        path: str,
+        errors: VendorErrors,
+        draft: _Draft,
+        pool: SimulatedPool,
+        charges: tuple[SimulatedCharge, ...],
+        now_s: float,
+    ) -> Act | None:
+        """Charge the request to its buckets and return None, or refuse it."""
+        model, throughput = draft.ask.model, self.stats.throughput[pool.label]
+        if wait_s := self.ramps.wait_s(pool.label, now_s, draft.usage.input_tokens):
+            throughput.refusals["ramp"] += 1
+            slow_down = errors.problem("slow_down", model)
+            problem = replace(slow_down, retry_after_s=f"{math.ceil(wait_s)}")
+            return self._refuse(path, problem, "rate_limit_ramp", model, pool)
+        refusal = pool.take(now_s, charges, self.behaviour.count_refused)
+        if refusal is None:
+            return None
+        throughput.refusals[refusal.kind] += 1
+        problem = errors.over_limit(model, refusal)
+        return self._refuse(path, problem, f"rate_limit_{refusal.kind}", model, pool)
+
+    def _accept(
+        self,
+        draft: _Draft,
+        pool: SimulatedPool,
+        charges: tuple[SimulatedCharge, ...],
+        now_s: float,
+    ) -> None:
+        """Count the request as let through."""
+        self.ramps.take(pool.label, draft.usage.input_tokens)
+        self.stats.throughput[pool.label].accept(now_s, self.epoch_s(), charges)
+        self.stats.accepted += 1
+        self.stats.tokens["charged"] += sum(one.amount for one in charges[1:])
+        self.prompt_cache.remember(draft.prefixes)
 
     def _charges(self, path: str, draft: _Draft) -> tuple[SimulatedCharge, ...]:
         if path == MESSAGES:
@@ -200,19 +271,20 @@ class Engine:
         return act
 
     def _fail(
-        self, path: str, words: ModuleType, draft: _Draft, pool: SimulatedPool, fault: Fault
+        self, path: str, errors: VendorErrors, draft: _Draft, pool: SimulatedPool, fault: Fault
     ) -> Act:
+        """Answer as the fault says: with an error, or with a damaged or late answer."""
         model = draft.ask.model
         if fault.kind in REFUSALS or (fault.kind == "stream-error" and not draft.ask.stream):
             kind = {"status": str(fault.status), "stream-error": "500"}.get(fault.kind, fault.kind)
-            told: Problem = words.problem(kind, model, fault.until)
+            problem = errors.problem(kind, model, fault.until)
             if fault.retry_after_s is not None or fault.retry_after_ms is not None:
-                told = replace(
-                    told, retry_after_s=fault.retry_after_s, retry_after_ms=fault.retry_after_ms
+                problem = replace(
+                    problem, retry_after_s=fault.retry_after_s, retry_after_ms=fault.retry_after_ms
                 )
             # A vendor refuses at once, but fails only after it has tried.
-            delay_s = self._delay_s() if told.status >= 500 else 0.0
-            act = self._error(path, told, pool, delay_s + fault.delay_ms / 1000)
+            delay_s = self._delay_s() if problem.status >= 500 else 0.0
+            act = self._error(path, problem, pool, delay_s + fault.delay_ms / 1000)
         else:
             if fault.kind in ("filter", "empty"):
                 changed = [
@@ -236,25 +308,28 @@ class Engine:
     def _refuse(
         self,
         path: str,
-        told: Problem,
+        problem: Problem,
         kind: str,
         model: str = "",
         pool: SimulatedPool | None = None,
     ) -> Act:
-        self.tally.refusals[kind] += 1
-        act = self._error(path, told, pool, 0.0)
+        """Count a refusal of this kind, and answer with the error."""
+        self.stats.refusals[kind] += 1
+        act = self._error(path, problem, pool, 0.0)
         act.model, act.refusal = model, kind
         return act
 
-    def _error(self, path: str, told: Problem, pool: SimulatedPool | None, delay_s: float) -> Act:
+    def _error(
+        self, path: str, problem: Problem, pool: SimulatedPool | None, delay_s: float
+    ) -> Act:
         headers = self._headers(path, pool, delay_s, stream=False)
-        if told.retry_after_s is not None:
-            headers["retry-after"] = told.retry_after_s
-        if told.retry_after_ms is not None:
-            headers["retry-after-ms"] = told.retry_after_ms
-        words = anthropic_errors if path == MESSAGES else openai_errors
+        if problem.retry_after_s is not None:
+            headers["retry-after"] = problem.retry_after_s
+        if problem.retry_after_ms is not None:
+            headers["retry-after-ms"] = problem.retry_after_ms
         request_id = headers["request-id" if path == MESSAGES else "x-request-id"]
-        return Act(told.status, headers, words.error_body(told, request_id), delay_s=delay_s)
+        body = _errors_of(path).error_body(problem, request_id)
+        return Act(problem.status, headers, body, delay_s=delay_s)
 
     def _headers(
         self, path: str, pool: SimulatedPool | None, delay_s: float, stream: bool
@@ -271,29 +346,29 @@ class Engine:
             headers["openai-processing-ms"] = str(int(delay_s * 1000))
             limits = openai_replies.limit_headers(pool) if pool is not None else {}
         if limits:
-            headers.update(as_told(limits, self.behaviour.headers, self._count, self.epoch_s()))
+            headers.update(styled(limits, self.behaviour.headers, self._count, self.epoch_s()))
         return headers
 
     def _delay_s(self) -> float:
-        """Seconds to the answer: lognormal around the median, constant when sigma is 0."""
+        """Draw the seconds to the answer: lognormal around the median, constant if sigma is 0."""
         median_ms, sigma = self.behaviour.latency_ms, self.behaviour.latency_sigma
         if not sigma:
             return median_ms / 1000
         return median_ms / 1000 * math.exp(sigma * self._latency.gauss(0.0, 1.0))
 
     def _id(self) -> str:
-        """An id that this process gives once."""
+        """Return a new id."""
         self._count += 1
         return f"{self._boot}{self._count:010x}"
 
 
 def _choiceless(path: str, fault: Fault) -> bool:
-    # A message has no list of choices: there an empty answer is one without content.
+    # A message of Anthropic has no list of choices: an empty one has no content.
     return fault.kind == "empty" and path == CHAT
 
 
 def _garble(act: Act) -> None:
-    """True afterwards: what leaves is not JSON, though the headers say so."""
+    """Make the body invalid JSON, though the headers say that it is JSON."""
     if act.events is None:
         act.body = act.body[: len(act.body) // 2]
     else:

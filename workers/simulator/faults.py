@@ -10,10 +10,10 @@ from datetime import date
 from fnmatch import fnmatchcase
 from typing import Any, Literal, get_args
 
-# quota: no money left, until a day (2026-12-01) where one is given and the vendor tells it.
-# slow_down: growth was too fast. flex: no room in that tier; by rate it meets only those who ask
-# for it. context: prompt over the window. filter: answered, but withheld.
-# filter-400: refused by the filter. slow: answered late. stall: headers and a part, then silence.
+# quota: no money left, until a day (2026-12-01) if one is given and the vendor names it.
+# slow_down: the rate grew too fast. flex: that tier is full; by rate it meets only requests for
+# that tier. context: the prompt exceeds the window. filter: answered, but without the content.
+# filter-400: refused by the filter. slow: answered late. stall: headers and a part, then nothing.
 # cut: connection closed before the headers; cut-body: in the middle of the body. garbage: a body
 # that is not JSON. empty: an answer without choices. stream-error: an error event in a stream.
 Kind = Literal[
@@ -62,7 +62,7 @@ class Fault:
 
     @property
     def label(self) -> str:
-        """The word for it in the figures: the status, or the kind."""
+        """The fault's name in the figures: the status, or the kind."""
         return str(self.status) if self.kind == "status" else self.kind
 
 
@@ -77,33 +77,18 @@ class FaultRule:
 
 
 def parse_fault(spec: str) -> Fault:
-    """The fault that `spec` describes; ValueError says what is wrong with it."""
+    """Parse a fault. Raises ValueError that says what is wrong with `spec`."""
     parts: dict[str, Any] = {}
     for segment in spec.split(":"):
         name, _, amount = segment.strip().partition("=")
-        match name:
-            case "once":
-                parts["times"] = 1
-            case "times":
-                parts["times"] = _whole(name, amount)
-            case "retry-after":
-                if not _SECONDS.fullmatch(amount):
-                    raise ValueError(f"fault {spec!r}: retry-after is a number of seconds")
-                parts["retry_after_s"] = amount
-            case "retry-after-ms":
-                parts["retry_after_ms"] = str(_whole(name, amount))
-            case "ms":
-                parts["delay_ms"] = _whole(name, amount)
-            case "until":
-                parts["until"] = _day(amount)
-            case "model":
-                parts["model"] = amount
-            case _:
-                if "kind" in parts:
-                    raise ValueError(f"fault {spec!r}: {name!r} is not an option")
-                parts.update(_kind(name))
-                if amount:
-                    parts["delay_ms"] = _whole(name, amount)
+        option = _option(name, amount, spec)
+        if option is None:
+            if "kind" in parts:
+                raise ValueError(f"fault {spec!r}: {name!r} is not an option")
+            option = _kind(name)
+            if amount:
+                option["delay_ms"] = _whole(name, amount)
+        parts.update(option)
     if "kind" not in parts:
         raise ValueError(f"fault {spec!r} names no kind; known are {_known()}")
     if parts["kind"] == "slow":
@@ -111,8 +96,30 @@ def parse_fault(spec: str) -> Fault:
     return Fault(**parts)
 
 
+def _option(name: str, amount: str, spec: str) -> dict[str, Any] | None:
+    """Return the field of Fault that this option sets; None if `name` is no option."""
+    match name:
+        case "once":
+            return {"times": 1}
+        case "times":
+            return {"times": _whole(name, amount)}
+        case "retry-after":
+            if not _SECONDS.fullmatch(amount):
+                raise ValueError(f"fault {spec!r}: retry-after is a number of seconds")
+            return {"retry_after_s": amount}
+        case "retry-after-ms":
+            return {"retry_after_ms": str(_whole(name, amount))}
+        case "ms":
+            return {"delay_ms": _whole(name, amount)}
+        case "until":
+            return {"until": _day(amount)}
+        case "model":
+            return {"model": amount}
+    return None
+
+
 def parse_rates(specs: str) -> tuple[tuple[Fault, float], ...]:
-    """Faults with their shares, from `429=0.01,500=0.02`; the shares may sum to 1 at most."""
+    """Parse faults with their shares, such as `429=0.01,500=0.02`. The shares sum to at most 1."""
     rates: list[tuple[Fault, float]] = []
     for one in filter(None, (part.strip() for part in specs.split(","))):
         spec, _, share = one.rpartition("=")
@@ -131,17 +138,17 @@ def parse_rates(specs: str) -> tuple[tuple[Fault, float], ...]:
 def pick(
     rates: tuple[tuple[Fault, float], ...], chance: float, model: str, flex: bool = False
 ) -> Fault | None:
-    """The fault on which `chance` (0 to 1) falls, or None; `flex`: that tier was asked for."""
+    """Return the fault on which `chance` (0 to 1) falls, or None; `flex`: that tier was asked."""
     for fault, rate in rates:
         if chance < rate:
-            meant = _meant(fault.model, model) and (flex or fault.kind != "flex")
-            return fault if meant else None
+            applies = _matches(fault.model, model) and (flex or fault.kind != "flex")
+            return fault if applies else None
         chance -= rate
     return None
 
 
 def parse_rules(found: object) -> list[FaultRule]:
-    """Rules from `[{"match": "..", "model": "..", "fault": "..", "times": 2}]`."""
+    """Parse rules such as `[{"match": "..", "model": "..", "fault": "..", "times": 2}]`."""
     if not isinstance(found, list):
         raise ValueError("expected a JSON list of rules")
     rules: list[FaultRule] = []
@@ -163,20 +170,20 @@ def parse_rules(found: object) -> list[FaultRule]:
 
 
 class FaultScript:
-    """Posted rules and directives, with how often each has already struck."""
+    """Posted rules and directives, with how often each was used."""
 
     def __init__(self) -> None:
         self.rules: list[FaultRule] = []
-        self._struck: dict[tuple[int, int], int] = {}
+        self._used: dict[tuple[int, int], int] = {}
 
     def forget(self) -> None:
-        """True afterwards: directives count from the start again; rules stay as they are."""
-        self._struck.clear()
+        """Count the uses of directives from 0 again. Rules stay as they are."""
+        self._used.clear()
 
     def next(self, text: str, model: str) -> Fault | None:
-        """The fault for this call of `text`; ValueError when a directive cannot be read."""
+        """Return the fault for this call; raises ValueError if a directive cannot be read."""
         for rule in self.rules:
-            if rule.left != 0 and rule.match in text and _meant(rule.model, model):
+            if rule.left != 0 and rule.match in text and _matches(rule.model, model):
                 if rule.left is not None:
                     rule.left -= 1
                 return rule.fault
@@ -185,19 +192,19 @@ class FaultScript:
     def _directed(self, text: str, model: str) -> Fault | None:
         for place, found in enumerate(_DIRECTIVE.finditer(text)):
             fault = parse_fault(found.group(1))
-            if not _meant(fault.model, model):
+            if not _matches(fault.model, model):
                 continue
             if fault.times is None:
                 return fault
             key = (hash(text), place)
-            struck = self._struck.get(key, 0)
-            if struck < fault.times:
-                self._struck[key] = struck + 1
+            used = self._used.get(key, 0)
+            if used < fault.times:
+                self._used[key] = used + 1
                 return fault
         return None
 
 
-def _meant(pattern: str | None, model: str) -> bool:
+def _matches(pattern: str | None, model: str) -> bool:
     return pattern is None or fnmatchcase(model, pattern)
 
 

@@ -1,4 +1,4 @@
-"""The flags of the simulator, and the behaviour they ask for."""
+"""The simulator's command-line flags, and the behaviour that they ask for."""
 
 import argparse
 import tomllib
@@ -15,12 +15,12 @@ from headgate.workers.simulator.billing import parse_price
 from headgate.workers.simulator.faults import parse_rates
 from headgate.workers.simulator.limits import LimitTable, SimulatedLimit, limit_from, table_from
 from headgate.workers.simulator.ramp import RampRule
-from headgate.workers.simulator.rate_headers import TELLINGS
+from headgate.workers.simulator.rate_headers import HEADER_STYLES
 
 
 @dataclass(frozen=True, slots=True)
 class Flags:
-    """All that was asked for on the command line."""
+    """Everything that was asked for on the command line."""
 
     behaviour: Behaviour
     host: str
@@ -31,7 +31,7 @@ class Flags:
 
 
 def parse(arguments: list[str]) -> Flags:
-    """The flags; exits with 2 and a message naming the flag and the value when one is wrong."""
+    """Parse the flags. Exits with 2 and a message with flag and value if one is wrong."""
     parser = _parser()
     given = parser.parse_args(arguments)
     try:
@@ -61,7 +61,7 @@ def parse(arguments: list[str]) -> Flags:
 
 
 def parse_limit(spec: str) -> tuple[str, SimulatedLimit]:
-    """Model (or pattern) and limit from `MODEL:rpm=600,tpm=60000`."""
+    """Return model (or pattern) and limit of a text such as `MODEL:rpm=600,tpm=60000`."""
     model, _, rest = spec.rpartition(":")
     found: dict[str, object] = {}
     for one in rest.split(","):
@@ -86,10 +86,10 @@ def _limits(given: argparse.Namespace) -> LimitTable:
 
 def _ramp(given: argparse.Namespace) -> RampRule | None:
     own = {"growth": given.ramp_growth, "window_s": given.ramp_window_s}
-    told = {name: one for name, one in own.items() if one is not None}
+    named = {name: one for name, one in own.items() if one is not None}
     if given.ramp_floor is not None:
-        return RampRule(given.ramp_floor, **told)
-    if told:
+        return RampRule(given.ramp_floor, **named)
+    if named:
         raise ValueError("--ramp-growth and --ramp-window-s need --ramp-floor TPM")
     return None
 
@@ -103,7 +103,7 @@ def _output_sigma(given: argparse.Namespace) -> float:
 
 
 def _amount(text: str) -> float:
-    """A number that is not negative, not infinite and not NaN."""
+    """Read a number that is not negative, infinite or NaN."""
     amount = float(text)
     if not 0 <= amount < float("inf"):
         raise argparse.ArgumentTypeError(f"{text} is not a number from 0 up")
@@ -111,7 +111,7 @@ def _amount(text: str) -> float:
 
 
 def _between(least: float, most: float) -> Callable[[str], float]:
-    """Reads a number from `least` to `most`, both allowed."""
+    """Return a function that reads a number from `least` to `most`, both included."""
 
     def read(text: str) -> float:
         with suppress(ValueError):
@@ -143,13 +143,27 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--host", default="127.0.0.1")
-    add("--port", type=_port, default=0, help="0: a free one")
-    add("--ready-file", type=Path, help="gets the URL once connections are taken")
+    add("--port", type=_port, default=0, help="0: a free port")
+    add("--ready-file", type=Path, help="file for the URL, written once connections are accepted")
+    _add_answers(parser)
+    _add_limits(parser)
+    _add_faults(parser)
+    add("--json-log", action="store_true", help="a line of JSON per request on standard error")
+    add("--with-parent", type=_positive, metavar="PID", help="end when this process is gone")
+    return parser
+
+
+def _add_answers(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
     add("--latency-ms", type=_amount, default=0.0, help="median time to an answer")
     add("--latency-sigma", type=SIGMA, default=0.0, help="lognormal spread; 0: constant")
     lengths = _between(1, MOST_TOKENS)
     add("--output-tokens", type=lengths, metavar="MEDIAN", help="length of prose, to the token")
     add("--output-sigma", type=SIGMA, help="its lognormal spread, default 0.6; 0: constant")
+
+
+def _add_limits(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
     add("--rpm", type=_positive, help="requests a minute, for each model")
     add("--tpm", type=_positive, help="tokens a minute; Anthropic: of input and of output each")
     add("--input-tpm", type=_positive, help="input tokens a minute (Anthropic)")
@@ -160,15 +174,19 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="MODEL:rpm=..,tpm=..",
-        help="limits of one model, or of a pattern such as claude-opus-*, which shares them",
+        help="limits of one model, or shared limits of a pattern such as claude-opus-*",
     )
     add("--limits-file", type=Path, help="TOML or JSON: rpm, tpm, and models.NAME.rpm ..")
     add("--count-refused", action="store_true", help="refused requests count as requests")
     add("--per-key", action="store_true", help="each API key has buckets of its own")
-    add("--headers", choices=TELLINGS, default="true", help="what the rate-limit headers tell")
-    add("--ramp-floor", type=_positive, metavar="TPM", help="input tokens a minute that may come")
-    add("--ramp-growth", type=_between(0, 1000), help="share by which more may come (0.5) ..")
-    add("--ramp-window-s", type=_between(0.1, 86_400), help=".. than that long ago (900)")
+    add("--headers", choices=HEADER_STYLES, default="true", help="what rate-limit headers say")
+    add("--ramp-floor", type=_positive, metavar="TPM", help="input tokens a minute without a ramp")
+    add("--ramp-growth", type=_between(0, 1000), help="growth allowed in a window (0.5: by half)")
+    add("--ramp-window-s", type=_between(0.1, 86_400), help="length of that window (900)")
+
+
+def _add_faults(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
     add(
         "--fail",
         action="append",
@@ -177,7 +195,7 @@ def _parser() -> argparse.ArgumentParser:
         help="faults by rate, such as 429:retry-after=2=0.01,500=0.02,slow:ms=3000=0.01",
     )
     add("--key", help="the only API key that is accepted; default: any, or none")
-    add("--seed", type=int, default=0, help="of latencies and faults by rate")
+    add("--seed", type=int, default=0, help="seed of latencies and of faults by rate")
     add("--chars-per-token", type=_between(0.1, 100), default=4.0, help="how tokens are counted")
     add("--strict-models", default="", metavar="A,B", help="other models get 404")
     add(
@@ -187,9 +205,6 @@ def _parser() -> argparse.ArgumentParser:
         metavar="MODEL:input=..,output=..",
         help="USD per million tokens; default: genai-prices",
     )
-    add("--json-log", action="store_true", help="a line of JSON per request on standard error")
-    add("--with-parent", type=_positive, metavar="PID", help="ends when that process is gone")
-    return parser
 
 
 #: Beyond a spread of 5 one latency or length in a hundred is above 100,000 medians.

@@ -1,15 +1,18 @@
-"""Values that satisfy a JSON schema, chosen by a digest; the parts that vendors support."""
+"""Makes values that satisfy a JSON schema, as far as vendors support schemas."""
 
 import math
 from typing import Any
 
-# A schema that refers to itself must end; vendors allow about this depth.
+# The end for schemas that refer to themselves; vendors allow about this depth.
 DEEPEST = 8
 WORDS = ("amber", "birch", "cedar", "delta", "ember", "fjord", "grove", "harbor")
 
 
 def example_of(schema: dict[str, Any], digest: bytes) -> Any:
-    """A value that satisfies `schema`; the same for the same digest. An object by default."""
+    """Return a value that satisfies `schema`; the same for the same digest.
+
+    An empty schema gives an object.
+    """
     return _value(schema or {"type": "object"}, schema, digest, 0)
 
 
@@ -26,35 +29,46 @@ def _value(schema: Any, root: dict[str, Any], digest: bytes, depth: int) -> Any:
         return choices[chance % len(choices)]
     for name in ("anyOf", "oneOf", "allOf"):
         if isinstance(options := schema.get(name), list) and options:
-            # Deep down the last option is taken: by habit that is null, which ends a recursion.
+            # At the greatest depth take the last option: mostly it is null, which ends a recursion.
             return _value(options[-1 if depth >= DEEPEST else 0], root, digest, depth + 1)
     kind = schema.get("type", "object" if "properties" in schema else "string")
     if isinstance(kind, list):
         kind = kind[-1] if depth >= DEEPEST else kind[0]
     match kind:
         case "object":
-            properties = schema.get("properties") or {}
-            wanted = schema.get("required", []) if depth >= DEEPEST else list(properties)
-            return {
-                name: _value(properties.get(name), root, _turned(digest, place), depth + 1)
-                for place, name in enumerate(wanted)
-            }
+            return _object(schema, root, digest, depth)
         case "array":
             least = int(schema.get("minItems", 0 if depth >= DEEPEST else 1))
             return [
                 _value(schema.get("items", {}), root, _turned(digest, place), depth + 1)
                 for place in range(least)
             ]
+        case _:
+            return _scalar(kind, schema, digest, chance)
+
+
+def _object(
+    schema: dict[str, Any], root: dict[str, Any], digest: bytes, depth: int
+) -> dict[str, Any]:
+    properties = schema.get("properties") or {}
+    wanted = schema.get("required", []) if depth >= DEEPEST else list(properties)
+    return {
+        name: _value(properties.get(name), root, _turned(digest, place), depth + 1)
+        for place, name in enumerate(wanted)
+    }
+
+
+def _scalar(kind: Any, schema: dict[str, Any], digest: bytes, chance: int) -> Any:
+    match kind:
         case "integer" | "number":
             return _number(schema, chance, kind == "integer")
         case "boolean":
             return chance % 2 == 0
         case "null":
             return None
-        case _:
-            word = f"{WORDS[chance % len(WORDS)]}-{digest[:3].hex()}"
-            word = word.ljust(int(schema.get("minLength", 0)), "x")
-            return word[: int(schema["maxLength"])] if "maxLength" in schema else word
+    word = f"{WORDS[chance % len(WORDS)]}-{digest[:3].hex()}"
+    word = word.ljust(int(schema.get("minLength", 0)), "x")
+    return word[: int(schema["maxLength"])] if "maxLength" in schema else word
 
 
 def _number(schema: dict[str, Any], chance: int, whole: bool) -> int | float:

@@ -1,7 +1,7 @@
 """Rate limits as the vendors enforce them: continuous buckets that hold a few seconds of the rate.
 
-A request passes when every bucket holds its amount, or is full; it may then go into debt. So one
-request larger than the bucket still passes, and the long-run rate is the limit exactly.
+A request passes if every bucket holds its amount or is full; the bucket may then go into debt. So a
+request larger than the bucket still passes, and the rate in the long run is exactly the limit.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ Kind = Literal["requests", "tokens", "input-tokens", "output-tokens"]
 
 @dataclass(frozen=True, slots=True)
 class SimulatedLimit:
-    """What a pool may do in a minute; None does not bind."""
+    """What a pool may take in a minute; None is no limit."""
 
     rpm: int | None = None
     tpm: int | None = None
@@ -25,13 +25,13 @@ class SimulatedLimit:
 
 @dataclass(frozen=True, slots=True)
 class LimitTable:
-    """Limits by model name or pattern; models that share a pattern share its buckets."""
+    """Limits by model name or pattern. Models that match the same pattern share its buckets."""
 
     default: SimulatedLimit = SimulatedLimit()
     models: dict[str, SimulatedLimit] = field(default_factory=dict)
 
     def lookup(self, model: str) -> tuple[str, SimulatedLimit]:
-        """The pool's name and limit of `model`: its own, else the first pattern, else default."""
+        """Return the model's pool name and limit: its own, its first pattern's, or the default."""
         if model in self.models:
             return model, self.models[model]
         for pattern, limit in self.models.items():
@@ -42,7 +42,7 @@ class LimitTable:
 
 @dataclass(slots=True)
 class SimulatedBucket:
-    """One continuous bucket; `level` was true at `at_s` on the caller's clock."""
+    """One continuous bucket. `level` is its level at `at_s` on the caller's clock."""
 
     per_minute: int
     capacity: float
@@ -50,41 +50,41 @@ class SimulatedBucket:
     at_s: float
 
     def refill(self, now_s: float) -> None:
-        """True afterwards: `level` is what it is at `now_s`, never above the capacity."""
+        """Bring `level` forward to `now_s`, at most to the capacity."""
         gained = (now_s - self.at_s) * self.per_minute / 60
         if gained > 0:
             self.level = min(self.capacity, self.level + gained)
             self.at_s = now_s
 
     def missing(self, needed: float) -> float:
-        """What is still lacking for a request that needs this much; at most a full bucket."""
+        """Return what is missing for a request that needs this much; at most a full bucket."""
         return max(0.0, min(needed, self.capacity) - self.level)
 
     def remaining(self) -> int:
-        """What is left of the minute, the way vendors report it: the limit less the outstanding."""
+        """Return what is left of the minute, as vendors report it: the limit less what is used."""
         return max(0, math.floor(self.per_minute - (self.capacity - self.level)))
 
     def full_in_s(self) -> float:
-        """Seconds until the bucket is full again."""
+        """Return the seconds until the bucket is full again."""
         return (self.capacity - self.level) * 60 / self.per_minute
 
 
 @dataclass(frozen=True, slots=True)
 class SimulatedCharge:
-    """An amount for one bucket. Output is known only once produced: it needs a single token."""
+    """An amount for one bucket. Output is known only once it is there: one token must be free."""
 
     kind: Kind
     amount: int
 
     @property
     def needed(self) -> int:
-        """The level at which the request may pass."""
+        """The level from which the request may pass."""
         return 1 if self.kind == "output-tokens" else self.amount
 
 
 @dataclass(frozen=True, slots=True)
 class SimulatedRefusal:
-    """The bucket that said no; `wait_s` is None when no wait would ever help."""
+    """The bucket that refused a request. `wait_s` is None if waiting never helps."""
 
     kind: Kind
     per_minute: int
@@ -95,7 +95,7 @@ class SimulatedRefusal:
 
 @dataclass(slots=True)
 class SimulatedPool:
-    """The buckets on which a vendor counts one model or family; `label` names it in figures."""
+    """The buckets of one model or model family. `label` is its name in the figures."""
 
     buckets: dict[Kind, SimulatedBucket]
     label: str = ""
@@ -103,11 +103,11 @@ class SimulatedPool:
     def take(
         self, now_s: float, charges: tuple[SimulatedCharge, ...], count_refused: bool
     ) -> SimulatedRefusal | None:
-        """None and all charged, or the refusal with the longest wait and nothing charged.
+        """Charge all and return None, or charge nothing and return the refusal that waits longest.
 
         With `count_refused` a refusal takes a request too, down to a debt of one bucket.
         """
-        worst: SimulatedRefusal | None = None
+        longest: SimulatedRefusal | None = None
         for charge in charges:
             bucket = self.buckets.get(charge.kind)
             if bucket is None:
@@ -115,26 +115,26 @@ class SimulatedPool:
             bucket.refill(now_s)
             lacking = bucket.missing(charge.needed)
             too_large = charge.needed > bucket.per_minute
-            # A tenth of a microtoken: what floats lose over hours must not refuse a request.
+            # A tenth of a microtoken: rounding errors of hours must not refuse a request.
             if lacking <= 1e-7 and not too_large:
                 continue
             wait_s = None if too_large else lacking * 60 / bucket.per_minute
-            if worst is None or _longer(wait_s, worst.wait_s):
+            if longest is None or _longer(wait_s, longest.wait_s):
                 used = bucket.per_minute - bucket.remaining()
-                worst = SimulatedRefusal(
+                longest = SimulatedRefusal(
                     charge.kind, bucket.per_minute, used, charge.amount, wait_s
                 )
-        if worst is None:
+        if longest is None:
             for charge in charges:
                 if charge.kind in self.buckets:
                     self.buckets[charge.kind].level -= charge.amount
         elif count_refused and (requests := self.buckets.get("requests")) is not None:
             requests.level = max(requests.level - 1, -requests.capacity)
-        return worst
+        return longest
 
 
 class SimulatedPools:
-    """All pools of a simulator, made when first asked for; the table can change at run time."""
+    """All pools of a simulator, made at their first use. The table can change at run time."""
 
     def __init__(self, table: LimitTable, burst_s: float) -> None:
         self.table = table
@@ -143,7 +143,7 @@ class SimulatedPools:
         self._by_name: dict[tuple[str, bool, str], SimulatedPool] = {}
 
     def of(self, model: str, split: bool, key: str, now_s: float) -> SimulatedPool:
-        """The pool of `model` under `key`; `split` counts input and output apart."""
+        """Return the pool of `model` under `key`; `split` counts input and output apart."""
         pool = self._by_model.get((model, split, key))
         if pool is None:
             name, limit = self.table.lookup(model)
@@ -151,7 +151,7 @@ class SimulatedPools:
             if pool is None:
                 label = f"{'anthropic' if split else 'openai'}/{name}"
                 if key:
-                    # Keys are secrets, also those of callers who mistook the address.
+                    # A key is a secret, also that of a caller who meant another address.
                     label += f"#{hashlib.blake2s(key.encode(), digest_size=4).hexdigest()}"
                 pool = SimulatedPool(_buckets(limit, split, self._burst_s, now_s), label)
                 self._by_name[name, split, key] = pool
@@ -159,7 +159,7 @@ class SimulatedPools:
         return pool
 
     def change(self, table: LimitTable, now_s: float) -> None:
-        """True afterwards: `table` is in force; a pool keeps its debt, none gains a fresh burst."""
+        """Put `table` in force. Pools keep their debt, and no pool gains a fresh burst."""
         before = self._by_name
         self.table = table
         self._by_model = {}
@@ -173,7 +173,7 @@ class SimulatedPools:
 
 
 def limit_from(found: dict[str, Any], base: SimulatedLimit, where: str) -> SimulatedLimit:
-    """`base` with the fields of `found` laid over; ValueError names a wrong field."""
+    """Return `base` overridden by the fields of `found`; raises ValueError for a wrong field."""
     known = [one.name for one in fields(SimulatedLimit)]
     for name, amount in found.items():
         if name not in known:
@@ -186,7 +186,7 @@ def limit_from(found: dict[str, Any], base: SimulatedLimit, where: str) -> Simul
 
 
 def table_from(found: object, base: LimitTable, where: str) -> LimitTable:
-    """`base` with `{"rpm": .., "tpm": .., "models": {NAME: {..}}}` laid over."""
+    """Return `base` overridden by `{"rpm": .., "tpm": .., "models": {NAME: {..}}}`."""
     if not isinstance(found, dict):
         raise ValueError(f"{where}: expected a table of limits")
     models = found.get("models", {})

@@ -1,28 +1,28 @@
-"""Which long prompt beginnings were seen before: what a vendor's prompt cache would hold."""
+"""Remembers long beginnings of prompts, as a vendor's prompt cache does."""
 
 import hashlib
 
 from headgate.workers.simulator.request import CacheMark
 
-# OpenAI caches from 1,024 tokens on, in steps of 128; Anthropic's shortest prefix varies by model
-# between 512 and 4,096 tokens, 1,024 is the common one.
+# OpenAI caches from 1,024 tokens on, in steps of 128. Anthropic's shortest prefix has 512 to 4,096
+# tokens, by model; 1,024 is the most common.
 FIRST_TOKENS = 1024
 STEP_TOKENS = 128
 MOST_KEPT = 200_000
 
 
 class PromptCache:
-    """Remembers prefixes per model, the oldest dropped first."""
+    """Remembers prefixes by model, and drops the oldest first."""
 
     def __init__(self) -> None:
         self._seen: dict[bytes, None] = {}
 
     def forget(self) -> None:
-        """True afterwards: nothing was seen."""
+        """Forget all prefixes."""
         self._seen.clear()
 
     def automatic(self, model: str, text: str, chars_per_token: float) -> tuple[int, list[bytes]]:
-        """Tokens of `text` that an earlier prompt of `model` began with, and what to remember."""
+        """Return how many tokens an earlier prompt of `model` began with, and what to remember."""
         end = int(FIRST_TOKENS * chars_per_token)
         if len(text) < end:
             return 0, []
@@ -41,7 +41,7 @@ class PromptCache:
     def marked(
         self, model: str, marks: tuple[CacheMark, ...], chars_per_token: float
     ) -> tuple[int, int, int, list[bytes]]:
-        """Tokens read, written for 5 minutes, written for 1 hour, and what to remember."""
+        """Return tokens read, written for 5 minutes, written for 1 hour, and what to remember."""
         read = written_5m = written_1h = reached = 0
         keys: list[bytes] = []
         for mark in marks:
@@ -59,7 +59,7 @@ class PromptCache:
         return read, written_5m, written_1h, keys
 
     def remember(self, keys: list[bytes]) -> None:
-        """True afterwards: these were seen. Apart, so that a refused request leaves no trace."""
+        """Remember these prefixes, once the request is let through."""
         for key in keys:
             self._seen[key] = None
         while len(self._seen) > MOST_KEPT:

@@ -1,17 +1,19 @@
-"""Rate-limit headers that are true, missing, malformed, or say that all is left."""
+"""Changes rate-limit headers: true, missing, malformed, or with nothing used."""
 
 from typing import Literal, get_args
 
 from headgate.workers.simulator.anthropic.replies import moment
 
-Telling = Literal["true", "none", "malformed", "full"]
-TELLINGS: tuple[str, ...] = get_args(Telling)
+HeaderStyle = Literal["true", "none", "malformed", "full"]
+HEADER_STYLES: tuple[str, ...] = get_args(HeaderStyle)
 NONSENSE = ("", "NaN", "-1", "soon", "1e999", "0", "9" * 30, "1,000", "null", "12:00", "-5s", "inf")
 
 
-def told(headers: dict[str, str], telling: Telling, turn: int, epoch_s: float) -> dict[str, str]:
-    """The true rate-limit headers as `telling` has them; `turn` picks the nonsense."""
-    match telling:
+def styled(
+    headers: dict[str, str], style: HeaderStyle, turn: int, epoch_s: float
+) -> dict[str, str]:
+    """Return the rate-limit headers in this style. `turn` chooses the malformed values."""
+    match style:
         case "true":
             return headers
         case "none":

@@ -1,4 +1,4 @@
-"""What a client asked, in one form for both vendors, and what is wrong when nobody can answer."""
+"""A request in one form for both vendors, and what is wrong with one that cannot be answered."""
 
 import hashlib
 from dataclasses import dataclass
@@ -8,8 +8,8 @@ import orjson
 
 Json = dict[str, Any]
 
-# Fields that say how an answer travels or whom it is billed to, not what is asked: two requests
-# that differ only in these get the same answer.
+# Fields that say how an answer is sent or whom it is billed to. Two requests that differ only in
+# these get the same answer.
 TRAVEL_FIELDS = frozenset(
     {
         "stream",
@@ -28,7 +28,7 @@ MAX_CHOICES = 128
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """An error as a vendor tells it; `type` and `code` are the vendor's own words."""
+    """An error of a vendor; `type` and `code` are the vendor's own."""
 
     status: int
     type: str
@@ -40,7 +40,7 @@ class Problem:
 
 
 class Invalid(Exception):
-    """The body breaks a rule of the vendor; each vendor puts it into a shape of its own."""
+    """The body breaks a rule of the vendor. Each vendor has a form of its own for this."""
 
     def __init__(self, message: str, param: str | None = None, code: str | None = None) -> None:
         super().__init__(message)
@@ -51,7 +51,7 @@ class Invalid(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """A function that the caller offers; `schema` is the JSON schema of its arguments."""
+    """A function that the caller offers. `schema` is the JSON schema of its arguments."""
 
     name: str
     schema: Json
@@ -59,7 +59,7 @@ class Tool:
 
 @dataclass(frozen=True, slots=True)
 class CacheMark:
-    """A `cache_control` mark: the prompt up to `chars`, with the digest of that prefix."""
+    """A `cache_control` mark after `chars` characters of the prompt, with their digest."""
 
     chars: int
     digest: bytes
@@ -68,7 +68,7 @@ class CacheMark:
 
 @dataclass(frozen=True, slots=True)
 class SimulatedRequest:
-    """One request for one answer (or `choices` of them, or one vector per input)."""
+    """One request for one answer, for `choices` answers, or for one vector per input."""
 
     model: str
     text: str
@@ -92,7 +92,7 @@ class SimulatedRequest:
 
 
 def digest_of(body: Json) -> bytes:
-    """The 16 bytes that name a request; equal for requests that ask the same."""
+    """Return the 16 bytes that identify a request; equal for requests that ask the same."""
     asked = {name: part for name, part in body.items() if name not in TRAVEL_FIELDS}
     return hashlib.blake2b(
         orjson.dumps(asked, option=orjson.OPT_SORT_KEYS), digest_size=16
@@ -100,12 +100,12 @@ def digest_of(body: Json) -> bytes:
 
 
 def tokens_of(chars: int, chars_per_token: float) -> int:
-    """Tokens counted the cheap way, never below 1: `chars` divided and rounded up."""
+    """Return `chars` as tokens: divided and rounded up, at least 1."""
     return max(1, int(-(-chars // chars_per_token)))
 
 
 def text_field(body: Json, name: str) -> str:
-    """The non-empty string under `name`; Invalid when it is absent or something else."""
+    """Return the non-empty string under `name`; raises Invalid if there is none."""
     found = body.get(name)
     if not isinstance(found, str) or not found:
         raise Invalid(f"you must provide a {name} parameter", param=name)
@@ -113,7 +113,7 @@ def text_field(body: Json, name: str) -> str:
 
 
 def count_field(body: Json, name: str, most: int | None = None) -> int | None:
-    """The whole number above 0 under `name`, None when absent."""
+    """Return the whole number above 0 under `name`, None if absent; raises Invalid."""
     found = body.get(name)
     if found is None:
         return None
@@ -132,7 +132,7 @@ def count_field(body: Json, name: str, most: int | None = None) -> int | None:
 
 
 def number_field(body: Json, name: str, most: float) -> None:
-    """True afterwards: `name` is absent or a number from 0 to `most`."""
+    """Raise Invalid unless `name` is absent or a number from 0 to `most`."""
     found = body.get(name)
     if found is None:
         return
@@ -141,7 +141,7 @@ def number_field(body: Json, name: str, most: float) -> None:
 
 
 def flag_field(body: Json, name: str) -> bool:
-    """The boolean under `name`, False when absent or null."""
+    """Return the boolean under `name`, False if absent or null; raises Invalid."""
     found = body.get(name)
     if found is None:
         return False
@@ -151,7 +151,7 @@ def flag_field(body: Json, name: str) -> bool:
 
 
 def messages_field(body: Json) -> list[Json]:
-    """The non-empty list of message objects."""
+    """Return the non-empty list of message objects; raises Invalid."""
     found = body.get("messages")
     if not isinstance(found, list) or not found:
         raise Invalid("Invalid 'messages': expected a non-empty array.", param="messages")
@@ -165,7 +165,7 @@ def messages_field(body: Json) -> list[Json]:
 
 
 def stop_words(found: object, name: str) -> tuple[str, ...]:
-    """The texts at which an answer ends, from a string, a list of strings or nothing."""
+    """Return the texts at which an answer ends, from a string, a list of strings or nothing."""
     if found is None:
         return ()
     if isinstance(found, str):
@@ -178,7 +178,7 @@ def stop_words(found: object, name: str) -> tuple[str, ...]:
 def tool_to_call(
     tools: list[Tool], must: bool, named: str | None, last: str, digest: bytes
 ) -> Tool | None:
-    """The tool this answer calls: the named one, any when it must, one the prompt mentions."""
+    """Return the tool that the answer calls: the named one, one in the prompt, or any if `must`."""
     if not tools:
         return None
     if named is not None:

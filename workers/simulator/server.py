@@ -1,10 +1,11 @@
-"""The HTTP around the engine: reads a body, waits, writes what was decided."""
+"""The HTTP server around the engine: reads a body, waits, writes what the engine decided."""
 
 import asyncio
 import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
 import orjson
 from aiohttp import StreamReader, web
@@ -16,9 +17,18 @@ from headgate.workers.simulator.admin import METHODS, admin
 from headgate.workers.simulator.behaviour import Act
 from headgate.workers.simulator.engine import MAX_BODY_BYTES, READERS, Engine
 
-# Of the time a stream takes, the part before its first event; and the shortest pause between two.
+# The share of a stream's time before its first event, and the shortest pause between two events.
 FIRST_EVENT_SHARE = 0.25
 SHORTEST_PAUSE_S = 0.01
+
+
+@dataclass(slots=True)
+class _Call:
+    """How far a call has come: what was decided, whether it is billed, whether it was sent."""
+
+    act: Act | None = None
+    billed: bool = False
+    sent: bool = False
 
 
 class SimulatorServer:
@@ -29,7 +39,7 @@ class SimulatorServer:
         self._json_log = json_log
 
     async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
-        """The response to any request; never raises but when the connection is gone."""
+        """Answer any request; raises only if the connection is gone."""
         path = request.path
         if request.method == "POST" and path in READERS:
             return await self._model_call(request, path)
@@ -37,68 +47,72 @@ class SimulatorServer:
         wanted = METHODS.get(path)
         if wanted == request.method:
             raw = await request.read()
-            status, told = admin(self.engine, path, raw, anthropic_form)
+            status, reply = admin(self.engine, path, raw, anthropic_form)
             return web.Response(
-                status=status, body=orjson.dumps(told), content_type="application/json"
+                status=status, body=orjson.dumps(reply), content_type="application/json"
             )
         exists = wanted is not None or path in READERS
         act = self.engine.refuse_path(request.method, path, anthropic_form, exists)
         return web.Response(status=act.status, body=act.body, headers=act.headers)
 
     async def _model_call(self, request: web.BaseRequest, path: str) -> web.StreamResponse:
-        engine = self.engine
+        """Answer a call to a model, and keep count of it however it ends."""
+        engine, call = self.engine, _Call()
         began_s = engine.clock_s()
-        engine.tally.opened(path)
-        act: Act | None = None
-        billed = sent = False
+        engine.stats.opened(path)
         try:
-            try:
-                raw = await request.read()
-            except web.HTTPRequestEntityTooLarge:
-                act = engine.refuse_size(path)
-                return web.Response(status=act.status, body=act.body, headers=act.headers)
-            except web.RequestPayloadError:
-                # Cut chunks or a wrong compression: what is left of it is no JSON.
-                raw = b""
-            act = engine.decide(path, _key(request), raw)
-            if act.events is None:
-                if act.delay_s:
-                    await asyncio.sleep(act.delay_s)
-                engine.settle(act)
-                billed = act.bill is not None
-                if act.end == "whole":
-                    sent = True
-                    return web.Response(status=act.status, body=act.body, headers=act.headers)
-                return await _half(request, act)
-            await asyncio.sleep(act.delay_s * FIRST_EVENT_SHARE)
-            engine.settle(act)
-            billed = act.bill is not None
-            response = await _stream(request, act)
-            sent = act.end == "whole"
-            return response
+            return await self._respond(request, path, call)
         except (asyncio.CancelledError, ConnectionError):
-            if act is None or act.end not in ("cut", "half-cut"):
-                engine.tally.cancelled += 1
+            if call.act is None or call.act.end not in ("cut", "half-cut"):
+                engine.stats.cancelled += 1
             raise
         finally:
-            engine.tally.open_now -= 1
-            if billed and not sent and act is not None and act.bill is not None:
-                engine.tally.lost(act.bill.usd)
+            engine.stats.open_now -= 1
+            bill = call.act.bill if call.act is not None else None
+            if bill is not None and call.billed and not call.sent:
+                engine.stats.lost(bill.usd)
             if self._json_log:
-                _log(path, act, engine.clock_s() - began_s, sent)
+                _log(path, call, engine.clock_s() - began_s)
+
+    async def _respond(
+        self, request: web.BaseRequest, path: str, call: _Call
+    ) -> web.StreamResponse:
+        """Do what the engine decides, and write down in `call` how far it has come."""
+        try:
+            raw = await request.read()
+        except web.HTTPRequestEntityTooLarge:
+            act = call.act = self.engine.refuse_size(path)
+            return web.Response(status=act.status, body=act.body, headers=act.headers)
+        except web.RequestPayloadError:
+            # Cut chunks or a wrong compression: treat it as a body that is no JSON.
+            raw = b""
+        act = call.act = self.engine.decide(path, _key(request), raw)
+        if act.delay_s or act.events is not None:
+            share = 1.0 if act.events is None else FIRST_EVENT_SHARE
+            await asyncio.sleep(act.delay_s * share)
+        self.engine.settle(act)
+        call.billed = act.bill is not None
+        if act.events is not None:
+            response = await _stream(request, act)
+            call.sent = act.end == "whole"
+            return response
+        if act.end != "whole":
+            return await _half(request, act)
+        call.sent = True
+        return web.Response(status=act.status, body=act.body, headers=act.headers)
 
 
 @asynccontextmanager
 async def serving(
-    door: SimulatorServer, host: str = "127.0.0.1", port: int = 0
+    simulator: SimulatorServer, host: str = "127.0.0.1", port: int = 0
 ) -> AsyncIterator[str]:
-    """Yields the URL once connections are taken; afterwards all are closed. Port 0: a free one."""
+    """Serve, and yield the URL once connections are accepted. Port 0 takes a free port."""
     server = web.Server(
-        door.answer,
+        simulator.answer,
         request_factory=_request_factory,
         handler_cancellation=True,
         access_log=None,
-        # A caller may keep a connection for as long as it likes.
+        # Callers may keep a connection for as long as they like.
         keepalive_timeout=3600.0,
         lingering_time=1.0,
     )
@@ -127,7 +141,7 @@ def _request_factory(
 
 
 def _key(request: web.BaseRequest) -> str:
-    """The key of the caller, in either vendor's header."""
+    """Return the caller's key, from either vendor's header."""
     found = request.headers.get("x-api-key")
     if found is None:
         found = request.headers.get("authorization", "").removeprefix("Bearer ").strip()
@@ -135,7 +149,7 @@ def _key(request: web.BaseRequest) -> str:
 
 
 async def _half(request: web.BaseRequest, act: Act) -> web.StreamResponse:
-    """The first half of a body, then a closed connection or silence; for `cut` nothing at all."""
+    """Send the first half of a body, then close or stall; for `cut` send nothing at all."""
     response = web.StreamResponse(status=act.status, headers=act.headers)
     if act.end != "cut":
         response.content_length = len(act.body)
@@ -146,7 +160,7 @@ async def _half(request: web.BaseRequest, act: Act) -> web.StreamResponse:
 
 
 async def _stream(request: web.BaseRequest, act: Act) -> web.StreamResponse:
-    """The events, spread over the time the answer takes; all in one piece when it takes none."""
+    """Send the events, spread over the time of the answer; all at once if it takes no time."""
     events = act.events or []
     response = web.StreamResponse(status=act.status, headers=act.headers)
     if act.end == "cut":
@@ -169,17 +183,18 @@ async def _stream(request: web.BaseRequest, act: Act) -> web.StreamResponse:
 
 
 async def _break(request: web.BaseRequest, act: Act) -> None:
-    """Ends the connection, at once or, for a silent one, when the client gives up on it."""
+    """End the connection: at once, or for `half-silent` when the client gives up."""
     if act.end == "half-cut":
-        # Lets what was written leave first; an abort would throw it away.
+        # Let what was written be sent first: an abort would drop it.
         await asyncio.sleep(0.005)
     if act.end != "half-silent" and request.transport is not None:
         request.transport.abort()
-    # The lost connection cancels this; returning would let aiohttp finish the response.
+    # The lost connection cancels this. Returning would let aiohttp finish the response.
     await asyncio.Event().wait()
 
 
-def _log(path: str, act: Act | None, took_s: float, sent: bool) -> None:
+def _log(path: str, call: _Call, took_s: float) -> None:
+    act = call.act
     usage = act.bill.usage if act is not None and act.bill is not None else None
     line = {
         "time": time.time(),
@@ -191,6 +206,6 @@ def _log(path: str, act: Act | None, took_s: float, sent: bool) -> None:
         "input_tokens": usage.input_tokens if usage else None,
         "output_tokens": usage.output_tokens if usage else None,
         "ms": round(took_s * 1000, 1),
-        "sent": sent,
+        "sent": call.sent,
     }
     sys.stderr.write(orjson.dumps(line).decode() + "\n")

@@ -1,4 +1,4 @@
-"""The figures behind `/_stats`: what came, what was refused, what was billed."""
+"""The figures of `/_stats`: what came, what was refused, what was billed."""
 
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ TOP_REPEATED = 10
 
 @dataclass(slots=True)
 class SimulatorStats:
-    """Counts since the start or the last reset; requests that are open now survive a reset."""
+    """Counts since the start or the last reset. A reset keeps the requests that are open."""
 
     open_now: int = 0
     open_most: int = 0
@@ -33,12 +33,12 @@ class SimulatorStats:
     unpriced: Counter[str] = field(default_factory=Counter)
     seen: Counter[bytes] = field(default_factory=Counter)
     paid: Counter[bytes] = field(default_factory=Counter)
-    flows: defaultdict[str, PoolThroughput] = field(
+    throughput: defaultdict[str, PoolThroughput] = field(
         default_factory=lambda: defaultdict(PoolThroughput)
     )
 
     def opened(self, path: str) -> None:
-        """True afterwards: one more request is open."""
+        """Count a request that has come."""
         self.requests += 1
         self.by_path[path] += 1
         self.open_now += 1
@@ -46,7 +46,7 @@ class SimulatorStats:
             self.open_most = self.open_now
 
     def bill(self, model: str, digest: bytes, usage: SimulatedUsage, usd: Decimal | None) -> None:
-        """True afterwards: one answer more is on the bill; None usd means nobody knows a price."""
+        """Bill an answer. `usd` is None if no price is known."""
         self.answered += 1
         self.paid[digest] += 1
         tokens = self.tokens
@@ -63,16 +63,16 @@ class SimulatorStats:
             self.usd_by_model[model] += usd
 
     def lost(self, usd: Decimal | None) -> None:
-        """True afterwards: an answer that was billed did not reach its client whole."""
+        """Count an answer that was billed but did not reach its client whole."""
         self.undelivered += 1
         self.undelivered_usd += usd or 0
 
     def cleared(self) -> "SimulatorStats":
-        """A fresh tally in which the requests that are open now are still open."""
+        """Return new counts that keep the requests that are open now."""
         return SimulatorStats(open_now=self.open_now, open_most=self.open_now)
 
     def report(self) -> dict[str, Any]:
-        """The figures as JSON can hold them; money as exact decimal text."""
+        """Return the figures as JSON values, with money as exact decimal text."""
         repeated = [(digest, count) for digest, count in self.seen.items() if count > 1]
         repeated.sort(key=lambda one: (-one[1], one[0]))
         return {
@@ -88,7 +88,7 @@ class SimulatorStats:
             "cancelled": self.cancelled,
             "open_now": self.open_now,
             "open_most": self.open_most,
-            "pools": {label: flow.report() for label, flow in self.flows.items()},
+            "pools": {label: pool.report() for label, pool in self.throughput.items()},
             "tokens": {
                 name: self.tokens[name]
                 for name in ("charged", "input", "output", "cached", "cache_write")
@@ -114,6 +114,6 @@ class SimulatorStats:
 
 
 def exact(usd: Decimal) -> str:
-    """`usd` in plain digits without an exponent or needless zeros."""
+    """Return `usd` in plain digits, without an exponent or trailing zeros."""
     text = f"{usd:f}"
     return text.rstrip("0").rstrip(".") if "." in text else text

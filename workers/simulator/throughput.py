@@ -1,4 +1,4 @@
-"""What one pool let through and refused: enough to work out how much of a limit was used."""
+"""Counts what one pool let through and refused, to work out how much of a limit was used."""
 
 from collections import Counter, deque
 from typing import Any
@@ -9,7 +9,7 @@ WINDOW_S = 1.0
 
 
 class PoolThroughput:
-    """Counts of one pool since the start or the last reset; cheap enough for every request."""
+    """The counts of one pool since the start or the last reset."""
 
     def __init__(self) -> None:
         self.accepted = 0
@@ -22,13 +22,14 @@ class PoolThroughput:
         self._most: Counter[str] = Counter()
 
     def accept(self, now_s: float, epoch_s: float, charges: tuple[SimulatedCharge, ...]) -> None:
-        """True afterwards: one request more was let through, at `now_s` of a steady clock."""
+        """Count a request that was let through at `now_s` of a steady clock."""
         if not self.accepted:
             self.first_s = epoch_s
         self.last_s = epoch_s
         self.accepted += 1
         recent, within, most = self._recent, self._within, self._most
-        # Before the new ones come in: a window is half open, so that 100/s is 100 in any of them.
+        # Drop old requests before the new one is added: a window is half open, so that a rate of
+        # 100/s gives 100 in any window.
         while recent and recent[0][0] <= now_s - WINDOW_S:
             for old in recent.popleft()[1]:
                 within[old.kind] -= old.amount
@@ -40,7 +41,7 @@ class PoolThroughput:
                 most[one.kind] = within[one.kind]
 
     def report(self) -> dict[str, Any]:
-        """The figures as JSON can hold them; times are Unix seconds, None before the first."""
+        """Return the figures as JSON values. Times are Unix seconds, None before the first."""
         return {
             "accepted": self.accepted,
             "charged": dict(self.charged),

@@ -1,111 +1,98 @@
-"""Breaker: how calls went, told to all workers; and whether a provider is good for a retry.
+"""Breaker: how calls went, reported to all workers; and whether a provider may be retried.
 
-Failures are told at once, before anybody decides on a retry; answers are gathered for a moment. A
-breaker itself is minded where holds are given: in Lua.
+Failures are reported at once, before a retry is decided. Answers are gathered for a moment. The
+breaker itself lives in Lua, where holds are granted.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from headgate.shared.admission.breakers import BreakerAfterReport, BreakerRules, report
-from headgate.shared.admission.grant import Grant
+from headgate.shared.admission.grant import Held
 from headgate.shared.broker.keys import Keys
+from headgate.workers.clients.delayed_report import DelayedReport, Report
 from headgate.workers.clients.redis_batcher import RedisBatcher
 from headgate.workers.policy.breaker import RetryBudget
 
 log = logging.getLogger("headgate.breaker")
 
-TELL_S = 0.2
-"""Answers are told this often."""
+REPORT_S = 0.2
+"""Answers are reported this often."""
 
 
 class Breaker:
-    """The breakers as far as this worker has to do with them; `retry_share`: see the settings."""
+    """This worker's view of the breakers, and its retry budgets (`retry_share`: see settings)."""
 
     def __init__(
-        self, lane: RedisBatcher, keys: Keys, rules: BreakerRules, *, retry_share: float,
+        self, batcher: RedisBatcher, keys: Keys, rules: BreakerRules, *, retry_share: float,
         clock_ms: Callable[[], int],
     ) -> None:  # fmt: skip
-        self._lane = lane
+        self._batcher = batcher
         self._keys = keys
         self._rules = rules
         self._retry_share = retry_share
         self._clock_ms = clock_ms
-        self._heard: dict[tuple[str, str], tuple[int, int]] = {}
-        self._telling: asyncio.TimerHandle | None = None
-        self._purses: dict[str, RetryBudget] = {}
+        self._answers: dict[tuple[str, str], tuple[int, int]] = {}
+        self._report = DelayedReport(REPORT_S, self._reports)
+        self._budgets: dict[str, RetryBudget] = {}
 
-    def answered(self, grant: Grant, took_ms: int) -> None:
-        """All will soon know that the model answered; of a probe, at once."""
-        place = (_name(grant), grant.key)
-        if grant.probe:
-            self._start(place, 1, took_ms, grant.probe)
+    def answered(self, hold: Held, took_ms: int) -> None:
+        """Report soon that the model answered; the answer of a probe is reported at once."""
+        place = (_name(hold), hold.key)
+        if hold.probe:
+            self._report.send(self._answered(place, 1, took_ms, hold.probe))
             return
-        calls, ms = self._heard.get(place, (0, 0))
-        self._heard[place] = (calls + 1, ms + took_ms)
-        if self._telling is None:
-            self._telling = asyncio.get_running_loop().call_later(TELL_S, self._tell)
+        calls, ms = self._answers.get(place, (0, 0))
+        self._answers[place] = (calls + 1, ms + took_ms)
+        self._report.schedule()
 
-    async def failed(self, grant: Grant) -> BreakerAfterReport:
-        """All know that the model failed; how its breaker stands now."""
-        model = _name(grant)
-        told = await self._lane.run(
-            report(self._keys, model, grant.key, self._rules, failed=1, probe=grant.probe)
+    async def failed(self, hold: Held) -> BreakerAfterReport:
+        """Report that the model failed; return the state of its breaker after that."""
+        model = _name(hold)
+        after = await self._batcher.run(
+            report(self._keys, model, hold.key, self._rules, failed=1, probe=hold.probe)
         )
-        if told.verdict == "opened":
+        if after.verdict == "opened":
             log.warning(
-                "%s (%s) is down: nobody asks it for %g s, then one call tries it",
-                model, grant.key, self._rules.open_s,
+                "%s (%s) is down: no call goes to it for %g s, then one call probes it",
+                model, hold.key, self._rules.open_s,
             )  # fmt: skip
-        return told
+        return after
 
     def called(self, provider: str) -> None:
-        """A job has asked this provider for the first time."""
-        purse = self._purses.get(provider, RetryBudget(at_ms=self._clock_ms()))
-        self._purses[provider] = purse.after_call(self._retry_share, self._clock_ms())
+        """Add to the provider's retry budget: a job asks it for the first time."""
+        budget = self._budgets.get(provider, RetryBudget(at_ms=self._clock_ms()))
+        self._budgets[provider] = budget.after_call(self._retry_share, self._clock_ms())
 
     def may_retry(self, provider: str) -> bool:
-        """Whether the provider is good for one more retry, which is then counted."""
-        purse = self._purses.get(provider, RetryBudget(at_ms=self._clock_ms()))
-        left = purse.after_retry(self._clock_ms())
+        """Take one retry from the provider's budget; return False if none is left."""
+        budget = self._budgets.get(provider, RetryBudget(at_ms=self._clock_ms()))
+        left = budget.after_retry(self._clock_ms())
         if left is not None:
-            self._purses[provider] = left
+            self._budgets[provider] = left
         return left is not None
 
     def close(self) -> None:
-        """Nothing is told any more; the answers of the last moment are not counted."""
-        if self._telling is not None:
-            self._telling.cancel()
+        """Report nothing more; the answers of the last moment are not counted."""
+        self._report.close()
 
-    def _tell(self) -> None:
-        self._telling = None
-        heard, self._heard = self._heard, {}
-        for place, (calls, ms) in heard.items():
-            self._start(place, calls, ms, "")
+    def _reports(self) -> Iterator[Report]:
+        answers, self._answers = self._answers, {}
+        for place, (calls, ms) in answers.items():
+            yield self._answered(place, calls, ms, "")
 
-    def _start(self, place: tuple[str, str], calls: int, took_ms: int, probe: str) -> None:
-        task = asyncio.ensure_future(self._tell_of(place, calls, took_ms, probe))
-        task.add_done_callback(_forget)
-
-    async def _tell_of(self, place: tuple[str, str], calls: int, took_ms: int, probe: str) -> None:
+    async def _answered(self, place: tuple[str, str], calls: int, took_ms: int, probe: str) -> None:
         model, key = place
-        told = await self._lane.run(
+        after = await self._batcher.run(
             report(
                 self._keys, model, key, self._rules, answered=calls, took_ms=took_ms, probe=probe
             )
         )
-        if told.verdict == "closed":
-            log.warning("%s (%s) answers again: all may ask it", model, key)
+        if after.verdict == "closed":
+            log.warning("%s (%s) answers again: all jobs may use it", model, key)
 
 
-def _name(grant: Grant) -> str:
-    return f"{grant.pool.partition('/')[0]}/{grant.model}"
-
-
-def _forget(task: asyncio.Task[None]) -> None:
-    """What was not told is lost; a closing lane is no fault."""
-    if not task.cancelled():
-        task.exception()
+def _name(hold: Held) -> str:
+    return f"{hold.pool.partition('/')[0]}/{hold.model}"

@@ -1,4 +1,4 @@
-"""An answer as it is kept: encoded, compressed where that pays, and read back with suspicion."""
+"""The cache entry: encode an answer, compressed where that pays, and decode it with suspicion."""
 
 from __future__ import annotations
 
@@ -18,20 +18,21 @@ LEVEL = 1
 """Measured on English text of 4 kB: 30 us and 52 % of the bytes; level 6 takes 43 us for 50 %."""
 
 MOST_BYTES = 32 * 1024 * 1024
-"""What an entry may grow to: a thousand times what was stored can come out of a few bytes."""
+"""Largest size of an entry once inflated: a few stored bytes can grow a thousandfold."""
 
 
 class Unreadable(ValueError):
-    """What stands where an answer should be is none; `args[0]` says why, and quotes nothing."""
+    """The cache entry holds no answer; `args[0]` says why, and quotes nothing of it."""
 
 
 @dataclass(frozen=True, slots=True)
 class CacheEntry:
-    """An answer that was kept. `cost_pico_usd`: what it cost then, or None if not known.
+    """An answer in the cache. `cost_pico_usd`: what it cost then, or None if not known.
 
-    `model`: which one answered, empty where an older release wrote it. `until_ms`: the end of its
-    lifetime by the server's clock, 0 where Redis alone keeps it. `window_only`: it stands in for
-    the model that was asked, for those who wait for the same call. `shared`: it serves only them.
+    `model`: the one that answered; empty where an older release wrote the entry. `until_ms`: the
+    end of its lifetime by the server's clock, Unix ms; 0 where Redis alone expires it.
+    `window_only`: another model answered than was asked, so that the entry is for jobs that wait
+    for the same call. `shared`: it serves only such jobs, for this or because it has expired.
     """
 
     reply: Reply
@@ -43,16 +44,16 @@ class CacheEntry:
     shared: bool = False
 
 
-def encode(kept: CacheEntry) -> bytes:
-    """The entry that `decode` reads; `shared` depends on when it is read."""
+def encode(entry: CacheEntry) -> bytes:
+    """Encode the entry for Redis. `shared` is left out: it depends on when the entry is read."""
     fields = orjson.dumps(
         {
-            "reply": kept.reply,
-            "provider": kept.provider,
-            "cost_pico_usd": kept.cost_pico_usd,
-            "model": kept.model,
-            "until_ms": kept.until_ms,
-            "window_only": kept.window_only,
+            "reply": entry.reply,
+            "provider": entry.provider,
+            "cost_pico_usd": entry.cost_pico_usd,
+            "model": entry.model,
+            "until_ms": entry.until_ms,
+            "window_only": entry.window_only,
         }
     )
     if len(fields) <= COMPRESS_ABOVE:
@@ -60,15 +61,15 @@ def encode(kept: CacheEntry) -> bytes:
     return COMPRESSED + zlib.compress(fields, LEVEL)
 
 
-def decode(entry: bytes, now_ms: int) -> CacheEntry:
-    """The answer again; raises Unreadable for whatever else may stand there."""
+def decode(stored: bytes, now_ms: int) -> CacheEntry:
+    """Return the entry that `encode` wrote; raise Unreadable for anything else."""
     try:
-        fields = orjson.loads(_inflated(entry))
+        fields = orjson.loads(_inflated(stored))
         reply = _reply(fields["reply"])
         cost = fields["cost_pico_usd"]
         until_ms = fields.get("until_ms", 0)
         window_only = fields.get("window_only", False)
-        kept = CacheEntry(
+        entry = CacheEntry(
             reply, fields["provider"], cost, fields.get("model", ""), until_ms, window_only,
             shared=window_only or 0 < until_ms < now_ms,
         )  # fmt: skip
@@ -77,26 +78,26 @@ def decode(entry: bytes, now_ms: int) -> CacheEntry:
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise Unreadable(type(error).__name__) from None
     if not (
-        isinstance(kept.provider, str)
-        and isinstance(kept.model, str)
+        isinstance(entry.provider, str)
+        and isinstance(entry.model, str)
         and (cost is None or _is_count(cost))
         and _is_count(until_ms)
         and isinstance(window_only, bool)
     ):
         raise Unreadable("a field of another type")
-    return kept
+    return entry
 
 
-def _inflated(entry: bytes) -> bytes:
-    if len(entry) > MOST_BYTES:
+def _inflated(stored: bytes) -> bytes:
+    if len(stored) > MOST_BYTES:
         raise Unreadable("too large")
-    if not entry.startswith(COMPRESSED):
-        return entry
+    if not stored.startswith(COMPRESSED):
+        return stored
     stream = zlib.decompressobj()
     try:
-        fields = stream.decompress(entry[1:], MOST_BYTES)
+        fields = stream.decompress(stored[1:], MOST_BYTES)
     except zlib.error:
-        raise Unreadable("not compressed as it says") from None
+        raise Unreadable("not compressed as its first byte says") from None
     if stream.unconsumed_tail or stream.unused_data or not stream.eof:
         raise Unreadable("cut off, or too large")
     return fields
@@ -106,7 +107,7 @@ def _reply(fields: Any) -> Reply:
     known = known_fields(Reply, fields)
     usage = known_fields(Usage, known["usage"])
     if not all(map(_is_count, usage.values())):
-        raise Unreadable("tokens that are no numbers")
+        raise Unreadable("token counts that are not numbers")
     known["usage"] = Usage(**usage)
     reply = Reply(**known)
     right = (

@@ -1,7 +1,7 @@
-"""Claim: the right of one worker to finish a job, with a fencing number that only grows.
+"""Claim: one worker's right to end a job, with a fencing number that only grows.
 
-A repeated message finds the job ended, or takes the claim over with a higher number; then the
-former holder can no longer end the job. The broker's lease sees to it that this stays rare.
+A message that comes twice finds the job ended, or takes the claim over with a higher number. The
+former holder can then no longer end the job. The broker's lease keeps this rare.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from headgate.shared.job.result import ENDED
 from headgate.workers.clients.group_commit import GroupCommit
 
 EARLY_MS = 1000
-"""Clocks of worker and broker may differ by this much before a deferred job counts as too early."""
+"""Tolerance for the clocks of worker and broker, before a deferred job counts as too early."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +42,9 @@ class PastAttempt:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A running job is this worker's to end. `history`: attempts under earlier claims.
+    """This worker may end the job, which is running. `history`: attempts under earlier claims.
 
-    `share_pico_usd`: its part of the call of an equal job.
+    `share_pico_usd`: the job's part of the price of an equal job's call.
     """
 
     fence: int
@@ -55,14 +55,14 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class EndedBefore:
-    """The job has ended; `result` is its JSON, or None where it has expired."""
+    """The job has ended. `result`: its JSON, or None where it has expired."""
 
     result: str | None
 
 
 @dataclass(frozen=True, slots=True)
 class NotYet:
-    """The job is deferred, and has come back before its time (the broker lost its due-list)."""
+    """The job is deferred and came back too early: the broker has lost its due list."""
 
     wait_ms: int
 
@@ -83,7 +83,7 @@ class _Leaving:
 
 
 class Claims:
-    """Claims in the name of one worker, by a clock that all workers agree on."""
+    """Claims jobs in the name of one worker, by a clock on which all workers agree."""
 
     def __init__(
         self, record: GroupCommit, worker: str, clock_ms: Callable[[], int] = now_ms
@@ -93,19 +93,20 @@ class Claims:
         self._clock_ms = clock_ms
 
     def take(self, envelope: Envelope) -> Awaitable[Claim | EndedBefore | NotYet]:
-        """The job is running, and ours; attempts that a crash left open are unknown from now on.
+        """Claim the job: it is running from now on, unless it has ended or is deferred.
 
-        A job without a row (from a stock producer) gets one.
+        Attempts that a crash left open become unknown. A job without a row gets one: stock
+        producers write none.
         """
         taking = _Taking(envelope, self._worker, self._clock_ms())
         return self._record.write(_take, taking)
 
     def release(self, envelope: Envelope, claim: Claim) -> Awaitable[None]:
-        """The job is queued again, as it was before the claim."""
+        """Queue the job again, as it was before the claim."""
         return self._record.write(_leave, _Leaving(envelope.id, claim.fence, "queued", None))
 
     def defer(self, envelope: Envelope, claim: Claim, retry_at_ms: int) -> Awaitable[None]:
-        """The job is deferred until `retry_at_ms`."""
+        """Defer the job until `retry_at_ms` (Unix ms)."""
         leaving = _Leaving(envelope.id, claim.fence, "deferred", retry_at_ms)
         return self._record.write(_leave, leaving)
 
@@ -146,20 +147,8 @@ _HISTORY = (
 
 def _take(connection: Connection, items: Sequence[_Taking]) -> list[Claim | EndedBefore | NotYet]:
     now = max(item.now_ms for item in items)
-    rows = _locked(connection, [item.envelope.id for item in items])
-    new = {i.envelope.id: i.envelope for i in items if i.envelope.id not in rows}
-    if new:
-        insert_all(connection, jobs, [job_row(one, one.encode()) for one in new.values()])
-        # Another worker may have put the row there, and claimed it, since we looked.
-        rows |= _locked(connection, list(new))
-        if any(job_id not in rows for job_id in new):
-            raise UnreadableMessage("another job has its line of the batch")
-    again = [job_id for job_id, row in rows.items() if row.fence and row.status not in ENDED]
-    histories: dict[str, list[PastAttempt]] = {}
-    if again:
-        connection.execute(_UNKNOWN, {"ids": again, "at": now})
-        for job_id, *past in connection.execute(_HISTORY, {"ids": again}):
-            histories.setdefault(job_id, []).append(PastAttempt(*past))
+    rows = _rows(connection, items)
+    histories = _histories(connection, rows, now)
     answers: list[Claim | EndedBefore | NotYet] = []
     fences = {job_id: row.fence for job_id, row in rows.items()}
     marks = []
@@ -182,6 +171,32 @@ def _take(connection: Connection, items: Sequence[_Taking]) -> list[Claim | Ende
     if marks:
         write_all(connection, _MARK, marks)
     return answers
+
+
+def _rows(connection: Connection, items: Sequence[_Taking]) -> dict[str, Any]:
+    """Return the rows of these jobs, locked; insert those that are missing."""
+    rows = _locked(connection, [item.envelope.id for item in items])
+    new = {i.envelope.id: i.envelope for i in items if i.envelope.id not in rows}
+    if new:
+        insert_all(connection, jobs, [job_row(one, one.encode()) for one in new.values()])
+        # Another worker may have put the row there, and claimed it, since we looked.
+        rows |= _locked(connection, list(new))
+        if any(job_id not in rows for job_id in new):
+            raise UnreadableMessage("another job already has this line of the batch")
+    return rows
+
+
+def _histories(
+    connection: Connection, rows: dict[str, Any], now_ms: int
+) -> dict[str, list[PastAttempt]]:
+    """Return the attempts of earlier claims by job; those left open are unknown from now on."""
+    claimed_before = [i for i, row in rows.items() if row.fence and row.status not in ENDED]
+    histories: dict[str, list[PastAttempt]] = {}
+    if claimed_before:
+        connection.execute(_UNKNOWN, {"ids": claimed_before, "at": now_ms})
+        for job_id, *past in connection.execute(_HISTORY, {"ids": claimed_before}):
+            histories.setdefault(job_id, []).append(PastAttempt(*past))
+    return histories
 
 
 def _locked(connection: Connection, ids: list[str]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Conclude: a job ends in one transaction with its last attempt and its audit line, or not at all."""
+"""Conclude: end a job in one transaction with its last attempt and its audit line."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from sqlalchemy import Connection, bindparam, select, update
 from headgate.shared.cost.price import from_pico, text
 from headgate.shared.database.engine import insert_all, write_all
 from headgate.shared.database.tables import audit, jobs
-from headgate.shared.job.result import ENDED, Result
+from headgate.shared.job.result import ENDED, WAITING, Result
 from headgate.workers.clients.group_commit import Act
 
 
 @dataclass(frozen=True, slots=True)
 class Conclusion:
-    """How a job ends, in the words of the tables."""
+    """How a job ends, as the tables have it. `payers`: jobs that each pay a part of its cost."""
 
     job_id: str
     fence: int
@@ -26,7 +26,6 @@ class Conclusion:
     finished_at_ms: int
     audit_row: dict[str, Any]
     payers: tuple[str, ...] = ()
-    """Jobs that wait for its answer, and pay a part of it each."""
 
 
 class Conclude:
@@ -34,9 +33,9 @@ class Conclude:
 
     @staticmethod
     def concluding(conclusion: Conclusion) -> tuple[Act[Conclusion, Result | None], Conclusion]:
-        """The end of a job as a write; its answer is None when the claim was lost meanwhile.
+        """Return the write that ends a job.
 
-        Else it is the result, with what the job pays where others pay a part.
+        Its answer is the result, with what the job itself pays; None if the claim was lost.
         """
         return _conclude, conclusion
 
@@ -59,7 +58,7 @@ _END = (
 
 _PAYERS = select(jobs.c.id).where(
     jobs.c.id.in_(bindparam("ids", expanding=True)),
-    jobs.c.status.in_(("queued", "deferred")),
+    jobs.c.status.in_(WAITING),
     jobs.c.share_pico_usd.is_(None),
 )
 
@@ -85,21 +84,9 @@ def _conclude(connection: Connection, items: Sequence[Conclusion]) -> list[Resul
     ]
     results: dict[str, Result | None] = {item.job_id: item.result for item in ours}
     if ours:
-        write_all(
-            connection,
-            _END,
-            [
-                {
-                    "job": item.job_id,
-                    "into": item.result.status,
-                    "answer": orjson.dumps(item.result.as_json()).decode(),
-                    "at": item.finished_at_ms,
-                }
-                for item in ours
-            ],
-        )
+        write_all(connection, _END, [_ended(item) for item in ours])
         insert_all(connection, audit, [item.audit_row for item in ours])
-    # Ended under our own fence: this act ran before, and its commit was made but not answered.
+    # Ended under our own fence: this act ran before; its commit was made, but not confirmed.
     again = [item.job_id for item in items if found.get((item.job_id, item.fence)) in ENDED]
     if again:
         for job_id, before in connection.execute(_BEFORE, {"ids": again}):
@@ -109,10 +96,19 @@ def _conclude(connection: Connection, items: Sequence[Conclusion]) -> list[Resul
     ]
 
 
-def _split(connection: Connection, item: Conclusion) -> Conclusion:
-    """The same with what is left to pay; the parts are written to the jobs that pay them.
+def _ended(item: Conclusion) -> dict[str, Any]:
+    return {
+        "job": item.job_id,
+        "into": item.result.status,
+        "answer": orjson.dumps(item.result.as_json()).decode(),
+        "at": item.finished_at_ms,
+    }
 
-    Whoever ends such a job writes its part into the audit line: all lines together are the bill.
+
+def _split(connection: Connection, item: Conclusion) -> Conclusion:
+    """Write their parts to the jobs that pay them; return the conclusion with what is left.
+
+    Whoever ends such a job writes its part into its audit line. So all lines add up to the bill.
     """
     cost = item.audit_row["cost_pico_usd"]
     look = _PAYERS if connection.dialect.name == "sqlite" else _PAYERS.with_for_update()

@@ -1,8 +1,8 @@
-"""Ledger: every request to a model has its row, committed before it leaves and settled after it.
+"""Ledger: a row for each attempt, committed before its request leaves and settled after it.
 
-A crash in between leaves the row open; the next claim of the job marks it unknown. So money that
-may have been spent is never missing, only ever named as unknown. Only the holder of the claim opens
-a row: what a late worker opened after the next claim, nobody would ever settle.
+A crash in between leaves the row open, and the next claim of the job marks it unknown. So money
+that may have been spent is never missing; at worst it is unknown. Only the holder of the claim
+opens a row: nobody would ever settle what a late worker opened after the next claim.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ NOTHING = Usage()
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """How an attempt ended. `cost_pico_usd` None: no price known, or state unknown."""
+    """How an attempt ended. `cost_pico_usd` None: no price is known, or the state is unknown."""
 
     attempt: Attempt
     state: Literal["answered", "failed", "unknown"]
@@ -39,7 +39,7 @@ class Settlement:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One request to one model, about to leave; and how it may be settled."""
+    """One request to one model that is about to leave, and the ways to settle it."""
 
     job_id: str
     fence: int
@@ -49,13 +49,8 @@ class Attempt:
     started_at_ms: int
     waited_ms: int
 
-    @property
-    def name(self) -> str:
-        """What its hold is known by."""
-        return f"{self.job_id}:{self.fence}:{self.n}"
-
     def answered(self, reply: Reply, cost_pico_usd: int | None, at_ms: int) -> Settlement:
-        """It was answered, and cost this much (None: no price is known)."""
+        """Return the settlement of an answer at this cost (None: no price is known)."""
         return Settlement(
             self,
             "answered",
@@ -67,7 +62,7 @@ class Attempt:
         )
 
     def failed(self, error: AttemptError, at_ms: int) -> Settlement:
-        """It failed; where nobody can know whether it was billed, it is unknown."""
+        """Return the settlement of a failure; unknown if nobody knows whether it was billed."""
         unknown = error.billed is None
         return Settlement(
             self,
@@ -81,36 +76,36 @@ class Attempt:
         )
 
     def unsent(self, at_ms: int) -> Settlement:
-        """It was stopped before it left, so nobody was asked and it cost nothing."""
+        """Return the settlement of an attempt that was stopped before it left: it cost nothing."""
         words = "stopped before it was sent"
         return Settlement(self, "failed", at_ms, cost_pico_usd=0, code="cancelled", message=words)
 
     def cut_off(self, at_ms: int) -> Settlement:
-        """Its answer was no longer wanted; whether it is billed is unknown."""
+        """Return the settlement of a call that we cut off: nobody knows whether it is billed."""
         return Settlement(self, "unknown", at_ms, code="cancelled", message="cut off by us")
 
 
 class Ledger:
-    """Appends and settles; never changes a settled row."""
+    """Opens rows and settles them; never changes a settled row."""
 
     def __init__(self, record: GroupCommit) -> None:
         self._record = record
 
     def open(self, attempt: Attempt) -> Awaitable[bool]:
-        """The attempt is on record, it may leave; False when the claim was lost."""
+        """Record the attempt, so that it may leave; the answer is False if the claim was lost."""
         return self._record.write(_open, attempt)
 
     def settle(self, settlement: Settlement) -> Awaitable[None]:
-        """The attempt's end is on record."""
+        """Record how the attempt ended."""
         return self._record.write(_settle, settlement)
 
     @staticmethod
     def settling(settlement: Settlement) -> tuple[Act[Settlement, None], Settlement]:
-        """The same as a write, to be committed together with the end of the job."""
+        """Return the same as a write, to be committed together with the end of the job."""
         return _settle, settlement
 
 
-# Locked, so that the next claim either waits for the row that is opened here, or forbids it.
+# Locked, so that the next claim either waits for the row opened here, or prevents it.
 _CLAIMS = select(jobs.c.id, jobs.c.fence).where(
     jobs.c.id.in_(bindparam("ids", expanding=True)), jobs.c.status == "running"
 )
@@ -196,5 +191,5 @@ def _row(item: Settlement) -> dict[str, Any]:
 
 
 def _plain(text: str) -> str:
-    """The text as any database can hold it: no NUL, no half of a pair. Vendors' words have both."""
+    """Drop what databases refuse and vendors send: NUL characters and halves of surrogate pairs."""
     return text.replace("\x00", "").encode("utf-8", "replace").decode()

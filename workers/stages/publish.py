@@ -1,4 +1,4 @@
-"""Publish: the result is where everybody looks for it, and those who wait are told."""
+"""Publish: store the result where everybody looks for it, and notify those who wait."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ class Publish:
     """Stores results in the form of Celery's backend for `ttl_s` seconds, and publishes them."""
 
     def __init__(
-        self, lane: RedisBatcher, keys: Keys, *, ttl_s: int, cache_bytes: int = 1 << 28
+        self, batcher: RedisBatcher, keys: Keys, *, ttl_s: int, cache_bytes: int = 1 << 28
     ) -> None:
-        self._lane = lane
+        self._batcher = batcher
         self._keys = keys
         self._ttl_s = ttl_s
         self._cache_bytes = cache_bytes
-        self._told = False
+        self._logged = False
 
     async def publish(self, result: Result, answers: Sequence[CacheWrite] = ()) -> None:
-        """`AsyncResult(id)` has the result, those who wait are told, and its answers are kept."""
-        waiting = await self._lane.run(
+        """Store the result for `AsyncResult(id)`, notify those who wait, and cache its answers."""
+        waiting = await self._batcher.run(
             jobs.publish(
                 self._keys,
                 job_id=result.id,
@@ -41,13 +41,16 @@ class Publish:
                 cache_bytes=self._cache_bytes,
             )
         )
-        if waiting < 0 and not self._told:
-            self._told = True
-            log.error("answers are not kept: %s or a key beside it is broken; remove it with "
+        if waiting < 0 and not self._logged:
+            self._logged = True
+            log.error("no answer is cached: %s or a key beside it is broken; remove it with "
                       "`headgate cache clear --yes`", self._keys.cached())  # fmt: skip
 
     async def again(self, encoded: str | None) -> Result | None:
-        """The result of a job that ended before is there, also after a crash just before this."""
+        """Publish the result of a job that ended before: a crash may have come before that.
+
+        `encoded`: its JSON on record; None where it has expired.
+        """
         if encoded is None:
             return None
         result = Result.from_json(orjson.loads(encoded))

@@ -1,7 +1,7 @@
-"""SingleFlight: equal requests in flight are one call; what it comes to is everybody's.
+"""SingleFlight: equal requests in flight share one call, its answer or failure, and its price.
 
-Who follows whom is settled where jobs are handed out (shared/broker/lua/lib/flights.lua). An answer reaches
-the followers through the cache; a failure, and who pays, go through here.
+`shared/broker/lua/lib/flights.lua` decides who leads and who follows. The followers get the answer
+from the cache. Failures and shares of the price go through here.
 """
 
 from __future__ import annotations
@@ -18,48 +18,48 @@ from headgate.shared.job.result import ErrorReport, FailedAttempt, known_fields
 from headgate.workers.clients.redis_batcher import RedisBatcher
 
 WINDOW_S = 5
-"""How long a failure is there for those who waited for it."""
+"""How long a failure is kept for those who waited for it."""
 
 MOST = 1000
-"""Jobs that a call is split among; further ones pay nothing."""
+"""Jobs that the price of a call is split among; further ones pay nothing."""
 
 OWN = frozenset({"internal", "deadline", "cancelled", "budget_exceeded", "tier_limit"})
-"""Codes that say something of one job and not of its request: an equal one may fare better."""
+"""Codes that are about one job and not its request: an equal request may succeed."""
 
 OF_REQUEST = frozenset({"invalid_request", "content_filtered"})
 """Codes after which no other model is asked."""
 
 
 class SingleFlight:
-    """The flights of this worker's jobs. `even`: all pay alike; else the leader pays."""
+    """The flights of this worker's jobs. `even`: all pay the same share; else the leader pays."""
 
-    def __init__(self, lane: RedisBatcher, keys: Keys, *, even: bool) -> None:
-        self._lane = lane
+    def __init__(self, batcher: RedisBatcher, keys: Keys, *, even: bool) -> None:
+        self._batcher = batcher
         self._keys = keys
         self._even = even
 
     async def payers(self, request: Request, model: str) -> tuple[str, ...]:
-        """The jobs that wait for this one's call and pay their part of it."""
+        """Return the ids of the followers, which pay their share of this job's call."""
         if not self._even or not may_share(request):
             return ()
         flight = self._keys.flight(fingerprint(request, model))
-        return tuple(map(_text, await self._lane.send("ZRANGE", flight, 0, MOST - 1)))
+        return tuple(map(_text, await self._batcher.send("ZRANGE", flight, 0, MOST - 1)))
 
     async def fail(self, request: Request, model: str, error: ErrorReport, chain: Set[str]) -> None:
-        """Whoever waits for this call will find how it failed; `chain`: who might have answered."""
+        """Keep the failure for the followers. `chain`: the models that might have answered."""
         codes = {error.code, *(attempt.code for attempt in error.attempts)}
         if not OWN.isdisjoint(codes) or not may_share(request):
             return
         key = self._keys.failure(fingerprint(request, model))
         fields = {**asdict(error), "chain": sorted(chain)}
-        await self._lane.send("SET", key, orjson.dumps(fields), "EX", WINDOW_S)
+        await self._batcher.send("SET", key, orjson.dumps(fields), "EX", WINDOW_S)
 
     async def failure(self, request: Request, model: str, chain: Set[str]) -> ErrorReport | None:
-        """How the call failed that the job has waited for; None if that is not known.
+        """Return how the call failed that the job waited for; None if that is not known.
 
-        None, too, where the job may ask models of its `chain` that the other might not ask.
+        Also None where the job's `chain` has models that the leader could not ask.
         """
-        found = await self._lane.send("GET", self._keys.failure(fingerprint(request, model)))
+        found = await self._batcher.send("GET", self._keys.failure(fingerprint(request, model)))
         if found is None:
             return None
         try:
@@ -75,7 +75,7 @@ class SingleFlight:
 
 
 def may_share(request: Request) -> bool:
-    """Whether equal requests may wait for this one's call."""
+    """Return whether equal requests may wait for this request's call."""
     return request.share and request.cache.mode != "off"
 
 

@@ -1,7 +1,7 @@
-"""DeltaWriter: the text of an answer reaches those who read along while it is made.
+"""Stream: write the text of an answer for its readers while it is made.
 
-What is written here is never the last word: the result is, and has all of it. So a piece that is
-lost costs a reader time and nothing else, and no job waits for a write.
+The result has all of the text and is the last word. So a lost piece costs a reader only time, and
+no job waits for a write.
 """
 
 from __future__ import annotations
@@ -16,32 +16,32 @@ from headgate.shared.broker.script import Command
 from headgate.workers.clients.redis_batcher import RedisBatcher
 
 GATHER_S = 0.05
-"""The first piece is written at once, what comes after it at most this often."""
+"""The first piece is written at once, later ones at most this often."""
 
 KEEP_MS = 3_600_000
 
 
 class DeltaWriter:
-    """Writes pieces through the lane of the worker."""
+    """Makes the streams of this worker's jobs."""
 
-    def __init__(self, lane: RedisBatcher, keys: Keys, *, gather_s: float = GATHER_S) -> None:
-        self._lane = lane
+    def __init__(self, batcher: RedisBatcher, keys: Keys, *, gather_s: float = GATHER_S) -> None:
+        self._batcher = batcher
         self._keys = keys
         self._gather_s = gather_s
 
     def of(self, job_id: str, fence: int) -> DeltaStream:
-        """What takes the pieces of a job under this claim."""
-        return DeltaStream(self._lane, self._keys, job_id, fence, self._gather_s)
+        """Return what takes the pieces of a job under this claim."""
+        return DeltaStream(self._batcher, self._keys, job_id, fence, self._gather_s)
 
 
 class DeltaStream:
-    """Call it with each piece. `begun`: one was given out, and can not be taken back."""
+    """Takes each piece by a call. `begun`: one was delivered, and cannot be taken back."""
 
     def __init__(
-        self, lane: RedisBatcher, keys: Keys, job_id: str, fence: int, gather_s: float
+        self, batcher: RedisBatcher, keys: Keys, job_id: str, fence: int, gather_s: float
     ) -> None:
         self.begun = False
-        self._lane = lane
+        self._batcher = batcher
         self._keys = keys
         self._job_id = job_id
         self._fence = fence
@@ -53,20 +53,20 @@ class DeltaStream:
         self._ended = False
 
     def __call__(self, text: str) -> None:
-        """The piece is on its way, or goes with the next."""
+        """Write the piece now, or together with the next."""
         self.begun = True
         self._gathered.append(text)
         if not self._busy:
             self._write()
 
     def end(self) -> None:
-        """No piece follows; what is gathered goes now."""
+        """Write what is gathered now: no piece follows."""
         self._ended = True
         if not self._busy:
             self._write()
 
     def _write(self) -> None:
-        """One write at a time, so that none overtakes another; pieces grow where Redis is slow."""
+        """Write what is gathered, one write at a time: pieces grow where Redis is slow."""
         self._busy = bool(self._gathered)
         if not self._busy:
             return
@@ -88,6 +88,6 @@ class DeltaStream:
                     self._write()
                 else:
                     self._loop.call_later(self._gather_s, self._write)
-            # Else it stays busy for good: after a gap nothing may follow but the result.
+            # Else it stays busy for good: after a gap only the result may follow.
 
-        self._lane.send(*words).add_done_callback(answered)
+        self._batcher.send(*words).add_done_callback(answered)

@@ -70,7 +70,7 @@ def flights() -> Table:
     return table
 
 
-def _drain(bench: Rig, client: Client, requests: Sequence[dict[str, Any]]) -> Figures:
+def _drain(bench: Rig, client: Client, requests: Sequence[Any]) -> Figures:
     """From the first submission to the end of the last job."""
     before, cpu_s, began = bench.ended(), bench.cpu_s(), stopwatch()
     client.submit_many(requests)

@@ -35,12 +35,12 @@ def recall() -> Table:
 async def _looks(server: ValkeyServer, table: Table) -> None:
     lane = RedisBatcher(Redis.from_url(server.url))
     cache = Cache(
-        lane, Keys(), keeping=CachePolicy(CacheRuleIndex.of(load().cache.rules)), clock_ms=now_ms
+        lane, Keys(), policy=CachePolicy(CacheRuleIndex.of(load().cache.rules)), clock_ms=now_ms
     )  # fmt: skip
     known, unknown = (request_from({"prompt": f"{word} " + "x " * 150}) for word in ("a", "b"))
     reply = Reply("An answer. " * 93, "stop", Usage(80, 0, 0, 250, 0))
     with server.client(decode_responses=False) as client:
-        answers = cache.remembering(known, CacheEntry(reply, "openai", 162_000_000, MODEL), MODEL)
+        answers = cache.writes(known, CacheEntry(reply, "openai", 162_000_000, MODEL), MODEL)
         script.run(
             client,
             jobs.publish(

@@ -105,7 +105,7 @@ def _submit(
     client: Client, arrivals: Sequence[Arrival], speed: float | None, fields: dict[str, Any]
 ) -> None:
     """Every arrival was submitted at its moment, to within a tick."""
-    requests = [
+    requests: list[Any] = [
         {
             "prompt": one.prompt, "params": {"max_tokens": one.max_tokens}, "tenant": one.tenant,
             "user": one.user, "priority": one.priority, **fields,

@@ -149,7 +149,7 @@ def _phases(
         first = place
 
 
-def _made(vendor: Vendor, count: int, **fields: Any) -> list[dict[str, Any]]:
+def _made(vendor: Vendor, count: int, **fields: Any) -> list[Any]:
     """Requests; equal ones of two tenants are two jobs, since nothing of them is cached."""
     return requests(count, model=vendor.model, max_tokens=vendor.max_tokens, **fields)
 

@@ -49,7 +49,7 @@ def prompt(number: int, tokens: int, estimated: int) -> str:
 
 def requests(
     count: int, *, model: str, max_tokens: int, off: tuple[float, ...] = (1.0,), **fields: Any
-) -> list[dict[str, Any]]:
+) -> list[Any]:
     """Submittable requests. `off`: true size over estimate, one of these by chance for each."""
     chance = random.Random(7)  # noqa: S311  repeatable, not secret
     sizes = lengths(chance)

@@ -132,7 +132,9 @@ def test_every_command_that_is_named_exists_with_its_options(place: str, words: 
 def test_everything_copied_into_the_image_exists_and_reaches_the_builder() -> None:
     copied = [words.split()[:-1] for name, words in instructions() if name == "COPY"]
     paths = [path for group in copied for path in group if not group[0].startswith("--from")]
-    assert {"shared", "producer", "workers", "migrations", "pyproject.toml"} <= set(paths)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    packed = project["tool"]["hatch"]["build"]["targets"]["wheel"]["only-include"]
+    assert {*packed, *PROJECT["license-files"], PROJECT["readme"], "pyproject.toml"} <= set(paths)
     for path in paths:
         assert (ROOT / path).exists(), path
         assert not ignored(path), path

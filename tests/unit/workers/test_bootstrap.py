@@ -1,4 +1,4 @@
-"""The door: whatever a message holds, a delivery comes of it, or a reason that quotes nothing."""
+"""The task makes a delivery of any message, or gives a reason that quotes nothing of it."""
 
 import json
 from types import SimpleNamespace
@@ -23,26 +23,26 @@ from tests.unit.workers.delivery.test_message import JSON
 SECRET = "SWORDFISH"  # noqa: S105  # what no reason may quote
 
 
-def door() -> JobTask:
-    """A door that knows the built-in catalog; it stays shut."""
-    opened = JobTask()
+def job_task() -> JobTask:
+    """Return the task with the built-in catalog; it is not opened."""
+    task = JobTask()
     settings = SimpleNamespace(model="gpt-4o-mini")
     pipeline = SimpleNamespace(clock_ms=now_ms)
     parts = {"catalog": catalog.load(None), "settings": settings, "pipeline": pipeline}
-    opened.kit = cast("WorkerParts", SimpleNamespace(**parts))
-    return opened
+    task.parts = cast("WorkerParts", SimpleNamespace(**parts))
+    return task
 
 
-DOOR = door()
+JOB_TASK = job_task()
 
 
 def meet(job_id: str, args: Any, kwargs: Any) -> Envelope | str:
-    """The envelope that the door makes of a call, or the reason why it makes none."""
+    """Return the envelope that the task makes of a call, or the reason why it makes none."""
     properties = {"delivery_info": {"crashes": 0}}
     request = {"id": job_id, "properties": properties}
     running = RunningJob(1, cast("Any", None), cast("Any", None), request)
     try:
-        delivery = DOOR._delivery(running, args, kwargs)
+        delivery = JOB_TASK._delivery(running, args, kwargs)
     except UnreadableMessage as error:
         return error.reason
     try:

@@ -1,4 +1,4 @@
-"""Errors in Anthropic's words and shape."""
+"""Errors in Anthropic's form, with Anthropic's texts."""
 
 import math
 
@@ -31,90 +31,89 @@ MESSAGES = {
     529: "Overloaded",
 }
 
+#: The errors of faults that are no bare status, by the fault's kind.
+KINDS = {
+    "quota": Problem(
+        429,
+        "rate_limit_error",
+        "Your organization has reached its spend limit.",
+        code="enforced_spend_limit_reached",
+    ),
+    "slow_down": Problem(
+        429,
+        "rate_limit_error",
+        "This request would exceed your organization's maximum usage increase rate for "
+        "input tokens per minute. Please scale up your input tokens usage more gradually "
+        "to stay within the acceleration limit.",
+        code="ramp_limit_exceeded",
+    ),
+    "filter-400": Problem(
+        400, "invalid_request_error", "Output blocked by content filtering policy"
+    ),
+}
+
 
 def problem(kind: str, model: str, until: str | None = None) -> Problem:
-    """The error that a fault of this kind (or status) is told with.
+    """Return the error of a fault of this kind (or status).
 
-    A spending limit that users set themselves is told with the day on which it ends, and with 400.
+    A spending limit that users set themselves is a 400 that names the day when it ends: `until`.
     """
-    match kind:
-        case "quota" if until is not None:
-            return Problem(
-                400,
-                "invalid_request_error",
-                "You have reached your specified API usage limits. You will regain access on "
-                f"{until} at 00:00 UTC.",
-            )
-        case "quota":
-            return Problem(
-                429,
-                "rate_limit_error",
-                "Your organization has reached its spend limit.",
-                code="enforced_spend_limit_reached",
-            )
-        case "slow_down":
-            return Problem(
-                429,
-                "rate_limit_error",
-                "This request would exceed your organization's maximum usage increase rate for "
-                "input tokens per minute. Please scale up your input tokens usage more gradually "
-                "to stay within the acceleration limit.",
-                code="ramp_limit_exceeded",
-            )
-        case "flex":  # a tier that Anthropic does not have
-            return problem("529", model)
-        case "context":
-            return invalid(f"prompt is too long: above the maximum of {model}", None, None)
-        case "filter-400":
-            return invalid("Output blocked by content filtering policy", None, None)
-        case _:
-            status = int(kind)
-            return Problem(
-                status,
-                TYPES.get(status, "api_error" if status >= 500 else "invalid_request_error"),
-                MESSAGES.get(status, f"Simulated error {status}."),
-            )
+    if kind == "quota" and until is not None:
+        return invalid(
+            "You have reached your specified API usage limits. You will regain access on "
+            f"{until} at 00:00 UTC."
+        )
+    if kind in KINDS:
+        return KINDS[kind]
+    if kind == "context":
+        return invalid(f"prompt is too long: above the maximum of {model}")
+    status = 529 if kind == "flex" else int(kind)  # Anthropic has no flex tier
+    return Problem(
+        status,
+        TYPES.get(status, "api_error" if status >= 500 else "invalid_request_error"),
+        MESSAGES.get(status, f"Simulated error {status}."),
+    )
 
 
-def invalid(message: str, param: str | None, code: str | None) -> Problem:
-    """The refusal of a body that breaks a rule; Anthropic names the field in the text."""
+def invalid(message: str, param: str | None = None, code: str | None = None) -> Problem:
+    """Return the refusal of a body that breaks a rule. Anthropic names the field in the text."""
     named = f"{param}: {message}" if param else message
     return Problem(400, "invalid_request_error", named)
 
 
 def bad_json() -> Problem:
-    """The refusal of a body that is not JSON."""
-    return invalid("The request body is not valid JSON", None, None)
+    """Return the refusal of a body that is not JSON."""
+    return invalid("The request body is not valid JSON")
 
 
 def unknown_model(model: str) -> Problem:
-    """The refusal of a model that does not exist here."""
+    """Return the refusal of a model that does not exist here."""
     return Problem(404, "not_found_error", f"model: {model}")
 
 
 def unknown_path(method: str, path: str) -> Problem:
-    """The refusal of an address that is none."""
+    """Return the refusal of an address that does not exist."""
     return Problem(404, "not_found_error", "Not found")
 
 
 def wrong_method(method: str, path: str) -> Problem:
-    """The refusal of a method that the address does not take."""
+    """Return the refusal of a method that the address does not take."""
     return Problem(405, "invalid_request_error", "Method Not Allowed")
 
 
 def too_large(limit_bytes: int) -> Problem:
-    """The refusal of a body above the limit."""
+    """Return the refusal of a body above the limit."""
     return Problem(413, TYPES[413], "Request exceeds the maximum size")
 
 
 def wrong_key(given: str) -> Problem:
-    """The refusal of a caller."""
-    said = MESSAGES[401] if given else "x-api-key header is required"
-    return Problem(401, TYPES[401], said)
+    """Return the refusal of a caller."""
+    reason = MESSAGES[401] if given else "x-api-key header is required"
+    return Problem(401, TYPES[401], reason)
 
 
 def over_limit(model: str, refusal: SimulatedRefusal) -> Problem:
-    """The refusal of a request that its bucket cannot take now, or ever."""
+    """Return the refusal of a request that its bucket cannot take now, or ever."""
     unit = refusal.kind.replace("-", " ")
     return Problem(
         429,
@@ -125,9 +124,9 @@ def over_limit(model: str, refusal: SimulatedRefusal) -> Problem:
     )
 
 
-def error_body(told: Problem, request_id: str) -> bytes:
-    """The JSON body of an error, with the request id."""
-    error: dict[str, object] = {"type": told.type, "message": told.message}
-    if told.code is not None:
-        error["details"] = {"error_code": told.code}
-    return orjson.dumps({"type": "error", "error": error, "request_id": request_id})
+def error_body(error: Problem, request_id: str) -> bytes:
+    """Return the JSON body of an error, with the request id."""
+    fields: dict[str, object] = {"type": error.type, "message": error.message}
+    if error.code is not None:
+        fields["details"] = {"error_code": error.code}
+    return orjson.dumps({"type": "error", "error": fields, "request_id": request_id})

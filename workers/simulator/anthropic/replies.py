@@ -1,4 +1,4 @@
-"""Anthropic's forms: requests read, answers, streams, errors and rate-limit headers written."""
+"""Answers, streams and rate-limit headers in Anthropic's form."""
 
 from functools import lru_cache
 from time import gmtime, strftime
@@ -6,17 +6,14 @@ from time import gmtime, strftime
 import orjson
 
 from headgate.workers.simulator.answers import SimulatedAnswer, pieces
-from headgate.workers.simulator.anthropic import errors
+from headgate.workers.simulator.anthropic.errors import error_body, problem
 from headgate.workers.simulator.billing import SimulatedUsage
 from headgate.workers.simulator.limits import SimulatedBucket, SimulatedCharge, SimulatedPool
 from headgate.workers.simulator.request import Json, SimulatedRequest
 
-error_body = errors.error_body
-problem = errors.problem
-
 
 def charges(usage: SimulatedUsage) -> tuple[SimulatedCharge, ...]:
-    """What arrives on the buckets: input without cache reads, and the output that will be made."""
+    """Return what the request takes from the buckets: input without cache reads, and output."""
     return (
         SimulatedCharge("requests", 1),
         SimulatedCharge("input-tokens", usage.input_tokens - usage.cached_tokens),
@@ -25,7 +22,7 @@ def charges(usage: SimulatedUsage) -> tuple[SimulatedCharge, ...]:
 
 
 def usage_of(usage: SimulatedUsage) -> Json:
-    """The usage block: `input_tokens` is only what follows the last cache mark."""
+    """Return the usage block. `input_tokens` counts only what follows the last cache mark."""
     written = usage.write_5m_tokens + usage.write_1h_tokens
     return {
         "input_tokens": usage.input_tokens - usage.cached_tokens - written,
@@ -41,7 +38,7 @@ def usage_of(usage: SimulatedUsage) -> Json:
 
 
 def reply(ask: SimulatedRequest, answer: SimulatedAnswer, usage: Json, answer_id: str) -> bytes:
-    """The body of a message."""
+    """Return the body of a message."""
     content = [_block(answer)] if answer.text or answer.tool_call else []
     return orjson.dumps(_message(ask, answer_id, content, answer, usage))
 
@@ -49,7 +46,7 @@ def reply(ask: SimulatedRequest, answer: SimulatedAnswer, usage: Json, answer_id
 def events(
     ask: SimulatedRequest, answer: SimulatedAnswer, usage: Json, answer_id: str
 ) -> list[bytes]:
-    """The server-sent events of a message, in order; usage in the last one is cumulative."""
+    """Return the server-sent events of a message, in order. The last usage is cumulative."""
     opening = {**_message(ask, answer_id, [], None, {**usage, "output_tokens": 1})}
     stream = [sse({"type": "message_start", "message": opening})]
     if answer.text or answer.tool_call:
@@ -62,7 +59,10 @@ def events(
 
 
 def limit_headers(pool: SimulatedPool, now_epoch_s: float) -> dict[str, str]:
-    """The anthropic-ratelimit headers; resets are moments, tokens are rounded to the thousand."""
+    """Return the anthropic-ratelimit headers.
+
+    Resets are moments; tokens are rounded to the thousand.
+    """
     headers: dict[str, str] = {}
     tightest: SimulatedBucket | None = None
     for kind, bucket in pool.buckets.items():
@@ -76,17 +76,17 @@ def limit_headers(pool: SimulatedPool, now_epoch_s: float) -> dict[str, str]:
 
 @lru_cache(maxsize=256)
 def moment(epoch_s: int) -> str:
-    """`epoch_s` as RFC 3339 in UTC, to the second."""
+    """Return `epoch_s` as RFC 3339 in UTC, to the second."""
     return strftime("%Y-%m-%dT%H:%M:%SZ", gmtime(epoch_s))
 
 
 def sse(event: Json) -> bytes:
-    """One server-sent event, named by its type."""
+    """Return a server-sent event, named by its type."""
     return b"event: %b\ndata: %b\n\n" % (str(event["type"]).encode(), orjson.dumps(event))
 
 
 def error_event(status: int) -> bytes:
-    """The event that tells of an error after output was already delivered."""
+    """Return the event of an error that comes after a part of the answer."""
     return b"event: error\ndata: " + error_body(problem(str(status), ""), "") + b"\n\n"
 
 
@@ -128,7 +128,7 @@ def _block(answer: SimulatedAnswer) -> Json:
     try:
         arguments = orjson.loads(call.arguments)
     except orjson.JSONDecodeError:
-        # Cut by max_tokens: the vendor gives what could be read, here nothing.
+        # Cut by max_tokens: the vendor sends what could be parsed, the simulator nothing.
         arguments = {}
     return {"type": "tool_use", "id": f"toolu_{call.id}", "name": call.name, "input": arguments}
 

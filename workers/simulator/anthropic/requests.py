@@ -1,4 +1,4 @@
-"""Anthropic's requests, read into an SimulatedRequest or refused as Anthropic would."""
+"""Reads Anthropic's requests into a SimulatedRequest, or refuses them as Anthropic does."""
 
 import hashlib
 from typing import Any
@@ -21,7 +21,7 @@ from headgate.workers.simulator.request import (
     tool_to_call,
 )
 
-# An image of about a megapixel costs some 1,300 tokens; counted as characters.
+# An image of about a megapixel costs some 1,300 tokens. The simulator counts characters.
 IMAGE_CHARS = 5200
 BLOCKS = frozenset(
     {"text", "image", "document", "tool_use", "tool_result", "thinking", "redacted_thinking"}
@@ -44,7 +44,7 @@ class _Prompt:
             self.marks.append((self.chars, len(self.texts), marked.get("ttl", "5m")))
 
     def cache_marks(self) -> tuple[CacheMark, ...]:
-        """Each mark with the digest of all before it."""
+        """Return each mark with the digest of all text before it."""
         running, done = hashlib.blake2b(digest_size=16), 0
         found: list[CacheMark] = []
         for chars, count, ttl in self.marks:
@@ -56,7 +56,7 @@ class _Prompt:
 
 
 def read_messages(body: Json) -> SimulatedRequest:
-    """The SimulatedRequest of a message; Invalid as Anthropic would refuse it."""
+    """Read a message; raises Invalid where Anthropic would refuse it."""
     model = text_field(body, "model")
     max_tokens = count_field(body, "max_tokens")
     if max_tokens is None:
@@ -68,13 +68,7 @@ def read_messages(body: Json) -> SimulatedRequest:
     if (system := body.get("system")) is not None:
         _add_content(system, "system", prompt)
     messages = messages_field(body)
-    for position, message in enumerate(messages):
-        role = message["role"]
-        if role not in ("user", "assistant", "system"):
-            raise Invalid(f"Unexpected role {role!r}", param=f"messages.{position}.role")
-        said = _add_content(message.get("content"), f"messages.{position}.content", prompt)
-        if role == "user" and said:
-            prompt.last = said
+    _add_messages(messages, prompt)
     if isinstance(whole := body.get("cache_control"), dict):
         prompt.marks.append((prompt.chars, len(prompt.texts), whole.get("ttl", "5m")))
     digest = digest_of(body)
@@ -110,14 +104,25 @@ def _add_tools(body: Json, prompt: _Prompt) -> list[Tool]:
     return tools
 
 
+def _add_messages(messages: list[Json], prompt: _Prompt) -> None:
+    """Add all messages to the prompt, and remember the last text of the user."""
+    for position, message in enumerate(messages):
+        role = message["role"]
+        if role not in ("user", "assistant", "system"):
+            raise Invalid(f"Unexpected role {role!r}", param=f"messages.{position}.role")
+        text = _add_content(message.get("content"), f"messages.{position}.content", prompt)
+        if role == "user" and text:
+            prompt.last = text
+
+
 def _add_content(content: Any, where: str, prompt: _Prompt) -> str:
-    """The last text of `content`, which is added to the prompt block by block."""
+    """Add `content` to the prompt, block by block, and return its last text."""
     if isinstance(content, str):
         prompt.add(content)
         return content
     if not isinstance(content, list):
         raise Invalid("Input should be a valid string or list", param=where)
-    said = ""
+    last = ""
     for position, block in enumerate(content):
         kind = block.get("type") if isinstance(block, dict) else None
         if kind not in BLOCKS:
@@ -129,15 +134,15 @@ def _add_content(content: Any, where: str, prompt: _Prompt) -> str:
         if kind == "text":
             if not isinstance(block.get("text"), str) or not block["text"]:
                 raise Invalid("text content blocks must be non-empty", param=where)
-            said = block["text"]
-            prompt.add(said, marked)
+            last = block["text"]
+            prompt.add(last, marked)
         elif kind in ("image", "document"):
-            named = hashlib.blake2b(orjson.dumps(block.get("source")), digest_size=16)
-            prompt.add(named.hexdigest(), marked, chars=IMAGE_CHARS)
+            name = hashlib.blake2b(orjson.dumps(block.get("source")), digest_size=16)
+            prompt.add(name.hexdigest(), marked, chars=IMAGE_CHARS)
         else:
-            told = block.get("content", block.get("input", block.get("thinking", "")))
-            prompt.add(told if isinstance(told, str) else orjson.dumps(told).decode(), marked)
-    return said
+            part = block.get("content", block.get("input", block.get("thinking", "")))
+            prompt.add(part if isinstance(part, str) else orjson.dumps(part).decode(), marked)
+    return last
 
 
 def _answers_a_tool(message: Json) -> bool:

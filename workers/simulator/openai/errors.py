@@ -1,4 +1,4 @@
-"""Errors in OpenAI's words and shape."""
+"""Errors in OpenAI's form, with OpenAI's texts."""
 
 import math
 
@@ -37,74 +37,72 @@ CODES = {
     503: "server_is_overloaded",
 }
 
+#: The errors of faults that are no bare status, by the fault's kind.
+KINDS = {
+    "quota": Problem(
+        429,
+        "insufficient_quota",
+        "You exceeded your current quota, please check your plan and billing details.",
+        code="insufficient_quota",
+    ),
+    "slow_down": Problem(
+        429,
+        "rate_limit_error",
+        "Slow down: your requests have grown faster than can be served. (simulated)",
+        code="slow_down",
+    ),
+    "flex": Problem(
+        429,
+        "rate_limit_error",
+        "No resources are available for flex processing right now. (simulated)",
+        code="resource_unavailable",
+    ),
+    "filter-400": Problem(
+        400,
+        "invalid_request_error",
+        "Your request was rejected by the content filter.",
+        code="content_filter",
+        param="messages",
+    ),
+}
+
 
 def problem(kind: str, model: str, until: str | None = None) -> Problem:
-    """The error that a fault of this kind (or status) is told with; OpenAI tells no `until`."""
-    match kind:
-        case "quota":
-            return Problem(
-                429,
-                "insufficient_quota",
-                "You exceeded your current quota, please check your plan and billing details.",
-                code="insufficient_quota",
-            )
-        case "slow_down":
-            return Problem(
-                429,
-                "rate_limit_error",
-                "Slow down: your requests have grown faster than can be served. (simulated)",
-                code="slow_down",
-            )
-        case "flex":
-            return Problem(
-                429,
-                "rate_limit_error",
-                "No resources are available for flex processing right now. (simulated)",
-                code="resource_unavailable",
-            )
-        case "context":
-            return Problem(
-                400,
-                "invalid_request_error",
-                f"This model's maximum context length is exceeded by your messages ({model}). "
-                "Please reduce the length of the messages.",
-                code="context_length_exceeded",
-                param="messages",
-            )
-        case "filter-400":
-            return Problem(
-                400,
-                "invalid_request_error",
-                "Your request was rejected by the content filter.",
-                code="content_filter",
-                param="messages",
-            )
-        case _:
-            status = int(kind)
-            return Problem(
-                status,
-                TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error"),
-                MESSAGES.get(status, f"Simulated error {status}."),
-                code=CODES.get(status),
-            )
+    """Return the error of a fault of this kind (or status). OpenAI does not use `until`."""
+    if kind in KINDS:
+        return KINDS[kind]
+    if kind == "context":
+        return Problem(
+            400,
+            "invalid_request_error",
+            f"This model's maximum context length is exceeded by your messages ({model}). "
+            "Please reduce the length of the messages.",
+            code="context_length_exceeded",
+            param="messages",
+        )
+    status = int(kind)
+    return Problem(
+        status,
+        TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error"),
+        MESSAGES.get(status, f"Simulated error {status}."),
+        code=CODES.get(status),
+    )
 
 
-def invalid(message: str, param: str | None, code: str | None) -> Problem:
-    """The refusal of a body that breaks a rule."""
+def invalid(message: str, param: str | None = None, code: str | None = None) -> Problem:
+    """Return the refusal of a body that breaks a rule."""
     return Problem(400, "invalid_request_error", message, code=code, param=param)
 
 
 def bad_json() -> Problem:
-    """The refusal of a body that is not JSON."""
+    """Return the refusal of a body that is not JSON."""
     return invalid(
-        "We could not parse the JSON body of your request. The OpenAI API expects a JSON payload.",
-        None,
-        None,
+        "We could not parse the JSON body of your request. The OpenAI API expects a JSON payload."
     )
 
 
 def unknown_model(model: str) -> Problem:
-    """The refusal of a model that does not exist here."""
+    """Return the refusal of a model that does not exist here."""
     return Problem(
         404,
         "invalid_request_error",
@@ -114,14 +112,14 @@ def unknown_model(model: str) -> Problem:
 
 
 def unknown_path(method: str, path: str) -> Problem:
-    """The refusal of an address that is none."""
+    """Return the refusal of an address that does not exist."""
     return Problem(
         404, "invalid_request_error", f"Invalid URL ({method} {path})", code="unknown_url"
     )
 
 
 def wrong_method(method: str, path: str) -> Problem:
-    """The refusal of a method that the address does not take."""
+    """Return the refusal of a method that the address does not take."""
     return Problem(
         405,
         "invalid_request_error",
@@ -131,12 +129,12 @@ def wrong_method(method: str, path: str) -> Problem:
 
 
 def too_large(limit_bytes: int) -> Problem:
-    """The refusal of a body above the limit."""
+    """Return the refusal of a body above the limit."""
     return Problem(413, TYPES[413], f"Request body is larger than {limit_bytes} bytes.")
 
 
 def wrong_key(given: str) -> Problem:
-    """The refusal of a caller; of the key only the ends are told, as OpenAI does."""
+    """Return the refusal of a caller. It shows only both ends of the key, as OpenAI does."""
     if not given:
         return Problem(401, "invalid_request_error", "You didn't provide an API key.")
     shown = f"{given[:3]}***{given[-2:]}" if len(given) > 8 else "***"
@@ -149,9 +147,9 @@ def wrong_key(given: str) -> Problem:
 
 
 def over_limit(model: str, refusal: SimulatedRefusal) -> Problem:
-    """The refusal of a request that its bucket cannot take now, or ever."""
-    what = "RPM" if refusal.kind == "requests" else "TPM"
-    head = f"{model} in organization org-simulated on {refusal.kind} per min ({what}): "
+    """Return the refusal of a request that its bucket cannot take now, or ever."""
+    measure = "RPM" if refusal.kind == "requests" else "TPM"
+    head = f"{model} in organization org-simulated on {refusal.kind} per min ({measure}): "
     if refusal.wait_s is None:
         return Problem(
             429,
@@ -162,27 +160,24 @@ def over_limit(model: str, refusal: SimulatedRefusal) -> Problem:
             code="rate_limit_exceeded",
         )
     wait_ms = max(1, math.ceil(refusal.wait_s * 1000))
-    told = f"{wait_ms}ms" if wait_ms < 1000 else f"{wait_ms / 1000:g}s"
+    wait = f"{wait_ms}ms" if wait_ms < 1000 else f"{wait_ms / 1000:g}s"
     return Problem(
         429,
         refusal.kind,
         f"Rate limit reached for {head}Limit {refusal.per_minute}, Used {refusal.used}, "
-        f"Requested {refusal.amount}. Please try again in {told}.",
+        f"Requested {refusal.amount}. Please try again in {wait}.",
         code="rate_limit_exceeded",
         retry_after_s=str(math.ceil(refusal.wait_s) or 1),
         retry_after_ms=str(wait_ms),
     )
 
 
-def error_body(told: Problem, request_id: str) -> bytes:
-    """The JSON body of an error; OpenAI tells the request id in a header only."""
-    return orjson.dumps(
-        {
-            "error": {
-                "message": told.message,
-                "type": told.type,
-                "param": told.param,
-                "code": told.code,
-            }
-        }
-    )
+def error_body(error: Problem, request_id: str) -> bytes:
+    """Return the JSON body of an error. OpenAI sends the request id only in a header."""
+    fields = {
+        "message": error.message,
+        "type": error.type,
+        "param": error.param,
+        "code": error.code,
+    }
+    return orjson.dumps({"error": fields})

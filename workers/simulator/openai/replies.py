@@ -1,33 +1,29 @@
-"""OpenAI's forms: requests read, answers, streams, errors and rate-limit headers written."""
+"""Answers, streams and rate-limit headers in OpenAI's form."""
 
 from base64 import b64encode
+from collections.abc import Iterator
 from typing import Any
 
 import orjson
 
 from headgate.workers.simulator.answers import SimulatedAnswer, pieces, vector
 from headgate.workers.simulator.limits import SimulatedCharge, SimulatedPool
-from headgate.workers.simulator.openai import errors
+from headgate.workers.simulator.openai.errors import error_body, problem
 from headgate.workers.simulator.request import Json, SimulatedRequest
 
 FINISH = {"stop": "stop", "length": "length", "tool": "tool_calls", "filter": "content_filter"}
 
-error_body = errors.error_body
-problem = errors.problem
-
 
 def charges(ask: SimulatedRequest, input_tokens: int) -> tuple[SimulatedCharge, ...]:
-    """What arrives on the buckets: the larger of the budget and the estimate with it."""
-    budget = (ask.max_tokens or 0) * ask.choices
-    return SimulatedCharge("requests", 1), SimulatedCharge(
-        "tokens", max(budget, input_tokens + budget)
-    )
+    """Return what the request takes from the buckets: the input and all of `max_tokens`."""
+    output_tokens = (ask.max_tokens or 0) * ask.choices
+    return SimulatedCharge("requests", 1), SimulatedCharge("tokens", input_tokens + output_tokens)
 
 
 def reply(
     ask: SimulatedRequest, answers: list[SimulatedAnswer], usage: Json, answer_id: str, created: int
 ) -> bytes:
-    """The body of a chat completion."""
+    """Return the body of a chat completion."""
     return orjson.dumps(
         {
             "id": answer_id,
@@ -53,7 +49,7 @@ def reply(
 def events(
     ask: SimulatedRequest, answers: list[SimulatedAnswer], usage: Json, answer_id: str, created: int
 ) -> list[bytes]:
-    """The server-sent events of a chat completion, in order, `[DONE]` included."""
+    """Return the server-sent events of a chat completion, in order, with `[DONE]`."""
     head = {
         "id": answer_id,
         "object": "chat.completion.chunk",
@@ -62,7 +58,7 @@ def events(
         "service_tier": _tier(ask),
         "system_fingerprint": "fp_simulated",
     }
-    # With include_usage every chunk but the last says null; without it the field is absent.
+    # With include_usage, `usage` is null in every chunk but the last; without, it is absent.
     tail: Json = {"usage": None} if ask.include_usage else {}
 
     def chunk(place: int, delta: Json, finish: str | None = None) -> bytes:
@@ -71,22 +67,7 @@ def events(
 
     stream: list[bytes] = []
     for place, answer in enumerate(answers):
-        if answer.tool_call is None:
-            stream.append(chunk(place, {"role": "assistant", "content": "", "refusal": None}))
-            stream += [chunk(place, {"content": part}) for part in pieces(answer.text)]
-        else:
-            call = answer.tool_call
-            opened = {
-                "index": 0,
-                "id": f"call_{call.id}",
-                "type": "function",
-                "function": {"name": call.name, "arguments": ""},
-            }
-            first = {"role": "assistant", "content": None, "tool_calls": [opened]}
-            stream.append(chunk(place, first))
-            for part in pieces(call.arguments):
-                more = {"index": 0, "function": {"arguments": part}}
-                stream.append(chunk(place, {"tool_calls": [more]}))
+        stream += [chunk(place, delta) for delta in _deltas(answer)]
         stream.append(chunk(place, {}, FINISH[answer.end]))
     if ask.include_usage:
         stream.append(sse({**head, "choices": [], "usage": usage}))
@@ -94,8 +75,27 @@ def events(
     return stream
 
 
+def _deltas(answer: SimulatedAnswer) -> Iterator[Json]:
+    """Yield the deltas of one choice: its role first, then its text or its tool call in pieces."""
+    call = answer.tool_call
+    if call is None:
+        yield {"role": "assistant", "content": "", "refusal": None}
+        for part in pieces(answer.text):
+            yield {"content": part}
+        return
+    opened = {
+        "index": 0,
+        "id": f"call_{call.id}",
+        "type": "function",
+        "function": {"name": call.name, "arguments": ""},
+    }
+    yield {"role": "assistant", "content": None, "tool_calls": [opened]}
+    for part in pieces(call.arguments):
+        yield {"tool_calls": [{"index": 0, "function": {"arguments": part}}]}
+
+
 def embeddings_reply(ask: SimulatedRequest, input_tokens: int) -> bytes:
-    """The body of an embeddings answer, vectors as numbers or base64 of 32-bit floats."""
+    """Return the body of an embeddings answer, vectors as numbers or base64 of 32-bit floats."""
     vectors: list[Any] = []
     for text in ask.inputs:
         places = vector(text, ask.dimensions)
@@ -114,12 +114,12 @@ def embeddings_reply(ask: SimulatedRequest, input_tokens: int) -> bytes:
 
 
 def usage_of(answers: list[SimulatedAnswer], input_tokens: int, cached_tokens: int) -> Json:
-    """The usage block: the prompt includes what was cached, the completion its reasoning."""
-    spoken = sum(answer.output_tokens for answer in answers)
+    """Return the usage block. Prompt tokens include cached ones, completion tokens reasoning."""
+    output_tokens = sum(answer.output_tokens for answer in answers)
     return {
         "prompt_tokens": input_tokens,
-        "completion_tokens": spoken,
-        "total_tokens": input_tokens + spoken,
+        "completion_tokens": output_tokens,
+        "total_tokens": input_tokens + output_tokens,
         "prompt_tokens_details": {"cached_tokens": cached_tokens, "audio_tokens": 0},
         "completion_tokens_details": {
             "reasoning_tokens": sum(answer.reasoning_tokens for answer in answers),
@@ -131,7 +131,7 @@ def usage_of(answers: list[SimulatedAnswer], input_tokens: int, cached_tokens: i
 
 
 def limit_headers(pool: SimulatedPool) -> dict[str, str]:
-    """The x-ratelimit headers; a limit that is not set has none. Resets are durations."""
+    """Return the x-ratelimit headers of the limits that are set. Resets are durations."""
     headers: dict[str, str] = {}
     for kind, bucket in pool.buckets.items():
         headers[f"x-ratelimit-limit-{kind}"] = str(bucket.per_minute)
@@ -141,7 +141,7 @@ def limit_headers(pool: SimulatedPool) -> dict[str, str]:
 
 
 def duration(seconds: float) -> str:
-    """`seconds` in OpenAI's words: 120ms, 1s, 1.5s, 6m0s, 1h0m0s."""
+    """Return `seconds` in OpenAI's form: 120ms, 1s, 1.5s, 6m0s, 1h0m0s."""
     ms = max(0, round(seconds * 1000))
     if ms < 1000:
         return f"{ms}ms"
@@ -154,12 +154,12 @@ def duration(seconds: float) -> str:
 
 
 def sse(event: Json) -> bytes:
-    """One server-sent event without a name."""
+    """Return a server-sent event without a name."""
     return b"data: " + orjson.dumps(event) + b"\n\n"
 
 
 def error_event(status: int) -> bytes:
-    """The event that tells of an error after output was already delivered."""
+    """Return the event of an error that comes after a part of the answer."""
     return b"data: " + error_body(problem(str(status), ""), "") + b"\n\n"
 
 

@@ -1,4 +1,4 @@
-"""OpenAI's requests, read into an SimulatedRequest or refused as OpenAI would."""
+"""Reads OpenAI's requests into a SimulatedRequest, or refuses them as OpenAI does."""
 
 import re
 from typing import Any
@@ -23,13 +23,13 @@ from headgate.workers.simulator.request import (
 
 REASONING = re.compile(r"(o\d|gpt-5)(?!.*-chat)")
 ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
-# A low-detail image costs 85 tokens; counted as characters, since the simulator counts those.
+# A low-detail image costs 85 tokens. The simulator counts characters, four a token.
 IMAGE_CHARS = 340
 DIMENSIONS = {"text-embedding-3-large": 3072}
 
 
 def read_chat(body: Json) -> SimulatedRequest:
-    """The SimulatedRequest of a chat completion; Invalid as OpenAI would refuse it."""
+    """Read a chat completion; raises Invalid where OpenAI would refuse it."""
     model = text_field(body, "model")
     texts, last, images = _texts(messages_field(body))
     number_field(body, "temperature", 2)
@@ -66,7 +66,7 @@ def read_chat(body: Json) -> SimulatedRequest:
 
 
 def read_embeddings(body: Json) -> SimulatedRequest:
-    """The SimulatedRequest of an embeddings request; inputs may be texts or token numbers."""
+    """Read an embeddings request; inputs may be texts or token numbers. Raises Invalid."""
     model = text_field(body, "model")
     inputs = _inputs(body.get("input"))
     encoding = body.get("encoding_format", "float")
@@ -85,7 +85,7 @@ def read_embeddings(body: Json) -> SimulatedRequest:
 
 
 def _texts(messages: list[Json]) -> tuple[list[str], str, int]:
-    """All texts, the last one of the user, and the number of images."""
+    """Return all texts, the last one of the user, and the number of images."""
     texts: list[str] = []
     last, images = "", 0
     for position, message in enumerate(messages):
@@ -97,22 +97,12 @@ def _texts(messages: list[Json]) -> tuple[list[str], str, int]:
                 param=f"messages[{position}].role",
                 code="invalid_value",
             )
-        mine: list[str] = []
+        own: list[str] = []
         if isinstance(content, str):
-            mine.append(content)
+            own.append(content)
         elif isinstance(content, list):
-            for part in content:
-                kind = part.get("type") if isinstance(part, dict) else None
-                if kind == "text" and isinstance(part.get("text"), str):
-                    mine.append(part["text"])
-                elif kind == "image_url":
-                    images += 1
-                elif kind not in ("input_audio", "file", "refusal"):
-                    raise Invalid(
-                        f"Invalid value: '{kind}' is no content type.",
-                        param=f"messages[{position}].content",
-                        code="invalid_value",
-                    )
+            own, more = _parts(content, f"messages[{position}].content")
+            images += more
         elif content is not None or role in ("user", "system", "developer"):
             raise Invalid(
                 f"Invalid value for 'content': expected a string or an array, got "
@@ -120,11 +110,28 @@ def _texts(messages: list[Json]) -> tuple[list[str], str, int]:
                 param=f"messages[{position}].content",
             )
         for call in message.get("tool_calls") or ():
-            mine.append(str((call.get("function") or {}).get("arguments", "")))
-        texts += mine
-        if role == "user" and mine:
-            last = mine[-1]
+            own.append(str((call.get("function") or {}).get("arguments", "")))
+        texts += own
+        if role == "user" and own:
+            last = own[-1]
     return texts, last, images
+
+
+def _parts(content: list[Any], where: str) -> tuple[list[str], int]:
+    """Return the texts of a message in parts, and the number of images."""
+    texts: list[str] = []
+    images = 0
+    for part in content:
+        kind = part.get("type") if isinstance(part, dict) else None
+        if kind == "text" and isinstance(part.get("text"), str):
+            texts.append(part["text"])
+        elif kind == "image_url":
+            images += 1
+        elif kind not in ("input_audio", "file", "refusal"):
+            raise Invalid(
+                f"Invalid value: '{kind}' is no content type.", param=where, code="invalid_value"
+            )
+    return texts, images
 
 
 def _tools(body: Json) -> list[Tool]:
@@ -142,14 +149,14 @@ def _tools(body: Json) -> list[Tool]:
 
 
 def _choice(found: Any) -> tuple[bool, str | None]:
-    """Whether a tool must be called, and which one."""
+    """Return whether a tool must be called, and which one."""
     if isinstance(found, dict):
         return True, str((found.get("function") or {}).get("name"))
     return found == "required", None
 
 
 def _format(found: Any) -> tuple[bool, Json | None]:
-    """Whether JSON is wanted, and the schema it must satisfy."""
+    """Return whether JSON is wanted, and the schema that it must satisfy."""
     if found is None:
         return False, None
     match found.get("type") if isinstance(found, dict) else found:
@@ -178,7 +185,7 @@ def _inputs(found: Any) -> tuple[str, ...]:
     texts: list[str] = []
     for one in found:
         if isinstance(one, list) and one and all(type(token) is int for token in one):
-            # Four characters a token keep the count right: the simulator counts characters.
+            # Four characters a token, because the simulator counts characters.
             texts.append("".join(f"{token % 1000:03d} " for token in one))
         elif isinstance(one, str) and one:
             texts.append(one)

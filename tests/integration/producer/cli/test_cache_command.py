@@ -9,11 +9,10 @@ import redis
 
 from headgate.producer.admin import cache
 from headgate.producer.installation import Installation, open_installation
-from headgate.shared.broker import jobs, script
+from headgate.shared.broker import cache_index, jobs, script
+from headgate.shared.broker.cache_index import CacheCounts
 from headgate.shared.broker.jobs import CacheWrite
 from headgate.shared.broker.keys import Keys
-from headgate.shared.cache import index
-from headgate.shared.cache.index import CacheCounts
 from headgate.shared.errors import WrongUse
 from headgate.shared.settings import Settings
 from tests.support.command import Ended, headgate
@@ -70,7 +69,9 @@ def test_cached_answers_are_shown_by_model_and_tenant(
     env: dict[str, str], client: "redis.Redis"
 ) -> None:
     keep(client, ("a", "gpt-4o"), ("a", "gpt-4o-mini"), ("b|ü\x1b", "gpt-4o"))
-    script.run(client, index.heard(KEYS, "call", CacheCounts(6, 2, 2, 1_500_000_000, [], [])))
+    script.run(
+        client, cache_index.count_uses(KEYS, "call", CacheCounts(6, 2, 2, 1_500_000_000, [], []))
+    )
     result = done(env, "stats", "--json").document
     assert (result["entries"], result["bytes"], result["saved_usd"]) == (3, 300, "0.0015")
     assert (result["hits"], result["shared"], result["misses"], result["hit_rate"]) == (

@@ -63,7 +63,7 @@ WRONG_USE = {
     "a command of a later part": (["gateway"], "No such command"),
     "an option that there is not": (["submit", "x", "--webhook"], "No such option"),
     "unknown model": (["submit", "x", "--model", "nonsense"], "nonsense"),
-    "auto within no price": (["route", "x", "--max-usd-per-million", "0.0001"], "too dear"),
+    "auto within no price": (["route", "x", "--max-usd-per-million", "0.0001"], "too expensive"),
     "unknown priority": (["submit", "x", "--priority", "soon"], "soon"),
     "negative max tokens": (["submit", "x", "--max-tokens", "-1"], "-1"),
     "max tokens that is no number": (["submit", "x", "--max-tokens", "NaN"], "NaN"),

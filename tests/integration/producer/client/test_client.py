@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from pathlib import Path
+from typing import Any, cast
 
 import psutil
 import pytest
@@ -76,7 +78,7 @@ def test_a_job_that_has_not_ended_has_a_result_with_its_status(
     assert (deferred.status, deferred.retry_at) == ("deferred", "2027-01-15T08:00:00.123Z")
 
 
-@pytest.mark.parametrize("publish", [True, False], ids=["told", "never told"])
+@pytest.mark.parametrize("publish", [True, False], ids=["published", "not published"])
 def test_a_waiting_caller_gets_the_result_when_the_job_ends(
     client: Client, worker: PlayedWorker, publish: bool
 ) -> None:
@@ -126,7 +128,7 @@ def test_a_wait_that_is_too_short_raises_and_the_job_goes_on(
     assert job.result(timeout_s=0).status == "succeeded"
 
 
-def test_an_unknown_id_is_told_apart_from_a_queued_one(client: Client) -> None:
+def test_an_unknown_id_is_not_taken_for_a_queued_job(client: Client) -> None:
     for ask in (
         lambda: client.result("no-such-job"),
         lambda: client.result("no-such-job", wait=True),
@@ -138,7 +140,7 @@ def test_an_unknown_id_is_told_apart_from_a_queued_one(client: Client) -> None:
             ask()
 
 
-def test_an_expired_result_is_told_apart_from_an_unknown_job(
+def test_an_expired_result_is_not_taken_for_an_unknown_job(
     client: Client, worker: PlayedWorker
 ) -> None:
     job = client.submit("Hello")
@@ -188,13 +190,55 @@ def test_jobs_are_listed_newest_first_and_by_what_is_asked(
     assert line.as_json()["started_at"].endswith("Z")
 
 
-def test_a_wrong_question_for_jobs_is_refused(client: Client) -> None:
+def test_wrong_arguments_of_jobs_are_refused(client: Client) -> None:
     with pytest.raises(InvalidRequest, match="status"):
-        client.jobs(status="done")
+        client.jobs(status="done")  # type: ignore[arg-type]
     with pytest.raises(InvalidRequest, match="limit"):
         client.jobs(limit=0)
     with pytest.raises(InvalidRequest, match="time zone"):
         client.jobs(since=datetime.now())  # noqa: DTZ005
+    with pytest.raises(InvalidRequest, match="tenant"):
+        client.jobs(tenant=5)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("since", [3600, 0.5, "1h", date(2026, 1, 2)])
+def test_a_time_that_jobs_does_not_take_is_refused_with_what_to_give(
+    client: Client, since: Any
+) -> None:
+    with pytest.raises(InvalidRequest, match=r"timedelta\(hours=1\)") as caught:
+        client.jobs(since=since)
+    assert (caught.value.field, caught.value.value) == ("since", since)
+
+
+def test_mistakes_in_other_arguments_are_refused_by_name(client: Client) -> None:
+    job: Any = client.submit("Hello")
+    calls: dict[str, list[Callable[[], object]]] = {
+        "job_id": [
+            lambda: client.result(job),
+            lambda: client.result(job, wait=True),
+            lambda: client.status(job),
+            lambda: client.cancel(job),
+            lambda: next(iter(client.stream(job))),
+        ],
+        "timeout_s": [
+            lambda: job.result(timeout_s="5"),
+            lambda: job.result(timeout_s=math.nan),
+            lambda: next(iter(client.stream(job.id, timeout_s=-1))),
+        ],
+        "pulse_s": [lambda: next(iter(client.stream(job.id, pulse_s=cast("Any", "5"))))],
+        "requests": [
+            lambda: client.submit_many(cast("Any", 5)),
+            lambda: client.submit_many(cast("Any", None)),
+        ],
+        "prompt": [lambda: client.submit(cast("Any", 5)), lambda: client.route("a", prompt="b")],
+        "by": [lambda: client.usage(cast("Any", 5)), lambda: client.usage("tenats")],
+    }
+    for field, wrong in calls.items():
+        for call in wrong:
+            with pytest.raises(InvalidRequest) as caught:
+                call()
+            assert caught.value.field == field
+            assert caught.value.remedy
 
 
 def test_a_forked_child_opens_its_own_connections(client: Client, worker: PlayedWorker) -> None:

@@ -1,4 +1,4 @@
-"""Cancelling: a job that waits ends at once, a running one is marked, an ended one stays."""
+"""Cancelling: a waiting job ends at once, a running job is marked, an ended job stays as it is."""
 
 from __future__ import annotations
 
@@ -79,8 +79,8 @@ def test_a_deferred_job_keeps_what_its_attempts_cost(client: Client, worker: Pla
     assert (line.attempts, line.unknown_attempts, line.cost_pico_usd) == (3, 1, 22_200_000)
 
 
-def test_a_job_that_its_worker_puts_off_at_that_moment_comes_back_to_end(client: Client) -> None:
-    """The record says that it runs, the broker that it waits: the worker is between the two."""
+def test_a_job_that_its_worker_defers_at_that_moment_is_due_at_once(client: Client) -> None:
+    """The database says "running" and Redis "waiting": the worker is between the two writes."""
     job = client.submit("Hello")
     at = client.open()
     with at.engine.begin() as connection:

@@ -33,9 +33,9 @@ try:
     value = answer.get(timeout=20)
     print(json.dumps({"state": answer.state, "value": value}), flush=True)
 except Exception as error:
-    told = {"state": answer.state, "type": type(error).__name__, "args": error.args}
-    told |= {name: getattr(error, name, None) for name in ("code", "job_id", "status")}
-    print(json.dumps(told), flush=True)
+    printed = {"state": answer.state, "type": type(error).__name__, "args": error.args}
+    printed |= {name: getattr(error, name, None) for name in ("code", "job_id", "status")}
+    print(json.dumps(printed), flush=True)
 """
 
 Ask = Callable[[str], ChildProcess]
@@ -61,7 +61,7 @@ def worker(client: Client) -> PlayedWorker:
 def ask(
     request: pytest.FixtureRequest, valkey: ValkeyServer, tmp_path: Path, prefix: str
 ) -> Iterator[Ask]:
-    """A function that starts another program, which asks Celery for a job and waits."""
+    """Return a function that starts another program, which asks Celery for a job and waits."""
     started: list[ChildProcess] = []
     knows = "knows Headgate" if getattr(request, "param", False) else ""
 
@@ -80,8 +80,8 @@ def lines(child: ChildProcess) -> list[dict[str, Any]]:
     return [json.loads(line) for line in child.log().splitlines() if line.startswith("{")]
 
 
-def told(child: ChildProcess) -> dict[str, Any]:
-    """What the program printed last."""
+def printed(child: ChildProcess) -> dict[str, Any]:
+    """Return what the program printed last."""
     wait_until(lambda: len(lines(child)) == 2, 20, f"an answer: {child.log()}")
     return lines(child)[1]
 
@@ -100,7 +100,7 @@ def test_celery_gets_the_result_while_it_waits(
     child = ask(job.id)
     waits(client, child, job.id)
     result = worker.end(job.id)
-    assert told(child) == {"state": "SUCCESS", "value": result.as_json()}
+    assert printed(child) == {"state": "SUCCESS", "value": result.as_json()}
 
 
 def test_celery_gets_the_result_of_a_job_that_has_ended(
@@ -109,7 +109,7 @@ def test_celery_gets_the_result_of_a_job_that_has_ended(
     job = client.submit("Hello")
     result = worker.end(job.id)
     child = ask(job.id)
-    assert told(child) == {"state": "SUCCESS", "value": result.as_json()}
+    assert printed(child) == {"state": "SUCCESS", "value": result.as_json()}
     assert lines(child)[0] == {"before": "SUCCESS"}
 
 
@@ -123,7 +123,7 @@ def test_celery_raises_what_the_job_raises(
     waits(client, child, job.id)
     report = ErrorReport("overloaded", "all models are busy", True)
     worker.end(job.id, status=status, content=None, error=report)
-    answer = told(child)
+    answer = printed(child)
     assert (answer["state"], answer["type"]) == ("FAILURE", "JobFailed")
     assert answer["args"][:4] == ["all models are busy", "overloaded", job.id, status]
     if answer["code"]:  # our own class, which Celery finds where the program has imported it
@@ -136,5 +136,5 @@ def test_celery_sees_a_cancelled_job_as_revoked(client: Client, ask: Ask) -> Non
     child = ask(job.id)
     waits(client, child, job.id)
     job.cancel()
-    answer = told(child)
+    answer = printed(child)
     assert (answer["state"], answer["type"]) == ("REVOKED", "TaskRevokedError")

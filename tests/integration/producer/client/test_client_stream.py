@@ -1,4 +1,4 @@
-"""Reading an answer along: while it is made, when it has ended, and when it goes wrong."""
+"""Reading an answer while it is made, when it has ended, and when something goes wrong."""
 
 from __future__ import annotations
 
@@ -61,8 +61,8 @@ async def async_client(settings: Settings) -> AsyncIterator[AsyncClient]:
 class Streaming(PlayedWorker):
     """A played worker that streams."""
 
-    def tell(self, job_id: str, *pieces: str, fence: int = 1, first: int = 1) -> None:
-        """The pieces are there for readers."""
+    def write(self, job_id: str, *pieces: str, fence: int = 1, first: int = 1) -> None:
+        """Write pieces to the job's stream, as a worker does."""
         for n, text in enumerate(pieces, first):
             command = jobs.deliver(self.at.keys, job_id, fence=fence, n=n, text=text, ttl_ms=60_000)
             script.run(self.at.redis, command)
@@ -70,13 +70,13 @@ class Streaming(PlayedWorker):
 
 @pytest.fixture
 def worker(valkey: ValkeyServer, settings: Settings) -> Iterator[Streaming]:
-    """A worker with its own way to the servers: the proxy is only the producer's."""
+    """Return a played worker with its own connections: only the producer uses the proxy."""
     with Client(settings.model_copy(update={"redis_url": valkey.url})) as own:
         yield Streaming(own.open())
 
 
 class Reader(threading.Thread):
-    """Reads a stream in a thread of its own."""
+    """Reads a stream in its own thread."""
 
     def __init__(self, pieces: Iterator[str]) -> None:
         super().__init__(daemon=True)
@@ -86,7 +86,7 @@ class Reader(threading.Thread):
         self.start()
 
     def run(self) -> None:
-        """All was read, or failed."""
+        """Read all pieces; keep the error if one is raised."""
         try:
             for piece in self._pieces:
                 self.read.append(piece)
@@ -94,11 +94,11 @@ class Reader(threading.Thread):
             self.error = error
 
     def has(self, *pieces: str) -> None:
-        """These have come, and no more; within 5 s."""
+        """Wait up to 5 s until exactly these pieces have been read."""
         wait_until(lambda: self.read == [*pieces], 5, f"{pieces}, not {self.read}")
 
     def end(self) -> list[str]:
-        """All pieces; raises the error that it met."""
+        """Return all pieces; raise the error that ended the stream."""
         self.join(10)
         assert not self.is_alive()
         if self.error is not None:
@@ -111,9 +111,9 @@ def test_pieces_come_while_the_answer_is_made_and_the_result_brings_the_rest(
 ) -> None:
     job = client.submit("Hello", stream=True)
     reader = Reader(client.stream(job.id, timeout_s=20))
-    worker.tell(job.id, "one ", "two ")
+    worker.write(job.id, "one ", "two ")
     reader.has("one ", "two ")
-    worker.tell(job.id, "three ", first=3)
+    worker.write(job.id, "three ", first=3)
     reader.has("one ", "two ", "three ")
     worker.end(job.id, content="one two three four.")
     assert reader.end() == ["one ", "two ", "three ", "four."]
@@ -125,11 +125,11 @@ def test_a_piece_is_read_within_moments_of_its_being_written(
 ) -> None:
     job = client.submit("Hello", stream=True)
     reader = Reader(client.stream(job.id))
-    worker.tell(job.id, "warm")
+    worker.write(job.id, "warm")
     reader.has("warm")
     began = time.monotonic()
     for n in range(30):
-        worker.tell(job.id, f"{n}", first=n + 2)
+        worker.write(job.id, f"{n}", first=n + 2)
         reader.has("warm", *map(str, range(n + 1)))
     assert time.monotonic() - began < 20, "a reader that looked once a second would take 30"
     worker.end(job.id, content="".join(["warm", *map(str, range(30))]))
@@ -164,14 +164,14 @@ def test_an_answer_without_text_has_no_pieces(client: Client, worker: Streaming)
     assert list(client.stream(job.id)) == []
 
 
-@pytest.mark.parametrize("told", [(), ("a ",)], ids=["before a piece", "after a piece"])
+@pytest.mark.parametrize("pieces", [(), ("a ",)], ids=["before a piece", "after a piece"])
 def test_a_job_that_fails_raises_as_its_result_does(
-    client: Client, worker: Streaming, told: tuple[str, ...]
+    client: Client, worker: Streaming, pieces: tuple[str, ...]
 ) -> None:
     job = client.submit("Hello", stream=True)
     reader = Reader(client.stream(job.id))
-    worker.tell(job.id, *told)
-    reader.has(*told)
+    worker.write(job.id, *pieces)
+    reader.has(*pieces)
     error = ErrorReport("connection", "the answer broke off", True)
     worker.end(job.id, status="failed", content=None, error=error)
     with pytest.raises(JobFailed, match="broke off") as caught:
@@ -179,14 +179,14 @@ def test_a_job_that_fails_raises_as_its_result_does(
     assert caught.value.code == "connection"
 
 
-def test_what_another_worker_begins_anew_makes_void_what_was_given(
+def test_a_new_answer_by_another_worker_breaks_the_stream(
     client: Client, worker: Streaming
 ) -> None:
     job = client.submit("Hello", stream=True)
     reader = Reader(client.stream(job.id))
-    worker.tell(job.id, "one ")
+    worker.write(job.id, "one ")
     reader.has("one ")
-    worker.tell(job.id, "eins ", fence=2)
+    worker.write(job.id, "eins ", fence=2)
     with pytest.raises(StreamBroken):
         reader.end()
     again = Reader(client.stream(job.id))
@@ -195,19 +195,19 @@ def test_what_another_worker_begins_anew_makes_void_what_was_given(
     assert again.end() == ["eins ", "zwei"]
 
 
-def test_an_answer_that_is_another_than_what_was_given_says_so(
+def test_an_answer_unlike_the_streamed_text_breaks_the_stream(
     client: Client, worker: Streaming
 ) -> None:
     job = client.submit("Hello", stream=True)
     reader = Reader(client.stream(job.id))
-    worker.tell(job.id, "one ")
+    worker.write(job.id, "one ")
     reader.has("one ")
     worker.end(job.id, content="eins")
     with pytest.raises(StreamBroken):
         reader.end()
 
 
-def test_bad_uses_are_told(client: Client, worker: Streaming) -> None:
+def test_wrong_uses_are_refused(client: Client, worker: Streaming) -> None:
     with pytest.raises(UnknownJob):
         next(client.stream("nobody"))
     with pytest.raises(InvalidRequest, match="stream"):
@@ -218,7 +218,7 @@ def test_bad_uses_are_told(client: Client, worker: Streaming) -> None:
         next(client.stream(job.id))
 
 
-def test_a_reader_waits_as_long_as_it_said_and_shows_that_it_does(client: Client) -> None:
+def test_a_reader_waits_for_its_timeout_and_yields_its_pulse(client: Client) -> None:
     job = client.submit("Hello", stream=True)
     reader = Reader(client.stream(job.id, timeout_s=0.5, pulse_s=0.1))
     with pytest.raises(JobTimeout):
@@ -232,10 +232,10 @@ def test_a_lost_redis_delays_pieces_and_loses_none(
 ) -> None:
     job = client.submit("Hello", stream=True)
     reader = Reader(client.stream(job.id))
-    worker.tell(job.id, "one ")
+    worker.write(job.id, "one ")
     reader.has("one ")
     proxy.refuse()
-    worker.tell(job.id, "two ", first=2)
+    worker.write(job.id, "two ", first=2)
     proxy.accept()
     reader.has("one ", "two ")
     proxy.refuse()
@@ -259,7 +259,7 @@ async def test_hundreds_read_along_over_two_connections(
         wait_until(lambda: at.redis.pubsub_numsub(channel)[0][1] == 1, 10, "readers")
         assert len(at.redis.client_list(_type="pubsub")) == 2
         for job_id in ids:
-            worker.tell(job_id, "a ", "b ")
+            worker.write(job_id, "a ", "b ")
         for job_id in ids:
             worker.end(job_id, content="a b c")
 
@@ -276,10 +276,10 @@ async def test_a_reader_that_goes_away_leaves_nothing_behind(
     async_client: AsyncClient, worker: Streaming
 ) -> None:
     job = await async_client.submit("Hello", stream=True)
-    worker.tell(job.id, "one ")
+    worker.write(job.id, "one ")
     pieces = async_client.stream(job.id)
     assert await anext(pieces) == "one "
     await pieces.aclose()
     again = async_client.stream(job.id)
-    worker.tell(job.id, "two ", first=2)
+    worker.write(job.id, "two ", first=2)
     assert [await anext(again), await anext(again)] == ["one ", "two "]

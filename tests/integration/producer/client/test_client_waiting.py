@@ -1,4 +1,4 @@
-"""Waiting in an asyncio program: a thousand at once, through lost servers, at a small price."""
+"""Waiting in an asyncio program: a thousand at once, through lost servers, at a small cost."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import pytest
 import redis.asyncio
 
 from headgate import AsyncClient, Client, JobTimeout, Result, UnknownJob, Unreachable
-from headgate.producer.client.client import waiters_of
 from headgate.producer.client.operations import Operations
 from headgate.producer.client.waiters import Found, Waiters
 from headgate.producer.results import read
@@ -42,13 +41,13 @@ async def client(settings: Settings) -> AsyncIterator[AsyncClient]:
 
 @pytest.fixture
 def worker(valkey: ValkeyServer, database_url: str, tmp_path: Path) -> Iterator[PlayedWorker]:
-    """A worker with its own way to the servers: the proxy is only the producer's."""
+    """Return a played worker with its own connections: only the producer uses the proxy."""
     with Client(settings_for(valkey.url, database_url, tmp_path)) as own:
         yield PlayedWorker(own.open())
 
 
 async def subscribed(worker: PlayedWorker, job_id: str, count: int = 1) -> None:
-    """The job's channel has been subscribed `count` times; within 5 s."""
+    """Wait up to 5 s until the job's channel has `count` subscribers."""
     redis, channel = worker.at.redis, worker.at.keys.result(job_id)
     await asyncio.to_thread(
         wait_until, lambda: redis.pubsub_numsub(channel)[0][1] == count, 5, "subscriptions"
@@ -105,7 +104,7 @@ async def test_a_result_comes_though_redis_is_down(
     assert await pending == result
 
 
-async def test_after_an_outage_of_redis_ends_are_told_again(
+async def test_after_an_outage_of_redis_waiters_subscribe_again(
     client: AsyncClient, worker: PlayedWorker, proxy: TcpProxy
 ) -> None:
     job = await client.submit("Hello")
@@ -119,7 +118,7 @@ async def test_after_an_outage_of_redis_ends_are_told_again(
     assert await pending == result
 
 
-async def test_a_line_that_has_gone_silent_is_replaced(
+async def test_a_dead_connection_is_replaced(
     client: AsyncClient, proxy: TcpProxy, worker: PlayedWorker
 ) -> None:
     job = await client.submit("Hello")
@@ -128,14 +127,14 @@ async def test_a_line_that_has_gone_silent_is_replaced(
         return await asyncio.to_thread(read.look, worker.at.engine, ids)
 
     through = redis.asyncio.Redis(port=proxy.port)
-    waiters = Waiters(look, through, worker.at.keys, silence_s=0.2)
+    waiters = Waiters(look, through, worker.at.keys, ping_after_s=0.2)
     pending = asyncio.create_task(waiters.ended(job.id, 30))
     await subscribed(worker, job.id)
     held = proxy.accepted
-    await asyncio.sleep(1)  # silent but sound: asked a few times, and kept
+    await asyncio.sleep(1)  # no messages, but it answers pings: it stays open
     assert proxy.accepted == held
     proxy.stall()
-    await asyncio.to_thread(wait_until, lambda: proxy.accepted > held, 10, "a new line")
+    await asyncio.to_thread(wait_until, lambda: proxy.accepted > held, 10, "a new connection")
     proxy.flow()
     await subscribed(worker, job.id)
     result = await asyncio.to_thread(worker.end, job.id)
@@ -187,7 +186,7 @@ def test_one_client_serves_one_event_loop_after_another(
     asyncio.run(client.close())
 
 
-async def test_a_lost_record_is_told_to_all_who_wait(
+async def test_a_lost_database_is_raised_to_all_who_wait(
     valkey: ValkeyServer,
     postgres: PostgresServer,
     postgres_url: str,
@@ -199,28 +198,28 @@ async def test_a_lost_record_is_told_to_all_who_wait(
     url = f"postgresql://postgres:s3cret@127.0.0.1:{between.port}/{name}"
     async with AsyncClient(settings_for(valkey.url, url, tmp_path)) as client:
         ids = await client.submit_many(["a", "b", "c"])
-    desk = Operations(settings_for(valkey.url, url, tmp_path))
-    at = await asyncio.to_thread(desk.open)
+    operations = Operations(settings_for(valkey.url, url, tmp_path))
+    at = await asyncio.to_thread(operations.open)
 
     async def look(ids: Sequence[str]) -> Found:
-        return await asyncio.to_thread(desk.look, ids)
+        return await asyncio.to_thread(operations.look, ids)
 
-    waiters = Waiters(look, at.servers.async_redis_client(), at.keys, patience_s=2)
+    waiters = Waiters(look, at.servers.async_redis_client(), at.keys, give_up_after_s=2)
     pending = [asyncio.create_task(waiters.ended(i)) for i in ids]
     in_time = asyncio.create_task(waiters.ended(ids[0], 1))
     await asyncio.sleep(0.5)
     between.refuse()
-    told = await asyncio.gather(in_time, *pending, return_exceptions=True)
-    assert all(isinstance(result, Unreachable) for result in told)
-    assert "s3cret" not in str(told[0])
+    raised = await asyncio.gather(in_time, *pending, return_exceptions=True)
+    assert all(isinstance(result, Unreachable) for result in raised)
+    assert "s3cret" not in str(raised[0])
     await waiters.close()
-    await asyncio.to_thread(desk.close)
+    await asyncio.to_thread(operations.close)
 
 
 async def test_a_look_that_fails_for_another_reason_ends_the_wait(settings: Settings) -> None:
-    desk = Operations(settings)
-    waiters = waiters_of(desk, await asyncio.to_thread(desk.open))
-    await asyncio.to_thread(desk.close)
+    operations = Operations(settings)
+    waiters = operations.waiters(await asyncio.to_thread(operations.open))
+    await asyncio.to_thread(operations.close)
     with pytest.raises(RuntimeError, match="closed"):
         await waiters.ended("any")
     await waiters.close()

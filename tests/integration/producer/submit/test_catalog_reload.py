@@ -1,14 +1,18 @@
-"""A client goes by the catalog that is in force: a reload is seen by its next submit."""
+"""A client uses the catalog in force: its next submit sees a reload."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
+import orjson
 import pytest
+from sqlalchemy import insert
 
-from headgate import Client
+from headgate import Client, SettingError
 from headgate.producer.admin.limits import reload
+from headgate.shared.database.tables import callers
 from headgate.shared.errors import InvalidRequest
 from headgate.shared.settings import Settings
+from tests.support.played import row_of
 from tests.support.servers import ValkeyServer
 
 MODEL = """
@@ -53,7 +57,7 @@ def test_a_model_is_known_after_the_reload_and_not_before(client: Client, file: 
         client.submit_many([{"prompt": "x", "model": "house-model"}])
 
 
-def test_a_file_that_is_bad_here_is_told_once_and_the_old_catalog_stays(
+def test_a_bad_file_is_logged_once_and_the_old_catalog_stays(
     client: Client, file: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     file.write_text(MODEL)
@@ -65,3 +69,28 @@ def test_a_file_that_is_bad_here_is_told_once_and_the_old_catalog_stays(
         client.submit("x", model="house-model")
     assert caplog.text.count("the catalog was reloaded, but not here") == 1
     assert "rpm: -1" in caplog.text
+
+
+def test_a_reload_does_not_change_where_tiers_come_from(
+    valkey: ValkeyServer, tmp_path: Path, file: Path
+) -> None:
+    file.write_text("[tiers.pro]\nrpm = 10\n")
+    settings = Settings(home=tmp_path, redis_url=valkey.url, catalog=file, tiers="table")
+    with Client(settings) as client:
+        at = client.open()
+        with at.engine.begin() as connection:
+            row = {"tenant": "acme", "user_id": "", "tier": "pro"}
+            connection.execute(insert(callers), [row])
+        ids = [client.submit("before", tenant="acme").id]
+        assert reloaded_by_another(client) == 1
+        ids.append(client.submit("after", tenant="acme").id)
+        envelopes = [orjson.loads(row_of(at, job_id).envelope) for job_id in ids]
+    assert [envelope["request"]["tier"] for envelope in envelopes] == ["pro", "pro"]
+
+
+def test_a_bad_source_of_tiers_stops_the_client_when_it_opens(
+    valkey: ValkeyServer, tmp_path: Path
+) -> None:
+    settings = Settings(home=tmp_path, redis_url=valkey.url, tiers="no.such.module:tier_of")
+    with Client(settings) as client, pytest.raises(SettingError, match="HEADGATE_TIERS"):
+        client.open()

@@ -15,13 +15,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine, event, func, select, update
 
-from headgate import Client, IdempotencyConflict, SubmitInterrupted
+from headgate import Client, IdempotencyConflict, RequestFields, SubmitInterrupted
 from headgate.producer.submit.enqueue import ROWS_PER_COMMIT
 from headgate.producer.submit.idempotency import IdempotencyKey, KeyOwner, look, take
 from headgate.shared.database import migrate
 from headgate.shared.database.engine import open_engine, reading, writing
 from headgate.shared.database.tables import KEY_KEPT_MS, idempotency
-from headgate.workers.maintenance.recover import forget_keys
+from headgate.workers.maintenance.prune import forget_idempotency_keys
 from tests.support.command import headgate
 from tests.support.played import PlayedWorker, ids_of, settings_for
 from tests.support.proxy import TcpProxy
@@ -46,7 +46,7 @@ def queued(client: Client) -> int:
 
 
 def age_by(client: Client, ms: int) -> None:
-    """As if all keys had been taken so much earlier."""
+    """Make all keys older by so many ms."""
     older = idempotency.c.created_at_ms - ms
     with writing(client.open().engine) as connection:
         connection.execute(update(idempotency).values(created_at_ms=older))
@@ -96,20 +96,20 @@ def test_after_a_day_a_key_may_be_used_again(client: Client) -> None:
     assert ask(client, "k", "Something else") == second
 
 
-def test_keys_whose_day_is_over_are_swept_away(client: Client) -> None:
+def test_keys_are_pruned_after_a_day(client: Client) -> None:
     engine = client.open().engine
     client.submit_many({"prompt": "old", "idempotency_key": f"old {i}"} for i in range(3))
     age_by(client, KEY_KEPT_MS)
     ask(client, "new")
     with reading(engine) as connection:
         now_ms: Any = connection.scalar(select(func.max(idempotency.c.created_at_ms)))
-    forget_keys(engine, now_ms)
+    forget_idempotency_keys(engine, now_ms)
     with reading(engine) as connection:
         assert list(connection.scalars(select(idempotency.c.key))) == ["new"]
 
 
 def test_a_key_twice_among_many_requests_is_one_job(client: Client) -> None:
-    hello = {"prompt": "Hello", "idempotency_key": "k"}
+    hello: RequestFields = {"prompt": "Hello", "idempotency_key": "k"}
     requests: list[Any] = [hello, "plain", hello, *["fill"] * ROWS_PER_COMMIT, hello]
     ids = client.submit_many(requests)
     assert ids[0] == ids[2] == ids[-1]
@@ -121,11 +121,12 @@ def test_a_key_twice_among_many_requests_is_one_job(client: Client) -> None:
 
 def test_a_conflict_among_many_requests_queues_none_of_them(client: Client) -> None:
     first = ask(client, "k")
-    plain = [{"prompt": f"p{i}"} for i in range(ROWS_PER_COMMIT + 1)]
-    for others in (
+    plain: list[RequestFields] = [{"prompt": f"p{i}"} for i in range(ROWS_PER_COMMIT + 1)]
+    conflicts: list[list[RequestFields]] = [
         [{"prompt": "Other", "idempotency_key": "k"}],
         [{"prompt": p, "idempotency_key": "new"} for p in ("a", "b")],
-    ):
+    ]
+    for others in conflicts:
         with pytest.raises(IdempotencyConflict):
             client.submit_many([*plain, *others])
     assert ids_of(client.open()) == [first]
@@ -154,18 +155,17 @@ def test_many_who_submit_at_once_get_one_job(
     assert queued(client) == len(keys)
 
 
-def test_whose_key_is_known_takes_nothing_more_from_a_limit(
+def test_a_known_key_takes_nothing_more_from_a_limit(
     valkey: ValkeyServer, sqlite_url: str, tmp_path: Path
 ) -> None:
     catalog = tmp_path / "catalog.toml"
     catalog.write_text("[tiers.small]\nrpm = 2\n")
     with Client(settings_for(valkey.url, sqlite_url, tmp_path, catalog=catalog)) as client:
-        fields = {"tier": "small", "on_limit": "refuse"}
+        fields: Any = {"tier": "small", "on_limit": "refuse"}
         first = ask(client, "k", **fields)
         assert {ask(client, "k", **fields) for _ in range(5)} == {first}
-        assert client.submit_many([{"prompt": "Hello", "idempotency_key": "k", **fields}]) == [
-            first
-        ]
+        again: Any = {"prompt": "Hello", "idempotency_key": "k", **fields}
+        assert client.submit_many([again]) == [first]
         ask(client, "other", **fields)  # the second of two a minute
 
 

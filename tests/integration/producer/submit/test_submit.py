@@ -1,4 +1,4 @@
-"""A submitted job has its row, then its message, on both databases; what a lost server leaves."""
+"""A submitted job has its row, then its message, on both databases."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import Any
 import orjson
 import pytest
 
-from headgate import Client, InvalidRequest
+from headgate import Client, InvalidRequest, RequestFields
 from headgate.producer.submit.enqueue import ROWS_PER_COMMIT, enqueue
+from headgate.producer.submit.submit import submitter_for
 from headgate.shared.broker import queues
 from tests.support.played import ids_of, row_of, settings_for
 from tests.support.servers import ValkeyServer
@@ -70,7 +71,7 @@ def test_many_jobs_of_many_classes_go_to_their_own_queues(client: Client) -> Non
 
 
 def test_one_bad_request_among_many_queues_nothing(client: Client) -> None:
-    requests = [{"prompt": f"p{i}"} for i in range(ROWS_PER_COMMIT + 10)]
+    requests: list[RequestFields] = [{"prompt": f"p{i}"} for i in range(ROWS_PER_COMMIT + 10)]
     requests[ROWS_PER_COMMIT + 5] = {"prompt": ""}
     with pytest.raises(InvalidRequest, match=rf"requests\[{ROWS_PER_COMMIT + 5}\].prompt"):
         client.submit_many(requests)
@@ -96,7 +97,7 @@ def test_a_prompt_given_twice_is_refused(client: Client) -> None:
 
 def test_a_message_sent_twice_is_one_job(client: Client) -> None:
     at = client.open()
-    prepared = list(at.submitter.prepare_many(["a", "b"]))
+    prepared = list(submitter_for(at).prepare_many(["a", "b"]))
     enqueue(at.engine, at.redis, at.keys, prepared)
     assert queues.send(at.redis, at.keys, prepared) == 0
     assert len(messages(client, "headgate.standard.fast")) == 2

@@ -1,4 +1,4 @@
-"""Redis or the database goes away before or amid a submission: what the caller hears."""
+"""Redis or the database goes away before or during a submit: which error the caller gets."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def client(
 
 
 def after_commits(client: Client, count: int, act: Callable[[], None]) -> None:
-    """Acts right before the commit of number `count` is sent."""
+    """Call `act` right before commit number `count` is sent."""
     commits = 0
 
     def seen(_: object) -> None:
@@ -85,7 +85,7 @@ def test_a_redis_that_is_away_costs_an_open_client_no_job_either(
     assert len(ids_of(client.open())) == 2
 
 
-def test_a_redis_lost_after_the_row_leaves_a_job_that_the_sweep_can_send(
+def test_a_redis_lost_after_the_row_leaves_a_job_that_is_recovered(
     client: Client, proxy: TcpProxy
 ) -> None:
     at = client.open()
@@ -103,7 +103,7 @@ def test_a_redis_lost_after_the_row_leaves_a_job_that_the_sweep_can_send(
     assert queues.send(at.redis, at.keys, [(envelope, envelope.encode())]) == 1
 
 
-def test_a_redis_lost_between_two_chunks_tells_what_is_on_record(
+def test_a_redis_lost_between_two_chunks_says_what_is_on_record(
     client: Client, proxy: TcpProxy
 ) -> None:
     at = client.open()

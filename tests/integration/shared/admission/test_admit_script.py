@@ -1,4 +1,4 @@
-"""At a limit of its caller a job waits in line, or is refused at submit: the caller chooses."""
+"""At a limit of its caller a job waits, or is refused at submit: the caller chooses."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from headgate import AsyncClient, Client, InvalidRequest, TierLimit
+from headgate import AsyncClient, Client, InvalidRequest, RequestFields, TierLimit
 from headgate.producer.installation import Installation
 from headgate.producer.submit.admission import ASKED_AT_ONCE, AdmitReply, AdmitRequest, Mode, admit
 from headgate.shared.admission import limits
+from headgate.shared.admission.scopes import user_scope
 from headgate.shared.admission.ticket import Ticket
 from headgate.shared.broker import jobs, script
 from headgate.shared.broker.keys import Keys
@@ -46,7 +47,7 @@ Opened = Callable[..., Client]
 
 @pytest.fixture
 def opened(valkey: ValkeyServer, sqlite_url: str, tmp_path: Path) -> Iterator[Opened]:
-    """A function that opens a client with the catalog above."""
+    """Return a function that opens a client with the catalog above."""
     file = tmp_path / "catalog.toml"
     file.write_text(CATALOG)
     clients: list[Client] = []
@@ -85,7 +86,7 @@ def level(at: Installation, scope: str, measure: str = "rpm") -> float | None:
 
 
 def environment_of(at: Installation) -> dict[str, str]:
-    """What leads a command to the same servers."""
+    """Return the environment that leads a command to the same servers."""
     chosen = at.settings
     return {
         "HEADGATE_REDIS_URL": chosen.redis_url or "",
@@ -144,7 +145,7 @@ def test_tokens_count_as_they_will_be_held(client: Client) -> None:
     assert ask(client, tier="narrow", params={"max_tokens": 20})
 
 
-def test_what_can_never_pass_is_told_at_once(client: Client) -> None:
+def test_what_can_never_pass_is_refused_at_once(client: Client) -> None:
     with pytest.raises(InvalidRequest, match="more than 1000 tokens a minute") as caught:
         ask(client, tier="narrow", params={"max_tokens": 5000})
     assert caught.value.code == "tier_limit"
@@ -176,11 +177,11 @@ def test_a_tenant_that_has_nothing_left_is_refused_but_charged_by_the_governor(
     assert refused(client, tenant="strict").limit == "over 2 calls a minute (tenant strict)"
 
 
-def test_an_operator_s_word_counts_at_once(client: Client) -> None:
+def test_an_operators_limit_counts_at_once(client: Client) -> None:
     ask(client, user="slow")
     refused(client, user="slow")
     at = client.open()
-    at.redis.hset(at.keys.overrides(), limits.user_scope("acme", "slow"), "rpm=none")
+    at.redis.hset(at.keys.overrides(), user_scope("acme", "slow"), "rpm=none")
     assert ask(client, user="slow")
 
 
@@ -235,7 +236,7 @@ def test_what_was_let_in_is_not_charged_again_by_the_governor(client: Client) ->
 
 
 def test_of_many_that_ask_together_all_are_let_in_or_none(client: Client) -> None:
-    asking = {"prompt": "a", "tier": "small", "on_limit": "refuse"}
+    asking: RequestFields = {"prompt": "a", "tier": "small", "on_limit": "refuse"}
     with pytest.raises(TierLimit, match=r"^requests\[4\]: over 3 calls") as caught:
         client.submit_many(["free", asking, asking, asking, asking])
     assert caught.value.index == 4
@@ -248,7 +249,7 @@ def test_of_many_that_ask_together_all_are_let_in_or_none(client: Client) -> Non
 def test_all_or_none_holds_for_more_than_one_question_takes(client: Client) -> None:
     at = client.open()
     at.redis.hset(at.keys.overrides(), "tier/small", f"rpm={2 * ASKED_AT_ONCE} rpd=900")
-    asking = {"prompt": "a", "tier": "small", "on_limit": "refuse"}
+    asking: RequestFields = {"prompt": "a", "tier": "small", "on_limit": "refuse"}
     with pytest.raises(TierLimit) as caught:
         client.submit_many([asking] * (3 * ASKED_AT_ONCE))
     assert caught.value.index is not None
@@ -260,7 +261,12 @@ def test_all_or_none_holds_for_more_than_one_question_takes(client: Client) -> N
 
 
 def test_a_request_that_can_never_pass_is_named_among_many(client: Client) -> None:
-    large = {"prompt": "a", "tier": "narrow", "on_limit": "refuse", "params": {"max_tokens": 5000}}
+    large: RequestFields = {
+        "prompt": "a",
+        "tier": "narrow",
+        "on_limit": "refuse",
+        "params": {"max_tokens": 5000},
+    }
     with pytest.raises(InvalidRequest, match=r"^requests\[1\]\.prompt"):
         client.submit_many(["a", large])
 

@@ -1,4 +1,4 @@
-"""The breaker of a model and key: opened and closed by reports, minded by every grant."""
+"""The breaker of a model and key: reports open and close it, and every grant obeys it."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,10 +11,10 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from headgate.shared.admission import breakers
 from headgate.shared.admission.breakers import BreakerAfterReport, BreakerRules, report
-from headgate.shared.admission.grant import Grant
+from headgate.shared.admission.grant import Held, ModelDown, decode
 from headgate.shared.broker import script
 from headgate.shared.broker.keys import Keys
-from tests.support.governor_model import Governor, Places
+from tests.support.governor_model import Governor, Places, a_hold
 from tests.support.machines import holds_in_any_order
 from tests.support.rig import STANDARD
 from tests.support.servers import ValkeyServer
@@ -31,7 +31,7 @@ class Breakers(Governor):
     def tell(
         self, *, rules: BreakerRules = RULES, model: str = MODEL, **how: Any
     ) -> BreakerAfterReport:
-        """A worker has told how calls went."""
+        """Report, as a worker, how calls went."""
         return script.run(self.client, report(self.keys, model, "key0", rules, **how))
 
     def fail(self, times: int = 5, **others: Any) -> BreakerAfterReport:
@@ -52,14 +52,17 @@ class Breakers(Governor):
                 self.client.hset(name, f"slot{moved % 6}", f"{moved} {counts}")
 
     def health(self) -> breakers.ModelHealth:
-        """The health of the model."""
+        """Return the health of the model."""
         [one] = breakers.states(self.client, self.keys)
         return one
 
-    def marks(self, want: int = 10, **others: Any) -> dict[str, str]:
-        """What one round trip brings: job id to the mark of a probe, or the way without one."""
+    def marks(self, want: int = 10, **others: Any) -> dict[str, Any]:
+        """Fetch once; return the mark of the probe, or else the kind of the grant, by job id."""
         grants = self.grants(want, **others)
-        return {i: grant.probe if grant.way == "held" else grant.way for i, grant in grants.items()}
+        return {
+            i: grant.probe if isinstance(grant, Held) else type(grant)
+            for i, grant in grants.items()
+        }
 
 
 @pytest.fixture
@@ -180,7 +183,7 @@ def test_an_answer_that_takes_longer_than_the_next_probe_waits_closes_it_all_the
     assert broker.tell(answered=1, probe=second).verdict == "open", "it was asked before that"
 
 
-def test_a_probe_that_told_nothing_leaves_the_place_to_another(broker: Breakers) -> None:
+def test_a_probe_without_a_report_leaves_its_place_to_another(broker: Breakers) -> None:
     broker.fail()
     broker.ask("1", "2")
     broker.later(61)
@@ -189,9 +192,9 @@ def test_a_probe_that_told_nothing_leaves_the_place_to_another(broker: Breakers)
     assert list(broker.marks()) == ["2"]
 
 
-def test_one_more_attempt_is_told_that_its_model_is_down(broker: Breakers) -> None:
+def test_a_further_attempt_learns_that_its_model_is_down(broker: Breakers) -> None:
     broker.ask("1")
-    [(job_id, grant)] = broker.grants().items()
+    [(job_id, grant)] = broker.holds().items()
     broker.settle(job_id, grant, None)
     broker.fail()
     ticket = replace(TICKET, arrival_ms=broker.now_ms())
@@ -201,7 +204,7 @@ def test_one_more_attempt_is_told_that_its_model_is_down(broker: Breakers) -> No
     broker.later(61)
     again = broker.reserve(job_id, "1:2", ticket)
     assert isinstance(again, str)
-    assert Grant.decode(again).probe
+    assert a_hold(decode(again)).probe
     broker.ack("1")
 
 
@@ -209,10 +212,10 @@ def test_a_job_that_another_model_may_answer_leaves_at_once(broker: Breakers) ->
     broker.fail()
     broker.ask("patient")
     broker.ask("replaceable", "other", replaceable=True)
-    found: dict[str, str] = {}
+    found: dict[str, Any] = {}
     for _ in range(5):
         found |= broker.marks()
-    assert found == {"replaceable": "broken", "other": "broken"}
+    assert found == {"replaceable": ModelDown, "other": ModelDown}
 
 
 def test_a_neighbour_in_the_same_pool_is_not_held_up(broker: Breakers) -> None:

@@ -13,10 +13,11 @@ from hypothesis.stateful import (
 )
 
 from headgate.shared.admission.budgets import in_force
-from headgate.shared.admission.grant import Grant
+from headgate.shared.admission.grant import Cheaper, Grant, Held, OverBudget, decode
 from headgate.shared.admission.scopes import quoted
 from headgate.shared.admission.ticket import Ticket
 from tests.support.budgets import USD, Treasury, ticket
+from tests.support.governor_model import a_hold
 from tests.support.machines import holds_in_any_order
 from tests.support.rig import BULK, STANDARD
 from tests.support.servers import ValkeyServer
@@ -54,7 +55,7 @@ class Spending(RuleBasedStateMachine):
         self.broker.settle_down()
         self.tickets: dict[str, Ticket] = {}
         self.leased: dict[str, str] = {}
-        self.held: dict[str, Grant] = {}
+        self.held: dict[str, Held] = {}
         self.spent: Counter[Place] = Counter()
         self.most: dict[Place, float] = {}
         self.attempts = 0
@@ -75,7 +76,7 @@ class Spending(RuleBasedStateMachine):
         return 0 if budget is None or limit is None else limit * budget.hard
 
     def _places(self, one: Ticket) -> list[Place]:
-        """The books that bind a job now."""
+        """Return the budgets that bind a job now."""
         tenant, user = quoted(one.tenant), quoted(one.user)
         scopes = ["global", f"tenant/{tenant}", *([f"user/{tenant}/{user}"] if user else [])]
         found = []
@@ -85,51 +86,51 @@ class Spending(RuleBasedStateMachine):
                       if budget is not None and budget.of(period) is not None]  # fmt: skip
         return found
 
-    def _named(self, grant: Grant) -> tuple[int, list[Place]]:
-        """The worst price and the books that a grant names."""
-        worst, _, where = grant.money.partition("@")
+    def _named(self, grant: Held) -> tuple[int, list[Place]]:
+        """Return the upper bound and the books that a grant names."""
+        bound, _, where = grant.money.partition("@")
         places = [(w.rpartition(":")[0], w.rpartition(":")[2]) for w in where.split(",") if w]
-        return int(worst or 0), places
+        return int(bound or 0), places
 
     def _holding(self) -> Counter[Place]:
         held: Counter[Place] = Counter()
         for grant in self.held.values():
-            worst, places = self._named(grant)
-            held.update(dict.fromkeys(places, worst))
+            bound, places = self._named(grant)
+            held.update(dict.fromkeys(places, bound))
         return held
 
     def _answered(self, job_id: str, grant: Grant, *, is_held: bool = True) -> None:
-        """What a script has answered is what the model says."""
+        """Check that a script has answered as the model does."""
         one = self.tickets[job_id]
         binding, held = self._places(one), self._holding()
-        if grant.way == "over budget":
-            worst = one.worst_pico_usd
+        if isinstance(grant, OverBudget):
+            bound = one.upper_bound_pico_usd
             assert binding
-            assert worst is None or any(
-                self.spent[place] + worst > self._hard(place) for place in binding
+            assert bound is None or any(
+                self.spent[place] + bound > self._hard(place) for place in binding
             )
             return
-        if grant.way == "cheaper":
+        if isinstance(grant, Cheaper):
             assert one.priority == "bulk"
             return
-        assert grant.way == "held"
-        worst, places = self._named(grant)
-        assert binding == [] or one.worst_pico_usd is not None
-        assert worst == (one.worst_pico_usd if binding else 0)
-        assert places == (binding if worst else [])
+        assert isinstance(grant, Held)
+        bound, places = self._named(grant)
+        assert binding == [] or one.upper_bound_pico_usd is not None
+        assert bound == (one.upper_bound_pico_usd if binding else 0)
+        assert places == (binding if bound else [])
         for place in places:
-            assert self.spent[place] + held[place] + worst <= self._hard(place)
+            assert self.spent[place] + held[place] + bound <= self._hard(place)
             self.most[place] = max(self.most.get(place, 0), self._hard(place))
         if is_held:
             self.held[job_id] = grant
         else:
-            self.spent.update(dict.fromkeys(places, worst))
+            self.spent.update(dict.fromkeys(places, bound))
 
     def _end(self, job_id: str, cost: int | None) -> None:
-        """The hold of the job has ended at this cost; None: nobody knows."""
+        """End the hold of the job at this cost; None is an unknown cost."""
         if grant := self.held.pop(job_id, None):
-            worst, places = self._named(grant)
-            self.spent.update(dict.fromkeys(places, worst if cost is None else cost))
+            bound, places = self._named(grant)
+            self.spent.update(dict.fromkeys(places, bound if cost is None else cost))
 
     def _any(self, pick: int, of: Iterable[str]) -> list[str]:
         found = sorted(of)
@@ -148,15 +149,15 @@ class Spending(RuleBasedStateMachine):
     def fetch(self, owner: str, want: int) -> None:
         self.broker.advance(60_000)
         for job in self.broker.fetch(want, owner=owner, queues=QUEUES).taken:
-            self._answered(job.id, Grant.decode(job.grant))
+            self._answered(job.id, decode(job.grant))
             self.leased[job.id] = owner
 
     @rule(pick=PICKS, share=st.sampled_from([0, 0.25, 1, 1, None]))
     def pay_twice(self, pick: int, share: float | None) -> None:
         for job_id in self._any(pick, self.held):
             grant = self.held[job_id]
-            worst = self._named(grant)[0]
-            cost = None if share is None else int(worst * share)
+            bound = self._named(grant)[0]
+            cost = None if share is None else int(bound * share)
             assert self.broker.pay(job_id, grant, cost)
             assert not self.broker.pay(job_id, grant, cost)
             self._end(job_id, cost)
@@ -199,7 +200,7 @@ class Spending(RuleBasedStateMachine):
             self._end(job_id, None)
             answer = self.broker.reserve(job_id, f"try{self.attempts}", self.tickets[job_id])
             if isinstance(answer, str):
-                self._answered(job_id, Grant.decode(answer), is_held=job_id in self.leased)
+                self._answered(job_id, decode(answer), is_held=job_id in self.leased)
 
     @rule()
     def midnight(self) -> None:
@@ -215,7 +216,7 @@ class Spending(RuleBasedStateMachine):
         for place, amount in spent.items():
             self.spent[moved(place)] += amount
         held: dict[str, Any] = self.broker._hash(self.broker.keys.holds())
-        self.held = {job_id: Grant.decode(held[job_id]) for job_id in self.held}
+        self.held = {job_id: a_hold(held[job_id]) for job_id in self.held}
         self.most = {place: most for place, most in self.most.items() if place[1] != before}
         self.broker.budget(self.budgets)
 

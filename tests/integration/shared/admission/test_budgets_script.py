@@ -1,11 +1,11 @@
-"""Budgets in the scripts: who is let through, who waits, who is refused, and what is told."""
+"""Budgets in the scripts: which jobs pass, wait or are refused, and which alerts are sent."""
 
 import json
 from collections.abc import Iterator
 
 import pytest
 
-from headgate.shared.admission.grant import Grant
+from headgate.shared.admission.grant import Cheaper, Held, OverBudget, decode
 from headgate.shared.broker import jobs, script
 from tests.support.budgets import USD, Treasury, ticket
 from tests.support.governor_model import Places
@@ -24,7 +24,7 @@ def treasury(valkey: ValkeyServer) -> Iterator[Treasury]:
 def test_a_thousand_jobs_on_ten_dollars_never_spend_a_cent_above_ten(treasury: Treasury) -> None:
     treasury.budget({"tenant/acme": "usd_per_day=10 hard=1"})
     treasury.ask_with(ticket(USD // 10), *[f"j{n}" for n in range(1000)])
-    first = treasury.grants(1000)
+    first = treasury.holds(1000)
     assert len(first) == 100
     assert treasury.book("tenant/acme") == (0, 10 * USD)
     running, paid, refused = dict(first), 0, 0
@@ -34,11 +34,11 @@ def test_a_thousand_jobs_on_ten_dollars_never_spend_a_cent_above_ten(treasury: T
             paid += 1
             del running[job_id]
             treasury.ack(job_id)
-        for job_id, grant in treasury.grants(1000).items():
-            if grant.way == "held":
-                running[job_id] = grant
+        for job_id, found in treasury.grants(1000).items():
+            if isinstance(found, Held):
+                running[job_id] = found
             else:
-                assert grant.way == "over budget"
+                assert isinstance(found, OverBudget)
                 refused += 1
                 treasury.ack(job_id)
         spent, held = treasury.book("tenant/acme")
@@ -51,22 +51,24 @@ def test_a_thousand_jobs_on_ten_dollars_never_spend_a_cent_above_ten(treasury: T
 def test_who_waits_for_what_others_hold_goes_on_when_they_end(treasury: Treasury) -> None:
     treasury.budget({"global": "usd_per_month=1 hard=1"})
     treasury.ask_with(ticket(USD), "a", "b", "c")
-    [(first, grant)] = treasury.grants().items()
+    [(first, grant)] = treasury.holds().items()
     assert treasury.take() == []
     treasury.settle(first, grant, None)
-    [(second, grant)] = treasury.grants().items()
+    [(second, grant)] = treasury.holds().items()
     treasury.pay(second, grant, USD)
     [(third, refused)] = treasury.grants().items()
-    assert refused.way == "over budget"
+    assert isinstance(refused, OverBudget)
     month = treasury.periods()[1]
-    assert refused.money == f"global:{month}:{USD}:{USD}:{USD}:0:{USD}"
+    told = (refused.scope, refused.period, refused.limit, refused.hard_stop)
+    assert told == ("global", month, USD, USD)
+    assert (refused.spent, refused.held, refused.upper_bound) == (USD, 0, USD)
     assert {first, second, third} == {"a", "b", "c"}
 
 
-def test_what_nobody_knows_counts_at_its_worst_price(treasury: Treasury) -> None:
+def test_an_unknown_cost_counts_as_its_upper_bound(treasury: Treasury) -> None:
     treasury.budget({"global": "usd_per_day=9"})
     treasury.ask_with(ticket(USD), "died", "cut", "odd")
-    grants = treasury.grants()
+    grants = treasury.holds()
     treasury.settle_down()
     treasury.lapse("died")
     treasury.fetch(0, queues=())
@@ -98,7 +100,7 @@ def test_a_budget_of_zero_spends_nothing(treasury: Treasury) -> None:
     treasury.budget({"tenant/*": "usd_per_day=0"})
     treasury.ask_with(ticket(1), "a")
     treasury.ask_with(ticket(0), "free")
-    assert {i: g.way for i, g in treasury.grants().items()} == {"a": "over budget", "free": "held"}
+    assert {i: type(g) for i, g in treasury.grants().items()} == {"a": OverBudget, "free": Held}
 
 
 def test_a_price_that_is_missing_is_refused_where_a_budget_binds(treasury: Treasury) -> None:
@@ -106,8 +108,10 @@ def test_a_price_that_is_missing_is_refused_where_a_budget_binds(treasury: Treas
     treasury.ask_with(ticket(None, user="ann"), "bound")
     treasury.ask_with(ticket(None, user="bob"), "free")
     found = treasury.grants()
-    assert (found["bound"].way, found["free"].way) == ("over budget", "held")
-    assert found["bound"].money.endswith(":")
+    bound = found["bound"]
+    assert isinstance(bound, OverBudget)
+    assert bound.upper_bound is None
+    assert isinstance(found["free"], Held)
 
 
 def test_jobs_of_low_priority_stop_at_the_soft_share_and_others_at_the_hard(
@@ -129,21 +133,21 @@ def test_at_the_soft_share_a_cheap_model_is_asked_where_the_budget_names_one(
     treasury.at_least("tenant/acme", USD)
     treasury.ask_with(ticket(1, priority="bulk"), "b", queue=BULK)
     [grant] = treasury.grants(queues=[BULK]).values()
-    assert (grant.way, grant.money) == ("cheaper", "tiny")
+    assert grant == Cheaper("tiny")
     again = treasury.reserve("b", "b:1:1", ticket(1, priority="bulk", model="tiny"))
-    assert Grant.decode(str(again)).way == "held"
+    assert isinstance(decode(str(again)), Held)
 
 
 def test_a_change_of_a_budget_counts_for_what_is_held_already(treasury: Treasury) -> None:
     treasury.budget({"tenant/acme": "usd_per_day=10"})
     treasury.ask_with(ticket(USD), *"abcd")
-    first = treasury.grants(2)
+    first = treasury.holds(2)
     treasury.budget({"tenant/acme": "usd_per_day=1 hard=1"})
     assert treasury.grants() == {}
     for job_id, grant in first.items():
         treasury.pay(job_id, grant, USD // 2)
     assert treasury.book("tenant/acme") == (USD, 0)
-    assert [grant.way for grant in treasury.grants().values()] == ["over budget"] * 2
+    assert [type(grant) for grant in treasury.grants().values()] == [OverBudget] * 2
 
 
 def test_nobody_spends_before_the_record_was_read(treasury: Treasury) -> None:
@@ -154,7 +158,7 @@ def test_nobody_spends_before_the_record_was_read(treasury: Treasury) -> None:
     treasury.at_least("tenant/acme", USD)
     treasury.budget({"tenant/*": "usd_per_day=1 hard=1"})
     treasury.advance(300)
-    assert [grant.way for grant in treasury.grants().values()] == ["over budget"]
+    assert [type(grant) for grant in treasury.grants().values()] == [OverBudget]
 
 
 def test_on_a_redis_that_knows_no_budgets_nobody_spends(treasury: Treasury) -> None:
@@ -162,10 +166,10 @@ def test_on_a_redis_that_knows_no_budgets_nobody_spends(treasury: Treasury) -> N
     assert treasury.take() == []
     treasury.budget()
     treasury.advance(300)
-    assert [grant.money for grant in treasury.grants().values()] == [""]
+    assert [grant.money for grant in treasury.holds().values()] == [""]
 
 
-def test_each_share_is_told_once_and_again_for_another_amount(treasury: Treasury) -> None:
+def test_each_share_is_alerted_once_and_again_for_another_amount(treasury: Treasury) -> None:
     treasury.budget({"tenant/acme": "usd_per_day=10 alerts=0.5,1"})
     for spent in (4, 5, 6, 10, 11):
         treasury.at_least("tenant/acme", spent * USD)
@@ -180,7 +184,7 @@ def test_each_share_is_told_once_and_again_for_another_amount(treasury: Treasury
     assert len({json.loads(raw)["id"] for raw in treasury.alerts()}) == 3
 
 
-def test_a_budget_whose_hard_stop_has_refused_somebody_is_told_as_spent(
+def test_a_budget_whose_hard_stop_has_refused_a_job_is_alerted_as_spent(
     treasury: Treasury,
 ) -> None:
     treasury.budget({"tenant/acme": "usd_per_day=10 hard=1"})

@@ -1,4 +1,4 @@
-"""Estimates: what all workers saw of answers becomes what is reserved for the next."""
+"""Estimates: what workers see of answers becomes what is held for the next ones, as promised."""
 
 import asyncio
 import json
@@ -23,7 +23,7 @@ from headgate.shared.database import migrate
 from headgate.shared.database.engine import open_engine
 from headgate.shared.servers.servers import Servers
 from headgate.shared.settings import Settings
-from headgate.workers.bootstrap import open_kit
+from headgate.workers.bootstrap import open_parts
 from headgate.workers.celery.pool import RETURN_S
 from headgate.workers.clients.redis_batcher import RedisBatcher
 from headgate.workers.maintenance.estimates import EstimateUpkeep
@@ -76,7 +76,7 @@ async def until(true: Callable[[], object]) -> None:
 
 
 async def next_ms(client: redis.Redis) -> None:
-    """The server's clock has moved on: groups of one ms have no order among them."""
+    """Wait for the server's next ms: groups of the same ms have no order among them."""
     began: Any = client.time()
     await until(lambda: client.time()[1] // 1000 != began[1] // 1000)
 
@@ -198,7 +198,7 @@ async def test_counts_that_are_sent_again_count_once(
 ) -> None:
     tally = EstimateCounts(answers=7)
     tally.output.add(5, 7)
-    command = learned.learn(KEYS, name="w:1", new=[(ALL, tally)], miss=0.05)
+    command = learned.add_counts(KEYS, name="w:1", new=[(ALL, tally)], miss=0.05)
     first, again = [script.run(client, command)[0] for _ in range(2)]
     assert isinstance(again, EstimateCounts)
     assert first == again
@@ -206,20 +206,20 @@ async def test_counts_that_are_sent_again_count_once(
     assert again.output.weight == pytest.approx(7)
 
 
-async def test_a_group_in_which_little_is_new_is_not_read_again_but_its_value_is_told(
+async def test_a_group_with_few_new_answers_is_not_read_again_but_returns_its_estimate(
     client: redis.Redis,
 ) -> None:
     def told(number: int, answers: int) -> EstimateCounts | int | None:
         tally = EstimateCounts(answers=answers)
         tally.output.add(5, answers)
         [known] = script.run(
-            client, learned.learn(KEYS, name=f"w:{number}", new=[(ALL, tally)], miss=0.05)
+            client, learned.add_counts(KEYS, name=f"w:{number}", new=[(ALL, tally)], miss=0.05)
         )
         return known
 
     assert isinstance(told(1, 1000), EstimateCounts)
     assert told(2, 10) is None
-    script.run(client, learned.teach(KEYS, [learned.LearnedEstimate(ALL, 5)]))
+    script.run(client, learned.store_estimates(KEYS, [learned.LearnedEstimate(ALL, 5)]))
     assert told(3, 10) == 5
     assert isinstance(told(4, 100), EstimateCounts), "counted from when it was read last"
 
@@ -267,7 +267,7 @@ def test_counts_in_redis_are_those_of_one_who_saw_all_and_forgets_by_halves(
         model.ratio.fade(factor)
         model.judged, model.under = model.judged * factor, model.under * factor
         model.merge(new)
-        command = learned.learn(
+        command = learned.add_counts(
             KEYS, name=f"w:{number}", new=[(ALL, new)], miss=0.05, half_life=half_life
         )
         script.run(client, command)
@@ -349,7 +349,7 @@ async def test_groups_are_bounded_and_those_without_answers_go_first(
 
 async def test_a_value_of_a_group_that_has_gone_is_not_written(client: redis.Redis) -> None:
     lessons = [learned.LearnedEstimate(ACME, 7), learned.LearnedEstimate(ALL, 8, 1.5)]
-    assert script.run(client, learned.teach(KEYS, lessons)) == 0
+    assert script.run(client, learned.store_estimates(KEYS, lessons)) == 0
     assert values(client) == {}
 
 
@@ -460,9 +460,9 @@ async def test_a_worker_that_stops_shares_its_last_notes(
         home=tmp_path, redis_url=valkey.url, database_url=sqlite_url, key_prefix="t:"
     )
     upgraded(sqlite_url)
-    kit = await open_kit(in_force, Servers(in_force, valkey.url, sqlite_url), "w")
-    note(kit.pipeline.learning, 100, times=ENOUGH)
-    await kit.close()
+    parts = await open_parts(in_force, Servers(in_force, valkey.url, sqlite_url), "w")
+    note(parts.pipeline.ask.steps.estimates, 100, times=ENOUGH)
+    await parts.close()
     assert standing(client, ACME).answers == ENOUGH
 
 
@@ -472,8 +472,8 @@ async def test_a_worker_that_stops_waits_for_no_redis_that_is_away(
     server = valkey_factory()
     in_force = Settings(home=tmp_path, redis_url=server.url, database_url=sqlite_url)
     upgraded(sqlite_url)
-    kit = await open_kit(in_force, Servers(in_force, server.url, sqlite_url), "w")
-    note(kit.pipeline.learning, 100)
+    parts = await open_parts(in_force, Servers(in_force, server.url, sqlite_url), "w")
+    note(parts.pipeline.ask.steps.estimates, 100)
     server.kill()
     async with asyncio.timeout(RETURN_S):
-        await kit.close()
+        await parts.close()

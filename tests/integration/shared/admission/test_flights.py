@@ -7,7 +7,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from headgate.shared.admission.grant import Grant
+from headgate.shared.admission.grant import Elsewhere, Grant, Held, Late, ModelDown, Shared
 from headgate.shared.broker import jobs, script
 from tests.support.governor_model import Governor, Places
 from tests.support.machines import holds_in_any_order
@@ -29,28 +29,28 @@ def broker(valkey: ValkeyServer) -> Iterator[Governor]:
 
 
 def keep(broker: Governor, fingerprint: str = SAME) -> None:
-    """The answer is in the cache."""
+    """Put the answer into the cache."""
     broker.client.set(broker.keys.cache(fingerprint), b"{}")
 
 
-def ways(broker: Governor, **others: Any) -> dict[str, str]:
-    """Job id to the way in which it was handed out in one round trip."""
-    return {i: grant.way for i, grant in broker.grants(2000, **others).items()}
+def kinds(broker: Governor, **others: Any) -> dict[str, type[Grant]]:
+    """Job id to the kind of grant that one round trip brings."""
+    return {i: type(grant) for i, grant in broker.grants(2000, **others).items()}
 
 
 def test_of_equal_jobs_one_is_granted_and_the_others_follow_it(broker: Governor) -> None:
     ids = [f"j{n}" for n in range(300)]
     broker.ask(*ids, cached_as=SAME)
-    granted: dict[str, str] = {}
+    granted: dict[str, type[Grant]] = {}
     for _ in range(5):
-        granted |= ways(broker)
-    assert granted == {"j0": "held"}
+        granted |= kinds(broker)
+    assert granted == {"j0": Held}
     assert Places.of(broker, ALL).following.total() == 299
     keep(broker)
-    landed = ways(broker, acked=["j0"])
+    landed = kinds(broker, acked=["j0"])
     for _ in range(5):
-        landed |= ways(broker)
-    assert landed == dict.fromkeys(ids[1:], "shared")
+        landed |= kinds(broker)
+    assert landed == dict.fromkeys(ids[1:], Shared)
     broker.ack(*landed)
     assert broker.is_empty()
 
@@ -63,7 +63,7 @@ def test_only_equal_requests_that_the_cache_may_serve_and_that_may_share_do(
     broker.ask("d", cached_as=SAME, alone=True)
     broker.ask("e", cached_as="0" * 64)
     broker.ask("g", cached_as=SAME)
-    assert ways(broker) == dict.fromkeys("abcde", "held")
+    assert kinds(broker) == dict.fromkeys("abcde", Held)
     assert broker.leased().keys() == set("abcde")
 
 
@@ -72,7 +72,7 @@ def test_when_the_leader_goes_without_an_answer_one_follower_leads(
     broker: Governor, how: str
 ) -> None:
     broker.ask("a", "b", "c", cached_as=SAME)
-    assert ways(broker) == {"a": "held"}
+    assert kinds(broker) == {"a": Held}
     if how == "crash":
         broker.lapse("a")
     elif how == "restore":
@@ -81,24 +81,24 @@ def test_when_the_leader_goes_without_an_answer_one_follower_leads(
         broker.defer("a", 60_000)
     else:
         broker.ack("a")
-    [leader] = ways(broker)
+    [leader] = kinds(broker)
     again = how in ("crash", "restore")  # it comes back at once, to its place
     assert leader in ("a" if again else ("b", "c"))
     assert Places.of(broker, ALL).faults == []
     keep(broker)
     broker.ack(leader)
-    assert set(ways(broker).values()) == {"shared"}
+    assert set(kinds(broker).values()) == {Shared}
 
 
 def test_a_failed_call_is_shared_with_those_who_waited_and_with_nobody_else(
     broker: Governor,
 ) -> None:
     broker.ask("a", "b", cached_as=SAME)
-    assert ways(broker) == {"a": "held"}
+    assert kinds(broker) == {"a": Held}
     broker.client.set(broker.keys.failure(SAME), b"{}")
     broker.ack("a")
     broker.ask("c", cached_as=SAME)
-    assert ways(broker) == {"b": "shared", "c": "held"}
+    assert kinds(broker) == {"b": Shared, "c": Held}
 
 
 @pytest.mark.parametrize("why", ["down", "too late"])
@@ -110,13 +110,13 @@ def test_equal_jobs_that_go_to_another_model_follow_one_of_them(broker: Governor
     else:
         broker.client.hset(broker.keys.gate(POOL, "key0"), mapping={"until": soon + 60_000})
     broker.ask("a", "b", "c", cached_as=SAME, replaceable=True, deadline_ms=soon)
-    found: dict[str, str] = dict(ways(broker))
+    found: dict[str, type[Grant]] = kinds(broker)
     for _ in range(3):
-        found |= ways(broker)
-    assert found == {"a": "broken" if why == "down" else "elsewhere"}
+        found |= kinds(broker)
+    assert found == {"a": ModelDown if why == "down" else Elsewhere}
     assert Places.of(broker, ALL).following.keys() == {"b", "c"}
     keep(broker)
-    assert ways(broker, acked=["a"]) == dict.fromkeys("bc", "shared")
+    assert kinds(broker, acked=["a"]) == dict.fromkeys("bc", Shared)
 
 
 def test_an_urgent_job_leads_before_a_bulk_one_that_waits_itself(broker: Governor) -> None:
@@ -137,7 +137,7 @@ def test_a_follower_whose_deadline_passes_ends_late_and_one_that_is_cancelled_le
     broker: Governor,
 ) -> None:
     broker.ask("a", cached_as=SAME)
-    assert ways(broker) == {"a": "held"}
+    assert kinds(broker) == {"a": Held}
     broker.ask("b", cached_as=SAME, deadline_ms=broker.now_ms() + 300)
     broker.ask("c", "d", cached_as=SAME)
     fetched = broker.fetch(10)
@@ -146,18 +146,18 @@ def test_a_follower_whose_deadline_passes_ends_late_and_one_that_is_cancelled_le
     assert fetched.next_due_ms <= 300
     assert script.run(broker.client, jobs.forget(broker.keys, ["c"])) == 1
     broker.client.zadd(broker.keys.followers(), {"b": broker.now_ms() - 1}, xx=True)
-    assert ways(broker) == {}  # its own word, the ticket, says that it is not late yet
+    assert kinds(broker) == {}  # its own word, the ticket, says that it is not late yet
     assert Places.of(broker, ALL).following.keys() == {"b", "d"}
 
 
 def test_a_late_follower_ends_as_late(broker: Governor) -> None:
     broker.ask("a", cached_as=SAME)
-    assert ways(broker) == {"a": "held"}
+    assert kinds(broker) == {"a": Held}
     broker.ask("b", cached_as=SAME, deadline_ms=broker.now_ms() + 5)
-    found: dict[str, str] = {}
+    found: dict[str, type[Grant]] = {}
     while "b" not in found:
-        found |= ways(broker)
-    assert found["b"] == "late"
+        found |= kinds(broker)
+    assert found["b"] == Late
 
 
 def test_more_followers_than_one_call_sends_back_all_land(broker: Governor) -> None:
@@ -166,29 +166,29 @@ def test_more_followers_than_one_call_sends_back_all_land(broker: Governor) -> N
     while Places.of(broker, ALL).following.total() < 1299:
         broker.fetch(10)
     keep(broker)
-    found = ways(broker, acked=["j0"])
+    found = kinds(broker, acked=["j0"])
     while len(found) < 1299:
-        more = ways(broker)
+        more = kinds(broker)
         assert more
         found |= more
-    assert set(found.values()) == {"shared"}
+    assert set(found.values()) == {Shared}
     broker.ack(*found)
     assert broker.is_empty()
 
 
 def test_a_job_that_is_gone_when_its_turn_comes_leads_nobody(broker: Governor) -> None:
     broker.ask("a", cached_as=SAME)
-    assert ways(broker) == {"a": "held"}
+    assert kinds(broker) == {"a": Held}
     gate = broker.keys.gate(POOL, "key0")
     broker.client.hset(gate, mapping={"until": broker.now_ms() + 60_000})
     broker.lapse("a")
-    assert ways(broker) == {}
+    assert kinds(broker) == {}
     broker.renew("a")  # its worker was only silent, and ends the job that stands in line again
     broker.ack("a")
     broker.client.delete(gate)
-    assert ways(broker) == {}
+    assert kinds(broker) == {}
     broker.ask("b", cached_as=SAME)
-    assert ways(broker) == {"b": "held"}
+    assert kinds(broker) == {"b": Held}
 
 
 class OlderWorker:
@@ -198,7 +198,7 @@ class OlderWorker:
         self.broker = broker
 
     def fetch(self, owner: str, *acked: jobs.Lease) -> list[str]:
-        """The ids that one round trip brings."""
+        """Fetch once, and return the ids."""
         command = jobs.fetch(
             self.broker.keys, owner=owner, lease_ms=60_000, want=1, queues=[STANDARD], acked=acked
         )
@@ -217,14 +217,14 @@ def test_a_flight_whose_leader_was_ended_by_the_release_before_holds_nobody_up(
     broker.ask("a", cached_as=SAME)
     if who == "who follows it":
         broker.ask("b", cached_as=SAME)
-    assert ways(broker) == {"a": "held"}
+    assert kinds(broker) == {"a": Held}
     broker.lapse("a")
     older = OlderWorker(broker)
     assert older.fetch("older#1") == ["a"]
     assert older.fetch("older#2", jobs.Lease("a", "older#1")) == []
     if who == "who comes next":
         broker.ask("b", cached_as=SAME)
-    assert ways(broker) == {"b": "held"}
+    assert kinds(broker) == {"b": Held}
 
 
 class Flights(RuleBasedStateMachine):
@@ -256,10 +256,10 @@ class Flights(RuleBasedStateMachine):
     def fetch(self, want: int) -> None:
         for job_id, grant in self.broker.grants(want, queues=ALL).items():
             assert job_id in self.open
-            if grant.way == "shared":
+            if isinstance(grant, Shared):
                 assert self.broker.client.exists(self.broker.keys.cache(self.names[job_id]))
             name = self.names[job_id]
-            if name and grant.way == "held":
+            if name and isinstance(grant, Held):
                 calls = [i for i in self.held if self.names[i] == name]
                 assert not calls, f"{job_id} and {calls} are equal and run at once"
             self.held[job_id] = grant
@@ -306,7 +306,7 @@ class Flights(RuleBasedStateMachine):
         assert Places.of(self.broker, ALL).faults == []
 
     def teardown(self) -> None:
-        """What is open ends, whatever has happened before."""
+        """End what is open, whatever has happened before."""
         for _ in range(50):
             self.broker.ack(*self.held)
             self.open -= self.held.keys()

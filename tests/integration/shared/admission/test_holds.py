@@ -1,4 +1,4 @@
-"""The governor's scripts against a model: no limit passed, no hold lost, no job in two places."""
+"""The fetch script against a model: no limit exceeded, no hold lost, no job in two places."""
 
 import dataclasses
 from collections.abc import Iterable, Mapping
@@ -14,10 +14,10 @@ from hypothesis.stateful import (
     rule,
 )
 
-from headgate.shared.admission.grant import Grant
+from headgate.shared.admission.grant import Grant, Held, Late, decode
 from headgate.shared.admission.ticket import Ticket
-from headgate.workers.stages.hold import RateTold
-from tests.support.governor_model import Books, Governor, Places
+from headgate.workers.provider import RateSeen
+from tests.support.governor_model import Books, Governor, Places, a_hold
 from tests.support.machines import holds_in_any_order
 from tests.support.rig import BULK, STANDARD
 from tests.support.servers import ValkeyServer
@@ -71,8 +71,8 @@ class Governed(RuleBasedStateMachine):
         self.books = Books(LIMITS)
         self.tickets: dict[str, Ticket] = {}
         self.leased: dict[str, str] = {}
-        self.past: dict[str, Grant] = {}
-        self.held: dict[str, Grant] = {}
+        self.past: dict[str, Held] = {}
+        self.held: dict[str, Held] = {}
         self.ended: set[str] = set()
         self.attempts = 0
 
@@ -80,10 +80,10 @@ class Governed(RuleBasedStateMachine):
         return self.broker.now_ms() + self.broker.passed_ms
 
     def _hold(self, job_id: str, grant: Grant) -> None:
-        is_late = self.tickets[job_id].deadline_ms < self.broker.now_ms()
-        assert grant.way == ("late" if is_late else "held")
-        if is_late:
+        if self.tickets[job_id].deadline_ms < self.broker.now_ms():
+            assert isinstance(grant, Late)
             return
+        assert isinstance(grant, Held)
         self.books.granted(grant, self.broker.passed_ms)
         self.held[job_id] = self.past[job_id] = grant
 
@@ -112,7 +112,7 @@ class Governed(RuleBasedStateMachine):
         fetched = self.broker.fetch(want, owner=owner, queues=order)
         assert len(fetched.taken) <= want
         for job in fetched.taken:
-            self._hold(job.id, Grant.decode(job.grant))
+            self._hold(job.id, decode(job.grant))
             self.leased[job.id] = owner
         if len(fetched.taken) < want and not fetched.more:
             forgotten = self.broker.client.exists(self.broker.keys.rooms())
@@ -143,7 +143,7 @@ class Governed(RuleBasedStateMachine):
         missing=st.integers(0, 60_000),
     )
     def hear(self, pool: str, kind: str, wait_ms: int, limit: int, missing: int) -> None:
-        told = RateTold("tpm", limit, limit - missing, 1, None)
+        told = RateSeen("tpm", limit, limit - missing, 1)
         self.broker.observe(kind, told, pool=pool, wait_ms=wait_ms)
 
     @rule(pick=PICKS, used=st.none() | st.tuples(st.integers(0, 6000), st.integers(0, 6000)))
@@ -205,7 +205,7 @@ class Governed(RuleBasedStateMachine):
 
     @rule(pick=PICKS, ticket=TICKETS)
     def reserve_without_a_lease(self, pick: int, ticket: Ticket) -> None:
-        """A worker that stood still does not know yet that its lease is over."""
+        """Let a worker stand still, so that it does not know that its lease is over."""
         for job_id in self._any(pick, self.past.keys() - self.leased.keys()):
             self._reserve(job_id, ticket)
 
@@ -216,7 +216,7 @@ class Governed(RuleBasedStateMachine):
         if isinstance(answer, int):
             assert answer >= 1
             return
-        grant = Grant.decode(answer)
+        grant = a_hold(decode(answer))
         self.books.granted(grant, self.broker.passed_ms)
         if job_id in self.leased:
             self.held[job_id] = self.past[job_id] = grant
@@ -329,7 +329,7 @@ def test_all_buckets_of_a_job_are_kept_at_once_in_every_window(
             )  # fmt: skip
         for ms, want, settles in steps:
             broker.advance(ms)
-            while found := broker.grants(want):
+            while found := broker.holds(want):
                 for job_id, grant in found.items():
                     books.granted(grant, broker.passed_ms)
                     if settles and job_id[-1] in "37":

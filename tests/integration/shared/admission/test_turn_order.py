@@ -1,4 +1,4 @@
-"""Whose turn it is: lines, head starts, deadlines, shares of callers, and who is blocked."""
+"""The turn order: user queues, handicaps, deadlines, shares of callers, and who is blocked."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from headgate.shared.admission.grant import Held, Late
 from tests.support.governor_model import Governor, Places, jain
 from tests.support.rig import BULK, STANDARD, URGENT
 from tests.support.servers import ValkeyServer
@@ -30,7 +31,7 @@ def broker(valkey: ValkeyServer) -> Iterator[Governor]:
 
 
 def order_of(broker: Governor, queues: Sequence[str] = ALL, **others: Any) -> list[str]:
-    """The jobs in the order of their grants, one round trip each."""
+    """Return the jobs in the order of their grants, fetched one by one."""
     order: list[str] = []
     while jobs := broker.take(1, queues=queues, **others):
         order += jobs
@@ -107,11 +108,11 @@ def test_a_job_past_its_deadline_is_handed_out_to_end_and_takes_nothing(broker: 
     broker.ask("late", deadline_ms=broker.now_ms() - 1)
     broker.ask("first", "second")
     grants = broker.grants(3)
-    assert {i: grant.way for i, grant in grants.items()} == {"late": "late", "first": "held"}
+    assert {i: type(grant) for i, grant in grants.items()} == {"late": Late, "first": Held}
     broker.ask("dies", deadline_ms=broker.now_ms() + 30)
     while not (gone := broker.grants(3)):
         pass
-    assert {i: grant.way for i, grant in gone.items()} == {"dies": "late"}
+    assert {i: type(grant) for i, grant in gone.items()} == {"dies": Late}
 
 
 # ---- shares
@@ -123,13 +124,13 @@ def tokens_by(
     """Tokens granted to each name (of a job id's first word) over so many round trips."""
     found: Counter[str] = Counter()
     for _ in range(calls):
-        for job_id, grant in broker.grants(want).items():
+        for job_id, grant in broker.holds(want).items():
             found[names[job_id.split("-")[0]]] += grant.input_tokens + grant.output_tokens
     return found
 
 
 def backlog(broker: Governor, tenant: str, jobs: int, tokens: int, **fields: Any) -> None:
-    """A tenant has so many jobs of this size."""
+    """Send so many jobs of this size for a tenant."""
     name = fields.pop("name", tenant)
     ids = [f"{name}-{n}" for n in range(jobs)]
     broker.ask(*ids, tenant=tenant, input_tokens=tokens, output_tokens=0, **fields)
@@ -272,7 +273,7 @@ def test_the_call_of_a_blocked_caller_that_ends_makes_room_at_once(
 ) -> None:
     broker.limit(**{limit: "concurrent=1"})
     broker.ask("one", "two", user="u", tier="pro")
-    grants = broker.grants()
+    grants = broker.holds()
     assert list(grants) == ["one"]
     assert broker.take() == []
     match ends_by:
@@ -310,7 +311,7 @@ def test_a_tenant_whose_paused_jobs_have_all_ended_goes_on_with_new_ones(
     broker.ask("dies", deadline_ms=broker.now_ms() + 60)
     while not (gone := broker.grants()):
         pass
-    assert [grant.way for grant in gone.values()] == ["late"]
+    assert [type(grant) for grant in gone.values()] == [Late]
     broker.ack("dies")
     broker.resume("tenant/acme")
     broker.ask("new")

@@ -22,7 +22,7 @@ from headgate.shared.job.ids import now_ms
 from headgate.shared.job.result import Result
 from headgate.workers.pipeline.outcome import Ended as JobEnded
 from tests.support.command import Ended, headgate
-from tests.support.pipeline import job_for, played_line
+from tests.support.pipeline import job_for, played_pipeline
 from tests.support.rig import BULK, STANDARD, Broker, envelope
 from tests.support.servers import ValkeyServer
 
@@ -233,17 +233,17 @@ def test_a_retry_that_was_cut_off_after_the_record_does_no_harm(office: Office) 
 async def test_a_job_whose_worker_died_between_its_end_and_its_burial_is_buried_later(
     valkey: ValkeyServer, database_url: str, tmp_path: Path
 ) -> None:
-    async with played_line(database_url, valkey.url, tmp_path) as line:
+    async with played_pipeline(database_url, valkey.url, tmp_path) as played:
         job = job_for()
-        first = await line.run(job, crashes=3)
-        again = await line.run(job, crashes=4)
+        first = await played.run(job, crashes=3)
+        again = await played.run(job, crashes=4)
         assert isinstance(first, JobEnded)
         assert isinstance(again, JobEnded)
         assert first.gave_up == again.gave_up == "given up: 3 workers died over it"
         assert first.result == again.result
-        assert not isinstance(await line.run(job), JobEnded)  # a mere second copy is no letter
+        assert not isinstance(await played.run(job), JobEnded)  # a mere second copy is no letter
         well = job_for(prompt="another")
-        await line.result(well)
-        late = await line.run(well, crashes=4)
+        await played.result(well)
+        late = await played.run(well, crashes=4)
         assert isinstance(late, JobEnded)
         assert late.gave_up is None

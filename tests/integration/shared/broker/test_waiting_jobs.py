@@ -37,9 +37,10 @@ def hand(client: Client) -> Rooms:
 def wait(client: Client, hand: Rooms) -> Callable[..., list[str]]:
     """A function that submits jobs and moves them into the room of their pool."""
 
-    def submit(n: int = 1, queue: str = STANDARD, **fields: object) -> list[str]:
+    def submit(n: int = 1, queue: str = STANDARD, **fields: Any) -> list[str]:
         asked = {"model": "gpt-4o-mini", "tenant": "acme", "priority": queue.split(".")[1]}
-        ids = client.submit_many({**asked, **fields, "prompt": f"{i}"} for i in range(n))
+        requests: list[Any] = [{**asked, **fields, "prompt": f"{i}"} for i in range(n)]
+        ids = client.submit_many(requests)
         at = client.open()
         at.redis.delete(at.keys.queue(queue))
         callers: dict[str, Any] = {k: v for k, v in fields.items() if k in ("tenant", "user")}

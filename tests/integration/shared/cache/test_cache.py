@@ -1,4 +1,4 @@
-"""The cache on a real Valkey: answers, their lifetimes, their books and their bound."""
+"""The cache on a real Valkey: answers, their lifetimes, the cache index and its bound."""
 
 import asyncio
 import logging
@@ -11,12 +11,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
-from headgate.shared.broker import jobs, script
+from headgate.shared.broker import cache_index, jobs, script
+from headgate.shared.broker.cache_index import CacheCounts, entry_from
 from headgate.shared.broker.jobs import CacheWrite
 from headgate.shared.broker.keys import Keys
-from headgate.shared.cache import index
 from headgate.shared.cache.fingerprint import fingerprint
-from headgate.shared.cache.index import CacheCounts, booked_of
 from headgate.shared.cache.ttl import CachePolicy
 from headgate.shared.job.ids import now_ms
 from headgate.shared.job.request import Request, request_from
@@ -55,7 +54,7 @@ def clock() -> Clock:
 @pytest.fixture
 async def cache(valkey: ValkeyServer, clock: Clock) -> AsyncIterator[Cache]:
     lane = RedisBatcher(Redis.from_url(valkey.url))
-    yield Cache(lane, KEYS, keeping=CachePolicy(), clock_ms=clock)
+    yield Cache(lane, KEYS, policy=CachePolicy(), clock_ms=clock)
     await lane.close()
 
 
@@ -68,7 +67,7 @@ def answer(model: str = "alpha", words: str = "four") -> CacheEntry:
 
 
 def store(client: "redis.Redis", *entries: CacheWrite, bound: int = MB) -> int:
-    """The entries are in the cache; what the script said."""
+    """Put the entries into the cache, and return the reply of the script."""
     return script.run(
         client,
         jobs.publish(
@@ -92,7 +91,7 @@ def the_books_are_true(client: "redis.Redis") -> None:
     """Each book has the answers that there are, and no others."""
     kept = entries(client)
     lines: Any = client.hgetall(KEYS.cached())
-    assert {name.decode(): booked_of(line).size for name, line in lines.items()} == kept  # type: ignore[union-attr]
+    assert {name.decode(): entry_from(line).size for name, line in lines.items()} == kept  # type: ignore[union-attr]
     for book in (KEYS.cache_uses(), KEYS.cache_ends()):
         members: Any = client.zrange(book, 0, -1)
         assert {name.decode() for name in members} == set(kept)
@@ -102,7 +101,7 @@ def the_books_are_true(client: "redis.Redis") -> None:
 async def test_an_equal_request_finds_the_answer_and_no_other_does(
     cache: Cache, client: "redis.Redis"
 ) -> None:
-    store(client, *cache.remembering(ask(), answer(), "alpha"))
+    store(client, *cache.writes(ask(), answer(), "alpha"))
     found = await cache.recall(ask(user="another"), "alpha")
     assert found is not None
     assert (found.reply, found.provider, found.cost_pico_usd) == (answer().reply, "custom", 12)
@@ -122,11 +121,11 @@ async def test_an_equal_request_finds_the_answer_and_no_other_does(
 async def test_an_answer_is_kept_for_its_lifetime_and_at_least_for_the_window(
     cache: Cache, client: "redis.Redis", wish: dict[str, Any], ttl_s: int
 ) -> None:
-    [entry] = cache.remembering(ask(**wish), answer(), "alpha")
+    [entry] = cache.writes(ask(**wish), answer(), "alpha")
     store(client, entry)
     left_ms: Any = client.pttl(KEYS.cache(entry.fingerprint))
     assert ttl_s * 1000 - 5000 < left_ms <= ttl_s * 1000
-    booked = booked_of(client.hget(KEYS.cached(), entry.fingerprint))  # type: ignore[arg-type]
+    booked = entry_from(client.hget(KEYS.cached(), entry.fingerprint))  # type: ignore[arg-type]
     assert booked is not None
     assert (booked.tenant, booked.model) == ("default", "alpha")
     assert abs(booked.ends_ms - now_ms() - ttl_s * 1000) < 5000
@@ -136,7 +135,7 @@ async def test_an_answer_is_kept_for_its_lifetime_and_at_least_for_the_window(
     "fields", [{"cache": {"mode": "off"}}, {"params": {"temperature": 1}}], ids=str
 )
 async def test_what_is_not_to_be_kept_leaves_nothing(cache: Cache, fields: dict[str, Any]) -> None:
-    assert cache.remembering(ask(**fields), answer(), "alpha") == ()
+    assert cache.writes(ask(**fields), answer(), "alpha") == ()
     assert await cache.recall(ask(**fields), "alpha") is None
 
 
@@ -144,7 +143,7 @@ async def test_past_its_lifetime_an_answer_only_serves_those_who_may_share(
     cache: Cache, client: "redis.Redis", clock: Clock
 ) -> None:
     brief = ask(cache={"ttl_s": 1})
-    store(client, *cache.remembering(brief, answer(), "alpha"))
+    store(client, *cache.writes(brief, answer(), "alpha"))
     assert (await cache.recall(brief, "alpha")).shared is False  # type: ignore[union-attr]
     clock.ahead_ms = 1500
     assert (await cache.recall(brief, "alpha")).shared is True  # type: ignore[union-attr]
@@ -154,7 +153,7 @@ async def test_past_its_lifetime_an_answer_only_serves_those_who_may_share(
 async def test_a_stand_ins_answer_is_there_under_both_names_one_for_a_moment(
     cache: Cache, client: "redis.Redis"
 ) -> None:
-    own, moment = cache.remembering(ask(), answer("beta"), "alpha")
+    own, moment = cache.writes(ask(), answer("beta"), "alpha")
     assert (own.ttl_ms, moment.ttl_ms) == (1_800_000, WINDOW_S * 1000)
     store(client, own, moment)
     assert await cache.recall(ask(), "alpha", lambda: {"alpha"}) is None
@@ -162,7 +161,7 @@ async def test_a_stand_ins_answer_is_there_under_both_names_one_for_a_moment(
     assert found is not None
     assert (found.model, found.shared) == ("beta", True)
     assert (await cache.recall(ask(), "beta")).shared is False  # type: ignore[union-attr]
-    assert len(cache.remembering(ask(share=False), answer("beta"), "alpha")) == 1
+    assert len(cache.writes(ask(share=False), answer("beta"), "alpha")) == 1
 
 
 def poison(client: "redis.Redis", kind: str) -> None:
@@ -179,7 +178,7 @@ def poison(client: "redis.Redis", kind: str) -> None:
 async def test_a_poisoned_entry_is_a_miss_is_removed_and_is_not_quoted(
     cache: Cache, client: "redis.Redis", kind: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    store(client, *cache.remembering(ask(), answer(), "alpha"))
+    store(client, *cache.writes(ask(), answer(), "alpha"))
     poison(client, kind)
     with caplog.at_level(logging.WARNING):
         assert await cache.recall(ask(), "alpha") is None
@@ -189,10 +188,10 @@ async def test_a_poisoned_entry_is_a_miss_is_removed_and_is_not_quoted(
     the_books_are_true(client)
 
 
-async def test_hits_are_counted_and_told_in_one_trip_for_many(
+async def test_hits_are_counted_in_one_round_trip_for_many(
     cache: Cache, client: "redis.Redis"
 ) -> None:
-    store(client, *cache.remembering(ask(), answer(), "alpha"))
+    store(client, *cache.writes(ask(), answer(), "alpha"))
     name = fingerprint(ask(), "alpha")
     before: Any = client.zscore(KEYS.cache_uses(), name)
     await asyncio.gather(*(cache.recall(ask(), "alpha") for _ in range(100)))
@@ -208,10 +207,10 @@ async def test_hits_are_counted_and_told_in_one_trip_for_many(
     assert after - sent <= 1
 
 
-async def test_an_answer_that_somebody_deleted_leaves_the_books_when_it_is_missed(
+async def test_an_answer_that_somebody_deleted_leaves_the_index_when_it_is_missed(
     cache: Cache, client: "redis.Redis"
 ) -> None:
-    store(client, *cache.remembering(ask(), answer(), "alpha"))
+    store(client, *cache.writes(ask(), answer(), "alpha"))
     client.delete(*(KEYS.cache(name) for name in entries(client)))
     assert await cache.recall(ask(), "alpha") is None
     await asyncio.to_thread(
@@ -225,7 +224,7 @@ def entry(n: int, size: int, ttl_ms: int = 60_000) -> CacheWrite:
 
 
 def test_a_call_that_is_sent_twice_counts_once(client: "redis.Redis") -> None:
-    told = index.heard(KEYS, "a call", CacheCounts(3, 2, 1, 10**15, [], []))
+    told = cache_index.count_uses(KEYS, "a call", CacheCounts(3, 2, 1, 10**15, [], []))
     assert [script.run(client, told), script.run(client, told)] == [1, 0]
     assert counts(client) == {"hits": 3, "misses": 2, "shared": 1, "saved": 10**15}
 
@@ -234,7 +233,10 @@ def test_what_was_not_used_for_longest_goes_first(client: "redis.Redis") -> None
     for n in range(8):
         store(client, entry(n, 1000), bound=8000)
     script.run(
-        client, index.heard(KEYS, "call", CacheCounts(1, 0, 0, 0, [entry(0, 0).fingerprint], []))
+        client,
+        cache_index.count_uses(
+            KEYS, "call", CacheCounts(1, 0, 0, 0, [entry(0, 0).fingerprint], [])
+        ),
     )
     store(client, entry(8, 1000), entry(9, 1000), bound=8000)
     assert set(entries(client)) == {entry(n, 0).fingerprint for n in (0, 3, 4, 5, 6, 7, 8, 9)}
@@ -248,7 +250,7 @@ def test_one_answer_does_not_drive_out_many(client: "redis.Redis") -> None:
     assert set(entries(client)) == {entry(1, 0).fingerprint}
 
 
-def test_a_broken_book_costs_no_result(client: "redis.Redis") -> None:
+def test_a_broken_index_costs_no_result(client: "redis.Redis") -> None:
     client.set(KEYS.cached(), "no hash")
     assert store(client, entry(1, 100)) == -1
     assert client.get(KEYS.result("job")) == b"{}"
@@ -260,8 +262,8 @@ async def test_the_sweep_throws_away_what_expired_and_what_is_over_a_smaller_bou
     for n in range(20):
         store(client, entry(n, 1000, ttl_ms=1 if n % 2 else 60_000))
     lane = RedisBatcher(Redis.from_url(valkey.url))
-    tidy = Prune(lane, KEYS, queues=[], most_letters=1, most_bytes=1, cache_bytes=4000)
-    await tidy.shed_answers()
+    prune = Prune(lane, KEYS, queues=[], most_letters=1, most_bytes=1, cache_bytes=4000)
+    await prune.evict_answers()
     await lane.close()
     assert len(entries(client)) == 4
     the_books_are_true(client)
@@ -282,7 +284,7 @@ acts = st.lists(
 
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(acts, st.integers(1000, 5000))
-def test_after_any_acts_the_books_equal_what_there_is_within_the_bound(
+def test_after_any_acts_the_index_equals_the_answers_within_the_bound(
     client: "redis.Redis", done: list[tuple[Any, ...]], bound: int
 ) -> None:
     client.flushdb()
@@ -294,13 +296,15 @@ def test_after_any_acts_the_books_equal_what_there_is_within_the_bound(
         elif act in ("hit", "miss"):
             found, missing = ([name], []) if act == "hit" else ([], [name])
             told = CacheCounts(len(found), len(missing), 0, 0, found, missing)
-            script.run(client, index.heard(KEYS, str(call), told))
+            script.run(client, cache_index.count_uses(KEYS, str(call), told))
         elif act == "drop":
-            script.run(client, index.drop(KEYS, [name]))
+            script.run(client, cache_index.drop(KEYS, [name]))
         else:
             client.delete(KEYS.cache(name))
-            script.run(client, index.heard(KEYS, str(call), CacheCounts(0, 1, 0, 0, [], [name])))
+            script.run(
+                client, cache_index.count_uses(KEYS, str(call), CacheCounts(0, 1, 0, 0, [], [name]))
+            )
     wait_until(lambda: all(client.pttl(KEYS.cache(n)) > 1000 for n in entries(client)), 5, "ends")
-    assert not script.run(client, index.shed(KEYS, bound))
+    assert not script.run(client, cache_index.evict(KEYS, bound))
     the_books_are_true(client)
     assert counts(client).get("bytes", 0) <= bound

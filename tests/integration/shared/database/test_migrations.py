@@ -118,7 +118,7 @@ def test_the_migrations_make_what_the_metadata_says(engine: Engine) -> None:
     engine.dispose()
 
 
-def test_a_database_without_tables_is_told_with_its_remedy(engine: Engine) -> None:
+def test_a_database_without_tables_is_refused_with_its_remedy(engine: Engine) -> None:
     with pytest.raises(Unreachable, match="headgate db upgrade"):
         migrate.require_fit(engine)
     migrate.upgrade(engine)

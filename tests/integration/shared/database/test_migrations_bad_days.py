@@ -1,4 +1,4 @@
-"""Migrations that are slow, killed, or of another release; what `headgate db check` tells."""
+"""Migrations that are slow, killed, or of another release; what `headgate db check` reports."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_the_next_revision_fits_and_one_further_is_refused_with_its_remedy(engin
 
 
 def mark(engine: Engine, revision: str | None) -> None:
-    """The tables say that they are at this revision."""
+    """Write this revision into the tables."""
     with engine.begin() as connection:
         connection.execute(text("DELETE FROM alembic_version"))
         if revision:
@@ -121,7 +121,7 @@ def test_nothing_starts_on_tables_two_releases_ahead(
         assert "Traceback" not in ended.err
 
 
-def test_the_check_tells_what_differs_and_whether_it_harms(
+def test_the_check_reports_what_differs_and_whether_it_harms(
     engine: Engine, database_url: str, tmp_path: Path
 ) -> None:
     env = {"HEADGATE_HOME": str(tmp_path), "HEADGATE_DATABASE_URL": database_url}
@@ -148,7 +148,7 @@ def test_the_check_tells_what_differs_and_whether_it_harms(
 
 
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
-def test_the_check_tells_of_changed_columns(engine: Engine) -> None:
+def test_the_check_reports_changed_columns(engine: Engine) -> None:
     with engine.begin() as connection:
         connection.execute(text("UPDATE batches SET output_path = 'x'"))
         connection.execute(text("ALTER TABLE jobs ALTER COLUMN fence DROP DEFAULT"))

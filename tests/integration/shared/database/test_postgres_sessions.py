@@ -62,7 +62,7 @@ def touch(connection: Connection, batch: str) -> None:
     )
 
 
-async def test_the_victim_of_a_deadlock_is_repeated_without_a_word(
+async def test_the_victim_of_a_deadlock_is_repeated_silently(
     engine: Engine, record: GroupCommit, caplog: pytest.LogCaptureFixture
 ) -> None:
     meeting = threading.Barrier(2, timeout=10)

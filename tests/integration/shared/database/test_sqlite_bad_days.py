@@ -16,7 +16,7 @@ import psutil
 import pytest
 from sqlalchemy.exc import OperationalError
 
-from headgate import Client, Unreachable
+from headgate import Client, RequestFields, Unreachable
 from headgate.shared.database import migrate
 from headgate.shared.database.engine import open_engine, writing
 from headgate.shared.database.sqlite_lock import turn
@@ -40,7 +40,7 @@ with turn(sys.argv[1], 5):
 
 @pytest.fixture
 def env(valkey: ValkeyServer, sqlite_url: str, tmp_path: Path) -> dict[str, str]:
-    """An installation on a SQLite file, with its tables made."""
+    """Return the environment of an installation on a SQLite file, with its tables."""
     settings = {
         "HEADGATE_HOME": str(tmp_path / "home"),
         "HEADGATE_REDIS_URL": valkey.url,
@@ -76,7 +76,7 @@ def locked(path: Path) -> Iterator[None]:
 
 @contextmanager
 def turn_kept(path: Path) -> Iterator[None]:
-    """A writer of ours stands still in the middle of its turn."""
+    """Let a writer stand still in the middle of its turn."""
     told = path.with_name("told")
     argv: list[str | Path] = [sys.executable, "-c", KEEP_TURN, path, told]
     keeper = ChildProcess(argv, log_path=path.with_name("keeper.log"))
@@ -107,7 +107,7 @@ def test_a_worker_waits_for_a_locked_or_full_file_and_says_so_once(
 
     @contextmanager
     def full(path: Path) -> Iterator[None]:
-        """The worker's disk is full: no file of its own may grow."""
+        """Fill the worker's disk: none of its files may grow."""
         process = psutil.Process(worker.pid)
         hard = process.rlimit(psutil.RLIMIT_FSIZE)[1]
         process.rlimit(psutil.RLIMIT_FSIZE, (path.stat().st_size // 2, hard))
@@ -137,12 +137,12 @@ def test_a_worker_waits_for_a_locked_or_full_file_and_says_so_once(
     installation.the_books_agree(sqlite_url, simulator, sent, unknown=0)
 
 
-def prompt(number: int) -> dict[str, object]:
+def prompt(number: int) -> RequestFields:
     words = f"prompt number {number:06d}"
     return {"prompt": words, "model": installation.MODEL, "params": {"max_tokens": 5}}
 
 
-def test_who_waits_in_vain_for_the_turn_is_told_and_the_next_one_gets_it(tmp_path: Path) -> None:
+def test_a_writer_that_waits_too_long_fails_and_the_next_one_gets_its_turn(tmp_path: Path) -> None:
     path = str(tmp_path / "x.db")
     told = "another process has been writing"
     with turn(path, 1), pytest.raises(OperationalError, match=told), turn(path, 0.05):
@@ -171,7 +171,7 @@ def test_turns_are_handed_on_to_all_who_wait(tmp_path: Path) -> None:
     assert most == 1
 
 
-def test_a_file_that_is_no_database_is_told_and_left_alone(
+def test_a_file_that_is_no_database_is_refused_and_left_alone(
     valkey: ValkeyServer, tmp_path: Path
 ) -> None:
     path = tmp_path / "letter.db"
@@ -187,7 +187,7 @@ def test_a_file_that_is_no_database_is_told_and_left_alone(
     assert path.read_bytes() == before
 
 
-def test_a_read_only_file_is_told(env: dict[str, str], tmp_path: Path) -> None:
+def test_a_read_only_file_is_refused_with_the_reason(env: dict[str, str], tmp_path: Path) -> None:
     (tmp_path / "home").mkdir(exist_ok=True)
     for path in tmp_path.glob("headgate.db*"):
         path.chmod(0o444)

@@ -71,7 +71,7 @@ def key_of(row: dict[str, Any], by: tuple[str, ...]) -> tuple[str | None, ...]:
 
 
 def is_exactly(told: UsageRow, rows: list[dict[str, Any]]) -> None:
-    """The row says of these lines what counting them one by one says."""
+    """Check that the row equals these lines, counted one by one."""
     assert told.requests == len(rows)
     for status in ("succeeded", "failed", "cancelled", "expired"):
         assert getattr(told, status) == sum(row["status"] == status for row in rows)
@@ -216,7 +216,7 @@ def test_no_day_is_summed_whose_lines_change_meanwhile_or_whose_money_exceeds_64
     assert Decimal(usage(engine).total.cost_usd).scaleb(12) == 2**63
 
 
-def test_rates_tell_hits_of_what_succeeded_and_errors_of_what_ended(engine: Engine) -> None:
+def test_rates_are_hits_of_succeeded_jobs_and_errors_of_ended_jobs(engine: Engine) -> None:
     rows = [line(cached="exact"), line(cached="shared"), line(), line()]
     rows += [line(status="failed"), line(status="cancelled")]
     put(engine, *rows)

@@ -174,11 +174,11 @@ def test_inspect_and_stats_show_the_job_and_never_its_words(
     wait_for_lease(client)
     with app_of(server) as app:
         inspected = app.control.inspect(timeout=5, limit=1)
-        told: list[Any] = [inspected.active(), inspected.stats(), inspected.reserved()]
-    assert SECRET not in json.dumps(told)
-    [active] = told[0].values()
+        shown: list[Any] = [inspected.active(), inspected.stats(), inspected.reserved()]
+    assert SECRET not in json.dumps(shown)
+    [active] = shown[0].values()
     assert [job["id"] for job in active] == ["seen"]
-    [facts] = told[1].values()
+    [facts] = shown[1].values()
     assert facts["pool"]["running"] == 1
 
 
@@ -189,7 +189,7 @@ def test_slots_are_added_and_taken_away_by_remote_control(
     sent = send_noops(client, 14, sleep_s=1.5)
     with app_of(server) as app:
 
-        def told(command: str, **words: object) -> str:
+        def answer(command: str, **words: object) -> str:
             said: Any = app.control.broadcast(
                 command, arguments=words, reply=True, timeout=10, limit=1
             )
@@ -200,20 +200,20 @@ def test_slots_are_added_and_taken_away_by_remote_control(
             return int(client.zcard(Keys().leases()))
 
         wait_until(lambda: held() == 2, 10, "two at once")
-        assert "up to 5 jobs" in told("pool_grow", n=3)
+        assert "up to 5 jobs" in answer("pool_grow", n=3)
         wait_until(lambda: held() == 5, 10, "five at once")
-        assert "up to 1 jobs" in told("pool_shrink", n=4)
+        assert "up to 1 jobs" in answer("pool_shrink", n=4)
         wait_until(lambda: held() == 1, 10, "one at once")
         stats: Any = app.control.inspect(timeout=5, limit=1).stats()
         [facts] = stats.values()
         assert facts["pool"]["max-concurrency"] == 1
-        assert "leave at least 1" in told("pool_shrink")
-        assert "leave at least 1" in told("pool_grow", n=10**9)
+        assert "leave at least 1" in answer("pool_shrink")
+        assert "leave at least 1" in answer("pool_grow", n=10**9)
         for wrong in (0, -1, 1.5, "x", None, True):
-            assert "give a whole number" in told("pool_grow", n=wrong)
-        assert "pool_grow" in told("autoscale", max=10, min=1)
-        assert "SIGTERM" in told("pool_restart", modules=["x"])
-        assert "up to 15 jobs" in told("pool_grow", n=14)
+            assert "give a whole number" in answer("pool_grow", n=wrong)
+        assert "pool_grow" in answer("autoscale", max=10, min=1)
+        assert "SIGTERM" in answer("pool_restart", modules=["x"])
+        assert "up to 15 jobs" in answer("pool_grow", n=14)
     wait_until_drained(client)
     assert sorted(runs(client)) == sorted(sent)
     assert "Traceback" not in process.log()
@@ -252,7 +252,7 @@ def test_a_server_killed_under_load_repeats_no_job(
     assert max(started.values(), default=1) == 1
 
 
-def test_a_queue_of_any_name_can_be_added_and_what_is_no_job_there_is_kept_and_never_logged(
+def test_a_queue_of_any_name_can_be_added_and_what_is_no_job_there_is_buried_and_never_logged(
     server: ValkeyServer, client: redis.Redis, worker: Start
 ) -> None:
     process = worker()

@@ -1,4 +1,4 @@
-"""A worker is told to stop in the worst moments: while it starts, and while Redis is away."""
+"""A signal ends a worker also in the worst moments: while it starts, and while Redis is away."""
 
 import signal
 import sys
@@ -43,7 +43,7 @@ def started(tmp_path: Path) -> Iterator[Callable[..., ChildProcess]]:
 WORKER = [sys.executable, "-m", "celery", "-A", "headgate.workers.app", "worker", "--loglevel=INFO"]
 
 
-def test_a_signal_in_the_middle_of_the_start_is_heard(
+def test_a_signal_in_the_middle_of_the_start_is_obeyed(
     valkey: ValkeyServer, started: Callable[..., ChildProcess]
 ) -> None:
     """`headgate worker` holds signals back while Celery takes its place, and Celery starts."""
@@ -55,7 +55,7 @@ def test_a_signal_in_the_middle_of_the_start_is_heard(
     assert " ready." not in child.log()
 
 
-def test_without_a_broker_a_worker_ends_when_told(started: Callable[..., ChildProcess]) -> None:
+def test_without_a_broker_a_worker_ends_on_a_signal(started: Callable[..., ChildProcess]) -> None:
     child = started(WORKER, redis_url=f"redis://127.0.0.1:{free_port()}/0")
     wait_until(lambda: "trying until it answers" in child.log(), 30, "the worker to try")
     child.signal(signal.SIGTERM)

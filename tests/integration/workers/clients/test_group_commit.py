@@ -1,4 +1,4 @@
-"""The record: many writes in few transactions, none spoilt by another, none lost in a silence."""
+"""Group commit: many writes in few transactions, none spoilt by another, none lost in an outage."""
 
 import asyncio
 import threading
@@ -70,8 +70,8 @@ async def test_many_writes_at_once_share_few_transactions(
     record: GroupCommit, engine: Engine
 ) -> None:
     act = Counted()
-    told = await asyncio.gather(*(record.write(act, f"n{n:04}") for n in range(1200)))
-    assert told == [f"wrote n{n:04}" for n in range(1200)]
+    answers = await asyncio.gather(*(record.write(act, f"n{n:04}") for n in range(1200)))
+    assert answers == [f"wrote n{n:04}" for n in range(1200)]
     assert len(names(engine)) == 1200
     assert len(act.groups) <= 8
     assert max(act.groups) <= 500
@@ -95,9 +95,9 @@ async def test_one_bad_item_does_not_spoil_the_others(record: GroupCommit, engin
     act = Counted()
     await record.write(act, "twice")
     wishes = ["a", "b", "twice", "c", "x\ud800", "d"]
-    told = await asyncio.gather(*(record.write(act, w) for w in wishes), return_exceptions=True)
-    assert told[0] == "wrote a"
-    assert [type(t) is str for t in told] == [True, True, False, True, False, True]
+    answers = await asyncio.gather(*(record.write(act, w) for w in wishes), return_exceptions=True)
+    assert answers[0] == "wrote a"
+    assert [type(t) is str for t in answers] == [True, True, False, True, False, True]
     assert names(engine) == ["a", "b", "c", "d", "twice"]
 
 
@@ -115,12 +115,12 @@ async def test_answers_come_in_the_order_of_the_writes_whatever_shares_the_trans
     record: GroupCommit,
 ) -> None:
     """A neighbour's act that comes first in the group must not turn another job's answers round."""
-    told = await asyncio.gather(
+    answers = await asyncio.gather(
         record.write(say, "alone"),
         record.together((look, 4), (say, "b")),
         record.together((say, "c"), (look, 5)),
     )
-    assert told == ["ALONE", [8, "B"], ["C", 10]]
+    assert answers == ["ALONE", [8, "B"], ["C", 10]]
 
 
 async def test_a_writer_that_is_cancelled_leaves_the_others_unharmed(
@@ -130,8 +130,8 @@ async def test_a_writer_that_is_cancelled_leaves_the_others_unharmed(
     wishes = [asyncio.ensure_future(record.write(act, f"n{n}")) for n in range(10)]
     await asyncio.sleep(0)
     wishes[3].cancel()
-    told = await asyncio.gather(*wishes, return_exceptions=True)
-    assert sum(isinstance(t, str) for t in told) == 9
+    answers = await asyncio.gather(*wishes, return_exceptions=True)
+    assert sum(isinstance(t, str) for t in answers) == 9
     assert len(names(engine)) == 10
 
 
@@ -195,11 +195,11 @@ async def test_postgresql_ending_the_session_repeats_the_transaction(
 
     def cut_once(connection: Connection, items: Sequence[str]) -> list[str]:
         nonlocal cut
-        told = act(connection, items)
+        answers = act(connection, items)
         if not cut:
             cut = True
             connection.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
-        return told
+        return answers
 
     try:
         assert await record.write(cut_once, "once") == "wrote once"

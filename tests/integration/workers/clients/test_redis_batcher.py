@@ -1,4 +1,4 @@
-"""The lane: many commands in few round trips, each with its own reply, through a lost server."""
+"""The batcher: many commands in few round trips, each with its own reply, through a lost server."""
 
 import asyncio
 from collections.abc import Callable
@@ -20,96 +20,96 @@ TICKET = Ticket(
 
 
 async def test_each_asker_gets_the_reply_to_its_own_command(valkey: ValkeyServer) -> None:
-    lane = RedisBatcher(Redis.from_url(valkey.url))
+    batcher = RedisBatcher(Redis.from_url(valkey.url))
     with valkey.client() as client:
         before = client.info("stats")["total_reads_processed"]
-        told = await asyncio.gather(*(lane.send("ECHO", f"{n}") for n in range(3000)))
-        assert told == [b"%d" % n for n in range(3000)]
+        replies = await asyncio.gather(*(batcher.send("ECHO", f"{n}") for n in range(3000)))
+        assert replies == [b"%d" % n for n in range(3000)]
         reads = client.info("stats")["total_reads_processed"] - before
     assert reads < 300, "commands share round trips"
-    await lane.close()
+    await batcher.close()
 
 
 async def test_a_refused_command_is_the_fault_of_its_asker_alone(valkey: ValkeyServer) -> None:
-    lane = RedisBatcher(Redis.from_url(valkey.url))
-    told = await asyncio.gather(
-        lane.send("SET", "k", "text"), lane.send("INCR", "k"), lane.send("GET", "k"),
+    batcher = RedisBatcher(Redis.from_url(valkey.url))
+    replies = await asyncio.gather(
+        batcher.send("SET", "k", "text"), batcher.send("INCR", "k"), batcher.send("GET", "k"),
         return_exceptions=True,
     )  # fmt: skip
-    assert told[0] == b"OK" or told[0] is True
-    assert isinstance(told[1], ResponseError)
-    assert told[2] == b"text"
-    await lane.close()
+    assert replies[0] == b"OK" or replies[0] is True
+    assert isinstance(replies[1], ResponseError)
+    assert replies[2] == b"text"
+    await batcher.close()
 
 
 async def test_an_asker_that_is_cancelled_leaves_the_others_their_replies(
     valkey: ValkeyServer,
 ) -> None:
-    lane = RedisBatcher(Redis.from_url(valkey.url))
-    asked = [asyncio.ensure_future(lane.send("ECHO", f"{n}")) for n in range(20)]
+    batcher = RedisBatcher(Redis.from_url(valkey.url))
+    asked = [asyncio.ensure_future(batcher.send("ECHO", f"{n}")) for n in range(20)]
     await asyncio.sleep(0)
     asked[7].cancel()
-    told = await asyncio.gather(*asked, return_exceptions=True)
-    assert [t for t in told if isinstance(t, bytes)] == [b"%d" % n for n in range(20) if n != 7]
-    await lane.close()
+    replies = await asyncio.gather(*asked, return_exceptions=True)
+    assert [t for t in replies if isinstance(t, bytes)] == [b"%d" % n for n in range(20) if n != 7]
+    await batcher.close()
 
 
 async def test_a_forgotten_script_is_sent_again_with_its_text(valkey: ValkeyServer) -> None:
-    lane, keys = RedisBatcher(Redis.from_url(valkey.url)), Keys()
+    batcher, keys = RedisBatcher(Redis.from_url(valkey.url)), Keys()
     for n in range(3):
         with valkey.client() as client:
             client.script_flush()
-        granted = await lane.run(hold.reserve(keys, job_id="j", attempt=f"{n}", ticket=TICKET))
+        granted = await batcher.run(hold.reserve(keys, job_id="j", attempt=f"{n}", ticket=TICKET))
         assert isinstance(granted, str)
-    await lane.close()
+    await batcher.close()
 
 
 async def test_a_killed_server_is_waited_for(valkey_factory: Callable[..., ValkeyServer]) -> None:
     server = valkey_factory(appendonly=True)
-    lane = RedisBatcher(Redis.from_url(server.url))
-    await lane.send("SET", "kept", "1")
+    batcher = RedisBatcher(Redis.from_url(server.url))
+    await batcher.send("SET", "kept", "1")
     await asyncio.to_thread(server.kill)
-    asked = [asyncio.ensure_future(lane.send("GET", "kept")) for _ in range(50)]
+    asked = [asyncio.ensure_future(batcher.send("GET", "kept")) for _ in range(50)]
     done, _ = await asyncio.wait(asked, timeout=0.3)
     assert not done
     await asyncio.to_thread(server.start)
     assert await asyncio.wait_for(asyncio.gather(*asked), 15) == [b"1"] * 50
-    await lane.close()
+    await batcher.close()
 
 
 async def test_a_master_without_its_replicas_is_waited_for(
     valkey_factory: Callable[..., ValkeyServer],
 ) -> None:
     server = valkey_factory(extra=["--min-replicas-to-write", "1"])
-    lane = RedisBatcher(Redis.from_url(server.url))
+    batcher = RedisBatcher(Redis.from_url(server.url))
     reserving = hold.reserve(Keys(), job_id="j", attempt="a", ticket=TICKET)
-    taken = asyncio.ensure_future(lane.run(reserving))
-    asked = [lane.send("SET", "k", "1"), taken]
+    taken = asyncio.ensure_future(batcher.run(reserving))
+    asked = [batcher.send("SET", "k", "1"), taken]
     done, _ = await asyncio.wait(asked, timeout=0.5)
     assert not done
     with server.client() as client:
         client.config_set("min-replicas-to-write", 0)
     assert (await asyncio.wait_for(asyncio.gather(*asked), 10))[0] is True
-    await lane.close()
+    await batcher.close()
 
 
 async def test_a_command_that_cannot_be_sent_leaves_nobody_hanging(valkey: ValkeyServer) -> None:
-    lane = RedisBatcher(Redis.from_url(valkey.url))
+    batcher = RedisBatcher(Redis.from_url(valkey.url))
     with pytest.raises(UnicodeEncodeError):
-        await asyncio.wait_for(lane.send("ECHO", "\ud800"), 5)
-    assert await asyncio.wait_for(lane.send("ECHO", "on"), 5) == b"on"
-    await lane.close()
+        await asyncio.wait_for(batcher.send("ECHO", "\ud800"), 5)
+    assert await asyncio.wait_for(batcher.send("ECHO", "on"), 5) == b"on"
+    await batcher.close()
 
 
 async def test_closing_does_not_wait_for_a_server_that_is_gone(
     valkey_factory: Callable[..., ValkeyServer],
 ) -> None:
     server = valkey_factory()
-    lane = RedisBatcher(Redis.from_url(server.url))
-    await lane.send("PING")
+    batcher = RedisBatcher(Redis.from_url(server.url))
+    await batcher.send("PING")
     await asyncio.to_thread(server.kill)
-    asked = asyncio.ensure_future(lane.send("PING"))
+    asked = asyncio.ensure_future(batcher.send("PING"))
     await asyncio.sleep(0)
-    await asyncio.wait_for(lane.close(), 10)
+    await asyncio.wait_for(batcher.close(), 10)
     await asyncio.wait({asked}, timeout=5)
     assert asked.cancelled()  # its job goes back: a silent server is no fault of the job's

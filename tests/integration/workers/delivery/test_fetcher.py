@@ -344,7 +344,7 @@ async def test_a_renewal_does_not_take_an_acked_job_again(
     worker = start(valkey)
     await until(lambda: worker.arrived, "the job")
     leases, tag = worker.fetcher.leases, worker.arrived[0].tag
-    async with leases.line:
+    async with leases.lock:
         renewing = asyncio.ensure_future(leases.renew())
         await asyncio.sleep(0)
         acked = [leases.held[tag]]  # by the round trip that was under way
@@ -362,7 +362,7 @@ async def test_a_renewal_does_not_take_a_deferred_job_again(
     worker = start(valkey)
     await until(lambda: worker.arrived, "the job")
     leases, tag = worker.fetcher.leases, worker.arrived[0].tag
-    async with leases.line:
+    async with leases.lock:
         renewing = asyncio.ensure_future(leases.renew())
         await asyncio.sleep(0)
         deferral = broker_jobs.defer(Keys(), lease=leases.held[tag], wait_ms=60_000)
@@ -380,7 +380,7 @@ async def test_a_renewal_does_not_take_a_restored_job_again(
     await until(lambda: worker.arrived, "the job")
     worker.fetcher.serve([])
     leases, tag = worker.fetcher.leases, worker.arrived[0].tag
-    async with leases.line:
+    async with leases.lock:
         renewing = asyncio.ensure_future(leases.renew())
         await asyncio.sleep(0)
         restoring = asyncio.ensure_future(leases.restore([tag]))

@@ -1,4 +1,4 @@
-"""Sums of budgets follow the record; alerts are told once each, to the log and to a webhook."""
+"""Sums of budgets follow the database; each alert is sent once, to the log and to a webhook."""
 
 import asyncio
 import logging
@@ -12,7 +12,7 @@ from aiohttp import web
 from sqlalchemy import insert
 
 from headgate.shared.catalog import catalog
-from headgate.shared.cost.upper_bound import worst_pico_usd
+from headgate.shared.cost.upper_bound import upper_bound_pico_usd
 from headgate.shared.database import migrate
 from headgate.shared.database.engine import open_engine
 from headgate.shared.database.rows import job_row
@@ -21,7 +21,8 @@ from headgate.shared.job.ids import now_ms
 from headgate.shared.servers.servers import Servers
 from headgate.shared.settings import Settings
 from headgate.workers.clients.redis_batcher import RedisBatcher
-from headgate.workers.maintenance.budgets import POST_S, BudgetUpkeep
+from headgate.workers.maintenance.alerts import POST_S, Alerts
+from headgate.workers.maintenance.budgets import BudgetUpkeep
 from headgate.workers.maintenance.spend import span_ms, spent_on
 from tests.support.budgets import USD, Treasury
 from tests.support.child import wait_until
@@ -32,17 +33,19 @@ MODELS = catalog.load()
 
 
 class Office:
-    """A worker's balance over one installation, and the record under it."""
+    """The budgets of one worker, and the database under them."""
 
     def __init__(self, servers: Servers) -> None:
         self.engine = servers.engine()
-        self.lane = RedisBatcher(servers.async_redis_client())
+        self.batcher = RedisBatcher(servers.async_redis_client())
         self.treasury = Treasury(servers.redis_client())
-        self.url: str | None = None
 
-    def balance(self) -> BudgetUpkeep:
+    def budgets(self) -> BudgetUpkeep:
         clock = self.treasury.now_ms
-        return BudgetUpkeep(self.lane, self.treasury.keys, self.engine, MODELS, self.url, clock)
+        return BudgetUpkeep(self.batcher, self.treasury.keys, self.engine, MODELS, clock)
+
+    def alerts(self, url: str) -> Alerts:
+        return Alerts(self.batcher, self.treasury.keys, url)
 
     def attempt(self, state: str, cost: int | None, tenant: str = "acme", **fields: Any) -> None:
         """The ledger has one more attempt, of a job of its own."""
@@ -67,7 +70,7 @@ async def office(valkey: ValkeyServer, database_url: str, tmp_path: Path) -> Asy
     settings = Settings(home=tmp_path, redis_url=valkey.url, database_url=database_url)
     here = Office(Servers(settings, valkey.url, database_url))
     yield here
-    await here.lane.close()
+    await here.batcher.close()
     here.treasury.client.close()
     here.engine.dispose()
 
@@ -81,7 +84,7 @@ async def test_a_redis_that_came_back_empty_learns_from_the_record_what_was_spen
     office.attempt("answered", 7 * USD, tenant="b", user="u 1")
     texts = {"tenant/*": "usd_per_day=9 usd_per_month=99", "user/b/u%201": "usd_per_day=1"}
     treasury.budget({"global": "usd_per_day=99", **texts}, read=False)
-    await office.balance().read()
+    await office.budgets().write_sums()
     month = treasury.periods()[1]
     assert treasury.book("global") == (10 * USD, 0)
     assert treasury.book("tenant/acme") == treasury.book("tenant/acme", month) == (3 * USD, 0)
@@ -98,9 +101,9 @@ async def test_what_nobody_knows_counts_at_its_worst_price_in_the_first_reading(
     office.attempt("open", None)
     office.attempt("failed", 0)
     office.treasury.budget({"tenant/acme": "usd_per_day=9"}, read=False)
-    worst = worst_pico_usd(envelope().request, MODELS.model("gpt-4o-mini"), MODELS)
+    worst = upper_bound_pico_usd(envelope().request, MODELS.model("gpt-4o-mini"), MODELS)
     assert worst
-    await office.balance().read()
+    await office.budgets().write_sums()
     assert office.treasury.book("tenant/acme") == (2 * worst, 0)
 
 
@@ -108,10 +111,10 @@ async def test_a_sum_that_fell_behind_is_raised_and_never_lowered(office: Office
     treasury = office.treasury
     treasury.budget({"tenant/acme": "usd_per_day=9"})
     office.attempt("answered", 2 * USD)
-    await office.balance().read()
+    await office.budgets().write_sums()
     assert treasury.book("tenant/acme") == (2 * USD, 0)
     treasury.at_least("tenant/acme", 5 * USD)
-    await office.balance().read()
+    await office.budgets().write_sums()
     assert treasury.book("tenant/acme") == (5 * USD, 0)
 
 
@@ -135,9 +138,9 @@ async def test_a_script_that_wants_sums_gets_them_within_a_second(office: Office
     treasury = office.treasury
     treasury.settle_down()
     treasury.budget({"tenant/*": "usd_per_day=1"}, read=False)
-    treasury.ask("a", worst_pico_usd=USD)
+    treasury.ask("a", upper_bound_pico_usd=USD)
     assert treasury.take() == []
-    keeping = asyncio.ensure_future(office.balance().keep())
+    keeping = asyncio.ensure_future(office.budgets().keep())
     try:
         await asyncio.to_thread(wait_until, treasury.take, 10, "the job to be let through")
     finally:
@@ -147,12 +150,12 @@ async def test_a_script_that_wants_sums_gets_them_within_a_second(office: Office
 async def test_alerts_go_once_each_to_the_log_and_to_a_webhook_that_may_be_down_at_first(
     office: Office, caplog: pytest.LogCaptureFixture
 ) -> None:
-    heard: list[dict[str, Any]] = []
+    received: list[dict[str, Any]] = []
     answers = [503, 200, 200, 200]
 
     async def hear(request: web.Request) -> web.Response:
-        heard.append(await request.json())
-        return web.Response(status=answers[len(heard) - 1])
+        received.append(await request.json())
+        return web.Response(status=answers[len(received) - 1])
 
     app = web.Application()
     app.router.add_post("/alerts", hear)
@@ -162,36 +165,34 @@ async def test_alerts_go_once_each_to_the_log_and_to_a_webhook_that_may_be_down_
     await site.start()
     port = runner.addresses[0][1]
     treasury = office.treasury
-    office.url = f"http://127.0.0.1:{port}/alerts"
-    balance = office.balance()
+    alerts = office.alerts(f"http://127.0.0.1:{port}/alerts")
     treasury.budget({"tenant/a%2Fb": "usd_per_day=10"})
     treasury.at_least("tenant/a%2Fb", 95 * USD // 10)
     treasury.at_least("tenant/a%2Fb", 10 * USD)
     try:
         with caplog.at_level(logging.WARNING):
             for _ in range(3):
-                await balance.care()
+                await alerts.send()
     finally:
         await runner.cleanup()
-    assert [one["percent"] for one in heard] == ["80", "80", "90", "100"]
-    assert len({one["id"] for one in heard}) == 3
-    assert (heard[0]["scope"], heard[0]["budget_usd"], heard[0]["spent_usd"]) == (
+    assert [one["percent"] for one in received] == ["80", "80", "90", "100"]
+    assert len({one["id"] for one in received}) == 3
+    assert (received[0]["scope"], received[0]["budget_usd"], received[0]["spent_usd"]) == (
         "tenant/a/b", "10", "9.5",
     )  # fmt: skip
     assert [caplog.text.count(f"is at {percent} %") for percent in (80, 90, 100)] == [1, 1, 1]
     assert treasury.alerts() == []
 
 
-async def test_a_webhook_that_is_down_is_told_of_once_and_a_slow_one_delays_no_sweep(
+async def test_a_webhook_that_is_down_is_logged_once_and_a_slow_one_is_no_work(
     office: Office, caplog: pytest.LogCaptureFixture
 ) -> None:
-    office.url = "http://127.0.0.1:9/alerts"
-    balance = office.balance()
+    alerts = office.alerts("http://127.0.0.1:9/alerts")
     office.treasury.budget({"tenant/a": "usd_per_day=10"})
     office.treasury.at_least("tenant/a", 10 * USD)
     with caplog.at_level(logging.WARNING):
         for _ in range(3):
-            assert await balance.care() < POST_S
+            assert await alerts.send() < POST_S
     assert caplog.text.count("the webhook of alerts does not answer") == 1
     assert "127.0.0.1" not in caplog.text, "an address may hold a secret"
 
@@ -200,10 +201,10 @@ async def test_a_webhook_that_is_down_is_told_of_once_and_a_slow_one_delays_no_s
         writer.close()
 
     server = await asyncio.start_server(hang, "127.0.0.1", 0)
-    balance.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/alerts"
+    alerts.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/alerts"
     try:
         began = asyncio.get_running_loop().time()
-        waited_s = await balance.care()
+        waited_s = await alerts.send()
         took_s = asyncio.get_running_loop().time() - began
     finally:
         server.close()

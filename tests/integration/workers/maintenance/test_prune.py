@@ -1,4 +1,4 @@
-"""What the broker keeps is true and bounded: purged queues are noticed, old letters are shed."""
+"""Pruning: purged queues are noticed, and old dead letters are dropped."""
 
 from collections.abc import AsyncIterator, Iterator
 
@@ -26,14 +26,14 @@ def broker(valkey: ValkeyServer) -> Iterator[Broker]:
 
 
 @pytest.fixture
-async def lane(valkey: ValkeyServer) -> AsyncIterator[RedisBatcher]:
-    lane = RedisBatcher(Redis.from_url(valkey.url))
-    yield lane
-    await lane.close()
+async def batcher(valkey: ValkeyServer) -> AsyncIterator[RedisBatcher]:
+    batcher = RedisBatcher(Redis.from_url(valkey.url))
+    yield batcher
+    await batcher.close()
 
 
-def tidy(lane: RedisBatcher, most_letters: int = 100, most_bytes: int = 10**9) -> Prune:
-    return Prune(lane, Keys(), queues=QUEUES, most_letters=most_letters, most_bytes=most_bytes)
+def pruning(batcher: RedisBatcher, most_letters: int = 100, most_bytes: int = 10**9) -> Prune:
+    return Prune(batcher, Keys(), queues=QUEUES, most_letters=most_letters, most_bytes=most_bytes)
 
 
 def waits_in_a_room(broker: Broker, job_id: str) -> None:
@@ -47,7 +47,7 @@ def waits_in_a_room(broker: Broker, job_id: str) -> None:
 
 
 async def test_jobs_of_a_purged_queue_are_forgotten_at_the_second_look_and_no_others(
-    broker: Broker, lane: RedisBatcher
+    broker: Broker, batcher: RedisBatcher
 ) -> None:
     broker.send(*(f"gone{n}" for n in range(2500)))
     broker.send("leased", "deferred", queue=URGENT)
@@ -55,45 +55,45 @@ async def test_jobs_of_a_purged_queue_are_forgotten_at_the_second_look_and_no_ot
     broker.defer("deferred", 60_000)
     broker.send(*(f"kept{n}" for n in range(1500)), queue=BULK)
     broker.send("unknown", queue="headgate.bulk.unheard-of")
-    care = tidy(lane)
-    assert await care.forget_purged() == 0
-    assert await care.forget_purged() == 0
+    prune = pruning(batcher)
+    assert await prune.forget_purged() == 0
+    assert await prune.forget_purged() == 0
     broker.client.delete(STANDARD)
-    assert await care.forget_purged() == 0
-    assert await care.forget_purged() == 2500
+    assert await prune.forget_purged() == 0
+    assert await prune.forget_purged() == 2500
     kept = {"leased", "deferred", "unknown", *(f"kept{n}" for n in range(1500))}
     assert broker.present() == kept
-    assert await care.forget_purged() == 0
+    assert await prune.forget_purged() == 0
 
 
 async def test_jobs_in_a_waiting_room_are_placed_and_not_looked_for(
-    broker: Broker, lane: RedisBatcher
+    broker: Broker, batcher: RedisBatcher
 ) -> None:
     broker.send("waits", "purged")
     waits_in_a_room(broker, "waits")
-    care = tidy(lane)
-    counted = await lane.run(census.census(Keys(), QUEUES))
-    assert counted == census.Census(present=2, placed=2, queued=1)
+    prune = pruning(batcher)
+    counted = await batcher.run(census.count_jobs(Keys(), QUEUES))
+    assert counted == census.JobCounts(present=2, placed=2, queued=1)
     broker.client.delete(STANDARD)
-    assert await care.forget_purged() == 0
-    assert await care.forget_purged() == 1
+    assert await prune.forget_purged() == 0
+    assert await prune.forget_purged() == 1
     assert broker.present() == {"waits"}
 
 
 async def test_a_job_that_comes_back_between_two_looks_is_left_alone(
-    broker: Broker, lane: RedisBatcher
+    broker: Broker, batcher: RedisBatcher
 ) -> None:
     broker.send("a", "b")
     broker.client.delete(STANDARD)
-    care = tidy(lane)
-    await care.forget_purged()
+    prune = pruning(batcher)
+    await prune.forget_purged()
     broker.push(b'{"hg":"a"}')
-    assert await care.forget_purged() == 1
+    assert await prune.forget_purged() == 1
     assert broker.present() == {"a"}
 
 
 async def test_stock_messages_that_went_back_to_their_queue_are_found_there(
-    broker: Broker, lane: RedisBatcher
+    broker: Broker, batcher: RedisBatcher
 ) -> None:
     import json
 
@@ -103,18 +103,20 @@ async def test_stock_messages_that_went_back_to_their_queue_are_found_there(
     broker.restore(*taken)
     broker.send("purged", queue=BULK)
     broker.client.delete(BULK)
-    care = tidy(lane)
-    await care.forget_purged()
-    assert await care.forget_purged() == 1
+    prune = pruning(batcher)
+    await prune.forget_purged()
+    assert await prune.forget_purged() == 1
     assert len(broker.present()) == 30
 
 
-async def test_a_queue_that_is_no_list_is_no_hindrance(broker: Broker, lane: RedisBatcher) -> None:
+async def test_a_queue_that_is_no_list_is_no_hindrance(
+    broker: Broker, batcher: RedisBatcher
+) -> None:
     broker.send("a")
     broker.client.set(STANDARD, "somebody's")
-    care = tidy(lane)
-    await care.forget_purged()
-    assert await care.forget_purged() == 1
+    prune = pruning(batcher)
+    await prune.forget_purged()
+    assert await prune.forget_purged() == 1
 
 
 def bury(client: redis.Redis, name: str, raw: bytes) -> None:
@@ -125,17 +127,17 @@ def bury(client: redis.Redis, name: str, raw: bytes) -> None:
 
 
 async def test_the_oldest_letters_over_the_bound_go_and_are_counted(
-    broker: Broker, lane: RedisBatcher, caplog: pytest.LogCaptureFixture
+    broker: Broker, batcher: RedisBatcher, caplog: pytest.LogCaptureFixture
 ) -> None:
     for n in range(350):
         bury(broker.client, f"n{n}", b"%03d" % n)
     broker.client.rpush(Keys().dead(), f"17000\n{STANDARD}\nof release 0.1\nraw".encode())
-    assert await tidy(lane, most_letters=100).shed_letters() == 251
+    assert await pruning(batcher, most_letters=100).drop_dead_letters() == 251
     assert [raw for _, _, raw in broker.dead()] == [b"%03d" % n for n in range(250, 350)]
-    assert await tidy(lane, most_letters=100).shed_letters() == 0
-    assert await tidy(lane, most_bytes=30).shed_letters() == 90
-    assert await tidy(lane, most_bytes=1).shed_letters() == 9
+    assert await pruning(batcher, most_letters=100).drop_dead_letters() == 0
+    assert await pruning(batcher, most_bytes=30).drop_dead_letters() == 90
+    assert await pruning(batcher, most_bytes=1).drop_dead_letters() == 9
     facts: dict[bytes, bytes] = broker.client.hgetall(Keys().letters())  # type: ignore[assignment]
     assert facts == {b"made": b"350", b"bytes": b"3", b"shed": b"350"}
     assert len([*broker.client.scan_iter("headgate:letter:*")]) == 1
-    assert "251 dead letters over the bound were dropped" in caplog.text
+    assert "251 dead letters over the limit were dropped" in caplog.text

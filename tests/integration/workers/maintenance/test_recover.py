@@ -1,7 +1,7 @@
-"""The sweep: what the broker lost is sent again, what it knows is not; old words are shed."""
+"""Recovering: what the broker lost is sent again, what it knows is not; old envelopes go."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,18 +37,20 @@ def client(valkey: ValkeyServer) -> Iterator[redis.Redis]:
         yield client
 
 
-class Desk:
-    """Sweeps of several workers over one installation."""
+class Site:
+    """One installation, and what several workers recover in it."""
 
     def __init__(self, servers: Servers) -> None:
         self.servers = servers
         self.engine: Engine = servers.engine()
-        self.lane = RedisBatcher(servers.async_redis_client())
+        self.batcher = RedisBatcher(servers.async_redis_client())
 
-    def sweep(self, owner: str = "w", period_s: float = 1, result_ttl_s: int = 3600) -> Recover:
+    def recover(
+        self, owner: str = "w", period_s: float = 1, clock_ms: Callable[[], int] = now_ms
+    ) -> Recover:
         return Recover(
-            self.servers, self.engine, self.lane,
-            owner=owner, period_s=period_s, result_ttl_s=result_ttl_s,
+            self.servers, self.engine, self.batcher,
+            owner=owner, period_s=period_s, result_ttl_s=3600, clock_ms=clock_ms,
         )  # fmt: skip
 
     def queue(self, *queued: Envelope, **changed: object) -> None:
@@ -58,17 +60,17 @@ class Desk:
 
 
 @pytest.fixture
-async def desk(valkey: ValkeyServer, database_url: str, tmp_path: Path) -> AsyncIterator[Desk]:
+async def site(valkey: ValkeyServer, database_url: str, tmp_path: Path) -> AsyncIterator[Site]:
     engine = open_engine(database_url)
     migrate.upgrade(engine)
     engine.dispose()
     in_force = Settings(redis_url=valkey.url, database_url=database_url, home=tmp_path)
-    desk = Desk(Servers(in_force, valkey.url, database_url))
-    yield desk
-    await desk.lane.close()
-    # A sweep that was cancelled leaves its query to end in its thread.
+    site = Site(Servers(in_force, valkey.url, database_url))
+    yield site
+    await site.batcher.close()
+    # A round that was cancelled leaves its query to end in its thread.
     await asyncio.get_running_loop().shutdown_default_executor()
-    desk.engine.dispose()
+    site.engine.dispose()
 
 
 def old(**fields: Any) -> Envelope:
@@ -77,70 +79,73 @@ def old(**fields: Any) -> Envelope:
 
 @pytest.mark.parametrize("status", ["queued", "running", "deferred"])
 async def test_an_open_job_that_the_broker_lost_is_sent_again_once(
-    desk: Desk, client: redis.Redis, status: str
+    site: Site, client: redis.Redis, status: str
 ) -> None:
     lost = [old(priority="bulk") for _ in range(3)]
-    desk.queue(*lost, status=status)
-    assert (await desk.sweep().look_at_all())[1] == 3
-    assert (await desk.sweep().look_at_all())[1] == 0
+    site.queue(*lost, status=status)
+    assert (await site.recover().recover_all())[1] == 3
+    assert (await site.recover().recover_all())[1] == 0
     waiting = Broker(client).waiting_ids("headgate.bulk.fast")
     assert sorted(waiting) == sorted(job.id for job in lost)
 
 
 async def test_what_the_broker_knows_and_what_has_ended_is_left_alone(
-    desk: Desk, client: redis.Redis
+    site: Site, client: redis.Redis
 ) -> None:
     broker, keys = Broker(client), Keys()
     known = [old() for _ in range(3)]
     ended = old()
-    desk.queue(*known)
-    desk.queue(ended, status="succeeded")
+    site.queue(*known)
+    site.queue(ended, status="succeeded")
     queues.send(client, keys, [(job, job.encode()) for job in known])
     broker.take(2)
     broker.defer(known[0].id, 60_000)
-    assert (await desk.sweep().look_at_all())[1] == 0
+    assert (await site.recover().recover_all())[1] == 0
 
 
-async def test_a_job_that_was_only_just_submitted_is_left_to_its_producer(desk: Desk) -> None:
-    desk.queue(envelope())
-    assert (await desk.sweep(period_s=30).look_at_all())[1] == 0
+async def test_a_job_that_was_only_just_submitted_is_left_to_its_producer(site: Site) -> None:
+    site.queue(envelope())
+    assert (await site.recover(period_s=30).recover_all())[1] == 0
 
 
-async def test_thousands_are_looked_at_page_by_page(desk: Desk, client: redis.Redis) -> None:
+async def test_thousands_are_looked_at_page_by_page(site: Site, client: redis.Redis) -> None:
     lost = [old() for _ in range(2300)]
-    desk.queue(*lost)
-    assert (await desk.sweep().look_at_all())[1] == 2300
+    site.queue(*lost)
+    assert (await site.recover().recover_all())[1] == 2300
     assert len(Broker(client).waiting()) == 2300
 
 
 async def test_a_row_that_cannot_be_read_does_not_stop_the_others(
-    desk: Desk, client: redis.Redis
+    site: Site, client: redis.Redis
 ) -> None:
     broken, good = old(), old()
-    desk.queue(broken, good)
-    with desk.engine.begin() as connection:
+    site.queue(broken, good)
+    with site.engine.begin() as connection:
         connection.execute(update(jobs).where(jobs.c.id == broken.id).values(envelope='{"v":99}'))
-    assert (await desk.sweep().look_at_all())[1] == 1
+    assert (await site.recover().recover_all())[1] == 1
     assert Broker(client).waiting_ids() == [good.id]
 
 
 @pytest.mark.parametrize("status", ["queued", "deferred"])
 async def test_a_job_that_waits_past_its_deadline_ends_once_and_all_who_wait_hear_of_it(
-    desk: Desk, client: redis.Redis, status: str
+    site: Site, client: redis.Redis, status: str
 ) -> None:
-    late = [old(deadline_s=OLD_MS / 1000 - 3, metadata={"n": n}) for n in range(450)]
-    in_time = [old(deadline_s=OLD_MS / 1000 - 1), old(deadline_s=OLD_MS)]
-    desk.queue(*late, *in_time, status=status)
-    with client.pubsub() as heard:  # type: ignore[no-untyped-call]  # not in its stubs
-        heard.subscribe(Keys().result(late[0].id))
-        heard.get_message(timeout=5)
-        assert await desk.sweep().look_at_all() == (450, 2)
-        told: Any = heard.get_message(timeout=5)
-    assert await desk.sweep().look_at_all() == (0, 0)
-    record = orjson.loads(told["data"])
+    at_ms = now_ms()  # the clock stands still, so that a slow test makes no other job late
+    began: dict[str, Any] = {"submitted_at_ms": at_ms - OLD_MS}
+    late = [envelope(**began, deadline_s=57, metadata={"n": n}) for n in range(450)]
+    in_time = [envelope(**began, deadline_s=59), envelope(**began, deadline_s=OLD_MS)]
+    recover = site.recover(clock_ms=lambda: at_ms)
+    site.queue(*late, *in_time, status=status)
+    with client.pubsub() as subscriber:  # type: ignore[no-untyped-call]  # not in its stubs
+        subscriber.subscribe(Keys().result(late[0].id))
+        subscriber.get_message(timeout=5)
+        assert await recover.recover_all() == (450, 2)
+        message: Any = subscriber.get_message(timeout=5)
+    assert await recover.recover_all() == (0, 0)
+    record = orjson.loads(message["data"])
     assert (record["status"], record["result"]["exc_message"][1]) == ("FAILURE", "deadline")
     assert 0 < client.ttl(Keys().result(late[449].id)) <= 3600
-    with desk.engine.connect() as connection:
+    with site.engine.connect() as connection:
         rows = {row.id: row for row in connection.execute(select(jobs))}
         lines = {row.job_id: row for row in connection.execute(select(audit))}
     assert lines.keys() == {job.id for job in late}
@@ -153,74 +158,74 @@ async def test_a_job_that_waits_past_its_deadline_ends_once_and_all_who_wait_hea
     assert {rows[job.id].status for job in in_time} == {status}
 
 
-async def test_what_runs_past_its_deadline_is_left_to_its_worker(desk: Desk) -> None:
-    desk.queue(old(deadline_s=1), status="running")
-    desk.queue(old(deadline_s=1), status="succeeded")
-    assert await desk.sweep().look_at_all() == (0, 1)
+async def test_what_runs_past_its_deadline_is_left_to_its_worker(site: Site) -> None:
+    site.queue(old(deadline_s=1), status="running")
+    site.queue(old(deadline_s=1), status="succeeded")
+    assert await site.recover().recover_all() == (0, 1)
 
 
-async def test_a_late_job_that_cannot_be_read_does_not_stop_the_others(desk: Desk) -> None:
+async def test_a_late_job_that_cannot_be_read_does_not_stop_the_others(site: Site) -> None:
     broken, newer, good = (old(deadline_s=1) for _ in range(3))
-    desk.queue(broken, newer, good)
-    with desk.engine.begin() as connection:
+    site.queue(broken, newer, good)
+    with site.engine.begin() as connection:
         for job, text in (
             (broken, "{}"),
             (newer, newer.encode().decode().replace('"v":1', '"v":99')),
         ):
             connection.execute(update(jobs).where(jobs.c.id == job.id).values(envelope=text))
-    assert await desk.sweep().look_at_all() == (1, 0)
+    assert await site.recover().recover_all() == (1, 0)
 
 
 async def test_late_jobs_leave_their_lines_and_the_due_list(
-    desk: Desk, client: redis.Redis
+    site: Site, client: redis.Redis
 ) -> None:
     broker = Broker(client)
     late = [old(deadline_s=1) for _ in range(3)]
-    desk.queue(*late)
+    site.queue(*late)
     Rooms(client, Keys()).wait(late[0].id, late[1].id)
     broker.send(late[2].id)
     broker.take(1)
     broker.defer(late[2].id, 60_000)
-    assert await desk.sweep().look_at_all() == (3, 0)
+    assert await site.recover().recover_all() == (3, 0)
     assert broker.is_empty()
     assert client.keys("headgate:room*") == client.keys("headgate:line*") == []
 
 
-async def test_one_worker_at_a_time_sweeps_and_another_takes_over(
-    desk: Desk, client: redis.Redis
+async def test_one_worker_at_a_time_recovers_jobs_and_another_takes_over(
+    site: Site, client: redis.Redis
 ) -> None:
-    first, second = (desk.sweep(owner, period_s=0.2) for owner in ("first", "second"))
-    sweeping = [asyncio.create_task(sweep.run()) for sweep in (first, second)]
+    workers = (site.recover(owner, period_s=0.2) for owner in ("first", "second"))
+    running = [asyncio.create_task(worker.run()) for worker in workers]
     key = Keys().sweeper()
-    await asyncio.to_thread(wait_until, lambda: client.get(key), 5, "a sweeper")
+    await asyncio.to_thread(wait_until, lambda: client.get(key), 5, "a worker with the turn")
     holder = client.get(key)
     job = old()
-    desk.queue(job)
+    site.queue(job)
     await asyncio.to_thread(
         wait_until, lambda: Broker(client).waiting_ids() == [job.id], 10, "the job to be sent"
     )
-    sweeping[0 if holder == b"first" else 1].cancel()
+    running[0 if holder == b"first" else 1].cancel()
     await asyncio.to_thread(
         wait_until, lambda: client.get(key) not in (None, holder), 15, "the other worker"
     )
-    for task in sweeping:
+    for task in running:
         task.cancel()
-    await asyncio.gather(*sweeping, return_exceptions=True)
+    await asyncio.gather(*running, return_exceptions=True)
 
 
-async def test_words_of_old_jobs_are_shed_and_those_of_others_stay(desk: Desk) -> None:
+async def test_envelopes_of_old_jobs_are_deleted_and_those_of_others_stay(site: Site) -> None:
     gone, fresh, still_open = old(), old(), old()
-    desk.queue(gone, status="succeeded", result="{}", finished_at_ms=now_ms() - 7_200_000)
-    desk.queue(fresh, status="failed", result="{}", finished_at_ms=now_ms())
-    desk.queue(still_open)
-    sweeping = asyncio.create_task(desk.sweep(period_s=60).run())
+    site.queue(gone, status="succeeded", result="{}", finished_at_ms=now_ms() - 7_200_000)
+    site.queue(fresh, status="failed", result="{}", finished_at_ms=now_ms())
+    site.queue(still_open)
+    running = asyncio.create_task(site.recover(period_s=60).run())
 
     def words() -> dict[str, bool]:
-        with desk.engine.connect() as connection:
+        with site.engine.connect() as connection:
             rows = connection.execute(select(jobs.c.id, jobs.c.envelope))
             return {row.id: row.envelope is not None for row in rows}
 
-    await asyncio.to_thread(wait_until, lambda: not words()[gone.id], 10, "the shedding")
+    await asyncio.to_thread(wait_until, lambda: not words()[gone.id], 10, "the deletion")
     assert words() == {gone.id: False, fresh.id: True, still_open.id: True}
-    sweeping.cancel()
-    await asyncio.gather(sweeping, return_exceptions=True)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)

@@ -1,4 +1,4 @@
-"""The line from message to result: answers, the cache, retries, fallbacks, limits, money."""
+"""The pipeline from message to result: answers, the cache, retries, fallbacks, limits, money."""
 
 import time
 from collections.abc import AsyncIterator
@@ -29,68 +29,68 @@ from headgate.workers.policy.retry import RetryLimits
 from tests.support.pipeline import (
     COST_PICO_USD,
     USAGE,
-    PlayedLine,
+    PlayedPipeline,
     answer,
     fault,
     job_for,
-    played_line,
+    played_pipeline,
 )
 from tests.support.servers import ValkeyServer
 
 
 @pytest.fixture
-async def line(
+async def played(
     database_url: str, valkey: ValkeyServer, tmp_path: Path
-) -> AsyncIterator[PlayedLine]:
-    async with played_line(database_url, valkey.url, tmp_path) as line:
-        yield line
+) -> AsyncIterator[PlayedPipeline]:
+    async with played_pipeline(database_url, valkey.url, tmp_path) as played:
+        yield played
 
 
-async def test_an_answered_job_has_its_result_everywhere(line: PlayedLine) -> None:
+async def test_an_answered_job_has_its_result_everywhere(played: PlayedPipeline) -> None:
     job = job_for(prompt="2 + 2?", metadata={"n": 1}, tenant="acme", user="u1")
-    result = await line.result(job)
+    result = await played.result(job)
     assert (result.status, result.content, result.model_used) == ("succeeded", "four", "alpha")
     assert (result.usage, result.cost_usd, result.attempts) == (USAGE, "0.00005", 1)
     assert (result.cached, result.fallback, result.error) == (None, False, None)
     assert result.metadata == {"n": 1}
     assert result.latency_ms is not None
 
-    assert line.attempts(job) == [("alpha", "answered", None)]
-    [attempt] = line.rows(attempts, job)
+    assert played.attempts(job) == [("alpha", "answered", None)]
+    [attempt] = played.rows(attempts, job)
     assert (attempt.cost_pico_usd, attempt.request_id) == (COST_PICO_USD, "req_1")
-    row = line.row(job)
+    row = played.row(job)
     assert (row.status, row.fence, row.tenant) == ("succeeded", 1, "acme")
     assert row.finished_at_ms is not None
-    audited = line.audited(job)
+    audited = played.audited(job)
     assert (audited.cost_pico_usd, audited.user_id, audited.attempts) == (COST_PICO_USD, "u1", 1)
     assert (audited.input_tokens, audited.output_tokens) == (10, 20)
 
-    found = line.celery(job)
+    found = played.celery(job)
     assert found.state == "SUCCESS"
     assert found.get(timeout=5) == result.as_json()
 
 
-async def test_the_provider_is_given_the_time_that_is_left(line: PlayedLine) -> None:
-    await line.result(job_for(deadline_s=5))
-    await line.result(job_for(prompt="other"))
-    first, second = line.provider.asked
+async def test_the_provider_is_given_the_time_that_is_left(played: PlayedPipeline) -> None:
+    await played.result(job_for(deadline_s=5))
+    await played.result(job_for(prompt="other"))
+    first, second = played.provider.asked
     assert 4 < first.timeout_s <= 5
     assert second.timeout_s == 30
     assert first.model == "alpha"
 
 
 async def test_an_equal_request_is_answered_from_the_cache_and_saves_its_price(
-    line: PlayedLine,
+    played: PlayedPipeline,
 ) -> None:
     first, second = job_for(prompt="2 + 2?"), job_for(prompt="2 + 2?", user="another")
-    await line.result(first)
-    result = await line.result(second)
+    await played.result(first)
+    result = await played.result(second)
     assert (result.status, result.content, result.cached) == ("succeeded", "four", "exact")
     assert (result.cost_usd, result.attempts, result.usage) == ("0", 0, Usage())
-    assert len(line.provider.asked) == 1
-    audited = line.audited(second)
+    assert len(played.provider.asked) == 1
+    audited = played.audited(second)
     assert (audited.cost_pico_usd, audited.saved_pico_usd) == (0, COST_PICO_USD)
-    assert line.attempts(second) == []
+    assert played.attempts(second) == []
 
 
 @pytest.mark.parametrize(
@@ -104,96 +104,99 @@ async def test_an_equal_request_is_answered_from_the_cache_and_saves_its_price(
     ],
     ids=str,
 )
-async def test_another_question_is_asked(line: PlayedLine, fields: dict[str, Any]) -> None:
-    await line.result(job_for(prompt="2 + 2?"))
-    result = await line.result(job_for(**({"model": "alpha", "prompt": "2 + 2?"} | fields)))
+async def test_another_question_is_asked(played: PlayedPipeline, fields: dict[str, Any]) -> None:
+    await played.result(job_for(prompt="2 + 2?"))
+    result = await played.result(job_for(**({"model": "alpha", "prompt": "2 + 2?"} | fields)))
     assert result.cached is None
-    assert len(line.provider.asked) == 2
+    assert len(played.provider.asked) == 2
 
 
-async def test_a_request_without_cache_leaves_nothing_in_it(line: PlayedLine) -> None:
-    await line.result(job_for(cache={"mode": "off"}))
-    assert (await line.result(job_for())).cached is None
+async def test_a_request_without_cache_leaves_nothing_in_it(played: PlayedPipeline) -> None:
+    await played.result(job_for(cache={"mode": "off"}))
+    assert (await played.result(job_for())).cached is None
 
 
-async def test_a_failed_attempt_is_repeated_and_listed(line: PlayedLine) -> None:
-    line.provider.play(fault(ProviderFault, http_status=500), fault(Overloaded, http_status=529))
+async def test_a_failed_attempt_is_repeated_and_listed(played: PlayedPipeline) -> None:
+    played.provider.play(fault(ProviderFault, http_status=500), fault(Overloaded, http_status=529))
     job = job_for()
-    result = await line.result(job)
+    result = await played.result(job)
     assert (result.status, result.attempts, result.model_used) == ("succeeded", 3, "alpha")
-    assert line.attempts(job) == [
+    assert played.attempts(job) == [
         ("alpha", "failed", "provider_error"),
         ("alpha", "failed", "overloaded"),
         ("alpha", "answered", None),
     ]
-    assert [row.n for row in line.rows(attempts, job)] == [1, 2, 3]
-    assert line.audited(job).cost_pico_usd == COST_PICO_USD
+    assert [row.n for row in played.rows(attempts, job)] == [1, 2, 3]
+    assert played.audited(job).cost_pico_usd == COST_PICO_USD
 
 
-async def test_retry_after_is_obeyed(line: PlayedLine) -> None:
-    line.provider.play(fault(RateLimited, http_status=429, retry_after_ms=300))
+async def test_retry_after_is_obeyed(played: PlayedPipeline) -> None:
+    played.provider.play(fault(RateLimited, http_status=429, retry_after_ms=300))
     began = time.monotonic()
-    result = await line.result(job_for())
+    result = await played.result(job_for())
     assert time.monotonic() - began >= 0.3
     assert result.attempts == 2
 
 
-async def test_a_long_retry_after_defers_the_job_with_its_history(line: PlayedLine) -> None:
-    line.provider.play(fault(RateLimited, http_status=429, retry_after_ms=60_000))
+async def test_a_long_retry_after_defers_the_job_with_its_history(played: PlayedPipeline) -> None:
+    played.provider.play(fault(RateLimited, http_status=429, retry_after_ms=60_000))
     job = job_for()
-    outcome = await line.run(job)
+    outcome = await played.run(job)
     assert isinstance(outcome, Deferred)
     assert 60_000 <= outcome.wait_ms <= 60_005
-    row = line.row(job)
+    row = played.row(job)
     assert row.status == "deferred"
     assert 55_000 < row.retry_at_ms - now_ms() <= 60_005
-    assert line.celery(job).state == "PENDING"
+    assert played.celery(job).state == "PENDING"
 
-    early = await line.run(job)  # a second message of the job
+    early = await played.run(job)  # a second message of the job
     assert isinstance(early, Deferred)
     assert 55_000 < early.wait_ms <= 60_005
 
-    with line.engine.begin() as connection:
+    with played.engine.begin() as connection:
         connection.execute(update(jobs).values(retry_at_ms=now_ms() - 1))
-    line.open_gates()
-    result = await line.result(job)
+    played.open_gates()
+    result = await played.result(job)
     assert (result.status, result.attempts) == ("succeeded", 2)
-    assert line.attempts(job) == [("alpha", "failed", "rate_limited"), ("alpha", "answered", None)]
+    assert played.attempts(job) == [
+        ("alpha", "failed", "rate_limited"),
+        ("alpha", "answered", None),
+    ]
 
 
-async def test_a_retry_after_beyond_the_deadline_leaves_the_model(line: PlayedLine) -> None:
-    line.provider.play(fault(RateLimited, retry_after_ms=60_000))
-    result = await line.result(job_for(deadline_s=20))
+async def test_a_retry_after_beyond_the_deadline_leaves_the_model(played: PlayedPipeline) -> None:
+    played.provider.play(fault(RateLimited, retry_after_ms=60_000))
+    result = await played.result(job_for(deadline_s=20))
     assert (result.status, result.model_used, result.fallback) == ("succeeded", "beta", True)
 
 
-async def test_a_spent_model_is_followed_by_the_next_of_the_chain(line: PlayedLine) -> None:
-    line.provider.play(*(fault(ProviderFault) for _ in range(3)))
+async def test_a_spent_model_is_followed_by_the_next_of_the_chain(played: PlayedPipeline) -> None:
+    played.provider.play(*(fault(ProviderFault) for _ in range(3)))
     job = job_for()
-    result = await line.result(job)
+    result = await played.result(job)
     assert (result.status, result.model, result.model_used) == ("succeeded", "alpha", "beta")
     assert result.fallback
-    assert [asked.model for asked in line.provider.asked] == ["alpha"] * 3 + ["beta"]
-    assert line.audited(job).fallback
+    assert [asked.model for asked in played.provider.asked] == ["alpha"] * 3 + ["beta"]
+    assert played.audited(job).fallback
 
 
 async def test_an_answer_of_a_fallback_is_kept_under_its_own_name_and_shared_for_a_moment(
-    line: PlayedLine,
+    played: PlayedPipeline,
 ) -> None:
-    line.provider.play(*(fault(ProviderFault) for _ in range(3)))
-    await line.result(job_for())
-    shared = await line.result(job_for())
+    played.provider.play(*(fault(ProviderFault) for _ in range(3)))
+    await played.result(job_for())
+    shared = await played.result(job_for())
     assert (shared.cached, shared.model_used, shared.fallback) == ("shared", "beta", True)
-    assert (await line.result(job_for(share=False))).model_used == "alpha"
-    assert (await line.result(job_for("beta"))).cached == "exact"
+    assert (await played.result(job_for(share=False))).model_used == "alpha"
+    assert (await played.result(job_for("beta"))).cached == "exact"
 
 
 async def test_a_job_that_exhausts_all_models_fails_with_every_attempt_listed(
-    line: PlayedLine,
+    played: PlayedPipeline,
 ) -> None:
-    line.provider.play(*(fault(ProviderFault, f"no {n}", http_status=500) for n in range(9)))
+    played.provider.play(*(fault(ProviderFault, f"no {n}", http_status=500) for n in range(9)))
     job = job_for()
-    result = await line.result(job)
+    result = await played.result(job)
     assert (result.status, result.attempts, result.cost_usd) == ("failed", 4, "0")
     assert result.error is not None
     assert (result.error.code, result.error.retryable) == ("provider_error", True)
@@ -204,8 +207,8 @@ async def test_a_job_that_exhausts_all_models_fails_with_every_attempt_listed(
         ("alpha", "provider_error", "no 2", 500),
         ("beta", "provider_error", "no 3", 500),
     ]
-    assert line.audited(job).error_code == "provider_error"
-    found = line.celery(job)
+    assert played.audited(job).error_code == "provider_error"
+    found = played.celery(job)
     assert found.state == "FAILURE"
     with pytest.raises(JobFailed) as raised:
         found.get(timeout=5)
@@ -213,34 +216,34 @@ async def test_a_job_that_exhausts_all_models_fails_with_every_attempt_listed(
     assert len(raised.value.error["attempts"]) == 4
 
 
-async def test_without_fallback_a_spent_model_is_the_end(line: PlayedLine) -> None:
-    line.provider.play(*(fault(ProviderFault) for _ in range(3)))
-    result = await line.result(job_for(fallback=False))
+async def test_without_fallback_a_spent_model_is_the_end(played: PlayedPipeline) -> None:
+    played.provider.play(*(fault(ProviderFault) for _ in range(3)))
+    result = await played.result(job_for(fallback=False))
     assert (result.status, result.attempts) == ("failed", 3)
 
 
-async def test_a_request_may_name_its_own_chain(line: PlayedLine) -> None:
-    line.provider.play(fault(QuotaExhausted))
-    result = await line.result(job_for(fallback=["lone"]))
+async def test_a_request_may_name_its_own_chain(played: PlayedPipeline) -> None:
+    played.provider.play(fault(QuotaExhausted))
+    result = await played.result(job_for(fallback=["lone"]))
     assert (result.status, result.model_used) == ("succeeded", "lone")
 
 
-async def test_a_chain_may_end_in_a_fixed_answer(line: PlayedLine) -> None:
-    line.provider.play(fault(QuotaExhausted), fault(QuotaExhausted))
+async def test_a_chain_may_end_in_a_fixed_answer(played: PlayedPipeline) -> None:
+    played.provider.play(fault(QuotaExhausted), fault(QuotaExhausted))
     job = job_for("polite")
-    result = await line.result(job)
+    result = await played.result(job)
     assert (result.status, result.content) == ("succeeded", "Please ask again later.")
     assert (result.model_used, result.provider, result.fallback) == ("static", None, True)
     assert (result.cost_usd, result.attempts, result.usage) == ("0", 2, Usage())
-    line.open_gates()
-    assert (await line.result(job_for("polite"))).content == "four", "it is not kept"
+    played.open_gates()
+    assert (await played.result(job_for("polite"))).content == "four", "it is not kept"
 
 
 async def test_the_fixed_answer_is_given_also_when_the_tries_of_the_job_are_spent(
-    line: PlayedLine,
+    played: PlayedPipeline,
 ) -> None:
-    line.provider.play(*(fault(ProviderFault) for _ in range(9)))
-    result = await line.result(job_for("polite"))
+    played.provider.play(*(fault(ProviderFault) for _ in range(9)))
+    result = await played.result(job_for("polite"))
     assert (result.status, result.model_used, result.attempts) == ("succeeded", "static", 4)
 
 
@@ -248,10 +251,10 @@ async def test_the_fixed_answer_is_given_also_when_the_tries_of_the_job_are_spen
     ("kind", "code"), [(RequestRefused, "content_filtered"), (RequestRefused, "invalid_request")]
 )
 async def test_a_refused_request_is_neither_repeated_nor_sent_elsewhere(
-    line: PlayedLine, kind: type[RequestRefused], code: str
+    played: PlayedPipeline, kind: type[RequestRefused], code: str
 ) -> None:
-    line.provider.play(fault(kind, "refused", code=code, http_status=400))
-    result = await line.result(job_for("polite"))
+    played.provider.play(fault(kind, "refused", code=code, http_status=400))
+    result = await played.result(job_for("polite"))
     assert (result.status, result.attempts) == ("failed", 1)
     assert result.error is not None
     assert (result.error.code, result.error.retryable) == (code, False)
@@ -259,133 +262,139 @@ async def test_a_refused_request_is_neither_repeated_nor_sent_elsewhere(
 
 @pytest.mark.parametrize("kind", [QuotaExhausted, Unauthorized])
 async def test_money_and_keys_are_no_reason_to_repeat_but_to_ask_another_model(
-    line: PlayedLine, kind: type[QuotaExhausted | Unauthorized]
+    played: PlayedPipeline, kind: type[QuotaExhausted | Unauthorized]
 ) -> None:
-    line.provider.play(fault(kind, http_status=429), fault(kind, http_status=429))
-    result = await line.result(job_for())
-    assert [asked.model for asked in line.provider.asked] == ["alpha", "beta"]
+    played.provider.play(fault(kind, http_status=429), fault(kind, http_status=429))
+    result = await played.result(job_for())
+    assert [asked.model for asked in played.provider.asked] == ["alpha", "beta"]
     assert result.error is not None
     assert (result.error.code, result.error.retryable) == (kind.code, False)
 
 
-async def test_without_a_key_the_variable_is_named_and_nothing_is_sent(line: PlayedLine) -> None:
-    line.keyless = True
+async def test_without_a_key_the_variable_is_named_and_nothing_is_sent(
+    played: PlayedPipeline,
+) -> None:
+    played.keyless = True
     job = job_for()
-    result = await line.result(job)
-    assert (result.status, result.attempts, line.attempts(job)) == ("failed", 0, [])
+    result = await played.result(job)
+    assert (result.status, result.attempts, played.attempts(job)) == ("failed", 0, [])
     assert result.error is not None
     assert result.error.code == "authentication"
     assert "CUSTOM_API_KEY" in result.error.message
 
 
-async def test_a_job_past_its_deadline_expires_unasked(line: PlayedLine) -> None:
+async def test_a_job_past_its_deadline_expires_unasked(played: PlayedPipeline) -> None:
     job = job_for(deadline_s=1, submitted_at_ms=now_ms() - 1500)
-    result = await line.result(job)
-    assert (result.status, line.provider.asked) == ("expired", [])
+    result = await played.result(job)
+    assert (result.status, played.provider.asked) == ("expired", [])
     assert result.error is not None
     assert result.error.code == "deadline"
-    assert line.celery(job).state == "FAILURE"
+    assert played.celery(job).state == "FAILURE"
 
 
 async def test_a_deadline_between_attempts_ends_the_job(
     database_url: str, valkey: ValkeyServer, tmp_path: Path
 ) -> None:
     """The clock is the test's: the job's minute passes while the first attempt is under way."""
-    line: PlayedLine
+    played: PlayedPipeline
 
     def clock_ms() -> int:
-        return now_ms() + (61_000 if line.provider.asked else 0)
+        return now_ms() + (61_000 if played.provider.asked else 0)
 
-    async with played_line(database_url, valkey.url, tmp_path, clock_ms=clock_ms) as line:
-        line.provider.play(fault(ProviderFault))
-        result = await line.result(job_for(deadline_s=60))
-        assert (result.status, len(line.provider.asked)) == ("expired", 1)
+    async with played_pipeline(database_url, valkey.url, tmp_path, clock_ms=clock_ms) as played:
+        played.provider.play(fault(ProviderFault))
+        result = await played.result(job_for(deadline_s=60))
+        assert (result.status, len(played.provider.asked)) == ("expired", 1)
         assert result.error is not None
         assert [a.code for a in result.error.attempts] == ["provider_error"]
 
 
-async def test_a_pool_without_room_defers_the_job_and_counts_no_attempt(line: PlayedLine) -> None:
-    assert (await line.result(job_for("narrow"))).status == "succeeded"
+async def test_a_pool_without_room_defers_the_job_and_counts_no_attempt(
+    played: PlayedPipeline,
+) -> None:
+    assert (await played.result(job_for("narrow"))).status == "succeeded"
     job = job_for("narrow", prompt="another")
-    outcome = await line.run(job)
+    outcome = await played.run(job)
     assert isinstance(outcome, Deferred)
     assert Ticket.decode(outcome.ticket).pool == "custom/narrow"
-    assert (line.row(job).status, line.attempts(job)) == ("deferred", [])
+    assert (played.row(job).status, played.attempts(job)) == ("deferred", [])
 
 
-async def test_a_prompt_over_the_window_is_refused_before_any_call(line: PlayedLine) -> None:
-    result = await line.result(job_for(prompt="many words " * 2000))
-    assert (result.status, line.provider.asked) == ("failed", [])
+async def test_a_prompt_over_the_window_is_refused_before_any_call(played: PlayedPipeline) -> None:
+    result = await played.result(job_for(prompt="many words " * 2000))
+    assert (result.status, played.provider.asked) == ("failed", [])
     assert result.error is not None
     assert result.error.code == "context_length"
 
 
-async def test_a_model_that_left_the_catalog_is_named(line: PlayedLine) -> None:
-    result = await line.result(job_for("gone"))
+async def test_a_model_that_left_the_catalog_is_named(played: PlayedPipeline) -> None:
+    result = await played.result(job_for("gone"))
     assert result.status == "failed"
     assert result.error is not None
     assert result.error.code == "unknown_model"
     assert "gone" in result.error.message
 
 
-async def test_a_refused_request_of_a_stock_producer_ends_with_its_fault(line: PlayedLine) -> None:
+async def test_a_refused_request_of_a_stock_producer_ends_with_its_fault(
+    played: PlayedPipeline,
+) -> None:
     refusal = InvalidRequest("prompts", 7, "unknown field")
-    result = await line.result(job_for(), refusal=refusal)
-    assert (result.status, line.provider.asked) == ("failed", [])
+    result = await played.result(job_for(), refusal=refusal)
+    assert (result.status, played.provider.asked) == ("failed", [])
     assert result.error is not None
     assert result.error.code == "invalid_request"
     assert "prompts" in result.error.message
 
 
 async def test_a_repeated_message_ends_nothing_twice_and_publishes_again(
-    line: PlayedLine, valkey: ValkeyServer
+    played: PlayedPipeline, valkey: ValkeyServer
 ) -> None:
     job = job_for()
-    result = await line.result(job)
+    result = await played.result(job)
     with valkey.client() as client:
         client.flushall()
-    assert isinstance(await line.run(job), AlreadyTaken)
-    assert len(line.provider.asked) == 1
-    assert line.celery(job).get(timeout=5) == result.as_json()
-    assert len(line.rows(audit, job)) == 1
+    assert isinstance(await played.run(job), AlreadyTaken)
+    assert len(played.provider.asked) == 1
+    assert played.celery(job).get(timeout=5) == result.as_json()
+    assert len(played.rows(audit, job)) == 1
 
 
-async def test_a_revoked_job_ends_as_cancelled(line: PlayedLine) -> None:
+async def test_a_revoked_job_ends_as_cancelled(played: PlayedPipeline) -> None:
     job = job_for()
-    result = await line.result(job, revoked=True)
-    assert (result.status, line.provider.asked) == ("cancelled", [])
-    found = line.celery(job)
+    result = await played.result(job, revoked=True)
+    assert (result.status, played.provider.asked) == ("cancelled", [])
+    found = played.celery(job)
     assert str(found.state) == "REVOKED"
     with pytest.raises(TaskRevokedError):
         found.get(timeout=5)
 
 
-async def test_an_answer_without_usage_has_no_price(line: PlayedLine) -> None:
-    line.provider.play(answer(usage=Usage(), counted=False))
+async def test_an_answer_without_usage_has_no_price(played: PlayedPipeline) -> None:
+    played.provider.play(answer(usage=Usage(), counted=False))
     job = job_for()
-    result = await line.result(job)
+    result = await played.result(job)
     assert (result.status, result.cost_usd) == ("succeeded", None)
-    assert line.audited(job).cost_pico_usd is None
+    assert played.audited(job).cost_pico_usd is None
 
 
 async def test_an_answer_after_a_failure_of_unknown_bill_counts_that_failure(
-    line: PlayedLine,
+    played: PlayedPipeline,
 ) -> None:
-    line.provider.play(fault(AttemptTimeout, billed=None))
+    played.provider.play(fault(AttemptTimeout, billed=None))
     job = job_for()
-    await line.result(job)
-    assert line.attempts(job)[0] == ("alpha", "unknown", "timeout")
-    audited = line.audited(job)
+    await played.result(job)
+    assert played.attempts(job)[0] == ("alpha", "unknown", "timeout")
+    audited = played.audited(job)
     assert (audited.unknown_attempts, audited.attempts) == (1, 2)
 
 
 async def test_tokens_of_anthropic_are_settled_at_what_was_used(
-    line: PlayedLine, valkey: ValkeyServer
+    played: PlayedPipeline, valkey: ValkeyServer
 ) -> None:
     job = job_for("claude")
     with valkey.client() as client:
         client.hset(Keys().owners(), job.id, "w")  # a hold is its lease's, and ends with it
-        await line.result(job)
+        await played.result(job)
         bucket = Keys().bucket("pool/anthropic/claude", "key0")
         taken = {m: client.hget(bucket, f"{m}.total") for m in ("input_tpm", "output_tpm")}
         assert not client.hlen(Keys().holds())
@@ -399,6 +408,6 @@ async def test_limits_of_the_settings_bind(
     sqlite_url: str, valkey: ValkeyServer, tmp_path: Path, limit: int
 ) -> None:
     limits = RetryLimits(limit, 10, 1, 1)
-    async with played_line(sqlite_url, valkey.url, tmp_path, limits=limits) as line:
-        line.provider.play(*(fault(ProviderFault) for _ in range(9)))
-        assert (await line.result(job_for())).attempts == 2 * limit
+    async with played_pipeline(sqlite_url, valkey.url, tmp_path, limits=limits) as played:
+        played.provider.play(*(fault(ProviderFault) for _ in range(9)))
+        assert (await played.result(job_for())).attempts == 2 * limit

@@ -1,4 +1,4 @@
-"""The line while models are down: next model, wait for the breaker, and a budget of retries."""
+"""The pipeline while models are down: next model, wait for the breaker, and a budget of retries."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -11,7 +11,7 @@ from sqlalchemy import update
 
 from headgate.shared.admission import breakers
 from headgate.shared.admission.breakers import BreakerRules, report
-from headgate.shared.admission.grant import Grant
+from headgate.shared.admission.grant import Grant, Held, decode
 from headgate.shared.admission.ticket import Ticket
 from headgate.shared.broker import script
 from headgate.shared.broker.keys import Keys
@@ -26,7 +26,7 @@ from headgate.workers.errors import (
 from headgate.workers.pipeline.outcome import Deferred, Outcome
 from headgate.workers.policy.retry import RetryLimits
 from tests.support.child import wait_until
-from tests.support.pipeline import PlayedLine, fault, job_for, played_line
+from tests.support.pipeline import PlayedPipeline, fault, job_for, played_pipeline
 from tests.support.servers import ValkeyServer
 
 RULES = BreakerRules(failures=3, open_s=0.5)
@@ -34,152 +34,158 @@ PATIENT = RetryLimits(20, 20, backoff_ms=1, backoff_max_ms=5)
 
 
 @pytest.fixture
-async def line(sqlite_url: str, valkey: ValkeyServer, tmp_path: Path) -> AsyncIterator[PlayedLine]:
-    async with played_line(sqlite_url, valkey.url, tmp_path, rules=RULES) as line:
-        yield line
+async def played(
+    sqlite_url: str, valkey: ValkeyServer, tmp_path: Path
+) -> AsyncIterator[PlayedPipeline]:
+    async with played_pipeline(sqlite_url, valkey.url, tmp_path, rules=RULES) as played:
+        yield played
 
 
-def breaks(line: PlayedLine, *models: str, open_s: float = 60) -> None:
-    """The breakers of these models are open."""
+def breaks(played: PlayedPipeline, *models: str, open_s: float = 60) -> None:
+    """Open the breakers of these models."""
     rules = replace(RULES, open_s=open_s)
-    with Blocking.from_url(line.redis_url) as client:
+    with Blocking.from_url(played.redis_url) as client:
         for model in models:
             for _ in range(rules.failures):
                 script.run(client, report(Keys(), f"custom/{model}", "key0", rules, failed=1))
 
 
 def waits_for(outcome: Outcome) -> tuple[Ticket, int]:
-    """The ticket with which a job waits, and how long it is put off before."""
+    """Return the ticket with which the job waits, and how long it is deferred before."""
     assert isinstance(outcome, Deferred), outcome
     return Ticket.decode(outcome.ticket), outcome.wait_ms
 
 
-def granted(line: PlayedLine, outcome: Outcome, way: str = "") -> Grant:
-    """What the governor gives to a job that waits with the ticket of this outcome."""
+def granted(played: PlayedPipeline, outcome: Outcome, kind: str = "") -> Grant:
+    """Return the grant of a job that waits with the ticket of this outcome."""
     ticket, _ = waits_for(outcome)
-    if way:
+    if kind:
         flags = outcome.ticket.rpartition("|")[2]  # type: ignore[union-attr]  # it is Deferred
-        words = (way, ticket.pool, ticket.model, "", "o", "0", "0", "0", "default", "", "", flags)
-        return Grant.decode("|".join(words))
-    return Grant("held", pool=ticket.pool, model=ticket.model, key="key0", waits=ticket.waits)
+        words = (kind, ticket.pool, ticket.model, "", "o", "0", "0", "0", "default", "", "", flags)
+        return decode("|".join(words))
+    return Held("held", ticket.model, ticket.pool, "key0", waits=ticket.waits)
 
 
-async def test_a_model_that_is_down_is_left_out_and_told_once(line: PlayedLine) -> None:
-    breaks(line, "alpha")
+async def test_a_model_that_is_down_is_left_out_and_told_once(played: PlayedPipeline) -> None:
+    breaks(played, "alpha")
     job = job_for("alpha")
-    result = await line.result(job)
+    result = await played.result(job)
     assert (result.status, result.model_used, result.fallback) == ("succeeded", "beta", True)
-    assert (result.attempts, [asked.model for asked in line.provider.asked]) == (1, ["beta"])
+    assert (result.attempts, [asked.model for asked in played.provider.asked]) == (1, ["beta"])
 
 
-async def test_who_opens_a_breaker_goes_on_with_the_next_model_at_once(line: PlayedLine) -> None:
-    line.provider.play(*[fault(Overloaded)] * 3)
+async def test_who_opens_a_breaker_goes_on_with_the_next_model_at_once(
+    played: PlayedPipeline,
+) -> None:
+    played.provider.play(*[fault(Overloaded)] * 3)
     first, second = job_for("alpha"), job_for("alpha", prompt="other")
-    assert (await line.result(first)).model_used == "beta"
-    assert line.attempts(first)[:-1] == [("alpha", "failed", "overloaded")] * 3
-    assert (await line.result(second)).model_used == "beta"
-    assert [model for model, *_ in line.attempts(second)] == ["beta"]
+    assert (await played.result(first)).model_used == "beta"
+    assert played.attempts(first)[:-1] == [("alpha", "failed", "overloaded")] * 3
+    assert (await played.result(second)).model_used == "beta"
+    assert [model for model, *_ in played.attempts(second)] == ["beta"]
 
 
 async def test_a_job_without_another_model_waits_in_line_and_is_not_spent(
-    line: PlayedLine,
+    played: PlayedPipeline,
 ) -> None:
-    line.provider.play(*[fault(ProviderFault)] * 4)
+    played.provider.play(*[fault(ProviderFault)] * 4)
     job = job_for("lone")
-    outcome = await line.run(job)
+    outcome = await played.run(job)
     ticket, wait_ms = waits_for(outcome)
     assert (ticket.model, ticket.waits, ticket.replaceable, wait_ms) == ("lone", True, False, 0)
-    again = await line.run(job, grant=granted(line, outcome))
+    again = await played.run(job, grant=granted(played, outcome))
     assert waits_for(again)[0].waits, "the probe that fails does not end it, though it had 3 tries"
-    result = await line.result(job, grant=granted(line, again))
+    result = await played.result(job, grant=granted(played, again))
     assert (result.status, result.attempts) == ("succeeded", 5)
 
 
-async def test_a_probe_that_failed_lets_others_go_before_it(line: PlayedLine) -> None:
-    breaks(line, "lone", open_s=0.1)
+async def test_a_probe_that_failed_lets_others_go_before_it(played: PlayedPipeline) -> None:
+    breaks(played, "lone", open_s=0.1)
     job = job_for("lone")
-    waiting, _ = waits_for(await line.run(job))
+    waiting, _ = waits_for(await played.run(job))
     assert waiting.arrival_ms == job.submitted_at_ms, "who only waits keeps its place"
     await asyncio.sleep(0.15)
-    line.provider.play(fault(ProviderFault))
-    behind, _ = waits_for(await line.run(job))
+    played.provider.play(fault(ProviderFault))
+    behind, _ = waits_for(await played.run(job))
     assert behind.arrival_ms > waiting.arrival_ms, "a bad request must not be each probe"
 
 
 async def test_while_all_models_are_down_the_job_looks_now_and_then_for_one_that_is_up(
-    line: PlayedLine,
+    played: PlayedPipeline,
 ) -> None:
-    breaks(line, "alpha", "beta")
+    breaks(played, "alpha", "beta")
     job = job_for("alpha")
-    outcome = await line.run(job)
+    outcome = await played.run(job)
     ticket, wait_ms = waits_for(outcome)
     assert (ticket.waits, ticket.replaceable) == (True, True)
     assert 20_000 < wait_ms < 40_000
     up = "alpha" if ticket.model == "beta" else "beta"
-    with Blocking.from_url(line.redis_url) as client:
+    with Blocking.from_url(played.redis_url) as client:
         client.delete(Keys().breaker(f"custom/{up}", "key0"))
-    with line.engine.begin() as connection:
+    with played.engine.begin() as connection:
         connection.execute(update(jobs).values(retry_at_ms=0))  # that time has passed
-    result = await line.result(job, grant=granted(line, outcome, "broken"))
+    result = await played.result(job, grant=granted(played, outcome, "broken"))
     assert (result.model_used, result.attempts) == (up, 1)
 
 
-async def test_a_fixed_answer_ends_a_chain_that_is_down(line: PlayedLine) -> None:
-    breaks(line, "polite", "beta")
-    result = await line.result(job_for("polite"))
+async def test_a_fixed_answer_ends_a_chain_that_is_down(played: PlayedPipeline) -> None:
+    breaks(played, "polite", "beta")
+    result = await played.result(job_for("polite"))
     assert (result.content, result.model_used, result.attempts) == (
         "Please ask again later.", "static", 0,
     )  # fmt: skip
 
 
-async def test_the_errors_of_a_chain_name_the_model_that_was_down(line: PlayedLine) -> None:
-    breaks(line, "alpha")
-    line.provider.play(fault(RequestRefused, "not so"))
-    result = await line.result(job_for("alpha"))
+async def test_the_errors_of_a_chain_name_the_model_that_was_down(played: PlayedPipeline) -> None:
+    breaks(played, "alpha")
+    played.provider.play(fault(RequestRefused, "not so"))
+    result = await played.result(job_for("alpha"))
     assert result.error is not None
     told = [(attempt.model, attempt.code) for attempt in result.error.attempts]
     assert told == [("alpha", "breaker_open"), ("beta", "invalid_request")]
     assert result.attempts == 1
 
 
-async def test_errors_of_requests_and_short_deadlines_open_nothing(line: PlayedLine) -> None:
+async def test_errors_of_requests_and_short_deadlines_open_nothing(played: PlayedPipeline) -> None:
     for n in range(4):
-        line.provider.play(fault(RequestRefused))
-        await line.result(job_for("lone", prompt=f"{n}"))
-        line.provider.play(fault(AttemptTimeout))
-        await line.run(job_for("lone", prompt=f"short {n}", deadline_s=5))
-    with Blocking.from_url(line.redis_url) as client:
+        played.provider.play(fault(RequestRefused))
+        await played.result(job_for("lone", prompt=f"{n}"))
+        played.provider.play(fault(AttemptTimeout))
+        await played.run(job_for("lone", prompt=f"short {n}", deadline_s=5))
+    with Blocking.from_url(played.redis_url) as client:
         assert breakers.down_models(client, Keys()) == set()
 
 
-async def test_a_dead_key_opens_its_breaker_and_who_asked_with_it_is_told(line: PlayedLine) -> None:
-    line.provider.play(*[fault(Unauthorized)] * 3)
+async def test_a_dead_key_opens_its_breaker_and_who_asked_with_it_is_told(
+    played: PlayedPipeline,
+) -> None:
+    played.provider.play(*[fault(Unauthorized)] * 3)
     for n in range(3):
-        result = await line.result(job_for("lone", prompt=f"{n}"))
+        result = await played.result(job_for("lone", prompt=f"{n}"))
         assert result.error is not None
         assert result.error.code == "authentication"
-    assert waits_for(await line.run(job_for("lone", prompt="4")))[0].model == "lone"
+    assert waits_for(await played.run(job_for("lone", prompt="4")))[0].model == "lone"
 
 
-async def test_an_answer_of_the_probe_lets_all_go_on(line: PlayedLine) -> None:
-    breaks(line, "lone", open_s=0.1)
+async def test_an_answer_of_the_probe_lets_all_go_on(played: PlayedPipeline) -> None:
+    breaks(played, "lone", open_s=0.1)
     await asyncio.sleep(0.15)
-    assert (await line.result(job_for("lone"))).status == "succeeded"
+    assert (await played.result(job_for("lone"))).status == "succeeded"
 
     def is_closed() -> bool:
-        with Blocking.from_url(line.redis_url) as client:
+        with Blocking.from_url(played.redis_url) as client:
             [one] = breakers.states(client, Keys())
         return (one.breaker, one.state) == ("closed", "degraded")
 
     await asyncio.to_thread(wait_until, is_closed, 5, "the breaker to close")
 
 
-async def test_a_deadline_ends_the_waiting(line: PlayedLine) -> None:
-    breaks(line, "lone")
+async def test_a_deadline_ends_the_waiting(played: PlayedPipeline) -> None:
+    breaks(played, "lone")
     job = job_for("lone", deadline_s=1)
-    outcome = await line.run(job)
+    outcome = await played.run(job)
     await asyncio.sleep(1)
-    result = await line.result(job, grant=granted(line, outcome, "late"))
+    result = await played.result(job, grant=granted(played, outcome, "late"))
     assert (result.status, result.error and result.error.code) == ("expired", "deadline")
 
 
@@ -187,16 +193,16 @@ async def test_retries_beyond_the_budget_are_put_off_or_left_to_the_next_model(
     sqlite_url: str, valkey: ValkeyServer, tmp_path: Path
 ) -> None:
     limits = replace(PATIENT, backoff_max_ms=100)
-    async with played_line(
+    async with played_pipeline(
         sqlite_url, valkey.url, tmp_path, retry_share=0.1, limits=limits
-    ) as line:
-        line.provider.play(*[fault(ProviderFault)] * 30)
+    ) as played:
+        played.provider.play(*[fault(ProviderFault)] * 30)
         job = job_for("lone")
-        ticket, wait_ms = waits_for(await line.run(job))
+        ticket, wait_ms = waits_for(await played.run(job))
         assert (ticket.model, ticket.waits) == ("lone", False)
         assert 50 <= wait_ms <= 100
-        assert 11 <= len(line.attempts(job)) <= 14, "ten for a quiet system, and one a second"
-        line.provider.script.clear()
-        line.provider.play(fault(ProviderFault))
+        assert 11 <= len(played.attempts(job)) <= 14, "ten for a quiet system, and one a second"
+        played.provider.script.clear()
+        played.provider.play(fault(ProviderFault))
         other = job_for("alpha")
-        assert (await line.result(other)).model_used == "beta"
+        assert (await played.result(other)).model_used == "beta"

@@ -77,13 +77,13 @@ def send(client: redis.Redis, *ids: str, **fields: Any) -> None:
 
 
 def waits(client: redis.Redis) -> set[str]:
-    """Jobs that wait in a line, of which no worker holds any."""
+    """Jobs that wait in a queue, and that no worker has."""
     broker = Broker(client)
     return broker.present() - set(broker.leased())
 
 
 def buckets(client: redis.Redis) -> list[bytes]:
-    """The keys of the buckets of tiers."""
+    """Return the keys of the buckets of tiers."""
     found: Any = client.keys("headgate:bucket:tier/*")
     return list(found)
 

@@ -141,7 +141,7 @@ async def test_each_fault_of_the_simulator_is_understood(
         ("cut", None),
     ],
 )
-async def test_a_refusal_tells_what_it_means_for_its_pool(
+async def test_a_refusal_says_what_it_means_for_its_pool(
     dialect: str, fault: str, kind: str | None
 ) -> None:
     day = datetime.now(UTC).date() + timedelta(days=10)
@@ -156,8 +156,8 @@ async def test_a_refusal_tells_what_it_means_for_its_pool(
     until = datetime.combine(day, time_of_day(), UTC).timestamp() * 1000
     if gate is not None:
         # OpenAI names no day.
-        told = dialect == "anthropic" and "until" in fault
-        assert gate.until_ms == (until if told else None)
+        names_a_day = dialect == "anthropic" and "until" in fault
+        assert gate.until_ms == (until if names_a_day else None)
         assert caught.value.retry_after_ms == 2000
 
 
@@ -172,7 +172,7 @@ async def test_a_request_larger_than_the_limit_concerns_nobody_else(dialect: str
 
 
 @DIALECTS
-async def test_answers_and_refusals_tell_the_limits(dialect: str) -> None:
+async def test_answers_and_refusals_report_the_limits(dialect: str) -> None:
     async with simulated(dialect, limits=SimulatedLimit(rpm=60, tpm=60_000)) as by:
         # So many that the bucket is not full again before the second call: full, it tells nothing.
         asked = Request(prompt="hello", params={"max_tokens": 4000})

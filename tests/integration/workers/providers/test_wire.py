@@ -68,7 +68,7 @@ async def ask(by: Provider, timeout_s: float = BOUND_S, request: Request | None 
 async def failing(
     dialect: str, script: Script, timeout_s: float = BOUND_S, base_url: str | None = None
 ) -> AttemptError:
-    async with vendor(script) as standing, provider(dialect, standing.port, base_url) as by:
+    async with vendor(script) as server, provider(dialect, server.port, base_url) as by:
         with pytest.raises(AttemptError) as caught:
             await ask(by, timeout_s)
         return caught.value
@@ -81,9 +81,9 @@ async def test_openai_is_asked_in_its_own_words() -> None:
     async def script(visit: Visit) -> None:
         await visit.answer(CHAT, x_request_id="req_1", X_RateLimit_Remaining_Requests="9", Via="x")
 
-    async with vendor(script) as standing, provider("openai", standing.port) as by:
+    async with vendor(script) as server, provider("openai", server.port) as by:
         answer = await ask(by)
-    (visit,) = standing.visits
+    (visit,) = server.visits
     assert visit.path == "/v1/chat/completions"
     assert visit.body == {
         "model": "gpt-4o-mini",
@@ -103,10 +103,10 @@ async def test_anthropic_is_asked_in_its_own_words_with_a_large_limit_and_withou
     async def script(visit: Visit) -> None:
         await visit.answer(MESSAGE, request_id="req_2")
 
-    async with vendor(script) as standing, provider("anthropic", standing.port) as by:
+    async with vendor(script) as server, provider("anthropic", server.port) as by:
         asked = Request(prompt="Hi", params={"temperature": 0.2})
         answer = await by.ask(asked, model="c", max_output_tokens=128_000, timeout_s=BOUND_S)
-    (visit,) = standing.visits
+    (visit,) = server.visits
     assert visit.path == "/v1/messages"
     assert visit.headers["anthropic-version"]
     assert KEY in (visit.headers.get("authorization", "") + visit.headers.get("x-api-key", ""))
@@ -124,14 +124,14 @@ async def test_an_embedding_job_goes_to_openai_and_is_refused_by_anthropic() -> 
         await visit.answer({"data": [{"index": 0, "embedding": [0.5]}]})
 
     request = Request(input="a")
-    async with vendor(script) as standing:
-        async with provider("openai", standing.port) as by:
+    async with vendor(script) as server:
+        async with provider("openai", server.port) as by:
             answer = await ask(by, request=request)
-        async with provider("anthropic", standing.port) as other:
+        async with provider("anthropic", server.port) as other:
             with pytest.raises(RequestRefused) as caught:
                 await ask(other, request=request)
     assert answer.reply.embeddings == [[0.5]]
-    assert [visit.path for visit in standing.visits] == ["/v1/embeddings"]
+    assert [visit.path for visit in server.visits] == ["/v1/embeddings"]
     assert (caught.value.falls_back, caught.value.billed) == (True, False)
 
 
@@ -140,13 +140,13 @@ async def test_cancelling_closes_the_connection_to_the_vendor(dialect: str) -> N
     async def script(visit: Visit) -> None:
         await visit.reader.readexactly(1)  # says nothing, and notices when the caller hangs up
 
-    async with vendor(script) as standing, provider(dialect, standing.port) as by:
+    async with vendor(script) as server, provider(dialect, server.port) as by:
         asking = asyncio.create_task(ask(by))
-        await asyncio.wait_for(standing.arrived.wait(), BOUND_S)
+        await asyncio.wait_for(server.arrived.wait(), BOUND_S)
         asking.cancel()
         with pytest.raises(asyncio.CancelledError):
             await asking
-        await asyncio.wait_for(standing.left.wait(), BOUND_S)
+        await asyncio.wait_for(server.left.wait(), BOUND_S)
 
 
 @DIALECTS
@@ -158,13 +158,13 @@ async def test_cancelling_in_the_middle_of_the_body_closes_the_connection(dialec
         begun.set()
         await visit.reader.readexactly(1)
 
-    async with vendor(script) as standing, provider(dialect, standing.port) as by:
+    async with vendor(script) as server, provider(dialect, server.port) as by:
         asking = asyncio.create_task(ask(by))
         await asyncio.wait_for(begun.wait(), BOUND_S)
         asking.cancel()
         with pytest.raises(asyncio.CancelledError):
             await asking
-        await asyncio.wait_for(standing.left.wait(), BOUND_S)
+        await asyncio.wait_for(server.left.wait(), BOUND_S)
 
 
 @DIALECTS
@@ -172,10 +172,10 @@ async def test_no_answer_in_time_is_of_unknown_cost_and_hangs_up(dialect: str) -
     async def script(visit: Visit) -> None:
         await visit.reader.readexactly(1)
 
-    async with vendor(script) as standing, provider(dialect, standing.port) as by:
+    async with vendor(script) as server, provider(dialect, server.port) as by:
         with pytest.raises(AttemptTimeout) as caught:
             await ask(by, timeout_s=0.05)
-        await asyncio.wait_for(standing.left.wait(), BOUND_S)
+        await asyncio.wait_for(server.left.wait(), BOUND_S)
     assert caught.value.billed is None
 
 
@@ -330,10 +330,10 @@ async def test_six_hundred_calls_are_in_flight_together_on_reused_connections(di
                 await one.answer(good)
             waiting.clear()
 
-    async with vendor(script) as standing, provider(dialect, standing.port) as by:
+    async with vendor(script) as server, provider(dialect, server.port) as by:
         for _ in range(2):
             await asyncio.gather(*(ask(by, timeout_s=60) for _ in range(600)))
-    assert standing.connections == 600
+    assert server.connections == 600
 
 
 @DIALECTS

@@ -43,9 +43,9 @@ async def test_faults_arrive_as_the_exceptions_of_each_sdk(
             with pytest.raises(wanted) as caught:
                 await call(client, f"[[fault:{fault}]]")
             assert type(caught.value) is wanted
-        await until(lambda: it.engine.tally.open_now == 0)
-        assert it.engine.tally.faults.total() == 2
-        assert it.engine.tally.cancelled == 0
+        await until(lambda: it.engine.stats.open_now == 0)
+        assert it.engine.stats.faults.total() == 2
+        assert it.engine.stats.cancelled == 0
 
 
 async def test_error_bodies_carry_each_vendors_words() -> None:
@@ -100,8 +100,8 @@ async def test_limits_refuse_with_the_vendors_headers() -> None:
             await ask_anthropic(it.anthropic, "x")
         assert second.value.response.headers["retry-after"] == "1"
         assert second.value.response.headers["anthropic-ratelimit-requests-limit"] == "60"
-        assert it.engine.tally.refusals == {"rate_limit_requests": 2}
-        assert it.engine.tally.accepted == 2
+        assert it.engine.stats.refusals == {"rate_limit_requests": 2}
+        assert it.engine.stats.accepted == 2
 
 
 async def test_only_the_right_key_is_let_in_when_one_is_set() -> None:
@@ -140,7 +140,7 @@ async def test_an_answer_may_be_withheld_empty_or_garbled() -> None:
         )
         with pytest.raises(ValueError, match=r".+"):
             raw.parse()
-        assert it.engine.tally.answered == 5
+        assert it.engine.stats.answered == 5
 
 
 @pytest.mark.parametrize("fault", ["stall", "cut-body"])
@@ -153,12 +153,12 @@ async def test_a_stream_may_stall_or_break_after_its_first_part(fault: str) -> N
                 got.append(chunk)
         assert got
         await stream.close()
-        await until(lambda: it.engine.tally.open_now == 0)
-        assert it.engine.tally.undelivered == 1
-        assert it.engine.tally.undelivered_usd == it.engine.tally.billed_usd > 0
+        await until(lambda: it.engine.stats.open_now == 0)
+        assert it.engine.stats.undelivered == 1
+        assert it.engine.stats.undelivered_usd == it.engine.stats.billed_usd > 0
 
 
-async def test_a_stream_may_tell_of_an_error_after_its_first_part() -> None:
+async def test_a_stream_may_report_an_error_after_its_first_part() -> None:
     async with running() as it:
         with pytest.raises(openai.APIError):
             async for _ in await ask_openai(it.openai, "[[fault:stream-error]]", stream=True):
@@ -171,14 +171,14 @@ async def test_a_stream_may_tell_of_an_error_after_its_first_part() -> None:
 async def test_a_caller_who_leaves_early_is_counted_and_not_billed() -> None:
     async with running(Behaviour(latency_ms=60_000)) as it:
         call = asyncio.create_task(ask_openai(it.openai, "x"))
-        await until(lambda: it.engine.tally.open_now == 1)
+        await until(lambda: it.engine.stats.open_now == 1)
         call.cancel()
-        await until(lambda: it.engine.tally.cancelled == 1)
-        assert it.engine.tally.open_now == 0
-        assert it.engine.tally.billed_usd == 0
+        await until(lambda: it.engine.stats.cancelled == 1)
+        assert it.engine.stats.open_now == 0
+        assert it.engine.stats.billed_usd == 0
 
 
-async def test_a_slow_answer_takes_the_time_it_was_told_to() -> None:
+async def test_a_slow_answer_takes_the_time_that_was_asked_for() -> None:
     async with running() as it:
         began = time.monotonic()
         await ask_openai(it.openai, "[[fault:slow:ms=150]]")

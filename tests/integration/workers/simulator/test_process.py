@@ -87,8 +87,8 @@ def test_its_own_addresses_show_and_change_what_it_does() -> None:
         assert call(f"{url}/v1/chat/completions", CHAT)[0] == 503
         assert call(f"{url}/v1/chat/completions", CHAT)[0] == 200
         assert call(f"{url}/_limits", {"models": {"gpt-4o-mini": {"tpm": 1}}})[0] == 200
-        status, told = call(f"{url}/v1/chat/completions", CHAT)
-        assert (status, told["error"]["type"]) == (429, "tokens")
+        status, body = call(f"{url}/v1/chat/completions", CHAT)
+        assert (status, body["error"]["type"]) == (429, "tokens")
         assert call(f"{url}/_limits", {"rmp": 1})[0] == 400
         assert call(f"{url}/_reset", {})[0] == 200
         assert call(f"{url}/_stats")[1]["requests"] == 0
@@ -96,20 +96,20 @@ def test_its_own_addresses_show_and_change_what_it_does() -> None:
 
 def test_bad_requests_are_refused_in_the_vendors_shapes() -> None:
     with started() as (url, _):
-        status, told = call(f"{url}/v1/chat/completions", raw=b"{nonsense")
-        assert (status, told["error"]["type"]) == (400, "invalid_request_error")
-        status, told = call(f"{url}/v1/messages", raw=b"{nonsense")
-        assert (status, told["type"], told["error"]["type"]) == (
+        status, body = call(f"{url}/v1/chat/completions", raw=b"{nonsense")
+        assert (status, body["error"]["type"]) == (400, "invalid_request_error")
+        status, body = call(f"{url}/v1/messages", raw=b"{nonsense")
+        assert (status, body["type"], body["error"]["type"]) == (
             400,
             "error",
             "invalid_request_error",
         )
-        status, told = call(f"{url}/v1/nothing", {})
-        assert (status, told["error"]["code"]) == (404, "unknown_url")
+        status, body = call(f"{url}/v1/nothing", {})
+        assert (status, body["error"]["code"]) == (404, "unknown_url")
         assert call(f"{url}/v1/chat/completions")[0] == 405
         large = b'{"model":"' + b"x" * (33 * 1024 * 1024) + b'"}'
-        status, told = call(f"{url}/v1/messages", raw=large)
-        assert (status, told["error"]["type"]) == (413, "request_too_large")
+        status, body = call(f"{url}/v1/messages", raw=large)
+        assert (status, body["error"]["type"]) == (413, "request_too_large")
         odd: list[Any] = [
             [],
             {"messages": 1, "model": "m"},
@@ -175,10 +175,10 @@ def test_a_wrong_flag_is_named_and_ends_with_2(flags: list[str], named: str) -> 
 def test_growth_lengths_and_headers_are_set_by_flags() -> None:
     flags = ["--ramp-floor", "60", "--ramp-window-s", "30", "--headers", "none", "--rpm", "600"]
     with started(*flags, "--output-tokens", "20", "--output-sigma", "0") as (url, _):
-        status, told = call(f"{url}/v1/chat/completions", CHAT)
-        assert (status, told["usage"]["completion_tokens"]) == (200, 20)
-        status, told = call(f"{url}/v1/chat/completions", CHAT)
-        assert (status, told["error"]["code"]) == (429, "slow_down")
+        status, body = call(f"{url}/v1/chat/completions", CHAT)
+        assert (status, body["usage"]["completion_tokens"]) == (200, 20)
+        status, body = call(f"{url}/v1/chat/completions", CHAT)
+        assert (status, body["error"]["code"]) == (429, "slow_down")
 
 
 def test_a_port_that_is_taken_is_named_and_ends_with_2() -> None:

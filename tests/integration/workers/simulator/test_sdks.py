@@ -152,16 +152,16 @@ async def test_cached_tokens_are_part_of_openais_prompt_and_apart_from_anthropic
         assert written.input_tokens == read.input_tokens == 1
 
 
-async def test_the_bill_is_the_sum_of_what_the_clients_were_told() -> None:
+async def test_the_bill_is_the_sum_of_what_the_clients_were_billed() -> None:
     async with running() as it:
         replies = [await ask_openai(it.openai, f"question {n}") for n in range(20)]
-        told = sum(
+        reported = sum(
             reply.usage.prompt_tokens * Decimal("0.00000015")
             + reply.usage.completion_tokens * Decimal("0.0000006")
             for reply in replies
         )
-        report = it.engine.tally.report()
-        assert Decimal(report["money"]["billed_usd"]) == told
+        report = it.engine.stats.report()
+        assert Decimal(report["money"]["billed_usd"]) == reported
         assert report["prompts"] == {
             "distinct": 20,
             "seen_again": 0,

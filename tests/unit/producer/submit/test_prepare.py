@@ -1,4 +1,4 @@
-"""From fields to an envelope: defaults, the catalog's word, and a clear refusal of each fault."""
+"""From fields to an envelope: defaults, the catalog, and a clear refusal of each fault."""
 
 import math
 from datetime import UTC, datetime
@@ -12,10 +12,11 @@ from headgate.producer.submit.prepare import Submitter
 from headgate.shared.admission.ticket import Ticket
 from headgate.shared.catalog import catalog
 from headgate.shared.cost.tokens import ANSWER_TOKENS, MESSAGE_TOKENS
-from headgate.shared.cost.upper_bound import worst_pico_usd
+from headgate.shared.cost.upper_bound import upper_bound_pico_usd
 from headgate.shared.errors import InvalidRequest
+from headgate.shared.job.encoding import MAX_REQUEST_BYTES
 from headgate.shared.job.envelope import Envelope
-from headgate.shared.job.request import MAX_REQUEST_BYTES, Request
+from headgate.shared.job.request import Request
 from headgate.shared.settings import Settings
 
 CATALOG = catalog.load()
@@ -105,7 +106,7 @@ def test_an_unknown_default_model_is_blamed_on_its_variable() -> None:
 def test_auto_is_no_model_to_fall_back_to() -> None:
     error = refusal({"prompt": "Hello", "model": "gpt-4o", "fallback": ["auto"]})
     assert error.field == "fallback[0]"
-    assert "name one" in error.remedy
+    assert "name a model" in error.remedy
 
 
 def test_an_embedding_model_does_not_answer_and_another_does_not_embed() -> None:
@@ -256,5 +257,5 @@ def test_money_that_is_none_is_refused_with_a_word_of_its_form(field: str, usd: 
 
 def test_a_ticket_says_the_most_that_its_attempt_can_cost() -> None:
     prepared = submitter().prepare({"prompt": "Hello", "model": "gpt-4o-mini"})
-    worst = worst_pico_usd(prepared.envelope.request, CATALOG.model("gpt-4o-mini"), CATALOG)
-    assert Ticket.decode(prepared.ticket).worst_pico_usd == worst
+    worst = upper_bound_pico_usd(prepared.envelope.request, CATALOG.model("gpt-4o-mini"), CATALOG)
+    assert Ticket.decode(prepared.ticket).upper_bound_pico_usd == worst

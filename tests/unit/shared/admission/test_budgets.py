@@ -1,4 +1,4 @@
-"""What the catalog and an operator say of budgets, as scripts and people read it."""
+"""Budgets of the catalog and of an operator, as scripts and people read them."""
 
 from pathlib import Path
 
@@ -51,7 +51,7 @@ def test_a_tenant_without_an_entry_has_the_budget_of_every_tenant(tmp_path: Path
     assert in_force(budgets_of(tmp_path), {}, "user/plain/u") is None
 
 
-def test_an_operators_word_is_laid_over_the_catalogs(tmp_path: Path) -> None:
+def test_an_operators_figures_override_the_catalogs(tmp_path: Path) -> None:
     configured = budgets_of(tmp_path)
     overrides = {"tenant/plain": "usd_per_day=7", "tenant/*": "usd_per_day=none rpm=3",
                  "global": "usd_per_month=none", "tenant/x": "rpm=9"}  # fmt: skip

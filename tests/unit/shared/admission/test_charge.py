@@ -1,4 +1,4 @@
-"""Charge: what is held for an attempt, by each vendor's own way of counting."""
+"""Charge: what is held for an attempt, by each vendor's own rule."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Limits stand in Redis as the scripts read them, and an operator's word is laid over them."""
+"""Limits as the scripts read them, and what an operator may set."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headgate.shared.admission import limits
+from headgate.shared.admission.scopes import user_scope
 from headgate.shared.catalog.catalog import Catalog, load
 from headgate.shared.catalog.schema import ProviderConfig
 from headgate.shared.errors import WrongUse
@@ -67,7 +68,7 @@ def test_each_table_of_the_catalog_has_its_scopes(tmp_path: Path) -> None:
 
 def test_a_tenant_with_a_slash_in_its_name_may_have_users_of_its_own(tmp_path: Path) -> None:
     catalog = catalog_of(tmp_path, '[users."a%2Fb/c"]\nrpm = 3')
-    assert limits.scopes(catalog, one_key)[limits.user_scope("a/b", "c")] == "rpm=3"
+    assert limits.scopes(catalog, one_key)[user_scope("a/b", "c")] == "rpm=3"
 
 
 @given(
@@ -83,16 +84,6 @@ def test_what_is_written_is_read_again(amounts: dict[str, float | None]) -> None
                for word in text.split())  # fmt: skip
 
 
-def test_an_override_is_laid_over_the_catalog_measure_by_measure() -> None:
-    configured = {"tenant/a": "rpm=10 tpm=500", "tenant/*": "rpm=1 concurrent=2"}
-    overrides = {"tenant/a": "rpm=20 tpm=none", "tenant/*": "concurrent=9", "tenant/b": "rpm=3"}
-    assert limits.effective(configured, {}, "tenant/a") == {"rpm": 10, "tpm": 500}
-    assert limits.effective(configured, overrides, "tenant/a") == {"rpm": 20}
-    assert limits.effective(configured, overrides, "tenant/b") == {"rpm": 3, "concurrent": 9}
-    assert limits.effective(configured, overrides, "tenant/c") == {"rpm": 1, "concurrent": 9}
-    assert limits.effective(configured, overrides, "user/a/u") == {}
-
-
 @pytest.mark.parametrize(
     ("measure", "text", "amount"),
     [
@@ -103,7 +94,7 @@ def test_an_override_is_laid_over_the_catalog_measure_by_measure() -> None:
         ("rpd", "none", None),
     ],
 )
-def test_an_operator_s_word_is_a_number_in_its_span_or_none(
+def test_an_operators_figure_is_a_number_in_range_or_none(
     measure: str, text: str, amount: float | None
 ) -> None:
     assert limits.amount_of(measure, text) == amount

@@ -1,4 +1,4 @@
-"""Fingerprint: equal questions and no others have one."""
+"""Fingerprint: equal requests and no others have the same one."""
 
 import copy
 import json
@@ -135,14 +135,14 @@ params = st.fixed_dictionaries(
 
 
 def turned(value: Any) -> Any:
-    """The same with the keys of every object the other way round."""
+    """Return the value with the keys of every object in reverse order."""
     if isinstance(value, dict):
         return {key: turned(part) for key, part in reversed(value.items())}
     return [turned(part) for part in value] if isinstance(value, list) else value
 
 
 def reworded(asked: list[dict[str, Any]], given: dict[str, Any]) -> dict[str, Any]:
-    """The same request, written in another way wherever there is one."""
+    """Return the same request, written in another way wherever there is one."""
     said = []
     for message in turned(asked):
         content = message["content"]
@@ -170,7 +170,7 @@ def test_a_request_in_other_words_of_one_meaning_has_one_fingerprint(
 
 
 def meaning(request: Request) -> str:
-    """What a request means, written down anew and slowly, to compare by."""
+    """Return what a request means, by a second and slow way, to compare with."""
     said: list[Any] = []
     for message in request.chat():
         kept = {key: value for key, value in message.items() if value is not None}

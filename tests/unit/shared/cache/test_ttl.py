@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from headgate.shared.cache.ttl import CachePolicy, CacheRuleIndex, CacheTtl
 from headgate.shared.catalog import catalog
-from headgate.shared.catalog.schema import LONGEST_TTL_S, CacheRule
+from headgate.shared.catalog.schema import MAX_TTL_S, CacheRule
 from headgate.shared.errors import CatalogError
 from headgate.shared.job.request import request_from
 
@@ -17,9 +17,9 @@ HOUR, DAY = 3600, 86_400
 BUILT_IN = CachePolicy(CacheRuleIndex.of(catalog.load().cache.rules))
 
 
-def of(prompt: str = "Say hello", keeping: CachePolicy = BUILT_IN, **fields: Any) -> CacheTtl:
+def of(prompt: str = "Say hello", policy: CachePolicy = BUILT_IN, **fields: Any) -> CacheTtl:
     words = {} if fields.keys() & {"messages", "input"} else {"prompt": prompt}
-    return keeping.lifetime(request_from({**words, **fields}))
+    return policy.lifetime(request_from({**words, **fields}))
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_a_word_inside_another_is_another_and_a_beginning_counts_at_the_beginnin
     assert of(prompt).reason == "general"
 
 
-def test_the_callers_word_goes_before_every_rule() -> None:
+def test_the_callers_wish_goes_before_every_rule() -> None:
     order = "Where is my order?"
     assert of("What is today?", cache={"ttl_s": 7}) == CacheTtl(7, "asked")
     assert of(order, cache={"ttl_s": 7}) == CacheTtl(7, "asked")
@@ -85,7 +85,7 @@ def test_what_is_meant_to_vary_is_kept_only_if_asked(params: dict[str, Any], kep
     assert (of(params=params).ttl_s > 0) == kept
     assert of(params=params, cache={"mode": "exact"}).ttl_s == 1800
     assert of(params=params, cache={"ttl_s": 5}).ttl_s == 5
-    assert of(params=params, keeping=CachePolicy(temperature=1)).ttl_s > 0
+    assert of(params=params, policy=CachePolicy(temperature=1)).ttl_s > 0
     assert of(input="a", params=params) == CacheTtl(1800, "embedding")
 
 
@@ -110,11 +110,11 @@ def rules(**entries: dict[str, Any]) -> CachePolicy:
 
 
 def test_a_template_goes_before_keywords() -> None:
-    keeping = rules(
+    policy = rules(
         news={"ttl_s": 60, "keywords": ["today"]}, poems={"ttl_s": 900, "templates": ["poem"]}
     )
-    assert of("today", keeping, template="poem") == CacheTtl(900, "poems")
-    assert of("today", keeping, template="other") == CacheTtl(60, "news")
+    assert of("today", policy, template="poem") == CacheTtl(900, "poems")
+    assert of("today", policy, template="other") == CacheTtl(60, "news")
 
 
 @given(st.text(max_size=60), st.lists(st.sampled_from(["red tape", "^red", "gree*"]), max_size=3))
@@ -140,9 +140,9 @@ def overlaid(folder: Path, text: str) -> catalog.Catalog:
 def test_an_overlay_changes_a_rule_key_by_key(tmp_path: Path) -> None:
     models = overlaid(tmp_path, '[cache.rules.weather]\nttl_s = 60\n[cache.rules.tea]\n'
                                 'keywords = "tea*"\nttl_s = 5\n')  # fmt: skip
-    keeping = CachePolicy(CacheRuleIndex.of(models.cache.rules))
-    assert of("Will it rain?", keeping) == CacheTtl(60, "weather")
-    assert of("teapots", keeping) == CacheTtl(5, "tea")
+    policy = CachePolicy(CacheRuleIndex.of(models.cache.rules))
+    assert of("Will it rain?", policy) == CacheTtl(60, "weather")
+    assert of("teapots", policy) == CacheTtl(5, "tea")
 
 
 @pytest.mark.parametrize(
@@ -150,9 +150,9 @@ def test_an_overlay_changes_a_rule_key_by_key(tmp_path: Path) -> None:
     [
         ("cache = 1", "cache", "give a table"),
         ("[cache]\nttl_s = 1", "cache.ttl_s", "unknown key; use one of rules"),
-        ("[cache.rules.a]\nkeywords = ['b']", "cache.rules.a.ttl_s", "this key is needed"),
+        ("[cache.rules.a]\nkeywords = ['b']", "cache.rules.a.ttl_s", "this key is required"),
         ("[cache.rules.a]\nttl_s = -1", "cache.rules.a.ttl_s", "greater than or equal to 0"),
-        (f"[cache.rules.a]\nttl_s = {LONGEST_TTL_S + 1}", "cache.rules.a.ttl_s", "less than"),
+        (f"[cache.rules.a]\nttl_s = {MAX_TTL_S + 1}", "cache.rules.a.ttl_s", "less than"),
         ("[cache.rules.a]\nttl_s = '1'", "cache.rules.a.ttl_s", "whole number"),
         ("[cache.rules.a]\nttl_s = 1\nkeyword = 'b'", "cache.rules.a.keyword", "mean keywords?"),
         ("[cache.rules.a]\nttl_s = 1\nkeywords = ['?']", "cache.rules.a.keywords[0]", "words"),

@@ -1,4 +1,4 @@
-"""The built-in catalog is sound, and a user's file is laid over it key by key."""
+"""The built-in catalog has no faults, and a user's file overrides it key by key."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headgate.shared.catalog.catalog import BUILT_IN, Catalog, laid_over, load
+from headgate.shared.catalog.catalog import BUILT_IN, Catalog, load, overridden
 from headgate.shared.catalog.schema import Model, StaticText
 from headgate.shared.errors import CatalogError, InvalidRequest
 
@@ -212,7 +212,8 @@ def test_a_request_may_name_its_own_chain_or_none(built_in: Catalog) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "remedy"), [("gpt-4oo", "did you mean"), ("mistral-embed", "vectors and texts")]
+    ("name", "remedy"),
+    [("gpt-4oo", "did you mean"), ("mistral-embed", "cannot replace each other")],
 )
 def test_a_wished_chain_holds_only_models_that_can_stand_in(
     built_in: Catalog, name: str, remedy: str
@@ -223,7 +224,7 @@ def test_a_wished_chain_holds_only_models_that_can_stand_in(
 
 
 def test_the_automatic_choice_is_refused_by_name(built_in: Catalog) -> None:
-    with pytest.raises(InvalidRequest, match="stands for no one model"):
+    with pytest.raises(InvalidRequest, match="auto lets routing choose"):
         built_in.model("auto")
 
 
@@ -234,7 +235,9 @@ def test_the_catalog_cannot_be_changed(built_in: Catalog) -> None:
         built_in.model("gpt-4o").timeout_s = 1  # type: ignore[misc]
 
 
-def test_the_digest_tells_equal_catalogs_from_others(tmp_path: Path, built_in: Catalog) -> None:
+def test_equal_catalogs_and_no_others_have_the_same_digest(
+    tmp_path: Path, built_in: Catalog
+) -> None:
     assert load().digest == built_in.digest
     assert overlay(tmp_path, "# nothing").digest == built_in.digest
     assert overlay(tmp_path, '[pools."openai/gpt-4o"]\nrpm = 1').digest != built_in.digest
@@ -252,20 +255,20 @@ documents = st.dictionaries(st.sampled_from("abcd"), tables, max_size=4)
 def test_laying_over_keeps_what_is_not_named_and_takes_what_is(
     below: dict[str, Any], above: dict[str, Any]
 ) -> None:
-    assert laid_over(below, {}) == below
-    assert laid_over({}, above) == above
-    assert laid_over(above, above) == above
-    merged = laid_over(below, above)
+    assert overridden(below, {}) == below
+    assert overridden({}, above) == above
+    assert overridden(above, above) == above
+    merged = overridden(below, above)
     assert merged.keys() == below.keys() | above.keys()
     for key, value in above.items():
         if not isinstance(value, dict):
             assert merged[key] == value
-    assert laid_over(merged, above) == merged
+    assert overridden(merged, above) == merged
 
 
-def test_the_built_in_file_laid_over_itself_is_itself(built_in: Catalog) -> None:
+def test_the_built_in_file_overridden_itself_is_itself(built_in: Catalog) -> None:
     content = tomllib.loads(BUILT_IN.read_text(encoding="utf-8"))
-    assert laid_over(content, content) == content
+    assert overridden(content, content) == content
     assert load(BUILT_IN).digest == built_in.digest
 
 

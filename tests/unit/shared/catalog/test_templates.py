@@ -1,4 +1,4 @@
-"""A request with a template is the request that its words make, and nothing in it is code."""
+"""A template fills in a request, and nothing in it is code."""
 
 from __future__ import annotations
 
@@ -100,10 +100,10 @@ def test_messages_are_replaced_in_all_their_texts(catalog: Catalog) -> None:
             "variables.topics",
             "it has topic, words; did you mean topic?",
         ),
-        ({"prompt": "Hi"}, "prompt", "leave one out"),
-        ({"messages": [{"role": "user", "content": "Hi"}]}, "messages", "leave one out"),
-        ({"input": "Hi"}, "input", "leave one out"),
-        ({"template": None, "prompt": "Hi"}, "variables", "name their template"),
+        ({"prompt": "Hi"}, "prompt", "leave out one"),
+        ({"messages": [{"role": "user", "content": "Hi"}]}, "messages", "leave out one"),
+        ({"input": "Hi"}, "input", "leave out one"),
+        ({"template": None, "prompt": "Hi"}, "variables", "give the template"),
         ({"template": "plain", "variables": {"text": ""}}, "variables", "an empty prompt"),
         ({"variables": {"words": [1], "topic": "a"}}, "variables.words", ""),
     ],

@@ -49,9 +49,9 @@ FAULTS = [
     ("colour = 1", "colour", "1", "unknown key; use one of providers, models, pools, tiers"),
     ("[modles]", "modles", "{}", "did you mean models?"),
     ("[templates.a]", "templates.a", "{'name': 'a'}", "exactly one of prompt and messages"),
-    ('templates.a.prompt = "{"', "templates.a.prompt", "'{'", "a lone brace in '{'"),
-    ('templates.a.prompt = "{a.b}"', "templates.a.prompt", "'{a.b}'", "a lone brace"),
-    ('templates.a.prompt = "{a!r:>9}"', "templates.a.prompt", "'{a!r:>9}'", "a lone brace"),
+    ('templates.a.prompt = "{"', "templates.a.prompt", "'{'", "single brace in '{'"),
+    ('templates.a.prompt = "{a.b}"', "templates.a.prompt", "'{a.b}'", "single brace"),
+    ('templates.a.prompt = "{a!r:>9}"', "templates.a.prompt", "'{a!r:>9}'", "single brace"),
     ('templates.a = { prompt = "a", modle = "b" }', "templates.a.modle", "'b'", "mean model?"),
     ('templates.a = { prompt = "a", model = "b" }', "templates.a.model", "'b'", "no such model"),
     ('models."gpt-4o".timeout = 5', 'models."gpt-4o".timeout', "5", "did you mean timeout_s?"),
@@ -80,7 +80,7 @@ FAULTS = [
         "no such model",
     ),
     ('pools."openai/gtp-4o".rpm = 1', 'pools."openai/gtp-4o"', "'openai/gtp-4o'", "gpt-4o?"),
-    ('pools."gpt-4o".rpm = 1', 'pools."gpt-4o"', "'gpt-4o'", "write provider/pool"),
+    ('pools."gpt-4o".rpm = 1', 'pools."gpt-4o"', "'gpt-4o'", "give provider/pool"),
     ('prices."gpt4o".input = "1"', 'prices."gpt4o"', "'gpt4o'", "did you mean gpt-4o?"),
     ('tiers.a.models."g".rpm = 1', 'tiers.a.models."g"', "'g'", "no such model"),
     # chains
@@ -88,13 +88,13 @@ FAULTS = [
         'models."gpt-4o".fallback = ["gpt-4o"]',
         'models."gpt-4o".fallback[0]',
         "'gpt-4o'",
-        "goes in a circle: gpt-4o -> gpt-4o",
+        "form a circle: gpt-4o -> gpt-4o",
     ),
     (
         'models."gpt-4o".fallback = ["gpt-4o-mini"]',
         'models."gpt-4o".fallback[0]',
         "'gpt-4o-mini'",
-        "goes in a circle: gpt-4o-mini -> gpt-4o -> gpt-4o-mini; take one of these out",
+        "form a circle: gpt-4o-mini -> gpt-4o -> gpt-4o-mini; remove one of them",
     ),
     (
         'models."gpt-4o".fallback = ["static:no", "gpt-5.4"]',
@@ -107,13 +107,13 @@ FAULTS = [
         'models."gpt-4o".fallback = ["mistral-embed"]',
         'models."gpt-4o".fallback[0]',
         "'mistral-embed'",
-        "vectors and texts",
+        "cannot replace each other",
     ),
     (
         'models."mistral-embed".fallback = ["static:a"]',
         'models."mistral-embed".fallback[0]',
         "'static:a'",
-        "cannot stand in for vectors",
+        "cannot replace vectors",
     ),
     # limits
     ('models."gpt-4o".timeout_s = 0', 'models."gpt-4o".timeout_s', "0", "greater than 0"),
@@ -152,8 +152,8 @@ FAULTS = [
     ('prices."gpt-4o".input = "NaN"', 'prices."gpt-4o".input', "'NaN'", "0 to 1000000"),
     ('prices."gpt-4o".input = "1.0000001"', 'prices."gpt-4o".input', "'1.0000001'", "six digits"),
     ('prices."gpt-4o".input = "cheap"', 'prices."gpt-4o".input', "'cheap'", "USD per million"),
-    ('pools."openai/gpt-4o".rpm = -3', 'pools."openai/gpt-4o".rpm', "-3", "where nothing limits"),
-    ("tiers.free.rpm = 0", "tiers.free.rpm", "0", "leave the key out where nothing limits"),
+    ('pools."openai/gpt-4o".rpm = -3', 'pools."openai/gpt-4o".rpm', "-3", "for no limit"),
+    ("tiers.free.rpm = 0", "tiers.free.rpm", "0", "leave the key out for no limit"),
     ("tiers.free.rpm = 10000000000", "tiers.free.rpm", "10000000000", "equal to 100000000"),
     ("tiers.free.rpm = 9.5", "tiers.free.rpm", "9.5", "give a whole number"),
     ("tiers.free.lockout_after = 0", "tiers.free.lockout_after", "0", "equal to 1"),
@@ -172,7 +172,7 @@ FAULTS = [
     ("tenants.acme = 5", "tenants.acme", "5", "give a table"),
     ("users.bob.rpm = 1", "users.bob", "'bob'", 'write "tenant/user"'),
     ("users.'acme/'.rpm = 1", 'users."acme/"', "'acme/'", 'write "tenant/user"'),
-    ("users.'acme/*'.rpm = 1", 'users."acme/*"', "'acme/*'", "those of its tier"),
+    ("users.'acme/*'.rpm = 1", 'users."acme/*"', "'acme/*'", "use a tier"),
     ("users.'acme/u'.tier = 'x'", 'users."acme/u".tier', "'x'", "no such tier"),
     ("users.'acme/u'.weight = 2", 'users."acme/u".weight', "2", "unknown key; use one of rpm"),
     ("tiers.'a/b'.rpm = 1", 'tiers."a/b"', "'a/b'", "give a name that fits"),
@@ -212,18 +212,18 @@ FAULTS = [
     ('tiers.free.models."gpt-4o" = 3', 'tiers.free.models."gpt-4o"', "3", "give a table"),
     ("tiers.free.models = 3", "tiers.free.models", "3", "give a table"),
     ('providers.custom.api_key_optional = "no"', *OPTIONAL, "give true or false"),
-    # what is needed, and names
-    (NEW.replace('provider = "openai"', ""), 'models."x".provider', "(missing)", "is needed"),
-    (NEW.replace('source = "a test"', ""), 'models."x".source', "(missing)", "is needed"),
+    # required keys, and names
+    (NEW.replace('provider = "openai"', ""), 'models."x".provider', "(missing)", "is required"),
+    (NEW.replace('source = "a test"', ""), 'models."x".source', "(missing)", "is required"),
     (NEW.replace("max_output_tokens = 100", ""), 'models."x".max_output_tokens', "(missing)", "1"),
     (NEW.replace('"x"', '"a/b"'), 'models."a/b"', "'a/b'", "give a name that fits"),
-    (NEW.replace('"x"', '"auto"'), 'models."auto"', "'auto'", "the word for routing"),
-    ('providers.p.base_url = "http://a"', "providers.p.dialect", "(missing)", "is needed"),
+    (NEW.replace('"x"', '"auto"'), 'models."auto"', "'auto'", "auto means routing"),
+    ('providers.p.base_url = "http://a"', "providers.p.dialect", "(missing)", "is required"),
 ]
 
 
 @pytest.mark.parametrize(("text", "key", "value", "remedy"), FAULTS)
-def test_a_fault_is_told_with_file_key_value_and_remedy(
+def test_a_fault_names_file_key_value_and_remedy(
     tmp_path: Path, text: str, key: str, value: str, remedy: str
 ) -> None:
     file = tmp_path / "own.toml"
@@ -238,7 +238,7 @@ def test_a_fault_is_told_with_file_key_value_and_remedy(
     assert error.file == str(file)
 
 
-def test_all_faults_are_told_together(tmp_path: Path) -> None:
+def test_all_faults_are_reported_together(tmp_path: Path) -> None:
     file = tmp_path / "own.toml"
     file.write_text(
         'models."gpt-4o".timeout_s = -1\nmodels."gpt-4o".colour = 1\n'
@@ -258,7 +258,7 @@ def test_all_faults_are_told_together(tmp_path: Path) -> None:
     assert str(caught.value).count(str(file)) == len(str(caught.value).splitlines()) == 5
 
 
-def test_a_circle_is_told_once_where_the_user_has_closed_it(tmp_path: Path) -> None:
+def test_a_circle_is_reported_once_where_the_user_has_closed_it(tmp_path: Path) -> None:
     file = tmp_path / "own.toml"
     file.write_text('models."command-r7b".fallback = ["gemini-2.5-flash"]\n', encoding="utf-8")
     with pytest.raises(CatalogError) as caught:
@@ -271,14 +271,14 @@ def test_a_circle_is_told_once_where_the_user_has_closed_it(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("content", "key", "remedy"),
     [
-        (b'a = 1\nb = = 2\n[models."x"]\n', "line 2", "is no TOML"),
-        (b'a = 1\n[models."x"', "line 2", "is no TOML"),
-        (b'a = 1\na = "twice"\n', "line 2", "is no TOML"),
+        (b'a = 1\nb = = 2\n[models."x"]\n', "line 2", "this is not TOML"),
+        (b'a = 1\n[models."x"', "line 2", "this is not TOML"),
+        (b'a = 1\na = "twice"\n', "line 2", "this is not TOML"),
         (b"a = 1\nb = '\xff'\n", "line 2", "save the file as UTF-8"),
-        (b"a = 1\n\x00\n", "line 2", "is no TOML"),
+        (b"a = 1\n\x00\n", "line 2", "this is not TOML"),
     ],
 )
-def test_a_file_that_is_no_toml_is_told_with_the_line(
+def test_a_file_that_is_not_toml_is_refused_with_the_line(
     tmp_path: Path, content: bytes, key: str, remedy: str
 ) -> None:
     file = tmp_path / "own.toml"
@@ -289,7 +289,7 @@ def test_a_file_that_is_no_toml_is_told_with_the_line(
     assert remedy in caught.value.remedy
 
 
-def test_a_missing_file_and_a_folder_are_told(tmp_path: Path) -> None:
+def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
     with pytest.raises(CatalogError, match="there is no such file"):
         load(tmp_path / "none.toml")
     with pytest.raises(CatalogError, match="this is a folder"):

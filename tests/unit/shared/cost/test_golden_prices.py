@@ -1,4 +1,4 @@
-"""What vendors' usage blocks cost, each reckoned by hand from the vendors' price lists.
+"""What vendors' usage blocks cost, each computed by hand from the vendors' price lists.
 
 The blocks have the forms of the vendors' documentation: whole replies, ends of streams, batch
 lines. Prices are USD per million tokens, as of 2026-11-20.
@@ -24,7 +24,7 @@ from headgate.workers.provider import Answer
 from headgate.workers.providers.anthropic import read_message
 from headgate.workers.providers.http import Response
 from headgate.workers.providers.openai import read_chat, read_embeddings
-from headgate.workers.providers.streaming import ChatStream, MessageStream
+from headgate.workers.providers.streaming import AnswerStream, ChatParts, MessageParts
 
 CATALOG = load()
 DAY = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
@@ -36,14 +36,14 @@ Fields = dict[str, Any]
 
 
 def chat(usage: Fields, tier: str | None = "default") -> Answer:
-    """A chat completion that came whole."""
+    """Return the answer of a chat completion without streaming."""
     choice = {"index": 0, "message": {"role": "assistant", "content": "x"}, "finish_reason": "stop"}
     return read_chat({"choices": [choice], "usage": usage, "service_tier": tier}, OK, ASKED)
 
 
 def chat_stream(usage: Fields, tier: str = "default") -> Answer:
     """The same in chunks: the last has no choices and the usage; the others say null."""
-    stream = ChatStream(lambda _: None)
+    stream = AnswerStream(ChatParts(lambda _: None))
     choice: Fields = {"index": 0, "delta": {"content": "x"}, "finish_reason": None}
     for chunk in (
         {"choices": [choice], "usage": None, "service_tier": tier},
@@ -56,26 +56,26 @@ def chat_stream(usage: Fields, tier: str = "default") -> Answer:
 
 
 def chat_batch(usage: Fields) -> Answer:
-    """A line of a batch's output file: its body says `default`, that it is cheaper its file."""
+    """Return the answer of a batch's output line, whose body says `default` as service tier."""
     answer = chat(usage)
     return replace(answer, terms=replace(answer.terms, service_tier="batch"))
 
 
 def vectors(usage: Fields) -> Answer:
-    """An embeddings reply."""
+    """Return the answer of an embeddings call."""
     row = {"index": 0, "embedding": [0.5]}
     return read_embeddings({"data": [row], "usage": usage}, OK, Request(input="x"))
 
 
 def message(usage: Fields) -> Answer:
-    """An Anthropic message that came whole, or as a line of a batch (`service_tier`)."""
+    """Return the answer of an Anthropic message, or of a line of a batch (`service_tier`)."""
     body = {"content": [{"type": "text", "text": "x"}], "stop_reason": "end_turn", "usage": usage}
     return read_message(body, OK, json_only=False)
 
 
 def message_stream(started: Fields, *deltas: Fields) -> Answer:
     """The same as events: input at the start, output cumulative in the deltas."""
-    stream = MessageStream(lambda _: None)
+    stream = AnswerStream(MessageParts(lambda _: None))
     events: list[Fields] = [
         {"type": "message_start", "message": {"content": [], "usage": started}},
         {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},

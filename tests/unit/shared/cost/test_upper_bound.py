@@ -1,4 +1,4 @@
-"""No attempt uses or costs more than what was told before it."""
+"""No attempt uses or costs more than its upper bound."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headgate.shared.catalog.catalog import Catalog, load
-from headgate.shared.cost.price import from_pico, price, text, worst_price
+from headgate.shared.catalog.catalog import load
+from headgate.shared.cost.price import from_pico, pico_at, price, upper_bound_steps, usd_text
 from headgate.shared.cost.rates import BillingTerms
 from headgate.shared.cost.tokens import input_tokens, output_ceiling
-from headgate.shared.cost.upper_bound import input_bound, worst_pico_usd
+from headgate.shared.cost.upper_bound import input_bound, upper_bound_pico_usd
 from headgate.shared.job.request import Request
 from headgate.shared.job.result import Usage
 from tests.unit.shared.cost.test_tokens import COUNTED
@@ -79,29 +79,28 @@ def test_an_attachment_counts_as_the_most_that_it_can_hold(
     )
 
 
-def worst(model: str, **fields: Any) -> str | None:
+def bound_of(model: str, **fields: Any) -> str | None:
     request = Request(**{"prompt": "a" * 28, **fields})  # 28 + 8 + 64: a bound of 100 tokens
-    pico = worst_pico_usd(request, CATALOG.model(model), CATALOG)
-    return None if pico is None else text(from_pico(pico))
+    return usd_text(upper_bound_pico_usd(request, CATALOG.model(model), CATALOG))
 
 
-def test_the_worst_is_all_input_at_its_dearest_and_the_output_asked_for() -> None:
+def test_the_bound_is_all_input_at_its_highest_rate_and_the_output_asked_for() -> None:
     # 100 * 0.15 + 200 * 0.60 USD per million
-    assert worst("gpt-4o-mini", params={"max_tokens": 200}) == "0.000135"
+    assert bound_of("gpt-4o-mini", params={"max_tokens": 200}) == "0.000135"
     # 100 * 0.15 + 16,384 * 0.60
-    assert worst("gpt-4o-mini") == "0.0098454"
+    assert bound_of("gpt-4o-mini") == "0.0098454"
     # all of it written to the cache: 100 * 2.50 + 200 * 10
-    assert worst("claude-sonnet-5", params={"max_tokens": 200}) == "0.00225"
+    assert bound_of("claude-sonnet-5", params={"max_tokens": 200}) == "0.00225"
 
 
 def test_a_cache_mark_of_an_hour_is_reckoned_with() -> None:
     mark = {"type": "ephemeral", "ttl": "1h"}
     system = [{"type": "text", "text": "a", "cache_control": mark}]
-    hour = worst_pico_usd(
+    hour = upper_bound_pico_usd(
         Request(prompt="a", params={"system": system, "max_tokens": 1}), SONNET, CATALOG
     )
     system = [{"type": "text", "text": "a", "cache_control": {**mark, "ttl": "5m"}}]
-    short = worst_pico_usd(
+    short = upper_bound_pico_usd(
         Request(prompt="a", params={"system": system, "max_tokens": 1}), SONNET, CATALOG
     )
     assert hour is not None
@@ -109,13 +108,13 @@ def test_a_cache_mark_of_an_hour_is_reckoned_with() -> None:
     assert (hour - 10_000_000) * 250 == (short - 10_000_000) * 400  # 4.00 and 2.50 a million
 
 
-def test_a_tier_that_may_be_served_as_another_costs_as_the_dearer() -> None:
+def test_a_tier_that_may_be_served_as_another_counts_at_the_higher_price() -> None:
     params = {"max_tokens": 200}
     # 100 * 0.25 + 200 * 1.00
-    assert worst("gpt-4o-mini", params={**params, "service_tier": "priority"}) == "0.000225"
-    assert worst("gpt-4o-mini", params={**params, "service_tier": "flex"}) == "0.000135"
+    assert bound_of("gpt-4o-mini", params={**params, "service_tier": "priority"}) == "0.000225"
+    assert bound_of("gpt-4o-mini", params={**params, "service_tier": "flex"}) == "0.000135"
     # 2.50 * 1.1 and 10 * 1.1 a million
-    assert worst("claude-sonnet-5", params={**params, "inference_geo": "us"}) == "0.002475"
+    assert bound_of("claude-sonnet-5", params={**params, "inference_geo": "us"}) == "0.002475"
 
 
 @pytest.mark.parametrize(
@@ -127,16 +126,16 @@ def test_a_tier_that_may_be_served_as_another_costs_as_the_dearer() -> None:
     ],
 )
 def test_a_bill_without_a_bound_is_none(params: dict[str, Any]) -> None:
-    assert worst("gpt-5.5", params=params) is None
+    assert bound_of("gpt-5.5", params=params) is None
 
 
 def test_sound_has_no_bound() -> None:
     sound = {"type": "input_audio", "input_audio": {"data": "A", "format": "wav"}}
     asked = {"prompt": None, "messages": [{"role": "user", "content": [sound]}]}
-    assert worst("gpt-4o-mini", **asked) is None
+    assert bound_of("gpt-4o-mini", **asked) is None
 
 
-def test_where_no_price_is_known_there_is_no_worst(tmp_path: Path) -> None:
+def test_without_a_price_there_is_no_bound(tmp_path: Path) -> None:
     file = tmp_path / "own.toml"
     file.write_text(
         '[providers.mine]\ndialect = "openai"\nbase_url = "http://127.0.0.1:9/v1"\n'
@@ -144,8 +143,7 @@ def test_where_no_price_is_known_there_is_no_worst(tmp_path: Path) -> None:
         'max_output_tokens = 100\nsource = "a test"\nchecked = 2026-11-20\n'
     )
     own = load(file)
-    assert worst_price(1, 1, own.model("mine"), own) is None
-    assert worst_pico_usd(Request(prompt="a"), own.model("mine"), own) is None
+    assert upper_bound_pico_usd(Request(prompt="a"), own.model("mine"), own) is None
 
 
 @st.composite
@@ -159,22 +157,21 @@ def used(draw: st.DrawFn, most_in: int, most_out: int) -> Usage:
 
 
 @given(st.data(), st.sampled_from(CHATS), st.integers(1, 900_000), st.booleans(), st.booleans())
-def test_no_usage_within_the_bounds_costs_more_than_the_worst(
+def test_no_usage_within_the_bounds_costs_more_than_the_bound(
     data: st.DataObject, name: str, most_in: int, hour: bool, in_us: bool
 ) -> None:
     model, in_us = CATALOG.model(name), in_us and name.startswith("claude")
     usage = data.draw(used(most_in, model.max_output_tokens))
     terms = BillingTerms(in_us=in_us, hour_write_tokens=usage.cache_write_tokens if hour else 0)
-    most = worst_price(
-        most_in, model.max_output_tokens, model, CATALOG, in_us=in_us, hour_writes=hour
-    )
+    steps = upper_bound_steps(model, CATALOG, "", in_us, hour)
     cost = price(usage, model, CATALOG, terms=terms)
-    assert most is not None
+    assert steps is not None
     assert cost is not None
-    assert cost <= most
+    assert cost <= from_pico(pico_at(steps, most_in, model.max_output_tokens))
 
 
-def test_a_worst_price_is_in_usd(tmp_path: Path) -> None:
-    catalog: Catalog = load()
-    assert worst_price(1_000_000, 0, catalog.model("gpt-4o"), catalog) == Decimal("2.5")
+def test_a_million_tokens_cost_the_rate_of_a_million() -> None:
+    steps = upper_bound_steps(CATALOG.model("gpt-4o"), CATALOG, "", False, False)
+    assert steps is not None
+    assert from_pico(pico_at(steps, 1_000_000, 0)) == Decimal("2.5")
     assert output_ceiling({}, MINI) == 16_384

@@ -1,4 +1,4 @@
-"""Envelopes and results outlive deployments: what was encoded is decoded, also by a neighbour."""
+"""Envelopes and results outlive deployments: the release before and after can read them."""
 
 import uuid
 from typing import Any
@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headgate.shared.errors import InvalidRequest, NewerEnvelope, UnreadableMessage
+from headgate.shared.job.encoding import MAX_REQUEST_BYTES
 from headgate.shared.job.envelope import Envelope
 from headgate.shared.job.ids import new_id, now_ms, rfc3339
-from headgate.shared.job.request import MAX_REQUEST_BYTES, request_from
+from headgate.shared.job.request import request_from
 from headgate.shared.job.result import ErrorReport, FailedAttempt, Result, Usage
 from tests.support.rig import envelope
 

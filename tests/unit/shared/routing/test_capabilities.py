@@ -76,13 +76,13 @@ def test_a_chain_leaves_out_windows_that_are_too_small() -> None:
     assert "ministral-8b-2512" not in names("claude-haiku-5-5", prompt=long)
 
 
-def test_a_chain_that_cannot_stand_in_for_a_capability_is_told(tmp_path: Path) -> None:
+def test_a_capability_that_no_fallback_has_is_reported(tmp_path: Path) -> None:
     file = tmp_path / "own.toml"
     file.write_text('[models."gpt-4o-mini"]\nfallback = ["command-r7b"]\n')
     [told] = set(gaps(catalog.load(file))) - set(gaps(CATALOG))
-    assert told.startswith("gpt-4o-mini has vision, and none of its fallback has")
+    assert told.startswith("gpt-4o-mini has vision, and none of its fallbacks has it")
 
 
-def test_a_chain_may_be_kept_to_one_provider() -> None:
+def test_a_chain_may_stay_with_one_provider() -> None:
     assert names("gpt-4o-mini") == ["gpt-4o-mini", "gpt-4o", "claude-haiku-4-5"]
     assert names("gpt-4o-mini", same_provider=True) == ["gpt-4o-mini", "gpt-4o"]

@@ -1,4 +1,4 @@
-"""`model: auto`: the cheapest model that can do it, within what the caller allows."""
+"""`model: auto`: the cheapest model that can answer, within what the caller allows."""
 
 from decimal import Decimal
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 
 from headgate.shared.catalog import catalog
 from headgate.shared.catalog.catalog import Catalog
-from headgate.shared.cost.rates import sheets_of
+from headgate.shared.cost.rates import price_lists_of
 from headgate.shared.errors import CatalogError, InvalidRequest
 from headgate.shared.job.request import request_from
 from headgate.shared.routing.choose import ModelStatus
@@ -65,14 +65,14 @@ def test_it_says_why_and_what_the_runners_up_would_cost() -> None:
 @pytest.mark.parametrize("most", ["0.2", "1", "10"])
 def test_no_token_costs_more_than_the_caller_allows(most: str) -> None:
     model = BUILT_IN.model(route(prompt=HARD, prefer="quality", max_usd_per_million=most).model)
-    rate = sheets_of(model, BUILT_IN)[0].rates[-1]
+    rate = price_lists_of(model, BUILT_IN)[0].rates[-1]
     assert max(rate.input, rate.output).scaleb(6) <= Decimal(most)
 
 
 def test_a_limit_below_every_price_is_refused_by_its_name() -> None:
     error = refused(max_usd_per_million="0.0001")
     assert error.field == "max_usd_per_million"
-    assert "too dear: gpt-4o-mini" in error.remedy
+    assert "too expensive: gpt-4o-mini" in error.remedy
 
 
 def test_the_model_has_what_the_request_needs() -> None:

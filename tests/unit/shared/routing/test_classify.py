@@ -1,4 +1,4 @@
-"""Routing sees what a prompt is about, and how hard it is: also prompts that it has not learned."""
+"""Routing tells what a prompt is about and how complex it is, for prompts it has never seen too."""
 
 from collections.abc import Iterator
 from time import process_time
@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headgate.shared.routing import router
-from headgate.shared.routing.classify import MOST_SCORE, Judgement, judge
+from headgate.shared.routing.classify import MAX_SCORE, Judgement, judge
 from headgate.shared.routing.features import HEAD, TAIL, read
 from tests.routing import fit
 
@@ -80,7 +80,7 @@ def test_each_judgement_says_which_words_decided() -> None:
 
 @given(st.text(max_size=400))
 def test_any_text_is_judged(text: str) -> None:
-    assert 0 <= judged(text).score <= MOST_SCORE
+    assert 0 <= judged(text).score <= MAX_SCORE
 
 
 @given(st.text(alphabet="ab\n", max_size=300))

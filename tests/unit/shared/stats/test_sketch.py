@@ -26,7 +26,7 @@ def sketch_of(amounts: list[float]) -> Sketch:
 
 
 def true_quantile(amounts: list[float], share: float) -> float:
-    """The least amount with at least this share of all amounts at or below it."""
+    """Return the least amount with at least this share of all amounts at or below it."""
     rank = max(1, math.ceil(share * len(amounts) * (1 - 1e-9)))
     return sorted(amounts)[rank - 1]
 
@@ -83,7 +83,7 @@ def test_a_change_is_followed_as_what_was_before_fades() -> None:
 
 
 @given(MANY)
-def test_the_mean_is_told_within_half_a_percent(amounts: list[float]) -> None:
+def test_the_mean_is_right_within_half_a_percent(amounts: list[float]) -> None:
     true = math.fsum(amounts) / len(amounts)
     assert sketch_of(amounts).mean() == pytest.approx(true, rel=ERROR / 2 + 1e-6, abs=1e-8)
 
@@ -94,7 +94,7 @@ def test_a_trimmed_mean_is_not_moved_by_a_few_that_are_far_off() -> None:
     assert seen.mean() > 30
 
 
-def test_equal_amounts_never_exceed_what_is_told_of_them() -> None:
+def test_equal_amounts_never_exceed_their_bound() -> None:
     for amount in (1, 7, 999, 1000, 1001, 16_384, 100_000):
         told = sketch_of([amount] * 50).bound(0.05)
         assert amount <= told * (1 + 1e-12) <= amount * (1 + ERROR) * (1 + 1e-9)
@@ -118,7 +118,7 @@ def test_a_bound_is_exceeded_as_often_as_promised_also_when_little_is_known(
     assert over / rounds >= 0.5 * miss - 0.005
 
 
-def test_an_empty_sketch_tells_nothing() -> None:
+def test_an_empty_sketch_has_only_zeros() -> None:
     empty = Sketch()
     assert (empty.weight, empty.quantile(0.5), empty.bound(0.05), empty.mean()) == (0, 0, 0, 0)
 

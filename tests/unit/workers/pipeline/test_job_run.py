@@ -30,7 +30,8 @@ def test_attempts_of_earlier_claims_count_with_their_money() -> None:
         {"state": "answered", "cost_pico_usd": 70},
         {"state": "unknown", "cost_pico_usd": None},
     )
-    assert (job.attempts, job.unknown_attempts, job.cost_pico_usd) == (3, 1, 70)
+    history = job.history
+    assert (history.attempts, history.unknown_models, history.cost_pico_usd) == (3, ["m"], 70)
     assert [(f.code, f.http_status) for f in job.failures] == [
         ("overloaded", 529), ("internal", None),
     ]  # fmt: skip
@@ -76,15 +77,15 @@ def test_each_model_of_a_chain_is_counted_with_its_own_vocabulary() -> None:
 def test_one_unknown_price_makes_the_sum_unknown() -> None:
     job = job_with()
     for cost in (5, None, 7):
-        job.add_cost(cost)
-    assert job.cost_pico_usd is None
+        job.history.add_cost(cost)
+    assert job.history.cost_pico_usd is None
     assert job.result(Ending("succeeded"), 1).cost_usd is None
 
 
 def test_money_is_a_decimal_text_to_the_last_pico() -> None:
     job = job_with()
-    job.add_cost(1)
-    job.add_cost(10**12)
+    job.history.add_cost(1)
+    job.history.add_cost(10**12)
     assert job.result(Ending("succeeded"), 1).cost_usd == "1.000000000001"
 
 

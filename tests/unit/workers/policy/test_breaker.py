@@ -15,7 +15,7 @@ from headgate.workers.errors import (
     RequestRefused,
     Unauthorized,
 )
-from headgate.workers.policy.breaker import LOOK_MS, RetryBudget, is_fault, patience
+from headgate.workers.policy.breaker import LOOK_MS, RetryBudget, is_fault, wait_for_one
 
 
 def test_faults_of_the_model_count_and_those_of_requests_and_limits_do_not() -> None:
@@ -58,8 +58,8 @@ def test_a_quiet_system_has_one_retry_a_second_and_old_traffic_pays_for_none() -
 
 
 def test_a_job_waits_in_line_for_one_model_and_looks_for_the_first_of_several() -> None:
-    assert patience({"a": 500}, 10_000, 0.5) == ("a", 0)
-    assert patience({"a": 8000, "b": 4000}, 60_000, 0) == ("b", 4000)
-    assert patience({"a": 8000, "b": 4000}, 2000, 0.5) == ("b", 2000)
-    assert patience({"a": 80_000, "b": 90_000}, 600_000, 0.4)[1] == LOOK_MS * 1.1
-    assert patience({"a": 80_000, "b": 90_000}, -5, 0.4)[1] == 1000
+    assert wait_for_one({"a": 500}, 10_000, 0.5) == ("a", 0)
+    assert wait_for_one({"a": 8000, "b": 4000}, 60_000, 0) == ("b", 4000)
+    assert wait_for_one({"a": 8000, "b": 4000}, 2000, 0.5) == ("b", 2000)
+    assert wait_for_one({"a": 80_000, "b": 90_000}, 600_000, 0.4)[1] == LOOK_MS * 1.1
+    assert wait_for_one({"a": 80_000, "b": 90_000}, -5, 0.4)[1] == 1000

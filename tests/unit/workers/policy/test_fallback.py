@@ -4,6 +4,15 @@ from typing import Any
 
 import pytest
 
+from headgate.shared.admission.grant import (
+    Cached,
+    Elsewhere,
+    Grant,
+    Held,
+    Late,
+    ModelDown,
+    NoTicket,
+)
 from headgate.shared.catalog import catalog
 from headgate.shared.catalog.schema import StaticText
 from headgate.shared.errors import ErrorCode
@@ -63,3 +72,26 @@ def test_a_job_goes_on_with_the_model_that_failed_last() -> None:
     assert fallback.reached(chain, []) == 0
     assert fallback.reached(chain, [failure("gpt-4o-mini"), failure("gpt-4o")]) == 1
     assert fallback.reached(chain, [failure("a model that left the catalog")]) == 0
+
+
+@pytest.mark.parametrize(
+    ("grant", "place"),
+    [
+        (NoTicket(), 1),
+        (Late(), 1),
+        (Cached("gpt-4o-mini"), 1),
+        (Held("held", "gpt-4o-mini"), 1),
+        (Held("held", "claude-haiku-4-5"), 2),
+        (Held("held", "gpt-4o-mini", waits=True), 0),
+        (Held("held", "a model of another chain", waits=True), 1),
+        (ModelDown("claude-haiku-4-5"), 2),
+        (ModelDown("gpt-4o", waits=True), 0),
+        (Elsewhere("gpt-4o"), 2),
+        (Elsewhere("gpt-4o", waits=True), 0),
+        (Elsewhere("a model of another chain"), 1),
+    ],
+    ids=repr,
+)
+def test_the_grant_says_where_in_the_chain_a_job_goes_on(grant: Grant, place: int) -> None:
+    chain = fallback.chain(request_from({"prompt": "x"}), CATALOG.model("gpt-4o-mini"), CATALOG)
+    assert fallback.start(chain, [failure("gpt-4o-mini"), failure("gpt-4o")], grant) == place

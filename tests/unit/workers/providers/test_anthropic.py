@@ -79,7 +79,7 @@ def test_tool_use_comes_back_as_openais_tool_calls() -> None:
         (None, "stop"),
     ],
 )
-def test_stop_reasons_are_told_in_openais_words(reason: str | None, finish: str) -> None:
+def test_stop_reasons_are_translated_to_openais(reason: str | None, finish: str) -> None:
     assert read(golden(stop_reason=reason)).reply.finish_reason == finish
 
 

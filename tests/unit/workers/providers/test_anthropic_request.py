@@ -170,7 +170,7 @@ def test_no_parallel_calls_without_a_choice_is_a_choice_of_auto() -> None:
     assert body["tool_choice"] == {"type": "auto", "disable_parallel_tool_use": True}
 
 
-def test_arguments_that_are_no_json_are_kept_as_a_text() -> None:
+def test_arguments_that_are_no_json_stay_a_text() -> None:
     call = {"id": "1", "function": {"name": "f", "arguments": "{oops"}}
     body = sent([user("a"), {"role": "assistant", "content": None, "tool_calls": [call]}])
     assert body["messages"][1]["content"][0]["input"] == {"arguments": "{oops"}

@@ -113,7 +113,7 @@ def test_the_vendors_own_example_is_read() -> None:
     assert answer.counted
 
 
-def test_tool_calls_are_kept_as_they_are() -> None:
+def test_tool_calls_stay_as_they_are() -> None:
     calls = [{"id": "call_1", "type": "function", "function": {"name": "f", "arguments": "{}"}}]
     message = {"content": None, "tool_calls": calls}
     reply = read(golden(message=message, finish_reason="tool_calls")).reply

@@ -13,7 +13,7 @@ from multidict import CIMultiDict
 
 from headgate.workers.errors import AttemptError, Gate, QuotaExhausted, RateLimited
 from headgate.workers.providers.http import Response
-from headgate.workers.providers.pool_gate import gate_of, told_wait_ms
+from headgate.workers.providers.pool_gate import gate_of, wait_in_text_ms
 from headgate.workers.providers.refusals import refusal
 
 
@@ -154,7 +154,7 @@ GOLDEN: list[tuple[int, object, Gate | None]] = [
 
 
 @pytest.mark.parametrize(("status", "body", "gate"), GOLDEN)
-def test_a_refusal_tells_what_it_means_for_its_pool(
+def test_a_refusal_says_what_it_means_for_its_pool(
     status: int, body: object, gate: Gate | None
 ) -> None:
     assert refused(status, body).gate == gate
@@ -195,7 +195,7 @@ def test_a_wait_that_only_the_text_names_is_read_from_it() -> None:
     ],
 )
 def test_only_a_duration_in_the_vendors_words_is_a_wait(message: str, wait_ms: int | None) -> None:
-    assert told_wait_ms(message) == wait_ms
+    assert wait_in_text_ms(message) == wait_ms
 
 
 @pytest.mark.parametrize(
@@ -226,4 +226,4 @@ def test_no_words_of_a_vendor_are_an_error(
     message: str, details: dict[str, object], known: type[AttemptError]
 ) -> None:
     gate_of(known, [message], message, details, NOW.timestamp())
-    told_wait_ms(message)
+    wait_in_text_ms(message)

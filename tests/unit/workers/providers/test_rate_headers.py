@@ -15,24 +15,26 @@ NOW_S = datetime(2026, 11, 21, 12, 0, 0, tzinfo=UTC).timestamp()
 
 
 def openai(kind: str, limit: str, remaining: str, reset: str | None) -> dict[str, str]:
-    told = {f"x-ratelimit-limit-{kind}": limit, f"x-ratelimit-remaining-{kind}": remaining}
-    return told if reset is None else told | {f"x-ratelimit-reset-{kind}": reset}
+    headers = {f"x-ratelimit-limit-{kind}": limit, f"x-ratelimit-remaining-{kind}": remaining}
+    return headers if reset is None else headers | {f"x-ratelimit-reset-{kind}": reset}
 
 
 def anthropic(kind: str, limit: str, remaining: str, reset: str | None) -> dict[str, str]:
-    told = {
+    headers = {
         f"anthropic-ratelimit-{kind}-limit": limit,
         f"anthropic-ratelimit-{kind}-remaining": remaining,
     }
-    return told if reset is None else told | {f"anthropic-ratelimit-{kind}-reset": reset}
+    return headers if reset is None else headers | {f"anthropic-ratelimit-{kind}-reset": reset}
 
 
 SOON = "2026-11-21T12:00:03Z"
 
 
-def test_openais_headers_tell_requests_and_tokens_of_a_minute() -> None:
-    told = openai("requests", "5000", "4999", "12ms") | openai("tokens", "160000", "159976", "9ms")
-    assert seen(told, NOW_S) == (
+def test_openais_headers_give_requests_and_tokens_per_minute() -> None:
+    headers = openai("requests", "5000", "4999", "12ms") | openai(
+        "tokens", "160000", "159976", "9ms"
+    )
+    assert seen(headers, NOW_S) == (
         RateSeen("rpm", 5000.0, 4999.0, 1.0),
         RateSeen("tpm", 160000.0, 159976.0, 1.0),
     )
@@ -63,21 +65,21 @@ def test_a_limit_of_requests_is_of_a_minute_or_of_a_day_by_when_it_is_full_again
 
 
 @pytest.mark.parametrize(("remaining", "least"), [("590000", 50000.0), ("40000", 40000.0)])
-def test_of_organisation_and_project_the_smaller_limit_and_what_is_least_are_told(
+def test_of_organisation_and_project_the_smaller_figures_count(
     remaining: str, least: float
 ) -> None:
-    told = openai("tokens", "600000", remaining, "1s")
-    told |= openai("project-tokens", "60000", "50000", "10s")
-    assert seen(told, NOW_S) == (RateSeen("tpm", 60000.0, least, 1.0),)
+    headers = openai("tokens", "600000", remaining, "1s")
+    headers |= openai("project-tokens", "60000", "50000", "10s")
+    assert seen(headers, NOW_S) == (RateSeen("tpm", 60000.0, least, 1.0),)
 
 
-def test_tokens_that_are_full_again_at_the_end_of_a_fixed_minute_are_told() -> None:
+def test_tokens_that_are_full_again_at_the_end_of_a_fixed_minute_count() -> None:
     assert seen(openai("tokens", "60000", "59000", "41s"), NOW_S) == (
         RateSeen("tpm", 60000.0, 59000.0, 1.0),
     )
 
 
-def test_names_that_tell_their_unit_need_no_reset() -> None:
+def test_names_with_their_unit_need_no_reset() -> None:
     mistral = openai("tokens-minute", "5000000", "4999911", None)
     mistral |= openai("req-minute", "720", "717", None)
     assert set(seen(mistral, NOW_S)) == {
@@ -88,16 +90,16 @@ def test_names_that_tell_their_unit_need_no_reset() -> None:
     assert seen(cerebras, NOW_S) == (RateSeen("rpd", 14400.0, 14399.0, 1.0),)
 
 
-def test_anthropics_headers_tell_input_and_output_apart_rounded_to_the_thousand() -> None:
+def test_anthropics_headers_give_input_and_output_apart_rounded_to_the_thousand() -> None:
     # A real answer: its resets lie before its own date, its third group is the sum of the others.
-    told = (
+    headers = (
         anthropic("requests", "1000", "999", "2025-08-21T12:40:59Z")
         | anthropic("input-tokens", "80000", "80000", "2025-08-21T12:40:59Z")
         | anthropic("output-tokens", "16000", "15000", "2025-08-21T12:41:00Z")
         | anthropic("tokens", "96000", "95000", "2025-08-21T12:40:59Z")
     )
     answered_at_s = datetime(2025, 8, 21, 12, 41, 0, tzinfo=UTC).timestamp()
-    assert seen(told, answered_at_s) == (
+    assert seen(headers, answered_at_s) == (
         RateSeen("rpm", 1000.0, 999.0, 1.0),
         RateSeen("input_tpm", 80000.0, 80000.0, 1000.0),
         RateSeen("output_tpm", 16000.0, 15000.0, 1000.0),
@@ -110,15 +112,17 @@ def test_anthropics_tokens_group_is_read_only_alone() -> None:
     assert seen(alone | anthropic("input-tokens", "bad", "39000", SOON), NOW_S) == ()
 
 
-def test_what_remains_may_be_rounded_above_the_limit_and_is_told_as_the_limit() -> None:
-    told = anthropic("input-tokens", "8500", "9000", SOON)
-    assert seen(told, NOW_S) == (RateSeen("input_tpm", 8500.0, 8500.0, 1000.0),)
+def test_what_remains_may_be_rounded_above_the_limit_and_counts_as_the_limit() -> None:
+    headers = anthropic("input-tokens", "8500", "9000", SOON)
+    assert seen(headers, NOW_S) == (RateSeen("input_tpm", 8500.0, 8500.0, 1000.0),)
 
 
 def test_a_clock_that_is_an_hour_off_changes_nothing() -> None:
-    told = anthropic("requests", "50", "49", "2026-11-21T14:00:00+02:00")
+    headers = anthropic("requests", "50", "49", "2026-11-21T14:00:00+02:00")
     assert (
-        seen(told, NOW_S - 3600) == seen(told, NOW_S + 3600) == (RateSeen("rpm", 50.0, 49.0, 1.0),)
+        seen(headers, NOW_S - 3600)
+        == seen(headers, NOW_S + 3600)
+        == (RateSeen("rpm", 50.0, 49.0, 1.0),)
     )
 
 
@@ -152,8 +156,8 @@ def test_what_makes_no_sense_leaves_out_its_measure_and_no_other(
     limit: str, remaining: str, reset: str | None
 ) -> None:
     good = openai("tokens", "160000", "159976", "9ms")
-    told = good | openai("requests", limit, remaining, reset)
-    assert seen(told, NOW_S) == (RateSeen("tpm", 160000.0, 159976.0, 1.0),)
+    headers = good | openai("requests", limit, remaining, reset)
+    assert seen(headers, NOW_S) == (RateSeen("tpm", 160000.0, 159976.0, 1.0),)
 
 
 def test_a_limit_of_tokens_of_a_day_is_not_taken_for_one_of_a_minute() -> None:
@@ -167,8 +171,8 @@ def test_a_limit_of_tokens_of_a_day_is_not_taken_for_one_of_a_minute() -> None:
 )  # fmt: skip
 def test_a_reset_that_is_no_moment_of_these_days_leaves_out_its_measure(reset: str | None) -> None:
     good = anthropic("requests", "50", "49", SOON)
-    told = good | anthropic("input-tokens", "40000", "39000", reset)
-    assert seen(told, NOW_S) == (RateSeen("rpm", 50.0, 49.0, 1.0),)
+    headers = good | anthropic("input-tokens", "40000", "39000", reset)
+    assert seen(headers, NOW_S) == (RateSeen("rpm", 50.0, 49.0, 1.0),)
 
 
 @pytest.mark.parametrize(
@@ -216,7 +220,7 @@ VALUES = (
     now_s=st.floats(allow_nan=True),
 )
 @example(headers=openai("requests", "1000000000000", "999999999999.999999999", "1ms"), now_s=0.0)
-def test_no_headers_are_an_error_and_what_is_told_makes_sense(
+def test_no_headers_are_an_error_and_what_is_read_makes_sense(
     headers: dict[str, str], now_s: float
 ) -> None:
     found = seen(headers, now_s)
@@ -227,7 +231,7 @@ def test_no_headers_are_an_error_and_what_is_told_makes_sense(
 
 
 @given(limit=st.integers(1, 10**7), counted=st.floats(0, 1, exclude_min=True), daily=st.booleans())
-def test_a_bucket_of_any_size_is_told_with_its_own_unit(
+def test_a_bucket_of_any_size_is_read_with_its_own_unit(
     limit: int, counted: float, daily: bool
 ) -> None:
     # As a provider makes them: `remaining` in whole requests, the reset in whole milliseconds.

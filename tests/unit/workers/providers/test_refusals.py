@@ -153,7 +153,7 @@ TABLE: list[tuple[int, object, type[AttemptError], str, bool | None]] = [
 
 
 @pytest.mark.parametrize(("status", "body", "kind", "code", "billed"), TABLE)
-def test_a_refusal_is_told_by_its_code_first_and_its_status_second(
+def test_a_refusal_is_read_by_its_code_first_and_its_status_second(
     status: int, body: object, kind: type[AttemptError], code: str, billed: bool | None
 ) -> None:
     error = refused(status, body)

@@ -1,4 +1,4 @@
-"""Streams of both dialects: read however they are cut, put together, and refused if broken."""
+"""Streams of both dialects are read however they are cut, and broken ones are recognised."""
 
 from itertools import pairwise
 from typing import Any
@@ -12,7 +12,7 @@ from headgate.shared.job.request import Request
 from headgate.workers.errors import AttemptError, ConnectionLost, InvalidOutput, Overloaded
 from headgate.workers.providers.http import Response
 from headgate.workers.providers.sse import Event, EventParser
-from headgate.workers.providers.streaming import AnswerStream, ChatStream, MessageStream
+from headgate.workers.providers.streaming import AnswerStream, ChatParts, MessageParts
 
 REQUEST = Request(prompt="hello")
 RAW = (
@@ -65,7 +65,7 @@ def taken(stream: AnswerStream, raw: bytes) -> dict[str, Any]:
 def chat(*events: Any) -> tuple[dict[str, Any], list[str]]:
     """The message and the pieces of a chat completion with these events."""
     pieces: list[str] = []
-    whole = taken(ChatStream(pieces.append), sse(*events))
+    whole = taken(AnswerStream(ChatParts(pieces.append)), sse(*events))
     return whole, pieces
 
 
@@ -94,14 +94,14 @@ def test_usage_that_grows_in_every_chunk_is_taken_from_the_last() -> None:
     assert whole["usage"] == {"completion_tokens": 2}
 
 
-def test_a_stream_without_done_is_whole_once_its_finish_was_told() -> None:
+def test_a_stream_without_done_is_whole_once_its_finish_has_come() -> None:
     whole, _ = chat(chunk({"content": "a"}), chunk(finish="stop"))
     assert whole["usage"] is None
 
 
 def call(
     index: int, arguments: str = "", call_id: str | None = None, name: str | None = None
-) -> Any:  # one line each
+) -> Any:
     """A piece of a tool call."""
     piece: dict[str, Any] = {"index": index, "function": {"arguments": arguments}}
     if call_id is not None:
@@ -119,8 +119,8 @@ def test_the_pieces_of_two_tool_calls_are_put_together() -> None:
         "[DONE]",
     )
     message = whole["choices"][0]["message"]
-    told = [(one["id"], one["function"]) for one in message["tool_calls"]]
-    assert told == [
+    calls = [(one["id"], one["function"]) for one in message["tool_calls"]]
+    assert calls == [
         ("c1", {"name": "find", "arguments": '{"a": 1}'}),
         ("c2", {"name": "tell", "arguments": "{}"}),
     ]
@@ -128,7 +128,7 @@ def test_the_pieces_of_two_tool_calls_are_put_together() -> None:
     assert pieces == []
 
 
-def test_calls_that_all_have_the_number_0_are_told_apart_by_their_ids() -> None:
+def test_calls_that_all_have_the_number_0_are_distinguished_by_their_ids() -> None:
     whole, _ = chat(
         chunk({"tool_calls": [call(0, "{}", "c1", "find"), call(0, "[]", "c2", "tell")]}),
         chunk(finish="tool_calls"),
@@ -165,7 +165,7 @@ def test_an_error_after_output_may_be_billed_and_one_before_is_as_its_code_says(
 def test_a_stream_that_stops_before_its_end_is_no_answer(
     raw: bytes, kind: type[AttemptError] | None
 ) -> None:
-    stream = ChatStream(lambda _: None)
+    stream = AnswerStream(ChatParts(lambda _: None))
     if kind is None:
         assert taken(stream, raw)
         return
@@ -207,7 +207,7 @@ def start() -> Any:
 def test_a_message_is_put_together_from_its_blocks_and_its_last_counts() -> None:
     pieces: list[str] = []
     whole = taken(
-        MessageStream(pieces.append),
+        AnswerStream(MessageParts(pieces.append)),
         sse(
             start(), *block(0, "thinking", thinking=""), delta(0, "thinking_delta", thinking="hm"),
             *block(1, "text", text=""), {"type": "ping"}, delta(1, "text_delta", text="Hel"),
@@ -239,12 +239,12 @@ def test_a_fence_around_json_is_never_handed_on(parts: list[str], given: list[st
     pieces: list[str] = []
     texts = [delta(0, "text_delta", text=part) for part in parts]
     raw = sse(start(), *block(0, "text", text=""), *texts, *END)
-    taken(MessageStream(pieces.append, json_only=True), raw)
+    taken(AnswerStream(MessageParts(pieces.append, json_only=True)), raw)
     assert pieces == given
 
 
 def test_input_that_the_limit_of_tokens_cut_is_empty() -> None:
     opened = block(0, "tool_use", id="t", name="find", input={})
     cut = delta(0, "input_json_delta", partial_json='{"a"')
-    whole = taken(MessageStream(lambda _: None), sse(start(), *opened, cut, *END))
+    whole = taken(AnswerStream(MessageParts(lambda _: None)), sse(start(), *opened, cut, *END))
     assert whole["content"][0]["input"] == {}

@@ -127,11 +127,11 @@ def test_no_order_of_arrivals_passes_more_than_rate_and_one_bucket(
         (3725.25, "1h2m5.25s"),
     ],
 )
-def test_openai_tells_resets_as_durations(seconds: float, words: str) -> None:
+def test_openai_sends_resets_as_durations(seconds: float, words: str) -> None:
     assert duration(seconds) == words
 
 
-def test_headers_tell_limit_remaining_and_reset_that_agree() -> None:
+def test_headers_give_limit_remaining_and_reset_that_agree() -> None:
     pools = SimulatedPools(LimitTable(SimulatedLimit(rpm=600, tpm=60000)), burst_s=1.0)
     take(pools, 0.0, requests=1, tokens=500)
     assert openai_headers(pools.of("m", False, "", 0.0)) == {
@@ -144,7 +144,7 @@ def test_headers_tell_limit_remaining_and_reset_that_agree() -> None:
     }
 
 
-def test_anthropic_tells_resets_as_moments_and_rounds_tokens_to_the_thousand() -> None:
+def test_anthropic_sends_resets_as_moments_and_rounds_tokens_to_the_thousand() -> None:
     pools = SimulatedPools(
         LimitTable(SimulatedLimit(rpm=600, input_tpm=60000, output_tpm=30000)), burst_s=1.0
     )

@@ -1,4 +1,4 @@
-"""What the simulator tells of its pools, limits on growth, headers that lie, lengths on request."""
+"""The simulator: figures of its pools, limits on growth, wrong headers, lengths on request."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from headgate.workers.simulator.engine import CHAT, MESSAGES, Engine
 from headgate.workers.simulator.faults import parse_rates
 from headgate.workers.simulator.limits import LimitTable, SimulatedCharge, SimulatedLimit
 from headgate.workers.simulator.ramp import Ramp, RampRule
-from headgate.workers.simulator.rate_headers import TELLINGS, Telling
+from headgate.workers.simulator.rate_headers import HEADER_STYLES, HeaderStyle
 from headgate.workers.simulator.throughput import PoolThroughput
 
 NOW_S = 1_795_219_200.0
@@ -43,16 +43,16 @@ class Rig:
         return self.engine.decide(path, key, orjson.dumps(body))
 
     def pool(self, label: str) -> dict[str, Any]:
-        found: dict[str, Any] = self.engine.tally.report()["pools"][label]
+        found: dict[str, Any] = self.engine.stats.report()["pools"][label]
         return found
 
 
-def test_a_pool_tells_what_it_accepted_charged_and_refused_and_when() -> None:
+def test_a_pool_reports_what_it_accepted_charged_and_refused_and_when() -> None:
     rig = Rig(limits=SimulatedLimit(rpm=120, tpm=600_000))
-    told = [rig.ask(max_tokens=98).status for _ in range(3)]
+    statuses = [rig.ask(max_tokens=98).status for _ in range(3)]
     rig.at_s = 2.0
-    told += [rig.ask("[[fault:503]]", max_tokens=98).status]
-    assert told == [200, 200, 429, 503]
+    statuses += [rig.ask("[[fault:503]]", max_tokens=98).status]
+    assert statuses == [200, 200, 429, 503]
     shown = rig.pool("openai/gpt-4o-mini")
     assert (shown["accepted"], shown["refused"]) == (3, 1)
     assert shown["charged"] == {"requests": 3, "tokens": 302}
@@ -61,7 +61,7 @@ def test_a_pool_tells_what_it_accepted_charged_and_refused_and_when() -> None:
     assert shown["faults"] == {"503": 1}
     assert (shown["first_accepted_s"], shown["last_accepted_s"]) == (NOW_S, NOW_S + 2)
     rig.engine.reset()
-    assert rig.engine.tally.report()["pools"] == {}
+    assert rig.engine.stats.report()["pools"] == {}
 
 
 def test_both_dialects_and_each_key_have_figures_of_their_own_and_no_key_is_shown() -> None:
@@ -69,7 +69,7 @@ def test_both_dialects_and_each_key_have_figures_of_their_own_and_no_key_is_show
     rig.ask(key="sk-one")
     rig.ask(key="sk-two")
     rig.ask(path=MESSAGES, max_tokens=10)
-    labels = list(rig.engine.tally.report()["pools"])
+    labels = list(rig.engine.stats.report()["pools"])
     assert len(set(labels)) == 3
     assert [label.partition("#")[0] for label in labels] == [
         "openai/gpt-4o-mini",
@@ -108,39 +108,39 @@ def test_the_most_in_any_second_is_that_of_all_windows(
     }
 
 
-def test_headers_tell_the_moment_of_admission_also_when_the_answer_comes_late() -> None:
+def test_headers_show_the_moment_of_admission_also_when_the_answer_comes_late() -> None:
     rig = Rig(limits=SimulatedLimit(rpm=600, tpm=60_000), latency_ms=60_000)
     act = rig.ask(max_tokens=498)
     assert act.delay_s == 60
-    told = {name: value for name, value in act.headers.items() if "ratelimit" in name}
-    assert set(seen(told, NOW_S)) == {
+    headers = {name: value for name, value in act.headers.items() if "ratelimit" in name}
+    assert set(seen(headers, NOW_S)) == {
         RateSeen("rpm", 600.0, 599.0, 1.0),
         RateSeen("tpm", 60_000.0, 59_500.0, 1.0),
     }
 
 
 @pytest.mark.parametrize("path", [CHAT, MESSAGES])
-@pytest.mark.parametrize("telling", TELLINGS)
+@pytest.mark.parametrize("telling", HEADER_STYLES)
 def test_headers_may_be_true_missing_malformed_or_say_that_all_is_left(
-    telling: Telling, path: str
+    telling: HeaderStyle, path: str
 ) -> None:
     rig = Rig(headers=telling)
     for _ in range(20):
         act = rig.ask(path=path, max_tokens=2000)
-        told = {name: value for name, value in act.headers.items() if "ratelimit" in name}
-        found = {one.measure: one for one in seen(told, NOW_S)}
+        headers = {name: value for name, value in act.headers.items() if "ratelimit" in name}
+        found = {one.measure: one for one in seen(headers, NOW_S)}
         match telling:
             case "true":
                 assert len(found) == (3 if path == MESSAGES else 2)
             case "none":
-                assert told == {}
+                assert headers == {}
             case "malformed":
-                assert told
+                assert headers
                 assert found == {}
             case "full":
-                for name, value in told.items():
+                for name, value in headers.items():
                     if "remaining" in name:
-                        assert value == told[name.replace("remaining", "limit")]
+                        assert value == headers[name.replace("remaining", "limit")]
                 assert "rpm" not in found
 
 
@@ -153,7 +153,7 @@ def test_growth_above_a_floor_is_refused_in_each_vendors_words() -> None:
         assert act.status == 429
         assert (error.get("details") or {"error_code": error.get("code")})["error_code"] == code
         assert act.headers["retry-after"] == "1"
-        assert rig.engine.tally.refusals == {"rate_limit_ramp": 1}
+        assert rig.engine.stats.refusals == {"rate_limit_ramp": 1}
         rig.at_s = 1.0
         assert rig.ask("x" * 400, path, max_tokens=9).status == 200
 

@@ -1,4 +1,4 @@
-"""A streamed job in the worker: what its readers get, and what follows a broken stream."""
+"""A streamed job in the worker: what reaches its readers, and what follows a broken stream."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -14,14 +14,14 @@ from headgate.workers.errors import Overloaded
 from headgate.workers.pipeline.outcome import Restored
 from headgate.workers.stages.stream import DeltaWriter
 from tests.support.child import wait_until
-from tests.support.pipeline import PlayedLine, answer, fault, job_for, played_line
+from tests.support.pipeline import PlayedPipeline, answer, fault, job_for, played_pipeline
 from tests.support.servers import ValkeyServer
 
 
 @pytest.fixture
-async def line(valkey: ValkeyServer, tmp_path: Path) -> AsyncIterator[PlayedLine]:
-    async with played_line(f"sqlite:///{tmp_path}/headgate.db", valkey.url, tmp_path) as line:
-        yield line
+async def played(valkey: ValkeyServer, tmp_path: Path) -> AsyncIterator[PlayedPipeline]:
+    async with played_pipeline(f"sqlite:///{tmp_path}/headgate.db", valkey.url, tmp_path) as played:
+        yield played
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def written(redis: Redis, job: Envelope) -> list[tuple[str, str]]:
 
 
 async def until_written(redis: Redis, job: Envelope, text: str) -> None:
-    """The text of all pieces is this; within 5 s."""
+    """Wait up to 5 s until the text of all pieces is this."""
 
     def is_there() -> bool:
         return "".join(piece for _, piece in written(redis, job)) == text
@@ -44,91 +44,97 @@ async def until_written(redis: Redis, job: Envelope, text: str) -> None:
     await asyncio.to_thread(wait_until, is_there, 5, f"{text!r}")
 
 
-async def test_pieces_are_there_while_the_answer_is_made(line: PlayedLine, redis: Redis) -> None:
+async def test_pieces_are_there_while_the_answer_is_made(
+    played: PlayedPipeline, redis: Redis
+) -> None:
     silence = asyncio.Event()
-    line.provider.play("fo", "ur", silence)
+    played.provider.play("fo", "ur", silence)
     job = job_for(stream=True)
-    running = await line.start(job)
+    running = await played.start(job)
     await until_written(redis, job, "four")
     assert written(redis, job)[0] == ("1-1", "fo")
     silence.set()
     await running
-    assert line.row(job).status == "succeeded"
+    assert played.row(job).status == "succeeded"
     assert 0 < redis.pttl(Keys().deltas(job.id)) <= 3_600_000
 
 
 async def test_a_job_that_does_not_ask_for_it_is_not_streamed(
-    line: PlayedLine, redis: Redis
+    played: PlayedPipeline, redis: Redis
 ) -> None:
-    line.provider.play("fo", answer())
+    played.provider.play("fo", answer())
     job = job_for()
-    assert (await line.result(job)).content == "four"
+    assert (await played.result(job)).content == "four"
     assert written(redis, job) == []
 
 
-async def test_what_fails_before_its_first_piece_is_tried_again(line: PlayedLine) -> None:
-    line.provider.play(fault(Overloaded), "fo", answer())
-    result = await line.result(job_for(stream=True))
+async def test_what_fails_before_its_first_piece_is_tried_again(played: PlayedPipeline) -> None:
+    played.provider.play(fault(Overloaded), "fo", answer())
+    result = await played.result(job_for(stream=True))
     assert (result.status, result.attempts) == ("succeeded", 2)
 
 
 async def test_what_fails_after_its_first_piece_is_neither_repeated_nor_replaced(
-    line: PlayedLine,
+    played: PlayedPipeline,
 ) -> None:
-    line.provider.play("fo", fault(Overloaded, "too much", billed=None))
+    played.provider.play("fo", fault(Overloaded, "too much", billed=None))
     job = job_for("polite", stream=True)
-    result = await line.result(job)
+    result = await played.result(job)
     assert result.status == "failed"
     assert result.error is not None
     assert (result.error.code, result.error.retryable) == ("overloaded", True)
     assert result.error.message == "the answer broke off: too much"
-    assert line.attempts(job) == [("polite", "unknown", "overloaded")]
-    assert line.audited(job).unknown_attempts == 1
+    assert played.attempts(job) == [("polite", "unknown", "overloaded")]
+    assert played.audited(job).unknown_attempts == 1
 
 
-async def test_a_streamed_answer_is_in_the_cache_for_all(line: PlayedLine) -> None:
-    line.provider.play("fo", answer())
-    await line.result(job_for(stream=True))
+async def test_a_streamed_answer_is_in_the_cache_for_all(played: PlayedPipeline) -> None:
+    played.provider.play("fo", answer())
+    await played.result(job_for(stream=True))
     for streams in (True, False):
-        result = await line.result(job_for(stream=streams))
+        result = await played.result(job_for(stream=streams))
         assert (result.cached, result.content) == ("exact", "four")
-    assert len(line.provider.asked) == 1
+    assert len(played.provider.asked) == 1
 
 
-async def test_usage_that_a_stream_does_not_tell_leaves_its_price_unknown(line: PlayedLine) -> None:
-    line.provider.play("fo", answer(counted=False))
-    assert (await line.result(job_for(stream=True))).cost_usd is None
+async def test_usage_that_a_stream_does_not_tell_leaves_its_price_unknown(
+    played: PlayedPipeline,
+) -> None:
+    played.provider.play("fo", answer(counted=False))
+    assert (await played.result(job_for(stream=True))).cost_usd is None
 
 
-async def test_a_cancelled_stream_closes_its_call(line: PlayedLine) -> None:
-    line.provider.play("fo", asyncio.Event())
+async def test_a_cancelled_stream_closes_its_call(played: PlayedPipeline) -> None:
+    played.provider.play("fo", asyncio.Event())
     job = job_for(stream=True)
-    await line.stop(await line.start(job), "cancelled")
-    assert line.provider.cut == 1
-    assert line.row(job).status == "cancelled"
-    assert line.attempts(job) == [("alpha", "unknown", "cancelled")]
+    await played.stop(await played.start(job), "cancelled")
+    assert played.provider.cut == 1
+    assert played.row(job).status == "cancelled"
+    assert played.attempts(job) == [("alpha", "unknown", "cancelled")]
 
 
 async def test_a_later_claim_writes_above_what_an_earlier_one_wrote_and_shuts_it_out(
-    line: PlayedLine, redis: Redis
+    played: PlayedPipeline, redis: Redis
 ) -> None:
     job = job_for(stream=True)
-    line.provider.play("fo", asyncio.Event())
-    running = await line.start(job)
+    played.provider.play("fo", asyncio.Event())
+    running = await played.start(job)
     await until_written(redis, job, "fo")
-    assert isinstance(await line.stop(running, "shutdown"), Restored)
-    line.stopped = None
-    line.provider.play("5", answer("5"))
-    assert (await line.result(job)).content == "5"
+    assert isinstance(await played.stop(running, "shutdown"), Restored)
+    played.stopped = None
+    played.provider.play("5", answer("5"))
+    assert (await played.result(job)).content == "5"
     await until_written(redis, job, "fo5")
-    late = DeltaWriter(line.lane, Keys(), gather_s=0.001).of(job.id, 1)
+    late = DeltaWriter(played.batcher, Keys(), gather_s=0.001).of(job.id, 1)
     late("ur")
     late("!")
     await asyncio.sleep(0.05)
     assert written(redis, job) == [("1-1", "fo"), ("2-1", "5")]
 
 
-async def test_a_piece_that_is_sent_twice_is_there_once(line: PlayedLine, redis: Redis) -> None:
+async def test_a_piece_that_is_sent_twice_is_there_once(
+    played: PlayedPipeline, redis: Redis
+) -> None:
     job = job_for(stream=True)
     for n in (1, 1, 2):
         command = jobs.deliver(Keys(), job.id, fence=3, n=n, text=f"{n}", ttl_ms=60_000)
@@ -137,14 +143,14 @@ async def test_a_piece_that_is_sent_twice_is_there_once(line: PlayedLine, redis:
 
 
 async def test_pieces_are_gathered_while_redis_takes_its_time(
-    line: PlayedLine, redis: Redis
+    played: PlayedPipeline, redis: Redis
 ) -> None:
     job = job_for(stream=True)
-    pieces = DeltaWriter(line.lane, Keys(), gather_s=60).of(job.id, 1)
+    pieces = DeltaWriter(played.batcher, Keys(), gather_s=60).of(job.id, 1)
     for piece in "abcdef":
         pieces(piece)
     await until_written(redis, job, "a")
-    pieces = DeltaWriter(line.lane, Keys(), gather_s=60).of(job.id, 2)
+    pieces = DeltaWriter(played.batcher, Keys(), gather_s=60).of(job.id, 2)
     for piece in "ghi":
         pieces(piece)
     pieces.end()

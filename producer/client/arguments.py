@@ -1,0 +1,45 @@
+"""Check the arguments of the clients' methods, so that a mistake is refused by name."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from headgate.producer.submit.fields import RequestFields
+from headgate.shared.errors import InvalidRequest, WrongUse
+from headgate.shared.settings import Settings, masked
+
+UsageKey = Literal["tenant", "user", "model", "template", "batch", "day", "month"]
+"""What `usage` can group by."""
+
+
+def checked_settings(given: object) -> Settings | None:
+    """Return the settings of a client; raise WrongUse for anything but Settings or None."""
+    if given is None or isinstance(given, Settings):
+        return given
+    shown = masked(given) if isinstance(given, str) and "://" in given else given
+    remedy = "give Settings(redis_url=..., database_url=...), or set HEADGATE_REDIS_URL and "
+    raise WrongUse("settings", shown, remedy + "HEADGATE_DATABASE_URL and give nothing")
+
+
+def with_prompt(prompt: str | None, fields: RequestFields) -> RequestFields:
+    """Return the fields with the prompt among them; raise InvalidRequest if it is given twice."""
+    if prompt is None:
+        return fields
+    if "prompt" in fields:
+        raise InvalidRequest("prompt", fields["prompt"], "is given twice; give it once")
+    return {"prompt": prompt, **fields}
+
+
+def require_job_id(job_id: object) -> None:
+    """Raise InvalidRequest if this is no text, such as a Job instead of its id."""
+    if not isinstance(job_id, str):
+        raise InvalidRequest("job_id", job_id, "give the id of a job as text, such as job.id")
+
+
+def require_seconds(field: str, seconds: object) -> None:
+    """Raise InvalidRequest if this is neither None nor a number of seconds from 0."""
+    if seconds is None:
+        return
+    is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
+    if not is_number or not seconds >= 0:  # type: ignore[operator]  # NaN is refused, too
+        raise InvalidRequest(field, seconds, "give a number of seconds from 0, or None")

@@ -1,0 +1,150 @@
+"""The client for asyncio programs: the same methods as `Client`, as coroutines.
+
+It works on the database and on Redis with blocking connections in threads. Only waiting is async,
+so that thousands wait at the cost of one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from datetime import datetime, timedelta
+from typing import Self, Unpack
+
+from headgate.producer.client.arguments import UsageKey
+from headgate.producer.client.client import CANCEL_WAIT_S
+from headgate.producer.client.handle import AsyncJob
+from headgate.producer.client.operations import Operations
+from headgate.producer.client.text_stream import TextStream
+from headgate.producer.client.waiters import Waiters
+from headgate.producer.errors import JobTimeout, UnknownJob
+from headgate.producer.installation import Installation
+from headgate.producer.results.read import Listed
+from headgate.producer.submit.fields import RequestFields, Requests
+from headgate.producer.usage.report import UsageQuery, UsageReport
+from headgate.shared.job.result import Result, Status
+from headgate.shared.routing.router import Route
+from headgate.shared.settings import Settings
+
+
+class AsyncClient:
+    """Submits jobs and waits for their results, in an asyncio program.
+
+    settings: Settings, such as `Settings(redis_url="redis://...")`. Default: from the environment.
+
+    The client opens its servers at the first use. Use it as an async context manager, or call
+    `close`. Many tasks may use one client.
+    """
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        self._operations = Operations(settings)
+        self._waiters: Waiters | None = None
+
+    async def submit(
+        self, prompt: str | None = None, /, **fields: Unpack[RequestFields]
+    ) -> AsyncJob:
+        """Submit a job: put it on record and on its queue.
+
+            job = await client.submit("Summarise ...", model="gpt-4o-mini")
+            print((await job.result(timeout_s=30)).content)
+
+        prompt: the text of one user message; the same as the field `prompt`.
+        fields: the fields of a request; see RequestFields for their meaning and units.
+
+        Returns the AsyncJob. Raises what `Client.submit` raises.
+        """
+        return AsyncJob(await asyncio.to_thread(self._operations.submit, prompt, fields), self)
+
+    async def submit_many(self, requests: Requests) -> list[str]:
+        """Submit many jobs at once; return their ids in order. See `Client.submit_many`."""
+        return await asyncio.to_thread(self._operations.submit_many, requests)
+
+    async def route(self, prompt: str | None = None, /, **fields: Unpack[RequestFields]) -> Route:
+        """Return which model a request for "auto" would get now, and why; see `Client.route`."""
+        return await asyncio.to_thread(self._operations.route, prompt, fields)
+
+    async def result(
+        self, job_id: str, *, wait: bool = False, timeout_s: float | None = None
+    ) -> Result:
+        """Return the result of a job: as it is now, or once the job has ended.
+
+        wait: wait until the job has ended.
+        timeout_s: how many seconds to wait at most; implies `wait`. None: no limit.
+
+        Raises UnknownJob, ResultExpired, JobTimeout and Unreachable; see `Client.result`.
+        """
+        if not wait and timeout_s is None:
+            return await asyncio.to_thread(self._operations.result, job_id)
+        return await (await self._waiting()).ended(job_id, timeout_s)
+
+    async def stream(
+        self, job_id: str, *, timeout_s: float | None = None, pulse_s: float | None = None
+    ) -> AsyncGenerator[str, None]:
+        """Yield the text of the answer piece by piece; see `Client.stream`.
+
+        timeout_s: how many seconds the whole stream may take. None: no limit.
+        pulse_s: yield an empty text after so many seconds without a piece. None: never.
+        """
+        async with TextStream(await self._waiting(), job_id, timeout_s, pulse_s) as pieces:
+            while (piece := await pieces.next()) is not None:
+                yield piece
+
+    async def status(self, job_id: str) -> Status:
+        """Return the status of a job, also if its result has expired; raise UnknownJob."""
+        return await asyncio.to_thread(self._operations.status, job_id)
+
+    async def jobs(
+        self,
+        *,
+        status: Status | None = None,
+        tenant: str | None = None,
+        since: datetime | timedelta | None = None,
+        limit: int = 50,
+    ) -> list[Listed]:
+        """Return jobs, the newest first; see `Client.jobs`.
+
+        since: only jobs submitted after this moment (with a time zone), or at most so long ago.
+        limit: how many at most, from 1 to 100,000.
+        """
+        return await asyncio.to_thread(self._operations.jobs, status, tenant, since, limit)
+
+    async def usage(
+        self, by: UsageKey | str | Sequence[UsageKey] = (), **asked: Unpack[UsageQuery]
+    ) -> UsageReport:
+        """Return who used what, of jobs that have ended; see `Client.usage`."""
+        return await asyncio.to_thread(self._operations.usage, by, asked)
+
+    async def cancel(self, job_id: str, *, timeout_s: float = CANCEL_WAIT_S) -> Result:
+        """Cancel a job that waits or runs; return its result. See `Client.cancel`.
+
+        timeout_s: how many seconds to wait for the worker of a running job.
+        """
+        cancelled = await asyncio.to_thread(self._operations.cancel, [job_id])
+        if job_id in cancelled.ended:
+            return cancelled.ended[job_id]
+        if job_id not in cancelled.running:
+            raise UnknownJob(job_id)
+        try:
+            return await self.result(job_id, timeout_s=timeout_s)
+        except JobTimeout:
+            return await self.result(job_id)
+
+    async def close(self) -> None:
+        """Close all connections. Whoever still waits is cancelled."""
+        waiters, self._waiters = self._waiters, None
+        if waiters is not None and waiters.loop is asyncio.get_running_loop():
+            await waiters.close()
+        await asyncio.to_thread(self._operations.close)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def _waiting(self) -> Waiters:
+        """Return the waiters of the running event loop; make them if the loop is a new one."""
+        at: Installation = await asyncio.to_thread(self._operations.open)
+        if self._waiters is None or self._waiters.loop is not asyncio.get_running_loop():
+            self._waiters = self._operations.waiters(at)
+        return self._waiters

@@ -1,0 +1,95 @@
+"""Checks of the parts of a request whose form is the vendor's: messages, params, metadata."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from headgate.shared.errors import InvalidRequest
+
+ROLES = frozenset({"system", "developer", "user", "assistant", "tool"})
+
+
+def check_messages(messages: list[dict[str, Any]]) -> None:
+    """Raise InvalidRequest unless each message has a known role and a text or parts as content."""
+    for i, message in enumerate(messages):
+        role = message.get("role")
+        if role not in ROLES:
+            raise InvalidRequest(f"messages[{i}].role", role, f"use one of {sorted(ROLES)}")
+        content = message.get("content")
+        if content is None and (message.get("tool_calls") or role == "assistant"):
+            continue
+        if not isinstance(content, str) and not (
+            isinstance(content, list) and all(isinstance(part, dict) for part in content)
+        ):
+            raise InvalidRequest(
+                f"messages[{i}].content", content, "give a text or a list of parts"
+            )
+
+
+#: Params that both vendors read: the least, the greatest, and whether it is a whole number.
+NUMBERS: dict[str, tuple[float, float, bool]] = {
+    "max_tokens": (1, 10_000_000, True),
+    "max_completion_tokens": (1, 10_000_000, True),
+    "temperature": (0, 2, False),
+    "top_p": (0, 1, False),
+    "top_k": (0, 1_000_000, True),
+    "n": (1, 1, True),
+    "frequency_penalty": (-2, 2, False),
+    "presence_penalty": (-2, 2, False),
+    "dimensions": (1, 1_000_000, True),
+    "seed": (-(2**63), 2**63 - 1, True),
+}
+
+#: Names that belong into `params`, for the remedy when a caller gives one beside it.
+PARAMS = frozenset({*NUMBERS, "stop", "tools", "tool_choice", "response_format"})
+
+#: Fields of the vendors' bodies that Headgate sets itself: it chooses model and streaming.
+_NOT_PARAMS = ("model", "messages", "stream", "stream_options", "input", "prompt")
+
+
+def check_params(params: dict[str, Any]) -> None:
+    """Raise InvalidRequest unless the params that every vendor reads are of type and in range.
+
+    Other params are the vendor's own and pass through unchecked.
+    """
+    for name in NUMBERS:
+        if params.get(name) is not None:
+            _check_number(name, params[name])
+    for name in _NOT_PARAMS:
+        if name in params:
+            remedy = "this is not a param; leave it out"
+            raise InvalidRequest(f"params.{name}", params[name], remedy)
+    stop = params.get("stop")
+    if not (stop is None or isinstance(stop, str) or _is_list_of_texts(stop)):
+        raise InvalidRequest("params.stop", stop, "give a text or a list of texts")
+
+
+def _check_number(name: str, value: object) -> None:
+    low, high, whole = NUMBERS[name]
+    if (
+        isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and not (whole and isinstance(value, float))
+        and low <= value <= high
+    ):
+        return
+    kind = "a whole number" if whole else "a number"
+    raise InvalidRequest(f"params.{name}", value, f"give {kind} from {int(low)} to {int(high)}")
+
+
+def _is_list_of_texts(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+
+def is_deeper(value: object, levels: int) -> bool:
+    """Return whether lists and dicts are nested more than `levels` deep, or in a circle."""
+    level: dict[int, Any] = {id(value): value}
+    for _ in range(levels):
+        inner: dict[int, Any] = {}
+        for item in level.values():
+            children = item.values() if isinstance(item, dict) else item
+            inner.update((id(c), c) for c in children if isinstance(c, dict | list | tuple))
+        if not inner:
+            return False
+        level = inner
+    return True

@@ -1,0 +1,21 @@
+"""The generated half of the docs: one page per subject, each made from the code itself.
+
+`python -m tests.docs` writes the pages below `docs/reference/`; a test says when they are stale.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tests.docs.reference import commands, errors, fields, keys, python_api, settings, tables
+
+PAGES: dict[str, Callable[[], str]] = {
+    "settings.md": settings.page,
+    "command-line.md": commands.page,
+    "python-api.md": python_api.page,
+    "request-and-result.md": fields.page,
+    "error-codes.md": errors.page,
+    "redis-keys.md": keys.page,
+    "tables.md": tables.page,
+}
+"""File name below `docs/reference/` to the function that makes its text."""

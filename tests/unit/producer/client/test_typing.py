@@ -1,0 +1,162 @@
+"""The types of the clients: a type checker and an editor know each field, and see a wrong one."""
+
+import subprocess
+import sys
+from decimal import Decimal
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+
+import headgate
+from headgate.producer.client.arguments import UsageKey
+from headgate.producer.submit.fields import CacheFields, RequestFields
+from headgate.producer.usage.report import BY
+from headgate.shared.job.request import CacheWish, Request
+from tests import ROOT
+
+GOOD = '''
+import asyncio
+from datetime import timedelta
+from headgate import (
+    AsyncClient, Client, ErrorReport, JobFailed, Listed, Request, RequestFields, Result, Route,
+    Settings, Status, UsageReport,
+)
+
+def blocking(prompts: list[str]) -> list[Result]:
+    """Submit to the servers that the settings name; return all results."""
+    with Client(Settings(redis_url="redis://localhost")) as client:
+        job = client.submit("Hello", model="gpt-4o-mini", priority="interactive", deadline_s=60)
+        batch: list[RequestFields] = [{"prompt": p, "priority": "bulk"} for p in prompts]
+        ids = client.submit_many([*batch, "Hello", Request(prompt="Hello")])
+        ids += client.submit_many({"prompt": p, "cache": {"mode": "off"}} for p in prompts)
+        route: Route = client.route("Hello", prefer="speed", max_usd_per_million=2)
+        listed: list[Listed] = client.jobs(status="failed", since=timedelta(hours=1), limit=5)
+        report: UsageReport = client.usage(["tenant", "day"], since=timedelta(days=7), tenant="a")
+        print(route.model, [one.status for one in listed], report.total.cost_usd)
+        try:
+            print(job.result(timeout_s=30).content)
+        except JobFailed as failed:
+            print(failed.code, failed.status)
+        return [client.result(job_id, wait=True) for job_id in ids]
+
+async def waiting() -> None:
+    async with AsyncClient() as client:
+        job = await client.submit(messages=[{"role": "user", "content": "Hi"}], stream=True)
+        print("".join([text async for text in client.stream(job.id, pulse_s=5)]))
+        result, status = await job.result(), await job.status()
+        error: ErrorReport | None = result.error
+        ended: Status = status
+        print(ended, [one.http_status for one in error.attempts] if error else result.tool_calls)
+
+blocking(["a", "b"])
+asyncio.run(waiting())
+'''
+
+BAD = """
+from headgate import AsyncClient, Client, RequestFields
+
+def wrong(client: Client) -> None:
+    client.submit("x", modell=1)  # wrong
+    client.submit("x", priority="high")  # wrong
+    client.submit("x", deadline_s="60")  # wrong
+    client.submit(5)  # wrong
+    client.submit("x", params={"max_tokens": 5}, tenant=None)  # wrong
+    client.submit("x", cache={"mode": "semantic"})  # wrong
+    client.submit("x", on_limit="fail")  # wrong
+    client.submit_many([{"prompt": "x", "modell": 1}])  # wrong
+    client.submit_many([{"prompt": "x", "priority": "high"}])  # wrong
+    client.submit_many([5])  # wrong
+    client.route("x", prefer="fun")  # wrong
+    client.jobs(status="done")  # wrong
+    client.jobs(since=3600)  # wrong
+    client.usage(["tenats"])  # wrong
+    client.usage("tenant", modell="x")  # wrong
+    client.stream("id", timeout="5")  # wrong
+    client.result(client.submit("x"))  # wrong
+    Client("redis://localhost")  # wrong
+    fields: RequestFields = {"modell": "x"}  # wrong
+    client.submit("x").result(timeout_s="5")  # wrong
+    client.result("id").status == "done"  # wrong
+    client.submit(**fields)
+
+async def also_wrong(client: AsyncClient) -> None:
+    await client.submit("x", modell=1)  # wrong
+    await client.submit("x", priority="high")  # wrong
+    await client.jobs(status="done")  # wrong
+    await client.usage(["tenats"])  # wrong
+    AsyncClient("redis://localhost")  # wrong
+"""
+
+
+def test_mypy_accepts_a_program_and_sees_each_wrong_field(tmp_path: Path) -> None:
+    good, bad = tmp_path / "good_program.py", tmp_path / "bad_program.py"
+    good.write_text(GOOD)
+    bad.write_text(BAD)
+    # As a caller's own project has it: without our configuration and pydantic's plugin.
+    argv = [sys.executable, "-m", "mypy", "--strict", "--config-file=", "--follow-imports=silent"]
+    argv += ["--no-error-summary", f"--cache-dir={ROOT / '.mypy_cache' / 'caller'}"]
+    argv += [str(good), str(bad)]
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False)
+    errors = [line for line in done.stdout.splitlines() if ": error:" in line]
+    assert [line for line in errors if "bad_program.py" not in line] == [], done.stderr
+    seen = {int(line.split(":")[1]) for line in errors}
+    wrong = {n for n, line in enumerate(BAD.splitlines(), 1) if line.endswith("# wrong")}
+    assert seen == wrong, done.stdout
+
+
+WIDER: dict[str, Any] = {
+    "cache": CacheFields | CacheWish,
+    "max_usd_per_million": str | int | float | Decimal | None,
+    "max_cost_usd": str | int | float | Decimal | None,
+}
+"""What a Request takes besides the types that it declares."""
+
+COVARIANT = {"variables"}
+"""Declared as Mapping, so that a dict of texts fits; a Request takes only dicts."""
+
+
+def bare(kind: Any) -> Any:
+    """Return the type without the checks of its Annotated parts."""
+    if get_origin(kind) is Annotated:
+        return bare(get_args(kind)[0])
+    if get_origin(kind) in (Union, UnionType):
+        return Union[tuple(bare(part) for part in get_args(kind))]  # noqa: UP007  # made at run time
+    if get_origin(kind) in (list, dict):
+        return get_origin(kind)[tuple(bare(part) for part in get_args(kind))]
+    return kind
+
+
+def test_the_typed_fields_are_those_of_a_request() -> None:
+    typed, declared = get_type_hints(RequestFields), get_type_hints(Request, include_extras=True)
+    declared = {name: declared[name] for name in Request.model_fields}
+    assert list(typed) == list(declared), "the same fields in the same order"
+    assert not RequestFields.__required_keys__
+    assert [n for n, field in Request.model_fields.items() if field.is_required()] == []
+    for name, kind in declared.items():
+        if name not in COVARIANT:
+            assert typed[name] == WIDER.get(name, bare(kind)), name
+    for name in COVARIANT:
+        assert get_args(typed[name]) == get_args(bare(declared[name]))
+    assert list(get_type_hints(CacheFields)) == list(CacheWish.model_fields)
+    for name, kind in get_type_hints(CacheWish, include_extras=True).items():
+        if name in CacheWish.model_fields:
+            assert get_type_hints(CacheFields)[name] == bare(kind), name
+
+
+def test_each_typed_field_is_explained() -> None:
+    explained = RequestFields.__doc__ or ""
+    assert [name for name in Request.model_fields if name not in explained] == []
+
+
+def test_the_names_of_usage_are_those_of_its_report() -> None:
+    assert get_args(UsageKey) == BY
+
+
+def test_a_caller_finds_the_public_names_and_no_others() -> None:
+    assert dir(headgate) == sorted([*headgate.__all__, "__version__"])
+    for name in headgate.__all__:
+        found = getattr(headgate, name)
+        if isinstance(found, type):
+            assert found.__doc__, name
+            own = {n: f for n, f in vars(found).items() if not n.startswith("_") and callable(f)}
+            assert [n for n, f in own.items() if not f.__doc__] == [], name

@@ -1,0 +1,96 @@
+"""Sends the alerts of budgets, to the log and to a webhook."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import aiohttp
+import orjson
+
+from headgate.shared.admission import scopes
+from headgate.shared.broker.keys import Keys
+from headgate.shared.cost.price import from_pico, text
+from headgate.workers.clients.outage_log import OutageLog
+from headgate.workers.clients.redis_batcher import RedisBatcher
+
+log = logging.getLogger("headgate.budgets")
+
+POST_S = 5.0
+"""How long the webhook may take for an alert. A round that has taken so long sends no more."""
+
+ALERTS_PER_ROUND = 20
+
+
+@dataclass
+class Alerts:
+    """The alerts that wait in Redis. `url` is the webhook, if there is one besides the log."""
+
+    batcher: RedisBatcher
+    keys: Keys
+    url: str | None
+    _logged: set[str] = field(default_factory=set)
+    _webhook_log: OutageLog = field(
+        default_factory=lambda: OutageLog(log, "the webhook of alerts", "they are sent again")
+    )
+
+    async def send(self) -> float:
+        """Log the alerts and post them to the webhook. Alerts that it does not take wait.
+
+        Returns how many seconds this took.
+        """
+        raws = await self.batcher.send("LRANGE", self.keys.alerts(), -ALERTS_PER_ROUND, -1)
+        if not raws:
+            return 0.0
+        began = time.monotonic()
+        timeout = aiohttp.ClientTimeout(total=POST_S)
+        async with aiohttp.ClientSession(timeout=timeout) as session:
+            for raw in reversed(raws):
+                alert = _readable(orjson.loads(raw))
+                self._log_once(alert)
+                if self.url is not None and not await self._post(session, alert):
+                    break
+                await self.batcher.send("LREM", self.keys.alerts(), -1, raw)
+                self._logged.discard(alert["id"])
+                if time.monotonic() - began >= POST_S:
+                    break
+        return time.monotonic() - began
+
+    def _log_once(self, alert: dict[str, str]) -> None:
+        if alert["id"] in self._logged:
+            return
+        self._logged.add(alert["id"])
+        log.warning(
+            "the budget of %s for %s is at %s %%: %s of %s USD are spent",
+            alert["scope"], alert["period"], alert["percent"], alert["spent_usd"],
+            alert["budget_usd"],
+        )  # fmt: skip
+
+    async def _post(self, session: aiohttp.ClientSession, alert: dict[str, str]) -> bool:
+        try:
+            async with session.post(self.url or "", json=alert) as answer:
+                answer.raise_for_status()
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            # The error's own text may quote the address, which may hold a secret.
+            status = getattr(error, "status", None)
+            self._webhook_log.failed(OSError(f"HTTP {status}" if status else type(error).__name__))
+            return False
+        self._webhook_log.answered()
+        return True
+
+
+def _readable(raw: dict[str, str]) -> dict[str, str]:
+    """Return the alert in the form in which the webhook gets it: amounts in USD, times in ISO."""
+    period = raw["period"]
+    return {
+        "id": raw["id"],
+        "event": "budget",
+        "scope": scopes.shown(raw["scope"]),
+        "period": "-".join(part for part in (period[:4], period[4:6], period[6:]) if part),
+        "percent": f"{float(raw['share']) * 100:g}",
+        "budget_usd": text(from_pico(int(raw["budget"]))),
+        "spent_usd": text(from_pico(int(raw["spent"]))),
+        "at": datetime.fromtimestamp(int(raw["at_ms"]) / 1000, UTC).isoformat(),
+    }
