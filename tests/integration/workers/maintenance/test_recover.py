@@ -131,7 +131,7 @@ async def test_a_job_that_waits_past_its_deadline_ends_once_and_all_who_wait_hea
     site: Site, client: redis.Redis, status: str
 ) -> None:
     at_ms = now_ms()  # the clock stands still, so that a slow test makes no other job late
-    began = {"submitted_at_ms": at_ms - OLD_MS}
+    began: dict[str, Any] = {"submitted_at_ms": at_ms - OLD_MS}
     late = [envelope(**began, deadline_s=57, metadata={"n": n}) for n in range(450)]
     in_time = [envelope(**began, deadline_s=59), envelope(**began, deadline_s=OLD_MS)]
     recover = site.recover(clock_ms=lambda: at_ms)
