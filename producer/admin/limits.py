@@ -163,7 +163,7 @@ def member_of(at: Installation, kind: Kind, name: str) -> str:
         known = pools_of(at.catalog)
         _named("NAME", name, known, "the catalog has no such pool")
         return member
-    waiting = {field.split(" ")[0] for field in fields_of(_hash(at, at.keys.rooms()))}
+    waiting = {field.split(" ")[0] for field in fields_of(_hash(at, at.keys.waiting_queues()))}
     queues = all_queues(at.catalog.classes)
     if name not in waiting and at.redis.type(at.keys.queue(name)) != b"list":
         _named("NAME", name, queues, "no such queue")

@@ -199,7 +199,6 @@ class ResumeOutcome:
 
 def resume_command(keys: Keys, member: str = "") -> Command[ResumeOutcome]:
     """All who were passed over are tried again, and `member` goes on; see resume.lua."""
-    names = (keys.paused(), keys.rooms(), keys.limits())
     return compose(
-        "resume", names, (keys.prefix, member), lambda r: ResumeOutcome(r[0] == 1, int(r[1]))
+        "resume", (), (keys.prefix, member), lambda r: ResumeOutcome(r[0] == 1, int(r[1]))
     )
