@@ -29,7 +29,7 @@ acks.finish(8, last_ack)
 lapse.return_jobs()
 for _, name in ipairs(redis.call('SMEMBERS', KEY.paused)) do paused[name] = true end
 intake.run(queues)
-serve.run(queues)
+serve(queues)
 
 if round_trip.any_released and asked.want == 0 then
   each_waiting_queue(wake_workers)

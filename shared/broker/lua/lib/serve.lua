@@ -8,8 +8,36 @@
 -- (its queue), `tenant`, `user`, `member` (of its user queue), `id`, `ticket`.
 -- @include lib/hold
 -- @include lib/intake
-local serve = {}
-do
+local function oldest_rank(waiting)
+  return tonumber(redis.call('ZRANGE', waiting.ages, 0, 0, 'WITHSCORES')[2])
+end
+
+-- The waiting queues of the queues that this worker serves, and how many of their members came back.
+local function open_waiting_queues(queues)
+  local is_open = {}
+  for _, queue in ipairs(queues) do is_open[queue] = not paused['queue/' .. queue] end
+  local names = asked.want > 0 and redis.call('HKEYS', KEY.waiting_queues) or {}
+  for name in pairs(counts) do names[#names + 1] = name end
+  local found, known, back = {}, {}, 0
+  for _, name in ipairs(names) do
+    local queue, pool = string.match(name, '^(.*) ([^ ]*)$')
+    if not known[name] and is_open[queue] and not paused['pool/' .. without_flex(pool)] then
+      known[name] = true
+      local waiting = waiting_queue(queue, pool)
+      back = back + unpark(waiting)
+      waiting.rank = oldest_rank(waiting)
+      if waiting.rank then
+        waiting.users, waiting.debt = redis.call('ZCARD', waiting.ages), {}
+        found[#found + 1] = waiting
+      end
+    end
+  end
+  return found, back
+end
+
+-- Returns the function that serves open waiting queues. Most calls find none: the functions within are
+-- only made for those that do.
+local function server()
   local SAMPLE = 64 -- jobs that are looked at behind others that have to wait
   local LOOK_MS = 5000 -- a job whose model is down is looked at again after this
   local TRIES = 64 -- candidates that are looked at in one call, over those that are granted
@@ -17,10 +45,6 @@ do
   local fresh = intake.fresh
   -- Pools that have no token: the ms until they surely have. Pools whose only model is down.
   local shut, broken = {}, {}
-
-  local function oldest_rank(waiting)
-    return tonumber(redis.call('ZRANGE', waiting.ages, 0, 0, 'WITHSCORES')[2])
-  end
 
   -- The job leaves its waiting queue; `tokens` are charged to its user and its tenant.
   local function step_out(job, tokens)
@@ -248,29 +272,6 @@ do
     return true
   end
 
-  -- The waiting queues of the queues that this worker serves, and how many of their members came back.
-  local function open_waiting_queues(queues)
-    local is_open = {}
-    for _, queue in ipairs(queues) do is_open[queue] = not paused['queue/' .. queue] end
-    local names = asked.want > 0 and redis.call('HKEYS', KEY.waiting_queues) or {}
-    for name in pairs(counts) do names[#names + 1] = name end
-    local found, known, back = {}, {}, 0
-    for _, name in ipairs(names) do
-      local queue, pool = string.match(name, '^(.*) ([^ ]*)$')
-      if not known[name] and is_open[queue] and not paused['pool/' .. without_flex(pool)] then
-        known[name] = true
-        local waiting = waiting_queue(queue, pool)
-        back = back + unpark(waiting)
-        waiting.rank = oldest_rank(waiting)
-        if waiting.rank then
-          waiting.users, waiting.debt = redis.call('ZCARD', waiting.ages), {}
-          found[#found + 1] = waiting
-        end
-      end
-    end
-    return found, back
-  end
-
   local function most_urgent(open)
     local best
     for _, waiting in ipairs(open) do
@@ -281,13 +282,11 @@ do
     return best
   end
 
-  -- From the waiting queues of these queues to this worker.
-  function serve.run(queues)
-    local open, back = open_waiting_queues(queues)
+  return function(open, back)
     -- Who has just come back is counted besides: if all of them are passed over again, the others
     -- still come nearer.
     local tries = round_trip.taken() + asked.want + TRIES + back
-    while #open > 0 and not is_full() and tries > 0 do
+    while not is_full() and tries > 0 do
       tries = tries - 1
       local best = most_urgent(open)
       if not best then break end
@@ -304,4 +303,10 @@ do
     end
     for _, waiting in ipairs(open) do pay(waiting) end
   end
+end
+
+-- From the waiting queues of these queues to this worker.
+local function serve(queues)
+  local open, back = open_waiting_queues(queues)
+  if #open > 0 then server()(open, back) end
 end
