@@ -16,15 +16,21 @@ do
     redis.call('ZREM', KEY.cancels, unpack(ids))
   end
 
+  local function held_by_worker(first, last)
+    local asked_for, ids = {}, {}
+    for i = first, last, 2 do asked_for[#asked_for + 1] = ARGV[i] end
+    for n, owner in ipairs(redis.call('HMGET', KEY.owners, unpack(asked_for))) do
+      if owner == ARGV[first + 2 * n - 1] then ids[#ids + 1] = asked_for[n] end
+    end
+    return ids
+  end
+
   -- Job ids and owners of their leases, in turns, stand from `first` to `last` in ARGV. Jobs that
   -- somebody else holds now are left alone.
   function acks.finish(first, last)
     local chunks = {}
     for from = first, last, 1000 do
-      local ids = {}
-      for i = from, math.min(from + 998, last), 2 do
-        if redis.call('HGET', KEY.owners, ARGV[i]) == ARGV[i + 1] then ids[#ids + 1] = ARGV[i] end
-      end
+      local ids = held_by_worker(from, math.min(from + 998, last))
       if #ids > 0 then
         forget(ids)
         chunks[#chunks + 1] = ids

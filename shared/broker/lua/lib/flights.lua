@@ -13,6 +13,8 @@ do
   -- Followers whose call has ended are in the flight of no name; one call returns so many of them.
   local LANDED = ''
   local LANDINGS = 500
+  -- Whether any job follows: most calls of the fetch script find none.
+  local any_followers = false
 
   local function may_share(ticket)
     return ticket.cached_as ~= '' and not has_flag(ticket, 'n')
@@ -33,6 +35,7 @@ do
   function flights.follow(id, text, ticket)
     redis.call('ZADD', KEY.flight(ticket.cached_as), ticket.deadline, id)
     redis.call('ZADD', KEY.followers, ticket.deadline, id)
+    any_followers = true
     if has_flag(ticket, 'f') then return end
     redis.call('HSET', KEY.tickets, id, text .. 'f')
   end
@@ -66,7 +69,7 @@ do
   end
 
   -- Returns some of those whose flight has ended to their queues, and whether there are more.
-  function flights.disembark()
+  local function disembark()
     local landed = redis.call('ZPOPMIN', KEY.flight(LANDED), LANDINGS)
     for i = #landed - 1, 1, -2 do
       redis.call('ZREM', KEY.followers, landed[i])
@@ -88,7 +91,7 @@ do
         any = true
       end
     end
-    if any then flights.disembark() end
+    if any then disembark() end
   end
 
   -- Whether the flight had a leader that holds no lease; then it has ended. A worker of the release
@@ -129,8 +132,7 @@ do
 
   -- Followers whose deadline has come return to their queues, to end there. Each call looks whether
   -- one flight, chosen by chance, is still led.
-  function flights.expire()
-    if redis.call('EXISTS', KEY.followers) == 0 then return end
+  local function expire()
     local one = redis.call('HRANDFIELD', KEY.flights, 1, 'WITHVALUES')
     if one[2] then flights.is_adrift(one[1], one[2]) end
     local late = redis.call('ZRANGEBYSCORE', KEY.followers, '-inf', now, 'LIMIT', 0, 100)
@@ -140,8 +142,19 @@ do
     end
   end
 
+  -- Followers whose flight has ended or whose deadline has come return to their queues. Returns
+  -- whether there are more of them.
+  function flights.return_followers()
+    any_followers = redis.call('EXISTS', KEY.followers) == 1
+    if not any_followers then return false end
+    local more = disembark()
+    expire()
+    return more
+  end
+
   -- The ms until the next deadline of a follower, or nil.
   function flights.next_late()
+    if not any_followers then return nil end
     local first = redis.call('ZRANGE', KEY.followers, 0, 0, 'WITHSCORES')
     return first[2] and math.max(1, tonumber(first[2]) - now)
   end

@@ -115,10 +115,11 @@ do
         if (on_list('LLEN', list) or 0) > 0 then leave_the_rest(queue) end
         return
       end
-      local popped = on_list('RPOP', list, math.min(most - moved, step))
+      local most_now = math.min(most - moved, step)
+      local popped = on_list('RPOP', list, most_now)
       if not popped or #popped == 0 then return end
       step = math.min(64, step * 4)
-      if not move_all(queue, list, popped) then return end
+      if not move_all(queue, list, popped) or #popped < most_now then return end
     end
   end
 

@@ -20,8 +20,8 @@ do
   -- to renew.
   local function may_lapse()
     local lease_ms = asked.lease_ms
-    local last = tonumber(redis.call('HGET', KEY.pulse, 'last') or '0')
-    local grace = tonumber(redis.call('HGET', KEY.pulse, 'grace') or '0')
+    local pulse = redis.call('HMGET', KEY.pulse, 'last', 'grace')
+    local last, grace = tonumber(pulse[1] or '0'), tonumber(pulse[2] or '0')
     if whole_ms < last then follow_clock(whole_ms - last) end
     if whole_ms - last > lease_ms / 3 or whole_ms < last then
       grace = whole_ms + lease_ms
@@ -52,7 +52,6 @@ do
       redis.call('ZREM', KEY.due, due[i])
       return_job(due[i])
     end
-    if flights.disembark() then round_trip.more = true end
-    flights.expire()
+    if flights.return_followers() then round_trip.more = true end
   end
 end
