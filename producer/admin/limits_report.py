@@ -12,7 +12,14 @@ from itertools import count
 from typing import Any
 
 from headgate.producer.admin import waiting as waiting_queues
-from headgate.producer.admin.levels import BucketLevel, LimitInForce, Load, drain_s, laid, levels
+from headgate.producer.admin.levels import (
+    BucketLevel,
+    LimitInForce,
+    Load,
+    drain_s,
+    levels,
+    limits_in_force,
+)
 from headgate.producer.admin.limits import pools_of, shown, suggestion
 from headgate.producer.admin.limits_rows import (
     BucketRow,
@@ -94,7 +101,12 @@ def report(at: Installation, *, pool: str | None = None, tenant: str | None = No
 def _read_state(at: Installation) -> _State:
     queues = all_queues(at.catalog.classes)
     with at.redis.pipeline(transaction=False) as pipe:
-        for key in (at.keys.limits(), at.keys.overrides(), at.keys.rooms(), at.keys.holds()):
+        for key in (
+            at.keys.limits(),
+            at.keys.overrides(),
+            at.keys.waiting_queues(),
+            at.keys.holds(),
+        ):
             pipe.hgetall(key)
         pipe.smembers(at.keys.paused())
         for queue in queues:
@@ -216,7 +228,7 @@ def _limits_of(state: _State, scope: str) -> dict[str, LimitInForce]:
     if catalog is None and scope.startswith("tenant/"):
         catalog = state.limits.get(EVERY_TENANT)
         operator = f"{state.overrides.get(EVERY_TENANT, '')} {operator}"
-    return laid(catalog or "", operator)
+    return limits_in_force(catalog or "", operator)
 
 
 def _pool_row(
