@@ -42,7 +42,7 @@ def _words(leases: Iterable[Lease]) -> list[Word]:
 class Taken:
     """A message that was fetched. `crashes`: how many workers lost the job before.
 
-    `grant`: what the job holds, as `headgate.shared.admission.grant.decode` reads it. Empty where the
+    `grant`: what the job holds, as `headgate.shared.admission.grant.decode` reads it; empty if the
     message has no ticket.
     """
 
