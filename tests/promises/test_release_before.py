@@ -1,0 +1,126 @@
+"""Workers and producers of the release before run beside today's on one Redis and one database."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import tarfile
+from collections.abc import Callable
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from headgate import Client
+from headgate.shared.settings import Settings
+from tests import ROOT
+from tests.promises.test_rolling_upgrade import rows_by_worker
+from tests.support import installation
+from tests.support.celery_nodes import WorkerProcess
+from tests.support.child import ChildProcess, wait_until
+from tests.support.command import headgate
+from tests.support.servers import Simulator, ValkeyServer
+
+BEFORE = "ec72cde"
+"""The last commit of the release before this one: its folders were packages of their own."""
+
+MANY = 60
+
+#: Submits distinct jobs, equal ones that share calls, and one that is streamed; prints their ids.
+SUBMIT = """
+import sys
+from {package} import Client
+first, count = int(sys.argv[1]), int(sys.argv[2])
+fields = {{"model": "gpt-4o-mini", "params": {{"max_tokens": 5}}}}
+with Client() as client:
+    ids = client.submit_many(
+        fields | {{"prompt": f"prompt number {{n:06d}}"}} for n in range(first, first + count)
+    )
+    ids += client.submit_many([fields | {{"prompt": "prompt number equal."}}] * 20)
+    ids.append(client.submit("prompt number stream", stream=True, **fields).id)
+    assert "".join(client.stream(ids[-1], timeout_s=120)) == client.result(ids[-1]).content
+    assert {{client.result(one, timeout_s=120).status for one in ids}} == {{"succeeded"}}
+    refused = client.submit("[[fault:400]]", model="gpt-4o-mini", fallback=False)
+    assert client.result(refused.id, timeout_s=120).error.code == "invalid_request"
+print(*ids, sep="\\n")
+"""
+
+
+@pytest.fixture
+def before(tmp_path: Path) -> Path:
+    """The tree of the release before, as git has it."""
+    argv = ["git", "archive", BEFORE, "producer", "workers", "shared", "migrations"]
+    packed = subprocess.run(argv, cwd=ROOT, capture_output=True, check=False)
+    if packed.returncode != 0:
+        pytest.skip(f"git has no {BEFORE} here: {packed.stderr.decode()}")
+    folder = tmp_path / "before"
+    with tarfile.open(fileobj=io.BytesIO(packed.stdout)) as tree:
+        tree.extractall(folder, filter="data")
+    return folder
+
+
+def producer(package: str, env: dict[str, str], folder: Path, first: int) -> ChildProcess:
+    """A program that imports the client from this package, not started yet."""
+    program = installation.command([], env, folder / f"{package}-{first}.log")
+    text = SUBMIT.format(package=package)
+    program.argv = [program.argv[0], "-c", text, str(first), str(MANY)]
+    return program
+
+
+def old_worker(env: dict[str, str], folder: Path) -> WorkerProcess:
+    """A worker of the release before, not started yet."""
+    worker = installation.worker_process(env, folder, "before")
+    worker.argv[worker.argv.index("headgate.workers.app")] = "workers.app"
+    return worker
+
+
+@pytest.mark.slow
+def test_workers_and_producers_of_the_release_before_run_beside_todays(
+    before: Path,
+    valkey: ValkeyServer,
+    database_url: str,
+    simulator_factory: Callable[..., Simulator],
+    tmp_path: Path,
+) -> None:
+    simulator = simulator_factory("--latency-ms", "100")
+    new = {
+        "HEADGATE_HOME": str(tmp_path / "home"),
+        "HEADGATE_REDIS_URL": valkey.url,
+        "HEADGATE_DATABASE_URL": database_url,
+        "HEADGATE_SIMULATOR_URL": simulator.url,
+        "HEADGATE_CONCURRENCY": "10",
+        "HEADGATE_SWEEP_S": "1",
+    }
+    old = new | {"PYTHONPATH": str(before)}
+    assert headgate(["db", "upgrade"], new).code == 0
+    theirs, ours = old_worker(old, tmp_path), installation.worker_process(new, tmp_path, "new")
+    programs = [
+        producer("producer", old, tmp_path, 0), producer("headgate", new, tmp_path, MANY)
+    ]  # fmt: skip
+    with installation.ended_afterwards(theirs, ours, *programs):
+        theirs.start()
+        ours.start()
+        for program in programs:
+            program.start()
+        for program in programs:
+            assert installation.exit_code(program, 120) == 0, program.log_end()
+        ids = [line for program in programs for line in program.log().split()]
+        assert len(set(ids)) == 2 * (MANY + 21)
+        settings = Settings(redis_url=valkey.url, database_url=database_url, home=tmp_path)
+        with Client(settings) as client:
+            assert {client.result(one).status for one in ids} == {"succeeded"}
+        # Today's worker goes on alone, also for producers of the release before.
+        assert theirs.stop(30) == 0
+        alone = producer("producer", old, tmp_path, 1000)
+        with installation.ended_afterwards(alone):
+            alone.start()
+            assert installation.exit_code(alone, 120) == 0, alone.log_end()
+        with valkey.client() as broker:
+            wait_until(lambda: broker.scard("headgate:present") == 0, 30, "all to be forgotten")
+        assert ours.stop(30) == 0
+    books, bill = installation.read_books(database_url), simulator.stats()
+    assert books.attempts["answered"] == bill["answered"]
+    assert books.ledger_usd == Decimal(bill["money"]["billed_usd"])
+    assert len(rows_by_worker(database_url)) == 2, "both workers ended jobs"
+    for worker in (theirs, ours):
+        assert "Traceback" not in worker.log(), worker.log_end()
