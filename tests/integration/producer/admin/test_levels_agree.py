@@ -130,9 +130,9 @@ def test_levels_and_gates_are_those_of_the_script(
                 ("caller", KEYS.bucket(f"tenant/{TENANT}")),
             ):
                 if buckets[name]:
-                    pipe.hset(key, mapping=buckets[name])  # type: ignore[arg-type]
+                    pipe.hset(key, mapping=buckets[name])
             if written:
-                pipe.hset(KEYS.gate(POOL, "key0"), mapping=written)  # type: ignore[arg-type]
+                pipe.hset(KEYS.gate(POOL, "key0"), mapping=written)
             pipe.execute()
         reply: Any = client.eval(PROBE, 0, KEYS.prefix)
     found = json.loads(reply)
