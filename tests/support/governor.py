@@ -128,9 +128,8 @@ class World:
 
     def first_rank_ms(self, queue: str, pool: str = POOL) -> float:
         """The rank of the first in line."""
-        found: Any = self.redis.zrange(
-            KEYS.waiting_queue(queue, pool, "ages"), 0, 0, withscores=True
-        )
+        ages = KEYS.waiting_queue(queue, pool, "ages")
+        found: Any = self.redis.zrange(ages, 0, 0, withscores=True)
         return float(found[0][1])
 
     def users(self, ids: Sequence[str]) -> dict[str, str]:
