@@ -6,10 +6,11 @@ What the fetch script grants is decided there, by `shared/broker/lua/lib/buckets
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
+
+from headgate.shared.admission.overrides import overlay
 
 RATE = 0.998
 """Share of a provider's rate that is used, as in `buckets.lua`; so are the figures below."""
@@ -43,20 +44,12 @@ class LimitInForce:
     whence: Whence
 
 
-def laid(catalog: str, operator: str = "") -> dict[str, LimitInForce]:
-    """The limits of one scope: `rpm=60 tpm=1000`, with the operator's laid over measure by measure.
-
-    `none` lifts a limit.
-    """
-    found: dict[str, LimitInForce] = {}
-    texts: tuple[tuple[Whence, str], ...] = (("catalog", catalog), ("set", operator))
-    for whence, text in texts:
-        for name, amount in re.findall(r"(\w+)=([\w.]+)", text):
-            if amount == "none":
-                found.pop(name, None)
-            else:
-                found[name] = LimitInForce(float(amount), whence)
-    return found
+def limits_in_force(catalog: str, operator: str = "") -> dict[str, LimitInForce]:
+    """Return the limits of one scope, such as `rpm=60 tpm=1000`; the operator's override."""
+    return {
+        name: LimitInForce(float(figure.text), "set" if figure.is_set else "catalog")
+        for name, figure in overlay(catalog, operator).items()
+    }
 
 
 @dataclass(frozen=True, slots=True)

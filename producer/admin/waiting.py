@@ -18,8 +18,8 @@ from headgate.producer.admin.levels import (
     Load,
     drain_s,
     gate,
-    laid,
     levels,
+    limits_in_force,
 )
 from headgate.shared.admission.ticket import FLEX, Ticket
 from headgate.shared.broker.keys import Keys
@@ -246,7 +246,7 @@ def _parse_place(fields: Sequence[Any]) -> Place | None:
 def _parse_pool(fields: Sequence[Any], now_ms: int) -> WaitingPool:
     name, texts, of_all, keys, queues = fields
     given = [text_of(text) for text in texts]
-    of_pool, of_provider, of_everyone = (laid(given[n], given[n + 1]) for n in (0, 2, 4))
+    of_pool, of_provider, of_everyone = (limits_in_force(given[n], given[n + 1]) for n in (0, 2, 4))
     return WaitingPool(
         text_of(name),
         [_parse_key(key, of_pool, of_provider, now_ms) for key in keys],

@@ -15,8 +15,8 @@ from headgate.producer.admin.levels import (
     Load,
     drain_s,
     gate,
-    laid,
     levels,
+    limits_in_force,
 )
 
 NOW = 1_763_700_000_000
@@ -25,12 +25,12 @@ NOW = 1_763_700_000_000
 def one(
     text: str, bucket: dict[str, str], *, of_provider: bool = False, pace: float = 1
 ) -> BucketLevel:
-    [level] = levels(laid(text), bucket, NOW, of_provider=of_provider, pace=pace)
+    [level] = levels(limits_in_force(text), bucket, NOW, of_provider=of_provider, pace=pace)
     return level
 
 
-def test_an_operator_lies_over_the_catalog_measure_by_measure() -> None:
-    found = laid("rpm=60 tpm=1000 burst_s=2", "rpm=5 tpm=none concurrent=3")
+def test_an_operators_limits_override_the_catalogs() -> None:
+    found = limits_in_force("rpm=60 tpm=1000 burst_s=2", "rpm=5 tpm=none concurrent=3")
     assert found == {
         "rpm": LimitInForce(5, "set"),
         "burst_s": LimitInForce(2, "catalog"),
@@ -109,7 +109,7 @@ def test_keys_share_a_load() -> None:
 
 def test_the_tightest_measure_decides_how_long_it_takes() -> None:
     found = levels(
-        laid("rpm=600 tpm=6000"),
+        limits_in_force("rpm=600 tpm=6000"),
         {"rpm.level": "0", "tpm.level": "0"},
         NOW,
         of_provider=False,
@@ -154,7 +154,7 @@ texts = st.dictionaries(st.sampled_from(MEASURES), st.integers(1, 10**12)).map(
 def test_whatever_redis_holds_levels_keep_their_bounds(
     text: str, state: dict[str, str], of_provider: bool, pace: float
 ) -> None:
-    for level in levels(laid(text), state, NOW, of_provider=of_provider, pace=pace):
+    for level in levels(limits_in_force(text), state, NOW, of_provider=of_provider, pace=pace):
         assert level.fill is None or level.fill <= 1 + 1e-9
         assert level.wait_s(1, NOW) >= 0
         assert not math.isnan(level.wait_s(10**9, NOW))
@@ -165,7 +165,7 @@ def test_whatever_redis_holds_levels_keep_their_bounds(
 
 @given(st.integers(1, 10**6), st.integers(1, 10**6), st.integers(1, 10**6))
 def test_more_work_never_takes_less_time(rpm: int, jobs: int, more: int) -> None:
-    found = levels(laid(f"rpm={rpm}"), {"rpm.level": "0"}, NOW, of_provider=False)
+    found = levels(limits_in_force(f"rpm={rpm}"), {"rpm.level": "0"}, NOW, of_provider=False)
     less, longer = (drain_s(Load(n), [found], NOW) for n in (jobs, jobs + more))
     assert less is not None
     assert longer is not None
