@@ -1,6 +1,6 @@
 # Two commands matter: `make demo` and `make test`. PYTHON=... chooses the interpreter.
 .NOTPARALLEL:
-.PHONY: help demo check test long soak venv lint bench lock wheel clean
+.PHONY: help demo check test long soak venv lint bench lock wheel clean docs
 .DEFAULT_GOAL := help
 
 export PYTHON
@@ -15,6 +15,7 @@ help:
 	@echo 'make long          the tests that take minutes: long outages, the long soak'
 	@echo 'make soak          full rate and a random kill each minute     (ARGS="--minutes 20 --seed 1")'
 	@echo 'make bench         the measurements                            (BENCH="pipeline", or --markdown)'
+	@echo 'make docs          docs/reference, made anew from the code'
 	@echo 'make lock          the locks of the image, after a change of dependencies'
 	@echo 'make wheel         dist/headgate-*.whl'
 	@echo 'make clean         removes caches and dist; .venv and .headgate stay'
@@ -25,7 +26,7 @@ demo:
 
 # All checks run even when one fails, so that one run shows everything. The tests come last, with their summary.
 check: tests := tests/test_house.py tests/unit -n 2
-test: tests := -n 3
+test: tests := -n auto
 check test: venv
 	@failed=; \
 	$(MAKE) --no-print-directory lint || failed=' lint'; \
@@ -52,6 +53,9 @@ lint: venv
 
 bench: venv
 	@$(python) -m tests.bench $(BENCH)
+
+docs: venv
+	@$(python) -m tests.docs
 
 lock: venv
 	@$(python) deploy/lock.py

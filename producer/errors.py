@@ -40,7 +40,7 @@ class IdempotencyConflict(InvalidRequest):
     http_status: ClassVar[int] = 409
 
     def __init__(self, key: str, job_id: str, on_record: Sequence[str] = ()) -> None:
-        remedy = f"job {job_id} has this key, and its request is another one; give another key"
+        remedy = f"job {job_id} has this key for a different request; use another key"
         if on_record:
             remedy += f"; {len(on_record)} jobs of the same call are on record and will be run"
         super().__init__("idempotency_key", key, remedy)
@@ -62,9 +62,9 @@ class SubmitInterrupted(Unreachable):
     ) -> None:
         remedy = f"{_counted(job_ids)} on record and will be run: do not submit again"
         if unsure_ids:
-            remedy = f"{_counted(unsure_ids)} perhaps on record: ask before you submit again"
+            remedy = f"{_counted(unsure_ids)} perhaps on record: look before you submit again"
             if job_ids:
-                remedy += f"; {_counted(job_ids)} surely so"
+                remedy += f"; {_counted(job_ids)} on record and will be run"
         super().__init__(server, reason, remedy)
         self.job_ids = tuple(job_ids)
         self.unsure_ids = tuple(unsure_ids)
@@ -142,7 +142,9 @@ class StreamBroken(HeadgateError):
     """
 
     def __init__(self, job_id: str) -> None:
-        super().__init__(f"the answer of job {job_id} begins anew: what was streamed is void")
+        super().__init__(
+            f"another worker took over job {job_id}: discard the streamed text and stream again"
+        )
         self.job_id = job_id
 
 

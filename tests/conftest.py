@@ -43,6 +43,15 @@ RUN_MARK = "PYTEST_HEADGATE_RUN"  # in the environment of everything the tests s
 GRACE_S = 10  # how long a process may take to end after its test; a keeper lingers a few seconds
 PRIVATE_PREFIXES = ("HEADGATE_", "OPENAI_", "ANTHROPIC_", "CELERY_")
 
+TESTS_PER_CORE = 3
+"""Tests that run at once on a core: most of a test's time it waits for servers and clocks."""
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Return how many processes `-n auto` starts."""
+    return TESTS_PER_CORE * (os.cpu_count() or 1)
+
+
 if "PYTEST_XDIST_WORKER" in os.environ:
     die_with_parent()  # a worker in the middle of a test would outlive a killed pytest otherwise
 

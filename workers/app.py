@@ -114,7 +114,7 @@ class Headgate(Celery):
             max_bytes=self.settings.in_flight_mb * 1024 * 1024,
             on_arrival=on_arrival,
             on_stop=on_stop,
-            head_starts_ms=(
+            handicaps_ms=(
                 int(self.settings.standard_wait_s * 1000),
                 int(self.settings.bulk_wait_s * 1000),
             ),

@@ -191,12 +191,7 @@ def _pipeline(
         catalog=models, cache=cache, hold=hold, breaker=breaker, ledger=ledger, call=call,
         deltas=DeltaWriter(batcher, keys), estimates=estimates, clock_ms=clock.now_ms,
     )  # fmt: skip
-    limits = RetryLimits(
-        in_force.max_attempts,
-        in_force.max_attempts_per_job,
-        in_force.backoff_s * 1000,
-        in_force.backoff_max_s * 1000,
-    )
+    limits = _retry_limits(in_force)
     return Pipeline(
         catalog=models,
         claims=Claims(record, owner, clock.now_ms),
@@ -213,6 +208,13 @@ def _pipeline(
         max_deliveries=in_force.max_deliveries,
         clock_ms=clock.now_ms,
     )
+
+
+def _retry_limits(in_force: Settings) -> RetryLimits:
+    return RetryLimits(
+        in_force.max_attempts, in_force.max_attempts_per_job, in_force.backoff_s * 1000,
+        in_force.backoff_max_s * 1000,
+    )  # fmt: skip
 
 
 def _breaker_rules(in_force: Settings) -> BreakerRules:

@@ -67,7 +67,7 @@ class Queues:
                 calls.llen(keys.dead())
                 calls.zcard(keys.leases())
                 calls.zcard(keys.due())
-                calls.hgetall(keys.rooms())
+                calls.hgetall(keys.waiting_queues())
                 *listed, dead, leased, deferred, by_pool = await calls.execute()
         finally:
             await client.aclose()

@@ -1,6 +1,8 @@
-"""How full buckets are and how long jobs will wait for them, from what the governor keeps: pure.
+"""How full buckets are and how long jobs will wait for them, for people to read.
 
-What the fetch script grants is decided there, by `shared/broker/lua/lib/buckets.lua`; this tells people of it.
+The fetch script decides what is granted, in `shared/broker/lua/lib/bucket.lua` and `gate.lua`. This
+module shows the same figures: the constants come from `shared/broker/figures.py`, and a test
+compares the formulas with the script. Nothing here does I/O.
 """
 
 from __future__ import annotations
@@ -11,41 +13,27 @@ from dataclasses import dataclass
 from typing import Literal
 
 from headgate.shared.admission.overrides import overlay
+from headgate.shared.broker import figures
+from headgate.shared.broker.figures import DAY_MS
 
-RATE = 0.998
-"""Share of a provider's rate that is used, as in `buckets.lua`; so are the figures below."""
-
-BURST = 0.5
-"""Share of a provider's burst that is used."""
-
-OWN_BURST_S = 60
-"""Seconds of the rate that a caller's bucket holds."""
-
-RAMP_FROM, RAMP_GROWTH, RAMP_MS = 1_000_000, 1.4, 900_000
-PACE_MS = 1_800_000
-CEILING_S = 60
-DAY_MS = 86_400_000
-DEFAULT_OUTPUT = 256
-FAR_MS = 4_000_000_000_000
-"""A gate that is shut until after this moment waits for an operator's word."""
-
-MEASURES = ("rpm", "tpm", "input_tpm", "output_tpm", "rpd", "concurrent")
-RATED = MEASURES[:4]
-RAMPED = ("tpm", "input_tpm")
+MEASURES = (*figures.MEASURES, "concurrent")
 
 Whence = Literal["catalog", "set", "provider"]
 
 
 @dataclass(frozen=True, slots=True)
 class LimitInForce:
-    """A limit in force, and who says so: the catalog, an operator, or the provider's headers."""
+    """A limit in force, and who set it: the catalog, an operator, or the provider's headers."""
 
     amount: float
     whence: Whence
 
 
 def limits_in_force(catalog: str, operator: str = "") -> dict[str, LimitInForce]:
-    """Return the limits of one scope, such as `rpm=60 tpm=1000`; the operator's override."""
+    """Read the limits of one scope, such as `rpm=60 tpm=1000`.
+
+    The operator's limits override the catalog's, measure by measure. `none` removes a limit.
+    """
     return {
         name: LimitInForce(float(figure.text), "set" if figure.is_set else "catalog")
         for name, figure in overlay(catalog, operator).items()
@@ -54,10 +42,10 @@ def limits_in_force(catalog: str, operator: str = "") -> dict[str, LimitInForce]
 
 @dataclass(frozen=True, slots=True)
 class BucketLevel:
-    """One measure of one bucket now. `rate_per_s` and `capacity` are what the governor uses of it.
+    """One measure of one bucket now. `rate_per_s` and `capacity` are what the governor uses.
 
-    `level`: what is there to be taken; below 0 where more was used than was held. None: nothing
-    was taken from this bucket lately, or it has no level (`concurrent` has calls `running`).
+    `level`: what can be taken. It is below 0 when more was used than was held. It is None when
+    nothing was taken lately, and for `concurrent`, which has calls `running`.
     """
 
     measure: str
@@ -69,7 +57,7 @@ class BucketLevel:
 
     @property
     def fill(self) -> float | None:
-        """The share of the capacity that is there, at most 1; of calls at once, what is free."""
+        """The share of the capacity that is there, at most 1. For calls at once, what is free."""
         if self.running is not None:
             return max(0.0, 1 - self.running / self.limit.amount)
         if self.level is None or not self.capacity:
@@ -77,7 +65,7 @@ class BucketLevel:
         return self.level / self.capacity
 
     def wait_s(self, amount: float, now_ms: float) -> float:
-        """Seconds until this much has come in; 0 where it is there."""
+        """Return the seconds until this much is there; 0 if it is there now."""
         if self.measure == "concurrent" or amount <= 0:
             return 0.0
         if self.measure == "rpd":
@@ -98,7 +86,10 @@ def levels(
     of_provider: bool,
     pace: float = 1.0,
 ) -> list[BucketLevel]:
-    """The measures of a bucket that are limited, as they stand now."""
+    """Return the limited measures of a bucket, as they are now.
+
+    `pace`: share of a provider's token rate that is used, up to 1.
+    """
     burst_s = limits["burst_s"].amount if "burst_s" in limits else 0.0
     found = []
     for measure in MEASURES:
@@ -116,10 +107,12 @@ def levels(
             found.append(_of_day(limit, bucket, now_ms))
         elif of_provider:
             slower = 1.0 if measure == "rpm" else pace
-            allowed = _ramped(measure, limits, limit.amount, bucket, now_ms) * RATE * slower
-            found.append(_filled(measure, limit, bucket, now_ms, allowed, (burst_s or 1) * BURST))
+            allowed = _ramped(measure, limits, limit.amount, bucket, now_ms) * slower * figures.RATE
+            found.append(
+                _filled(measure, limit, bucket, now_ms, allowed, (burst_s or 1) * figures.BURST)
+            )
         else:
-            burst = burst_s or OWN_BURST_S
+            burst = burst_s or figures.OWN_BURST_S
             found.append(_filled(measure, limit, bucket, now_ms, limit.amount, burst))
     return found
 
@@ -153,20 +146,21 @@ def _ramped(
     bucket: Mapping[str, str],
     now: float,
 ) -> float:
-    """What the vendor's rule of growth allows of a large limit now."""
-    start = limits["ramp_from"].amount if "ramp_from" in limits else RAMP_FROM
-    if measure not in RAMPED or amount <= start:
+    """Return what the provider's rule of growth allows of a large limit now."""
+    start = limits["ramp_from"].amount if "ramp_from" in limits else figures.RAMP_FROM
+    if measure not in figures.RAMPED or amount <= start:
         return amount
     used, at = number(bucket.get(f"{measure}.use")) or 0.0, number(bucket.get(f"{measure}.at"))
-    used *= math.exp(-max(0.0, now - (at or now)) / RAMP_MS)
-    return min(amount, max(start, RAMP_GROWTH * used))
+    used *= math.exp(-max(0.0, now - (at or now)) / figures.RAMP_MS)
+    return min(amount, max(start, figures.RAMP_GROWTH * used))
 
 
 @dataclass(frozen=True, slots=True)
 class GateState:
-    """Whether a pool may be asked with one key. `until_ms`: shut before that, or None.
+    """Whether a pool may be asked with one key.
 
-    `pace`: share of the token rate that is used, up to 1. `ceiling`: calls at once, or None.
+    `until_ms`: the gate is shut before that; None when it is open. `pace`: share of the token rate
+    that is used, up to 1. `ceiling`: calls at once, or None.
     """
 
     until_ms: int | None = None
@@ -181,20 +175,20 @@ class GateState:
 
     @property
     def waits_for_word(self) -> bool:
-        """Whether it stays shut until an operator opens it, or a probe shows that it may."""
-        return self.until_ms is not None and self.until_ms >= FAR_MS
+        """Whether it stays shut until an operator opens it or a probe succeeds."""
+        return self.until_ms is not None and self.until_ms >= figures.FAR_MS
 
 
 def gate(fields: Mapping[str, str], now_ms: float) -> GateState:
-    """The gate of these fields now."""
+    """Return the gate of these fields now."""
     until = number(fields.get("until"))
     pace, ceiling = number(fields.get("pace")), number(fields.get("ceiling"))
     if pace is not None:
-        pace += max(0.0, now_ms - (number(fields.get("pace_at")) or now_ms)) / PACE_MS
+        pace += max(0.0, now_ms - (number(fields.get("pace_at")) or now_ms)) / figures.PACE_MS
     if ceiling is not None:
         missing = max(1.0, (number(fields.get("ceiling_from")) or 0.0) - ceiling)
         since_s = max(0.0, now_ms - (number(fields.get("ceiling_at")) or now_ms)) / 1000
-        grown = since_s * max(1.0, missing / CEILING_S)
+        grown = since_s * max(1.0, missing / figures.CEILING_S)
         ceiling = ceiling + math.floor(grown) if grown < 2 * missing else None
     return GateState(
         int(until) if until is not None and until > now_ms else None,
@@ -205,7 +199,7 @@ def gate(fields: Mapping[str, str], now_ms: float) -> GateState:
 
 
 def number(text: str | None) -> float | None:
-    """The number, or None where there is none."""
+    """Return the number, or None where the text is no finite number."""
     try:
         found = float(text) if text else math.nan
     except ValueError:
@@ -222,14 +216,14 @@ class Load:
     output_tokens: float = 0
 
     def of(self, measure: str) -> float:
-        """What they take of this measure."""
+        """Return what they take of this measure."""
         tokens = {"input_tpm": self.input_tokens, "output_tpm": self.output_tokens}
         if measure == "tpm":
             return self.input_tokens + self.output_tokens
         return tokens.get(measure, self.jobs)
 
     def times(self, n: float) -> Load:
-        """That many times as much."""
+        """Return that many times as much."""
         return Load(self.jobs * n, self.input_tokens * n, self.output_tokens * n)
 
     def __add__(self, other: Load) -> Load:
@@ -241,10 +235,10 @@ class Load:
 
 
 def drain_s(load: Load, keys: Sequence[Iterable[BucketLevel]], now_ms: float) -> float | None:
-    """Seconds until buckets have let this much through; None where nothing limits it.
+    """Return the seconds until buckets have let this much through; None where nothing limits it.
 
-    `keys`: the levels of each of the buckets between which the load is shared. Calls at once are
-    no rate: how long one lasts is not known.
+    `keys`: the levels of each of the buckets that share the load. Calls at once do not count,
+    because nobody knows how long one lasts.
     """
     longest = None
     share = load.times(1 / max(1, len(keys)))

@@ -166,7 +166,7 @@ def member_of(at: Installation, kind: Kind, name: str) -> str:
             remedy = f"the catalog has no such pool{suggestion(name, pools)}"
             raise WrongUse("NAME", name, remedy)
         return member
-    waiting = {field.split(" ")[0] for field in fields_of(_hash(at, at.keys.rooms()))}
+    waiting = {field.split(" ")[0] for field in fields_of(_hash(at, at.keys.waiting_queues()))}
     queues = all_queues(at.catalog.classes)
     is_used = name in waiting or at.redis.type(at.keys.queue(name)) == b"list"
     if not is_used and name not in queues:

@@ -102,7 +102,12 @@ def report(at: Installation, *, pool: str | None = None, tenant: str | None = No
 def _read_state(at: Installation) -> _State:
     queues = all_queues(at.catalog.classes)
     with at.redis.pipeline(transaction=False) as pipe:
-        for key in (at.keys.limits(), at.keys.overrides(), at.keys.rooms(), at.keys.holds()):
+        for key in (
+            at.keys.limits(),
+            at.keys.overrides(),
+            at.keys.waiting_queues(),
+            at.keys.holds(),
+        ):
             pipe.hgetall(key)
         pipe.smembers(at.keys.paused())
         for queue in queues:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from headgate.producer.admin.levels import (
-    DEFAULT_OUTPUT,
     BucketLevel,
     GateState,
     LimitInForce,
@@ -22,6 +21,7 @@ from headgate.producer.admin.levels import (
     limits_in_force,
 )
 from headgate.shared.admission.ticket import FLEX, Ticket
+from headgate.shared.broker.figures import DEFAULT_OUTPUT
 from headgate.shared.broker.keys import Keys
 from headgate.shared.broker.script import Command, compose, fields_of, text_of
 from headgate.shared.errors import UnreadableMessage
@@ -189,10 +189,6 @@ def view(keys: Keys, *, ids: Sequence[str] = (), pools: Sequence[str] = ()) -> C
 
     `pools`: further pools to read.
     """
-    names = (
-        keys.messages(), keys.owners(), keys.tickets(), keys.rooms(), keys.limits(),
-        keys.overrides(), keys.learned(), keys.paused(),
-    )  # fmt: skip
 
     def read(reply: Any) -> WaitingJobs:
         now_ms = int(reply[0])
@@ -204,7 +200,7 @@ def view(keys: Keys, *, ids: Sequence[str] = (), pools: Sequence[str] = ()) -> C
             {pool.name: pool for pool in found},
         )
 
-    return compose("waiting_view", names, (keys.prefix, len(ids), *ids, *pools), read)
+    return compose("waiting_view", (), (keys.prefix, len(ids), *ids, *pools), read)
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,9 +221,8 @@ def user_queues(keys: Keys, queue: str, pool: str, first: int) -> Command[UserQu
         pairs = zip(reply[1::2], reply[2::2], strict=True)
         return UserQueues(int(reply[0]), [(text_of(tenant), int(n)) for tenant, n in pairs])
 
-    names = (keys.room(queue, pool, "ages"),)
-    args = (keys.line(queue, pool, "", "").removesuffix(":"), first, USER_QUEUES_PER_CALL)
-    return compose("waiting_lines", names, args, read)
+    args = (keys.prefix, queue, pool, first, USER_QUEUES_PER_CALL)
+    return compose("user_queues", (), args, read)
 
 
 def _parse_place(fields: Sequence[Any]) -> Place | None:

@@ -44,7 +44,7 @@ def refuse_too_long(request: Request, model: Model, needs: Needs) -> None:
     """
     if exceeds_window(model, needs):
         reserved = reserved_tokens(model, needs)
-        and_output = f" with {reserved} kept for the answer" if reserved else ""
+        and_output = f" with {reserved} reserved for the answer" if reserved else ""
         raise InvalidRequest(
             prompt_field(request),
             f"about {needs.input_tokens} tokens",
@@ -84,7 +84,7 @@ def refuse_too_expensive(request: Request, model: Model, catalog: Catalog) -> No
         return
     upper_bound = upper_bound_pico_usd(request, model, catalog)
     if upper_bound is None:
-        remedy = f"nobody can tell what {model.name} may cost here; leave it out, "
+        remedy = f"the highest cost of {model.name} here is unknown; leave it out, "
         remedy += f'or add [prices."{model.name}"] to the catalog'
         raise InvalidRequest("max_cost_usd", limit_usd, remedy, "budget_exceeded")
     limit = to_pico(Decimal(limit_usd))

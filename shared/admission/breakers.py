@@ -9,6 +9,7 @@ from typing import Any, Literal
 import redis
 
 from headgate.shared.admission.limits import parsed
+from headgate.shared.broker.figures import SLOT_MS, SLOTS
 from headgate.shared.broker.keys import Keys
 from headgate.shared.broker.script import Command, compose, text_of
 
@@ -58,7 +59,7 @@ def report(
     def read(reply: Sequence[Any]) -> BreakerAfterReport:
         return BreakerAfterReport(text_of(reply[0]), int(reply[1]))  # type: ignore[arg-type]  # its own word
 
-    names = (keys.breaker(model, key), keys.breakers(), keys.rooms())
+    names = (keys.breaker(model, key), keys.breakers())
     return compose(
         "breaker_report", names,
         (
@@ -82,9 +83,6 @@ def close(client: redis.Redis, keys: Keys, model: str, key: str) -> bool:
 
 
 State = Literal["healthy", "degraded", "down"]
-
-SLOT_MS, SLOTS = 10_000, 6
-"""The window: six slots of 10 s, as in `breaker_report.lua`."""
 
 FAILING, FAILING_CALLS = 0.1, 10
 """A model is degraded if this share of at least so many calls fails."""

@@ -195,7 +195,6 @@ class ResumeOutcome:
 
 def resume_command(keys: Keys, member: str = "") -> Command[ResumeOutcome]:
     """Resume `member`, and let all jobs be tried again that were passed over (`resume.lua`)."""
-    names = (keys.paused(), keys.rooms(), keys.limits())
     return compose(
-        "resume", names, (keys.prefix, member), lambda r: ResumeOutcome(r[0] == 1, int(r[1]))
+        "resume", (), (keys.prefix, member), lambda r: ResumeOutcome(r[0] == 1, int(r[1]))
     )

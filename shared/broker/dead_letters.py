@@ -1,4 +1,4 @@
-"""The scripts of dead letters, in the manner of `shared/broker/script.py`."""
+"""The scripts of dead letters: bury and exhume."""
 
 from __future__ import annotations
 
@@ -8,11 +8,9 @@ from headgate.shared.broker.script import Command, compose
 
 
 def bury(keys: Keys, *, lease: Lease, reason: str) -> Command[Buried | None]:
-    """Makes the message of a leased job a dead letter; None where it is no longer held."""
-    names = [keys.leases(), keys.owners(), keys.messages(), keys.present(), keys.crashes()]
-    names += [keys.cancels(), keys.dead(), keys.letters()]
+    """Make the message of a leased job a dead letter; the reply is None when it is not held."""
     args = (keys.prefix, lease.id, lease.owner, " ".join(reason.split()))
-    return compose("bury", names, args, lambda reply: buried_of(reply) if reply else None)
+    return compose("bury", (), args, lambda reply: buried_of(reply) if reply else None)
 
 
 def exhume(
@@ -24,9 +22,10 @@ def exhume(
     job_id: str = "",
     message: bytes = b"",
 ) -> Command[int]:
-    """Takes a dead letter away, and puts its message (or `message`) on `queue`, if one is given.
+    """Remove a dead letter, and put its message (or `message`) on `queue`, if one is given.
 
-    1: done; 0: the letter is gone already; -1: the broker has the job, and nothing was done.
+    The reply is 1 when that was done, 0 when the letter is gone already, and -1 when the broker
+    has the job: then nothing was done.
     """
     names = [keys.dead(), keys.letters(), keys.letter(letter)]
     if queue is not None:

@@ -1,4 +1,4 @@
-"""The scripts that move jobs: send, fetch, renew, defer, restore, forget, publish, deliver."""
+"""The scripts that move jobs: send, fetch, renew, restore, defer, forget, publish, deliver."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from headgate.shared.broker.script import (
     text_of,
 )
 
-HEAD_STARTS_MS = (300_000, 900_000)
+HANDICAPS_MS = (300_000, 900_000)
 """Of standard and bulk jobs, where the settings say nothing else."""
 
 MAX_MESSAGE_BYTES = 24 * 1024 * 1024
-"""A request of 10 MB can double when it is quoted as JSON in JSON; a larger message is no job."""
+"""A request of 10 MB can double when it is quoted as JSON in JSON. A larger message is no job."""
 
 MAX_REPLY_BYTES = 4 * 1024 * 1024
-"""Bytes of messages after which a fetch takes no more: it must arrive within a socket timeout."""
+"""Bytes of messages after which a fetch takes no more: the reply must fit a socket timeout."""
 
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """One job held by one fetch of one worker. `size`: bytes of its message."""
+    """A job that one fetch of one worker holds. `size`: bytes of its message."""
 
     id: str
     owner: str
@@ -40,9 +40,10 @@ def _words(leases: Iterable[Lease]) -> list[Word]:
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """A message with its lease. `crashes`: how many workers lost the job before.
+    """A message that was fetched. `crashes`: how many workers lost the job before.
 
-    `grant`: what it holds, as `headgate.shared.admission.grant.decode` reads it.
+    `grant`: what the job holds, as `headgate.shared.admission.grant.decode` reads it; empty if the
+    message has no ticket.
     """
 
     id: str
@@ -54,7 +55,7 @@ class Taken:
 
 @dataclass(frozen=True, slots=True)
 class Buried:
-    """A dead letter that was made, the bytes of its message, and the queue it came from."""
+    """A dead letter that was made. `size`: bytes of its message. `queue`: where it came from."""
 
     letter: str
     size: int
@@ -62,16 +63,17 @@ class Buried:
 
 
 def buried_of(words: Sequence[Any]) -> Buried:
-    """The dead letter that these words of a reply tell of."""
+    """Read the three words of a reply that describe a dead letter."""
     return Buried(text_of(words[0]), int(words[1]), text_of(words[2]))
 
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """What one round trip brought. `next_due_ms`: until something may change by itself, or None.
+    """What one fetch returned.
 
-    `more`: the same call may bring more at once.
-    `large`: dead letters made of messages over the limit. `wrong`: keys that should be lists.
+    `server_ms`: the server's clock. `next_due_ms`: ms until something may change by itself, or
+    None. `more`: the same call may bring more at once. `large`: dead letters made of messages over
+    the limit. `wrong`: keys that should be lists and are not.
     """
 
     server_ms: int
@@ -96,13 +98,14 @@ def fetch(
     queues: Sequence[str],
     acked: Sequence[Lease] = (),
     max_bytes: int = MAX_MESSAGE_BYTES,
-    budget: int = MAX_REPLY_BYTES,
-    head_starts_ms: tuple[int, int] = HEAD_STARTS_MS,
+    max_reply_bytes: int = MAX_REPLY_BYTES,
+    handicaps_ms: tuple[int, int] = HANDICAPS_MS,
 ) -> Command[Fetched]:
-    """Acknowledges, restores, and takes up to `want` jobs of `queues` that may start now.
+    """Acknowledge jobs, return lapsed ones to their queues, and take up to `want` that may start.
 
-    `owner` must be another one in each call. `head_starts_ms`: how long standard and bulk jobs
-    wait until they rank with interactive ones that come then.
+    `owner` must be another one in each call. `max_bytes`: of one message; a larger one becomes a
+    dead letter. `max_reply_bytes`: bytes of messages after which no more are taken. `handicaps_ms`:
+    standard and bulk jobs rank with interactive ones that are submitted so many ms later.
     """
 
     def read(reply: list[Any]) -> Fetched:
@@ -114,18 +117,14 @@ def fetch(
         large = [buried_of(reply[3][i : i + 3]) for i in range(0, len(reply[3]), 3)]
         return Fetched(reply[0], next_due_ms, reply[2] == 1, jobs, large, [*map(text_of, reply[4])])
 
-    names = [keys.leases(), keys.owners(), keys.messages(), keys.due(), keys.present()]
-    names += [keys.crashes(), keys.dead(), keys.pulse(), keys.cancels(), keys.letters()]
-    for queue in queues:
-        names += [keys.queue(queue), keys.wake(queue)]
-    args: list[Word] = [owner, lease_ms, want, max_bytes, budget, keys.prefix, len(acked)]
-    args += [*_words(acked), *queues, *head_starts_ms]
-    return compose("fetch", names, args, read)
+    args: list[Word] = [keys.prefix, owner, lease_ms, want, max_bytes, max_reply_bytes, len(acked)]
+    args += [*_words(acked), *queues, *handicaps_ms]
+    return compose("fetch", (), args, read)
 
 
 @dataclass(frozen=True, slots=True)
 class Renewed:
-    """Jobs that the worker must stop: another worker has them (`lost`), or nobody wants them."""
+    """Jobs that the worker must stop: another worker has them (`lost`), or they are cancelled."""
 
     lost: list[str]
     cancelled: list[str]
@@ -134,9 +133,9 @@ class Renewed:
 def renew(
     keys: Keys, *, lease_ms: int, leases: Sequence[Lease], again: bool = True
 ) -> Command[Renewed]:
-    """Lengthens these leases by `lease_ms` from now.
+    """Extend these leases to `lease_ms` from now.
 
-    `again`: those that the server does not know are taken again; else they are lost.
+    `again`: leases that the server does not know are taken again. Otherwise they are lost.
     """
 
     def read(reply: list[Any]) -> Renewed:
@@ -148,42 +147,38 @@ def renew(
 
 
 def restore(keys: Keys, *, leases: Sequence[Lease], unsent: bool = False) -> Command[int]:
-    """Gives the jobs back to the heads of their queues; how many were.
+    """Return these jobs to the heads of their queues; the reply is how many were.
 
-    `unsent`: nothing was sent under what they hold, which costs nothing then.
+    `unsent`: no request was sent under what they hold, so it costs nothing.
     """
-    names = (keys.leases(), keys.owners(), keys.messages(), keys.present())
-    return compose("restore", names, (keys.prefix, int(unsent), *_words(leases)), int)
+    return compose("restore", (), (keys.prefix, int(unsent), *_words(leases)), int)
 
 
 def defer(
     keys: Keys, *, lease: Lease, wait_ms: int, ticket: str = "", unsent: bool = False
 ) -> Command[bool]:
-    """Puts a leased job on the due-list; False when the worker no longer holds it.
+    """Put a leased job on the due list; the reply is False when the worker no longer holds it.
 
-    `ticket`, if given, counts from now on in place of its message's. `unsent`: as for `restore`.
+    `ticket`, if given, replaces the ticket of its message. `unsent`: as for `restore`.
     """
-    names = (
-        keys.leases(), keys.owners(), keys.messages(), keys.due(), keys.crashes(), keys.cancels(),
-    )  # fmt: skip
-    args = (lease.owner, lease.id, wait_ms, keys.prefix, ticket, int(unsent))
-    return compose("defer", names, args, bool)
+    args = (keys.prefix, lease.owner, lease.id, wait_ms, ticket, int(unsent))
+    return compose("defer", (), args, bool)
 
 
 def send(keys: Keys, queue: str, messages: Iterable[tuple[str, bytes]]) -> Command[int]:
-    """Puts (job id, message) pairs on `queue`, once each; how many were new to the broker."""
+    """Put (job id, message) pairs on `queue`, once each; the reply is how many were new."""
     names = (keys.queue(queue), keys.wake(queue), keys.present())
     return compose("send", names, (word for pair in messages for word in pair), int)
 
 
 def forget(keys: Keys, ids: Iterable[str]) -> Command[int]:
-    """Takes jobs that have ended on record out of their lines and the due-list; how many were."""
+    """Remove jobs that ended while they waited; the reply is how many were removed."""
     return compose("forget", (), (keys.prefix, *ids), int)
 
 
 @dataclass(frozen=True, slots=True)
 class CacheWrite:
-    """An answer that is kept for `ttl_ms`, and whose it is."""
+    """An answer to keep in the cache for `ttl_ms`, and whose it is."""
 
     fingerprint: str
     value: bytes
@@ -201,11 +196,13 @@ def publish(
     answers: Sequence[CacheWrite] = (),
     cache_bytes: int = 0,
 ) -> Command[int]:
-    """Stores the result of a job and tells it; keeps its answers within the bound of the cache.
+    """Store and publish the result of a job, and keep its answers in the cache.
 
-    How many were waiting; below 0: the answers were not kept, since the books cannot be written.
+    `ttl_s`: lifetime of the result. `cache_bytes`: the most that the cache holds. The reply is how
+    many clients were waiting. Below 0 the answers were not kept, because a key of the cache index
+    has the wrong type.
     """
-    args: list[Word] = [record, ttl_s, keys.prefix, cache_bytes]
+    args: list[Word] = [keys.prefix, record, ttl_s, cache_bytes]
     for one in answers:
         whose = f"{quote(one.tenant, safe='')}|{one.model}"
         args += [one.fingerprint, one.value, one.ttl_ms, whose]
@@ -213,5 +210,5 @@ def publish(
 
 
 def deliver(keys: Keys, job_id: str, *, fence: int, n: int, text: str, ttl_ms: int) -> Command[int]:
-    """Adds the `n`-th piece under this claim to the answer that is being made; once."""
+    """Add the `n`-th piece under this claim to the answer that is being made, once."""
     return compose("deliver", (keys.deltas(job_id),), (f"{fence}-{n}", text, ttl_ms), int)

@@ -1,7 +1,8 @@
-"""Every Redis key, one method each, with its type and its lifetime.
+"""Every Redis key, one method each.
 
-Keys without a lifetime empty themselves: what enters them at submit leaves them when the job ends.
-The queues themselves are Celery's lists and carry Celery's names.
+The first line of each docstring is `TYPE: what it holds; its lifetime.` "Leaves" says when an entry
+is removed, and Redis removes a key that is empty. The queues are Celery's lists and have Celery's
+names. Scripts get the same names from `include.py`.
 """
 
 from __future__ import annotations
@@ -18,39 +19,39 @@ class Keys:
     prefix: str = ""
 
     def queue(self, name: str) -> str:
-        """LIST of whole Celery messages; new ones at the left, the next to run at the right."""
+        """LIST: whole Celery messages, the next to run at the right; leaves with the job."""
         return f"{self.prefix}{name}"
 
     def wake(self, queue: str) -> str:
-        """LIST with one token while `queue` may hold messages that no worker has seen."""
+        """LIST: one token while `queue` may hold new messages; leaves when a worker takes it."""
         return f"{self.prefix}headgate:wake:{queue}"
 
     def leases(self) -> str:
-        """ZSET: job id by the server's ms at which its lease ends."""
+        """ZSET: job id by the server's ms at which its lease ends; leaves with its lease."""
         return f"{self.prefix}headgate:leases"
 
     def owners(self) -> str:
-        """HASH: job id to the worker that holds its lease."""
+        """HASH: job id to the fetch of the worker that holds its lease; leaves with its lease."""
         return f"{self.prefix}headgate:owners"
 
     def messages(self) -> str:
-        """HASH: job id to `queue LF message`, of every job leased, deferred or in a room."""
+        """HASH: job id to `queue LF message` of jobs leased or waiting; leaves with the job."""
         return f"{self.prefix}headgate:messages"
 
     def due(self) -> str:
-        """ZSET: job id by the server's ms at which a deferred job goes back to its queue."""
+        """ZSET: job id by the server's ms at which it returns to its queue; leaves then."""
         return f"{self.prefix}headgate:due"
 
     def present(self) -> str:
-        """SET: ids of all jobs that the broker knows: queued, waiting, leased or deferred."""
+        """SET: ids of all jobs that the broker has in any place; leaves when the job ends."""
         return f"{self.prefix}headgate:present"
 
     def crashes(self) -> str:
-        """HASH: job id to how many workers lost their lease of it."""
+        """HASH: job id to how many workers lost their lease of it; leaves when the job ends."""
         return f"{self.prefix}headgate:crashes"
 
     def pulse(self) -> str:
-        """HASH: ms of the `last` call, end of the `grace` in which no lease lapses; stays."""
+        """HASH: ms of the `last` fetch, end of the `grace` in which no lease lapses; stays."""
         return f"{self.prefix}headgate:pulse"
 
     def cancels(self) -> str:
@@ -58,7 +59,7 @@ class Keys:
         return f"{self.prefix}headgate:cancels"
 
     def dead(self) -> str:
-        """LIST of the heads of dead letters, the newest at the left; bounded by the sweep.
+        """LIST: heads of dead letters, the newest at the left; maintenance drops the oldest.
 
         A head is `letter LF id LF ms LF queue LF reason LF job id LF bytes`. Release 0.1 wrote
         `ms LF queue LF reason LF raw message`.
@@ -70,37 +71,41 @@ class Keys:
         return f"{self.prefix}headgate:letter:{letter_id}"
 
     def letters(self) -> str:
-        """HASH about all dead letters: `made`, `bytes` kept, `shed` by the bound; stays."""
+        """HASH: `made`, `bytes` kept and `shed` (dropped) of all dead letters; stays."""
         return f"{self.prefix}headgate:letters"
 
-    def rooms(self) -> str:
-        """HASH: `queue SP pool` to how many jobs wait there for their pool; a room at 0 is gone."""
+    def waiting_queues(self) -> str:
+        """HASH: `queue SP pool` to how many jobs wait there; leaves when it is 0."""
         return f"{self.prefix}headgate:rooms"
 
-    def room(self, queue: str, pool: str, part: str) -> str:
-        """One part of a waiting room; each is gone when the room is empty, but `tenants` of late.
+    def waiting_queue(self, queue: str, pool: str, part: str) -> str:
+        """ZSET: one part of a waiting queue; leaves when the queue is empty (`parked` later).
 
-        `tenants` ZSET: tenants that may run, by virtual time (tokens served / weight). `parked`
-        ZSET: `t|tenant` and `u|tenant|user` by the server's ms at which they are tried again.
-        `ages` ZSET: `tenant|user` by the rank (ms) of the first job in that line. `served` ZSET:
-        virtual times of those that have no job here just now, while they still matter.
+        `tenants`: tenants that may run, in turn order (tokens served, divided by their weight).
+        `parked`: `t|tenant` and `u|tenant|user` that are passed over, by the server's ms at which
+        they are tried again. `ages`: `tenant|user` by the rank (ms) of the first job of that user.
+        `served`: tenants without a job here, by turn order, while it still matters.
         """
         return f"{self.prefix}headgate:room:{queue} {pool}:{part}"
 
     def users(self, queue: str, pool: str, tenant: str) -> str:
-        """ZSET: users of a tenant with jobs in a room, by virtual time; gone with the last job."""
+        """ZSET: users of a tenant with jobs there, in turn order; leaves with the last job."""
         return f"{self.prefix}headgate:users:{queue} {pool}:{tenant}"
 
-    def line(self, queue: str, pool: str, tenant: str, user: str) -> str:
-        """ZSET: `job id|ticket` by rank in ms: the jobs of one user in a room, the first first."""
+    def served_users(self, queue: str, pool: str, tenant: str) -> str:
+        """ZSET: users without a job there, in turn order; leaves when others are past them."""
+        return f"{self.users(queue, pool, tenant)}|served"
+
+    def user_queue(self, queue: str, pool: str, tenant: str, user: str) -> str:
+        """ZSET: `job id|ticket` of the jobs of one user, by rank in ms; leaves with the job."""
         return f"{self.prefix}headgate:line:{queue} {pool}:{tenant}:{user}"
 
     def tickets(self) -> str:
-        """HASH: job id to the ticket that counts in place of its message's, until it ends."""
+        """HASH: job id to the ticket that replaces its message's; leaves when the job ends."""
         return f"{self.prefix}headgate:tickets"
 
     def holds(self) -> str:
-        """HASH: job id to the grant of its attempt under way; gone when its lease ends."""
+        """HASH: job id to the grant of its attempt under way; leaves with its lease."""
         return f"{self.prefix}headgate:holds"
 
     def limits(self) -> str:
@@ -108,22 +113,23 @@ class Keys:
         return f"{self.prefix}headgate:limits"
 
     def overrides(self) -> str:
-        """HASH: scope to limits that an operator set at run time, laid over `limits`; stays."""
+        """HASH: scope to limits that an operator set, which override `limits`; stays."""
         return f"{self.prefix}headgate:limits:set"
 
     def bucket(self, scope: str, key: str = "") -> str:
         """HASH: levels of the buckets of a scope; expires two days after its last use.
 
-        For each measure `.level`, `.at` (server ms), `.total` (granted so far), `.seen` (the limit
-        that the provider told); `rpd.day`, `rpd.used`; `running` (calls now). `key` tells apart
-        the provider's keys.
+        For each measure: `.level`, `.at` (server ms), `.total` (granted so far), `.seen` (the limit
+        that the provider named). Further `rpd.day`, `rpd.used`, and `running` (calls now). `key`
+        tells apart the provider's keys.
         """
         return f"{self.prefix}headgate:bucket:{scope}#{key}"
 
     def gate(self, pool: str, key: str) -> str:
-        """HASH: `until`, `why`, `pace`, `pace_at`, `ceiling`, `ceiling_at`, `probe_at` of a pool.
+        """HASH: whether and how fast a pool may be asked; expires two days after the last refusal.
 
-        Times in server ms. Expires two days after the last refusal.
+        Fields: `until`, `why`, `pace`, `pace_at`, `ceiling`, `ceiling_from`, `ceiling_at`,
+        `shut_at`, `probe_at`. Times are in server ms.
         """
         return f"{self.prefix}headgate:gate:{pool}#{key}"
 
@@ -136,7 +142,7 @@ class Keys:
         return f"{self.prefix}headgate:learned"
 
     def sketch(self, group: str) -> str:
-        """STRING: packed counts of the answers of `model|tenant|template`; expires in 30 days."""
+        """STRING: packed counts of answers of `model|tenant|template`; expires after 30 days."""
         return f"{self.prefix}headgate:sketch:{group}"
 
     def sketches(self) -> str:
@@ -144,14 +150,14 @@ class Keys:
         return f"{self.prefix}headgate:sketches"
 
     def lesson(self, name: str) -> str:
-        """STRING: one worker's counts were added; expires after an hour."""
+        """STRING: one call that has been added to the sketches; expires after an hour."""
         return f"{self.prefix}headgate:lesson:{name}"
 
     def lockout(self, tenant: str, user: str = "") -> str:
-        """HASH: `until` (server ms), `count` of lockouts, ms of the last `refused` calls of a user.
+        """HASH: refusals and lockouts of a user; expires a day after the last lockout.
 
-        `tenant` and `user` percent-encoded. Expires a day after the last lockout, or a minute after
-        the last refusal where there was none.
+        Fields: `until` (server ms), `count` of lockouts, ms of the last `refused` calls. Names are
+        percent-encoded. Without a lockout it expires a minute after the last refusal.
         """
         return f"{self.prefix}headgate:lockout:{tenant}/{user}"
 
@@ -168,37 +174,37 @@ class Keys:
         return f"{self.prefix}headgate:cache:{fingerprint}"
 
     def cached(self) -> str:
-        """HASH: fingerprint to `bytes|tenant|model|end in server ms` of each answer kept."""
+        """HASH: fingerprint to `bytes|tenant|model|end in server ms`; leaves with its answer."""
         return f"{self.prefix}headgate:cached"
 
     def cache_uses(self) -> str:
-        """ZSET: fingerprints of answers kept, by the server's ms of their last use."""
+        """ZSET: fingerprint by the server's ms of its last use; leaves with its answer."""
         return f"{self.prefix}headgate:cache:uses"
 
     def cache_ends(self) -> str:
-        """ZSET: fingerprints of answers kept, by the server's ms at which they expire."""
+        """ZSET: fingerprint by the server's ms at which it expires; leaves with its answer."""
         return f"{self.prefix}headgate:cache:ends"
 
     def cache_counts(self) -> str:
-        """HASH: `bytes` kept, `hits`, `misses`, `shared`, `evicted`, `saved` in pico-USD; stays."""
+        """HASH: `bytes` kept, `hits`, `misses`, `shared`, `evicted`, `saved` (pico-USD); stays."""
         return f"{self.prefix}headgate:cache:counts"
 
-    def cache_heard(self, call: str) -> str:
-        """STRING: one call of the heard script that has counted; expires after a minute."""
+    def cache_call(self, call: str) -> str:
+        """STRING: one call of the script `cache_uses` that has counted; expires after a minute."""
         return f"{self.prefix}headgate:cache:heard:{call}"
 
     def flights(self) -> str:
-        """HASH: fingerprint to the job whose call all equal requests wait for, while it runs."""
+        """HASH: fingerprint to the job that leads its flight; leaves when the call ends."""
         return f"{self.prefix}headgate:flights"
 
     def leaders(self) -> str:
-        """HASH: job id to the fingerprint of the flight that it leads, while it runs."""
+        """HASH: job id to the fingerprint of the flight that it leads; leaves with its lease."""
         return f"{self.prefix}headgate:leaders"
 
     def flight(self, fingerprint: str) -> str:
-        """ZSET: jobs that wait for the call of an equal one, by deadline; gone with the last.
+        """ZSET: jobs that wait for the call of an equal one, by deadline; leaves with the last.
 
-        The flight of no name holds those whose call has ended, until they are in their queues.
+        The flight of no name holds the jobs whose call has ended, until they are in their queues.
         """
         return f"{self.prefix}headgate:flight:{fingerprint}"
 
@@ -207,27 +213,31 @@ class Keys:
         return f"{self.prefix}headgate:failed:{fingerprint}"
 
     def followers(self) -> str:
-        """ZSET: all jobs in flights that lead none, by their deadline in Unix ms."""
+        """ZSET: all jobs that follow a flight, by deadline in Unix ms; leaves with the flight."""
         return f"{self.prefix}headgate:followers"
 
     def breaker(self, model: str, key: str) -> str:
-        """HASH: the circuit breaker of `provider/model` on one key; see `breaker.lua`. Expires."""
+        """HASH: the circuit breaker of a model on one key (`lib/breaker.lua`); expires in a day."""
         return f"{self.prefix}headgate:breaker:{model}#{key}"
 
     def breakers(self) -> str:
-        """ZSET: `provider/model#key` that were called lately, by the server's ms of the last."""
+        """ZSET: `provider/model#key` by the server's ms of its last call; expires in a day."""
         return f"{self.prefix}headgate:breakers"
 
     def budgets(self) -> str:
-        """HASH: scope to its budgets as the catalog says; see `money.lua`. Stays."""
+        """HASH: scope to its budgets as the catalog says, see `lib/money.lua`; stays."""
         return f"{self.prefix}headgate:budgets"
 
     def budget(self, scope: str, period: str) -> str:
-        """HASH: `spent` and `held` in pico-USD of a scope in a day or month; expires after it."""
+        """HASH: `spent` and `held` in pico-USD of a scope in a day or month; expires after that."""
         return f"{self.prefix}headgate:budget:{scope}:{period}"
 
+    def sums_read(self, period: str) -> str:
+        """HASH: scopes whose sums of this period were read; expires after 40 days."""
+        return self.budget("read", period)
+
     def alerts(self) -> str:
-        """LIST: alerts of budgets in JSON that are still to be told, the oldest at the right."""
+        """LIST: alerts of budgets in JSON, the oldest at the right; expires in 7 days."""
         return f"{self.prefix}headgate:alerts"
 
     def keyed(self) -> str:
@@ -235,11 +245,14 @@ class Keys:
         return f"{self.prefix}headgate:keyed"
 
     def deltas(self, job_id: str) -> str:
-        """STREAM: pieces of an answer, `fence-n` to `d`; the channel, too. Expires in an hour."""
+        """STREAM: pieces of an answer, `fence-n` to `d`; expires in an hour.
+
+        It is the name of the channel, too.
+        """
         return f"{self.prefix}headgate:deltas:{job_id}"
 
     def sweeper(self) -> str:
-        """STRING: the worker that sweeps; expires after one period."""
+        """STRING: the worker that does the maintenance; expires after one period."""
         return f"{self.prefix}headgate:sweeper"
 
     def probe(self) -> str:
@@ -251,16 +264,19 @@ class Keys:
         return f"{self.prefix}headgate:worker:{name}"
 
     def kinds(self) -> dict[str, str]:
-        """The keys of the whole installation that workers cannot do without, and their types."""
+        """Return the keys that workers cannot do without, each with its type."""
         return {
             self.leases(): "zset", self.owners(): "hash", self.messages(): "hash",
             self.due(): "zset", self.present(): "set", self.crashes(): "hash",
             self.pulse(): "hash", self.cancels(): "zset", self.dead(): "list",
-            self.letters(): "hash", self.rooms(): "hash", self.tickets(): "hash",
+            self.letters(): "hash", self.waiting_queues(): "hash", self.tickets(): "hash",
             self.holds(): "hash", self.limits(): "hash", self.overrides(): "hash",
             self.paused(): "set",
         }  # fmt: skip
 
     def result(self, job_id: str) -> str:
-        """STRING: Celery's result record, and the channel it is published on; expires."""
+        """STRING: Celery's result record; expires.
+
+        It is the name of the channel, too, on which the record is published.
+        """
         return f"{self.prefix}celery-task-meta-{job_id}"

@@ -1,7 +1,7 @@
 """Names on the broker, and how jobs get onto it as plain Celery messages (protocol 2).
 
-A message is composed by hand, since Celery's own publishing costs 20 times as much; a stock worker
-reads it all the same, and a stock `send_task("headgate.run", ...)` is read by ours.
+We compose messages by hand, because Celery's own publishing costs 20 times as much. A stock Celery
+worker can read them, and our workers read a stock `send_task("headgate.run", ...)`.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ from headgate.shared.job.request import PRIORITIES
 
 TASK = "headgate.run"
 MESSAGES_PER_CALL = 500
-"""Messages in one call of the send script: it holds the server for about a millisecond."""
+"""Messages in one call of the send script, which then holds the server for about 1 ms."""
 
 
 Ready = tuple[Envelope, bytes] | tuple[Envelope, bytes, str]
 
 
 def queue_name(priority: str, model_class: str) -> str:
-    """The queue of a priority and a model class."""
+    """Return the name of the queue of a priority and a model class."""
     return f"headgate.{priority}.{model_class}"
 
 
 def all_queues(model_classes: Iterable[str]) -> list[str]:
-    """Every queue, in the order in which a worker looks into them: urgent first."""
+    """List every queue in the order in which a worker looks into them: urgent first."""
     classes = list(model_classes)
     return [queue_name(priority, name) for priority in PRIORITIES for name in classes]
 
 
 def in_turn(queues: Iterable[str], turn: int) -> list[str]:
-    """These queues with each priority's classes rotated, so that no class waits for another."""
+    """Rotate the classes of each priority, so that no class always waits for another."""
     by_priority: dict[str, list[str]] = {}
     for queue in queues:
         by_priority.setdefault(queue.rpartition(".")[0], []).append(queue)
@@ -50,16 +50,16 @@ def in_turn(queues: Iterable[str], turn: int) -> list[str]:
 
 
 def queue_of(envelope: Envelope) -> str:
-    """The queue that this job waits in."""
+    """Return the name of the queue that this job belongs to."""
     return queue_name(envelope.request.priority, envelope.model_class)
 
 
 def message(envelope: Envelope, encoded: bytes, ticket: str = "") -> bytes:
-    """The Celery message of a job; `encoded` is `envelope.encode()`.
+    """Return the Celery message of a job. `encoded` is `envelope.encode()`.
 
-    The first keys, `hg` and `at`, let the fetch script read the job's id and its ticket without
-    parsing the rest. Without a ticket a worker has to read the message first.
-    `argsrepr` is empty so that no prompt reaches logs, events or Flower.
+    The fetch script reads the job's id and its ticket from the first keys, `hg` and `at`, without
+    parsing the rest. Without a ticket a worker has to read the message first. `argsrepr` is empty
+    so that no prompt reaches logs, events or Flower.
     """
     quoted_id = f'"{envelope.id}"'
     queue = queue_of(envelope)
@@ -82,10 +82,11 @@ def message(envelope: Envelope, encoded: bytes, ticket: str = "") -> bytes:
 
 
 def send(client: redis.Redis, keys: Keys, jobs: Iterable[Ready]) -> int:
-    """Every job is on its queue; returns how many were new to the broker.
+    """Put every job on its queue; return how many were new to the broker.
 
-    `jobs` are envelopes with their encoded form and, where it is known, their ticket. Safe to
-    repeat after an error: a job that the broker knows already is not put again.
+    `jobs` are envelopes with their encoded form and, where it is known, their ticket. It is safe to
+    repeat the call after an error: a job that the broker has already is not put again. Raise
+    RedisError.
     """
     waiting: dict[str, list[tuple[str, bytes]]] = {}
     for envelope, encoded, *known in jobs:

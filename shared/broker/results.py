@@ -9,22 +9,22 @@ import orjson
 from headgate.shared.job.result import Result
 
 GIVEN_UP = "given up"
-"""How the reason begins of a job that took too many workers down."""
+"""The beginning of the reason, for a job that took too many workers down."""
 
 _CELERY_STATES = {"succeeded": "SUCCESS", "cancelled": "REVOKED"}
 
 
 def why_given_up(result: Result) -> str | None:
-    """The reason, where this is the end of a job that was given up."""
+    """Return the reason if the job was given up, or None."""
     words = result.error.message if result.error is not None else ""
     return words if words.startswith(f"{GIVEN_UP}: ") else None
 
 
 def celery_record(result: Result) -> bytes:
-    """What Celery's Redis backend would have stored: `AsyncResult(id)` of any app reads it.
+    """Return what Celery's Redis backend would have stored, for `AsyncResult(id)` of any app.
 
-    SUCCESS carries the result as `Result.as_json()` gives it; FAILURE (failed, expired) a JobFailed
-    with its fields; REVOKED Celery's own TaskRevokedError.
+    SUCCESS holds the result as `Result.as_json()` returns it. FAILURE (failed, expired) holds a
+    JobFailed with its fields. REVOKED holds Celery's own TaskRevokedError.
     """
     state = _CELERY_STATES.get(result.status, "FAILURE")
     value: Any = result.as_json()

@@ -1,7 +1,9 @@
-"""One typed function per Lua script: it names the keys, orders the arguments, reads the reply.
+"""How Lua scripts are called.
 
-Each returns a `Command`: data, sent by `run` (blocking), `run_async` or a worker's Lane. A script
-is sent by its SHA-1; a server that does not know it (new, restarted, failed over) gets its text.
+Each script has one typed function beside its users. The function names the keys, orders the
+arguments and reads the reply. It returns a `Command`, which is data: `run` sends it over a blocking
+client, `run_async` over an asyncio client, and workers send it in batches. A script is sent by its
+SHA-1. A server that does not know it (new, restarted, failed over) gets the whole text.
 """
 
 from __future__ import annotations
@@ -10,12 +12,13 @@ import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import redis
 import redis.asyncio
 from redis.exceptions import NoScriptError
+
+from headgate.shared.broker.include import script_text
 
 T = TypeVar("T")
 Word = str | bytes | int | float
@@ -23,7 +26,7 @@ Word = str | bytes | int | float
 
 @dataclass(frozen=True, slots=True)
 class Command(Generic[T]):
-    """One call of one script, ready to be sent; `read` turns the raw reply into T."""
+    """One call of one script. `read` turns the raw reply into T."""
 
     text: str
     sha: str
@@ -32,16 +35,16 @@ class Command(Generic[T]):
     read: Callable[[Any], T]
 
     def by_sha(self) -> tuple[Word, ...]:
-        """The words of EVALSHA."""
+        """Return the words of EVALSHA."""
         return ("EVALSHA", self.sha, len(self.keys), *self.keys, *self.args)
 
     def by_text(self) -> tuple[Word, ...]:
-        """The words of EVAL, for a server that does not know the script yet."""
+        """Return the words of EVAL, for a server that does not know the script yet."""
         return ("EVAL", self.text, len(self.keys), *self.keys, *self.args)
 
 
 def run(client: redis.Redis, command: Command[T]) -> T:
-    """The reply of the command, sent over a blocking client."""
+    """Send the command over a blocking client; return its reply. Raise RedisError."""
     execute: Callable[..., Any] = client.execute_command
     try:
         return command.read(execute(*command.by_sha()))
@@ -50,7 +53,7 @@ def run(client: redis.Redis, command: Command[T]) -> T:
 
 
 async def run_async(client: redis.asyncio.Redis, command: Command[T]) -> T:
-    """The reply of the command, sent over an asyncio client."""
+    """Send the command over an asyncio client; return its reply. Raise RedisError."""
     execute: Callable[..., Any] = client.execute_command
     try:
         return command.read(await execute(*command.by_sha()))
@@ -58,42 +61,26 @@ async def run_async(client: redis.asyncio.Redis, command: Command[T]) -> T:
         return command.read(await execute(*command.by_text()))
 
 
-_LIMITS = ("lib/prelude", "lib/breaker", "lib/money", "lib/flights", "lib/buckets")
-
-BEFORE = {
-    "fetch": (*_LIMITS, "lib/dead_letter", "lib/waiting_room"),
-    "breaker_report": ("lib/prelude",),
-    "bury": (*_LIMITS, "lib/dead_letter"),
-    "forget": (*_LIMITS, "lib/waiting_room"),
-    "balance": ("lib/prelude", "lib/money"),
-    **dict.fromkeys(("publish", "cache_uses", "cache_drop"), ("lib/prelude", "lib/cache")),
-    **dict.fromkeys(("restore", "defer", "reserve", "settle", "limits_observe", "admit"), _LIMITS),
-}
-"""What stands before a script: the functions that it shares with others."""
-
-
 @cache
 def _script(name: str) -> tuple[str, str]:
-    files = (*BEFORE.get(name, ()), name)
-    folder = Path(__file__).parent / "lua"
-    text = "".join((folder / f"{file}.lua").read_text(encoding="utf-8") for file in files)
+    text = script_text(name)
     return text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
 
 
 def compose(
     name: str, keys: Iterable[Word], args: Iterable[Word], read: Callable[[Any], T]
 ) -> Command[T]:
-    """The call of the script of this name."""
+    """Return the call of the script of this name."""
     text, sha = _script(name)
     return Command(text, sha, tuple(keys), tuple(args), read)
 
 
 def text_of(value: bytes | str) -> str:
-    """A word of a reply as text."""
+    """Decode a word of a reply."""
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
 
 
 def fields_of(flat: Sequence[Any] | Mapping[Any, Any]) -> dict[str, str]:
-    """A hash of a reply as texts."""
+    """Decode a hash of a reply."""
     pairs = flat.items() if isinstance(flat, Mapping) else zip(flat[::2], flat[1::2], strict=True)
     return {text_of(name): text_of(value) for name, value in pairs}

@@ -9,7 +9,7 @@ import orjson
 from headgate.shared.errors import InvalidRequest
 
 MAX_REQUEST_BYTES = 10 * 1024 * 1024
-"""The contract's limit for one request, as JSON."""
+"""The limit for one request, as JSON."""
 
 
 def json_bytes(value: object) -> bytes:

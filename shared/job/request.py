@@ -30,7 +30,7 @@ MAX_METADATA_DEPTH = 100
 """How deep `metadata` may be nested. orjson writes 254 levels, and a result adds some around it."""
 
 NOT_YET = frozenset({"webhook_url"})
-"""Fields of the contract that are not supported yet: refused by name, never ignored."""
+"""Fields that are not supported yet: refused by name, never ignored."""
 
 Priority = Literal["interactive", "standard", "bulk"]
 PRIORITIES: tuple[Priority, ...] = get_args(Priority)

@@ -94,7 +94,7 @@ def faults_of_broker(stage: Stage) -> list[str]:
             "due": client.zcard(keys.due()),
             "present": client.scard(keys.present()),
             "crashes": client.hlen(keys.crashes()),
-            "rooms": client.hlen(keys.rooms()),
+            "rooms": client.hlen(keys.waiting_queues()),
             "tickets": client.hlen(keys.tickets()),
             "holds": client.hlen(keys.holds()),
             "flights": client.hlen(keys.flights()),

@@ -128,7 +128,9 @@ class World:
 
     def first_rank_ms(self, queue: str, pool: str = POOL) -> float:
         """The rank of the first in line."""
-        found: Any = self.redis.zrange(KEYS.room(queue, pool, "ages"), 0, 0, withscores=True)
+        found: Any = self.redis.zrange(
+            KEYS.waiting_queue(queue, pool, "ages"), 0, 0, withscores=True
+        )
         return float(found[0][1])
 
     def users(self, ids: Sequence[str]) -> dict[str, str]:
@@ -160,7 +162,7 @@ class World:
 
     def in_line(self, pool: str | None = None) -> int:
         """How many jobs stand in the rooms of all pools, or of one."""
-        found: Any = self.redis.hgetall(KEYS.rooms())
+        found: Any = self.redis.hgetall(KEYS.waiting_queues())
         return sum(int(n) for room, n in found.items() if pool in (None, room.split(" ")[1]))
 
     def until_in_line(self, wanted: int, pool: str | None = None) -> None:

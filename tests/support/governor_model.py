@@ -15,6 +15,7 @@ from headgate.shared.admission.limits import parsed
 from headgate.shared.admission.ticket import Ticket
 from headgate.shared.broker import jobs as broker_jobs
 from headgate.shared.broker import script
+from headgate.shared.broker.figures import BURST, OWN_BURST_S, RATE
 from headgate.workers.provider import RateSeen
 from headgate.workers.stages import hold
 from tests.support.rig import STANDARD, Broker
@@ -22,8 +23,6 @@ from tests.support.waiting_rooms import POOL, TICKET
 
 TIMES_OF_A_GATE = ("until", "probe_at", "shut_at", "pace_at", "ceiling_at")
 MEASURES = ("rpm", "tpm", "input_tpm", "output_tpm")
-RATE, BURST, OWN_BURST_S = 0.998, 0.5, 60
-"""Of a provider's bucket: the share of its rate and its burst that is used; a caller's burst."""
 
 
 def a_hold(grant: Grant) -> Held:
@@ -87,8 +86,7 @@ class Governor(Broker):
 
     def resume(self, member: str) -> None:
         """An operator lets something go on."""
-        names = (self.keys.paused(), self.keys.rooms(), self.keys.limits())
-        command = script.compose("resume", names, (self.keys.prefix, member), lambda reply: reply)
+        command = script.compose("resume", (), (self.keys.prefix, member), lambda reply: reply)
         script.run(self.client, command)
 
     def bucket(self, scope: str, key: str = "") -> dict[str, float]:
@@ -194,7 +192,7 @@ class Places:
             lines[room][tenant, user] = next(iter(jobs.values()))
             counts[room] += len(jobs)
             self.in_line.update(member.partition("|")[0] for member in jobs)
-        told = {room: int(n) for room, n in broker._hash(keys.rooms()).items()}
+        told = {room: int(n) for room, n in broker._hash(keys.waiting_queues()).items()}
         self._expect("rooms", told.items(), counts.items())
         for room, of_room in lines.items():
             self._room(broker, room, of_room)
@@ -230,7 +228,7 @@ class Places:
         keys = broker.keys
 
         def members(part: str) -> dict[str, float]:
-            return broker.scores(keys.room(queue, pool, part))
+            return broker.scores(keys.waiting_queue(queue, pool, part))
 
         ages, tenants, parked = members("ages"), members("tenants"), members("parked")
         self._expect("ages", ages.items(), {"|".join(w): at for w, at in lines.items()}.items())

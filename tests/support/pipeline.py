@@ -295,6 +295,7 @@ class PlayedPipeline:
         """All is written and closed."""
         self.hold.close()
         self.breaker.close()
+        self.pipeline.cache.close()
         await self.call.close()
         await self.record.close()
         await self.batcher.close()

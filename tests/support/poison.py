@@ -1,4 +1,4 @@
-"""Messages that are no jobs: the 35 kinds of section 6 of the Celery reference, each by name."""
+"""Messages that are no jobs: 35 kinds, each by name."""
 
 import base64
 import json

@@ -40,12 +40,12 @@ class Rooms:
             message = f'{{"hg":"{job_id}","at":"{text}","body":"x"}}'
             self.client.hset(self.keys.messages(), job_id, f"{queue}\n{message}")
             self.client.sadd(self.keys.present(), job_id)
-            line = self.keys.line(queue, pool, tenant, user)
+            line = self.keys.user_queue(queue, pool, tenant, user)
             self.client.zadd(line, {f"{job_id}|{text}": arrival_ms + n})
-        self.client.hincrby(self.keys.rooms(), f"{queue} {pool}", len(ids))
+        self.client.hincrby(self.keys.waiting_queues(), f"{queue} {pool}", len(ids))
         ages = {f"{tenant}|{user}": arrival_ms}
-        self.client.zadd(self.keys.room(queue, pool, "ages"), ages, lt=True)
-        self.client.zadd(self.keys.room(queue, pool, "tenants"), {tenant: 0})
+        self.client.zadd(self.keys.waiting_queue(queue, pool, "ages"), ages, lt=True)
+        self.client.zadd(self.keys.waiting_queue(queue, pool, "tenants"), {tenant: 0})
         self.client.zadd(self.keys.users(queue, pool, tenant), {user: 0})
 
     def limit(self, scope: str, text: str) -> None:
@@ -67,4 +67,4 @@ class Rooms:
 
     def park(self, member: str, at: float, queue: str = STANDARD, pool: str = POOL) -> None:
         """A tenant or a user takes no part in the turns until then."""
-        self.client.zadd(self.keys.room(queue, pool, "parked"), {member: at})
+        self.client.zadd(self.keys.waiting_queue(queue, pool, "parked"), {member: at})

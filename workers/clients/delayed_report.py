@@ -30,9 +30,14 @@ class DelayedReport:
         task.add_done_callback(self._ended)
 
     def close(self) -> None:
-        """Report nothing more; what is gathered now is lost."""
+        """Report nothing more; what is gathered now is lost.
+
+        Running reports are cancelled, so that none reconnects to a server that was left.
+        """
         if self._timer is not None:
             self._timer.cancel()
+        for task in self._running:
+            task.cancel()
 
     def _send(self) -> None:
         self._timer = None

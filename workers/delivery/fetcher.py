@@ -75,10 +75,10 @@ class Fetcher:
         max_bytes: int,
         on_arrival: Callable[[list[Arrival]], None],
         on_stop: Callable[[int, StopReason], None],
-        head_starts_ms: tuple[int, int] = broker_jobs.HEAD_STARTS_MS,
+        handicaps_ms: tuple[int, int] = broker_jobs.HANDICAPS_MS,
     ) -> None:
         self.owner = owner
-        self._head_starts_ms = head_starts_ms
+        self._handicaps_ms = handicaps_ms
         self._client = client
         self._wakeup = wakeup
         self._keys = keys
@@ -223,8 +223,8 @@ class Fetcher:
                     want=want,
                     queues=in_turn(self._queues, trip) if want else (),
                     acked=[held[tag] for tag in tags if tag in held],
-                    budget=budget,
-                    head_starts_ms=self._head_starts_ms,
+                    max_reply_bytes=budget,
+                    handicaps_ms=self._handicaps_ms,
                 )
                 fetched = await script.run_async(self._client, command)
                 for tag in tags:

@@ -98,6 +98,10 @@ class Cache:
             writes.append(self._write(request, asked, replace(entry, window_only=True), WINDOW_S))
         return tuple(writes)
 
+    def close(self) -> None:
+        """Report nothing more; the uses of the last moment are not counted."""
+        self._report.close()
+
     def _write(self, request: Request, model: str, entry: CacheEntry, ttl_s: int) -> CacheWrite:
         name = fingerprint(request, model)
         return CacheWrite(name, encode(entry), ttl_s * 1000, request.tenant, model)

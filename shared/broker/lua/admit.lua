@@ -1,6 +1,7 @@
--- Purpose: lets requests in whose callers would rather be refused than wait. What one will take is
---   taken from the buckets of its user and tier, or it is refused; that of its tenant is looked at
---   only, since the governor charges it when the job starts. Refusals are counted, and lock out.
+-- Purpose: lets requests in whose callers would rather be refused than wait. What a request will take
+--   is taken from the buckets of its user and tier, or the request is refused. The bucket of its
+--   tenant is only looked at, since it is charged when the job starts. Refusals are counted, and lock
+--   a user out.
 -- KEYS: none. ARGV: 1 prefix of all keys, 2 name of this call, 3 `each`, `together` (all or none) or
 --   `back` (what calls before have taken for these is given back), then for each request: its
 --   ticket, ms of its tier's first lockout (0: none), refusals within a minute that start it.
@@ -10,18 +11,17 @@
 --   With `together` the list ends at the first refusal, and nothing was taken. Nil: the server
 --   does not know any limits, and the catalog's have to be written first.
 -- Sent twice: the answer of the first call again.
-local time = redis.call('TIME')
-prefix, now = ARGV[1], time[1] * 1000 + time[2] / 1000
-local MINUTE_MS, DAY_MS = 60000, 86400000
-local done = prefix .. 'headgate:admitted:' .. ARGV[2]
+-- @include lib/bucket
+local MINUTE_MS, DAY_MS = 60000, FIGURES.DAY_MS
+local done = KEY.admitted(ARGV[2])
 local before = redis.call('GET', done)
 if before then return cjson.decode(before) end
-if redis.call('EXISTS', prefix .. 'headgate:limits') == 0 then return false end
+if redis.call('EXISTS', KEY.limits) == 0 then return false end
 local together, back = ARGV[3] == 'together', ARGV[3] == 'back'
 
 local locks = {}
 local function lock_of(ticket)
-  local name = prefix .. 'headgate:lockout:' .. ticket.tenant .. '/' .. ticket.user
+  local name = KEY.lockout(ticket.tenant, ticket.user)
   if not locks[name] then
     local found = redis.call('HMGET', name, 'until', 'count', 'refused')
     locks[name] = {name = name, over = tonumber(found[1] or 0), count = tonumber(found[2] or 0),
@@ -30,7 +30,7 @@ local function lock_of(ticket)
   return locks[name]
 end
 
--- One more refusal is on record; the ms of a lockout that it starts, or nil.
+-- Records one more refusal; returns the ms of a lockout that it starts, or nil.
 local function refuse(lock, first_ms, most)
   local last = {}
   for ms in string.gmatch(lock.refused, '%d+') do
@@ -65,49 +65,33 @@ local function longest_wait(scopes, amounts)
   return longest, where, what
 end
 
--- `sign` 1 takes, -1 gives back.
-local function take_from(scope, amounts, sign)
-  for _, measure in ipairs(MEASURES) do
-    if measure == 'rpd' then
-      if scope.config.rpd then
-        local state = scope.bucket.measures.rpd or {}
-        local day = math.floor(now / MIDNIGHT_MS)
-        if state.day ~= day then state.day, state.used = day, 0 end
-        state.used = math.max(0, (state.used or 0) + sign)
-        scope.bucket.measures.rpd = state
-      end
-    else
-      local state = filled(scope, measure, amounts[measure])
-      if state then
-        state.level = math.min(state.capacity, state.level - sign * amounts[measure])
-        state.total = (state.total or 0) + sign * amounts[measure]
-      end
-    end
+-- The bucket of a tenant is not written: within this call it only counts what this call lets in.
+local function take_from_all(scopes, amounts, sign)
+  for _, scope in ipairs(scopes) do
+    take_from(scope, amounts, sign)
+    if scope.kind == 'user' then scope.bucket.changed = true end
   end
-  -- A tenant's is not written: within this call it only counts what this call lets in.
-  if scope.kind == 'user' then scope.bucket.changed = true end
 end
 
 local function answer_to(ticket, first_ms, most)
+  local scopes, amounts = caller_scopes(ticket), amounts_of(ticket)
   if back then
-    local amounts = amounts_of(ticket)
-    for _, scope in ipairs(caller_scopes(ticket)) do take_from(scope, amounts, -1) end
+    take_from_all(scopes, amounts, -1)
     return {0}
   end
   local lock = first_ms > 0 and lock_of(ticket)
   if lock and lock.over > now then return {3, math.ceil(lock.over - now)} end
-  local scopes, amounts = caller_scopes(ticket), amounts_of(ticket)
   local wait, where, what = longest_wait(scopes, amounts)
   if wait == 0 then
-    for _, scope in ipairs(scopes) do take_from(scope, amounts, 1) end
+    take_from_all(scopes, amounts, 1)
     return {0}
   end
-  local limit = where.config[what]
-  if wait < 0 then return {2, 0, where.name, what, limit} end
+  local name, limit = where.bucket.name, where.config[what]
+  if wait < 0 then return {2, 0, name, what, limit} end
   -- A lockout is for what a user does, not for what others of the tenant do.
   local span = lock and where.kind == 'user' and refuse(lock, first_ms, most)
-  if span then return {4, math.max(span, wait), where.name, what, limit, lock.count} end
-  return {1, math.ceil(wait), where.name, what, limit}
+  if span then return {4, math.max(span, wait), name, what, limit, lock.count} end
+  return {1, math.ceil(wait), name, what, limit}
 end
 
 local answers, refused = {}, false
@@ -121,6 +105,6 @@ for i = 4, #ARGV, 3 do
     if together then break end
   end
 end
-if not (together and refused) then save() end
+if not (together and refused) then save_buckets() end
 redis.call('SET', done, cjson.encode(answers), 'PX', MINUTE_MS)
 return answers

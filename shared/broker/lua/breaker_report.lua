@@ -1,16 +1,16 @@
--- Purpose: how calls to one model with one key went: counts them, opens its breaker and closes it.
--- KEYS: 1 the breaker (its fields: see `breaker`), 2 ZSET of breakers, 3 HASH of rooms.
+-- Purpose: counts how calls to one model with one key went; opens its breaker and closes it.
+-- KEYS: 1 the breaker (`lib/breaker` lists its fields), 2 ZSET of breakers.
 -- ARGV: 1 prefix of all keys, 2 `provider/model#key`, 3 how many were answered, 4 the ms they took in
---   sum, 5 how many failed, 6 the fence of the probe that this tells of, or '', then the rules: 7
+--   sum, 5 how many failed, 6 the fence of the probe that this reports, or '', then the rules: 7
 --   failures in a row that open (0: none ever opens), 8 share of failed calls that does, 9 ms that it
 --   stays open, 10 ms without failure until the model counts as healthy.
 -- Result: {`opened`, `closed`, `open` (as it was) or '', ms until a probe may go}.
 -- Sent twice: counts twice, so that a breaker may open some failures early; a probe counts once.
-local SLOT_MS, SLOTS, HOUR_MS, KEPT_MS = 10000, 6, 3600000, 86400000
+-- @include generated/figures
+-- @include lib/wake
+local SLOT_MS, SLOTS, HOUR_MS, KEPT_MS = FIGURES.SLOT_MS, FIGURES.SLOTS, 3600000, FIGURES.DAY_MS
 -- Calls within a minute from which the share of those that failed means something.
 local ENOUGH = 20
-local time = redis.call('TIME')
-prefix, now = ARGV[1], time[1] * 1000 + time[2] / 1000
 local answered, took, failed = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local most, share, open_ms = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
 local f = {}
@@ -45,7 +45,7 @@ if failed > 0 then
 end
 
 local gone, word, wait = {}, '', 0
--- A probe may take longer than the next one waits for it: any since the breaker opened tells.
+-- A probe may take longer than the next one waits for it: any since the breaker opened counts.
 local is_probe = f.state == 'open' and tonumber(ARGV[6])
   and tonumber(ARGV[6]) > (tonumber(f.since) or 0)
 local function open()
@@ -95,9 +95,8 @@ redis.call('PEXPIRE', KEYS[2], KEPT_MS)
 if word == 'opened' or word == 'closed' then
   -- Who waits may go, or go elsewhere.
   local provider = string.match(ARGV[2], '^[^/]*/')
-  for _, room in ipairs(redis.call('HKEYS', KEYS[3])) do
-    local queue, pool = string.match(room, '^(.*) ([^ ]*)$')
-    if pool and string.sub(pool, 1, #provider) == provider then wake_workers(queue) end
-  end
+  each_waiting_queue(function(queue, pool)
+    if string.sub(pool, 1, #provider) == provider then wake_workers(queue) end
+  end)
 end
 return {word, math.ceil(wait)}

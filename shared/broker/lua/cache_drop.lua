@@ -1,14 +1,13 @@
--- Purpose: answers are thrown away: those named, and what has expired or is over the bound.
--- KEYS: none; `cached` stands before it and names them.
--- ARGV: 1 prefix, 2 bound in bytes (-1: only the named), then fingerprints.
--- Result: {how many there were of the named, 1 if there is more to shed}.
+-- Purpose: throws answers away: those named, and what has expired or is over the bound.
+-- KEYS: none.
+-- ARGV: 1 prefix of all keys, 2 bound in bytes (-1: only the named), then fingerprints.
+-- Result: {how many there were of the named, 1 if there is more to evict}.
 -- Sent twice: finds them gone.
-prefix = ARGV[1]
-by_clock()
+-- @include lib/cache
 local gone, more = 0, false
 for i = 3, #ARGV do
-  local there = redis.call('DEL', entry_of(ARGV[i])) == 1
-  if cached.strike(ARGV[i]) or there then gone = gone + 1 end
+  local there = redis.call('DEL', KEY.cache(ARGV[i])) == 1
+  if cached.remove(ARGV[i]) or there then gone = gone + 1 end
 end
-if tonumber(ARGV[2]) >= 0 then more = cached.shed(tonumber(ARGV[2])) end
+if tonumber(ARGV[2]) >= 0 then more = cached.evict(tonumber(ARGV[2])) end
 return {gone, more and 1 or 0}

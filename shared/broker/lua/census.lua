@@ -1,6 +1,6 @@
 -- Purpose: counts, in one moment, the jobs that the broker claims to know and those that it has.
 -- KEYS: 1 present, 2 messages, then the queues. ARGV: none.
--- Result: {ids in `present`, jobs leased, deferred, in a waiting room or queued, jobs queued}. A queue
+-- Result: {ids in `present`, jobs leased, deferred, in a waiting queue or queued, jobs queued}. A queue
 --   that is no list counts 0.
 local queued = 0
 for k = 3, #KEYS do

@@ -1,4 +1,4 @@
--- Purpose: the next piece of an answer that is being made is there for all who read along.
+-- Purpose: adds the next piece of an answer that is being made, for all who read along.
 -- KEYS: 1 stream of the job's pieces (also the channel on which its readers are woken).
 -- ARGV: 1 id `fence-n` (claim and number of the piece), 2 text, 3 lifetime in ms from this piece.
 -- Result: 1, or 0 where the piece is there already, or a later claim writes.

@@ -7,7 +7,7 @@
 -- Result: for each group either the JSON of its counts, when enough is new to learn from; or the
 --   number that was learned of its output before, or nothing. `scale` is what all counts but
 --   `answers`, `read` and `miss` are to be divided by.
--- Sent twice: the name of the call is known then; nothing is added, and all counts are told.
+-- Sent twice: the name of the call is known then; nothing is added, and all counts are returned.
 --
 -- Counts fade by growing what is new: an answer counts `scale`, which doubles with each half-life,
 -- until the numbers are large and all are divided. They are packed in one string: as fields of a
@@ -16,7 +16,7 @@ local prefix, half_life, kept_ms = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local LARGE, NOTHING, KNOWN_MS = 2 ^ 20, 0.001, 3600000
 -- Half-lives of one call, so that what was gathered in a long outage stays within a number.
 local MOST_LIVES = 30
--- All counts are told when this share of what counts is new: few answers always are.
+-- All counts are returned when this share of what counts is new: few answers always are.
 local NEWS, FEW = 1 / 16, 50
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)

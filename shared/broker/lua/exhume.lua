@@ -1,4 +1,4 @@
--- Purpose: a dead letter is gone; its message goes back to a queue, if one is given.
+-- Purpose: removes a dead letter; its message returns to a queue, if one is given.
 -- KEYS: 1 dead, 2 letters, 3 the letter's message, then to send it back: 4 queue, 5 wake,
 --   6 present, 7 crashes.
 -- ARGV: 1 the head of the letter, 2 id of its job or empty, 3 the message to send, empty: its own.

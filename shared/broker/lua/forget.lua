@@ -1,38 +1,37 @@
--- Purpose: jobs that ended on record while they waited leave their lines and the due-list at once.
---   This stands after `buckets` and `rooms`.
+-- Purpose: takes jobs that ended on record while they waited out of their waiting queues, flights and
+--   the due list at once.
 -- KEYS: none. ARGV: 1 prefix of all keys, then ids of jobs.
 -- Result: how many were taken out. One that a worker holds, or that no worker has seen yet, is left:
 --   whoever runs it finds that it has ended.
 -- Sent twice: the second call finds none of them and changes nothing.
-local time = redis.call('TIME')
-prefix, now = ARGV[1], time[1] * 1000 + time[2] / 1000
-local messages, tickets = prefix .. 'headgate:messages', prefix .. 'headgate:tickets'
+-- @include lib/flights
+-- @include lib/waiting_queue
 local forgotten = 0
 
--- Whether it was in line; elsewhere its message is not the rooms' business.
-local function leave_line(id, stored, cut)
-  local text = redis.call('HGET', tickets, id)
-    or string.match(stored, '^{"hg":"[%w-]+","at":"([^"\\]*)"', cut + 1)
+-- Whether it was in a waiting queue.
+local function leave_queue(id, queue, message)
+  local text = redis.call('HGET', KEY.tickets, id)
+    or string.match(message, '^{"hg":"[%w-]+","at":"([^"\\]*)"')
   local ticket = text and read_ticket(text)
   if not ticket then return false end
-  local room, member = string.sub(stored, 1, cut - 1) .. ' ' .. ticket.pool, id .. '|' .. text
-  if not redis.call('ZSCORE', line_of(room, ticket.tenant, ticket.user), member) then return false end
-  leave(room, ticket.tenant, ticket.user, member, 0, 1)
+  local waiting, member = waiting_queue(queue, ticket.pool), id .. '|' .. text
+  local user_queue = user_queue_of(waiting, ticket.tenant, ticket.user)
+  if not redis.call('ZSCORE', user_queue, member) then return false end
+  leave(waiting, ticket.tenant, ticket.user, member, 0, 1)
   return true
 end
 
 for i = 2, #ARGV do
   local id = ARGV[i]
-  local stored = redis.call('HEXISTS', prefix .. 'headgate:owners', id) == 0
-    and redis.call('HGET', messages, id)
-  local cut = stored and string.find(stored, '\n', 1, true)
-  if cut and (redis.call('ZREM', prefix .. 'headgate:due', id) == 1 or leave_line(id, stored, cut)
+  local stored = redis.call('HEXISTS', KEY.owners, id) == 0 and redis.call('HGET', KEY.messages, id)
+  local queue, message = split_stored(stored)
+  if queue and (redis.call('ZREM', KEY.due, id) == 1 or leave_queue(id, queue, message)
     or flights.quit(id)) then
-    redis.call('HDEL', messages, id)
-    redis.call('HDEL', tickets, id)
-    redis.call('HDEL', prefix .. 'headgate:crashes', id)
-    redis.call('SREM', prefix .. 'headgate:present', id)
-    redis.call('ZREM', prefix .. 'headgate:cancels', id)
+    redis.call('HDEL', KEY.messages, id)
+    redis.call('HDEL', KEY.tickets, id)
+    redis.call('HDEL', KEY.crashes, id)
+    redis.call('SREM', KEY.present, id)
+    redis.call('ZREM', KEY.cancels, id)
     forgotten = forgotten + 1
   end
 end

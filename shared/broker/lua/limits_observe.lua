@@ -1,4 +1,4 @@
--- Purpose: what a provider said of its limits: in the headers of an answer, or in a refusal.
+-- Purpose: applies what a provider said of its limits, in the headers of an answer or in a refusal.
 -- KEYS: none. ARGV: 1 prefix of all keys, 2 pool, 3 key, 4 kind (ok, limited, slow, overloaded,
 --   money, flex), 5 ms to wait before the next request or -1 (money: Unix ms of the reset date or
 --   -1), 6 ms of the server's clock when the request was granted, then for each measure: its name,
@@ -6,19 +6,19 @@
 --   granted when the request was, or -1.
 -- Result: 1. Sent twice: says the same again; a pace or a ceiling is lowered once a second at most.
 --
--- What a provider has left was true when it took the request in: since then its bucket has filled by
--- its rate, and what was granted after it is on its way. So all are known at once: what others use of
--- the same key, what our estimates are too low, and a limit that was changed. Levels are only ever
--- lowered: what is granted and still on its way is missing in the provider's word, so that raising
--- them would hand it out twice (measured: 47 refusals per 100 with workers that lag by a second).
-local time = redis.call('TIME')
-prefix, now = ARGV[1], time[1] * 1000 + time[2] / 1000
+-- What a provider has left was true when it took the request in. Since then its bucket has filled by
+-- its rate, and what was granted after it is on its way. The difference shows what others use of the
+-- same key, estimates that are too low, and a limit that was changed. Levels are only ever lowered:
+-- the provider does not know of what is granted and still on its way, so raising a level would hand
+-- that out twice (measured: 47 refusals per 100 with workers that lag by a second).
+-- @include lib/gate
+local PROBE_MS = 300000 -- until the first probe of a gate that is out of money
 local pool, key, kind, wait = ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
 local granted_at = tonumber(ARGV[6])
 local scopes = vendor_scopes(pool, key)
 local scope, gate = scopes[1], scopes.gate
-local gate_key = prefix .. 'headgate:gate:' .. pool .. '#' .. key
 local FLEX_MS = 30000
+local NEVER_MS = 4102444800000 -- the year 2100: until an operator opens it
 -- Seconds of the rate by which the provider may know of more than we do: requests overtake others.
 local SLACK_S = 0.25
 -- A provider's bucket holds more than the catalog says when it was that much deeper in debt.
@@ -32,7 +32,7 @@ for i = 7, #ARGV, 5 do
   scope.bucket.measures[measure] = state
   scope.bucket.changed = true
   if measure == 'rpd' then
-    local day = math.floor(now / MIDNIGHT_MS)
+    local day = today()
     state.seen = limit
     if state.day ~= day then state.day, state.used = day, 0 end
     state.used = math.max(state.used or 0, limit - remaining)
@@ -66,10 +66,10 @@ local function shut_until(moment, why)
 end
 if kind == 'ok' then
   if gate.why == 'money' and granted_at >= (gate.shut_at or 0) then
-    redis.call('HDEL', gate_key, 'until', 'why', 'probe_at', 'shut_at')
+    redis.call('HDEL', gate.stored_at, 'until', 'why', 'probe_at', 'shut_at')
   end
 elseif kind == 'money' then
-  shut_until(wait > now and wait or 4102444800000, 'money')
+  shut_until(wait > now and wait or NEVER_MS, 'money')
   note('probe_at', now + PROBE_MS)
   -- Later refusals of those that were on their way do not make an answer to the probe an old one.
   if gate.why ~= 'money' or gate['until'] <= now then note('shut_at', now) end
@@ -99,8 +99,8 @@ else
   end
 end
 if #words > 0 then
-  redis.call('HSET', gate_key, unpack(words))
-  redis.call('PEXPIRE', gate_key, KEPT_MS)
+  redis.call('HSET', gate.stored_at, unpack(words))
+  redis.call('PEXPIRE', gate.stored_at, KEPT_MS)
 end
-save()
+save_buckets()
 return 1

@@ -1,4 +1,4 @@
--- Purpose: tells which jobs are neither leased nor deferred nor in a waiting room.
+-- Purpose: answers which jobs are neither leased nor deferred nor in a waiting queue.
 -- KEYS: 1 messages. ARGV: job ids.
 -- Result: the ids of those that have no message there.
 local absent = {}

@@ -1,4 +1,4 @@
--- Purpose: the ids of the messages in a part of a queue, without their words.
+-- Purpose: lists the ids of the messages in a part of a queue, without their content.
 -- KEYS: 1 queue. ARGV: 1 the first place, counted from the next message to run.
 -- Result: {the place to go on at, or -1 at the end, then the ids}. It ends early after 1 MB of
 --   messages. A key that is no list has none.

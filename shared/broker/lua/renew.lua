@@ -1,4 +1,4 @@
--- Purpose: lengthens the leases of a worker's jobs, and tells which of them it must stop.
+-- Purpose: extends the leases of a worker's jobs, and answers which of them it must stop.
 --   A lease that the server has lost (a restart, a failover) is taken again without its message,
 --   so that a second copy of the job does not start beside the first. Not so for a worker that
 --   stood still: there the job may have ended elsewhere, and counts as lost.

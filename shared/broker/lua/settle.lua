@@ -2,13 +2,12 @@
 --   the provider corrects its own (Anthropic); those of callers always.
 -- KEYS: none. ARGV: 1 prefix of all keys, 2 job id, 3 the grant, 4 input tokens that count, 5 output
 --   tokens; both -1: nothing was sent, and all goes back; 6 what it cost in pico-USD, -1: nobody
---   knows, and its worst price stays spent.
+--   knows, and its upper bound stays spent.
 -- Result: 1 when settled, 0 when the job has no such hold (settled before, or lapsed as spent).
 -- Sent twice: the second call finds no hold and does nothing.
-local time = redis.call('TIME')
-prefix, now = ARGV[1], time[1] * 1000 + time[2] / 1000
+-- @include lib/hold
 local id, grant = ARGV[2], ARGV[3]
-if redis.call('HGET', prefix .. HOLDS, id) ~= grant then return 0 end
+if redis.call('HGET', KEY.holds, id) ~= grant then return 0 end
 local input, output = tonumber(ARGV[4]), tonumber(ARGV[5])
 local unsent = input < 0
 local f, n = {}, 0
@@ -18,6 +17,7 @@ local held = {input_tpm = tonumber(f[7]), output_tpm = tonumber(f[8])}
 held.rpm, held.rpd, held.tpm = 1, 1, held.input_tpm + held.output_tpm
 local used = {rpm = unsent and 0 or 1, input_tpm = math.max(0, input), output_tpm = math.max(0, output)}
 used.tpm = used.input_tpm + used.output_tpm
+
 local function correct(scope)
   if scope.vendor and ticket.rule ~= 'a' and not unsent then return end
   for _, measure in ipairs(MEASURES) do
@@ -30,11 +30,12 @@ local function correct(scope)
     end
   end
   local daily = scope.bucket.measures.rpd
-  if unsent and daily and daily.day == math.floor(now / MIDNIGHT_MS) and daily.used > 0 then
+  if unsent and daily and daily.day == today() and daily.used > 0 then
     daily.used = daily.used - 1
     scope.bucket.changed = true
   end
 end
+
 local vendor, counted = vendor_scopes(ticket.pool, f[4]), false
 local function settle(scope)
   correct(scope)
@@ -47,13 +48,6 @@ if unsent then cost = 0 end
 money.ends_at(cost >= 0 and cost or nil)
 release({id})
 save()
-if not (counted or vendor.gate.ceiling_now) then return 1 end
 -- Who waits for a call to end must not wait for the next look.
-for _, room in ipairs(redis.call('HKEYS', prefix .. 'headgate:rooms')) do
-  local queue, pool = string.match(room, '^(.*) ([^ ]*)$')
-  if pool == ticket.pool then
-    redis.call('RPUSH', prefix .. 'headgate:wake:' .. queue, '1')
-    redis.call('LTRIM', prefix .. 'headgate:wake:' .. queue, 0, 0)
-  end
-end
+if counted or vendor.gate.ceiling_now then wake_pool(ticket.pool) end
 return 1

@@ -115,7 +115,7 @@ def _side_by_side(backlogs: Mapping[str, int], span: Span, overlay: str = "") ->
 
 def waiting(client: redis.Redis) -> int:
     """How many jobs stand in the rooms of all pools."""
-    counts: Any = client.hvals(Keys().rooms())
+    counts: Any = client.hvals(Keys().waiting_queues())
     return sum(int(count) for count in counts)
 
 

@@ -16,7 +16,7 @@ from headgate.shared.job import request as request_module
 from headgate.shared.job.request import CacheWish, Kind, Priority, Request
 from headgate.shared.job.result import ErrorReport, FailedAttempt, Result, Status, Usage
 from tests.docs.reference.markdown import document, item, paragraph, sentence
-from tests.docs.reference.notes import REQUEST_FIELDS, RESULT_FIELDS
+from tests.docs.reference.notes import RESULT_FIELDS
 from tests.docs.reference.source import attribute_docs, docstring_fields
 
 INTRO = """
@@ -35,7 +35,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
 
 def page() -> str:
     """Return the page."""
-    request = fields_of_model(Request, REQUEST_FIELDS)
+    request = fields_of_model(Request, {})
     result = fields_of_dataclass(Result, RESULT_FIELDS)
     return document(
         "Request and result",
@@ -79,7 +79,7 @@ def describe(owner: type, name: str) -> str:
     field: Any = getattr(owner, "model_fields", {}).get(name)
     if field is not None and field.description:
         return str(field.description)
-    keywords = getattr(headgate, "RequestFields", owner) if owner is Request else owner
+    keywords = headgate.RequestFields if owner is Request else owner
     return attribute_docs(owner).get(name) or docstring_fields(keywords).get(name, "")
 
 

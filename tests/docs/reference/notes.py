@@ -10,5 +10,4 @@ _NOTES: dict[str, dict[str, str]] = tomllib.loads(
 )
 
 ERROR_CODES = _NOTES["error_codes"]
-REQUEST_FIELDS = _NOTES["request_fields"]
 RESULT_FIELDS = _NOTES["result_fields"]

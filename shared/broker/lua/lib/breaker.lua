@@ -1,19 +1,22 @@
--- Purpose: the circuit breaker of each model and provider key; this stands before `buckets`.
--- KEYS and ARGV: those of the script that follows. Result: none; it defines functions.
+-- Purpose: the circuit breaker of each model and provider key: who may call while it is open.
+-- KEYS and ARGV: those of the script that includes it. Result: none; it defines functions.
 --
--- HASH headgate:breaker:PROVIDER/MODEL#KEY: `state` (`open`, or missing: closed), `row` of failures,
--- `retry_at` (server ms from which one probe may go), `shut_at`, `probe` (its job) and `probe_until`,
--- `fence` (grows with each opening and each probe), `since` (the fence of the last opening),
--- `fault_at`, `healthy_at`, `slot0` to `slot5` (`number answers failures ms`, 10 s each), `hour`
--- (`answers ms at`, fading). `report` writes most of it.
+-- The hash of a breaker: `state` (`open`, or missing: closed), `row` of failures, `retry_at` (server
+-- ms from which one probe may go), `shut_at`, `probe` (its job) and `probe_until`, `fence` (grows with
+-- each opening and each probe), `since` (the fence of the last opening), `fault_at`, `healthy_at`,
+-- `slot0` to `slot5` (`number answers failures ms`), `hour` (`answers ms at`, fading). The script
+-- `breaker_report` writes most of it.
+-- @include lib/wake
 local breaker = {}
 do
-  -- A probe that nobody has heard of for so long is none; that of a dead worker ends with its hold.
+  -- A probe without news for so long counts as none. That of a dead worker ends with its hold.
   local PROBE_MS = 60000
-  local known = {}
+
   local function key_of(pool, model, key)
-    return prefix .. 'headgate:breaker:' .. string.match(pool, '^[^/]*') .. '/' .. model .. '#' .. key
+    return KEY.breaker(string.match(pool, '^[^/]*') .. '/' .. model, key)
   end
+
+  local known = {}
   local function read(pool, model, key)
     local found = known[model .. '#' .. key]
     if not found then
@@ -49,8 +52,8 @@ do
     return 'b' .. fence
   end
 
-  -- The hold of the job has ended, or its worker has died. If it was the probe and nobody has told
-  -- how it went, another may go at once. `mark`: what `take` returned, among other letters.
+  -- The hold of the job has ended, or its worker has died. If it was the probe and nobody has
+  -- reported how it went, another may go at once. `mark`: what `take` returned, among other letters.
   function breaker.release(id, pool, model, key, mark)
     local fence = string.match(mark, 'b(%d+)')
     if not fence then return end
@@ -59,9 +62,6 @@ do
     if held[1] ~= fence or held[2] ~= id then return end
     redis.call('HDEL', name, 'probe', 'probe_until')
     known[model .. '#' .. key] = nil
-    for _, room in ipairs(redis.call('HKEYS', prefix .. 'headgate:rooms')) do
-      local queue, waits_for = string.match(room, '^(.*) ([^ ]*)$')
-      if waits_for == pool then wake_workers(queue) end
-    end
+    wake_pool(pool)
   end
 end

@@ -1,77 +1,67 @@
--- Purpose: the books of the cache: which answers are kept, how large they are, and who needs them. It
---   stands before `publish`, `heard` and `uncache`, after `base`.
--- KEYS and ARGV: those of the script that follows. Result: none; it defines functions.
+-- Purpose: the index of the cache: which answers are kept, how large they are, and whose they are.
+-- KEYS and ARGV: those of the script that includes it. Result: none; it defines functions.
 --
--- `cached` has a line for each answer, `uses` and `ends` its last use and its end; `bytes` in `counts`
--- is the sum of what the lines say. An answer that Redis let expire stays in the books until somebody
--- meets it: its bytes are counted a little too long, never too short.
+-- `cached` has a field for each answer, `cache_uses` and `cache_ends` its last use and its end. `bytes`
+-- in `cache_counts` is the sum of what the fields say. An answer that Redis let expire stays in the
+-- index until somebody meets it: its bytes are counted a little too long, never too short.
+-- @include lib/prelude
 local cached = {}
-local BOOKED, USES, ENDS = 'headgate:cached', 'headgate:cache:uses', 'headgate:cache:ends'
-local COUNTS = 'headgate:cache:counts'
 -- Answers that one call throws away at most; 2 ms.
 cached.MOST = 500
 
-local function entry_of(fp) return prefix .. 'headgate:cache:' .. fp end
+local function size_of(entry) return tonumber(entry and string.match(entry, '^%d+') or 0) end
 
-local function size_of(line) return tonumber(line and string.match(line, '^%d+') or 0) end
-
--- It is in no book any more; returns whether it was.
-function cached.strike(fp)
-  local line = redis.call('HGET', prefix .. BOOKED, fp)
-  redis.call('ZREM', prefix .. USES, fp)
-  redis.call('ZREM', prefix .. ENDS, fp)
-  if not line then return false end
-  redis.call('HDEL', prefix .. BOOKED, fp)
-  redis.call('HINCRBY', prefix .. COUNTS, 'bytes', -size_of(line))
+-- Removes the answer from the index; returns whether it was there.
+function cached.remove(fingerprint)
+  local entry = redis.call('HGET', KEY.cached, fingerprint)
+  redis.call('ZREM', KEY.cache_uses, fingerprint)
+  redis.call('ZREM', KEY.cache_ends, fingerprint)
+  if not entry then return false end
+  redis.call('HDEL', KEY.cached, fingerprint)
+  redis.call('HINCRBY', KEY.cache_counts, 'bytes', -size_of(entry))
   return true
 end
 
-function cached.drop(fp)
-  redis.call('DEL', entry_of(fp))
-  return cached.strike(fp)
+-- Removes the answer, and from the index as well.
+function cached.drop(fingerprint)
+  redis.call('DEL', KEY.cache(fingerprint))
+  return cached.remove(fingerprint)
 end
 
--- Returns the bytes of all.
-function cached.keep(fp, value, ttl_ms, whose)
-  local before = redis.call('HGET', prefix .. BOOKED, fp)
-  redis.call('SET', entry_of(fp), value, 'PX', ttl_ms)
-  local ends = math.floor(now) + ttl_ms
-  redis.call('HSET', prefix .. BOOKED, fp, #value .. '|' .. whose .. '|' .. ends)
-  redis.call('ZADD', prefix .. USES, now, fp)
-  redis.call('ZADD', prefix .. ENDS, ends, fp)
-  return redis.call('HINCRBY', prefix .. COUNTS, 'bytes', #value - size_of(before))
+-- Keeps an answer; returns the bytes of all. `whose`: `tenant|model`.
+function cached.keep(fingerprint, value, ttl_ms, whose)
+  local before = redis.call('HGET', KEY.cached, fingerprint)
+  redis.call('SET', KEY.cache(fingerprint), value, 'PX', ttl_ms)
+  local ends = whole_ms + ttl_ms
+  redis.call('HSET', KEY.cached, fingerprint, #value .. '|' .. whose .. '|' .. ends)
+  redis.call('ZADD', KEY.cache_uses, now, fingerprint)
+  redis.call('ZADD', KEY.cache_ends, ends, fingerprint)
+  return redis.call('HINCRBY', KEY.cache_counts, 'bytes', #value - size_of(before))
 end
 
--- What has expired is struck; then, while there is more than the bound, what was not used for longest
--- goes. `bytes`: of all, where that is known. Returns whether there is more to do.
-function cached.shed(bound, bytes)
-  local gone = redis.call('ZRANGEBYSCORE', prefix .. ENDS, '-inf', now, 'LIMIT', 0, cached.MOST)
-  for _, fp in ipairs(gone) do cached.drop(fp) end
+-- Drops what has expired; then, while there is more than the bound, what was not used for longest.
+-- `bytes`: of all, where that is known. Returns whether there is more to do.
+function cached.evict(bound, bytes)
+  local gone = redis.call('ZRANGEBYSCORE', KEY.cache_ends, '-inf', now, 'LIMIT', 0, cached.MOST)
+  for _, fingerprint in ipairs(gone) do cached.drop(fingerprint) end
   local left, evicted = cached.MOST - #gone, 0
   if #gone > 0 or not bytes then
-    bytes = tonumber(redis.call('HGET', prefix .. COUNTS, 'bytes') or 0)
+    bytes = tonumber(redis.call('HGET', KEY.cache_counts, 'bytes') or 0)
   end
-  if bytes < 0 then redis.call('HSET', prefix .. COUNTS, 'bytes', 0) end -- somebody removed the sum
+  if bytes < 0 then redis.call('HSET', KEY.cache_counts, 'bytes', 0) end -- somebody removed the sum
   while bytes > bound and left > 0 do
-    local oldest = redis.call('ZRANGE', prefix .. USES, 0, 0)[1]
+    local oldest = redis.call('ZRANGE', KEY.cache_uses, 0, 0)[1]
     if not oldest then
       -- Nothing is left: whatever the sum says, somebody else has made it.
-      if redis.call('HLEN', prefix .. BOOKED) == 0 then
-        redis.call('HSET', prefix .. COUNTS, 'bytes', 0)
+      if redis.call('HLEN', KEY.cached) == 0 then
+        redis.call('HSET', KEY.cache_counts, 'bytes', 0)
       end
       break
     end
     cached.drop(oldest)
-    bytes = tonumber(redis.call('HGET', prefix .. COUNTS, 'bytes') or 0)
+    bytes = tonumber(redis.call('HGET', KEY.cache_counts, 'bytes') or 0)
     left, evicted = left - 1, evicted + 1
   end
-  if evicted > 0 then redis.call('HINCRBY', prefix .. COUNTS, 'evicted', evicted) end
+  if evicted > 0 then redis.call('HINCRBY', KEY.cache_counts, 'evicted', evicted) end
   return left <= 0
-end
-
-local function whole(text) return math.floor(tonumber(text) or 0) end
-
-local function by_clock()
-  local time = redis.call('TIME')
-  now = time[1] * 1000 + time[2] / 1000
 end

@@ -1,22 +1,35 @@
--- Purpose: what every longer script begins with. KEYS and ARGV: those of the script that follows, which
---   sets `prefix` and `now`. Result: none; it defines functions.
-local prefix, now = '', 0 -- now: ms of the server's clock, with fractions
+-- Purpose: what every longer script begins with: the clock, and functions that many of them share.
+-- KEYS: none of its own. ARGV: 1 prefix of all keys, which `generated/keys` reads.
+-- Result: none; it defines functions.
+-- @include generated/keys
+local time = redis.call('TIME')
+-- Ms of the server's clock, with fractions. Leases and the due list have whole ms.
+local now = time[1] * 1000 + time[2] / 1000
+local whole_ms = math.floor(now)
 
--- The workers of a queue look again.
-local function wake_workers(queue)
-  local wake = prefix .. 'headgate:wake:' .. queue
-  redis.call('RPUSH', wake, '1')
-  redis.call('LTRIM', wake, 0, 0)
+-- Keys that should be lists and are not, in the order in which they were found.
+local wrong_lists, is_wrong = {}, {}
+-- A key that somebody made something else than a list must not stop the other queues: nil for it.
+local function on_list(command, key, ...)
+  local reply = redis.pcall(command, key, ...)
+  if type(reply) ~= 'table' or not reply.err then return reply end
+  if not string.find(reply.err, 'WRONGTYPE', 1, true) then
+    return redis.call(command, key, ...)
+  end
+  if not is_wrong[key] then wrong_lists[#wrong_lists + 1] = key end
+  is_wrong[key] = true
+  return nil
 end
 
-local TICKET = '^([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|(%d+)|(%d+)|(%d+)|(%d+)|([^|]*)|([^|]*)$'
-local function read_ticket(text)
-  local t = {}
-  t.pool, t.model, t.priority, t.tenant, t.user, t.tier, t.rule, t.input, t.output, t.arrival,
-    t.deadline, t.cached_as, t.flags = string.match(text, TICKET)
-  if not t.pool then return nil end
-  t.input, t.output = tonumber(t.input), tonumber(t.output)
-  t.arrival, t.deadline = tonumber(t.arrival), tonumber(t.deadline)
-  t.worst = tonumber(string.match(t.flags, '%$(%d+)'))
-  return t
+-- One worker looks into this queue again.
+local function wake_workers(queue)
+  local wake = KEY.wake(queue)
+  if on_list('RPUSH', wake, '1') then on_list('LTRIM', wake, 0, 0) end
+end
+
+-- Sends a command with any number of words, 1000 at a time: `unpack` has a limit.
+local function put_in_chunks(command, key, words)
+  for first = 1, #words, 1000 do
+    redis.call(command, key, unpack(words, first, math.min(first + 999, #words)))
+  end
 end

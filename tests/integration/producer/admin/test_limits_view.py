@@ -64,9 +64,9 @@ def test_of_many_tenants_the_ten_with_most_jobs_are_named(at: Installation, hand
 def test_thousands_of_user_queues_are_counted_in_pages(at: Installation, hand: Rooms) -> None:
     with at.redis.pipeline(transaction=False) as pipe:
         for n in range(2500):
-            pipe.zadd(at.keys.line(STANDARD, POOL, f"t{n % 3}", f"u{n}"), {f"{n}|x": 1})
-            pipe.zadd(at.keys.room(STANDARD, POOL, "ages"), {f"t{n % 3}|u{n}": n})
-        pipe.hset(at.keys.rooms(), f"{STANDARD} {POOL}", "2500")
+            pipe.zadd(at.keys.user_queue(STANDARD, POOL, f"t{n % 3}", f"u{n}"), {f"{n}|x": 1})
+            pipe.zadd(at.keys.waiting_queue(STANDARD, POOL, "ages"), {f"t{n % 3}|u{n}": n})
+        pipe.hset(at.keys.waiting_queues(), f"{STANDARD} {POOL}", "2500")
         pipe.execute()
     result = row(report(at))
     assert [one.waiting for one in result.by_tenant] == [834, 833, 833]
@@ -176,7 +176,7 @@ def test_a_job_is_found_in_its_waiting_queue_with_its_pool(at: Installation, han
     hand.wait("first", "second", "third")
     at.redis.hset(at.keys.tickets(), "moved", TICKET.encode())
     at.redis.hset(at.keys.messages(), "moved", f'{STANDARD}\n{{"hg":"moved","body":1}}')
-    line = at.keys.line(STANDARD, POOL, "acme", "")
+    line = at.keys.user_queue(STANDARD, POOL, "acme", "")
     at.redis.zadd(line, {f"moved|{TICKET.encode()}": 9e15})
     at.redis.hset(at.keys.messages(), "leased", f'{STANDARD}\n{{"hg":"leased","body":1}}')
     ids = ["second", "leased", "moved", "nowhere"]

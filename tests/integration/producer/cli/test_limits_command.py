@@ -92,7 +92,7 @@ def test_a_new_limit_wakes_the_jobs_that_waited_for_the_old_one(
     hand.wait("j1")
     hand.park("t|acme", hand.now_ms() + 3_600_000)
     done(env, "limits", "set", "tenant/acme", "rpm=600")
-    assert client.zscore(KEYS.room(STANDARD, POOL, "parked"), "t|acme") == 0
+    assert client.zscore(KEYS.waiting_queue(STANDARD, POOL, "parked"), "t|acme") == 0
     assert woken(client, STANDARD, BULK) == {STANDARD}
 
 
@@ -112,7 +112,7 @@ def test_pauses_are_listed_and_resumed_with_their_tenants_tried_again(
     assert shown["paused"] == [f"pool/{POOL}", f"queue/{BULK}", "tenant/a b"]
     hand.park("t|a%20b", float("inf"))
     assert done(env, "resume", "tenant", "a b").out == "tenant a b is resumed\n"
-    assert client.zscore(KEYS.room(STANDARD, POOL, "parked"), "t|a%20b") == 0
+    assert client.zscore(KEYS.waiting_queue(STANDARD, POOL, "parked"), "t|a%20b") == 0
     assert woken(client, STANDARD, BULK) == {STANDARD}
     done(env, "resume", "queue", BULK)
     assert woken(client, STANDARD, BULK) == {STANDARD, BULK}

@@ -228,7 +228,7 @@ def test_commands_say_which_job_has_a_key(
     }
     done = headgate(["batch", "submit", file], env)
     assert f"line 1: idempotency_key: 'k': job {first} has this key already" in done.err
-    assert f"line 2: idempotency_key: 'k': job {first} has this key, and its" in done.err
+    assert f"line 2: idempotency_key: 'k': job {first} has this key for a different" in done.err
     assert len(ids_of(at)) == 2
     same = headgate(["submit", "Hello", "--idempotency-key", "k"], env)
     assert (same.code, same.out) == (0, f"{first}\n")

@@ -156,7 +156,7 @@ class TestLostPostgres:
             client.submit_many([f"p{i}" for i in range(3 * ROWS_PER_COMMIT)])
         error = caught.value
         assert len(error.job_ids) == len(error.unsure_ids) == ROWS_PER_COMMIT
-        assert "ask before you submit again" in str(error)
+        assert "look before you submit again" in str(error)
         database.accept()
         assert known(at.engine, error.job_ids) == set(error.job_ids)
         assert known(at.engine, error.unsure_ids) == set()

@@ -115,7 +115,7 @@ class Governed(RuleBasedStateMachine):
             self._hold(job.id, decode(job.grant))
             self.leased[job.id] = owner
         if len(fetched.taken) < want and not fetched.more:
-            forgotten = self.broker.client.exists(self.broker.keys.rooms())
+            forgotten = self.broker.client.exists(self.broker.keys.waiting_queues())
             paused = self.broker.client.exists(self.broker.keys.paused())
             assert not forgotten or paused or fetched.next_due_ms is not None
 

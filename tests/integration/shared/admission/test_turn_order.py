@@ -15,10 +15,10 @@ from tests.support.rig import BULK, STANDARD, URGENT
 from tests.support.servers import ValkeyServer
 from tests.support.waiting_rooms import POOL
 
-HEAD_STARTS_MS = (300_000, 900_000)
+HANDICAPS_MS = (300_000, 900_000)
 ALL = (URGENT, STANDARD, BULK)
 PRIORITIES = dict(zip(ALL, ("interactive", "standard", "bulk"), strict=True))
-HEAD_START_MS = dict(zip(PRIORITIES.values(), (0, *HEAD_STARTS_MS), strict=True))
+HANDICAP_MS = dict(zip(PRIORITIES.values(), (0, *HANDICAPS_MS), strict=True))
 
 
 @pytest.fixture
@@ -63,11 +63,11 @@ def test_one_caller_s_jobs_come_by_their_rank_over_all_queues(
             broker.ask(
                 f"j{n}", queue=queue, priority=priority, age_ms=age_ms, deadline_ms=deadline_ms
             )
-            rank_ms = now_ms - age_ms + HEAD_START_MS[priority]
+            rank_ms = now_ms - age_ms + HANDICAP_MS[priority]
             ranks[f"j{n}"] = min(rank_ms, deadline_ms - 60_000)
         broker.take(0, queues=ALL)
         assert Places.of(broker, ALL).faults == []
-        order = order_of(broker, head_starts_ms=HEAD_STARTS_MS)
+        order = order_of(broker, handicaps_ms=HANDICAPS_MS)
         assert sorted(order) == sorted(ranks)
         # Tickets are written some ms after `now_ms` was read.
         for first, second in pairwise(order):
@@ -90,7 +90,7 @@ def test_a_bulk_job_is_granted_at_the_latest_when_its_head_start_is_over(
     broker.ask("bulk", queue=BULK, priority="bulk", tenant="b")
     for n in range(2000):
         broker.ask(f"i{n}", queue=URGENT, priority="interactive")
-        if broker.take(1, queues=ALL, head_starts_ms=(100, 200)) == ["bulk"]:
+        if broker.take(1, queues=ALL, handicaps_ms=(100, 200)) == ["bulk"]:
             break
     assert 200 <= broker.now_ms() - began_ms < 400
 
@@ -225,7 +225,7 @@ def test_ten_thousand_blocked_tenants_keep_nobody_from_a_grant(
         broker.fetch(0)
 
     def calls_until(job_id: str) -> int:
-        parked = broker.keys.room(STANDARD, POOL, "parked")
+        parked = broker.keys.waiting_queue(STANDARD, POOL, "parked")
         for calls in range(1, 400):
             if broker.take(1) == [job_id]:
                 return calls

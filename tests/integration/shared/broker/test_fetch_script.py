@@ -389,11 +389,11 @@ def test_no_more_is_taken_than_a_reply_may_hold_and_the_rest_keeps_its_place(
     for n in range(9):
         broker.push(message_of(f"s{n}")[:-1] + b',"body":"' + b"x" * 1000 + b'"}')
     broker.send("u1", queue=URGENT)
-    fetched = broker.fetch(100, queues=(URGENT, STANDARD), budget=2500)
+    fetched = broker.fetch(100, queues=(URGENT, STANDARD), max_reply_bytes=2500)
     assert [job.id for job in fetched.taken] == ["u1", "s0", "s1", "s2"]
     assert fetched.more
     assert broker.waiting_ids() == [f"s{n}" for n in range(3, 9)]
-    assert broker.take(100, budget=0) == []
+    assert broker.take(100, max_reply_bytes=0) == []
 
 
 def test_restored_jobs_are_at_the_head_in_the_order_given(broker: Broker) -> None:
@@ -448,7 +448,7 @@ def test_many_messages_under_the_limit_come_by_their_bytes(broker: Broker) -> No
     for n in range(20):
         broker.push(json.dumps({"hg": f"m{n}", "body": "x" * 100_000}, separators=(",", ":")))
     sizes = []
-    while taken := broker.fetch(64, budget=250_000).taken:
+    while taken := broker.fetch(64, max_reply_bytes=250_000).taken:
         sizes.append(sum(len(job.message) for job in taken))
     assert len(broker.leased()) == 20
     assert max(sizes) < 400_000

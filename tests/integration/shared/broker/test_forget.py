@@ -48,7 +48,7 @@ class Line(Broker):
 
     def waits(self) -> int:
         """How many wait in the room, by the room's own count."""
-        return int(self.client.hget(self.keys.rooms(), f"{STANDARD} {POOL}") or 0)
+        return int(self.client.hget(self.keys.waiting_queues(), f"{STANDARD} {POOL}") or 0)
 
     def left_over(self) -> list[bytes]:
         """Keys of rooms and jobs that are still there."""
@@ -61,7 +61,7 @@ class Line(Broker):
 
     def in_line(self) -> set[str]:
         """The callers who wait in the room."""
-        found: Any = self.client.zrange(self.keys.room(STANDARD, POOL, "ages"), 0, -1)
+        found: Any = self.client.zrange(self.keys.waiting_queue(STANDARD, POOL, "ages"), 0, -1)
         return {one.decode() for one in found}
 
     def pause(self, member: str) -> None:
@@ -71,9 +71,8 @@ class Line(Broker):
 
     def resume(self, member: str) -> None:
         """An operator lets it go on."""
-        names = (self.keys.paused(), self.keys.rooms(), self.keys.limits())
         args = (self.keys.prefix, member)
-        script.run(self.client, script.compose("resume", names, args, lambda reply: reply))
+        script.run(self.client, script.compose("resume", (), args, lambda reply: reply))
 
 
 @pytest.fixture

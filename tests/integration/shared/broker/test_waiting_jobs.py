@@ -96,7 +96,7 @@ def test_tenants_take_turns_and_urgent_rooms_go_first(
     assert seconds_until(hand, client.result(mine[9])) == pytest.approx(20, abs=2)
     at = client.open()
     wait(100, queue=URGENT)
-    at.redis.zadd(at.keys.room(URGENT, POOL, "ages"), {"acme|": 1})
+    at.redis.zadd(at.keys.waiting_queue(URGENT, POOL, "ages"), {"acme|": 1})
     assert seconds_until(hand, client.result(mine[9])) == pytest.approx(120, abs=2)
 
 

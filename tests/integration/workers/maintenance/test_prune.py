@@ -42,8 +42,8 @@ def waits_in_a_room(broker: Broker, job_id: str) -> None:
     message = message_of(job_id)
     assert client.lrem(STANDARD, 1, message) == 1  # type: ignore[arg-type]
     client.hset(keys.messages(), job_id, STANDARD.encode() + b"\n" + message)
-    client.hincrby(keys.rooms(), f"{STANDARD} {pool}", 1)
-    client.zadd(keys.line(STANDARD, pool, "acme", ""), {f"{job_id}|{TICKET}": 1000})
+    client.hincrby(keys.waiting_queues(), f"{STANDARD} {pool}", 1)
+    client.zadd(keys.user_queue(STANDARD, pool, "acme", ""), {f"{job_id}|{TICKET}": 1000})
 
 
 async def test_jobs_of_a_purged_queue_are_forgotten_at_the_second_look_and_no_others(

@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headgate.producer.admin.levels import (
-    DAY_MS,
     MEASURES,
     BucketLevel,
     GateState,
@@ -18,6 +17,7 @@ from headgate.producer.admin.levels import (
     levels,
     limits_in_force,
 )
+from headgate.shared.broker.figures import DAY_MS
 
 NOW = 1_763_700_000_000
 

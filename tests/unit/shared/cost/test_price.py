@@ -33,7 +33,7 @@ GOLDEN = [
     # 200 * 2.50 + 800 * 1.25 + 100 * 10 USD per million
     ("gpt-4o", Usage(1000, 800, 0, 100, 0), "0.0025"),
     ("gpt-4o", Usage(1000, 0, 0, 0, 0), "0.0025"),
-    # the contract's own example: 12 * 0.15 + 34 * 0.60
+    # the example of the documents: 12 * 0.15 + 34 * 0.60
     ("gpt-4o-mini", Usage(12, 0, 0, 34, 0), "0.0000222"),
     # reasoning is a part of the output and costs no more than it
     ("gpt-5.4", Usage(100, 0, 0, 50, 40), "0.001"),

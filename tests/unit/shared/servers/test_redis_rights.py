@@ -12,8 +12,8 @@ asked = {line.split()[0] for line in USED}
 
 
 def test_every_command_of_a_script_is_asked_for_when_a_worker_starts() -> None:
-    texts = "".join(path.read_text() for path in LUA.glob("*.lua"))
-    sent = set(re.findall(r"(?:redis\.p?call|on_list)\('([A-Z]+)'", texts))
+    texts = "".join(path.read_text() for path in LUA.rglob("*.lua"))
+    sent = set(re.findall(r"(?:redis\.p?call|on_list|put_in_chunks)\('([A-Z]+)'", texts))
     assert len(sent) > 20
     assert sent - asked == set()
 

@@ -64,6 +64,7 @@ async def test_a_report_that_cannot_wait_is_sent_at_once() -> None:
 async def test_after_close_nothing_is_reported() -> None:
     notes = Notes()
     notes.note(1)
+    notes.report.send(notes.send(7))
     notes.report.close()
     await asyncio.sleep(0.05)
-    assert notes.reported == []
+    assert (notes.gathered, notes.reported) == ([1], [])

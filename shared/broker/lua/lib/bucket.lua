@@ -1,0 +1,219 @@
+-- Purpose: buckets: how much of each measure a scope has left, and how long a job has to wait for it.
+-- KEYS and ARGV: those of the script that includes it. Result: none; it defines functions. What they
+--   change is written by `save_buckets`, once for each bucket.
+--
+-- A bucket holds its capacity at most and fills by its rate. An amount over the capacity is taken
+-- when the bucket is full, and leaves a debt. Our bucket of a provider is a little smaller than the
+-- provider's own, so that delays between grant and arrival meet no refusal. How a bucket fills is
+-- decided in `filled`; producer/admin/levels.py shows the same figures, and a test compares the two.
+-- @include lib/limits
+-- @include lib/ticket
+local KEPT_MS = 2 * FIGURES.DAY_MS
+local RAMPED = {}
+for _, measure in ipairs(FIGURES.RAMPED) do RAMPED[measure] = true end
+
+-- A bucket is named `scope#key` in grants; `key` is empty where the scope is no provider's.
+local buckets = {}
+local function bucket_of(scope, key)
+  local name = scope .. '#' .. key
+  local bucket = buckets[name]
+  if bucket then return bucket end
+  bucket = {name = name, stored_at = KEY.bucket(scope, key), measures = {}}
+  local running = 0
+  local fields = redis.call('HGETALL', bucket.stored_at)
+  for i = 1, #fields, 2 do
+    if fields[i] == 'running' then
+      running = tonumber(fields[i + 1])
+    else
+      local measure, field = string.match(fields[i], '^([%w_]+)%.(%w+)$')
+      if measure then
+        local state = bucket.measures[measure] or {}
+        state[field] = tonumber(fields[i + 1])
+        bucket.measures[measure] = state
+      end
+    end
+  end
+  bucket.running = math.max(0, running)
+  buckets[name] = bucket
+  return bucket
+end
+
+local FIELDS = {'level', 'at', 'total', 'seen', 'use', 'deep', 'day', 'used'}
+local function save_buckets()
+  for _, bucket in pairs(buckets) do
+    if bucket.changed then
+      local words = {'running', bucket.running}
+      for measure, state in pairs(bucket.measures) do
+        for _, field in ipairs(FIELDS) do
+          if state[field] then
+            words[#words + 1] = measure .. '.' .. field
+            words[#words + 1] = string.format('%.3f', state[field])
+          end
+        end
+      end
+      redis.call('HSET', bucket.stored_at, unpack(words))
+      redis.call('PEXPIRE', bucket.stored_at, KEPT_MS)
+    end
+  end
+end
+
+local function lower(a, b)
+  if a and b then return math.min(a, b) end
+  return a or b
+end
+
+-- What the provider's rule of growth allows of a large limit now.
+local function ramped(scope, measure, state)
+  local from = scope.config.ramp_from or FIGURES.RAMP_FROM
+  if not RAMPED[measure] or state.limit <= from then return state.limit end
+  local fades = math.exp(-math.max(0, now - (state.at or now)) / FIGURES.RAMP_MS)
+  state.use = math.max((state.use or 0) * fades, from / FIGURES.RAMP_GROWTH) -- it grows from there
+  return math.min(state.limit, math.max(from, FIGURES.RAMP_GROWTH * state.use))
+end
+
+-- The state of a measure with its level of now, or nil where nothing limits it.
+local function filled(scope, measure, amount)
+  local state = scope.bucket.measures[measure]
+  local limit = scope.config[measure]
+  if scope.vendor and state then limit = lower(limit, state.seen) end
+  if not limit then return nil end
+  if not state then
+    state = {}
+    scope.bucket.measures[measure] = state
+  end
+  if state.filled == now then return state end
+  state.filled, state.limit = now, limit
+  local allowed, burst_s = limit, scope.config.burst_s or FIGURES.OWN_BURST_S
+  if scope.vendor then
+    burst_s = (scope.config.burst_s or 1) * FIGURES.BURST
+    allowed = ramped(scope, measure, state) * FIGURES.RATE * (measure == 'rpm' and 1 or scope.pace)
+  end
+  state.rate = allowed / 60000
+  state.capacity = math.max(1, allowed / 60 * burst_s)
+  if not state.level then
+    -- A provider's bucket that is new here may be empty there: it begins with the first request.
+    state.level = scope.vendor and math.min(state.capacity, amount) or state.capacity
+  else
+    local since_ms = math.max(0, now - (state.at or now))
+    state.level = math.min(state.capacity, state.level + since_ms * state.rate)
+  end
+  state.at = now
+  return state
+end
+
+local function today() return math.floor(now / FIGURES.DAY_MS) end
+
+local function wait_for_day(scope)
+  local state = scope.bucket.measures.rpd
+  local limit = scope.config.rpd
+  if scope.vendor and state then limit = lower(limit, state.seen) end
+  if limit and state and state.day == today() and (state.used or 0) + 1 > limit then
+    return (today() + 1) * FIGURES.DAY_MS - now
+  end
+  return 0
+end
+
+-- 0, the ms until this much is there, or -1 when it never will be.
+local function wait_for(scope, measure, amount)
+  if measure == 'rpd' then return wait_for_day(scope) end
+  local state = filled(scope, measure, amount)
+  if not state or amount <= 0 then return 0 end
+  if amount > state.limit then return -1 end
+  local needed = math.min(amount, state.capacity)
+  -- A grain of tolerance: floats must not make a full bucket wait for 1e-13 of a token.
+  if state.level >= needed - 1e-6 then return 0 end
+  return math.max(1, math.ceil((needed - state.level) / state.rate))
+end
+
+-- What keeps a job from being granted among these scopes: nil, or the kind of the scope and the ms;
+-- `large`: it takes more than the bucket ever gets in a minute.
+local function blocked_by(scopes, amounts)
+  local kind, longest
+  for _, scope in ipairs(scopes) do
+    for _, measure in ipairs(MEASURES) do
+      local wait = wait_for(scope, measure, amounts[measure])
+      if wait < 0 then return 'large', 0 end
+      if wait > 0 and (not longest or wait > longest) then kind, longest = scope.kind, wait end
+    end
+    local most = scope.config.concurrent
+    if most and scope.bucket.running >= most and not longest then
+      kind, longest = scope.kind, 1000
+    end
+  end
+  return kind, longest
+end
+
+-- One request more (`sign` 1) or fewer (-1) counts in this day.
+local function count_of_day(scope, sign)
+  local state = scope.bucket.measures.rpd or {}
+  if not (scope.config.rpd or state.seen) then return end
+  if state.day ~= today() then state.day, state.used = today(), 0 end
+  state.used = math.max(0, (state.used or 0) + sign)
+  scope.bucket.measures.rpd = state
+end
+
+-- Takes these amounts from the buckets of a scope; with `sign` -1 gives them back. Returns whether
+-- tokens are limited there.
+local function take_from(scope, amounts, sign)
+  local any_tokens = false
+  for _, measure in ipairs(MEASURES) do
+    local amount = amounts[measure]
+    local state = measure ~= 'rpd' and filled(scope, measure, amount)
+    if measure == 'rpd' then
+      count_of_day(scope, sign)
+    elseif state then
+      state.level = math.min(state.capacity, state.level - sign * amount)
+      state.total = (state.total or 0) + sign * amount
+      if state.use then state.use = state.use + sign * amount * 60000 / FIGURES.RAMP_MS end
+      any_tokens = any_tokens or measure ~= 'rpm'
+    end
+  end
+  return any_tokens
+end
+
+-- The limits that bind a caller: of its tenant, and where they were not charged when the job was let
+-- in, of its user and its tier.
+local callers = {}
+local function caller_scopes(ticket)
+  local paid = has_flag(ticket, 'p')
+  local name = ticket.tenant .. '|' .. ticket.user .. '|' .. ticket.tier .. '|' .. (paid and 'p' or ticket.model)
+  local scopes = callers[name]
+  if scopes then return scopes end
+  scopes = {}
+  local function add(kind, scope, bucket, fallback)
+    local config = config_of(scope, fallback)
+    if next(config) then
+      scopes[#scopes + 1] = {kind = kind, config = config, pace = 1, bucket = bucket_of(bucket, '')}
+    end
+  end
+  add('tenant', 'tenant/' .. ticket.tenant, 'tenant/' .. ticket.tenant, 'tenant/*')
+  if not paid then
+    local who = ticket.tenant .. '/' .. ticket.user
+    if ticket.user ~= '' then add('user', 'user/' .. who, 'user/' .. who) end
+    if ticket.tier ~= '' then
+      local tier = 'tier/' .. ticket.tier
+      add('user', tier, tier .. '/' .. who)
+      add('user', tier .. '/' .. ticket.model, tier .. '/' .. who .. '/' .. ticket.model)
+    end
+  end
+  callers[name] = scopes
+  return scopes
+end
+
+-- What a ticket takes of each measure, by what was learned of such answers.
+local learned = {}
+local function amounts_of(ticket)
+  local known = learned[ticket.model .. '|' .. ticket.tenant]
+  if not known then
+    local out = 'out|' .. ticket.model .. '|'
+    local found = redis.call('HMGET', KEY.learned, out .. ticket.tenant .. '|', out .. '*|',
+      'in|' .. ticket.model)
+    known = {output = tonumber(found[1] or found[2] or FIGURES.DEFAULT_OUTPUT),
+      ratio = tonumber(found[3] or 1)}
+    learned[ticket.model .. '|' .. ticket.tenant] = known
+  end
+  local input = math.ceil(ticket.input * known.ratio)
+  local output = ticket.output
+  if ticket.rule == 'a' then output = math.min(output, known.output) end
+  return {rpm = 1, tpm = input + output, input_tpm = input, output_tpm = output, rpd = 1}
+end

@@ -1,0 +1,102 @@
+-- Purpose: holds: what an attempt has taken of all its buckets and budgets, until it ends.
+-- KEYS and ARGV: those of the script that includes it. Result: none; it defines functions. What they
+--   change is written by `save`.
+--
+-- A grant is a text of words joined by `|`: 1 `held`, 2 pool, 3 model, 4 key, 5 rule, 6 whether tokens
+-- are settled (1, 0), 7 input and 8 output tokens, 9 tenant, 10 user, 11 tier, 12 flags, 13 ms of the
+-- server's clock, 14 to 17 totals granted of the pool (rpm, tpm, input_tpm, output_tpm), 18 money held
+-- in budgets, 19 name of the attempt, 20 buckets in which a call runs.
+-- @include lib/gate
+-- @include lib/money
+local PROBE_MS = 300000 -- until the next probe of a gate that is out of money
+
+-- Pool, model, key, flags and money of a grant. Release 0.1 wrote no money: it finds nothing there.
+local HELD = '^[^|]*|([^|]*)|([^|]*)|([^|]*)|' .. string.rep('[^|]*|', 7) .. '([^|]*)|'
+  .. string.rep('[^|]*|', 5) .. '([^|]*)|[^|]*|[^|]*$'
+local CALLER = '^' .. string.rep('[^|]*|', 8) .. '([^|]*)|([^|]*)'
+local OF_CALLER = {tenant = true, user = true, tier = true}
+
+-- Holds that were taken in this call: id and grant, in turns.
+local holds = {}
+local function save()
+  put_in_chunks('HSET', KEY.holds, holds)
+  holds = {}
+  money.save()
+  save_buckets()
+end
+
+local function end_hold(id, grant)
+  local of_caller = false
+  for scope, key in string.gmatch(string.match(grant, '[^|]*$'), '([^,]+)#([^,#]*)') do
+    local bucket = bucket_of(scope, key)
+    bucket.running = math.max(0, bucket.running - 1)
+    bucket.changed = true
+    of_caller = of_caller or OF_CALLER[string.match(scope, '^%a+')]
+  end
+  local pool, model, key, flags, held = string.match(grant, HELD)
+  if flags and flags ~= '' then breaker.release(id, pool, model, key, flags) end
+  if held and held ~= '' then money.release(held) end
+  if not of_caller then return end
+  -- A caller that had as many calls as it may have has one fewer: it is tried again.
+  local tenant, user = string.match(grant, CALLER)
+  try_parked('t|' .. tenant, 'u|' .. tenant .. '|' .. user)
+end
+
+-- The holds of these jobs have ended: what they took stays spent, the calls that run are fewer.
+-- Returns whether there were any.
+local function release(ids)
+  local any = false
+  local done = {} -- an id may be named twice
+  for i, grant in ipairs(redis.call('HMGET', KEY.holds, unpack(ids))) do
+    if grant and not done[ids[i]] then
+      any, done[ids[i]] = true, true
+      end_hold(ids[i], grant)
+    end
+  end
+  if any then redis.call('HDEL', KEY.holds, unpack(ids)) end
+  return any
+end
+
+-- A probe goes through the gate of a pool that is out of money: the next one waits.
+local function probe_gate(gate)
+  if gate.why ~= 'money' or not gate['until'] or now >= gate['until'] then return end
+  gate.probe_at = now + PROBE_MS
+  redis.call('HSET', gate.stored_at, 'probe_at', string.format('%.0f', gate.probe_at))
+end
+
+-- The job holds these amounts in all its buckets; returns its grant. An attempt that a worker asks for
+-- after its lease has ended holds nothing, since nobody would end its hold: what it takes is spent.
+local function take(id, ticket, amounts, key, attempt)
+  if attempt then release({id}) end
+  local is_held = not attempt or redis.call('HEXISTS', KEY.owners, id) == 1
+  local vendor = vendor_scopes(ticket.pool, key)
+  local of_pool = vendor[1].bucket
+  local running, settles = {}, '0'
+  local function from(scope)
+    local any_tokens = take_from(scope, amounts, 1)
+    if any_tokens and (ticket.rule == 'a' or not scope.vendor) then settles = '1' end
+    if is_held and (scope.bucket == of_pool or scope.config.concurrent) then
+      scope.bucket.running = scope.bucket.running + 1
+      running[#running + 1] = scope.bucket.name
+    end
+    scope.bucket.changed = true
+  end
+  for _, scope in ipairs(vendor) do from(scope) end
+  for _, scope in ipairs(caller_scopes(ticket)) do from(scope) end
+  probe_gate(vendor.gate)
+  local function total(measure)
+    local state = of_pool.measures[measure]
+    return state and state.total or ''
+  end
+  local flags = (has_flag(ticket, 'p') and 'p' or '') .. (has_flag(ticket, 'w') and 'w' or '')
+  local grant = table.concat({'held', ticket.pool, ticket.model, key, ticket.rule, settles,
+    amounts.input_tpm, amounts.output_tpm, ticket.tenant, ticket.user, ticket.tier,
+    flags .. breaker.take(id, ticket, key), whole_ms, total('rpm'), total('tpm'),
+    total('input_tpm'), total('output_tpm'), money.take(id, ticket, is_held), attempt or '',
+    table.concat(running, ',')}, '|')
+  if is_held then
+    holds[#holds + 1] = id
+    holds[#holds + 1] = grant
+  end
+  return grant
+end

@@ -1,0 +1,133 @@
+-- Purpose: moves messages from the queues into the waiting queues of their pools: as many that the
+--   order is right, as few that the server goes on.
+-- KEYS and ARGV: those of the fetch script. Result: none; it defines functions.
+-- @include lib/dead_letter
+-- @include lib/flights
+-- @include lib/round_trip
+-- @include lib/waiting_queue
+-- Messages that were moved in this call, by job id.
+local intake = {fresh = {}}
+do
+  local MOST_BYTES, MOST_BURIED, LARGE = 4194304, 4, 65536
+  local moved, moved_bytes, buried = 0, 0, 0
+  local new_ids = {}
+  local any_ticket
+
+  local function id_of(message)
+    local id = string.match(message, '^{"hg":"([%w-]+)')
+    if id then return id end
+    local ok, fields = pcall(cjson.decode, message)
+    if ok and type(fields) == 'table' and type(fields.headers) == 'table' then
+      id = fields.headers.id
+      if type(id) == 'string' and #id > 0 and #id <= 128 then return id end
+    end
+    return '!' .. asked.owner .. ':' .. moved
+  end
+
+  local function bury(queue, message)
+    local id = string.match(message, '^{"hg":"([%w-]+)') or ''
+    local letter = write_letter(queue, 'over ' .. asked.max_bytes .. ' bytes', id, message)
+    if id ~= '' and redis.call('HEXISTS', KEY.messages, id) == 0 then
+      redis.call('SREM', KEY.present, id)
+    end
+    round_trip.buried(letter, #message, queue)
+    buried = buried + 1
+  end
+
+  -- Why an answer need not be bought: `cached`, or `shared` where the job has followed an equal
+  -- request, whose failure is its own, too. Else nil.
+  function intake.ready_answer(ticket)
+    if ticket.cached_as == '' then return nil end
+    local followed = has_flag(ticket, 'f')
+    if redis.call('EXISTS', KEY.cache(ticket.cached_as)) == 1 then
+      return followed and 'shared' or 'cached'
+    end
+    if followed and redis.call('EXISTS', KEY.failure(ticket.cached_as)) == 1 then return 'shared' end
+    return nil
+  end
+
+  -- The text of a job's ticket, or nil where its message has none.
+  local function ticket_text(id, message)
+    if any_ticket == nil then any_ticket = redis.call('EXISTS', KEY.tickets) == 1 end
+    return any_ticket and redis.call('HGET', KEY.tickets, id)
+      or string.match(message, '^{"hg":"[%w-]+","at":"([^"\\]*)"')
+  end
+
+  -- Moves one message. False when it has no place here now, and has to stay in its queue.
+  local function move(queue, message)
+    if #message > asked.max_bytes then bury(queue, message) return true end
+    local id = id_of(message)
+    local text = ticket_text(id, message)
+    local ticket = text and read_ticket(text)
+    local ready = ticket and intake.ready_answer(ticket)
+    if (ready or not ticket) and round_trip.is_full() then return false end
+    local stored = queue .. '\n' .. message
+    if redis.call('HSETNX', KEY.messages, id, stored) == 0 then
+      -- A second copy. It only stays where a lease has lost its message.
+      if redis.call('HGET', KEY.messages, id) == '' then redis.call('HSET', KEY.messages, id, stored) end
+      return true
+    end
+    new_ids[#new_ids + 1] = id
+    moved, moved_bytes = moved + 1, moved_bytes + #message
+    if not ticket then
+      round_trip.lease(id, '', stored)
+    elseif ready then
+      round_trip.lease(id, grant_without_hold(ready, ticket), stored)
+    elseif flights.under_way(id, ticket) then
+      flights.follow(id, text, ticket)
+    else
+      enter(id, queue, text, ticket)
+      intake.fresh[id] = stored
+    end
+    return true
+  end
+
+  local function is_enough()
+    return buried >= MOST_BURIED or moved_bytes >= MOST_BYTES
+  end
+
+  local function leave_the_rest(queue)
+    round_trip.more = true
+    wake_workers(queue)
+  end
+
+  -- How many are popped at a time: few until they prove to be small, since all that is popped is
+  -- copied.
+  local step = 1
+
+  -- Moves these messages; returns false, with the rest put back, when one has to stay.
+  local function move_all(queue, list, popped)
+    for place, message in ipairs(popped) do
+      if #message > LARGE then step = 1 end
+      if is_enough() or not move(queue, message) then
+        for i = #popped, place, -1 do redis.call('RPUSH', list, popped[i]) end
+        leave_the_rest(queue)
+        return false
+      end
+    end
+    return true
+  end
+
+  local function empty(queue)
+    local list, most = KEY.queue(queue), math.max(128, asked.want)
+    while true do
+      if moved >= most or is_enough() then
+        if (on_list('LLEN', list) or 0) > 0 then leave_the_rest(queue) end
+        return
+      end
+      local most_now = math.min(most - moved, step)
+      local popped = on_list('RPOP', list, most_now)
+      if not popped or #popped == 0 then return end
+      step = math.min(64, step * 4)
+      if not move_all(queue, list, popped) or #popped < most_now then return end
+    end
+  end
+
+  -- Empties these queues in their order, but for those that are paused.
+  function intake.run(queues)
+    for _, queue in ipairs(queues) do
+      if not paused['queue/' .. queue] then empty(queue) end
+    end
+    put_in_chunks('SADD', KEY.present, new_ids)
+  end
+end
