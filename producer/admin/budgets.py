@@ -12,7 +12,7 @@ from headgate.shared.admission import budgets
 from headgate.shared.admission import scopes as scopes_
 from headgate.shared.admission.budgets import BudgetInForce
 from headgate.shared.broker.script import fields_of
-from headgate.shared.cost.price import from_pico, text
+from headgate.shared.cost.price import usd_text
 
 MOST_SCANS = 200
 """How many pages of 1,000 keys are scanned for tenants under the budget of every tenant."""
@@ -103,9 +103,9 @@ def _row(at: Installation, scope: str, period: str, budget: BudgetInForce) -> Bu
     return BudgetRow(
         scopes_.shown(scope),
         "-".join(part for part in (period[:4], period[4:6], period[6:]) if part),
-        text(from_pico(limit)),
-        text(from_pico(spent)),
-        text(from_pico(held)),
+        usd_text(limit),
+        usd_text(spent),
+        usd_text(held),
         round(spent / limit, 4) if limit else None,
         state,
         "set" if budget.is_set else "catalog",

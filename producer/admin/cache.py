@@ -11,7 +11,7 @@ from headgate.producer.installation import Installation
 from headgate.shared.broker import cache_index
 from headgate.shared.broker.cache_index import CacheIndexEntry, entry_from
 from headgate.shared.broker.script import fields_of, run
-from headgate.shared.cost.price import from_pico, text
+from headgate.shared.cost.price import usd_text
 from headgate.shared.errors import InvalidRequest, WrongUse
 from headgate.shared.job.ids import rfc3339
 
@@ -79,7 +79,7 @@ def stats(at: Installation) -> CacheStats:
         shared=shared,
         misses=misses,
         hit_rate=(hits + shared) / lookups if lookups else None,
-        saved_usd=text(from_pico(counts.get("saved", 0))),
+        saved_usd=usd_text(counts.get("saved", 0)),
         evicted=counts.get("evicted", 0),
         oldest_use_at=rfc3339(int(oldest[0][1])) if oldest else None,
         models=_top(by_model),

@@ -8,11 +8,11 @@ compares the formulas with the script. Nothing here does I/O.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from headgate.shared.admission.overrides import overlay
 from headgate.shared.broker import figures
 from headgate.shared.broker.figures import DAY_MS
 
@@ -34,15 +34,10 @@ def limits_in_force(catalog: str, operator: str = "") -> dict[str, LimitInForce]
 
     The operator's limits override the catalog's, measure by measure. `none` removes a limit.
     """
-    found: dict[str, LimitInForce] = {}
-    texts: tuple[tuple[Whence, str], ...] = (("catalog", catalog), ("set", operator))
-    for whence, text in texts:
-        for name, amount in re.findall(r"(\w+)=([\w.]+)", text):
-            if amount == "none":
-                found.pop(name, None)
-            else:
-                found[name] = LimitInForce(float(amount), whence)
-    return found
+    return {
+        name: LimitInForce(float(figure.text), "set" if figure.is_set else "catalog")
+        for name, figure in overlay(catalog, operator).items()
+    }
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,7 @@ from headgate.producer.admin.limits_rows import (
 from headgate.producer.admin.waiting import WaitingJobs, WaitingPool
 from headgate.producer.installation import Installation
 from headgate.shared.admission.grant import Held, decode
+from headgate.shared.admission.overrides import texts_of
 from headgate.shared.admission.scopes import EVERY_TENANT, quoted, tier_scope, unquoted
 from headgate.shared.admission.ticket import FLEX
 from headgate.shared.broker import script
@@ -224,11 +225,7 @@ def _limits_of(state: _State, scope: str) -> dict[str, LimitInForce]:
     if scope.startswith("tier/"):
         _, tier, _tenant, _user, *model = scope.split("/", 4)
         scope = tier_scope(tier, *model)
-    catalog, operator = state.limits.get(scope), state.overrides.get(scope, "")
-    if catalog is None and scope.startswith("tenant/"):
-        catalog = state.limits.get(EVERY_TENANT)
-        operator = f"{state.overrides.get(EVERY_TENANT, '')} {operator}"
-    return limits_in_force(catalog or "", operator)
+    return limits_in_force(*texts_of(state.limits, state.overrides, scope))
 
 
 def _pool_row(

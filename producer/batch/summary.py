@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Engine, case, func, select
 
 from headgate.producer.batch.rows import Batch
 from headgate.shared.catalog.catalog import Catalog
-from headgate.shared.cost import price
+from headgate.shared.cost.price import usd_text
 from headgate.shared.database.engine import reading
 from headgate.shared.database.tables import attempts, audit, jobs
 from headgate.shared.errors import InvalidRequest
@@ -172,7 +172,7 @@ def _attempts(connection: Connection, batch_id: str) -> dict[str, Any]:
         ),
         "input_tokens": sum(int(row.input) for row in rows),
         "output_tokens": sum(int(row.output) for row in rows),
-        "cost_usd": price.text(price.from_pico(sum(int(row.pico) for row in rows))),
+        "cost_usd": usd_text(sum(int(row.pico) for row in rows)),
     }
 
 

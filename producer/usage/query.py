@@ -26,7 +26,7 @@ from sqlalchemy import (
 
 from headgate.producer.usage.period import Period, between, days_in, gaps, runs
 from headgate.producer.usage.report import BY, TIMES, UsageQuery, UsageReport, UsageRow
-from headgate.shared.cost import price
+from headgate.shared.cost.price import usd_text
 from headgate.shared.database.engine import snapshot
 from headgate.shared.database.tables import audit, usage_days
 from headgate.shared.database.usage_rollup import (
@@ -222,7 +222,7 @@ def _as_rolled_up(name: str, value: Any) -> Any:
 def _row(names: Sequence[str], key: Sequence[Any], one: _Sum) -> UsageRow:
     counts = one.counts
     timed = one.spread.total()
-    money = {name.replace("pico_", ""): price.text(price.from_pico(counts[name])) for name in MONEY}
+    money = {name.replace("pico_", ""): usd_text(counts[name]) for name in MONEY}
     quantiles = (histogram.whole_quantile(one.spread, share) for share in (0.5, 0.95, 0.99))
     p50, p95, p99 = quantiles
     return UsageRow(

@@ -12,7 +12,7 @@ import orjson
 
 from headgate.shared.admission import scopes
 from headgate.shared.broker.keys import Keys
-from headgate.shared.cost.price import from_pico, text
+from headgate.shared.cost.price import usd_text
 from headgate.workers.clients.outage_log import OutageLog
 from headgate.workers.clients.redis_batcher import RedisBatcher
 
@@ -90,7 +90,7 @@ def _readable(raw: dict[str, str]) -> dict[str, str]:
         "scope": scopes.shown(raw["scope"]),
         "period": "-".join(part for part in (period[:4], period[4:6], period[6:]) if part),
         "percent": f"{float(raw['share']) * 100:g}",
-        "budget_usd": text(from_pico(int(raw["budget"]))),
-        "spent_usd": text(from_pico(int(raw["spent"]))),
+        "budget_usd": usd_text(int(raw["budget"])),
+        "spent_usd": usd_text(int(raw["spent"])),
         "at": datetime.fromtimestamp(int(raw["at_ms"]) / 1000, UTC).isoformat(),
     }

@@ -24,7 +24,7 @@ from headgate.shared.admission.grant import (
 from headgate.shared.broker.results import GIVEN_UP
 from headgate.shared.catalog.schema import Model
 from headgate.shared.cost import tokens
-from headgate.shared.cost.price import from_pico, text
+from headgate.shared.cost.price import usd_text
 from headgate.shared.errors import ErrorCode, InvalidRequest
 from headgate.shared.job.envelope import Envelope
 from headgate.shared.job.history import History, history_of
@@ -209,7 +209,7 @@ class JobRun:
             finish_reason=reply.finish_reason if reply else None,
             tool_calls=reply.tool_calls if reply else None,
             usage=self.usage,
-            cost_usd=None if cost is None else text(from_pico(cost)),
+            cost_usd=usd_text(cost),
             cached=ending.cached,
             attempts=self.history.attempts,
             fallback=ending.model_used is not None and ending.model_used != envelope.model,

@@ -9,7 +9,7 @@ from headgate.shared.admission.grant import Cheaper, Grant, Held, OverBudget
 from headgate.shared.admission.scopes import unquoted
 from headgate.shared.catalog.catalog import Catalog
 from headgate.shared.catalog.schema import Model
-from headgate.shared.cost.price import from_pico, text, to_pico
+from headgate.shared.cost.price import to_pico, usd_text
 from headgate.shared.cost.upper_bound import upper_bound_pico_usd
 from headgate.shared.errors import InvalidRequest
 from headgate.shared.job.request import Request
@@ -41,13 +41,13 @@ def over_budget(grant: OverBudget) -> BudgetExceeded:
     whose = f"{kind}/{unquoted(name)}" if name else kind
     period = grant.period
     day = "-".join(part for part in (period[:4], period[4:6], period[6:]) if part)
-    limits = f"({_usd(grant.limit)} USD, hard stop at {_usd(grant.hard_stop)})"
+    limits = f"({usd_text(grant.limit)} USD, hard stop at {usd_text(grant.hard_stop)})"
     budget = f"the budget of {whose} for {day} {limits}"
     if grant.upper_bound is None:
         return BudgetExceeded(f"{budget} is in force, but {_unpriced(grant.model)}")
     return BudgetExceeded(
-        f"{budget} cannot cover up to {_usd(grant.upper_bound)} USD for {grant.model}: "
-        f"{_usd(grant.spent)} are spent and {_usd(grant.held)} held by running jobs"
+        f"{budget} cannot cover up to {usd_text(grant.upper_bound)} USD for {grant.model}: "
+        f"{usd_text(grant.spent)} are spent and {usd_text(grant.held)} held by running jobs"
     )
 
 
@@ -76,9 +76,9 @@ def over_own(
             spent += bound
     if spent + bound <= to_pico(Decimal(request.max_cost_usd)):
         return None
-    so_far = f" after {_usd(spent)} so far" if spent else ""
+    so_far = f" after {usd_text(spent)} so far" if spent else ""
     return OwnBudgetExceeded(
-        f"up to {_usd(bound)} USD for {model.name}{so_far} are over max_cost_usd "
+        f"up to {usd_text(bound)} USD for {model.name}{so_far} are over max_cost_usd "
         f"({request.max_cost_usd})"
     )
 
@@ -120,7 +120,3 @@ def _can_do(request: Request, model: Model, input_tokens: Callable[[Model], int]
 
 def _unpriced(model: str) -> str:
     return f'the price of {model} is unknown: add [prices."{model}"] to the catalog'
-
-
-def _usd(pico: int) -> str:
-    return text(from_pico(pico))

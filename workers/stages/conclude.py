@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 from sqlalchemy import Connection, bindparam, select, update
 
-from headgate.shared.cost.price import from_pico, text
+from headgate.shared.cost.price import usd_text
 from headgate.shared.database.engine import insert_all, write_all
 from headgate.shared.database.tables import audit, jobs
 from headgate.shared.job.result import ENDED, WAITING, Result
@@ -118,5 +118,5 @@ def _split(connection: Connection, item: Conclusion) -> Conclusion:
     part = cost // (len(ids) + 1)
     connection.execute(_PAY, {"ids": ids, "amount": part})
     own = cost - part * len(ids)
-    result = replace(item.result, cost_usd=text(from_pico(own)))
+    result = replace(item.result, cost_usd=usd_text(own))
     return replace(item, result=result, audit_row={**item.audit_row, "cost_pico_usd": own})

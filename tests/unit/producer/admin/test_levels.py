@@ -29,7 +29,7 @@ def one(
     return level
 
 
-def test_an_operator_lies_over_the_catalog_measure_by_measure() -> None:
+def test_an_operators_limits_override_the_catalogs() -> None:
     found = limits_in_force("rpm=60 tpm=1000 burst_s=2", "rpm=5 tpm=none concurrent=3")
     assert found == {
         "rpm": LimitInForce(5, "set"),
