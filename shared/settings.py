@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
@@ -19,6 +18,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from headgate.shared import redis_url as redis_urls
 from headgate.shared.errors import SettingError
+from headgate.shared.field_faults import closest, remedy_of
 from headgate.shared.redis_url import masked
 
 __all__ = ["Settings", "environment", "load", "masked", "read", "secret", "variable"]
@@ -368,17 +368,14 @@ def load() -> Settings:
     known = {variable(field) for field in Settings.model_fields}
     for name in {**_dotenv(), **os.environ}:
         if name.startswith("HEADGATE_") and name not in known:
-            close = get_close_matches(name, known, 1)
-            remedy = f"did you mean {close[0]}?" if close else f"known: {', '.join(sorted(known))}"
-            raise SettingError(name, "set", f"no such setting; {remedy}")
+            raise SettingError(name, "set", f"no such setting; {closest(name, known)}")
     try:
         return Settings()
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         field = str(first["loc"][0]).lower().removeprefix("headgate_")
         value = "***" if field.endswith(("_key", "_auth")) else masked(str(first["input"]))
-        remedy = first["msg"].removeprefix("Value error, ")
-        raise SettingError(variable(field), value, remedy) from None
+        raise SettingError(variable(field), value, remedy_of(first)) from None
 
 
 def environment() -> dict[str, str]:

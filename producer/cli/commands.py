@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from difflib import get_close_matches
 
 import click
 
@@ -53,6 +54,17 @@ class Commands(click.Group):
             importlib.import_module(f"headgate.producer.cli.{file}"), name
         )
         return found
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the command that the arguments name; raise UsageError, with a similar name."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            if close := get_close_matches(args[0], COMMANDS, 1):
+                error.message += f" Did you mean '{close[0]}'?"
+            raise
 
 
 def version(ctx: click.Context, _option: click.Option, wanted: bool) -> None:

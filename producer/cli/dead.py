@@ -48,7 +48,7 @@ def _filters(command: F) -> F:
 
 def _choosing(command: F) -> F:
     all_ = click.option("--all", "everyone", is_flag=True, help="All dead letters.")
-    ids = click.argument("ids", metavar="ID...", nargs=-1)
+    ids = click.argument("ids", metavar="[ID]...", nargs=-1)
     return ids(all_(_filters(json_option(command))))
 
 

@@ -38,7 +38,8 @@ def between(since: Moment | None, until: Moment | None) -> Period:
     if until_ms is not None and _is_day(until):
         until_ms += DAY_MS
     if from_ms is not None and until_ms is not None and until_ms <= from_ms:
-        raise InvalidRequest("until", str(until), f"use a time after since ({since})")
+        begin = rfc3339(from_ms)
+        raise InvalidRequest("until", rfc3339(until_ms), f"give a moment after since, {begin}")
     return Period(from_ms, until_ms)
 
 

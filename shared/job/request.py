@@ -18,6 +18,7 @@ from pydantic import (
 )
 
 from headgate.shared.errors import InvalidRequest
+from headgate.shared.field_faults import closest, path_of, remedy_of
 from headgate.shared.job.request_checks import PARAMS, check_messages, check_params, is_deeper
 
 AUTO = "auto"
@@ -163,6 +164,13 @@ class Request(BaseModel):
 
 REQUEST_FIELDS = frozenset(Request.model_fields)
 
+_UNIONS = {
+    "fallback": (1, "give true, false or a list of model names"),
+    "input": (1, "give a text or a list of texts"),
+    "variables": (2, "give a text, a number, true or false"),
+}
+"""Fields of several types: the parts of the path that callers know, and the remedy."""
+
 
 def request_from(fields: dict[str, Any]) -> Request:
     """Return a checked Request from a caller's fields.
@@ -171,7 +179,7 @@ def request_from(fields: dict[str, Any]) -> Request:
     """
     for name in fields:
         if name not in REQUEST_FIELDS:
-            raise InvalidRequest(str(name), fields[name], _remedy_for_unknown(name))
+            raise InvalidRequest(str(name), fields[name], _remedy_for_unknown(str(name)))
     wish = fields.get("cache")
     if isinstance(wish, dict) and wish.get("mode") == "semantic":
         raise InvalidRequest("cache.mode", "semantic", "not supported yet; use exact or off")
@@ -179,8 +187,10 @@ def request_from(fields: dict[str, Any]) -> Request:
         return Request.model_validate(fields)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise InvalidRequest(where, first.get("input"), first["msg"]) from None
+        loc, remedy = first["loc"], remedy_of(first)
+        if loc and (union := _UNIONS.get(str(loc[0]))) and len(loc) > union[0]:
+            loc, remedy = loc[: union[0]], union[1]
+        raise InvalidRequest(path_of(loc), first.get("input"), remedy) from None
 
 
 def _remedy_for_unknown(name: str) -> str:
@@ -188,4 +198,4 @@ def _remedy_for_unknown(name: str) -> str:
         return "this field is not supported yet; leave it out"
     if name in PARAMS:
         return f"give it as params.{name}"
-    return f"unknown field; known: {', '.join(sorted(REQUEST_FIELDS))}"
+    return f"unknown field; {closest(name, REQUEST_FIELDS)}"

@@ -53,7 +53,9 @@ def parse(arguments: list[str]) -> Flags:
             headers=given.headers,
             ramp=_ramp(given),
         )
-    except (ValueError, OSError) as wrong:
+    except OSError as wrong:
+        parser.error(f"--limits-file: {given.limits_file}: {wrong.strerror}")
+    except ValueError as wrong:
         parser.error(str(wrong))
     return Flags(
         behaviour, given.host, given.port, given.ready_file, given.json_log, given.with_parent
@@ -104,10 +106,10 @@ def _output_sigma(given: argparse.Namespace) -> float:
 
 def _amount(text: str) -> float:
     """Read a number that is not negative, infinite or NaN."""
-    amount = float(text)
-    if not 0 <= amount < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not a number from 0 up")
-    return amount
+    with suppress(ValueError):
+        if 0 <= (amount := float(text)) < float("inf"):
+            return amount
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 up")
 
 
 def _between(least: float, most: float) -> Callable[[str], float]:
@@ -123,52 +125,74 @@ def _between(least: float, most: float) -> Callable[[str], float]:
 
 
 def _positive(text: str) -> int:
-    amount = int(text)
-    if amount < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a whole number above 0")
-    return amount
+    with suppress(ValueError):
+        if (amount := int(text)) >= 1:
+            return amount
+    raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
 
 
 def _port(text: str) -> int:
-    port = int(text)
-    if not 0 <= port <= 65535:
-        raise argparse.ArgumentTypeError(f"{text} is not a port (0 to 65535)")
-    return port
+    with suppress(ValueError):
+        if 0 <= (port := int(text)) <= 65535:
+            return port
+    raise argparse.ArgumentTypeError(f"{text!r} is not a port (0 to 65535)")
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="headgate simulate",
-        description="A stand-in for OpenAI and Anthropic, with limits, faults and a bill.",
+        usage="%(prog)s [OPTIONS]",
+        description="Simulate the APIs of OpenAI and Anthropic, with limits, faults and a bill.",
     )
     add = parser.add_argument
-    add("--host", default="127.0.0.1")
-    add("--port", type=_port, default=0, help="0: a free port")
-    add("--ready-file", type=Path, help="file for the URL, written once connections are accepted")
+    add("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    add("--port", type=_port, default=0, help="port to listen on (default: 0, a free one)")
+    add("--ready-file", type=Path, help="write the URL to this file once it listens")
     _add_answers(parser)
     _add_limits(parser)
     _add_faults(parser)
-    add("--json-log", action="store_true", help="a line of JSON per request on standard error")
-    add("--with-parent", type=_positive, metavar="PID", help="end when this process is gone")
+    add(
+        "--json-log", action="store_true", help="log one line of JSON per request on standard error"
+    )
+    add("--with-parent", type=_positive, metavar="PID", help="stop when this process has ended")
     return parser
 
 
 def _add_answers(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--latency-ms", type=_amount, default=0.0, help="median time to an answer")
-    add("--latency-sigma", type=SIGMA, default=0.0, help="lognormal spread; 0: constant")
+    add("--latency-ms", type=_amount, default=0.0, help="median time to an answer (default: 0)")
+    add(
+        "--latency-sigma",
+        type=SIGMA,
+        default=0.0,
+        help="lognormal spread of that time (default: 0, constant)",
+    )
     lengths = _between(1, MOST_TOKENS)
-    add("--output-tokens", type=lengths, metavar="MEDIAN", help="length of prose, to the token")
-    add("--output-sigma", type=SIGMA, help="its lognormal spread, default 0.6; 0: constant")
+    add(
+        "--output-tokens",
+        type=lengths,
+        metavar="MEDIAN",
+        help="median length of an answer in tokens",
+    )
+    add(
+        "--output-sigma",
+        type=SIGMA,
+        help="lognormal spread of that length (default: 0.6; 0: constant)",
+    )
 
 
 def _add_limits(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--rpm", type=_positive, help="requests a minute, for each model")
-    add("--tpm", type=_positive, help="tokens a minute; Anthropic: of input and of output each")
+    add("--tpm", type=_positive, help="tokens a minute (Anthropic: of input and of output, each)")
     add("--input-tpm", type=_positive, help="input tokens a minute (Anthropic)")
     add("--output-tpm", type=_positive, help="output tokens a minute (Anthropic)")
-    add("--burst-s", type=_amount, default=1.0, help="seconds of the rate a bucket holds")
+    add(
+        "--burst-s",
+        type=_amount,
+        default=1.0,
+        help="seconds of the rate that may be used at once (default: 1)",
+    )
     add(
         "--limit",
         action="append",
@@ -176,13 +200,35 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
         metavar="MODEL:rpm=..,tpm=..",
         help="limits of one model, or shared limits of a pattern such as claude-opus-*",
     )
-    add("--limits-file", type=Path, help="TOML or JSON: rpm, tpm, and models.NAME.rpm ..")
-    add("--count-refused", action="store_true", help="refused requests count as requests")
-    add("--per-key", action="store_true", help="each API key has buckets of its own")
-    add("--headers", choices=HEADER_STYLES, default="true", help="what rate-limit headers say")
-    add("--ramp-floor", type=_positive, metavar="TPM", help="input tokens a minute without a ramp")
-    add("--ramp-growth", type=_between(0, 1000), help="growth allowed in a window (0.5: by half)")
-    add("--ramp-window-s", type=_between(0.1, 86_400), help="length of that window (900)")
+    add(
+        "--limits-file",
+        type=Path,
+        help="file with limits, in TOML or JSON: rpm, tpm, models.NAME.rpm, ..",
+    )
+    add("--count-refused", action="store_true", help="count refused requests, too, against rpm")
+    add("--per-key", action="store_true", help="give each API key limits of its own")
+    add(
+        "--headers",
+        choices=HEADER_STYLES,
+        default="true",
+        help="what rate-limit headers say (default: true, the real limits)",
+    )
+    add(
+        "--ramp-floor",
+        type=_positive,
+        metavar="TPM",
+        help="input tokens a minute that need no ramp-up",
+    )
+    add(
+        "--ramp-growth",
+        type=_between(0, 1000),
+        help="allowed growth in one window (default: 0.5, by half)",
+    )
+    add(
+        "--ramp-window-s",
+        type=_between(0.1, 86_400),
+        help="length of that window in seconds (default: 900)",
+    )
 
 
 def _add_faults(parser: argparse.ArgumentParser) -> None:
@@ -192,18 +238,23 @@ def _add_faults(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="FAULT=SHARE,..",
-        help="faults by rate, such as 429:retry-after=2=0.01,500=0.02,slow:ms=3000=0.01",
+        help="share of calls that fail, such as 429:retry-after=2=0.01,500=0.02,slow:ms=3000=0.01",
     )
-    add("--key", help="the only API key that is accepted; default: any, or none")
-    add("--seed", type=int, default=0, help="seed of latencies and of faults by rate")
-    add("--chars-per-token", type=_between(0.1, 100), default=4.0, help="how tokens are counted")
-    add("--strict-models", default="", metavar="A,B", help="other models get 404")
+    add("--key", help="accept only this API key (default: any, or none)")
+    add("--seed", type=int, default=0, help="seed of random latencies and faults (default: 0)")
+    add(
+        "--chars-per-token",
+        type=_between(0.1, 100),
+        default=4.0,
+        help="characters that count as one token (default: 4)",
+    )
+    add("--strict-models", default="", metavar="A,B", help="answer 404 to all other models")
     add(
         "--price",
         action="append",
         default=[],
         metavar="MODEL:input=..,output=..",
-        help="USD per million tokens; default: genai-prices",
+        help="price in USD per million tokens (default: those of genai-prices)",
     )
 
 

@@ -76,7 +76,7 @@ def _discard_stdout() -> None:
 def _code_of(error: Exception) -> int:
     from headgate.producer.batch.rows import UnknownBatch
     from headgate.producer.errors import UnknownJob
-    from headgate.shared.errors import HeadgateError, SettingError, Unreachable, WrongUse
+    from headgate.shared.errors import HeadgateError, SettingError, Unreachable, WrongUse, shown
     from headgate.shared.servers.embedded import EmbeddedFailed
 
     match error:
@@ -89,6 +89,9 @@ def _code_of(error: Exception) -> int:
         case HeadgateError():
             print_note(str(error))
             return FAILED
+    if isinstance(error, UnicodeEncodeError) and any(map(_lacks_utf8, sys.argv)):
+        print_note(f"argument: {shown(error.object)}: is not text in UTF-8; use text in UTF-8")
+        return WRONG_USE
     if _is_of_server(error):
         print_note(f"a server cannot be reached: {_first_line(error)}")
         return UNREACHABLE
@@ -106,6 +109,11 @@ def _code_of(error: Exception) -> int:
     where = f"; the traceback is in {log}" if log else ""
     print_note(f"internal fault: {type(error).__name__}: {_first_line(error)}{where}")
     return FAILED
+
+
+def _lacks_utf8(argument: str) -> bool:
+    """Return whether the argument had bytes that are not UTF-8; Python keeps them as surrogates."""
+    return any("\udc80" <= letter <= "\udcff" for letter in argument)
 
 
 def _is_of_server(error: Exception) -> bool:

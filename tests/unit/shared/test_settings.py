@@ -28,12 +28,12 @@ def test_the_defaults_are_those_of_the_contract(monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize(
     ("name", "value", "remedy"),
     [
-        ("HEADGATE_CONCURRENCY", "many", "integer"),
-        ("HEADGATE_CONCURRENCY", "0", "greater than or equal to 1"),
+        ("HEADGATE_CONCURRENCY", "many", "whole number"),
+        ("HEADGATE_CONCURRENCY", "0", "at least 1"),
         ("HEADGATE_REDIS_URL", "http://x", "redis://"),
         ("HEADGATE_REDIS_URL", "redis+cluster://x", "Cluster"),
         ("HEADGATE_DATABASE_URL", "mysql://x", "postgresql://"),
-        ("HEADGATE_LEASE_S", "0.5", "greater than or equal to 1"),
+        ("HEADGATE_LEASE_S", "0.5", "at least 1"),
         ("HEADGATE_TIMEOUT_S", "nan", "finite number"),
         ("HEADGATE_LOG_LEVEL", "LOUD", "DEBUG"),
         ("HEADGATE_KEY_PREFIX", "a b", "at its end"),

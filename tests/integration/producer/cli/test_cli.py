@@ -60,6 +60,10 @@ def test_the_help_imports_no_server_and_no_vendor() -> None:
 
 WRONG_USE = {
     "no such command": (["nonsense"], "No such command"),
+    "a command with a slip": (["submitt", "x"], "Did you mean 'submit'?"),
+    "an id that is not UTF-8": (["result", "\udcff"], "not text in UTF-8"),
+    "a rate that is no number": (["simulate", "--rpm", "x"], "'x' is not a whole number above 0"),
+    "limits in a missing file": (["simulate", "--limits-file", "/no.toml"], "/no.toml: No such"),
     "a command of a later part": (["gateway"], "No such command"),
     "an option that there is not": (["submit", "x", "--webhook"], "No such option"),
     "unknown model": (["submit", "x", "--model", "nonsense"], "nonsense"),
