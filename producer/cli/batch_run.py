@@ -11,10 +11,14 @@ from headgate.producer.batch.progress import showing
 from headgate.producer.batch.rows import Batch
 from headgate.producer.batch.run import IN_FLIGHT, Run, queue_all
 from headgate.producer.cli.terminal.exit_codes import print_note
-from headgate.producer.cli.terminal.interrupt import STOPPING, Interrupt
+from headgate.producer.cli.terminal.interrupt import Interrupt
 from headgate.producer.installation import Installation
 from headgate.producer.local.own_worker import OwnWorker
 from headgate.shared.errors import Unreachable, WrongUse
+
+
+_STOPPING = "stopping (press Ctrl-C again to stop at once)"
+"""Whether running jobs go on depends on whose worker runs them; a later message says it."""
 
 
 def follow(
@@ -32,7 +36,7 @@ def follow(
     `restart_dead` supervises the caller's own workers. Without it, a worker is started if none
     runs.
     """
-    with Interrupt(STOPPING) as stop, showing(batch.lines, "jobs") as progress:
+    with Interrupt(_STOPPING) as stop, showing(batch.lines, "jobs") as progress:
         own_worker = OwnWorker(at, progress.notify, stop.at_once)
         check = own_worker.check if restart_dead is None else lambda _: restart_dead()
         most = max_in_flight or IN_FLIGHT

@@ -62,9 +62,10 @@ class Commands(click.Group):
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
-            if close := get_close_matches(args[0], COMMANDS, 1):
-                error.message += f" Did you mean '{close[0]}'?"
-            raise
+            close = get_close_matches(args[0], COMMANDS, 1)
+            if not close:
+                raise
+            raise click.UsageError(f"{error.message} Did you mean '{close[0]}'?", ctx) from None
 
 
 def version(ctx: click.Context, _option: click.Option, wanted: bool) -> None:
