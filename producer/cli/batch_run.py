@@ -16,7 +16,6 @@ from headgate.producer.installation import Installation
 from headgate.producer.local.own_worker import OwnWorker
 from headgate.shared.errors import Unreachable, WrongUse
 
-
 _STOPPING = "stopping (press Ctrl-C again to stop at once)"
 """Whether running jobs go on depends on whose worker runs them; a later message says it."""
 

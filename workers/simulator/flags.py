@@ -150,6 +150,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--ready-file", type=Path, help="write the URL to this file once it listens")
     _add_answers(parser)
     _add_limits(parser)
+    _add_ramp(parser)
     _add_faults(parser)
     add(
         "--json-log", action="store_true", help="log one line of JSON per request on standard error"
@@ -213,6 +214,10 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
         default="true",
         help="what rate-limit headers say (default: true, the real limits)",
     )
+
+
+def _add_ramp(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
     add(
         "--ramp-floor",
         type=_positive,

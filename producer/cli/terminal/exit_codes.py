@@ -76,7 +76,7 @@ def _discard_stdout() -> None:
 def _code_of(error: Exception) -> int:
     from headgate.producer.batch.rows import UnknownBatch
     from headgate.producer.errors import UnknownJob
-    from headgate.shared.errors import HeadgateError, SettingError, Unreachable, WrongUse, shown
+    from headgate.shared.errors import HeadgateError, Unreachable, WrongUse, shown
     from headgate.shared.servers.embedded import EmbeddedFailed
 
     match error:
@@ -102,6 +102,13 @@ def _code_of(error: Exception) -> int:
     if isinstance(error, OSError) and error.filename is not None:
         print_note(f"{error.filename}: {error.strerror}")
         return FAILED
+    return _report_fault(error)
+
+
+def _report_fault(error: Exception) -> int:
+    """Print an error that nobody expected, and write its traceback to the log."""
+    from headgate.shared.errors import SettingError
+
     try:
         log = _log_of(error)
     except (OSError, SettingError):
