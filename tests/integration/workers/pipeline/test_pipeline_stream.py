@@ -97,11 +97,11 @@ class HeldUpLedger(Ledger):
 
     def __init__(self, record: GroupCommit) -> None:
         super().__init__(record)
-        self.settling, self.may = asyncio.Event(), asyncio.Event()
+        self.due, self.may = asyncio.Event(), asyncio.Event()
 
     async def settle(self, settlement: Settlement) -> None:
         """Tell that a settlement is due, and make it later."""
-        self.settling.set()
+        self.due.set()
         await self.may.wait()
         await super().settle(settlement)
 
@@ -115,7 +115,7 @@ async def test_followers_do_not_share_a_broken_answer_stopped_while_it_is_settle
     played.pipeline = with_stages(played.pipeline, ledger=ledger)
     job = job_for(stream=True)
     run = asyncio.ensure_future(played.run(job, grant=Held("held", "alpha")))
-    await asyncio.wait_for(ledger.settling.wait(), 10)
+    await asyncio.wait_for(ledger.due.wait(), 10)
     played.stopped = "timeout"
     run.cancel()
     ledger.may.set()
