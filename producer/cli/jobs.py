@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from headgate.producer.cli.terminal.exit_codes import DONE, FAILED, INTERRUPTED, print_note
+from headgate.producer.cli.terminal.exit_codes import DONE, FAILED, INTERRUPTED
 from headgate.producer.cli.terminal.options import (
     MAX_TOKENS,
     MAX_USD_PER_MILLION,
@@ -16,7 +16,13 @@ from headgate.producer.cli.terminal.options import (
     PRIORITY,
     parse_moment,
 )
-from headgate.producer.cli.terminal.output import json_option, print_json, print_line, print_table
+from headgate.producer.cli.terminal.output import (
+    json_option,
+    print_json,
+    print_line,
+    print_note,
+    print_table,
+)
 
 if TYPE_CHECKING:
     from headgate.producer.client.client import Client

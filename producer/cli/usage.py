@@ -8,9 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from headgate.producer.cli.terminal.exit_codes import print_note
 from headgate.producer.cli.terminal.options import parse_moment
-from headgate.producer.cli.terminal.output import json_option, print_json, print_line, print_table
+from headgate.producer.cli.terminal.output import (
+    json_option,
+    print_json,
+    print_line,
+    print_note,
+    print_table,
+)
 
 if TYPE_CHECKING:
     from headgate.producer.usage.period import Moment
