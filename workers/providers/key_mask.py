@@ -26,8 +26,11 @@ _KEYS = re.compile(
 )
 _BASE64 = re.compile(r"[A-Za-z0-9+/_-]{12,}={0,2}")
 
-_BREAK = r"(?:\\[nrt]|%0[aAdD]|[\s\"'\\])*"
-"""What may stand between two characters of a split key: blanks, quotes, escaped line ends."""
+_BREAK = r"(?:\\[nrt]|%0[aAdD]|[\s\"'\\]){0,40}"
+"""What may stand between two characters of a split key: blanks, quotes, escaped line ends.
+
+The bound keeps the search linear in the length of the text.
+"""
 
 
 def masked_keys(text: str, secret: str) -> str:
