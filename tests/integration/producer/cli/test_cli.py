@@ -171,7 +171,7 @@ def test_a_job_is_submitted_waited_for_and_listed(ready: dict[str, str]) -> None
         assert (piped.code, piped.out) == (0, "echo: grüß\n")
         whole = headgate(["submit", "--wait", "--json"], ready, stdin=b"again")
         assert whole.document["status"] == "succeeded"
-    assert headgate(["jobs", "--status", "succeeded", "--since", "1h"], ready).out.count("\n") == 4
+    assert headgate(["jobs", "--status", "succeeded", "--since", "1h"], ready).out.count("\n") == 5
 
 
 def test_a_failed_job_has_exit_code_1_and_its_error_on_standard_error(
