@@ -11,10 +11,12 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from sqlalchemy import (
+    URL,
     Connection,
     Engine,
     ExceptionContext,
@@ -66,6 +68,11 @@ POSTGRES_BOUNDS = text(
 worker that stops in the middle of a transaction (frozen, or cut off) soon loses its locks. With
 `synchronous_commit` off, a crash of the server would undo attempts that were already sent: in a
 test 900 of 6,000 jobs were paid twice."""
+
+
+def sqlite_url(file: Path) -> str:
+    """Return the URL of this SQLite file, whose path may have any characters."""
+    return URL.create("sqlite", database=str(file)).render_as_string(hide_password=False)
 
 
 def open_engine(database_url: str, timeout_s: float = TIMEOUT_S) -> Engine:

@@ -75,9 +75,9 @@ class Wakeup:
         Call it before the fetch is sent. A token that comes later may mean a job that the fetch
         has not seen.
         """
-        if self._reading is not None and self._reading.done():
-            if set(self._in_hand()) <= set(queues):
-                self._reading = None
+        ended = self._reading is not None and self._reading.done()
+        if ended and set(self._in_hand()) <= set(queues):
+            self._reading = None
 
     def forget(self) -> None:
         """Cancel the read under way: its server may have been replaced."""
