@@ -1,4 +1,4 @@
-"""Few file handles (`ulimit -n 256`, as on macOS): fewer jobs run at a time, and none is paid in vain."""
+"""Few file handles (`ulimit -n 256`, as on macOS): fewer jobs run at a time, none is lost."""
 
 from collections.abc import Callable
 from pathlib import Path
