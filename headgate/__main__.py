@@ -3,7 +3,7 @@
 import sys
 
 if not sys.flags.safe_path:
-    # The current folder, which `python -m` puts first: a `redis.py` there is not the real one.
+    # The current folder, which `python -m` puts first: a module `redis` there is not the real one.
     sys.path.append(sys.path.pop(0))
 
 from headgate.producer.cli import main  # after the change of the path
