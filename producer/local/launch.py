@@ -2,8 +2,8 @@
 
     python -P launch.py MODULE ARGUMENTS...
 
-`python -m` puts the current folder first on `sys.path`, and Celery does so, too. A module
-`redis` or `celery` there would take the place of the real one. Here the current folder comes last: a
+`python -m` puts the current folder first on `sys.path`, and Celery does so, too. A module `redis`
+or `celery` there would take the place of the real one. Here the current folder comes last: a
 function that HEADGATE_TIERS names may lie in it.
 """
 
