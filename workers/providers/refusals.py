@@ -9,7 +9,7 @@ import math
 import re
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 
 import orjson
@@ -27,10 +27,13 @@ from headgate.workers.errors import (
     Unauthorized,
 )
 from headgate.workers.providers.http import Response
+from headgate.workers.providers.key_mask import masked_keys
 from headgate.workers.providers.pool_gate import gate_of, wait_in_text_ms
 from headgate.workers.providers.reply_fields import fields_of, limit_and_id_headers
 
 MESSAGE_LIMIT = 500
+_MASKED_CHARS = 20 * MESSAGE_LIMIT
+"""How much of a message is searched for keys; the search takes about 0.1 us a character."""
 
 
 class ModelRefused(RequestRefused):
@@ -136,11 +139,6 @@ _TEXTS: list[tuple[re.Pattern[str], Fault]] = [
     (re.compile(r"content filter", re.I), (RequestRefused, "content_filtered", None)),
 ]
 
-_KEYS = re.compile(
-    r"\b(?:sk|pk|rk|gsk|xai|csk|pplx|hf|r8|nvapi|fw)[-_][\w.*-]{6,}|\bAIza[\w-]{10,}"
-    r"|(?<=Bearer )\S+|(?i:(?<=key provided: )\S+)"
-)
-
 
 def refusal(response: Response, private: Iterable[str], secret: str) -> AttemptError:
     """Return the error that this response stands for; also for an error with status 200.
@@ -148,6 +146,7 @@ def refusal(response: Response, private: Iterable[str], secret: str) -> AttemptE
     `private` are the texts of the request: the vendor's message is cut where it begins to repeat
     one of them. `secret` is the API key.
     """
+    response = without_key(response, secret)
     try:
         body = orjson.loads(response.content)
     except ValueError:
@@ -167,7 +166,7 @@ def refusal(response: Response, private: Iterable[str], secret: str) -> AttemptE
         http_status=response.status,
         retry_after_ms=wait_ms,
         billed=billed,
-        request_id=request_id(response.headers) or error.request_id,
+        request_id=request_id(response.headers) or _masked(error.request_id, secret),
         headers=limit_and_id_headers(response.headers),
         gate=gate_of(kind, error.codes, error.message, error.details, now_s),
     )  # fmt: skip
@@ -242,9 +241,7 @@ def scrubbed(message: str, private: Iterable[str], secret: str) -> str:
         at = message.find(start.group()) if start else -1
         if at >= 0:
             message = message[:at] + "[...]"
-    if len(secret) >= 4:
-        message = message.replace(secret, "***")
-    message = _KEYS.sub("***", message)
+    message = masked_keys(message[:_MASKED_CHARS], secret)
     return message if len(message) <= MESSAGE_LIMIT else message[: MESSAGE_LIMIT - 3] + "..."
 
 
@@ -270,6 +267,23 @@ def retry_after_ms(headers: Mapping[str, str], now_s: float) -> int | None:
 def request_id(headers: Mapping[str, str]) -> str | None:
     """Return the vendor's request id: `x-request-id` (OpenAI) or `request-id` (Anthropic)."""
     return headers.get("x-request-id") or headers.get("request-id")
+
+
+def without_key(response: Response, secret: str) -> Response:
+    """Return the response with keys masked in its request ids; a proxy may put one there."""
+    shown = {}
+    for name in ("x-request-id", "request-id"):
+        given = response.headers.get(name, "")
+        if (masked := masked_keys(given, secret)) != given:
+            shown[name] = masked
+    if not shown:
+        return response
+    headers = {name.lower(): value for name, value in response.headers.items()}
+    return replace(response, headers=headers | shown)
+
+
+def _masked(name: str | None, secret: str) -> str | None:
+    return None if name is None else masked_keys(name, secret)
 
 
 def unusable(response: Response, why: str) -> InvalidOutput:
