@@ -23,7 +23,13 @@ from headgate.shared.broker.keys import Keys
 from headgate.shared.catalog import catalog
 from headgate.shared.catalog.catalog import Catalog
 from headgate.shared.database import migrate
-from headgate.shared.database.engine import open_engine, reaching, reason, without_password
+from headgate.shared.database.engine import (
+    open_engine,
+    reaching,
+    reason,
+    sqlite_url,
+    without_password,
+)
 from headgate.shared.errors import CatalogError, SettingError, Unreachable
 from headgate.shared.servers import redis_check
 from headgate.shared.servers import servers as connections
@@ -161,7 +167,7 @@ def record_url(chosen: Settings) -> str:
     if chosen.database_url is not None:
         return chosen.database_url
     require_home(chosen)
-    return f"sqlite:///{chosen.home_path / 'headgate.db'}"
+    return sqlite_url(chosen.home_path / "headgate.db")
 
 
 @contextmanager

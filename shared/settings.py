@@ -10,7 +10,7 @@ import os
 import re
 from pathlib import Path
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from dotenv import dotenv_values
 from pydantic import AfterValidator, Field, SecretStr, ValidationError
@@ -45,7 +45,7 @@ def _database_url(url: str) -> str:
     if scheme not in DATABASE_SCHEMES or "://" not in url:
         raise ValueError("must start with postgresql:// or sqlite:///")
     if scheme == "sqlite":
-        file = url.partition("://")[2].removeprefix("/").partition("?")[0]
+        file = unquote(url.partition("://")[2].removeprefix("/").partition("?")[0])
         if not file or file == ":memory:":
             raise ValueError(
                 "name a file, because workers and commands share it: sqlite:////path/to/file.db"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 
 import click
 
@@ -26,6 +25,7 @@ def flower(address: str, port: int, control: bool) -> None:
     \b
     Example: FLOWER_BASIC_AUTH=admin:secret headgate flower --port 5555
     """
+    from headgate.producer.local.launch import program
     from headgate.shared import settings
     from headgate.shared.errors import SettingError
 
@@ -34,9 +34,7 @@ def flower(address: str, port: int, control: bool) -> None:
         remedy = "Flower needs a login; set it to user:password"
         raise SettingError("FLOWER_BASIC_AUTH", "", remedy)
     argv = [
-        sys.executable,
-        "-m",
-        "headgate.workers.flower",
+        *program("headgate.workers.flower"),
         "--address",
         address,
         "--port",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 
 import click
 
@@ -15,6 +14,8 @@ import click
 @click.argument("flags", nargs=-1, type=click.UNPROCESSED)
 def simulate(flags: tuple[str, ...]) -> None:
     """Run the simulated provider; `headgate simulate --help` lists its options."""
+    from headgate.producer.local.launch import program
+
     # The simulator belongs to the workers: the command line starts it and never imports it.
-    argv = [sys.executable, "-m", "headgate.workers.simulator", *flags]
+    argv = [*program("headgate.workers.simulator"), *flags]
     os.execv(argv[0], argv)  # noqa: S606

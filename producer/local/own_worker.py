@@ -1,12 +1,14 @@
 """Checks that workers run while a command waits for jobs.
 
 With the embedded server the command starts a worker of its own while no other worker runs, so
-that the first `headgate batch run` works on a bare machine. With external servers it only warns
+that the first `headgate batch run` works on a bare machine. Of many such commands one starts a
+worker, which serves all; when it ends, the next one does so. With external servers it only warns
 that no worker answers, and goes on waiting.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections.abc import Callable
 from typing import Self, TextIO
@@ -16,6 +18,7 @@ import redis
 from headgate.producer.admin.health import living_workers
 from headgate.producer.installation import Installation
 from headgate.producer.local.stack import LocalStack
+from headgate.shared.servers.valkey import try_lock
 
 QUIET_S = 3.0
 """Workers are checked only when no job has ended for this long."""
@@ -36,6 +39,7 @@ class OwnWorker:
         self._may_start = may_start and at.servers.is_embedded
         self._local: LocalStack | None = None
         self._log: TextIO | None = None
+        self._lock: int | None = None
         self._checked = self._absent = self._warned = False
 
     @property
@@ -63,7 +67,8 @@ class OwnWorker:
             return
         absent, self._absent = self._absent, True
         if self._may_start and (first or absent):
-            self._start()
+            if self._takes_turn():
+                self._start()
         elif absent and not self._warned:  # absent once: an outage may have let its key expire
             self._warned = True
             self._notify("no worker answers; start one with `headgate worker` (still waiting)")
@@ -76,12 +81,24 @@ class OwnWorker:
         if self._log is not None:
             self._log.close()
             self._log = None
+        lock, self._lock = self._lock, None
+        if lock is not None:
+            os.close(lock)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+    def _takes_turn(self) -> bool:
+        """Return whether this command may start a worker: only one command at a time has its own.
+
+        The kernel releases the lock however the command ends.
+        """
+        if self._lock is None:
+            self._lock = try_lock(self._at.settings.home_path / "own-worker.lock", fcntl.LOCK_EX)
+        return self._lock is not None
 
     def _start(self) -> None:
         folder = self._at.settings.home_path / "logs"

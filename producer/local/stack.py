@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import secrets
 import socket
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from typing import Self
 
 from headgate.producer.admin.health import living_workers
 from headgate.producer.installation import Installation, open_installation
+from headgate.producer.local.launch import program
 from headgate.producer.local.process import Child, ChildGaveUp, stop_all
 from headgate.shared import settings
 from headgate.shared.errors import Unreachable
@@ -46,9 +46,7 @@ def worker_argv(
     `level`: the log level. `queues`: all if empty. `quiet`: without Celery's banner.
     """
     argv = [
-        sys.executable,
-        "-m",
-        "celery",
+        *program("celery"),
         *(["--quiet"] if quiet else []),
         "-A",
         "headgate.workers.app",
@@ -174,7 +172,7 @@ class LocalStack:
     def _start_simulator(self, env: Mapping[str, str], flags: Sequence[str]) -> str:
         # Choose the port here: a simulator that is restarted must keep its address.
         port = next((flags[i + 1] for i, f in enumerate(flags[:-1]) if f == "--port"), "0")
-        argv = [sys.executable, "-m", "headgate.workers.simulator", *flags]
+        argv = [*program("headgate.workers.simulator"), *flags]
         if port == "0":
             port = str(free_port())
             argv += ["--port", port]
@@ -198,7 +196,7 @@ class LocalStack:
         self.flower_login = f"headgate:{secrets.token_urlsafe(12)}"
         # In the environment: every user of the machine can read the arguments of a process.
         env = {**env, "FLOWER_BASIC_AUTH": self.flower_login}
-        argv = [sys.executable, "-m", "headgate.workers.flower", "--port", str(port)]
+        argv = [*program("headgate.workers.flower"), "--port", str(port)]
         self._start("flower", argv, env, _QUICK_STOP_S)
 
     def addresses(self) -> list[tuple[str, str]]:

@@ -11,10 +11,12 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from sqlalchemy import (
+    URL,
     Connection,
     Engine,
     ExceptionContext,
@@ -27,7 +29,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from headgate.shared.database.sqlite_lock import turn
+from headgate.shared.database import sqlite_lock
 from headgate.shared.errors import Unreachable
 from headgate.shared.settings import masked
 
@@ -68,6 +70,11 @@ worker that stops in the middle of a transaction (frozen, or cut off) soon loses
 test 900 of 6,000 jobs were paid twice."""
 
 
+def sqlite_url(file: Path) -> str:
+    """Return the URL of this SQLite file, whose path may have any characters."""
+    return URL.create("sqlite", database=str(file)).render_as_string(hide_password=False)
+
+
 def open_engine(database_url: str, timeout_s: float = TIMEOUT_S) -> Engine:
     """Return an engine for this URL; no statement takes longer than `timeout_s`."""
     if database_url.startswith("sqlite"):
@@ -80,6 +87,7 @@ def open_engine(database_url: str, timeout_s: float = TIMEOUT_S) -> Engine:
         event.listen(engine, "do_connect", _make_private)
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_immediate)
+        event.listen(engine, "engine_disposed", _close_lock)
         return engine
     engine = create_engine(
         database_url,
@@ -121,7 +129,7 @@ def writing(engine: Engine) -> Iterator[Connection]:
     """Give a transaction, committed at the end. On SQLite all processes' writers take turns."""
     bound_s = engine.get_execution_options()["bound_s"]
     if engine.dialect.name == "sqlite":
-        with turn(str(engine.url.database), bound_s), engine.begin() as connection:
+        with sqlite_lock.turn(str(engine.url.database), bound_s), engine.begin() as connection:
             yield connection
         return
     with engine.begin() as connection:
@@ -252,6 +260,10 @@ def _prepare_sqlite(connection: sqlite3.Connection, _record: Any) -> None:
     connection.isolation_level = None
     for pragma in ("journal_mode=WAL", "synchronous=NORMAL"):
         connection.execute(f"PRAGMA {pragma}")
+
+
+def _close_lock(engine: Engine) -> None:
+    sqlite_lock.close(str(engine.url.database))
 
 
 def _begin_immediate(connection: Connection) -> None:

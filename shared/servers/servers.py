@@ -14,7 +14,7 @@ from sqlalchemy import Engine
 
 from headgate.shared import redis_url as redis_urls
 from headgate.shared.broker.keys import Keys
-from headgate.shared.database.engine import open_engine, reaching
+from headgate.shared.database.engine import open_engine, reaching, sqlite_url
 from headgate.shared.errors import SettingError
 from headgate.shared.redis_url import Address
 from headgate.shared.servers import embedded, redis_check
@@ -111,7 +111,7 @@ def open_servers(settings: Settings, *, record: bool = True) -> Servers:
     if database_url is None:
         if record:
             settings.home_path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        database_url = f"sqlite:///{settings.home_path / 'headgate.db'}"
+        database_url = sqlite_url(settings.home_path / "headgate.db")
     servers = Servers(settings, redis_url, database_url, membership)
     if record and database_url.startswith("sqlite"):
         from headgate.shared.database import migrate

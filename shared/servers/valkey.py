@@ -22,8 +22,7 @@ ADOPT_S = 5.0  # the time for a killed keeper's server to answer; after that it 
 STOP_S = 10.0  # the time to write and sync the append-only file; after that it is killed
 
 CONFIG = """\
-{listen}
-dir {folder}
+{access}
 pidfile {pidfile}
 logfile {log}
 set-proc-title no
@@ -233,10 +232,12 @@ class Server:
                 words = Path(f"/proc/{self.pid}/cmdline").read_bytes().split(b"\0")
             except OSError:
                 return False
-            return words[0].endswith(b"-server") and words[1:2] == [os.fsencode(self._config)]
+            of_today = words[-4:-1] == [b"--dir", os.fsencode(self._folder), b"-"]
+            of_the_release_before = words[1:2] == [os.fsencode(self._config)]
+            return words[0].endswith(b"-server") and (of_today or of_the_release_before)
         ps = ["/bin/ps", "-ww", "-o", "command=", "-p", str(self.pid)]  # macOS
         line = subprocess.run(ps, capture_output=True, check=False).stdout.strip()  # noqa: S603
-        return line.endswith(b"-server " + os.fsencode(self._config))
+        return line.endswith(b" --dir " + os.fsencode(self._folder) + b" -")
 
     def _spawn(self) -> None:
         """Start the server process and hand it the server lock."""
@@ -247,10 +248,13 @@ class Server:
             self._pidfile.unlink(missing_ok=True)
             self._socket.unlink(missing_ok=True)
             write(self._config, self._settings())
-            with self._log.open("ab") as log:
+            # The configuration comes on standard input: the server takes the path of a file for a
+            # pattern, and starts with defaults, open to the network, if nothing matches.
+            with self._log.open("ab") as log, self._config.open("rb") as config:
                 self._child = subprocess.Popen(  # noqa: S603  a program of ours, no user input
-                    [self._binary, str(self._config)],
-                    stdin=subprocess.DEVNULL,
+                    [self._binary, *self._listen(), "--dir", str(self._folder), "-"],
+                    cwd=self._folder,
+                    stdin=config,
                     stdout=log,
                     stderr=log,
                     pass_fds=[lock],
@@ -261,14 +265,19 @@ class Server:
             os.close(lock)
         self.pid = self._child.pid
 
-    def _settings(self) -> str:
+    def _listen(self) -> list[str]:
+        """Return the options for the address; they hold whatever the configuration says."""
         where = urlsplit(self.url)
         if where.hostname is None:
-            listen = f"port 0\nunixsocket {_quoted(self._socket)}\nunixsocketperm 600"
-        else:
-            listen = f"bind {where.hostname}\nport {where.port}\nrequirepass {where.password}"
-        folder, pidfile, log = map(_quoted, (self._folder, self._pidfile, self._log))
-        return CONFIG.format(listen=listen, folder=folder, pidfile=pidfile, log=log)
+            return ["--bind", "127.0.0.1", "--port", "0", "--unixsocket", str(self._socket)]
+        return ["--bind", where.hostname, "--port", str(where.port)]
+
+    def _settings(self) -> str:
+        """Return the rest of the configuration. All users could read a password in arguments."""
+        password = urlsplit(self.url).password
+        access = f"requirepass {password}" if password else "unixsocketperm 600"
+        pidfile, log = map(_quoted, (self._pidfile, self._log))
+        return CONFIG.format(access=access, pidfile=pidfile, log=log)
 
     def _choose_address(self, *, new_port: bool = False) -> str:
         """Return the URL of a socket, or else of the last loopback port, or of a new one."""

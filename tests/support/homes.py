@@ -19,7 +19,7 @@ from headgate.shared.servers.embedded import Membership, join, processes
 from tests import ROOT
 
 GRACE_S = 0.3
-KEEPER, SERVER = "keeper.py", "valkey.conf"  # in the command line of each
+KEEPER, SERVER = "keeper.py", "--dir"  # in the command line of each
 MEMBER = """
 import sys
 from pathlib import Path

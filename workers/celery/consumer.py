@@ -177,7 +177,7 @@ class Consumer(stock.Consumer):
         """Hold up to `slots` jobs at a time from now on. If more are held, they end first."""
         self.pool.resize(slots)
         if self.fetcher is not None:
-            self.fetcher.resize(slots)
+            self.fetcher.resize(self.pool.num_processes)
 
     # Arrivals: from the loop's thread to this one.
 

@@ -24,6 +24,7 @@ from celery.concurrency.base import BasePool
 from celery.worker import state
 from celery.worker.request import Request
 
+from headgate.workers.celery import file_limit
 from headgate.workers.celery.shutdown import Stopping
 from headgate.workers.delivery.leases import StopReason
 
@@ -97,6 +98,9 @@ class TaskPool(BasePool):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        file_limit.raise_limit()
+        if self.limit:
+            self.limit = file_limit.slots_within(self.limit)
         self._inbox: deque[RunningJob] = deque()
         self._outbox: deque[tuple[RunningJob, tuple[int, Any, float]]] = deque()
         self._jobs: dict[int, RunningJob] = {}
@@ -282,7 +286,7 @@ class TaskPool(BasePool):
 
     def resize(self, slots: int) -> None:
         """Let up to `slots` jobs run at a time from now on. Running jobs go on."""
-        self.limit = slots
+        self.limit = file_limit.slots_within(slots)
 
     def _get_info(self) -> dict[str, Any]:
         shown = super()._get_info()  # type: ignore[misc]  # not in its stubs

@@ -124,18 +124,20 @@ class GroupCommit:
                 self._transact(group)
                 self._outage_log.answered()
                 return
-            except DBAPIError as error:
-                if not passes(error):
+            except (DBAPIError, OSError) as error:
+                # An OSError is about this machine (no file handle left, say), not about the items.
+                # What was paid for waits until it can be recorded.
+                if isinstance(error, DBAPIError) and not passes(error):
                     self._one_by_one(group, error)
                     return
                 if self._closing:
                     for entry in group:
                         entry.lost = True
                     return
-                if lost_a_race(error):
+                if isinstance(error, DBAPIError) and lost_a_race(error):
                     log.info("repeating a transaction: %s", reason(error))
                 else:
-                    self._outage_log.failed(error.orig or error)
+                    self._outage_log.failed(getattr(error, "orig", None) or error)
                 time.sleep(pause_s)
                 pause_s = min(1.0, pause_s * 2)
             except Exception as error:

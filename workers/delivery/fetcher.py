@@ -61,6 +61,7 @@ class Fetcher:
 
     It fetches no more once the messages of these jobs have `max_bytes` together. A job takes 2.4
     times its message of memory. If a worker runs out of memory, all its jobs count that as a crash.
+    `idle_s`: the longest pause of an idle worker between two fetches, whoever wakes it.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class Fetcher:
         on_arrival: Callable[[list[Arrival]], None],
         on_stop: Callable[[int, StopReason], None],
         handicaps_ms: tuple[int, int] = broker_jobs.HANDICAPS_MS,
+        idle_s: float = IDLE_S,
     ) -> None:
         self.owner = owner
         self._handicaps_ms = handicaps_ms
@@ -85,7 +87,7 @@ class Fetcher:
         self._slots = slots
         self._lease_ms = lease_ms
         self._max_bytes = max_bytes
-        self._idle_s = min(IDLE_S, lease_ms / 6000)
+        self._idle_s = min(idle_s, lease_ms / 6000)
         self._on_arrival = on_arrival
         self._outage_log = OutageLog(log, "Redis", "running jobs go on, no new ones start")
         self.leases = Leases(
@@ -216,12 +218,14 @@ class Fetcher:
         try:
             async with self.leases.lock:
                 held = self.leases.held
+                queues = in_turn(self._queues, trip) if want else ()
+                self._wakeup.before_fetch(queues)
                 command = broker_jobs.fetch(
                     self._keys,
                     owner=owner,
                     lease_ms=self._lease_ms,
                     want=want,
-                    queues=in_turn(self._queues, trip) if want else (),
+                    queues=queues,
                     acked=[held[tag] for tag in tags if tag in held],
                     max_reply_bytes=budget,
                     handicaps_ms=self._handicaps_ms,

@@ -44,7 +44,7 @@ def workers_under(pid: int) -> list[psutil.Process]:
             command_line = " ".join(child.cmdline())
         except psutil.Error:
             continue  # it has just ended
-        if "-m celery" in command_line and "guard.py" not in command_line:
+        if "launch.py celery" in command_line and "guard.py" not in command_line:
             found.append(child)
     return found
 

@@ -1,6 +1,7 @@
 """Group commit: many writes in few transactions, none spoilt by another, none lost in an outage."""
 
 import asyncio
+import errno
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
@@ -99,6 +100,25 @@ async def test_one_bad_item_does_not_spoil_the_others(record: GroupCommit, engin
     assert answers[0] == "wrote a"
     assert [type(t) is str for t in answers] == [True, True, False, True, False, True]
     assert names(engine) == ["a", "b", "c", "d", "twice"]
+
+
+async def test_a_passing_fault_of_the_machine_is_waited_out(
+    record: GroupCommit, engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    """No file handle is left for a moment: what was paid for is held, and recorded afterwards."""
+    faults = [OSError(errno.EMFILE, "Too many open files"), OSError(errno.EIO, "I/O error")]
+    act = Counted()
+
+    def without_handles(connection: Connection, items: Sequence[str]) -> list[str]:
+        if faults:
+            raise faults.pop()
+        return act(connection, items)
+
+    answers = await asyncio.gather(*(record.write(without_handles, n) for n in ("a", "b")))
+    assert answers == ["wrote a", "wrote b"]
+    assert names(engine) == ["a", "b"]
+    assert [line for line in caplog.messages if "I/O error" in line]
+    assert [line for line in caplog.messages if "answers again" in line]
 
 
 async def test_writes_together_are_committed_together_or_not_at_all(
