@@ -8,8 +8,10 @@ and `n` is 1. Importing this module takes 0.4 s and 46 MB, because of the SDK.
 from __future__ import annotations
 
 import base64
+import math
 import re
 import struct
+from types import NoneType
 from typing import Any
 
 import openai
@@ -27,6 +29,9 @@ ADDRESS = "https://api.openai.com/v1"
 
 #: Models that refuse `max_tokens` wherever they are served: o1, o3-mini, gpt-5.4, openai/gpt-5.
 _REASONS = re.compile(r"(?:o\d|gpt-(?:[5-9]|\d\d))")
+
+
+_NUMBERS = {float, int}
 
 
 class OpenAIProvider:
@@ -193,14 +198,19 @@ def read_embeddings(decoded: dict[str, Any], response: Response, request: Reques
 
 
 def vector(value: object, response: Response) -> list[float]:
-    """Read one embedding: a list of numbers, or base64 of little-endian float32."""
+    """Read one embedding: a list of numbers, or base64 of little-endian float32.
+
+    NaN and the infinities are null in both: JSON has no other form for them.
+    """
     if isinstance(value, str):
         try:
             packed = base64.b64decode(value, validate=True)
-            return list(struct.unpack(f"<{len(packed) // 4}f", packed))
+            numbers = struct.unpack(f"<{len(packed) // 4}f", packed)
         except (ValueError, struct.error) as error:
             raise unusable(response, "an embedding is no base64 of floats") from error
-    if not isinstance(value, list) or not value or not all(type(x) in (float, int) for x in value):
+        value = [x if math.isfinite(x) else None for x in numbers]
+    kinds = set(map(type, value)) if isinstance(value, list) else set()
+    if not isinstance(value, list) or not kinds & _NUMBERS or kinds - _NUMBERS - {NoneType}:
         raise unusable(response, "an embedding is no list of numbers")
     return value
 

@@ -12,8 +12,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 
-import orjson
-
 from headgate.shared.errors import ErrorCode
 from headgate.workers.errors import (
     AttemptError,
@@ -27,6 +25,7 @@ from headgate.workers.errors import (
     Unauthorized,
 )
 from headgate.workers.providers.http import Response
+from headgate.workers.providers.lenient_json import read_json
 from headgate.workers.providers.pool_gate import gate_of, wait_in_text_ms
 from headgate.workers.providers.reply_fields import fields_of, limit_and_id_headers
 
@@ -149,7 +148,7 @@ def refusal(response: Response, private: Iterable[str], secret: str) -> AttemptE
     one of them. `secret` is the API key.
     """
     try:
-        body = orjson.loads(response.content)
+        body = read_json(response.content)
     except ValueError:
         body = None
     status, error = response.status, read_error(body)

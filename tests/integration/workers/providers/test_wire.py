@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import math
 import socket
+import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import orjson
 import pytest
 
 from headgate.shared.job.request import Request
@@ -262,7 +266,20 @@ async def test_a_failed_tls_handshake_cost_nothing(dialect: str) -> None:
 
 @DIALECTS
 @pytest.mark.parametrize(
-    "content", [b"", b"{", b"<html>", b"null", b"7", b"[]", b'"x"', b"{}", b'{"a": NaN}', b"\xff"]
+    "content",
+    [
+        b"",
+        b"{",
+        b"<html>",
+        b"null",
+        b"7",
+        b"[]",
+        b'"x"',
+        b"{}",
+        b'{"a": NaN}',
+        b"\xff",
+        b"[" * 9999,
+    ],
 )
 async def test_a_good_status_with_no_answer_is_an_invalid_output(
     dialect: str, content: bytes
@@ -272,6 +289,137 @@ async def test_a_good_status_with_no_answer_is_an_invalid_output(
 
     error = await failing(dialect, script)
     assert (type(error), error.billed, error.request_id) == (InvalidOutput, None, "req_3")
+
+
+#: Answers that break the rules of JSON, with the text that is in them: raw, then as it is read.
+ODD_TEXTS = [
+    (b"half a pair \\ud83d", "half a pair \ufffd"),
+    (
+        b"the other half \\ude00 and a pair \\ud83d\\ude00",
+        "the other half \ufffd and a pair \U0001f600",
+    ),
+    (b"no UTF-8 \xff", "no UTF-8 \ufffd"),
+    (b"two\nlines", "two\nlines"),
+    ("\u00fc".encode(), "\u00fc"),
+]
+
+
+def odd(dialect: str, text: bytes) -> bytes:
+    """An answer as paid for, with this text and logprobs that no JSON can hold."""
+    whole = orjson.dumps(CHAT if dialect == "openai" else MESSAGE).replace(b"Hi!", text)
+    return whole[:-1] + b', "logprobs": [-Infinity, Infinity, NaN, 1e999]}'
+
+
+@DIALECTS
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"], ids=["plain", "byte order mark"])
+@pytest.mark.parametrize(("text", "read"), ODD_TEXTS)
+async def test_an_answer_that_breaks_the_rules_of_json_is_read_and_paid_once(
+    dialect: str, mark: bytes, text: bytes, read: str
+) -> None:
+    async def script(visit: Visit) -> None:
+        await visit.answer(mark + odd(dialect, text))
+
+    async with vendor(script) as server, provider(dialect, server.port) as by:
+        answer = await ask(by)
+    assert len(server.visits) == 1
+    assert answer.reply.content == read
+    usage = answer.reply.usage
+    assert (answer.counted, usage.input_tokens, usage.output_tokens) == (True, 3, 2)
+
+
+async def test_an_answer_in_utf_16_is_read() -> None:
+    async def script(visit: Visit) -> None:
+        await visit.answer(orjson.dumps(CHAT).decode().encode("utf-16"))
+
+    async with vendor(script) as server, provider("openai", server.port) as by:
+        assert (await ask(by)).reply.content == "Hi!"
+
+
+@DIALECTS
+async def test_a_stream_that_breaks_the_rules_of_json_is_read_and_paid_once(dialect: str) -> None:
+    mark = b"\xef\xbb\xbf"
+    events = {
+        "openai": [
+            mark + b'data: {"choices": [{"delta": {"content": "a\\ud83d"}, "logprobs": [NaN]}]}',
+            b"data: " + mark + b'{"choices": [{"delta": {"content": "b\xff"}}], "x": -Infinity}',
+            b'data: {"choices": [{"delta": {}, "finish_reason": "stop"}],'
+            b' "usage": {"prompt_tokens": 3, "completion_tokens": 2}}',
+            b"data: [DONE]",
+        ],
+        "anthropic": [
+            mark + b'data: {"type": "message_start", "message": {"usage": {"input_tokens": 3}}}',
+            b'data: {"type": "content_block_start", "index": 0,'
+            b' "content_block": {"type": "text", "text": "a\\ud83d"}}',
+            b"data: " + mark + b'{"type": "content_block_delta", "index": 0, "x": [NaN, -Infinity],'
+            b' "delta": {"type": "text_delta", "text": "b\xff"}}',
+            b'data: {"type": "message_delta", "delta": {"stop_reason": "end_turn"},'
+            b' "usage": {"output_tokens": 2}}',
+            b'data: {"type": "message_stop"}',
+        ],
+    }
+
+    async def script(visit: Visit) -> None:
+        body = b"".join(event + b"\n\n" for event in events[dialect])
+        await visit.answer(body, Content_Type="text/event-stream")
+
+    pieces: list[str] = []
+    async with vendor(script) as server, provider(dialect, server.port) as by:
+        answer = await by.ask(
+            Request(prompt="Hi"), model="m", max_output_tokens=64, timeout_s=BOUND_S,
+            on_piece=pieces.append,
+        )  # fmt: skip
+    assert len(server.visits) == 1
+    assert (answer.reply.content, "".join(pieces)) == ("a\ufffdb\ufffd", "a\ufffdb\ufffd")
+    usage = answer.reply.usage
+    assert (answer.counted, usage.input_tokens, usage.output_tokens) == (True, 3, 2)
+
+
+async def test_the_arguments_of_a_streamed_call_may_hold_what_json_forbids() -> None:
+    start = {"type": "content_block_start", "index": 0,
+             "content_block": {"type": "tool_use", "name": "f", "input": {}}}  # fmt: skip
+    written = {"type": "input_json_delta", "partial_json": '{"a": NaN, "b": "\\ud83d"}'}
+    events = [
+        start,
+        {"type": "content_block_delta", "index": 0, "delta": written},
+        {"type": "message_delta", "delta": {"stop_reason": "tool_use"}},
+        {"type": "message_stop"},
+    ]
+
+    async def script(visit: Visit) -> None:
+        body = b"".join(b"data: " + orjson.dumps(event) + b"\n\n" for event in events)
+        await visit.answer(body, Content_Type="text/event-stream")
+
+    pieces: list[str] = []
+    async with vendor(script) as server, provider("anthropic", server.port) as by:
+        answer = await by.ask(
+            Request(prompt="Hi"), model="m", max_output_tokens=64, timeout_s=BOUND_S,
+            on_piece=pieces.append,
+        )  # fmt: skip
+    (call,) = answer.reply.tool_calls or []
+    assert call["function"]["arguments"] == '{"a":null,"b":"\ufffd"}'
+
+
+async def test_an_embedding_with_nan_has_null_in_its_place() -> None:
+    packed = base64.b64encode(struct.pack("<2f", math.nan, 0.5)).decode()
+
+    async def script(visit: Visit) -> None:
+        rows = b'[{"index": 0, "embedding": [NaN, 0.5]}, {"index": 1, "embedding": "%s"}]'
+        await visit.answer(b'{"data": ' + rows % packed.encode() + b"}")
+
+    async with vendor(script) as server, provider("openai", server.port) as by:
+        answer = await ask(by, request=Request(input=["a", "b"]))
+    assert answer.reply.embeddings == [[None, 0.5], [None, 0.5]]
+
+
+@DIALECTS
+async def test_a_refusal_that_breaks_the_rules_of_json_keeps_its_code(dialect: str) -> None:
+    async def script(visit: Visit) -> None:
+        await visit.answer(
+            b'{"error": {"code": "rate_limit_exceeded", "message": "not \\ud83d now"}}', 400
+        )
+
+    error = await failing(dialect, script)
+    assert (type(error), error.message) == (RateLimited, "HTTP 400: not \ufffd now")
 
 
 @DIALECTS
