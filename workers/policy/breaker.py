@@ -46,12 +46,13 @@ def wait_for_one(down: Mapping[str, int], left_ms: int, chance: float) -> tuple[
     return name, int(max(LEAST_MS, min(wait_ms, left_ms)))
 
 
-def is_fault(error: AttemptError, *, cut_short: bool = False) -> bool:
+def is_fault(error: AttemptError, *, cut_short: bool = False, again: bool = False) -> bool:
     """Return whether the failure counts against the model.
 
-    `cut_short`: the job's deadline made the time limit shorter; a timeout then proves nothing.
+    Two kinds of timeouts prove nothing. `cut_short`: the job's deadline made the time limit
+    shorter. `again`: the same job has timed out at the model before, so it may be slow by itself.
     """
-    return error.code in FAULTS and not (cut_short and error.code == "timeout")
+    return error.code in FAULTS and not (error.code == "timeout" and (cut_short or again))
 
 
 @dataclass(frozen=True, slots=True)

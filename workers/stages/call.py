@@ -24,7 +24,10 @@ class Upstream:
 
 
 class Call:
-    """Calls providers. Each is made at its first use: an SDK costs half a second and 40 MB."""
+    """Calls providers. Each is made at its first use: an SDK costs half a second and 40 MB.
+
+    `timeout_s`: the time limit of a call to a model that has none in the catalog.
+    """
 
     def __init__(
         self, catalog: Catalog, make: Callable[[Entry], list[Upstream]], *, timeout_s: float
@@ -70,7 +73,7 @@ class Call:
 
     def timeout_s(self, model: Model) -> float:
         """Return how long a call of this model may take, if the job has the time."""
-        return min(self._timeout_s, model.timeout_s)
+        return model.timeout_s or self._timeout_s
 
     async def ask(
         self,
