@@ -77,6 +77,16 @@ def _http_url(url: str) -> str:
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
 
 
+def _header_text(value: str | None) -> str | None:
+    text = (value or "").strip()
+    if not (text.isascii() and text.isprintable()):
+        raise ValueError("use one line of plain ASCII; it is sent in a header")
+    return text or None
+
+
+HeaderText = Annotated[str | None, AfterValidator(_header_text)]
+
+
 def _tier_source(chosen: str) -> str:
     if chosen not in ("catalog", "table") and not re.fullmatch(r"[\w.]+:\w+", chosen):
         raise ValueError("use catalog, table or module:function")
@@ -300,12 +310,12 @@ class Settings(BaseSettings):
         validation_alias="OPENAI_BASE_URL",
         description="Another base URL for OpenAI (default: https://api.openai.com/v1).",
     )
-    openai_org_id: str | None = Field(
+    openai_org_id: HeaderText = Field(
         default=None,
         validation_alias="OPENAI_ORG_ID",
         description="The organisation at OpenAI (default: none).",
     )
-    openai_project_id: str | None = Field(
+    openai_project_id: HeaderText = Field(
         default=None,
         validation_alias="OPENAI_PROJECT_ID",
         description="The project at OpenAI (default: none).",
@@ -358,8 +368,11 @@ def read(name: str) -> tuple[str | None, str]:
 
 
 def secret(name: str) -> SecretStr | None:
-    """Return the secret in a variable, such as one that a catalog names in `api_key_env`."""
-    value, _ = read(name)
+    """Return the secret in a variable, such as one that a catalog names in `api_key_env`.
+
+    Blanks and line breaks around it are cut; None if nothing is left.
+    """
+    value = (read(name)[0] or "").strip()
     return SecretStr(value) if value else None
 
 

@@ -16,14 +16,13 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
-from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import httpx2
 from aiohttp.http_exceptions import ContentEncodingError
 from yarl import URL
 
-from headgate.shared.errors import SettingError
+from headgate.shared.catalog.access import proxy_of
 from headgate.workers.errors import AttemptError, AttemptTimeout, ConnectionLost, InvalidOutput
 
 CONNECT_TIMEOUT_S = 5.0
@@ -70,14 +69,6 @@ class StreamSink(Protocol):
         """Take a piece; return True once nothing more is expected."""
 
 
-def checked_key(name: str, api_key: str) -> str:
-    """Return the key without blanks around it; raises SettingError if no header can hold it."""
-    key = api_key.strip()
-    if not (key.isascii() and key.isprintable()):
-        raise SettingError(f"API key of {name}", "***", "a key is one line of plain ASCII")
-    return key
-
-
 class HttpPool:
     """The connections to one address of a vendor, with its headers; opened at first use."""
 
@@ -91,7 +82,7 @@ class HttpPool:
         }
         self._connections = connections
         self._keepalive_s = VENDOR_KEEPALIVE_S if vendor else OTHER_KEEPALIVE_S
-        self._proxy = _proxy(self._base)
+        self._proxy = proxy_of(base_url)
         self._urls: dict[str, URL] = {}
         self._session: aiohttp.ClientSession | None = None
         self._closed = False
@@ -182,12 +173,13 @@ async def _pour(content: aiohttp.StreamReader, into: StreamSink) -> None:
             raise
 
 
-def _proxy(base_url: URL) -> str | None:
-    """Return the machine's proxy for this address, as the SDKs would find it."""
-    if base_url.host is None or proxy_bypass(base_url.host):
-        return None
-    named = getproxies()
-    return named.get(base_url.scheme) or named.get("all")
+class NoNetwork(httpx2.AsyncBaseTransport):
+    """The transport of an SDK's client that is read for its headers and never called."""
+
+
+def headers_only_client() -> httpx2.AsyncClient:
+    """Return an HTTP client for an SDK that reads no environment and opens nothing."""
+    return httpx2.AsyncClient(trust_env=False, transport=NoNetwork())
 
 
 def lost(error: aiohttp.ClientError | OSError) -> AttemptError:
@@ -198,6 +190,8 @@ def lost(error: aiohttp.ClientError | OSError) -> AttemptError:
         if isinstance(reason, OSError):  # asyncio's own text names the address, not the reason
             errno = reason.errno or 0
             cause = (os.strerror(errno) if errno > 0 else reason.strerror) or cause
+        if isinstance(error, aiohttp.ClientProxyConnectionError):
+            cause = f"the proxy {error.host}:{error.port}: {cause}"
         return ConnectionLost(f"the connection could not be opened: {cause}", billed=False)
     if isinstance(error, aiohttp.ClientResponseError) or isinstance(
         error.__cause__, ContentEncodingError

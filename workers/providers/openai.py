@@ -16,11 +16,12 @@ from typing import Any
 
 import openai
 
+from headgate.shared.catalog.access import checked_key
 from headgate.shared.cost.rates import PLAIN, BillingTerms
 from headgate.shared.job.request import Request
 from headgate.shared.job.result import Reply, Usage
 from headgate.workers.provider import Answer, OnPiece
-from headgate.workers.providers.http import HttpPool, Response, checked_key
+from headgate.workers.providers.http import HttpPool, Response, headers_only_client
 from headgate.workers.providers.refusals import request_id, unusable
 from headgate.workers.providers.reply_fields import count, fields_of, limit_and_id_headers, tier_of
 from headgate.workers.providers.streaming import AnswerStream, ChatParts, post_and_decode
@@ -48,7 +49,7 @@ class OpenAIProvider:
         connections: int = 1000,
     ) -> None:
         self.name = name
-        self._key = checked_key(name, api_key)
+        self._key = checked_key(f"API key of {name}", api_key)
         self._vendor = base_url is None or _is_openai(base_url)
         client = openai.AsyncOpenAI(
             # A local server may need no key, but the SDK requires one.
@@ -57,6 +58,7 @@ class OpenAIProvider:
             base_url=base_url or ADDRESS,
             organization=organization or "",
             project=project or "",
+            http_client=headers_only_client(),
         )
         self._http = HttpPool(
             str(client.base_url),

@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 import orjson
 import pytest
 
+from headgate.shared.errors import SettingError
 from headgate.shared.job.request import Request
 from headgate.workers.errors import (
     AttemptError,
@@ -482,6 +483,43 @@ async def test_six_hundred_calls_are_in_flight_together_on_reused_connections(di
         for _ in range(2):
             await asyncio.gather(*(ask(by, timeout_s=60) for _ in range(600)))
     assert server.connections == 600
+
+
+@DIALECTS
+async def test_a_proxy_of_the_environment_is_ours_to_read_and_not_the_sdks(
+    dialect: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def script(visit: Visit) -> None:
+        await visit.answer(CHAT if dialect == "openai" else MESSAGE)
+
+    monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:9")
+    async with vendor(script) as server, provider(dialect, server.port) as by:
+        await ask(by)
+    monkeypatch.setenv("NO_PROXY", "vendor.invalid")
+    async with provider(dialect, 0, "http://vendor.invalid") as by:
+        with pytest.raises(ConnectionLost):
+            await ask(by)
+    monkeypatch.setenv("NO_PROXY", "")
+    with pytest.raises(SettingError, match="ALL_PROXY"):
+        async with provider(dialect, 0, "http://vendor.invalid"):
+            pass
+    async with vendor(script) as server:
+        monkeypatch.setenv("HTTP_PROXY", f"127.0.0.1:{server.port}")
+        async with provider(dialect, 0, "http://vendor.invalid") as by:
+            await ask(by)
+    assert server.visits[0].path.startswith("http://vendor.invalid/v1/")
+
+
+async def test_a_proxy_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+        monkeypatch.setenv("HTTP_PROXY", f"http://me:swordfish@127.0.0.1:{port}")
+        async with provider("openai", 0, "http://vendor.invalid") as by:
+            with pytest.raises(ConnectionLost) as caught:
+                await ask(by)
+    message = "the connection could not be opened: the proxy 127.0.0.1:{}: Connection refused"
+    assert caught.value.message == message.format(port)
 
 
 @DIALECTS
