@@ -19,7 +19,7 @@ from headgate.shared import settings
 from headgate.shared.broker.queues import all_queues, queue_name
 from headgate.shared.catalog import access, catalog
 from headgate.shared.catalog.catalog import Catalog
-from headgate.shared.errors import SettingError, Unfit, Unreachable
+from headgate.shared.errors import Unfit, Unreachable, WrongUse
 from headgate.shared.servers.servers import Servers, open_servers
 from headgate.shared.settings import Settings, read
 from headgate.workers.celery import config
@@ -150,7 +150,7 @@ def _check(in_force: Settings, models: Catalog, servers: Servers) -> None:
     except Unfit as error:
         sys.stderr.write(f"headgate: {error}\n")
         raise SystemExit(UNREACHABLE) from error
-    except SettingError as error:
+    except WrongUse as error:
         sys.stderr.write(f"headgate: {error}\n")
         raise SystemExit(WRONG_USE) from error
 

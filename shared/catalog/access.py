@@ -10,7 +10,7 @@ from urllib.request import getproxies, proxy_bypass
 from headgate.shared import settings
 from headgate.shared.catalog.catalog import Catalog
 from headgate.shared.catalog.schema import ProviderConfig
-from headgate.shared.errors import SettingError
+from headgate.shared.errors import SettingError, WrongUse
 from headgate.shared.settings import Settings, masked
 
 PROXIES = ("http", "https")
@@ -18,7 +18,7 @@ PROXIES = ("http", "https")
 
 
 def check(in_force: Settings, catalog: Catalog) -> None:
-    """Raise SettingError if a key cannot be sent, or a proxy cannot be used, for a provider.
+    """Raise WrongUse if a provider's key or address, or the proxy to it, cannot be used.
 
     Providers without a key are not checked, because nobody calls them.
     """
@@ -27,7 +27,7 @@ def check(in_force: Settings, catalog: Catalog) -> None:
         return
     for provider in catalog.providers.values():
         if keys_of(in_force, provider):
-            proxy_of(base_url_of(in_force, provider))
+            proxy_of(checked_address(provider.name, base_url_of(in_force, provider)))
 
 
 def keys_of(in_force: Settings, provider: ProviderConfig) -> list[str]:
@@ -56,6 +56,14 @@ def checked_key(variable: str, key: str) -> str:
     what += f" ({name})" if name else ""
     remedy = f"it has {what} in it, but a key is one line of plain ASCII; copy the key again"
     raise SettingError(variable, "***", remedy)
+
+
+def checked_address(provider: str, url: str) -> str:
+    """Return the provider's address; raises WrongUse if it holds a user or a password."""
+    if "@" not in urlsplit(url).netloc:
+        return url
+    remedy = "take user and password out of the address; only the key is sent"
+    raise WrongUse(f"the base URL of {provider}", masked(url), remedy)
 
 
 def base_url_of(in_force: Settings, provider: ProviderConfig) -> str:

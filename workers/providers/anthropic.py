@@ -58,8 +58,9 @@ class AnthropicProvider:
             http_client=headers_only_client(),
         )
         self._http = HttpPool(
-            str(client.base_url),
+            base_url or ADDRESS,
             {**client.auth_headers, **client.default_headers},
+            endpoints=("/messages", "/v1"),  # as OpenAI's addresses end, and whole
             connections=connections,
             vendor=base_url is None,
         )

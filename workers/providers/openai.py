@@ -27,6 +27,7 @@ from headgate.workers.providers.reply_fields import count, fields_of, limit_and_
 from headgate.workers.providers.streaming import AnswerStream, ChatParts, post_and_decode
 
 ADDRESS = "https://api.openai.com/v1"
+CHAT, EMBEDDINGS = ENDPOINTS = ("/chat/completions", "/embeddings")
 
 #: Models that refuse `max_tokens` wherever they are served: o1, o3-mini, gpt-5.4, openai/gpt-5.
 _REASONS = re.compile(r"(?:o\d|gpt-(?:[5-9]|\d\d))")
@@ -61,8 +62,9 @@ class OpenAIProvider:
             http_client=headers_only_client(),
         )
         self._http = HttpPool(
-            str(client.base_url),
+            base_url or ADDRESS,
             {**client.auth_headers, **client.default_headers},
+            endpoints=ENDPOINTS,
             connections=connections,
             vendor=self._vendor,
         )
@@ -82,9 +84,9 @@ class OpenAIProvider:
         asked for more, as can happen with a fallback to a smaller model.
         """
         if request.embeds:
-            path, body = "/embeddings", embedding_body(request, model)
+            path, body = EMBEDDINGS, embedding_body(request, model)
         else:
-            path = "/chat/completions"
+            path = CHAT
             body = chat_body(request, model, max_output_tokens, vendor=self._vendor)
         into = None
         if on_piece is not None and not request.embeds:

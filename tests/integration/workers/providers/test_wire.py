@@ -6,12 +6,14 @@ import asyncio
 import base64
 import math
 import socket
+import ssl
 import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import orjson
 import pytest
+import trustme
 
 from headgate.shared.errors import SettingError
 from headgate.shared.job.request import Request
@@ -26,7 +28,7 @@ from headgate.workers.errors import (
 from headgate.workers.provider import Answer
 from headgate.workers.providers.anthropic import AnthropicProvider
 from headgate.workers.providers.openai import OpenAIProvider
-from tests.support.fake_vendor import Script, Visit, vendor
+from tests.support.fake_vendor import Script, Vendor, Visit, vendor
 
 KEY = "sk-test-1234567890"
 BOUND_S = 10.0
@@ -263,6 +265,7 @@ async def test_a_failed_tls_handshake_cost_nothing(dialect: str) -> None:
     finally:
         server.close()
     assert caught.value.billed is False
+    assert "could not be opened: TLS failed (127.0.0.1:" in caught.value.message
 
 
 @DIALECTS
@@ -520,6 +523,93 @@ async def test_a_proxy_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyP
                 await ask(by)
     message = "the connection could not be opened: the proxy 127.0.0.1:{}: Connection refused"
     assert caught.value.message == message.format(port)
+
+
+@pytest.mark.parametrize(
+    ("dialect", "base", "path"),
+    [
+        ("openai", "/v1/", "/v1/chat/completions"),
+        ("openai", "/v1?api-version=1&k=a%20b", "/v1/chat/completions?api-version=1&k=a%20b"),
+        ("openai", "/v1/chat/completions", "/v1/chat/completions"),
+        ("openai", "/v1/embeddings/", "/v1/chat/completions"),
+        ("openai", "/d/x/chat/completions?v=1", "/d/x/chat/completions?v=1"),
+        ("openai", "/a%2Fb/v1", "/a%2Fb/v1/chat/completions"),
+        ("anthropic", "", "/v1/messages"),
+        ("anthropic", "/v1", "/v1/messages"),
+        ("anthropic", "/v1/messages", "/v1/messages"),
+        ("anthropic", "/p/v1/messages?beta=true", "/p/v1/messages?beta=true"),
+    ],
+)
+async def test_a_base_address_keeps_its_query_and_may_be_a_whole_endpoint(
+    dialect: str, base: str, path: str
+) -> None:
+    async def script(visit: Visit) -> None:
+        await visit.answer(CHAT if dialect == "openai" else MESSAGE)
+
+    kind = OpenAIProvider if dialect == "openai" else AnthropicProvider
+    async with vendor(script) as server:
+        made = kind(name="x", api_key=KEY, base_url=f"http://127.0.0.1:{server.port}{base}")
+        try:
+            await ask(made)
+        finally:
+            await made.close()
+    assert [visit.path for visit in server.visits] == [path]
+
+
+@DIALECTS
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+async def test_a_redirect_is_told_with_its_target_and_not_followed(
+    dialect: str, status: int
+) -> None:
+    visits: list[Visit] = []
+
+    async def script(visit: Visit) -> None:
+        visits.append(visit)
+        await visit.answer(b"", status, Location="https://u:pw@new.example/v2/x?key=swordfish")
+
+    error = await failing(dialect, script)
+    assert (error.code, error.billed, error.retryable, error.falls_back) == (
+        "provider_error", False, False, True,
+    )  # fmt: skip
+    path = "/v1/chat/completions" if dialect == "openai" else "/v1/messages"
+    asked = f"http://{visits[0].headers['host']}{path}"
+    assert error.message.startswith(
+        f"HTTP {status}, with no reason given; {asked} redirects to https://new.example/v2/x, "
+        "which is not followed; set the provider's base URL (base_url in the catalog, "
+    )
+    assert len(visits) == 1
+
+
+@DIALECTS
+async def test_a_404_of_a_wrong_address_is_not_an_unknown_model(dialect: str) -> None:
+    async def script(visit: Visit) -> None:
+        await visit.answer({"detail": "Not Found"}, 404)
+
+    error = await failing(dialect, script)
+    assert (error.code, error.billed, error.retryable) == ("provider_error", False, False)
+    assert error.message.startswith("HTTP 404: Not Found; http://127.0.0.1:")
+    assert "is no endpoint; set the provider's base URL" in error.message
+
+
+@DIALECTS
+async def test_a_certificate_that_is_not_trusted_is_told_as_such(dialect: str) -> None:
+    async def script(visit: Visit) -> None:
+        await visit.answer(CHAT)
+
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
+    server = await asyncio.start_server(Vendor(script), "127.0.0.1", 0, ssl=context)
+    try:
+        port = server.sockets[0].getsockname()[1]
+        async with provider(dialect, 0, f"https://127.0.0.1:{port}") as by:
+            with pytest.raises(ConnectionLost) as caught:
+                await ask(by)
+    finally:
+        server.close()
+    words = "the connection could not be opened: the certificate is not trusted (127.0.0.1:"
+    assert caught.value.message.startswith(words)
+    assert caught.value.message.endswith("unable to get local issuer certificate")
+    assert caught.value.billed is False
 
 
 @DIALECTS

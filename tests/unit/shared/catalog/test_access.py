@@ -6,7 +6,7 @@ import pytest
 
 from headgate.shared import settings
 from headgate.shared.catalog import access, catalog
-from headgate.shared.errors import SettingError
+from headgate.shared.errors import SettingError, WrongUse
 from headgate.shared.settings import Settings
 
 KEY = "sk-swordfish-1234"
@@ -118,6 +118,17 @@ def test_http_proxies_are_taken_also_without_a_scheme(
     monkeypatch.setenv("HTTPS_PROXY", proxy)
     assert access.proxy_of(VENDOR) == read
     assert access.proxy_of("http://api.example.org") is None
+
+
+def test_an_address_with_a_password_is_refused_because_only_the_key_is_sent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setenv("OPENAI_BASE_URL", "https://me:swordfish@api.example.org/v1")
+    with pytest.raises(WrongUse, match="take user and password out") as caught:
+        access.check(Settings(), catalog.load(None))
+    assert caught.value.field == "the base URL of openai"
+    assert "swordfish" not in str(caught.value)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1:8000", "localhost", "[::1]:80"])
