@@ -123,17 +123,6 @@ def read(url: str) -> Address:
     return _of_sentinels(address, parameters) if scheme == "sentinel" else address
 
 
-def without_secrets(text: str, url: str) -> str:
-    """Return the text with the passwords of this URL replaced by `***`."""
-    try:
-        secrets = read(url).secrets
-    except ValueError:
-        secrets = ()
-    for secret in secrets:
-        text = text.replace(secret, "***")
-    return text
-
-
 _SECRET_WORD = re.compile(r"([?&][^=&#]*password=)[^&#;]*", re.IGNORECASE)
 
 

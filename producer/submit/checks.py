@@ -69,8 +69,8 @@ def refuse_unable(request: Request, model: Model, catalog: Catalog, needs: Needs
 
 def _remedy(missing: str, needs: Needs, catalog: Catalog) -> str:
     others = catalog.models.values()
-    able = (one.name for one in others if not one.embeds and lacks(one, needs) is None)
-    remedy = f"ask one that has it, such as {next(able, 'none of this catalog')}"
+    suitable = (one.name for one in others if not one.embeds and lacks(one, needs) is None)
+    remedy = f"ask one that has it, such as {next(suitable, 'none of this catalog')}"
     return f"lacks {missing} (capabilities in the catalog); {remedy}"
 
 

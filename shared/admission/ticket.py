@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 from headgate.shared.admission.charge import Charge, charge
@@ -111,10 +111,6 @@ class Ticket:
             )
         except (ValueError, KeyError):
             raise UnreadableMessage("its ticket has a form that is not known here") from None
-
-    def on(self, other: Ticket) -> Ticket:
-        """Return `other`, a ticket of the same job, with the tier and the arrival of this one."""
-        return replace(other, tier=self.tier, paid=self.paid, arrival_ms=self.arrival_ms)
 
 
 NO_CACHE_RULES = CachePolicy()

@@ -33,7 +33,10 @@ BAD: list[tuple[bytes, str, str]] = [
     (b'{"prompt": "x", "priority": "soon"}', "invalid_request", "priority"),
     (b'{"prompt": "x", "tenant": 7}', "invalid_request", "tenant"),
     (b'{"prompt": "x", "model": "no-such-model"}', "unknown_model", "no-such-model"),
-    (b'{"prompt": "x", "model": "auto", "max_usd_per_million": "0"}', "invalid_request", "dear"),
+    (
+        b'{"prompt": "x", "model": "auto", "max_usd_per_million": "0"}', "invalid_request",
+        "too expensive",
+    ),
     (b'{"prompt": "%s"}' % (b"word " * 400_000), "context_length", "tokens"),
     (b'{"prompt": "%s"}' % (b"x" * 11_000_000), "invalid_request", "10 MB"),
     (b'{"prompt": "\xff\xfe"}', "invalid_request", "UTF-8"),

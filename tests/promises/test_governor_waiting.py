@@ -104,7 +104,7 @@ def test_a_request_larger_than_its_limit_is_told_at_once(world: Open) -> None:
     assert result.error is not None
     assert (result.status, result.error.code, result.attempts) == ("failed", "rate_limited", 0)
     assert not result.error.retryable
-    assert "lower max_tokens or raise the limit" in result.error.message
+    assert "lower max_tokens, or raise the limit" in result.error.message
     result = here.client.result(helped)
     assert (result.status, result.model_used, result.attempts) == ("succeeded", OTHER, 1)
 

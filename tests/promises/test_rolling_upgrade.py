@@ -172,7 +172,7 @@ def test_a_job_of_the_next_envelope_is_left_for_a_newer_worker(
         wait_until(
             lambda: installation.count_ended(sqlite_url) == 21, 30, "the newer worker to end them"
         )
-        assert old.log().count("left for its workers") == 1
+        assert old.log().count("leaving jobs of the next release to workers of that release") == 1
         assert old.stop(20) == 0
         assert new.stop(20) == 0
     assert installation.read_books(sqlite_url).jobs == {"succeeded": 21}

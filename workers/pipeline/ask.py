@@ -22,6 +22,7 @@ from headgate.shared.admission.grant import (
 from headgate.shared.catalog.catalog import Catalog
 from headgate.shared.catalog.schema import Model, StaticText
 from headgate.shared.job.result import Reply, Usage
+from headgate.workers.errors import AttemptError
 from headgate.workers.pipeline.attempt import AttemptSteps, Failed
 from headgate.workers.pipeline.job_run import Ending, JobRun
 from headgate.workers.pipeline.outcome import Deferred, Restored
@@ -42,11 +43,13 @@ class _Tried:
     """What the models asked so far came to.
 
     `down`: the models that are down, with the ms until one probe may go. `hopeless`: one of them
-    will never answer this job, however long it waits.
+    will never answer this job, however long it waits. `error`: of the last failure, also of a
+    fallback without a key, which the caller does not see.
     """
 
     down: dict[str, int] = field(default_factory=dict)
     hopeless: bool = False
+    error: AttemptError | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +143,7 @@ class Ask:
     def _note(self, job: JobRun, model: Model, outcome: Failed | ModelDown, tried: _Tried) -> None:
         """Note what the last attempt showed about the model."""
         if isinstance(outcome, Failed):
+            tried.error = outcome.error
             tried.hopeless |= not outcome.error.waiting_helps
             if outcome.down_ms is not None:
                 tried.down[model.name] = outcome.down_ms
@@ -155,7 +159,7 @@ class Ask:
         error = failed.error
         if failed.broke_off:  # what was delivered cannot be taken back by another answer
             message = f"the answer broke off: {error.message}"
-            return job.failed(error.code, message, retryable=error.retryable, broke_off=True)
+            return job.failed(error.code, message, retryable=error.retryable)
         limits = self.limits.of(model)
         decision = retry.decide(
             error,
@@ -197,12 +201,24 @@ class Ask:
         if tried.down and fallback.may_probe(job.unknown_tries, self.limits):
             return self._wait_for_one(job, chain, tried)
         failures = fallback.counted(job.failures)
+        if not failures:
+            return self._without_fallback(job, tried)
         over_budget = all(failure.code == "budget_exceeded" for failure in failures)
         last = failures[0 if over_budget else -1]  # the budget for the model that was wanted
         # Cut off by workers that were stopped: nobody wanted the job to be cancelled.
         code = "internal" if last.code == "cancelled" else last.code
         retryable = code not in fallback.FINAL and not tried.hopeless
         return job.failed(code, last.message, retryable=retryable)
+
+    def _without_fallback(self, job: JobRun, tried: _Tried) -> Ending | Deferred:
+        """End a job for which no model was asked: the fallbacks have no key, or are gone.
+
+        If a fallback was to answer only because the wanted model is busy, wait for that one.
+        """
+        if isinstance(job.grant, Elsewhere) or tried.error is None:
+            wanted = self.catalog.model(job.envelope.model)
+            return Deferred(0, self.steps.ticket(job, wanted).encode())
+        return job.failed(tried.error.code, tried.error.message)
 
     def _wait_for_one(self, job: JobRun, chain: Chain, tried: _Tried) -> Deferred:
         """Let the job wait in the queue of the model that is down; of several, for any."""

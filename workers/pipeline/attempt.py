@@ -208,6 +208,7 @@ class AttemptSteps:
         if error.billed is None:
             job.history.unknown_models.append(model.name)
         job.add_failure(model, error)
+        job.broke_off = failed.broke_off
         await through(self.ledger.settle(line.failed(error, self.clock_ms())))
         gives_back = hold.rule == "a" and hold.settles
         if error.billed is False and (gives_back or hold.money):

@@ -57,8 +57,7 @@ class Delivery:
 class Ending:
     """How the job ends.
 
-    `settlement`: its last attempt, to be settled together with the end. `broke_off`: the last
-    attempt failed after a part of its answer had been delivered.
+    `settlement`: its last attempt, to be settled together with the end.
     """
 
     status: Status
@@ -69,7 +68,6 @@ class Ending:
     saved_pico_usd: int | None = None
     error: ErrorReport | None = None
     settlement: Settlement | None = None
-    broke_off: bool = False
 
 
 @dataclass(slots=True)
@@ -78,7 +76,8 @@ class JobRun:
 
     `grant`: the one it came with. `hold`: what it holds of its limits and has not used yet.
     `history`: its attempts under all claims. `waited_ms`: how long it has waited since its last
-    failure. `started_at_ms`: when its first request left, Unix ms; None: none has.
+    failure. `started_at_ms`: when its first request left, Unix ms; None: none has. `broke_off`: its
+    last attempt failed after a part of the answer had been delivered.
     """
 
     envelope: Envelope
@@ -88,6 +87,7 @@ class JobRun:
     usage: Usage = Usage()  # noqa: RUF009  # frozen
     waited_ms: int = 0
     started_at_ms: int | None = None
+    broke_off: bool = False
     history: History = field(init=False)
     _input_tokens: dict[str, int] = field(default_factory=dict)
 
@@ -191,13 +191,11 @@ class JobRun:
             FailedAttempt(model.name, "cancelled", "cut off by us", None, self.waited_ms)
         )
 
-    def failed(
-        self, code: ErrorCode, message: str, *, retryable: bool = False, broke_off: bool = False
-    ) -> Ending:
+    def failed(self, code: ErrorCode, message: str, *, retryable: bool = False) -> Ending:
         """Return the end of a job without an answer."""
         status: Status = {"deadline": "expired", "cancelled": "cancelled"}.get(code, "failed")  # type: ignore[assignment]  # all three are of Status
         error = ErrorReport(code, message, retryable, list(self.failures))
-        return Ending(status, error=error, broke_off=broke_off)
+        return Ending(status, error=error)
 
     def given_up(self, reason: str) -> Ending:
         """Return the end of a job whose message is kept for an operator."""

@@ -278,8 +278,8 @@ class Pipeline:
         They ask for themselves where no attempt failed, and where an answer broke off: nothing of
         it was delivered to them.
         """
-        if ending.error is None or ending.status != "failed" or ending.broke_off:
+        if ending.error is None or ending.status != "failed":
             return
-        if job.leads and job.failures:
+        if job.leads and job.failures and not job.broke_off:
             names = self._chain_names(job)
             await self.single_flight.fail(job.envelope.request, job.leads, ending.error, names)

@@ -4,6 +4,7 @@ import array
 import hashlib
 import math
 import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from statistics import NormalDist
@@ -90,36 +91,48 @@ def compose(
     digest = ask.digest
     if choice:
         digest = hashlib.blake2b(digest + choice.to_bytes(4, "big"), digest_size=16).digest()
-    cap = ask.max_tokens
-    reasoning = 0
-    if ask.reasons:
-        reasoning = LENGTHS[digest[3]] * 2
-        if cap is not None:
-            # Leave half of a small limit for the text, so that there is still an answer.
-            reasoning = min(reasoning, cap // 2)
-    tokens_left = None if cap is None else cap - reasoning
+    reasoning = _reasoning_tokens(ask, digest)
+    tokens_left = None if ask.max_tokens is None else ask.max_tokens - reasoning
     if ask.tool is not None:
         return _call(ask.tool, digest, tokens_left, reasoning, chars_per_token)
-    end: End = "stop"
-    stop_word = None
     if ask.wants_json:
         text = _json_text(ask, digest)
     else:
-        tokens = LENGTHS[digest[2]]
-        if exact is not None:
-            tokens = exact[int.from_bytes(digest[2:5], "big") * len(exact) >> 24]
-        chars = int(tokens * chars_per_token)
-        text = _prose(ask.last, digest, chars)
-        if exact is not None:
-            text = text[: max(1, chars)]
-    for word in ask.stop:
+        text = _sentences(ask, digest, chars_per_token, exact)
+    most_chars = None if tokens_left is None else tokens_left * chars_per_token
+    text, end, stop_word = _cut(text, ask.stop, most_chars)
+    text_tokens = tokens_of(len(text), chars_per_token)
+    return SimulatedAnswer(text, None, end, stop_word, text_tokens + reasoning, reasoning)
+
+
+def _reasoning_tokens(ask: SimulatedRequest, digest: bytes) -> int:
+    if not ask.reasons:
+        return 0
+    reasoning = LENGTHS[digest[3]] * 2
+    # Leave half of a small limit for the text, so that there is still an answer.
+    return reasoning if ask.max_tokens is None else min(reasoning, ask.max_tokens // 2)
+
+
+def _sentences(
+    ask: SimulatedRequest, digest: bytes, chars_per_token: float, exact: tuple[int, ...] | None
+) -> str:
+    if exact is None:
+        return _prose(ask.last, digest, int(LENGTHS[digest[2]] * chars_per_token))
+    tokens = exact[int.from_bytes(digest[2:5], "big") * len(exact) >> 24]
+    chars = int(tokens * chars_per_token)
+    return _prose(ask.last, digest, chars)[: max(1, chars)]
+
+
+def _cut(text: str, stop: Iterable[str], most_chars: float | None) -> tuple[str, End, str | None]:
+    """End the text at a stop word or at its limit; return why it ends, and the stop word."""
+    stop_word = None
+    for word in stop:
         place = text.find(word)
         if place >= 0:
             text, stop_word = text[:place], word
-    if tokens_left is not None and len(text) > tokens_left * chars_per_token:
-        text, stop_word, end = text[: int(tokens_left * chars_per_token)], None, "length"
-    text_tokens = tokens_of(len(text), chars_per_token)
-    return SimulatedAnswer(text, None, end, stop_word, text_tokens + reasoning, reasoning)
+    if most_chars is not None and len(text) > most_chars:
+        return text[: int(most_chars)], "length", None
+    return text, "stop", stop_word
 
 
 def vector(text: str, dimensions: int) -> "array.array[float]":

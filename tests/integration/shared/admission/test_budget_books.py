@@ -216,7 +216,7 @@ class Spending(RuleBasedStateMachine):
         for place, amount in spent.items():
             self.spent[moved(place)] += amount
         held: dict[str, Any] = self.broker._hash(self.broker.keys.holds())
-        self.held = {job_id: a_hold(held[job_id]) for job_id in self.held}
+        self.held = {job_id: a_hold(decode(held[job_id])) for job_id in self.held}
         self.most = {place: most for place, most in self.most.items() if place[1] != before}
         self.broker.budget(self.budgets)
 

@@ -121,7 +121,8 @@ def test_a_worker_waits_for_a_locked_or_full_file_and_says_so_once(
         worker.start()
         for day, told in days:
             before = worker.log()
-            client.submit_many(prompt(n) for n in range(sent, sent + 40))
+            client.submit_many(prompt(n) for n in range(sent, sent + 35))
+            client.submit_many(prompt(n, SLOW) for n in range(sent + 35, sent + 40))
             wait_until(lambda: installation.count_ended(sqlite_url) > sent, 20, "jobs to end")  # noqa: B023
             with day(path):
                 wait_until(lambda: said("the database does not answer"), 20, "a word")
@@ -137,8 +138,12 @@ def test_a_worker_waits_for_a_locked_or_full_file_and_says_so_once(
     installation.the_books_agree(sqlite_url, simulator, sent, unknown=0)
 
 
-def prompt(number: int) -> RequestFields:
-    words = f"prompt number {number:06d}"
+SLOW = "[[fault:slow:ms=6000]]"
+"""Is answered in the middle of the bad day, however long that takes to begin."""
+
+
+def prompt(number: int, fault: str = "") -> RequestFields:
+    words = f"{fault}prompt number {number:06d}"
     return {"prompt": words, "model": installation.MODEL, "params": {"max_tokens": 5}}
 
 

@@ -9,6 +9,7 @@ import pytest
 from celery.exceptions import TaskRevokedError
 from sqlalchemy import update
 
+from headgate.shared.admission.grant import Elsewhere
 from headgate.shared.admission.ticket import Ticket
 from headgate.shared.broker.keys import Keys
 from headgate.shared.database.tables import attempts, audit, jobs
@@ -281,6 +282,16 @@ async def test_without_a_key_the_variable_is_named_and_nothing_is_sent(
     assert result.error is not None
     assert result.error.code == "authentication"
     assert "CUSTOM_API_KEY" in result.error.message
+
+
+async def test_a_fallback_without_a_key_leaves_a_busy_model_to_be_waited_for(
+    played: PlayedPipeline,
+) -> None:
+    played.keyless = True
+    outcome = await played.run(job_for(), grant=Elsewhere("alpha"))
+    assert isinstance(outcome, Deferred)
+    ticket = Ticket.decode(outcome.ticket)
+    assert (ticket.model, ticket.replaceable, outcome.wait_ms) == ("alpha", False, 0)
 
 
 async def test_a_job_past_its_deadline_expires_unasked(played: PlayedPipeline) -> None:

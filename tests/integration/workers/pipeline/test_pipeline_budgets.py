@@ -152,3 +152,11 @@ async def test_at_the_soft_share_the_cheap_model_answers_where_the_caller_lets_i
     outcome = await here.played.run(here.job(prompt="other", fallback=False), grant=grant)
     assert isinstance(outcome, Deferred)
     assert outcome.wait_ms == 60_000
+
+
+async def test_a_cheap_model_without_a_key_names_the_variable(here: LimitedPipeline) -> None:
+    here.played.keyless = True
+    result = await here.played.result(here.job(), grant=Cheaper("beta"))
+    assert result.error is not None
+    assert (result.error.code, result.error.retryable) == ("authentication", False)
+    assert "CUSTOM_API_KEY" in result.error.message

@@ -7,15 +7,19 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
+from headgate.shared.admission.grant import Held
 from headgate.shared.broker import jobs, script
 from headgate.shared.broker.keys import Keys
 from headgate.shared.job.envelope import Envelope
+from headgate.workers.clients.group_commit import GroupCommit
 from headgate.workers.errors import Overloaded
-from headgate.workers.pipeline.outcome import Restored
+from headgate.workers.pipeline.outcome import Ended, Restored
+from headgate.workers.stages.ledger import Ledger, Settlement
 from headgate.workers.stages.stream import DeltaWriter
 from tests.support.child import wait_until
 from tests.support.pipeline import PlayedPipeline, answer, fault, job_for, played_pipeline
 from tests.support.servers import ValkeyServer
+from tests.support.stages import with_stages
 
 
 @pytest.fixture
@@ -86,6 +90,42 @@ async def test_what_fails_after_its_first_piece_is_neither_repeated_nor_replaced
     assert result.error.message == "the answer broke off: too much"
     assert played.attempts(job) == [("polite", "unknown", "overloaded")]
     assert played.audited(job).unknown_attempts == 1
+
+
+class HeldUpLedger(Ledger):
+    """Settles an attempt only once it may."""
+
+    def __init__(self, record: GroupCommit) -> None:
+        super().__init__(record)
+        self.due, self.may = asyncio.Event(), asyncio.Event()
+
+    async def settle(self, settlement: Settlement) -> None:
+        """Tell that a settlement is due, and make it later."""
+        self.due.set()
+        await self.may.wait()
+        await super().settle(settlement)
+
+
+@pytest.mark.parametrize("pieces", [["fo"], []], ids=["broke off", "failed before"])
+async def test_followers_do_not_share_a_broken_answer_stopped_while_it_is_settled(
+    played: PlayedPipeline, pieces: list[str]
+) -> None:
+    played.provider.play(*pieces, fault(Overloaded))
+    ledger = HeldUpLedger(played.record)
+    played.pipeline = with_stages(played.pipeline, ledger=ledger)
+    job = job_for(stream=True)
+    run = asyncio.ensure_future(played.run(job, grant=Held("held", "alpha")))
+    await asyncio.wait_for(ledger.due.wait(), 10)
+    played.stopped = "timeout"
+    run.cancel()
+    ledger.may.set()
+    outcome = await asyncio.wait_for(run, 10)
+    assert isinstance(outcome, Ended)
+    assert outcome.result.error is not None
+    assert outcome.result.error.code == "timeout"
+    flight = played.pipeline.single_flight
+    shared = await flight.failure(job.request, "alpha", frozenset({"alpha", "beta"}))
+    assert (shared is None) == bool(pieces)
 
 
 async def test_a_streamed_answer_is_in_the_cache_for_all(played: PlayedPipeline) -> None:
