@@ -18,9 +18,12 @@ HeadgateError
 
 from __future__ import annotations
 
+import copy
+import pickle
 import traceback
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self, TypeVar
 
 ErrorCode = Literal[
     "invalid_request", "unknown_model", "context_length", "content_filtered", "authentication",
@@ -50,7 +53,71 @@ def place_of(error: BaseException) -> str:
 
 
 class HeadgateError(Exception):
-    """The base class of every error that Headgate raises on purpose."""
+    """The base class of every error that Headgate raises on purpose.
+
+    Errors survive pickle and copy with their type, text, fields and cause, so that process pools
+    can pass them on. A field that cannot be pickled arrives as its text.
+    """
+
+    def __reduce__(self) -> tuple[Callable[..., HeadgateError], tuple[object, ...]]:
+        """Return what pickle stores; a new error is not built by its constructor."""
+        args = tuple(map(_portable, self.args))
+        fields = {name: _portable(value) for name, value in vars(self).items()}
+        cause = self.__cause__
+        if cause is not None and not isinstance(cause, HeadgateError):
+            cause = _portable_cause(cause)
+        return _rebuilt, (type(self), args, fields, cause, self.__suppress_context__)
+
+    def __copy__(self) -> Self:
+        """Return an error with the same fields and cause."""
+        fields, cause = vars(self), self.__cause__
+        return _rebuilt(type(self), self.args, fields, cause, self.__suppress_context__)
+
+    def __deepcopy__(self, memo: dict[int, object]) -> Self:
+        """Return an error with copies of the fields, and the same cause."""
+        fields = copy.deepcopy(vars(self), memo)
+        args, cause = copy.deepcopy(self.args, memo), self.__cause__
+        return _rebuilt(type(self), args, fields, cause, self.__suppress_context__)
+
+
+Error = TypeVar("Error", bound="HeadgateError")
+
+
+def _rebuilt(
+    kind: type[Error],
+    args: tuple[object, ...],
+    fields: dict[str, object],
+    cause: BaseException | None,
+    suppress_context: bool,
+) -> Error:
+    error = kind.__new__(kind, *args)
+    vars(error).update(fields)
+    error.__cause__ = cause
+    error.__suppress_context__ = suppress_context
+    return error
+
+
+def _survives(value: object, is_equal: Callable[[Any], bool] = lambda again: True) -> bool:
+    """Return whether the value comes out of pickle again, in the type that it had."""
+    try:
+        again = pickle.loads(pickle.dumps(value))  # noqa: S301  our own bytes
+        return type(again) is type(value) and is_equal(again)
+    except Exception:  # classes of others raise what they like
+        return False
+
+
+def _portable(value: object) -> object:
+    return value if _survives(value) else shown(value)
+
+
+def _portable_cause(cause: BaseException) -> BaseException:
+    """Return the cause, or a plain exception with its type and text if it cannot be pickled.
+
+    pickle rebuilds a foreign exception by calling its class; some do that with another text.
+    """
+    if _survives(cause, lambda again: str(again) == str(cause)):
+        return cause
+    return Exception(f"{type(cause).__name__}: {cause}")
 
 
 class WrongUse(HeadgateError):

@@ -11,6 +11,7 @@ parameters in the query are those of redis-py and Celery; others are refused. No
 
 from __future__ import annotations
 
+import ipaddress
 import re
 import ssl
 from dataclasses import dataclass, field, replace
@@ -79,10 +80,26 @@ class Address:
         )
 
     @property
+    def is_of_this_machine(self) -> bool:
+        """True for a unix socket and for loopback addresses; with sentinels, for theirs."""
+        return bool(self.path) or all(_is_loopback(host) for host, _ in self.hosts)
+
+    @property
     def secrets(self) -> tuple[str, ...]:
         """The passwords that no log and no error may contain, plain and percent-encoded."""
         found = [one for one in (self.password, self.sentinel_password) if one]
         return tuple(form for one in found for form in {one, quote(one, safe="")})
+
+
+def _is_loopback(host: str) -> bool:
+    """Return whether the host is this machine. Names are not looked up, but for `localhost`."""
+    name = host.strip("[]").rstrip(".").lower()
+    try:
+        address = ipaddress.ip_address(name)
+    except ValueError:
+        return name == "localhost" or name.endswith(".localhost")
+    mapped = getattr(address, "ipv4_mapped", None) or address
+    return bool(mapped.is_loopback or mapped.is_unspecified)
 
 
 def read(url: str) -> Address:

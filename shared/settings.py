@@ -132,6 +132,11 @@ class Settings(BaseSettings):
         description="The maximum time in seconds to wait for one answer of the database (default: "
         "20).",
     )
+    sqlite_shared: bool = Field(
+        default=False,
+        description="1: use a SQLite file with a Redis of another machine, which no other machine "
+        "uses (default: refuse it).",
+    )
     key_prefix: Annotated[str, AfterValidator(_key_prefix)] = Field(
         default="",
         description="A prefix for all Redis keys, to share one Redis; it ends with one of : _ . - "

@@ -1,4 +1,7 @@
-"""The output file of a batch: it holds whole lines only, whatever interrupts the writing."""
+"""The output file of a batch: it holds whole lines only, whatever interrupts the writing.
+
+Answers may be private, so only its owner may read a file that is created here.
+"""
 
 from __future__ import annotations
 
@@ -70,7 +73,7 @@ class Output:
         if path.exists() and input_path.exists() and path.samefile(input_path):
             raise WrongUse("output", str(path), "is the input itself; name another file")
         try:
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY, 0o666)
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY, 0o600)
             is_file = stat.S_ISREG(os.fstat(fd).st_mode)
         except OSError as error:
             raise WrongUse("output", str(path), f"cannot be written: {error.strerror}") from error

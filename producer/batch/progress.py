@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from headgate.producer.batch.run import Progress
@@ -20,8 +20,8 @@ PLAIN_EVERY_S = 5.0
 class Bar:
     """A live bar on the terminal."""
 
-    def __init__(self, bars: RichProgress, task: TaskID) -> None:
-        self._bars, self._task = bars, task
+    def __init__(self, bars: RichProgress, task: TaskID, visible: Callable[[str], str]) -> None:
+        self._bars, self._task, self._visible = bars, task, visible
 
     def advance(self, *, done: int, failed: int) -> None:
         """Move the bar to `done`."""
@@ -29,14 +29,15 @@ class Bar:
 
     def notify(self, text: str) -> None:
         """Print the text above the bar."""
-        self._bars.console.print(text, markup=False, highlight=False)
+        self._bars.console.print(self._visible(text), markup=False, highlight=False)
 
 
 class PlainLines:
     """Lines on standard error, at most one every few seconds."""
 
-    def __init__(self, total: int) -> None:
+    def __init__(self, total: int, notify: Callable[[str], None]) -> None:
         self._total = total
+        self.notify = notify
         self._started_at = self._printed_at = time.monotonic()
         self._first: int | None = None
 
@@ -51,18 +52,17 @@ class PlainLines:
         rate = (done - self._first) / (now - self._started_at)
         self.notify(f"{done} of {self._total} done, {failed} failed, {rate:.1f} a second")
 
-    def notify(self, text: str) -> None:
-        """Print the text on standard error."""
-        with suppress(OSError):
-            sys.stderr.write(f"headgate: {text}\n")
-            sys.stderr.flush()
-
 
 @contextmanager
-def showing(total: int, what: str) -> Iterator[Progress]:
-    """Show the progress over `total` lines inside a `with` block."""
+def showing(
+    total: int, what: str, notify: Callable[[str], None], visible: Callable[[str], str]
+) -> Iterator[Progress]:
+    """Show the progress over `total` lines inside a `with` block.
+
+    `notify`: prints a note. `visible`: escapes control characters for the terminal.
+    """
     if not sys.stderr.isatty():
-        yield PlainLines(total)
+        yield PlainLines(total, notify)
         return
     from rich.console import Console
     from rich.progress import (
@@ -80,4 +80,4 @@ def showing(total: int, what: str) -> Iterator[Progress]:
         TextColumn("{task.fields[failed]} failed"), TimeElapsedColumn(), TimeRemainingColumn(),
     )  # fmt: skip
     with RichProgress(*columns, console=Console(stderr=True), refresh_per_second=8) as bars:
-        yield Bar(bars, bars.add_task(what, total=total, failed=0))
+        yield Bar(bars, bars.add_task(what, total=total, failed=0), visible)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import sys
 
 import click
 
-from headgate.producer.cli.terminal.exit_codes import DONE, FAILED, print_note
+from headgate.producer.cli.terminal.exit_codes import DONE, FAILED
+from headgate.producer.cli.terminal.output import print_line, print_note
 
 
 @click.command()
@@ -38,7 +38,7 @@ def alive(name: str | None, as_json: bool) -> int:
         else:
             state = "alive" if sign.is_alive else "hangs"
             line = f"{sign.node}: {state} ({sign.age_s:.1f} s ago)"
-        sys.stdout.write(f"{line}\n")
+        print_line(line)
     if not found:
         print_note(f"no worker {name or 'of this machine'} runs in {home}")
     return DONE if found and all(sign.is_alive for sign in found) else FAILED

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from headgate.producer.cli.commands import HELP
-from headgate.producer.cli.terminal.exit_codes import DONE, FAILED, INTERRUPTED, print_note
+from headgate.producer.cli.terminal.exit_codes import DONE, FAILED, INTERRUPTED
 from headgate.producer.cli.terminal.options import PRIORITY
 from headgate.producer.cli.terminal.output import (
     json_option,
     print_json,
     print_line,
+    print_note,
     print_pairs,
     print_table,
 )

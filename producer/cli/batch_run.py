@@ -10,8 +10,8 @@ from headgate.producer.batch.output import Output
 from headgate.producer.batch.progress import showing
 from headgate.producer.batch.rows import Batch
 from headgate.producer.batch.run import IN_FLIGHT, Run, queue_all
-from headgate.producer.cli.terminal.exit_codes import print_note
 from headgate.producer.cli.terminal.interrupt import STOPPING, Interrupt
+from headgate.producer.cli.terminal.output import print_note, visible
 from headgate.producer.installation import Installation
 from headgate.producer.local.own_worker import OwnWorker
 from headgate.shared.errors import Unreachable, WrongUse
@@ -32,7 +32,7 @@ def follow(
     `restart_dead` supervises the caller's own workers. Without it, a worker is started if none
     runs.
     """
-    with Interrupt(STOPPING) as stop, showing(batch.lines, "jobs") as progress:
+    with Interrupt(STOPPING) as stop, showing(batch.lines, "jobs", print_note, visible) as progress:
         own_worker = OwnWorker(at, progress.notify, stop.at_once)
         check = own_worker.check if restart_dead is None else lambda _: restart_dead()
         most = max_in_flight or IN_FLIGHT
@@ -56,7 +56,10 @@ def follow(
 def submit_only(at: Installation, batch: Batch, input_path: Path) -> bool:
     """Queue every good line of the batch; return False if interrupted."""
     message = "interrupted; the jobs that are queued stay queued"
-    with Interrupt(message) as stop, showing(batch.lines, "queued") as progress:
+    with (
+        Interrupt(message) as stop,
+        showing(batch.lines, "queued", print_note, visible) as progress,
+    ):
         refused = queue_all(at, batch, input_path, progress, stop.requested)
     if refused:
         print_note(
@@ -69,7 +72,10 @@ def submit_only(at: Installation, batch: Batch, input_path: Path) -> bool:
 def fetch_into(at: Installation, batch: Batch, output: Output, *, wait: bool) -> bool:
     """Write the results that are there, or with `wait` all; return False if interrupted."""
     input_path = Path(batch.input_path)
-    with Interrupt("interrupted") as stop, showing(batch.lines, "fetched") as progress:
+    with (
+        Interrupt("interrupted") as stop,
+        showing(batch.lines, "fetched", print_note, visible) as progress,
+    ):
         workers = OwnWorker(at, progress.notify, stop.at_once, may_start=False)
         run = Run(at, batch, input_path, output, progress, stop.requested, workers.check)
         if wait:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import click
 
-from headgate.producer.cli.terminal.exit_codes import print_note
-from headgate.producer.cli.terminal.output import json_option, print_json, print_table
+from headgate.producer.cli.terminal.output import json_option, print_json, print_note, print_table
 from headgate.producer.cli.terminal.session import open_session
 
 

@@ -7,8 +7,7 @@ from pathlib import Path
 import click
 
 from headgate.producer.cli.commands import HELP
-from headgate.producer.cli.terminal.exit_codes import print_note
-from headgate.producer.cli.terminal.output import json_option, print_json, print_line
+from headgate.producer.cli.terminal.output import json_option, print_json, print_line, print_note
 from headgate.producer.cli.terminal.session import open_session
 
 

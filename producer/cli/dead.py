@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from headgate.producer.cli.commands import HELP
-from headgate.producer.cli.terminal.exit_codes import DONE, FAILED, print_note
+from headgate.producer.cli.terminal.exit_codes import DONE, FAILED
 from headgate.producer.cli.terminal.output import (
     json_option,
     print_json,
     print_line,
+    print_note,
     print_pairs,
     print_table,
     printable,
@@ -142,8 +143,8 @@ def show(letter_id: str, raw: bool, as_json: bool) -> None:
         message = start.decode("utf-8", "backslashreplace")
         more = "..." if letter.size > len(start) else ""
         print_pairs([
-            *((name, printable(str(facts[name]))) for name in list(facts)[:6]),
-            ("message", printable(message) + more),
+            *((name, facts[name]) for name in list(facts)[:6]),
+            ("message", message + more),
         ])  # fmt: skip
 
 

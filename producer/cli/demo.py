@@ -28,10 +28,9 @@ from headgate.producer.cli.terminal.exit_codes import (
     FAILED,
     INTERRUPTED,
     WRONG_USE,
-    print_note,
     run_command,
 )
-from headgate.producer.cli.terminal.output import print_line, print_pairs
+from headgate.producer.cli.terminal.output import print_line, print_note, print_pairs
 from headgate.shared.settings import Settings
 
 if TYPE_CHECKING:

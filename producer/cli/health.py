@@ -6,8 +6,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from headgate.producer.cli.terminal.exit_codes import DONE, FAILED, print_note
-from headgate.producer.cli.terminal.output import json_option, print_json, print_pairs, print_table
+from headgate.producer.cli.terminal.exit_codes import DONE, FAILED
+from headgate.producer.cli.terminal.output import (
+    json_option,
+    print_json,
+    print_note,
+    print_pairs,
+    print_table,
+)
 from headgate.producer.cli.terminal.session import open_session
 
 if TYPE_CHECKING:

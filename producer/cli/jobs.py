@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from headgate.producer.cli.terminal.exit_codes import DONE, FAILED, INTERRUPTED, print_note
+from headgate.producer.cli.terminal.exit_codes import DONE, FAILED, INTERRUPTED
 from headgate.producer.cli.terminal.options import (
     MAX_TOKENS,
     MAX_USD_PER_MILLION,
@@ -16,7 +16,13 @@ from headgate.producer.cli.terminal.options import (
     PRIORITY,
     parse_moment,
 )
-from headgate.producer.cli.terminal.output import json_option, print_json, print_line, print_table
+from headgate.producer.cli.terminal.output import (
+    json_option,
+    print_json,
+    print_line,
+    print_note,
+    print_table,
+)
 
 if TYPE_CHECKING:
     from headgate.producer.client.client import Client
@@ -206,7 +212,10 @@ def _variables(given: Sequence[str]) -> dict[str, str]:
 
 
 def read_prompt(prompt: str | None) -> str:
-    """Return the prompt from the argument, or from standard input without its last newline."""
+    """Return the prompt from the argument, or from standard input.
+
+    A byte order mark at the start of standard input and its last newline are left out.
+    """
     from headgate.shared.errors import WrongUse
 
     if prompt is not None and prompt != "-":
@@ -214,7 +223,8 @@ def read_prompt(prompt: str | None) -> str:
     if prompt is None and sys.stdin.isatty():
         raise click.UsageError("give a PROMPT, or `-` to read it from standard input")
     try:
-        return sys.stdin.buffer.read().decode().removesuffix("\n").removesuffix("\r")
+        given = sys.stdin.buffer.read().removeprefix(b"\xef\xbb\xbf").decode()
+        return given.removesuffix("\n").removesuffix("\r")
     except UnicodeDecodeError as error:
         remedy = f"byte {error.start + 1} is not UTF-8; use text in UTF-8"
         raise WrongUse("standard input", error.object[error.start : error.end], remedy) from None

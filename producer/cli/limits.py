@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from headgate.producer.cli.commands import HELP
-from headgate.producer.cli.terminal.exit_codes import print_note
 from headgate.producer.cli.terminal.output import (
     json_option,
     print_json,
     print_line,
+    print_note,
     print_table,
     printable,
 )

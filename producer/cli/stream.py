@@ -6,9 +6,8 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from headgate.producer.cli.terminal.exit_codes import print_note
 from headgate.producer.cli.terminal.interrupt import Interrupt
-from headgate.producer.cli.terminal.output import print_json, print_line, print_text
+from headgate.producer.cli.terminal.output import print_json, print_line, print_note, print_text
 from headgate.producer.errors import StreamBroken
 from headgate.producer.local.own_worker import OwnWorker
 from headgate.shared.errors import JobFailed
@@ -49,12 +48,19 @@ def print_stream(client: Client, job_id: str, as_json: bool) -> Result | None:
             except StreamBroken as error:
                 if as_json or not sys.stdout.isatty():
                     raise
-                print_note(f"\n{error}")
+                last = _end_line(last)
+                print_note(str(error))
                 continue
             except JobFailed:
                 pass  # the result has the reason
             finally:
-                if last and not last.endswith("\n") and not as_json:
-                    print_line("")
-                    last = ""
+                if not as_json:
+                    last = _end_line(last)
             return client.result(job_id)
+
+
+def _end_line(last: str) -> str:
+    """End the line if the last piece did not; return the new last piece: none."""
+    if last and not last.endswith("\n"):
+        print_line("")
+    return ""

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import fcntl
 import signal
-import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from headgate.producer.cli.terminal.exit_codes import DONE, INTERRUPTED, print_note
+from headgate.producer.cli.terminal.exit_codes import DONE, INTERRUPTED
+from headgate.producer.cli.terminal.output import print_error_text, print_note
 
 if TYPE_CHECKING:
     from headgate.producer.cli.terminal.interrupt import Interrupt
@@ -110,19 +110,15 @@ def _lock(home: Path) -> Iterator[None]:
 
 def _print_process_line(name: str, text: str) -> None:
     """Print a line that a process wrote on standard error, after the name of the process."""
-    with suppress(OSError, ValueError):
-        sys.stderr.write(f"{name:<10} | {text}\n")
-        sys.stderr.flush()
+    print_error_text(f"{name:<10} | {text}\n")
 
 
 def _show(local: LocalStack) -> None:
     addresses = local.addresses()
     width = max(len(name) for name, _ in addresses)
     print_note("everything runs; Ctrl-C stops it")
-    with suppress(OSError, ValueError):
-        for name, address in addresses:
-            sys.stderr.write(f"  {name:<{width}}  {address}\n")
-        sys.stderr.flush()
+    for name, address in addresses:
+        print_error_text(f"  {name:<{width}}  {address}\n")
 
 
 def _warn_without_keys(local: LocalStack) -> None:

@@ -8,9 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from headgate.producer.cli.terminal.exit_codes import print_note
 from headgate.producer.cli.terminal.options import parse_moment
-from headgate.producer.cli.terminal.output import json_option, print_json, print_line, print_table
+from headgate.producer.cli.terminal.output import (
+    json_option,
+    print_json,
+    print_line,
+    print_note,
+    print_table,
+)
 
 if TYPE_CHECKING:
     from headgate.producer.usage.period import Moment
@@ -47,7 +52,12 @@ _OPTIONAL = ("mean ms", "cached", "p99 ms", "saved USD", "failed", "p50 ms", "ou
 @click.option("--template", metavar="NAME", help="Only this template.")
 @click.option("--batch", metavar="ID", help="Only this batch.")
 @click.option("--limit", type=int, metavar="N", help="Only the N rows with the highest cost.")
-@click.option("--csv", "as_csv", is_flag=True, help="Print CSV with a header line.")
+@click.option(
+    "--csv",
+    "as_csv",
+    is_flag=True,
+    help="Print CSV with a header line. A name that starts like a formula gets an apostrophe.",
+)
 @json_option
 def usage(
     by: str, since: str | None, until: str | None, as_csv: bool, as_json: bool, **asked: Any
@@ -99,10 +109,22 @@ def _csv(found: UsageReport) -> None:
 
     from headgate.producer.usage.report import FIGURES
 
-    for record in ([*found.by, *FIGURES], *(one.as_json().values() for one in found.rows)):
+    rows = (one.as_json() | {name: _as_text(cell) for name, cell in one.key.items()}
+            for one in found.rows)  # fmt: skip
+    for record in ([*found.by, *FIGURES], *(row.values() for row in rows)):
         text = io.StringIO()
-        csv.writer(text, lineterminator="").writerow(record)
-        print_line(text.getvalue())
+        # The writer quotes a line end within a name only if it ends lines with it.
+        csv.writer(text, lineterminator="\r\n").writerow(record)
+        print_line(text.getvalue().removesuffix("\r\n"))
+
+
+def _as_text(cell: str | None) -> str | None:
+    """Return the cell so that a spreadsheet shows it as text, where it would be a formula.
+
+    Names of tenants and users come from outside. An apostrophe in front is the usual mark of text.
+    """
+    is_formula = cell is not None and cell.startswith(("=", "+", "-", "@", "\t", "\r", "\n"))
+    return f"'{cell}" if is_formula else cell
 
 
 def _table(found: UsageReport) -> None:

@@ -15,6 +15,7 @@ from sqlalchemy import Engine
 from headgate.shared import redis_url as redis_urls
 from headgate.shared.broker.keys import Keys
 from headgate.shared.database.engine import open_engine, reaching
+from headgate.shared.errors import SettingError
 from headgate.shared.redis_url import Address
 from headgate.shared.servers import embedded, redis_check
 from headgate.shared.servers import redis_client as redis_clients
@@ -93,11 +94,14 @@ class Servers:
 
 
 def open_servers(settings: Settings, *, record: bool = True) -> Servers:
-    """Return the servers of this installation; raise EmbeddedFailed or Unreachable.
+    """Return the servers of this installation.
 
+    Raise EmbeddedFailed or Unreachable, or SettingError for a SQLite file with a remote Redis.
     Create a SQLite file and upgrade its tables. `record=False`: leave the database alone, for
     callers that need only Redis.
     """
+    if record:
+        _require_one_machine(settings)
     membership = None
     redis_url = settings.redis_url
     if redis_url is None:
@@ -119,3 +123,20 @@ def open_servers(settings: Settings, *, record: bool = True) -> Servers:
         finally:
             engine.dispose()
     return servers
+
+
+def _require_one_machine(settings: Settings) -> None:
+    """Raise SettingError if Redis is shared by machines that cannot share the SQLite file.
+
+    Each machine would keep a record of its own, run the jobs of the others again and pay twice.
+    """
+    redis_url, database_url = settings.redis_url, settings.database_url or "sqlite"
+    if redis_url is None or settings.sqlite_shared or not database_url.startswith("sqlite"):
+        return
+    if not redis_urls.read(redis_url).is_of_this_machine:
+        remedy = (
+            "is on another machine, but the database is a SQLite file of this one; set "
+            "HEADGATE_DATABASE_URL to a PostgreSQL database, or HEADGATE_SQLITE_SHARED=1 if no "
+            "other machine uses this Redis"
+        )
+        raise SettingError("HEADGATE_REDIS_URL", redis_urls.masked(redis_url), remedy)

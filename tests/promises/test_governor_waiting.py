@@ -30,7 +30,9 @@ def test_a_job_that_waits_holds_nothing_in_a_worker_and_survives_every_restart(
     world: Open, valkey_factory: Callable[..., ValkeyServer]
 ) -> None:
     server = valkey_factory(appendonly=True, extra=("--appendfsync", "always"))
-    here = world(LATENCY, catalog=limits(rpm=6), server=server)
+    here = world(
+        LATENCY, catalog=limits(rpm=1), server=server
+    )  # so that the next job starts a minute later
     ids = here.submit(20)
     here.until_in_line(19)
     here.wait(lambda: here.ended(ids) == 1, "the first to end")
@@ -45,7 +47,7 @@ def test_a_job_that_waits_holds_nothing_in_a_worker_and_survives_every_restart(
         result = here.client.result(one)
         assert result.status == "deferred"
         assert result.attempts == 0
-        assert 0 < in_s(result.retry_at) < 600
+        assert 0 < in_s(result.retry_at) < 1500
     here.workers[1].stop(20)
     assert here.in_line() == 19, "a worker that is told to stop has nothing of it to give back"
     here.worker()

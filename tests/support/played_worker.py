@@ -24,6 +24,8 @@ PICO_PER_JOB = 2_500_000
 class PlayedWorker:
     """Ends every queued job while it is open: with an echo of its prompt, or failed by `fails`.
 
+    `fault` is the message of the failed ones.
+
     It pauses for `pause_s` between rounds of `at_once` jobs, and shows on Redis that it lives, as
     workers do.
     """
@@ -36,12 +38,14 @@ class PlayedWorker:
         fails: Callable[[Envelope], bool] = lambda _: False,
         at_once: int = 50,
         pause_s: float = 0.01,
+        fault: str = "played fault",
         clock_ms: Callable[[], int] = now_ms,
     ) -> None:
         self._engine = open_engine(database_url)
         self._redis = redis.Redis.from_url(redis_url)
         self._fails, self._at_once, self._pause_s = fails, at_once, pause_s
         self._clock_ms = clock_ms
+        self._fault = fault
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._work)
         self.ended: list[str] = []
@@ -107,7 +111,7 @@ class PlayedWorker:
             batch_id=envelope.batch_id,
             finished_at=at,
             latency_ms=20,
-            error=ErrorReport("provider_error", "played fault", True) if failed else None,
+            error=ErrorReport("provider_error", self._fault, True) if failed else None,
         )
 
 

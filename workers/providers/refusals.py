@@ -9,7 +9,7 @@ import math
 import re
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 from urllib.parse import urljoin, urlsplit, urlunsplit
 
@@ -26,11 +26,14 @@ from headgate.workers.errors import (
     Unauthorized,
 )
 from headgate.workers.providers.http import Response
+from headgate.workers.providers.key_mask import masked_keys
 from headgate.workers.providers.lenient_json import read_json
 from headgate.workers.providers.pool_gate import gate_of, wait_in_text_ms
 from headgate.workers.providers.reply_fields import fields_of, limit_and_id_headers
 
 MESSAGE_LIMIT = 500
+_MASKED_CHARS = 20 * MESSAGE_LIMIT
+"""How much of a message is searched for keys; the search takes about 0.1 us a character."""
 
 
 class ModelRefused(RequestRefused):
@@ -148,11 +151,6 @@ _TEXTS: list[tuple[re.Pattern[str], Fault]] = [
 _NAMES_MODEL = re.compile(r"\bmodels?\b|\bdeployment\b|\bendpoints found\b", re.I)
 _PATHS = re.compile(r"(?<![\w-])(?:\w+:/)?/\S+")
 
-_KEYS = re.compile(
-    r"\b(?:sk|pk|rk|gsk|xai|csk|pplx|hf|r8|nvapi|fw)[-_][\w.*-]{6,}|\bAIza[\w-]{10,}"
-    r"|(?<=Bearer )\S+|(?i:(?<=key provided: )\S+)"
-)
-
 
 def refusal(response: Response, private: Iterable[str], secret: str) -> AttemptError:
     """Return the error that this response stands for; also for an error with status 200.
@@ -160,6 +158,7 @@ def refusal(response: Response, private: Iterable[str], secret: str) -> AttemptE
     `private` are the texts of the request: the vendor's message is cut where it begins to repeat
     one of them. `secret` is the API key.
     """
+    response = without_key(response, secret)
     try:
         body = read_json(response.content)
     except ValueError:
@@ -183,7 +182,7 @@ def refusal(response: Response, private: Iterable[str], secret: str) -> AttemptE
         http_status=response.status,
         retry_after_ms=wait_ms,
         billed=billed,
-        request_id=request_id(response.headers) or error.request_id,
+        request_id=request_id(response.headers) or _masked(error.request_id, secret),
         headers=limit_and_id_headers(response.headers),
         gate=gate_of(kind, error.codes, error.message, error.details, now_s),
     )  # fmt: skip
@@ -196,14 +195,19 @@ def _address_remedy(response: Response) -> str:
     where += "ANTHROPIC_BASE_URL)"
     location = response.headers.get("location", "")
     if 300 <= response.status < 400 and location:
-        target = _plain_address(urljoin(response.url, location))
+        target = _plain_address(location, response.url)
         return f"{asked} redirects to {target}, which is not followed; {where} to where it leads"
     return f"{asked} is no endpoint; {where} to what precedes the endpoint's path"
 
 
-def _plain_address(url: str) -> str:
-    parts = urlsplit(url)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+def _plain_address(url: str, base: str = "") -> str:
+    """Return the address without user, password and query; a redirect's may be any text."""
+    try:
+        parts = urlsplit(urljoin(base, url))
+    except ValueError:
+        return "an address that is none"
+    plain = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+    return plain[:MESSAGE_LIMIT]
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,9 +283,7 @@ def scrubbed(message: str, private: Iterable[str], secret: str) -> str:
         at = message.find(start.group()) if start else -1
         if at >= 0:
             message = message[:at] + "[...]"
-    if len(secret) >= 4:
-        message = message.replace(secret, "***")
-    message = _KEYS.sub("***", message)
+    message = masked_keys(message[:_MASKED_CHARS], secret)
     return message if len(message) <= MESSAGE_LIMIT else message[: MESSAGE_LIMIT - 3] + "..."
 
 
@@ -307,6 +309,23 @@ def retry_after_ms(headers: Mapping[str, str], now_s: float) -> int | None:
 def request_id(headers: Mapping[str, str]) -> str | None:
     """Return the vendor's request id: `x-request-id` (OpenAI) or `request-id` (Anthropic)."""
     return headers.get("x-request-id") or headers.get("request-id")
+
+
+def without_key(response: Response, secret: str) -> Response:
+    """Return the response with keys masked in its request ids; a proxy may put one there."""
+    shown = {}
+    for name in ("x-request-id", "request-id"):
+        given = response.headers.get(name, "")
+        if (masked := masked_keys(given, secret)) != given:
+            shown[name] = masked
+    if not shown:
+        return response
+    headers = {name.lower(): value for name, value in response.headers.items()}
+    return replace(response, headers=headers | shown)
+
+
+def _masked(name: str | None, secret: str) -> str | None:
+    return None if name is None else masked_keys(name, secret)
 
 
 def unusable(response: Response, why: str) -> InvalidOutput:

@@ -11,7 +11,7 @@ from headgate.workers.provider import OnPiece
 from headgate.workers.providers.http import HttpPool, Response
 from headgate.workers.providers.json_body import decoded_or_raise, dumped, texts_of
 from headgate.workers.providers.lenient_json import read_json
-from headgate.workers.providers.refusals import refusal, request_id, unusable
+from headgate.workers.providers.refusals import refusal, request_id, unusable, without_key
 from headgate.workers.providers.reply_fields import fields_of
 from headgate.workers.providers.sse import Event, EventParser
 
@@ -31,6 +31,7 @@ async def post_and_decode(
     Raises one of the AttemptErrors.
     """
     response = await http.post(path, dumped(body), timeout_s=timeout_s, into=into)
+    response = without_key(response, key)
     if into is not None and response.streamed:
         return response, into.whole_or_raise(response, request, key)
     return response, decoded_or_raise(response, request, key)

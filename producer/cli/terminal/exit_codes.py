@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
 
 import click
+
+from headgate.producer.cli.terminal.output import print_error_text, print_note
 
 DONE, FAILED, WRONG_USE, UNREACHABLE, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -38,21 +41,15 @@ def run_command(command: click.Command, name: str, arguments: Sequence[str]) -> 
     except click.exceptions.Exit as end:
         return end.exit_code
     except click.ClickException as error:
-        with suppress(OSError):
-            error.show(sys.stderr)
+        shown = io.StringIO()
+        error.show(shown)
+        print_error_text(shown.getvalue())
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         print_note("interrupted")
         return INTERRUPTED
     except Exception as error:
         return _code_of(error)
-
-
-def print_note(text: str) -> None:
-    """Print the text on standard error; do nothing if standard error is closed."""
-    with suppress(OSError, ValueError):
-        sys.stderr.write(f"headgate: {text}\n")
-        sys.stderr.flush()
 
 
 def _open_streams() -> None:

@@ -8,7 +8,8 @@ from contextlib import suppress
 from types import FrameType
 from typing import Self
 
-from headgate.producer.cli.terminal.exit_codes import INTERRUPTED, print_note
+from headgate.producer.cli.terminal.exit_codes import INTERRUPTED
+from headgate.producer.cli.terminal.output import print_note
 
 STOPPING = "stopping: running jobs may finish (press Ctrl-C again to stop at once)"
 """The message of commands that let running jobs finish."""

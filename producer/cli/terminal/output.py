@@ -1,14 +1,18 @@
-"""Prints results: Rich tables on a terminal, plain lines elsewhere, JSON with --json."""
+"""Prints results: Rich tables on a terminal, plain lines elsewhere, JSON with --json.
+
+Answers, error messages and names come from outside and may hold commands to a terminal. Every
+command prints through this file, which escapes control characters when the stream is a terminal.
+A pipe or a file gets the exact bytes.
+"""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import click
-
-from headgate.producer.cli.terminal.exit_codes import print_note
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -24,11 +28,22 @@ def print_json(value: object) -> None:
     """Print the value as one line of JSON."""
     import orjson
 
-    print_line(orjson.dumps(value, default=str).decode().translate(_NO_CONTROLS))
+    print_line(orjson.dumps(value, default=str).decode().translate(_JSON_ESCAPES))
 
 
-_NO_CONTROLS = {code: f"\\u{code:04x}" for code in range(0x7F, 0xA0)}
-"""JSON escapes the control characters below these; U+009B starts a terminal command too."""
+_BIDI = (*range(0x202A, 0x202F), *range(0x2066, 0x206A))
+"""Characters that change the order in which a terminal shows the others."""
+
+_HIGH_CONTROLS = (*range(0x7F, 0xA0), *_BIDI)
+_CONTROLS = (*(code for code in range(0x20) if chr(code) not in "\n\t"), *_HIGH_CONTROLS)
+_ESCAPES = {code: chr(code).encode("unicode_escape").decode() for code in _CONTROLS}
+_JSON_ESCAPES = {code: f"\\u{code:04x}" for code in _HIGH_CONTROLS}
+"""orjson escapes the control characters below U+0020 itself; U+009B starts a command too."""
+
+
+def visible(text: str) -> str:
+    """Return the text with all control characters escaped but newlines and tabs."""
+    return text.translate(_ESCAPES)
 
 
 def printable(text: str) -> str:
@@ -44,11 +59,28 @@ def print_line(text: str) -> None:
 
 
 def print_text(text: str) -> None:
-    """Print the text at once, without a newline."""
+    """Print the text at once, without a newline; escape control characters on a terminal."""
+    if sys.stdout.isatty():
+        text = visible(text)
     data = text.encode("utf-8", "backslashreplace")
     sys.stdout.flush()
     sys.stdout.buffer.write(data)
     sys.stdout.buffer.flush()
+
+
+def print_note(text: str) -> None:
+    """Print the text on standard error; do nothing if standard error is closed.
+
+    Lines after the first are indented, so that a quoted text cannot look like a note of its own.
+    """
+    print_error_text("headgate: " + "\n  ".join(text.split("\n")) + "\n")
+
+
+def print_error_text(text: str) -> None:
+    """Print the text on standard error, in the way of print_text and print_note."""
+    with suppress(OSError, ValueError):
+        sys.stderr.write(visible(text) if sys.stderr.isatty() else text)
+        sys.stderr.flush()
 
 
 def print_table(
@@ -96,4 +128,4 @@ def print_pairs(values: Sequence[tuple[str, object]]) -> None:
     """Print each name with its value on a line of its own."""
     width = max(len(name) for name, _ in values)
     for name, value in values:
-        print_line(f"{name:<{width}}  {value}")
+        print_line(f"{name:<{width}}  {printable(str(value))}")

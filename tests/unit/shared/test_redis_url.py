@@ -27,6 +27,31 @@ def test_plain_urls_are_read_with_their_defaults() -> None:
     assert redis_url.read("redis://[::1]:7/?db=2").hosts == (("::1", 7),)
 
 
+@pytest.mark.parametrize(
+    ("url", "here"),
+    [
+        ("redis://localhost/0", True),
+        ("redis://LOCALHOST.:1/0", True),
+        ("redis://db.localhost", True),
+        ("redis://127.0.0.1:6379", True),
+        ("redis://127.9.9.9", True),
+        ("rediss://[::1]:6380/0", True),
+        ("redis://[::ffff:127.0.0.1]", True),
+        ("redis://0.0.0.0", True),
+        ("redis+socket:///run/redis.sock", True),
+        ("sentinel://127.0.0.1:1,localhost:2/0?master_name=m", True),
+        ("sentinel://127.0.0.1:1,10.0.0.2:2/0?master_name=m", False),
+        ("redis://redis:6379/0", False),
+        ("redis://10.0.0.1", False),
+        ("redis://[2001:db8::1]", False),
+        ("redis://localhost.example.com", False),
+        ("redis://127.0.0.1.example.com", False),
+    ],
+)
+def test_which_addresses_are_this_machine(url: str, here: bool) -> None:
+    assert redis_url.read(url).is_of_this_machine is here
+
+
 def test_a_socket_is_read_with_its_login_and_database() -> None:
     found = redis_url.read("redis+socket://u:p@/run/my%20redis.sock?virtual_host=2")
     assert (found.path, found.database, found.password) == ("/run/my redis.sock", 2, "p")

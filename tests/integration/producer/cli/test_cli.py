@@ -165,11 +165,13 @@ def test_a_job_is_submitted_waited_for_and_listed(ready: dict[str, str]) -> None
     with PlayedWorker(ready["HEADGATE_DATABASE_URL"], ready["HEADGATE_REDIS_URL"]):
         waited = headgate(["result", job_id, "--wait"], ready)
         assert (waited.code, waited.out) == (0, "echo: hello\n")
+        marked = headgate(["submit", "--wait", "-"], ready, stdin=b"\xef\xbb\xbfgr\r\n")
+        assert marked.out == "echo: gr\n", "the byte order mark is no part of the prompt"
         piped = headgate(["submit", "--wait", "-"], ready, stdin="grüß\n".encode())
         assert (piped.code, piped.out) == (0, "echo: grüß\n")
         whole = headgate(["submit", "--wait", "--json"], ready, stdin=b"again")
         assert whole.document["status"] == "succeeded"
-    assert headgate(["jobs", "--status", "succeeded", "--since", "1h"], ready).out.count("\n") == 4
+    assert headgate(["jobs", "--status", "succeeded", "--since", "1h"], ready).out.count("\n") == 5
 
 
 def test_a_failed_job_has_exit_code_1_and_its_error_on_standard_error(

@@ -66,6 +66,25 @@ def test_the_command_prints_a_table_csv_or_json_without_redis(env: dict[str, str
     assert (document["total"]["requests"], document["total"]["cost_usd"]) == (1, "0.000002")
 
 
+def test_a_name_in_csv_is_no_formula(sqlite_url: str, tmp_path: Path) -> None:
+    """A spreadsheet would run it; figures and other names stay as they are."""
+    names = {
+        "=HYPERLINK(1)": "'=HYPERLINK(1)", "+1": "'+1", "-1": "'-1", "@SUM(A1)": "'@SUM(A1)",
+        "\t=1": "'\t=1", "\r=1": "'\r=1", "a=b": "a=b", "'=1": "'=1",
+    }  # fmt: skip
+    engine = open_engine(sqlite_url)
+    migrate.upgrade(engine)
+    put(engine, *(line(tenant=name, cost_pico_usd=2_000_000) for name in names))
+    engine.dispose()
+    env = {"HEADGATE_DATABASE_URL": sqlite_url, "HEADGATE_HOME": str(tmp_path)}
+    written = headgate(["usage", "--by", "tenant", "--csv"], env)
+    rows = list(csv.DictReader(io.StringIO(written.out, newline="")))
+    assert sorted(row["tenant"] for row in rows) == sorted(names.values())
+    assert {row["cost_usd"] for row in rows} == {"0.000002"}
+    document = headgate(["usage", "--by", "tenant", "--json"], env).document
+    assert sorted(row["tenant"] for row in document["rows"]) == sorted(names), "JSON is exact"
+
+
 @pytest.mark.parametrize(
     ("options", "fault"),
     [

@@ -17,6 +17,7 @@ from headgate.shared.servers.servers import open_servers
 from headgate.shared.settings import Settings
 from tests.support import installation, redis_forms
 from tests.support.child import ChildFailed, wait_until
+from tests.support.command import headgate
 from tests.support.redis_forms import AclServer, Certificates, tls_front
 from tests.support.sentinels import MASTER_NAME, SentinelProcess, role
 from tests.support.servers import ValkeyServer, free_port, short_folder
@@ -49,6 +50,32 @@ def test_a_node_of_a_cluster_is_refused_by_commands_and_workers(
             worker.start()
         assert worker.exit_code() == 3
         assert "a node of a Redis Cluster" in worker.log()
+
+
+def test_sqlite_with_a_redis_of_another_machine_is_refused_by_commands_and_workers(
+    tmp_path: Path,
+) -> None:
+    """Two machines with a record each would run each other's jobs again and pay twice."""
+    url = "redis://u:s3cret@redis.example:6379/0"  # nobody asks it
+    env = {"HEADGATE_HOME": str(tmp_path / "home"), "HEADGATE_REDIS_URL": url}
+    for how in (env, env | {"HEADGATE_DATABASE_URL": f"sqlite:///{tmp_path / 'own.db'}"}):
+        for command in (["submit", "hello"], ["worker"], ["health"]):
+            ended = headgate(command, how)
+            assert ended.code == 2, ended
+            assert "HEADGATE_REDIS_URL: 'redis://u:***@redis.example:6379/0'" in ended.err
+            assert "HEADGATE_DATABASE_URL" in ended.err
+            assert "HEADGATE_SQLITE_SHARED=1" in ended.err
+            assert "s3cret" not in ended.err
+    assert not (tmp_path / "own.db").exists()
+
+
+def test_a_remote_redis_is_accepted_with_postgresql_or_on_purpose(tmp_path: Path) -> None:
+    chosen = Settings(redis_url="redis://redis.example/0", home=tmp_path)
+    on_purpose = chosen.model_copy(update={"sqlite_shared": True})
+    open_servers(on_purpose).close()
+    database = {"database_url": "postgresql://db.example/headgate"}
+    open_servers(chosen.model_copy(update=database)).close()
+    open_servers(chosen, record=False).close()
 
 
 def test_a_replica_is_refused_and_names_its_master(

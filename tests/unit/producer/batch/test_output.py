@@ -3,6 +3,7 @@
 import os
 import resource
 import signal
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,6 +36,21 @@ def test_the_input_is_never_the_output_by_whatever_name(tmp_path: Path, source: 
         with pytest.raises(WrongUse, match="the input itself"):
             Output.open(tmp_path / name, source, "overwrite")
     assert source.read_text() == "{}\n"
+
+
+def test_only_the_owner_may_read_a_new_output_and_an_old_one_keeps_its_mode(
+    tmp_path: Path, source: Path
+) -> None:
+    old = tmp_path / "old"
+    old.touch(0o644)
+    old.chmod(0o644)
+    before = os.umask(0)
+    try:
+        for name, mode in (("new", 0o600), ("old", 0o644)):
+            Output.open(tmp_path / name, source, "refuse").close()
+            assert stat.S_IMODE((tmp_path / name).stat().st_mode) == mode
+    finally:
+        os.umask(before)
 
 
 def test_a_folder_a_missing_folder_and_a_full_file_are_refused(

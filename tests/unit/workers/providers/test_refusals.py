@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import re
 from typing import Any
+from urllib.parse import quote
 
 import orjson
 import pytest
@@ -24,8 +27,10 @@ from headgate.workers.providers.refusals import (
     ModelRefused,
     WrongAddress,
     refusal,
+    request_id,
     retry_after_ms,
     scrubbed,
+    without_key,
 )
 
 
@@ -182,6 +187,20 @@ def test_a_refusal_is_read_by_its_code_first_and_its_status_second(
     assert error.http_status == status
 
 
+@pytest.mark.parametrize(
+    ("location", "target"),
+    [
+        ("/v2?key=x", "https://h/v2"),
+        ("http://[", "an address that is none"),
+        ("https://u:p@new/x#y", "https://new/x"),
+    ],
+)
+def test_any_target_of_a_redirect_is_told_without_its_secrets(location: str, target: str) -> None:
+    response = Response(308, CIMultiDict({"location": location}), b"", url="https://u:p@h/v1?k=s")
+    message = refusal(response, [], "sk-secret-key").message
+    assert f"https://h/v1 redirects to {target}, which is not followed" in message
+
+
 def test_another_model_may_serve_what_is_too_long_for_this_one() -> None:
     too_long = refused(400, of_openai("context_length_exceeded"))
     assert (too_long.retryable, too_long.falls_back) == (False, True)
@@ -234,6 +253,78 @@ def test_a_message_shows_neither_key_nor_prompt_and_is_short() -> None:
     assert len(shown) == MESSAGE_LIMIT
     prompt = 'My secret plan\nis "this" one'
     assert scrubbed("bad input: 'My secret plan\\nis'", [prompt], key) == "bad input: '[...]"
+
+
+KEY = "Kq7-own_key/of+no.known~form=9"
+ENCODED = base64.b64encode(KEY.encode()).decode()
+OTHERS = "sk-proj-abcdefghijkl"
+
+
+@pytest.mark.parametrize(
+    "leak",
+    [
+        KEY,
+        quote(KEY, safe=""),
+        quote(KEY, safe="").lower(),
+        quote(quote(KEY, safe=""), safe=""),
+        "".join(f"%{ord(char):02X}" for char in KEY),
+        KEY.replace("/", "\\u002f"),
+        f"{KEY[:10]}\n{KEY[10:]}",
+        f"{KEY[:10]}\r\n\t  {KEY[10:20]}\n{KEY[20:]}",
+        f"{KEY[:10]}\\n{KEY[10:]}",
+        f'{KEY[:10]}"\n"{KEY[10:]}',
+        quote(f"{KEY[:10]}\n{KEY[10:]}"),
+        ENCODED,
+        ENCODED.rstrip("="),
+        base64.urlsafe_b64encode(KEY.encode()).decode(),
+        quote(ENCODED, safe=""),
+        f"{ENCODED[:20]}\n{ENCODED[20:]}",
+        *(base64.b64encode(f"{name}:{KEY}:x".encode()).decode() for name in ("", "a", "ab", "abc")),
+    ],
+)
+def test_our_key_is_masked_in_every_spelling(leak: str) -> None:
+    shown = scrubbed(f"the header ({leak}) is wrong; see x-api-keys", [], KEY)
+    assert re.fullmatch(r"the header \(.{0,9}\*\*\*.{0,9}\) is wrong; see x-api-keys", shown)
+
+
+@pytest.mark.parametrize(
+    "leak",
+    [
+        OTHERS,
+        quote(OTHERS).replace("-", "%2D"),
+        base64.b64encode(OTHERS.encode()).decode(),
+        base64.b64encode(f"Bearer {OTHERS}".encode()).decode(),
+        base64.urlsafe_b64encode(f"user:{OTHERS}".encode()).decode(),
+    ],
+)
+def test_keys_of_others_are_masked_by_their_prefix(leak: str) -> None:
+    shown = scrubbed(f"you sent {leak} to us", [], KEY)
+    assert shown == "you sent *** to us"
+
+
+def test_what_is_no_key_stays() -> None:
+    for text in (
+        "The quick brown fox jumps over the lazy dog. " * 9,
+        "req_011CSHoEeqs5C35K2UUqR7Fy 8f14e45f-ceea-467f-a9d1-2c3a4b5c6d7e",
+        "https://platform.openai.com/docs/guides/error-codes/api-errors",
+        "sk s k own key of no known form",
+    ):
+        assert scrubbed(text, [], KEY) == text[:MESSAGE_LIMIT]
+
+
+@pytest.mark.parametrize("leak", [KEY, ENCODED, OTHERS])
+def test_a_key_in_a_request_id_is_masked_like_one_in_a_message(leak: str) -> None:
+    for headers in ({"x-request-id": f"id-{leak}"}, {"request-id": f"id-{leak}"}):
+        error = refusal(Response(500, CIMultiDict(headers), b""), [], KEY)
+        assert error.request_id in ("id-***", "id***", "***")
+        assert set(error.headers.values()) == {error.request_id}
+        answer = without_key(Response(200, CIMultiDict({**headers, "A": "b"}), b"{}"), KEY)
+        assert request_id(answer.headers) == error.request_id
+        assert answer.headers["a"] == "b"
+    body = orjson.dumps({"error": {"message": "no"}, "request_id": f"id-{leak}"})
+    assert refusal(Response(500, {}, body), [], KEY).request_id in ("id-***", "id***", "***")
+    plain = Response(200, CIMultiDict({"X-Request-Id": "req_1"}), b"{}")
+    assert without_key(plain, KEY) is plain
 
 
 def test_a_validation_error_does_not_repeat_the_input() -> None:
