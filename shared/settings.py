@@ -77,6 +77,16 @@ def _http_url(url: str) -> str:
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
 
 
+def _header_text(value: str | None) -> str | None:
+    text = (value or "").strip()
+    if not (text.isascii() and text.isprintable()):
+        raise ValueError("use one line of plain ASCII; it is sent in a header")
+    return text or None
+
+
+HeaderText = Annotated[str | None, AfterValidator(_header_text)]
+
+
 def _tier_source(chosen: str) -> str:
     if chosen not in ("catalog", "table") and not re.fullmatch(r"[\w.]+:\w+", chosen):
         raise ValueError("use catalog, table or module:function")
@@ -166,8 +176,8 @@ class Settings(BaseSettings):
     )
     timeout_s: Annotated[float, Field(allow_inf_nan=False, gt=0, le=86_400)] = Field(
         default=120,
-        description="The maximum time in seconds to wait for one answer of a provider (default: "
-        "120).",
+        description="The maximum time in seconds to wait for one answer of a model without "
+        "timeout_s in the catalog (default: 120).",
     )
     lease_s: Annotated[float, Field(allow_inf_nan=False, ge=1, le=3600)] = Field(
         default=15,
@@ -305,12 +315,12 @@ class Settings(BaseSettings):
         validation_alias="OPENAI_BASE_URL",
         description="Another base URL for OpenAI (default: https://api.openai.com/v1).",
     )
-    openai_org_id: str | None = Field(
+    openai_org_id: HeaderText = Field(
         default=None,
         validation_alias="OPENAI_ORG_ID",
         description="The organisation at OpenAI (default: none).",
     )
-    openai_project_id: str | None = Field(
+    openai_project_id: HeaderText = Field(
         default=None,
         validation_alias="OPENAI_PROJECT_ID",
         description="The project at OpenAI (default: none).",
@@ -363,8 +373,11 @@ def read(name: str) -> tuple[str | None, str]:
 
 
 def secret(name: str) -> SecretStr | None:
-    """Return the secret in a variable, such as one that a catalog names in `api_key_env`."""
-    value, _ = read(name)
+    """Return the secret in a variable, such as one that a catalog names in `api_key_env`.
+
+    Blanks and line breaks around it are cut; None if nothing is left.
+    """
+    value = (read(name)[0] or "").strip()
     return SecretStr(value) if value else None
 
 

@@ -17,8 +17,9 @@ from kombu.transport import TRANSPORT_ALIASES
 
 from headgate.shared import settings
 from headgate.shared.broker.queues import all_queues, queue_name
-from headgate.shared.catalog import catalog
-from headgate.shared.errors import Unfit, Unreachable
+from headgate.shared.catalog import access, catalog
+from headgate.shared.catalog.catalog import Catalog
+from headgate.shared.errors import Unfit, Unreachable, WrongUse
 from headgate.shared.servers.servers import Servers, open_servers
 from headgate.shared.settings import Settings, read
 from headgate.workers.celery import config
@@ -39,6 +40,9 @@ SENTINEL_TRANSPORT = "headgate.workers.celery.transport:SentinelTransport"
 
 UNREACHABLE = 3
 """Exit code if Redis cannot be worked with; all commands use it."""
+
+WRONG_USE = 2
+"""Exit code if a setting cannot be worked with; all commands use it."""
 
 # Celery warns about running as root because of pickle, which is never accepted here.
 warnings.filterwarnings("ignore", category=SecurityWarning)
@@ -126,16 +130,17 @@ def make_app() -> Headgate:
     in_force = settings.load()
     models = catalog.load(in_force.catalog)
     servers = open_servers(in_force)
-    signals.worker_init.connect(lambda **_: _check(servers), weak=False)
+    signals.worker_init.connect(lambda **_: _check(in_force, models, servers), weak=False)
     return Headgate(in_force, servers, models.classes)
 
 
-def _check(servers: Servers) -> None:
+def _check(in_force: Settings, models: Catalog, servers: Servers) -> None:
     """Wait until the database answers; exit with the reason if waiting cannot help.
 
     Celery's consumer waits for Redis later.
     """
     try:
+        access.check(in_force, models)
         if (outage := _outage_of(servers.check_database)) is not None:
             log.warning("%s; this worker begins when it answers", outage)
             while _outage_of(servers.check_database) is not None:
@@ -145,6 +150,9 @@ def _check(servers: Servers) -> None:
     except Unfit as error:
         sys.stderr.write(f"headgate: {error}\n")
         raise SystemExit(UNREACHABLE) from error
+    except WrongUse as error:
+        sys.stderr.write(f"headgate: {error}\n")
+        raise SystemExit(WRONG_USE) from error
 
 
 def _outage_of(check: Callable[[], None]) -> Unreachable | None:

@@ -40,10 +40,12 @@ def worker(queues: str | None, concurrency: int | None, name: str | None) -> Non
     from headgate.shared import settings
     from headgate.shared.broker.keys import DEAD_QUEUE
     from headgate.shared.broker.queues import all_queues
+    from headgate.shared.catalog import access
     from headgate.shared.errors import WrongUse
 
     in_force = settings.load()
     at = open_installation(in_force)
+    access.check(in_force, at.catalog)
     named = [queue.strip() for queue in (queues or "").split(",") if queue.strip()]
     known = all_queues(at.catalog.classes)
     for queue in named:

@@ -19,6 +19,7 @@ from headgate.producer.installation import Installation, open_installation
 from headgate.producer.local.launch import program
 from headgate.producer.local.process import Child, ChildGaveUp, stop_all
 from headgate.shared import settings
+from headgate.shared.catalog import access
 from headgate.shared.errors import Unreachable
 from headgate.shared.servers.embedded import EmbeddedFailed
 from headgate.shared.settings import Settings, masked
@@ -86,13 +87,18 @@ class LocalStack:
     _checked_at: float = 0.0
 
     def start(self) -> None:
-        """Start the simulator, the workers and Flower; raise Unreachable or ChildGaveUp."""
+        """Start the simulator, the workers and Flower.
+
+        Raises Unreachable or ChildGaveUp, or SettingError for a key or proxy that cannot be used.
+        """
         if self.installation is None:
             self.installation, self._owns = open_installation(self.settings), True
         env = dict(settings.environment() if self.env is None else self.env)
         if self.simulator is not None:
             self.simulator_url = self._start_simulator(env, self.simulator)
             env["HEADGATE_SIMULATOR_URL"] = self.simulator_url
+        else:
+            access.check(self.settings, self.installation.catalog)
         for n in range(1, self.workers + 1):
             name = f"{self.worker_name}-{n}"
             argv = worker_argv(name, self.log_level, quiet=True)

@@ -155,7 +155,7 @@ class Model(CatalogModel):
     max_output_tokens: Annotated[int, Field(ge=0, le=100_000_000)] = 0
     capabilities: Annotated[frozenset[Capability], Field(strict=False)] = frozenset()
     fallback: Annotated[tuple[str, ...], Field(strict=False)] = ()
-    timeout_s: Seconds = 120
+    timeout_s: Seconds | None = None
     max_attempts: Annotated[int, Field(ge=1, le=100)] | None = None
     backoff_s: Seconds | None = None
     backoff_max_s: Seconds | None = None

@@ -52,3 +52,28 @@ def test_while_a_model_is_down_jobs_go_elsewhere_or_wait_and_nobody_stampedes(
     assert calls.keys() == {OTHER}
     opened = [log.count("is down") for log in (worker.log() for worker in here.workers)]
     assert 1 <= sum(opened) <= 2, "said once, by the worker that saw it"
+
+
+def test_a_slow_request_is_asked_at_most_as_often_as_a_job_may_ask_and_condemns_no_model(
+    world: Open,
+) -> None:
+    here = world(
+        "--latency-ms=20", timeout_s=1, breaker_failures=3, breaker_open_s=0.2, max_attempts=3,
+        max_attempts_per_job=4, backoff_s=0.05, backoff_max_s=0.1,
+    )  # fmt: skip
+    here.warm()
+    here.fails("slow:ms=10000", match="slow")
+    alone = here.submit(1, prompt="slow number")
+    here.until_ended(alone)
+    assert models_asked(here, alone)[MODEL] == 3, "the tries at one model, and no probe"
+    assert breakers.down_models(here.redis, KEYS) == set(), "only this request is slow"
+    others = here.submit(5)
+    here.until_ended(others)
+    assert here.statuses(others) == {"succeeded": 5}
+
+    several = here.submit(3, prompt="slow number")
+    here.until_ended(several, within_s=90)
+    assert here.statuses([*alone, *several]) == {"failed": 4}
+    assert models_asked(here, several)[MODEL] <= 3 * 4, "probes are tries: no job asks without end"
+    errors = [here.client.result(one).error for one in several]
+    assert [error and error.code for error in errors] == ["timeout"] * 3

@@ -116,11 +116,13 @@ class Ask:
     ) -> AskOutcome | None:
         """Ask this model until it answers or its tries are spent; None: ask the next one.
 
-        A job that has waited for the model's breaker asks once, also if its tries are spent.
+        A job that has waited for the model's breaker asks once, also if its tries are spent, but
+        not without end: see `may_probe`.
         """
         grant = job.grant
-        is_due = isinstance(grant, Held) and grant.waits and grant.model == model.name
         limits = self.limits.of(model)
+        is_due = isinstance(grant, Held) and grant.waits and grant.model == model.name
+        is_due = is_due and fallback.may_probe(job.unknown_tries, limits)
         while is_due or not fallback.is_spent(model.name, job.failures, limits):
             is_due = False
             if job.left_ms(self.clock_ms()) <= 0:
@@ -196,12 +198,13 @@ class Ask:
         """End a job that no model has answered, or let it wait for one that is down."""
         if job.left_ms(self.clock_ms()) <= 0:
             return job.failed("deadline", NO_ANSWER_IN_TIME)
-        if tried.down:
+        if tried.down and fallback.may_probe(job.unknown_tries, self.limits):
             return self._wait_for_one(job, chain, tried)
-        if not job.failures:
+        failures = fallback.counted(job.failures)
+        if not failures:
             return self._without_fallback(job, tried)
-        over_budget = all(failure.code == "budget_exceeded" for failure in job.failures)
-        last = job.failures[0 if over_budget else -1]  # the budget for the model that was wanted
+        over_budget = all(failure.code == "budget_exceeded" for failure in failures)
+        last = failures[0 if over_budget else -1]  # the budget for the model that was wanted
         # Cut off by workers that were stopped: nobody wanted the job to be cancelled.
         code = "internal" if last.code == "cancelled" else last.code
         retryable = code not in fallback.FINAL and not tried.hopeless

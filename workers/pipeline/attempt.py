@@ -22,7 +22,7 @@ from headgate.workers.maintenance.estimates import EstimateUpkeep
 from headgate.workers.pipeline.job_run import Ending, JobRun
 from headgate.workers.pipeline.outcome import Deferred, Restored
 from headgate.workers.pipeline.shielded import through
-from headgate.workers.policy import breaker, budget, refusal
+from headgate.workers.policy import breaker, budget, fallback, refusal
 from headgate.workers.policy.fallback import Chain
 from headgate.workers.provider import Answer
 from headgate.workers.stages.breaker import Breaker
@@ -204,6 +204,7 @@ class AttemptSteps:
     ) -> Failed:
         """Settle ledger, hold and breaker, so that all workers know before a retry is decided."""
         error = failed.error
+        again = fallback.timed_out(model.name, job.failures)
         if error.billed is None:
             job.history.unknown_models.append(model.name)
         job.add_failure(model, error)
@@ -215,7 +216,7 @@ class AttemptSteps:
             await through(self.hold.settle(job.envelope.id, hold, used, 0))
         if (refused := refusal.refusal(error)) is not None:
             await through(self.hold.refused(hold, error, refused.kind, refused.wait_ms))
-        if breaker.is_fault(error, cut_short=failed.cut_short):
+        if breaker.is_fault(error, cut_short=failed.cut_short, again=again and not hold.probe):
             after = await through(self.breaker.failed(hold))
             if after.is_open and error.retryable:
                 return replace(failed, down_ms=after.wait_ms)

@@ -142,6 +142,16 @@ class JobRun:
         return bool(cut_off)
 
     @property
+    def unknown_tries(self) -> int:
+        """How many of its attempts ended without anybody knowing whether they were billed.
+
+        Those before an operator reopened it do not count.
+        """
+        unknown = (a for a in self.claim.history if a.state in ("open", "unknown"))
+        forgiven = sum(1 for a in unknown if a.fence <= self.envelope.forgiven_fence)
+        return len(self.history.unknown_models) - forgiven
+
+    @property
     def has_asked(self) -> bool:
         """Whether it has asked a model under this claim."""
         return self.history.attempts > len(self.claim.history)

@@ -20,6 +20,8 @@ FAULTS = frozenset(
      "permission"}
 )  # fmt: skip
 
+_OF_KEYS = frozenset({"authentication", "permission"})
+
 QUIET_BURST, QUIET_PER_S = 10.0, 1.0
 """Retries that come by time alone, so that a system with little traffic retries as usual."""
 
@@ -46,12 +48,16 @@ def wait_for_one(down: Mapping[str, int], left_ms: int, chance: float) -> tuple[
     return name, int(max(LEAST_MS, min(wait_ms, left_ms)))
 
 
-def is_fault(error: AttemptError, *, cut_short: bool = False) -> bool:
+def is_fault(error: AttemptError, *, cut_short: bool = False, again: bool = False) -> bool:
     """Return whether the failure counts against the model.
 
-    `cut_short`: the job's deadline made the time limit shorter; a timeout then proves nothing.
+    Two kinds of timeouts prove nothing. `cut_short`: the job's deadline made the time limit
+    shorter. `again`: the same job has timed out at the model before, so it may be slow by itself.
+    A wrong base URL is no fault: jobs fail at once with the reason, and do not wait for a probe.
     """
-    return error.code in FAULTS and not (cut_short and error.code == "timeout")
+    if error.code == "timeout" and (cut_short or again):
+        return False
+    return error.code in FAULTS and (error.retryable or error.code in _OF_KEYS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,6 +89,11 @@ def tries(model: str, failures: Iterable[FailedAttempt]) -> int:
     return sum(1 for failure in counted(failures) if failure.model == model)
 
 
+def timed_out(model: str, failures: Iterable[FailedAttempt]) -> bool:
+    """Return whether an attempt at this model has ended by a timeout."""
+    return any(failure.code == "timeout" and failure.model == model for failure in failures)
+
+
 def is_spent(model: str, failures: Sequence[FailedAttempt], limits: RetryLimits) -> bool:
     """Return whether the job may not ask this model again, or no model at all."""
     all_tries = counted(failures)
@@ -96,3 +101,13 @@ def is_spent(model: str, failures: Sequence[FailedAttempt], limits: RetryLimits)
     if len(all_tries) >= limits.max_attempts_per_job or len(own) >= limits.max_attempts:
         return True
     return bool(own and own[-1].code in FINAL)
+
+
+def may_probe(unknown_tries: int, limits: RetryLimits) -> bool:
+    """Return whether a job that has spent its tries may still wait for a breaker and probe it.
+
+    Probes that cost nothing are free. `unknown_tries`: the attempts of which nobody knows whether
+    they were billed. They are bounded, or a request that no model answers in time is paid for at
+    each probe.
+    """
+    return unknown_tries < limits.max_attempts_per_job

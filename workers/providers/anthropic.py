@@ -13,12 +13,13 @@ from typing import Any
 import anthropic
 import orjson
 
+from headgate.shared.catalog.access import checked_key
 from headgate.shared.cost.rates import PLAIN, BillingTerms
 from headgate.shared.job.request import Request
 from headgate.shared.job.result import Reply, Usage
 from headgate.workers.provider import Answer, OnPiece
 from headgate.workers.providers.anthropic_request import messages_body
-from headgate.workers.providers.http import HttpPool, Response, checked_key
+from headgate.workers.providers.http import HttpPool, Response, headers_only_client
 from headgate.workers.providers.refusals import ModelRefused, request_id, unusable
 from headgate.workers.providers.reply_fields import count, fields_of, limit_and_id_headers, tier_of
 from headgate.workers.providers.streaming import AnswerStream, MessageParts, post_and_decode
@@ -48,16 +49,18 @@ class AnthropicProvider:
         connections: int = 1000,
     ) -> None:
         self.name = name
-        self._key = checked_key(name, api_key)
+        self._key = checked_key(f"API key of {name}", api_key)
         client = anthropic.AsyncAnthropic(
             # Both are always given, or the SDK looks for them in the environment and in files.
             api_key=self._key or "none",
             base_url=base_url or ADDRESS,
             open_telemetry=False,
+            http_client=headers_only_client(),
         )
         self._http = HttpPool(
-            str(client.base_url),
+            base_url or ADDRESS,
             {**client.auth_headers, **client.default_headers},
+            endpoints=("/messages", "/v1"),  # as OpenAI's addresses end, and whole
             connections=connections,
             vendor=base_url is None,
         )

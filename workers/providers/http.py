@@ -12,18 +12,18 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
-from urllib.request import getproxies, proxy_bypass
+from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 import aiohttp
 import httpx2
 from aiohttp.http_exceptions import ContentEncodingError
 from yarl import URL
 
-from headgate.shared.errors import SettingError
+from headgate.shared.catalog.access import proxy_of
 from headgate.workers.errors import AttemptError, AttemptTimeout, ConnectionLost, InvalidOutput
 
 CONNECT_TIMEOUT_S = 5.0
@@ -50,13 +50,14 @@ _NEVER_SENT = (
 class Response:
     """A vendor's response with any status. Header names are in any case.
 
-    `streamed`: it was a stream and went into the sink; `content` is empty.
+    `streamed`: it was a stream and went into the sink; `content` is empty. `url`: what was asked.
     """
 
     status: int
     headers: Mapping[str, str]
     content: bytes
     streamed: bool = False
+    url: str = ""
 
 
 class StreamSink(Protocol):
@@ -70,28 +71,38 @@ class StreamSink(Protocol):
         """Take a piece; return True once nothing more is expected."""
 
 
-def checked_key(name: str, api_key: str) -> str:
-    """Return the key without blanks around it; raises SettingError if no header can hold it."""
-    key = api_key.strip()
-    if not (key.isascii() and key.isprintable()):
-        raise SettingError(f"API key of {name}", "***", "a key is one line of plain ASCII")
-    return key
+def base_address(url: str, endpoints: Sequence[str]) -> SplitResult:
+    """Return the base address in a URL, which may name one of these endpoints whole.
+
+    Its query is kept, for servers that want a version or a key in it.
+    """
+    parts = urlsplit(url)
+    path = parts.path.rstrip("/")
+    for endpoint in endpoints:
+        path = path.removesuffix(endpoint)
+    return parts._replace(path=path, fragment="")
 
 
 class HttpPool:
     """The connections to one address of a vendor, with its headers; opened at first use."""
 
     def __init__(
-        self, base_url: str, headers: Mapping[str, object], *, connections: int, vendor: bool
+        self,
+        base_url: str,
+        headers: Mapping[str, object],
+        *,
+        endpoints: Sequence[str],
+        connections: int,
+        vendor: bool,
     ) -> None:
-        self._base = URL(base_url)
+        self._base = base_address(base_url, endpoints)
         # The SDKs mark headers to be left out with an object that is not a text.
         self._headers = {
             name: value for name, value in headers.items() if isinstance(value, str) and value
         }
         self._connections = connections
         self._keepalive_s = VENDOR_KEEPALIVE_S if vendor else OTHER_KEEPALIVE_S
-        self._proxy = _proxy(self._base)
+        self._proxy = proxy_of(base_url)
         self._urls: dict[str, URL] = {}
         self._session: aiohttp.ClientSession | None = None
         self._closed = False
@@ -106,7 +117,8 @@ class HttpPool:
         """
         url = self._urls.get(path)
         if url is None:
-            url = self._urls[path] = self._base.joinpath(path.lstrip("/"))
+            whole = self._base._replace(path=self._base.path + path)
+            url = self._urls[path] = URL(urlunsplit(whole))
         try:
             async with (
                 asyncio.timeout(timeout_s),
@@ -118,7 +130,8 @@ class HttpPool:
                 if into is not None and _is_stream(response):
                     await _pour(response.content, into)
                     return Response(response.status, response.headers, b"", streamed=True)
-                return Response(response.status, response.headers, await response.read())
+                content = await response.read()
+                return Response(response.status, response.headers, content, url=str(url))
         except TimeoutError as error:
             if isinstance(error, aiohttp.ConnectionTimeoutError):
                 raise lost(error) from error
@@ -182,22 +195,39 @@ async def _pour(content: aiohttp.StreamReader, into: StreamSink) -> None:
             raise
 
 
-def _proxy(base_url: URL) -> str | None:
-    """Return the machine's proxy for this address, as the SDKs would find it."""
-    if base_url.host is None or proxy_bypass(base_url.host):
-        return None
-    named = getproxies()
-    return named.get(base_url.scheme) or named.get("all")
+class NoNetwork(httpx2.AsyncBaseTransport):
+    """The transport of an SDK's client that is read for its headers and never called."""
+
+
+def headers_only_client() -> httpx2.AsyncClient:
+    """Return an HTTP client for an SDK that reads no environment and opens nothing."""
+    return httpx2.AsyncClient(trust_env=False, transport=NoNetwork())
+
+
+def _tls(error: aiohttp.ClientSSLError) -> str:
+    """Return what went wrong with TLS; asyncio's own text would be that of an unrelated errno."""
+    fault = getattr(error, "certificate_error", None) or error.os_error
+    why = getattr(fault, "verify_message", "") or getattr(fault, "reason", "") or str(fault)
+    what = "TLS failed"
+    if isinstance(fault, ssl.CertificateError):
+        what = "the certificate is not trusted"
+    elif "_" in why:  # OpenSSL's names, such as WRONG_VERSION_NUMBER
+        why = why.replace("_", " ").lower()
+    return f"{what} ({error.host}:{error.port}): {why}"
 
 
 def lost(error: aiohttp.ClientError | OSError) -> AttemptError:
     """Return our error for a fault of the connection that aiohttp reported."""
     cause = type(error).__name__
+    if isinstance(error, aiohttp.ClientSSLError):
+        return ConnectionLost(f"the connection could not be opened: {_tls(error)}", billed=False)
     if isinstance(error, _NEVER_SENT):
         reason = getattr(error, "os_error", None)
         if isinstance(reason, OSError):  # asyncio's own text names the address, not the reason
             errno = reason.errno or 0
             cause = (os.strerror(errno) if errno > 0 else reason.strerror) or cause
+        if isinstance(error, aiohttp.ClientProxyConnectionError):
+            cause = f"the proxy {error.host}:{error.port}: {cause}"
         return ConnectionLost(f"the connection could not be opened: {cause}", billed=False)
     if isinstance(error, aiohttp.ClientResponseError) or isinstance(
         error.__cause__, ContentEncodingError

@@ -10,6 +10,7 @@ import orjson
 from headgate.shared.job.request import Request
 from headgate.workers.errors import RequestRefused
 from headgate.workers.providers.http import Response
+from headgate.workers.providers.lenient_json import read_json
 from headgate.workers.providers.refusals import refusal, unusable
 from headgate.workers.providers.reply_fields import fields_of
 
@@ -40,7 +41,7 @@ def decoded_or_raise(response: Response, request: Request, key: str) -> dict[str
     if response.status != 200:
         raise refusal(response, texts_of(request), key)
     try:
-        decoded = orjson.loads(response.content)
+        decoded = read_json(response.content)
     except ValueError as error:
         raise unusable(response, "it is not JSON") from error
     first = decoded[0] if isinstance(decoded, list) and decoded else decoded

@@ -8,25 +8,32 @@ and `n` is 1. Importing this module takes 0.4 s and 46 MB, because of the SDK.
 from __future__ import annotations
 
 import base64
+import math
 import re
 import struct
+from types import NoneType
 from typing import Any
 
 import openai
 
+from headgate.shared.catalog.access import checked_key
 from headgate.shared.cost.rates import PLAIN, BillingTerms
 from headgate.shared.job.request import Request
 from headgate.shared.job.result import Reply, Usage
 from headgate.workers.provider import Answer, OnPiece
-from headgate.workers.providers.http import HttpPool, Response, checked_key
+from headgate.workers.providers.http import HttpPool, Response, headers_only_client
 from headgate.workers.providers.refusals import request_id, unusable
 from headgate.workers.providers.reply_fields import count, fields_of, limit_and_id_headers, tier_of
 from headgate.workers.providers.streaming import AnswerStream, ChatParts, post_and_decode
 
 ADDRESS = "https://api.openai.com/v1"
+CHAT, EMBEDDINGS = ENDPOINTS = ("/chat/completions", "/embeddings")
 
 #: Models that refuse `max_tokens` wherever they are served: o1, o3-mini, gpt-5.4, openai/gpt-5.
 _REASONS = re.compile(r"(?:o\d|gpt-(?:[5-9]|\d\d))")
+
+
+_NUMBERS = {float, int}
 
 
 class OpenAIProvider:
@@ -43,7 +50,7 @@ class OpenAIProvider:
         connections: int = 1000,
     ) -> None:
         self.name = name
-        self._key = checked_key(name, api_key)
+        self._key = checked_key(f"API key of {name}", api_key)
         self._vendor = base_url is None or _is_openai(base_url)
         client = openai.AsyncOpenAI(
             # A local server may need no key, but the SDK requires one.
@@ -52,10 +59,12 @@ class OpenAIProvider:
             base_url=base_url or ADDRESS,
             organization=organization or "",
             project=project or "",
+            http_client=headers_only_client(),
         )
         self._http = HttpPool(
-            str(client.base_url),
+            base_url or ADDRESS,
             {**client.auth_headers, **client.default_headers},
+            endpoints=ENDPOINTS,
             connections=connections,
             vendor=self._vendor,
         )
@@ -75,9 +84,9 @@ class OpenAIProvider:
         asked for more, as can happen with a fallback to a smaller model.
         """
         if request.embeds:
-            path, body = "/embeddings", embedding_body(request, model)
+            path, body = EMBEDDINGS, embedding_body(request, model)
         else:
-            path = "/chat/completions"
+            path = CHAT
             body = chat_body(request, model, max_output_tokens, vendor=self._vendor)
         into = None
         if on_piece is not None and not request.embeds:
@@ -193,14 +202,19 @@ def read_embeddings(decoded: dict[str, Any], response: Response, request: Reques
 
 
 def vector(value: object, response: Response) -> list[float]:
-    """Read one embedding: a list of numbers, or base64 of little-endian float32."""
+    """Read one embedding: a list of numbers, or base64 of little-endian float32.
+
+    NaN and the infinities are null in both: JSON has no other form for them.
+    """
     if isinstance(value, str):
         try:
             packed = base64.b64decode(value, validate=True)
-            return list(struct.unpack(f"<{len(packed) // 4}f", packed))
+            numbers = struct.unpack(f"<{len(packed) // 4}f", packed)
         except (ValueError, struct.error) as error:
             raise unusable(response, "an embedding is no base64 of floats") from error
-    if not isinstance(value, list) or not value or not all(type(x) in (float, int) for x in value):
+        value = [x if math.isfinite(x) else None for x in numbers]
+    kinds = set(map(type, value)) if isinstance(value, list) else set()
+    if not isinstance(value, list) or not kinds & _NUMBERS or kinds - _NUMBERS - {NoneType}:
         raise unusable(response, "an embedding is no list of numbers")
     return value
 

@@ -11,8 +11,7 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
-
-import orjson
+from urllib.parse import urljoin, urlsplit, urlunsplit
 
 from headgate.shared.errors import ErrorCode
 from headgate.workers.errors import (
@@ -28,6 +27,7 @@ from headgate.workers.errors import (
 )
 from headgate.workers.providers.http import Response
 from headgate.workers.providers.key_mask import masked_keys
+from headgate.workers.providers.lenient_json import read_json
 from headgate.workers.providers.pool_gate import gate_of, wait_in_text_ms
 from headgate.workers.providers.reply_fields import fields_of, limit_and_id_headers
 
@@ -42,10 +42,17 @@ class ModelRefused(RequestRefused):
     falls_back = True
 
 
+class WrongAddress(AttemptError):
+    """The address serves no such endpoint: the base URL is wrong, not the request."""
+
+    retryable = False
+
+
 Fault = tuple[type[AttemptError], ErrorCode, bool | None]  # class, our code, was it billed
 
 _REFUSED: Fault = (RequestRefused, "invalid_request", False)
 _TOO_LONG: Fault = (ModelRefused, "context_length", False)
+_NO_ENDPOINT: Fault = (WrongAddress, "provider_error", False)
 _NO_MODEL: Fault = (ModelRefused, "unknown_model", False)
 # Another vendor's filter may pass it, but only the caller may decide to go around a filter.
 _FILTERED: Fault = (RequestRefused, "content_filtered", False)
@@ -100,7 +107,6 @@ _CODES: dict[str, Fault] = {
     "billing_error": _NO_MONEY,
     "rate_limit_error": _LIMITED,
     "overloaded_error": _BUSY,
-    "not_found_error": _NO_MODEL,
     "request_too_large": _REFUSED,
     "conflict_error": _CONFLICT,
     "timeout_error": _TIMED_OUT,
@@ -116,7 +122,7 @@ _STATUSES: dict[int, Fault] = {
     401: _BAD_KEY,
     402: _NO_MONEY,
     403: _FORBIDDEN,
-    404: _NO_MODEL,
+    405: _NO_ENDPOINT,
     408: _TIMED_OUT,
     409: _CONFLICT,
     410: _NO_MODEL,
@@ -139,6 +145,12 @@ _TEXTS: list[tuple[re.Pattern[str], Fault]] = [
     (re.compile(r"content filter", re.I), (RequestRefused, "content_filtered", None)),
 ]
 
+#: A 404 means the model only if its text says so: "model: claude-x" (Anthropic), "The model `x`
+#: does not exist" (vLLM), "No endpoints found for x" (OpenRouter), "The API deployment for this
+#: resource does not exist" (Azure). Paths that it repeats do not count.
+_NAMES_MODEL = re.compile(r"\bmodels?\b|\bdeployment\b|\bendpoints found\b", re.I)
+_PATHS = re.compile(r"(?<![\w-])(?:\w+:/)?/\S+")
+
 
 def refusal(response: Response, private: Iterable[str], secret: str) -> AttemptError:
     """Return the error that this response stands for; also for an error with status 200.
@@ -148,7 +160,7 @@ def refusal(response: Response, private: Iterable[str], secret: str) -> AttemptE
     """
     response = without_key(response, secret)
     try:
-        body = orjson.loads(response.content)
+        body = read_json(response.content)
     except ValueError:
         body = None
     status, error = response.status, read_error(body)
@@ -159,9 +171,13 @@ def refusal(response: Response, private: Iterable[str], secret: str) -> AttemptE
     wait_ms = retry_after_ms(response.headers, now_s)
     if wait_ms is None and issubclass(kind, RateLimited):
         wait_ms = wait_in_text_ms(error.message)
+    message = f"HTTP {status}, with no reason given"
+    if error.message:
+        message = f"HTTP {status}: {scrubbed(error.message, private, secret)}"
+    if kind is WrongAddress:
+        message += f"; {_address_remedy(response)}"
     return kind(
-        f"HTTP {status}: {scrubbed(error.message, private, secret)}" if error.message
-        else f"HTTP {status}, with no reason given",
+        message,
         code=code,
         http_status=response.status,
         retry_after_ms=wait_ms,
@@ -170,6 +186,28 @@ def refusal(response: Response, private: Iterable[str], secret: str) -> AttemptE
         headers=limit_and_id_headers(response.headers),
         gate=gate_of(kind, error.codes, error.message, error.details, now_s),
     )  # fmt: skip
+
+
+def _address_remedy(response: Response) -> str:
+    """Return what to do about a wrong base URL; queries, which may hold keys, are left out."""
+    asked = _plain_address(response.url)
+    where = "set the provider's base URL (base_url in the catalog, OPENAI_BASE_URL, "
+    where += "ANTHROPIC_BASE_URL)"
+    location = response.headers.get("location", "")
+    if 300 <= response.status < 400 and location:
+        target = _plain_address(location, response.url)
+        return f"{asked} redirects to {target}, which is not followed; {where} to where it leads"
+    return f"{asked} is no endpoint; {where} to what precedes the endpoint's path"
+
+
+def _plain_address(url: str, base: str = "") -> str:
+    """Return the address without user, password and query; a redirect's may be any text."""
+    try:
+        parts = urlsplit(urljoin(base, url))
+    except ValueError:
+        return "an address that is none"
+    plain = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+    return plain[:MESSAGE_LIMIT]
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,6 +261,10 @@ def fault(status: int, error: ErrorBody) -> Fault:
     for code in error.codes:
         if code in _CODES:
             return _CODES[code]
+    if status == 404 or "not_found_error" in error.codes:
+        return _NO_MODEL if _NAMES_MODEL.search(_PATHS.sub("", error.message)) else _NO_ENDPOINT
+    if 300 <= status < 400:
+        return _NO_ENDPOINT
     if status in _STATUSES:
         return _STATUSES[status]
     if status >= 500 or (status < 400 and "invalid_request_error" not in error.codes):

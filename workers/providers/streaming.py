@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, Protocol
 
-import orjson
-
 from headgate.shared.job.request import Request
 from headgate.workers.errors import ConnectionLost
 from headgate.workers.provider import OnPiece
 from headgate.workers.providers.http import HttpPool, Response
 from headgate.workers.providers.json_body import decoded_or_raise, dumped, texts_of
+from headgate.workers.providers.lenient_json import read_json
 from headgate.workers.providers.refusals import refusal, request_id, unusable, without_key
 from headgate.workers.providers.reply_fields import fields_of
 from headgate.workers.providers.sse import Event, EventParser
@@ -100,7 +99,7 @@ class AnswerStream:
                 self._parts.ended = self._over = True
                 break
             try:
-                event = orjson.loads(content)
+                event = read_json(content)
             except ValueError:
                 if not last:  # the last may be cut off: then the stream's end is missing too
                     self._garbled = self._over = True
@@ -270,6 +269,6 @@ class MessageParts:
 def _input(written: str) -> object:
     """Return the input of a tool call; an empty one if the token limit has cut it."""
     try:
-        return orjson.loads(written)
+        return read_json(written.encode())
     except ValueError:
         return {}

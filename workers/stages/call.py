@@ -10,6 +10,7 @@ from itertools import count
 from headgate.shared.catalog.catalog import Catalog
 from headgate.shared.catalog.schema import Model
 from headgate.shared.catalog.schema import ProviderConfig as Entry
+from headgate.shared.errors import WrongUse
 from headgate.shared.job.request import Request
 from headgate.workers.errors import Unauthorized
 from headgate.workers.provider import Answer, OnPiece, Provider
@@ -24,7 +25,10 @@ class Upstream:
 
 
 class Call:
-    """Calls providers. Each is made at its first use: an SDK costs half a second and 40 MB."""
+    """Calls providers. Each is made at its first use: an SDK costs half a second and 40 MB.
+
+    `timeout_s`: the time limit of a call to a model that has none in the catalog.
+    """
 
     def __init__(
         self, catalog: Catalog, make: Callable[[Entry], list[Upstream]], *, timeout_s: float
@@ -33,6 +37,7 @@ class Call:
         self._make = make
         self._timeout_s = timeout_s
         self._upstreams: dict[str, list[Upstream]] = {}
+        self._unusable: dict[str, str] = {}
         self._replaced: list[Upstream] = []
         self._turn = count()
         self._making = asyncio.Lock()
@@ -40,7 +45,7 @@ class Call:
     async def upstream(self, model: Model, key: str = "") -> Upstream | None:
         """Return the model's provider with that key, or else with the key whose turn it is.
 
-        None if this worker has no key of the provider.
+        None if this worker has no key of the provider, or none that can be used: see `no_key`.
         """
         upstreams = self._upstreams.get(model.provider)
         if upstreams is None:
@@ -49,7 +54,11 @@ class Call:
                 if upstreams is None:
                     # In a thread: the import of an SDK would stop every other job meanwhile.
                     entry = self._catalog.provider(model)
-                    upstreams = await asyncio.to_thread(self._make, entry)
+                    try:
+                        upstreams = await asyncio.to_thread(self._make, entry)
+                    except WrongUse as error:  # by a new catalog; at start it is checked
+                        upstreams = []
+                        self._unusable[model.provider] = str(error)
                     self._upstreams[model.provider] = upstreams
         if not upstreams:
             return None
@@ -61,16 +70,19 @@ class Call:
         for name in list(self._upstreams):
             if catalog.providers.get(name) != self._catalog.providers.get(name):
                 self._replaced += self._upstreams.pop(name)
+                self._unusable.pop(name, None)
         self._catalog = catalog
 
     def no_key(self, model: Model) -> Unauthorized:
-        """Return the error of an attempt at a model whose provider has no key."""
+        """Return the error of an attempt at a model whose provider cannot be called."""
+        if model.provider in self._unusable:
+            return Unauthorized(self._unusable[model.provider])
         names = " or ".join(self._catalog.provider(model).api_key_env)
         return Unauthorized(f"no key for {model.provider}: set {names}")
 
     def timeout_s(self, model: Model) -> float:
         """Return how long a call of this model may take, if the job has the time."""
-        return min(self._timeout_s, model.timeout_s)
+        return model.timeout_s or self._timeout_s
 
     async def ask(
         self,

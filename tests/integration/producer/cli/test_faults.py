@@ -6,6 +6,7 @@ import pty
 import re
 import struct
 import subprocess
+import sys
 import termios
 from contextlib import suppress
 from pathlib import Path
@@ -13,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from headgate.shared.errors import shown
-from tests.support.command import PROGRAM, headgate
+from tests.support.command import PROGRAM, headgate, program
+from tests.support.servers import ValkeyServer
 
 
 def under_sh(arguments: str, env: dict[str, str]) -> "subprocess.CompletedProcess[str]":
@@ -126,3 +128,26 @@ def test_a_narrow_table_hides_columns_and_wraps_no_name(env: dict[str, str]) -> 
         assert header.split()[0] == "model"
         assert all("limits" in output and "--json" in output for output in left_out)
         assert ("limits" in header) is (columns == 200)
+
+
+CELERY = [sys.executable, "-m", "celery", "-A", "headgate.workers.app", "worker"]
+
+
+@pytest.mark.parametrize("argv", [[*PROGRAM, "worker"], [*PROGRAM, "up"], CELERY])
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("OPENAI_API_KEY", "sk-swordfish\u200b1", "U+200B (ZERO WIDTH SPACE) in it"),
+        ("ALL_PROXY", "socks5://me:swordfish@127.0.0.1:9", "add api.openai.com to NO_PROXY"),
+    ],
+)
+def test_a_key_or_proxy_that_cannot_be_used_stops_a_worker_at_its_start(
+    valkey: ValkeyServer, env: dict[str, str], argv: list[str], name: str, value: str, words: str
+) -> None:
+    env |= {"HEADGATE_REDIS_URL": valkey.url, "OPENAI_API_KEY": "sk-1", name: value}
+    ended = program(argv, env)
+    assert ended.code == 2, ended
+    assert name in ended.err
+    assert words in ended.err
+    assert "swordfish" not in ended.err
+    assert "Traceback" not in ended.err

@@ -18,15 +18,16 @@ from headgate.shared.broker.keys import Keys
 from headgate.shared.database.tables import jobs
 from headgate.workers.errors import (
     AttemptTimeout,
+    ConnectionLost,
     Overloaded,
     ProviderFault,
     RequestRefused,
     Unauthorized,
 )
-from headgate.workers.pipeline.outcome import Deferred, Outcome
+from headgate.workers.pipeline.outcome import Deferred, Ended, Outcome
 from headgate.workers.policy.retry import RetryLimits
 from tests.support.child import wait_until
-from tests.support.pipeline import PlayedPipeline, fault, job_for, played_pipeline
+from tests.support.pipeline import LIMITS, PlayedPipeline, fault, job_for, played_pipeline
 from tests.support.servers import ValkeyServer
 
 RULES = BreakerRules(failures=3, open_s=0.5)
@@ -48,6 +49,11 @@ def breaks(played: PlayedPipeline, *models: str, open_s: float = 60) -> None:
         for model in models:
             for _ in range(rules.failures):
                 script.run(client, report(Keys(), f"custom/{model}", "key0", rules, failed=1))
+
+
+def slow() -> AttemptTimeout:
+    """No answer came in time; nobody knows whether it is billed."""
+    return fault(AttemptTimeout, billed=None)  # type: ignore[return-value]  # it is of that class
 
 
 def waits_for(outcome: Outcome) -> tuple[Ticket, int]:
@@ -108,6 +114,56 @@ async def test_a_probe_that_failed_lets_others_go_before_it(played: PlayedPipeli
     played.provider.play(fault(ProviderFault))
     behind, _ = waits_for(await played.run(job))
     assert behind.arrival_ms > waiting.arrival_ms, "a bad request must not be each probe"
+
+
+async def test_the_timeouts_of_one_job_do_not_condemn_its_model(played: PlayedPipeline) -> None:
+    played.provider.play(*[slow()] * 3)
+    job = job_for("lone")
+    result = await played.result(job)
+    assert (result.status, result.error and result.error.code) == ("failed", "timeout")
+    assert result.attempts == LIMITS.max_attempts
+    with Blocking.from_url(played.redis_url) as client:
+        assert breakers.down_models(client, Keys()) == set()
+        [model] = breakers.states(client, Keys())
+    assert (model.breaker, model.failures) == ("closed", 1)
+
+
+async def test_the_timeouts_of_several_jobs_open_the_breaker(played: PlayedPipeline) -> None:
+    played.provider.play(*[slow()] * 9)
+    for n in range(RULES.failures):
+        await played.run(job_for("lone", prompt=f"slow {n}"))
+    with Blocking.from_url(played.redis_url) as client:
+        assert breakers.down_models(client, Keys()) == {"custom/lone"}
+
+
+async def test_a_slow_job_probes_no_more_often_than_a_job_may_ask(played: PlayedPipeline) -> None:
+    breaks(played, "lone", open_s=0.05)
+    played.provider.play(*[slow()] * 30)
+    job = job_for("lone")
+    outcome = await played.run(job)
+    while isinstance(outcome, Deferred):
+        await asyncio.sleep(RULES.open_s + 0.05)
+        outcome = await played.run(job, grant=granted(played, outcome))
+    assert isinstance(outcome, Ended)
+    result = outcome.result
+    assert (result.status, result.error and result.error.code) == ("failed", "timeout")
+    assert result.attempts == len(played.provider.asked) == LIMITS.max_attempts_per_job
+    assert result.error is not None
+    assert result.error.retryable
+
+
+async def test_probes_that_cost_nothing_are_not_counted(played: PlayedPipeline) -> None:
+    breaks(played, "lone", open_s=0.05)
+    await asyncio.sleep(0.06)
+    job = job_for("lone")
+    tries = LIMITS.max_attempts_per_job + 2
+    played.provider.play(*[fault(ConnectionLost)] * tries)
+    outcome = await played.run(job)
+    for _ in range(tries - 1):
+        await asyncio.sleep(RULES.open_s + 0.05)
+        outcome = await played.run(job, grant=granted(played, outcome))
+    result = await played.result(job, grant=granted(played, outcome))
+    assert (result.status, result.attempts) == ("succeeded", tries + 1)
 
 
 async def test_while_all_models_are_down_the_job_looks_now_and_then_for_one_that_is_up(

@@ -99,7 +99,7 @@ async def test_embeddings_are_the_same_in_numbers_and_in_base64() -> None:
         ("400", "invalid_request", False),
         ("401", "authentication", False),
         ("403", "permission", False),
-        ("404", "unknown_model", False),
+        ("404", "provider_error", False),
         ("413", "invalid_request", False),
         ("500", "provider_error", None),
         ("502", "provider_error", None),

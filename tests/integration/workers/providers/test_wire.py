@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import math
 import socket
+import ssl
+import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import orjson
 import pytest
+import trustme
 
+from headgate.shared.errors import SettingError
 from headgate.shared.job.request import Request
 from headgate.workers.errors import (
     AttemptError,
@@ -21,7 +28,7 @@ from headgate.workers.errors import (
 from headgate.workers.provider import Answer
 from headgate.workers.providers.anthropic import AnthropicProvider
 from headgate.workers.providers.openai import OpenAIProvider
-from tests.support.fake_vendor import Script, Visit, vendor
+from tests.support.fake_vendor import Script, Vendor, Visit, vendor
 
 KEY = "sk-test-1234567890"
 BOUND_S = 10.0
@@ -258,11 +265,25 @@ async def test_a_failed_tls_handshake_cost_nothing(dialect: str) -> None:
     finally:
         server.close()
     assert caught.value.billed is False
+    assert "could not be opened: TLS failed (127.0.0.1:" in caught.value.message
 
 
 @DIALECTS
 @pytest.mark.parametrize(
-    "content", [b"", b"{", b"<html>", b"null", b"7", b"[]", b'"x"', b"{}", b'{"a": NaN}', b"\xff"]
+    "content",
+    [
+        b"",
+        b"{",
+        b"<html>",
+        b"null",
+        b"7",
+        b"[]",
+        b'"x"',
+        b"{}",
+        b'{"a": NaN}',
+        b"\xff",
+        b"[" * 9999,
+    ],
 )
 async def test_a_good_status_with_no_answer_is_an_invalid_output(
     dialect: str, content: bytes
@@ -272,6 +293,137 @@ async def test_a_good_status_with_no_answer_is_an_invalid_output(
 
     error = await failing(dialect, script)
     assert (type(error), error.billed, error.request_id) == (InvalidOutput, None, "req_3")
+
+
+#: Answers that break the rules of JSON, with the text that is in them: raw, then as it is read.
+ODD_TEXTS = [
+    (b"half a pair \\ud83d", "half a pair \ufffd"),
+    (
+        b"the other half \\ude00 and a pair \\ud83d\\ude00",
+        "the other half \ufffd and a pair \U0001f600",
+    ),
+    (b"no UTF-8 \xff", "no UTF-8 \ufffd"),
+    (b"two\nlines", "two\nlines"),
+    ("\u00fc".encode(), "\u00fc"),
+]
+
+
+def odd(dialect: str, text: bytes) -> bytes:
+    """An answer as paid for, with this text and logprobs that no JSON can hold."""
+    whole = orjson.dumps(CHAT if dialect == "openai" else MESSAGE).replace(b"Hi!", text)
+    return whole[:-1] + b', "logprobs": [-Infinity, Infinity, NaN, 1e999]}'
+
+
+@DIALECTS
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"], ids=["plain", "byte order mark"])
+@pytest.mark.parametrize(("text", "read"), ODD_TEXTS)
+async def test_an_answer_that_breaks_the_rules_of_json_is_read_and_paid_once(
+    dialect: str, mark: bytes, text: bytes, read: str
+) -> None:
+    async def script(visit: Visit) -> None:
+        await visit.answer(mark + odd(dialect, text))
+
+    async with vendor(script) as server, provider(dialect, server.port) as by:
+        answer = await ask(by)
+    assert len(server.visits) == 1
+    assert answer.reply.content == read
+    usage = answer.reply.usage
+    assert (answer.counted, usage.input_tokens, usage.output_tokens) == (True, 3, 2)
+
+
+async def test_an_answer_in_utf_16_is_read() -> None:
+    async def script(visit: Visit) -> None:
+        await visit.answer(orjson.dumps(CHAT).decode().encode("utf-16"))
+
+    async with vendor(script) as server, provider("openai", server.port) as by:
+        assert (await ask(by)).reply.content == "Hi!"
+
+
+@DIALECTS
+async def test_a_stream_that_breaks_the_rules_of_json_is_read_and_paid_once(dialect: str) -> None:
+    mark = b"\xef\xbb\xbf"
+    events = {
+        "openai": [
+            mark + b'data: {"choices": [{"delta": {"content": "a\\ud83d"}, "logprobs": [NaN]}]}',
+            b"data: " + mark + b'{"choices": [{"delta": {"content": "b\xff"}}], "x": -Infinity}',
+            b'data: {"choices": [{"delta": {}, "finish_reason": "stop"}],'
+            b' "usage": {"prompt_tokens": 3, "completion_tokens": 2}}',
+            b"data: [DONE]",
+        ],
+        "anthropic": [
+            mark + b'data: {"type": "message_start", "message": {"usage": {"input_tokens": 3}}}',
+            b'data: {"type": "content_block_start", "index": 0,'
+            b' "content_block": {"type": "text", "text": "a\\ud83d"}}',
+            b"data: " + mark + b'{"type": "content_block_delta", "index": 0, "x": [NaN, -Infinity],'
+            b' "delta": {"type": "text_delta", "text": "b\xff"}}',
+            b'data: {"type": "message_delta", "delta": {"stop_reason": "end_turn"},'
+            b' "usage": {"output_tokens": 2}}',
+            b'data: {"type": "message_stop"}',
+        ],
+    }
+
+    async def script(visit: Visit) -> None:
+        body = b"".join(event + b"\n\n" for event in events[dialect])
+        await visit.answer(body, Content_Type="text/event-stream")
+
+    pieces: list[str] = []
+    async with vendor(script) as server, provider(dialect, server.port) as by:
+        answer = await by.ask(
+            Request(prompt="Hi"), model="m", max_output_tokens=64, timeout_s=BOUND_S,
+            on_piece=pieces.append,
+        )  # fmt: skip
+    assert len(server.visits) == 1
+    assert (answer.reply.content, "".join(pieces)) == ("a\ufffdb\ufffd", "a\ufffdb\ufffd")
+    usage = answer.reply.usage
+    assert (answer.counted, usage.input_tokens, usage.output_tokens) == (True, 3, 2)
+
+
+async def test_the_arguments_of_a_streamed_call_may_hold_what_json_forbids() -> None:
+    start = {"type": "content_block_start", "index": 0,
+             "content_block": {"type": "tool_use", "name": "f", "input": {}}}  # fmt: skip
+    written = {"type": "input_json_delta", "partial_json": '{"a": NaN, "b": "\\ud83d"}'}
+    events = [
+        start,
+        {"type": "content_block_delta", "index": 0, "delta": written},
+        {"type": "message_delta", "delta": {"stop_reason": "tool_use"}},
+        {"type": "message_stop"},
+    ]
+
+    async def script(visit: Visit) -> None:
+        body = b"".join(b"data: " + orjson.dumps(event) + b"\n\n" for event in events)
+        await visit.answer(body, Content_Type="text/event-stream")
+
+    pieces: list[str] = []
+    async with vendor(script) as server, provider("anthropic", server.port) as by:
+        answer = await by.ask(
+            Request(prompt="Hi"), model="m", max_output_tokens=64, timeout_s=BOUND_S,
+            on_piece=pieces.append,
+        )  # fmt: skip
+    (call,) = answer.reply.tool_calls or []
+    assert call["function"]["arguments"] == '{"a":null,"b":"\ufffd"}'
+
+
+async def test_an_embedding_with_nan_has_null_in_its_place() -> None:
+    packed = base64.b64encode(struct.pack("<2f", math.nan, 0.5)).decode()
+
+    async def script(visit: Visit) -> None:
+        rows = b'[{"index": 0, "embedding": [NaN, 0.5]}, {"index": 1, "embedding": "%s"}]'
+        await visit.answer(b'{"data": ' + rows % packed.encode() + b"}")
+
+    async with vendor(script) as server, provider("openai", server.port) as by:
+        answer = await ask(by, request=Request(input=["a", "b"]))
+    assert answer.reply.embeddings == [[None, 0.5], [None, 0.5]]
+
+
+@DIALECTS
+async def test_a_refusal_that_breaks_the_rules_of_json_keeps_its_code(dialect: str) -> None:
+    async def script(visit: Visit) -> None:
+        await visit.answer(
+            b'{"error": {"code": "rate_limit_exceeded", "message": "not \\ud83d now"}}', 400
+        )
+
+    error = await failing(dialect, script)
+    assert (type(error), error.message) == (RateLimited, "HTTP 400: not \ufffd now")
 
 
 @DIALECTS
@@ -334,6 +486,130 @@ async def test_six_hundred_calls_are_in_flight_together_on_reused_connections(di
         for _ in range(2):
             await asyncio.gather(*(ask(by, timeout_s=60) for _ in range(600)))
     assert server.connections == 600
+
+
+@DIALECTS
+async def test_a_proxy_of_the_environment_is_ours_to_read_and_not_the_sdks(
+    dialect: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def script(visit: Visit) -> None:
+        await visit.answer(CHAT if dialect == "openai" else MESSAGE)
+
+    monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:9")
+    async with vendor(script) as server, provider(dialect, server.port) as by:
+        await ask(by)
+    monkeypatch.setenv("NO_PROXY", "vendor.invalid")
+    async with provider(dialect, 0, "http://vendor.invalid") as by:
+        with pytest.raises(ConnectionLost):
+            await ask(by)
+    monkeypatch.setenv("NO_PROXY", "")
+    with pytest.raises(SettingError, match="ALL_PROXY"):
+        async with provider(dialect, 0, "http://vendor.invalid"):
+            pass
+    async with vendor(script) as server:
+        monkeypatch.setenv("HTTP_PROXY", f"127.0.0.1:{server.port}")
+        async with provider(dialect, 0, "http://vendor.invalid") as by:
+            await ask(by)
+    assert server.visits[0].path.startswith("http://vendor.invalid/v1/")
+
+
+async def test_a_proxy_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+        monkeypatch.setenv("HTTP_PROXY", f"http://me:swordfish@127.0.0.1:{port}")
+        async with provider("openai", 0, "http://vendor.invalid") as by:
+            with pytest.raises(ConnectionLost) as caught:
+                await ask(by)
+    message = "the connection could not be opened: the proxy 127.0.0.1:{}: Connection refused"
+    assert caught.value.message == message.format(port)
+
+
+@pytest.mark.parametrize(
+    ("dialect", "base", "path"),
+    [
+        ("openai", "/v1/", "/v1/chat/completions"),
+        ("openai", "/v1?api-version=1&k=a%20b", "/v1/chat/completions?api-version=1&k=a%20b"),
+        ("openai", "/v1/chat/completions", "/v1/chat/completions"),
+        ("openai", "/v1/embeddings/", "/v1/chat/completions"),
+        ("openai", "/d/x/chat/completions?v=1", "/d/x/chat/completions?v=1"),
+        ("openai", "/a%2Fb/v1", "/a%2Fb/v1/chat/completions"),
+        ("anthropic", "", "/v1/messages"),
+        ("anthropic", "/v1", "/v1/messages"),
+        ("anthropic", "/v1/messages", "/v1/messages"),
+        ("anthropic", "/p/v1/messages?beta=true", "/p/v1/messages?beta=true"),
+    ],
+)
+async def test_a_base_address_keeps_its_query_and_may_be_a_whole_endpoint(
+    dialect: str, base: str, path: str
+) -> None:
+    async def script(visit: Visit) -> None:
+        await visit.answer(CHAT if dialect == "openai" else MESSAGE)
+
+    kind = OpenAIProvider if dialect == "openai" else AnthropicProvider
+    async with vendor(script) as server:
+        made = kind(name="x", api_key=KEY, base_url=f"http://127.0.0.1:{server.port}{base}")
+        try:
+            await ask(made)
+        finally:
+            await made.close()
+    assert [visit.path for visit in server.visits] == [path]
+
+
+@DIALECTS
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+async def test_a_redirect_is_told_with_its_target_and_not_followed(
+    dialect: str, status: int
+) -> None:
+    visits: list[Visit] = []
+
+    async def script(visit: Visit) -> None:
+        visits.append(visit)
+        await visit.answer(b"", status, Location="https://u:pw@new.example/v2/x?key=swordfish")
+
+    error = await failing(dialect, script)
+    assert (error.code, error.billed, error.retryable, error.falls_back) == (
+        "provider_error", False, False, True,
+    )  # fmt: skip
+    path = "/v1/chat/completions" if dialect == "openai" else "/v1/messages"
+    asked = f"http://{visits[0].headers['host']}{path}"
+    assert error.message.startswith(
+        f"HTTP {status}, with no reason given; {asked} redirects to https://new.example/v2/x, "
+        "which is not followed; set the provider's base URL (base_url in the catalog, "
+    )
+    assert len(visits) == 1
+
+
+@DIALECTS
+async def test_a_404_of_a_wrong_address_is_not_an_unknown_model(dialect: str) -> None:
+    async def script(visit: Visit) -> None:
+        await visit.answer({"detail": "Not Found"}, 404)
+
+    error = await failing(dialect, script)
+    assert (error.code, error.billed, error.retryable) == ("provider_error", False, False)
+    assert error.message.startswith("HTTP 404: Not Found; http://127.0.0.1:")
+    assert "is no endpoint; set the provider's base URL" in error.message
+
+
+@DIALECTS
+async def test_a_certificate_that_is_not_trusted_is_told_as_such(dialect: str) -> None:
+    async def script(visit: Visit) -> None:
+        await visit.answer(CHAT)
+
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
+    server = await asyncio.start_server(Vendor(script), "127.0.0.1", 0, ssl=context)
+    try:
+        port = server.sockets[0].getsockname()[1]
+        async with provider(dialect, 0, f"https://127.0.0.1:{port}") as by:
+            with pytest.raises(ConnectionLost) as caught:
+                await ask(by)
+    finally:
+        server.close()
+    words = "the connection could not be opened: the certificate is not trusted (127.0.0.1:"
+    assert caught.value.message.startswith(words)
+    assert caught.value.message.endswith("unable to get local issuer certificate")
+    assert caught.value.billed is False
 
 
 @DIALECTS

@@ -33,6 +33,20 @@ def test_a_timeout_by_the_jobs_own_deadline_is_no_fault_of_the_model() -> None:
     assert is_fault(ConnectionLost("no"), cut_short=True)
 
 
+def test_a_wrong_base_url_opens_no_breaker() -> None:
+    class WrongAddress(ProviderFault):
+        retryable = False
+
+    assert is_fault(ProviderFault("no"))
+    assert not is_fault(WrongAddress("no"))
+
+
+def test_the_timeouts_of_one_job_are_one_fault_of_the_model() -> None:
+    assert is_fault(AttemptTimeout("no"), again=False)
+    assert not is_fault(AttemptTimeout("no"), again=True)
+    assert is_fault(ConnectionLost("no"), again=True)
+
+
 def retries(purse: RetryBudget, now_ms: int) -> int:
     paid = 0
     while (left := purse.after_retry(now_ms)) is not None:

@@ -25,6 +25,7 @@ from headgate.workers.providers.http import Response
 from headgate.workers.providers.refusals import (
     MESSAGE_LIMIT,
     ModelRefused,
+    WrongAddress,
     refusal,
     request_id,
     retry_after_ms,
@@ -122,7 +123,27 @@ TABLE: list[tuple[int, object, type[AttemptError], str, bool | None]] = [
     (401, of_anthropic("authentication_error"), Unauthorized, "authentication", False),
     (402, of_anthropic("billing_error"), QuotaExhausted, "provider_quota", False),
     (403, of_anthropic("permission_error"), Unauthorized, "permission", False),
-    (404, of_anthropic("not_found_error"), ModelRefused, "unknown_model", False),
+    (404, of_anthropic("not_found_error", "model: claude-x"), ModelRefused, "unknown_model", False),
+    (200, of_anthropic("not_found_error", "model: claude-x"), ModelRefused, "unknown_model", False),
+    (404, of_anthropic("not_found_error", "Not found"), WrongAddress, "provider_error", False),
+    (404, of_openai("unknown_url", INVALID, "Invalid URL (POST /v1/models/chat/completions)"),
+     WrongAddress, "provider_error", False),
+    (404, of_openai(None, INVALID, "The model `x` does not exist"), ModelRefused, "unknown_model",
+     False),
+    (404, of_openai("DeploymentNotFound", None, "The API deployment for this resource does not "
+     "exist."), ModelRefused, "unknown_model", False),
+    (404, {"error": {"message": "No endpoints found for a/b.", "code": 404}}, ModelRefused,
+     "unknown_model", False),
+    (404, {"error": {"message": 'model "x" not found, try pulling it first'}}, ModelRefused,
+     "unknown_model", False),
+    (404, [{"error": {"code": 404, "message": "models/x is not found", "status": "NOT_FOUND"}}],
+     ModelRefused, "unknown_model", False),
+    (404, {"detail": "Not Found"}, WrongAddress, "provider_error", False),
+    (404, {"message": "no Route matched: https://h/models/x"}, WrongAddress, "provider_error",
+     False),
+    (404, b"<html>404: no model here</html>", WrongAddress, "provider_error", False),
+    (405, {"detail": "Method Not Allowed"}, WrongAddress, "provider_error", False),
+    (308, b"", WrongAddress, "provider_error", False),
     (409, of_anthropic("conflict_error"), ProviderFault, "provider_error", False),
     (413, of_anthropic("request_too_large"), RequestRefused, "invalid_request", False),
     (429, of_anthropic("rate_limit_error"), RateLimited, "rate_limited", False),
@@ -164,6 +185,20 @@ def test_a_refusal_is_read_by_its_code_first_and_its_status_second(
     error = refused(status, body)
     assert (type(error), error.code, error.billed) == (kind, code, billed)
     assert error.http_status == status
+
+
+@pytest.mark.parametrize(
+    ("location", "target"),
+    [
+        ("/v2?key=x", "https://h/v2"),
+        ("http://[", "an address that is none"),
+        ("https://u:p@new/x#y", "https://new/x"),
+    ],
+)
+def test_any_target_of_a_redirect_is_told_without_its_secrets(location: str, target: str) -> None:
+    response = Response(308, CIMultiDict({"location": location}), b"", url="https://u:p@h/v1?k=s")
+    message = refusal(response, [], "sk-secret-key").message
+    assert f"https://h/v1 redirects to {target}, which is not followed" in message
 
 
 def test_another_model_may_serve_what_is_too_long_for_this_one() -> None:
