@@ -20,7 +20,9 @@ MAX_LINES = 400
 MAX_FUNCTION_LINES = 40
 MAX_FILES = 25
 
-LONG_FOR_A_REASON: dict[str, str] = {}
+LONG_FOR_A_REASON: dict[str, str] = {
+    "shared/settings.py": "one list of all settings, each with its unit and default",
+}
 """Files that may exceed MAX_LINES, each with its reason."""
 
 LONG_FUNCTIONS_FOR_A_REASON: dict[str, str] = {
