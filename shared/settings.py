@@ -373,10 +373,7 @@ def read(name: str) -> tuple[str | None, str]:
 
 
 def secret(name: str) -> SecretStr | None:
-    """Return the secret in a variable, such as one that a catalog names in `api_key_env`.
-
-    Blanks and line breaks around it are cut; None if nothing is left.
-    """
+    """Return the secret in a variable, as `api_key_env` names one, without blanks around it."""
     value = (read(name)[0] or "").strip()
     return SecretStr(value) if value else None
 
