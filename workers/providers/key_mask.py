@@ -33,8 +33,16 @@ The bound keeps the search linear in the length of the text.
 """
 
 
+_HEX_ID = re.compile(r"(?:req_|msg_|chatcmpl-)?[0-9a-f-]{8,64}")
+"""Most request ids. They hide no vendor's key: base64 of `sk-` and the like has other letters."""
+
+_HEX = re.compile(r"[0-9a-f-]*", re.IGNORECASE)
+
+
 def masked_keys(text: str, secret: str) -> str:
     """Return the text with `***` for our key `secret` and for what looks like a vendor's key."""
+    if _HEX_ID.fullmatch(text) and not _fits_in_hex(secret):
+        return text  # every answer has such an id: the search below would take 2 % of a job's CPU
     if len(secret) >= SHORTEST:
         text = _spellings(secret).sub(MASK, text)
     return _KEYS.sub(MASK, _BASE64.sub(_without_hidden_keys, text))
@@ -44,15 +52,31 @@ def masked_keys(text: str, secret: str) -> str:
 def _spellings(secret: str) -> re.Pattern[str]:
     """Return a pattern of the secret in all its spellings."""
     found = [_spelled(secret)]
-    for blanks in range(3):
-        # Base64 of a longer text, such as `user:KEY`, holds the key at one of three offsets. The
-        # characters at the ends depend on the neighbours too.
-        padded = b"\0" * blanks + secret.encode()
-        core = base64.b64encode(padded).decode()[math.ceil(blanks * 8 / 6) : len(padded) * 8 // 6]
+    for blanks, core in enumerate(_base64_cores(secret)):
         if len(core) >= _SHORTEST_BASE64:
             before = r"[\w+/-]{0,2}" if blanks else ""
             found.append(rf"{before}{_spelled(core)}[\w+/-]{{0,3}}={{0,2}}")
     return re.compile("|".join(found), re.IGNORECASE)
+
+
+def _base64_cores(secret: str) -> list[str]:
+    """Return what base64 of a text that holds the secret always holds, for its three offsets.
+
+    A longer text, such as `user:KEY`, holds the key at one of three offsets. The characters at the
+    ends depend on the neighbours too, so they are left out.
+    """
+    cores = []
+    for blanks in range(3):
+        padded = b"\0" * blanks + secret.encode()
+        encoded = base64.b64encode(padded).decode()
+        cores.append(encoded[math.ceil(blanks * 8 / 6) : len(padded) * 8 // 6])
+    return cores
+
+
+@lru_cache(maxsize=64)
+def _fits_in_hex(secret: str) -> bool:
+    """Return whether some spelling of the secret has only hexadecimal digits and hyphens."""
+    return any(_HEX.fullmatch(text) for text in (secret, *_base64_cores(secret)))
 
 
 def _spelled(text: str) -> str:

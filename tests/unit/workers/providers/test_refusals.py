@@ -22,6 +22,7 @@ from headgate.workers.errors import (
     Unauthorized,
 )
 from headgate.workers.providers.http import Response
+from headgate.workers.providers.key_mask import masked_keys
 from headgate.workers.providers.refusals import (
     MESSAGE_LIMIT,
     ModelRefused,
@@ -325,6 +326,11 @@ def test_a_key_in_a_request_id_is_masked_like_one_in_a_message(leak: str) -> Non
     assert refusal(Response(500, {}, body), [], KEY).request_id in ("id-***", "id***", "***")
     plain = Response(200, CIMultiDict({"X-Request-Id": "req_1"}), b"{}")
     assert without_key(plain, KEY) is plain
+
+
+def test_a_key_of_hexadecimal_digits_is_masked_in_an_id_of_such_digits_too() -> None:
+    assert masked_keys("req_3f2a00018c1d2e3f", "3f2a0001") == "req_***8c1d2e3f"
+    assert masked_keys("req_3f2a00018c1d2e3f", "sk-3f2a0001") == "req_3f2a00018c1d2e3f"
 
 
 def test_a_validation_error_does_not_repeat_the_input() -> None:
