@@ -52,6 +52,26 @@ def pytest_xdist_auto_num_workers() -> int:
     return TESTS_PER_CORE * (os.cpu_count() or 1)
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let each process begin with files of slow tests, so that none of them is left for the end.
+
+    pytest-xdist gives each process one part of the list, and lets the quick ones take from others.
+    Tests of one file stay together, since they share servers.
+    """
+    processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    files: dict[Path, list[pytest.Item]] = {}
+    for item in items:
+        files.setdefault(item.path, []).append(item)
+    slow = [f for f, tests in files.items() if any(t.get_closest_marker("slow") for t in tests)]
+    parts: list[list[pytest.Item]] = [[] for _ in range(processes)]
+    for n, file in enumerate(slow):
+        parts[n % processes] += files.pop(file)
+    for tests in files.values():
+        min(parts, key=len).extend(tests)
+    items[:] = [item for part in parts for item in part]
+
+
 if "PYTEST_XDIST_WORKER" in os.environ:
     die_with_parent()  # a worker in the middle of a test would outlive a killed pytest otherwise
 
