@@ -47,7 +47,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "limited": {"model": "gpt-4o"},
     "adjusted": {"model": "claude-haiku-4-5"},
     "cached": {"prompt": "again and again"},
-    "slow": {"prompt": "[[fault:once:slow:ms=60000]]"},
+    "slow": {"prompt": "[[fault:once:slow:ms=300000]]"},
     "slow once": {"prompt": "[[fault:once:slow:ms=4000]]"},
 }
 MIXED = Counter(
