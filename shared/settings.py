@@ -151,9 +151,14 @@ class Settings(BaseSettings):
         "first (default: 1024).",
     )
     result_ttl_s: Annotated[int, Field(ge=1)] = Field(
-        default=7 * 86_400,
-        description="How many seconds results are kept; audit lines stay (default: 604800, which "
-        "is 7 days).",
+        default=86_400,
+        description="How many seconds results stay in Redis; the database keeps them for longer "
+        "(default: 86400, which is a day).",
+    )
+    results_mb: Annotated[int, Field(ge=1)] = Field(
+        default=1024,
+        description="The maximum size in megabytes of all results in Redis; the oldest are "
+        "evicted first, and read from the database (default: 1024).",
     )
     cache_ttl_s: Annotated[int, Field(ge=1)] = Field(
         default=1800,

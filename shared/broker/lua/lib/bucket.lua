@@ -6,6 +6,7 @@
 -- when the bucket is full, and leaves a debt. Our bucket of a provider is a little smaller than the
 -- provider's own, so that delays between grant and arrival meet no refusal. How a bucket fills is
 -- decided in `filled`; producer/admin/levels.py shows the same figures, and a test compares the two.
+-- @include lib/full
 -- @include lib/limits
 -- @include lib/ticket
 local KEPT_MS = 2 * FIGURES.DAY_MS
