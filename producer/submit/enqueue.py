@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import redis
-from sqlalchemy import Connection, Engine, insert
+from sqlalchemy import Connection, Engine, delete, insert, tuple_
 from sqlalchemy.exc import DBAPIError
 
 from headgate.producer.errors import IdempotencyConflict, SubmitInterrupted
@@ -25,8 +25,9 @@ from headgate.shared.broker.keys import Keys
 from headgate.shared.broker.queues import message, queue_of, send
 from headgate.shared.database.engine import passes, writing
 from headgate.shared.database.rows import job_row
-from headgate.shared.database.tables import jobs
+from headgate.shared.database.tables import idempotency, jobs
 from headgate.shared.job.envelope import Envelope
+from headgate.shared.servers.redis_check import refuses_for_now
 
 ROWS_PER_COMMIT = 500
 """Rows of one transaction; larger ones make the workers' commits wait too long."""
@@ -82,12 +83,14 @@ def enqueue_entries(
     Returns, by the ids of jobs that were not written, the jobs that have their idempotency keys.
     With `refuse`, raises IdempotencyConflict if one of these asks for something else.
 
-    Raises RedisError with nothing on record if Redis does not answer at the start, so that the
-    caller may submit again and pays once. Raises SubmitInterrupted if a server is lost after the
-    first row. Workers send the messages of rows that have none (maintenance).
+    Raises RedisError with nothing on record if Redis does not answer at the start or takes no
+    message, so that the caller may submit again and pays once. Raises SubmitInterrupted if a server
+    is lost after the first row. Workers send the messages of rows that have none (maintenance), but
+    the rows of messages that Redis refused are deleted: it may be full for long.
     """
     if entries:
-        client.ping()
+        # It changes nothing, and a Redis that is full or read-only refuses it.
+        client.zadd(keys.due(), {"": 0}, xx=True)
     owners: dict[str, KeyOwner] = {}
     done: list[str] = []
     for first in range(0, len(entries), ROWS_PER_COMMIT):
@@ -102,7 +105,44 @@ def enqueue_entries(
                 send(client, keys, recorded.unsent)
         except redis.RedisError as error:
             raise SubmitInterrupted("Redis", str(error), done) from error
+        except MessagesRefused as refusal:
+            done = _without_refused(engine, chunk, done, refusal)
+            if not done:
+                raise refusal.reason from None
+            raise SubmitInterrupted("Redis", str(refusal.reason), done) from refusal.reason
     return owners
+
+
+class MessagesRefused(Exception):
+    """Redis refused the messages of these jobs for sure, and has none of them."""
+
+    def __init__(self, ids: Collection[str], reason: redis.RedisError) -> None:
+        super().__init__(str(reason))
+        self.ids = frozenset(ids)
+        self.reason = reason
+
+
+def _without_refused(
+    engine: Engine, chunk: Sequence[QueueEntry], done: Sequence[str], refusal: MessagesRefused
+) -> list[str]:
+    """Delete the rows of refused jobs with their idempotency keys; return which jobs stay.
+
+    All stay if the database cannot be reached: maintenance sends their messages later.
+    """
+    taken = [(key.tenant, key.key) for *_, key in chunk if key and key.job_id in refusal.ids]
+    waiting = jobs.c.id.in_(refusal.ids), jobs.c.status == "queued", jobs.c.fence == 0
+    try:
+        with writing(engine) as connection:
+            connection.execute(delete(jobs).where(*waiting))
+            if taken:
+                place = tuple_(idempotency.c.tenant, idempotency.c.key).in_(taken)
+                of_these = idempotency.c.job_id.in_(refusal.ids)
+                connection.execute(delete(idempotency).where(place, of_these))
+    except DBAPIError as error:
+        if not passes(error):
+            raise
+        return list(done)
+    return [job_id for job_id in done if job_id not in refusal.ids]
 
 
 def _commit(
@@ -145,9 +185,18 @@ def _take_keys(connection: Connection, chunk: Sequence[QueueEntry], refuse: bool
 def _send_entries(
     client: redis.Redis, keys: Keys, chunk: Sequence[QueueEntry], left_out: Collection[str]
 ) -> None:
+    """Send the messages; raise MessagesRefused for those that Redis did not take."""
     by_queue: dict[str, list[tuple[str, bytes]]] = {}
     for row, queue, text, _ in chunk:
         if row["id"] not in left_out:
             by_queue.setdefault(queue, []).append((row["id"], text))
-    for queue, pairs in by_queue.items():
-        script.run(client, broker_jobs.send(keys, queue, pairs))
+    while by_queue:
+        queue = next(iter(by_queue))
+        try:
+            script.run(client, broker_jobs.send(keys, queue, by_queue[queue]))
+        except redis.RedisError as error:
+            if not refuses_for_now(error):
+                raise
+            ids = [job_id for pairs in by_queue.values() for job_id, _ in pairs]
+            raise MessagesRefused(ids, error) from error
+        del by_queue[queue]

@@ -1,4 +1,4 @@
-"""Results in Redis: bounded by bytes, the oldest go first, and nobody loses one that it waits for."""
+"""Results in Redis are bounded by bytes: the oldest go first, but none that somebody waits for."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def there(client: redis.Redis, *ids: str) -> list[str]:
 
 
 def counted(client: redis.Redis, name: str) -> int:
-    return int(client.hget(KEYS.results_counts(), name) or 0)  # type: ignore[arg-type]
+    return int(client.hget(KEYS.results_counts(), name) or 0)
 
 
 def names(first: int, end: int) -> list[str]:
@@ -78,7 +78,7 @@ def test_results_that_have_expired_leave_the_books(client: redis.Redis) -> None:
 
 
 def test_a_result_that_a_program_listens_for_stays(client: redis.Redis) -> None:
-    with client.pubsub() as listener:
+    with client.pubsub() as listener:  # type: ignore[no-untyped-call]
         listener.subscribe(KEYS.result("waited"))
         listener.get_message(timeout=30)
         publish(client, "waited", *names(0, 20), bound=10 * EACH)
