@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +107,19 @@ class RecordReading:
                 if cache and meta["status"] == states.SUCCESS:
                     self._cache[task_id] = meta
         return meta
+
+    def mget(self: Any, keys: Sequence[str | bytes]) -> list[Any]:
+        """Return what is stored under these keys of results, as a group asks for them."""
+        found = [*super().mget(keys)]  # type: ignore[misc]  # of Celery's class
+        missing = {
+            place: self._strip_prefix(key)
+            for place, (key, value) in enumerate(zip(keys, found, strict=True))
+            if value is None
+        }
+        recorded = self.record.read(missing.values()) if missing else {}
+        for place, task_id in missing.items():
+            found[place] = recorded.get(task_id)
+        return found
 
     def tell_recorded(self: Any, keys: Iterable[str | bytes]) -> None:
         """Give those who wait for these keys of results what the record knows of them."""
