@@ -48,6 +48,15 @@ USED = (
 change nothing; Redis checks the rights of the user first."""
 
 
+WISHED = {
+    "PUBSUB NUMSUB #": "a result may be evicted though a program waits for it",
+    "MEMORY USAGE #": "what takes the memory is not told",
+    "DBSIZE": "what takes the memory is not told",
+}
+"""Commands that workers can do without, and what is worse then. Users made for the release before
+lack them."""
+
+
 def require(client: redis.Redis, address: Address, url: str) -> None:
     """Check that this Redis answers and can be used; raise Unfit or Unreachable.
 
@@ -70,19 +79,26 @@ def require(client: redis.Redis, address: Address, url: str) -> None:
 
 
 def require_commands(client: redis.Redis, address: Address, keys: Keys, url: str) -> None:
-    """Check that this user may send all commands of a worker; raise Unfit with a missing one."""
+    """Check that this user may send all commands of a worker; raise Unfit with a missing one.
+
+    Log a warning for one that workers can do without.
+    """
     pipe = client.pipeline(transaction=False)
     add: Callable[..., Any] = pipe.execute_command
-    for line in USED:
+    for line in (*USED, *WISHED):
         add(*line.replace("#", keys.probe()).split())
     execute: Callable[..., list[Any]] = pipe.execute
     try:
         replies = execute(raise_on_error=False)
     except redis.RedisError as error:
         raise fault(error, address, url) from error
-    refused = [reply for reply in replies if isinstance(reply, redis.exceptions.NoPermissionError)]
-    if refused:
-        raise fault(refused[0], address, url) from refused[0]
+    refused = redis.exceptions.NoPermissionError
+    for reply in replies[: len(USED)]:
+        if isinstance(reply, refused):
+            raise fault(reply, address, url) from reply
+    for reply, lack in zip(replies[len(USED) :], WISHED.values(), strict=True):
+        if isinstance(reply, refused):
+            log.warning("Redis refuses a command (%s): %s; %s", reply, lack, ACL_REMEDY)
 
 
 _REFUSALS = re.compile(r"(?:^|: -)(?:OOM|MISCONF|READONLY|NOREPLICAS|BUSY) ")

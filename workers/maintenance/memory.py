@@ -16,12 +16,12 @@ from headgate.workers.clients.redis_batcher import RedisBatcher
 
 log = logging.getLogger("headgate.memory")
 
-LOOK_EVERY_S = 30.0
+LOOK_EVERY_S = 10.0
 LOG_EVERY_S = 300.0
 
 
 class MemoryWatch:
-    """Looks every 30 s, and logs every 5 minutes while Redis is nearly full."""
+    """Looks every 10 s, and logs every 5 minutes while Redis is nearly full."""
 
     def __init__(
         self, batcher: RedisBatcher, keys: Keys, queues: Sequence[str],

@@ -4,7 +4,11 @@
 --   SCAN finds first is a fair sample: it follows the order of hashes.
 -- Sent twice: measures again; it changes nothing.
 local found, known, most = {redis.call('DBSIZE')}, {}, tonumber(ARGV[1])
-local function bytes_of(key) return redis.call('MEMORY', 'USAGE', key) or 0 end
+-- 0 for a key that the user may not look at.
+local function bytes_of(key)
+  local bytes = redis.pcall('MEMORY', 'USAGE', key)
+  return type(bytes) == 'number' and bytes or 0
+end
 for _, key in ipairs(KEYS) do
   found[#found + 1] = bytes_of(key)
   known[key] = true
