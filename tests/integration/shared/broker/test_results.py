@@ -162,3 +162,12 @@ def test_streamed_pieces_go_minutes_after_the_end(client: redis.Redis) -> None:
     script.run(client, jobs.deliver(KEYS, "s", fence=1, n=1, text="a", ttl_ms=3_600_000))
     script.run(client, jobs.publish(KEYS, job_id="s", record=b"{}", ttl_s=60, streamed=True))
     assert 0 < client.pttl(KEYS.deltas("s")) <= 300_000
+
+
+def test_a_full_redis_drops_streamed_pieces(valkey_factory: Callable[..., ValkeyServer]) -> None:
+    piece = jobs.deliver(KEYS, "s", fence=1, n=1, text="a", ttl_ms=60_000)
+    with valkey_factory().client(decode_responses=False) as client:
+        client.config_set("maxmemory", "1mb")
+        assert script.run(client, piece) == -1
+        client.config_set("maxmemory", "0")
+        assert [script.run(client, piece), script.run(client, piece)] == [1, 0]
