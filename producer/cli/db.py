@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from headgate.producer.cli.commands import HELP
+from headgate.producer.cli.db_prune import prune
 from headgate.producer.cli.terminal.exit_codes import confirm
 from headgate.producer.cli.terminal.output import json_option, print_json, print_line
 
@@ -18,7 +19,10 @@ if TYPE_CHECKING:
 
 @click.group(context_settings=HELP)
 def db() -> None:
-    """Create, upgrade or check the tables in the database."""
+    """Create, upgrade or check the tables in the database, and delete old rows."""
+
+
+db.add_command(prune)
 
 
 @db.command()
@@ -27,7 +31,7 @@ def upgrade() -> None:
     from headgate.shared.database import migrate
     from headgate.shared.database.engine import reading
 
-    with _database() as (engine, name):
+    with database() as (engine, name):
         changed = migrate.upgrade(engine)
         with reading(engine) as connection:
             found = migrate.revision(connection)
@@ -49,7 +53,7 @@ def downgrade(revision: str, yes: bool) -> None:
     known = ["base", *migrate.revisions()]
     if revision not in known:
         raise WrongUse("REVISION", revision, f"no such revision; known: {', '.join(known)}")
-    with _database() as (engine, name):
+    with database() as (engine, name):
         with reading(engine) as connection:
             found = migrate.revision(connection) or "base"
         if found not in known[known.index(revision) :]:
@@ -74,7 +78,7 @@ def check(as_json: bool) -> int:
     from headgate.shared.database import migrate
     from headgate.shared.database.engine import reading
 
-    with _database() as (engine, name):
+    with database() as (engine, name):
         with reading(engine) as connection:
             found = migrate.revision(connection)
             differences = schema_diff.differences(connection) if found else []
@@ -105,7 +109,7 @@ def check(as_json: bool) -> int:
 
 
 @contextmanager
-def _database() -> Iterator[tuple[Engine, str]]:
+def database() -> Iterator[tuple[Engine, str]]:
     """Open the database that the settings name; yield its engine and its URL without password."""
     from headgate.producer.installation import record_url
     from headgate.shared import settings
