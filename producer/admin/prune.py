@@ -16,13 +16,9 @@ from headgate.shared.database.engine import lost_a_race, reading
 from headgate.shared.database.prune import Cutoffs, Pruned, cutoffs, prune
 from headgate.shared.errors import WrongUse
 from headgate.shared.job.ids import now_ms, rfc3339
-from headgate.shared.setting_types import LEAST_AUDIT_DAYS
 from headgate.shared.settings import Settings
 
 TABLES = ("jobs", "batches", "audit", "attempts")
-
-LEAST_JOBS = timedelta(days=1)
-LEAST_AUDIT = timedelta(days=LEAST_AUDIT_DAYS)
 
 NOTE_EVERY_S = 5.0
 
@@ -60,15 +56,7 @@ def _as_json(one: Pruned | None) -> dict[str, Any]:
 def cutoffs_of(
     chosen: Settings, jobs: timedelta | None = None, audit: timedelta | None = None
 ) -> Cutoffs:
-    """Return the cutoffs for these ages, or for those of the settings where they are None.
-
-    Raise WrongUse for an age that is too short.
-    """
-    if jobs is not None and jobs < LEAST_JOBS:
-        raise WrongUse("--older-than", jobs, "use at least 1d: idempotency keys live for a day")
-    if audit is not None and audit < LEAST_AUDIT:
-        remedy = f"use at least {LEAST_AUDIT_DAYS}d: this month's budgets need the attempts"
-        raise WrongUse("--audit-older-than", audit, remedy)
+    """Return the cutoffs for these ages, or for those of the settings where they are None."""
     jobs = timedelta(days=chosen.keep_days) if jobs is None else jobs
     audit = timedelta(days=chosen.keep_audit_days) if audit is None else audit
     return cutoffs(now_ms(), _ms(jobs), _ms(audit))

@@ -55,13 +55,16 @@ def prune(
     from headgate.producer.admin import prune as admin
     from headgate.producer.cli.db import database
     from headgate.shared import settings
+    from headgate.shared.database import migrate
+    from headgate.shared.setting_types import LEAST_AUDIT_DAYS
 
     if vacuum and dry_run:
         raise click.UsageError("--vacuum and --dry-run cannot be used together")
-    ages = _age(older_than, "--older-than"), _age(audit_older_than, "--audit-older-than")
+    ages = (
+        _age(older_than, "--older-than", 1, "idempotency keys live for a day"),
+        _age(audit_older_than, "--audit-older-than", LEAST_AUDIT_DAYS, "budgets need this month"),
+    )
     with database() as (engine, name):
-        from headgate.shared.database import migrate
-
         before = admin.cutoffs_of(settings.load(), *ages)
         migrate.require_fit(engine)
         found = admin.prune_record(engine, before, dry_run=dry_run, notify=print_note)
@@ -75,8 +78,8 @@ def prune(
         print_line(f"{freed / 1e6:.1f} MB given back to the disk")
 
 
-def _age(text: str | None, option: str) -> timedelta | None:
-    """Return the age that the option names; raise WrongUse."""
+def _age(text: str | None, option: str, least_days: int, why: str) -> timedelta | None:
+    """Return the age that the option names; raise WrongUse if it is too short."""
     from headgate.shared.errors import WrongUse
 
     if text is None:
@@ -84,6 +87,8 @@ def _age(text: str | None, option: str) -> timedelta | None:
     found = parse_moment(text, option)
     if not isinstance(found, timedelta):
         raise WrongUse(option, text, "give an age such as 90d")
+    if found < timedelta(days=least_days):
+        raise WrongUse(option, text, f"use at least {least_days}d: {why}")
     return found
 
 

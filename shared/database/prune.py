@@ -146,7 +146,7 @@ def _prune_batches(engine: Engine, before_ms: int, dry_run: bool) -> Iterator[St
         after = found[-1].id
         ids = [row.id for row in found]
         if not dry_run:
-            with _deleting(engine) as connection:
+            with deleting(engine) as connection:
                 over = and_(batches.c.id.in_(ids), ~_batch_stays(before_ms))
                 connection.execute(delete(batches).where(over))
         times = [row.created_at_ms for row in found]
@@ -177,7 +177,7 @@ def _prune_jobs(engine: Engine, before_ms: int, dry_run: bool, size: _Size) -> I
             continue
         if not dry_run:
             began = time.monotonic()
-            with _deleting(engine) as connection:
+            with deleting(engine) as connection:
                 # A job that was reopened meanwhile has not ended any more.
                 ids = jobs.c.id.in_([row.id for row in gone])
                 connection.execute(delete(jobs).where(ids, over))
@@ -272,7 +272,7 @@ def _delete_lines(engine: Engine, day: int, ids: Sequence[str]) -> bool:
     Return False, and delete nothing, if the day is not in the roll-up any more.
     """
     of_day = usage_summed.c.day == day
-    with _deleting(engine) as connection:
+    with deleting(engine) as connection:
         # Who rolls up the day or takes it out waits for this transaction, or this one for theirs.
         held = select(usage_summed.c.lines).where(of_day).with_for_update()
         if connection.scalar(held) is None:
@@ -290,7 +290,7 @@ def _by_end(table: str, rows: Sequence[Row[*tuple[Any, ...]]]) -> Pruned:
 
 
 @contextmanager
-def _deleting(engine: Engine) -> Iterator[Connection]:
+def deleting(engine: Engine) -> Iterator[Connection]:
     """Give a transaction that no other one of this file runs beside."""
     with writing(engine) as connection:
         if connection.dialect.name == "postgresql":
