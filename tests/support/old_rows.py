@@ -14,7 +14,9 @@ from tests.support.usage import line
 _new_ids = count()
 
 
-def put_job(engine: Engine, ended_ms: int | None, *, job_id: str | None = None, **fields: Any) -> str:
+def put_job(
+    engine: Engine, ended_ms: int | None, *, job_id: str | None = None, **fields: Any
+) -> str:
     """Put a job there that ended then (None: open), with its line and one attempt; return its id.
 
     `row=False`: without the row of the job itself, as after it was pruned.

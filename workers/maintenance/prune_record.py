@@ -47,6 +47,8 @@ class RecordPrune:
     clock_ms: Callable[[], int]
     keep_days: int
     keep_audit_days: int
+    look_s: float = LOOK_S
+    round_s: float = ROUND_S
     _pass: Iterator[Step] | None = None
     _counts: Counter[str] = field(default_factory=Counter)
     _next_at: float = 0.0
@@ -55,7 +57,7 @@ class RecordPrune:
         """Do a pass each hour, while this worker has the turn, until cancelled."""
         outage_log = OutageLog(log, "the database of pruning", "nothing is deleted")
         while self.keep_days:
-            await asyncio.sleep(0 if self._pass else LOOK_S)
+            await asyncio.sleep(0 if self._pass else self.look_s)
             try:
                 if time.monotonic() < self._next_at:
                     continue
@@ -73,13 +75,13 @@ class RecordPrune:
                 log.exception("the record was not pruned; trying again")
 
     async def round(self) -> bool:
-        """Delete for `ROUND_S` at most; return whether the pass is over.
+        """Delete for about `round_s`; return whether the pass is over.
 
         Half of the time is a pause, in which the workers' commits have the database to themselves.
         """
         began = time.monotonic()
         steps, self._pass = self._pass or self._begin(), None
-        while time.monotonic() - began < ROUND_S:
+        while True:
             step_at = time.monotonic()
             step = await asyncio.to_thread(next, steps, None)
             if step is None:
@@ -90,8 +92,9 @@ class RecordPrune:
             else:
                 log.warning("the audit lines of %d are not deleted: %s", step.day, step.reason)
             await asyncio.sleep(time.monotonic() - step_at)
-        self._pass = steps
-        return False
+            if time.monotonic() - began >= self.round_s:
+                self._pass = steps
+                return False
 
     def _begin(self) -> Iterator[Step]:
         # The earlier of two clocks: one clock that is years ahead must not delete everything.

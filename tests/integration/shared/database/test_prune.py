@@ -20,8 +20,8 @@ from headgate.shared.database.prune import (
     DayKept,
     Pruned,
     Step,
-    deleting,
     cutoffs,
+    deleting,
     prune,
 )
 from headgate.shared.database.tables import audit, jobs, usage_summed
