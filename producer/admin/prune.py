@@ -27,14 +27,14 @@ NOTE_EVERY_S = 5.0
 class PruneReport:
     """What was deleted, or would be. The cutoffs are RFC 3339 in UTC; None keeps all rows.
 
-    `tables`: all that went, by table. `kept`: why the audit lines of a day stay, by day.
+    `tables`: all that went, by table. `unpruned`: why the audit lines of a day stay, by day.
     """
 
     dry_run: bool
     jobs_before: str | None
     audit_before: str | None
     tables: dict[str, Pruned] = field(default_factory=dict)
-    kept: dict[str, str] = field(default_factory=dict)
+    unpruned: dict[str, str] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         """Return the report as plain JSON values."""
@@ -43,7 +43,7 @@ class PruneReport:
             "jobs_before": self.jobs_before,
             "audit_before": self.audit_before,
             "tables": {name: _as_json(self.tables.get(name)) for name in TABLES},
-            "days_kept": self.kept,
+            "unpruned_days": self.unpruned,
         }
 
 
@@ -91,7 +91,7 @@ def prune_record(
             _add(report.tables, step)
         else:
             day = f"{step.day // 10_000}-{step.day // 100 % 100:02d}-{step.day % 100:02d}"
-            report.kept[day] = step.reason
+            report.unpruned[day] = step.reason
         if time.monotonic() >= notify_at:
             notify_at = time.monotonic() + NOTE_EVERY_S
             notify(f"{sum(one.rows for one in report.tables.values())} rows so far")

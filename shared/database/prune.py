@@ -97,14 +97,14 @@ class Pruned:
 
 
 @dataclass(frozen=True, slots=True)
-class DayKept:
+class UnprunedDay:
     """The audit lines of a day that is old enough were not deleted; `reason` says why."""
 
     day: int
     reason: str
 
 
-Step: TypeAlias = Pruned | DayKept
+Step: TypeAlias = Pruned | UnprunedDay
 
 
 def prune(engine: Engine, before: Cutoffs, at_ms: int, *, dry_run: bool = False) -> Iterator[Step]:
@@ -215,7 +215,7 @@ def _prune_days(
         if reason is None:
             yield from _prune_day(engine, day, dry_run, size)
         else:
-            yield DayKept(day, reason)
+            yield UnprunedDay(day, reason)
 
 
 def _why_kept(engine: Engine, day: int, at_ms: int) -> str | None:
@@ -258,7 +258,7 @@ def _prune_day(engine: Engine, day: int, dry_run: bool, size: _Size) -> Iterator
         if not dry_run:
             began = time.monotonic()
             if not _delete_lines(engine, day, ids):
-                yield DayKept(day, "its usage is rolled up again")
+                yield UnprunedDay(day, "its usage is rolled up again")
                 return
             size.learn(time.monotonic() - began)
         yield _by_end("audit", found)

@@ -7,11 +7,10 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from headgate import Client
+from headgate import Client, Request
 from headgate.shared.database import migrate
 from headgate.shared.database.engine import open_engine
 from headgate.shared.settings import Settings
@@ -122,7 +121,10 @@ def test_a_restored_record_runs_what_was_queued_once_and_pays_for_no_answer_agai
     installation.the_books_agree(url, simulator, count, unknown=0)
 
 
-def requests(*numbers: int) -> list[dict[str, Any]]:
+def requests(*numbers: int) -> list[Request]:
     """Return requests that all cost the same."""
-    fields = {"model": installation.MODEL, "params": {"max_tokens": 5}}
-    return [fields | {"prompt": f"prompt number {n:06d}"} for n in numbers]
+    params = {"max_tokens": 5}
+    return [
+        Request(prompt=f"prompt number {n:06d}", model=installation.MODEL, params=params)
+        for n in numbers
+    ]

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TypeAlias
 
 import orjson
-from sqlalchemy import Engine, exists, func, select
+from sqlalchemy import ColumnElement, Engine, exists, func, select
 
 from headgate.shared.catalog.catalog import Catalog
 from headgate.shared.cost.upper_bound import upper_bound_pico_usd
@@ -68,13 +68,8 @@ def spent_on(engine: Engine, day: str) -> Sums:
         ),
     ]
     if now_ms() >= end_ms:
-        has_row = exists().where(jobs.c.id == audit.c.job_id)
-        queries.append(
-            by_line.where(
-                audit.c.finished_at_ms >= first_ms, audit.c.submitted_at_ms >= first_ms,
-                audit.c.submitted_at_ms < end_ms + SKEW_MS, ~has_row, *began,
-            ).group_by(audit.c.tenant, audit.c.user_id)
-        )  # fmt: skip
+        pruned = by_line.where(*_pruned_since(first_ms, end_ms), *began)
+        queries.append(pruned.group_by(audit.c.tenant, audit.c.user_id))
     sums: Sums = Counter()
     # At one moment: a job that is pruned between two queries would count twice.
     with snapshot(engine) as connection:
@@ -82,6 +77,15 @@ def spent_on(engine: Engine, day: str) -> Sums:
             for tenant, user, amount in connection.execute(query):
                 sums[tenant, user or ""] += int(amount or 0)
     return sums
+
+
+def _pruned_since(first_ms: int, end_ms: int) -> tuple[ColumnElement[bool], ...]:
+    """Return the conditions for audit lines of the day's jobs whose rows were deleted."""
+    return (
+        audit.c.finished_at_ms >= first_ms, audit.c.submitted_at_ms >= first_ms,
+        audit.c.submitted_at_ms < end_ms + SKEW_MS,
+        ~exists().where(jobs.c.id == audit.c.job_id),
+    )  # fmt: skip
 
 
 def unsettled(engine: Engine, catalog: Catalog, period: str) -> Sums:

@@ -17,9 +17,9 @@ from headgate.shared.database import migrate
 from headgate.shared.database.engine import open_engine, snapshot
 from headgate.shared.database.prune import (
     Cutoffs,
-    DayKept,
     Pruned,
     Step,
+    UnprunedDay,
     cutoffs,
     deleting,
     prune,
@@ -140,7 +140,7 @@ def test_usage_is_the_same_to_the_pico_dollar_after_each_step(engine: Engine) ->
     assert reports(engine) == before
     put_days(engine)  # lines that come much too late are not summed up instead of the others
     assert not sum_day(engine, FIRST, NOW_MS)
-    kept = [step for step in prune(engine, cut, NOW_MS) if isinstance(step, DayKept)]
+    kept = [step for step in prune(engine, cut, NOW_MS) if isinstance(step, UnprunedDay)]
     assert {one.day for one in kept} == {FIRST, 20260228, 20260301}
     assert {one.reason for one in kept} == {"lines were added after it was pruned"}
 
@@ -175,15 +175,15 @@ def test_a_day_stays_while_one_of_its_jobs_can_be_reopened(engine: Engine) -> No
     put_batch(engine, "half", OLD_MS)
     left = put_job(engine, OLD_MS, batch_id="half", batch_line=0)
     put_job(engine, YOUNG_MS, batch_id="half", batch_line=1)
-    found = [step for step in prune(engine, ALL, NOW_MS) if isinstance(step, DayKept)]
-    assert found == [DayKept(FIRST, f"job {left} is still on record")]
+    found = [step for step in prune(engine, ALL, NOW_MS) if isinstance(step, UnprunedDay)]
+    assert found == [UnprunedDay(FIRST, f"job {left} is still on record")]
     assert len(ids_in(engine, "audit")) == 3
 
 
 def test_a_day_whose_money_cannot_be_rolled_up_stays(engine: Engine) -> None:
     put(engine, line(cost_pico_usd=2**62), line(cost_pico_usd=2**62))
     found = list(prune(engine, ALL, NOW_MS))
-    assert found == [DayKept(FIRST, "its usage cannot be rolled up")]
+    assert found == [UnprunedDay(FIRST, "its usage cannot be rolled up")]
     assert usage(engine).total.requests == 2
 
 
