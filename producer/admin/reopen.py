@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import orjson
-from sqlalchemy import Engine, delete, select, update
+from sqlalchemy import Engine, bindparam, delete, select, update
 
 from headgate.shared.broker.queues import message
 from headgate.shared.database.engine import writing
@@ -28,6 +28,9 @@ class NotReopened:
     reason: str
 
 
+_AUDIT_LINE = select(audit.c.job_id).where(audit.c.job_id == bindparam("job"))
+
+
 def reopen(engine: Engine, job_id: str, *, gave_up: bool) -> bytes | NotReopened | None:
     """Reopen a job that was given up; return its new message.
 
@@ -37,6 +40,8 @@ def reopen(engine: Engine, job_id: str, *, gave_up: bool) -> bytes | NotReopened
     with writing(engine) as connection:
         query = select(jobs).where(jobs.c.id == job_id).with_for_update()
         row = connection.execute(query).first()
+        if row is None and connection.scalar(_AUDIT_LINE, {"job": job_id}) is not None:
+            return NotReopened("was deleted (HEADGATE_KEEP_DAYS); submit it again as a new job")
         if row is None or row.status not in ENDED:
             return None
         if not gave_up or row.status != "failed":
@@ -46,7 +51,7 @@ def reopen(engine: Engine, job_id: str, *, gave_up: bool) -> bytes | NotReopened
             return NotReopened(f"had its deadline at {deadline}; submit it again as a new job")
         if row.envelope is None:
             remedy = "submit it again as a new job"
-            return NotReopened(f"has no prompt any more (HEADGATE_RESULT_TTL_S); {remedy}")
+            return NotReopened(f"has no prompt any more; {remedy}")
         try:
             envelope = Envelope.decode(orjson.loads(row.envelope))
         except UnreadableMessage as error:

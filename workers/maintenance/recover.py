@@ -36,7 +36,7 @@ from headgate.workers.maintenance.alerts import Alerts
 from headgate.workers.maintenance.budgets import BudgetUpkeep
 from headgate.workers.maintenance.census import maintenance_turn
 from headgate.workers.maintenance.memory import MemoryWatch
-from headgate.workers.maintenance.prune import Prune, forget_envelopes, forget_idempotency_keys
+from headgate.workers.maintenance.prune import Prune, forget_idempotency_keys
 from headgate.workers.maintenance.usage_rollup import UsageRollup
 
 log = logging.getLogger("headgate.sweep")
@@ -97,7 +97,7 @@ class Recover:
                         await self._memory.look()
                     await self._prune_broker()
                     await self._recover_jobs()
-                    await self._prune_database()
+                    await asyncio.to_thread(forget_idempotency_keys, self._engine, self._clock_ms())
                     if self._budgets is not None:
                         await self._budgets.refresh()
                     # A slow webhook or a large day must not make the next round late.
@@ -128,11 +128,6 @@ class Recover:
             await self._prune.drop_dead_letters()
             await self._prune.evict_answers()
             await self._prune.evict_results()
-
-    async def _prune_database(self) -> None:
-        expired_ms = self._clock_ms() - self._result_ttl_s * 1000
-        await asyncio.to_thread(forget_envelopes, self._engine, expired_ms)
-        await asyncio.to_thread(forget_idempotency_keys, self._engine, self._clock_ms())
 
     async def _recover_jobs(self) -> None:
         """Check all open jobs if it is time or if something points to a lost or late job."""
