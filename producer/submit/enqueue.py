@@ -106,10 +106,9 @@ def enqueue_entries(
         except redis.RedisError as error:
             raise SubmitInterrupted("Redis", str(error), done) from error
         except MessagesRefused as refusal:
-            done = _without_refused(engine, chunk, done, refusal)
-            if not done:
-                raise refusal.reason from None
-            raise SubmitInterrupted("Redis", str(refusal.reason), done) from refusal.reason
+            if stay := _without_refused(engine, chunk, done, refusal):
+                raise SubmitInterrupted("Redis", str(refusal.reason), stay) from refusal.reason
+            raise refusal.reason from None
     return owners
 
 

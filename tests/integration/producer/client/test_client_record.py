@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,11 +10,15 @@ from typing import Any
 
 import pytest
 from celery import Celery, states
+from celery.backends.redis import SentinelBackend
 from celery.result import AsyncResult, GroupResult
+from kombu.utils.imports import symbol_by_name
 
 from headgate import Client, JobFailed
 from headgate.shared.job.result import ErrorReport
 from headgate.workers.celery.config import RESULT_BACKEND
+from headgate.workers.celery.result_backend import open_backend
+from tests import ROOT
 from tests.support.child import wait_until
 from tests.support.played import PlayedWorker, settings_for
 from tests.support.servers import ValkeyServer
@@ -110,3 +115,24 @@ def test_who_waits_and_loses_redis_reads_the_record(
         result = worker.end(job.id, publish=False)
         at.redis.client_kill_filter(_type="pubsub")
         assert got.result(60) == result.as_json()
+
+
+def test_celery_finds_the_backend_by_its_short_name() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    path = project["entry-points"]["celery.result_backends"]["headgate"]
+    assert path == RESULT_BACKEND
+    assert symbol_by_name(path) is open_backend
+
+
+@pytest.mark.parametrize("url", ["redis://h/0", "rediss://h/0", "socket:///s", "sentinel://h/0"])
+def test_there_is_a_backend_for_every_form_of_redis(
+    url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HEADGATE_HOME", str(tmp_path))
+    app = Celery(set_as_current=False)
+    if url.startswith("rediss"):
+        url += "?ssl_cert_reqs=CERT_REQUIRED"
+    for prefix in ("", "redis+"):
+        backend = open_backend(app, f"{prefix}{url}")
+        assert isinstance(backend, SentinelBackend) is url.startswith("sentinel")
+        assert backend.record.read(["x"]) == {}  # type: ignore[attr-defined]
