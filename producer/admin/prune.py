@@ -100,6 +100,8 @@ def prune_record(
 
 
 def _add(tables: dict[str, Pruned], step: Pruned) -> None:
+    if not step.rows:
+        return
     before = tables.get(step.table)
     if before is None:
         tables[step.table] = step

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import orjson
-from sqlalchemy import Engine, bindparam, delete, select, update
+from sqlalchemy import Engine, delete, select, update
 
 from headgate.shared.broker.queues import message
 from headgate.shared.database.engine import writing
@@ -28,9 +28,6 @@ class NotReopened:
     reason: str
 
 
-_AUDIT_LINE = select(audit.c.job_id).where(audit.c.job_id == bindparam("job"))
-
-
 def reopen(engine: Engine, job_id: str, *, gave_up: bool) -> bytes | NotReopened | None:
     """Reopen a job that was given up; return its new message.
 
@@ -40,7 +37,8 @@ def reopen(engine: Engine, job_id: str, *, gave_up: bool) -> bytes | NotReopened
     with writing(engine) as connection:
         query = select(jobs).where(jobs.c.id == job_id).with_for_update()
         row = connection.execute(query).first()
-        if row is None and connection.scalar(_AUDIT_LINE, {"job": job_id}) is not None:
+        line = select(audit.c.job_id).where(audit.c.job_id == job_id)
+        if row is None and connection.scalar(line) is not None:
             return NotReopened("was deleted (HEADGATE_KEEP_DAYS); submit it again as a new job")
         if row is None or row.status not in ENDED:
             return None

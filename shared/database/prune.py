@@ -24,7 +24,6 @@ from sqlalchemy import (
     Row,
     and_,
     delete,
-    exists,
     func,
     or_,
     select,
@@ -87,7 +86,8 @@ def cutoffs(now_ms: int, jobs_ms: int, audit_ms: int) -> Cutoffs:
 class Pruned:
     """So many rows of a table were deleted. `oldest_ms` and `newest_ms`: their times (Unix ms).
 
-    The time of a batch is its creation, that of an attempt the end of its job.
+    No rows: all that this step looked at stay. The time of a batch is its creation, that of an
+    attempt the end of its job.
     """
 
     table: str
@@ -113,7 +113,7 @@ def prune(engine: Engine, before: Cutoffs, at_ms: int, *, dry_run: bool = False)
     `at_ms`: now, in Unix ms. With `dry_run` the steps say what would be deleted. An iterator that
     is not used up does no harm: the next pass deletes the rest.
     """
-    size = _Size()
+    size = _Size(MOST_ROWS if dry_run else FIRST_ROWS)
     if before.jobs_ms is not None:
         yield from _prune_batches(engine, before.jobs_ms, dry_run)
         yield from _prune_jobs(engine, before.jobs_ms, dry_run, size)
@@ -121,10 +121,11 @@ def prune(engine: Engine, before: Cutoffs, at_ms: int, *, dry_run: bool = False)
         yield from _prune_days(engine, before.audit_ms, at_ms, dry_run, size)
 
 
+@dataclass
 class _Size:
     """How many rows the next transaction deletes, by how long the last one took."""
 
-    rows = FIRST_ROWS
+    rows: int
 
     def learn(self, took_s: float) -> None:
         if took_s > LONG_S:
@@ -156,9 +157,10 @@ def _prune_batches(engine: Engine, before_ms: int, dry_run: bool) -> Iterator[St
 def _prune_jobs(engine: Engine, before_ms: int, dry_run: bool, size: _Size) -> Iterator[Step]:
     """Delete the jobs that are over, in the order of their submission."""
     over = and_(jobs.c.status.in_(ENDED), jobs.c.finished_at_ms < before_ms)
-    stays = exists().where(batches.c.id == jobs.c.batch_id, _batch_stays(before_ms))
+    batch = select(batches.c.id).where(batches.c.id == jobs.c.batch_id).limit(1)
+    its_batch_is_over = batch.where(_batch_stays(before_ms)).scalar_subquery().is_(None)
     columns = (jobs.c.id, jobs.c.submitted_at_ms, jobs.c.finished_at_ms)
-    query = select(*columns, and_(over, ~stays).label("goes"))
+    query = select(*columns, and_(over, its_batch_is_over).label("goes"))
     query = query.where(jobs.c.submitted_at_ms < before_ms)
     query = query.order_by(jobs.c.submitted_at_ms, jobs.c.id)
     page = query
@@ -173,9 +175,7 @@ def _prune_jobs(engine: Engine, before_ms: int, dry_run: bool, size: _Size) -> I
             tuple_(jobs.c.submitted_at_ms, jobs.c.id) > tuple_(last.submitted_at_ms, last.id),
         )
         gone = [row for row in found if row.goes]
-        if not gone:
-            continue
-        if not dry_run:
+        if gone and not dry_run:
             began = time.monotonic()
             with deleting(engine) as connection:
                 # A job that was reopened meanwhile has not ended any more.
@@ -188,12 +188,14 @@ def _prune_jobs(engine: Engine, before_ms: int, dry_run: bool, size: _Size) -> I
 def _batch_stays(before_ms: int) -> ColumnElement[bool]:
     """Return the condition for batches that are young, or have a job that is open or young."""
     mate = jobs.alias("mate")
-    ours = mate.c.batch_id == batches.c.id
+    # Not EXISTS: PostgreSQL could read the open jobs of all batches instead of one entry of an
+    # index.
+    ours = select(mate.c.batch_id).where(mate.c.batch_id == batches.c.id).limit(1)
     return or_(
         batches.c.created_at_ms >= before_ms,
         func.coalesce(batches.c.submitted_at_ms, 0) >= before_ms,
-        exists().where(ours, mate.c.finished_at_ms.is_(None)),
-        exists().where(ours, mate.c.finished_at_ms >= before_ms),
+        ours.where(mate.c.finished_at_ms.is_(None)).scalar_subquery().is_not(None),
+        ours.where(mate.c.finished_at_ms >= before_ms).scalar_subquery().is_not(None),
     )
 
 
@@ -285,7 +287,7 @@ def _delete_lines(engine: Engine, day: int, ids: Sequence[str]) -> bool:
 
 
 def _by_end(table: str, rows: Sequence[Row[*tuple[Any, ...]]]) -> Pruned:
-    times = [row.finished_at_ms for row in rows]
+    times = [row.finished_at_ms for row in rows] or [0]
     return Pruned(table, len(rows), min(times), max(times))
 
 

@@ -104,7 +104,7 @@ class RecordPrune:
 
     def _end(self) -> None:
         self._next_at = time.monotonic() + EVERY_S
-        if self._counts:
-            rows = ", ".join(f"{n} of {table}" for table, n in self._counts.items())
+        if self._counts.total():
+            rows = ", ".join(f"{n} of {table}" for table, n in self._counts.items() if n)
             log.info("deleted rows that are kept no longer: %s", rows)
         self._counts.clear()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -34,7 +35,8 @@ def env(database_url: str, tmp_path: Path) -> dict[str, str]:
 
 def test_a_dry_run_counts_and_the_command_deletes_without_redis(env: dict[str, str]) -> None:
     engine = open_engine(env["HEADGATE_DATABASE_URL"])
-    first_ms, last_ms, ancient_ms = (now_ms() - n * DAY_MS for n in (100, 95, 500))
+    first_ms, last_ms = (now_ms() - n * DAY_MS for n in (100, 95))
+    ancient_ms = (now_ms() // DAY_MS - 500) * DAY_MS + 3_600_000
     put_batch(engine, "b", first_ms - 1)
     put_job(engine, first_ms, batch_id="b", batch_line=0)
     put_job(engine, last_ms, batch_id="b", batch_line=1)
@@ -66,6 +68,12 @@ def test_a_dry_run_counts_and_the_command_deletes_without_redis(env: dict[str, s
     assert ids_in(engine, "jobs") == set()
     usage = headgate(["usage", "--by", "tenant", "--json"], env).document
     assert (usage["total"]["requests"], usage["total"]["cost_usd"]) == (4, "0.000000004")
+    day = f"{datetime.fromtimestamp(ancient_ms / 1000, UTC):%Y-%m-%d}"
+    older = headgate(["usage", "--since", f"{day}T02:00:00Z", "--csv"], env)
+    assert older.err == (
+        f"headgate: --since is {day}T00:00:00.000Z: of that day only the sums are kept\n"
+    )
+    assert headgate(["usage", "--since", "60d", "--csv"], env).err == ""
     engine.dispose()
 
 

@@ -51,7 +51,7 @@ def counted(steps: Iterator[Step]) -> Counter[str]:
         assert isinstance(step, Pruned), step
         assert step.oldest_ms <= step.newest_ms < CUT_MS
         counts[step.table] += step.rows
-    return counts
+    return +counts
 
 
 def test_ended_jobs_go_and_open_and_younger_ones_stay_with_all_audit_lines(engine: Engine) -> None:
