@@ -69,7 +69,7 @@ def test_a_redis_that_is_nearly_full_is_told_with_what_takes_the_room(
     with client.pipeline() as pipe:
         for n in range(2_000):
             pipe.set(keys.result(f"job{n}"), b"r" * 2_000)
-            pipe.set(f"another program {n}", b"x" * 500)
+            pipe.set(f"another program {n}", b"x" * 900)
         pipe.lpush("headgate.standard.fast", *[b"m" * 1_000] * 1_000)
         pipe.execute()
     used = int(client.info("memory")["used_memory"])
