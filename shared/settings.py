@@ -18,6 +18,7 @@ from headgate.shared.errors import SettingError
 from headgate.shared.field_faults import closest, remedy_of
 from headgate.shared.redis_url import masked
 from headgate.shared.setting_types import (
+    AuditDays,
     DatabaseUrl,
     HeaderText,
     HttpUrl,
@@ -154,6 +155,16 @@ class Settings(BaseSettings):
         default=7 * 86_400,
         description="How many seconds results are kept; audit lines stay (default: 604800, which "
         "is 7 days).",
+    )
+    keep_days: Annotated[int, Field(ge=0, le=36_500)] = Field(
+        default=30,
+        description="How many days ended jobs and batches are kept, with prompts and answers; 0 is "
+        "for ever (default: 30).",
+    )
+    keep_audit_days: AuditDays = Field(
+        default=400,
+        description="How many days audit lines and attempts are kept, and at least as long as "
+        "jobs; 0 is for ever (default: 400).",
     )
     cache_ttl_s: Annotated[int, Field(ge=1)] = Field(
         default=1800,

@@ -37,6 +37,7 @@ from headgate.workers.maintenance.budgets import BudgetUpkeep
 from headgate.workers.maintenance.catalog import CatalogReload
 from headgate.workers.maintenance.estimates import EstimateUpkeep
 from headgate.workers.maintenance.prune import Prune
+from headgate.workers.maintenance.prune_record import RecordPrune
 from headgate.workers.maintenance.recover import Recover
 from headgate.workers.maintenance.usage_rollup import UsageRollup
 from headgate.workers.pipeline.ask import Ask
@@ -147,7 +148,7 @@ def _background(
     in_force: Settings, models: Catalog, servers: Servers, engine: Engine, batcher: RedisBatcher,
     clock: Clock, estimates: EstimateUpkeep, owner: str,
 ) -> tuple[asyncio.Task[None], ...]:  # fmt: skip
-    """Start the tasks that run beside the jobs: maintenance, clock, estimates, budgets."""
+    """Start the tasks that run beside the jobs: maintenance, pruning, clock, estimates, budgets."""
     keys = servers.keys
     prune = Prune(
         batcher, keys, queues=all_queues(models.classes), most_letters=in_force.dead_letters,
@@ -161,8 +162,12 @@ def _background(
         alerts=Alerts(batcher, keys, url, owner), rollup=UsageRollup(engine, clock.now_ms),
         clock_ms=clock.now_ms,
     )  # fmt: skip
+    prune_record = RecordPrune(
+        batcher, keys, engine, owner, clock.now_ms, in_force.keep_days, in_force.keep_audit_days
+    )
     return (
         asyncio.create_task(recover.run(), name="recover"),
+        asyncio.create_task(prune_record.keep(), name="prune"),
         asyncio.create_task(clock.keep(), name="clock"),
         asyncio.create_task(estimates.keep(), name="estimates"),
         asyncio.create_task(budgets.keep(), name="budgets"),

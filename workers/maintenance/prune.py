@@ -1,4 +1,4 @@
-"""Removes what is not needed any more: from the broker, the cache, and the database."""
+"""Removes what is not needed any more from broker and cache, and idempotency keys that are over."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ import asyncio
 import logging
 from typing import Any
 
-from sqlalchemy import Engine, delete, select, update
+from sqlalchemy import Engine, delete, select
 
 from headgate.shared.broker import cache_index, dead_letters
 from headgate.shared.broker.keys import Keys
 from headgate.shared.database.engine import reading, writing
-from headgate.shared.database.tables import KEY_KEPT_MS, idempotency, jobs
-from headgate.shared.job.result import ENDED
+from headgate.shared.database.tables import KEY_KEPT_MS, idempotency
 from headgate.workers.clients.redis_batcher import RedisBatcher
 from headgate.workers.maintenance import census
 
@@ -137,26 +136,6 @@ class Prune:
                 dropped, total,
             )  # fmt: skip
         return dropped
-
-
-def forget_envelopes(engine: Engine, before_ms: int) -> None:
-    """Delete envelope and result of jobs that ended before this time. Their audit lines stay."""
-    old = (
-        select(jobs.c.id)
-        .where(jobs.c.status.in_(sorted(ENDED)), jobs.c.finished_at_ms < before_ms)
-        .where(jobs.c.envelope.is_not(None))
-        .limit(PAGE // 2)
-    )
-    while True:
-        # Reading takes no write lock: most rounds find nothing.
-        with reading(engine) as connection:
-            ids = [row.id for row in connection.execute(old)]
-        if not ids:
-            return
-        with writing(engine) as connection:
-            connection.execute(
-                update(jobs).where(jobs.c.id.in_(ids)).values(envelope=None, result=None)
-            )
 
 
 def forget_idempotency_keys(engine: Engine, at_ms: int) -> None:

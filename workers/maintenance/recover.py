@@ -34,7 +34,7 @@ from headgate.workers.clients.outage_log import OutageLog
 from headgate.workers.clients.redis_batcher import RedisBatcher
 from headgate.workers.maintenance.alerts import Alerts
 from headgate.workers.maintenance.budgets import BudgetUpkeep
-from headgate.workers.maintenance.prune import Prune, forget_envelopes, forget_idempotency_keys
+from headgate.workers.maintenance.prune import Prune, forget_idempotency_keys
 from headgate.workers.maintenance.usage_rollup import UsageRollup
 
 log = logging.getLogger("headgate.sweep")
@@ -90,7 +90,7 @@ class Recover:
                 if await self._has_turn():
                     await self._prune_broker()
                     await self._recover_jobs()
-                    await self._prune_database()
+                    await asyncio.to_thread(forget_idempotency_keys, self._engine, self._clock_ms())
                     if self._budgets is not None:
                         await self._budgets.refresh()
                     # A slow webhook or a large day must not make the next round late.
@@ -120,11 +120,6 @@ class Recover:
             await self._prune.forget_purged()
             await self._prune.drop_dead_letters()
             await self._prune.evict_answers()
-
-    async def _prune_database(self) -> None:
-        expired_ms = self._clock_ms() - self._result_ttl_s * 1000
-        await asyncio.to_thread(forget_envelopes, self._engine, expired_ms)
-        await asyncio.to_thread(forget_idempotency_keys, self._engine, self._clock_ms())
 
     async def _recover_jobs(self) -> None:
         """Check all open jobs if it is time or if something points to a lost or late job."""

@@ -7,15 +7,16 @@ from datetime import UTC, datetime, timedelta
 from typing import TypeAlias
 
 import orjson
-from sqlalchemy import Engine, func, select
+from sqlalchemy import ColumnElement, Engine, exists, func, select
 
 from headgate.shared.catalog.catalog import Catalog
 from headgate.shared.cost.upper_bound import upper_bound_pico_usd
-from headgate.shared.database.engine import reading
+from headgate.shared.database.engine import reading, snapshot
 from headgate.shared.database.tables import attempts, audit, jobs
 from headgate.shared.database.usage_rollup import DAY_MS
 from headgate.shared.errors import HeadgateError
 from headgate.shared.job.envelope import Envelope
+from headgate.shared.job.ids import now_ms
 from headgate.shared.job.result import OPEN
 
 Sums: TypeAlias = Counter[tuple[str, str]]
@@ -42,7 +43,8 @@ def spent_on(engine: Engine, day: str) -> Sums:
     """Return what the attempts that began on this day cost.
 
     Finds them by their jobs, which have indexes by time: jobs submitted since the day began, jobs
-    submitted before that ended later, and open jobs.
+    submitted before that ended later, and open jobs. Of jobs that were pruned since the day ended,
+    the audit lines are left.
     """
     first_ms, end_ms = span_ms(day)
     began = (attempts.c.started_at_ms >= first_ms, attempts.c.started_at_ms < end_ms)
@@ -54,7 +56,7 @@ def spent_on(engine: Engine, day: str) -> Sums:
     by_line = select(audit.c.tenant, audit.c.user_id, cost).join(
         attempts, attempts.c.job_id == audit.c.job_id
     )
-    queries = (
+    queries = [
         by_job.where(
             jobs.c.submitted_at_ms >= first_ms, jobs.c.submitted_at_ms < end_ms + SKEW_MS, *began
         ).group_by(jobs.c.tenant, jobs.c.user_id),
@@ -64,13 +66,26 @@ def spent_on(engine: Engine, day: str) -> Sums:
         by_job.where(jobs.c.status.in_(OPEN), jobs.c.submitted_at_ms < first_ms, *began).group_by(
             jobs.c.tenant, jobs.c.user_id
         ),
-    )
+    ]
+    if now_ms() >= end_ms:
+        pruned = by_line.where(*_pruned_since(first_ms, end_ms), *began)
+        queries.append(pruned.group_by(audit.c.tenant, audit.c.user_id))
     sums: Sums = Counter()
-    with reading(engine) as connection:
+    # At one moment: a job that is pruned between two queries would count twice.
+    with snapshot(engine) as connection:
         for query in queries:
             for tenant, user, amount in connection.execute(query):
                 sums[tenant, user or ""] += int(amount or 0)
     return sums
+
+
+def _pruned_since(first_ms: int, end_ms: int) -> tuple[ColumnElement[bool], ...]:
+    """Return the conditions for audit lines of the day's jobs whose rows were deleted."""
+    return (
+        audit.c.finished_at_ms >= first_ms, audit.c.submitted_at_ms >= first_ms,
+        audit.c.submitted_at_ms < end_ms + SKEW_MS,
+        ~exists().where(jobs.c.id == audit.c.job_id),
+    )  # fmt: skip
 
 
 def unsettled(engine: Engine, catalog: Catalog, period: str) -> Sums:
