@@ -117,23 +117,26 @@ def _encode(
 
 
 def _body(result: dict[str, Any]) -> dict[str, Any]:
-    """Return what the vendor sent in OpenAI's form; else the answer put into that form."""
+    """Return what the vendor sent in OpenAI's form; else the answer put into that form.
+
+    A field of the form that the vendor left out is ours.
+    """
+    ours = _embeddings(result) if "embeddings" in result else _completion(result)
     message = result.get("message")
     if message is None or not _is_openais(message):
-        return _embeddings(result) if "embeddings" in result else _completion(result)
-    if "embeddings" not in result:
-        return dict(message)
-    rows = zip(message["data"], _vectors_of(message["data"], result["embeddings"]), strict=True)
-    return {**message, "data": [{**row, "embedding": vector} for row, vector in rows]}
+        return ours
+    body = message | {name: value for name, value in ours.items() if name not in message}
+    if "embeddings" in result:
+        vectors = result["embeddings"]
+        body["data"] = [
+            row | {"embedding": vectors[row.get("index", at)]}
+            for at, row in enumerate(message["data"])
+        ]
+    return body
 
 
 def _is_openais(message: dict[str, Any]) -> bool:
     return isinstance(message.get("choices"), list) or isinstance(message.get("data"), list)
-
-
-def _vectors_of(rows: list[dict[str, Any]], vectors: list[list[float]]) -> list[list[float]]:
-    """Return the vector of each row; the rows may stand in another order than the inputs."""
-    return [vectors[row.get("index", at)] for at, row in enumerate(rows)]
 
 
 def _completion(result: dict[str, Any]) -> dict[str, Any]:

@@ -256,3 +256,13 @@ def test_input_that_the_limit_of_tokens_cut_is_empty() -> None:
     cut = delta(0, "input_json_delta", partial_json='{"a"')
     whole = taken(AnswerStream(MessageParts(lambda _: None)), sse(start(), *opened, cut, *END))
     assert whole["content"][0]["input"] == {}
+
+
+@pytest.mark.parametrize(("choices", "whole"), [(1, True), (2, False)])
+def test_a_completion_has_ended_once_all_its_choices_have(choices: int, whole: bool) -> None:
+    parts = ChatParts(lambda _: None, choices=choices)
+    parts.take(chunk({"content": "a"}, "stop"))
+    assert parts.ended is whole
+    parts.take({"choices": [{"index": 1, "delta": {"content": "b"}, "finish_reason": "length"}]})
+    assert parts.ended
+    assert [one["message"]["content"] for one in parts.whole()["choices"]] == ["a", "b"]
