@@ -6,6 +6,7 @@ import base64
 from typing import Any
 
 from headgate.workers.provider import OnPiece
+from headgate.workers.providers.lenient_json import PairedText
 from headgate.workers.providers.pieces import Fields, Pieces, replace_field
 from headgate.workers.providers.reply_fields import fields_of
 
@@ -22,7 +23,7 @@ class ChatParts:
     def __init__(self, on_piece: OnPiece, *, choices: int = 1) -> None:
         self.ended = False
         self.is_last = False  # OpenAI sends [DONE] instead
-        self._on_piece = on_piece
+        self._on_piece = PairedText(on_piece)
         self._wanted = choices
         self._completion: Fields = {}
         self._choices: dict[int, _ChoiceParts] = {}
@@ -55,6 +56,7 @@ class ChatParts:
 
     def whole(self) -> dict[str, Any]:
         """Return the completion as if it had come whole."""
+        self._on_piece.end()
         completion = self._completion
         if completion.get("object") == "chat.completion.chunk":
             completion["object"] = "chat.completion"

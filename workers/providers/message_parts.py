@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from headgate.workers.provider import OnPiece
-from headgate.workers.providers.lenient_json import read_json
+from headgate.workers.providers.lenient_json import PairedText, read_json, without_halves
 from headgate.workers.providers.pieces import Fields, Pieces, replace_field
 from headgate.workers.providers.reply_fields import fields_of
 
@@ -19,7 +19,7 @@ class MessageParts:
     def __init__(self, on_piece: OnPiece, *, json_only: bool = False) -> None:
         self.ended = False
         self.is_last = False
-        self._on_piece = on_piece
+        self._on_piece = PairedText(on_piece)
         self._pieces = Pieces()
         self._message: Fields = {}
         self._usage: Fields = {}
@@ -100,6 +100,7 @@ class MessageParts:
 
     def whole(self) -> dict[str, Any]:
         """Return the message as if it had come whole."""
+        self._on_piece.end()
         self._pieces.settle()
         for place, pieces in self._inputs.items():
             if text := "".join(pieces):
@@ -111,6 +112,6 @@ class MessageParts:
 def _input(written: str) -> object:
     """Return the input of a tool call; an empty one if the token limit has cut it."""
     try:
-        return read_json(written.encode())
+        return read_json(without_halves(written).encode())
     except ValueError:
         return {}

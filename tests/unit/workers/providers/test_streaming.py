@@ -266,3 +266,72 @@ def test_a_completion_has_ended_once_all_its_choices_have(choices: int, whole: b
     parts.take({"choices": [{"index": 1, "delta": {"content": "b"}, "finish_reason": "length"}]})
     assert parts.ended
     assert [one["message"]["content"] for one in parts.whole()["choices"]] == ["a", "b"]
+
+
+HIGH, LOW = "\\ud83d", "\\ude00"  # as JSON writes the two halves of one character
+
+
+def text_chunk(text: str) -> str:
+    """One chunk of OpenAI's with this JSON text in it."""
+    return f'{{"choices": [{{"index": 0, "delta": {{"content": "{text}"}}}}]}}'
+
+
+@pytest.mark.parametrize(
+    ("texts", "pieces"),
+    [
+        (["a" + HIGH, LOW + "b"], ["a", "😀b"]),
+        ([HIGH, LOW], ["😀"]),
+        ([HIGH, "", LOW + HIGH, LOW], ["😀", "😀"]),
+        (["a" + HIGH, "b"], ["a", "\ufffdb"]),
+        (["a", LOW + "b"], ["a", "\ufffdb"]),
+        (["a" + HIGH], ["a", "\ufffd"]),
+        ([HIGH + HIGH, LOW], ["\ufffd", "😀"]),
+    ],
+)
+def test_halves_of_a_character_in_two_pieces_are_joined(
+    texts: list[str], pieces: list[str]
+) -> None:
+    whole, handed_on = chat(*map(text_chunk, texts), chunk(finish="stop"), "[DONE]")
+    assert handed_on == pieces
+    assert whole["choices"][0]["message"]["content"] == "".join(pieces)
+
+
+def test_halves_are_joined_in_what_nobody_reads_while_it_comes() -> None:
+    def both(half: str) -> str:
+        calls = f'[{{"index": 0, "function": {{"arguments": "{half}"}}}}]'
+        delta = f'{{"reasoning_content": "{half}", "tool_calls": {calls}}}'
+        return f'{{"choices": [{{"delta": {delta}}}]}}'
+
+    whole, pieces = chat(
+        both(HIGH),
+        both(LOW),
+        chunk(finish="tool_calls"),
+    )
+    message = whole["choices"][0]["message"]
+    assert pieces == []
+    assert message["reasoning_content"] == "😀"
+    assert message["tool_calls"][0]["function"]["arguments"] == "😀"
+
+
+def test_halves_in_anthropics_events_are_joined() -> None:
+    def delta(place: int, inner: str) -> str:
+        return f'{{"type": "content_block_delta", "index": {place}, "delta": {{{inner}}}}}'
+
+    pieces: list[str] = []
+    whole = taken(
+        AnswerStream(MessageParts(pieces.append)),
+        sse(
+            {"type": "message_start", "message": {"role": "assistant"}},
+            {"type": "content_block_start", "index": 0, "content_block": {"type": "text"}},
+            delta(0, f'"type": "text_delta", "text": "a{HIGH}"'),
+            delta(0, f'"type": "text_delta", "text": "{LOW}b"'),
+            {"type": "content_block_start", "index": 1, "content_block": {"type": "tool_use"}},
+            delta(1, f'"type": "input_json_delta", "partial_json": "{{\\"a\\": \\"{HIGH}"'),
+            delta(1, f'"type": "input_json_delta", "partial_json": "{LOW}\\"}}"'),
+            {"type": "message_delta", "delta": {"stop_reason": "end_turn"}},
+            {"type": "message_stop"},
+        ),
+    )
+    assert pieces == ["a", "😀b"]
+    assert [block.get("text") for block in whole["content"]] == ["a😀b", None]
+    assert whole["content"][1]["input"] == {"a": "😀"}
