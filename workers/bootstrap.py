@@ -251,7 +251,7 @@ def _upstreams(in_force: Settings, provider: ProviderEntry) -> list[Upstream]:
     make = _anthropic if provider.dialect == "anthropic" else _openai
     base_url = access.base_url_of(in_force, provider)
     upstreams = [
-        Upstream(make(in_force, provider.name, key, base_url), f"key{n}")
+        Upstream(make(in_force, provider, key, base_url), f"key{n}")
         for n, key in enumerate(access.keys_of(in_force, provider))
     ]
     # The SDKs create many objects that never die. With them frozen, garbage collection takes
@@ -261,21 +261,26 @@ def _upstreams(in_force: Settings, provider: ProviderEntry) -> list[Upstream]:
     return upstreams
 
 
-def _openai(in_force: Settings, name: str, key: str, base_url: str | None) -> Provider:
+def _openai(
+    in_force: Settings, provider: ProviderEntry, key: str, base_url: str | None
+) -> Provider:
     from headgate.workers.providers.openai import OpenAIProvider
 
-    vendor = name == "openai"
+    vendor = provider.name == "openai"
     return OpenAIProvider(
-        name=name,
+        name=provider.name,
         api_key=key,
         base_url=base_url,
         organization=in_force.openai_org_id if vendor else None,
         project=in_force.openai_project_id if vendor else None,
+        stream_options=provider.stream_usage in (None, "option"),
         connections=0,  # no limit: the number of jobs may change at run time
     )
 
 
-def _anthropic(in_force: Settings, name: str, key: str, base_url: str | None) -> Provider:
+def _anthropic(
+    in_force: Settings, provider: ProviderEntry, key: str, base_url: str | None
+) -> Provider:
     from headgate.workers.providers.anthropic import AnthropicProvider
 
-    return AnthropicProvider(name=name, api_key=key, base_url=base_url, connections=0)
+    return AnthropicProvider(name=provider.name, api_key=key, base_url=base_url, connections=0)

@@ -20,6 +20,8 @@ SOFT, HARD, ALERTS, WAIT = 1.0, 1.2, (0.8, 0.9, 1.0), "wait"
 #: Built-in classes: a worker serves their queues even if the catalog has no model of the class.
 CLASSES = ("fast", "smart", "reasoning", "embedding")
 
+#: How a stream tells its usage: if `stream_options` ask for it, always, or never.
+StreamUsage = Literal["option", "always", "never"]
 Capability = Literal["vision", "tools", "json", "reasoning", "temperature", "embeddings"]
 
 
@@ -127,7 +129,8 @@ class WideLimits(CallerLimits):
 class ProviderConfig(CatalogModel):
     """Where models are served, and in which dialect. Without `api_key_env` no key is sent.
 
-    `limits` hold for all pools of one key together. `factors` are the prices of service tiers
+    `limits` hold for all pools of one key together. `stream_usage` is None for servers that nobody
+    knows; Anthropic's dialect always tells it. `factors` are the prices of service tiers
     relative to the standard one, by the tier's name in the vendor's replies. The factor `us` is for
     replies that were computed in the US only.
     """
@@ -140,7 +143,14 @@ class ProviderConfig(CatalogModel):
     ] = ()
     api_key_optional: bool = False
     limits: WideLimits = WideLimits()
+    stream_usage: StreamUsage | None = None
     factors: Mapping[str, Factor] = {}
+
+    @property
+    def streams_whole(self) -> bool:
+        """Whether a stream is known to bring all of an answer, with its usage."""
+        known = self.stream_usage or ("always" if self.dialect == "anthropic" else "never")
+        return known != "never"
 
 
 class Model(CatalogModel):

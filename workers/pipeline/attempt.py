@@ -189,7 +189,8 @@ class AttemptSteps:
         try:
             answer = await self.call.ask(upstream, request, model, left_ms=left_ms, on_piece=pieces)
         except AttemptError as error:
-            cut_short = left_ms < self.call.timeout_s(model) * 1000
+            took_ms = self.clock_ms() - line.started_at_ms
+            cut_short = left_ms < self.call.timeout_s(model) * 1000 or took_ms >= left_ms
             return Failed(error, pieces is not None and pieces.begun, cut_short)
         except asyncio.CancelledError:
             job.cut_off(model)

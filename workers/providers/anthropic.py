@@ -79,6 +79,7 @@ class AnthropicProvider:
         model: str,
         max_output_tokens: int,
         timeout_s: float,
+        idle_s: float | None = None,
         on_piece: OnPiece | None = None,
     ) -> Answer:
         """Return the model's answer; raises one of the AttemptErrors, or CancelledError."""
@@ -90,8 +91,9 @@ class AnthropicProvider:
             into = AnswerStream(MessageParts(on_piece, json_only=json_only))
             body["stream"] = True
         response, decoded = await post_and_decode(
-            self._http, "/v1/messages", body, request, self._key, timeout_s=timeout_s, into=into
-        )
+            self._http, "/v1/messages", body, request, self._key,
+            timeout_s=timeout_s, idle_s=idle_s, into=into,
+        )  # fmt: skip
         return read_message(decoded, response, json_only=json_only)
 
     async def close(self) -> None:

@@ -108,12 +108,19 @@ class HttpPool:
         self._closed = False
 
     async def post(
-        self, path: str, body: bytes, *, timeout_s: float, into: StreamSink | None = None
+        self,
+        path: str,
+        body: bytes,
+        *,
+        timeout_s: float,
+        idle_s: float | None = None,
+        into: StreamSink | None = None,
     ) -> Response:
         """Post and return the whole response, whatever its status. A stream goes into `into`.
 
-        Raises AttemptTimeout after `timeout_s`, ConnectionLost or InvalidOutput. If the call is
-        cancelled its connection is closed, so the vendor learns that nobody waits any more.
+        Raises AttemptTimeout after `timeout_s`, or once no byte has come for `idle_s`;
+        ConnectionLost or InvalidOutput. If the call is cancelled its connection is closed, so the
+        vendor learns that nobody waits any more.
         """
         url = self._urls.get(path)
         if url is None:
@@ -124,8 +131,12 @@ class HttpPool:
                 asyncio.timeout(timeout_s),
                 # Redirects are not followed: a POST would become a GET, or go to a strange server.
                 self._opened().post(
-                    url, data=body, proxy=self._proxy, allow_redirects=False
-                ) as response,
+                    url,
+                    data=body,
+                    proxy=self._proxy,
+                    allow_redirects=False,
+                    timeout=_timeout(idle_s),
+                ) as response,  # fmt: skip
             ):
                 if into is not None and _is_stream(response):
                     await _pour(response.content, into)
@@ -136,7 +147,10 @@ class HttpPool:
             if isinstance(error, aiohttp.ConnectionTimeoutError):
                 raise lost(error) from error
             # The request may have been answered and billed after we stopped listening.
-            raise AttemptTimeout(f"no answer within {timeout_s:g} s", billed=None) from error
+            why = f"no answer within {timeout_s:g} s"
+            if isinstance(error, aiohttp.SocketTimeoutError):
+                why = f"no byte of the answer for {idle_s:g} s"
+            raise AttemptTimeout(why, billed=None) from error
         except aiohttp.ClientResponseError as error:
             # Raised below without its cause: the cause's repr shows the headers, and so the key.
             broken = lost(error)
@@ -162,14 +176,18 @@ class HttpPool:
                     ssl=self._ssl(),
                 ),
                 cookie_jar=aiohttp.DummyCookieJar(),
-                # No read timeout: a model may think for minutes before its first byte.
-                timeout=aiohttp.ClientTimeout(sock_connect=CONNECT_TIMEOUT_S),
+                timeout=_timeout(),
             )
         return self._session
 
     def _ssl(self) -> ssl.SSLContext | bool:
         # The SDKs' own context, which brings certificates if the machine has none.
         return httpx2.create_ssl_context() if self._base.scheme == "https" else True
+
+
+def _timeout(idle_s: float | None = None) -> aiohttp.ClientTimeout:
+    # By default no read timeout: a model may think for minutes before its first byte.
+    return aiohttp.ClientTimeout(sock_connect=CONNECT_TIMEOUT_S, sock_read=idle_s)
 
 
 def _is_stream(response: aiohttp.ClientResponse) -> bool:

@@ -54,10 +54,12 @@ class OpenAIProvider:
         base_url: str | None,
         organization: str | None = None,
         project: str | None = None,
+        stream_options: bool = True,
         connections: int = 1000,
     ) -> None:
         self.name = name
         self._key = checked_key(f"API key of {name}", api_key)
+        self._stream_options = stream_options  # some servers refuse them
         self._vendor = base_url is None or _is_openai(base_url)
         client = openai.AsyncOpenAI(
             # A local server may need no key, but the SDK requires one.
@@ -83,6 +85,7 @@ class OpenAIProvider:
         model: str,
         max_output_tokens: int,
         timeout_s: float,
+        idle_s: float | None = None,
         on_piece: OnPiece | None = None,
     ) -> Answer:
         """Return the model's answer; raises one of the AttemptErrors, or CancelledError.
@@ -98,10 +101,13 @@ class OpenAIProvider:
         into = None
         if on_piece is not None and not request.embeds:
             into = AnswerStream(ChatParts(on_piece, choices=choices_of(request)))
-            body |= {"stream": True, "stream_options": {"include_usage": True}}
+            body["stream"] = True
+            if self._stream_options:
+                body["stream_options"] = {"include_usage": True}
         response, decoded = await post_and_decode(
-            self._http, path, body, request, self._key, timeout_s=timeout_s, into=into
-        )
+            self._http, path, body, request, self._key,
+            timeout_s=timeout_s, idle_s=idle_s, into=into,
+        )  # fmt: skip
         read = read_embeddings if request.embeds else read_chat
         return read(decoded, response, request)
 

@@ -9,7 +9,7 @@ from headgate.shared.job.request import Request
 from headgate.workers.errors import ConnectionLost
 from headgate.workers.providers.http import HttpPool, Response
 from headgate.workers.providers.json_body import decoded_or_raise, dumped, texts_of
-from headgate.workers.providers.lenient_json import read_json
+from headgate.workers.providers.lenient_json import may_have_halves, read_json, without_halves
 from headgate.workers.providers.refusals import refusal, request_id, unusable, without_key
 from headgate.workers.providers.reply_fields import fields_of
 from headgate.workers.providers.sse import Event, EventParser
@@ -23,13 +23,15 @@ async def post_and_decode(
     key: str,
     *,
     timeout_s: float,
+    idle_s: float | None,
     into: AnswerStream | None,
 ) -> tuple[Response, dict[str, Any]]:
     """Post a request, and return the response with the decoded answer, streamed or not.
 
     Raises one of the AttemptErrors.
     """
-    response = await http.post(path, dumped(body), timeout_s=timeout_s, into=into)
+    content = dumped(body)
+    response = await http.post(path, content, timeout_s=timeout_s, idle_s=idle_s, into=into)
     response = without_key(response, key)
     if into is not None and response.streamed:
         return response, into.whole_or_raise(response, request, key)
@@ -62,6 +64,7 @@ class AnswerStream:
         self._over = False
         self._fault: bytes | None = None
         self._garbled = False
+        self._halved = False
 
     @property
     def ended(self) -> bool:
@@ -88,7 +91,8 @@ class AnswerStream:
                 "the connection broke: the stream stops before its end",
                 http_status=response.status, billed=None, request_id=request_id(response.headers),
             )  # fmt: skip
-        return self._parts.whole()
+        whole = self._parts.whole()
+        return without_halves(whole) if self._halved else whole
 
     def _take_all(self, events: list[Event], *, last: bool = False) -> bool:
         for name, content in events:
@@ -98,7 +102,7 @@ class AnswerStream:
                 self._parts.ended = self._over = True
                 break
             try:
-                event = read_json(content)
+                event = read_json(content, keep_halves=True)
             except ValueError:
                 if not last:  # the last may be cut off: then the stream's end is missing too
                     self._garbled = self._over = True
@@ -107,6 +111,7 @@ class AnswerStream:
                 self._fault, self._over = content, True
                 break
             self._begun = True
+            self._halved = self._halved or may_have_halves(content)
             self._parts.take(fields_of(event))
             self._over = self._parts.is_last
         return self._over

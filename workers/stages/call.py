@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import count
@@ -12,8 +13,9 @@ from headgate.shared.catalog.schema import Model
 from headgate.shared.catalog.schema import ProviderConfig as Entry
 from headgate.shared.errors import WrongUse
 from headgate.shared.job.request import Request
-from headgate.workers.errors import Unauthorized
-from headgate.workers.provider import Answer, OnPiece, Provider
+from headgate.workers.errors import AttemptError, Unauthorized
+from headgate.workers.policy import long_answer
+from headgate.workers.provider import Answer, OnPiece, Provider, unread
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,7 @@ class Call:
         self._timeout_s = timeout_s
         self._upstreams: dict[str, list[Upstream]] = {}
         self._unusable: dict[str, str] = {}
+        self._plain_only: set[str] = set()
         self._replaced: list[Upstream] = []
         self._turn = count()
         self._making = asyncio.Lock()
@@ -71,6 +74,7 @@ class Call:
             if catalog.providers.get(name) != self._catalog.providers.get(name):
                 self._replaced += self._upstreams.pop(name)
                 self._unusable.pop(name, None)
+                self._plain_only.clear()
         self._catalog = catalog
 
     def no_key(self, model: Model) -> Unauthorized:
@@ -93,13 +97,55 @@ class Call:
         left_ms: int,
         on_piece: OnPiece | None = None,
     ) -> Answer:
-        """Return the model's answer within its time limit and `left_ms`; raise an AttemptError."""
-        timeout_s = min(self.timeout_s(model), left_ms / 1000)
+        """Return the model's answer within its time limit and `left_ms`; raise an AttemptError.
+
+        A long answer is asked for as a stream, where the provider is known to send it whole. Its
+        time limit holds between two bytes, see `policy/long_answer.py`.
+        """
+        limit_s, left_s = self.timeout_s(model), left_ms / 1000
+        is_long = long_answer.may_be_long(request, model, limit_s)
+        if on_piece is None and is_long and self._may_stream(request, model):
+            ends_at = time.monotonic() + left_s
+            try:
+                answer = await self._ask_long(upstream, request, model, left_s, unread)
+            except AttemptError as error:
+                if not long_answer.refuses_streams(error):
+                    raise
+                self._plain_only.add(model.name)
+                left_s = max(0.001, ends_at - time.monotonic())
+            else:
+                if not answer.counted:
+                    self._plain_only.add(model.name)
+                return answer
+        if on_piece is not None and is_long:
+            return await self._ask_long(upstream, request, model, left_s, on_piece)
+        return await self._ask(upstream, request, model, min(limit_s, left_s), None, on_piece)
+
+    def _may_stream(self, request: Request, model: Model) -> bool:
+        """Return whether a stream is known to bring all of the answer."""
+        return (
+            self._catalog.provider(model).streams_whole
+            and model.name not in self._plain_only
+            and long_answer.fits_a_stream(request)
+        )
+
+    async def _ask_long(
+        self, upstream: Upstream, request: Request, model: Model, left_s: float, on_piece: OnPiece
+    ) -> Answer:
+        idle_s = self.timeout_s(model)
+        whole_s = long_answer.whole_s(request, model, idle_s)
+        return await self._ask(upstream, request, model, min(whole_s, left_s), idle_s, on_piece)
+
+    async def _ask(
+        self, upstream: Upstream, request: Request, model: Model, timeout_s: float,
+        idle_s: float | None, on_piece: OnPiece | None,
+    ) -> Answer:  # fmt: skip
         return await upstream.provider.ask(
             request,
             model=model.provider_name,
             max_output_tokens=model.max_output_tokens,
             timeout_s=timeout_s,
+            idle_s=idle_s,
             on_piece=on_piece,
         )
 

@@ -75,7 +75,7 @@ BUILT: list[HeadgateError] = [
 ]
 
 
-OTHERS: list[BaseException] = [
+OTHERS: list[Exception] = [
     EmbeddedFailed("no server program", Path("/home/x"), "install Valkey"),
     StartFailed("it ended at once", Path("/home/x/valkey.log"), "see its log"),
     TierSourceFailed("it raised KeyError"),
@@ -89,13 +89,13 @@ NOT_IMPORTED = ("headgate.migrations", "headgate.workers.app", "headgate.workers
 """Alembic loads the first; the others start an application when they are imported."""
 
 
-def kinds() -> list[type[BaseException]]:
+def kinds() -> list[type[Exception]]:
     """Every exception that a module of the packages defines."""
     for module in pkgutil.walk_packages(headgate.__path__, "headgate."):
         if not module.name.startswith(NOT_IMPORTED) and not module.name.endswith("__main__"):
             importlib.import_module(module.name)
-    found: set[type[BaseException]] = set()
-    todo: list[type[BaseException]] = [BaseException]
+    found: set[type[Exception]] = set()
+    todo: list[type[Exception]] = [Exception]
     while todo:
         kinds = todo.pop().__subclasses__()
         todo += kinds
@@ -103,7 +103,7 @@ def kinds() -> list[type[BaseException]]:
     return sorted(found, key=lambda kind: kind.__qualname__)
 
 
-def built(kind: type[BaseException]) -> BaseException:
+def built(kind: type[Exception]) -> Exception:
     """An error of this class with real values."""
     if issubclass(kind, AttemptError):
         return kind(
@@ -122,7 +122,7 @@ def facts(error: BaseException) -> object:
     return type(error), str(error), error.args, fields
 
 
-WAYS: dict[str, Callable[[BaseException], BaseException]] = {
+WAYS: dict[str, Callable[[Exception], Exception]] = {
     **{
         f"pickle {n}": lambda error, n=n: pickle.loads(pickle.dumps(error, n))  # type: ignore[misc]  # noqa: S301
         for n in range(pickle.HIGHEST_PROTOCOL + 1)
