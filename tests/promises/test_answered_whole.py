@@ -13,7 +13,7 @@ import pytest
 from celery import Celery
 from celery.result import AsyncResult
 
-from headgate import Client
+from headgate import Client, Request
 from headgate.shared.settings import Settings
 from tests.support import installation
 from tests.support.command import headgate
@@ -104,7 +104,7 @@ def test_followers_replays_commands_and_batches_have_the_message_too(
 ) -> None:
     openai, anthropic = (one for one in VENDOR_ANSWERS if one.feature in ("logprobs", "citations"))
     vendor.answers[:] = [replace(openai.given(), delay_s=1.0)]
-    together = client.submit_many([fields_for(openai, prompt="equal")] * 5)
+    together = client.submit_many([Request(**fields_for(openai, prompt="equal"))] * 5)
     found = [client.result(one, timeout_s=WAIT_S) for one in together]
     assert [one.message for one in found] == [openai.body] * 5
     assert len(vendor.requests) == 1
