@@ -125,7 +125,8 @@ def _body(result: dict[str, Any]) -> dict[str, Any]:
     message = result.get("message")
     if message is None or not _is_openais(message):
         return ours
-    body = message | {name: value for name, value in ours.items() if name not in message}
+    body: dict[str, Any] = {**message}
+    body |= {name: value for name, value in ours.items() if name not in message}
     if "embeddings" in result:
         vectors = result["embeddings"]
         body["data"] = [

@@ -344,7 +344,7 @@ def _citations() -> VendorAnswer:
         {"type": "page_location", "cited_text": "sky", "document_index": 1,
          "document_title": None, "start_page_number": 1, "end_page_number": 2},
     ]  # fmt: skip
-    blocks = [
+    blocks: list[Fields] = [
         {"type": "text", "text": "Grass is "},
         {"type": "text", "text": "green.", "citations": cited},
     ]

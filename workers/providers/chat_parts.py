@@ -7,7 +7,7 @@ from typing import Any
 
 from headgate.workers.provider import OnPiece
 from headgate.workers.providers.lenient_json import PairedText
-from headgate.workers.providers.pieces import Fields, Pieces, replace_field
+from headgate.workers.providers.pieces import Fields, Pieces
 from headgate.workers.providers.reply_fields import fields_of
 
 #: Random padding of chunks, against guesses from their lengths: no part of the answer.
@@ -30,12 +30,11 @@ class ChatParts:
 
     def take(self, event: dict[str, Any]) -> None:
         """Add the chunk to the completion and hand on the text of its first choice."""
+        completion = self._completion
         for name, value in event.items():
-            if name == "choices":
-                self._completion.setdefault("choices", [])
-            elif name != _PADDING:
-                # Usage is in the last chunk, or grows in each (Google, xAI): the last one counts.
-                replace_field(self._completion, name, value)
+            # Usage is in the last chunk, or grows in each (Google, xAI): the last one counts.
+            if value or name not in completion:
+                completion[name] = value
         given = event.get("choices")
         for choice in map(fields_of, given if isinstance(given, list) else ()):
             if choice:
@@ -58,6 +57,7 @@ class ChatParts:
         """Return the completion as if it had come whole."""
         self._on_piece.end()
         completion = self._completion
+        completion.pop(_PADDING, None)
         if completion.get("object") == "chat.completion.chunk":
             completion["object"] = "chat.completion"
         completion["choices"] = [parts.whole() for _, parts in sorted(self._choices.items())]
@@ -86,6 +86,8 @@ class _ChoiceParts:
         for name, value in choice.items():
             if name == "delta":
                 self._choice.setdefault("message", self._message)
+            elif value is None:
+                self._choice.setdefault(name, None)
             elif name != "message":
                 self._pieces.merge(self._choice, {name: value}, grows=False)
         text = ""

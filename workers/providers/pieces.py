@@ -80,11 +80,8 @@ class Pieces:
 
 def replace_field(whole: Fields, name: str, value: Any) -> None:
     """Set the field, unless it has a value and the new one is empty."""
-    if name not in whole or value not in _EMPTY:
+    if value or name not in whole or isinstance(value, int | float):
         whole[name] = value
-
-
-_EMPTY: tuple[Any, ...] = (None, "", {}, [])
 
 
 def _is_piece_of(item: Fields, one: Any) -> bool:

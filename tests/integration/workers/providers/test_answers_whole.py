@@ -11,6 +11,7 @@ from headgate.shared.job.request import Request
 from headgate.workers.provider import Answer, OnPiece
 from headgate.workers.providers.anthropic import AnthropicProvider
 from headgate.workers.providers.openai import OpenAIProvider
+from tests import ROOT
 from tests.support.recording_provider import GivenAnswer, recording_provider
 from tests.support.vendor_answers import VENDOR_ANSWERS, VendorAnswer
 
@@ -97,3 +98,9 @@ async def test_what_is_nested_too_deep_to_be_stored_is_null_and_the_rest_is_kept
 def as_json(message: object) -> bytes:
     """Return the message as JSON; a stream may tell its fields in another order."""
     return orjson.dumps(message, option=orjson.OPT_SORT_KEYS)
+
+
+def test_the_docs_name_every_feature_that_is_tested() -> None:
+    page = (ROOT / "docs" / "answers.md").read_text()
+    rows = {tuple(cell.strip() for cell in row.split("|")[1:3]) for row in page.splitlines()}
+    assert {(sent.feature, sent.dialect) for sent in VENDOR_ANSWERS} <= rows

@@ -50,11 +50,12 @@ def test_a_long_answer_stands_once(message: dict[str, Any]) -> None:
 
 @given(st.text(max_size=2 * SHORTEST), st.text(max_size=2 * SHORTEST))
 def test_a_content_that_is_not_the_vendors_text_is_kept_beside_it(ours: str, theirs: str) -> None:
-    for message in (
+    messages: list[dict[str, Any]] = [
         {"choices": [{"message": {"content": theirs}}]},
         {"content": [{"text": "x"}, {"text": theirs}]},
         {"content": theirs}, {"choices": []}, {"choices": [{"message": {"content": None}}]}, {},
-    ):  # fmt: skip
+    ]  # fmt: skip
+    for message in messages:
         ended = result(message, ours)
         assert decode_result(encode_result(ended)) == ended
 
