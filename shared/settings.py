@@ -107,8 +107,8 @@ class Settings(BaseSettings):
     )
     timeout_s: Annotated[float, Field(allow_inf_nan=False, gt=0, le=86_400)] = Field(
         default=120,
-        description="The maximum time in seconds to wait for one answer of a model without "
-        "timeout_s in the catalog (default: 120).",
+        description="The maximum time in seconds to wait for an answer, or for the next byte of a "
+        "long one, of a model without timeout_s in the catalog (default: 120).",
     )
     lease_s: Annotated[float, Field(allow_inf_nan=False, ge=1, le=3600)] = Field(
         default=15,
