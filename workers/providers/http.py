@@ -108,24 +108,16 @@ class HttpPool:
         self._closed = False
 
     async def post(
-        self,
-        path: str,
-        body: bytes,
-        *,
-        timeout_s: float,
-        idle_s: float | None = None,
+        self, path: str, body: bytes, *, timeout_s: float, idle_s: float | None = None,
         into: StreamSink | None = None,
-    ) -> Response:
+    ) -> Response:  # fmt: skip
         """Post and return the whole response, whatever its status. A stream goes into `into`.
 
         Raises AttemptTimeout after `timeout_s`, or once no byte has come for `idle_s`;
         ConnectionLost or InvalidOutput. If the call is cancelled its connection is closed, so the
         vendor learns that nobody waits any more.
         """
-        url = self._urls.get(path)
-        if url is None:
-            whole = self._base._replace(path=self._base.path + path)
-            url = self._urls[path] = URL(urlunsplit(whole))
+        url = self._url(path)
         try:
             async with (
                 asyncio.timeout(timeout_s),
@@ -136,7 +128,7 @@ class HttpPool:
                     proxy=self._proxy,
                     allow_redirects=False,
                     timeout=_timeout(idle_s),
-                ) as response,  # fmt: skip
+                ) as response,
             ):
                 if into is not None and _is_stream(response):
                     await _pour(response.content, into)
@@ -144,13 +136,7 @@ class HttpPool:
                 content = await response.read()
                 return Response(response.status, response.headers, content, url=str(url))
         except TimeoutError as error:
-            if isinstance(error, aiohttp.ConnectionTimeoutError):
-                raise lost(error) from error
-            # The request may have been answered and billed after we stopped listening.
-            why = f"no answer within {timeout_s:g} s"
-            if isinstance(error, aiohttp.SocketTimeoutError):
-                why = f"no byte of the answer for {idle_s:g} s"
-            raise AttemptTimeout(why, billed=None) from error
+            raise _too_late(error, timeout_s, idle_s) from error
         except aiohttp.ClientResponseError as error:
             # Raised below without its cause: the cause's repr shows the headers, and so the key.
             broken = lost(error)
@@ -163,6 +149,13 @@ class HttpPool:
         self._closed = True
         if self._session is not None:
             await self._session.close()
+
+    def _url(self, path: str) -> URL:
+        url = self._urls.get(path)
+        if url is None:
+            whole = self._base._replace(path=self._base.path + path)
+            url = self._urls[path] = URL(urlunsplit(whole))
+        return url
 
     def _opened(self) -> aiohttp.ClientSession:
         if self._closed:
@@ -232,6 +225,17 @@ def _tls(error: aiohttp.ClientSSLError) -> str:
     elif "_" in why:  # OpenSSL's names, such as WRONG_VERSION_NUMBER
         why = why.replace("_", " ").lower()
     return f"{what} ({error.host}:{error.port}): {why}"
+
+
+def _too_late(error: TimeoutError, timeout_s: float, idle_s: float | None) -> AttemptError:
+    """Return our error for a time limit that has passed."""
+    if isinstance(error, aiohttp.ConnectionTimeoutError):
+        return lost(error)
+    why = f"no answer within {timeout_s:g} s"
+    if isinstance(error, aiohttp.SocketTimeoutError):
+        why = f"no byte of the answer for {idle_s:g} s"
+    # The request may have been answered and billed after we stopped listening.
+    return AttemptTimeout(why, billed=None)
 
 
 def lost(error: aiohttp.ClientError | OSError) -> AttemptError:

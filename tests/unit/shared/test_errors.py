@@ -76,8 +76,8 @@ BUILT: list[HeadgateError] = [
 
 
 OTHERS: list[Exception] = [
-    EmbeddedFailed("no server program", Path("/home/x"), "install Valkey"),
-    StartFailed("it ended at once", Path("/home/x/valkey.log"), "see its log"),
+    EmbeddedFailed("no server program", Path("/var/lib/headgate"), "install Valkey"),
+    StartFailed("it ended at once", Path("/var/lib/headgate/valkey.log"), "see its log"),
     TierSourceFailed("it raised KeyError"),
     IncludeError("lib/none.lua"),
     Unreadable("it is no JSON"),
