@@ -148,6 +148,11 @@ def test_a_refusal_is_an_answer_without_content_and_is_told_as_such(
     assert (result.status, result.content, result.finish_reason) == ("succeeded", None, "stop")
     assert result.refusal == "I cannot help."
 
+    called = next(one for one in VENDOR_ANSWERS if one.feature == "function_call")
+    vendor.answers[:] = [called.given()]
+    ended = headgate(["submit", "call", "--model", "gpt-4o-mini", "--wait"], env, timeout_s=WAIT_S)
+    assert (ended.code, ended.document) == (0, called.body), "no answer is shown as nothing"
+
 
 def test_a_turn_that_anthropic_paused_can_be_continued_from_its_message(
     client: Client, vendor: RecordingProvider
