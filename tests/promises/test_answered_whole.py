@@ -71,8 +71,11 @@ def as_json(message: object) -> bytes:
 
 
 def fields_for(sent: VendorAnswer, **more: Any) -> dict[str, Any]:
-    """Return a request that the vendor is to answer with this."""
-    return {"prompt": sent.feature, "model": MODELS[sent.dialect], "fallback": False, **more}
+    """Return a request that the vendor is to answer with this; workers ask for it whole."""
+    short = {"params": {"max_tokens": 1000}}
+    return {
+        "prompt": sent.feature, "model": MODELS[sent.dialect], "fallback": False, **short, **more,
+    }  # fmt: skip
 
 
 def test_each_answer_is_whole_plain_streamed_and_from_the_cache(
