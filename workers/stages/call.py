@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +17,11 @@ from headgate.shared.job.request import Request
 from headgate.workers.errors import AttemptError, Unauthorized
 from headgate.workers.policy import long_answer
 from headgate.workers.provider import Answer, OnPiece, Provider, unread
+
+log = logging.getLogger("headgate.call")
+
+PLAIN_FOR_S = 3600.0
+"""How long a model is asked for whole answers once its provider has refused to stream."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +46,7 @@ class Call:
         self._timeout_s = timeout_s
         self._upstreams: dict[str, list[Upstream]] = {}
         self._unusable: dict[str, str] = {}
-        self._plain_only: set[str] = set()
+        self._plain_until: dict[str, float] = {}
         self._replaced: list[Upstream] = []
         self._turn = count()
         self._making = asyncio.Lock()
@@ -74,7 +80,7 @@ class Call:
             if catalog.providers.get(name) != self._catalog.providers.get(name):
                 self._replaced += self._upstreams.pop(name)
                 self._unusable.pop(name, None)
-                self._plain_only.clear()
+                self._plain_until.clear()
         self._catalog = catalog
 
     def no_key(self, model: Model) -> Unauthorized:
@@ -106,17 +112,10 @@ class Call:
         is_long = long_answer.may_be_long(request, model, limit_s)
         if on_piece is None and is_long and self._may_stream(request, model):
             ends_at = time.monotonic() + left_s
-            try:
-                answer = await self._ask_long(upstream, request, model, left_s, unread)
-            except AttemptError as error:
-                if not long_answer.refuses_streams(error):
-                    raise
-                self._plain_only.add(model.name)
-                left_s = max(0.001, ends_at - time.monotonic())
-            else:
-                if not answer.counted:
-                    self._plain_only.add(model.name)
+            answer = await self._ask_unread(upstream, request, model, left_s)
+            if answer is not None:
                 return answer
+            left_s = max(0.001, ends_at - time.monotonic())
         if on_piece is not None and is_long:
             return await self._ask_long(upstream, request, model, left_s, on_piece)
         return await self._ask(upstream, request, model, min(limit_s, left_s), None, on_piece)
@@ -125,9 +124,32 @@ class Call:
         """Return whether a stream is known to bring all of the answer."""
         return (
             self._catalog.provider(model).streams_whole
-            and model.name not in self._plain_only
+            and self._plain_until.get(model.name, 0) <= time.monotonic()
             and long_answer.fits_a_stream(request)
         )
+
+    async def _ask_unread(
+        self, upstream: Upstream, request: Request, model: Model, left_s: float
+    ) -> Answer | None:
+        """Return the answer from a stream that nobody reads; None if the provider refuses it."""
+        try:
+            answer = await self._ask_long(upstream, request, model, left_s, unread)
+        except AttemptError as error:
+            if not long_answer.refuses_streams(error):
+                raise
+            self._ask_plainly(model, error.message)
+            return None
+        if not answer.counted:
+            self._ask_plainly(model, "it sent no usage")
+        return answer
+
+    def _ask_plainly(self, model: Model, why: str) -> None:
+        """Ask this model for whole answers from now on; look again later."""
+        self._plain_until[model.name] = time.monotonic() + PLAIN_FOR_S
+        log.warning(
+            "%s does not stream %s as needed; for an hour it is asked for whole answers: %s",
+            model.provider, model.name, why,
+        )  # fmt: skip
 
     async def _ask_long(
         self, upstream: Upstream, request: Request, model: Model, left_s: float, on_piece: OnPiece

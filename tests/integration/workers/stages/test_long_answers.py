@@ -171,7 +171,9 @@ async def test_a_vendor_that_ignores_stream_answers_whole(dialect: str) -> None:
     assert answer.reply.message == sent.body
 
 
-async def test_a_vendor_that_refuses_to_stream_is_asked_for_whole_from_then_on() -> None:
+async def test_a_vendor_that_refuses_to_stream_is_asked_for_whole_from_then_on(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     why = "Your organization must be verified to stream this model."
     refusal = {"error": {"message": why, "type": "invalid_request_error", "param": "stream"}}
     sent = SAID["openai"]
@@ -180,6 +182,10 @@ async def test_a_vendor_that_refuses_to_stream_is_asked_for_whole_from_then_on()
             answers = [await ask(call, "openai", ASKED) for _ in range(2)]
     assert [answer.reply.message for answer in answers] == [sent.body] * 2
     assert ["stream" in one.json() for one in vendor.requests] == [True, False, False]
+    assert caplog.messages == [
+        "openai does not stream gpt-4.1-mini as needed; for an hour it is asked for whole answers: "
+        f"HTTP 400: {why}"
+    ]
 
 
 async def test_a_refusal_of_the_request_itself_is_no_reason_to_ask_again() -> None:
