@@ -93,10 +93,10 @@ class ErrorReport:
 class Result:
     """What the caller gets back.
 
-    `cost_usd` is a decimal text, or None where a price is unknown. Times are RFC 3339 in UTC.
     `message` is what the vendor sent back, whole and in the vendor's form: a chat completion of
     OpenAI's, a message of Anthropic's, or an embeddings object without its vectors. It is None
     where no vendor answered.
+    `cost_usd` is a decimal text, or None where a price is unknown. Times are RFC 3339 in UTC.
     """
 
     id: str

@@ -2,32 +2,20 @@
 
 from __future__ import annotations
 
-import base64
-import io
-import json
-import os
-import subprocess
-import sys
-import tarfile
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from headgate import Client
-from headgate.shared.broker.results import celery_record
-from headgate.shared.job.result import Reply, Result, Usage
-from headgate.shared.job.result_text import encode_result
 from headgate.shared.settings import Settings
-from headgate.workers.stages.cache_entry import CacheEntry, encode
-from tests import ROOT
 from tests.promises.test_rolling_upgrade import rows_by_worker
 from tests.support import installation
 from tests.support.celery_nodes import WorkerProcess
 from tests.support.child import ChildProcess, wait_until
 from tests.support.command import headgate
+from tests.support.git_trees import tree_of
 from tests.support.servers import Simulator, ValkeyServer
 
 BEFORE = "ec72cde"
@@ -55,41 +43,9 @@ print(*ids, sep="\\n")
 """
 
 
-WITHOUT_MESSAGE = "4ef1b56"
-"""The last commit whose results have no `message`. Its only package is `headgate`."""
-
-#: Reads what today's release stores of an answer, and prints what it finds.
-READ = """
-import base64, json, sys
-from headgate.producer.batch.formats import output_line
-from headgate.shared.job.result import Result
-from headgate.workers.stages.cache_entry import decode
-row, record, entry = map(base64.b64decode, sys.argv[1:])
-by_celery = json.loads(record)["result"]
-assert Result.from_json(json.loads(row)) == Result.from_json(by_celery)
-line = json.loads(output_line(1, "b", "c", json.loads(row)))
-reply = decode(entry, 0).reply
-print(json.dumps([
-    Result.from_json(json.loads(row)).content, by_celery["content"], reply.content,
-    line["response"]["body"]["choices"][0]["message"]["content"],
-]))
-"""
-
-
-def tree_of(commit: str, folder: Path, *names: str) -> Path:
-    """Unpack these folders of the tree of a commit, as git has it."""
-    argv = ["git", "archive", commit, "producer", "workers", "shared", "migrations", *names]
-    packed = subprocess.run(argv, cwd=ROOT, capture_output=True, check=False)
-    if packed.returncode != 0:
-        pytest.skip(f"git has no {commit} here: {packed.stderr.decode()}")
-    with tarfile.open(fileobj=io.BytesIO(packed.stdout)) as tree:
-        tree.extractall(folder, filter="data")
-    return folder
-
-
 @pytest.fixture
 def before(tmp_path: Path) -> Path:
-    """The tree of the release before."""
+    """The tree of the release before, as git has it."""
     return tree_of(BEFORE, tmp_path / "before")
 
 
@@ -158,26 +114,3 @@ def test_workers_and_producers_of_the_release_before_run_beside_todays(
     assert len(rows_by_worker(database_url)) == 2, "both workers ended jobs"
     for worker in (theirs, ours):
         assert "Traceback" not in worker.log(), worker.log_end()
-
-
-LONG = "an answer " * 30
-CHAT: dict[str, Any] = {"choices": [{"message": {"role": "assistant", "content": LONG}}]}
-BLOCKS: dict[str, Any] = {"content": [{"type": "thinking"}, {"type": "text", "text": LONG}]}
-
-
-@pytest.mark.parametrize("message", [CHAT, BLOCKS], ids=["openai", "anthropic"])
-def test_a_release_without_messages_reads_what_todays_stores(
-    message: dict[str, Any], tmp_path: Path
-) -> None:
-    job_id = "019aa000-0000-7000-8000-000000000000"
-    result = Result(job_id, "succeeded", "m", content=LONG, finish_reason="stop", message=message)
-    entry = CacheEntry(Reply(LONG, "stop", Usage(1), message=message), "openai", 1, "m")
-    row = encode_result(result)
-    assert "message_text_at" in row
-    stored = [row.encode(), celery_record(result), encode(entry)]
-    folder = tree_of(WITHOUT_MESSAGE, tmp_path / "before", "headgate")
-    argv = [sys.executable, "-c", READ, *(base64.b64encode(one).decode() for one in stored)]
-    env = {**os.environ, "PYTHONPATH": str(folder)}
-    read = subprocess.run(argv, env=env, cwd=tmp_path, capture_output=True, check=False)
-    assert read.returncode == 0, read.stderr.decode()
-    assert json.loads(read.stdout) == [LONG] * 4
