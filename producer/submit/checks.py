@@ -14,6 +14,7 @@ from headgate.shared.job.request import Request
 from headgate.shared.routing.capabilities import (
     FIELDS,
     Needs,
+    answers_once,
     exceeds_window,
     lacks,
     reserved_tokens,
@@ -55,6 +56,10 @@ def refuse_too_long(request: Request, model: Model, needs: Needs) -> None:
 
 def refuse_unable(request: Request, model: Model, catalog: Catalog, needs: Needs) -> None:
     """Raise InvalidRequest if the model, or every model of `fallback`, lacks a capability."""
+    if needs.answers > 1 and answers_once(model, catalog):
+        remedy = f"{model.name} gives one answer a call; use samples of a batch line, --samples of "
+        remedy += "`headgate batch`, or client.submit_many(requests, samples=N)"
+        raise InvalidRequest("params.n", needs.answers, remedy)
     if request.embeds or not needs.capabilities:
         return
     if missing := lacks(model, needs):

@@ -149,7 +149,9 @@ def ticket_for(
         output_tokens=held.output_tokens,
         arrival_ms=envelope.submitted_at_ms,
         deadline_ms=envelope.deadline_at_ms,
-        cached_as=fingerprint(request, model.name) if cache_policy.keeps(request) else "",
+        cached_as=(
+            fingerprint(request, model.name, envelope.sample) if cache_policy.keeps(request) else ""
+        ),
         paid=paid,
         replaceable=len(chain) > 1 and not is_last,
         alone=not request.share,

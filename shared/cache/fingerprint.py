@@ -35,11 +35,12 @@ WHOLE_BELOW = 2.0**53
 """Below this every whole number is a float of its own."""
 
 
-def fingerprint(request: Request, model: str) -> str:
+def fingerprint(request: Request, model: str, sample: int = 1) -> str:
     """Return 64 hexadecimal digits over all that can change the answer of `model`.
 
     The tenant counts, so tenants never share an answer. User, priority, metadata and deadline do
-    not, because no model sees them.
+    not, because no model sees them. Each `sample` of a request has an answer of its own; the first
+    has that of the request without samples.
     """
     question = {
         "tenant": request.tenant,
@@ -47,6 +48,7 @@ def fingerprint(request: Request, model: str) -> str:
         "input": _input(request.input),
         "messages": None if request.embeds else [_message(one) for one in request.chat()],
         "params": _params(request.params) if request.params else {},
+        **({"sample": sample} if sample > 1 else {}),
     }
     return hashlib.sha256(orjson.dumps(question, option=orjson.OPT_SORT_KEYS)).hexdigest()
 

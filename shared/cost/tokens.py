@@ -134,10 +134,16 @@ def load_vocabularies(models: Iterable[Model]) -> None:
 
 
 def output_ceiling(params: Mapping[str, Any], model: Model) -> int:
-    """Return the most tokens that the answer can have, by the request's params and the model."""
+    """Return the most tokens that one answer can have, by the request's params and the model."""
     asked = params.get("max_completion_tokens") or params.get("max_tokens")
     ceiling = model.max_output_tokens
     return min(asked, ceiling) if isinstance(asked, int) and asked > 0 else ceiling
+
+
+def answers(params: Mapping[str, Any]) -> int:
+    """Return how many answers the request asks for in one call: its `n`, or 1."""
+    asked = params.get("n")
+    return asked if isinstance(asked, int) and asked > 1 else 1
 
 
 def exceeds_window(input_tokens: int, model: Model, reserved_tokens: int = 0) -> bool:

@@ -30,6 +30,9 @@ DEFAULT_DEADLINE_S = 86_400
 MAX_METADATA_DEPTH = 100
 """How deep `metadata` may be nested. orjson writes 254 levels, and a result adds some around it."""
 
+MAX_SAMPLES = 128
+"""How many samples of a request there may be; as many as OpenAI's `n`."""
+
 NOT_YET = frozenset({"webhook_url"})
 """Fields that are not supported yet: refused by name, never ignored."""
 
@@ -155,6 +158,15 @@ class Request(BaseModel):
         """Whether this is an embedding job."""
         return self.input is not None
 
+    @property
+    def version(self) -> int:
+        """The version of an envelope that carries the request.
+
+        Readers of version 1 refuse several answers (`params.n`).
+        """
+        answers = self.params.get("n")
+        return 2 if isinstance(answers, int) and answers > 1 else 1
+
     def chat(self) -> list[dict[str, Any]]:
         """Return the messages in OpenAI's form; a prompt becomes one message of the user."""
         if self.messages is not None:
@@ -196,6 +208,11 @@ def request_from(fields: dict[str, Any]) -> Request:
 def _remedy_for_unknown(name: str) -> str:
     if name in NOT_YET:
         return "this field is not supported yet; leave it out"
+    if name == "samples":
+        return (
+            "a job has one answer; use client.submit_many(requests, samples=N), or samples in a "
+            "line of a batch"
+        )
     if name in PARAMS:
         return f"give it as params.{name}"
     return f"unknown field; {closest(name, REQUEST_FIELDS)}"

@@ -33,7 +33,7 @@ NUMBERS: dict[str, tuple[float, float, bool]] = {
     "temperature": (0, 2, False),
     "top_p": (0, 1, False),
     "top_k": (0, 1_000_000, True),
-    "n": (1, 1, True),
+    "n": (1, 128, True),
     "frequency_penalty": (-2, 2, False),
     "presence_penalty": (-2, 2, False),
     "dimensions": (1, 1_000_000, True),

@@ -20,7 +20,8 @@ _IMAGES = frozenset({"image_url", "image", "input_image"})
 class Needs(NamedTuple):
     """What a request needs of its model.
 
-    `input_tokens` is an estimate; `output_tokens` is what the request asks for, or 0.
+    `input_tokens` is an estimate; `output_tokens` is what the request asks for, or 0. `answers` is
+    how many answers it asks for in one call (`n`).
     """
 
     input_tokens: int
@@ -28,6 +29,7 @@ class Needs(NamedTuple):
     vision: bool = False
     tools: bool = False
     json: bool = False
+    answers: int = 1
 
     @property
     def capabilities(self) -> tuple[str, ...]:
@@ -49,6 +51,7 @@ def needs_of(request: Request, input_tokens: int | None = None) -> Needs:
         vision,
         bool(params.get("tools") or params.get("functions")),
         _wants_json(params.get("response_format")),
+        estimate.answers(params),
     )
 
 
@@ -81,6 +84,11 @@ def lacks(model: Model, needs: Needs) -> str | None:
     return None
 
 
+def answers_once(model: Model, catalog: Catalog) -> bool:
+    """Return whether the model gives only one answer a call: Anthropic's API has no `n`."""
+    return catalog.provider(model).dialect == "anthropic"
+
+
 def exceeds_window(model: Model, needs: Needs) -> bool:
     """Return whether the input does not fit in the model's window beside the output asked for."""
     if needs.input_tokens + model.max_output_tokens <= model.context_tokens:
@@ -105,7 +113,8 @@ def chain(
     """Return the models to ask in turn: `first`, then its fallbacks that can answer the request.
 
     Fallbacks that lack a capability are left out, and with `same_provider` those of other
-    providers. An embedding job has no fallback: vectors of different models cannot be compared.
+    providers. So are those that answer once if the request asks for several answers. An
+    embedding job has no fallback: vectors of different models cannot be compared.
     """
     if request.embeds or request.fallback is False:
         return (first,)
@@ -113,9 +122,18 @@ def chain(
     if len(whole) == 1:
         return whole
     needs = needs or needs_of(request)
-    if _all_can_answer(whole, request, needs):
+    if needs.answers == 1 and _all_can_answer(whole, request, needs):
         return whole
-    return (first, *(other for other in whole[1:] if _can_answer(other, first, request, needs)))
+    return (
+        first,
+        *(
+            other
+            for other in whole[1:]
+            if _can_answer(other, first, request, needs)
+            and (isinstance(other, StaticText) or needs.answers == 1
+                 or not answers_once(other, catalog))
+        ),
+    )  # fmt: skip
 
 
 def gaps(catalog: Catalog) -> list[str]:

@@ -15,6 +15,7 @@ import orjson
 
 from headgate.shared.catalog.access import checked_key
 from headgate.shared.cost.rates import PLAIN, BillingTerms
+from headgate.shared.cost.tokens import answers
 from headgate.shared.job.request import Request
 from headgate.shared.job.result import Reply, Usage
 from headgate.workers.provider import Answer, OnPiece
@@ -77,6 +78,9 @@ class AnthropicProvider:
         """Return the model's answer; raises one of the AttemptErrors, or CancelledError."""
         if request.embeds:
             raise ModelRefused("Anthropic has no embeddings", code="invalid_request")
+        if answers(request.params) > 1:
+            words = "Anthropic gives one answer a call: leave out params.n, and ask for samples"
+            raise ModelRefused(words, code="invalid_request")
         body = messages_body(request, model, max_output_tokens)
         json_only, into = wants_json(request), None
         if on_piece is not None:

@@ -1,8 +1,8 @@
 """OpenAI's dialect: chat completions and embeddings, at OpenAI or at any compatible address.
 
 A request is in OpenAI's form already, so params pass through as they are. The exception is which of
-`max_tokens` and `max_completion_tokens` is sent (see `limit_name`). A param of None is left out,
-and `n` is 1. Importing this module takes 0.4 s and 46 MB, because of the SDK.
+`max_tokens` and `max_completion_tokens` is sent (see `limit_name`). A param of None is left out.
+Importing this module takes 0.4 s and 46 MB, because of the SDK.
 """
 
 from __future__ import annotations

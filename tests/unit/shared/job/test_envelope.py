@@ -42,17 +42,33 @@ def test_fields_of_a_newer_deployment_are_skipped() -> None:
 
 
 def test_an_envelope_of_the_next_version_says_until_when_it_may_wait() -> None:
-    fields = orjson.loads(envelope(deadline_s=60).encode()) | {"v": 2, "body": "in a new form"}
+    fields = orjson.loads(envelope(deadline_s=60).encode()) | {"v": 3, "body": "in a new form"}
     with pytest.raises(NewerEnvelope) as raised:
         Envelope.decode(fields)
     assert raised.value.deadline_at_ms == fields["submitted_at_ms"] + 60_000
 
 
 @pytest.mark.parametrize(
+    ("fields", "sample", "version"),
+    [({}, 1, 1), ({"params": {"n": 1}}, 1, 1), ({"params": {"n": 2}}, 1, 2), ({}, 2, 2)],
+)
+def test_only_what_older_workers_would_misread_is_of_the_newest_version(
+    fields: dict[str, Any], sample: int, version: int
+) -> None:
+    job = envelope(**fields).model_copy(update={"sample": sample})
+    encoded = orjson.loads(job.encode())
+    assert encoded["v"] == version
+    assert ("sample" in encoded) == (sample > 1)
+    again = Envelope.decode(encoded)
+    assert (again.sample, again.request) == (sample, job.request)
+    assert orjson.loads(again.encode()) == encoded
+
+
+@pytest.mark.parametrize(
     "laid_over",
     [
-        {"v": 3}, {"v": 2, "submitted_at_ms": None}, {"v": 2, "submitted_at_ms": 10**18},
-        {"v": 2, "request": {"deadline_s": -1}}, {"v": 2, "request": {"deadline_s": "1"}},
+        {"v": 4}, {"v": 3, "submitted_at_ms": None}, {"v": 3, "submitted_at_ms": 10**18},
+        {"v": 3, "request": {"deadline_s": -1}}, {"v": 3, "request": {"deadline_s": "1"}},
     ],
 )  # fmt: skip
 def test_a_newer_version_that_says_nothing_of_its_time_is_unreadable(
