@@ -10,6 +10,7 @@ from typing import Any
 
 import orjson
 
+from headgate.producer.batch.samples import line_and_sample
 from headgate.shared.errors import InvalidRequest
 from headgate.shared.job.request import NOT_YET, Request
 
@@ -62,9 +63,13 @@ def _from_openai(line: dict[str, Any]) -> dict[str, Any]:
     return {**fields, "params": params} if params else fields
 
 
-def output_line(number: int, batch_id: str, custom_id: str, result: dict[str, Any]) -> bytes:
-    """Return the line of output of a job that has ended; `result`: as `Result.as_json()`."""
-    ours = {"line": number, "batch_id": batch_id, "job_id": result["id"]}
+def output_line(place: int, batch_id: str, custom_id: str, result: dict[str, Any]) -> bytes:
+    """Return the line of output of a job that has ended; `result`: as `Result.as_json()`.
+
+    `place`: line and sample, as `headgate.producer.batch.samples` puts them together.
+    """
+    number, _ = line_and_sample(place)
+    ours = {**_line_and_sample(place), "batch_id": batch_id, "job_id": result["id"]}
     for name in (
         "status", "model", "model_used", "provider", "cost_usd", "cached", "attempts", "fallback",
         "queued_ms", "latency_ms", "metadata",
@@ -86,15 +91,20 @@ def output_line(number: int, batch_id: str, custom_id: str, result: dict[str, An
     return _encode(result["id"], custom_id, response, error, ours)
 
 
-def bad_line(number: int, batch_id: str, custom_id: str, code: str, message: str) -> bytes:
+def bad_line(place: int, batch_id: str, custom_id: str, code: str, message: str) -> bytes:
     """Return the line of output for a line of input that never became a job."""
     ours = {
-        "line": number, "batch_id": batch_id, "job_id": None, "model_used": None, "cost_usd": "0",
-        "cached": None, "attempts": 0,
+        **_line_and_sample(place), "batch_id": batch_id, "job_id": None, "model_used": None,
+        "cost_usd": "0", "cached": None, "attempts": 0,
     }  # fmt: skip
-    return _encode(
-        f"{batch_id}_{number}", custom_id, None, {"code": code, "message": message}, ours
-    )
+    name = "_".join(map(str, _line_and_sample(place).values()))
+    return _encode(f"{batch_id}_{name}", custom_id, None, {"code": code, "message": message}, ours)
+
+
+def _line_and_sample(place: int) -> dict[str, int]:
+    """Return the line, and the sample unless it is the first."""
+    number, sample = line_and_sample(place)
+    return {"line": number, "sample": sample} if sample > 1 else {"line": number}
 
 
 def _encode(

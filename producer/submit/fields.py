@@ -80,6 +80,9 @@ class RequestFields(TypedDict, total=False):
     metadata: dict[str, Any]
 
 
+NO_CACHE: RequestFields = {"cache": {"mode": "off"}, "share": False}
+"""The fields with which a request is a call of its own: no cached answer, no shared call."""
+
 RequestForm = str | RequestFields | Request
 """A request as `submit_many` takes it; a text is a prompt."""
 

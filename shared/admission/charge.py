@@ -3,7 +3,7 @@
 OpenAI counts a request on arrival, with its estimated prompt and its max_tokens for each of its `n`
 answers, and gives nothing back. Anthropic counts input on arrival and output as it is produced, and
 ignores max_tokens. Both rules are those of the vendors' rate-limit guides; that of `n` is in
-OpenAI's cookbook (`api_request_parallel_processor.py`).
+OpenAI's cookbook ("API request parallel processor").
 """
 
 from __future__ import annotations

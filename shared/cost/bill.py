@@ -39,7 +39,7 @@ MOST_SEARCHES = 1_000
 
 
 @dataclass(frozen=True, slots=True)
-class Bill:
+class AnswerBill:
     """What one answer costs.
 
     `cost_pico_usd`: as reported; None if no price is known, or if it exceeds 64 bits. `counted` and
@@ -55,17 +55,17 @@ class Bill:
 
 def bill_of(
     reply: Reply, terms: BillingTerms, request: Request, model: Model, catalog: Catalog
-) -> Bill:
+) -> AnswerBill:
     """Return the bill of this reply to the request."""
     told = _cost(reply.usage, terms, model, catalog)
     counted, counted_terms, doubts = _believed(reply, terms, request, model)
     if not doubts:
-        return Bill(told, reply.usage, told)
+        return AnswerBill(told, reply.usage, told)
     cost = _cost(counted, counted_terms, model, catalog)
     note = f"the provider reported {' and '.join(doubts)}"
     if cost is not None:
         note += f"; budgets count {usd_text(cost)} USD"
-    return Bill(told, counted, cost, note)
+    return AnswerBill(told, counted, cost, note)
 
 
 def counted_in(note: str | None) -> int:

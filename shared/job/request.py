@@ -59,7 +59,8 @@ NO_NUL = r"^[^\x00]*$"
 ColumnText = Annotated[str, Field(min_length=1, max_length=128, pattern=NO_NUL)]
 """What a column of the tables holds; as a pattern, which pydantic checks without calling Python."""
 
-IdempotencyKey = Annotated[str, Field(min_length=1, max_length=255, pattern=NO_NUL)]
+MAX_KEY_CHARACTERS = 255
+IdempotencyKey = Annotated[str, Field(min_length=1, max_length=MAX_KEY_CHARACTERS, pattern=NO_NUL)]
 
 USD = re.compile(r"[0-9]{1,9}(\.[0-9]{1,12})?", re.ASCII)
 
@@ -210,8 +211,8 @@ def _remedy_for_unknown(name: str) -> str:
         return "this field is not supported yet; leave it out"
     if name == "samples":
         return (
-            "a job has one answer; use client.submit_many(requests, samples=N), or samples in a "
-            "line of a batch"
+            "a job has one answer; use client.submit_many(requests, samples=N), "
+            "`headgate batch run FILE --samples N`, or samples in a line of the file"
         )
     if name in PARAMS:
         return f"give it as params.{name}"

@@ -17,7 +17,7 @@ from headgate.shared.admission.ticket import Ticket, ticket_for
 from headgate.shared.catalog.catalog import Catalog
 from headgate.shared.catalog.schema import Model
 from headgate.shared.cost import tokens
-from headgate.shared.cost.bill import Bill, bill_of
+from headgate.shared.cost.bill import AnswerBill, bill_of
 from headgate.workers.errors import AttemptError
 from headgate.workers.maintenance.estimates import EstimateUpkeep
 from headgate.workers.pipeline.job_run import Ending, JobRun
@@ -264,10 +264,10 @@ class AttemptSteps:
             ceiling=tokens.output_ceiling(params, model),
         )  # fmt: skip
 
-    def _bill(self, job: JobRun, model: Model, answer: Answer) -> Bill:
+    def _bill(self, job: JobRun, model: Model, answer: Answer) -> AnswerBill:
         """Return what the answer costs; log a usage that cannot be true."""
         if not answer.counted:
-            return Bill(None, answer.reply.usage, None)
+            return AnswerBill(None, answer.reply.usage, None)
         bill = bill_of(answer.reply, answer.terms, job.envelope.request, model, self.catalog)
         if bill.note is not None:
             name = f"{model.provider}/{model.name}"
@@ -276,7 +276,7 @@ class AttemptSteps:
         return bill
 
     def _ending(
-        self, job: JobRun, model: Model, line: Attempt, answer: Answer, bill: Bill
+        self, job: JobRun, model: Model, line: Attempt, answer: Answer, bill: AnswerBill
     ) -> Ending:
         """Return the end of an answered job, and add its cost and usage to the run."""
         job.history.add_cost(bill.cost_pico_usd)

@@ -23,6 +23,14 @@ PREFER = click.option(
 )
 
 
+NO_CACHE = click.option(
+    "--no-cache", is_flag=True,
+    help="Ask for each request: use no cached answer, and share no call with an equal request.",
+)  # fmt: skip
+
+MAX_SAMPLES = 128
+"""As in `headgate.shared.job.request`, which takes long to import."""
+
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from headgate.shared.catalog.catalog import load
-from headgate.shared.cost.bill import Bill, bill_of, counted_in
+from headgate.shared.cost.bill import AnswerBill, bill_of, counted_in
 from headgate.shared.cost.rates import PLAIN, BillingTerms
 from headgate.shared.cost.upper_bound import input_bound, upper_bound_pico_usd
 from headgate.shared.job.request import Request
@@ -22,7 +22,7 @@ ABSURD = 10**12
 def bill(
     usage: Usage, request: Request = HI, *, model: str = "gpt-4o-mini", content: str = "four",
     terms: BillingTerms = PLAIN,
-) -> Bill:  # fmt: skip
+) -> AnswerBill:  # fmt: skip
     reply = Reply(content, "stop", usage)
     return bill_of(reply, terms, request, CATALOG.model(model), CATALOG)
 
