@@ -148,7 +148,7 @@ def _ids(custom_id: str, samples: int) -> list[tuple[str, int]]:
 def _samples_of(number: int, raw: bytes | None, default: int) -> int:
     """Return how many samples `_parse` makes of the line, without looking at the rest of it."""
     samples = default
-    if raw is not None and b'"samples"' in raw:
+    if raw is not None and (b'"samples"' in raw or b"\\u" in raw):
         with suppress(InvalidRequest):
             parsed = _parse_object(raw)
             _custom_id(parsed)
