@@ -238,13 +238,15 @@ def describe(summary: Summary) -> Iterator[tuple[str, str]]:
     yield "succeeded", f"{s.succeeded} of {s.lines}"
     failures = dict(s.failures)
     if s.bad_lines:
-        failures["refused lines"] = s.bad_lines
+        failures["refused line" if s.bad_lines == 1 else "refused lines"] = s.bad_lines
     causes = ", ".join(f"{n} {code}" for code, n in sorted(failures.items()))
     yield "failed", f"{s.failed} ({causes})" if causes else str(s.failed)
     if s.open:
         yield "still open", str(s.open)
     yield "cached", str(s.cached)
     yield "shared", str(s.shared)
+    if equal := s.cached + s.shared:
+        yield "equal requests", f"{_lines(equal)} the answer of an equal one; --no-cache asks each"
     yield "fallbacks", str(s.fallbacks)
     yield "retries", str(s.retries)
     if s.implausible_usages:
@@ -258,6 +260,10 @@ def describe(summary: Summary) -> Iterator[tuple[str, str]]:
     yield "time", f"{s.seconds:.1f} s"
     yield from _shares(s.pools)
     yield "provider refusals", str(s.refusals)
+
+
+def _lines(count: int) -> str:
+    return "1 line got" if count == 1 else f"{count} lines got"
 
 
 def _ms(value: int | None) -> str:

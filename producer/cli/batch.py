@@ -322,7 +322,8 @@ def _report(summary: Summary, as_json: bool) -> int:
     else:
         print_pairs(list(describe(summary)))
     if summary.open:
-        print_note(f"{summary.open} lines of the batch have not ended yet")
+        have = "line of the batch has" if summary.open == 1 else "lines of the batch have"
+        print_note(f"{summary.open} {have} not ended yet")
     return _code(summary)
 
 
