@@ -15,6 +15,7 @@ from headgate.producer.cli.terminal.options import (
     NO_CACHE,
     PREFER,
     PRIORITY,
+    finite,
     parse_moment,
 )
 from headgate.producer.cli.terminal.output import (
@@ -119,7 +120,11 @@ def _request_fields(prompt: str | None, options: dict[str, Any]) -> dict[str, An
 @click.argument("job_id", metavar="ID")
 @click.option("--wait", is_flag=True, help="Wait until the job has ended.")
 @click.option(
-    "--timeout", type=click.FloatRange(min=0), metavar="S", help="Wait at most S seconds."
+    "--timeout",
+    type=click.FloatRange(min=0),
+    metavar="S",
+    help="Wait at most S seconds.",
+    callback=finite,
 )
 @json_option
 def result(job_id: str, wait: bool, timeout: float | None, as_json: bool) -> int:

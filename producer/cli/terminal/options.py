@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from datetime import UTC, datetime, timedelta
 
@@ -30,6 +31,14 @@ NO_CACHE = click.option(
 
 MAX_SAMPLES = 128
 """As in `headgate.shared.job.request`, which takes long to import."""
+
+
+def finite(_context: click.Context, option: click.Parameter, value: float | None) -> float | None:
+    """Return the number; raise BadParameter for NaN and infinity, which a range lets through."""
+    if value is not None and not math.isfinite(value):
+        raise click.BadParameter(f"{value} is no finite number", param=option)
+    return value
+
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
