@@ -73,8 +73,9 @@ class Envelope(BaseModel):
         Raises InvalidRequest for a value that JSON cannot hold, and for more than 10 MB.
         """
         fields = self.model_dump(exclude_defaults=True)
-        least = NEWEST_VERSION if self.sample > 1 else ENVELOPE_VERSION
-        fields["v"] = max(self.v, self.request.version, least)
+        fields["v"] = max(self.v, self.request.version)
+        if self.sample > 1:
+            fields["v"] = NEWEST_VERSION
         data = json_bytes(fields)
         refuse_oversize(data)
         return data

@@ -148,7 +148,7 @@ def test_a_killed_command_with_samples_is_resumed_and_no_sample_is_queued_twice(
         lines.write('{"custom_id": "own", "prompt": "prompt 301", "samples": 5}\n{broken\n')
     wanted = {f"line-{n}#{k}" for n in (*range(1, 301), 302) for k in (1, 2, 3)}
     wanted |= {f"own#{k}" for k in range(1, 6)}
-    run = ["batch", "run", source, "-o", out]
+    run = ["batch", "run", str(source), "-o", str(out)]
     with worker_of(env, at_once=50, pause_s=0.05):
         command = start([*run, "--samples", "3"], env)
         wait_until(partial(has_lines, out, 200), 60)
