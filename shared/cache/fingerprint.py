@@ -20,7 +20,8 @@ from typing import Any
 
 import orjson
 
-from headgate.shared.job.request import Request
+from headgate.shared.job.encoding import dumps
+from headgate.shared.job.request import EmbeddingInput, Request
 
 UNSEEN = frozenset({
     "user", "metadata", "store", "service_tier", "prompt_cache_key", "prompt_cache_retention",
@@ -48,11 +49,13 @@ def fingerprint(request: Request, model: str) -> str:
         "messages": None if request.embeds else [_message(one) for one in request.chat()],
         "params": _params(request.params) if request.params else {},
     }
-    return hashlib.sha256(orjson.dumps(question, option=orjson.OPT_SORT_KEYS)).hexdigest()
+    return hashlib.sha256(dumps(question, orjson.OPT_SORT_KEYS)).hexdigest()
 
 
-def _input(value: str | list[str] | None) -> str | list[str] | None:
-    return value[0] if isinstance(value, list) and len(value) == 1 else value
+def _input(value: EmbeddingInput | None) -> EmbeddingInput | None:
+    if isinstance(value, list) and len(value) == 1 and not isinstance(value[0], int):
+        return value[0]
+    return value
 
 
 def _message(message: dict[str, Any]) -> dict[str, Any]:

@@ -42,8 +42,8 @@ def input_bound(request: Request, model: Model) -> int:
     refused by the vendor and costs nothing.
     """
     if request.input is not None:
-        texts = [request.input] if isinstance(request.input, str) else request.input
-        total = sum(map(_bytes, texts)) + MESSAGE_TOKENS * len(texts) + FRAME_TOKENS
+        sizes = [_bytes(one) if isinstance(one, str) else len(one) for one in request.inputs]
+        total = sum(sizes) + MESSAGE_TOKENS * len(sizes) + FRAME_TOKENS
     elif request.prompt is not None:
         total = _bytes(request.prompt) + MESSAGE_TOKENS + FRAME_TOKENS
     else:

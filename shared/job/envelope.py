@@ -26,6 +26,19 @@ from headgate.shared.job.request import (
 )
 
 ENVELOPE_VERSION = 1
+"""The version of most envelopes: every release reads it."""
+
+NEWEST_VERSION = 2
+"""The version of envelopes that the first readers would misread: `Request.version`, and models
+that only a newer catalog can derive."""
+
+
+def envelope_version(request: Request, *, is_variant: bool = False) -> int:
+    """Return the version of an envelope that carries this request.
+
+    `is_variant`: its model is a snapshot or a fine-tune, which the first readers do not know.
+    """
+    return NEWEST_VERSION if is_variant or request.version == NEWEST_VERSION else ENVELOPE_VERSION
 
 
 class Envelope(BaseModel):
@@ -78,9 +91,9 @@ class Envelope(BaseModel):
         if not isinstance(fields, dict):
             raise UnreadableMessage(f"the envelope is {type(fields).__name__}, not an object")
         version = fields.get("v")
-        if version == ENVELOPE_VERSION + 1:
+        if version == NEWEST_VERSION + 1:
             raise _newer(version, fields)
-        if version != ENVELOPE_VERSION:
+        if version not in (ENVELOPE_VERSION, NEWEST_VERSION):
             found = version if isinstance(version, int) else type(version).__name__
             raise UnreadableMessage(f"envelope version {found} is not known here")
         try:

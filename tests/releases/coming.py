@@ -70,8 +70,8 @@ def make_next(folder: Path, *, envelope_version: int = 1, migration: str = MIGRA
     )
     _change(
         folder / "shared/job/envelope.py",
-        "if version != ENVELOPE_VERSION:",
-        "if version not in (1, ENVELOPE_VERSION):",
+        r"if version not in \(ENVELOPE_VERSION, NEWEST_VERSION\):",
+        "if version not in (1, ENVELOPE_VERSION, NEWEST_VERSION):",
     )
     text = migration.format(revision=REVISION, before=migrate.NEWEST)
     (folder / "migrations" / "versions" / f"{REVISION}_next.py").write_text(text)

@@ -179,7 +179,7 @@ def read_chat(decoded: dict[str, Any], response: Response, request: Request) -> 
 def read_embeddings(decoded: dict[str, Any], response: Response, request: Request) -> Answer:
     """Return the answer in an embeddings reply, with vectors in the order of the inputs."""
     rows = decoded.get("data")
-    wanted = 1 if isinstance(request.input, str) else len(request.input or [])
+    wanted = len(request.inputs)
     if not isinstance(rows, list) or len(rows) != wanted:
         raise unusable(response, f"it does not hold {wanted} embeddings")
     vectors: list[list[float] | None] = [None] * wanted
