@@ -22,7 +22,7 @@ from headgate.shared.catalog.schema import Model
 from headgate.shared.catalog.templates import expanded
 from headgate.shared.cost.tokens import input_tokens
 from headgate.shared.errors import InvalidRequest
-from headgate.shared.job.envelope import Envelope, envelope_version
+from headgate.shared.job.envelope import ENVELOPE_VERSION, NEWEST_VERSION, Envelope
 from headgate.shared.job.ids import new_id, now_ms
 from headgate.shared.job.request import AUTO, Request, request_from
 from headgate.shared.routing import capabilities
@@ -85,7 +85,7 @@ class Submitter:
         model = self._model_of(request)
         request = self._with_tier(self._with_default_params(request, model))
         envelope = Envelope(
-            v=envelope_version(request, is_variant=bool(model.variant_of)),
+            v=NEWEST_VERSION if model.variant_of else ENVELOPE_VERSION,
             id=new_id(),
             request=request,
             model=model.name,

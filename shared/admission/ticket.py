@@ -43,8 +43,8 @@ class Ticket:
     * `alone`: the job never joins an equal request in flight; `followed`: it has joined one.
     * `upper_bound_pico_usd`: the most that the attempt can cost, None if no price is known.
     * `waits`: the job waits for a breaker to close; its tries do not count meanwhile.
-    * `variant_of`: the model of the catalog of which `model` is a snapshot or a fine-tune, or empty.
-      A tier's limits for it count, too.
+    * `variant_of`: the model of the catalog of which `model` is a snapshot or a fine-tune,
+      or empty. The limits of a tier for that model count, too.
     """
 
     pool: str

@@ -27,7 +27,11 @@ UNSEEN = frozenset({
     "user", "metadata", "store", "service_tier", "prompt_cache_key", "prompt_cache_retention",
     "safety_identifier", "stream", "stream_options", "max_tokens", "max_completion_tokens",
 })  # fmt: skip
-"""Params that no answer depends on, and two names of one param, which `_params` adds again."""
+"""Params that no answer depends on, and two names of one param, which `_params` adds again.
+
+`user`, `metadata` and `store` are for the vendor's records. The cache policy (`ttl.py`) takes no
+answer for a request that is to be stored.
+"""
 
 MARK = "cache_control"
 """Anthropic's mark for its own prompt cache: on parts of messages, system blocks and tools."""

@@ -196,7 +196,7 @@ class Model(CatalogModel):
     def variant(self, name: str) -> Model:
         """Return its snapshot or fine-tune of this name."""
         found = self.model_copy(update={"name": name, "provider_name": name})
-        found._variant_of = self.name  # noqa: SLF001  # its own copy
+        found._variant_of = self.name
         return found
 
     @property

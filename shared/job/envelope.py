@@ -30,15 +30,7 @@ ENVELOPE_VERSION = 1
 
 NEWEST_VERSION = 2
 """The version of envelopes that the first readers would misread: `Request.version`, and models
-that only a newer catalog can derive."""
-
-
-def envelope_version(request: Request, *, is_variant: bool = False) -> int:
-    """Return the version of an envelope that carries this request.
-
-    `is_variant`: its model is a snapshot or a fine-tune, which the first readers do not know.
-    """
-    return NEWEST_VERSION if is_variant or request.version == NEWEST_VERSION else ENVELOPE_VERSION
+that the catalog does not list (snapshots and fine-tunes)."""
 
 
 class Envelope(BaseModel):
@@ -76,7 +68,7 @@ class Envelope(BaseModel):
         Raises InvalidRequest for a value that JSON cannot hold, and for more than 10 MB.
         """
         fields = self.model_dump(exclude_defaults=True)
-        fields["v"] = self.v
+        fields["v"] = max(self.v, self.request.version)
         data = json_bytes(fields)
         refuse_oversize(data)
         return data

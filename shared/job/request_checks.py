@@ -37,14 +37,18 @@ def check_input(value: str | list[str] | list[int] | list[list[int]]) -> None:
         raise InvalidRequest("input", value, INPUT_REMEDY)
     if isinstance(value, str) or isinstance(value[0], str):
         return
-    lists = value if isinstance(value[0], list) else [value]
-    for i, tokens in enumerate(lists):
-        assert isinstance(tokens, list)  # pydantic lets no other types in
-        field = f"input[{i}]" if lists is value else "input"
-        if not tokens:
-            raise InvalidRequest(field, tokens, "give at least one token")
-        if min(tokens) < 0 or max(tokens) > MAX_TOKEN:
-            raise InvalidRequest(field, "a list of tokens", f"a token is 0 to {MAX_TOKEN}")
+    if isinstance(value[0], int):
+        _check_tokens("input", value)
+        return
+    for i, tokens in enumerate(value):
+        _check_tokens(f"input[{i}]", tokens)
+
+
+def _check_tokens(field: str, tokens: Any) -> None:
+    if not tokens:
+        raise InvalidRequest(field, tokens, "give at least one token")
+    if min(tokens) < 0 or max(tokens) > MAX_TOKEN:
+        raise InvalidRequest(field, "a list of tokens", f"a token is 0 to {MAX_TOKEN}")
 
 
 #: Params that both vendors read: the least, the greatest, and whether it is a whole number.
