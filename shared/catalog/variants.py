@@ -2,9 +2,9 @@
 
 A snapshot is the vendor's id of a model and a date or `latest`, such as `gpt-4o-mini-2024-07-18`.
 A fine-tune is `ft:`, the model or a snapshot of it, and the vendor's words, such as
-`ft:gpt-4o:acme::1`. Both take everything from the model of the catalog: provider, class, pool, window, capabilities and
-fallbacks. OpenAI counts fine-tunes on the limits of the model that they were made from (guide "Rate
-limits"). The full name is sent to the vendor, and prices are looked up by it.
+`ft:gpt-4o:acme::1`. Both take all but the name from the model of the catalog: provider, class,
+pool, window, capabilities and fallbacks. OpenAI counts fine-tunes on the limits of the model that
+they were made from (guide "Rate limits"). The full name is sent, and prices are looked up by it.
 """
 
 from __future__ import annotations

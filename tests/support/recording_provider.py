@@ -13,6 +13,7 @@ The answers are given in their order, and the last one again and again.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -42,7 +43,7 @@ class GivenAnswer:
 
     Bytes are sent as they are, all else as JSON. An event is its data, or its name and its data.
     `[DONE]` is an event like the others. `chunk`: the stream is cut into pieces of so many bytes;
-    0: one piece for each event.
+    0: one piece for each event. `delay_s`: how long the vendor thinks.
     """
 
     body: object = None
@@ -50,6 +51,7 @@ class GivenAnswer:
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
     chunk: int = 0
+    delay_s: float = 0
 
     def pieces(self) -> list[bytes]:
         """Return the events as the bytes on the wire."""
@@ -124,6 +126,7 @@ class _Visit(BaseHTTPRequestHandler):
         headers = {name.lower(): value for name, value in self.headers.items()}
         request = RecordedRequest(self.command, self.path, headers, body)
         answer = cast(_Server, self.server).vendor.next_answer(request)
+        time.sleep(answer.delay_s)
         if answer.events and answer.status == 200 and _streams(body):
             self._send_events(answer)
         else:
