@@ -152,7 +152,8 @@ def _part(part: object, model: Model) -> int:
 
 
 def _image_tokens(model: Model) -> int:
-    by_name = IMAGE_TOKENS.get(model.provider_name.partition("-2024")[0])
+    listed = model.variant_of or model.provider_name.partition("-2024")[0]
+    by_name = IMAGE_TOKENS.get(listed)
     return by_name or IMAGE_TOKENS.get(model.provider, IMAGE_TOKENS[""])
 
 

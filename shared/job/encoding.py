@@ -16,6 +16,9 @@ MAX_REQUEST_BYTES = 10 * 1024 * 1024
 SMALLEST, LARGEST = -(2**63), 2**64 - 1
 """The whole numbers that orjson reads and writes exactly. Larger ones need `loads` and `dumps`."""
 
+MAX_DIGITS = 308
+"""The most digits of a whole number; orjson reads no longer ones."""
+
 _DIGITS = bytes(0x30 if 0x30 <= byte <= 0x39 else 0x20 for byte in range(256))
 _LONG_NUMBER = b"0" * 19
 """No whole number of fewer digits is too large for orjson."""
@@ -32,7 +35,7 @@ def loads(data: bytes | str) -> Any:
     if _LONG_NUMBER in raw.translate(_DIGITS):
         try:
             return json.loads(raw)
-        except (ValueError, RecursionError):  # over 4,300 digits: `json_bytes` refuses the infinity
+        except RecursionError:  # orjson reads deeper nesting
             return value
     return value
 
@@ -54,6 +57,8 @@ def _spelled(value: Any) -> Any:
     """Return the value with each whole number of more than 64 bits as the text of its digits."""
     match value:
         case int() if not SMALLEST <= value <= LARGEST:
+            if abs(value) >= 10**MAX_DIGITS:
+                raise ValueError(f"a whole number has more than {MAX_DIGITS} digits")
             return orjson.Fragment(str(value))
         case dict():
             return {key: _spelled(item) for key, item in value.items()}

@@ -19,8 +19,8 @@ A test sends each field below to a vendor that records every byte. This page is 
 
 DIALECTS = (
     "OpenAI's dialect sends every field as it is: to OpenAI and to all compatible servers.",
-    "Anthropic's dialect passes a field, translates it, leaves it out where it asks for nothing, or "
-    "refuses it by name. A refused field is never dropped: the job is refused at submit.",
+    "Anthropic's dialect passes a field, translates it, leaves it out where it asks for nothing, "
+    "or refuses it by name. A refused field is never dropped: the job is refused at submit.",
     "A model whose dialect cannot carry a field is no fallback for the request. `auto` does not "
     "choose it.",
 )
