@@ -92,7 +92,7 @@ def _given_tokens(tokens: Sequence[Any]) -> int:
 
 
 #: What a message may hold beside its role and content.
-_BESIDE = ("name", "tool_calls")
+_BESIDE = ("name", "tool_calls", "function_call")
 
 EXACT_CHARACTERS = 50_000
 """Longer texts are estimated. bpe-openai refuses more than 200,000 tokens, and a character has at

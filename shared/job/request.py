@@ -108,7 +108,7 @@ class Request(BaseModel):
 
     prompt: Annotated[str, Field(min_length=1)] | None = None
     messages: Annotated[list[dict[str, Any]], Field(min_length=1)] | None = None
-    input: EmbeddingInput | None = None
+    input: str | list[str] | list[int] | list[list[int]] | None = None
     model: Name | None = None
     params: dict[str, Any] = Field(default_factory=dict)
     priority: Priority = "standard"

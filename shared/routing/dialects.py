@@ -19,7 +19,7 @@ Params = Mapping[str, Any]
 ONLY_OPENAI: Mapping[str, tuple[Any, ...]] = {
     "audio": (), "dimensions": (), "encoding_format": (), "frequency_penalty": (0,),
     "function_call": (), "functions": ([],), "logit_bias": ({},), "logprobs": (False,),
-    "modalities": (["text"],), "moderation": (), "presence_penalty": (0,),
+    "modalities": (["text"],), "moderation": (), "n": (1,), "presence_penalty": (0,),
     "reasoning_effort": ("none",),
     "seed": (), "store": (False,), "top_logprobs": (0,), "verbosity": ("medium",),
     "web_search_options": (),

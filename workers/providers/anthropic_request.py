@@ -36,7 +36,7 @@ from headgate.shared.routing.dialects import HINTS, ONLY_OPENAI
 Fields = dict[str, Any]
 
 #: Params of OpenAI that are left out: they ask for nothing here.
-DROPPED = frozenset({*ONLY_OPENAI, *HINTS, "n"})
+DROPPED = frozenset({*ONLY_OPENAI, *HINTS})
 
 #: Params that OpenAI's API knows; null means the same there as leaving them out.
 NULLABLE = DROPPED | {

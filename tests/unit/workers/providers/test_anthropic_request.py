@@ -220,7 +220,7 @@ def test_params_that_ask_for_nothing_are_left_out_and_unknown_ones_pass() -> Non
     body = sent(**nothing, new_param=[1], thinking=None)
     assert set(body) == {"model", "max_tokens", "messages", "new_param", "thinking"}
     neutral = {name: values[0] for name, values in ONLY_OPENAI.items() if values}
-    assert set(sent(**neutral, n=1)) == {"model", "max_tokens", "messages"}
+    assert set(sent(**neutral)) == {"model", "max_tokens", "messages"}
     hints: dict[str, Any] = dict.fromkeys(HINTS, "x")
     assert set(sent(**hints)) == {"model", "max_tokens", "messages"}
 
