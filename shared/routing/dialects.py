@@ -82,7 +82,7 @@ def _beyond_openai(request: Request) -> Iterator[str]:
     if params.get("service_tier") == "standard_only":
         yield "params.service_tier"
     for i, tool in enumerate(_items(params.get("tools"))):
-        if isinstance(tool, dict) and not tool.keys() & _OPENAI_TOOLS:
+        if isinstance(tool, dict) and not _is_openais(tool):
             yield f"params.tools[{i}]"
     choice = params.get("tool_choice")
     if isinstance(choice, dict) and choice.get("type") in ("any", "auto", "none", "tool"):
@@ -91,6 +91,10 @@ def _beyond_openai(request: Request) -> Iterator[str]:
         for j, part in enumerate(_items(message.get("content"))):
             if part.get("type") not in _OPENAI_PARTS:
                 yield f"messages[{i}].content[{j}]"
+
+
+def _is_openais(tool: Mapping[str, Any]) -> bool:
+    return tool.get("type") == "function" or not tool.keys().isdisjoint(_OPENAI_TOOLS)
 
 
 def _items(value: object) -> list[Any]:
