@@ -306,7 +306,7 @@ def test_a_fine_tune_without_a_price_is_told_once(caplog: pytest.LogCaptureFixtu
 
 def test_auto_chooses_a_model_that_can_carry_the_request() -> None:
     for params, dialect in (({"logprobs": True}, "openai"), ({"thinking": {}}, "anthropic")):
-        asked = {"prompt": "x", "model": "auto", "params": params}
+        asked: dict[str, Any] = {"prompt": "x", "model": "auto", "params": params}
         envelope = submitter().prepare(asked).envelope
         assert CATALOG.model(envelope.model).dialect == dialect
 
