@@ -37,7 +37,16 @@ def variant(name: str, models: Iterable[Model]) -> Model | None:
 
 def _snapshot_of(name: str, models: Iterable[Model]) -> Model | None:
     found = _SNAPSHOT.fullmatch(name)
-    return _named(found[1], models) if found else None
+    if found is None:
+        return None
+    stem, is_latest = found[1], name.endswith("latest")
+    return _named(stem, models) or (_newest(stem, models) if is_latest else None)
+
+
+def _newest(stem: str, models: Iterable[Model]) -> Model | None:
+    """Return the newest model of the stem and a month, such as `mistral-small-2603`."""
+    dated = (m for m in models if re.fullmatch(rf"{re.escape(stem)}-\d{{4}}", m.provider_name))
+    return max(dated, key=lambda model: model.provider_name, default=None)
 
 
 def _named(stem: str, models: Iterable[Model]) -> Model | None:

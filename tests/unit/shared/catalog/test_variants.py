@@ -32,6 +32,7 @@ def usd(name: str, catalog: Catalog = BUILT_IN) -> Decimal | None:
         ("claude-haiku-4-5@20251001", "claude-haiku-4-5"),
         ("claude-haiku-4-5-latest", "claude-haiku-4-5"),
         ("command-a-03-2025", "command-a"),
+        ("mistral-small-latest", "mistral-small-2603"),
         ("ft:gpt-4o-mini:acme::abc", "gpt-4o-mini"),
         ("ft:gpt-4o-mini-2024-07-18:acme:suffix:abc:ckpt-step-90", "gpt-4o-mini"),
         ("text-embedding-3-small-latest", "text-embedding-3-small"),
@@ -54,7 +55,7 @@ def test_all_but_the_name_is_that_of_the_model_in_the_catalog(name: str, of: str
 @pytest.mark.parametrize(
     "name",
     [
-        "gpt-4o-minni", "gpt-4o-2025", "gpt-4o-2024-8-6", "anthropic/gpt-4o-2024-08-06", "ft:",
+        "gpt-4o-minni", "gpt-4o-2025", "mistral-small-2402", "mistral-latest", "gpt-4o-2024-8-6", "anthropic/gpt-4o-2024-08-06", "ft:",
         "ft:gpt-4o-mini", "ft:gpt-4o-mini:", "ft:nope:acme::1", "gpt-4o-2024-08-06|x", "latest",
         "gpt-4o-latest-2024-08-06", "ft:gpt-4o:" + "x" * 128, "gpt-4o-\u0661\u0662\u0663-08-06",
     ],
