@@ -55,7 +55,8 @@ def test_all_but_the_name_is_that_of_the_model_in_the_catalog(name: str, of: str
 @pytest.mark.parametrize(
     "name",
     [
-        "gpt-4o-minni", "gpt-4o-2025", "mistral-small-2402", "mistral-latest", "gpt-4o-2024-8-6", "anthropic/gpt-4o-2024-08-06", "ft:",
+        "gpt-4o-minni", "gpt-4o-2025", "mistral-small-2402", "mistral-latest",
+        "gpt-4o-2024-8-6", "anthropic/gpt-4o-2024-08-06", "ft:",
         "ft:gpt-4o-mini", "ft:gpt-4o-mini:", "ft:nope:acme::1", "gpt-4o-2024-08-06|x", "latest",
         "gpt-4o-latest-2024-08-06", "ft:gpt-4o:" + "x" * 128, "gpt-4o-\u0661\u0662\u0663-08-06",
     ],
