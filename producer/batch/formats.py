@@ -19,6 +19,8 @@ EMBEDDINGS = "/v1/embeddings"
 _OPENAI_KEYS = ("custom_id", "method", "url", "body")
 _FAULTS_OF_LINE = ("invalid_request", "unknown_model", "context_length")
 _OURS = (frozenset(Request.model_fields) | NOT_YET) - {"params", "stream"}
+_BOTH: dict[str, type] = {"user": str, "metadata": dict}
+"""Fields of the vendors' bodies that are sent and name our own user and metadata, too."""
 
 
 def submit_fields(line: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
@@ -58,9 +60,15 @@ def _from_openai(line: dict[str, Any]) -> dict[str, Any]:
         raise InvalidRequest("body.stream", body["stream"], "a batch cannot stream; remove it")
     if "params" in body:
         raise InvalidRequest("body.params", body["params"], "put its entries into the body itself")
-    fields = {name: value for name, value in body.items() if name in _OURS}
-    params = {k: v for k, v in body.items() if k not in _OURS and k != "stream"}
-    return {**fields, "params": params} if params else fields
+    sent = {k: v for k, v in body.items() if k in _BOTH or (k not in _OURS and k != "stream")}
+    fields = {k: v for k, v in body.items() if k in _OURS and k not in _BOTH}
+    fields |= {name: body[name] for name, kind in _BOTH.items() if _names_ours(body, name, kind)}
+    return {**fields, "params": sent} if sent else fields
+
+
+def _names_ours(body: dict[str, Any], name: str, kind: type) -> bool:
+    """Return whether the vendor's field can be our field of the same name, too."""
+    return isinstance(body.get(name), kind) and bool(body[name])
 
 
 def output_line(place: int, batch_id: str, custom_id: str, result: dict[str, Any]) -> bytes:

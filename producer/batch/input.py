@@ -21,7 +21,7 @@ from headgate.producer.batch.formats import submit_fields
 from headgate.producer.batch.samples import SAMPLED_LINES, place_of, take_samples
 from headgate.producer.submit.prepare import refuse_samples
 from headgate.shared.errors import ErrorCode, InvalidRequest, WrongUse
-from headgate.shared.job.encoding import MAX_REQUEST_BYTES
+from headgate.shared.job.encoding import MAX_REQUEST_BYTES, loads
 
 _CHUNK_BYTES = 1024 * 1024
 _UTF8_BOM = b"\xef\xbb\xbf"
@@ -167,7 +167,7 @@ def _parse_object(raw: bytes | None) -> dict[str, Any]:
         remedy = r"is a raw NUL byte; write \u0000 if you mean it"
         raise InvalidRequest("byte", raw.index(b"\0") + 1, remedy)
     try:
-        parsed = orjson.loads(raw)
+        parsed = loads(raw)
     except orjson.JSONDecodeError as error:
         raise InvalidRequest("JSON", _excerpt(raw), _fault(raw, error)) from None
     if not isinstance(parsed, dict):

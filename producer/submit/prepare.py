@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -20,9 +21,10 @@ from headgate.shared.cache.ttl import CachePolicy, CacheRuleIndex
 from headgate.shared.catalog.catalog import Catalog
 from headgate.shared.catalog.schema import Model
 from headgate.shared.catalog.templates import expanded
+from headgate.shared.cost.rates import price_lists_of
 from headgate.shared.cost.tokens import input_tokens
 from headgate.shared.errors import InvalidRequest
-from headgate.shared.job.envelope import Envelope
+from headgate.shared.job.envelope import ENVELOPE_VERSION, NEWEST_VERSION, Envelope
 from headgate.shared.job.ids import new_id, now_ms
 from headgate.shared.job.request import (
     AUTO,
@@ -35,6 +37,8 @@ from headgate.shared.routing import capabilities
 from headgate.shared.routing.choose import ModelStatus
 from headgate.shared.routing.router import Route, Router, nothing_known
 from headgate.shared.settings import Settings
+
+log = logging.getLogger("headgate.submit")
 
 
 class Prepared(NamedTuple):
@@ -65,6 +69,7 @@ class Submitter:
         self._cache_policy = CachePolicy(
             CacheRuleIndex.of(catalog.cache.rules), settings.cache_ttl_s, settings.cache_temperature
         )
+        self._warned: set[str] = set()
         self._default_params: dict[str, Any] = {}
         if settings.max_tokens is not None:
             self._default_params["max_tokens"] = settings.max_tokens
@@ -93,6 +98,7 @@ class Submitter:
         model = self._model_of(request)
         request = self._with_tier(self._with_default_params(request, model))
         envelope = Envelope(
+            v=NEWEST_VERSION if model.variant_of else ENVELOPE_VERSION,
             id=new_id(),
             request=request,
             model=model.name,
@@ -182,11 +188,24 @@ class Submitter:
         refuse_too_long(request, model, needs)
         refuse_unable(request, model, catalog, needs)
         refuse_too_expensive(request, model, catalog)
+        if model.variant_of:
+            self._warn_of_no_price(model)
         return ticket_for(
             envelope, model, catalog, tier=request.tier or "",
             paid=request.on_limit == "refuse", input_tokens=needs.input_tokens,
             chain=capabilities.chain(request, model, catalog, needs),
             cache_policy=self._cache_policy,
+        )  # fmt: skip
+
+    def _warn_of_no_price(self, model: Model) -> None:
+        """Log once that the price of this snapshot or fine-tune is unknown, if it is."""
+        if model.name in self._warned or price_lists_of(model, self._catalog):
+            return
+        self._warned.add(model.name)
+        log.warning(
+            "the price of %s is unknown: its jobs cost null and count as 0 USD; "
+            'add [prices."%s"] to the catalog',
+            model.name, model.name,
         )  # fmt: skip
 
 

@@ -40,8 +40,8 @@ def input_bound(request: Request, model: Model) -> int:
     A prompt over the window, and a text to embed over it, is refused by the vendor and costs
     nothing.
     """
-    if isinstance(request.input, list):
-        return FRAME_TOKENS + sum(min(size, model.context_tokens) for size in _sizes(request.input))
+    if len(request.inputs) > 1:
+        return FRAME_TOKENS + sum(min(size, model.context_tokens) for size in _sizes(request))
     return min(sent_bound(request, model), model.context_tokens)
 
 
@@ -52,8 +52,7 @@ def sent_bound(request: Request, model: Model) -> int:
     as the whole window, because it may hold any number of tokens.
     """
     if request.input is not None:
-        texts = [request.input] if isinstance(request.input, str) else request.input
-        return sum(_sizes(texts)) + FRAME_TOKENS
+        return sum(_sizes(request)) + FRAME_TOKENS
     if request.prompt is not None:
         total = _bytes(request.prompt) + MESSAGE_TOKENS + FRAME_TOKENS
     else:
@@ -70,8 +69,10 @@ def sent_bound(request: Request, model: Model) -> int:
     return total
 
 
-def _sizes(texts: list[str]) -> list[int]:
-    return [MESSAGE_TOKENS + _bytes(text) for text in texts]
+def _sizes(request: Request) -> list[int]:
+    """Return the most tokens of each input of an embedding job."""
+    sizes = (_bytes(one) if isinstance(one, str) else len(one) for one in request.inputs)
+    return [MESSAGE_TOKENS + size for size in sizes]
 
 
 def output_bound(request: Request, model: Model) -> int:
@@ -177,7 +178,8 @@ def _part(part: object, model: Model) -> int:
 
 
 def _image_tokens(model: Model) -> int:
-    by_name = IMAGE_TOKENS.get(model.provider_name.partition("-2024")[0])
+    listed = model.variant_of or model.provider_name.partition("-2024")[0]
+    by_name = IMAGE_TOKENS.get(listed)
     return by_name or IMAGE_TOKENS.get(model.provider, IMAGE_TOKENS[""])
 
 

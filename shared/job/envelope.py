@@ -30,8 +30,8 @@ ENVELOPE_VERSION = 1
 """The version of most envelopes: every release reads it."""
 
 NEWEST_VERSION = 2
-"""The version of envelopes that the first readers would misread: `Request.version`, and a
-`sample` after the first."""
+"""The version of envelopes that the first readers would misread: `Request.version`, a `sample`
+after the first, and models that the catalog does not list (snapshots and fine-tunes)."""
 
 
 class Envelope(BaseModel):

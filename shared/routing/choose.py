@@ -53,13 +53,11 @@ class Candidate:
     """A model that may be chosen.
 
     Each of `steps` holds for prompts of more tokens than its first number, and has the pico-USD of
-    an input and an output token. It is empty if the price is unknown. `answers_once`: it gives only
-    one answer a call.
+    an input and an output token. It is empty if the price is unknown.
     """
 
     model: Model
     steps: tuple[tuple[int, int, int], ...] = ()
-    answers_once: bool = False
 
     @property
     def name(self) -> str:
@@ -217,8 +215,6 @@ def _why_not(
     missing = lacks(one.model, preference.needs)
     if missing is not None:
         return f"lacks {missing}"
-    if one.answers_once and preference.needs.answers > 1:
-        return "gives one answer a call"
     if one.model.provider in status.keyless:
         return f"no worker has a key of {one.model.provider}"
     if preference.max_pico is not None:

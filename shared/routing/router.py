@@ -21,7 +21,7 @@ from headgate.shared.cost import rates
 from headgate.shared.cost.price import usd_text
 from headgate.shared.errors import InvalidRequest
 from headgate.shared.job.request import AUTO, Kind, Request
-from headgate.shared.routing.capabilities import FIELDS, answers_once, has_images, needs_of
+from headgate.shared.routing.capabilities import FIELDS, has_images, needs_of
 from headgate.shared.routing.choose import (
     TOO_EXPENSIVE,
     Candidate,
@@ -161,7 +161,7 @@ def candidates(catalog: Catalog) -> Iterator[Candidate]:
             for prices in rates.from_now_on(lists, now)
             for rate in prices.rates
         }
-        yield Candidate(model, tuple(sorted(found)), answers_once(model, catalog))
+        yield Candidate(model, tuple(sorted(found)))
 
 
 def texts_of(request: Request) -> tuple[str, str]:

@@ -217,9 +217,11 @@ class Pipeline:
 
     def _chain_names(self, job: JobRun) -> frozenset[str]:
         """Return the models that may answer the job: an equal job may allow others."""
-        first = self.catalog.models.get(job.envelope.model)
-        chain = first and fallback.chain(job.envelope.request, first, self.catalog)
-        return fallback.names(chain or ())
+        try:
+            first = self.catalog.model(job.envelope.model)
+        except InvalidRequest:
+            return frozenset()
+        return fallback.names(fallback.chain(job.envelope.request, first, self.catalog))
 
     # Conclude.
 

@@ -80,7 +80,7 @@ def test_a_newer_version_that_says_nothing_of_its_time_is_unreadable(
 
 
 @pytest.mark.parametrize(
-    "fields", [None, [], "x", {}, {"v": 2}, {"v": "1"}, {"v": 1}, {"v": 1, "request": 5}]
+    "fields", [None, [], "x", {}, {"v": 2}, {"v": 3}, {"v": "1"}, {"v": 1}, {"v": 1, "request": 5}]
 )
 def test_what_is_no_envelope_is_refused_with_a_reason(fields: object) -> None:
     with pytest.raises(UnreadableMessage) as raised:
@@ -140,3 +140,23 @@ def test_a_result_shows_embeddings_or_content_and_retry_at_only_while_deferred()
 def test_times_are_rfc_3339_in_utc() -> None:
     assert rfc3339(1_795_219_200_007) == "2026-11-21T00:00:00.007Z"
     assert rfc3339(None) is None
+
+
+@pytest.mark.parametrize(
+    ("fields", "version"),
+    [
+        ({"input": "x"}, 1),
+        ({"input": ["x", "y"]}, 1),
+        ({"input": [1, 2]}, 2),
+        ({"input": [[1, 2], [3]]}, 2),
+        ({"messages": [{"role": "user", "content": "x"}]}, 1),
+        ({"messages": [{"role": "function", "name": "f", "content": "x"}]}, 2),
+    ],
+)
+def test_what_the_first_readers_would_refuse_travels_in_version_2(
+    fields: dict[str, Any], version: int
+) -> None:
+    job = envelope().model_copy(update={"request": request_from(fields)})
+    read = orjson.loads(job.encode())
+    assert read["v"] == version
+    assert Envelope.decode(read).request == job.request
