@@ -1,7 +1,8 @@
 """The formats of a batch's lines: OpenAI's or the short one as input, OpenAI's as output.
 
 Sources: the OpenAI Batch API (custom_id, method, url, body; response, error) and its chat
-completion and embeddings objects. Our own fields are under `headgate`.
+completion and embeddings objects. Our own fields are under `headgate`. The body of a response is
+what the vendor sent, if it speaks OpenAI's dialect. Other vendors' messages are under `headgate`.
 """
 
 from __future__ import annotations
@@ -80,13 +81,14 @@ def output_line(place: int, batch_id: str, custom_id: str, result: dict[str, Any
     ours = {**_line_and_sample(place), "batch_id": batch_id, "job_id": result["id"]}
     for name in (
         "status", "model", "model_used", "provider", "cost_usd", "cached", "attempts", "fallback",
-        "queued_ms", "latency_ms", "metadata",
+        "queued_ms", "latency_ms", "usage", "metadata",
     ):  # fmt: skip
         ours[name] = result.get(name)
     response = error = None
     if result["status"] == "succeeded":
-        body = _embeddings(result) if "embeddings" in result else _completion(result)
-        response = {"status_code": 200, "request_id": result["id"], "body": body}
+        response = {"status_code": 200, "request_id": result["id"], "body": _body(result)}
+        if (message := result.get("message")) is not None and not _is_openais(message):
+            ours["message"] = message
     else:
         report = result.get("error") or {}
         code = report.get("code", result["status"])
@@ -130,6 +132,30 @@ def _encode(
         "headgate": ours,
     }
     return orjson.dumps(line) + b"\n"
+
+
+def _body(result: dict[str, Any]) -> dict[str, Any]:
+    """Return what the vendor sent in OpenAI's form; else the answer put into that form.
+
+    A field of the form that the vendor left out is ours.
+    """
+    ours = _embeddings(result) if "embeddings" in result else _completion(result)
+    message = result.get("message")
+    if message is None or not _is_openais(message):
+        return ours
+    body: dict[str, Any] = {**message}
+    body |= {name: value for name, value in ours.items() if name not in message}
+    if "embeddings" in result:
+        vectors = result["embeddings"]
+        body["data"] = [
+            row | {"embedding": vectors[row.get("index", at)]}
+            for at, row in enumerate(message["data"])
+        ]
+    return body
+
+
+def _is_openais(message: dict[str, Any]) -> bool:
+    return isinstance(message.get("choices"), list) or isinstance(message.get("data"), list)
 
 
 def _completion(result: dict[str, Any]) -> dict[str, Any]:

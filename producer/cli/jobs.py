@@ -306,3 +306,7 @@ def _print_answer(result: Result, streamed: bool) -> None:
         print_line(result.content)
     if result.tool_calls:
         print_json(result.tool_calls)
+    elif result.refusal is not None:
+        print_note(f"the model refused: {result.refusal}")
+    elif result.content is None:  # such as sound, or a call of a function in the old form
+        print_json(result.message)

@@ -52,7 +52,11 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What one model answered."""
+    """What one model answered.
+
+    `message`: what the vendor sent, whole; of embeddings without the vectors. None where no vendor
+    was asked, and in answers that an older release stored.
+    """
 
     content: str | None
     finish_reason: str
@@ -61,6 +65,7 @@ class Reply:
     embeddings: list[list[float]] | None = None
     provider_model: str = ""
     request_id: str | None = None
+    message: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +93,9 @@ class ErrorReport:
 class Result:
     """What the caller gets back.
 
+    `message` is what the vendor sent back, whole and in the vendor's form: a chat completion of
+    OpenAI's, a message of Anthropic's, or an embeddings object without its vectors. It is None
+    where no vendor answered.
     `cost_usd` is a decimal text, or None where a price is unknown. Times are RFC 3339 in UTC.
     `usage_note` says why `usage` cannot be true, as the provider reported it; None if it can.
     """
@@ -117,11 +125,20 @@ class Result:
     trace_id: str | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
     error: ErrorReport | None = None
+    message: dict[str, Any] | None = None
 
     @property
     def ended(self) -> bool:
         """Whether the job has ended."""
         return self.status in ENDED
+
+    @property
+    def refusal(self) -> str | None:
+        """The model's refusal in OpenAI's form, which takes the place of the content; or None."""
+        match self.message:
+            case {"choices": [{"message": {"refusal": str(refusal)}}, *_]}:
+                return refusal
+        return None
 
     def as_json(self) -> dict[str, Any]:
         """Return the result as plain JSON values.

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import subprocess
-import tarfile
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
@@ -13,12 +10,12 @@ import pytest
 
 from headgate import Client
 from headgate.shared.settings import Settings
-from tests import ROOT
 from tests.promises.test_rolling_upgrade import rows_by_worker
 from tests.support import installation
 from tests.support.celery_nodes import WorkerProcess
 from tests.support.child import ChildProcess, wait_until
 from tests.support.command import headgate
+from tests.support.git_trees import tree_of
 from tests.support.servers import Simulator, ValkeyServer
 
 BEFORE = "ec72cde"
@@ -58,14 +55,7 @@ NEWEST = """
 @pytest.fixture
 def before(tmp_path: Path) -> Path:
     """The tree of the release before, as git has it."""
-    argv = ["git", "archive", BEFORE, "producer", "workers", "shared", "migrations"]
-    packed = subprocess.run(argv, cwd=ROOT, capture_output=True, check=False)
-    if packed.returncode != 0:
-        pytest.skip(f"git has no {BEFORE} here: {packed.stderr.decode()}")
-    folder = tmp_path / "before"
-    with tarfile.open(fileobj=io.BytesIO(packed.stdout)) as tree:
-        tree.extractall(folder, filter="data")
-    return folder
+    return tree_of(BEFORE, tmp_path / "before")
 
 
 def producer(package: str, env: dict[str, str], folder: Path, first: int) -> ChildProcess:

@@ -91,4 +91,7 @@ def test_several_answers_of_one_call_are_billed_and_shared_as_one_job(world: Ope
     single = one.result(timeout_s=60)
     [paid] = [result for result in results if result.cached is None]
     assert single.usage.output_tokens < paid.usage.output_tokens <= 60
+    for result in results:
+        assert result.message is not None
+        assert [choice["index"] for choice in result.message["choices"]] == [0, 1, 2]
     assert ledger_usd(here) == Decimal(here.simulator.stats()["money"]["billed_usd"])

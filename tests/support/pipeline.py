@@ -111,7 +111,8 @@ class Asked:
 
 def answer(content: str = "four", usage: Usage = USAGE, *, counted: bool = True) -> Answer:
     """Return an answer of the provider."""
-    return Answer(Reply(content, "stop", usage, request_id="req_1"), {}, counted)
+    message = {"id": "chatcmpl-1", "choices": [{"message": {"content": content}}], "new": [None]}
+    return Answer(Reply(content, "stop", usage, request_id="req_1", message=message), {}, counted)
 
 
 class Scripted:

@@ -233,4 +233,5 @@ class JobRun:
             trace_id=envelope.trace_id,
             metadata=envelope.request.metadata,
             error=ending.error,
+            message=reply.message if reply else None,
         )

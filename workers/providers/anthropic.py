@@ -21,9 +21,16 @@ from headgate.shared.routing.dialects import beyond_anthropic
 from headgate.workers.provider import Answer, OnPiece
 from headgate.workers.providers.anthropic_request import messages_body
 from headgate.workers.providers.http import HttpPool, Response, headers_only_client
+from headgate.workers.providers.message_parts import MessageParts
 from headgate.workers.providers.refusals import ModelRefused, request_id, unusable
-from headgate.workers.providers.reply_fields import count, fields_of, limit_and_id_headers, tier_of
-from headgate.workers.providers.streaming import AnswerStream, MessageParts, post_and_decode
+from headgate.workers.providers.reply_fields import (
+    count,
+    fields_of,
+    limit_and_id_headers,
+    storable,
+    tier_of,
+)
+from headgate.workers.providers.streaming import AnswerStream, post_and_decode
 
 ADDRESS = "https://api.anthropic.com"
 
@@ -103,6 +110,7 @@ def wants_json(request: Request) -> bool:
 
 def read_message(decoded: dict[str, Any], response: Response, *, json_only: bool) -> Answer:
     """Return the answer in a message; raises InvalidOutput if there is none."""
+    decoded = storable(decoded)
     blocks = decoded.get("content")
     if not isinstance(blocks, list) or not all(isinstance(block, dict) for block in blocks):
         raise unusable(response, "it has no list of content blocks")
@@ -121,6 +129,7 @@ def read_message(decoded: dict[str, Any], response: Response, *, json_only: bool
         tool_calls=calls or None,
         provider_model=str(decoded.get("model") or ""),
         request_id=request_id(response.headers),
+        message=decoded,
     )
     terms = read_terms(decoded.get("usage"))
     return Answer(reply, limit_and_id_headers(response.headers), counted, terms)

@@ -22,10 +22,17 @@ from headgate.shared.cost.rates import PLAIN, BillingTerms
 from headgate.shared.job.request import Request
 from headgate.shared.job.result import Reply, Usage
 from headgate.workers.provider import Answer, OnPiece
+from headgate.workers.providers.chat_parts import INSTEAD_OF_TEXT, ChatParts
 from headgate.workers.providers.http import HttpPool, Response, headers_only_client
 from headgate.workers.providers.refusals import request_id, unusable
-from headgate.workers.providers.reply_fields import count, fields_of, limit_and_id_headers, tier_of
-from headgate.workers.providers.streaming import AnswerStream, ChatParts, post_and_decode
+from headgate.workers.providers.reply_fields import (
+    count,
+    fields_of,
+    limit_and_id_headers,
+    storable,
+    tier_of,
+)
+from headgate.workers.providers.streaming import AnswerStream, post_and_decode
 
 ADDRESS = "https://api.openai.com/v1"
 CHAT, EMBEDDINGS = ENDPOINTS = ("/chat/completions", "/embeddings")
@@ -91,7 +98,7 @@ class OpenAIProvider:
             body = chat_body(request, model, max_output_tokens, vendor=self._vendor)
         into = None
         if on_piece is not None and not request.embeds:
-            into = AnswerStream(ChatParts(on_piece))
+            into = AnswerStream(ChatParts(on_piece, choices=choices_of(request)))
             body |= {"stream": True, "stream_options": {"include_usage": True}}
         response, decoded = await post_and_decode(
             self._http, path, body, request, self._key, timeout_s=timeout_s, into=into
@@ -167,13 +174,23 @@ def _without_marks(items: list[Any]) -> list[Any]:
     ]
 
 
+def choices_of(request: Request) -> int:
+    """Return how many answers the request asks for."""
+    n = request.params.get("n")
+    return n if isinstance(n, int) and n > 0 else 1
+
+
 def embedding_body(request: Request, model: str) -> dict[str, Any]:
     """Return the body of an embeddings call."""
     return {"model": model, "input": request.input, **request.params}
 
 
 def read_chat(decoded: dict[str, Any], response: Response, request: Request) -> Answer:
-    """Return the answer in a chat completion; raises InvalidOutput if there is none."""
+    """Return the answer in a chat completion; raises InvalidOutput if there is none.
+
+    A refusal, a sound or a call of a tool has no content: it stands in the vendor's message.
+    """
+    decoded = storable(decoded)
     choices = decoded.get("choices")
     if not isinstance(choices, list) or not choices:
         raise unusable(response, "it has no choices")
@@ -192,9 +209,7 @@ def read_chat(decoded: dict[str, Any], response: Response, request: Request) -> 
     if isinstance(content, list):  # Mistral's reasoning models answer in parts
         content = "".join(text for text in (fields_of(p).get("text") for p in content)
                           if isinstance(text, str))  # fmt: skip
-    if content is None and isinstance(message.get("refusal"), str):
-        content, finish = message["refusal"], "content_filter"
-    if content is None and calls is None:
+    if content is None and not any(message.get(name) for name in INSTEAD_OF_TEXT):
         content = ""  # all tokens went into reasoning: still an answer, and it is billed
     if content is not None and not isinstance(content, str):
         raise unusable(response, "its content is no text")
@@ -206,12 +221,16 @@ def read_chat(decoded: dict[str, Any], response: Response, request: Request) -> 
         tool_calls=calls,
         provider_model=str(decoded.get("model") or ""),
         request_id=request_id(response.headers),
+        message=decoded,
     )
     return Answer(reply, limit_and_id_headers(response.headers), counted, read_terms(decoded))
 
 
 def read_embeddings(decoded: dict[str, Any], response: Response, request: Request) -> Answer:
-    """Return the answer in an embeddings reply, with vectors in the order of the inputs."""
+    """Return the answer in an embeddings reply, with vectors in the order of the inputs.
+
+    Its message has all but the vectors.
+    """
     rows = decoded.get("data")
     wanted = len(request.inputs)
     if not isinstance(rows, list) or len(rows) != wanted:
@@ -231,8 +250,16 @@ def read_embeddings(decoded: dict[str, Any], response: Response, request: Reques
         embeddings=[found for found in vectors if found is not None],
         provider_model=str(decoded.get("model") or ""),
         request_id=request_id(response.headers),
+        message=storable({**decoded, "data": [_without_vector(row) for row in rows]}),
     )
     return Answer(reply, limit_and_id_headers(response.headers), counted, read_terms(decoded))
+
+
+def _without_vector(row: object) -> object:
+    """Return a row of an embeddings reply without its vector, which the reply has already."""
+    if not isinstance(row, dict):
+        return row
+    return {name: value for name, value in row.items() if name != "embedding"}
 
 
 def vector(value: object, response: Response) -> list[float]:

@@ -137,9 +137,10 @@ def test_tool_calls_stay_as_they_are() -> None:
     assert (reply.content, reply.tool_calls, reply.finish_reason) == (None, calls, "tool_calls")
 
 
-def test_a_refusal_of_the_model_is_an_answer_of_the_filter() -> None:
+def test_a_refusal_of_the_model_is_an_answer_without_content() -> None:
     reply = read(golden(message={"content": None, "refusal": "I cannot"})).reply
-    assert (reply.content, reply.finish_reason) == ("I cannot", "content_filter")
+    assert (reply.content, reply.finish_reason) == (None, "stop")
+    assert reply.message == golden(message={"content": None, "refusal": "I cannot"})
 
 
 def test_an_answer_spent_on_reasoning_is_an_empty_text() -> None:

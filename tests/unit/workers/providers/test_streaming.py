@@ -10,9 +10,11 @@ from hypothesis import strategies as st
 
 from headgate.shared.job.request import Request
 from headgate.workers.errors import AttemptError, ConnectionLost, InvalidOutput, Overloaded
+from headgate.workers.providers.chat_parts import ChatParts
 from headgate.workers.providers.http import Response
+from headgate.workers.providers.message_parts import MessageParts
 from headgate.workers.providers.sse import Event, EventParser
-from headgate.workers.providers.streaming import AnswerStream, ChatParts, MessageParts
+from headgate.workers.providers.streaming import AnswerStream
 
 REQUEST = Request(prompt="hello")
 RAW = (
@@ -80,9 +82,12 @@ def test_text_is_handed_on_as_it_comes_and_usage_is_in_the_last_chunk() -> None:
     )
     assert pieces == ["Hel", "lo"]
     assert whole["choices"] == [
-        {"message": {"content": "Hello", "refusal": None, "tool_calls": None},
-         "finish_reason": "length"}
-    ]  # fmt: skip
+        {
+            "index": 0,
+            "message": {"role": "assistant", "content": "Hello"},
+            "finish_reason": "length",
+        }
+    ]
     assert (whole["usage"], whole["model"]) == ({"prompt_tokens": 3}, "m")
 
 
@@ -96,7 +101,8 @@ def test_usage_that_grows_in_every_chunk_is_taken_from_the_last() -> None:
 
 def test_a_stream_without_done_is_whole_once_its_finish_has_come() -> None:
     whole, _ = chat(chunk({"content": "a"}), chunk(finish="stop"))
-    assert whole["usage"] is None
+    assert whole["choices"][0]["finish_reason"] == "stop"
+    assert "usage" not in whole
 
 
 def call(
@@ -174,11 +180,13 @@ def test_a_stream_that_stops_before_its_end_is_no_answer(
     assert caught.value.billed is None
 
 
-def test_other_choices_and_what_is_no_chunk_are_left_out() -> None:
+def test_the_text_of_other_choices_is_not_handed_on_and_what_is_no_chunk_is_left_out() -> None:
     other = {"choices": [{"index": 1, "delta": {"content": "no"}}]}
     whole, pieces = chat(other, [], 7, chunk({"content": [{"text": "a"}, {"x": 1}]}), "[DONE]")
     assert pieces == ["a"]
+    assert [one["index"] for one in whole["choices"]] == [0, 1]
     assert whole["choices"][0]["finish_reason"] is None
+    assert whole["choices"][1]["message"] == {"content": "no"}
 
 
 def block(index: int, kind: str, **more: Any) -> list[Any]:
@@ -248,3 +256,13 @@ def test_input_that_the_limit_of_tokens_cut_is_empty() -> None:
     cut = delta(0, "input_json_delta", partial_json='{"a"')
     whole = taken(AnswerStream(MessageParts(lambda _: None)), sse(start(), *opened, cut, *END))
     assert whole["content"][0]["input"] == {}
+
+
+@pytest.mark.parametrize(("choices", "whole"), [(1, True), (2, False)])
+def test_a_completion_has_ended_once_all_its_choices_have(choices: int, whole: bool) -> None:
+    parts = ChatParts(lambda _: None, choices=choices)
+    parts.take(chunk({"content": "a"}, "stop"))
+    assert parts.ended is whole
+    parts.take({"choices": [{"index": 1, "delta": {"content": "b"}, "finish_reason": "length"}]})
+    assert parts.ended
+    assert [one["message"]["content"] for one in parts.whole()["choices"]] == ["a", "b"]
