@@ -156,9 +156,7 @@ def ticket_for(
         output_tokens=held.output_tokens,
         arrival_ms=envelope.submitted_at_ms,
         deadline_ms=envelope.deadline_at_ms,
-        cached_as=(
-            fingerprint(request, model.name, envelope.sample) if cache_policy.keeps(request) else ""
-        ),
+        cached_as=_cached_as(envelope, model, cache_policy),
         paid=paid,
         replaceable=len(chain) > 1 and not is_last,
         alone=not request.share,
@@ -172,6 +170,11 @@ def _charge_of(request: Request, model: Model, dialect: str, input_tokens: int |
         input_tokens = tokens.input_tokens(request, model)
     ceiling = tokens.output_ceiling(request.params, model)
     return charge(dialect, request, input_tokens=input_tokens, ceiling=ceiling)
+
+
+def _cached_as(envelope: Envelope, model: Model, policy: CachePolicy) -> str:
+    request = envelope.request
+    return fingerprint(request, model.name, envelope.sample) if policy.keeps(request) else ""
 
 
 def _pool_of(request: Request, model: Model) -> str:
