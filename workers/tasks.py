@@ -18,7 +18,7 @@ from headgate.shared.catalog.schema import Model
 from headgate.shared.catalog.templates import expanded
 from headgate.shared.errors import InvalidRequest, NewerEnvelope, UnreadableMessage, place_of
 from headgate.shared.job.encoding import json_bytes, refuse_oversize
-from headgate.shared.job.envelope import ENVELOPE_VERSION, Envelope
+from headgate.shared.job.envelope import ENVELOPE_VERSION, NEWEST_VERSION, Envelope
 from headgate.shared.job.request import AUTO, Request, request_from
 from headgate.shared.routing.choose import ModelStatus
 from headgate.shared.routing.router import Router
@@ -238,7 +238,7 @@ class JobTask(Task):  # type: ignore[type-arg]  # generic only in its stubs
             refusal, request = error, stand_in
             model = _model_of(stand_in, self.parts)
         envelope = Envelope(
-            v=ENVELOPE_VERSION,
+            v=NEWEST_VERSION if model.variant_of else ENVELOPE_VERSION,
             id=job_id,
             request=request,
             model=model.name,

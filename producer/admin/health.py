@@ -17,7 +17,7 @@ from headgate.shared.admission.limits import resume_command
 from headgate.shared.broker.keys import Keys
 from headgate.shared.broker.script import run, text_of
 from headgate.shared.catalog.faults import hint
-from headgate.shared.errors import WrongUse
+from headgate.shared.errors import InvalidRequest, WrongUse
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +74,11 @@ def resume_model(at: Installation, name: str) -> int:
     asked = {text_of(one).rpartition("#")[0] for one in _asked(at)}
     wanted = {one for one in asked if name in (one, one.partition("/")[2])}
     if not wanted:
-        known = {*asked, *at.catalog.models}
-        if name not in {*known, *(f"{m.provider}/{m.name}" for m in at.catalog.models.values())}:
-            raise WrongUse("NAME", name, "no such model" + hint(name, known, "; "))
+        try:
+            at.catalog.model(name)
+        except InvalidRequest:
+            known = {*asked, *at.catalog.models}
+            raise WrongUse("NAME", name, "no such model" + hint(name, known, "; ")) from None
         return 0
     closed = sum(
         close(at.redis, at.keys, one, text_of(place).rpartition("#")[2])

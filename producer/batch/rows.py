@@ -42,7 +42,10 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class EndedLine:
-    """A job of a batch that has ended; `result` is None after it has expired."""
+    """A job of a batch that has ended; `result` is None after it has expired.
+
+    `line`: its place, as `headgate.producer.batch.samples` makes it of line and sample.
+    """
 
     line: int
     job_id: str

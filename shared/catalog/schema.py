@@ -11,7 +11,15 @@ from datetime import date
 from decimal import Decimal, InvalidOperation
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    model_validator,
+)
 
 STATIC = "static:"
 #: Defaults of a budget: the shares at which bulk jobs stop and all jobs stop, the shares at which
@@ -22,6 +30,7 @@ CLASSES = ("fast", "smart", "reasoning", "embedding")
 
 #: How a stream tells its usage: if `stream_options` ask for it, always, or never.
 StreamUsage = Literal["option", "always", "never"]
+Dialect = Literal["openai", "anthropic"]
 Capability = Literal["vision", "tools", "json", "reasoning", "temperature", "embeddings"]
 
 
@@ -136,7 +145,7 @@ class ProviderConfig(CatalogModel):
     """
 
     name: str
-    dialect: Literal["openai", "anthropic"]
+    dialect: Dialect
     base_url: Annotated[str, AfterValidator(_web_address)]
     api_key_env: Annotated[
         tuple[Variable, ...], BeforeValidator(_one_or_many), Field(strict=False)
@@ -173,6 +182,32 @@ class Model(CatalogModel):
     tokens_per_s: Annotated[float, Field(gt=0, le=100_000, allow_inf_nan=False)] | None = None
     source: Text
     checked: date
+    _dialect: Dialect = PrivateAttr("openai")
+    _variant_of: str = PrivateAttr("")
+
+    @property
+    def dialect(self) -> Dialect:
+        """The dialect of its provider."""
+        return self._dialect
+
+    @property
+    def variant_of(self) -> str:
+        """The model that the catalog lists, if this is a snapshot or a fine-tune of it; or empty.
+
+        The limits of a tier for that model hold for this one, too.
+        """
+        return self._variant_of
+
+    def served_by(self, dialect: Dialect) -> Model:
+        """Set the dialect of its provider; the catalog does so once."""
+        self._dialect = dialect
+        return self
+
+    def variant(self, name: str) -> Model:
+        """Return its snapshot or fine-tune of this name."""
+        found = self.model_copy(update={"name": name, "provider_name": name})
+        found._variant_of = self.name
+        return found
 
     @property
     def embeds(self) -> bool:

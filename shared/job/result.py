@@ -97,6 +97,7 @@ class Result:
     OpenAI's, a message of Anthropic's, or an embeddings object without its vectors. It is None
     where no vendor answered.
     `cost_usd` is a decimal text, or None where a price is unknown. Times are RFC 3339 in UTC.
+    `usage_note` says why `usage` cannot be true, as the provider reported it; None if it can.
     """
 
     id: str
@@ -120,6 +121,7 @@ class Result:
     queued_ms: int | None = None
     latency_ms: int | None = None
     retry_at: str | None = None
+    usage_note: str | None = None
     trace_id: str | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
     error: ErrorReport | None = None
@@ -141,7 +143,7 @@ class Result:
     def as_json(self) -> dict[str, Any]:
         """Return the result as plain JSON values.
 
-        An embedding job has `embeddings` instead of `content`.
+        An embedding job has `embeddings` instead of `content`. `usage_note` is left out if None.
         """
         # Field by field takes 3 us; dataclasses.asdict copies every value and takes 19 us.
         fields = {name: getattr(self, name) for name in _RESULT_FIELDS}
@@ -151,6 +153,8 @@ class Result:
         fields.pop("content" if self.embeddings is not None else "embeddings")
         if self.status != "deferred":
             fields.pop("retry_at")
+        if self.usage_note is None:
+            fields.pop("usage_note")
         return fields
 
     @classmethod

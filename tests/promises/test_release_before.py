@@ -34,6 +34,7 @@ with Client() as client:
         fields | {{"prompt": f"prompt number {{n:06d}}"}} for n in range(first, first + count)
     )
     ids += client.submit_many([fields | {{"prompt": "prompt number equal."}}] * 20)
+    {newest}
     ids.append(client.submit("prompt number stream", stream=True, **fields).id)
     assert "".join(client.stream(ids[-1], timeout_s=120)) == client.result(ids[-1]).content
     assert {{client.result(one, timeout_s=120).status for one in ids}} == {{"succeeded"}}
@@ -41,6 +42,14 @@ with Client() as client:
     assert client.result(refused.id, timeout_s=120).error.code == "invalid_request"
 print(*ids, sep="\\n")
 """
+
+
+NEWEST = """
+    ids += client.submit_many([fields | {"prompt": "prompt number sample."}], samples=3)
+    fields["params"] = {"max_tokens": 5, "n": 2}
+    ids.append(client.submit("prompt number several.", **fields).id)
+"""
+"""What only today's workers can read: those of the release before leave it to them."""
 
 
 @pytest.fixture
@@ -52,7 +61,7 @@ def before(tmp_path: Path) -> Path:
 def producer(package: str, env: dict[str, str], folder: Path, first: int) -> ChildProcess:
     """A program that imports the client from this package, not started yet."""
     program = installation.command([], env, folder / f"{package}-{first}.log")
-    text = SUBMIT.format(package=package)
+    text = SUBMIT.format(package=package, newest=NEWEST.strip() if package == "headgate" else "")
     program.argv = [program.argv[0], "-c", text, str(first), str(MANY)]
     return program
 
@@ -95,7 +104,7 @@ def test_workers_and_producers_of_the_release_before_run_beside_todays(
         for program in programs:
             assert installation.exit_code(program, 120) == 0, program.log_end()
         ids = [line for program in programs for line in program.log().split()]
-        assert len(set(ids)) == 2 * (MANY + 21)
+        assert len(set(ids)) == 2 * (MANY + 21) + 4
         settings = Settings(redis_url=valkey.url, database_url=database_url, home=tmp_path)
         with Client(settings) as client:
             assert {client.result(one).status for one in ids} == {"succeeded"}

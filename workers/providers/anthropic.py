@@ -1,6 +1,6 @@
 """Anthropic's dialect: the Messages API, for requests in OpenAI's form.
 
-`anthropic_request.py` translates the request and lists what it changes and leaves out. The reply is
+`anthropic_request.py` translates the request and lists what it changes. The reply is
 translated here, into OpenAI's terms. Sampling params are sent in the raw body, though the SDK's
 signatures no longer have them. Importing this module takes 0.9 s and 72 MB, because of the SDK.
 """
@@ -17,6 +17,7 @@ from headgate.shared.catalog.access import checked_key
 from headgate.shared.cost.rates import PLAIN, BillingTerms
 from headgate.shared.job.request import Request
 from headgate.shared.job.result import Reply, Usage
+from headgate.shared.routing.dialects import beyond_anthropic
 from headgate.workers.provider import Answer, OnPiece
 from headgate.workers.providers.anthropic_request import messages_body
 from headgate.workers.providers.http import HttpPool, Response, headers_only_client
@@ -85,6 +86,9 @@ class AnthropicProvider:
         """Return the model's answer; raises one of the AttemptErrors, or CancelledError."""
         if request.embeds:
             raise ModelRefused("Anthropic has no embeddings", code="invalid_request")
+        if beyond := beyond_anthropic(request):
+            words = f"Anthropic has nothing like {beyond}; leave it out"
+            raise ModelRefused(words, code="invalid_request")
         body = messages_body(request, model, max_output_tokens)
         json_only, into = wants_json(request), None
         if on_piece is not None:

@@ -1,8 +1,9 @@
 """OpenAI's dialect: chat completions and embeddings, at OpenAI or at any compatible address.
 
-A request is in OpenAI's form already, so params pass through as they are. The exception is which of
-`max_tokens` and `max_completion_tokens` is sent (see `limit_name`). A param of None is left out,
-and `n` is 1. Importing this module takes 0.4 s and 46 MB, because of the SDK.
+A request is in OpenAI's form already, so params pass through as they are, null included. Two things
+change: which of `max_tokens` and `max_completion_tokens` is sent (see `limit_name`), and at OpenAI
+itself the marks of Anthropic's prompt cache are left out, which it refuses. Importing this module
+takes 0.4 s and 46 MB, because of the SDK.
 """
 
 from __future__ import annotations
@@ -127,7 +128,8 @@ def limit_name(model: str, *, vendor: bool) -> str:
     OpenAI itself calls `max_tokens` deprecated, and its reasoning models refuse it. Most compatible
     servers know only `max_tokens`, unless they serve one of OpenAI's reasoning models.
     """
-    new = vendor or _REASONS.match(model.rsplit("/", 1)[-1]) is not None
+    name = model.rsplit("/", 1)[-1].removeprefix("ft:")
+    new = vendor or _REASONS.match(name) is not None
     return "max_completion_tokens" if new else "max_tokens"
 
 
@@ -135,14 +137,47 @@ def chat_body(
     request: Request, model: str, max_output_tokens: int, *, vendor: bool
 ) -> dict[str, Any]:
     """Return the body of a chat completion."""
-    params = {name: value for name, value in request.params.items() if value is not None}
-    old, new = params.pop("max_tokens", None), params.pop("max_completion_tokens", None)
-    body = {"model": model, "messages": request.chat(), **params}
-    wanted = new or old
-    if wanted is not None:
-        most = max_output_tokens if max_output_tokens > 0 else wanted
-        body[limit_name(model, vendor=vendor)] = min(wanted, most)
-    return body
+    body: dict[str, Any] = {"model": model, "messages": request.chat()}
+    wanted = request.params.get("max_completion_tokens") or request.params.get("max_tokens")
+    for name, value in request.params.items():
+        if name not in LIMITS or wanted is None:
+            body[name] = value
+        else:
+            most = max_output_tokens if max_output_tokens > 0 else wanted
+            body[limit_name(model, vendor=vendor)] = min(wanted, most)
+    return unmarked(body) if vendor else body
+
+
+LIMITS = ("max_tokens", "max_completion_tokens")
+MARK = "cache_control"
+
+
+def unmarked(body: dict[str, Any]) -> dict[str, Any]:
+    """Return the body without marks of Anthropic's prompt cache on parts and tools."""
+    messages = body["messages"]
+    if any(map(_is_marked, messages)):
+        body["messages"] = [
+            {**message, "content": _without_marks(message["content"])}
+            if _is_marked(message)
+            else message
+            for message in messages
+        ]
+    tools = body.get("tools")
+    return {**body, "tools": _without_marks(tools)} if isinstance(tools, list) else body
+
+
+def _is_marked(message: dict[str, Any]) -> bool:
+    content = message.get("content")
+    return isinstance(content, list) and any(MARK in part for part in content)
+
+
+def _without_marks(items: list[Any]) -> list[Any]:
+    return [
+        {name: value for name, value in item.items() if name != MARK}
+        if isinstance(item, dict)
+        else item
+        for item in items
+    ]
 
 
 def choices_of(request: Request) -> int:
@@ -153,8 +188,7 @@ def choices_of(request: Request) -> int:
 
 def embedding_body(request: Request, model: str) -> dict[str, Any]:
     """Return the body of an embeddings call."""
-    params = {name: value for name, value in request.params.items() if value is not None}
-    return {"model": model, "input": request.input, **params}
+    return {"model": model, "input": request.input, **request.params}
 
 
 def read_chat(decoded: dict[str, Any], response: Response, request: Request) -> Answer:
@@ -204,7 +238,7 @@ def read_embeddings(decoded: dict[str, Any], response: Response, request: Reques
     Its message has all but the vectors.
     """
     rows = decoded.get("data")
-    wanted = 1 if isinstance(request.input, str) else len(request.input or [])
+    wanted = len(request.inputs)
     if not isinstance(rows, list) or len(rows) != wanted:
         raise unusable(response, f"it does not hold {wanted} embeddings")
     vectors: list[list[float] | None] = [None] * wanted

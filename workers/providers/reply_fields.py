@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,7 +10,8 @@ import orjson
 
 from headgate.shared.cost.rates import STANDARD
 
-#: More tokens than this in one reply are a fault of the sender. It is exact in a float and a table.
+#: More tokens than this in one reply are read as this many. It is exact in a float, and a table can
+#: add up millions of it.
 _MOST_TOKENS = 2**40
 
 _LIMIT_PREFIXES = ("x-ratelimit-", "anthropic-ratelimit-", "anthropic-priority-", "anthropic-fast-")
@@ -30,7 +32,7 @@ def count(value: object) -> int:
     """Return the value as a count of tokens; 0 if it is none (missing, negative, text, bool)."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return 0
-    return int(value) if 0 <= value <= _MOST_TOKENS else 0
+    return int(min(value, _MOST_TOKENS)) if 0 <= value < math.inf else 0
 
 
 def fields_of(value: object) -> dict[str, object]:
