@@ -177,7 +177,8 @@ class Submitter:
         missing = {k: v for k, v in self._default_params.items() if k not in own}
         if "max_completion_tokens" in own:
             missing.pop("max_tokens", None)
-        if "temperature" not in model.capabilities:
+        takes_one = model.dialect == "anthropic" and own.get("top_p") is not None
+        if "temperature" not in model.capabilities or takes_one:
             missing.pop("temperature", None)
         return request.model_copy(update={"params": {**missing, **own}}) if missing else request
 

@@ -401,3 +401,12 @@ def test_fallbacks_that_cannot_carry_the_request_are_refused_if_no_other_is_name
     assert error.field == "fallback"
     assert "a counterpart of params.logprobs" in error.remedy
     assert submitter().prepare({**asked, "fallback": ["claude-haiku-4-5", "gpt-4.1"]})
+
+
+def test_the_temperature_of_the_settings_gives_way_to_top_p_where_a_model_takes_one() -> None:
+    ours = submitter(temperature=0.5)
+    for model, given in (("claude-haiku-4-5", {"top_p": 0.2}), ("gpt-4o", {"top_p": 0.2})):
+        params = ours.prepare(
+            {"prompt": "x", "model": model, "params": given}
+        ).envelope.request.params
+        assert ("temperature" in params) is (model == "gpt-4o")
