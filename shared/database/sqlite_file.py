@@ -1,0 +1,175 @@
+"""Notices that a SQLite file was deleted or replaced while a process has it open.
+
+SQLite itself would go on with the file that no path leads to any more: what it writes there is lost
+with the process, and every other process has another database.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError, OperationalError
+
+
+class FileLost(sqlite3.OperationalError):
+    """The open SQLite file is not the one at its path: it was deleted or replaced."""
+
+
+@dataclass(slots=True, eq=False)
+class OpenFile:
+    """The SQLite file of one engine, as it was at the engine's first connection.
+
+    `index`: its wal-index, which all processes share. `is_left`: the process ends, and writes what
+    it still has to the file that it has open.
+    """
+
+    path: Path
+    found: os.stat_result | None = None
+    index: os.stat_result | None = None
+    database_id: str | None = None
+    is_left: bool = False
+
+    def connecting(self) -> None:
+        """Create the file if there is none; raise FileLost if another one is at its path."""
+        if self.found is None:
+            with suppress(OSError):
+                _create(self.path)
+            with suppress(OSError):
+                self.found = self.path.stat()
+        elif (why := self.fault()) is not None:
+            raise FileLost(why)
+
+    def connected(self) -> None:
+        """Remember the wal-index that SQLite has opened now."""
+        with suppress(OSError):
+            self.index = _beside(self.path, "-shm").stat()
+
+    def fault(self) -> str | None:
+        """Return what happened to the open file; None if it is still at its path."""
+        if self.found is None:
+            return None
+        try:
+            if os.path.samestat(self.found, self.path.stat()):
+                return None
+        except FileNotFoundError:
+            return f"the file {self.path} was deleted while it was in use"
+        except OSError:
+            return None  # no answer is no fault: opening the file tells what is wrong
+        return f"the file {self.path} was replaced by another while it was in use"
+
+    def is_restored(self) -> bool:
+        """Return whether the file at the path is the same database, from a backup say.
+
+        While the wal-index of the lost file lies beside it, nobody can tell: opening the new file
+        would mix both.
+        """
+        if self.database_id is None:
+            return False
+        with suppress(OSError):
+            index = _beside(self.path, "-shm").stat()
+            if self.index is not None and os.path.samestat(index, self.index):
+                return False
+        return _id_in(self.path) == self.database_id
+
+
+def of(engine: Engine) -> OpenFile | None:
+    """Return the file of this engine; None if the engine has none."""
+    found: OpenFile | None = engine.get_execution_options().get("file")
+    return found
+
+
+def require(engine: Engine) -> None:
+    """Raise OperationalError, made from FileLost, if the open file is not the one at its path.
+
+    A file with the same database is opened in its place.
+    """
+    file = of(engine)
+    if file is None or file.is_left or (why := file.fault()) is None:
+        return
+    if not file.is_restored():
+        raise OperationalError("BEGIN", None, FileLost(why))
+    engine.dispose()
+    file.found = None
+
+
+def lost(error: BaseException) -> str | None:
+    """Return what happened to the SQLite file if the error is about that."""
+    found = error.orig if isinstance(error, DBAPIError) else None
+    return str(found) if isinstance(found, FileLost) else None
+
+
+def leave(engine: Engine) -> Callable[[], Path]:
+    """Let the process record what it has in hand in the file that it has open, though it is lost.
+
+    Returns a function that saves this file beside its path, under a name of its own, and returns
+    where. It works also after the engine is disposed. Raises FileLost if no connection is open.
+    """
+    file = of(engine)
+    if file is None:
+        raise TypeError("the engine has no file")
+    last = engine.raw_connection()
+    file.is_left = True
+    target = file.path.with_name(f"{file.path.name}.saved-{(file.database_id or 'unnamed')[:8]}")
+
+    def save() -> Path:
+        with closing(last):
+            _copy(last.driver_connection, target)
+        return target
+
+    return save
+
+
+def _copy(opened: Any, target: Path) -> None:
+    """Copy the database of this connection to the target, whole or not at all."""
+    part = target.with_name(f"{target.name}.{os.getpid()}")
+    os.close(os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    try:
+        with closing(sqlite3.connect(part)) as copy:
+            opened.backup(copy)
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _beside(path: Path, ending: str) -> Path:
+    return path.with_name(path.name + ending)
+
+
+def _create(path: Path) -> None:
+    """Create the file if it is missing, with private rights; its companions get the same.
+
+    A deleted file may have left its companions, and a process may have them open. SQLite would use
+    them for the new file and spoil both databases, so they go first. The lock on the folder lets
+    one process do this at a time.
+    """
+    if path.exists():
+        return
+    folder = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        if path.exists():
+            return
+        for ending in ("-wal", "-shm"):
+            _beside(path, ending).unlink(missing_ok=True)
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    finally:
+        os.close(folder)
+
+
+def _id_in(path: Path) -> str | None:
+    """Return the id of the database in this file; None if it has none or cannot be read."""
+    # Never with `open`: closing a file would release all locks that this process has on it.
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True)) as opened:
+            row = opened.execute("SELECT id FROM database_id").fetchone()
+    except sqlite3.Error:
+        return None
+    return None if row is None else str(row[0])
