@@ -14,6 +14,7 @@ from functools import partial
 
 from redis.exceptions import RedisError
 from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError
 
 from headgate.shared.admission import tiers
 from headgate.shared.admission.breakers import BreakerRules as BreakerRules
@@ -125,7 +126,7 @@ async def open_parts(
     check = DatabaseCheck(
         servers, engine, batcher, owner=owner, period_s=in_force.sweep_s, end=end
     )  # fmt: skip
-    with suppress(TimeoutError):
+    with suppress(TimeoutError, RedisError, DBAPIError):
         await asyncio.wait_for(check.begin(), REDIS_WITHIN_S)
     background = _background(in_force, models, servers, engine, batcher, clock, estimates, owner)
     background += (asyncio.create_task(check.run(), name="database check"),)

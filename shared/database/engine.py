@@ -265,9 +265,7 @@ def _find_sqlite(file: OpenFile | None, *_: Any) -> None:
         file.connecting()
 
 
-def _prepare_sqlite(
-    file: OpenFile | None, connection: sqlite3.Connection, _record: Any
-) -> None:
+def _prepare_sqlite(file: OpenFile | None, connection: sqlite3.Connection, _record: Any) -> None:
     # pysqlite would begin transactions by itself and late; `_begin_immediate` does it instead.
     connection.isolation_level = None
     for pragma in ("journal_mode=WAL", "synchronous=NORMAL"):

@@ -28,6 +28,9 @@ class DatabaseName:
     id: str
     address: str
 
+    def __str__(self) -> str:
+        return f"{self.address} (id {self.id[:8]})"
+
     def encode(self) -> str:
         """Return it as Redis stores it."""
         return f"{self.id} {self.address}"
@@ -75,9 +78,9 @@ def require(servers: Servers, mine: DatabaseName, found: DatabaseName) -> None:
 
 def mismatch(servers: Servers, mine: DatabaseName, found: DatabaseName) -> str:
     """Return what is wrong and what to do if Redis belongs to another database."""
-    what = f"Redis at {masked(servers.redis_url)} belongs to another database: {found.address}"
+    what = f"Redis at {masked(servers.redis_url)} belongs to another database: {found}"
     if found.address == mine.address:
-        what += f" as it was before (id {found.id[:8]}, now {mine.id[:8]})"
+        what += f"; the one there now has the id {mine.id[:8]}, so it was deleted or replaced"
     remedy = (
         "set HEADGATE_DATABASE_URL to that database, or run `headgate db adopt` to give this Redis "
         "to the database here"

@@ -27,6 +27,9 @@ log = logging.getLogger("headgate.database")
 CONFIRM_S = 2.0
 """A file that is missing is looked for again after this time: a restore moves it there."""
 
+LEAVE_TRIES, LEAVE_PAUSE_S = 10, 0.3
+"""How often and with which pause a connection with a lost file is looked for."""
+
 STRAY_MS = 3_600_000
 """How long `headgate health` shows why a worker has ended."""
 
@@ -41,7 +44,7 @@ class DatabaseCheck:
         self._servers = servers
         self._engine = engine
         self._batcher = batcher
-        self._owner = owner
+        self._worker = owner.rpartition(":")[0] or owner
         self._period_s = period_s
         self._end = end
         self._mine: DatabaseName | None = None
@@ -72,7 +75,7 @@ class DatabaseCheck:
         if self._end is not None:
             self._end()
         note = f"{int(time.time() * 1000)} {why}"
-        await self._batcher.send("HSET", self._servers.keys.strays(), self._owner, note)
+        await self._batcher.send("HSET", self._servers.keys.strays(), self._worker, note)
         await self._batcher.send("PEXPIRE", self._servers.keys.strays(), STRAY_MS)
 
     async def save(self) -> None:
@@ -115,10 +118,19 @@ class DatabaseCheck:
         except DBAPIError as error:
             if (why := sqlite_file.lost(error)) is None:
                 raise
-            # From now on the jobs that run are recorded in the open file, which is saved at last.
-            self._save = await asyncio.to_thread(sqlite_file.leave, self._engine)
+            await self._leave()
             return why
         return None
+
+    async def _leave(self) -> None:
+        """Let the jobs that run be recorded in the lost file, which is saved at last."""
+        for _ in range(LEAVE_TRIES):
+            try:
+                self._save = await asyncio.to_thread(sqlite_file.leave, self._engine)
+                return
+            except sqlite_file.FileLost:  # all connections are in use, or none is left
+                await asyncio.sleep(LEAVE_PAUSE_S)
+        log.critical("no connection with the lost file is left: what runs cannot be recorded")
 
     async def _name(self) -> DatabaseName:
         return await asyncio.to_thread(same_database.name_of, self._servers, self._engine)
