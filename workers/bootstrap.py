@@ -89,7 +89,7 @@ class WorkerParts:
         self.pipeline.ask.breaker.close()
         await self.call.close()
         await self.record.close()
-        await self.check.save()
+        await self.check.close()
         # If Redis is away, only the estimates of the last two seconds are lost.
         with suppress(TimeoutError, RedisError):
             await asyncio.wait_for(self.pipeline.ask.steps.estimates.flush(), FLUSH_WITHIN_S)

@@ -85,9 +85,8 @@ def open_engine(database_url: str, timeout_s: float = TIMEOUT_S) -> Engine:
             execution_options={"bound_s": timeout_s, "file": _file_of(database_url)},
             hide_parameters=True,
         )
-        file = sqlite_file.of(engine)
-        event.listen(engine, "do_connect", partial(_find_sqlite, file))
-        event.listen(engine, "connect", partial(_prepare_sqlite, file))
+        event.listen(engine, "do_connect", partial(_find_sqlite, sqlite_file.of(engine)))
+        event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_immediate)
         event.listen(engine, "engine_disposed", _close_lock)
         return engine
@@ -265,13 +264,11 @@ def _find_sqlite(file: OpenFile | None, *_: Any) -> None:
         file.connecting()
 
 
-def _prepare_sqlite(file: OpenFile | None, connection: sqlite3.Connection, _record: Any) -> None:
+def _prepare_sqlite(connection: sqlite3.Connection, _record: Any) -> None:
     # pysqlite would begin transactions by itself and late; `_begin_immediate` does it instead.
     connection.isolation_level = None
     for pragma in ("journal_mode=WAL", "synchronous=NORMAL"):
         connection.execute(f"PRAGMA {pragma}")
-    if file is not None:
-        file.connected()
 
 
 def _close_lock(engine: Engine) -> None:

@@ -26,4 +26,5 @@ def id_of(engine: Engine) -> str:
             found = connection.scalar(query)
     if (file := sqlite_file.of(engine)) is not None:
         file.database_id = file.database_id or str(found)
+        file.look_at_index()
     return str(found)

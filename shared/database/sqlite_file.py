@@ -9,7 +9,6 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
-from collections.abc import Callable
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,8 +46,8 @@ class OpenFile:
         elif (why := self.fault()) is not None:
             raise FileLost(why)
 
-    def connected(self) -> None:
-        """Remember the wal-index that SQLite has opened now."""
+    def look_at_index(self) -> None:
+        """Remember the wal-index; SQLite opens it at the first read or write."""
         with suppress(OSError):
             self.index = _beside(self.path, "-shm").stat()
 
@@ -71,11 +70,10 @@ class OpenFile:
         While the wal-index of the lost file lies beside it, nobody can tell: opening the new file
         would mix both.
         """
-        if self.database_id is None:
+        if self.database_id is None or self.index is None:
             return False
-        with suppress(OSError):
-            index = _beside(self.path, "-shm").stat()
-            if self.index is not None and os.path.samestat(index, self.index):
+        with suppress(FileNotFoundError):
+            if os.path.samestat(_beside(self.path, "-shm").stat(), self.index):
                 return False
         return _id_in(self.path) == self.database_id
 
@@ -106,25 +104,36 @@ def lost(error: BaseException) -> str | None:
     return str(found) if isinstance(found, FileLost) else None
 
 
-def leave(engine: Engine) -> Callable[[], Path]:
-    """Let the process record what it has in hand in the file that it has open, though it is lost.
+class Saver:
+    """Holds one connection with the file of an engine, so that the file can be saved if it is lost.
 
-    Returns a function that saves this file beside its path, under a name of its own, and returns
-    where. It works also after the engine is disposed. Raises FileLost if no connection is open.
+    Nobody can open a deleted file again. Make it before; `close` it, or `leave` and then `save`.
     """
-    file = of(engine)
-    if file is None:
-        raise TypeError("the engine has no file")
-    last = engine.raw_connection()
-    file.is_left = True
-    target = file.path.with_name(f"{file.path.name}.saved-{(file.database_id or 'unnamed')[:8]}")
 
-    def save() -> Path:
-        with closing(last):
-            _copy(last.driver_connection, target)
+    def __init__(self, engine: Engine, file: OpenFile) -> None:
+        self._file = file
+        self._found = file.found
+        self._held = engine.raw_connection()
+
+    @property
+    def is_current(self) -> bool:
+        """Whether it holds the file that the engine has open."""
+        return self._found is self._file.found
+
+    def leave(self) -> None:
+        """Let the process record what it has in hand in the file that it has open."""
+        self._file.is_left = True
+
+    def save(self) -> Path:
+        """Copy the open file beside its path, under a name of its own; return where."""
+        ending = f".saved-{(self._file.database_id or 'unnamed')[:8]}"
+        target = _beside(self._file.path, ending)
+        _copy(self._held.driver_connection, target)
         return target
 
-    return save
+    def close(self) -> None:
+        """Give the connection back."""
+        self._held.close()
 
 
 def _copy(opened: Any, target: Path) -> None:

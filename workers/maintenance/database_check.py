@@ -10,13 +10,13 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 from redis.exceptions import RedisError
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
 from headgate.shared.database import sqlite_file
+from headgate.shared.database.sqlite_file import Saver
 from headgate.shared.servers import same_database
 from headgate.shared.servers.same_database import DatabaseName
 from headgate.shared.servers.servers import Servers
@@ -26,9 +26,6 @@ log = logging.getLogger("headgate.database")
 
 CONFIRM_S = 2.0
 """A file that is missing is looked for again after this time: a restore moves it there."""
-
-LEAVE_TRIES, LEAVE_PAUSE_S = 10, 0.3
-"""How often and with which pause a connection with a lost file is looked for."""
 
 STRAY_MS = 3_600_000
 """How long `headgate health` shows why a worker has ended."""
@@ -48,7 +45,8 @@ class DatabaseCheck:
         self._period_s = period_s
         self._end = end
         self._mine: DatabaseName | None = None
-        self._save: Callable[[], Path] | None = None
+        self._saver: Saver | None = None
+        self._is_lost = False
 
     async def begin(self) -> None:
         """Compare once; raise SettingError if Redis belongs to another database.
@@ -78,22 +76,25 @@ class DatabaseCheck:
         await self._batcher.send("HSET", self._servers.keys.strays(), self._worker, note)
         await self._batcher.send("PEXPIRE", self._servers.keys.strays(), STRAY_MS)
 
-    async def save(self) -> None:
-        """Save the lost SQLite file with all that was recorded; nothing if none was lost.
+    async def close(self) -> None:
+        """Save a SQLite file that is lost, with all that was recorded in it at last.
 
         Call it when nobody writes any more.
         """
-        if self._save is None:
+        if self._saver is None:
             return
         try:
-            target = await asyncio.to_thread(self._save)
+            if self._is_lost:
+                target = await asyncio.to_thread(self._saver.save)
+                log.critical(
+                    "the lost file is saved as %s with all that this worker has recorded; to go on "
+                    "with it: end all workers, move it to its old name, and remove the -wal and "
+                    "-shm files beside that name", target,
+                )  # fmt: skip
         except Exception as error:
             log.critical("the lost file cannot be saved: %s", error)
-            return
-        log.critical(
-            "the lost file is saved with all that this worker has recorded: to go on with it, end "
-            "all workers and move %s to its place", target,
-        )  # fmt: skip
+        finally:
+            self._saver.close()
 
     async def _why_lost(self) -> str | None:
         try:
@@ -118,22 +119,24 @@ class DatabaseCheck:
         except DBAPIError as error:
             if (why := sqlite_file.lost(error)) is None:
                 raise
-            await self._leave()
+            if self._saver is not None:
+                self._saver.leave()
+            self._is_lost = True
             return why
         return None
 
-    async def _leave(self) -> None:
-        """Let the jobs that run be recorded in the lost file, which is saved at last."""
-        for _ in range(LEAVE_TRIES):
-            try:
-                self._save = await asyncio.to_thread(sqlite_file.leave, self._engine)
-                return
-            except sqlite_file.FileLost:  # all connections are in use, or none is left
-                await asyncio.sleep(LEAVE_PAUSE_S)
-        log.critical("no connection with the lost file is left: what runs cannot be recorded")
-
     async def _name(self) -> DatabaseName:
-        return await asyncio.to_thread(same_database.name_of, self._servers, self._engine)
+        return await asyncio.to_thread(self._look)
+
+    def _look(self) -> DatabaseName:
+        """Return the name of the database; hold a connection with its file, if it has one."""
+        found = same_database.name_of(self._servers, self._engine)
+        file = sqlite_file.of(self._engine)
+        if file is not None and (self._saver is None or not self._saver.is_current):
+            if self._saver is not None:
+                self._saver.close()
+            self._saver = Saver(self._engine, file)
+        return found
 
     async def _claim(self, mine: DatabaseName) -> DatabaseName:
         """Return the database that Redis belongs to; if Redis was emptied, it is this one."""
