@@ -85,8 +85,9 @@ def open_engine(database_url: str, timeout_s: float = TIMEOUT_S) -> Engine:
             execution_options={"bound_s": timeout_s, "file": _file_of(database_url)},
             hide_parameters=True,
         )
-        event.listen(engine, "do_connect", partial(_find_sqlite, sqlite_file.of(engine)))
-        event.listen(engine, "connect", _prepare_sqlite)
+        file = sqlite_file.of(engine)
+        event.listen(engine, "do_connect", partial(_find_sqlite, file))
+        event.listen(engine, "connect", partial(_prepare_sqlite, file))
         event.listen(engine, "begin", _begin_immediate)
         event.listen(engine, "engine_disposed", _close_lock)
         return engine
@@ -264,7 +265,9 @@ def _find_sqlite(file: OpenFile | None, *_: Any) -> None:
         file.connecting()
 
 
-def _prepare_sqlite(connection: sqlite3.Connection, _record: Any) -> None:
+def _prepare_sqlite(file: OpenFile | None, connection: sqlite3.Connection, _record: Any) -> None:
+    if file is not None:
+        file.connected()
     # pysqlite would begin transactions by itself and late; `_begin_immediate` does it instead.
     connection.isolation_level = None
     for pragma in ("journal_mode=WAL", "synchronous=NORMAL"):

@@ -9,7 +9,8 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
-from contextlib import closing, suppress
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,10 +42,14 @@ class OpenFile:
         if self.found is None:
             with suppress(OSError):
                 _create(self.path)
-            with suppress(OSError):
-                self.found = self.path.stat()
         elif (why := self.fault()) is not None:
             raise FileLost(why)
+
+    def connected(self) -> None:
+        """Remember which file is open now."""
+        if self.found is None:
+            with suppress(OSError):
+                self.found = self.path.stat()
 
     def look_at_index(self) -> None:
         """Remember the wal-index; SQLite opens it at the first read or write."""
@@ -137,40 +142,58 @@ class Saver:
 
 
 def _copy(opened: Any, target: Path) -> None:
-    """Copy the database of this connection to the target, whole or not at all."""
-    part = target.with_name(f"{target.name}.{os.getpid()}")
-    os.close(os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-    try:
-        with closing(sqlite3.connect(part)) as copy:
-            opened.backup(copy)
-        part.replace(target)
-    finally:
+    """Copy the database of this connection to the target, whole or not at all.
+
+    One process at a time: the last copy has what all others have recorded.
+    """
+    part = _beside(target, ".part")
+    with _locked(target.parent):
         part.unlink(missing_ok=True)
+        os.close(os.open(part, _NEW_FILE, 0o600))
+        try:
+            with closing(sqlite3.connect(part)) as copy:
+                opened.backup(copy)
+            part.replace(target)
+        finally:
+            part.unlink(missing_ok=True)
+
+
+_NEW_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
 
 def _beside(path: Path, ending: str) -> Path:
-    return path.with_name(path.name + ending)
+    """Return the path with this ending, where SQLite has it: beside the file, not beside a link."""
+    return Path(os.path.realpath(path) + ending)
 
 
 def _create(path: Path) -> None:
     """Create the file if it is missing, with private rights; its companions get the same.
 
     A deleted file may have left its companions, and a process may have them open. SQLite would use
-    them for the new file and spoil both databases, so they go first. The lock on the folder lets
-    one process do this at a time.
+    them for the new file and spoil both databases, so they go first.
     """
     if path.exists():
         return
-    folder = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX)
+    with _locked(path.parent):
         if path.exists():
             return
         for ending in ("-wal", "-shm"):
             _beside(path, ending).unlink(missing_ok=True)
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        os.close(os.open(path, _NEW_FILE, 0o600))
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Let one process at a time run the block, where the folder can be locked."""
+    file = None
+    with suppress(OSError):
+        file = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+        fcntl.flock(file, fcntl.LOCK_EX)
+    try:
+        yield
     finally:
-        os.close(folder)
+        if file is not None:
+            os.close(file)
 
 
 def _id_in(path: Path) -> str | None:

@@ -7,6 +7,7 @@ what the other has in hand.
 from __future__ import annotations
 
 import platform
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,7 +61,8 @@ def owner(client: redis.Redis, keys: Keys) -> DatabaseName | None:
 def claim(client: redis.Redis, keys: Keys, mine: DatabaseName) -> DatabaseName:
     """Return the database that this Redis belongs to; if it belongs to none, make it mine."""
     if (found := owner(client, keys)) is None:
-        client.set(keys.database(), mine.encode(), nx=True)
+        with suppress(redis.ResponseError):  # full, say: what only reads goes on
+            client.set(keys.database(), mine.encode(), nx=True)
         found = owner(client, keys)
     return found or mine
 

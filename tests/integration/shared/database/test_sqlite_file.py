@@ -166,6 +166,24 @@ def test_a_lost_file_is_saved_with_what_was_recorded_at_last(engine: Engine, fil
     saved.dispose()
 
 
+def test_a_linked_file_is_looked_for_where_the_link_leads(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link.db").symlink_to(tmp_path / "real" / "file.db")
+    opened = open_engine(f"sqlite:///{tmp_path}/link.db")
+    migrate.upgrade(opened)
+    identity.id_of(opened)
+    file = sqlite_file.of(opened)
+    assert file
+    assert file.index, "its wal-index lies beside the real file"
+    copy(tmp_path / "real" / "file.db", tmp_path / "backup")
+    add(opened, "a")
+    remove(tmp_path / "real" / "file.db")
+    is_refused(opened, "deleted")
+    (tmp_path / "backup").rename(tmp_path / "real" / "file.db")
+    assert count(opened) == 0
+    opened.dispose()
+
+
 def test_a_relative_path_is_the_same_file_in_another_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
