@@ -7,98 +7,29 @@ file in the current folder is read too; the environment overrides it.
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 from typing import Annotated, Literal
-from urllib.parse import unquote, urlsplit
 
 from dotenv import dotenv_values
-from pydantic import AfterValidator, Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from headgate.shared import redis_url as redis_urls
 from headgate.shared.errors import SettingError
 from headgate.shared.field_faults import closest, remedy_of
 from headgate.shared.redis_url import masked
+from headgate.shared.setting_types import (
+    DatabaseUrl,
+    HeaderText,
+    HttpUrl,
+    KeyPrefix,
+    Logins,
+    RedisUrl,
+    TierSource,
+)
 
 __all__ = ["Settings", "environment", "load", "masked", "read", "secret", "variable"]
 
 DOTENV = ".env"
-
-DATABASE_SCHEMES = ("postgresql", "sqlite")
-
-
-def _redis_url(url: str) -> str:
-    redis_urls.read(url)
-    return url
-
-
-def _check_port(url: str) -> None:
-    try:
-        _ = urlsplit(url).port
-    except ValueError:
-        raise ValueError("the port must be a number from 0 to 65535") from None
-
-
-def _database_url(url: str) -> str:
-    scheme = url.partition("://")[0].partition("+")[0]
-    if scheme not in DATABASE_SCHEMES or "://" not in url:
-        raise ValueError("must start with postgresql:// or sqlite:///")
-    if scheme == "sqlite":
-        file = unquote(url.partition("://")[2].removeprefix("/").partition("?")[0])
-        if not file or file == ":memory:":
-            raise ValueError(
-                "name a file, because workers and commands share it: sqlite:////path/to/file.db"
-            )
-        if not Path(file).absolute().parent.is_dir():
-            raise ValueError(f"the folder {Path(file).absolute().parent} does not exist; create it")
-    else:
-        _check_port(url)
-    if url.partition("://")[0] not in (scheme, "postgresql+psycopg"):
-        raise ValueError(f"use {scheme}://; the driver cannot be chosen")
-    return url
-
-
-def _key_prefix(prefix: str) -> str:
-    # Celery adds `_` to a prefix without such an end, and would not find our results.
-    if len(prefix) > 64 or not re.fullmatch(r"([A-Za-z0-9_.:-]*[:_.-])?", prefix):
-        raise ValueError(
-            "use at most 64 letters, digits and : _ . - with one of : _ . - at its end"
-        )
-    return prefix
-
-
-def _http_url(url: str) -> str:
-    if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).netloc:
-        raise ValueError("use a URL such as https://api.example.com/v1")
-    return url.rstrip("/")
-
-
-HttpUrl = Annotated[str, AfterValidator(_http_url)]
-
-
-def _header_text(value: str | None) -> str | None:
-    text = (value or "").strip()
-    if not (text.isascii() and text.isprintable()):
-        raise ValueError("use one line of plain ASCII; it is sent in a header")
-    return text or None
-
-
-HeaderText = Annotated[str | None, AfterValidator(_header_text)]
-
-
-def _tier_source(chosen: str) -> str:
-    if chosen not in ("catalog", "table") and not re.fullmatch(r"[\w.]+:\w+", chosen):
-        raise ValueError("use catalog, table or module:function")
-    return chosen
-
-
-def _logins(logins: SecretStr) -> SecretStr:
-    for login in logins.get_secret_value().split(","):
-        user, _, password = login.partition(":")
-        if not user.strip() or not password.strip():
-            raise ValueError("use user:password, or several with commas between them")
-    return logins
 
 
 class Settings(BaseSettings):
@@ -117,12 +48,12 @@ class Settings(BaseSettings):
         description="The folder for the embedded server's data, the SQLite file, logs and pid "
         "files (default: .headgate).",
     )
-    redis_url: Annotated[str, AfterValidator(_redis_url)] | None = Field(
+    redis_url: RedisUrl | None = Field(
         default=None,
         description="The URL of the Redis for queues, limits, cache and results (default: an "
         "embedded Valkey in the home).",
     )
-    database_url: Annotated[str, AfterValidator(_database_url)] | None = Field(
+    database_url: DatabaseUrl | None = Field(
         default=None,
         description="The URL of the database, postgresql:// or sqlite:/// (default: a SQLite file "
         "in the home).",
@@ -137,7 +68,7 @@ class Settings(BaseSettings):
         description="1: use a SQLite file with a Redis of another machine, which no other machine "
         "uses (default: refuse it).",
     )
-    key_prefix: Annotated[str, AfterValidator(_key_prefix)] = Field(
+    key_prefix: KeyPrefix = Field(
         default="",
         description="A prefix for all Redis keys, to share one Redis; it ends with one of : _ . - "
         "(default: none).",
@@ -146,7 +77,7 @@ class Settings(BaseSettings):
         default=None,
         description="A TOML file that overrides the built-in catalog (default: none).",
     )
-    tiers: Annotated[str, AfterValidator(_tier_source)] = Field(
+    tiers: TierSource = Field(
         default="catalog",
         description="Where the tiers of callers are looked up: catalog, table or module:function "
         "(default: catalog).",
@@ -335,7 +266,7 @@ class Settings(BaseSettings):
         validation_alias="ANTHROPIC_BASE_URL",
         description="Another base URL for Anthropic (default: https://api.anthropic.com).",
     )
-    flower_basic_auth: Annotated[SecretStr, AfterValidator(_logins)] | None = Field(
+    flower_basic_auth: Logins | None = Field(
         default=None,
         validation_alias="FLOWER_BASIC_AUTH",
         description="The logins of Flower as user:password, with commas between several (default: "

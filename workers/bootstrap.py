@@ -172,7 +172,7 @@ def _background(
     recover = Recover(
         servers, engine, batcher, owner=owner, period_s=in_force.sweep_s,
         result_ttl_s=in_force.result_ttl_s, prune=prune, budgets=budgets,
-        alerts=Alerts(batcher, keys, url), rollup=UsageRollup(engine, clock.now_ms),
+        alerts=Alerts(batcher, keys, url, owner), rollup=UsageRollup(engine, clock.now_ms),
         clock_ms=clock.now_ms,
     )  # fmt: skip
     return (

@@ -240,6 +240,10 @@ class Keys:
         """LIST: alerts of budgets in JSON, the oldest at the right; expires in 7 days."""
         return f"{self.prefix}headgate:alerts"
 
+    def alert(self, alert_id: str) -> str:
+        """STRING: the worker that sends this alert; expires in a minute."""
+        return f"{self.prefix}headgate:alert:{alert_id}"
+
     def keyed(self) -> str:
         """HASH: provider to how many keys its workers have, 0 for none; stays."""
         return f"{self.prefix}headgate:keyed"

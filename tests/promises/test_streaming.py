@@ -26,7 +26,7 @@ def env(valkey: ValkeyServer, simulator: Simulator, tmp_path: Path) -> dict[str,
         "HEADGATE_HOME": str(tmp_path / "home"),
         "HEADGATE_REDIS_URL": valkey.url,
         "HEADGATE_SIMULATOR_URL": simulator.url,
-        "HEADGATE_LEASE_S": "2",
+        "HEADGATE_LEASE_S": "4",
     }
 
 
