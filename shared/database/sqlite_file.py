@@ -109,6 +109,11 @@ def lost(error: BaseException) -> str | None:
     return str(found) if isinstance(found, FileLost) else None
 
 
+def place_to_save(path: Path, database_id: str) -> Path:
+    """Return where a lost file of this path, with this database, is saved."""
+    return _beside(path, f".saved-{database_id[:8]}")
+
+
 class Saver:
     """Holds one connection with the file of an engine, so that the file can be saved if it is lost.
 
@@ -131,8 +136,7 @@ class Saver:
 
     def save(self) -> Path:
         """Copy the open file beside its path, under a name of its own; return where."""
-        ending = f".saved-{(self._file.database_id or 'unnamed')[:8]}"
-        target = _beside(self._file.path, ending)
+        target = place_to_save(self._file.path, self._file.database_id or "unnamed")
         _copy(self._held.driver_connection, target)
         return target
 

@@ -9,14 +9,15 @@ from __future__ import annotations
 import platform
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import redis
-from sqlalchemy import Engine
+from sqlalchemy import Engine, make_url
 
 from headgate.shared.broker.keys import Keys
 from headgate.shared.broker.script import text_of
-from headgate.shared.database import identity
+from headgate.shared.database import identity, sqlite_file
 from headgate.shared.errors import SettingError
 from headgate.shared.servers.servers import Servers
 from headgate.shared.settings import masked
@@ -83,6 +84,8 @@ def mismatch(servers: Servers, mine: DatabaseName, found: DatabaseName) -> str:
     what = f"Redis at {masked(servers.redis_url)} belongs to another database: {found}"
     if found.address == mine.address:
         what += f"; the one there now has the id {mine.id[:8]}, so it was deleted or replaced"
+        if (saved := _saved(servers, found)) is not None:
+            what += f"; a worker has saved the one before as {saved}"
     remedy = (
         "set HEADGATE_DATABASE_URL to that database, or run `headgate db adopt` to give this Redis "
         "to the database here"
@@ -93,6 +96,15 @@ def mismatch(servers: Servers, mine: DatabaseName, found: DatabaseName) -> str:
             f"the whole home {servers.settings.home_path} to begin anew"
         )
     return f"{what}; {remedy}"
+
+
+def _saved(servers: Servers, lost: DatabaseName) -> Path | None:
+    """Return the file in which a worker has saved the lost database; None if there is none."""
+    path = make_url(servers.database_url).database
+    if not servers.database_url.startswith("sqlite") or not path:
+        return None
+    saved = sqlite_file.place_to_save(Path(path), lost.id)
+    return saved if saved.exists() else None
 
 
 def check(servers: Servers) -> None:

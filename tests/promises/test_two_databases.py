@@ -114,6 +114,7 @@ def test_a_worker_whose_sqlite_file_is_deleted_ends_and_saves_what_it_paid_for(
         assert "Traceback" not in worker.log(), worker.log_end()
     [saved] = file.parent.glob("headgate.db.saved-*")
     assert str(saved) in worker.log()
+    assert str(saved) in headgate(["submit", "hello"], env).err
     assert installation.read_books(f"sqlite:///{saved}").jobs == {"succeeded": 5}
 
     # What was saved is put back, and all is as if nothing had happened.
