@@ -31,6 +31,7 @@ from headgate.producer.local.process import ChildGaveUp
 from headgate.shared.admission.tiers import TierSourceFailed
 from headgate.shared.broker.include import IncludeError
 from headgate.shared.catalog.faults import CatalogErrors
+from headgate.shared.database.sqlite_file import FileLost
 from headgate.shared.errors import (
     CatalogError,
     HeadgateError,
@@ -82,6 +83,7 @@ OTHERS: list[Exception] = [
     IncludeError("lib/none.lua"),
     Unreadable("it is no JSON"),
     Invalid("no such model", "model", "model_not_found"),
+    FileLost("the SQLite file was deleted or replaced"),
 ]
 """Errors that no caller meets, and so are no HeadgateErrors."""
 
