@@ -30,7 +30,7 @@ STORED = (
     f'{{"model":"gpt-4o-mini",{HI},"user":"ann","metadata":{{"project":"p"}},"store":true,'
     '"seed":null,"newest":[12345678901234567890123,-1,0.1,null]}'
 )
-TUNED = f'{{"model":"ft:gpt-4.1-mini:acme::1",{HI}}}'
+TUNED = f'{{"model":"ft:gpt-4o-mini:acme::1",{HI}}}'
 BEYOND = f'{{"model":"claude-haiku-4-5",{HI},"logprobs":true}}'
 TOKENS = '{"model":"text-embedding-3-small","input":[20,344,321],"dimensions":1,"user":"bob"}'
 
@@ -89,7 +89,7 @@ def test_a_body_reaches_the_vendor_to_the_byte_and_what_cannot_is_refused_by_nam
     assert lines[0]["headgate"]["metadata"] == {"project": "p"}
     assert float(lines[0]["headgate"]["cost_usd"]) > 0
     assert (lines[1]["headgate"]["model_used"], lines[1]["headgate"]["cost_usd"]) == (
-        "ft:gpt-4.1-mini:acme::1",
+        "ft:gpt-4o-mini:acme::1",
         None,
     )
     assert lines[2]["error"]["code"] == "invalid_request"

@@ -101,6 +101,7 @@ OPENAI_PARAMS = [
         {"service_tier": "standard_only"}),
     Row("`service_tier` `auto`", '"service_tier":"auto"'),
     _refused("`service_tier` `flex`, `priority`", '"service_tier":"flex"'),
+    _refused("`n` above 1", '"n":2', "ask for samples", field="params.n"),
     _refused("`seed`", '"seed":7'),
     _refused("`frequency_penalty`", '"frequency_penalty":0.5', "0 is left out"),
     _refused("`presence_penalty`", '"presence_penalty":0.5', "0 is left out"),

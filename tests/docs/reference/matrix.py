@@ -26,7 +26,8 @@ DIALECTS = (
 )
 
 EXCEPTIONS = """
-Headgate sets `model` and `stream` itself. It lowers `max_tokens` to what the model can write.
+Headgate sets `model`, `stream` and `stream_options` itself. It lowers `max_tokens` to what the
+model can write.
 OpenAI itself gets it as `max_completion_tokens`, other servers as `max_tokens`. The marks
 `cache_control` are not sent to OpenAI itself, which refuses them.
 
