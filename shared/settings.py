@@ -7,10 +7,13 @@ file in the current folder is read too; the environment overrides it.
 from __future__ import annotations
 
 import os
+import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Literal
 
 from dotenv import dotenv_values
+from dotenv.parser import parse_stream
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -31,6 +34,9 @@ from headgate.shared.setting_types import (
 __all__ = ["Settings", "environment", "load", "masked", "read", "secret", "variable"]
 
 DOTENV = ".env"
+
+_SECRETS = re.compile("KEY|AUTH|TOKEN|SECRET|PASS|LOGIN")
+"""Parts of the names of variables whose values are never shown."""
 
 
 class Settings(BaseSettings):
@@ -108,8 +114,8 @@ class Settings(BaseSettings):
     )
     timeout_s: Annotated[float, Field(allow_inf_nan=False, gt=0, le=86_400)] = Field(
         default=120,
-        description="The maximum time in seconds to wait for one answer of a model without "
-        "timeout_s in the catalog (default: 120).",
+        description="The maximum time in seconds to wait for an answer, or for the next byte of a "
+        "long one, of a model without timeout_s in the catalog (default: 120).",
     )
     lease_s: Annotated[float, Field(allow_inf_nan=False, ge=1, le=3600)] = Field(
         default=15,
@@ -302,7 +308,15 @@ def variable(field: str) -> str:
 
 
 def _dotenv() -> dict[str, str]:
+    """Return the variables of the file; raise SettingError that names a line that is none."""
     try:
+        with suppress(FileNotFoundError), Path(DOTENV).open(encoding="utf-8") as file:
+            for one in parse_stream(file):
+                if one.error:  # the line itself may hold a secret
+                    blank = len(one.original.string) - len(one.original.string.lstrip("\r\n"))
+                    number = one.original.line + blank
+                    remedy = "cannot be read; write NAME=value, with both quotes or none"
+                    raise SettingError(DOTENV, f"line {number}", remedy)
         return {k: v for k, v in dotenv_values(DOTENV).items() if v is not None}
     except (OSError, UnicodeDecodeError) as error:
         raise SettingError(DOTENV, str(error), "must be a readable file in UTF-8") from None
@@ -328,9 +342,10 @@ def secret(name: str) -> SecretStr | None:
 def load() -> Settings:
     """Return the settings in force; raise SettingError with variable, value and remedy."""
     known = {variable(field) for field in Settings.model_fields}
-    for name in {**_dotenv(), **os.environ}:
+    for name, value in {**_dotenv(), **os.environ}.items():
         if name.startswith("HEADGATE_") and name not in known:
-            raise SettingError(name, "set", f"no such setting; {closest(name, known)}")
+            shown = "***" if _SECRETS.search(name) else masked(value)
+            raise SettingError(name, shown, f"no such setting; {closest(name, known)}")
     try:
         return Settings()
     except ValidationError as error:

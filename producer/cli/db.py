@@ -146,6 +146,37 @@ def check(as_json: bool) -> int:
         return 0 if fits else 1
 
 
+@db.command()
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
+def adopt(yes: bool) -> None:
+    """Give the Redis to the database that the settings name.
+
+    A Redis belongs to the first database that it is used with. Processes with another database
+    refuse to start, as jobs would be paid for twice. Use this after you have moved the database, or
+    to begin with a new one. End all workers first.
+    """
+    from headgate.producer.admin import adoption
+    from headgate.producer.installation import open_installation
+
+    at = open_installation(any_database=True)
+    try:
+        with at.reaching():
+            found = adoption.look(at)
+            if found.is_done:
+                print_line(f"{at.redis_name} belongs to {found.mine} already")
+                return
+            for warning in found.warnings:
+                print_note(warning)
+            if not yes:
+                confirm(f"Give {at.redis_name} to {found.mine}?")
+            adoption.adopt(at, found.mine)
+            print_line(
+                f"{at.redis_name}: belongs to {found.mine} now; before: {found.owner or 'none'}"
+            )
+    finally:
+        at.close()
+
+
 @contextmanager
 def _database() -> Iterator[tuple[Engine, str]]:
     """Open the database that the settings name; yield its engine and its URL without password."""

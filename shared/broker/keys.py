@@ -259,6 +259,14 @@ class Keys:
         """STRING: the worker that does the maintenance; expires after one period."""
         return f"{self.prefix}headgate:sweeper"
 
+    def database(self) -> str:
+        """STRING: `id SP address` of the database that this Redis belongs to; stays."""
+        return f"{self.prefix}headgate:database"
+
+    def strays(self) -> str:
+        """HASH: worker that ended, as it had another database, to `ms SP why`; expires in 1 h."""
+        return f"{self.prefix}headgate:strays"
+
     def probe(self) -> str:
         """STRING: what a starting worker tries its rights on; expires after a second."""
         return f"{self.prefix}headgate:probe"

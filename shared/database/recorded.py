@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import orjson
 from sqlalchemy import Engine, select
 
 from headgate.shared.database.engine import reading
 from headgate.shared.database.tables import jobs
 from headgate.shared.job.result import ENDED, Result
+from headgate.shared.job.result_text import decode_result
 
 IDS_PER_QUERY = 500
 
@@ -23,5 +23,5 @@ def recorded_results(engine: Engine, ids: Sequence[str]) -> dict[str, Result]:
             some = jobs.c.id.in_(ids[first : first + IDS_PER_QUERY])
             ended = jobs.c.status.in_(sorted(ENDED)), jobs.c.result.is_not(None)
             for row in connection.execute(select(*columns).where(some, *ended)):
-                found[row.id] = Result.from_json(orjson.loads(row.result))
+                found[row.id] = decode_result(row.result)
     return found

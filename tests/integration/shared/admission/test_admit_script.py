@@ -139,6 +139,10 @@ def test_a_model_may_be_limited_more_tightly_within_a_tier(client: Client) -> No
     assert refused(client, tier="narrow", model="gpt-4o").limit == (
         "over 1 calls a minute (tier narrow for gpt-4o)"
     )
+    for variant in ("gpt-4o-2024-08-06", "ft:gpt-4o-2024-08-06:acme::1"):
+        assert refused(client, tier="narrow", model=variant).limit == (
+            "over 1 calls a minute (tier narrow for gpt-4o)"
+        )
     ask(client, tier="narrow", model="gpt-4o-mini")
     assert level(client.open(), "tier/narrow/acme/") == pytest.approx(98, abs=1)
 
