@@ -100,48 +100,46 @@ def enqueue_entries(
         ids = [row["id"] for row, *_ in chunk]
         done += (owners[i].job_id if i in owners else i for i in ids)
         try:
-            _send_entries(client, keys, chunk, recorded.owners)
-            if recorded.unsent:
+            refused = _send_entries(client, keys, chunk, recorded.owners)
+            if refused is None and recorded.unsent:
                 send(client, keys, recorded.unsent)
         except redis.RedisError as error:
             raise SubmitInterrupted("Redis", str(error), done) from error
-        except MessagesRefused as refusal:
-            if stay := _without_refused(engine, chunk, done, refusal):
-                raise SubmitInterrupted("Redis", str(refusal.reason), stay) from refusal.reason
-            raise refusal.reason from None
+        if refused is not None:
+            if stay := _without_refused(engine, chunk, done, refused):
+                raise SubmitInterrupted("Redis", str(refused.error), stay) from refused.error
+            raise refused.error
     return owners
 
 
-class MessagesRefused(Exception):
-    """Redis refused the messages of these jobs for sure, and has none of them."""
+class MessagesRefused(NamedTuple):
+    """Jobs whose messages Redis refused for sure: it has none of them."""
 
-    def __init__(self, ids: Collection[str], reason: redis.RedisError) -> None:
-        super().__init__(str(reason))
-        self.ids = frozenset(ids)
-        self.reason = reason
+    ids: frozenset[str]
+    error: redis.RedisError
 
 
 def _without_refused(
-    engine: Engine, chunk: Sequence[QueueEntry], done: Sequence[str], refusal: MessagesRefused
+    engine: Engine, chunk: Sequence[QueueEntry], done: Sequence[str], refused: MessagesRefused
 ) -> list[str]:
     """Delete the rows of refused jobs with their idempotency keys; return which jobs stay.
 
     All stay if the database cannot be reached: maintenance sends their messages later.
     """
-    taken = [(key.tenant, key.key) for *_, key in chunk if key and key.job_id in refusal.ids]
-    waiting = jobs.c.id.in_(refusal.ids), jobs.c.status == "queued", jobs.c.fence == 0
+    taken = [(key.tenant, key.key) for *_, key in chunk if key and key.job_id in refused.ids]
+    waiting = jobs.c.id.in_(refused.ids), jobs.c.status == "queued", jobs.c.fence == 0
     try:
         with writing(engine) as connection:
             connection.execute(delete(jobs).where(*waiting))
             if taken:
                 place = tuple_(idempotency.c.tenant, idempotency.c.key).in_(taken)
-                of_these = idempotency.c.job_id.in_(refusal.ids)
+                of_these = idempotency.c.job_id.in_(refused.ids)
                 connection.execute(delete(idempotency).where(place, of_these))
     except DBAPIError as error:
         if not passes(error):
             raise
         return list(done)
-    return [job_id for job_id in done if job_id not in refusal.ids]
+    return [job_id for job_id in done if job_id not in refused.ids]
 
 
 def _commit(
@@ -183,8 +181,8 @@ def _take_keys(connection: Connection, chunk: Sequence[QueueEntry], refuse: bool
 
 def _send_entries(
     client: redis.Redis, keys: Keys, chunk: Sequence[QueueEntry], left_out: Collection[str]
-) -> None:
-    """Send the messages; raise MessagesRefused for those that Redis did not take."""
+) -> MessagesRefused | None:
+    """Send the messages; return those that Redis refused, or None. Raise RedisError."""
     by_queue: dict[str, list[tuple[str, bytes]]] = {}
     for row, queue, text, _ in chunk:
         if row["id"] not in left_out:
@@ -197,5 +195,6 @@ def _send_entries(
             if not refuses_for_now(error):
                 raise
             ids = [job_id for pairs in by_queue.values() for job_id, _ in pairs]
-            raise MessagesRefused(ids, error) from error
+            return MessagesRefused(frozenset(ids), error)
         del by_queue[queue]
+    return None
