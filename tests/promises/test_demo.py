@@ -52,8 +52,8 @@ def _of(folder: Path) -> list[int]:
     for process in psutil.process_iter():
         try:
             told = " ".join(process.cmdline()) + process.cwd()
+            if str(folder) in told and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process.pid)
         except (psutil.AccessDenied, psutil.NoSuchProcess):
             continue
-        if str(folder) in told and process.status() != psutil.STATUS_ZOMBIE:
-            found.append(process.pid)
     return found

@@ -85,7 +85,7 @@ def processes_of(home: Path, word: str) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter(["cmdline"]):
         line = " ".join(process.info["cmdline"] or [])
-        if str(home) in line and word in line and process.status() != psutil.STATUS_ZOMBIE:
+        if str(home) in line and word in line and not ended(process.pid):
             found.append(process)
     return found
 

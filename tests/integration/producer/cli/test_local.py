@@ -51,7 +51,10 @@ def workers_under(pid: int) -> list[psutil.Process]:
 
 def gone(process: psutil.Process) -> bool:
     """Return whether the process has ended."""
-    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:  # it ended between the two questions
+        return True
 
 
 def child_of(argv: list[str], lines: list[str], grace_s: float = 5.0) -> Child:
