@@ -31,9 +31,10 @@ from headgate.shared.database.engine import (
     without_password,
 )
 from headgate.shared.errors import CatalogError, SettingError, Unreachable
-from headgate.shared.servers import redis_check
+from headgate.shared.servers import redis_check, same_database
 from headgate.shared.servers import servers as connections
 from headgate.shared.servers.embedded import EmbeddedFailed
+from headgate.shared.servers.same_database import DatabaseName
 from headgate.shared.servers.servers import Servers
 from headgate.shared.settings import Settings, masked
 
@@ -48,13 +49,15 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 class Installation:
     """Open servers of one process. `redis` and `engine` block, and many threads may use them.
 
-    `version` counts the reloads of the catalog that this process has followed.
+    `database` names the database with its id. `version` counts the reloads of the catalog that this
+    process has followed.
     """
 
     servers: Servers
     engine: Engine
     redis: redis.Redis
     catalog: Catalog
+    database: DatabaseName | None = None
     version: int = 0
 
     @property
@@ -78,9 +81,16 @@ class Installation:
         return f"the database at {masked(self.servers.database_url)}"
 
     def version_in_force(self) -> int:
-        """Read how often the catalog was reloaded. It is one round trip to Redis."""
-        found: Any = self.redis.get(self.keys.version())
-        return int(found or 0)
+        """Read how often the catalog was reloaded. It is one round trip to Redis.
+
+        Raises SettingError if Redis belongs to another database by now.
+        """
+        found: Any = self.redis.mget(self.keys.version(), self.keys.database())
+        if self.database is not None:
+            owner = same_database.decode(found[1])
+            owner = owner or same_database.claim(self.redis, self.keys, self.database)
+            same_database.require(self.servers, self.database, owner)
+        return int(found[0] or 0)
 
     @contextmanager
     def reaching(self) -> Iterator[None]:
@@ -126,11 +136,14 @@ def _home_unusable(chosen: Settings, what: str, remedy: str) -> SettingError:
     return SettingError("HEADGATE_HOME", str(chosen.home), f"{what}; {remedy}")
 
 
-def open_installation(chosen: Settings | None = None) -> Installation:
-    """Open the servers that the settings name, and check that they answer and fit.
+def open_installation(
+    chosen: Settings | None = None, *, any_database: bool = False
+) -> Installation:
+    """Open the servers that the settings name, and check that they answer and fit together.
 
     Redis is asked before anything is written, so a wrong address costs no job: a job's row is
-    written before its message. Raises SettingError, CatalogError and Unreachable.
+    written before its message. Raises SettingError, CatalogError and Unreachable. `any_database`:
+    open it even if Redis belongs to another database.
     """
     chosen = chosen or settings.load()
     models = catalog.load(chosen.catalog)
@@ -146,6 +159,9 @@ def open_installation(chosen: Settings | None = None) -> Installation:
         servers.check_redis(client)
         with opened.reaching():
             migrate.require_fit(engine)
+            if any_database:
+                return opened
+            opened = replace(opened, database=same_database.name_of(servers, engine))
             return replace(opened, version=opened.version_in_force())
     except BaseException:
         opened.close()

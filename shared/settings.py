@@ -8,97 +8,34 @@ from __future__ import annotations
 
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Literal
-from urllib.parse import unquote, urlsplit
 
 from dotenv import dotenv_values
-from pydantic import AfterValidator, Field, SecretStr, ValidationError
+from dotenv.parser import parse_stream
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from headgate.shared import redis_url as redis_urls
 from headgate.shared.errors import SettingError
 from headgate.shared.field_faults import closest, remedy_of
 from headgate.shared.redis_url import masked
+from headgate.shared.setting_types import (
+    DatabaseUrl,
+    HeaderText,
+    HttpUrl,
+    KeyPrefix,
+    Logins,
+    RedisUrl,
+    TierSource,
+)
 
 __all__ = ["Settings", "environment", "load", "masked", "read", "secret", "variable"]
 
 DOTENV = ".env"
 
-DATABASE_SCHEMES = ("postgresql", "sqlite")
-
-
-def _redis_url(url: str) -> str:
-    redis_urls.read(url)
-    return url
-
-
-def _check_port(url: str) -> None:
-    try:
-        _ = urlsplit(url).port
-    except ValueError:
-        raise ValueError("the port must be a number from 0 to 65535") from None
-
-
-def _database_url(url: str) -> str:
-    scheme = url.partition("://")[0].partition("+")[0]
-    if scheme not in DATABASE_SCHEMES or "://" not in url:
-        raise ValueError("must start with postgresql:// or sqlite:///")
-    if scheme == "sqlite":
-        file = unquote(url.partition("://")[2].removeprefix("/").partition("?")[0])
-        if not file or file == ":memory:":
-            raise ValueError(
-                "name a file, because workers and commands share it: sqlite:////path/to/file.db"
-            )
-        if not Path(file).absolute().parent.is_dir():
-            raise ValueError(f"the folder {Path(file).absolute().parent} does not exist; create it")
-    else:
-        _check_port(url)
-    if url.partition("://")[0] not in (scheme, "postgresql+psycopg"):
-        raise ValueError(f"use {scheme}://; the driver cannot be chosen")
-    return url
-
-
-def _key_prefix(prefix: str) -> str:
-    # Celery adds `_` to a prefix without such an end, and would not find our results.
-    if len(prefix) > 64 or not re.fullmatch(r"([A-Za-z0-9_.:-]*[:_.-])?", prefix):
-        raise ValueError(
-            "use at most 64 letters, digits and : _ . - with one of : _ . - at its end"
-        )
-    return prefix
-
-
-def _http_url(url: str) -> str:
-    if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).netloc:
-        raise ValueError("use a URL such as https://api.example.com/v1")
-    return url.rstrip("/")
-
-
-HttpUrl = Annotated[str, AfterValidator(_http_url)]
-
-
-def _header_text(value: str | None) -> str | None:
-    text = (value or "").strip()
-    if not (text.isascii() and text.isprintable()):
-        raise ValueError("use one line of plain ASCII; it is sent in a header")
-    return text or None
-
-
-HeaderText = Annotated[str | None, AfterValidator(_header_text)]
-
-
-def _tier_source(chosen: str) -> str:
-    if chosen not in ("catalog", "table") and not re.fullmatch(r"[\w.]+:\w+", chosen):
-        raise ValueError("use catalog, table or module:function")
-    return chosen
-
-
-def _logins(logins: SecretStr) -> SecretStr:
-    for login in logins.get_secret_value().split(","):
-        user, _, password = login.partition(":")
-        if not user.strip() or not password.strip():
-            raise ValueError("use user:password, or several with commas between them")
-    return logins
+_SECRETS = re.compile("KEY|AUTH|TOKEN|SECRET|PASS|LOGIN")
+"""Parts of the names of variables whose values are never shown."""
 
 
 class Settings(BaseSettings):
@@ -117,12 +54,12 @@ class Settings(BaseSettings):
         description="The folder for the embedded server's data, the SQLite file, logs and pid "
         "files (default: .headgate).",
     )
-    redis_url: Annotated[str, AfterValidator(_redis_url)] | None = Field(
+    redis_url: RedisUrl | None = Field(
         default=None,
         description="The URL of the Redis for queues, limits, cache and results (default: an "
         "embedded Valkey in the home).",
     )
-    database_url: Annotated[str, AfterValidator(_database_url)] | None = Field(
+    database_url: DatabaseUrl | None = Field(
         default=None,
         description="The URL of the database, postgresql:// or sqlite:/// (default: a SQLite file "
         "in the home).",
@@ -137,7 +74,7 @@ class Settings(BaseSettings):
         description="1: use a SQLite file with a Redis of another machine, which no other machine "
         "uses (default: refuse it).",
     )
-    key_prefix: Annotated[str, AfterValidator(_key_prefix)] = Field(
+    key_prefix: KeyPrefix = Field(
         default="",
         description="A prefix for all Redis keys, to share one Redis; it ends with one of : _ . - "
         "(default: none).",
@@ -146,7 +83,7 @@ class Settings(BaseSettings):
         default=None,
         description="A TOML file that overrides the built-in catalog (default: none).",
     )
-    tiers: Annotated[str, AfterValidator(_tier_source)] = Field(
+    tiers: TierSource = Field(
         default="catalog",
         description="Where the tiers of callers are looked up: catalog, table or module:function "
         "(default: catalog).",
@@ -176,8 +113,8 @@ class Settings(BaseSettings):
     )
     timeout_s: Annotated[float, Field(allow_inf_nan=False, gt=0, le=86_400)] = Field(
         default=120,
-        description="The maximum time in seconds to wait for one answer of a model without "
-        "timeout_s in the catalog (default: 120).",
+        description="The maximum time in seconds to wait for an answer, or for the next byte of a "
+        "long one, of a model without timeout_s in the catalog (default: 120).",
     )
     lease_s: Annotated[float, Field(allow_inf_nan=False, ge=1, le=3600)] = Field(
         default=15,
@@ -335,7 +272,7 @@ class Settings(BaseSettings):
         validation_alias="ANTHROPIC_BASE_URL",
         description="Another base URL for Anthropic (default: https://api.anthropic.com).",
     )
-    flower_basic_auth: Annotated[SecretStr, AfterValidator(_logins)] | None = Field(
+    flower_basic_auth: Logins | None = Field(
         default=None,
         validation_alias="FLOWER_BASIC_AUTH",
         description="The logins of Flower as user:password, with commas between several (default: "
@@ -355,7 +292,15 @@ def variable(field: str) -> str:
 
 
 def _dotenv() -> dict[str, str]:
+    """Return the variables of the file; raise SettingError that names a line that is none."""
     try:
+        with suppress(FileNotFoundError), Path(DOTENV).open(encoding="utf-8") as file:
+            for one in parse_stream(file):
+                if one.error:  # the line itself may hold a secret
+                    blank = len(one.original.string) - len(one.original.string.lstrip("\r\n"))
+                    number = one.original.line + blank
+                    remedy = "cannot be read; write NAME=value, with both quotes or none"
+                    raise SettingError(DOTENV, f"line {number}", remedy)
         return {k: v for k, v in dotenv_values(DOTENV).items() if v is not None}
     except (OSError, UnicodeDecodeError) as error:
         raise SettingError(DOTENV, str(error), "must be a readable file in UTF-8") from None
@@ -381,9 +326,10 @@ def secret(name: str) -> SecretStr | None:
 def load() -> Settings:
     """Return the settings in force; raise SettingError with variable, value and remedy."""
     known = {variable(field) for field in Settings.model_fields}
-    for name in {**_dotenv(), **os.environ}:
+    for name, value in {**_dotenv(), **os.environ}.items():
         if name.startswith("HEADGATE_") and name not in known:
-            raise SettingError(name, "set", f"no such setting; {closest(name, known)}")
+            shown = "***" if _SECRETS.search(name) else masked(value)
+            raise SettingError(name, shown, f"no such setting; {closest(name, known)}")
     try:
         return Settings()
     except ValidationError as error:

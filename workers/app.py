@@ -8,23 +8,27 @@ import time
 import uuid
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from celery import Celery, signals
 from celery.exceptions import SecurityWarning
 from kombu import Queue
 from kombu.transport import TRANSPORT_ALIASES
+from redis.exceptions import RedisError
+from sqlalchemy.exc import DBAPIError
 
 from headgate.shared import settings
 from headgate.shared.broker.queues import all_queues, queue_name
 from headgate.shared.catalog import access, catalog
 from headgate.shared.catalog.catalog import Catalog
 from headgate.shared.errors import Unfit, Unreachable, WrongUse
+from headgate.shared.servers import same_database
 from headgate.shared.servers.servers import Servers, open_servers
 from headgate.shared.settings import Settings, read
 from headgate.workers.celery import config
 from headgate.workers.celery.heartbeat import Heartbeat
-from headgate.workers.celery.shutdown import Signals, Stopping
+from headgate.workers.celery.shutdown import EXIT_WRONG_USE, Signals, Stopping
 from headgate.workers.delivery.fetcher import Fetcher
 from headgate.workers.delivery.leases import StopReason
 from headgate.workers.delivery.message import Arrival
@@ -40,9 +44,6 @@ SENTINEL_TRANSPORT = "headgate.workers.celery.transport:SentinelTransport"
 
 UNREACHABLE = 3
 """Exit code if Redis cannot be worked with; all commands use it."""
-
-WRONG_USE = 2
-"""Exit code if a setting cannot be worked with; all commands use it."""
 
 # Celery warns about running as root because of pickle, which is never accepted here.
 warnings.filterwarnings("ignore", category=SecurityWarning)
@@ -146,13 +147,15 @@ def _check(in_force: Settings, models: Catalog, servers: Servers) -> None:
             while _outage_of(servers.check_database) is not None:
                 time.sleep(CHECK_EVERY_S)
             log.warning("the database answers")
-        _outage_of(lambda: servers.check_redis(to_work=True))
+        if _outage_of(lambda: servers.check_redis(to_work=True)) is None:
+            with suppress(RedisError, DBAPIError):  # `DatabaseCheck` does it again
+                same_database.check(servers)
     except Unfit as error:
         sys.stderr.write(f"headgate: {error}\n")
         raise SystemExit(UNREACHABLE) from error
     except WrongUse as error:
         sys.stderr.write(f"headgate: {error}\n")
-        raise SystemExit(WRONG_USE) from error
+        raise SystemExit(EXIT_WRONG_USE) from error
 
 
 def _outage_of(check: Callable[[], None]) -> Unreachable | None:

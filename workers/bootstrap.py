@@ -14,6 +14,7 @@ from functools import partial
 
 from redis.exceptions import RedisError
 from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError
 
 from headgate.shared.admission import tiers
 from headgate.shared.admission.breakers import BreakerRules as BreakerRules
@@ -35,6 +36,7 @@ from headgate.workers.clients.redis_batcher import RedisBatcher
 from headgate.workers.maintenance.alerts import Alerts
 from headgate.workers.maintenance.budgets import BudgetUpkeep
 from headgate.workers.maintenance.catalog import CatalogReload
+from headgate.workers.maintenance.database_check import DatabaseCheck
 from headgate.workers.maintenance.estimates import EstimateUpkeep
 from headgate.workers.maintenance.prune import Prune
 from headgate.workers.maintenance.recover import Recover
@@ -74,6 +76,7 @@ class WorkerParts:
     batcher: RedisBatcher
     call: Call
     reload: CatalogReload
+    check: DatabaseCheck
     background: tuple[asyncio.Task[None], ...]
     tiers_of: Callable[[Catalog], TierOf]
     tier_of: TierOf
@@ -86,6 +89,7 @@ class WorkerParts:
         self.pipeline.ask.breaker.close()
         await self.call.close()
         await self.record.close()
+        await self.check.close()
         # If Redis is away, only the estimates of the last two seconds are lost.
         with suppress(TimeoutError, RedisError):
             await asyncio.wait_for(self.pipeline.ask.steps.estimates.flush(), FLUSH_WITHIN_S)
@@ -99,10 +103,13 @@ REDIS_WITHIN_S = 2.0
 """How long a new worker waits for the server's time, and for its limits to be written."""
 
 
-async def open_parts(in_force: Settings, servers: Servers, owner: str) -> WorkerParts:
+async def open_parts(
+    in_force: Settings, servers: Servers, owner: str, *, end: Callable[[], object] | None = None
+) -> WorkerParts:
     """Open a worker's parts on the running loop. `owner` is the worker's name in claims.
 
-    Raises Unreachable if the database does not answer. Redis may be away.
+    `end` ends the worker if its database is lost. Raises Unreachable if the database does not
+    answer, and SettingError if Redis belongs to another one. Redis may be away.
     """
     await asyncio.to_thread(servers.check_database)
     models = catalog.load(in_force.catalog)
@@ -116,13 +123,20 @@ async def open_parts(in_force: Settings, servers: Servers, owner: str) -> Worker
     pipeline = _pipeline(
         in_force, models, record, batcher, servers.keys, clock, call, estimates, owner=owner
     )
+    check = DatabaseCheck(
+        servers, engine, batcher, owner=owner, period_s=in_force.sweep_s, end=end
+    )  # fmt: skip
+    with suppress(TimeoutError, RedisError, DBAPIError):
+        await asyncio.wait_for(check.begin(), REDIS_WITHIN_S)
     background = _background(in_force, models, servers, engine, batcher, clock, estimates, owner)
+    background += (asyncio.create_task(check.run(), name="database check"),)
     reload = await _write_limits(in_force, models, servers, batcher)
     tiers_of = partial(_tiers, in_force, engine)
     tier_of = await asyncio.to_thread(tiers_of, models)
     return WorkerParts(
-        in_force, models, pipeline, record, batcher, call, reload, background, tiers_of, tier_of
-    )
+        in_force, models, pipeline, record, batcher, call, reload, check, background, tiers_of,
+        tier_of,
+    )  # fmt: skip
 
 
 async def _set_clock(batcher: RedisBatcher) -> Clock:
@@ -158,7 +172,7 @@ def _background(
     recover = Recover(
         servers, engine, batcher, owner=owner, period_s=in_force.sweep_s,
         result_ttl_s=in_force.result_ttl_s, prune=prune, budgets=budgets,
-        alerts=Alerts(batcher, keys, url), rollup=UsageRollup(engine, clock.now_ms),
+        alerts=Alerts(batcher, keys, url, owner), rollup=UsageRollup(engine, clock.now_ms),
         clock_ms=clock.now_ms,
     )  # fmt: skip
     return (
@@ -251,7 +265,7 @@ def _upstreams(in_force: Settings, provider: ProviderEntry) -> list[Upstream]:
     make = _anthropic if provider.dialect == "anthropic" else _openai
     base_url = access.base_url_of(in_force, provider)
     upstreams = [
-        Upstream(make(in_force, provider.name, key, base_url), f"key{n}")
+        Upstream(make(in_force, provider, key, base_url), f"key{n}")
         for n, key in enumerate(access.keys_of(in_force, provider))
     ]
     # The SDKs create many objects that never die. With them frozen, garbage collection takes
@@ -261,21 +275,26 @@ def _upstreams(in_force: Settings, provider: ProviderEntry) -> list[Upstream]:
     return upstreams
 
 
-def _openai(in_force: Settings, name: str, key: str, base_url: str | None) -> Provider:
+def _openai(
+    in_force: Settings, provider: ProviderEntry, key: str, base_url: str | None
+) -> Provider:
     from headgate.workers.providers.openai import OpenAIProvider
 
-    vendor = name == "openai"
+    vendor = provider.name == "openai"
     return OpenAIProvider(
-        name=name,
+        name=provider.name,
         api_key=key,
         base_url=base_url,
         organization=in_force.openai_org_id if vendor else None,
         project=in_force.openai_project_id if vendor else None,
+        stream_options=provider.stream_usage in (None, "option"),
         connections=0,  # no limit: the number of jobs may change at run time
     )
 
 
-def _anthropic(in_force: Settings, name: str, key: str, base_url: str | None) -> Provider:
+def _anthropic(
+    in_force: Settings, provider: ProviderEntry, key: str, base_url: str | None
+) -> Provider:
     from headgate.workers.providers.anthropic import AnthropicProvider
 
-    return AnthropicProvider(name=name, api_key=key, base_url=base_url, connections=0)
+    return AnthropicProvider(name=provider.name, api_key=key, base_url=base_url, connections=0)

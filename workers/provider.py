@@ -13,6 +13,11 @@ from headgate.shared.job.result import Reply
 OnPiece = Callable[[str], None]
 """Takes the next piece of the text of an answer while it is made; must return at once."""
 
+
+def unread(_text: str) -> None:
+    """Take a piece of an answer whose caller wants it whole."""
+
+
 Measure = Literal["rpm", "rpd", "tpm", "input_tpm", "output_tpm"]
 
 
@@ -70,9 +75,14 @@ class Provider(Protocol):
         model: str,
         max_output_tokens: int,
         timeout_s: float,
+        idle_s: float | None = None,
         on_piece: OnPiece | None = None,
     ) -> Answer:
-        """Return the answer, or raise an AttemptError. With `on_piece` the answer is streamed."""
+        """Return the answer, or raise an AttemptError. With `on_piece` the answer is streamed.
+
+        `timeout_s` is the time limit for the whole call, and `idle_s` for the silence of the
+        provider between two bytes.
+        """
 
     async def close(self) -> None:
         """Close its connections."""

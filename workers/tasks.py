@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import replace
+from functools import partial
 from typing import Any, assert_never
 
 from celery import Celery, Task
@@ -18,7 +19,7 @@ from headgate.shared.catalog.schema import Model
 from headgate.shared.catalog.templates import expanded
 from headgate.shared.errors import InvalidRequest, NewerEnvelope, UnreadableMessage, place_of
 from headgate.shared.job.encoding import json_bytes, refuse_oversize
-from headgate.shared.job.envelope import ENVELOPE_VERSION, Envelope
+from headgate.shared.job.envelope import ENVELOPE_VERSION, NEWEST_VERSION, Envelope
 from headgate.shared.job.request import AUTO, Request, request_from
 from headgate.shared.routing.choose import ModelStatus
 from headgate.shared.routing.router import Router
@@ -26,6 +27,7 @@ from headgate.shared.servers.servers import Servers
 from headgate.shared.settings import Settings
 from headgate.workers.bootstrap import WorkerParts, keyless, open_parts
 from headgate.workers.celery.pool import JobRequest, RunningJob, current
+from headgate.workers.celery.shutdown import EXIT_WRONG_USE
 from headgate.workers.delivery.fetcher import Fetcher
 from headgate.workers.delivery.leases import Leases
 from headgate.workers.pipeline.job_run import Delivery, JobRun
@@ -53,9 +55,11 @@ class JobTask(Task):  # type: ignore[type-arg]  # generic only in its stubs
     has_left_some = False
 
     async def open(self, settings: Settings, servers: Servers, fetcher: Fetcher) -> None:
-        """Open the worker's parts. Raises Unreachable if the database does not answer."""
+        """Open the worker's parts. Raises Unreachable, and SettingError for a wrong database."""
         self.leases = fetcher.leases
-        self.parts = await open_parts(settings, servers, fetcher.owner)
+        stopping = getattr(self.app, "stopping", None)
+        end = partial(stopping.fail, EXIT_WRONG_USE) if stopping is not None else None
+        self.parts = await open_parts(settings, servers, fetcher.owner, end=end)
         reloading = self.parts.reload.run(self.parts.catalog, self._use_catalog)
         self._reloading = asyncio.create_task(reloading, name="reload")
 
@@ -238,7 +242,7 @@ class JobTask(Task):  # type: ignore[type-arg]  # generic only in its stubs
             refusal, request = error, stand_in
             model = _model_of(stand_in, self.parts)
         envelope = Envelope(
-            v=ENVELOPE_VERSION,
+            v=NEWEST_VERSION if model.variant_of else ENVELOPE_VERSION,
             id=job_id,
             request=request,
             model=model.name,

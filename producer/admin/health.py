@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import redis
@@ -17,7 +17,9 @@ from headgate.shared.admission.limits import resume_command
 from headgate.shared.broker.keys import Keys
 from headgate.shared.broker.script import run, text_of
 from headgate.shared.catalog.faults import hint
-from headgate.shared.errors import WrongUse
+from headgate.shared.database.engine import reading
+from headgate.shared.errors import InvalidRequest, WrongUse
+from headgate.shared.job.ids import rfc3339
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +28,8 @@ class HealthReport:
 
     `models`: those with a call in the last 24 h. `not_asked`: how many other models the catalog
     has. `gates`: those that are shut or slow a pool down. `servers`: name to `answers`; for a
-    server that does not answer there is no report. `workers`: how many run.
+    server that does not answer there is no report. `workers`: how many run. `strays`: workers that
+    ended in the last hour because they had lost their database, each with the reason.
     """
 
     models: Sequence[ModelHealth]
@@ -34,6 +37,7 @@ class HealthReport:
     gates: Sequence[GateRow]
     servers: dict[str, str]
     workers: int
+    strays: dict[str, str] = field(default_factory=dict)
 
     @property
     def down(self) -> list[str]:
@@ -52,20 +56,26 @@ class HealthReport:
             "gates": [asdict(one) for one in self.gates],
             "servers": self.servers,
             "workers": self.workers,
+            "strays": self.strays,
         }
 
 
 def check(at: Installation) -> HealthReport:
-    """Return the health of the installation; raise Unreachable if a server does not answer."""
-    with at.engine.connect() as connection:
+    """Return the health of the installation.
+
+    Raises Unreachable if a server does not answer, or if a SQLite file was deleted or replaced.
+    Raises SettingError if Redis belongs to another database by now.
+    """
+    with reading(at.engine) as connection:
         connection.exec_driver_sql("SELECT 1")
+    at.version_in_force()
     models = breakers.states(at.redis, at.keys)
     asked = {one.model for one in models}
     known = {f"{model.provider}/{model.name}" for model in at.catalog.models.values()}
     return HealthReport(
         models, len(known - asked), report(at).gates,
         {at.redis_name: "answers", at.database_name: "answers"},
-        living_workers(at.redis, at.keys),
+        living_workers(at.redis, at.keys), dict(_strays(at)),
     )  # fmt: skip
 
 
@@ -74,9 +84,11 @@ def resume_model(at: Installation, name: str) -> int:
     asked = {text_of(one).rpartition("#")[0] for one in _asked(at)}
     wanted = {one for one in asked if name in (one, one.partition("/")[2])}
     if not wanted:
-        known = {*asked, *at.catalog.models}
-        if name not in {*known, *(f"{m.provider}/{m.name}" for m in at.catalog.models.values())}:
-            raise WrongUse("NAME", name, "no such model" + hint(name, known, "; "))
+        try:
+            at.catalog.model(name)
+        except InvalidRequest:
+            known = {*asked, *at.catalog.models}
+            raise WrongUse("NAME", name, "no such model" + hint(name, known, "; ")) from None
         return 0
     closed = sum(
         close(at.redis, at.keys, one, text_of(place).rpartition("#")[2])
@@ -86,6 +98,13 @@ def resume_model(at: Installation, name: str) -> int:
     )
     run(at.redis, resume_command(at.keys))
     return closed
+
+
+def _strays(at: Installation) -> Iterator[tuple[str, str]]:
+    found: Any = at.redis.hgetall(at.keys.strays())
+    for worker, note in sorted(found.items()):
+        at_ms, _, why = text_of(note).partition(" ")
+        yield text_of(worker), f"ended at {rfc3339(int(at_ms))}: {why}"
 
 
 def _asked(at: Installation) -> Any:

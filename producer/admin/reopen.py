@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import orjson
 from sqlalchemy import Engine, delete, select, update
 
 from headgate.shared.broker.queues import message
@@ -16,6 +15,7 @@ from headgate.shared.database.engine import writing
 from headgate.shared.database.tables import audit, jobs
 from headgate.shared.database.usage_rollup import unsum
 from headgate.shared.errors import UnreadableMessage
+from headgate.shared.job.encoding import loads
 from headgate.shared.job.envelope import Envelope
 from headgate.shared.job.ids import now_ms, rfc3339
 from headgate.shared.job.result import ENDED
@@ -48,7 +48,7 @@ def reopen(engine: Engine, job_id: str, *, gave_up: bool) -> bytes | NotReopened
             remedy = "submit it again as a new job"
             return NotReopened(f"has no prompt any more (HEADGATE_RESULT_TTL_S); {remedy}")
         try:
-            envelope = Envelope.decode(orjson.loads(row.envelope))
+            envelope = Envelope.decode(loads(row.envelope))
         except UnreadableMessage as error:
             return NotReopened(f"has an unreadable row: {error.reason}")
         envelope = envelope.model_copy(update={"forgiven_fence": row.fence})

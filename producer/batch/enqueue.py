@@ -6,6 +6,7 @@ from collections.abc import Container, Iterator
 from functools import partial
 
 from headgate.producer.batch.input import BadLine, InputLine
+from headgate.producer.batch.samples import line_and_sample
 from headgate.producer.errors import SubmitInterrupted
 from headgate.producer.installation import Installation
 from headgate.producer.reconnect import Reconnect
@@ -16,7 +17,7 @@ from headgate.producer.submit.idempotency import KeyOwner
 from headgate.producer.submit.prepare import Prepared, Submitter
 from headgate.producer.submit.submit import submitter_for
 from headgate.shared.broker import queues
-from headgate.shared.errors import InvalidRequest, shown
+from headgate.shared.errors import ErrorCode, InvalidRequest, shown
 from headgate.shared.job.envelope import Envelope
 from headgate.shared.job.ids import new_id
 
@@ -27,7 +28,7 @@ CHUNK_BYTES = 8 * 1024 * 1024
 class BatchEnqueue:
     """Queues the lines of one batch: call `enqueue_some` until `done`.
 
-    `on_record`: lines that have a job. `written`: lines that have a line of output.
+    `on_record`: the places of jobs on record. `written`: those that have a line of output.
     """
 
     def __init__(
@@ -56,7 +57,7 @@ class BatchEnqueue:
             if line is None:
                 self.done = True
                 break
-            if line.number in self.on_record or line.number in self._written:
+            if line.place in self.on_record or line.place in self._written:
                 continue
             job = self._prepare(line)
             if isinstance(job, BadLine):
@@ -79,10 +80,7 @@ class BatchEnqueue:
         ask = partial(admission.refusals, self._at, asking, together=False, call=new_id())
         refused = self._reconnect(ask)
         for place, refusal in refused.items():
-            envelope = prepared[place][0]
-            number, custom_id = envelope.batch_line or 0, envelope.custom_id or ""
-            message = f"line {number}: {refusal}"
-            bad.append(BadLine(number, custom_id, refusal.code, message))
+            bad.append(_bad_line(prepared[place].envelope, refusal.code, str(refusal)))
         return [job for place, job in enumerate(prepared) if place not in refused]
 
     def _prepare(self, line: InputLine | BadLine) -> Prepared | BadLine:
@@ -90,7 +88,7 @@ class BatchEnqueue:
             return line
         if self.cancelled:
             message = f"line {line.number}: the batch was cancelled before this line was queued"
-            return BadLine(line.number, line.custom_id, "cancelled", message)
+            return BadLine(line.number, line.custom_id, "cancelled", message, line.sample)
         # A tier may be looked up in the database.
         return self._reconnect(partial(prepare_line, self._submitter, self._batch_id, line))
 
@@ -128,17 +126,22 @@ def _key_taken(envelope: Envelope, other: KeyOwner) -> BadLine:
     remedy = f"has this key already; get its answer with `headgate result {other.job_id}`"
     if not other.is_same:
         remedy = "has this key for a different request; use another key"
-    number = envelope.batch_line or 0
-    message = f"line {number}: idempotency_key: {key}: job {other.job_id} {remedy}"
-    return BadLine(number, envelope.custom_id or "", "invalid_request", message)
+    fault = f"idempotency_key: {key}: job {other.job_id} {remedy}"
+    return _bad_line(envelope, "invalid_request", fault)
+
+
+def _bad_line(envelope: Envelope, code: ErrorCode, fault: str) -> BadLine:
+    number, sample = line_and_sample(envelope.batch_line or 0)
+    return BadLine(number, envelope.custom_id or "", code, f"line {number}: {fault}", sample)
 
 
 def prepare_line(submitter: Submitter, batch_id: str, line: InputLine) -> Prepared | BadLine:
     """Prepare a job with a new id from the line; return a BadLine if the line is invalid."""
     try:
         return submitter.prepare(
-            line.fields, batch_id=batch_id, batch_line=line.number, custom_id=line.custom_id
-        )
+            line.fields, batch_id=batch_id, batch_line=line.place, custom_id=line.custom_id,
+            sample=line.sample,
+        )  # fmt: skip
     except InvalidRequest as error:
         message = f"line {line.number}: {error}"
-        return BadLine(line.number, line.custom_id, error.code, message)
+        return BadLine(line.number, line.custom_id, error.code, message, line.sample)

@@ -1,7 +1,8 @@
 """The formats of a batch's lines: OpenAI's or the short one as input, OpenAI's as output.
 
 Sources: the OpenAI Batch API (custom_id, method, url, body; response, error) and its chat
-completion and embeddings objects. Our own fields are under `headgate`.
+completion and embeddings objects. Our own fields are under `headgate`. The body of a response is
+what the vendor sent, if it speaks OpenAI's dialect. Other vendors' messages are under `headgate`.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from typing import Any
 
 import orjson
 
+from headgate.producer.batch.samples import line_and_sample
 from headgate.shared.errors import InvalidRequest
 from headgate.shared.job.request import NOT_YET, Request
 
@@ -18,6 +20,8 @@ EMBEDDINGS = "/v1/embeddings"
 _OPENAI_KEYS = ("custom_id", "method", "url", "body")
 _FAULTS_OF_LINE = ("invalid_request", "unknown_model", "context_length")
 _OURS = (frozenset(Request.model_fields) | NOT_YET) - {"params", "stream"}
+_BOTH: dict[str, type] = {"user": str, "metadata": dict}
+"""Fields of the vendors' bodies that are sent and name our own user and metadata, too."""
 
 
 def submit_fields(line: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
@@ -57,23 +61,34 @@ def _from_openai(line: dict[str, Any]) -> dict[str, Any]:
         raise InvalidRequest("body.stream", body["stream"], "a batch cannot stream; remove it")
     if "params" in body:
         raise InvalidRequest("body.params", body["params"], "put its entries into the body itself")
-    fields = {name: value for name, value in body.items() if name in _OURS}
-    params = {k: v for k, v in body.items() if k not in _OURS and k != "stream"}
-    return {**fields, "params": params} if params else fields
+    sent = {k: v for k, v in body.items() if k in _BOTH or (k not in _OURS and k != "stream")}
+    fields = {k: v for k, v in body.items() if k in _OURS and k not in _BOTH}
+    fields |= {name: body[name] for name, kind in _BOTH.items() if _names_ours(body, name, kind)}
+    return {**fields, "params": sent} if sent else fields
 
 
-def output_line(number: int, batch_id: str, custom_id: str, result: dict[str, Any]) -> bytes:
-    """Return the line of output of a job that has ended; `result`: as `Result.as_json()`."""
-    ours = {"line": number, "batch_id": batch_id, "job_id": result["id"]}
+def _names_ours(body: dict[str, Any], name: str, kind: type) -> bool:
+    """Return whether the vendor's field can be our field of the same name, too."""
+    return isinstance(body.get(name), kind) and bool(body[name])
+
+
+def output_line(place: int, batch_id: str, custom_id: str, result: dict[str, Any]) -> bytes:
+    """Return the line of output of a job that has ended; `result`: as `Result.as_json()`.
+
+    `place`: line and sample, as `headgate.producer.batch.samples` puts them together.
+    """
+    number, _ = line_and_sample(place)
+    ours = {**_line_and_sample(place), "batch_id": batch_id, "job_id": result["id"]}
     for name in (
         "status", "model", "model_used", "provider", "cost_usd", "cached", "attempts", "fallback",
-        "queued_ms", "latency_ms", "metadata",
+        "queued_ms", "latency_ms", "usage", "metadata",
     ):  # fmt: skip
         ours[name] = result.get(name)
     response = error = None
     if result["status"] == "succeeded":
-        body = _embeddings(result) if "embeddings" in result else _completion(result)
-        response = {"status_code": 200, "request_id": result["id"], "body": body}
+        response = {"status_code": 200, "request_id": result["id"], "body": _body(result)}
+        if (message := result.get("message")) is not None and not _is_openais(message):
+            ours["message"] = message
     else:
         report = result.get("error") or {}
         code = report.get("code", result["status"])
@@ -86,15 +101,20 @@ def output_line(number: int, batch_id: str, custom_id: str, result: dict[str, An
     return _encode(result["id"], custom_id, response, error, ours)
 
 
-def bad_line(number: int, batch_id: str, custom_id: str, code: str, message: str) -> bytes:
+def bad_line(place: int, batch_id: str, custom_id: str, code: str, message: str) -> bytes:
     """Return the line of output for a line of input that never became a job."""
     ours = {
-        "line": number, "batch_id": batch_id, "job_id": None, "model_used": None, "cost_usd": "0",
-        "cached": None, "attempts": 0,
+        **_line_and_sample(place), "batch_id": batch_id, "job_id": None, "model_used": None,
+        "cost_usd": "0", "cached": None, "attempts": 0,
     }  # fmt: skip
-    return _encode(
-        f"{batch_id}_{number}", custom_id, None, {"code": code, "message": message}, ours
-    )
+    name = "_".join(map(str, _line_and_sample(place).values()))
+    return _encode(f"{batch_id}_{name}", custom_id, None, {"code": code, "message": message}, ours)
+
+
+def _line_and_sample(place: int) -> dict[str, int]:
+    """Return the line, and the sample unless it is the first."""
+    number, sample = line_and_sample(place)
+    return {"line": number, "sample": sample} if sample > 1 else {"line": number}
 
 
 def _encode(
@@ -112,6 +132,30 @@ def _encode(
         "headgate": ours,
     }
     return orjson.dumps(line) + b"\n"
+
+
+def _body(result: dict[str, Any]) -> dict[str, Any]:
+    """Return what the vendor sent in OpenAI's form; else the answer put into that form.
+
+    A field of the form that the vendor left out is ours.
+    """
+    ours = _embeddings(result) if "embeddings" in result else _completion(result)
+    message = result.get("message")
+    if message is None or not _is_openais(message):
+        return ours
+    body: dict[str, Any] = {**message}
+    body |= {name: value for name, value in ours.items() if name not in message}
+    if "embeddings" in result:
+        vectors = result["embeddings"]
+        body["data"] = [
+            row | {"embedding": vectors[row.get("index", at)]}
+            for at, row in enumerate(message["data"])
+        ]
+    return body
+
+
+def _is_openais(message: dict[str, Any]) -> bool:
+    return isinstance(message.get("choices"), list) or isinstance(message.get("data"), list)
 
 
 def _completion(result: dict[str, Any]) -> dict[str, Any]:

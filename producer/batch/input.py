@@ -10,6 +10,7 @@ import hashlib
 import os
 import stat
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -17,8 +18,10 @@ from typing import Any, BinaryIO
 import orjson
 
 from headgate.producer.batch.formats import submit_fields
+from headgate.producer.batch.samples import SAMPLED_LINES, place_of, take_samples
+from headgate.producer.submit.prepare import refuse_samples
 from headgate.shared.errors import ErrorCode, InvalidRequest, WrongUse
-from headgate.shared.job.encoding import MAX_REQUEST_BYTES
+from headgate.shared.job.encoding import MAX_REQUEST_BYTES, loads
 
 _CHUNK_BYTES = 1024 * 1024
 _UTF8_BOM = b"\xef\xbb\xbf"
@@ -27,34 +30,52 @@ _UTF16_BOMS = (b"\xff\xfe", b"\xfe\xff")
 
 @dataclass(frozen=True, slots=True)
 class InputLine:
-    """A line that can be submitted; `fields`: the fields of the request."""
+    """A sample of a line that can be submitted; `fields`: the fields of the request."""
 
     number: int
     custom_id: str
     fields: dict[str, Any]
+    sample: int = 1
+
+    @property
+    def place(self) -> int:
+        """The number by which its batch knows the job."""
+        return place_of(self.number, self.sample)
 
 
 @dataclass(frozen=True, slots=True)
 class BadLine:
-    """A line that is no valid request; `message` names the line and the fault."""
+    """A sample of a line that is no valid request; `message` names the line and the fault."""
 
     number: int
     custom_id: str
     code: ErrorCode
     message: str
+    sample: int = 1
+
+    @property
+    def place(self) -> int:
+        """The number by which its batch knows the job that it did not become."""
+        return place_of(self.number, self.sample)
 
 
 @dataclass(frozen=True, slots=True)
 class InputSummary:
-    """Facts about a whole input file; `lines`: how many are not blank."""
+    """Facts about a whole input file.
+
+    `lines`: how many lines of output it gives, one for each sample of a line that is not blank.
+    """
 
     path: Path
     sha256: str
     lines: int
 
 
-def scan(path: Path) -> InputSummary:
-    """Read the whole input once; raise WrongUse if it is no file of lines."""
+def scan(path: Path, samples: int | None = None) -> InputSummary:
+    """Read the whole input once; raise WrongUse if it is no file of lines.
+
+    `samples`: how many jobs to make of a line that does not say it; None: one.
+    """
     digest = hashlib.sha256()
     if str(path) == "-":
         remedy = "standard input cannot be read twice; save it to a file and name the file"
@@ -66,7 +87,8 @@ def scan(path: Path) -> InputSummary:
             if file.read(2) in _UTF16_BOMS:
                 raise WrongUse("input", str(path), "is UTF-16; save it as UTF-8")
             file.seek(0)
-            lines = sum(1 for _ in _read_filled(file, digest))
+            filled = _read_filled(file, digest)
+            lines = sum(_samples_of(number, raw, samples or 1) for number, raw in filled)
     except OSError as error:
         raise WrongUse("input", str(path), f"cannot be read: {error.strerror}") from error
     if not lines:
@@ -75,33 +97,66 @@ def scan(path: Path) -> InputSummary:
 
 
 def read(path: Path, defaults: dict[str, Any], sha256: str) -> Iterator[InputLine | BadLine]:
-    """Yield each line that is not blank; raise WrongUse at the end if the file has changed.
+    """Yield each sample of each line that is not blank.
 
-    `defaults`: submit fields for lines without them. `sha256`: the digest that `scan` found.
+    Raise WrongUse at the end if the file has changed. `defaults`: submit fields for lines without
+    them. `sha256`: the digest that `scan` found.
     """
     digest = hashlib.sha256()
     first_of: dict[str, int] = {}
     with path.open("rb") as file:
         for number, raw in _read_filled(file, digest):
-            line = _parse(number, raw, defaults)
-            first = first_of.setdefault(line.custom_id, number)
-            if first != number:
-                message = f"line {number}: custom_id: {line.custom_id!r} is on line {first} too"
-                line = BadLine(number, line.custom_id, "invalid_request", message)
-            yield line
+            for line in _parse(number, raw, defaults):
+                custom_id, sample = line.custom_id, line.sample
+                first = first_of.setdefault(custom_id, number)
+                if first == number:
+                    yield line
+                    continue
+                message = f"line {number}: custom_id: {custom_id!r} is on line {first} too"
+                yield BadLine(number, custom_id, "invalid_request", message, sample)
     if digest.hexdigest() != sha256:
         raise WrongUse("input", os.fspath(path), "changed while it was read; use a copy")
 
 
-def _parse(number: int, raw: bytes | None, defaults: dict[str, Any]) -> InputLine | BadLine:
-    custom_id: str | None = None
+def _parse(
+    number: int, raw: bytes | None, defaults: dict[str, Any]
+) -> list[InputLine] | list[BadLine]:
+    """Return the samples of a line; as many as `_samples_of` says."""
+    fields = dict(defaults)
+    samples = fields.pop("samples", 1)
+    custom_id = f"line-{number}"
     try:
         parsed = _parse_object(raw)
-        custom_id = _custom_id(parsed)
-        return InputLine(number, custom_id or f"line-{number}", submit_fields(parsed, defaults))
+        custom_id = _custom_id(parsed) or custom_id
+        samples = take_samples(parsed, samples)
+        fields = submit_fields(parsed, fields)
+        refuse_samples(samples, fields.get("input") is not None)
     except InvalidRequest as error:
         message = f"line {number}: {error}"
-        return BadLine(number, custom_id or f"line-{number}", error.code, message)
+        return [BadLine(number, name, error.code, message, sample)
+                for name, sample in _ids(custom_id, samples)]  # fmt: skip
+    return [InputLine(number, name, fields, sample) for name, sample in _ids(custom_id, samples)]
+
+
+def _ids(custom_id: str, samples: int) -> list[tuple[str, int]]:
+    """Return custom_id and number of each sample; only of several is the number in the id."""
+    if samples == 1:
+        return [(custom_id, 1)]
+    return [(f"{custom_id}#{sample}", sample) for sample in range(1, samples + 1)]
+
+
+def _samples_of(number: int, raw: bytes | None, default: int) -> int:
+    """Return how many samples `_parse` makes of the line, without looking at the rest of it."""
+    samples = default
+    if raw is not None and (b'"samples"' in raw or b"\\u" in raw):
+        with suppress(InvalidRequest):
+            parsed = _parse_object(raw)
+            _custom_id(parsed)
+            samples = take_samples(parsed, default)
+    if samples > 1 and number >= SAMPLED_LINES:
+        remedy = f"only lines below {SAMPLED_LINES} can have samples; split the file"
+        raise WrongUse("samples", f"line {number}", remedy)
+    return samples
 
 
 def _parse_object(raw: bytes | None) -> dict[str, Any]:
@@ -112,7 +167,7 @@ def _parse_object(raw: bytes | None) -> dict[str, Any]:
         remedy = r"is a raw NUL byte; write \u0000 if you mean it"
         raise InvalidRequest("byte", raw.index(b"\0") + 1, remedy)
     try:
-        parsed = orjson.loads(raw)
+        parsed = loads(raw)
     except orjson.JSONDecodeError as error:
         raise InvalidRequest("JSON", _excerpt(raw), _fault(raw, error)) from None
     if not isinstance(parsed, dict):

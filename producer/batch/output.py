@@ -15,6 +15,7 @@ from typing import Literal
 
 import orjson
 
+from headgate.producer.batch.samples import place_of
 from headgate.shared.errors import HeadgateError, WrongUse
 
 FSYNC_EVERY_S = 1.0
@@ -102,7 +103,7 @@ class Output:
             raise WrongUse("output", str(self.path), f"exists; {resume}replace it with --overwrite")
 
     def read_written(self, batch_id: str) -> dict[int, bool]:
-        """Return the input lines that have a line of output, and whether that is an answer.
+        """Return the places of the lines of output, and whether each is an answer.
 
         Cut off an incomplete last line (a kill, a full disk). Raise WrongUse if the file holds
         lines that are not of this batch.
@@ -118,7 +119,9 @@ class Output:
                     line = orjson.loads(raw)
                     if line["headgate"]["batch_id"] != batch_id:
                         raise ValueError
-                    found[int(line["headgate"]["line"])] = line["error"] is None
+                    ours = line["headgate"]
+                    place = place_of(int(ours["line"]), int(ours.get("sample", 1)))
+                    found[place] = line["error"] is None
                 except (ValueError, KeyError, TypeError):
                     remedy = f"line {n} is not of this batch; name another output"
                     raise WrongUse("output", str(self.path), remedy) from None

@@ -13,6 +13,7 @@ from headgate.shared.database.engine import reading, writing
 from headgate.shared.database.tables import batches, jobs
 from headgate.shared.errors import HeadgateError
 from headgate.shared.job.ids import new_id, now_ms
+from headgate.shared.job.result_text import decode_fields
 
 
 class UnknownBatch(HeadgateError):
@@ -41,7 +42,10 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class EndedLine:
-    """A job of a batch that has ended; `result` is None after it has expired."""
+    """A job of a batch that has ended; `result` is None after it has expired.
+
+    `line`: its place, as `headgate.producer.batch.samples` makes it of line and sample.
+    """
 
     line: int
     job_id: str
@@ -135,7 +139,7 @@ class BatchRows:
         query = select(*columns).where(jobs.c.batch_id == batch_id, jobs.c.batch_line.in_(lines))
         found = {}
         for line, job_id, custom_id, status, encoded in self._rows(query):
-            result = orjson.loads(encoded) if encoded else None
+            result = decode_fields(encoded) if encoded else None
             found[line] = EndedLine(line, job_id, custom_id, status, result)
         return [found[line] for line in lines]
 

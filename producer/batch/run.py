@@ -42,8 +42,9 @@ class Progress(Protocol):
 class Run:
     """One command's work on one batch.
 
-    `written`: the lines in the output, and whether each is an answer. `stop`: returns whether to
-    stop. `check_workers`: called every `CHECK_EVERY_S` with the seconds since a job last ended.
+    `written`: the places (see `samples`) of the lines in the output, and whether each is an answer.
+    `stop`: returns whether to stop. `check_workers`: called every `CHECK_EVERY_S` with the seconds
+    since a job last ended.
     """
 
     at: Installation
@@ -129,13 +130,15 @@ class Run:
         on_record = self.record.lines_on_record(self.batch.id)
         submitter = submitter_for(self.at)
         for line in read(self.input_path, self.batch.defaults, self.batch.input_sha256):
-            if line.number in on_record or line.number in self.written:
+            if line.place in on_record or line.place in self.written:
                 continue
             fault = line
             if not isinstance(line, BadLine):
                 job = prepare_line(submitter, self.batch.id, line)
                 message = f"line {line.number}: was refused when the batch was submitted"
-                refused = BadLine(line.number, line.custom_id, "invalid_request", message)
+                refused = BadLine(
+                    line.number, line.custom_id, "invalid_request", message, line.sample
+                )
                 fault = job if isinstance(job, BadLine) else refused
             if isinstance(fault, BadLine):
                 self._write_bad([fault])
@@ -162,9 +165,9 @@ class Run:
         if not bad:
             return
         self.output.append(
-            [bad_line(b.number, self.batch.id, b.custom_id, b.code, b.message) for b in bad]
+            [bad_line(b.place, self.batch.id, b.custom_id, b.code, b.message) for b in bad]
         )
-        self.written |= dict.fromkeys((line.number for line in bad), False)
+        self.written |= dict.fromkeys((line.place for line in bad), False)
         self.failed += len(bad)
         self._show()
 

@@ -7,6 +7,7 @@ from typing import Any
 from headgate.producer.batch.input import InputSummary
 from headgate.producer.batch.output import Output, path_on_record
 from headgate.producer.batch.rows import Batch, BatchRows
+from headgate.producer.submit.fields import NO_CACHE
 from headgate.shared.errors import WrongUse
 
 
@@ -39,7 +40,11 @@ def resume(
         )
         raise WrongUse("input", str(summary.path), remedy)
     for name, value in defaults.items():
-        if batch.defaults.get(name) != value:
-            remedy = f"batch {batch.id} was started with {batch.defaults.get(name)!r}; omit it"
-            raise WrongUse(f"--{name.replace('_', '-')}", value, remedy)
+        before = batch.defaults.get(name)
+        if before == value:
+            continue
+        if name in NO_CACHE:
+            raise WrongUse("--no-cache", True, f"batch {batch.id} was started without it; omit it")
+        remedy = f"batch {batch.id} was started with {before!r}; omit it"
+        raise WrongUse(f"--{name.replace('_', '-')}", value, remedy)
     return batch, output.read_written(batch.id)

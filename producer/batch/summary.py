@@ -12,9 +12,11 @@ from sqlalchemy import Connection, Engine, case, func, select
 
 from headgate.producer.batch.rows import Batch
 from headgate.shared.catalog.catalog import Catalog
+from headgate.shared.cost.bill import IMPLAUSIBLE
 from headgate.shared.cost.price import usd_text
 from headgate.shared.database.engine import reading
 from headgate.shared.database.tables import attempts, audit, jobs
+from headgate.shared.database.usage_rollup import exactly, whole
 from headgate.shared.errors import InvalidRequest
 
 _BREAK_S = 60
@@ -37,7 +39,8 @@ class Summary:
     """The whole batch in numbers; `failed` counts every line without an answer.
 
     `cost_usd`: the sum over the ledger. `unpriced_attempts`: answers whose price is unknown.
-    `unknown_attempts`: attempts whose billing is unknown.
+    `unknown_attempts`: attempts whose billing is unknown. `implausible_usages`: answers whose usage
+    cannot be true.
     """
 
     batch_id: str
@@ -55,6 +58,7 @@ class Summary:
     refusals: int = 0
     unknown_attempts: int = 0
     unpriced_attempts: int = 0
+    implausible_usages: int = 0
     input_tokens: int = 0
     output_tokens: int = 0
     cost_usd: str = "0"
@@ -154,7 +158,7 @@ def _attempts(connection: Connection, batch_id: str) -> dict[str, Any]:
         attempts.c.code,
         attempts.c.cost_pico_usd.is_(None).label("unpriced"),
         func.count().label("n"),
-        func.coalesce(func.sum(attempts.c.cost_pico_usd), 0).label("pico"),
+        *exactly({"pico": attempts.c.cost_pico_usd}),
         func.sum(attempts.c.input_tokens).label("input"),
         func.sum(attempts.c.output_tokens).label("output"),
     ).where(ours)
@@ -162,6 +166,7 @@ def _attempts(connection: Connection, batch_id: str) -> dict[str, Any]:
     firsts = select(attempts.c.job_id, attempts.c.model).where(ours).distinct().subquery()
     first = int(connection.execute(select(func.count()).select_from(firsts)).scalar_one())
     total = sum(int(row.n) for row in rows)
+    money = [whole({"pico_high": row.pico_high, "pico_low": row.pico_low}) for row in rows]
     return {
         "attempts": total,
         "retries": total - first,
@@ -172,7 +177,8 @@ def _attempts(connection: Connection, batch_id: str) -> dict[str, Any]:
         ),
         "input_tokens": sum(int(row.input) for row in rows),
         "output_tokens": sum(int(row.output) for row in rows),
-        "cost_usd": usd_text(sum(int(row.pico) for row in rows)),
+        "implausible_usages": sum(int(row.n) for row in rows if row.code == IMPLAUSIBLE),
+        "cost_usd": usd_text(sum(sums["pico"] for sums in money)),
     }
 
 
@@ -232,15 +238,19 @@ def describe(summary: Summary) -> Iterator[tuple[str, str]]:
     yield "succeeded", f"{s.succeeded} of {s.lines}"
     failures = dict(s.failures)
     if s.bad_lines:
-        failures["refused lines"] = s.bad_lines
+        failures["refused line" if s.bad_lines == 1 else "refused lines"] = s.bad_lines
     causes = ", ".join(f"{n} {code}" for code, n in sorted(failures.items()))
     yield "failed", f"{s.failed} ({causes})" if causes else str(s.failed)
     if s.open:
         yield "still open", str(s.open)
     yield "cached", str(s.cached)
     yield "shared", str(s.shared)
+    if equal := s.cached + s.shared:
+        yield "equal requests", f"{_lines(equal)} the answer of an equal one; --no-cache asks each"
     yield "fallbacks", str(s.fallbacks)
     yield "retries", str(s.retries)
+    if s.implausible_usages:
+        yield "answers whose usage cannot be true", str(s.implausible_usages)
     if s.unknown_attempts:
         yield "attempts whose billing is unknown", str(s.unknown_attempts)
     yield "tokens", f"{s.input_tokens} in, {s.output_tokens} out"
@@ -250,6 +260,10 @@ def describe(summary: Summary) -> Iterator[tuple[str, str]]:
     yield "time", f"{s.seconds:.1f} s"
     yield from _shares(s.pools)
     yield "provider refusals", str(s.refusals)
+
+
+def _lines(count: int) -> str:
+    return "1 line got" if count == 1 else f"{count} lines got"
 
 
 def _ms(value: int | None) -> str:

@@ -11,7 +11,7 @@ import click
 
 from headgate.producer.cli.commands import HELP
 from headgate.producer.cli.terminal.exit_codes import DONE, FAILED, INTERRUPTED
-from headgate.producer.cli.terminal.options import PRIORITY
+from headgate.producer.cli.terminal.options import MAX_SAMPLES, NO_CACHE, PRIORITY
 from headgate.producer.cli.terminal.output import (
     json_option,
     print_json,
@@ -45,6 +45,11 @@ def batch() -> None:
 def for_lines(command: F) -> F:
     """Give the command the options that set defaults for the lines of the input."""
     for option in (
+        click.option(
+            "--samples", type=click.IntRange(1, MAX_SAMPLES), metavar="N",
+            help="Make N jobs of each line without samples, each with an answer of its own.",
+        ),
+        NO_CACHE,
         click.option(
             "--max-tokens", type=click.IntRange(min=1), metavar="N",
             help="Maximum length of an answer in tokens, for lines without max_tokens.",
@@ -110,7 +115,7 @@ def run(
 
     if resume and overwrite:
         raise click.UsageError("--resume and --overwrite cannot be used together")
-    summary = scan(input_path)
+    summary = scan(input_path, options["samples"])
     exists = "resume" if resume else "overwrite" if overwrite else "refuse"
     output = Output.open(output_path, input_path, exists)  # type: ignore[arg-type]
     with closing(output), _installation() as at:
@@ -139,7 +144,7 @@ def submit(input_path: Path, as_json: bool, **options: Any) -> int:
     from headgate.producer.batch.rows import BatchRows
     from headgate.producer.cli.batch_run import submit_only
 
-    summary = scan(input_path)
+    summary = scan(input_path, options["samples"])
     with _installation() as at:
         chosen = BatchRows(at.engine).create(summary, None, _defaults(at, options))
         print_json({"id": chosen.id, "lines": chosen.lines}) if as_json else print_line(chosen.id)
@@ -269,13 +274,17 @@ def _installation() -> Any:
 
 def _defaults(at: Installation, options: dict[str, Any]) -> dict[str, Any]:
     """Return the defaults for the lines of the input; raise InvalidRequest for a wrong one."""
-    given = {name: value for name, value in options.items() if value is not None}
+    given = {n: v for n, v in options.items() if v is not None and n != "no_cache"}
+    if options.get("no_cache"):
+        from headgate.producer.submit import fields
+
+        given |= fields.NO_CACHE
     if "model" in given:
         at.catalog.model(given["model"])
     if given:
         from headgate.shared.job.request import request_from
 
-        checked = {k: v for k, v in given.items() if k != "max_tokens"}
+        checked = {k: v for k, v in given.items() if k not in ("max_tokens", "samples")}
         request_from({"prompt": "-", **checked})
     return given
 
@@ -313,7 +322,8 @@ def _report(summary: Summary, as_json: bool) -> int:
     else:
         print_pairs(list(describe(summary)))
     if summary.open:
-        print_note(f"{summary.open} lines of the batch have not ended yet")
+        have = "line of the batch has" if summary.open == 1 else "lines of the batch have"
+        print_note(f"{summary.open} {have} not ended yet")
     return _code(summary)
 
 

@@ -69,7 +69,7 @@ def submit_only(at: Installation, batch: Batch, input_path: Path) -> bool:
         refused = queue_all(at, batch, input_path, progress, stop.requested)
     if refused:
         print_note(
-            f"{refused} of {batch.lines} lines were refused; "
+            f"{refused} of {batch.lines} lines {'was' if refused == 1 else 'were'} refused; "
             "`headgate batch fetch` writes an error line for each"
         )
     return not stop.requested()

@@ -10,7 +10,7 @@ import click
 
 from headgate.producer.cli.commands import HELP
 from headgate.producer.cli.terminal.exit_codes import confirm
-from headgate.producer.cli.terminal.output import json_option, print_json, print_line
+from headgate.producer.cli.terminal.output import json_option, print_json, print_line, print_note
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -102,6 +102,37 @@ def check(as_json: bool) -> int:
         for one in differences:
             print_line(one.text)
         return 0 if fits else 1
+
+
+@db.command()
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
+def adopt(yes: bool) -> None:
+    """Give the Redis to the database that the settings name.
+
+    A Redis belongs to the first database that it is used with. Processes with another database
+    refuse to start, as jobs would be paid for twice. Use this after you have moved the database, or
+    to begin with a new one. End all workers first.
+    """
+    from headgate.producer.admin import adoption
+    from headgate.producer.installation import open_installation
+
+    at = open_installation(any_database=True)
+    try:
+        with at.reaching():
+            found = adoption.look(at)
+            if found.is_done:
+                print_line(f"{at.redis_name} belongs to {found.mine} already")
+                return
+            for warning in found.warnings:
+                print_note(warning)
+            if not yes:
+                confirm(f"Give {at.redis_name} to {found.mine}?")
+            adoption.adopt(at, found.mine)
+            print_line(
+                f"{at.redis_name}: belongs to {found.mine} now; before: {found.owner or 'none'}"
+            )
+    finally:
+        at.close()
 
 
 @contextmanager

@@ -45,6 +45,8 @@ def health(as_json: bool) -> int:
         print_json(found.as_json())
     else:
         _show(found)
+    for worker, why in found.strays.items():
+        print_note(f"worker {worker} {why}")
     for reason in found.down:
         print_note(f"down: {reason}")
     return FAILED if found.down else DONE

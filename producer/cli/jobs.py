@@ -12,8 +12,10 @@ from headgate.producer.cli.terminal.exit_codes import DONE, FAILED, INTERRUPTED
 from headgate.producer.cli.terminal.options import (
     MAX_TOKENS,
     MAX_USD_PER_MILLION,
+    NO_CACHE,
     PREFER,
     PRIORITY,
+    finite,
     parse_moment,
 )
 from headgate.producer.cli.terminal.output import (
@@ -59,17 +61,17 @@ _TURN_S = 1.0
     "--idempotency-key", metavar="K",
     help="Submitting again with this key within 24 h returns the same job.",
 )  # fmt: skip
+@NO_CACHE
+@click.option("--samples", hidden=True)
 @click.option("--wait", is_flag=True, help="Wait for the answer and print it.")
 @click.option("--stream", is_flag=True, help="Print the answer piece by piece as it arrives.")
 @json_option
 def submit(
     prompt: str | None,
-    variables: Sequence[str],
-    max_tokens: int | None,
     wait: bool,
     stream: bool,
     as_json: bool,
-    **options: str | None,
+    **options: Any,
 ) -> int:
     """Submit PROMPT as a job and print its id or its answer.
 
@@ -81,13 +83,7 @@ def submit(
     """
     from headgate.producer.client.client import Client
 
-    fields: dict[str, Any] = {k: v for k, v in options.items() if v is not None}
-    if prompt is not None or "template" not in fields:
-        fields["prompt"] = read_prompt(prompt)
-    if variables:
-        fields["variables"] = _variables(variables)
-    if max_tokens is not None:
-        fields["params"] = {"max_tokens": max_tokens}
+    fields = _request_fields(prompt, options)
     if stream:
         fields["stream"] = True
     with Client() as client:
@@ -104,11 +100,31 @@ def submit(
     return INTERRUPTED if result is None else _print(result, as_json, streamed=stream)
 
 
+def _request_fields(prompt: str | None, options: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of the request from the command's options."""
+    from headgate.producer.submit.fields import NO_CACHE as NO_CACHE_FIELDS
+
+    variables, max_tokens = options.pop("variables"), options.pop("max_tokens")
+    no_cache = options.pop("no_cache")
+    fields = {name: value for name, value in options.items() if value is not None}
+    if prompt is not None or "template" not in fields:
+        fields["prompt"] = read_prompt(prompt)
+    if variables:
+        fields["variables"] = _variables(variables)
+    if max_tokens is not None:
+        fields["params"] = {"max_tokens": max_tokens}
+    return {**fields, **(NO_CACHE_FIELDS if no_cache else {})}
+
+
 @click.command()
 @click.argument("job_id", metavar="ID")
 @click.option("--wait", is_flag=True, help="Wait until the job has ended.")
 @click.option(
-    "--timeout", type=click.FloatRange(min=0), metavar="S", help="Wait at most S seconds."
+    "--timeout",
+    type=click.FloatRange(min=0),
+    metavar="S",
+    help="Wait at most S seconds.",
+    callback=finite,
 )
 @json_option
 def result(job_id: str, wait: bool, timeout: float | None, as_json: bool) -> int:
@@ -290,3 +306,7 @@ def _print_answer(result: Result, streamed: bool) -> None:
         print_line(result.content)
     if result.tool_calls:
         print_json(result.tool_calls)
+    elif result.refusal is not None:
+        print_note(f"the model refused: {result.refusal}")
+    elif result.content is None:  # such as sound, or a call of a function in the old form
+        print_json(result.message)

@@ -15,9 +15,13 @@ if TYPE_CHECKING:
 
 
 @click.command()
+@click.argument("names", metavar="[NAME]...", nargs=-1)
 @json_option
-def models(as_json: bool) -> None:
-    """List the models of the catalog with prices and limits.
+def models(names: tuple[str, ...], as_json: bool) -> None:
+    """List the models of the catalog with prices and limits, or the models NAME.
+
+    NAME may be a dated snapshot or a fine-tune (ft:...) of a model that the catalog lists. Both run
+    on its limits. Their prices are looked up by the full name.
 
     \b
     context        tokens of prompt and answer together, at most
@@ -29,16 +33,17 @@ def models(as_json: bool) -> None:
     from headgate.shared.catalog import catalog
 
     in_force = catalog.load(settings.load().catalog)
-    found = [_described(model, in_force) for model in in_force.models.values()]
+    wanted = [in_force.model(name, "NAME") for name in names] or in_force.models.values()
+    found = [_described(model, in_force) for model in wanted]
     if as_json:
         for one in found:
             print_json(one)
         return
-    names = (
+    columns = (
         "model", "provider", "class", "context", "output", "USD/M in", "USD/M out", "limits", "key",
     )  # fmt: skip
     print_table(
-        names,
+        columns,
         (
             (
                 one["name"], one["provider"], one["class"], one["context_tokens"],
@@ -66,6 +71,7 @@ def _described(model: Model, in_force: Catalog) -> dict[str, Any]:
     return {
         "name": model.name,
         "provider": model.provider,
+        "variant_of": model.variant_of or None,
         "class": model.model_class,
         "pool": model.pool_key,
         "context_tokens": model.context_tokens,

@@ -55,9 +55,9 @@ class AsyncClient:
         """
         return AsyncJob(await asyncio.to_thread(self._operations.submit, prompt, fields), self)
 
-    async def submit_many(self, requests: Requests) -> list[str]:
+    async def submit_many(self, requests: Requests, *, samples: int = 1) -> list[str]:
         """Submit many jobs at once; return their ids in order. See `Client.submit_many`."""
-        return await asyncio.to_thread(self._operations.submit_many, requests)
+        return await asyncio.to_thread(self._operations.submit_many, requests, samples)
 
     async def route(self, prompt: str | None = None, /, **fields: Unpack[RequestFields]) -> Route:
         """Return which model a request for "auto" would get now, and why; see `Client.route`."""

@@ -63,19 +63,23 @@ class Client:
         """
         return Job(self._operations.submit(prompt, fields), self)
 
-    def submit_many(self, requests: Requests) -> list[str]:
+    def submit_many(self, requests: Requests, *, samples: int = 1) -> list[str]:
         """Submit many jobs at once.
 
             ids = client.submit_many([{"prompt": p, "priority": "bulk"} for p in prompts])
 
         requests: each is a text (a prompt), a dict of RequestFields, or a Request.
+        samples: how many jobs to make of each request, from 1 to 128. Each has an answer of its
+            own: it shares a call or a cached answer only with the same sample of an equal request.
+            The first sample is the same as the request without samples.
 
-        Returns the ids of the jobs in the order of the requests. All requests are checked before
+        Returns the ids of the jobs in the order of the requests: all samples of the first, then
+        those of the second. All requests are checked before
         the first job is written, and held in memory meanwhile (about 3 kB each and the prompt), so
         submit millions in slices. Raises what `submit` raises: an InvalidRequest names the field as
         `requests[i].field`, a TierLimit has the `index` of the request.
         """
-        return self._operations.submit_many(requests)
+        return self._operations.submit_many(requests, samples)
 
     def route(self, prompt: str | None = None, /, **fields: Unpack[RequestFields]) -> Route:
         """Return which model a request for "auto" would get now, and why. Nothing is queued.

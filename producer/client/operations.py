@@ -53,11 +53,11 @@ class Operations:
             at = self._lazy.current(opened)
             return submit(at, self._submitter_of(at), [given], many=False)[0]
 
-    def submit_many(self, requests: Requests) -> list[str]:
-        """Submit many jobs; return their ids in the order of the requests."""
+    def submit_many(self, requests: Requests, samples: int = 1) -> list[str]:
+        """Submit many jobs; return their ids in the order of the requests and their samples."""
         with self._lazy.use() as opened:
             at = self._lazy.current(opened)
-            return submit(at, self._submitter_of(at), requests, many=True)
+            return submit(at, self._submitter_of(at), requests, many=True, samples=samples)
 
     def route(self, prompt: str | None, fields: RequestFields) -> Route:
         """Return which model "auto" would get for this request, and why."""

@@ -17,6 +17,7 @@ from headgate.shared.database.tables import jobs
 from headgate.shared.job.envelope import Envelope
 from headgate.shared.job.ids import now_ms
 from headgate.shared.job.result import ENDED, ErrorReport, Result
+from headgate.shared.job.result_text import decode_result
 
 CANCELLED_WAITING = ErrorReport("cancelled", "cancelled by the caller while it waited", False)
 
@@ -61,7 +62,7 @@ def _cancel_rows(connection: Connection, ids: Sequence[str]) -> Cancelled:
     waiting = []
     for row in connection.execute(query).all():
         if row.status in ENDED:
-            known = row.result and Result.from_json(orjson.loads(row.result))
+            known = row.result and decode_result(row.result)
             cancelled.ended[row.id] = known or without_answer(row)
         elif row.status == "running":
             cancelled.running.append(row.id)

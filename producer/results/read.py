@@ -18,6 +18,7 @@ from headgate.shared.errors import HeadgateError, InvalidRequest
 from headgate.shared.job.ids import now_ms, rfc3339
 from headgate.shared.job.request import Priority
 from headgate.shared.job.result import ENDED, WAITING, Result, Status
+from headgate.shared.job.result_text import decode_result
 
 STATUSES: tuple[Status, ...] = get_args(Status)
 IDS_PER_QUERY = 500
@@ -227,7 +228,7 @@ def known(engine: Engine, ids: Iterable[str]) -> set[str]:
 def _ended(row: Row[*tuple[Any, ...]]) -> Result:
     if row.result is None:
         raise ResultExpired(row.id, row.status, rfc3339(row.finished_at_ms))
-    return Result.from_json(orjson.loads(row.result))
+    return decode_result(row.result)
 
 
 def _metadata(encoded: str | None) -> dict[str, Any]:

@@ -201,6 +201,6 @@ def _who(bucket: str, ticket: Ticket) -> str:
     kind, _, name = bucket.removesuffix("#").partition("/")
     if kind == "tier":
         caller = f"{ticket.tier}/{quoted(ticket.tenant)}/{quoted(ticket.user)}"
-        of_model = f" for {ticket.model}" if name != caller else ""
+        of_model = f" for {name.removeprefix(f'{caller}/')}" if name != caller else ""
         return f"tier {ticket.tier}{of_model}"
     return f"{kind} {unquoted(name.rpartition('/')[2])}"

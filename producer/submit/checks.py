@@ -14,10 +14,12 @@ from headgate.shared.job.request import Request
 from headgate.shared.routing.capabilities import (
     FIELDS,
     Needs,
+    beyond_dialect,
     exceeds_window,
     lacks,
     reserved_tokens,
 )
+from headgate.shared.routing.dialects import REMEDIES
 
 
 def prompt_field(request: Request) -> str:
@@ -55,7 +57,14 @@ def refuse_too_long(request: Request, model: Model, needs: Needs) -> None:
 
 def refuse_unable(request: Request, model: Model, catalog: Catalog, needs: Needs) -> None:
     """Raise InvalidRequest if the model, or every model of `fallback`, lacks a capability."""
-    if request.embeds or not needs.capabilities:
+    if request.embeds:
+        return
+    needs = needs.of(model)
+    if beyond := beyond_dialect(model, needs):
+        remedy = f"{model.name} has nothing like it; "
+        remedy += f"{REMEDIES[beyond]}, or " if beyond in REMEDIES else "leave it out, or "
+        raise InvalidRequest(beyond, model.name, f"{remedy}name a model of OpenAI's dialect")
+    if not (needs.capabilities or needs.beyond_anthropic or needs.beyond_openai):
         return
     if missing := lacks(model, needs):
         remedy = f"the model {model.name} {_remedy(missing, needs, catalog)}"

@@ -30,12 +30,12 @@ class RequestFields(TypedDict, total=False):
 
     prompt: the text of one user message.
     messages: a conversation in OpenAI's form.
-    input: a text or a list of texts to embed.
+    input: a text or a list of texts to embed, or the same as tokens.
     template, variables: a prompt of the catalog by name, and the values to put into it.
     model: a name from the catalog, or "auto". Default: HEADGATE_MODEL.
-    params: parameters in the vendor's own form: max_tokens, temperature, tools, ...
+    params: parameters in the vendor's own form, sent as they are: max_tokens, tools, user, ...
     priority: "interactive", "standard" (default) or "bulk".
-    tenant, user: whose request it is; usage, limits and budgets are counted by them.
+    tenant, user: whose request it is; usage, limits and budgets are counted by them. Never sent.
     tier: the tier of the caller. Default: as HEADGATE_TIERS says.
     deadline_s: seconds from now after which the answer is worthless. Default 86,400.
     cache: whether and how long to keep the answer.
@@ -50,12 +50,12 @@ class RequestFields(TypedDict, total=False):
     idempotency_key: the same key and request within a day is the same job.
     on_limit: at a limit of the caller "wait" (default), or "refuse": raise TierLimit at once.
     on_unknown: "retry" (default) or "fail" after a crash that may have lost a billed answer.
-    metadata: what you want to find again in the result.
+    metadata: what you want to find again in the result. Never sent.
     """
 
     prompt: str | None
     messages: list[dict[str, Any]] | None
-    input: str | list[str] | None
+    input: str | list[str] | list[int] | list[list[int]] | None
     model: str | None
     params: dict[str, Any]
     priority: Priority
@@ -79,6 +79,9 @@ class RequestFields(TypedDict, total=False):
     on_unknown: Literal["retry", "fail"]
     metadata: dict[str, Any]
 
+
+NO_CACHE: RequestFields = {"cache": {"mode": "off"}, "share": False}
+"""The fields with which a request is a call of its own: no cached answer, no shared call."""
 
 RequestForm = str | RequestFields | Request
 """A request as `submit_many` takes it; a text is a prompt."""

@@ -18,6 +18,7 @@ from headgate.producer.errors import IdempotencyConflict
 from headgate.shared.database.engine import reading, write_all
 from headgate.shared.database.tables import KEY_KEPT_MS, idempotency, jobs
 from headgate.shared.errors import InvalidRequest, NewerEnvelope, UnreadableMessage
+from headgate.shared.job.encoding import dumps
 from headgate.shared.job.envelope import Envelope
 from headgate.shared.job.request import Request
 
@@ -58,7 +59,7 @@ def body_sha256(request: Request) -> str:
     """
     body = request.model_dump(exclude={"idempotency_key"}, exclude_defaults=True)
     try:
-        return hashlib.sha256(orjson.dumps(body, option=orjson.OPT_SORT_KEYS)).hexdigest()
+        return hashlib.sha256(dumps(body, orjson.OPT_SORT_KEYS)).hexdigest()
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidRequest("request", None, f"cannot be written as JSON: {error}") from None
 

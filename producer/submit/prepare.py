@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -20,15 +21,24 @@ from headgate.shared.cache.ttl import CachePolicy, CacheRuleIndex
 from headgate.shared.catalog.catalog import Catalog
 from headgate.shared.catalog.schema import Model
 from headgate.shared.catalog.templates import expanded
+from headgate.shared.cost.rates import price_lists_of
 from headgate.shared.cost.tokens import input_tokens
 from headgate.shared.errors import InvalidRequest
-from headgate.shared.job.envelope import Envelope
+from headgate.shared.job.envelope import ENVELOPE_VERSION, NEWEST_VERSION, Envelope
 from headgate.shared.job.ids import new_id, now_ms
-from headgate.shared.job.request import AUTO, Request, request_from
+from headgate.shared.job.request import (
+    AUTO,
+    MAX_KEY_CHARACTERS,
+    MAX_SAMPLES,
+    Request,
+    request_from,
+)
 from headgate.shared.routing import capabilities
 from headgate.shared.routing.choose import ModelStatus
 from headgate.shared.routing.router import Route, Router, nothing_known
 from headgate.shared.settings import Settings
+
+log = logging.getLogger("headgate.submit")
 
 
 class Prepared(NamedTuple):
@@ -59,6 +69,7 @@ class Submitter:
         self._cache_policy = CachePolicy(
             CacheRuleIndex.of(catalog.cache.rules), settings.cache_ttl_s, settings.cache_temperature
         )
+        self._warned: set[str] = set()
         self._default_params: dict[str, Any] = {}
         if settings.max_tokens is not None:
             self._default_params["max_tokens"] = settings.max_tokens
@@ -72,19 +83,22 @@ class Submitter:
         batch_id: str | None = None,
         batch_line: int | None = None,
         custom_id: str | None = None,
+        sample: int = 1,
     ) -> Prepared:
         """Return a job with a new id that every worker will accept; raise InvalidRequest if none.
 
-        `batch_id`, `batch_line` and `custom_id` say which line of which batch it is.
+        `batch_id`, `batch_line` and `custom_id` say which line of which batch it is; `sample`:
+        which of the samples of the request.
         """
         request = _request_of(given)
         if custom_id is not None and "\0" in custom_id:
             raise InvalidRequest("custom_id", custom_id, "leave out the NUL character")
         body = "" if request.idempotency_key is None else body_sha256(request)
-        request = expanded(request, self._catalog.templates)
+        request = expanded(_with_own_key(request, sample), self._catalog.templates)
         model = self._model_of(request)
         request = self._with_tier(self._with_default_params(request, model))
         envelope = Envelope(
+            v=NEWEST_VERSION if model.variant_of else ENVELOPE_VERSION,
             id=new_id(),
             request=request,
             model=model.name,
@@ -93,14 +107,15 @@ class Submitter:
             batch_id=batch_id,
             batch_line=batch_line,
             custom_id=custom_id,
+            sample=sample,
             body_sha256=body,
         )
         return Prepared(envelope, _encoded(envelope), self._ticket(envelope, model).encode())
 
     def prepare_many(
-        self, requests: Iterable[RequestForm | Mapping[str, Any]]
+        self, requests: Iterable[RequestForm | Mapping[str, Any]], samples: int = 1
     ) -> Iterator[Prepared]:
-        """Prepare one request after the other, in order.
+        """Prepare one request after the other, in order, each with all its samples.
 
         Raises InvalidRequest that names the field at fault as `requests[i].field`.
         """
@@ -108,15 +123,18 @@ class Submitter:
             requests, Iterable
         ):
             raise InvalidRequest("requests", requests, "give a list of requests")
+        checked_samples(samples)
         for i, given in enumerate(requests):
             if not isinstance(given, str | Mapping | Request):
                 raise InvalidRequest(f"requests[{i}]", given, "give a text, a dict or a Request")
             try:
-                prepared = self.prepare(given)
+                request = _request_of(given)
+                refuse_samples(samples, request.embeds)
+                prepared = [self.prepare(request, sample=k) for k in range(1, samples + 1)]
             except InvalidRequest as error:
                 field = f"requests[{i}].{error.field}"
                 raise InvalidRequest(field, error.value, error.remedy, error.code) from None
-            yield prepared
+            yield from prepared
 
     def route(self, given: RequestForm | Mapping[str, Any]) -> Route:
         """Return which model "auto" would get for this request, and why; raise InvalidRequest."""
@@ -159,7 +177,8 @@ class Submitter:
         missing = {k: v for k, v in self._default_params.items() if k not in own}
         if "max_completion_tokens" in own:
             missing.pop("max_tokens", None)
-        if "temperature" not in model.capabilities:
+        takes_one = model.dialect == "anthropic" and own.get("top_p") is not None
+        if "temperature" not in model.capabilities or takes_one:
             missing.pop("temperature", None)
         return request.model_copy(update={"params": {**missing, **own}}) if missing else request
 
@@ -170,6 +189,8 @@ class Submitter:
         refuse_too_long(request, model, needs)
         refuse_unable(request, model, catalog, needs)
         refuse_too_expensive(request, model, catalog)
+        if model.variant_of:
+            self._warn_of_no_price(model)
         return ticket_for(
             envelope, model, catalog, tier=request.tier or "",
             paid=request.on_limit == "refuse", input_tokens=needs.input_tokens,
@@ -177,11 +198,47 @@ class Submitter:
             cache_policy=self._cache_policy,
         )  # fmt: skip
 
+    def _warn_of_no_price(self, model: Model) -> None:
+        """Log once that the price of this snapshot or fine-tune is unknown, if it is."""
+        if model.name in self._warned or price_lists_of(model, self._catalog):
+            return
+        self._warned.add(model.name)
+        log.warning(
+            "the price of %s is unknown: its jobs cost null and count as 0 USD; "
+            'add [prices."%s"] to the catalog',
+            model.name, model.name,
+        )  # fmt: skip
+
 
 def _request_of(given: RequestForm | Mapping[str, Any]) -> Request:
     if isinstance(given, Request):
         return given
     return request_from({"prompt": given} if isinstance(given, str) else dict(given))
+
+
+def checked_samples(value: object) -> int:
+    """Return the number of samples; raise InvalidRequest if it is none."""
+    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MAX_SAMPLES:
+        return value
+    raise InvalidRequest("samples", value, f"give a whole number from 1 to {MAX_SAMPLES}")
+
+
+def refuse_samples(samples: int, embeds: bool) -> None:
+    """Raise InvalidRequest for several samples of an embedding."""
+    if samples > 1 and embeds:
+        raise InvalidRequest("samples", samples, "an embedding is always the same; leave it out")
+
+
+def _with_own_key(request: Request, sample: int) -> Request:
+    """Return the request with the idempotency key of this sample: `KEY#2` for the second."""
+    key = request.idempotency_key
+    if sample == 1 or key is None:
+        return request
+    own = f"{key}#{sample}"
+    if len(own) > MAX_KEY_CHARACTERS:
+        remedy = f"shorten it; with samples it becomes {own[-8:]!r} at its end"
+        raise InvalidRequest("idempotency_key", key, remedy)
+    return request.model_copy(update={"idempotency_key": own})
 
 
 def _encoded(envelope: Envelope) -> bytes:

@@ -26,9 +26,16 @@ Asking = Mapping[int, Prepared]
 
 
 def submit(
-    at: Installation, submitter: Submitter, requests: Iterable[RequestForm], *, many: bool
+    at: Installation,
+    submitter: Submitter,
+    requests: Iterable[RequestForm],
+    *,
+    many: bool,
+    samples: int = 1,
 ) -> list[str]:
     """Put the requests on record and on their queues; return the ids of their jobs, in order.
+
+    Each request becomes as many jobs as there are `samples`.
 
     All requests are checked before the first is written: a refusal means that nothing was queued.
     A request whose idempotency key has a job already gets the id of that job. With `many`, errors
@@ -36,9 +43,10 @@ def submit(
 
     Raises InvalidRequest, IdempotencyConflict, TierLimit and SubmitInterrupted.
     """
-    entries, asking = _prepare(submitter, requests, many)
+    jobs = submitter.prepare_many(requests, samples) if many else map(submitter.prepare, requests)
+    entries, asking = _entries(jobs)
     asking = _refuse_conflicts(at, entries, asking)
-    _admit(at, asking, many)
+    _admit(at, asking, samples if many else None)
     owners = _enqueue(at, entries)
     _give_back(at, asking, owners)
     ids = [row["id"] for row, *_ in entries]
@@ -55,10 +63,7 @@ def submitter_for(at: Installation) -> Submitter:
     return Submitter(at.settings, at.catalog, tier_of, statuses)
 
 
-def _prepare(
-    submitter: Submitter, requests: Iterable[RequestForm], many: bool
-) -> tuple[list[QueueEntry], Asking]:
-    jobs = submitter.prepare_many(requests) if many else map(submitter.prepare, requests)
+def _entries(jobs: Iterable[Prepared]) -> tuple[list[QueueEntry], Asking]:
     entries: list[QueueEntry] = []
     asking: dict[int, Prepared] = {}
     for job in jobs:
@@ -82,12 +87,15 @@ def _refuse_conflicts(at: Installation, entries: Sequence[QueueEntry], asking: A
     return {place: job for place, job in asking.items() if job.envelope.id not in owners}
 
 
-def _admit(at: Installation, asking: Asking, many: bool) -> None:
-    """Take what the jobs need from the limits of their callers; raise the first refusal."""
+def _admit(at: Installation, asking: Asking, samples: int | None) -> None:
+    """Take what the jobs need from the limits of their callers; raise the first refusal.
+
+    It names the request at fault, which has so many `samples`; None: there is only one request.
+    """
     refused = admission.refusals(at, asking, together=True)
     if refused:
         place, refusal = next(iter(refused.items()))
-        raise admission.numbered(place, refusal) if many else refusal
+        raise refusal if samples is None else admission.numbered(place // samples, refusal)
 
 
 def _enqueue(at: Installation, entries: Sequence[QueueEntry]) -> dict[str, KeyOwner]:

@@ -1,14 +1,16 @@
 """What an attempt holds of a provider's limits, by the provider's own rule. Pure.
 
-OpenAI counts a request on arrival, with its estimated prompt and its max_tokens, and gives nothing
-back. Anthropic counts input on arrival and output as it is produced, and ignores max_tokens. Both
-rules are those of the vendors' rate-limit guides.
+OpenAI counts a request on arrival, with its estimated prompt and its max_tokens for each of its `n`
+answers, and gives nothing back. Anthropic counts input on arrival and output as it is produced, and
+ignores max_tokens. Both rules are those of the vendors' rate-limit guides; that of `n` is in
+OpenAI's cookbook ("API request parallel processor").
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from headgate.shared.cost.tokens import answers
 from headgate.shared.job.request import Request
 
 
@@ -25,10 +27,11 @@ class Charge:
 
 
 def charge(dialect: str, request: Request, *, input_tokens: int, ceiling: int) -> Charge:
-    """Return what to hold for a request of about `input_tokens`, answered by up to `ceiling`."""
+    """Return what to hold for a request of about `input_tokens`; `ceiling` is of one answer."""
     if request.embeds:
         return Charge(input_tokens, 0, settles=False)
     asked = request.params.get("max_completion_tokens") or request.params.get("max_tokens")
     if dialect == "anthropic":
         return Charge(input_tokens, ceiling, settles=True)
-    return Charge(input_tokens, min(ceiling, asked) if asked else 0, settles=False)
+    each = min(ceiling, asked) if asked else 0
+    return Charge(input_tokens, each * answers(request.params), settles=False)

@@ -43,6 +43,8 @@ class Ticket:
     * `alone`: the job never joins an equal request in flight; `followed`: it has joined one.
     * `upper_bound_pico_usd`: the most that the attempt can cost, None if no price is known.
     * `waits`: the job waits for a breaker to close; its tries do not count meanwhile.
+    * `variant_of`: the model of the catalog of which `model` is a snapshot or a fine-tune,
+      or empty. The limits of a tier for that model count, too.
     """
 
     pool: str
@@ -63,6 +65,7 @@ class Ticket:
     followed: bool = False
     upper_bound_pico_usd: int | None = None
     waits: bool = False
+    variant_of: str = ""
 
     def encode(self) -> str:
         """Return the ticket as text, as messages and waiting queues hold it."""
@@ -74,6 +77,8 @@ class Ticket:
             )
             if is_set
         )  # fmt: skip
+        if self.variant_of:  # capital digits, so that none of them is a flag
+            flags += f"~{self.variant_of.encode().hex().upper()}"
         if self.upper_bound_pico_usd is not None:
             flags += f"${self.upper_bound_pico_usd}"
         return (
@@ -89,6 +94,7 @@ class Ticket:
             pool, model, letter, tenant, user, tier, rule, *rest = text.split("|")
             held_in, held_out, arrival_ms, deadline_ms, cached_as, flags = rest
             bound = re.search(r"\$(\d+)", flags)
+            listed = re.search(r"~([0-9A-F]+)", flags)
             return cls(
                 pool=pool,
                 model=model,
@@ -108,6 +114,7 @@ class Ticket:
                 followed="f" in flags,
                 upper_bound_pico_usd=int(bound[1]) if bound else None,
                 waits="w" in flags,
+                variant_of=bytes.fromhex(listed[1]).decode() if listed else "",
             )
         except (ValueError, KeyError):
             raise UnreadableMessage("its ticket has a form that is not known here") from None
@@ -149,11 +156,12 @@ def ticket_for(
         output_tokens=held.output_tokens,
         arrival_ms=envelope.submitted_at_ms,
         deadline_ms=envelope.deadline_at_ms,
-        cached_as=fingerprint(request, model.name) if cache_policy.keeps(request) else "",
+        cached_as=_cached_as(envelope, model, cache_policy),
         paid=paid,
         replaceable=len(chain) > 1 and not is_last,
         alone=not request.share,
         upper_bound_pico_usd=upper_bound_pico_usd(request, model, catalog),
+        variant_of=model.variant_of,
     )
 
 
@@ -162,6 +170,11 @@ def _charge_of(request: Request, model: Model, dialect: str, input_tokens: int |
         input_tokens = tokens.input_tokens(request, model)
     ceiling = tokens.output_ceiling(request.params, model)
     return charge(dialect, request, input_tokens=input_tokens, ceiling=ceiling)
+
+
+def _cached_as(envelope: Envelope, model: Model, policy: CachePolicy) -> str:
+    request = envelope.request
+    return fingerprint(request, model.name, envelope.sample) if policy.keeps(request) else ""
 
 
 def _pool_of(request: Request, model: Model) -> str:

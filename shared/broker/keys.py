@@ -240,6 +240,10 @@ class Keys:
         """LIST: alerts of budgets in JSON, the oldest at the right; expires in 7 days."""
         return f"{self.prefix}headgate:alerts"
 
+    def alert(self, alert_id: str) -> str:
+        """STRING: the worker that sends this alert; expires in a minute."""
+        return f"{self.prefix}headgate:alert:{alert_id}"
+
     def keyed(self) -> str:
         """HASH: provider to how many keys its workers have, 0 for none; stays."""
         return f"{self.prefix}headgate:keyed"
@@ -254,6 +258,14 @@ class Keys:
     def sweeper(self) -> str:
         """STRING: the worker that does the maintenance; expires after one period."""
         return f"{self.prefix}headgate:sweeper"
+
+    def database(self) -> str:
+        """STRING: `id SP address` of the database that this Redis belongs to; stays."""
+        return f"{self.prefix}headgate:database"
+
+    def strays(self) -> str:
+        """HASH: worker that ended, as it had another database, to `ms SP why`; expires in 1 h."""
+        return f"{self.prefix}headgate:strays"
 
     def probe(self) -> str:
         """STRING: what a starting worker tries its rights on; expires after a second."""

@@ -20,13 +20,18 @@ from typing import Any
 
 import orjson
 
-from headgate.shared.job.request import Request
+from headgate.shared.job.encoding import dumps
+from headgate.shared.job.request import EmbeddingInput, Request
 
 UNSEEN = frozenset({
     "user", "metadata", "store", "service_tier", "prompt_cache_key", "prompt_cache_retention",
     "safety_identifier", "stream", "stream_options", "max_tokens", "max_completion_tokens",
 })  # fmt: skip
-"""Params that no answer depends on, and two names of one param, which `_params` adds again."""
+"""Params that no answer depends on, and two names of one param, which `_params` adds again.
+
+`user`, `metadata` and `store` are for the vendor's records. The cache policy (`ttl.py`) takes no
+answer for a request that is to be stored.
+"""
 
 MARK = "cache_control"
 """Anthropic's mark for its own prompt cache: on parts of messages, system blocks and tools."""
@@ -35,11 +40,12 @@ WHOLE_BELOW = 2.0**53
 """Below this every whole number is a float of its own."""
 
 
-def fingerprint(request: Request, model: str) -> str:
+def fingerprint(request: Request, model: str, sample: int = 1) -> str:
     """Return 64 hexadecimal digits over all that can change the answer of `model`.
 
     The tenant counts, so tenants never share an answer. User, priority, metadata and deadline do
-    not, because no model sees them.
+    not, because no model sees them. Each `sample` of a request has an answer of its own; the first
+    has that of the request without samples.
     """
     question = {
         "tenant": request.tenant,
@@ -47,12 +53,15 @@ def fingerprint(request: Request, model: str) -> str:
         "input": _input(request.input),
         "messages": None if request.embeds else [_message(one) for one in request.chat()],
         "params": _params(request.params) if request.params else {},
+        **({"sample": sample} if sample > 1 else {}),
     }
-    return hashlib.sha256(orjson.dumps(question, option=orjson.OPT_SORT_KEYS)).hexdigest()
+    return hashlib.sha256(dumps(question, orjson.OPT_SORT_KEYS)).hexdigest()
 
 
-def _input(value: str | list[str] | None) -> str | list[str] | None:
-    return value[0] if isinstance(value, list) and len(value) == 1 else value
+def _input(value: EmbeddingInput | None) -> EmbeddingInput | None:
+    if isinstance(value, list) and len(value) == 1 and not isinstance(value[0], int):
+        return value[0]
+    return value
 
 
 def _message(message: dict[str, Any]) -> dict[str, Any]:

@@ -3,9 +3,10 @@
 The first of these decides:
 
 1. the caller's `cache.mode` and `cache.ttl_s`;
-2. the catalog's cache rules for the request's template;
-3. its cache rules for words of the user's messages;
-4. the setting for all.
+2. `store: true`, with which the vendor keeps the request: its answer is neither taken nor kept;
+3. the catalog's cache rules for the request's template;
+4. its cache rules for words of the user's messages;
+5. the setting for all.
 
 If several rules match, the shortest lifetime counts: another call costs cents, but an old price or
 another customer's order costs more. Measured: 5 us for a short prompt.
@@ -182,6 +183,8 @@ class CachePolicy:
         if wish.ttl_s is not None:
             return CacheTtl(wish.ttl_s, "asked")
         asked = wish.mode == "exact"
+        if not asked and request.params.get("store") is True:
+            return CacheTtl(0, "stored")  # the vendor is to keep an answer of this very request
         if not asked and self._varies(request):
             return CacheTtl(0, "varies")
         found = self.rules.match(request)

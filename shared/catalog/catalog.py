@@ -37,7 +37,11 @@ from headgate.shared.catalog.schema import (
 )
 from headgate.shared.catalog.templates import Template
 from headgate.shared.catalog.validate import check
+from headgate.shared.catalog.variants import FINE_TUNED, variant
 from headgate.shared.errors import CatalogError, InvalidRequest
+
+MAX_VARIANTS = 10_000
+"""Snapshots and fine-tunes that are remembered: callers choose their names."""
 
 BUILT_IN = Path(__file__).with_name("catalog.toml")
 
@@ -59,6 +63,7 @@ class Catalog(CatalogModel):
     routing: Routing = Routing()
     digest: str
     _names: dict[str, Model] = PrivateAttr(default_factory=dict)
+    _variants: dict[str, Model] = PrivateAttr(default_factory=dict)
     _chains: dict[str, tuple[Model | StaticText, ...]] = PrivateAttr(default_factory=dict)
 
     def model_post_init(self, _: object) -> None:
@@ -68,6 +73,8 @@ class Catalog(CatalogModel):
         ):  # fmt: skip
             self.__dict__[table] = MappingProxyType(self.__dict__[table])
         for model in self.models.values():
+            if model.provider in self.providers:
+                model.served_by(self.providers[model.provider].dialect)
             self._names[model.name] = self._names[f"{model.provider}/{model.name}"] = model
 
     @property
@@ -79,15 +86,31 @@ class Catalog(CatalogModel):
     def model(self, name: str, field: str = "model") -> Model:
         """Return the model of that name, `gpt-4o` or `openai/gpt-4o`.
 
-        Raises InvalidRequest, with `field` as the field at fault, for an unknown name.
+        Snapshots and fine-tunes of the catalog's models count as models, see `variants.py`. Raises
+        InvalidRequest, with `field` as the field at fault, for an unknown name.
         """
-        try:
-            return self._names[name]
-        except KeyError:
-            remedy = "`headgate models` lists what there is" + hint(name, self._names, "; ")
-            if name == "auto":
-                remedy = "auto lets routing choose and is not a model; name a model here"
-            raise InvalidRequest(field, name, remedy, code="unknown_model") from None
+        found = self._names.get(name) or self._variant(name)
+        if found is not None:
+            return found
+        remedy = "`headgate models` lists what there is" + hint(name, self._names, "; ")
+        if name == "auto":
+            remedy = "auto lets routing choose and is not a model; name a model here"
+        elif name.startswith(FINE_TUNED):
+            remedy = "a fine-tune is named ft:MODEL:..., with a MODEL of the catalog; " + remedy
+        raise InvalidRequest(field, name, remedy, code="unknown_model")
+
+    def _variant(self, name: str) -> Model | None:
+        """Return the snapshot or fine-tune of that name, or None."""
+        known = self._variants.get(name)
+        if known is None:
+            provider, slash, bare = name.rpartition("/")
+            models = (m for m in self.models.values() if not slash or m.provider == provider)
+            known = variant(bare, list(models))
+            if known is not None:
+                if len(self._variants) >= MAX_VARIANTS:
+                    self._variants.clear()
+                self._variants[name] = known
+        return known
 
     def chain(
         self, model: Model, fallback: bool | Sequence[str] = True

@@ -11,7 +11,15 @@ from datetime import date
 from decimal import Decimal, InvalidOperation
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    model_validator,
+)
 
 STATIC = "static:"
 #: Defaults of a budget: the shares at which bulk jobs stop and all jobs stop, the shares at which
@@ -20,6 +28,9 @@ SOFT, HARD, ALERTS, WAIT = 1.0, 1.2, (0.8, 0.9, 1.0), "wait"
 #: Built-in classes: a worker serves their queues even if the catalog has no model of the class.
 CLASSES = ("fast", "smart", "reasoning", "embedding")
 
+#: How a stream tells its usage: if `stream_options` ask for it, always, or never.
+StreamUsage = Literal["option", "always", "never"]
+Dialect = Literal["openai", "anthropic"]
 Capability = Literal["vision", "tools", "json", "reasoning", "temperature", "embeddings"]
 
 
@@ -127,20 +138,28 @@ class WideLimits(CallerLimits):
 class ProviderConfig(CatalogModel):
     """Where models are served, and in which dialect. Without `api_key_env` no key is sent.
 
-    `limits` hold for all pools of one key together. `factors` are the prices of service tiers
+    `limits` hold for all pools of one key together. `stream_usage` is None for servers that nobody
+    knows; Anthropic's dialect always tells it. `factors` are the prices of service tiers
     relative to the standard one, by the tier's name in the vendor's replies. The factor `us` is for
     replies that were computed in the US only.
     """
 
     name: str
-    dialect: Literal["openai", "anthropic"]
+    dialect: Dialect
     base_url: Annotated[str, AfterValidator(_web_address)]
     api_key_env: Annotated[
         tuple[Variable, ...], BeforeValidator(_one_or_many), Field(strict=False)
     ] = ()
     api_key_optional: bool = False
     limits: WideLimits = WideLimits()
+    stream_usage: StreamUsage | None = None
     factors: Mapping[str, Factor] = {}
+
+    @property
+    def streams_whole(self) -> bool:
+        """Whether a stream is known to bring all of an answer, with its usage."""
+        known = self.stream_usage or ("always" if self.dialect == "anthropic" else "never")
+        return known != "never"
 
 
 class Model(CatalogModel):
@@ -163,6 +182,32 @@ class Model(CatalogModel):
     tokens_per_s: Annotated[float, Field(gt=0, le=100_000, allow_inf_nan=False)] | None = None
     source: Text
     checked: date
+    _dialect: Dialect = PrivateAttr("openai")
+    _variant_of: str = PrivateAttr("")
+
+    @property
+    def dialect(self) -> Dialect:
+        """The dialect of its provider."""
+        return self._dialect
+
+    @property
+    def variant_of(self) -> str:
+        """The model that the catalog lists, if this is a snapshot or a fine-tune of it; or empty.
+
+        The limits of a tier for that model hold for this one, too.
+        """
+        return self._variant_of
+
+    def served_by(self, dialect: Dialect) -> Model:
+        """Set the dialect of its provider; the catalog does so once."""
+        self._dialect = dialect
+        return self
+
+    def variant(self, name: str) -> Model:
+        """Return its snapshot or fine-tune of this name."""
+        found = self.model_copy(update={"name": name, "provider_name": name})
+        found._variant_of = self.name
+        return found
 
     @property
     def embeds(self) -> bool:

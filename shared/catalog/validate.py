@@ -39,6 +39,7 @@ from headgate.shared.catalog.schema import (
     WideLimits,
 )
 from headgate.shared.catalog.templates import Template
+from headgate.shared.catalog.variants import variant
 from headgate.shared.errors import CatalogError
 
 F = TypeVar("F", bound=BaseModel)
@@ -106,7 +107,7 @@ class _Checker:
             self.check_model(model)
             self.check_fallback(model)
         for n, rule in enumerate(tables.routing.rules):
-            self.check_model_name(["routing", "rules", n, "model"], rule.model)
+            self.check_listed_model(["routing", "rules", n, "model"], rule.model)
         self.check_circles()
         self.check_pools()
         for name in self.entries("prices"):
@@ -205,7 +206,7 @@ class _Checker:
                 remedy = f"soft ({soft:g}) must not be above hard ({hard:g}); change one of them"
                 self.fault([*at, key], value, remedy)
         if own.at_soft not in (None, WAIT):
-            self.check_model_name([*at, "at_soft"], own.at_soft)
+            self.check_listed_model([*at, "at_soft"], own.at_soft)
             other = self.tables.models.get(own.at_soft)
             if other and other.embeds:
                 remedy = "an embedding model cannot replace a chat model; name another model"
@@ -245,11 +246,17 @@ class _Checker:
                 return
             if not self.check_model_name(at, name):
                 continue
-            other = self.tables.models.get(name)
+            other = self.tables.models.get(name) or variant(name, self.tables.models.values())
             if other and other.embeds != model.embeds:
                 self.fault(at, name, OTHER_KIND)
 
     def check_model_name(self, at: Path, name: str) -> bool:
+        """Report a name that is neither listed nor a snapshot or fine-tune of a listed model."""
+        if variant(name, self.tables.models.values()) is not None:
+            return True
+        return self.check_listed_model(at, name)
+
+    def check_listed_model(self, at: Path, name: str) -> bool:
         models = self.entries("models")
         if name not in models:
             remedy = "no such model in the catalog; use one of its names, or add it"

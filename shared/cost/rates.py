@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from headgate.shared.catalog.catalog import Catalog
 from headgate.shared.catalog.schema import Model, TierPrice
+from headgate.shared.catalog.variants import FINE_TUNED
 from headgate.shared.job.result import Usage
 
 if TYPE_CHECKING:
@@ -189,9 +190,12 @@ def _listed(provider: str, base_url: str, model: str) -> ModelInfo | None:
     snapshot = get_snapshot()
     for by in ((provider, None), (None, base_url)):
         try:
-            return snapshot.find_provider_model(model, None, *by)[1]
+            found = snapshot.find_provider_model(model, None, *by)[1]
         except LookupError:
             continue
+        # A fine-tune has a price of its own: some of its entries are those of the model it is of.
+        tuned = model.startswith(FINE_TUNED) and not found.id.startswith(FINE_TUNED)
+        return None if tuned else found
     return None
 
 

@@ -51,7 +51,7 @@ class Prompted(Protocol):
     @property
     def messages(self) -> Sequence[Mapping[str, Any]] | None: ...
     @property
-    def input(self) -> str | Sequence[str] | None: ...
+    def input(self) -> str | Sequence[str] | Sequence[int] | Sequence[Sequence[int]] | None: ...
     @property
     def params(self) -> Mapping[str, Any]: ...
 
@@ -75,7 +75,10 @@ def input_tokens(request: Prompted, model: Model | None = None) -> int:
     elif isinstance(request.input, str):
         total = count(request.input)
     elif request.input is not None:
-        total = sum(count(text) for text in request.input)
+        texts = [text for text in request.input if isinstance(text, str)]
+        if not texts:
+            return _given_tokens(request.input)
+        total = sum(map(count, texts))
     if request.params:
         for key in ("tools", "functions", "response_format", "system"):
             if key in request.params:
@@ -83,8 +86,13 @@ def input_tokens(request: Prompted, model: Model | None = None) -> int:
     return max(1, math.ceil(total)) if exact else int(total) + 1
 
 
+def _given_tokens(tokens: Sequence[Any]) -> int:
+    """Return how many tokens the caller gave in the place of texts; that count is exact."""
+    return sum(1 if isinstance(item, int) else len(item) for item in tokens)
+
+
 #: What a message may hold beside its role and content.
-_BESIDE = ("name", "tool_calls")
+_BESIDE = ("name", "tool_calls", "function_call")
 
 EXACT_CHARACTERS = 50_000
 """Longer texts are estimated. bpe-openai refuses more than 200,000 tokens, and a character has at
@@ -134,10 +142,16 @@ def load_vocabularies(models: Iterable[Model]) -> None:
 
 
 def output_ceiling(params: Mapping[str, Any], model: Model) -> int:
-    """Return the most tokens that the answer can have, by the request's params and the model."""
+    """Return the most tokens that one answer can have, by the request's params and the model."""
     asked = params.get("max_completion_tokens") or params.get("max_tokens")
     ceiling = model.max_output_tokens
     return min(asked, ceiling) if isinstance(asked, int) and asked > 0 else ceiling
+
+
+def answers(params: Mapping[str, Any]) -> int:
+    """Return how many answers the request asks for in one call: its `n`, or 1."""
+    asked = params.get("n")
+    return asked if isinstance(asked, int) and asked > 1 else 1
 
 
 def exceeds_window(input_tokens: int, model: Model, reserved_tokens: int = 0) -> bool:

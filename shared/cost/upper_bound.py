@@ -13,7 +13,7 @@ import orjson
 from headgate.shared.catalog.catalog import Catalog
 from headgate.shared.catalog.schema import Model
 from headgate.shared.cost.price import pico_at, upper_bound_steps
-from headgate.shared.cost.tokens import output_ceiling
+from headgate.shared.cost.tokens import answers, output_ceiling
 from headgate.shared.job.request import Request
 
 MESSAGE_TOKENS = 8
@@ -37,14 +37,23 @@ most 2.46. Anthropic at high resolution: 4,784. Other vendors count as OpenAI's 
 def input_bound(request: Request, model: Model) -> int:
     """Return the most input tokens that a vendor can count for the request.
 
+    A prompt over the window, and a text to embed over it, is refused by the vendor and costs
+    nothing.
+    """
+    if len(request.inputs) > 1:
+        return FRAME_TOKENS + sum(min(size, model.context_tokens) for size in _sizes(request))
+    return min(sent_bound(request, model), model.context_tokens)
+
+
+def sent_bound(request: Request, model: Model) -> int:
+    """Return the most tokens that can be in what is sent, whatever the model's window.
+
     A token has at least one byte of UTF-8, because vocabularies fall back to bytes. A file counts
-    as the whole window, because it may hold any number of tokens. A prompt over the window is
-    refused by the vendor and costs nothing.
+    as the whole window, because it may hold any number of tokens.
     """
     if request.input is not None:
-        texts = [request.input] if isinstance(request.input, str) else request.input
-        total = sum(map(_bytes, texts)) + MESSAGE_TOKENS * len(texts) + FRAME_TOKENS
-    elif request.prompt is not None:
+        return sum(_sizes(request)) + FRAME_TOKENS
+    if request.prompt is not None:
         total = _bytes(request.prompt) + MESSAGE_TOKENS + FRAME_TOKENS
     else:
         total = FRAME_TOKENS
@@ -57,7 +66,26 @@ def input_bound(request: Request, model: Model) -> int:
         for name in _PROMPTED.intersection(request.params):
             if value := request.params[name]:
                 total += TOOL_PROMPT_TOKENS + _json_bytes(value)
-    return min(total, model.context_tokens)
+    return total
+
+
+def _sizes(request: Request) -> list[int]:
+    """Return the most tokens of each input of an embedding job."""
+    sizes = (_bytes(one) if isinstance(one, str) else len(one) for one in request.inputs)
+    return [MESSAGE_TOKENS + size for size in sizes]
+
+
+def output_bound(request: Request, model: Model) -> int:
+    """Return the most output tokens that a vendor can count for the request.
+
+    Each of the `n` answers may take as many as `max_tokens` and the model allow.
+    """
+    if request.embeds:
+        return 0
+    each = output_ceiling(request.params, model)
+    if prediction := request.params.get("prediction"):  # its unused part is billed as output
+        each += _json_bytes(prediction)
+    return each * answers(request.params)
 
 
 #: Params that become part of the prompt. A `prediction` is billed as output.
@@ -71,7 +99,7 @@ def upper_bound_pico_usd(request: Request, model: Model, catalog: Catalog) -> in
     tools that the vendor runs itself, such as searches, and with audio as input or output.
     """
     params = request.params
-    if (params and _is_unbounded(params)) or any(map(_has_audio, request.messages or ())):
+    if (params and runs_vendor_tools(params)) or any(map(_has_audio, request.messages or ())):
         return None
     steps = upper_bound_steps(
         model,
@@ -82,10 +110,7 @@ def upper_bound_pico_usd(request: Request, model: Model, catalog: Catalog) -> in
     )
     if steps is None:
         return None
-    output = 0 if request.embeds else output_ceiling(params, model)
-    if params.get("prediction"):  # OpenAI bills the unused part of it as output
-        output += _json_bytes(params["prediction"])
-    return pico_at(steps, input_bound(request, model), output)
+    return pico_at(steps, input_bound(request, model), output_bound(request, model))
 
 
 def _service_tier(params: dict[str, Any]) -> str:
@@ -99,7 +124,8 @@ def _service_tier(params: dict[str, Any]) -> str:
 _UNBOUNDED = frozenset({"web_search_options", "audio", "mcp_servers", "container"})
 
 
-def _is_unbounded(params: dict[str, Any]) -> bool:
+def runs_vendor_tools(params: dict[str, Any]) -> bool:
+    """Return whether the vendor runs tools for the request, or its bill has no bound otherwise."""
     if any(params.get(name) for name in _UNBOUNDED):
         return True
     tools = params.get("tools")
@@ -152,7 +178,8 @@ def _part(part: object, model: Model) -> int:
 
 
 def _image_tokens(model: Model) -> int:
-    by_name = IMAGE_TOKENS.get(model.provider_name.partition("-2024")[0])
+    listed = model.variant_of or model.provider_name.partition("-2024")[0]
+    by_name = IMAGE_TOKENS.get(listed)
     return by_name or IMAGE_TOKENS.get(model.provider, IMAGE_TOKENS[""])
 
 

@@ -6,10 +6,9 @@ gives each transaction another session, may stand in between.
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,13 +22,15 @@ from sqlalchemy import (
     Table,
     create_engine,
     event,
+    make_url,
     text,
 )
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from headgate.shared.database import sqlite_lock
+from headgate.shared.database import sqlite_file, sqlite_lock
+from headgate.shared.database.sqlite_file import OpenFile
 from headgate.shared.errors import Unreachable
 from headgate.shared.settings import masked
 
@@ -81,11 +82,12 @@ def open_engine(database_url: str, timeout_s: float = TIMEOUT_S) -> Engine:
         engine = create_engine(
             database_url,
             connect_args={"timeout": timeout_s, "check_same_thread": False},
-            execution_options={"bound_s": timeout_s},
+            execution_options={"bound_s": timeout_s, "file": _file_of(database_url)},
             hide_parameters=True,
         )
-        event.listen(engine, "do_connect", _make_private)
-        event.listen(engine, "connect", _prepare_sqlite)
+        file = sqlite_file.of(engine)
+        event.listen(engine, "do_connect", partial(_find_sqlite, file))
+        event.listen(engine, "connect", partial(_prepare_sqlite, file))
         event.listen(engine, "begin", _begin_immediate)
         event.listen(engine, "engine_disposed", _close_lock)
         return engine
@@ -106,6 +108,7 @@ def open_engine(database_url: str, timeout_s: float = TIMEOUT_S) -> Engine:
 
 def reading(engine: Engine) -> Connection:
     """Return a connection for reads: it takes no write lock and keeps no transaction open."""
+    sqlite_file.require(engine)
     return engine.connect().execution_options(isolation_level="AUTOCOMMIT")
 
 
@@ -129,8 +132,10 @@ def writing(engine: Engine) -> Iterator[Connection]:
     """Give a transaction, committed at the end. On SQLite all processes' writers take turns."""
     bound_s = engine.get_execution_options()["bound_s"]
     if engine.dialect.name == "sqlite":
-        with sqlite_lock.turn(str(engine.url.database), bound_s), engine.begin() as connection:
-            yield connection
+        with sqlite_lock.turn(str(engine.url.database), bound_s):
+            sqlite_file.require(engine)
+            with engine.begin() as connection:
+                yield connection
         return
     with engine.begin() as connection:
         connection.execute(POSTGRES_BOUNDS, {"lock_ms": str(int(bound_s * 250))})
@@ -214,6 +219,8 @@ def reaching(database_url: str) -> Iterator[None]:
         if isinstance(error, DBAPIError) and not passes(error):
             raise
         remedy = "check HEADGATE_DATABASE_URL"
+        if sqlite_file.lost(error):
+            remedy = "end this process, put the right file there, and start it again"
         if "not a database" in reason(error):
             remedy += ", and that the file is a SQLite database"
         name = f"the database at {masked(database_url)}"
@@ -247,15 +254,20 @@ def _leave_session(fault: ExceptionContext) -> None:
         fault.is_disconnect = True
 
 
-def _make_private(_dialect: Any, _record: Any, args: Any, _options: Any) -> None:
-    # SQLite would create a file that all users of the machine can read. Its companions (-wal, -shm)
-    # get the rights of the file.
-    if args and not args[0].startswith((":", "file:")):
-        with suppress(OSError):
-            os.close(os.open(args[0], os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+def _file_of(database_url: str) -> OpenFile | None:
+    """Return the file of a SQLite URL; None for a database in memory and for a URI."""
+    path = make_url(database_url).database
+    return None if not path or path.startswith((":", "file:")) else OpenFile(Path(path).absolute())
 
 
-def _prepare_sqlite(connection: sqlite3.Connection, _record: Any) -> None:
+def _find_sqlite(file: OpenFile | None, *_: Any) -> None:
+    if file is not None:
+        file.connecting()
+
+
+def _prepare_sqlite(file: OpenFile | None, connection: sqlite3.Connection, _record: Any) -> None:
+    if file is not None:
+        file.connected()
     # pysqlite would begin transactions by itself and late; `_begin_immediate` does it instead.
     connection.isolation_level = None
     for pragma in ("journal_mode=WAL", "synchronous=NORMAL"):

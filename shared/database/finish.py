@@ -12,7 +12,6 @@ from dataclasses import replace
 from itertools import islice
 from typing import Any
 
-import orjson
 import redis
 from sqlalchemy import Connection, Row, Update, bindparam, insert, select, update
 
@@ -28,6 +27,7 @@ from headgate.shared.job.envelope import Envelope
 from headgate.shared.job.history import History, history_of
 from headgate.shared.job.ids import rfc3339
 from headgate.shared.job.result import ErrorReport, Result, Status, Usage
+from headgate.shared.job.result_text import encode_result
 
 FORGOTTEN_PER_CALL = 100
 """How many jobs one script call removes from their waiting queues; it reads each message."""
@@ -54,7 +54,7 @@ def end_waiting(
         history = history_of(tried[row.id], share_pico_usd=row.share_pico_usd or 0)
         result = _result(row, envelope, _usage_of(tried[row.id]), history, error, at_ms)
         results.append(result)
-        changes.append({"job": row.id, "text": orjson.dumps(result.as_json()).decode()})
+        changes.append({"job": row.id, "text": encode_result(result)})
         lines.append(
             audit_row(
                 envelope,

@@ -217,3 +217,11 @@ usage_summed = Table(
     Column("lines", BigInteger, nullable=False),
     Column("summed_at_ms", BigInteger, nullable=False),
 )
+
+#: The id of this database: one row, written at its first use. Redis stores it, too.
+database_id = Table(
+    "database_id",
+    metadata,
+    Column("one", Integer, primary_key=True, autoincrement=False, comment="always 1"),
+    Column("id", String(36), nullable=False),
+)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+from typing import Any
 
 import orjson
 
@@ -11,6 +13,60 @@ from headgate.shared.errors import InvalidRequest
 MAX_REQUEST_BYTES = 10 * 1024 * 1024
 """The limit for one request, as JSON."""
 
+SMALLEST, LARGEST = -(2**63), 2**64 - 1
+"""The whole numbers that orjson reads and writes exactly. Larger ones need `loads` and `dumps`."""
+
+MAX_DIGITS = 308
+"""The most digits of a whole number; orjson reads no longer ones."""
+
+_DIGITS = bytes(0x30 if 0x30 <= byte <= 0x39 else 0x20 for byte in range(256))
+_LONG_NUMBER = b"0" * 19
+"""No whole number of fewer digits is too large for orjson."""
+
+
+def loads(data: bytes | str) -> Any:
+    """Return the value of a JSON text, with whole numbers of any size.
+
+    Raises orjson.JSONDecodeError for what is no JSON. A number with a fraction or an exponent is
+    the nearest float.
+    """
+    value = orjson.loads(data)
+    raw = data.encode() if isinstance(data, str) else data
+    if _LONG_NUMBER in raw.translate(_DIGITS):
+        try:
+            return json.loads(raw)
+        except RecursionError:  # orjson reads deeper nesting
+            return value
+    return value
+
+
+def dumps(value: object, option: int | None = None) -> bytes:
+    """Return the value as JSON, with whole numbers of any size; `option` is orjson's.
+
+    Raises TypeError and ValueError for what JSON has no form for.
+    """
+    try:
+        return orjson.dumps(value, option=option)
+    except TypeError as error:
+        if "64-bit" not in str(error):
+            raise
+        return orjson.dumps(_spelled(value), option=option)
+
+
+def _spelled(value: Any) -> Any:
+    """Return the value with each whole number of more than 64 bits as the text of its digits."""
+    match value:
+        case int() if not SMALLEST <= value <= LARGEST:
+            if abs(value) >= 10**MAX_DIGITS:
+                raise ValueError(f"a whole number has more than {MAX_DIGITS} digits")
+            return orjson.Fragment(str(value))
+        case dict():
+            return {key: _spelled(item) for key, item in value.items()}
+        case list() | tuple():
+            return [_spelled(item) for item in value]
+        case _:
+            return value
+
 
 def json_bytes(value: object) -> bytes:
     """Return the value as JSON in UTF-8.
@@ -18,13 +74,26 @@ def json_bytes(value: object) -> bytes:
     Raises InvalidRequest for NaN, infinities, lone surrogates and what JSON has no form for.
     """
     try:
-        data = orjson.dumps(value)
-    except (TypeError, ValueError) as error:
+        data = dumps(value)
+    except (TypeError, ValueError, RecursionError) as error:
         raise InvalidRequest("request", None, f"cannot be written as JSON: {error}") from None
     # orjson writes NaN and infinities as null.
     if b"null" in data and not _is_finite(value):
         raise InvalidRequest("request", "NaN", "JSON has no NaN and no infinity; give a number")
     return data
+
+
+def has_large_number(value: object) -> bool:
+    """Return whether a whole number of more than 64 bits stands in the value."""
+    match value:
+        case int():
+            return not SMALLEST <= value <= LARGEST
+        case dict():
+            return any(map(has_large_number, value.values()))
+        case list() | tuple():
+            return any(map(has_large_number, value))
+        case _:
+            return False
 
 
 def refuse_oversize(encoded: bytes) -> None:

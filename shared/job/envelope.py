@@ -18,6 +18,7 @@ from headgate.shared.job.ids import LATEST_MS, now_ms
 from headgate.shared.job.request import (
     DEFAULT_DEADLINE_S,
     MAX_DEADLINE_S,
+    MAX_SAMPLES,
     NO_NUL,
     REQUEST_FIELDS,
     CacheWish,
@@ -26,6 +27,11 @@ from headgate.shared.job.request import (
 )
 
 ENVELOPE_VERSION = 1
+"""The version of most envelopes: every release reads it."""
+
+NEWEST_VERSION = 2
+"""The version of envelopes that the first readers would misread: `Request.version`, a `sample`
+after the first, and models that the catalog does not list (snapshots and fine-tunes)."""
 
 
 class Envelope(BaseModel):
@@ -40,8 +46,12 @@ class Envelope(BaseModel):
     model_class: Annotated[ColumnText, Field(max_length=64)]
     submitted_at_ms: Annotated[int, Field(ge=0, le=LATEST_MS)]
     batch_id: Annotated[ColumnText, Field(max_length=64)] | None = None
-    batch_line: Annotated[int, Field(ge=0, lt=2**31)] | None = None
+    batch_line: Annotated[int, Field(gt=-(2**31), lt=2**31)] | None = None
+    """Its line, or what `headgate.producer.batch.samples` makes of line and sample."""
     custom_id: Annotated[str, Field(pattern=NO_NUL)] | None = None
+    sample: Annotated[int, Field(ge=1, le=MAX_SAMPLES)] = 1
+    """Which of the samples of one request it is. Only jobs of one number share an answer; the first
+    shares it with jobs that are no samples."""
     forgiven_fence: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """Set by an operator's retry: attempts under claims up to this fence do not count as tries."""
     body_sha256: str = Field(default="", exclude=True)
@@ -63,7 +73,9 @@ class Envelope(BaseModel):
         Raises InvalidRequest for a value that JSON cannot hold, and for more than 10 MB.
         """
         fields = self.model_dump(exclude_defaults=True)
-        fields["v"] = self.v
+        fields["v"] = max(self.v, self.request.version)
+        if self.sample > 1:
+            fields["v"] = NEWEST_VERSION
         data = json_bytes(fields)
         refuse_oversize(data)
         return data
@@ -78,9 +90,9 @@ class Envelope(BaseModel):
         if not isinstance(fields, dict):
             raise UnreadableMessage(f"the envelope is {type(fields).__name__}, not an object")
         version = fields.get("v")
-        if version == ENVELOPE_VERSION + 1:
+        if version == NEWEST_VERSION + 1:
             raise _newer(version, fields)
-        if version != ENVELOPE_VERSION:
+        if version not in (ENVELOPE_VERSION, NEWEST_VERSION):
             found = version if isinstance(version, int) else type(version).__name__
             raise UnreadableMessage(f"envelope version {found} is not known here")
         try:

@@ -19,7 +19,15 @@ from pydantic import (
 
 from headgate.shared.errors import InvalidRequest
 from headgate.shared.field_faults import closest, path_of, remedy_of
-from headgate.shared.job.request_checks import PARAMS, check_messages, check_params, is_deeper
+from headgate.shared.job.encoding import has_large_number
+from headgate.shared.job.request_checks import (
+    INPUT_REMEDY,
+    PARAMS,
+    check_input,
+    check_messages,
+    check_params,
+    is_deeper,
+)
 
 AUTO = "auto"
 """The model of a request that leaves the choice to routing."""
@@ -29,6 +37,9 @@ DEFAULT_DEADLINE_S = 86_400
 
 MAX_METADATA_DEPTH = 100
 """How deep `metadata` may be nested. orjson writes 254 levels, and a result adds some around it."""
+
+MAX_SAMPLES = 128
+"""How many samples of a request there may be; as many as OpenAI's `n`."""
 
 NOT_YET = frozenset({"webhook_url"})
 """Fields that are not supported yet: refused by name, never ignored."""
@@ -56,7 +67,8 @@ NO_NUL = r"^[^\x00]*$"
 ColumnText = Annotated[str, Field(min_length=1, max_length=128, pattern=NO_NUL)]
 """What a column of the tables holds; as a pattern, which pydantic checks without calling Python."""
 
-IdempotencyKey = Annotated[str, Field(min_length=1, max_length=255, pattern=NO_NUL)]
+MAX_KEY_CHARACTERS = 255
+IdempotencyKey = Annotated[str, Field(min_length=1, max_length=MAX_KEY_CHARACTERS, pattern=NO_NUL)]
 
 USD = re.compile(r"[0-9]{1,9}(\.[0-9]{1,12})?", re.ASCII)
 
@@ -75,6 +87,10 @@ def _is_usd(text: str) -> str:
 
 Usd = Annotated[str, BeforeValidator(_decimal_text), AfterValidator(_is_usd)]
 """A caller's amount of money: a decimal text. A number is taken by its decimal digits."""
+
+
+EmbeddingInput = str | list[str] | list[int] | list[list[int]]
+"""What an embedding job embeds: a text, texts, a text as tokens, or several of them."""
 
 
 class CacheWish(BaseModel):
@@ -96,7 +112,7 @@ class Request(BaseModel):
 
     prompt: Annotated[str, Field(min_length=1)] | None = None
     messages: Annotated[list[dict[str, Any]], Field(min_length=1)] | None = None
-    input: str | list[str] | None = None
+    input: str | list[str] | list[int] | list[list[int]] | None = None
     model: Name | None = None
     params: dict[str, Any] = Field(default_factory=dict)
     priority: Priority = "standard"
@@ -127,10 +143,13 @@ class Request(BaseModel):
 
     @field_validator("metadata")
     @classmethod
-    def _refuse_deep_metadata(cls, metadata: dict[str, Any]) -> dict[str, Any]:
+    def _refuse_odd_metadata(cls, metadata: dict[str, Any]) -> dict[str, Any]:
         if metadata and is_deeper(metadata, MAX_METADATA_DEPTH):
             remedy = f"nest it at most {MAX_METADATA_DEPTH} levels deep"
             raise InvalidRequest("metadata", "nested too deep", remedy)
+        if metadata and has_large_number(metadata):
+            remedy = "it holds a whole number of more than 64 bits; give that as a text"
+            raise InvalidRequest("metadata", "a large number", remedy)
         return metadata
 
     @model_validator(mode="after")
@@ -142,8 +161,8 @@ class Request(BaseModel):
             raise InvalidRequest("prompt", named, "give exactly one of prompt, messages and input")
         if self.messages is not None:
             check_messages(self.messages)
-        if self.input is not None and not self.input:
-            raise InvalidRequest("input", self.input, "give a text or a list of texts")
+        if self.input is not None:
+            check_input(self.input)
         if self.stream and self.input is not None:
             raise InvalidRequest("stream", True, "an embedding has no text to stream; leave it out")
         if self.params:
@@ -154,6 +173,31 @@ class Request(BaseModel):
     def embeds(self) -> bool:
         """Whether this is an embedding job."""
         return self.input is not None
+
+    @property
+    def inputs(self) -> list[str] | list[list[int]]:
+        """The inputs of an embedding job, as a list of texts or of token lists."""
+        given = self.input
+        if given is None:
+            return []
+        if isinstance(given, str):
+            return [given]
+        return [given] if isinstance(given[0], int) else given
+
+    @property
+    def version(self) -> int:
+        """The version of an envelope that carries the request.
+
+        Readers of version 1 refuse tokens as `input`, messages of the role `function`, and several
+        answers (`params.n`).
+        """
+        if self.input is not None:
+            return 1 if isinstance(self.inputs[0], str) else 2
+        answers = self.params.get("n")
+        if isinstance(answers, int) and answers > 1:
+            return 2
+        roles = (message.get("role") for message in self.messages or ())
+        return 2 if "function" in roles else 1
 
     def chat(self) -> list[dict[str, Any]]:
         """Return the messages in OpenAI's form; a prompt becomes one message of the user."""
@@ -166,7 +210,7 @@ REQUEST_FIELDS = frozenset(Request.model_fields)
 
 _UNIONS = {
     "fallback": (1, "give true, false or a list of model names"),
-    "input": (1, "give a text or a list of texts"),
+    "input": (1, INPUT_REMEDY),
     "variables": (2, "give a text, a number, true or false"),
 }
 """Fields of several types: the parts of the path that callers know, and the remedy."""
@@ -196,6 +240,11 @@ def request_from(fields: dict[str, Any]) -> Request:
 def _remedy_for_unknown(name: str) -> str:
     if name in NOT_YET:
         return "this field is not supported yet; leave it out"
+    if name == "samples":
+        return (
+            "a job has one answer; use client.submit_many(requests, samples=N), "
+            "`headgate batch run FILE --samples N`, or samples in a line of the file"
+        )
     if name in PARAMS:
         return f"give it as params.{name}"
     return f"unknown field; {closest(name, REQUEST_FIELDS)}"

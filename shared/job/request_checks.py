@@ -6,7 +6,12 @@ from typing import Any
 
 from headgate.shared.errors import InvalidRequest
 
-ROLES = frozenset({"system", "developer", "user", "assistant", "tool"})
+ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
+
+INPUT_REMEDY = "give a text, a list of texts, a list of tokens or a list of token lists"
+
+MAX_TOKEN = 2**31 - 1
+"""The highest number that can stand for a token; vocabularies have about 200,000."""
 
 
 def check_messages(messages: list[dict[str, Any]]) -> None:
@@ -26,6 +31,26 @@ def check_messages(messages: list[dict[str, Any]]) -> None:
             )
 
 
+def check_input(value: str | list[str] | list[int] | list[list[int]]) -> None:
+    """Raise InvalidRequest for no input, for an empty token list, and for what is no token."""
+    if not value:
+        raise InvalidRequest("input", value, INPUT_REMEDY)
+    if isinstance(value, str) or isinstance(value[0], str):
+        return
+    if isinstance(value[0], int):
+        _check_tokens("input", value)
+        return
+    for i, tokens in enumerate(value):
+        _check_tokens(f"input[{i}]", tokens)
+
+
+def _check_tokens(field: str, tokens: Any) -> None:
+    if not tokens:
+        raise InvalidRequest(field, tokens, "give at least one token")
+    if min(tokens) < 0 or max(tokens) > MAX_TOKEN:
+        raise InvalidRequest(field, "a list of tokens", f"a token is 0 to {MAX_TOKEN}")
+
+
 #: Params that both vendors read: the least, the greatest, and whether it is a whole number.
 NUMBERS: dict[str, tuple[float, float, bool]] = {
     "max_tokens": (1, 10_000_000, True),
@@ -33,7 +58,7 @@ NUMBERS: dict[str, tuple[float, float, bool]] = {
     "temperature": (0, 2, False),
     "top_p": (0, 1, False),
     "top_k": (0, 1_000_000, True),
-    "n": (1, 1, True),
+    "n": (1, 128, True),
     "frequency_penalty": (-2, 2, False),
     "presence_penalty": (-2, 2, False),
     "dimensions": (1, 1_000_000, True),

@@ -52,7 +52,11 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What one model answered."""
+    """What one model answered.
+
+    `message`: what the vendor sent, whole; of embeddings without the vectors. None where no vendor
+    was asked, and in answers that an older release stored.
+    """
 
     content: str | None
     finish_reason: str
@@ -61,6 +65,7 @@ class Reply:
     embeddings: list[list[float]] | None = None
     provider_model: str = ""
     request_id: str | None = None
+    message: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +93,11 @@ class ErrorReport:
 class Result:
     """What the caller gets back.
 
+    `message` is what the vendor sent back, whole and in the vendor's form: a chat completion of
+    OpenAI's, a message of Anthropic's, or an embeddings object without its vectors. It is None
+    where no vendor answered.
     `cost_usd` is a decimal text, or None where a price is unknown. Times are RFC 3339 in UTC.
+    `usage_note` says why `usage` cannot be true, as the provider reported it; None if it can.
     """
 
     id: str
@@ -112,19 +121,29 @@ class Result:
     queued_ms: int | None = None
     latency_ms: int | None = None
     retry_at: str | None = None
+    usage_note: str | None = None
     trace_id: str | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
     error: ErrorReport | None = None
+    message: dict[str, Any] | None = None
 
     @property
     def ended(self) -> bool:
         """Whether the job has ended."""
         return self.status in ENDED
 
+    @property
+    def refusal(self) -> str | None:
+        """The model's refusal in OpenAI's form, which takes the place of the content; or None."""
+        match self.message:
+            case {"choices": [{"message": {"refusal": str(refusal)}}, *_]}:
+                return refusal
+        return None
+
     def as_json(self) -> dict[str, Any]:
         """Return the result as plain JSON values.
 
-        An embedding job has `embeddings` instead of `content`.
+        An embedding job has `embeddings` instead of `content`. `usage_note` is left out if None.
         """
         # Field by field takes 3 us; dataclasses.asdict copies every value and takes 19 us.
         fields = {name: getattr(self, name) for name in _RESULT_FIELDS}
@@ -134,6 +153,8 @@ class Result:
         fields.pop("content" if self.embeddings is not None else "embeddings")
         if self.status != "deferred":
             fields.pop("retry_at")
+        if self.usage_note is None:
+            fields.pop("usage_note")
         return fields
 
     @classmethod

@@ -12,6 +12,7 @@ from headgate.shared.catalog.catalog import Catalog
 from headgate.shared.catalog.schema import Model, StaticText
 from headgate.shared.cost import tokens as estimate
 from headgate.shared.job.request import Request
+from headgate.shared.routing.dialects import beyond_anthropic, beyond_openai
 
 #: Types of parts, of both vendors, that only a model with vision can read.
 _IMAGES = frozenset({"image_url", "image", "input_image"})
@@ -21,6 +22,7 @@ class Needs(NamedTuple):
     """What a request needs of its model.
 
     `input_tokens` is an estimate; `output_tokens` is what the request asks for, or 0.
+    `beyond_anthropic` and `beyond_openai` name the first field that this dialect cannot carry.
     """
 
     input_tokens: int
@@ -28,6 +30,16 @@ class Needs(NamedTuple):
     vision: bool = False
     tools: bool = False
     json: bool = False
+    beyond_anthropic: str = ""
+    beyond_openai: str = ""
+
+    def of(self, first: Model) -> Needs:
+        """Return the needs of a request for this model and its fallbacks.
+
+        A model of OpenAI's dialect gets every field as it is, and so do its fallbacks of that
+        dialect.
+        """
+        return self if first.dialect == "anthropic" else self._replace(beyond_openai="")
 
     @property
     def capabilities(self) -> tuple[str, ...]:
@@ -40,8 +52,8 @@ def needs_of(request: Request, input_tokens: int | None = None) -> Needs:
     params = request.params
     tokens = estimate.input_tokens(request) if input_tokens is None else input_tokens
     vision = request.messages is not None and has_images(request)
-    if not params:
-        return Needs(tokens, vision=vision)
+    if not params and request.messages is None:
+        return Needs(tokens)
     asked = params.get("max_completion_tokens") or params.get("max_tokens")
     return Needs(
         tokens,
@@ -49,6 +61,8 @@ def needs_of(request: Request, input_tokens: int | None = None) -> Needs:
         vision,
         bool(params.get("tools") or params.get("functions")),
         _wants_json(params.get("response_format")),
+        beyond_anthropic(request),
+        beyond_openai(request),
     )
 
 
@@ -68,7 +82,8 @@ def _wants_json(form: object) -> bool:
 def lacks(model: Model, needs: Needs) -> str | None:
     """Return what the model lacks for this request, in words; None if it lacks nothing.
 
-    The words are the name of a capability, or a window for so many tokens.
+    The words are the name of a capability, a counterpart of a field that its dialect cannot carry,
+    or a window for so many tokens.
     """
     if needs.vision and "vision" not in model.capabilities:
         return "vision"
@@ -76,9 +91,16 @@ def lacks(model: Model, needs: Needs) -> str | None:
         return "tools"
     if needs.json and "json" not in model.capabilities:
         return "json"
+    if beyond := beyond_dialect(model, needs):
+        return f"a counterpart of {beyond}"
     if exceeds_window(model, needs):
         return f"a window for about {needs.input_tokens} tokens"
     return None
+
+
+def beyond_dialect(model: Model, needs: Needs) -> str:
+    """Return the first field that the model's dialect cannot carry; empty if there is none."""
+    return needs.beyond_anthropic if model.dialect == "anthropic" else needs.beyond_openai
 
 
 def exceeds_window(model: Model, needs: Needs) -> bool:
@@ -104,15 +126,16 @@ def chain(
 ) -> tuple[Model | StaticText, ...]:
     """Return the models to ask in turn: `first`, then its fallbacks that can answer the request.
 
-    Fallbacks that lack a capability are left out, and with `same_provider` those of other
-    providers. An embedding job has no fallback: vectors of different models cannot be compared.
+    Fallbacks that lack a capability, or whose dialect cannot carry a field of the request, are left
+    out, and with `same_provider` those of other providers. An embedding job has no fallback:
+    vectors of different models cannot be compared.
     """
     if request.embeds or request.fallback is False:
         return (first,)
     whole = catalog.chain(first, request.fallback)
     if len(whole) == 1:
         return whole
-    needs = needs or needs_of(request)
+    needs = (needs or needs_of(request)).of(first)
     if _all_can_answer(whole, request, needs):
         return whole
     return (first, *(other for other in whole[1:] if _can_answer(other, first, request, needs)))

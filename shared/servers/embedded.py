@@ -30,10 +30,13 @@ class EmbeddedFailed(Exception):
     """The embedded server cannot be used: what happened, where, and what to do."""
 
     def __init__(self, what: str, path: Path, remedy: str) -> None:
-        super().__init__(f"{what} ({path}): {remedy}")
+        super().__init__(what, path, remedy)  # pickle builds it again from these
         self.what = what
         self.path = path
         self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.what} ({self.path}): {self.remedy}"
 
 
 # Descriptors that hold locks of this process. A child that was forked without exec closes them, or

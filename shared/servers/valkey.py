@@ -39,8 +39,11 @@ class StartFailed(Exception):
     """The server could not be started: what happened, where, and what to do."""
 
     def __init__(self, what: str, path: Path, remedy: str) -> None:
-        super().__init__(f"{what} ({path}): {remedy}")
+        super().__init__(what, path, remedy)  # pickle builds it again from these
         self.what, self.path, self.remedy = what, path, remedy
+
+    def __str__(self) -> str:
+        return f"{self.what} ({self.path}): {self.remedy}"
 
 
 def try_lock(path: Path, how: int) -> int | None:

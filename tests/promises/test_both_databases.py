@@ -56,6 +56,7 @@ def _told(path: Path) -> dict[int, Any]:
         ours, body = line["headgate"], (line["response"] or {}).get("body", {})
         for name in ("queued_ms", "latency_ms", "batch_id", "job_id"):
             ours.pop(name, None)
+        (ours.get("message") or {}).pop("id", None)
         for attempt in ours.get("failed_attempts", []):
             attempt.pop("waited_ms")
         for name in ("id", "created"):

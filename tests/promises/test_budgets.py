@@ -79,3 +79,26 @@ def test_a_thousand_parallel_jobs_never_spend_a_cent_above_the_budget(world: Ope
     here.until_ended(late, within_s=30)
     assert billed(here) <= 10
     assert spent(here)[0] >= bill
+
+
+def test_an_absurd_usage_is_kept_as_reported_and_locks_out_nobody(world: Open) -> None:
+    here = world(*PRICE, catalog=CATALOG)
+    fault = "[[fault:usage:tokens=1000000000000]]"
+    absurd = here.client.submit(f"{fault} Hello", model=MODEL, params={"max_tokens": 5})
+    result = absurd.result(timeout_s=60)
+    assert (result.status, result.usage.input_tokens) == ("succeeded", 10**12)
+    assert result.cost_usd is None  # over what a column holds
+    assert result.usage_note is not None
+    assert "1000000000000 input tokens" in result.usage_note
+    assert any("cannot be true" in worker.log() for worker in here.workers)
+    assert not any("Hello" in worker.log() for worker in here.workers)
+    counted = spent(here)
+    assert 0 < counted[0] < Decimal("0.5")
+    assert counted[1] == 0
+
+    # Workers read the record again after Redis has forgotten everything.
+    here.redis.flushall()
+    ids = here.submit(20)
+    here.until_ended(ids)
+    assert set(ends(here)) == {None}
+    assert counted[0] < spent(here)[0] < 2

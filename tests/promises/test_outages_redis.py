@@ -144,7 +144,7 @@ def test_a_redis_that_is_full_or_read_only_for_longer_than_a_lease_is_waited_for
 ) -> None:
     server = valkey_factory()
     calls = simulator_factory("--latency-ms", "1500", "--latency-sigma", "0.8")
-    with scene(tmp_path, calls, server.url, sqlite_url, count=110, lease_s=1.5) as here:
+    with scene(tmp_path, calls, server.url, sqlite_url, count=110, lease_s=3) as here:
         batch = here.batch()
         with installation.ended_afterwards(batch), server.client() as client:
             batch.start()

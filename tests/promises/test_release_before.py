@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import subprocess
-import tarfile
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
@@ -13,12 +10,12 @@ import pytest
 
 from headgate import Client
 from headgate.shared.settings import Settings
-from tests import ROOT
 from tests.promises.test_rolling_upgrade import rows_by_worker
 from tests.support import installation
 from tests.support.celery_nodes import WorkerProcess
 from tests.support.child import ChildProcess, wait_until
 from tests.support.command import headgate
+from tests.support.git_trees import tree_of
 from tests.support.servers import Simulator, ValkeyServer
 
 BEFORE = "ec72cde"
@@ -37,6 +34,7 @@ with Client() as client:
         fields | {{"prompt": f"prompt number {{n:06d}}"}} for n in range(first, first + count)
     )
     ids += client.submit_many([fields | {{"prompt": "prompt number equal."}}] * 20)
+    {newest}
     ids.append(client.submit("prompt number stream", stream=True, **fields).id)
     assert "".join(client.stream(ids[-1], timeout_s=120)) == client.result(ids[-1]).content
     assert {{client.result(one, timeout_s=120).status for one in ids}} == {{"succeeded"}}
@@ -46,23 +44,24 @@ print(*ids, sep="\\n")
 """
 
 
+NEWEST = """
+    ids += client.submit_many([fields | {"prompt": "prompt number sample."}], samples=3)
+    fields["params"] = {"max_tokens": 5, "n": 2}
+    ids.append(client.submit("prompt number several.", **fields).id)
+"""
+"""What only today's workers can read: those of the release before leave it to them."""
+
+
 @pytest.fixture
 def before(tmp_path: Path) -> Path:
     """The tree of the release before, as git has it."""
-    argv = ["git", "archive", BEFORE, "producer", "workers", "shared", "migrations"]
-    packed = subprocess.run(argv, cwd=ROOT, capture_output=True, check=False)
-    if packed.returncode != 0:
-        pytest.skip(f"git has no {BEFORE} here: {packed.stderr.decode()}")
-    folder = tmp_path / "before"
-    with tarfile.open(fileobj=io.BytesIO(packed.stdout)) as tree:
-        tree.extractall(folder, filter="data")
-    return folder
+    return tree_of(BEFORE, tmp_path / "before")
 
 
 def producer(package: str, env: dict[str, str], folder: Path, first: int) -> ChildProcess:
     """A program that imports the client from this package, not started yet."""
     program = installation.command([], env, folder / f"{package}-{first}.log")
-    text = SUBMIT.format(package=package)
+    text = SUBMIT.format(package=package, newest=NEWEST.strip() if package == "headgate" else "")
     program.argv = [program.argv[0], "-c", text, str(first), str(MANY)]
     return program
 
@@ -105,7 +104,7 @@ def test_workers_and_producers_of_the_release_before_run_beside_todays(
         for program in programs:
             assert installation.exit_code(program, 120) == 0, program.log_end()
         ids = [line for program in programs for line in program.log().split()]
-        assert len(set(ids)) == 2 * (MANY + 21)
+        assert len(set(ids)) == 2 * (MANY + 21) + 4
         settings = Settings(redis_url=valkey.url, database_url=database_url, home=tmp_path)
         with Client(settings) as client:
             assert {client.result(one).status for one in ids} == {"succeeded"}

@@ -148,7 +148,7 @@ def test_a_job_of_the_next_envelope_is_left_for_a_newer_worker(
 ) -> None:
     simulator = simulator_factory()
     env |= {"HEADGATE_DATABASE_URL": sqlite_url, "HEADGATE_SIMULATOR_URL": simulator.url}
-    tree = make_next(tmp_path / "next", envelope_version=2)
+    tree = make_next(tmp_path / "next", envelope_version=3)
     coming = env | {"PYTHONPATH": str(tree)}
     old = installation.worker_process(env, tmp_path, "old")
     new = installation.worker_process(coming, tmp_path, "new")
@@ -160,13 +160,13 @@ def test_a_job_of_the_next_envelope_is_left_for_a_newer_worker(
         old.start()
         theirs = submit_next(coming, tmp_path, 0, 20)
         wait_until(lambda: broker.zcard("headgate:due") == 20, 20, "all to be left")
-        put_envelope(valkey, v=3)
-        late = put_envelope(valkey, v=2, submitted_at_ms=1, deadline=1.0)
+        put_envelope(valkey, v=4)
+        late = put_envelope(valkey, v=3, submitted_at_ms=1, deadline=1.0)
         ours = headgate(["submit", "--wait", "still served"], env)
         assert ours.code == 0, ours
         wait_until(lambda: broker.llen("headgate.dead") == 2, 20, "two dead letters")
         told = " ".join(json.loads(letter)["reason"] for letter in letters())
-        assert "envelope version 3 is not known here" in told
+        assert "envelope version 4 is not known here" in told
         assert "no worker of it came before the job's deadline" in told
         new.start()
         wait_until(

@@ -50,7 +50,7 @@ def test_a_thousand_equal_jobs_at_once_on_four_workers_are_one_call(world: Open)
 
 @pytest.mark.slow
 def test_when_the_leader_is_killed_another_asks_and_all_get_its_answer(world: Open) -> None:
-    here = world("--latency-ms=1500", workers=4, lease_s=1)
+    here = world("--latency-ms=1500", workers=4, lease_s=3)
     here.warm()
     ids = here.client.submit_many([SAME] * 200)
     here.wait(lambda: here.redis.zcard(KEYS.followers()) == 199, "the others to follow")

@@ -26,7 +26,7 @@ def env(valkey: ValkeyServer, simulator: Simulator, tmp_path: Path) -> dict[str,
         "HEADGATE_HOME": str(tmp_path / "home"),
         "HEADGATE_REDIS_URL": valkey.url,
         "HEADGATE_SIMULATOR_URL": simulator.url,
-        "HEADGATE_LEASE_S": "2",
+        "HEADGATE_LEASE_S": "4",
     }
 
 
@@ -72,6 +72,33 @@ def test_an_answer_streams_as_it_comes_and_a_cached_one_is_replayed(
         assert broken.out.strip()  # some of it had come
         assert "the answer broke off" in broken.err
         assert worker.stop(20) == 0
+
+
+def test_a_long_answer_may_take_longer_than_its_time_limit_and_is_paid_once(
+    env: dict[str, str], client: Client, simulator_factory: Callable[..., Simulator], tmp_path: Path
+) -> None:
+    """The first byte comes after 2.5 s, the last after 10 s, and the time limit is 6 s."""
+    slow = simulator_factory("--latency-ms", "10000", "--latency-sigma", "0")
+    limits = {"HEADGATE_SIMULATOR_URL": slow.url, "HEADGATE_TIMEOUT_S": "6"}
+    worker = installation.worker_process(env | limits, tmp_path)
+    with installation.ended_afterwards(worker):
+        worker.start()
+        models = ("claude-haiku-4-5", "gpt-4.1-mini")  # of 64,000 and 32,768 tokens
+        sent = [
+            client.submit("Tell me of the sea", model=model, fallback=False) for model in models
+        ]
+        results = [job.result(timeout_s=60) for job in sent]
+        at = client.open()
+        assert not any(at.redis.exists(at.keys.deltas(job.id)) for job in sent)
+        assert worker.stop(20) == 0
+    assert [result.attempts for result in results] == [1, 1]
+    assert slow.stats()["requests"] == 2
+    for result in results:
+        assert result.latency_ms is not None
+        assert result.latency_ms > 9000
+        assert result.content
+        assert result.usage.output_tokens > 0
+        assert result.cost_usd is not None
 
 
 def test_a_worker_killed_in_mid_stream_makes_void_what_was_read_and_another_begins_anew(

@@ -50,7 +50,7 @@ ADDED = [
     ("shared/job/result.py", "    reasoning_tokens: int = 0", "    audio_tokens: int = 0"),
     ("shared/job/result.py", "    retry_at: str | None = None", '    mood: str = "calm"'),
     ("shared/job/result.py", "    request_id: str | None = None", '    mood: str = "calm"'),
-    ("shared/job/envelope.py", '        fields["v"] = self.v',
+    ("shared/job/envelope.py", '        fields["v"] = max(self.v, self.request.version)',
      '        fields["mood"] = self.mood'),
 ]  # fmt: skip
 
@@ -70,8 +70,13 @@ def make_next(folder: Path, *, envelope_version: int = 1, migration: str = MIGRA
     )
     _change(
         folder / "shared/job/envelope.py",
-        "if version != ENVELOPE_VERSION:",
-        "if version not in (1, ENVELOPE_VERSION):",
+        r"NEWEST_VERSION = 2\n",
+        f"NEWEST_VERSION = {max(2, envelope_version)}\n",
+    )
+    _change(
+        folder / "shared/job/envelope.py",
+        re.escape("if version not in (ENVELOPE_VERSION, NEWEST_VERSION):"),
+        "if version not in (1, 2, NEWEST_VERSION):",
     )
     text = migration.format(revision=REVISION, before=migrate.NEWEST)
     (folder / "migrations" / "versions" / f"{REVISION}_next.py").write_text(text)

@@ -17,8 +17,10 @@ from tests.soak.stage import Stage, stage
 from tests.support.child import ChildFailed, wait_until
 
 WARM_S, SETTLE_S, DRAIN_S = 20.0, 6.0, 180.0
-GROWTH = {"rss_mb": 20.0, "canary_mb": 10.0, "fds": 8.0, "threads": 2.0, "valkey_clients": 20.0}
-"""How much larger a measure may be in the last quarter than in the first."""
+GROWTH = {"rss_mb": 40.0, "canary_mb": 10.0, "fds": 8.0, "threads": 2.0, "valkey_clients": 20.0}
+"""How much larger a measure may be in the last quarter than in the first.
+
+On a busy machine a worker still grows to its size in the first quarter of a short run."""
 
 SILENT_S = 60.0
 

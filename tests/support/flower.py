@@ -5,10 +5,10 @@ import json
 import re
 import socket
 import sys
-import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ import redis
 from flower.urls import handlers
 
 from headgate import Client
-from tests.support.child import ChildProcess, wait_until
+from tests.support.child import BUSY, ChildProcess, wait_until
 from tests.support.command import PROGRAM
 from tests.support.servers import free_port
 
@@ -91,28 +91,28 @@ class FlowerServer(ChildProcess):
 
 @contextmanager
 def monitored(url: str, kinds: tuple[str, ...], seen: list[str]) -> Iterator[None]:
-    """Every command with one of `kinds` in it is kept in `seen`, with the bodies decoded."""
-    client = redis.Redis.from_url(url, decode_responses=True)
+    """Every command with one of `kinds` in it is kept in `seen`, with the bodies decoded.
+
+    Raises what ended the reading before its time.
+    """
+    client = redis.Redis.from_url(url, decode_responses=True, socket_timeout=None)
     with client.monitor() as monitor:  # type: ignore[no-untyped-call]
 
         def listen() -> None:
-            try:
-                for command in monitor.listen():
-                    words = str(command["command"])
-                    if "the-test-has-ended" in words:
-                        return
-                    if any(kind in words for kind in kinds):
-                        seen.append(_decoded(words))
-            except (redis.RedisError, OSError, ValueError):
-                return
+            for command in monitor.listen():
+                words = str(command["command"])
+                if "the-test-has-ended" in words:
+                    return
+                if any(kind in words for kind in kinds):
+                    seen.append(_decoded(words))
 
-        thread = threading.Thread(target=listen)
-        thread.start()
-        try:
-            yield
-        finally:
-            client.echo("the-test-has-ended")
-            thread.join(10)
+        with ThreadPoolExecutor(1) as thread:
+            listening = thread.submit(listen)
+            try:
+                yield
+            finally:
+                client.echo("the-test-has-ended")
+            listening.result(10 * BUSY)
     client.close()
 
 

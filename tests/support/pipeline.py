@@ -107,11 +107,14 @@ class Asked:
     request: Request
     model: str
     timeout_s: float
+    idle_s: float | None
+    streamed: bool
 
 
 def answer(content: str = "four", usage: Usage = USAGE, *, counted: bool = True) -> Answer:
     """Return an answer of the provider."""
-    return Answer(Reply(content, "stop", usage, request_id="req_1"), {}, counted)
+    message = {"id": "chatcmpl-1", "choices": [{"message": {"content": content}}], "new": [None]}
+    return Answer(Reply(content, "stop", usage, request_id="req_1", message=message), {}, counted)
 
 
 class Scripted:
@@ -137,10 +140,11 @@ class Scripted:
         model: str,
         max_output_tokens: int,
         timeout_s: float,
+        idle_s: float | None = None,
         on_piece: OnPiece | None = None,
     ) -> Answer:
         """Do what the script says."""
-        self.asked.append(Asked(request, model, timeout_s))
+        self.asked.append(Asked(request, model, timeout_s, idle_s, on_piece is not None))
         step = self.script.popleft() if self.script else answer()
         while isinstance(step, str):
             if on_piece is not None:

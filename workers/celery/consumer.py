@@ -26,13 +26,18 @@ from celery.worker.state import maybe_shutdown
 
 from headgate.shared.broker.queues import TASK
 from headgate.shared.broker.results import GIVEN_UP
-from headgate.shared.errors import Unreachable, place_of
+from headgate.shared.errors import Unreachable, WrongUse, place_of
 from headgate.shared.servers.servers import Servers
 from headgate.shared.settings import Settings
 from headgate.workers.celery import control  # noqa: F401  # this import registers its commands
 from headgate.workers.celery.heartbeat import Heartbeat
 from headgate.workers.celery.pool import RETURN_S, TaskPool
-from headgate.workers.celery.shutdown import EXIT_DONE, EXIT_UNREACHABLE, Stopping
+from headgate.workers.celery.shutdown import (
+    EXIT_DONE,
+    EXIT_UNREACHABLE,
+    EXIT_WRONG_USE,
+    Stopping,
+)
 from headgate.workers.celery.transport import JobMessage
 from headgate.workers.delivery.fetcher import Fetcher
 from headgate.workers.delivery.leases import StopReason
@@ -48,7 +53,7 @@ class OpenableTask(Protocol):
     """What the consumer needs of the task that runs the jobs."""
 
     async def open(self, settings: Settings, servers: Servers, fetcher: Fetcher) -> None:
-        """Open what the jobs need. Raises Unreachable if the database does not answer."""
+        """Open what the jobs need. Raises Unreachable, and SettingError for a wrong database."""
 
     async def close(self) -> None:
         """Close it."""
@@ -168,9 +173,10 @@ class Consumer(stock.Consumer):
         pool.at_stop(self.fetcher.close)
         try:
             pool.call(task.open(self._app.settings, self._app.servers, self.fetcher))
-        except Unreachable as error:
+        except (Unreachable, WrongUse) as error:
             log.critical("%s", error)
-            raise WorkerShutdown(EXIT_UNREACHABLE) from None
+            wrong = isinstance(error, WrongUse)
+            raise WorkerShutdown(EXIT_WRONG_USE if wrong else EXIT_UNREACHABLE) from None
         pool.at_stop(task.close)
 
     def resize(self, slots: int) -> None:
@@ -221,6 +227,8 @@ class Consumer(stock.Consumer):
         return self.fetcher is None or self.fetcher.leases.has_left
 
     def _exit_code(self) -> int:
+        if self._app.stopping.fault_code is not None:
+            return self._app.stopping.fault_code
         lapsing = self.fetcher.left_behind if self.fetcher is not None else 0
         return EXIT_UNREACHABLE if lapsing else EXIT_DONE
 

@@ -34,6 +34,9 @@ EXIT_DONE = 0
 EXIT_UNREACHABLE = 3
 """Exit code if a server did not answer in time. Leases that are left then lapse."""
 
+EXIT_WRONG_USE = 2
+"""Exit code if a setting cannot be worked with, or no longer; all commands use it."""
+
 SAME_S = 0.5
 """Signals this close together count once: `timeout` and some supervisors signal a process twice."""
 
@@ -52,6 +55,7 @@ class Stopping:
         self.at_once = False
         self.may_interrupt = True
         self.exit_code: Callable[[], int] = lambda: EXIT_UNREACHABLE
+        self.fault_code: int | None = None
         self._signals = 0
         self._began_at: float | None = None
         self._drained_at: float | None = None
@@ -82,6 +86,13 @@ class Stopping:
         if self._began_at is None:
             self._began_at = time.monotonic()
             self._events.put("begun")
+
+    def fail(self, code: int) -> None:
+        """Begin to stop as on a signal, and end with this exit code; for any thread."""
+        if self._began_at is None:
+            self.fault_code = code
+            state.should_stop = code  # type: ignore[assignment]  # its stubs know only None
+            self.begin()
 
     def drain_left_s(self) -> float:
         """Return for how many seconds running jobs may go on."""

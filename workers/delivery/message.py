@@ -16,6 +16,7 @@ import orjson
 
 from headgate.shared.broker.queues import TASK
 from headgate.shared.errors import UnreadableMessage
+from headgate.shared.job.encoding import loads
 
 LONGEST_LIMIT_S = 365 * 86_400
 
@@ -111,7 +112,7 @@ def _name(value: object) -> str | None:
 
 def _decoded(raw: bytes | str, what: str) -> Any:
     try:
-        return orjson.loads(raw)
+        return loads(raw)
     except orjson.JSONDecodeError as error:
         reason = str(error).partition(":")[0]
         raise UnreadableMessage(f"{what} is not JSON: {reason}") from None

@@ -23,14 +23,22 @@ POST_S = 5.0
 
 ALERTS_PER_ROUND = 20
 
+CLAIM_MS = 60_000
+"""How long an alert belongs to the worker that began to send it. This outlasts every round."""
+
 
 @dataclass
 class Alerts:
-    """The alerts that wait in Redis. `url` is the webhook, if there is one besides the log."""
+    """The alerts that wait in Redis. `url` is the webhook, if there is one besides the log.
+
+    `owner` names this worker: two workers may both do maintenance for a moment, but each alert is
+    sent by one.
+    """
 
     batcher: RedisBatcher
     keys: Keys
     url: str | None
+    owner: str
     _logged: set[str] = field(default_factory=set)
     _webhook_log: OutageLog = field(
         default_factory=lambda: OutageLog(log, "the webhook of alerts", "they are sent again")
@@ -49,6 +57,8 @@ class Alerts:
         async with aiohttp.ClientSession(timeout=timeout) as session:
             for raw in reversed(raws):
                 alert = _readable(orjson.loads(raw))
+                if not await self._claim(alert):
+                    continue
                 self._log_once(alert)
                 if self.url is not None and not await self._post(session, alert):
                     break
@@ -57,6 +67,16 @@ class Alerts:
                 if time.monotonic() - began >= POST_S:
                     break
         return time.monotonic() - began
+
+    async def _claim(self, alert: dict[str, str]) -> bool:
+        """Return False if another worker sends the alert. Its claim lapses if it dies."""
+        key = self.keys.alert(alert["id"])
+        if await self.batcher.send("SET", key, self.owner, "NX", "PX", CLAIM_MS):
+            return True
+        if await self.batcher.send("GET", key) != self.owner.encode():
+            return False
+        await self.batcher.send("PEXPIRE", key, CLAIM_MS)
+        return True
 
     def _log_once(self, alert: dict[str, str]) -> None:
         if alert["id"] in self._logged:

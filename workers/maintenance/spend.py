@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from datetime import UTC, datetime, timedelta
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import orjson
-from sqlalchemy import Engine, func, select
+from sqlalchemy import Column, Connection, Engine, Select, Table, case, func, select
 
 from headgate.shared.catalog.catalog import Catalog
+from headgate.shared.cost.bill import IMPLAUSIBLE, counted_in
 from headgate.shared.cost.upper_bound import upper_bound_pico_usd
 from headgate.shared.database.engine import reading
 from headgate.shared.database.tables import attempts, audit, jobs
-from headgate.shared.database.usage_rollup import DAY_MS
+from headgate.shared.database.usage_rollup import DAY_MS, exactly, whole
 from headgate.shared.errors import HeadgateError
 from headgate.shared.job.envelope import Envelope
 from headgate.shared.job.result import OPEN
@@ -39,38 +40,49 @@ def span_ms(period: str) -> tuple[int, int]:
 
 
 def spent_on(engine: Engine, day: str) -> Sums:
-    """Return what the attempts that began on this day cost.
+    """Return what the attempts that began on this day cost, as budgets count it.
 
     Finds them by their jobs, which have indexes by time: jobs submitted since the day began, jobs
     submitted before that ended later, and open jobs.
     """
     first_ms, end_ms = span_ms(day)
     began = (attempts.c.started_at_ms >= first_ms, attempts.c.started_at_ms < end_ms)
-    cost = func.sum(attempts.c.cost_pico_usd)
-
-    by_job = select(jobs.c.tenant, jobs.c.user_id, cost).join(
-        attempts, attempts.c.job_id == jobs.c.id
-    )
-    by_line = select(audit.c.tenant, audit.c.user_id, cost).join(
-        attempts, attempts.c.job_id == audit.c.job_id
-    )
+    by_job, by_line = _costs_by(jobs, jobs.c.id), _costs_by(audit, audit.c.job_id)
     queries = (
         by_job.where(
             jobs.c.submitted_at_ms >= first_ms, jobs.c.submitted_at_ms < end_ms + SKEW_MS, *began
-        ).group_by(jobs.c.tenant, jobs.c.user_id),
+        ),
         by_line.where(
             audit.c.finished_at_ms >= first_ms, audit.c.submitted_at_ms < first_ms, *began
-        ).group_by(audit.c.tenant, audit.c.user_id),
-        by_job.where(jobs.c.status.in_(OPEN), jobs.c.submitted_at_ms < first_ms, *began).group_by(
-            jobs.c.tenant, jobs.c.user_id
         ),
+        by_job.where(jobs.c.status.in_(OPEN), jobs.c.submitted_at_ms < first_ms, *began),
     )
     sums: Sums = Counter()
     with reading(engine) as connection:
         for query in queries:
-            for tenant, user, amount in connection.execute(query):
-                sums[tenant, user or ""] += int(amount or 0)
+            _add(sums, connection, query)
     return sums
+
+
+def _costs_by(owners: Table, job_id: Column[str]) -> Select[Any]:
+    """Return the query for the costs of attempts by the tenants and users of these jobs.
+
+    Attempts whose usage cannot be true are groups of their own, by the note that says what counts.
+    """
+    flagged = attempts.c.code == IMPLAUSIBLE
+    note = case((flagged, attempts.c.message)).label("note")
+    return (
+        select(owners.c.tenant, owners.c.user_id, note, func.count(),
+               *exactly({"pico": case((flagged, 0), else_=attempts.c.cost_pico_usd)}))
+        .join(attempts, attempts.c.job_id == job_id)
+        .group_by(owners.c.tenant, owners.c.user_id, "note")
+    )  # fmt: skip
+
+
+def _add(sums: Sums, connection: Connection, query: Select[Any]) -> None:
+    for tenant, user, note, times, high, low in connection.execute(query):
+        told = whole({"pico_high": high, "pico_low": low})["pico"]
+        sums[tenant, user or ""] += told + times * counted_in(note)
 
 
 def unsettled(engine: Engine, catalog: Catalog, period: str) -> Sums:

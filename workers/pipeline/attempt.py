@@ -7,6 +7,7 @@ the attempt failed. A hold always ends: settled, given back, or spent.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TypeAlias, assert_never
@@ -16,7 +17,7 @@ from headgate.shared.admission.ticket import Ticket, ticket_for
 from headgate.shared.catalog.catalog import Catalog
 from headgate.shared.catalog.schema import Model
 from headgate.shared.cost import tokens
-from headgate.shared.cost.price import price, to_pico
+from headgate.shared.cost.bill import AnswerBill, bill_of
 from headgate.workers.errors import AttemptError
 from headgate.workers.maintenance.estimates import EstimateUpkeep
 from headgate.workers.pipeline.job_run import Ending, JobRun
@@ -31,6 +32,8 @@ from headgate.workers.stages.call import Call, Upstream
 from headgate.workers.stages.hold import Holds, Later
 from headgate.workers.stages.ledger import Attempt, Ledger
 from headgate.workers.stages.stream import DeltaWriter
+
+log = logging.getLogger("headgate.pipeline")
 
 STALE_MS, STALE_TIMES = 2000, 2
 """A hold on a limited pool that is older is given back unused, under a job's first two claims."""
@@ -189,7 +192,8 @@ class AttemptSteps:
         try:
             answer = await self.call.ask(upstream, request, model, left_ms=left_ms, on_piece=pieces)
         except AttemptError as error:
-            cut_short = left_ms < self.call.timeout_s(model) * 1000
+            took_ms = self.clock_ms() - line.started_at_ms
+            cut_short = left_ms < self.call.timeout_s(model) * 1000 or took_ms >= left_ms
             return Failed(error, pieces is not None and pieces.begun, cut_short)
         except asyncio.CancelledError:
             job.cut_off(model)
@@ -229,18 +233,18 @@ class AttemptSteps:
 
         The ledger line is settled with the end of the job, in one transaction.
         """
-        ending = self._ending(job, model, line, answer)
+        bill = self._bill(job, model, answer)
+        ending = self._ending(job, model, line, answer, bill)
         self.hold.answered(hold, answer.headers)
         self.breaker.answered(hold, self.clock_ms() - line.started_at_ms)
-        if answer.counted:
+        if answer.counted and bill.note is None:
             self._note_usage(job, model, hold, answer)
         if hold.money or (hold.settles and answer.counted):
-            usage = answer.reply.usage
+            usage = bill.counted
             fresh = usage.input_tokens - (usage.cached_input_tokens if hold.rule == "a" else 0)
             used = (fresh, usage.output_tokens) if answer.counted else hold.tokens
-            cost = ending.settlement.cost_pico_usd if ending.settlement else None
             try:
-                await through(self.hold.settle(job.envelope.id, hold, used, cost))
+                await through(self.hold.settle(job.envelope.id, hold, used, bill.counted_pico_usd))
             except asyncio.CancelledError:
                 if ending.settlement is not None:  # paid for, though nobody wants it any more
                     await through(self.ledger.settle(ending.settlement))
@@ -248,26 +252,40 @@ class AttemptSteps:
         return ending
 
     def _note_usage(self, job: JobRun, model: Model, hold: Held, answer: Answer) -> None:
-        """Teach the estimates how long answers are, and how far the input estimate was off."""
-        used = answer.reply.usage
+        """Teach the estimates how long answers are, and how far the input estimate was off.
+
+        Of a request for `n` answers they learn the mean.
+        """
+        used, params = answer.reply.usage, job.envelope.request.params
+        times = tokens.answers(params)
         self.estimates.saw(
             model.name, job.envelope.request.tenant, "",
             estimated_input=job.input_tokens(model), input_tokens=used.input_tokens,
-            held_output=hold.output_tokens, output_tokens=used.output_tokens,
-            ceiling=tokens.output_ceiling(job.envelope.request.params, model),
+            held_output=hold.output_tokens // times, output_tokens=used.output_tokens // times,
+            ceiling=tokens.output_ceiling(params, model),
         )  # fmt: skip
 
-    def _ending(self, job: JobRun, model: Model, line: Attempt, answer: Answer) -> Ending:
+    def _bill(self, job: JobRun, model: Model, answer: Answer) -> AnswerBill:
+        """Return what the answer costs; log a usage that cannot be true."""
+        if not answer.counted:
+            return AnswerBill(None, answer.reply.usage, None)
+        bill = bill_of(answer.reply, answer.terms, job.envelope.request, model, self.catalog)
+        if bill.note is not None:
+            name = f"{model.provider}/{model.name}"
+            log.warning("job %s: the usage of %s cannot be true: %s",
+                        job.envelope.id, name, bill.note)  # fmt: skip
+        return bill
+
+    def _ending(
+        self, job: JobRun, model: Model, line: Attempt, answer: Answer, bill: AnswerBill
+    ) -> Ending:
         """Return the end of an answered job, and add its cost and usage to the run."""
-        usage = answer.reply.usage
-        cost = price(usage, model, self.catalog, terms=answer.terms) if answer.counted else None
-        cost_pico_usd = None if cost is None else to_pico(cost)
-        job.history.add_cost(cost_pico_usd)
-        job.usage = usage
+        job.history.add_cost(bill.cost_pico_usd)
+        job.usage, job.usage_note = answer.reply.usage, bill.note
         return Ending(
             "succeeded",
             reply=answer.reply,
             model_used=model.name,
             provider=model.provider,
-            settlement=line.answered(answer.reply, cost_pico_usd, self.clock_ms()),
+            settlement=line.answered(answer.reply, bill.cost_pico_usd, self.clock_ms(), bill.note),
         )

@@ -77,7 +77,8 @@ class JobRun:
     `grant`: the one it came with. `hold`: what it holds of its limits and has not used yet.
     `history`: its attempts under all claims. `waited_ms`: how long it has waited since its last
     failure. `started_at_ms`: when its first request left, Unix ms; None: none has. `broke_off`: its
-    last attempt failed after a part of the answer had been delivered.
+    last attempt failed after a part of the answer had been delivered. `usage_note`: why the usage
+    of its answer cannot be true, or None.
     """
 
     envelope: Envelope
@@ -88,6 +89,7 @@ class JobRun:
     waited_ms: int = 0
     started_at_ms: int | None = None
     broke_off: bool = False
+    usage_note: str | None = None
     history: History = field(init=False)
     _input_tokens: dict[str, int] = field(default_factory=dict)
 
@@ -217,6 +219,7 @@ class JobRun:
             finish_reason=reply.finish_reason if reply else None,
             tool_calls=reply.tool_calls if reply else None,
             usage=self.usage,
+            usage_note=self.usage_note,
             cost_usd=usd_text(cost),
             cached=ending.cached,
             attempts=self.history.attempts,
@@ -230,4 +233,5 @@ class JobRun:
             trace_id=envelope.trace_id,
             metadata=envelope.request.metadata,
             error=ending.error,
+            message=reply.message if reply else None,
         )

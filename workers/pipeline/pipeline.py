@@ -19,6 +19,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import assert_never
 
 from headgate.shared.admission.grant import (
@@ -188,8 +189,8 @@ class Pipeline:
 
     async def _recall(self, job: JobRun, first: Model) -> Ending | None:
         """Return the end that the cache, or the failure of an equal job, gives this one."""
-        request, model = job.envelope.request, first.name
-        follows = False
+        request, model, sample = job.envelope.request, first.name, job.envelope.sample
+        follows, names = False, partial(self._chain_names, job)
         match job.grant:
             case Cached(model=granted):
                 model = granted
@@ -201,7 +202,7 @@ class Pipeline:
                 pass
             case _:
                 assert_never(job.grant)
-        entry = await self.cache.recall(request, model, lambda: self._chain_names(job))
+        entry = await self.cache.recall(request, model, names, sample=sample)
         if entry is not None:
             return Ending(
                 "succeeded", reply=entry.reply, model_used=entry.model or model,
@@ -209,16 +210,18 @@ class Pipeline:
                 cached="shared" if entry.shared or follows else "exact",
             )  # fmt: skip
         if follows:
-            error = await self.single_flight.failure(request, model, self._chain_names(job))
+            error = await self.single_flight.failure(request, model, names(), sample)
             if error is not None:
                 return Ending("failed", error=error, cached="shared")
         return None
 
     def _chain_names(self, job: JobRun) -> frozenset[str]:
         """Return the models that may answer the job: an equal job may allow others."""
-        first = self.catalog.models.get(job.envelope.model)
-        chain = first and fallback.chain(job.envelope.request, first, self.catalog)
-        return fallback.names(chain or ())
+        try:
+            first = self.catalog.model(job.envelope.model)
+        except InvalidRequest:
+            return frozenset()
+        return fallback.names(fallback.chain(job.envelope.request, first, self.catalog))
 
     # Conclude.
 
@@ -255,7 +258,8 @@ class Pipeline:
         )
         payers: tuple[str, ...] = ()
         if job.leads and ending.cached is None and cost:
-            payers = await self.single_flight.payers(job.envelope.request, job.leads)
+            envelope = job.envelope
+            payers = await self.single_flight.payers(envelope.request, job.leads, envelope.sample)
         conclusion = Conclusion(job.envelope.id, job.claim.fence, result, now_ms, row, payers)
         writes = [self.conclude.concluding(conclusion)]
         if ending.settlement is not None:
@@ -268,9 +272,12 @@ class Pipeline:
         """Return the cache entries of an answer that was bought; none for any other end."""
         if ending.reply is None or ending.cached is not None or ending.provider is None:
             return ()
-        model = ending.model_used or job.envelope.model
-        entry = CacheEntry(ending.reply, ending.provider, job.history.cost_pico_usd, model)
-        return self.cache.writes(job.envelope.request, entry, job.leads or job.envelope.model)
+        envelope = job.envelope
+        model = ending.model_used or envelope.model
+        cost = job.history.cost_pico_usd if job.usage_note is None else None
+        entry = CacheEntry(ending.reply, ending.provider, cost, model)
+        asked = job.leads or envelope.model
+        return self.cache.writes(envelope.request, entry, asked, sample=envelope.sample)
 
     async def _share_failure(self, job: JobRun, ending: Ending) -> None:
         """Let the followers fail with the job.
@@ -281,5 +288,7 @@ class Pipeline:
         if ending.error is None or ending.status != "failed":
             return
         if job.leads and job.failures and not job.broke_off:
-            names = self._chain_names(job)
-            await self.single_flight.fail(job.envelope.request, job.leads, ending.error, names)
+            names, envelope = self._chain_names(job), job.envelope
+            await self.single_flight.fail(
+                envelope.request, job.leads, ending.error, names, envelope.sample
+            )

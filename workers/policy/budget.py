@@ -98,7 +98,8 @@ def chain(
     wanted = fallback.chain(request, first, catalog)
     if isinstance(grant, Cheaper):
         other = catalog.models.get(grant.model)
-        return (other,) if other and _can_do(request, other, input_tokens) else None
+        can_do = other and _can_do(request, first, other, input_tokens)
+        return (other,) if other and can_do else None
     if isinstance(grant, Held) and grant.model in _stand_ins(catalog):
         other = catalog.models[grant.model]
         if other not in wanted:
@@ -112,10 +113,13 @@ def _stand_ins(catalog: Catalog) -> set[str | None]:
     return found & catalog.models.keys()
 
 
-def _can_do(request: Request, model: Model, input_tokens: Callable[[Model], int]) -> bool:
+def _can_do(
+    request: Request, first: Model, other: Model, input_tokens: Callable[[Model], int]
+) -> bool:
     if request.embeds or request.fallback is False:
         return False
-    return capabilities.lacks(model, capabilities.needs_of(request, input_tokens(model))) is None
+    needs = capabilities.needs_of(request, input_tokens(other)).of(first)
+    return capabilities.lacks(other, needs) is None
 
 
 def _unpriced(model: str) -> str:

@@ -1,6 +1,6 @@
 """Anthropic's dialect: the Messages API, for requests in OpenAI's form.
 
-`anthropic_request.py` translates the request and lists what it changes and leaves out. The reply is
+`anthropic_request.py` translates the request and lists what it changes. The reply is
 translated here, into OpenAI's terms. Sampling params are sent in the raw body, though the SDK's
 signatures no longer have them. Importing this module takes 0.9 s and 72 MB, because of the SDK.
 """
@@ -17,12 +17,20 @@ from headgate.shared.catalog.access import checked_key
 from headgate.shared.cost.rates import PLAIN, BillingTerms
 from headgate.shared.job.request import Request
 from headgate.shared.job.result import Reply, Usage
+from headgate.shared.routing.dialects import beyond_anthropic
 from headgate.workers.provider import Answer, OnPiece
 from headgate.workers.providers.anthropic_request import messages_body
 from headgate.workers.providers.http import HttpPool, Response, headers_only_client
+from headgate.workers.providers.message_parts import MessageParts
 from headgate.workers.providers.refusals import ModelRefused, request_id, unusable
-from headgate.workers.providers.reply_fields import count, fields_of, limit_and_id_headers, tier_of
-from headgate.workers.providers.streaming import AnswerStream, MessageParts, post_and_decode
+from headgate.workers.providers.reply_fields import (
+    count,
+    fields_of,
+    limit_and_id_headers,
+    storable,
+    tier_of,
+)
+from headgate.workers.providers.streaming import AnswerStream, post_and_decode
 
 ADDRESS = "https://api.anthropic.com"
 
@@ -72,19 +80,24 @@ class AnthropicProvider:
         model: str,
         max_output_tokens: int,
         timeout_s: float,
+        idle_s: float | None = None,
         on_piece: OnPiece | None = None,
     ) -> Answer:
         """Return the model's answer; raises one of the AttemptErrors, or CancelledError."""
         if request.embeds:
             raise ModelRefused("Anthropic has no embeddings", code="invalid_request")
+        if beyond := beyond_anthropic(request):
+            words = f"Anthropic has nothing like {beyond}; leave it out"
+            raise ModelRefused(words, code="invalid_request")
         body = messages_body(request, model, max_output_tokens)
         json_only, into = wants_json(request), None
         if on_piece is not None:
             into = AnswerStream(MessageParts(on_piece, json_only=json_only))
             body["stream"] = True
         response, decoded = await post_and_decode(
-            self._http, "/v1/messages", body, request, self._key, timeout_s=timeout_s, into=into
-        )
+            self._http, "/v1/messages", body, request, self._key,
+            timeout_s=timeout_s, idle_s=idle_s, into=into,
+        )  # fmt: skip
         return read_message(decoded, response, json_only=json_only)
 
     async def close(self) -> None:
@@ -99,6 +112,7 @@ def wants_json(request: Request) -> bool:
 
 def read_message(decoded: dict[str, Any], response: Response, *, json_only: bool) -> Answer:
     """Return the answer in a message; raises InvalidOutput if there is none."""
+    decoded = storable(decoded)
     blocks = decoded.get("content")
     if not isinstance(blocks, list) or not all(isinstance(block, dict) for block in blocks):
         raise unusable(response, "it has no list of content blocks")
@@ -117,6 +131,7 @@ def read_message(decoded: dict[str, Any], response: Response, *, json_only: bool
         tool_calls=calls or None,
         provider_model=str(decoded.get("model") or ""),
         request_id=request_id(response.headers),
+        message=decoded,
     )
     terms = read_terms(decoded.get("usage"))
     return Answer(reply, limit_and_id_headers(response.headers), counted, terms)

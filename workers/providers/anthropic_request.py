@@ -12,12 +12,15 @@ What changes besides the names (each rule has its test):
   `system`, ...) and params that neither vendor knows pass through as they are.
 * `max_tokens` is the model's maximum if absent, and never above it.
 * `temperature` is at most 1 at Anthropic and at most 2 at OpenAI. A value above 1 becomes 1, so
-  that a fallback does not fail. If `temperature` is given, `top_p` is left out: newer models refuse
-  both together.
+  that a fallback does not fail. Newer models refuse it together with `top_p`: the one that is 1,
+  the default, is left out.
 * `response_format`: a schema goes to `output_config.format`. Anthropic lacks `json_object`: it
   becomes an instruction in `system`, and a code fence around the answer is removed.
-* `user` becomes `metadata.user_id`; `service_tier` `default` becomes `standard_only`.
-* Params that Anthropic has nothing like are left out: see `DROPPED`.
+* `user` or `safety_identifier` becomes `metadata.user_id`; `service_tier` `default` becomes
+  `standard_only`.
+* Params of OpenAI that are null ask for nothing and are left out; others are sent as null.
+* Params of OpenAI without a counterpart never come here, unless they ask for nothing
+  (`shared/routing/dialects.py`). They and hints to OpenAI's own caches are left out.
 """
 
 from __future__ import annotations
@@ -26,21 +29,21 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-import orjson
-
+from headgate.shared.job.encoding import loads
 from headgate.shared.job.request import Request
+from headgate.shared.routing.dialects import HINTS, ONLY_OPENAI
 
 Fields = dict[str, Any]
 
-#: Params of OpenAI without a counterpart. They are left out.
-DROPPED = frozenset(
-    {
-        "audio", "dimensions", "encoding_format", "frequency_penalty", "function_call", "functions",
-        "logit_bias", "logprobs", "modalities", "n", "prediction", "presence_penalty",
-        "prompt_cache_key", "prompt_cache_retention", "reasoning_effort", "safety_identifier",
-        "seed", "store", "top_logprobs", "verbosity", "web_search_options",
-    }
-)  # fmt: skip
+#: Params of OpenAI that are left out: they ask for nothing here.
+DROPPED = frozenset({*ONLY_OPENAI, *HINTS})
+
+#: Params that OpenAI's API knows; null means the same there as leaving them out.
+NULLABLE = DROPPED | {
+    "max_completion_tokens", "max_tokens", "metadata", "parallel_tool_calls", "response_format",
+    "safety_identifier", "service_tier", "stop", "temperature", "tool_choice", "tools", "top_p",
+    "user",
+}  # fmt: skip
 
 JSON_ONLY = "Answer with one JSON object and nothing else: no explanation, no code fence."
 _OPENING = "(The conversation begins with the assistant.)"
@@ -49,9 +52,10 @@ _NO_TEXT = "(no text)"
 
 def messages_body(request: Request, model: str, max_output_tokens: int) -> Fields:
     """Return the body of POST /v1/messages; never raises for a checked Request."""
-    params = {name: value for name, value in request.params.items() if value is not None}
+    given = request.params.items()
+    params = {name: value for name, value in given if value is not None or name not in NULLABLE}
     body: Fields = {"model": model, **_limits(params, max_output_tokens)}
-    system = [params.pop("system")] if "system" in params else []
+    system = [params.pop("system")] if params.get("system") is not None else []
     format_ = _format(params)
     turns, texts = turns_of(request.chat())
     system += texts
@@ -63,7 +67,7 @@ def messages_body(request: Request, model: str, max_output_tokens: int) -> Field
         turns.insert(0, {"role": "user", "content": _OPENING})
     body["messages"] = turns
     if system:
-        body["system"] = _joined(system)
+        body["system"] = params["system"] = _joined(system)
     if isinstance(format_, dict):
         config = params.get("output_config")
         params["output_config"] = {"format": format_} | (config if isinstance(config, dict) else {})
@@ -81,9 +85,12 @@ def _limits(params: Fields, max_output_tokens: int) -> Fields:
     stop = params.pop("stop", None)
     if stop:
         limits["stop_sequences"] = [stop] if isinstance(stop, str) else stop
+        params.pop("stop_sequences", None)
     if "temperature" in params:
-        limits["temperature"] = min(params.pop("temperature"), 1)
-        params.pop("top_p", None)
+        temperature = min(params.pop("temperature"), 1)
+        if temperature != 1 or params.get("top_p", 1) == 1:
+            limits["temperature"] = temperature
+            params.pop("top_p", None)
     return limits
 
 
@@ -128,16 +135,14 @@ def _tool(tool: object) -> object:
 
 
 def _person(params: Fields) -> None:
-    """Translate `user`, `metadata` and `service_tier` in place, or remove them."""
-    user, metadata = params.pop("user", None), params.pop("metadata", None)
-    if isinstance(metadata, dict) and "user_id" in metadata:
-        params["metadata"] = {"user_id": metadata["user_id"]}
-    elif isinstance(user, str) and user:
-        params["metadata"] = {"user_id": user}
+    """Translate `user`, `safety_identifier`, `metadata` and `service_tier` in place."""
+    user, identifier = params.pop("user", None), params.pop("safety_identifier", None)
+    if not params.get("metadata"):
+        params.pop("metadata", None)
+        if user or identifier:
+            params["metadata"] = {"user_id": user or identifier}
     if params.get("service_tier") == "default":
         params["service_tier"] = "standard_only"
-    elif params.get("service_tier") not in ("auto", "standard_only"):
-        params.pop("service_tier", None)
 
 
 def _joined(system: list[Any]) -> str | list[Any]:
@@ -163,6 +168,8 @@ def turns_of(messages: Iterable[Fields]) -> tuple[list[Fields], list[Any]]:
                 plain = all(block.keys() == {"type", "text"} for block in blocks)
                 system += [block["text"] for block in blocks] if plain else [blocks]
             continue
+        if content is None and isinstance(message.get("refusal"), str):
+            content = message["refusal"]
         blocks = _result(message) if role == "tool" else _blocks(content) + _calls(message)
         if not blocks and role == "assistant":
             continue
@@ -219,8 +226,9 @@ def _block(part: Fields) -> Fields:
             "image_url": str(url),
         }:
             return {"type": "image", "source": _source(url), **marks}
-        case {"type": "file", "file": {"file_data": str(url)}}:
-            return {"type": "document", "source": _source(url), **marks}
+        case {"type": "file", "file": {"file_data": str(url), **file}}:
+            title = {"title": file["filename"]} if file.get("filename") else {}
+            return {"type": "document", "source": _source(url), **title, **marks}
         case {"type": "refusal", "refusal": str(text)}:
             return {"type": "text", "text": text, **marks}
     return part
@@ -252,7 +260,7 @@ def _arguments(arguments: object) -> Fields:
     """Return the arguments as an object. A text that is no JSON object is kept as a text in one."""
     if isinstance(arguments, str):
         try:
-            arguments = orjson.loads(arguments or "{}")
+            arguments = loads(arguments or "{}")
         except ValueError:
             return {"arguments": arguments}
     return arguments if isinstance(arguments, dict) else {"arguments": arguments}

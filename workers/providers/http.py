@@ -108,23 +108,26 @@ class HttpPool:
         self._closed = False
 
     async def post(
-        self, path: str, body: bytes, *, timeout_s: float, into: StreamSink | None = None
-    ) -> Response:
+        self, path: str, body: bytes, *, timeout_s: float, idle_s: float | None = None,
+        into: StreamSink | None = None,
+    ) -> Response:  # fmt: skip
         """Post and return the whole response, whatever its status. A stream goes into `into`.
 
-        Raises AttemptTimeout after `timeout_s`, ConnectionLost or InvalidOutput. If the call is
-        cancelled its connection is closed, so the vendor learns that nobody waits any more.
+        Raises AttemptTimeout after `timeout_s`, or once no byte has come for `idle_s`;
+        ConnectionLost or InvalidOutput. If the call is cancelled its connection is closed, so the
+        vendor learns that nobody waits any more.
         """
-        url = self._urls.get(path)
-        if url is None:
-            whole = self._base._replace(path=self._base.path + path)
-            url = self._urls[path] = URL(urlunsplit(whole))
+        url = self._url(path)
         try:
             async with (
                 asyncio.timeout(timeout_s),
                 # Redirects are not followed: a POST would become a GET, or go to a strange server.
                 self._opened().post(
-                    url, data=body, proxy=self._proxy, allow_redirects=False
+                    url,
+                    data=body,
+                    proxy=self._proxy,
+                    allow_redirects=False,
+                    timeout=_timeout(idle_s),
                 ) as response,
             ):
                 if into is not None and _is_stream(response):
@@ -133,10 +136,7 @@ class HttpPool:
                 content = await response.read()
                 return Response(response.status, response.headers, content, url=str(url))
         except TimeoutError as error:
-            if isinstance(error, aiohttp.ConnectionTimeoutError):
-                raise lost(error) from error
-            # The request may have been answered and billed after we stopped listening.
-            raise AttemptTimeout(f"no answer within {timeout_s:g} s", billed=None) from error
+            raise _too_late(error, timeout_s, idle_s) from error
         except aiohttp.ClientResponseError as error:
             # Raised below without its cause: the cause's repr shows the headers, and so the key.
             broken = lost(error)
@@ -150,6 +150,13 @@ class HttpPool:
         if self._session is not None:
             await self._session.close()
 
+    def _url(self, path: str) -> URL:
+        url = self._urls.get(path)
+        if url is None:
+            whole = self._base._replace(path=self._base.path + path)
+            url = self._urls[path] = URL(urlunsplit(whole))
+        return url
+
     def _opened(self) -> aiohttp.ClientSession:
         if self._closed:
             raise ConnectionLost("the provider's client is closed")
@@ -162,14 +169,18 @@ class HttpPool:
                     ssl=self._ssl(),
                 ),
                 cookie_jar=aiohttp.DummyCookieJar(),
-                # No read timeout: a model may think for minutes before its first byte.
-                timeout=aiohttp.ClientTimeout(sock_connect=CONNECT_TIMEOUT_S),
+                timeout=_timeout(),
             )
         return self._session
 
     def _ssl(self) -> ssl.SSLContext | bool:
         # The SDKs' own context, which brings certificates if the machine has none.
         return httpx2.create_ssl_context() if self._base.scheme == "https" else True
+
+
+def _timeout(idle_s: float | None = None) -> aiohttp.ClientTimeout:
+    # By default no read timeout: a model may think for minutes before its first byte.
+    return aiohttp.ClientTimeout(sock_connect=CONNECT_TIMEOUT_S, sock_read=idle_s)
 
 
 def _is_stream(response: aiohttp.ClientResponse) -> bool:
@@ -214,6 +225,17 @@ def _tls(error: aiohttp.ClientSSLError) -> str:
     elif "_" in why:  # OpenSSL's names, such as WRONG_VERSION_NUMBER
         why = why.replace("_", " ").lower()
     return f"{what} ({error.host}:{error.port}): {why}"
+
+
+def _too_late(error: TimeoutError, timeout_s: float, idle_s: float | None) -> AttemptError:
+    """Return our error for a time limit that has passed."""
+    if isinstance(error, aiohttp.ConnectionTimeoutError):
+        return lost(error)
+    why = f"no answer within {timeout_s:g} s"
+    if isinstance(error, aiohttp.SocketTimeoutError):
+        why = f"no byte of the answer for {idle_s:g} s"
+    # The request may have been answered and billed after we stopped listening.
+    return AttemptTimeout(why, billed=None)
 
 
 def lost(error: aiohttp.ClientError | OSError) -> AttemptError:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import orjson
-
+from headgate.shared.job.encoding import dumps
 from headgate.shared.job.request import Request
 from headgate.workers.errors import RequestRefused
 from headgate.workers.providers.http import Response
@@ -18,15 +17,15 @@ from headgate.workers.providers.reply_fields import fields_of
 def dumped(body: dict[str, Any]) -> bytes:
     """Return the body as JSON; raises RequestRefused if it holds what JSON cannot."""
     try:
-        return orjson.dumps(body)
+        return dumps(body)
     except (TypeError, ValueError) as error:
         raise RequestRefused(f"the request cannot be written as JSON: {error}") from error
 
 
 def texts_of(request: Request) -> Iterator[str]:
     """Yield all texts of the request. No error may repeat them."""
-    if request.input is not None:
-        yield from [request.input] if isinstance(request.input, str) else request.input
+    if request.embeds:
+        yield from (text for text in request.inputs if isinstance(text, str))
         return
     for message in request.chat():
         content = message.get("content")

@@ -1,8 +1,9 @@
 """OpenAI's dialect: chat completions and embeddings, at OpenAI or at any compatible address.
 
-A request is in OpenAI's form already, so params pass through as they are. The exception is which of
-`max_tokens` and `max_completion_tokens` is sent (see `limit_name`). A param of None is left out,
-and `n` is 1. Importing this module takes 0.4 s and 46 MB, because of the SDK.
+A request is in OpenAI's form already, so params pass through as they are, null included. Two things
+change: which of `max_tokens` and `max_completion_tokens` is sent (see `limit_name`), and at OpenAI
+itself the marks of Anthropic's prompt cache are left out, which it refuses. Importing this module
+takes 0.4 s and 46 MB, because of the SDK.
 """
 
 from __future__ import annotations
@@ -21,10 +22,17 @@ from headgate.shared.cost.rates import PLAIN, BillingTerms
 from headgate.shared.job.request import Request
 from headgate.shared.job.result import Reply, Usage
 from headgate.workers.provider import Answer, OnPiece
+from headgate.workers.providers.chat_parts import INSTEAD_OF_TEXT, ChatParts
 from headgate.workers.providers.http import HttpPool, Response, headers_only_client
 from headgate.workers.providers.refusals import request_id, unusable
-from headgate.workers.providers.reply_fields import count, fields_of, limit_and_id_headers, tier_of
-from headgate.workers.providers.streaming import AnswerStream, ChatParts, post_and_decode
+from headgate.workers.providers.reply_fields import (
+    count,
+    fields_of,
+    limit_and_id_headers,
+    storable,
+    tier_of,
+)
+from headgate.workers.providers.streaming import AnswerStream, post_and_decode
 
 ADDRESS = "https://api.openai.com/v1"
 CHAT, EMBEDDINGS = ENDPOINTS = ("/chat/completions", "/embeddings")
@@ -47,10 +55,12 @@ class OpenAIProvider:
         base_url: str | None,
         organization: str | None = None,
         project: str | None = None,
+        stream_options: bool = True,
         connections: int = 1000,
     ) -> None:
         self.name = name
         self._key = checked_key(f"API key of {name}", api_key)
+        self._stream_options = stream_options  # some servers refuse them
         self._vendor = base_url is None or _is_openai(base_url)
         client = openai.AsyncOpenAI(
             # A local server may need no key, but the SDK requires one.
@@ -76,6 +86,7 @@ class OpenAIProvider:
         model: str,
         max_output_tokens: int,
         timeout_s: float,
+        idle_s: float | None = None,
         on_piece: OnPiece | None = None,
     ) -> Answer:
         """Return the model's answer; raises one of the AttemptErrors, or CancelledError.
@@ -90,11 +101,14 @@ class OpenAIProvider:
             body = chat_body(request, model, max_output_tokens, vendor=self._vendor)
         into = None
         if on_piece is not None and not request.embeds:
-            into = AnswerStream(ChatParts(on_piece))
-            body |= {"stream": True, "stream_options": {"include_usage": True}}
+            into = AnswerStream(ChatParts(on_piece, choices=choices_of(request)))
+            body["stream"] = True
+            if self._stream_options:
+                body["stream_options"] = {"include_usage": True}
         response, decoded = await post_and_decode(
-            self._http, path, body, request, self._key, timeout_s=timeout_s, into=into
-        )
+            self._http, path, body, request, self._key,
+            timeout_s=timeout_s, idle_s=idle_s, into=into,
+        )  # fmt: skip
         read = read_embeddings if request.embeds else read_chat
         return read(decoded, response, request)
 
@@ -114,7 +128,8 @@ def limit_name(model: str, *, vendor: bool) -> str:
     OpenAI itself calls `max_tokens` deprecated, and its reasoning models refuse it. Most compatible
     servers know only `max_tokens`, unless they serve one of OpenAI's reasoning models.
     """
-    new = vendor or _REASONS.match(model.rsplit("/", 1)[-1]) is not None
+    name = model.rsplit("/", 1)[-1].removeprefix("ft:")
+    new = vendor or _REASONS.match(name) is not None
     return "max_completion_tokens" if new else "max_tokens"
 
 
@@ -122,24 +137,66 @@ def chat_body(
     request: Request, model: str, max_output_tokens: int, *, vendor: bool
 ) -> dict[str, Any]:
     """Return the body of a chat completion."""
-    params = {name: value for name, value in request.params.items() if value is not None}
-    old, new = params.pop("max_tokens", None), params.pop("max_completion_tokens", None)
-    body = {"model": model, "messages": request.chat(), **params}
-    wanted = new or old
-    if wanted is not None:
-        most = max_output_tokens if max_output_tokens > 0 else wanted
-        body[limit_name(model, vendor=vendor)] = min(wanted, most)
-    return body
+    body: dict[str, Any] = {"model": model, "messages": request.chat()}
+    wanted = request.params.get("max_completion_tokens") or request.params.get("max_tokens")
+    for name, value in request.params.items():
+        if name not in LIMITS or wanted is None:
+            body[name] = value
+        else:
+            most = max_output_tokens if max_output_tokens > 0 else wanted
+            body[limit_name(model, vendor=vendor)] = min(wanted, most)
+    return unmarked(body) if vendor else body
+
+
+LIMITS = ("max_tokens", "max_completion_tokens")
+MARK = "cache_control"
+
+
+def unmarked(body: dict[str, Any]) -> dict[str, Any]:
+    """Return the body without marks of Anthropic's prompt cache on parts and tools."""
+    messages = body["messages"]
+    if any(map(_is_marked, messages)):
+        body["messages"] = [
+            {**message, "content": _without_marks(message["content"])}
+            if _is_marked(message)
+            else message
+            for message in messages
+        ]
+    tools = body.get("tools")
+    return {**body, "tools": _without_marks(tools)} if isinstance(tools, list) else body
+
+
+def _is_marked(message: dict[str, Any]) -> bool:
+    content = message.get("content")
+    return isinstance(content, list) and any(MARK in part for part in content)
+
+
+def _without_marks(items: list[Any]) -> list[Any]:
+    return [
+        {name: value for name, value in item.items() if name != MARK}
+        if isinstance(item, dict)
+        else item
+        for item in items
+    ]
+
+
+def choices_of(request: Request) -> int:
+    """Return how many answers the request asks for."""
+    n = request.params.get("n")
+    return n if isinstance(n, int) and n > 0 else 1
 
 
 def embedding_body(request: Request, model: str) -> dict[str, Any]:
     """Return the body of an embeddings call."""
-    params = {name: value for name, value in request.params.items() if value is not None}
-    return {"model": model, "input": request.input, **params}
+    return {"model": model, "input": request.input, **request.params}
 
 
 def read_chat(decoded: dict[str, Any], response: Response, request: Request) -> Answer:
-    """Return the answer in a chat completion; raises InvalidOutput if there is none."""
+    """Return the answer in a chat completion; raises InvalidOutput if there is none.
+
+    A refusal, a sound or a call of a tool has no content: it stands in the vendor's message.
+    """
+    decoded = storable(decoded)
     choices = decoded.get("choices")
     if not isinstance(choices, list) or not choices:
         raise unusable(response, "it has no choices")
@@ -158,9 +215,7 @@ def read_chat(decoded: dict[str, Any], response: Response, request: Request) -> 
     if isinstance(content, list):  # Mistral's reasoning models answer in parts
         content = "".join(text for text in (fields_of(p).get("text") for p in content)
                           if isinstance(text, str))  # fmt: skip
-    if content is None and isinstance(message.get("refusal"), str):
-        content, finish = message["refusal"], "content_filter"
-    if content is None and calls is None:
+    if content is None and not any(message.get(name) for name in INSTEAD_OF_TEXT):
         content = ""  # all tokens went into reasoning: still an answer, and it is billed
     if content is not None and not isinstance(content, str):
         raise unusable(response, "its content is no text")
@@ -172,14 +227,18 @@ def read_chat(decoded: dict[str, Any], response: Response, request: Request) -> 
         tool_calls=calls,
         provider_model=str(decoded.get("model") or ""),
         request_id=request_id(response.headers),
+        message=decoded,
     )
     return Answer(reply, limit_and_id_headers(response.headers), counted, read_terms(decoded))
 
 
 def read_embeddings(decoded: dict[str, Any], response: Response, request: Request) -> Answer:
-    """Return the answer in an embeddings reply, with vectors in the order of the inputs."""
+    """Return the answer in an embeddings reply, with vectors in the order of the inputs.
+
+    Its message has all but the vectors.
+    """
     rows = decoded.get("data")
-    wanted = 1 if isinstance(request.input, str) else len(request.input or [])
+    wanted = len(request.inputs)
     if not isinstance(rows, list) or len(rows) != wanted:
         raise unusable(response, f"it does not hold {wanted} embeddings")
     vectors: list[list[float] | None] = [None] * wanted
@@ -197,8 +256,16 @@ def read_embeddings(decoded: dict[str, Any], response: Response, request: Reques
         embeddings=[found for found in vectors if found is not None],
         provider_model=str(decoded.get("model") or ""),
         request_id=request_id(response.headers),
+        message=storable({**decoded, "data": [_without_vector(row) for row in rows]}),
     )
     return Answer(reply, limit_and_id_headers(response.headers), counted, read_terms(decoded))
+
+
+def _without_vector(row: object) -> object:
+    """Return a row of an embeddings reply without its vector, which the reply has already."""
+    if not isinstance(row, dict):
+        return row
+    return {name: value for name, value in row.items() if name != "embedding"}
 
 
 def vector(value: object, response: Response) -> list[float]:

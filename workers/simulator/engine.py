@@ -245,8 +245,12 @@ class Engine:
             return anthropic_replies.charges(draft.usage)
         return openai_replies.charges(draft.ask, draft.usage.input_tokens)
 
-    def _answer(self, path: str, draft: _Draft, pool: SimulatedPool) -> Act:
-        ask, answers, usage = draft.ask, draft.answers, draft.usage
+    def _answer(
+        self, path: str, draft: _Draft, pool: SimulatedPool, reported_tokens: int = 0
+    ) -> Act:
+        """Return the answer. `reported_tokens` of input, unless 0, are reported but not billed."""
+        ask, answers, bill = draft.ask, draft.answers, draft.usage
+        usage = replace(bill, input_tokens=reported_tokens) if reported_tokens else bill
         delay_s = self._delay_s()
         act = Act(200, self._headers(path, pool, delay_s, ask.stream), delay_s=delay_s)
         act.model = ask.model
@@ -266,10 +270,10 @@ class Engine:
             else:
                 act.body = anthropic_replies.reply(ask, answers[0], block, answer_id)
         vendor = "anthropic" if path == MESSAGES else "openai"
-        usd = bill_usd(vendor, ask.model, usage, self.behaviour.prices)
+        usd = bill_usd(vendor, ask.model, bill, self.behaviour.prices)
         if usd is not None and ask.flex:
             usd /= 2  # as OpenAI's price list has it
-        act.bill = Bill(ask.model, ask.digest, usage, usd)
+        act.bill = Bill(ask.model, ask.digest, bill, usd)
         return act
 
     def _fail(
@@ -293,7 +297,7 @@ class Engine:
                     replace(one, text="", tool_call=None, end="filter") for one in draft.answers
                 ]
                 draft = replace(draft, answers=[] if _choiceless(path, fault) else changed)
-            act = self._answer(path, draft, pool)
+            act = self._answer(path, draft, pool, fault.tokens)
             act.delay_s += fault.delay_ms / 1000
             act.end = ENDS.get(fault.kind, "whole")
             if fault.kind == "cut":

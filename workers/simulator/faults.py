@@ -1,7 +1,7 @@
 """Faults on request: by rate, by a directive in the prompt, or by rules posted at run time.
 
 One grammar for all three, the parts in any order:
-`[once:|times=N:]KIND[:retry-after=S][:retry-after-ms=N][:ms=N][:until=DAY][:model=M]`.
+`[once:|times=N:]KIND[:retry-after=S][:retry-after-ms=N][:ms=N][:until=DAY][:tokens=N][:model=M]`.
 """
 
 import re
@@ -16,6 +16,7 @@ from typing import Any, Literal, get_args
 # filter-400: refused by the filter. slow: answered late. stall: headers and a part, then nothing.
 # cut: connection closed before the headers; cut-body: in the middle of the body. garbage: a body
 # that is not JSON. empty: an answer without choices. stream-error: an error event in a stream.
+# usage: the answer reports `tokens` of input, whatever it took; it is billed for what it took.
 Kind = Literal[
     "status",
     "quota",
@@ -31,6 +32,7 @@ Kind = Literal[
     "garbage",
     "empty",
     "stream-error",
+    "usage",
 ]
 KINDS: tuple[str, ...] = get_args(Kind)
 ALIASES = {
@@ -57,6 +59,7 @@ class Fault:
     retry_after_ms: str | None = None
     delay_ms: int = 0
     until: str | None = None
+    tokens: int = 0
     times: int | None = None
     model: str | None = None
 
@@ -113,6 +116,8 @@ def _option(name: str, amount: str, spec: str) -> dict[str, Any] | None:
             return {"delay_ms": _whole(name, amount)}
         case "until":
             return {"until": _day(amount)}
+        case "tokens":
+            return {"tokens": _whole(name, amount)}
         case "model":
             return {"model": amount}
     return None

@@ -56,17 +56,19 @@ class Cache:
         self.policy = replace(self.policy, rules=CacheRuleIndex.of(catalog.cache.rules))
 
     async def recall(
-        self, request: Request, model: str, chain: Callable[[], Set[str]] = frozenset
-    ) -> CacheEntry | None:
+        self, request: Request, model: str, chain: Callable[[], Set[str]] = frozenset,
+        *, sample: int = 1,
+    ) -> CacheEntry | None:  # fmt: skip
         """Return what `model` answered to an equal request, or None.
 
         `chain` returns the models that may answer this request. An entry with `shared` set serves
         only requests that may share a call; one with `window_only` set, only those whose chain has
-        the model that answered. An entry that cannot be read is a miss and is removed.
+        the model that answered. An entry that cannot be read is a miss and is removed. `sample`:
+        see `Envelope.sample`.
         """
         if not self.policy.keeps(request):
             return None
-        name = fingerprint(request, model)
+        name = fingerprint(request, model, sample)
         try:
             found = await self._batcher.send("GET", self._keys.cache(name))
             entry = None if found is None else decode(found, self._clock_ms())
@@ -82,7 +84,9 @@ class Cache:
         self._count(name, entry)
         return entry
 
-    def writes(self, request: Request, entry: CacheEntry, asked: str) -> tuple[CacheWrite, ...]:
+    def writes(
+        self, request: Request, entry: CacheEntry, asked: str, *, sample: int = 1
+    ) -> tuple[CacheWrite, ...]:
         """Return the writes with which equal requests find the answer; none if it is not cached.
 
         They go out together with the result. One serves requests to the model that answered,
@@ -93,18 +97,16 @@ class Cache:
             return ()
         now_ms = self._clock_ms()
         entry = replace(entry, until_ms=now_ms + ttl_s * 1000)
-        writes = [self._write(request, entry.model, entry, max(ttl_s, WINDOW_S))]
+        name = fingerprint(request, entry.model, sample)
+        writes = [_write(request, name, entry.model, entry, max(ttl_s, WINDOW_S))]
         if entry.model != asked and request.share:
-            writes.append(self._write(request, asked, replace(entry, window_only=True), WINDOW_S))
+            name, moment = fingerprint(request, asked, sample), replace(entry, window_only=True)
+            writes.append(_write(request, name, asked, moment, WINDOW_S))
         return tuple(writes)
 
     def close(self) -> None:
         """Report nothing more; the uses of the last moment are not counted."""
         self._report.close()
-
-    def _write(self, request: Request, model: str, entry: CacheEntry, ttl_s: int) -> CacheWrite:
-        name = fingerprint(request, model)
-        return CacheWrite(name, encode(entry), ttl_s * 1000, request.tenant, model)
 
     def _count(self, name: str, entry: CacheEntry | None) -> None:
         counts = self._counts
@@ -128,3 +130,7 @@ class Cache:
         self._counts, self._used, self._missing = [0, 0, 0, 0], {}, {}
         command = cache_index.count_uses(self._keys, secrets.token_hex(8), counts)
         yield self._batcher.run(command)
+
+
+def _write(request: Request, name: str, model: str, entry: CacheEntry, ttl_s: int) -> CacheWrite:
+    return CacheWrite(name, encode(entry), ttl_s * 1000, request.tenant, model)

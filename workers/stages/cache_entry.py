@@ -117,6 +117,7 @@ def _reply(fields: Any) -> Reply:
         and isinstance(reply.request_id, str | None)
         and _are(reply.tool_calls, dict)
         and _are(reply.embeddings, list)
+        and isinstance(reply.message, dict | None)
     )
     if not right:
         raise Unreadable("a reply of another type")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import count
@@ -12,8 +14,14 @@ from headgate.shared.catalog.schema import Model
 from headgate.shared.catalog.schema import ProviderConfig as Entry
 from headgate.shared.errors import WrongUse
 from headgate.shared.job.request import Request
-from headgate.workers.errors import Unauthorized
-from headgate.workers.provider import Answer, OnPiece, Provider
+from headgate.workers.errors import AttemptError, Unauthorized
+from headgate.workers.policy import long_answer
+from headgate.workers.provider import Answer, OnPiece, Provider, unread
+
+log = logging.getLogger("headgate.call")
+
+PLAIN_FOR_S = 3600.0
+"""How long a model is asked for whole answers once its provider has refused to stream."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +46,7 @@ class Call:
         self._timeout_s = timeout_s
         self._upstreams: dict[str, list[Upstream]] = {}
         self._unusable: dict[str, str] = {}
+        self._plain_until: dict[str, float] = {}
         self._replaced: list[Upstream] = []
         self._turn = count()
         self._making = asyncio.Lock()
@@ -71,6 +80,7 @@ class Call:
             if catalog.providers.get(name) != self._catalog.providers.get(name):
                 self._replaced += self._upstreams.pop(name)
                 self._unusable.pop(name, None)
+                self._plain_until.clear()
         self._catalog = catalog
 
     def no_key(self, model: Model) -> Unauthorized:
@@ -93,13 +103,71 @@ class Call:
         left_ms: int,
         on_piece: OnPiece | None = None,
     ) -> Answer:
-        """Return the model's answer within its time limit and `left_ms`; raise an AttemptError."""
-        timeout_s = min(self.timeout_s(model), left_ms / 1000)
+        """Return the model's answer within its time limit and `left_ms`; raise an AttemptError.
+
+        A long answer is asked for as a stream, where the provider is known to send it whole. Its
+        time limit holds between two bytes, see `policy/long_answer.py`.
+        """
+        limit_s, left_s = self.timeout_s(model), left_ms / 1000
+        is_long = long_answer.may_be_long(request, model, limit_s)
+        if on_piece is None and is_long and self._may_stream(request, model):
+            ends_at = time.monotonic() + left_s
+            answer = await self._ask_unread(upstream, request, model, left_s)
+            if answer is not None:
+                return answer
+            left_s = max(0.001, ends_at - time.monotonic())
+        if on_piece is not None and is_long:
+            return await self._ask_long(upstream, request, model, left_s, on_piece)
+        return await self._ask(upstream, request, model, min(limit_s, left_s), None, on_piece)
+
+    def _may_stream(self, request: Request, model: Model) -> bool:
+        """Return whether a stream is known to bring all of the answer."""
+        return (
+            self._catalog.provider(model).streams_whole
+            and self._plain_until.get(model.name, 0) <= time.monotonic()
+            and long_answer.fits_a_stream(request)
+        )
+
+    async def _ask_unread(
+        self, upstream: Upstream, request: Request, model: Model, left_s: float
+    ) -> Answer | None:
+        """Return the answer from a stream that nobody reads; None if the provider refuses it."""
+        try:
+            answer = await self._ask_long(upstream, request, model, left_s, unread)
+        except AttemptError as error:
+            if not long_answer.refuses_streams(error):
+                raise
+            self._ask_plainly(model, error.message)
+            return None
+        if not answer.counted:
+            self._ask_plainly(model, "it sent no usage")
+        return answer
+
+    def _ask_plainly(self, model: Model, why: str) -> None:
+        """Ask this model for whole answers from now on; look again later."""
+        self._plain_until[model.name] = time.monotonic() + PLAIN_FOR_S
+        log.warning(
+            "%s does not stream %s as needed; for an hour it is asked for whole answers: %s",
+            model.provider, model.name, why,
+        )  # fmt: skip
+
+    async def _ask_long(
+        self, upstream: Upstream, request: Request, model: Model, left_s: float, on_piece: OnPiece
+    ) -> Answer:
+        idle_s = self.timeout_s(model)
+        whole_s = long_answer.whole_s(request, model, idle_s)
+        return await self._ask(upstream, request, model, min(whole_s, left_s), idle_s, on_piece)
+
+    async def _ask(
+        self, upstream: Upstream, request: Request, model: Model, timeout_s: float,
+        idle_s: float | None, on_piece: OnPiece | None,
+    ) -> Answer:  # fmt: skip
         return await upstream.provider.ask(
             request,
             model=model.provider_name,
             max_output_tokens=model.max_output_tokens,
             timeout_s=timeout_s,
+            idle_s=idle_s,
             on_piece=on_piece,
         )
 

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import orjson
 from sqlalchemy import Connection, bindparam, select, update
 
 from headgate.shared.cost.price import usd_text
 from headgate.shared.database.engine import insert_all, write_all
 from headgate.shared.database.tables import audit, jobs
 from headgate.shared.job.result import ENDED, WAITING, Result
+from headgate.shared.job.result_text import decode_result, encode_result
 from headgate.workers.clients.group_commit import Act
 
 
@@ -90,7 +90,7 @@ def _conclude(connection: Connection, items: Sequence[Conclusion]) -> list[Resul
     again = [item.job_id for item in items if found.get((item.job_id, item.fence)) in ENDED]
     if again:
         for job_id, before in connection.execute(_BEFORE, {"ids": again}):
-            results[job_id] = Result.from_json(orjson.loads(before)) if before else None
+            results[job_id] = decode_result(before) if before else None
     return [
         results.get(item.job_id) if (item.job_id, item.fence) in found else None for item in items
     ]
@@ -100,7 +100,7 @@ def _ended(item: Conclusion) -> dict[str, Any]:
     return {
         "job": item.job_id,
         "into": item.result.status,
-        "answer": orjson.dumps(item.result.as_json()).decode(),
+        "answer": encode_result(item.result),
         "at": item.finished_at_ms,
     }
 

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection, bindparam, select, update
 
+from headgate.shared.cost.bill import IMPLAUSIBLE
 from headgate.shared.database.engine import insert_all, write_all
 from headgate.shared.database.tables import attempts, jobs
 from headgate.shared.job.result import Reply, Usage
@@ -24,7 +25,10 @@ NOTHING = Usage()
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """How an attempt ended. `cost_pico_usd` None: no price is known, or the state is unknown."""
+    """How an attempt ended. `cost_pico_usd` None: no price is known, or the state is unknown.
+
+    An answer has a code and a message only if its usage cannot be true.
+    """
 
     attempt: Attempt
     state: Literal["answered", "failed", "unknown"]
@@ -49,14 +53,21 @@ class Attempt:
     started_at_ms: int
     waited_ms: int
 
-    def answered(self, reply: Reply, cost_pico_usd: int | None, at_ms: int) -> Settlement:
-        """Return the settlement of an answer at this cost (None: no price is known)."""
+    def answered(
+        self, reply: Reply, cost_pico_usd: int | None, at_ms: int, note: str | None = None
+    ) -> Settlement:
+        """Return the settlement of an answer at this cost (None: no price is known).
+
+        `note`: why its usage cannot be true, as `headgate.shared.cost.bill` words it.
+        """
         return Settlement(
             self,
             "answered",
             at_ms,
             usage=reply.usage,
             cost_pico_usd=cost_pico_usd,
+            code=None if note is None else IMPLAUSIBLE,
+            message=note,
             http_status=200,
             request_id=reply.request_id,
         )

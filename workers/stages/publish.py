@@ -5,13 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-import orjson
-
 from headgate.shared.broker import jobs
 from headgate.shared.broker.jobs import CacheWrite
 from headgate.shared.broker.keys import Keys
 from headgate.shared.broker.results import celery_record
 from headgate.shared.job.result import Result
+from headgate.shared.job.result_text import decode_result
 from headgate.workers.clients.redis_batcher import RedisBatcher
 
 log = logging.getLogger("headgate.cache")
@@ -53,6 +52,6 @@ class Publish:
         """
         if encoded is None:
             return None
-        result = Result.from_json(orjson.loads(encoded))
+        result = decode_result(encoded)
         await self.publish(result)
         return result

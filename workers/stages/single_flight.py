@@ -31,35 +31,43 @@ OF_REQUEST = frozenset({"invalid_request", "content_filtered"})
 
 
 class SingleFlight:
-    """The flights of this worker's jobs. `even`: all pay the same share; else the leader pays."""
+    """The flights of this worker's jobs. `even`: all pay the same share; else the leader pays.
+
+    `sample`: see `Envelope.sample`.
+    """
 
     def __init__(self, batcher: RedisBatcher, keys: Keys, *, even: bool) -> None:
         self._batcher = batcher
         self._keys = keys
         self._even = even
 
-    async def payers(self, request: Request, model: str) -> tuple[str, ...]:
+    async def payers(self, request: Request, model: str, sample: int = 1) -> tuple[str, ...]:
         """Return the ids of the followers, which pay their share of this job's call."""
         if not self._even or not may_share(request):
             return ()
-        flight = self._keys.flight(fingerprint(request, model))
+        flight = self._keys.flight(fingerprint(request, model, sample))
         return tuple(map(_text, await self._batcher.send("ZRANGE", flight, 0, MOST - 1)))
 
-    async def fail(self, request: Request, model: str, error: ErrorReport, chain: Set[str]) -> None:
+    async def fail(
+        self, request: Request, model: str, error: ErrorReport, chain: Set[str], sample: int = 1
+    ) -> None:
         """Keep the failure for the followers. `chain`: the models that might have answered."""
         codes = {error.code, *(attempt.code for attempt in error.attempts)}
         if not OWN.isdisjoint(codes) or not may_share(request):
             return
-        key = self._keys.failure(fingerprint(request, model))
+        key = self._keys.failure(fingerprint(request, model, sample))
         fields = {**asdict(error), "chain": sorted(chain)}
         await self._batcher.send("SET", key, orjson.dumps(fields), "EX", WINDOW_S)
 
-    async def failure(self, request: Request, model: str, chain: Set[str]) -> ErrorReport | None:
+    async def failure(
+        self, request: Request, model: str, chain: Set[str], sample: int = 1
+    ) -> ErrorReport | None:
         """Return how the call failed that the job waited for; None if that is not known.
 
         Also None where the job's `chain` has models that the leader could not ask.
         """
-        found = await self._batcher.send("GET", self._keys.failure(fingerprint(request, model)))
+        key = self._keys.failure(fingerprint(request, model, sample))
+        found = await self._batcher.send("GET", key)
         if found is None:
             return None
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from datetime import UTC, datetime, timedelta
 
@@ -21,6 +22,22 @@ PREFER = click.option(
     type=click.Choice(["speed", "quality", "cost"]),
     help="With auto: what matters most (default: cost).",
 )
+
+
+NO_CACHE = click.option(
+    "--no-cache", is_flag=True,
+    help="Ask for each request: use no cached answer, and share no call with an equal request.",
+)  # fmt: skip
+
+MAX_SAMPLES = 128
+"""As in `headgate.shared.job.request`, which takes long to import."""
+
+
+def finite(_context: click.Context, option: click.Parameter, value: float | None) -> float | None:
+    """Return the number; raise BadParameter for NaN and infinity, which a range lets through."""
+    if value is not None and not math.isfinite(value):
+        raise click.BadParameter(f"{value} is no finite number", param=option)
+    return value
 
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}

@@ -12,7 +12,8 @@ local input, output = tonumber(ARGV[4]), tonumber(ARGV[5])
 local unsent = input < 0
 local f, n = {}, 0
 for word in string.gmatch(grant .. '|', '([^|]*)|') do n = n + 1; f[n] = word end
-local ticket = {pool = f[2], model = f[3], rule = f[5], tenant = f[9], user = f[10], tier = f[11], flags = f[12]}
+local ticket = {pool = f[2], model = f[3], rule = f[5], tenant = f[9], user = f[10], tier = f[11], flags = f[12],
+  base = base_of(f[12])}
 local held = {input_tpm = tonumber(f[7]), output_tpm = tonumber(f[8])}
 held.rpm, held.rpd, held.tpm = 1, 1, held.input_tpm + held.output_tpm
 local used = {rpm = unsent and 0 or 1, input_tpm = math.max(0, input), output_tpm = math.max(0, output)}

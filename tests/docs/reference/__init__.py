@@ -7,13 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tests.docs.reference import commands, errors, fields, keys, python_api, settings, tables
+from tests.docs.reference import (
+    commands,
+    errors,
+    fields,
+    keys,
+    matrix,
+    python_api,
+    settings,
+    tables,
+)
 
 PAGES: dict[str, Callable[[], str]] = {
     "settings.md": settings.page,
     "command-line.md": commands.page,
     "python-api.md": python_api.page,
     "request-and-result.md": fields.page,
+    "fields.md": matrix.page,
     "error-codes.md": errors.page,
     "redis-keys.md": keys.page,
     "tables.md": tables.page,

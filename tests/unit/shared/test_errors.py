@@ -28,7 +28,10 @@ from headgate.producer.errors import (
     UnknownJob,
 )
 from headgate.producer.local.process import ChildGaveUp
+from headgate.shared.admission.tiers import TierSourceFailed
+from headgate.shared.broker.include import IncludeError
 from headgate.shared.catalog.faults import CatalogErrors
+from headgate.shared.database.sqlite_file import FileLost
 from headgate.shared.errors import (
     CatalogError,
     HeadgateError,
@@ -41,7 +44,11 @@ from headgate.shared.errors import (
     UnreadableMessage,
     WrongUse,
 )
+from headgate.shared.servers.embedded import EmbeddedFailed
+from headgate.shared.servers.valkey import StartFailed
 from headgate.workers.errors import AttemptError, Gate
+from headgate.workers.simulator.request import Invalid
+from headgate.workers.stages.cache_entry import Unreadable
 
 CATALOG_ERROR = CatalogError("catalog.toml", "models.x.rpm", -1, "give a number above 0")
 BUILT: list[HeadgateError] = [
@@ -69,32 +76,43 @@ BUILT: list[HeadgateError] = [
 ]
 
 
+OTHERS: list[Exception] = [
+    EmbeddedFailed("no server program", Path("/var/lib/headgate"), "install Valkey"),
+    StartFailed("it ended at once", Path("/var/lib/headgate/valkey.log"), "see its log"),
+    TierSourceFailed("it raised KeyError"),
+    IncludeError("lib/none.lua"),
+    Unreadable("it is no JSON"),
+    Invalid("no such model", "model", "model_not_found"),
+    FileLost("the SQLite file was deleted or replaced"),
+]
+"""Errors that no caller meets, and so are no HeadgateErrors."""
+
 NOT_IMPORTED = ("headgate.migrations", "headgate.workers.app", "headgate.workers.flower")
 """Alembic loads the first; the others start an application when they are imported."""
 
 
-def kinds() -> list[type[HeadgateError]]:
-    """Every subclass of HeadgateError that a module of the packages defines."""
+def kinds() -> list[type[Exception]]:
+    """Every exception that a module of the packages defines."""
     for module in pkgutil.walk_packages(headgate.__path__, "headgate."):
         if not module.name.startswith(NOT_IMPORTED) and not module.name.endswith("__main__"):
             importlib.import_module(module.name)
-    found, todo = [], [HeadgateError]
+    found: set[type[Exception]] = set()
+    todo: list[type[Exception]] = [Exception]
     while todo:
-        kind = todo.pop()
-        if kind.__module__.startswith("headgate."):
-            found.append(kind)
-            todo += kind.__subclasses__()
-    return sorted(set(found), key=lambda kind: kind.__qualname__)
+        kinds = todo.pop().__subclasses__()
+        todo += kinds
+        found.update(kind for kind in kinds if kind.__module__.startswith("headgate."))
+    return sorted(found, key=lambda kind: kind.__qualname__)
 
 
-def built(kind: type[HeadgateError]) -> HeadgateError:
+def built(kind: type[Exception]) -> Exception:
     """An error of this class with real values."""
     if issubclass(kind, AttemptError):
         return kind(
             "HTTP 429: slow down", code="rate_limited", http_status=429, retry_after_ms=2000,
             billed=None, request_id="req_1", headers={"retry-after": "2"}, gate=Gate("limited", 7),
         )  # fmt: skip
-    return next(one for one in BUILT if type(one) is kind)
+    return next(one for one in (*BUILT, *OTHERS) if type(one) is kind)
 
 
 def facts(error: BaseException) -> object:
@@ -106,7 +124,7 @@ def facts(error: BaseException) -> object:
     return type(error), str(error), error.args, fields
 
 
-WAYS: dict[str, Callable[[HeadgateError], HeadgateError]] = {
+WAYS: dict[str, Callable[[Exception], Exception]] = {
     **{
         f"pickle {n}": lambda error, n=n: pickle.loads(pickle.dumps(error, n))  # type: ignore[misc]  # noqa: S301
         for n in range(pickle.HIGHEST_PROTOCOL + 1)
@@ -118,7 +136,7 @@ WAYS: dict[str, Callable[[HeadgateError], HeadgateError]] = {
 
 def test_every_error_survives_pickle_and_copy_with_all_its_facts() -> None:
     found = kinds()
-    assert len(found) > 30
+    assert len(found) > 36
     for kind in found:
         error = built(kind)
         error.add_note("seen in a test")

@@ -35,7 +35,10 @@ FAULTS: dict[str, tuple[dict[str, Any], str]] = {
         {"prompt": "a", "fallback": [1]},
         "fallback: [1]: give true, false or a list of model names",
     ),
-    "an input of another type": ({"input": 1}, "input: 1: give a text or a list of texts"),
+    "an input of another type": (
+        {"input": 1},
+        "input: 1: give a text, a list of texts, a list of tokens or a list of token lists",
+    ),
     "a variable": (
         {"prompt": "a", "variables": {"n": []}},
         "variables.n: []: give a text, a number, true or false",

@@ -104,3 +104,48 @@ def test_a_password_in_an_address_is_masked(monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(SettingError) as raised:
         settings.load()
     assert "hunter2" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "shown"),
+    [
+        ("HEADGATE_CONCURENCY", "5", "'5'"),
+        ("HEADGATE_REDIS", "redis://:hidden@host", "redis://:***@host"),
+        ("HEADGATE_OPENAI_API_KEY", "sk-hidden", "***"),
+        ("HEADGATE_PASSWORT", "hidden", "***"),
+    ],
+)
+def test_a_misspelt_setting_is_shown_with_its_value_unless_that_is_a_secret(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, shown: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SettingError) as raised:
+        settings.load()
+    assert name in str(raised.value)
+    assert shown in str(raised.value)
+    assert "hidden" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("HEADGATE_CONCURRENCY: secret\n", 1),
+        ("A=1\n\n\nsecret words\nB=2\n", 4),
+        ("A=1\nB='secret\nC=3\n", 2),
+        ("A=1\n=secret\n", 2),
+    ],
+)
+def test_a_line_of_a_dotenv_that_is_no_setting_is_named_and_not_quoted(
+    text: str, number: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    Path(".env").write_text(text)
+    with pytest.raises(SettingError, match=rf"\.env.*line {number}\b") as raised:
+        settings.load()
+    assert "secret" not in str(raised.value)
+    assert not caplog.records
+
+
+def test_a_dotenv_may_hold_comments_exports_and_names_without_a_value() -> None:
+    text = "# a comment\n\nexport HEADGATE_CONCURRENCY=7\nALONE\nB='two\nlines'\n"
+    Path(".env").write_text(text)
+    assert settings.load().concurrency == 7

@@ -286,6 +286,9 @@ local function caller_scopes(ticket)
       local tier = 'tier/' .. ticket.tier
       add('user', tier, tier .. '/' .. who)
       add('user', tier .. '/' .. ticket.model, tier .. '/' .. who .. '/' .. ticket.model)
+      if ticket.base then
+        add('user', tier .. '/' .. ticket.base, tier .. '/' .. who .. '/' .. ticket.base)
+      end
     end
   end
   callers[name] = scopes

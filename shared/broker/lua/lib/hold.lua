@@ -91,7 +91,7 @@ local function take(id, ticket, amounts, key, attempt)
   local flags = (has_flag(ticket, 'p') and 'p' or '') .. (has_flag(ticket, 'w') and 'w' or '')
   local grant = table.concat({'held', ticket.pool, ticket.model, key, ticket.rule, settles,
     amounts.input_tpm, amounts.output_tpm, ticket.tenant, ticket.user, ticket.tier,
-    flags .. breaker.take(id, ticket, key), whole_ms, total('rpm'), total('tpm'),
+    flags .. (string.match(ticket.flags, '~[0-9A-F]+') or '') .. breaker.take(id, ticket, key), whole_ms, total('rpm'), total('tpm'),
     total('input_tpm'), total('output_tpm'), money.take(id, ticket, is_held), attempt or '',
     table.concat(running, ',')}, '|')
   if is_held then

@@ -59,6 +59,7 @@ do
     local id = id_of(message)
     local text = ticket_text(id, message)
     local ticket = text and read_ticket(text)
+    if ticket and ticket.base then serves_several(ticket.pool) end
     local ready = ticket and intake.ready_answer(ticket)
     if (ready or not ticket) and round_trip.is_full() then return false end
     local stored = queue .. '\n' .. message

@@ -37,6 +37,16 @@ local function without_flex(pool)
   return (string.gsub(pool, '~flex$', ''))
 end
 
+-- The pool serves snapshots or fine-tunes beside the models that the catalog lists: a model that is
+-- down must not hold up the others.
+local function serves_several(pool)
+  local scope = 'models/' .. without_flex(pool)
+  local config = config_of(scope)
+  if (config.n or 1) > 1 or redis.call('EXISTS', KEY.limits) == 0 then return end
+  config.n = 2
+  redis.call('HSET', KEY.limits, scope, 'n=2')
+end
+
 -- How many keys the workers have for the provider of this pool.
 local key_counts = {}
 local function keys_of(pool)

@@ -2,6 +2,13 @@
 -- KEYS and ARGV: those of the script that includes it. Result: none; it defines functions.
 local TICKET = '^([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|(%d+)|(%d+)|(%d+)|(%d+)|([^|]*)|([^|]*)$'
 
+-- The model of the catalog of which the ticket's is a snapshot or a fine-tune, or nil. It stands in
+-- the flags, behind `~`, in hexadecimal digits.
+local function base_of(flags)
+  local digits = string.match(flags or '', '~([0-9A-F]+)')
+  return digits and (string.gsub(digits, '..', function(two) return string.char(tonumber(two, 16)) end))
+end
+
 -- Nil where the text is no ticket. `upper_bound`: pico-USD that the attempt costs at most, or nil.
 local function read_ticket(text)
   local t = {}
@@ -11,6 +18,7 @@ local function read_ticket(text)
   t.input, t.output = tonumber(t.input), tonumber(t.output)
   t.arrival, t.deadline = tonumber(t.arrival), tonumber(t.deadline)
   t.upper_bound = tonumber(string.match(t.flags, '%$(%d+)'))
+  t.base = base_of(t.flags)
   return t
 end
 

@@ -140,6 +140,52 @@ def test_a_killed_command_is_resumed_and_no_line_is_queued_twice(
     assert jobs_on_record(env) == 3000
 
 
+def test_a_killed_command_with_samples_is_resumed_and_no_sample_is_queued_twice(
+    env: dict[str, str], tmp_path: Path
+) -> None:
+    source, out = prompts(tmp_path / "in", 300), tmp_path / "out"
+    with source.open("a") as lines:
+        lines.write('{"custom_id": "own", "prompt": "prompt 301", "samples": 5}\n{broken\n')
+    wanted = {f"line-{n}#{k}" for n in (*range(1, 301), 302) for k in (1, 2, 3)}
+    wanted |= {f"own#{k}" for k in range(1, 6)}
+    run = ["batch", "run", str(source), "-o", str(out)]
+    with worker_of(env, at_once=50, pause_s=0.05):
+        command = start([*run, "--samples", "3"], env)
+        wait_until(partial(has_lines, out, 200), 60)
+        command.send_signal(signal.SIGKILL)
+        command.communicate()
+        other = headgate([*run, "--resume", "--samples", "4"], env)
+        assert (other.code, "started with 3" in other.err) == (2, True)
+        uncached = headgate([*run, "--resume", "--no-cache"], env)
+        assert "--no-cache" in uncached.err
+        assert "started without it" in uncached.err
+        ended = headgate([*run, "--resume", "--json"], env)
+    assert ended.code == 1, ended.err
+    found = ended.document
+    assert (found["lines"], found["succeeded"], found["failed"]) == (908, 905, 3)
+    assert Counter(line["custom_id"] for line in lines_of(out)) == Counter(wanted)
+    assert jobs_on_record(env) == 905
+    by_sample = Counter(line["headgate"].get("sample", 1) for line in lines_of(out))
+    assert by_sample == {1: 302, 2: 302, 3: 302, 4: 1, 5: 1}
+    contents = [line["response"]["body"]["choices"][0]["message"]["content"]
+                for line in lines_of(out) if line["custom_id"].startswith("own#")]  # fmt: skip
+    assert contents == ["echo: prompt 301"] * 5
+
+
+def test_the_steps_count_and_write_each_sample(env: dict[str, str], tmp_path: Path) -> None:
+    source, out = prompts(tmp_path / "in", 10), tmp_path / "out"
+    with source.open("a") as lines:
+        lines.write("{broken\n")
+    submitted = headgate(["batch", "submit", source, "--samples", "2", "--json"], env)
+    [batch] = [json.loads(line) for line in submitted.out.splitlines()]
+    assert batch["lines"] == 22
+    assert "2 of 22 lines were refused" in submitted.err
+    with worker_of(env):
+        fetched = headgate(["batch", "fetch", batch["id"], "-o", out, "--wait", "--json"], env)
+    assert (fetched.document["succeeded"], fetched.document["failed"]) == (20, 2)
+    assert len({line["custom_id"] for line in lines_of(out)}) == 22
+
+
 def test_jobs_that_ended_between_two_commands_are_written_by_resume(
     env: dict[str, str], tmp_path: Path
 ) -> None:

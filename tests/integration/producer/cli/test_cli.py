@@ -76,6 +76,10 @@ WRONG_USE = {
     "unknown job": (["result", "nonsense"], "no job"),
     "cancel of an unknown job": (["cancel", "nonsense"], "no job"),
     "negative timeout": (["result", "x", "--timeout", "-1"], "-1"),
+    "timeout that is no number": (["result", "x", "--timeout", "nan"], "nan is no finite number"),
+    "endless timeout": (["result", "x", "--timeout", "inf"], "inf is no finite number"),
+    "samples of one job": (["submit", "hi", "--samples", "3"], "headgate batch run FILE --samples"),
+    "too many samples": (["batch", "submit", "x", "--samples", "129"], "129"),
     "unknown status": (["jobs", "--status", "nonsense"], "nonsense"),
     "unknown moment": (["jobs", "--since", "nonsense"], "nonsense"),
     "limit out of range": (["jobs", "--limit", "0"], "limit"),
@@ -254,6 +258,15 @@ def test_models_are_listed_with_their_prices(env: dict[str, str]) -> None:
     mini = next(model for model in found if model["name"] == "gpt-4o-mini")
     assert mini["usd_per_million_input_tokens"] == "0.15"
     assert len(found) >= 24
+    names = ["ft:gpt-4o:acme::1", "gpt-4o-2024-05-13"]
+    asked = headgate(["models", *names, "--json"], env).out.splitlines()
+    shown = [json.loads(line) for line in asked]
+    assert [(one["name"], one["variant_of"]) for one in shown] == [(n, "gpt-4o") for n in names]
+    prices = [one["usd_per_million_input_tokens"] for one in shown]
+    assert prices == [None, "5"], "by the full name, never by that of the model"
+    unknown = headgate(["models", "gpt-4o-minni"], env)
+    assert unknown.code == 2
+    assert "did you mean gpt-4o-mini?" in unknown.err
 
 
 def test_each_fault_of_a_catalog_is_reported(env: dict[str, str], tmp_path: Path) -> None:

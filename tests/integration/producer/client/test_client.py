@@ -11,19 +11,22 @@ from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
 
+import orjson
 import psutil
 import pytest
-from sqlalchemy import update
+from sqlalchemy import select, update
 
 from headgate import (
     Client,
     InvalidRequest,
     JobFailed,
     JobTimeout,
+    RequestFields,
     ResultExpired,
     UnknownJob,
 )
 from headgate.shared.database.tables import jobs
+from headgate.shared.job.envelope import Envelope
 from headgate.shared.job.ids import now_ms
 from headgate.shared.job.result import ErrorReport, FailedAttempt
 from headgate.shared.settings import Settings
@@ -282,3 +285,22 @@ def test_a_closed_client_says_so_and_its_waiters_end(settings: Settings) -> None
     with pytest.raises(RuntimeError, match="make a new one"):
         client.submit("Hello")
     assert not any(t.name == "headgate-client" for t in threading.enumerate())
+
+
+def test_each_sample_of_many_requests_is_a_job_in_order(client: Client) -> None:
+    ids = client.submit_many(["one", "two"], samples=3)
+    assert len(set(ids)) == 6
+    with client.open().engine.connect() as connection:
+        rows = {
+            row.id: row.envelope for row in connection.execute(select(jobs.c.id, jobs.c.envelope))
+        }
+    envelopes = [Envelope.decode(orjson.loads(rows[one])) for one in ids]
+    made = [(envelope.request.prompt, envelope.sample) for envelope in envelopes]
+    assert made == [("one", 1), ("one", 2), ("one", 3), ("two", 1), ("two", 2), ("two", 3)]
+    keyed: list[RequestFields] = [{"prompt": "one", "idempotency_key": "k"}]
+    again = client.submit_many(keyed, samples=2)
+    assert client.submit_many(keyed, samples=3)[:2] == again
+    with pytest.raises(InvalidRequest, match="samples"):
+        client.submit_many(["one"], samples=0)
+    with pytest.raises(InvalidRequest, match="submit_many"):
+        client.submit("one", samples=3)  # type: ignore[call-arg]

@@ -230,6 +230,20 @@ def test_a_neighbour_in_the_same_pool_is_not_held_up(broker: Breakers) -> None:
     assert [mark != "" for mark in broker.marks().values()] == [True]
 
 
+@pytest.mark.parametrize("down", ["gpt-4o-mini", "ft:gpt-4o-mini:acme::1"])
+def test_a_fine_tune_and_the_model_it_is_of_do_not_hold_each_other_up(
+    down: str, broker: Breakers
+) -> None:
+    tuned = "ft:gpt-4o-mini:acme::1"
+    broker.limit(**{f"pool/{POOL}": "rpm=60000"})
+    broker.fail(model=f"openai/{down}")
+    broker.ask("tuned", model=tuned, variant_of="gpt-4o-mini")
+    broker.ask("base", model="gpt-4o-mini")
+    up, waits = ("base", "tuned") if down == tuned else ("tuned", "base")
+    assert broker.take() == [up]
+    assert broker.due() == {waits}
+
+
 def test_where_its_pool_is_its_own_all_wait_in_line(broker: Breakers) -> None:
     broker.fail()
     broker.ask("1", "2")

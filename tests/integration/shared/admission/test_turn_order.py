@@ -65,13 +65,13 @@ def test_one_caller_s_jobs_come_by_their_rank_over_all_queues(
             )
             rank_ms = now_ms - age_ms + HANDICAP_MS[priority]
             ranks[f"j{n}"] = min(rank_ms, deadline_ms - 60_000)
+        asked_ms = broker.now_ms() - now_ms  # tickets are written some ms after `now_ms` was read
         broker.take(0, queues=ALL)
         assert Places.of(broker, ALL).faults == []
         order = order_of(broker, handicaps_ms=HANDICAPS_MS)
         assert sorted(order) == sorted(ranks)
-        # Tickets are written some ms after `now_ms` was read.
         for first, second in pairwise(order):
-            assert ranks[first] <= ranks[second] + 200, (order, ranks)
+            assert ranks[first] <= ranks[second] + asked_ms + 1, (order, ranks)
 
 
 def test_interactive_goes_first_but_for_a_bulk_job_past_its_bound(broker: Governor) -> None:
@@ -86,13 +86,17 @@ def test_a_bulk_job_is_granted_at_the_latest_when_its_head_start_is_over(
     broker: Governor,
 ) -> None:
     """A new interactive job comes for every grant."""
-    began_ms = broker.now_ms()
+    before_ms = broker.now_ms()
     broker.ask("bulk", queue=BULK, priority="bulk", tenant="b")
+    after_ms = passed_over_ms = broker.now_ms()
     for n in range(2000):
+        now_ms = broker.now_ms()
         broker.ask(f"i{n}", queue=URGENT, priority="interactive")
         if broker.take(1, queues=ALL, handicaps_ms=(100, 200)) == ["bulk"]:
             break
-    assert 200 <= broker.now_ms() - began_ms < 400
+        passed_over_ms = now_ms
+    assert passed_over_ms <= after_ms + 201, "a job of that moment or later went first"
+    assert broker.now_ms() >= before_ms + 200
 
 
 def test_a_deadline_in_a_minute_goes_before_all_who_can_wait(broker: Governor) -> None:
@@ -104,7 +108,7 @@ def test_a_deadline_in_a_minute_goes_before_all_who_can_wait(broker: Governor) -
 
 
 def test_a_job_past_its_deadline_is_handed_out_to_end_and_takes_nothing(broker: Governor) -> None:
-    broker.limit(**{f"pool/{POOL}": "rpm=60"})
+    broker.limit(**{f"pool/{POOL}": "rpm=1"})
     broker.ask("late", deadline_ms=broker.now_ms() - 1)
     broker.ask("first", "second")
     grants = broker.grants(3)
@@ -243,26 +247,28 @@ def test_ten_thousand_blocked_tenants_keep_nobody_from_a_grant(
 
 
 def test_blocked_tenants_come_back_when_their_time_has_come(broker: Governor) -> None:
-    broker.limit(**{"tenant/*": "rpm=60 burst_s=1"})
+    broker.limit(**{"tenant/*": "rpm=1 burst_s=60"})
     for tenant in ("x", "y"):
         broker.ask(f"{tenant}1", f"{tenant}2", f"{tenant}3", tenant=tenant)
+    before_ms = broker.now_ms()
     assert sorted(broker.take()) == ["x1", "y1"]
     fetched = broker.fetch()
     assert fetched.taken == []
     assert fetched.next_due_ms is not None
-    assert 900 <= fetched.next_due_ms <= 1000
-    broker.advance(1000)
+    passed_ms = broker.now_ms() - before_ms + 1
+    assert 60_000 - passed_ms <= fetched.next_due_ms <= 60_000
+    broker.advance(60_000)
     assert sorted(broker.take()) == ["x2", "y2"]
 
 
 def test_a_user_who_is_blocked_holds_up_no_other_of_the_tenant(broker: Governor) -> None:
-    broker.limit(**{"tier/pro": "rpm=60 burst_s=1"})
+    broker.limit(**{"tier/pro": "rpm=1 burst_s=60"})
     for user in ("u", "v", "w"):
         broker.ask(f"{user}1", f"{user}2", user=user, tier="pro")
     assert sorted(broker.take()) == ["u1", "v1", "w1"]
     broker.ask("x1", user="x", tier="pro")
     assert broker.take() == ["x1"]
-    broker.advance(1000)
+    broker.advance(60_000)
     assert sorted(broker.take()) == ["u2", "v2", "w2"]
 
 

@@ -17,6 +17,7 @@ from headgate.shared.database.tables import (
     audit,
     batches,
     callers,
+    database_id,
     idempotency,
     jobs,
     metadata,
@@ -81,6 +82,7 @@ def fill(engine: Engine) -> None:
         connection.execute(insert(usage_days).values(**values))
         counted = {"day": 20261121, "lines": 1, "summed_at_ms": 2**40}
         connection.execute(insert(usage_summed).values(**counted))
+        connection.execute(insert(database_id).values(one=1, id="an id"))
 
 
 def tables(engine: Engine) -> set[str]:

@@ -1,6 +1,7 @@
 """Sums of budgets follow the database; each alert is sent once, to the log and to a webhook."""
 
 import asyncio
+import json
 import logging
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -21,7 +22,7 @@ from headgate.shared.job.ids import now_ms
 from headgate.shared.servers.servers import Servers
 from headgate.shared.settings import Settings
 from headgate.workers.clients.redis_batcher import RedisBatcher
-from headgate.workers.maintenance.alerts import POST_S, Alerts
+from headgate.workers.maintenance.alerts import CLAIM_MS, POST_S, Alerts
 from headgate.workers.maintenance.budgets import BudgetUpkeep
 from headgate.workers.maintenance.spend import span_ms, spent_on
 from tests.support.budgets import USD, Treasury
@@ -44,8 +45,8 @@ class Office:
         clock = self.treasury.now_ms
         return BudgetUpkeep(self.batcher, self.treasury.keys, self.engine, MODELS, clock)
 
-    def alerts(self, url: str) -> Alerts:
-        return Alerts(self.batcher, self.treasury.keys, url)
+    def alerts(self, url: str | None = None, owner: str = "w") -> Alerts:
+        return Alerts(self.batcher, self.treasury.keys, url, owner)
 
     def attempt(self, state: str, cost: int | None, tenant: str = "acme", **fields: Any) -> None:
         """The ledger has one more attempt, of a job of its own."""
@@ -181,6 +182,40 @@ async def test_alerts_go_once_each_to_the_log_and_to_a_webhook_that_may_be_down_
         "tenant/a/b", "10", "9.5",
     )  # fmt: skip
     assert [caplog.text.count(f"is at {percent} %") for percent in (80, 90, 100)] == [1, 1, 1]
+    assert treasury.alerts() == []
+
+
+async def test_two_workers_that_do_maintenance_at_once_send_each_alert_once(
+    office: Office, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each reads the alerts before the other has removed one: a slow round outlasts its turn."""
+    treasury = office.treasury
+    treasury.budget({"tenant/a": "usd_per_day=10"})
+    treasury.at_least("tenant/a", 10 * USD)
+    [*waiting] = treasury.alerts()
+    with caplog.at_level(logging.WARNING):
+        await asyncio.gather(*(office.alerts(owner=f"w{n}").send() for n in range(4)))
+        assert treasury.alerts() == []
+        treasury.client.rpush(treasury.keys.alerts(), *waiting)  # as one read them that is late
+        await office.alerts(owner="late").send()
+    assert [caplog.text.count(f"is at {percent} %") for percent in (80, 90, 100)] == [1, 1, 1]
+
+
+async def test_an_alert_of_a_worker_that_died_is_sent_by_another(
+    office: Office, caplog: pytest.LogCaptureFixture
+) -> None:
+    treasury = office.treasury
+    treasury.budget({"tenant/a": "usd_per_day=10 alerts=1"})
+    treasury.at_least("tenant/a", 10 * USD)
+    [waiting] = treasury.alerts()
+    with caplog.at_level(logging.WARNING):
+        await office.alerts("http://127.0.0.1:9/alerts", "dies").send()
+        await office.alerts(owner="next").send()
+        assert treasury.alerts() == [waiting]
+        claim = treasury.keys.alert(json.loads(waiting)["id"])
+        assert 0 < treasury.client.pttl(claim) <= CLAIM_MS
+        treasury.client.delete(claim)
+        await office.alerts(owner="next").send()
     assert treasury.alerts() == []
 
 

@@ -53,6 +53,7 @@ async def test_an_answered_job_has_its_result_everywhere(played: PlayedPipeline)
     assert (result.status, result.content, result.model_used) == ("succeeded", "four", "alpha")
     assert (result.usage, result.cost_usd, result.attempts) == (USAGE, "0.00005", 1)
     assert (result.cached, result.fallback, result.error) == (None, False, None)
+    assert result.message == answer().reply.message
     assert result.metadata == {"n": 1}
     assert result.latency_ms is not None
 
@@ -87,6 +88,7 @@ async def test_an_equal_request_is_answered_from_the_cache_and_saves_its_price(
     await played.result(first)
     result = await played.result(second)
     assert (result.status, result.content, result.cached) == ("succeeded", "four", "exact")
+    assert result.message == answer().reply.message
     assert (result.cost_usd, result.attempts, result.usage) == ("0", 0, Usage())
     assert len(played.provider.asked) == 1
     audited = played.audited(second)
@@ -234,6 +236,7 @@ async def test_a_chain_may_end_in_a_fixed_answer(played: PlayedPipeline) -> None
     job = job_for("polite")
     result = await played.result(job)
     assert (result.status, result.content) == ("succeeded", "Please ask again later.")
+    assert result.message is None, "no vendor sent one"
     assert (result.model_used, result.provider, result.fallback) == ("static", None, True)
     assert (result.cost_usd, result.attempts, result.usage) == ("0", 2, Usage())
     played.open_gates()

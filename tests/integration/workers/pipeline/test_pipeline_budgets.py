@@ -8,9 +8,13 @@ import pytest
 
 from headgate.shared.admission.grant import Cheaper, OverBudget
 from headgate.shared.admission.ticket import Ticket
+from headgate.shared.cost.bill import IMPLAUSIBLE
 from headgate.shared.cost.upper_bound import upper_bound_pico_usd
+from headgate.shared.database.tables import attempts
 from headgate.shared.job.envelope import Envelope
+from headgate.shared.job.result import Usage
 from headgate.workers.errors import ProviderFault
+from headgate.workers.maintenance.spend import spent_on
 from headgate.workers.pipeline.outcome import Deferred
 from tests.support.budgets import USD, Treasury
 from tests.support.pipeline import (
@@ -61,6 +65,50 @@ async def test_what_an_answer_cost_is_spent_and_nothing_is_held_any_more(
     result = await here.played.result(here.job())
     assert result.status == "succeeded"
     assert here.treasury.book("tenant/default") == (COST_PICO_USD, 0)
+
+
+async def test_an_absurd_usage_is_on_record_as_reported_and_counts_as_its_upper_bound(
+    here: LimitedPipeline, caplog: pytest.LogCaptureFixture
+) -> None:
+    here.played.provider.play(answer(usage=Usage(10**12, output_tokens=20)))
+    job = here.job(prompt="x" * 100)
+    result = await here.played.result(job)
+    assert (result.status, result.usage.input_tokens) == ("succeeded", 10**12)
+    assert result.cost_usd == "1000000.00004"
+    assert result.usage_note is not None
+    assert "1000000000000 input tokens" in result.usage_note
+    assert result.as_json()["usage_note"] == result.usage_note
+    assert f"job {job.id}: the usage of custom/lone cannot be true" in caplog.text
+    assert "x" * 100 not in caplog.text
+    [row] = here.played.rows(attempts, job)
+    assert (row.state, row.code, row.message) == ("answered", IMPLAUSIBLE, result.usage_note)
+    assert (row.input_tokens, row.cost_pico_usd) == (10**12, 10**18 + 40 * 10**6)
+    assert here.played.audited(job).cost_pico_usd == row.cost_pico_usd
+
+    counted = 172 * 10**6 + 20 * 2 * 10**6
+    assert here.treasury.book("tenant/default") == (counted, 0)
+    # Workers read the ledger again and again: it must not bring back what was reported.
+    [today, _] = here.treasury.periods()
+    assert spent_on(here.played.engine, today) == {("default", ""): counted}
+    again = await here.played.result(here.job(prompt="x" * 100))
+    assert (again.cached, here.played.audited(job).saved_pico_usd) == ("exact", None)
+
+
+async def test_absurd_usages_beyond_64_bits_can_be_added_up(here: LimitedPipeline) -> None:
+    for n in range(12):
+        here.played.provider.play(answer(usage=Usage(10**12)))
+        assert (await here.played.result(here.job(prompt=f"{n}"))).usage_note
+    [today, _] = here.treasury.periods()
+    spent = spent_on(here.played.engine, today)["default", ""]
+    assert here.treasury.book("tenant/default") == (spent, 0)
+    assert spent < 10**9
+
+
+async def test_buckets_take_the_upper_bound_of_an_absurd_usage(here: LimitedPipeline) -> None:
+    here.played.provider.play(answer(usage=Usage(10**12, output_tokens=20)))
+    assert (await here.played.result(here.job("claude", prompt="x" * 100))).usage_note
+    bucket = here.treasury.bucket("pool/anthropic/claude", "key0")
+    assert (bucket["input_tpm.total"], bucket["output_tpm.total"]) == (172, 20)
 
 
 async def test_a_failure_that_was_not_billed_costs_nothing(here: LimitedPipeline) -> None:

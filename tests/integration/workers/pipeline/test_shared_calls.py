@@ -92,6 +92,7 @@ async def test_the_lines_of_all_who_share_a_call_add_up_to_its_price(
     shared = [await run(played, job, SHARED) for job in others]
     assert len(played.provider.asked) == 1
     assert {result.content for result in shared} == {first.content}
+    assert [result.message for result in shared] == [first.message] * len(shared)
     assert {result.cached for result in shared} == {"shared"}
     assert total(played) == COST_PICO_USD
     costs = [played.audited(job).cost_pico_usd for job in (leader, gone, *others, last)]
@@ -108,7 +109,10 @@ async def test_an_end_that_is_written_again_is_told_as_it_was_written(
     follow(played, leader, 3)
     claim = await played.pipeline.claims.take(leader)
     assert isinstance(claim, Claim)
-    result = Result(id=leader.id, status="succeeded", model="alpha", content="four", cost_usd="1")
+    result = Result(
+        id=leader.id, status="succeeded", model="alpha", content="four" * 99, cost_usd="1",
+        message={"choices": [{"message": {"content": "four" * 99}}]},
+    )  # fmt: skip
     row = audit_row(leader, result, cost_pico_usd=10**12, finished_at_ms=now_ms())
     payers = await played.pipeline.single_flight.payers(leader.request, "alpha")
     end = Conclusion(leader.id, claim.fence, result, now_ms(), row, payers)

@@ -104,7 +104,7 @@ def test_openais_format_becomes_submit_fields_and_params(
         "model": "m",
         "messages": [{"role": "user", "content": "hi"}],
         "user": "u",
-        "params": {"max_tokens": 5, "logit_bias": {"5": 1}},
+        "params": {"user": "u", "max_tokens": 5, "logit_bias": {"5": 1}},
     }
 
 

@@ -6,6 +6,7 @@ import signal
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
@@ -14,6 +15,7 @@ from headgate.producer.batch.formats import bad_line, output_line
 from headgate.producer.batch.output import Output, OutputFull
 from headgate.shared.errors import ErrorCode, WrongUse
 from headgate.shared.job.result import ErrorReport, Result, Usage
+from tests.support.vendor_answers import VENDOR_ANSWERS, VendorAnswer
 
 
 @pytest.fixture
@@ -209,6 +211,51 @@ def test_an_embedding_has_openais_format() -> None:
     body = orjson.loads(output_line(1, "b", "c", result.as_json()))["response"]["body"]
     assert [row["embedding"] for row in body["data"]] == [[0.5], [1.0]]
     assert body["usage"] == {"prompt_tokens": 3, "total_tokens": 3}
+
+
+def line_of(**fields: Any) -> dict[str, Any]:
+    """Return the line of output of a job that succeeded with this answer."""
+    result = Result(
+        id="019aa000-0000-7000-8000-000000000000", status="succeeded", model="gpt-4o-mini",
+        model_used="m", usage=Usage(12, 3, 0, 34, 5), **fields,
+    )  # fmt: skip
+    line: dict[str, Any] = orjson.loads(output_line(1, "b", "c", result.as_json()))
+    return line
+
+
+@pytest.mark.parametrize("sent", VENDOR_ANSWERS, ids=lambda sent: sent.feature)
+def test_a_line_has_what_the_vendor_sent(sent: VendorAnswer) -> None:
+    line = line_of(content=sent.content, finish_reason=sent.finish_reason, message=sent.body)
+    body, ours = line["response"]["body"], line["headgate"]
+    if sent.dialect == "openai":
+        assert orjson.dumps(body) == orjson.dumps(sent.body)
+        assert "message" not in ours
+    else:
+        assert orjson.dumps(ours["message"]) == orjson.dumps(sent.body)
+        assert body["choices"][0]["message"]["content"] == sent.content
+        assert body["choices"][0]["finish_reason"] == sent.finish_reason
+    assert ours["usage"]["output_tokens"] == 34
+    assert ours["model_used"] == "m"
+
+
+def test_what_a_vendor_leaves_out_of_openais_format_is_added() -> None:
+    sent = {"choices": [{"message": {"content": "x"}}], "timings": {"ms": 3}}
+    body = line_of(content="x", message=sent)["response"]["body"]
+    assert body == {
+        **sent, "id": "chatcmpl-019aa000-0000-7000-8000-000000000000", "object": "chat.completion",
+        "created": body["created"], "model": "m", "usage": body["usage"],
+    }  # fmt: skip
+    assert body["usage"]["total_tokens"] == 46
+
+
+def test_the_vectors_are_put_back_into_the_rows_of_the_vendor() -> None:
+    rows = [{"index": 1, "new": "b"}, {"index": 0, "new": "a"}]
+    message = {"object": "list", "data": rows, "model": "e-3", "usage": {"total_tokens": 4}}
+    body = line_of(embeddings=[[0.5], [1.0]], message=message)["response"]["body"]
+    assert body["data"] == [
+        {"index": 1, "new": "b", "embedding": [1.0]}, {"index": 0, "new": "a", "embedding": [0.5]},
+    ]  # fmt: skip
+    assert body | {"data": rows} == message
 
 
 def test_the_official_client_can_read_the_lines() -> None:

@@ -1,6 +1,7 @@
 """From fields to an envelope: defaults, the catalog, and a clear refusal of each fault."""
 
 import math
+import re
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -11,12 +12,14 @@ import pytest
 from headgate.producer.submit.prepare import Submitter
 from headgate.shared.admission.ticket import Ticket
 from headgate.shared.catalog import catalog
+from headgate.shared.catalog.schema import Model
 from headgate.shared.cost.tokens import ANSWER_TOKENS, MESSAGE_TOKENS
 from headgate.shared.cost.upper_bound import upper_bound_pico_usd
 from headgate.shared.errors import InvalidRequest
 from headgate.shared.job.encoding import MAX_REQUEST_BYTES
 from headgate.shared.job.envelope import Envelope
 from headgate.shared.job.request import Request
+from headgate.shared.routing import capabilities
 from headgate.shared.settings import Settings
 
 CATALOG = catalog.load()
@@ -257,3 +260,153 @@ def test_a_ticket_says_the_most_that_its_attempt_can_cost() -> None:
     prepared = submitter().prepare({"prompt": "Hello", "model": "gpt-4o-mini"})
     worst = upper_bound_pico_usd(prepared.envelope.request, CATALOG.model("gpt-4o-mini"), CATALOG)
     assert Ticket.decode(prepared.ticket).upper_bound_pico_usd == worst
+
+
+def test_each_sample_is_a_job_and_only_the_first_is_like_the_plain_request() -> None:
+    plain = submitter().prepare("Hello")
+    jobs = list(submitter().prepare_many(["Hello", "Hello", "other"], samples=3))
+    assert [job.envelope.sample for job in jobs] == [1, 2, 3] * 3
+    names = [Ticket.decode(job.ticket).cached_as for job in jobs]
+    assert names[:3] == names[3:6]
+    assert len(set(names)) == 6
+    assert names[0] == Ticket.decode(plain.ticket).cached_as
+    assert [orjson.loads(job.encoded)["v"] for job in jobs[:3]] == [1, 2, 2]
+    assert len({job.envelope.id for job in jobs}) == 9
+
+
+def test_each_sample_has_an_idempotency_key_of_its_own() -> None:
+    fields = {"prompt": "Hello", "idempotency_key": "k"}
+    jobs = list(submitter().prepare_many([fields], samples=3))
+    assert [job.envelope.request.idempotency_key for job in jobs] == ["k", "k#2", "k#3"]
+    assert len({job.envelope.body_sha256 for job in jobs}) == 1
+    long = fields | {"idempotency_key": "k" * 254}
+    with pytest.raises(InvalidRequest, match="shorten it") as caught:
+        list(submitter().prepare_many([long], samples=2))
+    assert caught.value.field == "requests[0].idempotency_key"
+
+
+@pytest.mark.parametrize("samples", [0, -1, 129, True, 2.0, "3", None])
+def test_what_is_no_number_of_samples_is_refused_by_name(samples: Any) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        list(submitter().prepare_many(["Hello"], samples=samples))
+    assert (caught.value.field, caught.value.remedy) == (
+        "samples", "give a whole number from 1 to 128",
+    )  # fmt: skip
+
+
+def test_samples_of_one_job_and_of_an_embedding_are_refused_by_name() -> None:
+    found = refusal({"prompt": "Hello", "samples": 3})
+    assert found.field == "samples"
+    for remedy in ("submit_many(requests, samples=N)", "--samples N", "line of the file"):
+        assert remedy in found.remedy
+    with pytest.raises(InvalidRequest) as caught:
+        list(submitter().prepare_many([{"input": "Hello", "model": "mistral-embed"}], samples=2))
+    assert caught.value.field == "requests[0].samples"
+
+
+@pytest.mark.parametrize(("n", "times"), [(1, 1), (3, 3)])
+def test_several_answers_count_as_many_times_in_ticket_and_upper_bound(n: int, times: int) -> None:
+    fields = {"prompt": "Hello", "model": "gpt-4o-mini", "params": {"max_tokens": 100, "n": n}}
+    job = submitter().prepare(fields)
+    one = submitter().prepare(fields | {"params": {"max_tokens": 100}})
+    ticket, single = Ticket.decode(job.ticket), Ticket.decode(one.ticket)
+    assert ticket.input_tokens == single.input_tokens
+    assert ticket.output_tokens == times * single.output_tokens == times * 100
+    assert ticket.upper_bound_pico_usd is not None
+    assert single.upper_bound_pico_usd is not None
+    more = ticket.upper_bound_pico_usd - single.upper_bound_pico_usd
+    assert more == (times - 1) * 100 * 600_000
+    assert (ticket.cached_as == single.cached_as) == (n == 1)
+
+
+def test_the_most_a_job_may_cost_holds_for_all_its_answers() -> None:
+    fields = {"prompt": "Hello", "model": "gpt-4o-mini", "max_cost_usd": "0.0002"}
+    submitter().prepare(fields | {"params": {"max_tokens": 200}})
+    found = refusal(fields | {"params": {"max_tokens": 200, "n": 4}})
+    assert (found.field, found.code) == ("max_cost_usd", "budget_exceeded")
+    [fits] = re.findall(r"max_tokens of at most (\d+)", found.remedy)
+    submitter().prepare(fields | {"params": {"max_tokens": int(fits), "n": 4}})
+    refusal(fields | {"params": {"max_tokens": int(fits) + 1, "n": 4}})
+
+
+def test_claude_is_not_asked_for_several_answers() -> None:
+    found = refusal({"prompt": "Hi", "model": "claude-sonnet-5", "params": {"n": 2}})
+    assert found.field == "params.n"
+    assert "claude-sonnet-5 has nothing like it" in found.remedy
+    assert "samples" in found.remedy
+    submitter().prepare({"prompt": "Hi", "model": "claude-sonnet-5", "params": {"n": 1}})
+    auto = submitter().route({"prompt": "Hi", "params": {"n": 2}, "prefer": "quality"})
+    assert CATALOG.provider(CATALOG.model(auto.model)).dialect == "openai"
+    assert all("params.n" in one.why_not for one in auto.excluded if one.provider == "anthropic")
+    request = Request(prompt="Hi", params={"n": 2}, fallback=["claude-sonnet-5", "gpt-4o"])
+    chain = capabilities.chain(request, CATALOG.model("gpt-4o-mini"), CATALOG)
+    assert [one.name for one in chain if isinstance(one, Model)] == ["gpt-4o-mini", "gpt-4o"]
+
+
+@pytest.mark.parametrize(
+    ("value", "field"),
+    [
+        ([], "input"), ([[]], "input[0]"), ([[1], []], "input[1]"), ([-1], "input"),
+        ([[1], [2**31]], "input[1]"), ([1, "a"], "input"), ([1.5], "input"), ([True], "input"),
+        ([[1], 2], "input"), ({}, "input"),
+    ],
+)  # fmt: skip
+def test_what_is_neither_texts_nor_tokens_is_refused(value: Any, field: str) -> None:
+    error = refusal({"input": value, "model": "text-embedding-3-small"})
+    assert error.field == field
+    assert "token" in error.remedy
+
+
+def test_tokens_are_counted_exactly_and_bound_the_cost() -> None:
+    model = CATALOG.model("text-embedding-3-small")
+    for given, count in (([5] * 1000, 1000), ([[5] * 10, [6] * 20], 30)):
+        prepared = submitter().prepare({"input": given, "model": model.name})
+        assert Ticket.decode(prepared.ticket).input_tokens == count
+        bound = upper_bound_pico_usd(prepared.envelope.request, model, CATALOG)
+        assert bound is not None
+        assert bound >= count * 20_000
+
+
+def test_large_numbers_pass_in_params_and_are_refused_in_our_own_metadata() -> None:
+    large = 12345678901234567890123
+    encoded = submitter().prepare({"prompt": "x", "params": {"newest": [large]}}).encoded
+    assert b"[12345678901234567890123]" in encoded
+    error = refusal({"prompt": "x", "metadata": {"a": [large]}})
+    assert (error.field, "give that as a text" in error.remedy) == ("metadata", True)
+
+
+def test_a_fine_tune_without_a_price_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    ours = submitter()
+    for model in ("ft:gpt-4.1:acme::1", "ft:gpt-4.1:acme::1", "gpt-4o-2024-08-06", "gpt-4o"):
+        prepared = ours.prepare({"prompt": "x", "model": model})
+        variant = CATALOG.model(model).variant_of
+        assert prepared.envelope.v == (2 if variant else 1)
+        assert Ticket.decode(prepared.ticket).variant_of == variant
+    assert [record.getMessage() for record in caplog.records] == [
+        "the price of ft:gpt-4.1:acme::1 is unknown: its jobs cost null and count as 0 USD; "
+        'add [prices."ft:gpt-4.1:acme::1"] to the catalog'
+    ]
+
+
+def test_auto_chooses_a_model_that_can_carry_the_request() -> None:
+    for params, dialect in (({"logprobs": True}, "openai"), ({"thinking": {}}, "anthropic")):
+        asked: dict[str, Any] = {"prompt": "x", "model": "auto", "params": params}
+        envelope = submitter().prepare(asked).envelope
+        assert CATALOG.model(envelope.model).dialect == dialect
+
+
+def test_fallbacks_that_cannot_carry_the_request_are_refused_if_no_other_is_named() -> None:
+    asked = {"prompt": "x", "model": "gpt-4o", "params": {"logprobs": True}}
+    error = refusal({**asked, "fallback": ["claude-haiku-4-5"]})
+    assert error.field == "fallback"
+    assert "a counterpart of params.logprobs" in error.remedy
+    assert submitter().prepare({**asked, "fallback": ["claude-haiku-4-5", "gpt-4.1"]})
+
+
+def test_the_temperature_of_the_settings_gives_way_to_top_p_where_a_model_takes_one() -> None:
+    ours = submitter(temperature=0.5)
+    for model, given in (("claude-haiku-4-5", {"top_p": 0.2}), ("gpt-4o", {"top_p": 0.2})):
+        params = ours.prepare(
+            {"prompt": "x", "model": model, "params": given}
+        ).envelope.request.params
+        assert ("temperature" in params) is (model == "gpt-4o")

@@ -199,3 +199,48 @@ def test_two_requests_have_one_fingerprint_only_if_they_mean_the_same(
 ) -> None:
     alike = fingerprint(one, "m") == fingerprint(two, model)
     assert alike == (meaning(one) == meaning(two) and model == "m")
+
+
+OLD: list[tuple[dict[str, Any], str]] = [
+    ({"prompt": "2 + 2?"}, "f5024467119dad835bddfa179096f67635c906d1be19e2b3114dcbce69cbe3a7"),
+    (
+        {
+            "messages": [
+                {"role": "system", "content": "s"},
+                {"role": "user", "content": [{"type": "text", "text": "h\u00e9"}]},
+            ],
+            "tenant": "acme",
+            "params": {
+                "temperature": 0.5, "max_tokens": 9, "stop": "x", "tools": [{
+                    "type": "function",
+                    "function": {"name": "f", "parameters": {
+                        "type": "object", "properties": {"b": {}, "a": {}},
+                    }},
+                }],
+                "user": "u", "store": True, "seed": None,
+            },
+        },
+        "6828ef210bdae2dfa7aeb001eaaca42c73fe43e819403771bf3909a9f55d4ee6",
+    ),
+    (
+        {"input": ["a", "b"], "params": {"dimensions": 8, "encoding_format": "base64"}},
+        "0defeaa191fd2a1f0a210ec4129694c582546d89aa6556f73b4a1ce204ec733c",
+    ),
+    ({"input": ["a"]}, "952e43037350839b132b0827a681a77e4bac78100a65e9c46d7b03ac9c256106"),
+]  # fmt: skip
+"""Requests with their keys in the release before, for the model gpt-4o."""
+
+
+@pytest.mark.parametrize(("fields", "key"), OLD)
+def test_keys_of_the_release_before_still_find_their_answers(
+    fields: dict[str, Any], key: str
+) -> None:
+    assert of("gpt-4o", **fields) == key
+
+
+def test_tokens_and_large_numbers_have_keys() -> None:
+    assert of(input=[1, 2]) == of(input=[[1, 2]]) != of(input=[[1], [2]])
+    assert of(input=[5]) != of(input="5")
+    large = 12345678901234567890123
+    keys = {of(params={"newest": value}) for value in (large, large + 1, float(large))}
+    assert len(keys) == 3

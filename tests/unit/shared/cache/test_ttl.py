@@ -167,3 +167,19 @@ def test_a_wrong_rule_is_refused_by_name(tmp_path: Path, text: str, key: str, to
         overlaid(tmp_path, text)
     assert caught.value.key == key
     assert told in caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("cache", "ttl_s", "reason"),
+    [
+        ({}, 0, "stored"),
+        ({"mode": "exact"}, 1800, "asked"),
+        ({"ttl_s": 60}, 60, "asked"),
+        ({"mode": "off"}, 0, "off"),
+    ],
+)
+def test_what_the_vendor_is_to_store_is_cached_only_where_the_caller_asks_for_it(
+    cache: dict[str, Any], ttl_s: int, reason: str
+) -> None:
+    assert of(params={"store": True}, cache=cache) == CacheTtl(ttl_s, reason)
+    assert of(params={"store": False}) == of()

@@ -22,9 +22,11 @@ from headgate.shared.errors import CatalogError
 from headgate.shared.job.request import Request
 from headgate.workers.provider import Answer
 from headgate.workers.providers.anthropic import read_message
+from headgate.workers.providers.chat_parts import ChatParts
 from headgate.workers.providers.http import Response
+from headgate.workers.providers.message_parts import MessageParts
 from headgate.workers.providers.openai import read_chat, read_embeddings
-from headgate.workers.providers.streaming import AnswerStream, ChatParts, MessageParts
+from headgate.workers.providers.streaming import AnswerStream
 
 CATALOG = load()
 DAY = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)

@@ -42,17 +42,33 @@ def test_fields_of_a_newer_deployment_are_skipped() -> None:
 
 
 def test_an_envelope_of_the_next_version_says_until_when_it_may_wait() -> None:
-    fields = orjson.loads(envelope(deadline_s=60).encode()) | {"v": 2, "body": "in a new form"}
+    fields = orjson.loads(envelope(deadline_s=60).encode()) | {"v": 3, "body": "in a new form"}
     with pytest.raises(NewerEnvelope) as raised:
         Envelope.decode(fields)
     assert raised.value.deadline_at_ms == fields["submitted_at_ms"] + 60_000
 
 
 @pytest.mark.parametrize(
+    ("fields", "sample", "version"),
+    [({}, 1, 1), ({"params": {"n": 1}}, 1, 1), ({"params": {"n": 2}}, 1, 2), ({}, 2, 2)],
+)
+def test_only_what_older_workers_would_misread_is_of_the_newest_version(
+    fields: dict[str, Any], sample: int, version: int
+) -> None:
+    job = envelope(**fields).model_copy(update={"sample": sample})
+    encoded = orjson.loads(job.encode())
+    assert encoded["v"] == version
+    assert ("sample" in encoded) == (sample > 1)
+    again = Envelope.decode(encoded)
+    assert (again.sample, again.request) == (sample, job.request)
+    assert orjson.loads(again.encode()) == encoded
+
+
+@pytest.mark.parametrize(
     "laid_over",
     [
-        {"v": 3}, {"v": 2, "submitted_at_ms": None}, {"v": 2, "submitted_at_ms": 10**18},
-        {"v": 2, "request": {"deadline_s": -1}}, {"v": 2, "request": {"deadline_s": "1"}},
+        {"v": 4}, {"v": 3, "submitted_at_ms": None}, {"v": 3, "submitted_at_ms": 10**18},
+        {"v": 3, "request": {"deadline_s": -1}}, {"v": 3, "request": {"deadline_s": "1"}},
     ],
 )  # fmt: skip
 def test_a_newer_version_that_says_nothing_of_its_time_is_unreadable(
@@ -64,7 +80,7 @@ def test_a_newer_version_that_says_nothing_of_its_time_is_unreadable(
 
 
 @pytest.mark.parametrize(
-    "fields", [None, [], "x", {}, {"v": 2}, {"v": "1"}, {"v": 1}, {"v": 1, "request": 5}]
+    "fields", [None, [], "x", {}, {"v": 2}, {"v": 3}, {"v": "1"}, {"v": 1}, {"v": 1, "request": 5}]
 )
 def test_what_is_no_envelope_is_refused_with_a_reason(fields: object) -> None:
     with pytest.raises(UnreadableMessage) as raised:
@@ -124,3 +140,23 @@ def test_a_result_shows_embeddings_or_content_and_retry_at_only_while_deferred()
 def test_times_are_rfc_3339_in_utc() -> None:
     assert rfc3339(1_795_219_200_007) == "2026-11-21T00:00:00.007Z"
     assert rfc3339(None) is None
+
+
+@pytest.mark.parametrize(
+    ("fields", "version"),
+    [
+        ({"input": "x"}, 1),
+        ({"input": ["x", "y"]}, 1),
+        ({"input": [1, 2]}, 2),
+        ({"input": [[1, 2], [3]]}, 2),
+        ({"messages": [{"role": "user", "content": "x"}]}, 1),
+        ({"messages": [{"role": "function", "name": "f", "content": "x"}]}, 2),
+    ],
+)
+def test_what_the_first_readers_would_refuse_travels_in_version_2(
+    fields: dict[str, Any], version: int
+) -> None:
+    job = envelope().model_copy(update={"request": request_from(fields)})
+    read = orjson.loads(job.encode())
+    assert read["v"] == version
+    assert Envelope.decode(read).request == job.request

@@ -10,7 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headgate.shared.job.request import Request
-from headgate.workers.providers.anthropic_request import DROPPED, JSON_ONLY, messages_body
+from headgate.shared.routing.dialects import HINTS, ONLY_OPENAI
+from headgate.workers.providers.anthropic_request import (
+    DROPPED,
+    JSON_ONLY,
+    NULLABLE,
+    messages_body,
+)
 
 
 def sent(messages: list[dict[str, Any]] | None = None, **params: Any) -> dict[str, Any]:
@@ -54,7 +60,7 @@ def test_a_whole_conversation_with_tools_is_translated() -> None:
     assert body == {
         "model": "claude-haiku-4-5",
         "max_tokens": 100,
-        "temperature": 1,
+        "top_p": 0.5,
         "stop_sequences": ["END"],
         "system": "Be brief.\n\nBe kind.",
         "messages": [
@@ -209,11 +215,30 @@ def test_the_output_is_limited_by_the_caller_and_by_the_model(
     assert "max_completion_tokens" not in body
 
 
-def test_params_without_a_counterpart_are_left_out_and_unknown_ones_pass() -> None:
-    dropped: dict[str, Any] = dict.fromkeys(DROPPED, 1)
-    body = sent(**dropped, metadata={"a": "b"}, service_tier="flex", top_p=None, new_param=[1])
-    assert set(body) == {"model", "max_tokens", "messages", "new_param"}
-    assert sent(service_tier="default")["service_tier"] == "standard_only"
+def test_params_that_ask_for_nothing_are_left_out_and_unknown_ones_pass() -> None:
+    nothing: dict[str, Any] = dict.fromkeys(NULLABLE)
+    body = sent(**nothing, new_param=[1], thinking=None)
+    assert set(body) == {"model", "max_tokens", "messages", "new_param", "thinking"}
+    neutral = {name: values[0] for name, values in ONLY_OPENAI.items() if values}
+    assert set(sent(**neutral)) == {"model", "max_tokens", "messages"}
+    hints: dict[str, Any] = dict.fromkeys(HINTS, "x")
+    assert set(sent(**hints)) == {"model", "max_tokens", "messages"}
+
+
+@pytest.mark.parametrize(
+    ("asked", "wanted"),
+    [
+        ({"temperature": 0.2, "top_p": 1}, {"temperature": 0.2}),
+        ({"temperature": 1, "top_p": 0.3}, {"top_p": 0.3}),
+        ({"temperature": 1.4}, {"temperature": 1}),
+        ({"top_p": 1}, {"top_p": 1}),
+    ],
+)
+def test_temperature_and_top_p_never_go_together(
+    asked: dict[str, Any], wanted: dict[str, Any]
+) -> None:
+    body = sent(**asked)
+    assert {name: body[name] for name in ("temperature", "top_p") if name in body} == wanted
 
 
 TEXTS = st.one_of(st.none(), st.text())

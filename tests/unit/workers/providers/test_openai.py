@@ -69,6 +69,7 @@ def test_a_prompt_and_its_params_pass_through() -> None:
         "messages": [{"role": "user", "content": "Say hi"}],
         "temperature": 1.5,
         "seed": 7,
+        "stop": None,
     }
 
 
@@ -85,6 +86,8 @@ def test_a_prompt_and_its_params_pass_through() -> None:
         ("llama", False, {"max_tokens": 8, "max_completion_tokens": 9}, {"max_tokens": 9}),
         ("llama", False, {"max_tokens": 99999}, {"max_tokens": 4096}),
         ("llama", False, {}, {}),
+        ("ft:o4-mini:acme::1", False, {"max_tokens": 9}, {"max_completion_tokens": 9}),
+        ("llama", False, {"max_tokens": None}, {"max_tokens": None}),
     ],
 )
 def test_the_limit_of_the_output_goes_by_the_name_that_the_model_knows(
@@ -92,6 +95,20 @@ def test_the_limit_of_the_output_goes_by_the_name_that_the_model_knows(
 ) -> None:
     body = chat_body(Request(prompt="x", params=params), model, 4096, vendor=vendor)
     assert {name: value for name, value in body.items() if name.startswith("max")} == sent
+
+
+def test_marks_of_anthropics_prompt_cache_do_not_reach_openai() -> None:
+    marked = {"type": "text", "text": "x", "cache_control": {"type": "ephemeral"}}
+    tool = {"type": "function", "function": {"name": "f"}}
+    request = Request(
+        messages=[{"role": "user", "content": [marked]}, {"role": "user", "content": "y"}],
+        params={"tools": [{**tool, "cache_control": {"type": "ephemeral"}}]},
+    )
+    body = chat_body(request, "gpt-4o", 0, vendor=True)
+    assert body["messages"][0]["content"] == [{"type": "text", "text": "x"}]
+    assert body["tools"] == [tool]
+    elsewhere = chat_body(request, "gpt-4o", 0, vendor=False)
+    assert elsewhere == {"model": "gpt-4o", "messages": request.messages, **request.params}
 
 
 def test_an_embedding_job_sends_its_input_and_params() -> None:
@@ -120,9 +137,10 @@ def test_tool_calls_stay_as_they_are() -> None:
     assert (reply.content, reply.tool_calls, reply.finish_reason) == (None, calls, "tool_calls")
 
 
-def test_a_refusal_of_the_model_is_an_answer_of_the_filter() -> None:
+def test_a_refusal_of_the_model_is_an_answer_without_content() -> None:
     reply = read(golden(message={"content": None, "refusal": "I cannot"})).reply
-    assert (reply.content, reply.finish_reason) == ("I cannot", "content_filter")
+    assert (reply.content, reply.finish_reason) == (None, "stop")
+    assert reply.message == golden(message={"content": None, "refusal": "I cannot"})
 
 
 def test_an_answer_spent_on_reasoning_is_an_empty_text() -> None:
@@ -162,7 +180,8 @@ def test_what_is_no_answer_is_an_invalid_output_of_unknown_cost(body: dict[str, 
         ("many", Usage()),
         ({"prompt_tokens": None, "completion_tokens": -4}, Usage()),
         ({"prompt_tokens": True, "completion_tokens": float("inf")}, Usage()),
-        ({"prompt_tokens": 10**30, "completion_tokens": 2}, Usage(output_tokens=2)),
+        ({"prompt_tokens": "5", "completion_tokens": 2.0}, Usage(output_tokens=2)),
+        ({"prompt_tokens": 10**30, "completion_tokens": 2}, Usage(2**40, output_tokens=2)),
         ({"prompt_tokens": 5, "prompt_tokens_details": None}, Usage(5)),
         ({"prompt_tokens": 5, "prompt_tokens_details": {"cached_tokens": 9}}, Usage(5, 5)),
         ({"prompt_tokens": 5, "prompt_cache_hit_tokens": 3}, Usage(5, 3)),

@@ -10,9 +10,11 @@ from hypothesis import strategies as st
 
 from headgate.shared.job.request import Request
 from headgate.workers.errors import AttemptError, ConnectionLost, InvalidOutput, Overloaded
+from headgate.workers.providers.chat_parts import ChatParts
 from headgate.workers.providers.http import Response
+from headgate.workers.providers.message_parts import MessageParts
 from headgate.workers.providers.sse import Event, EventParser
-from headgate.workers.providers.streaming import AnswerStream, ChatParts, MessageParts
+from headgate.workers.providers.streaming import AnswerStream
 
 REQUEST = Request(prompt="hello")
 RAW = (
@@ -80,9 +82,12 @@ def test_text_is_handed_on_as_it_comes_and_usage_is_in_the_last_chunk() -> None:
     )
     assert pieces == ["Hel", "lo"]
     assert whole["choices"] == [
-        {"message": {"content": "Hello", "refusal": None, "tool_calls": None},
-         "finish_reason": "length"}
-    ]  # fmt: skip
+        {
+            "index": 0,
+            "message": {"role": "assistant", "content": "Hello"},
+            "finish_reason": "length",
+        }
+    ]
     assert (whole["usage"], whole["model"]) == ({"prompt_tokens": 3}, "m")
 
 
@@ -96,7 +101,8 @@ def test_usage_that_grows_in_every_chunk_is_taken_from_the_last() -> None:
 
 def test_a_stream_without_done_is_whole_once_its_finish_has_come() -> None:
     whole, _ = chat(chunk({"content": "a"}), chunk(finish="stop"))
-    assert whole["usage"] is None
+    assert whole["choices"][0]["finish_reason"] == "stop"
+    assert "usage" not in whole
 
 
 def call(
@@ -174,11 +180,13 @@ def test_a_stream_that_stops_before_its_end_is_no_answer(
     assert caught.value.billed is None
 
 
-def test_other_choices_and_what_is_no_chunk_are_left_out() -> None:
+def test_the_text_of_other_choices_is_not_handed_on_and_what_is_no_chunk_is_left_out() -> None:
     other = {"choices": [{"index": 1, "delta": {"content": "no"}}]}
     whole, pieces = chat(other, [], 7, chunk({"content": [{"text": "a"}, {"x": 1}]}), "[DONE]")
     assert pieces == ["a"]
+    assert [one["index"] for one in whole["choices"]] == [0, 1]
     assert whole["choices"][0]["finish_reason"] is None
+    assert whole["choices"][1]["message"] == {"content": "no"}
 
 
 def block(index: int, kind: str, **more: Any) -> list[Any]:
@@ -248,3 +256,82 @@ def test_input_that_the_limit_of_tokens_cut_is_empty() -> None:
     cut = delta(0, "input_json_delta", partial_json='{"a"')
     whole = taken(AnswerStream(MessageParts(lambda _: None)), sse(start(), *opened, cut, *END))
     assert whole["content"][0]["input"] == {}
+
+
+@pytest.mark.parametrize(("choices", "whole"), [(1, True), (2, False)])
+def test_a_completion_has_ended_once_all_its_choices_have(choices: int, whole: bool) -> None:
+    parts = ChatParts(lambda _: None, choices=choices)
+    parts.take(chunk({"content": "a"}, "stop"))
+    assert parts.ended is whole
+    parts.take({"choices": [{"index": 1, "delta": {"content": "b"}, "finish_reason": "length"}]})
+    assert parts.ended
+    assert [one["message"]["content"] for one in parts.whole()["choices"]] == ["a", "b"]
+
+
+HIGH, LOW = "\\ud83d", "\\ude00"  # as JSON writes the two halves of one character
+
+
+def text_chunk(text: str) -> str:
+    """One chunk of OpenAI's with this JSON text in it."""
+    return f'{{"choices": [{{"index": 0, "delta": {{"content": "{text}"}}}}]}}'
+
+
+@pytest.mark.parametrize(
+    ("texts", "pieces"),
+    [
+        (["a" + HIGH, LOW + "b"], ["a", "😀b"]),
+        ([HIGH, LOW], ["😀"]),
+        ([HIGH, "", LOW + HIGH, LOW], ["😀", "😀"]),
+        (["a" + HIGH, "b"], ["a", "\ufffdb"]),
+        (["a", LOW + "b"], ["a", "\ufffdb"]),
+        (["a" + HIGH], ["a", "\ufffd"]),
+        ([HIGH + HIGH, LOW], ["\ufffd", "😀"]),
+    ],
+)
+def test_halves_of_a_character_in_two_pieces_are_joined(
+    texts: list[str], pieces: list[str]
+) -> None:
+    whole, handed_on = chat(*map(text_chunk, texts), chunk(finish="stop"), "[DONE]")
+    assert handed_on == pieces
+    assert whole["choices"][0]["message"]["content"] == "".join(pieces)
+
+
+def test_halves_are_joined_in_what_nobody_reads_while_it_comes() -> None:
+    def both(half: str) -> str:
+        calls = f'[{{"index": 0, "function": {{"arguments": "{half}"}}}}]'
+        delta = f'{{"reasoning_content": "{half}", "tool_calls": {calls}}}'
+        return f'{{"choices": [{{"delta": {delta}}}]}}'
+
+    whole, pieces = chat(
+        both(HIGH),
+        both(LOW),
+        chunk(finish="tool_calls"),
+    )
+    message = whole["choices"][0]["message"]
+    assert pieces == []
+    assert message["reasoning_content"] == "😀"
+    assert message["tool_calls"][0]["function"]["arguments"] == "😀"
+
+
+def test_halves_in_anthropics_events_are_joined() -> None:
+    def delta(place: int, inner: str) -> str:
+        return f'{{"type": "content_block_delta", "index": {place}, "delta": {{{inner}}}}}'
+
+    pieces: list[str] = []
+    whole = taken(
+        AnswerStream(MessageParts(pieces.append)),
+        sse(
+            {"type": "message_start", "message": {"role": "assistant"}},
+            {"type": "content_block_start", "index": 0, "content_block": {"type": "text"}},
+            delta(0, f'"type": "text_delta", "text": "a{HIGH}"'),
+            delta(0, f'"type": "text_delta", "text": "{LOW}b"'),
+            {"type": "content_block_start", "index": 1, "content_block": {"type": "tool_use"}},
+            delta(1, f'"type": "input_json_delta", "partial_json": "{{\\"a\\": \\"{HIGH}"'),
+            delta(1, f'"type": "input_json_delta", "partial_json": "{LOW}\\"}}"'),
+            {"type": "message_delta", "delta": {"stop_reason": "end_turn"}},
+            {"type": "message_stop"},
+        ),
+    )
+    assert pieces == ["a", "😀b"]
+    assert [block.get("text") for block in whole["content"]] == ["a😀b", None]
+    assert whole["content"][1]["input"] == {"a": "😀"}

@@ -30,6 +30,7 @@ def test_the_parts_of_a_fault_may_come_in_any_order() -> None:
         ("cut-body", Fault("cut-body")),
         ("slow_down:retry-after=2", Fault("slow_down", retry_after_s="2")),
         ("quota:until=2026-12-01", Fault("quota", until="2026-12-01")),
+        ("usage:tokens=1000000000000", Fault("usage", tokens=10**12)),
     ],
 )
 def test_faults_are_read_from_their_short_form(spec: str, fault: Fault) -> None:

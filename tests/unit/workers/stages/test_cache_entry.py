@@ -31,6 +31,7 @@ replies = st.builds(
                                     max_size=2),
     embeddings=st.none() | st.lists(st.lists(st.floats(-1, 1), max_size=3), max_size=2),
     provider_model=st.text(max_size=5), request_id=st.none() | st.text(max_size=5),
+    message=st.none() | st.dictionaries(st.text(max_size=3), st.text(max_size=3)),
 )  # fmt: skip
 answers = st.builds(
     CacheEntry, replies, st.text(max_size=5), st.none() | counts, st.text(max_size=5), counts,
@@ -83,6 +84,7 @@ def changed(**fields: Any) -> bytes:
         changed(reply={"usage": {"output_tokens": -1}}), changed(reply={"finish_reason": None}),
         changed(reply={"tool_calls": "x"}), changed(reply={"tool_calls": [1]}),
         changed(reply={"embeddings": [0.1]}), changed(reply={"request_id": {}}),
+        changed(reply={"message": "x"}), changed(reply={"message": [1]}),
     ],
     ids=lambda entry: repr(entry[:40]),
 )  # fmt: skip

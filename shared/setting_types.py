@@ -1,0 +1,102 @@
+"""The types of settings: what a value must look like, and what to write instead of a bad one."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import unquote, urlsplit
+
+from pydantic import AfterValidator, SecretStr
+
+from headgate.shared import redis_url as redis_urls
+
+DATABASE_SCHEMES = ("postgresql", "sqlite")
+
+
+def _redis_url(url: str) -> str:
+    redis_urls.read(url)
+    return url
+
+
+RedisUrl = Annotated[str, AfterValidator(_redis_url)]
+
+
+def _check_port(url: str) -> None:
+    try:
+        _ = urlsplit(url).port
+    except ValueError:
+        raise ValueError("the port must be a number from 0 to 65535") from None
+
+
+def _database_url(url: str) -> str:
+    scheme = url.partition("://")[0].partition("+")[0]
+    if scheme not in DATABASE_SCHEMES or "://" not in url:
+        raise ValueError("must start with postgresql:// or sqlite:///")
+    if scheme == "sqlite":
+        file = unquote(url.partition("://")[2].removeprefix("/").partition("?")[0])
+        if not file or file == ":memory:":
+            raise ValueError(
+                "name a file, because workers and commands share it: sqlite:////path/to/file.db"
+            )
+        if not Path(file).absolute().parent.is_dir():
+            raise ValueError(f"the folder {Path(file).absolute().parent} does not exist; create it")
+    else:
+        _check_port(url)
+    if url.partition("://")[0] not in (scheme, "postgresql+psycopg"):
+        raise ValueError(f"use {scheme}://; the driver cannot be chosen")
+    return url
+
+
+DatabaseUrl = Annotated[str, AfterValidator(_database_url)]
+
+
+def _key_prefix(prefix: str) -> str:
+    # Celery adds `_` to a prefix without such an end, and would not find our results.
+    if len(prefix) > 64 or not re.fullmatch(r"([A-Za-z0-9_.:-]*[:_.-])?", prefix):
+        raise ValueError(
+            "use at most 64 letters, digits and : _ . - with one of : _ . - at its end"
+        )
+    return prefix
+
+
+KeyPrefix = Annotated[str, AfterValidator(_key_prefix)]
+
+
+def _http_url(url: str) -> str:
+    if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).netloc:
+        raise ValueError("use a URL such as https://api.example.com/v1")
+    return url.rstrip("/")
+
+
+HttpUrl = Annotated[str, AfterValidator(_http_url)]
+
+
+def _header_text(value: str | None) -> str | None:
+    text = (value or "").strip()
+    if not (text.isascii() and text.isprintable()):
+        raise ValueError("use one line of plain ASCII; it is sent in a header")
+    return text or None
+
+
+HeaderText = Annotated[str | None, AfterValidator(_header_text)]
+
+
+def _tier_source(chosen: str) -> str:
+    if chosen not in ("catalog", "table") and not re.fullmatch(r"[\w.]+:\w+", chosen):
+        raise ValueError("use catalog, table or module:function")
+    return chosen
+
+
+TierSource = Annotated[str, AfterValidator(_tier_source)]
+
+
+def _logins(logins: SecretStr) -> SecretStr:
+    for login in logins.get_secret_value().split(","):
+        user, _, password = login.partition(":")
+        if not user.strip() or not password.strip():
+            raise ValueError("use user:password, or several with commas between them")
+    return logins
+
+
+Logins = Annotated[SecretStr, AfterValidator(_logins)]
