@@ -45,7 +45,7 @@ local FIELDS = {'level', 'at', 'total', 'use', 'day', 'used', 'mark', 'mark_at',
   'wave_at', 'proven'}
 -- Written where a provider has told of its limits.
 local TOLD = {'seen', 'top', 'top_at', 'before', 'sum', 'sum_high', 'floor', 'told_at', 'fixed',
-  'window_at', 'share', 'share_at', 'left', 'left_at'}
+  'window_at', 'share', 'share_at', 'left', 'left_at', 'floor_of'}
 local function save_buckets()
   for _, bucket in pairs(buckets) do
     if bucket.changed then
@@ -89,7 +89,7 @@ local function share_of(state)
   return math.min(most, state.share + math.max(0, now - (state.share_at or now)) / FIGURES.SHARE_MS)
 end
 
--- A burst goes in waves, each half as large again as the one before: a provider that cuts bursts,
+-- A burst goes in waves, each larger than the one before: a provider that cuts bursts,
 -- whatever its headers show, refuses some of a wave at once and not all of the burst. What has passed
 -- is proven, and may go at once the next time.
 local function wave_of(scope, state)

@@ -5,8 +5,8 @@
 -- Fields of a measure that `limits_observe` writes: `top` (the largest amount that was left in this
 -- half hour, since `top_at`), `before` (in the one before), `sum` and `sum_high` (the least and the
 -- largest of what was left and what the reset said was missing: of a continuous bucket both are its
--- depth), `floor` (what stays unused: requests were refused with that much left), `told_at` (the last
--- headers), `fixed` (how often in a row a window ended when it was expected to), `window_at` (the end
+-- depth), `floor` (what stays unused: requests were refused with that much left, or `burst_s`, kept
+-- in `floor_of`, says so), `told_at` (the last headers), `fixed` (how often in a row a window ended when it was expected to), `window_at` (the end
 -- of some window), `share` and `share_at` (of the rate that is used after refusals).
 -- @include generated/figures
 -- @include lib/prelude

@@ -11,20 +11,21 @@ do
   -- Seconds of the rate by which the provider may know of more than we do: requests overtake others.
   local SLACK_S = 0.25
   local TOP_MS = 1800000 -- a top counts in its half hour and in the next
-  local DAY_MS = FIGURES.DAY_MS
   local LATE_MS = 60 -- a request that is granted so long after the end of a window is in the next
   local DRIFT = 0.002 -- how far an estimate follows one that is to be trusted less
+  -- What is forgotten when the provider names another limit.
+  local LEARNED = {'top', 'before', 'top_at', 'sum', 'sum_high', 'floor', 'fixed', 'window_at',
+    'share', 'proven', 'left'}
   local SHARE_STEP, LEAST_SHARE = 0.01, 0.95
 
   local function learn_top(state, seen)
     local left = math.min(state.limit, seen.remaining + seen.asked)
     if seen.grain > 1 then left = math.max(seen.remaining, left - seen.grain) end
     if not state.top_at or now - state.top_at >= TOP_MS then
-      state.before = state.top_at and now - state.top_at < 2 * TOP_MS and state.top or nil
-      -- Who uses windows up never sees one that is whole.
-      state.top = depth.is_fixed(state) and state.top or left
+      state.before = state.top_at and now - state.top_at < 2 * TOP_MS and state.top or 0
       state.top_at = now
-      state.sum, state.sum_high = nil, nil
+      -- Who uses windows up never sees one that is whole.
+      if not depth.is_fixed(state) then state.top, state.sum, state.sum_high = left, nil, nil end
     end
     state.top = math.max(state.top, left)
   end
@@ -43,6 +44,8 @@ do
     local off = off_by(state, at)
     if math.abs(off) <= unsure + math.min(250, depth.window_ms(state) / 4) then
       state.fixed = math.min(9, (state.fixed or 0) + 1)
+      -- What was refused while nobody knew of the windows says nothing of what they let through.
+      if state.fixed == FIGURES.SURE then state.share = 1 end
       state.window_at = state.window_at + off * (nearer(off) and 1 or DRIFT)
     else
       state.fixed = math.max(0, (state.fixed or 0) - 2)
@@ -75,7 +78,7 @@ do
     state.sum = math.max(1, math.min(state.sum or math.huge, sum - unsure))
     state.sum_high = math.max(state.sum_high or 0, sum)
     if state.sum_high - state.sum < 0.3 * state.top + 2 * unsure then
-      state.fixed = nil
+      state.fixed = 0
       return
     end
     -- A request is granted before it arrives, and a moment is rounded up: the estimate nearest to
@@ -87,17 +90,17 @@ do
 
   -- What is never used: a request was refused with that much left. One that is let in with less
   -- shows that it can be used.
+  -- An operator who sets `burst_s` says the same of all but so many seconds.
   local function learn_floor(scope, state, seen, kind)
-    local left = seen.remaining
+    local left, burst_s = seen.remaining, scope.config.burst_s or 0
+    if not state.floor or (state.floor_of or 0) ~= burst_s then
+      local full = burst_s > 0 and depth.full(state) or 0
+      state.floor, state.floor_of = math.max(0, full - state.limit / 60 * burst_s), burst_s
+    end
     if kind == 'limited' and seen.is_blamed and left - seen.grain / 2 > seen.asked then
-      state.floor = math.max(state.floor or 0, left - seen.asked)
+      state.floor = math.max(state.floor, left - seen.asked)
     elseif kind == 'ok' then
-      local burst_s = scope.config.burst_s
-      local full = depth.full(state)
-      if burst_s and full and not state.floor then
-        state.floor = math.max(0, full - state.limit / 60 * burst_s)
-      end
-      if state.floor then state.floor = math.min(state.floor, left + seen.grain / 2) end
+      state.floor = math.min(state.floor, left + seen.grain / 2)
     end
   end
 
@@ -162,8 +165,7 @@ do
 
   local function apply_minute(scope, state, seen, kind, granted_at)
     if state.seen and state.seen ~= seen.limit then
-      for _, field in ipairs({'top', 'before', 'top_at', 'sum', 'sum_high', 'floor', 'fixed', 'window_at', 'share',
-        'proven', 'left'}) do
+      for _, field in ipairs(LEARNED) do
         state[field] = nil
         redis.call('HDEL', scope.bucket.stored_at, seen.measure .. '.' .. field)
       end
@@ -205,8 +207,10 @@ do
     for _, measure in ipairs(MEASURES) do
       local state = not is_spared[measure] and filled(scope, measure, 0)
       if state then
-        state.level, state.proven = math.min(state.level, 0), 0
+        state.level, state.proven, state.wave = math.min(state.level, 0), 0, 0
         if now - (state.share_at or 0) > 1000 then
+          -- The ends of windows may have moved.
+          if state.is_fixed then state.fixed = state.fixed - 2 end
           state.share = math.max(LEAST_SHARE, share_of(state) - SHARE_STEP)
           state.share_at = now
         end
@@ -220,7 +224,7 @@ do
     for _, measure in ipairs(FIGURES.RAMPED) do
       local state = filled(scope, measure, 0)
       if state then
-        state.level, state.proven = math.min(state.level, 0), 0
+        state.level, state.proven, state.wave = math.min(state.level, 0), 0, 0
         scope.bucket.changed = true
       end
     end

@@ -403,7 +403,19 @@ def test_what_was_learned_of_a_bucket_is_forgotten_when_its_limit_changes(
     broker.observe("ok", told, granted_at_ms=grant.granted_at_ms)
     found = broker.bucket(scope, "key0")
     assert found["rpm.top"] == 41
-    assert "rpm.floor" not in found
+    assert found["rpm.floor"] == 0
+
+
+def test_a_burst_that_an_operator_has_set_holds_until_it_is_unset(broker: Governor) -> None:
+    scope = f"pool/{POOL}"
+    broker.ask(*(f"j{n}" for n in range(9)))
+    for limits, floor in (("rpm=600 burst_s=1", 590), ("rpm=600", 0), ("rpm=600 burst_s=2", 580)):
+        broker.limit(**{scope: limits})
+        broker.advance(1000)
+        [grant] = broker.holds(1).values()
+        told = full_minute(grant.totals["rpm"])
+        broker.observe("ok", told, granted_at_ms=grant.granted_at_ms)
+        assert broker.bucket(scope, "key0")["rpm.floor"] == floor
 
 
 # ---- sizes
