@@ -208,7 +208,9 @@ do
       local state = not is_spared[measure] and filled(scope, measure, 0)
       if state then
         state.level, state.proven, state.wave = math.min(state.level, 0), 0, 0
-        if now - (state.share_at or 0) > 1000 then
+        -- Of a continuous bucket headers say all, and the rate is what it is.
+        local is_known = state.sum and not state.is_fixed and depth.full(state)
+        if not is_known and now - (state.share_at or 0) > 1000 then
           -- The ends of windows may have moved.
           if state.is_fixed then state.fixed = state.fixed - 2 end
           state.share = math.max(LEAST_SHARE, share_of(state) - SHARE_STEP)
