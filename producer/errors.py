@@ -120,15 +120,15 @@ class JobTimeout(HeadgateError):
 
 
 class ResultExpired(HeadgateError):
-    """The job has ended and its result was deleted after HEADGATE_RESULT_TTL_S seconds.
+    """The job has ended and its result was deleted after HEADGATE_KEEP_DAYS days.
 
     `status` and `finished_at` (RFC 3339 in UTC) are still known; the audit line is kept.
     """
 
     def __init__(self, job_id: str, status: Status, finished_at: str | None) -> None:
         super().__init__(
-            f"job {job_id} {status} at {finished_at}; its result has expired "
-            "(HEADGATE_RESULT_TTL_S), its audit line is kept"
+            f"job {job_id} {status} at {finished_at}; its result was deleted "
+            "(HEADGATE_KEEP_DAYS), its audit line is kept"
         )
         self.job_id = job_id
         self.status: Status = status

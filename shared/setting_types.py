@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Annotated
 from urllib.parse import unquote, urlsplit
 
-from pydantic import AfterValidator, SecretStr
+from pydantic import AfterValidator, Field, SecretStr
 
 from headgate.shared import redis_url as redis_urls
+
+LEAST_AUDIT_DAYS = 32
+"""A month and a day: what was spent this month is added up from the attempts on record."""
 
 DATABASE_SCHEMES = ("postgresql", "sqlite")
 
@@ -89,6 +92,16 @@ def _tier_source(chosen: str) -> str:
 
 
 TierSource = Annotated[str, AfterValidator(_tier_source)]
+
+
+def _audit_days(days: int) -> int:
+    if 0 < days < LEAST_AUDIT_DAYS:
+        least = f"use at least {LEAST_AUDIT_DAYS}, or 0 for ever"
+        raise ValueError(f"{least}: the budgets of this month are added up from the attempts")
+    return days
+
+
+AuditDays = Annotated[int, Field(ge=0, le=36_500), AfterValidator(_audit_days)]
 
 
 def _logins(logins: SecretStr) -> SecretStr:

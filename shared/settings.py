@@ -21,6 +21,7 @@ from headgate.shared.errors import SettingError
 from headgate.shared.field_faults import closest, remedy_of
 from headgate.shared.redis_url import masked
 from headgate.shared.setting_types import (
+    AuditDays,
     DatabaseUrl,
     HeaderText,
     HttpUrl,
@@ -157,9 +158,24 @@ class Settings(BaseSettings):
         "first (default: 1024).",
     )
     result_ttl_s: Annotated[int, Field(ge=1)] = Field(
-        default=7 * 86_400,
-        description="How many seconds results are kept; audit lines stay (default: 604800, which "
-        "is 7 days).",
+        default=86_400,
+        description="How many seconds results stay in Redis; the database keeps them for longer "
+        "(default: 86400, which is a day).",
+    )
+    results_mb: Annotated[int, Field(ge=1)] = Field(
+        default=1024,
+        description="The maximum size in megabytes of all results in Redis; the oldest are "
+        "evicted first, and read from the database (default: 1024).",
+    )
+    keep_days: Annotated[int, Field(ge=0, le=36_500)] = Field(
+        default=30,
+        description="How many days ended jobs and batches are kept, with prompts and answers; 0 is "
+        "for ever (default: 30).",
+    )
+    keep_audit_days: AuditDays = Field(
+        default=400,
+        description="How many days audit lines and attempts are kept, and at least as long as "
+        "jobs; 0 is for ever (default: 400).",
     )
     cache_ttl_s: Annotated[int, Field(ge=1)] = Field(
         default=1800,

@@ -32,13 +32,16 @@ from headgate.shared.servers.servers import Servers
 from headgate.shared.settings import Settings
 from headgate.workers.clients.clock import Clock
 from headgate.workers.clients.group_commit import GroupCommit
+from headgate.workers.clients.memory_bounds import MemoryBounds
 from headgate.workers.clients.redis_batcher import RedisBatcher
 from headgate.workers.maintenance.alerts import Alerts
 from headgate.workers.maintenance.budgets import BudgetUpkeep
 from headgate.workers.maintenance.catalog import CatalogReload
 from headgate.workers.maintenance.database_check import DatabaseCheck
 from headgate.workers.maintenance.estimates import EstimateUpkeep
+from headgate.workers.maintenance.memory import MemoryWatch
 from headgate.workers.maintenance.prune import Prune
+from headgate.workers.maintenance.prune_record import RecordPrune
 from headgate.workers.maintenance.recover import Recover
 from headgate.workers.maintenance.usage_rollup import UsageRollup
 from headgate.workers.pipeline.ask import Ask
@@ -118,17 +121,20 @@ async def open_parts(
     record = GroupCommit(engine)
     batcher = RedisBatcher(servers.async_redis_client(timeout_s=None))
     clock = await _set_clock(batcher)
+    bounds = await _set_bounds(in_force, batcher)
     call = Call(models, lambda entry: _upstreams(in_force, entry), timeout_s=in_force.timeout_s)
     estimates = EstimateUpkeep(batcher, servers.keys, miss=in_force.under_reserve)
     pipeline = _pipeline(
-        in_force, models, record, batcher, servers.keys, clock, call, estimates, owner=owner
+        in_force, models, record, batcher, servers.keys, clock, bounds, call, estimates, owner=owner
     )
     check = DatabaseCheck(
         servers, engine, batcher, owner=owner, period_s=in_force.sweep_s, end=end
     )  # fmt: skip
     with suppress(TimeoutError, RedisError, DBAPIError):
         await asyncio.wait_for(check.begin(), REDIS_WITHIN_S)
-    background = _background(in_force, models, servers, engine, batcher, clock, estimates, owner)
+    background = _background(
+        in_force, models, servers, engine, batcher, clock, bounds, estimates, owner
+    )
     background += (asyncio.create_task(check.run(), name="database check"),)
     reload = await _write_limits(in_force, models, servers, batcher)
     tiers_of = partial(_tiers, in_force, engine)
@@ -147,6 +153,14 @@ async def _set_clock(batcher: RedisBatcher) -> Clock:
     return clock
 
 
+async def _set_bounds(in_force: Settings, batcher: RedisBatcher) -> MemoryBounds:
+    """Return the bounds of results and cache, fitted to Redis if it answers in time."""
+    bounds = MemoryBounds(results_mb=in_force.results_mb, cache_mb=in_force.cache_mb)
+    with suppress(TimeoutError):
+        await asyncio.wait_for(bounds.ask(batcher), REDIS_WITHIN_S)
+    return bounds
+
+
 async def _write_limits(
     in_force: Settings, models: Catalog, servers: Servers, batcher: RedisBatcher
 ) -> CatalogReload:
@@ -159,13 +173,13 @@ async def _write_limits(
 
 def _background(
     in_force: Settings, models: Catalog, servers: Servers, engine: Engine, batcher: RedisBatcher,
-    clock: Clock, estimates: EstimateUpkeep, owner: str,
+    clock: Clock, bounds: MemoryBounds, estimates: EstimateUpkeep, owner: str,
 ) -> tuple[asyncio.Task[None], ...]:  # fmt: skip
-    """Start the tasks that run beside the jobs: maintenance, clock, estimates, budgets."""
-    keys = servers.keys
+    """Start the tasks that run beside the jobs: maintenance, pruning, clock, estimates, budgets."""
+    keys, queues = servers.keys, all_queues(models.classes)
     prune = Prune(
-        batcher, keys, queues=all_queues(models.classes), most_letters=in_force.dead_letters,
-        most_bytes=in_force.dead_mb * 1024 * 1024, cache_bytes=in_force.cache_mb * 1024 * 1024,
+        batcher, keys, queues=queues, most_letters=in_force.dead_letters,
+        most_bytes=in_force.dead_mb * 1024 * 1024, bounds=bounds,
     )  # fmt: skip
     budgets = BudgetUpkeep(batcher, keys, engine, models, clock.now_ms)
     url = None if in_force.alert_url is None else str(in_force.alert_url)
@@ -173,11 +187,16 @@ def _background(
         servers, engine, batcher, owner=owner, period_s=in_force.sweep_s,
         result_ttl_s=in_force.result_ttl_s, prune=prune, budgets=budgets,
         alerts=Alerts(batcher, keys, url, owner), rollup=UsageRollup(engine, clock.now_ms),
-        clock_ms=clock.now_ms,
+        memory=MemoryWatch(batcher, keys, queues), clock_ms=clock.now_ms,
     )  # fmt: skip
+    prune_record = RecordPrune(
+        batcher, keys, engine, owner, clock.now_ms, in_force.keep_days, in_force.keep_audit_days
+    )
     return (
         asyncio.create_task(recover.run(), name="recover"),
+        asyncio.create_task(prune_record.keep(), name="prune"),
         asyncio.create_task(clock.keep(), name="clock"),
+        asyncio.create_task(bounds.keep(batcher), name="memory bounds"),
         asyncio.create_task(estimates.keep(), name="estimates"),
         asyncio.create_task(budgets.keep(), name="budgets"),
     )
@@ -185,7 +204,7 @@ def _background(
 
 def _pipeline(
     in_force: Settings, models: Catalog, record: GroupCommit, batcher: RedisBatcher, keys: Keys,
-    clock: Clock, call: Call, estimates: EstimateUpkeep, *, owner: str,
+    clock: Clock, bounds: MemoryBounds, call: Call, estimates: EstimateUpkeep, *, owner: str,
 ) -> Pipeline:  # fmt: skip
     """Build the pipeline; it opens nothing."""
     cache_policy = CachePolicy(
@@ -213,9 +232,7 @@ def _pipeline(
         ledger=ledger,
         conclude=Conclude(),
         record=record,
-        publish=Publish(
-            batcher, keys, ttl_s=in_force.result_ttl_s, cache_bytes=in_force.cache_mb * 1024 * 1024
-        ),
+        publish=Publish(batcher, keys, ttl_s=in_force.result_ttl_s, bounds=bounds),
         max_deliveries=in_force.max_deliveries,
         clock_ms=clock.now_ms,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any, assert_never
@@ -173,7 +174,7 @@ class JobTask(Task):  # type: ignore[type-arg]  # generic only in its stubs
             if envelope.id != running.request["id"]:
                 raise UnreadableMessage("the envelope's id is not the message's id")
         else:
-            envelope, refusal = self._from_request(running.request["id"], fields)
+            envelope, refusal = self._from_request(running.request, fields)
         return Delivery(
             envelope,
             crashes=_crashes(running),
@@ -219,7 +220,9 @@ class JobTask(Task):  # type: ignore[type-arg]  # generic only in its stubs
         found = await asyncio.to_thread(parts.tier_of, request.tenant, request.user)
         return found or ""
 
-    def _from_request(self, job_id: str, fields: Any) -> tuple[Envelope, InvalidRequest | None]:
+    def _from_request(
+        self, headers: Mapping[str, Any], fields: Any
+    ) -> tuple[Envelope, InvalidRequest | None]:
         """Make the envelope of a bare request, as a stock `send_task("headgate.run", ...)` sends.
 
         Also returns why the request is refused, or None.
@@ -243,7 +246,8 @@ class JobTask(Task):  # type: ignore[type-arg]  # generic only in its stubs
             model = _model_of(stand_in, self.parts)
         envelope = Envelope(
             v=NEWEST_VERSION if model.variant_of else ENVELOPE_VERSION,
-            id=job_id,
+            id=headers["id"],
+            group=headers.get("group"),
             request=request,
             model=model.name,
             model_class=model.model_class,

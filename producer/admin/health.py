@@ -10,6 +10,7 @@ import redis
 
 from headgate.producer.admin.limits_report import report
 from headgate.producer.admin.limits_rows import GateRow
+from headgate.producer.admin.space import Space, space_of
 from headgate.producer.installation import Installation
 from headgate.shared.admission import breakers
 from headgate.shared.admission.breakers import ModelHealth, close
@@ -29,7 +30,8 @@ class HealthReport:
     `models`: those with a call in the last 24 h. `not_asked`: how many other models the catalog
     has. `gates`: those that are shut or slow a pool down. `servers`: name to `answers`; for a
     server that does not answer there is no report. `workers`: how many run. `strays`: workers that
-    ended in the last hour because they had lost their database, each with the reason.
+    ended in the last hour because they had lost their database, each with the reason. `space`:
+    the room that the servers have left.
     """
 
     models: Sequence[ModelHealth]
@@ -37,6 +39,7 @@ class HealthReport:
     gates: Sequence[GateRow]
     servers: dict[str, str]
     workers: int
+    space: Space
     strays: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -45,7 +48,8 @@ class HealthReport:
         found = [
             f"{one.model} ({one.key}): {one.why}" for one in self.models if one.state == "down"
         ]
-        return found if self.workers else [*found, "no worker answers"]
+        found += [] if self.workers else ["no worker answers"]
+        return found + self.space.faults
 
     def as_json(self) -> dict[str, Any]:
         """Return the report as `headgate health --json` prints it."""
@@ -57,6 +61,7 @@ class HealthReport:
             "servers": self.servers,
             "workers": self.workers,
             "strays": self.strays,
+            **self.space.as_json(),
         }
 
 
@@ -75,7 +80,7 @@ def check(at: Installation) -> HealthReport:
     return HealthReport(
         models, len(known - asked), report(at).gates,
         {at.redis_name: "answers", at.database_name: "answers"},
-        living_workers(at.redis, at.keys), dict(_strays(at)),
+        living_workers(at.redis, at.keys), space_of(at), dict(_strays(at)),
     )  # fmt: skip
 
 

@@ -37,6 +37,9 @@ def reopen(engine: Engine, job_id: str, *, gave_up: bool) -> bytes | NotReopened
     with writing(engine) as connection:
         query = select(jobs).where(jobs.c.id == job_id).with_for_update()
         row = connection.execute(query).first()
+        line = select(audit.c.job_id).where(audit.c.job_id == job_id)
+        if row is None and connection.scalar(line) is not None:
+            return NotReopened("was deleted (HEADGATE_KEEP_DAYS); submit it again as a new job")
         if row is None or row.status not in ENDED:
             return None
         if not gave_up or row.status != "failed":
@@ -46,7 +49,7 @@ def reopen(engine: Engine, job_id: str, *, gave_up: bool) -> bytes | NotReopened
             return NotReopened(f"had its deadline at {deadline}; submit it again as a new job")
         if row.envelope is None:
             remedy = "submit it again as a new job"
-            return NotReopened(f"has no prompt any more (HEADGATE_RESULT_TTL_S); {remedy}")
+            return NotReopened(f"has no prompt any more; {remedy}")
         try:
             envelope = Envelope.decode(loads(row.envelope))
         except UnreadableMessage as error:

@@ -10,18 +10,25 @@ from sqlalchemy import Engine, Row, Select, func, insert, select, update
 
 from headgate.producer.batch.input import InputSummary
 from headgate.shared.database.engine import reading, writing
-from headgate.shared.database.tables import batches, jobs
+from headgate.shared.database.tables import audit, batches, jobs
 from headgate.shared.errors import HeadgateError
 from headgate.shared.job.ids import new_id, now_ms
 from headgate.shared.job.result_text import decode_fields
 
 
 class UnknownBatch(HeadgateError):
-    """There is no batch with this id."""
+    """There is no batch with this id. `pruned`: there was one, and its audit lines are left."""
 
-    def __init__(self, batch_id: str) -> None:
-        super().__init__(f"there is no batch {batch_id!r}; run `headgate batch list`")
+    def __init__(self, batch_id: str, *, pruned: bool = False) -> None:
+        text = f"there is no batch {batch_id!r}; run `headgate batch list`"
+        if pruned:
+            text = (
+                f"batch {batch_id} was deleted (HEADGATE_KEEP_DAYS); for its cost run "
+                f"`headgate usage --batch {batch_id}`"
+            )
+        super().__init__(text)
         self.batch_id = batch_id
+        self.pruned = pruned
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +94,8 @@ class BatchRows:
         """Return the batch; raise UnknownBatch."""
         for row in self._rows(select(batches).where(batches.c.id == batch_id)):
             return _batch(row)
-        raise UnknownBatch(batch_id)
+        lines = self._rows(select(audit.c.job_id).where(audit.c.batch_id == batch_id).limit(1))
+        raise UnknownBatch(batch_id, pruned=bool(lines))
 
     def last_with_output(self, output_path: str) -> Batch | None:
         """Return the newest batch with this output file; None if there is none."""

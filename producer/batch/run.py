@@ -215,6 +215,6 @@ def cancel_open(at: Installation, batch_id: str) -> tuple[int, int]:
 
 
 def _expired(job: EndedLine) -> dict[str, object]:
-    message = f"the job {job.status}, but its result has expired (HEADGATE_RESULT_TTL_S)"
+    message = f"the job {job.status}, but its answer was deleted (HEADGATE_KEEP_DAYS)"
     error = {"code": "internal", "message": message, "retryable": False}
     return {"id": job.job_id, "status": "failed", "model": None, "error": error}

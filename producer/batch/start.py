@@ -30,7 +30,7 @@ def resume(
     batch = record.last_with_output(path_on_record(output.path))
     if batch is None:
         if not output.empty:
-            remedy = "has content, but no batch wrote to it; name another output"
+            remedy = "has content, but no batch on record wrote to it; name another output"
             raise WrongUse("output", path, remedy)
         return begin(record, summary, output, defaults)
     if batch.input_sha256 != summary.sha256:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from headgate.producer.cli.commands import HELP
+from headgate.producer.cli.db_prune import prune_options, read_age, show
 from headgate.producer.cli.terminal.exit_codes import confirm
 from headgate.producer.cli.terminal.output import json_option, print_json, print_line, print_note
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 @click.group(context_settings=HELP)
 def db() -> None:
-    """Create, upgrade or check the tables in the database."""
+    """Create, upgrade or check the tables in the database, and delete old rows."""
 
 
 @db.command()
@@ -61,6 +62,47 @@ def downgrade(revision: str, yes: bool) -> None:
             confirm(f"Downgrade {name} to {revision}? Rows may be lost.")
         migrate.downgrade(engine, revision)
         print_line(f"{name}: is at {revision}")
+
+
+@db.command()
+@prune_options
+@json_option
+def prune(
+    older_than: str | None,
+    audit_older_than: str | None,
+    dry_run: bool,
+    vacuum: bool,
+    as_json: bool,
+) -> None:
+    """Delete jobs, batches and audit lines that are kept no longer.
+
+    Workers do it each hour by themselves. Open jobs stay, and a batch stays until its last job is
+    old enough. Audit lines go by whole days (UTC). Usage stays exact, by day.
+
+    \b
+    Example: headgate db prune --older-than 90d --dry-run
+    """
+    from headgate.producer.admin import prune as admin
+    from headgate.shared import settings
+    from headgate.shared.database import migrate
+    from headgate.shared.setting_types import LEAST_AUDIT_DAYS
+
+    if vacuum and dry_run:
+        raise click.UsageError("--vacuum and --dry-run cannot be used together")
+    ages = (
+        read_age(older_than, "--older-than", 1, "idempotency keys live for a day"),
+        read_age(audit_older_than, "--audit-older-than", LEAST_AUDIT_DAYS, "budgets need a month"),
+    )
+    with _database() as (engine, name):
+        before = admin.cutoffs_of(settings.load(), *ages)
+        migrate.require_fit(engine)
+        found = admin.prune_record(engine, before, dry_run=dry_run, notify=print_note)
+        freed = admin.vacuum(engine) if vacuum else None
+    if as_json:
+        more = {} if freed is None else {"freed_bytes": freed}
+        print_json({"database": name, **found.as_json(), **more})
+    else:
+        show(found, freed)
 
 
 @db.command()

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 def health(as_json: bool) -> int:
     """Show the health of models, pools, servers and workers.
 
-    The exit code is 1 if a model is down or no worker runs, and 3 if a server does not answer.
+    The exit code is 1 if a model is down, no worker runs, Redis uses 90 %
+    of its memory, or a disk is 95 % full. It is 3 if a server does not answer.
 
     \b
     state  healthy   the model answers
@@ -70,7 +71,12 @@ def _show(found: HealthReport) -> None:
     if found.gates:
         gates = ((one.pool, one.state, one.why, one.until, one.key) for one in found.gates)
         print_table(("pool", "gate", "why", "until", "key"), gates, optional=("key",))
-    print_pairs([*found.servers.items(), ("workers", found.workers)])
+    space = found.space
+    print_pairs([
+        *found.servers.items(), ("workers", found.workers), ("memory of Redis", str(space.memory)),
+        ("what takes it", space.memory.takers),
+        *((f"disk of {disk.what}", str(disk)) for disk in space.disks),
+    ])  # fmt: skip
     print_note(f"{found.not_asked} models of the catalog had no calls in the last 24 h")
 
 

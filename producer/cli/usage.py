@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -88,6 +88,19 @@ def usage(
         _csv(found)
     else:
         _table(found)
+    for option, asked_for, used in (("--since", begin, found.since), ("--until", end, found.until)):
+        if _is_moved(asked_for, used):
+            print_note(f"{option} is {used}: of that day only the sums are kept")
+
+
+def _is_moved(asked: Moment | None, used: str | None) -> bool:
+    """Return whether the report begins or ends at another moment than was asked for."""
+    if isinstance(asked, timedelta):
+        asked = datetime.now(UTC) - asked
+    if not isinstance(asked, datetime) or used is None:
+        return False  # whole days are never moved
+    # The moment of an age has passed on meanwhile.
+    return abs(asked - datetime.fromisoformat(used)) > timedelta(minutes=1)
 
 
 def _parse_when(text: str | None, option: str) -> Moment | None:

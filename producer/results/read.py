@@ -11,6 +11,7 @@ import orjson
 from sqlalchemy import Engine, Row, Select, select, tuple_
 
 from headgate.producer.errors import ResultExpired, UnknownJob
+from headgate.producer.results.pruned import pruned
 from headgate.producer.results.waiting_jobs import FindWaits, no_waits
 from headgate.shared.database.engine import reading
 from headgate.shared.database.tables import jobs
@@ -43,8 +44,8 @@ def read(engine: Engine, job_id: str, find_waits: FindWaits = no_waits) -> Resul
     with reading(engine) as connection:
         columns = (*_STATUS_COLUMNS, jobs.c.result, jobs.c.envelope)
         row = connection.execute(select(*columns).where(jobs.c.id == job_id)).first()
-    if row is None:
-        raise UnknownJob(job_id)
+        if row is None:
+            raise pruned(connection, [job_id]).get(job_id) or UnknownJob(job_id)
     if row.status in ENDED:
         return _ended(row)
     result = without_answer(row, _metadata(row.envelope))
@@ -58,6 +59,8 @@ def status(engine: Engine, job_id: str, find_waits: FindWaits = no_waits) -> Sta
     """Return the status now, also if the result has expired; raise UnknownJob."""
     with reading(engine) as connection:
         found: Status | None = connection.scalar(select(jobs.c.status).where(jobs.c.id == job_id))
+        if found is None and (gone := pruned(connection, [job_id]).get(job_id)) is not None:
+            found = gone.status
     if found is None:
         raise UnknownJob(job_id)
     return "deferred" if found in WAITING and find_waits([job_id]) else found
@@ -82,7 +85,9 @@ def look(engine: Engine, ids: Sequence[str]) -> dict[str, Result | HeadgateError
                         found[row.id] = _ended(row)
                     except ResultExpired as error:
                         found[row.id] = error
-            found.update((job_id, UnknownJob(job_id)) for job_id in missing)
+            if missing:
+                gone = pruned(connection, sorted(missing))
+                found.update((one, gone.get(one) or UnknownJob(one)) for one in missing)
     return found
 
 

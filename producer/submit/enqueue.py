@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import redis
-from sqlalchemy import Connection, Engine, insert
+from sqlalchemy import Connection, Engine, delete, insert, tuple_
 from sqlalchemy.exc import DBAPIError
 
 from headgate.producer.errors import IdempotencyConflict, SubmitInterrupted
@@ -25,8 +25,9 @@ from headgate.shared.broker.keys import Keys
 from headgate.shared.broker.queues import message, queue_of, send
 from headgate.shared.database.engine import passes, writing
 from headgate.shared.database.rows import job_row
-from headgate.shared.database.tables import jobs
+from headgate.shared.database.tables import idempotency, jobs
 from headgate.shared.job.envelope import Envelope
+from headgate.shared.servers.redis_check import refuses_for_now
 
 ROWS_PER_COMMIT = 500
 """Rows of one transaction; larger ones make the workers' commits wait too long."""
@@ -82,12 +83,14 @@ def enqueue_entries(
     Returns, by the ids of jobs that were not written, the jobs that have their idempotency keys.
     With `refuse`, raises IdempotencyConflict if one of these asks for something else.
 
-    Raises RedisError with nothing on record if Redis does not answer at the start, so that the
-    caller may submit again and pays once. Raises SubmitInterrupted if a server is lost after the
-    first row. Workers send the messages of rows that have none (maintenance).
+    Raises RedisError with nothing on record if Redis does not answer at the start or takes no
+    message, so that the caller may submit again and pays once. Raises SubmitInterrupted if a server
+    is lost after the first row. Workers send the messages of rows that have none (maintenance), but
+    the rows of messages that Redis refused are deleted: it may be full for long.
     """
     if entries:
-        client.ping()
+        # It changes nothing, and a Redis that is full or read-only refuses it.
+        client.zadd(keys.due(), {"": 0}, xx=True)
     owners: dict[str, KeyOwner] = {}
     done: list[str] = []
     for first in range(0, len(entries), ROWS_PER_COMMIT):
@@ -97,12 +100,46 @@ def enqueue_entries(
         ids = [row["id"] for row, *_ in chunk]
         done += (owners[i].job_id if i in owners else i for i in ids)
         try:
-            _send_entries(client, keys, chunk, recorded.owners)
-            if recorded.unsent:
+            refused = _send_entries(client, keys, chunk, recorded.owners)
+            if refused is None and recorded.unsent:
                 send(client, keys, recorded.unsent)
         except redis.RedisError as error:
             raise SubmitInterrupted("Redis", str(error), done) from error
+        if refused is not None:
+            if stay := _without_refused(engine, chunk, done, refused):
+                raise SubmitInterrupted("Redis", str(refused.error), stay) from refused.error
+            raise refused.error
     return owners
+
+
+class MessagesRefused(NamedTuple):
+    """Jobs whose messages Redis refused for sure: it has none of them."""
+
+    ids: frozenset[str]
+    error: redis.RedisError
+
+
+def _without_refused(
+    engine: Engine, chunk: Sequence[QueueEntry], done: Sequence[str], refused: MessagesRefused
+) -> list[str]:
+    """Delete the rows of refused jobs with their idempotency keys; return which jobs stay.
+
+    All stay if the database cannot be reached: maintenance sends their messages later.
+    """
+    taken = [(key.tenant, key.key) for *_, key in chunk if key and key.job_id in refused.ids]
+    waiting = jobs.c.id.in_(refused.ids), jobs.c.status == "queued", jobs.c.fence == 0
+    try:
+        with writing(engine) as connection:
+            connection.execute(delete(jobs).where(*waiting))
+            if taken:
+                place = tuple_(idempotency.c.tenant, idempotency.c.key).in_(taken)
+                of_these = idempotency.c.job_id.in_(refused.ids)
+                connection.execute(delete(idempotency).where(place, of_these))
+    except DBAPIError as error:
+        if not passes(error):
+            raise
+        return list(done)
+    return [job_id for job_id in done if job_id not in refused.ids]
 
 
 def _commit(
@@ -144,10 +181,20 @@ def _take_keys(connection: Connection, chunk: Sequence[QueueEntry], refuse: bool
 
 def _send_entries(
     client: redis.Redis, keys: Keys, chunk: Sequence[QueueEntry], left_out: Collection[str]
-) -> None:
+) -> MessagesRefused | None:
+    """Send the messages; return those that Redis refused, or None. Raise RedisError."""
     by_queue: dict[str, list[tuple[str, bytes]]] = {}
     for row, queue, text, _ in chunk:
         if row["id"] not in left_out:
             by_queue.setdefault(queue, []).append((row["id"], text))
-    for queue, pairs in by_queue.items():
-        script.run(client, broker_jobs.send(keys, queue, pairs))
+    while by_queue:
+        queue = next(iter(by_queue))
+        try:
+            script.run(client, broker_jobs.send(keys, queue, by_queue[queue]))
+        except redis.RedisError as error:
+            if not refuses_for_now(error):
+                raise
+            ids = [job_id for pairs in by_queue.values() for job_id, _ in pairs]
+            return MessagesRefused(frozenset(ids), error)
+        del by_queue[queue]
+    return None

@@ -8,7 +8,14 @@ from datetime import UTC, date, datetime, timedelta
 
 from sqlalchemy import Connection
 
-from headgate.shared.database.usage_rollup import DAY_MS, begin_ms, lines_of, summed
+from headgate.shared.database.usage_rollup import (
+    DAY_MS,
+    begin_ms,
+    day_of,
+    lines_of,
+    pruned_days,
+    summed,
+)
 from headgate.shared.errors import InvalidRequest
 from headgate.shared.job.ids import now_ms, rfc3339
 
@@ -57,6 +64,21 @@ def _ms(name: str, moment: Moment) -> int:
     if isinstance(moment, date):
         return int(datetime(moment.year, moment.month, moment.day, tzinfo=UTC).timestamp()) * 1000
     raise InvalidRequest(name, moment, "use a datetime with a time zone, a date or a timedelta")
+
+
+def widened(connection: Connection, period: Period) -> Period:
+    """Return the period with whole days at its ends if their audit lines are deleted.
+
+    Of such a day only the sums are left.
+    """
+    ends = {ms for ms in (period.from_ms, period.until_ms) if ms is not None and ms % DAY_MS}
+    gone = pruned_days(connection, set(map(day_of, ends))) if ends else set()
+    from_ms, until_ms = period.from_ms, period.until_ms
+    if from_ms in ends and day_of(from_ms) in gone:
+        from_ms = begin_ms(day_of(from_ms))
+    if until_ms in ends and day_of(until_ms) in gone:
+        until_ms = begin_ms(day_of(until_ms)) + DAY_MS
+    return Period(from_ms, until_ms)
 
 
 def days_in(connection: Connection, period: Period) -> list[int]:

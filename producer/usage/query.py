@@ -24,7 +24,7 @@ from sqlalchemy import (
     true,
 )
 
-from headgate.producer.usage.period import Period, between, days_in, gaps, runs
+from headgate.producer.usage.period import Period, between, days_in, gaps, runs, widened
 from headgate.producer.usage.report import BY, TIMES, UsageQuery, UsageReport, UsageRow
 from headgate.shared.cost.price import usd_text
 from headgate.shared.database.engine import snapshot
@@ -78,6 +78,7 @@ def usage(engine: Engine, by: str | Sequence[str] = (), **asked: Unpack[UsageQue
             # JIT compilation takes longer than any of these queries; a day's sums fit in memory.
             connection.execute(text("SET LOCAL jit = off"))
             connection.execute(text("SET LOCAL work_mem = '64MB'"))
+        period = widened(connection, period)
         days = days_in(connection, period)
         _add_days(connection, names, days, wanted, found)
         # One query for each: for two ranges in one condition SQLite reads the whole table.

@@ -76,7 +76,10 @@ FIGURES = tuple(name for name in UsageRow.__dataclass_fields__ if name != "key")
 
 @dataclass(frozen=True, slots=True)
 class UsageReport:
-    """Usage by key and in total. `since` and `until`: RFC 3339, in UTC."""
+    """Usage by key and in total. `since` and `until`: RFC 3339, in UTC.
+
+    Both are moved to the ends of their days (UTC) if the audit lines of these days are deleted.
+    """
 
     by: tuple[str, ...]
     since: str | None

@@ -75,6 +75,12 @@ SLOT_MS: Final = 10_000
 SLOTS: Final = 6
 """A breaker counts calls in this many slots of `SLOT_MS` each: the last minute."""
 
+PIECES_MS: Final = 300_000
+"""How long the streamed pieces of an answer stay after the end of its job."""
+
+RESULT_OVERHEAD: Final = 256
+"""Bytes that Redis takes for a result beside its record: keys, times to live and its list entry."""
+
 ALL: Final[dict[str, float | tuple[str, ...] | tuple[int, ...]]] = {
     "MEASURES": MEASURES,
     "RATE": RATE,
@@ -100,5 +106,7 @@ ALL: Final[dict[str, float | tuple[str, ...] | tuple[int, ...]]] = {
     "DEFAULT_OUTPUT": DEFAULT_OUTPUT,
     "SLOT_MS": SLOT_MS,
     "SLOTS": SLOTS,
+    "PIECES_MS": PIECES_MS,
+    "RESULT_OVERHEAD": RESULT_OVERHEAD,
 }
 """What scripts may name."""

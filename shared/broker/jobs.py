@@ -146,6 +146,11 @@ def renew(
     return compose("renew", names, (lease_ms, int(again), *_words(leases)), read)
 
 
+def sign(keys: Keys, worker: str, text: str, *, ttl_ms: int) -> Command[int]:
+    """Say that this worker lives, also in a Redis that is full."""
+    return compose("sign", (keys.worker(worker),), (keys.prefix, text, ttl_ms), int)
+
+
 def restore(keys: Keys, *, leases: Sequence[Lease], unsent: bool = False) -> Command[int]:
     """Return these jobs to the heads of their queues; the reply is how many were.
 
@@ -187,26 +192,40 @@ class CacheWrite:
     model: str
 
 
+UNBOUNDED = 1 << 50
+"""A bound in bytes that nothing reaches."""
+
+
 def publish(
     keys: Keys,
     *,
     job_id: str,
     record: bytes,
     ttl_s: int,
+    results_bytes: int = UNBOUNDED,
+    group: str | None = None,
+    streamed: bool = False,
     answers: Sequence[CacheWrite] = (),
     cache_bytes: int = 0,
 ) -> Command[int]:
     """Store and publish the result of a job, and keep its answers in the cache.
 
-    `ttl_s`: lifetime of the result. `cache_bytes`: the most that the cache holds. The reply is how
-    many clients were waiting. Below 0 the answers were not kept, because a key of the cache index
-    has the wrong type.
+    `ttl_s`: lifetime of the result. `results_bytes` and `cache_bytes`: the most that all results
+    and the cache take. `group`: the Celery group that the job belongs to. `streamed`: its pieces
+    expire soon. The reply is how many clients were waiting. Below 0 the answers were not kept, or
+    the result not counted, because a key has the wrong type.
     """
-    args: list[Word] = [keys.prefix, record, ttl_s, cache_bytes]
+    args: list[Word] = [keys.prefix, job_id, record, ttl_s, results_bytes, group or ""]
+    args += [int(streamed), cache_bytes]
     for one in answers:
         whose = f"{quote(one.tenant, safe='')}|{one.model}"
         args += [one.fingerprint, one.value, one.ttl_ms, whose]
-    return compose("publish", (keys.result(job_id),), args, int)
+    return compose("publish", (), args, int)
+
+
+def evict_results(keys: Keys, max_bytes: int) -> Command[bool]:
+    """Forget expired results and remove those over `max_bytes`; the reply: is more to do?"""
+    return compose("results_evict", (), (keys.prefix, max_bytes), bool)
 
 
 def deliver(keys: Keys, job_id: str, *, fence: int, n: int, text: str, ttl_ms: int) -> Command[int]:

@@ -249,9 +249,9 @@ class Keys:
         return f"{self.prefix}headgate:keyed"
 
     def deltas(self, job_id: str) -> str:
-        """STREAM: pieces of an answer, `fence-n` to `d`; expires in an hour.
+        """STREAM: pieces of an answer, `fence-n` to `d`; expires 5 minutes after the job's end.
 
-        It is the name of the channel, too.
+        Without an end it expires in an hour. It is the name of the channel, too.
         """
         return f"{self.prefix}headgate:deltas:{job_id}"
 
@@ -285,6 +285,25 @@ class Keys:
             self.holds(): "hash", self.limits(): "hash", self.overrides(): "hash",
             self.paused(): "set",
         }  # fmt: skip
+
+    def results(self) -> str:
+        """LIST: `bytes LF group LF job id` of stored results, the oldest at the right; stays.
+
+        An entry leaves when its result is evicted, or later where the result has expired.
+        """
+        return f"{self.prefix}headgate:results"
+
+    def results_counts(self) -> str:
+        """HASH: `bytes` that results take, and how many were `evicted` so far; stays."""
+        return f"{self.prefix}headgate:results:counts"
+
+    def group(self, group: str) -> str:
+        """STRING: a group of tasks that its caller has saved, as Celery writes it; expires."""
+        return f"{self.prefix}celery-taskset-meta-{group}"
+
+    def chord(self, group: str) -> str:
+        """STRING: how many parts a chord of Celery has; leaves when all have ended."""
+        return f"{self.group(group)}.s"
 
     def result(self, job_id: str) -> str:
         """STRING: Celery's result record; expires.

@@ -52,6 +52,27 @@ def run(client: redis.Redis, command: Command[T]) -> T:
         return command.read(execute(*command.by_text()))
 
 
+def run_all(client: redis.Redis, commands: Sequence[Command[T]]) -> list[T]:
+    """Send all calls in one round trip; return their replies. Raise RedisError.
+
+    The scripts must be safe to send twice.
+    """
+    if not commands:
+        return []
+    texts = {command.text for command in commands}
+    with client.pipeline(transaction=False) as pipe:
+        execute: Callable[..., Any] = pipe.execute_command
+        for text in texts:
+            execute("SCRIPT LOAD", text)
+        for command in commands:
+            execute(*command.by_sha())
+        try:
+            replies = pipe.execute()[len(texts) :]
+        except NoScriptError:  # somebody flushed the scripts at this very moment
+            return [run(client, command) for command in commands]
+    return [command.read(reply) for command, reply in zip(commands, replies, strict=True)]
+
+
 async def run_async(client: redis.asyncio.Redis, command: Command[T]) -> T:
     """Send the command over an asyncio client; return its reply. Raise RedisError."""
     execute: Callable[..., Any] = client.execute_command

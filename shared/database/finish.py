@@ -85,12 +85,15 @@ def publish(
     client: redis.Redis, keys: Keys, results: Sequence[Result], *, result_ttl_s: int
 ) -> None:
     """Publish the results to all who wait, and remove the jobs from their waiting queues."""
-    with client.pipeline(transaction=False) as pipe:
-        for result in results:
-            record = celery_record(result)
-            pipe.set(keys.result(result.id), record, ex=result_ttl_s)
-            pipe.publish(keys.result(result.id), record)
-        pipe.execute()
+    script.run_all(
+        client,
+        [
+            broker_jobs.publish(
+                keys, job_id=result.id, record=celery_record(result), ttl_s=result_ttl_s
+            )
+            for result in results
+        ],
+    )
     rest = iter([result.id for result in results])
     while chunk := list(islice(rest, FORGOTTEN_PER_CALL)):
         script.run(client, broker_jobs.forget(keys, chunk))

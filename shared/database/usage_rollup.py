@@ -1,8 +1,8 @@
 """Sums of audit lines, and the roll-up: sums of whole days (UTC) in `usage_days`.
 
 The audit lines are the truth, and the roll-up of a day depends on its lines alone. So it may be
-made again at any time. A reader takes the days of `usage_summed` from the roll-up, and all others
-from the audit lines.
+made again at any time, until the lines are deleted. A reader takes the days of `usage_summed` from
+the roll-up, and all others from the audit lines.
 
 `usage_days` holds each day several times: by all dimensions, and summed over those that most
 queries leave out (VIEWS). A row of view n has the day plus n * VIEW; the dimensions that it is
@@ -190,6 +190,21 @@ def summed(connection: Connection) -> dict[int, int]:
     return {row.day: row.lines for row in connection.execute(query)}
 
 
+def pruned_days(connection: Connection, days: Collection[int]) -> set[int]:
+    """Return those of these days whose audit lines were deleted, all or some.
+
+    Their roll-up counts more jobs than `usage_summed` says there are lines.
+    """
+    query = (
+        select(usage_summed.c.day)
+        .join(usage_days, usage_days.c.day == usage_summed.c.day)
+        .where(usage_summed.c.day.in_(days))
+        .group_by(usage_summed.c.day, usage_summed.c.lines)
+        .having(func.sum(usage_days.c.requests) > usage_summed.c.lines)
+    )
+    return set(connection.scalars(query))
+
+
 def view_of(needed: Collection[str]) -> int:
     """Return the view with the fewest rows that has these dimensions."""
     return next(n for n in (1, 2, 3, 0) if VIEWS[n].issuperset(needed))
@@ -209,7 +224,8 @@ Group = tuple[Any, ...]
 def sum_day(engine: Engine, day: int, at_ms: int) -> bool:
     """Make the roll-up of the day from its audit lines, and return whether that was possible.
 
-    False means that nothing was changed: a job has ended meanwhile, or a sum exceeds 64 bits.
+    False means that nothing was changed: a job has ended meanwhile, a sum exceeds 64 bits, or some
+    of the day's audit lines are deleted (see shared/database/prune.py).
     """
     with snapshot(engine) as connection:
         lines, found = _sums_of(connection, day)
@@ -226,6 +242,8 @@ def sum_day(engine: Engine, day: int, at_ms: int) -> bool:
             # Whoever takes a day out (`unsum`) waits for this transaction, or this one for theirs.
             connection.execute(text("LOCK TABLE usage_summed IN EXCLUSIVE MODE"))
         if lines_of(connection, first_ms, first_ms + DAY_MS).get(day, 0) != lines:
+            return False
+        if pruned_days(connection, [day]):
             return False
         days = [day + view * VIEW for view in range(len(VIEWS))]
         connection.execute(delete(usage_days).where(usage_days.c.day.in_(days)))

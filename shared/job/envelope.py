@@ -54,6 +54,8 @@ class Envelope(BaseModel):
     shares it with jobs that are no samples."""
     forgiven_fence: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """Set by an operator's retry: attempts under claims up to this fence do not count as tries."""
+    group: Annotated[ColumnText, Field(max_length=128)] | None = None
+    """The Celery group or chord that a stock producer sent the job in."""
     body_sha256: str = Field(default="", exclude=True)
     """Hash of the caller's request if it has an idempotency key; it does not travel."""
 

@@ -7,6 +7,7 @@ server that no waiting makes usable: a cluster, a replica, a wrong password or c
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -24,6 +25,10 @@ OLDEST = (6, 2)
 """The oldest version with `LPOP key count` and `SMISMEMBER`."""
 
 REMEDY = "check HEADGATE_REDIS_URL"
+FULL_REMEDY = (
+    "see what takes the room with `headgate health`; then raise its maxmemory, or lower "
+    "HEADGATE_RESULTS_MB"
+)
 ACL_REMEDY = "give the user the rights in deploy/redis.acl"
 
 USED = (
@@ -41,6 +46,15 @@ USED = (
 )  # fmt: skip
 """The commands of a worker and its scripts. The key holds a string, so nearly all of them fail and
 change nothing; Redis checks the rights of the user first."""
+
+
+WISHED = {
+    "PUBSUB NUMSUB #": "a result may be evicted though a program waits for it",
+    "MEMORY USAGE #": "what takes the memory is not told",
+    "DBSIZE": "what takes the memory is not told",
+}
+"""Commands that workers can do without, and what is worse then. Users made for the release before
+lack them."""
 
 
 def require(client: redis.Redis, address: Address, url: str) -> None:
@@ -65,19 +79,53 @@ def require(client: redis.Redis, address: Address, url: str) -> None:
 
 
 def require_commands(client: redis.Redis, address: Address, keys: Keys, url: str) -> None:
-    """Check that this user may send all commands of a worker; raise Unfit with a missing one."""
+    """Check that this user may send all commands of a worker; raise Unfit with a missing one.
+
+    Log a warning for one that workers can do without.
+    """
     pipe = client.pipeline(transaction=False)
     add: Callable[..., Any] = pipe.execute_command
-    for line in USED:
+    for line in (*USED, *WISHED):
         add(*line.replace("#", keys.probe()).split())
     execute: Callable[..., list[Any]] = pipe.execute
     try:
         replies = execute(raise_on_error=False)
     except redis.RedisError as error:
         raise fault(error, address, url) from error
-    refused = [reply for reply in replies if isinstance(reply, redis.exceptions.NoPermissionError)]
-    if refused:
-        raise fault(refused[0], address, url) from refused[0]
+    refused = redis.exceptions.NoPermissionError
+    for reply in replies[: len(USED)]:
+        if isinstance(reply, refused):
+            raise fault(reply, address, url) from reply
+    for reply, lack in zip(replies[len(USED) :], WISHED.values(), strict=True):
+        if isinstance(reply, refused):
+            log.warning("Redis refuses a command (%s): %s; %s", reply, lack, ACL_REMEDY)
+
+
+_REFUSALS = re.compile(r"(?:^|: -)(?:OOM|MISCONF|READONLY|NOREPLICAS|BUSY) ")
+"""Refusals without a class in redis-py. Redis 6.2 quotes a script's error at the end of a line."""
+
+_FULL = re.compile(r"(?:^|: -)OOM |^command not allowed when used memory")
+
+
+def is_full(error: BaseException) -> bool:
+    """Return whether Redis refused since it has used all of its `maxmemory`."""
+    return isinstance(error, redis.exceptions.OutOfMemoryError) or (
+        isinstance(error, redis.exceptions.ResponseError) and bool(_FULL.search(str(error)))
+    )
+
+
+def refuses_for_now(reply: Any) -> bool:
+    """Return whether Redis refused because it is full, read-only or loading: nothing was done."""
+    states = (
+        redis.exceptions.OutOfMemoryError,
+        redis.exceptions.ReadOnlyError,
+        redis.exceptions.BusyLoadingError,
+        redis.exceptions.MasterDownError,
+        redis.exceptions.TryAgainError,
+    )
+    return isinstance(reply, states) or (
+        isinstance(reply, redis.exceptions.ResponseError) and bool(_REFUSALS.search(str(reply)))
+    )
 
 
 def unfit(facts: Mapping[str, Any]) -> tuple[str, str] | None:
@@ -106,6 +154,8 @@ def fault(error: redis.RedisError, address: Address, url: str) -> Unreachable:
             return Unfit(server, message, "check the name and the password in HEADGATE_REDIS_URL")
         case redis.exceptions.NoPermissionError():
             return Unfit(server, message, ACL_REMEDY)
+    if is_full(error):
+        return Unreachable(server, message, FULL_REMEDY)
     if "CERTIFICATE_VERIFY_FAILED" in message or "HOSTNAME" in message.upper():
         return Unfit(server, message, "check ssl_ca_certs, and the names in its certificate")
     if "WRONG_VERSION_NUMBER" in message or "RECORD_LAYER_FAILURE" in message:
@@ -131,6 +181,8 @@ def reason(error: BaseException, address: Address) -> str:
     if isinstance(error, MasterNotFoundError):
         return f"the sentinels know no running master {address.master_name!r}"
     line = (str(error).strip() or type(error).__name__).splitlines()[0]
+    if is_full(error):
+        line = f"it is full ({line})"
     for secret in address.secrets:
         line = line.replace(secret, "***")
     return line

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from celery import Celery, states
-from celery.result import AsyncResult
+from celery import Celery, group, states
+from celery.result import AsyncResult, GroupResult
 
 from headgate import Client, JobFailed
 from headgate.producer.errors import UnknownJob
+from headgate.shared.broker.jobs import evict_results
+from headgate.shared.broker.script import run
 from headgate.shared.settings import Settings
 from tests.support import installation
 from tests.support.celery_nodes import WorkerProcess
@@ -153,3 +155,33 @@ def test_what_a_stock_celery_app_sends_is_run_and_recorded(
     books = installation.read_books(installation.database_url(env))
     assert books.jobs == {"succeeded": 2, "failed": 1}
     assert books.audit_lines == 3
+
+
+def test_parts_of_a_saved_group_stay_in_redis_while_others_are_evicted(
+    worker: WorkerProcess, client: Client, celery: Celery
+) -> None:
+    worker.start()
+    at = client.open()
+
+    def ask(n: int) -> Any:
+        request = {"prompt": f"Hello {n}", "model": "gpt-4o-mini"}
+        return celery.signature("headgate.run", args=[request], queue="headgate.standard.fast")
+
+    saved: Any = group(ask(n) for n in range(3)).apply_async()
+    saved.save()
+    answers = saved.get(timeout=60)
+    alone = [client.submit(f"Alone {n}") for n in range(3)]
+    assert {job.result(timeout_s=60).status for job in alone} == {"succeeded"}
+    wait_until(lambda: at.redis.llen(at.keys.results()) == 6, 30, "all to be published")
+
+    def evict() -> list[bool]:
+        sizes: Any = at.redis.hget(at.keys.results_counts(), "bytes")
+        run(at.redis, evict_results(at.keys, int(sizes) * 6 // 10))
+        return [bool(at.redis.exists(at.keys.result(one.id))) for one in (*saved, *alone)]
+
+    assert evict()[:3] == [True, True, True]
+    again = GroupResult.restore(saved.id, app=celery)
+    assert again.get(timeout=60) == answers
+    saved.delete()
+    evict()
+    assert not all(evict()[:3])

@@ -30,6 +30,7 @@ from headgate.shared.job.ids import now_ms
 from headgate.shared.job.request import Request
 from headgate.shared.job.result import Reply, Result, Usage
 from headgate.workers.clients.group_commit import GroupCommit
+from headgate.workers.clients.memory_bounds import MemoryBounds
 from headgate.workers.clients.redis_batcher import RedisBatcher
 from headgate.workers.errors import AttemptError
 from headgate.workers.maintenance.estimates import EstimateUpkeep
@@ -207,7 +208,8 @@ class PlayedPipeline:
             SingleFlight(self.batcher, Keys(), even=even),
             Ask(models, steps, self.breaker, limits, clock_ms=clock_ms, chance=lambda: 0.5),
             self.hold, ledger, Conclude(), self.record,
-            publish=Publish(self.batcher, Keys(), ttl_s=60), max_deliveries=3, clock_ms=clock_ms,
+            publish=Publish(self.batcher, Keys(), ttl_s=60, bounds=MemoryBounds()),
+            max_deliveries=3, clock_ms=clock_ms,
         )  # fmt: skip
 
     def _upstreams(self, _provider: object) -> list[Upstream]:

@@ -18,6 +18,10 @@ SOCKET_S = 10.0
 """How long Celery's own connections wait for an answer. Without a limit a stop could hang."""
 
 
+RESULT_BACKEND = "headgate.workers.celery.result_backend:open_backend"
+"""It also reads results that are only in the database. Celery takes a path as well as a scheme."""
+
+
 def settings_for(address: Address, key_prefix: str) -> dict[str, Any]:
     """Return the settings of broker and result backend under Celery's names."""
     url = address.celery_url()
@@ -35,7 +39,7 @@ def settings_for(address: Address, key_prefix: str) -> dict[str, Any]:
         },
         "redis_socket_timeout": SOCKET_S,
         "redis_socket_connect_timeout": SOCKET_S,
-        "result_backend": url,
+        "result_backend": f"{RESULT_BACKEND}+{url}",
         "result_backend_transport_options": options,
     }
     if address.tls is not None:

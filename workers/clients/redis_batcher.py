@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
@@ -17,6 +16,7 @@ from redis import exceptions
 from redis.exceptions import NoScriptError
 
 from headgate.shared.broker.script import Command, Word
+from headgate.shared.servers.redis_check import refuses_for_now
 from headgate.shared.servers.redis_client import REDIS_TIMEOUT_S
 from headgate.workers.clients.outage_log import OutageLog
 
@@ -32,24 +32,6 @@ NO_ANSWER = (exceptions.ConnectionError, exceptions.TimeoutError, OSError)
 
 REFUSED_S = 0.25
 """Pause before a command that Redis refused because of its own state is sent again."""
-
-
-_SERVER_STATE = re.compile(r"(?:^|: -)(?:OOM|MISCONF|READONLY|NOREPLICAS|BUSY) ")
-"""Refusals without a class in redis-py. Redis 6.2 quotes a script's error at the end of a line."""
-
-
-def _is_server_state(reply: Any) -> bool:
-    """Return True if Redis refused because it is full, read-only or loading."""
-    states = (
-        exceptions.OutOfMemoryError,
-        exceptions.ReadOnlyError,
-        exceptions.BusyLoadingError,
-        exceptions.MasterDownError,
-        exceptions.TryAgainError,
-    )
-    return isinstance(reply, states) or (
-        isinstance(reply, exceptions.ResponseError) and bool(_SERVER_STATE.search(str(reply)))
-    )
 
 
 class RedisBatcher:
@@ -102,7 +84,7 @@ class RedisBatcher:
                 for (words, future), reply in zip(batch, replies, strict=True):
                     if future.done():
                         continue
-                    if _is_server_state(reply) and not self._closing:
+                    if refuses_for_now(reply) and not self._closing:
                         self._outage_log.failed(reply)
                         self._waiting.append((words, future))
                         refused = True

@@ -19,6 +19,7 @@ from redis.exceptions import RedisError, ResponseError
 from headgate.shared.broker import dead_letters, jobs, script
 from headgate.shared.broker.jobs import Buried, Lease
 from headgate.shared.broker.keys import Keys
+from headgate.shared.servers.redis_check import is_full
 from headgate.workers.clients.outage_log import OutageLog
 from headgate.workers.delivery.wrong_type import name_wrong_key
 
@@ -186,10 +187,12 @@ class Leases:
             await asyncio.sleep(self._tick_s)
             try:
                 pipe = self._client.pipeline(transaction=False)
-                pipe.set(alive, str(len(self.held)), px=ALIVE_MS)
-                pipe.pexpire(alive, ALIVE_MS)  # a server that is out of memory accepts only this
+                pipe.set(alive, held := str(len(self.held)), px=ALIVE_MS)
                 pipe.exists(self._keys.cancels())
-                *_, cancels = await pipe.execute(raise_on_error=False)
+                signed, cancels = await pipe.execute(raise_on_error=False)
+                if isinstance(signed, RedisError) and is_full(signed):
+                    sign = jobs.sign(self._keys, self._worker, held, ttl_ms=ALIVE_MS)
+                    await script.run_async(self._client, sign)
                 if isinstance(cancels, RedisError):
                     raise cancels
                 if cancels or time.monotonic() - self._renewed_at >= self._lease_ms / 3000:

@@ -67,6 +67,7 @@ def read(raw: bytes) -> Readable:
     checked = {
         "lang": "py", "task": TASK, "id": headers["id"], "root_id": _name(headers.get("root_id")),
         "parent_id": _name(headers.get("parent_id")), "origin": _name(headers.get("origin")),
+        "group": _name(headers.get("group")),
         "retries": retries, "timelimit": headers.get("timelimit"), "argsrepr": "",
         "kwargsrepr": "", "ignore_result": True,
     }  # fmt: skip

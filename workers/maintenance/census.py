@@ -1,4 +1,7 @@
-"""Calls the scripts that compare the jobs the broker claims to know with the jobs it has."""
+"""Calls the scripts of maintenance: whose turn it is, and which jobs the broker has.
+
+They compare the jobs that the broker claims to know with the jobs that it has.
+"""
 
 from __future__ import annotations
 
@@ -45,3 +48,8 @@ def queue_page(name: str, first: int) -> Command[QueuePage]:
 def not_placed(keys: Keys, ids: Sequence[str]) -> Command[list[str]]:
     """Find those of these jobs that are neither leased nor deferred nor in a waiting queue."""
     return compose("not_placed", (keys.messages(),), ids, lambda reply: [*map(text_of, reply)])
+
+
+def maintenance_turn(keys: Keys, worker: str, turn_ms: int) -> Command[bool]:
+    """Take the turn for `turn_ms`, or go on with it; the reply is False if another has it."""
+    return compose("turn", (keys.sweeper(),), (keys.prefix, worker, turn_ms), bool)

@@ -1,4 +1,4 @@
-"""Removes what is not needed any more: from the broker, the cache, and the database."""
+"""Removes what is not needed any more from broker and cache, and idempotency keys that are over."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import asyncio
 import logging
 from typing import Any
 
-from sqlalchemy import Engine, delete, select, update
+from sqlalchemy import Engine, delete, select
 
 from headgate.shared.broker import cache_index, dead_letters
+from headgate.shared.broker import jobs as broker_jobs
 from headgate.shared.broker.keys import Keys
 from headgate.shared.database.engine import reading, writing
-from headgate.shared.database.tables import KEY_KEPT_MS, idempotency, jobs
-from headgate.shared.job.result import ENDED
+from headgate.shared.database.tables import KEY_KEPT_MS, idempotency
+from headgate.workers.clients.memory_bounds import MemoryBounds
 from headgate.workers.clients.redis_batcher import RedisBatcher
 from headgate.workers.maintenance import census
 
@@ -24,7 +25,7 @@ MOST_QUEUED = 200_000
 PAGE = 1000
 
 EVICTIONS = 200
-"""Most calls that evict answers in one round: 100,000 answers. The next round goes on."""
+"""Most calls that evict in one round: 100,000 answers, 40,000 results. The next round goes on."""
 
 
 class Prune:
@@ -38,14 +39,14 @@ class Prune:
         queues: list[str],
         most_letters: int,
         most_bytes: int,
-        cache_bytes: int = 1 << 28,
+        bounds: MemoryBounds,
     ) -> None:
         self._batcher = batcher
         self._keys = keys
         self._queues = queues
         self._most_letters = most_letters
         self._most_bytes = most_bytes
-        self._cache_bytes = cache_bytes
+        self._bounds = bounds
         self._suspects: set[str] = set()
 
     async def forget_purged(self) -> int:
@@ -107,7 +108,15 @@ class Prune:
     async def evict_answers(self) -> None:
         """Evict expired answers from the cache, and the oldest ones above its size limit."""
         for _ in range(EVICTIONS):
-            if not await self._batcher.run(cache_index.evict(self._keys, self._cache_bytes)):
+            command = cache_index.evict(self._keys, self._bounds.cache_bytes)
+            if not await self._batcher.run(command):
+                return
+
+    async def evict_results(self) -> None:
+        """Forget expired results, and evict the oldest ones above their size limit."""
+        for _ in range(EVICTIONS):
+            command = broker_jobs.evict_results(self._keys, self._bounds.results_bytes)
+            if not await self._batcher.run(command):
                 return
 
     async def drop_dead_letters(self) -> int:
@@ -137,26 +146,6 @@ class Prune:
                 dropped, total,
             )  # fmt: skip
         return dropped
-
-
-def forget_envelopes(engine: Engine, before_ms: int) -> None:
-    """Delete envelope and result of jobs that ended before this time. Their audit lines stay."""
-    old = (
-        select(jobs.c.id)
-        .where(jobs.c.status.in_(sorted(ENDED)), jobs.c.finished_at_ms < before_ms)
-        .where(jobs.c.envelope.is_not(None))
-        .limit(PAGE // 2)
-    )
-    while True:
-        # Reading takes no write lock: most rounds find nothing.
-        with reading(engine) as connection:
-            ids = [row.id for row in connection.execute(old)]
-        if not ids:
-            return
-        with writing(engine) as connection:
-            connection.execute(
-                update(jobs).where(jobs.c.id.in_(ids)).values(envelope=None, result=None)
-            )
 
 
 def forget_idempotency_keys(engine: Engine, at_ms: int) -> None:

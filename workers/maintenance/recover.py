@@ -34,7 +34,9 @@ from headgate.workers.clients.outage_log import OutageLog
 from headgate.workers.clients.redis_batcher import RedisBatcher
 from headgate.workers.maintenance.alerts import Alerts
 from headgate.workers.maintenance.budgets import BudgetUpkeep
-from headgate.workers.maintenance.prune import Prune, forget_envelopes, forget_idempotency_keys
+from headgate.workers.maintenance.census import maintenance_turn
+from headgate.workers.maintenance.memory import MemoryWatch
+from headgate.workers.maintenance.prune import Prune, forget_idempotency_keys
 from headgate.workers.maintenance.usage_rollup import UsageRollup
 
 log = logging.getLogger("headgate.sweep")
@@ -58,14 +60,16 @@ class Recover:
     """Looks once a period whether a job may be lost or late, and then checks every open job.
 
     It also checks every open job without such a sign, for a 200th of the time at most. In the same
-    rounds it prunes, refreshes budgets, sends alerts and rolls up usage.
+    rounds it looks at the memory of Redis, prunes, refreshes budgets, sends alerts and rolls up
+    usage.
     """
 
     def __init__(
         self, servers: Servers, engine: Engine, batcher: RedisBatcher, *, owner: str,
         period_s: float, result_ttl_s: int, prune: Prune | None = None,
         budgets: BudgetUpkeep | None = None, alerts: Alerts | None = None,
-        rollup: UsageRollup | None = None, clock_ms: Callable[[], int] = now_ms,
+        rollup: UsageRollup | None = None, memory: MemoryWatch | None = None,
+        clock_ms: Callable[[], int] = now_ms,
     ) -> None:  # fmt: skip
         self._servers = servers
         self._engine = engine
@@ -77,6 +81,7 @@ class Recover:
         self._budgets = budgets
         self._alerts = alerts
         self._rollup = rollup
+        self._memory = memory
         self._clock_ms = clock_ms
         self._all_again_at = 0.0
         self._database_log = OutageLog(log, "the database of maintenance", "maintenance waits")
@@ -88,9 +93,11 @@ class Recover:
             began = time.monotonic()
             try:
                 if await self._has_turn():
+                    if self._memory is not None:  # first: what follows waits for a full Redis
+                        await self._memory.look()
                     await self._prune_broker()
                     await self._recover_jobs()
-                    await self._prune_database()
+                    await asyncio.to_thread(forget_idempotency_keys, self._engine, self._clock_ms())
                     if self._budgets is not None:
                         await self._budgets.refresh()
                     # A slow webhook or a large day must not make the next round late.
@@ -120,11 +127,7 @@ class Recover:
             await self._prune.forget_purged()
             await self._prune.drop_dead_letters()
             await self._prune.evict_answers()
-
-    async def _prune_database(self) -> None:
-        expired_ms = self._clock_ms() - self._result_ttl_s * 1000
-        await asyncio.to_thread(forget_envelopes, self._engine, expired_ms)
-        await asyncio.to_thread(forget_idempotency_keys, self._engine, self._clock_ms())
+            await self._prune.evict_results()
 
     async def _recover_jobs(self) -> None:
         """Check all open jobs if it is time or if something points to a lost or late job."""
@@ -157,14 +160,9 @@ class Recover:
 
     async def _has_turn(self) -> bool:
         """Return True for the one worker whose turn it is. A turn lapses after two periods."""
-        key = self._servers.keys.sweeper()
         turn_ms = int(self._period_s * 2000)
-        if await self._batcher.send("SET", key, self._owner, "NX", "PX", turn_ms):
-            return True
-        if await self._batcher.send("GET", key) != self._owner.encode():
-            return False
-        await self._batcher.send("PEXPIRE", key, turn_ms)
-        return True
+        command = maintenance_turn(self._servers.keys, self._owner, turn_ms)
+        return await self._batcher.run(command)
 
     async def recover_all(self) -> tuple[int, int]:
         """End the open jobs that are late, and send again those that the broker lost.

@@ -7,16 +7,28 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, TypeAlias
 
 import orjson
-from sqlalchemy import Column, Connection, Engine, Select, Table, case, func, select
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Connection,
+    Engine,
+    Select,
+    Table,
+    case,
+    exists,
+    func,
+    select,
+)
 
 from headgate.shared.catalog.catalog import Catalog
 from headgate.shared.cost.bill import IMPLAUSIBLE, counted_in
 from headgate.shared.cost.upper_bound import upper_bound_pico_usd
-from headgate.shared.database.engine import reading
+from headgate.shared.database.engine import reading, snapshot
 from headgate.shared.database.tables import attempts, audit, jobs
 from headgate.shared.database.usage_rollup import DAY_MS, exactly, whole
 from headgate.shared.errors import HeadgateError
 from headgate.shared.job.envelope import Envelope
+from headgate.shared.job.ids import now_ms
 from headgate.shared.job.result import OPEN
 
 Sums: TypeAlias = Counter[tuple[str, str]]
@@ -43,12 +55,13 @@ def spent_on(engine: Engine, day: str) -> Sums:
     """Return what the attempts that began on this day cost, as budgets count it.
 
     Finds them by their jobs, which have indexes by time: jobs submitted since the day began, jobs
-    submitted before that ended later, and open jobs.
+    submitted before that ended later, and open jobs. Of jobs that were pruned since the day ended,
+    the audit lines are left.
     """
     first_ms, end_ms = span_ms(day)
     began = (attempts.c.started_at_ms >= first_ms, attempts.c.started_at_ms < end_ms)
     by_job, by_line = _costs_by(jobs, jobs.c.id), _costs_by(audit, audit.c.job_id)
-    queries = (
+    queries = [
         by_job.where(
             jobs.c.submitted_at_ms >= first_ms, jobs.c.submitted_at_ms < end_ms + SKEW_MS, *began
         ),
@@ -56,12 +69,24 @@ def spent_on(engine: Engine, day: str) -> Sums:
             audit.c.finished_at_ms >= first_ms, audit.c.submitted_at_ms < first_ms, *began
         ),
         by_job.where(jobs.c.status.in_(OPEN), jobs.c.submitted_at_ms < first_ms, *began),
-    )
+    ]
+    if now_ms() >= end_ms:
+        queries.append(by_line.where(*_pruned_since(first_ms, end_ms), *began))
     sums: Sums = Counter()
-    with reading(engine) as connection:
+    # At one moment: a job that is pruned between two queries would count twice.
+    with snapshot(engine) as connection:
         for query in queries:
             _add(sums, connection, query)
     return sums
+
+
+def _pruned_since(first_ms: int, end_ms: int) -> tuple[ColumnElement[bool], ...]:
+    """Return the conditions for audit lines of the day's jobs whose rows were deleted."""
+    return (
+        audit.c.finished_at_ms >= first_ms, audit.c.submitted_at_ms >= first_ms,
+        audit.c.submitted_at_ms < end_ms + SKEW_MS,
+        ~exists().where(jobs.c.id == audit.c.job_id),
+    )  # fmt: skip
 
 
 def _costs_by(owners: Table, job_id: Column[str]) -> Select[Any]:

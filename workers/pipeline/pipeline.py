@@ -123,7 +123,7 @@ class Pipeline:
             case NotYet(wait_ms):
                 return Deferred(wait_ms)
             case EndedBefore(encoded):
-                result = await self.publish.again(encoded)
+                result = await self.publish.again(encoded, delivery.envelope.group)
                 # A job over which workers died may have ended before its message was buried.
                 died = delivery.crashes >= self.max_deliveries
                 return Ended(result, why_given_up(result)) if result and died else AlreadyTaken()
@@ -238,7 +238,10 @@ class Pipeline:
             log.warning("job %s: the claim was lost; another worker ends it", job.envelope.id)
             return Restored()
         await self._share_failure(job, ending)
-        await self.publish.publish(result, self._cache_writes(job, ending))
+        await self.publish.publish(
+            result, self._cache_writes(job, ending),
+            group=job.envelope.group, streamed=job.envelope.request.stream,
+        )  # fmt: skip
         return Ended(result, why_given_up(result))
 
     async def _record_end(self, job: JobRun, ending: Ending) -> Result | None:

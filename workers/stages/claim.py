@@ -14,7 +14,7 @@ from sqlalchemy import Connection, bindparam, select, update
 
 from headgate.shared.database.engine import insert_all, write_all
 from headgate.shared.database.rows import job_row
-from headgate.shared.database.tables import attempts, jobs
+from headgate.shared.database.tables import attempts, audit, jobs
 from headgate.shared.errors import ErrorCode, UnreadableMessage
 from headgate.shared.job.envelope import Envelope
 from headgate.shared.job.ids import now_ms
@@ -96,7 +96,7 @@ class Claims:
         """Claim the job: it is running from now on, unless it has ended or is deferred.
 
         Attempts that a crash left open become unknown. A job without a row gets one: stock
-        producers write none.
+        producers write none. But a job with an audit line has ended, and its row was pruned.
         """
         taking = _Taking(envelope, self._worker, self._clock_ms())
         return self._record.write(_take, taking)
@@ -154,7 +154,10 @@ def _take(connection: Connection, items: Sequence[_Taking]) -> list[Claim | Ende
     marks = []
     for item in items:
         job_id = item.envelope.id
-        row = rows[job_id]
+        row = rows.get(job_id)
+        if row is None:
+            answers.append(EndedBefore(None))
+            continue
         if row.status in ENDED:
             answers.append(EndedBefore(row.result))
             continue
@@ -173,10 +176,16 @@ def _take(connection: Connection, items: Sequence[_Taking]) -> list[Claim | Ende
     return answers
 
 
+_PRUNED = select(audit.c.job_id).where(audit.c.job_id.in_(bindparam("ids", expanding=True)))
+
+
 def _rows(connection: Connection, items: Sequence[_Taking]) -> dict[str, Any]:
-    """Return the rows of these jobs, locked; insert those that are missing."""
+    """Return the rows of these jobs, locked; insert those that are missing and were not pruned."""
     rows = _locked(connection, [item.envelope.id for item in items])
     new = {i.envelope.id: i.envelope for i in items if i.envelope.id not in rows}
+    if new:
+        for job_id in connection.scalars(_PRUNED, {"ids": list(new)}):
+            del new[job_id]
     if new:
         insert_all(connection, jobs, [job_row(one, one.encode()) for one in new.values()])
         # Another worker may have put the row there, and claimed it, since we looked.

@@ -11,6 +11,7 @@ from headgate.shared.broker.keys import Keys
 from headgate.shared.broker.results import celery_record
 from headgate.shared.job.result import Result
 from headgate.shared.job.result_text import decode_result
+from headgate.workers.clients.memory_bounds import MemoryBounds
 from headgate.workers.clients.redis_batcher import RedisBatcher
 
 log = logging.getLogger("headgate.cache")
@@ -20,32 +21,46 @@ class Publish:
     """Stores results in the form of Celery's backend for `ttl_s` seconds, and publishes them."""
 
     def __init__(
-        self, batcher: RedisBatcher, keys: Keys, *, ttl_s: int, cache_bytes: int = 1 << 28
+        self, batcher: RedisBatcher, keys: Keys, *, ttl_s: int, bounds: MemoryBounds
     ) -> None:
         self._batcher = batcher
         self._keys = keys
         self._ttl_s = ttl_s
-        self._cache_bytes = cache_bytes
+        self._bounds = bounds
         self._logged = False
 
-    async def publish(self, result: Result, answers: Sequence[CacheWrite] = ()) -> None:
-        """Store the result for `AsyncResult(id)`, notify those who wait, and cache its answers."""
+    async def publish(
+        self,
+        result: Result,
+        answers: Sequence[CacheWrite] = (),
+        *,
+        group: str | None = None,
+        streamed: bool = False,
+    ) -> None:
+        """Store the result for `AsyncResult(id)`, notify those who wait, and cache its answers.
+
+        `group`: the Celery group of the job. `streamed`: its pieces are needed for minutes only.
+        """
         waiting = await self._batcher.run(
             jobs.publish(
                 self._keys,
                 job_id=result.id,
                 record=celery_record(result),
                 ttl_s=self._ttl_s,
+                results_bytes=self._bounds.results_bytes,
+                group=group,
+                streamed=streamed,
                 answers=answers,
-                cache_bytes=self._cache_bytes,
+                cache_bytes=self._bounds.cache_bytes,
             )
         )
         if waiting < 0 and not self._logged:
             self._logged = True
-            log.error("no answer is cached: %s or a key beside it is broken; remove it with "
-                      "`headgate cache clear --yes`", self._keys.cached())  # fmt: skip
+            log.error("no answer is cached, or results are not counted: %s, %s or a key beside it "
+                      "is broken; remove it with `headgate cache clear --yes`, or delete it",
+                      self._keys.cached(), self._keys.results())  # fmt: skip
 
-    async def again(self, encoded: str | None) -> Result | None:
+    async def again(self, encoded: str | None, group: str | None = None) -> Result | None:
         """Publish the result of a job that ended before: a crash may have come before that.
 
         `encoded`: its JSON on record; None where it has expired.
@@ -53,5 +68,5 @@ class Publish:
         if encoded is None:
             return None
         result = decode_result(encoded)
-        await self.publish(result)
+        await self.publish(result, group=group)
         return result

@@ -83,7 +83,7 @@ class DeltaStream:
             error = None if future.cancelled() else future.exception()
             if isinstance(error, NoScriptError):
                 self._send(command, command.by_text())
-            elif error is None and not future.cancelled():
+            elif error is None and not future.cancelled() and future.result() >= 0:
                 if self._ended:
                     self._write()
                 else:

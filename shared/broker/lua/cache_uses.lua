@@ -6,6 +6,7 @@
 -- Result: 1, or 0 where the call had counted before.
 -- Sent twice: counts once; the id is known for a minute.
 -- @include lib/cache
+-- @include lib/full
 if not redis.call('SET', KEY.cache_call(ARGV[2]), '', 'PX', 60000, 'NX') then return 0 end
 for i, name in ipairs({'hits', 'misses', 'shared', 'saved'}) do
   if ARGV[i + 2] ~= '0' then redis.call('HINCRBY', KEY.cache_counts, name, ARGV[i + 2]) end

@@ -25,7 +25,7 @@ LEFT_OUT = {
     "minutes": 1,
     "other-package": 2,
     "package-index": 1,
-    "servers": 1,
+    "servers": 3,
     "systemd": 1,
 }
 """How many blocks are not run, by reason: a new one is a decision, not an oversight."""

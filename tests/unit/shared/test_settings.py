@@ -22,7 +22,7 @@ def test_the_defaults_are_those_of_the_contract(monkeypatch: pytest.MonkeyPatch)
     assert found.home_path == Path.cwd() / ".headgate"
     assert (found.max_attempts, found.max_attempts_per_job) == (5, 8)
     assert (found.backoff_s, found.backoff_max_s, found.cache_ttl_s) == (1, 30, 1800)
-    assert found.result_ttl_s == 7 * 86_400
+    assert (found.result_ttl_s, found.results_mb) == (86_400, 1024)
 
 
 @pytest.mark.parametrize(

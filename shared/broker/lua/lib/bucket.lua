@@ -9,6 +9,7 @@
 -- (`lib/depth`). How a bucket fills is decided in `filled`; producer/admin/levels.py shows the same
 -- figures, and a test compares the two.
 -- @include lib/depth
+-- @include lib/full
 -- @include lib/limits
 -- @include lib/ticket
 local KEPT_MS = 2 * FIGURES.DAY_MS

@@ -1,6 +1,6 @@
 -- Purpose: all waiting queues: whoever waits there is tried again.
 -- KEYS and ARGV: those of the script that includes it. Result: none; it defines functions.
--- @include lib/prelude
+-- @include lib/full
 
 -- Calls `visit` with the queue and the pool of each waiting queue.
 local function each_waiting_queue(visit)

@@ -59,3 +59,32 @@ def test_without_a_worker_something_is_down(env: dict[str, str], broker: Breaker
 def test_a_server_that_is_away_ends_with_3(env: dict[str, str]) -> None:
     away = env | {"HEADGATE_REDIS_URL": "redis://127.0.0.1:1/0"}
     assert headgate(["health"], away).code == 3
+
+
+def test_a_redis_that_is_nearly_full_is_told_with_what_takes_the_room(
+    env: dict[str, str], broker: Breakers
+) -> None:
+    client, keys = broker.client, broker.keys
+    client.set(keys.worker("w1"), "1")
+    with client.pipeline() as pipe:
+        for n in range(2_000):
+            pipe.set(keys.result(f"job{n}"), b"r" * 2_000)
+            pipe.set(f"another program {n}", b"x" * 900)
+        pipe.lpush("headgate.standard.fast", *[b"m" * 1_000] * 1_000)
+        pipe.execute()
+    used = int(client.info("memory")["used_memory"])
+    client.config_set("maxmemory", int(used / 0.92))
+    try:
+        result = headgate(["health", "--json"], env)
+        shown = headgate(["health"], env)
+    finally:
+        client.config_set("maxmemory", 0)
+    assert result.code == shown.code == 1
+    takes = result.document["memory"]["takes"]
+    assert list(takes)[:3] == ["results", "keys of other programs", "queued and running jobs"]
+    assert takes["results"] == pytest.approx(4_400_000, rel=0.3)
+    assert takes["queued and running jobs"] == pytest.approx(1_050_000, rel=0.3)
+    [fault] = result.document["down"]
+    assert fault.startswith("Redis is nearly full, at 9")
+    assert "down: Redis is nearly full" in shown.err
+    assert headgate(["health"], env).code == 0

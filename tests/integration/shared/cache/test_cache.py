@@ -20,6 +20,7 @@ from headgate.shared.cache.ttl import CachePolicy
 from headgate.shared.job.ids import now_ms
 from headgate.shared.job.request import Request, request_from
 from headgate.shared.job.result import Reply, Usage
+from headgate.workers.clients.memory_bounds import MemoryBounds
 from headgate.workers.clients.redis_batcher import RedisBatcher
 from headgate.workers.maintenance.prune import Prune
 from headgate.workers.stages.cache import WINDOW_S, Cache
@@ -262,7 +263,9 @@ async def test_the_sweep_throws_away_what_expired_and_what_is_over_a_smaller_bou
     for n in range(20):
         store(client, entry(n, 1000, ttl_ms=1 if n % 2 else 60_000))
     lane = RedisBatcher(Redis.from_url(valkey.url))
-    prune = Prune(lane, KEYS, queues=[], most_letters=1, most_bytes=1, cache_bytes=4000)
+    bounds = MemoryBounds()
+    bounds.cache_bytes = 4000
+    prune = Prune(lane, KEYS, queues=[], most_letters=1, most_bytes=1, bounds=bounds)
     await prune.evict_answers()
     await lane.close()
     assert len(entries(client)) == 4

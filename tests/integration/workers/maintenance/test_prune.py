@@ -9,6 +9,7 @@ from redis.asyncio import Redis
 from headgate.shared.broker import dead_letters, script
 from headgate.shared.broker.jobs import Lease
 from headgate.shared.broker.keys import Keys
+from headgate.workers.clients.memory_bounds import MemoryBounds
 from headgate.workers.clients.redis_batcher import RedisBatcher
 from headgate.workers.maintenance import census
 from headgate.workers.maintenance.prune import Prune
@@ -33,7 +34,10 @@ async def batcher(valkey: ValkeyServer) -> AsyncIterator[RedisBatcher]:
 
 
 def pruning(batcher: RedisBatcher, most_letters: int = 100, most_bytes: int = 10**9) -> Prune:
-    return Prune(batcher, Keys(), queues=QUEUES, most_letters=most_letters, most_bytes=most_bytes)
+    return Prune(
+        batcher, Keys(), queues=QUEUES, most_letters=most_letters, most_bytes=most_bytes,
+        bounds=MemoryBounds(),
+    )  # fmt: skip
 
 
 def waits_in_a_room(broker: Broker, job_id: str) -> None:

@@ -1,7 +1,7 @@
 """Jobs that are stopped on the way, and jobs over which workers have died."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,11 +10,10 @@ import pytest
 from redis.exceptions import ResponseError
 from sqlalchemy import update
 
-from headgate.shared.broker.jobs import CacheWrite
 from headgate.shared.broker.keys import Keys
 from headgate.shared.database.tables import attempts, audit, jobs
-from headgate.shared.job.result import Result
 from headgate.workers.clients.group_commit import GroupCommit
+from headgate.workers.clients.memory_bounds import MemoryBounds
 from headgate.workers.errors import ProviderFault
 from headgate.workers.pipeline.outcome import AlreadyTaken, Ended, Restored
 from headgate.workers.stages.ledger import Attempt, Ledger
@@ -174,11 +173,13 @@ async def test_a_result_that_redis_refuses_stays_what_it_is_on_record(
     """Its message is not acknowledged, so the next worker publishes it."""
 
     class Refused(Publish):
-        async def publish(self, result: Result, answers: Sequence[CacheWrite] = ()) -> None:
+        async def publish(self, *_: Any, **__: Any) -> None:
             raise ResponseError("NOPERM")
 
     whole = played.pipeline
-    played.pipeline = replace(whole, publish=Refused(played.batcher, Keys(), ttl_s=60))
+    played.pipeline = replace(
+        whole, publish=Refused(played.batcher, Keys(), ttl_s=60, bounds=MemoryBounds())
+    )
     job = job_for()
     with pytest.raises(ResponseError):
         await played.run(job)

@@ -203,6 +203,17 @@ async def test_a_job_that_has_ended_is_not_claimed_again(desk: Desk) -> None:
     assert desk.row(job.id).fence == 1
 
 
+async def test_a_message_of_a_job_that_was_pruned_starts_no_second_run(desk: Desk) -> None:
+    job, other = envelope(), envelope()
+    await desk.conclude(job, await desk.claim(job))
+    with desk.engine.begin() as connection:
+        connection.execute(jobs.delete().where(jobs.c.id == job.id))
+    again, claim = await asyncio.gather(desk.second.take(job), desk.second.take(other))
+    assert again == EndedBefore(None)
+    assert isinstance(claim, Claim)
+    assert desk.rows(jobs, job.id) == []
+
+
 async def test_the_wish_to_cancel_is_seen_at_the_claim(desk: Desk) -> None:
     job = envelope()
     desk.queue(job)

@@ -2,13 +2,13 @@
 
 import re
 
-from headgate.shared.servers.redis_check import USED
+from headgate.shared.servers.redis_check import USED, WISHED
 from tests import ROOT
 from tests.support.redis_forms import ACL_FILE
 
 LUA = ROOT / "shared" / "broker" / "lua"
 
-asked = {line.split()[0] for line in USED}
+asked = {line.split()[0] for line in (*USED, *WISHED)}
 
 
 def test_every_command_of_a_script_is_asked_for_when_a_worker_starts() -> None:
