@@ -37,11 +37,24 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
+class Reset:
+    """The seconds until a limit is whole again, exact to `grain_s`.
+
+    They count from the moment at which the provider accepted the request; `of_answer`: from the
+    moment of the answer.
+    """
+
+    after_s: float
+    grain_s: float
+    of_answer: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class RateSeen:
     """One limit as the headers of an answer or a refusal report it.
 
-    `limit` and `remaining` are per minute (rpd: per day); `remaining` is rounded to `grain`.
-    `total`: what our bucket had granted in all when the request was granted; None: not known.
+    `limit` is per minute (rpd: per day); `remaining` is rounded to `grain`. `total`: what our
+    bucket had granted in all when the request was granted; None: not known.
     """
 
     measure: Measure
@@ -49,6 +62,7 @@ class RateSeen:
     remaining: float
     grain: float
     total: int | None = None
+    reset: Reset | None = None
 
 
 class Provider(Protocol):

@@ -1,6 +1,6 @@
 """How full buckets are and how long jobs will wait for them, for people to read.
 
-The fetch script decides what is granted, in `shared/broker/lua/lib/bucket.lua` and `gate.lua`. This
+The fetch script decides what is granted, in `shared/broker/lua/lib/{bucket,depth,gate}.lua`. This
 module shows the same figures: the constants come from `shared/broker/figures.py`, and a test
 compares the formulas with the script. Nothing here does I/O.
 """
@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from headgate.producer.admin.depths import Depth
 from headgate.shared.admission.overrides import overlay
 from headgate.shared.broker import figures
 from headgate.shared.broker.figures import DAY_MS
@@ -45,7 +46,9 @@ class BucketLevel:
     """One measure of one bucket now. `rate_per_s` and `capacity` are what the governor uses.
 
     `level`: what can be taken. It is below 0 when more was used than was held. It is None when
-    nothing was taken lately, and for `concurrent`, which has calls `running`.
+    nothing was taken lately, and for `concurrent`, which has calls `running`. `ramp_a_minute`: what
+    a ramp lets through, where one holds it. `window_ends_ms`: when the next of the provider's fixed
+    windows of `window_ms` begins, where it counts in such.
     """
 
     measure: str
@@ -54,6 +57,9 @@ class BucketLevel:
     capacity: float | None = None
     rate_per_s: float | None = None
     running: int | None = None
+    ramp_a_minute: float | None = None
+    window_ends_ms: float | None = None
+    window_ms: float = 0.0
 
     @property
     def fill(self) -> float | None:
@@ -75,6 +81,9 @@ class BucketLevel:
             days = math.ceil(missing / self.limit.amount) - 1
             return ((DAY_MS - now_ms % DAY_MS) + days * DAY_MS) / 1000
         level = self.capacity or 0.0 if self.level is None else self.level
+        if self.window_ends_ms is not None and level < amount:
+            windows = math.ceil((amount - level) / (self.capacity or 1.0)) - 1
+            return (self.window_ends_ms - now_ms + windows * self.window_ms) / 1000
         return max(0.0, (amount - level) / self.rate_per_s) if self.rate_per_s else 0.0
 
 
@@ -107,30 +116,56 @@ def levels(
             found.append(_of_day(limit, bucket, now_ms))
         elif of_provider:
             slower = 1.0 if measure == "rpm" else pace
-            allowed = _ramped(measure, limits, limit.amount, bucket, now_ms) * slower * figures.RATE
-            found.append(
-                _filled(measure, limit, bucket, now_ms, allowed, (burst_s or 1) * figures.BURST)
-            )
+            found.append(_of_provider(measure, limits, limit, bucket, now_ms, slower))
         else:
-            burst = burst_s or figures.OWN_BURST_S
-            found.append(_filled(measure, limit, bucket, now_ms, limit.amount, burst))
+            capacity = max(1.0, limit.amount / 60 * (burst_s or figures.OWN_BURST_S))
+            rate_per_s = limit.amount / 60
+            level = _filled(measure, bucket, now_ms, capacity, rate_per_s)
+            found.append(BucketLevel(measure, limit, level, capacity, rate_per_s))
     return found
 
 
-def _filled(
-    measure: str,
-    limit: LimitInForce,
-    bucket: Mapping[str, str],
-    now_ms: float,
-    a_minute: float,
-    s: float,
-) -> BucketLevel:
-    capacity = max(1.0, a_minute / 60 * s)
+def _of_provider(
+    measure: str, limits: Mapping[str, LimitInForce], limit: LimitInForce,
+    bucket: Mapping[str, str], now_ms: float, slower: float,
+) -> BucketLevel:  # fmt: skip
+    """Return a measure of a provider's bucket; `slower`: the pace of its gate."""
+    told = {name: number(bucket.get(f"{measure}.{name}")) for name in _TOLD}
+    fields = {name: one for name, one in told.items() if one is not None}
+    depth = Depth(limit.amount, fields, now_ms)
+    ramp = _ramped(measure, limits, limit.amount, bucket, now_ms)
+    allowed = ramp * slower
+    fixed = allowed == limit.amount and depth.full is not None and depth.is_fixed
+    rate_per_s = allowed * depth.share(fixed=fixed) / 60
+    burst_s = limits["burst_s"].amount if "burst_s" in limits else 0.0
+    capacity = max(1.0, depth.capacity(allowed, burst_s, fixed=fixed))
     level = number(bucket.get(f"{measure}.level"))
-    if level is not None:
-        since_s = max(0.0, now_ms - (number(bucket.get(f"{measure}.at")) or now_ms)) / 1000
-        level = min(capacity, level + since_s * a_minute / 60)
-    return BucketLevel(measure, limit, level, capacity, a_minute / 60)
+    at_ms = number(bucket.get(f"{measure}.at")) or now_ms
+    if fixed and level is not None:
+        passed = max(0, depth.window_of(now_ms) - depth.window_of(at_ms))
+        level = min(capacity, level + passed * capacity)
+    else:
+        level = _filled(measure, bucket, now_ms, capacity, rate_per_s)
+    return BucketLevel(
+        measure, limit, level, capacity, rate_per_s,
+        ramp_a_minute=ramp if ramp < limit.amount else None,
+        window_ends_ms=depth.window_ends_ms if fixed else None,
+        window_ms=depth.window_ms if fixed else 0.0,
+    )  # fmt: skip
+
+
+_TOLD = ("top", "before", "sum", "floor", "told_at", "fixed", "window_at", "share", "share_at")
+"""What a bucket has learned of its provider's own."""
+
+
+def _filled(
+    measure: str, bucket: Mapping[str, str], now_ms: float, capacity: float, rate_per_s: float
+) -> float | None:
+    level = number(bucket.get(f"{measure}.level"))
+    if level is None:
+        return None
+    since_s = max(0.0, now_ms - (number(bucket.get(f"{measure}.at")) or now_ms)) / 1000
+    return min(capacity, level + since_s * rate_per_s)
 
 
 def _of_day(limit: LimitInForce, bucket: Mapping[str, str], now_ms: float) -> BucketLevel:
@@ -146,8 +181,8 @@ def _ramped(
     bucket: Mapping[str, str],
     now: float,
 ) -> float:
-    """Return what the provider's rule of growth allows of a large limit now."""
-    start = limits["ramp_from"].amount if "ramp_from" in limits else figures.RAMP_FROM
+    """Return what a ramp lets through of a large limit now, where the operator asks for one."""
+    start = limits["ramp_from"].amount if "ramp_from" in limits else math.inf
     if measure not in figures.RAMPED or amount <= start:
         return amount
     used, at = number(bucket.get(f"{measure}.use")) or 0.0, number(bucket.get(f"{measure}.at"))
@@ -184,7 +219,9 @@ def gate(fields: Mapping[str, str], now_ms: float) -> GateState:
     until = number(fields.get("until"))
     pace, ceiling = number(fields.get("pace")), number(fields.get("ceiling"))
     if pace is not None:
-        pace += max(0.0, now_ms - (number(fields.get("pace_at")) or now_ms)) / figures.PACE_MS
+        since_ms = max(0.0, now_ms - (number(fields.get("pace_at")) or now_ms))
+        # A pace that was lowered a day ago is whole.
+        pace *= figures.PACE_GROWTH ** min(96.0, since_ms / figures.PACE_MS)
     if ceiling is not None:
         missing = max(1.0, (number(fields.get("ceiling_from")) or 0.0) - ceiling)
         since_s = max(0.0, now_ms - (number(fields.get("ceiling_at")) or now_ms)) / 1000

@@ -111,6 +111,10 @@ def amounts_of(scope: str, words: Sequence[str]) -> Amounts:
         amounts[measure] = limits.amount_of(measure, value)
         if measure in limits.MONEY and scope.partition("/")[0] not in ("global", "tenant", "user"):
             raise WrongUse(measure, value, "use it with global, tenant/NAME or user/TENANT/NAME")
+        if measure == "ramp_from" and not scope.startswith("pool/"):
+            raise WrongUse(
+                measure, value, "only pools have a ramp: pool/PROVIDER/NAME ramp_from=1000000"
+            )
         if measure == "weight" and not scope.startswith("tenant/"):
             raise WrongUse(measure, value, "only tenants have a weight: tenant/NAME weight=2")
     if not amounts:

@@ -303,7 +303,7 @@ def _bucket_row(scope: str, key: str, level: BucketLevel) -> BucketRow:
     capacity = None if level.capacity is None else round(level.capacity, 3)
     return BucketRow(
         shown(scope), key, level.measure, limit.amount, limit.whence, fill, free, capacity,
-        level.running,
+        level.running, None if level.ramp_a_minute is None else round(level.ramp_a_minute),
     )  # fmt: skip
 
 

@@ -12,7 +12,8 @@ class BucketRow:
     """One measure of one bucket.
 
     `fill`: the share of `capacity` that is free, below 0 if overdrawn. `limit`: per minute, for
-    `rpd` per day. `whence`: who set the limit: catalog, set (an operator) or provider.
+    `rpd` per day. `whence`: who set the limit: catalog, set (an operator) or provider. `ramp`: what
+    a ramp lets through per minute, where one holds it.
     """
 
     scope: str
@@ -24,6 +25,7 @@ class BucketRow:
     left: float | None
     capacity: float | None
     running: int | None
+    ramp: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

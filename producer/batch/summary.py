@@ -205,7 +205,7 @@ def _pools(connection: Connection, catalog: Catalog, batch_id: str) -> list[Pool
     for key, (requests, tokens) in sorted(used.items()):
         pool = pools[key]
         tpm = pool.tpm or ((pool.input_tpm or 0) + (pool.output_tpm or 0)) or None
-        allowed_s = active_s + pool.burst_s
+        allowed_s = active_s + (pool.burst_s or 1)
         uses.append(
             PoolUse(
                 key,

@@ -198,7 +198,8 @@ def _catalog(home: Path) -> Path:
     tables = []
     for pool, limits in LIMITS.items():
         rows = "".join(f"{name} = {amount}\n" for name, amount in limits.items())
-        tables.append(f'[pools."{pool}"]\n{rows}')
+        # The simulated vendors cut bursts, whatever their headers show.
+        tables.append(f'[pools."{pool}"]\n{rows}burst_s = 1\n')
     path.write_text("\n".join(tables), encoding="utf-8")
     return path
 

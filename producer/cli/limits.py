@@ -18,7 +18,7 @@ from headgate.producer.cli.terminal.output import (
 from headgate.producer.cli.terminal.session import open_session
 
 if TYPE_CHECKING:
-    from headgate.producer.admin.limits_rows import LimitsReport, PoolRow
+    from headgate.producer.admin.limits_rows import BucketRow, GateRow, LimitsReport, PoolRow
     from headgate.shared.admission.limits import Amounts
 
 
@@ -75,6 +75,9 @@ def set_(scope: str, amounts: tuple[str, ...], as_json: bool) -> None:
               concurrent                     calls at one time
               burst_s                        seconds of the rate that
                                              may be used at once
+              ramp_from                      tokens a minute above
+                                             which use grows slowly,
+                                             or off (pools only)
               weight                         share of a tenant's turns
                                              (tenants only; default 1)
               usd_per_day, usd_per_month     budget in USD
@@ -192,11 +195,27 @@ def _notes(found: LimitsReport) -> list[str]:
               for one in others]  # fmt: skip
     notes += [f"{queue}: {n} messages that no worker has fetched yet"
               for queue, n in found.unsorted.items()]  # fmt: skip
+    notes += [_ramp_note(one) for one in found.buckets if one.ramp is not None]
+    notes += [_pace_note(one) for one in found.gates if one.pace < 1]
     if found.lockouts is None:
         notes.append("too many keys to find all lockouts; use --tenant to see those of a tenant")
     if found.callers_left_out:
         notes.append(f"{found.callers_left_out} more tenants and users; use --tenant to see them")
     return notes
+
+
+def _ramp_note(one: BucketRow) -> str:
+    return (
+        f"{printable(one.scope)}: a ramp lets {one.ramp:.0f} of {one.limit:.0f} {one.measure} "
+        "through now; it grows by half in 15 minutes of full use"
+    )
+
+
+def _pace_note(one: GateRow) -> str:
+    return (
+        f"{printable(one.pool)}: its provider asked for slower growth; a ramp lets {one.pace:.0%} "
+        "of the tokens a minute through now, and half as much more every 15 minutes"
+    )
 
 
 def _duration(seconds: float | None) -> str | None:

@@ -42,7 +42,8 @@ MONEY = ("usd_per_day", "usd_per_month", "soft", "hard")
 """The figures of a budget that an operator may set (`shared/admission/budgets.py`)."""
 
 MEASURES = (
-    "rpm", "tpm", "input_tpm", "output_tpm", "rpd", "concurrent", "burst_s", "weight", *MONEY,
+    "rpm", "tpm", "input_tpm", "output_tpm", "rpd", "concurrent", "burst_s", "ramp_from", "weight",
+    *MONEY,
 )  # fmt: skip
 """What an operator may set for a scope; the head of `catalog.toml` explains each."""
 
@@ -54,6 +55,7 @@ SPANS: Mapping[str, tuple[float, float]] = {
     "rpd": (1, 1_000_000_000_000),
     "concurrent": (1, 1_000_000),
     "burst_s": (0.001, 3_600),
+    "ramp_from": (1, 1_000_000_000_000),
     "weight": (0.01, 1_000),
     "usd_per_day": (0, 1_000_000),
     "usd_per_month": (0, 1_000_000),
@@ -61,6 +63,9 @@ SPANS: Mapping[str, tuple[float, float]] = {
     "hard": (0.01, 100),
 }
 """The least and the greatest amount of each measure, the same as in the catalog's form."""
+
+RAMP_OFF = 1_000_000_000_000.0
+"""What `ramp_from = "off"` is to the scripts: above any limit, also for the release before."""
 
 Amounts = dict[str, float | None]
 """Amounts by measure; None is a limit that an operator has lifted."""
@@ -104,9 +109,13 @@ def amount_of(measure: str, text: str) -> float | None:
         raise WrongUse(measure, text, f"no such limit; use one of {', '.join(MEASURES)}")
     if text.strip().lower() == LIFTED:
         return None
+    if measure == "ramp_from" and text.strip().lower() == "off":
+        return RAMP_OFF
     low, high = SPANS[measure]
     whole = measure not in ("burst_s", "weight", *MONEY)
     remedy = f"give {'a whole' if whole else 'a'} number from {low:g} to {high:.0f}, or {LIFTED}"
+    if measure == "ramp_from":
+        remedy += " or off"
     try:
         amount = float(text.replace("_", ""))
     except ValueError:
@@ -147,7 +156,11 @@ def scopes(catalog: Catalog, keys_of: Callable[[ProviderConfig], int]) -> dict[s
 
 def _amounts(entry: CatalogModel) -> Amounts:
     given = ((measure, getattr(entry, measure, None)) for measure in MEASURES)
-    return {measure: float(amount) for measure, amount in given if amount is not None}
+    return {
+        measure: RAMP_OFF if amount == "off" else float(amount)
+        for measure, amount in given
+        if amount is not None
+    }
 
 
 def write(

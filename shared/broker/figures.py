@@ -23,8 +23,29 @@ BURST: Final = 0.5
 OWN_BURST_S: Final = 60
 """Seconds of the rate that a caller's bucket holds, where its limits name no `burst_s`."""
 
-RAMP_FROM: Final = 1_000_000
-"""Tokens a minute from which OpenAI may refuse growth of over 50 % in 15 minutes."""
+TOLD_MS: Final = 60_000
+"""Headers count for so long, and for as long as the bucket that they tell of takes to fill."""
+
+USUAL_WINDOWS_MS: Final = (1_000, 5_000, 10_000, 15_000, 30_000, 60_000)
+"""A provider's fixed window is taken to be of such a length, where one is near."""
+
+SURE: Final = 3
+"""A provider counts in fixed windows if they ended so often when they were expected to."""
+
+WINDOW_GUARD_MS: Final = 20
+"""The ms after the expected end of a provider's fixed window at which the next one is used."""
+
+WAVE_MS: Final = 100
+WAVE_GROWTH: Final = 1.75
+WAVE_USED: Final = 0.7
+"""A burst goes in waves so many ms apart, longer than a refusal takes. Each may be larger by this
+factor than the one before, once so much of that was used."""
+
+STEP_FADES: Final = 0.9
+"""Of what was granted within a second, the share that counts a second later as on its way."""
+
+SHARE_MS: Final = 60_000_000
+"""The ms in which the share of a rate that is used grows from 0 to 1: by 0.1 % in a minute."""
 
 RAMP_GROWTH: Final = 1.4
 """Times the mean of the last 15 minutes: that grows by e^0.4 = 1.49 in 15 minutes."""
@@ -32,8 +53,12 @@ RAMP_GROWTH: Final = 1.4
 RAMP_MS: Final = 900_000
 """The ms in which the mean use of a ramped measure fades to 1/e."""
 
-PACE_MS: Final = 1_800_000
-"""The ms in which a pace grows from 0 to 1: a halved one is whole again after 15 minutes."""
+PACE_GROWTH: Final = 1.5
+PACE_MS: Final = 900_000
+"""A pace that was lowered grows by this factor in so many ms: the vendors' rule of growth."""
+
+LEAST_PACE: Final = 0.01
+"""The least pace, however often it is lowered."""
 
 CEILING_S: Final = 60
 """Seconds in which a lowered ceiling of calls at once grows back."""
@@ -56,16 +81,26 @@ PIECES_MS: Final = 300_000
 RESULT_OVERHEAD: Final = 256
 """Bytes that Redis takes for a result beside its record: keys, times to live and its list entry."""
 
-ALL: Final[dict[str, float | tuple[str, ...]]] = {
+ALL: Final[dict[str, float | tuple[str, ...] | tuple[int, ...]]] = {
     "MEASURES": MEASURES,
     "RATE": RATE,
     "BURST": BURST,
     "OWN_BURST_S": OWN_BURST_S,
     "RAMPED": RAMPED,
-    "RAMP_FROM": RAMP_FROM,
+    "TOLD_MS": TOLD_MS,
+    "USUAL_WINDOWS_MS": USUAL_WINDOWS_MS,
+    "SURE": SURE,
+    "WINDOW_GUARD_MS": WINDOW_GUARD_MS,
+    "WAVE_MS": WAVE_MS,
+    "WAVE_GROWTH": WAVE_GROWTH,
+    "WAVE_USED": WAVE_USED,
+    "STEP_FADES": STEP_FADES,
+    "SHARE_MS": SHARE_MS,
     "RAMP_GROWTH": RAMP_GROWTH,
     "RAMP_MS": RAMP_MS,
     "PACE_MS": PACE_MS,
+    "PACE_GROWTH": PACE_GROWTH,
+    "LEAST_PACE": LEAST_PACE,
     "CEILING_S": CEILING_S,
     "DAY_MS": DAY_MS,
     "DEFAULT_OUTPUT": DEFAULT_OUTPUT,

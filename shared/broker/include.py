@@ -106,7 +106,7 @@ def figure_table(body: str) -> str:
         value = figures.ALL[name]
         lua = f"{value}"
         if isinstance(value, tuple):
-            lua = "{" + ", ".join(f"'{word}'" for word in value) + "}"
+            lua = "{" + ", ".join(repr(word) for word in value) + "}"
         fields.append(f"  {name} = {lua},\n")
     return f"local FIGURES = {{\n{''.join(fields)}}}\n"
 

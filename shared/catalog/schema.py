@@ -221,10 +221,13 @@ class Model(CatalogModel):
 
 
 class Pool(WideLimits):
-    """A pool: the models that a provider counts one limit for."""
+    """A pool: the models that a provider counts one limit for.
+
+    `ramp_from`: above so many tokens a minute use grows by at most half in 15 minutes.
+    """
 
     key: str
-    burst_s: Burst = 1
+    ramp_from: Count | Literal["off"] | None = None
 
 
 class Tier(CallerLimits):

@@ -174,3 +174,24 @@ def test_models_of_one_family_share_the_limit_of_their_pool(world: Open) -> None
     here.until_ended(ids)
     hardly_refused(here)
     never_more_than(here, "openai/gpt-4o*", requests=RPM // 2)
+
+
+@pytest.mark.parametrize("kind", ["continuous", "fixed windows"])
+def test_a_provider_that_keeps_a_second_of_its_limit_is_used_all_the_same(
+    world: Open, kind: str
+) -> None:
+    """Its headers say what the second has left, beside the limit of the minute."""
+    tpm = RPM * 100
+    flags = [f"--rpm={2 * RPM}", f"--tpm={tpm}", "--headers=bucket"]
+    flags += ["--fixed-windows"] * (kind != "continuous")
+    catalog = f'[pools."{POOL}"]\nrpm = {2 * RPM}\ntpm = {tpm}\n'
+    here = world(*LATENCY, *TOKENS, *flags, catalog=catalog, workers=4)
+    here.warm(OTHER)
+    here.client.submit_many(sized(200, model=MODEL, max_tokens=20))
+    here.until_accepted(120)
+    stats = here.simulator.stats()
+    seen = stats["pools"][POOL]
+    took_s = seen["last_accepted_s"] - seen["first_accepted_s"]
+    used = seen["charged"]["tokens"] / (tpm / 60 * took_s)
+    assert used >= 0.5, "a busy machine delays calls; the limit read as used up lets 2 % through"
+    hardly_refused(here, per_100=5)

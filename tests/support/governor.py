@@ -43,7 +43,11 @@ CLIENTS = ("HOME", "REDIS_URL", "DATABASE_URL", "CATALOG")
 
 
 def limits(pool: str = POOL, **measures: float) -> str:
-    """A catalog's lines with these limits of a pool."""
+    """A catalog's lines with these limits of a pool, of a provider that cuts bursts after a second.
+
+    The simulator does so, and its headers tell of the minute, as vendors' may.
+    """
+    measures = {"burst_s": 1} | measures
     told = "".join(f"{name} = {amount}\n" for name, amount in measures.items())
     return f'[pools."{pool}"]\n{told}'
 

@@ -109,7 +109,7 @@ class Governor(Broker):
         self.passed_ms += ms
         for name in self._names("headgate:bucket:*"):
             for part, value in self._hash(name).items():
-                if part.endswith(".at"):
+                if part.endswith((".at", "_at")):
                     self.client.hset(name, part, f"{float(value) - ms:.3f}")
         for name in self._names("headgate:gate:*"):
             for part, value in self._hash(name).items():

@@ -10,11 +10,13 @@ is counted, and tokens that came back since then are not.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from datetime import datetime
+from email.utils import parsedate_to_datetime
 
-from headgate.workers.provider import Measure, RateSeen
+from headgate.workers.provider import Measure, RateSeen, Reset
 
 
 def seen(headers: Mapping[str, str], now_s: float) -> tuple[RateSeen, ...]:
@@ -27,8 +29,8 @@ def seen(headers: Mapping[str, str], now_s: float) -> tuple[RateSeen, ...]:
         known = found.get(one.measure)
         if known is not None:
             # OpenAI reports the tokens of organisation and project; the lower limit keeps both.
-            limit, remaining = min(one.limit, known.limit), min(one.remaining, known.remaining)
-            one = RateSeen(one.measure, limit, remaining, one.grain)
+            limit, less = min(one.limit, known.limit), min(one, known, key=lambda o: o.remaining)
+            one = RateSeen(one.measure, limit, less.remaining, one.grain, reset=less.reset)
         found[one.measure] = one
     return tuple(found.values())
 
@@ -68,24 +70,34 @@ def _openai(headers: Mapping[str, str]) -> list[RateSeen]:
     found: list[RateSeen] = []
     pair = _pair(headers, _REQUESTS_OPEN, 1.0)
     if pair is not None:
-        measure = _unit(*pair, duration_s(headers.get(_REQUESTS_OPEN[2], "")))
+        reset = _reset_open(headers, _REQUESTS_OPEN)
+        measure = _unit(*pair, reset)
         if measure is not None:
-            found.append(RateSeen(measure, *pair, 1.0))
+            found.append(RateSeen(measure, *pair, 1.0, reset=reset))
     for names in _TOKENS_OPEN:
-        pair = _pair(headers, names, 1.0)
-        if pair is not None:
-            reset = duration_s(headers.get(names[2], ""))
-            # A bucket that takes more than a minute to fill is no limit per minute.
-            if reset is not None and reset[0] <= _MINUTE_S * (1 + _SLACK) + reset[1]:
-                found.append(RateSeen("tpm", *pair, 1.0))
+        pair, reset = _pair(headers, names, 1.0), _reset_open(headers, names)
+        # A bucket that takes more than a minute to fill is no limit per minute.
+        if pair is not None and reset is not None and _within_a_minute(reset):
+            found.append(RateSeen("tpm", *pair, 1.0, reset=reset))
     for names, measure in _NAMED:
         pair = _pair(headers, names, 1.0)
         if pair is not None:
-            found.append(RateSeen(measure, *pair, 1.0))
+            reset = _reset_open(headers, names)
+            is_usable = reset is not None and _within_a_minute(reset)
+            found.append(RateSeen(measure, *pair, 1.0, reset=reset if is_usable else None))
     return found
 
 
-def _unit(limit: float, remaining: float, reset: tuple[float, float] | None) -> Measure | None:
+def _reset_open(headers: Mapping[str, str], names: Names) -> Reset | None:
+    found = duration_s(headers.get(names[2], ""))
+    return None if found is None else Reset(*found)
+
+
+def _within_a_minute(reset: Reset) -> bool:
+    return reset.after_s <= _MINUTE_S * (1 + _SLACK) + reset.grain_s
+
+
+def _unit(limit: float, remaining: float, reset: Reset | None) -> Measure | None:
     """Decide whether a limit of requests is per minute or per day; None if it fits neither.
 
     These buckets fill continuously, so the reset is the missing share of a minute or of a day. If
@@ -96,7 +108,7 @@ def _unit(limit: float, remaining: float, reset: tuple[float, float] | None) -> 
     """
     if reset is None:
         return None
-    reset_s, grain_s = reset
+    reset_s, grain_s = reset.after_s, reset.grain_s
     missing = limit - remaining
 
     def fits(window_s: float) -> bool:
@@ -107,9 +119,10 @@ def _unit(limit: float, remaining: float, reset: tuple[float, float] | None) -> 
 
     if fits(_MINUTE_S):
         return "rpm"
-    if grain_s == _WORDS_GRAIN_S:
-        return "rpd" if fits(_DAY_S) else None
-    # Azure counts in windows of a minute and reports the whole seconds until the next one.
+    if grain_s == _WORDS_GRAIN_S and fits(_DAY_S):
+        return "rpd"
+    # A bucket that holds less than a minute of the rate, or a window: Azure counts in windows and
+    # reports the whole seconds until the next one.
     return "rpm" if reset_s <= _MINUTE_S else None
 
 
@@ -159,25 +172,42 @@ def _anthropic(headers: Mapping[str, str], now_s: float) -> list[RateSeen]:
     apart = _INPUT[0][0] in headers or _OUTPUT[0][0] in headers
     for names, measure, grain in (_REQUESTS, _INPUT, _OUTPUT) if apart else (_REQUESTS, _TOKENS):
         pair = _pair(headers, names, grain)
-        if pair is not None and _recent(headers.get(names[2]), now_s):
-            found.append(RateSeen(measure, *pair, grain))
+        reset_at_s = _moment_s(headers.get(names[2]))
+        if pair is not None and reset_at_s is not None and abs(reset_at_s - now_s) <= _FARTHEST_S:
+            reset = _reset_moment(headers, reset_at_s)
+            found.append(RateSeen(measure, *pair, grain, reset=reset))
     return found
 
 
-def _recent(text: str | None, now_s: float) -> bool:
-    """Return True for an RFC 3339 moment of these days. It may have passed, as in real answers."""
+#: Both moments are whole seconds, so that their difference is exact to two.
+_MOMENTS_GRAIN_S = 2.0
+
+
+def _reset_moment(headers: Mapping[str, str], reset_at_s: float) -> Reset | None:
+    """Return what is left at the answer's own `Date`: this machine's clock may be wrong.
+
+    A moment that has passed is no time left, as in real answers. None without a date near it.
+    """
+    sent = headers.get("date", "")
+    try:
+        answered_at_s = parsedate_to_datetime(sent).timestamp() if len(sent) <= 40 else math.nan
+    except (ValueError, OverflowError):
+        return None
+    left_s = round(reset_at_s - answered_at_s) if abs(reset_at_s - answered_at_s) < _DAY_S else None
+    if left_s is None or left_s > _MINUTE_S + _MOMENTS_GRAIN_S:
+        return None
+    return Reset(max(0.0, float(left_s)), _MOMENTS_GRAIN_S, of_answer=True)
+
+
+def _moment_s(text: str | None) -> float | None:
+    """Return the Unix time of an RFC 3339 moment, or None."""
     if text is None or len(text) > 40:
-        return False
+        return None
     try:
         at = datetime.fromisoformat(text)
-    except ValueError:
-        return False
-    if at.tzinfo is None:
-        return False
-    try:
-        return abs(at.timestamp() - now_s) <= _FARTHEST_S
+        return at.timestamp() if at.tzinfo is not None else None
     except (OverflowError, ValueError):
-        return False
+        return None
 
 
 # ---- both

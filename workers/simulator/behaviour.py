@@ -25,6 +25,7 @@ class Behaviour:
     latency_sigma: float = 0.0
     limits: LimitTable = field(default_factory=LimitTable)
     burst_s: float = 1.0
+    fixed_windows: bool = False
     count_refused: bool = False
     per_key: bool = False
     rates: tuple[tuple[Fault, float], ...] = ()

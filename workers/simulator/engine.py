@@ -103,7 +103,9 @@ class Engine:
         self.stats = SimulatorStats()
         self.script = FaultScript()
         self.prompt_cache = PromptCache()
-        self.pools = SimulatedPools(behaviour.limits, behaviour.burst_s)
+        self.pools = SimulatedPools(
+            behaviour.limits, behaviour.burst_s, fixed=behaviour.fixed_windows
+        )
         self.ramps = Ramps(behaviour.ramp, behaviour.burst_s)
         self._lengths = None
         if behaviour.output_tokens is not None:
@@ -339,16 +341,19 @@ class Engine:
         self, path: str, pool: SimulatedPool | None, delay_s: float, stream: bool
     ) -> dict[str, str]:
         headers = {"content-type": SSE_TYPE if stream else JSON_TYPE}
+        own = self.behaviour.headers == "bucket"
         if path == MESSAGES:
             headers["request-id"] = f"req_{self._id()}"
             limits = (
-                anthropic_replies.limit_headers(pool, self.epoch_s()) if pool is not None else {}
+                anthropic_replies.limit_headers(pool, self.epoch_s(), own)
+                if pool is not None
+                else {}
             )
         else:
             headers["x-request-id"] = f"req_{self._id()}"
             headers["openai-version"] = "2020-10-01"
             headers["openai-processing-ms"] = str(int(delay_s * 1000))
-            limits = openai_replies.limit_headers(pool) if pool is not None else {}
+            limits = openai_replies.limit_headers(pool, own) if pool is not None else {}
         if limits:
             headers.update(styled(limits, self.behaviour.headers, self._count, self.epoch_s()))
         return headers

@@ -40,6 +40,7 @@ def parse(arguments: list[str]) -> Flags:
             latency_sigma=given.latency_sigma,
             limits=_limits(given),
             burst_s=given.burst_s,
+            fixed_windows=given.fixed_windows,
             count_refused=given.count_refused,
             per_key=given.per_key,
             rates=parse_rates(",".join(given.fail)),
@@ -192,7 +193,12 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
         "--burst-s",
         type=_amount,
         default=1.0,
-        help="seconds of the rate that may be used at once (default: 1)",
+        help="seconds of the rate that a bucket holds: may be used at once (default: 1)",
+    )
+    add(
+        "--fixed-windows",
+        action="store_true",
+        help="fill buckets at once at the end of each window of that length, not continuously",
     )
     add(
         "--limit",
@@ -212,7 +218,8 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
         "--headers",
         choices=HEADER_STYLES,
         default="true",
-        help="what rate-limit headers say (default: true, the real limits)",
+        help="what rate-limit headers say (default: true, what is left of the minute; bucket: what "
+        "is left in the bucket)",
     )
 
 

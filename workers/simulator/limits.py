@@ -1,7 +1,9 @@
-"""Rate limits as the vendors enforce them: continuous buckets that hold a few seconds of the rate.
+"""Rate limits as the vendors enforce them: buckets that hold a few seconds of the rate.
 
-A request passes if every bucket holds its amount or is full; the bucket may then go into debt. So a
-request larger than the bucket still passes, and the rate in the long run is exactly the limit.
+A bucket fills continuously, or as a fixed window: it is full again at the end of each window, as
+Azure counts. A request passes if every bucket holds its amount or is full; the bucket may then go
+into debt. So a request larger than the bucket still passes, and the rate in the long run is exactly
+the limit.
 """
 
 import hashlib
@@ -42,17 +44,30 @@ class LimitTable:
 
 @dataclass(slots=True)
 class SimulatedBucket:
-    """One continuous bucket. `level` is its level at `at_s` on the caller's clock."""
+    """One bucket. `level` is its level at `at_s` on the caller's clock.
+
+    `fixed`: it does not fill continuously, but is full again at the end of each window. A window
+    lasts as long as the rate takes to fill the bucket, and begins at a multiple of that.
+    """
 
     per_minute: int
     capacity: float
     level: float
     at_s: float
+    fixed: bool = False
+
+    @property
+    def window_s(self) -> float:
+        """The seconds in which the rate fills the bucket."""
+        return self.capacity * 60 / self.per_minute
 
     def refill(self, now_s: float) -> None:
         """Bring `level` forward to `now_s`, at most to the capacity."""
         gained = (now_s - self.at_s) * self.per_minute / 60
-        if gained > 0:
+        if self.fixed:
+            windows = math.floor(now_s / self.window_s) - math.floor(self.at_s / self.window_s)
+            gained = windows * self.capacity
+        if now_s > self.at_s:
             self.level = min(self.capacity, self.level + gained)
             self.at_s = now_s
 
@@ -60,13 +75,34 @@ class SimulatedBucket:
         """Return what is missing for a request that needs this much; at most a full bucket."""
         return max(0.0, min(needed, self.capacity) - self.level)
 
-    def remaining(self) -> int:
-        """Return what is left of the minute, as vendors report it: the limit less what is used."""
-        return max(0, math.floor(self.per_minute - (self.capacity - self.level)))
+    def wait_s(self, needed: float) -> float:
+        """Return the seconds until a request that needs this much may pass; 0 if it may now."""
+        lacking = self.missing(needed)
+        # A tenth of a microtoken: rounding errors of hours must not refuse a request.
+        if lacking <= 1e-7:
+            return 0.0
+        if not self.fixed:
+            return lacking * 60 / self.per_minute
+        return self._window_ends_s() + (math.ceil(lacking / self.capacity) - 1) * self.window_s
+
+    def remaining(self, of_bucket: bool = False) -> int:
+        """Return what is left of the minute: the limit less what is used.
+
+        `of_bucket`: what is left in the bucket itself, as providers of short windows report it.
+        """
+        full = self.capacity if of_bucket else self.per_minute
+        return max(0, math.floor(full - (self.capacity - self.level) + 1e-7))
 
     def full_in_s(self) -> float:
         """Return the seconds until the bucket is full again."""
-        return (self.capacity - self.level) * 60 / self.per_minute
+        return (
+            self._window_ends_s()
+            if self.fixed
+            else self.missing(self.capacity) * 60 / self.per_minute
+        )
+
+    def _window_ends_s(self) -> float:
+        return (math.floor(self.at_s / self.window_s) + 1) * self.window_s - self.at_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,12 +149,11 @@ class SimulatedPool:
             if bucket is None:
                 continue
             bucket.refill(now_s)
-            lacking = bucket.missing(charge.needed)
-            too_large = charge.needed > bucket.per_minute
-            # A tenth of a microtoken: rounding errors of hours must not refuse a request.
-            if lacking <= 1e-7 and not too_large:
+            wait_s: float | None = bucket.wait_s(charge.needed)
+            if charge.needed > bucket.per_minute:
+                wait_s = None
+            if wait_s == 0.0:
                 continue
-            wait_s = None if too_large else lacking * 60 / bucket.per_minute
             if longest is None or _longer(wait_s, longest.wait_s):
                 used = bucket.per_minute - bucket.remaining()
                 longest = SimulatedRefusal(
@@ -136,9 +171,10 @@ class SimulatedPool:
 class SimulatedPools:
     """All pools of a simulator, made at their first use. The table can change at run time."""
 
-    def __init__(self, table: LimitTable, burst_s: float) -> None:
+    def __init__(self, table: LimitTable, burst_s: float, *, fixed: bool = False) -> None:
         self.table = table
         self._burst_s = burst_s
+        self._fixed = fixed
         self._by_model: dict[tuple[str, bool, str], SimulatedPool] = {}
         self._by_name: dict[tuple[str, bool, str], SimulatedPool] = {}
 
@@ -153,7 +189,9 @@ class SimulatedPools:
                 if key:
                     # A key is a secret, also that of a caller who meant another address.
                     label += f"#{hashlib.blake2s(key.encode(), digest_size=4).hexdigest()}"
-                pool = SimulatedPool(_buckets(limit, split, self._burst_s, now_s), label)
+                pool = SimulatedPool(
+                    _buckets(limit, split, self._burst_s, now_s, self._fixed), label
+                )
                 self._by_name[name, split, key] = pool
             self._by_model[model, split, key] = pool
         return pool
@@ -204,7 +242,7 @@ def _longer(wait_s: float | None, than_s: float | None) -> bool:
 
 
 def _buckets(
-    limit: SimulatedLimit, split: bool, burst_s: float, now_s: float
+    limit: SimulatedLimit, split: bool, burst_s: float, now_s: float, fixed: bool
 ) -> dict[Kind, SimulatedBucket]:
     rates: dict[Kind, int | None] = {"requests": limit.rpm}
     if split:
@@ -216,5 +254,5 @@ def _buckets(
     for kind, per_minute in rates.items():
         if per_minute is not None:
             capacity = max(1.0, per_minute / 60 * burst_s)
-            buckets[kind] = SimulatedBucket(per_minute, capacity, capacity, now_s)
+            buckets[kind] = SimulatedBucket(per_minute, capacity, capacity, now_s, fixed)
     return buckets

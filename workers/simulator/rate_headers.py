@@ -1,10 +1,13 @@
-"""Changes rate-limit headers: true, missing, malformed, or with nothing used."""
+"""Changes rate-limit headers: true, missing, malformed, or with nothing used.
+
+Those of the style `bucket` are made where the headers are: what remains is then the bucket's own.
+"""
 
 from typing import Literal, get_args
 
 from headgate.workers.simulator.anthropic.replies import moment
 
-HeaderStyle = Literal["true", "none", "malformed", "full"]
+HeaderStyle = Literal["true", "bucket", "none", "malformed", "full"]
 HEADER_STYLES: tuple[str, ...] = get_args(HeaderStyle)
 NONSENSE = ("", "NaN", "-1", "soon", "1e999", "0", "9" * 30, "1,000", "null", "12:00", "-5s", "inf")
 
@@ -14,7 +17,7 @@ def styled(
 ) -> dict[str, str]:
     """Return the rate-limit headers in this style. `turn` chooses the malformed values."""
     match style:
-        case "true":
+        case "true" | "bucket":
             return headers
         case "none":
             return {}

@@ -110,7 +110,7 @@ class Holds:
         await self._batcher.run(
             observe(
                 self._keys, pool=hold.pool, key=hold.key, kind=kind, wait_ms=wait_ms,
-                granted_at_ms=hold.granted_at_ms, seen=seen,
+                granted_at_ms=hold.granted_at_ms, seen=seen, tokens=hold.tokens,
             )
         )  # fmt: skip
 
@@ -143,11 +143,18 @@ def settle(
 
 def observe(
     keys: Keys, *, pool: str, key: str, kind: str, wait_ms: int = -1, granted_at_ms: int = 0,
-    seen: Sequence[RateSeen] = (),
+    seen: Sequence[RateSeen] = (), tokens: tuple[int, int] = (0, 0),
 ) -> Command[bool]:  # fmt: skip
-    """Let the buckets and the gate of a pool follow its provider; kinds: see the script."""
+    """Let the buckets and the gate of a pool follow its provider; kinds: see the script.
+
+    `tokens`: those of input and output that the request held.
+    """
     args: list[Word] = [keys.prefix, pool, key, kind, wait_ms, granted_at_ms]
+    asked = {"tpm": sum(tokens), "input_tpm": tokens[0], "output_tpm": tokens[1]}
     for one in seen:
         total = -1 if one.total is None else one.total
-        args += [one.measure, one.limit, one.remaining, one.grain, total]
+        args += [one.measure, one.limit, one.remaining, one.grain, total, asked.get(one.measure, 1)]
+        args += [-1, 0, 0]
+        if (reset := one.reset) is not None:
+            args[-3:] = [reset.after_s * 1000, reset.grain_s * 1000, int(reset.of_answer)]
     return compose("limits_observe", (), args, bool)

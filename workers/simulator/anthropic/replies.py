@@ -58,19 +58,21 @@ def events(
     return stream
 
 
-def limit_headers(pool: SimulatedPool, now_epoch_s: float) -> dict[str, str]:
+def limit_headers(
+    pool: SimulatedPool, now_epoch_s: float, of_bucket: bool = False
+) -> dict[str, str]:
     """Return the anthropic-ratelimit headers.
 
-    Resets are moments; tokens are rounded to the thousand.
+    Resets are moments; tokens are rounded to the thousand. `of_bucket`: what remains is that of the
+    bucket, not of the minute.
     """
     headers: dict[str, str] = {}
-    tightest: SimulatedBucket | None = None
     for kind, bucket in pool.buckets.items():
-        _describe(headers, kind, bucket, now_epoch_s)
-        if kind != "requests" and (tightest is None or bucket.remaining() < tightest.remaining()):
-            tightest = bucket
-    if tightest is not None:
-        _describe(headers, "tokens", tightest, now_epoch_s)
+        _describe(headers, kind, bucket, now_epoch_s, of_bucket)
+    tokens = [bucket for kind, bucket in pool.buckets.items() if kind != "requests"]
+    if tokens:
+        tightest = min(tokens, key=lambda bucket: bucket.remaining(of_bucket))
+        _describe(headers, "tokens", tightest, now_epoch_s, of_bucket)
     return headers
 
 
@@ -91,9 +93,9 @@ def error_event(status: int) -> bytes:
 
 
 def _describe(
-    headers: dict[str, str], kind: str, bucket: SimulatedBucket, now_epoch_s: float
+    headers: dict[str, str], kind: str, bucket: SimulatedBucket, now_epoch_s: float, of_bucket: bool
 ) -> None:
-    remaining = bucket.remaining()
+    remaining = bucket.remaining(of_bucket)
     if kind != "requests":
         remaining = round(remaining, -3)
     headers[f"anthropic-ratelimit-{kind}-limit"] = str(bucket.per_minute)

@@ -130,12 +130,15 @@ def usage_of(answers: list[SimulatedAnswer], input_tokens: int, cached_tokens: i
     }
 
 
-def limit_headers(pool: SimulatedPool) -> dict[str, str]:
-    """Return the x-ratelimit headers of the limits that are set. Resets are durations."""
+def limit_headers(pool: SimulatedPool, of_bucket: bool = False) -> dict[str, str]:
+    """Return the x-ratelimit headers of the limits that are set. Resets are durations.
+
+    `of_bucket`: what remains is that of the bucket, not of the minute.
+    """
     headers: dict[str, str] = {}
     for kind, bucket in pool.buckets.items():
         headers[f"x-ratelimit-limit-{kind}"] = str(bucket.per_minute)
-        headers[f"x-ratelimit-remaining-{kind}"] = str(bucket.remaining())
+        headers[f"x-ratelimit-remaining-{kind}"] = str(bucket.remaining(of_bucket))
         headers[f"x-ratelimit-reset-{kind}"] = duration(bucket.full_in_s())
     return headers
 

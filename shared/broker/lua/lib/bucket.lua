@@ -4,8 +4,11 @@
 --
 -- A bucket holds its capacity at most and fills by its rate. An amount over the capacity is taken
 -- when the bucket is full, and leaves a debt. Our bucket of a provider is a little smaller than the
--- provider's own, so that delays between grant and arrival meet no refusal. How a bucket fills is
--- decided in `filled`; producer/admin/levels.py shows the same figures, and a test compares the two.
+-- provider's own, so that delays between grant and arrival meet no refusal. The provider's own is a
+-- second deep where nothing else is known, and as deep as its headers show where they do
+-- (`lib/depth`). How a bucket fills is decided in `filled`; producer/admin/levels.py shows the same
+-- figures, and a test compares the two.
+-- @include lib/depth
 -- @include lib/full
 -- @include lib/limits
 -- @include lib/ticket
@@ -26,7 +29,7 @@ local function bucket_of(scope, key)
     if fields[i] == 'running' then
       running = tonumber(fields[i + 1])
     else
-      local measure, field = string.match(fields[i], '^([%w_]+)%.(%w+)$')
+      local measure, field = string.match(fields[i], '^([%w_]+)%.([%w_]+)$')
       if measure then
         local state = bucket.measures[measure] or {}
         state[field] = tonumber(fields[i + 1])
@@ -39,18 +42,26 @@ local function bucket_of(scope, key)
   return bucket
 end
 
-local FIELDS = {'level', 'at', 'total', 'seen', 'use', 'deep', 'day', 'used'}
+local FIELDS = {'level', 'at', 'total', 'use', 'day', 'used', 'mark', 'mark_at', 'step', 'wave',
+  'wave_at', 'proven'}
+-- Written where a provider has told of its limits.
+local TOLD = {'seen', 'top', 'top_at', 'before', 'sum', 'sum_high', 'floor', 'told_at', 'fixed',
+  'window_at', 'share', 'share_at', 'left', 'left_at', 'floor_of'}
 local function save_buckets()
   for _, bucket in pairs(buckets) do
     if bucket.changed then
       local words = {'running', bucket.running}
-      for measure, state in pairs(bucket.measures) do
-        for _, field in ipairs(FIELDS) do
+      local function write(measure, state, fields)
+        for _, field in ipairs(fields) do
           if state[field] then
             words[#words + 1] = measure .. '.' .. field
             words[#words + 1] = string.format('%.3f', state[field])
           end
         end
+      end
+      for measure, state in pairs(bucket.measures) do
+        write(measure, state, FIELDS)
+        if state.learned then write(measure, state, TOLD) end
       end
       redis.call('HSET', bucket.stored_at, unpack(words))
       redis.call('PEXPIRE', bucket.stored_at, KEPT_MS)
@@ -63,13 +74,70 @@ local function lower(a, b)
   return a or b
 end
 
--- What the provider's rule of growth allows of a large limit now.
+-- What the vendors' rule of growth allows of a large limit now, where the operator asks for it.
 local function ramped(scope, measure, state)
-  local from = scope.config.ramp_from or FIGURES.RAMP_FROM
-  if not RAMPED[measure] or state.limit <= from then return state.limit end
+  local from = scope.config.ramp_from
+  if not from or not RAMPED[measure] or state.limit <= from then return state.limit end
   local fades = math.exp(-math.max(0, now - (state.at or now)) / FIGURES.RAMP_MS)
   state.use = math.max((state.use or 0) * fades, from / FIGURES.RAMP_GROWTH) -- it grows from there
   return math.min(state.limit, math.max(from, FIGURES.RAMP_GROWTH * state.use))
+end
+
+-- The share of the rate, or of a window, that is used: less after a refusal, and more with time.
+local function share_of(state)
+  local most = state.is_fixed and 1 or FIGURES.RATE
+  if not state.share then return most end
+  return math.min(most, state.share + math.max(0, now - (state.share_at or now)) / FIGURES.SHARE_MS)
+end
+
+-- A burst goes in waves, each larger than the one before: a provider that cuts bursts,
+-- whatever its headers show, refuses some of a wave at once and not all of the burst. What has passed
+-- is proven, and may go at once the next time.
+local function wave_of(scope, state)
+  local full = not scope.config.burst_s and depth.full(state)
+  if not full then return nil end
+  local proven = math.max(state.proven or 0, state.rate * 1000 * FIGURES.BURST)
+  if not state.wave_at or now - state.wave_at >= FIGURES.WAVE_MS or now < state.wave_at then
+    if (state.wave or 0) >= FIGURES.WAVE_USED * proven then
+      proven = math.min(full, proven * FIGURES.WAVE_GROWTH)
+    end
+    state.wave, state.wave_at = 0, now
+  end
+  state.proven = proven
+  return state.wave
+end
+
+-- Ms until the next wave where this one has gone, or 0.
+local function wait_for_wave(scope, state, amount)
+  local wave = wave_of(scope, state)
+  if not wave or wave == 0 or wave + amount <= state.proven then return 0 end
+  return math.max(1, math.ceil(state.wave_at + FIGURES.WAVE_MS - now))
+end
+
+-- What our bucket of a provider holds at most: the provider's own less what may be late.
+local function vendor_capacity(scope, state, allowed)
+  local second = allowed / 60
+  local least = second * (scope.config.burst_s or 1) * FIGURES.BURST
+  -- While growth is slowed down nothing comes at once.
+  local usable = not state.is_slowed and depth.usable(state)
+  if not usable then return least end
+  if state.is_fixed then
+    usable = usable * share_of(state)
+    return scope.config.burst_s and math.min(least, usable) or usable
+  end
+  local own = usable - math.min(second, usable) * FIGURES.BURST
+  return scope.config.burst_s and math.min(least, own) or own
+end
+
+-- The bucket of a provider of fixed windows is whole at the end of each.
+local function refilled(state)
+  if state.is_fixed then
+    local before = depth.window_of(state, state.at or now)
+    local passed = math.max(0, depth.window_of(state, now) - before)
+    return math.min(state.capacity, state.level + passed * state.capacity)
+  end
+  local since_ms = math.max(0, now - (state.at or now))
+  return math.min(state.capacity, state.level + since_ms * state.rate)
 end
 
 -- The state of a measure with its level of now, or nil where nothing limits it.
@@ -84,19 +152,22 @@ local function filled(scope, measure, amount)
   end
   if state.filled == now then return state end
   state.filled, state.limit = now, limit
-  local allowed, burst_s = limit, scope.config.burst_s or FIGURES.OWN_BURST_S
   if scope.vendor then
-    burst_s = (scope.config.burst_s or 1) * FIGURES.BURST
-    allowed = ramped(scope, measure, state) * FIGURES.RATE * (measure == 'rpm' and 1 or scope.pace)
+    local paced = measure == 'rpm' and 1 or scope.pace
+    local allowed = ramped(scope, measure, state) * paced
+    state.is_slowed = allowed < limit
+    state.is_fixed = not state.is_slowed and depth.full(state) and depth.is_fixed(state)
+    state.rate = allowed * share_of(state) / 60000
+    state.capacity = math.max(1, vendor_capacity(scope, state, allowed))
+  else
+    state.rate = limit / 60000
+    state.capacity = math.max(1, limit / 60 * (scope.config.burst_s or FIGURES.OWN_BURST_S))
   end
-  state.rate = allowed / 60000
-  state.capacity = math.max(1, allowed / 60 * burst_s)
   if not state.level then
     -- A provider's bucket that is new here may be empty there: it begins with the first request.
     state.level = scope.vendor and math.min(state.capacity, amount) or state.capacity
   else
-    local since_ms = math.max(0, now - (state.at or now))
-    state.level = math.min(state.capacity, state.level + since_ms * state.rate)
+    state.level = refilled(state)
   end
   state.at = now
   return state
@@ -122,8 +193,15 @@ local function wait_for(scope, measure, amount)
   if amount > state.limit then return -1 end
   local needed = math.min(amount, state.capacity)
   -- A grain of tolerance: floats must not make a full bucket wait for 1e-13 of a token.
-  if state.level >= needed - 1e-6 then return 0 end
-  return math.max(1, math.ceil((needed - state.level) / state.rate))
+  if state.level >= needed - 1e-6 then
+    return scope.vendor and wait_for_wave(scope, state, amount) or 0
+  end
+  local missing = needed - state.level
+  if state.is_fixed then
+    local more = (math.ceil(missing / state.capacity) - 1) * depth.window_ms(state)
+    return math.max(1, math.ceil(depth.window_ends(state) + more))
+  end
+  return math.max(1, math.ceil(missing / state.rate))
 end
 
 -- What keeps a job from being granted among these scopes: nil, or the kind of the scope and the ms;
@@ -153,6 +231,16 @@ local function count_of_day(scope, sign)
   scope.bucket.measures.rpd = state
 end
 
+-- Keeps in `step` how much was granted within a second lately: so much may be on its way.
+local function mark(state)
+  local total = state.total or 0
+  local since_s = (now - (state.mark_at or 0)) / 1000
+  if since_s < 1 and since_s >= 0 then return end
+  local granted = total - (state.mark or total)
+  state.step = math.max((state.step or 0) * FIGURES.STEP_FADES ^ math.min(60, math.abs(since_s)), granted)
+  state.mark, state.mark_at = total, now
+end
+
 -- Takes these amounts from the buckets of a scope; with `sign` -1 gives them back. Returns whether
 -- tokens are limited there.
 local function take_from(scope, amounts, sign)
@@ -164,6 +252,10 @@ local function take_from(scope, amounts, sign)
       count_of_day(scope, sign)
     elseif state then
       state.level = math.min(state.capacity, state.level - sign * amount)
+      if scope.vendor then
+        mark(state)
+        if sign > 0 and wave_of(scope, state) then state.wave = state.wave + amount end
+      end
       state.total = (state.total or 0) + sign * amount
       if state.use then state.use = state.use + sign * amount * 60000 / FIGURES.RAMP_MS end
       any_tokens = any_tokens or measure ~= 'rpm'

@@ -12,7 +12,9 @@ local function gate_of(pool, key)
   for i = 1, #fields, 2 do gate[fields[i]] = tonumber(fields[i + 1]) or fields[i + 1] end
   gate.pace_now = 1
   if gate.pace then
-    gate.pace_now = math.min(1, gate.pace + math.max(0, now - gate.pace_at) / FIGURES.PACE_MS)
+    local quarters = math.max(0, now - (gate.pace_at or now)) / FIGURES.PACE_MS
+    local grown = FIGURES.PACE_GROWTH ^ math.min(96, quarters)
+    gate.pace_now = math.min(1, gate.pace * grown)
   end
   if gate.ceiling then
     local missing = math.max(1, gate.ceiling_from - gate.ceiling)

@@ -58,6 +58,15 @@ parts: dict[str, st.SearchStrategy[float]] = {
     "at": ages,
     "seen": amounts,
     "use": amounts,
+    "top": amounts,
+    "before": amounts,
+    "sum": amounts,
+    "floor": amounts,
+    "told_at": st.integers(-5_000, 150_000),
+    "fixed": st.integers(0, 9),
+    "window_at": ages,
+    "share": st.floats(0.9, 1),
+    "share_at": ages,
 }
 states = st.fixed_dictionaries(
     {},
@@ -78,7 +87,7 @@ def stored(state: dict[str, float], now_ms: int) -> dict[str, str]:
     """The fields of a bucket; ages become moments, and a day is counted from today."""
     found = dict(state)
     for name, value in state.items():
-        if name.endswith(".at"):
+        if name.endswith((".at", "_at")):
             found[name] = now_ms - value
     if "rpd.day" in state:
         found["rpd.day"] += now_ms // DAY_MS

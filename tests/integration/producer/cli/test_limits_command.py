@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -173,7 +174,7 @@ def test_a_reload_puts_the_file_in_force_and_a_bad_file_changes_nothing(
     hand.wait("j1")
     file.write_text(f'[pools."{POOL}"]\nrpm = 60\n')
     assert done(env, "catalog", "reload", "--json").document["version"] == 1
-    assert client.hget(KEYS.limits(), f"pool/{POOL}") == "rpm=60 burst_s=1"
+    assert client.hget(KEYS.limits(), f"pool/{POOL}") == "rpm=60"
     assert client.hget(KEYS.limits(), "keys/openai") == "n=3"
     assert woken(client, STANDARD) == {STANDARD}
     file.write_text(f'[pools."{POOL}"]\nrpm = 0\n')
@@ -181,7 +182,40 @@ def test_a_reload_puts_the_file_in_force_and_a_bad_file_changes_nothing(
     assert ended.code == 2
     assert "rpm" in ended.err
     assert client.get(KEYS.version()) == "1"
-    assert client.hget(KEYS.limits(), f"pool/{POOL}") == "rpm=60 burst_s=1"
+    assert client.hget(KEYS.limits(), f"pool/{POOL}") == "rpm=60"
+
+
+def test_a_ramp_that_holds_a_pool_is_told(env: dict[str, str], hand: Rooms) -> None:
+    hand.limit(f"pool/{POOL}", "tpm=30000000")
+    hand.wait("j1")
+    assert "ramp" not in done(env, "limits").err
+    done(env, "limits", "set", f"pool/{POOL}", "ramp_from=1000000")
+    result = done(env, "limits")
+    told = f"pool/{POOL}: a ramp lets 1000000 of 30000000 tpm through now"
+    assert told in result.out + result.err
+    [bucket] = [one for one in done(env, "limits", "--json").document["buckets"] if one["ramp"]]
+    assert (bucket["measure"], bucket["ramp"]) == ("tpm", 1_000_000)
+    assert (
+        "ramp_from=1000000000000" in done(env, "limits", "set", f"pool/{POOL}", "ramp_from=off").out
+    )
+    assert "a ramp lets" not in done(env, "limits").err
+    ended = headgate(["limits", "set", "tenant/acme", "ramp_from=1000000"], env)
+    assert ended.code == 2
+    assert "only pools have a ramp" in ended.err
+
+
+def test_a_pool_that_was_told_to_grow_slower_is_told_of(
+    env: dict[str, str], hand: Rooms, client: redis.Redis
+) -> None:
+    hand.limit(f"pool/{POOL}", "tpm=30000000")
+    hand.wait("j1")
+    seconds, _ = client.time()
+    gate: dict[Any, Any] = {"pace": "0.25", "pace_at": int(seconds) * 1000}
+    client.hset(KEYS.gate(POOL, "key0"), mapping=gate)
+    result = done(env, "limits")
+    assert f"{POOL}: its provider asked for slower growth; a ramp lets 25%" in (
+        result.out + result.err
+    )
 
 
 def test_the_tables_show_buckets_gates_pools_and_tenants(env: dict[str, str], hand: Rooms) -> None:

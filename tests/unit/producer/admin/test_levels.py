@@ -76,11 +76,36 @@ def test_a_slow_pace_slows_tokens_and_no_calls() -> None:
     assert calls.rate_per_s == pytest.approx(998)
 
 
-def test_a_large_limit_is_used_as_far_as_the_rule_of_growth_allows() -> None:
-    cold = one("tpm=10000000", {}, of_provider=True)
-    warm = one("tpm=10000000", {"tpm.use": "5000000", "tpm.at": str(NOW)}, of_provider=True)
+def test_a_large_limit_is_used_as_far_as_the_ramp_of_its_pool_allows() -> None:
+    limits = "tpm=10000000 ramp_from=1000000"
+    used = {"tpm.use": "5000000", "tpm.at": str(NOW)}
+    cold, warm = one(limits, {}, of_provider=True), one(limits, used, of_provider=True)
     assert cold.rate_per_s == pytest.approx(1_000_000 * 0.998 / 60)
     assert warm.rate_per_s == pytest.approx(7_000_000 * 0.998 / 60)
+    assert (cold.ramp_a_minute, warm.ramp_a_minute) == (1_000_000, 7_000_000)
+    without = one("tpm=10000000", {}, of_provider=True)
+    assert without.rate_per_s == pytest.approx(10_000_000 * 0.998 / 60)
+    assert without.ramp_a_minute is None
+
+
+def test_a_bucket_is_shown_as_deep_as_its_provider_has_told() -> None:
+    told = {"tpm.level": "9e9", "tpm.at": str(NOW), "tpm.top": "600000", "tpm.told_at": str(NOW)}
+    deep = one("tpm=600000", told, of_provider=True)
+    assert deep.capacity == pytest.approx(600_000 - 600_000 / 60 / 2)
+    assert one("tpm=600000 burst_s=4", told, of_provider=True).capacity == pytest.approx(
+        600_000 / 60 * 4 * 0.5 * 0.998, rel=0.01
+    )
+    stale = told | {"tpm.told_at": str(NOW - 121_000)}
+    assert one("tpm=600000", stale, of_provider=True).capacity == pytest.approx(5_000, rel=0.01)
+
+
+def test_a_fixed_window_is_waited_for_until_it_ends() -> None:
+    told = {"tpm.level": "0", "tpm.at": str(NOW), "tpm.top": "100000", "tpm.told_at": str(NOW),
+            "tpm.fixed": "5", "tpm.window_at": str(NOW - 4_020)}  # fmt: skip
+    level = one("tpm=600000", told, of_provider=True)
+    assert (level.capacity, level.window_ms) == (100_000, 10_000)
+    assert level.wait_s(1, NOW) == pytest.approx(6)
+    assert level.wait_s(250_000, NOW) == pytest.approx(26)
 
 
 def test_a_day_that_is_used_up_is_waited_for_until_midnight_and_longer() -> None:
@@ -126,7 +151,7 @@ LOWERED = {"ceiling": "10", "ceiling_from": "70"}
         ({}, GateState()),
         ({"until": str(NOW - 1), "why": "limited"}, GateState()),
         ({"until": str(NOW + 9), "why": "limited"}, GateState(NOW + 9, "limited")),
-        ({"pace": "0.5", "pace_at": str(NOW - 450_000)}, GateState(pace=0.75)),
+        ({"pace": "0.5", "pace_at": str(NOW - 900_000)}, GateState(pace=0.75)),
         ({"pace": "0.5", "pace_at": str(NOW - 4_500_000)}, GateState()),
         (LOWERED | {"ceiling_at": str(NOW - 20_000)}, GateState(ceiling=30)),
         (LOWERED | {"ceiling_at": str(NOW - 200_000)}, GateState()),

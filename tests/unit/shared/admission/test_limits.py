@@ -38,6 +38,13 @@ def test_each_table_of_the_catalog_has_its_scopes(tmp_path: Path) -> None:
         [pools."openai/gpt-4o"]
         rpm = 6000
         input_tpm = 600000
+        [pools."openai/gpt-4o-mini"]
+        tpm = 30_000_000
+        burst_s = 2
+        ramp_from = 1_000_000
+        [pools."openai/gpt-4.1"]
+        tpm = 30_000_000
+        ramp_from = "off"
         [tenants."*"]
         rpm = 100
         concurrent = 5
@@ -56,7 +63,10 @@ def test_each_table_of_the_catalog_has_its_scopes(tmp_path: Path) -> None:
     assert found["global"] == "rpm=90000 burst_s=0.5"
     assert found["provider/openai"] == "concurrent=700"
     assert "provider/anthropic" not in found
-    assert found["pool/openai/gpt-4o"] == "rpm=6000 input_tpm=600000 burst_s=1"
+    assert found["pool/openai/gpt-4o"] == "rpm=6000 input_tpm=600000"
+    assert found["pool/openai/gpt-4o-mini"] == "tpm=30000000 burst_s=2 ramp_from=1000000"
+    # Workers of the release before read numbers only: above every limit there is no ramp.
+    assert found["pool/openai/gpt-4.1"] == "tpm=30000000 ramp_from=1000000000000"
     assert found["tenant/*"] == "rpm=100 concurrent=5"
     assert found["tenant/acme%20%26%20sons%2Fnorth"] == "rpm=600 concurrent=5 weight=2.5"
     assert "tenant/plain" not in found
@@ -92,6 +102,8 @@ def test_what_is_written_is_read_again(amounts: dict[str, float | None]) -> None
         ("burst_s", "0.5", 0.5),
         ("weight", "1000", 1000),
         ("rpd", "none", None),
+        ("ramp_from", "1_000_000", 1_000_000),
+        ("ramp_from", "off", 1e12),
     ],
 )
 def test_an_operators_figure_is_a_number_in_range_or_none(
@@ -105,6 +117,7 @@ def test_an_operators_figure_is_a_number_in_range_or_none(
     [
         ("rpm", "0"), ("rpm", "-5"), ("rpm", "1.5"), ("rpm", "many"), ("rpm", "nan"),
         ("tpm", "1e30"), ("weight", "0"), ("weight", "inf"), ("burst_s", "7200"), ("rps", "5"),
+        ("ramp_from", "slow"),
     ],
 )  # fmt: skip
 def test_a_limit_of_zero_negative_or_absurd_size_is_refused_with_the_remedy(

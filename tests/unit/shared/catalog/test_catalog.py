@@ -131,7 +131,12 @@ def test_a_provider_and_a_model_may_be_added(tmp_path: Path) -> None:
 def test_limits_of_a_pool_bind_and_absent_ones_do_not(tmp_path: Path) -> None:
     mine = overlay(tmp_path, '[pools."openai/gpt-4o-mini"]\nrpm = 6000\ntpm = 600000')
     pool = mine.pool(mine.model("gpt-4o-mini"))
-    assert (pool.key, pool.rpm, pool.tpm, pool.burst_s) == ("openai/gpt-4o-mini", 6000, 600000, 1)
+    assert (pool.key, pool.rpm, pool.tpm, pool.burst_s) == (
+        "openai/gpt-4o-mini",
+        6000,
+        600000,
+        None,
+    )
     assert (pool.rpd, pool.concurrent, pool.input_tpm, pool.output_tpm) == (None,) * 4
     other = mine.pool(mine.model("gpt-4o"))
     assert (other.key, other.rpm, other.tpm) == ("openai/gpt-4o", None, None)

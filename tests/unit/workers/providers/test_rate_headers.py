@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from headgate.workers.provider import RateSeen
+from headgate.workers.provider import RateSeen, Reset
 from headgate.workers.providers.rate_headers import duration_s, seen
 
 NOW_S = datetime(2026, 11, 21, 12, 0, 0, tzinfo=UTC).timestamp()
@@ -30,11 +31,44 @@ def anthropic(kind: str, limit: str, remaining: str, reset: str | None) -> dict[
 SOON = "2026-11-21T12:00:03Z"
 
 
+def limits_in(headers: dict[str, str], now_s: float) -> tuple[RateSeen, ...]:
+    """What is read, without the resets."""
+    return tuple(replace(one, reset=None) for one in seen(headers, now_s))
+
+
+def test_a_reset_of_openai_is_a_duration_from_the_request_on() -> None:
+    (tokens,) = seen(openai("tokens", "600000", "9900", "900ms"), NOW_S)
+    assert tokens.reset == Reset(0.9, 0.001)
+    (azure,) = seen(openai("requests", "100", "40", "12"), NOW_S)
+    assert azure.reset == Reset(12.0, 1.0)
+
+
+@pytest.mark.parametrize("clock_s", [NOW_S, NOW_S - 3600, NOW_S + 3600])
+def test_a_reset_of_anthropic_is_read_against_the_date_of_its_own_answer(clock_s: float) -> None:
+    headers = anthropic("requests", "50", "49", SOON) | {"date": "Sat, 21 Nov 2026 12:00:01 GMT"}
+    (one,) = seen(headers, clock_s)
+    assert one.reset == Reset(2.0, 2.0, of_answer=True)
+    (past,) = seen(headers | {"date": "Sat, 21 Nov 2026 12:00:09 GMT"}, clock_s)
+    assert past.reset == Reset(0.0, 2.0, of_answer=True)
+
+
+@pytest.mark.parametrize(
+    "date", ["", "soon", "Sat, 21 Nov 2026", "Sun, 22 Nov 2026 12:00:04 GMT", "9" * 50, "1" * 30,
+             "Sat, 21 Nov 2026 11:00:00 GMT", "Sat, 21 Nov 99999 12:00:00 GMT"],
+)  # fmt: skip
+def test_without_a_date_that_fits_the_limits_of_anthropic_are_read_without_a_reset(
+    date: str,
+) -> None:
+    headers = anthropic("requests", "50", "49", SOON)
+    assert seen(headers | {"date": date}, NOW_S) == (RateSeen("rpm", 50.0, 49.0, 1.0),)
+    assert seen(headers, NOW_S) == (RateSeen("rpm", 50.0, 49.0, 1.0),)
+
+
 def test_openais_headers_give_requests_and_tokens_per_minute() -> None:
     headers = openai("requests", "5000", "4999", "12ms") | openai(
         "tokens", "160000", "159976", "9ms"
     )
-    assert seen(headers, NOW_S) == (
+    assert limits_in(headers, NOW_S) == (
         RateSeen("rpm", 5000.0, 4999.0, 1.0),
         RateSeen("tpm", 160000.0, 159976.0, 1.0),
     )
@@ -55,12 +89,16 @@ def test_openais_headers_give_requests_and_tokens_per_minute() -> None:
         # Rounded up to whole requests, what is missing may be nearly twice what the reset says.
         ("60", "58", "1.05s", "rpm"),
         ("100", "40", "12", "rpm"),  # Azure: whole seconds until the next window of a minute
+        ("6000", "99", "10ms", "rpm"),  # a bucket that holds a second of the rate
+        ("60000", "30000", "1s", "rpm"),  # or half a minute
+        ("60000", "59999", "41s", "rpm"),  # a fixed minute
+        ("6000", "98", "900ms", "rpm"),  # a fixed second
     ],
 )
 def test_a_limit_of_requests_is_of_a_minute_or_of_a_day_by_when_it_is_full_again(
     limit: str, remaining: str, reset: str, measure: str
 ) -> None:
-    (one,) = seen(openai("requests", limit, remaining, reset), NOW_S)
+    (one,) = limits_in(openai("requests", limit, remaining, reset), NOW_S)
     assert one == RateSeen(measure, float(limit), float(remaining), 1.0)  # type: ignore[arg-type]
 
 
@@ -70,11 +108,11 @@ def test_of_organisation_and_project_the_smaller_figures_count(
 ) -> None:
     headers = openai("tokens", "600000", remaining, "1s")
     headers |= openai("project-tokens", "60000", "50000", "10s")
-    assert seen(headers, NOW_S) == (RateSeen("tpm", 60000.0, least, 1.0),)
+    assert limits_in(headers, NOW_S) == (RateSeen("tpm", 60000.0, least, 1.0),)
 
 
 def test_tokens_that_are_full_again_at_the_end_of_a_fixed_minute_count() -> None:
-    assert seen(openai("tokens", "60000", "59000", "41s"), NOW_S) == (
+    assert limits_in(openai("tokens", "60000", "59000", "41s"), NOW_S) == (
         RateSeen("tpm", 60000.0, 59000.0, 1.0),
     )
 
@@ -82,12 +120,12 @@ def test_tokens_that_are_full_again_at_the_end_of_a_fixed_minute_count() -> None
 def test_names_with_their_unit_need_no_reset() -> None:
     mistral = openai("tokens-minute", "5000000", "4999911", None)
     mistral |= openai("req-minute", "720", "717", None)
-    assert set(seen(mistral, NOW_S)) == {
+    assert set(limits_in(mistral, NOW_S)) == {
         RateSeen("tpm", 5000000.0, 4999911.0, 1.0),
         RateSeen("rpm", 720.0, 717.0, 1.0),
     }
     cerebras = openai("requests-day", "14400", "14399", "33011.382867")
-    assert seen(cerebras, NOW_S) == (RateSeen("rpd", 14400.0, 14399.0, 1.0),)
+    assert limits_in(cerebras, NOW_S) == (RateSeen("rpd", 14400.0, 14399.0, 1.0),)
 
 
 def test_anthropics_headers_give_input_and_output_apart_rounded_to_the_thousand() -> None:
@@ -99,7 +137,7 @@ def test_anthropics_headers_give_input_and_output_apart_rounded_to_the_thousand(
         | anthropic("tokens", "96000", "95000", "2025-08-21T12:40:59Z")
     )
     answered_at_s = datetime(2025, 8, 21, 12, 41, 0, tzinfo=UTC).timestamp()
-    assert seen(headers, answered_at_s) == (
+    assert limits_in(headers, answered_at_s) == (
         RateSeen("rpm", 1000.0, 999.0, 1.0),
         RateSeen("input_tpm", 80000.0, 80000.0, 1000.0),
         RateSeen("output_tpm", 16000.0, 15000.0, 1000.0),
@@ -108,20 +146,20 @@ def test_anthropics_headers_give_input_and_output_apart_rounded_to_the_thousand(
 
 def test_anthropics_tokens_group_is_read_only_alone() -> None:
     alone = anthropic("tokens", "40000", "39000", SOON)
-    assert seen(alone, NOW_S) == (RateSeen("tpm", 40000.0, 39000.0, 1000.0),)
-    assert seen(alone | anthropic("input-tokens", "bad", "39000", SOON), NOW_S) == ()
+    assert limits_in(alone, NOW_S) == (RateSeen("tpm", 40000.0, 39000.0, 1000.0),)
+    assert limits_in(alone | anthropic("input-tokens", "bad", "39000", SOON), NOW_S) == ()
 
 
 def test_what_remains_may_be_rounded_above_the_limit_and_counts_as_the_limit() -> None:
     headers = anthropic("input-tokens", "8500", "9000", SOON)
-    assert seen(headers, NOW_S) == (RateSeen("input_tpm", 8500.0, 8500.0, 1000.0),)
+    assert limits_in(headers, NOW_S) == (RateSeen("input_tpm", 8500.0, 8500.0, 1000.0),)
 
 
 def test_a_clock_that_is_an_hour_off_changes_nothing() -> None:
     headers = anthropic("requests", "50", "49", "2026-11-21T14:00:00+02:00")
     assert (
-        seen(headers, NOW_S - 3600)
-        == seen(headers, NOW_S + 3600)
+        limits_in(headers, NOW_S - 3600)
+        == limits_in(headers, NOW_S + 3600)
         == (RateSeen("rpm", 50.0, 49.0, 1.0),)
     )
 
@@ -145,11 +183,9 @@ def test_a_clock_that_is_an_hour_off_changes_nothing() -> None:
         ("60000", "30000", "-1s"),
         ("60000", "30000", "nan"),
         ("60000", "30000", "2026-11-21T12:00:03Z"),
-        ("60000", "30000", "1s"),  # half is missing, and would be back in a second
         ("60000", "30000", "5h"),  # half is missing: neither of a minute nor of a day
         ("60000", "30000", "999999h"),
         ("60000", "30000", None),
-        ("60000", "59999", "41s"),  # a fixed minute in words might be taken for a day
     ],
 )
 def test_what_makes_no_sense_leaves_out_its_measure_and_no_other(
@@ -157,11 +193,11 @@ def test_what_makes_no_sense_leaves_out_its_measure_and_no_other(
 ) -> None:
     good = openai("tokens", "160000", "159976", "9ms")
     headers = good | openai("requests", limit, remaining, reset)
-    assert seen(headers, NOW_S) == (RateSeen("tpm", 160000.0, 159976.0, 1.0),)
+    assert limits_in(headers, NOW_S) == (RateSeen("tpm", 160000.0, 159976.0, 1.0),)
 
 
 def test_a_limit_of_tokens_of_a_day_is_not_taken_for_one_of_a_minute() -> None:
-    assert seen(openai("tokens", "200000", "100000", "12h0m0s"), NOW_S) == ()
+    assert limits_in(openai("tokens", "200000", "100000", "12h0m0s"), NOW_S) == ()
 
 
 @pytest.mark.parametrize(
@@ -172,7 +208,7 @@ def test_a_limit_of_tokens_of_a_day_is_not_taken_for_one_of_a_minute() -> None:
 def test_a_reset_that_is_no_moment_of_these_days_leaves_out_its_measure(reset: str | None) -> None:
     good = anthropic("requests", "50", "49", SOON)
     headers = good | anthropic("input-tokens", "40000", "39000", reset)
-    assert seen(headers, NOW_S) == (RateSeen("rpm", 50.0, 49.0, 1.0),)
+    assert limits_in(headers, NOW_S) == (RateSeen("rpm", 50.0, 49.0, 1.0),)
 
 
 @pytest.mark.parametrize(
@@ -216,7 +252,9 @@ VALUES = (
 
 
 @given(
-    headers=st.dictionaries(st.sampled_from(NAMES) | st.text(max_size=20), VALUES, max_size=20),
+    headers=st.dictionaries(
+        st.sampled_from([*NAMES, "date"]) | st.text(max_size=20), VALUES, max_size=20
+    ),
     now_s=st.floats(allow_nan=True),
 )
 @example(headers=openai("requests", "1000000000000", "999999999999.999999999", "1ms"), now_s=0.0)
@@ -228,6 +266,7 @@ def test_no_headers_are_an_error_and_what_is_read_makes_sense(
     for one in found:
         assert 1 <= one.limit <= 1e12
         assert 0 <= one.remaining <= one.limit
+        assert one.reset is None or 0 <= one.reset.after_s < 1e13
 
 
 @given(limit=st.integers(1, 10**7), counted=st.floats(0, 1, exclude_min=True), daily=st.booleans())

@@ -160,3 +160,59 @@ def test_anthropic_sends_resets_as_moments_and_rounds_tokens_to_the_thousand() -
 def test_a_limit_that_is_not_set_has_no_header() -> None:
     pools = SimulatedPools(LimitTable(), burst_s=1.0)
     assert openai_headers(pools.of("m", False, "", 0.0)) == {}
+
+
+# ---- buckets of their own depth, and fixed windows
+
+
+@pytest.mark.parametrize("depth_s", [1.0, 10.0, 60.0])
+def test_a_fixed_window_lets_its_whole_amount_through_and_no_more_until_it_ends(
+    depth_s: float,
+) -> None:
+    pools = SimulatedPools(LimitTable(SimulatedLimit(rpm=60)), burst_s=depth_s, fixed=True)
+    began_s = 6 * depth_s + 0.75
+    taken = [take(pools, began_s, requests=1) for _ in range(int(depth_s))]
+    assert taken == [None] * int(depth_s)
+    refusal = take(pools, began_s + 0.125, requests=1)
+    assert refusal is not None
+    assert refusal.wait_s == pytest.approx(depth_s - 0.875)
+    assert take(pools, 7 * depth_s - 0.001, requests=1) is not None
+    taken = [take(pools, 7 * depth_s, requests=1) for _ in range(int(depth_s))]
+    assert taken == [None] * int(depth_s)
+    assert take(pools, 7 * depth_s, requests=1) is not None
+
+
+def test_a_request_larger_than_a_fixed_window_leaves_a_debt_of_several_windows() -> None:
+    pools = SimulatedPools(LimitTable(SimulatedLimit(tpm=600)), burst_s=1.0, fixed=True)
+    assert take(pools, 0.25, tokens=25) is None
+    refusal = take(pools, 0.25, tokens=6)
+    assert refusal is not None
+    assert refusal.wait_s == pytest.approx(2.75)
+    assert take(pools, 2.0, tokens=5) is None
+
+
+def test_headers_of_the_style_bucket_say_what_the_bucket_itself_holds() -> None:
+    continuous = SimulatedPools(LimitTable(SimulatedLimit(tpm=600_000)), burst_s=1.0)
+    assert take(continuous, 5.25, tokens=100) is None
+    assert openai_headers(continuous.of("m", False, "", 5.25), of_bucket=True) == {
+        "x-ratelimit-limit-tokens": "600000",
+        "x-ratelimit-remaining-tokens": "9900",
+        "x-ratelimit-reset-tokens": "10ms",
+    }
+    fixed = SimulatedPools(LimitTable(SimulatedLimit(tpm=600_000)), burst_s=1.0, fixed=True)
+    assert take(fixed, 5.25, tokens=100) is None
+    assert openai_headers(fixed.of("m", False, "", 5.25), of_bucket=True) == {
+        "x-ratelimit-limit-tokens": "600000",
+        "x-ratelimit-remaining-tokens": "9900",
+        "x-ratelimit-reset-tokens": "750ms",
+    }
+
+
+def test_moments_of_a_fixed_window_are_its_end() -> None:
+    pools = SimulatedPools(LimitTable(SimulatedLimit(input_tpm=60_000)), burst_s=10.0, fixed=True)
+    assert take(pools, 13.5, inputs=2000) is None
+    headers = anthropic_headers(pools.of("m", True, "", 13.5), 1_000_000.0, of_bucket=True)
+    assert headers["anthropic-ratelimit-input-tokens-limit"] == "60000"
+    assert headers["anthropic-ratelimit-input-tokens-remaining"] == "8000"
+    assert headers["anthropic-ratelimit-input-tokens-reset"] == "1970-01-12T13:46:47Z"
+    assert headers["anthropic-ratelimit-tokens-remaining"] == "8000"

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headgate.workers.provider import RateSeen
+from headgate.workers.provider import RateSeen, Reset
 from headgate.workers.providers.rate_headers import seen
 from headgate.workers.simulator.answers import MOST_TOKENS, lengths
 from headgate.workers.simulator.behaviour import Act, Behaviour
@@ -114,8 +114,8 @@ def test_headers_show_the_moment_of_admission_also_when_the_answer_comes_late() 
     assert act.delay_s == 60
     headers = {name: value for name, value in act.headers.items() if "ratelimit" in name}
     assert set(seen(headers, NOW_S)) == {
-        RateSeen("rpm", 600.0, 599.0, 1.0),
-        RateSeen("tpm", 60_000.0, 59_500.0, 1.0),
+        RateSeen("rpm", 600.0, 599.0, 1.0, reset=Reset(0.1, 0.001)),
+        RateSeen("tpm", 60_000.0, 59_500.0, 1.0, reset=Reset(0.5, 0.001)),
     }
 
 
