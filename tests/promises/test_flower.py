@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from celery import Celery
 
 from headgate import Client
+from headgate.producer.errors import UnknownJob
 from headgate.shared import redis_url
 from headgate.shared.settings import Settings
 from tests.support import installation, redis_forms
@@ -125,6 +127,14 @@ def submit_all(client: Client, url: str) -> dict[str, str]:
     return ids
 
 
+def is_on_record(client: Client, job_id: str) -> bool:
+    try:
+        client.status(job_id)
+    except UnknownJob:
+        return False
+    return True
+
+
 @pytest.mark.slow
 def test_flower_shows_every_job_and_no_secret_anywhere(stack: Stack) -> None:
     flower = FlowerServer(stack.env, stack.folder)
@@ -142,6 +152,8 @@ def test_flower_shows_every_job_and_no_secret_anywhere(stack: Stack) -> None:
         wait_until(lambda: at.redis.zcard(at.keys.due()) == 1, 30, "a deferred job")
         wait_until(lambda: at.redis.llen(at.keys.dead()) >= 4, 30, "the dead letters")
         for name in ("succeeded", "failed", "refused", "bare", "unknown field", "first"):
+            # A stock message is on record once a worker has it.
+            wait_until(partial(is_on_record, client, ids[name]), 30, f"job {name}")
             client.result(ids[name], wait=True, timeout_s=30)
         known = lambda: set(ids.values()) <= set(flower.fetch("/api/tasks"))  # noqa: E731
         wait_until(known, 20, "Flower to know all jobs")

@@ -169,17 +169,23 @@ class Fetcher:
         pause_s, returned = 0.05, False
         while not self._closing:
             self._bell.clear()
-            want = self._want()
-            if want < BATCH and 0 < len(self._acks) < 16 and self.held > BATCH:
-                await asyncio.sleep(LINGER_S)
-                want = self._want()
             try:
+                want = self._want()
+                if want < BATCH and 0 < len(self._acks) < 16 and self.held > BATCH:
+                    await asyncio.sleep(LINGER_S)
+                    want = self._want()
                 if returned:
                     # Redis may have lost its memory, or loaded an older copy in which the jobs
                     # that run here are queued. Renewing first keeps others from fetching them.
                     await self.leases.renew()
                 fetched = await self._round_trip(want)
-                returned = False
+                pause_s, returned = 0.05, False
+                self._outage_log.answered()
+                if len(fetched.taken) < want and not fetched.more:
+                    await self._idle(fetched.next_due_ms)
+                elif not want and not self._acks:
+                    await self._idle(None)
+                continue
             except (RedisError, OSError) as error:
                 returned = not isinstance(error, ResponseError)  # a refusal is no outage
                 self._outage_log.failed(await name_wrong_key(self._client, self._keys, error))
@@ -187,14 +193,6 @@ class Fetcher:
                     self._wakeup.forget()
             except Exception:
                 log.exception("fetching went wrong; trying again")
-            else:
-                pause_s = 0.05
-                self._outage_log.answered()
-                if len(fetched.taken) < want and not fetched.more:
-                    await self._idle(fetched.next_due_ms)
-                elif not want and not self._acks:
-                    await self._idle(None)
-                continue
             await asyncio.sleep(pause_s)
             pause_s = min(1.0, pause_s * 2)
 
@@ -205,7 +203,8 @@ class Fetcher:
     def _bytes_left(self) -> int:
         """Return how many bytes of messages may still be fetched."""
         held = self.leases.held
-        acked = sum(held[tag].size for tag in self._acks if tag in held)
+        # A copy, since Celery's thread may add acks at any moment.
+        acked = sum(held[tag].size for tag in list(self._acks) if tag in held)
         return self._max_bytes - self.leases.held_bytes + acked
 
     async def _round_trip(self, want: int) -> broker_jobs.Fetched:

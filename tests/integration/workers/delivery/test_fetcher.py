@@ -236,6 +236,30 @@ async def test_jobs_of_a_dead_worker_come_to_an_idle_one_with_its_crash_counted(
     assert (worker.ids[0], worker.arrived[0].crashes) == (job_id, 1)
 
 
+async def test_an_ack_that_comes_while_acks_are_counted_does_not_stop_the_worker(
+    broker: Broker, valkey: ValkeyServer, start: Start
+) -> None:
+    """Celery's thread may add one at any moment; here it comes in the middle of the count."""
+    worker = start(valkey, slots=2, lease_ms=60_000)
+    await asyncio.to_thread(put, broker, 2)
+    await until(lambda: len(worker.arrived) == 2, "both jobs")
+    first, *later = [arrival.tag for arrival in worker.arrived]
+    is_counting = False
+
+    class Counted(int):
+        def __hash__(self) -> int:
+            if is_counting and later:
+                worker.fetcher.ack(later.pop())
+            return hash(int(self))
+
+    worker.fetcher.ack(Counted(first))
+    is_counting = True
+    await until(broker.is_empty, "both to be acked")
+    assert later == []
+    await asyncio.to_thread(put, broker, 1)
+    await until(lambda: len(worker.arrived) == 3, "the next job")
+
+
 async def test_killed_connections_repeat_no_job(
     broker: Broker, valkey: ValkeyServer, start: Start
 ) -> None:
