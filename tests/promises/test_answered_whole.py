@@ -17,6 +17,7 @@ from headgate import Client, Request
 from headgate.shared.settings import Settings
 from tests.support import installation
 from tests.support.command import headgate
+from tests.support.recorded_installation import asking
 from tests.support.recording_provider import GivenAnswer, RecordingProvider, recording_provider
 from tests.support.servers import ValkeyServer
 from tests.support.vendor_answers import VENDOR_ANSWERS, VendorAnswer
@@ -37,19 +38,8 @@ def env(
     vendor: RecordingProvider, valkey: ValkeyServer, sqlite_url: str, tmp_path: Path
 ) -> Iterator[dict[str, str]]:
     """The settings of an installation with a worker that asks the vendor."""
-    env = {
-        "HEADGATE_HOME": str(tmp_path / "home"),
-        "HEADGATE_REDIS_URL": valkey.url,
-        "HEADGATE_DATABASE_URL": sqlite_url,
-        "OPENAI_API_KEY": "sk-test-openai",
-        "OPENAI_BASE_URL": vendor.url,
-        "ANTHROPIC_API_KEY": "sk-test-anthropic",
-        "ANTHROPIC_BASE_URL": vendor.url,
-    }
-    assert headgate(["db", "upgrade"], env).code == 0
-    worker = installation.worker_process(env, tmp_path)
-    with installation.ended_afterwards(worker):
-        worker.start()
+    anthropic = {"ANTHROPIC_API_KEY": "sk-test-anthropic", "ANTHROPIC_BASE_URL": vendor.url}
+    with asking(vendor, valkey, sqlite_url, tmp_path, **anthropic) as env:
         yield env
 
 

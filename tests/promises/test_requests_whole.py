@@ -10,6 +10,7 @@ import pytest
 
 from tests.support import installation
 from tests.support.command import headgate
+from tests.support.recorded_installation import asking
 from tests.support.recording_provider import GivenAnswer, RecordingProvider, recording_provider
 from tests.support.servers import ValkeyServer
 
@@ -47,17 +48,7 @@ def env(
     vendor: RecordingProvider, valkey: ValkeyServer, sqlite_url: str, tmp_path: Path
 ) -> Iterator[dict[str, str]]:
     """The settings of an installation with a worker that asks the vendor."""
-    env = {
-        "HEADGATE_HOME": str(tmp_path / "home"),
-        "HEADGATE_REDIS_URL": valkey.url,
-        "HEADGATE_DATABASE_URL": sqlite_url,
-        "OPENAI_API_KEY": "sk-test-openai",
-        "OPENAI_BASE_URL": vendor.url,
-    }
-    assert headgate(["db", "upgrade"], env).code == 0
-    worker = installation.worker_process(env, tmp_path)
-    with installation.ended_afterwards(worker):
-        worker.start()
+    with asking(vendor, valkey, sqlite_url, tmp_path) as env:
         yield env
 
 
