@@ -83,7 +83,8 @@ def _end(command: ChildProcess, way: str, url: str) -> int:
         if "celery" in child.cmdline() and "guard.py" not in " ".join(child.cmdline())
     ]
     worker.suspend()
-    in_flight = installation.read_books(url).attempts["open"]
+    # A busy machine may stop it in the moment in which all calls were answered and none began.
+    in_flight = installation.read_books(url).attempts.get("open", 0)
     worker.kill()
     command.kill()
     wait_until(lambda: not worker.is_running(), 10, "the worker to end")

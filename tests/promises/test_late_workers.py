@@ -136,9 +136,11 @@ def test_a_group_that_is_frozen_again_and_again_loses_and_repeats_nothing(line: 
     """When all stand still, nobody loses a lease: the thawed have time to renew."""
     workers = [line.worker(**LONGER), line.worker("two", **LONGER)]
     unknown = line.count_crashed()
-    ids = line.submit({"plain": 20, "slow once": 10})
-    wait_until(lambda: open_calls(line) >= 10, 20, "calls to be under way")
+    ids: list[str] = []
     for _ in range(2):
+        wait_until(lambda: open_calls(line) == 0, 20, "the calls of the round before to end")
+        ids += line.submit({"plain": 20, "slow once": 10})
+        wait_until(lambda: open_calls(line) >= 10, 20, "calls to be under way")
         for worker in workers:
             worker.freeze()
         line.let_leases_end()

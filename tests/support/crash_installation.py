@@ -157,6 +157,7 @@ class Line:
         """All leases have run out, and nobody has noticed yet."""
         marks = self.broker.keys.leases()
         ends: Any = self.client.zrange(marks, -1, -1, withscores=True)
+        assert ends, "no job is under way: the workers ended all before they were frozen"
         wait_until(lambda: self.broker.now_ms() > ends[0][1], 10, "leases to run out")
 
     def has_been_renewed(self) -> bool:
