@@ -48,6 +48,7 @@ from headgate.workers.pipeline.ask import Ask
 from headgate.workers.pipeline.attempt import AttemptSteps
 from headgate.workers.pipeline.pipeline import Pipeline
 from headgate.workers.policy.retry import RetryLimits
+from headgate.workers.policy.retry_budget import RetryRules
 from headgate.workers.provider import Provider
 from headgate.workers.providers.rate_headers import seen
 from headgate.workers.stages.breaker import Breaker
@@ -211,10 +212,13 @@ def _pipeline(
         CacheRuleIndex.of(models.cache.rules), in_force.cache_ttl_s, in_force.cache_temperature
     )
     cache = Cache(batcher, keys, policy=cache_policy, clock_ms=clock.now_ms)
-    hold = Holds(batcher, keys, lambda headers: seen(headers, time.time()))
+    hold = Holds(
+        batcher, keys, lambda headers: seen(headers, time.time()),
+        retry_after_max_ms=in_force.retry_after_max_s * 1000,
+    )  # fmt: skip
     breaker = Breaker(
-        batcher, keys, _breaker_rules(in_force), retry_share=in_force.retry_share,
-        clock_ms=clock.now_ms,
+        batcher, keys, _breaker_rules(in_force),
+        retries=RetryRules(in_force.retry_share, in_force.retry_per_s), clock_ms=clock.now_ms,
     )  # fmt: skip
     ledger = Ledger(record)
     steps = AttemptSteps(
@@ -241,7 +245,7 @@ def _pipeline(
 def _retry_limits(in_force: Settings) -> RetryLimits:
     return RetryLimits(
         in_force.max_attempts, in_force.max_attempts_per_job, in_force.backoff_s * 1000,
-        in_force.backoff_max_s * 1000,
+        in_force.backoff_max_s * 1000, in_force.retry_after_max_s * 1000,
     )  # fmt: skip
 
 

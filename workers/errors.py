@@ -40,8 +40,9 @@ class AttemptError(HeadgateError):
     `retryable`: the same model may be asked again. `falls_back`: another model may be asked.
     `waiting_helps`: the same job may succeed later. `billed`: False when the provider says or shows
     that nothing was charged, None when nobody can know. `retry_after_ms`: what the provider asked
-    for, or None. `headers`: those of the refusal that are about limits, in lower case. `gate`: None
-    where the failure concerns this request alone.
+    for, however long, or None. `retry_after_note`: what was odd about that, for the log. `headers`:
+    those of the refusal that are about limits, in lower case. `gate`: None where the failure
+    concerns this request alone.
     """
 
     code: ErrorCode = "provider_error"
@@ -56,6 +57,7 @@ class AttemptError(HeadgateError):
         code: ErrorCode | None = None,
         http_status: int | None = None,
         retry_after_ms: int | None = None,
+        retry_after_note: str = "",
         billed: bool | None = False,
         request_id: str | None = None,
         headers: Mapping[str, str] | None = None,
@@ -67,6 +69,7 @@ class AttemptError(HeadgateError):
             self.code = code
         self.http_status = http_status
         self.retry_after_ms = retry_after_ms
+        self.retry_after_note = retry_after_note
         self.billed = billed
         self.request_id = request_id
         self.headers: Mapping[str, str] = headers or {}

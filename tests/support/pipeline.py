@@ -40,6 +40,7 @@ from headgate.workers.pipeline.job_run import NO_TICKET, Delivery
 from headgate.workers.pipeline.outcome import Deferred, Ended, Outcome
 from headgate.workers.pipeline.pipeline import Pipeline
 from headgate.workers.policy.retry import RetryLimits
+from headgate.workers.policy.retry_budget import RetryRules
 from headgate.workers.provider import Answer, OnPiece
 from headgate.workers.stages.breaker import Breaker
 from headgate.workers.stages.cache import Cache
@@ -177,7 +178,7 @@ class PlayedPipeline:
         models: catalog.Catalog,
         even: bool = False,
         rules: BreakerRules = NEVER,
-        retry_share: float = 10,
+        retries: RetryRules = RetryRules(share=10),
         limits: RetryLimits = LIMITS,
         clock_ms: Callable[[], int] = now_ms,
     ) -> None:
@@ -193,7 +194,7 @@ class PlayedPipeline:
             limits_in_force.write(client, Keys(), models, lambda _: 1)
         self.hold = Holds(self.batcher, Keys(), lambda _: ())
         self.breaker = Breaker(
-            self.batcher, Keys(), rules, retry_share=retry_share, clock_ms=now_ms
+            self.batcher, Keys(), rules, retries=retries, clock_ms=now_ms
         )
         self.call = Call(models, self._upstreams, timeout_s=30)
         cache = Cache(self.batcher, Keys(), policy=CachePolicy(ttl_s=60), clock_ms=now_ms)

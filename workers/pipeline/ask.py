@@ -168,6 +168,7 @@ class Ask:
             limits=limits,
             left_ms=job.left_ms(self.clock_ms()),
             chance=self.chance(),
+            has_next=chain[-1] != model,
         )
         match decision:
             case retry.GiveUp():
@@ -185,14 +186,17 @@ class Ask:
         """Retry the model after `wait_ms`, as far as its breaker and the retry budget allow."""
         if model.name in tried.down:
             return None
-        if breaker.is_fault(failed.error) and not self.breaker.may_retry(model.provider):
-            if tried.down or chain[-1] != model:
+        if breaker.loads_provider(failed.error):
+            has_other = bool(tried.down) or chain[-1] != model
+            longest_ms = 0 if has_other else job.left_ms(self.clock_ms())
+            free_ms = self.breaker.book_retry(model.provider, longest_ms)
+            if free_ms is None:
                 return None
-            limits = self.limits.of(model)
-            wait_ms = int(limits.backoff_max_ms * (1 + self.chance()) / 2)
-        elif wait_ms <= MOMENT_MS:
+            wait_ms = max(wait_ms, free_ms)
+        if wait_ms <= MOMENT_MS:
             return retry.Again(wait_ms)
-        return Deferred(wait_ms, self.steps.ticket(job, model, chain).encode())
+        ticket = self.steps.ticket(job, model, chain).encode()
+        return Deferred(0 if refusal.shuts(failed.error) else wait_ms, ticket)
 
     def _without_answer(self, job: JobRun, chain: Chain, tried: _Tried) -> Ending | Deferred:
         """End a job that no model has answered, or let it wait for one that is down."""

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TypeAlias, assert_never
 
+from headgate.shared.admission.breakers import BreakerAfterReport
 from headgate.shared.admission.grant import Cheaper, Held, ModelDown, OverBudget, TooLarge
 from headgate.shared.admission.ticket import Ticket, ticket_for
 from headgate.shared.catalog.catalog import Catalog
@@ -186,7 +187,7 @@ class AttemptSteps:
         """Send the request; return the answer or the failure. A cancellation closes the line."""
         request = job.envelope.request
         left_ms = max(1, job.left_ms(line.started_at_ms))
-        if not job.failures:
+        if model.provider not in fallback.asked_providers(job.failures, self.catalog):
             self.breaker.called(model.provider)
         pieces = self.deltas.of(job.envelope.id, job.claim.fence) if request.stream else None
         try:
@@ -213,18 +214,29 @@ class AttemptSteps:
             job.history.unknown_models.append(model.name)
         job.add_failure(model, error)
         job.broke_off = failed.broke_off
-        await through(self.ledger.settle(line.failed(error, self.clock_ms())))
+        is_fault = breaker.is_fault(
+            error, cut_short=failed.cut_short, again=again and not hold.probe
+        )
+        after = await self._report_failure(line, hold, error, is_fault=is_fault)
         gives_back = hold.rule == "a" and hold.settles
         if error.billed is False and (gives_back or hold.money):
             used = (0, 0) if gives_back else hold.tokens
             await through(self.hold.settle(job.envelope.id, hold, used, 0))
-        if (refused := refusal.refusal(error)) is not None:
-            await through(self.hold.refused(hold, error, refused.kind, refused.wait_ms))
-        if breaker.is_fault(error, cut_short=failed.cut_short, again=again and not hold.probe):
-            after = await through(self.breaker.failed(hold))
-            if after.is_open and error.retryable:
-                return replace(failed, down_ms=after.wait_ms)
+        await through(self.hold.refused(hold, error))
+        if after is not None and after.is_open and error.retryable:
+            return replace(failed, down_ms=after.wait_ms)
         return failed
+
+    async def _report_failure(
+        self, line: Attempt, hold: Held, error: AttemptError, *, is_fault: bool
+    ) -> BreakerAfterReport | None:
+        """Settle the ledger line, and report a fault at the same time: see `Breaker.failed`."""
+        settling = self.ledger.settle(line.failed(error, self.clock_ms()))
+        if not is_fault:
+            await through(settling)
+            return None
+        after, _ = await through(asyncio.gather(self.breaker.failed(hold), settling))
+        return after
 
     async def _settle_answer(
         self, job: JobRun, model: Model, hold: Held, line: Attempt, answer: Answer

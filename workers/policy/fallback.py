@@ -89,6 +89,12 @@ def tries(model: str, failures: Iterable[FailedAttempt]) -> int:
     return sum(1 for failure in counted(failures) if failure.model == model)
 
 
+def asked_providers(failures: Iterable[FailedAttempt], catalog: Catalog) -> set[str]:
+    """Return the providers at which an attempt has failed; models that are gone are left out."""
+    names = {failure.model for failure in counted(failures)} & catalog.models.keys()
+    return {catalog.models[name].provider for name in names}
+
+
 def timed_out(model: str, failures: Iterable[FailedAttempt]) -> bool:
     """Return whether an attempt at this model has ended by a timeout."""
     return any(failure.code == "timeout" and failure.model == model for failure in failures)

@@ -14,7 +14,7 @@ from headgate.workers.simulator.anthropic import replies as anthropic_replies
 from headgate.workers.simulator.anthropic import requests as anthropic_requests
 from headgate.workers.simulator.behaviour import Act, Behaviour, Bill, End
 from headgate.workers.simulator.billing import SimulatedUsage, bill_usd
-from headgate.workers.simulator.faults import Fault, FaultScript, pick
+from headgate.workers.simulator.faults import Fault, FaultScript, pick, retry_after_text
 from headgate.workers.simulator.limits import (
     SimulatedCharge,
     SimulatedPool,
@@ -285,8 +285,11 @@ class Engine:
             kind = {"status": str(fault.status), "stream-error": "500"}.get(fault.kind, fault.kind)
             problem = errors.problem(kind, model, fault.until)
             if fault.retry_after_s is not None or fault.retry_after_ms is not None:
+                after_s = fault.retry_after_s
+                if after_s is not None:
+                    after_s = retry_after_text(after_s, self.epoch_s())
                 problem = replace(
-                    problem, retry_after_s=fault.retry_after_s, retry_after_ms=fault.retry_after_ms
+                    problem, retry_after_s=after_s, retry_after_ms=fault.retry_after_ms
                 )
             # A vendor refuses at once, but fails only after it has tried.
             delay_s = self._delay_s() if problem.status >= 500 else 0.0

@@ -2,11 +2,14 @@
 
 One grammar for all three, the parts in any order:
 `[once:|times=N:]KIND[:retry-after=S][:retry-after-ms=N][:ms=N][:until=DAY][:tokens=N][:model=M]`.
+`retry-after` is a number of seconds (also below 0), or `date+60`, `date-60` or `epoch+60`: an HTTP
+date or a Unix time, so many seconds from now.
 """
 
 import re
 from dataclasses import dataclass
 from datetime import date
+from email.utils import formatdate
 from fnmatch import fnmatchcase
 from typing import Any, Literal, get_args
 
@@ -45,7 +48,7 @@ STATUSES = frozenset(
     {400, 401, 402, 403, 404, 408, 409, 413, 422, 429, 500, 502, 503, 504, 520, 529}
 )
 DEFAULT_SLOW_MS = 5_000
-_SECONDS = re.compile(r"[0-9]+(\.[0-9]+)?")
+_SECONDS = re.compile(r"-?[0-9]+(\.[0-9]+)?|(date|epoch)[+-][0-9]{1,10}")
 _DIRECTIVE = re.compile(r"\[\[fault:([^\[\]]*)\]\]")
 
 
@@ -108,7 +111,8 @@ def _option(name: str, amount: str, spec: str) -> dict[str, Any] | None:
             return {"times": _whole(name, amount)}
         case "retry-after":
             if not _SECONDS.fullmatch(amount):
-                raise ValueError(f"fault {spec!r}: retry-after is a number of seconds")
+                forms = "a number of seconds, date+60 or epoch+60"
+                raise ValueError(f"fault {spec!r}: retry-after is {forms}")
             return {"retry_after_s": amount}
         case "retry-after-ms":
             return {"retry_after_ms": str(_whole(name, amount))}
@@ -172,6 +176,15 @@ def parse_rules(found: object) -> list[FaultRule]:
         left = fault.times if times is None else times
         rules.append(FaultRule(match, model or fault.model, fault, left))
     return rules
+
+
+def retry_after_text(amount: str, epoch_s: float) -> str:
+    """Return the header for a fault's `retry-after`; moments count from `epoch_s`, the time now."""
+    if amount.startswith("date"):
+        return formatdate(int(epoch_s) + int(amount.removeprefix("date")), usegmt=True)
+    if amount.startswith("epoch"):
+        return str(int(epoch_s) + int(amount.removeprefix("epoch")))
+    return amount
 
 
 class FaultScript:

@@ -230,8 +230,8 @@ def test_a_pool_of_processes_hands_over_the_error_itself() -> None:
         "InvalidRequest prompt {'field': 'prompt', 'remedy': 'give a text', "
         "'code': 'invalid_request'}",
         "RateLimited HTTP 429 {'message': 'HTTP 429', 'http_status': None, "
-        "'retry_after_ms': 2000, 'billed': False, 'request_id': 'req_1', 'headers': {}, "
-        "'gate': None}",
+        "'retry_after_ms': 2000, 'retry_after_note': '', 'billed': False, 'request_id': 'req_1', "
+        "'headers': {}, 'gate': None}",
         timeout,
     ]
 
