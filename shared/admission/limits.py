@@ -223,11 +223,13 @@ class ResumeOutcome:
 
 def resume_command(keys: Keys, member: str = "") -> Command[ResumeOutcome]:
     """Resume `member`, and let all jobs be tried again that were passed over (`resume.lua`)."""
+
     def read(reply: Any) -> ResumeOutcome:
-        opened = [
-            OpenedGate(pool, key, why, int(float(until)), int(float(asked)) if asked else None)
-            for pool, key, why, until, asked in ([text_of(word) for word in one] for one in reply[1])
-        ]
+        opened = []
+        for one in reply[1]:
+            pool, key, why, until, asked = map(text_of, one)
+            asked_ms = int(float(asked)) if asked else None
+            opened.append(OpenedGate(pool, key, why, int(float(until)), asked_ms))
         return ResumeOutcome(reply[0] == 1, opened)
 
     return compose("resume", (), (keys.prefix, member), read)

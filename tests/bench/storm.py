@@ -71,7 +71,8 @@ def _storm_on_record(database_url: str, took_s: float) -> Storm:
     ends = select(audit.c.status, func.count()).where(audit.c.model == MODEL)
     try:
         with reading(engine) as connection:
-            statuses = {status: n for status, n in connection.execute(ends.group_by(audit.c.status))}
+            rows = connection.execute(ends.group_by(audit.c.status)).all()
+            statuses = {row[0]: int(row[1]) for row in rows}
             return Storm(took_s, int(connection.scalar(calls) or 0), statuses)
     finally:
         engine.dispose()

@@ -1,4 +1,4 @@
-"""How long a provider asks us to wait, read from `Retry-After` in all the forms that are sent. Pure.
+"""How long a provider asks us to wait: `Retry-After` in all the forms that are sent. Pure.
 
 RFC 9110, 10.2.3: seconds, or an HTTP date. OpenAI and Azure send `retry-after-ms` besides. Gateways
 also send Unix times, negative numbers and moments that have passed.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 
 SHOWN_CHARS = 60
@@ -92,9 +93,12 @@ def _whole_ms(seconds: float) -> int:
 
 
 def _moment_s(text: str) -> float | None:
-    """Return the Unix time of an HTTP date; None if it is none."""
+    """Return the Unix time of an HTTP date, which is in GMT; None if it is none."""
+    if len(text) > SHOWN_CHARS:
+        return None
     try:
-        return parsedate_to_datetime(text).timestamp() if len(text) <= SHOWN_CHARS else None
+        at = parsedate_to_datetime(text)
+        return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
     except (TypeError, ValueError, OverflowError, OSError):
         return None
 

@@ -173,7 +173,8 @@ def observe(
 ) -> Command[bool]:  # fmt: skip
     """Let the buckets and the gate of a pool follow its provider; kinds: see the script.
 
-    `wait_ms` and `asked_ms`: see `Refusal`. `tokens`: those of input and output that the request held.
+    `wait_ms` and `asked_ms`: see `Refusal`. `tokens`: those of input and output that the request
+    held.
     """
     args: list[Word] = [keys.prefix, pool, key, kind, wait_ms, granted_at_ms, asked_ms]
     asked = {"tpm": sum(tokens), "input_tpm": tokens[0], "output_tpm": tokens[1]}

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from headgate.workers.policy.retry_after import MOST_MS, SHOWN_CHARS, RetryAfter, read, said
 
-NOW_S = 1_796_000_000.0  # Mon, 30 Nov 2026 02:53:20 GMT
+NOW_S = 1_796_007_200.0  # Mon, 30 Nov 2026 02:53:20 GMT
 IN_20_S = "Mon, 30 Nov 2026 02:53:40 GMT"
 
 
@@ -73,7 +73,9 @@ def test_moments_are_read_against_the_answers_own_clock() -> None:
 
 
 @given(
-    st.dictionaries(st.sampled_from(["retry-after", "retry-after-ms", "date"]), st.text(max_size=80)),
+    st.dictionaries(
+        st.sampled_from(["retry-after", "retry-after-ms", "date"]), st.text(max_size=80)
+    ),
     st.floats(0, 4e9),
 )
 def test_no_header_raises_and_no_note_is_long_or_breaks_a_line(

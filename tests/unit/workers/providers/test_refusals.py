@@ -213,11 +213,14 @@ def test_the_request_id_comes_from_the_headers_or_the_body() -> None:
     assert refused(529, of_anthropic("overloaded_error")).request_id == "req_011"
 
 
-def test_a_refusal_carries_the_wait_that_it_asks_for_however_long_and_what_is_odd_about_it() -> None:
+def test_a_refusal_carries_the_wait_however_long_and_what_is_odd_about_it() -> None:
     far = refused(429, of_openai("rate_limit_exceeded"), retry_after="99999999999")
     assert (far.retry_after_ms, far.retry_after_note) == (99_999_999_999_000, "")
     odd = refused(503, b"", retry_after="-5")
-    assert (odd.retry_after_ms, odd.retry_after_note) == (None, "retry-after: '-5' is no time to wait")
+    assert (odd.retry_after_ms, odd.retry_after_note) == (
+        None,
+        "retry-after: '-5' is no time to wait",
+    )
     dated = refused(
         429, of_openai("rate_limit_exceeded"), date="Thu, 01 Jan 1970 00:16:40 GMT",
         retry_after="Thu, 01 Jan 1970 00:17:00 GMT",
