@@ -45,7 +45,7 @@ class EndedJob:
 
     def __str__(self) -> str:
         facts = [
-            f"{name}={value if name not in _FROM_OUTSIDE else _text(value)}"
+            f"{name}={_text(str(value)) if name in _FROM_OUTSIDE else value}"
             for name, value in zip(_FIELDS, self._values, strict=True)
             if value is not None
         ]
