@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import urllib.request
+from typing import Any
 
 from headgate import Client
 from tests.bench.governor.load import Span
@@ -51,7 +52,7 @@ def _add(table: Table, bench: Rig, client: Client, name: str, allowed_s: float) 
 def _drain(bench: Rig, client: Client, jobs: int) -> float:
     """Seconds from the submission to the last end."""
     text = "x" * (4 * (TOKENS - 50))
-    requests = [
+    requests: list[Any] = [
         {"prompt": f"{n:06d} of {stopwatch()} {text}"[: 4 * (TOKENS - 50)], "model": MODEL,
          "params": {"max_tokens": 50}}
         for n in range(jobs)
