@@ -89,9 +89,7 @@ def resume(kind: str, name: str, as_json: bool) -> None:
         return
     text = "is resumed" if found.was_paused else "was not paused"
     if kind == "pool" and not gates:
-        text += (
-            "; none of its gates was shut" if found.was_paused else ", and no gate of it was shut"
-        )
+        text += ", and no gate of it was shut"
     print_line(f"{kind} {printable(name)} {text}")
     for gate in gates:
         print_line(_gate_line(gate))
