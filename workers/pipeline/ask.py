@@ -33,6 +33,9 @@ from headgate.workers.stages.breaker import Breaker
 MOMENT_MS = 2000
 """How long a job may wait inside a worker before it asks the same model again."""
 
+AT_GATE_MS = 60_000
+"""A job that a shut gate holds up for longer waits there, where an operator may open it."""
+
 NO_ANSWER_IN_TIME = "the deadline passed before an answer came"
 
 AskOutcome: TypeAlias = Ending | Deferred | Restored
@@ -196,7 +199,8 @@ class Ask:
         if wait_ms <= MOMENT_MS:
             return retry.Again(wait_ms)
         ticket = self.steps.ticket(job, model, chain).encode()
-        return Deferred(0 if refusal.shuts(failed.error) else wait_ms, ticket)
+        is_at_gate = wait_ms > AT_GATE_MS and refusal.shuts(failed.error)
+        return Deferred(0 if is_at_gate else wait_ms, ticket)
 
     def _without_answer(self, job: JobRun, chain: Chain, tried: _Tried) -> Ending | Deferred:
         """End a job that no model has answered, or let it wait for one that is down."""

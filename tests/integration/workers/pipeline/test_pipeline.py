@@ -18,6 +18,7 @@ from headgate.shared.job.ids import now_ms
 from headgate.shared.job.result import Usage
 from headgate.workers.errors import (
     AttemptTimeout,
+    Gate,
     Overloaded,
     ProviderFault,
     QuotaExhausted,
@@ -165,6 +166,23 @@ async def test_a_long_retry_after_defers_the_job_with_its_history(played: Played
         ("alpha", "failed", "rate_limited"),
         ("alpha", "answered", None),
     ]
+
+
+async def test_a_job_that_a_gate_holds_up_for_long_waits_there(played: PlayedPipeline) -> None:
+    """There `headgate resume pool` reaches it; for a minute it keeps its own time."""
+    for wait_ms, deferred_ms in ((59_000, 59_000), (600_000, 0), (10**14, 0)):
+        refused = fault(RateLimited, retry_after_ms=wait_ms, gate=Gate("limited"))
+        played.provider.play(refused)
+        outcome = await played.run(job_for("lone", prompt=f"{wait_ms}"))
+        assert isinstance(outcome, Deferred)
+        assert deferred_ms <= outcome.wait_ms <= deferred_ms + 5
+        assert outcome.ticket
+        played.open_gates()
+    played.provider.play(fault(Overloaded, retry_after_ms=600_000, gate=Gate("overloaded")))
+    outcome = await played.run(job_for("lone", prompt="overloaded"))
+    assert isinstance(outcome, Deferred)
+    assert outcome.wait_ms >= 600_000, "no gate holds it up"
+    assert len(played.provider.asked) == 4
 
 
 async def test_a_retry_after_beyond_the_deadline_leaves_the_model(played: PlayedPipeline) -> None:
