@@ -103,6 +103,8 @@ class Pipeline:
                 case _:
                     assert_never(end)
         finally:
+            if job.room is not None:
+                job.room.release()
             await self._give_back(job.envelope.id, job.hold)
 
     # Claim.

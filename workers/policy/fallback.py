@@ -30,8 +30,11 @@ Chain: TypeAlias = Sequence[Model | StaticText]
 #: Codes after which the same model is not asked again (the classes in shared/errors.py say why).
 FINAL = frozenset(
     {"invalid_request", "unknown_model", "context_length", "content_filtered", "authentication",
-     "permission", "provider_quota"}
+     "permission", "provider_quota", "response_too_large"}
 )  # fmt: skip
+
+#: Codes after which no model is asked again: it may be paid for, and would only be paid for twice.
+LAST = frozenset({"response_too_large"})
 
 
 def chain(request: Request, first: Model, catalog: Catalog) -> Chain:
@@ -97,6 +100,8 @@ def timed_out(model: str, failures: Iterable[FailedAttempt]) -> bool:
 def is_spent(model: str, failures: Sequence[FailedAttempt], limits: RetryLimits) -> bool:
     """Return whether the job may not ask this model again, or no model at all."""
     all_tries = counted(failures)
+    if any(failure.code in LAST for failure in all_tries):
+        return True
     own = [failure for failure in all_tries if failure.model == model]
     if len(all_tries) >= limits.max_attempts_per_job or len(own) >= limits.max_attempts:
         return True

@@ -18,7 +18,7 @@ from typing import Any, Literal, get_args
 # cut: connection closed before the headers; cut-body: in the middle of the body. garbage: a body
 # that is not JSON. empty: an answer without choices. stream-error: an error event in a stream.
 # usage: the answer reports `tokens` of input, whatever it took; it is billed for what it took.
-# large: an answer of `mb`; a status with `mb` has an error body of that size. bomb: the same answer,
+# large: an answer of `mb`; a status with `mb` has an error body of that size. bomb: such an answer,
 # gzipped. endless: text without end, as fast as it is taken; endless-line: the same in one event of
 # a stream. drip: a letter every `ms`, without end.
 Kind = Literal[
