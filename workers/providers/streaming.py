@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -20,6 +21,9 @@ from headgate.workers.providers.refusals import (
 )
 from headgate.workers.providers.reply_fields import fields_of
 from headgate.workers.providers.sse import Event, EventParser
+
+LARGE = 1024 * 1024
+"""After a larger answer was read, the other jobs of the worker have a turn: 1 MB takes 10 ms."""
 
 
 async def post_and_decode(
@@ -49,9 +53,13 @@ async def post_and_decode(
     response = without_key(response, key)
     if into is not None and response.streamed:
         return response, into.whole_or_raise(response, request, key)
+    size = len(response.content)
     decoded = decoded_or_raise(response, request, key)
-    # Its bytes go now: what was read of them takes as much memory, or more.
-    return replace(response, content=b""), decoded
+    if size > LARGE:
+        # Its bytes go now: what was read of them takes as much memory, or more.
+        response = replace(response, content=b"")
+        await asyncio.sleep(0)
+    return response, decoded
 
 
 class AnswerParts(Protocol):
