@@ -208,7 +208,7 @@ class Ask:
         last = failures[0 if over_budget else -1]  # the budget for the model that was wanted
         # Cut off by workers that were stopped: nobody wanted the job to be cancelled.
         code = "internal" if last.code == "cancelled" else last.code
-        retryable = code not in fallback.FINAL and not tried.hopeless
+        retryable = code not in fallback.FINAL | fallback.LAST and not tried.hopeless
         return job.failed(code, last.message, retryable=retryable)
 
     def _without_fallback(self, job: JobRun, tried: _Tried) -> Ending | Deferred:

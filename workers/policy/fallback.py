@@ -30,7 +30,7 @@ Chain: TypeAlias = Sequence[Model | StaticText]
 #: Codes after which the same model is not asked again (the classes in shared/errors.py say why).
 FINAL = frozenset(
     {"invalid_request", "unknown_model", "context_length", "content_filtered", "authentication",
-     "permission", "provider_quota", "response_too_large"}
+     "permission", "provider_quota"}
 )  # fmt: skip
 
 #: Codes after which no model is asked again: it may be paid for, and would only be paid for twice.

@@ -61,6 +61,16 @@ class DeltaStream:
         self._busy = False
         self._ended = False
 
+    @property
+    def waiting_chars(self) -> int:
+        """How many characters wait to be written."""
+        return self._chars
+
+    @property
+    def waiting_pieces(self) -> int:
+        """In how many pieces they wait."""
+        return len(self._gathered)
+
     def __call__(self, text: str) -> None:
         """Write the piece now, or together with the next."""
         self.begun = True
@@ -73,6 +83,7 @@ class DeltaStream:
         elif self._chars > MOST_CHARS:  # after a gap only the result may follow
             self._gave_up = True
             self._gathered.clear()
+            self._chars = 0
         elif len(self._gathered) >= TOGETHER:
             self._gathered = ["".join(self._gathered)]
 

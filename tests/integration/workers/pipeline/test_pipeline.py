@@ -23,6 +23,7 @@ from headgate.workers.errors import (
     QuotaExhausted,
     RateLimited,
     RequestRefused,
+    ResponseTooLarge,
     Unauthorized,
 )
 from headgate.workers.pipeline.outcome import AlreadyTaken, Deferred
@@ -249,6 +250,44 @@ async def test_the_fixed_answer_is_given_also_when_the_tries_of_the_job_are_spen
     played.provider.play(*(fault(ProviderFault) for _ in range(9)))
     result = await played.result(job_for("polite"))
     assert (result.status, result.model_used, result.attempts) == ("succeeded", "static", 4)
+
+
+async def test_an_answer_that_is_too_large_is_asked_for_once_and_its_cost_is_unknown(
+    played: PlayedPipeline,
+) -> None:
+    played.provider.play(fault(ResponseTooLarge, billed=None))
+    job = job_for("alpha")
+    result = await played.result(job)
+    assert result.error is not None
+    assert (result.status, result.error.code) == ("failed", "response_too_large")
+    assert not result.error.retryable
+    assert played.attempts(job) == [("alpha", "unknown", "response_too_large")]
+    assert played.audited(job).unknown_attempts == 1
+
+
+async def test_an_answer_that_was_too_large_is_not_asked_for_again_after_a_crash(
+    played: PlayedPipeline,
+) -> None:
+    job = job_for("alpha")
+    await played.crash(job, "alpha")
+    with played.engine.begin() as connection:
+        connection.execute(
+            update(attempts)
+            .where(attempts.c.job_id == job.id)
+            .values(state="unknown", code="response_too_large", message="no", settled_at_ms=1)
+        )
+    result = await played.result(job)
+    assert result.error is not None
+    assert (result.status, result.error.code) == ("failed", "response_too_large")
+    assert played.provider.asked == []
+
+
+async def test_a_fixed_answer_takes_the_place_of_one_that_is_too_large(
+    played: PlayedPipeline,
+) -> None:
+    played.provider.play(fault(ResponseTooLarge, billed=None))
+    result = await played.result(job_for("polite"))
+    assert (result.status, result.model_used, result.attempts) == ("succeeded", "static", 1)
 
 
 @pytest.mark.parametrize(
