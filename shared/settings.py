@@ -100,7 +100,7 @@ class Settings(BaseSettings):
         description="The maximum size in megabytes of all messages and answers in one worker; it "
         "needs several times as much memory (default: 256).",
     )
-    response_mb: Annotated[int, Field(ge=1, le=512)] = Field(
+    response_mb: Annotated[int, Field(ge=1, le=256)] = Field(
         default=128,
         description="The maximum size in megabytes of one answer, decompressed; the call of a "
         "larger one is closed (default: 128).",

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -19,8 +20,8 @@ MB = 1024 * 1024
 RESPONSE_MB = 16
 LONG_S = 120 * BUSY
 
-PLAIN = {"params": {"max_tokens": 100}}
-CASES = [
+PLAIN: dict[str, Any] = {"params": {"max_tokens": 100}}
+CASES: list[tuple[str, dict[str, Any]]] = [
     ("bomb:mb=200", PLAIN),
     ("bomb:mb=200", {"stream": True}),
     ("endless", PLAIN),

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from headgate.shared.database.tables import attempts, audit, jobs
 from headgate.shared.errors import InvalidRequest, JobFailed
 from headgate.shared.job.ids import now_ms
 from headgate.shared.job.result import Usage
+from headgate.shared.job.result_text import decode_result
+from headgate.workers.clients.memory_bounds import MB, MemoryBounds
 from headgate.workers.errors import (
     AttemptTimeout,
     Overloaded,
@@ -28,6 +31,7 @@ from headgate.workers.errors import (
 )
 from headgate.workers.pipeline.outcome import AlreadyTaken, Deferred
 from headgate.workers.policy.retry import RetryLimits
+from headgate.workers.stages.publish import Publish
 from tests.support.pipeline import (
     COST_PICO_USD,
     USAGE,
@@ -464,3 +468,18 @@ async def test_limits_of_the_settings_bind(
     async with played_pipeline(sqlite_url, valkey.url, tmp_path, limits=limits) as played:
         played.provider.play(*(fault(ProviderFault) for _ in range(9)))
         assert (await played.result(job_for())).attempts == 2 * limit
+
+
+async def test_a_result_that_redis_might_refuse_is_in_the_database_only(
+    played: PlayedPipeline, caplog: pytest.LogCaptureFixture
+) -> None:
+    publish = Publish(played.batcher, Keys(), ttl_s=60, bounds=MemoryBounds(), most_bytes=3 * MB)
+    played.pipeline = replace(played.pipeline, publish=publish)
+    played.provider.play(answer("x" * MB), answer("x" * 3 * MB))
+    small, large = job_for(prompt="small"), job_for(prompt="large")
+    await played.result(small)
+    await played.result(large)
+    assert (played.celery(small).state, played.celery(large).state) == ("SUCCESS", "PENDING")
+    assert played.row(large).status == "succeeded"
+    assert len(decode_result(played.row(large).result).content or "") == 3 * MB
+    assert "in the database only" in caplog.text
