@@ -97,8 +97,13 @@ class Settings(BaseSettings):
     )
     in_flight_mb: Annotated[int, Field(ge=1)] = Field(
         default=256,
-        description="The maximum size in megabytes of all messages in one worker; it needs 2.4 "
-        "times as much memory (default: 256).",
+        description="The maximum size in megabytes of all messages and answers in one worker; it "
+        "needs several times as much memory (default: 256).",
+    )
+    response_mb: Annotated[int, Field(ge=1, le=256)] = Field(
+        default=128,
+        description="The maximum size in megabytes of one answer, decompressed; the call of a "
+        "larger one is closed (default: 128).",
     )
     model: Annotated[str, Field(min_length=1)] = Field(
         default="auto",

@@ -9,7 +9,8 @@ AttemptError                  one request to one model failed (see `code`)
 |-- AttemptTimeout        no answer in time; nobody knows whether it is billed
 |-- ConnectionLost        the connection failed; billing is unknown if the request had left
 |-- ProviderFault         a fault of the provider (5xx)
-+-- InvalidOutput         a malformed or empty answer
+|-- InvalidOutput         a malformed or empty answer
++-- ResponseTooLarge      an answer above HEADGATE_RESPONSE_MB; nobody knows whether it is billed
 """
 
 from __future__ import annotations
@@ -132,3 +133,15 @@ class InvalidOutput(AttemptError):
     """The provider sent a malformed or empty answer."""
 
     code = "invalid_output"
+
+
+class ResponseTooLarge(AttemptError):
+    """The answer is above HEADGATE_RESPONSE_MB, so its call was closed.
+
+    It may be billed, and asking again would only pay again: no model is asked after it.
+    """
+
+    code = "response_too_large"
+    retryable = False
+    falls_back = False
+    waiting_helps = False

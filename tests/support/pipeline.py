@@ -30,6 +30,7 @@ from headgate.shared.job.ids import now_ms
 from headgate.shared.job.request import Request
 from headgate.shared.job.result import Reply, Result, Usage
 from headgate.workers.clients.group_commit import GroupCommit
+from headgate.workers.clients.in_flight import InFlight
 from headgate.workers.clients.memory_bounds import MemoryBounds
 from headgate.workers.clients.redis_batcher import RedisBatcher
 from headgate.workers.errors import AttemptError, ProviderFault
@@ -41,7 +42,7 @@ from headgate.workers.pipeline.outcome import Deferred, Ended, Outcome
 from headgate.workers.pipeline.pipeline import Pipeline
 from headgate.workers.policy.retry import RetryLimits
 from headgate.workers.policy.retry_budget import RetryRules
-from headgate.workers.provider import Answer, OnPiece
+from headgate.workers.provider import Answer, OnPiece, Room
 from headgate.workers.stages.breaker import Breaker
 from headgate.workers.stages.cache import Cache
 from headgate.workers.stages.call import Call, Upstream
@@ -146,6 +147,7 @@ class Scripted:
         timeout_s: float,
         idle_s: float | None = None,
         on_piece: OnPiece | None = None,
+        room: Room | None = None,
     ) -> Answer:
         """Do what the script says."""
         self.asked.append(Asked(request, model, timeout_s, idle_s, on_piece is not None))
@@ -205,6 +207,7 @@ class PlayedPipeline:
             models, cache, self.hold, self.breaker, ledger, self.call,
             deltas=DeltaWriter(self.batcher, Keys(), gather_s=0.001),
             estimates=EstimateUpkeep(self.batcher, Keys()), clock_ms=clock_ms,
+            in_flight=InFlight(1 << 28),
         )  # fmt: skip
         self.pipeline = Pipeline(
             models, Claims(self.record, "worker"), cache,

@@ -75,8 +75,7 @@ class Ask:
         tried = _Tried()
         for model in chain[fallback.start(chain, job.failures, job.grant) :]:
             if isinstance(model, StaticText):
-                reply = Reply(model.text, "stop", Usage())
-                return Ending("succeeded", reply=reply, model_used="static")
+                return _fixed(model)
             refused = self._refused(job, model, chain)
             if refused is None:
                 end = await self._ask_model(job, model, chain, tried)
@@ -175,6 +174,8 @@ class Ask:
         )
         match decision:
             case retry.GiveUp():
+                if error.code in fallback.LAST and isinstance(chain[-1], StaticText):
+                    return _fixed(chain[-1])
                 return job.failed(error.code, error.message, retryable=error.retryable)
             case retry.NextModel():
                 return None
@@ -215,7 +216,7 @@ class Ask:
         last = failures[0 if over_budget else -1]  # the budget for the model that was wanted
         # Cut off by workers that were stopped: nobody wanted the job to be cancelled.
         code = "internal" if last.code == "cancelled" else last.code
-        retryable = code not in fallback.FINAL and not tried.hopeless
+        retryable = code not in fallback.FINAL | fallback.LAST and not tried.hopeless
         return job.failed(code, last.message, retryable=retryable)
 
     def _without_fallback(self, job: JobRun, tried: _Tried) -> Ending | Deferred:
@@ -238,3 +239,8 @@ class Ask:
         if job.has_asked:  # the request itself may be at fault: another job makes the next probe
             ticket = replace(ticket, arrival_ms=self.clock_ms())
         return Deferred(wait_ms, ticket.encode())
+
+
+def _fixed(answer: StaticText) -> Ending:
+    """Return the end with a fixed answer, which costs nothing."""
+    return Ending("succeeded", reply=Reply(answer.text, "stop", Usage()), model_used="static")

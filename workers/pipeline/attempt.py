@@ -19,6 +19,7 @@ from headgate.shared.catalog.catalog import Catalog
 from headgate.shared.catalog.schema import Model
 from headgate.shared.cost import tokens
 from headgate.shared.cost.bill import AnswerBill, bill_of
+from headgate.workers.clients.in_flight import AnswerRoom, InFlight
 from headgate.workers.errors import AttemptError
 from headgate.workers.maintenance.estimates import EstimateUpkeep
 from headgate.workers.pipeline.job_run import Ending, JobRun
@@ -71,6 +72,7 @@ class AttemptSteps:
     deltas: DeltaWriter
     estimates: EstimateUpkeep
     clock_ms: Callable[[], int]
+    in_flight: InFlight
 
     async def attempt(self, job: JobRun, model: Model, chain: Chain) -> AttemptOutcome:
         """Make one attempt at this model of the chain; return how it ended or what prevented it."""
@@ -190,9 +192,13 @@ class AttemptSteps:
         if model.provider not in fallback.asked_providers(job.failures, self.catalog):
             self.breaker.called(model.provider)
         pieces = self.deltas.of(job.envelope.id, job.claim.fence) if request.stream else None
+        job.room = job.room or AnswerRoom(self.in_flight)
         try:
-            answer = await self.call.ask(upstream, request, model, left_ms=left_ms, on_piece=pieces)
+            answer = await self.call.ask(
+                upstream, request, model, left_ms=left_ms, on_piece=pieces, room=job.room
+            )
         except AttemptError as error:
+            job.room.release()
             took_ms = self.clock_ms() - line.started_at_ms
             cut_short = left_ms < self.call.timeout_s(model) * 1000 or took_ms >= left_ms
             return Failed(error, pieces is not None and pieces.begun, cut_short)

@@ -33,6 +33,9 @@ FINAL = frozenset(
      "permission", "provider_quota"}
 )  # fmt: skip
 
+#: Codes after which no model is asked again: it may be paid for, and would only be paid for twice.
+LAST = frozenset({"response_too_large"})
+
 
 def chain(request: Request, first: Model, catalog: Catalog) -> Chain:
     """Return the models to ask in turn, all of which can do what the request needs."""
@@ -103,6 +106,8 @@ def timed_out(model: str, failures: Iterable[FailedAttempt]) -> bool:
 def is_spent(model: str, failures: Sequence[FailedAttempt], limits: RetryLimits) -> bool:
     """Return whether the job may not ask this model again, or no model at all."""
     all_tries = counted(failures)
+    if any(failure.code in LAST for failure in all_tries):
+        return True
     own = [failure for failure in all_tries if failure.model == model]
     if len(all_tries) >= limits.max_attempts_per_job or len(own) >= limits.max_attempts:
         return True

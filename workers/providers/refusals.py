@@ -183,7 +183,7 @@ def refusal(response: Response, private: Iterable[str], secret: str) -> AttemptE
         retry_after_ms=wait_ms,
         retry_after_note=asked.note,
         billed=billed,
-        request_id=request_id(response.headers) or _masked(error.request_id, secret),
+        request_id=request_id(response.headers) or masked_or_none(error.request_id, secret),
         headers=limit_and_id_headers(response.headers),
         gate=gate_of(kind, error.codes, error.message, error.details, now_s),
     )  # fmt: skip
@@ -306,7 +306,8 @@ def without_key(response: Response, secret: str) -> Response:
     return replace(response, headers=headers | shown)
 
 
-def _masked(name: str | None, secret: str) -> str | None:
+def masked_or_none(name: str | None, secret: str) -> str | None:
+    """Return the name with keys masked; None where there is none."""
     return None if name is None else masked_keys(name, secret)
 
 

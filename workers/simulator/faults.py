@@ -1,7 +1,8 @@
 """Faults on request: by rate, by a directive in the prompt, or by rules posted at run time.
 
 One grammar for all three, the parts in any order:
-`[once:|times=N:]KIND[:retry-after=S][:retry-after-ms=N][:ms=N][:until=DAY][:tokens=N][:model=M]`.
+`[once:|times=N:]KIND[:retry-after=S][:retry-after-ms=N][:ms=N][:until=DAY][:tokens=N][:mb=N]
+[:model=M]`.
 `retry-after` is a number of seconds (also below 0), or `date+60`, `date-60` or `epoch+60`: an HTTP
 date or a Unix time, so many seconds from now.
 """
@@ -20,6 +21,9 @@ from typing import Any, Literal, get_args
 # cut: connection closed before the headers; cut-body: in the middle of the body. garbage: a body
 # that is not JSON. empty: an answer without choices. stream-error: an error event in a stream.
 # usage: the answer reports `tokens` of input, whatever it took; it is billed for what it took.
+# large: an answer of `mb`; a status with `mb` has an error body of that size. bomb: such an answer,
+# gzipped. endless: text without end, as fast as it is taken; endless-line: the same in one event of
+# a stream. drip: a letter every `ms`, without end.
 Kind = Literal[
     "status",
     "quota",
@@ -36,7 +40,13 @@ Kind = Literal[
     "empty",
     "stream-error",
     "usage",
+    "large",
+    "endless",
+    "endless-line",
+    "bomb",
+    "drip",
 ]
+FLOODS = frozenset({"large", "endless", "endless-line", "bomb", "drip"})
 KINDS: tuple[str, ...] = get_args(Kind)
 ALIASES = {
     "insufficient_quota": "quota",
@@ -48,6 +58,8 @@ STATUSES = frozenset(
     {400, 401, 402, 403, 404, 408, 409, 413, 422, 429, 500, 502, 503, 504, 520, 529}
 )
 DEFAULT_SLOW_MS = 5_000
+DEFAULT_DRIP_MS = 1_000
+DEFAULT_MB = 100
 _SECONDS = re.compile(r"-?[0-9]+(\.[0-9]+)?|(date|epoch)[+-][0-9]{1,10}")
 _DIRECTIVE = re.compile(r"\[\[fault:([^\[\]]*)\]\]")
 
@@ -63,6 +75,7 @@ class Fault:
     delay_ms: int = 0
     until: str | None = None
     tokens: int = 0
+    mb: int = 0
     times: int | None = None
     model: str | None = None
 
@@ -97,8 +110,17 @@ def parse_fault(spec: str) -> Fault:
         parts.update(option)
     if "kind" not in parts:
         raise ValueError(f"fault {spec!r} names no kind; known are {_known()}")
-    if parts["kind"] == "slow":
-        parts.setdefault("delay_ms", DEFAULT_SLOW_MS)
+    match parts["kind"]:
+        case "slow":
+            parts.setdefault("delay_ms", DEFAULT_SLOW_MS)
+        case "drip":
+            parts.setdefault("delay_ms", DEFAULT_DRIP_MS)
+        case "large" | "bomb":
+            parts.setdefault("mb", DEFAULT_MB)
+        case "status":
+            pass
+        case kind if "mb" in parts:
+            raise ValueError(f"fault {spec!r}: mb is no option of {kind}")
     return Fault(**parts)
 
 
@@ -122,6 +144,8 @@ def _option(name: str, amount: str, spec: str) -> dict[str, Any] | None:
             return {"until": _day(amount)}
         case "tokens":
             return {"tokens": _whole(name, amount)}
+        case "mb":
+            return {"mb": _whole(name, amount)}
         case "model":
             return {"model": amount}
     return None

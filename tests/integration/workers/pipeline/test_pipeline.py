@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from headgate.shared.database.tables import attempts, audit, jobs
 from headgate.shared.errors import InvalidRequest, JobFailed
 from headgate.shared.job.ids import now_ms
 from headgate.shared.job.result import Usage
+from headgate.shared.job.result_text import decode_result
+from headgate.workers.clients.memory_bounds import MB, MemoryBounds
 from headgate.workers.errors import (
     AttemptTimeout,
     Gate,
@@ -24,10 +27,12 @@ from headgate.workers.errors import (
     QuotaExhausted,
     RateLimited,
     RequestRefused,
+    ResponseTooLarge,
     Unauthorized,
 )
 from headgate.workers.pipeline.outcome import AlreadyTaken, Deferred
 from headgate.workers.policy.retry import RetryLimits
+from headgate.workers.stages.publish import Publish
 from tests.support.pipeline import (
     COST_PICO_USD,
     USAGE,
@@ -269,6 +274,44 @@ async def test_the_fixed_answer_is_given_also_when_the_tries_of_the_job_are_spen
     assert (result.status, result.model_used, result.attempts) == ("succeeded", "static", 4)
 
 
+async def test_an_answer_that_is_too_large_is_asked_for_once_and_its_cost_is_unknown(
+    played: PlayedPipeline,
+) -> None:
+    played.provider.play(fault(ResponseTooLarge, billed=None))
+    job = job_for("alpha")
+    result = await played.result(job)
+    assert result.error is not None
+    assert (result.status, result.error.code) == ("failed", "response_too_large")
+    assert not result.error.retryable
+    assert played.attempts(job) == [("alpha", "unknown", "response_too_large")]
+    assert played.audited(job).unknown_attempts == 1
+
+
+async def test_an_answer_that_was_too_large_is_not_asked_for_again_after_a_crash(
+    played: PlayedPipeline,
+) -> None:
+    job = job_for("alpha")
+    await played.crash(job, "alpha")
+    with played.engine.begin() as connection:
+        connection.execute(
+            update(attempts)
+            .where(attempts.c.job_id == job.id)
+            .values(state="unknown", code="response_too_large", message="no", settled_at_ms=1)
+        )
+    result = await played.result(job)
+    assert result.error is not None
+    assert (result.status, result.error.code) == ("failed", "response_too_large")
+    assert played.provider.asked == []
+
+
+async def test_a_fixed_answer_takes_the_place_of_one_that_is_too_large(
+    played: PlayedPipeline,
+) -> None:
+    played.provider.play(fault(ResponseTooLarge, billed=None))
+    result = await played.result(job_for("polite"))
+    assert (result.status, result.model_used, result.attempts) == ("succeeded", "static", 1)
+
+
 @pytest.mark.parametrize(
     ("kind", "code"), [(RequestRefused, "content_filtered"), (RequestRefused, "invalid_request")]
 )
@@ -443,3 +486,18 @@ async def test_limits_of_the_settings_bind(
     async with played_pipeline(sqlite_url, valkey.url, tmp_path, limits=limits) as played:
         played.provider.play(*(fault(ProviderFault) for _ in range(9)))
         assert (await played.result(job_for())).attempts == 2 * limit
+
+
+async def test_a_result_that_redis_might_refuse_is_in_the_database_only(
+    played: PlayedPipeline, caplog: pytest.LogCaptureFixture
+) -> None:
+    publish = Publish(played.batcher, Keys(), ttl_s=60, bounds=MemoryBounds(), most_bytes=3 * MB)
+    played.pipeline = replace(played.pipeline, publish=publish)
+    played.provider.play(answer("x" * MB), answer("x" * 3 * MB))
+    small, large = job_for(prompt="small"), job_for(prompt="large")
+    await played.result(small)
+    await played.result(large)
+    assert (played.celery(small).state, played.celery(large).state) == ("SUCCESS", "PENDING")
+    assert played.row(large).status == "succeeded"
+    assert len(decode_result(played.row(large).result).content or "") == 3 * MB
+    assert "in the database only" in caplog.text

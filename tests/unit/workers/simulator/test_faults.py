@@ -34,6 +34,11 @@ def test_the_parts_of_a_fault_may_come_in_any_order() -> None:
         ("slow_down:retry-after=2", Fault("slow_down", retry_after_s="2")),
         ("quota:until=2026-12-01", Fault("quota", until="2026-12-01")),
         ("usage:tokens=1000000000000", Fault("usage", tokens=10**12)),
+        ("large:mb=3", Fault("large", mb=3)),
+        ("bomb", Fault("bomb", mb=100)),
+        ("endless-line", Fault("endless-line")),
+        ("drip", Fault("drip", delay_ms=1000)),
+        ("500:mb=300", Fault("status", status=500, mb=300)),
     ],
 )
 def test_faults_are_read_from_their_short_form(spec: str, fault: Fault) -> None:
@@ -54,6 +59,8 @@ def test_faults_are_read_from_their_short_form(spec: str, fault: Fault) -> None:
         "429:retry-after=date",
         "429:retry-after=epoch+1.5",
         "quota:until=soon",
+        "endless:mb=3",
+        "large:mb=x",
     ],
 )
 def test_a_fault_that_cannot_be_read_is_refused(spec: str) -> None:
