@@ -123,6 +123,7 @@ class Headgate(Celery):
                 int(self.settings.standard_wait_s * 1000),
                 int(self.settings.bulk_wait_s * 1000),
             ),
+            result_ttl_s=self.settings.result_ttl_s,
         )
 
 

@@ -42,6 +42,7 @@ from headgate.workers.celery.transport import JobMessage
 from headgate.workers.delivery.fetcher import Fetcher
 from headgate.workers.delivery.leases import StopReason
 from headgate.workers.delivery.message import Arrival
+from headgate.workers.delivery.refused import waiter_of
 
 log = logging.getLogger("headgate.consumer")
 
@@ -269,7 +270,8 @@ class Consumer(stock.Consumer):
         log.error("Celery refused a message of %s: %s", arrival.queue, fault)
         if arrival.crashes + 1 >= self._app.settings.max_deliveries:
             reason = f"{GIVEN_UP}: Celery refuses it: {fault}"
-            self.pool.spawn(fetcher.leases.bury(arrival.tag, reason))
+            waiter = waiter_of(arrival.content.headers, self._app.settings.result_ttl_s)
+            self.pool.spawn(fetcher.leases.bury(arrival.tag, reason, waiter))
         else:
             self.pool.call_soon(fetcher.leases.drop, arrival.tag)
 
