@@ -70,7 +70,7 @@ class Headgate(Celery):
         signals.celeryd_init.connect(self._handle_signals, weak=False)
         self.job_queues = all_queues(model_classes)
         self.conf.update(
-            **config.settings_for(servers.address, settings.key_prefix),
+            **config.settings_for(servers.address, settings.key_prefix, settings.sub_lists),
             broker_connection_retry_on_startup=True,
             task_ignore_result=True,
             task_acks_late=True,

@@ -253,6 +253,9 @@ class Consumer(stock.Consumer):
             self._served = queues
             self.fetcher.serve(queues)
             self._app.heartbeat.ready()
+        # A job that was put off may be back already. Celery knows jobs by their ids alone: it must
+        # learn of the end of the run before, or it would forget the new one.
+        self.pool.drain()
         while self._arrivals:
             arrival = self._arrivals.popleft()
             if arrival.tag not in self.fetcher.leases.held:
