@@ -15,7 +15,7 @@ from celery.result import AsyncResult
 
 from headgate.shared.broker.queues import lists_of
 from tests.support.child import BUSY, ChildProcess, wait_until
-from tests.support.stock import NODE, QUEUE, Stock, opened
+from tests.support.stock import NODE, QUEUE, Stock, opened, state_of
 
 SECRET = "the words of the caller"  # noqa: S105  # no password: what must not be seen
 SLOW = f"[[fault:slow:ms=60000]] {SECRET}"
@@ -164,8 +164,8 @@ def test_a_time_limit_holds_for_jobs_that_come_later(
 ) -> None:
     assert "success" in control("time_limit", "headgate.run", "0.5")
     answer = stock.send("[[fault:slow:ms=60000]] is cut off", cache={"mode": "off"})
-    answer.get(timeout=WITHIN_S, propagate=False)
-    assert (answer.state, answer.result.code) == ("FAILURE", "timeout")
+    error = answer.get(timeout=WITHIN_S, propagate=False)
+    assert (state_of(answer), error.code) == ("FAILURE", "timeout")
     assert "success" in control("time_limit", "headgate.run", "0")
 
 
@@ -175,7 +175,7 @@ def test_revoke_cancels_a_job_that_has_not_come_yet(
     answer = stock.send("revoked before", countdown=2)
     assert answer.id in control("revoke", answer.id)
     answer.get(timeout=WITHIN_S, propagate=False)
-    assert answer.state == "REVOKED"
+    assert state_of(answer) == "REVOKED"
 
 
 def test_terminate_stops_a_running_job(
@@ -183,7 +183,7 @@ def test_terminate_stops_a_running_job(
 ) -> None:
     assert running.id in control("terminate", "SIGTERM", running.id)
     running.get(timeout=WITHIN_S, propagate=False)
-    assert running.state == "REVOKED"
+    assert state_of(running) == "REVOKED"
 
 
 def test_purge_asks_first_and_empties_all_lists_of_a_queue(stock: Stock, celery: Run) -> None:

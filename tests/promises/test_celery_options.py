@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import pickle
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -23,7 +23,7 @@ from tests.support import installation
 from tests.support.child import BUSY, wait_until
 from tests.support.command import headgate
 from tests.support.rig import stock_message
-from tests.support.stock import QUEUE, Stock, opened
+from tests.support.stock import QUEUE, Stock, opened, state_of
 
 WITHIN_S = 20 * BUSY
 
@@ -56,7 +56,7 @@ def failure(answer: AsyncResult[Any]) -> JobFailed:
 def is_revoked(answer: AsyncResult[Any]) -> bool:
     with pytest.raises(TaskRevokedError):
         answer.get(timeout=WITHIN_S)
-    return answer.state == "REVOKED"
+    return state_of(answer) == "REVOKED"
 
 
 def record_of(stock: Stock, answer: AsyncResult[Any]) -> dict[str, Any]:
@@ -89,7 +89,7 @@ def _in(seconds: float, zone: Any = None) -> datetime:
     return datetime.now(UTC).astimezone(zone or UTC) + timedelta(seconds=seconds)
 
 
-PAST = {
+PAST: dict[str, Callable[[], Any]] = {
     "seconds": lambda: -1,
     "a moment in UTC": lambda: _in(-1),
     "a moment in New York": lambda: _in(-1, ZoneInfo("America/New_York")),
@@ -103,7 +103,7 @@ PAST = {
 def test_a_message_past_its_expires_is_revoked_and_expired_on_record_and_costs_nothing(
     stock: Stock, form: str, zone: str
 ) -> None:
-    stock.app.conf.timezone = zone
+    stock.app.conf.update(timezone=zone)
     asked = stock.simulator.stats()["requests"]
     answer = stock.send(f"{form} {zone}", expires=PAST[form]())
     assert is_revoked(answer)
@@ -115,7 +115,7 @@ def test_a_message_past_its_expires_is_revoked_and_expired_on_record_and_costs_n
 
 @pytest.mark.parametrize("zone", ["UTC", "Asia/Tokyo", "America/New_York"])
 def test_a_message_before_its_expires_is_run(stock: Stock, zone: str) -> None:
-    stock.app.conf.timezone = zone
+    stock.app.conf.update(timezone=zone)
     for expires in (600, _in(600, ZoneInfo(zone)), _in(600).replace(tzinfo=None)):
         answer = stock.send(f"in time {expires}", expires=expires)
         assert answer.get(timeout=WITHIN_S)["status"] == "succeeded"
@@ -127,7 +127,8 @@ def test_a_message_that_expires_while_its_queue_is_paused_is_never_asked(
     answer = stock.send("expires while it is paused", expires=1)
     lists = lists_of(stock.keys, QUEUE)
     wait_until(lambda: stock.client.exists(lists[0]), 10, "the message")
-    moment = json.loads(stock.client.lindex(lists[0], 0))["headers"]["expires"]
+    message: Any = stock.client.lindex(lists[0], 0)
+    moment = json.loads(message)["headers"]["expires"]
     wait_until(lambda: datetime.now(UTC) > datetime.fromisoformat(moment), 10, "its end")
     resume(stock)
     assert is_revoked(answer)

@@ -184,8 +184,8 @@ def test_flower_shows_every_job_and_no_secret_anywhere(stack: Stack) -> None:
         client.cancel(ids["running"])
         assert client.result(ids["running"], wait=True, timeout_s=20).status == "cancelled"
         client.cancel(ids["deferred"])
-        state = lambda: flower.fetch(f"/api/task/info/{ids['running']}")["state"]  # noqa: E731
-        wait_until(lambda: state() == "REVOKED", 20, "Flower to know of the end")
+        of_it = f"/api/task/info/{ids['running']}"
+        wait_until(lambda: flower.fetch(of_it)["state"] == "REVOKED", 20, "Flower to know")
         later = flower.crawl(*paths_of(list(ids.values())))
         assert stack.worker.stop(30) == 0
         flower.stop(20)

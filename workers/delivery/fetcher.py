@@ -73,21 +73,13 @@ class Fetcher:
     """
 
     def __init__(
-        self,
-        client: redis.asyncio.Redis,
-        wakeup: Wakeup,
-        keys: Keys,
-        *,
-        owner: str,
-        slots: int,
-        lease_ms: int,
-        max_bytes: int,
+        self, client: redis.asyncio.Redis, wakeup: Wakeup, keys: Keys, *,
+        owner: str, slots: int, lease_ms: int, max_bytes: int,
         on_arrival: Callable[[list[Arrival]], None],
         on_stop: Callable[[int, StopReason], None],
         handicaps_ms: tuple[int, int] = broker_jobs.HANDICAPS_MS,
-        idle_s: float = IDLE_S,
-        result_ttl_s: int = 86_400,
-    ) -> None:
+        idle_s: float = IDLE_S, result_ttl_s: int = 86_400,
+    ) -> None:  # fmt: skip
         self.owner = owner
         self._handicaps_ms = handicaps_ms
         self._client = client

@@ -11,6 +11,10 @@ from headgate.shared.sub_lists import SubLists
 class _Kombu(Channel):
     """A channel that connects to nothing; it only names lists."""
 
+    def list_of(self, queue: str, priority: int) -> str:
+        """The list in which kombu puts a message."""
+        return str(self._q_for_pri(queue, priority))  # type: ignore[attr-defined]  # no stub
+
     def __init__(self, sub_lists: SubLists) -> None:
         self.priority_steps = [*sub_lists.steps]
         self.sep = sub_lists.sep
@@ -34,8 +38,8 @@ def test_each_priority_has_the_list_that_kombu_puts_it_in(sub_lists: SubLists) -
     for priority in range(10):
         assert sub_lists.step_of(priority) == kombu.priority(priority)
         place = sub_lists.steps.index(sub_lists.step_of(priority))
-        assert names[place] == kombu._q_for_pri("q", priority)
-    assert names == [kombu._q_for_pri("q", step) for step in sub_lists.steps]
+        assert names[place] == kombu.list_of("q", priority)
+    assert names == [kombu.list_of("q", step) for step in sub_lists.steps]
 
 
 def test_the_usual_options_are_those_of_kombu() -> None:
