@@ -30,6 +30,7 @@ from headgate.shared.job.envelope import Envelope
 from headgate.shared.job.ids import now_ms
 from headgate.shared.job.result import ENDED, OPEN, WAITING, ErrorReport, Result
 from headgate.shared.servers.servers import Servers
+from headgate.workers.clients import job_log
 from headgate.workers.clients.outage_log import OutageLog
 from headgate.workers.clients.redis_batcher import RedisBatcher
 from headgate.workers.maintenance.alerts import Alerts
@@ -226,10 +227,13 @@ class Recover:
             at_ms = self._clock_ms()
             expired = [pair for pair in waiting if pair[1].deadline_at_ms > at_ms]
             late = [pair for pair in waiting if pair[1].deadline_at_ms <= at_ms]
-            return [
+            results = [
                 *end_waiting(connection, late, WHY_LATE, at_ms=at_ms),
                 *end_waiting(connection, expired, WHY_EXPIRED, at_ms=at_ms),
             ]
+        for result in results:
+            job_log.log_end(found[result.id], result)
+        return results
 
     def _send(self, ids: list[str]) -> int:
         with reading(self._engine) as connection:
