@@ -55,6 +55,7 @@ LATE_MS = 2000
 """A job is ended this long after its deadline: until then a worker may be ending it."""
 
 WHY_LATE = ErrorReport("deadline", "the deadline passed while it waited", False)
+WHY_EXPIRED = ErrorReport("expired", "it passed its `expires` while it waited", False)
 
 
 class Recover:
@@ -221,9 +222,15 @@ class Recover:
         some = select(jobs).where(jobs.c.id.in_(ids), jobs.c.status.in_(WAITING))
         with writing(self._engine) as connection:
             rows = connection.execute(some.order_by(jobs.c.id).with_for_update()).all()
-            found = {envelope.id: envelope for envelope, _ in _readable(rows)}
+            found = {envelope.id: envelope for envelope, _ in readable(rows)}
             waiting = [(row, found[row.id]) for row in rows if row.id in found]
-            results = end_waiting(connection, waiting, WHY_LATE, at_ms=self._clock_ms())
+            at_ms = self._clock_ms()
+            expired = [pair for pair in waiting if pair[1].deadline_at_ms > at_ms]
+            late = [pair for pair in waiting if pair[1].deadline_at_ms <= at_ms]
+            results = [
+                *end_waiting(connection, late, WHY_LATE, at_ms=at_ms),
+                *end_waiting(connection, expired, WHY_EXPIRED, at_ms=at_ms),
+            ]
         for result in results:
             job_log.log_end(found[result.id], result)
         return results
@@ -235,12 +242,12 @@ class Recover:
             ).all()
         client = self._servers.redis_client()
         try:
-            return queues.send(client, self._servers.keys, _readable(rows))
+            return queues.send(client, self._servers.keys, readable(rows))
         finally:
             client.close()
 
 
-def _readable(rows: Iterable[Row[Any]]) -> list[tuple[Envelope, bytes]]:
+def readable(rows: Iterable[Row[Any]]) -> list[tuple[Envelope, bytes]]:
     """Return the envelopes of these rows, decoded and as they are stored."""
     found = []
     for row in rows:
