@@ -80,6 +80,11 @@ class Settings(BaseSettings):
         description="A prefix for all Redis keys, to share one Redis; it ends with one of : _ . - "
         "(default: none).",
     )
+    celery_queue: Annotated[str, Field(min_length=1, max_length=128)] = Field(
+        default="celery",
+        description="The queue of Celery callbacks (links, chains, chords) that name none: the "
+        "task_default_queue of your app (default: celery).",
+    )
     catalog: Path | None = Field(
         default=None,
         description="A TOML file that overrides the built-in catalog (default: none).",

@@ -19,7 +19,6 @@ from sqlalchemy.exc import DBAPIError
 from headgate.shared.admission import tiers
 from headgate.shared.admission.breakers import BreakerRules as BreakerRules
 from headgate.shared.admission.tiers import TierOf
-from headgate.shared.broker.keys import Keys
 from headgate.shared.broker.queues import all_queues
 from headgate.shared.cache.ttl import CachePolicy, CacheRuleIndex
 from headgate.shared.catalog import access, catalog
@@ -36,6 +35,7 @@ from headgate.workers.clients.memory_bounds import MemoryBounds
 from headgate.workers.clients.redis_batcher import RedisBatcher
 from headgate.workers.maintenance.alerts import Alerts
 from headgate.workers.maintenance.budgets import BudgetUpkeep
+from headgate.workers.maintenance.callbacks import CallbackUpkeep
 from headgate.workers.maintenance.catalog import CatalogReload
 from headgate.workers.maintenance.database_check import DatabaseCheck
 from headgate.workers.maintenance.estimates import EstimateUpkeep
@@ -53,6 +53,7 @@ from headgate.workers.providers.rate_headers import seen
 from headgate.workers.stages.breaker import Breaker
 from headgate.workers.stages.cache import Cache
 from headgate.workers.stages.call import Call, Upstream
+from headgate.workers.stages.callbacks import Callbacks, CanvasSender
 from headgate.workers.stages.claim import Claims
 from headgate.workers.stages.conclude import Conclude
 from headgate.workers.stages.hold import Holds
@@ -91,6 +92,7 @@ class WorkerParts:
         await asyncio.gather(*self.background, return_exceptions=True)
         self.pipeline.ask.breaker.close()
         await self.call.close()
+        await self.pipeline.callbacks.close()
         await self.record.close()
         await self.check.close()
         # If Redis is away, only the estimates of the last two seconds are lost.
@@ -125,7 +127,7 @@ async def open_parts(
     call = Call(models, lambda entry: _upstreams(in_force, entry), timeout_s=in_force.timeout_s)
     estimates = EstimateUpkeep(batcher, servers.keys, miss=in_force.under_reserve)
     pipeline = _pipeline(
-        in_force, models, record, batcher, servers.keys, clock, bounds, call, estimates, owner=owner
+        servers, models, record, batcher, clock, bounds, call, estimates, owner=owner
     )
     check = DatabaseCheck(
         servers, engine, batcher, owner=owner, period_s=in_force.sweep_s, end=end
@@ -133,8 +135,9 @@ async def open_parts(
     with suppress(TimeoutError, RedisError, DBAPIError):
         await asyncio.wait_for(check.begin(), REDIS_WITHIN_S)
     background = _background(
-        in_force, models, servers, engine, batcher, clock, bounds, estimates, owner
-    )
+        in_force, models, servers, engine, batcher, clock, bounds, estimates, pipeline.callbacks,
+        owner,
+    )  # fmt: skip
     background += (asyncio.create_task(check.run(), name="database check"),)
     reload = await _write_limits(in_force, models, servers, batcher)
     tiers_of = partial(_tiers, in_force, engine)
@@ -173,7 +176,7 @@ async def _write_limits(
 
 def _background(
     in_force: Settings, models: Catalog, servers: Servers, engine: Engine, batcher: RedisBatcher,
-    clock: Clock, bounds: MemoryBounds, estimates: EstimateUpkeep, owner: str,
+    clock: Clock, bounds: MemoryBounds, estimates: EstimateUpkeep, callbacks: Callbacks, owner: str,
 ) -> tuple[asyncio.Task[None], ...]:  # fmt: skip
     """Start the tasks that run beside the jobs: maintenance, pruning, clock, estimates, budgets."""
     keys, queues = servers.keys, all_queues(models.classes)
@@ -188,6 +191,7 @@ def _background(
         result_ttl_s=in_force.result_ttl_s, prune=prune, budgets=budgets,
         alerts=Alerts(batcher, keys, url, owner), rollup=UsageRollup(engine, clock.now_ms),
         memory=MemoryWatch(batcher, keys, queues), clock_ms=clock.now_ms,
+        callbacks=CallbackUpkeep(engine, callbacks, clock.now_ms),
     )  # fmt: skip
     prune_record = RecordPrune(
         batcher, keys, engine, owner, clock.now_ms, in_force.keep_days, in_force.keep_audit_days
@@ -203,10 +207,11 @@ def _background(
 
 
 def _pipeline(
-    in_force: Settings, models: Catalog, record: GroupCommit, batcher: RedisBatcher, keys: Keys,
+    servers: Servers, models: Catalog, record: GroupCommit, batcher: RedisBatcher,
     clock: Clock, bounds: MemoryBounds, call: Call, estimates: EstimateUpkeep, *, owner: str,
 ) -> Pipeline:  # fmt: skip
     """Build the pipeline; it opens nothing."""
+    in_force, keys = servers.settings, servers.keys
     cache_policy = CachePolicy(
         CacheRuleIndex.of(models.cache.rules), in_force.cache_ttl_s, in_force.cache_temperature
     )
@@ -222,6 +227,8 @@ def _pipeline(
         deltas=DeltaWriter(batcher, keys), estimates=estimates, clock_ms=clock.now_ms,
     )  # fmt: skip
     limits = _retry_limits(in_force)
+    publish = Publish(batcher, keys, ttl_s=in_force.result_ttl_s, bounds=bounds)
+    callbacks = Callbacks(record, publish, partial(_canvas, servers), lease_s=in_force.lease_s)
     return Pipeline(
         catalog=models,
         claims=Claims(record, owner, clock.now_ms),
@@ -232,10 +239,18 @@ def _pipeline(
         ledger=ledger,
         conclude=Conclude(),
         record=record,
-        publish=Publish(batcher, keys, ttl_s=in_force.result_ttl_s, bounds=bounds),
+        publish=publish,
+        callbacks=callbacks,
         max_deliveries=in_force.max_deliveries,
         clock_ms=clock.now_ms,
     )
+
+
+def _canvas(servers: Servers) -> CanvasSender:
+    """Open Celery's canvas. Only workers with callbacks need it."""
+    from headgate.workers.celery.canvas import Canvas
+
+    return Canvas(servers)
 
 
 def _retry_limits(in_force: Settings) -> RetryLimits:

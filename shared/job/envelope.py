@@ -31,7 +31,7 @@ ENVELOPE_VERSION = 1
 
 NEWEST_VERSION = 2
 """The version of envelopes that the first readers would misread: `Request.version`, a `sample`
-after the first, and models that the catalog does not list (snapshots and fine-tunes)."""
+after the first, a `canvas`, and models that the catalog does not list (snapshots, fine-tunes)."""
 
 
 class Envelope(BaseModel):
@@ -56,6 +56,12 @@ class Envelope(BaseModel):
     """Set by an operator's retry: attempts under claims up to this fence do not count as tries."""
     group: Annotated[ColumnText, Field(max_length=128)] | None = None
     """The Celery group or chord that a stock producer sent the job in."""
+    parent_id: Annotated[ColumnText, Field(max_length=128)] | None = None
+    """The Celery task that sent the job."""
+    ignore_result: bool = False
+    """Whether its sender wants no result for `AsyncResult`."""
+    canvas: dict[str, Any] | None = None
+    """What Celery sends when the job ends, as `headgate.workers.celery.canvas` writes it."""
     body_sha256: str = Field(default="", exclude=True)
     """Hash of the caller's request if it has an idempotency key; it does not travel."""
 
@@ -76,7 +82,7 @@ class Envelope(BaseModel):
         """
         fields = self.model_dump(exclude_defaults=True)
         fields["v"] = max(self.v, self.request.version)
-        if self.sample > 1:
+        if self.sample > 1 or self.canvas is not None:
             fields["v"] = NEWEST_VERSION
         data = json_bytes(fields)
         refuse_oversize(data)

@@ -29,6 +29,9 @@ from headgate.shared.job.envelope import Envelope
 from headgate.shared.job.ids import now_ms
 from headgate.shared.job.request import Request
 from headgate.shared.job.result import Reply, Result, Usage
+from headgate.shared.servers.servers import Servers
+from headgate.shared.settings import Settings
+from headgate.workers.celery.canvas import Canvas
 from headgate.workers.clients.group_commit import GroupCommit
 from headgate.workers.clients.memory_bounds import MemoryBounds
 from headgate.workers.clients.redis_batcher import RedisBatcher
@@ -44,6 +47,7 @@ from headgate.workers.provider import Answer, OnPiece
 from headgate.workers.stages.breaker import Breaker
 from headgate.workers.stages.cache import Cache
 from headgate.workers.stages.call import Call, Upstream
+from headgate.workers.stages.callbacks import Callbacks, CanvasSender
 from headgate.workers.stages.claim import Claims
 from headgate.workers.stages.conclude import Conclude
 from headgate.workers.stages.hold import Holds
@@ -203,14 +207,19 @@ class PlayedPipeline:
             deltas=DeltaWriter(self.batcher, Keys(), gather_s=0.001),
             estimates=EstimateUpkeep(self.batcher, Keys()), clock_ms=clock_ms,
         )  # fmt: skip
+        publish = Publish(self.batcher, Keys(), ttl_s=60, bounds=MemoryBounds())
         self.pipeline = Pipeline(
             models, Claims(self.record, "worker"), cache,
             SingleFlight(self.batcher, Keys(), even=even),
             Ask(models, steps, self.breaker, limits, clock_ms=clock_ms, chance=lambda: 0.5),
             self.hold, ledger, Conclude(), self.record,
-            publish=Publish(self.batcher, Keys(), ttl_s=60, bounds=MemoryBounds()),
+            publish=publish, callbacks=Callbacks(self.record, publish, self._canvas),
             max_deliveries=3, clock_ms=clock_ms,
         )  # fmt: skip
+
+    def _canvas(self) -> CanvasSender:
+        settings = Settings(redis_url=self.redis_url)
+        return Canvas(Servers(settings, self.redis_url, ""))
 
     def _upstreams(self, _provider: object) -> list[Upstream]:
         return [] if self.keyless else [Upstream(self.provider, "key0")]
