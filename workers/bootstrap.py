@@ -29,6 +29,7 @@ from headgate.shared.errors import SettingError
 from headgate.shared.routing.choose import without_key
 from headgate.shared.servers.servers import Servers
 from headgate.shared.settings import Settings
+from headgate.workers.clients.callbacks import Callbacks, CanvasSender
 from headgate.workers.clients.clock import Clock
 from headgate.workers.clients.group_commit import GroupCommit
 from headgate.workers.clients.memory_bounds import MemoryBounds
@@ -53,7 +54,6 @@ from headgate.workers.providers.rate_headers import seen
 from headgate.workers.stages.breaker import Breaker
 from headgate.workers.stages.cache import Cache
 from headgate.workers.stages.call import Call, Upstream
-from headgate.workers.stages.callbacks import Callbacks, CanvasSender
 from headgate.workers.stages.claim import Claims
 from headgate.workers.stages.conclude import Conclude
 from headgate.workers.stages.hold import Holds
@@ -228,7 +228,9 @@ def _pipeline(
     )  # fmt: skip
     limits = _retry_limits(in_force)
     publish = Publish(batcher, keys, ttl_s=in_force.result_ttl_s, bounds=bounds)
-    callbacks = Callbacks(record, publish, partial(_canvas, servers), lease_s=in_force.lease_s)
+    callbacks = Callbacks(
+        record, publish.command, partial(_canvas, servers), lease_s=in_force.lease_s
+    )
     return Pipeline(
         catalog=models,
         claims=Claims(record, owner, clock.now_ms),

@@ -32,6 +32,7 @@ from headgate.shared.job.result import Reply, Result, Usage
 from headgate.shared.servers.servers import Servers
 from headgate.shared.settings import Settings
 from headgate.workers.celery.canvas import Canvas
+from headgate.workers.clients.callbacks import Callbacks, CanvasSender
 from headgate.workers.clients.group_commit import GroupCommit
 from headgate.workers.clients.memory_bounds import MemoryBounds
 from headgate.workers.clients.redis_batcher import RedisBatcher
@@ -47,7 +48,6 @@ from headgate.workers.provider import Answer, OnPiece
 from headgate.workers.stages.breaker import Breaker
 from headgate.workers.stages.cache import Cache
 from headgate.workers.stages.call import Call, Upstream
-from headgate.workers.stages.callbacks import Callbacks, CanvasSender
 from headgate.workers.stages.claim import Claims
 from headgate.workers.stages.conclude import Conclude
 from headgate.workers.stages.hold import Holds
@@ -213,7 +213,7 @@ class PlayedPipeline:
             SingleFlight(self.batcher, Keys(), even=even),
             Ask(models, steps, self.breaker, limits, clock_ms=clock_ms, chance=lambda: 0.5),
             self.hold, ledger, Conclude(), self.record,
-            publish=publish, callbacks=Callbacks(self.record, publish, self._canvas),
+            publish=publish, callbacks=Callbacks(self.record, publish.command, self._canvas),
             max_deliveries=3, clock_ms=clock_ms,
         )  # fmt: skip
 
@@ -312,6 +312,7 @@ class PlayedPipeline:
         self.breaker.close()
         self.pipeline.cache.close()
         await self.call.close()
+        await self.pipeline.callbacks.close()
         await self.record.close()
         await self.batcher.close()
 

@@ -15,6 +15,7 @@ from typing import Any
 from celery import Celery, Task, group, states
 from celery._state import _task_stack  # type: ignore[attr-defined]  # not in its stubs
 from celery.app.task import Context
+from celery.backends import redis as celery_redis
 from celery.backends.redis import RedisBackend, SentinelBackend
 from celery.canvas import maybe_signature
 from kombu.compression import encoders
@@ -27,7 +28,7 @@ from headgate.shared.errors import UnreadableMessage
 from headgate.shared.servers.redis_check import refuses_for_now
 from headgate.shared.servers.servers import Servers
 from headgate.workers.celery import config
-from headgate.workers.stages.callbacks import BodyUnderWay, EndedJob, NotSent
+from headgate.workers.clients.callbacks import BodyUnderWay, EndedJob, NotSent
 
 IDS = uuid.UUID("5f1c5ac0-5f0e-4f1a-9d2c-0b1f6a7c9d3e")
 """The namespace of the ids of callbacks. It must never change."""
@@ -99,8 +100,22 @@ def _refuse_encoding(options: Mapping[str, Any], path: str) -> None:
 # Sending: after the job's end is on record.
 
 
-class JobContext(Context):
+class JobCall(Context):
     """The request of a job that has ended, as the task that runs it would see it."""
+
+
+class NoWaiting(celery_redis.ResultConsumer):  # type: ignore[name-defined, misc]  # no stubs
+    """Never subscribes to results: nobody here waits for callbacks.
+
+    A subscription ends when its AsyncResult is collected as garbage. That blocks the thread in
+    which it happens, which may be the one of the jobs.
+    """
+
+    def consume_from(self, task_id: str) -> None:
+        """Do nothing."""
+
+    def cancel_for(self, task_id: str) -> None:
+        """Do nothing."""
 
 
 class _JobBackend:
@@ -109,14 +124,13 @@ class _JobBackend:
     They leave the results of jobs alone, because the job's own stage stores these.
     """
 
+    ResultConsumer = NoWaiting
+
     def store_result(self, task_id: Any, result: Any, state: Any, **others: Any) -> Any:
         """Store the state of a task that is no job: of one that a failed chain never reaches."""
-        if isinstance(others.get("request"), JobContext):
+        if isinstance(others.get("request"), JobCall):
             return result
         return super().store_result(task_id, result, state, **others)  # type: ignore[misc]  # Celery's
-
-    def on_task_call(self, producer: Any, task_id: str) -> None:
-        """Do not wait for the results of callbacks, as in Celery's own pool processes."""
 
     def is_body_under_way(self: Any, chord: str) -> bool:
         """Return whether all parts of the chord are in and another worker sends its body.
@@ -178,6 +192,9 @@ class Canvas:
         """Close the connections."""
         self._client.close()
         self._backend.client.close()
+        # Pools of kombu belong to the process: they are emptied, not closed.
+        pool: Any = self._app.pool
+        pool.force_close_all(close_pool=False)
         self._app.close()
 
     @property
@@ -239,12 +256,12 @@ class Canvas:
         return maybe_signature(serialized, app=self._app)
 
     @contextmanager
-    def _as_parent(self, ended: EndedJob) -> Iterator[JobContext]:
+    def _as_parent(self, ended: EndedJob) -> Iterator[JobCall]:
         """Make the job the current task of this thread: Celery takes parent and children of it."""
         envelope = ended.envelope
         canvas = dict(envelope.canvas or {})
         priority = canvas.pop("priority", None)
-        request = JobContext(
+        request = JobCall(
             **canvas, id=envelope.id, task=TASK, args=(), kwargs={}, group=envelope.group,
             parent_id=envelope.parent_id, called_directly=False,
             delivery_info={"priority": priority},

@@ -21,7 +21,7 @@ from headgate.shared.job.envelope import Envelope
 from headgate.shared.job.ids import now_ms
 from headgate.shared.job.result import ENDED
 from headgate.shared.job.result_text import decode_result
-from headgate.workers.stages.callbacks import Callbacks, NotSent
+from headgate.workers.clients.callbacks import Callbacks, NotSent
 
 log = logging.getLogger("headgate.callbacks")
 

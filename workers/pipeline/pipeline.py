@@ -45,6 +45,7 @@ from headgate.shared.errors import InvalidRequest, place_of
 from headgate.shared.job.envelope import Envelope
 from headgate.shared.job.result import Result
 from headgate.shared.job.result_text import decode_result
+from headgate.workers.clients.callbacks import Callbacks, NotSent
 from headgate.workers.clients.group_commit import GroupCommit
 from headgate.workers.pipeline.ask import Ask, AskOutcome
 from headgate.workers.pipeline.job_run import Delivery, Ending, JobRun
@@ -53,7 +54,6 @@ from headgate.workers.pipeline.shielded import through
 from headgate.workers.policy import fallback
 from headgate.workers.stages.cache import Cache
 from headgate.workers.stages.cache_entry import CacheEntry
-from headgate.workers.stages.callbacks import Callbacks, NotSent
 from headgate.workers.stages.claim import Claim, Claims, EndedBefore, NotYet
 from headgate.workers.stages.conclude import Conclude, Conclusion
 from headgate.workers.stages.hold import Holds

@@ -46,6 +46,7 @@ from headgate.shared.errors import (
 )
 from headgate.shared.servers.embedded import EmbeddedFailed
 from headgate.shared.servers.valkey import StartFailed
+from headgate.workers.clients.callbacks import BodyUnderWay, NotSent
 from headgate.workers.errors import AttemptError, Gate
 from headgate.workers.simulator.request import Invalid
 from headgate.workers.stages.cache_entry import Unreadable
@@ -83,6 +84,8 @@ OTHERS: list[Exception] = [
     IncludeError("lib/none.lua"),
     Unreadable("it is no JSON"),
     Invalid("no such model", "model", "model_not_found"),
+    NotSent("Redis refused a callback"),
+    BodyUnderWay(),
     FileLost("the SQLite file was deleted or replaced"),
 ]
 """Errors that no caller meets, and so are no HeadgateErrors."""

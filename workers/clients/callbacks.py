@@ -29,7 +29,6 @@ from headgate.shared.job.envelope import Envelope
 from headgate.shared.job.result import Result
 from headgate.workers.clients.group_commit import GroupCommit
 from headgate.workers.clients.outage_log import OutageLog
-from headgate.workers.stages.publish import Publish
 
 log = logging.getLogger("headgate.callbacks")
 
@@ -83,19 +82,33 @@ class CanvasSender(Protocol):
         """Close the connections."""
 
 
+class StoreResult(Protocol):
+    """Returns the command that stores a result; it is `Publish.command`."""
+
+    def __call__(
+        self,
+        result: Result,
+        envelope: Envelope,
+        answers: Sequence[CacheWrite] = (),
+        *,
+        children: Sequence[Any] = (),
+    ) -> script.Command[int]:
+        """Return the command."""
+
+
 class Callbacks:
     """Sends the callbacks of jobs. Create it on the loop that its users run on."""
 
     def __init__(
         self,
         record: GroupCommit,
-        publish: Publish,
+        store_result: StoreResult,
         open_canvas: Callable[[], CanvasSender],
         *,
         lease_s: float = 0,
     ) -> None:
         self._record = record
-        self._publish = publish
+        self._store_result = store_result
         self._open_canvas = open_canvas
         self._canvas: CanvasSender | None = None
         self._thread: ThreadPoolExecutor | None = None
@@ -119,7 +132,7 @@ class Callbacks:
         """Publish the result and send the callbacks; try until Redis takes them. Raise NotSent."""
 
         def store(client: redis.Redis, children: list[Any]) -> None:
-            script.run(client, self._publish.command(result, envelope, answers, children=children))
+            script.run(client, self._store_result(result, envelope, answers, children=children))
 
         state, value = celery_state(result), celery_value(result)
         ended = EndedJob(envelope, state, value, store, again)
