@@ -11,6 +11,7 @@ from typing import Any
 
 import redis
 from celery import Celery
+from kombu import pools
 
 from headgate.shared.job.envelope import NEWEST_VERSION, Envelope
 from headgate.shared.job.ids import now_ms
@@ -47,9 +48,8 @@ def user_app(url: str, **conf: Any) -> Iterator[Celery]:
     # Results that are collected later must not look for a server that has gone.
     backend.result_consumer.cancel_for = lambda _task_id: None
     backend.client.close()
-    pool: Any = app.pool
-    pool.force_close_all(close_pool=False)
     app.close()
+    pools.reset()
 
 
 def ask(app: Celery, prompt: str | None = "hello", **fields: Any) -> Any:

@@ -180,7 +180,6 @@ class Canvas:
             task_serializer="json",
             accept_content=["json"],
             result_expires=in_force.result_ttl_s,
-            broker_pool_limit=1,
             enable_utc=True,
             timezone="UTC",
         )
@@ -189,12 +188,9 @@ class Canvas:
         self._client = servers.redis_client()
 
     def close(self) -> None:
-        """Close the connections."""
+        """Close the connections, but for those in kombu's pools, which belong to the process."""
         self._client.close()
         self._backend.client.close()
-        # Pools of kombu belong to the process: they are emptied, not closed.
-        pool: Any = self._app.pool
-        pool.force_close_all(close_pool=False)
         self._app.close()
 
     @property
