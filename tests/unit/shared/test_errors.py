@@ -104,7 +104,7 @@ def kinds() -> list[type[Exception]]:
     while todo:
         kinds = todo.pop().__subclasses__()
         todo += kinds
-        found.update(kind for kind in kinds if kind.__module__.startswith("headgate."))
+        found.update(kind for kind in kinds if f"{kind.__module__}.".startswith("headgate."))
     return sorted(found, key=lambda kind: kind.__qualname__)
 
 

@@ -16,7 +16,6 @@ import redis
 from celery import Celery
 from celery.app.task import Context
 from celery.exceptions import TaskRevokedError
-from celery.result import AsyncResult
 
 from headgate import JobFailed
 from headgate.shared.broker import jobs, script
@@ -104,7 +103,7 @@ def test_the_record_has_the_fields_of_celerys_backend_and_their_values(
     assert ours == theirs
 
 
-READ: dict[str, Callable[[AsyncResult[Any]], Any]] = {
+READ: dict[str, Callable[[Any], Any]] = {
     "state": lambda found: found.state,
     "status": lambda found: found.status,
     "traceback": lambda found: found.traceback,
