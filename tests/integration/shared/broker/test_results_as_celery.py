@@ -61,9 +61,10 @@ def client(valkey: ValkeyServer) -> Iterator[redis.Redis]:
 
 def store_as_celery(app: Celery, result: Result, **request: Any) -> None:
     """Store a task that ended like this job, with Celery's own backend."""
-    call = Context(id=THEIRS, **request)
-    if "children" in request:
-        call._children = request.pop("children")
+    children = request.pop("children", None)
+    call: Any = Context(id=THEIRS, **request)
+    if children is not None:
+        call._children = children
     backend: Any = app.backend
     if result.status == "succeeded":
         backend.mark_as_done(THEIRS, result.as_json(), call)
