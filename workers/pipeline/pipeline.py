@@ -45,6 +45,7 @@ from headgate.shared.errors import InvalidRequest, place_of
 from headgate.shared.job.envelope import Envelope
 from headgate.shared.job.result import Result
 from headgate.shared.job.result_text import decode_result
+from headgate.workers.clients import job_log
 from headgate.workers.clients.callbacks import Callbacks, NotSent
 from headgate.workers.clients.group_commit import GroupCommit
 from headgate.workers.pipeline.ask import Ask, AskOutcome
@@ -259,6 +260,7 @@ class Pipeline:
         if result is None:
             log.warning("job %s: the claim was lost; another worker ends it", job.envelope.id)
             return Restored()
+        job_log.log_end(job.envelope, result)
         await self._share_failure(job, ending)
         envelope, answers = job.envelope, self._cache_writes(job, ending)
         if envelope.canvas is None:
