@@ -66,6 +66,30 @@ def _key_prefix(prefix: str) -> str:
 KeyPrefix = Annotated[str, AfterValidator(_key_prefix)]
 
 
+def _priority_steps(text: str) -> str:
+    steps = [int(word) if re.fullmatch(r"\s*\d\s*", word) else -1 for word in text.split(",")]
+    if steps[0] != 0 or steps != sorted(set(steps)):
+        raise ValueError("use rising numbers from 0 to 9 with commas between them, 0 first")
+    return ",".join(map(str, steps))
+
+
+PrioritySteps = Annotated[str, AfterValidator(_priority_steps)]
+"""The option `priority_steps` of producers, as text."""
+
+
+def _separator(text: str) -> str:
+    found = text.encode().decode("unicode_escape") if text.isascii() else ""
+    if not 0 < len(found) <= 16 or not found.isascii() or set("\n\r\0 ") & {*found}:
+        raise ValueError("use 1 to 16 ASCII characters without blanks, such as \\x06\\x16 or :")
+    if found[-1].isdigit():
+        raise ValueError("its last character must not be a digit: a number follows it")
+    return text
+
+
+PrioritySep = Annotated[str, AfterValidator(_separator)]
+"""The option `sep` of producers; control characters are written as in Python."""
+
+
 def _http_url(url: str) -> str:
     if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).netloc:
         raise ValueError("use a URL such as https://api.example.com/v1")

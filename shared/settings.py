@@ -28,9 +28,12 @@ from headgate.shared.setting_types import (
     KeyPrefix,
     Logins,
     LogLevel,
+    PrioritySep,
+    PrioritySteps,
     RedisUrl,
     TierSource,
 )
+from headgate.shared.sub_lists import SubLists
 
 __all__ = ["Settings", "environment", "load", "masked", "read", "secret", "variable"]
 
@@ -85,6 +88,16 @@ class Settings(BaseSettings):
         default="celery",
         description="The queue of Celery callbacks (links, chains, chords) that name none: the "
         "task_default_queue of your app (default: celery).",
+    )
+    celery_priority_steps: PrioritySteps = Field(
+        default="0,3,6,9",
+        description="The option priority_steps of Celery apps that send messages with a priority "
+        "(default: 0,3,6,9, as in Celery).",
+    )
+    celery_priority_sep: PrioritySep = Field(
+        default=r"\x06\x16",
+        description="The option sep of Celery apps on this Redis, escaped as in Python (default: "
+        r"\x06\x16, as in Celery).",
     )
     catalog: Path | None = Field(
         default=None,
@@ -310,6 +323,12 @@ class Settings(BaseSettings):
     def home_path(self) -> Path:
         """The home as an absolute path."""
         return Path(self.home).expanduser().absolute()
+
+    @property
+    def sub_lists(self) -> SubLists:
+        """Where messages wait that were sent with a `priority` of Celery's."""
+        steps = tuple(map(int, self.celery_priority_steps.split(",")))
+        return SubLists(self.celery_priority_sep.encode().decode("unicode_escape"), steps)
 
 
 def variable(field: str) -> str:

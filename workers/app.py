@@ -72,7 +72,7 @@ class Headgate(Celery):
             set_up.connect(self._write_logs, weak=False)
         self.job_queues = all_queues(model_classes)
         self.conf.update(
-            **config.settings_for(servers.address, settings.key_prefix),
+            **config.settings_for(servers.address, settings.key_prefix, settings.sub_lists),
             broker_connection_retry_on_startup=True,
             task_ignore_result=True,
             task_acks_late=True,
@@ -129,6 +129,7 @@ class Headgate(Celery):
                 int(self.settings.standard_wait_s * 1000),
                 int(self.settings.bulk_wait_s * 1000),
             ),
+            result_ttl_s=self.settings.result_ttl_s,
         )
 
 

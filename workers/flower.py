@@ -36,6 +36,7 @@ from tornado import web
 from tornado.ioloop import IOLoop
 
 from headgate.shared import settings
+from headgate.shared.broker.queues import lists_of
 from headgate.shared.catalog import catalog
 from headgate.shared.servers.servers import Servers, open_servers
 from headgate.shared.settings import masked
@@ -56,14 +57,15 @@ class Queues:
     async def queues(self, names: Sequence[str]) -> list[dict[str, Any]]:
         """Return a row for each queue, then for dead letters, jobs held by workers, deferred jobs.
 
-        A queue counts the messages in its list, and those in the waiting queues of its pools.
+        A queue counts the messages in its lists, and those in the waiting queues of its pools.
         """
         keys = self._servers.keys
         client = self._servers.async_redis_client()
         try:
             async with client.pipeline(transaction=False) as calls:
-                for name in names:
-                    calls.llen(keys.queue(name))
+                lists = [(name, key) for name in names for key in lists_of(keys, name)]
+                for _, key in lists:
+                    calls.llen(key)
                 calls.llen(keys.dead())
                 calls.zcard(keys.leases())
                 calls.zcard(keys.due())
@@ -71,7 +73,9 @@ class Queues:
                 *listed, dead, leased, deferred, by_pool = await calls.execute()
         finally:
             await client.aclose()
-        waiting = Counter(dict(zip(names, listed, strict=True)))
+        waiting = Counter(dict.fromkeys(names, 0))
+        for (name, _), count in zip(lists, listed, strict=True):
+            waiting[name] += count
         for queue_and_pool, count in by_pool.items():
             waiting[queue_and_pool.decode("utf-8", "replace").split(" ", 1)[0]] += int(count)
         rows = [

@@ -21,6 +21,7 @@ from headgate.shared.catalog.templates import expanded
 from headgate.shared.errors import InvalidRequest, NewerEnvelope, UnreadableMessage, place_of
 from headgate.shared.job.encoding import json_bytes, refuse_oversize
 from headgate.shared.job.envelope import ENVELOPE_VERSION, NEWEST_VERSION, Envelope
+from headgate.shared.job.ids import LATEST_MS
 from headgate.shared.job.request import AUTO, Request, request_from
 from headgate.shared.routing.choose import ModelStatus
 from headgate.shared.routing.router import Router
@@ -29,9 +30,21 @@ from headgate.shared.settings import Settings
 from headgate.workers.bootstrap import WorkerParts, keyless, open_parts
 from headgate.workers.celery.canvas import prepared
 from headgate.workers.celery.pool import JobRequest, RunningJob, current
+from headgate.workers.celery.run_end import (
+    AGAIN,
+    DEFERRED,
+    GAVE_UP,
+    IN_LINE,
+    LEFT,
+    REFUSED,
+    RETURNED,
+    TAKEN,
+    RunEnd,
+)
 from headgate.workers.celery.shutdown import EXIT_WRONG_USE
 from headgate.workers.delivery.fetcher import Fetcher
 from headgate.workers.delivery.leases import Leases
+from headgate.workers.delivery.refused import waiter_of
 from headgate.workers.delivery.stock_call import request_fields
 from headgate.workers.pipeline.job_run import Delivery, JobRun
 from headgate.workers.pipeline.outcome import AlreadyTaken, Deferred, Ended, Outcome, Restored
@@ -80,48 +93,47 @@ class JobTask(Task):  # type: ignore[type-arg]  # generic only in its stubs
             tier_of=self.parts.tiers_of(models),
         )  # fmt: skip
 
-    async def run(self, /, *args: Any, **kwargs: Any) -> str:
-        """Run the job and return how the run ended, in a few words for Celery and Flower."""
+    async def run(self, /, *args: Any, **kwargs: Any) -> RunEnd:
+        """Run the job and return how the run ended, for Celery's events and Flower."""
         running = current.get()
         delivery = None
         try:
             delivery = self._delivery(running, args, kwargs)
             if (ticket := await self._ticket(delivery)) is not None:
                 await self.leases.defer(running.tag, 0, ticket)
-                return "in line"
+                return IN_LINE
             return await self._finish(running, await self.parts.pipeline.run(delivery))
         except asyncio.CancelledError:
             return await self._finish(running, Restored())
         except NewerEnvelope as error:
             return await self._leave_to_newer_worker(running, error)
         except UnreadableMessage as error:
-            await self.leases.bury(running.tag, error.reason)
-            return "unreadable"
+            return await self._refuse(running, error.reason)
         except InvalidRequest as error:  # no row can hold it; str(error) would quote the value
-            await self.leases.bury(running.tag, f"{error.field}: {error.remedy}")
-            return "unreadable"
+            return await self._refuse(running, f"{error.field}: {error.remedy}")
         except Exception as error:
             if running.stopped == "shutdown":  # the servers may be away: not the job's fault
                 return await self._finish(running, Restored())
             return await self._fail(running, delivery, error)
 
-    async def _leave_to_newer_worker(self, running: RunningJob, job: NewerEnvelope) -> str:
+    async def _leave_to_newer_worker(self, running: RunningJob, job: NewerEnvelope) -> RunEnd:
         """Let a job of the next release wait for a worker of that release, until its deadline."""
         at_ms = self.parts.pipeline.clock_ms()
         left_ms = job.deadline_at_ms - at_ms
         if left_ms <= 0:
             reason = f"{job.reason}; no worker of it came before the job's deadline"
-            await self.leases.bury(running.tag, reason)
-            return "unreadable"
+            return await self._refuse(running, reason)
         if not self.has_left_some:
             self.has_left_some = True
             log.warning("leaving jobs of the next release to workers of that release")
         # The wait grows with the job's age: it is short while workers are being replaced.
         wait_ms = min(LEFT_MAX_MS, max(LEFT_MIN_MS, (at_ms - job.submitted_at_ms) // 4))
         await self.leases.defer(running.tag, min(wait_ms, left_ms), unsent=True)
-        return "left for a newer worker"
+        return LEFT
 
-    async def _fail(self, running: RunningJob, delivery: Delivery | None, error: Exception) -> str:
+    async def _fail(
+        self, running: RunningJob, delivery: Delivery | None, error: Exception
+    ) -> RunEnd:
         """Let the job be tried again after a fault of Headgate's own; at last bury it."""
         fault = place_of(error)
         log.error("job %s: a fault of Headgate's own: %s", running.request["id"], fault)
@@ -133,10 +145,16 @@ class JobTask(Task):  # type: ignore[type-arg]  # generic only in its stubs
                 log.error(
                     "job %s: its end is not recorded: %s", running.request["id"], place_of(again)
                 )
-            await self.leases.bury(running.tag, f"{GIVEN_UP}: {fault}")
-            return "given up"
+            await self._refuse(running, f"{GIVEN_UP}: {fault}")
+            return GAVE_UP
         self.leases.drop(running.tag)
-        return "to be tried again"
+        return AGAIN
+
+    async def _refuse(self, running: RunningJob, reason: str) -> RunEnd:
+        """Make the message a dead letter; a stock producer that waits for it gets a failure."""
+        waiter = waiter_of(running.request, self.parts.settings.result_ttl_s)
+        await self.leases.bury(running.tag, reason, waiter)
+        return REFUSED
 
     async def _give_up(self, delivery: Delivery, reason: str) -> None:
         """Record that the job has failed. Left open, it would be sent again for ever."""
@@ -146,24 +164,24 @@ class JobTask(Task):  # type: ignore[type-arg]  # generic only in its stubs
             job = JobRun(delivery.envelope, claim)
             await through(pipeline.end(job, job.given_up(reason)))
 
-    async def _finish(self, running: RunningJob, outcome: Outcome) -> str:
-        """Do with the message what the outcome asks, and return the outcome in a word."""
+    async def _finish(self, running: RunningJob, outcome: Outcome) -> RunEnd:
+        """Do with the message what the outcome asks, and return how the run ended."""
         match outcome:
             case Ended(result, gave_up):
                 if gave_up is not None:
                     await self.leases.bury(running.tag, gave_up)
-                return result.status
+                return RunEnd.of(result)
             case Deferred(wait_ms, ticket):
                 await self.leases.defer(running.tag, wait_ms, ticket)
-                return "deferred"
+                return DEFERRED
             case Restored():
                 if running.stopped == "shutdown":
                     self.leases.returning.add(running.tag)  # all at once, in their order
                 else:
                     await self.leases.restore([running.tag])
-                return "restored"
+                return RETURNED
             case AlreadyTaken():
-                return "already taken"
+                return TAKEN
             case _:
                 assert_never(outcome)
 
@@ -177,6 +195,7 @@ class JobTask(Task):  # type: ignore[type-arg]  # generic only in its stubs
                 raise UnreadableMessage("the envelope's id is not the message's id")
         else:
             envelope, refusal = self._from_request(running.request, args, kwargs)
+        envelope = self._with_options(envelope, running.request["properties"])
         return Delivery(
             envelope,
             crashes=_crashes(running),
@@ -185,6 +204,16 @@ class JobTask(Task):  # type: ignore[type-arg]  # generic only in its stubs
             refusal=refusal,
             grant=decode(running.request["properties"]["delivery_info"].get("grant", "")),
         )
+
+    def _with_options(self, envelope: Envelope, properties: Mapping[str, Any]) -> Envelope:
+        """Return the envelope with the `priority` and `expires` of a stock producer."""
+        priority, expires_at_ms = properties["priority"], properties["expires_at_ms"]
+        if not priority and expires_at_ms is None:
+            return envelope
+        options: dict[str, Any] = {"step": self.parts.settings.sub_lists.step_of(priority)}
+        if expires_at_ms is not None:
+            options["expires_at_ms"] = max(0, min(LATEST_MS, expires_at_ms))
+        return envelope.model_copy(update=options)
 
     async def _ticket(self, delivery: Delivery) -> str | None:
         """Return the ticket of a job that came without one; None if the job needs none.

@@ -158,7 +158,7 @@ def retry(at: Installation, letter: DeadLetter) -> LetterOutcome:
             return LetterOutcome(letter, "refused", f"its job {letter.job_id} {again.reason}")
         if again is not None:
             text = again
-            at.redis.delete(at.keys.result(letter.job_id))  # callers must wait for the new result
+        at.redis.delete(at.keys.result(letter.job_id))  # callers must wait for the new result
     command = dead_letters.exhume(
         at.keys, letter=letter.id, head=letter.head, queue=letter.queue, job_id=letter.job_id,
         message=text,

@@ -16,7 +16,7 @@ from headgate.shared.admission import limits, scopes
 from headgate.shared.admission.limits import Amounts, ResumeOutcome, resume_command
 from headgate.shared.admission.scopes import quoted, user_named, user_scope
 from headgate.shared.admission.scopes import shown as shown
-from headgate.shared.broker.queues import all_queues
+from headgate.shared.broker.queues import all_queues, lists_of
 from headgate.shared.broker.script import fields_of, run
 from headgate.shared.catalog.catalog import Catalog
 from headgate.shared.catalog.faults import hint
@@ -172,7 +172,8 @@ def member_of(at: Installation, kind: Kind, name: str) -> str:
         return member
     waiting = {field.split(" ")[0] for field in fields_of(_hash(at, at.keys.waiting_queues()))}
     queues = all_queues(at.catalog.classes)
-    is_used = name in waiting or at.redis.type(at.keys.queue(name)) == b"list"
+    lists = lists_of(at.keys, name)
+    is_used = name in waiting or any(at.redis.type(key) == b"list" for key in lists)
     if not is_used and name not in queues:
         raise WrongUse("NAME", name, f"no such queue{suggestion(name, queues)}")
     return member

@@ -36,7 +36,7 @@ from headgate.shared.admission.overrides import texts_of
 from headgate.shared.admission.scopes import EVERY_TENANT, quoted, tier_scope, unquoted
 from headgate.shared.admission.ticket import FLEX
 from headgate.shared.broker import script
-from headgate.shared.broker.queues import all_queues
+from headgate.shared.broker.queues import all_queues, lists_of
 from headgate.shared.broker.script import fields_of, text_of
 from headgate.shared.errors import WrongUse
 from headgate.shared.job.ids import rfc3339
@@ -110,9 +110,13 @@ def _read_state(at: Installation) -> _State:
         ):
             pipe.hgetall(key)
         pipe.smembers(at.keys.paused())
-        for queue in queues:
-            pipe.llen(at.keys.queue(queue))
+        lists = [(queue, key) for queue in queues for key in lists_of(at.keys, queue)]
+        for _, key in lists:
+            pipe.llen(key)
         limits, overrides, waiting, holds, paused, *lengths = pipe.execute()
+    unsorted: Counter[str] = Counter()
+    for (queue, _), length in zip(lists, lengths, strict=True):
+        unsorted[queue] += length
     held: dict[str, Counter[str]] = {}
     for text in fields_of(holds).values():
         grant = decode(text)
@@ -125,7 +129,7 @@ def _read_state(at: Installation) -> _State:
         queues=fields_of(waiting),
         paused={member.decode() for member in paused},
         held=held,
-        unsorted={queue: n for queue, n in zip(queues, lengths, strict=True) if n},
+        unsorted={queue: n for queue, n in unsorted.items() if n},
     )
 
 

@@ -43,6 +43,7 @@ class Ticket:
     * `alone`: the job never joins an equal request in flight; `followed`: it has joined one.
     * `upper_bound_pico_usd`: the most that the attempt can cost, None if no price is known.
     * `waits`: the job waits for a breaker to close; its tries do not count meanwhile.
+    * `step`: the priority with which Celery sent it, from 0 (most urgent) to 9.
     * `variant_of`: the model of the catalog of which `model` is a snapshot or a fine-tune,
       or empty. The limits of a tier for that model count, too.
     """
@@ -66,10 +67,11 @@ class Ticket:
     upper_bound_pico_usd: int | None = None
     waits: bool = False
     variant_of: str = ""
+    step: int = 0
 
     def encode(self) -> str:
         """Return the ticket as text, as messages and waiting queues hold it."""
-        flags = "".join(
+        flags = str(self.step or "") + "".join(
             letter
             for letter, is_set in (
                 ("p", self.paid), ("r", self.replaceable), ("n", self.alone), ("f", self.followed),
@@ -115,6 +117,7 @@ class Ticket:
                 upper_bound_pico_usd=int(bound[1]) if bound else None,
                 waits="w" in flags,
                 variant_of=bytes.fromhex(listed[1]).decode() if listed else "",
+                step=int(flags[0]) if flags[:1].isdigit() else 0,
             )
         except (ValueError, KeyError):
             raise UnreadableMessage("its ticket has a form that is not known here") from None
@@ -155,13 +158,14 @@ def ticket_for(
         input_tokens=held.input_tokens,
         output_tokens=held.output_tokens,
         arrival_ms=envelope.submitted_at_ms,
-        deadline_ms=envelope.deadline_at_ms,
+        deadline_ms=envelope.waits_until_ms,
         cached_as=_cached_as(envelope, model, cache_policy),
         paid=paid,
         replaceable=len(chain) > 1 and not is_last,
         alone=not request.share,
         upper_bound_pico_usd=upper_bound_pico_usd(request, model, catalog),
         variant_of=model.variant_of,
+        step=envelope.step,
     )
 
 

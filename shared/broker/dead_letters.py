@@ -2,15 +2,46 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from headgate.shared.broker.jobs import Buried, Lease, buried_of
 from headgate.shared.broker.keys import Keys
-from headgate.shared.broker.script import Command, compose
+from headgate.shared.broker.results import refusal_record
+from headgate.shared.broker.script import Command, Word, compose
 
 
-def bury(keys: Keys, *, lease: Lease, reason: str) -> Command[Buried | None]:
-    """Make the message of a leased job a dead letter; the reply is None when it is not held."""
-    args = (keys.prefix, lease.id, lease.owner, " ".join(reason.split()))
+@dataclass(frozen=True, slots=True)
+class Waiter:
+    """Who waits for a message that is refused: Celery looks for a result under `job_id`.
+
+    `group`: the group of tasks that the message belongs to. `ttl_s`: lifetime of the result.
+    """
+
+    job_id: str
+    ttl_s: int
+    group: str = ""
+
+    def words(self, reason: str) -> tuple[Word, ...]:
+        """Return the arguments of the scripts that answer it."""
+        return self.job_id, refusal_record(self.job_id, reason), self.ttl_s, self.group
+
+
+def bury(
+    keys: Keys, *, lease: Lease, reason: str, waiter: Waiter | None = None
+) -> Command[Buried | None]:
+    """Make the message of a leased job a dead letter; the reply is None when it is not held.
+
+    `waiter` finds a failure with the reason, unless there is a result already.
+    """
+    reason = " ".join(reason.split())
+    answer = waiter.words(reason) if waiter is not None else ("", "", 0, "")
+    args = (keys.prefix, lease.id, lease.owner, reason, *answer)
     return compose("bury", (), args, lambda reply: buried_of(reply) if reply else None)
+
+
+def refuse(keys: Keys, waiter: Waiter, reason: str) -> Command[None]:
+    """Let this waiter find a failure with the reason, unless there is a result already."""
+    return compose("refuse", (), (keys.prefix, *waiter.words(reason)), lambda _: None)
 
 
 def exhume(

@@ -81,6 +81,10 @@ PIECES_MS: Final = 300_000
 RESULT_OVERHEAD: Final = 256
 """Bytes that Redis takes for a result beside its record: keys, times to live and its list entry."""
 
+STEP_MS: Final = 100_000
+"""A job that Celery sent with a priority ranks as if it had come so many ms later for each step
+from 0 (most urgent) to 9."""
+
 ALL: Final[dict[str, float | tuple[str, ...] | tuple[int, ...]]] = {
     "MEASURES": MEASURES,
     "RATE": RATE,
@@ -108,5 +112,6 @@ ALL: Final[dict[str, float | tuple[str, ...] | tuple[int, ...]]] = {
     "SLOTS": SLOTS,
     "PIECES_MS": PIECES_MS,
     "RESULT_OVERHEAD": RESULT_OVERHEAD,
+    "STEP_MS": STEP_MS,
 }
 """What scripts may name."""

@@ -55,16 +55,21 @@ class Taken:
 
 @dataclass(frozen=True, slots=True)
 class Buried:
-    """A dead letter that was made. `size`: bytes of its message. `queue`: where it came from."""
+    """A dead letter that was made. `size`: bytes of its message. `queue`: where it came from.
+
+    `job_id`: of a message that was too large, if it could be read.
+    """
 
     letter: str
     size: int
     queue: str
+    job_id: str = ""
 
 
 def buried_of(words: Sequence[Any]) -> Buried:
-    """Read the three words of a reply that describe a dead letter."""
-    return Buried(text_of(words[0]), int(words[1]), text_of(words[2]))
+    """Read the words of a reply that describe a dead letter."""
+    job_id = text_of(words[3]) if len(words) > 3 else ""
+    return Buried(text_of(words[0]), int(words[1]), text_of(words[2]), job_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +78,8 @@ class Fetched:
 
     `server_ms`: the server's clock. `next_due_ms`: ms until something may change by itself, or
     None. `more`: the same call may bring more at once. `large`: dead letters made of messages over
-    the limit. `wrong`: keys that should be lists and are not.
+    the limit. `wrong`: keys that should be lists and are not. `listed`: whether sub-lists that were
+    asked for have messages left.
     """
 
     server_ms: int
@@ -82,6 +88,7 @@ class Fetched:
     taken: list[Taken]
     large: list[Buried]
     wrong: list[str]
+    listed: bool = False
 
 
 def _taken(job_id: str, crashes: int, grant: str, stored: bytes) -> Taken:
@@ -100,25 +107,28 @@ def fetch(
     max_bytes: int = MAX_MESSAGE_BYTES,
     max_reply_bytes: int = MAX_REPLY_BYTES,
     handicaps_ms: tuple[int, int] = HANDICAPS_MS,
+    endings: Sequence[str] = (),
 ) -> Command[Fetched]:
     """Acknowledge jobs, return lapsed ones to their queues, and take up to `want` that may start.
 
     `owner` must be another one in each call. `max_bytes`: of one message; a larger one becomes a
     dead letter. `max_reply_bytes`: bytes of messages after which no more are taken. `handicaps_ms`:
     standard and bulk jobs rank with interactive ones that are submitted so many ms later.
+    `endings`: of the sub-lists to read as well, the most urgent first.
     """
 
     def read(reply: list[Any]) -> Fetched:
         jobs = [
             _taken(text_of(reply[i]), reply[i + 1], text_of(reply[i + 2]), reply[i + 3])
-            for i in range(5, len(reply), 4)
+            for i in range(6, len(reply), 4)
         ]
         next_due_ms = None if reply[1] < 0 else reply[1]
-        large = [buried_of(reply[3][i : i + 3]) for i in range(0, len(reply[3]), 3)]
-        return Fetched(reply[0], next_due_ms, reply[2] == 1, jobs, large, [*map(text_of, reply[4])])
+        large = [buried_of(reply[3][i : i + 4]) for i in range(0, len(reply[3]), 4)]
+        wrong = [*map(text_of, reply[4])]
+        return Fetched(reply[0], next_due_ms, reply[2] == 1, jobs, large, wrong, reply[5] == 1)
 
     args: list[Word] = [keys.prefix, owner, lease_ms, want, max_bytes, max_reply_bytes, len(acked)]
-    args += [*_words(acked), *queues, *handicaps_ms]
+    args += [len(endings), *endings, *_words(acked), *queues, *handicaps_ms]
     return compose("fetch", (), args, read)
 
 

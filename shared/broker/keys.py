@@ -9,17 +9,26 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from headgate.shared.sub_lists import SubLists
+
 DEAD_QUEUE = "headgate.dead"
 
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """The keys of one installation; `prefix` stands before each."""
+    """The keys of one installation; `prefix` stands before each.
+
+    `sub_lists`: the further lists of each queue, for messages with a `priority` of Celery's.
+    """
 
     prefix: str = ""
+    sub_lists: SubLists = SubLists()  # noqa: RUF009  # frozen
 
     def queue(self, name: str) -> str:
-        """LIST: whole Celery messages, the next to run at the right; leaves with the job."""
+        """LIST: whole Celery messages, the next to run at the right; leaves with the job.
+
+        Messages that were sent with a `priority` are in further lists, see `sub_lists.py`.
+        """
         return f"{self.prefix}{name}"
 
     def wake(self, queue: str) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from headgate.shared.broker.keys import Keys
+from headgate.shared.broker.queues import lists_of
 from headgate.shared.broker.script import Command, compose, text_of
 
 FULL_SHARE = 0.9
@@ -90,8 +91,9 @@ def takers(keys: Keys, queues: Iterable[str]) -> Command[dict[str, int]]:
 
 def _single_keys(keys: Keys, queues: Iterable[str]) -> dict[str, str]:
     """Return the keys that can be large by themselves, with what they count as."""
+    lists = [key for queue in queues for key in lists_of(keys, queue)]
     jobs = (keys.messages(), keys.present(), keys.leases(), keys.owners(), keys.tickets(),
-            keys.holds(), keys.due(), keys.followers(), *map(keys.queue, queues))  # fmt: skip
+            keys.holds(), keys.due(), keys.followers(), *lists)  # fmt: skip
     answers = (keys.cached(), keys.cache_uses(), keys.cache_ends())
     return {
         **dict.fromkeys(jobs, JOBS), **dict.fromkeys(answers, ANSWERS),

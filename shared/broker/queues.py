@@ -19,6 +19,9 @@ from headgate.shared.job.envelope import Envelope
 from headgate.shared.job.request import PRIORITIES
 
 TASK = "headgate.run"
+ORIGIN = "headgate"
+"""The header `origin` of our own messages."""
+
 MESSAGES_PER_CALL = 500
 """Messages in one call of the send script, which then holds the server for about 1 ms."""
 
@@ -35,6 +38,11 @@ def all_queues(model_classes: Iterable[str]) -> list[str]:
     """List every queue in the order in which a worker looks into them: urgent first."""
     classes = list(model_classes)
     return [queue_name(priority, name) for priority in PRIORITIES for name in classes]
+
+
+def lists_of(keys: Keys, queue: str) -> list[str]:
+    """Return the keys of all lists of this queue, in the order in which kombu empties them."""
+    return [keys.queue(queue) + ending for ending in ("", *keys.sub_lists.endings)]
 
 
 def in_turn(queues: Iterable[str], turn: int) -> list[str]:
@@ -73,9 +81,9 @@ def message(envelope: Envelope, encoded: bytes, ticket: str = "") -> bytes:
         ',"content-encoding":"utf-8","content-type":"application/json","headers":{"lang":"py",'
         f'"task":"{TASK}","id":{quoted_id},"root_id":{quoted_id},"parent_id":null,"group":null,'
         '"shadow":null,"eta":null,"expires":null,"retries":0,"timelimit":[null,null],'
-        '"argsrepr":"","kwargsrepr":"","origin":"headgate","ignore_result":true},'
+        f'"argsrepr":"","kwargsrepr":"","origin":"{ORIGIN}","ignore_result":true}},'
         f'"properties":{{"correlation_id":{quoted_id},"reply_to":"","delivery_mode":2,'
-        f'"delivery_info":{{"exchange":"","routing_key":"{queue}"}},"priority":0,'
+        f'"delivery_info":{{"exchange":"","routing_key":"{queue}"}},"priority":{envelope.step},'
         f'"delivery_tag":{quoted_id}}}}}'
     )
     return head.encode() + body + tail.encode()

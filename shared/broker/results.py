@@ -7,12 +7,24 @@ from typing import Any
 
 import orjson
 
-from headgate.shared.job.result import Result
+from headgate.shared.errors import ErrorCode
+from headgate.shared.job.ids import now_ms, rfc3339
+from headgate.shared.job.result import ErrorReport, Result
 
 GIVEN_UP = "given up"
 """The beginning of the reason, for a job that took too many workers down."""
 
 _CELERY_STATES = {"succeeded": "SUCCESS", "cancelled": "REVOKED"}
+
+
+def celery_state(result: Result) -> str:
+    """Return the state that Celery has for this end: SUCCESS, FAILURE or REVOKED.
+
+    A job past its `deadline_s` is FAILURE. One past the `expires` of its message is REVOKED.
+    """
+    if result.error is not None and result.error.code == "expired":
+        return "REVOKED"
+    return _CELERY_STATES.get(result.status, "FAILURE")
 
 
 def why_given_up(result: Result) -> str | None:
@@ -21,22 +33,18 @@ def why_given_up(result: Result) -> str | None:
     return words if words.startswith(f"{GIVEN_UP}: ") else None
 
 
-def celery_state(result: Result) -> str:
-    """Return Celery's state of a job that has ended."""
-    return _CELERY_STATES.get(result.status, "FAILURE")
-
-
 def celery_value(result: Result) -> Any:
     """Return what Celery's backend would have encoded as the task's result.
 
-    SUCCESS: the result as `Result.as_json()` returns it. FAILURE (failed, expired): a JobFailed
-    with its fields. REVOKED: Celery's own TaskRevokedError.
+    SUCCESS: the result as `Result.as_json()` returns it. FAILURE (failed, past the deadline): a
+    JobFailed with its fields. REVOKED: Celery's own TaskRevokedError.
     """
     match celery_state(result):
         case "SUCCESS":
             return result.as_json()
         case "REVOKED":
-            return _failure("TaskRevokedError", "celery.exceptions", ["cancelled"])
+            code = result.error.code if result.error is not None else "cancelled"
+            return _failure("TaskRevokedError", "celery.exceptions", [code])
     error = result.as_json()["error"] or {}
     message, code = error.get("message", ""), error.get("code", "internal")
     return _failure("JobFailed", "headgate", [message, code, result.id, result.status, error])
@@ -70,3 +78,12 @@ def celery_record(
     if parent_id:
         fields["parent_id"] = parent_id
     return orjson.dumps({**fields, "task_id": result.id})
+
+
+def refusal_record(job_id: str, reason: str) -> bytes:
+    """Return what Celery finds under the id of a message that was refused with this reason."""
+    code: ErrorCode = "internal" if reason.startswith(GIVEN_UP) else "unreadable"
+    refused = Result(
+        job_id, "failed", "", error=ErrorReport(code, reason, False), finished_at=rfc3339(now_ms())
+    )
+    return celery_record(refused)

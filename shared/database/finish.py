@@ -33,7 +33,9 @@ from headgate.shared.job.result_text import encode_result
 FORGOTTEN_PER_CALL = 100
 """How many jobs one script call removes from their waiting queues; it reads each message."""
 
-_STATUS: dict[ErrorCode, Status] = {"cancelled": "cancelled", "deadline": "expired"}
+_STATUS: dict[ErrorCode, Status] = {
+    "cancelled": "cancelled", "deadline": "expired", "expired": "expired",
+}  # fmt: skip
 
 
 def end_waiting(

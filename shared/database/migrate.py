@@ -81,7 +81,7 @@ def upgrade(engine: Engine) -> bool:
         found = revision(connection)
     if fits(found):
         return False
-    with _alone(engine) as connection:
+    with alone(engine) as connection:
         found = revision(connection)
         if fits(found):
             return False
@@ -93,7 +93,7 @@ def upgrade(engine: Engine) -> bool:
 
 def downgrade(engine: Engine, to: str) -> None:
     """Downgrade the tables to the revision `to`; `base` removes them all."""
-    with _alone(engine) as connection:
+    with alone(engine) as connection:
         _run(connection, "downgrade", to)
 
 
@@ -108,7 +108,7 @@ def _run(connection: Connection, direction: str, target: str) -> None:
 
 
 @contextmanager
-def _alone(engine: Engine) -> Iterator[Connection]:
+def alone(engine: Engine) -> Iterator[Connection]:
     """Give a transaction that no other migration runs beside, committed at the end.
 
     Other migrations wait as long as it takes. If the process is killed, nothing has changed: both

@@ -71,5 +71,5 @@ def job_row(envelope: Envelope, encoded: bytes) -> dict[str, Any]:
         "custom_id": envelope.custom_id,
         "envelope": encoded.decode(),
         "submitted_at_ms": envelope.submitted_at_ms,
-        "deadline_at_ms": envelope.deadline_at_ms,
+        "deadline_at_ms": envelope.waits_until_ms,
     }

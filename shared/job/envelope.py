@@ -62,6 +62,10 @@ class Envelope(BaseModel):
     """Whether its sender wants no result for `AsyncResult`."""
     canvas: dict[str, Any] | None = None
     """What Celery sends when the job ends, as `headgate.workers.celery.canvas` writes it."""
+    step: Annotated[int, Field(ge=0, le=9)] = 0
+    """The priority with which a stock producer sent the job: 0 is the most urgent, 9 the least."""
+    expires_at_ms: Annotated[int, Field(ge=0, le=LATEST_MS)] | None = None
+    """The `expires` of a stock producer, in Unix ms: a job that waits until then is never asked."""
     body_sha256: str = Field(default="", exclude=True)
     """Hash of the caller's request if it has an idempotency key; it does not travel."""
 
@@ -69,6 +73,13 @@ class Envelope(BaseModel):
     def deadline_at_ms(self) -> int:
         """When the answer becomes worthless, in Unix ms."""
         return self.submitted_at_ms + int(self.request.deadline_s * 1000)
+
+    @property
+    def waits_until_ms(self) -> int:
+        """Until when the job may wait to be asked, in Unix ms: its deadline, or its `expires`."""
+        if self.expires_at_ms is None:
+            return self.deadline_at_ms
+        return min(self.deadline_at_ms, self.expires_at_ms)
 
     @property
     def trace_id(self) -> str:

@@ -35,7 +35,7 @@ class Servers:
     @property
     def keys(self) -> Keys:
         """The names of all Redis keys of this installation."""
-        return Keys(self.settings.key_prefix)
+        return Keys(self.settings.key_prefix, self.settings.sub_lists)
 
     @property
     def is_embedded(self) -> bool:

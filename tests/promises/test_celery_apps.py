@@ -147,8 +147,9 @@ def test_links_errbacks_chains_and_chords_do_what_celery_does(
     body = app.signature("workflow.merge", args=["never"])
     body.link_error(app.signature(told).set(task_id="told of the chord"))
     failing = chord([job(app, "x"), bad])(body)
-    with pytest.raises(ChordError, match="400"):
-        failing.get(timeout=WITHIN_S)
+    error = failing.get(timeout=WITHIN_S, propagate=False)
+    assert isinstance(error, ChordError)
+    assert "400" in str(error)
     assert app.AsyncResult("told of the chord").get(timeout=WITHIN_S).startswith(failing.id)
 
 

@@ -35,12 +35,29 @@ MARKS = {
     "key": "okapikey",
     "password": "okapi-redis",
     "login": "okapi-flower",
-    "tenant": "tapirtenant",
     "user": "ursoniuser",
     "metadata": "mambametadata",
     "webhook": "heronhook",
 }
+TENANT = "tapirtenant"
+"""It is shown with the model of a job, and nowhere else."""
+
 OPEN = ("/healthcheck", "/static/", "/login", "/logout")
+
+
+ENDS = {
+    "succeeded": ("SUCCESS", "succeeded"),
+    "bare": ("SUCCESS", "succeeded"),
+    "failed": ("FAILURE", "JobFailed('invalid_request')"),
+    "refused": ("FAILURE", "JobFailed('authentication')"),
+    "unknown field": ("FAILURE", "JobFailed('invalid_request')"),
+    "running": ("REVOKED", "TaskRevokedError('cancelled')"),
+    "deferred": ("RETRY", "deferred"),
+}
+"""State of each job for Celery, and its code or its end in a word."""
+
+MODELS = {"refused": "claude-haiku-4-5", "deferred": "gpt-4.1-mini"}
+"""The models of jobs that do not name the usual one."""
 
 
 @dataclass
@@ -91,7 +108,7 @@ def stack(
 def submit_all(client: Client, url: str) -> dict[str, str]:
     """Jobs that end in every way there is, each with personal words; their ids by name."""
     word = MARKS["prompt"]
-    told: Any = {"tenant": MARKS["tenant"], "user": MARKS["user"]}
+    told: Any = {"tenant": TENANT, "user": MARKS["user"]}
     told["metadata"] = {"k": MARKS["metadata"]}
 
     def submit(prompt: str, model: str = "gpt-4o-mini", **fields: Any) -> str:
@@ -110,7 +127,7 @@ def submit_all(client: Client, url: str) -> dict[str, str]:
     hook = f"https://{MARKS['webhook']}.example"
     for name, request in {
         "bare": {"prompt": word, "model": "gpt-4o-mini", **told},
-        "unknown field": {"prompt": word, "webhook_url": hook, **told},
+        "unknown field": {"prompt": word, "model": "gpt-4o-mini", "webhook_url": hook, **told},
     }.items():
         sent = stranger.send_task(
             "headgate.run", args=[request], queue="headgate.standard.fast", ignore_result=True
@@ -167,11 +184,20 @@ def test_flower_shows_every_job_and_no_secret_anywhere(stack: Stack) -> None:
         client.cancel(ids["running"])
         assert client.result(ids["running"], wait=True, timeout_s=20).status == "cancelled"
         client.cancel(ids["deferred"])
+        of_it = f"/api/task/info/{ids['running']}"
+        wait_until(lambda: flower.fetch(of_it)["state"] == "REVOKED", 20, "Flower to know")
         later = flower.crawl(*paths_of(list(ids.values())))
         assert stack.worker.stop(30) == 0
         flower.stop(20)
 
-    assert json.loads(pages[f"/api/task/info/{ids['succeeded']}"].text)["result"] == "succeeded"
+    for name, (state, shown) in ENDS.items():
+        info = json.loads(later[f"/api/task/info/{ids[name]}"].text)
+        assert (info["state"], info["exception"] or info["result"]) == (state, shown), name
+        model = MODELS.get(name, "gpt-4o-mini")
+        assert info["kwargs"] == repr({"model": model, "tenant": TENANT}), name
+    assert TENANT in later[f"/task/{ids['succeeded']}"].text
+    for kind in ("task-succeeded", "task-failed", "task-revoked", "task-retried"):
+        assert f'type="{kind}"' in later["/metrics"].text
     assert {path for path, page in pages.items() if page.status >= 400} == {
         "/no-such-page",
         *(f"/api/task/result/{job_id}" for job_id in ids.values()),
@@ -181,6 +207,7 @@ def test_flower_shows_every_job_and_no_secret_anywhere(stack: Stack) -> None:
     places = {"what Redis sees": "\n".join(wire)}
     places |= {path: page.text for path, page in pages.items()}
     places |= {f"{path} later": page.text for path, page in later.items()}
+    assert TENANT not in stack.worker.log() + flower.log()
     logs = [stack.worker.log_path, flower.log_path, stack.valkey.log_path]
     places |= {str(path): path.read_text(errors="replace") for path in logs}
     found = [

@@ -40,7 +40,7 @@ ADDED = [
     ("shared/database/tables.py", '    Column("deadline_at_ms", BigInteger, nullable=False),',
      '    Column("mood", String(16)),\n'
      '    Column("weight", Integer, nullable=False, server_default="1"),'),
-    ("shared/database/rows.py", '        "deadline_at_ms": envelope.deadline_at_ms,',
+    ("shared/database/rows.py", '        "deadline_at_ms": envelope.waits_until_ms,',
      '        "mood": envelope.mood,'),
     ("shared/job/request.py", "    metadata: dict[str, Any] = Field(default_factory=dict)",
      "    colour: str | None = None"),

@@ -45,6 +45,7 @@ def pair(env: Mapping[str, str], folder: Path) -> Iterator[CeleryWorkerCluster]:
     stock = WorkerProcess(
         [*argv, "-n", "stock@%h"],
         log_path=folder / "worker-stock.log",
+        cwd=folder,
         env=environment(folder, env["HEADGATE_REDIS_URL"]),
     )
     with ExitStack() as stack:

@@ -170,7 +170,7 @@ class Canvas:
 
     def __init__(self, servers: Servers) -> None:
         in_force = servers.settings
-        found = config.settings_for(servers.address, in_force.key_prefix)
+        found = config.settings_for(servers.address, in_force.key_prefix, in_force.sub_lists)
         found["result_backend"] = f"{BACKEND}+{servers.address.celery_url()}"
         self._app = Celery("headgate.canvas", set_as_current=False)
         self._app.conf.update(

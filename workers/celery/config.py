@@ -13,6 +13,9 @@ from redis.retry import Retry
 
 from headgate.shared.redis_url import Address
 from headgate.shared.servers.redis_client import sentinel_options
+from headgate.shared.sub_lists import SubLists
+
+DEFAULT = SubLists()
 
 SOCKET_S = 10.0
 """How long Celery's own connections wait for an answer. Without a limit a stop could hang."""
@@ -22,7 +25,9 @@ RESULT_BACKEND = "headgate.workers.celery.result_backend:open_backend"
 """It also reads results that are only in the database. Celery takes a path as well as a scheme."""
 
 
-def settings_for(address: Address, key_prefix: str) -> dict[str, Any]:
+def settings_for(
+    address: Address, key_prefix: str, sub_lists: SubLists = DEFAULT
+) -> dict[str, Any]:
     """Return the settings of broker and result backend under Celery's names."""
     url = address.celery_url()
     options: dict[str, Any] = {"global_keyprefix": key_prefix}
@@ -33,6 +38,8 @@ def settings_for(address: Address, key_prefix: str) -> dict[str, Any]:
         "broker_url": url,
         "broker_transport_options": {
             **options,
+            "sep": sub_lists.sep,
+            "priority_steps": list(sub_lists.steps),
             "socket_timeout": SOCKET_S,
             "socket_connect_timeout": SOCKET_S,
             "socket_keepalive": True,

@@ -42,6 +42,7 @@ from headgate.workers.celery.transport import JobMessage
 from headgate.workers.delivery.fetcher import Fetcher
 from headgate.workers.delivery.leases import StopReason
 from headgate.workers.delivery.message import Arrival
+from headgate.workers.delivery.refused import waiter_of
 
 log = logging.getLogger("headgate.consumer")
 
@@ -252,6 +253,9 @@ class Consumer(stock.Consumer):
             self._served = queues
             self.fetcher.serve(queues)
             self._app.heartbeat.ready()
+        # A job that was put off may be back already. Celery knows jobs by their ids alone: it must
+        # learn of the end of the run before, or it would forget the new one.
+        self.pool.drain()
         while self._arrivals:
             arrival = self._arrivals.popleft()
             if arrival.tag not in self.fetcher.leases.held:
@@ -269,7 +273,8 @@ class Consumer(stock.Consumer):
         log.error("Celery refused a message of %s: %s", arrival.queue, fault)
         if arrival.crashes + 1 >= self._app.settings.max_deliveries:
             reason = f"{GIVEN_UP}: Celery refuses it: {fault}"
-            self.pool.spawn(fetcher.leases.bury(arrival.tag, reason))
+            waiter = waiter_of(arrival.content.headers, self._app.settings.result_ttl_s)
+            self.pool.spawn(fetcher.leases.bury(arrival.tag, reason, waiter))
         else:
             self.pool.call_soon(fetcher.leases.drop, arrival.tag)
 

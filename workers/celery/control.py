@@ -1,17 +1,26 @@
-"""Remote control of a worker's slots by Celery's own commands, as far as this pool can do them.
+"""Celery's commands of remote control that mean something else here, or nothing.
 
-A slot is no process or thread, so the number of slots can change at run time. With fewer slots than
-jobs the jobs end, and no new ones come until a slot is free.
+All others are Celery's own. A slot is no process or thread, so the number of slots can change at
+run time. With fewer slots than jobs the jobs end, and no new ones come until a slot is free.
 """
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import Any
 
-from celery.worker.control import control_command
+from celery.worker import control as stock
+from celery.worker.control import control_command, inspect_command
+
+from headgate.shared.broker.queues import TASK
+from headgate.shared.job.ids import rfc3339
 
 MOST_SLOTS = 100_000
 """A larger number is taken for a typing error; 1,000 jobs in flight take 35 MB."""
+
+
+MOST_SHOWN = 1000
+"""How many jobs `inspect scheduled` lists at most."""
 
 
 @control_command(args=[("n", int)], signature="[N=1]")
@@ -36,6 +45,50 @@ def autoscale(state: Any, **_: Any) -> dict[str, str]:
 def pool_restart(state: Any, **_: Any) -> dict[str, str]:
     """Refuse: stop the worker instead, and its jobs go on elsewhere."""
     return _refused("end this worker with SIGTERM and start another; no job is lost")
+
+
+@control_command(
+    args=[("task_name", str), ("rate_limit", str)], signature="<task_name> <rate_limit>"
+)
+def rate_limit(state: Any, **_: Any) -> dict[str, str]:
+    """Refuse: a worker would hold the jobs back in its memory, with their leases."""
+    return _refused("limits hold for all workers together; use: headgate limits set")
+
+
+@control_command()
+def election(state: Any, **_: Any) -> dict[str, str]:
+    """Refuse: workers share no state by Celery's gossip."""
+    return _refused("workers elect nobody; maintenance is done by one of them in turn")
+
+
+@control_command(
+    args=[("task_name", str), ("soft", float), ("hard", float)],
+    signature="<task_name> <soft_secs> [hard_secs]",
+)
+def time_limit(state: Any, **limits: Any) -> dict[str, str]:
+    """Change the time limits of jobs that come from now on."""
+    reply: dict[str, str] = stock.time_limit(state, **limits)  # type: ignore[attr-defined]  # no stub
+    state.consumer.update_strategies()  # Celery's own command changes nothing without it
+    return reply
+
+
+@inspect_command(alias="dump_schedule")
+def scheduled(state: Any, **_: Any) -> list[dict[str, Any]]:
+    """List the next jobs that wait for a moment: their `eta`, a retry, a provider that is down.
+
+    They wait in Redis for any worker, so each worker lists the same ones.
+    """
+    servers = state.app.servers
+    with closing(servers.redis_client()) as client:
+        due = client.zrange(servers.keys.due(), 0, MOST_SHOWN - 1, withscores=True)
+    return [
+        {
+            "eta": rfc3339(int(at_ms)),
+            "priority": 0,
+            "request": {"id": job_id.decode(), "name": TASK, "args": "", "kwargs": ""},
+        }
+        for job_id, at_ms in due
+    ]
 
 
 def _resized(state: Any, n: Any, sign: int) -> dict[str, str]:

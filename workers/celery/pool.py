@@ -25,6 +25,7 @@ from celery.worker import state
 from celery.worker.request import Request
 
 from headgate.workers.celery import file_limit
+from headgate.workers.celery.run_end import RunEnd
 from headgate.workers.celery.shutdown import Stopping
 from headgate.workers.delivery.leases import StopReason
 
@@ -86,9 +87,38 @@ class JobRequest(Request):
         kind = "soft" if soft else "hard"
         log.warning("job %s: stopped by its %s time limit of %g s", self.id, kind, timeout)
 
+    def send_event(self, type: str, **fields: Any) -> None:  # noqa: A002  # Celery's name
+        """Send the event. What Celery takes for a success may be another end, which it tells."""
+        if isinstance(end := fields.get("result"), RunEnd):
+            if end.event is None:
+                return
+            super().send_event(end.event, **end.fields(fields["runtime"]))
+        else:
+            super().send_event(type, **fields)
+
+    @property
+    def kwargsrepr(self) -> str:
+        """What logs and events may say of the job: its model and its tenant, never its prompt."""
+        return described(self.args, self.kwargs)
+
     def info(self, safe: bool = False) -> Any:
         """Return what `inspect` and Flower show of the job, without its prompt."""
-        return {**super().info(safe=True), "args": "", "kwargs": ""}
+        return {**super().info(safe=True), "args": "", "kwargs": self.kwargsrepr}
+
+
+def described(args: Any, kwargs: Any) -> str:
+    """Return model and tenant of the job that a message brings, as far as it names them."""
+    fields = args[0] if args else kwargs
+    if not isinstance(fields, dict):
+        return "{}"
+    request = fields.get("request") if "v" in fields else fields
+    tenant = request.get("tenant") if isinstance(request, dict) else None
+    found = {"model": fields.get("model"), "tenant": tenant}
+    return repr({name: value for name, value in found.items() if _is_name(value)})
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and len(value) <= 128 and value.isprintable()
 
 
 class TaskPool(BasePool):
@@ -245,7 +275,7 @@ class TaskPool(BasePool):
             value = await running.run()
             end = (0, value, time.monotonic() - began)
         except asyncio.CancelledError:
-            end = (0, running.stopped or "cancelled", time.monotonic() - began)
+            end = (0, RunEnd(running.stopped or "cancelled", None), time.monotonic() - began)
         except Exception:
             end = (1, ExceptionInfo(), time.monotonic() - began)
         for timer in running.timers:

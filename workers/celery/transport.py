@@ -76,6 +76,8 @@ class JobMessage(virtual.Message):
         properties = {
             "correlation_id": headers["id"],
             "delivery_tag": arrival.tag,
+            "priority": arrival.content.priority,
+            "expires_at_ms": arrival.content.expires_at_ms,
             "delivery_info": {
                 "exchange": "",
                 "routing_key": arrival.queue,

@@ -17,8 +17,9 @@ from itertools import count
 import redis.asyncio
 from redis.exceptions import RedisError, ResponseError
 
+from headgate.shared.broker import dead_letters, script
 from headgate.shared.broker import jobs as broker_jobs
-from headgate.shared.broker import script
+from headgate.shared.broker.dead_letters import Waiter
 from headgate.shared.broker.jobs import Lease
 from headgate.shared.broker.keys import Keys
 from headgate.shared.broker.queues import in_turn
@@ -26,11 +27,14 @@ from headgate.shared.errors import UnreadableMessage, place_of
 from headgate.workers.clients.outage_log import OutageLog
 from headgate.workers.delivery import message
 from headgate.workers.delivery.leases import Leases, StopReason, log_dead_letter
-from headgate.workers.delivery.message import Arrival
+from headgate.workers.delivery.message import Arrival, Readable
+from headgate.workers.delivery.refused import waiter_of_raw
 from headgate.workers.delivery.wakeup import Wakeup, end
 from headgate.workers.delivery.wrong_type import name_wrong_key
 
 log = logging.getLogger("headgate.fetcher")
+
+TOO_LARGE = "it is too large"
 
 BATCH = 64
 """Most jobs per round trip. More would keep the server busy for longer and deliver no faster."""
@@ -52,6 +56,9 @@ PAUSE_S = 0.08
 """Pause between two fetches while a limit is used up; acks wait for the next one. A provider's
 bucket holds half a second of its rate, so no tokens are lost meanwhile."""
 
+LISTS_S = 0.1
+"""How often the sub-lists of messages with a `priority` are looked at while they are empty."""
+
 LINGER_S = 0.002
 """With few acks and no free slot, wait this long for more acks to share the round trip."""
 
@@ -62,23 +69,17 @@ class Fetcher:
     It fetches no more once the messages of these jobs have `max_bytes` together. A job takes 2.4
     times its message of memory. If a worker runs out of memory, all its jobs count that as a crash.
     `idle_s`: the longest pause of an idle worker between two fetches, whoever wakes it.
+    `result_ttl_s`: how long callers find that their message was refused.
     """
 
     def __init__(
-        self,
-        client: redis.asyncio.Redis,
-        wakeup: Wakeup,
-        keys: Keys,
-        *,
-        owner: str,
-        slots: int,
-        lease_ms: int,
-        max_bytes: int,
+        self, client: redis.asyncio.Redis, wakeup: Wakeup, keys: Keys, *,
+        owner: str, slots: int, lease_ms: int, max_bytes: int,
         on_arrival: Callable[[list[Arrival]], None],
         on_stop: Callable[[int, StopReason], None],
         handicaps_ms: tuple[int, int] = broker_jobs.HANDICAPS_MS,
-        idle_s: float = IDLE_S,
-    ) -> None:
+        idle_s: float = IDLE_S, result_ttl_s: int = 86_400,
+    ) -> None:  # fmt: skip
         self.owner = owner
         self._handicaps_ms = handicaps_ms
         self._client = client
@@ -88,6 +89,7 @@ class Fetcher:
         self._lease_ms = lease_ms
         self._max_bytes = max_bytes
         self._idle_s = min(idle_s, lease_ms / 6000)
+        self._result_ttl_s = result_ttl_s
         self._on_arrival = on_arrival
         self._outage_log = OutageLog(log, "Redis", "running jobs go on, no new ones start")
         self.leases = Leases(
@@ -98,6 +100,7 @@ class Fetcher:
         self._acks: deque[int] = deque()
         self._acking: set[int] = set()
         self._trips = count()
+        self._lists_at = 0.0
         self._log_again_at: dict[str, float] = {}
         self._closing = False
         self._bell = asyncio.Event()
@@ -228,8 +231,11 @@ class Fetcher:
                     acked=[held[tag] for tag in tags if tag in held],
                     max_reply_bytes=budget,
                     handicaps_ms=self._handicaps_ms,
+                    endings=self._endings() if queues else (),
                 )
                 fetched = await script.run_async(self._client, command)
+                if fetched.listed:
+                    self._lists_at = 0.0
                 for tag in tags:
                     self.leases.drop(tag)
                 jobs = [
@@ -241,23 +247,28 @@ class Fetcher:
             raise
         finally:
             self._acking = set()
-        self._log_rejected(fetched)
         await self._receive(jobs, fetched.server_ms)
+        await self._reject(fetched)
         return fetched
+
+    def _endings(self) -> tuple[str, ...]:
+        """Return the endings of the sub-lists to look at: none if they were empty just now."""
+        now = self._loop.time()
+        if now < self._lists_at:
+            return ()
+        self._lists_at = now + LISTS_S
+        return self._keys.sub_lists.endings
 
     async def _receive(self, jobs: list[tuple[int, broker_jobs.Taken]], now_ms: int) -> None:
         """Hand on the jobs that can start now; bury or defer the others."""
         arrivals, rest = [], []
         for tag, job in jobs:
-            try:
-                content = message.read(job.message)
-            except UnreadableMessage as error:
-                rest.append((tag, self.leases.bury(tag, error.reason)))
+            content = _content_of(job.message)
+            if isinstance(content, str):
+                waiter = waiter_of_raw(job.message, self._result_ttl_s)
+                rest.append((tag, self.leases.bury(tag, content, waiter)))
                 continue
-            except Exception as error:  # our own fault, which must not delay the other jobs
-                rest.append((tag, self.leases.bury(tag, place_of(error))))
-                continue
-            wait_ms = (content.not_before_ms or 0) - now_ms
+            wait_ms = content.wait_ms(now_ms)
             if wait_ms > 0:
                 # Celery would keep it in memory until then, outside any prefetch limit.
                 rest.append((tag, self.leases.defer(tag, wait_ms, unsent=True)))
@@ -276,10 +287,14 @@ class Fetcher:
                 self.leases.drop(tag)
                 self._outage_log.failed(error)
 
-    def _log_rejected(self, fetched: broker_jobs.Fetched) -> None:
+    async def _reject(self, fetched: broker_jobs.Fetched) -> None:
         """Log the messages that were too large, and the queues that are not lists."""
         for buried in fetched.large:
-            log_dead_letter(buried, "it is too large")
+            log_dead_letter(buried, TOO_LARGE)
+            if buried.job_id:
+                waiter = Waiter(buried.job_id, self._result_ttl_s)
+                command = dead_letters.refuse(self._keys, waiter, TOO_LARGE)
+                await script.run_async(self._client, command)
         for key in fetched.wrong:
             if self._loop.time() >= self._log_again_at.get(key, 0):
                 self._log_again_at[key] = self._loop.time() + LOG_AGAIN_S
@@ -296,3 +311,13 @@ class Fetcher:
         want = self._want()
         bell = asyncio.Event() if want and idle_s < 2 * PAUSE_S else self._bell
         await self._wakeup.idle(bell, self._queues if want else (), idle_s)
+
+
+def _content_of(raw: bytes) -> Readable | str:
+    """Return the checked message, or the reason why it cannot be read."""
+    try:
+        return message.read(raw)
+    except UnreadableMessage as error:
+        return error.reason
+    except Exception as error:  # our own fault, which must not delay the other jobs
+        return place_of(error)

@@ -17,6 +17,7 @@ import redis.asyncio
 from redis.exceptions import RedisError, ResponseError
 
 from headgate.shared.broker import dead_letters, jobs, script
+from headgate.shared.broker.dead_letters import Waiter
 from headgate.shared.broker.jobs import Buried, Lease
 from headgate.shared.broker.keys import Keys
 from headgate.shared.servers.redis_check import is_full
@@ -140,15 +141,18 @@ class Leases:
                 self.lapsing += len(leases)
                 log.warning("%d jobs return when their leases lapse: %s", len(leases), error)
 
-    async def bury(self, tag: int, reason: str) -> None:
+    async def bury(self, tag: int, reason: str, waiter: Waiter | None = None) -> None:
         """Make the message of a held job a dead letter with this reason, and end its lease.
 
+        `waiter` finds a failure with the reason in Celery's results, unless there is a result.
         Tries until the server answers. If Redis refuses, the lease lapses and the job comes again.
         """
         while (lease := self.held.get(tag)) is not None:
             try:
                 async with self.lock:
-                    command = dead_letters.bury(self._keys, lease=lease, reason=reason)
+                    command = dead_letters.bury(
+                        self._keys, lease=lease, reason=reason, waiter=waiter
+                    )
                     buried = await script.run_async(self._client, command)
                     self.drop(tag)
                 if buried is not None:

@@ -24,11 +24,22 @@ LONGEST_LIMIT_S = 365 * 86_400
 
 @dataclass(frozen=True, slots=True)
 class Readable:
-    """A checked message that Celery may see. `not_before_ms` is its ETA in Unix ms, or None."""
+    """A checked message that Celery may see.
+
+    `not_before_ms` and `expires_at_ms`: its ETA and its `expires` in Unix ms, or None. `priority`:
+    Celery's, 0 is the most urgent.
+    """
 
     headers: dict[str, Any]
     body: list[Any]
     not_before_ms: int | None
+    expires_at_ms: int | None = None
+    priority: int = 0
+
+    def wait_ms(self, now_ms: int) -> int:
+        """Return how long the job waits for its ETA, at most until it expires."""
+        moments = [at for at in (self.not_before_ms, self.expires_at_ms) if at is not None]
+        return 0 if self.not_before_ms is None else min(moments) - now_ms
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +74,7 @@ def read(raw: bytes) -> Readable:
     if not isinstance(retries, int) or not 0 <= retries < 2**31:
         raise UnreadableMessage("headers.retries is not a whole number")
     not_before_ms = _moment_ms(headers.get("eta"), "headers.eta")
-    _moment_ms(headers.get("expires"), "headers.expires")
+    expires_at_ms = _moment_ms(headers.get("expires"), "headers.expires")
     body = _body(fields.get("body"), properties.get("body_encoding"))
     checked = {
         "lang": "py", "task": TASK, "id": headers["id"], "root_id": _name(headers.get("root_id")),
@@ -76,7 +87,9 @@ def read(raw: bytes) -> Readable:
         checked["result_ignored"] = True
     if (canvas := canvas_of(headers, properties, body[2] or {})) is not None:
         checked["canvas"] = canvas
-    return Readable(checked, body, not_before_ms)
+    if expires_at_ms is not None:
+        checked["expires"] = headers["expires"]
+    return Readable(checked, body, not_before_ms, expires_at_ms, _priority(properties))
 
 
 def _check_envelope(
@@ -109,6 +122,14 @@ def _body(encoded: object, encoding: object) -> list[Any]:
     if not isinstance(embed or {}, dict):
         raise UnreadableMessage("the body's embed is not an object")
     return body
+
+
+def _priority(properties: dict[str, Any]) -> int:
+    """Return the priority as kombu reads it: from 0 to 9, and 0 for what is no number."""
+    found = properties.get("priority")
+    if isinstance(found, bool) or not isinstance(found, int):
+        return 0
+    return max(0, min(9, found))
 
 
 def _name(value: object) -> str | None:

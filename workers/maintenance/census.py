@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from headgate.shared.broker.keys import Keys
+from headgate.shared.broker.queues import lists_of
 from headgate.shared.broker.script import Command, compose, text_of
 
 
@@ -23,7 +24,8 @@ class JobCounts:
 
 def count_jobs(keys: Keys, queues: Iterable[str]) -> Command[JobCounts]:
     """Count jobs by their ids and by their places, at one moment."""
-    names = [keys.present(), keys.messages(), *map(keys.queue, queues)]
+    lists = [key for queue in queues for key in lists_of(keys, queue)]
+    names = [keys.present(), keys.messages(), *lists]
     return compose("census", names, (), lambda reply: JobCounts(*map(int, reply)))
 
 

@@ -11,6 +11,7 @@ from sqlalchemy import Engine, delete, select
 from headgate.shared.broker import cache_index, dead_letters
 from headgate.shared.broker import jobs as broker_jobs
 from headgate.shared.broker.keys import Keys
+from headgate.shared.broker.queues import lists_of
 from headgate.shared.database.engine import reading, writing
 from headgate.shared.database.tables import KEY_KEPT_MS, idempotency
 from headgate.workers.clients.memory_bounds import MemoryBounds
@@ -95,7 +96,7 @@ class Prune:
 
     async def _queue_keys(self) -> list[str]:
         """Return the keys of all queues, also of model classes that this worker does not know."""
-        found = {self._keys.queue(name) for name in self._queues}
+        found = {key for name in self._queues for key in lists_of(self._keys, name)}
         cursor: Any = 0
         while True:
             cursor, names = await self._batcher.send(

@@ -56,6 +56,7 @@ LATE_MS = 2000
 """A job is ended this long after its deadline: until then a worker may be ending it."""
 
 WHY_LATE = ErrorReport("deadline", "the deadline passed while it waited", False)
+WHY_EXPIRED = ErrorReport("expired", "it passed its `expires` while it waited", False)
 
 
 class Recover:
@@ -228,7 +229,13 @@ class Recover:
             rows = connection.execute(some.order_by(jobs.c.id).with_for_update()).all()
             found = {envelope.id: envelope for envelope, _ in _readable(rows)}
             waiting = [(row, found[row.id]) for row in rows if row.id in found]
-            results = end_waiting(connection, waiting, WHY_LATE, at_ms=self._clock_ms())
+            at_ms = self._clock_ms()
+            expired = [pair for pair in waiting if pair[1].deadline_at_ms > at_ms]
+            late = [pair for pair in waiting if pair[1].deadline_at_ms <= at_ms]
+            results = [
+                *end_waiting(connection, late, WHY_LATE, at_ms=at_ms),
+                *end_waiting(connection, expired, WHY_EXPIRED, at_ms=at_ms),
+            ]
         for result in results:
             job_log.log_end(found[result.id], result)
         return results

@@ -36,6 +36,10 @@ from headgate.workers.stages.ledger import Settlement
 
 NO_TICKET = NoTicket()
 
+_STATUS: dict[ErrorCode, Status] = {
+    "deadline": "expired", "expired": "expired", "cancelled": "cancelled",
+}  # fmt: skip
+
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
@@ -195,7 +199,7 @@ class JobRun:
 
     def failed(self, code: ErrorCode, message: str, *, retryable: bool = False) -> Ending:
         """Return the end of a job without an answer."""
-        status: Status = {"deadline": "expired", "cancelled": "cancelled"}.get(code, "failed")  # type: ignore[assignment]  # all three are of Status
+        status = _STATUS.get(code, "failed")
         error = ErrorReport(code, message, retryable, list(self.failures))
         return Ending(status, error=error)
 

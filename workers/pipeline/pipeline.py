@@ -206,8 +206,11 @@ class Pipeline:
         if job.left_unknown and job.envelope.request.on_unknown == "fail":
             message = "a crash left it open whether an attempt was answered and billed"
             return job.failed("internal", f"{message} (on_unknown: fail)")
-        if job.left_ms(self.clock_ms()) <= 0:
+        now_ms = self.clock_ms()
+        if job.left_ms(now_ms) <= 0:
             return job.failed("deadline", "the deadline passed before it was asked")
+        if job.envelope.waits_until_ms <= now_ms:
+            return job.failed("expired", "it passed its `expires` before it was asked")
         return None
 
     async def _recall(self, job: JobRun, first: Model) -> Ending | None:

@@ -23,7 +23,7 @@ WINDOW_S = 5
 MOST = 1000
 """Jobs that the price of a call is split among; further ones pay nothing."""
 
-OWN = frozenset({"internal", "deadline", "cancelled", "budget_exceeded", "tier_limit"})
+OWN = frozenset({"internal", "deadline", "expired", "cancelled", "budget_exceeded", "tier_limit"})
 """Codes that are about one job and not its request: an equal request may succeed."""
 
 OF_REQUEST = frozenset({"invalid_request", "content_filtered"})

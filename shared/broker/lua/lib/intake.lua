@@ -24,13 +24,17 @@ do
     return '!' .. asked.owner .. ':' .. moved
   end
 
+  -- kombu writes a message's headers behind its body.
+  local TAIL = 8192
+
   local function bury(queue, message)
-    local id = string.match(message, '^{"hg":"([%w-]+)') or ''
+    local id = string.match(message, '^{"hg":"([%w-]+)')
+      or string.match(string.sub(message, -TAIL), '"id": ?"([^"\\]+)"') or ''
     local letter = write_letter(queue, 'over ' .. asked.max_bytes .. ' bytes', id, message)
     if id ~= '' and redis.call('HEXISTS', KEY.messages, id) == 0 then
       redis.call('SREM', KEY.present, id)
     end
-    round_trip.buried(letter, #message, queue)
+    round_trip.buried(letter, #message, queue, id)
     buried = buried + 1
   end
 
@@ -109,25 +113,47 @@ do
     return true
   end
 
-  local function empty(queue)
-    local list, most = KEY.queue(queue), math.max(128, asked.want)
+  -- Returns whether the list of this queue is empty now.
+  local function empty(queue, list)
+    local most = math.max(128, asked.want)
     while true do
       if moved >= most or is_enough() then
-        if (on_list('LLEN', list) or 0) > 0 then leave_the_rest(queue) end
-        return
+        if (on_list('LLEN', list) or 0) == 0 then return true end
+        leave_the_rest(queue)
+        return false
       end
       local most_now = math.min(most - moved, step)
       local popped = on_list('RPOP', list, most_now)
-      if not popped or #popped == 0 then return end
+      if not popped or #popped == 0 then return true end
       step = math.min(64, step * 4)
-      if not move_all(queue, list, popped) or #popped < most_now then return end
+      if not move_all(queue, list, popped) then return false end
+      if #popped < most_now then return true end
     end
   end
 
-  -- Empties these queues in their order, but for those that are paused.
-  function intake.run(queues)
+  -- Whether any of the sub-lists of these queues has messages: mostly none has.
+  local function has_sub_lists(queues, endings)
+    local lists = {}
     for _, queue in ipairs(queues) do
-      if not paused['queue/' .. queue] then empty(queue) end
+      for _, ending in ipairs(endings) do lists[#lists + 1] = KEY.queue(queue) .. ending end
+    end
+    return #lists > 0 and redis.call('EXISTS', unpack(lists)) > 0
+  end
+
+  -- Empties these queues in their order, but for those that are paused. `endings`: of the sub-lists
+  -- that are looked at, too, the most urgent first; each waits for those before it.
+  function intake.run(queues, endings)
+    local open = {}
+    for _, queue in ipairs(queues) do
+      if not paused['queue/' .. queue] then open[#open + 1] = queue end
+    end
+    local any = has_sub_lists(open, endings)
+    for _, queue in ipairs(open) do
+      local is_empty = empty(queue, KEY.queue(queue))
+      for n = 1, any and #endings or 0 do
+        is_empty = is_empty and empty(queue, KEY.queue(queue) .. endings[n])
+      end
+      if not is_empty then round_trip.any_listed = any end
     end
     put_in_chunks('SADD', KEY.present, new_ids)
   end

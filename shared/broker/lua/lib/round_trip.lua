@@ -8,9 +8,10 @@ local asked = {}
 -- `pool/NAME`, `tenant/NAME` and `queue/NAME` that are paused.
 local paused = {}
 
-local round_trip = {more = false, any_released = false}
+local round_trip = {more = false, any_released = false, any_listed = false}
 do
-  local reply = {whole_ms, -1, 0, {}, wrong_lists}
+  local HEAD = 6 -- words before the jobs
+  local reply = {whole_ms, -1, 0, {}, wrong_lists, 0}
   local leased, until_when, owned = {}, {}, {}
   local taken, bytes = 0, 0
   local next_ms
@@ -39,11 +40,12 @@ do
   end
 
   -- A message that is too large has become a dead letter.
-  function round_trip.buried(letter, size, queue)
+  function round_trip.buried(letter, size, queue, id)
     local large = reply[4]
     large[#large + 1] = letter
     large[#large + 1] = size
     large[#large + 1] = queue
+    large[#large + 1] = id
   end
 
   function round_trip.save()
@@ -55,7 +57,7 @@ do
     for first = 1, #leased, 1000 do
       local last = math.min(first + 999, #leased)
       for i, times in ipairs(redis.call('HMGET', KEY.crashes, unpack(leased, first, last))) do
-        reply[5 + 4 * (first + i - 2) + 2] = tonumber(times or 0)
+        reply[HEAD + 4 * (first + i - 2) + 2] = tonumber(times or 0)
       end
     end
   end
@@ -64,6 +66,7 @@ do
     fill_in_crashes()
     if next_ms and next_ms < 1e12 then reply[2] = math.ceil(next_ms) end
     if round_trip.more then reply[3] = 1 end
+    if round_trip.any_listed then reply[6] = 1 end
     return reply
   end
 end

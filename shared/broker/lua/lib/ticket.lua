@@ -23,7 +23,8 @@ local function read_ticket(text)
 end
 
 -- Flags: `r` may go to another model, `f` has followed an equal request, `n` shares no call,
--- `p` its user's limits were charged when it was let in, `w` has waited for a breaker.
+-- `p` its user's limits were charged when it was let in, `w` has waited for a breaker. A digit in
+-- front: the priority with which Celery sent it, where that is not 0.
 local function has_flag(ticket, flag)
   return string.find(ticket.flags, flag, 1, true) ~= nil
 end

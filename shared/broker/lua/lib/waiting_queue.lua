@@ -5,6 +5,7 @@
 -- the tokens served, divided by their weight, so that all get alike. In a tenant its users take turns,
 -- and in a user's queue the lowest rank comes first. A rank is the moment from which a job counts as
 -- urgent: its arrival plus the handicap of its priority.
+-- @include generated/figures
 -- @include lib/ticket
 -- @include lib/prelude
 local handicap_ms = {i = 0, s = 0, b = 0}
@@ -102,7 +103,10 @@ local function enter(id, queue, text, ticket)
   local waiting, tenant, user = waiting_queue(queue, ticket.pool), ticket.tenant, ticket.user
   local user_queue = user_queue_of(waiting, tenant, user)
   local arrival = math.min(ticket.arrival, now) -- a producer's clock may be ahead
-  local rank = math.min(arrival + (handicap_ms[ticket.priority] or 0), ticket.deadline - DEADLINE_MS)
+  local rank = arrival + (handicap_ms[ticket.priority] or 0)
+  local step = string.byte(ticket.flags)
+  if step and step >= 49 and step <= 57 then rank = rank + (step - 48) * FIGURES.STEP_MS end
+  rank = math.min(rank, ticket.deadline - DEADLINE_MS)
   local member = id .. '|' .. text
   if redis.call('ZADD', user_queue, rank, member) == 0 then return end
   read_already[member] = ticket
