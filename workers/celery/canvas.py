@@ -28,7 +28,7 @@ from headgate.shared.errors import UnreadableMessage
 from headgate.shared.servers.redis_check import refuses_for_now
 from headgate.shared.servers.servers import Servers
 from headgate.workers.celery import config
-from headgate.workers.clients.callbacks import BodyUnderWay, EndedJob, NotSent
+from headgate.workers.clients.callbacks import BodyUnderWay, EndedCall, NotSent
 
 IDS = uuid.UUID("5f1c5ac0-5f0e-4f1a-9d2c-0b1f6a7c9d3e")
 """The namespace of the ids of callbacks. It must never change."""
@@ -197,7 +197,7 @@ class Canvas:
     def _backend(self) -> Any:
         return self._app.backend
 
-    def send(self, ended: EndedJob) -> None:
+    def send(self, ended: EndedCall) -> None:
         """Store the job's result, and send all that follows it, in Celery's order.
 
         Raises NotSent for what Celery cannot send, BodyUnderWay, and RedisError and OSError if
@@ -216,7 +216,7 @@ class Canvas:
         except Exception as error:
             raise NotSent(f"{type(error).__name__} in Celery's canvas") from error
 
-    def _send(self, ended: EndedJob, request: Any) -> None:
+    def _send(self, ended: EndedCall, request: Any) -> None:
         backend, job_id = self._backend, ended.envelope.id
         if ended.state == states.SUCCESS:
             self._dispatch(ended.value, request)
@@ -252,7 +252,7 @@ class Canvas:
         return maybe_signature(serialized, app=self._app)
 
     @contextmanager
-    def _as_parent(self, ended: EndedJob) -> Iterator[JobCall]:
+    def _as_parent(self, ended: EndedCall) -> Iterator[JobCall]:
         """Make the job the current task of this thread: Celery takes parent and children of it."""
         envelope = ended.envelope
         canvas = dict(envelope.canvas or {})

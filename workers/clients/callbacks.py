@@ -55,7 +55,7 @@ class BodyUnderWay(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class EndedJob:
+class EndedCall:
     """A job whose end is on record. `state` and `value` are what Celery calls so.
 
     `store(client, children)` stores its result for `AsyncResult`. `again`: an earlier try to send
@@ -72,7 +72,7 @@ class EndedJob:
 class CanvasSender(Protocol):
     """Celery's canvas; all calls come from one thread."""
 
-    def send(self, ended: EndedJob) -> None:
+    def send(self, ended: EndedCall) -> None:
         """Store the job's result and send its callbacks.
 
         Raises NotSent, BodyUnderWay, and RedisError or OSError if Redis does not take it now.
@@ -112,7 +112,7 @@ class Callbacks:
         self._open_canvas = open_canvas
         self._canvas: CanvasSender | None = None
         self._thread: ThreadPoolExecutor | None = None
-        self._waiting: list[tuple[EndedJob, asyncio.Future[None]]] = []
+        self._waiting: list[tuple[EndedCall, asyncio.Future[None]]] = []
         self._sending: asyncio.Task[None] | None = None
         self._outage_log = OutageLog(log, "Redis", "callbacks wait for it")
         self._patience_ms = max(PATIENCE_MS, int(lease_s * 2000))
@@ -135,7 +135,7 @@ class Callbacks:
             script.run(client, self._store_result(result, envelope, answers, children=children))
 
         state, value = celery_state(result), celery_value(result)
-        ended = EndedJob(envelope, state, value, store, again)
+        ended = EndedCall(envelope, state, value, store, again)
         pause_s = 0.05
         while True:
             try:
@@ -167,7 +167,7 @@ class Callbacks:
             await asyncio.get_running_loop().run_in_executor(self._thread, canvas.close)
         self._thread.shutdown(wait=False)
 
-    def _send(self, ended: EndedJob) -> Awaitable[None]:
+    def _send(self, ended: EndedCall) -> Awaitable[None]:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((ended, future))
         if self._sending is None or self._sending.done():
@@ -190,7 +190,7 @@ class Callbacks:
                 else:
                     future.set_exception(error)
 
-    def _send_group(self, jobs: Sequence[EndedJob]) -> list[Exception | None]:
+    def _send_group(self, jobs: Sequence[EndedCall]) -> list[Exception | None]:
         """Send for each job; return the errors. The rest waits once Redis does not answer."""
         errors: list[Exception | None] = []
         for n, ended in enumerate(jobs):

@@ -11,14 +11,16 @@ import redis
 from celery import Celery, chain, chord, group
 from sqlalchemy import func, select
 
+from headgate.producer.results.cancel import cancel
+from headgate.shared.broker.keys import Keys
 from headgate.shared.database.engine import reading
 from headgate.shared.database.tables import callbacks
 from headgate.shared.errors import JobFailed, UnreadableMessage
 from headgate.shared.job.envelope import Envelope
 from headgate.workers.celery.canvas import prepared
-from headgate.workers.errors import RequestRefused
+from headgate.workers.errors import RateLimited, RequestRefused
 from headgate.workers.maintenance.callbacks import CallbackUpkeep
-from headgate.workers.pipeline.outcome import AlreadyTaken, Ended
+from headgate.workers.pipeline.outcome import AlreadyTaken, Deferred, Ended
 from headgate.workers.pipeline.pipeline import CANNOT_SEND
 from tests.support.canvas import ask, mine, sent_to, take_jobs, user_app
 from tests.support.pipeline import PlayedPipeline, fault, played_pipeline
@@ -171,6 +173,23 @@ async def test_a_cancelled_part_fails_the_chord_and_calls_no_errback(
     with pytest.raises(Exception, match="cancelled"):
         body.get(timeout=10)
     assert sent_to(client) == []
+
+
+async def test_a_part_that_is_cancelled_while_it_waits_fails_its_chord(
+    played: PlayedPipeline, client: Redis, app: Celery
+) -> None:
+    body = chord([ask(app, "first"), ask(app, "second")])(mine(app, "merge"))
+    first, second = take_jobs(client)
+    await played.result(first)
+    played.provider.play(fault(RateLimited, retry_after_ms=3_600_000))
+    assert isinstance(await played.run(second), Deferred)
+    cancelled = cancel(played.engine, client, Keys(), [second.id], result_ttl_s=60)
+    assert cancelled.ended[second.id].status == "cancelled"
+    upkeep = CallbackUpkeep(played.engine, played.pipeline.callbacks)
+    assert (await upkeep.round(), await upkeep.round()) == (1, 0)
+    with pytest.raises(Exception, match="cancelled"):
+        body.get(timeout=10)
+    assert str(app.AsyncResult(second.id).state) == "REVOKED"
 
 
 async def test_a_nested_group_keeps_its_form_for_the_body(
