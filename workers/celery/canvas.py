@@ -7,6 +7,7 @@ The code blocks on Redis, so it runs in a thread that does nothing else.
 
 from __future__ import annotations
 
+import logging
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -34,6 +35,20 @@ IDS = uuid.UUID("5f1c5ac0-5f0e-4f1a-9d2c-0b1f6a7c9d3e")
 """The namespace of the ids of callbacks. It must never change."""
 
 BACKEND = "headgate.workers.celery.canvas:open_backend"
+
+
+LOGGERS = ("celery.backends.base", "celery.backends.redis")
+"""Where Celery logs failed chords with the text of the error, which may quote a request."""
+
+
+def without_words(record: logging.LogRecord) -> bool:
+    """Leave of each exception in this log record only the name of its class."""
+    if isinstance(record.args, tuple):
+        record.args = tuple(
+            type(one).__name__ if isinstance(one, BaseException) else one for one in record.args
+        )
+    record.exc_info = None
+    return True
 
 
 # Reading: before the job is asked.
@@ -183,6 +198,9 @@ class Canvas:
             enable_utc=True,
             timezone="UTC",
         )
+        self._app.set_current()  # in this thread: parts of a canvas ask for the current app
+        for name in LOGGERS:
+            logging.getLogger(name).addFilter(without_words)
         Parent.bind(self._app)
         self._parent = Parent()
         self._client = servers.redis_client()

@@ -5,7 +5,8 @@ job's message comes again and its callbacks are sent again, under the same ids. 
 lost as well, maintenance sends them.
 
 Celery's code blocks, so one thread runs it, for all jobs that wait at that moment. A job without
-callbacks costs nothing. One callback takes about 1 ms of CPU and two round trips.
+callbacks costs nothing. A link takes two round trips and 0.7 ms of CPU (400 jobs with one link each,
+against 400 without).
 """
 
 from __future__ import annotations

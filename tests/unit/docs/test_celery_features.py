@@ -7,7 +7,7 @@ from collections import Counter
 
 from tests import ROOT
 
-WORDS = ("works", "refused", "FAILURE")
+WORDS = ("works", "refused", "FAILURE", "PENDING")
 _ROW = re.compile(r"^\| (?P<feature>.+?) \| (?P<here>.+?) \| `(?P<test>test_\w+)` \|$")
 
 

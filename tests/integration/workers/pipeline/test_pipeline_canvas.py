@@ -151,7 +151,7 @@ async def test_each_part_of_a_chord_counts_once_and_its_body_gets_all(
 
 
 async def test_a_chord_with_a_failed_part_fails_its_body(
-    played: PlayedPipeline, client: Redis, app: Celery
+    played: PlayedPipeline, client: Redis, app: Celery, caplog: pytest.LogCaptureFixture
 ) -> None:
     merge = mine(app, "merge").on_error(mine(app, "told"))
     body = chord([ask(app, "one"), ask(app, "two")])(merge)
@@ -161,6 +161,8 @@ async def test_a_chord_with_a_failed_part_fails_its_body(
     with pytest.raises(Exception, match="no such thing"):
         body.get(timeout=10)
     assert [(one.task, one.args) for one in sent_to(client)] == [("mine.told", [body.id])]
+    assert "raised: 'ChordError'" in caplog.text
+    assert "no such thing" not in caplog.text  # the error of a job may quote its request
 
 
 async def test_a_cancelled_part_fails_the_chord_and_calls_no_errback(
