@@ -93,8 +93,8 @@ class StoreResult(Protocol):
         answers: Sequence[CacheWrite] = (),
         *,
         children: Sequence[Any] = (),
-    ) -> script.Command[int]:
-        """Return the command."""
+    ) -> script.Command[int] | None:
+        """Return the command, or None for a result that is too large for Redis."""
 
 
 class Callbacks:
@@ -132,8 +132,14 @@ class Callbacks:
     ) -> None:
         """Publish the result and send the callbacks; try until Redis takes them. Raise NotSent."""
 
+        if self._store_result(result, envelope) is None:
+            raise NotSent("the result is too large for a message")
+
         def store(client: redis.Redis, children: list[Any]) -> None:
-            script.run(client, self._store_result(result, envelope, answers, children=children))
+            if (
+                command := self._store_result(result, envelope, answers, children=children)
+            ) is not None:
+                script.run(client, command)
 
         state, value = celery_state(result), celery_value(result)
         ended = EndedCall(envelope, state, value, store, again)

@@ -67,6 +67,9 @@ log = logging.getLogger("headgate.pipeline")
 CANNOT_SEND = "its callbacks cannot be sent"
 """The beginning of the reason, for a job that has ended and whose message is a dead letter."""
 
+LARGE = 1024 * 1024
+"""Larger answers are compressed for the cache in a thread."""
+
 
 @dataclass(frozen=True, slots=True)
 class Pipeline:
@@ -111,6 +114,8 @@ class Pipeline:
                 case _:
                     assert_never(end)
         finally:
+            if job.room is not None:
+                job.room.release()
             await self._give_back(job.envelope.id, job.hold)
 
     # Claim.
@@ -265,7 +270,7 @@ class Pipeline:
             return Restored()
         job_log.log_end(job.envelope, result)
         await self._share_failure(job, ending)
-        envelope, answers = job.envelope, self._cache_writes(job, ending)
+        envelope, answers = job.envelope, await self._cache_writes(job, ending)
         if envelope.canvas is None:
             await self.publish.publish(result, envelope, answers)
             return Ended(result, why_given_up(result))
@@ -324,7 +329,7 @@ class Pipeline:
         recorded, *_ = await self.record.together(*writes)
         return recorded
 
-    def _cache_writes(self, job: JobRun, ending: Ending) -> tuple[CacheWrite, ...]:
+    async def _cache_writes(self, job: JobRun, ending: Ending) -> tuple[CacheWrite, ...]:
         """Return the cache entries of an answer that was bought; none for any other end."""
         if ending.reply is None or ending.cached is not None or ending.provider is None:
             return ()
@@ -333,7 +338,10 @@ class Pipeline:
         cost = job.history.cost_pico_usd if job.usage_note is None else None
         entry = CacheEntry(ending.reply, ending.provider, cost, model)
         asked = job.leads or envelope.model
-        return self.cache.writes(envelope.request, entry, asked, sample=envelope.sample)
+        writes = partial(self.cache.writes, envelope.request, entry, asked, sample=envelope.sample)
+        if job.room is not None and job.room.size > LARGE:  # compressing 1 MB takes 10 ms
+            return await asyncio.to_thread(writes)
+        return writes()
 
     async def _share_failure(self, job: JobRun, ending: Ending) -> None:
         """Let the followers fail with the job.

@@ -14,22 +14,28 @@ from headgate.shared.broker.results import celery_record
 from headgate.shared.broker.script import Command
 from headgate.shared.job.envelope import Envelope
 from headgate.shared.job.result import ErrorReport, Result
-from headgate.workers.clients.memory_bounds import MemoryBounds
+from headgate.workers.clients.memory_bounds import MB, MemoryBounds
 from headgate.workers.clients.redis_batcher import RedisBatcher
 
 log = logging.getLogger("headgate.cache")
+
+MOST_BYTES = 300 * MB
+"""Larger records are not sent to Redis. It takes values of 512 MB, and breaks off the connection,
+and with it the commands of other jobs, at a larger one."""
 
 
 class Publish:
     """Stores results in the form of Celery's backend for `ttl_s` seconds, and publishes them."""
 
     def __init__(
-        self, batcher: RedisBatcher, keys: Keys, *, ttl_s: int, bounds: MemoryBounds
-    ) -> None:
+        self, batcher: RedisBatcher, keys: Keys, *, ttl_s: int, bounds: MemoryBounds,
+        most_bytes: int = MOST_BYTES,
+    ) -> None:  # fmt: skip
         self._batcher = batcher
         self._keys = keys
         self._ttl_s = ttl_s
         self._bounds = bounds
+        self._most_bytes = most_bytes
         self._logged = False
 
     def command(
@@ -39,14 +45,19 @@ class Publish:
         answers: Sequence[CacheWrite] = (),
         *,
         children: Sequence[Any] = (),
-    ) -> Command[int]:
+    ) -> Command[int] | None:
         """Return the call that stores the result for `AsyncResult(id)`, and publishes it.
 
-        `children`: the tasks that Celery has sent at the job's end.
+        `children`: the tasks that Celery has sent at the job's end. Return None for a record that
+        Redis might refuse. It is in the database only, where waiters look once a second.
         """
         record = celery_record(
             result, group=envelope.group, parent_id=envelope.parent_id, children=children
         )
+        if len(record) > self._most_bytes:
+            log.warning("job %s: its result of %d MB is in the database only, not in Redis",
+                        result.id, len(record) // MB)  # fmt: skip
+            return None
         return jobs.publish(
             self._keys,
             job_id=result.id,
@@ -63,7 +74,10 @@ class Publish:
         self, result: Result, envelope: Envelope, answers: Sequence[CacheWrite] = ()
     ) -> None:
         """Store the result for `AsyncResult(id)`, notify those who wait, and cache its answers."""
-        waiting = await self._batcher.run(self.command(result, envelope, answers))
+        command = self.command(result, envelope, answers)
+        if command is None:
+            return
+        waiting = await self._batcher.run(command)
         if waiting < 0 and not self._logged:
             self._logged = True
             log.error("no answer is cached, or results are not counted: %s, %s or a key beside it "
