@@ -45,6 +45,7 @@ from headgate.workers.maintenance.memory import MemoryWatch
 from headgate.workers.maintenance.prune import Prune
 from headgate.workers.maintenance.prune_record import RecordPrune
 from headgate.workers.maintenance.recover import Recover
+from headgate.workers.maintenance.revoke import Revoke
 from headgate.workers.maintenance.usage_rollup import UsageRollup
 from headgate.workers.pipeline.ask import Ask
 from headgate.workers.pipeline.attempt import AttemptSteps
@@ -86,6 +87,7 @@ class WorkerParts:
     background: tuple[asyncio.Task[None], ...]
     tiers_of: Callable[[Catalog], TierOf]
     tier_of: TierOf
+    revoke: Revoke
 
     async def close(self) -> None:
         """Stop the background tasks, and finish what is on its way to database and Redis."""
@@ -149,7 +151,7 @@ async def open_parts(
     tier_of = await asyncio.to_thread(tiers_of, models)
     return WorkerParts(
         in_force, models, pipeline, record, batcher, call, reload, check, background, tiers_of,
-        tier_of,
+        tier_of, Revoke(servers, engine, in_force.result_ttl_s, clock.now_ms),
     )  # fmt: skip
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, assert_never
 
 from celery import Celery, Task
+from redis.exceptions import RedisError
+from sqlalchemy.exc import DBAPIError
 
 from headgate.shared.admission.grant import NoTicket, decode
 from headgate.shared.admission.ticket import ticket_for
@@ -83,6 +85,13 @@ class JobTask(Task):  # type: ignore[type-arg]  # generic only in its stubs
         """Close the worker's parts."""
         self._reloading.cancel()
         await self.parts.close()
+
+    async def revoke(self, ids: Sequence[str]) -> None:
+        """Cancel those of these jobs that wait, as far as database and Redis answer."""
+        try:
+            await asyncio.to_thread(self.parts.revoke, ids)
+        except (RedisError, DBAPIError) as error:
+            log.warning("revoked jobs that wait are not cancelled: %s", place_of(error))
 
     def _use_catalog(self, models: Catalog) -> None:
         """Use this catalog for jobs that come from now on; running jobs keep the one before."""
@@ -207,7 +216,7 @@ class JobTask(Task):  # type: ignore[type-arg]  # generic only in its stubs
 
     def _with_options(self, envelope: Envelope, properties: Mapping[str, Any]) -> Envelope:
         """Return the envelope with the `priority` and `expires` of a stock producer."""
-        priority, expires_at_ms = properties["priority"], properties["expires_at_ms"]
+        priority, expires_at_ms = properties.get("priority"), properties.get("expires_at_ms")
         if not priority and expires_at_ms is None:
             return envelope
         options: dict[str, Any] = {"step": self.parts.settings.sub_lists.step_of(priority)}

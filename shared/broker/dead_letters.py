@@ -44,6 +44,11 @@ def refuse(keys: Keys, waiter: Waiter, reason: str) -> Command[None]:
     return compose("refuse", (), (keys.prefix, *waiter.words(reason)), lambda _: None)
 
 
+def answer(keys: Keys, job_id: str, record: bytes, ttl_s: int) -> Command[None]:
+    """Let Celery find this record under the id of a task, unless there is a result already."""
+    return compose("refuse", (), (keys.prefix, job_id, record, ttl_s, ""), lambda _: None)
+
+
 def exhume(
     keys: Keys,
     *,

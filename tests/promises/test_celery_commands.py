@@ -7,13 +7,18 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 from celery import Celery
 from celery.result import AsyncResult
 
+from headgate import Client, Result
+from headgate.producer.errors import UnknownJob
 from headgate.shared.broker.queues import lists_of
+from headgate.shared.settings import Settings
 from tests.support.child import BUSY, ChildProcess, wait_until
 from tests.support.stock import NODE, QUEUE, Stock, opened, state_of
 
@@ -176,6 +181,51 @@ def test_revoke_cancels_a_job_that_has_not_come_yet(
     assert answer.id in control("revoke", answer.id)
     answer.get(timeout=WITHIN_S, propagate=False)
     assert state_of(answer) == "REVOKED"
+
+
+def test_revoke_by_stamped_headers_cancels_what_bears_the_stamp(
+    stock: Stock, control: Callable[..., str]
+) -> None:
+    assert "flagged" in control("revoke_by_stamped_headers", "who=ada")
+    other = stock.send("of Bob", stamped_headers=["who"], who="bob")
+    hers = stock.send("of Ada", stamped_headers=["who"], who=["eve", "ada"])
+    assert other.get(timeout=WITHIN_S)["status"] == "succeeded"
+    hers.get(timeout=WITHIN_S, propagate=False)
+    assert state_of(hers) == "REVOKED"
+
+
+def test_revoke_cancels_jobs_on_record_that_wait_and_messages_that_nobody_has_taken(
+    stock: Stock, control: Callable[..., str]
+) -> None:
+    asked = stock.simulator.stats()["requests"]
+    stock.client.sadd(stock.keys.paused(), "tenant/acme", f"queue/{QUEUE}")
+    in_force = Settings(home=Path(stock.env["HEADGATE_HOME"]), redis_url=stock.valkey.url)
+    with Client(in_force) as client:
+        job = client.submit("waits", model="gpt-4o", tenant="acme")
+        message = stock.send("waits")
+        assert job.id in control("revoke", job.id, message.id)
+        result = client.result(job.id, wait=True, timeout_s=WITHIN_S)
+        assert (result.status, result.attempts) == ("cancelled", 0)
+        for task_id in (job.id, message.id):
+            answer: AsyncResult[Any] = AsyncResult(task_id, app=stock.app)
+            answer.get(timeout=WITHIN_S, propagate=False)
+            assert state_of(answer) == "REVOKED"
+        stock.client.delete(stock.keys.paused())
+        result = on_record(client, message.id)
+        assert (result.status, result.attempts) == ("cancelled", 0)
+    assert stock.simulator.stats()["requests"] == asked
+
+
+def on_record(client: Client, job_id: str) -> Result:
+    """Return the result of a message that a worker has not taken yet."""
+
+    def is_known() -> bool:
+        with suppress(UnknownJob):
+            return bool(client.status(job_id))
+        return False
+
+    wait_until(is_known, 20, "the message to be taken")
+    return client.result(job_id, wait=True, timeout_s=WITHIN_S)
 
 
 def test_terminate_stops_a_running_job(

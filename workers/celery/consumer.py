@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any, Protocol, cast
@@ -58,6 +58,9 @@ class OpenableTask(Protocol):
 
     async def close(self) -> None:
         """Close it."""
+
+    async def revoke(self, ids: Sequence[str]) -> None:
+        """Cancel those of these jobs that wait."""
 
 
 class WorkerApp(Protocol):
@@ -185,6 +188,11 @@ class Consumer(stock.Consumer):
         self.pool.resize(slots)
         if self.fetcher is not None:
             self.fetcher.resize(self.pool.num_processes)
+
+    def revoke(self, ids: Sequence[str]) -> None:
+        """Cancel those of these jobs that no worker runs."""
+        task = cast(OpenableTask, self._app.tasks[TASK])
+        self.pool.spawn(task.revoke(ids))
 
     # Arrivals: from the loop's thread to this one.
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 from contextlib import closing
 from typing import Any
 
+from celery.utils.functional import maybe_list
 from celery.worker import control as stock
+from celery.worker import state as worker_state
 from celery.worker.control import control_command, inspect_command
 
 from headgate.shared.broker.queues import TASK
@@ -53,6 +55,35 @@ def pool_restart(state: Any, **_: Any) -> dict[str, str]:
 def rate_limit(state: Any, **_: Any) -> dict[str, str]:
     """Refuse: a worker would hold the jobs back in its memory, with their leases."""
     return _refused("limits hold for all workers together; use: headgate limits set")
+
+
+@control_command(variadic="task_id", signature="[id1 [id2 [... [idN]]]]")
+def revoke(state: Any, task_id: Any, terminate: bool = False, **_: Any) -> dict[str, str]:
+    """Cancel jobs that wait. With `terminate`, cancel also those that this worker runs.
+
+    Celery's own command stores REVOKED also of jobs that another worker runs, and nothing else.
+    """
+    ids = [str(job_id) for job_id in maybe_list(task_id) or ()]
+    worker_state.revoked.update(ids)
+    here = {
+        job_id: worker_state.requests[job_id] for job_id in ids if job_id in worker_state.requests
+    }
+    if others := [job_id for job_id in ids if job_id not in here]:
+        state.consumer.revoke(others)
+    if not terminate:
+        return {"ok": f"tasks {', '.join(ids)} flagged as revoked"}
+    for request in here.values():
+        request.terminate(state.consumer.pool)
+    return {"ok": f"terminate: {', '.join(here) or 'tasks unknown'}"}
+
+
+@control_command(
+    variadic="task_id", args=[("signal", str)], signature="<signal> [id1 [id2 [... [idN]]]]"
+)
+def terminate(state: Any, signal: str, task_id: Any, **_: Any) -> dict[str, str]:
+    """Cancel jobs that wait or that this worker runs. The signal does not matter."""
+    reply: dict[str, str] = revoke(state, task_id, terminate=True)
+    return reply
 
 
 @control_command()

@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 
 from billiard.einfo import ExceptionInfo
 from celery.concurrency.base import BasePool
+from celery.utils.functional import maybe_list
 from celery.worker import state
 from celery.worker.request import Request
 
@@ -69,9 +70,17 @@ class JobRequest(Request):
 
     def revoked(self) -> bool:
         """Return False: a revoked job runs into the pipeline, which ends it as cancelled."""
-        if self.id in state.revoked:
+        if self.id in state.revoked or (self.stamps and self._is_stamped_as_revoked()):
             self.request_dict["revoked"] = True
         return False
+
+    def _is_stamped_as_revoked(self) -> bool:
+        revoked = {name: maybe_list(values) for name, values in state.revoked_stamps.items()}
+        return any(
+            value in (revoked.get(name) or ())
+            for name, values in self.stamps.items()
+            for value in maybe_list(values) or ()
+        )
 
     def terminate(self, pool: Any, signal: object = None) -> None:
         """Cancel the job; its call to the provider is closed."""

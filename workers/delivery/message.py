@@ -89,6 +89,8 @@ def read(raw: bytes) -> Readable:
         checked["canvas"] = canvas
     if expires_at_ms is not None:
         checked["expires"] = headers["expires"]
+    if headers.get("stamped_headers"):
+        checked |= _stamps(headers)
     return Readable(checked, body, not_before_ms, expires_at_ms, _priority(properties))
 
 
@@ -122,6 +124,15 @@ def _body(encoded: object, encoding: object) -> list[Any]:
     if not isinstance(embed or {}, dict):
         raise UnreadableMessage("the body's embed is not an object")
     return body
+
+
+def _stamps(headers: dict[str, Any]) -> dict[str, Any]:
+    """Return the stamps by which Celery revokes tasks; none where they are not of its form."""
+    names, stamps = headers["stamped_headers"], headers.get("stamps")
+    if not isinstance(stamps, dict) or not isinstance(names, list):
+        return {}
+    found = [name for name in names if isinstance(name, str) and name in stamps]
+    return {"stamped_headers": found, "stamps": {name: stamps[name] for name in found}}
 
 
 def _priority(properties: dict[str, Any]) -> int:

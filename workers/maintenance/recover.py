@@ -227,7 +227,7 @@ class Recover:
         some = select(jobs).where(jobs.c.id.in_(ids), jobs.c.status.in_(WAITING))
         with writing(self._engine) as connection:
             rows = connection.execute(some.order_by(jobs.c.id).with_for_update()).all()
-            found = {envelope.id: envelope for envelope, _ in _readable(rows)}
+            found = {envelope.id: envelope for envelope, _ in readable(rows)}
             waiting = [(row, found[row.id]) for row in rows if row.id in found]
             at_ms = self._clock_ms()
             expired = [pair for pair in waiting if pair[1].deadline_at_ms > at_ms]
@@ -247,12 +247,12 @@ class Recover:
             ).all()
         client = self._servers.redis_client()
         try:
-            return queues.send(client, self._servers.keys, _readable(rows))
+            return queues.send(client, self._servers.keys, readable(rows))
         finally:
             client.close()
 
 
-def _readable(rows: Iterable[Row[Any]]) -> list[tuple[Envelope, bytes]]:
+def readable(rows: Iterable[Row[Any]]) -> list[tuple[Envelope, bytes]]:
     """Return the envelopes of these rows, decoded and as they are stored."""
     found = []
     for row in rows:

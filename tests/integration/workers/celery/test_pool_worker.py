@@ -163,7 +163,7 @@ def test_a_time_limit_of_the_message_ends_the_job(
     wait_until(lambda: runs(client) == ["quick"], 10, "the quick one")
     wait_until_drained(client, 10)
     assert runs(client) == ["quick"]
-    assert "time limit of 0.3 s" in process.log()
+    wait_until(lambda: "time limit of 0.3 s" in process.log(), 10, "the log")
 
 
 def test_inspect_and_stats_show_the_job_and_never_its_words(

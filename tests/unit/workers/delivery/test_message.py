@@ -2,6 +2,7 @@
 
 import json
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -50,6 +51,40 @@ def test_an_eta_is_a_moment_and_leaves_the_headers(eta: str, ms: int) -> None:
     readable = read(json.dumps(message).encode())
     assert readable.not_before_ms == ms
     assert "eta" not in readable.headers
+
+
+@pytest.mark.parametrize(
+    ("eta", "expires", "wait_ms"),
+    [(None, None, 0), (None, 5, 0), (5, None, 5000), (5, 3, 3000), (3, 5, 3000), (5, -1, -1000)],
+)
+def test_a_job_waits_for_its_eta_but_not_past_its_expires(
+    eta: int | None, expires: int | None, wait_ms: int
+) -> None:
+    now = datetime(2026, 11, 21, tzinfo=UTC)
+    message = stock_message("s1")
+    for name, after_s in (("eta", eta), ("expires", expires)):
+        moment = None if after_s is None else (now + timedelta(seconds=after_s)).isoformat()
+        message["headers"][name] = moment
+    readable = read(json.dumps(message).encode())
+    assert readable.wait_ms(int(now.timestamp() * 1000)) == wait_ms
+
+
+@pytest.mark.parametrize(
+    ("given", "priority"), [(0, 0), (7, 7), (12, 9), (-1, 0), (None, 0), ("5", 0), (True, 0)]
+)
+def test_a_priority_is_read_as_kombu_reads_it(given: object, priority: int) -> None:
+    message = stock_message("s1")
+    message["properties"]["priority"] = given
+    assert read(json.dumps(message).encode()).priority == priority
+
+
+def test_stamps_are_kept_where_they_have_celerys_form() -> None:
+    message = stock_message("s1")
+    message["headers"] |= {"stamped_headers": ["a", "b"], "stamps": {"a": ["x"], "c": "y"}}
+    kept = read(json.dumps(message).encode()).headers
+    assert (kept["stamped_headers"], kept["stamps"]) == (["a"], {"a": ["x"]})
+    message["headers"]["stamps"] = "x"
+    assert "stamps" not in read(json.dumps(message).encode()).headers
 
 
 @pytest.mark.parametrize("shape", sorted(DEAD.keys() - {"over 24 MB"}))
