@@ -200,6 +200,8 @@ class JobFailed(HeadgateError):
     the values in its result backend.
     """
 
+    __module__ = "headgate"  # as Celery stores it: programs that import headgate get this class
+
     def __init__(
         self,
         message: str = "",

@@ -19,7 +19,6 @@ from sqlalchemy.exc import DBAPIError
 from headgate.shared.admission import tiers
 from headgate.shared.admission.breakers import BreakerRules as BreakerRules
 from headgate.shared.admission.tiers import TierOf
-from headgate.shared.broker.keys import Keys
 from headgate.shared.broker.queues import all_queues
 from headgate.shared.cache.ttl import CachePolicy, CacheRuleIndex
 from headgate.shared.catalog import access, catalog
@@ -30,6 +29,7 @@ from headgate.shared.errors import SettingError
 from headgate.shared.routing.choose import without_key
 from headgate.shared.servers.servers import Servers
 from headgate.shared.settings import Settings
+from headgate.workers.clients.callbacks import Callbacks, CanvasSender
 from headgate.workers.clients.clock import Clock
 from headgate.workers.clients.group_commit import GroupCommit
 from headgate.workers.clients.in_flight import InFlight
@@ -37,6 +37,7 @@ from headgate.workers.clients.memory_bounds import MB, MemoryBounds
 from headgate.workers.clients.redis_batcher import RedisBatcher
 from headgate.workers.maintenance.alerts import Alerts
 from headgate.workers.maintenance.budgets import BudgetUpkeep
+from headgate.workers.maintenance.callbacks import CallbackUpkeep
 from headgate.workers.maintenance.catalog import CatalogReload
 from headgate.workers.maintenance.database_check import DatabaseCheck
 from headgate.workers.maintenance.estimates import EstimateUpkeep
@@ -95,6 +96,7 @@ class WorkerParts:
         await asyncio.gather(*self.background, return_exceptions=True)
         self.pipeline.ask.breaker.close()
         await self.call.close()
+        await self.pipeline.callbacks.close()
         await self.record.close()
         await self.check.close()
         # If Redis is away, only the estimates of the last two seconds are lost.
@@ -131,7 +133,7 @@ async def open_parts(
     call = Call(models, lambda entry: _upstreams(in_force, entry), timeout_s=in_force.timeout_s)
     estimates = EstimateUpkeep(batcher, servers.keys, miss=in_force.under_reserve)
     pipeline = _pipeline(
-        in_force, models, record, batcher, servers.keys, clock, bounds, call, estimates,
+        servers, models, record, batcher, clock, bounds, call, estimates,
         in_flight or InFlight(in_force.in_flight_mb * MB), owner=owner,
     )  # fmt: skip
     check = DatabaseCheck(
@@ -140,8 +142,9 @@ async def open_parts(
     with suppress(TimeoutError, RedisError, DBAPIError):
         await asyncio.wait_for(check.begin(), REDIS_WITHIN_S)
     background = _background(
-        in_force, models, servers, engine, batcher, clock, bounds, estimates, owner
-    )
+        in_force, models, servers, engine, batcher, clock, bounds, estimates, pipeline.callbacks,
+        owner,
+    )  # fmt: skip
     background += (asyncio.create_task(check.run(), name="database check"),)
     reload = await _write_limits(in_force, models, servers, batcher)
     tiers_of = partial(_tiers, in_force, engine)
@@ -180,7 +183,7 @@ async def _write_limits(
 
 def _background(
     in_force: Settings, models: Catalog, servers: Servers, engine: Engine, batcher: RedisBatcher,
-    clock: Clock, bounds: MemoryBounds, estimates: EstimateUpkeep, owner: str,
+    clock: Clock, bounds: MemoryBounds, estimates: EstimateUpkeep, callbacks: Callbacks, owner: str,
 ) -> tuple[asyncio.Task[None], ...]:  # fmt: skip
     """Start the tasks that run beside the jobs: maintenance, pruning, clock, estimates, budgets."""
     keys, queues = servers.keys, all_queues(models.classes)
@@ -195,6 +198,7 @@ def _background(
         result_ttl_s=in_force.result_ttl_s, prune=prune, budgets=budgets,
         alerts=Alerts(batcher, keys, url, owner), rollup=UsageRollup(engine, clock.now_ms),
         memory=MemoryWatch(batcher, keys, queues), clock_ms=clock.now_ms,
+        callbacks=CallbackUpkeep(engine, callbacks, clock.now_ms),
     )  # fmt: skip
     prune_record = RecordPrune(
         batcher, keys, engine, owner, clock.now_ms, in_force.keep_days, in_force.keep_audit_days
@@ -210,11 +214,12 @@ def _background(
 
 
 def _pipeline(
-    in_force: Settings, models: Catalog, record: GroupCommit, batcher: RedisBatcher, keys: Keys,
+    servers: Servers, models: Catalog, record: GroupCommit, batcher: RedisBatcher,
     clock: Clock, bounds: MemoryBounds, call: Call, estimates: EstimateUpkeep,
     in_flight: InFlight, *, owner: str,
 ) -> Pipeline:  # fmt: skip
     """Build the pipeline; it opens nothing."""
+    in_force, keys = servers.settings, servers.keys
     cache_policy = CachePolicy(
         CacheRuleIndex.of(models.cache.rules), in_force.cache_ttl_s, in_force.cache_temperature
     )
@@ -234,6 +239,10 @@ def _pipeline(
         in_flight=in_flight,
     )  # fmt: skip
     limits = _retry_limits(in_force)
+    publish = Publish(batcher, keys, ttl_s=in_force.result_ttl_s, bounds=bounds)
+    callbacks = Callbacks(
+        record, publish.command, partial(_canvas, servers), lease_s=in_force.lease_s
+    )
     return Pipeline(
         catalog=models,
         claims=Claims(record, owner, clock.now_ms),
@@ -244,10 +253,18 @@ def _pipeline(
         ledger=ledger,
         conclude=Conclude(),
         record=record,
-        publish=Publish(batcher, keys, ttl_s=in_force.result_ttl_s, bounds=bounds),
+        publish=publish,
+        callbacks=callbacks,
         max_deliveries=in_force.max_deliveries,
         clock_ms=clock.now_ms,
     )
+
+
+def _canvas(servers: Servers) -> CanvasSender:
+    """Open Celery's canvas. Only workers with callbacks need it."""
+    from headgate.workers.celery.canvas import Canvas
+
+    return Canvas(servers)
 
 
 def _retry_limits(in_force: Settings) -> RetryLimits:

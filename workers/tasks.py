@@ -30,6 +30,7 @@ from headgate.shared.routing.router import Router
 from headgate.shared.servers.servers import Servers
 from headgate.shared.settings import Settings
 from headgate.workers.bootstrap import WorkerParts, keyless, open_parts
+from headgate.workers.celery.canvas import prepared
 from headgate.workers.celery.pool import JobRequest, RunningJob, current
 from headgate.workers.celery.run_end import (
     AGAIN,
@@ -46,6 +47,7 @@ from headgate.workers.celery.shutdown import EXIT_WRONG_USE
 from headgate.workers.delivery.fetcher import Fetcher
 from headgate.workers.delivery.leases import Leases
 from headgate.workers.delivery.refused import waiter_of
+from headgate.workers.delivery.stock_call import request_fields
 from headgate.workers.pipeline.job_run import Delivery, JobRun
 from headgate.workers.pipeline.outcome import AlreadyTaken, Deferred, Ended, Outcome, Restored
 from headgate.workers.pipeline.shielded import through
@@ -195,13 +197,13 @@ class JobTask(Task):  # type: ignore[type-arg]  # generic only in its stubs
     def _delivery(self, running: RunningJob, args: Any, kwargs: Any) -> Delivery:
         """Return the delivery of this call. Raises UnreadableMessage or NewerEnvelope."""
         refusal = None
-        fields = args[0] if args else kwargs
+        fields = args[0] if len(args) == 1 and not kwargs else None
         if isinstance(fields, dict) and "v" in fields:
             envelope = Envelope.decode(fields)
             if envelope.id != running.request["id"]:
                 raise UnreadableMessage("the envelope's id is not the message's id")
         else:
-            envelope, refusal = self._from_request(running.request, fields)
+            envelope, refusal = self._from_request(running.request, args, kwargs)
         envelope = self._with_options(envelope, running.request["properties"])
         return Delivery(
             envelope,
@@ -259,18 +261,18 @@ class JobTask(Task):  # type: ignore[type-arg]  # generic only in its stubs
         return found or ""
 
     def _from_request(
-        self, headers: Mapping[str, Any], fields: Any
+        self, headers: Mapping[str, Any], args: Any, kwargs: Any
     ) -> tuple[Envelope, InvalidRequest | None]:
         """Make the envelope of a bare request, as a stock `send_task("headgate.run", ...)` sends.
 
-        Also returns why the request is refused, or None.
+        Also returns why the request is refused, or None. Raises UnreadableMessage for callbacks
+        that cannot be sent.
         """
+        canvas = headers.get("canvas")
         refusal = None
         stand_in = request_from({"prompt": "(the request could not be read)"})
         try:
-            if not isinstance(fields, dict):
-                raise InvalidRequest("request", fields, "give an object with prompt or messages")
-            request = request_from(fields)
+            request = request_from(request_fields(args, kwargs))
             if (key := request.idempotency_key) is not None:
                 remedy = "is of submit only; this message has named its job: send that id again"
                 raise InvalidRequest("idempotency_key", key, remedy)
@@ -286,6 +288,9 @@ class JobTask(Task):  # type: ignore[type-arg]  # generic only in its stubs
             v=NEWEST_VERSION if model.variant_of else ENVELOPE_VERSION,
             id=headers["id"],
             group=headers.get("group"),
+            parent_id=headers.get("parent_id"),
+            ignore_result=headers.get("result_ignored", False),
+            canvas=None if canvas is None else prepared(canvas, headers["id"]),
             request=request,
             model=model.name,
             model_class=model.model_class,

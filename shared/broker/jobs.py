@@ -220,10 +220,10 @@ def publish(
 ) -> Command[int]:
     """Store and publish the result of a job, and keep its answers in the cache.
 
-    `ttl_s`: lifetime of the result. `results_bytes` and `cache_bytes`: the most that all results
-    and the cache take. `group`: the Celery group that the job belongs to. `streamed`: its pieces
-    expire soon. The reply is how many clients were waiting. Below 0 the answers were not kept, or
-    the result not counted, because a key has the wrong type.
+    `ttl_s`: lifetime of the result; 0: it is published only. `results_bytes` and `cache_bytes`: the
+    most that all results and the cache take. `group`: the Celery group that the job belongs to.
+    `streamed`: its pieces expire soon. The reply is how many clients were waiting. Below 0 the
+    answers were not kept, or the result not counted, because a key has the wrong type.
     """
     args: list[Word] = [keys.prefix, job_id, record, ttl_s, results_bytes, group or ""]
     args += [int(streamed), cache_bytes]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
@@ -32,40 +33,51 @@ def why_given_up(result: Result) -> str | None:
     return words if words.startswith(f"{GIVEN_UP}: ") else None
 
 
-def celery_record(result: Result) -> bytes:
+def celery_value(result: Result) -> Any:
+    """Return what Celery's backend would have encoded as the task's result.
+
+    SUCCESS: the result as `Result.as_json()` returns it. FAILURE (failed, past the deadline): a
+    JobFailed with its fields. REVOKED: Celery's own TaskRevokedError.
+    """
+    match celery_state(result):
+        case "SUCCESS":
+            return result.as_json()
+        case "REVOKED":
+            code = result.error.code if result.error is not None else "cancelled"
+            return _failure("TaskRevokedError", "celery.exceptions", [code])
+    error = result.as_json()["error"] or {}
+    message, code = error.get("message", ""), error.get("code", "internal")
+    return _failure("JobFailed", "headgate", [message, code, result.id, result.status, error])
+
+
+def _failure(name: str, module: str, args: list[Any]) -> dict[str, Any]:
+    return {"exc_type": name, "exc_message": args, "exc_module": module}
+
+
+def celery_record(
+    result: Result,
+    *,
+    group: str | None = None,
+    parent_id: str | None = None,
+    children: Sequence[Any] = (),
+) -> bytes:
     """Return what Celery's Redis backend would have stored, for `AsyncResult(id)` of any app.
 
-    SUCCESS holds the result as `Result.as_json()` returns it. FAILURE (failed, past the deadline)
-    holds a JobFailed with its fields. REVOKED holds Celery's own TaskRevokedError.
+    `group` and `parent_id`: as in the headers of the job's message. `children`: the tasks that were
+    sent when the job ended, as tuples of Celery's.
     """
-    state = celery_state(result)
-    value: Any = result.as_json()
-    if state == "FAILURE":
-        error = value["error"] or {}
-        value = {
-            "exc_type": "JobFailed",
-            "exc_module": "headgate",
-            "exc_message": [
-                error.get("message", ""), error.get("code", "internal"), result.id, result.status,
-                error,
-            ],
-        }  # fmt: skip
-    elif state == "REVOKED":
-        value = {
-            "exc_type": "TaskRevokedError",
-            "exc_module": "celery.exceptions",
-            "exc_message": [result.error.code if result.error is not None else "cancelled"],
-        }
-    return orjson.dumps(
-        {
-            "task_id": result.id,
-            "status": state,
-            "result": value,
-            "traceback": None,
-            "children": [],
-            "date_done": result.finished_at,
-        }
-    )
+    fields = {
+        "status": celery_state(result),
+        "result": celery_value(result),
+        "traceback": None,
+        "children": [*children],
+        "date_done": (result.finished_at or "").replace("Z", "+00:00") or None,
+    }
+    if group:
+        fields["group_id"] = group
+    if parent_id:
+        fields["parent_id"] = parent_id
+    return orjson.dumps({**fields, "task_id": result.id})
 
 
 def refusal_record(job_id: str, reason: str) -> bytes:

@@ -20,8 +20,9 @@ from headgate.shared.broker import script
 from headgate.shared.broker.keys import Keys
 from headgate.shared.broker.results import celery_record
 from headgate.shared.cost.price import usd_text
+from headgate.shared.database.engine import insert_all
 from headgate.shared.database.rows import audit_row
-from headgate.shared.database.tables import attempts, audit, jobs
+from headgate.shared.database.tables import attempts, audit, callbacks, jobs
 from headgate.shared.errors import ErrorCode
 from headgate.shared.job.envelope import Envelope
 from headgate.shared.job.history import History, history_of
@@ -70,6 +71,11 @@ def end_waiting(
     if results:
         connection.execute(_ended(error, at_ms), changes)
         connection.execute(insert(audit), lines)
+        # A worker's maintenance sends what Celery sends at the end of a task.
+        unsent = [one.id for _, one in waiting if one.canvas is not None]
+        if unsent:
+            rows = [{"job_id": job_id, "due_at_ms": at_ms} for job_id in unsent]
+            insert_all(connection, callbacks, rows)
     return results
 
 

@@ -144,6 +144,15 @@ batches = Table(
 )
 Index("batches_by_output", batches.c.output_path)
 
+#: Ended jobs with Celery callbacks that may not have been sent. A row goes once they are sent.
+callbacks = Table(
+    "callbacks",
+    metadata,
+    Column("job_id", String(128), primary_key=True),
+    Column("due_at_ms", BigInteger, nullable=False, comment="from then on maintenance sends them"),
+)
+Index("callbacks_due", callbacks.c.due_at_ms)
+
 #: Tiers of callers, written by an operator, and read if HEADGATE_TIERS is `table`.
 callers = Table(
     "callers",

@@ -31,7 +31,7 @@ ENVELOPE_VERSION = 1
 
 NEWEST_VERSION = 2
 """The version of envelopes that the first readers would misread: `Request.version`, a `sample`
-after the first, and models that the catalog does not list (snapshots and fine-tunes)."""
+after the first, a `canvas`, and models that the catalog does not list (snapshots, fine-tunes)."""
 
 
 class Envelope(BaseModel):
@@ -56,6 +56,12 @@ class Envelope(BaseModel):
     """Set by an operator's retry: attempts under claims up to this fence do not count as tries."""
     group: Annotated[ColumnText, Field(max_length=128)] | None = None
     """The Celery group or chord that a stock producer sent the job in."""
+    parent_id: Annotated[ColumnText, Field(max_length=128)] | None = None
+    """The Celery task that sent the job."""
+    ignore_result: bool = False
+    """Whether its sender wants no result for `AsyncResult`."""
+    canvas: dict[str, Any] | None = None
+    """What Celery sends when the job ends, as `headgate.workers.celery.canvas` writes it."""
     step: Annotated[int, Field(ge=0, le=9)] = 0
     """The priority with which a stock producer sent the job: 0 is the most urgent, 9 the least."""
     expires_at_ms: Annotated[int, Field(ge=0, le=LATEST_MS)] | None = None
@@ -87,7 +93,7 @@ class Envelope(BaseModel):
         """
         fields = self.model_dump(exclude_defaults=True)
         fields["v"] = max(self.v, self.request.version)
-        if self.sample > 1:
+        if self.sample > 1 or self.canvas is not None:
             fields["v"] = NEWEST_VERSION
         data = json_bytes(fields)
         refuse_oversize(data)

@@ -24,6 +24,7 @@ REASONS = {
     "live-key": "needs a provider's key and spends money",
     "foreground": "runs until Ctrl-C; the tests have it running already",
     "minutes": "takes minutes; a test of its own runs it",
+    "own-test": "a test of its own runs it",
     "other-package": "imports a package that Headgate does not install",
     "servers": "names servers that the reader has and the tests do not",
 }

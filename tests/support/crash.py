@@ -55,6 +55,8 @@ AFTER = {
     "adjusted": ("hold", "settle"),
     "concluded": ("record", "together"),
     "published": ("publish", "publish"),
+    "called_back": ("callbacks", "send"),
+    "called_back_on_record": ("callbacks", "sent"),
     "deferred": ("claims", "defer"),
     "released": ("claims", "release"),
 }

@@ -29,6 +29,10 @@ from headgate.shared.job.envelope import Envelope
 from headgate.shared.job.ids import now_ms
 from headgate.shared.job.request import Request
 from headgate.shared.job.result import Reply, Result, Usage
+from headgate.shared.servers.servers import Servers
+from headgate.shared.settings import Settings
+from headgate.workers.celery.canvas import Canvas
+from headgate.workers.clients.callbacks import Callbacks, CanvasSender
 from headgate.workers.clients.group_commit import GroupCommit
 from headgate.workers.clients.in_flight import InFlight
 from headgate.workers.clients.memory_bounds import MemoryBounds
@@ -209,14 +213,19 @@ class PlayedPipeline:
             estimates=EstimateUpkeep(self.batcher, Keys()), clock_ms=clock_ms,
             in_flight=InFlight(1 << 28),
         )  # fmt: skip
+        publish = Publish(self.batcher, Keys(), ttl_s=60, bounds=MemoryBounds())
         self.pipeline = Pipeline(
             models, Claims(self.record, "worker"), cache,
             SingleFlight(self.batcher, Keys(), even=even),
             Ask(models, steps, self.breaker, limits, clock_ms=clock_ms, chance=lambda: 0.5),
             self.hold, ledger, Conclude(), self.record,
-            publish=Publish(self.batcher, Keys(), ttl_s=60, bounds=MemoryBounds()),
+            publish=publish, callbacks=Callbacks(self.record, publish.command, self._canvas),
             max_deliveries=3, clock_ms=clock_ms,
         )  # fmt: skip
+
+    def _canvas(self) -> CanvasSender:
+        settings = Settings(redis_url=self.redis_url)
+        return Canvas(Servers(settings, self.redis_url, ""))
 
     def _upstreams(self, _provider: object) -> list[Upstream]:
         return [] if self.keyless else [Upstream(self.provider, "key0")]
@@ -309,6 +318,7 @@ class PlayedPipeline:
         self.breaker.close()
         self.pipeline.cache.close()
         await self.call.close()
+        await self.pipeline.callbacks.close()
         await self.record.close()
         await self.batcher.close()
 

@@ -17,6 +17,7 @@ import orjson
 from headgate.shared.broker.queues import TASK
 from headgate.shared.errors import UnreadableMessage
 from headgate.shared.job.encoding import loads
+from headgate.workers.delivery.stock_call import canvas_of
 
 LONGEST_LIMIT_S = 365 * 86_400
 
@@ -82,6 +83,10 @@ def read(raw: bytes) -> Readable:
         "retries": retries, "timelimit": headers.get("timelimit"), "argsrepr": "",
         "kwargsrepr": "", "ignore_result": True,
     }  # fmt: skip
+    if headers.get("ignore_result") is True:
+        checked["result_ignored"] = True
+    if (canvas := canvas_of(headers, properties, body[2] or {})) is not None:
+        checked["canvas"] = canvas
     if expires_at_ms is not None:
         checked["expires"] = headers["expires"]
     if headers.get("stamped_headers"):

@@ -35,6 +35,7 @@ from headgate.workers.clients.outage_log import OutageLog
 from headgate.workers.clients.redis_batcher import RedisBatcher
 from headgate.workers.maintenance.alerts import Alerts
 from headgate.workers.maintenance.budgets import BudgetUpkeep
+from headgate.workers.maintenance.callbacks import CallbackUpkeep
 from headgate.workers.maintenance.census import maintenance_turn
 from headgate.workers.maintenance.memory import MemoryWatch
 from headgate.workers.maintenance.prune import Prune, forget_idempotency_keys
@@ -62,8 +63,8 @@ class Recover:
     """Looks once a period whether a job may be lost or late, and then checks every open job.
 
     It also checks every open job without such a sign, for a 200th of the time at most. In the same
-    rounds it looks at the memory of Redis, prunes, refreshes budgets, sends alerts and rolls up
-    usage.
+    rounds it looks at the memory of Redis, prunes, sends callbacks that are left, refreshes
+    budgets, sends alerts and rolls up usage.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class Recover:
         period_s: float, result_ttl_s: int, prune: Prune | None = None,
         budgets: BudgetUpkeep | None = None, alerts: Alerts | None = None,
         rollup: UsageRollup | None = None, memory: MemoryWatch | None = None,
+        callbacks: CallbackUpkeep | None = None,
         clock_ms: Callable[[], int] = now_ms,
     ) -> None:  # fmt: skip
         self._servers = servers
@@ -84,6 +86,7 @@ class Recover:
         self._alerts = alerts
         self._rollup = rollup
         self._memory = memory
+        self._callbacks = callbacks
         self._clock_ms = clock_ms
         self._all_again_at = 0.0
         self._database_log = OutageLog(log, "the database of maintenance", "maintenance waits")
@@ -99,6 +102,8 @@ class Recover:
                         await self._memory.look()
                     await self._prune_broker()
                     await self._recover_jobs()
+                    if self._callbacks is not None:
+                        await self._callbacks.round()
                     await asyncio.to_thread(forget_idempotency_keys, self._engine, self._clock_ms())
                     if self._budgets is not None:
                         await self._budgets.refresh()

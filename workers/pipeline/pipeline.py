@@ -9,15 +9,15 @@
 A job comes with the grant for its first attempt, so nothing waits in here.
 
 The order of effects is a promise: claim before cache; hold before call; ledger line before call,
-and settled before a retry is decided; record before result; acknowledgement last. Celery sends that
-after `run` has returned.
+and settled before a retry is decided; record before result and callbacks; acknowledgement last.
+Celery sends that after `run` has returned.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import assert_never
@@ -42,8 +42,11 @@ from headgate.shared.catalog.schema import Model
 from headgate.shared.cost import tokens
 from headgate.shared.database.rows import audit_row
 from headgate.shared.errors import InvalidRequest, place_of
+from headgate.shared.job.envelope import Envelope
 from headgate.shared.job.result import Result
+from headgate.shared.job.result_text import decode_result
 from headgate.workers.clients import job_log
+from headgate.workers.clients.callbacks import Callbacks, NotSent
 from headgate.workers.clients.group_commit import GroupCommit
 from headgate.workers.pipeline.ask import Ask, AskOutcome
 from headgate.workers.pipeline.job_run import Delivery, Ending, JobRun
@@ -60,6 +63,9 @@ from headgate.workers.stages.publish import Publish
 from headgate.workers.stages.single_flight import SingleFlight
 
 log = logging.getLogger("headgate.pipeline")
+
+CANNOT_SEND = "its callbacks cannot be sent"
+"""The beginning of the reason, for a job that has ended and whose message is a dead letter."""
 
 LARGE = 1024 * 1024
 """Larger answers are compressed for the cache in a thread."""
@@ -79,6 +85,7 @@ class Pipeline:
     conclude: Conclude
     record: GroupCommit
     publish: Publish
+    callbacks: Callbacks
     max_deliveries: int
     clock_ms: Callable[[], int]
 
@@ -129,12 +136,27 @@ class Pipeline:
             case NotYet(wait_ms):
                 return Deferred(wait_ms)
             case EndedBefore(encoded):
-                result = await self.publish.again(encoded, delivery.envelope.group)
-                # A job over which workers died may have ended before its message was buried.
-                died = delivery.crashes >= self.max_deliveries
-                return Ended(result, why_given_up(result)) if result and died else AlreadyTaken()
+                return await self._announce_again(encoded, delivery)
             case _:
                 assert_never(claim)
+
+    async def _announce_again(self, encoded: str | None, delivery: Delivery) -> Outcome:
+        """Announce the end of a job that ended before: a crash may have come before that.
+
+        `encoded`: its result on record; None where it has expired.
+        """
+        if encoded is None:
+            return AlreadyTaken()
+        result, envelope = decode_result(encoded), delivery.envelope
+        if envelope.canvas is not None and await self.callbacks.is_unsent(envelope.id):
+            why = await self._send_callbacks(result, envelope, again=True)
+            if why is not None:
+                return Ended(result, why)
+        else:
+            await self.publish.publish(result, envelope)
+        # A job over which workers died may have ended before its message was buried.
+        died = delivery.crashes >= self.max_deliveries
+        return Ended(result, why_given_up(result)) if died else AlreadyTaken()
 
     async def _give_back(self, job_id: str, grant: Grant | None) -> None:
         """Return a hold that was not used to its limits, for other jobs."""
@@ -248,11 +270,34 @@ class Pipeline:
             return Restored()
         job_log.log_end(job.envelope, result)
         await self._share_failure(job, ending)
-        await self.publish.publish(
-            result, await self._cache_writes(job, ending),
-            group=job.envelope.group, streamed=job.envelope.request.stream,
-        )  # fmt: skip
-        return Ended(result, why_given_up(result))
+        envelope, answers = job.envelope, await self._cache_writes(job, ending)
+        if envelope.canvas is None:
+            await self.publish.publish(result, envelope, answers)
+            return Ended(result, why_given_up(result))
+        why = await self._send_callbacks(result, envelope, answers)
+        return Ended(result, why or why_given_up(result))
+
+    async def _send_callbacks(
+        self,
+        result: Result,
+        envelope: Envelope,
+        answers: Sequence[CacheWrite] = (),
+        *,
+        again: bool = False,
+    ) -> str | None:
+        """Publish the result and send what follows it in Celery; return why that cannot be sent.
+
+        Such a job is FAILURE for Celery, and its message becomes a dead letter.
+        """
+        why = None
+        try:
+            await self.callbacks.send(envelope, result, answers, again=again)
+        except NotSent as error:
+            why = f"{CANNOT_SEND}: {error.reason}"
+            log.error("job %s: %s", envelope.id, why)
+            await self.publish.refuse(result, envelope, why)
+        await self.callbacks.sent(envelope.id)
+        return why
 
     async def _record_end(self, job: JobRun, ending: Ending) -> Result | None:
         """Record the end with the last attempt; return the result, None if the claim was lost."""
@@ -273,7 +318,10 @@ class Pipeline:
         if job.leads and ending.cached is None and cost:
             envelope = job.envelope
             payers = await self.single_flight.payers(envelope.request, job.leads, envelope.sample)
-        conclusion = Conclusion(job.envelope.id, job.claim.fence, result, now_ms, row, payers)
+        due_at_ms = self.callbacks.due_at_ms(job.envelope, now_ms)
+        conclusion = Conclusion(
+            job.envelope.id, job.claim.fence, result, now_ms, row, payers, due_at_ms
+        )
         writes = [self.conclude.concluding(conclusion)]
         if ending.settlement is not None:
             writes.append(self.ledger.settling(ending.settlement))  # type: ignore[arg-type]  # acts differ

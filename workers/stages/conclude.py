@@ -10,7 +10,7 @@ from sqlalchemy import Connection, bindparam, select, update
 
 from headgate.shared.cost.price import usd_text
 from headgate.shared.database.engine import insert_all, write_all
-from headgate.shared.database.tables import audit, jobs
+from headgate.shared.database.tables import audit, callbacks, jobs
 from headgate.shared.job.result import ENDED, WAITING, Result
 from headgate.shared.job.result_text import decode_result, encode_result
 from headgate.workers.clients.group_commit import Act
@@ -18,7 +18,10 @@ from headgate.workers.clients.group_commit import Act
 
 @dataclass(frozen=True, slots=True)
 class Conclusion:
-    """How a job ends, as the tables have it. `payers`: jobs that each pay a part of its cost."""
+    """How a job ends, as the tables have it. `payers`: jobs that each pay a part of its cost.
+
+    `callbacks_due_at_ms`: from when on maintenance may send its callbacks; None if it has none.
+    """
 
     job_id: str
     fence: int
@@ -26,6 +29,7 @@ class Conclusion:
     finished_at_ms: int
     audit_row: dict[str, Any]
     payers: tuple[str, ...] = ()
+    callbacks_due_at_ms: int | None = None
 
 
 class Conclude:
@@ -86,6 +90,13 @@ def _conclude(connection: Connection, items: Sequence[Conclusion]) -> list[Resul
     if ours:
         write_all(connection, _END, [_ended(item) for item in ours])
         insert_all(connection, audit, [item.audit_row for item in ours])
+        unsent = [
+            {"job_id": item.job_id, "due_at_ms": item.callbacks_due_at_ms}
+            for item in ours
+            if item.callbacks_due_at_ms is not None
+        ]
+        if unsent:
+            insert_all(connection, callbacks, unsent)
     # Ended under our own fence: this act ran before; its commit was made, but not confirmed.
     again = [item.job_id for item in items if found.get((item.job_id, item.fence)) in ENDED]
     if again:

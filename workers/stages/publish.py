@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 from headgate.shared.broker import jobs
 from headgate.shared.broker.jobs import CacheWrite
 from headgate.shared.broker.keys import Keys
 from headgate.shared.broker.results import celery_record
-from headgate.shared.job.result import Result
-from headgate.shared.job.result_text import decode_result
+from headgate.shared.broker.script import Command
+from headgate.shared.job.envelope import Envelope
+from headgate.shared.job.result import ErrorReport, Result
 from headgate.workers.clients.memory_bounds import MB, MemoryBounds
 from headgate.workers.clients.redis_batcher import RedisBatcher
 
@@ -35,50 +38,54 @@ class Publish:
         self._most_bytes = most_bytes
         self._logged = False
 
-    async def publish(
+    def command(
         self,
         result: Result,
+        envelope: Envelope,
         answers: Sequence[CacheWrite] = (),
         *,
-        group: str | None = None,
-        streamed: bool = False,
-    ) -> None:
-        """Store the result for `AsyncResult(id)`, notify those who wait, and cache its answers.
+        children: Sequence[Any] = (),
+    ) -> Command[int] | None:
+        """Return the call that stores the result for `AsyncResult(id)`, and publishes it.
 
-        `group`: the Celery group of the job. `streamed`: its pieces are needed for minutes only.
-        A record that Redis might refuse is in the database only, where waiters look once a second.
+        `children`: the tasks that Celery has sent at the job's end. Return None for a record that
+        Redis might refuse. It is in the database only, where waiters look once a second.
         """
-        record = celery_record(result)
+        record = celery_record(
+            result, group=envelope.group, parent_id=envelope.parent_id, children=children
+        )
         if len(record) > self._most_bytes:
             log.warning("job %s: its result of %d MB is in the database only, not in Redis",
                         result.id, len(record) // MB)  # fmt: skip
-            return
-        waiting = await self._batcher.run(
-            jobs.publish(
-                self._keys,
-                job_id=result.id,
-                record=record,
-                ttl_s=self._ttl_s,
-                results_bytes=self._bounds.results_bytes,
-                group=group,
-                streamed=streamed,
-                answers=answers,
-                cache_bytes=self._bounds.cache_bytes,
-            )
+            return None
+        return jobs.publish(
+            self._keys,
+            job_id=result.id,
+            record=record,
+            ttl_s=0 if envelope.ignore_result else self._ttl_s,
+            results_bytes=self._bounds.results_bytes,
+            group=envelope.group,
+            streamed=envelope.request.stream,
+            answers=answers,
+            cache_bytes=self._bounds.cache_bytes,
         )
+
+    async def publish(
+        self, result: Result, envelope: Envelope, answers: Sequence[CacheWrite] = ()
+    ) -> None:
+        """Store the result for `AsyncResult(id)`, notify those who wait, and cache its answers."""
+        command = self.command(result, envelope, answers)
+        if command is None:
+            return
+        waiting = await self._batcher.run(command)
         if waiting < 0 and not self._logged:
             self._logged = True
             log.error("no answer is cached, or results are not counted: %s, %s or a key beside it "
                       "is broken; remove it with `headgate cache clear --yes`, or delete it",
                       self._keys.cached(), self._keys.results())  # fmt: skip
 
-    async def again(self, encoded: str | None, group: str | None = None) -> Result | None:
-        """Publish the result of a job that ended before: a crash may have come before that.
-
-        `encoded`: its JSON on record; None where it has expired.
-        """
-        if encoded is None:
-            return None
-        result = decode_result(encoded)
-        await self.publish(result, group=group)
-        return result
+    async def refuse(self, result: Result, envelope: Envelope, why: str) -> None:
+        """Let the job be FAILURE for Celery, with this reason; the record keeps its result."""
+        error = ErrorReport("internal", why, False)
+        refused = replace(result, status="failed", error=error)
+        await self.publish(refused, envelope)

@@ -2,7 +2,7 @@
 --   answer for equal requests, in one step. Results and answers stay within their bounds.
 -- KEYS: none.
 -- ARGV: 1 prefix of all keys, 2 job id (its result is also the channel), 3 record, 4 its lifetime in
---   seconds, 5 bound of all results in bytes, 6 the group of tasks that the job belongs to, or '',
+--   seconds (0: it is only published), 5 bound of all results in bytes, 6 the group of tasks that the job belongs to, or '',
 --   7 whether pieces of it were streamed (1, 0), 8 bound of the cache in bytes; then for each answer
 --   to keep: fingerprint, entry, its lifetime in ms, `tenant|model`.
 -- Result: how many were waiting; -1 less that where a key of the cache's index or of the results' books
@@ -15,7 +15,8 @@ local function whole(text) return math.floor(tonumber(text) or 0) end
 local id, record, bound = ARGV[2], ARGV[3], tonumber(ARGV[5])
 local key = KEY.result(id)
 
-local stored = redis.pcall('SET', key, record, 'EX', ARGV[4])
+local is_stored = ARGV[4] ~= '0'
+local stored = is_stored and redis.pcall('SET', key, record, 'EX', ARGV[4])
 local is_full = type(stored) == 'table' and stored.err ~= nil
 if is_full then
   if not string.find(stored.err, 'OOM', 1, true) then return stored end
@@ -29,7 +30,7 @@ if is_full then
   redis.call('SET', key, record, 'EX', ARGV[4])
 end
 -- Whatever has become of the books and of the cache: the result is there, and is published.
-local booked = pcall(function()
+local booked = not is_stored or pcall(function()
   local bytes = results.add(id, ARGV[6], #record)
   if bytes > bound then results.evict(bound, bytes) end
 end)

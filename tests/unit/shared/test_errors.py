@@ -46,6 +46,7 @@ from headgate.shared.errors import (
 )
 from headgate.shared.servers.embedded import EmbeddedFailed
 from headgate.shared.servers.valkey import StartFailed
+from headgate.workers.clients.callbacks import BodyUnderWay, NotSent
 from headgate.workers.errors import AttemptError, Gate
 from headgate.workers.simulator.request import Invalid
 from headgate.workers.stages.cache_entry import TooLargeToCache, Unreadable
@@ -84,6 +85,8 @@ OTHERS: list[Exception] = [
     Unreadable("it is no JSON"),
     TooLargeToCache(),
     Invalid("no such model", "model", "model_not_found"),
+    NotSent("Redis refused a callback"),
+    BodyUnderWay(),
     FileLost("the SQLite file was deleted or replaced"),
 ]
 """Errors that no caller meets, and so are no HeadgateErrors."""
@@ -102,7 +105,7 @@ def kinds() -> list[type[Exception]]:
     while todo:
         kinds = todo.pop().__subclasses__()
         todo += kinds
-        found.update(kind for kind in kinds if kind.__module__.startswith("headgate."))
+        found.update(kind for kind in kinds if f"{kind.__module__}.".startswith("headgate."))
     return sorted(found, key=lambda kind: kind.__qualname__)
 
 

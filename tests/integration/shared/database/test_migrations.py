@@ -16,6 +16,7 @@ from headgate.shared.database.tables import (
     attempts,
     audit,
     batches,
+    callbacks,
     callers,
     database_id,
     idempotency,
@@ -73,6 +74,7 @@ def fill(engine: Engine) -> None:
                 created_at_ms=2**40,
             )
         )  # fmt: skip
+        connection.execute(insert(callbacks).values(job_id=job.id, due_at_ms=2**40))
         connection.execute(insert(callers).values(tenant="acme", tier="pro"))
         key = {"tenant": "acme", "key": "k", "body_sha256": "0", "created_at_ms": 2**40}
         connection.execute(insert(idempotency).values(job_id=job.id, **key))
