@@ -261,6 +261,11 @@ def _tiers(in_force: Settings, engine: Engine, models: Catalog) -> TierOf:
         return tiers.by_catalog(models)
 
 
+def keyed(in_force: Settings, models: Catalog) -> list[str]:
+    """Return the providers that this worker has a key of."""
+    return [name for name, one in models.providers.items() if _key_count(in_force, one)]
+
+
 def keyless(in_force: Settings, models: Catalog) -> frozenset[str]:
     """Return the providers that this worker has no key of; none if it has no key at all."""
     return without_key({name: _key_count(in_force, one) for name, one in models.providers.items()})

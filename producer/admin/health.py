@@ -6,16 +6,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import redis
-
 from headgate.producer.admin.limits_report import report
 from headgate.producer.admin.limits_rows import GateRow
 from headgate.producer.admin.space import Space, space_of
 from headgate.producer.installation import Installation
+from headgate.producer.waits.find import living_workers
 from headgate.shared.admission import breakers
 from headgate.shared.admission.breakers import ModelHealth, close
 from headgate.shared.admission.limits import resume_command
-from headgate.shared.broker.keys import Keys
 from headgate.shared.broker.script import run, text_of
 from headgate.shared.catalog.faults import hint
 from headgate.shared.database.engine import reading
@@ -114,8 +112,3 @@ def _strays(at: Installation) -> Iterator[tuple[str, str]]:
 
 def _asked(at: Installation) -> Any:
     return at.redis.zrange(at.keys.breakers(), 0, -1)
-
-
-def living_workers(client: redis.Redis, keys: Keys) -> int:
-    """Return how many workers run; a killed worker counts until its key expires."""
-    return sum(1 for _ in client.scan_iter(match=keys.worker("*"), count=5_000))
