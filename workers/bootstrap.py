@@ -42,6 +42,7 @@ from headgate.workers.maintenance.estimates import EstimateUpkeep
 from headgate.workers.maintenance.memory import MemoryWatch
 from headgate.workers.maintenance.prune import Prune
 from headgate.workers.maintenance.prune_record import RecordPrune
+from headgate.workers.maintenance.queue_watch import QueueWatch
 from headgate.workers.maintenance.recover import Recover
 from headgate.workers.maintenance.usage_rollup import UsageRollup
 from headgate.workers.pipeline.ask import Ask
@@ -199,6 +200,7 @@ def _background(
         asyncio.create_task(bounds.keep(batcher), name="memory bounds"),
         asyncio.create_task(estimates.keep(), name="estimates"),
         asyncio.create_task(budgets.keep(), name="budgets"),
+        asyncio.create_task(QueueWatch(batcher, keys, queues, owner).keep(), name="queues"),
     )
 
 

@@ -14,7 +14,9 @@ from headgate.producer.waits.find import living_workers
 from headgate.shared.admission import breakers
 from headgate.shared.admission.breakers import ModelHealth, close
 from headgate.shared.admission.limits import resume_command
+from headgate.shared.broker.queues import all_queues
 from headgate.shared.broker.script import run, text_of
+from headgate.shared.broker.unserved import queue_loads
 from headgate.shared.catalog.faults import hint
 from headgate.shared.database.engine import reading
 from headgate.shared.errors import InvalidRequest, WrongUse
@@ -29,7 +31,7 @@ class HealthReport:
     has. `gates`: those that are shut or slow a pool down. `servers`: name to `answers`; for a
     server that does not answer there is no report. `workers`: how many run. `strays`: workers that
     ended in the last hour because they had lost their database, each with the reason. `space`:
-    the room that the servers have left.
+    the room that the servers have left. `unserved`: the waiting jobs of queues without a worker.
     """
 
     models: Sequence[ModelHealth]
@@ -39,14 +41,21 @@ class HealthReport:
     workers: int
     space: Space
     strays: dict[str, str] = field(default_factory=dict)
+    unserved: dict[str, int] = field(default_factory=dict)
 
     @property
     def down(self) -> list[str]:
         """What is down, one text each."""
         found = [
-            f"{one.model} ({one.key}): {one.why}" for one in self.models if one.state == "down"
+            f"{one.model} ({one.key}): {_why_down(one)}"
+            for one in self.models
+            if one.state == "down"
         ]
         found += [] if self.workers else ["no worker answers"]
+        found += [
+            f"queue {queue}: {n} job{'s wait' if n > 1 else ' waits'}, and no worker serves it"
+            for queue, n in self.unserved.items()
+        ]
         return found + self.space.faults
 
     def as_json(self) -> dict[str, Any]:
@@ -59,6 +68,7 @@ class HealthReport:
             "servers": self.servers,
             "workers": self.workers,
             "strays": self.strays,
+            "queues_without_worker": self.unserved,
             **self.space.as_json(),
         }
 
@@ -75,11 +85,19 @@ def check(at: Installation) -> HealthReport:
     models = breakers.states(at.redis, at.keys)
     asked = {one.model for one in models}
     known = {f"{model.provider}/{model.name}" for model in at.catalog.models.values()}
+    workers = living_workers(at.redis, at.keys)
+    loads = run(at.redis, queue_loads(at.keys, all_queues(at.catalog.classes)))
     return HealthReport(
         models, len(known - asked), report(at).gates,
         {at.redis_name: "answers", at.database_name: "answers"},
-        living_workers(at.redis, at.keys), space_of(at), dict(_strays(at)),
+        workers, space_of(at), dict(_strays(at)),
+        # A worker of the release before is counted and does not say what it serves.
+        {} if workers > len(loads.workers) else loads.unserved,
     )  # fmt: skip
+
+
+def _why_down(model: ModelHealth) -> str:
+    return f"{model.why}; the last fault: {model.fault}" if model.fault else model.why
 
 
 def resume_model(at: Installation, name: str) -> int:

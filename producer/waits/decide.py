@@ -161,7 +161,9 @@ def _limit(case: _Case, place: InWaitingQueue) -> WaitingFor | None:
         why, help_ = words.gate(bound.scope.removeprefix("pool/"), bound.gate)
         since_ms = bound.gate.since_ms
         return case.reason("gate", bound.scope, why, help_, since_ms=since_ms, until_ms=until_ms)
-    why, help_ = words.limit(shown(bound.scope), bound.level) if bound.level else ("", "")
+    why, help_ = "", words.SEE_LIMITS
+    if bound.level is not None:
+        why, help_ = words.limit(shown(bound.scope), bound.level)
     return case.reason("limit", shown(bound.scope), why, help_, until_ms=until_ms)
 
 

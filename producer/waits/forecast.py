@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from headgate.producer.waits.callers import CallerBucket
 from headgate.producer.waits.levels import BucketLevel, GateState, Load
 from headgate.producer.waits.pools import WaitingPool, WaitingQueue, load_of
 from headgate.producer.waits.view import InWaitingQueue, Seen
+from headgate.shared.admission.scopes import tenant_scope, user_scope
 
 SOON_S = 1.0
 """What is counted for a limit of calls at one time: no one knows when a call ends."""
@@ -23,7 +24,8 @@ SOON_S = 1.0
 class Bound:
     """One thing that a job has to wait for: a limit (`level`) or a gate (`gate`) of a scope.
 
-    `wait_s`: seconds until the job has passed it. `is_known`: False where that is a guess.
+    Neither: callers of the scope were passed over, and are tried again. `wait_s`: seconds until the
+    job has passed it. `is_known`: False where that is a guess.
     """
 
     scope: str
@@ -39,7 +41,9 @@ def longest(place: InWaitingQueue, seen: Seen) -> Bound | None:
     if pool is None or queue is None:
         return None
     bounds = [*_of_caller(place, queue, seen), *_of_pool(place, queue, pool, seen.now_ms)]
-    return max((one for one in bounds if one.wait_s > 0), key=lambda one: one.wait_s, default=None)
+    binding = (one for one in bounds if one.wait_s > 0)
+    # Of two that end together, the one with a reason.
+    return max(binding, key=lambda one: (one.wait_s, one.level is not None), default=None)
 
 
 def turns_ahead(place: InWaitingQueue, seen: Seen) -> int:
@@ -76,7 +80,19 @@ def _of_caller(place: InWaitingQueue, queue: WaitingQueue, seen: Seen) -> Iterat
         for bound in of_bucket(bucket, load, seen.now_ms):
             # Whoever was passed over is not tried again before this moment.
             is_later = bound.wait_s > 0 and bound.wait_s < retry_s < math.inf
-            yield Bound(bound.scope, retry_s, bound.level) if is_later else bound
+            yield replace(bound, wait_s=retry_s) if is_later else bound
+    yield from _passed_over(place, seen.now_ms)
+
+
+def _passed_over(place: InWaitingQueue, now_ms: int) -> Iterator[Bound]:
+    """Yield when tenant and user are tried again, whatever has kept them."""
+    tenant, user = place.ticket.tenant, place.ticket.user
+    for scope, at_ms in (
+        (tenant_scope(tenant), place.tenant_at_ms),
+        (user_scope(tenant, user) if user else tenant_scope(tenant), place.user_at_ms),
+    ):
+        if at_ms is not None and now_ms < at_ms < math.inf:
+            yield Bound(scope, (at_ms - now_ms) / 1000)
 
 
 def of_bucket(bucket: CallerBucket, load: Load, now_ms: float) -> Iterator[Bound]:

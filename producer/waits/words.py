@@ -14,6 +14,7 @@ MORE_WORKERS = "start more workers, or raise HEADGATE_CONCURRENCY"
 EQUAL_JOB = "nothing: it gets the same answer"
 DUE = "nothing: it goes on by itself"
 NO_KEY = "no worker has one"
+SEE_LIMITS = "`headgate limits` and `headgate budgets` show what is left"
 
 _MEASURES = {
     "rpm": "requests per minute",

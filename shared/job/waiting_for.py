@@ -54,7 +54,7 @@ class WaitingFor:
 _WHAT = {
     "limit": "the limit of {name}{why}",
     "budget": "the budget of {name}{why}",
-    "gate": "a pause that the provider asked of {name}{why}",
+    "gate": "{name}, whose provider takes no calls now{why}",
     "model_down": "{name}, which is down{why}",
     "paused": "{name}, which is paused{why}",
     "no_worker": "a worker that serves {name}{why}",

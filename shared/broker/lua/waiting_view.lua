@@ -17,9 +17,9 @@
 --   key, fields}.
 -- Sent twice: reads only.
 -- @include lib/periods
+-- @include lib/signs
 -- @include lib/ticket
 local SAMPLED = 16 -- user queues of a waiting queue whose first tickets are shown
-local MOST_WORKERS = 1000
 
 local function without_flex(pool) return (string.gsub(pool, '~flex$', '')) end
 
@@ -188,10 +188,5 @@ for _, model in ipairs(models.names) do
   end
 end
 
-local signs = {}
-for _, name in ipairs(redis.call('ZRANGE', KEY.workers, 0, MOST_WORKERS - 1)) do
-  local sign = redis.call('GET', KEY.worker(name))
-  if sign then signs[#signs + 1] = sign end
-end
-return {whole_ms, times.day, times.month, jobs, states, texts, levels, sums, read, breakers, signs,
+return {whole_ms, times.day, times.month, jobs, states, texts, levels, sums, read, breakers, signs(),
   redis.call('SMEMBERS', KEY.paused), redis.call('HGETALL', KEY.pauses)}
