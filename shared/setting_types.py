@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 from urllib.parse import unquote, urlsplit
 
-from pydantic import AfterValidator, Field, SecretStr
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
 from headgate.shared import redis_url as redis_urls
 
@@ -113,3 +113,8 @@ def _logins(logins: SecretStr) -> SecretStr:
 
 
 Logins = Annotated[SecretStr, AfterValidator(_logins)]
+
+LogLevel = Annotated[
+    Literal["DEBUG", "INFO", "WARNING", "ERROR"],
+    BeforeValidator(lambda level: level.strip().upper() if isinstance(level, str) else level),
+]

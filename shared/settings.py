@@ -27,6 +27,7 @@ from headgate.shared.setting_types import (
     HttpUrl,
     KeyPrefix,
     Logins,
+    LogLevel,
     RedisUrl,
     TierSource,
 )
@@ -254,9 +255,14 @@ class Settings(BaseSettings):
         description="The URL of a simulated provider that replaces all real providers (default: "
         "none).",
     )
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+    log_level: LogLevel = Field(
         default="INFO",
         description="The log level: DEBUG, INFO, WARNING or ERROR (default: INFO).",
+    )
+    log_format: Literal["text", "json"] = Field(
+        default="text",
+        description="The form of a worker's log lines: text, or json for one JSON object a line "
+        "(default: text).",
     )
     openai_api_key: SecretStr | None = Field(
         default=None,

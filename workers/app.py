@@ -26,7 +26,7 @@ from headgate.shared.errors import Unfit, Unreachable, WrongUse
 from headgate.shared.servers import same_database
 from headgate.shared.servers.servers import Servers, open_servers
 from headgate.shared.settings import Settings, read
-from headgate.workers.celery import config
+from headgate.workers.celery import config, log_writer
 from headgate.workers.celery.heartbeat import Heartbeat
 from headgate.workers.celery.shutdown import EXIT_WRONG_USE, Signals, Stopping
 from headgate.workers.delivery.fetcher import Fetcher
@@ -68,6 +68,8 @@ class Headgate(Celery):
         )
         self.steps["worker"].add(Signals)
         signals.celeryd_init.connect(self._handle_signals, weak=False)
+        for set_up in (signals.after_setup_logger, signals.after_setup_task_logger):
+            set_up.connect(self._write_logs, weak=False)
         self.job_queues = all_queues(model_classes)
         self.conf.update(
             **config.settings_for(servers.address, settings.key_prefix),
@@ -96,6 +98,10 @@ class Headgate(Celery):
         """Handle signals from now on: this process is a worker of this app."""
         if instance.app is self:
             self.stopping.handle_signals()
+
+    def _write_logs(self, logger: logging.Logger, loglevel: int, **_: Any) -> None:
+        """Let the log be written apart from the jobs, in the form that the settings name."""
+        log_writer.install(logger, self.settings.log_format, loglevel)
 
     async def open_fetcher(
         self,

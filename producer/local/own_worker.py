@@ -23,6 +23,9 @@ from headgate.shared.servers.valkey import try_lock
 QUIET_S = 3.0
 """Workers are checked only when no job has ended for this long."""
 
+LOG_BYTES = 16 * 1024 * 1024
+"""A log that has grown past this is set aside when the next worker starts; one old one is kept."""
+
 
 class OwnWorker:
     """Call `check` every few seconds; `may_start`: whether it may start a worker of its own."""
@@ -104,6 +107,8 @@ class OwnWorker:
         folder = self._at.settings.home_path / "logs"
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         path = folder / "worker.log"
+        if path.exists() and path.stat().st_size > LOG_BYTES:
+            path.replace(folder / "worker.log.1")
         self._log = path.open("a", encoding="utf-8", errors="backslashreplace", buffering=1)
         self._notify(f"no worker runs; starting one for this command (log: {path})")
         local = LocalStack(

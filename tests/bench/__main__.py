@@ -25,6 +25,7 @@ STANDARD = {
 }
 BY_NAME_ONLY = {
     "million": "a million queued jobs (some minutes, some GB of disk)",
+    "small_redis": "a million jobs through a Redis of 64 MB (half an hour, 5 GB of disk)",
     "usage": "who used what, of ten million jobs (20 minutes, 10 GB of disk)",
 }
 WITH_OPTIONS = {

@@ -87,6 +87,7 @@ def test_no_prompt_or_key_reaches_logs_events_or_inspect(
         "HEADGATE_HOME": str(home),
         "HEADGATE_REDIS_URL": valkey.url,
         "HEADGATE_BACKOFF_S": "0.05",
+        "HEADGATE_LOG_FORMAT": "json",
         "HEADGATE_BREAKER_FAILURES": "0",  # each job ends by its own tries
         "OPENAI_API_KEY": WRONG_KEY,
         "OPENAI_BASE_URL": f"{simulator.url}/v1",
@@ -155,6 +156,10 @@ def test_no_prompt_or_key_reaches_logs_events_or_inspect(
         flower.stop(20)
     stranger.close()
 
+    lines = [json.loads(line) for line in worker.log().splitlines() if '"job ended"' in line]
+    assert sorted(line["job_id"] for line in lines) == sorted([slow, *ids]), "one line each"
+    assert {line["level"] for line in lines if line["code"]} == {"WARNING"}
+    assert {line["level"] for line in lines if not line["code"]} == {"INFO"}
     assert simulator.stats()["refusals"]["authentication"] == 1
     places = {"events": json.dumps(events, default=str), "inspect": inspections, **pages}
     logs = [worker.log_path, flower.log_path, *home.rglob("*.log")]

@@ -72,7 +72,7 @@ def has_ended(process: ChildProcess, within_s: float = 30) -> int | None:
 
 def running(process: WorkerProcess, count: int) -> None:
     """This many jobs have begun: one that has only been fetched goes back at once."""
-    wait_until(lambda: process.log().count("] received") >= count, 20, f"{count} jobs to begin")
+    wait_until(lambda: process.log().count(" begins") >= count, 20, f"{count} jobs to begin")
 
 
 def tell_again(process: WorkerProcess, number: signal.Signals) -> int | None:

@@ -109,7 +109,7 @@ class World:
 
         A first call imports an SDK; what was granted meanwhile would come in a bunch.
         """
-        while not all(" received" in worker.log() for worker in self.workers):
+        while not all(" succeeded: " in worker.log() for worker in self.workers):
             self.until_ended(self.submit(4 * len(self.workers), model=model))
         self.tell("_reset", {})
 

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from typing import Any
 
@@ -20,6 +21,7 @@ from headgate.workers.celery.pool import JobRequest, current
 from headgate.workers.clients.redis_batcher import RedisBatcher
 from headgate.workers.delivery.fetcher import Fetcher
 
+log = logging.getLogger("noop")
 in_force = settings.load()
 app = Headgate(in_force, open_servers(in_force), ("fast",))
 
@@ -42,6 +44,7 @@ class Door(Task):  # type: ignore[type-arg]  # Task is generic only in its stubs
 @app.task(name="headgate.run", base=Door, bind=True, acks_late=True, ignore_result=True)
 async def run(self: Door, envelope: dict[str, Any]) -> str:
     running = current.get()
+    log.info("job %s begins", envelope["id"])
     wish = envelope["request"].get("metadata") or {}
     try:
         if "block_s" in wish:

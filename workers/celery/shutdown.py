@@ -137,6 +137,8 @@ class Stopping:
                 self._events.get(timeout=left_s)
         code = self.exit_code()
         log.critical("not closed within %g s after the drain; exiting with code %d", LAST_S, code)
+        for handler in logging.getLogger().handlers:
+            handler.flush()
         os._exit(code)
 
     def _end_by(self) -> float:

@@ -30,6 +30,7 @@ from headgate.shared.job.envelope import Envelope
 from headgate.shared.job.ids import now_ms
 from headgate.shared.job.result import ENDED, OPEN, WAITING, ErrorReport, Result
 from headgate.shared.servers.servers import Servers
+from headgate.workers.clients import job_log
 from headgate.workers.clients.outage_log import OutageLog
 from headgate.workers.clients.redis_batcher import RedisBatcher
 from headgate.workers.maintenance.alerts import Alerts
@@ -222,7 +223,10 @@ class Recover:
             rows = connection.execute(some.order_by(jobs.c.id).with_for_update()).all()
             found = {envelope.id: envelope for envelope, _ in _readable(rows)}
             waiting = [(row, found[row.id]) for row in rows if row.id in found]
-            return end_waiting(connection, waiting, WHY_LATE, at_ms=self._clock_ms())
+            results = end_waiting(connection, waiting, WHY_LATE, at_ms=self._clock_ms())
+        for result in results:
+            job_log.log_end(found[result.id], result)
+        return results
 
     def _send(self, ids: list[str]) -> int:
         with reading(self._engine) as connection:

@@ -43,6 +43,7 @@ from headgate.shared.cost import tokens
 from headgate.shared.database.rows import audit_row
 from headgate.shared.errors import InvalidRequest, place_of
 from headgate.shared.job.result import Result
+from headgate.workers.clients import job_log
 from headgate.workers.clients.group_commit import GroupCommit
 from headgate.workers.pipeline.ask import Ask, AskOutcome
 from headgate.workers.pipeline.job_run import Delivery, Ending, JobRun
@@ -237,6 +238,7 @@ class Pipeline:
         if result is None:
             log.warning("job %s: the claim was lost; another worker ends it", job.envelope.id)
             return Restored()
+        job_log.log_end(job.envelope, result)
         await self._share_failure(job, ending)
         await self.publish.publish(
             result, self._cache_writes(job, ending),

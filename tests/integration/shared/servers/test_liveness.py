@@ -89,7 +89,7 @@ def test_a_supervisor_is_notified_when_jobs_run_continue_and_end(
     proxy.accept()
     wait_until(lambda: supervisor.count("READY=1"), 30, "the worker to be ready")
     send_noops(client, 1, block_s=3)
-    wait_until(lambda: "] received" in process.log(), 20, "the loop to be blocked")
+    wait_until(lambda: " begins" in process.log(), 20, "the loop to be blocked")
     pings = supervisor.count("WATCHDOG=1")
     wait_until(lambda: client.llen("noop:runs") == 1, 20, "the loop to go on")
     assert supervisor.count("WATCHDOG=1") - pings <= 2

@@ -247,8 +247,8 @@ def test_a_server_killed_under_load_repeats_no_job(
     wait_until_drained(client, 40)
     assert process.running
     assert Broker(client).is_empty()
-    received = [line for line in process.log().splitlines() if " received" in line]
-    started = Counter(job_id for line in received for job_id in sent if job_id in line)
+    begun = [line for line in process.log().splitlines() if " begins" in line]
+    started = Counter(job_id for line in begun for job_id in sent if job_id in line)
     assert max(started.values(), default=1) == 1
 
 

@@ -90,7 +90,7 @@ def test_while_redis_is_away_a_worker_ends_in_time_and_its_jobs_return_with_thei
         first, second = workers
         first.start()
         sent = send_noops(client, 20, sleep_s=3)
-        wait_until(lambda: first.log().count("] received") >= 20, 20, "the jobs to begin")
+        wait_until(lambda: first.log().count(" begins") >= 20, 20, "the jobs to begin")
         wait_until(lambda: client.zcard(Keys().leases()) == 20, 20, "the leases")
         client.waitaof(1, 0, 5000)
         server.kill() if outage == "down" else server.freeze()
