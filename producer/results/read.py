@@ -58,7 +58,7 @@ def read(engine: Engine, job_id: str, find_waits: FindWaits = no_waits) -> Resul
         return _ended(row)
     result = without_answer(row, _metadata(row.envelope))
     wait = find_waits(waiting).get(row.id) if waiting else None
-    return result if wait is None else replace(result, **_waiting(wait))
+    return result if wait is None else replace(result, **_waiting(row, wait))
 
 
 def end_or_wait(
@@ -90,7 +90,7 @@ def status(engine: Engine, job_id: str, find_waits: FindWaits = no_waits) -> Sta
         waiting = open_jobs(connection, [row])
     found: Status = row.status
     wait = find_waits(waiting).get(job_id) if waiting else None
-    return found if wait is None else _status(wait)
+    return found if wait is None else _status(row, wait)
 
 
 def look(engine: Engine, ids: Sequence[str]) -> dict[str, Result | HeadgateError]:
@@ -238,18 +238,22 @@ def _page(engine: Engine, query: Select[Any], find_waits: FindWaits) -> list[Lis
         waiting = open_jobs(connection, rows)
     waits = find_waits(waiting) if waiting else {}
     return [
-        replace(_listed(row), **_waiting(waits[row.id])) if row.id in waits else _listed(row)
+        replace(_listed(row), **_waiting(row, waits[row.id])) if row.id in waits else _listed(row)
         for row in rows
     ]
 
 
-def _status(wait: WaitingFor) -> Status:
-    return "deferred" if wait.kind in DEFERS else "queued"
+def _status(row: Row[*tuple[Any, ...]], wait: WaitingFor) -> Status:
+    """Return the status of a job that waits: Redis may know more than the record, or less."""
+    is_later = row.status == "deferred" and (row.retry_at_ms or 0) > now_ms()
+    return "deferred" if wait.kind in DEFERS or is_later else "queued"
 
 
-def _waiting(wait: WaitingFor) -> dict[str, Any]:
-    status = _status(wait)
-    retry_at = wait.until if status == "deferred" else None
+def _waiting(row: Row[*tuple[Any, ...]], wait: WaitingFor) -> dict[str, Any]:
+    """Return the fields of a job that waits."""
+    status, retry_at = _status(row, wait), None
+    if status == "deferred":
+        retry_at = wait.until if wait.kind in DEFERS else rfc3339(row.retry_at_ms)
     return {"status": status, "retry_at": retry_at, "waiting_for": wait}
 
 

@@ -118,7 +118,8 @@ def test_a_limit_that_the_provider_named_is_its_own(
 ) -> None:
     bucket = hand.keys.bucket(f"pool/{POOL}", "key0")
     seen = {"rpm.seen": 30, "rpm.level": -20, "rpm.at": hand.now_ms()}
-    hand.client.hset(bucket, mapping=seen)
+    for name, value in seen.items():
+        hand.client.hset(bucket, name, str(value))
     [job] = wait()
     found = reason(client, job)
     assert found.why == "requests per minute, 30, as the provider says"

@@ -49,7 +49,7 @@ def test_a_queue_is_served_while_a_worker_that_fetches_from_it_signs(hand: Rooms
     ]
     assert found.unserved == {BULK: 1}
     for command in living.sign_off(hand.keys, "w1"):
-        hand.client.execute_command(*command)
+        hand.client.execute_command(*command)  # type: ignore[no-untyped-call]
     assert loads(hand).unserved == {STANDARD: 1, BULK: 1}
 
 
