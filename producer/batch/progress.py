@@ -9,6 +9,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from headgate.producer.batch.run import Progress
+from headgate.producer.waits.notes import WaitNotes
+from headgate.shared.job.ids import now_ms
+from headgate.shared.job.waiting_for import WaitingFor
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
@@ -27,8 +30,9 @@ class Bar:
         """Move the bar to `done`."""
         self._bars.update(self._task, completed=done, failed=failed)
 
-    def waits_for(self, text: str) -> None:
-        """Show the text at the end of the bar."""
+    def waits_for(self, waiting_for: WaitingFor | None) -> None:
+        """Show at the end of the bar what the jobs wait for."""
+        text = "" if waiting_for is None else waiting_for.in_words(now_ms())
         self._bars.update(self._task, waits=self._visible(text))
 
     def notify(self, text: str) -> None:
@@ -44,11 +48,11 @@ class PlainLines:
         self.notify = notify
         self._started_at = self._printed_at = time.monotonic()
         self._first: int | None = None
-        self._waits = ""
+        self._notes = WaitNotes(notify)
 
-    def waits_for(self, text: str) -> None:
-        """Add the text to the lines that follow."""
-        self._waits = f"; {text}" if text else ""
+    def waits_for(self, waiting_for: WaitingFor | None) -> None:
+        """Print a line with the reason when it is a new one, and once a minute."""
+        self._notes.show(waiting_for, time.monotonic() - self._started_at)
 
     def advance(self, *, done: int, failed: int) -> None:
         """Print a line if the last one is `PLAIN_EVERY_S` old."""
@@ -59,8 +63,7 @@ class PlainLines:
             return
         self._printed_at = now
         rate = (done - self._first) / (now - self._started_at)
-        line = f"{done} of {self._total} done, {failed} failed, {rate:.1f} a second"
-        self.notify(line + self._waits)
+        self.notify(f"{done} of {self._total} done, {failed} failed, {rate:.1f} a second")
 
 
 @contextmanager

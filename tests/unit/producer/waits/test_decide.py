@@ -1,6 +1,7 @@
 """Which of several reasons is told, and what the calculation may never do."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -61,7 +62,7 @@ def test_the_first_of_several_reasons_is_told_and_then_the_next() -> None:
         breakers={DOWN.model: [DOWN]},
     )
     kinds = []
-    for step in (
+    steps: list[dict[str, Any]] = [
         {},
         {"paused": {}},
         {"workers": [replace(WORKER, providers=frozenset())]},
@@ -69,8 +70,9 @@ def test_the_first_of_several_reasons_is_told_and_then_the_next() -> None:
         {"breakers": {}},
         {"pools": {POOL: pool(level("rpm", 60, 0))}},
         {"pools": {POOL: pool()}},
-    ):
-        all_of_them = replace(all_of_them, **step)  # type: ignore[arg-type]  # fields of Seen
+    ]
+    for step in steps:
+        all_of_them = replace(all_of_them, **step)
         found = waiting_for(JOB, all_of_them)
         assert found is not None
         kinds.append(found.kind)
