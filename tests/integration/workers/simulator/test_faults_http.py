@@ -83,23 +83,23 @@ async def test_a_fault_with_a_count_ends() -> None:
 
 
 async def test_limits_refuse_with_the_vendors_headers() -> None:
-    table = LimitTable(SimulatedLimit(rpm=60, tpm=60_000))
+    table = LimitTable(SimulatedLimit(rpm=1, tpm=60_000))
     async with running(Behaviour(limits=table)) as it:
         raw = await it.openai.chat.completions.with_raw_response.create(
             model="gpt-4o-mini", messages=[{"role": "user", "content": "x"}], max_tokens=50
         )
-        assert raw.headers["x-ratelimit-limit-requests"] == "60"
+        assert raw.headers["x-ratelimit-limit-requests"] == "1"
         assert raw.headers["x-ratelimit-remaining-tokens"] == "59949"
-        assert raw.headers["x-ratelimit-reset-requests"] == "1s"
+        assert raw.headers["x-ratelimit-reset-requests"] == "1m0s"
         with pytest.raises(openai.RateLimitError) as refused:
             await ask_openai(it.openai, "x")
         assert refused.value.code == "rate_limit_exceeded"
-        assert 0 < int(refused.value.response.headers["retry-after-ms"]) <= 1000
+        assert 0 < int(refused.value.response.headers["retry-after-ms"]) <= 60_000
         await ask_anthropic(it.anthropic, "x")
         with pytest.raises(anthropic.RateLimitError) as second:
             await ask_anthropic(it.anthropic, "x")
-        assert second.value.response.headers["retry-after"] == "1"
-        assert second.value.response.headers["anthropic-ratelimit-requests-limit"] == "60"
+        assert 0 < int(second.value.response.headers["retry-after"]) <= 60
+        assert second.value.response.headers["anthropic-ratelimit-requests-limit"] == "1"
         assert it.engine.stats.refusals == {"rate_limit_requests": 2}
         assert it.engine.stats.accepted == 2
 
@@ -166,6 +166,37 @@ async def test_a_stream_may_report_an_error_after_its_first_part() -> None:
         with pytest.raises(anthropic.APIStatusError):
             async for _ in await ask_anthropic(it.anthropic, "[[fault:stream-error]]", stream=True):
                 pass
+
+
+@pytest.mark.parametrize("fault", ["large:mb=2", "bomb:mb=2"])
+async def test_a_flood_is_an_answer_of_that_size_for_each_sdk_whole_and_streamed(
+    fault: str,
+) -> None:
+    async with running() as it:
+        asked = f"[[fault:{fault}]]"
+        plain = (await ask_openai(it.openai, asked)).choices[0].message.content
+        chunks = [one async for one in await ask_openai(it.openai, asked, stream=True)]
+        text = "".join(one.choices[0].delta.content or "" for one in chunks if one.choices)
+        message = (await ask_anthropic(it.anthropic, asked)).content[0].text
+        assert {len(plain), len(text), len(message)} == {2 * 1024 * 1024}
+        assert chunks[-1].choices[0].finish_reason == "stop"
+
+
+@pytest.mark.parametrize("fault", ["endless", "endless-line", "drip:ms=10"])
+async def test_a_flood_without_end_goes_on_until_its_caller_leaves(fault: str) -> None:
+    async with running() as it:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(1):
+                await ask_openai(it.openai, f"[[fault:{fault}]]", timeout=30)
+        await until(lambda: it.engine.stats.open_now == 0)
+        assert it.engine.stats.cancelled == 1
+
+
+async def test_an_error_body_may_have_any_size() -> None:
+    async with running() as it:
+        with pytest.raises(openai.InternalServerError) as caught:
+            await ask_openai(it.openai, "[[fault:500:mb=2]]")
+        assert len(caught.value.response.content) > 2 * 1024 * 1024
 
 
 async def test_a_caller_who_leaves_early_is_counted_and_not_billed() -> None:
