@@ -9,6 +9,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from headgate.producer.batch.run import Progress
+from headgate.producer.waits.notes import WaitNotes
+from headgate.shared.job.ids import now_ms
+from headgate.shared.job.waiting_for import WaitingFor
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
@@ -27,6 +30,11 @@ class Bar:
         """Move the bar to `done`."""
         self._bars.update(self._task, completed=done, failed=failed)
 
+    def waits_for(self, waiting_for: WaitingFor | None) -> None:
+        """Show at the end of the bar what the jobs wait for."""
+        text = "" if waiting_for is None else waiting_for.in_words(now_ms())
+        self._bars.update(self._task, waits=self._visible(text))
+
     def notify(self, text: str) -> None:
         """Print the text above the bar."""
         self._bars.console.print(self._visible(text), markup=False, highlight=False)
@@ -40,6 +48,11 @@ class PlainLines:
         self.notify = notify
         self._started_at = self._printed_at = time.monotonic()
         self._first: int | None = None
+        self._notes = WaitNotes(notify)
+
+    def waits_for(self, waiting_for: WaitingFor | None) -> None:
+        """Print a line with the reason when it is a new one, and once a minute."""
+        self._notes.show(waiting_for, time.monotonic() - self._started_at)
 
     def advance(self, *, done: int, failed: int) -> None:
         """Print a line if the last one is `PLAIN_EVERY_S` old."""
@@ -78,6 +91,7 @@ def showing(
     columns = (
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TaskProgressColumn(),
         TextColumn("{task.fields[failed]} failed"), TimeElapsedColumn(), TimeRemainingColumn(),
+        TextColumn("{task.fields[waits]}", markup=False),
     )  # fmt: skip
     with RichProgress(*columns, console=Console(stderr=True), refresh_per_second=8) as bars:
-        yield Bar(bars, bars.add_task(what, total=total, failed=0), visible)
+        yield Bar(bars, bars.add_task(what, total=total, failed=0, waits=""), visible)

@@ -10,6 +10,7 @@ from headgate.producer.cli.terminal.interrupt import Interrupt
 from headgate.producer.cli.terminal.output import print_json, print_line, print_note, print_text
 from headgate.producer.errors import StreamBroken
 from headgate.producer.local.own_worker import OwnWorker
+from headgate.producer.waits.notes import AFTER_S, WaitNotes
 from headgate.shared.errors import JobFailed
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def print_stream(client: Client, job_id: str, as_json: bool) -> Result | None:
         Interrupt(message) as stop,
         OwnWorker(client.open(), print_note, stop.at_once) as workers,
     ):
-        last = ""
+        last, notes = "", WaitNotes(print_note)
         while True:
             try:
                 came_at = time.monotonic()
@@ -38,7 +39,8 @@ def print_stream(client: Client, job_id: str, as_json: bool) -> Result | None:
                     if stop.requested():
                         return None
                     if not text:
-                        workers.check(time.monotonic() - came_at)
+                        workers.check(quiet_s := time.monotonic() - came_at)
+                        _show_wait(notes, client, job_id, 0.0 if last else quiet_s)
                         continue
                     came_at, last = time.monotonic(), text
                     if as_json:
@@ -57,6 +59,12 @@ def print_stream(client: Client, job_id: str, as_json: bool) -> Result | None:
                 if not as_json:
                     last = _end_line(last)
             return client.result(job_id)
+
+
+def _show_wait(notes: WaitNotes, client: Client, job_id: str, waited_s: float) -> None:
+    """Tell what the job waits for while nothing of its answer has come."""
+    if waited_s >= AFTER_S:
+        notes.show(client.result(job_id).waiting_for, waited_s)
 
 
 def _end_line(last: str) -> str:

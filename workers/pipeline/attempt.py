@@ -241,7 +241,7 @@ class AttemptSteps:
         if not is_fault:
             await through(settling)
             return None
-        after, _ = await through(asyncio.gather(self.breaker.failed(hold), settling))
+        after, _ = await through(asyncio.gather(self.breaker.failed(hold, error), settling))
         return after
 
     async def _settle_answer(

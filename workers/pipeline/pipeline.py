@@ -213,7 +213,7 @@ class Pipeline:
             return job.failed("internal", f"{message} (on_unknown: fail)")
         now_ms = self.clock_ms()
         if job.left_ms(now_ms) <= 0:
-            return job.failed("deadline", "the deadline passed before it was asked")
+            return job.late("the deadline passed while it waited")
         if job.envelope.waits_until_ms <= now_ms:
             return job.failed("expired", "it passed its `expires` before it was asked")
         return None

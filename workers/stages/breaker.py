@@ -15,6 +15,8 @@ from headgate.shared.admission.grant import Held
 from headgate.shared.broker.keys import Keys
 from headgate.workers.clients.delayed_report import DelayedReport, Report
 from headgate.workers.clients.redis_batcher import RedisBatcher
+from headgate.workers.errors import AttemptError
+from headgate.workers.policy.breaker import fault_text
 from headgate.workers.policy.retry_budget import RetryBudget, RetryRules
 
 log = logging.getLogger("headgate.breaker")
@@ -49,7 +51,7 @@ class Breaker:
         self._answers[place] = (calls + 1, ms + took_ms)
         self._report.schedule()
 
-    def failed(self, hold: Held) -> Awaitable[BreakerAfterReport]:
+    def failed(self, hold: Held, error: AttemptError) -> Awaitable[BreakerAfterReport]:
         """Report that the model failed; return the state of its breaker after that.
 
         The failure counts after what was answered before this call, so call it without a wait
@@ -59,20 +61,21 @@ class Breaker:
         place = (_name(hold), hold.key)
         # A probe speaks for itself.
         calls, ms = (0, 0) if hold.probe else self._answers.pop(place, (0, 0))
-        return self._failed(hold, calls, ms)
+        return self._failed(hold, calls, ms, fault_text(error))
 
-    async def _failed(self, hold: Held, calls: int, ms: int) -> BreakerAfterReport:
+    async def _failed(self, hold: Held, calls: int, ms: int, fault: str) -> BreakerAfterReport:
         model = _name(hold)
         after = await self._batcher.run(
             report(
                 self._keys, model, hold.key, self._rules, answered=calls, took_ms=ms, failed=1,
-                probe=hold.probe,
+                probe=hold.probe, fault=fault,
             )
         )  # fmt: skip
         if after.verdict == "opened":
             log.warning(
-                "%s (%s) is down: no call goes to it for %g s, then one call probes it",
-                model, hold.key, self._rules.open_s,
+                "%s (%s) is down: no call goes to it for %g s, then one call probes it; "
+                "the last fault: %s",
+                model, hold.key, self._rules.open_s, fault,
             )  # fmt: skip
         return after
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from headgate.producer.admin.depths import Depth
+from headgate.producer.waits.depths import Depth
 from headgate.shared.admission.overrides import overlay
 from headgate.shared.broker import figures
 from headgate.shared.broker.figures import DAY_MS
@@ -197,6 +197,7 @@ class GateState:
     `until_ms`: the gate is shut before that; None when it is open. `pace`: share of the token rate
     that is used, up to 1. `ceiling`: calls at once, or None. `asked_ms`: the moment that its
     provider named, where that is later than we wait: one call tests the gate before, or None.
+    `since_ms`: when it was shut, if that is known.
     """
 
     until_ms: int | None = None
@@ -204,6 +205,7 @@ class GateState:
     pace: float = 1.0
     ceiling: int | None = None
     asked_ms: int | None = None
+    since_ms: int | None = None
 
     @property
     def is_open(self) -> bool:
@@ -239,6 +241,7 @@ def gate(fields: Mapping[str, str], now_ms: float) -> GateState:
         1.0 if pace is None else min(1.0, pace),
         None if ceiling is None else int(ceiling),
         None if asked is None else int(asked),
+        None if (since := number(fields.get("shut_at"))) is None else int(since),
     )
 
 
