@@ -93,6 +93,10 @@ EmbeddingInput = str | list[str] | list[int] | list[list[int]]
 """What an embedding job embeds: a text, texts, a text as tokens, or several of them."""
 
 
+CACHE_MODES = ("off", "exact")
+CACHE_REMEDY = 'use "off" or "exact"; "semantic" is not supported yet'
+
+
 class CacheWish(BaseModel):
     """How the caller wants the cache: `exact` or `off`, and how many seconds to keep the answer.
 
@@ -140,6 +144,15 @@ class Request(BaseModel):
     @classmethod
     def _take_whole_seconds(cls, value: object) -> object:
         return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+    @field_validator("cache", mode="before")
+    @classmethod
+    def _take_cache_mode(cls, wish: object) -> object:
+        if isinstance(wish, str):
+            if wish not in CACHE_MODES:
+                raise InvalidRequest("cache", wish, CACHE_REMEDY)
+            return CacheWish(mode=wish)  # type: ignore[arg-type]  # one of them
+        return CacheWish(mode="off") if wish is False else wish
 
     @field_validator("metadata")
     @classmethod
