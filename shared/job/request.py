@@ -20,6 +20,7 @@ from pydantic import (
 from headgate.shared.errors import InvalidRequest
 from headgate.shared.field_faults import closest, path_of, remedy_of
 from headgate.shared.job.encoding import has_large_number
+from headgate.shared.job.numbers import plain
 from headgate.shared.job.request_checks import (
     INPUT_REMEDY,
     PARAMS,
@@ -27,6 +28,7 @@ from headgate.shared.job.request_checks import (
     check_messages,
     check_params,
     is_deeper,
+    with_whole_numbers,
 )
 
 AUTO = "auto"
@@ -234,6 +236,7 @@ def request_from(fields: dict[str, Any]) -> Request:
 
     Raises InvalidRequest that names the first field at fault, its value and the remedy.
     """
+    fields = with_whole_numbers(plain(fields))
     for name in fields:
         if name not in REQUEST_FIELDS:
             raise InvalidRequest(str(name), fields[name], _remedy_for_unknown(str(name)))

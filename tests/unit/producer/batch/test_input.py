@@ -228,7 +228,7 @@ def test_the_command_that_is_named_makes_lines_of_the_file(
     with pytest.raises(WrongUse) as caught:
         scan(path)
     command = caught.value.remedy.partition("make it one: ")[2].replace("python", sys.executable, 1)
-    subprocess.run(["sh", "-c", command], cwd=tmp_path, check=True)
+    subprocess.run(["/bin/sh", "-c", command], cwd=tmp_path, check=True)
     found = (tmp_path / "lines.jsonl").read_text().splitlines()
     assert [json.loads(line) for line in found] == lines
 
