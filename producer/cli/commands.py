@@ -37,6 +37,13 @@ COMMANDS = {
     "db": ("db", "db"),
 }
 
+#: What other programs call a command of ours.
+SYNONYMS = {
+    "start": "up", "serve": "up", "run": "submit", "ask": "submit", "list": "jobs", "ls": "jobs",
+    "ps": "jobs", "get": "result", "status": "health", "ping": "health", "stop": "pause",
+    "config": "settings", "version": "--version",
+}  # fmt: skip
+
 
 class Commands(click.Group):
     """The commands, in the order in which a newcomer meets them."""
@@ -62,10 +69,10 @@ class Commands(click.Group):
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
-            close = get_close_matches(args[0], COMMANDS, 1)
+            close = SYNONYMS.get(args[0]) or next(iter(get_close_matches(args[0], COMMANDS, 1)), "")
             if not close:
                 raise
-            raise click.UsageError(f"{error.message} Did you mean '{close[0]}'?", ctx) from None
+            raise click.UsageError(f"{error.message} Did you mean '{close}'?", ctx) from None
 
 
 def version(ctx: click.Context, _option: click.Option, wanted: bool) -> None:
