@@ -139,13 +139,11 @@ def _show(local: LocalStack) -> None:
 
 def _warn_without_keys(local: LocalStack) -> None:
     from headgate.shared import settings
+    from headgate.shared.catalog import access
 
     if local.installation is None or local.simulator is not None:
         return
     providers = local.installation.catalog.providers.values()
-    names = sorted({name for provider in providers for name in provider.api_key_env})
+    names = {name for provider in providers for name in provider.api_key_env}
     if not local.settings.simulator_url and not any(map(settings.secret, names)):
-        print_note(
-            "no key of a provider is set, so every job will fail; set one of "
-            f"{', '.join(names)}, or use --simulate"
-        )
+        print_note(access.no_keys(local.installation.catalog))
