@@ -9,15 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from headgate.producer.cli.terminal.exit_codes import DONE, FAILED, INTERRUPTED
-from headgate.producer.cli.terminal.options import (
-    MAX_TOKENS,
-    MAX_USD_PER_MILLION,
-    NO_CACHE,
-    PREFER,
-    PRIORITY,
-    finite,
-    parse_moment,
-)
+from headgate.producer.cli.terminal.options import finite, parse_moment
 from headgate.producer.cli.terminal.output import (
     json_option,
     print_json,
@@ -25,6 +17,7 @@ from headgate.producer.cli.terminal.output import (
     print_note,
     print_table,
 )
+from headgate.producer.cli.terminal.request_options import GivenFields, pairs_of, request_options
 
 if TYPE_CHECKING:
     from headgate.producer.client.client import Client
@@ -41,27 +34,11 @@ _TURN_S = 1.0
     "--var", "variables", metavar="K=V", multiple=True,
     help="A variable of the template; repeatable.",
 )  # fmt: skip
-@click.option(
-    "--model", help="A model of the catalog, or `auto` (default: HEADGATE_MODEL, else auto)."
-)
-@click.option("--priority", type=PRIORITY, help="The priority (default: standard).")
-@click.option("--tenant", help="The tenant for whom the job runs.")
-@click.option("--user", help="The user of the tenant.")
-@click.option("--tier", help="The tier of the caller (default: looked up in HEADGATE_TIERS).")
-@click.option(
-    "--on-limit",
-    type=click.Choice(["wait", "refuse"]),
-    help="At a limit of the caller, queue the job (wait) or refuse it (default: wait).",
-)
-@MAX_TOKENS
-@click.option("--max-cost-usd", metavar="X", help="Maximum cost of all attempts together in USD.")
-@MAX_USD_PER_MILLION
-@PREFER
+@request_options
 @click.option(
     "--idempotency-key", metavar="K",
     help="Submitting again with this key within 24 h returns the same job.",
 )  # fmt: skip
-@NO_CACHE
 @click.option("--samples", hidden=True)
 @click.option("--wait", is_flag=True, help="Wait for the answer and print it.")
 @click.option("--stream", is_flag=True, help="Print the answer piece by piece as it arrives.")
@@ -83,11 +60,13 @@ def submit(
     """
     from headgate.producer.client.client import Client
 
-    fields = _request_fields(prompt, options)
+    given = GivenFields.of(options)
+    fields = _request_fields(prompt, given, options)
     if stream:
         fields["stream"] = True
     with Client() as client:
-        job = client.submit(**fields)
+        with given.naming():
+            job = client.submit(**fields)
         if stream:
             from headgate.producer.cli.stream import print_stream
 
@@ -100,20 +79,21 @@ def submit(
     return INTERRUPTED if result is None else _print(result, as_json, streamed=stream)
 
 
-def _request_fields(prompt: str | None, options: dict[str, Any]) -> dict[str, Any]:
+def _request_fields(
+    prompt: str | None, given: GivenFields, options: dict[str, Any]
+) -> dict[str, Any]:
     """Return the fields of the request from the command's options."""
-    from headgate.producer.submit.fields import NO_CACHE as NO_CACHE_FIELDS
+    from headgate.producer.submit.defaults import with_defaults
 
-    variables, max_tokens = options.pop("variables"), options.pop("max_tokens")
-    no_cache = options.pop("no_cache")
+    variables = options.pop("variables")
     fields = {name: value for name, value in options.items() if value is not None}
+    if "template" in fields and "system" in given.fields:
+        raise click.UsageError("--system: the template has messages of its own; omit one of them")
     if prompt is not None or "template" not in fields:
         fields["prompt"] = read_prompt(prompt)
     if variables:
         fields["variables"] = _variables(variables)
-    if max_tokens is not None:
-        fields["params"] = {"max_tokens": max_tokens}
-    return {**fields, **(NO_CACHE_FIELDS if no_cache else {})}
+    return with_defaults(fields, given.fields)
 
 
 @click.command()
@@ -219,10 +199,9 @@ def jobs(
 def _variables(given: Sequence[str]) -> dict[str, str]:
     """Return the variables of a template from `name=value`; raise BadParameter."""
     found: dict[str, str] = {}
-    for one in given:
-        name, equals, value = one.partition("=")
-        if not equals or not name or name in found:
-            raise click.BadParameter(f"{one!r}: give NAME=VALUE, each name once")
+    for name, value in pairs_of("--var", given):
+        if name in found:
+            raise click.BadParameter(f"--var: {name} is given twice")
         found[name] = value
     return found
 
