@@ -1,4 +1,4 @@
-"""Lays defaults under the fields of a request: those of a batch's lines, and a command's options."""
+"""Lays defaults under the fields of a request: those of a batch's lines or a command's options."""
 
 from __future__ import annotations
 

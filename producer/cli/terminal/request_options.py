@@ -1,7 +1,7 @@
 """The options of a request: the same for a single job and for the lines of a batch.
 
-`request_options` gives them to a command, and `GivenFields.of` makes fields of a request of them. An
-error about one of these fields names the option that gave it.
+`request_options` gives them to a command, and `GivenFields.of` makes fields of a request of them.
+An error about one of these fields names the option that gave it.
 """
 
 from __future__ import annotations

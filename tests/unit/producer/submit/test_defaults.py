@@ -36,7 +36,7 @@ USER = {"role": "user", "content": "hi"}
 def test_what_is_left_out_is_filled_in(
     fields: dict[str, Any], defaults: dict[str, Any], expected: dict[str, Any]
 ) -> None:
-    before = {name: value for name, value in fields.items()}
+    before = dict(fields)
     assert with_defaults(fields, defaults) == expected
     assert fields == before
 
