@@ -145,14 +145,19 @@ def status(batch_id: str, as_json: bool) -> int:
     """
     from headgate.producer.batch.rows import BatchRows
     from headgate.producer.batch.summary import summarise
+    from headgate.producer.batch.waits import wait_of
+    from headgate.producer.waits.find import WaitFinder
+    from headgate.shared.job.ids import now_ms
 
     with _installation() as at:
         record = BatchRows(at.engine)
         found = record.get(batch_id)
         counts = record.counts(batch_id)
         summary = summarise(at.engine, at.catalog, found)
+        wait = wait_of(record, batch_id, WaitFinder(at.redis, at.keys)) if summary.open else None
         if as_json:
-            facts = {"batch": _described(found), "jobs": counts, "summary": summary.as_json()}
+            facts = {"batch": _described(found), "jobs": counts, "summary": summary.as_json(),
+                     "waiting_for": None if wait is None else wait.as_json()}  # fmt: skip
             print_json(facts)
             return _code(summary)
         print_line(
@@ -160,6 +165,9 @@ def status(batch_id: str, as_json: bool) -> int:
         )
         if counts:
             print_line("jobs: " + ", ".join(f"{n} {name}" for name, n in sorted(counts.items())))
+        if wait is not None:
+            who = f"{wait.jobs} of {wait.looked_at} waiting jobs that were looked at are "
+            print_line(f"{who}{wait.waiting_for.in_words(now_ms())}; {wait.waiting_for.help}")
         return _report(summary, as_json=False)
 
 

@@ -22,6 +22,7 @@ from headgate.producer.cli.terminal.request_options import GivenFields, pairs_of
 if TYPE_CHECKING:
     from headgate.producer.client.client import Client
     from headgate.shared.job.result import Result, Status
+    from headgate.shared.job.waiting_for import WaitingFor
 
 
 _TURN_S = 1.0
@@ -182,17 +183,24 @@ def jobs(
         for one in found:
             print_json(one.as_json())
         return
-    names = ("id", "status", "priority", "model", "tenant", "batch", "submitted", "finished")
+    from headgate.shared.job.ids import now_ms
+
+    at_ms = now_ms()
+    names = (
+        "id", "status", "priority", "model", "tenant", "batch", "submitted", "finished",
+        "waiting for",
+    )  # fmt: skip
     print_table(
         names,
         (
             (
                 one.id, one.status, one.priority, one.model, one.tenant, one.batch_id,
                 one.submitted_at, one.finished_at,
+                one.waiting_for and one.waiting_for.in_words(at_ms).removeprefix("waiting for "),
             )
             for one in found
         ),
-        optional=("batch", "finished", "priority", "tenant", "submitted", "model"),
+        optional=("batch", "finished", "priority", "tenant", "submitted", "model", "waiting for"),
     )  # fmt: skip
 
 
@@ -237,11 +245,12 @@ def _wait(
     from functools import partial
 
     from headgate.producer.cli.terminal.interrupt import Interrupt
+    from headgate.producer.cli.terminal.wait_notes import WaitNotes
     from headgate.producer.errors import JobTimeout
     from headgate.producer.local.own_worker import OwnWorker
     from headgate.producer.reconnect import Reconnect
 
-    began = time.monotonic()
+    began, notes = time.monotonic(), WaitNotes(print_note)
 
     def is_over() -> bool:
         return timeout_s is not None and time.monotonic() - began >= timeout_s
@@ -257,10 +266,11 @@ def _wait(
             turn_s = _TURN_S if timeout_s is None else min(_TURN_S, timeout_s - waited_s)
             try:
                 return reconnect(partial(client.result, job_id, timeout_s=max(0.0, turn_s)))
-            except JobTimeout:
+            except JobTimeout as error:
                 if timeout_s is not None and is_over():
-                    raise JobTimeout(job_id, timeout_s) from None
+                    raise JobTimeout(job_id, timeout_s, error.waiting_for) from None
                 workers.check(waited_s)
+                notes.show(error.waiting_for, waited_s)
     return None
 
 
@@ -272,9 +282,17 @@ def _print(result: Result, as_json: bool, *, streamed: bool = False) -> int:
     elif result.error is not None:
         print_note(f"job {result.id} {result.status}: {result.error.code}: {result.error.message}")
     else:
-        when = f" until {result.retry_at}" if result.retry_at else ""
-        print_note(f"job {result.id} is {result.status}{when}")
+        print_note(f"job {result.id} is {result.status}{_reason(result.waiting_for)}")
     return DONE if result.status == "succeeded" else FAILED
+
+
+def _reason(waiting_for: WaitingFor | None) -> str:
+    """Return what a job waits for in words, after a comma, and what would help."""
+    from headgate.shared.job.ids import now_ms
+
+    if waiting_for is None:
+        return ""
+    return f", {waiting_for.in_words(now_ms())}; {waiting_for.help}"
 
 
 def _print_answer(result: Result, streamed: bool) -> None:
