@@ -33,6 +33,8 @@ def _check_port(url: str) -> None:
 
 
 def _database_url(url: str) -> str:
+    if url.startswith("postgres://"):  # as Heroku and others write it
+        url = "postgresql://" + url.removeprefix("postgres://")
     scheme = url.partition("://")[0].partition("+")[0]
     if scheme not in DATABASE_SCHEMES or "://" not in url:
         raise ValueError("must start with postgresql:// or sqlite:///")

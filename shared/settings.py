@@ -10,7 +10,7 @@ import os
 import re
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from dotenv import dotenv_values
 from dotenv.parser import parse_stream
@@ -50,6 +50,17 @@ class Settings(BaseSettings):
         extra="ignore",
         frozen=True,
     )
+
+    @classmethod
+    def settings_customise_sources(
+        cls, settings_cls: type[BaseSettings], init_settings: Any, *others: Any, **named: Any
+    ) -> tuple[Any, ...]:
+        """Return where values come from; raise SettingError for an argument that is no setting."""
+        known = {*cls.model_fields, *map(variable, cls.model_fields)}
+        for name, value in init_settings.init_kwargs.items():
+            if name not in known:
+                raise SettingError(name, _unknown_value(name, value), _no_setting(name, known))
+        return init_settings, *others, *named.values()
 
     home: Path = Field(
         default=Path(".headgate"),
@@ -328,6 +339,15 @@ def _dotenv() -> dict[str, str]:
         raise SettingError(DOTENV, str(error), "must be a readable file in UTF-8") from None
 
 
+def _unknown_value(name: str, value: object) -> object:
+    """Return the value of an unknown setting as an error may show it."""
+    return "***" if _SECRETS.search(name.upper()) else masked(str(value))
+
+
+def _no_setting(name: str, known: set[str]) -> str:
+    return f"no such setting; {closest(name, known)}"
+
+
 def read(name: str) -> tuple[str | None, str]:
     """Return a variable's value and its source: `environment`, `.env` or `default`.
 
@@ -345,15 +365,17 @@ def secret(name: str) -> SecretStr | None:
     return SecretStr(value) if value else None
 
 
-def load() -> Settings:
-    """Return the settings in force; raise SettingError with variable, value and remedy."""
+def load(**given: str) -> Settings:
+    """Return the settings in force; raise SettingError with variable, value and remedy.
+
+    `given`: settings that override the environment.
+    """
     known = {variable(field) for field in Settings.model_fields}
     for name, value in {**_dotenv(), **os.environ}.items():
         if name.startswith("HEADGATE_") and name not in known:
-            shown = "***" if _SECRETS.search(name) else masked(value)
-            raise SettingError(name, shown, f"no such setting; {closest(name, known)}")
+            raise SettingError(name, _unknown_value(name, value), _no_setting(name, known))
     try:
-        return Settings()
+        return Settings(**given)  # type: ignore[arg-type]  # checked by pydantic
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         field = str(first["loc"][0]).lower().removeprefix("headgate_")

@@ -11,9 +11,11 @@ from typing import Any
 
 import orjson
 
+from headgate.producer.batch.custom_id import as_given
 from headgate.producer.batch.samples import line_and_sample
 from headgate.producer.submit.defaults import with_defaults
 from headgate.shared.errors import InvalidRequest
+from headgate.shared.field_faults import closest
 from headgate.shared.job.request import NOT_YET, Request
 
 CHAT = "/v1/chat/completions"
@@ -38,7 +40,7 @@ def submit_fields(line: dict[str, Any], defaults: dict[str, Any]) -> dict[str, A
 def _from_openai(line: dict[str, Any]) -> dict[str, Any]:
     for key in line:
         if key not in _OPENAI_KEYS:
-            raise InvalidRequest(key, line[key], f"unknown field; known: {', '.join(_OPENAI_KEYS)}")
+            raise InvalidRequest(key, line[key], f"unknown field; {closest(key, _OPENAI_KEYS)}")
     url, body = line.get("url"), line.get("body")
     if line.get("method", "POST") != "POST":
         raise InvalidRequest("method", line["method"], "use POST")
@@ -118,7 +120,7 @@ def _encode(
 ) -> bytes:
     line = {
         "id": f"batch_req_{id_}",
-        "custom_id": custom_id,
+        "custom_id": as_given(custom_id),
         "response": response,
         "error": error,
         "headgate": ours,

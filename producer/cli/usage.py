@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from headgate.producer.cli.terminal.options import parse_moment
 from headgate.producer.cli.terminal.output import (
     json_option,
     print_json,
@@ -18,7 +16,6 @@ from headgate.producer.cli.terminal.output import (
 )
 
 if TYPE_CHECKING:
-    from headgate.producer.usage.period import Moment
     from headgate.producer.usage.report import UsageReport, UsageRow
 
 _COLUMNS = (
@@ -93,7 +90,7 @@ def usage(
             print_note(f"{option} is {used}: of that day only the sums are kept")
 
 
-def _is_moved(asked: Moment | None, used: str | None) -> bool:
+def _is_moved(asked: date | timedelta | None, used: str | None) -> bool:
     """Return whether the report begins or ends at another moment than was asked for."""
     if isinstance(asked, timedelta):
         asked = datetime.now(UTC) - asked
@@ -103,17 +100,10 @@ def _is_moved(asked: Moment | None, used: str | None) -> bool:
     return abs(asked - datetime.fromisoformat(used)) > timedelta(minutes=1)
 
 
-def _parse_when(text: str | None, option: str) -> Moment | None:
-    from headgate.shared.errors import WrongUse
+def _parse_when(text: str | None, option: str) -> date | timedelta | None:
+    from headgate.producer.moments import parse_day_or_moment
 
-    if text is None:
-        return None
-    if re.fullmatch(r"\d{4}-\d\d-\d\d", text):
-        try:
-            return date.fromisoformat(text)
-        except ValueError as error:
-            raise WrongUse(option, text, f"there is no such day: {error}") from None
-    return parse_moment(text, option)
+    return None if text is None else parse_day_or_moment(text, option)
 
 
 def _csv(found: UsageReport) -> None:

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
-from datetime import datetime, timedelta
 from typing import Self, Unpack
 
-from headgate.producer.client.arguments import UsageKey
+from headgate.producer.client.arguments import UsageKey, timeout_of
 from headgate.producer.client.client import CANCEL_WAIT_S
 from headgate.producer.client.handle import AsyncJob
 from headgate.producer.client.operations import Operations
@@ -19,6 +18,7 @@ from headgate.producer.client.text_stream import TextStream
 from headgate.producer.client.waiters import Waiters
 from headgate.producer.errors import JobTimeout, UnknownJob
 from headgate.producer.installation import Installation
+from headgate.producer.moments import When
 from headgate.producer.results.read import Listed
 from headgate.producer.submit.fields import RequestFields, Requests
 from headgate.producer.usage.report import UsageQuery, UsageReport
@@ -30,13 +30,14 @@ from headgate.shared.settings import Settings
 class AsyncClient:
     """Submits jobs and waits for their results, in an asyncio program.
 
-    settings: Settings, such as `Settings(redis_url="redis://...")`. Default: from the environment.
+    settings: Settings, such as `Settings(redis_url="redis://...")`, or the URL of a Redis. Default:
+        from the environment.
 
     The client opens its servers at the first use. Use it as an async context manager, or call
     `close`. Many tasks may use one client.
     """
 
-    def __init__(self, settings: Settings | None = None) -> None:
+    def __init__(self, settings: Settings | str | None = None) -> None:
         self._operations = Operations(settings)
         self._waiters: Waiters | None = None
 
@@ -64,15 +65,22 @@ class AsyncClient:
         return await asyncio.to_thread(self._operations.route, prompt, fields)
 
     async def result(
-        self, job_id: str, *, wait: bool = False, timeout_s: float | None = None
+        self,
+        job_id: str,
+        *,
+        wait: bool = False,
+        timeout_s: float | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109  # Celery's name, an alias
     ) -> Result:
         """Return the result of a job: as it is now, or once the job has ended.
 
         wait: wait until the job has ended.
-        timeout_s: how many seconds to wait at most; implies `wait`. None: no limit.
+        timeout_s: how many seconds to wait at most; implies `wait`. None: no limit. `timeout` is
+            the same.
 
         Raises UnknownJob, ResultExpired, JobTimeout and Unreachable; see `Client.result`.
         """
+        timeout_s = timeout_of(timeout_s, timeout)
         if not wait and timeout_s is None:
             return await asyncio.to_thread(self._operations.result, job_id)
         return await (await self._waiting()).ended(job_id, timeout_s)
@@ -98,12 +106,13 @@ class AsyncClient:
         *,
         status: Status | None = None,
         tenant: str | None = None,
-        since: datetime | timedelta | None = None,
+        since: When | None = None,
         limit: int = 50,
     ) -> list[Listed]:
         """Return jobs, the newest first; see `Client.jobs`.
 
-        since: only jobs submitted after this moment (with a time zone), or at most so long ago.
+        since: only jobs submitted after this moment (with a time zone), or at most so long ago:
+            a timedelta, or a text such as "1h".
         limit: how many at most, from 1 to 100,000.
         """
         return await asyncio.to_thread(self._operations.jobs, status, tenant, since, limit)

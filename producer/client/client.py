@@ -7,16 +7,16 @@ import os
 import threading
 import weakref
 from collections.abc import Iterator, Sequence
-from datetime import datetime, timedelta
 from typing import Self, Unpack
 
-from headgate.producer.client.arguments import UsageKey
+from headgate.producer.client.arguments import UsageKey, timeout_of
 from headgate.producer.client.handle import Job
 from headgate.producer.client.loop_thread import LoopThread
 from headgate.producer.client.operations import Operations
 from headgate.producer.client.waiters import Waiters
 from headgate.producer.errors import JobTimeout, UnknownJob
 from headgate.producer.installation import Installation
+from headgate.producer.moments import When
 from headgate.producer.results.read import Listed
 from headgate.producer.submit.fields import RequestFields, Requests
 from headgate.producer.usage.report import UsageQuery, UsageReport
@@ -31,13 +31,14 @@ CANCEL_WAIT_S = 10.0
 class Client:
     """Submits jobs and waits for their results. All its methods block.
 
-    settings: Settings, such as `Settings(redis_url="redis://...")`. Default: from the environment.
+    settings: Settings, such as `Settings(redis_url="redis://...")`, or the URL of a Redis. Default:
+        from the environment.
 
     The client opens its servers at the first use. Use it as a context manager, or call `close`.
     Many threads may use one client; a forked child opens servers of its own.
     """
 
-    def __init__(self, settings: Settings | None = None) -> None:
+    def __init__(self, settings: Settings | str | None = None) -> None:
         self._operations = Operations(settings)
         self._lock = threading.Lock()
         self._background: LoopThread | None = None
@@ -88,15 +89,24 @@ class Client:
         """
         return self._operations.route(prompt, fields)
 
-    def result(self, job_id: str, *, wait: bool = False, timeout_s: float | None = None) -> Result:
+    def result(
+        self,
+        job_id: str,
+        *,
+        wait: bool = False,
+        timeout_s: float | None = None,
+        timeout: float | None = None,
+    ) -> Result:
         """Return the result of a job: as it is now, or once the job has ended.
 
         wait: wait until the job has ended.
-        timeout_s: how many seconds to wait at most; implies `wait`. None: no limit.
+        timeout_s: how many seconds to wait at most; implies `wait`. None: no limit. `timeout` is
+            the same.
 
         A job that did not succeed has a Result with an `error`; only `Job.result` raises JobFailed.
         Raises UnknownJob, ResultExpired, JobTimeout and Unreachable.
         """
+        timeout_s = timeout_of(timeout_s, timeout)
         if not wait and timeout_s is None:
             return self._operations.result(job_id)
         return self._in_background().ended(job_id, timeout_s)
@@ -126,13 +136,14 @@ class Client:
         *,
         status: Status | None = None,
         tenant: str | None = None,
-        since: datetime | timedelta | None = None,
+        since: When | None = None,
         limit: int = 50,
     ) -> list[Listed]:
         """Return jobs, the newest first.
 
         status, tenant: only jobs of this status, or of this tenant.
-        since: only jobs submitted after this moment (with a time zone), or at most so long ago.
+        since: only jobs submitted after this moment (with a time zone), or at most so long ago:
+            a timedelta, or a text such as "1h".
         limit: how many at most, from 1 to 100,000.
 
         Raises InvalidRequest and Unreachable.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from datetime import datetime, timedelta
 
 from redis.exceptions import RedisError
 
@@ -16,6 +15,7 @@ from headgate.producer.client.arguments import (
 )
 from headgate.producer.client.waiters import Found, Waiters
 from headgate.producer.installation import Installation, LazyInstallation, record_alone
+from headgate.producer.moments import When
 from headgate.producer.results import cancel as cancelling
 from headgate.producer.results import read
 from headgate.producer.results.read import Listed
@@ -35,7 +35,7 @@ from headgate.shared.settings import Settings
 class Operations:
     """The blocking work of a client. Many threads may call every method at once."""
 
-    def __init__(self, settings: Settings | None = None) -> None:
+    def __init__(self, settings: Settings | str | None = None) -> None:
         self._lazy = LazyInstallation(checked_settings(settings))
         self._submitter: tuple[Installation, Submitter] | None = None
         self._waits: tuple[Installation, WaitFinder] | None = None
@@ -105,7 +105,7 @@ class Operations:
         self,
         status: Status | None,
         tenant: str | None,
-        since: datetime | timedelta | None,
+        since: When | None,
         limit: int,
     ) -> list[Listed]:
         """Return the newest jobs first."""

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import datetime, timedelta
 from typing import Any, get_args
 
 import orjson
 from sqlalchemy import Engine, Row, Select, select, tuple_
 
+from headgate.producer import moments
 from headgate.producer.errors import ResultExpired, UnknownJob
+from headgate.producer.moments import When
 from headgate.producer.results.open_jobs import IDS_PER_QUERY, OPEN_JOB_COLUMNS, open_jobs
 from headgate.producer.results.pruned import pruned
 from headgate.producer.waits.find import FindWaits, no_waits
 from headgate.shared.database.engine import reading
 from headgate.shared.database.tables import jobs
 from headgate.shared.errors import HeadgateError, InvalidRequest
-from headgate.shared.job.ids import now_ms, rfc3339
+from headgate.shared.job.ids import rfc3339
 from headgate.shared.job.request import Priority
 from headgate.shared.job.result import ENDED, WAITING, Result, Status
 from headgate.shared.job.result_text import decode_result
@@ -167,11 +168,11 @@ def list_jobs(
     *,
     status: Status | None = None,
     tenant: str | None = None,
-    since: datetime | timedelta | None = None,
+    since: When | None = None,
     limit: int = 50,
     find_waits: FindWaits = no_waits,
 ) -> list[Listed]:
-    """Return at most `limit` jobs, the newest first. `since` is a moment, or how long ago.
+    """Return at most `limit` jobs, the newest first. `since` is a moment, or how long ago ("1h").
 
     Only the newest 20,000 waiting jobs are looked up to tell queued from deferred ones.
     Raises InvalidRequest.
@@ -202,7 +203,7 @@ def _list_waiting(
 
 
 def _query(
-    status: Status | None, tenant: str | None, since: datetime | timedelta | None, limit: int
+    status: Status | None, tenant: str | None, since: When | None, limit: int
 ) -> Select[Any]:
     """Check what was asked for; return the query for it, without a limit."""
     if status is not None and status not in STATUSES:
@@ -218,17 +219,8 @@ def _query(
     if tenant is not None:
         query = query.where(jobs.c.tenant == tenant)
     if since is not None:
-        query = query.where(jobs.c.submitted_at_ms >= _since_ms(since))
+        query = query.where(jobs.c.submitted_at_ms >= moments.ms_of("since", since))
     return query
-
-
-def _since_ms(since: datetime | timedelta) -> int:
-    if isinstance(since, timedelta):
-        return now_ms() - int(since.total_seconds() * 1000)
-    if not isinstance(since, datetime) or since.tzinfo is None:
-        remedy = "give a datetime with a time zone, or a timedelta such as timedelta(hours=1)"
-        raise InvalidRequest("since", since, remedy)
-    return int(since.timestamp() * 1000)
 
 
 def _page(engine: Engine, query: Select[Any], find_waits: FindWaits) -> list[Listed]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from headgate.producer.submit.checks import (
+    refuse_misspelt_params,
     refuse_other_kind,
     refuse_too_expensive,
     refuse_too_long,
@@ -24,6 +25,7 @@ from headgate.shared.catalog.templates import expanded
 from headgate.shared.cost.rates import price_lists_of
 from headgate.shared.cost.tokens import input_tokens
 from headgate.shared.errors import InvalidRequest
+from headgate.shared.job.encoding import json_bytes, refuse_oversize, unwritable
 from headgate.shared.job.envelope import ENVELOPE_VERSION, NEWEST_VERSION, Envelope
 from headgate.shared.job.ids import new_id, now_ms
 from headgate.shared.job.request import (
@@ -91,8 +93,19 @@ class Submitter:
         which of the samples of the request.
         """
         request = _request_of(given)
+        try:
+            return self._prepared(request, batch_id, batch_line, custom_id, sample)
+        except InvalidRequest:
+            _refuse_large(request)  # whatever else is wrong with it
+            raise
+
+    def _prepared(
+        self, request: Request, batch_id: str | None, batch_line: int | None,
+        custom_id: str | None, sample: int,
+    ) -> Prepared:  # fmt: skip
         if custom_id is not None and "\0" in custom_id:
             raise InvalidRequest("custom_id", custom_id, "leave out the NUL character")
+        refuse_misspelt_params(request)
         body = "" if request.idempotency_key is None else body_sha256(request)
         request = expanded(_with_own_key(request, sample), self._catalog.templates)
         model = self._model_of(request)
@@ -216,6 +229,15 @@ def _request_of(given: RequestForm | Mapping[str, Any]) -> Request:
     return request_from({"prompt": given} if isinstance(given, str) else dict(given))
 
 
+def _refuse_large(request: Request) -> None:
+    """Raise InvalidRequest for a request of more than 10 MB."""
+    try:
+        encoded = json_bytes(request.model_dump(exclude_defaults=True))
+    except (ValueError, RecursionError, InvalidRequest):
+        return
+    refuse_oversize(encoded)
+
+
 def checked_samples(value: object) -> int:
     """Return the number of samples; raise InvalidRequest if it is none."""
     if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MAX_SAMPLES:
@@ -245,4 +267,4 @@ def _encoded(envelope: Envelope) -> bytes:
     try:
         return envelope.encode()
     except (ValueError, RecursionError) as error:
-        raise InvalidRequest("request", None, f"cannot be written as JSON: {error}") from None
+        raise unwritable(envelope.request.metadata, error) from None

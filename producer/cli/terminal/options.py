@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-import re
-from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from datetime import datetime, timedelta
 
 PRIORITY = click.Choice(["interactive", "standard", "bulk"])
 
@@ -72,13 +74,6 @@ def parse_moment(text: str, option: str = "--since") -> datetime | timedelta:
 
     `text`: `30s`, `10m`, `2h`, `7d`, or a moment in ISO 8601.
     """
-    from headgate.shared.errors import WrongUse
+    from headgate.producer import moments
 
-    if match := re.fullmatch(r"(\d{1,9}(?:\.\d+)?)([smhd])", text):
-        return timedelta(seconds=float(match[1]) * _UNITS[match[2]])
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError:
-        remedy = "write 30s, 10m, 2h, 7d, or a moment such as 2026-11-20T09:30:00Z"
-        raise WrongUse(option, text, remedy) from None
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
+    return moments.parse_moment(text, option)
