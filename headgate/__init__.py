@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     )
     from headgate.shared.job.request import Priority, Request
     from headgate.shared.job.result import ErrorReport, FailedAttempt, Result, Status, Usage
+    from headgate.shared.job.waiting_for import WaitingFor
     from headgate.shared.routing.router import Route, RouteOption
     from headgate.shared.settings import Settings
 
@@ -85,6 +86,7 @@ __all__ = [
     "UsageQuery",
     "UsageReport",
     "UsageRow",
+    "WaitingFor",
     "WrongUse",
 ]
 
@@ -92,6 +94,7 @@ _MODULES = (
     "headgate.shared.errors",
     "headgate.shared.job.request",
     "headgate.shared.job.result",
+    "headgate.shared.job.waiting_for",
     "headgate.shared.settings",
     "headgate.producer.errors",
     "headgate.producer.submit.fields",

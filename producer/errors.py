@@ -27,7 +27,9 @@ from headgate.shared.errors import (
     Unreachable,
     shown,
 )
+from headgate.shared.job.ids import now_ms
 from headgate.shared.job.result import Result, Status
+from headgate.shared.job.waiting_for import WaitingFor
 
 
 class IdempotencyConflict(InvalidRequest):
@@ -111,12 +113,19 @@ class UnknownJob(HeadgateError):
 
 
 class JobTimeout(HeadgateError):
-    """The job has not ended within `timeout_s` seconds. It goes on; ask for its result again."""
+    """The job has not ended within `timeout_s` seconds. It goes on; ask for its result again.
 
-    def __init__(self, job_id: str, timeout_s: float) -> None:
-        super().__init__(f"job {job_id} has not ended after {timeout_s:g} s; it goes on")
+    `waiting_for`: what the job waits for; None if it runs, or if that is not known.
+    """
+
+    def __init__(
+        self, job_id: str, timeout_s: float, waiting_for: WaitingFor | None = None
+    ) -> None:
+        doing = "it goes on" if waiting_for is None else waiting_for.in_words(now_ms())
+        super().__init__(f"job {job_id} has not ended after {timeout_s:g} s; {doing}")
         self.job_id = job_id
         self.timeout_s = timeout_s
+        self.waiting_for = waiting_for
 
 
 class ResultExpired(HeadgateError):

@@ -42,6 +42,7 @@ from headgate.workers.maintenance.estimates import EstimateUpkeep
 from headgate.workers.maintenance.memory import MemoryWatch
 from headgate.workers.maintenance.prune import Prune
 from headgate.workers.maintenance.prune_record import RecordPrune
+from headgate.workers.maintenance.queue_watch import QueueWatch
 from headgate.workers.maintenance.recover import Recover
 from headgate.workers.maintenance.usage_rollup import UsageRollup
 from headgate.workers.pipeline.ask import Ask
@@ -207,6 +208,7 @@ def _background(
         asyncio.create_task(bounds.keep(batcher), name="memory bounds"),
         asyncio.create_task(estimates.keep(), name="estimates"),
         asyncio.create_task(budgets.keep(), name="budgets"),
+        asyncio.create_task(QueueWatch(batcher, keys, queues, owner).keep(), name="queues"),
     )
 
 
@@ -267,6 +269,11 @@ def _tiers(in_force: Settings, engine: Engine, models: Catalog) -> TierOf:
     except SettingError as error:  # only producers must have it; stock producers' jobs need it here
         log.warning("%s; jobs of stock producers get the tiers of the catalog", error)
         return tiers.by_catalog(models)
+
+
+def keyed(in_force: Settings, models: Catalog) -> list[str]:
+    """Return the providers that this worker has a key of."""
+    return [name for name, one in models.providers.items() if _key_count(in_force, one)]
 
 
 def keyless(in_force: Settings, models: Catalog) -> frozenset[str]:

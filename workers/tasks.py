@@ -26,7 +26,7 @@ from headgate.shared.routing.choose import ModelStatus
 from headgate.shared.routing.router import Router
 from headgate.shared.servers.servers import Servers
 from headgate.shared.settings import Settings
-from headgate.workers.bootstrap import WorkerParts, keyless, open_parts
+from headgate.workers.bootstrap import WorkerParts, keyed, keyless, open_parts
 from headgate.workers.celery.pool import JobRequest, RunningJob, current
 from headgate.workers.celery.shutdown import EXIT_WRONG_USE
 from headgate.workers.delivery.fetcher import Fetcher
@@ -61,6 +61,7 @@ class JobTask(Task):  # type: ignore[type-arg]  # generic only in its stubs
         stopping = getattr(self.app, "stopping", None)
         end = partial(stopping.fail, EXIT_WRONG_USE) if stopping is not None else None
         self.parts = await open_parts(settings, servers, fetcher.owner, end=end)
+        self.leases.providers = keyed(settings, self.parts.catalog)
         reloading = self.parts.reload.run(self.parts.catalog, self._use_catalog)
         self._reloading = asyncio.create_task(reloading, name="reload")
 
@@ -71,6 +72,7 @@ class JobTask(Task):  # type: ignore[type-arg]  # generic only in its stubs
 
     def _use_catalog(self, models: Catalog) -> None:
         """Use this catalog for jobs that come from now on; running jobs keep the one before."""
+        self.leases.providers = keyed(self.parts.settings, models)
         self.parts.call.follow(models)
         self.parts.pipeline.cache.follow(models)
         self.parts = replace(

@@ -1,4 +1,4 @@
-"""The id of the database, by which processes know that they share one."""
+"""The id of the database, by which processes know that they share one; metadata of jobs."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -14,7 +14,22 @@ def upgrade() -> None:
         sa.Column("id", sa.String(length=36), nullable=False),
         sa.PrimaryKeyConstraint("one"),
     )
+    op.create_table(
+        "job_metadata",
+        sa.Column("key", sa.String(length=128), nullable=False),
+        sa.Column(
+            "value",
+            sa.String(length=256),
+            nullable=False,
+            comment="a text, a number, true or false",
+        ),
+        sa.Column("job_id", sa.String(length=128), nullable=False),
+        sa.PrimaryKeyConstraint("key", "value", "job_id"),
+    )
+    op.create_index("job_metadata_by_job", "job_metadata", ["job_id"])
 
 
 def downgrade() -> None:
+    op.drop_index("job_metadata_by_job", table_name="job_metadata")
+    op.drop_table("job_metadata")
     op.drop_table("database_id")

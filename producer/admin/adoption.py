@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from headgate.producer.admin.health import living_workers
 from headgate.producer.installation import Installation
+from headgate.producer.waits.find import living_workers
 from headgate.shared.servers import same_database
 from headgate.shared.servers.same_database import DatabaseName
 

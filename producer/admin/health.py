@@ -6,17 +6,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import redis
-
 from headgate.producer.admin.limits_report import report
 from headgate.producer.admin.limits_rows import GateRow
 from headgate.producer.admin.space import Space, space_of
 from headgate.producer.installation import Installation
+from headgate.producer.waits.find import living_workers
 from headgate.shared.admission import breakers
 from headgate.shared.admission.breakers import ModelHealth, close
 from headgate.shared.admission.limits import resume_command
-from headgate.shared.broker.keys import Keys
+from headgate.shared.broker.queues import all_queues
 from headgate.shared.broker.script import run, text_of
+from headgate.shared.broker.unserved import queue_loads
 from headgate.shared.catalog.faults import hint
 from headgate.shared.database.engine import reading
 from headgate.shared.errors import InvalidRequest, WrongUse
@@ -31,7 +31,7 @@ class HealthReport:
     has. `gates`: those that are shut or slow a pool down. `servers`: name to `answers`; for a
     server that does not answer there is no report. `workers`: how many run. `strays`: workers that
     ended in the last hour because they had lost their database, each with the reason. `space`:
-    the room that the servers have left.
+    the room that the servers have left. `unserved`: the waiting jobs of queues without a worker.
     """
 
     models: Sequence[ModelHealth]
@@ -41,14 +41,21 @@ class HealthReport:
     workers: int
     space: Space
     strays: dict[str, str] = field(default_factory=dict)
+    unserved: dict[str, int] = field(default_factory=dict)
 
     @property
     def down(self) -> list[str]:
         """What is down, one text each."""
         found = [
-            f"{one.model} ({one.key}): {one.why}" for one in self.models if one.state == "down"
+            f"{one.model} ({one.key}): {_why_down(one)}"
+            for one in self.models
+            if one.state == "down"
         ]
         found += [] if self.workers else ["no worker answers"]
+        found += [
+            f"queue {queue}: {n} job{'s wait' if n > 1 else ' waits'}, and no worker serves it"
+            for queue, n in self.unserved.items()
+        ]
         return found + self.space.faults
 
     def as_json(self) -> dict[str, Any]:
@@ -61,6 +68,7 @@ class HealthReport:
             "servers": self.servers,
             "workers": self.workers,
             "strays": self.strays,
+            "queues_without_worker": self.unserved,
             **self.space.as_json(),
         }
 
@@ -77,11 +85,19 @@ def check(at: Installation) -> HealthReport:
     models = breakers.states(at.redis, at.keys)
     asked = {one.model for one in models}
     known = {f"{model.provider}/{model.name}" for model in at.catalog.models.values()}
+    workers = living_workers(at.redis, at.keys)
+    loads = run(at.redis, queue_loads(at.keys, all_queues(at.catalog.classes)))
     return HealthReport(
         models, len(known - asked), report(at).gates,
         {at.redis_name: "answers", at.database_name: "answers"},
-        living_workers(at.redis, at.keys), space_of(at), dict(_strays(at)),
+        workers, space_of(at), dict(_strays(at)),
+        # A worker of the release before is counted and does not say what it serves.
+        {} if workers > len(loads.workers) else loads.unserved,
     )  # fmt: skip
+
+
+def _why_down(model: ModelHealth) -> str:
+    return f"{model.why}; the last fault: {model.fault}" if model.fault else model.why
 
 
 def resume_model(at: Installation, name: str) -> int:
@@ -114,8 +130,3 @@ def _strays(at: Installation) -> Iterator[tuple[str, str]]:
 
 def _asked(at: Installation) -> Any:
     return at.redis.zrange(at.keys.breakers(), 0, -1)
-
-
-def living_workers(client: redis.Redis, keys: Keys) -> int:
-    """Return how many workers run; a killed worker counts until its key expires."""
-    return sum(1 for _ in client.scan_iter(match=keys.worker("*"), count=5_000))

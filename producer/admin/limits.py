@@ -5,12 +5,16 @@ Limits that are set here override the catalog, measure by measure, until they ar
 
 from __future__ import annotations
 
+import getpass
+import os
+import socket
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal
 
 import redis
 
 from headgate.producer.installation import Installation
+from headgate.producer.waits.pauses import Pause, pause_of
 from headgate.shared import settings
 from headgate.shared.admission import limits, scopes
 from headgate.shared.admission.limits import Amounts, ResumeOutcome, resume_command
@@ -179,8 +183,26 @@ def member_of(at: Installation, kind: Kind, name: str) -> str:
 
 
 def pause(at: Installation, member: str) -> bool:
-    """Pause the member: workers start none of its jobs. Return False if it was paused already."""
-    return at.redis.sadd(at.keys.paused(), member) == 1
+    """Pause the member: workers start none of its jobs. Return False if it was paused already.
+
+    Who paused it is noted for those who wait: the user and the machine of this process.
+    """
+    found: Any = at.redis.time()
+    note = f"{int(found[0]) * 1000 + int(found[1]) // 1000} {operator()}"
+    with at.redis.pipeline(transaction=True) as pipe:
+        pipe.sadd(at.keys.paused(), member)
+        pipe.hsetnx(at.keys.pauses(), member, note)
+        added, _ = pipe.execute()
+    return bool(added == 1)
+
+
+def operator() -> str:
+    """Return who runs this process, as `user@machine`."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container may run under a number without a name
+        user = str(os.getuid())
+    return f"{user}@{socket.gethostname()}"
 
 
 def resume(at: Installation, member: str) -> ResumeOutcome:
@@ -192,6 +214,12 @@ def paused_members(at: Installation) -> list[str]:
     """Return all that is paused, as the scripts name it."""
     found: Any = at.redis.smembers(at.keys.paused())
     return sorted(member.decode() for member in found)
+
+
+def pauses(at: Installation) -> dict[str, Pause]:
+    """Return all that is paused, as the scripts name it, with who paused it and when."""
+    notes = fields_of(_hash(at, at.keys.pauses()))
+    return {member: pause_of(notes.get(member, "")) for member in paused_members(at)}
 
 
 def reload(at: Installation) -> int:

@@ -11,15 +11,6 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
-from headgate.producer.admin import waiting as waiting_queues
-from headgate.producer.admin.levels import (
-    BucketLevel,
-    LimitInForce,
-    Load,
-    drain_s,
-    levels,
-    limits_in_force,
-)
 from headgate.producer.admin.limits import pools_of, shown, suggestion
 from headgate.producer.admin.limits_rows import (
     BucketRow,
@@ -29,8 +20,19 @@ from headgate.producer.admin.limits_rows import (
     PoolRow,
     TenantRow,
 )
-from headgate.producer.admin.waiting import WaitingJobs, WaitingPool
+from headgate.producer.admin.own_drains import jobs_of, read_callers
 from headgate.producer.installation import Installation
+from headgate.producer.waits import drain
+from headgate.producer.waits import view as waiting_view
+from headgate.producer.waits.levels import (
+    BucketLevel,
+    LimitInForce,
+    Load,
+    levels,
+    limits_in_force,
+)
+from headgate.producer.waits.pools import WaitingPool
+from headgate.producer.waits.view import Seen
 from headgate.shared.admission.grant import Held, decode
 from headgate.shared.admission.overrides import texts_of
 from headgate.shared.admission.scopes import EVERY_TENANT, quoted, tier_scope, unquoted
@@ -68,9 +70,11 @@ def report(at: Installation, *, pool: str | None = None, tenant: str | None = No
     """Report on all pools, or on one; on all tenants, or on one. Raise WrongUse."""
     state = _read_state(at)
     pools = _choose_pools(at, state, pool)
-    view = script.run(at.redis, waiting_queues.view(at.keys, pools=pools))
+    view = script.run(at.redis, waiting_view.view(at.keys, pools=pools))
     only = None if tenant is None else quoted(tenant)
-    waiting = {name: _count_by_tenant(at, view.pools[name], only) for name in pools}
+    jobs = {name: jobs_of(at, view.pools[name], only) for name in pools}
+    waiting = {name: _count_by_tenant(jobs[name]) for name in pools}
+    binding = read_callers(at, view, [one for found in jobs.values() for one in found])
     callers = _caller_scopes(state, waiting, only)
     if only is not None:
         callers += _tier_scopes(at, only)
@@ -83,7 +87,8 @@ def report(at: Installation, *, pool: str | None = None, tenant: str | None = No
         if name == one.plain_name:
             buckets += _pool_buckets(one)
         gates += _gate_rows(one)
-        row = _pool_row(one, waiting[name], own, view.now_ms, state, of_one=only is not None)
+        drains = drain.drains(jobs[name], binding)
+        row = _pool_row(one, waiting[name], drains, view, state, of_one=only is not None)
         if row.waiting or row.running or row.paused:
             found.append(row)
     shared_rows = _shared_rows(view) if only is None else []
@@ -141,17 +146,10 @@ def _choose_pools(at: Installation, state: _State, wanted: str | None) -> list[s
     return sorted({wanted, *(name for name in waited_for if name == wanted + FLEX)})
 
 
-def _count_by_tenant(at: Installation, pool: WaitingPool, only: str | None) -> Counter[str]:
+def _count_by_tenant(jobs: Sequence[drain.CallerJobs]) -> Counter[str]:
     found: Counter[str] = Counter()
-    for one in pool.queues:
-        first = 0
-        while first >= 0:
-            command = waiting_queues.user_queues(at.keys, one.queue, pool.name, first)
-            page = script.run(at.redis, command)
-            for tenant, n in page.counts:
-                if only is None or tenant == only:
-                    found[tenant] += n
-            first = page.next_first
+    for one in jobs:
+        found[one.tenant] += one.waiting
     return found
 
 
@@ -229,20 +227,17 @@ def _limits_of(state: _State, scope: str) -> dict[str, LimitInForce]:
 
 
 def _pool_row(
-    pool: WaitingPool, waiting: Counter[str], own: Mapping[str, Sequence[BucketLevel]], now_ms: int,
+    pool: WaitingPool, waiting: Counter[str], drains: Mapping[str, float], view: Seen,
     state: _State, *, of_one: bool,
 ) -> PoolRow:  # fmt: skip
     total = sum(waiting.values()) if of_one else sum(one.waiting for one in pool.queues)
     load = sum((one.load for one in pool.queues), Load())
-    mean = load.times(1 / load.jobs) if load.jobs else load
     tenants = [
-        TenantRow(unquoted(name), n, _own_drain_s(own, name, mean.times(n), now_ms))
+        TenantRow(unquoted(name), n, None if _is_paused(state, name) else drains.get(name) or None)
         for name, n in waiting.most_common(BIGGEST)
     ]
     oldest = [one.oldest_ms for one in pool.queues if one.oldest_ms is not None]
     paused = f"pool/{pool.plain_name}" in state.paused
-    is_unknown = paused or all(key.gate.waits_for_word for key in pool.keys)
-    drains = [pool.drain_s(load, now_ms), *(one.drain_s for one in tenants)]
     held = state.held.get(pool.name, Counter())
     return PoolRow(
         pool=pool.name,
@@ -252,13 +247,32 @@ def _pool_row(
         by_tenant=tenants,
         other_tenants=max(0, len(waiting) - BIGGEST),
         waiting_of_others=max(0, total - sum(one.waiting for one in tenants)),
-        oldest_age_s=max(0, now_ms - min(oldest)) / 1000 if oldest else None,
-        drain_s=None
-        if is_unknown or not total
-        else max((s for s in drains if s is not None), default=None),
+        oldest_age_s=max(0, view.now_ms - min(oldest)) / 1000 if oldest else None,
+        drain_s=_drain_s(pool, load, waiting, drains, view.now_ms, state) if total else None,
         running=held["running"],
         held_tokens=held["tokens"],
     )
+
+
+def _drain_s(
+    pool: WaitingPool, load: Load, waiting: Counter[str], drains: Mapping[str, float],
+    now_ms: int, state: _State,
+) -> float | None:  # fmt: skip
+    """Return the seconds until all jobs of the pool have started; None if no one can know."""
+    stopped = [f"pool/{pool.plain_name}", *(f"queue/{one.queue}" for one in pool.queues)]
+    if any(member in state.paused for member in stopped):
+        return None
+    if any(_is_paused(state, tenant) for tenant in waiting):
+        return None
+    if all(key.gate.waits_for_word for key in pool.keys):
+        return None
+    own = [drains[tenant] for tenant in waiting if drains.get(tenant)]
+    by_pool = pool.drain_s(load, now_ms)
+    return max([*own, *([] if by_pool is None else [by_pool])], default=None)
+
+
+def _is_paused(state: _State, tenant: str) -> bool:
+    return f"tenant/{tenant}" in state.paused
 
 
 def _count_by_priority(pool: WaitingPool) -> Counter[str]:
@@ -270,19 +284,13 @@ def _count_by_priority(pool: WaitingPool) -> Counter[str]:
     return found
 
 
-def _own_drain_s(
-    own: Mapping[str, Sequence[BucketLevel]], tenant: str, load: Load, now_ms: int
-) -> float | None:
-    return drain_s(load, [own.get(f"tenant/{tenant}", ())], now_ms)
-
-
 def _pool_buckets(pool: WaitingPool) -> Iterator[BucketRow]:
     for key in pool.keys:
         for level in key.levels:
             yield _bucket_row(f"pool/{pool.plain_name}", key.name, level)
 
 
-def _shared_rows(view: WaitingJobs) -> list[BucketRow]:
+def _shared_rows(view: Seen) -> list[BucketRow]:
     """Return the buckets of the providers and of the scope `global`, once each."""
     rows: dict[tuple[str, str, str], BucketRow] = {}
     for pool in view.pools.values():

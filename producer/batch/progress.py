@@ -27,6 +27,10 @@ class Bar:
         """Move the bar to `done`."""
         self._bars.update(self._task, completed=done, failed=failed)
 
+    def waits_for(self, text: str) -> None:
+        """Show the text at the end of the bar."""
+        self._bars.update(self._task, waits=self._visible(text))
+
     def notify(self, text: str) -> None:
         """Print the text above the bar."""
         self._bars.console.print(self._visible(text), markup=False, highlight=False)
@@ -40,6 +44,11 @@ class PlainLines:
         self.notify = notify
         self._started_at = self._printed_at = time.monotonic()
         self._first: int | None = None
+        self._waits = ""
+
+    def waits_for(self, text: str) -> None:
+        """Add the text to the lines that follow."""
+        self._waits = f"; {text}" if text else ""
 
     def advance(self, *, done: int, failed: int) -> None:
         """Print a line if the last one is `PLAIN_EVERY_S` old."""
@@ -50,7 +59,8 @@ class PlainLines:
             return
         self._printed_at = now
         rate = (done - self._first) / (now - self._started_at)
-        self.notify(f"{done} of {self._total} done, {failed} failed, {rate:.1f} a second")
+        line = f"{done} of {self._total} done, {failed} failed, {rate:.1f} a second"
+        self.notify(line + self._waits)
 
 
 @contextmanager
@@ -78,6 +88,7 @@ def showing(
     columns = (
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TaskProgressColumn(),
         TextColumn("{task.fields[failed]} failed"), TimeElapsedColumn(), TimeRemainingColumn(),
+        TextColumn("{task.fields[waits]}", markup=False),
     )  # fmt: skip
     with RichProgress(*columns, console=Console(stderr=True), refresh_per_second=8) as bars:
-        yield Bar(bars, bars.add_task(what, total=total, failed=0), visible)
+        yield Bar(bars, bars.add_task(what, total=total, failed=0, waits=""), visible)

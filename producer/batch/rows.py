@@ -9,6 +9,8 @@ import orjson
 from sqlalchemy import Engine, Row, Select, func, insert, select, update
 
 from headgate.producer.batch.input import InputSummary
+from headgate.producer.results.open_jobs import OPEN_JOB_COLUMNS, open_jobs
+from headgate.producer.waits.decide import OpenJob
 from headgate.shared.database.engine import reading, writing
 from headgate.shared.database.tables import audit, batches, jobs
 from headgate.shared.errors import HeadgateError
@@ -131,6 +133,13 @@ class BatchRows:
         ours = (jobs.c.batch_id == batch_id, jobs.c.finished_at_ms.is_(None))
         query = select(jobs.c.id).where(*ours).order_by(jobs.c.batch_line)
         return [row[0] for row in self._rows(query)]
+
+    def waiting_jobs(self, batch_id: str, limit: int) -> list[OpenJob]:
+        """Return the waiting ones among some of the batch's jobs that have not ended."""
+        ours = (jobs.c.batch_id == batch_id, jobs.c.finished_at_ms.is_(None))
+        with reading(self._engine) as connection:
+            rows = connection.execute(select(*OPEN_JOB_COLUMNS).where(*ours).limit(limit)).all()
+            return open_jobs(connection, rows)
 
     def ended_lines(self, batch_id: str, since_ms: int = 0) -> list[tuple[int, int]]:
         """Return line and end (Unix ms) of each job that ended at `since_ms` or later, by end."""

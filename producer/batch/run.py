@@ -15,13 +15,19 @@ from headgate.producer.batch.input import BadLine, read
 from headgate.producer.batch.output import Output
 from headgate.producer.batch.poll import Poll
 from headgate.producer.batch.rows import Batch, BatchRows, EndedLine
+from headgate.producer.batch.waits import wait_of
 from headgate.producer.installation import Installation
 from headgate.producer.reconnect import Reconnect
 from headgate.producer.results import cancel
 from headgate.producer.submit.submit import submitter_for
+from headgate.producer.waits.find import WaitFinder
+from headgate.shared.job.ids import now_ms
 
 POLL_EVERY_S = 0.1
 CHECK_EVERY_S = 2.0
+LOOK_EVERY_S = 5.0
+"""How often a run looks what its jobs wait for."""
+
 IN_FLIGHT = 10_000
 """Jobs of one batch that wait or run: enough for any number of workers, little for Redis."""
 
@@ -33,6 +39,9 @@ class Progress(Protocol):
 
     def advance(self, *, done: int, failed: int) -> None:
         """Show that `done` lines have a line of output, `failed` of them without an answer."""
+
+    def waits_for(self, text: str) -> None:
+        """Show what the waiting jobs wait for; an empty text for nothing in particular."""
 
     def notify(self, text: str) -> None:
         """Show one line of text as well."""
@@ -60,12 +69,16 @@ class Run:
     record: BatchRows = field(init=False)
     reconnect: Reconnect = field(init=False)
     poll: Poll = field(init=False)
+    find_waits: WaitFinder = field(init=False)
+    _look_at: float = field(init=False, default=0.0)
 
     def __post_init__(self) -> None:
         """Build the parts; call no server yet."""
         self.record = BatchRows(self.at.engine)
         self.reconnect = Reconnect(self.at, self.progress.notify, self.stop)
         self.poll = Poll(self.record, self.batch.id)
+        self.find_waits = WaitFinder(self.at.redis, self.at.keys)
+        self._look_at = time.monotonic() + LOOK_EVERY_S
         self.poll.seen.update(self.written)
         self.failed = sum(1 for answered in self.written.values() if not answered)
 
@@ -98,6 +111,7 @@ class Run:
                 check_at = now + CHECK_EVERY_S
                 self.check_workers(self.poll.quiet_s if waiting else 0.0)
                 self._stop_if_cancelled(queueing)
+                self._show_wait()
             if queueing.done or waiting >= self.max_in_flight:
                 time.sleep(max(0.0, poll_at - time.monotonic()))
         return False
@@ -114,6 +128,7 @@ class Run:
             if time.monotonic() >= check_at:
                 check_at = time.monotonic() + CHECK_EVERY_S
                 self.check_workers(self.poll.quiet_s)
+                self._show_wait()
             time.sleep(5 * POLL_EVERY_S)
         return False
 
@@ -170,6 +185,20 @@ class Run:
         self.written |= dict.fromkeys((line.place for line in bad), False)
         self.failed += len(bad)
         self._show()
+
+    def _show_wait(self) -> None:
+        """Show what the jobs wait for, if it is time to look.
+
+        That they wait for their turn is not shown.
+        """
+        if time.monotonic() < self._look_at:
+            return
+        self._look_at = time.monotonic() + LOOK_EVERY_S
+        found = self.reconnect(lambda: wait_of(self.record, self.batch.id, self.find_waits))
+        is_plain = found is None or found.waiting_for.kind == "turn"
+        self.progress.waits_for(
+            "" if found is None or is_plain else found.waiting_for.in_words(now_ms())
+        )
 
     def _show(self) -> None:
         self.progress.advance(done=len(self.written), failed=self.failed)

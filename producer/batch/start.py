@@ -10,6 +10,9 @@ from headgate.producer.batch.rows import Batch, BatchRows
 from headgate.producer.submit.fields import NO_CACHE
 from headgate.shared.errors import WrongUse
 
+_OPTIONS = {"deadline_s": "--deadline", "params": "--set params"}
+"""The options whose names are not those of their fields."""
+
 
 def begin(
     record: BatchRows, summary: InputSummary, output: Output, defaults: dict[str, Any]
@@ -43,8 +46,9 @@ def resume(
         before = batch.defaults.get(name)
         if before == value:
             continue
-        if name in NO_CACHE:
+        if name in NO_CACHE and NO_CACHE.items() <= defaults.items():
             raise WrongUse("--no-cache", True, f"batch {batch.id} was started without it; omit it")
         remedy = f"batch {batch.id} was started with {before!r}; omit it"
-        raise WrongUse(f"--{name.replace('_', '-')}", value, remedy)
+        option = _OPTIONS.get(name) or f"--{name.replace('_', '-')}"
+        raise WrongUse(option, value, remedy)
     return batch, output.read_written(batch.id)

@@ -11,7 +11,7 @@ import click
 
 from headgate.producer.cli.commands import HELP
 from headgate.producer.cli.terminal.exit_codes import DONE, FAILED, INTERRUPTED
-from headgate.producer.cli.terminal.options import MAX_SAMPLES, NO_CACHE, PRIORITY
+from headgate.producer.cli.terminal.options import MAX_SAMPLES
 from headgate.producer.cli.terminal.output import (
     json_option,
     print_json,
@@ -20,6 +20,7 @@ from headgate.producer.cli.terminal.output import (
     print_pairs,
     print_table,
 )
+from headgate.producer.cli.terminal.request_options import GivenFields, request_options
 
 if TYPE_CHECKING:
     from headgate.producer.batch.rows import Batch
@@ -43,29 +44,12 @@ def batch() -> None:
 
 
 def for_lines(command: F) -> F:
-    """Give the command the options that set defaults for the lines of the input."""
-    for option in (
-        click.option(
-            "--samples", type=click.IntRange(1, MAX_SAMPLES), metavar="N",
-            help="Make N jobs of each line without samples, each with an answer of its own.",
-        ),
-        NO_CACHE,
-        click.option(
-            "--max-tokens", type=click.IntRange(min=1), metavar="N",
-            help="Maximum length of an answer in tokens, for lines without max_tokens.",
-        ),
-        click.option("--user", help="The user of the tenant, for lines without one."),
-        click.option("--tenant", help="The tenant, for lines without one."),
-        click.option(
-            "--priority", type=PRIORITY,
-            help="The priority of lines without one (default: standard).",
-        ),
-        click.option(
-            "--model", help="The model of lines without one (default: HEADGATE_MODEL)."
-        ),
-    ):  # fmt: skip
-        command = option(command)
-    return command
+    """Give the command the options of a request, which are defaults for the lines of the input."""
+    samples = click.option(
+        "--samples", type=click.IntRange(1, MAX_SAMPLES), metavar="N",
+        help="Make N jobs of each line without samples, each with an answer of its own.",
+    )  # fmt: skip
+    return request_options(samples(command))
 
 
 IN = click.argument("input_path", metavar="IN.jsonl", type=click.Path(path_type=Path))
@@ -161,14 +145,19 @@ def status(batch_id: str, as_json: bool) -> int:
     """
     from headgate.producer.batch.rows import BatchRows
     from headgate.producer.batch.summary import summarise
+    from headgate.producer.batch.waits import wait_of
+    from headgate.producer.waits.find import WaitFinder
+    from headgate.shared.job.ids import now_ms
 
     with _installation() as at:
         record = BatchRows(at.engine)
         found = record.get(batch_id)
         counts = record.counts(batch_id)
         summary = summarise(at.engine, at.catalog, found)
+        wait = wait_of(record, batch_id, WaitFinder(at.redis, at.keys)) if summary.open else None
         if as_json:
-            facts = {"batch": _described(found), "jobs": counts, "summary": summary.as_json()}
+            facts = {"batch": _described(found), "jobs": counts, "summary": summary.as_json(),
+                     "waiting_for": None if wait is None else wait.as_json()}  # fmt: skip
             print_json(facts)
             return _code(summary)
         print_line(
@@ -176,6 +165,9 @@ def status(batch_id: str, as_json: bool) -> int:
         )
         if counts:
             print_line("jobs: " + ", ".join(f"{n} {name}" for name, n in sorted(counts.items())))
+        if wait is not None:
+            who = f"{wait.jobs} of {wait.looked_at} waiting jobs that were looked at are "
+            print_line(f"{who}{wait.waiting_for.in_words(now_ms())}; {wait.waiting_for.help}")
         return _report(summary, as_json=False)
 
 
@@ -274,19 +266,13 @@ def _installation() -> Any:
 
 def _defaults(at: Installation, options: dict[str, Any]) -> dict[str, Any]:
     """Return the defaults for the lines of the input; raise InvalidRequest for a wrong one."""
-    given = {n: v for n, v in options.items() if v is not None and n != "no_cache"}
-    if options.get("no_cache"):
-        from headgate.producer.submit import fields
-
-        given |= fields.NO_CACHE
-    if "model" in given:
-        at.catalog.model(given["model"])
-    if given:
-        from headgate.shared.job.request import request_from
-
-        checked = {k: v for k, v in given.items() if k not in ("max_tokens", "samples")}
-        request_from({"prompt": "-", **checked})
-    return given
+    samples = options.pop("samples")
+    given = GivenFields.of(options)
+    with given.naming():
+        if (model := given.fields.get("model", "auto")) != "auto":
+            at.catalog.model(model)
+        given.check()
+    return given.fields if samples is None else {**given.fields, "samples": samples}
 
 
 def _reread(at: Installation, found: Batch) -> Batch:

@@ -9,15 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from headgate.producer.cli.terminal.exit_codes import DONE, FAILED, INTERRUPTED
-from headgate.producer.cli.terminal.options import (
-    MAX_TOKENS,
-    MAX_USD_PER_MILLION,
-    NO_CACHE,
-    PREFER,
-    PRIORITY,
-    finite,
-    parse_moment,
-)
+from headgate.producer.cli.terminal.options import finite, parse_moment
 from headgate.producer.cli.terminal.output import (
     json_option,
     print_json,
@@ -25,10 +17,12 @@ from headgate.producer.cli.terminal.output import (
     print_note,
     print_table,
 )
+from headgate.producer.cli.terminal.request_options import GivenFields, pairs_of, request_options
 
 if TYPE_CHECKING:
     from headgate.producer.client.client import Client
     from headgate.shared.job.result import Result, Status
+    from headgate.shared.job.waiting_for import WaitingFor
 
 
 _TURN_S = 1.0
@@ -41,27 +35,11 @@ _TURN_S = 1.0
     "--var", "variables", metavar="K=V", multiple=True,
     help="A variable of the template; repeatable.",
 )  # fmt: skip
-@click.option(
-    "--model", help="A model of the catalog, or `auto` (default: HEADGATE_MODEL, else auto)."
-)
-@click.option("--priority", type=PRIORITY, help="The priority (default: standard).")
-@click.option("--tenant", help="The tenant for whom the job runs.")
-@click.option("--user", help="The user of the tenant.")
-@click.option("--tier", help="The tier of the caller (default: looked up in HEADGATE_TIERS).")
-@click.option(
-    "--on-limit",
-    type=click.Choice(["wait", "refuse"]),
-    help="At a limit of the caller, queue the job (wait) or refuse it (default: wait).",
-)
-@MAX_TOKENS
-@click.option("--max-cost-usd", metavar="X", help="Maximum cost of all attempts together in USD.")
-@MAX_USD_PER_MILLION
-@PREFER
+@request_options
 @click.option(
     "--idempotency-key", metavar="K",
     help="Submitting again with this key within 24 h returns the same job.",
 )  # fmt: skip
-@NO_CACHE
 @click.option("--samples", hidden=True)
 @click.option("--wait", is_flag=True, help="Wait for the answer and print it.")
 @click.option("--stream", is_flag=True, help="Print the answer piece by piece as it arrives.")
@@ -83,11 +61,13 @@ def submit(
     """
     from headgate.producer.client.client import Client
 
-    fields = _request_fields(prompt, options)
+    given = GivenFields.of(options)
+    fields = _request_fields(prompt, given, options)
     if stream:
         fields["stream"] = True
     with Client() as client:
-        job = client.submit(**fields)
+        with given.naming():
+            job = client.submit(**fields)
         if stream:
             from headgate.producer.cli.stream import print_stream
 
@@ -100,20 +80,21 @@ def submit(
     return INTERRUPTED if result is None else _print(result, as_json, streamed=stream)
 
 
-def _request_fields(prompt: str | None, options: dict[str, Any]) -> dict[str, Any]:
+def _request_fields(
+    prompt: str | None, given: GivenFields, options: dict[str, Any]
+) -> dict[str, Any]:
     """Return the fields of the request from the command's options."""
-    from headgate.producer.submit.fields import NO_CACHE as NO_CACHE_FIELDS
+    from headgate.producer.submit.defaults import with_defaults
 
-    variables, max_tokens = options.pop("variables"), options.pop("max_tokens")
-    no_cache = options.pop("no_cache")
+    variables = options.pop("variables")
     fields = {name: value for name, value in options.items() if value is not None}
+    if "template" in fields and "system" in given.fields:
+        raise click.UsageError("--system: the template has messages of its own; omit one of them")
     if prompt is not None or "template" not in fields:
         fields["prompt"] = read_prompt(prompt)
     if variables:
         fields["variables"] = _variables(variables)
-    if max_tokens is not None:
-        fields["params"] = {"max_tokens": max_tokens}
-    return {**fields, **(NO_CACHE_FIELDS if no_cache else {})}
+    return with_defaults(fields, given.fields)
 
 
 @click.command()
@@ -202,27 +183,33 @@ def jobs(
         for one in found:
             print_json(one.as_json())
         return
-    names = ("id", "status", "priority", "model", "tenant", "batch", "submitted", "finished")
+    from headgate.shared.job.ids import now_ms
+
+    at_ms = now_ms()
+    names = (
+        "id", "status", "priority", "model", "tenant", "batch", "submitted", "finished",
+        "waiting for",
+    )  # fmt: skip
     print_table(
         names,
         (
             (
                 one.id, one.status, one.priority, one.model, one.tenant, one.batch_id,
                 one.submitted_at, one.finished_at,
+                one.waiting_for and one.waiting_for.in_words(at_ms).removeprefix("waiting for "),
             )
             for one in found
         ),
-        optional=("batch", "finished", "priority", "tenant", "submitted", "model"),
+        optional=("batch", "finished", "priority", "tenant", "submitted", "model", "waiting for"),
     )  # fmt: skip
 
 
 def _variables(given: Sequence[str]) -> dict[str, str]:
     """Return the variables of a template from `name=value`; raise BadParameter."""
     found: dict[str, str] = {}
-    for one in given:
-        name, equals, value = one.partition("=")
-        if not equals or not name or name in found:
-            raise click.BadParameter(f"{one!r}: give NAME=VALUE, each name once")
+    for name, value in pairs_of("--var", given):
+        if name in found:
+            raise click.BadParameter(f"--var: {name} is given twice")
         found[name] = value
     return found
 
@@ -258,11 +245,12 @@ def _wait(
     from functools import partial
 
     from headgate.producer.cli.terminal.interrupt import Interrupt
+    from headgate.producer.cli.terminal.wait_notes import WaitNotes
     from headgate.producer.errors import JobTimeout
     from headgate.producer.local.own_worker import OwnWorker
     from headgate.producer.reconnect import Reconnect
 
-    began = time.monotonic()
+    began, notes = time.monotonic(), WaitNotes(print_note)
 
     def is_over() -> bool:
         return timeout_s is not None and time.monotonic() - began >= timeout_s
@@ -278,10 +266,11 @@ def _wait(
             turn_s = _TURN_S if timeout_s is None else min(_TURN_S, timeout_s - waited_s)
             try:
                 return reconnect(partial(client.result, job_id, timeout_s=max(0.0, turn_s)))
-            except JobTimeout:
+            except JobTimeout as error:
                 if timeout_s is not None and is_over():
-                    raise JobTimeout(job_id, timeout_s) from None
+                    raise JobTimeout(job_id, timeout_s, error.waiting_for) from None
                 workers.check(waited_s)
+                notes.show(error.waiting_for, waited_s)
     return None
 
 
@@ -293,9 +282,17 @@ def _print(result: Result, as_json: bool, *, streamed: bool = False) -> int:
     elif result.error is not None:
         print_note(f"job {result.id} {result.status}: {result.error.code}: {result.error.message}")
     else:
-        when = f" until {result.retry_at}" if result.retry_at else ""
-        print_note(f"job {result.id} is {result.status}{when}")
+        print_note(f"job {result.id} is {result.status}{_reason(result.waiting_for)}")
     return DONE if result.status == "succeeded" else FAILED
+
+
+def _reason(waiting_for: WaitingFor | None) -> str:
+    """Return what a job waits for in words, after a comma, and what would help."""
+    from headgate.shared.job.ids import now_ms
+
+    if waiting_for is None:
+        return ""
+    return f", {waiting_for.in_words(now_ms())}; {waiting_for.help}"
 
 
 def _print_answer(result: Result, streamed: bool) -> None:

@@ -17,6 +17,7 @@ from headgate.producer.cli.terminal.session import open_session
 
 if TYPE_CHECKING:
     from headgate.producer.admin.limits import Kind
+    from headgate.producer.waits.pauses import Pause
 
 KIND = click.Choice(["pool", "tenant", "queue"])
 
@@ -43,12 +44,13 @@ def pause(kind: str | None, name: str | None, as_json: bool) -> None:
         raise click.UsageError(f"the name is missing; write headgate pause {kind} NAME")
     with open_session() as at:
         if kind is None or name is None:
-            found = [_facts(member) for member in limits.paused_members(at)]
+            found = [_facts(member, pause) for member, pause in limits.pauses(at).items()]
             if as_json:
                 for one in found:
                     print_json(one)
             else:
-                print_table(("kind", "name"), [(one["kind"], one["name"]) for one in found])
+                names = ("kind", "name", "since", "by")
+                print_table(names, [[one[name] for name in names] for one in found])
             return
         changed = limits.pause(at, limits.member_of(at, cast("Kind", kind), name))
     if as_json:
@@ -102,8 +104,10 @@ def _resume_model(name: str, as_json: bool) -> None:
         print_line(f"model {printable(name)}: {text}")
 
 
-def _facts(member: str) -> dict[str, Any]:
+def _facts(member: str, pause: Pause) -> dict[str, Any]:
     from headgate.shared.admission.scopes import unquoted
+    from headgate.shared.job.ids import rfc3339
 
     kind, _, name = member.partition("/")
-    return {"kind": kind, "name": unquoted(name) if kind == "tenant" else name}
+    name = unquoted(name) if kind == "tenant" else name
+    return {"kind": kind, "name": name, "since": rfc3339(pause.since_ms), "by": pause.by}

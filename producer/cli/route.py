@@ -7,16 +7,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from headgate.producer.cli.jobs import read_prompt
-from headgate.producer.cli.terminal.options import MAX_TOKENS, MAX_USD_PER_MILLION, PREFER
+from headgate.producer.cli.terminal.options import MAX_TOKENS, MAX_USD_PER_MILLION, PREFER, TASK
 from headgate.producer.cli.terminal.output import json_option, print_json, print_pairs, print_table
 
 if TYPE_CHECKING:
     from headgate.shared.routing.router import Route
 
-KINDS = (
-    "chat", "reasoning", "code", "research", "creative", "analysis", "summary", "translation",
-    "vision",
-)  # fmt: skip
 #: One transparent pixel, in place of the image of a prompt.
 PIXEL = "data:image/gif;base64,R0lGODlhAQABAAAAACwAAAAAAQABAAA="
 
@@ -25,9 +21,7 @@ PIXEL = "data:image/gif;base64,R0lGODlhAQABAAAAACwAAAAAAQABAAA="
 @click.argument("prompt", required=False)
 @MAX_USD_PER_MILLION
 @PREFER
-@click.option(
-    "--task", type=click.Choice(KINDS), help="The kind of task, if you know it (default: guessed)."
-)
+@TASK
 @MAX_TOKENS
 @click.option("--image", is_flag=True, help="Route as if the prompt contained an image.")
 @json_option

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from headgate.producer.cli.terminal.interrupt import Interrupt
 from headgate.producer.cli.terminal.output import print_json, print_line, print_note, print_text
+from headgate.producer.cli.terminal.wait_notes import AFTER_S, WaitNotes
 from headgate.producer.errors import StreamBroken
 from headgate.producer.local.own_worker import OwnWorker
 from headgate.shared.errors import JobFailed
@@ -30,7 +31,7 @@ def print_stream(client: Client, job_id: str, as_json: bool) -> Result | None:
         Interrupt(message) as stop,
         OwnWorker(client.open(), print_note, stop.at_once) as workers,
     ):
-        last = ""
+        last, notes = "", WaitNotes(print_note)
         while True:
             try:
                 came_at = time.monotonic()
@@ -38,7 +39,10 @@ def print_stream(client: Client, job_id: str, as_json: bool) -> Result | None:
                     if stop.requested():
                         return None
                     if not text:
-                        workers.check(time.monotonic() - came_at)
+                        quiet_s = time.monotonic() - came_at
+                        workers.check(quiet_s)
+                        if not last and quiet_s >= AFTER_S:
+                            notes.show(client.result(job_id).waiting_for, quiet_s)
                         continue
                     came_at, last = time.monotonic(), text
                     if as_json:

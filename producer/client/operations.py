@@ -19,14 +19,15 @@ from headgate.producer.moments import When
 from headgate.producer.results import cancel as cancelling
 from headgate.producer.results import read
 from headgate.producer.results.read import Listed
-from headgate.producer.results.waiting_jobs import waits_from
 from headgate.producer.submit.fields import RequestFields, Requests
 from headgate.producer.submit.prepare import Submitter
 from headgate.producer.submit.submit import submit, submitter_for
 from headgate.producer.usage.query import usage
 from headgate.producer.usage.report import UsageQuery, UsageReport
+from headgate.producer.waits.find import WaitFinder
 from headgate.shared.errors import InvalidRequest, Unreachable
 from headgate.shared.job.result import Result, Status
+from headgate.shared.job.waiting_for import WaitingFor
 from headgate.shared.routing.router import Route
 from headgate.shared.settings import Settings
 
@@ -37,6 +38,7 @@ class Operations:
     def __init__(self, settings: Settings | str | None = None) -> None:
         self._lazy = LazyInstallation(checked_settings(settings))
         self._submitter: tuple[Installation, Submitter] | None = None
+        self._waits: tuple[Installation, WaitFinder] | None = None
 
     def open(self) -> Installation:
         """Open the servers if they are not open; raise Unreachable."""
@@ -70,13 +72,18 @@ class Operations:
         """Return the result as it is now."""
         require_job_id(job_id)
         with self._lazy.use() as at:
-            return read.read(at.engine, job_id, waits_from(at.redis, at.keys))
+            return read.read(at.engine, job_id, self._waits_of(at))
+
+    def end_or_wait(self, job_id: str) -> Result | WaitingFor | None:
+        """Return the result if the job has ended, else what it waits for; None if it runs."""
+        with self._lazy.use() as at:
+            return read.end_or_wait(at.engine, job_id, self._waits_of(at))
 
     def status(self, job_id: str) -> Status:
         """Return the status now, also if the result has expired."""
         require_job_id(job_id)
         with self._lazy.use() as at:
-            return read.status(at.engine, job_id, waits_from(at.redis, at.keys))
+            return read.status(at.engine, job_id, self._waits_of(at))
 
     def look(self, ids: Sequence[str]) -> Found:
         """Return the results of those of the jobs that have ended."""
@@ -89,7 +96,10 @@ class Operations:
         async def look(ids: Sequence[str]) -> Found:
             return await asyncio.to_thread(self.look, ids)
 
-        return Waiters(look, at.servers.async_redis_client(), at.keys)
+        async def last_look(job_id: str) -> Result | WaitingFor | None:
+            return await asyncio.to_thread(self.end_or_wait, job_id)
+
+        return Waiters(look, last_look, at.servers.async_redis_client(), at.keys)
 
     def jobs(
         self,
@@ -102,7 +112,7 @@ class Operations:
         with self._lazy.use() as at:
             return read.list_jobs(
                 at.engine, status=status, tenant=tenant, since=since, limit=limit,
-                find_waits=waits_from(at.redis, at.keys),
+                find_waits=self._waits_of(at),
             )  # fmt: skip
 
     def usage(self, by: UsageKey | str | Sequence[UsageKey], asked: UsageQuery) -> UsageReport:
@@ -125,6 +135,13 @@ class Operations:
                 remedy = "the request to cancel is on record: cancel again once Redis answers"
                 raise Unreachable(error.server, error.reason, remedy) from error.__cause__
             raise
+
+    def _waits_of(self, at: Installation) -> WaitFinder:
+        """Return the finder of waits of this installation."""
+        made = self._waits
+        if made is None or made[0] is not at:
+            made = self._waits = at, WaitFinder(at.redis, at.keys)
+        return made[1]
 
     def _submitter_of(self, at: Installation) -> Submitter:
         """Return the submitter of this installation's catalog; make it if the catalog is new."""

@@ -6,12 +6,13 @@ import asyncio
 import re
 import time
 from collections import deque
+from contextlib import suppress
 from typing import Self
 
 from headgate.producer.client.arguments import require_seconds
 from headgate.producer.client.deltas import DeltaReader
 from headgate.producer.client.waiters import Waiters
-from headgate.producer.errors import JobTimeout, StreamBroken, answer_of
+from headgate.producer.errors import StreamBroken, answer_of
 from headgate.shared.errors import InvalidRequest, Unreachable
 from headgate.shared.job.result import Result
 
@@ -54,12 +55,15 @@ class TextStream:
         """
         if self._timeout_s is not None:
             self._until = time.monotonic() + self._timeout_s
-        try:
-            self._end_with(await self._waiters.ended(self._job_id, 0))
-        except (JobTimeout, Unreachable):
-            reader = self._reader = self._waiters.deltas.open(self._job_id)
-            self._ended = asyncio.ensure_future(self._waiters.ended(self._job_id))
-            self._ended.add_done_callback(lambda _: reader.changed.set())
+        found = None
+        with suppress(Unreachable):
+            found = await self._waiters.ended_already(self._job_id)
+        if found is not None:
+            self._end_with(found)
+            return
+        reader = self._reader = self._waiters.deltas.open(self._job_id)
+        self._ended = asyncio.ensure_future(self._waiters.ended(self._job_id))
+        self._ended.add_done_callback(lambda _: reader.changed.set())
 
     async def next(self) -> str | None:
         """Return the next piece, "" if none came for `pulse_s`, None after the last.
@@ -109,9 +113,11 @@ class TextStream:
                 await reader.changed.wait()
             return True
         except TimeoutError:
-            if self._until is not None and time.monotonic() >= self._until:
-                raise JobTimeout(self._job_id, self._timeout_s or 0) from None
-            return False
+            if self._until is None or time.monotonic() < self._until:
+                return False
+            # It may have ended at this very moment: then the rest of the answer is there.
+            self._end_with(await self._waiters.end_now(self._job_id, self._timeout_s or 0))
+            return True
 
     def _end_with(self, result: Result) -> None:
         """Keep the part of the answer that was not streamed; raise JobFailed, StreamBroken."""

@@ -26,6 +26,7 @@ from headgate.producer.errors import JobTimeout
 from headgate.shared.broker.keys import Keys
 from headgate.shared.errors import HeadgateError, Unreachable
 from headgate.shared.job.result import Result
+from headgate.shared.job.waiting_for import WaitingFor
 
 GIVE_UP_AFTER_S = 60.0
 """After how long without the database Unreachable is raised to all who wait."""
@@ -35,18 +36,21 @@ LAST_LOOK_S = 5.0
 
 Found = dict[str, Result | HeadgateError]
 Look = Callable[[Sequence[str]], Awaitable[Found]]
+LastLook = Callable[[str], Awaitable[Result | WaitingFor | None]]
 
 
 class Waiters:
     """All who wait for jobs in one event loop.
 
-    `look` reads the database; see `look` in producer/results/read.py. `deltas` are the readers of
+    `look` reads the database; see `look` in producer/results/read.py. `last_look` finds out at the
+    end of a wait what the job waits for; see `end_or_wait` there. `deltas` are the readers of
     answers while they are made.
     """
 
     def __init__(
         self,
         look: Look,
+        last_look: LastLook,
         client: redis.asyncio.Redis,
         keys: Keys,
         *,
@@ -54,7 +58,7 @@ class Waiters:
         give_up_after_s: float = GIVE_UP_AFTER_S,
     ) -> None:
         self.loop = asyncio.get_running_loop()
-        self._look = look
+        self._look, self._end_or_wait = look, last_look
         self._waiting: dict[str, list[asyncio.Future[Result]]] = {}
         self._due: set[str] = set()
         self._wake = asyncio.Event()
@@ -81,21 +85,38 @@ class Waiters:
             async with asyncio.timeout(timeout_s):
                 return await future
         except TimeoutError:
-            found = await self._last_look(job_id)  # so a wait of 0 s looks once
-            if found is None:
-                raise JobTimeout(job_id, timeout_s or 0) from None
-            if isinstance(found, HeadgateError):
-                raise found from None
-            return found
+            return await self.end_now(job_id, timeout_s or 0)  # so a wait of 0 s looks once
         finally:
             self._leave(job_id, future)
 
-    async def _last_look(self, job_id: str) -> Result | HeadgateError | None:
+    async def end_now(self, job_id: str, waited_s: float) -> Result:
+        """Return the result of a job that has ended; raise JobTimeout if it has not.
+
+        The error says what the job waits for. Also raises UnknownJob, ResultExpired and
+        Unreachable.
+        """
         try:
             async with asyncio.timeout(LAST_LOOK_S):
-                return (await self._look([job_id])).get(job_id)
+                found = await self._end_or_wait(job_id)
         except TimeoutError:
-            return None
+            found = None
+        if isinstance(found, Result):
+            return found
+        raise JobTimeout(job_id, waited_s, found) from None
+
+    async def ended_already(self, job_id: str) -> Result | None:
+        """Return the result of a job that has ended; None if it has not.
+
+        Raises UnknownJob, ResultExpired and Unreachable.
+        """
+        require_job_id(job_id)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LAST_LOOK_S):
+                found = (await self._look([job_id])).get(job_id)
+            if isinstance(found, HeadgateError):
+                raise found
+            return found
+        return None
 
     async def close(self) -> None:
         """Stop all tasks; cancel those who still wait."""

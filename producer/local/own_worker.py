@@ -15,9 +15,9 @@ from typing import Self, TextIO
 
 import redis
 
-from headgate.producer.admin.health import living_workers
 from headgate.producer.installation import Installation
 from headgate.producer.local.stack import LocalStack
+from headgate.producer.waits.find import living_workers
 from headgate.shared.servers.valkey import try_lock
 
 QUIET_S = 3.0

@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
-from headgate.producer.admin.health import living_workers
 from headgate.producer.installation import Installation, open_installation
 from headgate.producer.local.launch import program
 from headgate.producer.local.process import Child, ChildGaveUp, stop_all
+from headgate.producer.waits.find import living_workers
 from headgate.shared import settings
 from headgate.shared.catalog import access
 from headgate.shared.errors import Unreachable, WrongUse

@@ -9,7 +9,8 @@ import orjson
 import redis
 from sqlalchemy import Connection, Engine, select, update
 
-from headgate.producer.results.read import IDS_PER_QUERY, without_answer
+from headgate.producer.results.open_jobs import IDS_PER_QUERY
+from headgate.producer.results.read import without_answer
 from headgate.shared.broker.keys import Keys
 from headgate.shared.database.engine import writing
 from headgate.shared.database.finish import end_waiting, publish

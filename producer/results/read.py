@@ -9,10 +9,12 @@ from typing import Any, get_args
 import orjson
 from sqlalchemy import Engine, Row, Select, select, tuple_
 
+from headgate.producer import moments
 from headgate.producer.errors import ResultExpired, UnknownJob
-from headgate.producer.moments import When, ms_of
+from headgate.producer.moments import When
+from headgate.producer.results.open_jobs import IDS_PER_QUERY, OPEN_JOB_COLUMNS, open_jobs
 from headgate.producer.results.pruned import pruned
-from headgate.producer.results.waiting_jobs import FindWaits, no_waits
+from headgate.producer.waits.find import FindWaits, no_waits
 from headgate.shared.database.engine import reading
 from headgate.shared.database.tables import jobs
 from headgate.shared.errors import HeadgateError, InvalidRequest
@@ -20,50 +22,76 @@ from headgate.shared.job.ids import rfc3339
 from headgate.shared.job.request import Priority
 from headgate.shared.job.result import ENDED, WAITING, Result, Status
 from headgate.shared.job.result_text import decode_result
+from headgate.shared.job.waiting_for import WaitingFor, ms_of
 
 STATUSES: tuple[Status, ...] = get_args(Status)
-IDS_PER_QUERY = 500
 PAGE = 500
 MAX_WAITING_ROWS = 20_000
 """How many waiting jobs are looked up on Redis at most to tell queued from deferred ones."""
 
 MAX_LISTED = 100_000
 
+DEFERS = frozenset({"limit", "budget", "gate", "paused", "model_down", "due"})
+"""What a deferred job waits for; a job that waits for anything else is queued."""
+
 _STATUS_COLUMNS = (
-    jobs.c.id, jobs.c.status, jobs.c.model, jobs.c.batch_id, jobs.c.retry_at_ms,
-    jobs.c.submitted_at_ms, jobs.c.started_at_ms, jobs.c.finished_at_ms,
-)  # fmt: skip
+    *OPEN_JOB_COLUMNS,
+    jobs.c.model,
+    jobs.c.batch_id,
+    jobs.c.retry_at_ms,
+    jobs.c.finished_at_ms,
+)
 
 
 def read(engine: Engine, job_id: str, find_waits: FindWaits = no_waits) -> Result:
     """Return the result as it is now, whether the job has ended or not.
 
-    `find_waits` finds out whether a queued job waits for a limit; its status is then "deferred".
-    Raises UnknownJob and ResultExpired.
+    `find_waits` finds out what a job waits for. If that is a limit or the like, its status is
+    "deferred". Raises UnknownJob and ResultExpired.
     """
     with reading(engine) as connection:
         columns = (*_STATUS_COLUMNS, jobs.c.result, jobs.c.envelope)
         row = connection.execute(select(*columns).where(jobs.c.id == job_id)).first()
         if row is None:
             raise pruned(connection, [job_id]).get(job_id) or UnknownJob(job_id)
+        waiting = open_jobs(connection, [row])
     if row.status in ENDED:
         return _ended(row)
     result = without_answer(row, _metadata(row.envelope))
-    if row.status not in WAITING:
-        return result
-    wait = find_waits([row.id]).get(row.id)
-    return result if wait is None else replace(result, **_deferred(wait.until_ms))
+    wait = find_waits(waiting).get(row.id) if waiting else None
+    return result if wait is None else replace(result, **_waiting(wait))
+
+
+def end_or_wait(
+    engine: Engine, job_id: str, find_waits: FindWaits = no_waits
+) -> Result | WaitingFor | None:
+    """Return the result if the job has ended, else what it waits for; None if it runs.
+
+    It does not read the request, which may be long. Raises UnknownJob and ResultExpired.
+    """
+    with reading(engine) as connection:
+        columns = (*_STATUS_COLUMNS, jobs.c.result)
+        row = connection.execute(select(*columns).where(jobs.c.id == job_id)).first()
+        if row is None:
+            raise pruned(connection, [job_id]).get(job_id) or UnknownJob(job_id)
+        waiting = open_jobs(connection, [row])
+    if row.status in ENDED:
+        return _ended(row)
+    return find_waits(waiting).get(job_id) if waiting else None
 
 
 def status(engine: Engine, job_id: str, find_waits: FindWaits = no_waits) -> Status:
     """Return the status now, also if the result has expired; raise UnknownJob."""
     with reading(engine) as connection:
-        found: Status | None = connection.scalar(select(jobs.c.status).where(jobs.c.id == job_id))
-        if found is None and (gone := pruned(connection, [job_id]).get(job_id)) is not None:
-            found = gone.status
-    if found is None:
-        raise UnknownJob(job_id)
-    return "deferred" if found in WAITING and find_waits([job_id]) else found
+        row = connection.execute(select(*_STATUS_COLUMNS).where(jobs.c.id == job_id)).first()
+        if row is None:
+            if (gone := pruned(connection, [job_id]).get(job_id)) is not None:
+                return gone.status
+            raise UnknownJob(job_id)
+        waiting = open_jobs(connection, [row])
+    found: Status = row.status
+    wait = find_waits(waiting).get(job_id) if waiting else None
+    return found if wait is None else _status(wait)
 
 
 def look(engine: Engine, ids: Sequence[str]) -> dict[str, Result | HeadgateError]:
@@ -114,6 +142,7 @@ class Listed:
     """One job of a list, without its prompt and answer. Times are RFC 3339 in UTC.
 
     `model` is the model that was asked for. `retry_at`: until when a deferred job waits.
+    `waiting_for`: what a job waits for that has not ended.
     """
 
     id: str
@@ -127,6 +156,7 @@ class Listed:
     started_at: str | None
     finished_at: str | None
     retry_at: str | None
+    waiting_for: WaitingFor | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Return the job as plain JSON values."""
@@ -149,9 +179,7 @@ def list_jobs(
     """
     query = _query(status, tenant, since, limit)
     if status not in WAITING:
-        with reading(engine) as connection:
-            rows = connection.execute(query.limit(limit)).all()
-        found = _with_waits([_listed(row) for row in rows], find_waits)
+        found = _page(engine, query.limit(limit), find_waits)
         return [one for one in found if status is None or one.status == status]
     return _list_waiting(engine, query, status, limit, find_waits)
 
@@ -163,16 +191,14 @@ def _list_waiting(
     found: list[Listed] = []
     page, seen = query.limit(max(PAGE, limit)), 0
     while len(found) < limit and seen < MAX_WAITING_ROWS:
-        with reading(engine) as connection:
-            rows = connection.execute(page).all()
-        if not rows:
+        listed = _page(engine, page, find_waits)
+        if not listed:
             break
-        listed = _with_waits([_listed(row) for row in rows], find_waits)
         found += [one for one in listed if one.status == status]
-        seen, last = seen + len(rows), rows[-1]
+        seen, last = seen + len(listed), listed[-1]
         place = tuple_(jobs.c.submitted_at_ms, jobs.c.id)
         page = query.limit(max(PAGE, limit))
-        page = page.where(place < tuple_(last.submitted_at_ms, last.id))
+        page = page.where(place < tuple_(ms_of(last.submitted_at), last.id))
     return found[:limit]
 
 
@@ -186,29 +212,37 @@ def _query(
         raise InvalidRequest("tenant", tenant, "give the name of a tenant as text")
     if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= MAX_LISTED:
         raise InvalidRequest("limit", limit, f"give a whole number from 1 to {MAX_LISTED}")
-    more = (jobs.c.priority, jobs.c.tenant, jobs.c.user_id)
-    query = select(*_STATUS_COLUMNS, *more)
+    query = select(*_STATUS_COLUMNS, jobs.c.tenant, jobs.c.user_id)
     query = query.order_by(jobs.c.submitted_at_ms.desc(), jobs.c.id.desc())
     if status is not None:
         query = query.where(jobs.c.status.in_(WAITING if status in WAITING else (status,)))
     if tenant is not None:
         query = query.where(jobs.c.tenant == tenant)
     if since is not None:
-        query = query.where(jobs.c.submitted_at_ms >= ms_of("since", since))
+        query = query.where(jobs.c.submitted_at_ms >= moments.ms_of("since", since))
     return query
 
 
-def _with_waits(listed: list[Listed], find_waits: FindWaits) -> list[Listed]:
-    """Mark those as deferred that wait for a limit."""
-    waits = find_waits([one.id for one in listed if one.status in WAITING])
+def _page(engine: Engine, query: Select[Any], find_waits: FindWaits) -> list[Listed]:
+    """Return the jobs of this query with what they wait for."""
+    with reading(engine) as connection:
+        rows = connection.execute(query).all()
+        waiting = open_jobs(connection, rows)
+    waits = find_waits(waiting) if waiting else {}
     return [
-        replace(one, **_deferred(waits[one.id].until_ms)) if one.id in waits else one
-        for one in listed
+        replace(_listed(row), **_waiting(waits[row.id])) if row.id in waits else _listed(row)
+        for row in rows
     ]
 
 
-def _deferred(until_ms: int | None) -> dict[str, Any]:
-    return {"status": "deferred", "retry_at": rfc3339(until_ms)}
+def _status(wait: WaitingFor) -> Status:
+    return "deferred" if wait.kind in DEFERS else "queued"
+
+
+def _waiting(wait: WaitingFor) -> dict[str, Any]:
+    status = _status(wait)
+    retry_at = wait.until if status == "deferred" else None
+    return {"status": status, "retry_at": retry_at, "waiting_for": wait}
 
 
 def known(engine: Engine, ids: Iterable[str]) -> set[str]:

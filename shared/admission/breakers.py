@@ -49,11 +49,12 @@ class BreakerAfterReport:
 
 def report(
     keys: Keys, model: str, key: str, rules: BreakerRules, *, answered: int = 0, took_ms: int = 0,
-    failed: int = 0, probe: str = "",
+    failed: int = 0, probe: str = "", fault: str = "",
 ) -> Command[BreakerAfterReport]:  # fmt: skip
     """Report calls to `model` (provider/model) with this key: how many succeeded and failed.
 
     `took_ms` is the sum of the answers' latencies. `probe` is the mark of the probe's grant.
+    `fault`: the code and the message of the failure, for people; it is shown to all callers.
     """
 
     def read(reply: Sequence[Any]) -> BreakerAfterReport:
@@ -64,7 +65,7 @@ def report(
         "breaker_report", names,
         (
             keys.prefix, f"{model}#{key}", answered, took_ms, failed, probe, rules.failures,
-            rules.share, round(rules.open_s * 1000), round(rules.healthy_s * 1000),
+            rules.share, round(rules.open_s * 1000), round(rules.healthy_s * 1000), fault,
         ),
         read,
     )  # fmt: skip
@@ -74,7 +75,10 @@ def close(client: redis.Redis, keys: Keys, model: str, key: str) -> bool:
     """Close the breaker and forget the failures; return whether it was open."""
     name = keys.breaker(model, key)
     slots = [f"slot{n}" for n in range(6)]
-    marks = ("shut_at", "retry_at", "probe", "probe_until", "row", "fault_at", "healthy_at")
+    marks = (
+        "shut_at", "retry_at", "probe", "probe_until", "row", "fault_at", "healthy_at", "fault",
+        "down_at",
+    )  # fmt: skip
     with client.pipeline(transaction=True) as pipe:
         pipe.hdel(name, "state")
         pipe.hdel(name, *marks, *slots)
@@ -97,7 +101,8 @@ class ModelHealth:
 
     `calls`, `failures` and `latency_ms` (mean) are those of the last minute. `breaker` is
     `half-open` once a probe may go. `closed_to_all` means that no call may go now, not even a
-    probe. `why` is a text for people, empty for a healthy model.
+    probe. `why` is a text for people, empty for a healthy model. `fault`: code and message of the
+    last failure, while it matters. `down_since_ms`: server ms since when the breaker is open.
     """
 
     model: str
@@ -111,6 +116,8 @@ class ModelHealth:
     retry_in_s: float | None
     closed_to_all: bool
     why: str
+    fault: str | None = None
+    down_since_ms: int | None = None
 
 
 def states(client: redis.Redis, keys: Keys) -> list[ModelHealth]:
@@ -167,6 +174,8 @@ def health_of(model: str, key: str, fields: Mapping[str, str], now_ms: float) ->
         model, key, state, breaker, answers + failures, failures, latency_ms,
         None if fault_at is None else max(0.0, (now_ms - float(fault_at)) / 1000),
         retry_in_s, breaker == "open" or is_probing, why,
+        fields.get("fault") if state != "healthy" else None,
+        int(float(fields["down_at"])) if breaker != "closed" and "down_at" in fields else None,
     )  # fmt: skip
 
 

@@ -146,11 +146,6 @@ def renew(
     return compose("renew", names, (lease_ms, int(again), *_words(leases)), read)
 
 
-def sign(keys: Keys, worker: str, text: str, *, ttl_ms: int) -> Command[int]:
-    """Say that this worker lives, also in a Redis that is full."""
-    return compose("sign", (keys.worker(worker),), (keys.prefix, text, ttl_ms), int)
-
-
 def restore(keys: Keys, *, leases: Sequence[Lease], unsent: bool = False) -> Command[int]:
     """Return these jobs to the heads of their queues; the reply is how many were.
 

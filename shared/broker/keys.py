@@ -137,6 +137,10 @@ class Keys:
         """SET: `pool/NAME`, `tenant/NAME`, `queue/NAME` that an operator has paused; stays."""
         return f"{self.prefix}headgate:paused"
 
+    def pauses(self) -> str:
+        """HASH: what is paused to `ms SP who`; leaves with the pause."""
+        return f"{self.prefix}headgate:pauses"
+
     def learned(self) -> str:
         """HASH: `out|model|tenant|template` to tokens, `in|model` to a ratio; expires."""
         return f"{self.prefix}headgate:learned"
@@ -276,8 +280,15 @@ class Keys:
         return f"{self.prefix}headgate:probe"
 
     def worker(self, name: str) -> str:
-        """STRING: one living worker; expires when it stops renewing."""
+        """STRING: one living worker: jobs held, queues, providers; expires when it stops renewing.
+
+        Release 0.1 wrote only the number of jobs.
+        """
         return f"{self.prefix}headgate:worker:{name}"
+
+    def workers(self) -> str:
+        """ZSET: living workers by the server's ms at which their sign expires; expires with it."""
+        return f"{self.prefix}headgate:workers"
 
     def kinds(self) -> dict[str, str]:
         """Return the keys that workers cannot do without, each with its type."""

@@ -24,7 +24,7 @@ from headgate.shared.database.rows import audit_row
 from headgate.shared.database.tables import attempts, audit, jobs
 from headgate.shared.errors import ErrorCode
 from headgate.shared.job.envelope import Envelope
-from headgate.shared.job.history import History, history_of
+from headgate.shared.job.history import History, history_of, late_message
 from headgate.shared.job.ids import rfc3339
 from headgate.shared.job.result import ErrorReport, Result, Status, Usage
 from headgate.shared.job.result_text import encode_result
@@ -123,7 +123,9 @@ def _result(
     row: Row[Any], envelope: Envelope, usage: Usage, history: History, error: ErrorReport,
     at_ms: int,
 ) -> Result:  # fmt: skip
-    began = row.started_at_ms
+    began, message = row.started_at_ms, error.message
+    if error.code == "deadline":
+        message = late_message(message, history.failures)
     return Result(
         id=row.id,
         status=_STATUS[error.code],
@@ -138,5 +140,5 @@ def _result(
         queued_ms=None if began is None else max(0, began - envelope.submitted_at_ms),
         trace_id=envelope.trace_id,
         metadata=envelope.request.metadata,
-        error=replace(error, attempts=history.failures),
+        error=replace(error, message=message, attempts=history.failures),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -50,6 +50,18 @@ class History:
         """Add to what the job has cost; a price of None makes the sum unknown."""
         known = self.cost_pico_usd is not None and pico_usd is not None
         self.cost_pico_usd = (self.cost_pico_usd or 0) + (pico_usd or 0) if known else None
+
+
+def late_message(plain: str, failures: Sequence[FailedAttempt]) -> str:
+    """Return why a job is past its deadline: `plain`, and how its last attempt failed, if any did.
+
+    A model that was down was not asked, so that is no attempt.
+    """
+    asked = [one for one in failures if one.code != "breaker_open"]
+    if not asked:
+        return plain
+    last = asked[-1]
+    return f"{plain}; its last attempt, at {last.model}, failed with {last.code}: {last.message}"
 
 
 def history_of(

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from headgate.shared.errors import ErrorCode
+from headgate.shared.job.waiting_for import WaitingFor
 
 Status = Literal["queued", "running", "deferred", "succeeded", "failed", "cancelled", "expired"]
 
@@ -98,6 +99,7 @@ class Result:
     where no vendor answered.
     `cost_usd` is a decimal text, or None where a price is unknown. Times are RFC 3339 in UTC.
     `usage_note` says why `usage` cannot be true, as the provider reported it; None if it can.
+    `waiting_for` says what a job waits for that has not ended; None while it runs.
     """
 
     id: str
@@ -125,6 +127,7 @@ class Result:
     trace_id: str | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
     error: ErrorReport | None = None
+    waiting_for: WaitingFor | None = None
     message: dict[str, Any] | None = None
 
     @property
@@ -150,6 +153,8 @@ class Result:
         fields["usage"] = self.usage.as_json()
         if self.error is not None:
             fields["error"] = asdict(self.error)
+        if self.waiting_for is not None:
+            fields["waiting_for"] = self.waiting_for.as_json()
         fields.pop("content" if self.embeddings is not None else "embeddings")
         if self.status != "deferred":
             fields.pop("retry_at")
@@ -167,6 +172,8 @@ class Result:
             attempts = error.get("attempts", [])
             error["attempts"] = [FailedAttempt(**known_fields(FailedAttempt, a)) for a in attempts]
             known["error"] = ErrorReport(**error)
+        if known.get("waiting_for"):
+            known["waiting_for"] = WaitingFor(**known_fields(WaitingFor, known["waiting_for"]))
         return cls(**known)
 
 

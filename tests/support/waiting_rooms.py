@@ -48,6 +48,18 @@ class Rooms:
         self.client.zadd(self.keys.waiting_queue(queue, pool, "tenants"), {tenant: 0})
         self.client.zadd(self.keys.users(queue, pool, tenant), {user: 0})
 
+    def staff(self, *queues: str, providers: str | None = "openai anthropic") -> None:
+        """A worker lives for an hour; without names it serves every queue, as one of release 0.1.
+
+        `providers` None: it does not say of which it has keys.
+        """
+        text = "0" if not queues else "0\n" + " ".join(queues)
+        if queues and providers is not None:
+            text += f"\n{providers}"
+        hour_ms = 3_600_000
+        self.client.set(self.keys.worker("played"), text, px=hour_ms)
+        self.client.zadd(self.keys.workers(), {"played": self.now_ms() + hour_ms})
+
     def limit(self, scope: str, text: str) -> None:
         """The catalog limits this scope."""
         self.client.hset(self.keys.limits(), scope, text)

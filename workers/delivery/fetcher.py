@@ -118,7 +118,7 @@ class Fetcher:
 
     def serve(self, queues: list[str]) -> None:
         """Fetch from these queues from now on, in the order of priority. An empty list pauses."""
-        self._queues = queues
+        self._queues = self.leases.served = queues
         self._ring()
 
     def resize(self, slots: int) -> None:
@@ -151,6 +151,7 @@ class Fetcher:
         """End both tasks, send the acks, and give back the jobs that are still held."""
         self._closing = True
         self._queues = []
+        self.leases.served = ()
         self._bell.set()
         # Wait for a fetch under way: if cancelled, its jobs would wait for their leases to lapse.
         await asyncio.wait({self._fetching}, timeout=FETCH_S)

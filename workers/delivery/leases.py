@@ -10,16 +10,15 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Any, Literal
 
 import redis.asyncio
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import NoScriptError, RedisError, ResponseError
 
-from headgate.shared.broker import dead_letters, jobs, script
+from headgate.shared.broker import dead_letters, jobs, living, script
 from headgate.shared.broker.jobs import Buried, Lease
 from headgate.shared.broker.keys import Keys
-from headgate.shared.servers.redis_check import is_full
 from headgate.workers.clients.outage_log import OutageLog
 from headgate.workers.delivery.wrong_type import name_wrong_key
 
@@ -27,9 +26,6 @@ log = logging.getLogger("headgate.leases")
 
 CHUNK = 500
 """Most leases in one call of a script."""
-
-ALIVE_MS = 5000
-"""How long a worker counts as alive after its last beat."""
 
 StopReason = Literal["cancelled", "lost", "shutdown", "timeout"]
 
@@ -45,6 +41,8 @@ class Leases:
 
     `on_stop` stops a job whose lease is lost or that is cancelled. `lapsing` is the number of jobs
     that could not be given back, `on_their_way` of those whose return is not answered yet.
+    `served` are the queues that this worker fetches from, and `providers` those of which it has a
+    key; None until that is known. The worker's sign repeats both.
     """
 
     def __init__(
@@ -76,6 +74,8 @@ class Leases:
         self.lapsing = 0
         self.on_their_way = 0
         self.has_left = False
+        self.served: Sequence[str] = ()
+        self.providers: Collection[str] | None = None
         self.lock = asyncio.Lock()
 
     def add(self, lease: Lease) -> int:
@@ -182,17 +182,19 @@ class Leases:
             self._awake_at = now
 
     async def _keep_renewing(self) -> None:
-        alive = self._keys.worker(self._worker)
         while True:
             await asyncio.sleep(self._tick_s)
             try:
+                text = living.sign_text(len(self.held), self.served, self.providers)
+                sign = living.sign(self._keys, self._worker, text)
                 pipe = self._client.pipeline(transaction=False)
-                pipe.set(alive, held := str(len(self.held)), px=ALIVE_MS)
+                pipe.execute_command(*sign.by_sha())
                 pipe.exists(self._keys.cancels())
                 signed, cancels = await pipe.execute(raise_on_error=False)
-                if isinstance(signed, RedisError) and is_full(signed):
-                    sign = jobs.sign(self._keys, self._worker, held, ttl_ms=ALIVE_MS)
+                if isinstance(signed, NoScriptError):
                     await script.run_async(self._client, sign)
+                elif isinstance(signed, RedisError):
+                    self._outage_log.failed(await name_wrong_key(self._client, self._keys, signed))
                 if isinstance(cancels, RedisError):
                     raise cancels
                 if cancels or time.monotonic() - self._renewed_at >= self._lease_ms / 3000:
@@ -243,7 +245,8 @@ class Leases:
         """Return all held jobs to their queues in their order, and sign this worker off."""
         await self.restore(list(self.held))
         try:
-            await self._execute("DEL", self._keys.worker(self._worker))
+            for command in living.sign_off(self._keys, self._worker):
+                await self._execute(*command)
             self.has_left = True
         except (RedisError, OSError) as error:
             self._outage_log.failed(error)

@@ -126,7 +126,7 @@ class Ask:
         while is_due or not fallback.is_spent(model.name, job.failures, limits):
             is_due = False
             if job.left_ms(self.clock_ms()) <= 0:
-                return job.failed("deadline", NO_ANSWER_IN_TIME)
+                return job.late(NO_ANSWER_IN_TIME)
             outcome = await self.steps.attempt(job, model, chain)
             if isinstance(outcome, Ending | Deferred | Restored):
                 return outcome
@@ -197,7 +197,7 @@ class Ask:
     def _without_answer(self, job: JobRun, chain: Chain, tried: _Tried) -> Ending | Deferred:
         """End a job that no model has answered, or let it wait for one that is down."""
         if job.left_ms(self.clock_ms()) <= 0:
-            return job.failed("deadline", NO_ANSWER_IN_TIME)
+            return job.late(NO_ANSWER_IN_TIME)
         if tried.down and fallback.may_probe(job.unknown_tries, self.limits):
             return self._wait_for_one(job, chain, tried)
         failures = fallback.counted(job.failures)

@@ -221,7 +221,7 @@ class AttemptSteps:
         if (refused := refusal.refusal(error)) is not None:
             await through(self.hold.refused(hold, error, refused.kind, refused.wait_ms))
         if breaker.is_fault(error, cut_short=failed.cut_short, again=again and not hold.probe):
-            after = await through(self.breaker.failed(hold))
+            after = await through(self.breaker.failed(hold, error))
             if after.is_open and error.retryable:
                 return replace(failed, down_ms=after.wait_ms)
         return failed

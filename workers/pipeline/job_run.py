@@ -27,7 +27,7 @@ from headgate.shared.cost import tokens
 from headgate.shared.cost.price import usd_text
 from headgate.shared.errors import ErrorCode, InvalidRequest
 from headgate.shared.job.envelope import Envelope
-from headgate.shared.job.history import History, history_of
+from headgate.shared.job.history import History, history_of, late_message
 from headgate.shared.job.ids import rfc3339
 from headgate.shared.job.result import ErrorReport, FailedAttempt, Reply, Result, Status, Usage
 from headgate.workers.errors import AttemptError
@@ -198,6 +198,10 @@ class JobRun:
         status: Status = {"deadline": "expired", "cancelled": "cancelled"}.get(code, "failed")  # type: ignore[assignment]  # all three are of Status
         error = ErrorReport(code, message, retryable, list(self.failures))
         return Ending(status, error=error)
+
+    def late(self, plain: str) -> Ending:
+        """Return the end of a job past its deadline; the message names its last fault, too."""
+        return self.failed("deadline", late_message(plain, self.failures))
 
     def given_up(self, reason: str) -> Ending:
         """Return the end of a job whose message is kept for an operator."""

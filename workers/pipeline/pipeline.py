@@ -185,7 +185,7 @@ class Pipeline:
             message = "a crash left it open whether an attempt was answered and billed"
             return job.failed("internal", f"{message} (on_unknown: fail)")
         if job.left_ms(self.clock_ms()) <= 0:
-            return job.failed("deadline", "the deadline passed before it was asked")
+            return job.late("the deadline passed while it waited")
         return None
 
     async def _recall(self, job: JobRun, first: Model) -> Ending | None:

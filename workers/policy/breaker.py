@@ -8,6 +8,7 @@ chapter 22; Finagle's RetryBudget).
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -58,6 +59,20 @@ def is_fault(error: AttemptError, *, cut_short: bool = False, again: bool = Fals
     if error.code == "timeout" and (cut_short or again):
         return False
     return error.code in FAULTS and (error.retryable or error.code in _OF_KEYS)
+
+
+def fault_text(error: AttemptError) -> str:
+    """Return code and message of a fault for those who wait for the model, at most 200 characters.
+
+    The message holds no key and nothing of the request. E-mail addresses and the ids of accounts
+    are cut out: other tenants read it.
+    """
+    text = _PERSONAL.sub("[...]", f"{error.code}: {' '.join(error.message.split())}")
+    return text if len(text) <= FAULT_CHARS else text[: FAULT_CHARS - 3] + "..."
+
+
+FAULT_CHARS = 200
+_PERSONAL = re.compile(r"[\w.+%-]+@[\w-]+(\.[\w-]+)+|\b(org|proj|user|acct|cus)[-_]\w{6,}", re.I)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,8 @@ from headgate.shared.admission.grant import Held
 from headgate.shared.broker.keys import Keys
 from headgate.workers.clients.delayed_report import DelayedReport, Report
 from headgate.workers.clients.redis_batcher import RedisBatcher
-from headgate.workers.policy.breaker import RetryBudget
+from headgate.workers.errors import AttemptError
+from headgate.workers.policy.breaker import RetryBudget, fault_text
 
 log = logging.getLogger("headgate.breaker")
 
@@ -48,16 +49,19 @@ class Breaker:
         self._answers[place] = (calls + 1, ms + took_ms)
         self._report.schedule()
 
-    async def failed(self, hold: Held) -> BreakerAfterReport:
+    async def failed(self, hold: Held, error: AttemptError) -> BreakerAfterReport:
         """Report that the model failed; return the state of its breaker after that."""
-        model = _name(hold)
+        model, fault = _name(hold), fault_text(error)
         after = await self._batcher.run(
-            report(self._keys, model, hold.key, self._rules, failed=1, probe=hold.probe)
+            report(
+                self._keys, model, hold.key, self._rules, failed=1, probe=hold.probe, fault=fault
+            )
         )
         if after.verdict == "opened":
             log.warning(
-                "%s (%s) is down: no call goes to it for %g s, then one call probes it",
-                model, hold.key, self._rules.open_s,
+                "%s (%s) is down: no call goes to it for %g s, then one call probes it; "
+                "the last fault: %s",
+                model, hold.key, self._rules.open_s, fault,
             )  # fmt: skip
         return after
 

@@ -3,7 +3,7 @@
 -- ARGV: 1 prefix of all keys, 2 `provider/model#key`, 3 how many were answered, 4 the ms they took in
 --   sum, 5 how many failed, 6 the fence of the probe that this reports, or '', then the rules: 7
 --   failures in a row that open (0: none ever opens), 8 share of failed calls that does, 9 ms that it
---   stays open, 10 ms without failure until the model counts as healthy.
+--   stays open, 10 ms without failure until the model counts as healthy, 11 what failed, or ''.
 -- Result: {`opened`, `closed`, `open` (as it was) or '', ms until a probe may go}.
 -- Sent twice: counts twice, so that a breaker may open some failures early; a probe counts once.
 -- @include generated/figures
@@ -42,6 +42,7 @@ end
 if failed > 0 then
   put('fault_at', ms(now))
   put('healthy_at', ms(now + tonumber(ARGV[10])))
+  if ARGV[11] ~= '' then put('fault', ARGV[11]) end
 end
 
 local gone, word, wait = {}, '', 0
@@ -50,6 +51,7 @@ local is_probe = f.state == 'open' and tonumber(ARGV[6])
   and tonumber(ARGV[6]) > (tonumber(f.since) or 0)
 local function open()
   put('state', 'open')
+  if f.state ~= 'open' then put('down_at', ms(now)) end
   put('shut_at', ms(now))
   put('retry_at', ms(now + open_ms))
   put('fence', (tonumber(f.fence) or 0) + 1)
@@ -64,7 +66,7 @@ if is_probe and failed > 0 then
 elseif is_probe then
   word = 'closed'
   put('row', 0)
-  gone = {'state', 'shut_at', 'retry_at', 'probe', 'probe_until'}
+  gone = {'state', 'shut_at', 'retry_at', 'probe', 'probe_until', 'down_at'}
   -- What failed before says nothing any more.
   for n = 0, SLOTS - 1 do
     if 'slot' .. n ~= place then gone[#gone + 1] = 'slot' .. n end

@@ -6,6 +6,7 @@
 -- Sent twice: changes nothing more.
 -- @include lib/wake
 local was_paused = redis.call('SREM', KEY.paused, ARGV[2])
+redis.call('HDEL', KEY.pauses, ARGV[2])
 local kind, name = string.match(ARGV[2], '^(%a+)/(.*)$')
 
 local opened = 0

@@ -1,17 +1,27 @@
--- Purpose: shows where jobs wait and the state of their pools, in one moment.
+-- Purpose: shows what jobs wait for, and the state of their pools and callers, in one moment.
 -- KEYS: none.
 -- ARGV: 1 prefix of all keys, 2 how many jobs are asked for, then their ids, then pools.
--- Result: {now ms, {each job that is in a waiting queue}, {each pool: those named, and of the jobs}}.
---   A job: {id, queue, ticket, jobs before it in its user queue, users of its tenant that take turns,
---   1 if its pool, its tenant or its queue is paused, moments at which its user and its tenant are
---   tried again, or ''}.
+-- Result: {now ms, day, month, {each job that the broker has}, {each pool: those named, and of the
+--   jobs}, {each scope of their callers}, {each bucket of theirs}, {sums of their budgets}, {budgets
+--   whose sums were read}, {breakers}, {signs of living workers}, {what is paused}, {pauses}}.
+--   A job: {id, `leased`} or {id, `listed`: in its queue} or {id, kind, queue, ticket or '', ...}: of
+--   kind `due` with the moment, `follows` with the job that is followed or '', `waits` with the jobs
+--   before it in its user queue, the users of its tenant that take turns, and the moments at which its
+--   user and its tenant are tried again, or ''.
 --   A pool: {name, {limits of pool, provider and global: catalog's, operator's, in turns, or ''},
 --   {bucket of global}, {each key: {name, {bucket of the pool}, {bucket of the provider}, {gate}}},
 --   {each waiting queue: {queue, waiting, lowest rank or -1, tenants that take turns, {first tickets
 --   of some user queues and the output that is learned for each}}}}.
+--   A scope: {name, limits of the catalog, of the operator, budget of the catalog}. A bucket: {name,
+--   fields}. A sum: {scope, period, spent, held}. A read budget: {period, scope}. A breaker: {model,
+--   key, fields}.
 -- Sent twice: reads only.
--- @include lib/prelude
+-- @include lib/periods
+-- @include lib/signs
+-- @include lib/ticket
 local SAMPLED = 16 -- user queues of a waiting queue whose first tickets are shown
+
+local function without_flex(pool) return (string.gsub(pool, '~flex$', '')) end
 
 local jobs, pools, wanted = {}, {}, {}
 local function want(pool)
@@ -23,31 +33,72 @@ end
 local last = 2 + tonumber(ARGV[2])
 for i = last + 1, #ARGV do want(ARGV[i]) end
 
-local function place_of(id)
-  if redis.call('HEXISTS', KEY.owners, id) == 1 then return end
-  local stored = redis.call('HGET', KEY.messages, id)
-  local cut = stored and string.find(stored, '\n', 1, true)
-  if not cut then return end
-  local queue = string.sub(stored, 1, cut - 1)
-  local ticket = redis.call('HGET', KEY.tickets, id)
-    or string.match(stored, '^{"hg":"[%w-]+","at":"([^"\\]*)"', cut + 1)
-  if not ticket then return end
-  local pool, tenant, user = string.match(ticket, '^([^|]*)|[^|]*|[^|]*|([^|]*)|([^|]*)|')
-  if not pool then return end
-  local user_queue = KEY.user_queue(queue, pool, tenant, user)
-  local before = redis.call('ZRANK', user_queue, id .. '|' .. ticket)
-  if not before then return end
-  want(pool)
-  local users = redis.call('ZCARD', KEY.users(queue, pool, tenant))
+-- Scopes that bind the callers of the jobs, the names of their buckets, and models, each once.
+local scopes, buckets, models = {names = {}}, {names = {}}, {names = {}}
+local function note(all, name, value)
+  if all[name] then return end
+  all[name] = value or true
+  all.names[#all.names + 1] = name
+end
+local function note_caller(ticket)
+  local who = ticket.tenant .. '/' .. ticket.user
+  note(scopes, 'global')
+  note(scopes, 'tenant/*')
+  note(scopes, 'tenant/' .. ticket.tenant)
+  note(buckets, 'tenant/' .. ticket.tenant)
+  if ticket.user ~= '' then
+    note(scopes, 'user/' .. who)
+    note(buckets, 'user/' .. who)
+  end
+  if ticket.tier ~= '' then
+    local tier = 'tier/' .. ticket.tier
+    note(scopes, tier)
+    note(buckets, tier .. '/' .. who)
+    for _, model in ipairs({ticket.model, ticket.base}) do
+      note(scopes, tier .. '/' .. model)
+      note(buckets, tier .. '/' .. who .. '/' .. model)
+    end
+  end
+  note(models, string.match(ticket.pool, '^[^/]*') .. '/' .. ticket.model, ticket.pool)
+  want(ticket.pool)
+end
+
+local function waits(id, queue, text, ticket)
+  local pool, tenant, user = ticket.pool, ticket.tenant, ticket.user
+  local before = redis.call('ZRANK', KEY.user_queue(queue, pool, tenant, user), id .. '|' .. text)
+  if not before then return {id, 'listed'} end
+  note_caller(ticket)
   local parked = redis.call('ZMSCORE', KEY.waiting_queue(queue, pool, 'parked'),
     'u|' .. tenant .. '|' .. user, 't|' .. tenant)
-  local paused = redis.call('SMISMEMBER', KEY.paused, 'queue/' .. queue, 'tenant/' .. tenant,
-    'pool/' .. string.gsub(pool, '~flex$', ''))
-  jobs[#jobs + 1] = {id, queue, ticket, before, users, math.max(unpack(paused)), parked[1] or '',
-    parked[2] or ''}
+  return {id, 'waits', queue, text, before, redis.call('ZCARD', KEY.users(queue, pool, tenant)),
+    parked[1] or '', parked[2] or ''}
 end
-if redis.call('EXISTS', KEY.waiting_queues) == 1 then
-  for i = 3, last do place_of(ARGV[i]) end
+
+local function place_of(id)
+  if redis.call('HEXISTS', KEY.owners, id) == 1 then return {id, 'leased'} end
+  local stored = redis.call('HGET', KEY.messages, id)
+  local cut = stored and string.find(stored, '\n', 1, true)
+  if not cut then
+    return redis.call('SISMEMBER', KEY.present, id) == 1 and {id, 'listed'} or nil
+  end
+  local queue = string.sub(stored, 1, cut - 1)
+  local text = redis.call('HGET', KEY.tickets, id)
+    or string.match(stored, '^{"hg":"[%w-]+","at":"([^"\\]*)"', cut + 1)
+  local ticket = text and read_ticket(text)
+  local due = redis.call('ZSCORE', KEY.due, id)
+  if due then
+    if ticket then note_caller(ticket) end
+    return {id, 'due', queue, text or '', due}
+  end
+  if not ticket then return {id, 'listed'} end
+  if redis.call('ZSCORE', KEY.followers, id) then
+    return {id, 'follows', queue, text, redis.call('HGET', KEY.flights, ticket.cached_as) or ''}
+  end
+  return waits(id, queue, text, ticket)
+end
+for i = 3, last do
+  local place = place_of(ARGV[i])
+  if place then jobs[#jobs + 1] = place end
 end
 
 local waiting_queues = {}
@@ -82,25 +133,60 @@ if #pools > 0 then
 end
 
 local function bucket(scope, key) return redis.call('HGETALL', KEY.bucket(scope, key)) end
+local function keys_of(pool)
+  local given = redis.call('HGET', KEY.limits, 'keys/' .. string.match(pool, '^[^/]*'))
+  return math.max(1, tonumber(string.match(given or '', 'n=(%d+)') or 1))
+end
 local states = {}
 for i, pool in ipairs(pools) do
-  local plain = string.gsub(pool, '~flex$', '')
-  local provider = string.match(plain, '^[^/]*')
-  local scopes = {'pool/' .. plain, 'provider/' .. provider, 'global'}
-  local given = redis.call('HMGET', KEY.limits, 'keys/' .. provider, unpack(scopes))
-  local set = redis.call('HMGET', KEY.overrides, unpack(scopes))
+  local plain = without_flex(pool)
+  local named = {'pool/' .. plain, 'provider/' .. string.match(plain, '^[^/]*'), 'global'}
+  local given = redis.call('HMGET', KEY.limits, unpack(named))
+  local set = redis.call('HMGET', KEY.overrides, unpack(named))
   local limits = {}
   for n = 1, 3 do
-    limits[#limits + 1] = given[n + 1] or ''
+    limits[#limits + 1] = given[n] or ''
     limits[#limits + 1] = set[n] or ''
   end
-  local count = tonumber(string.match(given[1] or '', 'n=(%d+)') or 1)
   local keys = {}
-  for n = 0, math.max(1, count) - 1 do
+  for n = 0, keys_of(plain) - 1 do
     local key = 'key' .. n
-    keys[n + 1] = {key, bucket(scopes[1], key), bucket(scopes[2], key),
+    keys[n + 1] = {key, bucket(named[1], key), bucket(named[2], key),
       redis.call('HGETALL', KEY.gate(pool, key))}
   end
   states[i] = {pool, limits, bucket('global', ''), keys, waiting_queues[pool] or {}}
 end
-return {whole_ms, jobs, states}
+
+local texts, levels, sums, read = {}, {}, {}, {}
+local times = periods()
+for _, name in ipairs(scopes.names) do
+  local budget = redis.call('HGET', KEY.budgets, name) or ''
+  texts[#texts + 1] = {name, redis.call('HGET', KEY.limits, name) or '',
+    redis.call('HGET', KEY.overrides, name) or '', budget}
+  if not string.find(name, '^tier/') then
+    for _, period in ipairs({times.day, times.month}) do
+      local found = redis.call('HMGET', KEY.budget(name, period), 'spent', 'held')
+      if found[1] or found[2] then
+        sums[#sums + 1] = {name, period, found[1] or '0', found[2] or '0'}
+      end
+      if redis.call('HEXISTS', KEY.sums_read(period), name) == 1 then
+        read[#read + 1] = {period, name}
+      end
+    end
+  end
+end
+for _, name in ipairs(buckets.names) do
+  local fields = bucket(name, '')
+  if #fields > 0 then levels[#levels + 1] = {name, fields} end
+end
+
+local breakers = {}
+for _, model in ipairs(models.names) do
+  for n = 0, keys_of(models[model]) - 1 do
+    local fields = redis.call('HGETALL', KEY.breaker(model, 'key' .. n))
+    breakers[#breakers + 1] = {model, 'key' .. n, fields}
+  end
+end
+
+return {whole_ms, times.day, times.month, jobs, states, texts, levels, sums, read, breakers, signs(),
+  redis.call('SMEMBERS', KEY.paused), redis.call('HGETALL', KEY.pauses)}

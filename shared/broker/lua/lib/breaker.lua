@@ -3,9 +3,10 @@
 --
 -- The hash of a breaker: `state` (`open`, or missing: closed), `row` of failures, `retry_at` (server
 -- ms from which one probe may go), `shut_at`, `probe` (its job) and `probe_until`, `fence` (grows with
--- each opening and each probe), `since` (the fence of the last opening), `fault_at`, `healthy_at`,
--- `slot0` to `slot5` (`number answers failures ms`), `hour` (`answers ms at`, fading). The script
--- `breaker_report` writes most of it.
+-- each opening and each probe), `since` (the fence of the last opening), `down_at` (when it opened
+-- first), `fault` (code and message of the last failure), `fault_at`, `healthy_at`, `slot0` to `slot5`
+-- (`number answers failures ms`), `hour` (`answers ms at`, fading). The script `breaker_report` writes
+-- most of it.
 -- @include lib/wake
 local breaker = {}
 do

@@ -6,7 +6,7 @@
 -- when the bucket is full, and leaves a debt. Our bucket of a provider is a little smaller than the
 -- provider's own, so that delays between grant and arrival meet no refusal. The provider's own is a
 -- second deep where nothing else is known, and as deep as its headers show where they do
--- (`lib/depth`). How a bucket fills is decided in `filled`; producer/admin/levels.py shows the same
+-- (`lib/depth`). How a bucket fills is decided in `filled`; producer/waits/levels.py shows the same
 -- figures, and a test compares the two.
 -- @include lib/depth
 -- @include lib/full

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from headgate.producer.admin import waiting
 from headgate.producer.admin.limits_report import report
 from headgate.producer.admin.limits_rows import LimitsReport, PoolRow
 from headgate.producer.installation import Installation, open_installation
+from headgate.producer.waits.view import InQueue, InWaitingQueue, Leased, view
 from headgate.shared.broker import script
 from headgate.shared.errors import WrongUse
 from headgate.shared.settings import Settings
@@ -179,7 +179,12 @@ def test_a_job_is_found_in_its_waiting_queue_with_its_pool(at: Installation, han
     line = at.keys.user_queue(STANDARD, POOL, "acme", "")
     at.redis.zadd(line, {f"moved|{TICKET.encode()}": 9e15})
     at.redis.hset(at.keys.messages(), "leased", f'{STANDARD}\n{{"hg":"leased","body":1}}')
-    ids = ["second", "leased", "moved", "nowhere"]
-    seen = script.run(at.redis, waiting.view(at.keys, ids=ids))
-    assert {one.id: one.ahead for one in seen.places.values()} == {"second": 1, "moved": 3}
+    at.redis.hset(at.keys.owners(), "leased", "w1#1")
+    at.redis.sadd(at.keys.present(), "queued")
+    ids = ["second", "leased", "moved", "nowhere", "queued"]
+    seen = script.run(at.redis, view(at.keys, ids=ids))
+    waiting = {i: one for i, one in seen.places.items() if isinstance(one, InWaitingQueue)}
+    assert {job_id: one.ahead for job_id, one in waiting.items()} == {"second": 1, "moved": 3}
+    assert (seen.places["leased"], seen.places["queued"]) == (Leased(), InQueue())
+    assert "nowhere" not in seen.places
     assert set(seen.pools) == {POOL}

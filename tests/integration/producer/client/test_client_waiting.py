@@ -10,7 +10,15 @@ from pathlib import Path
 import pytest
 import redis.asyncio
 
-from headgate import AsyncClient, Client, JobTimeout, Result, UnknownJob, Unreachable
+from headgate import (
+    AsyncClient,
+    Client,
+    JobTimeout,
+    Result,
+    UnknownJob,
+    Unreachable,
+    WaitingFor,
+)
 from headgate.producer.client.operations import Operations
 from headgate.producer.client.waiters import Found, Waiters
 from headgate.producer.results import read
@@ -126,8 +134,11 @@ async def test_a_dead_connection_is_replaced(
     async def look(ids: Sequence[str]) -> Found:
         return await asyncio.to_thread(read.look, worker.at.engine, ids)
 
+    async def end_or_wait(job_id: str) -> Result | WaitingFor | None:
+        return await asyncio.to_thread(read.end_or_wait, worker.at.engine, job_id)
+
     through = redis.asyncio.Redis(port=proxy.port)
-    waiters = Waiters(look, through, worker.at.keys, ping_after_s=0.2)
+    waiters = Waiters(look, end_or_wait, through, worker.at.keys, ping_after_s=0.2)
     pending = asyncio.create_task(waiters.ended(job.id, 30))
     await subscribed(worker, job.id)
     held = proxy.accepted
@@ -204,7 +215,12 @@ async def test_a_lost_database_is_raised_to_all_who_wait(
     async def look(ids: Sequence[str]) -> Found:
         return await asyncio.to_thread(operations.look, ids)
 
-    waiters = Waiters(look, at.servers.async_redis_client(), at.keys, give_up_after_s=2)
+    async def end_or_wait(job_id: str) -> Result | WaitingFor | None:
+        return await asyncio.to_thread(operations.end_or_wait, job_id)
+
+    waiters = Waiters(
+        look, end_or_wait, at.servers.async_redis_client(), at.keys, give_up_after_s=2
+    )
     pending = [asyncio.create_task(waiters.ended(i)) for i in ids]
     in_time = asyncio.create_task(waiters.ended(ids[0], 1))
     await asyncio.sleep(0.5)

@@ -30,7 +30,9 @@ def client(settings: Settings) -> Iterator[Client]:
 @pytest.fixture
 def hand(client: Client) -> Rooms:
     at = client.open()
-    return Rooms(at.redis, at.keys)
+    rooms = Rooms(at.redis, at.keys)
+    rooms.staff()
+    return rooms
 
 
 @pytest.fixture
@@ -129,7 +131,10 @@ def test_where_nobody_can_tell_no_moment_is_told(
     found = client.result(job)
     assert (found.status, found.retry_at) == ("deferred", None)
     env = {"HEADGATE_REDIS_URL": str(settings.redis_url), "HEADGATE_HOME": str(settings.home)}
-    assert f"job {job} is deferred\n" in headgate(["result", job], env).err
+    told = headgate(["result", job], env).err
+    assert f"job {job} is deferred, waiting for {POOL}, whose provider takes no calls" in told
+    assert "(its credit is used up)" in told
+    assert "; add credit at the provider, then `headgate resume pool" in told
 
 
 def test_a_user_over_a_limit_of_its_own_is_told_when_it_is_tried_again(

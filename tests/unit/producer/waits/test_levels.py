@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headgate.producer.admin.levels import (
+from headgate.producer.waits.levels import (
     MEASURES,
     BucketLevel,
     GateState,

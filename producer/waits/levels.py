@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from headgate.producer.admin.depths import Depth
+from headgate.producer.waits.depths import Depth
 from headgate.shared.admission.overrides import overlay
 from headgate.shared.broker import figures
 from headgate.shared.broker.figures import DAY_MS
@@ -195,13 +195,14 @@ class GateState:
     """Whether a pool may be asked with one key.
 
     `until_ms`: the gate is shut before that; None when it is open. `pace`: share of the token rate
-    that is used, up to 1. `ceiling`: calls at once, or None.
+    that is used, up to 1. `ceiling`: calls at once, or None. `since_ms`: when it was shut.
     """
 
     until_ms: int | None = None
     why: str = ""
     pace: float = 1.0
     ceiling: int | None = None
+    since_ms: int | None = None
 
     @property
     def is_open(self) -> bool:
@@ -232,6 +233,7 @@ def gate(fields: Mapping[str, str], now_ms: float) -> GateState:
         fields.get("why", "") if until is not None and until > now_ms else "",
         1.0 if pace is None else min(1.0, pace),
         None if ceiling is None else int(ceiling),
+        None if (since := number(fields.get("shut_at"))) is None else int(since),
     )
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from headgate.producer.admin.levels import BucketLevel, gate, levels, limits_in_force
+from headgate.producer.waits.levels import BucketLevel, gate, levels, limits_in_force
 from headgate.shared.broker.figures import DAY_MS
 from headgate.shared.broker.include import composed, read_file
 from headgate.shared.broker.keys import Keys

@@ -1,0 +1,37 @@
+"""Tells what a command waits for: after some seconds, and again when the reason changes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from headgate.shared.job.ids import now_ms
+from headgate.shared.job.waiting_for import WaitingFor
+
+AFTER_S = 3.0
+"""How long a command waits without a word."""
+
+AGAIN_S = 60.0
+"""After how long the same reason is told again."""
+
+
+class WaitNotes:
+    """Call `show` again and again with what is waited for. `notify` prints one line."""
+
+    def __init__(self, notify: Callable[[str], None]) -> None:
+        self._notify = notify
+        self._told: tuple[str, str] | None = None
+        self._told_at = 0.0
+
+    def show(self, waiting_for: WaitingFor | None, waited_s: float) -> None:
+        """Tell the reason, unless it is too early or was told just now.
+
+        That no worker runs at all is told by `OwnWorker`, which may start one.
+        """
+        if waiting_for is None or waited_s < AFTER_S or waiting_for.why == "no worker runs":
+            return
+        reason, now = (waiting_for.kind, waiting_for.name), time.monotonic()
+        if reason == self._told and now - self._told_at < AGAIN_S:
+            return
+        self._told, self._told_at = reason, now
+        self._notify(f"{waiting_for.in_words(now_ms())}; {waiting_for.help}")
