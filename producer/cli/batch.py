@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -23,9 +23,13 @@ from headgate.producer.cli.terminal.output import (
 from headgate.producer.cli.terminal.request_options import GivenFields, request_options
 
 if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
     from headgate.producer.batch.rows import Batch
     from headgate.producer.batch.summary import Summary
     from headgate.producer.installation import Installation
+    from headgate.producer.waits.find import FindWaits
+    from headgate.shared.catalog.catalog import Catalog
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -146,15 +150,14 @@ def status(batch_id: str, as_json: bool) -> int:
     from headgate.producer.batch.rows import BatchRows
     from headgate.producer.batch.summary import summarise
     from headgate.producer.batch.waits import wait_of
-    from headgate.producer.waits.find import WaitFinder
     from headgate.shared.job.ids import now_ms
 
-    with _installation() as at:
-        record = BatchRows(at.engine)
+    with _record() as (engine, catalog, find_waits):
+        record = BatchRows(engine)
         found = record.get(batch_id)
         counts = record.counts(batch_id)
-        summary = summarise(at.engine, at.catalog, found)
-        wait = wait_of(record, batch_id, WaitFinder(at.redis, at.keys)) if summary.open else None
+        summary = summarise(engine, catalog, found)
+        wait = wait_of(record, batch_id, find_waits) if summary.open else None
         if as_json:
             facts = {"batch": _described(found), "jobs": counts, "summary": summary.as_json(),
                      "waiting_for": None if wait is None else wait.as_json()}  # fmt: skip
@@ -236,14 +239,17 @@ def cancel(batch_id: str, as_json: bool) -> int:
 )  # fmt: skip
 @json_option
 def list_(limit: int, as_json: bool) -> None:
-    """List batches with results and cost (USD), newest first."""
+    """List batches with results and cost (USD), newest first.
+
+    It needs only the database.
+    """
     from headgate.producer.batch.rows import BatchRows
     from headgate.producer.batch.summary import summarise
 
-    with _installation() as at:
+    with _record() as (engine, catalog, _):
         found = []
-        for one in BatchRows(at.engine).latest(limit):
-            summary = summarise(at.engine, at.catalog, one)
+        for one in BatchRows(engine).latest(limit):
+            summary = summarise(engine, catalog, one)
             found.append({**_described(one), "state": _state(one, summary),
                           "succeeded": summary.succeeded, "failed": summary.failed,
                           "open": summary.open, "cost_usd": summary.cost_usd})  # fmt: skip
@@ -255,6 +261,30 @@ def list_(limit: int, as_json: bool) -> None:
              "input_path")  # fmt: skip
     optional = ("input_path", "created_at", "cost_usd", "failed", "succeeded", "lines")
     print_table(names, [[facts[name] for name in names] for facts in found], optional=optional)
+
+
+@contextmanager
+def _record() -> Iterator[tuple[Engine, Catalog, FindWaits]]:
+    """Give the record, the catalog, and what finds waits; print a note if Redis is away."""
+    from headgate.producer.installation import is_of_redis, open_installation, record_alone
+    from headgate.producer.waits.find import WaitFinder, no_waits
+    from headgate.shared import settings
+    from headgate.shared.catalog import catalog
+    from headgate.shared.errors import Unreachable
+
+    chosen = settings.load()
+    try:
+        at = open_installation(chosen)
+    except Unreachable as error:
+        if not is_of_redis(error):
+            raise
+        print_note(f"{error}; only the record is read")
+    else:
+        with closing(at), at.reaching():
+            yield at.engine, at.catalog, WaitFinder(at.redis, at.keys)
+        return
+    with record_alone(chosen) as engine:
+        yield engine, catalog.load(chosen.catalog), no_waits
 
 
 def _installation() -> Any:
