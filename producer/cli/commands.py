@@ -20,6 +20,7 @@ COMMANDS = {
     "result": ("jobs", "result"),
     "cancel": ("jobs", "cancel"),
     "jobs": ("jobs", "jobs"),
+    "retry": ("retry", "retry"),
     "batch": ("batch", "batch"),
     "route": ("route", "route"),
     "models": ("models", "models"),
@@ -41,7 +42,7 @@ COMMANDS = {
 SYNONYMS = {
     "start": "up", "serve": "up", "run": "submit", "ask": "submit", "list": "jobs", "ls": "jobs",
     "ps": "jobs", "get": "result", "status": "health", "ping": "health", "stop": "pause",
-    "config": "settings", "version": "--version",
+    "config": "settings", "version": "--version", "rerun": "retry", "again": "retry",
 }  # fmt: skip
 
 

@@ -29,6 +29,7 @@ from headgate.producer.results import read
 from headgate.producer.results.read import Listed
 from headgate.producer.submit.fields import RequestFields, Requests
 from headgate.producer.submit.prepare import Submitter
+from headgate.producer.submit.retry import retry
 from headgate.producer.submit.submit import submit, submitter_for
 from headgate.producer.usage.query import usage
 from headgate.producer.usage.report import UsageQuery, UsageReport
@@ -145,6 +146,17 @@ class Operations:
                 remedy = "the request to cancel is on record: cancel again once Redis answers"
                 raise Unreachable(error.server, error.reason, remedy) from error.__cause__
             raise
+
+    def retry(self, job_id: str) -> str:
+        """Queue a failed job again under its id; return the id."""
+        require_job_id(job_id)
+        with self._lazy.use() as opened:
+            at = self._lazy.current(opened)
+            done = retry(at, self._submitter_of(at), [job_id])
+            if job_id in done.refused:
+                read.status(at.engine, job_id)  # raises UnknownJob
+                raise InvalidRequest("job_id", job_id, done.refused[job_id])
+        return job_id
 
     @contextmanager
     def _record(self) -> Iterator[tuple[Engine, FindWaits]]:

@@ -1,6 +1,7 @@
 """Which providers have keys: what running workers wrote, and nothing of those that are gone."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -20,13 +21,18 @@ KEYS = Keys()
 
 
 def server_ms(client: redis.Redis) -> int:
-    seconds, micros = client.time()  # type: ignore[misc]
+    seconds, micros = client.time()
     return int(seconds) * 1000 + int(micros) // 1000
 
 
 def write(client: redis.Redis, written: str, before: str | None = None, late_ms: int = 0) -> None:
     for command in worker_keys.write(KEYS, written, before, server_ms(client) - late_ms):
-        client.execute_command(*command)
+        send(client, *command)
+
+
+def send(client: redis.Redis, *words: Any) -> None:
+    execute: Any = client.execute_command
+    execute(*words)
 
 
 def test_the_keys_of_several_workers_are_one_and_a_new_count_replaces_the_old(
@@ -41,7 +47,7 @@ def test_the_keys_of_several_workers_are_one_and_a_new_count_replaces_the_old(
         second = worker_keys.member("w 1@host", {"openai": 0, "anthropic": 0})
         write(client, second, first)
         assert worker_keys.read(client, KEYS) == {"openai": 0, "anthropic": 2}
-        client.execute_command(*worker_keys.forget(KEYS, second))
+        send(client, *worker_keys.forget(KEYS, second))
         assert client.zcard(KEYS.worker_keys()) == 1
 
 
@@ -50,7 +56,7 @@ def test_what_a_dead_worker_wrote_is_forgotten_in_seconds(valkey: ValkeyServer) 
         written = worker_keys.member("w@host", {"openai": 0})
         write(client, written)
         kept_ms = client.pttl(KEYS.worker_keys())
-        assert 0 < kept_ms <= worker_keys.KEPT_S * 1000 <= 15_000  # type: ignore[operator]
+        assert 0 < kept_ms <= worker_keys.KEPT_S * 1000 <= 15_000
         write(client, worker_keys.member("dead@host", {"openai": 9}), late_ms=20_000)
         assert worker_keys.read(client, KEYS) == {"openai": 0}
         write(client, written)
@@ -80,7 +86,7 @@ def test_a_newcomers_second_try_with_a_key_is_not_refused_for_the_first_without(
             router.model(request)
         assert "no provider has a key: set OPENAI_API_KEY" in caught.value.remedy
         assert "\n" not in str(caught.value)
-        client.execute_command(*worker_keys.forget(KEYS, written))
+        send(client, *worker_keys.forget(KEYS, written))
         monkeypatch.setenv("OPENAI_API_KEY", "sk-x")
         router = Router(models, ModelStatuses(client, KEYS, chosen, models))
         assert router.model(request).provider == "openai"

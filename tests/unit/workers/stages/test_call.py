@@ -66,7 +66,8 @@ async def test_a_key_that_has_changed_is_used_after_a_reload_and_others_stay_ope
     assert await call.upstream(openai) is first[0], "not before the reload"
     call.follow(models)
     again = [await call.upstream(model) for model in (openai, claude)]
-    assert [one and one.provider for one in again] == [Opened("new"), Opened("same")]
+    opened: list[Any] = [one and one.provider for one in again]
+    assert opened == [Opened("new"), Opened("same")]
     assert again[1] is first[1], "its connections are kept"
     keys["openai"] = []
     call.follow(models)
