@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from headgate.producer.cli.commands import HELP
+from headgate.producer.cli.terminal import cells
 from headgate.producer.cli.terminal.exit_codes import DONE, FAILED, INTERRUPTED
 from headgate.producer.cli.terminal.options import MAX_SAMPLES
 from headgate.producer.cli.terminal.output import (
@@ -146,11 +147,13 @@ def status(batch_id: str, as_json: bool) -> int:
     from headgate.producer.batch.rows import BatchRows
     from headgate.producer.batch.summary import summarise
     from headgate.producer.batch.waits import wait_of
+    from headgate.producer.results.short_ids import batch_id_of
     from headgate.producer.waits.find import WaitFinder
     from headgate.shared.job.ids import now_ms
 
     with _installation() as at:
         record = BatchRows(at.engine)
+        batch_id = batch_id_of(at.engine, batch_id)
         found = record.get(batch_id)
         counts = record.counts(batch_id)
         summary = summarise(at.engine, at.catalog, found)
@@ -189,9 +192,10 @@ def fetch(batch_id: str, output_path: Path, wait: bool, overwrite: bool, as_json
     from headgate.producer.batch.rows import BatchRows
     from headgate.producer.batch.summary import summarise
     from headgate.producer.cli.batch_run import fetch_into
+    from headgate.producer.results.short_ids import batch_id_of
 
     with _installation() as at:
-        found = BatchRows(at.engine).get(batch_id)
+        found = BatchRows(at.engine).get(batch_id_of(at.engine, batch_id))
         exists = "overwrite" if overwrite else "refuse"
         source = Path(found.input_path)
         output = Output.open(output_path, source, exists, resumable=False)  # type: ignore[arg-type]
@@ -211,9 +215,11 @@ def cancel(batch_id: str, as_json: bool) -> int:
     """
     from headgate.producer.batch.rows import BatchRows
     from headgate.producer.batch.run import cancel_open
+    from headgate.producer.results.short_ids import batch_id_of
 
     with _installation() as at, at.reaching():
         record = BatchRows(at.engine)
+        batch_id = batch_id_of(at.engine, batch_id)
         found = record.get(batch_id)
         before = found.cancelled_at_ms is not None
         ended = found.submitted_at_ms is not None and not record.open_jobs(batch_id)
@@ -251,10 +257,26 @@ def list_(limit: int, as_json: bool) -> None:
         for facts in found:
             print_json(facts)
         return
+    _print_batches(found)
+
+
+def _print_batches(found: list[dict[str, Any]]) -> None:
+    from headgate.shared.job.ids import now_ms
+
+    at_ms = now_ms()
+    ids = cells.short_ids([facts["id"] for facts in found], "batch_")
     names = ("id", "state", "lines", "succeeded", "failed", "open", "cost_usd", "created_at",
              "input_path")  # fmt: skip
-    optional = ("input_path", "created_at", "cost_usd", "failed", "succeeded", "lines")
-    print_table(names, [[facts[name] for name in names] for facts in found], optional=optional)
+    rows = [
+        (
+            batch_id, cells.state(facts["state"]), *(facts[name] for name in names[2:6]),
+            cells.usd(facts["cost_usd"]), cells.moment(facts["created_at"], at_ms),
+            facts["input_path"],
+        )
+        for facts, batch_id in zip(found, ids, strict=True)
+    ]  # fmt: skip
+    optional = ("input_path", "created_at", "cost_usd", "lines", "succeeded")
+    print_table(names, rows, optional=optional)
 
 
 def _installation() -> Any:

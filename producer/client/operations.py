@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
 
 from redis.exceptions import RedisError
 
@@ -15,10 +17,9 @@ from headgate.producer.client.arguments import (
 )
 from headgate.producer.client.waiters import Found, Waiters
 from headgate.producer.installation import Installation, LazyInstallation, record_alone
-from headgate.producer.moments import When
 from headgate.producer.results import cancel as cancelling
 from headgate.producer.results import read
-from headgate.producer.results.read import Listed
+from headgate.producer.results.listing import JobFilters, JobQuery, Listed, list_jobs
 from headgate.producer.submit.fields import RequestFields, Requests
 from headgate.producer.submit.prepare import Submitter
 from headgate.producer.submit.submit import submit, submitter_for
@@ -101,19 +102,14 @@ class Operations:
 
         return Waiters(look, last_look, at.servers.async_redis_client(), at.keys)
 
-    def jobs(
-        self,
-        status: Status | None,
-        tenant: str | None,
-        since: When | None,
-        limit: int,
-    ) -> list[Listed]:
+    def jobs(self, asked: JobFilters) -> list[Listed]:
         """Return the newest jobs first."""
+        query = JobQuery(**asked)
         with self._lazy.use() as at:
-            return read.list_jobs(
-                at.engine, status=status, tenant=tenant, since=since, limit=limit,
-                find_waits=self._waits_of(at),
-            )  # fmt: skip
+            if isinstance(query.model, str):
+                with suppress(InvalidRequest):  # the catalog may have lost it since
+                    query = replace(query, model=at.catalog.model(query.model).name)
+            return list_jobs(at.engine, query, self._waits_of(at))
 
     def usage(self, by: UsageKey | str | Sequence[UsageKey], asked: UsageQuery) -> UsageReport:
         """Return who used what. It reads the database only, so it works without Redis."""
