@@ -155,9 +155,9 @@ def _timeline(
 def _cost(line: Row[Any] | None, tried: list[Row[Any]]) -> str | None:
     if line is not None:
         return usd_text(line.cost_pico_usd)
-    settled = [one.cost_pico_usd for one in tried if one.state != "open"]
-    pico: int = 0 if None in settled else sum(settled)
-    return None if None in settled else usd_text(pico)
+    settled: list[int | None] = [one.cost_pico_usd for one in tried if one.state != "open"]
+    known = [pico for pico in settled if pico is not None]
+    return usd_text(sum(known)) if len(known) == len(settled) else None
 
 
 def _events(facts: dict[str, Any], line: Row[Any] | None, tried: list[Row[Any]]) -> Iterator[Event]:

@@ -48,7 +48,11 @@ def test_each_filter_finds_its_jobs(engine: Engine) -> None:
     with engine.begin() as connection:
         of_b = update(audit).where(audit.c.job_id == "b")
         connection.execute(of_b.values(error_code="rate_limited", model_used="claude"))
-        metadata = {"a": {"run": 7, "who": "x"}, "b": {"run": "7"}, "c": {"run": 8, "on": True}}
+        metadata: dict[str, dict[str, Any]] = {
+            "a": {"run": 7, "who": "x"},
+            "b": {"run": "7"},
+            "c": {"run": 8, "on": True},
+        }
         add_metadata(connection, [(job, pairs_of(given)) for job, given in metadata.items()])
     assert listed(engine) == ["d", "c", "b", "a"]
     for asked, found in (
