@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from headgate.producer.cli.terminal import cells
 from headgate.producer.cli.terminal.output import json_option, print_json, print_note, print_table
 from headgate.producer.cli.terminal.session import open_session
 
@@ -44,8 +45,10 @@ def budgets(as_json: bool) -> None:
     names = ("scope", "period", "budget", "spent", "held", "share", "state", "from")
     cells = (
         (
-            row.scope, row.period, row.budget_usd, row.spent_usd, row.held_usd,
-            None if row.share is None else f"{row.share:.1%}", row.state, row.whence,
+            row.scope, row.period, cells.usd(row.budget_usd), cells.usd(row.spent_usd),
+            cells.usd(row.held_usd),
+            cells.amount(None if row.share is None else f"{row.share:.1%}"),
+            cells.state(row.state), row.whence,
         )
         for row in found
     )  # fmt: skip

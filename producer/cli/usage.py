@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from headgate.producer.cli.terminal import cells
 from headgate.producer.cli.terminal.output import (
     json_option,
     print_json,
@@ -142,10 +143,11 @@ def _table(found: UsageReport) -> None:
 def _cells(one: UsageRow) -> tuple[object, ...]:
     return (
         one.requests, one.failed, _percent(one.hit_rate), _percent(one.error_rate),
-        one.input_tokens, one.cached_input_tokens, one.output_tokens, one.cost_usd, one.saved_usd,
+        one.input_tokens, one.cached_input_tokens, one.output_tokens, cells.usd(one.cost_usd),
+        cells.usd(one.saved_usd),
         one.mean_latency_ms, one.p50_latency_ms, one.p95_latency_ms, one.p99_latency_ms,
     )  # fmt: skip
 
 
-def _percent(share: float | None) -> str | None:
-    return None if share is None else f"{share:.1%}"
+def _percent(share: float | None) -> cells.Cell | None:
+    return cells.amount(None if share is None else f"{share:.1%}")

@@ -154,7 +154,8 @@ def _timeline(
 
 def _cost(line: Row[Any] | None, tried: list[Row[Any]]) -> str | None:
     if line is not None:
-        return usd_text(line.cost_pico_usd)
+        pico: int | None = line.cost_pico_usd
+        return usd_text(pico)
     settled: list[int | None] = [one.cost_pico_usd for one in tried if one.state != "open"]
     known = [pico for pico in settled if pico is not None]
     return usd_text(sum(known)) if len(known) == len(settled) else None

@@ -45,9 +45,22 @@ def amount(text: str | None) -> Cell | None:
     return None if text is None else Cell(text, text, is_number=True)
 
 
+def quantity(value: float) -> Cell:
+    """Return a number that may have decimals, shown with thousands."""
+    exact = f"{value:g}" if value < 1e6 else f"{value:.0f}"
+    return Cell(exact, f"{value:,.10g}" if value < 1e6 else f"{value:,.0f}", is_number=True)
+
+
 def usd(text: str | None) -> Cell | None:
     """Return an amount of money, shown to four digits: `1,234.5678`, `<0.0001`."""
     return None if text is None else Cell(text, usd_shown(text), is_number=True)
+
+
+def dollars(text: str | None, more: str = "") -> Cell:
+    """Return an amount with its unit: `1.2346 USD`; `more` follows it."""
+    if text is None:
+        return Cell(f"unknown{more}", f"unknown{more}")
+    return Cell(f"{text} USD{more}", f"{usd_shown(text)} USD{more}")
 
 
 def usd_shown(text: str) -> str:
