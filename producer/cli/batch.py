@@ -24,6 +24,7 @@ from headgate.producer.cli.terminal.output import (
 from headgate.producer.cli.terminal.request_options import GivenFields, request_options
 
 if TYPE_CHECKING:
+    from headgate.producer.batch.output import Output
     from headgate.producer.batch.rows import Batch
     from headgate.producer.batch.summary import Summary
     from headgate.producer.installation import Installation
@@ -109,7 +110,7 @@ def run(
         chosen, written = choose(BatchRows(at.engine), summary, output, defaults)
         if not follow(at, chosen, input_path, output, written, max_in_flight=max_in_flight):
             return INTERRUPTED
-        return _report(summarise(at.engine, at.catalog, _reread(at, chosen)), as_json)
+        return _report(summarise(at.engine, at.catalog, _reread(at, chosen)), as_json, output)
 
 
 @batch.command("submit")
@@ -202,7 +203,7 @@ def fetch(batch_id: str, output_path: Path, wait: bool, overwrite: bool, as_json
         with closing(output):
             if not fetch_into(at, found, output, wait=wait):
                 return INTERRUPTED
-        return _report(summarise(at.engine, at.catalog, _reread(at, found)), as_json)
+        return _report(summarise(at.engine, at.catalog, _reread(at, found)), as_json, output)
 
 
 @batch.command()
@@ -322,16 +323,20 @@ def _described(found: Batch) -> dict[str, Any]:
     return facts
 
 
-def _report(summary: Summary, as_json: bool) -> int:
-    from headgate.producer.batch.summary import describe
+def _report(summary: Summary, as_json: bool, output: Output | None = None) -> int:
+    from headgate.producer.cli.terminal.batch_summary import describe, next_command
 
+    path = None if output is None else str(output.path.absolute())
     if as_json:
         print_json(summary.as_json())
     else:
-        print_pairs(list(describe(summary)))
+        bad = None if output is None else output.bad_example
+        print_pairs(list(describe(summary, path, bad)))
     if summary.open:
         have = "line of the batch has" if summary.open == 1 else "lines of the batch have"
         print_note(f"{summary.open} {have} not ended yet")
+    if (command := next_command(summary, path)) is not None:
+        print_note(f"next: {command}")
     return _code(summary)
 
 

@@ -43,7 +43,7 @@ def budgets(as_json: bool) -> None:
         )
         return
     names = ("scope", "period", "budget", "spent", "held", "share", "state", "from")
-    cells = (
+    rows = (
         (
             row.scope, row.period, cells.usd(row.budget_usd), cells.usd(row.spent_usd),
             cells.usd(row.held_usd),
@@ -52,4 +52,4 @@ def budgets(as_json: bool) -> None:
         )
         for row in found
     )  # fmt: skip
-    print_table(names, cells, optional=("from", "share"))
+    print_table(names, rows, optional=("from", "share"))

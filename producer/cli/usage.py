@@ -134,8 +134,8 @@ def _as_text(cell: str | None) -> str | None:
 def _table(found: UsageReport) -> None:
     names = found.by or ("",)
     total = ("total",) + ("",) * (len(names) - 1)
-    cells = [(*one.key.values(), *_cells(one)) for one in found.rows] if found.by else []
-    print_table((*names, *_COLUMNS), [*cells, (*total, *_cells(found.total))], optional=_OPTIONAL)
+    rows = [(*one.key.values(), *_cells(one)) for one in found.rows] if found.by else []
+    print_table((*names, *_COLUMNS), [*rows, (*total, *_cells(found.total))], optional=_OPTIONAL)
     if found.total.unpriced:
         print_note(f"jobs whose cost is unknown: {found.total.unpriced} (counted as 0 USD)")
 
