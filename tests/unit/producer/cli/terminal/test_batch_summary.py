@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
 from headgate.producer.batch.summary import FailedExample, Summary
 from headgate.producer.cli.terminal.batch_summary import describe, next_command
+from tests import ROOT
 
 WHOLE = Summary(
     batch_id="batch_1", lines=20_000, succeeded=20_000, failed=0, open=0, cost_usd="12.3456789",
-    input_tokens=1_234_567, output_tokens=7, input_path=str(Path.cwd() / "in.jsonl"),
+    input_tokens=1_234_567, output_tokens=7, input_path=str(ROOT / "in.jsonl"),
     models={"gpt-4o": 19_000, "claude-haiku-4-5": 1_000},
 )  # fmt: skip
-OUT = str(Path.cwd() / "my answers.jsonl")
+OUT = str(ROOT / "my answers.jsonl")
+
+
+@pytest.fixture(autouse=True)
+def _in_the_folder_of_the_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
 
 
 def lines(summary: Summary, output: str | None = None, bad: str | None = None) -> dict[str, str]:
