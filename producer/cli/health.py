@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 def health(as_json: bool) -> int:
     """Show the health of models, pools, servers and workers.
 
-    The exit code is 1 if a model is down, no worker runs, Redis uses 90 %
-    of its memory, or a disk is 95 % full. It is 3 if a server does not answer.
+    The exit code is 1 if a model is down, no worker runs, jobs wait in a queue
+    that no worker serves, Redis uses 90 % of its memory, or a disk is 95 %
+    full. It is 3 if a server does not answer.
 
     \b
     calls, failed, latency

@@ -219,7 +219,7 @@ def _wait(
                 if timeout_s is not None and is_over():
                     raise JobTimeout(job_id, timeout_s, error.waiting_for) from None
                 workers.check(waited_s)
-                notes.show(error.waiting_for, waited_s)
+                notes.show(error.waiting_for, time.monotonic() - began)
     return None
 
 

@@ -231,7 +231,9 @@ def _page(engine: Engine, query: Select[Any], find_waits: FindWaits) -> list[Lis
         waiting = open_jobs(connection, rows)
     waits = find_waits(waiting) if waiting else {}
     return [
-        replace(_listed(row), **waiting_fields(waits[row.id])) if row.id in waits else _listed(row)
+        replace(_listed(row), **waiting_fields(row, waits[row.id]))
+        if row.id in waits
+        else _listed(row)
         for row in rows
     ]
 

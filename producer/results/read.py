@@ -16,7 +16,7 @@ from headgate.producer.waits.find import FindWaits, no_waits
 from headgate.shared.database.engine import reading
 from headgate.shared.database.tables import jobs
 from headgate.shared.errors import HeadgateError
-from headgate.shared.job.ids import rfc3339
+from headgate.shared.job.ids import now_ms, rfc3339
 from headgate.shared.job.result import ENDED, Result, Status
 from headgate.shared.job.result_text import decode_result
 from headgate.shared.job.waiting_for import WaitingFor
@@ -49,7 +49,7 @@ def read(engine: Engine, job_id: str, find_waits: FindWaits = no_waits) -> Resul
         return _ended(row)
     result = without_answer(row, _metadata(row.envelope))
     wait = find_waits(waiting).get(row.id) if waiting else None
-    return result if wait is None else replace(result, **waiting_fields(wait))
+    return result if wait is None else replace(result, **waiting_fields(row, wait))
 
 
 def end_or_wait(
@@ -81,7 +81,7 @@ def status(engine: Engine, job_id: str, find_waits: FindWaits = no_waits) -> Sta
         waiting = open_jobs(connection, [row])
     found: Status = row.status
     wait = find_waits(waiting).get(job_id) if waiting else None
-    return found if wait is None else status_of(wait)
+    return found if wait is None else status_of(row, wait)
 
 
 def look(engine: Engine, ids: Sequence[str]) -> dict[str, Result | HeadgateError]:
@@ -127,15 +127,17 @@ def without_answer(row: Row[*tuple[Any, ...]], metadata: dict[str, Any] | None =
     )
 
 
-def status_of(wait: WaitingFor) -> Status:
-    """Return the status of a job that waits for this."""
-    return "deferred" if wait.kind in DEFERS else "queued"
+def status_of(row: Row[*tuple[Any, ...]], wait: WaitingFor) -> Status:
+    """Return the status of a job that waits: Redis may know more than the record, or less."""
+    is_later = row.status == "deferred" and (row.retry_at_ms or 0) > now_ms()
+    return "deferred" if wait.kind in DEFERS or is_later else "queued"
 
 
-def waiting_fields(wait: WaitingFor) -> dict[str, Any]:
-    """Return the fields of a job that waits for this: status, retry_at and waiting_for."""
-    status = status_of(wait)
-    retry_at = wait.until if status == "deferred" else None
+def waiting_fields(row: Row[*tuple[Any, ...]], wait: WaitingFor) -> dict[str, Any]:
+    """Return the fields of a job that waits: status, retry_at and waiting_for."""
+    status, retry_at = status_of(row, wait), None
+    if status == "deferred":
+        retry_at = wait.until if wait.kind in DEFERS else rfc3339(row.retry_at_ms)
     return {"status": status, "retry_at": retry_at, "waiting_for": wait}
 
 

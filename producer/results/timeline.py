@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Engine, Row, select
 
 from headgate.producer.errors import UnknownJob
 from headgate.producer.results.open_jobs import open_jobs
-from headgate.producer.results.read import waiting_fields
+from headgate.producer.results.read import status_of
 from headgate.producer.waits.find import FindWaits, no_waits
 from headgate.shared.cost.price import usd_text
 from headgate.shared.database.engine import reading
@@ -116,11 +116,11 @@ def _facts(row: Row[Any] | None, line: Row[Any] | None, wait: WaitingFor | None)
     """Return what the job's row says, or its audit line if the row is gone."""
     if row is not None:
         found = {name: getattr(row, name) for name in _SAME}
+        if wait is not None:
+            found["status"] = status_of(row, wait)
     else:
         found = {name: getattr(line, name) for name in _SAME if name != "id"}
         found["id"] = line.job_id if line is not None else ""
-    if wait is not None:
-        found["status"] = waiting_fields(wait)["status"]
     return found | {"waiting_for": wait}
 
 
