@@ -96,7 +96,8 @@ class WorkerParts:
         await self.check.close()
         # If Redis is away, only the estimates of the last two seconds are lost.
         with suppress(TimeoutError, RedisError):
-            await asyncio.wait_for(self.pipeline.ask.steps.estimates.flush(), FLUSH_WITHIN_S)
+            flushing = self.pipeline.ask.steps.estimates.flush()
+            await asyncio.wait_for(asyncio.gather(flushing, self.reload.forget()), FLUSH_WITHIN_S)
         await self.batcher.close()
 
 
@@ -123,7 +124,10 @@ async def open_parts(
     batcher = RedisBatcher(servers.async_redis_client(timeout_s=None))
     clock = await _set_clock(batcher)
     bounds = await _set_bounds(in_force, batcher)
-    call = Call(models, lambda entry: _upstreams(in_force, entry), timeout_s=in_force.timeout_s)
+    call = Call(
+        models, lambda entry: _upstreams(in_force, entry), timeout_s=in_force.timeout_s,
+        keys_of=partial(access.keys_of, in_force),
+    )  # fmt: skip
     estimates = EstimateUpkeep(batcher, servers.keys, miss=in_force.under_reserve)
     pipeline = _pipeline(
         in_force, models, record, batcher, servers.keys, clock, bounds, call, estimates, owner=owner
@@ -137,7 +141,7 @@ async def open_parts(
         in_force, models, servers, engine, batcher, clock, bounds, estimates, owner
     )
     background += (asyncio.create_task(check.run(), name="database check"),)
-    reload = await _write_limits(in_force, models, servers, batcher)
+    reload = await _write_limits(in_force, models, servers, batcher, owner, clock)
     tiers_of = partial(_tiers, in_force, engine)
     tier_of = await asyncio.to_thread(tiers_of, models)
     return WorkerParts(
@@ -163,10 +167,14 @@ async def _set_bounds(in_force: Settings, batcher: RedisBatcher) -> MemoryBounds
 
 
 async def _write_limits(
-    in_force: Settings, models: Catalog, servers: Servers, batcher: RedisBatcher
-) -> CatalogReload:
+    in_force: Settings, models: Catalog, servers: Servers, batcher: RedisBatcher, owner: str,
+    clock: Clock,
+) -> CatalogReload:  # fmt: skip
     """Write the catalog's limits to Redis if it answers in time; `CatalogReload` tries again."""
-    reload = CatalogReload(servers, batcher, in_force.catalog, partial(_key_count, in_force))
+    reload = CatalogReload(
+        servers, batcher, in_force.catalog, partial(_key_count, in_force), owner=owner,
+        clock_ms=clock.now_ms,
+    )  # fmt: skip
     with suppress(TimeoutError):
         await asyncio.wait_for(reload.begin(models), REDIS_WITHIN_S)
     return reload

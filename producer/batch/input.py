@@ -86,8 +86,8 @@ def scan(path: Path, samples: int | None = None) -> InputSummary:
         if not stat.S_ISREG(path.stat().st_mode):
             raise WrongUse("input", str(path), "this is no file; name a file of JSON lines")
         with path.open("rb") as file:
-            if remedy := other_format(str(path), file.read(HEAD_BYTES)):
-                raise WrongUse("input", str(path), remedy)
+            if what := other_format(str(path), file.read(HEAD_BYTES)):
+                raise WrongUse("input", str(path), what)
             file.seek(0)
             filled = _read_filled(file, digest)
             lines = sum(_samples_of(number, raw, samples or 1) for number, raw in filled)

@@ -22,6 +22,7 @@ from headgate.producer.cli.terminal.output import (
     print_table,
 )
 from headgate.producer.cli.terminal.request_options import GivenFields, request_options
+from headgate.producer.cli.terminal.session import open_record, whole_batch_id
 
 if TYPE_CHECKING:
     from headgate.producer.batch.output import Output
@@ -148,17 +149,15 @@ def status(batch_id: str, as_json: bool) -> int:
     from headgate.producer.batch.rows import BatchRows
     from headgate.producer.batch.summary import summarise
     from headgate.producer.batch.waits import wait_of
-    from headgate.producer.results.short_ids import batch_id_of
-    from headgate.producer.waits.find import WaitFinder
     from headgate.shared.job.ids import now_ms
 
-    with _installation() as at:
-        record = BatchRows(at.engine)
-        batch_id = batch_id_of(at.engine, batch_id)
+    batch_id = whole_batch_id(batch_id)
+    with open_record() as (engine, catalog, find_waits):
+        record = BatchRows(engine)
         found = record.get(batch_id)
         counts = record.counts(batch_id)
-        summary = summarise(at.engine, at.catalog, found)
-        wait = wait_of(record, batch_id, WaitFinder(at.redis, at.keys)) if summary.open else None
+        summary = summarise(engine, catalog, found)
+        wait = wait_of(record, batch_id, find_waits) if summary.open else None
         if as_json:
             facts = {"batch": _described(found), "jobs": counts, "summary": summary.as_json(),
                      "waiting_for": None if wait is None else wait.as_json()}  # fmt: skip
@@ -193,10 +192,9 @@ def fetch(batch_id: str, output_path: Path, wait: bool, overwrite: bool, as_json
     from headgate.producer.batch.rows import BatchRows
     from headgate.producer.batch.summary import summarise
     from headgate.producer.cli.batch_run import fetch_into
-    from headgate.producer.results.short_ids import batch_id_of
 
     with _installation() as at:
-        found = BatchRows(at.engine).get(batch_id_of(at.engine, batch_id))
+        found = BatchRows(at.engine).get(whole_batch_id(batch_id))
         exists = "overwrite" if overwrite else "refuse"
         source = Path(found.input_path)
         output = Output.open(output_path, source, exists, resumable=False)  # type: ignore[arg-type]
@@ -216,11 +214,10 @@ def cancel(batch_id: str, as_json: bool) -> int:
     """
     from headgate.producer.batch.rows import BatchRows
     from headgate.producer.batch.run import cancel_open
-    from headgate.producer.results.short_ids import batch_id_of
 
+    batch_id = whole_batch_id(batch_id)
     with _installation() as at, at.reaching():
         record = BatchRows(at.engine)
-        batch_id = batch_id_of(at.engine, batch_id)
         found = record.get(batch_id)
         before = found.cancelled_at_ms is not None
         ended = found.submitted_at_ms is not None and not record.open_jobs(batch_id)
@@ -243,14 +240,17 @@ def cancel(batch_id: str, as_json: bool) -> int:
 )  # fmt: skip
 @json_option
 def list_(limit: int, as_json: bool) -> None:
-    """List batches with results and cost (USD), newest first."""
+    """List batches with results and cost (USD), newest first.
+
+    It needs only the database.
+    """
     from headgate.producer.batch.rows import BatchRows
     from headgate.producer.batch.summary import summarise
 
-    with _installation() as at:
+    with open_record() as (engine, catalog, _):
         found = []
-        for one in BatchRows(at.engine).latest(limit):
-            summary = summarise(at.engine, at.catalog, one)
+        for one in BatchRows(engine).latest(limit):
+            summary = summarise(engine, catalog, one)
             found.append({**_described(one), "state": _state(one, summary),
                           "succeeded": summary.succeeded, "failed": summary.failed,
                           "open": summary.open, "cost_usd": summary.cost_usd})  # fmt: skip

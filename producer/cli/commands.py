@@ -21,6 +21,7 @@ COMMANDS = {
     "cancel": ("jobs", "cancel"),
     "jobs": ("job", "jobs"),
     "job": ("job", "job"),
+    "retry": ("retry", "retry"),
     "batch": ("batch", "batch"),
     "route": ("route", "route"),
     "models": ("models", "models"),
@@ -49,6 +50,13 @@ GROUPS = {
 }  # fmt: skip
 REST = "More"
 """The group of commands that are in none."""
+
+#: What other programs call a command of ours.
+SYNONYMS = {
+    "start": "up", "serve": "up", "run": "submit", "ask": "submit", "list": "jobs", "ls": "jobs",
+    "ps": "jobs", "get": "result", "status": "health", "ping": "health", "stop": "pause",
+    "config": "settings", "version": "--version", "rerun": "retry", "again": "retry",
+}  # fmt: skip
 
 
 class Commands(click.Group):
@@ -86,10 +94,10 @@ class Commands(click.Group):
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
-            close = get_close_matches(args[0], COMMANDS, 1)
+            close = SYNONYMS.get(args[0]) or next(iter(get_close_matches(args[0], COMMANDS, 1)), "")
             if not close:
                 raise
-            raise click.UsageError(f"{error.message} Did you mean '{close[0]}'?", ctx) from None
+            raise click.UsageError(f"{error.message} Did you mean '{close}'?", ctx) from None
 
 
 def _sentence(command: click.Command) -> str:

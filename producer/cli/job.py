@@ -19,6 +19,7 @@ from headgate.producer.cli.terminal.output import (
     print_table,
 )
 from headgate.producer.cli.terminal.request_options import pairs_of
+from headgate.producer.cli.terminal.session import open_record, whole_batch_id, whole_job_id
 
 if TYPE_CHECKING:
     from headgate.producer.results.listing import Listed
@@ -79,15 +80,15 @@ def jobs(
       headgate jobs --metadata run=7 --limit 100
     """
     from headgate.producer.client.client import Client
-    from headgate.producer.results import short_ids
 
+    before = None if before is None else whole_job_id(before, "--before")
+    batch = None if batch is None else whole_batch_id(batch, "--batch")
     with Client() as client:
-        engine = client.open().engine
         found = client.jobs(
             **filters,
             since=None if since is None else parse_moment(since),
-            before=None if before is None else short_ids.job_id_of(engine, before, "--before"),
-            batch=None if batch is None else short_ids.batch_id_of(engine, batch, "--batch"),
+            before=before,
+            batch=batch,
             metadata=dict(pairs_of("--metadata", metadata)) or None,
             limit=limit,
         )
@@ -149,14 +150,11 @@ def show(job_id: str, content: bool, as_json: bool) -> None:
     \b
     Example: headgate job show 0192f3c4-5b6a
     """
-    from headgate.producer.cli.terminal.session import open_session
-    from headgate.producer.results import short_ids
     from headgate.producer.results.timeline import timeline
-    from headgate.producer.waits.find import WaitFinder
 
-    with open_session() as at:
-        whole_id = short_ids.job_id_of(at.engine, job_id)
-        found = timeline(at.engine, whole_id, WaitFinder(at.redis, at.keys), content=content)
+    job_id = whole_job_id(job_id)
+    with open_record() as (engine, _, find_waits):
+        found = timeline(engine, job_id, find_waits, content=content)
     if as_json:
         print_json(found.as_json())
         return

@@ -17,6 +17,7 @@ from headgate.producer.cli.terminal.output import (
     print_note,
 )
 from headgate.producer.cli.terminal.request_options import GivenFields, pairs_of, request_options
+from headgate.producer.cli.terminal.session import whole_job_id
 
 if TYPE_CHECKING:
     from headgate.producer.client.client import Client
@@ -116,10 +117,9 @@ def result(job_id: str, wait: bool, timeout: float | None, as_json: bool) -> int
     Example: headgate result 0192f3c4-... --timeout 30
     """
     from headgate.producer.client.client import Client
-    from headgate.producer.results.short_ids import job_id_of
 
+    job_id = whole_job_id(job_id)
     with Client() as client:
-        job_id = job_id_of(client.open().engine, job_id)
         found = client.result(job_id)
         if not found.ended and (wait or timeout is not None):
             ended = _wait(client, job_id, timeout, may_start=False)
@@ -138,10 +138,9 @@ def cancel(job_id: str, as_json: bool) -> int:
     The exit code is 1 if the job had ended before, or is still being stopped.
     """
     from headgate.producer.client.client import Client
-    from headgate.producer.results.short_ids import job_id_of
 
     with Client() as client:
-        found = client.cancel(job_id_of(client.open().engine, job_id))
+        found = client.cancel(whole_job_id(job_id))
     if as_json:
         print_json(found.as_json())
     elif found.status == "cancelled":

@@ -125,6 +125,10 @@ class AsyncClient:
         except JobTimeout:
             return await self.result(job_id)
 
+    async def retry(self, job_id: str) -> AsyncJob:
+        """Queue a job that failed or expired again, under its id. See `Client.retry`."""
+        return AsyncJob(await asyncio.to_thread(self._operations.retry, job_id), self)
+
     async def close(self) -> None:
         """Close all connections. Whoever still waits is cancelled."""
         waiters, self._waiters = self._waiters, None

@@ -179,6 +179,18 @@ class Client:
         except JobTimeout:
             return self.result(job_id)
 
+    def retry(self, job_id: str) -> Job:
+        """Queue a job that failed or expired again, under its id; return the Job.
+
+            job = client.retry(job_id)
+            print(job.result(timeout_s=30).content)
+
+        It gets new tries and as much time as it had at first; what its earlier attempts cost stays
+        on record. A model that "auto" chose is chosen anew. Raises UnknownJob, InvalidRequest for a
+        job that has not failed or cannot be run any more, and Unreachable.
+        """
+        return Job(self._operations.retry(job_id), self)
+
     def close(self) -> None:
         """Close all connections. Whoever still waits gets a RuntimeError."""
         self._reset_after_fork()

@@ -75,7 +75,8 @@ class JobFilters(TypedDict, total=False):
     """Which jobs to list. All fields are optional, and None is no filter.
 
     status, tenant, user, priority: only jobs of this one.
-    model: only jobs for which this model was asked, or which it answered.
+    model: only jobs for which this model was asked, or which it answered; with its provider
+        (`openai/gpt-4o`) or without.
     batch: only jobs of the batch with this id.
     code: only jobs that ended with this error code.
     metadata: only jobs whose metadata has all these names with these plain values.
@@ -192,7 +193,8 @@ def _conditions(asked: JobQuery) -> list[ColumnElement[bool]]:
         if value is not None:
             wanted.append(column == value)
     if asked.model is not None:
-        wanted.append(or_(jobs.c.model == asked.model, audit.c.model_used == asked.model))
+        names = {asked.model, asked.model.rpartition("/")[2]}
+        wanted.append(or_(jobs.c.model.in_(names), audit.c.model_used.in_(names)))
     if asked.since is not None:
         wanted.append(jobs.c.submitted_at_ms >= moments.ms_of("since", asked.since))
     wanted += [has_pair(*_pair(key, value)) for key, value in (asked.metadata or {}).items()]

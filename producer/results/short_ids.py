@@ -20,23 +20,28 @@ _AFTER_ALL = "zzzz"
 """It sorts after whatever follows in an id, in the order of any language of a database."""
 
 
+def may_be_short(given: str) -> bool:
+    """Return whether the text can be the beginning of an id, and is not a whole one."""
+    return SHORTEST <= len(given) < _FULL and "\0" not in given
+
+
 def job_id_of(engine: Engine, given: str, option: str = "ID") -> str:
     """Return the id of the only job whose id begins so; the text as it is if there is none.
 
     A whole id is returned without a look. Raise WrongUse, with some of them, if several begin so.
     """
-    if len(given) >= _FULL or len(given) < SHORTEST or "\0" in given:
+    if not may_be_short(given):
         return given
     return _only(engine, given, (jobs.c.id, audit.c.job_id), option)
 
 
 def batch_id_of(engine: Engine, given: str, option: str = "ID") -> str:
     """Return the id of the only batch whose id begins so, with or without `batch_`."""
-    full = given if given.startswith(BATCH) else BATCH + given
-    if len(full) >= len(BATCH) + _FULL or len(full) < len(BATCH) + SHORTEST or "\0" in given:
+    digits = given.removeprefix(BATCH)
+    if not may_be_short(digits):
         return given
-    found = _only(engine, full, (batches.c.id,), option)
-    return given if found == full else found
+    found = _only(engine, BATCH + digits, (batches.c.id,), option)
+    return given if found == BATCH + digits else found
 
 
 def _only(engine: Engine, begin: str, columns: Iterable[Column[str]], option: str) -> str:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
+from headgate.producer.admin.reopen import with_new_deadline
 from headgate.producer.submit.checks import (
     refuse_misspelt_params,
     refuse_other_kind,
@@ -152,6 +154,23 @@ class Submitter:
     def route(self, given: RequestForm | Mapping[str, Any]) -> Route:
         """Return which model "auto" would get for this request, and why; raise InvalidRequest."""
         return self._router.route(_request_of(given))
+
+    def renewed(self, envelope: Envelope) -> tuple[Envelope, str]:
+        """Return a failed job's envelope for a new try, and its ticket; raise InvalidRequest.
+
+        Its deadline counts anew. A model that routing chose is chosen anew: its provider may have
+        no key.
+        """
+        envelope = with_new_deadline(envelope)
+        request = envelope.request
+        if (request.model or self._default_model) == AUTO:
+            model = self._model_of(request)
+            chosen = {"model": model.name, "model_class": model.model_class}
+            envelope = envelope.model_copy(update=chosen)
+        else:
+            model = self._known_model("model", envelope.model)
+        ticket = replace(self._ticket(envelope, model), paid=False)
+        return envelope, ticket.encode()
 
     def _model_of(self, request: Request) -> Model:
         """Return the model to ask first; check it and the models of `fallback`."""

@@ -52,12 +52,12 @@ def test_a_redis_url_stands_for_the_settings_of_the_environment_with_it(
 
 def test_an_argument_that_is_no_setting_is_refused_with_a_similar_name() -> None:
     with pytest.raises(SettingError) as caught:
-        Settings(redis_urll="redis://:s3cret@h")  # type: ignore[call-arg]
+        Settings(redis_urll="redis://:s3cret@h")
     assert str(caught.value) == (
         "redis_urll: 'redis://:***@h': no such setting; did you mean redis_url?"
     )
     with pytest.raises(SettingError, match=r"openai_key: '\*\*\*': .* openai_api_key"):
-        Settings(openai_key="sk-1")  # type: ignore[call-arg]
+        Settings(openai_key="sk-1")
 
 
 def test_the_timeout_has_two_names_of_which_one_is_given() -> None:
@@ -92,8 +92,8 @@ def test_a_moment_is_a_text_an_age_or_a_datetime() -> None:
     for given in (at, "2026-11-20T09:30:00Z", "2026-11-20T09:30:00", "2026-11-20T10:30:00+01:00"):
         assert ms_of("since", given) == exact, given
     before = now_ms()
-    for given in ("1h", " 60m ", "3600s", timedelta(hours=1)):
-        assert 0 <= ms_of("since", given) - (before - 3_600_000) < 60_000, given
+    for age in ("1h", " 60m ", "3600s", timedelta(hours=1)):
+        assert 0 <= ms_of("since", age) - (before - 3_600_000) < 60_000, age
     assert parse_day_or_moment("2026-11-20", "since") == at.date()
 
 
