@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import click
 
 from headgate.producer.cli.terminal import cells
 from headgate.producer.cli.terminal.output import json_option, print_json, print_note, print_table
 from headgate.producer.cli.terminal.session import open_session
+
+if TYPE_CHECKING:
+    from headgate.producer.admin.budgets import BudgetRow
 
 
 @click.command()
@@ -42,6 +48,10 @@ def budgets(as_json: bool) -> None:
             "no budget is set; set one with `headgate limits set`, or [budget] in the catalog"
         )
         return
+    _print_budgets(found)
+
+
+def _print_budgets(found: Sequence[BudgetRow]) -> None:
     names = ("scope", "period", "budget", "spent", "held", "share", "state", "from")
     rows = (
         (

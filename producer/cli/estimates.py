@@ -43,9 +43,6 @@ def estimates(model: str | None, tenant: str | None, limit: int, as_json: bool) 
                than this share
     at worst   95 of 100 are off by less than this
     corrected  factor by which estimates of prompts are corrected
-
-    If `took more` stays far above `allowed`, answers have just become longer; it settles after some
-    hundred answers.
     """
     from headgate.producer.admin import estimates as learned
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -131,36 +132,10 @@ def _print_set(scope: str, amounts: Amounts, as_json: bool) -> None:
 
 
 def _show(found: LimitsReport) -> None:
-    names = ("bucket", "measure", "limit", "from", "fill", "left", "running", "key")
-    print_table(
-        names,
-        (
-            (
-                one.scope, one.measure, cells.quantity(one.limit), one.whence,
-                cells.amount(None if one.fill is None else f"{one.fill:.0%}"),
-                None if one.left is None else round(one.left), one.running, one.key,
-            )
-            for one in found.buckets
-        ),
-        optional=("key", "running", "left"),
-    )  # fmt: skip
+    _show_buckets(found.buckets)
     if found.gates:
         print_line("")
-        gates = (
-            (
-                one.pool,
-                cells.state(one.state),
-                one.why,
-                one.until,
-                cells.amount(f"{one.pace:.0%}"),
-                one.ceiling,
-                one.key,
-            )
-            for one in found.gates
-        )
-        print_table(
-            ("gate", "state", "why", "until", "pace", "ceiling", "key"), gates, optional=("key",)
-        )
+        _show_gates(found.gates)
     if found.pools:
         print_line("")
         _show_pools(found.pools)
@@ -178,6 +153,34 @@ def _show(found: LimitsReport) -> None:
         print_table(("locked out", "user", "until", "lockouts"), locked)
     for note in _notes(found):
         print_note(note)
+
+
+def _show_buckets(found: Sequence[BucketRow]) -> None:
+    names = ("bucket", "measure", "limit", "from", "fill", "left", "running", "key")
+    print_table(
+        names,
+        (
+            (
+                one.scope, one.measure, cells.quantity(one.limit), one.whence,
+                cells.amount(None if one.fill is None else f"{one.fill:.0%}"),
+                None if one.left is None else round(one.left), one.running, one.key,
+            )
+            for one in found
+        ),
+        optional=("key", "running", "left"),
+    )  # fmt: skip
+
+
+def _show_gates(found: Sequence[GateRow]) -> None:
+    rows = (
+        (
+            one.pool, cells.state(one.state), one.why, one.until, cells.amount(f"{one.pace:.0%}"),
+            one.ceiling, one.key,
+        )
+        for one in found
+    )  # fmt: skip
+    names = ("gate", "state", "why", "until", "pace", "ceiling", "key")
+    print_table(names, rows, optional=("key",))
 
 
 def _show_pools(found: Any) -> None:

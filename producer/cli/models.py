@@ -45,6 +45,10 @@ def models(names: tuple[str, ...], as_json: bool) -> None:
         for one in found:
             print_json(one)
         return
+    _print_models(found)
+
+
+def _print_models(found: list[dict[str, Any]]) -> None:
     columns = (
         "model", "provider", "class", "context", "output", "USD/M in", "USD/M out", "limits", "key",
     )  # fmt: skip

@@ -7,7 +7,6 @@ A pipe or a file gets the exact bytes.
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -101,14 +100,23 @@ def print_table(
         for row in rows:
             print_line("\t".join(cell.exact for cell in row))
         return
+    _print_rich(columns, rows, optional)
+
+
+def _print_rich(
+    columns: Sequence[str], rows: Sequence[Sequence[Cell]], optional: Sequence[str]
+) -> None:
+    """Print the rows as a table on a terminal, as wide as that is."""
     from rich.cells import cell_len
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    console = Console(color_system=None) if os.environ.get("NO_COLOR") else Console()
-    by_column = dict(zip(columns, zip(*rows, strict=True) if rows else [()] * len(columns),
-                         strict=True))  # fmt: skip
+    console = Console()
+    if console.no_color:  # NO_COLOR: no bold letters either
+        console = Console(color_system=None)
+    filled = list(zip(*rows, strict=True)) or [()] * len(columns)
+    by_column = dict(zip(columns, filled, strict=True))
     widths = {name: max(map(cell_len, (name, *(cell.shown for cell in cells))))
               for name, cells in by_column.items()}  # fmt: skip
     hidden = []
@@ -119,9 +127,9 @@ def print_table(
     table = Table(box=None, pad_edge=False)
     for name in widths:
         # The first column names the row; a name that wraps cannot be copied.
-        right = _are_numbers(by_column[name])
-        table.add_column(name, overflow="fold", no_wrap=name == columns[0],
-                         justify="right" if right else "left")  # fmt: skip
+        justify = "right" if _are_numbers(by_column[name]) else "left"
+        no_wrap = name == columns[0]
+        table.add_column(name, overflow="fold", no_wrap=no_wrap, justify=justify)  # type: ignore[arg-type]  # its own words
     for row in rows:
         shown = zip(columns, row, strict=True)
         table.add_row(*(Text(cell.shown, cell.style) for name, cell in shown if name in widths))
