@@ -28,7 +28,7 @@ if TYPE_CHECKING:
         TierLimit,
         UnknownJob,
     )
-    from headgate.producer.results.read import Listed
+    from headgate.producer.results.listing import JobFilters, Listed
     from headgate.producer.submit.fields import CacheFields, RequestFields
     from headgate.producer.usage.report import UsageQuery, UsageReport, UsageRow
     from headgate.shared.errors import (
@@ -64,6 +64,7 @@ __all__ = [
     "InvalidRequest",
     "Job",
     "JobFailed",
+    "JobFilters",
     "JobTimeout",
     "Listed",
     "Priority",
@@ -98,7 +99,7 @@ _MODULES = (
     "headgate.shared.settings",
     "headgate.producer.errors",
     "headgate.producer.submit.fields",
-    "headgate.producer.results.read",
+    "headgate.producer.results.listing",
     "headgate.producer.usage.report",
     "headgate.shared.routing.router",
     "headgate.producer.client.handle",

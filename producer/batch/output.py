@@ -11,6 +11,7 @@ import os
 import stat
 import time
 from collections.abc import Container
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any, Literal
 
@@ -51,6 +52,8 @@ class Output:
         self._is_file = is_file
         self._size = os.fstat(fd).st_size if is_file else 0
         self._synced_at = time.monotonic()
+        self.written_usd = Decimal(0)
+        self.bad_example: str | None = None
 
     @property
     def empty(self) -> bool:
@@ -106,8 +109,9 @@ class Output:
     def read_written(self, batch_id: str) -> dict[int, bool]:
         """Return the places of the lines of output, and whether each is an answer.
 
-        Cut off an incomplete last line (a kill, a full disk). Raise WrongUse if the file holds
-        lines that are not of this batch.
+        `written_usd` is then the sum of their known costs, `bad_example` the fault of a line that
+        became no job. Cut off an incomplete last line (a kill, a full disk). Raise WrongUse if the
+        file holds lines that are not of this batch.
         """
         found: dict[int, bool] = {}
         whole = 0
@@ -120,9 +124,12 @@ class Output:
                     line = orjson.loads(raw)
                     if line["headgate"]["batch_id"] != batch_id:
                         raise ValueError
-                    place = _place_in(line)
+                    ours, place = line["headgate"], _place_in(line)
                     found[place] = line["error"] is None
-                except (ValueError, KeyError, TypeError):
+                    if line["error"] is not None and ours.get("job_id") is None:
+                        self.bad_example = self.bad_example or line["error"]["message"]
+                    self.written_usd += Decimal(ours.get("cost_usd") or 0)
+                except (ValueError, KeyError, TypeError, InvalidOperation):
                     remedy = f"line {n} is not of this batch; name another output"
                     raise WrongUse("output", str(self.path), remedy) from None
                 whole += len(raw)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from headgate.producer.cli.commands import HELP
+from headgate.producer.cli.terminal import cells
 from headgate.producer.cli.terminal.exit_codes import DONE, FAILED, INTERRUPTED
 from headgate.producer.cli.terminal.options import MAX_SAMPLES
 from headgate.producer.cli.terminal.output import (
@@ -21,17 +22,14 @@ from headgate.producer.cli.terminal.output import (
     print_table,
 )
 from headgate.producer.cli.terminal.request_options import GivenFields, request_options
+from headgate.producer.cli.terminal.session import open_record, whole_batch_id
 
 if TYPE_CHECKING:
-    from sqlalchemy import Engine
-
     from headgate.producer.batch.input import InputSummary
     from headgate.producer.batch.output import Output
     from headgate.producer.batch.rows import Batch
     from headgate.producer.batch.summary import Summary
     from headgate.producer.installation import Installation
-    from headgate.producer.waits.find import FindWaits
-    from headgate.shared.catalog.catalog import Catalog
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -121,7 +119,7 @@ def run(
         chosen, written = _begin(at, summary, output, defaults, resume, retry_failed)
         if not follow(at, chosen, input_path, output, written, max_in_flight=max_in_flight):
             return INTERRUPTED
-        return _report(summarise(at.engine, at.catalog, _reread(at, chosen)), as_json)
+        return _report(summarise(at.engine, at.catalog, _reread(at, chosen)), as_json, output)
 
 
 def _begin(
@@ -177,7 +175,8 @@ def status(batch_id: str, as_json: bool) -> int:
     from headgate.producer.batch.waits import wait_of
     from headgate.shared.job.ids import now_ms
 
-    with _record() as (engine, catalog, find_waits):
+    batch_id = whole_batch_id(batch_id)
+    with open_record() as (engine, catalog, find_waits):
         record = BatchRows(engine)
         found = record.get(batch_id)
         counts = record.counts(batch_id)
@@ -219,14 +218,14 @@ def fetch(batch_id: str, output_path: Path, wait: bool, overwrite: bool, as_json
     from headgate.producer.cli.batch_run import fetch_into
 
     with _installation() as at:
-        found = BatchRows(at.engine).get(batch_id)
+        found = BatchRows(at.engine).get(whole_batch_id(batch_id))
         exists = "overwrite" if overwrite else "refuse"
         source = Path(found.input_path)
         output = Output.open(output_path, source, exists, resumable=False)  # type: ignore[arg-type]
         with closing(output):
             if not fetch_into(at, found, output, wait=wait):
                 return INTERRUPTED
-        return _report(summarise(at.engine, at.catalog, _reread(at, found)), as_json)
+        return _report(summarise(at.engine, at.catalog, _reread(at, found)), as_json, output)
 
 
 @batch.command()
@@ -240,6 +239,7 @@ def cancel(batch_id: str, as_json: bool) -> int:
     from headgate.producer.batch.rows import BatchRows
     from headgate.producer.batch.run import cancel_open
 
+    batch_id = whole_batch_id(batch_id)
     with _installation() as at, at.reaching():
         record = BatchRows(at.engine)
         found = record.get(batch_id)
@@ -271,7 +271,7 @@ def list_(limit: int, as_json: bool) -> None:
     from headgate.producer.batch.rows import BatchRows
     from headgate.producer.batch.summary import summarise
 
-    with _record() as (engine, catalog, _):
+    with open_record() as (engine, catalog, _):
         found = []
         for one in BatchRows(engine).latest(limit):
             summary = summarise(engine, catalog, one)
@@ -282,34 +282,26 @@ def list_(limit: int, as_json: bool) -> None:
         for facts in found:
             print_json(facts)
         return
+    _print_batches(found)
+
+
+def _print_batches(found: list[dict[str, Any]]) -> None:
+    from headgate.shared.job.ids import now_ms
+
+    at_ms = now_ms()
+    ids = cells.short_ids([facts["id"] for facts in found], "batch_")
     names = ("id", "state", "lines", "succeeded", "failed", "open", "cost_usd", "created_at",
              "input_path")  # fmt: skip
-    optional = ("input_path", "created_at", "cost_usd", "failed", "succeeded", "lines")
-    print_table(names, [[facts[name] for name in names] for facts in found], optional=optional)
-
-
-@contextmanager
-def _record() -> Iterator[tuple[Engine, Catalog, FindWaits]]:
-    """Give the record, the catalog, and what finds waits; print a note if Redis is away."""
-    from headgate.producer.installation import is_of_redis, open_installation, record_alone
-    from headgate.producer.waits.find import WaitFinder, no_waits
-    from headgate.shared import settings
-    from headgate.shared.catalog import catalog
-    from headgate.shared.errors import Unreachable
-
-    chosen = settings.load()
-    try:
-        at = open_installation(chosen)
-    except Unreachable as error:
-        if not is_of_redis(error):
-            raise
-        print_note(f"{error}; only the record is read")
-    else:
-        with closing(at), at.reaching():
-            yield at.engine, at.catalog, WaitFinder(at.redis, at.keys)
-        return
-    with record_alone(chosen) as engine:
-        yield engine, catalog.load(chosen.catalog), no_waits
+    rows = [
+        (
+            batch_id, cells.state(facts["state"]), *(facts[name] for name in names[2:6]),
+            cells.usd(facts["cost_usd"]), cells.moment(facts["created_at"], at_ms),
+            facts["input_path"],
+        )
+        for facts, batch_id in zip(found, ids, strict=True)
+    ]  # fmt: skip
+    optional = ("input_path", "created_at", "cost_usd", "lines", "succeeded")
+    print_table(names, rows, optional=optional)
 
 
 def _installation() -> Any:
@@ -355,16 +347,20 @@ def _described(found: Batch) -> dict[str, Any]:
     return facts
 
 
-def _report(summary: Summary, as_json: bool) -> int:
-    from headgate.producer.batch.summary import describe
+def _report(summary: Summary, as_json: bool, output: Output | None = None) -> int:
+    from headgate.producer.cli.terminal.batch_summary import describe, next_command
 
+    path = None if output is None else str(output.path.absolute())
     if as_json:
         print_json(summary.as_json())
     else:
-        print_pairs(list(describe(summary)))
+        bad = None if output is None else output.bad_example
+        print_pairs(list(describe(summary, path, bad)))
     if summary.open:
         have = "line of the batch has" if summary.open == 1 else "lines of the batch have"
         print_note(f"{summary.open} {have} not ended yet")
+    if (command := next_command(summary, path)) is not None:
+        print_note(f"next: {command}")
     return _code(summary)
 
 

@@ -1,4 +1,4 @@
-"""`headgate submit`, `result`, `cancel`, `jobs`: single jobs."""
+"""`headgate submit`, `result`, `cancel`: single jobs."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from headgate.producer.cli.terminal.exit_codes import DONE, FAILED, INTERRUPTED
-from headgate.producer.cli.terminal.options import finite, parse_moment
+from headgate.producer.cli.terminal.options import finite
 from headgate.producer.cli.terminal.output import (
     json_option,
     print_json,
     print_line,
     print_note,
-    print_table,
 )
 from headgate.producer.cli.terminal.request_options import GivenFields, pairs_of, request_options
+from headgate.producer.cli.terminal.session import whole_job_id
 
 if TYPE_CHECKING:
     from headgate.producer.client.client import Client
-    from headgate.shared.job.result import Result, Status
+    from headgate.shared.job.result import Result
     from headgate.shared.job.waiting_for import WaitingFor
 
 
@@ -109,7 +109,7 @@ def _request_fields(
 )
 @json_option
 def result(job_id: str, wait: bool, timeout: float | None, as_json: bool) -> int:
-    """Print the answer of the job ID.
+    """Print the answer of the job ID; the beginning of an id is enough.
 
     The exit code is 1 if the job has not ended, or has not succeeded.
 
@@ -118,6 +118,7 @@ def result(job_id: str, wait: bool, timeout: float | None, as_json: bool) -> int
     """
     from headgate.producer.client.client import Client
 
+    job_id = whole_job_id(job_id)
     with Client() as client:
         found = client.result(job_id)
         if not found.ended and (wait or timeout is not None):
@@ -139,7 +140,7 @@ def cancel(job_id: str, as_json: bool) -> int:
     from headgate.producer.client.client import Client
 
     with Client() as client:
-        found = client.cancel(job_id)
+        found = client.cancel(whole_job_id(job_id))
     if as_json:
         print_json(found.as_json())
     elif found.status == "cancelled":
@@ -149,59 +150,6 @@ def cancel(job_id: str, as_json: bool) -> int:
     else:
         print_note(f"job {found.id} is still {found.status}; its worker will stop it")
     return DONE if found.status == "cancelled" else FAILED
-
-
-@click.command()
-@click.option(
-    "--status", metavar="S",
-    help="Only jobs with this status: queued, running, deferred, succeeded, failed, cancelled or "
-    "expired.",
-)  # fmt: skip
-@click.option("--tenant", help="Only jobs of this tenant.")
-@click.option(
-    "--since", metavar="D",
-    help="Only jobs submitted since: 30s, 10m, 2h or 7d ago, or a moment in UTC.",
-)  # fmt: skip
-@click.option(
-    "--limit", type=int, default=50, show_default=True, metavar="N", help="List at most N jobs."
-)
-@json_option
-def jobs(
-    status: Status | None, tenant: str | None, since: str | None, limit: int, as_json: bool
-) -> None:
-    """List jobs, the newest first.
-
-    \b
-    Example: headgate jobs --status failed --since 2h
-    """
-    from headgate.producer.client.client import Client
-
-    begin = parse_moment(since) if since is not None else None
-    with Client() as client:
-        found = client.jobs(status=status, tenant=tenant, since=begin, limit=limit)
-    if as_json:
-        for one in found:
-            print_json(one.as_json())
-        return
-    from headgate.shared.job.ids import now_ms
-
-    at_ms = now_ms()
-    names = (
-        "id", "status", "priority", "model", "tenant", "batch", "submitted", "finished",
-        "waiting for",
-    )  # fmt: skip
-    print_table(
-        names,
-        (
-            (
-                one.id, one.status, one.priority, one.model, one.tenant, one.batch_id,
-                one.submitted_at, one.finished_at,
-                one.waiting_for and one.waiting_for.in_words(at_ms).removeprefix("waiting for "),
-            )
-            for one in found
-        ),
-        optional=("batch", "finished", "priority", "tenant", "submitted", "model", "waiting for"),
-    )  # fmt: skip
 
 
 def _variables(given: Sequence[str]) -> dict[str, str]:
@@ -270,7 +218,7 @@ def _wait(
                 if timeout_s is not None and is_over():
                     raise JobTimeout(job_id, timeout_s, error.waiting_for) from None
                 workers.check(waited_s)
-                notes.show(error.waiting_for, waited_s)
+                notes.show(error.waiting_for, time.monotonic() - began)
     return None
 
 

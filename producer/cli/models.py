@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from headgate.producer.cli.terminal import cells
 from headgate.producer.cli.terminal.output import json_option, print_json, print_table
 
 if TYPE_CHECKING:
@@ -44,10 +45,10 @@ def models(names: tuple[str, ...], as_json: bool) -> None:
         for one in found:
             print_json(one)
         return
-    _show(found)
+    _print_models(found)
 
 
-def _show(found: list[dict[str, Any]]) -> None:
+def _print_models(found: list[dict[str, Any]]) -> None:
     columns = (
         "model", "provider", "class", "context", "output", "USD/M in", "USD/M out", "limits", "key",
     )  # fmt: skip
@@ -56,10 +57,11 @@ def _show(found: list[dict[str, Any]]) -> None:
         (
             (
                 one["name"], one["provider"], one["class"], one["context_tokens"],
-                one["max_output_tokens"] or None, one["usd_per_million_input_tokens"],
-                one["usd_per_million_output_tokens"],
+                one["max_output_tokens"] or None,
+                cells.amount(one["usd_per_million_input_tokens"]),
+                cells.amount(one["usd_per_million_output_tokens"]),
                 " ".join(f"{name}={n}" for name, n in one["limits"].items()),
-                "set" if one["key_is_set"] else "missing",
+                cells.state("set" if one["key_is_set"] else "missing"),
             )
             for one in found
         ),

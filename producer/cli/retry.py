@@ -9,7 +9,7 @@ import click
 from headgate.producer.cli.terminal.exit_codes import DONE, FAILED, confirm
 from headgate.producer.cli.terminal.options import parse_moment
 from headgate.producer.cli.terminal.output import json_option, print_json, print_line, print_note
-from headgate.producer.cli.terminal.session import open_session
+from headgate.producer.cli.terminal.session import open_session, whole_batch_id, whole_job_id
 
 if TYPE_CHECKING:
     from headgate.producer.installation import Installation
@@ -44,7 +44,7 @@ def retry(ids: tuple[str, ...], yes: bool, as_json: bool, **chosen: Any) -> int:
 
     \b
     Examples:
-      headgate retry 0192f3c4-...
+      headgate retry 0192f3c4-5b6a-7abc
       headgate retry --status failed --code timeout --since 2h
       headgate retry --batch batch_0192...
     """
@@ -53,7 +53,7 @@ def retry(ids: tuple[str, ...], yes: bool, as_json: bool, **chosen: Any) -> int:
 
     _require_choice(ids, **chosen)
     with open_session() as at:
-        wanted = list(ids) or _chosen(at, yes, **chosen)
+        wanted = [*map(whole_job_id, ids)] or _chosen(at, yes, **chosen)
         done = act(at, submitter_for(at), wanted)
     _show(done, as_json)
     return FAILED if done.refused else DONE
@@ -73,6 +73,7 @@ def _chosen(
     from headgate.producer.submit.retry import RetryFilter, choose, counted
 
     if batch_id is not None:
+        batch_id = whole_batch_id(batch_id, "--batch")
         from headgate.producer.batch.rows import BatchRows
 
         BatchRows(at.engine).get(batch_id)  # raises UnknownBatch

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from headgate.producer.cli.jobs import read_prompt
+from headgate.producer.cli.terminal import cells
 from headgate.producer.cli.terminal.options import MAX_TOKENS, MAX_USD_PER_MILLION, PREFER, TASK
 from headgate.producer.cli.terminal.output import json_option, print_json, print_pairs, print_table
 
@@ -67,7 +68,12 @@ def _print(found: Route) -> None:
         print_table(
             names,
             (
-                (one.model, one.provider, one.usd, _times(one.usd, found.usd))
+                (
+                    one.model,
+                    one.provider,
+                    cells.usd(one.usd),
+                    cells.amount(_times(one.usd, found.usd)),
+                )
                 for one in found.runners_up
             ),
             optional=("provider", "times"),

@@ -39,10 +39,8 @@ def print_stream(client: Client, job_id: str, as_json: bool) -> Result | None:
                     if stop.requested():
                         return None
                     if not text:
-                        quiet_s = time.monotonic() - came_at
-                        workers.check(quiet_s)
-                        if not last and quiet_s >= AFTER_S:
-                            notes.show(client.result(job_id).waiting_for, quiet_s)
+                        workers.check(quiet_s := time.monotonic() - came_at)
+                        _show_wait(notes, client, job_id, 0.0 if last else quiet_s)
                         continue
                     came_at, last = time.monotonic(), text
                     if as_json:
@@ -61,6 +59,12 @@ def print_stream(client: Client, job_id: str, as_json: bool) -> Result | None:
                 if not as_json:
                     last = _end_line(last)
             return client.result(job_id)
+
+
+def _show_wait(notes: WaitNotes, client: Client, job_id: str, waited_s: float) -> None:
+    """Tell what the job waits for while nothing of its answer has come."""
+    if waited_s >= AFTER_S:
+        notes.show(client.result(job_id).waiting_for, waited_s)
 
 
 def _end_line(last: str) -> str:

@@ -59,7 +59,6 @@ def up(
 
     _refuse_ports_of_nothing(port if not simulate else None, flower_port if not flower else None)
     in_force = settings.load()
-    flags = ["--port", str(port)] if port else []
     require_home(in_force)
     with _lock(in_force.home_path), Interrupt(STOPPING) as stop:
         local = LocalStack(
@@ -67,7 +66,7 @@ def up(
             notify=print_note,
             on_line=_print_process_line,
             workers=workers,
-            simulator=flags if simulate else None,
+            simulator=["--port", str(port)] * bool(port) if simulate else None,
             flower_port=(flower_port or FLOWER_PORT) if flower else None,
             log_level=in_force.log_level,
             at_once=stop.requested,

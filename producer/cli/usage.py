@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from headgate.producer.cli.terminal import cells
 from headgate.producer.cli.terminal.output import (
     json_option,
     print_json,
@@ -133,8 +134,8 @@ def _as_text(cell: str | None) -> str | None:
 def _table(found: UsageReport) -> None:
     names = found.by or ("",)
     total = ("total",) + ("",) * (len(names) - 1)
-    cells = [(*one.key.values(), *_cells(one)) for one in found.rows] if found.by else []
-    print_table((*names, *_COLUMNS), [*cells, (*total, *_cells(found.total))], optional=_OPTIONAL)
+    rows = [(*one.key.values(), *_cells(one)) for one in found.rows] if found.by else []
+    print_table((*names, *_COLUMNS), [*rows, (*total, *_cells(found.total))], optional=_OPTIONAL)
     if found.total.unpriced:
         print_note(f"jobs whose cost is unknown: {found.total.unpriced} (counted as 0 USD)")
 
@@ -142,10 +143,11 @@ def _table(found: UsageReport) -> None:
 def _cells(one: UsageRow) -> tuple[object, ...]:
     return (
         one.requests, one.failed, _percent(one.hit_rate), _percent(one.error_rate),
-        one.input_tokens, one.cached_input_tokens, one.output_tokens, one.cost_usd, one.saved_usd,
+        one.input_tokens, one.cached_input_tokens, one.output_tokens, cells.usd(one.cost_usd),
+        cells.usd(one.saved_usd),
         one.mean_latency_ms, one.p50_latency_ms, one.p95_latency_ms, one.p99_latency_ms,
     )  # fmt: skip
 
 
-def _percent(share: float | None) -> str | None:
-    return None if share is None else f"{share:.1%}"
+def _percent(share: float | None) -> cells.Cell | None:
+    return cells.amount(None if share is None else f"{share:.1%}")

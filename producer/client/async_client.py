@@ -18,8 +18,7 @@ from headgate.producer.client.text_stream import TextStream
 from headgate.producer.client.waiters import Waiters
 from headgate.producer.errors import JobTimeout, UnknownJob
 from headgate.producer.installation import Installation
-from headgate.producer.moments import When
-from headgate.producer.results.read import Listed
+from headgate.producer.results.listing import JobFilters, Listed
 from headgate.producer.submit.fields import RequestFields, Requests
 from headgate.producer.usage.report import UsageQuery, UsageReport
 from headgate.shared.job.result import Result, Status
@@ -101,21 +100,9 @@ class AsyncClient:
         """Return the status of a job, also if its result has expired; raise UnknownJob."""
         return await asyncio.to_thread(self._operations.status, job_id)
 
-    async def jobs(
-        self,
-        *,
-        status: Status | None = None,
-        tenant: str | None = None,
-        since: When | None = None,
-        limit: int = 50,
-    ) -> list[Listed]:
-        """Return jobs, the newest first; see `Client.jobs`.
-
-        since: only jobs submitted after this moment (with a time zone), or at most so long ago:
-            a timedelta, or a text such as "1h".
-        limit: how many at most, from 1 to 100,000.
-        """
-        return await asyncio.to_thread(self._operations.jobs, status, tenant, since, limit)
+    async def jobs(self, **asked: Unpack[JobFilters]) -> list[Listed]:
+        """Return jobs, the newest first; see `Client.jobs`."""
+        return await asyncio.to_thread(self._operations.jobs, asked)
 
     async def usage(
         self, by: UsageKey | str | Sequence[UsageKey] = (), **asked: Unpack[UsageQuery]

@@ -16,8 +16,7 @@ from headgate.producer.client.operations import Operations
 from headgate.producer.client.waiters import Waiters
 from headgate.producer.errors import JobTimeout, UnknownJob
 from headgate.producer.installation import Installation
-from headgate.producer.moments import When
-from headgate.producer.results.read import Listed
+from headgate.producer.results.listing import JobFilters, Listed
 from headgate.producer.submit.fields import RequestFields, Requests
 from headgate.producer.usage.report import UsageQuery, UsageReport
 from headgate.shared.job.result import Result, Status
@@ -131,24 +130,18 @@ class Client:
         """Return the status of a job, also if its result has expired; raise UnknownJob."""
         return self._operations.status(job_id)
 
-    def jobs(
-        self,
-        *,
-        status: Status | None = None,
-        tenant: str | None = None,
-        since: When | None = None,
-        limit: int = 50,
-    ) -> list[Listed]:
+    def jobs(self, **asked: Unpack[JobFilters]) -> list[Listed]:
         """Return jobs, the newest first.
 
-        status, tenant: only jobs of this status, or of this tenant.
-        since: only jobs submitted after this moment (with a time zone), or at most so long ago:
-            a timedelta, or a text such as "1h".
-        limit: how many at most, from 1 to 100,000.
+            failed = client.jobs(status="failed", since="1h", metadata={"run": 7})
 
-        Raises InvalidRequest and Unreachable.
+        asked: `status`, `tenant`, `user`, `model`, `batch`, `priority`, `code`, `metadata`: only
+            these; `since`, `before` and `limit`. See JobFilters.
+
+        For the next page give the last id of this one as `before`. Jobs that were submitted by
+        release 0.1 are not found by `metadata`. Raises InvalidRequest, UnknownJob and Unreachable.
         """
-        return self._operations.jobs(status, tenant, since, limit)
+        return self._operations.jobs(asked)
 
     def usage(
         self, by: UsageKey | str | Sequence[UsageKey] = (), **asked: Unpack[UsageQuery]

@@ -23,10 +23,9 @@ from headgate.producer.installation import (
     is_of_redis,
     record_alone,
 )
-from headgate.producer.moments import When
 from headgate.producer.results import cancel as cancelling
 from headgate.producer.results import read
-from headgate.producer.results.read import Listed
+from headgate.producer.results.listing import JobFilters, JobQuery, Listed, list_jobs
 from headgate.producer.submit.fields import RequestFields, Requests
 from headgate.producer.submit.prepare import Submitter
 from headgate.producer.submit.retry import retry
@@ -112,19 +111,11 @@ class Operations:
 
         return Waiters(look, last_look, at.servers.async_redis_client(), at.keys)
 
-    def jobs(
-        self,
-        status: Status | None,
-        tenant: str | None,
-        since: When | None,
-        limit: int,
-    ) -> list[Listed]:
+    def jobs(self, asked: JobFilters) -> list[Listed]:
         """Return the newest jobs first; without Redis, as the record has them."""
+        query = JobQuery(**asked)
         with self._record() as (engine, find_waits):
-            return read.list_jobs(
-                engine, status=status, tenant=tenant, since=since, limit=limit,
-                find_waits=find_waits,
-            )  # fmt: skip
+            return list_jobs(engine, query, find_waits)
 
     def usage(self, by: UsageKey | str | Sequence[UsageKey], asked: UsageQuery) -> UsageReport:
         """Return who used what. It reads the database only, so it works without Redis."""

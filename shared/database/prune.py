@@ -186,9 +186,9 @@ def _prune_jobs(engine: Engine, before_ms: int, dry_run: bool, size: _Size) -> I
             began = time.monotonic()
             with deleting(engine) as connection:
                 # A job that was reopened meanwhile has not ended any more.
-                found = [row.id for row in gone]
-                connection.execute(delete(jobs).where(jobs.c.id.in_(found), over))
-                _delete_metadata(connection, found)
+                ids = [row.id for row in gone]
+                connection.execute(delete(jobs).where(jobs.c.id.in_(ids), over))
+                _delete_metadata(connection, ids)
             size.learn(time.monotonic() - began)
         yield _by_end("jobs", gone)
 

@@ -14,26 +14,29 @@ WaitKind = Literal[
 
 @dataclass(frozen=True, slots=True)
 class WaitingFor:
-    """What a job waits for.
-
-    * `kind`: `limit`, `budget`, `gate` (its provider asked for a pause), `model_down` (its circuit
-      breaker is open), `paused` (by an operator), `no_worker` (for its queue), `no_key` (of the
-      provider), `vendor_batch`, `equal_job` (whose answer it shares), `due` (a retry or an ETA), or
-      `turn` (others are ahead, or all workers are busy). Later releases may add kinds.
-    * `name`: of what it waits for, as commands take it: a scope such as `pool/openai/gpt-4o` or
-      `user/acme/u1`, a model, a queue, a provider, or the id of a job.
-    * `why`: the reason or the amount, in a few words; it holds no prompt and no key.
-    * `since`: when the wait began, as far as it is known. `until`: when the job may start, an
-      estimate; None if nobody knows. Both are RFC 3339 in UTC.
-    * `help`: what would help.
-    """
+    """What a job waits for. Of several reasons it is one that would keep the job by itself."""
 
     kind: WaitKind
+    """`gate`: the provider takes no calls now. `model_down`: its circuit breaker is open. `due`: a
+    retry or an ETA. `turn`: others are ahead, or all workers are busy. Later releases may add
+    kinds."""
+
     name: str
+    """What it waits for, as commands take it: a scope such as `pool/openai/gpt-4o` or
+    `user/acme/u1`, a model, a queue, a provider, or the id of the equal job. For `due` it is
+    `retry` or `eta`."""
+
     why: str = ""
+    """The reason or the amount in a few words, without a prompt or a key."""
+
     since: str | None = None
+    """When the wait began, as far as that is known, as RFC 3339 in UTC."""
+
     until: str | None = None
+    """When the job may start, an estimate; null if nobody knows."""
+
     help: str = ""
+    """What would help."""
 
     def as_json(self) -> dict[str, Any]:
         """Return the fields as plain JSON values."""

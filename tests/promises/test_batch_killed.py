@@ -82,10 +82,9 @@ def _end(command: ChildProcess, way: str, url: str) -> int:
         for child in psutil.Process(command.pid).children(recursive=True)
         if "celery" in child.cmdline() and "guard.py" not in " ".join(child.cmdline())
     ]
-    worker.suspend()
-    # A busy machine may stop it in the moment in which all calls were answered and none began.
-    in_flight = installation.read_books(url).attempts.get("open", 0)
-    worker.kill()
+    worker.suspend()  # the command, which ends first, must not start another one
     command.kill()
-    wait_until(lambda: not worker.is_running(), 10, "the worker to end")
-    return in_flight
+    worker.kill()
+    wait_until(lambda: not worker.is_running(), 30, "the worker to end")
+    # A busy machine may end it in the moment in which all calls were answered and none began.
+    return installation.read_books(url).attempts.get("open", 0)

@@ -37,7 +37,7 @@ def run(argv: Sequence[str | Path], folder: Path, env: dict[str, str]) -> str:
     """What the command printed; it has succeeded."""
     ended = subprocess.run(
         [str(word) for word in argv],
-        cwd=folder, env=env, capture_output=True, text=True, timeout=150, check=False,
+        cwd=folder, env=env, capture_output=True, text=True, timeout=600, check=False,
     )  # fmt: skip
     assert ended.returncode == 0, ended.stdout + ended.stderr
     return ended.stdout
@@ -146,7 +146,7 @@ def test_a_clone_and_its_sdist_give_wheels_of_equal_files(archives: Archives) ->
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_a_wheel_installed_elsewhere_runs_up_simulate(
     programs: Path, tmp_path: Path, env: dict[str, str]
 ) -> None:
@@ -190,7 +190,7 @@ def as_in_a_container() -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_a_worker_runs_on_a_read_only_tree_and_as_process_one(
     programs: Path,
     valkey: ValkeyServer,
@@ -257,7 +257,7 @@ def own_project(folder: Path) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("python_path", ["", "."], ids=["plain", "PYTHONPATH=."])
 def test_a_project_with_its_own_shared_workers_and_producer_packages_can_use_everything(
     programs: Path, tmp_path: Path, env: dict[str, str], python_path: str

@@ -17,7 +17,7 @@ AT_ONCE = 100
 def test_a_killed_worker_loses_no_job_and_repeats_only_what_was_in_flight(
     form: str, simulator_factory: Callable[..., Simulator], tmp_path: Path
 ) -> None:
-    """Before each kill the worker is frozen, so that what is in flight can be counted exactly."""
+    """What was in flight is counted after the kill: before it, a commit may be on its way."""
     jobs = redis_forms.jobs_of(form)
     simulator = simulator_factory("--latency-ms", "150", "--latency-sigma", "0.5")
     env = {
@@ -38,15 +38,19 @@ def test_a_killed_worker_loses_no_job_and_repeats_only_what_was_in_flight(
         batch.start()
         for wanted in (400, 1_200) if jobs == 2_000 else (jobs // 2,):
             wait_until(lambda: installation.count_ended(url) >= wanted, 60, "jobs to end")  # noqa: B023
-            worker.freeze()
-            in_flight.append(installation.read_books(url).attempts.get("open", 0))
+            wait_until(lambda: _open(url) > 0, 60, "calls to be under way")
             worker.kill()
+            in_flight.append(_open(url))
             worker.start()
         assert installation.exit_code(batch) == 0, batch.log_end()
         assert worker.running
         worker.stop(30)
     for secret in redis_forms.SECRETS:
         assert secret not in worker.log() + batch.log()
-    assert 0 < min(in_flight) <= max(in_flight) <= AT_ONCE
+    assert max(in_flight) <= AT_ONCE
     installation.each_is_answered_once(out, jobs)
     installation.the_books_agree(url, simulator, jobs, unknown=sum(in_flight))
+
+
+def _open(url: str) -> int:
+    return installation.read_books(url).attempts.get("open", 0)

@@ -48,7 +48,7 @@ def soak(minutes: float, seed: int, database: str) -> list[str]:
 
 def first_ends(scene: Stage) -> None:
     """Both workers run: the first jobs have ended."""
-    until = time.monotonic() + 90
+    until = time.monotonic() + 240
     while not scene.watch.ended:
         if time.monotonic() > until:
             raise ChildFailed(f"no job ended:\n{scene.steady.log_end()}\n{scene.flood.log_end()}")

@@ -17,7 +17,7 @@ PICO = Decimal("1e-12")
 KEPT = (
     "headgate:pulse", "headgate:wake:", "headgate:limits", "headgate:budgets",
     "headgate:cached", "headgate:cache:counts", "headgate:cache:uses", "headgate:cache:ends",
-    "headgate:database", "headgate:results", "_kombu.binding",
+    "headgate:database", "headgate:results", "headgate:pauses", "_kombu.binding",
 )  # fmt: skip
 """Keys that stay without a lifetime: one of each, however many jobs there were."""
 

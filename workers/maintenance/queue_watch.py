@@ -76,10 +76,10 @@ class QueueWatch:
 
     async def _has_unlisted(self, listed: int) -> bool:
         """Return whether a worker of the release before lives: it is not in the list of workers."""
-        cursor, found = "0", 0
+        cursor, found = 0, 0
         while True:
             words = (cursor, "MATCH", self._keys.worker("*"), "COUNT", SCAN_COUNT)
             page = await self._batcher.send("SCAN", *words)
-            cursor, found = text_of(page[0]), found + len(page[1])
-            if cursor == "0":
+            cursor, found = int(page[0]), found + len(page[1])
+            if cursor == 0:
                 return found > listed

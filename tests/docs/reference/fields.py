@@ -15,6 +15,7 @@ import headgate
 from headgate.shared.job import request as request_module
 from headgate.shared.job.request import CacheWish, Kind, Priority, Request
 from headgate.shared.job.result import ErrorReport, FailedAttempt, Result, Status, Usage
+from headgate.shared.job.waiting_for import WaitingFor, WaitKind
 from tests.docs.reference.markdown import document, item, paragraph, sentence
 from tests.docs.reference.notes import RESULT_FIELDS
 from tests.docs.reference.source import attribute_docs, docstring_fields
@@ -29,6 +30,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "Priority": get_args(Priority),
     "Kind": get_args(Kind),
     "Status": get_args(Status),
+    "WaitKind": get_args(WaitKind),
 }
 """The choices that have a name in the code; error codes have a page of their own."""
 
@@ -43,7 +45,7 @@ def page() -> str:
         f"## Request\n\n{paragraph(Request.__doc__ or '')}\n\n{request}",
         f"## Cache\n\nThe field `cache` of a request.\n\n{fields_of_model(CacheWish, {})}",
         f"## Result\n\n{paragraph(Result.__doc__ or '')}\n\n{result}",
-        *map(_smaller, (Usage, ErrorReport, FailedAttempt)),
+        *map(_smaller, (Usage, ErrorReport, FailedAttempt, WaitingFor)),
     )
 
 

@@ -18,7 +18,7 @@ FIELDS_PAGE = "Its fields are in [request and result](request-and-result.md)."
 SETTINGS_PAGE = "Its fields are the [settings](settings.md), in lower case and without the prefix."
 SEE = {
     **dict.fromkeys(("Request", "Result", "Usage", "CacheWish"), FIELDS_PAGE),
-    **dict.fromkeys(("RequestFields", "ErrorReport", "FailedAttempt"), FIELDS_PAGE),
+    **dict.fromkeys(("RequestFields", "ErrorReport", "FailedAttempt", "WaitingFor"), FIELDS_PAGE),
     "Settings": SETTINGS_PAGE,
 }
 """Names whose fields stand on a page of their own."""

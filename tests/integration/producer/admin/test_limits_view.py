@@ -1,6 +1,7 @@
 """`headgate limits` on buckets, gates and waiting queues that were written by hand."""
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -86,6 +87,31 @@ def test_the_time_to_drain_is_that_of_the_tightest_limit(at: Installation, hand:
     result = row(report(at))
     assert result.by_tenant[0].drain_s == pytest.approx(600, rel=0.02)
     assert result.drain_s == pytest.approx(600, rel=0.02)
+
+
+def test_the_time_to_drain_obeys_the_limits_of_users_and_budgets_that_are_spent(
+    at: Installation, hand: Rooms
+) -> None:
+    """A batch of 2,000 jobs of a user with 10 a minute was said to drain in 15 minutes."""
+    hand.limit(f"pool/{POOL}", "rpm=300 tpm=20000000")
+    hand.fill(f"pool/{POOL}", "key0", rpm=0, tpm=0)
+    hand.limit("user/acme/u1", "rpm=10")
+    hand.fill("user/acme/u1", rpm=0)
+    ids = [f"j{n}" for n in range(1980)]
+    hand.wait(*ids, queue=BULK, user="u1", priority="bulk")
+    hours = 3600
+    result = row(report(at))
+    assert result.drain_s == pytest.approx(3.3 * hours, rel=0.01)
+    assert result.by_tenant[0].drain_s == result.drain_s
+    at.redis.hset(at.keys.budgets(), "tenant/acme", "usd_per_day=0.001")
+    day = f"{datetime.fromtimestamp(hand.now_ms() / 1000, UTC):%Y%m%d}"
+    at.redis.hset(at.keys.budget("tenant/acme", day), "spent", 1_012_000_000)
+    stopped = row(report(at)).drain_s
+    left_s = (86_400_000 - hand.now_ms() % 86_400_000) / 1000
+    assert stopped is not None
+    assert stopped > left_s, "nothing runs until midnight"
+    at.redis.sadd(at.keys.paused(), "tenant/acme")
+    assert row(report(at)).drain_s is None, "nobody knows when it is resumed"
 
 
 def test_each_bucket_is_shown_with_its_limit_its_fill_and_who_set_it(

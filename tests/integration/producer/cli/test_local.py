@@ -169,9 +169,9 @@ def test_a_second_ctrl_c_ends_all_at_once(
     while b"again" not in command.stderr.readline():
         pass
     command.send_signal(signal.SIGINT)
-    command.communicate(timeout=10)
+    command.communicate(timeout=50)  # less than the drain time
     assert command.returncode == 130
-    wait_until(lambda: gone(worker), 5, "the worker to end")
+    wait_until(lambda: gone(worker), 15, "the worker to end")
 
 
 def test_a_killed_worker_is_started_again_and_the_batch_ends(

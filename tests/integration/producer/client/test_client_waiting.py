@@ -75,7 +75,7 @@ async def test_a_job_goes_from_submit_to_result(client: AsyncClient, worker: Pla
 
 async def test_a_thousand_wait_at_once(client: AsyncClient, worker: PlayedWorker) -> None:
     ids = await client.submit_many([f"p{i}" for i in range(MANY)])
-    pending = [asyncio.create_task(client.result(i, wait=True, timeout_s=60)) for i in ids]
+    pending = [asyncio.create_task(client.result(i, wait=True, timeout_s=300)) for i in ids]
     await subscribed(worker, ids[-1])
     assert len(worker.at.redis.client_list(_type="pubsub")) == 1
 

@@ -196,11 +196,11 @@ def test_an_operators_limit_counts_at_once(client: Client) -> None:
 
 def test_the_command_line_ends_with_one_and_the_refusal(client: Client) -> None:
     at = client.open()
-    argv = ["submit", "--tier", "small", "--user", "u1", "--on-limit", "refuse", "Hello"]
-    ended = [headgate(argv, environment_of(at)) for _ in range(4)]
-    assert [one.code for one in ended] == [0, 0, 0, 1]
-    assert ended[3].out == ""
-    assert "headgate: over 3 calls a minute (tier small): try again in" in ended[3].err
+    argv = ["submit", "--tier", "daily", "--user", "u1", "--on-limit", "refuse", "Hello"]
+    ended = [headgate(argv, environment_of(at)) for _ in range(3)]
+    assert [one.code for one in ended] == [0, 0, 1]
+    assert ended[2].out == ""
+    assert "headgate: over 2 calls a day (tier daily): try again in" in ended[2].err
     wrong = headgate(["submit", "--tier", "smal", "Hello"], environment_of(at))
     assert (wrong.code, wrong.out) == (2, "")
     assert "tier: 'smal': no such tier" in wrong.err

@@ -83,23 +83,23 @@ async def test_a_fault_with_a_count_ends() -> None:
 
 
 async def test_limits_refuse_with_the_vendors_headers() -> None:
-    table = LimitTable(SimulatedLimit(rpm=60, tpm=60_000))
+    table = LimitTable(SimulatedLimit(rpm=1, tpm=60_000))
     async with running(Behaviour(limits=table)) as it:
         raw = await it.openai.chat.completions.with_raw_response.create(
             model="gpt-4o-mini", messages=[{"role": "user", "content": "x"}], max_tokens=50
         )
-        assert raw.headers["x-ratelimit-limit-requests"] == "60"
+        assert raw.headers["x-ratelimit-limit-requests"] == "1"
         assert raw.headers["x-ratelimit-remaining-tokens"] == "59949"
-        assert raw.headers["x-ratelimit-reset-requests"] == "1s"
+        assert raw.headers["x-ratelimit-reset-requests"] == "1m0s"
         with pytest.raises(openai.RateLimitError) as refused:
             await ask_openai(it.openai, "x")
         assert refused.value.code == "rate_limit_exceeded"
-        assert 0 < int(refused.value.response.headers["retry-after-ms"]) <= 1000
+        assert 0 < int(refused.value.response.headers["retry-after-ms"]) <= 60_000
         await ask_anthropic(it.anthropic, "x")
         with pytest.raises(anthropic.RateLimitError) as second:
             await ask_anthropic(it.anthropic, "x")
-        assert second.value.response.headers["retry-after"] == "1"
-        assert second.value.response.headers["anthropic-ratelimit-requests-limit"] == "60"
+        assert 0 < int(second.value.response.headers["retry-after"]) <= 60
+        assert second.value.response.headers["anthropic-ratelimit-requests-limit"] == "1"
         assert it.engine.stats.refusals == {"rate_limit_requests": 2}
         assert it.engine.stats.accepted == 2
 
