@@ -18,7 +18,7 @@ def completed(env: dict[str, str], line: str) -> list[str]:
              "COMP_CWORD": str(len(words) - 1)}  # fmt: skip
     ended = headgate([], env | asked)
     assert (ended.code, ended.err) == (0, "")
-    return [one.partition(",")[2] for one in ended.out.splitlines()]
+    return [one.partition(",")[2] for one in ended.out.split()]
 
 
 def test_commands_options_and_names_are_offered(valkey: ValkeyServer, tmp_path: Path) -> None:
