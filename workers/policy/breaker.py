@@ -67,7 +67,8 @@ def fault_text(error: AttemptError) -> str:
     The message holds no key and nothing of the request. E-mail addresses and the ids of accounts
     are cut out: other tenants read it.
     """
-    text = _PERSONAL.sub("[...]", f"{error.code}: {' '.join(error.message.split())}")
+    words = " ".join(error.message.encode(errors="replace").decode().split())
+    text = _PERSONAL.sub("[...]", f"{error.code}: {words}")
     return text if len(text) <= FAULT_CHARS else text[: FAULT_CHARS - 3] + "..."
 
 

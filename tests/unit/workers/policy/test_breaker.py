@@ -1,5 +1,6 @@
 """What counts as a model's fault, how many retries there are, and whom a job waits for."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,7 +16,13 @@ from headgate.workers.errors import (
     RequestRefused,
     Unauthorized,
 )
-from headgate.workers.policy.breaker import LOOK_MS, RetryBudget, is_fault, wait_for_one
+from headgate.workers.policy.breaker import (
+    LOOK_MS,
+    RetryBudget,
+    fault_text,
+    is_fault,
+    wait_for_one,
+)
 
 
 def test_faults_of_the_model_count_and_those_of_requests_and_limits_do_not() -> None:
@@ -77,3 +84,19 @@ def test_a_job_waits_in_line_for_one_model_and_looks_for_the_first_of_several() 
     assert wait_for_one({"a": 8000, "b": 4000}, 2000, 0.5) == ("b", 2000)
     assert wait_for_one({"a": 80_000, "b": 90_000}, 600_000, 0.4)[1] == LOOK_MS * 1.1
     assert wait_for_one({"a": 80_000, "b": 90_000}, -5, 0.4)[1] == 1000
+
+
+@pytest.mark.parametrize(
+    ("message", "told"),
+    [
+        ("Connection refused", "provider_error: Connection refused"),
+        (
+            "ask jane.doe+x@mail.example.org\nor org-abcdef123456",
+            "provider_error: ask [...] or [...]",
+        ),
+        ("half of a pair: \ud83d", "provider_error: half of a pair: ?"),
+        ("x" * 500, f"provider_error: {'x' * 181}..."),
+    ],
+)
+def test_a_fault_is_told_in_a_line_without_persons_and_accounts(message: str, told: str) -> None:
+    assert fault_text(ProviderFault(message)) == told
