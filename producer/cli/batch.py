@@ -25,6 +25,7 @@ from headgate.producer.cli.terminal.request_options import GivenFields, request_
 from headgate.producer.cli.terminal.session import open_record, whole_batch_id
 
 if TYPE_CHECKING:
+    from headgate.producer.batch.input import InputSummary
     from headgate.producer.batch.output import Output
     from headgate.producer.batch.rows import Batch
     from headgate.producer.batch.summary import Summary
@@ -70,7 +71,13 @@ OUT = click.option(
     "--max-in-flight", type=click.IntRange(min=1), metavar="N",
     help="Jobs of this batch that wait or run at one time (default: 10000).",
 )  # fmt: skip
-@click.option("--resume", is_flag=True, help="Continue the batch that last wrote to OUT.")
+@click.option(
+    "--resume", is_flag=True,
+    help="Continue the batch that last wrote to OUT. If IN was corrected, ask its changed lines.",
+)  # fmt: skip
+@click.option(
+    "--retry-failed", is_flag=True, help="Continue it, and ask the lines without an answer again."
+)
 @click.option("--overwrite", is_flag=True, help="Replace the content of OUT.")
 @json_option
 def run(
@@ -78,6 +85,7 @@ def run(
     output_path: Path,
     max_in_flight: int | None,
     resume: bool,
+    retry_failed: bool,
     overwrite: bool,
     as_json: bool,
     **options: Any,
@@ -88,30 +96,46 @@ def run(
     the order in which the jobs end. A line of IN that is no valid request gets an error line.
 
     You can interrupt or kill the command at any time. Run it again with --resume to continue: an
-    answer that is recorded is never paid twice. The exit code is 1 if a line has no answer.
+    answer that is recorded is never paid twice. If IN was corrected meanwhile, only the lines that
+    have changed are asked. The jobs of these lines as they were leave the batch and stay on record.
+
+    The exit code is 1 if a line has no answer. Ask such lines again with --retry-failed.
 
     \b
     Example: headgate batch run prompts.jsonl -o answers.jsonl --model gpt-4o-mini
     """
-    from headgate.producer.batch import start
     from headgate.producer.batch.input import scan
     from headgate.producer.batch.output import Output
-    from headgate.producer.batch.rows import BatchRows
     from headgate.producer.batch.summary import summarise
     from headgate.producer.cli.batch_run import follow
 
-    if resume and overwrite:
-        raise click.UsageError("--resume and --overwrite cannot be used together")
+    if (resume or retry_failed) and overwrite:
+        raise click.UsageError("--overwrite and --resume or --retry-failed cannot go together")
     summary = scan(input_path, options["samples"])
-    exists = "resume" if resume else "overwrite" if overwrite else "refuse"
+    exists = "resume" if resume or retry_failed else "overwrite" if overwrite else "refuse"
     output = Output.open(output_path, input_path, exists)  # type: ignore[arg-type]
     with closing(output), _installation() as at:
         defaults = _defaults(at, options)
-        choose = start.resume if resume else start.begin
-        chosen, written = choose(BatchRows(at.engine), summary, output, defaults)
+        chosen, written = _begin(at, summary, output, defaults, resume, retry_failed)
         if not follow(at, chosen, input_path, output, written, max_in_flight=max_in_flight):
             return INTERRUPTED
         return _report(summarise(at.engine, at.catalog, _reread(at, chosen)), as_json, output)
+
+
+def _begin(
+    at: Installation, summary: InputSummary, output: Output, defaults: dict[str, Any],
+    resume: bool, retry_failed: bool,
+) -> tuple[Batch, dict[int, bool]]:  # fmt: skip
+    """Return the batch to run and its written lines; print what has changed."""
+    from headgate.producer.batch import start
+    from headgate.producer.batch.rows import BatchRows
+
+    if not (resume or retry_failed):
+        return start.begin(BatchRows(at.engine), summary, output, defaults)
+    found = start.resume(at, summary, output, defaults, retry_failed=retry_failed)
+    for note in found.notes:
+        print_note(note)
+    return found.batch, found.written
 
 
 @batch.command("submit")

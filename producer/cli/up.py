@@ -71,13 +71,7 @@ def up(
             log_level=in_force.log_level,
             at_once=stop.requested,
         )
-        try:
-            local.start()
-            _warn_without_keys(local)
-            _supervise(local, stop)
-        finally:
-            local.at_once = stop.at_once
-            local.stop()
+        _supervise(local, stop)
     print_note("stopped")
     return DONE if stop.signal == signal.SIGTERM else INTERRUPTED
 
@@ -91,7 +85,17 @@ def _refuse_ports_of_nothing(port: int | None, flower_port: int | None) -> None:
 
 
 def _supervise(local: LocalStack, stop: Interrupt) -> None:
-    """Print the addresses of all that runs, and restart what dies, until the user stops it."""
+    """Start all, print the addresses, and restart what dies, until the user stops it."""
+    try:
+        local.start()
+        _warn_without_keys(local)
+        _run(local, stop)
+    finally:
+        local.at_once = stop.at_once
+        local.stop()
+
+
+def _run(local: LocalStack, stop: Interrupt) -> None:
     if local.wait_for_workers():
         _show(local)
     elif not stop.requested():

@@ -32,6 +32,7 @@ from headgate.shared.job.envelope import ENVELOPE_VERSION, NEWEST_VERSION, Envel
 from headgate.shared.job.ids import new_id, now_ms
 from headgate.shared.job.request import (
     AUTO,
+    DEFAULT_DEADLINE_S,
     MAX_KEY_CHARACTERS,
     MAX_SAMPLES,
     Request,
@@ -109,9 +110,7 @@ class Submitter:
             raise InvalidRequest("custom_id", custom_id, "leave out the NUL character")
         refuse_misspelt_params(request)
         body = "" if request.idempotency_key is None else body_sha256(request)
-        request = expanded(_with_own_key(request, sample), self._catalog.templates)
-        model = self._model_of(request)
-        request = self._with_tier(self._with_default_params(request, model))
+        request, model = self._filled_in(request, sample)
         envelope = Envelope(
             v=NEWEST_VERSION if model.variant_of else ENVELOPE_VERSION,
             id=new_id(),
@@ -126,6 +125,16 @@ class Submitter:
             body_sha256=body,
         )
         return Prepared(envelope, _encoded(envelope), self._ticket(envelope, model).encode())
+
+    def _filled_in(self, request: Request, sample: int) -> tuple[Request, Model]:
+        """Return the request with all that it leaves out, and the model to ask first."""
+        request = expanded(_with_own_key(request, sample), self._catalog.templates)
+        model = self._model_of(request)
+        return self._with_tier(self._with_default_params(request, model)), model
+
+    def requested(self, given: RequestForm | Mapping[str, Any], *, sample: int = 1) -> Request:
+        """Return the request as a job of it has it on record; raise InvalidRequest."""
+        return self._filled_in(_request_of(given), sample)[0]
 
     def prepare_many(
         self, requests: Iterable[RequestForm | Mapping[str, Any]], samples: int = 1
@@ -246,6 +255,14 @@ def _request_of(given: RequestForm | Mapping[str, Any]) -> Request:
     if isinstance(given, Request):
         return given
     return request_from({"prompt": given} if isinstance(given, str) else dict(given))
+
+
+def request_digest(request: Request) -> str:
+    """Return what is equal for equal requests, however often and by whom they are tried.
+
+    The tier is looked up and the deadline grows with a retry; neither counts.
+    """
+    return body_sha256(request.model_copy(update={"tier": None, "deadline_s": DEFAULT_DEADLINE_S}))
 
 
 def _refuse_large(request: Request) -> None:

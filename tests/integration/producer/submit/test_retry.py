@@ -50,7 +50,7 @@ def messages(client: Client, job_id: str) -> list[bytes]:
     """The job's messages on all queues."""
     at = client.open()
     queues = map(at.keys.queue, all_queues(at.catalog.classes))
-    found: list[Any] = [one for queue in queues for one in at.redis.lrange(queue, 0, -1)]  # type: ignore[union-attr]
+    found: list[Any] = [one for queue in queues for one in at.redis.lrange(queue, 0, -1)]
     return [one for one in found if job_id.encode() in one]
 
 
