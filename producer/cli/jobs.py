@@ -240,7 +240,7 @@ def _reason(waiting_for: WaitingFor | None) -> str:
 
     if waiting_for is None:
         return ""
-    return f", {waiting_for.in_words(now_ms())}; {waiting_for.help}"
+    return f", {waiting_for.with_help(now_ms())}"
 
 
 def _print_answer(result: Result, streamed: bool) -> None:

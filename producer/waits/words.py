@@ -10,10 +10,11 @@ from headgate.shared.admission.scopes import shown
 from headgate.shared.broker.living import LivingWorker
 from headgate.shared.cost.price import usd_text
 from headgate.shared.job.ids import LATEST_MS, rfc3339
+from headgate.shared.job.waiting_for import NOTHING
 
 MORE_WORKERS = "start more workers, or raise HEADGATE_CONCURRENCY"
-EQUAL_JOB = "nothing: it gets the same answer"
-DUE = "nothing: it goes on by itself"
+EQUAL_JOB = f"{NOTHING}: it gets the same answer"
+DUE = f"{NOTHING}: it goes on by itself"
 NO_KEY = "no worker has one"
 SEE_LIMITS = "`headgate limits` and `headgate budgets` show what is left"
 
