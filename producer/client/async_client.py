@@ -8,8 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
+from functools import partial
 from typing import Self, Unpack
 
+from headgate.producer.admin import budgets, cache, health, limits_report
+from headgate.producer.admin.budgets import BudgetRow
+from headgate.producer.admin.cache import CacheStats
+from headgate.producer.admin.health import HealthReport
+from headgate.producer.admin.limits_rows import LimitsReport
 from headgate.producer.client.arguments import UsageKey, timeout_of
 from headgate.producer.client.client import CANCEL_WAIT_S
 from headgate.producer.client.handle import AsyncJob
@@ -19,6 +25,7 @@ from headgate.producer.client.waiters import Waiters
 from headgate.producer.errors import JobTimeout, UnknownJob
 from headgate.producer.installation import Installation
 from headgate.producer.results.listing import JobFilters, Listed
+from headgate.producer.submit.admission_check import AdmissionCheck
 from headgate.producer.submit.fields import RequestFields, Requests
 from headgate.producer.usage.report import UsageQuery, UsageReport
 from headgate.shared.job.result import Result, Status
@@ -124,6 +131,29 @@ class AsyncClient:
             return await self.result(job_id, timeout_s=timeout_s)
         except JobTimeout:
             return await self.result(job_id)
+
+    async def check(
+        self, prompt: str | None = None, /, **fields: Unpack[RequestFields]
+    ) -> AdmissionCheck:
+        """Return whether a request would be let in now; see `Client.check`."""
+        return await asyncio.to_thread(self._operations.check, prompt, fields)
+
+    async def health(self) -> HealthReport:
+        """Return the state of models, pools, servers and workers; see `Client.health`."""
+        return await asyncio.to_thread(self._operations.report, health.check)
+
+    async def limits(self, *, pool: str | None = None, tenant: str | None = None) -> LimitsReport:
+        """Return the limits in force and the jobs that wait for them; see `Client.limits`."""
+        asked = partial(limits_report.report, pool=pool, tenant=tenant)
+        return await asyncio.to_thread(self._operations.report, asked)
+
+    async def budgets(self) -> list[BudgetRow]:
+        """Return how much of each budget is spent, today and this month (UTC)."""
+        return await asyncio.to_thread(self._operations.report, budgets.report)
+
+    async def cache_stats(self) -> CacheStats:
+        """Return how full the cache of answers is, and what it has saved."""
+        return await asyncio.to_thread(self._operations.report, cache.stats)
 
     async def retry(self, job_id: str) -> AsyncJob:
         """Queue a job that failed or expired again, under its id. See `Client.retry`."""

@@ -7,8 +7,14 @@ import os
 import threading
 import weakref
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Self, Unpack
 
+from headgate.producer.admin import budgets, cache, health, limits_report
+from headgate.producer.admin.budgets import BudgetRow
+from headgate.producer.admin.cache import CacheStats
+from headgate.producer.admin.health import HealthReport
+from headgate.producer.admin.limits_rows import LimitsReport
 from headgate.producer.client.arguments import UsageKey, timeout_of
 from headgate.producer.client.handle import Job
 from headgate.producer.client.loop_thread import LoopThread
@@ -17,6 +23,7 @@ from headgate.producer.client.waiters import Waiters
 from headgate.producer.errors import JobTimeout, UnknownJob
 from headgate.producer.installation import Installation
 from headgate.producer.results.listing import JobFilters, Listed
+from headgate.producer.submit.admission_check import AdmissionCheck
 from headgate.producer.submit.fields import RequestFields, Requests
 from headgate.producer.usage.report import UsageQuery, UsageReport
 from headgate.shared.job.result import Result, Status
@@ -178,6 +185,43 @@ class Client:
             return self.result(job_id, timeout_s=timeout_s)
         except JobTimeout:
             return self.result(job_id)
+
+    def check(
+        self, prompt: str | None = None, /, **fields: Unpack[RequestFields]
+    ) -> AdmissionCheck:
+        """Return whether a request would be let in now, and what it would hold.
+
+            found = client.check("Summarise ...", tenant="acme", user="u1")
+            print(found.let_in, found.refusal, found.model, found.max_usd)
+
+        prompt, fields: as for `submit`. Nothing is queued, taken or counted, so by the time of a
+        submit the answer may be another. Raises InvalidRequest as `submit` does, and Unreachable.
+        """
+        return self._operations.check(prompt, fields)
+
+    def health(self) -> HealthReport:
+        """Return the state of models, pools, servers and workers, as `headgate health` shows it.
+
+        Its `down` says what is down, in words. Raises Unreachable if a server does not answer.
+        """
+        return self._operations.report(health.check)
+
+    def limits(self, *, pool: str | None = None, tenant: str | None = None) -> LimitsReport:
+        """Return the limits in force, how full they are, and the jobs that wait for them.
+
+        pool: only this pool, such as "openai/gpt-4o-mini". tenant: only this tenant.
+
+        Raises WrongUse for an unknown pool or tenant, and Unreachable.
+        """
+        return self._operations.report(partial(limits_report.report, pool=pool, tenant=tenant))
+
+    def budgets(self) -> list[BudgetRow]:
+        """Return how much of each budget is spent, today and this month (UTC)."""
+        return self._operations.report(budgets.report)
+
+    def cache_stats(self) -> CacheStats:
+        """Return how full the cache of answers is, and what it has saved."""
+        return self._operations.report(cache.stats)
 
     def retry(self, job_id: str) -> Job:
         """Queue a job that failed or expired again, under its id; return the Job.

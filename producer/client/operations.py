@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TypeVar
 
 from redis.exceptions import RedisError
 from sqlalchemy import Engine
@@ -26,6 +27,7 @@ from headgate.producer.installation import (
 from headgate.producer.results import cancel as cancelling
 from headgate.producer.results import read
 from headgate.producer.results.listing import JobFilters, JobQuery, Listed, list_jobs
+from headgate.producer.submit.admission_check import AdmissionCheck, check
 from headgate.producer.submit.fields import RequestFields, Requests
 from headgate.producer.submit.prepare import Submitter
 from headgate.producer.submit.retry import retry
@@ -40,6 +42,8 @@ from headgate.shared.routing.router import Route
 from headgate.shared.settings import Settings
 
 log = logging.getLogger("headgate.client")
+
+T = TypeVar("T")
 
 
 class Operations:
@@ -77,6 +81,18 @@ class Operations:
         with self._lazy.use() as opened:
             at = self._lazy.current(opened)
             return self._submitter_of(at).route(given)
+
+    def check(self, prompt: str | None, fields: RequestFields) -> AdmissionCheck:
+        """Return whether this request would be let in now, and what it would hold."""
+        given = with_prompt(prompt, fields)
+        with self._lazy.use() as opened:
+            at = self._lazy.current(opened)
+            return check(at, self._submitter_of(at), given)
+
+    def report(self, read_report: Callable[[Installation], T]) -> T:
+        """Return a report on the installation, by the catalog in force."""
+        with self._lazy.use() as opened:
+            return read_report(self._lazy.current(opened))
 
     def result(self, job_id: str) -> Result:
         """Return the result as it is now; without Redis, as the record has it."""

@@ -18,8 +18,8 @@ GOOD = '''
 import asyncio
 from datetime import timedelta
 from headgate import (
-    AsyncClient, Client, ErrorReport, JobFailed, Listed, Request, RequestFields, Result, Route,
-    Settings, Status, UsageReport,
+    AdmissionCheck, AsyncClient, Client, ErrorReport, JobFailed, Listed, Request, RequestFields,
+    Result, Route, Settings, Status, UsageReport,
 )
 
 def blocking(prompts: list[str]) -> list[Result]:
@@ -34,6 +34,10 @@ def blocking(prompts: list[str]) -> list[Result]:
         report: UsageReport = client.usage(["tenant", "day"], since=timedelta(days=7), tenant="a")
         client.submit("x", cache="off").result(timeout=30)
         listed += client.jobs(since="1h")
+        checked: AdmissionCheck = client.check("Hello", tenant="acme")
+        print(checked.let_in, client.health().down, client.limits(pool="openai/gpt-4o-mini").gates)
+        print([row.spent_usd for row in client.budgets()], client.cache_stats().saved_usd)
+        print(client.retry(job.id).id)
         print(route.model, [one.status for one in listed], report.total.cost_usd)
         try:
             print(job.result(timeout_s=30).content)
@@ -47,6 +51,9 @@ async def waiting() -> None:
         print("".join([text async for text in client.stream(job.id, pulse_s=5)]))
         result, status = await job.result(timeout=3), await job.status()
         error: ErrorReport | None = result.error
+        print((await client.check("x")).max_usd, (await client.health()).workers)
+        print((await client.limits()).pools, await client.budgets(), await client.cache_stats())
+        print((await client.retry(job.id)).id)
         ended: Status = status
         print(ended, [one.http_status for one in error.attempts] if error else result.tool_calls)
 
