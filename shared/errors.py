@@ -29,7 +29,7 @@ ErrorCode = Literal[
     "invalid_request", "unknown_model", "context_length", "content_filtered", "authentication",
     "permission", "provider_quota", "rate_limited", "overloaded", "timeout", "connection",
     "provider_error", "breaker_open", "invalid_output", "budget_exceeded", "tier_limit",
-    "deadline", "cancelled", "unreadable", "internal",
+    "deadline", "cancelled", "unreadable", "response_too_large", "internal",
 ]  # fmt: skip
 
 

@@ -108,8 +108,13 @@ class Settings(BaseSettings):
     )
     in_flight_mb: Annotated[int, Field(ge=1)] = Field(
         default=256,
-        description="The maximum size in megabytes of all messages in one worker; it needs 2.4 "
-        "times as much memory (default: 256).",
+        description="The maximum size in megabytes of all messages and answers in one worker; it "
+        "needs several times as much memory (default: 256).",
+    )
+    response_mb: Annotated[int, Field(ge=1, le=256)] = Field(
+        default=128,
+        description="The maximum size in megabytes of one answer, decompressed; the call of a "
+        "larger one is closed (default: 128).",
     )
     model: Annotated[str, Field(min_length=1)] = Field(
         default="auto",
@@ -212,7 +217,7 @@ class Settings(BaseSettings):
     breaker_failures: Annotated[int, Field(ge=0, le=1000)] = Field(
         default=5,
         description="How many failures in a row open a model's circuit breaker; 0 turns breakers "
-        "off (default: 5).",
+        "off. It takes more where calls fail now and then (default: 5).",
     )
     breaker_share: Annotated[float, Field(allow_inf_nan=False, gt=0, le=1)] = Field(
         default=0.5,
@@ -230,8 +235,19 @@ class Settings(BaseSettings):
         "(default: 300).",
     )
     retry_share: Annotated[float, Field(allow_inf_nan=False, ge=0, le=10)] = Field(
-        default=0.1,
-        description="The maximum share of retries in the calls at one provider (default: 0.1).",
+        default=0.2,
+        description="How many retries a provider's first calls earn: 0.2 is one for every five "
+        "(default: 0.2).",
+    )
+    retry_per_s: Annotated[float, Field(allow_inf_nan=False, ge=0, le=10_000)] = Field(
+        default=10,
+        description="How many retries a second each worker may make at one provider besides "
+        "(default: 10).",
+    )
+    retry_after_max_s: Annotated[float, Field(allow_inf_nan=False, ge=1, le=86_400)] = Field(
+        default=3600,
+        description="The longest wait in seconds that a provider may ask for; after it one call "
+        "tests whether the provider answers again (default: 3600).",
     )
     alert_url: HttpUrl | None = Field(
         default=None,

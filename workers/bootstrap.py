@@ -32,7 +32,8 @@ from headgate.shared.servers.servers import Servers
 from headgate.shared.settings import Settings
 from headgate.workers.clients.clock import Clock
 from headgate.workers.clients.group_commit import GroupCommit
-from headgate.workers.clients.memory_bounds import MemoryBounds
+from headgate.workers.clients.in_flight import InFlight
+from headgate.workers.clients.memory_bounds import MB, MemoryBounds
 from headgate.workers.clients.redis_batcher import RedisBatcher
 from headgate.workers.maintenance.alerts import Alerts
 from headgate.workers.maintenance.budgets import BudgetUpkeep
@@ -49,6 +50,7 @@ from headgate.workers.pipeline.ask import Ask
 from headgate.workers.pipeline.attempt import AttemptSteps
 from headgate.workers.pipeline.pipeline import Pipeline
 from headgate.workers.policy.retry import RetryLimits
+from headgate.workers.policy.retry_budget import RetryRules
 from headgate.workers.provider import Provider
 from headgate.workers.providers.rate_headers import seen
 from headgate.workers.stages.breaker import Breaker
@@ -109,10 +111,12 @@ REDIS_WITHIN_S = 2.0
 
 
 async def open_parts(
-    in_force: Settings, servers: Servers, owner: str, *, end: Callable[[], object] | None = None
-) -> WorkerParts:
+    in_force: Settings, servers: Servers, owner: str, in_flight: InFlight | None = None,
+    *, end: Callable[[], object] | None = None,
+) -> WorkerParts:  # fmt: skip
     """Open a worker's parts on the running loop. `owner` is the worker's name in claims.
 
+    `in_flight` counts what the worker holds of messages; answers are counted in it, too.
     `end` ends the worker if its database is lost. Raises Unreachable if the database does not
     answer, and SettingError if Redis belongs to another one. Redis may be away.
     """
@@ -130,8 +134,9 @@ async def open_parts(
     )  # fmt: skip
     estimates = EstimateUpkeep(batcher, servers.keys, miss=in_force.under_reserve)
     pipeline = _pipeline(
-        in_force, models, record, batcher, servers.keys, clock, bounds, call, estimates, owner=owner
-    )
+        in_force, models, record, batcher, servers.keys, clock, bounds, call, estimates,
+        in_flight or InFlight(in_force.in_flight_mb * MB), owner=owner,
+    )  # fmt: skip
     check = DatabaseCheck(
         servers, engine, batcher, owner=owner, period_s=in_force.sweep_s, end=end
     )  # fmt: skip
@@ -188,7 +193,7 @@ def _background(
     keys, queues = servers.keys, all_queues(models.classes)
     prune = Prune(
         batcher, keys, queues=queues, most_letters=in_force.dead_letters,
-        most_bytes=in_force.dead_mb * 1024 * 1024, bounds=bounds,
+        most_bytes=in_force.dead_mb * MB, bounds=bounds,
     )  # fmt: skip
     budgets = BudgetUpkeep(batcher, keys, engine, models, clock.now_ms)
     url = None if in_force.alert_url is None else str(in_force.alert_url)
@@ -214,22 +219,27 @@ def _background(
 
 def _pipeline(
     in_force: Settings, models: Catalog, record: GroupCommit, batcher: RedisBatcher, keys: Keys,
-    clock: Clock, bounds: MemoryBounds, call: Call, estimates: EstimateUpkeep, *, owner: str,
+    clock: Clock, bounds: MemoryBounds, call: Call, estimates: EstimateUpkeep,
+    in_flight: InFlight, *, owner: str,
 ) -> Pipeline:  # fmt: skip
     """Build the pipeline; it opens nothing."""
     cache_policy = CachePolicy(
         CacheRuleIndex.of(models.cache.rules), in_force.cache_ttl_s, in_force.cache_temperature
     )
     cache = Cache(batcher, keys, policy=cache_policy, clock_ms=clock.now_ms)
-    hold = Holds(batcher, keys, lambda headers: seen(headers, time.time()))
+    hold = Holds(
+        batcher, keys, lambda headers: seen(headers, time.time()),
+        retry_after_max_ms=in_force.retry_after_max_s * 1000,
+    )  # fmt: skip
     breaker = Breaker(
-        batcher, keys, _breaker_rules(in_force), retry_share=in_force.retry_share,
-        clock_ms=clock.now_ms,
+        batcher, keys, _breaker_rules(in_force),
+        retries=RetryRules(in_force.retry_share, in_force.retry_per_s), clock_ms=clock.now_ms,
     )  # fmt: skip
     ledger = Ledger(record)
     steps = AttemptSteps(
         catalog=models, cache=cache, hold=hold, breaker=breaker, ledger=ledger, call=call,
         deltas=DeltaWriter(batcher, keys), estimates=estimates, clock_ms=clock.now_ms,
+        in_flight=in_flight,
     )  # fmt: skip
     limits = _retry_limits(in_force)
     return Pipeline(
@@ -251,7 +261,7 @@ def _pipeline(
 def _retry_limits(in_force: Settings) -> RetryLimits:
     return RetryLimits(
         in_force.max_attempts, in_force.max_attempts_per_job, in_force.backoff_s * 1000,
-        in_force.backoff_max_s * 1000,
+        in_force.backoff_max_s * 1000, in_force.retry_after_max_s * 1000,
     )  # fmt: skip
 
 
@@ -321,6 +331,7 @@ def _openai(
         project=in_force.openai_project_id if vendor else None,
         stream_options=provider.stream_usage in (None, "option"),
         connections=0,  # no limit: the number of jobs may change at run time
+        most_bytes=in_force.response_mb * MB,
     )
 
 
@@ -329,4 +340,7 @@ def _anthropic(
 ) -> Provider:
     from headgate.workers.providers.anthropic import AnthropicProvider
 
-    return AnthropicProvider(name=provider.name, api_key=key, base_url=base_url, connections=0)
+    return AnthropicProvider(
+        name=provider.name, api_key=key, base_url=base_url, connections=0,
+        most_bytes=in_force.response_mb * MB,
+    )  # fmt: skip

@@ -9,7 +9,8 @@ AttemptError                  one request to one model failed (see `code`)
 |-- AttemptTimeout        no answer in time; nobody knows whether it is billed
 |-- ConnectionLost        the connection failed; billing is unknown if the request had left
 |-- ProviderFault         a fault of the provider (5xx)
-+-- InvalidOutput         a malformed or empty answer
+|-- InvalidOutput         a malformed or empty answer
++-- ResponseTooLarge      an answer above HEADGATE_RESPONSE_MB; nobody knows whether it is billed
 """
 
 from __future__ import annotations
@@ -40,8 +41,9 @@ class AttemptError(HeadgateError):
     `retryable`: the same model may be asked again. `falls_back`: another model may be asked.
     `waiting_helps`: the same job may succeed later. `billed`: False when the provider says or shows
     that nothing was charged, None when nobody can know. `retry_after_ms`: what the provider asked
-    for, or None. `headers`: those of the refusal that are about limits, in lower case. `gate`: None
-    where the failure concerns this request alone.
+    for, however long, or None. `retry_after_note`: what was odd about that, for the log. `headers`:
+    those of the refusal that are about limits, in lower case. `gate`: None where the failure
+    concerns this request alone.
     """
 
     code: ErrorCode = "provider_error"
@@ -56,6 +58,7 @@ class AttemptError(HeadgateError):
         code: ErrorCode | None = None,
         http_status: int | None = None,
         retry_after_ms: int | None = None,
+        retry_after_note: str = "",
         billed: bool | None = False,
         request_id: str | None = None,
         headers: Mapping[str, str] | None = None,
@@ -67,6 +70,7 @@ class AttemptError(HeadgateError):
             self.code = code
         self.http_status = http_status
         self.retry_after_ms = retry_after_ms
+        self.retry_after_note = retry_after_note
         self.billed = billed
         self.request_id = request_id
         self.headers: Mapping[str, str] = headers or {}
@@ -129,3 +133,15 @@ class InvalidOutput(AttemptError):
     """The provider sent a malformed or empty answer."""
 
     code = "invalid_output"
+
+
+class ResponseTooLarge(AttemptError):
+    """The answer is above HEADGATE_RESPONSE_MB, so its call was closed.
+
+    It may be billed, and asking again would only pay again: no model is asked after it.
+    """
+
+    code = "response_too_large"
+    retryable = False
+    falls_back = False
+    waiting_helps = False

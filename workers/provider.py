@@ -18,6 +18,16 @@ def unread(_text: str) -> None:
     """Take a piece of an answer whose caller wants it whole."""
 
 
+class Room(Protocol):
+    """The room that an answer takes in its worker."""
+
+    def hold(self, size: int) -> bool:
+        """Count that the answer takes `size` bytes now; return False if its call has to wait."""
+
+    async def wait(self) -> None:
+        """Wait until there is room for more."""
+
+
 Measure = Literal["rpm", "rpd", "tpm", "input_tpm", "output_tpm"]
 
 
@@ -77,11 +87,12 @@ class Provider(Protocol):
         timeout_s: float,
         idle_s: float | None = None,
         on_piece: OnPiece | None = None,
+        room: Room | None = None,
     ) -> Answer:
         """Return the answer, or raise an AttemptError. With `on_piece` the answer is streamed.
 
         `timeout_s` is the time limit for the whole call, and `idle_s` for the silence of the
-        provider between two bytes.
+        provider between two bytes. Waiting for `room` takes none of both.
         """
 
     async def close(self) -> None:

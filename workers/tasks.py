@@ -60,7 +60,7 @@ class JobTask(Task):  # type: ignore[type-arg]  # generic only in its stubs
         self.leases = fetcher.leases
         stopping = getattr(self.app, "stopping", None)
         end = partial(stopping.fail, EXIT_WRONG_USE) if stopping is not None else None
-        self.parts = await open_parts(settings, servers, fetcher.owner, end=end)
+        self.parts = await open_parts(settings, servers, fetcher.owner, fetcher.in_flight, end=end)
         self.leases.providers = keyed(settings, self.parts.catalog)
         reloading = self.parts.reload.run(self.parts.catalog, self._use_catalog)
         self._reloading = asyncio.create_task(reloading, name="reload")

@@ -206,7 +206,7 @@ def operator() -> str:
 
 
 def resume(at: Installation, member: str) -> ResumeOutcome:
-    """Start jobs of the member again; open a pool that was shut because its credit was used up."""
+    """Start jobs of the member again; open the gates of a pool that its provider had shut."""
     return run(at.redis, resume_command(at.keys, member))
 
 

@@ -323,4 +323,5 @@ def _gate_rows(pool: WaitingPool) -> Iterator[GateRow]:
         until = None if gate.waits_for_word else rfc3339(gate.until_ms)
         state = "open" if gate.is_open else "shut"
         pace = round(gate.pace, 4)
-        yield GateRow(pool.name, key.name, state, gate.why, until, pace, gate.ceiling)
+        asked = rfc3339(gate.asked_ms)
+        yield GateRow(pool.name, key.name, state, gate.why, until, pace, gate.ceiling, asked)

@@ -30,7 +30,10 @@ class BucketRow:
 
 @dataclass(frozen=True, slots=True)
 class GateRow:
-    """The gate of one key of a pool, if it is shut or slows calls down."""
+    """The gate of one key of a pool, if it is shut or slows calls down.
+
+    `asked_until`: the moment that its provider named, where one call tests the gate before that.
+    """
 
     pool: str
     key: str
@@ -39,6 +42,7 @@ class GateRow:
     until: str | None
     pace: float
     ceiling: int | None
+    asked_until: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

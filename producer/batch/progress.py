@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from headgate.producer.batch.pace import BatchFigures
 from headgate.producer.batch.run import Progress
+from headgate.producer.waits.notes import WaitNotes
+from headgate.shared.job.ids import now_ms
+from headgate.shared.job.waiting_for import WaitingFor
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -39,8 +42,9 @@ class Bar:
         """Show the figures below the bar."""
         self._figures = figures
 
-    def waits_for(self, text: str) -> None:
-        """Show the text below the bar."""
+    def waits_for(self, waiting_for: WaitingFor | None) -> None:
+        """Show below the bar what the jobs wait for."""
+        text = "" if waiting_for is None else waiting_for.in_words(now_ms())
         self._waits = self._visible(text)
 
     def notify(self, text: str) -> None:
@@ -64,18 +68,18 @@ class PlainLines:
     def __init__(self, total: int, notify: Callable[[str], None]) -> None:
         self._total = total
         self.notify = notify
-        self._printed_at = time.monotonic()
+        self._started_at = self._printed_at = time.monotonic()
         self._done = -1
         self._figures: BatchFigures | None = None
-        self._waits = ""
+        self._notes = WaitNotes(notify)
 
     def show(self, figures: BatchFigures) -> None:
         """Add the figures to the lines that follow."""
         self._figures = figures
 
-    def waits_for(self, text: str) -> None:
-        """Add the text to the lines that follow."""
-        self._waits = f"; {text}" if text else ""
+    def waits_for(self, waiting_for: WaitingFor | None) -> None:
+        """Print a line with the reason when it is a new one, and once a minute."""
+        self._notes.show(waiting_for, time.monotonic() - self._started_at)
 
     def advance(self, *, done: int, failed: int) -> None:
         """Print a line if the last one is old enough."""
@@ -85,7 +89,7 @@ class PlainLines:
             return
         self._printed_at, self._done = now, done
         figures = f", {self._figures.in_words()}" if self._figures else ""
-        self.notify(f"{done} of {self._total} done, {failed} failed{figures}{self._waits}")
+        self.notify(f"{done} of {self._total} done, {failed} failed{figures}")
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from headgate.producer.reconnect import Reconnect
 from headgate.producer.results import cancel
 from headgate.producer.submit.submit import submitter_for
 from headgate.producer.waits.find import WaitFinder
-from headgate.shared.job.ids import now_ms
+from headgate.shared.job.waiting_for import WaitingFor
 
 POLL_EVERY_S = 0.1
 CHECK_EVERY_S = 2.0
@@ -44,8 +44,8 @@ class Progress(Protocol):
     def show(self, figures: BatchFigures) -> None:
         """Show how fast the batch goes, and what it has cost."""
 
-    def waits_for(self, text: str) -> None:
-        """Show what the waiting jobs wait for; an empty text for nothing in particular."""
+    def waits_for(self, waiting_for: WaitingFor | None) -> None:
+        """Show what the waiting jobs wait for; None: nothing in particular."""
 
     def notify(self, text: str) -> None:
         """Show one line of text as well."""
@@ -211,9 +211,7 @@ class Run:
         self.pace.running = self.reconnect(lambda: self.record.running_jobs(self.batch.id))
         found = self.reconnect(lambda: wait_of(self.record, self.batch.id, self.find_waits))
         is_plain = found is None or found.waiting_for.kind == "turn"
-        self.progress.waits_for(
-            "" if found is None or is_plain else found.waiting_for.in_words(now_ms())
-        )
+        self.progress.waits_for(None if found is None or is_plain else found.waiting_for)
 
     def _show(self) -> None:
         done = len(self.written)

@@ -194,7 +194,7 @@ def status(batch_id: str, as_json: bool) -> int:
             print_line("jobs: " + ", ".join(f"{n} {name}" for name, n in sorted(counts.items())))
         if wait is not None:
             who = f"{wait.jobs} of {wait.looked_at} waiting jobs that were looked at are "
-            print_line(f"{who}{wait.waiting_for.in_words(now_ms())}; {wait.waiting_for.help}")
+            print_line(f"{who}{wait.waiting_for.with_help(now_ms())}")
         return _report(summary, as_json=False)
 
 

@@ -193,10 +193,10 @@ def _wait(
     from functools import partial
 
     from headgate.producer.cli.terminal.interrupt import Interrupt
-    from headgate.producer.cli.terminal.wait_notes import WaitNotes
     from headgate.producer.errors import JobTimeout
     from headgate.producer.local.own_worker import OwnWorker
     from headgate.producer.reconnect import Reconnect
+    from headgate.producer.waits.notes import WaitNotes
 
     began, notes = time.monotonic(), WaitNotes(print_note)
 
@@ -240,7 +240,7 @@ def _reason(waiting_for: WaitingFor | None) -> str:
 
     if waiting_for is None:
         return ""
-    return f", {waiting_for.in_words(now_ms())}; {waiting_for.help}"
+    return f", {waiting_for.with_help(now_ms())}"
 
 
 def _print_answer(result: Result, streamed: bool) -> None:

@@ -210,6 +210,7 @@ def _notes(found: LimitsReport) -> list[str]:
               for queue, n in found.unsorted.items()]  # fmt: skip
     notes += [_ramp_note(one) for one in found.buckets if one.ramp is not None]
     notes += [_pace_note(one) for one in found.gates if one.pace < 1]
+    notes += [_test_note(one) for one in found.gates if one.asked_until is not None]
     if found.lockouts is None:
         notes.append("too many keys to find all lockouts; use --tenant to see those of a tenant")
     if found.callers_left_out:
@@ -228,6 +229,13 @@ def _pace_note(one: GateRow) -> str:
     return (
         f"{printable(one.pool)}: its provider asked for slower growth; a ramp lets {one.pace:.0%} "
         "of the tokens a minute through now, and half as much more every 15 minutes"
+    )
+
+
+def _test_note(one: GateRow) -> str:
+    return (
+        f"{printable(one.pool)}: its provider asked us to wait until {one.asked_until}; one call "
+        f"tests it at {one.until}, and headgate resume pool opens it at once"
     )
 
 

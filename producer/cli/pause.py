@@ -18,6 +18,7 @@ from headgate.producer.cli.terminal.session import open_session
 if TYPE_CHECKING:
     from headgate.producer.admin.limits import Kind
     from headgate.producer.waits.pauses import Pause
+    from headgate.shared.admission.limits import OpenedGate
 
 KIND = click.Choice(["pool", "tenant", "queue"])
 
@@ -67,8 +68,9 @@ def resume(kind: str, name: str, as_json: bool) -> None:
     """Resume a pool, a tenant, a queue or a model.
 
     \b
-    pool           start its jobs again, also if the provider had
-                   refused calls because its credit was used up
+    pool           start its jobs again; also open it if its
+                   provider had asked us to wait, or had refused
+                   calls because its credit was used up
     tenant, queue  start its jobs again
     model          close its circuit breaker and call it at once
 
@@ -82,14 +84,45 @@ def resume(kind: str, name: str, as_json: bool) -> None:
         return
     with open_session() as at:
         found = limits.resume(at, limits.member_of(at, cast("Kind", kind), name))
+    gates = [_gate_facts(one) for one in found.opened]
     if as_json:
         print_json({"kind": kind, "name": name, "paused": False, "changed": found.was_paused,
-                  "gates_opened": found.opened})  # fmt: skip
+                  "gates_opened": len(gates), "gates": gates})  # fmt: skip
         return
     text = "is resumed" if found.was_paused else "was not paused"
-    if found.opened:
-        text += f"; opened {found.opened} of its keys that were out of credit"
+    if kind == "pool" and not gates:
+        text += ", and no gate of it was shut"
     print_line(f"{kind} {printable(name)} {text}")
+    for gate in gates:
+        print_line(_gate_line(gate))
+
+
+_REASONS = {
+    "limited": "its provider had refused a call by a limit",
+    "slow": "its provider had asked for slower growth",
+    "flex": "the flex tier had no capacity",
+    "money": "the account was out of credit",
+}
+"""Why a gate was shut, in words."""
+
+
+def _gate_facts(one: OpenedGate) -> dict[str, Any]:
+    """Return a gate as the JSON output shows it; `until` is null where nobody knew the end."""
+    from headgate.shared.broker.figures import FAR_MS
+    from headgate.shared.job.ids import rfc3339
+
+    until = None if one.until_ms >= FAR_MS else rfc3339(one.until_ms)
+    return {"pool": one.pool, "key": one.key, "why": one.why, "until": until,
+            "asked_until": rfc3339(one.asked_ms)}  # fmt: skip
+
+
+def _gate_line(gate: dict[str, Any]) -> str:
+    until = f"until {gate['until']}" if gate["until"] else "with no end"
+    line = f"opened {printable(gate['pool'])} ({gate['key']}), which was shut {until}"
+    line += f": {_REASONS.get(gate['why'], printable(gate['why']))}"
+    if gate["asked_until"]:
+        line += f", and had asked us to wait until {gate['asked_until']}"
+    return line
 
 
 def _resume_model(name: str, as_json: bool) -> None:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from headgate.producer.cli.terminal.interrupt import Interrupt
 from headgate.producer.cli.terminal.output import print_json, print_line, print_note, print_text
-from headgate.producer.cli.terminal.wait_notes import AFTER_S, WaitNotes
 from headgate.producer.errors import StreamBroken
 from headgate.producer.local.own_worker import OwnWorker
+from headgate.producer.waits.notes import AFTER_S, WaitNotes
 from headgate.shared.errors import JobFailed
 
 if TYPE_CHECKING:

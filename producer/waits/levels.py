@@ -195,13 +195,16 @@ class GateState:
     """Whether a pool may be asked with one key.
 
     `until_ms`: the gate is shut before that; None when it is open. `pace`: share of the token rate
-    that is used, up to 1. `ceiling`: calls at once, or None. `since_ms`: when it was shut.
+    that is used, up to 1. `ceiling`: calls at once, or None. `asked_ms`: the moment that its
+    provider named, where that is later than we wait: one call tests the gate before, or None.
+    `since_ms`: when it was shut, if that is known.
     """
 
     until_ms: int | None = None
     why: str = ""
     pace: float = 1.0
     ceiling: int | None = None
+    asked_ms: int | None = None
     since_ms: int | None = None
 
     @property
@@ -217,7 +220,11 @@ class GateState:
 
 def gate(fields: Mapping[str, str], now_ms: float) -> GateState:
     """Return the gate of these fields now."""
-    until = number(fields.get("until"))
+    until, asked = number(fields.get("until")), number(fields.get("asked"))
+    if asked is not None and asked > now_ms:  # one call tests it, or the next one will
+        until = max(until or 0.0, number(fields.get("probe_at")) or 0.0, now_ms + 1)
+    else:
+        asked = None
     pace, ceiling = number(fields.get("pace")), number(fields.get("ceiling"))
     if pace is not None:
         since_ms = max(0.0, now_ms - (number(fields.get("pace_at")) or now_ms))
@@ -233,6 +240,7 @@ def gate(fields: Mapping[str, str], now_ms: float) -> GateState:
         fields.get("why", "") if until is not None and until > now_ms else "",
         1.0 if pace is None else min(1.0, pace),
         None if ceiling is None else int(ceiling),
+        None if asked is None else int(asked),
         None if (since := number(fields.get("shut_at"))) is None else int(since),
     )
 

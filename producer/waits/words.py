@@ -9,10 +9,12 @@ from headgate.producer.waits.levels import BucketLevel, GateState
 from headgate.shared.admission.scopes import shown
 from headgate.shared.broker.living import LivingWorker
 from headgate.shared.cost.price import usd_text
+from headgate.shared.job.ids import LATEST_MS, rfc3339
+from headgate.shared.job.waiting_for import NOTHING
 
 MORE_WORKERS = "start more workers, or raise HEADGATE_CONCURRENCY"
-EQUAL_JOB = "nothing: it gets the same answer"
-DUE = "nothing: it goes on by itself"
+EQUAL_JOB = f"{NOTHING}: it gets the same answer"
+DUE = f"{NOTHING}: it goes on by itself"
 NO_KEY = "no worker has one"
 SEE_LIMITS = "`headgate limits` and `headgate budgets` show what is left"
 
@@ -48,6 +50,12 @@ def gate(pool: str, state: GateState) -> tuple[str, str]:
     if state.until_ms is None:
         return f"it is overloaded; at most {state.ceiling} calls at one time", DUE
     why = _GATES.get(state.why, state.why)
+    if state.asked_ms is not None:
+        asked = rfc3339(min(state.asked_ms, LATEST_MS))
+        return (
+            f"{why}, until {asked}; one call tests it before",
+            f"`headgate resume pool {pool}` tests it at once",
+        )
     if state.waits_for_word or state.why == "money":
         return why, f"add credit at the provider, then `headgate resume pool {pool}`"
     return why, DUE

@@ -51,7 +51,7 @@ def report(
     keys: Keys, model: str, key: str, rules: BreakerRules, *, answered: int = 0, took_ms: int = 0,
     failed: int = 0, probe: str = "", fault: str = "",
 ) -> Command[BreakerAfterReport]:  # fmt: skip
-    """Report calls to `model` (provider/model) with this key: how many succeeded and failed.
+    """Report calls to `model` (provider/model) with this key: how many succeeded, then failed.
 
     `took_ms` is the sum of the answers' latencies. `probe` is the mark of the probe's grant.
     `fault`: the code and the message of the failure, for people; it is shown to all callers.

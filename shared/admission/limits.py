@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,7 +33,7 @@ from headgate.shared.admission.scopes import (
     user_scope,
 )
 from headgate.shared.broker.keys import Keys
-from headgate.shared.broker.script import Command, compose
+from headgate.shared.broker.script import Command, compose, text_of
 from headgate.shared.catalog.catalog import Catalog
 from headgate.shared.catalog.schema import CatalogModel, ProviderConfig
 from headgate.shared.errors import WrongUse
@@ -199,15 +199,37 @@ def _queue_writes(
 
 
 @dataclass(frozen=True, slots=True)
+class OpenedGate:
+    """A gate that was shut, and that an operator has opened.
+
+    `why`: `limited`, `slow`, `flex` or `money`. `until_ms`: until when it was shut (Unix ms).
+    `asked_ms`: the later moment that its provider had named, or None.
+    """
+
+    pool: str
+    key: str
+    why: str
+    until_ms: int
+    asked_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class ResumeOutcome:
-    """What `resume` did: whether `member` was paused, and how many gates it opened."""
+    """What `resume` did: whether `member` was paused, and which gates it opened."""
 
     was_paused: bool
-    opened: int
+    opened: Sequence[OpenedGate] = ()
 
 
 def resume_command(keys: Keys, member: str = "") -> Command[ResumeOutcome]:
     """Resume `member`, and let all jobs be tried again that were passed over (`resume.lua`)."""
-    return compose(
-        "resume", (), (keys.prefix, member), lambda r: ResumeOutcome(r[0] == 1, int(r[1]))
-    )
+
+    def read(reply: Any) -> ResumeOutcome:
+        opened = []
+        for one in reply[1]:
+            pool, key, why, until, asked = map(text_of, one)
+            asked_ms = int(float(asked)) if asked else None
+            opened.append(OpenedGate(pool, key, why, int(float(until)), asked_ms))
+        return ResumeOutcome(reply[0] == 1, opened)
+
+    return compose("resume", (), (keys.prefix, member), read)

@@ -55,11 +55,13 @@ class History:
 def late_message(plain: str, failures: Sequence[FailedAttempt]) -> str:
     """Return why a job is past its deadline: `plain`, and how its last attempt failed, if any did.
 
-    A model that was down was not asked, so that is no attempt.
+    A model that was down was not asked, so that is no attempt; it is named where none was made.
     """
+    if not failures:
+        return plain
     asked = [one for one in failures if one.code != "breaker_open"]
     if not asked:
-        return plain
+        return f"{plain}; {failures[-1].model} was down"
     last = asked[-1]
     return f"{plain}; its last attempt, at {last.model}, failed with {last.code}: {last.message}"
 

@@ -6,6 +6,9 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Literal
 
+NOTHING = "nothing"
+"""The first word of `help` where a job goes on by itself."""
+
 WaitKind = Literal[
     "limit", "budget", "gate", "model_down", "paused", "no_worker", "no_key", "vendor_batch",
     "equal_job", "due", "turn",
@@ -53,6 +56,11 @@ class WaitingFor:
             text += f", about {duration((until - now_ms) / 1000)} more"
         return text
 
+    def with_help(self, now_ms: int) -> str:
+        """Return the sentence of `in_words`, and what would help, if anything would."""
+        helps = self.help and not self.help.startswith(NOTHING)
+        return f"{self.in_words(now_ms)}; {self.help}" if helps else self.in_words(now_ms)
+
 
 _WHAT = {
     "limit": "the limit of {name}{why}",
@@ -64,7 +72,7 @@ _WHAT = {
     "no_key": "a key of {name}{why}",
     "vendor_batch": "the batch {name}{why}",
     "equal_job": "the answer to an equal job, {name}",
-    "due": "its time{why}",
+    "due": "its {name}{why}",
     "turn": "its turn in {name}{why}",
 }
 

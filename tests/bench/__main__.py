@@ -24,6 +24,7 @@ STANDARD = {
     "submit": "how fast jobs are submitted",
 }
 BY_NAME_ONLY = {
+    "storm": "retries while 17 % of the calls fail (a minute)",
     "million": "a million queued jobs (some minutes, some GB of disk)",
     "small_redis": "a million jobs through a Redis of 64 MB (half an hour, 5 GB of disk)",
     "usage": "who used what, of ten million jobs (20 minutes, 10 GB of disk)",

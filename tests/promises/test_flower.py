@@ -40,6 +40,9 @@ MARKS = {
     "metadata": "mambametadata",
     "webhook": "heronhook",
 }
+LOGGED = ("tenant", "user")
+"""The log of the worker names them at the end of each job."""
+
 OPEN = ("/healthcheck", "/static/", "/login", "/logout")
 
 
@@ -103,7 +106,7 @@ def submit_all(client: Client, url: str) -> dict[str, str]:
         "failed": submit("[[fault:400]]", fallback=False),
         "refused": submit("the wrong key", "claude-haiku-4-5", fallback=False),
         "first": submit("first of a minute", "gpt-4o", fallback=False),
-        "deferred": submit("[[fault:429:retry-after=90]]", "gpt-4.1-mini", fallback=False),
+        "deferred": submit("[[fault:529:retry-after=90]]", "gpt-4.1-mini", fallback=False),
     }
     stranger = Celery("stranger", broker=url, set_as_current=False)
     stranger.conf.broker_transport_options = {"global_keyprefix": "watched:"}
@@ -187,7 +190,7 @@ def test_flower_shows_every_job_and_no_secret_anywhere(stack: Stack) -> None:
         f"{place}: {kind}: {text[max(0, text.find(mark) - 80) : text.find(mark) + 60]}"
         for place, text in places.items()
         for kind, mark in MARKS.items()
-        if mark in text
+        if mark in text and not (kind in LOGGED and place == str(stack.worker.log_path))
     ]
     assert found == []
 

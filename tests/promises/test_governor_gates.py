@@ -72,6 +72,50 @@ def test_a_429_with_retry_after_shuts_the_pool_for_all_workers(world: Open) -> N
 
 
 @pytest.mark.slow
+def test_a_retry_after_far_away_is_cut_and_logged_and_one_request_tests_the_pool(
+    world: Open,
+) -> None:
+    here = world("--latency-ms=700", "--latency-sigma=0", workers=2, retry_after_max_s=4)
+    here.warm()
+    here.fails("429:retry-after=99999999999", times=1)
+    [first] = here.submit(1)
+    here.wait(lambda: here.redis.hexists(KEYS.gate(POOL, "key0"), "asked"), "the gate to shut")
+    told_s = next(call.at_s for call in here.calls() if call.model == MODEL)
+    ids = [first, *here.submit(15)]
+    shown = gate(here)
+    assert (shown["state"], shown["why"]) == ("shut", "limited")
+    assert shown["until"] < shown["asked_until"]
+    here.until_ended(ids)
+    assert here.statuses(ids) == {"succeeded": 16}
+    test, *others = arrivals(here, told_s)
+    assert test >= 4
+    assert others[0] >= test + 0.7, "the others wait for the answer to the test"
+    logs = "".join(worker.log() for worker in here.workers)
+    assert logs.count("retry-after: '99999999999' asks for a wait of 99999999999 s") == 1
+    assert "cut to 4 s (HEADGATE_RETRY_AFTER_MAX_S); then one call tests the pool" in logs
+
+
+@pytest.mark.slow
+def test_resume_opens_a_pool_that_its_provider_shut_and_says_what_it_did(world: Open) -> None:
+    here = world(LATENCY)
+    here.warm()
+    here.fails("429:retry-after=epoch+999999999", times=1)
+    [first] = here.submit(1)
+    here.wait(lambda: here.redis.hexists(KEYS.gate(POOL, "key0"), "asked"), "the gate to shut")
+    ids = [first, *here.submit(5)]
+    here.until_in_line(6)
+    opened = here.command("resume", "pool", POOL, "--json").document
+    assert (opened["changed"], opened["gates_opened"]) == (False, 1)
+    [one] = opened["gates"]
+    assert (one["pool"], one["key"], one["why"]) == (POOL, "key0", "limited")
+    assert one["until"] < one["asked_until"]
+    here.until_ended(ids)
+    assert here.statuses(ids) == {"succeeded": 6}, "also the job that was refused"
+    said = here.command("resume", "pool", POOL).out
+    assert said.strip() == f"pool {POOL} was not paused, and no gate of it was shut"
+
+
+@pytest.mark.slow
 def test_a_529_lowers_calls_at_once_and_they_grow_again(world: Open) -> None:
     here = world(
         "--latency-ms=400", catalog="", workers=2, concurrency=20, breaker_failures=0, **FAST

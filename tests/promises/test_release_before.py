@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from headgate import Client
+from headgate import Client, Request
+from headgate.shared.broker.keys import Keys
 from headgate.shared.settings import Settings
 from tests.promises.test_rolling_upgrade import rows_by_worker
 from tests.support import installation
@@ -73,6 +74,21 @@ def old_worker(env: dict[str, str], folder: Path) -> WorkerProcess:
     return worker
 
 
+def shut_for_a_test(valkey: ValkeyServer) -> None:
+    """The pool is shut for two seconds; its provider had asked for many years.
+
+    Workers of the release before know only the two seconds. Today's let one request test the pool.
+    """
+    with valkey.client() as broker:
+        seconds, micros = broker.time()
+        now_ms = seconds * 1000 + micros // 1000
+        fields: dict[str | bytes, bytes | float | int | str] = {
+            "until": now_ms + 2000, "why": "limited", "asked": 4_102_444_800_000,
+            "probe_at": now_ms + 2000, "shut_at": now_ms,
+        }  # fmt: skip
+        broker.hset(Keys().gate("openai/gpt-4o-mini", "key0"), mapping=fields)
+
+
 @pytest.mark.slow
 def test_workers_and_producers_of_the_release_before_run_beside_todays(
     before: Path,
@@ -108,6 +124,14 @@ def test_workers_and_producers_of_the_release_before_run_beside_todays(
         settings = Settings(redis_url=valkey.url, database_url=database_url, home=tmp_path)
         with Client(settings) as client:
             assert {client.result(one).status for one in ids} == {"succeeded"}
+            shut_for_a_test(valkey)
+            late = client.submit_many(
+                Request(
+                    prompt=f"prompt number gate {n}.", model="gpt-4o-mini", params={"max_tokens": 5}
+                )
+                for n in range(20)
+            )
+            assert {client.result(one, timeout_s=120).status for one in late} == {"succeeded"}
         # Today's worker goes on alone, also for producers of the release before.
         assert theirs.stop(30) == 0
         alone = producer("producer", old, tmp_path, 1000)

@@ -29,8 +29,11 @@ def test_an_address_where_nothing_listens_and_a_queue_that_nobody_serves_are_tol
     worker = installation.worker_process(env, tmp_path, "one", "-Q", "headgate.standard.fast")
     words = ["submit", "Hello", "--model", MODEL, "--wait"]
     asking = installation.command(words, env, tmp_path / "submit.log")
+    prompts = installation.write_prompts(tmp_path / "in", 3)
+    words = ["batch", "run", str(prompts), "-o", str(tmp_path / "out"), "--priority", "bulk"]
+    running = installation.command(words, env, tmp_path / "batch.log")
     in_force = Settings(home=tmp_path / "home", redis_url=valkey.url)
-    with installation.ended_afterwards(worker, asking), Client(in_force) as client:
+    with installation.ended_afterwards(worker, asking, running), Client(in_force) as client:
         worker.start()
         late = client.submit("Hello?", model=MODEL, fallback=False, deadline_s=45)
         asking.start()
@@ -39,12 +42,15 @@ def test_an_address_where_nothing_listens_and_a_queue_that_nobody_serves_are_tol
         assert "`headgate resume model gpt-4o-mini` asks it at once" in asking.log()
 
         bulk = client.submit("Hello", model=MODEL, priority="bulk")
-        named = f"queue {UNSERVED}: 1 job waits, and no worker serves it"
+        running.start()
+        named = "and no worker serves it"
         wait_until(lambda: named in worker.log(), 10, "the log to name the queue")
         health = headgate(["health", "--json"], env)
         assert health.code == 1
-        assert health.document["queues_without_worker"] == {UNSERVED: 1}
-        assert named in health.document["down"]
+        assert health.document["queues_without_worker"].keys() == {UNSERVED}
+        assert named in " ".join(health.document["down"])
+        waits = f"waiting for a worker that serves {UNSERVED} (the workers that run serve other"
+        wait_until(lambda: waits in running.log(), 20, "the batch to say what it waits for")
         [model] = [one for one in health.document["models"] if one["model"].endswith(MODEL)]
         assert model["fault"].startswith("connection: ")
         found = client.result(bulk.id).waiting_for

@@ -42,7 +42,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "plain": {},
     "retried": {"prompt": "[[fault:once:500]]"},
     "put off": {"prompt": "[[fault:once:429:retry-after=3]]"},
-    "put off for long": {"prompt": "[[fault:once:429:retry-after=600]]"},
+    "put off for long": {"prompt": "[[fault:once:529:retry-after=600]]"},
     "replaced": {"prompt": "[[fault:500:model=gpt-4o-mini]]", "fallback": ["claude-haiku-4-5"]},
     "limited": {"model": "gpt-4o"},
     "adjusted": {"model": "claude-haiku-4-5"},

@@ -21,7 +21,7 @@ from headgate.workers.stages import hold
 from tests.support.rig import STANDARD, Broker
 from tests.support.waiting_rooms import POOL, TICKET
 
-TIMES_OF_A_GATE = ("until", "probe_at", "shut_at", "pace_at", "ceiling_at")
+TIMES_OF_A_GATE = ("asked", "until", "probe_at", "shut_at", "pace_at", "ceiling_at")
 MEASURES = ("rpm", "tpm", "input_tpm", "output_tpm")
 
 

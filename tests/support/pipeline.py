@@ -30,9 +30,10 @@ from headgate.shared.job.ids import now_ms
 from headgate.shared.job.request import Request
 from headgate.shared.job.result import Reply, Result, Usage
 from headgate.workers.clients.group_commit import GroupCommit
+from headgate.workers.clients.in_flight import InFlight
 from headgate.workers.clients.memory_bounds import MemoryBounds
 from headgate.workers.clients.redis_batcher import RedisBatcher
-from headgate.workers.errors import AttemptError
+from headgate.workers.errors import AttemptError, ProviderFault
 from headgate.workers.maintenance.estimates import EstimateUpkeep
 from headgate.workers.pipeline.ask import Ask
 from headgate.workers.pipeline.attempt import AttemptSteps
@@ -40,7 +41,8 @@ from headgate.workers.pipeline.job_run import NO_TICKET, Delivery
 from headgate.workers.pipeline.outcome import Deferred, Ended, Outcome
 from headgate.workers.pipeline.pipeline import Pipeline
 from headgate.workers.policy.retry import RetryLimits
-from headgate.workers.provider import Answer, OnPiece
+from headgate.workers.policy.retry_budget import RetryRules
+from headgate.workers.provider import Answer, OnPiece, Room
 from headgate.workers.stages.breaker import Breaker
 from headgate.workers.stages.cache import Cache
 from headgate.workers.stages.call import Call, Upstream
@@ -81,6 +83,7 @@ checked = 2026-11-20
 PRICES = {"input": "1", "output": "2"}
 USAGE = Usage(input_tokens=10, output_tokens=20)
 NEVER = BreakerRules(failures=0)
+NO_BUDGET = RetryRules(share=10)
 LIMITS = RetryLimits(3, 4, backoff_ms=5, backoff_max_ms=20)
 COST_PICO_USD = 10 * 1_000_000 + 20 * 2_000_000  # of USAGE at PRICES
 
@@ -124,6 +127,7 @@ class Scripted:
     def __init__(self) -> None:
         self.script: deque[Answer | Exception | asyncio.Event | str] = deque()
         self.asked: list[Asked] = []
+        self.down: set[str] = set()
         self.cut = 0
         self.closed = 0
 
@@ -143,9 +147,12 @@ class Scripted:
         timeout_s: float,
         idle_s: float | None = None,
         on_piece: OnPiece | None = None,
+        room: Room | None = None,
     ) -> Answer:
         """Do what the script says."""
         self.asked.append(Asked(request, model, timeout_s, idle_s, on_piece is not None))
+        if model in self.down:
+            raise ProviderFault("down")
         step = self.script.popleft() if self.script else answer()
         while isinstance(step, str):
             if on_piece is not None:
@@ -177,7 +184,7 @@ class PlayedPipeline:
         models: catalog.Catalog,
         even: bool = False,
         rules: BreakerRules = NEVER,
-        retry_share: float = 10,
+        retries: RetryRules = NO_BUDGET,
         limits: RetryLimits = LIMITS,
         clock_ms: Callable[[], int] = now_ms,
     ) -> None:
@@ -192,9 +199,7 @@ class PlayedPipeline:
         with Blocking.from_url(redis_url) as client:
             limits_in_force.write(client, Keys(), models, lambda _: 1)
         self.hold = Holds(self.batcher, Keys(), lambda _: ())
-        self.breaker = Breaker(
-            self.batcher, Keys(), rules, retry_share=retry_share, clock_ms=now_ms
-        )
+        self.breaker = Breaker(self.batcher, Keys(), rules, retries=retries, clock_ms=now_ms)
         self.call = Call(models, self._upstreams, timeout_s=30)
         cache = Cache(self.batcher, Keys(), policy=CachePolicy(ttl_s=60), clock_ms=now_ms)
         ledger = Ledger(self.record)
@@ -202,6 +207,7 @@ class PlayedPipeline:
             models, cache, self.hold, self.breaker, ledger, self.call,
             deltas=DeltaWriter(self.batcher, Keys(), gather_s=0.001),
             estimates=EstimateUpkeep(self.batcher, Keys()), clock_ms=clock_ms,
+            in_flight=InFlight(1 << 28),
         )  # fmt: skip
         self.pipeline = Pipeline(
             models, Claims(self.record, "worker"), cache,

@@ -23,6 +23,7 @@ from headgate.shared.broker.jobs import Lease
 from headgate.shared.broker.keys import Keys
 from headgate.shared.broker.queues import in_turn
 from headgate.shared.errors import UnreadableMessage, place_of
+from headgate.workers.clients.in_flight import InFlight
 from headgate.workers.clients.outage_log import OutageLog
 from headgate.workers.delivery import message
 from headgate.workers.delivery.leases import Leases, StopReason, log_dead_letter
@@ -59,8 +60,9 @@ LINGER_S = 0.002
 class Fetcher:
     """Holds at most `slots` jobs at a time, each with a lease of `lease_ms` on the server.
 
-    It fetches no more once the messages of these jobs have `max_bytes` together. A job takes 2.4
-    times its message of memory. If a worker runs out of memory, all its jobs count that as a crash.
+    It fetches no more once their messages and answers have `max_bytes` together. A job takes 2.4
+    times its message of memory, and more of its answer. If a worker runs out of memory, all its
+    jobs count that as a crash.
     `idle_s`: the longest pause of an idle worker between two fetches, whoever wakes it.
     """
 
@@ -86,7 +88,6 @@ class Fetcher:
         self._keys = keys
         self._slots = slots
         self._lease_ms = lease_ms
-        self._max_bytes = max_bytes
         self._idle_s = min(idle_s, lease_ms / 6000)
         self._on_arrival = on_arrival
         self._outage_log = OutageLog(log, "Redis", "running jobs go on, no new ones start")
@@ -94,6 +95,7 @@ class Fetcher:
             client, keys, worker=owner, lease_ms=lease_ms, tick_s=self._idle_s, on_stop=on_stop,
             outage_log=self._outage_log,
         )  # fmt: skip
+        self.in_flight = InFlight(max_bytes, lambda: self.leases.held_bytes)
         self._queues: list[str] = []
         self._acks: deque[int] = deque()
         self._acking: set[int] = set()
@@ -206,7 +208,7 @@ class Fetcher:
         held = self.leases.held
         # A copy, since Celery's thread may add acks at any moment.
         acked = sum(held[tag].size for tag in list(self._acks) if tag in held)
-        return self._max_bytes - self.leases.held_bytes + acked
+        return self.in_flight.left + acked
 
     async def _round_trip(self, want: int) -> broker_jobs.Fetched:
         """Send the acks that wait and fetch up to `want` jobs, in one call."""

@@ -33,6 +33,9 @@ from headgate.workers.stages.breaker import Breaker
 MOMENT_MS = 2000
 """How long a job may wait inside a worker before it asks the same model again."""
 
+AT_GATE_MS = 60_000
+"""A job that a shut gate holds up for longer waits there, where an operator may open it."""
+
 NO_ANSWER_IN_TIME = "the deadline passed before an answer came"
 
 AskOutcome: TypeAlias = Ending | Deferred | Restored
@@ -72,8 +75,7 @@ class Ask:
         tried = _Tried()
         for model in chain[fallback.start(chain, job.failures, job.grant) :]:
             if isinstance(model, StaticText):
-                reply = Reply(model.text, "stop", Usage())
-                return Ending("succeeded", reply=reply, model_used="static")
+                return _fixed(model)
             refused = self._refused(job, model, chain)
             if refused is None:
                 end = await self._ask_model(job, model, chain, tried)
@@ -168,9 +170,12 @@ class Ask:
             limits=limits,
             left_ms=job.left_ms(self.clock_ms()),
             chance=self.chance(),
+            has_next=chain[-1] != model,
         )
         match decision:
             case retry.GiveUp():
+                if error.code in fallback.LAST and isinstance(chain[-1], StaticText):
+                    return _fixed(chain[-1])
                 return job.failed(error.code, error.message, retryable=error.retryable)
             case retry.NextModel():
                 return None
@@ -185,14 +190,18 @@ class Ask:
         """Retry the model after `wait_ms`, as far as its breaker and the retry budget allow."""
         if model.name in tried.down:
             return None
-        if breaker.is_fault(failed.error) and not self.breaker.may_retry(model.provider):
-            if tried.down or chain[-1] != model:
+        if breaker.loads_provider(failed.error):
+            has_other = bool(tried.down) or chain[-1] != model
+            longest_ms = 0 if has_other else job.left_ms(self.clock_ms())
+            free_ms = self.breaker.book_retry(model.provider, longest_ms)
+            if free_ms is None:
                 return None
-            limits = self.limits.of(model)
-            wait_ms = int(limits.backoff_max_ms * (1 + self.chance()) / 2)
-        elif wait_ms <= MOMENT_MS:
+            wait_ms = max(wait_ms, free_ms)
+        if wait_ms <= MOMENT_MS:
             return retry.Again(wait_ms)
-        return Deferred(wait_ms, self.steps.ticket(job, model, chain).encode())
+        ticket = self.steps.ticket(job, model, chain).encode()
+        is_at_gate = wait_ms > AT_GATE_MS and refusal.shuts(failed.error)
+        return Deferred(0 if is_at_gate else wait_ms, ticket)
 
     def _without_answer(self, job: JobRun, chain: Chain, tried: _Tried) -> Ending | Deferred:
         """End a job that no model has answered, or let it wait for one that is down."""
@@ -207,7 +216,7 @@ class Ask:
         last = failures[0 if over_budget else -1]  # the budget for the model that was wanted
         # Cut off by workers that were stopped: nobody wanted the job to be cancelled.
         code = "internal" if last.code == "cancelled" else last.code
-        retryable = code not in fallback.FINAL and not tried.hopeless
+        retryable = code not in fallback.FINAL | fallback.LAST and not tried.hopeless
         return job.failed(code, last.message, retryable=retryable)
 
     def _without_fallback(self, job: JobRun, tried: _Tried) -> Ending | Deferred:
@@ -230,3 +239,8 @@ class Ask:
         if job.has_asked:  # the request itself may be at fault: another job makes the next probe
             ticket = replace(ticket, arrival_ms=self.clock_ms())
         return Deferred(wait_ms, ticket.encode())
+
+
+def _fixed(answer: StaticText) -> Ending:
+    """Return the end with a fixed answer, which costs nothing."""
+    return Ending("succeeded", reply=Reply(answer.text, "stop", Usage()), model_used="static")

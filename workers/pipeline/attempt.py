@@ -12,12 +12,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TypeAlias, assert_never
 
+from headgate.shared.admission.breakers import BreakerAfterReport
 from headgate.shared.admission.grant import Cheaper, Held, ModelDown, OverBudget, TooLarge
 from headgate.shared.admission.ticket import Ticket, ticket_for
 from headgate.shared.catalog.catalog import Catalog
 from headgate.shared.catalog.schema import Model
 from headgate.shared.cost import tokens
 from headgate.shared.cost.bill import AnswerBill, bill_of
+from headgate.workers.clients.in_flight import AnswerRoom, InFlight
 from headgate.workers.errors import AttemptError
 from headgate.workers.maintenance.estimates import EstimateUpkeep
 from headgate.workers.pipeline.job_run import Ending, JobRun
@@ -70,6 +72,7 @@ class AttemptSteps:
     deltas: DeltaWriter
     estimates: EstimateUpkeep
     clock_ms: Callable[[], int]
+    in_flight: InFlight
 
     async def attempt(self, job: JobRun, model: Model, chain: Chain) -> AttemptOutcome:
         """Make one attempt at this model of the chain; return how it ended or what prevented it."""
@@ -186,12 +189,16 @@ class AttemptSteps:
         """Send the request; return the answer or the failure. A cancellation closes the line."""
         request = job.envelope.request
         left_ms = max(1, job.left_ms(line.started_at_ms))
-        if not job.failures:
+        if model.provider not in fallback.asked_providers(job.failures, self.catalog):
             self.breaker.called(model.provider)
         pieces = self.deltas.of(job.envelope.id, job.claim.fence) if request.stream else None
+        job.room = job.room or AnswerRoom(self.in_flight)
         try:
-            answer = await self.call.ask(upstream, request, model, left_ms=left_ms, on_piece=pieces)
+            answer = await self.call.ask(
+                upstream, request, model, left_ms=left_ms, on_piece=pieces, room=job.room
+            )
         except AttemptError as error:
+            job.room.release()
             took_ms = self.clock_ms() - line.started_at_ms
             cut_short = left_ms < self.call.timeout_s(model) * 1000 or took_ms >= left_ms
             return Failed(error, pieces is not None and pieces.begun, cut_short)
@@ -213,18 +220,29 @@ class AttemptSteps:
             job.history.unknown_models.append(model.name)
         job.add_failure(model, error)
         job.broke_off = failed.broke_off
-        await through(self.ledger.settle(line.failed(error, self.clock_ms())))
+        is_fault = breaker.is_fault(
+            error, cut_short=failed.cut_short, again=again and not hold.probe
+        )
+        after = await self._report_failure(line, hold, error, is_fault=is_fault)
         gives_back = hold.rule == "a" and hold.settles
         if error.billed is False and (gives_back or hold.money):
             used = (0, 0) if gives_back else hold.tokens
             await through(self.hold.settle(job.envelope.id, hold, used, 0))
-        if (refused := refusal.refusal(error)) is not None:
-            await through(self.hold.refused(hold, error, refused.kind, refused.wait_ms))
-        if breaker.is_fault(error, cut_short=failed.cut_short, again=again and not hold.probe):
-            after = await through(self.breaker.failed(hold, error))
-            if after.is_open and error.retryable:
-                return replace(failed, down_ms=after.wait_ms)
+        await through(self.hold.refused(hold, error))
+        if after is not None and after.is_open and error.retryable:
+            return replace(failed, down_ms=after.wait_ms)
         return failed
+
+    async def _report_failure(
+        self, line: Attempt, hold: Held, error: AttemptError, *, is_fault: bool
+    ) -> BreakerAfterReport | None:
+        """Settle the ledger line, and report a fault at the same time: see `Breaker.failed`."""
+        settling = self.ledger.settle(line.failed(error, self.clock_ms()))
+        if not is_fault:
+            await through(settling)
+            return None
+        after, _ = await through(asyncio.gather(self.breaker.failed(hold, error), settling))
+        return after
 
     async def _settle_answer(
         self, job: JobRun, model: Model, hold: Held, line: Attempt, answer: Answer

@@ -30,6 +30,7 @@ from headgate.shared.job.envelope import Envelope
 from headgate.shared.job.history import History, history_of, late_message
 from headgate.shared.job.ids import rfc3339
 from headgate.shared.job.result import ErrorReport, FailedAttempt, Reply, Result, Status, Usage
+from headgate.workers.clients.in_flight import AnswerRoom
 from headgate.workers.errors import AttemptError
 from headgate.workers.stages.claim import Claim
 from headgate.workers.stages.ledger import Settlement
@@ -78,7 +79,7 @@ class JobRun:
     `history`: its attempts under all claims. `waited_ms`: how long it has waited since its last
     failure. `started_at_ms`: when its first request left, Unix ms; None: none has. `broke_off`: its
     last attempt failed after a part of the answer had been delivered. `usage_note`: why the usage
-    of its answer cannot be true, or None.
+    of its answer cannot be true, or None. `room`: what its answer takes of the worker's memory.
     """
 
     envelope: Envelope
@@ -90,6 +91,7 @@ class JobRun:
     started_at_ms: int | None = None
     broke_off: bool = False
     usage_note: str | None = None
+    room: AnswerRoom | None = None
     history: History = field(init=False)
     _input_tokens: dict[str, int] = field(default_factory=dict)
 

@@ -61,6 +61,9 @@ from headgate.workers.stages.single_flight import SingleFlight
 
 log = logging.getLogger("headgate.pipeline")
 
+LARGE = 1024 * 1024
+"""Larger answers are compressed for the cache in a thread."""
+
 
 @dataclass(frozen=True, slots=True)
 class Pipeline:
@@ -104,6 +107,8 @@ class Pipeline:
                 case _:
                     assert_never(end)
         finally:
+            if job.room is not None:
+                job.room.release()
             await self._give_back(job.envelope.id, job.hold)
 
     # Claim.
@@ -241,7 +246,7 @@ class Pipeline:
         job_log.log_end(job.envelope, result)
         await self._share_failure(job, ending)
         await self.publish.publish(
-            result, self._cache_writes(job, ending),
+            result, await self._cache_writes(job, ending),
             group=job.envelope.group, streamed=job.envelope.request.stream,
         )  # fmt: skip
         return Ended(result, why_given_up(result))
@@ -273,7 +278,7 @@ class Pipeline:
         recorded, *_ = await self.record.together(*writes)
         return recorded
 
-    def _cache_writes(self, job: JobRun, ending: Ending) -> tuple[CacheWrite, ...]:
+    async def _cache_writes(self, job: JobRun, ending: Ending) -> tuple[CacheWrite, ...]:
         """Return the cache entries of an answer that was bought; none for any other end."""
         if ending.reply is None or ending.cached is not None or ending.provider is None:
             return ()
@@ -282,7 +287,10 @@ class Pipeline:
         cost = job.history.cost_pico_usd if job.usage_note is None else None
         entry = CacheEntry(ending.reply, ending.provider, cost, model)
         asked = job.leads or envelope.model
-        return self.cache.writes(envelope.request, entry, asked, sample=envelope.sample)
+        writes = partial(self.cache.writes, envelope.request, entry, asked, sample=envelope.sample)
+        if job.room is not None and job.room.size > LARGE:  # compressing 1 MB takes 10 ms
+            return await asyncio.to_thread(writes)
+        return writes()
 
     async def _share_failure(self, job: JobRun, ending: Ending) -> None:
         """Let the followers fail with the job.

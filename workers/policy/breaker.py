@@ -1,16 +1,9 @@
-"""What counts as a model's fault, and how many retries are left for a provider. Pure.
-
-A budget for all retries, not a count for each job: where most calls fail, each job's own retries
-would multiply the load of a provider that is already down (Google, "Site Reliability Engineering",
-chapter 22; Finagle's RetryBudget).
-"""
+"""What counts as a model's fault, and which failures a retry would repeat at a provider. Pure."""
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 
 from headgate.workers.errors import AttemptError
 
@@ -22,12 +15,6 @@ FAULTS = frozenset(
 )  # fmt: skip
 
 _OF_KEYS = frozenset({"authentication", "permission"})
-
-QUIET_BURST, QUIET_PER_S = 10.0, 1.0
-"""Retries that come by time alone, so that a system with little traffic retries as usual."""
-
-EARNED_S = 10.0
-"""Time constant with which earned retries decay: an hour of calls must not pay for one burst."""
 
 LOOK_MS, LEAST_MS = 30_000, 1000
 """Longest and shortest wait until a job with several models down looks for one that is up."""
@@ -67,7 +54,8 @@ def fault_text(error: AttemptError) -> str:
     The message holds no key and nothing of the request. E-mail addresses and the ids of accounts
     are cut out: other tenants read it.
     """
-    text = _PERSONAL.sub("[...]", f"{error.code}: {' '.join(error.message.split())}")
+    words = " ".join(error.message.encode(errors="replace").decode().split())
+    text = _PERSONAL.sub("[...]", f"{error.code}: {words}")
     return text if len(text) <= FAULT_CHARS else text[: FAULT_CHARS - 3] + "..."
 
 
@@ -75,27 +63,11 @@ FAULT_CHARS = 200
 _PERSONAL = re.compile(r"[\w.+%-]+@[\w-]+(\.[\w-]+)+|\b(org|proj|user|acct|cus)[-_]\w{6,}", re.I)
 
 
-@dataclass(frozen=True, slots=True)
-class RetryBudget:
-    """Retries left for one provider: `quiet` ones come by time, `earned` ones by traffic."""
+def loads_provider(error: AttemptError) -> bool:
+    """Return whether a retry after this failure asks for the same work a second time.
 
-    quiet: float = QUIET_BURST
-    earned: float = 0.0
-    at_ms: int = 0
-
-    def after_call(self, share: float, now_ms: int) -> RetryBudget:
-        """Return the budget after a first call, which earns its share of a retry."""
-        then = self._at(now_ms)
-        return replace(then, earned=then.earned + share)
-
-    def after_retry(self, now_ms: int) -> RetryBudget | None:
-        """Return the budget after one more retry; None if there is none left."""
-        then = self._at(now_ms)
-        if then.earned >= 1:
-            return replace(then, earned=then.earned - 1)
-        return replace(then, quiet=then.quiet - 1) if then.quiet >= 1 else None
-
-    def _at(self, now_ms: int) -> RetryBudget:
-        since_s = max(0, now_ms - self.at_ms) / 1000
-        quiet = min(QUIET_BURST, self.quiet + since_s * QUIET_PER_S)
-        return RetryBudget(quiet, self.earned * math.exp(-since_s / EARNED_S), now_ms)
+    Only such retries take from the retry budget. A connection that could not be opened brought the
+    provider no work. A refusal by a limit waits until that limit lets the request through.
+    """
+    is_unsent = error.code == "connection" and error.billed is False
+    return is_fault(error) and not is_unsent

@@ -33,6 +33,9 @@ FINAL = frozenset(
      "permission", "provider_quota"}
 )  # fmt: skip
 
+#: Codes after which no model is asked again: it may be paid for, and would only be paid for twice.
+LAST = frozenset({"response_too_large"})
+
 
 def chain(request: Request, first: Model, catalog: Catalog) -> Chain:
     """Return the models to ask in turn, all of which can do what the request needs."""
@@ -89,6 +92,12 @@ def tries(model: str, failures: Iterable[FailedAttempt]) -> int:
     return sum(1 for failure in counted(failures) if failure.model == model)
 
 
+def asked_providers(failures: Iterable[FailedAttempt], catalog: Catalog) -> set[str]:
+    """Return the providers at which an attempt has failed; models that are gone are left out."""
+    names = {failure.model for failure in counted(failures)} & catalog.models.keys()
+    return {catalog.models[name].provider for name in names}
+
+
 def timed_out(model: str, failures: Iterable[FailedAttempt]) -> bool:
     """Return whether an attempt at this model has ended by a timeout."""
     return any(failure.code == "timeout" and failure.model == model for failure in failures)
@@ -97,6 +106,8 @@ def timed_out(model: str, failures: Iterable[FailedAttempt]) -> bool:
 def is_spent(model: str, failures: Sequence[FailedAttempt], limits: RetryLimits) -> bool:
     """Return whether the job may not ask this model again, or no model at all."""
     all_tries = counted(failures)
+    if any(failure.code in LAST for failure in all_tries):
+        return True
     own = [failure for failure in all_tries if failure.model == model]
     if len(all_tries) >= limits.max_attempts_per_job or len(own) >= limits.max_attempts:
         return True

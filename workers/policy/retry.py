@@ -15,12 +15,16 @@ from headgate.workers.errors import AttemptError
 
 @dataclass(frozen=True, slots=True)
 class RetryLimits:
-    """How often a job asks one model, and all models, and how long it waits in between."""
+    """How often a job asks one model, and all models, and how long it waits in between.
+
+    `retry_after_max_ms`: the longest wait that a provider may ask for.
+    """
 
     max_attempts: int
     max_attempts_per_job: int
     backoff_ms: float
     backoff_max_ms: float
+    retry_after_max_ms: float = 3_600_000
 
     def of(self, model: Model) -> RetryLimits:
         """Return these limits with what the catalog says about this model."""
@@ -29,6 +33,7 @@ class RetryLimits:
             self.max_attempts_per_job,
             model.backoff_s * 1000 if model.backoff_s else self.backoff_ms,
             model.backoff_max_s * 1000 if model.backoff_max_s else self.backoff_max_ms,
+            self.retry_after_max_ms,
         )
 
 
@@ -62,11 +67,13 @@ def decide(
     limits: RetryLimits,
     left_ms: int,
     chance: float,
+    has_next: bool = True,
 ) -> Decision:
     """Return what follows a failed attempt.
 
     `tries_*` count the failed one. `left_ms` until the deadline. `chance` in [0, 1) draws the
-    jitter. A wait that the provider asks for is obeyed. A wait past the deadline leaves the model.
+    jitter. `has_next`: another model may be asked. A wait that the provider asks for is obeyed, up
+    to the longest one. A wait past the deadline leaves the model.
     """
     if not error.falls_back:
         return GiveUp()
@@ -77,6 +84,8 @@ def decide(
         return NextModel()
     exponent = min(tries_of_model - 1, LONGEST_EXPONENT)
     wait_ms = chance * min(limits.backoff_max_ms, limits.backoff_ms * 2**exponent)
-    if error.retry_after_ms is not None:
-        wait_ms = error.retry_after_ms + chance * limits.backoff_ms
+    if asked_ms := error.retry_after_ms:  # 0 ms says no more than that it may be asked again
+        if has_next and asked_ms >= left_ms:
+            return NextModel()
+        wait_ms = min(asked_ms, limits.retry_after_max_ms) + chance * limits.backoff_ms
     return Again(int(wait_ms)) if wait_ms < left_ms else NextModel()

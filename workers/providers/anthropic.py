@@ -18,10 +18,11 @@ from headgate.shared.cost.rates import PLAIN, BillingTerms
 from headgate.shared.job.request import Request
 from headgate.shared.job.result import Reply, Usage
 from headgate.shared.routing.dialects import beyond_anthropic
-from headgate.workers.provider import Answer, OnPiece
+from headgate.workers.provider import Answer, OnPiece, Room
 from headgate.workers.providers.anthropic_request import messages_body
 from headgate.workers.providers.http import HttpPool, Response, headers_only_client
 from headgate.workers.providers.message_parts import MessageParts
+from headgate.workers.providers.reading import MOST_BYTES
 from headgate.workers.providers.refusals import ModelRefused, request_id, unusable
 from headgate.workers.providers.reply_fields import (
     count,
@@ -55,6 +56,7 @@ class AnthropicProvider:
         api_key: str,
         base_url: str | None,
         connections: int = 1000,
+        most_bytes: int = MOST_BYTES,
     ) -> None:
         self.name = name
         self._key = checked_key(f"API key of {name}", api_key)
@@ -70,6 +72,7 @@ class AnthropicProvider:
             {**client.auth_headers, **client.default_headers},
             endpoints=("/messages", "/v1"),  # as OpenAI's addresses end, and whole
             connections=connections,
+            most_bytes=most_bytes,
             vendor=base_url is None,
         )
 
@@ -82,6 +85,7 @@ class AnthropicProvider:
         timeout_s: float,
         idle_s: float | None = None,
         on_piece: OnPiece | None = None,
+        room: Room | None = None,
     ) -> Answer:
         """Return the model's answer; raises one of the AttemptErrors, or CancelledError."""
         if request.embeds:
@@ -96,7 +100,7 @@ class AnthropicProvider:
             body["stream"] = True
         response, decoded = await post_and_decode(
             self._http, "/v1/messages", body, request, self._key,
-            timeout_s=timeout_s, idle_s=idle_s, into=into,
+            timeout_s=timeout_s, idle_s=idle_s, into=into, room=room,
         )  # fmt: skip
         return read_message(decoded, response, json_only=json_only)
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from headgate.workers.provider import OnPiece
 from headgate.workers.providers.lenient_json import PairedText
-from headgate.workers.providers.pieces import Fields, Pieces
+from headgate.workers.providers.pieces import Fields, Pieces, size_of
+from headgate.workers.providers.reading import NODE
 from headgate.workers.providers.reply_fields import fields_of
 
 #: Random padding of chunks, against guesses from their lengths: no part of the answer.
@@ -26,15 +27,24 @@ class ChatParts:
         self._on_piece = PairedText(on_piece)
         self._wanted = choices
         self._completion: Fields = {}
+        self._size = 0
         self._choices: dict[int, _ChoiceParts] = {}
+
+    @property
+    def size(self) -> int:
+        """Return about how many bytes of memory the completion takes."""
+        return self._size + sum(parts.size for parts in self._choices.values())
 
     def take(self, event: dict[str, Any]) -> None:
         """Add the chunk to the completion and hand on the text of its first choice."""
         completion = self._completion
         for name, value in event.items():
+            if name not in completion:
+                self._size += NODE + size_of(value)
+            elif not value:
+                continue
             # Usage is in the last chunk, or grows in each (Google, xAI): the last one counts.
-            if value or name not in completion:
-                completion[name] = value
+            completion[name] = value
         given = event.get("choices")
         for choice in map(fields_of, given if isinstance(given, list) else ()):
             if choice:
@@ -76,6 +86,11 @@ class _ChoiceParts:
         self._sound: list[str] = []
 
     @property
+    def size(self) -> int:
+        """Return about how many bytes of memory the choice takes."""
+        return NODE + self._pieces.size + NODE * len(self._calls)
+
+    @property
     def finished(self) -> bool:
         """True once its finish reason has come."""
         finish = self._choice.get("finish_reason")
@@ -102,6 +117,7 @@ class _ChoiceParts:
                 self._pieces.merge(self._message, {name: value})
                 if name == "audio":
                     self._sound.append(str(fields_of(value).get("data") or ""))
+                    self._pieces.size += NODE + len(self._sound[-1])
         return text
 
     def _add_content(self, content: object) -> str:
@@ -128,8 +144,10 @@ class _ChoiceParts:
         """Add parts to a list; a part of the type of the last one goes on with it."""
         for part in more:
             last = parts[-1] if parts else None
+            self._pieces.size += NODE
             if not isinstance(part, dict):
                 parts.append(part)
+                self._pieces.size += size_of(part)
                 continue
             kind = part.get("type")
             if kind is None or not isinstance(last, dict) or last.get("type") != kind:

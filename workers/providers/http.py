@@ -13,9 +13,7 @@ import asyncio
 import os
 import ssl
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
-from typing import Protocol
 from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 import aiohttp
@@ -25,6 +23,8 @@ from yarl import URL
 
 from headgate.shared.catalog.access import proxy_of
 from headgate.workers.errors import AttemptError, AttemptTimeout, ConnectionLost, InvalidOutput
+from headgate.workers.provider import Room
+from headgate.workers.providers.reading import MOST_BYTES, Reading, StreamSink
 
 CONNECT_TIMEOUT_S = 5.0
 
@@ -33,8 +33,8 @@ CONNECT_TIMEOUT_S = 5.0
 VENDOR_KEEPALIVE_S = 60.0
 OTHER_KEEPALIVE_S = 4.0
 
-LINGER_S = 0.05
-"""How long the last bytes are waited for after the end of a stream."""
+READ_BUFFER_BYTES = 64 * 1024
+"""aiohttp keeps up to twice as much for a call that does not read on; its default is 256 kB."""
 
 #: Raised before any byte of the request was sent. ServerDisconnectedError is not one of them.
 _NEVER_SENT = (
@@ -55,20 +55,9 @@ class Response:
 
     status: int
     headers: Mapping[str, str]
-    content: bytes
+    content: bytes | bytearray
     streamed: bool = False
     url: str = ""
-
-
-class StreamSink(Protocol):
-    """Takes the bytes of a stream."""
-
-    @property
-    def ended(self) -> bool:
-        """True if nothing of value is lost when the connection breaks now."""
-
-    def feed(self, chunk: bytes) -> bool:
-        """Take a piece; return True once nothing more is expected."""
 
 
 def base_address(url: str, endpoints: Sequence[str]) -> SplitResult:
@@ -94,6 +83,7 @@ class HttpPool:
         endpoints: Sequence[str],
         connections: int,
         vendor: bool,
+        most_bytes: int = MOST_BYTES,
     ) -> None:
         self._base = base_address(base_url, endpoints)
         # The SDKs mark headers to be left out with an object that is not a text.
@@ -101,6 +91,7 @@ class HttpPool:
             name: value for name, value in headers.items() if isinstance(value, str) and value
         }
         self._connections = connections
+        self._most_bytes = most_bytes
         self._keepalive_s = VENDOR_KEEPALIVE_S if vendor else OTHER_KEEPALIVE_S
         self._proxy = proxy_of(base_url)
         self._urls: dict[str, URL] = {}
@@ -109,18 +100,18 @@ class HttpPool:
 
     async def post(
         self, path: str, body: bytes, *, timeout_s: float, idle_s: float | None = None,
-        into: StreamSink | None = None,
+        into: StreamSink | None = None, room: Room | None = None,
     ) -> Response:  # fmt: skip
         """Post and return the whole response, whatever its status. A stream goes into `into`.
 
         Raises AttemptTimeout after `timeout_s`, or once no byte has come for `idle_s`;
-        ConnectionLost or InvalidOutput. If the call is cancelled its connection is closed, so the
-        vendor learns that nobody waits any more.
+        ResponseTooLarge, ConnectionLost or InvalidOutput. If the call is cancelled its connection
+        is closed, so the vendor learns that nobody waits any more.
         """
-        url = self._url(path)
+        url, streamed = self._url(path), None
         try:
             async with (
-                asyncio.timeout(timeout_s),
+                asyncio.timeout(timeout_s) as limit,
                 # Redirects are not followed: a POST would become a GET, or go to a strange server.
                 self._opened().post(
                     url,
@@ -130,12 +121,16 @@ class HttpPool:
                     timeout=_timeout(idle_s),
                 ) as response,
             ):
+                reading = Reading(response, self._most_bytes, limit, room)
                 if into is not None and _is_stream(response):
-                    await _pour(response.content, into)
-                    return Response(response.status, response.headers, b"", streamed=True)
-                content = await response.read()
+                    streamed = Response(response.status, response.headers, b"", streamed=True)
+                    await reading.pour(into)
+                    return streamed
+                content = await reading.whole()
                 return Response(response.status, response.headers, content, url=str(url))
         except TimeoutError as error:
+            if streamed is not None and into is not None and into.ended:
+                return streamed
             raise _too_late(error, timeout_s, idle_s) from error
         except aiohttp.ClientResponseError as error:
             # Raised below without its cause: the cause's repr shows the headers, and so the key.
@@ -169,6 +164,7 @@ class HttpPool:
                     ssl=self._ssl(),
                 ),
                 cookie_jar=aiohttp.DummyCookieJar(),
+                read_bufsize=READ_BUFFER_BYTES,
                 timeout=_timeout(),
             )
         return self._session
@@ -186,24 +182,6 @@ def _timeout(idle_s: float | None = None) -> aiohttp.ClientTimeout:
 def _is_stream(response: aiohttp.ClientResponse) -> bool:
     # A server that cannot stream answers whole, and one that refuses says so in JSON.
     return response.status == 200 and response.content_type == "text/event-stream"
-
-
-async def _pour(content: aiohttp.StreamReader, into: StreamSink) -> None:
-    """Feed the stream to the sink until it ends or the sink expects no more."""
-    try:
-        while chunk := await content.readany():
-            if into.feed(chunk):
-                break
-        else:
-            return
-        # Once its last bytes are read, the connection can be used again. Mostly they have come.
-        with suppress(TimeoutError):
-            async with asyncio.timeout(LINGER_S):
-                while await content.readany():
-                    pass
-    except (aiohttp.ClientError, OSError):
-        if not into.ended:
-            raise
 
 
 class NoNetwork(httpx2.AsyncBaseTransport):

@@ -16,7 +16,7 @@ _HALVES = re.compile("[\ud800-\udfff]")
 _ESCAPED_HALF = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
-def read_json(content: bytes, *, keep_halves: bool = False) -> Any:
+def read_json(content: bytes | bytearray, *, keep_halves: bool = False) -> Any:
     """Return the JSON value in these bytes; raises ValueError if there is none.
 
     orjson reads what is proper. Otherwise a byte order mark is cut, NaN and the infinities become

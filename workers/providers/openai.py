@@ -21,9 +21,10 @@ from headgate.shared.catalog.access import checked_key
 from headgate.shared.cost.rates import PLAIN, BillingTerms
 from headgate.shared.job.request import Request
 from headgate.shared.job.result import Reply, Usage
-from headgate.workers.provider import Answer, OnPiece
+from headgate.workers.provider import Answer, OnPiece, Room
 from headgate.workers.providers.chat_parts import INSTEAD_OF_TEXT, ChatParts
 from headgate.workers.providers.http import HttpPool, Response, headers_only_client
+from headgate.workers.providers.reading import MOST_BYTES
 from headgate.workers.providers.refusals import request_id, unusable
 from headgate.workers.providers.reply_fields import (
     count,
@@ -57,6 +58,7 @@ class OpenAIProvider:
         project: str | None = None,
         stream_options: bool = True,
         connections: int = 1000,
+        most_bytes: int = MOST_BYTES,
     ) -> None:
         self.name = name
         self._key = checked_key(f"API key of {name}", api_key)
@@ -76,6 +78,7 @@ class OpenAIProvider:
             {**client.auth_headers, **client.default_headers},
             endpoints=ENDPOINTS,
             connections=connections,
+            most_bytes=most_bytes,
             vendor=self._vendor,
         )
 
@@ -88,6 +91,7 @@ class OpenAIProvider:
         timeout_s: float,
         idle_s: float | None = None,
         on_piece: OnPiece | None = None,
+        room: Room | None = None,
     ) -> Answer:
         """Return the model's answer; raises one of the AttemptErrors, or CancelledError.
 
@@ -107,7 +111,7 @@ class OpenAIProvider:
                 body["stream_options"] = {"include_usage": True}
         response, decoded = await post_and_decode(
             self._http, path, body, request, self._key,
-            timeout_s=timeout_s, idle_s=idle_s, into=into,
+            timeout_s=timeout_s, idle_s=idle_s, into=into, room=room,
         )  # fmt: skip
         read = read_embeddings if request.embeds else read_chat
         return read(decoded, response, request)

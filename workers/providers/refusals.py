@@ -5,12 +5,10 @@ Sources: the vendors' error guides and the installed SDKs (`anthropic.types.shar
 
 from __future__ import annotations
 
-import math
 import re
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from email.utils import parsedate_to_datetime
 from urllib.parse import urljoin, urlsplit, urlunsplit
 
 from headgate.shared.errors import ErrorCode
@@ -25,6 +23,7 @@ from headgate.workers.errors import (
     RequestRefused,
     Unauthorized,
 )
+from headgate.workers.policy import retry_after
 from headgate.workers.providers.http import Response
 from headgate.workers.providers.key_mask import masked_keys
 from headgate.workers.providers.lenient_json import read_json
@@ -168,7 +167,8 @@ def refusal(response: Response, private: Iterable[str], secret: str) -> AttemptE
         status = error.status
     kind, code, billed = fault(status, error)
     now_s = time.time()
-    wait_ms = retry_after_ms(response.headers, now_s)
+    asked = retry_after.read(response.headers, now_s)
+    wait_ms = asked.wait_ms
     if wait_ms is None and issubclass(kind, RateLimited):
         wait_ms = wait_in_text_ms(error.message)
     message = f"HTTP {status}, with no reason given"
@@ -181,8 +181,9 @@ def refusal(response: Response, private: Iterable[str], secret: str) -> AttemptE
         code=code,
         http_status=response.status,
         retry_after_ms=wait_ms,
+        retry_after_note=asked.note,
         billed=billed,
-        request_id=request_id(response.headers) or _masked(error.request_id, secret),
+        request_id=request_id(response.headers) or masked_or_none(error.request_id, secret),
         headers=limit_and_id_headers(response.headers),
         gate=gate_of(kind, error.codes, error.message, error.details, now_s),
     )  # fmt: skip
@@ -287,25 +288,6 @@ def scrubbed(message: str, private: Iterable[str], secret: str) -> str:
     return message if len(message) <= MESSAGE_LIMIT else message[: MESSAGE_LIMIT - 3] + "..."
 
 
-def retry_after_ms(headers: Mapping[str, str], now_s: float) -> int | None:
-    """Return how many ms the provider asks us to wait, rounded up; None if it does not say.
-
-    Reads `retry-after-ms`, then `retry-after` in seconds, then `retry-after` as an HTTP date.
-    """
-    for name, unit_ms in (("retry-after-ms", 1.0), ("retry-after", 1000.0)):
-        try:
-            wait_ms = float(headers.get(name, "")) * unit_ms
-        except ValueError:
-            continue
-        if math.isfinite(wait_ms) and wait_ms >= 0:
-            return math.ceil(wait_ms)
-    try:
-        at = parsedate_to_datetime(headers.get("retry-after", ""))
-        return max(0, math.ceil((at.timestamp() - now_s) * 1000))
-    except (TypeError, ValueError, OverflowError, OSError):
-        return None
-
-
 def request_id(headers: Mapping[str, str]) -> str | None:
     """Return the vendor's request id: `x-request-id` (OpenAI) or `request-id` (Anthropic)."""
     return headers.get("x-request-id") or headers.get("request-id")
@@ -324,7 +306,8 @@ def without_key(response: Response, secret: str) -> Response:
     return replace(response, headers=headers | shown)
 
 
-def _masked(name: str | None, secret: str) -> str | None:
+def masked_or_none(name: str | None, secret: str) -> str | None:
+    """Return the name with keys masked; None where there is none."""
     return None if name is None else masked_keys(name, secret)
 
 

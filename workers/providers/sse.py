@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from headgate.workers.providers.reading import NODE, PLAIN, weight
+
 Event = tuple[str, bytes]
 """The name, empty if there is none, and the data."""
 
@@ -11,11 +13,13 @@ _ENDS = (b"\n", b"\r")
 class EventParser:
     """Parses one stream. Lines end in LF, CR or CRLF; a blank line ends an event.
 
-    It works on bytes, so it never decodes half a character.
+    It works on bytes, so it never decodes half a character. `size`: about how much memory the
+    event will take that has not ended yet.
     """
 
     def __init__(self) -> None:
-        self._line: list[bytes] = []
+        self.size = 0
+        self._line = bytearray()
         self._after_cr = False
         self._first = True
         self._name = ""
@@ -30,16 +34,27 @@ class EventParser:
             return []
         self._after_cr = chunk[-1:] == b"\r"
         lines = chunk.splitlines()
-        self._line.append(lines[0])
         if len(lines) == 1 and chunk[-1:] not in _ENDS:
+            self._keep(chunk)
             return []
-        lines[0] = b"".join(self._line)
-        self._line = [] if chunk[-1:] in _ENDS else [lines.pop()]
-        return self._read(lines)
+        if self._line:
+            self._line += lines[0]
+            lines[0] = bytes(self._line)
+            self._line.clear()
+        rest = b"" if chunk[-1:] in _ENDS else lines.pop()
+        events = self._read(lines)
+        self._keep(rest)
+        return events
+
+    def _keep(self, rest: bytes) -> None:
+        """Keep the beginning of a line that goes on in the next piece."""
+        self._line += rest
+        if rest:
+            self.size += len(rest) if len(self._line) <= PLAIN else weight(rest)
 
     def rest(self) -> list[Event]:
         """Return a last event that has no blank line after it. It may be cut off in the middle."""
-        lines, self._line = [b"".join(self._line), b""], []
+        lines, self._line = [bytes(self._line), b""], bytearray()
         return self._read(lines)
 
     def _read(self, lines: list[bytes]) -> list[Event]:
@@ -51,11 +66,12 @@ class EventParser:
             if not line:
                 if self._content:
                     events.append((self._name, b"\n".join(self._content)))
-                self._name, self._content = "", []
+                self._name, self._content, self.size = "", [], 0
                 continue
             name, _, value = line.partition(b":")
             if name == b"data":
                 self._content.append(value.removeprefix(b" "))
+                self.size += NODE + len(value)
             elif name == b"event":
                 self._name = value.removeprefix(b" ").decode("utf-8", "replace")
             # Comments (nothing before the colon), `id` and `retry` are not used.

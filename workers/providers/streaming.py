@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from typing import Any, Protocol
 
 from headgate.shared.job.request import Request
-from headgate.workers.errors import ConnectionLost
+from headgate.workers.errors import ConnectionLost, ResponseTooLarge
+from headgate.workers.provider import Room
 from headgate.workers.providers.http import HttpPool, Response
 from headgate.workers.providers.json_body import decoded_or_raise, dumped, texts_of
 from headgate.workers.providers.lenient_json import may_have_halves, read_json, without_halves
-from headgate.workers.providers.refusals import refusal, request_id, unusable, without_key
+from headgate.workers.providers.refusals import (
+    masked_or_none,
+    refusal,
+    request_id,
+    unusable,
+    without_key,
+)
 from headgate.workers.providers.reply_fields import fields_of
 from headgate.workers.providers.sse import Event, EventParser
+
+LARGE = 1024 * 1024
+"""After a larger answer was read, the other jobs of the worker have a turn: 1 MB takes 10 ms."""
 
 
 async def post_and_decode(
@@ -25,17 +36,30 @@ async def post_and_decode(
     timeout_s: float,
     idle_s: float | None,
     into: AnswerStream | None,
+    room: Room | None,
 ) -> tuple[Response, dict[str, Any]]:
     """Post a request, and return the response with the decoded answer, streamed or not.
 
     Raises one of the AttemptErrors.
     """
     content = dumped(body)
-    response = await http.post(path, content, timeout_s=timeout_s, idle_s=idle_s, into=into)
+    try:
+        response = await http.post(
+            path, content, timeout_s=timeout_s, idle_s=idle_s, into=into, room=room
+        )
+    except ResponseTooLarge as error:
+        error.request_id = masked_or_none(error.request_id, key)
+        raise
     response = without_key(response, key)
     if into is not None and response.streamed:
         return response, into.whole_or_raise(response, request, key)
-    return response, decoded_or_raise(response, request, key)
+    size = len(response.content)
+    decoded = decoded_or_raise(response, request, key)
+    if size > LARGE:
+        # Its bytes go now: what was read of them takes as much memory, or more.
+        response = replace(response, content=b"")
+        await asyncio.sleep(0)
+    return response, decoded
 
 
 class AnswerParts(Protocol):
@@ -46,6 +70,10 @@ class AnswerParts(Protocol):
 
     ended: bool
     is_last: bool
+
+    @property
+    def size(self) -> int:
+        """Return about how many bytes of memory the answer takes."""
 
     def take(self, event: dict[str, Any]) -> None:
         """Add the event to the answer and hand its text on."""
@@ -70,6 +98,11 @@ class AnswerStream:
     def ended(self) -> bool:
         """True once the answer is complete. Usage may still follow."""
         return self._parts.ended
+
+    @property
+    def size(self) -> int:
+        """Return about how many bytes of memory the answer takes."""
+        return self._events.size + self._parts.size
 
     def feed(self, chunk: bytes) -> bool:
         """Read a piece; return True once nothing more is expected."""

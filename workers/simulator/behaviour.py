@@ -52,7 +52,10 @@ class Bill:
 
 @dataclass(slots=True)
 class Act:
-    """What the server does: wait, then send `body`, or send `events` one after the other."""
+    """What the server does: wait, then send `body`, or send `events` one after the other.
+
+    `flood`: what is sent in the place of the text, see floods.py.
+    """
 
     status: int
     headers: dict[str, str]
@@ -64,3 +67,4 @@ class Act:
     model: str = ""
     fault: str | None = None
     refusal: str | None = None
+    flood: Fault | None = None

@@ -14,7 +14,8 @@ from headgate.workers.simulator.anthropic import replies as anthropic_replies
 from headgate.workers.simulator.anthropic import requests as anthropic_requests
 from headgate.workers.simulator.behaviour import Act, Behaviour, Bill, End
 from headgate.workers.simulator.billing import SimulatedUsage, bill_usd
-from headgate.workers.simulator.faults import Fault, FaultScript, pick
+from headgate.workers.simulator.faults import FLOODS, Fault, FaultScript, pick, retry_after_text
+from headgate.workers.simulator.floods import MARK
 from headgate.workers.simulator.limits import (
     SimulatedCharge,
     SimulatedPool,
@@ -285,30 +286,41 @@ class Engine:
             kind = {"status": str(fault.status), "stream-error": "500"}.get(fault.kind, fault.kind)
             problem = errors.problem(kind, model, fault.until)
             if fault.retry_after_s is not None or fault.retry_after_ms is not None:
+                after_s = fault.retry_after_s
+                if after_s is not None:
+                    after_s = retry_after_text(after_s, self.epoch_s())
                 problem = replace(
-                    problem, retry_after_s=fault.retry_after_s, retry_after_ms=fault.retry_after_ms
+                    problem, retry_after_s=after_s, retry_after_ms=fault.retry_after_ms
                 )
             # A vendor refuses at once, but fails only after it has tried.
             delay_s = self._delay_s() if problem.status >= 500 else 0.0
             act = self._error(path, problem, pool, delay_s + fault.delay_ms / 1000)
         else:
-            if fault.kind in ("filter", "empty"):
-                changed = [
-                    replace(one, text="", tool_call=None, end="filter") for one in draft.answers
-                ]
-                draft = replace(draft, answers=[] if _choiceless(path, fault) else changed)
-            act = self._answer(path, draft, pool, fault.tokens)
-            act.delay_s += fault.delay_ms / 1000
-            act.end = ENDS.get(fault.kind, "whole")
-            if fault.kind == "cut":
-                act.bill = None
-            elif fault.kind == "garbage":
-                _garble(act)
-            elif fault.kind == "stream-error" and act.events is not None:
-                vendor = anthropic_replies if path == MESSAGES else openai_replies
-                status = 529 if path == MESSAGES else 500
-                act.events = [*act.events[: len(act.events) // 2], vendor.error_event(status)]
+            act = self._damaged(path, draft, pool, fault)
+        if fault.kind in FLOODS or fault.mb:
+            act.flood = fault
         act.model, act.fault = model, fault.label
+        return act
+
+    def _damaged(self, path: str, draft: _Draft, pool: SimulatedPool, fault: Fault) -> Act:
+        """Return an answer that is damaged, late or a flood, as the fault says."""
+        if fault.kind in ("filter", "empty"):
+            changed = [replace(one, text="", tool_call=None, end="filter") for one in draft.answers]
+            draft = replace(draft, answers=[] if _choiceless(path, fault) else changed)
+        elif fault.kind in FLOODS:
+            changed = [replace(one, text=MARK, tool_call=None) for one in draft.answers]
+            draft = replace(draft, answers=changed)
+        act = self._answer(path, draft, pool, fault.tokens)
+        act.delay_s += fault.delay_ms / 1000
+        act.end = ENDS.get(fault.kind, "whole")
+        if fault.kind == "cut":
+            act.bill = None
+        elif fault.kind == "garbage":
+            _garble(act)
+        elif fault.kind == "stream-error" and act.events is not None:
+            vendor = anthropic_replies if path == MESSAGES else openai_replies
+            status = 529 if path == MESSAGES else 500
+            act.events = [*act.events[: len(act.events) // 2], vendor.error_event(status)]
         return act
 
     def _refuse(

@@ -1,12 +1,16 @@
 """Faults on request: by rate, by a directive in the prompt, or by rules posted at run time.
 
 One grammar for all three, the parts in any order:
-`[once:|times=N:]KIND[:retry-after=S][:retry-after-ms=N][:ms=N][:until=DAY][:tokens=N][:model=M]`.
+`[once:|times=N:]KIND[:retry-after=S][:retry-after-ms=N][:ms=N][:until=DAY][:tokens=N][:mb=N]
+[:model=M]`.
+`retry-after` is a number of seconds (also below 0), or `date+60`, `date-60` or `epoch+60`: an HTTP
+date or a Unix time, so many seconds from now.
 """
 
 import re
 from dataclasses import dataclass
 from datetime import date
+from email.utils import formatdate
 from fnmatch import fnmatchcase
 from typing import Any, Literal, get_args
 
@@ -17,6 +21,9 @@ from typing import Any, Literal, get_args
 # cut: connection closed before the headers; cut-body: in the middle of the body. garbage: a body
 # that is not JSON. empty: an answer without choices. stream-error: an error event in a stream.
 # usage: the answer reports `tokens` of input, whatever it took; it is billed for what it took.
+# large: an answer of `mb`; a status with `mb` has an error body of that size. bomb: such an answer,
+# gzipped. endless: text without end, as fast as it is taken; endless-line: the same in one event of
+# a stream. drip: a letter every `ms`, without end.
 Kind = Literal[
     "status",
     "quota",
@@ -33,7 +40,13 @@ Kind = Literal[
     "empty",
     "stream-error",
     "usage",
+    "large",
+    "endless",
+    "endless-line",
+    "bomb",
+    "drip",
 ]
+FLOODS = frozenset({"large", "endless", "endless-line", "bomb", "drip"})
 KINDS: tuple[str, ...] = get_args(Kind)
 ALIASES = {
     "insufficient_quota": "quota",
@@ -45,7 +58,9 @@ STATUSES = frozenset(
     {400, 401, 402, 403, 404, 408, 409, 413, 422, 429, 500, 502, 503, 504, 520, 529}
 )
 DEFAULT_SLOW_MS = 5_000
-_SECONDS = re.compile(r"[0-9]+(\.[0-9]+)?")
+DEFAULT_DRIP_MS = 1_000
+DEFAULT_MB = 100
+_SECONDS = re.compile(r"-?[0-9]+(\.[0-9]+)?|(date|epoch)[+-][0-9]{1,10}")
 _DIRECTIVE = re.compile(r"\[\[fault:([^\[\]]*)\]\]")
 
 
@@ -60,6 +75,7 @@ class Fault:
     delay_ms: int = 0
     until: str | None = None
     tokens: int = 0
+    mb: int = 0
     times: int | None = None
     model: str | None = None
 
@@ -94,8 +110,17 @@ def parse_fault(spec: str) -> Fault:
         parts.update(option)
     if "kind" not in parts:
         raise ValueError(f"fault {spec!r} names no kind; known are {_known()}")
-    if parts["kind"] == "slow":
-        parts.setdefault("delay_ms", DEFAULT_SLOW_MS)
+    match parts["kind"]:
+        case "slow":
+            parts.setdefault("delay_ms", DEFAULT_SLOW_MS)
+        case "drip":
+            parts.setdefault("delay_ms", DEFAULT_DRIP_MS)
+        case "large" | "bomb":
+            parts.setdefault("mb", DEFAULT_MB)
+        case "status":
+            pass
+        case kind if "mb" in parts:
+            raise ValueError(f"fault {spec!r}: mb is no option of {kind}")
     return Fault(**parts)
 
 
@@ -108,7 +133,8 @@ def _option(name: str, amount: str, spec: str) -> dict[str, Any] | None:
             return {"times": _whole(name, amount)}
         case "retry-after":
             if not _SECONDS.fullmatch(amount):
-                raise ValueError(f"fault {spec!r}: retry-after is a number of seconds")
+                forms = "a number of seconds, date+60 or epoch+60"
+                raise ValueError(f"fault {spec!r}: retry-after is {forms}")
             return {"retry_after_s": amount}
         case "retry-after-ms":
             return {"retry_after_ms": str(_whole(name, amount))}
@@ -118,6 +144,8 @@ def _option(name: str, amount: str, spec: str) -> dict[str, Any] | None:
             return {"until": _day(amount)}
         case "tokens":
             return {"tokens": _whole(name, amount)}
+        case "mb":
+            return {"mb": _whole(name, amount)}
         case "model":
             return {"model": amount}
     return None
@@ -172,6 +200,15 @@ def parse_rules(found: object) -> list[FaultRule]:
         left = fault.times if times is None else times
         rules.append(FaultRule(match, model or fault.model, fault, left))
     return rules
+
+
+def retry_after_text(amount: str, epoch_s: float) -> str:
+    """Return the header for a fault's `retry-after`; moments count from `epoch_s`, the time now."""
+    if amount.startswith("date"):
+        return formatdate(int(epoch_s) + int(amount.removeprefix("date")), usegmt=True)
+    if amount.startswith("epoch"):
+        return str(int(epoch_s) + int(amount.removeprefix("epoch")))
+    return amount
 
 
 class FaultScript:

@@ -16,6 +16,7 @@ from aiohttp.web_protocol import RequestHandler
 from headgate.workers.simulator.admin import METHODS, admin
 from headgate.workers.simulator.behaviour import Act
 from headgate.workers.simulator.engine import MAX_BODY_BYTES, READERS, Engine
+from headgate.workers.simulator.floods import send_flood
 
 # The share of a stream's time before its first event, and the shortest pause between two events.
 FIRST_EVENT_SHARE = 0.25
@@ -92,6 +93,10 @@ class SimulatorServer:
             await asyncio.sleep(act.delay_s * share)
         self.engine.settle(act)
         call.billed = act.bill is not None
+        if act.flood is not None:
+            response = await send_flood(request, act, act.flood)
+            call.sent = True
+            return response
         if act.events is not None:
             response = await _stream(request, act)
             call.sent = act.end == "whole"

@@ -22,7 +22,13 @@ from headgate.shared.catalog.catalog import Catalog
 from headgate.shared.job.request import Request
 from headgate.workers.clients.delayed_report import DelayedReport, Report
 from headgate.workers.clients.redis_batcher import RedisBatcher
-from headgate.workers.stages.cache_entry import CacheEntry, Unreadable, decode, encode
+from headgate.workers.stages.cache_entry import (
+    CacheEntry,
+    TooLargeToCache,
+    Unreadable,
+    decode,
+    encode,
+)
 
 __all__ = ["Cache", "CacheEntry"]
 
@@ -89,6 +95,7 @@ class Cache:
     ) -> tuple[CacheWrite, ...]:
         """Return the writes with which equal requests find the answer; none if it is not cached.
 
+        An answer above 32 MB is not. This may run in a thread, because it compresses the answer.
         They go out together with the result. One serves requests to the model that answered,
         for its lifetime. If another model was `asked`, a second one serves those who wait for that.
         """
@@ -98,7 +105,10 @@ class Cache:
         now_ms = self._clock_ms()
         entry = replace(entry, until_ms=now_ms + ttl_s * 1000)
         name = fingerprint(request, entry.model, sample)
-        writes = [_write(request, name, entry.model, entry, max(ttl_s, WINDOW_S))]
+        try:
+            writes = [_write(request, name, entry.model, entry, max(ttl_s, WINDOW_S))]
+        except TooLargeToCache:
+            return ()
         if entry.model != asked and request.share:
             name, moment = fingerprint(request, asked, sample), replace(entry, window_only=True)
             writes.append(_write(request, name, asked, moment, WINDOW_S))

@@ -25,6 +25,10 @@ class Unreadable(ValueError):
     """The cache entry holds no answer; `args[0]` says why, and quotes nothing of it."""
 
 
+class TooLargeToCache(ValueError):
+    """The answer takes more than MOST_BYTES, so nobody could read its entry."""
+
+
 @dataclass(frozen=True, slots=True)
 class CacheEntry:
     """An answer in the cache. `cost_pico_usd`: what it cost then, or None if not known.
@@ -45,7 +49,10 @@ class CacheEntry:
 
 
 def encode(entry: CacheEntry) -> bytes:
-    """Encode the entry for Redis. `shared` is left out: it depends on when the entry is read."""
+    """Encode the entry for Redis. `shared` is left out: it depends on when the entry is read.
+
+    Raises TooLargeToCache.
+    """
     fields = orjson.dumps(
         {
             "reply": entry.reply,
@@ -56,6 +63,8 @@ def encode(entry: CacheEntry) -> bytes:
             "window_only": entry.window_only,
         }
     )
+    if len(fields) > MOST_BYTES:
+        raise TooLargeToCache
     if len(fields) <= COMPRESS_ABOVE:
         return fields
     return COMPRESSED + zlib.compress(fields, LEVEL)

@@ -17,7 +17,7 @@ from headgate.shared.errors import WrongUse
 from headgate.shared.job.request import Request
 from headgate.workers.errors import AttemptError, Unauthorized
 from headgate.workers.policy import long_answer
-from headgate.workers.provider import Answer, OnPiece, Provider, unread
+from headgate.workers.provider import Answer, OnPiece, Provider, Room, unread
 
 log = logging.getLogger("headgate.call")
 
@@ -131,6 +131,7 @@ class Call:
         *,
         left_ms: int,
         on_piece: OnPiece | None = None,
+        room: Room | None = None,
     ) -> Answer:
         """Return the model's answer within its time limit and `left_ms`; raise an AttemptError.
 
@@ -141,13 +142,14 @@ class Call:
         is_long = long_answer.may_be_long(request, model, limit_s)
         if on_piece is None and is_long and self._may_stream(request, model):
             ends_at = time.monotonic() + left_s
-            answer = await self._ask_unread(upstream, request, model, left_s)
+            answer = await self._ask_unread(upstream, request, model, left_s, room)
             if answer is not None:
                 return answer
             left_s = max(0.001, ends_at - time.monotonic())
         if on_piece is not None and is_long:
-            return await self._ask_long(upstream, request, model, left_s, on_piece)
-        return await self._ask(upstream, request, model, min(limit_s, left_s), None, on_piece)
+            return await self._ask_long(upstream, request, model, left_s, on_piece, room)
+        limit_s = min(limit_s, left_s)
+        return await self._ask(upstream, request, model, limit_s, None, on_piece, room)
 
     def _may_stream(self, request: Request, model: Model) -> bool:
         """Return whether a stream is known to bring all of the answer."""
@@ -158,11 +160,12 @@ class Call:
         )
 
     async def _ask_unread(
-        self, upstream: Upstream, request: Request, model: Model, left_s: float
-    ) -> Answer | None:
+        self, upstream: Upstream, request: Request, model: Model, left_s: float,
+        room: Room | None,
+    ) -> Answer | None:  # fmt: skip
         """Return the answer from a stream that nobody reads; None if the provider refuses it."""
         try:
-            answer = await self._ask_long(upstream, request, model, left_s, unread)
+            answer = await self._ask_long(upstream, request, model, left_s, unread, room)
         except AttemptError as error:
             if not long_answer.refuses_streams(error):
                 raise
@@ -181,15 +184,17 @@ class Call:
         )  # fmt: skip
 
     async def _ask_long(
-        self, upstream: Upstream, request: Request, model: Model, left_s: float, on_piece: OnPiece
-    ) -> Answer:
+        self, upstream: Upstream, request: Request, model: Model, left_s: float,
+        on_piece: OnPiece, room: Room | None,
+    ) -> Answer:  # fmt: skip
         idle_s = self.timeout_s(model)
         whole_s = long_answer.whole_s(request, model, idle_s)
-        return await self._ask(upstream, request, model, min(whole_s, left_s), idle_s, on_piece)
+        limit_s = min(whole_s, left_s)
+        return await self._ask(upstream, request, model, limit_s, idle_s, on_piece, room)
 
     async def _ask(
         self, upstream: Upstream, request: Request, model: Model, timeout_s: float,
-        idle_s: float | None, on_piece: OnPiece | None,
+        idle_s: float | None, on_piece: OnPiece | None, room: Room | None,
     ) -> Answer:  # fmt: skip
         return await upstream.provider.ask(
             request,
@@ -198,6 +203,7 @@ class Call:
             timeout_s=timeout_s,
             idle_s=idle_s,
             on_piece=on_piece,
+            room=room,
         )
 
     async def close(self) -> None:

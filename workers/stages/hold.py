@@ -6,6 +6,8 @@ is none at once, the job leaves: jobs wait in Redis, never in a worker.
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
@@ -25,10 +27,17 @@ from headgate.shared.broker.script import Command, Word, compose, text_of
 from headgate.workers.clients.delayed_report import DelayedReport, Report
 from headgate.workers.clients.redis_batcher import RedisBatcher
 from headgate.workers.errors import AttemptError
+from headgate.workers.policy import refusal
+from headgate.workers.policy.refusal import Refusal
 from headgate.workers.provider import RateSeen
+
+log = logging.getLogger("headgate.limits")
 
 OBSERVE_S = 0.1
 """The headers of a pool are reported this often: those of its latest request."""
+
+QUIET_S = 60.0
+"""An odd wait of a pool is logged this often: all calls under way are refused with the same one."""
 
 ReadHeaders = Callable[[Mapping[str, str]], Sequence[RateSeen]]
 
@@ -42,12 +51,20 @@ Reserved: TypeAlias = Held | OverBudget | Cheaper | TooLarge | ModelDown | Later
 
 
 class Holds:
-    """The holds of this worker's jobs. `read` gets the limits out of a provider's headers."""
+    """The holds of this worker's jobs. `read` gets the limits out of a provider's headers.
 
-    def __init__(self, batcher: RedisBatcher, keys: Keys, read: ReadHeaders) -> None:
+    `retry_after_max_ms`: the longest wait that a provider may ask for.
+    """
+
+    def __init__(
+        self, batcher: RedisBatcher, keys: Keys, read: ReadHeaders, *,
+        retry_after_max_ms: float = 3_600_000,
+    ) -> None:  # fmt: skip
         self._batcher = batcher
         self._keys = keys
         self._read = read
+        self._retry_after_max_ms = retry_after_max_ms
+        self._logged_at: dict[tuple[str, str], float] = {}
         self._seen: dict[tuple[str, str], tuple[Held, Mapping[str, str]]] = {}
         self._report = DelayedReport(OBSERVE_S, self._reports)
 
@@ -90,9 +107,19 @@ class Holds:
             self._seen[place] = (hold, headers)
         self._report.schedule()
 
-    async def refused(self, hold: Held, error: AttemptError, kind: str, wait_ms: int) -> None:
-        """Report a refusal, before this worker asks again; `kind` and `wait_ms`: see `Refusal`."""
-        await self._observe(hold, error.headers, kind, wait_ms)
+    async def refused(self, hold: Held, error: AttemptError) -> None:
+        """Report what a failure says about limits, before this worker asks again."""
+        if odd := refusal.odd_wait(error, self._retry_after_max_ms):
+            self._log_wait(hold, odd)
+        found = refusal.refusal(error, self._retry_after_max_ms)
+        if found is not None:
+            await self._observe(hold, error.headers, found)
+
+    def _log_wait(self, hold: Held, odd: str) -> None:
+        place, now_s = (hold.pool, hold.key), time.monotonic()
+        if now_s - self._logged_at.get(place, -QUIET_S) >= QUIET_S:
+            self._logged_at[place] = now_s
+            log.warning("%s (%s): %s", hold.pool, hold.key, odd)
 
     def close(self) -> None:
         """Report nothing more. The answers of the next worker tell what the last headers said."""
@@ -101,16 +128,15 @@ class Holds:
     def _reports(self) -> Iterator[Report]:
         seen, self._seen = self._seen, {}
         for hold, headers in seen.values():
-            yield self._observe(hold, headers, "ok", -1)
+            yield self._observe(hold, headers, Refusal("ok", -1))
 
-    async def _observe(
-        self, hold: Held, headers: Mapping[str, str], kind: str, wait_ms: int
-    ) -> None:
+    async def _observe(self, hold: Held, headers: Mapping[str, str], found: Refusal) -> None:
         seen = [replace(one, total=hold.totals.get(one.measure)) for one in self._read(headers)]
         await self._batcher.run(
             observe(
-                self._keys, pool=hold.pool, key=hold.key, kind=kind, wait_ms=wait_ms,
-                granted_at_ms=hold.granted_at_ms, seen=seen, tokens=hold.tokens,
+                self._keys, pool=hold.pool, key=hold.key, kind=found.kind, wait_ms=found.wait_ms,
+                asked_ms=found.asked_ms, granted_at_ms=hold.granted_at_ms, seen=seen,
+                tokens=hold.tokens,
             )
         )  # fmt: skip
 
@@ -142,14 +168,15 @@ def settle(
 
 
 def observe(
-    keys: Keys, *, pool: str, key: str, kind: str, wait_ms: int = -1, granted_at_ms: int = 0,
-    seen: Sequence[RateSeen] = (), tokens: tuple[int, int] = (0, 0),
+    keys: Keys, *, pool: str, key: str, kind: str, wait_ms: int = -1, asked_ms: int = -1,
+    granted_at_ms: int = 0, seen: Sequence[RateSeen] = (), tokens: tuple[int, int] = (0, 0),
 ) -> Command[bool]:  # fmt: skip
     """Let the buckets and the gate of a pool follow its provider; kinds: see the script.
 
-    `tokens`: those of input and output that the request held.
+    `wait_ms` and `asked_ms`: see `Refusal`. `tokens`: those of input and output that the request
+    held.
     """
-    args: list[Word] = [keys.prefix, pool, key, kind, wait_ms, granted_at_ms]
+    args: list[Word] = [keys.prefix, pool, key, kind, wait_ms, granted_at_ms, asked_ms]
     asked = {"tpm": sum(tokens), "input_tpm": tokens[0], "output_tpm": tokens[1]}
     for one in seen:
         total = -1 if one.total is None else one.total

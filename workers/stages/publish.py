@@ -11,22 +11,28 @@ from headgate.shared.broker.keys import Keys
 from headgate.shared.broker.results import celery_record
 from headgate.shared.job.result import Result
 from headgate.shared.job.result_text import decode_result
-from headgate.workers.clients.memory_bounds import MemoryBounds
+from headgate.workers.clients.memory_bounds import MB, MemoryBounds
 from headgate.workers.clients.redis_batcher import RedisBatcher
 
 log = logging.getLogger("headgate.cache")
+
+MOST_BYTES = 300 * MB
+"""Larger records are not sent to Redis. It takes values of 512 MB, and breaks off the connection,
+and with it the commands of other jobs, at a larger one."""
 
 
 class Publish:
     """Stores results in the form of Celery's backend for `ttl_s` seconds, and publishes them."""
 
     def __init__(
-        self, batcher: RedisBatcher, keys: Keys, *, ttl_s: int, bounds: MemoryBounds
-    ) -> None:
+        self, batcher: RedisBatcher, keys: Keys, *, ttl_s: int, bounds: MemoryBounds,
+        most_bytes: int = MOST_BYTES,
+    ) -> None:  # fmt: skip
         self._batcher = batcher
         self._keys = keys
         self._ttl_s = ttl_s
         self._bounds = bounds
+        self._most_bytes = most_bytes
         self._logged = False
 
     async def publish(
@@ -40,12 +46,18 @@ class Publish:
         """Store the result for `AsyncResult(id)`, notify those who wait, and cache its answers.
 
         `group`: the Celery group of the job. `streamed`: its pieces are needed for minutes only.
+        A record that Redis might refuse is in the database only, where waiters look once a second.
         """
+        record = celery_record(result)
+        if len(record) > self._most_bytes:
+            log.warning("job %s: its result of %d MB is in the database only, not in Redis",
+                        result.id, len(record) // MB)  # fmt: skip
+            return
         waiting = await self._batcher.run(
             jobs.publish(
                 self._keys,
                 job_id=result.id,
-                record=celery_record(result),
+                record=record,
                 ttl_s=self._ttl_s,
                 results_bytes=self._bounds.results_bytes,
                 group=group,

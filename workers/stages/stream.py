@@ -20,6 +20,13 @@ GATHER_S = 0.05
 
 KEEP_MS = 3_600_000
 
+MOST_CHARS = 256 * 1024
+"""So much text of one answer waits while Redis is slow or away. That is ten minutes of most models;
+after more, readers get the rest from the result."""
+
+TOGETHER = 256
+"""So many waiting pieces are joined: short texts take ten times their length of memory."""
+
 
 class DeltaWriter:
     """Makes the streams of this worker's jobs."""
@@ -48,16 +55,37 @@ class DeltaStream:
         self._gather_s = gather_s
         self._loop = asyncio.get_running_loop()
         self._gathered: list[str] = []
+        self._chars = 0
+        self._gave_up = False
         self._written = 0
         self._busy = False
         self._ended = False
 
+    @property
+    def waiting_chars(self) -> int:
+        """How many characters wait to be written."""
+        return self._chars
+
+    @property
+    def waiting_pieces(self) -> int:
+        """In how many pieces they wait."""
+        return len(self._gathered)
+
     def __call__(self, text: str) -> None:
         """Write the piece now, or together with the next."""
         self.begun = True
+        if self._gave_up:
+            return
         self._gathered.append(text)
+        self._chars += len(text)
         if not self._busy:
             self._write()
+        elif self._chars > MOST_CHARS:  # after a gap only the result may follow
+            self._gave_up = True
+            self._gathered.clear()
+            self._chars = 0
+        elif len(self._gathered) >= TOGETHER:
+            self._gathered = ["".join(self._gathered)]
 
     def end(self) -> None:
         """Write what is gathered now: no piece follows."""
@@ -72,6 +100,7 @@ class DeltaStream:
             return
         text = "".join(self._gathered)
         self._gathered.clear()
+        self._chars = 0
         self._written += 1
         command = jobs.deliver(
             self._keys, self._job_id, fence=self._fence, n=self._written, text=text, ttl_ms=KEEP_MS

@@ -1,7 +1,7 @@
 -- Purpose: counts how calls to one model with one key went; opens its breaker and closes it.
 -- KEYS: 1 the breaker (`lib/breaker` lists its fields), 2 ZSET of breakers.
 -- ARGV: 1 prefix of all keys, 2 `provider/model#key`, 3 how many were answered, 4 the ms they took in
---   sum, 5 how many failed, 6 the fence of the probe that this reports, or '', then the rules: 7
+--   sum, 5 how many failed after them, 6 the fence of the probe that this reports, or '', then the rules: 7
 --   failures in a row that open (0: none ever opens), 8 share of failed calls that does, 9 ms that it
 --   stays open, 10 ms without failure until the model counts as healthy, 11 what failed, or ''.
 -- Result: {`opened`, `closed`, `open` (as it was) or '', ms until a probe may go}.
@@ -11,6 +11,9 @@
 local SLOT_MS, SLOTS, HOUR_MS, KEPT_MS = FIGURES.SLOT_MS, FIGURES.SLOTS, 3600000, FIGURES.DAY_MS
 -- Calls within a minute from which the share of those that failed means something.
 local ENOUGH = 20
+-- Where this share of the calls fails, failures in a row also come by chance: at 14 % and 1,000 calls a
+-- minute five in a row every 20 minutes. A row opens then if so few of its length come in a minute.
+local FLAKY, RARE = 0.05, 0.01
 local answered, took, failed = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local most, share, open_ms = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
 local f = {}
@@ -45,6 +48,13 @@ if failed > 0 then
   if ARGV[11] ~= '' then put('fault', ARGV[11]) end
 end
 
+-- Whether chance alone brings about such a row of failures, as the calls before it went.
+local function is_chance(row, calls, bad)
+  local before, bad_before = calls - row, bad - row
+  if before < ENOUGH or bad_before < FLAKY * before then return false end
+  return (bad_before / before) ^ row * calls >= RARE
+end
+
 local gone, word, wait = {}, '', 0
 -- A probe may take longer than the next one waits for it: any since the breaker opened counts.
 local is_probe = f.state == 'open' and tonumber(ARGV[6])
@@ -75,7 +85,7 @@ elseif is_probe then
 elseif f.state == 'open' then
   word, wait = 'open', math.max(1, tonumber(f.retry_at) - now)
 else
-  local row = failed > 0 and (tonumber(f.row) or 0) + failed or answered > 0 and 0 or f.row or 0
+  local row = (answered > 0 and 0 or tonumber(f.row) or 0) + failed
   local all_ok, all_bad = 0, 0
   for n = 0, SLOTS - 1 do
     local of_slot, of_slot_bad = counts('slot' .. n)
@@ -83,7 +93,8 @@ else
   end
   local calls = all_ok + all_bad
   put('row', row)
-  if most > 0 and failed > 0 and (row >= most or calls >= ENOUGH and all_bad >= share * calls) then
+  local is_down = row >= most and not is_chance(row, calls, all_bad)
+  if most > 0 and failed > 0 and (is_down or calls >= ENOUGH and all_bad >= share * calls) then
     word = 'opened'
     open()
   end

@@ -1,24 +1,27 @@
 -- Purpose: tries all again at once who were passed over: after an operator let something go on, or
---   limits have changed. Opens the gates of a pool that is out of money.
+--   limits have changed. Opens the gates of a pool that are shut, whatever for.
 -- KEYS: none. ARGV: 1 prefix of all keys, 2 what goes on: `pool/NAME`, `tenant/NAME`, `queue/NAME`, or
 --   '' when limits have changed.
--- Result: {1 if that was paused, how many gates were opened}.
+-- Result: {1 if that was paused, {each gate that was opened: {pool, key, why, ms until which it was
+--   shut, the moment that its provider had named if that was later, or ''}}}.
 -- Sent twice: changes nothing more.
 -- @include lib/wake
 local was_paused = redis.call('SREM', KEY.paused, ARGV[2])
 redis.call('HDEL', KEY.pauses, ARGV[2])
 local kind, name = string.match(ARGV[2], '^(%a+)/(.*)$')
 
-local opened = 0
+local opened = {}
 if kind == 'pool' then
   local keys = redis.call('HGET', KEY.limits, 'keys/' .. string.match(name, '^[^/]*')) or ''
   local count = math.max(1, tonumber(string.match(keys, 'n=(%d+)') or 1))
   for _, pool in ipairs({name, name .. '~flex'}) do
     for n = 0, count - 1 do
-      local gate = KEY.gate(pool, 'key' .. n)
-      if redis.call('HGET', gate, 'why') == 'money' then
-        redis.call('HDEL', gate, 'until', 'why', 'probe_at', 'shut_at')
-        opened = opened + 1
+      local key = 'key' .. n
+      local gate = KEY.gate(pool, key)
+      local found = redis.call('HMGET', gate, 'until', 'why', 'asked')
+      if now < math.max(tonumber(found[1] or 0), tonumber(found[3] or 0)) then
+        redis.call('HDEL', gate, 'until', 'why', 'probe_at', 'shut_at', 'asked')
+        opened[#opened + 1] = {pool, key, found[2] or '', found[1] or '0', found[3] or ''}
       end
     end
   end

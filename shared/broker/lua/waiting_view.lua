@@ -44,19 +44,17 @@ local function note_caller(ticket)
   local who = ticket.tenant .. '/' .. ticket.user
   note(scopes, 'global')
   note(scopes, 'tenant/*')
-  note(scopes, 'tenant/' .. ticket.tenant)
-  note(buckets, 'tenant/' .. ticket.tenant)
-  if ticket.user ~= '' then
-    note(scopes, 'user/' .. who)
-    note(buckets, 'user/' .. who)
+  local function add(scope, of_caller)
+    note(scopes, scope)
+    note(buckets, of_caller, scope)
   end
+  add('tenant/' .. ticket.tenant, 'tenant/' .. ticket.tenant)
+  if ticket.user ~= '' then add('user/' .. who, 'user/' .. who) end
   if ticket.tier ~= '' then
     local tier = 'tier/' .. ticket.tier
-    note(scopes, tier)
-    note(buckets, tier .. '/' .. who)
+    add(tier, tier .. '/' .. who)
     for _, model in ipairs({ticket.model, ticket.base}) do
-      note(scopes, tier .. '/' .. model)
-      note(buckets, tier .. '/' .. who .. '/' .. model)
+      add(tier .. '/' .. model, tier .. '/' .. who .. '/' .. model)
     end
   end
   note(models, string.match(ticket.pool, '^[^/]*') .. '/' .. ticket.model, ticket.pool)
@@ -159,24 +157,47 @@ end
 
 local texts, levels, sums, read = {}, {}, {}, {}
 local times = periods()
-for _, name in ipairs(scopes.names) do
-  local budget = redis.call('HGET', KEY.budgets, name) or ''
-  texts[#texts + 1] = {name, redis.call('HGET', KEY.limits, name) or '',
-    redis.call('HGET', KEY.overrides, name) or '', budget}
-  if not string.find(name, '^tier/') then
-    for _, period in ipairs({times.day, times.month}) do
-      local found = redis.call('HMGET', KEY.budget(name, period), 'spent', 'held')
-      if found[1] or found[2] then
-        sums[#sums + 1] = {name, period, found[1] or '0', found[2] or '0'}
-      end
-      if redis.call('HEXISTS', KEY.sums_read(period), name) == 1 then
-        read[#read + 1] = {period, name}
-      end
+
+-- The fields of a hash by name; an empty hash is not asked.
+local function all_of(key, names)
+  local found = {}
+  if redis.call('EXISTS', key) == 0 then return found end
+  for first = 1, #names, 500 do
+    local last_of = math.min(first + 499, #names)
+    for n, value in ipairs(redis.call('HMGET', key, unpack(names, first, last_of))) do
+      found[names[first + n - 1]] = value or nil
+    end
+  end
+  return found
+end
+local given, set = all_of(KEY.limits, scopes.names), all_of(KEY.overrides, scopes.names)
+local money = all_of(KEY.budgets, scopes.names)
+
+local function has_budget(name)
+  return money[name] or string.find(set[name] or '', 'usd_per', 1, true)
+end
+local function read_sums(name)
+  for _, period in ipairs({times.day, times.month}) do
+    local found = redis.call('HMGET', KEY.budget(name, period), 'spent', 'held')
+    if found[1] or found[2] then
+      sums[#sums + 1] = {name, period, found[1] or '0', found[2] or '0'}
+    end
+    if redis.call('HEXISTS', KEY.sums_read(period), name) == 1 then
+      read[#read + 1] = {period, name}
     end
   end
 end
+for _, name in ipairs(scopes.names) do
+  local is_tenant = string.find(name, '^tenant/')
+  if given[name] or set[name] or money[name] then
+    texts[#texts + 1] = {name, given[name] or '', set[name] or '', money[name] or ''}
+  end
+  if has_budget(name) or is_tenant and has_budget('tenant/*') then read_sums(name) end
+end
 for _, name in ipairs(buckets.names) do
-  local fields = bucket(name, '')
+  local scope = buckets[name]
+  local of_every = string.find(scope, '^tenant/') and (given['tenant/*'] or set['tenant/*'])
+  local fields = (given[scope] or set[scope] or of_every) and bucket(name, '') or {}
   if #fields > 0 then levels[#levels + 1] = {name, fields} end
 end
 

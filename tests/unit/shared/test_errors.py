@@ -48,7 +48,7 @@ from headgate.shared.servers.embedded import EmbeddedFailed
 from headgate.shared.servers.valkey import StartFailed
 from headgate.workers.errors import AttemptError, Gate
 from headgate.workers.simulator.request import Invalid
-from headgate.workers.stages.cache_entry import Unreadable
+from headgate.workers.stages.cache_entry import TooLargeToCache, Unreadable
 
 CATALOG_ERROR = CatalogError("catalog.toml", "models.x.rpm", -1, "give a number above 0")
 BUILT: list[HeadgateError] = [
@@ -82,6 +82,7 @@ OTHERS: list[Exception] = [
     TierSourceFailed("it raised KeyError"),
     IncludeError("lib/none.lua"),
     Unreadable("it is no JSON"),
+    TooLargeToCache(),
     Invalid("no such model", "model", "model_not_found"),
     FileLost("the SQLite file was deleted or replaced"),
 ]
@@ -230,8 +231,8 @@ def test_a_pool_of_processes_hands_over_the_error_itself() -> None:
         "InvalidRequest prompt {'field': 'prompt', 'remedy': 'give a text', "
         "'code': 'invalid_request'}",
         "RateLimited HTTP 429 {'message': 'HTTP 429', 'http_status': None, "
-        "'retry_after_ms': 2000, 'billed': False, 'request_id': 'req_1', 'headers': {}, "
-        "'gate': None}",
+        "'retry_after_ms': 2000, 'retry_after_note': '', 'billed': False, 'request_id': 'req_1', "
+        "'headers': {}, 'gate': None}",
         timeout,
     ]
 

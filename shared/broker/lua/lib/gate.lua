@@ -2,6 +2,12 @@
 -- KEYS and ARGV: those of the script that includes it. Result: none; it defines functions.
 -- @include lib/bucket
 -- @include lib/breaker
+--
+-- The hash of a gate: `until` (server ms before which nobody may ask), `why` (`limited`, `slow`,
+-- `flex`, `money`), `pace` and `pace_at` (a lowered rate of tokens), `ceiling`, `ceiling_from` and
+-- `ceiling_at` (fewer calls at once). A gate that one request tests before others may ask has besides
+-- `probe_at` (from which the next test may go), `shut_at`, and where its provider asked for a longer
+-- wait than ours, `asked` (the moment that it named).
 local gates = {}
 local function gate_of(pool, key)
   local name = pool .. '#' .. key
@@ -46,15 +52,29 @@ local function vendor_scopes(pool, key)
   return scopes
 end
 
+-- Whether one request tests the gate before all others may ask: of a pool that is out of money, or
+-- whose provider asked for too long a wait.
+local function is_tested_gate(gate)
+  local last = gate.asked or gate['until']
+  return last and now < last and (gate.asked or gate.why == 'money') and true or false
+end
+
+local function open_gate(gate)
+  redis.call('HDEL', gate.stored_at, 'until', 'why', 'probe_at', 'shut_at', 'asked')
+  gate['until'], gate.why, gate.probe_at, gate.shut_at, gate.asked = nil, nil, nil, nil, nil
+end
+
 -- What keeps the gate of these scopes shut, the ms to wait, and the ms until it opens in any case;
--- or nil. Of a gate that is out of money a probe may go through before that.
+-- or nil. The test of a gate may go through before that.
 local function shut_for(scopes)
   local gate = scopes.gate
-  if gate['until'] and now < gate['until'] then
-    local wait = gate['until'] - now
-    if gate.why ~= 'money' then return 'pool', math.ceil(wait), wait end
+  if is_tested_gate(gate) then
     if now >= (gate.probe_at or 0) then return nil end
+    local wait = (gate.asked or gate['until']) - now
     return 'pool', math.ceil(math.min(wait, gate.probe_at - now)), wait
+  elseif gate['until'] and now < gate['until'] then
+    local wait = gate['until'] - now
+    return 'pool', math.ceil(wait), wait
   end
   if gate.ceiling_now and scopes[1].bucket.running >= gate.ceiling_now then return 'pool', 1000 end
   return nil

@@ -8,7 +8,7 @@
 -- in budgets, 19 name of the attempt, 20 buckets in which a call runs.
 -- @include lib/gate
 -- @include lib/money
-local PROBE_MS = 300000 -- until the next probe of a gate that is out of money
+local MONEY_TEST_MS, TEST_MS = 300000, 60000 -- until the next test of a gate
 
 -- Pool, model, key, flags and money of a grant. Release 0.1 wrote no money: it finds nothing there.
 local HELD = '^[^|]*|([^|]*)|([^|]*)|([^|]*)|' .. string.rep('[^|]*|', 7) .. '([^|]*)|'
@@ -57,10 +57,10 @@ local function release(ids)
   return any
 end
 
--- A probe goes through the gate of a pool that is out of money: the next one waits.
-local function probe_gate(gate)
-  if gate.why ~= 'money' or not gate['until'] or now >= gate['until'] then return end
-  gate.probe_at = now + PROBE_MS
+-- A request goes through a gate that it tests: the next one waits.
+local function test_gate(gate)
+  if not is_tested_gate(gate) then return end
+  gate.probe_at = now + (gate.asked and TEST_MS or MONEY_TEST_MS)
   redis.call('HSET', gate.stored_at, 'probe_at', string.format('%.0f', gate.probe_at))
 end
 
@@ -83,7 +83,7 @@ local function take(id, ticket, amounts, key, attempt)
   end
   for _, scope in ipairs(vendor) do from(scope) end
   for _, scope in ipairs(caller_scopes(ticket)) do from(scope) end
-  probe_gate(vendor.gate)
+  test_gate(vendor.gate)
   local function total(measure)
     local state = of_pool.measures[measure]
     return state and state.total or ''

@@ -306,6 +306,10 @@ def test_the_steps_do_the_same_as_run(env: dict[str, str], tmp_path: Path) -> No
     status = headgate(["batch", "status", batch_id, "--json"], env)
     assert status.document["jobs"] == {"queued": 2}
     assert status.document["summary"]["open"] == 2
+    waits = status.document["waiting_for"]
+    assert (waits["kind"], waits["jobs"], waits["looked_at"]) == ("no_worker", 2, 2)
+    told = headgate(["batch", "status", batch_id], env).out
+    assert "2 of 2 waiting jobs that were looked at are waiting for a worker that serves" in told
     with worker_of(env):
         fetched = headgate(["batch", "fetch", batch_id, "-o", out, "--wait"], env)
     assert fetched.code == 1, fetched.err

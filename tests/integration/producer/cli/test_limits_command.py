@@ -123,7 +123,7 @@ def test_pauses_are_listed_and_resumed_with_their_tenants_tried_again(
     assert done(env, "pause", "--json").out == ""
 
 
-def test_resume_opens_a_pool_that_is_out_of_credit_and_no_other_gate(
+def test_resume_opens_the_gates_of_a_pool_whatever_shut_them_and_no_other_gate(
     env: dict[str, str], client: redis.Redis, hand: Rooms
 ) -> None:
     hand.limit("keys/openai", "n=2")
@@ -135,8 +135,21 @@ def test_resume_opens_a_pool_that_is_out_of_credit_and_no_other_gate(
     assert (result["changed"], result["gates_opened"]) == (False, 2)
     assert client.hgetall(KEYS.gate(POOL, "key0")) == {}
     assert client.hgetall(KEYS.gate(POOL, "key1")) == {"pace": "0.5"}
-    done(env, "resume", "pool", "openai/gpt-4o")
+    assert [(one["key"], one["why"]) for one in result["gates"]] == [
+        ("key0", "money"), ("key1", "money"),
+    ]  # fmt: skip
     assert client.hget(KEYS.gate("openai/gpt-4o", "key0"), "why") == "limited"
+    until = result["gates"][0]["until"]
+    client.hset(KEYS.gate("openai/gpt-4o", "key0"), "asked", 4_102_444_800_000)
+    shown = done(env, "resume", "pool", "openai/gpt-4o").out.splitlines()
+    assert shown[0] == "pool openai/gpt-4o was not paused"
+    assert shown[1].startswith("opened openai/gpt-4o (key0), which was shut until ")
+    assert shown[1].endswith(
+        "Z: its provider had refused a call by a limit, and had asked us to wait until "
+        "2100-01-01T00:00:00.000Z"
+    )
+    assert until is not None
+    assert client.hgetall(KEYS.gate("openai/gpt-4o", "key0")) == {}
 
 
 @pytest.mark.parametrize(

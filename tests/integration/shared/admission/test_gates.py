@@ -10,7 +10,9 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from headgate.shared.admission.grant import Elsewhere, Grant, Held, TooLarge, decode
-from headgate.shared.broker.figures import LEAST_PACE, WAVE_MS
+from headgate.shared.admission.limits import ResumeOutcome, resume_command
+from headgate.shared.broker import script
+from headgate.shared.broker.figures import FAR_MS, LEAST_PACE, WAVE_MS
 from headgate.workers.provider import Measure, RateSeen, Reset
 from tests.support.governor_model import Books, Governor, Places, a_hold, capacity_and_rate
 from tests.support.rig import STANDARD
@@ -163,6 +165,103 @@ def test_resume_opens_a_pool_that_is_out_of_money(broker: Governor) -> None:
     assert drain(broker) == {}
     broker.resume(f"pool/{POOL}")
     assert len(drain(broker)) == 2
+
+
+HOUR_MS, FOR_EVER_MS = 3_600_000, 99_999_999_999_000
+
+
+@pytest.mark.parametrize("kind", ["limited", "slow", "flex"])
+def test_after_a_wait_that_was_cut_one_request_tests_the_pool_and_the_others_wait(
+    broker: Governor, kind: str
+) -> None:
+    broker.ask(*(f"j{n}" for n in range(20)))
+    [under_way] = broker.holds(1).values()
+    broker.advance(1000)
+    broker.observe(kind, wait_ms=HOUR_MS, asked_ms=FOR_EVER_MS)
+    broker.observe("ok", granted_at_ms=under_way.granted_at_ms - 1000)
+    assert drain(broker) == {}, "an answer to an older request opens nothing"
+    broker.advance(HOUR_MS)
+    [test] = drain(broker).values()
+    fetched = broker.fetch()
+    assert fetched.next_due_ms is not None
+    assert 0 < fetched.next_due_ms <= 60_000, "no news of a test for a minute: another may go"
+    broker.advance(60_000)
+    assert len(drain(broker)) == 1
+    broker.observe("ok", granted_at_ms=a_hold(test).granted_at_ms)
+    assert len(drain(broker)) == 17
+    assert not {"until", "asked", "probe_at", "shut_at"} & broker.gate().keys()
+
+
+def test_what_the_provider_says_of_a_test_holds(broker: Governor) -> None:
+    broker.ask(*(f"j{n}" for n in range(9)))
+    broker.observe("limited", wait_ms=HOUR_MS, asked_ms=FOR_EVER_MS)
+    broker.advance(HOUR_MS)
+    assert len(drain(broker)) == 1
+    broker.observe("limited", wait_ms=HOUR_MS, asked_ms=FOR_EVER_MS)
+    broker.advance(HOUR_MS - 5000)
+    assert drain(broker) == {}, "still the same: another hour"
+    broker.advance(5000)
+    assert len(drain(broker)) == 1
+    broker.observe("limited", wait_ms=2000)
+    assert drain(broker) == {}
+    broker.advance(2000)
+    assert len(drain(broker)) == 7, "a wait that it keeps to opens the pool for all"
+
+
+def test_a_pool_that_is_tested_may_run_out_of_money_and_back(broker: Governor) -> None:
+    broker.ask(*(f"j{n}" for n in range(9)))
+    broker.observe("limited", wait_ms=HOUR_MS, asked_ms=FOR_EVER_MS)
+    broker.observe("money", wait_ms=-1)
+    assert broker.gate()["why"] == "money"
+    broker.observe("limited", wait_ms=HOUR_MS, asked_ms=FOR_EVER_MS, granted_at_ms=1)
+    assert broker.gate()["why"] == "money"
+    broker.advance(300_000)
+    [test] = drain(broker).values()
+    broker.observe("ok", granted_at_ms=a_hold(test).granted_at_ms)
+    assert len(drain(broker)) == 8
+
+
+def test_who_may_fall_back_leaves_a_pool_whose_provider_wants_a_longer_wait_than_they_have(
+    broker: Governor,
+) -> None:
+    broker.ask("stay", replaceable=False)
+    broker.ask("go", replaceable=True)
+    broker.observe("limited", wait_ms=HOUR_MS, asked_ms=FOR_EVER_MS)
+    assert {job: type(grant) for job, grant in drain(broker).items()} == {"go": Elsewhere}
+
+
+def test_too_much_load_shuts_no_gate_however_long_a_wait_it_names(broker: Governor) -> None:
+    broker.ask("a", "b")
+    broker.observe("overloaded", wait_ms=HOUR_MS, asked_ms=FOR_EVER_MS)
+    assert len(drain(broker)) >= 1
+    assert "until" not in broker.gate()
+
+
+@pytest.mark.parametrize(
+    ("kind", "wait_ms", "asked_ms"),
+    [
+        ("limited", 60_000, -1), ("slow", 60_000, -1), ("money", -1, -1),
+        ("limited", HOUR_MS, FOR_EVER_MS),
+    ],
+)  # fmt: skip
+def test_resume_opens_whatever_gate_is_shut_and_tells_of_it(
+    broker: Governor, kind: str, wait_ms: int, asked_ms: int
+) -> None:
+    broker.ask("a", "b")
+    began_ms = broker.now_ms()
+    broker.observe(kind, wait_ms=wait_ms, asked_ms=asked_ms)
+    assert drain(broker) == {}
+    outcome = script.run(broker.client, resume_command(broker.keys, f"pool/{POOL}"))
+    [gate] = outcome.opened
+    assert (outcome.was_paused, gate.pool, gate.key, gate.why) == (False, POOL, "key0", kind)
+    if kind == "money":
+        assert gate.until_ms >= FAR_MS
+    else:
+        assert wait_ms <= gate.until_ms - began_ms <= wait_ms + 60_000
+    assert (gate.asked_ms is None) == (asked_ms < 0)
+    assert len(drain(broker)) == 2
+    again = script.run(broker.client, resume_command(broker.keys, f"pool/{POOL}"))
+    assert again == ResumeOutcome(was_paused=False, opened=[])
 
 
 def test_no_room_in_the_flex_tier_is_no_matter_of_the_others(broker: Governor) -> None:

@@ -12,6 +12,7 @@ from redis.asyncio import Redis
 from headgate.shared.broker import jobs as broker_jobs
 from headgate.shared.broker import queues, script
 from headgate.shared.broker.keys import Keys
+from headgate.workers.clients.in_flight import AnswerRoom
 from headgate.workers.delivery.fetcher import Fetcher
 from headgate.workers.delivery.leases import StopReason
 from headgate.workers.delivery.message import Arrival
@@ -124,6 +125,20 @@ async def test_no_more_jobs_come_than_there_is_memory_for(
     assert worker.ids == [job.id for job in jobs]
     # The server knows it before its answer is here.
     await until(lambda: worker.fetcher.leases.held_bytes == 0, "the last answer")
+
+
+async def test_while_answers_take_the_room_no_job_is_fetched(
+    broker: Broker, valkey: ValkeyServer, start: Start
+) -> None:
+    worker = start(valkey, max_bytes=1_000_000)
+    room = AnswerRoom(worker.fetcher.in_flight)
+    room.hold(1_000_000)
+    jobs = [envelope() for _ in range(3)]
+    queues.send(broker.client, broker.keys, ((job, job.encode()) for job in jobs))
+    await asyncio.sleep(2)
+    assert worker.ids == []
+    room.release()
+    await until(lambda: worker.ids == [job.id for job in jobs], "the jobs")
 
 
 async def test_an_idle_worker_is_woken_at_once(

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +17,22 @@ from headgate.shared.database.tables import attempts, audit, jobs
 from headgate.shared.errors import InvalidRequest, JobFailed
 from headgate.shared.job.ids import now_ms
 from headgate.shared.job.result import Usage
+from headgate.shared.job.result_text import decode_result
+from headgate.workers.clients.memory_bounds import MB, MemoryBounds
 from headgate.workers.errors import (
     AttemptTimeout,
+    Gate,
     Overloaded,
     ProviderFault,
     QuotaExhausted,
     RateLimited,
     RequestRefused,
+    ResponseTooLarge,
     Unauthorized,
 )
 from headgate.workers.pipeline.outcome import AlreadyTaken, Deferred
 from headgate.workers.policy.retry import RetryLimits
+from headgate.workers.stages.publish import Publish
 from tests.support.pipeline import (
     COST_PICO_USD,
     USAGE,
@@ -167,6 +173,23 @@ async def test_a_long_retry_after_defers_the_job_with_its_history(played: Played
     ]
 
 
+async def test_a_job_that_a_gate_holds_up_for_long_waits_there(played: PlayedPipeline) -> None:
+    """There `headgate resume pool` reaches it; for a minute it keeps its own time."""
+    for wait_ms, deferred_ms in ((59_000, 59_000), (600_000, 0), (10**14, 0)):
+        refused = fault(RateLimited, retry_after_ms=wait_ms, gate=Gate("limited"))
+        played.provider.play(refused)
+        outcome = await played.run(job_for("lone", prompt=f"{wait_ms}"))
+        assert isinstance(outcome, Deferred)
+        assert deferred_ms <= outcome.wait_ms <= deferred_ms + 5
+        assert outcome.ticket
+        played.open_gates()
+    played.provider.play(fault(Overloaded, retry_after_ms=600_000, gate=Gate("overloaded")))
+    outcome = await played.run(job_for("lone", prompt="overloaded"))
+    assert isinstance(outcome, Deferred)
+    assert outcome.wait_ms >= 600_000, "no gate holds it up"
+    assert len(played.provider.asked) == 4
+
+
 async def test_a_retry_after_beyond_the_deadline_leaves_the_model(played: PlayedPipeline) -> None:
     played.provider.play(fault(RateLimited, retry_after_ms=60_000))
     result = await played.result(job_for(deadline_s=20))
@@ -249,6 +272,44 @@ async def test_the_fixed_answer_is_given_also_when_the_tries_of_the_job_are_spen
     played.provider.play(*(fault(ProviderFault) for _ in range(9)))
     result = await played.result(job_for("polite"))
     assert (result.status, result.model_used, result.attempts) == ("succeeded", "static", 4)
+
+
+async def test_an_answer_that_is_too_large_is_asked_for_once_and_its_cost_is_unknown(
+    played: PlayedPipeline,
+) -> None:
+    played.provider.play(fault(ResponseTooLarge, billed=None))
+    job = job_for("alpha")
+    result = await played.result(job)
+    assert result.error is not None
+    assert (result.status, result.error.code) == ("failed", "response_too_large")
+    assert not result.error.retryable
+    assert played.attempts(job) == [("alpha", "unknown", "response_too_large")]
+    assert played.audited(job).unknown_attempts == 1
+
+
+async def test_an_answer_that_was_too_large_is_not_asked_for_again_after_a_crash(
+    played: PlayedPipeline,
+) -> None:
+    job = job_for("alpha")
+    await played.crash(job, "alpha")
+    with played.engine.begin() as connection:
+        connection.execute(
+            update(attempts)
+            .where(attempts.c.job_id == job.id)
+            .values(state="unknown", code="response_too_large", message="no", settled_at_ms=1)
+        )
+    result = await played.result(job)
+    assert result.error is not None
+    assert (result.status, result.error.code) == ("failed", "response_too_large")
+    assert played.provider.asked == []
+
+
+async def test_a_fixed_answer_takes_the_place_of_one_that_is_too_large(
+    played: PlayedPipeline,
+) -> None:
+    played.provider.play(fault(ResponseTooLarge, billed=None))
+    result = await played.result(job_for("polite"))
+    assert (result.status, result.model_used, result.attempts) == ("succeeded", "static", 1)
 
 
 @pytest.mark.parametrize(
@@ -425,3 +486,18 @@ async def test_limits_of_the_settings_bind(
     async with played_pipeline(sqlite_url, valkey.url, tmp_path, limits=limits) as played:
         played.provider.play(*(fault(ProviderFault) for _ in range(9)))
         assert (await played.result(job_for())).attempts == 2 * limit
+
+
+async def test_a_result_that_redis_might_refuse_is_in_the_database_only(
+    played: PlayedPipeline, caplog: pytest.LogCaptureFixture
+) -> None:
+    publish = Publish(played.batcher, Keys(), ttl_s=60, bounds=MemoryBounds(), most_bytes=3 * MB)
+    played.pipeline = replace(played.pipeline, publish=publish)
+    played.provider.play(answer("x" * MB), answer("x" * 3 * MB))
+    small, large = job_for(prompt="small"), job_for(prompt="large")
+    await played.result(small)
+    await played.result(large)
+    assert (played.celery(small).state, played.celery(large).state) == ("SUCCESS", "PENDING")
+    assert played.row(large).status == "succeeded"
+    assert len(decode_result(played.row(large).result).content or "") == 3 * MB
+    assert "in the database only" in caplog.text

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from redis import Redis
@@ -14,10 +15,18 @@ from headgate.shared.job.envelope import Envelope
 from headgate.workers.clients.group_commit import GroupCommit
 from headgate.workers.errors import Overloaded
 from headgate.workers.pipeline.outcome import Ended, Restored
+from headgate.workers.provider import Answer, OnPiece
 from headgate.workers.stages.ledger import Ledger, Settlement
-from headgate.workers.stages.stream import DeltaWriter
+from headgate.workers.stages.stream import MOST_CHARS, TOGETHER, DeltaWriter
 from tests.support.child import wait_until
-from tests.support.pipeline import PlayedPipeline, answer, fault, job_for, played_pipeline
+from tests.support.pipeline import (
+    PlayedPipeline,
+    Scripted,
+    answer,
+    fault,
+    job_for,
+    played_pipeline,
+)
 from tests.support.servers import ValkeyServer
 from tests.support.stages import with_stages
 
@@ -196,3 +205,65 @@ async def test_pieces_are_gathered_while_redis_takes_its_time(
     pieces.end()
     await until_written(redis, job, "aghi")
     assert [text for _, text in written(redis, job)] == ["a", "g", "hi"]
+
+
+async def test_pieces_that_redis_does_not_take_are_bounded_and_the_result_has_them_all(
+    played: PlayedPipeline, redis: Redis, valkey: ValkeyServer
+) -> None:
+    pieces = [f"{n:07d} " for n in range(2 * MOST_CHARS // 8)]
+    content = "".join(pieces)
+    job = job_for(stream=True)
+
+    class Outage(Scripted):
+        """Answers while Redis stands still."""
+
+        async def ask(self, *_: Any, on_piece: OnPiece | None = None, **__: Any) -> Answer:
+            assert on_piece is not None
+            on_piece(pieces[0])
+            await until_written(redis, job, pieces[0])
+            valkey.freeze()
+            for piece in pieces[1:]:
+                on_piece(piece)
+            asyncio.get_running_loop().call_later(1, valkey.thaw)
+            return answer(content)
+
+    played.provider = Outage()
+    assert (await played.result(job)).content == content
+    assert played.celery(job).get(timeout=60)["content"] == content
+    read = "".join(text for _, text in written(redis, job))
+    assert content.startswith(read)
+    assert len(read) <= MOST_CHARS
+
+
+async def test_what_waits_for_redis_is_bounded_in_characters_and_in_pieces(
+    played: PlayedPipeline, valkey: ValkeyServer
+) -> None:
+    writer = DeltaWriter(played.batcher, Keys(), gather_s=0.001).of(job_for().id, 1)
+    valkey.freeze()
+    try:
+        for n in range(2 * MOST_CHARS // 8):
+            writer(f"{n:07d} ")
+            assert writer.waiting_chars <= MOST_CHARS
+            assert writer.waiting_pieces <= TOGETHER
+        assert writer.waiting_chars == 0, "after a gap nothing is gathered any more"
+    finally:
+        valkey.thaw()
+
+
+async def test_a_stream_through_a_short_outage_of_redis_misses_nothing(
+    played: PlayedPipeline, redis: Redis, valkey: ValkeyServer
+) -> None:
+    job = job_for(stream=True)
+    writer = DeltaWriter(played.batcher, Keys(), gather_s=0.001).of(job.id, 1)
+    pieces = [f"{n:07d} " for n in range(4 * TOGETHER)]
+    writer(pieces[0])
+    await until_written(redis, job, pieces[0])
+    valkey.freeze()
+    try:
+        for piece in pieces[1:]:
+            writer(piece)
+            assert writer.waiting_pieces <= TOGETHER
+    finally:
+        valkey.thaw()
+    writer.end()
+    await until_written(redis, job, "".join(pieces))

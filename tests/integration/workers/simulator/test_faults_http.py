@@ -168,6 +168,37 @@ async def test_a_stream_may_report_an_error_after_its_first_part() -> None:
                 pass
 
 
+@pytest.mark.parametrize("fault", ["large:mb=2", "bomb:mb=2"])
+async def test_a_flood_is_an_answer_of_that_size_for_each_sdk_whole_and_streamed(
+    fault: str,
+) -> None:
+    async with running() as it:
+        asked = f"[[fault:{fault}]]"
+        plain = (await ask_openai(it.openai, asked)).choices[0].message.content
+        chunks = [one async for one in await ask_openai(it.openai, asked, stream=True)]
+        text = "".join(one.choices[0].delta.content or "" for one in chunks if one.choices)
+        message = (await ask_anthropic(it.anthropic, asked)).content[0].text
+        assert {len(plain), len(text), len(message)} == {2 * 1024 * 1024}
+        assert chunks[-1].choices[0].finish_reason == "stop"
+
+
+@pytest.mark.parametrize("fault", ["endless", "endless-line", "drip:ms=10"])
+async def test_a_flood_without_end_goes_on_until_its_caller_leaves(fault: str) -> None:
+    async with running() as it:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(1):
+                await ask_openai(it.openai, f"[[fault:{fault}]]", timeout=30)
+        await until(lambda: it.engine.stats.open_now == 0)
+        assert it.engine.stats.cancelled == 1
+
+
+async def test_an_error_body_may_have_any_size() -> None:
+    async with running() as it:
+        with pytest.raises(openai.InternalServerError) as caught:
+            await ask_openai(it.openai, "[[fault:500:mb=2]]")
+        assert len(caught.value.response.content) > 2 * 1024 * 1024
+
+
 async def test_a_caller_who_leaves_early_is_counted_and_not_billed() -> None:
     async with running(Behaviour(latency_ms=60_000)) as it:
         call = asyncio.create_task(ask_openai(it.openai, "x"))

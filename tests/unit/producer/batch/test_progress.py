@@ -13,22 +13,22 @@ from rich.progress import Progress as RichProgress
 from headgate.producer.batch import progress
 from headgate.producer.batch.pace import BatchFigures
 from headgate.producer.batch.progress import Bar, PlainLines
+from headgate.shared.job.waiting_for import WaitingFor
 
 FIGURES = BatchFigures(2, 1, 8, 3, 0.5, 900.0, 6000, Decimal("0.02"), False, 4.0, 16.0)
 
 
-def test_a_log_gets_the_figures_and_what_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_log_gets_the_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "PLAIN_EVERY_S", 0.0)
     told: list[str] = []
     lines = PlainLines(10, told.append)
     lines.advance(done=1, failed=0)
     lines.show(FIGURES)
-    lines.waits_for("waiting for a worker")
     lines.advance(done=2, failed=1)
     assert told == [
         "1 of 10 done, 0 failed",
         "2 of 10 done, 1 failed, 3 running, 8 left, 0.5 answers/s, 900 of 6,000 tokens/min, "
-        "0.0200 USD, 4 s passed, about 16 s to go; waiting for a worker",
+        "0.0200 USD, 4 s passed, about 16 s to go",
     ]
 
 
@@ -51,11 +51,11 @@ def test_a_bar_has_figures_and_waits_below_it_at_80_columns() -> None:
     bar = Bar(bars, bars.add_task("jobs", total=10, failed=0), str.upper)
     bar.advance(done=2, failed=1)
     bar.show(FIGURES)
-    bar.waits_for("waiting")
+    bar.waits_for(WaitingFor("no_key", "openai"))
     with console.capture() as captured:
         console.print(bar.renderable())
     lines = captured.get().splitlines()
     assert "2/10" in lines[0]
     assert "1 failed" in lines[0]
     assert " ".join(" ".join(lines[1:-1]).split()) == FIGURES.in_words()
-    assert lines[-1].rstrip() == "WAITING"
+    assert lines[-1].rstrip() == "WAITING FOR A KEY OF OPENAI"

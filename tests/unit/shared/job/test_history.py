@@ -3,7 +3,8 @@
 from types import SimpleNamespace
 from typing import Any
 
-from headgate.shared.job.history import CUT_OFF, history_of
+from headgate.shared.job.history import CUT_OFF, history_of, late_message
+from headgate.shared.job.result import FailedAttempt
 
 ROW: dict[str, Any] = {
     "model": "m", "state": "failed", "code": "overloaded", "message": "busy", "http_status": 529,
@@ -41,3 +42,14 @@ def test_one_unknown_price_makes_the_sum_unknown() -> None:
 def test_failures_before_a_job_was_reopened_are_forgiven_and_still_cost() -> None:
     history = history_of([row(cost_pico_usd=9), row(fence=2)], forgiven_fence=1)
     assert (history.attempts, history.cost_pico_usd, len(history.failures)) == (2, 9, 1)
+
+
+def test_the_end_of_a_late_job_names_its_last_fault_and_no_model_that_was_only_down() -> None:
+    plain = "the deadline passed while it waited"
+    asked = FailedAttempt("m", "connection", "Connection refused", None, 0)
+    down = FailedAttempt("n", "breaker_open", "it has failed too often", None, 0)
+    assert late_message(plain, []) == plain
+    assert late_message(plain, [asked, down]) == (
+        f"{plain}; its last attempt, at m, failed with connection: Connection refused"
+    )
+    assert late_message(plain, [down]) == f"{plain}; n was down"

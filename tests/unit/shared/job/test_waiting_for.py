@@ -1,5 +1,7 @@
 """What a job waits for, in one form and in words."""
 
+from dataclasses import replace
+
 import pytest
 
 from headgate.shared.job.ids import rfc3339
@@ -22,7 +24,9 @@ def test_people_read_the_limit_the_time_so_far_and_the_time_to_come() -> None:
 
 def test_a_moment_that_has_passed_is_no_forecast() -> None:
     found = WaitingFor("due", "retry", until=rfc3339(NOW - 5_000))
-    assert found.in_words(NOW) == "waiting for its time"
+    assert found.in_words(NOW) == "waiting for its retry"
+    assert replace(found, help="nothing: it goes on").with_help(NOW) == "waiting for its retry"
+    assert replace(found, help="do it").with_help(NOW) == "waiting for its retry; do it"
 
 
 def test_a_kind_of_a_later_release_is_told_by_its_name() -> None:

@@ -95,3 +95,9 @@ def test_a_job_goes_on_with_the_model_that_failed_last() -> None:
 def test_the_grant_says_where_in_the_chain_a_job_goes_on(grant: Grant, place: int) -> None:
     chain = fallback.chain(request_from({"prompt": "x"}), CATALOG.model("gpt-4o-mini"), CATALOG)
     assert fallback.start(chain, [failure("gpt-4o-mini"), failure("gpt-4o")], grant) == place
+
+
+@pytest.mark.parametrize("model", ["alpha", "beta"])
+def test_an_answer_that_was_too_large_is_the_last_of_its_job_at_all_models(model: str) -> None:
+    assert fallback.is_spent(model, [failure("alpha", "response_too_large")], LIMITS)
+    assert not fallback.is_spent(model, [failure("alpha", "overloaded")], LIMITS)

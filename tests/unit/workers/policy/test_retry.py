@@ -24,10 +24,11 @@ DAY_MS = 86_400_000
 
 
 def after(error: AttemptError, tries: int = 1, chance: float = 0.5, **changed: int) -> Decision:
-    facts = {"tries_of_job": tries, "left_ms": DAY_MS, **changed}
+    facts = {"tries_of_job": tries, "left_ms": DAY_MS, "has_next": True, **changed}
     return decide(
         error, tries_of_model=tries, limits=LIMITS, chance=chance,
         tries_of_job=facts["tries_of_job"], left_ms=facts["left_ms"],
+        has_next=bool(facts["has_next"]),
     )  # fmt: skip
 
 
@@ -68,10 +69,22 @@ def test_a_model_and_a_job_have_only_so_many_tries() -> None:
     assert after(ProviderFault("no"), 1, tries_of_job=8) == NextModel()
 
 
-def test_retry_after_is_obeyed_without_a_cap_up_to_the_deadline() -> None:
-    hours = RateLimited("no", retry_after_ms=7_200_000)
-    assert after(hours) == Again(7_200_500)
-    assert after(hours, left_ms=7_200_000) == NextModel()
+def test_retry_after_is_obeyed_up_to_its_cap_and_to_the_deadline() -> None:
+    hour = RateLimited("no", retry_after_ms=3_600_000)
+    assert after(hour) == Again(3_600_500)
+    assert after(hour, left_ms=3_600_000) == NextModel()
+    assert after(RateLimited("no", retry_after_ms=7_200_000)) == Again(3_600_500)
+
+
+def test_a_wait_that_outlasts_the_job_leaves_it_to_another_model_or_to_a_test() -> None:
+    for_ever = Overloaded("no", retry_after_ms=99_999_999_999_000)
+    assert after(for_ever) == NextModel()
+    assert after(for_ever, has_next=False) == Again(3_600_500)
+    assert after(for_ever, has_next=False, left_ms=3_600_000) == NextModel()
+
+
+def test_a_wait_of_nothing_backs_off_as_any_other_failure() -> None:
+    assert after(RateLimited("no", retry_after_ms=0), 4) == after(RateLimited("no"), 4)
 
 
 def test_a_wait_that_would_miss_the_deadline_leaves_the_model() -> None:
@@ -95,7 +108,7 @@ def test_no_wait_is_ever_negative_too_short_or_past_the_deadline(
         limits=limits, left_ms=left_ms, chance=chance,
     )  # fmt: skip
     if isinstance(decision, Again):
-        assert (retry_after_ms or 0) <= decision.wait_ms <= max(0, left_ms)
+        assert min(retry_after_ms or 0, 3_600_000) <= decision.wait_ms <= max(0, left_ms)
     else:
         assert decision == NextModel()
 

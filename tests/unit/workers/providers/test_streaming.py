@@ -13,6 +13,8 @@ from headgate.workers.errors import AttemptError, ConnectionLost, InvalidOutput,
 from headgate.workers.providers.chat_parts import ChatParts
 from headgate.workers.providers.http import Response
 from headgate.workers.providers.message_parts import MessageParts
+from headgate.workers.providers.pieces import TOGETHER, GrowingText
+from headgate.workers.providers.reading import NODE
 from headgate.workers.providers.sse import Event, EventParser
 from headgate.workers.providers.streaming import AnswerStream
 
@@ -335,3 +337,74 @@ def test_halves_in_anthropics_events_are_joined() -> None:
     assert pieces == ["a", "😀b"]
     assert [block.get("text") for block in whole["content"]] == ["a😀b", None]
     assert whole["content"][1]["input"] == {"a": "😀"}
+
+
+def read_in_pieces(parts: ChatParts | MessageParts, events: list[dict[str, Any]]) -> list[int]:
+    """What the answer takes in memory after each event."""
+    stream, sizes = AnswerStream(parts), []
+    for event in events:
+        stream.feed(b"data: " + orjson.dumps(event) + b"\n\n")
+        sizes.append(stream.size)
+    return sizes
+
+
+def chat_delta(**delta: Any) -> dict[str, Any]:
+    return {"id": "c", "choices": [{"index": 0, "delta": delta, "finish_reason": None}]}
+
+
+def block_delta(**delta: Any) -> dict[str, Any]:
+    return {"type": "content_block_delta", "index": 0, "delta": delta}
+
+
+@pytest.mark.parametrize(
+    ("make", "event"),
+    [
+        (ChatParts, chat_delta(content="x" * 100)),
+        (ChatParts, chat_delta(content=[{"type": "text", "text": "x" * 100}])),
+        (ChatParts, chat_delta(audio={"data": "x" * 100})),
+        (ChatParts, chat_delta(new=["x" * 100])),
+        (ChatParts, chat_delta(tool_calls=[{"index": 0, "function": {"arguments": "x" * 100}}])),
+        (MessageParts, block_delta(type="text_delta", text="x" * 100)),
+        (MessageParts, block_delta(type="input_json_delta", partial_json="x" * 100)),
+        (MessageParts, block_delta(type="citations_delta", citation={"a": "x" * 100})),
+        (MessageParts, block_delta(type="newer", things=["x" * 100])),
+    ],
+)
+def test_what_a_stream_takes_in_memory_grows_with_what_it_holds(
+    make: Any, event: dict[str, Any]
+) -> None:
+    sizes = read_in_pieces(make(lambda _: None), [event] * 1001)
+    grown = sizes[-1] - sizes[0]
+    assert 1000 * 100 <= grown <= 1000 * 500
+
+
+def test_what_is_replaced_takes_no_more_memory() -> None:
+    event = {**chat_delta(), "usage": {"prompt_tokens": 1, "completion_tokens": 2}}
+    sizes = read_in_pieces(ChatParts(lambda _: None), [event] * 100)
+    assert sizes[-1] == sizes[0]
+
+
+def test_an_event_that_has_not_ended_is_weighed_and_let_go_at_its_end() -> None:
+    events = EventParser()
+    assert events.feed(b"data: " + b"x" * 70_000) == []
+    for _ in range(10):
+        events.feed(b"[]," * 1000)
+    assert events.size > 70_000 + 10 * 1000 * NODE
+    assert len(events.feed(b"\n\n")) == 1
+    assert events.size == 0
+
+
+def test_a_text_of_many_pieces_is_whole() -> None:
+    text, pieces = GrowingText("begin "), [f"{n} " for n in range(3 * TOGETHER + 1)]
+    for piece in pieces:
+        text.add(piece)
+    assert text.whole() == "begin " + "".join(pieces) == text.whole()
+
+
+def test_json_in_a_fence_is_not_streamed_and_whole_at_the_end() -> None:
+    pieces: list[str] = []
+    parts = MessageParts(pieces.append, json_only=True)
+    events = [block_delta(type="text_delta", text=text) for text in (" `", "``json\n", '{"a":1}')]
+    read_in_pieces(parts, [*events, block_delta(type="text_delta", text="\n```")])
+    assert pieces == []
+    assert parts.whole()["content"][0]["text"] == ' ```json\n{"a":1}\n```'

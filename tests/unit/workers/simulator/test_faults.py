@@ -9,6 +9,7 @@ from headgate.workers.simulator.faults import (
     parse_rates,
     parse_rules,
     pick,
+    retry_after_text,
 )
 
 
@@ -23,6 +24,8 @@ def test_the_parts_of_a_fault_may_come_in_any_order() -> None:
     [
         ("once:503", Fault("status", status=503, times=1)),
         ("429:retry-after-ms=250", Fault("status", status=429, retry_after_ms="250")),
+        ("429:retry-after=-5", Fault("status", status=429, retry_after_s="-5")),
+        ("429:retry-after=date-60", Fault("status", status=429, retry_after_s="date-60")),
         ("slow:ms=1500", Fault("slow", delay_ms=1500)),
         ("slow=1500", Fault("slow", delay_ms=1500)),
         ("slow", Fault("slow", delay_ms=5000)),
@@ -31,6 +34,11 @@ def test_the_parts_of_a_fault_may_come_in_any_order() -> None:
         ("slow_down:retry-after=2", Fault("slow_down", retry_after_s="2")),
         ("quota:until=2026-12-01", Fault("quota", until="2026-12-01")),
         ("usage:tokens=1000000000000", Fault("usage", tokens=10**12)),
+        ("large:mb=3", Fault("large", mb=3)),
+        ("bomb", Fault("bomb", mb=100)),
+        ("endless-line", Fault("endless-line")),
+        ("drip", Fault("drip", delay_ms=1000)),
+        ("500:mb=300", Fault("status", status=500, mb=300)),
     ],
 )
 def test_faults_are_read_from_their_short_form(spec: str, fault: Fault) -> None:
@@ -48,7 +56,11 @@ def test_faults_are_read_from_their_short_form(spec: str, fault: Fault) -> None:
         "500:503",
         "times=x:500",
         "429:retry-after=a\nb",
+        "429:retry-after=date",
+        "429:retry-after=epoch+1.5",
         "quota:until=soon",
+        "endless:mb=3",
+        "large:mb=x",
     ],
 )
 def test_a_fault_that_cannot_be_read_is_refused(spec: str) -> None:
@@ -104,3 +116,18 @@ def test_posted_rules_come_before_directives_and_run_out() -> None:
 def test_rules_that_cannot_be_read_are_refused(rules: object) -> None:
     with pytest.raises(ValueError, match=r"rule|list"):
         parse_rules(rules)
+
+
+@pytest.mark.parametrize(
+    ("amount", "text"),
+    [
+        ("2.5", "2.5"),
+        ("-5", "-5"),
+        ("date+20", "Thu, 01 Jan 1970 00:17:00 GMT"),
+        ("date-40", "Thu, 01 Jan 1970 00:16:00 GMT"),
+        ("epoch+20", "1020"),
+        ("epoch-40", "960"),
+    ],
+)
+def test_moments_of_retry_after_count_from_now(amount: str, text: str) -> None:
+    assert retry_after_text(amount, 1000.9) == text

@@ -12,7 +12,7 @@ AFTER_S = 3.0
 """How long a command waits without a word."""
 
 AGAIN_S = 60.0
-"""After how long the same reason is told again."""
+"""After how long a reason is told again; a job may wait for several in turns."""
 
 
 class WaitNotes:
@@ -20,8 +20,7 @@ class WaitNotes:
 
     def __init__(self, notify: Callable[[str], None]) -> None:
         self._notify = notify
-        self._told: tuple[str, str] | None = None
-        self._told_at = 0.0
+        self._told_at: dict[tuple[str, str], float] = {}
 
     def show(self, waiting_for: WaitingFor | None, waited_s: float) -> None:
         """Tell the reason, unless it is too early or was told just now.
@@ -31,7 +30,7 @@ class WaitNotes:
         if waiting_for is None or waited_s < AFTER_S or waiting_for.why == "no worker runs":
             return
         reason, now = (waiting_for.kind, waiting_for.name), time.monotonic()
-        if reason == self._told and now - self._told_at < AGAIN_S:
+        if now - self._told_at.get(reason, -AGAIN_S) < AGAIN_S:
             return
-        self._told, self._told_at = reason, now
-        self._notify(f"{waiting_for.in_words(now_ms())}; {waiting_for.help}")
+        self._told_at[reason] = now
+        self._notify(waiting_for.with_help(now_ms()))
