@@ -86,7 +86,7 @@ class Commands(click.Group):
             importlib.import_module(f"headgate.producer.cli.{file}"), name
         )
         if ctx.resilient_parsing:  # a shell wants to complete a line
-            from headgate.producer.cli.terminal.complete import with_values
+            from headgate.producer.cli.complete import with_values
 
             return with_values(found)
         return found

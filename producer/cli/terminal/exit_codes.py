@@ -22,10 +22,10 @@ _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 def run(arguments: Sequence[str]) -> int:
     """Run the command of `headgate` that the arguments name; return its exit code."""
     from headgate.producer.cli.commands import cli
-    from headgate.producer.cli.terminal.complete import run_completion
 
-    completed = run_completion(cli, "headgate")
-    return completed if completed is not None else run_command(cli, "headgate", arguments)
+    # Ends the process if a shell asks (_HEADGATE_COMPLETE); `command.main` would do it.
+    cli._main_shell_completion({}, "headgate")
+    return run_command(cli, "headgate", arguments)
 
 
 def run_command(command: click.Command, name: str, arguments: Sequence[str]) -> int:

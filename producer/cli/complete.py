@@ -6,7 +6,6 @@ the catalog and the record. Completion starts no server, and offers nothing wher
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -18,8 +17,6 @@ if TYPE_CHECKING:
 
     from headgate.shared.catalog.catalog import Catalog
 
-VARIABLE = "_HEADGATE_COMPLETE"
-
 MOST = 50
 """How many ids are offered, the newest first."""
 
@@ -28,16 +25,6 @@ NEWEST_JOBS = 5_000
 
 Values = Callable[[str], Iterable[str]]
 """Returns the values that begin with this text."""
-
-
-def run_completion(command: click.Command, name: str) -> int | None:
-    """Answer the shell and return the exit code; None if no shell has asked."""
-    instruction = os.environ.get(VARIABLE)
-    if not instruction:
-        return None
-    from click.shell_completion import shell_complete
-
-    return shell_complete(command, {}, name, VARIABLE, instruction)
 
 
 def with_values(command: click.Command) -> click.Command:
@@ -112,11 +99,14 @@ def _tenants(_start: str) -> Iterable[str]:
     return sorted({*known, *newest})
 
 
+def _providers(_start: str) -> Iterable[str]:
+    return _catalog().providers
+
+
 def _scopes(start: str) -> Iterable[str]:
     """Return the scopes of limits, such as pool/openai/gpt-4o."""
-    found = _catalog()
-    kinds = {
-        "pool": _pools, "tenant": _tenants, "tier": _tiers, "provider": lambda _: found.providers,
+    kinds: dict[str, Values] = {
+        "pool": _pools, "tenant": _tenants, "tier": _tiers, "provider": _providers,
     }  # fmt: skip
     kind = start.partition("/")[0]
     if "/" not in start:
