@@ -16,6 +16,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from headgate.producer.admin.budgets import BudgetRow
+    from headgate.producer.admin.cache import CacheStats
+    from headgate.producer.admin.health import HealthReport
+    from headgate.producer.admin.limits_rows import LimitsReport
     from headgate.producer.client.async_client import AsyncClient
     from headgate.producer.client.client import Client
     from headgate.producer.client.handle import AsyncJob, Job
@@ -28,7 +32,8 @@ if TYPE_CHECKING:
         TierLimit,
         UnknownJob,
     )
-    from headgate.producer.results.read import Listed
+    from headgate.producer.results.listing import JobFilters, Listed
+    from headgate.producer.submit.admission_check import AdmissionCheck
     from headgate.producer.submit.fields import CacheFields, RequestFields
     from headgate.producer.usage.report import UsageQuery, UsageReport, UsageRow
     from headgate.shared.errors import (
@@ -51,20 +56,26 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "AdmissionCheck",
     "AsyncClient",
     "AsyncJob",
+    "BudgetRow",
     "CacheFields",
+    "CacheStats",
     "CatalogError",
     "Client",
     "ErrorCode",
     "ErrorReport",
     "FailedAttempt",
     "HeadgateError",
+    "HealthReport",
     "IdempotencyConflict",
     "InvalidRequest",
     "Job",
     "JobFailed",
+    "JobFilters",
     "JobTimeout",
+    "LimitsReport",
     "Listed",
     "Priority",
     "Request",
@@ -98,9 +109,14 @@ _MODULES = (
     "headgate.shared.settings",
     "headgate.producer.errors",
     "headgate.producer.submit.fields",
-    "headgate.producer.results.read",
+    "headgate.producer.results.listing",
     "headgate.producer.usage.report",
     "headgate.shared.routing.router",
+    "headgate.producer.admin.budgets",
+    "headgate.producer.admin.cache",
+    "headgate.producer.admin.limits_rows",
+    "headgate.producer.admin.health",
+    "headgate.producer.submit.admission_check",
     "headgate.producer.client.handle",
     "headgate.producer.client.client",
     "headgate.producer.client.async_client",

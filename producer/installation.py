@@ -30,7 +30,7 @@ from headgate.shared.database.engine import (
     sqlite_url,
     without_password,
 )
-from headgate.shared.errors import CatalogError, SettingError, Unreachable
+from headgate.shared.errors import CatalogError, SettingError, Unfit, Unreachable
 from headgate.shared.servers import redis_check, same_database
 from headgate.shared.servers import servers as connections
 from headgate.shared.servers.embedded import EmbeddedFailed
@@ -176,6 +176,13 @@ def _open_servers(chosen: Settings) -> Servers:
             raise _home_unusable(chosen, error.what, error.remedy) from error
         what = f"{error.what} ({error.path})"
         raise Unreachable("the embedded server", what, error.remedy) from error
+
+
+def is_of_redis(error: Unreachable) -> bool:
+    """Return whether Redis does not answer, so that the record may be read without it."""
+    is_away = not isinstance(error, Unfit)
+    cause = error.__cause__
+    return is_away and isinstance(cause, redis.RedisError | EmbeddedFailed)
 
 
 def record_url(chosen: Settings) -> str:

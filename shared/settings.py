@@ -7,10 +7,9 @@ file in the current folder is read too; the environment overrides it.
 from __future__ import annotations
 
 import os
-import re
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from dotenv import dotenv_values
 from dotenv.parser import parse_stream
@@ -18,7 +17,7 @@ from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from headgate.shared.errors import SettingError
-from headgate.shared.field_faults import closest, remedy_of
+from headgate.shared.field_faults import remedy_of
 from headgate.shared.redis_url import masked
 from headgate.shared.setting_types import (
     AuditDays,
@@ -32,15 +31,13 @@ from headgate.shared.setting_types import (
     PrioritySteps,
     RedisUrl,
     TierSource,
+    unknown_setting,
 )
 from headgate.shared.sub_lists import SubLists
 
 __all__ = ["Settings", "environment", "load", "masked", "read", "secret", "variable"]
 
 DOTENV = ".env"
-
-_SECRETS = re.compile("KEY|AUTH|TOKEN|SECRET|PASS|LOGIN")
-"""Parts of the names of variables whose values are never shown."""
 
 
 class Settings(BaseSettings):
@@ -53,6 +50,17 @@ class Settings(BaseSettings):
         extra="ignore",
         frozen=True,
     )
+
+    @classmethod
+    def settings_customise_sources(
+        cls, settings_cls: type[BaseSettings], init_settings: Any, *others: Any, **named: Any
+    ) -> tuple[Any, ...]:
+        """Return where values come from; raise SettingError for an argument that is no setting."""
+        known = {*cls.model_fields, *map(variable, cls.model_fields)}
+        for name, value in init_settings.init_kwargs.items():
+            if name not in known:
+                raise unknown_setting(name, value, known)
+        return init_settings, *others, *named.values()
 
     home: Path = Field(
         default=Path(".headgate"),
@@ -385,15 +393,17 @@ def secret(name: str) -> SecretStr | None:
     return SecretStr(value) if value else None
 
 
-def load() -> Settings:
-    """Return the settings in force; raise SettingError with variable, value and remedy."""
+def load(**given: str) -> Settings:
+    """Return the settings in force; raise SettingError with variable, value and remedy.
+
+    `given`: settings that override the environment.
+    """
     known = {variable(field) for field in Settings.model_fields}
     for name, value in {**_dotenv(), **os.environ}.items():
         if name.startswith("HEADGATE_") and name not in known:
-            shown = "***" if _SECRETS.search(name) else masked(value)
-            raise SettingError(name, shown, f"no such setting; {closest(name, known)}")
+            raise unknown_setting(name, value, known)
     try:
-        return Settings()
+        return Settings(**given)  # type: ignore[arg-type]  # checked by pydantic
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         field = str(first["loc"][0]).lower().removeprefix("headgate_")

@@ -102,7 +102,8 @@ class WorkerParts:
         await self.check.close()
         # If Redis is away, only the estimates of the last two seconds are lost.
         with suppress(TimeoutError, RedisError):
-            await asyncio.wait_for(self.pipeline.ask.steps.estimates.flush(), FLUSH_WITHIN_S)
+            flushing = self.pipeline.ask.steps.estimates.flush()
+            await asyncio.wait_for(asyncio.gather(flushing, self.reload.forget()), FLUSH_WITHIN_S)
         await self.batcher.close()
 
 
@@ -131,7 +132,7 @@ async def open_parts(
     batcher = RedisBatcher(servers.async_redis_client(timeout_s=None))
     clock = await _set_clock(batcher)
     bounds = await _set_bounds(in_force, batcher)
-    call = Call(models, lambda entry: _upstreams(in_force, entry), timeout_s=in_force.timeout_s)
+    call = _call(in_force, models)
     estimates = EstimateUpkeep(batcher, servers.keys, miss=in_force.under_reserve)
     pipeline = _pipeline(
         servers, models, record, batcher, clock, bounds, call, estimates,
@@ -147,12 +148,19 @@ async def open_parts(
         owner,
     )  # fmt: skip
     background += (asyncio.create_task(check.run(), name="database check"),)
-    reload = await _write_limits(in_force, models, servers, batcher)
+    reload = await _write_limits(in_force, models, servers, batcher, owner, clock)
     tiers_of = partial(_tiers, in_force, engine)
     tier_of = await asyncio.to_thread(tiers_of, models)
     return WorkerParts(
         in_force, models, pipeline, record, batcher, call, reload, check, background, tiers_of,
         tier_of, Revoke(servers, engine, in_force.result_ttl_s, clock.now_ms),
+    )  # fmt: skip
+
+
+def _call(in_force: Settings, models: Catalog) -> Call:
+    return Call(
+        models, partial(_upstreams, in_force), timeout_s=in_force.timeout_s,
+        keys_of=partial(access.keys_of, in_force),
     )  # fmt: skip
 
 
@@ -173,10 +181,14 @@ async def _set_bounds(in_force: Settings, batcher: RedisBatcher) -> MemoryBounds
 
 
 async def _write_limits(
-    in_force: Settings, models: Catalog, servers: Servers, batcher: RedisBatcher
-) -> CatalogReload:
+    in_force: Settings, models: Catalog, servers: Servers, batcher: RedisBatcher, owner: str,
+    clock: Clock,
+) -> CatalogReload:  # fmt: skip
     """Write the catalog's limits to Redis if it answers in time; `CatalogReload` tries again."""
-    reload = CatalogReload(servers, batcher, in_force.catalog, partial(_key_count, in_force))
+    reload = CatalogReload(
+        servers, batcher, in_force.catalog, partial(_key_count, in_force), owner=owner,
+        clock_ms=clock.now_ms,
+    )  # fmt: skip
     with suppress(TimeoutError):
         await asyncio.wait_for(reload.begin(models), REDIS_WITHIN_S)
     return reload

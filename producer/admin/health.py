@@ -32,6 +32,8 @@ class HealthReport:
     server that does not answer there is no report. `workers`: how many run. `strays`: workers that
     ended in the last hour because they had lost their database, each with the reason. `space`:
     the room that the servers have left. `unserved`: the waiting jobs of queues without a worker.
+    `calls_since` and `calls_until`: the minute whose calls `models` counts (RFC 3339 in UTC, by the
+    clock of Redis).
     """
 
     models: Sequence[ModelHealth]
@@ -42,6 +44,8 @@ class HealthReport:
     space: Space
     strays: dict[str, str] = field(default_factory=dict)
     unserved: dict[str, int] = field(default_factory=dict)
+    calls_since: str | None = None
+    calls_until: str | None = None
 
     @property
     def down(self) -> list[str]:
@@ -63,6 +67,8 @@ class HealthReport:
         return {
             "down": self.down,
             "models": [asdict(one) for one in self.models],
+            "calls_since": self.calls_since,
+            "calls_until": self.calls_until,
             "models_not_asked": self.not_asked,
             "gates": [asdict(one) for one in self.gates],
             "servers": self.servers,
@@ -83,6 +89,7 @@ def check(at: Installation) -> HealthReport:
         connection.exec_driver_sql("SELECT 1")
     at.version_in_force()
     models = breakers.states(at.redis, at.keys)
+    since_ms, until_ms = breakers.window_of(breakers.server_ms(at.redis))
     asked = {one.model for one in models}
     known = {f"{model.provider}/{model.name}" for model in at.catalog.models.values()}
     workers = living_workers(at.redis, at.keys)
@@ -93,6 +100,7 @@ def check(at: Installation) -> HealthReport:
         workers, space_of(at), dict(_strays(at)),
         # A worker of the release before is counted and does not say what it serves.
         {} if workers > len(loads.workers) else loads.unserved,
+        rfc3339(since_ms), rfc3339(until_ms),
     )  # fmt: skip
 
 

@@ -11,8 +11,11 @@ from typing import Any
 
 import orjson
 
+from headgate.producer.batch.custom_id import as_given
 from headgate.producer.batch.samples import line_and_sample
+from headgate.producer.submit.defaults import with_defaults
 from headgate.shared.errors import InvalidRequest
+from headgate.shared.field_faults import closest
 from headgate.shared.job.request import NOT_YET, Request
 
 CHAT = "/v1/chat/completions"
@@ -27,26 +30,17 @@ _BOTH: dict[str, type] = {"user": str, "metadata": dict}
 def submit_fields(line: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
     """Return the submit fields of one input line; raise InvalidRequest for an unknown format.
 
-    `defaults`: submit fields (and max_tokens) for a line without them.
+    `defaults`: submit fields for a line without them, as `with_defaults` takes them.
     """
     openai = any(key in line for key in ("method", "url", "body"))
     fields = _from_openai(line) if openai else {k: v for k, v in line.items() if k != "custom_id"}
-    for name, value in defaults.items():
-        if name != "max_tokens" and fields.get(name) is None:
-            fields[name] = value
-    if defaults.get("max_tokens") is not None and fields.get("input") is None:
-        params = fields.get("params")
-        if params is None:
-            params = {}
-        if isinstance(params, dict) and not params.keys() & {"max_tokens", "max_completion_tokens"}:
-            fields["params"] = {**params, "max_tokens": defaults["max_tokens"]}
-    return fields
+    return with_defaults(fields, defaults)
 
 
 def _from_openai(line: dict[str, Any]) -> dict[str, Any]:
     for key in line:
         if key not in _OPENAI_KEYS:
-            raise InvalidRequest(key, line[key], f"unknown field; known: {', '.join(_OPENAI_KEYS)}")
+            raise InvalidRequest(key, line[key], f"unknown field; {closest(key, _OPENAI_KEYS)}")
     url, body = line.get("url"), line.get("body")
     if line.get("method", "POST") != "POST":
         raise InvalidRequest("method", line["method"], "use POST")
@@ -126,7 +120,7 @@ def _encode(
 ) -> bytes:
     line = {
         "id": f"batch_req_{id_}",
-        "custom_id": custom_id,
+        "custom_id": as_given(custom_id),
         "response": response,
         "error": error,
         "headgate": ours,

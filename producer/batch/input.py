@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import stat
 from collections.abc import Iterator
 from contextlib import suppress
@@ -17,7 +18,9 @@ from typing import Any, BinaryIO
 
 import orjson
 
+from headgate.producer.batch import custom_id
 from headgate.producer.batch.formats import submit_fields
+from headgate.producer.batch.other_formats import HEAD_BYTES, other_format
 from headgate.producer.batch.samples import SAMPLED_LINES, place_of, take_samples
 from headgate.producer.submit.prepare import refuse_samples
 from headgate.shared.errors import ErrorCode, InvalidRequest, WrongUse
@@ -25,7 +28,6 @@ from headgate.shared.job.encoding import MAX_REQUEST_BYTES, loads
 
 _CHUNK_BYTES = 1024 * 1024
 _UTF8_BOM = b"\xef\xbb\xbf"
-_UTF16_BOMS = (b"\xff\xfe", b"\xfe\xff")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +86,8 @@ def scan(path: Path, samples: int | None = None) -> InputSummary:
         if not stat.S_ISREG(path.stat().st_mode):
             raise WrongUse("input", str(path), "this is no file; name a file of JSON lines")
         with path.open("rb") as file:
-            if file.read(2) in _UTF16_BOMS:
-                raise WrongUse("input", str(path), "is UTF-16; save it as UTF-8")
+            if what := other_format(str(path), file.read(HEAD_BYTES)):
+                raise WrongUse("input", str(path), what)
             file.seek(0)
             filled = _read_filled(file, digest)
             lines = sum(_samples_of(number, raw, samples or 1) for number, raw in filled)
@@ -107,13 +109,13 @@ def read(path: Path, defaults: dict[str, Any], sha256: str) -> Iterator[InputLin
     with path.open("rb") as file:
         for number, raw in _read_filled(file, digest):
             for line in _parse(number, raw, defaults):
-                custom_id, sample = line.custom_id, line.sample
-                first = first_of.setdefault(custom_id, number)
+                first = first_of.setdefault(line.custom_id, number)
                 if first == number:
                     yield line
                     continue
-                message = f"line {number}: custom_id: {custom_id!r} is on line {first} too"
-                yield BadLine(number, custom_id, "invalid_request", message, sample)
+                given = custom_id.as_given(line.custom_id)
+                message = f"line {number}: custom_id: {given!r} is on line {first} too"
+                yield BadLine(number, line.custom_id, "invalid_request", message, line.sample)
     if digest.hexdigest() != sha256:
         raise WrongUse("input", os.fspath(path), "changed while it was read; use a copy")
 
@@ -124,25 +126,25 @@ def _parse(
     """Return the samples of a line; as many as `_samples_of` says."""
     fields = dict(defaults)
     samples = fields.pop("samples", 1)
-    custom_id = f"line-{number}"
+    own_id = f"line-{number}"
     try:
         parsed = _parse_object(raw)
-        custom_id = _custom_id(parsed) or custom_id
+        own_id = _custom_id(parsed) or own_id
         samples = take_samples(parsed, samples)
         fields = submit_fields(parsed, fields)
         refuse_samples(samples, fields.get("input") is not None)
     except InvalidRequest as error:
         message = f"line {number}: {error}"
         return [BadLine(number, name, error.code, message, sample)
-                for name, sample in _ids(custom_id, samples)]  # fmt: skip
-    return [InputLine(number, name, fields, sample) for name, sample in _ids(custom_id, samples)]
+                for name, sample in _ids(own_id, samples)]  # fmt: skip
+    return [InputLine(number, name, fields, sample) for name, sample in _ids(own_id, samples)]
 
 
-def _ids(custom_id: str, samples: int) -> list[tuple[str, int]]:
+def _ids(own_id: str, samples: int) -> list[tuple[str, int]]:
     """Return custom_id and number of each sample; only of several is the number in the id."""
     if samples == 1:
-        return [(custom_id, 1)]
-    return [(f"{custom_id}#{sample}", sample) for sample in range(1, samples + 1)]
+        return [(own_id, 1)]
+    return [(f"{own_id}#{sample}", sample) for sample in range(1, samples + 1)]
 
 
 def _samples_of(number: int, raw: bytes | None, default: int) -> int:
@@ -180,7 +182,13 @@ def _fault(raw: bytes, error: orjson.JSONDecodeError) -> str:
         raw.decode()
     except UnicodeDecodeError as fault:
         return f"byte {fault.start + 1} is not UTF-8"
+    if number := _NO_NUMBER.search(raw.decode(), max(0, error.pos - len("-Infinity"))):
+        return f"{number[1]} is no JSON; write null or a number (column {number.start(1) + 1})"
     return f"{error.msg} (column {error.colno})"
+
+
+_NO_NUMBER = re.compile(r"(?<=[:\[,\s])(NaN|-?Infinity)\b")
+"""What Python's json and pandas write for what is no number."""
 
 
 def _excerpt(raw: bytes) -> str:
@@ -189,11 +197,7 @@ def _excerpt(raw: bytes) -> str:
 
 def _custom_id(parsed: dict[str, Any]) -> str | None:
     given = parsed.get("custom_id")
-    if given is None:
-        return None
-    if not isinstance(given, str) or not given or "\0" in given:
-        raise InvalidRequest("custom_id", given, "use a non-empty text without NUL characters")
-    return given
+    return None if given is None else custom_id.on_record(given)
 
 
 def _read_filled(file: BinaryIO, digest: hashlib._Hash) -> Iterator[tuple[int, bytes | None]]:

@@ -10,8 +10,10 @@ import fcntl
 import os
 import stat
 import time
+from collections.abc import Container
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import orjson
 
@@ -50,6 +52,8 @@ class Output:
         self._is_file = is_file
         self._size = os.fstat(fd).st_size if is_file else 0
         self._synced_at = time.monotonic()
+        self.written_usd = Decimal(0)
+        self.bad_example: str | None = None
 
     @property
     def empty(self) -> bool:
@@ -105,8 +109,9 @@ class Output:
     def read_written(self, batch_id: str) -> dict[int, bool]:
         """Return the places of the lines of output, and whether each is an answer.
 
-        Cut off an incomplete last line (a kill, a full disk). Raise WrongUse if the file holds
-        lines that are not of this batch.
+        `written_usd` is then the sum of their known costs, `bad_example` the fault of a line that
+        became no job. Cut off an incomplete last line (a kill, a full disk). Raise WrongUse if the
+        file holds lines that are not of this batch.
         """
         found: dict[int, bool] = {}
         whole = 0
@@ -119,10 +124,12 @@ class Output:
                     line = orjson.loads(raw)
                     if line["headgate"]["batch_id"] != batch_id:
                         raise ValueError
-                    ours = line["headgate"]
-                    place = place_of(int(ours["line"]), int(ours.get("sample", 1)))
+                    ours, place = line["headgate"], _place_in(line)
                     found[place] = line["error"] is None
-                except (ValueError, KeyError, TypeError):
+                    if line["error"] is not None and ours.get("job_id") is None:
+                        self.bad_example = self.bad_example or line["error"]["message"]
+                    self.written_usd += Decimal(ours.get("cost_usd") or 0)
+                except (ValueError, KeyError, TypeError, InvalidOperation):
                     remedy = f"line {n} is not of this batch; name another output"
                     raise WrongUse("output", str(self.path), remedy) from None
                 whole += len(raw)
@@ -130,6 +137,31 @@ class Output:
             os.ftruncate(self._fd, whole)
             self._size = whole
         return found
+
+    def keep_only(self, places: Container[int]) -> None:
+        """Remove all lines but those of these places, all at once; raise WrongUse if it cannot.
+
+        A copy takes the place of the file, so that a crash leaves the old or the new one.
+        """
+        target = self.path.resolve()
+        copy = target.with_name(f".{target.name}.{os.getpid()}.new")
+        try:
+            fd = os.open(copy, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            try:
+                os.fchmod(fd, stat.S_IMODE(os.fstat(self._fd).st_mode))
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                size = _copy_lines(self._fd, fd, places)
+                os.fsync(fd)
+                copy.replace(target)
+            except BaseException:
+                os.close(fd)
+                copy.unlink(missing_ok=True)
+                raise
+        except OSError as error:
+            remedy = f"cannot be rewritten: {error.strerror}; name another output"
+            raise WrongUse("output", str(self.path), remedy) from error
+        self.close()
+        self._fd, self._size = fd, size
 
     def append(self, lines: list[bytes]) -> None:
         """Write all lines, or none of them and raise OutputFull."""
@@ -170,3 +202,20 @@ class Output:
             return BrokenPipeError(errno.EPIPE, "the reader of the output has gone")
         option = "--resume" if self._resumable else "--overwrite"
         return OutputFull(self.path, error.strerror or str(error), option)
+
+
+def _place_in(line: dict[str, Any]) -> int:
+    """Return the place of a line of output."""
+    ours = line["headgate"]
+    return place_of(int(ours["line"]), int(ours.get("sample", 1)))
+
+
+def _copy_lines(source: int, target: int, places: Container[int]) -> int:
+    """Copy the lines of these places; return how many bytes they have."""
+    size = 0
+    with os.fdopen(os.dup(source), "rb") as lines, os.fdopen(os.dup(target), "wb") as copied:
+        lines.seek(0)
+        for raw in lines:
+            if _place_in(orjson.loads(raw)) in places:
+                size += copied.write(raw)
+    return size

@@ -134,6 +134,12 @@ class BatchRows:
         query = select(jobs.c.id).where(*ours).order_by(jobs.c.batch_line)
         return [row[0] for row in self._rows(query)]
 
+    def running_jobs(self, batch_id: str) -> int:
+        """Return how many jobs of the batch run now."""
+        ours = (jobs.c.batch_id == batch_id, jobs.c.finished_at_ms.is_(None))
+        query = select(func.count()).where(*ours, jobs.c.status == "running")
+        return int(self._rows(query)[0][0])
+
     def waiting_jobs(self, batch_id: str, limit: int) -> list[OpenJob]:
         """Return the waiting ones among some of the batch's jobs that have not ended."""
         ours = (jobs.c.batch_id == batch_id, jobs.c.finished_at_ms.is_(None))

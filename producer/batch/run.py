@@ -13,6 +13,7 @@ from headgate.producer.batch.enqueue import BatchEnqueue, prepare_line
 from headgate.producer.batch.formats import bad_line, output_line
 from headgate.producer.batch.input import BadLine, read
 from headgate.producer.batch.output import Output
+from headgate.producer.batch.pace import BatchFigures, Pace, pool_finder
 from headgate.producer.batch.poll import Poll
 from headgate.producer.batch.rows import Batch, BatchRows, EndedLine
 from headgate.producer.batch.waits import wait_of
@@ -39,6 +40,9 @@ class Progress(Protocol):
 
     def advance(self, *, done: int, failed: int) -> None:
         """Show that `done` lines have a line of output, `failed` of them without an answer."""
+
+    def show(self, figures: BatchFigures) -> None:
+        """Show how fast the batch goes, and what it has cost."""
 
     def waits_for(self, waiting_for: WaitingFor | None) -> None:
         """Show what the waiting jobs wait for; None: nothing in particular."""
@@ -70,6 +74,7 @@ class Run:
     reconnect: Reconnect = field(init=False)
     poll: Poll = field(init=False)
     find_waits: WaitFinder = field(init=False)
+    pace: Pace = field(init=False)
     _look_at: float = field(init=False, default=0.0)
 
     def __post_init__(self) -> None:
@@ -78,7 +83,11 @@ class Run:
         self.reconnect = Reconnect(self.at, self.progress.notify, self.stop)
         self.poll = Poll(self.record, self.batch.id)
         self.find_waits = WaitFinder(self.at.redis, self.at.keys)
-        self._look_at = time.monotonic() + LOOK_EVERY_S
+        now = time.monotonic()
+        self.pace = Pace(
+            self.batch.lines, pool_finder(self.at.catalog), now, self.output.written_usd
+        )
+        self._look_at = now + LOOK_EVERY_S
         self.poll.seen.update(self.written)
         self.failed = sum(1 for answered in self.written.values() if not answered)
 
@@ -104,6 +113,7 @@ class Run:
             if now >= poll_at:
                 poll_at = now + POLL_EVERY_S
                 waiting -= self.collect()
+                self._show()
             if queueing.done and waiting <= 0:
                 self.output.sync()
                 return True
@@ -111,7 +121,7 @@ class Run:
                 check_at = now + CHECK_EVERY_S
                 self.check_workers(self.poll.quiet_s if waiting else 0.0)
                 self._stop_if_cancelled(queueing)
-                self._show_wait()
+                self._look()
             if queueing.done or waiting >= self.max_in_flight:
                 time.sleep(max(0.0, poll_at - time.monotonic()))
         return False
@@ -128,7 +138,8 @@ class Run:
             if time.monotonic() >= check_at:
                 check_at = time.monotonic() + CHECK_EVERY_S
                 self.check_workers(self.poll.quiet_s)
-                self._show_wait()
+                self._look()
+                self._show()
             time.sleep(5 * POLL_EVERY_S)
         return False
 
@@ -165,13 +176,15 @@ class Run:
             self.reconnect(lambda: cancel_open(self.at, self.batch.id))
 
     def _write(self, ended: Iterable[EndedLine]) -> None:
-        lines, answered = [], {}
+        lines, answered, results = [], {}, []
         for job in ended:
             custom_id = job.custom_id or f"line-{job.line}"
             result = job.result or _expired(job)
             lines.append(output_line(job.line, self.batch.id, custom_id, result))
             answered[job.line] = result["status"] == "succeeded"
+            results.append(result)
         self.output.append(lines)
+        self.pace.add(time.monotonic(), results)
         self.written |= answered
         self.failed += sum(1 for is_answer in answered.values() if not is_answer)
         self._show()
@@ -182,24 +195,29 @@ class Run:
         self.output.append(
             [bad_line(b.place, self.batch.id, b.custom_id, b.code, b.message) for b in bad]
         )
+        self.output.bad_example = self.output.bad_example or bad[0].message
         self.written |= dict.fromkeys((line.place for line in bad), False)
         self.failed += len(bad)
         self._show()
 
-    def _show_wait(self) -> None:
-        """Show what the jobs wait for, if it is time to look.
+    def _look(self) -> None:
+        """Show how many jobs run and what the others wait for, if it is time to look.
 
         That they wait for their turn is not shown.
         """
         if time.monotonic() < self._look_at:
             return
         self._look_at = time.monotonic() + LOOK_EVERY_S
+        self.pace.running = self.reconnect(lambda: self.record.running_jobs(self.batch.id))
         found = self.reconnect(lambda: wait_of(self.record, self.batch.id, self.find_waits))
         is_plain = found is None or found.waiting_for.kind == "turn"
         self.progress.waits_for(None if found is None or is_plain else found.waiting_for)
 
     def _show(self) -> None:
-        self.progress.advance(done=len(self.written), failed=self.failed)
+        done = len(self.written)
+        figures = self.pace.figures(time.monotonic(), done=done, failed=self.failed)
+        self.progress.show(figures)
+        self.progress.advance(done=done, failed=self.failed)
 
 
 def queue_all(

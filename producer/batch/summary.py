@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, case, func, select
 
 from headgate.producer.batch.rows import Batch
+from headgate.producer.batch.samples import line_and_sample
 from headgate.shared.catalog.catalog import Catalog
 from headgate.shared.cost.bill import IMPLAUSIBLE
 from headgate.shared.cost.price import usd_text
@@ -18,6 +18,7 @@ from headgate.shared.database.engine import reading
 from headgate.shared.database.tables import attempts, audit, jobs
 from headgate.shared.database.usage_rollup import exactly, whole
 from headgate.shared.errors import InvalidRequest
+from headgate.shared.job.result_text import decode_fields
 
 _BREAK_S = 60
 """A longer time without a new attempt is an interruption: its rate limit does not count."""
@@ -35,12 +36,23 @@ class PoolUse:
 
 
 @dataclass(frozen=True, slots=True)
+class FailedExample:
+    """One failed line: its job, and what went wrong; `message` is None once it has expired."""
+
+    line: int
+    custom_id: str | None
+    job_id: str
+    message: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Summary:
     """The whole batch in numbers; `failed` counts every line without an answer.
 
     `cost_usd`: the sum over the ledger. `unpriced_attempts`: answers whose price is unknown.
     `unknown_attempts`: attempts whose billing is unknown. `implausible_usages`: answers whose usage
-    cannot be true.
+    cannot be true. `models`: how many lines each model answered, the most first. `examples`: a
+    failed job for each error code.
     """
 
     batch_id: str
@@ -66,6 +78,10 @@ class Summary:
     p95_latency_ms: int | None = None
     seconds: float = 0.0
     pools: list[PoolUse] = field(default_factory=list)
+    input_path: str = ""
+    output_path: str | None = None
+    models: dict[str, int] = field(default_factory=dict)
+    examples: dict[str, FailedExample] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         """Return the summary as plain JSON values."""
@@ -82,6 +98,10 @@ def summarise(engine: Engine, catalog: Catalog, batch: Batch) -> Summary:
             **_latencies(connection, batch.id),
             **_attempts(connection, batch.id),
             pools=_pools(connection, catalog, batch.id),
+            input_path=batch.input_path,
+            output_path=batch.output_path,
+            models=_models(connection, batch.id),
+            examples=_examples(connection, batch.id),
         )
 
 
@@ -123,6 +143,32 @@ def _jobs(connection: Connection, batch: Batch) -> dict[str, Any]:
         "fallbacks": fallbacks,
         "seconds": (row[6] - row[5]) / 1000 if ended else 0.0,
     }
+
+
+def _models(connection: Connection, batch_id: str) -> dict[str, int]:
+    """Return how many lines each model answered, the most first."""
+    n = func.count()
+    answered = (audit.c.batch_id == batch_id, audit.c.status == "succeeded")
+    query = select(audit.c.model_used, n).where(*answered, audit.c.model_used.is_not(None))
+    rows = connection.execute(query.group_by(audit.c.model_used).order_by(n.desc()))
+    return {model: int(count) for model, count in rows}
+
+
+def _examples(connection: Connection, batch_id: str) -> dict[str, FailedExample]:
+    """Return a failed job for each error code: the one with the first id."""
+    failed = (audit.c.batch_id == batch_id, audit.c.status != "succeeded")
+    first = select(audit.c.error_code, func.min(audit.c.job_id)).where(*failed)
+    codes = {
+        job_id: code or "internal"
+        for code, job_id in connection.execute(first.group_by(audit.c.error_code))
+    }
+    columns = (jobs.c.id, jobs.c.batch_line, jobs.c.custom_id, jobs.c.result)
+    found = {}
+    for row in connection.execute(select(*columns).where(jobs.c.id.in_(codes))):
+        error = (decode_fields(row.result) if row.result else {}).get("error") or {}
+        line, _ = line_and_sample(row.batch_line or 0)
+        found[codes[row.id]] = FailedExample(line, row.custom_id, row.id, error.get("message"))
+    return dict(sorted(found.items()))
 
 
 def _latencies(connection: Connection, batch_id: str) -> dict[str, Any]:
@@ -230,51 +276,3 @@ def _active_s(connection: Connection, ours: Any) -> float:
     seconds = sorted(int(second) for second in connection.scalars(started))
     breaks = (after - before for before, after in pairwise(seconds) if after - before > _BREAK_S)
     return float(last_ms - first_ms) / 1000 - sum(breaks)
-
-
-def describe(summary: Summary) -> Iterator[tuple[str, str]]:
-    """Yield name and value of each line of the printed summary."""
-    s = summary
-    yield "succeeded", f"{s.succeeded} of {s.lines}"
-    failures = dict(s.failures)
-    if s.bad_lines:
-        failures["refused line" if s.bad_lines == 1 else "refused lines"] = s.bad_lines
-    causes = ", ".join(f"{n} {code}" for code, n in sorted(failures.items()))
-    yield "failed", f"{s.failed} ({causes})" if causes else str(s.failed)
-    if s.open:
-        yield "still open", str(s.open)
-    yield "cached", str(s.cached)
-    yield "shared", str(s.shared)
-    if equal := s.cached + s.shared:
-        yield "equal requests", f"{_lines(equal)} the answer of an equal one; --no-cache asks each"
-    yield "fallbacks", str(s.fallbacks)
-    yield "retries", str(s.retries)
-    if s.implausible_usages:
-        yield "answers whose usage cannot be true", str(s.implausible_usages)
-    if s.unknown_attempts:
-        yield "attempts whose billing is unknown", str(s.unknown_attempts)
-    yield "tokens", f"{s.input_tokens} in, {s.output_tokens} out"
-    unpriced = f" (and {s.unpriced_attempts} answers whose price is unknown)"
-    yield "cost", f"{s.cost_usd} USD" + (unpriced if s.unpriced_attempts else "")
-    yield "latency", f"p50 {_ms(s.p50_latency_ms)}, p95 {_ms(s.p95_latency_ms)}"
-    yield "time", f"{s.seconds:.1f} s"
-    yield from _shares(s.pools)
-    yield "provider refusals", str(s.refusals)
-
-
-def _lines(count: int) -> str:
-    return "1 line got" if count == 1 else f"{count} lines got"
-
-
-def _ms(value: int | None) -> str:
-    return "-" if value is None else f"{value} ms"
-
-
-def _shares(pools: list[PoolUse]) -> Iterator[tuple[str, str]]:
-    limited = [use for use in pools if (use.requests_share, use.tokens_share) != (None, None)]
-    if not limited:
-        yield "share of the rate limit used", "no limit set"
-    for use in limited:
-        given = (("requests", use.requests_share), ("tokens", use.tokens_share))
-        shares = (f"{share:.0%} of {kind}" for kind, share in given if share is not None)
-        yield "share of the rate limit used", f"{', '.join(shares)} ({use.pool})"

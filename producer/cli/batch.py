@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from headgate.producer.cli.commands import HELP
+from headgate.producer.cli.terminal import cells
 from headgate.producer.cli.terminal.exit_codes import DONE, FAILED, INTERRUPTED
-from headgate.producer.cli.terminal.options import MAX_SAMPLES, NO_CACHE, PRIORITY
+from headgate.producer.cli.terminal.options import MAX_SAMPLES
 from headgate.producer.cli.terminal.output import (
     json_option,
     print_json,
@@ -20,8 +21,12 @@ from headgate.producer.cli.terminal.output import (
     print_pairs,
     print_table,
 )
+from headgate.producer.cli.terminal.request_options import GivenFields, request_options
+from headgate.producer.cli.terminal.session import open_record, whole_batch_id
 
 if TYPE_CHECKING:
+    from headgate.producer.batch.input import InputSummary
+    from headgate.producer.batch.output import Output
     from headgate.producer.batch.rows import Batch
     from headgate.producer.batch.summary import Summary
     from headgate.producer.installation import Installation
@@ -43,29 +48,12 @@ def batch() -> None:
 
 
 def for_lines(command: F) -> F:
-    """Give the command the options that set defaults for the lines of the input."""
-    for option in (
-        click.option(
-            "--samples", type=click.IntRange(1, MAX_SAMPLES), metavar="N",
-            help="Make N jobs of each line without samples, each with an answer of its own.",
-        ),
-        NO_CACHE,
-        click.option(
-            "--max-tokens", type=click.IntRange(min=1), metavar="N",
-            help="Maximum length of an answer in tokens, for lines without max_tokens.",
-        ),
-        click.option("--user", help="The user of the tenant, for lines without one."),
-        click.option("--tenant", help="The tenant, for lines without one."),
-        click.option(
-            "--priority", type=PRIORITY,
-            help="The priority of lines without one (default: standard).",
-        ),
-        click.option(
-            "--model", help="The model of lines without one (default: HEADGATE_MODEL)."
-        ),
-    ):  # fmt: skip
-        command = option(command)
-    return command
+    """Give the command the options of a request, which are defaults for the lines of the input."""
+    samples = click.option(
+        "--samples", type=click.IntRange(1, MAX_SAMPLES), metavar="N",
+        help="Make N jobs of each line without samples, each with an answer of its own.",
+    )  # fmt: skip
+    return request_options(samples(command))
 
 
 IN = click.argument("input_path", metavar="IN.jsonl", type=click.Path(path_type=Path))
@@ -83,7 +71,13 @@ OUT = click.option(
     "--max-in-flight", type=click.IntRange(min=1), metavar="N",
     help="Jobs of this batch that wait or run at one time (default: 10000).",
 )  # fmt: skip
-@click.option("--resume", is_flag=True, help="Continue the batch that last wrote to OUT.")
+@click.option(
+    "--resume", is_flag=True,
+    help="Continue the batch that last wrote to OUT. If IN was corrected, ask its changed lines.",
+)  # fmt: skip
+@click.option(
+    "--retry-failed", is_flag=True, help="Continue it, and ask the lines without an answer again."
+)
 @click.option("--overwrite", is_flag=True, help="Replace the content of OUT.")
 @json_option
 def run(
@@ -91,6 +85,7 @@ def run(
     output_path: Path,
     max_in_flight: int | None,
     resume: bool,
+    retry_failed: bool,
     overwrite: bool,
     as_json: bool,
     **options: Any,
@@ -101,30 +96,46 @@ def run(
     the order in which the jobs end. A line of IN that is no valid request gets an error line.
 
     You can interrupt or kill the command at any time. Run it again with --resume to continue: an
-    answer that is recorded is never paid twice. The exit code is 1 if a line has no answer.
+    answer that is recorded is never paid twice. If IN was corrected meanwhile, only the lines that
+    have changed are asked. The jobs of these lines as they were leave the batch and stay on record.
+
+    The exit code is 1 if a line has no answer. Ask such lines again with --retry-failed.
 
     \b
     Example: headgate batch run prompts.jsonl -o answers.jsonl --model gpt-4o-mini
     """
-    from headgate.producer.batch import start
     from headgate.producer.batch.input import scan
     from headgate.producer.batch.output import Output
-    from headgate.producer.batch.rows import BatchRows
     from headgate.producer.batch.summary import summarise
     from headgate.producer.cli.batch_run import follow
 
-    if resume and overwrite:
-        raise click.UsageError("--resume and --overwrite cannot be used together")
+    if (resume or retry_failed) and overwrite:
+        raise click.UsageError("--overwrite and --resume or --retry-failed cannot go together")
     summary = scan(input_path, options["samples"])
-    exists = "resume" if resume else "overwrite" if overwrite else "refuse"
+    exists = "resume" if resume or retry_failed else "overwrite" if overwrite else "refuse"
     output = Output.open(output_path, input_path, exists)  # type: ignore[arg-type]
     with closing(output), _installation() as at:
         defaults = _defaults(at, options)
-        choose = start.resume if resume else start.begin
-        chosen, written = choose(BatchRows(at.engine), summary, output, defaults)
+        chosen, written = _begin(at, summary, output, defaults, resume, retry_failed)
         if not follow(at, chosen, input_path, output, written, max_in_flight=max_in_flight):
             return INTERRUPTED
-        return _report(summarise(at.engine, at.catalog, _reread(at, chosen)), as_json)
+        return _report(summarise(at.engine, at.catalog, _reread(at, chosen)), as_json, output)
+
+
+def _begin(
+    at: Installation, summary: InputSummary, output: Output, defaults: dict[str, Any],
+    resume: bool, retry_failed: bool,
+) -> tuple[Batch, dict[int, bool]]:  # fmt: skip
+    """Return the batch to run and its written lines; print what has changed."""
+    from headgate.producer.batch import start
+    from headgate.producer.batch.rows import BatchRows
+
+    if not (resume or retry_failed):
+        return start.begin(BatchRows(at.engine), summary, output, defaults)
+    found = start.resume(at, summary, output, defaults, retry_failed=retry_failed)
+    for note in found.notes:
+        print_note(note)
+    return found.batch, found.written
 
 
 @batch.command("submit")
@@ -162,15 +173,15 @@ def status(batch_id: str, as_json: bool) -> int:
     from headgate.producer.batch.rows import BatchRows
     from headgate.producer.batch.summary import summarise
     from headgate.producer.batch.waits import wait_of
-    from headgate.producer.waits.find import WaitFinder
     from headgate.shared.job.ids import now_ms
 
-    with _installation() as at:
-        record = BatchRows(at.engine)
+    batch_id = whole_batch_id(batch_id)
+    with open_record() as (engine, catalog, find_waits):
+        record = BatchRows(engine)
         found = record.get(batch_id)
         counts = record.counts(batch_id)
-        summary = summarise(at.engine, at.catalog, found)
-        wait = wait_of(record, batch_id, WaitFinder(at.redis, at.keys)) if summary.open else None
+        summary = summarise(engine, catalog, found)
+        wait = wait_of(record, batch_id, find_waits) if summary.open else None
         if as_json:
             facts = {"batch": _described(found), "jobs": counts, "summary": summary.as_json(),
                      "waiting_for": None if wait is None else wait.as_json()}  # fmt: skip
@@ -207,14 +218,14 @@ def fetch(batch_id: str, output_path: Path, wait: bool, overwrite: bool, as_json
     from headgate.producer.cli.batch_run import fetch_into
 
     with _installation() as at:
-        found = BatchRows(at.engine).get(batch_id)
+        found = BatchRows(at.engine).get(whole_batch_id(batch_id))
         exists = "overwrite" if overwrite else "refuse"
         source = Path(found.input_path)
         output = Output.open(output_path, source, exists, resumable=False)  # type: ignore[arg-type]
         with closing(output):
             if not fetch_into(at, found, output, wait=wait):
                 return INTERRUPTED
-        return _report(summarise(at.engine, at.catalog, _reread(at, found)), as_json)
+        return _report(summarise(at.engine, at.catalog, _reread(at, found)), as_json, output)
 
 
 @batch.command()
@@ -228,6 +239,7 @@ def cancel(batch_id: str, as_json: bool) -> int:
     from headgate.producer.batch.rows import BatchRows
     from headgate.producer.batch.run import cancel_open
 
+    batch_id = whole_batch_id(batch_id)
     with _installation() as at, at.reaching():
         record = BatchRows(at.engine)
         found = record.get(batch_id)
@@ -252,14 +264,17 @@ def cancel(batch_id: str, as_json: bool) -> int:
 )  # fmt: skip
 @json_option
 def list_(limit: int, as_json: bool) -> None:
-    """List batches with results and cost (USD), newest first."""
+    """List batches with results and cost (USD), newest first.
+
+    It needs only the database.
+    """
     from headgate.producer.batch.rows import BatchRows
     from headgate.producer.batch.summary import summarise
 
-    with _installation() as at:
+    with open_record() as (engine, catalog, _):
         found = []
-        for one in BatchRows(at.engine).latest(limit):
-            summary = summarise(at.engine, at.catalog, one)
+        for one in BatchRows(engine).latest(limit):
+            summary = summarise(engine, catalog, one)
             found.append({**_described(one), "state": _state(one, summary),
                           "succeeded": summary.succeeded, "failed": summary.failed,
                           "open": summary.open, "cost_usd": summary.cost_usd})  # fmt: skip
@@ -267,10 +282,26 @@ def list_(limit: int, as_json: bool) -> None:
         for facts in found:
             print_json(facts)
         return
+    _print_batches(found)
+
+
+def _print_batches(found: list[dict[str, Any]]) -> None:
+    from headgate.shared.job.ids import now_ms
+
+    at_ms = now_ms()
+    ids = cells.short_ids([facts["id"] for facts in found], "batch_")
     names = ("id", "state", "lines", "succeeded", "failed", "open", "cost_usd", "created_at",
              "input_path")  # fmt: skip
-    optional = ("input_path", "created_at", "cost_usd", "failed", "succeeded", "lines")
-    print_table(names, [[facts[name] for name in names] for facts in found], optional=optional)
+    rows = [
+        (
+            batch_id, cells.state(facts["state"]), *(facts[name] for name in names[2:6]),
+            cells.usd(facts["cost_usd"]), cells.moment(facts["created_at"], at_ms),
+            facts["input_path"],
+        )
+        for facts, batch_id in zip(found, ids, strict=True)
+    ]  # fmt: skip
+    optional = ("input_path", "created_at", "cost_usd", "lines", "succeeded")
+    print_table(names, rows, optional=optional)
 
 
 def _installation() -> Any:
@@ -282,19 +313,13 @@ def _installation() -> Any:
 
 def _defaults(at: Installation, options: dict[str, Any]) -> dict[str, Any]:
     """Return the defaults for the lines of the input; raise InvalidRequest for a wrong one."""
-    given = {n: v for n, v in options.items() if v is not None and n != "no_cache"}
-    if options.get("no_cache"):
-        from headgate.producer.submit import fields
-
-        given |= fields.NO_CACHE
-    if "model" in given:
-        at.catalog.model(given["model"])
-    if given:
-        from headgate.shared.job.request import request_from
-
-        checked = {k: v for k, v in given.items() if k not in ("max_tokens", "samples")}
-        request_from({"prompt": "-", **checked})
-    return given
+    samples = options.pop("samples")
+    given = GivenFields.of(options)
+    with given.naming():
+        if (model := given.fields.get("model", "auto")) != "auto":
+            at.catalog.model(model)
+        given.check()
+    return given.fields if samples is None else {**given.fields, "samples": samples}
 
 
 def _reread(at: Installation, found: Batch) -> Batch:
@@ -322,16 +347,20 @@ def _described(found: Batch) -> dict[str, Any]:
     return facts
 
 
-def _report(summary: Summary, as_json: bool) -> int:
-    from headgate.producer.batch.summary import describe
+def _report(summary: Summary, as_json: bool, output: Output | None = None) -> int:
+    from headgate.producer.cli.terminal.batch_summary import describe, next_command
 
+    path = None if output is None else str(output.path.absolute())
     if as_json:
         print_json(summary.as_json())
     else:
-        print_pairs(list(describe(summary)))
+        bad = None if output is None else output.bad_example
+        print_pairs(list(describe(summary, path, bad)))
     if summary.open:
         have = "line of the batch has" if summary.open == 1 else "lines of the batch have"
         print_note(f"{summary.open} {have} not ended yet")
+    if (command := next_command(summary, path)) is not None:
+        print_note(f"next: {command}")
     return _code(summary)
 
 

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import click
 
+from headgate.producer.cli.terminal import cells
 from headgate.producer.cli.terminal.output import json_option, print_json, print_note, print_table
 from headgate.producer.cli.terminal.session import open_session
+
+if TYPE_CHECKING:
+    from headgate.producer.admin.budgets import BudgetRow
 
 
 @click.command()
@@ -41,12 +48,18 @@ def budgets(as_json: bool) -> None:
             "no budget is set; set one with `headgate limits set`, or [budget] in the catalog"
         )
         return
+    _print_budgets(found)
+
+
+def _print_budgets(found: Sequence[BudgetRow]) -> None:
     names = ("scope", "period", "budget", "spent", "held", "share", "state", "from")
-    cells = (
+    rows = (
         (
-            row.scope, row.period, row.budget_usd, row.spent_usd, row.held_usd,
-            None if row.share is None else f"{row.share:.1%}", row.state, row.whence,
+            row.scope, row.period, cells.usd(row.budget_usd), cells.usd(row.spent_usd),
+            cells.usd(row.held_usd),
+            cells.amount(None if row.share is None else f"{row.share:.1%}"),
+            cells.state(row.state), row.whence,
         )
         for row in found
     )  # fmt: skip
-    print_table(names, cells, optional=("from", "share"))
+    print_table(names, rows, optional=("from", "share"))

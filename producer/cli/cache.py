@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from headgate.producer.cli.commands import HELP
+from headgate.producer.cli.terminal import cells
 from headgate.producer.cli.terminal.exit_codes import confirm
 from headgate.producer.cli.terminal.output import (
     json_option,
@@ -73,9 +74,12 @@ def _show(found: CacheStats) -> None:
     rate = "-" if found.hit_rate is None else f"{found.hit_rate:.1%}"
     print_pairs(
         (
-            ("cached", f"{found.entries} answers, {mb:.1f} of {bound_mb:.0f} MB"),
-            ("served", f"{found.hits} hits, {found.shared} shared, {found.misses} misses ({rate})"),
-            ("saved", f"{found.saved_usd} USD"),
+            ("cached", f"{found.entries:,} answers, {mb:.1f} of {bound_mb:.0f} MB"),
+            (
+                "served",
+                f"{found.hits:,} hits, {found.shared:,} shared, {found.misses:,} misses ({rate})",
+            ),
+            ("saved", cells.dollars(found.saved_usd)),
             ("evicted", found.evicted),
             ("oldest use", found.oldest_use_at or "-"),
         )
@@ -87,4 +91,4 @@ def _show(found: CacheStats) -> None:
 
 
 def _cells(part: CacheShare) -> tuple[object, ...]:
-    return part.name, part.entries, f"{part.bytes / 2**20:.1f}"
+    return part.name, part.entries, cells.amount(f"{part.bytes / 2**20:.1f}")

@@ -19,7 +19,9 @@ COMMANDS = {
     "submit": ("jobs", "submit"),
     "result": ("jobs", "result"),
     "cancel": ("jobs", "cancel"),
-    "jobs": ("jobs", "jobs"),
+    "jobs": ("job", "jobs"),
+    "job": ("job", "job"),
+    "retry": ("retry", "retry"),
     "batch": ("batch", "batch"),
     "route": ("route", "route"),
     "models": ("models", "models"),
@@ -37,13 +39,43 @@ COMMANDS = {
     "db": ("db", "db"),
 }
 
+#: The groups of `headgate --help`. Names of commands that are not there are left out.
+GROUPS = {
+    "Run it": ("up", "worker", "gateway", "simulate", "flower", "alive"),
+    "Ask for answers": ("submit", "result", "cancel", "retry", "batch", "route", "quote"),
+    "See what happens": ("jobs", "job", "health", "limits", "budgets", "usage", "cache",
+                         "estimates", "top"),
+    "Step in": ("pause", "resume", "dead", "keys", "export-user", "delete-user"),
+    "Set it up": ("settings", "models", "catalog", "db"),
+}  # fmt: skip
+REST = "More"
+"""The group of commands that are in none."""
+
+#: What other programs call a command of ours.
+SYNONYMS = {
+    "start": "up", "serve": "up", "run": "submit", "ask": "submit", "list": "jobs", "ls": "jobs",
+    "ps": "jobs", "get": "result", "status": "health", "ping": "health", "stop": "pause",
+    "config": "settings", "version": "--version", "rerun": "retry", "again": "retry",
+}  # fmt: skip
+
 
 class Commands(click.Group):
-    """The commands, in the order in which a newcomer meets them."""
+    """The commands, in the order in which a newcomer meets them, in groups by purpose."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names of all commands."""
         return list(COMMANDS)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the groups of commands, each with the first sentence of its help."""
+        known = {name for names in GROUPS.values() for name in names}
+        groups = {**GROUPS, REST: tuple(name for name in COMMANDS if name not in known)}
+        for title, names in groups.items():
+            found = [(name, self.get_command(ctx, name)) for name in names]
+            rows = [(name, _sentence(command)) for name, command in found if command is not None]
+            if rows:
+                with formatter.section(title):
+                    formatter.write_dl(rows)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import and return the command of that name; return None if there is none."""
@@ -53,6 +85,10 @@ class Commands(click.Group):
         found: click.Command = getattr(
             importlib.import_module(f"headgate.producer.cli.{file}"), name
         )
+        if ctx.resilient_parsing:  # a shell wants to complete a line
+            from headgate.producer.cli.complete import with_values
+
+            return with_values(found)
         return found
 
     def resolve_command(
@@ -62,10 +98,15 @@ class Commands(click.Group):
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
-            close = get_close_matches(args[0], COMMANDS, 1)
+            close = SYNONYMS.get(args[0]) or next(iter(get_close_matches(args[0], COMMANDS, 1)), "")
             if not close:
                 raise
-            raise click.UsageError(f"{error.message} Did you mean '{close[0]}'?", ctx) from None
+            raise click.UsageError(f"{error.message} Did you mean '{close}'?", ctx) from None
+
+
+def _sentence(command: click.Command) -> str:
+    """Return the first sentence of the command's help, whole."""
+    return command.get_short_help_str(limit=1000)
 
 
 def version(ctx: click.Context, _option: click.Option, wanted: bool) -> None:

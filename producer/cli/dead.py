@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import base64
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from headgate.producer.cli.commands import HELP
-from headgate.producer.cli.terminal.exit_codes import DONE, FAILED
+from headgate.producer.cli.terminal.exit_codes import DONE, FAILED, confirm
 from headgate.producer.cli.terminal.output import (
     json_option,
     print_json,
@@ -166,26 +166,44 @@ def retry(as_json: bool, **chosen: Any) -> int:
 
 @dead.command()
 @_choosing
-def drop(as_json: bool, **chosen: Any) -> int:
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
+def drop(as_json: bool, yes: bool, **chosen: Any) -> int:
     """Delete dead letters; their messages are lost.
 
-    Name letters by their ids, or choose them by --all, --queue or --reason.
+    Name letters by their ids, or choose them by --all, --queue or --reason. Unless you name them,
+    the command says how many there are and asks.
 
     \b
     Example: headgate dead drop --all
     """
     from headgate.producer.admin import dead_letters
 
-    return _apply(dead_letters.drop, as_json, **chosen)
+    def agree(letters: Sequence[DeadLetter]) -> None:
+        if letters and not yes and not chosen["ids"]:
+            confirm(f"Delete {_counted(len(letters))}? Their messages are lost.")
+
+    return _apply(dead_letters.drop, as_json, agree, **chosen)
+
+
+def _counted(count: int) -> str:
+    return "1 dead letter" if count == 1 else f"{count} dead letters"
 
 
 def _apply(
-    act: Callable[[Installation, DeadLetter], LetterOutcome], as_json: bool, **chosen: Any
+    act: Callable[[Installation, DeadLetter], LetterOutcome],
+    as_json: bool,
+    agree: Callable[[Sequence[DeadLetter]], None] = lambda _: None,
+    **chosen: Any,
 ) -> int:
-    """Act on each chosen letter and print the outcome; return exit code 1 if one was refused."""
+    """Act on each chosen letter and print the outcome; return exit code 1 if one was refused.
+
+    `agree` is called first, with all of them; it raises if the user says no.
+    """
     code = DONE
     with open_session() as at:
-        for letter in _choose(at, **chosen):
+        letters = _choose(at, **chosen)
+        agree(letters)
+        for letter in letters:
             outcome = act(at, letter)
             if outcome.state == "refused":
                 code = FAILED

@@ -99,8 +99,9 @@ def _run(
     from headgate.producer.batch.output import Output
     from headgate.producer.batch.rows import BatchRows
     from headgate.producer.batch.start import begin
-    from headgate.producer.batch.summary import describe, summarise
+    from headgate.producer.batch.summary import summarise
     from headgate.producer.cli.batch_run import follow
+    from headgate.producer.cli.terminal.batch_summary import describe
     from headgate.producer.local.stack import LocalStack
 
     scanned = scan(prompts)
@@ -127,7 +128,7 @@ def _run(
                 return INTERRUPTED
             summary = summarise(at.engine, at.catalog, BatchRows(at.engine).get(batch.id))
             print_line(f"\nThe answers are in {answers}\n")
-            print_pairs(list(describe(summary)))
+            print_pairs(list(describe(summary, str(answers))))
             print_line("")
             return _adds_up(summary, local.simulator_url)
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from headgate.producer.cli.terminal import cells
 from headgate.producer.cli.terminal.output import json_option, print_json, print_note, print_table
 from headgate.producer.cli.terminal.session import open_session
 
@@ -24,22 +25,24 @@ if TYPE_CHECKING:
 )  # fmt: skip
 @json_option
 def estimates(model: str | None, tenant: str | None, limit: int, as_json: bool) -> None:
-    """Compare reserved tokens with those that answers took.
+    """Show how many tokens are held for an answer, and how many it takes.
 
-    One line for each model, tenant and template with an answer in the last 30 days, the latest
-    answer first. Older answers count less.
+    Before a call, Headgate holds tokens of the limits for the answer. What the answer does not take
+    is given back. How many to hold is learned from earlier answers: there is one line for each
+    model, tenant and template with an answer in the last 30 days, the latest answer first. Older
+    answers count less.
 
     \b
-    answers        answers that were counted
-    promised       share of answers that may take more than was held
-                   (HEADGATE_UNDER_RESERVE)
-    seen           share of answers that did take more than was held
-    held           tokens held for the output of the next answer;
-                   `-`: the line (all) of the model decides
-    mean           mean output in tokens
-    input          factor that corrects estimates of the prompt's tokens
-    error          largest error of the estimates for 50 % of the tokens
-    error of 95 %  largest error of the estimates for 95 % of the tokens
+    answers    how many answers were counted
+    mean       tokens that an answer takes on average
+    held       tokens that are held for the next answer;
+               `-`: too few answers, the line of (all) tenants decides
+    took more  share of answers that took more than was held for them
+    allowed    share that may do so (HEADGATE_UNDER_RESERVE)
+    prompts    half of the estimates of prompts are off by less
+               than this share
+    at worst   95 of 100 are off by less than this
+    corrected  factor by which estimates of prompts are corrected
     """
     from headgate.producer.admin import estimates as learned
 
@@ -93,8 +96,8 @@ def _facts(one: EstimateReport) -> dict[str, Any]:
 
 def _table(shown: list[EstimateReport]) -> None:
     names = (
-        "model", "tenant", "template", "answers", "promised", "seen", "held", "mean", "input",
-        "error", "error of 95 %",
+        "model", "tenant", "template", "answers", "mean", "held", "took more", "allowed",
+        "prompts", "at worst", "corrected",
     )  # fmt: skip
     print_table(
         names,
@@ -104,19 +107,19 @@ def _table(shown: list[EstimateReport]) -> None:
                 "(all)" if one.group.tenant is None else one.group.tenant,
                 one.group.template,
                 one.answers,
-                _percent(one.promised),
-                _percent(one.seen),
-                one.held_output,
                 None if one.mean_output is None else round(one.mean_output),
-                None if one.input_ratio is None else f"{one.input_ratio:.2f}",
+                one.held_output,
+                _percent(one.seen),
+                _percent(one.promised),
                 _percent(one.input_error_p50),
                 _percent(one.input_error_p95),
+                cells.amount(None if one.input_ratio is None else f"{one.input_ratio:.2f}"),
             )
             for one in shown
         ),
-        optional=("template", "error", "error of 95 %", "mean", "input"),
+        optional=("corrected", "at worst", "template", "prompts"),
     )
 
 
-def _percent(share: float | None) -> str | None:
-    return None if share is None else f"{100 * share:.1f} %"
+def _percent(share: float | None) -> cells.Cell | None:
+    return cells.amount(None if share is None else f"{100 * share:.1f} %")

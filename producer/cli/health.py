@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from headgate.producer.cli.terminal import cells
 from headgate.producer.cli.terminal.exit_codes import DONE, FAILED
 from headgate.producer.cli.terminal.output import (
     json_option,
@@ -18,6 +19,7 @@ from headgate.producer.cli.terminal.session import open_session
 
 if TYPE_CHECKING:
     from headgate.producer.admin.health import HealthReport
+    from headgate.shared.admission.breakers import ModelHealth
 
 
 @click.command()
@@ -30,6 +32,9 @@ def health(as_json: bool) -> int:
     full. It is 3 if a server does not answer.
 
     \b
+    calls, failed, latency
+           of the last minute, which a note below names
+    reason why the model is not healthy, and its last fault
     state  healthy   the model answers
            degraded  some calls fail, it is slow, or it failed lately
            down      its circuit breaker is open: no calls, except
@@ -56,21 +61,27 @@ def health(as_json: bool) -> int:
 
 def _show(found: HealthReport) -> None:
     names = (
-        "model", "state", "breaker", "calls", "failed", "latency", "last fault", "probe in", "key",
-        "why",
+        "model", "state", "calls", "failed", "latency", "last fault", "reason", "probe in",
+        "breaker", "key",
     )  # fmt: skip
     models = (
         (
-            one.model, one.state, one.breaker, one.calls, one.failures,
-            None if one.latency_ms is None else f"{one.latency_ms:.0f} ms",
-            _ago(one.fault_age_s), None if not one.retry_in_s else f"{one.retry_in_s:.0f} s",
-            one.key, one.why,
+            one.model, cells.state(one.state), one.calls, one.failures,
+            cells.amount(None if one.latency_ms is None else f"{one.latency_ms:,.0f} ms"),
+            _ago(one.fault_age_s), _reason(one),
+            None if not one.retry_in_s else f"{one.retry_in_s:.0f} s",
+            cells.state(one.breaker), one.key,
         )
         for one in found.models
     )  # fmt: skip
-    print_table(names, models, optional=("key", "latency", "last fault", "probe in"))
+    print_table(names, models, optional=("key", "breaker", "probe in", "last fault", "latency"))
+    if found.models and found.calls_since and found.calls_until:
+        begin, end = found.calls_since[11:19], found.calls_until[11:19]
+        print_note(f"calls, failed and latency are those from {begin} to {end} UTC")
     if found.gates:
-        gates = ((one.pool, one.state, one.why, one.until, one.key) for one in found.gates)
+        gates = (
+            (one.pool, cells.state(one.state), one.why, one.until, one.key) for one in found.gates
+        )
         print_table(("pool", "gate", "why", "until", "key"), gates, optional=("key",))
     space = found.space
     print_pairs([
@@ -81,5 +92,12 @@ def _show(found: HealthReport) -> None:
     print_note(f"{found.not_asked} models of the catalog had no calls in the last 24 h")
 
 
+def _reason(one: ModelHealth) -> str:
+    """Return why the model is not healthy, with its last fault."""
+    return "; ".join(text for text in (one.why, one.fault) if text)
+
+
 def _ago(seconds: float | None) -> str | None:
-    return None if seconds is None else f"{seconds:.0f} s ago"
+    from headgate.shared.job.waiting_for import duration
+
+    return None if seconds is None else f"{duration(seconds)} ago"

@@ -1,4 +1,4 @@
-"""`headgate submit`, `result`, `cancel`, `jobs`: single jobs."""
+"""`headgate submit`, `result`, `cancel`: single jobs."""
 
 from __future__ import annotations
 
@@ -9,26 +9,19 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from headgate.producer.cli.terminal.exit_codes import DONE, FAILED, INTERRUPTED
-from headgate.producer.cli.terminal.options import (
-    MAX_TOKENS,
-    MAX_USD_PER_MILLION,
-    NO_CACHE,
-    PREFER,
-    PRIORITY,
-    finite,
-    parse_moment,
-)
+from headgate.producer.cli.terminal.options import finite
 from headgate.producer.cli.terminal.output import (
     json_option,
     print_json,
     print_line,
     print_note,
-    print_table,
 )
+from headgate.producer.cli.terminal.request_options import GivenFields, pairs_of, request_options
+from headgate.producer.cli.terminal.session import whole_job_id
 
 if TYPE_CHECKING:
     from headgate.producer.client.client import Client
-    from headgate.shared.job.result import Result, Status
+    from headgate.shared.job.result import Result
     from headgate.shared.job.waiting_for import WaitingFor
 
 
@@ -42,27 +35,11 @@ _TURN_S = 1.0
     "--var", "variables", metavar="K=V", multiple=True,
     help="A variable of the template; repeatable.",
 )  # fmt: skip
-@click.option(
-    "--model", help="A model of the catalog, or `auto` (default: HEADGATE_MODEL, else auto)."
-)
-@click.option("--priority", type=PRIORITY, help="The priority (default: standard).")
-@click.option("--tenant", help="The tenant for whom the job runs.")
-@click.option("--user", help="The user of the tenant.")
-@click.option("--tier", help="The tier of the caller (default: looked up in HEADGATE_TIERS).")
-@click.option(
-    "--on-limit",
-    type=click.Choice(["wait", "refuse"]),
-    help="At a limit of the caller, queue the job (wait) or refuse it (default: wait).",
-)
-@MAX_TOKENS
-@click.option("--max-cost-usd", metavar="X", help="Maximum cost of all attempts together in USD.")
-@MAX_USD_PER_MILLION
-@PREFER
+@request_options
 @click.option(
     "--idempotency-key", metavar="K",
     help="Submitting again with this key within 24 h returns the same job.",
 )  # fmt: skip
-@NO_CACHE
 @click.option("--samples", hidden=True)
 @click.option("--wait", is_flag=True, help="Wait for the answer and print it.")
 @click.option("--stream", is_flag=True, help="Print the answer piece by piece as it arrives.")
@@ -84,11 +61,13 @@ def submit(
     """
     from headgate.producer.client.client import Client
 
-    fields = _request_fields(prompt, options)
+    given = GivenFields.of(options)
+    fields = _request_fields(prompt, given, options)
     if stream:
         fields["stream"] = True
     with Client() as client:
-        job = client.submit(**fields)
+        with given.naming():
+            job = client.submit(**fields)
         if stream:
             from headgate.producer.cli.stream import print_stream
 
@@ -101,20 +80,21 @@ def submit(
     return INTERRUPTED if result is None else _print(result, as_json, streamed=stream)
 
 
-def _request_fields(prompt: str | None, options: dict[str, Any]) -> dict[str, Any]:
+def _request_fields(
+    prompt: str | None, given: GivenFields, options: dict[str, Any]
+) -> dict[str, Any]:
     """Return the fields of the request from the command's options."""
-    from headgate.producer.submit.fields import NO_CACHE as NO_CACHE_FIELDS
+    from headgate.producer.submit.defaults import with_defaults
 
-    variables, max_tokens = options.pop("variables"), options.pop("max_tokens")
-    no_cache = options.pop("no_cache")
+    variables = options.pop("variables")
     fields = {name: value for name, value in options.items() if value is not None}
+    if "template" in fields and "system" in given.fields:
+        raise click.UsageError("--system: the template has messages of its own; omit one of them")
     if prompt is not None or "template" not in fields:
         fields["prompt"] = read_prompt(prompt)
     if variables:
         fields["variables"] = _variables(variables)
-    if max_tokens is not None:
-        fields["params"] = {"max_tokens": max_tokens}
-    return {**fields, **(NO_CACHE_FIELDS if no_cache else {})}
+    return with_defaults(fields, given.fields)
 
 
 @click.command()
@@ -129,7 +109,7 @@ def _request_fields(prompt: str | None, options: dict[str, Any]) -> dict[str, An
 )
 @json_option
 def result(job_id: str, wait: bool, timeout: float | None, as_json: bool) -> int:
-    """Print the answer of the job ID.
+    """Print the answer of the job ID; the beginning of an id is enough.
 
     The exit code is 1 if the job has not ended, or has not succeeded.
 
@@ -138,6 +118,7 @@ def result(job_id: str, wait: bool, timeout: float | None, as_json: bool) -> int
     """
     from headgate.producer.client.client import Client
 
+    job_id = whole_job_id(job_id)
     with Client() as client:
         found = client.result(job_id)
         if not found.ended and (wait or timeout is not None):
@@ -159,7 +140,7 @@ def cancel(job_id: str, as_json: bool) -> int:
     from headgate.producer.client.client import Client
 
     with Client() as client:
-        found = client.cancel(job_id)
+        found = client.cancel(whole_job_id(job_id))
     if as_json:
         print_json(found.as_json())
     elif found.status == "cancelled":
@@ -171,66 +152,12 @@ def cancel(job_id: str, as_json: bool) -> int:
     return DONE if found.status == "cancelled" else FAILED
 
 
-@click.command()
-@click.option(
-    "--status", metavar="S",
-    help="Only jobs with this status: queued, running, deferred, succeeded, failed, cancelled or "
-    "expired.",
-)  # fmt: skip
-@click.option("--tenant", help="Only jobs of this tenant.")
-@click.option(
-    "--since", metavar="D",
-    help="Only jobs submitted since: 30s, 10m, 2h or 7d ago, or a moment in UTC.",
-)  # fmt: skip
-@click.option(
-    "--limit", type=int, default=50, show_default=True, metavar="N", help="List at most N jobs."
-)
-@json_option
-def jobs(
-    status: Status | None, tenant: str | None, since: str | None, limit: int, as_json: bool
-) -> None:
-    """List jobs, the newest first.
-
-    \b
-    Example: headgate jobs --status failed --since 2h
-    """
-    from headgate.producer.client.client import Client
-
-    begin = parse_moment(since) if since is not None else None
-    with Client() as client:
-        found = client.jobs(status=status, tenant=tenant, since=begin, limit=limit)
-    if as_json:
-        for one in found:
-            print_json(one.as_json())
-        return
-    from headgate.shared.job.ids import now_ms
-
-    at_ms = now_ms()
-    names = (
-        "id", "status", "priority", "model", "tenant", "batch", "submitted", "finished",
-        "waiting for",
-    )  # fmt: skip
-    print_table(
-        names,
-        (
-            (
-                one.id, one.status, one.priority, one.model, one.tenant, one.batch_id,
-                one.submitted_at, one.finished_at,
-                one.waiting_for and one.waiting_for.in_words(at_ms).removeprefix("waiting for "),
-            )
-            for one in found
-        ),
-        optional=("batch", "finished", "priority", "tenant", "submitted", "model", "waiting for"),
-    )  # fmt: skip
-
-
 def _variables(given: Sequence[str]) -> dict[str, str]:
     """Return the variables of a template from `name=value`; raise BadParameter."""
     found: dict[str, str] = {}
-    for one in given:
-        name, equals, value = one.partition("=")
-        if not equals or not name or name in found:
-            raise click.BadParameter(f"{one!r}: give NAME=VALUE, each name once")
+    for name, value in pairs_of("--var", given):
+        if name in found:
+            raise click.BadParameter(f"--var: {name} is given twice")
         found[name] = value
     return found
 

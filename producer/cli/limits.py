@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from headgate.producer.cli.commands import HELP
+from headgate.producer.cli.terminal import cells
 from headgate.producer.cli.terminal.output import (
     json_option,
     print_json,
@@ -130,33 +132,15 @@ def _print_set(scope: str, amounts: Amounts, as_json: bool) -> None:
 
 
 def _show(found: LimitsReport) -> None:
-    names = ("bucket", "measure", "limit", "from", "fill", "left", "running", "key")
-    print_table(
-        names,
-        (
-            (
-                one.scope, one.measure, f"{one.limit:g}" if one.limit < 1e6 else f"{one.limit:.0f}",
-                one.whence, None if one.fill is None else f"{one.fill:.0%}",
-                None if one.left is None else f"{one.left:.0f}", one.running, one.key,
-            )
-            for one in found.buckets
-        ),
-        optional=("key", "running", "left"),
-    )  # fmt: skip
+    _show_buckets(found.buckets)
     if found.gates:
         print_line("")
-        gates = (
-            (one.pool, one.state, one.why, one.until, f"{one.pace:.0%}", one.ceiling, one.key)
-            for one in found.gates
-        )
-        print_table(
-            ("gate", "state", "why", "until", "pace", "ceiling", "key"), gates, optional=("key",)
-        )
+        _show_gates(found.gates)
     if found.pools:
         print_line("")
         _show_pools(found.pools)
     tenants = [
-        (one.pool, tenant.tenant, tenant.waiting, _duration(tenant.drain_s))
+        (one.pool, tenant.tenant, tenant.waiting, cells.amount(_duration(tenant.drain_s)))
         for one in found.pools
         for tenant in one.by_tenant
     ]
@@ -171,21 +155,50 @@ def _show(found: LimitsReport) -> None:
         print_note(note)
 
 
+def _show_buckets(found: Sequence[BucketRow]) -> None:
+    names = ("bucket", "measure", "limit", "from", "fill", "left", "running", "key")
+    print_table(
+        names,
+        (
+            (
+                one.scope, one.measure, cells.quantity(one.limit), one.whence,
+                cells.amount(None if one.fill is None else f"{one.fill:.0%}"),
+                None if one.left is None else round(one.left), one.running, one.key,
+            )
+            for one in found
+        ),
+        optional=("key", "running", "left"),
+    )  # fmt: skip
+
+
+def _show_gates(found: Sequence[GateRow]) -> None:
+    rows = (
+        (
+            one.pool, cells.state(one.state), one.why, one.until, cells.amount(f"{one.pace:.0%}"),
+            one.ceiling, one.key,
+        )
+        for one in found
+    )  # fmt: skip
+    names = ("gate", "state", "why", "until", "pace", "ceiling", "key")
+    print_table(names, rows, optional=("key",))
+
+
 def _show_pools(found: Any) -> None:
     names = (
         "pool", "waiting", "interactive", "standard", "bulk", "oldest", "drains in", "running",
         "held tokens",
     )  # fmt: skip
 
-    def cells(one: PoolRow) -> tuple[object, ...]:
+    def row(one: PoolRow) -> tuple[object, ...]:
         by = one.by_priority
         drains = "paused" if one.paused else _duration(one.drain_s)
         return (
             one.pool, one.waiting, by.get("interactive"), by.get("standard"), by.get("bulk"),
-            _duration(one.oldest_age_s), drains, one.running, one.held_tokens,
+            cells.amount(_duration(one.oldest_age_s)), cells.amount(drains), one.running,
+            one.held_tokens,
         )  # fmt: skip
 
-    print_table(names, map(cells, found), optional=("held tokens", "running", "oldest"))
+    print_table(names, map(row, found), optional=("held tokens", "running", "oldest"))
 
 
 def _notes(found: LimitsReport) -> list[str]:

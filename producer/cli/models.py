@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from headgate.producer.cli.terminal import cells
 from headgate.producer.cli.terminal.output import json_option, print_json, print_table
 
 if TYPE_CHECKING:
+    from headgate.producer.admin.provider_keys import ProviderKeys
     from headgate.shared.catalog.catalog import Catalog
     from headgate.shared.catalog.schema import Model
 
@@ -27,18 +29,26 @@ def models(names: tuple[str, ...], as_json: bool) -> None:
     context        tokens of prompt and answer together, at most
     output         tokens of the answer, at most
     USD/M in, out  price of 1,000,000 input or output tokens in USD
-    key            set, or missing: jobs for the model will fail
+    key            set, or missing: jobs for the model will fail; of
+                   the running workers, or of this command if none runs
     """
+    from headgate.producer.admin.provider_keys import provider_keys
     from headgate.shared import settings
     from headgate.shared.catalog import catalog
 
-    in_force = catalog.load(settings.load().catalog)
+    chosen = settings.load()
+    in_force = catalog.load(chosen.catalog)
     wanted = [in_force.model(name, "NAME") for name in names] or in_force.models.values()
-    found = [_described(model, in_force) for model in wanted]
+    keys = provider_keys(chosen)
+    found = [_described(model, in_force, keys) for model in wanted]
     if as_json:
         for one in found:
             print_json(one)
         return
+    _print_models(found)
+
+
+def _print_models(found: list[dict[str, Any]]) -> None:
     columns = (
         "model", "provider", "class", "context", "output", "USD/M in", "USD/M out", "limits", "key",
     )  # fmt: skip
@@ -47,10 +57,11 @@ def models(names: tuple[str, ...], as_json: bool) -> None:
         (
             (
                 one["name"], one["provider"], one["class"], one["context_tokens"],
-                one["max_output_tokens"] or None, one["usd_per_million_input_tokens"],
-                one["usd_per_million_output_tokens"],
+                one["max_output_tokens"] or None,
+                cells.amount(one["usd_per_million_input_tokens"]),
+                cells.amount(one["usd_per_million_output_tokens"]),
                 " ".join(f"{name}={n}" for name, n in one["limits"].items()),
-                "set" if one["key_is_set"] else "missing",
+                cells.state("set" if one["key_is_set"] else "missing"),
             )
             for one in found
         ),
@@ -58,8 +69,7 @@ def models(names: tuple[str, ...], as_json: bool) -> None:
     )  # fmt: skip
 
 
-def _described(model: Model, in_force: Catalog) -> dict[str, Any]:
-    from headgate.shared import settings
+def _described(model: Model, in_force: Catalog, keys: ProviderKeys) -> dict[str, Any]:
     from headgate.shared.cost import rates
 
     provider, pool = in_force.provider(model), in_force.pool(model)
@@ -67,7 +77,6 @@ def _described(model: Model, in_force: Catalog) -> dict[str, Any]:
     rate = sheets[0].rates[-1] if sheets else None
     measures = ("rpm", "tpm", "input_tpm", "output_tpm", "rpd", "concurrent")
     limits = {name: getattr(pool, name) for name in measures}
-    keys = provider.api_key_env
     return {
         "name": model.name,
         "provider": model.provider,
@@ -81,9 +90,8 @@ def _described(model: Model, in_force: Catalog) -> dict[str, Any]:
         "usd_per_million_input_tokens": rate and _per_million(rate.input),
         "usd_per_million_output_tokens": rate and _per_million(rate.output),
         "limits": {name: amount for name, amount in limits.items() if amount is not None},
-        "key_is_set": provider.api_key_optional
-        or not keys
-        or any(settings.secret(name) is not None for name in keys),
+        "key_is_set": keys.has_key(provider),
+        "key_of": "here" if keys.of_workers is None else "workers",
         "source": model.source,
         "checked": model.checked.isoformat(),
     }

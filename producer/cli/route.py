@@ -7,16 +7,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from headgate.producer.cli.jobs import read_prompt
-from headgate.producer.cli.terminal.options import MAX_TOKENS, MAX_USD_PER_MILLION, PREFER
+from headgate.producer.cli.terminal import cells
+from headgate.producer.cli.terminal.options import MAX_TOKENS, MAX_USD_PER_MILLION, PREFER, TASK
 from headgate.producer.cli.terminal.output import json_option, print_json, print_pairs, print_table
 
 if TYPE_CHECKING:
     from headgate.shared.routing.router import Route
 
-KINDS = (
-    "chat", "reasoning", "code", "research", "creative", "analysis", "summary", "translation",
-    "vision",
-)  # fmt: skip
 #: One transparent pixel, in place of the image of a prompt.
 PIXEL = "data:image/gif;base64,R0lGODlhAQABAAAAACwAAAAAAQABAAA="
 
@@ -25,9 +22,7 @@ PIXEL = "data:image/gif;base64,R0lGODlhAQABAAAAACwAAAAAAQABAAA="
 @click.argument("prompt", required=False)
 @MAX_USD_PER_MILLION
 @PREFER
-@click.option(
-    "--task", type=click.Choice(KINDS), help="The kind of task, if you know it (default: guessed)."
-)
+@TASK
 @MAX_TOKENS
 @click.option("--image", is_flag=True, help="Route as if the prompt contained an image.")
 @json_option
@@ -73,7 +68,12 @@ def _print(found: Route) -> None:
         print_table(
             names,
             (
-                (one.model, one.provider, one.usd, _times(one.usd, found.usd))
+                (
+                    one.model,
+                    one.provider,
+                    cells.usd(one.usd),
+                    cells.amount(_times(one.usd, found.usd)),
+                )
                 for one in found.runners_up
             ),
             optional=("provider", "times"),

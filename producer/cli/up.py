@@ -32,8 +32,17 @@ _CHECK_EVERY_S = 0.25
     "--port", type=click.IntRange(1, 65_535), metavar="P",
     help="Port of the simulated provider (default: a free one).",
 )  # fmt: skip
-@click.option("--flower", is_flag=True, help="Run Flower, too, on 127.0.0.1.")
-def up(simulate: bool, workers: int, port: int | None, flower: bool) -> int:
+@click.option(
+    "--flower", is_flag=True,
+    help="Run Flower, too, on 127.0.0.1, with the login of FLOWER_BASIC_AUTH or a new one.",
+)  # fmt: skip
+@click.option(
+    "--flower-port", type=click.IntRange(1, 65_535), metavar="P",
+    help="Port of Flower (default: 5555).",
+)  # fmt: skip
+def up(
+    simulate: bool, workers: int, port: int | None, flower: bool, flower_port: int | None
+) -> int:
     """Run the whole system on this machine until Ctrl-C.
 
     It starts workers and, if HEADGATE_REDIS_URL is not set, an embedded Valkey server. Without
@@ -45,13 +54,11 @@ def up(simulate: bool, workers: int, port: int | None, flower: bool) -> int:
     """
     from headgate.producer.cli.terminal.interrupt import STOPPING, Interrupt
     from headgate.producer.installation import require_home
-    from headgate.producer.local.stack import LocalStack
+    from headgate.producer.local.stack import FLOWER_PORT, LocalStack
     from headgate.shared import settings
 
-    if port is not None and not simulate:
-        raise click.UsageError("--port is for the simulated provider; add --simulate")
+    _refuse_ports_of_nothing(port if not simulate else None, flower_port if not flower else None)
     in_force = settings.load()
-    flags = ["--port", str(port)] if port else []
     require_home(in_force)
     with _lock(in_force.home_path), Interrupt(STOPPING) as stop:
         local = LocalStack(
@@ -59,24 +66,36 @@ def up(simulate: bool, workers: int, port: int | None, flower: bool) -> int:
             notify=print_note,
             on_line=_print_process_line,
             workers=workers,
-            simulator=flags if simulate else None,
-            flower=flower,
+            simulator=["--port", str(port)] * bool(port) if simulate else None,
+            flower_port=(flower_port or FLOWER_PORT) if flower else None,
             log_level=in_force.log_level,
             at_once=stop.requested,
         )
-        try:
-            local.start()
-            _warn_without_keys(local)
-            _supervise(local, stop)
-        finally:
-            local.at_once = stop.at_once
-            local.stop()
+        _supervise(local, stop)
     print_note("stopped")
     return DONE if stop.signal == signal.SIGTERM else INTERRUPTED
 
 
+def _refuse_ports_of_nothing(port: int | None, flower_port: int | None) -> None:
+    """Raise UsageError for a port of what is not started."""
+    if port is not None:
+        raise click.UsageError("--port is for the simulated provider; add --simulate")
+    if flower_port is not None:
+        raise click.UsageError("--flower-port is for Flower; add --flower")
+
+
 def _supervise(local: LocalStack, stop: Interrupt) -> None:
-    """Print the addresses of all that runs, and restart what dies, until the user stops it."""
+    """Start all, print the addresses, and restart what dies, until the user stops it."""
+    try:
+        local.start()
+        _warn_without_keys(local)
+        _run(local, stop)
+    finally:
+        local.at_once = stop.at_once
+        local.stop()
+
+
+def _run(local: LocalStack, stop: Interrupt) -> None:
     if local.wait_for_workers():
         _show(local)
     elif not stop.requested():
@@ -123,13 +142,11 @@ def _show(local: LocalStack) -> None:
 
 def _warn_without_keys(local: LocalStack) -> None:
     from headgate.shared import settings
+    from headgate.shared.catalog import access
 
     if local.installation is None or local.simulator is not None:
         return
     providers = local.installation.catalog.providers.values()
-    names = sorted({name for provider in providers for name in provider.api_key_env})
+    names = {name for provider in providers for name in provider.api_key_env}
     if not local.settings.simulator_url and not any(map(settings.secret, names)):
-        print_note(
-            "no key of a provider is set, so every job will fail; set one of "
-            f"{', '.join(names)}, or use --simulate"
-        )
+        print_note(access.no_keys(local.installation.catalog))

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from headgate.producer.cli.terminal.options import parse_moment
+from headgate.producer.cli.terminal import cells
 from headgate.producer.cli.terminal.output import (
     json_option,
     print_json,
@@ -18,7 +17,6 @@ from headgate.producer.cli.terminal.output import (
 )
 
 if TYPE_CHECKING:
-    from headgate.producer.usage.period import Moment
     from headgate.producer.usage.report import UsageReport, UsageRow
 
 _COLUMNS = (
@@ -93,7 +91,7 @@ def usage(
             print_note(f"{option} is {used}: of that day only the sums are kept")
 
 
-def _is_moved(asked: Moment | None, used: str | None) -> bool:
+def _is_moved(asked: date | timedelta | None, used: str | None) -> bool:
     """Return whether the report begins or ends at another moment than was asked for."""
     if isinstance(asked, timedelta):
         asked = datetime.now(UTC) - asked
@@ -103,17 +101,10 @@ def _is_moved(asked: Moment | None, used: str | None) -> bool:
     return abs(asked - datetime.fromisoformat(used)) > timedelta(minutes=1)
 
 
-def _parse_when(text: str | None, option: str) -> Moment | None:
-    from headgate.shared.errors import WrongUse
+def _parse_when(text: str | None, option: str) -> date | timedelta | None:
+    from headgate.producer.moments import parse_day_or_moment
 
-    if text is None:
-        return None
-    if re.fullmatch(r"\d{4}-\d\d-\d\d", text):
-        try:
-            return date.fromisoformat(text)
-        except ValueError as error:
-            raise WrongUse(option, text, f"there is no such day: {error}") from None
-    return parse_moment(text, option)
+    return None if text is None else parse_day_or_moment(text, option)
 
 
 def _csv(found: UsageReport) -> None:
@@ -143,8 +134,8 @@ def _as_text(cell: str | None) -> str | None:
 def _table(found: UsageReport) -> None:
     names = found.by or ("",)
     total = ("total",) + ("",) * (len(names) - 1)
-    cells = [(*one.key.values(), *_cells(one)) for one in found.rows] if found.by else []
-    print_table((*names, *_COLUMNS), [*cells, (*total, *_cells(found.total))], optional=_OPTIONAL)
+    rows = [(*one.key.values(), *_cells(one)) for one in found.rows] if found.by else []
+    print_table((*names, *_COLUMNS), [*rows, (*total, *_cells(found.total))], optional=_OPTIONAL)
     if found.total.unpriced:
         print_note(f"jobs whose cost is unknown: {found.total.unpriced} (counted as 0 USD)")
 
@@ -152,10 +143,11 @@ def _table(found: UsageReport) -> None:
 def _cells(one: UsageRow) -> tuple[object, ...]:
     return (
         one.requests, one.failed, _percent(one.hit_rate), _percent(one.error_rate),
-        one.input_tokens, one.cached_input_tokens, one.output_tokens, one.cost_usd, one.saved_usd,
+        one.input_tokens, one.cached_input_tokens, one.output_tokens, cells.usd(one.cost_usd),
+        cells.usd(one.saved_usd),
         one.mean_latency_ms, one.p50_latency_ms, one.p95_latency_ms, one.p99_latency_ms,
     )  # fmt: skip
 
 
-def _percent(share: float | None) -> str | None:
-    return None if share is None else f"{share:.1%}"
+def _percent(share: float | None) -> cells.Cell | None:
+    return cells.amount(None if share is None else f"{share:.1%}")

@@ -5,20 +5,28 @@ from __future__ import annotations
 from typing import Literal
 
 from headgate.producer.submit.fields import RequestFields
+from headgate.shared import redis_url
 from headgate.shared.errors import InvalidRequest, WrongUse
-from headgate.shared.settings import Settings, masked
+from headgate.shared.settings import Settings, load, masked
 
 UsageKey = Literal["tenant", "user", "model", "template", "batch", "day", "month"]
 """What `usage` can group by."""
 
 
 def checked_settings(given: object) -> Settings | None:
-    """Return the settings of a client; raise WrongUse for anything but Settings or None."""
+    """Return the settings of a client; raise WrongUse for anything but Settings, a URL or None.
+
+    The URL of a Redis stands for the settings of the environment with this Redis.
+    """
     if given is None or isinstance(given, Settings):
         return given
-    shown = masked(given) if isinstance(given, str) and "://" in given else given
     remedy = "give Settings(redis_url=..., database_url=...), or set HEADGATE_REDIS_URL and "
-    raise WrongUse("settings", shown, remedy + "HEADGATE_DATABASE_URL and give nothing")
+    remedy += "HEADGATE_DATABASE_URL and give nothing"
+    if not isinstance(given, str) or "://" not in given:
+        raise WrongUse("settings", given, remedy)
+    if given.partition("://")[0].lower() not in redis_url.SCHEMES:
+        raise WrongUse("settings", masked(given), f"this is not the URL of a Redis; {remedy}")
+    return load(redis_url=given)
 
 
 def with_prompt(prompt: str | None, fields: RequestFields) -> RequestFields:
@@ -28,6 +36,16 @@ def with_prompt(prompt: str | None, fields: RequestFields) -> RequestFields:
     if "prompt" in fields:
         raise InvalidRequest("prompt", fields["prompt"], "is given twice; give it once")
     return {"prompt": prompt, **fields}
+
+
+def timeout_of(timeout_s: float | None, timeout: float | None) -> float | None:
+    """Return the timeout in seconds by either of its names; raise InvalidRequest for both."""
+    if timeout is None:
+        return timeout_s
+    if timeout_s is not None:
+        raise InvalidRequest("timeout", timeout, "is timeout_s by Celery's name; give one of them")
+    require_seconds("timeout", timeout)
+    return timeout
 
 
 def require_job_id(job_id: object) -> None:

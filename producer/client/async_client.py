@@ -8,10 +8,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
-from datetime import datetime, timedelta
+from functools import partial
 from typing import Self, Unpack
 
-from headgate.producer.client.arguments import UsageKey
+from headgate.producer.admin import budgets, cache, health, limits_report
+from headgate.producer.admin.budgets import BudgetRow
+from headgate.producer.admin.cache import CacheStats
+from headgate.producer.admin.health import HealthReport
+from headgate.producer.admin.limits_rows import LimitsReport
+from headgate.producer.client.arguments import UsageKey, timeout_of
 from headgate.producer.client.client import CANCEL_WAIT_S
 from headgate.producer.client.handle import AsyncJob
 from headgate.producer.client.operations import Operations
@@ -19,7 +24,8 @@ from headgate.producer.client.text_stream import TextStream
 from headgate.producer.client.waiters import Waiters
 from headgate.producer.errors import JobTimeout, UnknownJob
 from headgate.producer.installation import Installation
-from headgate.producer.results.read import Listed
+from headgate.producer.results.listing import JobFilters, Listed
+from headgate.producer.submit.admission_check import AdmissionCheck
 from headgate.producer.submit.fields import RequestFields, Requests
 from headgate.producer.usage.report import UsageQuery, UsageReport
 from headgate.shared.job.result import Result, Status
@@ -30,13 +36,14 @@ from headgate.shared.settings import Settings
 class AsyncClient:
     """Submits jobs and waits for their results, in an asyncio program.
 
-    settings: Settings, such as `Settings(redis_url="redis://...")`. Default: from the environment.
+    settings: Settings, such as `Settings(redis_url="redis://...")`, or the URL of a Redis. Default:
+        from the environment.
 
     The client opens its servers at the first use. Use it as an async context manager, or call
     `close`. Many tasks may use one client.
     """
 
-    def __init__(self, settings: Settings | None = None) -> None:
+    def __init__(self, settings: Settings | str | None = None) -> None:
         self._operations = Operations(settings)
         self._waiters: Waiters | None = None
 
@@ -64,15 +71,22 @@ class AsyncClient:
         return await asyncio.to_thread(self._operations.route, prompt, fields)
 
     async def result(
-        self, job_id: str, *, wait: bool = False, timeout_s: float | None = None
+        self,
+        job_id: str,
+        *,
+        wait: bool = False,
+        timeout_s: float | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109  # Celery's name, an alias
     ) -> Result:
         """Return the result of a job: as it is now, or once the job has ended.
 
         wait: wait until the job has ended.
-        timeout_s: how many seconds to wait at most; implies `wait`. None: no limit.
+        timeout_s: how many seconds to wait at most; implies `wait`. None: no limit. `timeout` is
+            the same.
 
         Raises UnknownJob, ResultExpired, JobTimeout and Unreachable; see `Client.result`.
         """
+        timeout_s = timeout_of(timeout_s, timeout)
         if not wait and timeout_s is None:
             return await asyncio.to_thread(self._operations.result, job_id)
         return await (await self._waiting()).ended(job_id, timeout_s)
@@ -93,20 +107,9 @@ class AsyncClient:
         """Return the status of a job, also if its result has expired; raise UnknownJob."""
         return await asyncio.to_thread(self._operations.status, job_id)
 
-    async def jobs(
-        self,
-        *,
-        status: Status | None = None,
-        tenant: str | None = None,
-        since: datetime | timedelta | None = None,
-        limit: int = 50,
-    ) -> list[Listed]:
-        """Return jobs, the newest first; see `Client.jobs`.
-
-        since: only jobs submitted after this moment (with a time zone), or at most so long ago.
-        limit: how many at most, from 1 to 100,000.
-        """
-        return await asyncio.to_thread(self._operations.jobs, status, tenant, since, limit)
+    async def jobs(self, **asked: Unpack[JobFilters]) -> list[Listed]:
+        """Return jobs, the newest first; see `Client.jobs`."""
+        return await asyncio.to_thread(self._operations.jobs, asked)
 
     async def usage(
         self, by: UsageKey | str | Sequence[UsageKey] = (), **asked: Unpack[UsageQuery]
@@ -128,6 +131,33 @@ class AsyncClient:
             return await self.result(job_id, timeout_s=timeout_s)
         except JobTimeout:
             return await self.result(job_id)
+
+    async def check(
+        self, prompt: str | None = None, /, **fields: Unpack[RequestFields]
+    ) -> AdmissionCheck:
+        """Return whether a request would be let in now; see `Client.check`."""
+        return await asyncio.to_thread(self._operations.check, prompt, fields)
+
+    async def health(self) -> HealthReport:
+        """Return the state of models, pools, servers and workers; see `Client.health`."""
+        return await asyncio.to_thread(self._operations.report, health.check)
+
+    async def limits(self, *, pool: str | None = None, tenant: str | None = None) -> LimitsReport:
+        """Return the limits in force and the jobs that wait for them; see `Client.limits`."""
+        asked = partial(limits_report.report, pool=pool, tenant=tenant)
+        return await asyncio.to_thread(self._operations.report, asked)
+
+    async def budgets(self) -> list[BudgetRow]:
+        """Return how much of each budget is spent, today and this month (UTC)."""
+        return await asyncio.to_thread(self._operations.report, budgets.report)
+
+    async def cache_stats(self) -> CacheStats:
+        """Return how full the cache of answers is, and what it has saved."""
+        return await asyncio.to_thread(self._operations.report, cache.stats)
+
+    async def retry(self, job_id: str) -> AsyncJob:
+        """Queue a job that failed or expired again, under its id. See `Client.retry`."""
+        return AsyncJob(await asyncio.to_thread(self._operations.retry, job_id), self)
 
     async def close(self) -> None:
         """Close all connections. Whoever still waits is cancelled."""

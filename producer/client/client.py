@@ -7,17 +7,23 @@ import os
 import threading
 import weakref
 from collections.abc import Iterator, Sequence
-from datetime import datetime, timedelta
+from functools import partial
 from typing import Self, Unpack
 
-from headgate.producer.client.arguments import UsageKey
+from headgate.producer.admin import budgets, cache, health, limits_report
+from headgate.producer.admin.budgets import BudgetRow
+from headgate.producer.admin.cache import CacheStats
+from headgate.producer.admin.health import HealthReport
+from headgate.producer.admin.limits_rows import LimitsReport
+from headgate.producer.client.arguments import UsageKey, timeout_of
 from headgate.producer.client.handle import Job
 from headgate.producer.client.loop_thread import LoopThread
 from headgate.producer.client.operations import Operations
 from headgate.producer.client.waiters import Waiters
 from headgate.producer.errors import JobTimeout, UnknownJob
 from headgate.producer.installation import Installation
-from headgate.producer.results.read import Listed
+from headgate.producer.results.listing import JobFilters, Listed
+from headgate.producer.submit.admission_check import AdmissionCheck
 from headgate.producer.submit.fields import RequestFields, Requests
 from headgate.producer.usage.report import UsageQuery, UsageReport
 from headgate.shared.job.result import Result, Status
@@ -31,13 +37,14 @@ CANCEL_WAIT_S = 10.0
 class Client:
     """Submits jobs and waits for their results. All its methods block.
 
-    settings: Settings, such as `Settings(redis_url="redis://...")`. Default: from the environment.
+    settings: Settings, such as `Settings(redis_url="redis://...")`, or the URL of a Redis. Default:
+        from the environment.
 
     The client opens its servers at the first use. Use it as a context manager, or call `close`.
     Many threads may use one client; a forked child opens servers of its own.
     """
 
-    def __init__(self, settings: Settings | None = None) -> None:
+    def __init__(self, settings: Settings | str | None = None) -> None:
         self._operations = Operations(settings)
         self._lock = threading.Lock()
         self._background: LoopThread | None = None
@@ -88,15 +95,24 @@ class Client:
         """
         return self._operations.route(prompt, fields)
 
-    def result(self, job_id: str, *, wait: bool = False, timeout_s: float | None = None) -> Result:
+    def result(
+        self,
+        job_id: str,
+        *,
+        wait: bool = False,
+        timeout_s: float | None = None,
+        timeout: float | None = None,
+    ) -> Result:
         """Return the result of a job: as it is now, or once the job has ended.
 
         wait: wait until the job has ended.
-        timeout_s: how many seconds to wait at most; implies `wait`. None: no limit.
+        timeout_s: how many seconds to wait at most; implies `wait`. None: no limit. `timeout` is
+            the same.
 
         A job that did not succeed has a Result with an `error`; only `Job.result` raises JobFailed.
         Raises UnknownJob, ResultExpired, JobTimeout and Unreachable.
         """
+        timeout_s = timeout_of(timeout_s, timeout)
         if not wait and timeout_s is None:
             return self._operations.result(job_id)
         return self._in_background().ended(job_id, timeout_s)
@@ -121,23 +137,18 @@ class Client:
         """Return the status of a job, also if its result has expired; raise UnknownJob."""
         return self._operations.status(job_id)
 
-    def jobs(
-        self,
-        *,
-        status: Status | None = None,
-        tenant: str | None = None,
-        since: datetime | timedelta | None = None,
-        limit: int = 50,
-    ) -> list[Listed]:
+    def jobs(self, **asked: Unpack[JobFilters]) -> list[Listed]:
         """Return jobs, the newest first.
 
-        status, tenant: only jobs of this status, or of this tenant.
-        since: only jobs submitted after this moment (with a time zone), or at most so long ago.
-        limit: how many at most, from 1 to 100,000.
+            failed = client.jobs(status="failed", since="1h", metadata={"run": 7})
 
-        Raises InvalidRequest and Unreachable.
+        asked: `status`, `tenant`, `user`, `model`, `batch`, `priority`, `code`, `metadata`: only
+            these; `since`, `before` and `limit`. See JobFilters.
+
+        For the next page give the last id of this one as `before`. Jobs that were submitted by
+        release 0.1 are not found by `metadata`. Raises InvalidRequest, UnknownJob and Unreachable.
         """
-        return self._operations.jobs(status, tenant, since, limit)
+        return self._operations.jobs(asked)
 
     def usage(
         self, by: UsageKey | str | Sequence[UsageKey] = (), **asked: Unpack[UsageQuery]
@@ -174,6 +185,55 @@ class Client:
             return self.result(job_id, timeout_s=timeout_s)
         except JobTimeout:
             return self.result(job_id)
+
+    def check(
+        self, prompt: str | None = None, /, **fields: Unpack[RequestFields]
+    ) -> AdmissionCheck:
+        """Return whether a request would be let in now, and what it would hold.
+
+            found = client.check("Summarise ...", tenant="acme", user="u1")
+            print(found.let_in, found.refusal, found.model, found.max_usd)
+
+        prompt, fields: as for `submit`. Nothing is queued, taken or counted, so by the time of a
+        submit the answer may be another. Raises InvalidRequest as `submit` does, and Unreachable.
+        """
+        return self._operations.check(prompt, fields)
+
+    def health(self) -> HealthReport:
+        """Return the state of models, pools, servers and workers, as `headgate health` shows it.
+
+        Its `down` says what is down, in words. Raises Unreachable if a server does not answer.
+        """
+        return self._operations.report(health.check)
+
+    def limits(self, *, pool: str | None = None, tenant: str | None = None) -> LimitsReport:
+        """Return the limits in force, how full they are, and the jobs that wait for them.
+
+        pool: only this pool, such as "openai/gpt-4o-mini". tenant: only this tenant.
+
+        Raises WrongUse for an unknown pool or tenant, and Unreachable.
+        """
+        return self._operations.report(partial(limits_report.report, pool=pool, tenant=tenant))
+
+    def budgets(self) -> list[BudgetRow]:
+        """Return how much of each budget is spent, today and this month (UTC)."""
+        return self._operations.report(budgets.report)
+
+    def cache_stats(self) -> CacheStats:
+        """Return how full the cache of answers is, and what it has saved."""
+        return self._operations.report(cache.stats)
+
+    def retry(self, job_id: str) -> Job:
+        """Queue a job that failed or expired again, under its id; return the Job.
+
+            job = client.retry(job_id)
+            print(job.result(timeout_s=30).content)
+
+        It gets new tries and as much time as it had at first; what its earlier attempts cost stays
+        on record. A model that "auto" chose is chosen anew. Raises UnknownJob, InvalidRequest for a
+        job that has not failed or cannot be run any more, and Unreachable.
+        """
+        return Job(self._operations.retry(job_id), self)
 
     def close(self) -> None:
         """Close all connections. Whoever still waits gets a RuntimeError."""

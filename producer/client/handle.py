@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from headgate.producer.client.arguments import timeout_of
 from headgate.producer.errors import answer_of
 from headgate.shared.job.result import Result, Status
 
@@ -44,15 +45,16 @@ class Job:
     id: str
     client: JobClient
 
-    def result(self, timeout_s: float | None = None) -> Result:
+    def result(self, timeout_s: float | None = None, *, timeout: float | None = None) -> Result:
         """Wait until the job has ended; return its result.
 
-        timeout_s: how many seconds to wait at most; None for no limit.
+        timeout_s: how many seconds to wait at most; None for no limit. `timeout` is the same.
 
         Raises JobFailed if the job did not succeed, JobTimeout if it has not ended in time, and
         ResultExpired and Unreachable.
         """
-        return answer_of(self.client.result(self.id, wait=True, timeout_s=timeout_s))
+        limit_s = timeout_of(timeout_s, timeout)
+        return answer_of(self.client.result(self.id, wait=True, timeout_s=limit_s))
 
     def status(self) -> Status:
         """Return the status of the job, also if its result has expired."""
@@ -70,15 +72,21 @@ class AsyncJob:
     id: str
     client: AsyncJobClient
 
-    async def result(self, timeout_s: float | None = None) -> Result:
+    async def result(
+        self,
+        timeout_s: float | None = None,
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109  # Celery's name, an alias
+    ) -> Result:
         """Wait until the job has ended; return its result.
 
-        timeout_s: how many seconds to wait at most; None for no limit.
+        timeout_s: how many seconds to wait at most; None for no limit. `timeout` is the same.
 
         Raises JobFailed if the job did not succeed, JobTimeout if it has not ended in time, and
         ResultExpired and Unreachable.
         """
-        return answer_of(await self.client.result(self.id, wait=True, timeout_s=timeout_s))
+        limit_s = timeout_of(timeout_s, timeout)
+        return answer_of(await self.client.result(self.id, wait=True, timeout_s=limit_s))
 
     async def status(self) -> Status:
         """Return the status of the job, also if its result has expired."""

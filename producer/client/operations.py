@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from datetime import datetime, timedelta
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TypeVar
 
 from redis.exceptions import RedisError
+from sqlalchemy import Engine
 
 from headgate.producer.client.arguments import (
     UsageKey,
@@ -15,27 +18,38 @@ from headgate.producer.client.arguments import (
     with_prompt,
 )
 from headgate.producer.client.waiters import Found, Waiters
-from headgate.producer.installation import Installation, LazyInstallation, record_alone
+from headgate.producer.installation import (
+    Installation,
+    LazyInstallation,
+    is_of_redis,
+    record_alone,
+)
 from headgate.producer.results import cancel as cancelling
 from headgate.producer.results import read
-from headgate.producer.results.read import Listed
+from headgate.producer.results.listing import JobFilters, JobQuery, Listed, list_jobs
+from headgate.producer.submit.admission_check import AdmissionCheck, check
 from headgate.producer.submit.fields import RequestFields, Requests
 from headgate.producer.submit.prepare import Submitter
+from headgate.producer.submit.retry import retry
 from headgate.producer.submit.submit import submit, submitter_for
 from headgate.producer.usage.query import usage
 from headgate.producer.usage.report import UsageQuery, UsageReport
-from headgate.producer.waits.find import WaitFinder
+from headgate.producer.waits.find import FindWaits, WaitFinder, no_waits
 from headgate.shared.errors import InvalidRequest, Unreachable
 from headgate.shared.job.result import Result, Status
 from headgate.shared.job.waiting_for import WaitingFor
 from headgate.shared.routing.router import Route
 from headgate.shared.settings import Settings
 
+log = logging.getLogger("headgate.client")
+
+T = TypeVar("T")
+
 
 class Operations:
     """The blocking work of a client. Many threads may call every method at once."""
 
-    def __init__(self, settings: Settings | None = None) -> None:
+    def __init__(self, settings: Settings | str | None = None) -> None:
         self._lazy = LazyInstallation(checked_settings(settings))
         self._submitter: tuple[Installation, Submitter] | None = None
         self._waits: tuple[Installation, WaitFinder] | None = None
@@ -68,11 +82,23 @@ class Operations:
             at = self._lazy.current(opened)
             return self._submitter_of(at).route(given)
 
+    def check(self, prompt: str | None, fields: RequestFields) -> AdmissionCheck:
+        """Return whether this request would be let in now, and what it would hold."""
+        given = with_prompt(prompt, fields)
+        with self._lazy.use() as opened:
+            at = self._lazy.current(opened)
+            return check(at, self._submitter_of(at), given)
+
+    def report(self, read_report: Callable[[Installation], T]) -> T:
+        """Return a report on the installation, by the catalog in force."""
+        with self._lazy.use() as opened:
+            return read_report(self._lazy.current(opened))
+
     def result(self, job_id: str) -> Result:
-        """Return the result as it is now."""
+        """Return the result as it is now; without Redis, as the record has it."""
         require_job_id(job_id)
-        with self._lazy.use() as at:
-            return read.read(at.engine, job_id, self._waits_of(at))
+        with self._record() as (engine, find_waits):
+            return read.read(engine, job_id, find_waits)
 
     def end_or_wait(self, job_id: str) -> Result | WaitingFor | None:
         """Return the result if the job has ended, else what it waits for; None if it runs."""
@@ -82,8 +108,8 @@ class Operations:
     def status(self, job_id: str) -> Status:
         """Return the status now, also if the result has expired."""
         require_job_id(job_id)
-        with self._lazy.use() as at:
-            return read.status(at.engine, job_id, self._waits_of(at))
+        with self._record() as (engine, find_waits):
+            return read.status(engine, job_id, find_waits)
 
     def look(self, ids: Sequence[str]) -> Found:
         """Return the results of those of the jobs that have ended."""
@@ -101,19 +127,11 @@ class Operations:
 
         return Waiters(look, last_look, at.servers.async_redis_client(), at.keys)
 
-    def jobs(
-        self,
-        status: Status | None,
-        tenant: str | None,
-        since: datetime | timedelta | None,
-        limit: int,
-    ) -> list[Listed]:
-        """Return the newest jobs first."""
-        with self._lazy.use() as at:
-            return read.list_jobs(
-                at.engine, status=status, tenant=tenant, since=since, limit=limit,
-                find_waits=self._waits_of(at),
-            )  # fmt: skip
+    def jobs(self, asked: JobFilters) -> list[Listed]:
+        """Return the newest jobs first; without Redis, as the record has them."""
+        query = JobQuery(**asked)
+        with self._record() as (engine, find_waits):
+            return list_jobs(engine, query, find_waits)
 
     def usage(self, by: UsageKey | str | Sequence[UsageKey], asked: UsageQuery) -> UsageReport:
         """Return who used what. It reads the database only, so it works without Redis."""
@@ -135,6 +153,32 @@ class Operations:
                 remedy = "the request to cancel is on record: cancel again once Redis answers"
                 raise Unreachable(error.server, error.reason, remedy) from error.__cause__
             raise
+
+    def retry(self, job_id: str) -> str:
+        """Queue a failed job again under its id; return the id."""
+        require_job_id(job_id)
+        with self._lazy.use() as opened:
+            at = self._lazy.current(opened)
+            done = retry(at, self._submitter_of(at), [job_id])
+            if job_id in done.refused:
+                read.status(at.engine, job_id)  # raises UnknownJob
+                raise InvalidRequest("job_id", job_id, done.refused[job_id])
+        return job_id
+
+    @contextmanager
+    def _record(self) -> Iterator[tuple[Engine, FindWaits]]:
+        """Give the record, and what finds the waits of its jobs: nothing if Redis is away."""
+        try:
+            self._lazy.get()
+        except Unreachable as error:
+            if not is_of_redis(error):
+                raise
+            log.warning("%s; only the record is read, without what jobs wait for", error)
+            with record_alone(self._lazy.settings) as engine:
+                yield engine, no_waits
+            return
+        with self._lazy.use() as at:
+            yield at.engine, self._waits_of(at)
 
     def _waits_of(self, at: Installation) -> WaitFinder:
         """Return the finder of waits of this installation."""

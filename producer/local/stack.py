@@ -20,9 +20,12 @@ from headgate.producer.local.process import Child, ChildGaveUp, stop_all
 from headgate.producer.waits.find import living_workers
 from headgate.shared import settings
 from headgate.shared.catalog import access
-from headgate.shared.errors import Unreachable
+from headgate.shared.errors import Unreachable, WrongUse
 from headgate.shared.servers.embedded import EmbeddedFailed
 from headgate.shared.settings import Settings, masked
+
+FLOWER_PORT = 5555
+"""Flower's own default."""
 
 START_S = 30.0
 """How long workers and simulator may take to start; on a busy machine it takes a few seconds."""
@@ -64,7 +67,7 @@ class LocalStack:
 
     `notify` is called with messages for the user, `on_line` with the name of a process and a line
     that it wrote. `env`: the whole environment of the processes (None: ours). `cwd`: their folder.
-    `at_once`: whether to stop without waiting for jobs.
+    `at_once`: whether to stop without waiting for jobs. `flower_port`: run Flower there, too.
     """
 
     settings: Settings
@@ -72,7 +75,7 @@ class LocalStack:
     on_line: Callable[[str, str], None]
     workers: int = 1
     simulator: Sequence[str] | None = None
-    flower: bool = False
+    flower_port: int | None = None
     env: Mapping[str, str] | None = None
     cwd: Path | None = None
     log_level: str = "WARNING"
@@ -91,6 +94,8 @@ class LocalStack:
 
         Raises Unreachable or ChildGaveUp, or SettingError for a key or proxy that cannot be used.
         """
+        if self.flower_port is not None:
+            require_free("--flower-port", self.flower_port)
         if self.installation is None:
             self.installation, self._owns = open_installation(self.settings), True
         env = dict(settings.environment() if self.env is None else self.env)
@@ -103,8 +108,8 @@ class LocalStack:
             name = f"{self.worker_name}-{n}"
             argv = worker_argv(name, self.log_level, quiet=True)
             self._start(name, argv, env, self.settings.drain_s + _STOP_MARGIN_S)
-        if self.flower:
-            self._start_flower(env)
+        if self.flower_port is not None:
+            self._start_flower(env, self.flower_port)
 
     def wait_for_workers(self) -> bool:
         """Wait until all workers answer, at most `START_S`; return whether they do."""
@@ -196,12 +201,11 @@ class LocalStack:
         ready.unlink(missing_ok=True)
         return url
 
-    def _start_flower(self, env: Mapping[str, str]) -> None:
-        port = free_port()
+    def _start_flower(self, env: Mapping[str, str], port: int) -> None:
         self.flower_url = f"http://127.0.0.1:{port}"
-        self.flower_login = f"headgate:{secrets.token_urlsafe(12)}"
+        login, self.flower_login = flower_login(self.settings)
         # In the environment: every user of the machine can read the arguments of a process.
-        env = {**env, "FLOWER_BASIC_AUTH": self.flower_login}
+        env = {**env, "FLOWER_BASIC_AUTH": login}
         argv = [*program("headgate.workers.flower"), "--port", str(port)]
         self._start("flower", argv, env, _QUICK_STOP_S)
 
@@ -217,6 +221,26 @@ class LocalStack:
         if self.flower_url:
             rows.append(("Flower", f"{self.flower_url} (login {self.flower_login})"))
         return rows
+
+
+def flower_login(chosen: Settings) -> tuple[str, str]:
+    """Return the logins of Flower, and what to print of them: a new login, or where it is from."""
+    own = chosen.flower_basic_auth
+    if own is not None:
+        return own.get_secret_value(), "of FLOWER_BASIC_AUTH"
+    made = f"headgate:{secrets.token_urlsafe(12)}"
+    return made, made
+
+
+def require_free(option: str, port: int) -> None:
+    """Raise WrongUse if another program listens on this loopback port."""
+    with socket.socket() as trial:
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            trial.bind(("127.0.0.1", port))
+        except OSError as error:
+            remedy = f"cannot be used ({error.strerror}); name another port with {option}"
+            raise WrongUse(option, port, remedy) from error
 
 
 def free_port() -> int:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
-from datetime import datetime, timedelta
-from typing import Any, get_args
+from dataclasses import replace
+from typing import Any
 
 import orjson
-from sqlalchemy import Engine, Row, Select, select, tuple_
+from sqlalchemy import Engine, Row, select
 
 from headgate.producer.errors import ResultExpired, UnknownJob
 from headgate.producer.results.open_jobs import IDS_PER_QUERY, OPEN_JOB_COLUMNS, open_jobs
@@ -16,24 +15,16 @@ from headgate.producer.results.pruned import pruned
 from headgate.producer.waits.find import FindWaits, no_waits
 from headgate.shared.database.engine import reading
 from headgate.shared.database.tables import jobs
-from headgate.shared.errors import HeadgateError, InvalidRequest
+from headgate.shared.errors import HeadgateError
 from headgate.shared.job.ids import now_ms, rfc3339
-from headgate.shared.job.request import Priority
-from headgate.shared.job.result import ENDED, WAITING, Result, Status
+from headgate.shared.job.result import ENDED, Result, Status
 from headgate.shared.job.result_text import decode_result
-from headgate.shared.job.waiting_for import WaitingFor, ms_of
-
-STATUSES: tuple[Status, ...] = get_args(Status)
-PAGE = 500
-MAX_WAITING_ROWS = 20_000
-"""How many waiting jobs are looked up on Redis at most to tell queued from deferred ones."""
-
-MAX_LISTED = 100_000
+from headgate.shared.job.waiting_for import WaitingFor
 
 DEFERS = frozenset({"limit", "budget", "gate", "paused", "model_down", "due"})
 """What a deferred job waits for; a job that waits for anything else is queued."""
 
-_STATUS_COLUMNS = (
+STATUS_COLUMNS = (
     *OPEN_JOB_COLUMNS,
     jobs.c.model,
     jobs.c.batch_id,
@@ -49,7 +40,7 @@ def read(engine: Engine, job_id: str, find_waits: FindWaits = no_waits) -> Resul
     "deferred". Raises UnknownJob and ResultExpired.
     """
     with reading(engine) as connection:
-        columns = (*_STATUS_COLUMNS, jobs.c.result, jobs.c.envelope)
+        columns = (*STATUS_COLUMNS, jobs.c.result, jobs.c.envelope)
         row = connection.execute(select(*columns).where(jobs.c.id == job_id)).first()
         if row is None:
             raise pruned(connection, [job_id]).get(job_id) or UnknownJob(job_id)
@@ -58,7 +49,7 @@ def read(engine: Engine, job_id: str, find_waits: FindWaits = no_waits) -> Resul
         return _ended(row)
     result = without_answer(row, _metadata(row.envelope))
     wait = find_waits(waiting).get(row.id) if waiting else None
-    return result if wait is None else replace(result, **_waiting(row, wait))
+    return result if wait is None else replace(result, **waiting_fields(row, wait))
 
 
 def end_or_wait(
@@ -69,7 +60,7 @@ def end_or_wait(
     It does not read the request, which may be long. Raises UnknownJob and ResultExpired.
     """
     with reading(engine) as connection:
-        columns = (*_STATUS_COLUMNS, jobs.c.result)
+        columns = (*STATUS_COLUMNS, jobs.c.result)
         row = connection.execute(select(*columns).where(jobs.c.id == job_id)).first()
         if row is None:
             raise pruned(connection, [job_id]).get(job_id) or UnknownJob(job_id)
@@ -82,7 +73,7 @@ def end_or_wait(
 def status(engine: Engine, job_id: str, find_waits: FindWaits = no_waits) -> Status:
     """Return the status now, also if the result has expired; raise UnknownJob."""
     with reading(engine) as connection:
-        row = connection.execute(select(*_STATUS_COLUMNS).where(jobs.c.id == job_id)).first()
+        row = connection.execute(select(*STATUS_COLUMNS).where(jobs.c.id == job_id)).first()
         if row is None:
             if (gone := pruned(connection, [job_id]).get(job_id)) is not None:
                 return gone.status
@@ -90,7 +81,7 @@ def status(engine: Engine, job_id: str, find_waits: FindWaits = no_waits) -> Sta
         waiting = open_jobs(connection, [row])
     found: Status = row.status
     wait = find_waits(waiting).get(job_id) if waiting else None
-    return found if wait is None else _status(row, wait)
+    return found if wait is None else status_of(row, wait)
 
 
 def look(engine: Engine, ids: Sequence[str]) -> dict[str, Result | HeadgateError]:
@@ -136,122 +127,15 @@ def without_answer(row: Row[*tuple[Any, ...]], metadata: dict[str, Any] | None =
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Listed:
-    """One job of a list, without its prompt and answer. Times are RFC 3339 in UTC.
-
-    `model` is the model that was asked for. `retry_at`: until when a deferred job waits.
-    `waiting_for`: what a job waits for that has not ended.
-    """
-
-    id: str
-    status: Status
-    priority: Priority
-    model: str
-    tenant: str
-    user: str | None
-    batch_id: str | None
-    submitted_at: str | None
-    started_at: str | None
-    finished_at: str | None
-    retry_at: str | None
-    waiting_for: WaitingFor | None = None
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the job as plain JSON values."""
-        return asdict(self)
-
-
-def list_jobs(
-    engine: Engine,
-    *,
-    status: Status | None = None,
-    tenant: str | None = None,
-    since: datetime | timedelta | None = None,
-    limit: int = 50,
-    find_waits: FindWaits = no_waits,
-) -> list[Listed]:
-    """Return at most `limit` jobs, the newest first. `since` is a moment, or how long ago.
-
-    Only the newest 20,000 waiting jobs are looked up to tell queued from deferred ones.
-    Raises InvalidRequest.
-    """
-    query = _query(status, tenant, since, limit)
-    if status not in WAITING:
-        found = _page(engine, query.limit(limit), find_waits)
-        return [one for one in found if status is None or one.status == status]
-    return _list_waiting(engine, query, status, limit, find_waits)
-
-
-def _list_waiting(
-    engine: Engine, query: Select[Any], status: Status | None, limit: int, find_waits: FindWaits
-) -> list[Listed]:
-    """Read page after page until `limit` jobs have the status that only Redis knows."""
-    found: list[Listed] = []
-    page, seen = query.limit(max(PAGE, limit)), 0
-    while len(found) < limit and seen < MAX_WAITING_ROWS:
-        listed = _page(engine, page, find_waits)
-        if not listed:
-            break
-        found += [one for one in listed if one.status == status]
-        seen, last = seen + len(listed), listed[-1]
-        place = tuple_(jobs.c.submitted_at_ms, jobs.c.id)
-        page = query.limit(max(PAGE, limit))
-        page = page.where(place < tuple_(ms_of(last.submitted_at), last.id))
-    return found[:limit]
-
-
-def _query(
-    status: Status | None, tenant: str | None, since: datetime | timedelta | None, limit: int
-) -> Select[Any]:
-    """Check what was asked for; return the query for it, without a limit."""
-    if status is not None and status not in STATUSES:
-        raise InvalidRequest("status", status, f"use one of {', '.join(STATUSES)}")
-    if tenant is not None and not isinstance(tenant, str):
-        raise InvalidRequest("tenant", tenant, "give the name of a tenant as text")
-    if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= MAX_LISTED:
-        raise InvalidRequest("limit", limit, f"give a whole number from 1 to {MAX_LISTED}")
-    query = select(*_STATUS_COLUMNS, jobs.c.tenant, jobs.c.user_id)
-    query = query.order_by(jobs.c.submitted_at_ms.desc(), jobs.c.id.desc())
-    if status is not None:
-        query = query.where(jobs.c.status.in_(WAITING if status in WAITING else (status,)))
-    if tenant is not None:
-        query = query.where(jobs.c.tenant == tenant)
-    if since is not None:
-        query = query.where(jobs.c.submitted_at_ms >= _since_ms(since))
-    return query
-
-
-def _since_ms(since: datetime | timedelta) -> int:
-    if isinstance(since, timedelta):
-        return now_ms() - int(since.total_seconds() * 1000)
-    if not isinstance(since, datetime) or since.tzinfo is None:
-        remedy = "give a datetime with a time zone, or a timedelta such as timedelta(hours=1)"
-        raise InvalidRequest("since", since, remedy)
-    return int(since.timestamp() * 1000)
-
-
-def _page(engine: Engine, query: Select[Any], find_waits: FindWaits) -> list[Listed]:
-    """Return the jobs of this query with what they wait for."""
-    with reading(engine) as connection:
-        rows = connection.execute(query).all()
-        waiting = open_jobs(connection, rows)
-    waits = find_waits(waiting) if waiting else {}
-    return [
-        replace(_listed(row), **_waiting(row, waits[row.id])) if row.id in waits else _listed(row)
-        for row in rows
-    ]
-
-
-def _status(row: Row[*tuple[Any, ...]], wait: WaitingFor) -> Status:
+def status_of(row: Row[*tuple[Any, ...]], wait: WaitingFor) -> Status:
     """Return the status of a job that waits: Redis may know more than the record, or less."""
     is_later = row.status == "deferred" and (row.retry_at_ms or 0) > now_ms()
     return "deferred" if wait.kind in DEFERS or is_later else "queued"
 
 
-def _waiting(row: Row[*tuple[Any, ...]], wait: WaitingFor) -> dict[str, Any]:
-    """Return the fields of a job that waits."""
-    status, retry_at = _status(row, wait), None
+def waiting_fields(row: Row[*tuple[Any, ...]], wait: WaitingFor) -> dict[str, Any]:
+    """Return the fields of a job that waits: status, retry_at and waiting_for."""
+    status, retry_at = status_of(row, wait), None
     if status == "deferred":
         retry_at = wait.until if wait.kind in DEFERS else rfc3339(row.retry_at_ms)
     return {"status": status, "retry_at": retry_at, "waiting_for": wait}
@@ -278,19 +162,3 @@ def _metadata(encoded: str | None) -> dict[str, Any]:
         return {}
     metadata: dict[str, Any] = orjson.loads(encoded).get("request", {}).get("metadata") or {}
     return metadata
-
-
-def _listed(row: Row[*tuple[Any, ...]]) -> Listed:
-    return Listed(
-        id=row.id,
-        status=row.status,
-        priority=row.priority,
-        model=row.model,
-        tenant=row.tenant,
-        user=row.user_id,
-        batch_id=row.batch_id,
-        submitted_at=rfc3339(row.submitted_at_ms),
-        started_at=rfc3339(row.started_at_ms),
-        finished_at=rfc3339(row.finished_at_ms),
-        retry_at=rfc3339(row.retry_at_ms) if row.status == "deferred" else None,
-    )

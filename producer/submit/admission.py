@@ -72,6 +72,12 @@ def refusals(
     return refused
 
 
+def look(at: Installation, job: Prepared) -> Refusal | None:
+    """Return the refusal that the job would meet now; None if it would be let in."""
+    [answer] = _ask(at, new_id(), [_admit_request(at.catalog, job)], "look")
+    return None if answer.way == "let in" else _refusal(job[0], answer)
+
+
 def give_back(at: Installation, jobs: Sequence[Prepared]) -> None:
     """Give back what these jobs, which were let in, took from their callers' limits."""
     for first in range(0, len(jobs), ASKED_AT_ONCE):
@@ -159,7 +165,7 @@ class AdmitReply:
 LET_IN = AdmitReply("let in")
 
 
-Mode = Literal["each", "together", "back"]
+Mode = Literal["each", "together", "back", "look"]
 
 
 def admit(
@@ -169,7 +175,7 @@ def admit(
 
     `call`: a new id for each call. `asked`: some hundreds at most. `mode`: "each" decides one by
     one; "together" lets in all or none, and the replies end with the first refusal; "back" gives
-    back what was let in before. The reply is None if Redis holds no limits.
+    back what was let in before; "look" only looks. The reply is None if Redis holds no limits.
     """
 
     def read(reply: list[Any] | None) -> list[AdmitReply] | None:

@@ -11,6 +11,7 @@ from headgate.shared.cost.tokens import output_ceiling
 from headgate.shared.cost.upper_bound import upper_bound_pico_usd
 from headgate.shared.errors import InvalidRequest
 from headgate.shared.job.request import Request
+from headgate.shared.job.request_checks import misspelt_param
 from headgate.shared.routing.capabilities import (
     FIELDS,
     Needs,
@@ -25,6 +26,17 @@ from headgate.shared.routing.dialects import REMEDIES
 def prompt_field(request: Request) -> str:
     """Return the name of the field that holds the words of the request."""
     return "input" if request.embeds else "messages" if request.messages else "prompt"
+
+
+def refuse_misspelt_params(request: Request) -> None:
+    """Raise InvalidRequest for a param whose name is surely a slip, with the name that is meant.
+
+    Workers do not check this, so that a job on record is never refused by a later release.
+    """
+    for name, value in request.params.items():
+        if meant := misspelt_param(name):
+            remedy = f"no vendor has this param; did you mean params.{meant}?"
+            raise InvalidRequest(f"params.{name}", value, remedy)
 
 
 def refuse_other_kind(field: str, model: Model, request: Request) -> None:

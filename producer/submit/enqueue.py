@@ -24,16 +24,17 @@ from headgate.shared.broker import script
 from headgate.shared.broker.keys import Keys
 from headgate.shared.broker.queues import message, queue_of, send
 from headgate.shared.database.engine import passes, writing
+from headgate.shared.database.job_metadata import Pairs, add_metadata, pairs_of
 from headgate.shared.database.rows import job_row
-from headgate.shared.database.tables import idempotency, jobs
+from headgate.shared.database.tables import idempotency, job_metadata, jobs
 from headgate.shared.job.envelope import Envelope
 from headgate.shared.servers.redis_check import refuses_for_now
 
 ROWS_PER_COMMIT = 500
 """Rows of one transaction; larger ones make the workers' commits wait too long."""
 
-QueueEntry = tuple[dict[str, Any], str, bytes, IdempotencyKey | None]
-"""A job's row, its queue, its message, and its idempotency key if it has one.
+QueueEntry = tuple[dict[str, Any], str, bytes, Pairs, IdempotencyKey | None]
+"""A job's row, its queue, its message, its metadata, and its idempotency key if it has one.
 
 Plain dicts and tuples of plain values, which Python's collector does not track: with 20,000
 envelopes in memory it would take 40 % of the time.
@@ -67,7 +68,10 @@ def enqueue(
 def entry_of(envelope: Envelope, encoded: bytes, ticket: str) -> QueueEntry:
     """Return the job as it is written to the database and sent to the broker."""
     key = key_of(envelope) if envelope.body_sha256 else None
-    return job_row(envelope, encoded), queue_of(envelope), message(envelope, encoded, ticket), key
+    text = message(envelope, encoded, ticket)
+    metadata = envelope.request.metadata
+    pairs = pairs_of(metadata) if metadata else ()
+    return job_row(envelope, encoded), queue_of(envelope), text, pairs, key
 
 
 def enqueue_entries(
@@ -127,10 +131,15 @@ def _without_refused(
     All stay if the database cannot be reached: maintenance sends their messages later.
     """
     taken = [(key.tenant, key.key) for *_, key in chunk if key and key.job_id in refused.ids]
+    with_metadata = [row["id"] for row, _, _, pairs, _ in chunk
+                     if pairs and row["id"] in refused.ids]  # fmt: skip
     waiting = jobs.c.id.in_(refused.ids), jobs.c.status == "queued", jobs.c.fence == 0
     try:
         with writing(engine) as connection:
             connection.execute(delete(jobs).where(*waiting))
+            if with_metadata:
+                of_them = job_metadata.c.job_id.in_(with_metadata)
+                connection.execute(delete(job_metadata).where(of_them))
             if taken:
                 place = tuple_(idempotency.c.tenant, idempotency.c.key).in_(taken)
                 of_these = idempotency.c.job_id.in_(refused.ids)
@@ -154,6 +163,8 @@ def _commit(
             new = [row for row, *_ in chunk if row["id"] not in recorded.owners]
             if new:
                 connection.execute(insert(jobs), new)
+                pairs = ((row["id"], found) for row, _, _, found, _ in chunk if found)
+                add_metadata(connection, (one for one in pairs if one[0] not in recorded.owners))
             committing = True
         return recorded
     except DBAPIError as error:
@@ -184,7 +195,7 @@ def _send_entries(
 ) -> MessagesRefused | None:
     """Send the messages; return those that Redis refused, or None. Raise RedisError."""
     by_queue: dict[str, list[tuple[str, bytes]]] = {}
-    for row, queue, text, _ in chunk:
+    for row, queue, text, *_ in chunk:
         if row["id"] not in left_out:
             by_queue.setdefault(queue, []).append((row["id"], text))
     while by_queue:

@@ -38,7 +38,7 @@ class RequestFields(TypedDict, total=False):
     tenant, user: whose request it is; usage, limits and budgets are counted by them. Never sent.
     tier: the tier of the caller. Default: as HEADGATE_TIERS says.
     deadline_s: seconds from now after which the answer is worthless. Default 86,400.
-    cache: whether and how long to keep the answer.
+    cache: whether and how long to keep the answer; "off" and "exact" stand for their mode.
     fallback: whether other models may answer (default: yes), or a list of them in order.
     same_provider: only fall back to models of the same provider.
     share: whether an equal request under way may give its answer (default: yes).
@@ -63,7 +63,7 @@ class RequestFields(TypedDict, total=False):
     user: str | None
     tier: str | None
     deadline_s: float
-    cache: CacheFields | CacheWish
+    cache: CacheFields | CacheWish | Literal["off", "exact"]
     fallback: bool | list[str]
     same_provider: bool
     share: bool

@@ -17,8 +17,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 from headgate.producer.errors import IdempotencyConflict
 from headgate.shared.database.engine import reading, write_all
 from headgate.shared.database.tables import KEY_KEPT_MS, idempotency, jobs
-from headgate.shared.errors import InvalidRequest, NewerEnvelope, UnreadableMessage
-from headgate.shared.job.encoding import dumps
+from headgate.shared.errors import NewerEnvelope, UnreadableMessage
+from headgate.shared.job.encoding import dumps, unwritable
 from headgate.shared.job.envelope import Envelope
 from headgate.shared.job.request import Request
 
@@ -61,7 +61,7 @@ def body_sha256(request: Request) -> str:
     try:
         return hashlib.sha256(dumps(body, orjson.OPT_SORT_KEYS)).hexdigest()
     except (TypeError, ValueError, RecursionError) as error:
-        raise InvalidRequest("request", None, f"cannot be written as JSON: {error}") from None
+        raise unwritable(body, error) from None
 
 
 def key_of(envelope: Envelope) -> IdempotencyKey:

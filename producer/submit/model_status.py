@@ -9,15 +9,14 @@ import threading
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any
 
 import redis
 from redis.exceptions import RedisError
 
 from headgate.shared import settings
 from headgate.shared.admission import breakers
+from headgate.shared.broker import worker_keys
 from headgate.shared.broker.keys import Keys
-from headgate.shared.broker.script import text_of
 from headgate.shared.catalog.catalog import Catalog
 from headgate.shared.routing.choose import ModelStatus, without_key
 from headgate.shared.settings import Settings
@@ -49,9 +48,8 @@ class ModelStatuses:
 
     def _read(self) -> ModelStatus:
         down = breakers.down_models(self._redis, self._keys)
-        found: Any = self._redis.hgetall(self._keys.keyed())
-        key_counts = {text_of(name): int(text_of(n)) for name, n in found.items()}
-        return ModelStatus(frozenset(down), without_key(key_counts or self._key_counts_here()))
+        key_counts = worker_keys.read(self._redis, self._keys) or self._key_counts_here()
+        return ModelStatus(frozenset(down), without_key(key_counts))
 
     def _key_counts_here(self) -> Mapping[str, int]:
         """Count the keys in this process's environment, for as long as no worker has started."""

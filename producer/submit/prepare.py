@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
+from headgate.producer.admin.reopen import with_new_deadline
 from headgate.producer.submit.checks import (
+    refuse_misspelt_params,
     refuse_other_kind,
     refuse_too_expensive,
     refuse_too_long,
@@ -24,10 +27,12 @@ from headgate.shared.catalog.templates import expanded
 from headgate.shared.cost.rates import price_lists_of
 from headgate.shared.cost.tokens import input_tokens
 from headgate.shared.errors import InvalidRequest
+from headgate.shared.job.encoding import json_bytes, refuse_oversize, unwritable
 from headgate.shared.job.envelope import ENVELOPE_VERSION, NEWEST_VERSION, Envelope
 from headgate.shared.job.ids import new_id, now_ms
 from headgate.shared.job.request import (
     AUTO,
+    DEFAULT_DEADLINE_S,
     MAX_KEY_CHARACTERS,
     MAX_SAMPLES,
     Request,
@@ -91,12 +96,21 @@ class Submitter:
         which of the samples of the request.
         """
         request = _request_of(given)
+        try:
+            return self._prepared(request, batch_id, batch_line, custom_id, sample)
+        except InvalidRequest:
+            _refuse_large(request)  # whatever else is wrong with it
+            raise
+
+    def _prepared(
+        self, request: Request, batch_id: str | None, batch_line: int | None,
+        custom_id: str | None, sample: int,
+    ) -> Prepared:  # fmt: skip
         if custom_id is not None and "\0" in custom_id:
             raise InvalidRequest("custom_id", custom_id, "leave out the NUL character")
+        refuse_misspelt_params(request)
         body = "" if request.idempotency_key is None else body_sha256(request)
-        request = expanded(_with_own_key(request, sample), self._catalog.templates)
-        model = self._model_of(request)
-        request = self._with_tier(self._with_default_params(request, model))
+        request, model = self._filled_in(request, sample)
         envelope = Envelope(
             v=NEWEST_VERSION if model.variant_of else ENVELOPE_VERSION,
             id=new_id(),
@@ -111,6 +125,16 @@ class Submitter:
             body_sha256=body,
         )
         return Prepared(envelope, _encoded(envelope), self._ticket(envelope, model).encode())
+
+    def _filled_in(self, request: Request, sample: int) -> tuple[Request, Model]:
+        """Return the request with all that it leaves out, and the model to ask first."""
+        request = expanded(_with_own_key(request, sample), self._catalog.templates)
+        model = self._model_of(request)
+        return self._with_tier(self._with_default_params(request, model)), model
+
+    def requested(self, given: RequestForm | Mapping[str, Any], *, sample: int = 1) -> Request:
+        """Return the request as a job of it has it on record; raise InvalidRequest."""
+        return self._filled_in(_request_of(given), sample)[0]
 
     def prepare_many(
         self, requests: Iterable[RequestForm | Mapping[str, Any]], samples: int = 1
@@ -139,6 +163,23 @@ class Submitter:
     def route(self, given: RequestForm | Mapping[str, Any]) -> Route:
         """Return which model "auto" would get for this request, and why; raise InvalidRequest."""
         return self._router.route(_request_of(given))
+
+    def renewed(self, envelope: Envelope) -> tuple[Envelope, str]:
+        """Return a failed job's envelope for a new try, and its ticket; raise InvalidRequest.
+
+        Its deadline counts anew. A model that routing chose is chosen anew: its provider may have
+        no key.
+        """
+        envelope = with_new_deadline(envelope)
+        request = envelope.request
+        if (request.model or self._default_model) == AUTO:
+            model = self._model_of(request)
+            chosen = {"model": model.name, "model_class": model.model_class}
+            envelope = envelope.model_copy(update=chosen)
+        else:
+            model = self._known_model("model", envelope.model)
+        ticket = replace(self._ticket(envelope, model), paid=False)
+        return envelope, ticket.encode()
 
     def _model_of(self, request: Request) -> Model:
         """Return the model to ask first; check it and the models of `fallback`."""
@@ -216,6 +257,23 @@ def _request_of(given: RequestForm | Mapping[str, Any]) -> Request:
     return request_from({"prompt": given} if isinstance(given, str) else dict(given))
 
 
+def request_digest(request: Request) -> str:
+    """Return what is equal for equal requests, however often and by whom they are tried.
+
+    The tier is looked up and the deadline grows with a retry; neither counts.
+    """
+    return body_sha256(request.model_copy(update={"tier": None, "deadline_s": DEFAULT_DEADLINE_S}))
+
+
+def _refuse_large(request: Request) -> None:
+    """Raise InvalidRequest for a request of more than 10 MB."""
+    try:
+        encoded = json_bytes(request.model_dump(exclude_defaults=True))
+    except (ValueError, RecursionError, InvalidRequest):
+        return
+    refuse_oversize(encoded)
+
+
 def checked_samples(value: object) -> int:
     """Return the number of samples; raise InvalidRequest if it is none."""
     if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MAX_SAMPLES:
@@ -245,4 +303,4 @@ def _encoded(envelope: Envelope) -> bytes:
     try:
         return envelope.encode()
     except (ValueError, RecursionError) as error:
-        raise InvalidRequest("request", None, f"cannot be written as JSON: {error}") from None
+        raise unwritable(envelope.request.metadata, error) from None

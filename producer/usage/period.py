@@ -8,6 +8,7 @@ from datetime import UTC, date, datetime, timedelta
 
 from sqlalchemy import Connection
 
+from headgate.producer.moments import ms_of, parse_day_or_moment
 from headgate.shared.database.usage_rollup import (
     DAY_MS,
     begin_ms,
@@ -17,10 +18,10 @@ from headgate.shared.database.usage_rollup import (
     summed,
 )
 from headgate.shared.errors import InvalidRequest
-from headgate.shared.job.ids import now_ms, rfc3339
+from headgate.shared.job.ids import rfc3339
 
-Moment = datetime | date | timedelta
-"""A moment with its time zone, a day (UTC), or how long ago."""
+Moment = datetime | date | timedelta | str
+"""A moment with its time zone, a day (UTC), how long ago, or a text such as "7d"."""
 
 LATE_DAYS = 3
 """Queries check so many of the last rolled-up days for late lines; maintenance checks the rest."""
@@ -40,6 +41,8 @@ class Period:
 
 def between(since: Moment | None, until: Moment | None) -> Period:
     """Return the period; a day given as `until` is part of it. Raise InvalidRequest."""
+    since = parse_day_or_moment(since, "since") if isinstance(since, str) else since
+    until = parse_day_or_moment(until, "until") if isinstance(until, str) else until
     from_ms = None if since is None else max(0, _ms("since", since))
     until_ms = None if until is None else max(0, _ms("until", until))
     if until_ms is not None and _is_day(until):
@@ -55,15 +58,9 @@ def _is_day(moment: Moment | None) -> bool:
 
 
 def _ms(name: str, moment: Moment) -> int:
-    if isinstance(moment, timedelta):
-        return now_ms() - int(moment.total_seconds() * 1000)
-    if isinstance(moment, datetime):
-        if moment.tzinfo is None:
-            raise InvalidRequest(name, str(moment), "use a moment with a time zone, or a day")
-        return int(moment.timestamp() * 1000)
-    if isinstance(moment, date):
+    if isinstance(moment, date) and not isinstance(moment, datetime):
         return int(datetime(moment.year, moment.month, moment.day, tzinfo=UTC).timestamp()) * 1000
-    raise InvalidRequest(name, moment, "use a datetime with a time zone, a date or a timedelta")
+    return ms_of(name, moment)
 
 
 def widened(connection: Connection, period: Period) -> Period:

@@ -17,8 +17,9 @@ TIMES = ("day", "month")
 class UsageQuery(TypedDict, total=False):
     """The jobs to count, by the time of their end and their owner, and the number of rows.
 
-    `since`: a moment, a day (UTC), or how long ago. `until`: before a moment, or to the end of a
-    day. `limit`: at most so many rows, those with the highest cost.
+    `since`: a moment, a day (UTC), or how long ago: a timedelta, or a text such as "7d". `until`:
+    before a moment, or to the end of a day. `limit`: at most so many rows, those with the highest
+    cost.
     """
 
     since: Moment | None

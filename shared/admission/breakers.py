@@ -137,6 +137,17 @@ def states(client: redis.Redis, keys: Keys) -> list[ModelHealth]:
     ]
 
 
+def server_ms(client: redis.Redis) -> int:
+    """Return the time of the Redis server in Unix ms."""
+    seconds, micros = client.time()
+    return int(seconds) * 1000 + int(micros) // 1000
+
+
+def window_of(at_ms: int) -> tuple[int, int]:
+    """Return the minute whose calls `states` counts at this time: its start and its end."""
+    return (at_ms // SLOT_MS - SLOTS + 1) * SLOT_MS, at_ms
+
+
 def down_models(client: redis.Redis, keys: Keys) -> set[str]:
     """Return the models (provider/model) that no call may go to now, with any key.
 

@@ -258,8 +258,12 @@ class Keys:
         return f"{self.prefix}headgate:alert:{alert_id}"
 
     def keyed(self) -> str:
-        """HASH: provider to how many keys its workers have, 0 for none; stays."""
+        """HASH: provider to its keys, for the release before; expires in 12 seconds."""
         return f"{self.prefix}headgate:keyed"
+
+    def worker_keys(self) -> str:
+        """ZSET: worker and its key counts to when they are forgotten; expires in 12 seconds."""
+        return f"{self.prefix}headgate:worker-keys"
 
     def deltas(self, job_id: str) -> str:
         """STREAM: pieces of an answer, `fence-n` to `d`; expires 5 minutes after the job's end.

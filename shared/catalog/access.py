@@ -45,6 +45,17 @@ def keys_of(in_force: Settings, provider: ProviderConfig) -> list[str]:
     return found or (["none"] if provider.api_key_optional else [])
 
 
+def no_keys(catalog: Catalog) -> str:
+    """Say in one line that no provider has a key, and the three ways on."""
+    names = list(dict.fromkeys(n for one in catalog.providers.values() for n in one.api_key_env))
+    first, more = names[0] if names else "a key", len(names) - 1
+    others = f" (or another of {more} providers' keys)" if more > 0 else ""
+    return (
+        f"no provider has a key: set {first}{others}, or try without one by "
+        "`headgate up --simulate`, or name a local server in the catalog ([providers.custom])"
+    )
+
+
 def checked_key(variable: str, key: str) -> str:
     """Return the key without blanks around it; raises SettingError if no header can hold it."""
     key = key.strip()

@@ -1,7 +1,7 @@
 """Deletes the rows that are kept no longer, some hundreds in each transaction.
 
-Jobs are deleted with their prompts and answers, and a batch with all its jobs, once the last of
-them is old. Open jobs stay, and so do the jobs of a batch with an open or a younger job.
+Jobs are deleted with their prompts, answers and metadata, and a batch with all its jobs, once the
+last of them is old. Open jobs stay, and so do the jobs of a batch with an open or a younger job.
 
 Audit lines are deleted with the attempts of their jobs, a whole day (UTC) after the other. The day
 must be in the roll-up, and none of its jobs on record: so usage stays exact. With each transaction
@@ -34,7 +34,14 @@ from sqlalchemy import (
 
 from headgate.shared.database.engine import reading, snapshot, writing
 from headgate.shared.database.migrate import ADVISORY_LOCK
-from headgate.shared.database.tables import attempts, audit, batches, jobs, usage_summed
+from headgate.shared.database.tables import (
+    attempts,
+    audit,
+    batches,
+    job_metadata,
+    jobs,
+    usage_summed,
+)
 from headgate.shared.database.usage_rollup import (
     DAY_MS,
     begin_ms,
@@ -179,10 +186,18 @@ def _prune_jobs(engine: Engine, before_ms: int, dry_run: bool, size: _Size) -> I
             began = time.monotonic()
             with deleting(engine) as connection:
                 # A job that was reopened meanwhile has not ended any more.
-                ids = jobs.c.id.in_([row.id for row in gone])
-                connection.execute(delete(jobs).where(ids, over))
+                ids = [row.id for row in gone]
+                connection.execute(delete(jobs).where(jobs.c.id.in_(ids), over))
+                _delete_metadata(connection, ids)
             size.learn(time.monotonic() - began)
         yield _by_end("jobs", gone)
+
+
+def _delete_metadata(connection: Connection, ids: Sequence[str]) -> None:
+    """Delete the metadata of those of these jobs that are deleted."""
+    of_these = job_metadata.c.job_id.in_(ids)
+    left = select(jobs.c.id).where(jobs.c.id == job_metadata.c.job_id).exists()
+    connection.execute(delete(job_metadata).where(of_these, ~left))
 
 
 def _batch_stays(before_ms: int) -> ColumnElement[bool]:

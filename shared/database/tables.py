@@ -125,6 +125,17 @@ audit = Table(
 Index("audit_by_batch", audit.c.batch_id)
 Index("audit_by_time", audit.c.finished_at_ms)
 
+#: Plain values of the metadata of jobs, by which lists find jobs. They go with their jobs.
+job_metadata = Table(
+    "job_metadata",
+    metadata,
+    Column("key", String(128), nullable=False),
+    Column("value", String(256), nullable=False, comment="a text, a number, true or false"),
+    Column("job_id", String(128), nullable=False),
+    PrimaryKeyConstraint("key", "value", "job_id"),
+)
+Index("job_metadata_by_job", job_metadata.c.job_id)
+
 #: One row per batch: an input file whose lines were submitted as jobs.
 batches = Table(
     "batches",

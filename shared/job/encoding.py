@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import math
 from typing import Any
 
 import orjson
 
 from headgate.shared.errors import InvalidRequest
+from headgate.shared.job.numbers import has_no_form, is_no_number, place_of
 
 MAX_REQUEST_BYTES = 10 * 1024 * 1024
 """The limit for one request, as JSON."""
@@ -76,11 +76,25 @@ def json_bytes(value: object) -> bytes:
     try:
         data = dumps(value)
     except (TypeError, ValueError, RecursionError) as error:
-        raise InvalidRequest("request", None, f"cannot be written as JSON: {error}") from None
+        raise unwritable(value, error) from None
     # orjson writes NaN and infinities as null.
-    if b"null" in data and not _is_finite(value):
-        raise InvalidRequest("request", "NaN", "JSON has no NaN and no infinity; give a number")
+    if b"null" in data and (found := place_of(value, is_no_number)):
+        raise InvalidRequest(_field(found[0]), found[1], "is no number in JSON; give one, or none")
     return data
+
+
+def unwritable(value: object, error: Exception) -> InvalidRequest:
+    """Return the error that names the part of the value that JSON has no form for, if one is."""
+    field, part = place_of(value, has_no_form) or ("", None)
+    what = f"cannot be written as JSON: {error}"
+    if isinstance(error, TypeError) and field and not isinstance(part, str):
+        what = f"{type(part).__name__} cannot be written as JSON; give a text, a number or a list"
+    return InvalidRequest(_field(field), part, what)
+
+
+def _field(path: str) -> str:
+    """Return the path as a caller knows it: without the envelope around the request."""
+    return path.removeprefix("request.") or "request"
 
 
 def has_large_number(value: object) -> bool:
@@ -102,15 +116,3 @@ def refuse_oversize(encoded: bytes) -> None:
         raise InvalidRequest(
             "request", f"{len(encoded)} bytes", f"the limit is {MAX_REQUEST_BYTES} bytes (10 MB)"
         )
-
-
-def _is_finite(value: object) -> bool:
-    match value:
-        case float():
-            return math.isfinite(value)
-        case dict():
-            return all(map(_is_finite, value.values()))
-        case list() | tuple():
-            return all(map(_is_finite, value))
-        case _:
-            return True

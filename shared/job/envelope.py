@@ -13,6 +13,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from headgate.shared.errors import InvalidRequest, NewerEnvelope, UnreadableMessage
+from headgate.shared.field_faults import remedy_of
 from headgate.shared.job.encoding import json_bytes, refuse_oversize
 from headgate.shared.job.ids import LATEST_MS, now_ms
 from headgate.shared.job.request import (
@@ -121,7 +122,7 @@ class Envelope(BaseModel):
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             where = ".".join(str(part) for part in first["loc"])
-            raise UnreadableMessage(f"envelope field {where}: {first['msg']}") from None
+            raise UnreadableMessage(f"envelope field {where}: {remedy_of(first)}") from None
 
 
 def _without_newer_fields(fields: dict[str, Any]) -> dict[str, Any]:

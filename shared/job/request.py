@@ -20,6 +20,7 @@ from pydantic import (
 from headgate.shared.errors import InvalidRequest
 from headgate.shared.field_faults import closest, path_of, remedy_of
 from headgate.shared.job.encoding import has_large_number
+from headgate.shared.job.numbers import plain
 from headgate.shared.job.request_checks import (
     INPUT_REMEDY,
     PARAMS,
@@ -27,6 +28,7 @@ from headgate.shared.job.request_checks import (
     check_messages,
     check_params,
     is_deeper,
+    with_whole_numbers,
 )
 
 AUTO = "auto"
@@ -93,6 +95,10 @@ EmbeddingInput = str | list[str] | list[int] | list[list[int]]
 """What an embedding job embeds: a text, texts, a text as tokens, or several of them."""
 
 
+CACHE_MODES = ("off", "exact")
+CACHE_REMEDY = 'use "off" or "exact"; "semantic" is not supported yet'
+
+
 class CacheWish(BaseModel):
     """How the caller wants the cache: `exact` or `off`, and how many seconds to keep the answer.
 
@@ -140,6 +146,15 @@ class Request(BaseModel):
     @classmethod
     def _take_whole_seconds(cls, value: object) -> object:
         return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+    @field_validator("cache", mode="before")
+    @classmethod
+    def _take_cache_mode(cls, wish: object) -> object:
+        if isinstance(wish, str):
+            if wish not in CACHE_MODES:
+                raise InvalidRequest("cache", wish, CACHE_REMEDY)
+            return CacheWish(mode=wish)  # type: ignore[arg-type]  # one of them
+        return CacheWish(mode="off") if wish is False else wish
 
     @field_validator("metadata")
     @classmethod
@@ -221,6 +236,7 @@ def request_from(fields: dict[str, Any]) -> Request:
 
     Raises InvalidRequest that names the first field at fault, its value and the remedy.
     """
+    fields = with_whole_numbers(plain(fields))
     for name in fields:
         if name not in REQUEST_FIELDS:
             raise InvalidRequest(str(name), fields[name], _remedy_for_unknown(str(name)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from headgate.shared.errors import InvalidRequest
+from headgate.shared.job.numbers import whole
 
 ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
 
@@ -65,8 +66,60 @@ NUMBERS: dict[str, tuple[float, float, bool]] = {
     "seed": (-(2**63), 2**63 - 1, True),
 }
 
+_WHOLE = frozenset(name for name, (*_, is_whole) in NUMBERS.items() if is_whole)
+
 #: Names that belong into `params`, for the remedy when a caller gives one beside it.
 PARAMS = frozenset({*NUMBERS, "stop", "tools", "tool_choice", "response_format"})
+
+#: Long names of params that vendors read, by which a misspelt one is recognised.
+_KNOWN = (
+    *NUMBERS, "tool_choice", "response_format", "logit_bias", "parallel_tool_calls", "top_logprobs",
+    "reasoning_effort", "service_tier", "metadata", "modalities", "prediction", "stop_sequences",
+    "max_output_tokens", "max_tokens_to_sample", "verbosity", "thinking", "safety_identifier",
+    "prompt_cache_key", "prompt_logprobs", "stop_token_ids", "min_tokens", "max_new_tokens",
+    "repetition_penalty", "logprobs", "functions", "function_call", "web_search_options",
+)  # fmt: skip
+
+_SHORTEST = 8
+"""Shorter names are often one letter away from another vendor's param, such as top_p and top_a."""
+
+
+def misspelt_param(name: str) -> str | None:
+    """Return the param that is meant by this name, if it is surely a slip.
+
+    It differs in case, `_` and `-` only, or is one letter away from a long name. All other names
+    may be a vendor's own.
+    """
+    if name in _KNOWN or name in PARAMS:
+        return None
+    bare = _bare(name)
+    for known in _KNOWN:
+        if bare == _bare(known):
+            return known
+    long = [known for known in _KNOWN if len(known) >= _SHORTEST]
+    if len(name) < _SHORTEST:
+        return None
+    return next((known for known in long if _is_one_away(name, known)), None)
+
+
+def _bare(name: str) -> str:
+    return name.lower().replace("_", "").replace("-", "")
+
+
+def _is_one_away(one: str, other: str) -> bool:
+    """Return whether one letter is added, missing, another, or swapped with the next."""
+    if len(one) > len(other):
+        one, other = other, one
+    if len(other) - len(one) > 1:
+        return False
+    at = next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), len(one))
+    rest, rest_of_other = one[at:], other[at:]
+    if len(one) < len(other):
+        return rest == rest_of_other[1:]
+    return rest[1:] == rest_of_other[1:] or (
+        rest[2:] == rest_of_other[2:] and rest[:2] == rest_of_other[:2][::-1]
+    )
+
 
 #: Fields of the vendors' bodies that Headgate sets itself: it chooses model and streaming.
 _NOT_PARAMS = ("model", "messages", "stream", "stream_options", "input", "prompt")
@@ -87,6 +140,15 @@ def check_params(params: dict[str, Any]) -> None:
     stop = params.get("stop")
     if not (stop is None or isinstance(stop, str) or _is_list_of_texts(stop)):
         raise InvalidRequest("params.stop", stop, "give a text or a list of texts")
+
+
+def with_whole_numbers(fields: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields with params such as `max_tokens: 50.0`, as pandas has them, as 50."""
+    params = fields.get("params")
+    if not isinstance(params, dict):
+        return fields
+    made = {n: whole(v) for n, v in params.items() if isinstance(v, float) and n in _WHOLE}
+    return {**fields, "params": {**params, **made}} if made else fields
 
 
 def _check_number(name: str, value: object) -> None:

@@ -15,6 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from headgate.shared.catalog import access
 from headgate.shared.catalog.catalog import Catalog
 from headgate.shared.catalog.schema import Model
 from headgate.shared.cost import rates
@@ -107,12 +108,12 @@ class Router:
         Raises InvalidRequest, with `field` as the field at fault, if no model can answer it.
         """
         judged, choice = self._choice(request, field)
-        return choice.model or _refuse(field, request, choice, judged)
+        return choice.model or self._refuse(field, request, choice, judged)
 
     def route(self, request: Request, field: str = "model") -> Route:
         """Return the model as `model` does, with the reasons and the other models."""
         judged, choice = self._choice(request, field)
-        model = choice.model or _refuse(field, request, choice, judged)
+        model = choice.model or self._refuse(field, request, choice, judged)
         return Route(
             model.name, model.provider, judged.kind, judged.score, judged.level,
             usd_text(choice.pico_usd), choice.reasons,
@@ -139,6 +140,13 @@ class Router:
             self._candidates = tuple(candidates(self._catalog))
         rules = self._catalog.routing.rules
         return judged, choose(judged, preference, self._candidates, rules, self._status())
+
+    def _refuse(self, field: str, request: Request, choice: Choice, judged: Judgement) -> Model:
+        """Raise InvalidRequest that says why no model can answer."""
+        needing = (one for one in self._catalog.providers.values() if not one.api_key_optional)
+        if {one.name for one in needing} <= self._status().keyless:
+            raise InvalidRequest(field, AUTO, access.no_keys(self._catalog))
+        return _refuse(field, request, choice, judged)
 
     def _an_embedding_model(self) -> str:
         found = (model.name for model in self._catalog.models.values() if model.embeds)

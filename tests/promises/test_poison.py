@@ -126,7 +126,7 @@ def test_malformed_messages_end_as_dead_letters_and_the_next_job_runs(stack: Sta
         wait_until(lambda n=place: stack.broker.llen(stack.keys.dead()) == len(DEAD), 20, queue)  # type: ignore[misc]
         if place % 4 == 0:
             _listed_whole(stack, queue, str(place))
-        ended = headgate(["dead", "drop", "--queue", queue], stack.env)
+        ended = headgate(["dead", "drop", "--queue", queue, "--yes"], stack.env)
         assert (ended.code, len(ended.out.splitlines())) == (0, len(DEAD)), ended.err
     assert stack.worker.running
     assert "Traceback" not in stack.worker.log()
@@ -170,8 +170,8 @@ def test_a_letter_is_shown_sent_again_and_dropped(stack: Stack) -> None:
     assert headgate(["dead", "drop", again], stack.env).code == 2
     two = [letter["id"] for letter in stack.dead()[:2]]
     assert headgate(["dead", "drop", *two], stack.env).code == 0
-    assert headgate(["dead", "drop", "--reason", "headers", "--json"], stack.env).code == 0
-    assert headgate(["dead", "drop", "--all"], stack.env).code == 0
+    assert headgate(["dead", "drop", "--reason", "headers", "--json", "--yes"], stack.env).code == 0
+    assert headgate(["dead", "drop", "--all", "--yes"], stack.env).code == 0
     assert stack.dead() == []
     assert not [*stack.broker.scan_iter("headgate:letter:*")]
     stack.all_succeed([stack.client.submit("the last").id])

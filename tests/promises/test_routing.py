@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
+from headgate.shared.broker import worker_keys
 from headgate.shared.catalog import catalog
+from headgate.shared.job.ids import now_ms
 from tests.support.command import headgate
 from tests.support.governor import KEYS, Open, world
 
@@ -37,8 +39,11 @@ def test_auto_chooses_a_model_that_can_do_it_and_says_why(world: Open) -> None:
     assert told.runners_up
     command = headgate(["route", HARD, "--json"], here.env)
     assert command.document["model"] == hard.model
-    keyed: dict[Any, Any] = dict.fromkeys(models.providers, 0) | {"anthropic": 1}
-    here.redis.hset(KEYS.keyed(), mapping=keyed)
+    counts = dict.fromkeys(models.providers, 0) | {"anthropic": 1}
+    here.workers[0].stop()
+    here.wait(lambda: not here.redis.exists(KEYS.worker_keys()), "its keys to be forgotten")
+    until_ms = now_ms() + 600_000
+    here.redis.zadd(KEYS.worker_keys(), {worker_keys.member("other", counts): until_ms})
     here.wait(lambda: here.client.route(HARD).provider == "anthropic", "the keys to be seen")
     dear = headgate(["route", "Hello", "--max-usd-per-million", "0.0001"], here.env)
     assert dear.code == 2

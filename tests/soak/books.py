@@ -15,7 +15,7 @@ from tests.soak.stage import Stage
 
 PICO = Decimal("1e-12")
 KEPT = (
-    "headgate:pulse", "headgate:wake:", "headgate:limits", "headgate:budgets", "headgate:keyed",
+    "headgate:pulse", "headgate:wake:", "headgate:limits", "headgate:budgets",
     "headgate:cached", "headgate:cache:counts", "headgate:cache:uses", "headgate:cache:ends",
     "headgate:database", "headgate:results", "headgate:pauses", "_kombu.binding",
 )  # fmt: skip

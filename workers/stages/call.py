@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import count
 
+from headgate.shared.catalog import access
 from headgate.shared.catalog.catalog import Catalog
 from headgate.shared.catalog.schema import Model
 from headgate.shared.catalog.schema import ProviderConfig as Entry
@@ -35,12 +36,21 @@ class Upstream:
 class Call:
     """Calls providers. Each is made at its first use: an SDK costs half a second and 40 MB.
 
-    `timeout_s`: the time limit of a call to a model that has none in the catalog.
+    `timeout_s`: the time limit of a call to a model that has none in the catalog. `keys_of` returns
+    the keys of a provider as they are now.
     """
 
     def __init__(
-        self, catalog: Catalog, make: Callable[[Entry], list[Upstream]], *, timeout_s: float
+        self,
+        catalog: Catalog,
+        make: Callable[[Entry], list[Upstream]],
+        *,
+        timeout_s: float,
+        keys_of: Callable[[Entry], list[str]] = lambda _: [],
     ) -> None:
+        self._keys_of = keys_of
+        self._keys: dict[str, list[str]] = {}
+        self._has_any_key = True
         self._catalog = catalog
         self._make = make
         self._timeout_s = timeout_s
@@ -63,21 +73,38 @@ class Call:
                 if upstreams is None:
                     # In a thread: the import of an SDK would stop every other job meanwhile.
                     entry = self._catalog.provider(model)
-                    try:
-                        upstreams = await asyncio.to_thread(self._make, entry)
-                    except WrongUse as error:  # by a new catalog; at start it is checked
-                        upstreams = []
-                        self._unusable[model.provider] = str(error)
+                    upstreams = await asyncio.to_thread(self._open, entry)
                     self._upstreams[model.provider] = upstreams
         if not upstreams:
             return None
         named = [upstream for upstream in upstreams if upstream.key == key]
         return (named or upstreams)[0 if named else next(self._turn) % len(upstreams)]
 
+    def _open(self, entry: Entry) -> list[Upstream]:
+        """Return the provider once for each of its keys; none if it cannot be called."""
+        self._keys[entry.name] = self._read_keys(entry)
+        try:
+            upstreams = self._make(entry)
+        except WrongUse as error:  # by a new catalog; at start it is checked
+            self._unusable[entry.name] = str(error)
+            return []
+        if not upstreams:
+            others = self._catalog.providers.values()
+            self._has_any_key = any(self._read_keys(one) for one in others if one.api_key_env)
+        return upstreams
+
+    def _read_keys(self, entry: Entry) -> list[str]:
+        try:
+            return self._keys_of(entry)
+        except WrongUse as error:
+            return [str(error)]
+
     def follow(self, catalog: Catalog) -> None:
-        """Make providers anew that this catalog describes differently; running calls go on."""
+        """Make providers anew whose keys or entries have changed; running calls go on."""
         for name in list(self._upstreams):
-            if catalog.providers.get(name) != self._catalog.providers.get(name):
+            entry = catalog.providers.get(name)
+            same_keys = entry is not None and self._read_keys(entry) == self._keys.get(name)
+            if entry != self._catalog.providers.get(name) or not same_keys:
                 self._replaced += self._upstreams.pop(name)
                 self._unusable.pop(name, None)
                 self._plain_until.clear()
@@ -87,6 +114,8 @@ class Call:
         """Return the error of an attempt at a model whose provider cannot be called."""
         if model.provider in self._unusable:
             return Unauthorized(self._unusable[model.provider])
+        if not self._has_any_key:
+            return Unauthorized(access.no_keys(self._catalog))
         names = " or ".join(self._catalog.provider(model).api_key_env)
         return Unauthorized(f"no key for {model.provider}: set {names}")
 

@@ -13,6 +13,7 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, select, update
 
 from headgate.shared.database.engine import insert_all, write_all
+from headgate.shared.database.job_metadata import add_metadata, pairs_of
 from headgate.shared.database.rows import job_row
 from headgate.shared.database.tables import attempts, audit, jobs
 from headgate.shared.errors import ErrorCode, UnreadableMessage
@@ -188,6 +189,8 @@ def _rows(connection: Connection, items: Sequence[_Taking]) -> dict[str, Any]:
             del new[job_id]
     if new:
         insert_all(connection, jobs, [job_row(one, one.encode()) for one in new.values()])
+        told = [one for one in new.values() if one.request.metadata]
+        add_metadata(connection, ((one.id, pairs_of(one.request.metadata)) for one in told))
         # Another worker may have put the row there, and claimed it, since we looked.
         rows |= _locked(connection, list(new))
         if any(job_id not in rows for job_id in new):

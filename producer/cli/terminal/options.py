@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import math
 import re
-from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from datetime import datetime, timedelta
 
 PRIORITY = click.Choice(["interactive", "standard", "bulk"])
 
 MAX_TOKENS = click.option(
-    "--max-tokens", type=int, metavar="N", help="Maximum length of the answer in tokens."
+    "--max-tokens",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Maximum length of the answer in tokens.",
 )
 MAX_USD_PER_MILLION = click.option(
     "--max-usd-per-million", metavar="X",
@@ -22,8 +28,17 @@ PREFER = click.option(
     type=click.Choice(["speed", "quality", "cost"]),
     help="With auto: what matters most (default: cost).",
 )
+TASKS = (
+    "chat", "reasoning", "code", "research", "creative", "analysis", "summary", "translation",
+    "vision",
+)  # fmt: skip
+"""As `Kind` in `headgate.shared.job.request`, which takes long to import."""
 
-
+TASK = click.option(
+    "--task",
+    type=click.Choice(TASKS),
+    help="With auto: the kind of task, if you know it (default: guessed).",
+)
 NO_CACHE = click.option(
     "--no-cache", is_flag=True,
     help="Ask for each request: use no cached answer, and share no call with an equal request.",
@@ -43,18 +58,23 @@ def finite(_context: click.Context, option: click.Parameter, value: float | None
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
+def parse_seconds(text: str, option: str) -> float:
+    """Return a duration in seconds; raise WrongUse.
+
+    `text`: `90s`, `10m`, `2h`, `7d`, or a number of seconds.
+    """
+    from headgate.shared.errors import WrongUse
+
+    if match := re.fullmatch(r"(\d{1,9}(?:\.\d+)?)([smhd]?)", text):
+        return float(match[1]) * _UNITS[match[2] or "s"]
+    raise WrongUse(option, text, "write 90s, 10m, 2h or 7d, or a number of seconds")
+
+
 def parse_moment(text: str, option: str = "--since") -> datetime | timedelta:
     """Return a moment (UTC if it names no zone), or how long ago it was; raise WrongUse.
 
     `text`: `30s`, `10m`, `2h`, `7d`, or a moment in ISO 8601.
     """
-    from headgate.shared.errors import WrongUse
+    from headgate.producer import moments
 
-    if match := re.fullmatch(r"(\d{1,9}(?:\.\d+)?)([smhd])", text):
-        return timedelta(seconds=float(match[1]) * _UNITS[match[2]])
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError:
-        remedy = "write 30s, 10m, 2h, 7d, or a moment such as 2026-11-20T09:30:00Z"
-        raise WrongUse(option, text, remedy) from None
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
+    return moments.parse_moment(text, option)

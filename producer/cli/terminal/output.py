@@ -10,9 +10,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import click
+
+from headgate.producer.cli.terminal.cells import Cell
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -88,25 +91,34 @@ def print_table(
 ) -> None:
     """Print the rows: as a table on a terminal, elsewhere with tabs between the cells.
 
+    `found`: texts, numbers, and cells (`cells.py`), which a terminal shows in the form for people.
     `optional`: columns to hide on a narrow terminal, the first one first.
     """
-    cells = [
-        ["-" if cell is None or cell == "" else printable(str(cell)) for cell in row]
-        for row in found
-    ]
+    rows = [[_cell(value) for value in row] for row in found]
     if not sys.stdout.isatty():
         print_line("\t".join(columns))
-        for row in cells:
-            print_line("\t".join(row))
+        for row in rows:
+            print_line("\t".join(cell.exact for cell in row))
         return
+    _print_rich(columns, rows, optional)
+
+
+def _print_rich(
+    columns: Sequence[str], rows: Sequence[Sequence[Cell]], optional: Sequence[str]
+) -> None:
+    """Print the rows as a table on a terminal, as wide as that is."""
     from rich.cells import cell_len
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     console = Console()
-    widths = {name: max(map(cell_len, column))
-              for name, *column in zip(columns, columns, *cells, strict=True)}  # fmt: skip
+    if console.no_color:  # NO_COLOR: no bold letters either
+        console = Console(color_system=None)
+    filled = list(zip(*rows, strict=True)) or [()] * len(columns)
+    by_column = dict(zip(columns, filled, strict=True))
+    widths = {name: max(map(cell_len, (name, *(cell.shown for cell in cells))))
+              for name, cells in by_column.items()}  # fmt: skip
     hidden = []
     for name in optional:
         if sum(widths.values()) + 2 * (len(widths) - 1) > console.width:
@@ -115,17 +127,47 @@ def print_table(
     table = Table(box=None, pad_edge=False)
     for name in widths:
         # The first column names the row; a name that wraps cannot be copied.
-        table.add_column(name, overflow="fold", no_wrap=name == columns[0])
-    for row in cells:
+        justify = "right" if _are_numbers(by_column[name]) else "left"
+        no_wrap = name == columns[0]
+        table.add_column(name, overflow="fold", no_wrap=no_wrap, justify=justify)  # type: ignore[arg-type]  # its own words
+    for row in rows:
         shown = zip(columns, row, strict=True)
-        table.add_row(*(Text(cell) for name, cell in shown if name in widths))
+        table.add_row(*(Text(cell.shown, cell.style) for name, cell in shown if name in widths))
     console.print(table)
     if hidden:
         print_note(f"hidden columns: {', '.join(hidden)}; widen the terminal or use --json")
 
 
+_NONE = Cell("-", "-")
+
+
+def _cell(value: object) -> Cell:
+    """Return the value as a cell, with control characters escaped."""
+    if value is None or value == "":
+        return _NONE
+    if isinstance(value, Cell):
+        if value.exact.isprintable() and value.shown.isprintable():
+            return value
+        return replace(value, exact=printable(value.exact), shown=printable(value.shown))
+    if isinstance(value, int) and not isinstance(value, bool):
+        return Cell(str(value), f"{value:,}", is_number=True)
+    text = printable(str(value))
+    return Cell(text, text, is_number=isinstance(value, float))
+
+
+def _are_numbers(cells: Sequence[Cell]) -> bool:
+    """Return whether all that stands in the column is numbers."""
+    filled = [cell for cell in cells if cell is not _NONE]
+    return bool(filled) and all(cell.is_number for cell in filled)
+
+
 def print_pairs(values: Sequence[tuple[str, object]]) -> None:
     """Print each name with its value on a line of its own."""
     width = max(len(name) for name, _ in values)
+    is_terminal = sys.stdout.isatty()
     for name, value in values:
-        print_line(f"{name:<{width}}  {printable(str(value))}")
+        if isinstance(value, Cell):
+            text = value.shown if is_terminal else value.exact
+        else:
+            text = str(value)
+        print_line(f"{name:<{width}}  {printable(text)}")

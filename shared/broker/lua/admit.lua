@@ -2,8 +2,9 @@
 --   is taken from the buckets of its user and tier, or the request is refused. The bucket of its
 --   tenant is only looked at, since it is charged when the job starts. Refusals are counted, and lock
 --   a user out.
--- KEYS: none. ARGV: 1 prefix of all keys, 2 name of this call, 3 `each`, `together` (all or none) or
---   `back` (what calls before have taken for these is given back), then for each request: its
+-- KEYS: none. ARGV: 1 prefix of all keys, 2 name of this call, 3 `each`, `together` (all or none),
+--   `back` (what calls before have taken for these is given back) or `look` (nothing is taken,
+--   counted or kept), then for each request: its
 --   ticket, ms of its tier's first lockout (0: none), refusals within a minute that start it.
 -- Result: for each request {0} let in; {1, ms, bucket, measure, limit} refused; {2, 0, bucket,
 --   measure, limit} takes more than the bucket ever gets in a minute; {3, ms} locked out before;
@@ -17,7 +18,7 @@ local done = KEY.admitted(ARGV[2])
 local before = redis.call('GET', done)
 if before then return cjson.decode(before) end
 if redis.call('EXISTS', KEY.limits) == 0 then return false end
-local together, back = ARGV[3] == 'together', ARGV[3] == 'back'
+local together, back, look = ARGV[3] == 'together', ARGV[3] == 'back', ARGV[3] == 'look'
 
 local locks = {}
 local function lock_of(ticket)
@@ -83,13 +84,13 @@ local function answer_to(ticket, first_ms, most)
   if lock and lock.over > now then return {3, math.ceil(lock.over - now)} end
   local wait, where, what = longest_wait(scopes, amounts)
   if wait == 0 then
-    take_from_all(scopes, amounts, 1)
+    if not look then take_from_all(scopes, amounts, 1) end
     return {0}
   end
   local name, limit = where.bucket.name, where.config[what]
   if wait < 0 then return {2, 0, name, what, limit} end
   -- A lockout is for what a user does, not for what others of the tenant do.
-  local span = lock and where.kind == 'user' and refuse(lock, first_ms, most)
+  local span = lock and not look and where.kind == 'user' and refuse(lock, first_ms, most)
   if span then return {4, math.max(span, wait), name, what, limit, lock.count} end
   return {1, math.ceil(wait), name, what, limit}
 end
@@ -105,6 +106,7 @@ for i = 4, #ARGV, 3 do
     if together then break end
   end
 end
+if look then return answers end
 if not (together and refused) then save_buckets() end
 redis.call('SET', done, cjson.encode(answers), 'PX', MINUTE_MS)
 return answers

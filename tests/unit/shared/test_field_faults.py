@@ -47,6 +47,10 @@ FAULTS: dict[str, tuple[dict[str, Any], str]] = {
     "an unknown key inside": (
         {"prompt": "a", "cache": {"ttl": 1}}, "cache.ttl: 1: no such field; leave it out",
     ),
+    "another mode of the cache": (
+        {"prompt": "a", "cache": "none"},
+        'cache: \'none\': use "off" or "exact"; "semantic" is not supported yet',
+    ),
     "a name with a slip": (
         {"prompt": "a", "modell": "x"}, "modell: 'x': unknown field; did you mean model?",
     ),
@@ -60,3 +64,8 @@ def test_an_error_names_the_field_the_value_and_the_remedy(
     with pytest.raises(InvalidRequest) as raised:
         request_from(fields)
     assert str(raised.value) == message
+
+
+def test_the_mode_of_the_cache_stands_for_the_wish() -> None:
+    for given, mode in (("off", "off"), ("exact", "exact"), (False, "off"), ({}, None)):
+        assert request_from({"prompt": "a", "cache": given}).cache.mode == mode

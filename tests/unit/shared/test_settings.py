@@ -149,3 +149,8 @@ def test_a_dotenv_may_hold_comments_exports_and_names_without_a_value() -> None:
     text = "# a comment\n\nexport HEADGATE_CONCURRENCY=7\nALONE\nB='two\nlines'\n"
     Path(".env").write_text(text)
     assert settings.load().concurrency == 7
+
+
+def test_a_database_url_may_say_postgres(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADGATE_DATABASE_URL", "postgres://u:p@host/d")
+    assert settings.load().database_url == "postgresql://u:p@host/d"

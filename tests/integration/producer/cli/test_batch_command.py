@@ -250,7 +250,7 @@ def test_max_in_flight_bounds_what_is_queued(env: dict[str, str], tmp_path: Path
 @pytest.mark.parametrize(
     ("arguments", "fault"),
     [
-        (["{in}", "-o", "{out}", "--resume"], "the input has changed"),
+        (["{other}", "-o", "{out}", "--resume"], "no line of it is as in the input of batch"),
         (["{first}", "-o", "{out}"], "--resume"),
         (["{first}", "-o", "{out}", "--resume", "--model", "gpt-4o"], "--model"),
         (["{first}", "-o", "{first}"], "the input itself"),
@@ -273,8 +273,9 @@ def test_wrong_use_is_refused_before_anything_is_queued(
     names = {
         "folder": tmp_path, "first": prompts(tmp_path / "first", 3), "out": tmp_path / "out",
         "in": prompts(tmp_path / "in", 4), "new": tmp_path / "new", "empty": tmp_path / "empty",
-        "missing": tmp_path / "missing",
+        "missing": tmp_path / "missing", "other": tmp_path / "other",
     }  # fmt: skip
+    names["other"].write_text('{"prompt": "another"}\n')
     with worker_of(env):
         assert headgate(["batch", "run", names["first"], "-o", names["out"]], env).code == 0
     ended = headgate(["batch", "run", *(word.format(**names) for word in arguments)], env)

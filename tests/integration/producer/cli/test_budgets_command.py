@@ -65,8 +65,8 @@ def test_a_budget_that_makes_no_sense_is_refused(env: dict[str, str]) -> None:
 
 def test_the_maximum_cost_of_a_job_is_an_option_of_submit(env: dict[str, str]) -> None:
     for arguments, fault in (
-        (("--model", "gpt-4o", "--max-cost-usd", "0.000001"), "max_cost_usd: '0.000001'"),
-        (("--model", "gpt-4o", "--max-cost-usd", "much"), "max_cost_usd: 'much'"),
+        (("--model", "gpt-4o", "--max-cost-usd", "0.000001"), "--max-cost-usd: '0.000001'"),
+        (("--model", "gpt-4o", "--max-cost-usd", "much"), "--max-cost-usd: 'much'"),
         (("--model", "auto", "--max-usd-per-million", "0"), "max_usd_per_million"),
     ):
         ended = headgate(("submit", *arguments, "Say hello"), env)

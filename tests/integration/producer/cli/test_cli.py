@@ -293,7 +293,7 @@ def test_dead_letters_are_listed_retried_and_dropped(
         assert client.lrange(Keys().queue("headgate.bulk.fast"), 0, -1) == [b"<2>\n\n"]
         assert headgate(["dead", "drop", second], ready).code == 0
         assert client.llen(Keys().dead()) == 1
-        dropped = headgate(["dead", "drop", "--all", "--json"], ready)
+        dropped = headgate(["dead", "drop", "--all", "--json", "--yes"], ready)
         assert (dropped.code, dropped.document["state"]) == (0, "dropped")
         assert client.llen(Keys().dead()) == 0
 

@@ -52,6 +52,7 @@ def test_many_jobs_keep_their_order_over_several_transactions(client: Client) ->
     count = 2 * ROWS_PER_COMMIT + 7
     ids = client.submit_many({"prompt": f"p{i}", "metadata": {"i": i}} for i in range(count))
     assert len(set(ids)) == count
+    assert [one.id for one in client.jobs(metadata={"i": 700})] == [ids[700]]
     assert sorted(ids_of(client.open())) == sorted(ids)
     assert [m["headers"]["id"] for m in messages(client, "headgate.standard.fast")] == ids
 

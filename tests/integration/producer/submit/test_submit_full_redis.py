@@ -13,7 +13,7 @@ from sqlalchemy import event, func, select
 from headgate import Client, SubmitInterrupted, Unreachable
 from headgate.producer.submit.enqueue import ROWS_PER_COMMIT, enqueue
 from headgate.producer.submit.submit import submitter_for
-from headgate.shared.database.tables import idempotency
+from headgate.shared.database.tables import idempotency, job_metadata
 from tests.support.played import ids_of, settings_for
 from tests.support.servers import ValkeyServer
 
@@ -53,6 +53,11 @@ def count_keys(client: Client) -> int:
         return int(connection.scalar(select(func.count()).select_from(idempotency)) or 0)
 
 
+def count_metadata(client: Client) -> int:
+    with client.open().engine.connect() as connection:
+        return int(connection.scalar(select(func.count()).select_from(job_metadata)) or 0)
+
+
 def test_a_full_redis_is_told_before_anything_is_on_record(
     client: Client, direct: redis.Redis
 ) -> None:
@@ -75,10 +80,10 @@ def test_jobs_that_a_full_redis_refuses_are_not_on_record_as_queued(
     client.open()
     before_commit(client, 1, lambda: direct.config_set("maxmemory", "1mb"))
     with pytest.raises(Unreachable) as caught:
-        client.submit("Hello", idempotency_key="k")
+        client.submit("Hello", idempotency_key="k", metadata={"run": 7})
     assert not isinstance(caught.value, SubmitInterrupted)
     assert ids_of(client.open()) == []
-    assert count_keys(client) == 0
+    assert count_keys(client) == count_metadata(client) == 0
     direct.config_set("maxmemory", "0")
     job = client.submit("Hello", idempotency_key="k")
     assert ids_of(client.open()) == [job.id]

@@ -117,9 +117,9 @@ def test_thousands_are_listed_in_pages_and_by_queue_and_reason(office: Office) -
     assert [letter["id"] for letter in wanted] == [
         i for n, i in reversed([*enumerate(ids)]) if n % 3 == 0 and n % 2 == 0
     ]
-    assert len(office.run("drop", "--reason", "even").out.splitlines()) == 1500
+    assert len(office.run("drop", "--reason", "even", "--yes").out.splitlines()) == 1500
     assert len(office.listed("--limit", "5000")) == 1500
-    assert office.run("drop", "--all").err == ""
+    assert office.run("drop", "--all", "--yes").err == ""
     assert office.listed() == []
     left = office.broker.client.hgetall(Keys().letters())
     assert left == {b"made": b"3000", b"bytes": b"0"}

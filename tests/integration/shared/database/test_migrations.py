@@ -20,6 +20,7 @@ from headgate.shared.database.tables import (
     callers,
     database_id,
     idempotency,
+    job_metadata,
     jobs,
     metadata,
     usage_days,
@@ -75,6 +76,8 @@ def fill(engine: Engine) -> None:
             )
         )  # fmt: skip
         connection.execute(insert(callbacks).values(job_id=job.id, due_at_ms=2**40))
+        found_by = {"key": "run", "value": "7", "job_id": job.id}
+        connection.execute(insert(job_metadata).values(**found_by))
         connection.execute(insert(callers).values(tenant="acme", tier="pro"))
         key = {"tenant": "acme", "key": "k", "body_sha256": "0", "created_at_ms": 2**40}
         connection.execute(insert(idempotency).values(job_id=job.id, **key))

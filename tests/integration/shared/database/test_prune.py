@@ -15,6 +15,7 @@ from headgate.producer.usage.query import usage
 from headgate.producer.usage.report import BY, UsageReport
 from headgate.shared.database import migrate
 from headgate.shared.database.engine import open_engine, snapshot
+from headgate.shared.database.job_metadata import add_metadata, pairs_of
 from headgate.shared.database.prune import (
     Cutoffs,
     Pruned,
@@ -70,6 +71,16 @@ def test_ended_jobs_go_and_open_and_younger_ones_stay_with_all_audit_lines(engin
     assert ids_in(engine, "attempts") == gone | stay
     assert len(ids_in(engine, "audit")) == len(gone | stay) - 1
     assert counted(prune(engine, ALL_JOBS, NOW_MS)) == {}
+
+
+def test_the_metadata_of_a_job_goes_with_it(engine: Engine) -> None:
+    gone, stays = put_job(engine, OLD_MS), put_job(engine, YOUNG_MS)
+    with engine.begin() as connection:
+        add_metadata(connection, [(job, pairs_of({"run": 7, "x": "y"})) for job in (gone, stays)])
+    assert counted(prune(engine, ALL_JOBS, NOW_MS, dry_run=True)) == {"jobs": 1}
+    assert ids_in(engine, "job_metadata") == {gone, stays}
+    assert counted(prune(engine, ALL_JOBS, NOW_MS)) == {"jobs": 1}
+    assert ids_in(engine, "job_metadata") == {stays}
 
 
 def test_a_batch_stays_whole_until_its_last_job_is_old(engine: Engine) -> None:

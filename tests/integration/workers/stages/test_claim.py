@@ -12,7 +12,7 @@ from sqlalchemy import Engine, Table, func, insert, select, text, update
 from headgate.shared.database import migrate
 from headgate.shared.database.engine import open_engine, reading
 from headgate.shared.database.rows import audit_row, job_row
-from headgate.shared.database.tables import attempts, audit, jobs
+from headgate.shared.database.tables import attempts, audit, job_metadata, jobs
 from headgate.shared.errors import UnreadableMessage
 from headgate.shared.job.envelope import Envelope
 from headgate.shared.job.ids import now_ms
@@ -94,8 +94,9 @@ async def test_a_claimed_job_is_running_in_the_name_of_its_worker(desk: Desk) ->
 
 
 async def test_a_job_of_a_stock_producer_gets_its_row(desk: Desk) -> None:
-    job = envelope(tenant="acme", user="u1")
+    job = envelope(tenant="acme", user="u1", metadata={"run": 7, "list": [1]})
     await desk.claim(job)
+    assert [(row.key, row.value) for row in desk.rows(job_metadata, job.id)] == [("run", "7")]
     row = desk.row(job.id)
     assert (row.status, row.tenant, row.user_id) == ("running", "acme", "u1")
     assert row.envelope == job.encode().decode()

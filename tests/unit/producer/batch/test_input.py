@@ -1,10 +1,17 @@
 """The input of a batch: every broken line is reported with its fault, and the others are read."""
 
+import bz2
+import gzip
 import hashlib
+import json
+import lzma
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from headgate.producer.batch.formats import bad_line, output_line
 from headgate.producer.batch.input import BadLine, InputLine, read, scan
 from headgate.shared.errors import WrongUse
 
@@ -24,8 +31,17 @@ BAD_LINES = {
     "not UTF-8": (b'{"prompt": "\xff"}', "byte 13 is not UTF-8"),
     "raw NUL byte": (b'{"prompt": "a\x00b"}', "a raw NUL byte"),
     "lone surrogate": (rb'{"prompt": "\ud800"}', "surrogate"),
-    "NaN": (b'{"prompt": "x", "deadline_s": NaN}', "unexpected character"),
-    "custom_id of another type": (b'{"custom_id": 5, "prompt": "x"}', "custom_id: 5"),
+    "NaN": (
+        b'{"prompt": "NaN: x", "deadline_s": NaN}',
+        "NaN is no JSON; write null or a number (column 36)",
+    ),
+    "Infinity": (b'{"params": {"seed": -Infinity}}', "-Infinity is no JSON"),
+    "custom_id of another type": (b'{"custom_id": 5.5, "prompt": "x"}', "custom_id: 5.5"),
+    "custom_id true": (b'{"custom_id": true, "prompt": "x"}', "custom_id: True"),
+    "custom_id like one on record": (
+        b'{"custom_id": "\\u001f5", "prompt": "x"}',
+        "without control characters",
+    ),
     "empty custom_id": (b'{"custom_id": "", "prompt": "x"}', "custom_id"),
     "another method": (b'{"method": "GET", "url": "/v1/chat/completions", "body": {}}', "POST"),
     "another url": (b'{"method": "POST", "url": "/v1/images", "body": {}}', "url"),
@@ -149,7 +165,20 @@ def test_a_scan_counts_filled_lines_and_digests_every_byte(tmp_path: Path) -> No
     [
         (b"", "has no lines"),
         (b"\n \n\r\n", "has no lines"),
-        ("{}\n".encode("utf-16"), "UTF-16"),
+        ("{}\n".encode("utf-16"), "UTF-16; save it as UTF-8: iconv -f UTF-16 "),
+        (GOOD.decode().encode("utf-16-le"), "iconv -f UTF-16LE -t UTF-8 "),
+        (GOOD.decode().encode("utf-16-be"), "iconv -f UTF-16BE -t UTF-8 "),
+        (gzip.compress(GOOD), "compressed with gzip; unpack it first: gunzip -k "),
+        (bz2.compress(GOOD), "bzip2 -dk "),
+        (lzma.compress(GOOD), "xz -dk "),
+        (b"PK\x03\x04\x14", "Excel"),
+        (b"PAR1\x15", "Parquet"),
+        (b"[" + GOOD + b"]", "one JSON array"),
+        (b"\xef\xbb\xbf[\n  " + GOOD + b"\n]", "one JSON array"),
+        (b'{\n  "prompt": "x"\n}\n', "object on several lines"),
+        (b"prompt,model\nhello,gpt-4o\n", "looks like CSV"),
+        (b'"prompt";"model"\n"hello";"gpt-4o"\n', "looks like CSV"),
+        (b"Summarise Hamlet\nSummarise Macbeth\n", "is plain text"),
     ],
 )
 def test_a_file_that_cannot_be_an_input_is_refused(
@@ -166,3 +195,54 @@ def test_a_folder_and_a_missing_file_are_refused(tmp_path: Path) -> None:
         scan(tmp_path)
     with pytest.raises(WrongUse, match="No such file"):
         scan(tmp_path / "missing")
+
+
+@pytest.mark.parametrize(
+    "first", [b"[1, 2]", b"[" + GOOD + b"]", b"no JSON", b"a,b", b'"hello"', b"{broken", b"5"]
+)
+def test_a_bad_first_line_does_not_refuse_the_file(tmp_path: Path, first: bytes) -> None:
+    path = tmp_path / "in"
+    path.write_bytes(first + b"\n" + GOOD)
+    assert scan(path).lines == 2
+    path.write_bytes(first if first != b"[" + GOOD + b"]" else b"5")
+    assert scan(path).lines == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "lines"),
+    [
+        (b'[{"prompt": "a"},\n {"prompt": "b"}]', [{"prompt": "a"}, {"prompt": "b"}]),
+        (b'{\n"prompt": "a"\n}', [{"prompt": "a"}]),
+        (
+            b"prompt,model\na,m\nb,m\n",
+            [{"prompt": "a", "model": "m"}, {"prompt": "b", "model": "m"}],
+        ),
+        (b"a b\nc d\n", [{"prompt": "a b"}, {"prompt": "c d"}]),
+    ],
+)
+def test_the_command_that_is_named_makes_lines_of_the_file(
+    tmp_path: Path, content: bytes, lines: list[dict[str, str]]
+) -> None:
+    path = tmp_path / "it's in"
+    path.write_bytes(content)
+    with pytest.raises(WrongUse) as caught:
+        scan(path)
+    command = caught.value.remedy.partition("make it one: ")[2].replace("python", sys.executable, 1)
+    subprocess.run(["/bin/sh", "-c", command], cwd=tmp_path, check=True)
+    found = (tmp_path / "lines.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in found] == lines
+
+
+def test_a_number_as_custom_id_comes_back_as_a_number(tmp_path: Path) -> None:
+    raw = b'{"custom_id": 5, "prompt": "x"}\n{"custom_id": "5", "prompt": "x"}\n'
+    raw += b'{"custom_id": 5, "prompt": "x"}\n{"custom_id": 7, "prompt": "x", "samples": 2}'
+    found = lines_of(tmp_path / "in", raw)
+    assert [type(line) for line in found] == [InputLine, InputLine, BadLine, InputLine, InputLine]
+    result = {"id": "0190d7a2-0000-7000-8000-000000000000", "status": "failed", "model": "m"}
+    ids = [json.loads(output_line(1, "b", line.custom_id, result))["custom_id"] for line in found]
+    assert ids == [5, "5", 5, "7#1", "7#2"]
+    bad = found[2]
+    assert isinstance(bad, BadLine)
+    assert bad.message == "line 3: custom_id: 5 is on line 1 too"
+    written = json.loads(bad_line(3, "b", bad.custom_id, bad.code, bad.message))
+    assert written["custom_id"] == 5

@@ -92,7 +92,7 @@ def test_the_option_is_for_lines_that_do_not_say_it(tmp_path: Path) -> None:
         ("{broken", 3, "JSON"),
         ({"prompt": "x", "samples": 0}, 3, "samples: 0: give a whole number from 1 to 128"),
         ({"prompt": "x", "samples": "2"}, 3, "samples"),
-        ({"prompt": "x", "custom_id": 5, "samples": 2}, 3, "custom_id"),
+        ({"prompt": "x", "custom_id": 5.5, "samples": 2}, 3, "custom_id"),
         ({"url": "/v1/nope", "body": {}, "samples": 2}, 2, "url"),
         ({"input": "x", "model": "mistral-embed"}, 3, "an embedding is always the same"),
     ],

@@ -5,7 +5,7 @@ import sys
 from decimal import Decimal
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import headgate
 from headgate.producer.client.arguments import UsageKey
@@ -18,8 +18,8 @@ GOOD = '''
 import asyncio
 from datetime import timedelta
 from headgate import (
-    AsyncClient, Client, ErrorReport, JobFailed, Listed, Request, RequestFields, Result, Route,
-    Settings, Status, UsageReport,
+    AdmissionCheck, AsyncClient, Client, ErrorReport, JobFailed, Listed, Request, RequestFields,
+    Result, Route, Settings, Status, UsageReport,
 )
 
 def blocking(prompts: list[str]) -> list[Result]:
@@ -32,6 +32,12 @@ def blocking(prompts: list[str]) -> list[Result]:
         route: Route = client.route("Hello", prefer="speed", max_usd_per_million=2)
         listed: list[Listed] = client.jobs(status="failed", since=timedelta(hours=1), limit=5)
         report: UsageReport = client.usage(["tenant", "day"], since=timedelta(days=7), tenant="a")
+        client.submit("x", cache="off").result(timeout=30)
+        listed += client.jobs(since="1h")
+        checked: AdmissionCheck = client.check("Hello", tenant="acme")
+        print(checked.let_in, client.health().down, client.limits(pool="openai/gpt-4o-mini").gates)
+        print([row.spent_usd for row in client.budgets()], client.cache_stats().saved_usd)
+        print(client.retry(job.id).id)
         print(route.model, [one.status for one in listed], report.total.cost_usd)
         try:
             print(job.result(timeout_s=30).content)
@@ -40,11 +46,14 @@ def blocking(prompts: list[str]) -> list[Result]:
         return [client.result(job_id, wait=True) for job_id in ids]
 
 async def waiting() -> None:
-    async with AsyncClient() as client:
+    async with AsyncClient("redis://localhost") as client:
         job = await client.submit(messages=[{"role": "user", "content": "Hi"}], stream=True)
         print("".join([text async for text in client.stream(job.id, pulse_s=5)]))
-        result, status = await job.result(), await job.status()
+        result, status = await job.result(timeout=3), await job.status()
         error: ErrorReport | None = result.error
+        print((await client.check("x")).max_usd, (await client.health()).workers)
+        print((await client.limits()).pools, await client.budgets(), await client.cache_stats())
+        print((await client.retry(job.id)).id)
         ended: Status = status
         print(ended, [one.http_status for one in error.attempts] if error else result.tool_calls)
 
@@ -69,11 +78,13 @@ def wrong(client: Client) -> None:
     client.route("x", prefer="fun")  # wrong
     client.jobs(status="done")  # wrong
     client.jobs(since=3600)  # wrong
+    client.submit("x").result(timeout="5")  # wrong
     client.usage(["tenats"])  # wrong
     client.usage("tenant", modell="x")  # wrong
     client.stream("id", timeout="5")  # wrong
     client.result(client.submit("x"))  # wrong
-    Client("redis://localhost")  # wrong
+    Client(b"redis://localhost")  # wrong
+    client.submit("x", cache="of")  # wrong
     fields: RequestFields = {"modell": "x"}  # wrong
     client.submit("x").result(timeout_s="5")  # wrong
     client.result("id").status == "done"  # wrong
@@ -84,7 +95,7 @@ async def also_wrong(client: AsyncClient) -> None:
     await client.submit("x", priority="high")  # wrong
     await client.jobs(status="done")  # wrong
     await client.usage(["tenats"])  # wrong
-    AsyncClient("redis://localhost")  # wrong
+    AsyncClient(b"redis://localhost")  # wrong
 """
 
 
@@ -105,7 +116,7 @@ def test_mypy_accepts_a_program_and_sees_each_wrong_field(tmp_path: Path) -> Non
 
 
 WIDER: dict[str, Any] = {
-    "cache": CacheFields | CacheWish,
+    "cache": CacheFields | CacheWish | Literal["off", "exact"],
     "max_usd_per_million": str | int | float | Decimal | None,
     "max_cost_usd": str | int | float | Decimal | None,
 }

@@ -150,6 +150,46 @@ def test_eleven_megabytes_are_refused() -> None:
     assert "10 MB" in error.remedy
 
 
+@pytest.mark.parametrize("model", ["auto", "gpt-4o-mini", "claude-haiku-4-5"])
+@pytest.mark.parametrize("form", ["prompt", "messages"])
+def test_eleven_megabytes_name_the_bound_whatever_else_is_wrong(model: str, form: str) -> None:
+    text = "word " * 2_200_000
+    given = text if form == "prompt" else [{"role": "user", "content": text}]
+    error = refusal({form: given, "model": model})
+    assert str(error).startswith("request: '11000")
+    assert error.remedy == f"the limit is {MAX_REQUEST_BYTES} bytes (10 MB)"
+
+
+NAMED_PARTS: dict[str, tuple[dict[str, Any], str]] = {
+    "a NaN in the metadata": (
+        {"metadata": {"a": [{"b": math.nan}]}}, "metadata.a[0].b: nan: is no number in JSON",
+    ),
+    "an infinity in params of the vendor": (
+        {"params": {"min_p": math.inf}}, "params.min_p: inf: is no number in JSON",
+    ),
+    "bytes": ({"metadata": {"a": b"b"}}, "metadata.a: b'b': bytes cannot be written as JSON"),
+    "a set in a tool": (
+        {"params": {"tools": [{"a": {1}}]}}, "params.tools[0].a: {1}: set cannot be written",
+    ),
+    "a key that is no text": ({"metadata": {"a": {1: 2}}}, "metadata.a: 1: int cannot be"),
+    "with an idempotency key": (
+        {"metadata": {"a": b"b"}, "idempotency_key": "k"}, "metadata.a: b'b': bytes cannot",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", NAMED_PARTS)
+def test_what_json_has_no_form_for_is_named_with_its_place(what: str) -> None:
+    fields, message = NAMED_PARTS[what]
+    assert str(refusal({"prompt": "a", "model": "gpt-4o-mini", **fields})).startswith(message)
+
+
+def test_lists_that_hold_each_other_are_refused_soon() -> None:
+    twice: list[Any] = []
+    twice += [twice, twice, b"x"]
+    assert refusal({"prompt": "a", "params": {"x": twice}}).remedy
+
+
 def nested(depth: int) -> dict[str, Any]:
     inside: dict[str, Any] = {}
     for _ in range(depth):
@@ -410,3 +450,31 @@ def test_the_temperature_of_the_settings_gives_way_to_top_p_where_a_model_takes_
             {"prompt": "x", "model": model, "params": given}
         ).envelope.request.params
         assert ("temperature" in params) is (model == "gpt-4o")
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("temprature", "temperature"), ("max_token", "max_tokens"), ("maxTokens", "max_tokens"),
+        ("max-tokens", "max_tokens"), ("Temperature", "temperature"), ("topP", "top_p"),
+        ("response_fromat", "response_format"), ("tool_choices", "tool_choice"),
+        ("temperatura", "temperature"),
+    ],
+)  # fmt: skip
+def test_a_param_with_a_slip_is_refused_with_the_one_that_is_meant(name: str, meant: str) -> None:
+    error = refusal({"prompt": "a", "model": "gpt-4o-mini", "params": {name: 1}})
+    assert error.field == f"params.{name}"
+    assert error.remedy.endswith(f"did you mean params.{meant}?")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "min_p", "top_a", "top_n", "best_of", "mirostat", "stop_word", "max_time", "min_length",
+        "use_cache", "guided_json", "web_search", "truncation", "safe_prompt", "search_domain",
+        "max_completion_tokens", "reasoning", "top_logprobs", "length_penalty", "min_tokens",
+    ],
+)  # fmt: skip
+def test_params_of_other_vendors_pass(name: str) -> None:
+    given = {"prompt": "a", "model": "gpt-4o-mini", "params": {name: 1}}
+    assert submitter().prepare(given).envelope.request.params == {name: 1}

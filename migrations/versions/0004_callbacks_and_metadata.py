@@ -1,4 +1,4 @@
-"""The id of the database, by which processes know that they share one; callbacks to be sent."""
+"""The id of the database; callbacks that are to be sent; jobs by their metadata."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -26,9 +26,24 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("job_id"),
     )
     op.create_index("callbacks_due", "callbacks", ["due_at_ms"])
+    op.create_table(
+        "job_metadata",
+        sa.Column("key", sa.String(length=128), nullable=False),
+        sa.Column(
+            "value",
+            sa.String(length=256),
+            nullable=False,
+            comment="a text, a number, true or false",
+        ),
+        sa.Column("job_id", sa.String(length=128), nullable=False),
+        sa.PrimaryKeyConstraint("key", "value", "job_id"),
+    )
+    op.create_index("job_metadata_by_job", "job_metadata", ["job_id"])
 
 
 def downgrade() -> None:
+    op.drop_index("job_metadata_by_job", table_name="job_metadata")
+    op.drop_table("job_metadata")
     op.drop_index("callbacks_due", table_name="callbacks")
     op.drop_table("callbacks")
     op.drop_table("database_id")
