@@ -222,7 +222,7 @@ def test_a_pool_of_processes_hands_over_the_error_itself() -> None:
     )
     timeout = (
         "JobTimeout job job-1 has not ended after 3 s; it goes on "
-        "{'job_id': 'job-1', 'timeout_s': 3.0}"
+        "{'job_id': 'job-1', 'timeout_s': 3.0, 'waiting_for': None}"
     )
     assert done.stdout.splitlines() == [
         timeout,
