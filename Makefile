@@ -1,6 +1,6 @@
 # Two commands matter: `make demo` and `make test`. PYTHON=... chooses the interpreter.
 .NOTPARALLEL:
-.PHONY: help demo check test long soak venv lint bench lock wheel clean docs
+.PHONY: help demo check test long soak venv lint bench lock wheel clean docs man
 .DEFAULT_GOAL := help
 
 export PYTHON
@@ -16,6 +16,7 @@ help:
 	@echo 'make soak          full rate and a random kill each minute     (ARGS="--minutes 20 --seed 1")'
 	@echo 'make bench         the measurements                            (BENCH="pipeline", or --markdown)'
 	@echo 'make docs          docs/reference, made anew from the code'
+	@echo 'make man           build/man, a man page for each command'
 	@echo 'make lock          the locks of the image, after a change of dependencies'
 	@echo 'make wheel         dist/headgate-*.whl'
 	@echo 'make clean         removes caches and dist; .venv and .headgate stay'
@@ -56,6 +57,9 @@ bench: venv
 
 docs: venv
 	@$(python) -m tests.docs
+
+man: venv
+	@$(python) deploy/man.py build/man
 
 lock: venv
 	@$(python) deploy/lock.py

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import unquote, urlsplit
@@ -10,11 +11,22 @@ from urllib.parse import unquote, urlsplit
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
 from headgate.shared import redis_url as redis_urls
+from headgate.shared.errors import SettingError
+from headgate.shared.field_faults import closest
 
 LEAST_AUDIT_DAYS = 32
 """A month and a day: what was spent this month is added up from the attempts on record."""
 
 DATABASE_SCHEMES = ("postgresql", "sqlite")
+
+_SECRETS = re.compile("KEY|AUTH|TOKEN|SECRET|PASS|LOGIN")
+"""Parts of the names of variables whose values are never shown."""
+
+
+def unknown_setting(name: str, value: object, known: Collection[str]) -> SettingError:
+    """Return the error for a name that is no setting, with a similar one."""
+    shown = "***" if _SECRETS.search(name.upper()) else redis_urls.masked(str(value))
+    return SettingError(name, shown, f"no such setting; {closest(name, known)}")
 
 
 def _redis_url(url: str) -> str:

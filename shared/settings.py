@@ -7,7 +7,6 @@ file in the current folder is read too; the environment overrides it.
 from __future__ import annotations
 
 import os
-import re
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,7 +17,7 @@ from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from headgate.shared.errors import SettingError
-from headgate.shared.field_faults import closest, remedy_of
+from headgate.shared.field_faults import remedy_of
 from headgate.shared.redis_url import masked
 from headgate.shared.setting_types import (
     AuditDays,
@@ -30,14 +29,12 @@ from headgate.shared.setting_types import (
     LogLevel,
     RedisUrl,
     TierSource,
+    unknown_setting,
 )
 
 __all__ = ["Settings", "environment", "load", "masked", "read", "secret", "variable"]
 
 DOTENV = ".env"
-
-_SECRETS = re.compile("KEY|AUTH|TOKEN|SECRET|PASS|LOGIN")
-"""Parts of the names of variables whose values are never shown."""
 
 
 class Settings(BaseSettings):
@@ -59,7 +56,7 @@ class Settings(BaseSettings):
         known = {*cls.model_fields, *map(variable, cls.model_fields)}
         for name, value in init_settings.init_kwargs.items():
             if name not in known:
-                raise SettingError(name, _unknown_value(name, value), _no_setting(name, known))
+                raise unknown_setting(name, value, known)
         return init_settings, *others, *named.values()
 
     home: Path = Field(
@@ -355,15 +352,6 @@ def _dotenv() -> dict[str, str]:
         raise SettingError(DOTENV, str(error), "must be a readable file in UTF-8") from None
 
 
-def _unknown_value(name: str, value: object) -> object:
-    """Return the value of an unknown setting as an error may show it."""
-    return "***" if _SECRETS.search(name.upper()) else masked(str(value))
-
-
-def _no_setting(name: str, known: set[str]) -> str:
-    return f"no such setting; {closest(name, known)}"
-
-
 def read(name: str) -> tuple[str | None, str]:
     """Return a variable's value and its source: `environment`, `.env` or `default`.
 
@@ -389,7 +377,7 @@ def load(**given: str) -> Settings:
     known = {variable(field) for field in Settings.model_fields}
     for name, value in {**_dotenv(), **os.environ}.items():
         if name.startswith("HEADGATE_") and name not in known:
-            raise SettingError(name, _unknown_value(name, value), _no_setting(name, known))
+            raise unknown_setting(name, value, known)
     try:
         return Settings(**given)  # type: ignore[arg-type]  # checked by pydantic
     except ValidationError as error:

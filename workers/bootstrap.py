@@ -128,10 +128,7 @@ async def open_parts(
     batcher = RedisBatcher(servers.async_redis_client(timeout_s=None))
     clock = await _set_clock(batcher)
     bounds = await _set_bounds(in_force, batcher)
-    call = Call(
-        models, lambda entry: _upstreams(in_force, entry), timeout_s=in_force.timeout_s,
-        keys_of=partial(access.keys_of, in_force),
-    )  # fmt: skip
+    call = _call(in_force, models)
     estimates = EstimateUpkeep(batcher, servers.keys, miss=in_force.under_reserve)
     pipeline = _pipeline(
         in_force, models, record, batcher, servers.keys, clock, bounds, call, estimates,
@@ -152,6 +149,13 @@ async def open_parts(
     return WorkerParts(
         in_force, models, pipeline, record, batcher, call, reload, check, background, tiers_of,
         tier_of,
+    )  # fmt: skip
+
+
+def _call(in_force: Settings, models: Catalog) -> Call:
+    return Call(
+        models, partial(_upstreams, in_force), timeout_s=in_force.timeout_s,
+        keys_of=partial(access.keys_of, in_force),
     )  # fmt: skip
 
 

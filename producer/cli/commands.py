@@ -85,6 +85,10 @@ class Commands(click.Group):
         found: click.Command = getattr(
             importlib.import_module(f"headgate.producer.cli.{file}"), name
         )
+        if ctx.resilient_parsing:  # a shell wants to complete a line
+            from headgate.producer.cli.complete import with_values
+
+            return with_values(found)
         return found
 
     def resolve_command(

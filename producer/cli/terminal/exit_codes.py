@@ -23,6 +23,8 @@ def run(arguments: Sequence[str]) -> int:
     """Run the command of `headgate` that the arguments name; return its exit code."""
     from headgate.producer.cli.commands import cli
 
+    # Ends the process if a shell asks (_HEADGATE_COMPLETE); `command.main` would do it.
+    cli._main_shell_completion({}, "headgate")
     return run_command(cli, "headgate", arguments)
 
 
