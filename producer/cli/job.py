@@ -193,9 +193,9 @@ def _pairs(found: JobTimeline) -> Iterator[tuple[str, object]]:
     if found.deadline_at is not None:
         yield "deadline", found.deadline_at
     if found.cached is not None:
-        saved = "" if found.saved_usd is None else f", saved {found.saved_usd} USD"
+        saved = "" if found.saved_usd is None else f", saved {cells.dollars(found.saved_usd)}"
         yield "cached", found.cached + saved
-    yield "cost", "unknown" if found.cost_usd is None else f"{found.cost_usd} USD"
+    yield "cost", cells.dollars(found.cost_usd)
     if found.metadata:
         yield "metadata", ", ".join(f"{name}={value}" for name, value in found.metadata.items())
 
