@@ -77,8 +77,7 @@ def jobs(
     \b
     Examples:
       headgate jobs --status failed --since 2h
-      headgate jobs --batch batch_0192f3c4 --code rate_limited
-      headgate jobs --metadata run=7 --limit 100
+      headgate jobs --metadata run=7 --code rate_limited
     """
     from headgate.producer.client.client import Client
 
