@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from headgate.producer.waits import words
-from headgate.producer.waits.forecast import longest, turns_ahead
+from headgate.producer.waits.forecast import longest, turn_s, turns_ahead
 from headgate.producer.waits.view import (
     FollowsEqual,
     InQueue,
@@ -171,7 +171,9 @@ def _turn(case: _Case, place: InWaitingQueue) -> WaitingFor:
     ahead = turns_ahead(place, case.seen)
     held = sum(worker.held for worker in case.seen.workers)
     why = words.ahead(ahead) if ahead > 0 else words.busy(held)
-    return case.reason("turn", place.queue, why, words.MORE_WORKERS)
+    wait_s = turn_s(place, ahead, case.seen)
+    until_ms = None if wait_s is None else case.seen.now_ms + wait_s * 1000
+    return case.reason("turn", place.queue, why, words.MORE_WORKERS, until_ms=until_ms)
 
 
 def _due(case: _Case, place: OnDueList) -> WaitingFor:

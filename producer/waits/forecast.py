@@ -59,6 +59,22 @@ def turns_ahead(place: InWaitingQueue, seen: Seen) -> int:
     return min(_turns(place, queue), queue.waiting - 1) + others
 
 
+def turn_s(place: InWaitingQueue, ahead: int, seen: Seen) -> float | None:
+    """Return the seconds until it is the turn of a job that nothing limits; None if unknown.
+
+    Those ahead start as fast as calls of the pool end now: calls that run, by their mean latency in
+    the last minute.
+    """
+    provider, model = place.ticket.pool.partition("/")[0], place.ticket.model
+    latencies = [one.latency_ms for one in seen.breakers.get(f"{provider}/{model}", ())]
+    known = [one for one in latencies if one]
+    pool = seen.pools.get(place.ticket.pool)
+    running = sum(key.running for key in pool.keys) if pool is not None else 0
+    if not known or not running:
+        return None
+    return (ahead + 1) * sum(known) / len(known) / running / 1000
+
+
 def _turns(place: InWaitingQueue, queue: WaitingQueue) -> int:
     return (place.ahead + 1) * place.users * max(1, queue.tenants) - 1
 

@@ -118,6 +118,19 @@ def test_a_retry_of_a_model_that_is_down_waits_for_the_model() -> None:
     assert found.kind == "due", "with one of its keys it may be asked"
 
 
+def test_a_turn_comes_as_fast_as_the_calls_that_run_end() -> None:
+    of = pool(n=100)
+    of = replace(of, keys=[replace(of.keys[0], running=5)])
+    healthy = replace(DOWN, state="healthy", closed_to_all=False, latency_ms=2_000.0)
+    found = waiting_for(JOB, seen(of, ahead=49, breakers={DOWN.model: [healthy]}))
+    assert found is not None
+    assert (found.kind, found.why) == ("turn", "49 jobs are ahead of it")
+    assert (ms_of(found.until) or 0) - NOW == 20_000
+    unknown = waiting_for(JOB, seen(of, ahead=49))
+    assert unknown is not None
+    assert unknown.until is None
+
+
 @given(
     st.integers(0, 10_000), st.floats(1, 1e6), st.floats(-1e9, 1e6),
     st.none() | st.integers(NOW - 10**6, NOW + 10**13), st.sampled_from(["limited", "money", "?"]),
