@@ -37,12 +37,16 @@ class PoolUse:
 
 @dataclass(frozen=True, slots=True)
 class FailedExample:
-    """One failed line: its job, and what went wrong; `message` is None once it has expired."""
+    """One failed line: its job, and what went wrong; `message` is None once it has expired.
+
+    `retryable`: whether the same request may succeed later.
+    """
 
     line: int
     custom_id: str | None
     job_id: str
     message: str | None
+    retryable: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +171,9 @@ def _examples(connection: Connection, batch_id: str) -> dict[str, FailedExample]
     for row in connection.execute(select(*columns).where(jobs.c.id.in_(codes))):
         error = (decode_fields(row.result) if row.result else {}).get("error") or {}
         line, _ = line_and_sample(row.batch_line or 0)
-        found[codes[row.id]] = FailedExample(line, row.custom_id, row.id, error.get("message"))
+        found[codes[row.id]] = FailedExample(
+            line, row.custom_id, row.id, error.get("message"), bool(error.get("retryable"))
+        )
     return dict(sorted(found.items()))
 
 

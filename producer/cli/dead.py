@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from headgate.producer.cli.commands import HELP
+from headgate.producer.cli.terminal import cells
 from headgate.producer.cli.terminal.exit_codes import DONE, FAILED, confirm
 from headgate.producer.cli.terminal.output import (
     json_option,
@@ -82,7 +83,7 @@ def list_(
     """
     from headgate.producer.admin import dead_letters as letters
     from headgate.shared.errors import WrongUse
-    from headgate.shared.job.ids import rfc3339
+    from headgate.shared.job.ids import now_ms, rfc3339
 
     with open_session() as at:
         if before is not None and not letters.find(at.redis, at.keys, [before]):
@@ -97,7 +98,7 @@ def list_(
             if as_json:
                 print_json(_facts(letter) | _raw(start, letter.size))
             else:
-                died_at = rfc3339(letter.died_at_ms)
+                died_at = cells.moment(rfc3339(letter.died_at_ms), now_ms())
                 message = start.decode("utf-8", "replace")
                 shown.append((letter.id, died_at, letter.queue, letter.reason, letter.job_id,
                               letter.size, message))  # fmt: skip

@@ -66,7 +66,8 @@ def jobs(
     """List jobs, the newest first.
 
     \b
-    code    why the job did not succeed
+    why     error code of a job that did not succeed, or the kind
+            of limit, pause or turn that a job waits for
     took    time from its start to its end
     cost    all its attempts together, in USD
 
@@ -76,8 +77,7 @@ def jobs(
     \b
     Examples:
       headgate jobs --status failed --since 2h
-      headgate jobs --batch batch_0192f3c4 --code rate_limited
-      headgate jobs --metadata run=7 --limit 100
+      headgate jobs --metadata run=7 --code rate_limited
     """
     from headgate.producer.client.client import Client
 
@@ -102,7 +102,7 @@ def jobs(
 
 
 _COLUMNS = (
-    "id", "status", "code", "took", "cost", "model", "submitted", "tenant", "user", "priority",
+    "id", "status", "why", "took", "cost", "model", "submitted", "tenant", "user", "priority",
     "batch", "waiting for", "finished",
 )  # fmt: skip
 _OPTIONAL = (
@@ -120,7 +120,7 @@ def _print_jobs(found: Sequence[Listed]) -> None:
         _COLUMNS,
         (
             (
-                job_id, cells.state(one.status), one.code, cells.milliseconds(one.duration_ms),
+                job_id, cells.state(one.status), _why(one), cells.milliseconds(one.duration_ms),
                 cells.usd(one.cost_usd), one.model_used or one.model,
                 cells.moment(one.submitted_at, at_ms), one.tenant, one.user, one.priority, batch,
                 one.waiting_for and one.waiting_for.in_words(at_ms).removeprefix("waiting for "),
@@ -130,6 +130,11 @@ def _print_jobs(found: Sequence[Listed]) -> None:
         ),
         optional=_OPTIONAL,
     )  # fmt: skip
+
+
+def _why(one: Listed) -> str | None:
+    """Return why the job did not succeed, or of what kind its wait is."""
+    return one.code if one.waiting_for is None else f"waits: {one.waiting_for.kind}"
 
 
 @click.group(context_settings=HELP)
@@ -187,9 +192,9 @@ def _pairs(found: JobTimeline) -> Iterator[tuple[str, object]]:
     if found.deadline_at is not None:
         yield "deadline", found.deadline_at
     if found.cached is not None:
-        saved = "" if found.saved_usd is None else f", saved {found.saved_usd} USD"
+        saved = "" if found.saved_usd is None else f", saved {cells.dollars(found.saved_usd)}"
         yield "cached", found.cached + saved
-    yield "cost", "unknown" if found.cost_usd is None else f"{found.cost_usd} USD"
+    yield "cost", cells.dollars(found.cost_usd)
     if found.metadata:
         yield "metadata", ", ".join(f"{name}={value}" for name, value in found.metadata.items())
 

@@ -172,10 +172,13 @@ def _show_buckets(found: Sequence[BucketRow]) -> None:
 
 
 def _show_gates(found: Sequence[GateRow]) -> None:
+    from headgate.shared.job.ids import now_ms
+
+    at_ms = now_ms()
     rows = (
         (
-            one.pool, cells.state(one.state), one.why, one.until, cells.amount(f"{one.pace:.0%}"),
-            one.ceiling, one.key,
+            one.pool, cells.state(one.state), one.why, cells.moment(one.until, at_ms),
+            cells.amount(f"{one.pace:.0%}"), one.ceiling, one.key,
         )
         for one in found
     )  # fmt: skip

@@ -15,6 +15,7 @@ from headgate.producer.cli.terminal.output import (
     print_note,
     print_table,
 )
+from headgate.producer.cli.terminal.session import whole_batch_id
 
 if TYPE_CHECKING:
     from headgate.producer.usage.report import UsageReport, UsageRow
@@ -77,6 +78,8 @@ def usage(
 
     if as_csv and as_json:
         raise click.UsageError("--csv and --json cannot be used together")
+    if asked["batch"] is not None:
+        asked["batch"] = whole_batch_id(asked["batch"], "--batch")
     begin, end = _parse_when(since, "--since"), _parse_when(until, "--until")
     with Client() as client:
         found = client.usage(by, since=begin, until=end, **asked)

@@ -71,6 +71,6 @@ def merged(members: Iterable[str]) -> dict[str, int] | None:
     return counts
 
 
-def forget(keys: Keys, written: str) -> tuple[Word, ...]:
-    """Return the command that removes the member of a worker that stops."""
-    return ("ZREM", keys.worker_keys(), written)
+def forget(keys: Keys, written: str) -> list[tuple[Word, ...]]:
+    """Return the commands that remove the counts of a worker that stops; others write soon."""
+    return [("ZREM", keys.worker_keys(), written), ("DEL", keys.keyed())]

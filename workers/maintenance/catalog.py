@@ -90,7 +90,8 @@ class CatalogReload:
     async def forget(self) -> None:
         """Forget the keys of this worker, which stops. Raises RedisError."""
         if self._written is not None:
-            await self._batcher.send(*worker_keys.forget(self._servers.keys, self._written))
+            for command in worker_keys.forget(self._servers.keys, self._written):
+                await self._batcher.send(*command)
 
     async def _count_keys(self, models: Catalog) -> None:
         """Write for producers which providers this worker has keys of, for `model: auto`."""

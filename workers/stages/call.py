@@ -89,8 +89,8 @@ class Call:
             self._unusable[entry.name] = str(error)
             return []
         if not upstreams:
-            others = self._catalog.providers.values()
-            self._has_any_key = any(self._read_keys(one) for one in others if one.api_key_env)
+            needing = (one for one in self._catalog.providers.values() if not one.api_key_optional)
+            self._has_any_key = any(map(self._read_keys, needing))
         return upstreams
 
     def _read_keys(self, entry: Entry) -> list[str]:

@@ -67,6 +67,11 @@ def next_command(summary: Summary, output: str | None = None) -> str | None:
     if s.open:
         where = "answers.jsonl" if output is None else f"{_quoted(output)} --overwrite"
         return f"headgate batch fetch {s.batch_id} --wait -o {where}"
+    if any(one.retryable for one in s.examples.values()):
+        if s.output_path is None:
+            return f"headgate retry --batch {s.batch_id}"
+        run = f"headgate batch run {_quoted(s.input_path)} -o {_quoted(s.output_path)}"
+        return f"{run} --retry-failed"
     if s.failures:
         return f"headgate jobs --batch {s.batch_id} --status {_status(s)}"
     if written is None:

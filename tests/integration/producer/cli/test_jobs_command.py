@@ -55,7 +55,7 @@ def test_jobs_are_found_paged_and_told(env: dict[str, str]) -> None:
     page = headgate(["jobs", "--limit", "1"], env)
     assert f"add --before {other.document['id']}" in page.err
     header, row = page.out.splitlines()
-    assert header.split("\t")[:5] == ["id", "status", "code", "took", "cost"]
+    assert header.split("\t")[:5] == ["id", "status", "why", "took", "cost"]
     assert row.split("\t")[:3] == [other.document["id"], "succeeded", "-"]
     assert headgate(["result", good[:23]], env).out == f"echo: {CONTENT}\n"
     assert headgate(["jobs", "--code", "teapot"], env).code == 2

@@ -78,7 +78,11 @@ async def test_a_key_that_has_changed_is_used_after_a_reload_and_others_stay_ope
 
 async def test_without_any_key_a_job_is_told_the_three_ways_on() -> None:
     models = catalog.load(None)
-    call = Call(models, lambda _: [], timeout_s=1)
+
+    def keys_of(entry: ProviderConfig) -> list[str]:
+        return ["none"] if entry.api_key_optional else []
+
+    call = Call(models, lambda _: [], timeout_s=1, keys_of=keys_of)
     model = models.model("command-a")
     assert await call.upstream(model) is None
     told = call.no_key(model).message

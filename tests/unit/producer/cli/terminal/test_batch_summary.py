@@ -17,6 +17,8 @@ WHOLE = Summary(
 )  # fmt: skip
 OUT = str(ROOT / "my answers.jsonl")
 
+TIMEOUT = {"timeout": FailedExample(7, None, "job-7", "too slow", retryable=True)}
+
 
 @pytest.fixture(autouse=True)
 def _in_the_folder_of_the_files(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,6 +69,10 @@ def test_each_error_code_has_an_example() -> None:
          "headgate batch run in.jsonl -o 'my answers.jsonl' --resume"),
         ({"failures": {"timeout": 1}, "failed": 1}, OUT,
          "headgate jobs --batch batch_1 --status failed"),
+        ({"failures": {"timeout": 1}, "failed": 1, "examples": TIMEOUT}, None,
+         "headgate retry --batch batch_1"),
+        ({"failures": {"timeout": 1}, "failed": 1, "examples": TIMEOUT, "output_path": OUT}, OUT,
+         "headgate batch run in.jsonl -o 'my answers.jsonl' --retry-failed"),
         ({"failures": {"deadline": 1}, "failed": 1}, OUT,
          "headgate jobs --batch batch_1 --status expired"),
         ({"bad_lines": 1, "failed": 1}, OUT, "grep '\"response\":null' 'my answers.jsonl'"),
