@@ -188,12 +188,12 @@ def pause(at: Installation, member: str) -> bool:
     Who paused it is noted for those who wait: the user and the machine of this process.
     """
     found: Any = at.redis.time()
+    if at.redis.sadd(at.keys.paused(), member) != 1:
+        return False
+    # The release before leaves the note where it resumes: it is written anew.
     note = f"{int(found[0]) * 1000 + int(found[1]) // 1000} {operator()}"
-    with at.redis.pipeline(transaction=True) as pipe:
-        pipe.sadd(at.keys.paused(), member)
-        pipe.hsetnx(at.keys.pauses(), member, note)
-        added, _ = pipe.execute()
-    return bool(added == 1)
+    at.redis.hset(at.keys.pauses(), member, note)
+    return True
 
 
 def operator() -> str:

@@ -44,6 +44,8 @@ from headgate.shared.errors import (
     UnreadableMessage,
     WrongUse,
 )
+from headgate.shared.job.ids import rfc3339
+from headgate.shared.job.waiting_for import WaitingFor
 from headgate.shared.servers.embedded import EmbeddedFailed
 from headgate.shared.servers.valkey import StartFailed
 from headgate.workers.errors import AttemptError, Gate
@@ -68,6 +70,7 @@ BUILT: list[HeadgateError] = [
     TierLimit("requests_per_minute of user/ann", 2.5, 3, locked_out=True),
     UnknownJob("job-1"),
     JobTimeout("job-1", 3.0),
+    JobTimeout("job-1", 3.0, WaitingFor("turn", "headgate.standard.fast", since=rfc3339(0))),
     ResultExpired("job-1", "succeeded", "2026-11-20T09:30:00Z"),
     StreamBroken("job-1"),
     OutputFull(Path("out.jsonl"), "No space left on device", "--resume"),
@@ -222,7 +225,7 @@ def test_a_pool_of_processes_hands_over_the_error_itself() -> None:
     )
     timeout = (
         "JobTimeout job job-1 has not ended after 3 s; it goes on "
-        "{'job_id': 'job-1', 'timeout_s': 3.0}"
+        "{'job_id': 'job-1', 'timeout_s': 3.0, 'waiting_for': None}"
     )
     assert done.stdout.splitlines() == [
         timeout,
