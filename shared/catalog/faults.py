@@ -23,6 +23,7 @@ from headgate.shared.catalog.schema import (
     WideLimits,
 )
 from headgate.shared.errors import CatalogError
+from headgate.shared.field_faults import remedy_of
 
 Path = Sequence[str | int]
 #: Tables whose keys are vendors' names: always shown in quotes.
@@ -114,8 +115,8 @@ def fault_from(
     elif kind == "literal_error":
         remedy = f"use {limits['expected']}{hint(value, _words(limits['expected']), '; ')}"
     else:
-        otherwise = detail["msg"].replace("Input should be", "give")
-        remedy = next((w for start, w in _TYPES.items() if kind.startswith(start)), otherwise)
+        known = (words for start, words in _TYPES.items() if kind.startswith(start))
+        remedy = next(known, remedy_of(detail))
         if loc and loc[-1] in _MEASURES and kind == "greater_than_equal":
             remedy += "; leave the key out for no limit"
     return [*at, *loc], value, remedy

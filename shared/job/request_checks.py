@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 from headgate.shared.errors import InvalidRequest
@@ -84,6 +85,7 @@ _SHORTEST = 8
 """Shorter names are often one letter away from another vendor's param, such as top_p and top_a."""
 
 
+@lru_cache(maxsize=1024)
 def misspelt_param(name: str) -> str | None:
     """Return the param that is meant by this name, if it is surely a slip.
 

@@ -293,6 +293,10 @@ def test_dead_letters_are_listed_retried_and_dropped(
         assert client.lrange(Keys().queue("headgate.bulk.fast"), 0, -1) == [b"<2>\n\n"]
         assert headgate(["dead", "drop", second], ready).code == 0
         assert client.llen(Keys().dead()) == 1
+        kept = headgate(["dead", "drop", "--all"], ready, stdin=b"n\n")
+        assert (kept.code, kept.out) == (130, "")
+        assert "Delete 1 dead letter? Their messages are lost." in kept.err
+        assert "use --yes" in headgate(["dead", "drop", "--all"], ready, stdin=b"").err
         dropped = headgate(["dead", "drop", "--all", "--json", "--yes"], ready)
         assert (dropped.code, dropped.document["state"]) == (0, "dropped")
         assert client.llen(Keys().dead()) == 0

@@ -1,9 +1,12 @@
 """Commands that run processes of their own: these work, and end with the command in every way."""
 
+import base64
 import json
 import re
 import signal
 import subprocess
+import urllib.error
+import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,9 +15,10 @@ import psutil
 import pytest
 
 from headgate.producer.local.process import Child, ChildGaveUp, stop_all
+from headgate.producer.local.stack import free_port
 from headgate.shared import settings as reader
 from headgate.shared.servers import embedded
-from tests.support.child import wait_until
+from tests.support.child import BUSY, wait_until
 from tests.support.command import headgate, start
 from tests.support.servers import Simulator, short_folder
 
@@ -234,13 +238,38 @@ def test_a_killed_up_takes_everything_along(env: dict[str, str]) -> None:
         wait_until(lambda child=child: gone(child), 15, f"{child} to end")  # type: ignore[misc]
 
 
-def test_up_says_that_no_key_is_set(env: dict[str, str]) -> None:
-    command = start(["up"], env)
+def status_of(url: str, login: str) -> int | None:
+    """Return the HTTP status of a page that wants a login; None while nobody answers."""
+    basic = base64.b64encode(login.encode()).decode()
+    headers = {"Authorization": f"Basic {basic}"}
+    request = urllib.request.Request(url, headers=headers)  # noqa: S310 (loopback)
+    try:
+        with urllib.request.urlopen(request, timeout=20) as reply:  # noqa: S310 (loopback)
+            return int(reply.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+    except OSError:
+        return None
+
+
+def test_up_says_that_no_key_is_set_and_runs_flower_with_the_login_of_the_environment(
+    env: dict[str, str],
+) -> None:
+    port = free_port()
+    flower = f"http://127.0.0.1:{port}/"
+    env |= {"FLOWER_BASIC_AUTH": "admin:s3cret"}
+    command = start(["up", "--flower", "--flower-port", str(port)], env)
     assert command.stderr is not None
     output = b"".join(iter(command.stderr.readline, b"")) if command.poll() is not None else b""
     while b"Ctrl-C" not in output:
         output += command.stderr.readline()
+    while b"of FLOWER_BASIC_AUTH" not in output:
+        output += command.stderr.readline()
+    wait_until(lambda: status_of(flower, "admin:s3cret") == 200, BUSY, "Flower to answer")
+    assert status_of(flower, "headgate:other") == 401
     command.send_signal(signal.SIGTERM)
     command.communicate(timeout=30)
-    assert b"OPENAI_API_KEY" in output
+    for way in (b"set OPENAI_API_KEY", b"`headgate up --simulate`", b"a local server"):
+        assert way in output
+    assert b"s3cret" not in output
     assert command.returncode == 0

@@ -9,6 +9,7 @@ import pytest
 from headgate import AsyncClient, Client, InvalidRequest, Job, Result, SettingError, WrongUse
 from headgate.producer.client.arguments import checked_settings, timeout_of
 from headgate.producer.moments import ms_of, parse_day_or_moment
+from headgate.producer.usage.period import between
 from headgate.shared.job.ids import now_ms
 from headgate.shared.settings import Settings
 
@@ -101,3 +102,20 @@ def test_a_moment_is_a_text_an_age_or_a_datetime() -> None:
 def test_what_is_no_moment_is_refused_with_its_forms(given: Any) -> None:
     with pytest.raises(InvalidRequest, match=r"since: .*10m, 2h, 7d"):
         ms_of("since", given)
+
+
+def test_a_prompt_that_is_given_twice_is_refused_by_every_method(tmp_path: Path) -> None:
+    with Client(Settings(home=tmp_path)) as client:
+        for method in (client.submit, client.route, client.check):
+            with pytest.raises(InvalidRequest, match="prompt: 'b': is given twice"):
+                method("a", prompt="b")
+    assert not any(tmp_path.iterdir()), "nothing was opened"
+
+
+def test_usage_takes_moments_as_texts() -> None:
+    week, day = between("7d", None), between("2026-11-20", "2026-11-20")
+    assert 0 <= (week.from_ms or 0) - (now_ms() - 7 * 86_400_000) + 60_000 < 120_000
+    assert (day.until_ms or 0) - (day.from_ms or 0) == 86_400_000
+    assert day.as_text()[0] == "2026-11-20T00:00:00.000Z"
+    with pytest.raises(InvalidRequest, match="there is no such day"):
+        between("2026-02-30", None)

@@ -137,3 +137,16 @@ def test_this_machine_is_reached_without_a_proxy(
 ) -> None:
     monkeypatch.setenv("ALL_PROXY", "http://proxy:3128")
     assert access.proxy_of(f"http://{host}/v1") is None
+
+
+def test_a_key_is_read_from_the_env_file_each_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    openai, in_force = catalog.load().providers["openai"], Settings()
+    for key in ("sk-old", "sk-new"):
+        (tmp_path / ".env").write_text(f"OPENAI_API_KEY={key}\n")
+        assert access.keys_of(in_force, openai) == [key]
+    (tmp_path / ".env").unlink()
+    assert access.keys_of(in_force, openai) == []
