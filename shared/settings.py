@@ -7,15 +7,14 @@ file in the current folder is read too; the environment overrides it.
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from dotenv import dotenv_values
-from dotenv.parser import parse_stream
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from headgate.shared import dotenv_file as dotenv
+from headgate.shared.dotenv_file import DOTENV
 from headgate.shared.errors import SettingError
 from headgate.shared.field_faults import remedy_of
 from headgate.shared.redis_url import masked
@@ -36,8 +35,6 @@ from headgate.shared.setting_types import (
 from headgate.shared.sub_lists import SubLists
 
 __all__ = ["Settings", "environment", "load", "masked", "read", "secret", "variable"]
-
-DOTENV = ".env"
 
 
 class Settings(BaseSettings):
@@ -361,27 +358,12 @@ def variable(field: str) -> str:
     return name if name.startswith(("OPENAI_", "ANTHROPIC_", "FLOWER_")) else f"HEADGATE_{name}"
 
 
-def _dotenv() -> dict[str, str]:
-    """Return the variables of the file; raise SettingError that names a line that is none."""
-    try:
-        with suppress(FileNotFoundError), Path(DOTENV).open(encoding="utf-8") as file:
-            for one in parse_stream(file):
-                if one.error:  # the line itself may hold a secret
-                    blank = len(one.original.string) - len(one.original.string.lstrip("\r\n"))
-                    number = one.original.line + blank
-                    remedy = "cannot be read; write NAME=value, with both quotes or none"
-                    raise SettingError(DOTENV, f"line {number}", remedy)
-        return {k: v for k, v in dotenv_values(DOTENV).items() if v is not None}
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingError(DOTENV, str(error), "must be a readable file in UTF-8") from None
-
-
 def read(name: str) -> tuple[str | None, str]:
     """Return a variable's value and its source: `environment`, `.env` or `default`.
 
     An empty value counts as not set, because compose files write it so.
     """
-    for source, place in (("environment", os.environ), (DOTENV, _dotenv())):
+    for source, place in (("environment", os.environ), (DOTENV, dotenv.read())):
         if value := place.get(name):
             return value, source
     return None, "default"
@@ -399,7 +381,7 @@ def load(**given: str) -> Settings:
     `given`: settings that override the environment.
     """
     known = {variable(field) for field in Settings.model_fields}
-    for name, value in {**_dotenv(), **os.environ}.items():
+    for name, value in {**dotenv.read(), **os.environ}.items():
         if name.startswith("HEADGATE_") and name not in known:
             raise unknown_setting(name, value, known)
     try:

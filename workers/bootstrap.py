@@ -138,9 +138,8 @@ async def open_parts(
         servers, models, record, batcher, clock, bounds, call, estimates,
         in_flight or InFlight(in_force.in_flight_mb * MB), owner=owner,
     )  # fmt: skip
-    check = DatabaseCheck(
-        servers, engine, batcher, owner=owner, period_s=in_force.sweep_s, end=end
-    )  # fmt: skip
+    period_s = in_force.sweep_s
+    check = DatabaseCheck(servers, engine, batcher, owner=owner, period_s=period_s, end=end)
     with suppress(TimeoutError, RedisError, DBAPIError):
         await asyncio.wait_for(check.begin(), REDIS_WITHIN_S)
     background = _background(
@@ -234,18 +233,14 @@ def _pipeline(
 ) -> Pipeline:  # fmt: skip
     """Build the pipeline; it opens nothing."""
     in_force, keys = servers.settings, servers.keys
-    cache_policy = CachePolicy(
-        CacheRuleIndex.of(models.cache.rules), in_force.cache_ttl_s, in_force.cache_temperature
-    )
-    cache = Cache(batcher, keys, policy=cache_policy, clock_ms=clock.now_ms)
-    hold = Holds(
-        batcher, keys, lambda headers: seen(headers, time.time()),
-        retry_after_max_ms=in_force.retry_after_max_s * 1000,
-    )  # fmt: skip
-    breaker = Breaker(
-        batcher, keys, _breaker_rules(in_force),
-        retries=RetryRules(in_force.retry_share, in_force.retry_per_s), clock_ms=clock.now_ms,
-    )  # fmt: skip
+    index = CacheRuleIndex.of(models.cache.rules)
+    policy = CachePolicy(index, in_force.cache_ttl_s, in_force.cache_temperature)
+    cache = Cache(batcher, keys, policy=policy, clock_ms=clock.now_ms)
+    longest_ms = in_force.retry_after_max_s * 1000
+    hold = Holds(batcher, keys, lambda h: seen(h, time.time()), retry_after_max_ms=longest_ms)
+    retries = RetryRules(in_force.retry_share, in_force.retry_per_s)
+    rules = _breaker_rules(in_force)
+    breaker = Breaker(batcher, keys, rules, retries=retries, clock_ms=clock.now_ms)
     ledger = Ledger(record)
     steps = AttemptSteps(
         catalog=models, cache=cache, hold=hold, breaker=breaker, ledger=ledger, call=call,
@@ -254,9 +249,8 @@ def _pipeline(
     )  # fmt: skip
     limits = _retry_limits(in_force)
     publish = Publish(batcher, keys, ttl_s=in_force.result_ttl_s, bounds=bounds)
-    callbacks = Callbacks(
-        record, publish.command, partial(_canvas, servers), lease_s=in_force.lease_s
-    )
+    canvas = partial(_canvas, servers)
+    callbacks = Callbacks(record, publish.command, canvas, lease_s=in_force.lease_s)
     return Pipeline(
         catalog=models,
         claims=Claims(record, owner, clock.now_ms),
