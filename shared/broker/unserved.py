@@ -9,6 +9,7 @@ from typing import Any
 
 from headgate.shared.broker.keys import Keys
 from headgate.shared.broker.living import LivingWorker, workers_of
+from headgate.shared.broker.queues import lists_of
 from headgate.shared.broker.script import Command, compose, text_of
 
 
@@ -47,5 +48,5 @@ def queue_loads(keys: Keys, queues: Iterable[str]) -> Command[QueueLoads]:
         found = {queue: n for queue, n in waiting.items() if n > 0}
         return QueueLoads(found, workers_of(reply[1]), {text_of(one) for one in reply[2]})
 
-    lists = [(queue, keys.queue(queue)) for queue in queues]
+    lists = [(queue, one) for queue in queues for one in lists_of(keys, queue)]
     return compose("queue_loads", (), (keys.prefix, *(w for pair in lists for w in pair)), read)

@@ -54,6 +54,8 @@ LAG_S, LAG_SIGMA = 0.01, 0.8
 QUEUE = "headgate.standard.fast"
 BEGAN_S = 1_800_000_000.25
 BACKOFF_S = 0.5
+FETCH_SHA = script.compose("fetch", (), (), bool).sha
+OBSERVE_SHA = script.compose("limits_observe", (), (), bool).sha
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,9 +317,10 @@ class Fleet:
 
     def _run(self, command: Command[Any], worker: FleetWorker | None = None) -> Any:
         text, args = command.text, command.args
-        if worker is not None and worker.is_older and command.sha in self._older:
+        is_older = worker is not None and worker.is_older and command.sha in self._older
+        if is_older:
             text = self._older[command.sha]
-            if command.sha == script.compose("limits_observe", (), (), bool).sha:
+            if command.sha == OBSERVE_SHA:
                 args = (*args[:6], *(w for n, w in enumerate(args[6:]) if n % 9 < 5))
         seconds = math.floor(self.now_s)
         with self.client.pipeline(transaction=False) as pipe:
@@ -330,6 +333,8 @@ class Fleet:
             idle = [one for one in self.workers if one.idle]
             if idle:
                 self._at(ROUND_TRIP_S, self._fetching(self._chance.choice(idle)))
+        if is_older and command.sha == FETCH_SHA:
+            reply.insert(5, 0)  # a flag that the release before does not send
         return command.read(reply)
 
     def _on_this_clock(self, text: str) -> str:
