@@ -96,13 +96,11 @@ class Settings(BaseSettings):
     )
     celery_priority_steps: PrioritySteps = Field(
         default="0,3,6,9",
-        description="The option priority_steps of Celery apps that send messages with a priority "
-        "(default: 0,3,6,9, as in Celery).",
+        description="The option priority_steps of Celery apps (default: 0,3,6,9, as in Celery).",
     )
     celery_priority_sep: PrioritySep = Field(
         default=r"\x06\x16",
-        description="The option sep of Celery apps on this Redis, escaped as in Python (default: "
-        r"\x06\x16, as in Celery).",
+        description=r"The option sep of Celery apps, escaped (default: \x06\x16, as in Celery).",
     )
     catalog: Path | None = Field(
         default=None,
@@ -348,8 +346,7 @@ class Settings(BaseSettings):
     @property
     def sub_lists(self) -> SubLists:
         """Where messages wait that were sent with a `priority` of Celery's."""
-        steps = tuple(map(int, self.celery_priority_steps.split(",")))
-        return SubLists(self.celery_priority_sep.encode().decode("unicode_escape"), steps)
+        return SubLists.read(self.celery_priority_sep, self.celery_priority_steps)
 
 
 def variable(field: str) -> str:
