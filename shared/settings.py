@@ -30,6 +30,7 @@ from headgate.shared.setting_types import (
     LogLevel,
     PrioritySep,
     PrioritySteps,
+    QueueName,
     RedisUrl,
     TierSource,
 )
@@ -84,20 +85,15 @@ class Settings(BaseSettings):
         description="A prefix for all Redis keys, to share one Redis; it ends with one of : _ . - "
         "(default: none).",
     )
-    celery_queue: Annotated[str, Field(min_length=1, max_length=128)] = Field(
+    celery_queue: QueueName = Field(
         default="celery",
-        description="The queue of Celery callbacks (links, chains, chords) that name none: the "
-        "task_default_queue of your app (default: celery).",
+        description="The queue of callbacks that name none (default: celery).",
     )
     celery_priority_steps: PrioritySteps = Field(
-        default="0,3,6,9",
-        description="The option priority_steps of Celery apps that send messages with a priority "
-        "(default: 0,3,6,9, as in Celery).",
+        default="0,3,6,9", description="The priority_steps of Celery apps (default: 0,3,6,9)."
     )
     celery_priority_sep: PrioritySep = Field(
-        default=r"\x06\x16",
-        description="The option sep of Celery apps on this Redis, escaped as in Python (default: "
-        r"\x06\x16, as in Celery).",
+        default=r"\x06\x16", description=r"The sep of Celery apps, escaped (default: \x06\x16)."
     )
     catalog: Path | None = Field(
         default=None,
@@ -343,8 +339,7 @@ class Settings(BaseSettings):
     @property
     def sub_lists(self) -> SubLists:
         """Where messages wait that were sent with a `priority` of Celery's."""
-        steps = tuple(map(int, self.celery_priority_steps.split(",")))
-        return SubLists(self.celery_priority_sep.encode().decode("unicode_escape"), steps)
+        return SubLists.of(self.celery_priority_sep, self.celery_priority_steps)
 
 
 def variable(field: str) -> str:
@@ -360,9 +355,8 @@ def _dotenv() -> dict[str, str]:
             for one in parse_stream(file):
                 if one.error:  # the line itself may hold a secret
                     blank = len(one.original.string) - len(one.original.string.lstrip("\r\n"))
-                    number = one.original.line + blank
                     remedy = "cannot be read; write NAME=value, with both quotes or none"
-                    raise SettingError(DOTENV, f"line {number}", remedy)
+                    raise SettingError(DOTENV, f"line {one.original.line + blank}", remedy)
         return {k: v for k, v in dotenv_values(DOTENV).items() if v is not None}
     except (OSError, UnicodeDecodeError) as error:
         raise SettingError(DOTENV, str(error), "must be a readable file in UTF-8") from None

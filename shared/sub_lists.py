@@ -22,6 +22,11 @@ class SubLists:
     sep: str = SEP
     steps: tuple[int, ...] = STEPS
 
+    @classmethod
+    def of(cls, sep: str, steps: str) -> SubLists:
+        """Return them from the settings: `sep` escaped as in Python, `steps` with commas."""
+        return cls(sep.encode().decode("unicode_escape"), tuple(map(int, steps.split(","))))
+
     @property
     def endings(self) -> tuple[str, ...]:
         """What stands behind the queue's name in each further list, the most urgent first."""

@@ -19,6 +19,7 @@ from sqlalchemy.exc import DBAPIError
 from headgate.shared.admission import tiers
 from headgate.shared.admission.breakers import BreakerRules as BreakerRules
 from headgate.shared.admission.tiers import TierOf
+from headgate.shared.broker.keys import Keys
 from headgate.shared.broker.queues import all_queues
 from headgate.shared.cache.ttl import CachePolicy, CacheRuleIndex
 from headgate.shared.catalog import access, catalog
@@ -136,9 +137,7 @@ async def open_parts(
         servers, models, record, batcher, clock, bounds, call, estimates,
         in_flight or InFlight(in_force.in_flight_mb * MB), owner=owner,
     )  # fmt: skip
-    check = DatabaseCheck(
-        servers, engine, batcher, owner=owner, period_s=in_force.sweep_s, end=end
-    )  # fmt: skip
+    check = DatabaseCheck(servers, engine, batcher, owner=owner, period_s=in_force.sweep_s, end=end)
     with suppress(TimeoutError, RedisError, DBAPIError):
         await asyncio.wait_for(check.begin(), REDIS_WITHIN_S)
     background = _background(
@@ -224,10 +223,7 @@ def _pipeline(
         CacheRuleIndex.of(models.cache.rules), in_force.cache_ttl_s, in_force.cache_temperature
     )
     cache = Cache(batcher, keys, policy=cache_policy, clock_ms=clock.now_ms)
-    hold = Holds(
-        batcher, keys, lambda headers: seen(headers, time.time()),
-        retry_after_max_ms=in_force.retry_after_max_s * 1000,
-    )  # fmt: skip
+    hold = _holds(in_force, batcher, keys)
     breaker = Breaker(
         batcher, keys, _breaker_rules(in_force),
         retries=RetryRules(in_force.retry_share, in_force.retry_per_s), clock_ms=clock.now_ms,
@@ -240,9 +236,7 @@ def _pipeline(
     )  # fmt: skip
     limits = _retry_limits(in_force)
     publish = Publish(batcher, keys, ttl_s=in_force.result_ttl_s, bounds=bounds)
-    callbacks = Callbacks(
-        record, publish.command, partial(_canvas, servers), lease_s=in_force.lease_s
-    )
+    canvas = partial(_canvas, servers)
     return Pipeline(
         catalog=models,
         claims=Claims(record, owner, clock.now_ms),
@@ -254,10 +248,17 @@ def _pipeline(
         conclude=Conclude(),
         record=record,
         publish=publish,
-        callbacks=callbacks,
+        callbacks=Callbacks(record, publish.command, canvas, lease_s=in_force.lease_s),
         max_deliveries=in_force.max_deliveries,
         clock_ms=clock.now_ms,
     )
+
+
+def _holds(in_force: Settings, batcher: RedisBatcher, keys: Keys) -> Holds:
+    return Holds(
+        batcher, keys, lambda headers: seen(headers, time.time()),
+        retry_after_max_ms=in_force.retry_after_max_s * 1000,
+    )  # fmt: skip
 
 
 def _canvas(servers: Servers) -> CanvasSender:
