@@ -90,10 +90,12 @@ class Settings(BaseSettings):
         description="The queue of callbacks that name none (default: celery).",
     )
     celery_priority_steps: PrioritySteps = Field(
-        default="0,3,6,9", description="The priority_steps of Celery apps (default: 0,3,6,9)."
+        default="0,3,6,9",
+        description="The option priority_steps of Celery apps (default: 0,3,6,9, as in Celery).",
     )
     celery_priority_sep: PrioritySep = Field(
-        default=r"\x06\x16", description=r"The sep of Celery apps, escaped (default: \x06\x16)."
+        default=r"\x06\x16",
+        description=r"The option sep of Celery apps, escaped (default: \x06\x16, as in Celery).",
     )
     catalog: Path | None = Field(
         default=None,
@@ -339,7 +341,7 @@ class Settings(BaseSettings):
     @property
     def sub_lists(self) -> SubLists:
         """Where messages wait that were sent with a `priority` of Celery's."""
-        return SubLists.of(self.celery_priority_sep, self.celery_priority_steps)
+        return SubLists.read(self.celery_priority_sep, self.celery_priority_steps)
 
 
 def variable(field: str) -> str:

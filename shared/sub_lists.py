@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect
 from dataclasses import dataclass
+from typing import Self
 
 SEP = "\x06\x16"
 STEPS = (0, 3, 6, 9)
@@ -23,8 +24,8 @@ class SubLists:
     steps: tuple[int, ...] = STEPS
 
     @classmethod
-    def of(cls, sep: str, steps: str) -> SubLists:
-        """Return them from the settings: `sep` escaped as in Python, `steps` with commas."""
+    def read(cls, sep: str, steps: str) -> Self:
+        """Return them from the texts of the settings, which are checked already."""
         return cls(sep.encode().decode("unicode_escape"), tuple(map(int, steps.split(","))))
 
     @property

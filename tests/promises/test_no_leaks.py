@@ -145,7 +145,7 @@ def test_no_prompt_or_key_reaches_logs_events_or_inspect(
         for job_id in [*ids, slow]:
             client.result(job_id, wait=True, timeout_s=30)
         assert client.result(ids[6]).error is not None
-        wait_until(lambda: _succeeded(events) >= {slow, *ids}, 20, "all events")
+        wait_until(lambda: _ended(events) >= {slow, *ids}, 20, "all events")
         wait_until(lambda: ids[0] in read(f"{base}/api/tasks?state=SUCCESS"), 20, "Flower to know")
         for path in ("/", "/workers", "/tasks", "/broker", "/metrics", f"/worker/{NODE}",
                      "/api/queues/length", "/api/tasks", "/api/workers?refresh=1",
@@ -180,5 +180,6 @@ def _answers(url: str) -> bool:
         return False
 
 
-def _succeeded(events: list[dict[str, Any]]) -> set[str]:
-    return {event["uuid"] for event in events if event["type"] == "task-succeeded"}
+def _ended(events: list[dict[str, Any]]) -> set[str]:
+    ends = ("task-succeeded", "task-failed")
+    return {event["uuid"] for event in events if event["type"] in ends}

@@ -46,7 +46,7 @@ def test_a_job_of_a_killed_worker_is_done_by_its_next_start(
     worker.restart()
     result = answer.get(timeout=30)
     assert (result["status"], result["attempts"]) == ("succeeded", 2)
-    worker.assert_log_exists(f"headgate.run[{answer.id}]")
+    worker.assert_log_exists(f"job {answer.id} succeeded")
     books = installation.read_books(installation.database_url(celery_worker_env))
     assert books.jobs == {"succeeded": 1}
     assert books.attempts == {"answered": 1, "unknown": 1}

@@ -315,16 +315,21 @@ class Fleet:
 
     def _run(self, command: Command[Any], worker: FleetWorker | None = None) -> Any:
         text, args = command.text, command.args
+        is_older_fetch = False
         if worker is not None and worker.is_older and command.sha in self._older:
             text = self._older[command.sha]
             if command.sha == script.compose("limits_observe", (), (), bool).sha:
-                args = (*args[:6], *(w for n, w in enumerate(args[6:]) if n % 9 < 5))
+                args = (*args[:6], *(w for n, w in enumerate(args[7:]) if n % 9 < 5))
+            elif command.sha == script.compose("fetch", (), (), bool).sha:
+                args, is_older_fetch = (*args[:7], *args[8:]), True  # it knows no sub-lists
         seconds = math.floor(self.now_s)
         with self.client.pipeline(transaction=False) as pipe:
             pipe.hset("virtual", mapping={"s": seconds, "us": int((self.now_s - seconds) * 1e6)})
             pipe.evalsha(self._on_this_clock(text), len(command.keys), *command.keys, *args)
             pipe.lpop(self.keys.wake(QUEUE))
             _, reply, wake = pipe.execute()
+        if is_older_fetch:
+            reply = [*reply[:5], 0, *reply[5:]]
         if wake is not None:
             # The wake list is read with BLPOP: one of those who wait hears of it.
             idle = [one for one in self.workers if one.idle]

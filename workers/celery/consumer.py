@@ -32,6 +32,7 @@ from headgate.shared.settings import Settings
 from headgate.workers.celery import control  # noqa: F401  # this import registers its commands
 from headgate.workers.celery.heartbeat import Heartbeat
 from headgate.workers.celery.pool import RETURN_S, TaskPool
+from headgate.workers.celery.run_end import REFUSED
 from headgate.workers.celery.shutdown import (
     EXIT_DONE,
     EXIT_UNREACHABLE,
@@ -122,6 +123,7 @@ class Consumer(stock.Consumer):
     hub: Any
     controller: Any
     task_consumer: Any
+    event_dispatcher: Any
     first_connection_attempt: bool
 
     class Blueprint(bootsteps.Blueprint):
@@ -174,6 +176,7 @@ class Consumer(stock.Consumer):
                 on_stop=pool.stop_job,
             )
         )
+        self.fetcher.on_refused = self._on_refused
         pool.at_stop(self.fetcher.close)
         try:
             pool.call(task.open(self._app.settings, self._app.servers, self.fetcher))
@@ -200,6 +203,16 @@ class Consumer(stock.Consumer):
         self._arrivals.extend(arrivals)
         if len(self._arrivals) == len(arrivals) and self.hub is not None:
             self.hub.call_soon(self._deliver)
+
+    def _on_refused(self, job_id: str) -> None:
+        if self.hub is not None:
+            self.hub.call_soon(self._tell_refused, job_id)
+
+    def _tell_refused(self, job_id: str) -> None:
+        """Send the event of a message that Celery never sees, since it is refused before."""
+        dispatcher = self.event_dispatcher
+        if dispatcher is not None and dispatcher.enabled:
+            dispatcher.send("task-failed", uuid=job_id, name=TASK, **REFUSED.fields(0.0))
 
     def pause(self) -> None:
         """Fetch no jobs."""

@@ -71,7 +71,8 @@ class Fetcher:
     times its message of memory, and more of its answer. If a worker runs out of memory, all its
     jobs count that as a crash.
     `idle_s`: the longest pause of an idle worker between two fetches, whoever wakes it.
-    `result_ttl_s`: how long callers find that their message was refused.
+    `result_ttl_s`: how long callers find that their message was refused. `on_refused` is called
+    with the id of such a message.
     """
 
     def __init__(
@@ -92,6 +93,7 @@ class Fetcher:
         self._idle_s = min(idle_s, lease_ms / 6000)
         self._result_ttl_s = result_ttl_s
         self._on_arrival = on_arrival
+        self.on_refused: Callable[[str], None] = lambda _job_id: None
         self._outage_log = OutageLog(log, "Redis", "running jobs go on, no new ones start")
         self.leases = Leases(
             client, keys, worker=owner, lease_ms=lease_ms, tick_s=self._idle_s, on_stop=on_stop,
@@ -269,6 +271,8 @@ class Fetcher:
             if isinstance(content, str):
                 waiter = waiter_of_raw(job.message, self._result_ttl_s)
                 rest.append((tag, self.leases.bury(tag, content, waiter)))
+                if waiter is not None:
+                    self.on_refused(waiter.job_id)
                 continue
             wait_ms = content.wait_ms(now_ms)
             if wait_ms > 0:
@@ -297,6 +301,7 @@ class Fetcher:
                 waiter = Waiter(buried.job_id, self._result_ttl_s)
                 command = dead_letters.refuse(self._keys, waiter, TOO_LARGE)
                 await script.run_async(self._client, command)
+                self.on_refused(buried.job_id)
         for key in fetched.wrong:
             if self._loop.time() >= self._log_again_at.get(key, 0):
                 self._log_again_at[key] = self._loop.time() + LOG_AGAIN_S
