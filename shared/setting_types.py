@@ -65,8 +65,6 @@ def _key_prefix(prefix: str) -> str:
 
 KeyPrefix = Annotated[str, AfterValidator(_key_prefix)]
 
-QueueName = Annotated[str, Field(min_length=1, max_length=128)]
-
 
 def _priority_steps(text: str) -> str:
     steps = [int(word) if re.fullmatch(r"\s*\d\s*", word) else -1 for word in text.split(",")]

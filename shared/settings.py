@@ -30,7 +30,6 @@ from headgate.shared.setting_types import (
     LogLevel,
     PrioritySep,
     PrioritySteps,
-    QueueName,
     RedisUrl,
     TierSource,
 )
@@ -85,9 +84,8 @@ class Settings(BaseSettings):
         description="A prefix for all Redis keys, to share one Redis; it ends with one of : _ . - "
         "(default: none).",
     )
-    celery_queue: QueueName = Field(
-        default="celery",
-        description="The queue of callbacks that name none (default: celery).",
+    celery_queue: str = Field(
+        default="celery", description="The queue of callbacks that name none (default: celery)."
     )
     celery_priority_steps: PrioritySteps = Field(
         default="0,3,6,9",
