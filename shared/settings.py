@@ -89,10 +89,8 @@ class Settings(BaseSettings):
         description="A prefix for all Redis keys, to share one Redis; it ends with one of : _ . - "
         "(default: none).",
     )
-    celery_queue: Annotated[str, Field(min_length=1, max_length=128)] = Field(
-        default="celery",
-        description="The queue of Celery callbacks (links, chains, chords) that name none: the "
-        "task_default_queue of your app (default: celery).",
+    celery_queue: str = Field(
+        default="celery", description="The queue of callbacks that name none (default: celery)."
     )
     celery_priority_steps: PrioritySteps = Field(
         default="0,3,6,9",

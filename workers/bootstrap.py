@@ -19,6 +19,7 @@ from sqlalchemy.exc import DBAPIError
 from headgate.shared.admission import tiers
 from headgate.shared.admission.breakers import BreakerRules as BreakerRules
 from headgate.shared.admission.tiers import TierOf
+from headgate.shared.broker.keys import Keys
 from headgate.shared.broker.queues import all_queues
 from headgate.shared.cache.ttl import CachePolicy, CacheRuleIndex
 from headgate.shared.catalog import access, catalog
@@ -233,14 +234,15 @@ def _pipeline(
 ) -> Pipeline:  # fmt: skip
     """Build the pipeline; it opens nothing."""
     in_force, keys = servers.settings, servers.keys
-    index = CacheRuleIndex.of(models.cache.rules)
-    policy = CachePolicy(index, in_force.cache_ttl_s, in_force.cache_temperature)
-    cache = Cache(batcher, keys, policy=policy, clock_ms=clock.now_ms)
-    longest_ms = in_force.retry_after_max_s * 1000
-    hold = Holds(batcher, keys, lambda h: seen(h, time.time()), retry_after_max_ms=longest_ms)
-    retries = RetryRules(in_force.retry_share, in_force.retry_per_s)
-    rules = _breaker_rules(in_force)
-    breaker = Breaker(batcher, keys, rules, retries=retries, clock_ms=clock.now_ms)
+    cache_policy = CachePolicy(
+        CacheRuleIndex.of(models.cache.rules), in_force.cache_ttl_s, in_force.cache_temperature
+    )
+    cache = Cache(batcher, keys, policy=cache_policy, clock_ms=clock.now_ms)
+    hold = _holds(in_force, batcher, keys)
+    breaker = Breaker(
+        batcher, keys, _breaker_rules(in_force),
+        retries=RetryRules(in_force.retry_share, in_force.retry_per_s), clock_ms=clock.now_ms,
+    )  # fmt: skip
     ledger = Ledger(record)
     steps = AttemptSteps(
         catalog=models, cache=cache, hold=hold, breaker=breaker, ledger=ledger, call=call,
@@ -250,7 +252,6 @@ def _pipeline(
     limits = _retry_limits(in_force)
     publish = Publish(batcher, keys, ttl_s=in_force.result_ttl_s, bounds=bounds)
     canvas = partial(_canvas, servers)
-    callbacks = Callbacks(record, publish.command, canvas, lease_s=in_force.lease_s)
     return Pipeline(
         catalog=models,
         claims=Claims(record, owner, clock.now_ms),
@@ -262,10 +263,17 @@ def _pipeline(
         conclude=Conclude(),
         record=record,
         publish=publish,
-        callbacks=callbacks,
+        callbacks=Callbacks(record, publish.command, canvas, lease_s=in_force.lease_s),
         max_deliveries=in_force.max_deliveries,
         clock_ms=clock.now_ms,
     )
+
+
+def _holds(in_force: Settings, batcher: RedisBatcher, keys: Keys) -> Holds:
+    return Holds(
+        batcher, keys, lambda headers: seen(headers, time.time()),
+        retry_after_max_ms=in_force.retry_after_max_s * 1000,
+    )  # fmt: skip
 
 
 def _canvas(servers: Servers) -> CanvasSender:
