@@ -71,7 +71,7 @@ def jobs(
     took    time from its start to its end
     cost    all its attempts together, in USD
 
-    On a terminal, ids are cut: commands take the beginning of an id. Jobs that release 0.1 has
+    On a terminal, ids are cut: commands take the beginning of an id. Jobs that an older release has
     submitted are not found by --metadata.
 
     \b

@@ -145,8 +145,8 @@ class Client:
         asked: `status`, `tenant`, `user`, `model`, `batch`, `priority`, `code`, `metadata`: only
             these; `since`, `before` and `limit`. See JobFilters.
 
-        For the next page give the last id of this one as `before`. Jobs that were submitted by
-        release 0.1 are not found by `metadata`. Raises InvalidRequest, UnknownJob and Unreachable.
+        For the next page give the last id of this one as `before`. Jobs that an older release has
+        submitted are not found by `metadata`. Raises InvalidRequest, UnknownJob and Unreachable.
         """
         return self._operations.jobs(asked)
 

@@ -15,7 +15,7 @@ from headgate.producer.batch import start
 from headgate.producer.batch.input import scan
 from headgate.producer.batch.output import Output
 from headgate.producer.batch.rows import Batch, BatchRows
-from headgate.producer.batch.run import Run
+from headgate.producer.batch.run import Run, queue_all
 from headgate.producer.batch.summary import Summary, summarise
 from headgate.producer.usage.query import usage
 from headgate.shared.database.tables import jobs
@@ -174,3 +174,24 @@ def test_another_input_is_refused_and_nothing_is_lost(office: Office) -> None:
         office.run()
     assert office.output_path.read_bytes() == content
     assert office.summary().succeeded == 2
+
+
+def test_a_changed_line_whose_job_still_waits_is_cancelled_and_asked_anew(office: Office) -> None:
+    path = office.write("a", "b", "c")
+    at = office.client.open()
+    with closing(Output.open(office.output_path, path, "refuse")) as output:
+        batch, _ = start.begin(BatchRows(at.engine), scan(path), output, {})
+    assert queue_all(at, batch, path, Quiet(), lambda: False) == 0
+    old = BatchRows(at.engine).open_jobs(batch.id)
+    office.write("a", "b anew", "c")
+    [note] = office.run()
+    assert note.startswith("the input has changed: 2 lines are unchanged, 1 to ask; 1 job of")
+    assert [office.client.status(job_id) for job_id in old] == [
+        "succeeded",
+        "cancelled",
+        "succeeded",
+    ]
+    assert {office.job_of(one) for one in "ac"} == {old[0], old[2]}
+    content = office.output["b"]["response"]["body"]["choices"][0]["message"]["content"]
+    assert content == "answer to b anew"
+    assert (office.summary().succeeded, office.summary().failed) == (3, 0)

@@ -67,7 +67,7 @@ def test_the_maximum_cost_of_a_job_is_an_option_of_submit(env: dict[str, str]) -
     for arguments, fault in (
         (("--model", "gpt-4o", "--max-cost-usd", "0.000001"), "--max-cost-usd: '0.000001'"),
         (("--model", "gpt-4o", "--max-cost-usd", "much"), "--max-cost-usd: 'much'"),
-        (("--model", "auto", "--max-usd-per-million", "0"), "max_usd_per_million"),
+        (("--model", "auto", "--max-usd-per-million", "0"), "--max-usd-per-million: '0'"),
     ):
         ended = headgate(("submit", *arguments, "Say hello"), env)
         assert (ended.code, ended.out) == (2, "")

@@ -118,7 +118,7 @@ def test_servers_that_cannot_be_reached_have_exit_code_3(
     (tmp_path / "in").write_text('{"prompt": "x"}\n')
     commands: tuple[list[str | Path], ...] = (
         ["submit", "x"],
-        ["jobs"],
+        ["limits"],
         ["batch", "run", tmp_path / "in", "-o", tmp_path / "out"],
         ["worker"],
         ["up"],

@@ -38,6 +38,9 @@ def test_what_is_down_is_named_and_ends_with_1(env: dict[str, str], broker: Brea
     assert (model["model"], model["state"], model["calls"]) == (MODEL, "healthy", 3)
     assert model["latency_ms"] == 200
     assert result.document["workers"] == 1
+    assert result.document["calls_since"] < result.document["calls_until"]
+    shown = headgate(["health"], env)
+    assert "calls, failed and latency are those from " in shown.err
     assert set(result.document["servers"].values()) == {"answers"}
 
     broker.fail()

@@ -204,11 +204,11 @@ def test_wrong_arguments_of_jobs_are_refused(client: Client) -> None:
         client.jobs(tenant=5)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("since", [3600, 0.5, "1h", date(2026, 1, 2)])
+@pytest.mark.parametrize("since", [3600, 0.5, "1 hour", date(2026, 1, 2)])
 def test_a_time_that_jobs_does_not_take_is_refused_with_what_to_give(
     client: Client, since: Any
 ) -> None:
-    with pytest.raises(InvalidRequest, match=r"timedelta\(hours=1\)") as caught:
+    with pytest.raises(InvalidRequest, match=r"10m, 2h, 7d") as caught:
         client.jobs(since=since)
     assert (caught.value.field, caught.value.value) == ("since", since)
 

@@ -1,24 +1,25 @@
-"""A command, an option or a value with a slip is refused with the one that is meant."""
+"""`headgate --help`: each command in a group, with a whole sentence."""
 
-import pytest
+from __future__ import annotations
 
-from headgate.producer.cli.terminal.exit_codes import run
+from click.testing import CliRunner
+
+from headgate.producer.cli.commands import COMMANDS, GROUPS, cli
 
 
-@pytest.mark.parametrize(
-    ("argv", "words"),
-    [
-        (["submitt"], "No such command 'submitt'. Did you mean 'submit'?"),
-        (["start"], "No such command 'start'. Did you mean 'up'?"),
-        (["status"], "No such command 'status'. Did you mean 'health'?"),
-        (["batch", "rum"], "No such command 'rum'. Did you mean 'run'?"),
-        (["dead", "dropp"], "No such command 'dropp'. Did you mean 'drop'?"),
-        (["submit", "--wiat", "x"], "No such option '--wiat'. Did you mean '--wait'?"),
-        (["up", "--flower-port", "5555"], "--flower-port is for Flower; add --flower"),
-    ],
-)
-def test_a_slip_names_what_is_meant(
-    capsys: pytest.CaptureFixture[str], argv: list[str], words: str
-) -> None:
-    assert run(argv) == 2
-    assert words in capsys.readouterr().err
+def test_every_command_stands_in_one_group() -> None:
+    named = [name for names in GROUPS.values() for name in names]
+    assert len(named) == len(set(named))
+    assert set(COMMANDS) <= set(named)
+
+
+def test_the_help_shows_groups_and_whole_sentences() -> None:
+    shown = CliRunner().invoke(cli, ["--help"]).output
+    lines = shown.splitlines()
+    for group in GROUPS:
+        assert f"{group}:" in lines
+    assert "..." not in shown.partition("Run it:")[2]
+    for name in COMMANDS:
+        [line] = [one for one in lines if one.startswith(f"  {name} ")]
+        assert line.removeprefix(f"  {name} ").strip()[0].isupper(), line
+    assert "  submit  Submit PROMPT as a job and print its id or its answer." in lines
