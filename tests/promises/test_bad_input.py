@@ -49,7 +49,7 @@ BAD: list[tuple[bytes, str, str]] = [
     (b'{"prompt": "x", "params": {"temperature": 1e999}}', "invalid_request", ""),
     (b'{"prompt": "x", "params": {"seed": 1e30}}', "invalid_request", "seed"),
     (b'{"prompt": "x", "params": "hot"}', "invalid_request", "params"),
-    (b'{"custom_id": 7, "prompt": "x"}', "invalid_request", "custom_id"),
+    (b'{"custom_id": [7], "prompt": "x"}', "invalid_request", "custom_id"),
     (b'{"custom_id": "good-1", "prompt": "x"}', "invalid_request", "good-1"),
     (b'{"method": "GET", "url": "/v1/chat/completions", "body": {}}', "invalid_request", "method"),
     (b'{"method": "POST", "url": "/v1/images", "body": {}}', "invalid_request", "url"),

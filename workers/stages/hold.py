@@ -37,7 +37,16 @@ OBSERVE_S = 0.1
 """The headers of a pool are reported this often: those of its latest request."""
 
 QUIET_S = 60.0
-"""An odd wait of a pool is logged this often: all calls under way are refused with the same one."""
+"""Refusals of a pool, and odd waits, are logged this often: all calls under way meet the same."""
+
+CHANGES = {
+    "limited": "a limit is reached there, so no call goes to it for a moment",
+    "slow": "it asks us to slow down: its rate is halved, and grows by half in 15 minutes",
+    "overloaded": "it is overloaded: fewer calls go to it at once for a minute",
+    "money": "no money is left there: no call goes to it, but one in five minutes tests it",
+    "flex": "it has no flex capacity: no flex call goes to it for a while",
+}
+"""What each kind of refusal changes for its pool."""
 
 ReadHeaders = Callable[[Mapping[str, str]], Sequence[RateSeen]]
 
@@ -64,7 +73,7 @@ class Holds:
         self._keys = keys
         self._read = read
         self._retry_after_max_ms = retry_after_max_ms
-        self._logged_at: dict[tuple[str, str], float] = {}
+        self._logged_at: dict[tuple[str, str, str], float] = {}
         self._seen: dict[tuple[str, str], tuple[Held, Mapping[str, str]]] = {}
         self._report = DelayedReport(OBSERVE_S, self._reports)
 
@@ -110,16 +119,17 @@ class Holds:
     async def refused(self, hold: Held, error: AttemptError) -> None:
         """Report what a failure says about limits, before this worker asks again."""
         if odd := refusal.odd_wait(error, self._retry_after_max_ms):
-            self._log_wait(hold, odd)
+            self._log(hold, "odd wait", odd)
         found = refusal.refusal(error, self._retry_after_max_ms)
         if found is not None:
+            self._log(hold, found.kind, f"HTTP {error.http_status}: {CHANGES[found.kind]}")
             await self._observe(hold, error.headers, found)
 
-    def _log_wait(self, hold: Held, odd: str) -> None:
-        place, now_s = (hold.pool, hold.key), time.monotonic()
+    def _log(self, hold: Held, what: str, words: str) -> None:
+        place, now_s = (hold.pool, hold.key, what), time.monotonic()
         if now_s - self._logged_at.get(place, -QUIET_S) >= QUIET_S:
             self._logged_at[place] = now_s
-            log.warning("%s (%s): %s", hold.pool, hold.key, odd)
+            log.warning("%s (%s): %s", hold.pool, hold.key, words)
 
     def close(self) -> None:
         """Report nothing more. The answers of the next worker tell what the last headers said."""

@@ -173,7 +173,9 @@ async def test_a_long_retry_after_defers_the_job_with_its_history(played: Played
     ]
 
 
-async def test_a_job_that_a_gate_holds_up_for_long_waits_there(played: PlayedPipeline) -> None:
+async def test_a_job_that_a_gate_holds_up_for_long_waits_there(
+    played: PlayedPipeline, caplog: pytest.LogCaptureFixture
+) -> None:
     """There `headgate resume pool` reaches it; for a minute it keeps its own time."""
     for wait_ms, deferred_ms in ((59_000, 59_000), (600_000, 0), (10**14, 0)):
         refused = fault(RateLimited, retry_after_ms=wait_ms, gate=Gate("limited"))
@@ -188,6 +190,11 @@ async def test_a_job_that_a_gate_holds_up_for_long_waits_there(played: PlayedPip
     assert isinstance(outcome, Deferred)
     assert outcome.wait_ms >= 600_000, "no gate holds it up"
     assert len(played.provider.asked) == 4
+    told = [record.getMessage() for record in caplog.records if record.name == "headgate.limits"]
+    causes = [words for words in told if "HTTP" in words]
+    assert len(causes) == 2, "each kind is told once a minute"
+    assert "a limit is reached there, so no call goes to it for a moment" in causes[0]
+    assert "it is overloaded: fewer calls go to it at once" in causes[1]
 
 
 async def test_a_retry_after_beyond_the_deadline_leaves_the_model(played: PlayedPipeline) -> None:
