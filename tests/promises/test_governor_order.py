@@ -151,7 +151,7 @@ def test_a_throttled_model_never_delays_another_that_shares_its_queue_and_worker
     here.command("catalog", "reload")
     free = here.submit(100, model=OTHER)
     here.until_ended(free)
-    assert here.in_line(POOL) == 299, "and the one that was refused waits for its time"
+    assert here.in_line(POOL) == 300, "also the one that was refused waits at the gate"
     assert here.in_line(OTHER_POOL) == 0
     here.wait(lambda: here.held() == 0, "the last acknowledgement")
     assert here.statuses(slow) == {"queued": 299, "deferred": 1}
