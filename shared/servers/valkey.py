@@ -244,8 +244,12 @@ class Server:
 
     def _spawn(self) -> None:
         """Start the server process and hand it the server lock."""
-        lock = try_lock(self._folder / "server.lock", fcntl.LOCK_EX)
-        if lock is None:
+        until = time.monotonic() + ADOPT_S
+        # A process that ends loses its command line, by which it is known, before its locks.
+        while (lock := try_lock(self._folder / "server.lock", fcntl.LOCK_EX)) is None:
+            if time.monotonic() < until:
+                time.sleep(0.01)
+                continue
             raise StartFailed("the old server still runs", self._log, "try again")
         try:
             self._pidfile.unlink(missing_ok=True)
