@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import unicodedata
+from collections.abc import Sequence
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -45,9 +46,13 @@ def keys_of(in_force: Settings, provider: ProviderConfig) -> list[str]:
     return found or (["none"] if provider.api_key_optional else [])
 
 
-def no_keys(catalog: Catalog) -> str:
-    """Say in one line that no provider has a key, and the three ways on."""
-    names = list(dict.fromkeys(n for one in catalog.providers.values() for n in one.api_key_env))
+def no_keys(catalog: Catalog, wanted: Sequence[str] = ()) -> str:
+    """Say in one line that no provider has a key, and the three ways on.
+
+    `wanted`: the variables of the provider that is to be asked, named first.
+    """
+    every = (name for one in catalog.providers.values() for name in one.api_key_env)
+    names = list(dict.fromkeys([*wanted, *every]))
     first, more = names[0] if names else "a key", len(names) - 1
     others = f" (or another of {more} providers' keys)" if more > 0 else ""
     return (

@@ -19,6 +19,7 @@ from headgate.shared.catalog.catalog import Catalog
 from headgate.shared.catalog.schema import Model
 from headgate.shared.cost import tokens
 from headgate.shared.cost.bill import AnswerBill, bill_of
+from headgate.shared.job.request import AUTO
 from headgate.workers.clients.in_flight import AnswerRoom, InFlight
 from headgate.workers.errors import AttemptError
 from headgate.workers.maintenance.estimates import EstimateUpkeep
@@ -107,7 +108,8 @@ class AttemptSteps:
         upstream = await self.call.upstream(model, job.hold.key if job.hold else "")
         if upstream is not None:
             return upstream
-        error = self.call.no_key(model)
+        is_chosen = job.envelope.request.model in (None, AUTO)
+        error = self.call.no_key(model, is_chosen=is_chosen)
         if job.envelope.model == model.name:  # a mere stand-in is left out silently
             job.add_failure(model, error)
         return Failed(error)

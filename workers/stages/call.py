@@ -110,14 +110,17 @@ class Call:
                 self._plain_until.clear()
         self._catalog = catalog
 
-    def no_key(self, model: Model) -> Unauthorized:
-        """Return the error of an attempt at a model whose provider cannot be called."""
+    def no_key(self, model: Model, *, is_chosen: bool = False) -> Unauthorized:
+        """Return the error of an attempt at a model whose provider cannot be called.
+
+        `is_chosen`: nobody asked for this model, so any other provider's key will do.
+        """
         if model.provider in self._unusable:
             return Unauthorized(self._unusable[model.provider])
+        names = self._catalog.provider(model).api_key_env
         if not self._has_any_key:
-            return Unauthorized(access.no_keys(self._catalog))
-        names = " or ".join(self._catalog.provider(model).api_key_env)
-        return Unauthorized(f"no key for {model.provider}: set {names}")
+            return Unauthorized(access.no_keys(self._catalog, () if is_chosen else names))
+        return Unauthorized(f"no key for {model.provider}: set {' or '.join(names)}")
 
     def timeout_s(self, model: Model) -> float:
         """Return how long a call of this model may take, if the job has the time."""

@@ -166,7 +166,7 @@ def test_a_rule_whose_model_lacks_what_is_needed_is_passed_over(tmp_path: Path) 
         ('[[routing.rules]]\nkinds = ["poem"]\nmodel = "gpt-4o"', "kinds[0]", "use 'chat'"),
         ('[[routing.rules]]\nword = ["x"]\nmodel = "gpt-4o"', "word", "did you mean words?"),
         ("routing = 1", "routing", "give a table"),
-        ('[models."gpt-4o"]\nquality = 11', "quality", "less than or equal to 10"),
+        ('[models."gpt-4o"]\nquality = 11', "quality", "at most 10"),
     ],
 )
 def test_a_fault_of_the_rules_is_named(tmp_path: Path, text: str, key: str, remedy: str) -> None:

@@ -85,7 +85,7 @@ async def test_without_any_key_a_job_is_told_the_three_ways_on() -> None:
     call = Call(models, lambda _: [], timeout_s=1, keys_of=keys_of)
     model = models.model("command-a")
     assert await call.upstream(model) is None
-    told = call.no_key(model).message
+    told = call.no_key(model, is_chosen=True).message
     assert "\n" not in told
     assert "COHERE" not in told
     for way in ("set OPENAI_API_KEY", "`headgate up --simulate`", "a local server"):
