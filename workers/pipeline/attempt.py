@@ -108,9 +108,10 @@ class AttemptSteps:
         upstream = await self.call.upstream(model, job.hold.key if job.hold else "")
         if upstream is not None:
             return upstream
-        is_chosen = job.envelope.request.model in (None, AUTO)
+        is_first = job.envelope.model == model.name
+        is_chosen = is_first and job.envelope.request.model in (None, AUTO)
         error = self.call.no_key(model, is_chosen=is_chosen)
-        if job.envelope.model == model.name:  # a mere stand-in is left out silently
+        if is_first:  # a mere stand-in is left out silently
             job.add_failure(model, error)
         return Failed(error)
 

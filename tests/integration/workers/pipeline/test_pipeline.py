@@ -42,6 +42,7 @@ from tests.support.pipeline import (
     job_for,
     played_pipeline,
 )
+from tests.support.rig import envelope
 from tests.support.servers import ValkeyServer
 
 
@@ -347,7 +348,7 @@ async def test_without_a_key_the_variable_is_named_and_nothing_is_sent(
     played: PlayedPipeline,
 ) -> None:
     played.keyless = True
-    job = job_for()
+    job = envelope(on_model="alpha", model="alpha")
     result = await played.result(job)
     assert (result.status, result.attempts, played.attempts(job)) == ("failed", 0, [])
     assert result.error is not None
