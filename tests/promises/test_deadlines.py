@@ -41,5 +41,5 @@ def test_jobs_past_their_deadline_expire_in_queues_that_nobody_serves_and_deep_i
         books = installation.read_books(installation.database_url(env))
         assert books.jobs == {"expired": 4, "succeeded": 1}
         assert books.audit_lines == 5
-        assert worker.log().count("have expired") >= 1
+        wait_until(lambda: "have expired" in worker.log(), 20, "the log to say so")
         assert worker.stop(20) == 0

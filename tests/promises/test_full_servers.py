@@ -97,7 +97,8 @@ def test_a_small_redis_under_many_jobs_stops_nothing_and_every_result_is_readabl
             library.submit("one more").result(timeout_s=60)
         assert int(client.hget(KEYS.results_counts(), "bytes") or 0) <= ROOM_MB * MB // 4
         assert memory(client, "used_memory_peak") < 1.25 * ROOM_MB * MB
-        assert said(here.workers[0], f"results take at most {ROOM_MB / 4:.1f} MB of it")
+        words = f"results take at most {ROOM_MB / 4:.1f} MB of it"
+        wait_until(lambda: said(here.workers[0], words), 20, "the log to say so")
 
 
 @pytest.mark.slow

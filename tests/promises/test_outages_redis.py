@@ -111,7 +111,7 @@ def test_a_redis_that_comes_back_empty_is_given_all_jobs_again_from_the_record(
                 for _ in range(50):
                     client.script_flush()
                     time.sleep(0.01)
-        assert said(here.workers[0], "were sent again")
+        wait_until(lambda: said(here.workers[0], "were sent again"), 20, "the log to say so")
 
 
 @pytest.mark.long

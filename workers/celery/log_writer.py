@@ -23,10 +23,11 @@ GROUP_S = 0.05
 KEPT = 20_000
 """How many records may wait; some 20 MB. A worker at full rate logs 1,000 a second."""
 
+JOBS = "headgate.jobs"
+"""The logger of the many lines at jobs' ends. Warnings of all others are written at once."""
+
 FLUSH_S = 2.0
 """How long the end of the process waits for the last records."""
-
-_SOON = logging.ERROR
 
 
 class LogWriter(logging.Handler):
@@ -52,7 +53,7 @@ class LogWriter(logging.Handler):
             self._dropped += 1
             return
         self._records.append(record)
-        if record.levelno >= _SOON:
+        if record.levelno >= logging.WARNING and record.name != JOBS:
             self._now.set()
         if not self._wake.is_set():
             self._wake.set()
