@@ -154,7 +154,7 @@ def test_what_a_release_left_is_read_and_finished_by_today_s_code(
     assert "headers is not an object" in letters.out
     assert headgate(["batch", "list"], env).code == 0
     assert headgate(["db", "check"], env).code == 0
-    assert "Traceback" not in worker.log()
+    assert "Traceback" not in worker.log(), worker.log_from("Traceback")
 
 
 def states_of(env: dict[str, str], ids: list[str]) -> list[str]:

@@ -254,7 +254,7 @@ def test_flower_counts_and_hears_on_every_form_of_a_redis_url(
         texts = [flower.log(), worker.log(), *(page.text for page in pages.values())]
         for secret in redis_url.read(env["HEADGATE_REDIS_URL"]).secrets:
             assert not any(secret in text for text in texts)
-        assert "Traceback" not in flower.log()
+        assert "Traceback" not in flower.log(), flower.log_from("Traceback")
 
 
 def test_nobody_reads_or_does_anything_without_the_login(stack: Stack) -> None:
@@ -310,7 +310,7 @@ def test_a_flower_in_control_cancels_and_stops_and_breaks_nothing(stack: Stack) 
         for step in ("pool/grow", "pool/shrink", "pool/restart", "pool/autoscale"):
             flower.read(f"/api/worker/{step}/{NODE}?n=3&min=1&max=2", "POST")
         assert client.submit("and now?", model="gpt-4o-mini").result(timeout_s=20)
-        assert "Traceback" not in stack.worker.log()
+        assert "Traceback" not in stack.worker.log(), stack.worker.log_from("Traceback")
         assert flower.read(f"/api/worker/shutdown/{NODE}", "POST").status == 200
         wait_until(lambda: not stack.worker.running, 30, "the worker to end")
         assert stack.worker.exit_code() == 0
@@ -334,6 +334,6 @@ def test_flower_starts_without_redis_and_works_once_it_is_there(stack: Stack) ->
                 wait_for_events(flower, client)
             assert queue_rows(flower)
             stack.valkey.kill()
-        assert "Traceback" not in flower.log()
+        assert "Traceback" not in flower.log(), flower.log_from("Traceback")
         stack.valkey.restart()
         flower.stop(20)

@@ -167,7 +167,7 @@ def test_out_of_money_shuts_the_pool_until_an_operator_opens_it(world: Open) -> 
         result = here.client.result(one)
         assert (result.model_used, result.fallback, result.attempts) == (THIRD, True, 1)
     here.until_in_line(20)
-    assert here.client.status(waiting[0]) == "deferred"
+    here.until_deferred(waiting[0])
     assert here.client.result(waiting[0]).retry_at is None, "nobody knows when"
     assert gate(here)["why"] == "money"
     assert arrivals(here, 0)[1:] == [], "only the first was asked for"

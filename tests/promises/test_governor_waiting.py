@@ -44,8 +44,8 @@ def test_a_job_that_waits_holds_nothing_in_a_worker_and_survives_every_restart(
     here.until_in_line(19)
     assert here.held() == 0
     for one in (waiting[0], waiting[-1]):
+        here.until_deferred(one)  # once a worker lives again
         result = here.client.result(one)
-        assert result.status == "deferred"
         assert result.attempts == 0
         assert 0 < in_s(result.retry_at) < 1500
     here.workers[1].stop(20)
@@ -93,7 +93,7 @@ def test_a_job_whose_deadline_passes_in_line_ends_expired_and_spends_nothing(wor
         assert result.cost_usd in ("0", None)
     assert [one.job_id for one in here.starts()] == [first]
     assert here.accepted() == 1
-    assert here.client.status(patient) == "deferred"
+    here.until_deferred(patient)
 
 
 def test_a_request_larger_than_its_limit_is_told_at_once(world: Open) -> None:
@@ -139,8 +139,9 @@ def test_a_caller_over_its_tier_waits_in_line_or_is_refused_as_it_asked(world: O
     here.until_ended(others)
     here.wait(lambda: here.ended(ids) == 3, "the first three to end")
     here.until_in_line(2)
-    shown = next(one for one in map(here.client.result, ids) if one.status != "succeeded")
-    assert shown.status == "deferred"
+    waiting = next(one for one in ids if here.ended([one]) == 0)
+    here.until_deferred(waiting)
+    shown = here.client.result(waiting)
     assert 0 < in_s(shown.retry_at) < 60
     error = refused(here.client, "u1")
     assert (error.code, error.limit) == ("tier_limit", "over 3 calls a minute (tier small)")

@@ -129,7 +129,7 @@ def test_malformed_messages_end_as_dead_letters_and_the_next_job_runs(stack: Sta
         ended = headgate(["dead", "drop", "--queue", queue, "--yes"], stack.env)
         assert (ended.code, len(ended.out.splitlines())) == (0, len(DEAD)), ended.err
     assert stack.worker.running
-    assert "Traceback" not in stack.worker.log()
+    assert "Traceback" not in stack.worker.log(), stack.worker.log_from("Traceback")
     names = ("present", "leases", "owners", "messages", "due")
     wait_until(lambda: not stack.broker.exists(*(f"headgate:{name}" for name in names)), 20)
     assert stack.worker.stop(20) == 0

@@ -80,7 +80,7 @@ def test_on_every_bad_day_of_postgresql_workers_wait_and_say_so_once(
             words = said(both[0])
             assert words == 1 or (words == 0 and not told), (name, worker.log_end())
         assert worker.stop(30) == 0, worker.log_end()
-    assert "Traceback" not in worker.log()
+    assert "Traceback" not in worker.log(), worker.log_from("Traceback")
     assert "app-password" not in worker.log()
     installation.the_books_agree(days.server.url("record"), simulator, sent, unknown=0)
 

@@ -146,4 +146,4 @@ def test_workers_and_producers_of_the_release_before_run_beside_todays(
     assert books.ledger_usd == Decimal(bill["money"]["billed_usd"])
     assert len(rows_by_worker(database_url)) == 2, "both workers ended jobs"
     for worker in (theirs, ours):
-        assert "Traceback" not in worker.log(), worker.log_end()
+        assert "Traceback" not in worker.log(), worker.log_from("Traceback")

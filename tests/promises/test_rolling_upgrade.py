@@ -120,7 +120,7 @@ def test_old_and_new_workers_side_by_side_finish_every_job_once(
     by_worker = rows_by_worker(database_url)
     assert len(by_worker) == 3, by_worker
     for worker in (before, late, new):
-        assert "Traceback" not in worker.log(), worker.log_end()
+        assert "Traceback" not in worker.log(), worker.log_from("Traceback")
 
     assert headgate(["db", "downgrade", NEWEST, "--yes"], coming).code == 0
     check = headgate(["db", "check", "--json"], env)

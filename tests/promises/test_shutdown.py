@@ -102,7 +102,7 @@ def test_an_idle_worker_ends_without_waiting_for_its_drain_time(
     process.signal(signal.SIGTERM)
     assert has_ended(process, 8) == 0
     assert not list(client.scan_iter("headgate:worker:*"))
-    assert "Traceback" not in process.log()
+    assert "Traceback" not in process.log(), process.log_from("Traceback")
 
 
 def test_jobs_that_end_soon_are_finished_and_no_new_ones_begin(

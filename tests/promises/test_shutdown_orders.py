@@ -86,7 +86,7 @@ def test_in_every_order_of_stopping_nothing_is_lost_and_every_job_ends_once(
             wait_until(lambda: not client.exists(Keys().present()), 30, "the last acks")
             published = list(client.scan_iter(match=Keys().result("*"), count=10_000))
         assert worker.stop(30) == 0
-    assert "Traceback" not in worker.log()
+    assert "Traceback" not in worker.log(), worker.log_from("Traceback")
     assert len(published) == JOBS
     unknown = installation.read_books(url).attempts.get("unknown", 0)
     assert unknown <= AT_ONCE * len(ORDERS)

@@ -196,6 +196,12 @@ class ChildProcess:
         """The last `lines` lines of the log."""
         return "\n".join(self.log().splitlines()[-lines:])
 
+    def log_from(self, word: str, lines: int = 60) -> str:
+        """The log from shortly before the first line with this word on."""
+        found = self.log().splitlines()
+        at = next((n for n, line in enumerate(found) if word in line), len(found))
+        return "\n".join(found[max(0, at - 3) : at + lines])
+
     def _spawn(self) -> Running:
         with self.log_path.open("ab") as log, Path(os.devnull).open("rb") as nothing:
             if self.forks and self.user is None:

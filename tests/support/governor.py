@@ -172,6 +172,10 @@ class World:
         """Exactly so many jobs stand in line."""
         self.wait(lambda: self.in_line(pool) == wanted, f"{wanted} jobs in line")
 
+    def until_deferred(self, job_id: str) -> None:
+        """The job waits for a limit or the like, and a worker lives that serves its queue."""
+        self.wait(lambda: self.client.status(job_id) == "deferred", f"{job_id} to be deferred")
+
     def held(self) -> int:
         """How many jobs any worker has in its hands."""
         found: Any = self.redis.zcard(KEYS.leases())

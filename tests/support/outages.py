@@ -163,7 +163,7 @@ def nothing_went_wrong(workers: Sequence[ChildProcess]) -> None:
     """No worker has logged a traceback or an error of its own."""
     for worker in workers:
         log = words_of(worker)
-        assert "Traceback" not in worker.log(), worker.log_end(80)
+        assert "Traceback" not in worker.log(), worker.log_from("Traceback")
         assert "ERROR" not in log, log
 
 

@@ -134,7 +134,7 @@ def test_a_worker_waits_for_a_locked_or_full_file_and_says_so_once(
             wait_until(lambda: said("the database answers again") == 1, 20, "the log to say so")
             assert said("the database does not answer") == 1, worker.log_end()
         assert worker.stop(30) == 0, worker.log_end()
-    assert "Traceback" not in worker.log()
+    assert "Traceback" not in worker.log(), worker.log_from("Traceback")
     installation.the_books_agree(sqlite_url, simulator, sent, unknown=0)
 
 

@@ -216,7 +216,7 @@ def test_slots_are_added_and_taken_away_by_remote_control(
         assert "up to 15 jobs" in answer("pool_grow", n=14)
     wait_until_drained(client)
     assert sorted(runs(client)) == sorted(sent)
-    assert "Traceback" not in process.log()
+    assert "Traceback" not in process.log(), process.log_from("Traceback")
 
 
 def test_a_worker_survives_every_message_that_is_no_job(client: redis.Redis, worker: Start) -> None:
@@ -233,7 +233,7 @@ def test_a_worker_survives_every_message_that_is_no_job(client: redis.Redis, wor
     buried = broker.dead()
     assert Counter(raw for _, _, raw in buried) == Counter(bad)
     assert all(queue == STANDARD and reason for queue, reason, _ in buried)
-    assert "Traceback" not in process.log()
+    assert "Traceback" not in process.log(), process.log_from("Traceback")
 
 
 def test_a_server_killed_under_load_repeats_no_job(

@@ -109,7 +109,7 @@ def test_a_stock_job_is_limited_by_the_tier_of_its_caller(
     assert waits(client) < {"one", "two"}
     [bucket] = buckets(client)
     assert bucket.startswith(Keys().bucket("tier/slow/").encode().rstrip(b"#"))
-    assert "Traceback" not in worker.log()
+    assert "Traceback" not in worker.log(), worker.log_from("Traceback")
 
 
 def test_a_tier_that_a_request_names_goes_before_that_of_its_caller_and_must_be_known(
