@@ -1,4 +1,4 @@
-"""The task `headgate.run`: turns Celery's call into a Delivery, and the outcome into a word."""
+"""The task `headgate.run`: turns an arrival into a Delivery, and the outcome into a word."""
 
 from __future__ import annotations
 
@@ -31,7 +31,6 @@ from headgate.shared.servers.servers import Servers
 from headgate.shared.settings import Settings
 from headgate.workers.bootstrap import WorkerParts, keyed, keyless, open_parts
 from headgate.workers.celery.canvas import prepared
-from headgate.workers.celery.pool import JobRequest, RunningJob, current
 from headgate.workers.celery.run_end import (
     AGAIN,
     DEFERRED,
@@ -43,9 +42,11 @@ from headgate.workers.celery.run_end import (
     TAKEN,
     RunEnd,
 )
+from headgate.workers.celery.running_job import RunningJob
 from headgate.workers.celery.shutdown import EXIT_WRONG_USE
 from headgate.workers.delivery.fetcher import Fetcher
 from headgate.workers.delivery.leases import Leases
+from headgate.workers.delivery.message import Readable
 from headgate.workers.delivery.refused import waiter_of
 from headgate.workers.delivery.stock_call import request_fields
 from headgate.workers.pipeline.job_run import Delivery, JobRun
@@ -66,7 +67,6 @@ class JobTask(Task):  # type: ignore[type-arg]  # generic only in its stubs
     name = TASK
     acks_late = True
     ignore_result = True
-    Request = JobRequest  # type: ignore[assignment]  # Celery takes a class as well as its path
 
     parts: WorkerParts
     leases: Leases
@@ -104,12 +104,11 @@ class JobTask(Task):  # type: ignore[type-arg]  # generic only in its stubs
             tier_of=self.parts.tiers_of(models),
         )  # fmt: skip
 
-    async def run(self, /, *args: Any, **kwargs: Any) -> RunEnd:
+    async def run_job(self, running: RunningJob) -> RunEnd:
         """Run the job and return how the run ended, for Celery's events and Flower."""
-        running = current.get()
         delivery = None
         try:
-            delivery = self._delivery(running, args, kwargs)
+            delivery = self._delivery(running)
             if (ticket := await self._ticket(delivery)) is not None:
                 await self.leases.defer(running.tag, 0, ticket)
                 return IN_LINE
@@ -147,15 +146,13 @@ class JobTask(Task):  # type: ignore[type-arg]  # generic only in its stubs
     ) -> RunEnd:
         """Let the job be tried again after a fault of Headgate's own; at last bury it."""
         fault = place_of(error)
-        log.error("job %s: a fault of Headgate's own: %s", running.request["id"], fault)
-        if _crashes(running) + 1 >= self.parts.settings.max_deliveries:
+        log.error("job %s: a fault of Headgate's own: %s", running.id, fault)
+        if running.arrival.crashes + 1 >= self.parts.settings.max_deliveries:
             try:
                 if delivery is not None:
                     await self._give_up(delivery, fault)
             except Exception as again:
-                log.error(
-                    "job %s: its end is not recorded: %s", running.request["id"], place_of(again)
-                )
+                log.error("job %s: its end is not recorded: %s", running.id, place_of(again))
             await self._refuse(running, f"{GIVEN_UP}: {fault}")
             return GAVE_UP
         self.leases.drop(running.tag)
@@ -163,7 +160,7 @@ class JobTask(Task):  # type: ignore[type-arg]  # generic only in its stubs
 
     async def _refuse(self, running: RunningJob, reason: str) -> RunEnd:
         """Make the message a dead letter; a stock producer that waits for it gets a failure."""
-        waiter = waiter_of(running.request, self.parts.settings.result_ttl_s)
+        waiter = waiter_of(running.headers, self.parts.settings.result_ttl_s)
         await self.leases.bury(running.tag, reason, waiter)
         return REFUSED
 
@@ -196,29 +193,29 @@ class JobTask(Task):  # type: ignore[type-arg]  # generic only in its stubs
             case _:
                 assert_never(outcome)
 
-    def _delivery(self, running: RunningJob, args: Any, kwargs: Any) -> Delivery:
-        """Return the delivery of this call. Raises UnreadableMessage or NewerEnvelope."""
-        refusal = None
+    def _delivery(self, running: RunningJob) -> Delivery:
+        """Return the delivery of this job. Raises UnreadableMessage or NewerEnvelope."""
+        arrival, refusal = running.arrival, None
+        args, kwargs, _ = arrival.content.body
         fields = args[0] if len(args) == 1 and not kwargs else None
         if isinstance(fields, dict) and "v" in fields:
             envelope = Envelope.decode(fields)
-            if envelope.id != running.request["id"]:
+            if envelope.id != running.id:
                 raise UnreadableMessage("the envelope's id is not the message's id")
         else:
-            envelope, refusal = self._from_request(running.request, args, kwargs)
-        envelope = self._with_options(envelope, running.request["properties"])
+            envelope, refusal = self._from_request(running.headers, args, kwargs)
         return Delivery(
-            envelope,
-            crashes=_crashes(running),
+            self._with_options(envelope, arrival.content),
+            crashes=arrival.crashes,
             stopped=lambda: running.stopped,
-            revoked=bool(running.request.get("revoked")),
+            revoked=running.is_revoked,
             refusal=refusal,
-            grant=decode(running.request["properties"]["delivery_info"].get("grant", "")),
+            grant=decode(arrival.grant),
         )
 
-    def _with_options(self, envelope: Envelope, properties: Mapping[str, Any]) -> Envelope:
+    def _with_options(self, envelope: Envelope, content: Readable) -> Envelope:
         """Return the envelope with the `priority` and `expires` of a stock producer."""
-        priority, expires_at_ms = properties.get("priority"), properties.get("expires_at_ms")
+        priority, expires_at_ms = content.priority, content.expires_at_ms
         if not priority and expires_at_ms is None:
             return envelope
         options: dict[str, Any] = {"step": self.parts.settings.sub_lists.step_of(priority)}
@@ -315,10 +312,6 @@ def _model_of(request: Request, parts: WorkerParts) -> Model:
 
 _routers: dict[str, Router] = {}
 """The router by the digest of the catalog in force."""
-
-
-def _crashes(running: RunningJob) -> int:
-    return int(running.request["properties"]["delivery_info"]["crashes"])
 
 
 def register(app: Celery) -> None:

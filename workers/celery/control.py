@@ -6,6 +6,7 @@ run time. With fewer slots than jobs the jobs end, and no new ones come until a 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import closing
 from typing import Any
 
@@ -16,6 +17,7 @@ from celery.worker.control import control_command, inspect_command
 
 from headgate.shared.broker.queues import TASK
 from headgate.shared.job.ids import rfc3339
+from headgate.workers.celery.running_job import bears
 
 MOST_SLOTS = 100_000
 """A larger number is taken for a typing error; 1,000 jobs in flight take 35 MB."""
@@ -64,17 +66,35 @@ def revoke(state: Any, task_id: Any, terminate: bool = False, **_: Any) -> dict[
     Celery's own command stores REVOKED also of jobs that another worker runs, and nothing else.
     """
     ids = [str(job_id) for job_id in maybe_list(task_id) or ()]
-    worker_state.revoked.update(ids)
-    here = {
-        job_id: worker_state.requests[job_id] for job_id in ids if job_id in worker_state.requests
-    }
+    worker_state.revoked.update(ids)  # first: a job that begins now looks there, or is among `here`
+    wanted = set(ids)
+    here = {job.id: job for job in state.consumer.pool.jobs if job.id in wanted}
     if others := [job_id for job_id in ids if job_id not in here]:
         state.consumer.revoke(others)
     if not terminate:
         return {"ok": f"tasks {', '.join(ids)} flagged as revoked"}
-    for request in here.values():
-        request.terminate(state.consumer.pool)
+    for job in here.values():
+        job.terminate(state.consumer.pool)
     return {"ok": f"terminate: {', '.join(here) or 'tasks unknown'}"}
+
+
+@control_command(variadic="headers", signature="[key1=value1 [key2=value2 [... [keyN=valueN]]]]")
+def revoke_by_stamped_headers(
+    state: Any, headers: Any, terminate: bool = False, **_: Any
+) -> dict[str, str]:
+    """Cancel jobs with these stamps that come. With `terminate`, cancel also those that run here.
+
+    Celery's own command would miss a job that begins between its two looks.
+    """
+    if not isinstance(headers, Mapping):
+        headers = dict(one.split("=", 1) for one in headers)
+    reply: dict[str, str] = stock.revoke_by_stamped_headers(state, headers)  # type: ignore[attr-defined]  # no stub
+    if not terminate:
+        return reply
+    here = [job for job in state.consumer.pool.jobs if bears(job.stamps, headers)]
+    for job in here:
+        job.terminate(state.consumer.pool)
+    return {"ok": f"headers {headers} {'revoked' if here else 'were not terminated'}"}
 
 
 @control_command(
@@ -90,17 +110,6 @@ def terminate(state: Any, signal: str, task_id: Any, **_: Any) -> dict[str, str]
 def election(state: Any, **_: Any) -> dict[str, str]:
     """Refuse: workers share no state by Celery's gossip."""
     return _refused("workers elect nobody; maintenance is done by one of them in turn")
-
-
-@control_command(
-    args=[("task_name", str), ("soft", float), ("hard", float)],
-    signature="<task_name> <soft_secs> [hard_secs]",
-)
-def time_limit(state: Any, **limits: Any) -> dict[str, str]:
-    """Change the time limits of jobs that come from now on."""
-    reply: dict[str, str] = stock.time_limit(state, **limits)  # type: ignore[attr-defined]  # no stub
-    state.consumer.update_strategies()  # Celery's own command changes nothing without it
-    return reply
 
 
 @inspect_command(alias="dump_schedule")

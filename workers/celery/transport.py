@@ -6,13 +6,8 @@ on SIGKILL, run jobs twice after a lost connection, and die when the server rest
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, cast
-
-from kombu.transport import redis, virtual
+from kombu.transport import redis
 from redis.exceptions import ResponseError
-
-from headgate.workers.delivery.message import Arrival
 
 REPLIES = ".pidbox"
 """Names of queues for replies of remote control end with this. All other queues hold jobs, also
@@ -66,50 +61,3 @@ class SentinelTransport(redis.SentinelTransport):
     """The transport of sentinel://."""
 
     Channel = SentinelChannel
-
-
-class JobMessage(virtual.Message):
-    """An arrival as a message of Celery: already decoded, acknowledged through `on_ack`."""
-
-    def __init__(self, arrival: Arrival, on_ack: Callable[[int], None]) -> None:
-        headers = arrival.content.headers
-        properties = {
-            "correlation_id": headers["id"],
-            "delivery_tag": arrival.tag,
-            "priority": arrival.content.priority,
-            "expires_at_ms": arrival.content.expires_at_ms,
-            "delivery_info": {
-                "exchange": "",
-                "routing_key": arrival.queue,
-                "redelivered": arrival.crashes > 0,
-                "crashes": arrival.crashes,
-                "grant": arrival.grant,
-            },
-        }
-        super(virtual.Message, self).__init__(
-            body="",
-            channel=_Acks(on_ack),
-            delivery_tag=cast(str, arrival.tag),  # kombu only hands it back, so any value will do
-            content_type="application/json",
-            content_encoding="utf-8",
-            headers=headers,
-            properties=properties,
-            delivery_info=properties["delivery_info"],
-        )
-        self._decoded_cache: Any = arrival.content.body
-
-
-class _Acks:
-    """The part of a channel that a message needs to be acknowledged."""
-
-    no_ack_consumers = None
-
-    def __init__(self, on_ack: Callable[[int], None]) -> None:
-        self._on_ack = on_ack
-
-    def basic_ack(self, delivery_tag: int, multiple: bool = False) -> None:
-        self._on_ack(delivery_tag)
-
-    def basic_reject(self, delivery_tag: int, requeue: bool = False) -> None:
-        # The pipeline has recorded how the job ended before Celery learns of it.
-        self._on_ack(delivery_tag)

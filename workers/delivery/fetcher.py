@@ -112,16 +112,16 @@ class Fetcher:
         self._fetching = self._loop.create_task(self._run(), name="fetch")
         self._renewing = self._loop.create_task(self.leases.run(), name="leases")
 
-    # Celery's thread calls these three; each returns at once.
-
     def ack(self, tag: int) -> None:
         """Remove the lease of this job with the next round trip, unless the job is to go back.
 
-        Celery acknowledges jobs that go back as well.
+        The pool acknowledges jobs that go back as well.
         """
         if tag not in self.leases.returning:
             self._acks.append(tag)
-            self._ring()
+            self._bell.set()
+
+    # Celery's thread calls these two; each returns at once.
 
     def serve(self, queues: list[str]) -> None:
         """Fetch from these queues from now on, in the order of priority. An empty list pauses."""
@@ -146,13 +146,6 @@ class Fetcher:
     def left_behind(self) -> int:
         """The number of jobs that return only when their leases lapse; for use after `close`."""
         return self.held + self.leases.on_their_way + self.leases.lapsing
-
-    async def give_back_others(self, running: set[int]) -> None:
-        """Return the jobs that neither run nor have ended to the head of their queues."""
-        self.leases.lapsing = 0
-        busy = running.union(self._acks, self._acking)
-        idle = [tag for tag in self.leases.held if tag not in busy]
-        await self.leases.restore(idle, unsent=True)
 
     async def close(self) -> None:
         """End both tasks, send the acks, and give back the jobs that are still held."""
@@ -211,8 +204,7 @@ class Fetcher:
     def _bytes_left(self) -> int:
         """Return how many bytes of messages may still be fetched."""
         held = self.leases.held
-        # A copy, since Celery's thread may add acks at any moment.
-        acked = sum(held[tag].size for tag in list(self._acks) if tag in held)
+        acked = sum(held[tag].size for tag in self._acks if tag in held)
         return self.in_flight.left + acked
 
     async def _round_trip(self, want: int) -> broker_jobs.Fetched:

@@ -13,11 +13,11 @@ from headgate.shared.errors import InvalidRequest, UnreadableMessage
 from headgate.shared.job.envelope import Envelope
 from headgate.shared.job.ids import now_ms
 from headgate.workers.bootstrap import WorkerParts
-from headgate.workers.celery.pool import RunningJob
-from headgate.workers.delivery.message import read
+from headgate.workers.celery.running_job import RunningJob
+from headgate.workers.delivery.message import Arrival, Readable, read
 from headgate.workers.tasks import JobTask
 from tests.support.poison import ODD_NAMES, ODD_VALUES, hostile, mutated
-from tests.support.rig import envelope
+from tests.support.rig import STANDARD, envelope
 from tests.unit.workers.delivery.test_message import JSON
 
 SECRET = "SWORDFISH"  # noqa: S105  # what no reason may quote
@@ -38,11 +38,10 @@ JOB_TASK = job_task()
 
 def meet(job_id: str, args: Any, kwargs: Any) -> Envelope | str:
     """Return the envelope that the task makes of a call, or the reason why it makes none."""
-    properties = {"delivery_info": {"crashes": 0}}
-    request = {"id": job_id, "properties": properties}
-    running = RunningJob(1, cast("Any", None), cast("Any", None), request)
+    content = Readable({"id": job_id}, [args, kwargs, {}], None)
+    running = RunningJob(Arrival(1, job_id, STANDARD, 0, content))
     try:
-        delivery = JOB_TASK._delivery(running, args, kwargs)
+        delivery = JOB_TASK._delivery(running)
     except UnreadableMessage as error:
         return error.reason
     try:

@@ -6,8 +6,8 @@ import pytest
 
 from headgate.shared.errors import ErrorCode
 from headgate.shared.job.result import ErrorReport, Result, Status
-from headgate.workers.celery.pool import described
 from headgate.workers.celery.run_end import DEFERRED, IN_LINE, TAKEN, RunEnd
+from headgate.workers.celery.running_job import described
 
 
 def ended(status: Status, code: ErrorCode | None = None) -> Result:
