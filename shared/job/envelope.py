@@ -129,6 +129,8 @@ def _without_newer_fields(fields: dict[str, Any]) -> dict[str, Any]:
     request = fields.get("request")
     if not isinstance(request, dict):
         return fields
+    if request.keys() <= REQUEST_FIELDS and not isinstance(request.get("cache"), dict):
+        return fields
     known = {k: v for k, v in request.items() if k in REQUEST_FIELDS}
     if isinstance(wish := known.get("cache"), dict):
         known["cache"] = {k: v for k, v in wish.items() if k in CacheWish.model_fields}

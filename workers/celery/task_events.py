@@ -25,7 +25,10 @@ two threads compete for the interpreter (30 us)."""
 
 
 class TaskEvents:
-    """The events that wait for Celery's thread. `wake` wakes it, `wanted`: somebody asks for them."""
+    """The events that wait for Celery's thread.
+
+    `wake` wakes that thread. `wanted`: somebody has asked for events.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, wake: Callable[[], None]) -> None:
         self.wanted = False

@@ -32,6 +32,7 @@ from headgate.shared.job.ids import rfc3339
 from headgate.shared.job.result import ErrorReport, FailedAttempt, Reply, Result, Status, Usage
 from headgate.workers.clients.in_flight import AnswerRoom
 from headgate.workers.errors import AttemptError
+from headgate.workers.stages.cache import Question
 from headgate.workers.stages.claim import Claim
 from headgate.workers.stages.ledger import Settlement
 
@@ -80,10 +81,11 @@ class JobRun:
     """One run of one job under its claim.
 
     `grant`: the one it came with. `hold`: what it holds of its limits and has not used yet.
-    `history`: its attempts under all claims. `waited_ms`: how long it has waited since its last
-    failure. `started_at_ms`: when its first request left, Unix ms; None: none has. `broke_off`: its
-    last attempt failed after a part of the answer had been delivered. `usage_note`: why the usage
-    of its answer cannot be true, or None. `room`: what its answer takes of the worker's memory.
+    `history`: its attempts under all claims. `question`: its request as the cache sees it.
+    `waited_ms`: how long it has waited since its last failure. `started_at_ms`: when its first
+    request left, Unix ms; None: none has. `broke_off`: its last attempt failed after a part of the
+    answer had been delivered. `usage_note`: why the usage of its answer cannot be true, or None.
+    `room`: what its answer takes of the worker's memory.
     """
 
     envelope: Envelope
@@ -97,11 +99,13 @@ class JobRun:
     usage_note: str | None = None
     room: AnswerRoom | None = None
     history: History = field(init=False)
+    question: Question = field(init=False)
     _input_tokens: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if isinstance(self.grant, Held):
             self.hold = self.grant
+        self.question = Question(self.envelope.request, self.envelope.sample)
         past = self.claim.history
         if past:
             self.started_at_ms = past[0].started_at_ms

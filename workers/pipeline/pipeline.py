@@ -233,7 +233,7 @@ class Pipeline:
                 pass
             case _:
                 assert_never(job.grant)
-        entry = await self.cache.recall(request, model, names, sample=sample)
+        entry = await self.cache.recall(job.question, model, names)
         if entry is not None:
             return Ending(
                 "succeeded", reply=entry.reply, model_used=entry.model or model,
@@ -338,7 +338,7 @@ class Pipeline:
         cost = job.history.cost_pico_usd if job.usage_note is None else None
         entry = CacheEntry(ending.reply, ending.provider, cost, model)
         asked = job.leads or envelope.model
-        writes = partial(self.cache.writes, envelope.request, entry, asked, sample=envelope.sample)
+        writes = partial(self.cache.writes, job.question, entry, asked)
         if job.room is not None and job.room.size > LARGE:  # compressing 1 MB takes 10 ms
             return await asyncio.to_thread(writes)
         return writes()

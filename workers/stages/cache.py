@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import Callable, Iterator, Set
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 from redis.exceptions import ResponseError
 
@@ -30,7 +30,7 @@ from headgate.workers.stages.cache_entry import (
     encode,
 )
 
-__all__ = ["Cache", "CacheEntry"]
+__all__ = ["Cache", "CacheEntry", "Question"]
 
 log = logging.getLogger("headgate.cache")
 
@@ -39,6 +39,26 @@ WINDOW_S = 5
 
 REPORT_S = 0.2
 """How often use is reported to the cache index: a hit costs no round trip of its own."""
+
+
+@dataclass(slots=True)
+class Question:
+    """A request as the cache sees it. What is worked out of it, it keeps: 8 us of each job.
+
+    `sample`: see `Envelope.sample`. `ttl_s`: how long its answer is kept; None until it is known.
+    """
+
+    request: Request
+    sample: int = 1
+    ttl_s: int | None = None
+    _names: dict[str, str] = field(default_factory=dict)
+
+    def name(self, model: str) -> str:
+        """Return the fingerprint under which the answer of this model is kept."""
+        found = self._names.get(model)
+        if found is None:
+            found = self._names[model] = fingerprint(self.request, model, self.sample)
+        return found
 
 
 class Cache:
@@ -62,19 +82,17 @@ class Cache:
         self.policy = replace(self.policy, rules=CacheRuleIndex.of(catalog.cache.rules))
 
     async def recall(
-        self, request: Request, model: str, chain: Callable[[], Set[str]] = frozenset,
-        *, sample: int = 1,
-    ) -> CacheEntry | None:  # fmt: skip
+        self, question: Question, model: str, chain: Callable[[], Set[str]] = frozenset
+    ) -> CacheEntry | None:
         """Return what `model` answered to an equal request, or None.
 
         `chain` returns the models that may answer this request. An entry with `shared` set serves
         only requests that may share a call; one with `window_only` set, only those whose chain has
-        the model that answered. An entry that cannot be read is a miss and is removed. `sample`:
-        see `Envelope.sample`.
+        the model that answered. An entry that cannot be read is a miss and is removed.
         """
-        if not self.policy.keeps(request):
+        if self._ttl_s(question) == 0:
             return None
-        name = fingerprint(request, model, sample)
+        name = question.name(model)
         try:
             found = await self._batcher.send("GET", self._keys.cache(name))
             entry = None if found is None else decode(found, self._clock_ms())
@@ -83,36 +101,40 @@ class Cache:
             log.warning("cache entry %s cannot be read (%s): it is removed", name, why)
             await self._batcher.run(cache_index.drop(self._keys, [name]))
             entry = None
-        if entry is not None and entry.shared and not request.share:
+        if entry is not None and entry.shared and not question.request.share:
             entry = None
         if entry is not None and entry.window_only and entry.model not in chain():
             entry = None
         self._count(name, entry)
         return entry
 
-    def writes(
-        self, request: Request, entry: CacheEntry, asked: str, *, sample: int = 1
-    ) -> tuple[CacheWrite, ...]:
+    def writes(self, question: Question, entry: CacheEntry, asked: str) -> tuple[CacheWrite, ...]:
         """Return the writes with which equal requests find the answer; none if it is not cached.
 
         An answer above 32 MB is not. This may run in a thread, because it compresses the answer.
         They go out together with the result. One serves requests to the model that answered,
         for its lifetime. If another model was `asked`, a second one serves those who wait for that.
         """
-        ttl_s = self.policy.lifetime(request).ttl_s
+        ttl_s, request = self._ttl_s(question), question.request
         if ttl_s == 0:
             return ()
         now_ms = self._clock_ms()
         entry = replace(entry, until_ms=now_ms + ttl_s * 1000)
-        name = fingerprint(request, entry.model, sample)
+        name = question.name(entry.model)
         try:
             writes = [_write(request, name, entry.model, entry, max(ttl_s, WINDOW_S))]
         except TooLargeToCache:
             return ()
         if entry.model != asked and request.share:
-            name, moment = fingerprint(request, asked, sample), replace(entry, window_only=True)
+            name, moment = question.name(asked), replace(entry, window_only=True)
             writes.append(_write(request, name, asked, moment, WINDOW_S))
         return tuple(writes)
+
+    def _ttl_s(self, question: Question) -> int:
+        """Return how long to keep the answer; 0: not at all."""
+        if question.ttl_s is None:
+            question.ttl_s = self.policy.lifetime(question.request).ttl_s
+        return question.ttl_s
 
     def close(self) -> None:
         """Report nothing more; the uses of the last moment are not counted."""

@@ -15,7 +15,7 @@ from headgate.shared.job.ids import now_ms
 from headgate.shared.job.request import Request, request_from
 from headgate.shared.job.result import Reply, Usage
 from headgate.workers.clients.redis_batcher import RedisBatcher
-from headgate.workers.stages.cache import Cache
+from headgate.workers.stages.cache import Cache, Question
 from headgate.workers.stages.cache_entry import CacheEntry
 from tests.bench.table import Table
 from tests.support.servers import ValkeyServer, short_folder
@@ -40,7 +40,9 @@ async def _looks(server: ValkeyServer, table: Table) -> None:
     known, unknown = (request_from({"prompt": f"{word} " + "x " * 150}) for word in ("a", "b"))
     reply = Reply("An answer. " * 93, "stop", Usage(80, 0, 0, 250, 0))
     with server.client(decode_responses=False) as client:
-        answers = cache.writes(known, CacheEntry(reply, "openai", 162_000_000, MODEL), MODEL)
+        answers = cache.writes(
+            Question(known), CacheEntry(reply, "openai", 162_000_000, MODEL), MODEL
+        )
         script.run(
             client,
             jobs.publish(
@@ -67,7 +69,7 @@ async def _timed(cache: Cache, request: Request, together: int) -> list[float]:
 
     async def one() -> float:
         began = time.perf_counter()
-        await cache.recall(request, MODEL)
+        await cache.recall(Question(request), MODEL)
         return time.perf_counter() - began
 
     took: list[float] = []

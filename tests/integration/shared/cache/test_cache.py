@@ -23,7 +23,7 @@ from headgate.shared.job.result import Reply, Usage
 from headgate.workers.clients.memory_bounds import MemoryBounds
 from headgate.workers.clients.redis_batcher import RedisBatcher
 from headgate.workers.maintenance.prune import Prune
-from headgate.workers.stages.cache import WINDOW_S, Cache
+from headgate.workers.stages.cache import WINDOW_S, Cache, Question
 from headgate.workers.stages.cache_entry import COMPRESSED, CacheEntry
 from tests.support.child import wait_until
 from tests.support.servers import ValkeyServer
@@ -102,8 +102,8 @@ def the_books_are_true(client: "redis.Redis") -> None:
 async def test_an_equal_request_finds_the_answer_and_no_other_does(
     cache: Cache, client: "redis.Redis"
 ) -> None:
-    store(client, *cache.writes(ask(), answer(), "alpha"))
-    found = await cache.recall(ask(user="another"), "alpha")
+    store(client, *cache.writes(Question(ask()), answer(), "alpha"))
+    found = await cache.recall(Question(ask(user="another")), "alpha")
     assert found is not None
     assert (found.reply, found.provider, found.cost_pico_usd) == (answer().reply, "custom", 12)
     assert (found.model, found.shared) == ("alpha", False)
@@ -111,7 +111,7 @@ async def test_an_equal_request_finds_the_answer_and_no_other_does(
         (ask(), "beta"), (ask(tenant="b"), "alpha"), (ask(params={"seed": 1}), "alpha"),
         (ask(cache={"mode": "off"}), "alpha"),
     ):  # fmt: skip
-        assert await cache.recall(other, model) is None
+        assert await cache.recall(Question(other), model) is None
     the_books_are_true(client)
 
 
@@ -122,7 +122,7 @@ async def test_an_equal_request_finds_the_answer_and_no_other_does(
 async def test_an_answer_is_kept_for_its_lifetime_and_at_least_for_the_window(
     cache: Cache, client: "redis.Redis", wish: dict[str, Any], ttl_s: int
 ) -> None:
-    [entry] = cache.writes(ask(**wish), answer(), "alpha")
+    [entry] = cache.writes(Question(ask(**wish)), answer(), "alpha")
     store(client, entry)
     left_ms: Any = client.pttl(KEYS.cache(entry.fingerprint))
     assert ttl_s * 1000 - 5000 < left_ms <= ttl_s * 1000
@@ -136,33 +136,33 @@ async def test_an_answer_is_kept_for_its_lifetime_and_at_least_for_the_window(
     "fields", [{"cache": {"mode": "off"}}, {"params": {"temperature": 1}}], ids=str
 )
 async def test_what_is_not_to_be_kept_leaves_nothing(cache: Cache, fields: dict[str, Any]) -> None:
-    assert cache.writes(ask(**fields), answer(), "alpha") == ()
-    assert await cache.recall(ask(**fields), "alpha") is None
+    assert cache.writes(Question(ask(**fields)), answer(), "alpha") == ()
+    assert await cache.recall(Question(ask(**fields)), "alpha") is None
 
 
 async def test_past_its_lifetime_an_answer_only_serves_those_who_may_share(
     cache: Cache, client: "redis.Redis", clock: Clock
 ) -> None:
     brief = ask(cache={"ttl_s": 1})
-    store(client, *cache.writes(brief, answer(), "alpha"))
-    assert (await cache.recall(brief, "alpha")).shared is False  # type: ignore[union-attr]
+    store(client, *cache.writes(Question(brief), answer(), "alpha"))
+    assert (await cache.recall(Question(brief), "alpha")).shared is False  # type: ignore[union-attr]
     clock.ahead_ms = 1500
-    assert (await cache.recall(brief, "alpha")).shared is True  # type: ignore[union-attr]
-    assert await cache.recall(ask(share=False), "alpha") is None
+    assert (await cache.recall(Question(brief), "alpha")).shared is True  # type: ignore[union-attr]
+    assert await cache.recall(Question(ask(share=False)), "alpha") is None
 
 
 async def test_a_stand_ins_answer_is_there_under_both_names_one_for_a_moment(
     cache: Cache, client: "redis.Redis"
 ) -> None:
-    own, moment = cache.writes(ask(), answer("beta"), "alpha")
+    own, moment = cache.writes(Question(ask()), answer("beta"), "alpha")
     assert (own.ttl_ms, moment.ttl_ms) == (1_800_000, WINDOW_S * 1000)
     store(client, own, moment)
-    assert await cache.recall(ask(), "alpha", lambda: {"alpha"}) is None
-    found = await cache.recall(ask(), "alpha", lambda: {"alpha", "beta"})
+    assert await cache.recall(Question(ask()), "alpha", lambda: {"alpha"}) is None
+    found = await cache.recall(Question(ask()), "alpha", lambda: {"alpha", "beta"})
     assert found is not None
     assert (found.model, found.shared) == ("beta", True)
-    assert (await cache.recall(ask(), "beta")).shared is False  # type: ignore[union-attr]
-    assert len(cache.writes(ask(share=False), answer("beta"), "alpha")) == 1
+    assert (await cache.recall(Question(ask()), "beta")).shared is False  # type: ignore[union-attr]
+    assert len(cache.writes(Question(ask(share=False)), answer("beta"), "alpha")) == 1
 
 
 def poison(client: "redis.Redis", kind: str) -> None:
@@ -179,10 +179,10 @@ def poison(client: "redis.Redis", kind: str) -> None:
 async def test_a_poisoned_entry_is_a_miss_is_removed_and_is_not_quoted(
     cache: Cache, client: "redis.Redis", kind: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    store(client, *cache.writes(ask(), answer(), "alpha"))
+    store(client, *cache.writes(Question(ask()), answer(), "alpha"))
     poison(client, kind)
     with caplog.at_level(logging.WARNING):
-        assert await cache.recall(ask(), "alpha") is None
+        assert await cache.recall(Question(ask()), "alpha") is None
     assert "is removed" in caplog.text
     assert "secret" not in caplog.text
     assert entries(client) == {}
@@ -192,11 +192,11 @@ async def test_a_poisoned_entry_is_a_miss_is_removed_and_is_not_quoted(
 async def test_hits_are_counted_in_one_round_trip_for_many(
     cache: Cache, client: "redis.Redis"
 ) -> None:
-    store(client, *cache.writes(ask(), answer(), "alpha"))
+    store(client, *cache.writes(Question(ask()), answer(), "alpha"))
     name = fingerprint(ask(), "alpha")
     before: Any = client.zscore(KEYS.cache_uses(), name)
-    await asyncio.gather(*(cache.recall(ask(), "alpha") for _ in range(100)))
-    await cache.recall(ask(prompt="another"), "alpha")
+    await asyncio.gather(*(cache.recall(Question(ask()), "alpha") for _ in range(100)))
+    await cache.recall(Question(ask(prompt="another")), "alpha")
     sent: Any = client.info("commandstats")["cmdstat_evalsha"]["calls"]
 
     await asyncio.to_thread(wait_until, lambda: "hits" in counts(client), 5, "the books to hear")
@@ -211,9 +211,9 @@ async def test_hits_are_counted_in_one_round_trip_for_many(
 async def test_an_answer_that_somebody_deleted_leaves_the_index_when_it_is_missed(
     cache: Cache, client: "redis.Redis"
 ) -> None:
-    store(client, *cache.writes(ask(), answer(), "alpha"))
+    store(client, *cache.writes(Question(ask()), answer(), "alpha"))
     client.delete(*(KEYS.cache(name) for name in entries(client)))
-    assert await cache.recall(ask(), "alpha") is None
+    assert await cache.recall(Question(ask()), "alpha") is None
     await asyncio.to_thread(
         wait_until, lambda: counts(client).get("misses") == 1, 5, "the books to hear"
     )
