@@ -18,9 +18,8 @@ from headgate.workers.celery.running_job import RunningJob
 
 def show(jobs: Sequence[RunningJob], begun: int) -> None:
     """Bring Celery's counts of running and begun jobs up to date."""
-    for shown in (state.reserved_requests, state.active_requests):
-        shown.clear()
-        shown |= set(jobs)
+    state.active_requests.clear()
+    state.active_requests |= set(jobs)
     state.total_count[TASK] = state.all_total_count[0] = begun
 
 
