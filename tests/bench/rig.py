@@ -53,7 +53,7 @@ class Figures:
 
 
 @dataclass(frozen=True, slots=True)
-class _CpuSeconds:
+class CpuSeconds:
     """CPU seconds that each side has used so far."""
 
     workers: float
@@ -182,11 +182,11 @@ class Rig:
     def drain(self, client: Client, jobs: int) -> Figures:
         """From the first submission to the end of the last job."""
         requests = self.requests(jobs)
-        before, began, cpu_s = self.ended(), stopwatch(), self._cpu_of_each()
+        before, began, cpu_s = self.ended(), stopwatch(), self.spent()
         client.submit_many(requests)
         producer_s = process_time() - cpu_s.producer
         wait_until(lambda: self.ended() - before == jobs, 300, "all jobs have ended")
-        took, now_s = stopwatch() - began, self._cpu_of_each()
+        took, now_s = stopwatch() - began, self.spent()
         return Figures(
             jobs / took,
             (now_s.workers - cpu_s.workers) / jobs * 1000,
@@ -196,9 +196,10 @@ class Rig:
             producer_s / jobs * 1000,
         )
 
-    def _cpu_of_each(self) -> _CpuSeconds:
+    def spent(self) -> CpuSeconds:
+        """The CPU seconds of each side so far."""
         provider_s = _cpu_s(self.provider.pid) if self.provider is not None else 0.0
-        return _CpuSeconds(self.cpu_s(), _cpu_s(self.valkey.pid), provider_s, process_time())
+        return CpuSeconds(self.cpu_s(), _cpu_s(self.valkey.pid), provider_s, process_time())
 
     def cpu_s(self) -> float:
         """CPU seconds that the workers have used so far."""
