@@ -99,9 +99,9 @@ class Headgate(Celery):
         if instance.app is self:
             self.stopping.handle_signals()
 
-    def _write_logs(self, logger: logging.Logger, loglevel: int, **_: Any) -> None:
+    def _write_logs(self, logger: logging.Logger, **_: Any) -> None:
         """Let the log be written apart from the jobs, in the form that the settings name."""
-        log_writer.install(logger, self.settings.log_format, loglevel)
+        log_writer.install(logger, self.settings.log_format)
 
     async def open_fetcher(
         self,

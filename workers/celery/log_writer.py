@@ -126,7 +126,7 @@ class JsonFormatter(logging.Formatter):
         return orjson.dumps(line, default=str).decode("utf-8")
 
 
-def install(root: logging.Logger, form: str, level: int) -> None:
+def install(root: logging.Logger, form: str) -> None:
     """Let a thread write what the handlers of `root` wrote; `form` is "text" or "json"."""
     for handler in list(root.handlers):
         if isinstance(handler, logging.StreamHandler):
@@ -134,6 +134,3 @@ def install(root: logging.Logger, form: str, level: int) -> None:
                 handler.setFormatter(JsonFormatter())
             root.removeHandler(handler)
             root.addHandler(LogWriter(handler))
-    if level > logging.DEBUG:
-        # Celery's line for each task that comes would cost 12 % of a worker's CPU at full rate.
-        logging.getLogger("celery.worker.strategy").setLevel(max(level, logging.WARNING))

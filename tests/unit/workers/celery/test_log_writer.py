@@ -136,7 +136,7 @@ def test_json_lines_of_errors_have_the_traceback_on_the_same_line() -> None:
 
 def test_install_takes_the_place_of_the_handlers_that_celery_made(stream: Stuck) -> None:
     root = logger_of(logging.StreamHandler(stream))
-    install(root, "json", logging.INFO)
+    install(root, "json")
     [writer] = root.handlers
     root.warning("told")
     writer.flush()
