@@ -217,6 +217,7 @@ class Consumer(stock.Consumer):
         self.pause()
         self.pool.stop()
         if self._broker_answers():
+            self._send_events()
             super().stop()
 
     def shutdown(self) -> None:
@@ -252,8 +253,7 @@ class Consumer(stock.Consumer):
 
     def _turn(self) -> None:
         """Send the events that wait, and let the Fetcher serve the queues that are chosen now."""
-        if self.event_dispatcher is not None:
-            self._events.send(self.event_dispatcher)
+        self._send_events()
         if self.task_consumer is None or self.fetcher is None:
             return
         if self._app.stopping.has_begun:
@@ -264,6 +264,10 @@ class Consumer(stock.Consumer):
             self._served = queues
             self.fetcher.serve(queues)
             self._app.heartbeat.ready()
+
+    def _send_events(self) -> None:
+        if self.event_dispatcher is not None:  # else they wait for the next one
+            self._events.send(self.event_dispatcher)
 
     def _before_heartbeat(self, **_: Any) -> None:
         task_state.show(self.pool.jobs, self.pool.begun)

@@ -1,5 +1,6 @@
 """A real worker process of no-op jobs: each is acked once, whatever way the worker ends."""
 
+import base64
 import json
 import signal
 from collections import Counter
@@ -180,6 +181,26 @@ def test_inspect_and_stats_show_the_job_and_never_its_words(
     assert [job["id"] for job in active] == ["seen"]
     [facts] = shown[1].values()
     assert facts["pool"]["running"] == 1
+
+
+def test_events_tell_the_ends_of_jobs_that_end_while_the_worker_stops(
+    client: redis.Redis, worker: Start, server: ValkeyServer
+) -> None:
+    process = worker()
+    with app_of(server) as app, client.pubsub() as listener:  # type: ignore[no-untyped-call]
+        app.control.broadcast("enable_events", reply=True, timeout=10, limit=1)
+        listener.psubscribe("*celeryev*")
+        send_stock(client, "last", sleep_s=2)
+        wait_for_lease(client)
+        assert process.stop(30) == 0
+        told: list[str] = []
+        while (message := listener.get_message(timeout=5)) is not None:
+            if message["type"] == "pmessage":
+                body = base64.b64decode(json.loads(message["data"])["body"])
+                found = json.loads(body)
+                events = found if isinstance(found, list) else [found]
+                told += [event["type"] for event in events if event.get("uuid") == "last"]
+    assert told == ["task-received", "task-started", "task-succeeded"]
 
 
 def test_slots_are_added_and_taken_away_by_remote_control(
