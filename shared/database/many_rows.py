@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from operator import itemgetter
 from typing import Any
 
@@ -138,6 +139,7 @@ def _array(encoded: list[bytes]) -> str:
     return f"[{b','.join(encoded).decode()}]" if encoded else ""
 
 
+@cache
 def _has_bytes(table: Any) -> bool:
     return any(isinstance(one.type, LargeBinary) for one in table.columns)
 
