@@ -11,11 +11,10 @@ import json
 import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
-
-from pydantic import PrivateAttr
 
 from headgate.shared.catalog.faults import HIDDEN, OTHER_KIND, hint
 from headgate.shared.catalog.routing_rules import Routing
@@ -62,12 +61,9 @@ class Catalog(CatalogModel):
     cache: CacheRules = CacheRules()
     routing: Routing = Routing()
     digest: str
-    _names: dict[str, Model] = PrivateAttr(default_factory=dict)
-    _variants: dict[str, Model] = PrivateAttr(default_factory=dict)
-    _chains: dict[str, tuple[Model | StaticText, ...]] = PrivateAttr(default_factory=dict)
 
     def model_post_init(self, _: object) -> None:
-        """Make every table read-only and list each model under both of its names."""
+        """Make every table read-only, and tell each model the dialect of its provider."""
         for table in (
             "providers", "models", "pools", "tiers", "prices", "tenants", "users", "templates"
         ):  # fmt: skip
@@ -75,7 +71,22 @@ class Catalog(CatalogModel):
         for model in self.models.values():
             if model.provider in self.providers:
                 model.served_by(self.providers[model.provider].dialect)
-            self._names[model.name] = self._names[f"{model.provider}/{model.name}"] = model
+
+    @cached_property
+    def names(self) -> Mapping[str, Model]:
+        """The models by both of their names, `gpt-4o` and `openai/gpt-4o`."""
+        models = self.models.values()
+        return {n: m for m in models for n in (m.name, f"{m.provider}/{m.name}")}
+
+    @cached_property
+    def variants(self) -> dict[str, Model]:
+        """The snapshots and fine-tunes that were asked for, by name."""
+        return {}
+
+    @cached_property
+    def chains(self) -> dict[str, tuple[Model | StaticText, ...]]:
+        """The chains that were asked for, by the name of the first model."""
+        return {}
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -89,10 +100,10 @@ class Catalog(CatalogModel):
         Snapshots and fine-tunes of the catalog's models count as models, see `variants.py`. Raises
         InvalidRequest, with `field` as the field at fault, for an unknown name.
         """
-        found = self._names.get(name) or self._variant(name)
+        found = self.names.get(name) or self._variant(name)
         if found is not None:
             return found
-        remedy = "`headgate models` lists what there is" + hint(name, self._names, "; ")
+        remedy = "`headgate models` lists what there is" + hint(name, self.names, "; ")
         if name == "auto":
             remedy = "auto lets routing choose and is not a model; name a model here"
         elif name.startswith(FINE_TUNED):
@@ -101,15 +112,15 @@ class Catalog(CatalogModel):
 
     def _variant(self, name: str) -> Model | None:
         """Return the snapshot or fine-tune of that name, or None."""
-        known = self._variants.get(name)
+        known = self.variants.get(name)
         if known is None:
             provider, slash, bare = name.rpartition("/")
             models = (m for m in self.models.values() if not slash or m.provider == provider)
             known = variant(bare, list(models))
             if known is not None:
-                if len(self._variants) >= MAX_VARIANTS:
-                    self._variants.clear()
-                self._variants[name] = known
+                if len(self.variants) >= MAX_VARIANTS:
+                    self.variants.clear()
+                self.variants[name] = known
         return known
 
     def chain(
@@ -126,9 +137,9 @@ class Catalog(CatalogModel):
             return (model,)
         if fallback is not True:
             return tuple(dict.fromkeys([model, *self._named(model, fallback)]))
-        known = self._chains.get(model.name)
+        known = self.chains.get(model.name)
         if known is None:
-            known = self._chains[model.name] = tuple(dict.fromkeys(self._own_chain(model)))
+            known = self.chains[model.name] = tuple(dict.fromkeys(self._own_chain(model)))
         return known
 
     def _named(self, model: Model, names: Sequence[str]) -> Iterator[Model]:

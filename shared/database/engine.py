@@ -297,4 +297,4 @@ def _begin_immediate(connection: Connection) -> None:
     # A transaction that reads first and writes later can fail at once with SQLITE_BUSY, whatever
     # the timeout. One that takes the write lock at its start waits.
     if connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
-        connection.execute(text("BEGIN IMMEDIATE"))
+        run(connection, "BEGIN IMMEDIATE", {})

@@ -91,7 +91,7 @@ def insert_all(connection: Connection, table: Table, rows: Sequence[Row]) -> Non
     _write(connection, _inserts[key], rows)
 
 
-def write_all(connection: Connection, statement: Update, rows: Sequence[Row]) -> None:
+def write_all(connection: Connection, statement: Insert | Update, rows: Sequence[Row]) -> None:
     """Run the statement for all rows of parameters; no two of them may change the same row."""
     _write(connection, statement, rows)
 
@@ -173,7 +173,7 @@ def _for_many_rows(statement: Insert | Update, names: tuple[str, ...], dialect: 
 
     words = re.sub(r"%\((\w+)\)s(::\w+)?", value, str(compiled))
     if isinstance(statement, Insert):
-        words = re.sub(r" VALUES \((.*)\) ON ", rf" SELECT \1 FROM {_ROWS} ON ", words)
+        words = re.sub(r" VALUES \((.*)\)( ON .*)?$", rf" SELECT \1 FROM {_ROWS}\2", words)
     else:
         words = words.replace(" WHERE ", f" FROM {_ROWS} WHERE ", 1)
     return _Text(words, _constants(compiled, names), itemgetter(*names))
