@@ -28,7 +28,7 @@ SEARCHED_CHARACTERS = 1000
 _WORDS = re.compile(r"\w+")
 
 _ASCII_WORDS = bytes(
-    byte if chr(byte).isalnum() and byte < 128 or byte == ord("_") else ord(" ")
+    byte if (chr(byte).isalnum() and byte < 128) or byte == ord("_") else ord(" ")
     for byte in (ord(chr(byte).lower()) if byte < 128 else byte for byte in range(256))
 )
 """Makes of each ASCII byte the lower-case letter, the digit or `_` that it is, or a space."""

@@ -76,8 +76,7 @@ _BEFORE = select(jobs.c.id, jobs.c.result)
 def _conclude(connection: Connection, items: Sequence[Conclusion]) -> list[Result | None]:
     ids = [item.job_id for item in items]
     found = {
-        (job_id, fence): status
-        for job_id, fence, status in find(connection, _LOOK, jobs.c.id, ids)
+        (job_id, fence): status for job_id, fence, status in find(connection, _LOOK, jobs.c.id, ids)
     }
     ours = [
         _split(connection, item) if item.payers else item
