@@ -168,7 +168,6 @@ async def test_the_record_reads_no_table_from_end_to_end(postgres_url: str) -> N
         assert set(dict(map(tuple, connection.execute(text(read)))).values()) == {0}
         for table, rows in connection.execute(text(probed)):
             # A claim, an attempt and an end find some versions of the job's row each.
-            print("PROBED", table, rows / ended)
             assert rows <= 20 * ended, (table, rows)
     engine.dispose()
 
