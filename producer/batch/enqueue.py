@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterator
+from dataclasses import dataclass, field
 from functools import partial
 
 from headgate.producer.batch.input import BadLine, InputLine
@@ -23,6 +24,16 @@ from headgate.shared.job.ids import new_id
 
 CHUNK_LINES = 500
 CHUNK_BYTES = 8 * 1024 * 1024
+
+
+@dataclass(slots=True)
+class _Chunk:
+    """The part of a batch that is queued at once; `line` is taken and not yet prepared."""
+
+    lines_left: int
+    line: InputLine | BadLine | None = None
+    prepared: list[Prepared] = field(default_factory=list)
+    size: int = 0
 
 
 class BatchEnqueue:
@@ -50,23 +61,9 @@ class BatchEnqueue:
     def enqueue_some(self, most: int) -> list[BadLine]:
         """Queue at most `most` further lines, and at most one chunk; return the bad lines."""
         bad: list[BadLine] = []
-        prepared: list[Prepared] = []
-        size = 0
-        for _ in range(min(most, CHUNK_LINES)):
-            line = next(self._lines, None)
-            if line is None:
-                self.done = True
-                break
-            if line.place in self.on_record or line.place in self._written:
-                continue
-            job = self._prepare(line)
-            if isinstance(job, BadLine):
-                bad.append(job)
-                continue
-            prepared.append(job)
-            size += len(job.encoded)
-            if size > CHUNK_BYTES:
-                break
+        chunk = _Chunk(min(most, CHUNK_LINES))
+        # A tier may be looked up in the database.
+        prepared = self._reconnect(partial(self._prepare_some, chunk, bad))
         prepared = self._admit(prepared, bad)
         if prepared:
             bad += self._enqueue(prepared)
@@ -83,14 +80,31 @@ class BatchEnqueue:
             bad.append(_bad_line(prepared[place].envelope, refusal.code, str(refusal)))
         return [job for place, job in enumerate(prepared) if place not in refused]
 
+    def _prepare_some(self, chunk: _Chunk, bad: list[BadLine]) -> list[Prepared]:
+        """Prepare the lines of a chunk; call it again if a server is lost in between."""
+        while chunk.lines_left and chunk.size <= CHUNK_BYTES:
+            line = chunk.line = chunk.line or next(self._lines, None)
+            if line is None:
+                self.done = True
+                break
+            if line.place not in self.on_record and line.place not in self._written:
+                job = self._prepare(line)
+                if isinstance(job, BadLine):
+                    bad.append(job)
+                else:
+                    chunk.prepared.append(job)
+                    chunk.size += len(job.encoded)
+            chunk.line = None
+            chunk.lines_left -= 1
+        return chunk.prepared
+
     def _prepare(self, line: InputLine | BadLine) -> Prepared | BadLine:
         if isinstance(line, BadLine):
             return line
         if self.cancelled:
             message = f"line {line.number}: the batch was cancelled before this line was queued"
             return BadLine(line.number, line.custom_id, "cancelled", message, line.sample)
-        # A tier may be looked up in the database.
-        return self._reconnect(partial(prepare_line, self._submitter, self._batch_id, line))
+        return prepare_line(self._submitter, self._batch_id, line)
 
     def _enqueue(self, prepared: list[Prepared]) -> list[BadLine]:
         """Write the row and the message of each job once, also if a server fails in between.

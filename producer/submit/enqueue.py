@@ -25,6 +25,7 @@ from headgate.shared.broker.keys import Keys
 from headgate.shared.broker.queues import message, queue_of, send
 from headgate.shared.database.engine import passes, writing
 from headgate.shared.database.job_metadata import Pairs, add_metadata, pairs_of
+from headgate.shared.database.many_rows import write_all
 from headgate.shared.database.rows import job_row
 from headgate.shared.database.tables import idempotency, job_metadata, jobs
 from headgate.shared.job.envelope import Envelope
@@ -39,6 +40,9 @@ QueueEntry = tuple[dict[str, Any], str, bytes, Pairs, IdempotencyKey | None]
 Plain dicts and tuples of plain values, which Python's collector does not track: with 20,000
 envelopes in memory it would take 40 % of the time.
 """
+
+
+_ADD = insert(jobs)
 
 
 class Recorded(NamedTuple):
@@ -162,7 +166,7 @@ def _commit(
             recorded = _take_keys(connection, chunk, refuse)
             new = [row for row, *_ in chunk if row["id"] not in recorded.owners]
             if new:
-                connection.execute(insert(jobs), new)
+                write_all(connection, _ADD, new)
                 pairs = ((row["id"], found) for row, _, _, found, _ in chunk if found)
                 add_metadata(connection, (one for one in pairs if one[0] not in recorded.owners))
             committing = True

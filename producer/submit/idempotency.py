@@ -15,7 +15,8 @@ from sqlalchemy import Connection, Engine, select, tuple_
 from sqlalchemy.dialects import postgresql, sqlite
 
 from headgate.producer.errors import IdempotencyConflict
-from headgate.shared.database.engine import reading, write_all
+from headgate.shared.database.engine import reading
+from headgate.shared.database.many_rows import write_each
 from headgate.shared.database.tables import KEY_KEPT_MS, idempotency, jobs
 from headgate.shared.errors import NewerEnvelope, UnreadableMessage
 from headgate.shared.job.encoding import dumps, unwritable
@@ -85,7 +86,7 @@ def take(connection: Connection, wanted: Sequence[IdempotencyKey]) -> dict[str, 
         }
         for one in sorted(wanted, key=lambda one: one[:2])
     ]  # fmt: skip
-    write_all(connection, _TAKE[connection.dialect.name], rows)
+    write_each(connection, _TAKE[connection.dialect.name], rows)
     return _owners(wanted, _read_keys(connection, wanted))
 
 

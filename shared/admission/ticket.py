@@ -146,7 +146,6 @@ def ticket_for(
     request = envelope.request
     dialect = catalog.provider(model).dialect
     held = _charge_of(request, model, dialect, input_tokens)
-    is_last = bool(chain) and chain[-1] == model
     return Ticket(
         pool=_pool_of(request, model),
         model=model.name,
@@ -161,7 +160,7 @@ def ticket_for(
         deadline_ms=envelope.waits_until_ms,
         cached_as=_cached_as(envelope, model, cache_policy),
         paid=paid,
-        replaceable=len(chain) > 1 and not is_last,
+        replaceable=len(chain) > 1 and chain[-1] is not model,
         alone=not request.share,
         upper_bound_pico_usd=upper_bound_pico_usd(request, model, catalog),
         variant_of=model.variant_of,

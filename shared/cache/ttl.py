@@ -15,7 +15,7 @@ another customer's order costs more. Measured: 5 us for a short prompt.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -26,6 +26,12 @@ SEARCHED_CHARACTERS = 1000
 """How many characters of a user's text are searched for words, at its beginning and its end."""
 
 _WORDS = re.compile(r"\w+")
+
+_ASCII_WORDS = bytes(
+    byte if (chr(byte).isalnum() and byte < 128) or byte == ord("_") else ord(" ")
+    for byte in (ord(chr(byte).lower()) if byte < 128 else byte for byte in range(256))
+)
+"""Makes of each ASCII byte the lower-case letter, the digit or `_` that it is, or a space."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +73,11 @@ class KeywordPattern(NamedTuple):
         return tuple(found) == rest
 
 
-def words_of(keyword: str) -> list[str]:
+def words_of(text: str) -> list[str]:
     """Return the words of a keyword or a text in lower case."""
-    return _WORDS.findall(keyword.lower())
+    if text.isascii():  # the same words, in a quarter of the time
+        return text.encode().translate(_ASCII_WORDS).decode().split()
+    return _WORDS.findall(text.lower())
 
 
 def _general(request: Request) -> str:
@@ -119,19 +127,25 @@ class CacheRuleIndex:
         if request.embeds:
             return None  # a vector does not age, and tells nothing of another user
         text = _text_of_user(request).lower()
-        words: list[str] = _WORDS.findall(text)
-        matches: list[tuple[int, str]] = []
-        if not self.by_word.keys().isdisjoint(words):  # quick, and enough for most texts
-            matches += (
-                (pattern.ttl_s, pattern.rule)
-                for at, word in enumerate(words)
-                for pattern in self.by_word.get(word, ())
-                if pattern.matches(words, at)
-            )
+        words = words_of(text)
+        matches = [
+            (pattern.ttl_s, pattern.rule)
+            for first in self.by_word.keys() & words
+            for pattern in self.by_word[first]
+            if any(pattern.matches(words, at) for at in _places(first, words))
+        ]
         for stem, pattern in self.by_stem:
             if stem in text and any(word.startswith(stem) for word in words[: pattern.until]):
                 matches.append((pattern.ttl_s, pattern.rule))
         return min(matches, default=None)
+
+
+def _places(word: str, words: list[str]) -> Iterator[int]:
+    """Yield the indexes of the word."""
+    at = -1
+    for _ in range(words.count(word)):
+        at = words.index(word, at + 1)
+        yield at
 
 
 def _text_of_user(request: Request) -> str:

@@ -72,21 +72,20 @@ class Catalog(CatalogModel):
             if model.provider in self.providers:
                 model.served_by(self.providers[model.provider].dialect)
 
-    # Cached, and not private attributes: pydantic takes 1.2 us to read one.
+    @cached_property
+    def names(self) -> Mapping[str, Model]:
+        """The models by both of their names, `gpt-4o` and `openai/gpt-4o`."""
+        models = self.models.values()
+        return {n: m for m in models for n in (m.name, f"{m.provider}/{m.name}")}
 
     @cached_property
-    def _names(self) -> dict[str, Model]:
-        found = {}
-        for model in self.models.values():
-            found[model.name] = found[f"{model.provider}/{model.name}"] = model
-        return found
-
-    @cached_property
-    def _variants(self) -> dict[str, Model]:
+    def variants(self) -> dict[str, Model]:
+        """The snapshots and fine-tunes that were asked for, by name."""
         return {}
 
     @cached_property
-    def _chains(self) -> dict[str, tuple[Model | StaticText, ...]]:
+    def chains(self) -> dict[str, tuple[Model | StaticText, ...]]:
+        """The chains that were asked for, by the name of the first model."""
         return {}
 
     @property
@@ -101,10 +100,10 @@ class Catalog(CatalogModel):
         Snapshots and fine-tunes of the catalog's models count as models, see `variants.py`. Raises
         InvalidRequest, with `field` as the field at fault, for an unknown name.
         """
-        found = self._names.get(name) or self._variant(name)
+        found = self.names.get(name) or self._variant(name)
         if found is not None:
             return found
-        remedy = "`headgate models` lists what there is" + hint(name, self._names, "; ")
+        remedy = "`headgate models` lists what there is" + hint(name, self.names, "; ")
         if name == "auto":
             remedy = "auto lets routing choose and is not a model; name a model here"
         elif name.startswith(FINE_TUNED):
@@ -113,15 +112,15 @@ class Catalog(CatalogModel):
 
     def _variant(self, name: str) -> Model | None:
         """Return the snapshot or fine-tune of that name, or None."""
-        known = self._variants.get(name)
+        known = self.variants.get(name)
         if known is None:
             provider, slash, bare = name.rpartition("/")
             models = (m for m in self.models.values() if not slash or m.provider == provider)
             known = variant(bare, list(models))
             if known is not None:
-                if len(self._variants) >= MAX_VARIANTS:
-                    self._variants.clear()
-                self._variants[name] = known
+                if len(self.variants) >= MAX_VARIANTS:
+                    self.variants.clear()
+                self.variants[name] = known
         return known
 
     def chain(
@@ -138,9 +137,9 @@ class Catalog(CatalogModel):
             return (model,)
         if fallback is not True:
             return tuple(dict.fromkeys([model, *self._named(model, fallback)]))
-        known = self._chains.get(model.name)
+        known = self.chains.get(model.name)
         if known is None:
-            known = self._chains[model.name] = tuple(dict.fromkeys(self._own_chain(model)))
+            known = self.chains[model.name] = tuple(dict.fromkeys(self._own_chain(model)))
         return known
 
     def _named(self, model: Model, names: Sequence[str]) -> Iterator[Model]:

@@ -20,7 +20,7 @@ from headgate.shared.broker import script
 from headgate.shared.broker.keys import Keys
 from headgate.shared.broker.results import celery_record
 from headgate.shared.cost.price import usd_text
-from headgate.shared.database.engine import insert_all
+from headgate.shared.database.many_rows import insert_all
 from headgate.shared.database.rows import audit_row
 from headgate.shared.database.tables import attempts, audit, callbacks, jobs
 from headgate.shared.errors import ErrorCode

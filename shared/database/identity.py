@@ -10,7 +10,8 @@ import uuid
 from sqlalchemy import Engine, select
 
 from headgate.shared.database import sqlite_file
-from headgate.shared.database.engine import insert_all, reading, writing
+from headgate.shared.database.engine import reading, writing
+from headgate.shared.database.many_rows import insert_all
 from headgate.shared.database.tables import database_id
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, select
 
-from headgate.shared.database.engine import insert_all
+from headgate.shared.database.many_rows import insert_all
 from headgate.shared.database.tables import job_metadata, jobs
 
 MAX_KEY, MAX_VALUE = 128, 256

@@ -28,7 +28,8 @@ from sqlalchemy import (
     text,
 )
 
-from headgate.shared.database.engine import insert_all, snapshot, writing
+from headgate.shared.database.engine import snapshot, writing
+from headgate.shared.database.many_rows import insert_all
 from headgate.shared.database.tables import audit, usage_days, usage_summed
 from headgate.shared.stats import histogram
 from headgate.shared.stats.sketch import bucket

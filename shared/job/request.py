@@ -14,7 +14,6 @@ from pydantic import (
     Field,
     ValidationError,
     field_validator,
-    model_validator,
 )
 
 from headgate.shared.errors import InvalidRequest
@@ -167,8 +166,8 @@ class Request(BaseModel):
             raise InvalidRequest("metadata", "a large number", remedy)
         return metadata
 
-    @model_validator(mode="after")
-    def _check_together(self) -> Request:
+    def model_post_init(self, _: object) -> None:
+        """Check the fields together. A validator would run again for the request's envelope."""
         given = [n for n in ("prompt", "messages", "input") if getattr(self, n) is not None]
         # A template makes one of them when it is expanded (shared/catalog/templates.py).
         if len(given) != 1 and (given or self.template is None):
@@ -182,7 +181,6 @@ class Request(BaseModel):
             raise InvalidRequest("stream", True, "an embedding has no text to stream; leave it out")
         if self.params:
             check_params(self.params)
-        return self
 
     @property
     def embeds(self) -> bool:

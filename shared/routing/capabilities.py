@@ -39,7 +39,9 @@ class Needs(NamedTuple):
         A model of OpenAI's dialect gets every field as it is, and so do its fallbacks of that
         dialect.
         """
-        return self if first.dialect == "anthropic" else self._replace(beyond_openai="")
+        if not self.beyond_openai or first.dialect == "anthropic":
+            return self
+        return self._replace(beyond_openai="")
 
     @property
     def capabilities(self) -> tuple[str, ...]:

@@ -158,7 +158,7 @@ class GroupCommit:
             entry.answers = [None] * len(entry.writes)
             for place, (act, item) in enumerate(entry.writes):
                 by_act.setdefault(act, []).append((entry, place, item))
-        with writing(self._engine) as connection:
+        with writing(self._engine, by_key=True) as connection:
             for act, written in by_act.items():
                 answers = act(connection, [item for _, _, item in written])
                 for (entry, place, _), answer in zip(written, answers, strict=True):

@@ -6,14 +6,14 @@ former holder can then no longer end the job. The broker's lease keeps this rare
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
 from sqlalchemy import Connection, bindparam, select, update
 
-from headgate.shared.database.engine import insert_all, write_all
 from headgate.shared.database.job_metadata import add_metadata, pairs_of
+from headgate.shared.database.many_rows import find, insert_all, write_all
 from headgate.shared.database.rows import job_row
 from headgate.shared.database.tables import attempts, audit, jobs
 from headgate.shared.errors import ErrorCode, UnreadableMessage
@@ -112,10 +112,20 @@ class Claims:
         return self._record.write(_leave, leaving)
 
 
-_LOOK = select(
-    jobs.c.id, jobs.c.status, jobs.c.fence, jobs.c.started_at_ms, jobs.c.cancel_wanted,
-    jobs.c.result, jobs.c.retry_at_ms, jobs.c.share_pico_usd,
-).where(jobs.c.id.in_(bindparam("ids", expanding=True)))  # fmt: skip
+class _Row(NamedTuple):
+    """What the claim must know of a job's row."""
+
+    id: str
+    status: str
+    fence: int
+    started_at_ms: int | None
+    cancel_wanted: bool
+    result: str | None
+    retry_at_ms: int
+    share_pico_usd: int | None
+
+
+_LOOK = select(*(jobs.c[name] for name in _Row._fields)).with_for_update()
 
 _MARK = (
     update(jobs)
@@ -131,19 +141,15 @@ _MARK = (
 
 _UNKNOWN = (
     update(attempts)
-    .where(attempts.c.job_id.in_(bindparam("ids", expanding=True)), attempts.c.state == "open")
+    .where(attempts.c.job_id == bindparam("job"), attempts.c.state == "open")
     .values(state="unknown", settled_at_ms=bindparam("at"))
 )
 
-_HISTORY = (
-    select(
-        attempts.c.job_id, attempts.c.model, attempts.c.state, attempts.c.code, attempts.c.message,
-        attempts.c.http_status, attempts.c.waited_ms, attempts.c.cost_pico_usd,
-        attempts.c.started_at_ms, attempts.c.fence,
-    )
-    .where(attempts.c.job_id.in_(bindparam("ids", expanding=True)))
-    .order_by(attempts.c.job_id, attempts.c.fence, attempts.c.n)
-)  # fmt: skip
+_HISTORY = select(
+    attempts.c.job_id, attempts.c.model, attempts.c.state, attempts.c.code, attempts.c.message,
+    attempts.c.http_status, attempts.c.waited_ms, attempts.c.cost_pico_usd,
+    attempts.c.started_at_ms, attempts.c.fence,
+).order_by(attempts.c.job_id, attempts.c.fence, attempts.c.n)  # fmt: skip
 
 
 def _take(connection: Connection, items: Sequence[_Taking]) -> list[Claim | EndedBefore | NotYet]:
@@ -152,7 +158,7 @@ def _take(connection: Connection, items: Sequence[_Taking]) -> list[Claim | Ende
     histories = _histories(connection, rows, now)
     answers: list[Claim | EndedBefore | NotYet] = []
     fences = {job_id: row.fence for job_id, row in rows.items()}
-    marks = []
+    marks = {}  # by job: of two claims in one group the second holds it
     for item in items:
         job_id = item.envelope.id
         row = rows.get(job_id)
@@ -170,50 +176,52 @@ def _take(connection: Connection, items: Sequence[_Taking]) -> list[Claim | Ende
         fence = fences[job_id] = fences[job_id] + 1
         since = row.started_at_ms or now
         history, share = tuple(histories.get(job_id, ())), row.share_pico_usd or 0
-        answers.append(Claim(fence, row.cancel_wanted, history, share))
-        marks.append({"job": job_id, "new_fence": fence, "by": item.worker, "since": since})
+        answers.append(Claim(fence, bool(row.cancel_wanted), history, share))
+        mark = {"job": job_id, "new_fence": fence, "by": item.worker, "since": since}
+        marks[job_id] = mark
     if marks:
-        write_all(connection, _MARK, marks)
+        write_all(connection, _MARK, list(marks.values()))
     return answers
 
 
-_PRUNED = select(audit.c.job_id).where(audit.c.job_id.in_(bindparam("ids", expanding=True)))
+_PRUNED = select(audit.c.job_id)
 
 
-def _rows(connection: Connection, items: Sequence[_Taking]) -> dict[str, Any]:
+def _rows(connection: Connection, items: Sequence[_Taking]) -> dict[str, _Row]:
     """Return the rows of these jobs, locked; insert those that are missing and were not pruned."""
     rows = _locked(connection, [item.envelope.id for item in items])
     new = {i.envelope.id: i.envelope for i in items if i.envelope.id not in rows}
     if new:
-        for job_id in connection.scalars(_PRUNED, {"ids": list(new)}):
+        for (job_id,) in find(connection, _PRUNED, audit.c.job_id, new):
             del new[job_id]
     if new:
         insert_all(connection, jobs, [job_row(one, one.encode()) for one in new.values()])
         told = [one for one in new.values() if one.request.metadata]
         add_metadata(connection, ((one.id, pairs_of(one.request.metadata)) for one in told))
         # Another worker may have put the row there, and claimed it, since we looked.
-        rows |= _locked(connection, list(new))
+        rows |= _locked(connection, new)
         if any(job_id not in rows for job_id in new):
             raise UnreadableMessage("another job already has this line of the batch")
     return rows
 
 
 def _histories(
-    connection: Connection, rows: dict[str, Any], now_ms: int
+    connection: Connection, rows: dict[str, _Row], now_ms: int
 ) -> dict[str, list[PastAttempt]]:
     """Return the attempts of earlier claims by job; those left open are unknown from now on."""
     claimed_before = [i for i, row in rows.items() if row.fence and row.status not in ENDED]
     histories: dict[str, list[PastAttempt]] = {}
     if claimed_before:
-        connection.execute(_UNKNOWN, {"ids": claimed_before, "at": now_ms})
-        for job_id, *past in connection.execute(_HISTORY, {"ids": claimed_before}):
+        unknown = [{"job": job_id, "at": now_ms} for job_id in claimed_before]
+        write_all(connection, _UNKNOWN, unknown)
+        for job_id, *past in find(connection, _HISTORY, attempts.c.job_id, claimed_before):
             histories.setdefault(job_id, []).append(PastAttempt(*past))
     return histories
 
 
-def _locked(connection: Connection, ids: list[str]) -> dict[str, Any]:
-    look = _LOOK if connection.dialect.name == "sqlite" else _LOOK.with_for_update()
-    return {row.id: row for row in connection.execute(look, {"ids": ids})}
+def _locked(connection: Connection, ids: Iterable[str]) -> dict[str, _Row]:
+    found = map(_Row._make, find(connection, _LOOK, jobs.c.id, ids))
+    return {row.id: row for row in found}
 
 
 _LEAVE = (
@@ -226,12 +234,10 @@ _LEAVE = (
 
 
 def _leave(connection: Connection, items: Sequence[_Leaving]) -> list[None]:
-    write_all(
-        connection,
-        _LEAVE,
-        [
-            {"job": i.job_id, "held": i.fence, "into": i.status, "until": i.retry_at_ms}
-            for i in items
-        ],
-    )
+    first = {(item.job_id, item.fence): item for item in reversed(items)}
+    leaving = [
+        {"job": i.job_id, "held": i.fence, "into": i.status, "until": i.retry_at_ms}
+        for i in first.values()
+    ]
+    write_all(connection, _LEAVE, leaving)
     return [None] * len(items)

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, select, update
 
 from headgate.shared.cost.price import usd_text
-from headgate.shared.database.engine import insert_all, write_all
+from headgate.shared.database.many_rows import find, insert_all, write_all
 from headgate.shared.database.tables import audit, callbacks, jobs
 from headgate.shared.job.result import ENDED, WAITING, Result
 from headgate.shared.job.result_text import decode_result, encode_result
@@ -44,9 +44,7 @@ class Conclude:
         return _conclude, conclusion
 
 
-_LOOK = select(jobs.c.id, jobs.c.fence, jobs.c.status).where(
-    jobs.c.id.in_(bindparam("ids", expanding=True))
-)
+_LOOK = select(jobs.c.id, jobs.c.fence, jobs.c.status).with_for_update()
 
 _END = (
     update(jobs)
@@ -72,14 +70,13 @@ _PAY = (
     .values(share_pico_usd=bindparam("amount"))
 )
 
-_BEFORE = select(jobs.c.id, jobs.c.result).where(jobs.c.id.in_(bindparam("ids", expanding=True)))
+_BEFORE = select(jobs.c.id, jobs.c.result)
 
 
 def _conclude(connection: Connection, items: Sequence[Conclusion]) -> list[Result | None]:
-    look = _LOOK if connection.dialect.name == "sqlite" else _LOOK.with_for_update()
+    ids = [item.job_id for item in items]
     found = {
-        (row.id, row.fence): row.status
-        for row in connection.execute(look, {"ids": [item.job_id for item in items]})
+        (job_id, fence): status for job_id, fence, status in find(connection, _LOOK, jobs.c.id, ids)
     }
     ours = [
         _split(connection, item) if item.payers else item
@@ -88,7 +85,8 @@ def _conclude(connection: Connection, items: Sequence[Conclusion]) -> list[Resul
     ]
     results: dict[str, Result | None] = {item.job_id: item.result for item in ours}
     if ours:
-        write_all(connection, _END, [_ended(item) for item in ours])
+        ends = {item.job_id: _ended(item) for item in ours}
+        write_all(connection, _END, list(ends.values()))
         insert_all(connection, audit, [item.audit_row for item in ours])
         unsent = [
             {"job_id": item.job_id, "due_at_ms": item.callbacks_due_at_ms}
@@ -100,7 +98,7 @@ def _conclude(connection: Connection, items: Sequence[Conclusion]) -> list[Resul
     # Ended under our own fence: this act ran before; its commit was made, but not confirmed.
     again = [item.job_id for item in items if found.get((item.job_id, item.fence)) in ENDED]
     if again:
-        for job_id, before in connection.execute(_BEFORE, {"ids": again}):
+        for job_id, before in find(connection, _BEFORE, jobs.c.id, again):
             results[job_id] = decode_result(before) if before else None
     return [
         results.get(item.job_id) if (item.job_id, item.fence) in found else None for item in items

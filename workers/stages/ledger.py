@@ -14,7 +14,7 @@ from typing import Any, Literal
 from sqlalchemy import Connection, bindparam, select, update
 
 from headgate.shared.cost.bill import IMPLAUSIBLE
-from headgate.shared.database.engine import insert_all, write_all
+from headgate.shared.database.many_rows import find, insert_all, write_all
 from headgate.shared.database.tables import attempts, jobs
 from headgate.shared.job.result import Reply, Usage
 from headgate.workers.clients.group_commit import Act, GroupCommit
@@ -117,14 +117,13 @@ class Ledger:
 
 
 # Locked, so that the next claim either waits for the row opened here, or prevents it.
-_CLAIMS = select(jobs.c.id, jobs.c.fence).where(
-    jobs.c.id.in_(bindparam("ids", expanding=True)), jobs.c.status == "running"
+_CLAIMS = (
+    select(jobs.c.id, jobs.c.fence).where(jobs.c.status == "running").with_for_update(read=True)
 )
 
 
 def _open(connection: Connection, items: Sequence[Attempt]) -> list[bool]:
-    look = _CLAIMS if connection.dialect.name == "sqlite" else _CLAIMS.with_for_update(read=True)
-    held = {tuple(row) for row in connection.execute(look, {"ids": [a.job_id for a in items]})}
+    held = set(find(connection, _CLAIMS, jobs.c.id, [attempt.job_id for attempt in items]))
     ours = [(a.job_id, a.fence) in held for a in items]
     if any(ours):
         insert_all(connection, attempts, _opened(items, ours))
@@ -154,7 +153,7 @@ _SETTLE = (
         attempts.c.job_id == bindparam("job"),
         attempts.c.fence == bindparam("claim"),
         attempts.c.n == bindparam("number"),
-        attempts.c.state == "open",
+        attempts.c.state == bindparam("before"),
     )
     .values(
         state=bindparam("into"),
@@ -175,7 +174,8 @@ _SETTLE = (
 
 
 def _settle(connection: Connection, items: Sequence[Settlement]) -> list[None]:
-    write_all(connection, _SETTLE, [_row(item) for item in items])
+    first = {item.attempt: item for item in reversed(items)}
+    write_all(connection, _SETTLE, [_row(item) for item in first.values()])
     return [None] * len(items)
 
 
@@ -185,6 +185,7 @@ def _row(item: Settlement) -> dict[str, Any]:
         "job": attempt.job_id,
         "claim": attempt.fence,
         "number": attempt.n,
+        "before": "open",
         "into": item.state,
         "at": item.settled_at_ms,
         "took": item.settled_at_ms - attempt.started_at_ms,

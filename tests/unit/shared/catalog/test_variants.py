@@ -165,7 +165,7 @@ def test_callers_cannot_fill_the_memory_with_names() -> None:
     catalog = load()
     for n in range(MAX_VARIANTS + 10):
         catalog.model(f"ft:gpt-4o:acme::{n}")
-    assert len(catalog._variants) <= MAX_VARIANTS
+    assert len(catalog.variants) <= MAX_VARIANTS
     assert catalog.model("ft:gpt-4o:acme::0").variant_of == "gpt-4o"
 
 
