@@ -12,6 +12,7 @@ from headgate.shared.broker.script import (
     Command,
     Word,
     compose,
+    compose_joinable,
     text_of,
 )
 
@@ -220,12 +221,12 @@ def publish(
     `streamed`: its pieces expire soon. The reply is how many clients were waiting. Below 0 the
     answers were not kept, or the result not counted, because a key has the wrong type.
     """
-    args: list[Word] = [keys.prefix, job_id, record, ttl_s, results_bytes, group or ""]
-    args += [int(streamed), cache_bytes]
+    head = (keys.prefix, results_bytes, cache_bytes)
+    words: list[Word] = [job_id, record, ttl_s, group or "", int(streamed), len(answers)]
     for one in answers:
         whose = f"{quote(one.tenant, safe='')}|{one.model}"
-        args += [one.fingerprint, one.value, one.ttl_ms, whose]
-    return compose("publish", (), args, int)
+        words += [one.fingerprint, one.value, one.ttl_ms, whose]
+    return compose_joinable("publish", head, words, int)
 
 
 def evict_results(keys: Keys, max_bytes: int) -> Command[bool]:

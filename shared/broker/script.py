@@ -26,13 +26,24 @@ Word = str | bytes | int | float
 
 @dataclass(frozen=True, slots=True)
 class Command(Generic[T]):
-    """One call of one script. `read` turns the raw reply into T."""
+    """One call of one script. `read` turns the raw reply into T.
+
+    With a `head` of n, a script takes n args and then those of any number of jobs; it replies with
+    an item for each. Commands that have their heads in common may be sent as one call; `read` gets
+    a list of the one item.
+    """
 
     text: str
     sha: str
     keys: tuple[Word, ...]
     args: tuple[Word, ...]
     read: Callable[[Any], T]
+    head: int | None = None
+
+    @property
+    def tail_at(self) -> int:
+        """Where the words of the one job begin in `by_sha` and `by_text`; 0: it goes alone."""
+        return 0 if self.head is None else 3 + len(self.keys) + self.head
 
     def by_sha(self) -> tuple[Word, ...]:
         """Return the words of EVALSHA."""
@@ -94,6 +105,17 @@ def compose(
     """Return the call of the script of this name."""
     text, sha = _script(name)
     return Command(text, sha, tuple(keys), tuple(args), read)
+
+
+def compose_joinable(
+    name: str, head: Sequence[Word], words: Iterable[Word], read: Callable[[Any], T]
+) -> Command[T]:
+    """Return the call of a script that serves many jobs, for one of them; see `Command.head`.
+
+    `read` turns the job's item of the reply into T.
+    """
+    text, sha = _script(name)
+    return Command(text, sha, (), (*head, *words), lambda reply: read(reply[0]), len(head))
 
 
 def text_of(value: bytes | str) -> str:

@@ -22,6 +22,7 @@ STANDARD = {
     "overhead": "what an idle system adds to a call",
     "memory": "a worker's memory by jobs in flight",
     "trips": "Redis commands and commits per job",
+    "redis": "Redis CPU per job by kind of pool, and which scripts take it",
     "pool": "no-op jobs: pool, Fetcher and Celery's bookkeeping alone",
     "submit": "how fast jobs are submitted",
 }

@@ -179,9 +179,9 @@ class Rig:
         finally:
             engine.dispose()
 
-    def drain(self, client: Client, jobs: int) -> Figures:
+    def drain(self, client: Client, jobs: int, **fields: Any) -> Figures:
         """From the first submission to the end of the last job."""
-        requests = self.requests(jobs)
+        requests = self.requests(jobs, **fields)
         before, began, cpu_s = self.ended(), stopwatch(), self.spent()
         client.submit_many(requests)
         producer_s = process_time() - cpu_s.producer

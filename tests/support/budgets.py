@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -58,6 +58,19 @@ class Treasury(Governor):
             self.keys, job_id=job_id, grant=grant.text, used=(1, 1), cost_pico_usd=cost
         )
         return script.run(self.client, command)
+
+    def pay_together(
+        self, *ends: tuple[str, Held, tuple[int, int] | None, int | None]
+    ) -> list[int]:
+        """These attempts ended at these uses and prices, all told in one call."""
+        commands = [
+            hold.settle(self.keys, job_id=job_id, grant=grant.text, used=used, cost_pico_usd=cost)
+            for job_id, grant, used, cost in ends
+        ]
+        tails = [word for one in commands for word in one.by_text()[one.tail_at :]]
+        head = commands[0].by_text()[: commands[0].tail_at]
+        execute: Callable[..., Any] = self.client.execute_command
+        return [int(one) for one in execute(*head, *tails)]
 
     def alerts(self) -> list[bytes]:
         """Those that are to be told, the oldest first."""

@@ -1,23 +1,25 @@
 """Sends the Redis commands of many jobs in one round trip.
 
 While one pipeline is under way, the next one fills. Under load a round trip carries many commands;
-an idle worker still sends at once.
+an idle worker still sends at once. Calls of a script that serves many jobs become one.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import redis.asyncio
 from redis import exceptions
-from redis.exceptions import NoScriptError
+from redis.exceptions import NoScriptError, ResponseError
 
 from headgate.shared.broker.script import Command, Word
 from headgate.shared.servers.redis_check import refuses_for_now
 from headgate.shared.servers.redis_client import REDIS_TIMEOUT_S
+from headgate.workers.clients.joined_calls import JoinedCall, PendingCommand, calls_of
 from headgate.workers.clients.outage_log import OutageLog
 
 T = TypeVar("T")
@@ -40,7 +42,7 @@ class RedisBatcher:
     def __init__(self, client: redis.asyncio.Redis) -> None:
         self._client = client
         self._loop = asyncio.get_running_loop()
-        self._waiting: list[tuple[tuple[Word, ...], asyncio.Future[Any]]] = []
+        self._waiting: list[PendingCommand] = []
         self._sending: asyncio.Task[None] | None = None
         self._closing = False
         self._outage_log = OutageLog(log, "Redis", "jobs wait for it")
@@ -50,18 +52,21 @@ class RedisBatcher:
 
         Waits for as long as Redis does not answer. Raises ResponseError if Redis refuses.
         """
-        future: asyncio.Future[Any] = self._loop.create_future()
-        self._waiting.append((words, future))
-        if self._sending is None:
-            self._sending = self._loop.create_task(self._flush(), name="redis batch")
-        return future
+        return self._ask(words, 0)
 
     async def run(self, command: Command[T]) -> T:
         """Run one script and return its reply."""
         try:
-            return command.read(await self.send(*command.by_sha()))
+            return command.read(await self._ask(command.by_sha(), command.tail_at))
         except NoScriptError:
-            return command.read(await self.send(*command.by_text()))
+            return command.read(await self._ask(command.by_text(), command.tail_at))
+
+    def _ask(self, words: tuple[Word, ...], tail_at: int) -> asyncio.Future[Any]:
+        ask = PendingCommand(words, self._loop.create_future(), tail_at)
+        self._waiting.append(ask)
+        if self._sending is None:
+            self._sending = self._loop.create_task(self._flush(), name="redis batch")
+        return ask.future
 
     @property
     def closing(self) -> bool:
@@ -79,30 +84,40 @@ class RedisBatcher:
         try:
             while self._waiting:
                 batch, self._waiting = self._waiting[:LARGEST], self._waiting[LARGEST:]
-                replies = await self._exchange([words for words, _ in batch])
-                refused = False
-                for (words, future), reply in zip(batch, replies, strict=True):
-                    if future.done():
-                        continue
-                    if refuses_for_now(reply) and not self._closing:
-                        self._outage_log.failed(reply)
-                        self._waiting.append((words, future))
-                        refused = True
-                        continue
-                    if self._closing and isinstance(reply, NO_ANSWER):
-                        future.cancel()  # not the job's fault: it returns to its queue
-                    elif isinstance(reply, Exception):
-                        future.set_exception(reply)
-                    else:
-                        future.set_result(reply)
-                if refused:
+                calls = calls_of(batch)
+                replies = await self._exchange([call.words for call in calls])
+                answered = [*map(self._answer, calls, replies)]
+                if not all(answered):
                     await asyncio.sleep(REFUSED_S)
                 else:
                     self._outage_log.answered()
         finally:
             self._sending = None
 
-    async def _exchange(self, commands: list[tuple[Word, ...]]) -> list[Any]:
+    def _answer(self, call: JoinedCall, reply: Any) -> bool:
+        """Hand out the reply of a call; return False where Redis refuses for now."""
+        asks = [ask for ask in call.asks if not ask.future.done()]
+        if not asks:
+            return True
+        if refuses_for_now(reply) and not self._closing:
+            self._outage_log.failed(reply)
+            self._waiting += asks
+            return False
+        if self._closing and isinstance(reply, NO_ANSWER):
+            for ask in asks:  # not the job's fault: it returns to its queue
+                ask.future.cancel()
+        elif len(call.asks) > 1 and _may_be_of_one(reply):
+            self._waiting += [replace(ask, tail_at=0) for ask in asks]
+        elif isinstance(reply, Exception):
+            for ask in asks:
+                ask.future.set_exception(reply)
+        else:
+            for n, ask in enumerate(call.asks):
+                if not ask.future.done():
+                    ask.future.set_result([reply[n]] if call.is_joined else reply)
+        return True
+
+    async def _exchange(self, commands: Sequence[Sequence[Word]]) -> list[Any]:
         pause_s = 0.05
         while True:
             pipe = self._client.pipeline(transaction=False)
@@ -121,3 +136,8 @@ class RedisBatcher:
                 pause_s = min(1.0, pause_s * 2)
             except Exception as error:  # raised where the reply is awaited, so that nobody hangs
                 return [error] * len(commands)
+
+
+def _may_be_of_one(reply: Any) -> bool:
+    """Whether one command of a joined call may be at fault: then each is sent by itself."""
+    return isinstance(reply, ResponseError) and not isinstance(reply, NoScriptError)

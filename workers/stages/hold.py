@@ -23,7 +23,13 @@ from headgate.shared.admission.grant import (
 )
 from headgate.shared.admission.ticket import Ticket
 from headgate.shared.broker.keys import Keys
-from headgate.shared.broker.script import Command, Word, compose, text_of
+from headgate.shared.broker.script import (
+    Command,
+    Word,
+    compose,
+    compose_joinable,
+    text_of,
+)
 from headgate.workers.clients.delayed_report import DelayedReport, Report
 from headgate.workers.clients.redis_batcher import RedisBatcher
 from headgate.workers.errors import AttemptError
@@ -173,8 +179,8 @@ def settle(
     `cost_pico_usd` None: nobody knows the cost, and budgets count the upper bound as spent.
     """
     cost = -1 if cost_pico_usd is None else cost_pico_usd
-    words = (keys.prefix, job_id, grant, *(used or (-1, -1)), cost)
-    return compose("settle", (), words, bool)
+    words = (job_id, grant, *(used or (-1, -1)), cost)
+    return compose_joinable("settle", (keys.prefix,), words, bool)
 
 
 def observe(

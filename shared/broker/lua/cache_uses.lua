@@ -12,12 +12,18 @@ for i, name in ipairs({'hits', 'misses', 'shared', 'saved'}) do
   if ARGV[i + 2] ~= '0' then redis.call('HINCRBY', KEY.cache_counts, name, ARGV[i + 2]) end
 end
 local last_found = 7 + tonumber(ARGV[7])
-for i = 8, #ARGV do
-  local is_known = redis.call('HEXISTS', KEY.cached, ARGV[i]) == 1
-  if is_known and i <= last_found then
-    redis.call('ZADD', KEY.cache_uses, now, ARGV[i])
-  elseif is_known and redis.call('EXISTS', KEY.cache(ARGV[i])) == 0 then
-    cached.remove(ARGV[i])
+local MOST = 500 -- `unpack` has a limit
+for first = 8, #ARGV, MOST do
+  local last, uses = math.min(first + MOST - 1, #ARGV), {}
+  for n, entry in ipairs(redis.call('HMGET', KEY.cached, unpack(ARGV, first, last))) do
+    local name = ARGV[first + n - 1]
+    if entry and first + n - 1 <= last_found then
+      uses[#uses + 1] = now
+      uses[#uses + 1] = name
+    elseif entry and redis.call('EXISTS', KEY.cache(name)) == 0 then
+      cached.remove(name)
+    end
   end
+  if #uses > 0 then redis.call('ZADD', KEY.cache_uses, unpack(uses)) end
 end
 return 1

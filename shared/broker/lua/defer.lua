@@ -15,8 +15,7 @@ if not stored or stored == '' then return 0 end
 redis.call('ZREM', KEY.leases, id)
 redis.call('HDEL', KEY.owners, id)
 redis.call('HDEL', KEY.crashes, id)
-money.ends_at(ARGV[6] == '1' and 0 or nil)
-release({id})
+release({id}, ARGV[6] == '1' and {[id] = 0} or nil)
 flights.land({id})
 save()
 if ARGV[5] ~= '' then redis.call('HSET', KEY.tickets, id, ARGV[5]) end

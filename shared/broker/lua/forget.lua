@@ -10,8 +10,7 @@ local forgotten = 0
 
 -- Whether it was in a waiting queue.
 local function leave_queue(id, queue, message)
-  local text = redis.call('HGET', KEY.tickets, id)
-    or string.match(message, '^{"hg":"[%w-]+","at":"([^"\\]*)"')
+  local text = redis.call('HGET', KEY.tickets, id) or text_in(message)
   local ticket = text and read_ticket(text)
   if not ticket then return false end
   local waiting, member = waiting_queue(queue, ticket.pool), id .. '|' .. text
@@ -35,5 +34,6 @@ for i = 2, #ARGV do
     forgotten = forgotten + 1
   end
 end
+save_user_queues()
 save_counts()
 return forgotten

@@ -16,22 +16,40 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 redis.call('ZREM', leases, '')
 local any_cancel = redis.call('EXISTS', cancels) == 1
 local lost, cancelled = {}, {}
-for i = 3, #ARGV, 2 do
-  local id, owner = ARGV[i], ARGV[i + 1]
-  local holder = redis.call('HGET', owners, id)
-  if holder and holder ~= owner or not holder and ARGV[2] == '0' then
-    lost[#lost + 1] = id
-  else
-    if not holder then
-      redis.call('HSET', owners, id, owner)
-      redis.call('HSETNX', messages, id, '')
-      redis.call('SADD', present, id)
-    end
-    redis.call('ZADD', leases, now + lease_ms, id)
-    if any_cancel and redis.call('ZSCORE', cancels, id) then
-      cancelled[#cancelled + 1] = id
+
+-- The server has lost this lease.
+local function take_again(id, owner)
+  redis.call('HSET', owners, id, owner)
+  redis.call('HSETNX', messages, id, '')
+  redis.call('SADD', present, id)
+end
+
+-- Extends the leases of these jobs, whose owners stand behind each id in ARGV, from `first` on.
+local function renew(ids, first)
+  local words = {}
+  for n, holder in ipairs(redis.call('HMGET', owners, unpack(ids))) do
+    local id, owner = ids[n], ARGV[first + 2 * n - 1]
+    if holder and holder ~= owner or not holder and ARGV[2] == '0' then
+      lost[#lost + 1] = id
+    else
+      if not holder then take_again(id, owner) end
+      words[#words + 1] = now + lease_ms
+      words[#words + 1] = id
     end
   end
+  if #words == 0 then return end
+  redis.call('ZADD', leases, unpack(words))
+  if not any_cancel then return end
+  for i = 2, #words, 2 do
+    if redis.call('ZSCORE', cancels, words[i]) then cancelled[#cancelled + 1] = words[i] end
+  end
+end
+
+local MOST = 500 -- `unpack` has a limit
+for first = 3, #ARGV, 2 * MOST do
+  local ids = {}
+  for i = first, math.min(first + 2 * MOST - 2, #ARGV), 2 do ids[#ids + 1] = ARGV[i] end
+  renew(ids, first)
 end
 local reply = {#lost}
 for _, id in ipairs(lost) do reply[#reply + 1] = id end

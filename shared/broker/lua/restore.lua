@@ -13,9 +13,7 @@ for i = #ARGV - 1, 3, -2 do
     local queue, message = split_stored(redis.call('HGET', KEY.messages, id))
     redis.call('ZREM', KEY.leases, id)
     redis.call('HDEL', KEY.owners, id)
-    money.ends_at(ARGV[2] == '1' and 0 or nil)
-    release({id})
-    money.ends_at(nil)
+    release({id}, ARGV[2] == '1' and {[id] = 0} or nil)
     flights.land({id})
     redis.call('HDEL', KEY.messages, id)
     if queue then

@@ -16,13 +16,16 @@ local KEPT_MS = 2 * FIGURES.DAY_MS
 local RAMPED = {}
 for _, measure in ipairs(FIGURES.RAMPED) do RAMPED[measure] = true end
 
+local OF_CALLER = {tenant = true, user = true, tier = true}
+
 -- A bucket is named `scope#key` in grants; `key` is empty where the scope is no provider's.
 local buckets = {}
 local function bucket_of(scope, key)
   local name = scope .. '#' .. key
   local bucket = buckets[name]
   if bucket then return bucket end
-  bucket = {name = name, stored_at = KEY.bucket(scope, key), measures = {}}
+  bucket = {name = name, stored_at = KEY.bucket(scope, key), measures = {},
+    of_caller = OF_CALLER[string.match(scope, '^%a+')]}
   local running = 0
   local fields = redis.call('HGETALL', bucket.stored_at)
   for i = 1, #fields, 2 do
@@ -67,6 +70,16 @@ local function save_buckets()
       redis.call('PEXPIRE', bucket.stored_at, KEPT_MS)
     end
   end
+end
+
+-- Adds to a scope which of its measures are limited, by its limits or as its provider has told.
+local function scope_of(scope)
+  local limited = {}
+  for _, measure in ipairs(MEASURES) do
+    if scope.config[measure] or scope.bucket.measures[measure] then limited[#limited + 1] = measure end
+  end
+  scope.limited = limited
+  return scope
 end
 
 local function lower(a, b)
@@ -209,7 +222,7 @@ end
 local function blocked_by(scopes, amounts)
   local kind, longest
   for _, scope in ipairs(scopes) do
-    for _, measure in ipairs(MEASURES) do
+    for _, measure in ipairs(scope.limited) do
       local wait = wait_for(scope, measure, amounts[measure])
       if wait < 0 then return 'large', 0 end
       if wait > 0 and (not longest or wait > longest) then kind, longest = scope.kind, wait end
@@ -245,7 +258,7 @@ end
 -- tokens are limited there.
 local function take_from(scope, amounts, sign)
   local any_tokens = false
-  for _, measure in ipairs(MEASURES) do
+  for _, measure in ipairs(scope.limited) do
     local amount = amounts[measure]
     local state = measure ~= 'rpd' and filled(scope, measure, amount)
     if measure == 'rpd' then
@@ -268,15 +281,17 @@ end
 -- in, of its user and its tier.
 local callers = {}
 local function caller_scopes(ticket)
+  if ticket.scopes then return ticket.scopes end
   local paid = has_flag(ticket, 'p')
   local name = ticket.tenant .. '|' .. ticket.user .. '|' .. ticket.tier .. '|' .. (paid and 'p' or ticket.model)
   local scopes = callers[name]
+  ticket.scopes = scopes
   if scopes then return scopes end
   scopes = {}
   local function add(kind, scope, bucket, fallback)
     local config = config_of(scope, fallback)
     if next(config) then
-      scopes[#scopes + 1] = {kind = kind, config = config, pace = 1, bucket = bucket_of(bucket, '')}
+      scopes[#scopes + 1] = scope_of({kind = kind, config = config, pace = 1, bucket = bucket_of(bucket, '')})
     end
   end
   add('tenant', 'tenant/' .. ticket.tenant, 'tenant/' .. ticket.tenant, 'tenant/*')
@@ -292,7 +307,7 @@ local function caller_scopes(ticket)
       end
     end
   end
-  callers[name] = scopes
+  callers[name], ticket.scopes = scopes, scopes
   return scopes
 end
 

@@ -28,15 +28,27 @@ function cached.drop(fingerprint)
   return cached.remove(fingerprint)
 end
 
--- Keeps an answer; returns the bytes of all. `whose`: `tenant|model`.
-function cached.keep(fingerprint, value, ttl_ms, whose)
-  local before = redis.call('HGET', KEY.cached, fingerprint)
-  redis.call('SET', KEY.cache(fingerprint), value, 'PX', ttl_ms)
-  local ends = whole_ms + ttl_ms
-  redis.call('HSET', KEY.cached, fingerprint, #value .. '|' .. whose .. '|' .. ends)
-  redis.call('ZADD', KEY.cache_uses, now, fingerprint)
-  redis.call('ZADD', KEY.cache_ends, ends, fingerprint)
-  return redis.call('HINCRBY', KEY.cache_counts, 'bytes', #value - size_of(before))
+-- Keeps answers; returns the bytes of all. `places`: where each begins in ARGV, with fingerprint,
+-- entry, lifetime in ms and `tenant|model`.
+function cached.keep(places)
+  local names, sizes, entries, uses, ends, more = {}, {}, {}, {}, {}, 0
+  for n, i in ipairs(places) do names[n] = ARGV[i] end
+  for n, before in ipairs(redis.call('HMGET', KEY.cached, unpack(names))) do
+    sizes[names[n]] = size_of(before)
+  end
+  for n, i in ipairs(places) do
+    local name, value, ttl_ms = names[n], ARGV[i + 1], math.floor(tonumber(ARGV[i + 2]) or 0)
+    redis.call('SET', KEY.cache(name), value, 'PX', ttl_ms)
+    local end_ms = whole_ms + ttl_ms
+    entries[2 * n - 1], entries[2 * n] = name, #value .. '|' .. ARGV[i + 3] .. '|' .. end_ms
+    uses[2 * n - 1], uses[2 * n] = now, name
+    ends[2 * n - 1], ends[2 * n] = end_ms, name
+    more, sizes[name] = more + #value - sizes[name], #value
+  end
+  redis.call('HSET', KEY.cached, unpack(entries))
+  redis.call('ZADD', KEY.cache_uses, unpack(uses))
+  redis.call('ZADD', KEY.cache_ends, unpack(ends))
+  return redis.call('HINCRBY', KEY.cache_counts, 'bytes', more)
 end
 
 -- Drops what has expired; then, while there is more than the bound, what was not used for longest.

@@ -6,9 +6,10 @@
 -- lease, however that ends. Its followers return to the head of their queues, and find the answer
 -- there, or lead the next flight. Leadership is given with the grant and not before, so that an
 -- urgent job never waits for a bulk one that waits itself.
+-- @include lib/job_table
 -- @include lib/ticket
 -- @include lib/return_job
-local flights = {led = {}, leads = {}}
+local flights = {led = {}, leads = {}, known = {}}
 do
   -- Followers whose call has ended are in the flight of no name; one call returns so many of them.
   local LANDED = ''
@@ -20,14 +21,28 @@ do
     return ticket.cached_as ~= '' and not has_flag(ticket, 'n')
   end
 
-  -- Whether the call of an equal job runs, so that this one has to wait for it. `asked`: it was asked
-  -- before in this script, so that only what was granted since then can be new.
-  function flights.under_way(id, ticket, asked)
+  -- Asks at once who leads the flights of these names, so that nobody asks for each.
+  function flights.look_up(names)
+    for n, leader in ipairs(redis.call('HMGET', KEY.flights, unpack(names))) do
+      flights.known[names[n]] = leader
+    end
+  end
+
+  -- Whether the call of an equal job runs, so that this one has to wait for it.
+  function flights.under_way(id, ticket)
     if not may_share(ticket) or ticket.deadline <= now then return false end
-    local leader = flights.led[ticket.cached_as]
-    if not leader and not asked then
-      leader = redis.call('HGET', KEY.flights, ticket.cached_as)
-      if leader and leader ~= id and flights.is_adrift(ticket.cached_as, leader) then return false end
+    local name = ticket.cached_as
+    local leader = flights.led[name]
+    if not leader then
+      leader = flights.known[name]
+      if leader == nil then
+        leader = redis.call('HGET', KEY.flights, name)
+        flights.known[name] = leader
+      end
+      if leader and leader ~= id and flights.is_adrift(name, leader) then
+        flights.known[name] = false
+        return false
+      end
     end
     return leader and leader ~= id
   end
@@ -49,17 +64,12 @@ do
   end
 
   function flights.save()
-    local leads = flights.leads
-    for first = 1, #leads, 1000 do
-      local last = math.min(first + 999, #leads)
-      local by_name = {}
-      for i = first, last, 2 do
-        by_name[#by_name + 1] = leads[i + 1]
-        by_name[#by_name + 1] = leads[i]
-      end
-      redis.call('HSET', KEY.leaders, unpack(leads, first, last))
-      redis.call('HSET', KEY.flights, unpack(by_name))
+    local leads, by_name = flights.leads, {}
+    for i = 1, #leads, 2 do
+      by_name[i], by_name[i + 1] = leads[i + 1], leads[i]
     end
+    put_in_table(KEY.leaders, leads)
+    put_in_table(KEY.flights, by_name)
     flights.led, flights.leads = {}, {}
   end
 

@@ -36,19 +36,24 @@ end
 -- provider, and of the whole installation. `gate`: that of the pool.
 local vendors = {}
 local function vendor_scopes(pool, key)
-  local scopes = vendors[pool .. '#' .. key]
+  local of_pool = vendors[pool]
+  if not of_pool then
+    of_pool = {}
+    vendors[pool] = of_pool
+  end
+  local scopes = of_pool[key]
   if scopes then return scopes end
   local gate = gate_of(pool, key)
   scopes = {gate = gate}
   local function add(scope, of_key, vendor)
-    scopes[#scopes + 1] = {kind = 'pool', config = config_of(scope), vendor = vendor,
-      pace = vendor and gate.pace_now or 1, bucket = bucket_of(scope, of_key)}
+    scopes[#scopes + 1] = scope_of({kind = 'pool', config = config_of(scope), vendor = vendor,
+      pace = vendor and gate.pace_now or 1, bucket = bucket_of(scope, of_key)})
   end
   add('pool/' .. without_flex(pool), key, true)
   local provider = 'provider/' .. provider_of(pool)
   if next(config_of(provider)) then add(provider, key, true) end
   if next(config_of('global')) then add('global', '', false) end
-  vendors[pool .. '#' .. key] = scopes
+  of_pool[key] = scopes
   return scopes
 end
 

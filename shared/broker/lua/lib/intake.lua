@@ -9,9 +9,11 @@
 local intake = {fresh = {}}
 do
   local MOST_BYTES, MOST_BURIED, LARGE = 4194304, 4, 65536
-  local moved, moved_bytes, buried = 0, 0, 0
+  local moved, moved_bytes, buried, unnamed = 0, 0, 0, 0
   local new_ids = {}
   local any_ticket
+  -- Names under which there is no answer.
+  local unanswered = {}
 
   local function id_of(message)
     local id = string.match(message, '^{"hg":"([%w-]+)')
@@ -21,7 +23,8 @@ do
       id = fields.headers.id
       if type(id) == 'string' and #id > 0 and #id <= 128 then return id end
     end
-    return '!' .. asked.owner .. ':' .. moved
+    unnamed = unnamed + 1
+    return '!' .. asked.owner .. ':' .. unnamed
   end
 
   -- kombu writes a message's headers behind its body.
@@ -38,40 +41,76 @@ do
     buried = buried + 1
   end
 
+  -- Asks at once for the answers and the flights of these tickets, so that nobody asks for each.
+  function intake.look_up(tickets)
+    local names, answers = {}, {}
+    for _, ticket in ipairs(tickets) do
+      local name = ticket.cached_as
+      if name ~= '' then
+        names[#names + 1] = name
+        answers[#answers + 1] = KEY.cache(name)
+      end
+    end
+    if #names == 0 then return end
+    flights.look_up(names)
+    if redis.call('EXISTS', unpack(answers)) > 0 then return end
+    for _, name in ipairs(names) do unanswered[name] = true end
+  end
+
   -- Why an answer need not be bought: `cached`, or `shared` where the job has followed an equal
   -- request, whose failure is its own, too. Else nil.
   function intake.ready_answer(ticket)
-    if ticket.cached_as == '' then return nil end
+    local name = ticket.cached_as
+    if name == '' then return nil end
     local followed = has_flag(ticket, 'f')
-    if redis.call('EXISTS', KEY.cache(ticket.cached_as)) == 1 then
+    if not unanswered[name] and redis.call('EXISTS', KEY.cache(name)) == 1 then
       return followed and 'shared' or 'cached'
     end
-    if followed and redis.call('EXISTS', KEY.failure(ticket.cached_as)) == 1 then return 'shared' end
+    if followed and redis.call('EXISTS', KEY.failure(name)) == 1 then return 'shared' end
     return nil
   end
 
-  -- The text of a job's ticket, or nil where its message has none.
-  local function ticket_text(id, message)
+  -- The texts of these jobs' tickets; false where a message has none.
+  local function ticket_texts(ids, messages)
     if any_ticket == nil then any_ticket = redis.call('EXISTS', KEY.tickets) == 1 end
-    return any_ticket and redis.call('HGET', KEY.tickets, id)
-      or string.match(message, '^{"hg":"[%w-]+","at":"([^"\\]*)"')
+    local texts = any_ticket and redis.call('HMGET', KEY.tickets, unpack(ids)) or {}
+    for n, message in ipairs(messages) do texts[n] = texts[n] or text_in(message) or false end
+    return texts
   end
 
-  -- Moves one message. False when it has no place here now, and has to stay in its queue.
-  local function move(queue, message)
+  -- What has to be known of these messages before they move: of each its job's `id`, the `text` of its
+  -- ticket, and the `ticket` (nil: none), and what is `stored` of that job already. One that is too
+  -- large has no id.
+  local function looked_at(messages)
+    local ids, found, tickets = {}, {}, {}
+    for n, message in ipairs(messages) do
+      ids[n] = #message <= asked.max_bytes and id_of(message) or ''
+    end
+    local stored, texts = redis.call('HMGET', KEY.messages, unpack(ids)), ticket_texts(ids, messages)
+    for n, id in ipairs(ids) do
+      local ticket = id ~= '' and texts[n] and read_ticket(texts[n]) or nil
+      found[n] = {id = id, text = texts[n], ticket = ticket, stored = stored[n]}
+      tickets[#tickets + 1] = ticket
+    end
+    if #tickets > 1 then intake.look_up(tickets) end
+    return found
+  end
+
+  -- Moves one message, of which this was `found`. False when it has no place here now, and has to stay
+  -- in its queue. `kept`: job ids and what is to be stored of them, in turns.
+  local function move(queue, message, found, kept)
     if #message > asked.max_bytes then bury(queue, message) return true end
-    local id = id_of(message)
-    local text = ticket_text(id, message)
-    local ticket = text and read_ticket(text)
+    local id, ticket = found.id, found.ticket
     if ticket and ticket.base then serves_several(ticket.pool) end
     local ready = ticket and intake.ready_answer(ticket)
     if (ready or not ticket) and round_trip.is_full() then return false end
+    -- A second copy. It only stays where a lease has lost its message.
+    if found.stored and found.stored ~= '' or kept[id] then return true end
     local stored = queue .. '\n' .. message
-    if redis.call('HSETNX', KEY.messages, id, stored) == 0 then
-      -- A second copy. It only stays where a lease has lost its message.
-      if redis.call('HGET', KEY.messages, id) == '' then redis.call('HSET', KEY.messages, id, stored) end
-      return true
-    end
+    kept[#kept + 1] = id
+    kept[#kept + 1] = stored
+    kept[id] = true
+    if found.stored then return true end
     new_ids[#new_ids + 1] = id
     moved, moved_bytes = moved + 1, moved_bytes + #message
     if not ticket then
@@ -79,9 +118,9 @@ do
     elseif ready then
       round_trip.lease(id, grant_without_hold(ready, ticket), stored)
     elseif flights.under_way(id, ticket) then
-      flights.follow(id, text, ticket)
+      flights.follow(id, found.text, ticket)
     else
-      enter(id, queue, text, ticket)
+      enter(id, queue, found.text, ticket)
       intake.fresh[id] = stored
     end
     return true
@@ -102,15 +141,18 @@ do
 
   -- Moves these messages; returns false, with the rest put back, when one has to stay.
   local function move_all(queue, list, popped)
+    local found, kept, all = looked_at(popped), {}, true
     for place, message in ipairs(popped) do
       if #message > LARGE then step = 1 end
-      if is_enough() or not move(queue, message) then
+      if is_enough() or not move(queue, message, found[place], kept) then
         for i = #popped, place, -1 do redis.call('RPUSH', list, popped[i]) end
         leave_the_rest(queue)
-        return false
+        all = false
+        break
       end
     end
-    return true
+    put_in_chunks('HSET', KEY.messages, kept)
+    return all
   end
 
   -- Returns whether the list of this queue is empty now.
@@ -155,6 +197,7 @@ do
       end
       if not is_empty then round_trip.any_listed = any end
     end
+    save_entered()
     put_in_chunks('SADD', KEY.present, new_ids)
   end
 end

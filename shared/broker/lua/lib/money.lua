@@ -197,16 +197,9 @@ do
     return pico(bound) .. '@' .. table.concat(where, ',')
   end
 
-  -- The next hold that is released has cost this many pico-USD; nil: its upper bound.
-  local ends_at
-  function money.ends_at(cost)
-    ends_at = cost
-  end
-
-  -- The hold named by this word of a grant has ended.
-  function money.release(word)
-    local cost = ends_at
-    ends_at = nil
+  -- The hold named by this word of a grant has ended, and has cost so many pico-USD; nil: its upper
+  -- bound.
+  function money.release(word, cost)
     local bound, where = string.match(word, '^(%d+)@(.*)$')
     if not bound then return end
     bound = tonumber(bound)

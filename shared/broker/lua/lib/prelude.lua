@@ -27,9 +27,12 @@ local function wake_workers(queue)
   if on_list('RPUSH', wake, '1') then on_list('LTRIM', wake, 0, 0) end
 end
 
--- Sends a command with any number of words, 1000 at a time: `unpack` has a limit.
+-- Sends a command with any number of words, 1000 at a time: `unpack` has a limit. Returns the sum of
+-- the replies, which are numbers.
 local function put_in_chunks(command, key, words)
+  local sum = 0
   for first = 1, #words, 1000 do
-    redis.call(command, key, unpack(words, first, math.min(first + 999, #words)))
+    sum = sum + redis.call(command, key, unpack(words, first, math.min(first + 999, #words)))
   end
+  return sum
 end

@@ -10,6 +10,7 @@ local function answer_refused(id, record, ttl_s, group)
     local key = KEY.result(id)
     if not redis.call('SET', key, record, 'NX', 'EX', ttl_s) then return end
     redis.call('PUBLISH', key, record)
-    results.add(id, group, #record)
+    results.note(id, group, #record)
+    results.save()
   end)
 end

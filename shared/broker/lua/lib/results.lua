@@ -24,11 +24,21 @@ local function add_bytes(bytes)
   return redis.call('HINCRBY', KEY.results_counts, 'bytes', bytes)
 end
 
--- Writes a stored result of this many bytes into the books; returns the bytes of all.
-function results.add(id, group, bytes)
+-- Entries that are not in the list yet, and their bytes.
+local entries, bytes_of_entries = {}, 0
+
+-- Lets `results.save` write a stored result of this many bytes into the books.
+function results.note(id, group, bytes)
   local size = bytes + FIGURES.RESULT_OVERHEAD
-  redis.call('LPUSH', KEY.results, size .. '\n' .. group .. '\n' .. id)
-  return add_bytes(size)
+  entries[#entries + 1] = size .. '\n' .. group .. '\n' .. id
+  bytes_of_entries = bytes_of_entries + size
+end
+
+-- Writes what was noted into the books; returns the bytes of all, or nil where nothing was noted.
+function results.save()
+  if #entries == 0 then return nil end
+  put_in_chunks('LPUSH', KEY.results, entries)
+  return add_bytes(bytes_of_entries)
 end
 
 -- Takes the oldest entry off the list; returns its bytes, its group and its id, or nil at the end.

@@ -1,6 +1,7 @@
 -- Purpose: what the parts of the fetch script share: what the worker asked for, and what it gets.
 -- KEYS and ARGV: those of the script that includes it, which fills `asked`.
 -- Result: none; it defines functions.
+-- @include lib/job_table
 -- @include lib/return_job
 
 -- `owner`, `lease_ms`, `want`, `max_bytes` (of a message), `reply_bytes` (of all messages).
@@ -15,6 +16,8 @@ do
   local leased, until_when, owned = {}, {}, {}
   local taken, bytes = 0, 0
   local next_ms
+  -- Text, since numbers are made text anew for each command.
+  local lease_end
 
   function round_trip.is_full()
     return taken >= asked.want or bytes >= asked.reply_bytes
@@ -30,11 +33,11 @@ do
   function round_trip.lease(id, grant, stored)
     taken, bytes = taken + 1, bytes + #stored
     leased[taken] = id
-    until_when[#until_when + 1] = whole_ms + asked.lease_ms
-    until_when[#until_when + 1] = id
-    owned[#owned + 1] = id
-    owned[#owned + 1] = asked.owner
-    local at = #reply
+    lease_end = lease_end or string.format('%.0f', whole_ms + asked.lease_ms)
+    local at = 2 * taken
+    until_when[at - 1], until_when[at] = lease_end, id
+    owned[at - 1], owned[at] = id, asked.owner
+    at = HEAD + 4 * (taken - 1)
     -- How often it has crashed is filled in at the end.
     reply[at + 1], reply[at + 2], reply[at + 3], reply[at + 4] = id, 0, grant, stored
   end
@@ -50,7 +53,7 @@ do
 
   function round_trip.save()
     put_in_chunks('ZADD', KEY.leases, until_when)
-    put_in_chunks('HSET', KEY.owners, owned)
+    put_in_table(KEY.owners, owned)
   end
 
   local function fill_in_crashes()

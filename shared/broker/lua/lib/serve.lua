@@ -62,10 +62,32 @@ local function server()
     end
   end
 
+  -- What is asked of each job that is served is asked for a page at once.
+  local held_elsewhere = {}
+  on_page = function(page)
+    if #page == 2 then return end
+    local ids, tickets = {}, {}
+    for i = 1, #page, 2 do
+      local id, ticket = id_and_ticket(page[i])
+      if ticket and not fresh[id] then
+        ids[#ids + 1] = id
+        tickets[#tickets + 1] = ticket
+      end
+    end
+    if #ids == 0 then return end
+    for n, owner in ipairs(redis.call('HMGET', KEY.owners, unpack(ids))) do
+      held_elsewhere[ids[n]] = owner ~= false
+    end
+    intake.look_up(tickets)
+  end
+
   -- A worker that was silent past its lease may have taken the job again: then it runs there, and has
   -- no place here.
   local function is_running(job)
-    if fresh[job.id] or redis.call('HEXISTS', KEY.owners, job.id) == 0 then return false end
+    if fresh[job.id] then return false end
+    local is_held = held_elsewhere[job.id]
+    if is_held == nil then is_held = redis.call('HEXISTS', KEY.owners, job.id) == 1 end
+    if not is_held then return false end
     step_out(job, 0)
     return true
   end
@@ -80,9 +102,7 @@ local function server()
       return true
     end
     save() -- its hold, if it has one, so that it ends
-    money.ends_at(0)
-    release({id})
-    money.ends_at(nil)
+    release({id}, {[id] = 0})
     redis.call('SREM', KEY.present, id)
     return false
   end
@@ -126,6 +146,7 @@ local function server()
     local who = redis.call('ZRANDMEMBER', waiting.ages)
     if not who then return end
     local tenant, user = string.match(who, '^([^|]*)|(.*)$')
+    save_user_queues()
     local user_queue = user_queue_of(waiting, tenant, user)
     for _, member in ipairs(redis.call('ZRANDMEMBER', user_queue, SAMPLE)) do
       if is_full() then return end
@@ -145,7 +166,7 @@ local function server()
     local oldest = redis.call('ZRANGE', waiting.ages, 0, 0)[1]
     if not oldest then return nil end
     local tenant, user = string.match(oldest, '^([^|]*)|(.*)$')
-    local member = redis.call('ZRANGE', user_queue_of(waiting, tenant, user), 0, 0)[1]
+    local member = first_of(user_queue_of(waiting, tenant, user))
     if not member then return nil end
     local id, ticket = id_and_ticket(member)
     if not ticket then return nil end
@@ -194,7 +215,7 @@ local function server()
       return nil, true
     end
     user = user or redis.call('ZRANGE', users_of(waiting, tenant), 0, 0)[1]
-    member = member or user and redis.call('ZRANGE', user_queue_of(waiting, tenant, user), 0, 0)[1]
+    member = member or user and first_of(user_queue_of(waiting, tenant, user))
     if not member then
       -- Nobody stands there: keys that were removed by hand.
       redis.call('ZREM', waiting.tenants, tenant)
@@ -216,7 +237,7 @@ local function server()
       hand_out(job, grant_without_hold(kind, ticket), 0)
       return true
     end
-    if not flights.under_way(job.id, ticket, fresh[job.id]) then return false end
+    if not flights.under_way(job.id, ticket) then return false end
     follow(job)
     return true
   end
@@ -301,6 +322,7 @@ local function server()
         wake_workers(waiting.queue)
       end
     end
+    save_user_queues()
     for _, waiting in ipairs(open) do pay(waiting) end
   end
 end

@@ -5,28 +5,56 @@ local TICKET = '^([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|(%d+)|(
 -- The model of the catalog of which the ticket's is a snapshot or a fine-tune, or nil. It stands in
 -- the flags, behind `~`, in hexadecimal digits.
 local function base_of(flags)
-  local digits = string.match(flags or '', '~([0-9A-F]+)')
+  if not flags or not string.find(flags, '~', 1, true) then return nil end
+  local digits = string.match(flags, '~([0-9A-F]+)')
   return digits and (string.gsub(digits, '..', function(two) return string.char(tonumber(two, 16)) end))
 end
 
+-- The letters of flags, as a set; most tickets have the same. Other flags have no small letters.
+local sets = {}
+local function letters_of(flags)
+  local letters = string.gsub(flags, '[^a-z]+', '')
+  local set = sets[letters]
+  if not set then
+    set = {}
+    for letter in string.gmatch(letters, '.') do set[letter] = true end
+    sets[letters] = set
+  end
+  return set
+end
+
+local function bound_of(flags)
+  local at = string.find(flags, '$', 1, true)
+  return at and tonumber(string.match(flags, '^%d+', at + 1))
+end
+
 -- Nil where the text is no ticket. `upper_bound`: pico-USD that the attempt costs at most, or nil.
+-- `id` and `scopes` are filled in by others.
 local function read_ticket(text)
-  local t = {}
-  t.pool, t.model, t.priority, t.tenant, t.user, t.tier, t.rule, t.input, t.output, t.arrival,
-    t.deadline, t.cached_as, t.flags = string.match(text, TICKET)
-  if not t.pool then return nil end
-  t.input, t.output = tonumber(t.input), tonumber(t.output)
-  t.arrival, t.deadline = tonumber(t.arrival), tonumber(t.deadline)
-  t.upper_bound = tonumber(string.match(t.flags, '%$(%d+)'))
-  t.base = base_of(t.flags)
-  return t
+  local pool, model, priority, tenant, user, tier, rule, input, output, arrival, deadline, cached_as,
+    flags = string.match(text, TICKET)
+  if not pool then return nil end
+  -- All at once: a table that grows is made anew again and again.
+  return {pool = pool, model = model, priority = priority, tenant = tenant, user = user, tier = tier,
+    rule = rule, input = tonumber(input), output = tonumber(output), arrival = tonumber(arrival),
+    deadline = tonumber(deadline), cached_as = cached_as, flags = flags,
+    upper_bound = bound_of(flags), base = base_of(flags),
+    letters = letters_of(flags), id = false, scopes = false}
+end
+
+-- The ticket that the head of a message holds, or nil.
+local function text_in(message)
+  local from = string.match(message, '^{"hg":"[%w-]+","at":"()')
+  local to = from and string.find(message, '"', from, true)
+  local text = to and string.sub(message, from, to - 1)
+  return text and not string.find(text, '\\', 1, true) and text or nil
 end
 
 -- Flags: `r` may go to another model, `f` has followed an equal request, `n` shares no call,
 -- `p` its user's limits were charged when it was let in, `w` has waited for a breaker. A digit in
 -- front: the priority with which Celery sent it, where that is not 0.
 local function has_flag(ticket, flag)
-  return string.find(ticket.flags, flag, 1, true) ~= nil
+  return ticket.letters[flag] == true
 end
 
 -- `kind`: why the job holds nothing. `fact`: what its worker has to know besides, if anything.

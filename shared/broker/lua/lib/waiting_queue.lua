@@ -17,7 +17,7 @@ local function waiting_queue(queue, pool)
   local name = queue .. ' ' .. pool
   local waiting = waiting_queues[name]
   if waiting then return waiting end
-  waiting = {name = name, queue = queue, pool = pool,
+  waiting = {name = name, queue = queue, pool = pool, user_queues = {},
     ages = KEY.waiting_queue(queue, pool, 'ages'), tenants = KEY.waiting_queue(queue, pool, 'tenants'),
     parked = KEY.waiting_queue(queue, pool, 'parked'), served = KEY.waiting_queue(queue, pool, 'served')}
   waiting_queues[name] = waiting
@@ -31,7 +31,17 @@ local function served_users_of(waiting, tenant)
   return KEY.served_users(waiting.queue, waiting.pool, tenant)
 end
 local function user_queue_of(waiting, tenant, user)
-  return KEY.user_queue(waiting.queue, waiting.pool, tenant, user)
+  local of_tenant = waiting.user_queues[tenant]
+  if not of_tenant then
+    of_tenant = {}
+    waiting.user_queues[tenant] = of_tenant
+  end
+  local key = of_tenant[user]
+  if not key then
+    key = KEY.user_queue(waiting.queue, waiting.pool, tenant, user)
+    of_tenant[user] = key
+  end
+  return key
 end
 
 -- Jobs that have entered (1) and left (-1) in this call, by the name of the waiting queue.
@@ -88,41 +98,114 @@ local function quit_user(waiting, tenant, user)
   quit(users_of(waiting, tenant), served_users_of(waiting, tenant), user)
 end
 
--- Tickets of members of user queues that were read in this call.
+-- Tickets of members of user queues that were read in this call. They have the `id` of their job.
 local read_already = {}
 local function id_and_ticket(member)
   local ticket = read_already[member]
-  if ticket then return string.match(member, '^[^|]*'), ticket end
-  local id, text = string.match(member, '^([^|]*)|(.*)$')
-  return id, read_ticket(text)
+  if ticket then return ticket.id, ticket end
+  local cut = string.find(member, '|', 1, true)
+  local id = string.sub(member, 1, cut - 1)
+  ticket = read_ticket(string.sub(member, cut + 1))
+  if ticket then
+    ticket.id = id
+    read_already[member] = ticket
+  end
+  return id, ticket
 end
 
--- The lowest rank of the user queues that were written in this call.
-local first_ranks = {}
+-- The user queues that jobs have entered in this call: `words` (rank and member of each), and the
+-- lowest `rank`. `save_entered` writes them.
+local entered, entered_by_key = {}, {}
 local function enter(id, queue, text, ticket)
   local waiting, tenant, user = waiting_queue(queue, ticket.pool), ticket.tenant, ticket.user
-  local user_queue = user_queue_of(waiting, tenant, user)
+  local key = user_queue_of(waiting, tenant, user)
   local arrival = math.min(ticket.arrival, now) -- a producer's clock may be ahead
   local rank = arrival + (handicap_ms[ticket.priority] or 0)
   local step = string.byte(ticket.flags)
   if step and step >= 49 and step <= 57 then rank = rank + (step - 48) * FIGURES.STEP_MS end
   rank = math.min(rank, ticket.deadline - DEADLINE_MS)
   local member = id .. '|' .. text
-  if redis.call('ZADD', user_queue, rank, member) == 0 then return end
+  ticket.id = id
   read_already[member] = ticket
-  count(waiting, 1)
-  local first = first_ranks[user_queue]
-  if first and rank >= first then return end
-  local who = tenant .. '|' .. user
-  redis.call('ZADD', waiting.ages, 'LT', rank, who)
-  if not first and redis.call('ZCARD', user_queue) == 1 then
-    local parked = redis.call('ZMSCORE', waiting.parked, 't|' .. tenant, 'u|' .. who)
-    if not parked[2] then
-      join_user(waiting, tenant, user)
-      if not parked[1] then join_tenant(waiting, tenant) end
+  local one = entered_by_key[key]
+  if not one then
+    one = {key = key, waiting = waiting, tenant = tenant, user = user, rank = rank, words = {}}
+    entered_by_key[key] = one
+    entered[#entered + 1] = one
+  end
+  local words = one.words
+  words[#words + 1] = rank
+  words[#words + 1] = member
+  if rank < one.rank then one.rank = rank end
+end
+
+local function save_entered()
+  for _, one in ipairs(entered) do
+    local waiting, tenant, user = one.waiting, one.tenant, one.user
+    local added = put_in_chunks('ZADD', one.key, one.words)
+    if added > 0 then
+      local who = tenant .. '|' .. user
+      count(waiting, added)
+      redis.call('ZADD', waiting.ages, 'LT', one.rank, who)
+      if redis.call('ZCARD', one.key) == added then
+        local parked = redis.call('ZMSCORE', waiting.parked, 't|' .. tenant, 'u|' .. who)
+        if not parked[2] then
+          join_user(waiting, tenant, user)
+          if not parked[1] then join_tenant(waiting, tenant) end
+        end
+      end
     end
   end
-  first_ranks[user_queue] = rank
+  entered, entered_by_key = {}, {}
+end
+
+-- User queues that are read in this call, by key: `page` (the first jobs, each with its rank), the
+-- place `at` which the first stands that has not left, and those that are `gone` from the page.
+local user_queues = {}
+-- Called with each page that is read.
+local on_page = function() end
+local MOST_READ = 64
+
+local function write_gone(key, queue)
+  if #queue.gone == 0 then return end
+  redis.call('ZREM', key, unpack(queue.gone))
+  queue.gone = {}
+end
+
+-- All who have left are gone from Redis, too.
+local function save_user_queues()
+  for key, queue in pairs(user_queues) do write_gone(key, queue) end
+end
+
+-- The first job of a user queue and its rank, or nil. The first two pages have one job: no more are
+-- needed where a pool is shut, or where many users take turns.
+local function first_of(key)
+  local queue = user_queues[key]
+  if not queue then
+    queue = {page = {}, at = 1, gone = {}, size = 1 / 4}
+    user_queues[key] = queue
+  end
+  if not queue.page[queue.at] and not queue.is_last then
+    write_gone(key, queue)
+    local size = math.max(1, queue.size)
+    queue.page, queue.at = redis.call('ZRANGE', key, 0, size - 1, 'WITHSCORES'), 1
+    queue.is_last = #queue.page < 2 * size
+    queue.size = math.min(MOST_READ, queue.size * 4)
+    on_page(queue.page)
+  end
+  return queue.page[queue.at], tonumber(queue.page[queue.at + 1])
+end
+
+local function remove(key, member)
+  local queue = user_queues[key]
+  if queue and queue.page[queue.at] == member then
+    queue.gone[#queue.gone + 1] = member
+    queue.at = queue.at + 2
+    return
+  end
+  if queue then write_gone(key, queue) end
+  redis.call('ZREM', key, member)
+  user_queues[key] = nil
 end
 
 -- Those whose time has come take part in the turns again, a few in each call. Returns how many.
@@ -177,22 +260,20 @@ end
 -- Returns who is first of that user now, and its rank.
 local function leave(waiting, tenant, user, member, tokens, weight, debt)
   local user_queue = user_queue_of(waiting, tenant, user)
-  redis.call('ZREM', user_queue, member)
+  remove(user_queue, member)
   count(waiting, -1)
-  local first = redis.call('ZRANGE', user_queue, 0, 0, 'WITHSCORES')
-  local stays = first[2] ~= nil
+  local first, rank = first_of(user_queue)
   local weighed = tokens / weight
-  first_ranks[user_queue] = nil
   if debt then
     tokens, weighed = (debt.tokens or 0) + tokens, (debt.weighed or 0) + weighed
     debt.tokens, debt.weighed = tokens, weighed
-    debt.tenant, debt.user, debt.rank = tenant, user, first[2]
-    if stays then return first[1], tonumber(first[2]) end
+    debt.tenant, debt.user, debt.rank = tenant, user, rank
+    if first then return first, rank end
   end
   charge(waiting, tenant, user, tokens, weighed)
-  if stays then
-    redis.call('ZADD', waiting.ages, first[2], tenant .. '|' .. user)
-    return first[1], tonumber(first[2])
+  if first then
+    redis.call('ZADD', waiting.ages, rank, tenant .. '|' .. user)
+    return first, rank
   end
   user_leaves(waiting, tenant, user)
 end

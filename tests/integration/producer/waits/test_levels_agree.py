@@ -23,7 +23,7 @@ PROBE = composed(
         """
 -- @include lib/gate
 local vendor = vendor_scopes('openai/gpt-4o', 'key0')
-local ticket = {tenant = 'acme', user = '', tier = '', model = 'm', flags = 'p'}
+local ticket = {tenant = 'acme', user = '', tier = '', model = 'm', letters = letters_of('p')}
 local gate = {pace = vendor.gate.pace_now, ceiling = vendor.gate.ceiling_now}
 local found = {now = string.format('%.6f', now), gate = gate}
 if vendor.gate['until'] and now < vendor.gate['until'] then

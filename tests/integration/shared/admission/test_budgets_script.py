@@ -65,6 +65,19 @@ def test_who_waits_for_what_others_hold_goes_on_when_they_end(treasury: Treasury
     assert {first, second, third} == {"a", "b", "c"}
 
 
+def test_holds_that_end_in_one_call_cost_what_each_has_cost(treasury: Treasury) -> None:
+    treasury.budget({"global": "usd_per_day=9"})
+    treasury.ask_with(ticket(USD), "cheap", "unknown", "unsent")
+    grants = treasury.holds()
+    cheap = ("cheap", grants["cheap"], (1, 1), USD // 4)
+    unknown = ("unknown", grants["unknown"], (1, 1), None)
+    unsent = ("unsent", grants["unsent"], None, None)
+    assert treasury.pay_together(cheap, unknown, cheap, unsent) == [1, 1, 0, 1]
+    assert treasury.book("global") == (USD // 4 + USD, 0)
+    assert treasury.pay_together(cheap, unknown, unsent) == [0, 0, 0]
+    assert treasury.book("global") == (USD // 4 + USD, 0)
+
+
 def test_an_unknown_cost_counts_as_its_upper_bound(treasury: Treasury) -> None:
     treasury.budget({"global": "usd_per_day=9"})
     treasury.ask_with(ticket(USD), "died", "cut", "odd")

@@ -63,6 +63,14 @@ def test_never_more_than_wanted(broker: Broker, want: int) -> None:
     assert len(broker.waiting()) + len(broker.waiting(BULK)) == 600 - want
 
 
+def test_what_is_kept_of_many_running_jobs_is_found_without_a_search(broker: Broker) -> None:
+    """Redis would keep so few short fields in one text, and search through all of it."""
+    broker.send(*(f"s{n}" for n in range(40)))
+    assert len(broker.take(40)) == 40
+    assert broker.client.object("encoding", broker.keys.owners()) == b"hashtable"
+    assert broker.leased().keys() == {f"s{n}" for n in range(40)}
+
+
 def test_more_is_told_and_a_token_left_where_a_queue_holds_more(broker: Broker) -> None:
     broker.send("s1", "s2")
     broker.send("b1", queue=BULK)

@@ -8,6 +8,7 @@ from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from headgate.shared.admission.ticket import Ticket
+from headgate.shared.broker import jobs
 from headgate.shared.broker.keys import Keys
 from headgate.workers.clients.redis_batcher import RedisBatcher
 from headgate.workers.stages import hold
@@ -61,6 +62,52 @@ async def test_a_forgotten_script_is_sent_again_with_its_text(valkey: ValkeyServ
             client.script_flush()
         granted = await batcher.run(hold.reserve(keys, job_id="j", attempt=f"{n}", ticket=TICKET))
         assert isinstance(granted, str)
+    await batcher.close()
+
+
+async def test_many_results_are_published_in_one_call(valkey: ValkeyServer) -> None:
+    batcher, keys = RedisBatcher(Redis.from_url(valkey.url)), Keys()
+    commands = [
+        jobs.publish(keys, job_id=f"j{n}", record=b"record %d" % n, ttl_s=60) for n in range(30)
+    ]
+    with valkey.client() as client:
+        client.script_flush()
+        await asyncio.gather(*map(batcher.run, commands))
+        client.config_resetstat()
+        listener = client.pubsub()
+        listener.subscribe(keys.result("j7"))
+        assert listener.get_message(timeout=10) is not None
+        waiting = await asyncio.gather(*map(batcher.run, commands))
+        assert waiting == [int(n == 7) for n in range(30)]
+        assert [client.get(keys.result(f"j{n}")) for n in (0, 29)] == ["record 0", "record 29"]
+        assert client.info("commandstats")["cmdstat_evalsha"]["calls"] == 1
+        listener.close()
+    await batcher.close()
+
+
+async def test_a_joined_call_that_fails_is_the_fault_of_one_alone(valkey: ValkeyServer) -> None:
+    """The bucket of one pool is broken: the holds of another are settled."""
+    batcher, keys = RedisBatcher(Redis.from_url(valkey.url)), Keys()
+    grants = {}
+    for pool in ("openai/m", "openai/n"):
+        ticket = TICKET.replace("openai/m", pool)
+        with valkey.client() as client:
+            client.hset(keys.owners(), pool, "w")
+        grant = await batcher.run(hold.reserve(keys, job_id=pool, attempt="1", ticket=ticket))
+        assert isinstance(grant, str)
+        grants[pool] = grant
+    with valkey.client() as client:
+        client.set(keys.bucket("pool/openai/m", "key0"), "no hash")
+        settles = [
+            hold.settle(keys, job_id=pool, grant=grant, used=(1, 1))
+            for pool, grant in grants.items()
+        ]
+        await batcher.run(settles[1])
+        client.hset(keys.holds(), "openai/n", grants["openai/n"])
+        broken, settled = await asyncio.gather(*map(batcher.run, settles), return_exceptions=True)
+        assert isinstance(broken, ResponseError)
+        assert settled is True
+        assert client.hkeys(keys.holds()) == ["openai/m"]
     await batcher.close()
 
 
