@@ -163,7 +163,9 @@ def _add_days(
         if is_sqlite
         else func.string_agg(table.latencies, literal_column("''::bytea"))
     )
-    sums = [func.coalesce(func.sum(table[name]), 0).label(name) for name in _PLAIN]
+    sums: list[ColumnElement[int]] = [
+        func.coalesce(func.sum(table[name]), 0).label(name) for name in _PLAIN
+    ]
     sums += exactly({name: table[name] for name in MONEY})
     # One query: the second of two would read all rows again.
     for key, counts, (packed,) in _grouped(connection, keys, sums, where, joined):
