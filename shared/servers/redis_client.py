@@ -2,6 +2,9 @@
 
 After a failover a demoted master answers READONLY. redis-py closes the connection then only if it
 uses sentinels. The connections here always do: an address can move without sentinels, too.
+
+uvloop raises RuntimeError for a write to a connection that the server has just closed. Here it is a
+ConnectionError, as it is on asyncio's own loop.
 """
 
 from __future__ import annotations
@@ -35,6 +38,9 @@ SENTINEL_TIMEOUT_S = 1.0
 
 DEMOTED = "it is a read-only replica now"
 
+CLOSED = "the handler is closed"
+"""How the RuntimeError of uvloop ends (`UVHandle._ensure_alive`)."""
+
 
 class _Follows(AbstractConnection):
     """A connection that closes when its server has become a replica."""
@@ -60,6 +66,20 @@ class _AsyncFollows(AsyncAbstractConnection):
             raise redis.ConnectionError(DEMOTED) from error
 
 
+class _AsyncLost(AsyncAbstractConnection):
+    """A connection on uvloop whose loss is a ConnectionError in every case."""
+
+    async def send_packed_command(self, *args: Any, **kwargs: Any) -> None:
+        """Send the command; raise ConnectionError if the transport is closed."""
+        try:
+            await super().send_packed_command(*args, **kwargs)
+        except RuntimeError as error:
+            if CLOSED not in str(error):
+                raise
+            await self.disconnect(nowait=True)
+            raise redis.ConnectionError("Connection closed by server.") from error
+
+
 class _Tcp(_Follows, redis.Connection):
     pass
 
@@ -72,15 +92,23 @@ class _Unix(_Follows, redis.UnixDomainSocketConnection):
     pass
 
 
-class _AsyncTcp(_AsyncFollows, redis.asyncio.Connection):
+class _AsyncTcp(_AsyncFollows, _AsyncLost, redis.asyncio.Connection):
     pass
 
 
-class _AsyncTls(_AsyncFollows, redis.asyncio.SSLConnection):
+class _AsyncTls(_AsyncFollows, _AsyncLost, redis.asyncio.SSLConnection):
     pass
 
 
-class _AsyncUnix(_AsyncFollows, redis.asyncio.UnixDomainSocketConnection):
+class _AsyncUnix(_AsyncFollows, _AsyncLost, redis.asyncio.UnixDomainSocketConnection):
+    pass
+
+
+class _AsyncMaster(_AsyncLost, async_sentinel.SentinelManagedConnection):
+    pass
+
+
+class _AsyncTlsMaster(_AsyncLost, async_sentinel.SentinelManagedSSLConnection):
     pass
 
 
@@ -137,11 +165,7 @@ def on_asyncio(address: Address, *, timeout_s: float | None) -> redis.asyncio.Re
         **_login(address),
     }
     if address.master_name is not None:
-        options["connection_class"] = (
-            async_sentinel.SentinelManagedSSLConnection
-            if address.tls
-            else async_sentinel.SentinelManagedConnection
-        )
+        options["connection_class"] = _AsyncTlsMaster if address.tls else _AsyncMaster
         found_sentinels = async_sentinel.Sentinel(  # type: ignore[no-untyped-call]
             address.hosts, sentinel_kwargs=sentinel_options(address, AsyncRetry(NoBackoff(), 0))
         )

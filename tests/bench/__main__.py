@@ -1,7 +1,8 @@
 """`python -m tests.bench [--markdown] [NAME...]`: measurements; nameless, the standard set.
 
 `python -m tests.bench governor [--seconds S] [--only NAME,...]` measures the governor, `... answers
-[--replay FOLDER]` cache, sharing and routing, `... outage [--plot PNG]` a provider that goes away.
+[--replay FOLDER]` cache, sharing and routing, `... scale [--plot PNG]` what a job costs the more
+there is, `... outage [--plot PNG]` a provider that goes away.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import sys
 from tests.bench import outage
 from tests.bench.answers import __main__ as answers
 from tests.bench.governor import __main__ as governor
+from tests.bench.scale import __main__ as scale
 
 STANDARD = {
     "pipeline": "the full line beside what else one could use",
@@ -32,6 +34,7 @@ BY_NAME_ONLY = {
 WITH_OPTIONS = {
     "governor": (governor.main, "limits, order and peers (half an hour; governor --help)"),
     "answers": (answers.main, "cache, sharing and a day's replay (minutes; answers --help)"),
+    "scale": (scale.main, "what a job costs the more there is (half an hour; scale --help)"),
     "outage": (outage.main, "a provider that is down for a minute (outage --help)"),
 }
 

@@ -15,14 +15,13 @@ def measure() -> Table:
     """One row of ours, one of a bare loop."""
     title = f"{LATENCY_MS / 1000:g} s provider, {IN_FLIGHT:,} in flight, {JOBS:,} jobs"
     table = Table(f"{title} (median of {ROUNDS})", ("", "jobs/s", "CPU-ms per job", "memory"))
-    with rig(latency_ms=LATENCY_MS, concurrency=IN_FLIGHT) as bench:
-        assert bench.simulator is not None
+    with rig(latency_ms=LATENCY_MS, concurrency=IN_FLIGHT, load_provider=True) as bench:
         bench.start_worker()
         with Client(bench.settings) as client:
             bench.warm_up(client)
             ours = median_of([bench.drain(client, JOBS) for _ in range(ROUNDS)])
         bench.stop_workers()
-        words = ("aiohttp", bench.simulator.url, str(JOBS), str(IN_FLIGHT))
+        words = ("aiohttp", bench.provider_url, str(JOBS), str(IN_FLIGHT))
         bare = [
             Figures(**json.loads(run_child(bench, "tests.bench.floor", *words)))
             for _ in range(ROUNDS)

@@ -79,7 +79,6 @@ def main(arguments: list[str]) -> int:
 def _drill(down_s: float) -> Drill:
     """The primary was well, then down, then well again."""
     with rig(latency_ms=LATENCY_MS, simulator_flags=["--latency-sigma", "0.3"]) as bench:
-        assert bench.simulator is not None
         for _ in range(WORKERS):
             bench.start_worker()
         with Client(bench.settings) as client:
@@ -114,7 +113,6 @@ def _submit(client: Client, bench: Rig, seconds: float) -> int:
 
 def _script(bench: Rig, rules: list[dict[str, str]]) -> None:
     """The provider has these faults from now on."""
-    assert bench.simulator is not None
     url, body = f"{bench.simulator.url}/_script", json.dumps(rules).encode()
     urllib.request.urlopen(url, data=body, timeout=5).close()  # noqa: S310 (loopback)
 

@@ -27,7 +27,7 @@ def measure() -> Table:
     """A row of ours and one of stock Celery."""
     columns = ("", "to the end of the call, p50 / p99", "to the result, p50 / p99")
     table = Table(f"added to a call of {LATENCY_MS} ms, {PER_S} jobs/s", columns)
-    with rig(latency_ms=LATENCY_MS) as bench:
+    with rig(latency_ms=LATENCY_MS, load_provider=True) as bench:
         bench.start_worker()
         called, held = asyncio.run(_ours(bench))
         table.add("Headgate", _shown(called), _shown(held))

@@ -25,8 +25,9 @@ STOCK_CALLS, STOCK_PROCESSES = 600, 8
 def measure() -> Table:
     """One row per contender, in one run; medians of the rounds."""
     title = f"{LATENCY_MS} ms provider, {IN_FLIGHT} in flight, {CALLS:,} unique prompts"
-    table = Table(f"{title} (median of {ROUNDS})", ("", "jobs/s", "CPU-ms per job", "memory"))
-    with rig(latency_ms=LATENCY_MS, concurrency=IN_FLIGHT) as bench:
+    columns = ("", "jobs/s", "CPU-ms per job", "memory", "Valkey / provider / producer")
+    table = Table(f"{title} (median of {ROUNDS})", columns)
+    with rig(latency_ms=LATENCY_MS, concurrency=IN_FLIGHT, load_provider=True) as bench:
         bench.start_worker()
         with Client(bench.settings) as client:
             bench.warm_up(client)
@@ -42,8 +43,7 @@ def measure() -> Table:
 
 
 def _floor(bench: Rig, kind: str) -> Figures:
-    assert bench.simulator is not None
-    words = (kind, bench.simulator.url, str(CALLS), str(IN_FLIGHT))
+    words = (kind, bench.provider_url, str(CALLS), str(IN_FLIGHT))
     return Figures(**json.loads(run_child(bench, "tests.bench.floor", *words)))
 
 
@@ -91,4 +91,5 @@ def _send(app: Any, jobs: int) -> None:
 
 
 def _add(table: Table, name: str, found: Figures) -> None:
-    table.add(name, f"{found.rate:,.0f}", f"{found.cpu_ms:.2f}", f"{found.rss_mb:,.0f} MB")
+    memory = f"{found.rss_mb:,.0f} MB"
+    table.add(name, f"{found.rate:,.0f}", f"{found.cpu_ms:.2f}", memory, found.beside())

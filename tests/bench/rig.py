@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
+from time import process_time
 from typing import Any, Literal
 
 import psutil
@@ -24,6 +25,7 @@ from headgate.shared.database.engine import open_engine, reading
 from headgate.shared.database.tables import audit
 from headgate.shared.settings import Settings
 from tests import ROOT
+from tests.bench.load_provider import LoadProvider
 from tests.support.child import ChildProcess, wait_until
 from tests.support.servers import PostgresServer, Simulator, ValkeyServer, short_folder
 
@@ -32,21 +34,49 @@ Database = Literal["sqlite", "postgresql"]
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """Of one drain: jobs per second, CPU-ms of all workers per job, MB of all workers."""
+    """Of one drain: jobs per second, and MB of all workers.
+
+    The others are CPU-ms per job: of all workers, of Valkey, of the provider, of the producer.
+    """
 
     rate: float
     cpu_ms: float
     rss_mb: float
+    redis_ms: float = 0.0
+    provider_ms: float = 0.0
+    producer_ms: float = 0.0
+
+    def beside(self) -> str:
+        """The CPU-ms per job of those beside the asking process, or a dash."""
+        others = (self.redis_ms, self.provider_ms, self.producer_ms)
+        return " / ".join(f"{one:.2f}" for one in others) if any(others) else "-"
+
+
+@dataclass(frozen=True, slots=True)
+class CpuSeconds:
+    """CPU seconds that each side has used so far."""
+
+    workers: float
+    redis: float
+    provider: float
+    producer: float
+
+
+def _cpu_s(pid: int) -> float:
+    return sum(psutil.Process(pid).cpu_times()[:2])
 
 
 @dataclass
 class Rig:
-    """A Valkey with its file on disk, a record, and optionally a simulated provider."""
+    """A Valkey with its file on disk, a record, and optionally a provider.
+
+    `simulator`: the simulated provider, if the provider is that one.
+    """
 
     folder: Path
     valkey: ValkeyServer
     database_url: str
-    simulator: Simulator | None
+    provider: Simulator | LoadProvider | None
     concurrency: int
     stack: ExitStack
     catalog: Path | None = None
@@ -54,6 +84,18 @@ class Rig:
     workers: list[psutil.Process] = field(default_factory=list)
     children: list[ChildProcess] = field(default_factory=list)
     rounds: Iterator[int] = field(default_factory=count)
+
+    @property
+    def simulator(self) -> Simulator:
+        """The simulated provider; an error where the provider is another."""
+        assert isinstance(self.provider, Simulator)
+        return self.provider
+
+    @property
+    def provider_url(self) -> str:
+        """The base address of the provider."""
+        assert self.provider is not None
+        return self.provider.url
 
     @property
     def variables(self) -> dict[str, str]:
@@ -65,8 +107,8 @@ class Rig:
             "HEADGATE_CONCURRENCY": str(self.concurrency),
             "PYTHONPATH": str(ROOT),
         }
-        if self.simulator is not None:
-            own["HEADGATE_SIMULATOR_URL"] = self.simulator.url
+        if self.provider is not None:
+            own["HEADGATE_SIMULATOR_URL"] = self.provider_url
         if self.catalog is not None:
             own["HEADGATE_CATALOG"] = str(self.catalog)
         own |= self.further
@@ -140,11 +182,24 @@ class Rig:
     def drain(self, client: Client, jobs: int) -> Figures:
         """From the first submission to the end of the last job."""
         requests = self.requests(jobs)
-        before, cpu, began = self.ended(), self.cpu_s(), stopwatch()
+        before, began, cpu_s = self.ended(), stopwatch(), self.spent()
         client.submit_many(requests)
+        producer_s = process_time() - cpu_s.producer
         wait_until(lambda: self.ended() - before == jobs, 300, "all jobs have ended")
-        took, spent = stopwatch() - began, self.cpu_s() - cpu
-        return Figures(jobs / took, spent / jobs * 1000, self.rss_mb())
+        took, now_s = stopwatch() - began, self.spent()
+        return Figures(
+            jobs / took,
+            (now_s.workers - cpu_s.workers) / jobs * 1000,
+            self.rss_mb(),
+            (now_s.redis - cpu_s.redis) / jobs * 1000,
+            (now_s.provider - cpu_s.provider) / jobs * 1000,
+            producer_s / jobs * 1000,
+        )
+
+    def spent(self) -> CpuSeconds:
+        """The CPU seconds of each side so far."""
+        provider_s = _cpu_s(self.provider.pid) if self.provider is not None else 0.0
+        return CpuSeconds(self.cpu_s(), _cpu_s(self.valkey.pid), provider_s, process_time())
 
     def cpu_s(self) -> float:
         """CPU seconds that the workers have used so far."""
@@ -162,20 +217,24 @@ def rig(
     database: Database = "sqlite",
     concurrency: int = 500,
     simulator_flags: Sequence[str] = (),
+    load_provider: bool = False,
     catalog: str = "",
     further: Mapping[str, str] | None = None,
 ) -> Iterator[Rig]:
     """A rig; all that was started in it is stopped afterwards.
 
+    `load_provider`: a provider that costs next to nothing stands in for the simulated one.
     `catalog`: TOML laid over the built-in one. `further`: more of the environment.
     """
     with ExitStack() as stack:
         folder = stack.enter_context(short_folder())
         valkey = stack.enter_context(ValkeyServer(folder / "valkey", appendonly=True))
-        simulator = None
-        if latency_ms is not None:
+        provider: Simulator | LoadProvider | None = None
+        if latency_ms is not None and load_provider:
+            provider = stack.enter_context(LoadProvider(folder / "provider", latency_ms))
+        elif latency_ms is not None:
             flags = ["--latency-ms", str(latency_ms), *simulator_flags]
-            simulator = stack.enter_context(Simulator(folder / "simulator", flags))
+            provider = stack.enter_context(Simulator(folder / "simulator", flags))
         (folder / "home").mkdir()
         url = f"sqlite:///{folder / 'home' / 'headgate.db'}"
         if database == "postgresql":
@@ -187,7 +246,7 @@ def rig(
         if overlay is not None:
             overlay.write_text(catalog)
         yield Rig(
-            folder, valkey, url, simulator, concurrency, stack, overlay, dict(further or {})
+            folder, valkey, url, provider, concurrency, stack, overlay, dict(further or {})
         )  # fmt: skip
 
 
@@ -206,7 +265,10 @@ def median_of(figures: Sequence[Figures]) -> Figures:
     def of(pick: Callable[[Figures], float]) -> float:
         return statistics.median(pick(one) for one in figures)
 
-    return Figures(of(lambda f: f.rate), of(lambda f: f.cpu_ms), of(lambda f: f.rss_mb))
+    return Figures(
+        of(lambda f: f.rate), of(lambda f: f.cpu_ms), of(lambda f: f.rss_mb),
+        of(lambda f: f.redis_ms), of(lambda f: f.provider_ms), of(lambda f: f.producer_ms),
+    )  # fmt: skip
 
 
 def run_child(rig: Rig, module: str, *arguments: str) -> str:

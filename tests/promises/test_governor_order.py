@@ -142,12 +142,13 @@ def test_tenants_share_tokens_not_calls_and_users_of_one_share_alike(world: Open
 def test_a_throttled_model_never_delays_another_that_shares_its_queue_and_worker(
     world: Open,
 ) -> None:
-    here = world(catalog=limits(rpm=6), workers=1, concurrency=4)
+    # One call a minute, so that the first is refused before a second may start.
+    here = world(catalog=limits(rpm=1), workers=1, concurrency=4)
     here.fails("429:retry-after=3600", match="throttled")
     slow = here.submit(300, prompt="throttled")
     here.wait(lambda: here.simulator.stats()["faults"], "the first refusal")
     overlay = '[models."gpt-4o"]\nclass = "fast"\n'
-    (here.folder / "catalog.toml").write_text(limits(rpm=6) + overlay)
+    (here.folder / "catalog.toml").write_text(limits(rpm=1) + overlay)
     here.command("catalog", "reload")
     free = here.submit(100, model=OTHER)
     here.until_ended(free)

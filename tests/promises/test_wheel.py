@@ -275,9 +275,9 @@ def test_a_project_with_its_own_shared_workers_and_producer_packages_can_use_eve
     with installation.ended_afterwards(worker, up):
         up.start()
         wait_until(lambda: "everything runs" in up.log(), 60, "up to be ready")
-        worker.start()
         assert "Hello" in run([programs / "headgate", "submit", "Hello", "--wait"], project, env)
         assert "Hello" in run([programs / "python", "program.py"], project, env)
+        worker.start()  # after the jobs: it does not know the simulated provider
         wait_until(lambda: " ready." in worker.log(), 60, "the worker to be ready")
         worker.signal(signal.SIGTERM)
         assert installation.exit_code(worker, 60) == 0, worker.log()

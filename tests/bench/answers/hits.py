@@ -23,7 +23,6 @@ def hits() -> Table:
     columns = ("", "jobs/s", "CPU-ms per job", "to the result when idle, p50 / p99", "calls")
     table = Table(f"{LATENCY_MS} ms provider, {JOBS:,} jobs (median of {ROUNDS})", columns)
     with rig(latency_ms=LATENCY_MS) as bench, Client(bench.settings) as client:
-        assert bench.simulator is not None
         bench.start_worker()
         bench.warm_up(client)
         known = bench.requests(JOBS)
@@ -52,7 +51,6 @@ def flights() -> Table:
     columns = ("", "calls", "first submission to last end", "CPU-ms per job")
     table = Table(f"{SAME:,} jobs at once, {WORKERS} workers, a call of {CALL_MS} ms", columns)
     with rig(latency_ms=CALL_MS) as bench, Client(bench.settings) as client:
-        assert bench.simulator is not None
         for _ in range(WORKERS):
             bench.start_worker()
         bench.warm_up(client)

@@ -129,7 +129,6 @@ def _submit(
 
 def _day(bench: Rig) -> Day:
     """What the record and the provider say."""
-    assert bench.simulator is not None
     stats = bench.simulator.stats()
     engine = open_engine(bench.database_url)
     try:

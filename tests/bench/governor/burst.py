@@ -64,7 +64,6 @@ def _drain(bench: Rig, client: Client, jobs: int) -> float:
 
 
 def _tell(bench: Rig, what: str) -> dict[str, dict[str, int]]:
-    assert bench.simulator is not None
     url = f"{bench.simulator.url}/{what}"
     data = b"{}" if what == "_reset" else None
     with urllib.request.urlopen(url, data=data, timeout=30) as reply:  # noqa: S310  loopback

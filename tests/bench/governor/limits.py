@@ -95,7 +95,6 @@ def halved(span: Span) -> Table:
 
 def _halving(vendor: Vendor) -> Turn:
     def turn(bench: Rig) -> None:
-        assert bench.simulator is not None
         body = json.dumps({name: limit // 2 for name, limit in vendor.limits.items()}).encode()
         url = f"{bench.simulator.url}/_limits"
         urllib.request.urlopen(url, data=body, timeout=5).close()  # noqa: S310 (loopback)

@@ -105,7 +105,6 @@ def saturated(
     `stranger`: the share of the limit that somebody else tries to use under the same key.
     """
     with workers_for(vendor, further) as bench, Client(bench.settings) as client:
-        assert bench.simulator is not None
         strange = bench.folder / "stranger.log"
         if stranger:
             bench.stack.enter_context(_stranger(bench, vendor, stranger, strange))
@@ -160,7 +159,6 @@ def tell_errors(bench: Rig) -> None:
 
 
 def _stranger(bench: Rig, vendor: Vendor, share: float, path: Path) -> ChildProcess:
-    assert bench.simulator is not None
     drawn = lengths(random.Random(2))  # noqa: S311  repeatable, not secret
     sample = [next(drawn) for _ in range(5_000)]
     measures = [

@@ -105,7 +105,6 @@ def _celery(
 
 def _litellm(found: Table, vendor: Vendor, span: Span) -> None:
     with _provider(vendor) as bench:
-        assert bench.simulator is not None
         commands = []
         for number in range(WORKERS):
             words = [bench.simulator.url, "127.0.0.1", str(bench.valkey.port)]
@@ -148,7 +147,6 @@ def _measure(
     children: Sequence[ChildProcess],
 ) -> None:
     """The row of a peer that runs and has work."""
-    assert bench.simulator is not None
     processes = [psutil.Process(child.pid) for child in children]
     time.sleep(span.settle_s)
     first_s, before = time.time(), cpu_s(processes)

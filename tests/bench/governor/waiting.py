@@ -102,5 +102,4 @@ def _settled(bench: Rig, server: redis.Redis, jobs: int) -> None:
 
 
 def _open(bench: Rig) -> int:
-    assert bench.simulator is not None
     return int(bench.simulator.stats()["open_now"])

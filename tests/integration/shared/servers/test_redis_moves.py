@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import redis
+import uvloop
 
 from headgate.shared import redis_url
 from headgate.shared.servers import redis_client
@@ -77,3 +79,20 @@ async def test_a_pipeline_of_the_batcher_is_sent_again_to_the_new_master(moving:
             assert int(other.get("n") or 0) >= 9
     finally:
         await lane.close()
+
+
+def test_on_uvloop_a_write_to_a_closed_connection_is_a_lost_connection(
+    valkey: ValkeyServer,
+) -> None:
+    async def lose() -> None:
+        client = redis_client.on_asyncio(redis_url.read(valkey.url), timeout_s=5)
+        pool: Any = client.connection_pool
+        connection = await pool.get_connection()
+        connection._writer.transport.abort()
+        with pytest.raises(redis.ConnectionError, match="closed"):
+            await connection.send_command("PING")
+        await pool.release(connection)
+        assert await client.ping(), "the next command connects anew"
+        await client.aclose()
+
+    uvloop.run(lose())

@@ -1,0 +1,1 @@
+"""Whether a job, and an idle second, cost the same however much there is."""
