@@ -25,7 +25,7 @@ from celery.utils.functional import maybe_list
 from celery.worker import state
 from celery.worker.request import Request
 
-from headgate.workers.celery import file_limit
+from headgate.workers.celery import allocator, file_limit
 from headgate.workers.celery.run_end import RunEnd
 from headgate.workers.celery.shutdown import Stopping
 from headgate.workers.delivery.leases import StopReason
@@ -56,6 +56,10 @@ class RunningJob:
     stopped: StopReason | None = None
     task: asyncio.Task[None] | None = None
     timers: list[asyncio.TimerHandle] = field(default_factory=list)
+
+    def drop_message(self) -> None:
+        """Drop what holds the prompt: a connection holds the context of the job that opened it."""
+        del self.run, self.request, self.on_end, self.on_limit
 
 
 current: ContextVar[RunningJob] = ContextVar("running")
@@ -154,6 +158,7 @@ class TaskPool(BasePool):
 
     def on_start(self) -> None:
         """Run the loop in a thread of its own."""
+        allocator.return_large_blocks()
         self._does_debug = False  # Celery would log each job with its arguments, prompt included
         self._thread = threading.Thread(target=self.loop.run_forever, name="jobs", daemon=True)
         self._thread.start()
@@ -289,6 +294,7 @@ class TaskPool(BasePool):
             end = (1, ExceptionInfo(), time.monotonic() - began)
         for timer in running.timers:
             timer.cancel()
+        running.task = None  # the task's context holds `running`: a cycle with the prompt in it
         self._outbox.append((running, end))
         if not self._is_waking:
             self._is_waking = True
@@ -317,6 +323,7 @@ class TaskPool(BasePool):
                 running.on_end(end)
             except Exception:
                 log.exception("Celery failed while it recorded the end of a job")
+            running.drop_message()
 
     @property
     def num_processes(self) -> int:

@@ -5,7 +5,6 @@ The statements are those that the code sends, recorded while it runs on large ta
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -115,7 +114,9 @@ def whole_reads(engine: Engine, sent: Sent) -> list[str]:
                     for step in steps
                 )
             else:
-                plan = connection.exec_driver_sql(f"EXPLAIN (FORMAT JSON) {words}", given).scalar()
+                plan = connection.exec_driver_sql(
+                    f"EXPLAIN (FORMAT JSON) {words}", given
+                ).scalar_one()
                 steps = plan if isinstance(plan, list) else json.loads(plan)
                 whole = any(
                     node["Node Type"] == "Seq Scan" and node["Relation Name"] in LARGE
