@@ -9,13 +9,14 @@ from __future__ import annotations
 import argparse
 import os
 import secrets
+import signal
 import sys
 import time
 
 from tests.soak.books import faults_in_logs, faults_of_books, faults_of_broker, open_jobs
 from tests.soak.kills import ENDED_WELL, WAYS, Kill, deck, kill
 from tests.soak.stage import Stage, stage
-from tests.support.child import ChildFailed, wait_until
+from tests.support.child import BUSY, ChildFailed, wait_until
 
 WARM_S, SETTLE_S, DRAIN_S = 20.0, 6.0, 180.0
 ASYNCIO_THREADS = min(32, (os.cpu_count() or 1) + 4)
@@ -30,7 +31,7 @@ GROWTH = {
 On a busy machine a worker still grows to its size in the first quarter of a short run. It starts
 threads for blocking work only when several steps of it meet."""
 
-SILENT_S = 60.0
+SILENT_S = 60.0 * BUSY
 
 
 def soak(minutes: float, seed: int, database: str) -> list[str]:
@@ -42,6 +43,7 @@ def soak(minutes: float, seed: int, database: str) -> list[str]:
     with stage(database, batch_lines=lines, result_ttl_s=300 if long else 60) as scene:
         first_ends(scene)
         scene.live(WARM_S)
+        warm_s = scene.watch.samples[-1].at_s
         end, kills = time.monotonic() + minutes * 60 - WARM_S, list[Kill]()
         for target, way in deck(seed, targets):
             began, since_s = time.monotonic(), scene.watch.samples[-1].at_s
@@ -51,13 +53,13 @@ def soak(minutes: float, seed: int, database: str) -> list[str]:
             say(scene.watch.line(since_s, f"{done.target} {done.way} ({done.may_be_unknown})"))
             if time.monotonic() >= end:
                 break
-        return verdict(scene, kills, WARM_S * 3 if long else WARM_S)
+        return verdict(scene, kills, warm_s + 2 * WARM_S if long else warm_s)
 
 
 def first_ends(scene: Stage) -> None:
-    """Both workers run: the first jobs have ended."""
+    """Both workers run, and the first jobs have ended."""
     until = time.monotonic() + 240
-    while not scene.watch.ended:
+    while not (scene.watch.ended and scene.steady_lives()):
         if time.monotonic() > until:
             raise ChildFailed(f"no job ended:\n{scene.steady.log_end()}\n{scene.flood.log_end()}")
         scene.live(0.5)
@@ -97,7 +99,8 @@ def drain(scene: Stage) -> list[str]:
     faults = []
     for child in (scene.flood, scene.canary):
         code = child.stop(150)
-        if code != 0:
+        begun = code != -signal.SIGTERM or child.log_end(1)  # else it was still being started
+        if code != 0 and begun:
             faults.append(f"{child.argv[3]} ended with {code}:\n{child.log_end(10)}")
     scene.batches.wanted = False
     until = time.monotonic() + DRAIN_S

@@ -60,6 +60,11 @@ class Stage:
         """A client of the Valkey, for one look."""
         return self.valkey.client()
 
+    def steady_lives(self) -> bool:
+        """Whether the steady worker fetches jobs."""
+        with self.redis() as client:
+            return any(client.scan_iter(match=self.keys.worker("steady@*"), count=1000))
+
     def live(self, seconds: float) -> None:
         """That much time has passed, with everything tended meanwhile."""
         until = time.monotonic() + seconds
