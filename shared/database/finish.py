@@ -94,8 +94,8 @@ def publish(
 ) -> None:
     """Publish the results to all who wait, and remove the jobs from their waiting queues."""
     calls = [
-        broker_jobs.publish(keys, job_id=result.id, record=celery_record(result), ttl_s=result_ttl_s)
-        for result in results
+        broker_jobs.publish(keys, job_id=one.id, record=celery_record(one), ttl_s=result_ttl_s)
+        for one in results
     ]
     rest = iter([result.id for result in results])
     while chunk := list(islice(rest, FORGOTTEN_PER_CALL)):

@@ -114,10 +114,7 @@ def whole_reads(engine: Engine, sent: Sent) -> list[str]:
                     for step in steps
                 )
             else:
-                plan = connection.exec_driver_sql(
-                    f"EXPLAIN (FORMAT JSON) {words}", given
-                ).scalar_one()
-                steps = plan if isinstance(plan, list) else json.loads(plan)
+                [[steps]] = connection.exec_driver_sql(f"EXPLAIN (FORMAT JSON) {words}", given)
                 whole = any(
                     node["Node Type"] == "Seq Scan" and node["Relation Name"] in LARGE
                     for node in _nodes(steps[0]["Plan"])
