@@ -6,9 +6,10 @@ last job, whatever has been rolled up so far.
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import add
 from typing import Any, Unpack
 
 from sqlalchemy import (
@@ -39,7 +40,7 @@ from headgate.shared.database.usage_rollup import (
     exactly,
     latencies,
     view_of,
-    whole,
+    whole_counts,
 )
 from headgate.shared.errors import InvalidRequest
 from headgate.shared.stats import histogram
@@ -50,15 +51,20 @@ _PLAIN = tuple(
     for column in usage_days.columns
     if column.name not in ("day", "latencies", *DIMENSIONS, *MONEY)
 )
+_COUNTS = (*_PLAIN, *MONEY)
+_COST, _REQUESTS = _COUNTS.index("cost_pico_usd"), _COUNTS.index("requests")
 
 
 @dataclass(slots=True)
 class _Sum:
-    """The sums of one key: counts by column, latencies by bucket."""
+    """The sums of one key: a count for each name of _COUNTS, and packed latencies."""
 
-    counts: Counter[str] = field(default_factory=Counter)
+    counts: list[int] = field(default_factory=lambda: [0] * len(_COUNTS))
     packed: list[bytes] = field(default_factory=list)
-    spread: Counter[int] = field(default_factory=Counter)
+
+    def add(self, counts: Sequence[int], packed: Sequence[bytes]) -> None:
+        self.counts = list(map(add, self.counts, counts))
+        self.packed += packed
 
 
 _Sums = dict[tuple[Any, ...], _Sum]
@@ -86,9 +92,7 @@ def usage(engine: Engine, by: str | Sequence[str] = (), **asked: Unpack[UsageQue
             _add_lines(connection, names, gap, wanted, found)
     total = _Sum()
     for one in found.values():
-        one.spread.update(histogram.added([b"".join(one.packed)]))
-        total.counts.update(one.counts)
-        total.spread.update(one.spread)
+        total.add(one.counts, one.packed)
     keys = sorted(found, key=lambda key: _by_cost(key, found[key]))[:limit]
     if times := [place for place, name in enumerate(names) if name in TIMES]:
         keys.sort(key=lambda key: [key[place] for place in times])
@@ -113,7 +117,7 @@ def _read(asked: UsageQuery) -> tuple[Period, dict[str, str], int | None]:
 
 
 def _by_cost(key: tuple[Any, ...], one: _Sum) -> tuple[Any, ...]:
-    return -one.counts["cost_pico_usd"], -one.counts["requests"], key
+    return -one.counts[_COST], -one.counts[_REQUESTS], key
 
 
 def _group_names(by: str | Sequence[str]) -> tuple[str, ...]:
@@ -153,22 +157,19 @@ def _add_days(
         or_(*(table.day.between(begin + first, end + first) for begin, end in runs(days))),
         *(table[name] == value for name, value in wanted.items()),
     )
-    sums: list[ColumnElement[int]] = [
-        func.coalesce(func.sum(table[name]), 0).label(name) for name in _PLAIN
-    ]
-    sums += exactly({name: table[name] for name in MONEY})
-    _add_counts(connection, keys, sums, where, found)
     is_sqlite = connection.dialect.name == "sqlite"
     joined: ColumnElement[Any] = (
         func.group_concat(func.hex(table.latencies), literal_column("''"))
         if is_sqlite
         else func.string_agg(table.latencies, literal_column("''::bytea"))
     )
-    query = select(*keys, joined).where(where).group_by(*keys)
-    for *key, packed in connection.execute(query):
-        if packed:
-            data = bytes.fromhex(packed) if is_sqlite else bytes(packed)
-            found[tuple(key)].packed.append(data)
+    sums: list[ColumnElement[int]] = [
+        func.coalesce(func.sum(table[name]), 0).label(name) for name in _PLAIN
+    ]
+    sums += exactly({name: table[name] for name in MONEY})
+    # One query: the second of two would read all rows again.
+    for key, counts, (packed,) in _grouped(connection, keys, sums, where, joined):
+        found[key].add(counts, [bytes.fromhex(packed) if is_sqlite else packed] if packed else [])
 
 
 def _add_lines(
@@ -187,30 +188,27 @@ def _add_lines(
         true() if period.until_ms is None else ended < period.until_ms,
         *(DIMENSIONS[name] == value for name, value in wanted.items()),
     )
-    added: _Sums = defaultdict(_Sum)
-    _add_counts(connection, keys, MEASURES, where, added)
-    for key, counts in latencies(connection, keys, where).items():
-        added[key].spread.update(counts)
-    for key, one in added.items():
-        total = found[tuple(map(_as_rolled_up, names, key))]
-        total.counts.update(one.counts)
-        total.spread.update(one.spread)
+    for key, counts, _ in _grouped(connection, keys, MEASURES, where):
+        found[tuple(map(_as_rolled_up, names, key))].add(counts, ())
+    for key, spread in latencies(connection, keys, where).items():
+        found[tuple(map(_as_rolled_up, names, key))].packed.append(histogram.packed(spread))
 
 
-def _add_counts(
+def _grouped(
     connection: Connection,
     keys: Sequence[ColumnElement[Any]],
     sums: Sequence[ColumnElement[int]],
     where: ColumnElement[bool],
-    found: _Sums,
-) -> None:
-    query = select(*keys, *sums).where(where).group_by(*keys)
+    *more: ColumnElement[Any],
+) -> Iterator[tuple[tuple[Any, ...], list[int], Sequence[Any]]]:
+    """Yield each key with its counts, in the order of _COUNTS, and what `more` gives."""
+    query = select(*keys, *sums, *more).where(where).group_by(*keys)
     if not keys:  # without groups SQL gives one row even if there is nothing to sum
         query = query.having(func.count() > 0)
-    labels = [column.name for column in sums]
-    for row in connection.execute(query):
-        key, values = tuple(row[: len(keys)]), row[len(keys) :]
-        found[key].counts.update(whole(dict(zip(labels, values, strict=True))))
+    counts_of = whole_counts([column.name for column in sums], _COUNTS)
+    first, end = len(keys), len(keys) + len(sums)
+    for row in connection.execute(query).all():
+        yield tuple(row[:first]), counts_of(row[first:end]), row[end:]
 
 
 def _as_rolled_up(name: str, value: Any) -> Any:
@@ -221,11 +219,11 @@ def _as_rolled_up(name: str, value: Any) -> Any:
 
 
 def _row(names: Sequence[str], key: Sequence[Any], one: _Sum) -> UsageRow:
-    counts = one.counts
-    timed = one.spread.total()
+    counts = dict(zip(_COUNTS, one.counts, strict=True))
+    spread = histogram.added([b"".join(one.packed)])
+    timed = spread.total()
+    p50, p95, p99 = histogram.whole_quantiles(spread, (0.5, 0.95, 0.99))
     money = {name.replace("pico_", ""): usd_text(counts[name]) for name in MONEY}
-    quantiles = (histogram.whole_quantile(one.spread, share) for share in (0.5, 0.95, 0.99))
-    p50, p95, p99 = quantiles
     return UsageRow(
         key={name: _shown(name, value) for name, value in zip(names, key, strict=True)},
         **{name: counts[name] for name in _PLAIN if name != "latency_ms"},

@@ -16,7 +16,7 @@ from typing import Any, Generic, TypeVar
 
 import redis
 import redis.asyncio
-from redis.exceptions import NoScriptError
+from redis.exceptions import NoScriptError, RedisError
 
 from headgate.shared.broker.include import script_text
 
@@ -66,22 +66,22 @@ def run(client: redis.Redis, command: Command[T]) -> T:
 def run_all(client: redis.Redis, commands: Sequence[Command[T]]) -> list[T]:
     """Send all calls in one round trip; return their replies. Raise RedisError.
 
-    The scripts must be safe to send twice.
+    A call of a script that the server does not know yet is sent again, after the others.
     """
-    if not commands:
-        return []
-    texts = {command.text for command in commands}
     with client.pipeline(transaction=False) as pipe:
         execute: Callable[..., Any] = pipe.execute_command
-        for text in texts:
-            execute("SCRIPT LOAD", text)
         for command in commands:
             execute(*command.by_sha())
-        try:
-            replies = pipe.execute()[len(texts) :]
-        except NoScriptError:  # somebody flushed the scripts at this very moment
-            return [run(client, command) for command in commands]
-    return [command.read(reply) for command, reply in zip(commands, replies, strict=True)]
+        replies = pipe.execute(raise_on_error=False)
+    found = []
+    for command, reply in zip(commands, replies, strict=True):
+        if isinstance(reply, NoScriptError):
+            found.append(run(client, command))
+        elif isinstance(reply, RedisError):
+            raise reply
+        else:
+            found.append(command.read(reply))
+    return found
 
 
 async def run_async(client: redis.asyncio.Redis, command: Command[T]) -> T:

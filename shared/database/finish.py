@@ -93,18 +93,14 @@ def publish(
     client: redis.Redis, keys: Keys, results: Sequence[Result], *, result_ttl_s: int
 ) -> None:
     """Publish the results to all who wait, and remove the jobs from their waiting queues."""
-    script.run_all(
-        client,
-        [
-            broker_jobs.publish(
-                keys, job_id=result.id, record=celery_record(result), ttl_s=result_ttl_s
-            )
-            for result in results
-        ],
-    )
+    calls = [
+        broker_jobs.publish(keys, job_id=one.id, record=celery_record(one), ttl_s=result_ttl_s)
+        for one in results
+    ]
     rest = iter([result.id for result in results])
     while chunk := list(islice(rest, FORGOTTEN_PER_CALL)):
-        script.run(client, broker_jobs.forget(keys, chunk))
+        calls.append(broker_jobs.forget(keys, chunk))
+    script.run_all(client, calls)
 
 
 def _attempts(connection: Connection, ids: Sequence[str]) -> dict[str, list[Any]]:

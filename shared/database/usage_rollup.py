@@ -12,7 +12,7 @@ summed over are empty.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import date, timedelta
 from typing import Any
 
@@ -105,6 +105,24 @@ def whole(row: Mapping[str, Any]) -> dict[str, int]:
             continue
         found[name] = int(value)
     return found
+
+
+def whole_counts(
+    columns: Sequence[str], names: Sequence[str]
+) -> Callable[[Sequence[Any]], list[int]]:
+    """Return a function that does for rows of these columns what `whole` does, in less time.
+
+    It returns the sums in the order of `names`.
+    """
+    place = {name: n for n, name in enumerate(columns)}
+    plain = [place[name] for name in names if name in place]
+    halves = [(place[f"{name}_high"], place[f"{name}_low"]) for name in names if name not in place]
+
+    def counts_of(row: Sequence[Any]) -> list[int]:
+        counts = [int(row[n]) for n in plain]
+        return counts + [int(row[high]) * _SPLIT + int(row[low]) for high, low in halves]
+
+    return counts_of
 
 
 #: All sums over audit lines; the names are those of `usage_days`.

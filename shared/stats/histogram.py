@@ -10,10 +10,12 @@ from __future__ import annotations
 import math
 import sys
 from array import array
+from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate
 
-from headgate.shared.stats.sketch import ZERO, Sketch
+from headgate.shared.stats.sketch import ZERO, most
 
 _COUNT_BITS = 19
 _MAX_COUNT = (1 << _COUNT_BITS) - 1
@@ -34,23 +36,29 @@ def packed(counts: Mapping[int, int]) -> bytes:
 
 def added(parts: Iterable[bytes]) -> Counter[int]:
     """Return the sum of all counts in these bytes, by bucket."""
-    counts: Counter[int] = Counter()
+    counts: dict[int, int] = {}
     for part in parts:
         words = array("I", part)
         if sys.byteorder == "big":
             words.byteswap()
         for word, times in Counter(words).items():
             code = word >> _COUNT_BITS
-            counts[code - 1 if code else ZERO] += (word & _MAX_COUNT) * times
-    return counts
+            counts[code] = counts.get(code, 0) + (word & _MAX_COUNT) * times
+    return Counter({code - 1 if code else ZERO: count for code, count in counts.items()})
 
 
-def whole_quantile(counts: Mapping[int, int], share: float) -> int | None:
-    """Return the quantile of whole amounts, at most 1 % above the true one; None without counts.
+def whole_quantiles(counts: Mapping[int, int], shares: Sequence[float]) -> list[int | None]:
+    """Return the quantiles of whole amounts, at most 1 % above the true ones; None without counts.
 
-    At least `share` (0 to 1) of the amounts is at or below it.
+    At least `share` (0 to 1) of the amounts is at or below each.
     """
     if not counts:
-        return None
-    # The true quantile is a whole number at or below the sketch's: rounding down keeps the bound.
-    return math.floor(Sketch(counts).quantile(share) * (1 + 1e-12) + 1e-9)
+        return [None] * len(shares)
+    buckets = sorted(counts)
+    reached = list(accumulate(map(counts.__getitem__, buckets)))
+    found: list[int | None] = []
+    for share in shares:
+        amount = most(buckets[bisect_left(reached, share * reached[-1] * (1 - 1e-9))])
+        # The true quantile is a whole number at or below the amount: rounding down keeps the bound.
+        found.append(math.floor(amount * (1 + 1e-12) + 1e-9))
+    return found

@@ -18,7 +18,7 @@ from typing import Any, Protocol, TypeVar
 from celery.concurrency.base import BasePool
 
 from headgate.shared.errors import place_of
-from headgate.workers.celery import file_limit
+from headgate.workers.celery import allocator, file_limit
 from headgate.workers.celery.run_end import RunEnd
 from headgate.workers.celery.running_job import RunningJob
 from headgate.workers.celery.shutdown import Stopping
@@ -72,6 +72,7 @@ class TaskPool(BasePool):
 
     def on_start(self) -> None:
         """Run the loop in a thread of its own."""
+        allocator.return_large_blocks()
         self._thread = threading.Thread(target=self.loop.run_forever, name="jobs", daemon=True)
         self._thread.start()
 
