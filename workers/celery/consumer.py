@@ -291,9 +291,15 @@ class Consumer(stock.Consumer):
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:
         """Close Celery's connection; the jobs go on."""
+        task_state.forget()
         with warnings.catch_warnings():  # hides Celery's notice that a default may change
             warnings.simplefilter("ignore", CPendingDeprecationWarning)
             super().on_connection_error_after_connected(exc)
+
+    def on_close(self) -> None:
+        """Forget what belongs to the connection; no running job does."""
+        task_state.forget()
+        super().on_close()
 
     def ensure_connected(self, conn: Any) -> Any:
         """Connect to the broker; try at least once a second until it answers or a signal comes."""

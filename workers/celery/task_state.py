@@ -1,7 +1,8 @@
 """What Celery's commands and heartbeats know of the running jobs.
 
 Celery would count each job at its beginning and at its end. Here its counts are brought up to date
-when a command or a heartbeat reads them.
+when a command or a heartbeat reads them. When its connection breaks it would take the jobs for its
+own requests, and set attributes of them: they are forgotten first.
 """
 
 from __future__ import annotations
@@ -21,6 +22,12 @@ def show(jobs: Sequence[RunningJob], begun: int) -> None:
     state.active_requests.clear()
     state.active_requests |= set(jobs)
     state.total_count[TASK] = state.all_total_count[0] = begun
+
+
+def forget() -> None:
+    """Show no running job until the next command or heartbeat."""
+    state.active_requests.clear()
+    state.reserved_requests.clear()
 
 
 class Mailbox(Pidbox):

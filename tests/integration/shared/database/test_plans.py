@@ -5,17 +5,18 @@ The statements are those that the code sends, recorded while it runs on large ta
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, event, insert, select, text
+from sqlalchemy import Connection, Engine, event, insert, select, text
 
 from headgate.producer.results import read
 from headgate.producer.results.listing import JobQuery, list_jobs
 from headgate.producer.usage.query import usage
-from headgate.shared.database import migrate
+from headgate.shared.database import engine as driver
+from headgate.shared.database import many_rows, migrate
 from headgate.shared.database.engine import open_engine, reading, writing
 from headgate.shared.database.finish import end_waiting
 from headgate.shared.database.prune import Cutoffs, prune
@@ -85,17 +86,31 @@ def engine(database_url: str) -> Iterator[Engine]:
 
 @contextmanager
 def recorded(engine: Engine) -> Iterator[Sent]:
-    """Give the statements that are sent meanwhile, each text once, with parameters."""
+    """Give the statements that are sent meanwhile, each text once, with parameters.
+
+    Sent by SQLAlchemy, or for many rows by the driver itself.
+    """
     sent: dict[str, Any] = {}
 
     def note(_c: Any, _cursor: Any, words: str, given: Any, _context: Any, many: bool) -> None:
         if words.lstrip().startswith(("SELECT", "UPDATE", "DELETE", "INSERT", "WITH")):
             sent.setdefault(words, given[0] if many else given)
 
+    def run(connection: Connection, words: str, given: Mapping[str, Any]) -> list[Any]:
+        sent.setdefault(words, given)
+        return driver.run(connection, words, given)
+
+    def run_each(connection: Connection, words: str, rows: Sequence[Sequence[Any]]) -> None:
+        sent.setdefault(words, rows[0])
+        driver.run_each(connection, words, rows)
+
     event.listen(engine, "before_cursor_execute", note)
     found: Sent = []
     try:
-        yield found
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(many_rows, "run", run)
+            patch.setattr(many_rows, "run_each", run_each)
+            yield found
     finally:
         event.remove(engine, "before_cursor_execute", note)
         found += sent.items()
@@ -107,14 +122,14 @@ def whole_reads(engine: Engine, sent: Sent) -> list[str]:
     with reading(engine) as connection:
         for words, given in sent:
             if engine.dialect.name == "sqlite":
-                rows = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {words}", given)
-                steps = [row.detail for row in rows]
+                rows = driver.run(connection, f"EXPLAIN QUERY PLAN {words}", given)
+                steps = [row[-1] for row in rows]
                 whole = any(
                     step.split()[0] == "SCAN" and step.split()[1] in LARGE and "INDEX" not in step
                     for step in steps
                 )
             else:
-                [[steps]] = connection.exec_driver_sql(f"EXPLAIN (FORMAT JSON) {words}", given)
+                [[steps]] = driver.run(connection, f"EXPLAIN (FORMAT JSON) {words}", given)
                 whole = any(
                     node["Node Type"] == "Seq Scan" and node["Relation Name"] in LARGE
                     for node in _nodes(steps[0]["Plan"])

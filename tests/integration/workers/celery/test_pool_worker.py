@@ -273,6 +273,24 @@ def test_a_server_killed_under_load_repeats_no_job(
     assert max(started.values(), default=1) == 1
 
 
+def test_a_job_that_celery_has_shown_outlives_celerys_connection(
+    server: ValkeyServer, client: redis.Redis, worker: Start
+) -> None:
+    process = worker()
+    send_stock(client, "long", sleep_s=30)
+    wait_for_lease(client)
+    with app_of(server) as app:
+        shown: Any = app.control.inspect(timeout=10, limit=1).active()
+    assert [job["id"] for jobs in shown.values() for job in jobs] == ["long"]
+    server.kill()  # while the job runs, which Celery knows by now
+    wait_until(lambda: "Connection to broker lost" in process.log(), 20, "the loss")
+    server.start()
+    send_stock(client, "other")
+    wait_until(lambda: "other" in runs(client), 30, "the next job")
+    assert process.running
+    assert "Traceback" not in process.log(), process.log_from("Traceback")
+
+
 def test_a_queue_of_any_name_can_be_added_and_what_is_no_job_there_is_buried_and_never_logged(
     server: ValkeyServer, client: redis.Redis, worker: Start
 ) -> None:
