@@ -295,17 +295,19 @@ async def test_a_retry_of_a_refused_connection_or_limit_takes_nothing_from_the_b
         assert (broken.status, broken.attempts) == ("failed", 1)
 
 
+@pytest.mark.parametrize(("share", "calls"), [(0.0, 2), (1.5, 3)])
 async def test_each_provider_earns_retries_by_the_first_calls_of_jobs(
-    sqlite_url: str, valkey: ValkeyServer, tmp_path: Path
+    share: float, calls: int, sqlite_url: str, valkey: ValkeyServer, tmp_path: Path
 ) -> None:
     """A job that a breaker has kept from its model makes its first call all the same."""
+    rules = RetryRules(share=share, per_s=0)
     async with played_pipeline(
-        sqlite_url, valkey.url, tmp_path, retries=RetryRules(share=1, per_s=0), limits=PATIENT
+        sqlite_url, valkey.url, tmp_path, retries=rules, limits=PATIENT
     ) as played:
         breaks(played, "alpha")
-        played.provider.play(fault(ProviderFault), fault(ProviderFault))
+        played.provider.play(*[fault(ProviderFault)] * 5)
         result = await played.result(job_for("alpha"))
-        assert (result.status, result.attempts) == ("failed", 2), "one call, and the one it earned"
+        assert (result.status, result.attempts) == ("failed", calls)
 
 
 FIVE_KINDS: tuple[tuple[float, type[AttemptError], dict[str, Any]], ...] = (
