@@ -41,6 +41,8 @@ def measure() -> Table:
             "PostgreSQL": stack.enter_context(durable_postgres(folder / "postgres")),
         }
         for name, url in databases.items():
+            with valkey.client() as redis:
+                redis.flushall()  # a Redis belongs to one database
             with _client(valkey, url, folder) as client:
                 single = _rounds(SINGLE, partial(_one_by_one, client), valkey)
                 _add(table, f"submit, {name}", single, celery)
