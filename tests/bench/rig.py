@@ -163,12 +163,10 @@ class Rig:
         time.sleep(1)
 
     def requests(self, jobs: int, **fields: Any) -> list[Any]:
-        """Unique prompts of some 80 tokens, 50 tokens of answer."""
+        """Unique prompts of some 80 tokens, 50 tokens of answer, for a model that is named."""
         mark = f"{next(self.rounds)} of {self.folder.name}"
-        return [
-            {"prompt": f"{n} in {mark} " + "x" * 300, "params": {"max_tokens": 50}, **fields}
-            for n in range(jobs)
-        ]
+        own = {"model": "gpt-4o-mini", "params": {"max_tokens": 50}}
+        return [{"prompt": f"{n} in {mark} " + "x" * 300, **own, **fields} for n in range(jobs)]
 
     def ended(self) -> int:
         """How many jobs have ended."""

@@ -48,6 +48,8 @@ def measure() -> Table:
                 _add(table, f"submit, {name}", single, celery)
                 bulk = _rounds(BULK, partial(_in_bulk, client), valkey)
                 _add(table, f"submit_many, {name}", bulk, celery)
+                routed = _rounds(BULK, partial(_in_bulk, client, "auto"), valkey)
+                _add(table, f"submit_many, {name}, model auto", routed, celery)
     return table
 
 
@@ -59,8 +61,8 @@ def _add(table: Table, name: str, found: Rounds, celery: Rounds) -> None:
     table.add(name, spread, f"{statistics.median(cpu_ms):.3f}", f"{ratio:.1f}")
 
 
-def _in_bulk(client: Client) -> None:
-    client.submit_many({"prompt": f"{PROMPT}{i}", "model": "gpt-4o-mini"} for i in range(BULK))
+def _in_bulk(client: Client, model: str = "gpt-4o-mini") -> None:
+    client.submit_many({"prompt": f"{PROMPT}{i}", "model": model} for i in range(BULK))
 
 
 def _one_by_one(client: Client) -> None:
