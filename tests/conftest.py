@@ -16,7 +16,10 @@ import psutil
 import pytest
 from hypothesis import configuration as hypothesis_configuration
 from hypothesis import settings as hypothesis_settings
+from sqlalchemy import Engine
 
+from headgate.shared.database import migrate
+from headgate.shared.database.engine import open_engine
 from tests import ROOT
 from tests.support import nursery
 from tests.support.celery_nodes import (  # noqa: F401 (fixtures that replace those of pytest-celery)
@@ -240,6 +243,15 @@ def database_url(request: pytest.FixtureRequest) -> str:
         "sqlite_url" if request.param == "sqlite" else "postgres_url"
     )
     return url
+
+
+@pytest.fixture
+def engine(database_url: str) -> Iterator[Engine]:
+    """An engine on an empty database of each kind that has our tables."""
+    engine = open_engine(database_url)
+    migrate.upgrade(engine)
+    yield engine
+    engine.dispose()
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import fields
 from typing import Any
 
@@ -21,14 +20,6 @@ from tests.support.old_rows import put_batch, put_job
 
 END_MS = 1_760_000_000_000
 BATCH = "batch_0192f3c4-aaaa-7000-8000-000000000001"
-
-
-@pytest.fixture
-def engine(database_url: str) -> Iterator[Engine]:
-    engine = open_engine(database_url)
-    migrate.upgrade(engine)
-    yield engine
-    engine.dispose()
 
 
 def listed(engine: Engine, **asked: Any) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 
 import orjson
 import pytest
@@ -11,21 +10,11 @@ from sqlalchemy import Engine, update
 
 from headgate import UnknownJob
 from headgate.producer.results.timeline import timeline
-from headgate.shared.database import migrate
-from headgate.shared.database.engine import open_engine
 from headgate.shared.database.tables import attempts, audit, jobs
 from tests.support.old_rows import put_job
 
 END_MS = 1_760_000_000_000
 CONTENT = "my prompt and my answer"
-
-
-@pytest.fixture
-def engine(database_url: str) -> Iterator[Engine]:
-    engine = open_engine(database_url)
-    migrate.upgrade(engine)
-    yield engine
-    engine.dispose()
 
 
 def put_failed_job(engine: Engine) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -24,14 +24,6 @@ from tests.support.child import wait_until
 from tests.support.rig import envelope
 
 ODD = 'tab\t, new\nline, quote", back\\slash, \\u0000, ü, 漢, {"a": [null]}'
-
-
-@pytest.fixture
-def engine(database_url: str) -> Iterator[Engine]:
-    engine = open_engine(database_url)
-    migrate.upgrade(engine)
-    yield engine
-    engine.dispose()
 
 
 def batch(name: str, **fields: Any) -> dict[str, Any]:

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from typing import Any
 
-import pytest
 from sqlalchemy import Engine, func, select
 
 from headgate.producer.usage.query import usage
@@ -36,14 +35,6 @@ NOW_MS = START_MS + 9 * DAY_MS
 
 ALL_JOBS = Cutoffs(CUT_MS, None)
 ALL = Cutoffs(CUT_MS, CUT_MS)
-
-
-@pytest.fixture
-def engine(database_url: str) -> Iterator[Engine]:
-    engine = open_engine(database_url)
-    migrate.upgrade(engine)
-    yield engine
-    engine.dispose()
 
 
 def counted(steps: Iterator[Step]) -> Counter[str]:

@@ -1,7 +1,6 @@
 """Usage: the same to the last job and pico-dollar, whatever days have been summed, and when."""
 
 from collections import defaultdict
-from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
@@ -13,8 +12,6 @@ from sqlalchemy import Engine, delete, select
 
 from headgate.producer.usage.query import usage
 from headgate.producer.usage.report import BY, UsageReport, UsageRow
-from headgate.shared.database import migrate
-from headgate.shared.database.engine import open_engine
 from headgate.shared.database.tables import audit, usage_days, usage_summed
 from headgate.shared.database.usage_rollup import DAY_MS, day_of, stale, sum_day, unsum
 from headgate.shared.errors import InvalidRequest
@@ -23,14 +20,6 @@ from tests.support.usage import FIRST, START_MS, line, new_ids, put
 
 DAYS = 3
 TENANTS, USERS, MODELS = ("acme", "omni"), (None, "u1", "u2"), ("gpt-4o", "gpt-4o-mini")
-
-
-@pytest.fixture
-def engine(database_url: str) -> Iterator[Engine]:
-    engine = open_engine(database_url)
-    migrate.upgrade(engine)
-    yield engine
-    engine.dispose()
 
 
 LINES = st.builds(
