@@ -42,7 +42,7 @@ def test_a_job_that_waits_holds_nothing_in_a_worker_and_survives_every_restart(
     server.start()
     here.worker()
     here.until_in_line(19)
-    assert here.held() == 0
+    here.wait(lambda: here.held() == 0, "the lease of the first, if the kill left it, to lapse")
     for one in (waiting[0], waiting[-1]):
         here.until_deferred(one)  # once a worker lives again
         result = here.client.result(one)

@@ -11,8 +11,10 @@ import threading
 import time
 from collections import deque
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from logging.handlers import WatchedFileHandler
+from queue import Empty, SimpleQueue
 from typing import Any
 
 import orjson
@@ -31,14 +33,19 @@ FLUSH_S = 2.0
 
 
 class LogWriter(logging.Handler):
-    """Writes with the stream and the form of another handler, in a thread of its own."""
+    """Writes with the stream and the form of another handler, in a thread of its own.
+
+    The signal handler may raise in the main thread at any call. `emit` takes no lock of Python's
+    own, for one that it left locked would stop all other threads that log.
+    """
 
     def __init__(self, target: logging.StreamHandler[Any], *, kept: int = KEPT) -> None:
         super().__init__()
         self._target, self._kept = target, kept
         self._records: deque[logging.LogRecord] = deque()
-        self._wake, self._now = threading.Event(), threading.Event()
-        self._is_writing = False
+        self._wake: SimpleQueue[bool] = SimpleQueue()
+        """Wakes the thread; True if it shall write at once."""
+        self._is_woken = self._is_writing = False
         self._dropped = self._told = 0
         self._thread = threading.Thread(target=self._run, name="log", daemon=True)
         self._thread.start()
@@ -53,26 +60,27 @@ class LogWriter(logging.Handler):
             self._dropped += 1
             return
         self._records.append(record)
-        if record.levelno >= logging.WARNING and record.name != JOBS:
-            self._now.set()
-        if not self._wake.is_set():
-            self._wake.set()
+        at_once = record.levelno >= logging.WARNING and record.name != JOBS
+        if at_once or not self._is_woken:
+            self._is_woken = True
+            self._wake.put(at_once)
 
     def flush(self) -> None:
         """Wait until all records so far are written, at most `FLUSH_S`."""
         until = time.monotonic() + FLUSH_S
         while (self._records or self._is_writing) and time.monotonic() < until:
-            self._now.set()
-            self._wake.set()
+            self._wake.put(True)
             time.sleep(0.005)
 
     def _run(self) -> None:
         while True:
-            self._wake.wait()
-            self._now.wait(GROUP_S)
-            self._now.clear()
-            self._wake.clear()
-            self._is_writing = True
+            at_once, until = self._wake.get(), time.monotonic() + GROUP_S
+            with suppress(Empty):
+                while not at_once and (left_s := until - time.monotonic()) > 0:
+                    at_once = self._wake.get(timeout=left_s)
+            self._is_writing, self._is_woken = True, False
+            while not self._wake.empty():
+                self._wake.get()
             self._write_group()
             self._is_writing = False
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import json
 import logging
+import signal
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from logging.handlers import WatchedFileHandler
 from pathlib import Path
 
@@ -141,3 +143,38 @@ def test_install_takes_the_place_of_the_handlers_that_celery_made(stream: Stuck)
     root.warning("told")
     writer.flush()
     assert json.loads(stream.getvalue())["message"] == "told"
+
+
+def test_a_signal_that_interrupts_a_call_leaves_the_log_usable_for_all_threads(
+    stream: Stuck,
+) -> None:
+    class Interrupted(SystemExit):
+        pass
+
+    left: list[int] = []
+
+    def interrupt(_number: int, _frame: object) -> None:
+        if left:
+            raise Interrupted(left.pop())
+
+    writer = LogWriter(logging.StreamHandler(stream))
+    log = logger_of(writer)
+    log.propagate = False  # the handlers of pytest have locks
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        for n in range(3000):
+            signal.setitimer(signal.ITIMER_REAL, (n % 100 + 1) / 1e6, 0.001)
+            with suppress(Interrupted):
+                left.append(n)
+                while left:
+                    log.warning("line %d", n)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+        log.propagate = True
+    other = threading.Thread(target=lambda: log.warning("from another thread"), daemon=True)
+    other.start()
+    other.join(30)
+    assert not other.is_alive()
+    writer.flush()
+    assert stream.getvalue().endswith("from another thread\n")
