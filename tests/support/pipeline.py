@@ -199,6 +199,7 @@ class PlayedPipeline:
         self.record = GroupCommit(engine)
         self.batcher = RedisBatcher(Redis.from_url(redis_url))
         self.keyless = False
+        self.opening_s = 0.0
         self.stopped: str | None = None
         with Blocking.from_url(redis_url) as client:
             limits_in_force.write(client, Keys(), models, lambda _: 1)
@@ -228,6 +229,7 @@ class PlayedPipeline:
         return Canvas(Servers(settings, self.redis_url, ""))
 
     def _upstreams(self, _provider: object) -> list[Upstream]:
+        time.sleep(self.opening_s)  # as the import of an SDK; it runs in a thread
         return [] if self.keyless else [Upstream(self.provider, "key0")]
 
     async def run(

@@ -41,6 +41,9 @@ log = logging.getLogger("headgate.pipeline")
 STALE_MS, STALE_TIMES = 2000, 2
 """A hold on a limited pool that is older is given back unused, under a job's first two claims."""
 
+OPENING_MS = 200
+"""So long its job may wait for the import of an SDK; else it is given back, too."""
+
 
 @dataclass(frozen=True, slots=True)
 class Failed:
@@ -81,9 +84,12 @@ class AttemptSteps:
         upstream = await self._pick_upstream(job, model)
         if isinstance(upstream, Failed):
             return upstream
+        waited_ms = self.clock_ms() - began_ms
         hold = await self._take_hold(job, model, chain)
         if not isinstance(hold, Held):
             return hold
+        if self._is_stale(job, hold, waited_ms):
+            return Deferred(0, self.ticket(job, model, chain).encode())
         if hold.key and hold.key != upstream.key:
             upstream = await self.call.upstream(model, hold.key) or upstream
         line = await self._open_ledger_line(job, model, began_ms)
@@ -127,8 +133,6 @@ class AttemptSteps:
         if isinstance(hold, AttemptError):
             job.add_failure(model, hold)
             return Failed(hold)
-        if isinstance(hold, Held) and self._is_stale(job, hold):
-            return Deferred(0, self.ticket(job, model, chain).encode())
         return hold
 
     async def _hold(
@@ -157,15 +161,18 @@ class AttemptSteps:
             case _:
                 assert_never(reserved)
 
-    def _is_stale(self, job: JobRun, hold: Held) -> bool:
+    def _is_stale(self, job: JobRun, hold: Held, waited_ms: int) -> bool:
         """Return whether the hold is so old that its call would collide with later ones.
 
-        A worker that has just started imports an SDK for seconds, and one that was frozen comes
-        back with all its jobs. Their calls would leave at once, and the provider refuse them. Only
-        the first claims count: on a machine that is always that slow the job has to go on.
+        `waited_ms`: how long the job waited for its provider. A worker that has just started
+        imports an SDK for seconds, and one that was frozen comes back with all its jobs. Their
+        calls would leave at once, and the provider refuse them. Only the first claims count: on a
+        machine that is always that slow the job has to go on.
         """
-        old = bool(hold.totals) and self.clock_ms() - hold.granted_at_ms > STALE_MS
-        return old and job.claim.fence <= STALE_TIMES
+        if not hold.totals or job.claim.fence > STALE_TIMES:
+            return False
+        most_ms = OPENING_MS if waited_ms > OPENING_MS else STALE_MS
+        return self.clock_ms() - hold.granted_at_ms > most_ms
 
     async def _open_ledger_line(self, job: JobRun, model: Model, began_ms: int) -> Attempt | None:
         """Record the attempt before it leaves; return None if the claim was lost."""

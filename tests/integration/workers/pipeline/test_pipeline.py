@@ -10,8 +10,8 @@ import pytest
 from celery.exceptions import TaskRevokedError
 from sqlalchemy import update
 
-from headgate.shared.admission.grant import Elsewhere
-from headgate.shared.admission.ticket import Ticket
+from headgate.shared.admission.grant import Elsewhere, Held
+from headgate.shared.admission.ticket import Ticket, ticket_for
 from headgate.shared.broker.keys import Keys
 from headgate.shared.database.tables import attempts, audit, jobs
 from headgate.shared.errors import InvalidRequest, JobFailed
@@ -172,6 +172,31 @@ async def test_a_long_retry_after_defers_the_job_with_its_history(played: Played
         ("alpha", "failed", "rate_limited"),
         ("alpha", "answered", None),
     ]
+
+
+@pytest.mark.parametrize(
+    ("opening_s", "age_ms", "is_limited", "asked"),
+    [(0.4, 300, True, 0), (0.4, 300, False, 1), (0, 300, True, 1), (0, 2500, True, 0)],
+)
+async def test_a_hold_that_waited_for_an_sdk_is_given_back(
+    opening_s: float, age_ms: int, is_limited: bool, asked: int, played: PlayedPipeline
+) -> None:
+    """Else all holds of that time would be spent at once, and the provider refuse some of them."""
+    played.opening_s = opening_s
+    totals = {"rpm": 1} if is_limited else {}
+    job, models = job_for(), played.pipeline.catalog
+    reserved = await played.hold.reserve(
+        job.id, "1.1", ticket_for(job, models.models["alpha"], models)
+    )
+    assert isinstance(reserved, Held)
+    hold = replace(reserved, granted_at_ms=now_ms() - age_ms, totals=totals)
+    outcome = await played.run(job, grant=hold)
+    assert len(played.provider.asked) == asked
+    if not asked:
+        assert isinstance(outcome, Deferred)
+        assert outcome.wait_ms == 0
+        assert outcome.ticket
+        assert (await played.result(job)).status == "succeeded"
 
 
 async def test_a_job_that_a_gate_holds_up_for_long_waits_there(
