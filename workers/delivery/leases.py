@@ -72,7 +72,7 @@ class Leases:
         self.held: dict[int, Lease] = {}
         self.held_bytes = 0
         self.returning: set[int] = set()
-        self._left: list[tuple[float, int]] = []
+        self.lapsing = 0
         self.on_their_way = 0
         self.has_left = False
         self.served: Sequence[str] = ()
@@ -138,15 +138,8 @@ class Leases:
                 self.on_their_way -= len(leases)
             except (RedisError, OSError) as error:
                 self.on_their_way -= len(leases)
-                self._left.append((time.monotonic() + self._lease_ms / 1000, len(leases)))
+                self.lapsing += len(leases)
                 log.warning("%d jobs return when their leases lapse: %s", len(leases), error)
-
-    @property
-    def lapsing(self) -> int:
-        """The number of jobs that could not be returned, and whose leases have not lapsed yet."""
-        now = time.monotonic()
-        self._left = [(until, count) for until, count in self._left if until > now]
-        return sum(count for _, count in self._left)
 
     async def bury(self, tag: int, reason: str, waiter: Waiter | None = None) -> None:
         """Make the message of a held job a dead letter with this reason, and end its lease.

@@ -430,22 +430,6 @@ async def test_a_renewal_does_not_take_a_restored_job_again(
     assert [json.loads(raw)["headers"]["id"] for raw in broker.waiting()] == [job_id]
 
 
-async def test_jobs_that_cannot_be_returned_are_left_behind_until_their_leases_lapse(
-    broker: Broker, valkey_factory: Callable[..., ValkeyServer], start: Start
-) -> None:
-    server = valkey_factory()
-    with server.client(decode_responses=False) as client:
-        put(Broker(client), 2)
-    worker = start(server, lease_ms=5000)
-    await until(lambda: len(worker.arrived) == 2, "both jobs")
-    worker.fetcher.serve([])
-    server.kill()
-    await worker.fetcher.leases.restore([arrival.tag for arrival in worker.arrived])
-    assert worker.fetcher.held == 0
-    assert worker.fetcher.left_behind == 2
-    await until(lambda: worker.fetcher.left_behind == 0, "the leases to lapse")
-
-
 # Messages that are no jobs.
 
 
