@@ -34,7 +34,7 @@ def test_a_killed_batch_command_is_resumed_without_paying_twice(
     env = {
         "HEADGATE_HOME": str(home),
         "HEADGATE_SIMULATOR_URL": simulator.url,
-        "HEADGATE_CONCURRENCY": "100",
+        "HEADGATE_CONCURRENCY": str(jobs // 20),  # it takes 3 s at least: it is killed amid them
         "HEADGATE_LEASE_S": "2",
     }
     source, out = installation.write_prompts(tmp_path / "in.jsonl", jobs), tmp_path / "out.jsonl"

@@ -23,9 +23,11 @@ ASKED: RequestFields = {
 
 
 def answered(here: World, **fields: Unpack[RequestFields]) -> Result:
-    """How a job with these words ended."""
+    """How a job with these words ended; by now its answer is kept, which follows the record."""
     [job_id] = here.client.submit_many([ASKED | fields])
-    return here.client.result(job_id, wait=True, timeout_s=30)
+    result = here.client.result(job_id, wait=True, timeout_s=30)
+    here.wait(lambda: here.held() == 0, "the acknowledgement")
+    return result
 
 
 @pytest.mark.slow

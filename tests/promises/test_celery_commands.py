@@ -177,10 +177,13 @@ def test_a_time_limit_holds_for_jobs_that_come_later(
 def test_revoke_cancels_a_job_that_has_not_come_yet(
     stock: Stock, control: Callable[..., str]
 ) -> None:
-    answer = stock.send("revoked before", countdown=2)
+    answer = stock.send("revoked before", countdown=3600)
+    is_due = lambda: stock.client.zscore(stock.keys.due(), answer.id) is not None  # noqa: E731
+    wait_until(is_due, 20, "the due list")
     assert answer.id in control("revoke", answer.id)
     answer.get(timeout=WITHIN_S, propagate=False)
     assert state_of(answer) == "REVOKED"
+    stock.client.zrem(stock.keys.due(), answer.id)
 
 
 def test_revoke_by_stamped_headers_cancels_what_bears_the_stamp(

@@ -37,7 +37,7 @@ def test_up_simulate_serves_every_command_and_ctrl_c_leaves_nothing(
     home = tmp_path / "home"
     submitted = headgate(["submit", "Hello"], env)
     job_id = submitted.out.strip()
-    waited = headgate(["result", job_id, "--wait", "--timeout", "20", "--json"], env)
+    waited = headgate(["result", job_id, "--wait", "--timeout", "60", "--json"], env)
     assert (submitted.code, waited.code) == (0, 0)
     assert waited.document["id"] == job_id
     answer = headgate(["submit", "Hello", "--wait"], env)
@@ -45,7 +45,7 @@ def test_up_simulate_serves_every_command_and_ctrl_c_leaves_nothing(
     cached = headgate(["submit", "Hello", "--wait", "--json"], env)
     assert cached.document["cached"] == "exact"
 
-    slow = headgate(["submit", "[[fault:slow:ms=30000]] Hello"], env).out.strip()
+    slow = headgate(["submit", "[[fault:slow:ms=100000]] Hello"], env).out.strip()
     running = lambda: headgate(["result", slow, "--json"], env).document["status"] == "running"  # noqa: E731
     wait_until(running, 10, "the slow job to run")
     assert headgate(["cancel", slow], env).code == 0
@@ -89,7 +89,7 @@ def test_exit_codes_tell_done_failed_wrong_use_unreachable_and_interrupted(
         assert "Traceback" not in ended.err
         assert (ended.err == "") is (code == 0) or words[0] == "batch", (words, ended.err)
 
-    waiting = ["submit", "[[fault:slow:ms=30000]] Hello", "--wait"]
+    waiting = ["submit", "[[fault:slow:ms=100000]] Hello", "--wait"]
     interrupted = installation.command(waiting, env, tmp_path / "interrupted.log")
     with installation.ended_afterwards(interrupted):
         interrupted.start()
@@ -108,7 +108,7 @@ def test_exit_codes_tell_done_failed_wrong_use_unreachable_and_interrupted(
 def test_nothing_is_left_of_an_up_that_was_killed(
     up: ChildProcess, env: dict[str, str], tmp_path: Path
 ) -> None:
-    job_id = headgate(["submit", "[[fault:slow:ms=30000]] Hello"], env).out.strip()
+    job_id = headgate(["submit", "[[fault:slow:ms=100000]] Hello"], env).out.strip()
     wait_until(lambda: "running" in headgate(["jobs"], env).out, 20, f"{job_id} to run")
     assert len(psutil.Process(up.pid).children(recursive=True)) >= 4  # worker, simulator, guards
     up.kill()

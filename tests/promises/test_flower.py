@@ -16,7 +16,7 @@ from headgate.shared import redis_url
 from headgate.shared.settings import Settings
 from tests.support import installation, redis_forms
 from tests.support.celery_nodes import WorkerProcess
-from tests.support.child import wait_until
+from tests.support.child import BUSY, wait_until
 from tests.support.flower import (
     NODE,
     WRONG,
@@ -27,6 +27,7 @@ from tests.support.flower import (
     python_flower,
     queue_rows,
     wait_for_events,
+    wait_for_worker,
 )
 from tests.support.servers import Simulator, ValkeyServer
 
@@ -44,6 +45,7 @@ TENANT = "tapirtenant"
 LOGGED = ("user",)
 """The log of the worker names these at the end of each job, too."""
 
+SLOW = "[[fault:slow:ms=600000]]"
 OPEN = ("/healthcheck", "/static/", "/login", "/logout")
 
 
@@ -94,6 +96,7 @@ def stack(
         "HEADGATE_CATALOG": str(catalog),
         "HEADGATE_BACKOFF_S": "0.05",
         "HEADGATE_DRAIN_S": "3",
+        "HEADGATE_TIMEOUT_S": "600",
         "OPENAI_API_KEY": f"sk-{MARKS['key']}-right",
         "OPENAI_BASE_URL": f"{simulator.url}/v1",
         "ANTHROPIC_API_KEY": f"sk-ant-{MARKS['key']}-wrong",
@@ -117,7 +120,7 @@ def submit_all(client: Client, url: str) -> dict[str, str]:
         return client.submit(f"{prompt} {word}", model=model, **told, **fields).id
 
     ids = {
-        "running": submit("[[fault:slow:ms=60000]]"),
+        "running": submit(SLOW),
         "succeeded": submit("well"),
         "failed": submit("[[fault:400]]", fallback=False),
         "refused": submit("the wrong key", "claude-haiku-4-5", fallback=False),
@@ -173,9 +176,13 @@ def test_flower_shows_every_job_and_no_secret_anywhere(stack: Stack) -> None:
         for name in ("succeeded", "failed", "refused", "bare", "unknown field", "first"):
             # A stock message is on record once a worker has it.
             wait_until(partial(is_on_record, client, ids[name]), 30, f"job {name}")
-            client.result(ids[name], wait=True, timeout_s=30)
+            client.result(ids[name], wait=True, timeout_s=30 * BUSY)
         known = lambda: set(ids.values()) <= set(flower.fetch("/api/tasks"))  # noqa: E731
         wait_until(known, 20, "Flower to know all jobs")
+        wait_for_worker(flower)
+        all_read = lambda: not at.redis.exists(at.keys.queue("headgate.bulk.fast"))  # noqa: E731
+        wait_until(all_read, 20, "the last message to be read")
+        wait_until(lambda: at.redis.zcard(at.keys.leases()) == 1, 20, "all others to be let go")
 
         rows = {row["name"]: row["messages"] for row in queue_rows(flower)}
         assert rows["(held by workers)"] == 1
@@ -184,7 +191,8 @@ def test_flower_shows_every_job_and_no_secret_anywhere(stack: Stack) -> None:
 
         pages = flower.crawl(*paths_of(list(ids.values())))
         client.cancel(ids["running"])
-        assert client.result(ids["running"], wait=True, timeout_s=20).status == "cancelled"
+        ended = client.result(ids["running"], wait=True, timeout_s=20 * BUSY)
+        assert ended.status == "cancelled"
         client.cancel(ids["deferred"])
         of_it = f"/api/task/info/{ids['running']}"
         wait_until(lambda: flower.fetch(of_it)["state"] == "REVOKED", 20, "Flower to know")
@@ -246,7 +254,7 @@ def test_flower_counts_and_hears_on_every_form_of_a_redis_url(
             assert "headgate.standard.fast" in flower.read("/broker").text
             worker.start()
             wait_for_events(flower, client)
-            flower.fetch("/api/workers?refresh=1")
+            wait_for_worker(flower)
             pages = flower.crawl("/", "/broker", f"/worker/{NODE}", "/api/workers", "/metrics")
             assert [path for path, page in pages.items() if page.status >= 400] == []
             assert worker.stop(30) == 0
@@ -291,7 +299,7 @@ def test_a_read_only_flower_refuses_what_changes_workers(stack: Stack) -> None:
         assert refused <= {403, 405}, statuses
         assert stack.worker.running
         with Client(stack.settings) as client:
-            assert client.submit("still there?", model="gpt-4o-mini").result(timeout_s=20)
+            assert client.submit("still there?", model="gpt-4o-mini").result(timeout_s=20 * BUSY)
         flower.stop(20)
 
 
@@ -302,14 +310,14 @@ def test_a_flower_in_control_cancels_and_stops_and_breaks_nothing(stack: Stack) 
         flower.start()
         stack.worker.start()
         wait_until(lambda: NODE in flower.fetch("/api/workers?refresh=1"), 30, "the worker")
-        job = client.submit("[[fault:slow:ms=60000]]", model="gpt-4o-mini")
+        job = client.submit(SLOW, model="gpt-4o-mini")
         active = f"/api/workers?refresh=1&workername={NODE}"
         wait_until(lambda: job.id in flower.read(active).text, 30, "the job to run")
         assert flower.read(f"/api/task/revoke/{job.id}?terminate=true", "POST").status == 200
-        assert client.result(job.id, wait=True, timeout_s=30).status == "cancelled"
+        assert client.result(job.id, wait=True, timeout_s=30 * BUSY).status == "cancelled"
         for step in ("pool/grow", "pool/shrink", "pool/restart", "pool/autoscale"):
             flower.read(f"/api/worker/{step}/{NODE}?n=3&min=1&max=2", "POST")
-        assert client.submit("and now?", model="gpt-4o-mini").result(timeout_s=20)
+        assert client.submit("and now?", model="gpt-4o-mini").result(timeout_s=20 * BUSY)
         assert "Traceback" not in stack.worker.log(), stack.worker.log_from("Traceback")
         assert flower.read(f"/api/worker/shutdown/{NODE}", "POST").status == 200
         wait_until(lambda: not stack.worker.running, 30, "the worker to end")
@@ -324,7 +332,7 @@ def test_flower_starts_without_redis_and_works_once_it_is_there(stack: Stack) ->
     with installation.ended_afterwards(flower):
         flower.start()
         for outage in (1, 2):
-            wait_until(lambda: flower.log().count("no events") == outage, 20, "Flower to say so")  # noqa: B023
+            wait_until(lambda: flower.log().count("no events") >= outage, 20, "Flower to say so")  # noqa: B023
             assert "No queue data" in flower.read("/broker").text
             assert flower.read("/api/queues/length").status == 503
             stack.valkey.restart()

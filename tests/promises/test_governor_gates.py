@@ -15,9 +15,6 @@ from tests.support.governor import KEYS, MODEL, POOL, THIRD, THIRD_POOL, Open, W
 __all__ = ["world"]
 
 LATENCY = "--latency-ms=50"
-LATE_S = 0.3
-"""How long a request may be on its way that was granted before the word came."""
-
 FAST = {"max_attempts": 10, "backoff_s": 0.05, "backoff_max_s": 0.2}
 
 
@@ -26,29 +23,36 @@ def arrivals(here: World, since_s: float, model: str = MODEL) -> list[float]:
     return [c.at_s - since_s for c in here.calls() if c.at_s > since_s and c.model == model]
 
 
+def first_arrival(here: World) -> float:
+    """The moment at which the first request arrived; the provider logs it when it has ended."""
+    here.wait(lambda: arrivals(here, 0), "the first call to be logged")
+    return arrivals(here, 0)[0]
+
+
 def gate(here: World, pool: str = POOL) -> dict[str, Any]:
     """The gate as `headgate limits` shows it; nothing where it is open."""
     shown = here.command("limits", "--json").document["gates"]
     return next((one for one in shown if one["pool"] == pool), {})
 
 
-def stopped(here: World, words: tuple[str, ...]) -> None:
-    """After this command nothing arrives any more at the provider, in any worker."""
+def stopped(here: World, words: tuple[str, ...], others: int = 0) -> None:
+    """After this command nothing arrives any more but requests of jobs that workers had by then.
+
+    A busy machine may send those late. `others`: how many more may arrive.
+    """
     here.command(*words)
-    at_s = time.time()
-    before = here.held()
-    here.wait(lambda: here.held() == 0, f"{before} running jobs to end")
-    time.sleep(max(0.0, at_s + 1 - time.time()))
-    late = [round(after, 2) for after in arrivals(here, at_s) if after > LATE_S]
-    assert late == [], words
+    held, at_s = here.held(), time.time()
+    time.sleep(1)
+    here.wait(lambda: here.held() == 0, f"{held} running jobs to end")
+    late = [round(after, 2) for after in arrivals(here, at_s)]
+    assert len(late) <= held + others, (words, held, late)
 
 
 def going(here: World, words: tuple[str, ...]) -> None:
     """Within a second after this command requests arrive again."""
     here.command(*words)
     at_s = time.time()
-    here.wait(lambda: arrivals(here, at_s), f"{words} to be in force", 5)
-    assert arrivals(here, at_s)[0] <= 1, words
+    here.wait(lambda: arrivals(here, at_s), f"{words} to be in force", 1)
 
 
 @pytest.mark.slow
@@ -57,16 +61,15 @@ def test_a_429_with_retry_after_shuts_the_pool_for_all_workers(world: Open) -> N
     here.warm()
     here.fails("429:retry-after=2", times=1)
     [first] = here.submit(1)
-    here.wait(lambda: here.simulator.stats()["faults"], "the refusal")
-    told_s = next(call.at_s for call in here.calls() if call.model == MODEL)
-    here.wait(lambda: here.redis.exists(KEYS.gate(POOL, "key0")), "the gate to shut")
+    told_s = first_arrival(here)
+    why = lambda: here.redis.hget(KEYS.gate(POOL, "key0"), "why")  # noqa: E731
+    here.wait(lambda: why() == "limited", "the gate to shut")
     ids = [first, *here.submit(15)]
-    assert here.redis.hget(KEYS.gate(POOL, "key0"), "why") == "limited"
     here.until_ended(ids)
     after = arrivals(here, told_s)
     assert after[0] >= 2.0, after[:5]
-    burst = [one for one in after if one < after[0] + 0.5]
-    assert len(burst) <= 11, f"those who waited do not stampede: {burst}"
+    for number, at_s in enumerate(after, start=1):  # ten a second, and half a second's at once
+        assert number <= 6 + 10 * (at_s - 2), f"those who waited do not stampede: {after}"
     assert here.client.result(first).attempts == 2
     assert {here.client.result(one).attempts for one in ids[1:]} == {1}
 
@@ -75,24 +78,24 @@ def test_a_429_with_retry_after_shuts_the_pool_for_all_workers(world: Open) -> N
 def test_a_retry_after_far_away_is_cut_and_logged_and_one_request_tests_the_pool(
     world: Open,
 ) -> None:
-    here = world("--latency-ms=700", "--latency-sigma=0", workers=2, retry_after_max_s=4)
+    here = world("--latency-ms=700", "--latency-sigma=0", workers=2, retry_after_max_s=8)
     here.warm()
     here.fails("429:retry-after=99999999999", times=1)
     [first] = here.submit(1)
     here.wait(lambda: here.redis.hexists(KEYS.gate(POOL, "key0"), "asked"), "the gate to shut")
-    told_s = next(call.at_s for call in here.calls() if call.model == MODEL)
-    ids = [first, *here.submit(15)]
     shown = gate(here)
+    told_s = first_arrival(here)
+    ids = [first, *here.submit(15)]
     assert (shown["state"], shown["why"]) == ("shut", "limited")
     assert shown["until"] < shown["asked_until"]
     here.until_ended(ids)
     assert here.statuses(ids) == {"succeeded": 16}
     test, *others = arrivals(here, told_s)
-    assert test >= 4
+    assert test >= 8
     assert others[0] >= test + 0.7, "the others wait for the answer to the test"
     logs = "".join(worker.log() for worker in here.workers)
     assert logs.count("retry-after: '99999999999' asks for a wait of 99999999999 s") == 1
-    assert "cut to 4 s (HEADGATE_RETRY_AFTER_MAX_S); then one call tests the pool" in logs
+    assert "cut to 8 s (HEADGATE_RETRY_AFTER_MAX_S); then one call tests the pool" in logs
 
 
 @pytest.mark.slow
@@ -117,11 +120,11 @@ def test_resume_opens_a_pool_that_its_provider_shut_and_says_what_it_did(world: 
 
 @pytest.mark.slow
 def test_a_529_lowers_calls_at_once_and_they_grow_again(world: Open) -> None:
-    here = world(
-        "--latency-ms=400", catalog="", workers=2, concurrency=20, breaker_failures=0, **FAST
+    here = world(  # calls take so long that a busy machine has many under way, too
+        "--latency-ms=1500", catalog="", workers=2, concurrency=20, breaker_failures=0, **FAST
     )
     here.warm("claude-sonnet-5-5")
-    ids = here.submit(200, model=THIRD)
+    ids = here.submit(120, model=THIRD)
     here.wait(lambda: here.simulator.stats()["open_now"] >= 30, "many calls at once")
     here.fails("529", times=10)
     key = KEYS.gate(THIRD_POOL, "key0")
@@ -138,7 +141,7 @@ def test_a_529_lowers_calls_at_once_and_they_grow_again(world: Open) -> None:
     assert grown is None or most <= grown, (most, grown)
     here.wait(lambda: gate(here, THIRD_POOL)["ceiling"] != shown["ceiling"], "more calls again")
     here.until_ended(ids)
-    assert here.statuses(ids) == {"succeeded": 200}
+    assert here.statuses(ids) == {"succeeded": 120}
 
 
 @pytest.mark.long
@@ -217,21 +220,12 @@ def test_a_change_of_limits_is_in_force_within_a_second(world: Open) -> None:
     )
     for change, words, is_more in changes:
         change()
-        (going if is_more else nearly_stopped)(here, words)
+        if is_more:
+            going(here, words)
+        else:
+            stopped(here, words, others=1)  # one a minute
     read_by_all = lambda: all("is in force" in worker.log() for worker in here.workers)  # noqa: E731
     here.wait(read_by_all, "each worker to have read the new catalog")
-
-
-def nearly_stopped(here: World, words: tuple[str, ...]) -> None:
-    """After this command hardly a call comes: the new limit is one a minute, not 20 a second.
-
-    A busy machine may send a few late that had been granted earlier.
-    """
-    here.command(*words)
-    at_s = time.time()
-    time.sleep(1)
-    late = [round(after, 2) for after in arrivals(here, at_s) if after > LATE_S]
-    assert len(late) <= 4, (words, late)
 
 
 @pytest.mark.long

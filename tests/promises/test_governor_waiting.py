@@ -36,20 +36,21 @@ def test_a_job_that_waits_holds_nothing_in_a_worker_and_survives_every_restart(
     ids = here.submit(20)
     here.until_in_line(19)
     here.wait(lambda: here.ended(ids) == 1, "the first to end")
+    here.wait(lambda: here.held() == 0, "its acknowledgement, without which it would come again")
     waiting = [one for one in ids if here.ended([one]) == 0]
     here.workers[0].kill()
     server.kill()
     server.start()
     here.worker()
-    here.until_in_line(19)
-    here.wait(lambda: here.held() == 0, "the lease of the first, if the kill left it, to lapse")
-    for one in (waiting[0], waiting[-1]):
+    all_there = lambda: here.in_line() + here.ended(ids) == 20  # noqa: E731  # a minute may be over
+    here.wait(all_there, "all that have not ended to be in line")
+    for one in (waiting[9], waiting[-1]):
         here.until_deferred(one)  # once a worker lives again
         result = here.client.result(one)
         assert result.attempts == 0
         assert 0 < in_s(result.retry_at) < 1500
     here.workers[1].stop(20)
-    assert here.in_line() == 19, "a worker that is told to stop has nothing of it to give back"
+    assert all_there(), "a worker that is told to stop has nothing of it to give back"
     here.worker()
     here.command("limits", "set", f"pool/{POOL}", "rpm=6000")
     here.until_ended(ids)
@@ -168,7 +169,7 @@ def test_who_is_refused_again_and_again_is_locked_out_and_shown(world: Open) -> 
 
 def test_calls_at_once_of_a_tenant_and_of_a_pool_are_never_over_their_number(world: Open) -> None:
     overlay = "[tenants.acme]\nconcurrent = 3\n" + limits(concurrent=5)
-    here = world("--latency-ms=150", catalog=overlay, workers=2)
+    here = world("--latency-ms=600", catalog=overlay, workers=2)
     ids = here.submit(15, tenant="acme")
     others = here.submit(15, tenant="other")
     here.until_ended([*ids, *others])

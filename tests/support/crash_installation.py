@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import redis
-from sqlalchemy import Engine, func, select, update
+from sqlalchemy import Engine, func, select, text, update
 
 from headgate.producer.submit.enqueue import enqueue
 from headgate.producer.submit.prepare import Submitter
@@ -62,6 +62,12 @@ MIXED = Counter(
     }
 )
 AT_ONCE = MIXED.total()
+
+UNDER_WAY = text(
+    "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+    " AND pid <> pg_backend_pid() AND state <> 'idle'"
+)
+"""Transactions of others. The server still carries out a commit whose sender has been killed."""
 
 
 class Line:
@@ -139,6 +145,8 @@ class Line:
         wait_until(lambda: not worker.running, 30, f"the kill; its log:\n{worker.log_end()}")
         assert worker.exit_code() == -signal.SIGKILL, worker.log_end()
         worker.kill()
+        if self.engine.dialect.name == "postgresql":
+            wait_until(lambda: not self._scalar(UNDER_WAY), 20, "its last commit")
         return self.count_attempts("open")
 
     def lapse(self, name: str = "one") -> None:

@@ -63,7 +63,7 @@ class FlowerServer(ChildProcess):
             headers={"Authorization": login} if login else {},
         )
         try:
-            with urllib.request.urlopen(request, timeout=20) as reply:  # noqa: S310 (loopback)
+            with urllib.request.urlopen(request, timeout=20 * BUSY) as reply:  # noqa: S310 (loopback)
                 return Page(reply.status, reply.read().decode())
         except urllib.error.HTTPError as error:
             with error:
@@ -152,10 +152,16 @@ def wait_for_events(flower: FlowerServer, client: Client) -> None:
 
     def told() -> bool:
         job = client.submit("a first one", model="gpt-4o-mini", cache={"mode": "off"})
-        assert job.result(timeout_s=20)
+        assert job.result(timeout_s=20 * BUSY)
         return flower.read(f"/api/task/info/{job.id}").status == 200
 
     wait_until(told, 30, "Flower to be told of jobs")
+
+
+def wait_for_worker(flower: FlowerServer) -> None:
+    """Flower knows what the worker is; it gives a worker one second to say so."""
+    known = lambda: "stats" in flower.fetch("/api/workers?refresh=1").get(NODE, {})  # noqa: E731
+    wait_until(known, 30, "Flower to know the worker")
 
 
 def queue_rows(flower: FlowerServer) -> list[dict[str, Any]]:

@@ -284,7 +284,7 @@ def world(valkey: ValkeyServer, sqlite_url: str, tmp_path: Path) -> Iterator[Ope
                 "HEADGATE_DATABASE_URL": sqlite_url,
                 "HEADGATE_CATALOG": str(tmp_path / "catalog.toml"),
                 "HEADGATE_SIMULATOR_URL": simulator.url,
-                "HEADGATE_LEASE_S": "3",
+                "HEADGATE_LEASE_S": "10",  # a worker that stands still for seconds keeps its jobs
                 "HEADGATE_SWEEP_S": "1",
                 "HEADGATE_DRAIN_S": "0",
                 **{f"HEADGATE_{name.upper()}": str(value) for name, value in settings.items()},

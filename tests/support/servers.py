@@ -38,15 +38,25 @@ SHORT_FOLDERS = Path("/tmp")  # noqa: S108 (a unix socket path holds 104 bytes; 
 SHORT_PREFIX = "headgate-"
 
 
+_given_ports: set[int] = set()
+
+
 def free_port() -> int:
     """A loopback port that nothing listens on.
 
     It is below the range from which the kernel takes ports for outgoing connections (32768 and up
     on Linux): a client that reconnects while its server is down could otherwise be given the
-    server's own port, and talk to itself.
+    server's own port, and talk to itself. A server binds it later than this: each process of
+    pytest-xdist has ports of its own, and gets none twice.
     """
+    place = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    step = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    own = range(15_000 + place % step, 32_000, step)
     for _ in range(100):
-        port = random.randrange(15_000, 32_000)  # noqa: S311 (nothing secret)
+        port = random.choice(own)  # noqa: S311 (nothing secret)
+        if port in _given_ports:
+            continue
+        _given_ports.add(port)
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
