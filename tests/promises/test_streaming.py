@@ -12,7 +12,7 @@ from tests.support import installation
 from tests.support.command import headgate
 from tests.support.servers import Simulator, ValkeyServer
 
-LATENCY_MS = 1500  # the first event after a quarter of it, the last at its end
+LATENCY_MS = 4000  # the first event after a quarter of it, the last at its end
 
 
 @pytest.fixture
