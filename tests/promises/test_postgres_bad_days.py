@@ -35,6 +35,7 @@ TIMEOUT_S = 4
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_on_every_bad_day_of_postgresql_workers_wait_and_say_so_once(
     valkey: ValkeyServer,
     postgres_factory: Callable[[], PostgresServer],

@@ -53,6 +53,7 @@ def wait_until_ended(url: str, count: int, worker: ChildProcess) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_in_every_order_of_stopping_nothing_is_lost_and_every_job_ends_once(
     valkey_factory: Callable[..., ValkeyServer],
     postgres_factory: Callable[[], PostgresServer],
