@@ -78,9 +78,10 @@ def open_calls(line: Line) -> int:
 @FREEZES
 def test_a_worker_that_was_frozen_past_its_lease_ends_no_job_twice(line: Line, step: str) -> None:
     line.order(f"{step} freeze")
-    late, other = line.worker(**LEASE), line.worker("two", **LEASE)
+    late = line.worker(**LEASE)
     ids = line.submit(MIXED + MIXED)  # more than one can hold: both have some
     wait_until(lambda: frozen(late), 30, "the worker to freeze")
+    other = line.worker("two", **LEASE)
     line.lapse("one")
     line.wait_until_ended(ids)
     line.order("")
@@ -97,9 +98,10 @@ def test_a_worker_that_was_frozen_past_its_lease_ends_no_job_twice(line: Line, s
 @FREEZES
 def test_the_call_of_a_late_worker_is_closed_when_its_job_has_ended_elsewhere(line: Line) -> None:
     """Its answer would come after five minutes; the one beside it is answered at once."""
-    line.order("called 1 freeze")
     late = line.worker(**LEASE)
     [job_id] = line.submit({"slow": 1})
+    wait_until(lambda: open_calls(line) == 1, 30, "the call to be under way")
+    late.freeze()
     wait_until(lambda: frozen(late), 30, "the worker to freeze")
     line.worker("two", **LEASE)
     line.wait_until_ended([job_id])

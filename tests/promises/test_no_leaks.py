@@ -17,7 +17,7 @@ from celery import Celery
 from headgate import Client
 from headgate.shared.settings import Settings
 from tests.support import installation
-from tests.support.child import ChildProcess, wait_until
+from tests.support.child import BUSY, ChildProcess, wait_until
 from tests.support.servers import Simulator, ValkeyServer, free_port
 
 WORD = "zebrafinch"  # in every prompt, and so in the simulator's answers
@@ -52,7 +52,7 @@ def events_of(url: str, seen: list[dict[str, Any]]) -> Iterator[None]:
 def inspected(url: str, job_id: str) -> str:
     """All that `celery inspect` gives."""
     app = Celery("inspector", broker=url, backend=url, set_as_current=False)
-    look = app.control.inspect(destination=[NODE], timeout=10)
+    look = app.control.inspect(destination=[NODE], timeout=10 * BUSY)
     found: list[Any] = [look.active(), look.reserved(), look.scheduled(), look.stats(), look.conf()]
     found += [look.revoked(), look.report(), look.query_task(job_id), look.registered()]
     app.close()
@@ -71,7 +71,7 @@ def read(url: str) -> str:
     login = base64.b64encode(LOGIN.encode()).decode()
     request = urllib.request.Request(url, headers={"Authorization": f"Basic {login}"})  # noqa: S310 (loopback)
     try:
-        with urllib.request.urlopen(request, timeout=10) as reply:  # noqa: S310 (loopback)
+        with urllib.request.urlopen(request, timeout=10 * BUSY) as reply:  # noqa: S310 (loopback)
             return str(reply.read().decode())
     except urllib.error.HTTPError as error:
         with error:
@@ -114,13 +114,15 @@ def test_no_prompt_or_key_reaches_logs_events_or_inspect(
         flower.start()
         worker.start()
         base = f"http://127.0.0.1:{port}"
-        wait_until(lambda: _answers(f"{base}/api/workers?refresh=1"), 30, "Flower to answer")
+        wait_until(lambda: _knows(f"{base}/api/workers?refresh=1"), 30, "Flower to know the worker")
+        # A heartbeat comes every two seconds: from then on nothing is missed.
+        wait_until(lambda: _online(f"{base}/api/workers?status=1"), 30, "Flower to hear events")
+        wait_until(lambda: events, 30, "the monitor to hear events")
 
         def submit(prompt: str, model: str, **fields: Any) -> str:
             return client.submit(f"{prompt} {WORD}", model=model, **fields).id
 
         haiku = "claude-haiku-4-5"
-        slow = submit("[[fault:slow:ms=5000]]", haiku)
         ids = [
             submit("well", haiku),
             submit("refused", haiku, fallback=False, params={"stop": [WORD]}),
@@ -139,11 +141,13 @@ def test_no_prompt_or_key_reaches_logs_events_or_inspect(
         at = client.open()
         wait_until(lambda: at.redis.llen(at.keys.dead()) == 3, 30, "three dead letters")
 
+        slow = submit("[[fault:slow:ms=8000]]", haiku)
+        wait_until(lambda: client.status(slow) == "running", 30, "a job that can be looked at")
         inspections = inspected(valkey.url, slow)
+        wait_until(lambda: slow in read(f"{base}/api/tasks"), 20, "Flower to hear of it")
         pages["/api/tasks"] = read(f"{base}/api/tasks")
-        assert slow in pages["/api/tasks"]
         for job_id in [*ids, slow]:
-            client.result(job_id, wait=True, timeout_s=30)
+            client.result(job_id, wait=True, timeout_s=30 * BUSY)
         assert client.result(ids[6]).error is not None
         wait_until(lambda: _ended(events) >= {slow, *ids}, 20, "all events")
         wait_until(lambda: ids[0] in read(f"{base}/api/tasks?state=SUCCESS"), 20, "Flower to know")
@@ -173,11 +177,17 @@ def test_no_prompt_or_key_reaches_logs_events_or_inspect(
     assert {place: excerpts for place, excerpts in found.items() if excerpts} == {}
 
 
-def _answers(url: str) -> bool:
+def _knows(url: str) -> bool:
+    """Flower has been told what the worker is; it gives a worker one second to say so."""
     try:
-        return "leaky" in read(url)
+        return "stats" in json.loads(read(url)).get(NODE, {})
     except OSError:
         return False
+
+
+def _online(url: str) -> bool:
+    """Flower has heard an event of the worker."""
+    return bool(json.loads(read(url)).get(NODE))
 
 
 def _ended(events: list[dict[str, Any]]) -> set[str]:

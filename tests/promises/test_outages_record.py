@@ -13,6 +13,7 @@ import pytest
 from headgate import Client
 from headgate.shared.settings import Settings
 from tests.support import installation
+from tests.support.child import BUSY
 from tests.support.command import headgate
 from tests.support.outages import (
     cpu_share,
@@ -27,7 +28,7 @@ from tests.support.outages import (
 from tests.support.proxy import TcpProxy
 from tests.support.servers import PostgresServer, Simulator, ValkeyServer
 
-JOBS = 600
+JOBS = 900
 pytestmark = pytest.mark.slow
 
 LENGTHS = [
@@ -38,8 +39,8 @@ LENGTHS = [
 
 @pytest.fixture
 def slow_answers(simulator_factory: Callable[..., Simulator]) -> Simulator:
-    """A provider that takes its time, so that there are always calls under way."""
-    return simulator_factory("--latency-ms", "150", "--latency-sigma", "0.2")
+    """A provider that takes its time, so that calls are under way, and jobs left for a while."""
+    return simulator_factory("--latency-ms", "300", "--latency-sigma", "0.2")
 
 
 @pytest.fixture
@@ -82,15 +83,16 @@ def test_all_wait_for_a_postgresql_that_is_down_and_say_so_once(
             stack.enter_context(installation.ended_afterwards(batch, waits))
             batch.start()
             waits.start()
-            here.until_ended(150)
+            here.until_ended(50)
             server.kill()
+            here.calls_are_done(1)  # all but the slow one: their answers take CPU
             assert cpu_share(here.workers[0], away_s / 2) < 0.2
             told = headgate(["submit", "Hello"], here.env)
             assert told.code == 3
             assert "HEADGATE_DATABASE_URL" in told.err
             assert cpu_share(batch, away_s / 2) < 0.2
             server.start()
-            assert job.result(timeout_s=60).attempts == 1
+            assert job.result(timeout_s=60 * BUSY).attempts == 1
             ended(waits)
             finished(here, batch)
         here.all_is_well(others=1)
@@ -143,9 +145,10 @@ def test_both_down_may_come_back_in_either_order(
 ) -> None:
     server, (database, url) = valkey_factory(appendonly=True), mortal
     with scene(tmp_path, slow_answers, server.url, url, count=JOBS) as here:
-        with here.under_load(100):
+        with here.under_load(50):
             server.kill()
             database.kill()
+            here.calls_are_done()  # their answers take CPU
             assert cpu_share(here.workers[0], 2) < 0.2
             for one in (server, database) if first == "Redis" else (database, server):
                 one.start()

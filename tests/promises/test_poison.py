@@ -22,7 +22,7 @@ from headgate.shared.job.ids import now_ms
 from headgate.shared.settings import Settings
 from tests.support import installation
 from tests.support.celery_nodes import WorkerProcess
-from tests.support.child import wait_until
+from tests.support.child import BUSY, wait_until
 from tests.support.command import headgate
 from tests.support.poison import DEAD, HARMLESS, good_request, hostile, mutated
 from tests.support.servers import Simulator, ValkeyServer
@@ -85,7 +85,7 @@ class Stack:
     def all_succeed(self, ids: list[str]) -> None:
         """Each of these jobs ends well."""
         for job_id in ids:
-            result = self.client.result(job_id, wait=True, timeout_s=60)
+            result = self.client.result(job_id, wait=True, timeout_s=60 * BUSY)
             assert result.status == "succeeded", result.error
 
 
@@ -214,7 +214,7 @@ def test_a_job_that_took_too_many_workers_down_is_a_dead_letter_and_can_be_opene
     spared = stack.client.submit("spared", model="claude-haiku-4-5")
     stack.crashed(job.id, times=5)
     stack.worker.start()
-    result = stack.client.result(job.id, wait=True, timeout_s=30)
+    result = stack.client.result(job.id, wait=True, timeout_s=30 * BUSY)
     assert (result.status, result.attempts) == ("failed", 5)
     assert result.error is not None
     assert result.error.message == "given up: 5 workers died over it"
@@ -222,7 +222,7 @@ def test_a_job_that_took_too_many_workers_down_is_a_dead_letter_and_can_be_opene
     [letter] = stack.dead("--reason", "given up")
     assert (letter["job_id"], letter["queue"]) == (job.id, "headgate.standard.fast")
     assert "poison" in letter["raw"]
-    assert spared.result(timeout_s=30).status == "succeeded"
+    assert spared.result(timeout_s=30 * BUSY).status == "succeeded"
     before = installation.read_books(stack.env["HEADGATE_DATABASE_URL"])
     assert before.jobs == {"failed": 1, "succeeded": 1}
 

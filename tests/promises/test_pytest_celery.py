@@ -7,7 +7,7 @@ import pytest
 from pytest_celery import CeleryTestSetup
 
 from tests.support import installation
-from tests.support.child import wait_until
+from tests.support.child import BUSY, wait_until
 from tests.support.servers import Simulator, ValkeyServer
 
 QUEUE = "headgate.standard.fast"
@@ -15,7 +15,7 @@ QUEUE = "headgate.standard.fast"
 
 @pytest.fixture
 def slow_simulator(simulator_factory: Callable[..., Simulator]) -> Simulator:
-    return simulator_factory("--latency-ms", "1500")
+    return simulator_factory("--latency-ms", "4000")
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def test_a_job_of_a_killed_worker_is_done_by_its_next_start(
     assert worker.container.status == "exited"
     assert not answer.ready()
     worker.restart()
-    result = answer.get(timeout=30)
+    result = answer.get(timeout=30 * BUSY)
     assert (result["status"], result["attempts"]) == ("succeeded", 2)
     worker.assert_log_exists(f"job {answer.id} succeeded")
     books = installation.read_books(installation.database_url(celery_worker_env))

@@ -21,7 +21,7 @@ from tests.support.servers import Simulator, ValkeyServer
 def test_jobs_in_flight_end_once_when_the_record_has_forgotten_them(
     valkey: ValkeyServer, simulator_factory: Callable[..., Simulator], tmp_path: Path
 ) -> None:
-    simulator = simulator_factory("--latency-ms", "2000")
+    simulator = simulator_factory("--latency-ms", "6000")
     url = f"sqlite:///{tmp_path / 'record.db'}"
     env = {
         "HEADGATE_HOME": str(tmp_path / "home"),

@@ -27,7 +27,7 @@ from celery import Celery
 url, job_id = sys.argv[1:]
 answer = Celery(broker=url, backend=url).AsyncResult(job_id)
 print(answer.state, flush=True)
-print(json.dumps(answer.get(timeout=30)), flush=True)
+print(json.dumps(answer.get(timeout=90)), flush=True)
 """
 
 

@@ -49,7 +49,7 @@ def env(
     return {
         "HEADGATE_HOME": str(tmp_path / "home"),
         "HEADGATE_REDIS_URL": valkey.url,
-        "HEADGATE_CONCURRENCY": "10",
+        "HEADGATE_CONCURRENCY": "5",  # so that each of several workers has a part of the jobs
         "HEADGATE_SWEEP_S": "1",
     }
 
@@ -81,7 +81,7 @@ def test_old_and_new_workers_side_by_side_finish_every_job_once(
     simulator_factory: Callable[..., Simulator],
     tmp_path: Path,
 ) -> None:
-    simulator = simulator_factory("--latency-ms", "100")
+    simulator = simulator_factory("--latency-ms", "200")
     env |= {"HEADGATE_DATABASE_URL": database_url, "HEADGATE_SIMULATOR_URL": simulator.url}
     coming = env | {"PYTHONPATH": str(make_next(tmp_path / "next"))}
     settings = Settings(

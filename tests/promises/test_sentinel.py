@@ -13,7 +13,8 @@ import pytest
 from headgate.shared.servers.servers import Servers, open_servers
 from headgate.shared.settings import Settings
 from tests.support import installation
-from tests.support.child import ChildProcess, wait_until
+from tests.support.child import BUSY, wait_until
+from tests.support.command import program
 from tests.support.sentinels import SentinelSet, role, sentinel_set
 from tests.support.servers import Simulator, ValkeyServer
 
@@ -24,7 +25,7 @@ one; the rest is for slow machines."""
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_killed_and_frozen_masters_lose_nothing_and_work_goes_on_within_seconds(
     simulator_factory: Callable[..., Simulator], tmp_path: Path
 ) -> None:
@@ -72,7 +73,7 @@ def _goes_on(servers: SentinelSet, old: ValkeyServer, url: str) -> ValkeyServer:
     lost_at = time.monotonic()
     new = servers.new_master(old)
     ended = installation.count_ended(url)
-    left_s = max(1.0, BACK_WITHIN_S - (time.monotonic() - lost_at))
+    left_s = max(5.0, BACK_WITHIN_S - (time.monotonic() - lost_at) / BUSY)
     wait_until(
         lambda: installation.count_ended(url) >= min(JOBS, ended + 100), left_s, "work to go on"
     )
@@ -88,9 +89,8 @@ def _is_waited_on(server: ValkeyServer) -> bool:
 def _celery_follows(env: dict[str, str], servers: SentinelSet, out: Path) -> None:
     """Remote control and the result backend are at the new master."""
     argv = [sys.executable, "-m", "celery", "-A", "headgate.workers.app", "inspect", "ping"]
-    asked = ChildProcess(argv, env=env, log_path=out.with_name("inspect.log"))
-    asked.run(60)
-    assert "pong" in asked.log()
+    # It asks once, and waits for a second: the worker's connection for this may come later.
+    wait_until(lambda: "pong" in program(argv, env).out, 40, "the worker to answer a ping")
     job_id = json.loads(out.read_text().splitlines()[-1])["headgate"]["job_id"]
     opened: Servers = open_servers(Settings(redis_url=servers.url, home=Path(env["HEADGATE_HOME"])))
     client = opened.redis_client()

@@ -109,7 +109,7 @@ def test_jobs_that_end_soon_are_finished_and_no_new_ones_begin(
     client: redis.Redis, worker: Start
 ) -> None:
     process = worker(drain_s=LONG_S, concurrency=10)
-    sent = send_noops(client, 30, sleep_s=2)
+    sent = send_noops(client, 30, sleep_s=6)
     running(process, 10)
     process.signal(signal.SIGTERM)
     assert has_ended(process) == 0
@@ -178,7 +178,7 @@ def test_remote_shutdown_drains_and_a_signal_meanwhile_does_not_hurry_it(
     client: redis.Redis, worker: Start, server: ValkeyServer
 ) -> None:
     process = worker(drain_s=LONG_S, concurrency=5)
-    sent = send_noops(client, 10, sleep_s=4)
+    sent = send_noops(client, 10, sleep_s=8)
     running(process, 5)
     with Celery("other", broker=server.url, set_as_current=False) as app:
         app.control.shutdown()
@@ -198,7 +198,7 @@ def test_the_job_of_a_reply_under_way_comes_back_at_once(
     client: redis.Redis, worker: Start
 ) -> None:
     process = worker(drain_s=LONG_S, lease_s=6)
-    [goes_on] = send_noops(client, 1, sleep_s=8)
+    [goes_on] = send_noops(client, 1, sleep_s=15)
     running(process, 1)
     late = envelope(metadata={"sleep_s": LONG_S})
     broker, pipe = Broker(client), client.pipeline(transaction=False)
@@ -220,7 +220,7 @@ def test_killed_in_the_middle_of_its_drain_a_worker_loses_nothing(
     client: redis.Redis, worker: Start
 ) -> None:
     first = worker("one", drain_s=LONG_S, lease_s=2, concurrency=20)
-    sent = send_noops(client, 40, sleep_s=2)
+    sent = send_noops(client, 40, sleep_s=6)  # long, so that none has ended when it is killed
     running(first, 20)
     first.signal(signal.SIGTERM)
     wait_until(lambda: "stopping: " in first.log(), 20, "the worker to say that it stops")

@@ -53,6 +53,7 @@ def wait_until_ended(url: str, count: int, worker: ChildProcess) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_in_every_order_of_stopping_nothing_is_lost_and_every_job_ends_once(
     valkey_factory: Callable[..., ValkeyServer],
     postgres_factory: Callable[[], PostgresServer],
@@ -105,7 +106,7 @@ def test_without_its_database_a_worker_gives_its_jobs_back_and_ends_in_time(
     simulator_factory: Callable[..., Simulator],
     tmp_path: Path,
 ) -> None:
-    simulator = simulator_factory("--latency-ms", "1500")
+    simulator = simulator_factory("--latency-ms", "3000")
     valkey, postgres = valkey_factory(appendonly=True), postgres_factory()
     url = postgres.url("postgres")
     env = installed(tmp_path, valkey, url, simulator, EACH)

@@ -8,7 +8,7 @@ from sqlalchemy import func, select
 from headgate import RequestFields
 from headgate.shared.database.engine import reading
 from headgate.shared.database.tables import attempts, audit
-from tests.support.child import wait_until
+from tests.support.child import BUSY, wait_until
 from tests.support.governor import KEYS, MODEL, Open, World, world
 
 __all__ = ["world"]
@@ -18,7 +18,7 @@ SAME: RequestFields = {"prompt": "The same words for all.", "model": MODEL, "fal
 
 def contents(here: World, ids: list[str]) -> set[str | None]:
     """What these jobs were answered."""
-    return {here.client.result(one, wait=True, timeout_s=30).content for one in ids}
+    return {here.client.result(one, wait=True, timeout_s=30 * BUSY).content for one in ids}
 
 
 def told(here: World) -> dict[str | None, int]:
@@ -30,7 +30,7 @@ def told(here: World) -> dict[str | None, int]:
 
 @pytest.mark.slow
 def test_a_thousand_equal_jobs_at_once_on_four_workers_are_one_call(world: Open) -> None:
-    here = world("--latency-ms=400", workers=4)
+    here = world("--latency-ms=4000", workers=4)  # all others come while the first is asked
     ids = here.client.submit_many([SAME] * 1000)
     ids += here.client.submit_many([SAME | {"tenant": "other"}] * 10)
     ids += here.client.submit_many([SAME | {"share": False}] * 2)
@@ -50,7 +50,7 @@ def test_a_thousand_equal_jobs_at_once_on_four_workers_are_one_call(world: Open)
 
 @pytest.mark.slow
 def test_when_the_leader_is_killed_another_asks_and_all_get_its_answer(world: Open) -> None:
-    here = world("--latency-ms=1500", workers=4, lease_s=3)
+    here = world("--latency-ms=4000", workers=4, lease_s=5)
     here.warm()
     ids = here.client.submit_many([SAME] * 200)
     here.wait(lambda: here.redis.zcard(KEYS.followers()) == 199, "the others to follow")

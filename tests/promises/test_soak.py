@@ -8,7 +8,7 @@ from tests.soak.__main__ import soak
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1500)
 def test_under_kills_nothing_is_lost_the_bill_adds_up_and_memory_stays_flat() -> None:
     """On one of both databases by chance. What was done is printed with its seed: `python -m
     tests.soak --minutes 0.75 --seed N --database D` does the same again.

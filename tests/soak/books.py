@@ -37,6 +37,7 @@ def faults_of_books(stage: Stage, may_be_unknown: int, flood_kills: int) -> list
         statuses = _per(connection, jobs.c.status)
         states = _per(connection, attempts.c.state)
         unknown = _per(connection, attempts.c.code, attempts.c.state == "unknown")
+        failed = _per(connection, attempts.c.code, attempts.c.state == "failed")
         twice = select(attempts.c.job_id).where(attempts.c.state == "answered")
         twice = twice.group_by(attempts.c.job_id).having(func.count() > 1)
         answered_twice = connection.scalar(select(func.count()).select_from(twice.subquery()))
@@ -55,7 +56,7 @@ def faults_of_books(stage: Stage, may_be_unknown: int, flood_kills: int) -> list
     struck = stats["faults"]
     in_vain = stats["answered"] - answered
     all_unknown = states.get("unknown", 0)
-    asked = sum(states.values())
+    asked = sum(states.values()) - failed.get("cancelled", 0)  # those were stopped before that
     price = ledger / answered if answered else Decimal(0)
     checks: list[tuple[bool, str]] = [
         (len(promised) == len(set(promised)), "an id was promised twice"),

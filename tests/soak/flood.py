@@ -23,6 +23,9 @@ from headgate.producer.errors import JobTimeout, SubmitInterrupted
 from headgate.shared.errors import Unreachable
 from headgate.shared.job.request import PRIORITIES
 
+BEGUN = "begun, and ends on SIGTERM"
+"""What its log says then."""
+
 SLICE = 200
 """Jobs of one submission: what a kill in the middle of it may leave without a word."""
 
@@ -96,6 +99,8 @@ def canary(journal: int) -> None:
 def main(kind: str, path: str, backlog: str = "0") -> None:
     """One of the two has run."""
     signal.signal(signal.SIGTERM, lambda *_: ended.set())
+    sys.stdout.write(f"{BEGUN}\n")
+    sys.stdout.flush()
     journal = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     flood(journal, int(backlog)) if kind == "flood" else canary(journal)
 

@@ -8,13 +8,13 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-import psutil
 from sqlalchemy import func, select
 
 from headgate.shared.database.engine import reading
 from headgate.shared.database.tables import attempts, jobs
 from tests.soak.stage import LEASE_S, MORTAL, Stage
 from tests.support.child import ChildProcess
+from tests.support.outages import frozen
 
 WAYS: dict[str, tuple[str, ...]] = {
     "worker": ("kill", "frozen past its lease", "kill", "term", "frozen a moment"),
@@ -23,7 +23,7 @@ WAYS: dict[str, tuple[str, ...]] = {
     "batch": ("kill", "frozen", "int"),
     "flood": ("kill", "frozen", "term"),
 }
-FROZEN_S = 3.0
+FROZEN_S, MOMENT_S = 3.0, LEASE_S / 5
 ENDED_WELL = (0, -signal.SIGTERM)
 """The second: told to end while it was still starting, with nothing in its hands."""
 
@@ -83,20 +83,24 @@ def _worker_in(stage: Stage, way: str) -> Kill:
         worker.start()
         told = None if code in ENDED_WELL else f"a worker told to end ended with {code}"
         return Kill("worker", way, fault=told)
+    began = time.monotonic()
     worker.freeze()
-    if way == "frozen a moment":
-        stage.live(LEASE_S * 0.4)
-        worker.thaw()
-        return Kill("worker", way)
     stage.live(0.3)  # what it has sent is in the tables by now
     may = _in_flight(stage)
-    if way == "kill":
-        worker.kill()
-        stage.live(1)
-        worker.start()
-    else:
-        stage.live(LEASE_S * 2.2)
-        worker.thaw()
+    match way:
+        case "kill":
+            worker.kill()
+            stage.live(1)
+            may = max(may, _in_flight(stage))  # on a busy machine what it has sent comes later
+            worker.start()
+        case "frozen a moment":
+            stage.live(MOMENT_S)
+            worker.thaw()
+            if time.monotonic() - began < LEASE_S / 3:  # else it was no moment
+                may = 0
+        case _:
+            stage.live(LEASE_S * 2.2)
+            worker.thaw()
     return Kill("worker", way, may)
 
 
@@ -131,13 +135,8 @@ def _postgres(stage: Stage, way: str) -> Kill:
     assert server is not None
     match way:
         case "frozen":
-            found = psutil.Process(server.pid)
-            processes = [found, *found.children(recursive=True)]
-            for process in processes:
-                process.suspend()
-            stage.live(FROZEN_S)
-            for process in processes:
-                process.resume()
+            with frozen(server):
+                stage.live(FROZEN_S)
         case "stop":
             server.stop(30)
             stage.live(1)

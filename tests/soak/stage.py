@@ -16,13 +16,14 @@ from headgate.shared.broker.keys import Keys
 from headgate.shared.database.engine import open_engine
 from tests import ROOT
 from tests.soak.batches import SERVER_AWAY, Batches
+from tests.soak.flood import BEGUN
 from tests.soak.watch import Watch
 from tests.support.child import ChildProcess
 from tests.support.installation import database_url, worker_process
 from tests.support.servers import PostgresServer, Simulator, ValkeyServer, short_folder
 
 FAULTS = "429:retry-after=1=0.01,500=0.01,503=0.005,cut=0.002,slow:ms=2000=0.005"
-IN_FLIGHT, LEASE_S, TICK_S = 150, 5, 0.25
+IN_FLIGHT, LEASE_S, TICK_S = 150, 8, 0.25
 MORTAL = "mortal"
 
 
@@ -154,9 +155,24 @@ def _plain(child: ChildProcess) -> None:
     child.ready = lambda: True  # type: ignore[method-assign]
 
 
-def _producer(folder: Path, env: dict[str, str], kind: str, *words: Path | str) -> ChildProcess:
+class Producer(ChildProcess):
+    """A producer that is ready when it obeys SIGTERM: its log says so at each start."""
+
+    starts = 0
+
+    def ready(self) -> bool:
+        """Whether it has begun since the last start."""
+        return self.log().count(BEGUN) >= self.starts
+
+    def start(self, timeout_s: float = 30) -> Producer:
+        """It produces."""
+        self.starts = self.log().count(BEGUN) + 1
+        return super().start(timeout_s)
+
+
+def _producer(folder: Path, env: dict[str, str], kind: str, *words: Path | str) -> Producer:
     argv = [sys.executable, "-m", "tests.soak.flood", kind, *words]
-    return ChildProcess(argv, log_path=folder / f"{kind}.log", env=env)
+    return Producer(argv, log_path=folder / f"{kind}.log", env=env)
 
 
 def _postgres(folder: Path, stack: ExitStack) -> PostgresServer:

@@ -69,6 +69,8 @@ class ChildProcess:
     parent_death_signal = signal.SIGKILL
     forks = False
     """Whether it may be forked from the session's nursery, see tests/support/nursery.py."""
+    may_end = False
+    """Whether it comes to an end by itself, perhaps before its start has been seen."""
 
     def __init__(
         self,
@@ -116,7 +118,7 @@ class ChildProcess:
             if isinstance(fault, TimeoutError):
                 raise ChildFailed(f"{fault}; its log:\n{self.log_end()}") from fault
             raise
-        if not self.running:
+        if not self.running and not self.may_end:
             raise ChildFailed(
                 f"{self.argv} ended at once, code {self.exit_code()}; its log:\n{self.log_end()}"
             )

@@ -132,7 +132,9 @@ class Line:
         """A producer of so many plain jobs, which obeys the orders for `producer`."""
         argv = [sys.executable, "-m", "tests.support.crash", str(count), *key]
         env = self.env("producer")
-        return ChildProcess(argv, log_path=self.folder / "producer.log", env=env).start()
+        child = ChildProcess(argv, log_path=self.folder / "producer.log", env=env)
+        child.may_end = True
+        return child.start()
 
     def order(self, order: str, name: str = "one") -> None:
         """The worker of this name does as the order says (crash.py); "" is no order."""

@@ -89,7 +89,7 @@ def command(
 ) -> ChildProcess:
     """A command of `headgate`, not started yet; both its streams go to the log."""
     child = ChildProcess([*PROGRAM, *map(str, arguments)], env=env, log_path=log_path, cwd=cwd)
-    child.forks = True
+    child.forks = child.may_end = True
     return child
 
 

@@ -32,7 +32,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from tests.support.child import ChildFailed, ChildProcess
+from tests.support.child import BUSY, ChildFailed, ChildProcess
 
 SHORT_FOLDERS = Path("/tmp")  # noqa: S108 (a unix socket path holds 104 bytes; TMPDIR can be long)
 SHORT_PREFIX = "headgate-"
@@ -120,8 +120,10 @@ class ValkeyServer(ChildProcess):
         return f"redis://127.0.0.1:{self.port}/0"
 
     def client(self, **options: Any) -> "redis.Redis":
-        """A new client that sends nothing twice and gives up after 5 s; the caller closes it."""
-        defaults = {"decode_responses": True, "retry": Retry(NoBackoff(), 0), "socket_timeout": 5}
+        """A new client that sends nothing twice and gives up in the end; the caller closes it."""
+        defaults = {
+            "decode_responses": True, "retry": Retry(NoBackoff(), 0), "socket_timeout": 5 * BUSY
+        }  # fmt: skip
         return redis.Redis.from_url(self.url, **{**defaults, **options})
 
     def ready(self) -> bool:
@@ -279,7 +281,8 @@ class Simulator(ChildProcess):
 
     def stats(self) -> dict[str, Any]:
         """What the simulator has counted: requests, refusals by kind, tokens, money, repeats."""
-        with urllib.request.urlopen(f"{self.url}/_stats", timeout=5) as reply:  # noqa: S310 (loopback)
+        address = f"{self.url}/_stats"
+        with urllib.request.urlopen(address, timeout=5 * BUSY) as reply:  # noqa: S310 (loopback)
             counted: dict[str, Any] = json.load(reply)
             return counted
 

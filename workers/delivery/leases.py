@@ -11,7 +11,7 @@ import logging
 import math
 import time
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import redis.asyncio
 from redis.exceptions import NoScriptError, RedisError, ResponseError
@@ -35,6 +35,14 @@ def log_dead_letter(buried: Buried, reason: str) -> None:
     """Log a new dead letter, with nothing of its content."""
     facts = (buried.letter, buried.queue, buried.size, reason)
     log.warning("dead letter %s from %s (%d bytes): %s", *facts)
+
+
+class _NotReturned(NamedTuple):
+    """Jobs that could not be given back: how many, when that failed, and when their leases end."""
+
+    jobs: int
+    failed_at: float
+    until: float
 
 
 class Leases:
@@ -72,7 +80,8 @@ class Leases:
         self.held: dict[int, Lease] = {}
         self.held_bytes = 0
         self.returning: set[int] = set()
-        self._lapsing: list[tuple[float, int]] = []
+        self._lapsing: list[_NotReturned] = []
+        self._answered_at = 0.0
         self.on_their_way = 0
         self.has_left = False
         self.served: Sequence[str] = ()
@@ -129,6 +138,7 @@ class Leases:
         async with self.lock:
             leases = [lease for tag in tags if (lease := self._remove(tag)) is not None]
             self.on_their_way += len(leases)
+            until = time.monotonic() + self._lease_ms / 1000
             try:
                 # From the last chunk to the first, since each goes to the head of the queue.
                 for first in reversed(range(0, len(leases), CHUNK)):
@@ -138,15 +148,20 @@ class Leases:
                 self.on_their_way -= len(leases)
             except (RedisError, OSError) as error:
                 self.on_their_way -= len(leases)
-                self._lapsing.append((time.monotonic() + self._lease_ms / 1000, len(leases)))
+                self._lapsing.append(_NotReturned(len(leases), time.monotonic(), until))
                 log.warning("%d jobs return when their leases lapse: %s", len(leases), error)
 
     @property
     def lapsing(self) -> int:
-        """The number of jobs that could not be given back, and whose leases may still run."""
+        """The number of jobs that could not be given back, and whose leases may still run.
+
+        While the server is away no lease lapses.
+        """
         now = time.monotonic()
-        self._lapsing = [(until, count) for until, count in self._lapsing if now < until]
-        return sum(count for _, count in self._lapsing)
+        self._lapsing = [
+            one for one in self._lapsing if now < one.until or self._answered_at < one.failed_at
+        ]
+        return sum(one.jobs for one in self._lapsing)
 
     async def bury(self, tag: int, reason: str, waiter: Waiter | None = None) -> None:
         """Make the message of a held job a dead letter with this reason, and end its lease.
@@ -202,6 +217,7 @@ class Leases:
                 pipe.execute_command(*sign.by_sha())
                 pipe.exists(self._keys.cancels())
                 signed, cancels = await pipe.execute(raise_on_error=False)
+                self._answered_at = time.monotonic()
                 if isinstance(signed, NoScriptError):
                     await script.run_async(self._client, sign)
                 elif isinstance(signed, RedisError):

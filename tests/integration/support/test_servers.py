@@ -186,6 +186,17 @@ def test_a_child_that_ends_at_once_is_reported_with_its_log(tmp_path: Path) -> N
         child.run()
 
 
+def test_a_command_may_have_ended_before_its_start_is_seen(tmp_path: Path) -> None:
+    class Slow(ChildProcess):
+        may_end = True
+
+        def ready(self) -> bool:
+            return not self.running
+
+    child = Slow([sys.executable, "-c", "raise SystemExit(3)"], log_path=tmp_path / "log").start()
+    assert child.exit_code() == 3
+
+
 def test_a_simulated_provider_counts_from_zero(simulator: Simulator) -> None:
     assert simulator.url.startswith("http://127.0.0.1:")
     assert simulator.stats()["requests"] == 0
