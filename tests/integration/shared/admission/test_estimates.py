@@ -27,6 +27,7 @@ from headgate.workers.bootstrap import open_parts
 from headgate.workers.celery.pool import RETURN_S
 from headgate.workers.clients.redis_batcher import RedisBatcher
 from headgate.workers.maintenance.estimates import EstimateUpkeep
+from tests.support.child import BUSY
 from tests.support.command import headgate
 from tests.support.servers import ValkeyServer
 
@@ -70,7 +71,7 @@ def note(
 
 
 async def until(true: Callable[[], object]) -> None:
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(15 * BUSY):
         while not true():  # noqa: ASYNC110  a condition of the server, which has no event for it
             await asyncio.sleep(0.002)
 
