@@ -175,7 +175,7 @@ async def test_a_request_larger_than_the_limit_concerns_nobody_else(dialect: str
 async def test_answers_and_refusals_report_the_limits(dialect: str) -> None:
     async with simulated(dialect, limits=SimulatedLimit(rpm=60, tpm=60_000)) as by:
         # So many that the bucket is not full again before the second call: full, it tells nothing.
-        asked = Request(prompt="hello", params={"max_tokens": 4000})
+        asked = Request(prompt="hello", params={"max_tokens": 50_000})
         answer = await ask(by, dialect, asked)
         with pytest.raises(AttemptError) as caught:
             await ask(by, dialect, asked)

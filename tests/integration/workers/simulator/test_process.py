@@ -175,7 +175,7 @@ def test_a_wrong_flag_is_named_and_ends_with_2(flags: list[str], named: str) -> 
 
 
 def test_growth_lengths_and_headers_are_set_by_flags() -> None:
-    flags = ["--ramp-floor", "60", "--ramp-window-s", "30", "--headers", "none", "--rpm", "600"]
+    flags = ["--ramp-floor", "6", "--ramp-window-s", "300", "--headers", "none", "--rpm", "600"]
     with started(*flags, "--output-tokens", "20", "--output-sigma", "0") as (url, _):
         status, body = call(f"{url}/v1/chat/completions", CHAT)
         assert (status, body["usage"]["completion_tokens"]) == (200, 20)
