@@ -32,7 +32,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from tests.support.child import ChildFailed, ChildProcess
+from tests.support.child import BUSY, ChildFailed, ChildProcess
 
 SHORT_FOLDERS = Path("/tmp")  # noqa: S108 (a unix socket path holds 104 bytes; TMPDIR can be long)
 SHORT_PREFIX = "headgate-"
@@ -269,7 +269,7 @@ class Simulator(ChildProcess):
 
     def stats(self) -> dict[str, Any]:
         """What the simulator has counted: requests, refusals by kind, tokens, money, repeats."""
-        with urllib.request.urlopen(f"{self.url}/_stats", timeout=5) as reply:  # noqa: S310 (loopback)
+        with urllib.request.urlopen(f"{self.url}/_stats", timeout=5 * BUSY) as reply:  # noqa: S310 (loopback)
             counted: dict[str, Any] = json.load(reply)
             return counted
 
