@@ -32,6 +32,7 @@ from headgate.workers.errors import (
 )
 from headgate.workers.pipeline.outcome import AlreadyTaken, Deferred
 from headgate.workers.policy.retry import RetryLimits
+from headgate.workers.stages import cache
 from headgate.workers.stages.publish import Publish
 from tests.support.pipeline import (
     COST_PICO_USD,
@@ -250,8 +251,9 @@ async def test_a_spent_model_is_followed_by_the_next_of_the_chain(played: Played
 
 
 async def test_an_answer_of_a_fallback_is_kept_under_its_own_name_and_shared_for_a_moment(
-    played: PlayedPipeline,
+    played: PlayedPipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(cache, "WINDOW_S", 60)  # a moment also on a slow machine
     played.provider.play(*(fault(ProviderFault) for _ in range(3)))
     await played.result(job_for())
     shared = await played.result(job_for())
