@@ -237,14 +237,14 @@ async def test_a_frozen_server_costs_nobody_a_lease(
     with server.client(decode_responses=False) as client:
         broker = Broker(client)
         ids = put(broker, 20)
-        worker = start(server, "holder", lease_ms=2500)
+        worker = start(server, "holder", lease_ms=6000)
         await until(lambda: len(worker.arrived) == 20, "20 jobs")
-        other = start(server, "other", lease_ms=2500)
+        other = start(server, "other", lease_ms=6000)
         server.freeze()
-        await asyncio.sleep(3)  # longer than the lease: that is the point
+        await asyncio.sleep(7)  # longer than the lease: that is the point
         server.thaw()
         before_ms = broker.now_ms()
-        await until(lambda: broker.now_ms() > before_ms + 3000, "another lease")
+        await until(lambda: broker.now_ms() > before_ms + 7000, "another lease")
         assert (other.ids, worker.stopped) == ([], [])
         assert broker.leased() == dict.fromkeys(ids, "holder")
 
@@ -365,7 +365,7 @@ async def test_a_job_that_another_worker_has_is_stopped_here(
     broker: Broker, valkey: ValkeyServer, start: Start
 ) -> None:
     put(broker, 1)
-    worker = start(valkey, lease_ms=1000)
+    worker = start(valkey, lease_ms=5000)
     await until(lambda: worker.arrived, "the job")
     [job_id] = worker.ids
     broker.client.hset(Keys().owners(), job_id, "another")
