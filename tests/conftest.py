@@ -183,6 +183,7 @@ def _session_valkey(_apart_from_the_caller: None) -> Iterator[ValkeyServer]:
 @pytest.fixture
 def valkey(_session_valkey: ValkeyServer) -> ValkeyServer:
     """A running, empty Valkey of the session; take `valkey_factory` for one that may be killed."""
+    _session_valkey.thaw()  # a test that froze it may have failed before its end
     with _session_valkey.client() as client:
         client.flushall()
         client.script_flush()

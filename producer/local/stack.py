@@ -6,6 +6,7 @@ processes under supervision: call `restart_dead` a few times a second. `stop` en
 
 from __future__ import annotations
 
+import os
 import secrets
 import socket
 import time
@@ -181,15 +182,10 @@ class LocalStack:
         return child
 
     def _start_simulator(self, env: Mapping[str, str], flags: Sequence[str]) -> str:
-        # Choose the port here: a simulator that is restarted must keep its address.
-        port = next((flags[i + 1] for i, f in enumerate(flags[:-1]) if f == "--port"), "0")
-        argv = [*program("headgate.workers.simulator"), *flags]
-        if port == "0":
-            port = str(free_port())
-            argv += ["--port", port]
-        ready = self.settings.home_path / f"simulator-{port}.url"
+        ready = self.settings.home_path / f"simulator-{os.getpid()}.url"
         ready.unlink(missing_ok=True)
-        child = self._start("simulator", [*argv, "--ready-file", str(ready)], env, _QUICK_STOP_S)
+        argv = [*program("headgate.workers.simulator"), *flags, "--ready-file", str(ready)]
+        child = self._start("simulator", argv, env, _QUICK_STOP_S)
         until = time.monotonic() + START_S
         while not ready.exists():
             if time.monotonic() > until:
@@ -199,6 +195,9 @@ class LocalStack:
             time.sleep(0.02)
         url = ready.read_text().strip()
         ready.unlink(missing_ok=True)
+        # It has chosen a free port by itself: one that was free before may be taken by then. A
+        # simulator that is restarted must keep its address.
+        child.argv += ["--port", url.rpartition(":")[2]]
         return url
 
     def _start_flower(self, env: Mapping[str, str], port: int) -> None:
@@ -241,11 +240,3 @@ def require_free(option: str, port: int) -> None:
         except OSError as error:
             remedy = f"cannot be used ({error.strerror}); name another port with {option}"
             raise WrongUse(option, port, remedy) from error
-
-
-def free_port() -> int:
-    """Return a loopback port that nobody listens on now."""
-    with socket.socket() as trial:
-        trial.bind(("127.0.0.1", 0))
-        port: int = trial.getsockname()[1]
-        return port

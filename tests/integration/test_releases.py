@@ -102,7 +102,7 @@ def env(
         "HEADGATE_REDIS_URL": valkey.url,
         "HEADGATE_DATABASE_URL": database_url,
         "HEADGATE_SIMULATOR_URL": simulator.url,
-        "HEADGATE_LEASE_S": "2",
+        "HEADGATE_LEASE_S": "10",
         "HEADGATE_SWEEP_S": "1",
     }
 
@@ -138,11 +138,11 @@ def test_what_a_release_left_is_read_and_finished_by_today_s_code(
     with installation.ended_afterwards(worker):
         worker.start()
         again = client.submit(**ASKED[1])
-        assert again.result(timeout_s=30).cached == "exact"
+        assert again.result(timeout_s=90).cached == "exact"
         unfinished = left.jobs("queued", "running", "deferred")
         assert {row["status"] for row in unfinished} == {"queued", "running", "deferred"}
         for row in unfinished:
-            result = client.result(row["id"], wait=True, timeout_s=60)
+            result = client.result(row["id"], wait=True, timeout_s=180)
             assert result.status == "succeeded", (row["id"], result)
         with valkey.client() as broker:
             wait_until(lambda: not broker.exists("headgate:present", "headgate:leases"), 20)

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,6 +16,7 @@ import redis
 
 from headgate.shared.servers.embedded import Membership, join, processes
 from tests import ROOT
+from tests.support.child import BUSY, wait_until
 
 GRACE_S = 0.3
 KEEPER, SERVER = "keeper.py", "--dir"  # in the command line of each
@@ -55,7 +55,7 @@ class Member:
         return self._line()
 
     def leave(self) -> None:
-        self.process.communicate(timeout=20)
+        self.process.communicate(timeout=20 * BUSY)
         assert self.process.returncode == 0
 
     def _line(self) -> str:
@@ -68,10 +68,7 @@ def client(url: str) -> Any:
 
 
 def until(condition: Callable[[], object], within_s: float = 20.0) -> None:
-    end = time.monotonic() + within_s
-    while not condition():
-        assert time.monotonic() < end, f"not true within {within_s} s"
-        time.sleep(0.02)
+    wait_until(condition, within_s)
 
 
 def answers(url: str) -> bool:
@@ -118,7 +115,7 @@ def enter(home: Path) -> Membership:
 
 def wait_for_sync(url: str) -> None:
     """What was written is in the file: the server survives kill -9 with it."""
-    assert client(url).waitaof(1, 0, 5000)[0] == 1
+    assert client(url).waitaof(1, 0, 5000 * BUSY)[0] == 1
 
 
 @contextmanager

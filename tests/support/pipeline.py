@@ -57,7 +57,7 @@ from headgate.workers.stages.ledger import Ledger
 from headgate.workers.stages.publish import Publish
 from headgate.workers.stages.single_flight import SingleFlight
 from headgate.workers.stages.stream import DeltaWriter
-from tests.support.child import wait_until
+from tests.support.child import BUSY, wait_until
 from tests.support.rig import envelope
 
 MODELS = """
@@ -199,7 +199,7 @@ class PlayedPipeline:
         self.record = GroupCommit(engine)
         self.batcher = RedisBatcher(Redis.from_url(redis_url))
         self.keyless = False
-        self.opening_s = 0.0
+        self.has_opened = False
         self.stopped: str | None = None
         with Blocking.from_url(redis_url) as client:
             limits_in_force.write(client, Keys(), models, lambda _: 1)
@@ -229,7 +229,7 @@ class PlayedPipeline:
         return Canvas(Servers(settings, self.redis_url, ""))
 
     def _upstreams(self, _provider: object) -> list[Upstream]:
-        time.sleep(self.opening_s)  # as the import of an SDK; it runs in a thread
+        self.has_opened = True  # an SDK is imported here, which takes its time
         return [] if self.keyless else [Upstream(self.provider, "key0")]
 
     async def run(
@@ -248,7 +248,7 @@ class PlayedPipeline:
     async def result(self, job: Envelope, **others: Any) -> Result:
         """Run the job until it has ended, also after waits; return its result."""
         outcome = await self.run(job, **others)
-        until = time.monotonic() + 20
+        until = time.monotonic() + 20 * BUSY
         while isinstance(outcome, Deferred) and not outcome.wait_ms and time.monotonic() < until:
             await asyncio.sleep(0.05)
             outcome = await self.run(job, **others)
@@ -274,7 +274,7 @@ class PlayedPipeline:
         """How a run ends that is stopped for this reason, as the pool does it."""
         self.stopped = reason
         task.cancel()
-        return await asyncio.wait_for(task, 10)
+        return await asyncio.wait_for(task, 10 * BUSY)
 
     def rows(self, table: Table, job: Envelope) -> list[Any]:
         """Return the rows of the job in this table, in order."""

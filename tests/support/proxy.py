@@ -8,6 +8,8 @@ import threading
 from collections.abc import Coroutine
 from typing import Any, Self
 
+from tests.support.child import BUSY
+
 CHUNK_BYTES = 65_536
 
 
@@ -47,7 +49,7 @@ class TcpProxy:
         """Everything is closed and the thread has ended."""
         self._call(self._end())
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
+        self._thread.join(10 * BUSY)
         self._loop.close()
 
     def cut(self) -> None:
@@ -84,7 +86,7 @@ class TcpProxy:
         self._call(self._listen())
 
     def _call(self, work: Coroutine[Any, Any, None]) -> None:
-        asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
+        asyncio.run_coroutine_threadsafe(work, self._loop).result(10 * BUSY)
 
     async def _listen(self) -> None:
         if self._flowing is None:

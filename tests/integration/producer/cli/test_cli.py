@@ -16,7 +16,7 @@ from headgate.shared.servers import embedded
 from tests.support.child import BUSY, wait_until
 from tests.support.command import PROGRAM, headgate, start
 from tests.support.played_worker import PlayedWorker
-from tests.support.servers import ValkeyServer, free_port
+from tests.support.servers import ValkeyServer
 
 
 @pytest.fixture
@@ -124,11 +124,8 @@ def test_servers_that_cannot_be_reached_have_exit_code_3(
         ["up"],
         ["dead", "list"],
     )
-    no_redis = {**ready, "HEADGATE_REDIS_URL": f"redis://:hidden@127.0.0.1:{free_port()}/0"}
-    no_database = {
-        **ready,
-        "HEADGATE_DATABASE_URL": f"postgresql://u:hidden@127.0.0.1:{free_port()}/x",
-    }
+    no_redis = {**ready, "HEADGATE_REDIS_URL": "redis://:hidden@127.0.0.1:1/0"}
+    no_database = {**ready, "HEADGATE_DATABASE_URL": "postgresql://u:hidden@127.0.0.1:1/x"}
     for settings in (no_redis, no_database):
         for arguments in commands:
             ended = headgate(arguments, settings)

@@ -12,6 +12,7 @@ from headgate.producer.cli.demo import EXAMPLES
 from headgate.producer.submit.prepare import Submitter
 from headgate.shared import settings
 from headgate.shared.catalog.catalog import load
+from tests.support.child import BUSY
 
 
 def run(folder: Path, *flags: str) -> "subprocess.CompletedProcess[str]":
@@ -22,7 +23,7 @@ def run(folder: Path, *flags: str) -> "subprocess.CompletedProcess[str]":
         env=dict(os.environ),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=120 * BUSY,
         check=False,
     )
 

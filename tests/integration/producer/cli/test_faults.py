@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from headgate.shared.errors import shown
+from tests.support.child import BUSY
 from tests.support.command import PROGRAM, headgate, program
 from tests.support.servers import ValkeyServer
 
@@ -22,7 +23,8 @@ def under_sh(arguments: str, env: dict[str, str]) -> "subprocess.CompletedProces
     """Run `headgate` with these arguments in a shell."""
     return subprocess.run(
         ["/bin/sh", "-c", f'"$@" {arguments}', "sh", *PROGRAM],
-        env={**os.environ, **env}, capture_output=True, text=True, timeout=60, check=False,
+        env={**os.environ, **env}, capture_output=True, text=True, timeout=60 * BUSY,
+        check=False,
     )  # fmt: skip
 
 
@@ -39,7 +41,7 @@ def on_a_terminal(arguments: list[str], env: dict[str, str], columns: int) -> li
         while piece := os.read(ours, 65_536):
             shown += piece
     os.close(ours)
-    assert command.wait(30) == 0, shown
+    assert command.wait(30 * BUSY) == 0, shown
     return re.sub(r"\x1b\[[0-9;]*m", "", shown.decode()).splitlines()
 
 

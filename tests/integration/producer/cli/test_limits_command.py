@@ -240,7 +240,7 @@ def test_the_tables_show_buckets_gates_pools_and_tenants(env: dict[str, str], ha
     result = done(env, "limits").out
     assert f"pool/{POOL}\trpm\t60\tcatalog\t" in result
     assert f"{POOL}\tshut\tlimited\t" in result
-    assert f"{POOL}\t2\t-\t2\t-\t2m0" in result
+    assert f"{POOL}\t2\t-\t2\t-\t2m" in result
     assert f"{POOL}\ta\\x1b[2Jb\t2\t-" in result
     only = done(env, "limits", "--pool", POOL, "--json").document
     assert [one["pool"] for one in only["pools"]] == [POOL]

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.child import BUSY
 from tests.support.command import PROGRAM, headgate
 from tests.support.played_worker import PlayedWorker
 from tests.support.servers import ValkeyServer
@@ -60,9 +61,9 @@ def on_terminals(argv: Sequence[str], env: dict[str, str]) -> tuple[int, str, st
     for place, reader in enumerate(readers):
         os.close(pairs[place][1])
         reader.start()
-    code = command.wait(60)
+    code = command.wait(60 * BUSY)
     for place, reader in enumerate(readers):
-        reader.join(60)
+        reader.join(60 * BUSY)
         os.close(pairs[place][0])
     # The terminal itself turns a newline into CR and LF.
     out_text, err_text = (bytes(one).decode().replace("\r\n", "\n") for one in got)

@@ -111,12 +111,12 @@ def test_a_running_job_is_marked_and_its_worker_ends_it(
     job = client.submit("Hello")
     worker.start(job.id)
     with ThreadPoolExecutor(1) as pool:
-        cancelling = pool.submit(client.cancel, job.id)
+        cancelling = pool.submit(client.cancel, job.id, timeout_s=90)
         wait_until(lambda: at.redis.zscore(at.keys.cancels(), job.id), 5, "the wish")
         assert row_of(at, job.id).cancel_wanted
         report = ErrorReport("cancelled", "cancelled by the caller", False)
         result = worker.end(job.id, status="cancelled", content=None, error=report)
-        assert cancelling.result(5) == result
+        assert cancelling.result(90) == result
 
 
 def test_a_running_job_without_a_living_worker_is_reported_as_running(

@@ -22,6 +22,7 @@ from headgate.shared.database import migrate
 from headgate.shared.database.engine import open_engine, reading, writing
 from headgate.shared.database.tables import KEY_KEPT_MS, idempotency
 from headgate.workers.maintenance.prune import forget_idempotency_keys
+from tests.support.child import BUSY
 from tests.support.command import headgate
 from tests.support.played import PlayedWorker, ids_of, settings_for
 from tests.support.proxy import TcpProxy
@@ -142,7 +143,7 @@ def test_many_who_submit_at_once_get_one_job(
         chosen = settings_for(valkey.url, database_url, tmp_path)
         with Client(chosen) as mine:
             mine.open()
-            start.wait(20)
+            start.wait(20 * BUSY)
             # Some the other way round: no two may wait for each other.
             order = keys if number % 2 else keys[::-1]
             ids = mine.submit_many({"prompt": k, "idempotency_key": k} for k in order)

@@ -17,7 +17,7 @@ from headgate.shared.job.envelope import Envelope
 from headgate.shared.settings import Settings
 from tests.support.played import PlayedWorker, ids_of, row_of, settings_for
 from tests.support.proxy import TcpProxy
-from tests.support.servers import PostgresServer, ValkeyServer, free_port
+from tests.support.servers import PostgresServer, ValkeyServer
 
 PASSWORD = "s3cret-word"  # noqa: S105
 AT_MOST_S = 30.0
@@ -181,7 +181,7 @@ def test_a_database_without_tables_says_what_to_run(
 def test_a_database_that_is_not_there_is_named_without_its_password(
     valkey: ValkeyServer, tmp_path: Path
 ) -> None:
-    url = f"postgresql://me:{PASSWORD}@127.0.0.1:{free_port()}/headgate"
+    url = f"postgresql://me:{PASSWORD}@127.0.0.1:1/headgate"
     settings = Settings(redis_url=valkey.url, database_url=url, home=tmp_path)
     with Client(settings) as client, pytest.raises(Unreachable) as caught:
         client.jobs()

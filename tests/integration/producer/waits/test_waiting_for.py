@@ -293,5 +293,5 @@ def test_commands_tell_the_same(
     )
     document = headgate(["result", job, "--json"], env).document
     assert document["waiting_for"]["why"] == "requests per minute, 60"
-    late = headgate(["result", job, "--timeout", "6"], env)
+    late = headgate(["result", job, "--timeout", "10"], env)
     assert late.err.count(words) == 2, "after 3 s, and in the error"

@@ -198,13 +198,13 @@ def test_what_the_provider_says_of_a_test_holds(broker: Governor) -> None:
     broker.advance(HOUR_MS)
     assert len(drain(broker)) == 1
     broker.observe("limited", wait_ms=HOUR_MS, asked_ms=FOR_EVER_MS)
-    broker.advance(HOUR_MS - 5000)
+    broker.advance(HOUR_MS - MINUTES_MS)
     assert drain(broker) == {}, "still the same: another hour"
-    broker.advance(5000)
+    broker.advance(MINUTES_MS)
     assert len(drain(broker)) == 1
-    broker.observe("limited", wait_ms=2000)
+    broker.observe("limited", wait_ms=MINUTES_MS)
     assert drain(broker) == {}
-    broker.advance(2000)
+    broker.advance(MINUTES_MS)
     assert len(drain(broker)) == 7, "a wait that it keeps to opens the pool for all"
 
 
@@ -425,20 +425,23 @@ def test_what_headers_show_may_be_used_at_once_less_what_is_on_its_way(broker: G
     broker.limit(**{f"pool/{POOL}": "rpm=600"})
     broker.ask(*(f"j{n}" for n in range(700)))
     [first] = broker.holds(1).values()
-    broker.observe("ok", full_minute(first.totals["rpm"]), granted_at_ms=first.granted_at_ms)
     began_ms, passed_ms = broker.now_ms(), broker.passed_ms
+    broker.observe("ok", full_minute(first.totals["rpm"]), granted_at_ms=first.granted_at_ms)
     waves = []
-    for _ in range(12):
+    for n in range(12):
         waves.append(len(drain(broker)))
+        if n == 0:
+            late = gain(broker, 10 * A_SECOND, began_ms)
         broker.advance(WAVE_MS)
     took_s = (broker.now_ms() - began_ms + broker.passed_ms - passed_ms) / 1000
     # Half a second may be late, and two seconds of the rate may be on their way.
     assert 560 <= sum(waves) <= 600 + 10 * took_s
-    assert waves[0] <= 10, "a second is known to pass, more has to be proven"
+    assert waves[0] <= 10 + late, "a second is known to pass, more has to be proven"
     # The same headers once more change nothing: those granted since are on their way.
     broker.observe("ok", full_minute(first.totals["rpm"]), granted_at_ms=first.granted_at_ms)
+    began_ms = broker.now_ms()
     broker.advance(WAVE_MS)
-    assert len(drain(broker)) <= 20
+    assert len(drain(broker)) <= 20 + gain(broker, 10 * A_SECOND, began_ms)
 
 
 def test_a_bucket_is_a_second_deep_again_when_nobody_told_of_it_for_two_minutes(
@@ -462,14 +465,14 @@ def test_a_refusal_ends_a_burst_and_what_is_never_used_is_learned(broker: Govern
     broker.observe("ok", full_minute(first.totals["rpm"]), granted_at_ms=first.granted_at_ms)
     [second] = broker.holds(1).values()
     told = full_minute(second.totals["rpm"], remaining=590)
-    broker.observe("limited", told, wait_ms=0, granted_at_ms=second.granted_at_ms)
     began_ms = broker.now_ms()
+    broker.observe("limited", told, wait_ms=0, granted_at_ms=second.granted_at_ms)
     assert len(drain(broker)) <= 1 + (broker.now_ms() - began_ms) / 100 + 1
     broker.advance(30_000)
     [third] = broker.holds(1).values()
     told = full_minute(third.totals["rpm"], remaining=598)
-    broker.observe("ok", told, granted_at_ms=third.granted_at_ms)
     began_ms = broker.now_ms()
+    broker.observe("ok", told, granted_at_ms=third.granted_at_ms)
     assert len(drain(broker)) <= 10 + (broker.now_ms() - began_ms) / 100 + 1
 
 

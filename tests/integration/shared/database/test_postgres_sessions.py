@@ -22,7 +22,7 @@ from tests.integration.shared.database.test_prepared_statements import Pooler
 from tests.integration.workers.clients.test_group_commit import Counted, names, row
 from tests.support.child import BUSY, ChildProcess, wait_until
 from tests.support.command import headgate
-from tests.support.servers import PostgresServer, free_port
+from tests.support.servers import PostgresServer
 
 #: Holds the row of the batch `one` in a transaction, and says so.
 HOLD = """
@@ -203,7 +203,7 @@ async def test_a_changed_column_costs_a_new_session_and_no_job(
         ("postgresql://postgres@127.0.0.1:{port}/no_such_database", "does not exist"),
         ("postgresql://nobody_of_this_name:secret-word@127.0.0.1:{port}/postgres", "role"),
         ("postgresql://postgres:secret-word@no-such-host.invalid/x", "resolve"),
-        ("postgresql://postgres:secret-word@127.0.0.1:{closed}/x", "refused"),
+        ("postgresql://postgres:secret-word@127.0.0.1:1/x", "refused"),
     ],
 )
 def test_a_wrong_address_ends_a_command_with_its_reason(
@@ -211,7 +211,7 @@ def test_a_wrong_address_ends_a_command_with_its_reason(
 ) -> None:
     env = {
         "HEADGATE_HOME": str(tmp_path),
-        "HEADGATE_DATABASE_URL": url.format(port=postgres.port, closed=free_port()),
+        "HEADGATE_DATABASE_URL": url.format(port=postgres.port),
     }
     ended = headgate(["db", "check"], env)
     assert ended.code == 3, ended
@@ -260,7 +260,7 @@ def test_of_several_hosts_the_one_that_can_be_written_is_taken(
     postgres: PostgresServer, postgres_url: str, tmp_path: Path
 ) -> None:
     """As libpq has it: so a failover needs no new setting."""
-    hosts = f"host=127.0.0.1:{free_port()}&host=127.0.0.1:{postgres.port}"
+    hosts = f"host=127.0.0.1:1&host=127.0.0.1:{postgres.port}"
     name = postgres_url.rpartition("/")[2]
     url = f"postgresql://postgres@/{name}?{hosts}&target_session_attrs=read-write"
     env = {"HEADGATE_HOME": str(tmp_path), "HEADGATE_DATABASE_URL": url}

@@ -23,7 +23,7 @@ from headgate.shared.database.sqlite_lock import turn
 from headgate.shared.settings import Settings
 from tests.promises.test_bad_input import WITHOUT_ROOTS_RIGHT
 from tests.support import installation
-from tests.support.child import ChildProcess, wait_until
+from tests.support.child import BUSY, ChildProcess, wait_until
 from tests.support.command import headgate
 from tests.support.servers import Simulator, ValkeyServer
 
@@ -200,7 +200,7 @@ def test_a_read_only_file_is_refused_with_the_reason(env: dict[str, str], tmp_pa
     try:
         ended = subprocess.run(
             [sys.executable, "-c", WITHOUT_ROOTS_RIGHT, "submit", "x"], env={**os.environ, **env},
-            capture_output=True, text=True, timeout=60, check=False,
+            capture_output=True, text=True, timeout=60 * BUSY, check=False,
         )  # fmt: skip
     finally:
         tmp_path.chmod(0o755)

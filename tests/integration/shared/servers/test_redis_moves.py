@@ -13,7 +13,7 @@ import uvloop
 from headgate.shared import redis_url
 from headgate.shared.servers import redis_client
 from headgate.workers.clients.redis_batcher import RedisBatcher
-from tests.support.child import wait_until
+from tests.support.child import BUSY, wait_until
 from tests.support.proxy import TcpProxy
 from tests.support.sentinels import role
 from tests.support.servers import ValkeyServer
@@ -73,7 +73,7 @@ async def test_a_pipeline_of_the_batcher_is_sent_again_to_the_new_master(moving:
     try:
         await lane.send("SET", "a", "1")
         moving.move()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(10 * BUSY):
             await asyncio.gather(lane.send("GET", "a"), *(lane.send("INCR", "n") for _ in range(9)))
         with moving.new.client() as other:
             assert int(other.get("n") or 0) >= 9

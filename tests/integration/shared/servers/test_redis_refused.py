@@ -7,9 +7,11 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import pytest
+import redis
 
 from headgate.producer.installation import open_installation
 from headgate.shared.errors import Unfit, Unreachable
@@ -19,7 +21,7 @@ from tests.support import installation, redis_forms
 from tests.support.child import ChildFailed, wait_until
 from tests.support.command import headgate
 from tests.support.redis_forms import AclServer, Certificates, tls_front
-from tests.support.sentinels import MASTER_NAME, SentinelProcess, role
+from tests.support.sentinels import MASTER_NAME, SentinelProcess
 from tests.support.servers import ValkeyServer, free_port, short_folder
 
 
@@ -78,11 +80,18 @@ def test_a_remote_redis_is_accepted_with_postgresql_or_on_purpose(tmp_path: Path
     open_servers(chosen, record=False).close()
 
 
+def follows(client: redis.Redis) -> bool:
+    """Whether the server has all that its master has."""
+    facts: Any = client.info("replication")
+    return (facts["role"], facts.get("master_link_status")) == ("slave", "up")
+
+
 def test_a_replica_is_refused_and_names_its_master(
     valkey: ValkeyServer, valkey_factory: Callable[..., ValkeyServer], tmp_path: Path
 ) -> None:
     replica = valkey_factory(extra=["--replicaof", "127.0.0.1", str(valkey.port)])
-    wait_until(lambda: role(replica) == "slave", 10, "the replica to be one")
+    with replica.client() as client:  # while it loads the master's data it refuses to answer
+        wait_until(lambda: follows(client), 10, "the replica to be one")
     found = refusal(replica.url, tmp_path)
     assert isinstance(found, Unfit)
     assert f"read-only replica of 127.0.0.1:{valkey.port}" in str(found)
@@ -203,7 +212,7 @@ def test_plain_text_to_a_tls_port_and_tls_to_a_plain_one_say_what_to_write(
 def test_sentinels_that_are_away_or_watch_another_master_are_named(
     valkey: ValkeyServer, tmp_path: Path
 ) -> None:
-    gone = free_port()
+    gone = 1  # nothing listens there
     found = refusal(f"sentinel://127.0.0.1:{gone}/0?master_name=mine", tmp_path)
     assert not isinstance(found, Unfit), "they may come back"
     assert f"127.0.0.1:{gone}" in found.reason

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 import pytest
 from pytest_celery import CeleryTestSetup
 
+from tests.support.child import BUSY
 from tests.support.servers import ValkeyServer
 
 
@@ -24,7 +25,7 @@ def celery_worker_env(celery_valkey: ValkeyServer) -> Mapping[str, str]:
 def test_a_job_goes_through_a_worker_that_is_a_local_process(celery_setup: CeleryTestSetup) -> None:
     assert celery_setup.ready(control=True, docker=True)
     answer = celery_setup.app.send_task("celery_nodes_app.double", args=[21])
-    assert answer.get(timeout=20) == 42
+    assert answer.get(timeout=20 * BUSY) == 42
     celery_setup.worker.assert_log_exists("celery_nodes_app.double")
 
 
@@ -36,4 +37,4 @@ def test_a_killed_worker_is_replaced_and_works_on(celery_setup: CeleryTestSetup)
     answer = celery_setup.app.send_task("celery_nodes_app.double", args=[4])
     worker.restart()
     assert worker.container.child.pid != first
-    assert answer.get(timeout=20) == 8
+    assert answer.get(timeout=20 * BUSY) == 8

@@ -19,7 +19,7 @@ from tests.support.command import PROGRAM, headgate
 from tests.support.installation import exit_code, nothing_is_left
 from tests.support.proxy import TcpProxy
 from tests.support.rig import noop_worker, runs, send_noops, wait_until_drained
-from tests.support.servers import Simulator, ValkeyServer, free_port, short_folder
+from tests.support.servers import Simulator, ValkeyServer, short_folder
 
 BOUND_S = 30
 """Drain times below are short; a worker that hangs would only end 10 s after them, with code 3."""
@@ -56,7 +56,7 @@ def test_a_signal_in_the_middle_of_the_start_is_obeyed(
 
 
 def test_without_a_broker_a_worker_ends_on_a_signal(started: Callable[..., ChildProcess]) -> None:
-    child = started(WORKER, redis_url=f"redis://127.0.0.1:{free_port()}/0")
+    child = started(WORKER, redis_url="redis://127.0.0.1:1/0")
     wait_until(lambda: "trying until it answers" in child.log(), 30, "the worker to try")
     child.signal(signal.SIGTERM)
     assert exit_code(child, BOUND_S) == 0
@@ -89,7 +89,7 @@ def test_while_redis_is_away_a_worker_ends_in_time_and_its_jobs_return_with_thei
             stack.callback(workers[-1].kill)
         first, second = workers
         first.start()
-        sent = send_noops(client, 20, sleep_s=3)
+        sent = send_noops(client, 20, sleep_s=10)  # they still run when the outage begins
         wait_until(lambda: first.log().count(" begins") >= 20, 20, "the jobs to begin")
         wait_until(lambda: client.zcard(Keys().leases()) == 20, 20, "the leases")
         client.waitaof(1, 0, 5000)

@@ -8,7 +8,7 @@ from headgate.shared.database import migrate
 from headgate.shared.database.engine import open_engine
 from headgate.shared.settings import Settings
 from tests.support import installation
-from tests.support.child import ChildProcess, wait_until
+from tests.support.child import BUSY, ChildProcess, wait_until
 from tests.support.servers import PostgresServer, Simulator, ValkeyServer
 
 WORD = "this worker begins when it answers"
@@ -43,6 +43,6 @@ def test_a_worker_begins_when_the_database_answers(
             server.start()
             settings = Settings(home=tmp_path / "home", redis_url=valkey.url, database_url=url)
             with Client(settings) as client:
-                assert client.submit("late").result(timeout_s=30).status == "succeeded"
+                assert client.submit("late").result(timeout_s=30 * BUSY).status == "succeeded"
             assert worker.log().count(WORD) == 2
             assert worker.stop(20) == 0

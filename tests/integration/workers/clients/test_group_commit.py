@@ -13,6 +13,7 @@ from headgate.shared.database import migrate
 from headgate.shared.database.engine import open_engine
 from headgate.shared.database.tables import batches
 from headgate.workers.clients.group_commit import GroupCommit
+from tests.support.child import BUSY
 from tests.support.servers import PostgresServer
 
 
@@ -71,10 +72,12 @@ async def test_many_writes_at_once_share_few_transactions(
     record: GroupCommit, engine: Engine
 ) -> None:
     act = Counted()
+    began = asyncio.get_running_loop().time()
     answers = await asyncio.gather(*(record.write(act, f"n{n:04}") for n in range(1200)))
+    took_s = asyncio.get_running_loop().time() - began
     assert answers == [f"wrote n{n:04}" for n in range(1200)]
     assert len(names(engine)) == 1200
-    assert len(act.groups) <= 8
+    assert len(act.groups) <= 8 + took_s / 0.02
     assert max(act.groups) <= 500
 
 
@@ -176,7 +179,7 @@ async def test_a_locked_sqlite_is_waited_for(sqlite_url: str) -> None:
             wish = asyncio.ensure_future(record.write(Counted(), "patient"))
             done, _ = await asyncio.wait({wish}, timeout=0.4)
             assert not done
-        assert await asyncio.wait_for(wish, 10) == "wrote patient"
+        assert await asyncio.wait_for(wish, 10 * BUSY) == "wrote patient"
     finally:
         await record.close()
         other.dispose()
@@ -199,7 +202,7 @@ async def test_a_postgresql_that_goes_and_comes_back_is_waited_for(
         done, _ = await asyncio.wait(wishes, timeout=0.3)
         assert not done
         await asyncio.to_thread(server.start)
-        assert len(await asyncio.wait_for(asyncio.gather(*wishes), 20)) == 20
+        assert len(await asyncio.wait_for(asyncio.gather(*wishes), 20 * BUSY)) == 20
         assert len(names(engine)) == 21
     finally:
         await record.close()

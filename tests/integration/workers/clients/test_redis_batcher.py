@@ -12,6 +12,7 @@ from headgate.shared.broker import jobs
 from headgate.shared.broker.keys import Keys
 from headgate.workers.clients.redis_batcher import RedisBatcher
 from headgate.workers.stages import hold
+from tests.support.child import BUSY
 from tests.support.servers import ValkeyServer
 
 TICKET = Ticket(
@@ -120,7 +121,7 @@ async def test_a_killed_server_is_waited_for(valkey_factory: Callable[..., Valke
     done, _ = await asyncio.wait(asked, timeout=0.3)
     assert not done
     await asyncio.to_thread(server.start)
-    assert await asyncio.wait_for(asyncio.gather(*asked), 15) == [b"1"] * 50
+    assert await asyncio.wait_for(asyncio.gather(*asked), 15 * BUSY) == [b"1"] * 50
     await batcher.close()
 
 
@@ -136,15 +137,15 @@ async def test_a_master_without_its_replicas_is_waited_for(
     assert not done
     with server.client() as client:
         client.config_set("min-replicas-to-write", 0)
-    assert (await asyncio.wait_for(asyncio.gather(*asked), 10))[0] is True
+    assert (await asyncio.wait_for(asyncio.gather(*asked), 10 * BUSY))[0] is True
     await batcher.close()
 
 
 async def test_a_command_that_cannot_be_sent_leaves_nobody_hanging(valkey: ValkeyServer) -> None:
     batcher = RedisBatcher(Redis.from_url(valkey.url))
     with pytest.raises(UnicodeEncodeError):
-        await asyncio.wait_for(batcher.send("ECHO", "\ud800"), 5)
-    assert await asyncio.wait_for(batcher.send("ECHO", "on"), 5) == b"on"
+        await asyncio.wait_for(batcher.send("ECHO", "\ud800"), 5 * BUSY)
+    assert await asyncio.wait_for(batcher.send("ECHO", "on"), 5 * BUSY) == b"on"
     await batcher.close()
 
 
@@ -157,6 +158,6 @@ async def test_closing_does_not_wait_for_a_server_that_is_gone(
     await asyncio.to_thread(server.kill)
     asked = asyncio.ensure_future(batcher.send("PING"))
     await asyncio.sleep(0)
-    await asyncio.wait_for(batcher.close(), 10)
+    await asyncio.wait_for(batcher.close(), 10 * BUSY)
     await asyncio.wait({asked}, timeout=5)
     assert asked.cancelled()  # its job goes back: a silent server is no fault of the job's

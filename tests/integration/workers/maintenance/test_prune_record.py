@@ -17,7 +17,7 @@ from headgate.shared.servers.servers import Servers
 from headgate.shared.settings import Settings
 from headgate.workers.clients.redis_batcher import RedisBatcher
 from headgate.workers.maintenance.prune_record import RecordPrune
-from tests.support.child import wait_until
+from tests.support.child import BUSY, wait_until
 from tests.support.old_rows import ids_in, put_job
 from tests.support.servers import ValkeyServer
 
@@ -31,7 +31,7 @@ class Archive:
         self.batcher = RedisBatcher(servers.async_redis_client())
 
     def pruning(
-        self, owner: str = "w", keep_days: int = 30, ahead_ms: int = 0, round_s: float = 5
+        self, owner: str = "w", keep_days: int = 30, ahead_ms: int = 0, round_s: float = 60
     ) -> RecordPrune:
         return RecordPrune(
             self.batcher, self.servers.keys, self.engine, owner, lambda: now_ms() + ahead_ms,
@@ -98,7 +98,7 @@ async def test_only_the_worker_with_the_turn_prunes_and_only_with_a_bound(
     with valkey.client() as client:
         client.set(archive.servers.keys.sweeper(), "first")
         forever = archive.pruning("first", keep_days=0)
-        await asyncio.wait_for(forever.keep(), 10)
+        await asyncio.wait_for(forever.keep(), 10 * BUSY)
         second = asyncio.create_task(archive.pruning("second").keep())
         await asyncio.sleep(0.5)
         assert len(archive.jobs()) == 1

@@ -18,7 +18,7 @@ from headgate.workers.errors import ProviderFault
 from headgate.workers.pipeline.outcome import AlreadyTaken, Ended, Restored
 from headgate.workers.stages.ledger import Attempt, Ledger
 from headgate.workers.stages.publish import Publish
-from tests.support.child import wait_until
+from tests.support.child import BUSY, wait_until
 from tests.support.pipeline import (
     COST_PICO_USD,
     PlayedPipeline,
@@ -105,7 +105,7 @@ async def test_a_late_worker_publishes_nothing(played: PlayedPipeline) -> None:
     late = await played.start(job)
     result = await played.result(job)  # another worker took over and was answered
     silence.set()
-    assert isinstance(await asyncio.wait_for(late, 10), Restored)  # its lease is another's
+    assert isinstance(await asyncio.wait_for(late, 10 * BUSY), Restored)  # its lease is another's
     assert played.celery(job).get(timeout=5) == result.as_json()
     assert len(played.rows(audit, job)) == 1
     assert played.row(job).fence == 2
@@ -131,7 +131,7 @@ async def test_stopped_while_an_answer_is_settled_leaves_no_attempt_open(
         played.stopped = reason
         run.cancel()
         server.thaw()
-        await asyncio.wait_for(run, 20)
+        await asyncio.wait_for(run, 20 * BUSY)
         assert [state for _, state, _ in played.attempts(job)] != ["open"]
 
 
@@ -342,5 +342,5 @@ async def test_results_wait_for_a_redis_that_is_down(
         )
         assert not run.done()
         await asyncio.to_thread(server.start)
-        assert isinstance(await asyncio.wait_for(run, 20), Ended)
+        assert isinstance(await asyncio.wait_for(run, 20 * BUSY), Ended)
         assert played.celery(job).state == "SUCCESS"

@@ -18,7 +18,7 @@ from headgate.workers.pipeline.outcome import Ended, Restored
 from headgate.workers.provider import Answer, OnPiece
 from headgate.workers.stages.ledger import Ledger, Settlement
 from headgate.workers.stages.stream import MOST_CHARS, TOGETHER, DeltaWriter
-from tests.support.child import wait_until
+from tests.support.child import BUSY, wait_until
 from tests.support.pipeline import (
     PlayedPipeline,
     Scripted,
@@ -124,11 +124,11 @@ async def test_followers_do_not_share_a_broken_answer_stopped_while_it_is_settle
     played.pipeline = with_stages(played.pipeline, ledger=ledger)
     job = job_for(stream=True)
     run = asyncio.ensure_future(played.run(job, grant=Held("held", "alpha")))
-    await asyncio.wait_for(ledger.due.wait(), 10)
+    await asyncio.wait_for(ledger.due.wait(), 10 * BUSY)
     played.stopped = "timeout"
     run.cancel()
     ledger.may.set()
-    outcome = await asyncio.wait_for(run, 10)
+    outcome = await asyncio.wait_for(run, 10 * BUSY)
     assert isinstance(outcome, Ended)
     assert outcome.result.error is not None
     assert outcome.result.error.code == "timeout"

@@ -21,6 +21,7 @@ from headgate.shared.job.ids import now_ms
 from headgate.shared.job.result import Result
 from headgate.workers.errors import RequestRefused, Unauthorized
 from headgate.workers.pipeline.outcome import Deferred, Ended
+from headgate.workers.stages import cache, single_flight
 from headgate.workers.stages.claim import Claim
 from headgate.workers.stages.conclude import Conclusion
 from tests.support.pipeline import (
@@ -39,8 +40,15 @@ SHARED = Shared("alpha")
 
 @pytest.fixture(params=[False, True], ids=["leader pays", "all pay"])
 async def played(
-    request: pytest.FixtureRequest, database_url: str, valkey: ValkeyServer, tmp_path: Path
+    request: pytest.FixtureRequest,
+    database_url: str,
+    valkey: ValkeyServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> AsyncIterator[PlayedPipeline]:
+    # Those who share a call run one after another, and the machine may be slow.
+    monkeypatch.setattr(single_flight, "WINDOW_S", 60)
+    monkeypatch.setattr(cache, "WINDOW_S", 60)
     async with played_pipeline(database_url, valkey.url, tmp_path, even=request.param) as played:
         yield played
 

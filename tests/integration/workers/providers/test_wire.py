@@ -32,7 +32,7 @@ from headgate.workers.providers.openai import OpenAIProvider
 from tests.support.fake_vendor import Script, Vendor, Visit, vendor
 
 KEY = "sk-test-1234567890"
-BOUND_S = 10.0
+BOUND_S = 60.0
 CHAT = {
     "model": "gpt-4o-mini-2024-07-18",
     "choices": [{"index": 0, "message": {"content": "Hi!"}, "finish_reason": "stop"}],
@@ -182,7 +182,7 @@ async def test_no_answer_in_time_is_of_unknown_cost_and_hangs_up(dialect: str) -
 
     async with vendor(script) as server, provider(dialect, server.port) as by:
         with pytest.raises(AttemptTimeout) as caught:
-            await ask(by, timeout_s=0.05)
+            await ask(by, timeout_s=2)
         await asyncio.wait_for(server.left.wait(), BOUND_S)
     assert caught.value.billed is None
 
@@ -195,7 +195,7 @@ async def test_a_body_that_never_ends_is_cut_at_the_same_time(dialect: str) -> N
             await visit.send(b"1\r\n \r\n")
             await asyncio.sleep(0.01)
 
-    assert isinstance(await failing(dialect, script, timeout_s=0.1), AttemptTimeout)
+    assert isinstance(await failing(dialect, script, timeout_s=2), AttemptTimeout)
 
 
 @DIALECTS

@@ -146,7 +146,7 @@ async def test_an_answer_may_be_withheld_empty_or_garbled() -> None:
 @pytest.mark.parametrize("fault", ["stall", "cut-body"])
 async def test_a_stream_may_stall_or_break_after_its_first_part(fault: str) -> None:
     async with running() as it:
-        stream = await ask_openai(it.openai, f"[[fault:{fault}]]", stream=True, timeout=0.5)
+        stream = await ask_openai(it.openai, f"[[fault:{fault}]]", stream=True, timeout=3)
         got = []
         with pytest.raises(openai.APIConnectionError):  # noqa: PT012  raised by the last step
             async for chunk in stream:
@@ -185,9 +185,11 @@ async def test_a_flood_is_an_answer_of_that_size_for_each_sdk_whole_and_streamed
 @pytest.mark.parametrize("fault", ["endless", "endless-line", "drip:ms=10"])
 async def test_a_flood_without_end_goes_on_until_its_caller_leaves(fault: str) -> None:
     async with running() as it:
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(1):
-                await ask_openai(it.openai, f"[[fault:{fault}]]", timeout=30)
+        call = asyncio.create_task(ask_openai(it.openai, f"[[fault:{fault}]]", timeout=60))
+        await until(lambda: it.engine.stats.accepted == 1)
+        await asyncio.sleep(0.5)
+        assert not call.done()
+        call.cancel()
         await until(lambda: it.engine.stats.open_now == 0)
         assert it.engine.stats.cancelled == 1
 
@@ -205,7 +207,7 @@ async def test_a_caller_who_leaves_early_is_counted_and_not_billed() -> None:
         await until(lambda: it.engine.stats.open_now == 1)
         call.cancel()
         await until(lambda: it.engine.stats.cancelled == 1)
-        assert it.engine.stats.open_now == 0
+        await until(lambda: it.engine.stats.open_now == 0)
         assert it.engine.stats.billed_usd == 0
 
 

@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from tests.support.child import BUSY
+
 MODULE = [sys.executable, "-m", "headgate.workers.simulator"]
 CHAT = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "hello"}]}
 
@@ -39,7 +41,7 @@ def call(url: str, body: Any = None, raw: bytes | None = None) -> tuple[int, Any
     request = urllib.request.Request(url, data=sent)  # noqa: S310  a loopback URL
     request.add_header("content-type", "application/json")
     try:
-        with urllib.request.urlopen(request, timeout=10) as reply:  # noqa: S310
+        with urllib.request.urlopen(request, timeout=10 * BUSY) as reply:  # noqa: S310
             return reply.status, json.load(reply)
     except urllib.error.HTTPError as refused:
         with refused:
@@ -53,11 +55,11 @@ def test_a_signal_ends_it_cleanly_even_with_a_caller_waiting(number: int, tmp_pa
         assert ready.read_text().strip() == url
         host, port = url.removeprefix("http://").split(":")
         body = json.dumps(CHAT)
-        with socket.create_connection((host, int(port)), timeout=5) as caller:
+        with socket.create_connection((host, int(port)), timeout=5 * BUSY) as caller:
             head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}"
             caller.sendall(f"{head}\r\n\r\n{body}".encode())
             process.send_signal(number)
-            assert process.wait(5) == 0
+            assert process.wait(5 * BUSY) == 0
 
 
 def test_it_ends_when_its_parent_is_gone() -> None:
@@ -66,7 +68,7 @@ def test_it_ends_when_its_parent_is_gone() -> None:
             with started("--with-parent", str(parent.pid)) as (url, process):
                 assert call(f"{url}/health") == (200, {"status": "ok"})
                 parent.kill()
-                assert process.wait(10) == 0
+                assert process.wait(10 * BUSY) == 0
         finally:
             parent.kill()
 
@@ -138,7 +140,7 @@ def test_a_log_line_is_written_for_each_request_and_holds_no_prompt() -> None:
     with started("--json-log") as (url, process):
         call(f"{url}/v1/chat/completions", CHAT)
         process.terminate()
-        _, said = process.communicate(timeout=5)
+        _, said = process.communicate(timeout=5 * BUSY)
         line = json.loads(said.splitlines()[0])
         assert (line["status"], line["model"]) == (200, "gpt-4o-mini")
         assert "hello" not in said
@@ -166,14 +168,14 @@ def test_a_log_line_is_written_for_each_request_and_holds_no_prompt() -> None:
     ],
 )
 def test_a_wrong_flag_is_named_and_ends_with_2(flags: list[str], named: str) -> None:
-    ended = subprocess.run([*MODULE, *flags], capture_output=True, text=True, timeout=20)
+    ended = subprocess.run([*MODULE, *flags], capture_output=True, text=True, timeout=20 * BUSY)
     assert ended.returncode == 2
     assert named in ended.stderr
     assert "Traceback" not in ended.stderr
 
 
 def test_growth_lengths_and_headers_are_set_by_flags() -> None:
-    flags = ["--ramp-floor", "60", "--ramp-window-s", "30", "--headers", "none", "--rpm", "600"]
+    flags = ["--ramp-floor", "6", "--ramp-window-s", "300", "--headers", "none", "--rpm", "600"]
     with started(*flags, "--output-tokens", "20", "--output-sigma", "0") as (url, _):
         status, body = call(f"{url}/v1/chat/completions", CHAT)
         assert (status, body["usage"]["completion_tokens"]) == (200, 20)
@@ -185,7 +187,7 @@ def test_a_port_that_is_taken_is_named_and_ends_with_2() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         ended = subprocess.run(
-            [*MODULE, "--port", port], capture_output=True, text=True, timeout=20
+            [*MODULE, "--port", port], capture_output=True, text=True, timeout=20 * BUSY
         )
     assert ended.returncode == 2
     assert port in ended.stderr

@@ -15,6 +15,7 @@ import pytest
 from headgate.workers.simulator.behaviour import Behaviour
 from headgate.workers.simulator.engine import Engine
 from headgate.workers.simulator.server import SimulatorServer, serving
+from tests.support.child import BUSY
 
 
 @dataclass
@@ -31,8 +32,8 @@ async def running(behaviour: Behaviour | None = None, key: str = "k") -> AsyncIt
     engine = Engine(behaviour or Behaviour(), time.monotonic, time.time)
     async with (
         serving(SimulatorServer(engine)) as url,
-        openai.AsyncOpenAI(api_key=key, base_url=f"{url}/v1", max_retries=0, timeout=10) as first,
-        anthropic.AsyncAnthropic(api_key=key, base_url=url, max_retries=0, timeout=10) as second,
+        openai.AsyncOpenAI(api_key=key, base_url=f"{url}/v1", max_retries=0, timeout=60) as first,
+        anthropic.AsyncAnthropic(api_key=key, base_url=url, max_retries=0, timeout=60) as second,
     ):
         yield Running(engine, first, second)
 
@@ -51,7 +52,7 @@ async def ask_anthropic(client: anthropic.AsyncAnthropic, prompt: str, **more: A
 
 
 async def until(true: Any) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(5 * BUSY):
         while not true():  # noqa: ASYNC110  a condition of the server, which has no event for it
             await asyncio.sleep(0.005)
 

@@ -1,10 +1,14 @@
-"""What `headgate up` decides before it starts anything: Flower's login and port."""
+"""What `headgate up` decides when it starts: Flower's login and port, the simulator's port."""
 
 import socket
+import sys
+from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 
-from headgate.producer.local.stack import FLOWER_PORT, flower_login, require_free
+from headgate.producer.local.process import Child
+from headgate.producer.local.stack import FLOWER_PORT, LocalStack, flower_login, require_free
 from headgate.shared.errors import WrongUse
 from headgate.shared.settings import Settings
 
@@ -38,3 +42,38 @@ def test_a_port_that_another_program_has_is_refused_by_its_option() -> None:
             require_free("--flower-port", port)
     assert str(caught.value).startswith(f"--flower-port: {port}: cannot be used (Address already")
     require_free("--flower-port", port)
+
+
+LISTENS = """
+import pathlib, sys, time
+draft = pathlib.Path(sys.argv[1] + ".new")
+draft.write_text("http://127.0.0.1:4711")
+draft.replace(sys.argv[1])
+time.sleep(600)
+"""
+
+
+class Noted(LocalStack):
+    """Starts a process that listens nowhere, and says where, in the place of the simulator."""
+
+    def _start(self, name: str, argv: list[str], env: Mapping[str, str], grace_s: float) -> Child:
+        self.started_as = list(argv)
+        place = argv[argv.index("--ready-file") + 1]
+        says = [sys.executable, "-c", LISTENS, place]
+        child = Child(name, says, env=env, on_line=lambda _: None, grace_s=grace_s)
+        self.children.append(child)
+        child.start()
+        return child
+
+
+def test_the_simulator_takes_a_free_port_itself_and_keeps_it_when_it_is_started_again(
+    tmp_path: Path,
+) -> None:
+    """A port that is chosen for it may be another program's by the time it listens."""
+    stack = Noted(Settings(home=tmp_path), notify=lambda _: None, on_line=lambda *_: None)
+    try:
+        assert stack._start_simulator({}, ["--latency-ms", "5"]) == "http://127.0.0.1:4711"
+        assert "--port" not in stack.started_as
+        assert stack.children[0].argv[-2:] == ["--port", "4711"]
+    finally:
+        stack.children[0].kill()
