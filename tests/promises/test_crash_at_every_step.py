@@ -117,10 +117,10 @@ def test_two_kills_in_a_row_over_one_job_leave_at_most_one_unknown_attempt_each(
 @pytest.mark.parametrize("step", ["released", "restoring", "restored"])
 def test_a_worker_killed_while_it_gives_its_jobs_back_loses_none(line: Line, step: str) -> None:
     worker = a_worker(line)
-    slow = lambda: line.simulator.stats()["faulted"]  # noqa: E731
-    before = slow()
+    before = line.simulator.stats()["faulted"]
     ids = line.submit({"slow": 20})  # the first time: they run until the worker is stopped
-    wait_until(lambda: slow() - before == 20, 20, "calls to be under way")
+    all_asked = lambda: line.simulator.stats()["faulted"] == before + 20  # noqa: E731
+    wait_until(all_asked, 20, "calls to be under way")
     line.order(f"{step} 1 kill")
     worker.signal(signal.SIGTERM)
     line.dies(worker)

@@ -62,8 +62,8 @@ def test_a_429_with_retry_after_shuts_the_pool_for_all_workers(world: Open) -> N
     here.fails("429:retry-after=2", times=1)
     [first] = here.submit(1)
     told_s = first_arrival(here)
-    why = lambda: here.redis.hget(KEYS.gate(POOL, "key0"), "why")  # noqa: E731
-    here.wait(lambda: why() == "limited", "the gate to shut")
+    place = KEYS.gate(POOL, "key0")
+    here.wait(lambda: here.redis.hget(place, "why") == "limited", "the gate to shut")
     ids = [first, *here.submit(15)]
     here.until_ended(ids)
     after = arrivals(here, told_s)

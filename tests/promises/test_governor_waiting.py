@@ -42,7 +42,10 @@ def test_a_job_that_waits_holds_nothing_in_a_worker_and_survives_every_restart(
     server.kill()
     server.start()
     here.worker()
-    all_there = lambda: here.in_line() + here.ended(ids) == 20  # noqa: E731  # a minute may be over
+
+    def all_there() -> bool:
+        return here.in_line() + here.ended(ids) == 20  # a minute may be over, and the next ended
+
     here.wait(all_there, "all that have not ended to be in line")
     for one in (waiting[9], waiting[-1]):
         here.until_deferred(one)  # once a worker lives again
