@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -248,7 +247,7 @@ async def test_the_message_of_a_success_has_the_result_in_it(
 ) -> None:
     operations = Operations(settings)
     waiters = operations.waiters(await asyncio.to_thread(operations.open))
-    waiters._look = none_ended  # the database tells nothing
+    look, waiters._look = waiters._look, none_ended  # the database tells nothing
     succeeds, fails = (operations.submit(f"prompt {n}", {}) for n in range(2))
     good, bad = (asyncio.create_task(waiters.ended(one)) for one in (succeeds, fails))
     for job_id in (succeeds, fails):
@@ -258,7 +257,7 @@ async def test_the_message_of_a_success_has_the_result_in_it(
     ended = worker.end(succeeds)
     assert await asyncio.wait_for(good, 10 * BUSY) == ended
     assert not bad.done()  # a failure only says when to look
-    waiters._look = partial(asyncio.to_thread, operations.look)
+    waiters._look = look
     assert (await asyncio.wait_for(bad, 10 * BUSY)).error == error
     await waiters.close()
     await asyncio.to_thread(operations.close)
