@@ -80,12 +80,22 @@ class Installation:
         """The database as an error may name it: without a password."""
         return f"the database at {masked(self.servers.database_url)}"
 
-    def version_in_force(self) -> int:
+    def version_in_force(self, *, to_write: bool = False) -> int:
         """Read how often the catalog was reloaded. It is one round trip to Redis.
 
-        Raises SettingError if Redis belongs to another database by now.
+        Raises SettingError if Redis belongs to another database by now. `to_write`: also raises
+        RedisError if Redis takes no writes now.
         """
-        found: Any = self.redis.mget(self.keys.version(), self.keys.database())
+        with self.redis.pipeline(transaction=False) as calls:
+            calls.mget(self.keys.version(), self.keys.database())
+            if to_write:
+                # It changes nothing, and a Redis that is full or read-only refuses it.
+                calls.zadd(self.keys.due(), {"": 0}, xx=True)
+            replies: list[Any] = calls.execute(raise_on_error=False)
+        for reply in replies:
+            if isinstance(reply, Exception):
+                raise reply
+        found = replies[0]
         if self.database is not None:
             owner = same_database.decode(found[1])
             owner = owner or same_database.claim(self.redis, self.keys, self.database)
@@ -251,12 +261,13 @@ class LazyInstallation:
                 self._users -= 1
                 self._changed.notify_all()
 
-    def current(self, at: Installation) -> Installation:
+    def current(self, at: Installation, *, to_write: bool = False) -> Installation:
         """Return the installation with the catalog in force. It is one round trip to Redis.
 
-        If the reloaded catalog file has a fault, log a warning and keep the catalog from before.
+        `to_write`: raise RedisError if Redis takes no writes now. If the reloaded catalog file has
+        a fault, log a warning and keep the catalog from before.
         """
-        version = at.version_in_force()
+        version = at.version_in_force(to_write=to_write)
         if version == at.version:
             return at
         with self._changed:

@@ -174,6 +174,9 @@ class AsyncClient:
 
     async def _waiting(self) -> Waiters:
         """Return the waiters of the running event loop; make them if the loop is a new one."""
+        made = self._waiters
+        if made is not None and made.loop is asyncio.get_running_loop():
+            return made
         at: Installation = await asyncio.to_thread(self._operations.open)
         if self._waiters is None or self._waiters.loop is not asyncio.get_running_loop():
             self._waiters = self._operations.waiters(at)

@@ -93,7 +93,7 @@ class DeltaReaders:
             self._reading.cancel()
             await asyncio.gather(self._reading, return_exceptions=True)
 
-    def _on_news(self, job_id: str) -> None:
+    def _on_news(self, job_id: str, _message: bytes | None = None) -> None:
         if job_id in self._readers:
             self._due.add(job_id)
             self._wake.set()

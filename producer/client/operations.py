@@ -66,7 +66,7 @@ class Operations:
         """Submit one job; return its id."""
         given = with_prompt(prompt, fields)
         with self._lazy.use() as opened:
-            at = self._lazy.current(opened)
+            at = self._lazy.current(opened, to_write=True)
             return submit(at, self._submitter_of(at), [given], many=False)[0]
 
     def submit_many(self, requests: Requests, samples: int = 1) -> list[str]:

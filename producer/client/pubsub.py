@@ -1,6 +1,6 @@
 """Subscribe to channels of jobs on Redis, over one connection that is opened again when it breaks.
 
-A message only says when to look; what happened is read elsewhere.
+A message says when to look, and what happened may be in it.
 """
 
 from __future__ import annotations
@@ -34,14 +34,15 @@ class Subscriptions:
     """The channels of the jobs that are followed.
 
     `channel` returns the name of a job's channel. `on_news` is called with the id of a job when
-    something may have happened to it. `ping_after_s`: see PING_AFTER_S.
+    something may have happened to it, and with the message that says so, if there is one.
+    `ping_after_s`: see PING_AFTER_S.
     """
 
     def __init__(
         self,
         client: redis.asyncio.Redis,
         channel: Callable[[str], str],
-        on_news: Callable[[str], None],
+        on_news: Callable[[str, bytes | None], None],
         ping_after_s: float,
     ) -> None:
         self._client = client
@@ -52,6 +53,11 @@ class Subscriptions:
         self._pubsub: PubSub | None = None
         self._listening: asyncio.Task[None] | None = None
         self._try_again_at = 0.0
+
+    def brings_news_of(self, job_id: str) -> bool:
+        """Return whether the next `follow` subscribes to this job, on a connection that is open."""
+        is_open = self._listening is not None and not self._listening.done()
+        return is_open and self._channel(job_id) not in self._ids
 
     async def follow(self, wanted: Collection[str]) -> None:
         """Subscribe to the channels of exactly these jobs; never raises RedisError.
@@ -98,10 +104,9 @@ class Subscriptions:
                 message = await pubsub.get_message(timeout=self._ping_after_s)
                 if message is not None:
                     pinged = False
-                    if message["type"] in ("message", "subscribe"):
-                        job_id = self._ids.get(message["channel"])
-                        if job_id is not None:
-                            self._on_news(job_id)
+                    kind, job_id = message["type"], self._ids.get(message["channel"])
+                    if job_id is not None and kind in ("message", "subscribe"):
+                        self._on_news(job_id, message["data"] if kind == "message" else None)
                 elif pinged:
                     return  # no answer to the PING: the connection is dead, though nobody closed it
                 else:

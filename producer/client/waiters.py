@@ -1,8 +1,9 @@
 """Wait for the ends of jobs: thousands of waiters share one subscription and one query.
 
-The database is the truth. A message on a job's channel only says when to look. A worker commits
-first and publishes then, and a waiter looks again when its subscription stands, so no end is missed
-in between. All waiting jobs are looked up every second too, so a lost Redis only delays waiters.
+The database is the truth. A worker commits first and publishes then, and a waiter looks there when
+its subscription stands, so no end is missed in between. The message of a job that succeeded has the
+result in it; any other message only says when to look. All waiting jobs are looked up every second
+too, so a lost Redis only delays waiters.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from headgate.producer.client.pubsub import (
 )
 from headgate.producer.errors import JobTimeout
 from headgate.shared.broker.keys import Keys
+from headgate.shared.broker.results import result_in
 from headgate.shared.errors import HeadgateError, Unreachable
 from headgate.shared.job.result import Result
 from headgate.shared.job.waiting_for import WaitingFor
@@ -80,7 +82,10 @@ class Waiters:
             self._looking = asyncio.create_task(self._keep_looking())
         future: asyncio.Future[Result] = self.loop.create_future()
         self._waiting.setdefault(job_id, []).append(future)
-        self._on_news(job_id)
+        if self._channels.brings_news_of(job_id):
+            self._wake.set()
+        else:
+            self._on_news(job_id)
         try:
             async with asyncio.timeout(timeout_s):
                 return await future
@@ -128,11 +133,17 @@ class Waiters:
             self._looking.cancel()
             await asyncio.gather(self._looking, return_exceptions=True)
 
-    def _on_news(self, job_id: str) -> None:
-        """Look at the job in the next round, which begins now."""
-        if job_id in self._waiting:
+    def _on_news(self, job_id: str, record: bytes | None = None) -> None:
+        """Take the result out of the record, or look at the job in the next round, now."""
+        if job_id not in self._waiting:
+            return
+        result = None if record is None else result_in(record, job_id)
+        if result is None:
             self._due.add(job_id)
-            self._wake.set()
+        else:
+            self._due.discard(job_id)
+            self._settle(job_id, result)
+        self._wake.set()
 
     def _leave(self, job_id: str, future: asyncio.Future[Result]) -> None:
         futures = self._waiting.get(job_id, [])

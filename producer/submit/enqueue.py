@@ -79,13 +79,9 @@ def entry_of(envelope: Envelope, encoded: bytes, ticket: str) -> QueueEntry:
 
 
 def enqueue_entries(
-    engine: Engine,
-    client: redis.Redis,
-    keys: Keys,
-    entries: Sequence[QueueEntry],
-    *,
-    refuse: bool = True,
-) -> dict[str, KeyOwner]:
+    engine: Engine, client: redis.Redis, keys: Keys, entries: Sequence[QueueEntry], *,
+    refuse: bool = True, is_checked: bool = False,
+) -> dict[str, KeyOwner]:  # fmt: skip
     """Write and send the jobs in transactions of 500 rows.
 
     Returns, by the ids of jobs that were not written, the jobs that have their idempotency keys.
@@ -94,9 +90,10 @@ def enqueue_entries(
     Raises RedisError with nothing on record if Redis does not answer at the start or takes no
     message, so that the caller may submit again and pays once. Raises SubmitInterrupted if a server
     is lost after the first row. Workers send the messages of rows that have none (maintenance), but
-    the rows of messages that Redis refused are deleted: it may be full for long.
+    the rows of messages that Redis refused are deleted: it may be full for long. `is_checked`: the
+    caller has just asked whether Redis takes writes.
     """
-    if entries:
+    if entries and not is_checked:
         # It changes nothing, and a Redis that is full or read-only refuses it.
         client.zadd(keys.due(), {"": 0}, xx=True)
     owners: dict[str, KeyOwner] = {}

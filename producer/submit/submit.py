@@ -35,7 +35,8 @@ def submit(
 ) -> list[str]:
     """Put the requests on record and on their queues; return the ids of their jobs, in order.
 
-    Each request becomes as many jobs as there are `samples`.
+    Each request becomes as many jobs as there are `samples`. Without `many` there is one request,
+    and the caller has just asked whether Redis takes writes.
 
     All requests are checked before the first is written: a refusal means that nothing was queued.
     A request whose idempotency key has a job already gets the id of that job. With `many`, errors
@@ -47,7 +48,7 @@ def submit(
     entries, asking = _entries(jobs)
     asking = _refuse_conflicts(at, entries, asking)
     _admit(at, asking, samples if many else None)
-    owners = _enqueue(at, entries)
+    owners = _enqueue(at, entries, is_checked=not many)
     _give_back(at, asking, owners)
     ids = [row["id"] for row, *_ in entries]
     return [owners[i].job_id if i in owners else i for i in ids] if owners else ids
@@ -98,10 +99,12 @@ def _admit(at: Installation, asking: Asking, samples: int | None) -> None:
         raise refusal if samples is None else admission.numbered(place // samples, refusal)
 
 
-def _enqueue(at: Installation, entries: Sequence[QueueEntry]) -> dict[str, KeyOwner]:
+def _enqueue(
+    at: Installation, entries: Sequence[QueueEntry], *, is_checked: bool
+) -> dict[str, KeyOwner]:
     """Write the rows and send the messages; name the server without a password if one is lost."""
     try:
-        return enqueue_entries(at.engine, at.redis, at.keys, entries)
+        return enqueue_entries(at.engine, at.redis, at.keys, entries, is_checked=is_checked)
     except SubmitInterrupted as error:
         cause = error.__cause__ or error
         server = at.redis_name if isinstance(cause, RedisError) else at.database_name

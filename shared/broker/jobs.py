@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache, partial
 from typing import Any
 from urllib.parse import quote
 
@@ -202,6 +203,9 @@ UNBOUNDED = 1 << 50
 """A bound in bytes that nothing reaches."""
 
 
+_quoted = lru_cache(maxsize=1024)(partial(quote, safe=""))
+
+
 def publish(
     keys: Keys,
     *,
@@ -224,7 +228,7 @@ def publish(
     head = (keys.prefix, results_bytes, cache_bytes)
     words: list[Word] = [job_id, record, ttl_s, group or "", int(streamed), len(answers)]
     for one in answers:
-        whose = f"{quote(one.tenant, safe='')}|{one.model}"
+        whose = f"{_quoted(one.tenant)}|{one.model}"
         words += [one.fingerprint, one.value, one.ttl_ms, whose]
     return compose_joinable("publish", head, words, int)
 

@@ -80,6 +80,21 @@ def celery_record(
     return orjson.dumps({**fields, "task_id": result.id})
 
 
+def result_in(record: bytes, job_id: str) -> Result | None:
+    """Return the result in this record of a job that succeeded; None for any other record.
+
+    Other ends lose fields there. Also None for what no worker of ours wrote.
+    """
+    try:
+        fields = orjson.loads(record)
+        if fields["status"] != "SUCCESS" or fields["result"]["id"] != job_id:
+            return None
+        result = Result.from_json(fields["result"])
+    except (ValueError, TypeError, KeyError):
+        return None
+    return result if result.ended else None
+
+
 def refusal_record(job_id: str, reason: str) -> bytes:
     """Return what Celery finds under the id of a message that was refused with this reason."""
     code: ErrorCode = "internal" if reason.startswith(GIVEN_UP) else "unreadable"

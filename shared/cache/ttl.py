@@ -89,16 +89,19 @@ class CacheRuleIndex:
     """The catalog's cache rules, indexed for matching.
 
     `by_template` has the lifetime and the rule of a template. `by_word` has the keywords by their
-    first word. `by_stem` has the keywords of one word with any ending.
+    first word. `by_stem` has the keywords of one word with any ending. `of_no_cache` is the index
+    of the rules with a lifetime of 0 alone, if there are other rules.
     """
 
     by_template: Mapping[str, tuple[int, str]] = field(default_factory=dict)
     by_word: Mapping[str, tuple[KeywordPattern, ...]] = field(default_factory=dict)
     by_stem: tuple[tuple[str, KeywordPattern], ...] = ()
+    of_no_cache: CacheRuleIndex | None = None
 
     @classmethod
     def of(cls, rules: Mapping[str, CacheRule]) -> CacheRuleIndex:
         """Return the index of the catalog's cache rules, which are given by name."""
+        of_no_cache = {name: rule for name, rule in rules.items() if rule.ttl_s == 0}
         templates: dict[str, tuple[int, str]] = {}
         by_word: dict[str, list[KeywordPattern]] = {}
         by_stem: list[tuple[str, KeywordPattern]] = []
@@ -118,6 +121,7 @@ class CacheRuleIndex:
             templates,
             {word: tuple(found) for word, found in by_word.items()},
             tuple(by_stem),
+            cls.of(of_no_cache) if len(of_no_cache) < len(rules) else None,
         )
 
     def match(self, request: Request) -> tuple[int, str] | None:
@@ -191,24 +195,36 @@ class CachePolicy:
 
     def lifetime(self, request: Request) -> CacheTtl:
         """Return how long to keep the answer to this request."""
+        return self._before_rules(request) or self._by_rules(request)
+
+    def keeps(self, request: Request) -> bool:
+        """Return whether to keep the answer at all, in a third of the time of `lifetime`."""
+        decided = self._before_rules(request)
+        if decided is not None:
+            return decided.ttl_s > 0
+        rules = self.rules
+        if rules.of_no_cache is None or self.ttl_s <= 0 or request.template in rules.by_template:
+            return self._by_rules(request).ttl_s > 0
+        return request.cache.mode == "exact" or rules.of_no_cache.match(request) is None
+
+    def _before_rules(self, request: Request) -> CacheTtl | None:
+        """Return the lifetime that request and settings decide alone; None: look at the rules."""
         wish = request.cache
         if wish.mode == "off":
             return CacheTtl(0, "off")
         if wish.ttl_s is not None:
             return CacheTtl(wish.ttl_s, "asked")
-        asked = wish.mode == "exact"
-        if not asked and request.params.get("store") is True:
+        if wish.mode == "exact":
+            return None
+        if request.params.get("store") is True:
             return CacheTtl(0, "stored")  # the vendor is to keep an answer of this very request
-        if not asked and self._varies(request):
-            return CacheTtl(0, "varies")
-        found = self.rules.match(request)
+        return CacheTtl(0, "varies") if self._varies(request) else None
+
+    def _by_rules(self, request: Request) -> CacheTtl:
+        asked, found = request.cache.mode == "exact", self.rules.match(request)
         if found is None or (asked and found[0] == 0):
             return CacheTtl(self.ttl_s, "asked" if asked else _general(request))
         return CacheTtl(*found)
-
-    def keeps(self, request: Request) -> bool:
-        """Return whether to keep the answer at all."""
-        return self.lifetime(request).ttl_s > 0
 
     def _varies(self, request: Request) -> bool:
         if not request.params or request.embeds:

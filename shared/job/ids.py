@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from functools import lru_cache
 
 LATEST_MS = 253_370_764_800_000
 """The start of the year 9999 in Unix ms; RFC 3339 has no year of five digits."""
@@ -33,4 +34,9 @@ def rfc3339(at_ms: int | None) -> str | None:
     if at_ms is None:
         return None
     seconds, ms = divmod(at_ms, 1000)
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{ms:03d}Z"
+    return f"{_to_the_second(seconds)}.{ms:03d}Z"
+
+
+@lru_cache(maxsize=256)
+def _to_the_second(seconds: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))

@@ -12,7 +12,7 @@ from headgate.shared.catalog.catalog import Catalog
 from headgate.shared.catalog.schema import Model, StaticText
 from headgate.shared.cost import tokens as estimate
 from headgate.shared.job.request import Request
-from headgate.shared.routing.dialects import beyond_anthropic, beyond_openai
+from headgate.shared.routing.dialects import NOTABLE, beyond_anthropic, beyond_openai
 
 #: Types of parts, of both vendors, that only a model with vision can read.
 _IMAGES = frozenset({"image_url", "image", "input_image"})
@@ -53,14 +53,14 @@ def needs_of(request: Request, input_tokens: int | None = None) -> Needs:
     """Return what the request needs; `input_tokens` saves the estimate if it is known already."""
     params = request.params
     tokens = estimate.input_tokens(request) if input_tokens is None else input_tokens
-    vision = request.messages is not None and has_images(request)
-    if not params and request.messages is None:
-        return Needs(tokens)
     asked = params.get("max_completion_tokens") or params.get("max_tokens")
+    output_tokens = asked if isinstance(asked, int) else 0
+    if request.messages is None and params.keys().isdisjoint(NOTABLE):
+        return Needs(tokens, output_tokens)
     return Needs(
         tokens,
-        asked if isinstance(asked, int) else 0,
-        vision,
+        output_tokens,
+        request.messages is not None and has_images(request),
         bool(params.get("tools") or params.get("functions")),
         _wants_json(params.get("response_format")),
         beyond_anthropic(request),

@@ -163,6 +163,9 @@ _AT_ANTHROPIC: Mapping[str, Callable[[Params], bool]] = {
 }
 """Params that Anthropic's dialect can carry with some values only."""
 
+NOTABLE = frozenset({*ONLY_OPENAI, *ONLY_ANTHROPIC, *_AT_ANTHROPIC})
+"""Requests without messages and without any of these fit both dialects, and most have none."""
+
 REMEDIES: Mapping[str, str] = {
     "params.function_call": "give it as params.tool_choice",
     "params.functions": "give them as params.tools",

@@ -46,7 +46,7 @@ class RetryBudget:
     def after_call(self, rules: RetryRules, now_ms: int) -> RetryBudget:
         """Return the budget after a first call, which earns its share of a retry."""
         then = self._at(rules, now_ms)
-        return replace(then, earned=then.earned + rules.share)
+        return RetryBudget(then.quiet, then.earned + rules.share, now_ms)  # of each job: quickly
 
     def after_retry(
         self, rules: RetryRules, now_ms: int, longest_ms: int

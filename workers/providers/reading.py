@@ -16,6 +16,7 @@ import aiohttp
 
 from headgate.workers.errors import ResponseTooLarge
 from headgate.workers.provider import Room
+from headgate.workers.providers.exchange import Incoming
 
 MB = 1024 * 1024
 
@@ -65,7 +66,7 @@ class Reading:
     """Reads one answer of at most `most_bytes`. `limit` is the time limit of its call."""
 
     def __init__(
-        self, response: aiohttp.ClientResponse, most_bytes: int, limit: asyncio.Timeout,
+        self, response: Incoming, most_bytes: int, limit: asyncio.Timeout,
         room: Room | None,
     ) -> None:  # fmt: skip
         self._response = response

@@ -97,8 +97,8 @@ class Breaker:
         return wait_ms
 
     def _budget(self, provider: str) -> RetryBudget:
-        fresh = RetryBudget(self._retries.burst, at_ms=self._clock_ms())
-        return self._budgets.get(provider, fresh)
+        found = self._budgets.get(provider)
+        return found or RetryBudget(self._retries.burst, at_ms=self._clock_ms())
 
     def close(self) -> None:
         """Report nothing more; the answers of the last moment are not counted."""

@@ -23,6 +23,7 @@ from headgate import (
 from headgate.producer.client.operations import Operations
 from headgate.producer.client.waiters import Found, Waiters
 from headgate.producer.results import read
+from headgate.shared.job.result import ErrorReport
 from headgate.shared.settings import Settings
 from tests.support.child import BUSY, wait_until
 from tests.support.played import PlayedWorker, settings_for
@@ -262,3 +263,43 @@ async def test_a_look_that_fails_for_another_reason_ends_the_wait(settings: Sett
     with pytest.raises(RuntimeError, match="closed"):
         await waiters.ended("any")
     await waiters.close()
+
+
+async def test_the_message_of_a_success_has_the_result_in_it(
+    settings: Settings, worker: PlayedWorker
+) -> None:
+    operations = Operations(settings)
+    waiters = operations.waiters(await asyncio.to_thread(operations.open))
+    look, waiters._look = waiters._look, none_ended  # the database tells nothing
+    succeeds, fails = (operations.submit(f"prompt {n}", {}) for n in range(2))
+    good, bad = (asyncio.create_task(waiters.ended(one)) for one in (succeeds, fails))
+    for job_id in (succeeds, fails):
+        await subscribed(worker, job_id)
+    error = ErrorReport("timeout", "no answer", True)
+    worker.end(fails, status="failed", content=None, error=error)
+    ended = worker.end(succeeds)
+    assert await asyncio.wait_for(good, 10 * BUSY) == ended
+    assert not bad.done()  # a failure only says when to look
+    waiters._look = look
+    assert (await asyncio.wait_for(bad, 10 * BUSY)).error == error
+    await waiters.close()
+    await asyncio.to_thread(operations.close)
+
+
+async def none_ended(_: Sequence[str]) -> Found:
+    return {}
+
+
+async def test_a_job_that_ended_before_its_subscription_is_found(
+    settings: Settings, worker: PlayedWorker
+) -> None:
+    operations = Operations(settings)
+    waiters = operations.waiters(await asyncio.to_thread(operations.open))
+    first, second = (operations.submit(f"prompt {n}", {}) for n in range(2))
+    waiting = asyncio.create_task(waiters.ended(first))
+    await subscribed(worker, first)
+    ended = worker.end(second, publish=False)
+    assert await asyncio.wait_for(waiters.ended(second), 10 * BUSY) == ended
+    waiting.cancel()
+    await waiters.close()
+    await asyncio.to_thread(operations.close)
