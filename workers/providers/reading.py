@@ -16,7 +16,6 @@ import aiohttp
 
 from headgate.workers.errors import ResponseTooLarge
 from headgate.workers.provider import Room
-from headgate.workers.providers.exchange import Incoming
 
 MB = 1024 * 1024
 
@@ -66,7 +65,7 @@ class Reading:
     """Reads one answer of at most `most_bytes`. `limit` is the time limit of its call."""
 
     def __init__(
-        self, response: Incoming, most_bytes: int, limit: asyncio.Timeout,
+        self, response: aiohttp.ClientResponse, most_bytes: int, limit: asyncio.Timeout,
         room: Room | None,
     ) -> None:  # fmt: skip
         self._response = response

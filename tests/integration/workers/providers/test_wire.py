@@ -477,7 +477,7 @@ async def test_six_hundred_calls_are_in_flight_together_on_reused_connections(
 ) -> None:
     # Both sides of all connections share one loop: on a busy machine opening them takes a while.
     patient = aiohttp.ClientTimeout(sock_connect=180.0)
-    monkeypatch.setattr("headgate.workers.providers.exchange._CONNECT", patient)
+    monkeypatch.setattr("headgate.workers.providers.http.NO_READ_LIMIT", patient)
     waiting: list[Visit] = []
     good = CHAT if dialect == "openai" else MESSAGE
 
