@@ -99,8 +99,8 @@ def usage(engine: Engine, by: str | Sequence[str] = (), **asked: Unpack[UsageQue
             connection.execute(text("SET LOCAL work_mem = '64MB'"))
         period = widened(connection, period)
         days, parts = days_in(connection, period), parts_in(connection, period)
-        for rows in _rows_of(connection, names, wanted, days, parts):
-            _add_rows(connection, names, rows, wanted, found)
+        for source in _rows_of(connection, names, wanted, days, parts):
+            _add_rows(connection, names, source, wanted, found)
         # One query for each: for two ranges in one condition SQLite reads the whole table.
         for gap in gaps(period, days, parts):
             _add_lines(connection, names, gap, wanted, found)

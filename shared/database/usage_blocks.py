@@ -110,9 +110,7 @@ def rolled_up(
     counts_of = whole_counts([column.name for column in sums], COUNTS)
     first, end = len(keys), len(keys) + len(sums)
     for row in connection.execute(query).all():
-        packed = row[end] or b""
-        if is_sqlite and packed:
-            packed = bytes.fromhex(packed)
+        packed = bytes.fromhex(row[end] or "") if is_sqlite else bytes(row[end] or b"")
         yield tuple(row[:first]), counts_of(row[first:end]), packed
 
 

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from headgate import Client
 from headgate.shared.settings import load
@@ -16,7 +17,7 @@ from tests.support.child import ChildProcess
 
 JOBS = 5_000
 PER_S = 1_000
-POOL = "openai/gpt-4o"
+MODEL, POOL = "gpt-4o-mini", "openai/gpt-4o"
 
 
 def measure(jobs: int = JOBS) -> Table:
@@ -81,8 +82,11 @@ def _submit_for_ever() -> None:
     with Client(load()) as client:
         while True:
             began = stopwatch()
-            own = {"model": "gpt-4o-mini", "params": {"max_tokens": 50}}
-            client.submit_many([{"prompt": f"{n + i} {prompt}", **own} for i in range(PER_S)])
+            requests: list[Any] = [
+                {"prompt": f"{n + i} {prompt}", "model": MODEL, "params": {"max_tokens": 50}}
+                for i in range(PER_S)
+            ]
+            client.submit_many(requests)
             n += PER_S
             time.sleep(max(0.0, 1 - (stopwatch() - began)))
 
