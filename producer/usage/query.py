@@ -1,7 +1,7 @@
 """Sums up usage over all jobs that have ended, from the database alone.
 
-Days with a roll-up are read from it, all others from their audit lines. So the figures include the
-last job, whatever has been rolled up so far.
+Months, days and parts of days with a roll-up are read from it, and what is left from audit lines.
+So the figures include the last job, whatever has been rolled up so far.
 """
 
 from __future__ import annotations
