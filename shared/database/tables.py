@@ -196,8 +196,8 @@ idempotency = Table(
 )
 Index("idempotency_by_time", idempotency.c.created_at_ms)
 
-#: The roll-up: the usage of a UTC day, summed from its audit lines; an empty text means none. Higher
-#: numbers than those of days are sums of months and of today so far (usage_blocks.py).
+#: The roll-up: the usage of a UTC day, summed from its audit lines; an empty text means none.
+#: Higher numbers than those of days are sums of months and of today so far (usage_blocks.py).
 usage_days = Table(
     "usage_days",
     metadata,
