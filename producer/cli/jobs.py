@@ -133,7 +133,7 @@ def result(job_id: str, wait: bool, timeout: float | None, as_json: bool) -> int
 @click.argument("job_ids", metavar="ID...", nargs=-1, required=True)
 @json_option
 def cancel(job_ids: tuple[str, ...], as_json: bool) -> int:
-    """Cancel the jobs ID..., also while the provider is answering.
+    """Cancel jobs, also while the provider is answering.
 
     The exit code is 1 if a job had ended before, or is still being stopped. Several jobs are
     cancelled together, and `--json` prints a list then.
