@@ -130,26 +130,32 @@ def result(job_id: str, wait: bool, timeout: float | None, as_json: bool) -> int
 
 
 @click.command()
-@click.argument("job_id", metavar="ID")
+@click.argument("job_ids", metavar="ID...", nargs=-1, required=True)
 @json_option
-def cancel(job_id: str, as_json: bool) -> int:
-    """Cancel the job ID, also while the provider is answering.
+def cancel(job_ids: tuple[str, ...], as_json: bool) -> int:
+    """Cancel jobs, also while the provider is answering.
 
-    The exit code is 1 if the job had ended before, or is still being stopped.
+    The exit code is 1 if a job had ended before, or is still being stopped. Several jobs are
+    cancelled together, and `--json` prints a list then.
+
+    \b
+    Example: headgate cancel 0192f3c4-... 0192f3c5-...
     """
     from headgate.producer.client.client import Client
 
     with Client() as client:
-        found = client.cancel(whole_job_id(job_id))
+        found = client.cancel_many([whole_job_id(given) for given in dict.fromkeys(job_ids)])
     if as_json:
-        print_json(found.as_json())
-    elif found.status == "cancelled":
-        print_line(f"{found.id} is cancelled")
-    elif found.ended:
-        print_note(f"job {found.id} had ended before: {found.status}")
-    else:
-        print_note(f"job {found.id} is still {found.status}; its worker will stop it")
-    return DONE if found.status == "cancelled" else FAILED
+        shown = [one.as_json() for one in found]
+        print_json(shown if len(job_ids) > 1 else shown[0])
+    for one in () if as_json else found:
+        if one.status == "cancelled":
+            print_line(f"{one.id} is cancelled")
+        elif one.ended:
+            print_note(f"job {one.id} had ended before: {one.status}")
+        else:
+            print_note(f"job {one.id} is still {one.status}; its worker will stop it")
+    return DONE if all(one.status == "cancelled" for one in found) else FAILED
 
 
 def _variables(given: Sequence[str]) -> dict[str, str]:

@@ -7,7 +7,8 @@ so that thousands wait at the cost of one.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+import time
+from collections.abc import AsyncGenerator, Container, Sequence
 from functools import partial
 from typing import Self, Unpack
 
@@ -122,13 +123,28 @@ class AsyncClient:
 
         timeout_s: how many seconds to wait for the worker of a running job.
         """
-        cancelled = await asyncio.to_thread(self._operations.cancel, [job_id])
-        if job_id in cancelled.ended:
-            return cancelled.ended[job_id]
-        if job_id not in cancelled.running:
+        return (await self.cancel_many([job_id], timeout_s=timeout_s))[0]
+
+    async def cancel_many(
+        self, job_ids: Sequence[str], *, timeout_s: float = CANCEL_WAIT_S
+    ) -> list[Result]:
+        """Cancel jobs that wait or run; return their results. See `Client.cancel_many`.
+
+        timeout_s: how many seconds to wait for the workers of running jobs, all together.
+        """
+        cancelled = await asyncio.to_thread(self._operations.cancel, job_ids)
+        until = time.monotonic() + timeout_s
+        return [
+            cancelled.ended.get(job_id) or await self._stopped(job_id, cancelled.running, until)
+            for job_id in job_ids
+        ]
+
+    async def _stopped(self, job_id: str, running: Container[str], until: float) -> Result:
+        """Wait for the worker of the running job, at most until this time; return the result."""
+        if job_id not in running:
             raise UnknownJob(job_id)
         try:
-            return await self.result(job_id, timeout_s=timeout_s)
+            return await self.result(job_id, timeout_s=max(0.0, until - time.monotonic()))
         except JobTimeout:
             return await self.result(job_id)
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import atexit
 import os
 import threading
+import time
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from functools import partial
 from typing import Self, Unpack
 
@@ -176,13 +177,34 @@ class Client:
         If the job had ended before, its result is returned unchanged. Raises UnknownJob and
         Unreachable.
         """
-        cancelled = self._operations.cancel([job_id])
-        if job_id in cancelled.ended:
-            return cancelled.ended[job_id]
-        if job_id not in cancelled.running:
+        return self.cancel_many([job_id], timeout_s=timeout_s)[0]
+
+    def cancel_many(
+        self, job_ids: Sequence[str], *, timeout_s: float = CANCEL_WAIT_S
+    ) -> list[Result]:
+        """Cancel jobs that wait or run; return their results in the order of the ids.
+
+            client.cancel_many([listed.id for listed in client.jobs(status="queued", limit=5000)])
+
+        timeout_s: how many seconds to wait for the workers of running jobs, all together. After
+            that their results may still say "running".
+
+        Thousands of jobs take a second or two, because hundreds share a transaction. Raises
+        UnknownJob if an id is unknown, after the other jobs are cancelled, and Unreachable.
+        """
+        cancelled = self._operations.cancel(job_ids)
+        until = time.monotonic() + timeout_s
+        return [
+            cancelled.ended.get(job_id) or self._stopped(job_id, cancelled.running, until)
+            for job_id in job_ids
+        ]
+
+    def _stopped(self, job_id: str, running: Container[str], until: float) -> Result:
+        """Wait for the worker of the running job, at most until this time; return the result."""
+        if job_id not in running:
             raise UnknownJob(job_id)
         try:
-            return self.result(job_id, timeout_s=timeout_s)
+            return self.result(job_id, timeout_s=max(0.0, until - time.monotonic()))
         except JobTimeout:
             return self.result(job_id)
 

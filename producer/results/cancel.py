@@ -35,7 +35,7 @@ class Cancelled:
     """
 
     ended: dict[str, Result] = field(default_factory=dict)
-    running: list[str] = field(default_factory=list)
+    running: set[str] = field(default_factory=set)
 
 
 def cancel(
@@ -52,7 +52,7 @@ def cancel(
             chunk = _cancel_rows(connection, sorted(ids[first : first + IDS_PER_QUERY]))
         _notify(client, keys, chunk, result_ttl_s)
         cancelled.ended |= chunk.ended
-        cancelled.running += chunk.running
+        cancelled.running |= chunk.running
     return cancelled
 
 
@@ -66,7 +66,7 @@ def _cancel_rows(connection: Connection, ids: Sequence[str]) -> Cancelled:
             known = row.result and decode_result(row.result)
             cancelled.ended[row.id] = known or without_answer(row)
         elif row.status == "running":
-            cancelled.running.append(row.id)
+            cancelled.running.add(row.id)
         else:
             waiting.append((row, Envelope.decode(orjson.loads(row.envelope))))
     if cancelled.running:

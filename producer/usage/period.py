@@ -9,6 +9,7 @@ from datetime import UTC, date, datetime, timedelta
 from sqlalchemy import Connection
 
 from headgate.producer.moments import ms_of, parse_day_or_moment
+from headgate.shared.database.usage_blocks import Part, parts
 from headgate.shared.database.usage_rollup import (
     DAY_MS,
     begin_ms,
@@ -95,13 +96,25 @@ def days_in(connection: Connection, period: Period) -> list[int]:
     return days
 
 
-def gaps(period: Period, days: Sequence[int]) -> list[Period]:
-    """Return the parts of the period outside these days, in order."""
+def parts_in(connection: Connection, period: Period) -> list[Part]:
+    """Return the parts of days that lie whole in the period, in order."""
+    return [
+        part
+        for part in parts(connection)
+        if (period.from_ms is None or period.from_ms <= begin_ms(part.day))
+        and (period.until_ms is None or part.until_ms <= period.until_ms)
+    ]
+
+
+def gaps(period: Period, days: Sequence[int], parts: Sequence[Part]) -> list[Period]:
+    """Return what is left of the period without these days and parts of days, in order."""
+    spans = [(begin_ms(day), begin_ms(day) + DAY_MS) for day in days]
+    spans += [(begin_ms(part.day), part.until_ms) for part in parts]
     found, from_ms = [], period.from_ms
-    for day in days:
-        if from_ms is None or from_ms < begin_ms(day):
-            found.append(Period(from_ms, begin_ms(day)))
-        from_ms = begin_ms(day) + DAY_MS
+    for begin, end in sorted(spans):
+        if from_ms is None or from_ms < begin:
+            found.append(Period(from_ms, begin))
+        from_ms = end
     if period.until_ms is None or from_ms is None or from_ms < period.until_ms:
         found.append(Period(from_ms, period.until_ms))
     return found

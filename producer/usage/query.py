@@ -1,7 +1,7 @@
 """Sums up usage over all jobs that have ended, from the database alone.
 
-Days with a roll-up are read from it, all others from their audit lines. So the figures include the
-last job, whatever has been rolled up so far.
+Months, days and parts of days with a roll-up are read from it, and what is left from audit lines.
+So the figures include the last job, whatever has been rolled up so far.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from operator import add
 from typing import Any, Unpack
 
 from sqlalchemy import (
-    ColumnElement,
     Connection,
     Engine,
     and_,
@@ -25,19 +24,27 @@ from sqlalchemy import (
     true,
 )
 
-from headgate.producer.usage.period import Period, between, days_in, gaps, runs, widened
+from headgate.producer.usage.period import Period, between, days_in, gaps, parts_in, runs, widened
 from headgate.producer.usage.report import BY, TIMES, UsageQuery, UsageReport, UsageRow
 from headgate.shared.cost.price import usd_text
 from headgate.shared.database.engine import snapshot
 from headgate.shared.database.tables import audit, usage_days
+from headgate.shared.database.usage_blocks import (
+    MONTH_VIEW,
+    MONTHS,
+    PARTS,
+    Part,
+    month_view_of,
+    months_of,
+    rolled_up,
+)
 from headgate.shared.database.usage_rollup import (
+    COUNTS,
     DAY_MS,
     DIMENSIONS,
     MEASURES,
-    MONEY,
     VIEW,
     day_number,
-    exactly,
     latencies,
     view_of,
     whole_counts,
@@ -46,25 +53,31 @@ from headgate.shared.errors import InvalidRequest
 from headgate.shared.stats import histogram
 
 _COLUMN = {"user": "user_id", "batch": "batch_id"}
-_PLAIN = tuple(
-    column.name
-    for column in usage_days.columns
-    if column.name not in ("day", "latencies", *DIMENSIONS, *MONEY)
-)
-_COUNTS = (*_PLAIN, *MONEY)
-_COST, _REQUESTS = _COUNTS.index("cost_pico_usd"), _COUNTS.index("requests")
+_COST, _REQUESTS = COUNTS.index("cost_pico_usd"), COUNTS.index("requests")
 
 
 @dataclass(slots=True)
 class _Sum:
-    """The sums of one key: a count for each name of _COUNTS, and packed latencies."""
+    """The sums of one key, in the order of COUNTS, and its packed latencies."""
 
-    counts: list[int] = field(default_factory=lambda: [0] * len(_COUNTS))
+    counts: list[int] = field(default_factory=lambda: [0] * len(COUNTS))
     packed: list[bytes] = field(default_factory=list)
 
     def add(self, counts: Sequence[int], packed: Sequence[bytes]) -> None:
         self.counts = list(map(add, self.counts, counts))
         self.packed += packed
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """Rows of the roll-up: those whose number, less `first`, lies in one of these ranges.
+
+    Less `first` it is the day, or with `is_month` the month.
+    """
+
+    first: int
+    ranges: Sequence[tuple[int, int]]
+    is_month: bool = False
 
 
 _Sums = dict[tuple[Any, ...], _Sum]
@@ -85,10 +98,11 @@ def usage(engine: Engine, by: str | Sequence[str] = (), **asked: Unpack[UsageQue
             connection.execute(text("SET LOCAL jit = off"))
             connection.execute(text("SET LOCAL work_mem = '64MB'"))
         period = widened(connection, period)
-        days = days_in(connection, period)
-        _add_days(connection, names, days, wanted, found)
+        days, parts = days_in(connection, period), parts_in(connection, period)
+        for source in _rows_of(connection, names, wanted, days, parts):
+            _add_rows(connection, names, source, wanted, found)
         # One query for each: for two ranges in one condition SQLite reads the whole table.
-        for gap in gaps(period, days):
+        for gap in gaps(period, days, parts):
             _add_lines(connection, names, gap, wanted, found)
     total = _Sum()
     for one in found.values():
@@ -138,38 +152,44 @@ def _column(name: str) -> str:
     return _COLUMN.get(name, name)
 
 
-def _add_days(
+def _rows_of(
     connection: Connection,
     names: Sequence[str],
+    wanted: Mapping[str, str],
     days: Sequence[int],
+    parts: Sequence[Part],
+) -> Iterator[_Rows]:
+    """Yield the rows with the sums of these days and parts of days, as few as there are."""
+    needed = {*map(_column, names), *wanted}
+    view = VIEW * view_of(needed.difference(TIMES))
+    month_view = month_view_of(needed.difference(("month",)))
+    if month_view is not None and (months := months_of(connection, days)):
+        first = MONTHS + MONTH_VIEW * month_view
+        yield _Rows(first, [(month, month) for month in months], is_month=True)
+        days = [day for day in days if day // 100 not in months]
+    if days:
+        yield _Rows(view, runs(days))
+    if parts:
+        yield _Rows(PARTS + view, [(part.day, part.day) for part in parts])
+
+
+def _add_rows(
+    connection: Connection,
+    names: Sequence[str],
+    rows: _Rows,
     wanted: Mapping[str, str],
     found: _Sums,
 ) -> None:
-    """Add the roll-ups of these days to `found`."""
-    if not days:
-        return
+    """Add these rows of the roll-up to `found`."""
     table = usage_days.c
-    first = VIEW * view_of({*map(_column, names), *wanted}.difference(TIMES))
-    day = table.day.op("-")(literal_column(str(first)))
-    times = {"day": day, "month": day.op("/")(literal_column("100"))}
+    time = table.day.op("-")(literal_column(str(rows.first)))
+    times = {"month": time} if rows.is_month else {"day": time}
+    times.setdefault("month", time.op("/")(literal_column("100")))
     keys = [times[name] if name in times else table[_column(name)] for name in names]
-    where = and_(
-        or_(*(table.day.between(begin + first, end + first) for begin, end in runs(days))),
-        *(table[name] == value for name, value in wanted.items()),
-    )
-    is_sqlite = connection.dialect.name == "sqlite"
-    joined: ColumnElement[Any] = (
-        func.group_concat(func.hex(table.latencies), literal_column("''"))
-        if is_sqlite
-        else func.string_agg(table.latencies, literal_column("''::bytea"))
-    )
-    sums: list[ColumnElement[int]] = [
-        func.coalesce(func.sum(table[name]), 0).label(name) for name in _PLAIN
-    ]
-    sums += exactly({name: table[name] for name in MONEY})
-    # One query: the second of two would read all rows again.
-    for key, counts, (packed,) in _grouped(connection, keys, sums, where, joined):
-        found[key].add(counts, [bytes.fromhex(packed) if is_sqlite else packed] if packed else [])
+    ranges = (table.day.between(begin + rows.first, end + rows.first) for begin, end in rows.ranges)
+    where = and_(or_(*ranges), *(table[name] == value for name, value in wanted.items()))
+    for key, counts, packed in rolled_up(connection, keys, where):
+        found[key].add(counts, [packed])
 
 
 def _add_lines(
@@ -188,27 +208,15 @@ def _add_lines(
         true() if period.until_ms is None else ended < period.until_ms,
         *(DIMENSIONS[name] == value for name, value in wanted.items()),
     )
-    for key, counts, _ in _grouped(connection, keys, MEASURES, where):
-        found[tuple(map(_as_rolled_up, names, key))].add(counts, ())
-    for key, spread in latencies(connection, keys, where).items():
-        found[tuple(map(_as_rolled_up, names, key))].packed.append(histogram.packed(spread))
-
-
-def _grouped(
-    connection: Connection,
-    keys: Sequence[ColumnElement[Any]],
-    sums: Sequence[ColumnElement[int]],
-    where: ColumnElement[bool],
-    *more: ColumnElement[Any],
-) -> Iterator[tuple[tuple[Any, ...], list[int], Sequence[Any]]]:
-    """Yield each key with its counts, in the order of _COUNTS, and what `more` gives."""
-    query = select(*keys, *sums, *more).where(where).group_by(*keys)
+    query = select(*keys, *MEASURES).where(where).group_by(*keys)
     if not keys:  # without groups SQL gives one row even if there is nothing to sum
         query = query.having(func.count() > 0)
-    counts_of = whole_counts([column.name for column in sums], _COUNTS)
-    first, end = len(keys), len(keys) + len(sums)
+    counts_of = whole_counts([column.name for column in MEASURES], COUNTS)
     for row in connection.execute(query).all():
-        yield tuple(row[:first]), counts_of(row[first:end]), row[end:]
+        key = tuple(map(_as_rolled_up, names, row[: len(keys)]))
+        found[key].add(counts_of(row[len(keys) :]), ())
+    for key, spread in latencies(connection, keys, where).items():
+        found[tuple(map(_as_rolled_up, names, key))].packed.append(histogram.packed(spread))
 
 
 def _as_rolled_up(name: str, value: Any) -> Any:
@@ -219,22 +227,20 @@ def _as_rolled_up(name: str, value: Any) -> Any:
 
 
 def _row(names: Sequence[str], key: Sequence[Any], one: _Sum) -> UsageRow:
-    counts = dict(zip(_COUNTS, one.counts, strict=True))
-    spread = histogram.added([b"".join(one.packed)])
-    timed = spread.total()
-    p50, p95, p99 = histogram.whole_quantiles(spread, (0.5, 0.95, 0.99))
-    money = {name.replace("pico_", ""): usd_text(counts[name]) for name in MONEY}
+    counts = dict(zip(COUNTS, one.counts, strict=True))
+    timed, (p50, p95, p99) = histogram.count_and_quantiles(b"".join(one.packed), (0.5, 0.95, 0.99))
+    latency_ms = counts.pop("latency_ms")
     return UsageRow(
         key={name: _shown(name, value) for name, value in zip(names, key, strict=True)},
-        **{name: counts[name] for name in _PLAIN if name != "latency_ms"},
-        cost_usd=money["cost_usd"],
-        saved_usd=money["saved_usd"],
+        cost_usd=usd_text(counts.pop("cost_pico_usd")),
+        saved_usd=usd_text(counts.pop("saved_pico_usd")),
         hit_rate=_share(counts["cached"] + counts["shared"], counts["succeeded"]),
         error_rate=_share(counts["failed"], counts["requests"] - counts["cancelled"]),
-        mean_latency_ms=round(counts["latency_ms"] / timed) if timed else None,
+        mean_latency_ms=round(latency_ms / timed) if timed else None,
         p50_latency_ms=p50,
         p95_latency_ms=p95,
         p99_latency_ms=p99,
+        **counts,
     )
 
 

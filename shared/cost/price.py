@@ -153,7 +153,11 @@ def usd_text(pico: None) -> None: ...
 
 def usd_text(pico: int | None) -> str | None:
     """Return the pico-USD as the decimal text that results and reports show; None for None."""
-    return None if pico is None else text(from_pico(pico))
+    if pico is None:
+        return None
+    whole, rest = divmod(abs(pico), _PICO_IN_ONE)
+    digits = f"{whole}.{rest:0{PICO_DIGITS}}".rstrip("0").rstrip(".")
+    return f"-{digits}" if pico < 0 else digits
 
 
 def text(amount: Decimal) -> str:

@@ -54,11 +54,11 @@ from headgate.shared.database.usage_rollup import (
 from headgate.shared.job.result import ENDED
 
 FIRST_ROWS, MOST_ROWS = 100, 1000
-"""Rows of one table in the first transaction of a pass, and in any."""
+"""Rows of one table in the first transaction of a pass on SQLite, and the most in any."""
 
 SHORT_S, LONG_S = 0.05, 0.2
-"""A transaction that takes longer than LONG_S makes the next one half as large, and one that takes
-less than SHORT_S makes it twice as large. On SQLite nobody else can write meanwhile."""
+"""On SQLite nobody else can write meanwhile. A transaction that takes longer than LONG_S makes the
+next one half as large, and one that takes less than SHORT_S makes it twice as large."""
 
 TURN = ADVISORY_LOCK + 1
 """The key of PostgreSQL's advisory lock that a transaction here holds: two that delete the same
@@ -120,7 +120,8 @@ def prune(engine: Engine, before: Cutoffs, at_ms: int, *, dry_run: bool = False)
     `at_ms`: now, in Unix ms. With `dry_run` the steps say what would be deleted. An iterator that
     is not used up does no harm: the next pass deletes the rest.
     """
-    size = _Size(MOST_ROWS if dry_run else FIRST_ROWS)
+    is_alone = engine.dialect.name == "sqlite"  # while it writes
+    size = _Size(FIRST_ROWS if is_alone and not dry_run else MOST_ROWS, is_fixed=not is_alone)
     if before.jobs_ms is not None:
         yield from _prune_batches(engine, before.jobs_ms, dry_run)
         yield from _prune_jobs(engine, before.jobs_ms, dry_run, size)
@@ -130,11 +131,17 @@ def prune(engine: Engine, before: Cutoffs, at_ms: int, *, dry_run: bool = False)
 
 @dataclass
 class _Size:
-    """How many rows the next transaction deletes, by how long the last one took."""
+    """How many rows the next transaction deletes, by how long the last one took.
+
+    `is_fixed`: always as many. On a busy PostgreSQL, where nobody waits for it, any takes long.
+    """
 
     rows: int
+    is_fixed: bool
 
     def learn(self, took_s: float) -> None:
+        if self.is_fixed:
+            return
         if took_s > LONG_S:
             self.rows = max(1, self.rows // 2)
         elif took_s < SHORT_S:

@@ -197,6 +197,7 @@ idempotency = Table(
 Index("idempotency_by_time", idempotency.c.created_at_ms)
 
 #: The roll-up: the usage of a UTC day, summed from its audit lines; an empty text means none.
+#: Higher numbers than those of days are sums of months and of today so far (usage_blocks.py).
 usage_days = Table(
     "usage_days",
     metadata,
@@ -229,7 +230,8 @@ usage_days = Table(
     PrimaryKeyConstraint("day", "tenant", "user_id", "model", "template", "batch_id"),
 )
 
-#: The days that are in `usage_days`, with the number of their audit lines at that time.
+#: The days that are in `usage_days`, with the number of their audit lines at that time. Below zero
+#: it is the number of a part of the day, which ends at `summed_at_ms`.
 usage_summed = Table(
     "usage_summed",
     metadata,

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import date, timedelta
 from typing import Any
 
@@ -37,9 +38,9 @@ from headgate.shared.stats.sketch import bucket
 DAY_MS = 86_400_000
 
 ROWS_AT_ONCE = 1000
+MAX_INT64 = 2**63 - 1
 
 _SPLIT = 10**9
-_MAX_INT64 = 2**63 - 1
 _EPOCH = date(1970, 1, 1)
 _NONE: ColumnElement[str] = literal_column("''")
 
@@ -65,6 +66,16 @@ VIEWS: tuple[frozenset[str], ...] = (
 
 #: Columns whose sums may exceed 64 bits, which is 9.2 million USD.
 MONEY = ("cost_pico_usd", "saved_pico_usd")
+
+#: The sums of a row of `usage_days`, in the order in which they are handed around.
+COUNTS = (
+    *(
+        column.name
+        for column in usage_days.columns
+        if column.name not in ("day", "latencies", *DIMENSIONS, *MONEY)
+    ),
+    *MONEY,
+)
 
 _succeeded = audit.c.status == "succeeded"
 
@@ -205,7 +216,7 @@ def lines_of(connection: Connection, from_ms: int, until_ms: int) -> dict[int, i
 
 def summed(connection: Connection) -> dict[int, int]:
     """Return the days that are in the roll-up, with the number of audit lines they had then."""
-    query = select(usage_summed.c.day, usage_summed.c.lines)
+    query = select(usage_summed.c.day, usage_summed.c.lines).where(usage_summed.c.lines >= 0)
     return {row.day: row.lines for row in connection.execute(query)}
 
 
@@ -239,6 +250,9 @@ def stale(connection: Connection, from_ms: int, until_ms: int) -> list[int]:
 Group = tuple[Any, ...]
 """The number of a view, then the value of each dimension."""
 
+Sums = dict[Group, tuple[Counter[str], Counter[int]]]
+"""Of each group its sums and its latencies by bucket."""
+
 
 def sum_day(engine: Engine, day: int, at_ms: int) -> bool:
     """Make the roll-up of the day from its audit lines, and return whether that was possible.
@@ -246,20 +260,13 @@ def sum_day(engine: Engine, day: int, at_ms: int) -> bool:
     False means that nothing was changed: a job has ended meanwhile, a sum exceeds 64 bits, or some
     of the day's audit lines are deleted (see shared/database/prune.py).
     """
-    with snapshot(engine) as connection:
-        lines, found = _sums_of(connection, day)
-    if any(max(sums.values()) > _MAX_INT64 for sums, _ in found.values()):
-        return False
-    rows = [
-        {"day": day + view * VIEW, **dict(zip(DIMENSIONS, key, strict=True)), **sums}
-        | {"latencies": histogram.packed(counts)}
-        for (view, *key), (sums, counts) in found.items()
-    ]
     first_ms = begin_ms(day)
-    with writing(engine) as connection:
-        if connection.dialect.name == "postgresql":
-            # Whoever takes a day out (`unsum`) waits for this transaction, or this one for theirs.
-            connection.execute(text("LOCK TABLE usage_summed IN EXCLUSIVE MODE"))
+    with snapshot(engine) as connection:
+        lines, found = sums_of(connection, first_ms, first_ms + DAY_MS)
+    rows = rows_of(found, day)
+    if rows is None:
+        return False
+    with changing(engine) as connection:
         if lines_of(connection, first_ms, first_ms + DAY_MS).get(day, 0) != lines:
             return False
         if pruned_days(connection, [day]):
@@ -274,17 +281,40 @@ def sum_day(engine: Engine, day: int, at_ms: int) -> bool:
     return True
 
 
-def _sums_of(
-    connection: Connection, day: int
-) -> tuple[int, dict[Group, tuple[Counter[str], Counter[int]]]]:
-    """Return the day's number of audit lines, and for each group its sums and its latencies."""
-    first_ms = begin_ms(day)
+@contextmanager
+def changing(engine: Engine) -> Iterator[Connection]:
+    """Give a transaction that changes the roll-up.
+
+    Whoever takes a day out (`unsum`) waits for it, or it for them.
+    """
+    with writing(engine) as connection:
+        if connection.dialect.name == "postgresql":
+            connection.execute(text("LOCK TABLE usage_summed IN EXCLUSIVE MODE"))
+        yield connection
+
+
+def rows_of(found: Sums, day: int) -> list[dict[str, Any]] | None:
+    """Return the rows of `usage_days` for these sums; None if one exceeds 64 bits.
+
+    `day`: the number of the rows of view 0.
+    """
+    if any(max(sums.values()) > MAX_INT64 for sums, _ in found.values()):
+        return None
+    return [
+        {"day": day + view * VIEW, **dict(zip(DIMENSIONS, key, strict=True)), **sums}
+        | {"latencies": histogram.packed(counts)}
+        for (view, *key), (sums, counts) in found.items()
+    ]
+
+
+def sums_of(connection: Connection, from_ms: int, until_ms: int) -> tuple[int, Sums]:
+    """Return the number of audit lines of this time (Unix ms), and the sums of each group."""
     ended = audit.c.finished_at_ms
-    of_day = (ended >= first_ms) & (ended < first_ms + DAY_MS)
-    by_key = latencies(connection, list(DIMENSIONS.values()), of_day)
+    of_time = (ended >= from_ms) & (ended < until_ms)
+    by_key = latencies(connection, list(DIMENSIONS.values()), of_time)
     keys = [column.label(name) for name, column in DIMENSIONS.items()]
-    query = select(*keys, *MEASURES).where(of_day).group_by(*DIMENSIONS.values())
-    lines, found = 0, dict[Group, tuple[Counter[str], Counter[int]]]()
+    query = select(*keys, *MEASURES).where(of_time).group_by(*DIMENSIONS.values())
+    lines, found = 0, Sums()
     for row in connection.execute(query).mappings():
         key = tuple(row[name] for name in DIMENSIONS)
         sums = whole({name: row[name] for name in row if name not in DIMENSIONS})

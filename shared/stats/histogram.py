@@ -13,12 +13,16 @@ from array import array
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from itertools import accumulate
 
 from headgate.shared.stats.sketch import ZERO, most
 
 _COUNT_BITS = 19
 _MAX_COUNT = (1 << _COUNT_BITS) - 1
+
+_MANY = 10_000
+"""So many packed counts are first added up, which takes less time than to sort them."""
 
 
 def packed(counts: Mapping[int, int]) -> bytes:
@@ -38,27 +42,38 @@ def added(parts: Iterable[bytes]) -> Counter[int]:
     """Return the sum of all counts in these bytes, by bucket."""
     counts: dict[int, int] = {}
     for part in parts:
-        words = array("I", part)
-        if sys.byteorder == "big":
-            words.byteswap()
-        for word, times in Counter(words).items():
+        for word, times in Counter(_words(part)).items():
             code = word >> _COUNT_BITS
             counts[code] = counts.get(code, 0) + (word & _MAX_COUNT) * times
     return Counter({code - 1 if code else ZERO: count for code, count in counts.items()})
 
 
-def whole_quantiles(counts: Mapping[int, int], shares: Sequence[float]) -> list[int | None]:
-    """Return the quantiles of whole amounts, at most 1 % above the true ones; None without counts.
+def count_and_quantiles(joined: bytes, shares: Sequence[float]) -> tuple[int, list[int | None]]:
+    """Return how many whole amounts these packed counts have, and their quantiles.
 
-    At least `share` (0 to 1) of the amounts is at or below each.
+    At least `share` (0 to 1) of the amounts is at or below its quantile, which is at most 1 % above
+    the true one. Without counts they are None.
     """
-    if not counts:
-        return [None] * len(shares)
-    buckets = sorted(counts)
-    reached = list(accumulate(map(counts.__getitem__, buckets)))
-    found: list[int | None] = []
-    for share in shares:
-        amount = most(buckets[bisect_left(reached, share * reached[-1] * (1 - 1e-9))])
-        # The true quantile is a whole number at or below the amount: rounding down keeps the bound.
-        found.append(math.floor(amount * (1 + 1e-12) + 1e-9))
-    return found
+    words = _words(joined)
+    if len(words) > _MANY:
+        words = _words(packed(added([joined])))
+    in_order = sorted(words)  # the bucket comes first in a word
+    reached = list(accumulate([word & _MAX_COUNT for word in in_order]))
+    if not reached:
+        return 0, [None] * len(shares)
+    total = reached[-1]
+    places = [bisect_left(reached, share * total * (1 - 1e-9)) for share in shares]
+    return total, [_whole_most(in_order[place] >> _COUNT_BITS) for place in places]
+
+
+@cache
+def _whole_most(code: int) -> int:
+    # The true quantile is a whole number at or below the amount: rounding down keeps the bound.
+    return math.floor(most(code - 1 if code else ZERO) * (1 + 1e-12) + 1e-9)
+
+
+def _words(joined: bytes) -> array[int]:
+    words = array("I", joined)
+    if sys.byteorder == "big":
+        words.byteswap()
+    return words

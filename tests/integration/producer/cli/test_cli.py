@@ -196,6 +196,16 @@ def test_a_waiting_job_is_cancelled_once(ready: dict[str, str]) -> None:
     assert headgate(["cancel", job_id], ready).code == 0
 
 
+def test_several_jobs_are_cancelled_at_once(ready: dict[str, str]) -> None:
+    ids = [headgate(["submit", text], ready).out.strip() for text in ("x", "y", "z")]
+    ended = headgate(["cancel", *ids[:2]], ready)
+    assert (ended.code, ended.out.split()[::3]) == (0, ids[:2])
+    found = headgate(["cancel", *ids, "--json"], ready)
+    assert found.code == 0
+    assert [one["id"] for one in found.document] == ids
+    assert headgate(["cancel", ids[0], "--json"], ready).document["id"] == ids[0]
+
+
 def test_standard_input_that_is_not_utf8_or_too_large_is_refused(ready: dict[str, str]) -> None:
     for data, fault in ((b"\xff", "not UTF-8"), (b"x" * 11_000_000, "10 MB"), (b"", "prompt")):
         ended = headgate(["submit", "-"], ready, stdin=data)

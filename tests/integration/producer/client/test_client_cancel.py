@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import insert, select, update
 
-from headgate import Client, JobFailed
+from headgate import AsyncClient, Client, JobFailed, UnknownJob
 from headgate.producer.client.client import CANCEL_WAIT_S
 from headgate.producer.results.cancel import cancel
 from headgate.shared.database.tables import attempts, audit, jobs
@@ -141,11 +141,40 @@ def test_a_whole_batch_is_cancelled_in_few_transactions(
     worker.start(ids[4])
     ttl_s = at.settings.result_ttl_s
     became = cancel(at.engine, at.redis, at.keys, [*ids, "no-such-job"], result_ttl_s=ttl_s)
-    assert became.running == [ids[4]]
+    assert became.running == {ids[4]}
     assert became.ended[ids[3]].status == "succeeded"
     cancelled = [job_id for job_id, r in became.ended.items() if r.status == "cancelled"]
     assert len(cancelled) == 1_198
     assert "no-such-job" not in became.ended
+
+
+def test_many_are_cancelled_in_one_call(client: Client, worker: PlayedWorker) -> None:
+    at = client.open()
+    ids = client.submit_many([f"p{i}" for i in range(700)])
+    worker.end(ids[3])
+    worker.start(ids[4])
+    began = time.monotonic()
+    found = client.cancel_many(ids, timeout_s=0.2)
+    assert time.monotonic() - began < CANCEL_WAIT_S, "it waits once for all that run"
+    assert [result.id for result in found] == ids
+    others = {3: "succeeded", 4: "running"}
+    assert [r.status for r in found] == [others.get(n, "cancelled") for n in range(len(ids))]
+    assert at.redis.zrange(at.keys.cancels(), 0, -1) == [ids[4].encode()]
+    assert client.cancel_many([]) == []
+
+
+def test_an_unknown_id_does_not_keep_the_others_from_being_cancelled(client: Client) -> None:
+    [job_id] = client.submit_many(["one"])
+    with pytest.raises(UnknownJob, match="no-such-job"):
+        client.cancel_many(["no-such-job", job_id])
+    assert client.status(job_id) == "cancelled"
+
+
+async def test_many_are_cancelled_in_one_call_of_the_async_client(client: Client) -> None:
+    ids = client.submit_many(["one", "two"])
+    async with AsyncClient(client.open().settings) as other:
+        found = await other.cancel_many(ids)
+    assert [(r.id, r.status) for r in found] == [(job_id, "cancelled") for job_id in ids]
 
 
 def test_two_who_cancel_the_same_jobs_agree(client: Client) -> None:

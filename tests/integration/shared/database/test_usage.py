@@ -8,14 +8,40 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Engine, delete, select
+from sqlalchemy import Engine, delete, insert, select, update
 
 from headgate.producer.usage.query import usage
 from headgate.producer.usage.report import BY, UsageReport, UsageRow
+from headgate.shared.database.engine import snapshot
 from headgate.shared.database.tables import audit, usage_days, usage_summed
-from headgate.shared.database.usage_rollup import DAY_MS, day_of, stale, sum_day, unsum
+from headgate.shared.database.usage_blocks import (
+    MONTHS,
+    PARTS,
+    Part,
+    extend_part,
+    months_of,
+    parts,
+    stale_months,
+    sum_month,
+)
+from headgate.shared.database.usage_rollup import (
+    DAY_MS,
+    VIEW,
+    VIEWS,
+    day_of,
+    stale,
+    sum_day,
+    unsum,
+)
 from headgate.shared.errors import InvalidRequest
-from headgate.workers.maintenance.usage_rollup import HOUR_MS, OVER_MS, PAUSE_MS, UsageRollup
+from headgate.workers.maintenance.usage_rollup import (
+    HOUR_MS,
+    LATE_MS,
+    OVER_MS,
+    PART_MS,
+    PAUSE_MS,
+    UsageRollup,
+)
 from tests.support.usage import FIRST, START_MS, line, new_ids, put
 
 DAYS = 3
@@ -130,6 +156,8 @@ def _moment(day: date) -> datetime:
             st.lists(LINES, max_size=12),
             st.sets(st.integers(0, DAYS - 1)),
             st.booleans(),
+            st.booleans(),
+            st.none() | st.integers(1, DAYS * DAY_MS),
         ),
         max_size=4,
     ),
@@ -144,7 +172,7 @@ def _moment(day: date) -> datetime:
 )
 def test_usage_is_what_counting_each_line_says_whatever_was_summed_when(
     engine: Engine,
-    rounds: list[tuple[list[dict[str, Any]], set[int], bool]],
+    rounds: list[tuple[list[dict[str, Any]], set[int], bool, bool, int | None]],
     by: list[str],
     span: tuple[date | None, date | None],
     tenant: str | None,
@@ -154,13 +182,18 @@ def test_usage_is_what_counting_each_line_says_whatever_was_summed_when(
         for table in (audit, usage_days, usage_summed):
             connection.execute(delete(table))
     kept: list[dict[str, Any]] = []
-    for rows, days, takes_one_back in rounds:
+    for at_ms, (rows, days, has_months, takes_one_back, part_ms) in enumerate(rounds):
         if rows:
             rows = [row | {"job_id": f"job-{next(new_ids)}"} for row in rows]
             put(engine, *rows)
         kept += rows
         for day in sorted(days):
-            sum_day(engine, day_of(START_MS + day * DAY_MS), 1)
+            sum_day(engine, day_of(START_MS + day * DAY_MS), at_ms)
+        if has_months:
+            for month in (202602, 202603):
+                sum_month(engine, month)
+        if part_ms is not None:
+            extend_part(engine, day_of(START_MS + part_ms - 1), START_MS + part_ms)
         if takes_one_back and kept:  # as when a job that gave up is opened again
             gone = kept.pop(0)
             with engine.begin() as connection:
@@ -262,7 +295,8 @@ class Clock:
 
 def days_summed(engine: Engine) -> list[int]:
     with engine.connect() as connection:
-        return list(connection.scalars(select(usage_summed.c.day).order_by(usage_summed.c.day)))
+        query = select(usage_summed.c.day).where(usage_summed.c.lines >= 0)
+        return list(connection.scalars(query.order_by(usage_summed.c.day)))
 
 
 async def test_a_worker_sums_each_day_that_is_over_one_in_a_round(engine: Engine) -> None:
@@ -302,3 +336,110 @@ async def test_a_day_that_cannot_be_summed_yet_is_left_for_the_next_look(engine:
         await sums.round()
         clock.now_ms += PAUSE_MS
     assert days_summed(engine) == []
+
+
+def numbers_of(engine: Engine) -> set[int]:
+    """Return the numbers of all rows of the roll-up, of days and of blocks."""
+    with engine.connect() as connection:
+        return set(connection.scalars(select(usage_days.c.day).distinct()))
+
+
+async def test_a_month_that_is_over_has_a_block_and_another_once_a_day_has_changed(
+    engine: Engine,
+) -> None:
+    put(engine, *(line(START_MS + n * DAY_MS, user_id=f"u{n}") for n in range(3)))
+    clock = Clock(START_MS + 2 * DAY_MS + OVER_MS)
+    rollup = UsageRollup(engine, clock)
+    for _ in range(3):  # two days, then the month; March goes on
+        await rollup.round()
+    with snapshot(engine) as connection:
+        assert months_of(connection, [FIRST, 20260228]) == {202602: [FIRST, 20260228]}
+        assert months_of(connection, [FIRST]) == {}, "only of all its days"
+    by_month = [one.as_json() for one in usage(engine, ["user", "month"]).rows]
+    late = line(cost_pico_usd=9, user_id="u0")
+    put(engine, late)
+    clock.now_ms += HOUR_MS
+    await rollup.round()  # the day again
+    with snapshot(engine) as connection:
+        assert months_of(connection, [FIRST, 20260228]) == {}
+        assert stale_months(connection, 20260302) == [202602]
+    await rollup.round()
+    with snapshot(engine) as connection:
+        assert stale_months(connection, 20260302) == []
+    found = [one.as_json() for one in usage(engine, ["user", "month"]).rows]
+    assert found[1:] == by_month[1:]
+    assert Decimal(found[0]["cost_usd"]).scaleb(12) == 1_009
+
+
+async def test_a_month_is_read_from_its_block_alone(engine: Engine) -> None:
+    put(engine, *(line(START_MS + n * DAY_MS) for n in range(3)))
+    for day in (FIRST, 20260228, 20260301):
+        assert sum_day(engine, day, 1)
+    assert sum_month(engine, 202602)
+    with engine.begin() as connection:  # what nobody reads may be missing
+        of_february = usage_days.c.day % VIEW < 20260300
+        connection.execute(delete(usage_days).where(usage_days.c.day < MONTHS, of_february))
+    assert usage(engine, "user,model,month").total.requests == 3
+    assert usage(engine, "batch").total.requests == 1, "batches are read by the day"
+
+
+async def test_today_is_rolled_up_as_it_grows_and_its_lines_are_read_once(engine: Engine) -> None:
+    clock = Clock(START_MS + 3_600_000)
+    rollup = UsageRollup(engine, clock)
+    put(engine, *(line(clock.now_ms - LATE_MS - n) for n in range(1, 4)))
+    await rollup.round()
+    put(engine, line(clock.now_ms))
+    with snapshot(engine) as connection:
+        assert parts(connection) == [Part(FIRST, clock.now_ms - LATE_MS, 3)]
+    assert usage(engine, "user").total.requests == 4
+    clock.now_ms += PAUSE_MS
+    await rollup.round()
+    with snapshot(engine) as connection:
+        assert [part.lines for part in parts(connection)] == [3], "one line is not worth it"
+    clock.now_ms += PART_MS
+    await rollup.round()
+    with snapshot(engine) as connection:
+        assert parts(connection) == [Part(FIRST, clock.now_ms - LATE_MS, 4)]
+    assert usage(engine, "user").total.requests == 4
+    assert sum_day(engine, FIRST, clock.now_ms)
+    put(engine, line(START_MS + DAY_MS))
+    assert extend_part(engine, 20260228, START_MS + DAY_MS + 1)
+    # The rows of the first day's part are gone, and nothing else is.
+    views = [n * VIEW for n in range(len(VIEWS))]
+    assert numbers_of(engine) == {FIRST + n for n in views} | {PARTS + 20260228 + n for n in views}
+
+
+@pytest.mark.parametrize("change", ["late", "reopened", "moved"])
+async def test_a_part_counts_no_more_once_its_lines_have_changed(
+    engine: Engine, change: str
+) -> None:
+    row = line(batch_id="b1")
+    put(engine, row, line())
+    assert extend_part(engine, FIRST, START_MS + 1)
+    with engine.begin() as connection:
+        if change == "late":
+            connection.execute(insert(audit), [line()])
+        else:
+            unsum(connection, START_MS)
+        if change == "reopened":
+            connection.execute(delete(audit).where(audit.c.job_id == row["job_id"]))
+        elif change == "moved":
+            connection.execute(update(audit).values(batch_id=None))
+    counts = {"late": 3, "reopened": 1, "moved": 2}[change]
+    assert usage(engine, "batch").total.requests == counts
+    with snapshot(engine) as connection:
+        assert parts(connection) == []
+    put(engine, line(START_MS + 1))
+    assert extend_part(engine, FIRST, START_MS + 2)
+    report = usage(engine, "batch")
+    assert report.total.requests == counts + 1
+    assert (change == "late") == any(one.key["batch"] == "b1" for one in report.rows)
+
+
+async def test_a_day_with_a_roll_up_has_no_part(engine: Engine) -> None:
+    put(engine, line(), line())
+    assert sum_day(engine, FIRST, 1)
+    put(engine, line())
+    assert not extend_part(engine, FIRST, START_MS + DAY_MS)
+    assert days_summed(engine) == [FIRST]
+    assert usage(engine).total.requests == 3

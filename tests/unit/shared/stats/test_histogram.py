@@ -6,7 +6,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headgate.shared.stats.histogram import added, packed, whole_quantiles
+from headgate.shared.stats.histogram import added, count_and_quantiles, packed
 from headgate.shared.stats.sketch import ZERO, Sketch, bucket
 
 COUNTS = st.dictionaries(
@@ -24,11 +24,19 @@ def test_packed_counts_add_up_joined_and_apart(parts: list[dict[int, int]]) -> N
     assert added(bytes_of_parts) == added([b"".join(bytes_of_parts)]) == total
 
 
-@given(COUNTS.filter(len))
-def test_quantiles_are_those_of_the_sketch_rounded_down(counts: dict[int, int]) -> None:
-    wanted = [math.floor(Sketch(counts).quantile(share) * (1 + 1e-12) + 1e-9) for share in SHARES]
-    assert whole_quantiles(counts, SHARES) == wanted
+@given(st.lists(COUNTS.filter(len), min_size=1, max_size=3), st.sampled_from((1, 2_000)))
+def test_quantiles_are_those_of_the_sketch_rounded_down(
+    parts: list[dict[int, int]], times: int
+) -> None:
+    """`times`: also of more counts than are sorted one by one."""
+    total: Counter[int] = Counter()
+    for part in parts * times:
+        total.update(part)
+    joined = b"".join(map(packed, parts)) * times
+    sketch = Sketch(total)
+    wanted = [math.floor(sketch.quantile(share) * (1 + 1e-12) + 1e-9) for share in SHARES]
+    assert count_and_quantiles(joined, SHARES) == (total.total(), wanted)
 
 
 def test_without_counts_there_is_no_quantile() -> None:
-    assert whole_quantiles({}, (0.5, 0.99)) == [None, None]
+    assert count_and_quantiles(b"", (0.5, 0.99)) == (0, [None, None])
