@@ -39,6 +39,7 @@ ENVIRONMENT_READERS = ("shared/settings.py",)
 
 CELERY_PLACES = (
     "shared/broker/",
+    "workers/__main__.py",
     "workers/app.py",
     "workers/celery/",
     "workers/delivery/",

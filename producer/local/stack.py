@@ -50,13 +50,9 @@ def worker_argv(
 
     `level`: the log level. `queues`: all if empty. `quiet`: without Celery's banner.
     """
-    argv = [
-        *program("celery"),
-        *(["--quiet"] if quiet else []),
-        "-A",
-        "headgate.workers.app",
-    ]
-    argv += ["worker", "--loglevel", level, "--hostname", f"{name}@%h"]
+    argv = [*program("headgate.workers"), "--loglevel", level, "--hostname", f"{name}@%h"]
+    if quiet:
+        argv.append("--quiet")
     if queues:
         argv += ["--queues", ",".join(queues)]
     return argv if concurrency is None else [*argv, "--concurrency", str(concurrency)]

@@ -79,7 +79,7 @@ def workers_of(home: Path) -> list[int]:
         except psutil.Error:
             continue
         is_guard = any(word.endswith("guard.py") for word in words)
-        if ours and "headgate.workers.app" in words and not is_guard:
+        if ours and "headgate.workers" in words and not is_guard:
             found.append(process.pid)
     return found
 

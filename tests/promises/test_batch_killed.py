@@ -80,7 +80,7 @@ def _end(command: ChildProcess, way: str, url: str) -> int:
     [worker] = [
         child
         for child in psutil.Process(command.pid).children(recursive=True)
-        if "celery" in child.cmdline() and "guard.py" not in " ".join(child.cmdline())
+        if "headgate.workers" in child.cmdline() and "guard.py" not in " ".join(child.cmdline())
     ]
     worker.suspend()  # the command, which ends first, must not start another one
     command.kill()

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from headgate import Client
 from headgate.shared.settings import Settings
 from tests.support import installation
 from tests.support.child import BUSY, wait_until
+from tests.support.memory import watched
 from tests.support.servers import Simulator, ValkeyServer
 
 MB = 1024 * 1024
@@ -30,42 +28,6 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("endless-line", {"stream": True}),
 ]
 """Faults of the simulator, asked whole, as a stream of ours, and as a stream for the caller."""
-
-
-class Memory:
-    """The most memory of a process since `watched` began, in MB above what it had then."""
-
-    def __init__(self, pid: int) -> None:
-        self._process = psutil.Process(pid)
-        self.base_mb = self.most_mb = self._now_mb()
-        self._over = threading.Event()
-
-    @property
-    def grown_mb(self) -> float:
-        return self.most_mb - self.base_mb
-
-    def watch(self) -> None:
-        while not self._over.wait(0.01):
-            self.most_mb = max(self.most_mb, self._now_mb())
-
-    def stop(self) -> None:
-        self._over.set()
-
-    def _now_mb(self) -> float:
-        return float(self._process.memory_info().rss) / MB
-
-
-@contextmanager
-def watched(pid: int) -> Iterator[Memory]:
-    """Watch the memory of this process in a thread."""
-    memory = Memory(pid)
-    thread = threading.Thread(target=memory.watch)
-    thread.start()
-    try:
-        yield memory
-    finally:
-        memory.stop()
-        thread.join()
 
 
 @contextmanager

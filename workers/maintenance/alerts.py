@@ -6,8 +6,8 @@ import logging
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
-import aiohttp
 import orjson
 
 from headgate.shared.admission import scopes
@@ -15,6 +15,9 @@ from headgate.shared.broker.keys import Keys
 from headgate.shared.cost.price import usd_text
 from headgate.workers.clients.outage_log import OutageLog
 from headgate.workers.clients.redis_batcher import RedisBatcher
+
+if TYPE_CHECKING:
+    import aiohttp
 
 log = logging.getLogger("headgate.budgets")
 
@@ -52,6 +55,8 @@ class Alerts:
         raws = await self.batcher.send("LRANGE", self.keys.alerts(), -ALERTS_PER_ROUND, -1)
         if not raws:
             return 0.0
+        import aiohttp  # 3 MB, which an idle worker does without
+
         began = time.monotonic()
         timeout = aiohttp.ClientTimeout(total=POST_S)
         async with aiohttp.ClientSession(timeout=timeout) as session:
@@ -89,6 +94,8 @@ class Alerts:
         )  # fmt: skip
 
     async def _post(self, session: aiohttp.ClientSession, alert: dict[str, str]) -> bool:
+        import aiohttp
+
         try:
             async with session.post(self.url or "", json=alert) as answer:
                 answer.raise_for_status()

@@ -42,14 +42,14 @@ def env(home: Path) -> dict[str, str]:
 
 
 def workers_under(pid: int) -> list[psutil.Process]:
-    """Return the Celery processes among the descendants of the process."""
+    """Return the workers among the descendants of the process."""
     found = []
     for child in psutil.Process(pid).children(recursive=True):
         try:
             command_line = " ".join(child.cmdline())
         except psutil.Error:
             continue  # it has just ended
-        if "launch.py celery" in command_line and "guard.py" not in command_line:
+        if "launch.py headgate.workers --" in command_line and "guard.py" not in command_line:
             found.append(child)
     return found
 

@@ -46,10 +46,10 @@ WORKER = [sys.executable, "-m", "celery", "-A", "headgate.workers.app", "worker"
 def test_a_signal_in_the_middle_of_the_start_is_obeyed(
     valkey: ValkeyServer, started: Callable[..., ChildProcess]
 ) -> None:
-    """`headgate worker` holds signals back while Celery takes its place, and Celery starts."""
+    """`headgate worker` holds signals back while the worker takes its place and starts."""
     child = started([*PROGRAM, "worker"], redis_url=valkey.url)
     process = psutil.Process(child.pid)
-    wait_until(lambda: "celery" in process.cmdline(), 30, "Celery to take over")
+    wait_until(lambda: "headgate.workers" in process.cmdline(), 30, "the worker to take over")
     child.signal(signal.SIGTERM)
     assert exit_code(child, BOUND_S) == 0
     assert " ready." not in child.log()
