@@ -108,7 +108,8 @@ do
   -- Makes the index anew where that was long ago, and looks at some that are shut, by chance. `names`:
   -- further waiting queues, which have no count yet.
   function index.heal(names, queues)
-    if whole_ms - tonumber(redis.call('HGET', KEY.pulse, 'rooms') or 0) < HEAL_MS then return end
+    local since_ms = whole_ms - tonumber(redis.call('HGET', KEY.pulse, 'rooms') or 0)
+    if since_ms >= 0 and since_ms < HEAL_MS then return end
     redis.call('HSET', KEY.pulse, 'rooms', whole_ms)
     for _, name in ipairs(redis.call('HKEYS', KEY.waiting_queues)) do names[#names + 1] = name end
     redis.call('DEL', KEY.ready_queues)
