@@ -48,5 +48,5 @@ def look(at: Installation) -> Adoption:
 
 def adopt(at: Installation, mine: DatabaseName) -> None:
     """Make Redis belong to this database. Workers of the one before end at their next check."""
+    at.redis.delete(at.keys.strays())  # first: a worker that ends over this notes itself there
     at.redis.set(at.keys.database(), mine.encode())
-    at.redis.delete(at.keys.strays())

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support import nursery
-from tests.support.child import Running
+from tests.support.child import BUSY, Running
 
 PROGRAM = [sys.executable, "-c", "from headgate.producer.cli import main; main()"]
 
@@ -70,7 +70,7 @@ def program(
             told = {**os.environ, **env}
             child = subprocess.Popen(argv, env=told, stdin=given, stdout=out, stderr=err, cwd=cwd)
         try:
-            code = child.wait(timeout_s)
+            code = child.wait(timeout_s * BUSY)
         except BaseException:
             child.kill()
             raise

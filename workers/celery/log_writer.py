@@ -78,9 +78,11 @@ class LogWriter(logging.Handler):
             with suppress(Empty):
                 while not at_once and (left_s := until - time.monotonic()) > 0:
                     at_once = self._wake.get(timeout=left_s)
-            self._is_writing, self._is_woken = True, False
+            self._is_writing = True
             while not self._wake.empty():
                 self._wake.get()
+            # Only now: a wake of after this stays in the queue, and what came before is written.
+            self._is_woken = False
             self._write_group()
             self._is_writing = False
 

@@ -127,11 +127,8 @@ class Stopping:
     def _watch(self) -> None:
         self._events.get()
         log.warning("stopping: running jobs may finish for %.3g s", self.drain_left_s())
-        for listener in self._listeners:
-            try:
-                listener()
-            except Exception:
-                log.exception("a step of stopping failed; stopping goes on")
+        # In a thread of their own: the call that a signal interrupted may have left a lock behind.
+        threading.Thread(target=self._call_listeners, name="stop steps", daemon=True).start()
         while (left_s := self._end_by() - time.monotonic()) > 0:
             with suppress(Empty):
                 self._events.get(timeout=left_s)
@@ -140,6 +137,13 @@ class Stopping:
         for handler in logging.getLogger().handlers:
             handler.flush()
         os._exit(code)
+
+    def _call_listeners(self) -> None:
+        for listener in self._listeners:
+            try:
+                listener()
+            except Exception:
+                log.exception("a step of stopping failed; stopping goes on")
 
     def _end_by(self) -> float:
         began_at = self._began_at or time.monotonic()

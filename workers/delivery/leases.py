@@ -40,8 +40,8 @@ def log_dead_letter(buried: Buried, reason: str) -> None:
 class Leases:
     """Leases of `lease_ms` on the server, by tag: the number of the job in this process.
 
-    `on_stop` stops a job whose lease is lost or that is cancelled. `lapsing` is the number of jobs
-    that could not be given back, `on_their_way` of those whose return is not answered yet.
+    `on_stop` stops a job whose lease is lost or that is cancelled. `on_their_way` is the number of
+    jobs whose return is not answered yet.
     `served` are the queues that this worker fetches from, and `providers` those of which it has a
     key; None until that is known. The worker's sign repeats both.
     """
@@ -72,7 +72,7 @@ class Leases:
         self.held: dict[int, Lease] = {}
         self.held_bytes = 0
         self.returning: set[int] = set()
-        self.lapsing = 0
+        self._lapsing: list[tuple[float, int]] = []
         self.on_their_way = 0
         self.has_left = False
         self.served: Sequence[str] = ()
@@ -138,8 +138,15 @@ class Leases:
                 self.on_their_way -= len(leases)
             except (RedisError, OSError) as error:
                 self.on_their_way -= len(leases)
-                self.lapsing += len(leases)
+                self._lapsing.append((time.monotonic() + self._lease_ms / 1000, len(leases)))
                 log.warning("%d jobs return when their leases lapse: %s", len(leases), error)
+
+    @property
+    def lapsing(self) -> int:
+        """The number of jobs that could not be given back, and whose leases may still run."""
+        now = time.monotonic()
+        self._lapsing = [(until, count) for until, count in self._lapsing if now < until]
+        return sum(count for _, count in self._lapsing)
 
     async def bury(self, tag: int, reason: str, waiter: Waiter | None = None) -> None:
         """Make the message of a held job a dead letter with this reason, and end its lease.

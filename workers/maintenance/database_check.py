@@ -10,6 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 from redis.exceptions import RedisError
 from sqlalchemy import Engine
@@ -29,6 +30,9 @@ CONFIRM_S = 2.0
 
 STRAY_MS = 3_600_000
 """How long `headgate health` shows why a worker has ended."""
+
+TELL_S = 1.0
+"""How long a worker that ends waits for Redis to take that note."""
 
 
 class DatabaseCheck:
@@ -70,11 +74,16 @@ class DatabaseCheck:
             if why is not None:
                 break
         log.critical("%s; this worker takes no more jobs and ends", why)
+        with suppress(TimeoutError, RedisError):  # before the end, which closes the connection
+            await asyncio.wait_for(self._tell(why), TELL_S)
         if self._end is not None:
             self._end()
-        note = f"{int(time.time() * 1000)} {why}"
-        await self._batcher.send("HSET", self._servers.keys.strays(), self._worker, note)
-        await self._batcher.send("PEXPIRE", self._servers.keys.strays(), STRAY_MS)
+
+    async def _tell(self, why: str) -> None:
+        """Let `headgate health` show why this worker ended."""
+        note, key = f"{int(time.time() * 1000)} {why}", self._servers.keys.strays()
+        await self._batcher.send("HSET", key, self._worker, note)
+        await self._batcher.send("PEXPIRE", key, STRAY_MS)
 
     async def close(self) -> None:
         """Save a SQLite file that is lost, with all that was recorded in it at last.

@@ -20,7 +20,6 @@ from headgate.producer.batch.summary import Summary, summarise
 from headgate.producer.usage.query import usage
 from headgate.shared.database.tables import jobs
 from headgate.shared.job.result import ErrorReport
-from tests.support.child import BUSY
 from tests.support.played import PlayedWorker, settings_for
 from tests.support.servers import ValkeyServer
 
@@ -104,9 +103,6 @@ class Quiet:
 def office(valkey: ValkeyServer, database_url: str, tmp_path: Path) -> Iterator[Office]:
     with Client(settings_for(valkey.url, database_url, tmp_path)) as client:
         yield Office(client, tmp_path)
-
-
-pytestmark = pytest.mark.timeout(6 * BUSY)
 
 
 def test_failed_lines_are_asked_again_and_answers_stay(office: Office) -> None:

@@ -15,7 +15,7 @@ from headgate.shared.database.migrate import upgrade
 from headgate.shared.database.tables import jobs
 from headgate.shared.job.envelope import Envelope
 from headgate.shared.job.ids import now_ms
-from tests.support.child import wait_until
+from tests.support.child import BUSY, wait_until
 from tests.support.command import headgate, start
 from tests.support.played_worker import PlayedWorker
 from tests.support.servers import ValkeyServer
@@ -224,7 +224,7 @@ def test_ctrl_c_ends_with_130_and_the_batch_can_be_resumed(
     command = start(["batch", "run", source, "-o", out], env)
     wait_until(lambda: jobs_on_record(env) == 100, 30)
     command.send_signal(signal.SIGINT)
-    _, output = command.communicate(timeout=20)
+    _, output = command.communicate(timeout=20 * BUSY)
     assert command.returncode == 130
     assert b"--resume" in output
     assert b"Traceback" not in output
@@ -240,7 +240,7 @@ def test_max_in_flight_bounds_what_is_queued(env: dict[str, str], tmp_path: Path
     try:
         wait_until(lambda: jobs_on_record(env) == 40, 30)
         with worker_of(env, at_once=10, pause_s=0.02):
-            command.communicate(timeout=60)
+            command.communicate(timeout=60 * BUSY)
     finally:
         command.kill()
     assert command.returncode == 0
@@ -328,7 +328,7 @@ def test_a_cancelled_batch_writes_every_line(env: dict[str, str], tmp_path: Path
     listed = headgate(["batch", "list", "--json"], env)
     cancelled = headgate(["batch", "cancel", json.loads(listed.out)["id"]], env)
     assert cancelled.code == 0
-    command.communicate(timeout=60)
+    command.communicate(timeout=60 * BUSY)
     assert command.returncode == 1
     each_line_once(out, 200)
     assert {line["error"]["code"] for line in lines_of(out)} == {"cancelled"}

@@ -13,7 +13,7 @@ import pytest
 from headgate.producer.cli.commands import COMMANDS
 from headgate.shared.broker.keys import Keys
 from headgate.shared.servers import embedded
-from tests.support.child import wait_until
+from tests.support.child import BUSY, wait_until
 from tests.support.command import PROGRAM, headgate, start
 from tests.support.played_worker import PlayedWorker
 from tests.support.servers import ValkeyServer, free_port
@@ -221,7 +221,7 @@ def test_a_command_that_waits_without_a_worker_says_so_and_ctrl_c_ends_it(
     assert command.stderr is not None
     assert b"no worker answers" in command.stderr.readline()
     command.send_signal(signal.SIGINT)
-    _, output = command.communicate(timeout=20)
+    _, output = command.communicate(timeout=20 * BUSY)
     assert command.returncode == 130
     assert b"stays queued" in output
     assert b"Traceback" not in output
@@ -239,7 +239,7 @@ def test_a_reader_that_goes_away_is_no_fault(ready: dict[str, str]) -> None:
     assert command.stderr is not None
     output = command.stderr.read()
     command.stderr.close()
-    assert command.wait(30) == 0
+    assert command.wait(30 * BUSY) == 0
     assert output == b""
 
 

@@ -236,7 +236,7 @@ def test_two_that_prune_at_once_delete_each_row_once(engine: Engine) -> None:
 
 
 def test_workers_on_postgresql_are_not_held_up_by_a_deletion(postgres_url: str) -> None:
-    engine = open_engine(postgres_url, timeout_s=2)
+    engine = open_engine(postgres_url)
     migrate.upgrade(engine)
     old, busy = put_job(engine, OLD_MS), put_job(engine, None, started_ms=OLD_MS)
     with deleting(engine) as connection:

@@ -32,7 +32,7 @@ KEEP_TURN = """
 import sys, time
 from pathlib import Path
 from headgate.shared.database.sqlite_lock import turn
-with turn(sys.argv[1], 5):
+with turn(sys.argv[1], 60):
     Path(sys.argv[2]).touch()
     time.sleep(60)
 """
@@ -45,7 +45,7 @@ def env(valkey: ValkeyServer, sqlite_url: str, tmp_path: Path) -> dict[str, str]
         "HEADGATE_HOME": str(tmp_path / "home"),
         "HEADGATE_REDIS_URL": valkey.url,
         "HEADGATE_DATABASE_URL": sqlite_url,
-        "HEADGATE_DATABASE_TIMEOUT_S": "1",
+        "HEADGATE_DATABASE_TIMEOUT_S": "5",
         "HEADGATE_CONCURRENCY": "5",  # so that some of 40 jobs are still to end after the first
     }
     assert headgate(["db", "upgrade"], settings).code == 0
@@ -56,7 +56,7 @@ def env(valkey: ValkeyServer, sqlite_url: str, tmp_path: Path) -> dict[str, str]
 def client(env: dict[str, str], tmp_path: Path) -> Iterator[Client]:
     settings = Settings(
         redis_url=env["HEADGATE_REDIS_URL"], database_url=env["HEADGATE_DATABASE_URL"],
-        database_timeout_s=1, home=tmp_path / "home",
+        database_timeout_s=5, home=tmp_path / "home",
     )  # fmt: skip
     with Client(settings) as opened:
         yield opened
@@ -65,7 +65,7 @@ def client(env: dict[str, str], tmp_path: Path) -> Iterator[Client]:
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Another program, which knows nothing of turns, has the file for itself."""
-    other = sqlite3.connect(path, isolation_level=None)
+    other = sqlite3.connect(path, isolation_level=None, timeout=60)
     other.execute("BEGIN EXCLUSIVE")
     try:
         yield
@@ -138,7 +138,7 @@ def test_a_worker_waits_for_a_locked_or_full_file_and_says_so_once(
     installation.the_books_agree(sqlite_url, simulator, sent, unknown=0)
 
 
-SLOW = "[[fault:slow:ms=6000]]"
+SLOW = "[[fault:slow:ms=9000]]"
 """Is answered in the middle of the bad day, however long that takes to begin."""
 
 

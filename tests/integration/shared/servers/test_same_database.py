@@ -13,6 +13,7 @@ from headgate.shared.broker.keys import Keys
 from headgate.shared.errors import SettingError, Unreachable
 from headgate.shared.settings import Settings
 from tests.support.command import headgate
+from tests.support.flower import monitored
 from tests.support.servers import ValkeyServer
 
 KEY = Keys().database()
@@ -64,6 +65,20 @@ def test_another_database_is_refused_until_it_is_adopted(
             client.submit("too late")
     again = headgate(["db", "adopt", "--yes"], second)
     assert "already" in again.out
+
+
+def test_an_adoption_forgets_strays_before_workers_can_see_it(
+    valkey: ValkeyServer, ready: str, tmp_path: Path
+) -> None:
+    """A worker that ends over it notes itself among them, perhaps at once."""
+    open_installation(settings(valkey, ready, tmp_path)).close()
+    seen: list[str] = []
+    with monitored(valkey.url, ("headgate:strays", "SET headgate:database"), seen):
+        adopted = headgate(["db", "adopt", "--yes"], env(valkey, None, tmp_path / "second"))
+        assert adopted.code == 0, adopted
+    assert [words.split()[:2] for words in seen] == [
+        ["DEL", "headgate:strays"], ["SET", "headgate:database"]
+    ]  # fmt: skip
 
 
 def test_a_redis_that_was_emptied_gets_the_id_again(

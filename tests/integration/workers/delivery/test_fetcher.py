@@ -308,6 +308,23 @@ async def test_closing_gives_everything_back_in_order_and_sends_the_acks(
     assert not broker.client.exists(Keys().worker("w"))
 
 
+async def test_what_could_not_go_back_is_left_behind_until_its_lease_is_over(
+    valkey_factory: Callable[..., ValkeyServer], start: Start
+) -> None:
+    """Else a worker that saw an outage long ago would end as if a server had not answered."""
+    server = valkey_factory()
+    with server.client(decode_responses=False) as client:
+        put(Broker(client), 5)
+    worker = start(server, lease_ms=4_000)
+    await until(lambda: len(worker.arrived) == 5, "5 jobs")
+    worker.fetcher.serve([])
+    await asyncio.to_thread(server.kill)
+    await worker.fetcher.leases.restore(list(worker.fetcher.leases.held))
+    assert worker.fetcher.left_behind == 5
+    await asyncio.to_thread(server.start)
+    await until(lambda: worker.fetcher.left_behind == 0, "the leases to be over")
+
+
 async def test_closing_is_quick_also_while_it_still_connects(
     broker: Broker, valkey: ValkeyServer, start: Start
 ) -> None:

@@ -19,6 +19,7 @@ from headgate.shared.admission.ticket import Ticket
 from headgate.shared.broker import script
 from headgate.shared.broker.keys import Keys
 from headgate.shared.database.tables import jobs
+from headgate.shared.job.ids import now_ms
 from headgate.workers.errors import (
     AttemptError,
     AttemptTimeout,
@@ -38,16 +39,21 @@ from tests.support.child import wait_until
 from tests.support.pipeline import LIMITS, PlayedPipeline, answer, fault, job_for, played_pipeline
 from tests.support.servers import ValkeyServer
 
-RULES = BreakerRules(failures=3, open_s=0.5)
+RULES = BreakerRules(failures=3, open_s=60)
+BRIEF = replace(RULES, open_s=0.5)
 PATIENT = RetryLimits(20, 20, backoff_ms=1, backoff_max_ms=5)
 
 
 @pytest.fixture
 async def played(
-    sqlite_url: str, valkey: ValkeyServer, tmp_path: Path
+    request: pytest.FixtureRequest, sqlite_url: str, valkey: ValkeyServer, tmp_path: Path
 ) -> AsyncIterator[PlayedPipeline]:
-    async with played_pipeline(sqlite_url, valkey.url, tmp_path, rules=RULES) as played:
+    rules = getattr(request, "param", RULES)
+    async with played_pipeline(sqlite_url, valkey.url, tmp_path, rules=rules) as played:
         yield played
+
+
+open_briefly = pytest.mark.parametrize("played", [BRIEF], indirect=True, ids=["open briefly"])
 
 
 def breaks(played: PlayedPipeline, *models: str, open_s: float = 60) -> None:
@@ -57,6 +63,12 @@ def breaks(played: PlayedPipeline, *models: str, open_s: float = 60) -> None:
         for model in models:
             for _ in range(rules.failures):
                 script.run(client, report(Keys(), f"custom/{model}", "key0", rules, failed=1))
+
+
+def a_probe_may_go(played: PlayedPipeline, model: str) -> None:
+    """The time for which the breaker of this model is open has passed."""
+    with Blocking.from_url(played.redis_url) as client:
+        client.hset(Keys().breaker(f"custom/{model}", "key0"), "retry_at", "1")
 
 
 def slow() -> AttemptTimeout:
@@ -114,11 +126,11 @@ async def test_a_job_without_another_model_waits_in_line_and_is_not_spent(
 
 
 async def test_a_probe_that_failed_lets_others_go_before_it(played: PlayedPipeline) -> None:
-    breaks(played, "lone", open_s=0.1)
-    job = job_for("lone")
+    breaks(played, "lone")
+    job = job_for("lone", submitted_at_ms=now_ms() - 1000)
     waiting, _ = waits_for(await played.run(job))
     assert waiting.arrival_ms == job.submitted_at_ms, "who only waits keeps its place"
-    await asyncio.sleep(0.15)
+    a_probe_may_go(played, "lone")
     played.provider.play(fault(ProviderFault))
     behind, _ = waits_for(await played.run(job))
     assert behind.arrival_ms > waiting.arrival_ms, "a bad request must not be each probe"
@@ -144,13 +156,14 @@ async def test_the_timeouts_of_several_jobs_open_the_breaker(played: PlayedPipel
         assert breakers.down_models(client, Keys()) == {"custom/lone"}
 
 
+@open_briefly
 async def test_a_slow_job_probes_no_more_often_than_a_job_may_ask(played: PlayedPipeline) -> None:
     breaks(played, "lone", open_s=0.05)
     played.provider.play(*[slow()] * 30)
     job = job_for("lone")
     outcome = await played.run(job)
     while isinstance(outcome, Deferred):
-        await asyncio.sleep(RULES.open_s + 0.05)
+        await asyncio.sleep(BRIEF.open_s + 0.05)
         outcome = await played.run(job, grant=granted(played, outcome))
     assert isinstance(outcome, Ended)
     result = outcome.result
@@ -160,6 +173,7 @@ async def test_a_slow_job_probes_no_more_often_than_a_job_may_ask(played: Played
     assert result.error.retryable
 
 
+@open_briefly
 async def test_probes_that_cost_nothing_are_not_counted(played: PlayedPipeline) -> None:
     breaks(played, "lone", open_s=0.05)
     await asyncio.sleep(0.06)
@@ -168,7 +182,7 @@ async def test_probes_that_cost_nothing_are_not_counted(played: PlayedPipeline) 
     played.provider.play(*[fault(ConnectionLost)] * tries)
     outcome = await played.run(job)
     for _ in range(tries - 1):
-        await asyncio.sleep(RULES.open_s + 0.05)
+        await asyncio.sleep(BRIEF.open_s + 0.05)
         outcome = await played.run(job, grant=granted(played, outcome))
     result = await played.result(job, grant=granted(played, outcome))
     assert (result.status, result.attempts) == ("succeeded", tries + 1)
@@ -232,8 +246,8 @@ async def test_a_dead_key_opens_its_breaker_and_who_asked_with_it_is_told(
 
 
 async def test_an_answer_of_the_probe_lets_all_go_on(played: PlayedPipeline) -> None:
-    breaks(played, "lone", open_s=0.1)
-    await asyncio.sleep(0.15)
+    breaks(played, "lone")
+    a_probe_may_go(played, "lone")
     assert (await played.result(job_for("lone"))).status == "succeeded"
 
     def is_closed() -> bool:
@@ -246,17 +260,17 @@ async def test_an_answer_of_the_probe_lets_all_go_on(played: PlayedPipeline) -> 
 
 async def test_a_deadline_ends_the_waiting(played: PlayedPipeline) -> None:
     breaks(played, "lone")
-    job = job_for("lone", deadline_s=1)
+    job = job_for("lone", deadline_s=60)
     outcome = await played.run(job)
-    await asyncio.sleep(1)
-    result = await played.result(job, grant=granted(played, outcome, "late"))
+    late = job.model_copy(update={"submitted_at_ms": job.submitted_at_ms - 61_000})
+    result = await played.result(late, grant=granted(played, outcome, "late"))
     assert (result.status, result.error and result.error.code) == ("expired", "deadline")
 
 
 async def test_retries_beyond_the_budget_are_put_off_or_left_to_the_next_model(
     sqlite_url: str, valkey: ValkeyServer, tmp_path: Path
 ) -> None:
-    rules = RetryRules(share=0.2, per_s=0.1)
+    rules = RetryRules(share=0.2, per_s=0.02)
     async with played_pipeline(
         sqlite_url, valkey.url, tmp_path, retries=rules, limits=PATIENT
     ) as played:
@@ -264,11 +278,11 @@ async def test_retries_beyond_the_budget_are_put_off_or_left_to_the_next_model(
         job = job_for("lone")
         ticket, wait_ms = waits_for(await played.run(job))
         assert (ticket.model, ticket.waits) == ("lone", False)
-        assert 5_000 < wait_ms <= 10_000, "until the budget has the one that it has booked"
+        assert 25_000 < wait_ms <= 50_000, "until the budget has the one that it has booked"
         assert len(played.attempts(job)) == 2, "the first call, and one retry by time"
         ticket, next_ms = waits_for(await played.run(job_for("lone", prompt="another")))
-        assert next_ms > wait_ms + 5_000, "behind the one that is booked"
-        late = await played.result(job_for("lone", prompt="short", deadline_s=10))
+        assert next_ms > wait_ms + 25_000, "behind the one that is booked"
+        late = await played.result(job_for("lone", prompt="short", deadline_s=50))
         assert late.error is not None
         assert (late.status, late.error.code, late.error.retryable) == (
             "failed", "provider_error", True,
@@ -322,8 +336,11 @@ FIVE_KINDS: tuple[tuple[float, type[AttemptError], dict[str, Any]], ...] = (
 async def test_a_storm_of_faults_costs_a_third_of_a_call_a_job_and_no_job_waits_for_retries(
     sqlite_url: str, valkey: ValkeyServer, tmp_path: Path
 ) -> None:
-    """Of 400 jobs at once 17 % of the calls fail; `python -m tests.bench storm` takes its time."""
-    limits = RetryLimits(5, 8, backoff_ms=5, backoff_max_ms=20)
+    """Of 400 jobs at once 17 % of the calls fail; `python -m tests.bench storm` takes its time.
+
+    Which job meets which faults is left to chance: a job has so many tries that none spends them.
+    """
+    limits = RetryLimits(12, 12, backoff_ms=5, backoff_max_ms=20)
     async with played_pipeline(
         sqlite_url, valkey.url, tmp_path, retries=RetryRules(), rules=BreakerRules(5), limits=limits
     ) as played:

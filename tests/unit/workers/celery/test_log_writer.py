@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from logging.handlers import WatchedFileHandler
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -55,6 +56,28 @@ def test_records_are_written_in_their_order_and_in_groups(stream: Stuck) -> None
     writer.flush()
     assert stream.getvalue().splitlines() == [f"line {n}" for n in range(1000)]
     assert stream.writes < 100
+
+
+def test_a_record_that_comes_while_the_thread_wakes_leaves_the_next_ones_a_wake(
+    stream: Stuck,
+) -> None:
+    came: list[str] = []
+
+    def meanwhile(_frame: object, event: str, function: Any) -> None:
+        if event == "c_call" and function.__name__ == "empty" and not came:
+            came.append("second")
+            log.info("second")
+
+    log = logging.Logger("test")
+    threading.setprofile(meanwhile)
+    try:
+        log.addHandler(LogWriter(logging.StreamHandler(stream)))
+        log.info("first")
+        wait_until(lambda: "second" in stream.getvalue(), 10, "the record that came meanwhile")
+    finally:
+        threading.setprofile(None)
+    log.info("third")
+    wait_until(lambda: "third" in stream.getvalue(), 10, "the next record")
 
 
 def test_a_stuck_stream_holds_nobody_up_and_what_was_dropped_is_told(stream: Stuck) -> None:
