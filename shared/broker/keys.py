@@ -60,7 +60,10 @@ class Keys:
         return f"{self.prefix}headgate:crashes"
 
     def pulse(self) -> str:
-        """HASH: ms of the `last` fetch, end of the `grace` in which no lease lapses; stays."""
+        """HASH: ms of the `last` fetch, end of the `grace` in which no lease lapses; stays.
+
+        `rooms`: ms at which the index of waiting queues was made anew.
+        """
         return f"{self.prefix}headgate:pulse"
 
     def cancels(self) -> str:
@@ -86,6 +89,17 @@ class Keys:
     def waiting_queues(self) -> str:
         """HASH: `queue SP pool` to how many jobs wait there; leaves when it is 0."""
         return f"{self.prefix}headgate:rooms"
+
+    def ready_queues(self) -> str:
+        """ZSET: `queue SP pool` by the rank of its first job or less; leaves when none may start.
+
+        It is derived, with `shut_queues`, and made anew each second (`lib/index.lua`).
+        """
+        return f"{self.prefix}headgate:rooms:ready"
+
+    def shut_queues(self) -> str:
+        """ZSET: `queue SP pool` by the server's ms of its next look; leaves when that has come."""
+        return f"{self.prefix}headgate:rooms:shut"
 
     def waiting_queue(self, queue: str, pool: str, part: str) -> str:
         """ZSET: one part of a waiting queue; leaves when the queue is empty (`parked` later).
@@ -307,7 +321,7 @@ class Keys:
             self.pulse(): "hash", self.cancels(): "zset", self.dead(): "list",
             self.letters(): "hash", self.waiting_queues(): "hash", self.tickets(): "hash",
             self.holds(): "hash", self.limits(): "hash", self.overrides(): "hash",
-            self.paused(): "set",
+            self.paused(): "set", self.ready_queues(): "zset", self.shut_queues(): "zset",
         }  # fmt: skip
 
     def results(self) -> str:

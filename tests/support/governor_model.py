@@ -52,6 +52,7 @@ class Governor(Broker):
         self.client.delete(self.keys.limits())
         if scopes:
             self.client.hset(self.keys.limits(), mapping=scopes)  # type: ignore[arg-type]
+        self.resume("")
 
     def grants(self, want: int = 10, **others: Any) -> dict[str, Grant]:
         """What one round trip brings: job id to grant."""
@@ -115,9 +116,11 @@ class Governor(Broker):
             for part, value in self._hash(name).items():
                 if part in TIMES_OF_A_GATE:
                     self.client.hset(name, part, f"{float(value) - ms:.3f}")
-        for name in self._names("headgate:room:*:parked"):
+        shut = self.keys.shut_queues()
+        for name in (*self._names("headgate:room:*:parked"), shut):
             later = {member: at - ms for member, at in self.scores(name).items()}
-            self.client.zadd(name, later)
+            if later:
+                self.client.zadd(name, later)
 
     def _names(self, pattern: str) -> list[str]:
         return [name.decode() for name in self.client.scan_iter(self.keys.prefix + pattern)]
@@ -196,6 +199,7 @@ class Places:
         self._expect("rooms", told.items(), counts.items())
         for room, of_room in lines.items():
             self._room(broker, room, of_room)
+        self._index(broker, {room: min(of_room.values()) for room, of_room in lines.items()})
         for name in broker._names("headgate:room:*"):
             room, _, what = name.removeprefix(f"{keys.prefix}headgate:room:").rpartition(":")
             if room not in counts and what != "parked":
@@ -207,6 +211,14 @@ class Places:
             tenant = tenant.removesuffix("|served")
             if tenant not in {who for who, _ in lines.get(room, {})}:
                 self.faults.append(f"{name} is left of a tenant that has no job there")
+
+    def _index(self, broker: Governor, ranks: Mapping[str, float]) -> None:
+        ready = broker.scores(broker.keys.ready_queues())
+        shut = broker.scores(broker.keys.shut_queues())
+        self._expect("ready and shut", ready.keys() & shut.keys(), ())
+        self._expect("rooms out of the index", ranks.keys() - ready.keys() - shut.keys(), ())
+        late = [room for room, rank in ready.items() if rank > ranks.get(room, math.inf)]
+        self._expect("rooms that stand too late", late, ())
 
     def _flights(self, broker: Governor) -> None:
         keys = broker.keys

@@ -432,17 +432,17 @@ def measured(
     )  # fmt: skip
     whole_s = settle_s + seconds
     count = int(rpm * BINDING / 60 * (whole_s + provider.depth_s) * 1.1)
-    fleet.submit(list(itertools.islice(_jobs(), count)))
+    fleet.submit(list(itertools.islice(jobs_of_all_lengths(), count)))
     fleet.run_until(whole_s)
     ours = amounts(fleet.sent, settle_s, whole_s).get(binding, 0)
-    theirs = amounts(omniscient(fleet, _jobs(), whole_s), settle_s, whole_s)[binding]
+    theirs = amounts(omniscient(fleet, jobs_of_all_lengths(), whole_s), settle_s, whole_s)[binding]
     counted = [one for one in fleet.sent if one.at_s >= settle_s]
     refused = sum(not one.accepted for one in counted)
     before = sum(not one.accepted for one in fleet.sent) - refused
     return Measured(ours / theirs, 100 * refused / max(1, len(counted) - refused), before)
 
 
-def _jobs() -> Iterator[Job]:
+def jobs_of_all_lengths() -> Iterator[Job]:
     """Prompts of all lengths, with exact estimates."""
     for tokens in lengths(random.Random(7)):  # noqa: S311  repeatable, not secret
         yield Job(tokens, tokens)

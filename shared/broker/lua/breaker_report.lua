@@ -109,7 +109,10 @@ if word == 'opened' or word == 'closed' then
   -- Who waits may go, or go elsewhere.
   local provider = string.match(ARGV[2], '^[^/]*/')
   each_waiting_queue(function(queue, pool)
-    if string.sub(pool, 1, #provider) == provider then wake_workers(queue) end
+    if string.sub(pool, 1, #provider) == provider then
+      index.reopen({queue .. ' ' .. pool})
+      wake_workers(queue)
+    end
   end)
 end
 return {word, math.ceil(wait)}

@@ -35,5 +35,5 @@ for i = 2, #ARGV do
   end
 end
 save_user_queues()
-save_counts()
+index.drop(save_counts())
 return forgotten

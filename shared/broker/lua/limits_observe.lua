@@ -89,5 +89,9 @@ if #words > 0 then
   redis.call('PEXPIRE', gate.stored_at, KEPT_MS)
 end
 save_buckets()
-if any_more then wake_pool(pool) end
+if any_more then
+  wake_pool(pool)
+else
+  index.reopen_pools({[without_flex(pool)] = true})
+end
 return 1

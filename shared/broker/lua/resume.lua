@@ -27,15 +27,14 @@ if kind == 'pool' then
   end
 end
 
-local woken = {}
-if kind == 'queue' then woken[name] = true end
+index.reopen_pools()
+if kind == 'queue' then wake_workers(name) end
 each_waiting_queue(function(queue, pool)
   local parked = KEY.waiting_queue(queue, pool, 'parked')
   -- All moments become 0. Who is paused still is parked again when it is tried.
   if redis.call('EXISTS', parked) == 1 then
     redis.call('ZINTERSTORE', parked, 1, parked, 'WEIGHTS', 0)
   end
-  woken[queue] = true
+  wake_workers(queue)
 end)
-for queue in pairs(woken) do wake_workers(queue) end
 return {was_paused, opened}

@@ -15,6 +15,7 @@ TABLES = {
     "halved": ("limits", "halved", "with the limit halved at mid-run"),
     "restarted": ("limits", "restarted", "with Redis killed and started again"),
     "depths": ("depths", "depths", "buckets of 1, 10 and 60 s, continuous and fixed"),
+    "installations": ("installations", "installations", "two that share one limit"),
     "burst": ("burst", "burst", "a batch at once where the bucket holds a minute"),
     "order": ("order", "interactive", "interactive jobs behind 50,000 bulk jobs"),
     "fair": ("order", "fair", "ten tenants, and three with weights"),

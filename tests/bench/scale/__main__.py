@@ -1,4 +1,4 @@
-"""`python -m tests.bench scale [--only ROW,...] [--most N] [--plot PNG]`.
+"""`python -m tests.bench scale [--only ROW,...] [--most N] [--plot SVG]`.
 
 Each row makes more of one thing, and measures what a job and an idle second cost then: CPU of the
 worker and of Valkey. The last column is the slope in a plot of both logarithms: 0 is flat, 1 is in
@@ -19,7 +19,8 @@ from pathlib import Path
 from headgate import Client
 from tests import ROOT
 from tests.bench.rig import Rig, rig, stopwatch
-from tests.bench.scale import states
+from tests.bench.scale import plot, states
+from tests.bench.scale.scripts import scripts
 from tests.bench.table import Table
 from tests.support.child import wait_until
 
@@ -89,25 +90,34 @@ class Line:
 def main(arguments: list[str]) -> int:
     """The table has been printed, and the plot drawn."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench scale")
-    names = ", ".join([*ROWS, "workers"])
+    names = ", ".join([*ROWS, "workers", "scripts"])
     parser.add_argument("--only", metavar="ROW,...", help=f"of {names}")
     parser.add_argument("--most", type=int, default=10_000_000, help="leave out larger sizes")
-    parser.add_argument("--plot", type=Path, metavar="PNG")
+    parser.add_argument("--plot", type=Path, metavar="SVG")
     parser.add_argument("--markdown", action="store_true")
     given = parser.parse_args(arguments)
     wanted = given.only.split(",") if given.only else [*ROWS, "workers"]
-    if unknown := set(wanted) - {*ROWS, "workers"}:
+    if unknown := set(wanted) - {*ROWS, "workers", "scripts"}:
         parser.error(f"no row {', '.join(sorted(unknown))}; there are {names}")
+    if "scripts" in wanted:
+        wanted.remove("scripts")
+        _show(scripts(), given.markdown)
+    if not wanted:
+        return 0
     columns = ("", "worker, CPU-ms a job", "Valkey", "idle: worker", "Valkey", "slopes of a job")
     table = Table("the more there is", columns)
     lines = [
         _workers(table) if name == "workers" else _line(ROWS[name], given.most, table)
         for name in wanted
     ]
-    sys.stdout.write((table.markdown() if given.markdown else table.plain()) + "\n")
+    _show(table, given.markdown)
     if given.plot:
         _draw([line for line in lines if len(line.points) > 1], given.plot)
     return 0
+
+
+def _show(table: Table, is_markdown: bool) -> None:
+    sys.stdout.write((table.markdown() if is_markdown else table.plain()) + "\n\n")
 
 
 def _line(row: Row, most: int, table: Table) -> Line:
@@ -191,24 +201,15 @@ def _workers(table: Table) -> Line:
 
 
 def _draw(lines: Sequence[Line], path: Path) -> None:
-    try:
-        from matplotlib import pyplot as plt
-    except ImportError:
-        sys.stderr.write("no plot: matplotlib is not installed; pip install '.[bench]'\n")
-        return
-    _, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6), dpi=110)
-    for line in lines:
-        sizes = [one.size for one in line.points]
-        if not math.isnan(line.points[0].worker_ms):
-            mine = [one.worker_ms for one in line.points]
-            left.plot(sizes, mine, marker="o", label=line.what)
-            right.plot(sizes, [one.redis_ms for one in line.points], marker="o")
-    for axes, title in ((left, "worker"), (right, "Valkey")):
-        axes.set(xscale="log", yscale="log", xlabel="how much there is", title=title)
-        axes.set_ylabel("CPU-ms a job")
-    left.legend(fontsize=8)
-    plt.tight_layout()
-    plt.savefig(path)
+    """Write what a job costs Valkey, by how much there is."""
+    found = {
+        f"{line.what} ({line.slope(lambda p: p.redis_ms):+.2f})": [
+            (one.size, one.redis_ms) for one in line.points
+        ]
+        for line in lines
+        if not math.isnan(line.points[0].redis_ms)
+    }
+    plot.write(path, found, x="how much there is (slope)", y="Valkey, CPU-ms a job")
 
 
 if __name__ == "__main__":

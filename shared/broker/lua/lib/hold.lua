@@ -45,9 +45,9 @@ end
 
 -- These holds of these jobs have ended: what they took stays spent, the calls that run are fewer.
 -- `costs`: what each has cost in pico-USD, by job; below 0 or nil: its upper bound stays spent.
--- Returns whether there were any.
+-- Returns whether there were any. Their pools are looked at again: they may have more now.
 local function end_holds(ids, grants, costs)
-  local any = false
+  local any, pools = false, {}
   local done = {} -- an id may be named twice
   for i, grant in ipairs(grants) do
     local id = ids[i]
@@ -55,9 +55,13 @@ local function end_holds(ids, grants, costs)
       any, done[id] = true, true
       local cost = costs and costs[id] or -1
       end_hold(id, grant, cost >= 0 and cost or nil)
+      pools[without_flex(string.match(grant, '^[^|]*|([^|]*)'))] = true
     end
   end
-  if any then redis.call('HDEL', KEY.holds, unpack(ids)) end
+  if any then
+    redis.call('HDEL', KEY.holds, unpack(ids))
+    index.reopen_pools(pools)
+  end
   return any
 end
 

@@ -197,7 +197,7 @@ do
       end
       if not is_empty then round_trip.any_listed = any end
     end
-    save_entered()
+    save_entered(open)
     put_in_chunks('SADD', KEY.present, new_ids)
   end
 end

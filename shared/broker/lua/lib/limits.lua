@@ -32,11 +32,6 @@ local function provider_of(pool)
   return string.match(pool, '^[^/]+') or pool
 end
 
--- Requests of the flex tier have a gate of their own and share the buckets of their pool.
-local function without_flex(pool)
-  return (string.gsub(pool, '~flex$', ''))
-end
-
 -- The pool serves snapshots or fine-tunes beside the models that the catalog lists: a model that is
 -- down must not hold up the others.
 local function serves_several(pool)

@@ -22,9 +22,17 @@ local function on_list(command, key, ...)
 end
 
 -- One worker looks into this queue again.
+local woken = {}
 local function wake_workers(queue)
+  if woken[queue] then return end
+  woken[queue] = true
   local wake = KEY.wake(queue)
   if on_list('RPUSH', wake, '1') then on_list('LTRIM', wake, 0, 0) end
+end
+
+-- Requests of the flex tier have a gate of their own and share the buckets of their pool.
+local function without_flex(pool)
+  return (string.gsub(pool, '~flex$', ''))
 end
 
 -- Sends a command with any number of words, 1000 at a time: `unpack` has a limit. Returns the sum of

@@ -2,63 +2,39 @@
 --   the worker has enough or no token is left for the next one.
 -- KEYS and ARGV: those of the fetch script. Result: none; it defines functions.
 --
--- A waiting queue that takes part has besides: `rank` of its first job (nil: nobody may run), `users`
--- (how many have jobs there), `debt` (tokens that are charged by `pay`), and where one user is alone,
--- `next`: tenant, user and member of the next job. A candidate is a job that is looked at: `waiting`
+-- A waiting queue that takes part has besides: `rank` of its first job (nil: nobody may run),
+-- `only_user` (who has all jobs there, or nil), `debt` (tokens that are charged by `pay`), and where one
+-- user is alone, `next`: tenant, user and member of the next job. A candidate is a job that is looked at: `waiting`
 -- (its queue), `tenant`, `user`, `member` (of its user queue), `id`, `ticket`.
 -- @include lib/hold
+-- @include lib/by_rank
 -- @include lib/intake
-local function oldest_rank(waiting)
-  return tonumber(redis.call('ZRANGE', waiting.ages, 0, 0, 'WITHSCORES')[2])
-end
-
--- The waiting queues of the queues that this worker serves, and how many of their members came back.
-local function open_waiting_queues(queues)
-  local is_open = {}
-  for _, queue in ipairs(queues) do is_open[queue] = not paused['queue/' .. queue] end
-  local names = asked.want > 0 and redis.call('HKEYS', KEY.waiting_queues) or {}
-  for name in pairs(counts) do names[#names + 1] = name end
-  local found, known, back = {}, {}, 0
-  for _, name in ipairs(names) do
-    local queue, pool = string.match(name, '^(.*) ([^ ]*)$')
-    if not known[name] and is_open[queue] and not paused['pool/' .. without_flex(pool)] then
-      known[name] = true
-      local waiting = waiting_queue(queue, pool)
-      back = back + unpark(waiting)
-      waiting.rank = oldest_rank(waiting)
-      if waiting.rank then
-        waiting.users, waiting.debt = redis.call('ZCARD', waiting.ages), {}
-        found[#found + 1] = waiting
-      end
-    end
-  end
-  return found, back
-end
-
--- Returns the function that serves open waiting queues. Most calls find none: the functions within are
--- only made for those that do.
+-- Returns the function that serves waiting queues. Most calls find none: the functions within are only
+-- made for those that do.
 local function server()
   local SAMPLE = 64 -- jobs that are looked at behind others that have to wait
   local LOOK_MS = 5000 -- a job whose model is down is looked at again after this
   local TRIES = 64 -- candidates that are looked at in one call, over those that are granted
   local lease, not_before, is_full = round_trip.lease, round_trip.not_before, round_trip.is_full
   local fresh = intake.fresh
-  -- Pools that have no token: the ms until they surely have. Pools whose only model is down.
-  local shut, broken = {}, {}
+  -- Pools that have no token: the ms until they surely have, and until they may have. Pools whose only
+  -- model is down.
+  local shut, may_open, broken = {}, {}, {}
 
   -- The job leaves its waiting queue; `tokens` are charged to its user and its tenant.
   local function step_out(job, tokens)
     local waiting, weight = job.waiting, 1
     if tokens > 0 then weight = config_of('tenant/' .. job.tenant, 'tenant/*').weight or 1 end
-    local debt = waiting.users == 1 and waiting.debt or nil
+    local debt = waiting.only_user and waiting.debt or nil
     local member, rank = leave(waiting, job.tenant, job.user, job.member, tokens, weight, debt)
     waiting.next = nil
-    if waiting.users == 1 and rank then
+    if waiting.only_user and rank then
       -- The only user here: who is next is known.
       waiting.next, waiting.rank = {job.tenant, job.user, member}, rank
+    elseif waiting.only_user then
+      waiting.rank = nil
     else
-      if not rank then waiting.users = waiting.users - 1 end
-      waiting.rank = oldest_rank(waiting)
+      look_at(waiting)
     end
   end
 
@@ -156,7 +132,7 @@ local function server()
         id = id, ticket = ticket}
       if job and not is_running(job) then
         let_out(job, kind)
-        round_trip.more = true
+        round_trip.more, waiting.is_let_out = true, true
       end
     end
   end
@@ -214,7 +190,7 @@ local function server()
       set_aside(waiting, tenant, nil, '+inf')
       return nil, true
     end
-    user = user or redis.call('ZRANGE', users_of(waiting, tenant), 0, 0)[1]
+    user = user or waiting.only_user or redis.call('ZRANGE', users_of(waiting, tenant), 0, 0)[1]
     member = member or user and first_of(user_queue_of(waiting, tenant, user))
     if not member then
       -- Nobody stands there: keys that were removed by hand.
@@ -261,6 +237,7 @@ local function server()
       broken[pool] = true
     end
     shut[pool] = far
+    may_open[pool] = math.max(1, math.min(wait, ticket.deadline - now))
     not_before(wait)
     return false
   end
@@ -293,42 +270,98 @@ local function server()
     return true
   end
 
-  local function most_urgent(open)
-    local best
-    for _, waiting in ipairs(open) do
-      if waiting.rank and not shut[waiting.pool] and (not best or waiting.rank < best.rank) then
-        best = waiting
-      end
-    end
-    return best
+  -- The moment at which somebody here who was passed over takes part again, or `huge`.
+  local function next_unparked(waiting)
+    local first = redis.call('ZRANGE', waiting.parked, 0, 0, 'WITHSCORES')
+    return tonumber(first[2]) or math.huge
   end
 
-  return function(open, back)
-    -- Who has just come back is counted besides: if all of them are passed over again, the others
-    -- still come nearer.
-    local tries = round_trip.taken() + asked.want + TRIES + back
-    while not is_full() and tries > 0 do
-      tries = tries - 1
-      local best = most_urgent(open)
-      if not best then break end
-      if not serve_one(best) and not shut[best.pool] then best.rank = nil end
+  -- The moment at which something here changes by itself: somebody takes part again, or is late.
+  local function next_change(waiting)
+    local oldest = oldest_job(waiting)
+    return math.min(next_unparked(waiting), oldest and oldest.ticket.deadline or math.huge)
+  end
+
+  -- It could go on here: this worker is full, or the call was long enough.
+  local function go_on(queue)
+    round_trip.more = true
+    wake_workers(queue)
+  end
+
+  -- Whether others share the limits of the pool: what ends there may open it, and nobody says so.
+  local function shares_limits(pool)
+    return pool ~= without_flex(pool) or #vendor_scopes(pool, 'key0') > 1
+  end
+
+  -- The jobs of a shut pool that need not wait leave it. It is looked at again when the first of its
+  -- waiting queues may change by itself.
+  local function leave_shut(pool, of_pool)
+    local again, stays_ready = now + may_open[pool], shares_limits(pool)
+    for _, waiting in ipairs(of_pool) do
+      if waiting.rank then let_out_first(waiting, shut[pool]) end
+      stays_ready = stays_ready or is_full() or waiting.is_let_out
+      again = math.min(again, next_change(waiting))
     end
-    for _, waiting in ipairs(open) do
-      if shut[waiting.pool] then
-        if waiting.rank then let_out_first(waiting, shut[waiting.pool]) end
-      elseif waiting.rank then
-        -- It could go on here: this worker is full, or the call was long enough.
-        round_trip.more = true
-        wake_workers(waiting.queue)
+    for _, waiting in ipairs(of_pool) do
+      look_at(waiting)
+      if waiting.rank and not stays_ready then
+        by_rank.shut_until(waiting, again)
+      else
+        by_rank.keep(waiting)
       end
     end
+  end
+
+  -- Tells the index of all that were looked at, and wakes others for what could go on.
+  local function leave_all(queues)
+    local by_pool = {}
+    if next(shut) then by_rank.look_at_pools(queues, shut) end
+    for _, waiting in ipairs(by_rank.looked) do
+      local pool = waiting.pool
+      if shut[pool] then
+        by_pool[pool] = by_pool[pool] or {}
+        table.insert(by_pool[pool], waiting)
+      elseif waiting.rank then
+        go_on(waiting.queue)
+        by_rank.keep(waiting)
+      elseif waiting.is_passed_over then
+        by_rank.shut_until(waiting, next_change(waiting))
+      else
+        by_rank.keep(waiting)
+      end
+    end
+    for pool, of_pool in pairs(by_pool) do leave_shut(pool, of_pool) end
+  end
+
+  return function(queues)
+    local tries = round_trip.taken() + asked.want + TRIES
+    -- Who has just come back is counted besides: if all of them are passed over again, the others
+    -- still come nearer.
+    while not is_full() and tries + by_rank.back > 0 do
+      tries = tries - 1
+      local best = by_rank.first(shut)
+      if not best then break end
+      if not serve_one(best) and not shut[best.pool] then
+        best.rank, best.is_passed_over = nil, true
+      end
+    end
+    if is_full() or tries + by_rank.back <= 0 then by_rank.each_left(go_on) end
     save_user_queues()
-    for _, waiting in ipairs(open) do pay(waiting) end
+    for _, waiting in ipairs(by_rank.looked) do pay(waiting) end
+    leave_all(queues)
+    save_user_queues()
+    by_rank.save()
   end
 end
 
 -- From the waiting queues of these queues to this worker.
 local function serve(queues)
-  local open, back = open_waiting_queues(queues)
-  if #open > 0 then server()(open, back) end
+  if asked.want == 0 and not next(counts) then return end
+  local new = {}
+  for name in pairs(counts) do new[#new + 1] = name end
+  index.heal(new, queues)
+  index.open_due(queues)
+  round_trip.not_before(index.next_look() or math.huge)
+  by_rank.begin(queues)
+  if redis.call('EXISTS', KEY.ready_queues) == 1 then server()(queues) end
 end

@@ -6,6 +6,7 @@
 -- and in a user's queue the lowest rank comes first. A rank is the moment from which a job counts as
 -- urgent: its arrival plus the handicap of its priority.
 -- @include generated/figures
+-- @include lib/index
 -- @include lib/ticket
 -- @include lib/prelude
 local handicap_ms = {i = 0, s = 0, b = 0}
@@ -49,12 +50,16 @@ local counts = {}
 local function count(waiting, by)
   counts[waiting.name] = (counts[waiting.name] or 0) + by
 end
+-- Returns the names of those that all jobs have left.
 local function save_counts()
+  local empty = {}
   for name, by in pairs(counts) do
     if by ~= 0 and redis.call('HINCRBY', KEY.waiting_queues, name, by) <= 0 then
       redis.call('HDEL', KEY.waiting_queues, name)
+      empty[#empty + 1] = name
     end
   end
+  return empty
 end
 
 -- Takes part in the turns again: where it stood when it left, but not before those who stayed.
@@ -139,23 +144,37 @@ local function enter(id, queue, text, ticket)
   if rank < one.rank then one.rank = rank end
 end
 
-local function save_entered()
+-- A user has jobs there now, and had none before. Nobody's place in the turns is kept where nobody
+-- else has any.
+local function take_part(waiting, tenant, user, who)
+  local parked = redis.call('ZMSCORE', waiting.parked, 't|' .. tenant, 'u|' .. who)
+  if parked[2] then return end
+  if redis.call('ZCARD', waiting.ages) == 1 then
+    redis.call('ZADD', users_of(waiting, tenant), 0, user)
+    if not parked[1] then redis.call('ZADD', waiting.tenants, 0, tenant) end
+    return
+  end
+  join_user(waiting, tenant, user)
+  if not parked[1] then join_tenant(waiting, tenant) end
+end
+
+-- `queues`: those that this worker serves.
+local function save_entered(queues)
+  local ranks, pools = {}, {}
   for _, one in ipairs(entered) do
     local waiting, tenant, user = one.waiting, one.tenant, one.user
     local added = put_in_chunks('ZADD', one.key, one.words)
     if added > 0 then
       local who = tenant .. '|' .. user
       count(waiting, added)
-      redis.call('ZADD', waiting.ages, 'LT', one.rank, who)
-      if redis.call('ZCARD', one.key) == added then
-        local parked = redis.call('ZMSCORE', waiting.parked, 't|' .. tenant, 'u|' .. who)
-        if not parked[2] then
-          join_user(waiting, tenant, user)
-          if not parked[1] then join_tenant(waiting, tenant) end
-        end
-      end
+      local is_new = redis.call('ZADD', waiting.ages, 'LT', one.rank, who) == 1
+      ranks[#ranks + 1] = one.rank
+      ranks[#ranks + 1] = waiting.name
+      pools[waiting.pool] = true
+      if is_new then take_part(waiting, tenant, user, who) end
     end
   end
+  if #ranks > 0 then index.entered(ranks, queues, pools) end
   entered, entered_by_key = {}, {}
 end
 
@@ -177,17 +196,17 @@ local function save_user_queues()
   for key, queue in pairs(user_queues) do write_gone(key, queue) end
 end
 
--- The first job of a user queue and its rank, or nil. The first two pages have one job: no more are
--- needed where a pool is shut, or where many users take turns.
+-- The first job of a user queue and its rank, or nil. The first page has two jobs: no more are needed
+-- where a pool is shut, or where many users take turns.
 local function first_of(key)
   local queue = user_queues[key]
   if not queue then
-    queue = {page = {}, at = 1, gone = {}, size = 1 / 4}
+    queue = {page = {}, at = 1, gone = {}, size = 2}
     user_queues[key] = queue
   end
   if not queue.page[queue.at] and not queue.is_last then
     write_gone(key, queue)
-    local size = math.max(1, queue.size)
+    local size = queue.size
     queue.page, queue.at = redis.call('ZRANGE', key, 0, size - 1, 'WITHSCORES'), 1
     queue.is_last = #queue.page < 2 * size
     queue.size = math.min(MOST_READ, queue.size * 4)
@@ -248,9 +267,14 @@ end
 local function user_leaves(waiting, tenant, user)
   local who = tenant .. '|' .. user
   redis.call('ZREM', waiting.ages, who)
+  if redis.call('EXISTS', waiting.ages) == 0 then
+    -- Nobody waits here any more: the next ones begin alike, and a tenant that was passed over is tried
+    -- anew when it comes again.
+    redis.call('DEL', waiting.parked, waiting.tenants, waiting.served, users_of(waiting, tenant),
+      served_users_of(waiting, tenant))
+    return
+  end
   redis.call('ZREM', waiting.parked, 'u|' .. who)
-  -- Nobody waits here any more; a tenant that was passed over is tried anew when it comes again.
-  if redis.call('EXISTS', waiting.ages) == 0 then redis.call('DEL', waiting.parked) end
   quit_user(waiting, tenant, user)
   if redis.call('EXISTS', users_of(waiting, tenant)) == 0 then quit_tenant(waiting, tenant) end
 end
@@ -269,6 +293,9 @@ local function leave(waiting, tenant, user, member, tokens, weight, debt)
     debt.tokens, debt.weighed = tokens, weighed
     debt.tenant, debt.user, debt.rank = tenant, user, rank
     if first then return first, rank end
+    user_leaves(waiting, tenant, user)
+    debt.rank = nil
+    return
   end
   charge(waiting, tenant, user, tokens, weighed)
   if first then

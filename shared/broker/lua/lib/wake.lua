@@ -1,6 +1,7 @@
 -- Purpose: all waiting queues: whoever waits there is tried again.
 -- KEYS and ARGV: those of the script that includes it. Result: none; it defines functions.
 -- @include lib/full
+-- @include lib/index
 
 -- Calls `visit` with the queue and the pool of each waiting queue.
 local function each_waiting_queue(visit)
@@ -12,6 +13,7 @@ end
 
 -- Wakes workers for the jobs that wait for this pool.
 local function wake_pool(pool)
+  index.reopen_pools({[without_flex(pool)] = true})
   each_waiting_queue(function(queue, waits_for)
     if waits_for == pool then wake_workers(queue) end
   end)
@@ -27,7 +29,10 @@ local function try_parked(first, second)
     else
       changed = redis.call('ZADD', parked, 'XX', 'CH', 0, first)
     end
-    if changed > 0 then wake_workers(queue) end
+    if changed > 0 then
+      index.reopen({queue .. ' ' .. pool})
+      wake_workers(queue)
+    end
   end)
 end
 
@@ -37,4 +42,5 @@ local function try_all_parked()
     local parked = KEY.waiting_queue(queue, pool, 'parked')
     if redis.call('ZINTERSTORE', parked, 1, parked, 'WEIGHTS', 0) > 0 then wake_workers(queue) end
   end)
+  index.reopen_pools()
 end

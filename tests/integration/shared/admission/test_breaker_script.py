@@ -50,6 +50,7 @@ class Breakers(Governor):
             for number, _, counts in (found[part].partition(" ") for part in slots):
                 moved = int(number) - int(seconds // 10)
                 self.client.hset(name, f"slot{moved % 6}", f"{moved} {counts}")
+        self.resume("")
 
     def health(self) -> breakers.ModelHealth:
         """Return the health of the model."""

@@ -185,7 +185,7 @@ def test_a_job_that_is_gone_when_its_turn_comes_leads_nobody(broker: Governor) -
     assert kinds(broker) == {}
     broker.renew("a")  # its worker was only silent, and ends the job that stands in line again
     broker.ack("a")
-    broker.client.delete(gate)
+    broker.resume(f"pool/{POOL}")
     assert kinds(broker) == {}
     broker.ask("b", cached_as=SAME)
     assert kinds(broker) == {"b": Held}

@@ -33,7 +33,7 @@ class Line(Broker):
         )
 
     def open(self) -> None:
-        self.client.delete(self.keys.gate(POOL, "key0"))
+        self.resume(f"pool/{POOL}")
 
     def enter(self, n: int, tenant: str, user: str) -> None:
         """The n-th job waits in its room."""
