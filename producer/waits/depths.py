@@ -82,9 +82,8 @@ class Depth:
             return least
         own = max(min(full, self.limit / 60), full - self.fields.get("floor", 0.0))
         if fixed:
-            own *= self.share(fixed=True)
-        else:
-            own -= min(second, own) * figures.BURST
+            return own * self.share(fixed=True)
+        own -= min(second, own) * figures.BURST
         return min(least, own) if burst_s else own
 
     def share(self, *, fixed: bool) -> float:

@@ -130,14 +130,15 @@ def _of_provider(
     bucket: Mapping[str, str], now_ms: float, slower: float,
 ) -> BucketLevel:  # fmt: skip
     """Return a measure of a provider's bucket; `slower`: the pace of its gate."""
-    told = {name: number(bucket.get(f"{measure}.{name}")) for name in _TOLD}
-    fields = {name: one for name, one in told.items() if one is not None}
+    words = {name: number(bucket.get(f"{measure}.{name}")) for name in _TOLD}
+    fields = {name: one for name, one in words.items() if one is not None}
     depth = Depth(limit.amount, fields, now_ms)
     ramp = _ramped(measure, limits, limit.amount, bucket, now_ms)
     allowed = ramp * slower
-    fixed = allowed == limit.amount and depth.full is not None and depth.is_fixed
+    burst_s = _burst_s(measure, limits, bucket)
+    told = depth.full is not None and not burst_s
+    fixed = allowed == limit.amount and told and depth.is_fixed
     rate_per_s = allowed * depth.share(fixed=fixed) / 60
-    burst_s = limits["burst_s"].amount if "burst_s" in limits else 0.0
     capacity = max(1.0, depth.capacity(allowed, burst_s, fixed=fixed))
     level = number(bucket.get(f"{measure}.level"))
     at_ms = number(bucket.get(f"{measure}.at")) or now_ms
@@ -152,6 +153,14 @@ def _of_provider(
         window_ends_ms=depth.window_ends_ms if fixed else None,
         window_ms=depth.window_ms if fixed else 0.0,
     )  # fmt: skip
+
+
+def _burst_s(measure: str, limits: Mapping[str, LimitInForce], bucket: Mapping[str, str]) -> float:
+    """Return the seconds of the rate that may go at once; 0: as the provider's bucket has it."""
+    if "burst_s" in limits:
+        return limits["burst_s"].amount
+    own, seen = limits.get(measure), number(bucket.get(f"{measure}.seen"))
+    return 1.0 if own and seen and own.amount < figures.SHARED * seen else 0.0
 
 
 _TOLD = ("top", "before", "sum", "floor", "told_at", "fixed", "window_at", "share", "share_at")

@@ -20,6 +20,9 @@ RATE: Final = 0.998
 BURST: Final = 0.5
 """Share of a provider's burst that is used: a request reaches the provider within the rest."""
 
+SHARED: Final = 0.99
+"""A limit below so much of the provider's own is a share of it, which others use, too."""
+
 OWN_BURST_S: Final = 60
 """Seconds of the rate that a caller's bucket holds, where its limits name no `burst_s`."""
 
@@ -89,6 +92,7 @@ ALL: Final[dict[str, float | tuple[str, ...] | tuple[int, ...]]] = {
     "MEASURES": MEASURES,
     "RATE": RATE,
     "BURST": BURST,
+    "SHARED": SHARED,
     "OWN_BURST_S": OWN_BURST_S,
     "RAMPED": RAMPED,
     "TOLD_MS": TOLD_MS,

@@ -10,10 +10,9 @@ from tests.support.two_installations import Split, other_database, share_limit
 COLUMNS = ("", "of an omniscient sender", "the first", "the second", "refused per 100 accepted")
 
 SPLITS = (
-    Split("half each, `burst_s = 1`", (0.5, 0.5), is_shallow=True),
+    Split("half each", (0.5, 0.5)),
     Split("half each, no headers", (0.5, 0.5), "none"),
-    Split("half each, `burst_s = 1`, the second is idle", (0.5, 0.5), "bucket", False, True),
-    Split("half each, without `burst_s`", (0.5, 0.5)),
+    Split("half each, the second is idle", (0.5, 0.5), both_work=False),
     Split("the whole limit in both", (1.0, 1.0)),
     Split("the whole limit in both, no headers", (1.0, 1.0), "none"),
 )

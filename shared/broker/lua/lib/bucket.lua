@@ -106,8 +106,8 @@ end
 -- A burst goes in waves, each larger than the one before: a provider that cuts bursts,
 -- whatever its headers show, refuses some of a wave at once and not all of the burst. What has passed
 -- is proven, and may go at once the next time.
-local function wave_of(scope, state)
-  local full = not scope.config.burst_s and depth.full(state)
+local function wave_of(state)
+  local full = not state.burst_s and depth.full(state)
   if not full then return nil end
   local proven = math.max(state.proven or 0, state.rate * 1000 * FIGURES.BURST)
   if not state.wave_at or now - state.wave_at >= FIGURES.WAVE_MS or now < state.wave_at then
@@ -122,24 +122,29 @@ end
 
 -- Ms until the next wave where this one has gone, or 0.
 local function wait_for_wave(scope, state, amount)
-  local wave = wave_of(scope, state)
+  local wave = wave_of(state)
   if not wave or wave == 0 or wave + amount <= state.proven then return 0 end
   return math.max(1, math.ceil(state.wave_at + FIGURES.WAVE_MS - now))
 end
 
+-- The seconds of the rate that may go at once, or nil: as many as the provider's bucket holds. A limit
+-- below the provider's own is a share of it, and the provider's bucket belongs to others, too.
+local function burst_of(scope, measure, state)
+  if scope.config.burst_s then return scope.config.burst_s end
+  local own = scope.config[measure]
+  return own and state.seen and own < FIGURES.SHARED * state.seen and 1 or nil
+end
+
 -- What our bucket of a provider holds at most: the provider's own less what may be late.
-local function vendor_capacity(scope, state, allowed)
+local function vendor_capacity(state, allowed)
   local second = allowed / 60
-  local least = second * (scope.config.burst_s or 1) * FIGURES.BURST
+  local least = second * (state.burst_s or 1) * FIGURES.BURST
   -- While growth is slowed down nothing comes at once.
   local usable = not state.is_slowed and depth.usable(state)
   if not usable then return least end
-  if state.is_fixed then
-    usable = usable * share_of(state)
-    return scope.config.burst_s and math.min(least, usable) or usable
-  end
+  if state.is_fixed then return usable * share_of(state) end
   local own = usable - math.min(second, usable) * FIGURES.BURST
-  return scope.config.burst_s and math.min(least, own) or own
+  return state.burst_s and math.min(least, own) or own
 end
 
 -- The bucket of a provider of fixed windows is whole at the end of each.
@@ -169,9 +174,11 @@ local function filled(scope, measure, amount)
     local paced = measure == 'rpm' and 1 or scope.pace
     local allowed = ramped(scope, measure, state) * paced
     state.is_slowed = allowed < limit
-    state.is_fixed = not state.is_slowed and depth.full(state) and depth.is_fixed(state)
+    state.burst_s = burst_of(scope, measure, state)
+    state.is_fixed = not (state.is_slowed or state.burst_s) and depth.full(state)
+      and depth.is_fixed(state)
     state.rate = allowed * share_of(state) / 60000
-    state.capacity = math.max(1, vendor_capacity(scope, state, allowed))
+    state.capacity = math.max(1, vendor_capacity(state, allowed))
   else
     state.rate = limit / 60000
     state.capacity = math.max(1, limit / 60 * (scope.config.burst_s or FIGURES.OWN_BURST_S))
@@ -267,7 +274,7 @@ local function take_from(scope, amounts, sign)
       state.level = math.min(state.capacity, state.level - sign * amount)
       if scope.vendor then
         mark(state)
-        if sign > 0 and wave_of(scope, state) then state.wave = state.wave + amount end
+        if sign > 0 and wave_of(state) then state.wave = state.wave + amount end
       end
       state.total = (state.total or 0) + sign * amount
       if state.use then state.use = state.use + sign * amount * 60000 / FIGURES.RAMP_MS end

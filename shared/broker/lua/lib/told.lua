@@ -4,7 +4,8 @@
 -- What a provider has left was true when it took the request in. Since then its bucket has filled,
 -- and what was granted after the request is on its way. What was granted shortly before may be on its
 -- way, too: a level is only raised by what is left after all of that. (Without that: 47 refusals per
--- 100 with workers that lag by a second.) A level of a pool with `burst_s` is never raised.
+-- 100 with workers that lag by a second.) Where only so many seconds of the rate may go at once
+-- (`burst_s`), a level is never raised.
 -- @include lib/bucket
 local told = {}
 do
@@ -105,7 +106,7 @@ do
   end
 
   -- The level is at most what is left there, as far as that is known.
-  local function mirror(scope, state, seen, kind, granted_at)
+  local function mirror(state, seen, kind, granted_at)
     local full = depth.full(state)
     local usable = depth.usable(state)
     if not full then return false end
@@ -132,7 +133,7 @@ do
     -- A bucket so small that its reset says nothing may be a window, which ends empty.
     if seen.reset_grain * state.rate > full then slack = math.max(slack, full / 2) end
     state.level = math.min(state.level, whole + refilled_by - on_its_way + slack)
-    if kind ~= 'ok' or scope.config.burst_s or state.is_slowed or seen.total < 0 then
+    if kind ~= 'ok' or state.burst_s or state.is_slowed or seen.total < 0 then
       return false
     end
     -- It does not fill over its brim while little is used, and some that was granted may be late.
@@ -179,7 +180,7 @@ do
     learn_floor(scope, state, seen, kind)
     state.filled = nil
     state = filled(scope, seen.measure, 0)
-    return mirror(scope, state, seen, kind, granted_at)
+    return mirror(state, seen, kind, granted_at)
   end
 
   -- All that the headers of one answer say. Returns whether there is more now than was known.
