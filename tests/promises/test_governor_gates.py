@@ -133,8 +133,9 @@ def test_a_529_lowers_calls_at_once_and_they_grow_again(world: Open) -> None:
     ceiling = float(here.redis.hget(key, "ceiling") or 0)
     assert ceiling <= 0.7 * 40, "at most seven tenths of the 40 that two workers had under way"
     # Also those that were granted before and are not sent yet.
-    now = lambda: gate(here, THIRD_POOL)["ceiling"] or 40  # noqa: E731
-    here.wait(lambda: here.held() <= now(), "fewer calls at once")
+    here.wait(
+        lambda: here.held() <= (gate(here, THIRD_POOL)["ceiling"] or 40), "fewer calls at once"
+    )
     here.tell("_reset", {})
     shown = gate(here, THIRD_POOL)
     assert shown["until"] is None, "their load is none of our limits: the pool stays open"

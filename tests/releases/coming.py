@@ -50,7 +50,7 @@ ADDED = [
     ("shared/job/result.py", "    reasoning_tokens: int = 0", "    audio_tokens: int = 0"),
     ("shared/job/result.py", "    retry_at: str | None = None", '    mood: str = "calm"'),
     ("shared/job/result.py", "    request_id: str | None = None", '    mood: str = "calm"'),
-    ("shared/job/envelope.py", '        fields["v"] = max(self.v, self.request.version)',
+    ("shared/job/envelope.py", '        fields = {**_given(self), "v": version, ',
      '        fields["mood"] = self.mood'),
 ]  # fmt: skip
 
