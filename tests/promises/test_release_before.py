@@ -2,27 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterable
 from decimal import Decimal
+from itertools import count, islice
 from pathlib import Path
+from typing import Any
 
+import orjson
 import pytest
 
 from headgate import Client, Request
+from headgate.producer.usage.query import usage
 from headgate.shared.broker.keys import Keys
+from headgate.shared.database import migrate
+from headgate.shared.database.engine import open_engine
+from headgate.shared.database.usage_rollup import DAY_MS
 from headgate.shared.settings import Settings
+from headgate.workers.maintenance.usage_rollup import HOUR_MS, UsageRollup
 from tests.promises.test_rolling_upgrade import rows_by_worker
 from tests.support import installation
 from tests.support.celery_nodes import WorkerProcess
-from tests.support.child import ChildProcess, wait_until
+from tests.support.child import BUSY, ChildProcess, wait_until
 from tests.support.command import headgate
 from tests.support.git_trees import tree_of
 from tests.support.servers import Simulator, ValkeyServer
+from tests.support.usage import START_MS, line, put
 
 BEFORE = "ec72cde"
 """The last commit of the release before this one: its folders were packages of their own."""
 
 MANY = 60
+
+#: Rolls usage up as the release before does, and prints its reports.
+ROLL_UP = """
+import asyncio, json, os, sys
+from producer.usage import usage
+from shared.database import open_engine
+from workers.sums import Sums
+engine, now_ms = open_engine(os.environ["HEADGATE_DATABASE_URL"]), int(sys.argv[1])
+sums = Sums(engine, lambda: now_ms)
+async def rounds():
+    for _ in range(5):
+        await sums.round()
+asyncio.run(rounds())
+print(json.dumps([usage(engine, by).as_json() for by in json.loads(sys.argv[2])]))
+"""
+
+BY = ["", "user", "model", "user,model", "batch", "day", "month", "model,month"]
 
 #: Submits distinct jobs, equal ones that share calls, and one that is streamed; prints their ids.
 SUBMIT = """
@@ -147,3 +177,49 @@ def test_workers_and_producers_of_the_release_before_run_beside_todays(
     assert len(rows_by_worker(database_url)) == 2, "both workers ended jobs"
     for worker in (theirs, ours):
         assert "Traceback" not in worker.log(), worker.log_from("Traceback")
+
+
+def test_usage_is_rolled_up_by_workers_of_both_releases(
+    before: Path, database_url: str, tmp_path: Path
+) -> None:
+    """The release before knows no months and no part of today, and writes beside them."""
+    env = {"HEADGATE_DATABASE_URL": database_url, "HEADGATE_HOME": str(tmp_path / "home")}
+    engine = open_engine(database_url)
+    migrate.upgrade(engine)
+    rounds_ms = count(START_MS + 3 * DAY_MS + 6 * HOUR_MS, 61_000)  # on the second of March
+
+    def end_jobs(days: Iterable[int], many: int) -> None:
+        put(engine, *(
+            line(START_MS + day * DAY_MS + n, user_id=f"u{n % 3}", batch_id="b", latency_ms=n)
+            for day in days for n in range(many)
+        ))  # fmt: skip
+
+    def ours() -> list[Any]:
+        async def rounds() -> None:
+            now_ms = next(rounds_ms)
+            rollup = UsageRollup(engine, lambda: now_ms)
+            for at_ms in islice(rounds_ms, 9):
+                now_ms = at_ms
+                await rollup.round()
+
+        asyncio.run(rounds())
+        return [usage(engine, by).as_json() for by in BY]
+
+    def theirs() -> list[Any]:
+        words = ["-c", ROLL_UP, str(next(rounds_ms)), orjson.dumps(BY).decode()]
+        ended = subprocess.run(
+            [sys.executable, *words], env=os.environ | env | {"PYTHONPATH": str(before)},
+            cwd=tmp_path, capture_output=True, text=True, timeout=60 * BUSY, check=False,
+        )  # fmt: skip
+        assert ended.returncode == 0, ended.stderr
+        return list(orjson.loads(ended.stdout))
+
+    end_jobs(range(4), 20)
+    assert ours() == theirs(), "months and today are there, and the release before reads past them"
+    for late in ([3], [1], [0, 2, 3]):
+        end_jobs(late, 7)
+        assert theirs() == [usage(engine, by).as_json() for by in BY], "the day is theirs now"
+        end_jobs(late, 5)
+        assert ours() == theirs()
+    assert ours()[0]["total"]["requests"] == 4 * 20 + 5 * 12
+    engine.dispose()
