@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import unquote, urlsplit
@@ -156,3 +157,28 @@ LogLevel = Annotated[
     Literal["DEBUG", "INFO", "WARNING", "ERROR"],
     BeforeValidator(lambda level: level.strip().upper() if isinstance(level, str) else level),
 ]
+
+
+def _networks(text: str) -> str:
+    for part in filter(None, map(str.strip, text.split(","))):
+        try:
+            ip_network(part, strict=False)
+        except ValueError:
+            raise ValueError("give addresses or networks such as 10.0.0.0/8") from None
+    return text
+
+
+Networks = Annotated[str, AfterValidator(_networks)]
+"""Addresses and networks, with commas between several."""
+
+
+def _origins(text: str) -> str:
+    for part in filter(None, map(str.strip, text.split(","))):
+        url = urlsplit(part)
+        if url.scheme not in ("http", "https") or part != f"{url.scheme}://{url.netloc}":
+            raise ValueError("give origins such as https://app.example.com, without a path")
+    return text
+
+
+Origins = Annotated[str, AfterValidator(_origins)]
+"""Origins of web pages, with commas between several."""

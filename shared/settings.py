@@ -17,6 +17,7 @@ from headgate.shared import dotenv_file as dotenv
 from headgate.shared.dotenv_file import DOTENV
 from headgate.shared.errors import SettingError
 from headgate.shared.field_faults import remedy_of
+from headgate.shared.gateway_settings import GatewaySettings
 from headgate.shared.redis_url import masked
 from headgate.shared.setting_types import (
     AuditDays,
@@ -37,7 +38,7 @@ from headgate.shared.sub_lists import SubLists
 __all__ = ["Settings", "environment", "load", "masked", "read", "secret", "variable"]
 
 
-class Settings(BaseSettings):
+class Settings(GatewaySettings, BaseSettings):
     """All settings in force. The unit of a setting is in its name."""
 
     model_config = SettingsConfigDict(

@@ -22,7 +22,7 @@ from headgate.shared.catalog.schema import Model
 from headgate.shared.catalog.templates import expanded
 from headgate.shared.errors import InvalidRequest, NewerEnvelope, UnreadableMessage, place_of
 from headgate.shared.job.encoding import json_bytes, refuse_oversize
-from headgate.shared.job.envelope import ENVELOPE_VERSION, NEWEST_VERSION, Envelope
+from headgate.shared.job.envelope import ENVELOPE_VERSION, SECOND_VERSION, Envelope
 from headgate.shared.job.ids import LATEST_MS
 from headgate.shared.job.request import AUTO, Request, request_from
 from headgate.shared.routing.choose import ModelStatus
@@ -284,7 +284,7 @@ class JobTask(Task):  # type: ignore[type-arg]  # generic only in its stubs
             refusal, request = error, stand_in
             model = _model_of(stand_in, self.parts)
         envelope = Envelope(
-            v=NEWEST_VERSION if model.variant_of else ENVELOPE_VERSION,
+            v=SECOND_VERSION if model.variant_of else ENVELOPE_VERSION,
             id=headers["id"],
             group=headers.get("group"),
             parent_id=headers.get("parent_id"),

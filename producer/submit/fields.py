@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import Any, Literal, TypedDict
 
-from headgate.shared.job.request import CacheWish, Kind, Priority, Request
+from headgate.shared.job.request import CacheWish, Dialect, Kind, Priority, Request
 
 
 class CacheFields(TypedDict, total=False):
@@ -29,11 +29,12 @@ class RequestFields(TypedDict, total=False):
     Give exactly one of `prompt`, `messages`, `input` and `template`. All other fields are optional.
 
     prompt: the text of one user message.
-    messages: a conversation in OpenAI's form.
+    messages: a conversation in the form of `dialect`.
     input: a text or a list of texts to embed, or the same as tokens.
     template, variables: a prompt of the catalog by name, and the values to put into it.
     model: a name from the catalog, or "auto". Default: HEADGATE_MODEL.
     params: parameters in the vendor's own form, sent as they are: max_tokens, tools, user, ...
+    dialect: whose form messages and params have: "openai" (default) or "anthropic".
     priority: "interactive", "standard" (default) or "bulk".
     tenant, user: whose request it is; usage, limits and budgets are counted by them. Never sent.
     tier: the tier of the caller. Default: as HEADGATE_TIERS says.
@@ -43,6 +44,7 @@ class RequestFields(TypedDict, total=False):
     same_provider: only fall back to models of the same provider.
     share: whether an equal request under way may give its answer (default: yes).
     stream: make the pieces of the answer readable by `stream` while it is made.
+    events: with stream, make the vendor's events readable, too, as the gateway does.
     task: with model="auto", what the request is about.
     prefer: with model="auto", what matters: "cost" (default), "speed" or "quality".
     max_usd_per_million: with model="auto", the highest price of a million tokens, in USD.
@@ -58,6 +60,7 @@ class RequestFields(TypedDict, total=False):
     input: str | list[str] | list[int] | list[list[int]] | None
     model: str | None
     params: dict[str, Any]
+    dialect: Dialect
     priority: Priority
     tenant: str
     user: str | None
@@ -68,6 +71,7 @@ class RequestFields(TypedDict, total=False):
     same_provider: bool
     share: bool
     stream: bool
+    events: bool
     task: Kind | None
     prefer: Literal["speed", "quality", "cost"]
     max_usd_per_million: str | int | float | Decimal | None

@@ -28,7 +28,7 @@ from headgate.shared.cost.rates import price_lists_of
 from headgate.shared.cost.tokens import input_tokens
 from headgate.shared.errors import InvalidRequest
 from headgate.shared.job.encoding import json_bytes, refuse_oversize, unwritable
-from headgate.shared.job.envelope import ENVELOPE_VERSION, NEWEST_VERSION, Envelope
+from headgate.shared.job.envelope import ENVELOPE_VERSION, SECOND_VERSION, Envelope
 from headgate.shared.job.ids import new_id, now_ms
 from headgate.shared.job.request import (
     AUTO,
@@ -112,7 +112,7 @@ class Submitter:
         body = "" if request.idempotency_key is None else body_sha256(request)
         request, model = self._filled_in(request, sample)
         envelope = Envelope(
-            v=NEWEST_VERSION if model.variant_of else ENVELOPE_VERSION,
+            v=SECOND_VERSION if model.variant_of else ENVELOPE_VERSION,
             id=new_id(),
             request=request,
             model=model.name,

@@ -31,9 +31,12 @@ from headgate.shared.job.request import (
 ENVELOPE_VERSION = 1
 """The version of most envelopes: every release reads it."""
 
-NEWEST_VERSION = 2
+SECOND_VERSION = 2
 """The version of envelopes that the first readers would misread: `Request.version`, a `sample`
 after the first, a `canvas`, and models that the catalog does not list (snapshots, fine-tunes)."""
+
+NEWEST_VERSION = 3
+"""The version of envelopes that readers of version 2 would misread: `Request.version`."""
 
 
 class Envelope(BaseModel):
@@ -95,7 +98,7 @@ class Envelope(BaseModel):
         """
         version = max(self.v, self.request.version)
         if self.sample > 1 or self.canvas is not None:
-            version = NEWEST_VERSION
+            version = max(version, SECOND_VERSION)
         request = _given(self.request)
         if (wish := request.get("cache")) is not None:
             request["cache"] = _given(wish)
@@ -120,7 +123,7 @@ class Envelope(BaseModel):
         version = fields.get("v")
         if version == NEWEST_VERSION + 1:
             raise _newer(version, fields)
-        if version not in (ENVELOPE_VERSION, NEWEST_VERSION):
+        if version not in range(ENVELOPE_VERSION, NEWEST_VERSION + 1):
             found = version if isinstance(version, int) else type(version).__name__
             raise UnreadableMessage(f"envelope version {found} is not known here")
         try:

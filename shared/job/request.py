@@ -98,6 +98,10 @@ CACHE_MODES = ("off", "exact")
 CACHE_REMEDY = 'use "off" or "exact"; "semantic" is not supported yet'
 
 
+Dialect = Literal["openai", "anthropic"]
+"""Whose form a request has: OpenAI's chat completions, or Anthropic's messages."""
+
+
 class CacheWish(BaseModel):
     """How the caller wants the cache: `exact` or `off`, and how many seconds to keep the answer.
 
@@ -111,7 +115,11 @@ class CacheWish(BaseModel):
 
 
 class Request(BaseModel):
-    """What a caller wants: exactly one of `prompt`, `messages` (OpenAI's form) and `input`."""
+    """What a caller wants: exactly one of `prompt`, `messages` and `input`.
+
+    `messages` and `params` have the form of `dialect`. `events`: with `stream`, the vendor's events
+    are made readable, too, and not the text alone.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -120,6 +128,7 @@ class Request(BaseModel):
     input: str | list[str] | list[int] | list[list[int]] | None = None
     model: Name | None = None
     params: dict[str, Any] = Field(default_factory=dict)
+    dialect: Dialect = "openai"
     priority: Priority = "standard"
     tenant: Name = "default"
     user: Name | None = None
@@ -130,6 +139,7 @@ class Request(BaseModel):
     same_provider: bool = False
     share: bool = True
     stream: bool = False
+    events: bool = False
     task: Kind | None = None
     prefer: Literal["speed", "quality", "cost"] = "cost"
     max_usd_per_million: Usd | None = None
@@ -202,8 +212,10 @@ class Request(BaseModel):
         """The version of an envelope that carries the request.
 
         Readers of version 1 refuse tokens as `input`, messages of the role `function`, and several
-        answers (`params.n`).
+        answers (`params.n`). Readers of version 2 would read Anthropic's form as OpenAI's.
         """
+        if self.dialect != "openai":
+            return 3
         if self.input is not None:
             return 1 if isinstance(self.inputs[0], str) else 2
         answers = self.params.get("n")

@@ -15,6 +15,7 @@ from headgate.shared.broker import queues
 from headgate.shared.database.engine import open_engine, reading
 from headgate.shared.database.migrate import NEWEST
 from headgate.shared.database.tables import jobs
+from headgate.shared.job.envelope import NEWEST_VERSION
 from headgate.shared.job.ids import new_id
 from headgate.shared.settings import Settings
 from tests.releases.coming import REVISION, make_next
@@ -148,7 +149,7 @@ def test_a_job_of_the_next_envelope_is_left_for_a_newer_worker(
 ) -> None:
     simulator = simulator_factory()
     env |= {"HEADGATE_DATABASE_URL": sqlite_url, "HEADGATE_SIMULATOR_URL": simulator.url}
-    tree = make_next(tmp_path / "next", envelope_version=3)
+    tree = make_next(tmp_path / "next", envelope_version=NEWEST_VERSION + 1)
     coming = env | {"PYTHONPATH": str(tree)}
     old = installation.worker_process(env, tmp_path, "old")
     new = installation.worker_process(coming, tmp_path, "new")

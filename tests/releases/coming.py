@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 
 from headgate.shared.database import migrate
+from headgate.shared.job.envelope import NEWEST_VERSION
 from tests import ROOT
 
 REVISION = f"{int(migrate.NEWEST) + 1:04d}"
@@ -70,13 +71,13 @@ def make_next(folder: Path, *, envelope_version: int = 1, migration: str = MIGRA
     )
     _change(
         folder / "shared/job/envelope.py",
-        r"NEWEST_VERSION = 2\n",
-        f"NEWEST_VERSION = {max(2, envelope_version)}\n",
+        rf"NEWEST_VERSION = {NEWEST_VERSION}\n",
+        f"NEWEST_VERSION = {max(NEWEST_VERSION, envelope_version)}\n",
     )
     _change(
         folder / "shared/job/envelope.py",
-        re.escape("if version not in (ENVELOPE_VERSION, NEWEST_VERSION):"),
-        "if version not in (1, 2, NEWEST_VERSION):",
+        re.escape("range(ENVELOPE_VERSION, NEWEST_VERSION + 1)"),
+        "range(1, NEWEST_VERSION + 1)",
     )
     text = migration.format(revision=REVISION, before=migrate.NEWEST)
     (folder / "migrations" / "versions" / f"{REVISION}_next.py").write_text(text)

@@ -13,7 +13,7 @@ import redis
 from celery import Celery
 from kombu import pools
 
-from headgate.shared.job.envelope import NEWEST_VERSION, Envelope
+from headgate.shared.job.envelope import SECOND_VERSION, Envelope
 from headgate.shared.job.ids import now_ms
 from headgate.shared.job.request import request_from
 from headgate.workers.celery.canvas import prepared
@@ -87,7 +87,7 @@ def take_jobs(client: redis.Redis, queue: str = STANDARD) -> list[Envelope]:
         canvas = headers.get("canvas")
         jobs.append(
             Envelope(
-                v=NEWEST_VERSION,
+                v=SECOND_VERSION,
                 id=headers["id"],
                 group=headers["group"],
                 parent_id=headers["parent_id"],

@@ -42,7 +42,7 @@ def test_fields_of_a_newer_deployment_are_skipped() -> None:
 
 
 def test_an_envelope_of_the_next_version_says_until_when_it_may_wait() -> None:
-    fields = orjson.loads(envelope(deadline_s=60).encode()) | {"v": 3, "body": "in a new form"}
+    fields = orjson.loads(envelope(deadline_s=60).encode()) | {"v": 4, "body": "in a new form"}
     with pytest.raises(NewerEnvelope) as raised:
         Envelope.decode(fields)
     assert raised.value.deadline_at_ms == fields["submitted_at_ms"] + 60_000
@@ -50,8 +50,11 @@ def test_an_envelope_of_the_next_version_says_until_when_it_may_wait() -> None:
 
 @pytest.mark.parametrize(
     ("fields", "sample", "version"),
-    [({}, 1, 1), ({"params": {"n": 1}}, 1, 1), ({"params": {"n": 2}}, 1, 2), ({}, 2, 2)],
-)
+    [
+        ({}, 1, 1), ({"params": {"n": 1}}, 1, 1), ({"params": {"n": 2}}, 1, 2), ({}, 2, 2),
+        ({"dialect": "anthropic"}, 1, 3),
+    ],
+)  # fmt: skip
 def test_only_what_older_workers_would_misread_is_of_the_newest_version(
     fields: dict[str, Any], sample: int, version: int
 ) -> None:
@@ -67,8 +70,8 @@ def test_only_what_older_workers_would_misread_is_of_the_newest_version(
 @pytest.mark.parametrize(
     "laid_over",
     [
-        {"v": 4}, {"v": 3, "submitted_at_ms": None}, {"v": 3, "submitted_at_ms": 10**18},
-        {"v": 3, "request": {"deadline_s": -1}}, {"v": 3, "request": {"deadline_s": "1"}},
+        {"v": 5}, {"v": 4, "submitted_at_ms": None}, {"v": 4, "submitted_at_ms": 10**18},
+        {"v": 4, "request": {"deadline_s": -1}}, {"v": 4, "request": {"deadline_s": "1"}},
     ],
 )  # fmt: skip
 def test_a_newer_version_that_says_nothing_of_its_time_is_unreadable(
@@ -80,7 +83,7 @@ def test_a_newer_version_that_says_nothing_of_its_time_is_unreadable(
 
 
 @pytest.mark.parametrize(
-    "fields", [None, [], "x", {}, {"v": 2}, {"v": 3}, {"v": "1"}, {"v": 1}, {"v": 1, "request": 5}]
+    "fields", [None, [], "x", {}, {"v": 2}, {"v": 4}, {"v": "1"}, {"v": 1}, {"v": 1, "request": 5}]
 )
 def test_what_is_no_envelope_is_refused_with_a_reason(fields: object) -> None:
     with pytest.raises(UnreadableMessage) as raised:
