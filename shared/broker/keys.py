@@ -286,6 +286,10 @@ class Keys:
         """
         return f"{self.prefix}headgate:deltas:{job_id}"
 
+    def recent_call(self, digest: str) -> str:
+        """STRING: the job that a call at the gateway became, and its last call; 10 minutes."""
+        return f"{self.prefix}headgate:call:{digest}"
+
     def sweeper(self) -> str:
         """STRING: the worker that does the maintenance; expires after one period."""
         return f"{self.prefix}headgate:sweeper"
