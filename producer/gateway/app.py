@@ -13,7 +13,6 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from headgate.producer.callers.authenticate import Callers, callers_of
 from headgate.producer.client.operations import Operations
 from headgate.producer.gateway.call import new_request_id
 from headgate.producer.gateway.door import Door
@@ -29,9 +28,7 @@ def make_app(settings: Settings) -> Starlette:
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        operations = Operations(settings)
-        callers: Callers = callers_of(settings, operations)
-        door = app.state.door = Door(settings, callers, operations)
+        door = app.state.door = Door(settings, Operations(settings))
         try:
             yield
         finally:

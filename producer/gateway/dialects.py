@@ -38,15 +38,21 @@ class Wish:
 def fields_of(kind: Kind, body: dict[str, Any], headers: Mapping[str, str]) -> Wish:
     """Return what the body asks for; raise InvalidRequest that names a field of the body."""
     if kind == "embeddings":
-        base64 = body.get("encoding_format") == "base64"
+        base64 = openai.encoding_of(body) == "base64"
         return Wish(openai.embedding_fields(body), body.get("user"), base64=base64)
     if kind == "messages":
         person = body.get("metadata")
         user = person.get("user_id") if isinstance(person, dict) else None
-        return Wish(anthropic.message_fields(body, headers.get("anthropic-beta", "")), user)
-    options = body.get("stream_options")
-    usage = isinstance(options, dict) and options.get("include_usage") is True
-    return Wish(openai.chat_fields(body), body.get("user"), include_usage=usage)
+        fields = anthropic.message_fields(body)
+        if betas := _betas(headers):
+            fields["params"] = {**fields.get("params", {}), "anthropic_beta": betas}
+        return Wish(fields, user)
+    return Wish(openai.chat_fields(body), body.get("user"), include_usage=openai.wants_usage(body))
+
+
+def _betas(headers: Mapping[str, str]) -> list[str]:
+    """Return the names of what is new at Anthropic and the caller wants."""
+    return [name.strip() for name in headers.get("anthropic-beta", "").split(",") if name.strip()]
 
 
 def answer_body(call: Call, result: Result) -> dict[str, Any]:

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
+from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import redis.asyncio
@@ -19,8 +20,10 @@ from redis.exceptions import RedisError
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+from headgate.producer.callers.addresses import client_address, proxies_of
+from headgate.producer.callers.allowed import require_models, require_scope
 from headgate.producer.callers.authenticate import Callers
-from headgate.producer.callers.caller import Caller
+from headgate.producer.callers.caller import OPEN_CALLER, Caller, Scope
 from headgate.producer.client.operations import Operations
 from headgate.producer.client.waiters import Waiters
 from headgate.producer.errors import JobTimeout
@@ -29,7 +32,7 @@ from headgate.producer.gateway import own_fields
 from headgate.producer.gateway.body import decoded, gone, read_body
 from headgate.producer.gateway.call import Call, Kind, new_request_id
 from headgate.producer.gateway.dialects import ASKED_FOR, DIALECTS, answer_body, fields_of
-from headgate.producer.gateway.faults import CallRefused, Fault, fault_of, fault_of_result
+from headgate.producer.gateway.faults import CallRefused, fault_of, fault_of_result
 from headgate.producer.gateway.group_submit import GroupSubmit
 from headgate.producer.gateway.responses import json_response, refusal
 from headgate.producer.gateway.retries import RecentCalls, digest_of
@@ -55,21 +58,23 @@ class Parts(NamedTuple):
 
     waiters: Waiters
     recent: RecentCalls
+    callers: Callers
     client: redis.asyncio.Redis
 
 
 class Door:
     """All calls of one gateway process. Use it in one event loop."""
 
-    def __init__(self, settings: Settings, callers: Callers, operations: Operations) -> None:
+    def __init__(self, settings: Settings, operations: Operations) -> None:
         self.settings = settings
-        self.callers = callers
         self.operations = operations
         self.stopping = False
         self._group = GroupSubmit(operations.submit_each)
         self._parts: Parts | None = None
         self._opening = asyncio.Lock()
         self._background: set[asyncio.Task[None]] = set()
+        self._streams: Counter[str] = Counter()
+        self._proxies = proxies_of(settings.gateway_proxies)
 
     async def parts(self) -> Parts:
         """Return what needs the servers; raise Unreachable while they do not answer."""
@@ -79,7 +84,9 @@ class Door:
                     at = await asyncio.to_thread(self.operations.open)
                     client = at.servers.async_redis_client()
                     recent = RecentCalls(client, at.keys)
-                    self._parts = Parts(self.operations.waiters(at), recent, client)
+                    waiters = self.operations.waiters(at)
+                    callers = callers_of(self.settings, self.operations, client, at.keys)
+                    self._parts = Parts(waiters, recent, callers, client)
         return self._parts
 
     async def close(self) -> None:
@@ -116,10 +123,30 @@ class Door:
             log.warning("call %s: %s", request_id, error)
         return refusal(dialect, fault_of(error), request_id)
 
-    async def caller_of(self, request: Request, scope: str) -> Caller:
+    async def caller_of(self, request: Request, scope: Scope | None) -> Caller:
         """Return who calls; raise KeyRefused unless the caller may do that."""
-        address = request.client.host if request.client is not None else ""
-        return await self.callers.of(request.headers, address, scope)
+        if self.settings.gateway_open:
+            return OPEN_CALLER
+        peer = request.client.host if request.client is not None else ""
+        address = client_address(peer, request.headers, self._proxies)
+        caller = await (await self.parts()).callers.of(request.headers, address)
+        if scope is not None:
+            require_scope(caller, scope)
+        return caller
+
+    async def require_models(self, caller: Caller, names: Iterable[str]) -> None:
+        """Raise KeyRefused if the caller may not name one of these models."""
+        if caller.models is not None:
+            at = await asyncio.to_thread(self.operations.current)
+            require_models(caller, names, at.catalog)
+
+    def count_stream(self, caller: Caller, change: int) -> None:
+        """Count a stream that begins or ends; raise CallRefused if the key has too many."""
+        count = self._streams[caller.key_id] + change
+        if change > 0 and count > self.settings.gateway_streams:
+            words = "this key has too many open streams (HEADGATE_GATEWAY_STREAMS)"
+            raise CallRefused(429, words, code="too_many_streams", retry_after_s=1)
+        self._streams[caller.key_id] = count
 
     async def _call(self, request: Request, kind: Kind, request_id: str) -> Call:
         headers, settings = request.headers, self.settings
@@ -130,8 +157,9 @@ class Door:
         ours = own_fields.own_fields(headers, body, caller)
         wish = fields_of(kind, body, headers)
         fields: dict[str, Any] = {**wish.fields, **ours}
-        model = str(fields.get("model") or "")
-        self.callers.require_model(caller, model)
+        model = str(fields.get("model") or settings.model)
+        others = fields.get("fallback")
+        await self.require_models(caller, [model, *(others if isinstance(others, list) else ())])
         if isinstance(wish.user, str) and wish.user and caller.any_user:
             fields.setdefault("user", wish.user)
         is_patient = "deadline_s" in fields

@@ -7,6 +7,7 @@ from http import HTTPStatus
 
 from headgate.producer.callers.refused import KeyRefused
 from headgate.producer.dialects import errors
+from headgate.producer.dialects.openai import as_in_body
 from headgate.producer.errors import (
     IdempotencyConflict,
     JobTimeout,
@@ -62,6 +63,8 @@ def fault_of(error: HeadgateError) -> Fault:
         case IdempotencyConflict():
             return Fault(409, "conflict", text, "idempotency_key", retryable=False)
         case InvalidRequest():
+            error = as_in_body(error)
+            text = str(error)
             status = errors.status_of(error.code)
             return Fault(status, error.code, text, error.field, retryable=False)
         case TierLimit():

@@ -81,7 +81,7 @@ async def _count_tokens(door: Door, request: Request) -> Response:
     most_bytes, within_s = settings.gateway_body_mb * 1_000_000, settings.gateway_body_s
     body = decoded(await read_body(request, most_bytes=most_bytes, within_s=within_s))
     at = await asyncio.to_thread(door.operations.current)
-    door.callers.require_model(caller, str(body.get("model") or ""))
+    await door.require_models(caller, [str(body.get("model") or settings.model)])
     return json_response({"input_tokens": count_tokens(at.catalog, body)})
 
 
