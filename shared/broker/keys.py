@@ -282,7 +282,8 @@ class Keys:
     def deltas(self, job_id: str) -> str:
         """STREAM: pieces of an answer, `fence-n` to `d`; expires 5 minutes after the job's end.
 
-        Without an end it expires in an hour. It is the name of the channel, too.
+        Without an end it expires in an hour. `d` is text; jobs with `events` also have `e`, the
+        vendor's events, one a line, and `k`, their dialect. It is the name of the channel, too.
         """
         return f"{self.prefix}headgate:deltas:{job_id}"
 

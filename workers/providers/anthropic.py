@@ -18,7 +18,7 @@ from headgate.shared.cost.rates import PLAIN, BillingTerms
 from headgate.shared.job.request import Request
 from headgate.shared.job.result import Reply, Usage
 from headgate.shared.routing.dialects import beyond_anthropic
-from headgate.workers.provider import Answer, OnPiece, Room
+from headgate.workers.provider import Answer, AnswerSink, Room
 from headgate.workers.providers.anthropic_request import messages_body
 from headgate.workers.providers.http import HttpPool, Response, headers_only_client
 from headgate.workers.providers.message_parts import MessageParts
@@ -84,7 +84,7 @@ class AnthropicProvider:
         max_output_tokens: int,
         timeout_s: float,
         idle_s: float | None = None,
-        on_piece: OnPiece | None = None,
+        sink: AnswerSink | None = None,
         room: Room | None = None,
     ) -> Answer:
         """Return the model's answer; raises one of the AttemptErrors, or CancelledError."""
@@ -95,8 +95,8 @@ class AnthropicProvider:
             raise ModelRefused(words, code="invalid_request")
         body = messages_body(request, model, max_output_tokens)
         json_only, into = wants_json(request), None
-        if on_piece is not None:
-            into = AnswerStream(MessageParts(on_piece, json_only=json_only))
+        if sink is not None:
+            into = AnswerStream(MessageParts(sink.text, json_only=json_only), sink, self._key)
             body["stream"] = True
         response, decoded = await post_and_decode(
             self._http, "/v1/messages", body, request, self._key,

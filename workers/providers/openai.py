@@ -21,7 +21,7 @@ from headgate.shared.catalog.access import checked_key
 from headgate.shared.cost.rates import PLAIN, BillingTerms
 from headgate.shared.job.request import Request
 from headgate.shared.job.result import Reply, Usage
-from headgate.workers.provider import Answer, OnPiece, Room
+from headgate.workers.provider import Answer, AnswerSink, Room
 from headgate.workers.providers.chat_parts import INSTEAD_OF_TEXT, ChatParts
 from headgate.workers.providers.http import HttpPool, Response, headers_only_client
 from headgate.workers.providers.reading import MOST_BYTES
@@ -90,7 +90,7 @@ class OpenAIProvider:
         max_output_tokens: int,
         timeout_s: float,
         idle_s: float | None = None,
-        on_piece: OnPiece | None = None,
+        sink: AnswerSink | None = None,
         room: Room | None = None,
     ) -> Answer:
         """Return the model's answer; raises one of the AttemptErrors, or CancelledError.
@@ -104,8 +104,8 @@ class OpenAIProvider:
             path = CHAT
             body = chat_body(request, model, max_output_tokens, vendor=self._vendor)
         into = None
-        if on_piece is not None and not request.embeds:
-            into = AnswerStream(ChatParts(on_piece, choices=choices_of(request)))
+        if sink is not None and not request.embeds:
+            into = AnswerStream(ChatParts(sink.text, choices=choices_of(request)), sink, self._key)
             body["stream"] = True
             if self._stream_options:
                 body["stream_options"] = {"include_usage": True}
