@@ -18,7 +18,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from headgate.producer.client.event_stream import EventStream
+from headgate.producer.client.event_stream import EventStream, VendorEvents
 from headgate.producer.dialects.streams import ServerEvent, StreamTranslator, translator
 from headgate.producer.errors import StreamBroken
 from headgate.producer.gateway import headers
@@ -101,8 +101,8 @@ class JobEvents:
             taken = await self._stream.next()
             if taken is None:
                 return self._stream.result
-            if taken:
-                self._ready = self._text(self._translator.take(taken.kind, taken.lines))
+            if taken.lines:
+                self._ready = self._taken(taken)
                 return None
             await self._require_worker()
         self._ready = PINGS[self.call.dialect]
@@ -127,11 +127,11 @@ class JobEvents:
         try:
             taken = await self._stream.next()
             if taken is None:
+                if self._stream.broken:
+                    raise StreamBroken(self.job_id)
                 return self._last(self._stream.result)
-            if self._stream.broken:
-                raise StreamBroken(self.job_id)
-            if taken:
-                return self._text(self._translator.take(taken.kind, taken.lines))
+            if taken.lines:
+                return self._taken(taken)
             if time.monotonic() > self._until:
                 return self._broken_off(
                     Fault(504, "timeout", f"job {self.job_id} has not ended in time")
@@ -139,6 +139,11 @@ class JobEvents:
         except HeadgateError as error:
             return self._broken_off(fault_of(error))
         return PINGS[self.call.dialect]
+
+    def _taken(self, found: VendorEvents) -> bytes:
+        """Return the vendor's events as the caller's dialect has them."""
+        taken = (self._translator.take(found.kind, line) for line in found.lines)
+        return self._text(event for events in taken for event in events)
 
     def _last(self, result: Result | None) -> bytes:
         """Return what is missing of the answer, and its end; or the fault of the job."""
