@@ -36,6 +36,7 @@ from headgate.shared.settings import Settings
 
 if TYPE_CHECKING:
     from headgate.producer.batch.summary import Summary
+    from headgate.producer.local.stack import LocalStack
 
 EXAMPLES = Path(__file__).with_name("examples") / "prompts.jsonl"
 CLIENTS = Path(__file__).with_name("examples") / "through_gateway.py"
@@ -186,7 +187,7 @@ def _through_gateway(local: LocalStack, prompts: Path, environment: dict[str, st
         f"by OpenAI's client and {said['anthropic']} by Anthropic's, {said['cached']} from the "
         f"cache, in {said['seconds']} s"
     )
-    return said["answered"] == said["asked"]
+    return bool(said["answered"] == said["asked"])
 
 
 def _live_prompts(folder: Path, in_force: Settings) -> Path | None:

@@ -55,8 +55,9 @@ def up(
     """Run the whole system on this machine until Ctrl-C.
 
     It starts workers, the gateway for programs of this machine and, if HEADGATE_REDIS_URL is not
-    set, an embedded Valkey server. Without --simulate set a provider's key, such as OPENAI_API_KEY. Ctrl-C lets running jobs finish; a
-    second Ctrl-C stops at once and puts them back on their queues.
+    set, an embedded Valkey server. Without --simulate set a provider's key, such as OPENAI_API_KEY.
+    Ctrl-C lets running jobs finish; a second Ctrl-C stops at once and puts them back on their
+    queues.
 
     \b
     Example: headgate up --simulate

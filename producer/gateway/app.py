@@ -1,6 +1,6 @@
-"""The gateway as an ASGI app. `python -m headgate.producer.gateway` and `headgate gateway` serve it.
+"""The gateway as an ASGI app, which `headgate gateway` serves.
 
-    app = make_app(settings)       for another ASGI server than ours
+app = make_app(settings)       for another ASGI server than ours
 """
 
 from __future__ import annotations
@@ -44,9 +44,11 @@ def make_app(settings: Settings) -> Starlette:
 async def _no_such_address(request: Request, error: Exception) -> Response:
     """Answer 404 and 405 in the caller's dialect."""
     status = error.status_code if isinstance(error, HTTPException) else 500
-    what = "no such address" if status == 404 else f"{request.method} is not known here"
-    fault = Fault(status, "not_found" if status == 404 else "method_not_allowed",
-                  f"{what}: {request.method} {request.url.path[:200]}", retryable=False)  # fmt: skip
+    where = f"{request.method} {request.url.path[:200]}"
+    code, what = "not_found", "no such address"
+    if status == 405:
+        code, what = "method_not_allowed", "no such method here"
+    fault = Fault(status, code, f"{what}: {where}", retryable=False)
     response = refusal(dialect_of(request), fault, new_request_id())
     if isinstance(error, HTTPException) and error.headers:
         response.headers.update(error.headers)

@@ -1,9 +1,9 @@
 """The way of one call: who asks, what for, its job, and the answer.
 
-    answer
-      _call          the caller's key, the body, our own fields
-      _job           submit it, or take up the job of the same call before
-      _wait, stream  wait for the job's end, or read its answer while it is made
+answer
+  _call          the caller's key, the body, our own fields
+  _job           submit it, or take up the job of the same call before
+  _wait, stream  wait for the job's end, or read its answer while it is made
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from headgate.producer.gateway.group_submit import GroupSubmit
 from headgate.producer.gateway.responses import json_response, refusal
 from headgate.producer.gateway.retries import RecentCalls, digest_of
 from headgate.producer.gateway.streams import stream_response
+from headgate.producer.gateway.who import callers_of
 from headgate.producer.submit.fields import RequestFields
 from headgate.shared.errors import HeadgateError, Unreachable, place_of
 from headgate.shared.job.request import Dialect
@@ -288,6 +289,3 @@ def _last_event(request: Request) -> int:
     if not (given.isascii() and given.isdigit() and len(given) < 10):
         raise CallRefused(400, f"starting_after: {given[:80]!r}: give the number of an event")
     return int(given)
-
-
-

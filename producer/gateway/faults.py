@@ -59,7 +59,8 @@ def fault_of(error: HeadgateError) -> Fault:
         case CallRefused():
             return Fault(error.status, error.code, text, retry_after_s=error.retry_after_s)
         case KeyRefused():
-            return Fault(error.status, error.code, text, retry_after_s=error.retry_after_s)
+            wait_s = error.retry_after_s or None
+            return Fault(error.http_status, error.code, text, retry_after_s=wait_s)
         case IdempotencyConflict():
             return Fault(409, "conflict", text, "idempotency_key", retryable=False)
         case InvalidRequest():

@@ -145,7 +145,5 @@ def docs_page() -> str:
 def _table(title: str, rows: list[tuple[str, str]]) -> str:
     if not rows:
         return ""
-    cells = "".join(
-        f"<tr><td><code>{escape(a)}</code><td>{escape(b)}</tr>" for a, b in rows
-    )
+    cells = "".join(f"<tr><td><code>{escape(a)}</code><td>{escape(b)}</tr>" for a, b in rows)
     return f"<h3>{title}</h3><table>{cells}</table>"

@@ -13,6 +13,7 @@ import redis.asyncio
 
 from headgate.producer.callers.caller import Caller
 from headgate.shared.broker.keys import Keys
+from headgate.shared.broker.script import text_of
 
 REMEMBER_S = 600
 """How long a retry finds its job: as long as the libraries' own time limit."""
@@ -39,7 +40,7 @@ class RecentCalls:
     async def job_of(self, digest: str) -> str | None:
         """Return the job that an equal call became; None if there was none."""
         found = await self._client.get(self._keys.recent_call(digest))
-        return None if found is None else found.decode().partition(" ")[0]
+        return None if found is None else text_of(found).partition(" ")[0]
 
     async def note(self, digest: str, job_id: str, request_id: str) -> None:
         """Note that this call waits for the job."""
@@ -49,4 +50,4 @@ class RecentCalls:
     async def is_last(self, digest: str, request_id: str) -> bool:
         """Return whether no later call has taken up the job."""
         found = await self._client.get(self._keys.recent_call(digest))
-        return found is None or found.decode().partition(" ")[2] == request_id
+        return found is None or text_of(found).partition(" ")[2] == request_id

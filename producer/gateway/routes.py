@@ -119,4 +119,3 @@ def routes() -> list[Route]:
         Route("/openapi.json", _answers(_openapi), methods=["GET"]),
         Route("/docs", _answers(_docs), methods=["GET"]),
     ]
-

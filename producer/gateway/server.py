@@ -57,7 +57,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """Start the clock of a request's headers."""
-        super().on_message_begin()  # type: ignore[no-untyped-call]
+        super().on_message_begin()
         self._in_headers, self._header_bytes = True, 0
         self._late.cancel()
         self._late = self.loop.call_later(self.headers_within_s, self._refuse_late)
@@ -66,7 +66,7 @@ class BoundedProtocol(HttpToolsProtocol):
         """Stop the clock: the body has one of its own."""
         self._late.cancel()
         self._in_headers = False
-        super().on_headers_complete()  # type: ignore[no-untyped-call]
+        super().on_headers_complete()
 
     def _refuse_late(self) -> None:
         if self._in_headers:

@@ -177,7 +177,7 @@ class JobEvents:
         return self._text(self._translator.fail("stopping", words, 503))
 
     def leave(self) -> None:
-        """The caller has gone away."""
+        """Say that the caller has gone away."""
         if not self._ended:
             self.door.leave(self.call, self.job_id)
 

@@ -68,7 +68,7 @@ class LocalStack:
 
     `notify` is called with messages for the user, `on_line` with the name of a process and a line
     that it wrote. `env`: the whole environment of the processes (None: ours). `cwd`: their folder.
-    `at_once`: whether to stop without waiting for jobs. `flower_port` and `gateway_port`: run Flower
+    `at_once`: whether to stop without waiting for jobs. `flower_port`, `gateway_port`: run Flower
     and the gateway there, too; the gateway serves this machine without keys.
     """
 

@@ -10,16 +10,20 @@ import asyncio
 import json
 import sys
 import time
+from pathlib import Path
+from typing import Any
 
 from anthropic import AsyncAnthropic
 from openai import AsyncOpenAI
 
 AT_ONCE = 20
 
+Fields = dict[str, Any]
+
 
 async def main(url: str, file: str, many: int) -> None:
     """Ask so many of the prompts in the file, and print what came of it."""
-    with open(file, encoding="utf-8") as lines:  # noqa: ASYNC230  once, at the start
+    with Path(file).open(encoding="utf-8") as lines:  # noqa: ASYNC230  once, at the start
         asked = [call for call in (_call(json.loads(line)) for line in lines) if call is not None]
     # Both clients reach every model: here each asks for those of its own vendor.
     claude = [call for call in asked if "claude" in call["model"]][: many // 2]
@@ -30,7 +34,7 @@ async def main(url: str, file: str, many: int) -> None:
     openai = AsyncOpenAI(base_url=f"{url}/v1", api_key="none")
     anthropic = AsyncAnthropic(base_url=url, api_key="none")
 
-    async def ask(call: dict) -> tuple[str, str]:
+    async def ask(call: Fields) -> tuple[str, str]:
         async with turn:
             if "claude" in call["model"]:
                 messages = anthropic.messages.with_raw_response
@@ -53,7 +57,7 @@ async def main(url: str, file: str, many: int) -> None:
     print(json.dumps(summary))  # noqa: T201  what the program is for
 
 
-def _call(line: dict) -> dict | None:
+def _call(line: Fields) -> Fields | None:
     """Return the call of OpenAI's client for one line; None for an embedding."""
     fields = line.get("body", line)
     messages = fields.get("messages")
@@ -69,7 +73,7 @@ def _call(line: dict) -> dict | None:
     }  # fmt: skip
 
 
-def _as_message(call: dict) -> dict:
+def _as_message(call: Fields) -> Fields:
     """Return the same call of Anthropic's client, which has the system prompt apart."""
     system = [one["content"] for one in call["messages"] if one["role"] == "system"]
     turns = [one for one in call["messages"] if one["role"] != "system"]
