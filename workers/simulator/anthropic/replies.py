@@ -1,11 +1,13 @@
 """Answers, streams and rate-limit headers in Anthropic's form."""
 
+from base64 import b64encode
+from collections.abc import Iterator
 from functools import lru_cache
 from time import gmtime, strftime
 
 import orjson
 
-from headgate.workers.simulator.answers import SimulatedAnswer, pieces
+from headgate.workers.simulator.answers import SimulatedAnswer, ToolCall, pieces
 from headgate.workers.simulator.anthropic.errors import error_body, problem
 from headgate.workers.simulator.billing import SimulatedUsage
 from headgate.workers.simulator.limits import SimulatedBucket, SimulatedCharge, SimulatedPool
@@ -39,7 +41,7 @@ def usage_of(usage: SimulatedUsage) -> Json:
 
 def reply(ask: SimulatedRequest, answer: SimulatedAnswer, usage: Json, answer_id: str) -> bytes:
     """Return the body of a message."""
-    content = [_block(answer)] if answer.text or answer.tool_call else []
+    content = [whole for whole, _ in _blocks(answer)]
     return orjson.dumps(_message(ask, answer_id, content, answer, usage))
 
 
@@ -49,8 +51,8 @@ def events(
     """Return the server-sent events of a message, in order. The last usage is cumulative."""
     opening = {**_message(ask, answer_id, [], None, {**usage, "output_tokens": 1})}
     stream = [sse({"type": "message_start", "message": opening})]
-    if answer.text or answer.tool_call:
-        stream += _block_events(answer)
+    for place, (whole, deltas) in enumerate(_blocks(answer)):
+        stream += _block_events(place, whole, deltas)
     delta = {"stop_reason": _stop_reason(answer), "stop_sequence": answer.stop_word}
     last = {name: usage[name] for name in usage if name.endswith("_tokens")}
     stream.append(sse({"type": "message_delta", "delta": delta, "usage": last}))
@@ -123,10 +125,29 @@ def _message(
     }
 
 
-def _block(answer: SimulatedAnswer) -> Json:
-    if answer.tool_call is None:
-        return {"type": "text", "text": answer.text}
-    call = answer.tool_call
+def _blocks(answer: SimulatedAnswer) -> Iterator[tuple[Json, list[Json]]]:
+    """Yield each block of the message, whole and as its deltas."""
+    if answer.thinking:
+        signature = b64encode(answer.thinking[:24].encode()).decode()
+        whole = {"type": "thinking", "thinking": answer.thinking, "signature": signature}
+        parts = pieces(answer.thinking)
+        deltas = [{"type": "thinking_delta", "thinking": part} for part in parts]
+        yield whole, [*deltas, {"type": "signature_delta", "signature": signature}]
+    if answer.text and not answer.calls:
+        parts = pieces(answer.text)
+        yield (
+            {"type": "text", "text": answer.text},
+            [{"type": "text_delta", "text": part} for part in parts],
+        )
+    for call in answer.calls:
+        parts = pieces(call.arguments)
+        yield (
+            _tool_use(call),
+            [{"type": "input_json_delta", "partial_json": part} for part in parts],
+        )
+
+
+def _tool_use(call: ToolCall) -> Json:
     try:
         arguments = orjson.loads(call.arguments)
     except orjson.JSONDecodeError:
@@ -135,20 +156,17 @@ def _block(answer: SimulatedAnswer) -> Json:
     return {"type": "tool_use", "id": f"toolu_{call.id}", "name": call.name, "input": arguments}
 
 
-def _block_events(answer: SimulatedAnswer) -> list[bytes]:
-    call = answer.tool_call
-    if call is None:
-        opened: Json = {"type": "text", "text": ""}
-        deltas = [{"type": "text_delta", "text": part} for part in pieces(answer.text)]
-    else:
-        opened = {"type": "tool_use", "id": f"toolu_{call.id}", "name": call.name, "input": {}}
-        parts = pieces(call.arguments)
-        deltas = [{"type": "input_json_delta", "partial_json": part} for part in parts]
+_EMPTY: Json = {"text": "", "thinking": "", "signature": "", "input": {}}
+"""The fields of a block that come in its deltas, as they are at its start."""
+
+
+def _block_events(place: int, whole: Json, deltas: list[Json]) -> list[bytes]:
+    opened = {name: _EMPTY.get(name, value) for name, value in whole.items()}
     return [
-        sse({"type": "content_block_start", "index": 0, "content_block": opened}),
-        sse({"type": "ping"}),
-        *(sse({"type": "content_block_delta", "index": 0, "delta": delta}) for delta in deltas),
-        sse({"type": "content_block_stop", "index": 0}),
+        sse({"type": "content_block_start", "index": place, "content_block": opened}),
+        *([] if place else [sse({"type": "ping"})]),
+        *(sse({"type": "content_block_delta", "index": place, "delta": delta}) for delta in deltas),
+        sse({"type": "content_block_stop", "index": place}),
     ]
 
 
