@@ -43,12 +43,10 @@ def make_app(settings: Settings) -> Starlette:
 
 async def _no_such_address(request: Request, error: Exception) -> Response:
     """Answer 404 and 405 in the caller's dialect."""
-    status = error.status_code if isinstance(error, HTTPException) else 500
     where = f"{request.method} {request.url.path[:200]}"
-    code, what = "not_found", "no such address"
-    if status == 405:
-        code, what = "method_not_allowed", "no such method here"
-    fault = Fault(status, code, f"{what}: {where}", retryable=False)
+    fault = Fault("not_found", f"no such address: {where}")
+    if isinstance(error, HTTPException) and error.status_code == 405:
+        fault = Fault("method_not_allowed", f"no such method here: {where}")
     response = refusal(dialect_of(request), fault, new_request_id())
     if isinstance(error, HTTPException) and error.headers:
         response.headers.update(error.headers)

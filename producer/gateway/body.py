@@ -20,9 +20,13 @@ async def read_body(request: Request, *, most_bytes: int, within_s: float) -> by
     """
     kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
     if not (kind == "application/json" or kind.endswith("+json")):
-        raise CallRefused(415, f"content-type: {kind[:80]}: send application/json")
+        raise CallRefused(
+            "unsupported_media_type", f"content-type: {kind[:80]}: send application/json"
+        )
     if encoding := request.headers.get("content-encoding"):
-        raise CallRefused(415, f"content-encoding: {encoding[:80]}: send the body as it is")
+        raise CallRefused(
+            "unsupported_media_type", f"content-encoding: {encoding[:80]}: send the body as it is"
+        )
     if int(_digits(request.headers.get("content-length", "0"))) > most_bytes:
         raise _too_large(most_bytes)
     chunks: list[bytes] = []
@@ -36,7 +40,7 @@ async def read_body(request: Request, *, most_bytes: int, within_s: float) -> by
                 chunks.append(chunk)
     except TimeoutError:
         words = f"the body did not arrive within {within_s:g} s (HEADGATE_GATEWAY_BODY_S)"
-        raise CallRefused(408, words) from None
+        raise CallRefused("request_timeout", words, retry_after_s=1) from None
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
@@ -46,10 +50,10 @@ def decoded(body: bytes) -> dict[str, Any]:
         found = loads(body)
     except (ValueError, RecursionError) as error:
         reason = str(error) if isinstance(error, orjson.JSONDecodeError) else "nested too deep"
-        raise CallRefused(400, f"the body is no JSON: {reason}", code="invalid_json") from None
+        raise CallRefused("invalid_request", f"the body is no JSON: {reason}") from None
     if not isinstance(found, dict):
         words = f"the body is a JSON {type(found).__name__}; send an object"
-        raise CallRefused(400, words, code="invalid_json")
+        raise CallRefused("invalid_request", words)
     return found
 
 
@@ -63,7 +67,7 @@ async def gone(request: Request) -> None:
 
 def _too_large(most_bytes: int) -> CallRefused:
     words = f"the body is larger than {most_bytes // 1_000_000} MB (HEADGATE_GATEWAY_BODY_MB)"
-    return CallRefused(413, words, code="request_too_large")
+    return CallRefused("request_too_large", words)
 
 
 def _digits(text: str) -> str:

@@ -146,7 +146,7 @@ class Door:
         count = self._streams[caller.key_id] + change
         if change > 0 and count > self.settings.gateway_streams:
             words = "this key has too many open streams (HEADGATE_GATEWAY_STREAMS)"
-            raise CallRefused(429, words, code="too_many_streams", retry_after_s=1)
+            raise CallRefused("key_limit", words, retry_after_s=1)
         self._streams[caller.key_id] = count
 
     async def _call(self, request: Request, kind: Kind, request_id: str) -> Call:
@@ -247,7 +247,7 @@ class Door:
             if waiting_for is not None and waiting_for.kind == "no_worker":
                 self._in_background(self._cancel(job_id))
                 words = f"no worker serves {waiting_for.name} now"
-                raise CallRefused(503, words, code="no_worker", retry_after_s=NO_WORKER_S) from None
+                raise CallRefused("unavailable", words, retry_after_s=NO_WORKER_S) from None
             return await waiters.ended(job_id, call.wait_s - NO_WORKER_S)
 
     def leave(self, call: Call, job_id: str, *, resumable: bool = True) -> None:
@@ -287,5 +287,6 @@ def _last_event(request: Request) -> int:
     if given is None:
         return 0
     if not (given.isascii() and given.isdigit() and len(given) < 10):
-        raise CallRefused(400, f"starting_after: {given[:80]!r}: give the number of an event")
+        words = f"starting_after: {given[:80]!r}: give the number of an event"
+        raise CallRefused("invalid_request", words, param="starting_after")
     return int(given)

@@ -38,15 +38,15 @@ def job_headers(call: Call, job_id: str) -> Headers:
     return {"x-request-id": call.request_id, "x-headgate-job-id": job_id}
 
 
-def of_fault(fault: Fault, request_id: str) -> Headers:
+def of_fault(fault: Fault, status: int, request_id: str) -> Headers:
     """Return the headers that say whether and when to ask again."""
     headers = {"x-request-id": request_id}
     if fault.job_id is not None:
         headers["x-headgate-job-id"] = fault.job_id
     if fault.retry_after_s is not None:
         headers["retry-after"] = str(max(1, math.ceil(fault.retry_after_s)))
-    if fault.retryable is False:
+    if not fault.retryable:
         headers["x-should-retry"] = "false"
-    if fault.status == 401:
+    if status == 401:
         headers["www-authenticate"] = "Bearer"
     return headers

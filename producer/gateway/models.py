@@ -28,7 +28,7 @@ def one_model(catalog: Catalog, caller: Caller, name: str) -> Model:
         if name in (model.name, f"{model.provider}/{model.name}"):
             return model
     words = f"no model {name[:80]!r} for this key; GET /v1/models lists them"
-    raise CallRefused(404, words, code="unknown_model")
+    raise CallRefused("unknown_model", words, param="model")
 
 
 def openai_form(model: Model) -> dict[str, Any]:
@@ -60,14 +60,16 @@ def anthropic_list(models: list[Model], query: Mapping[str, str]) -> dict[str, A
     """
     limit = query.get("limit", "20")
     if not (limit.isascii() and limit.isdigit() and 1 <= int(limit) <= MOST):
-        raise CallRefused(400, f"limit: {limit[:80]!r}: give a number from 1 to {MOST}")
+        raise CallRefused(
+            "invalid_request", f"limit: {limit[:80]!r}: give a number from 1 to {MOST}"
+        )
     names = [one.name for one in models]
     first, last = 0, len(models)
     for field in ("after_id", "before_id"):
         if (name := query.get(field)) is None:
             continue
         if name not in names:
-            raise CallRefused(400, f"{field}: {name[:80]!r}: no such model")
+            raise CallRefused("invalid_request", f"{field}: {name[:80]!r}: no such model")
         if field == "after_id":
             first = names.index(name) + 1
         else:

@@ -25,14 +25,8 @@ def json_response(
 
 def refusal(dialect: Dialect, fault: Fault, request_id: str) -> Response:
     """Return the answer that says what went wrong."""
-    body = error_body(dialect, fault, request_id)
-    status = errors.status_in(dialect, fault.code, fault.status)
-    return json_response(body, headers.of_fault(fault, request_id), status=status)
-
-
-def error_body(dialect: Dialect, fault: Fault, request_id: str) -> dict[str, Any]:
-    """Return the error in the form of the dialect."""
-    return errors.body(
-        dialect, fault.code, fault.message, status=fault.status, param=fault.param,
-        request_id=request_id, job_id=fault.job_id,
-    )  # fmt: skip
+    status = errors.status_of(fault.code, dialect)
+    body = errors.error_body(
+        dialect, fault.code, fault.message, param=fault.param, request_id=request_id
+    )
+    return json_response(body, headers.of_fault(fault, status, request_id), status=status)

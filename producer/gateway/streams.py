@@ -115,7 +115,7 @@ class JobEvents:
         if isinstance(found, WaitingFor) and found.kind == "no_worker":
             self.door.leave(self.call, self.job_id, resumable=False)
             words = f"no worker serves {found.name} now"
-            raise CallRefused(503, words, code="no_worker", retry_after_s=LOOK_S)
+            raise CallRefused("unavailable", words, retry_after_s=LOOK_S)
 
     async def next(self) -> bytes | None:
         """Return the next bytes to send; None after the last. It raises no HeadgateError."""
@@ -133,9 +133,8 @@ class JobEvents:
             if taken.lines:
                 return self._taken(taken)
             if time.monotonic() > self._until:
-                return self._broken_off(
-                    Fault(504, "timeout", f"job {self.job_id} has not ended in time")
-                )
+                words = f"job {self.job_id} has not ended in time"
+                return self._broken_off(Fault("timeout", words))
         except HeadgateError as error:
             return self._broken_off(fault_of(error))
         return PINGS[self.call.dialect]
@@ -148,7 +147,7 @@ class JobEvents:
     def _last(self, result: Result | None) -> bytes:
         """Return what is missing of the answer, and its end; or the fault of the job."""
         if result is None or result.status != "succeeded":
-            fault = Fault(500, "internal", "the job has no result")
+            fault = Fault("internal", "the job has no result")
             return self._broken_off(fault if result is None else fault_of_result(result))
         self._ended = True
         events = self._translator.end(result)
@@ -159,7 +158,7 @@ class JobEvents:
         """Return the end of a stream that has none: a fault after the first event."""
         self._ended = True
         self.door.leave(self.call, self.job_id, resumable=False)
-        return self._text(self._translator.fail(fault.code, fault.message, fault.status))
+        return self._text(self._translator.fail(fault.code, fault.message))
 
     def _text(self, events: Iterable[ServerEvent]) -> bytes:
         """Return the events as they are sent, without those that the caller has already."""
@@ -174,7 +173,7 @@ class JobEvents:
     def stop(self) -> bytes:
         """Return the end of a stream whose gateway stops: the caller may go on with another."""
         words = "this gateway is stopping; make the call again with Last-Event-ID to go on"
-        return self._text(self._translator.fail("stopping", words, 503))
+        return self._text(self._translator.fail("unavailable", words))
 
     def leave(self) -> None:
         """Say that the caller has gone away."""

@@ -40,8 +40,8 @@ async def main(url: str, file: str, many: int) -> None:
                 messages = anthropic.messages.with_raw_response
                 raw = await messages.create(**_as_message(call))
                 return "anthropic", raw.headers["x-headgate-cached"]
-            raw = await openai.chat.completions.with_raw_response.create(**call)
-            return "openai", raw.headers["x-headgate-cached"]
+            other = await openai.chat.completions.with_raw_response.create(**call)
+            return "openai", other.headers["x-headgate-cached"]
 
     async with openai, anthropic:
         ended = await asyncio.gather(*map(ask, chosen), return_exceptions=True)

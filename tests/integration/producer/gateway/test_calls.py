@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import struct
 import threading
 import time
@@ -155,9 +156,8 @@ def test_a_retry_takes_up_the_first_job(at: House) -> None:
         first.join()
         ids = {one.headers["x-headgate-job-id"] for one in answers}
         assert len(ids) == 1
-        key = {"idempotency_key": "k1"}
-        ask(at.gateway, CHAT, body, **key)
-        ask(at.gateway, CHAT, body, **key)
+        for _ in range(2):
+            ask(at.gateway, CHAT, body, idempotency_key="k1")
         assert len(client.jobs()) == 2
     conflict = ask(at.gateway, CHAT, chat("another"), x_headgate_idempotency_key="k1")
     assert conflict.status == 409
@@ -170,9 +170,7 @@ def test_the_job_of_a_caller_that_goes_away_is_cancelled(at: House) -> None:
     with client_of(at) as client:
         for number, detach in enumerate(("false", "true"), 1):
             connection = raw(at.gateway, _request(body, {"x-headgate-detach": detach}))
-            wait_until(lambda n=number: len(client.jobs()) == n, 20, "the job")
-            job_id = client.jobs(limit=1)[0].id
-            wait_until(lambda i=job_id: client.result(i).status == "running", 20, "its start")
+            job_id = _running(client, number)
             connection.close()
             if detach == "false":
                 ended = client.result(job_id, timeout_s=20 * BUSY)
@@ -181,9 +179,15 @@ def test_the_job_of_a_caller_that_goes_away_is_cancelled(at: House) -> None:
         client.cancel(job_id)
 
 
-def _request(body: dict[str, Any], headers: dict[str, str]) -> bytes:
-    import json
+def _running(client: Client, many: int) -> str:
+    """The newest of so many jobs, once it runs."""
+    wait_until(lambda: len(client.jobs()) == many, 20, "the job")
+    job_id = client.jobs(limit=1)[0].id
+    wait_until(lambda: client.result(job_id).status == "running", 20, "its start")
+    return job_id
 
+
+def _request(body: dict[str, Any], headers: dict[str, str]) -> bytes:
     data = json.dumps(body).encode()
     lines = [f"POST {CHAT} HTTP/1.1", "host: 127.0.0.1", "content-type: application/json"]
     lines += [f"content-length: {len(data)}", *(f"{k}: {v}" for k, v in headers.items())]
@@ -203,7 +207,9 @@ def test_without_a_worker_a_call_is_refused_soon_unless_it_is_patient(at: House)
     assert (ready.status, ready.json["workers"]) == (503, 0)
     with client_of(at) as client:
         wait_until(
-            lambda: {one.status for one in client.jobs()} <= {"cancelled", "expired"}, 30, "the ends"
+            lambda: {one.status for one in client.jobs()} <= {"cancelled", "expired"},
+            30,
+            "the ends",
         )
 
 
