@@ -5,11 +5,14 @@ from time import gmtime, strftime
 
 import orjson
 
-from headgate.workers.simulator.answers import SimulatedAnswer, pieces
+from headgate.workers.simulator.answers import SimulatedAnswer, ToolCall, pieces
 from headgate.workers.simulator.anthropic.errors import error_body, problem
 from headgate.workers.simulator.billing import SimulatedUsage
 from headgate.workers.simulator.limits import SimulatedBucket, SimulatedCharge, SimulatedPool
 from headgate.workers.simulator.request import Json, SimulatedRequest
+
+THOUGHT = "The question is short, so a short answer will do. Check it once more, then write it."
+SIGNATURE = "c2ltdWxhdGVk"
 
 
 def charges(usage: SimulatedUsage) -> tuple[SimulatedCharge, ...]:
@@ -21,7 +24,7 @@ def charges(usage: SimulatedUsage) -> tuple[SimulatedCharge, ...]:
     )
 
 
-def usage_of(usage: SimulatedUsage) -> Json:
+def usage_of(usage: SimulatedUsage, thinking_tokens: int = 0) -> Json:
     """Return the usage block. `input_tokens` counts only what follows the last cache mark."""
     written = usage.write_5m_tokens + usage.write_1h_tokens
     return {
@@ -33,13 +36,18 @@ def usage_of(usage: SimulatedUsage) -> Json:
             "ephemeral_1h_input_tokens": usage.write_1h_tokens,
         },
         "output_tokens": usage.output_tokens,
+        "output_tokens_details": {"thinking_tokens": thinking_tokens},
+        "server_tool_use": None,
         "service_tier": "standard",
+        "inference_geo": "global",
     }
 
 
 def reply(ask: SimulatedRequest, answer: SimulatedAnswer, usage: Json, answer_id: str) -> bytes:
     """Return the body of a message."""
-    content = [_block(answer)] if answer.text or answer.tool_call else []
+    content = [_thinking(THOUGHT, SIGNATURE)] if answer.reasoning_tokens else []
+    if answer.text or answer.tool_call:
+        content.append(_block(answer))
     return orjson.dumps(_message(ask, answer_id, content, answer, usage))
 
 
@@ -49,10 +57,18 @@ def events(
     """Return the server-sent events of a message, in order. The last usage is cumulative."""
     opening = {**_message(ask, answer_id, [], None, {**usage, "output_tokens": 1})}
     stream = [sse({"type": "message_start", "message": opening})]
+    index = 1 if answer.reasoning_tokens else 0
+    if answer.reasoning_tokens:
+        stream += _thinking_events()
     if answer.text or answer.tool_call:
-        stream += _block_events(answer)
-    delta = {"stop_reason": _stop_reason(answer), "stop_sequence": answer.stop_word}
-    last = {name: usage[name] for name in usage if name.endswith("_tokens")}
+        stream += _answer_events(answer, index)
+    delta = {
+        "stop_reason": _stop_reason(answer),
+        "stop_sequence": answer.stop_word,
+        "stop_details": _stop_details(answer),
+        "container": None,
+    }
+    last = {name: usage[name] for name in usage if "_tokens" in name or name == "server_tool_use"}
     stream.append(sse({"type": "message_delta", "delta": delta, "usage": last}))
     stream.append(sse({"type": "message_stop"}))
     return stream
@@ -119,36 +135,63 @@ def _message(
         "content": content,
         "stop_reason": _stop_reason(answer) if answer else None,
         "stop_sequence": answer.stop_word if answer else None,
+        "stop_details": _stop_details(answer) if answer else None,
         "usage": usage,
+        "container": None,
     }
 
 
 def _block(answer: SimulatedAnswer) -> Json:
     if answer.tool_call is None:
-        return {"type": "text", "text": answer.text}
+        return {"type": "text", "text": answer.text, "citations": None}
     call = answer.tool_call
     try:
         arguments = orjson.loads(call.arguments)
     except orjson.JSONDecodeError:
         # Cut by max_tokens: the vendor sends what could be parsed, the simulator nothing.
         arguments = {}
-    return {"type": "tool_use", "id": f"toolu_{call.id}", "name": call.name, "input": arguments}
+    return _tool_use(call, arguments)
 
 
-def _block_events(answer: SimulatedAnswer) -> list[bytes]:
+def _tool_use(call: ToolCall, arguments: Json) -> Json:
+    return {
+        "type": "tool_use",
+        "id": f"toolu_{call.id}",
+        "name": call.name,
+        "input": arguments,
+        "caller": {"type": "direct"},
+    }
+
+
+def _thinking(text: str, signature: str) -> Json:
+    return {"type": "thinking", "thinking": text, "signature": signature}
+
+
+def _thinking_events() -> list[bytes]:
+    deltas: list[Json] = [{"type": "thinking_delta", "thinking": part} for part in pieces(THOUGHT)]
+    deltas.append({"type": "signature_delta", "signature": SIGNATURE})
+    return _block_events(0, _thinking("", ""), deltas)
+
+
+def _answer_events(answer: SimulatedAnswer, index: int) -> list[bytes]:
     call = answer.tool_call
     if call is None:
-        opened: Json = {"type": "text", "text": ""}
+        opened: Json = {"type": "text", "text": "", "citations": None}
         deltas = [{"type": "text_delta", "text": part} for part in pieces(answer.text)]
     else:
-        opened = {"type": "tool_use", "id": f"toolu_{call.id}", "name": call.name, "input": {}}
+        opened = _tool_use(call, {})
         parts = pieces(call.arguments)
         deltas = [{"type": "input_json_delta", "partial_json": part} for part in parts]
+    return _block_events(index, opened, deltas)
+
+
+def _block_events(index: int, opened: Json, deltas: list[Json]) -> list[bytes]:
+    sent = [{"type": "content_block_delta", "index": index, "delta": delta} for delta in deltas]
     return [
-        sse({"type": "content_block_start", "index": 0, "content_block": opened}),
+        sse({"type": "content_block_start", "index": index, "content_block": opened}),
         sse({"type": "ping"}),
-        *(sse({"type": "content_block_delta", "index": 0, "delta": delta}) for delta in deltas),
-        sse({"type": "content_block_stop", "index": 0}),
+        *map(sse, sent),
+        sse({"type": "content_block_stop", "index": index}),
     ]
 
 
@@ -162,3 +205,9 @@ def _stop_reason(answer: SimulatedAnswer) -> str:
             return "tool_use"
         case "filter":
             return "refusal"
+
+
+def _stop_details(answer: SimulatedAnswer) -> Json | None:
+    if answer.end != "filter":
+        return None
+    return {"type": "refusal", "category": None, "explanation": None}
