@@ -1,22 +1,28 @@
 """Errors arrive as the library's own exceptions, with type and request id."""
 
-from anthropic import Anthropic, BadRequestError, NotFoundError
+from anthropic import Anthropic, APIStatusError, BadRequestError, NotFoundError
 
 client = Anthropic()
 
-try:
-    client.messages.create(
-        model="no-such-model", max_tokens=10, messages=[{"role": "user", "content": "Hello"}]
-    )
-except NotFoundError as refused:
-    assert refused.type == "not_found_error"
-    assert refused.request_id
-else:
-    raise AssertionError("an unknown model was found")
 
-try:
-    client.messages.create(model="claude-haiku-4-5", max_tokens=10, messages=[])
-except BadRequestError as refused:
-    assert refused.type == "invalid_request_error"
-else:
-    raise AssertionError("no message was accepted")
+def refusal(model: str, *contents: str) -> APIStatusError:
+    """Return the error of a message that must fail."""
+    try:
+        client.messages.create(
+            model=model,
+            max_tokens=10,
+            messages=[{"role": "user", "content": one} for one in contents],
+        )
+    except APIStatusError as error:
+        return error
+    raise AssertionError(f"{model} with {contents} was accepted")
+
+
+unknown = refusal("no-such-model", "Hello")
+assert isinstance(unknown, NotFoundError)
+assert unknown.type == "not_found_error"
+assert unknown.request_id
+
+empty = refusal("claude-haiku-4-5")
+assert isinstance(empty, BadRequestError)
+assert empty.type == "invalid_request_error"

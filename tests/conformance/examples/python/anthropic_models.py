@@ -13,6 +13,7 @@ assert model.display_name
 try:
     client.models.retrieve("no-such-model")
 except NotFoundError as refused:
-    assert refused.status_code == 404
+    code = refused.status_code
 else:
     raise AssertionError("an unknown model was found")
+assert code == 404

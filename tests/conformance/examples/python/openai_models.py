@@ -11,6 +11,7 @@ assert (model.id, model.object) == ("gpt-4o-mini", "model")
 try:
     client.models.retrieve("no-such-model")
 except NotFoundError as refused:
-    assert refused.code == "model_not_found"
+    code = refused.code
 else:
     raise AssertionError("an unknown model was found")
+assert code == "model_not_found"
