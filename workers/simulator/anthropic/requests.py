@@ -96,7 +96,12 @@ def read_messages(body: Json) -> SimulatedRequest:
         thinks=THINK in prompt.last,
         stop=stop_words(body.get("stop_sequences"), "stop_sequences"),
         marks=prompt.cache_marks(),
+        reasons=_thinks(body.get("thinking")),
     )
+
+
+def _thinks(thinking: Any) -> bool:
+    return isinstance(thinking, dict) and thinking.get("type") in ("enabled", "adaptive")
 
 
 def _add_tools(body: Json, prompt: _Prompt) -> list[Tool]:
