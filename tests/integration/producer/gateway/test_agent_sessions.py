@@ -30,6 +30,8 @@ ACROSS = {"claude_code": "gpt-4.1", "opencode": "claude-sonnet-5-5",
 OTHER = {"claude_code": "opencode", "opencode": "claude_code", "openai_python": "claude_code"}
 """Whose answers the other vendor gives."""
 
+LIMITS = {"max_tokens", "max_completion_tokens"}
+
 
 @contextmanager
 def gateway_to(
@@ -76,27 +78,27 @@ def test_the_vendor_gets_what_the_program_sent_and_the_program_what_the_vendor_s
     ):
         for number, (body, answer) in enumerate(of.turns()):
             answered = take_turn(gateway, of, body)
-            events = events_of(answered, of.dialect)
-            assert [event for event in events if event.get("usage", 1) is not None] == [
-                event for event in answer if event.get("usage", 1) is not None
-            ]
-            assert events == list(answer)
+            assert events_of(answered, of.dialect) == list(answer)
             require_sent(vendor.requests[number], body, of)
         assert len(vendor.requests) == len(of.bodies)
 
 
 def require_sent(got: RecordedRequest, body: dict[str, Any], of: Session) -> None:
-    """What the vendor got is what the program sent, and its order, to the byte."""
+    """What the vendor got is what the program sent, to the byte and in the same order.
+
+    OpenAI's limit of tokens goes under the name that the model knows.
+    """
     sent = got.json()
-    ours = {"stream_options", "max_completion_tokens"}
-    for field, value in body.items():
-        assert orjson.dumps(sent[field]) == orjson.dumps(value), field
+    limit = LIMITS & body.keys()
+    assert [sent[name] for name in LIMITS & sent.keys()] == [body[name] for name in limit]
+    assert sent.keys() - LIMITS == body.keys() - LIMITS
+    for field in body.keys() - LIMITS:
+        assert orjson.dumps(sent[field]) == orjson.dumps(body[field]), field
     assert orjson.dumps(body["messages"]) in got.body
-    assert sent.keys() - body.keys() <= ours
     if of.dialect == "anthropic":
-        assert got.headers["anthropic-beta"] == of.headers["anthropic-beta"]
-        assert got.headers["anthropic-version"] == of.headers["anthropic-version"]
-        assert got.headers["x-api-key"] == "sk-test-anthropic"
+        for name in ("anthropic-beta", "anthropic-version"):
+            assert got.headers[name] == of.headers[name]
+        assert "sk-test-anthropic" in got.headers["authorization"]
     else:
         assert got.headers["authorization"] == "Bearer sk-test-openai"
 
@@ -156,8 +158,7 @@ def test_what_the_other_vendor_cannot_do_is_refused_by_name(
         refused = take_turn(gateway, openai, body)
         assert refused.status == 400, refused.body
         assert refused.json["error"]["param"] == "logit_bias"
-        for one in (refused,):
-            assert one.headers["x-should-retry"] == "false"
+        assert refused.headers["x-should-retry"] == "false"
         assert vendor.requests == []
 
 
