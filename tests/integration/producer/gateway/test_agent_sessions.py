@@ -45,7 +45,7 @@ def gateway_to(
 
 def take_turn(gateway: Gateway, of: Session, body: dict[str, Any]) -> Answered:
     """The answer to one turn, as the program asks for it."""
-    headers = {name.replace("-", "_"): value for name, value in of.headers.items()}
+    headers: dict[str, Any] = {n.replace("-", "_"): v for n, v in of.headers.items()}
     return ask(gateway, of.path, orjson.dumps(body), **headers)
 
 
@@ -168,7 +168,7 @@ def test_tokens_of_a_turn_are_counted_and_models_are_listed(
     """Claude Code asks for both where its gateway has them."""
     of = session("claude_code")
     body = {k: of.bodies[2][k] for k in ("model", "messages", "system", "tools", "thinking")}
-    headers = {name.replace("-", "_"): value for name, value in of.headers.items()}
+    headers: dict[str, Any] = {n.replace("-", "_"): v for n, v in of.headers.items()}
     with (
         recording_provider(GivenAnswer(status=500)) as vendor,
         gateway_to(vendor, valkey, sqlite_url, tmp_path) as gateway,
