@@ -17,7 +17,14 @@ from headgate.workers.errors import Overloaded
 from headgate.workers.pipeline.outcome import Ended, Restored
 from headgate.workers.provider import Answer, AnswerSink
 from headgate.workers.stages.ledger import Ledger, Settlement
-from headgate.workers.stages.stream import MOST_CHARS, TOGETHER, DeltaWriter
+from headgate.workers.stages.stream import (
+    ENTRY_BYTES,
+    MOST_CHARS,
+    MOST_EVENT_BYTES,
+    STREAM_BYTES,
+    TOGETHER,
+    DeltaWriter,
+)
 from tests.support.child import BUSY, wait_until
 from tests.support.pipeline import (
     PlayedPipeline,
@@ -248,6 +255,95 @@ async def test_what_waits_for_redis_is_bounded_in_characters_and_in_pieces(
         assert writer.size == 0, "after a gap nothing is gathered any more"
     finally:
         valkey.thaw()
+
+
+HEAD, FIRST, LAST = b'{"n":0}', b'{"n":1}', b'{"n":2}'
+
+
+def events_of(redis: Redis, job: Envelope) -> list[tuple[str, list[bytes]]]:
+    """Id and events of all pieces of the job."""
+    entries: list[tuple[bytes, dict[bytes, bytes]]] = redis.xrange(Keys().deltas(job.id))  # type: ignore[assignment]  # as RESP2 gives it
+    assert {fields[b"k"] for _, fields in entries} <= {b"openai"}
+    return [(name.decode(), fields[b"e"].split(b"\n")) for name, fields in entries]
+
+
+async def until_ended(redis: Redis, job: Envelope, event: bytes) -> None:
+    """Wait up to 5 s until this event is written."""
+
+    def is_there() -> bool:
+        return any(event in events for _, events in events_of(redis, job))
+
+    await asyncio.to_thread(wait_until, is_there, 5, f"{event!r}")
+
+
+async def test_the_head_waits_for_the_first_event_with_a_part_of_the_answer(
+    played: PlayedPipeline, redis: Redis
+) -> None:
+    job = job_for(stream=True, events=True)
+    sink = DeltaWriter(played.batcher, Keys()).of(job.id, 1, events=True)
+    sink.event(HEAD, dialect="openai", has_content=False)
+    assert not sink.begun
+    sink.text("a")
+    sink.event(FIRST, dialect="openai", has_content=True)
+    assert sink.begun
+    await until_ended(redis, job, FIRST)
+    sink.event(LAST, dialect="openai", has_content=True)
+    sink.end()
+    await until_ended(redis, job, LAST)
+    assert events_of(redis, job) == [("1-1", [HEAD, FIRST]), ("1-2", [LAST])]
+    assert written(redis, job) == [("1-1", "a"), ("1-2", "")]
+
+
+async def test_an_answer_without_content_has_its_head_at_the_end(
+    played: PlayedPipeline, redis: Redis
+) -> None:
+    job = job_for(stream=True, events=True)
+    sink = DeltaWriter(played.batcher, Keys()).of(job.id, 1, events=True)
+    sink.event(HEAD, dialect="openai", has_content=False)
+    sink.end()
+    await until_ended(redis, job, HEAD)
+
+
+async def test_large_events_are_spread_over_entries_and_all_are_sent_at_the_end(
+    played: PlayedPipeline, redis: Redis
+) -> None:
+    job = job_for(stream=True, events=True)
+    sink = DeltaWriter(played.batcher, Keys(), gather_s=60).of(job.id, 1, events=True)
+    sent = [b'{"n":%d,"x":"%s"}' % (n, b"x" * 10_000) for n in range(20)]
+    for event in sent:
+        sink.event(event, dialect="openai", has_content=True)
+    sink.end()
+    assert sink.size == 0
+    await until_ended(redis, job, sent[-1])
+    entries = events_of(redis, job)
+    assert [event for _, events in entries for event in events] == sent
+    assert [name for name, _ in entries] == [f"1-{n}" for n in range(1, len(entries) + 1)]
+    assert all(sum(map(len, events)) <= ENTRY_BYTES for _, events in entries)
+
+
+async def test_events_that_wait_and_all_that_are_written_are_bounded(
+    played: PlayedPipeline, redis: Redis, valkey: ValkeyServer
+) -> None:
+    job = job_for(stream=True, events=True)
+    sink = DeltaWriter(played.batcher, Keys()).of(job.id, 1, events=True)
+    event = b'"%s"' % (b"x" * 20_000)
+    valkey.freeze()
+    try:
+        for _ in range(2 * MOST_EVENT_BYTES // len(event)):
+            sink.event(event, dialect="openai", has_content=True)
+            assert sink.size <= MOST_EVENT_BYTES
+        assert sink.size == 0, "after a gap nothing is gathered any more"
+    finally:
+        valkey.thaw()
+    whole = DeltaWriter(played.batcher, Keys()).of(job.id, 2, events=True)
+    for _ in range(STREAM_BYTES // len(event) + 50):
+        whole.event(event, dialect="openai", has_content=True)
+        if whole.size > MOST_EVENT_BYTES / 2:
+            await played.batcher.send("PING")
+    whole.end()
+    await played.batcher.send("PING")
+    size: Any = redis.memory_usage(Keys().deltas(job.id))
+    assert STREAM_BYTES / 2 < size < 2 * STREAM_BYTES
 
 
 async def test_a_stream_through_a_short_outage_of_redis_misses_nothing(
