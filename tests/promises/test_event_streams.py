@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -182,7 +183,14 @@ async def test_a_cancelled_stream_ends_at_the_provider_and_its_bill_is_what_was_
             took_s = time.monotonic() - began
             await lines_of(stream)
             assert stream.result is not None
-            assert stream.result.status == "cancelled"
+            result = stream.result
+            assert result.status == "cancelled"
         assert took_s < 2 * BUSY, "workers look every second"
         assert simulator.stats()["cancelled"] == 1
+        assert result.usage.input_tokens > 0
+        assert result.usage.output_tokens >= 5
+        assert Decimal(result.cost_usd or 0) > 0
+        books = installation.read_books(installation.database_url(env))
+        assert books.attempts == {"unknown": 1}
+        assert books.ledger_usd == books.audit_usd == Decimal(result.cost_usd or 0)
         assert await asyncio.to_thread(worker.stop, 20) == 0

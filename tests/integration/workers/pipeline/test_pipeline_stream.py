@@ -11,11 +11,15 @@ from redis import Redis
 from headgate.shared.admission.grant import Held
 from headgate.shared.broker import jobs, script
 from headgate.shared.broker.keys import Keys
+from headgate.shared.cost.price import usd_text
 from headgate.shared.job.envelope import Envelope
+from headgate.shared.job.request import Request
+from headgate.shared.job.result import Usage
+from headgate.shared.job.result_text import decode_result
 from headgate.workers.clients.group_commit import GroupCommit
 from headgate.workers.errors import Overloaded
 from headgate.workers.pipeline.outcome import Ended, Restored
-from headgate.workers.provider import Answer, AnswerSink
+from headgate.workers.provider import Answer, AnswerSink, MadePart
 from headgate.workers.stages.ledger import Ledger, Settlement
 from headgate.workers.stages.stream import (
     ENTRY_BYTES,
@@ -27,6 +31,7 @@ from headgate.workers.stages.stream import (
 )
 from tests.support.child import BUSY, wait_until
 from tests.support.pipeline import (
+    Asked,
     PlayedPipeline,
     Scripted,
     answer,
@@ -62,6 +67,25 @@ async def until_written(redis: Redis, job: Envelope, text: str) -> None:
         return "".join(piece for _, piece in written(redis, job)) == text
 
     await asyncio.to_thread(wait_until, is_there, 5, f"{text!r}")
+
+
+HEAD, FIRST, LAST = b'{"n":0}', b'{"n":1}', b'{"n":2}'
+
+
+def events_of(redis: Redis, job: Envelope) -> list[tuple[str, list[bytes]]]:
+    """Id and events of all pieces of the job."""
+    entries: list[tuple[bytes, dict[bytes, bytes]]] = redis.xrange(Keys().deltas(job.id))  # type: ignore[assignment]  # as RESP2 gives it
+    assert {fields[b"k"] for _, fields in entries} <= {b"openai"}
+    return [(name.decode(), fields[b"e"].split(b"\n")) for name, fields in entries]
+
+
+async def until_ended(redis: Redis, job: Envelope, event: bytes) -> None:
+    """Wait up to 5 s until this event is written."""
+
+    def is_there() -> bool:
+        return any(event in events for _, events in events_of(redis, job))
+
+    await asyncio.to_thread(wait_until, is_there, 5, f"{event!r}")
 
 
 async def test_pieces_are_there_while_the_answer_is_made(
@@ -169,6 +193,48 @@ async def test_a_cancelled_stream_closes_its_call(played: PlayedPipeline) -> Non
     assert played.attempts(job) == [("alpha", "unknown", "cancelled")]
 
 
+class BreaksOff(Scripted):
+    """Breaks off, or waits to be cancelled, when a part of the answer is made."""
+
+    error: Exception | None = None
+
+    async def ask(self, request: Request, **given: Any) -> Answer:
+        sink: AnswerSink = given["sink"]
+        self.asked.append(Asked(request, given["model"], given["timeout_s"], None, streamed=True))
+        sink.event(FIRST, dialect="openai", has_content=True)
+        try:
+            if self.error is not None:
+                raise self.error
+            await asyncio.Event().wait()
+        finally:
+            sink.broke_off(MadePart(Usage(input_tokens=10), "one two three four"))
+        raise AssertionError
+
+
+@pytest.mark.parametrize("how", ["cancelled", "broken"])
+async def test_what_was_made_of_a_broken_answer_is_billed_to_its_job(
+    how: str, played: PlayedPipeline, redis: Redis
+) -> None:
+    played.provider = provider = BreaksOff()
+    job = job_for(stream=True, events=True)
+    if how == "broken":
+        provider.error = fault(Overloaded, billed=None)
+        result = await played.result(job)
+    else:
+        running = await played.start(job)
+        await until_ended(redis, job, FIRST)
+        await played.stop(running, "cancelled")
+        result = decode_result(played.row(job).result)
+    assert result.status == ("failed" if how == "broken" else "cancelled")
+    assert result.usage.input_tokens == 10
+    assert 4 <= result.usage.output_tokens <= 8
+    pico_usd = 10 * 1_000_000 + result.usage.output_tokens * 2_000_000
+    assert result.cost_usd == usd_text(pico_usd)
+    line = played.audited(job)
+    assert (line.cost_pico_usd, line.unknown_attempts) == (pico_usd, 1)
+    assert [state for _, state, _ in played.attempts(job)] == ["unknown"]
+
+
 async def test_a_later_claim_writes_above_what_an_earlier_one_wrote_and_shuts_it_out(
     played: PlayedPipeline, redis: Redis
 ) -> None:
@@ -255,25 +321,6 @@ async def test_what_waits_for_redis_is_bounded_in_characters_and_in_pieces(
         assert writer.size == 0, "after a gap nothing is gathered any more"
     finally:
         valkey.thaw()
-
-
-HEAD, FIRST, LAST = b'{"n":0}', b'{"n":1}', b'{"n":2}'
-
-
-def events_of(redis: Redis, job: Envelope) -> list[tuple[str, list[bytes]]]:
-    """Id and events of all pieces of the job."""
-    entries: list[tuple[bytes, dict[bytes, bytes]]] = redis.xrange(Keys().deltas(job.id))  # type: ignore[assignment]  # as RESP2 gives it
-    assert {fields[b"k"] for _, fields in entries} <= {b"openai"}
-    return [(name.decode(), fields[b"e"].split(b"\n")) for name, fields in entries]
-
-
-async def until_ended(redis: Redis, job: Envelope, event: bytes) -> None:
-    """Wait up to 5 s until this event is written."""
-
-    def is_there() -> bool:
-        return any(event in events for _, events in events_of(redis, job))
-
-    await asyncio.to_thread(wait_until, is_there, 5, f"{event!r}")
 
 
 async def test_the_head_waits_for_the_first_event_with_a_part_of_the_answer(

@@ -9,9 +9,11 @@ from hypothesis import strategies as st
 
 from headgate.shared.job.request import Request
 from headgate.workers.errors import AttemptError
+from headgate.workers.providers.anthropic import read_usage as anthropic_usage
 from headgate.workers.providers.chat_parts import ChatParts
 from headgate.workers.providers.http import Response
 from headgate.workers.providers.message_parts import MessageParts
+from headgate.workers.providers.openai import read_usage as openai_usage
 from headgate.workers.providers.streaming import AnswerStream
 from tests.support.sinks import RecordingSink
 
@@ -129,3 +131,32 @@ def test_halves_of_several_choices_are_kept_apart() -> None:
     sink = streamed(sse(first, other, second, LAST, b"[DONE]"))
     deltas = [orjson.loads(event)["choices"][0]["delta"] for event in sink.events[:3]]
     assert deltas == [{"content": ""}, {"content": "b"}, {"content": "\U0001f600"}]
+
+
+@pytest.mark.parametrize("dialect", ["openai", "anthropic"])
+def test_what_was_made_of_a_broken_answer_counts_texts_of_all_kinds(dialect: str) -> None:
+    events = {
+        "openai": [
+            HEAD, FIRST,
+            b'{"choices":[{"index":0,"delta":{"reasoning_content":"hm"}}]}',
+            b'{"choices":[{"index":0,"delta":{"tool_calls":[{"index":0,"function":{"arguments":"{}"}}]}}]}',
+        ],
+        "anthropic": [
+            b'{"type":"message_start","message":{"usage":{"input_tokens":7,"output_tokens":1}}}',
+            b'{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"a"}}',
+            b'{"type":"content_block_delta","index":1,"delta":{"type":"thinking_delta","thinking":"hm"}}',
+            b'{"type":"content_block_delta","index":2,"delta":{"type":"input_json_delta","partial_json":"{}"}}',
+        ],
+    }[dialect]  # fmt: skip
+    sink = RecordingSink(events=True)
+    if dialect == "openai":
+        stream = AnswerStream(ChatParts(sink.text), sink, KEY, openai_usage)
+    else:
+        stream = AnswerStream(MessageParts(sink.text), sink, KEY, anthropic_usage)
+    stream.broke_off()
+    assert sink.made == [], "nothing has come"
+    stream.feed(sse(*events))
+    stream.broke_off()
+    (made,) = sink.made
+    assert sorted(made.text) == sorted("ahm{}")
+    assert made.usage.input_tokens == (0 if dialect == "openai" else 7)
