@@ -120,3 +120,8 @@ class DeltaReader:
 
 def _size(fields: Fields) -> int:
     return len(fields[b"d"]) + len(fields.get(b"e", b""))
+
+
+def claim_of(entry: tuple[bytes, Fields]) -> bytes:
+    """Return the number of the claim that has written the entry."""
+    return entry[0].partition(b"-")[0]
