@@ -116,6 +116,7 @@ async def test_events_of_texts_tool_calls_and_reasoning_make_the_message(
             assert len(result.tool_calls or ()) == (2 if "params" in fields else 0)
             async with EventStream(waiters, job.id) as late:
                 assert await lines_of(late) == lines
+            assert "".join(client.stream(job.id)) == (result.content or "")
             again = client.submit(model=MODELS[dialect], stream=True, events=True, **fields)
             async with EventStream(waiters, again.id) as cached:
                 assert await lines_of(cached) == []
@@ -193,4 +194,28 @@ async def test_a_cancelled_stream_ends_at_the_provider_and_its_bill_is_what_was_
         books = installation.read_books(installation.database_url(env))
         assert books.attempts == {"unknown": 1}
         assert books.ledger_usd == books.audit_usd == Decimal(result.cost_usd or 0)
+        assert await asyncio.to_thread(worker.stop, 20) == 0
+
+
+async def test_a_cancelled_stream_leaves_a_job_that_waits_for_the_same_answer_unhurt(
+    env: dict[str, str], client: Client, waiters: Waiters, simulator: Simulator, tmp_path: Path
+) -> None:
+    worker = installation.worker_process(env, tmp_path)
+    with installation.ended_afterwards(worker):
+        await asyncio.to_thread(worker.start)
+        leader = client.submit("Tell me of the sea", stream=True, events=True)
+        async with EventStream(waiters, leader.id) as stream:
+            assert await lines_of(stream, 1)
+            follower = client.submit("Tell me of the sea", stream=True, events=True)
+            async with EventStream(waiters, follower.id) as follows:
+                await asyncio.to_thread(client.cancel, leader.id)
+                await lines_of(stream)
+                assert stream.result is not None
+                assert stream.result.status == "cancelled"
+                lines = await lines_of(follows)
+                result = follows.result
+                assert result is not None
+                assert result.status == "succeeded"
+                assert together("openai", lines) == result.message
+        assert simulator.stats()["requests"] == 2
         assert await asyncio.to_thread(worker.stop, 20) == 0
