@@ -111,7 +111,7 @@ async def test_events_come_as_they_are_written_and_the_result_at_the_end(
 async def test_a_reader_that_comes_after_the_end_gets_the_same_events(
     waiters: Waiters, worker: Writing, job_id: str
 ) -> None:
-    sent = [b'{"n":%d}' % n for n in range(3 * MOST_ENTRIES)]
+    sent = [b'{"n":%d}' % n for n in range(10 * MOST_ENTRIES)]
     for n, event in enumerate(sent, 1):
         worker.write(job_id, n, event)
     worker.end(job_id)

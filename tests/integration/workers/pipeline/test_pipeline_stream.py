@@ -193,6 +193,31 @@ async def test_a_cancelled_stream_closes_its_call(played: PlayedPipeline) -> Non
     assert played.attempts(job) == [("alpha", "unknown", "cancelled")]
 
 
+class FailsAfterItsHead(Scripted):
+    """Fails once after the head of its stream, then answers."""
+
+    async def ask(self, request: Request, **given: Any) -> Answer:
+        sink: AnswerSink = given["sink"]
+        sink.event(b'{"n":"head %d"}' % len(self.asked), dialect="openai", has_content=False)
+        self.asked.append(Asked(request, given["model"], given["timeout_s"], None, streamed=True))
+        if len(self.asked) == 1:
+            raise fault(Overloaded)
+        sink.text("four")
+        sink.event(FIRST, dialect="openai", has_content=True)
+        return answer()
+
+
+async def test_a_fault_before_the_first_part_is_retried_and_its_head_is_not_handed_on(
+    played: PlayedPipeline, redis: Redis
+) -> None:
+    played.provider = FailsAfterItsHead()
+    job = job_for(stream=True, events=True)
+    result = await played.result(job)
+    assert (result.status, result.attempts) == ("succeeded", 2)
+    await until_ended(redis, job, FIRST)
+    assert events_of(redis, job) == [("1-1", [b'{"n":"head 1"}', FIRST])]
+
+
 class BreaksOff(Scripted):
     """Breaks off, or waits to be cancelled, when a part of the answer is made."""
 
