@@ -1,5 +1,6 @@
 """Answers, streams and rate-limit headers in Anthropic's form."""
 
+from base64 import b64encode
 from functools import lru_cache
 from time import gmtime, strftime
 
@@ -11,6 +12,8 @@ from headgate.workers.simulator.billing import SimulatedUsage
 from headgate.workers.simulator.limits import SimulatedBucket, SimulatedCharge, SimulatedPool
 from headgate.workers.simulator.request import Json, SimulatedRequest
 
+THOUGHT = "The simulator thinks about what it is asked, and then it answers."
+
 
 def charges(usage: SimulatedUsage) -> tuple[SimulatedCharge, ...]:
     """Return what the request takes from the buckets: input without cache reads, and output."""
@@ -21,9 +24,11 @@ def charges(usage: SimulatedUsage) -> tuple[SimulatedCharge, ...]:
     )
 
 
-def usage_of(usage: SimulatedUsage) -> Json:
+def usage_of(usage: SimulatedUsage, answer: SimulatedAnswer) -> Json:
     """Return the usage block. `input_tokens` counts only what follows the last cache mark."""
     written = usage.write_5m_tokens + usage.write_1h_tokens
+    thought = answer.reasoning_tokens
+    details = {"output_tokens_details": {"thinking_tokens": thought}} if thought else {}
     return {
         "input_tokens": usage.input_tokens - usage.cached_tokens - written,
         "cache_creation_input_tokens": written,
@@ -34,12 +39,14 @@ def usage_of(usage: SimulatedUsage) -> Json:
         },
         "output_tokens": usage.output_tokens,
         "service_tier": "standard",
+        **details,
     }
 
 
 def reply(ask: SimulatedRequest, answer: SimulatedAnswer, usage: Json, answer_id: str) -> bytes:
     """Return the body of a message."""
-    content = [_block(answer)] if answer.text or answer.tool_call else []
+    content = [_thought(ask)] if answer.reasoning_tokens else []
+    content += [_block(answer)] if answer.text or answer.tool_call else []
     return orjson.dumps(_message(ask, answer_id, content, answer, usage))
 
 
@@ -49,10 +56,14 @@ def events(
     """Return the server-sent events of a message, in order. The last usage is cumulative."""
     opening = {**_message(ask, answer_id, [], None, {**usage, "output_tokens": 1})}
     stream = [sse({"type": "message_start", "message": opening})]
+    thoughts = int(answer.reasoning_tokens > 0)
+    if thoughts:
+        stream += _thought_events(ask)
     if answer.text or answer.tool_call:
-        stream += _block_events(answer)
+        stream += _block_events(answer, thoughts)
     delta = {"stop_reason": _stop_reason(answer), "stop_sequence": answer.stop_word}
-    last = {name: usage[name] for name in usage if name.endswith("_tokens")}
+    counted = (*(name for name in usage if name.endswith("_tokens")), "output_tokens_details")
+    last = {name: usage[name] for name in counted if name in usage}
     stream.append(sse({"type": "message_delta", "delta": delta, "usage": last}))
     stream.append(sse({"type": "message_stop"}))
     return stream
@@ -135,20 +146,38 @@ def _block(answer: SimulatedAnswer) -> Json:
     return {"type": "tool_use", "id": f"toolu_{call.id}", "name": call.name, "input": arguments}
 
 
-def _block_events(answer: SimulatedAnswer) -> list[bytes]:
+def _thought(ask: SimulatedRequest) -> Json:
+    """Return the block of the model's thinking; the signature belongs to the request."""
+    return {"type": "thinking", "thinking": THOUGHT, "signature": b64encode(ask.digest).decode()}
+
+
+def _thought_events(ask: SimulatedRequest) -> list[bytes]:
+    whole = _thought(ask)
+    opened = {**whole, "thinking": "", "signature": ""}
+    deltas: list[Json] = [{"type": "thinking_delta", "thinking": part} for part in pieces(THOUGHT)]
+    deltas.append({"type": "signature_delta", "signature": whole["signature"]})
+    return _of_block(0, opened, deltas)
+
+
+def _block_events(answer: SimulatedAnswer, index: int) -> list[bytes]:
     call = answer.tool_call
     if call is None:
         opened: Json = {"type": "text", "text": ""}
-        deltas = [{"type": "text_delta", "text": part} for part in pieces(answer.text)]
+        deltas: list[Json] = [{"type": "text_delta", "text": p} for p in pieces(answer.text)]
     else:
         opened = {"type": "tool_use", "id": f"toolu_{call.id}", "name": call.name, "input": {}}
         parts = pieces(call.arguments)
         deltas = [{"type": "input_json_delta", "partial_json": part} for part in parts]
+    return _of_block(index, opened, deltas)
+
+
+def _of_block(index: int, opened: Json, deltas: list[Json]) -> list[bytes]:
+    """Return the events of one block; a ping comes in the first, as at the vendor."""
     return [
-        sse({"type": "content_block_start", "index": 0, "content_block": opened}),
-        sse({"type": "ping"}),
-        *(sse({"type": "content_block_delta", "index": 0, "delta": delta}) for delta in deltas),
-        sse({"type": "content_block_stop", "index": 0}),
+        sse({"type": "content_block_start", "index": index, "content_block": opened}),
+        *([] if index else [sse({"type": "ping"})]),
+        *(sse({"type": "content_block_delta", "index": index, "delta": one}) for one in deltas),
+        sse({"type": "content_block_stop", "index": index}),
     ]
 
 
