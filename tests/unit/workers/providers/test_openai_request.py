@@ -124,6 +124,22 @@ def test_several_results_of_a_turn_come_before_what_the_user_says() -> None:
     assert [message["content"] for message in made[2:]] == ["1", "2", "And now?"]
 
 
+def test_neighbours_of_one_role_are_one_turn_so_that_results_stay_behind_their_calls() -> None:
+    calls: list[dict[str, Any]] = [
+        {"type": "tool_use", "id": i, "name": "f", "input": {}} for i in ("a", "b")
+    ]
+    made = turns(
+        {"role": "assistant", "content": "I look."},
+        *({"role": "assistant", "content": [call]} for call in calls),
+        user(result("a", "1"), {"type": "text", "text": "And?"}),
+        user(result("b", "2")),
+        {"role": "user", "content": "Go on."},
+    )
+    assert [message["role"] for message in made] == ["assistant", "tool", "tool", "user"]
+    assert len(made[0]["tool_calls"]) == 2
+    assert [part["text"] for part in made[3]["content"]] == ["And?", "Go on."]
+
+
 @pytest.mark.parametrize(
     ("block", "content"),
     [
