@@ -112,7 +112,7 @@ class HttpPool:
         ResponseTooLarge, ConnectionLost or InvalidOutput. If the call is cancelled its connection
         is closed, so the vendor learns that nobody waits any more.
         """
-        url, streamed = self._url(path), None
+        streamed = None
         try:
             async with (
                 asyncio.timeout(timeout_s) as limit,
@@ -124,7 +124,8 @@ class HttpPool:
                     await reading.pour(into)
                     return streamed
                 content = await reading.whole()
-                return Response(response.status, response.headers, content, url=str(url))
+                url = str(self._url(path))
+                return Response(response.status, response.headers, content, url=url)
         except TimeoutError as error:
             if streamed is not None and into is not None and into.ended:
                 return streamed
