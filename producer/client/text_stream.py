@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 from collections import deque
 from contextlib import suppress
 from typing import Self
 
 from headgate.producer.client.arguments import require_seconds
-from headgate.producer.client.deltas import DeltaReader
+from headgate.producer.client.delta_reader import DeltaReader
 from headgate.producer.client.waiters import Waiters
+from headgate.producer.dialects.pieces import replayed
 from headgate.producer.errors import StreamBroken, answer_of
 from headgate.shared.errors import InvalidRequest, Unreachable
 from headgate.shared.job.result import Result
-
-_PIECE = re.compile(r"\s*(?:\S{1,40}\s*){1,4}|\s+")
-"""A few words, or as much of a longer one."""
-
-
-def replayed(content: str) -> list[str]:
-    """Split a text into pieces of a few words, as it might have been streamed."""
-    return _PIECE.findall(content)
 
 
 class TextStream:
@@ -77,10 +69,12 @@ class TextStream:
             reader.changed.clear()
             if self._streamed and reader.claims != self._claim:
                 raise StreamBroken(self._job_id)
-            if reader.pieces:
+            if (fields := reader.take()) is not None:
                 self._claim = reader.claims
-                self._streamed.append(reader.pieces.popleft())
-                return self._streamed[-1]
+                if text := fields[b"d"].decode():
+                    self._streamed.append(text)
+                    return text
+                continue
             if ended.done():
                 self._end_with(ended.result())
                 break

@@ -1,15 +1,19 @@
 """Answers, streams and rate-limit headers in Anthropic's form."""
 
+from base64 import b64encode
+from collections.abc import Iterator
 from functools import lru_cache
 from time import gmtime, strftime
 
 import orjson
 
-from headgate.workers.simulator.answers import SimulatedAnswer, pieces
+from headgate.workers.simulator.answers import SimulatedAnswer, ToolCall, pieces
 from headgate.workers.simulator.anthropic.errors import error_body, problem
 from headgate.workers.simulator.billing import SimulatedUsage
 from headgate.workers.simulator.limits import SimulatedBucket, SimulatedCharge, SimulatedPool
 from headgate.workers.simulator.request import Json, SimulatedRequest
+
+THOUGHT = "The question is short, so a short answer will do. Check it once more, then write it."
 
 
 def charges(usage: SimulatedUsage) -> tuple[SimulatedCharge, ...]:
@@ -21,7 +25,7 @@ def charges(usage: SimulatedUsage) -> tuple[SimulatedCharge, ...]:
     )
 
 
-def usage_of(usage: SimulatedUsage) -> Json:
+def usage_of(usage: SimulatedUsage, thinking_tokens: int = 0) -> Json:
     """Return the usage block. `input_tokens` counts only what follows the last cache mark."""
     written = usage.write_5m_tokens + usage.write_1h_tokens
     return {
@@ -33,13 +37,16 @@ def usage_of(usage: SimulatedUsage) -> Json:
             "ephemeral_1h_input_tokens": usage.write_1h_tokens,
         },
         "output_tokens": usage.output_tokens,
+        "output_tokens_details": {"thinking_tokens": thinking_tokens},
+        "server_tool_use": None,
         "service_tier": "standard",
+        "inference_geo": "global",
     }
 
 
 def reply(ask: SimulatedRequest, answer: SimulatedAnswer, usage: Json, answer_id: str) -> bytes:
     """Return the body of a message."""
-    content = [_block(answer)] if answer.text or answer.tool_call else []
+    content = [whole for whole, _ in _blocks(answer)]
     return orjson.dumps(_message(ask, answer_id, content, answer, usage))
 
 
@@ -49,10 +56,15 @@ def events(
     """Return the server-sent events of a message, in order. The last usage is cumulative."""
     opening = {**_message(ask, answer_id, [], None, {**usage, "output_tokens": 1})}
     stream = [sse({"type": "message_start", "message": opening})]
-    if answer.text or answer.tool_call:
-        stream += _block_events(answer)
-    delta = {"stop_reason": _stop_reason(answer), "stop_sequence": answer.stop_word}
-    last = {name: usage[name] for name in usage if name.endswith("_tokens")}
+    for place, (whole, deltas) in enumerate(_blocks(answer)):
+        stream += _block_events(place, whole, deltas)
+    delta = {
+        "stop_reason": _stop_reason(answer),
+        "stop_sequence": answer.stop_word,
+        "stop_details": _stop_details(answer),
+        "container": None,
+    }
+    last = {name: usage[name] for name in usage if "_tokens" in name or name == "server_tool_use"}
     stream.append(sse({"type": "message_delta", "delta": delta, "usage": last}))
     stream.append(sse({"type": "message_stop"}))
     return stream
@@ -119,36 +131,61 @@ def _message(
         "content": content,
         "stop_reason": _stop_reason(answer) if answer else None,
         "stop_sequence": answer.stop_word if answer else None,
+        "stop_details": _stop_details(answer) if answer else None,
         "usage": usage,
+        "container": None,
     }
 
 
-def _block(answer: SimulatedAnswer) -> Json:
-    if answer.tool_call is None:
-        return {"type": "text", "text": answer.text}
-    call = answer.tool_call
+def _blocks(answer: SimulatedAnswer) -> Iterator[tuple[Json, list[Json]]]:
+    """Yield each block of the message, whole and as its deltas."""
+    thinking = answer.thinking or (THOUGHT if answer.reasoning_tokens else "")
+    if thinking:
+        signature = b64encode(thinking[:24].encode()).decode()
+        whole = {"type": "thinking", "thinking": thinking, "signature": signature}
+        parts = pieces(thinking)
+        deltas = [{"type": "thinking_delta", "thinking": part} for part in parts]
+        yield whole, [*deltas, {"type": "signature_delta", "signature": signature}]
+    if answer.text and not answer.calls:
+        parts = pieces(answer.text)
+        yield (
+            {"type": "text", "text": answer.text, "citations": None},
+            [{"type": "text_delta", "text": part} for part in parts],
+        )
+    for call in answer.calls:
+        parts = pieces(call.arguments)
+        yield (
+            _tool_use(call),
+            [{"type": "input_json_delta", "partial_json": part} for part in parts],
+        )
+
+
+def _tool_use(call: ToolCall) -> Json:
     try:
         arguments = orjson.loads(call.arguments)
     except orjson.JSONDecodeError:
         # Cut by max_tokens: the vendor sends what could be parsed, the simulator nothing.
         arguments = {}
-    return {"type": "tool_use", "id": f"toolu_{call.id}", "name": call.name, "input": arguments}
+    return {
+        "type": "tool_use",
+        "id": f"toolu_{call.id}",
+        "name": call.name,
+        "input": arguments,
+        "caller": {"type": "direct"},
+    }
 
 
-def _block_events(answer: SimulatedAnswer) -> list[bytes]:
-    call = answer.tool_call
-    if call is None:
-        opened: Json = {"type": "text", "text": ""}
-        deltas = [{"type": "text_delta", "text": part} for part in pieces(answer.text)]
-    else:
-        opened = {"type": "tool_use", "id": f"toolu_{call.id}", "name": call.name, "input": {}}
-        parts = pieces(call.arguments)
-        deltas = [{"type": "input_json_delta", "partial_json": part} for part in parts]
+_EMPTY: Json = {"text": "", "thinking": "", "signature": "", "input": {}}
+"""The fields of a block that come in its deltas, as they are at its start."""
+
+
+def _block_events(place: int, whole: Json, deltas: list[Json]) -> list[bytes]:
+    opened = {name: _EMPTY.get(name, value) for name, value in whole.items()}
     return [
-        sse({"type": "content_block_start", "index": 0, "content_block": opened}),
-        sse({"type": "ping"}),
-        *(sse({"type": "content_block_delta", "index": 0, "delta": delta}) for delta in deltas),
-        sse({"type": "content_block_stop", "index": 0}),
+        sse({"type": "content_block_start", "index": place, "content_block": opened}),
+        *([] if place else [sse({"type": "ping"})]),
+        *(sse({"type": "content_block_delta", "index": place, "delta": delta}) for delta in deltas),
+        sse({"type": "content_block_stop", "index": place}),
     ]
 
 
@@ -162,3 +199,9 @@ def _stop_reason(answer: SimulatedAnswer) -> str:
             return "tool_use"
         case "filter":
             return "refusal"
+
+
+def _stop_details(answer: SimulatedAnswer) -> Json | None:
+    if answer.end != "filter":
+        return None
+    return {"type": "refusal", "category": None, "explanation": None}

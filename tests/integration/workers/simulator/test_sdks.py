@@ -170,3 +170,18 @@ async def test_the_bill_is_the_sum_of_what_the_clients_were_billed() -> None:
             "paid_again": 0,
             "top": [],
         }
+
+
+async def test_anthropic_thinks_where_it_is_asked_to() -> None:
+    more: Any = {"max_tokens": 400, "thinking": {"type": "enabled", "budget_tokens": 1024}}
+    async with running() as simulator:
+        whole = await ask_anthropic(simulator.anthropic, "What is 15 * 37?", **more)
+        message = {"role": "user", "content": "What is 15 * 37?"}
+        asked: Any = {"model": "claude-haiku-4-5", "messages": [message], **more}
+        async with simulator.anthropic.messages.stream(**asked) as stream:
+            streamed = await stream.get_final_message()
+    assert [block.type for block in whole.content] == ["thinking", "text"]
+    assert streamed.to_dict()["content"] == whole.to_dict()["content"]
+    thought = whole.usage.output_tokens_details.thinking_tokens
+    assert 0 < thought < whole.usage.output_tokens
+    assert streamed.usage.output_tokens == whole.usage.output_tokens
