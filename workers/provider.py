@@ -7,15 +7,46 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from headgate.shared.cost.rates import PLAIN, BillingTerms
-from headgate.shared.job.request import Request
+from headgate.shared.job.request import Dialect, Request
 from headgate.shared.job.result import Reply
 
 OnPiece = Callable[[str], None]
 """Takes the next piece of the text of an answer while it is made; must return at once."""
 
 
-def unread(_text: str) -> None:
-    """Take a piece of an answer whose caller wants it whole."""
+class AnswerSink(Protocol):
+    """Takes the pieces of an answer while it is made. Its methods return at once."""
+
+    @property
+    def wants_events(self) -> bool:
+        """True if it takes the vendor's events, too."""
+
+    @property
+    def size(self) -> int:
+        """Return about how many bytes of memory it holds."""
+
+    def text(self, text: str) -> None:
+        """Take the next piece of the text."""
+
+    def event(self, event: bytes, *, dialect: Dialect, has_content: bool) -> None:
+        """Take the vendor's next event as JSON in one line.
+
+        `has_content`: it, or an event before it, has a part of the answer. Those before it are the
+        head of the stream, which any other answer may begin with, too.
+        """
+
+
+class Unread:
+    """Takes the pieces of an answer whose caller wants it whole."""
+
+    wants_events = False
+    size = 0
+
+    def text(self, text: str) -> None:
+        """Drop the text."""
+
+    def event(self, event: bytes, *, dialect: Dialect, has_content: bool) -> None:
+        """Drop the event."""
 
 
 class Room(Protocol):
@@ -86,10 +117,10 @@ class Provider(Protocol):
         max_output_tokens: int,
         timeout_s: float,
         idle_s: float | None = None,
-        on_piece: OnPiece | None = None,
+        sink: AnswerSink | None = None,
         room: Room | None = None,
     ) -> Answer:
-        """Return the answer, or raise an AttemptError. With `on_piece` the answer is streamed.
+        """Return the answer, or raise an AttemptError. With `sink` the answer is streamed.
 
         `timeout_s` is the time limit for the whole call, and `idle_s` for the silence of the
         provider between two bytes. Waiting for `room` takes none of both.

@@ -13,6 +13,7 @@ HELP = {"help_option_names": ["-h", "--help"]}
 COMMANDS = {
     "up": ("up", "up"),
     "worker": ("worker", "worker"),
+    "gateway": ("gateway", "gateway"),
     "alive": ("alive", "alive"),
     "flower": ("flower", "flower"),
     "simulate": ("simulate", "simulate"),

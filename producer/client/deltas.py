@@ -2,7 +2,7 @@
 
 A job's channel only says that there is more. The pieces are read from the job's stream on Redis,
 for all jobs in one round trip, after a message and once a second. A piece that cannot be read is no
-loss: the result has the whole answer.
+loss: the result has the whole answer. What a slow reader has not taken stays on Redis.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections import deque
 from collections.abc import Callable, Collection
 from typing import Any
 
 import redis.asyncio
 from redis.exceptions import RedisError
 
+from headgate.producer.client.delta_reader import DeltaReader, Entries
 from headgate.producer.client.pubsub import (
     LOOK_EVERY_S,
     PING_AFTER_S,
@@ -25,33 +25,8 @@ from headgate.producer.client.pubsub import (
 )
 from headgate.shared.broker.keys import Keys
 
-
-class DeltaReader:
-    """The pieces of one job's answer that one reader has not taken yet.
-
-    `changed` is set when there is more. `claims` counts the claims that have written pieces; when
-    it grows after the first, another worker began the answer anew. `last` is the id of the last
-    entry of the stream that was read.
-    """
-
-    def __init__(self, job_id: str) -> None:
-        self.job_id = job_id
-        self.pieces: deque[str] = deque()
-        self.changed = asyncio.Event()
-        self.claims = 0
-        self.last = "0-0"
-
-    def add(self, entries: list[tuple[bytes, dict[bytes, bytes]]]) -> None:
-        """Add the entries of the stream; drop pieces of earlier claims."""
-        for name, fields in entries:
-            claim = name.partition(b"-")[0]
-            if claim != self.last.encode().partition(b"-")[0]:
-                self.claims += 1
-                self.pieces.clear()
-            self.last = name.decode()
-            self.pieces.append(fields[b"d"].decode())
-        if entries:
-            self.changed.set()
+AT_ONCE = 32
+"""So many entries of one job are read in a round trip. An entry has about 32 kB at most."""
 
 
 class DeltaReaders:
@@ -67,10 +42,13 @@ class DeltaReaders:
         self._wake = asyncio.Event()
         self._channels = Subscriptions(client, keys.deltas, self._on_news, ping_after_s)
         self._reading: asyncio.Task[None] | None = None
+        self._followed = False
 
     def open(self, job_id: str) -> DeltaReader:
         """Return a reader that gets pieces until it is closed."""
-        reader = DeltaReader(job_id)
+        reader = DeltaReader(job_id, self._on_news)
+        if job_id not in self._readers:
+            self._followed = False
         self._readers.setdefault(job_id, []).append(reader)
         if self._reading is None or self._reading.done():
             self._reading = asyncio.create_task(self._keep_reading(), name="deltas")
@@ -84,6 +62,7 @@ class DeltaReaders:
             readers.remove(reader)
         if not readers:
             self._readers.pop(reader.job_id, None)
+            self._followed = False
         self._wake.set()
 
     async def close(self) -> None:
@@ -112,25 +91,53 @@ class DeltaReaders:
                 self._wake.clear()
                 if time.monotonic() >= next_round:
                     self._due.update(self._readers)
+                    self._followed = False
                     next_round = time.monotonic() + LOOK_EVERY_S
                 due, self._due = self._due, set()
                 await self._read(due)
-                await self._channels.follow(self._readers.keys())
+                if not self._followed:  # comparing the channels of thousands takes its time
+                    self._followed = True
+                    await self._channels.follow(self._readers.keys())
         await self._channels.disconnect()
 
     async def _read(self, due: Collection[str]) -> None:
-        """Read what is new in the streams of these jobs."""
-        readers = [reader for job_id in due for reader in self._readers.get(job_id, ())]
+        """Read what is new in the streams of these jobs, for readers that can take more."""
+        readers = [
+            reader
+            for job_id in due
+            for reader in self._readers.get(job_id, ())
+            if not reader.is_full
+        ]
         if not readers:
             return
         pipe = self._client.pipeline(transaction=False)
         for reader in readers:
-            pipe.xrange(self._keys.deltas(reader.job_id), min=f"({reader.last}")
+            reader.read_begins()
+            stream = self._keys.deltas(reader.job_id)
+            pipe.xrange(stream, min=f"({reader.last}", count=AT_ONCE)
+            if reader.is_new:
+                pipe.xrevrange(stream, count=1)
         execute: Callable[..., Any] = pipe.execute
         try:
-            replies = await execute(raise_on_error=False)
+            replies = iter(await execute(raise_on_error=False))
         except (RedisError, OSError):
             return  # the next round reads it, or the result has it
-        for reader, reply in zip(readers, replies, strict=True):
-            if isinstance(reply, list):
-                reader.add(reply)
+        for reader in readers:
+            entries = _entries(next(replies))
+            _hand_on(reader, entries, _entries(next(replies)) if reader.is_new else None)
+
+
+def _entries(reply: object) -> Entries | None:
+    """Return the entries in a reply; None for an error."""
+    return reply if isinstance(reply, list) else None
+
+
+def _hand_on(reader: DeltaReader, entries: Entries | None, newest: Entries | None) -> None:
+    """Hand the entries to their reader. One that is new begins with the latest claim."""
+    if entries is None:
+        return
+    claims = [name.partition(b"-")[0] for name, _ in (*entries[:1], *(newest or ()))]
+    if len(set(claims)) > 1:
+        reader.skip_to(claims[-1])
+    else:
+        reader.add(entries, has_more=len(entries) == AT_ONCE)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Set
 
 import redis.asyncio
 from redis.asyncio.client import PubSub
@@ -50,6 +50,7 @@ class Subscriptions:
         self._on_news = on_news
         self._ping_after_s = ping_after_s
         self._ids: dict[bytes, str] = {}
+        self._channels: dict[str, bytes] = {}
         self._pubsub: PubSub | None = None
         self._listening: asyncio.Task[None] | None = None
         self._try_again_at = 0.0
@@ -57,9 +58,9 @@ class Subscriptions:
     def brings_news_of(self, job_id: str) -> bool:
         """Return whether the next `follow` subscribes to this job, on a connection that is open."""
         is_open = self._listening is not None and not self._listening.done()
-        return is_open and self._channel(job_id) not in self._ids
+        return is_open and job_id not in self._channels
 
-    async def follow(self, wanted: Collection[str]) -> None:
+    async def follow(self, wanted: Set[str]) -> None:
         """Subscribe to the channels of exactly these jobs; never raises RedisError.
 
         If Redis does not answer, the next call tries again. That a channel is subscribed counts as
@@ -68,23 +69,25 @@ class Subscriptions:
         try:
             if self._listening is not None and self._listening.done():
                 await self._disconnect()
-            new = [i for i in wanted if self._channel(i) not in self._ids]
-            old = [c for c, job_id in self._ids.items() if job_id not in wanted]
+            new = wanted - self._channels.keys()
+            old = self._channels.keys() - wanted
             if self._pubsub is None:
                 if not new or time.monotonic() < self._try_again_at:
                     return
                 self._try_again_at = time.monotonic() + LOOK_EVERY_S
                 self._pubsub = self._client.pubsub()
             if new:
-                channels = {self._channel(job_id): job_id for job_id in new}
-                self._ids |= channels
-                await self._pubsub.subscribe(*channels)
+                channels = {job_id: self._channel_name(job_id).encode() for job_id in new}
+                self._channels |= channels
+                self._ids |= {channel: job_id for job_id, channel in channels.items()}
+                await self._pubsub.subscribe(*channels.values())
                 if self._listening is None:
                     self._listening = asyncio.create_task(self._listen(self._pubsub))
             if old:
-                for channel in old:
+                channels_left = [self._channels.pop(job_id) for job_id in old]
+                for channel in channels_left:
                     del self._ids[channel]
-                await self._pubsub.unsubscribe(*old)
+                await self._pubsub.unsubscribe(*channels_left)
         except (RedisError, OSError):
             await self._disconnect()
 
@@ -113,13 +116,10 @@ class Subscriptions:
                     pinged = True
                     await pubsub.ping()
 
-    def _channel(self, job_id: str) -> bytes:
-        return self._channel_name(job_id).encode()
-
     async def _disconnect(self, *, wait_for_tls: bool = False) -> None:
         listening, self._listening = self._listening, None
         pubsub, self._pubsub = self._pubsub, None
-        self._ids = {}
+        self._ids, self._channels = {}, {}
         if listening is not None:
             listening.cancel()
             await asyncio.gather(listening, return_exceptions=True)

@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Self
 
 from headgate.producer.client.arguments import require_seconds
-from headgate.producer.client.deltas import DeltaReader
+from headgate.producer.client.delta_reader import DeltaReader
 from headgate.producer.client.waiters import Waiters
 from headgate.producer.errors import StreamBroken, answer_of
 from headgate.shared.errors import InvalidRequest, Unreachable
@@ -77,10 +77,12 @@ class TextStream:
             reader.changed.clear()
             if self._streamed and reader.claims != self._claim:
                 raise StreamBroken(self._job_id)
-            if reader.pieces:
+            if (fields := reader.take()) is not None:
                 self._claim = reader.claims
-                self._streamed.append(reader.pieces.popleft())
-                return self._streamed[-1]
+                if text := fields[b"d"].decode():
+                    self._streamed.append(text)
+                    return text
+                continue
             if ended.done():
                 self._end_with(ended.result())
                 break

@@ -238,6 +238,23 @@ def evict_results(keys: Keys, max_bytes: int) -> Command[bool]:
     return compose("results_evict", (), (keys.prefix, max_bytes), bool)
 
 
-def deliver(keys: Keys, job_id: str, *, fence: int, n: int, text: str, ttl_ms: int) -> Command[int]:
-    """Add the `n`-th piece under this claim to the answer that is being made, once."""
-    return compose("deliver", (keys.deltas(job_id),), (f"{fence}-{n}", text, ttl_ms), int)
+def deliver(
+    keys: Keys,
+    job_id: str,
+    *,
+    fence: int,
+    n: int,
+    text: str,
+    ttl_ms: int,
+    events: bytes = b"",
+    dialect: str | None = None,
+) -> Command[int]:
+    """Add the `n`-th piece under this claim to the answer that is being made, once.
+
+    `events`: the vendor's events of this piece, one a line, in this `dialect`; None: no events are
+    wanted, so the piece is text alone. The reply is below 0 if the piece is lost.
+    """
+    args: tuple[Word, ...] = (f"{fence}-{n}", text, ttl_ms)
+    if dialect is not None:
+        args += (dialect, events)
+    return compose("deliver", (keys.deltas(job_id),), args, int)

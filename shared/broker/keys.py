@@ -282,9 +282,14 @@ class Keys:
     def deltas(self, job_id: str) -> str:
         """STREAM: pieces of an answer, `fence-n` to `d`; expires 5 minutes after the job's end.
 
-        Without an end it expires in an hour. It is the name of the channel, too.
+        Without an end it expires in an hour. `d` is text; jobs with `events` also have `e`, the
+        vendor's events, one a line, and `k`, their dialect. It is the name of the channel, too.
         """
         return f"{self.prefix}headgate:deltas:{job_id}"
+
+    def recent_call(self, digest: str) -> str:
+        """STRING: the job that a call at the gateway became, and its last call; 10 minutes."""
+        return f"{self.prefix}headgate:call:{digest}"
 
     def sweeper(self) -> str:
         """STRING: the worker that does the maintenance; expires after one period."""

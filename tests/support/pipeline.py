@@ -46,7 +46,7 @@ from headgate.workers.pipeline.outcome import Deferred, Ended, Outcome
 from headgate.workers.pipeline.pipeline import Pipeline
 from headgate.workers.policy.retry import RetryLimits
 from headgate.workers.policy.retry_budget import RetryRules
-from headgate.workers.provider import Answer, OnPiece, Room
+from headgate.workers.provider import Answer, AnswerSink, Room
 from headgate.workers.stages.breaker import Breaker
 from headgate.workers.stages.cache import Cache
 from headgate.workers.stages.call import Call, Upstream
@@ -150,17 +150,17 @@ class Scripted:
         max_output_tokens: int,
         timeout_s: float,
         idle_s: float | None = None,
-        on_piece: OnPiece | None = None,
+        sink: AnswerSink | None = None,
         room: Room | None = None,
     ) -> Answer:
         """Do what the script says."""
-        self.asked.append(Asked(request, model, timeout_s, idle_s, on_piece is not None))
+        self.asked.append(Asked(request, model, timeout_s, idle_s, sink is not None))
         if model in self.down:
             raise ProviderFault("down")
         step = self.script.popleft() if self.script else answer()
         while isinstance(step, str):
-            if on_piece is not None:
-                on_piece(step)
+            if sink is not None:
+                sink.text(step)
             step = self.script.popleft() if self.script else answer()
         if isinstance(step, asyncio.Event):
             try:

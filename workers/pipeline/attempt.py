@@ -34,7 +34,7 @@ from headgate.workers.stages.cache import Cache
 from headgate.workers.stages.call import Call, Upstream
 from headgate.workers.stages.hold import Holds, Later
 from headgate.workers.stages.ledger import Attempt, Ledger
-from headgate.workers.stages.stream import DeltaWriter
+from headgate.workers.stages.stream import DeltaStream, DeltaWriter
 
 log = logging.getLogger("headgate.pipeline")
 
@@ -201,11 +201,11 @@ class AttemptSteps:
         left_ms = max(1, job.left_ms(line.started_at_ms))
         if model.provider not in fallback.asked_providers(job.failures, self.catalog):
             self.breaker.called(model.provider)
-        pieces = self.deltas.of(job.envelope.id, job.claim.fence) if request.stream else None
+        pieces = self._pieces(job)
         job.room = job.room or AnswerRoom(self.in_flight)
         try:
             answer = await self.call.ask(
-                upstream, request, model, left_ms=left_ms, on_piece=pieces, room=job.room
+                upstream, request, model, left_ms=left_ms, sink=pieces, room=job.room
             )
         except AttemptError as error:
             job.room.release()
@@ -219,6 +219,13 @@ class AttemptSteps:
         if pieces is not None:
             pieces.end()
         return answer
+
+    def _pieces(self, job: JobRun) -> DeltaStream | None:
+        """Return what takes the pieces of the answer; None if nobody reads along."""
+        request = job.envelope.request
+        if not request.stream:
+            return None
+        return self.deltas.of(job.envelope.id, job.claim.fence, events=request.events)
 
     async def _settle_failure(
         self, job: JobRun, model: Model, hold: Held, line: Attempt, failed: Failed

@@ -1,6 +1,9 @@
-"""Translates a request in OpenAI's form into the body of Anthropic's Messages API.
+"""Makes the body of Anthropic's Messages API of a request.
 
-What changes besides the names (each rule has its test):
+A request in Anthropic's form passes as it is. Only `max_tokens` is put in where it is absent and
+lowered where the model writes less, and names of beta features become a header.
+
+Of a request in OpenAI's form, this changes besides the names (each rule has its test):
 
 * All `system` and `developer` messages become `system`, in their order. If there are no other
   messages, they become the user's turn.
@@ -18,6 +21,9 @@ What changes besides the names (each rule has its test):
   becomes an instruction in `system`, and a code fence around the answer is removed.
 * `user` or `safety_identifier` becomes `metadata.user_id`; `service_tier` `default` becomes
   `standard_only`.
+* `reasoning_effort` becomes `thinking` and `output_config.effort` (`reasoning.py`). `thinking` is
+  left out where Claude refuses it: if a tool must be called, and before 4.6 in the middle of a turn
+  with tools that has no thinking blocks.
 * Params of OpenAI that are null ask for nothing and are left out; others are sent as null.
 * Params of OpenAI without a counterpart never come here, unless they ask for nothing
   (`shared/routing/dialects.py`). They and hints to OpenAI's own caches are left out.
@@ -31,7 +37,9 @@ from typing import Any
 
 from headgate.shared.job.encoding import loads
 from headgate.shared.job.request import Request
+from headgate.shared.job.request_checks import BETAS
 from headgate.shared.routing.dialects import HINTS, ONLY_OPENAI
+from headgate.workers.providers.reasoning import put_thinking
 
 Fields = dict[str, Any]
 
@@ -40,14 +48,31 @@ DROPPED = frozenset({*ONLY_OPENAI, *HINTS})
 
 #: Params that OpenAI's API knows; null means the same there as leaving them out.
 NULLABLE = DROPPED | {
-    "max_completion_tokens", "max_tokens", "metadata", "parallel_tool_calls", "response_format",
-    "safety_identifier", "service_tier", "stop", "temperature", "tool_choice", "tools", "top_p",
-    "user",
+    "max_completion_tokens", "max_tokens", "metadata", "parallel_tool_calls", "reasoning_effort",
+    "response_format", "safety_identifier", "service_tier", "stop", "temperature", "tool_choice",
+    "tools", "top_p", "user",
 }  # fmt: skip
 
 JSON_ONLY = "Answer with one JSON object and nothing else: no explanation, no code fence."
 _OPENING = "(The conversation begins with the assistant.)"
 _NO_TEXT = "(no text)"
+
+
+def own_body(request: Request, model: str, max_output_tokens: int) -> Fields:
+    """Return the body of a request in Anthropic's form: what the caller gave, in its order."""
+    params = {name: value for name, value in request.params.items() if name != BETAS}
+    wanted = params.get("max_tokens")
+    if max_output_tokens > 0:
+        params["max_tokens"] = (
+            max_output_tokens if wanted is None else min(wanted, max_output_tokens)
+        )
+    return {"model": model, "messages": request.chat(), **params}
+
+
+def beta_header(request: Request) -> Fields | None:
+    """Return the header with the names of beta features that the caller gave; None for none."""
+    names = request.params.get(BETAS) if request.dialect == "anthropic" else None
+    return {"anthropic-beta": ",".join(names)} if names else None
 
 
 def messages_body(request: Request, model: str, max_output_tokens: int) -> Fields:
@@ -72,6 +97,9 @@ def messages_body(request: Request, model: str, max_output_tokens: int) -> Field
         config = params.get("output_config")
         params["output_config"] = {"format": format_} | (config if isinstance(config, dict) else {})
     _tools(params)
+    forced = _is_forced(params.get("tool_choice"))
+    amid = _is_amid_tools(turns)
+    put_thinking(params, model, body["max_tokens"], is_forced=forced, is_amid_tools=amid)
     _person(params)
     body.update((name, value) for name, value in params.items() if name not in DROPPED)
     return body
@@ -132,6 +160,22 @@ def _tool(tool: object) -> object:
             others = {key: value for key, value in rest.items() if value is not None}
             return {"name": name, "input_schema": schema, **others}
     return tool
+
+
+def _is_forced(choice: object) -> bool:
+    return isinstance(choice, dict) and choice.get("type") in ("any", "tool")
+
+
+def _is_amid_tools(turns: list[Fields]) -> bool:
+    """Return whether the last turn has a tool's result, and none before it tells its thinking."""
+    if len(turns) < 2 or not _has(turns[-1], "tool_result"):
+        return False
+    return not (_has(turns[-2], "thinking") or _has(turns[-2], "redacted_thinking"))
+
+
+def _has(turn: Fields, kind: str) -> bool:
+    content = turn["content"]
+    return isinstance(content, list) and any(block.get("type") == kind for block in content)
 
 
 def _person(params: Fields) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from typing import Any
 
+from headgate.shared.job.request import Dialect
 from headgate.workers.provider import OnPiece
 from headgate.workers.providers.lenient_json import PairedText
 from headgate.workers.providers.pieces import Fields, Pieces, size_of
@@ -21,9 +22,12 @@ INSTEAD_OF_TEXT = ("refusal", "tool_calls", "function_call", "audio")
 class ChatParts:
     """A chat completion in OpenAI's chunks. `choices`: how many answers were asked for."""
 
+    dialect: Dialect = "openai"
+
     def __init__(self, on_piece: OnPiece, *, choices: int = 1) -> None:
         self.ended = False
         self.is_last = False  # OpenAI sends [DONE] instead
+        self.begun = False
         self._on_piece = PairedText(on_piece)
         self._wanted = choices
         self._completion: Fields = {}
@@ -56,6 +60,7 @@ class ChatParts:
         parts = self._choices.get(index)
         if parts is None:
             parts = self._choices[index] = _ChoiceParts()
+        self.begun = self.begun or _has_content(fields_of(choice.get("delta")))
         text = parts.take(choice)
         if text and index == 0:
             self._on_piece(text)
@@ -72,6 +77,11 @@ class ChatParts:
             completion["object"] = "chat.completion"
         completion["choices"] = [parts.whole() for _, parts in sorted(self._choices.items())]
         return completion
+
+
+def _has_content(delta: Fields) -> bool:
+    """Return whether the delta has more than the head of a message: its role and empty fields."""
+    return any(value for name, value in delta.items() if name != "role")
 
 
 class _ChoiceParts:

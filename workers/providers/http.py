@@ -101,8 +101,11 @@ class HttpPool:
     async def post(
         self, path: str, body: bytes, *, timeout_s: float, idle_s: float | None = None,
         into: StreamSink | None = None, room: Room | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> Response:  # fmt: skip
         """Post and return the whole response, whatever its status. A stream goes into `into`.
+
+        `headers`: those of this call, beside the address's own.
 
         Raises AttemptTimeout after `timeout_s`, or once no byte has come for `idle_s`;
         ResponseTooLarge, ConnectionLost or InvalidOutput. If the call is cancelled its connection
@@ -116,6 +119,7 @@ class HttpPool:
                 self._opened().post(
                     url,
                     data=aiohttp.BytesPayload(body),  # a search for its type would take 4 us
+                    headers=headers,
                     proxy=self._proxy,
                     allow_redirects=False,
                     timeout=NO_READ_LIMIT if idle_s is None else _timeout(idle_s),

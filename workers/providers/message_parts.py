@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from headgate.shared.job.request import Dialect
 from headgate.workers.provider import OnPiece
 from headgate.workers.providers.lenient_json import PairedText, read_json, without_halves
 from headgate.workers.providers.pieces import Fields, GrowingText, Pieces, size_of
@@ -22,9 +23,12 @@ LONGEST_BEGIN = 1000
 class MessageParts:
     """A message in Anthropic's events. `json_only`: a code fence is no part of the answer."""
 
+    dialect: Dialect = "anthropic"
+
     def __init__(self, on_piece: OnPiece, *, json_only: bool = False) -> None:
         self.ended = False
         self.is_last = False
+        self.begun = False
         self._on_piece = PairedText(on_piece)
         self._pieces = Pieces()
         self._message: Fields = {}
@@ -59,6 +63,7 @@ class MessageParts:
     def _start(self, place: object, block: Fields) -> None:
         self._blocks[place] = block
         self._size += size_of(block)
+        self.begun = self.begun or _has_content(block)
         text = block.get("text")
         if block.get("type") == "text" and isinstance(text, str) and text:
             self._hand_on(text)
@@ -68,6 +73,7 @@ class MessageParts:
 
     def _add(self, place: object, delta: Fields) -> None:
         """Add a delta to its block. One of a type that we do not know is merged field by field."""
+        self.begun = True
         block = self._blocks.get(place)
         if block is None:
             block = self._blocks[place] = {}
@@ -129,6 +135,12 @@ class MessageParts:
                 self._blocks[place]["input"] = _input(text)
         content = [block for block in self._blocks.values() if block]
         return {**self._message, "content": content, "usage": self._usage}
+
+
+def _has_content(block: Fields) -> bool:
+    """Return whether a block that begins has more than its type and an empty text."""
+    begins_empty = block.get("type") in ("text", "thinking")
+    return not begins_empty or bool(block.get("text") or block.get("thinking"))
 
 
 def _input(written: str) -> object:

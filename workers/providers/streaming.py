@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Protocol
 
-from headgate.shared.job.request import Request
+import orjson
+
+from headgate.shared.job.request import Dialect, Request
 from headgate.workers.errors import ConnectionLost, ResponseTooLarge
-from headgate.workers.provider import Room
+from headgate.workers.provider import AnswerSink, Room
+from headgate.workers.providers.event_tap import EventTap
 from headgate.workers.providers.http import HttpPool, Response
 from headgate.workers.providers.json_body import decoded_or_raise, dumped, texts_of
 from headgate.workers.providers.lenient_json import may_have_halves, read_json, without_halves
@@ -37,15 +41,18 @@ async def post_and_decode(
     idle_s: float | None,
     into: AnswerStream | None,
     room: Room | None,
+    headers: Mapping[str, str] | None = None,
 ) -> tuple[Response, dict[str, Any]]:
     """Post a request, and return the response with the decoded answer, streamed or not.
+
+    `headers`: those of this call alone.
 
     Raises one of the AttemptErrors.
     """
     content = dumped(body)
     try:
         response = await http.post(
-            path, content, timeout_s=timeout_s, idle_s=idle_s, into=into, room=room
+            path, content, timeout_s=timeout_s, idle_s=idle_s, into=into, room=room, headers=headers
         )
     except ResponseTooLarge as error:
         error.request_id = masked_or_none(error.request_id, key)
@@ -65,9 +72,13 @@ async def post_and_decode(
 class AnswerParts(Protocol):
     """Puts one answer together from a vendor's events.
 
-    `ended`: the answer is complete, but usage may still follow. `is_last`: nothing follows.
+    `dialect`: whose events they are. `begun`: a part of the answer has come, and not only the head
+    of its stream. `ended`: the answer is complete, but usage may still follow. `is_last`: nothing
+    follows.
     """
 
+    dialect: Dialect
+    begun: bool
     ended: bool
     is_last: bool
 
@@ -83,10 +94,16 @@ class AnswerParts(Protocol):
 
 
 class AnswerStream:
-    """The stream of one answer: reads its events, and notices faults and a broken connection."""
+    """The stream of one answer: reads its events, and notices faults and a broken connection.
 
-    def __init__(self, parts: AnswerParts) -> None:
+    `sink`: what takes the vendor's events as they are, if it wants them. `key`: the API key, which
+    is masked in them.
+    """
+
+    def __init__(self, parts: AnswerParts, sink: AnswerSink | None = None, key: str = "") -> None:
         self._parts = parts
+        self._sink = sink
+        self._tap = EventTap(sink, parts, key) if sink is not None and sink.wants_events else None
         self._events = EventParser()
         self._begun = False
         self._over = False
@@ -102,7 +119,8 @@ class AnswerStream:
     @property
     def size(self) -> int:
         """Return about how many bytes of memory the answer takes."""
-        return self._events.size + self._parts.size
+        held = 0 if self._sink is None else self._sink.size
+        return self._events.size + self._parts.size + held
 
     def feed(self, chunk: bytes) -> bool:
         """Read a piece; return True once nothing more is expected."""
@@ -135,7 +153,7 @@ class AnswerStream:
                 self._parts.ended = self._over = True
                 break
             try:
-                event = read_json(content, keep_halves=True)
+                event, is_proper = _read(content)
             except ValueError:
                 if not last:  # the last may be cut off: then the stream's end is missing too
                     self._garbled = self._over = True
@@ -144,7 +162,17 @@ class AnswerStream:
                 self._fault, self._over = content, True
                 break
             self._begun = True
-            self._halved = self._halved or may_have_halves(content)
+            self._halved = self._halved or (not is_proper and may_have_halves(content))
             self._parts.take(fields_of(event))
+            if self._tap is not None:
+                self._tap.take(event, content if is_proper else None)
             self._over = self._parts.is_last
         return self._over
+
+
+def _read(content: bytes) -> tuple[Any, bool]:
+    """Return the event in these bytes, and whether they are proper JSON; raise ValueError."""
+    try:
+        return orjson.loads(content), True
+    except ValueError:
+        return read_json(content, keep_halves=True), False

@@ -5,7 +5,7 @@ import hashlib
 import math
 import zlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from statistics import NormalDist
 from typing import Any, Literal
@@ -71,7 +71,10 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True)
 class SimulatedAnswer:
-    """What the model answers, and how many tokens that took. Output tokens include reasoning."""
+    """What the model answers, and how many tokens that took. Output tokens include reasoning.
+
+    `more_calls`: those besides `tool_call`. `thinking`: the reasoning, where it is shown.
+    """
 
     text: str
     tool_call: ToolCall | None
@@ -79,6 +82,13 @@ class SimulatedAnswer:
     stop_word: str | None
     output_tokens: int
     reasoning_tokens: int
+    more_calls: tuple[ToolCall, ...] = ()
+    thinking: str = ""
+
+    @property
+    def calls(self) -> tuple[ToolCall, ...]:
+        """All calls that the model asks for."""
+        return () if self.tool_call is None else (self.tool_call, *self.more_calls)
 
 
 def compose(
@@ -93,8 +103,11 @@ def compose(
         digest = hashlib.blake2b(digest + choice.to_bytes(4, "big"), digest_size=16).digest()
     reasoning = _reasoning_tokens(ask, digest)
     tokens_left = None if ask.max_tokens is None else ask.max_tokens - reasoning
+    chars = int(reasoning * chars_per_token)
+    thinking = _prose(ask.last, digest, chars)[:chars] if ask.thinks else ""
     if ask.tool is not None:
-        return _call(ask.tool, digest, tokens_left, reasoning, chars_per_token)
+        called = _call(ask.tool, digest, tokens_left, reasoning, chars_per_token)
+        return replace(_with_more(called, ask, digest, chars_per_token), thinking=thinking)
     if ask.wants_json:
         text = _json_text(ask, digest)
     else:
@@ -102,11 +115,12 @@ def compose(
     most_chars = None if tokens_left is None else tokens_left * chars_per_token
     text, end, stop_word = _cut(text, ask.stop, most_chars)
     text_tokens = tokens_of(len(text), chars_per_token)
-    return SimulatedAnswer(text, None, end, stop_word, text_tokens + reasoning, reasoning)
+    tokens = text_tokens + reasoning
+    return SimulatedAnswer(text, None, end, stop_word, tokens, reasoning, thinking=thinking)
 
 
 def _reasoning_tokens(ask: SimulatedRequest, digest: bytes) -> int:
-    if not ask.reasons:
+    if not (ask.reasons or ask.thinks):
         return 0
     reasoning = LENGTHS[digest[3]] * 2
     # Leave half of a small limit for the text, so that there is still an answer.
@@ -208,3 +222,17 @@ def _call(
         call_tokens = min(call_tokens, tokens_left)
     call = ToolCall(digest.hex()[:24], tool.name, arguments)
     return SimulatedAnswer("", call, end, None, call_tokens + reasoning, reasoning)
+
+
+def _with_more(
+    called: SimulatedAnswer, ask: SimulatedRequest, digest: bytes, chars_per_token: float
+) -> SimulatedAnswer:
+    """Return the answer with a call of each further tool."""
+    more: list[ToolCall] = []
+    tokens = called.output_tokens
+    for tool in ask.more_tools:
+        own = hashlib.blake2b(digest + tool.name.encode(), digest_size=16).digest()
+        one = _call(tool, own, None, 0, chars_per_token)
+        more += one.calls
+        tokens += one.output_tokens
+    return replace(called, output_tokens=tokens, more_calls=tuple(more))

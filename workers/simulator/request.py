@@ -25,6 +25,9 @@ TRAVEL_FIELDS = frozenset(
 )
 MAX_CHOICES = 128
 
+PARALLEL, THINK = "[[parallel]]", "[[think]]"
+"""A prompt with the first has all its tools called at once; one with the other shows reasoning."""
+
 
 @dataclass(frozen=True, slots=True)
 class Problem:
@@ -68,7 +71,11 @@ class CacheMark:
 
 @dataclass(frozen=True, slots=True)
 class SimulatedRequest:
-    """One request for one answer, for `choices` answers, or for one vector per input."""
+    """One request for one answer, for `choices` answers, or for one vector per input.
+
+    `more_tools`: those that the answer calls besides `tool`. `thinks`: the answer shows its
+    reasoning.
+    """
 
     model: str
     text: str
@@ -82,8 +89,10 @@ class SimulatedRequest:
     wants_json: bool = False
     schema: Json | None = None
     tool: Tool | None = None
+    more_tools: tuple[Tool, ...] = ()
     stop: tuple[str, ...] = ()
     reasons: bool = False
+    thinks: bool = False
     marks: tuple[CacheMark, ...] = ()
     inputs: tuple[str, ...] = ()
     dimensions: int = 0
@@ -190,3 +199,10 @@ def tool_to_call(
         if tool.name in last:
             return tool
     return tools[digest[0] % len(tools)] if must else None
+
+
+def more_tools(tools: list[Tool], called: Tool | None, last: str) -> tuple[Tool, ...]:
+    """Return the tools that the answer calls besides the first, because the prompt says so."""
+    if called is None or PARALLEL not in last:
+        return ()
+    return tuple(tool for tool in tools if tool is not called)

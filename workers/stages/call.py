@@ -17,7 +17,7 @@ from headgate.shared.errors import WrongUse
 from headgate.shared.job.request import Request
 from headgate.workers.errors import AttemptError, Unauthorized
 from headgate.workers.policy import long_answer
-from headgate.workers.provider import Answer, OnPiece, Provider, Room, unread
+from headgate.workers.provider import Answer, AnswerSink, Provider, Room, Unread
 
 log = logging.getLogger("headgate.call")
 
@@ -133,7 +133,7 @@ class Call:
         model: Model,
         *,
         left_ms: int,
-        on_piece: OnPiece | None = None,
+        sink: AnswerSink | None = None,
         room: Room | None = None,
     ) -> Answer:
         """Return the model's answer within its time limit and `left_ms`; raise an AttemptError.
@@ -143,16 +143,16 @@ class Call:
         """
         limit_s, left_s = self.timeout_s(model), left_ms / 1000
         is_long = long_answer.may_be_long(request, model, limit_s)
-        if on_piece is None and is_long and self._may_stream(request, model):
+        if sink is None and is_long and self._may_stream(request, model):
             ends_at = time.monotonic() + left_s
             answer = await self._ask_unread(upstream, request, model, left_s, room)
             if answer is not None:
                 return answer
             left_s = max(0.001, ends_at - time.monotonic())
-        if on_piece is not None and is_long:
-            return await self._ask_long(upstream, request, model, left_s, on_piece, room)
+        if sink is not None and is_long:
+            return await self._ask_long(upstream, request, model, left_s, sink, room)
         limit_s = min(limit_s, left_s)
-        return await self._ask(upstream, request, model, limit_s, None, on_piece, room)
+        return await self._ask(upstream, request, model, limit_s, None, sink, room)
 
     def _may_stream(self, request: Request, model: Model) -> bool:
         """Return whether a stream is known to bring all of the answer."""
@@ -168,7 +168,7 @@ class Call:
     ) -> Answer | None:  # fmt: skip
         """Return the answer from a stream that nobody reads; None if the provider refuses it."""
         try:
-            answer = await self._ask_long(upstream, request, model, left_s, unread, room)
+            answer = await self._ask_long(upstream, request, model, left_s, Unread(), room)
         except AttemptError as error:
             if not long_answer.refuses_streams(error):
                 raise
@@ -188,16 +188,16 @@ class Call:
 
     async def _ask_long(
         self, upstream: Upstream, request: Request, model: Model, left_s: float,
-        on_piece: OnPiece, room: Room | None,
+        sink: AnswerSink, room: Room | None,
     ) -> Answer:  # fmt: skip
         idle_s = self.timeout_s(model)
         whole_s = long_answer.whole_s(request, model, idle_s)
         limit_s = min(whole_s, left_s)
-        return await self._ask(upstream, request, model, limit_s, idle_s, on_piece, room)
+        return await self._ask(upstream, request, model, limit_s, idle_s, sink, room)
 
     async def _ask(
         self, upstream: Upstream, request: Request, model: Model, timeout_s: float,
-        idle_s: float | None, on_piece: OnPiece | None, room: Room | None,
+        idle_s: float | None, sink: AnswerSink | None, room: Room | None,
     ) -> Answer:  # fmt: skip
         return await upstream.provider.ask(
             request,
@@ -205,7 +205,7 @@ class Call:
             max_output_tokens=model.max_output_tokens,
             timeout_s=timeout_s,
             idle_s=idle_s,
-            on_piece=on_piece,
+            sink=sink,
             room=room,
         )
 

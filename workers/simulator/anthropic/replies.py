@@ -1,5 +1,7 @@
 """Answers, streams and rate-limit headers in Anthropic's form."""
 
+from base64 import b64encode
+from collections.abc import Iterator
 from functools import lru_cache
 from time import gmtime, strftime
 
@@ -10,9 +12,6 @@ from headgate.workers.simulator.anthropic.errors import error_body, problem
 from headgate.workers.simulator.billing import SimulatedUsage
 from headgate.workers.simulator.limits import SimulatedBucket, SimulatedCharge, SimulatedPool
 from headgate.workers.simulator.request import Json, SimulatedRequest
-
-THOUGHT = "The question is short, so a short answer will do. Check it once more, then write it."
-SIGNATURE = "c2ltdWxhdGVk"
 
 
 def charges(usage: SimulatedUsage) -> tuple[SimulatedCharge, ...]:
@@ -45,9 +44,7 @@ def usage_of(usage: SimulatedUsage, thinking_tokens: int = 0) -> Json:
 
 def reply(ask: SimulatedRequest, answer: SimulatedAnswer, usage: Json, answer_id: str) -> bytes:
     """Return the body of a message."""
-    content = [_thinking(THOUGHT, SIGNATURE)] if answer.reasoning_tokens else []
-    if answer.text or answer.tool_call:
-        content.append(_block(answer))
+    content = [whole for whole, _ in _blocks(answer)]
     return orjson.dumps(_message(ask, answer_id, content, answer, usage))
 
 
@@ -57,11 +54,8 @@ def events(
     """Return the server-sent events of a message, in order. The last usage is cumulative."""
     opening = {**_message(ask, answer_id, [], None, {**usage, "output_tokens": 1})}
     stream = [sse({"type": "message_start", "message": opening})]
-    index = 1 if answer.reasoning_tokens else 0
-    if answer.reasoning_tokens:
-        stream += _thinking_events()
-    if answer.text or answer.tool_call:
-        stream += _answer_events(answer, index)
+    for place, (whole, deltas) in enumerate(_blocks(answer)):
+        stream += _block_events(place, whole, deltas)
     delta = {
         "stop_reason": _stop_reason(answer),
         "stop_sequence": answer.stop_word,
@@ -141,19 +135,34 @@ def _message(
     }
 
 
-def _block(answer: SimulatedAnswer) -> Json:
-    if answer.tool_call is None:
-        return {"type": "text", "text": answer.text, "citations": None}
-    call = answer.tool_call
+def _blocks(answer: SimulatedAnswer) -> Iterator[tuple[Json, list[Json]]]:
+    """Yield each block of the message, whole and as its deltas."""
+    if answer.thinking:
+        signature = b64encode(answer.thinking[:24].encode()).decode()
+        whole = {"type": "thinking", "thinking": answer.thinking, "signature": signature}
+        parts = pieces(answer.thinking)
+        deltas = [{"type": "thinking_delta", "thinking": part} for part in parts]
+        yield whole, [*deltas, {"type": "signature_delta", "signature": signature}]
+    if answer.text and not answer.calls:
+        parts = pieces(answer.text)
+        yield (
+            {"type": "text", "text": answer.text, "citations": None},
+            [{"type": "text_delta", "text": part} for part in parts],
+        )
+    for call in answer.calls:
+        parts = pieces(call.arguments)
+        yield (
+            _tool_use(call),
+            [{"type": "input_json_delta", "partial_json": part} for part in parts],
+        )
+
+
+def _tool_use(call: ToolCall) -> Json:
     try:
         arguments = orjson.loads(call.arguments)
     except orjson.JSONDecodeError:
         # Cut by max_tokens: the vendor sends what could be parsed, the simulator nothing.
         arguments = {}
-    return _tool_use(call, arguments)
-
-
-def _tool_use(call: ToolCall, arguments: Json) -> Json:
     return {
         "type": "tool_use",
         "id": f"toolu_{call.id}",
@@ -163,35 +172,17 @@ def _tool_use(call: ToolCall, arguments: Json) -> Json:
     }
 
 
-def _thinking(text: str, signature: str) -> Json:
-    return {"type": "thinking", "thinking": text, "signature": signature}
+_EMPTY: Json = {"text": "", "thinking": "", "signature": "", "input": {}}
+"""The fields of a block that come in its deltas, as they are at its start."""
 
 
-def _thinking_events() -> list[bytes]:
-    deltas: list[Json] = [{"type": "thinking_delta", "thinking": part} for part in pieces(THOUGHT)]
-    deltas.append({"type": "signature_delta", "signature": SIGNATURE})
-    return _block_events(0, _thinking("", ""), deltas)
-
-
-def _answer_events(answer: SimulatedAnswer, index: int) -> list[bytes]:
-    call = answer.tool_call
-    if call is None:
-        opened: Json = {"type": "text", "text": "", "citations": None}
-        deltas = [{"type": "text_delta", "text": part} for part in pieces(answer.text)]
-    else:
-        opened = _tool_use(call, {})
-        parts = pieces(call.arguments)
-        deltas = [{"type": "input_json_delta", "partial_json": part} for part in parts]
-    return _block_events(index, opened, deltas)
-
-
-def _block_events(index: int, opened: Json, deltas: list[Json]) -> list[bytes]:
-    sent = [{"type": "content_block_delta", "index": index, "delta": delta} for delta in deltas]
+def _block_events(place: int, whole: Json, deltas: list[Json]) -> list[bytes]:
+    opened = {name: _EMPTY.get(name, value) for name, value in whole.items()}
     return [
-        sse({"type": "content_block_start", "index": index, "content_block": opened}),
-        sse({"type": "ping"}),
-        *map(sse, sent),
-        sse({"type": "content_block_stop", "index": index}),
+        sse({"type": "content_block_start", "index": place, "content_block": opened}),
+        *([] if place else [sse({"type": "ping"})]),
+        *(sse({"type": "content_block_delta", "index": place, "delta": delta}) for delta in deltas),
+        sse({"type": "content_block_stop", "index": place}),
     ]
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import orjson
 
 from headgate.workers.simulator.request import (
+    THINK,
     CacheMark,
     Invalid,
     Json,
@@ -15,6 +16,7 @@ from headgate.workers.simulator.request import (
     digest_of,
     flag_field,
     messages_field,
+    more_tools,
     number_field,
     stop_words,
     text_field,
@@ -78,6 +80,7 @@ def read_messages(body: Json) -> SimulatedRequest:
     may = kind in ("any", "tool") or (kind != "none" and not answered)
     named = str(choice.get("name")) if kind == "tool" else None
     form = body.get("output_format") or (body.get("output_config") or {}).get("format")
+    tool = tool_to_call(tools if may else [], kind == "any", named, prompt.last, digest)
     return SimulatedRequest(
         model=model,
         text="\n".join(prompt.texts),
@@ -88,10 +91,11 @@ def read_messages(body: Json) -> SimulatedRequest:
         stream=flag_field(body, "stream"),
         wants_json=isinstance(form, dict) and form.get("type") == "json_schema",
         schema=form.get("schema") if isinstance(form, dict) else None,
-        tool=tool_to_call(tools if may else [], kind == "any", named, prompt.last, digest),
+        tool=tool,
+        more_tools=more_tools(tools, tool, prompt.last),
+        thinks=THINK in prompt.last or _thinks(body.get("thinking")),
         stop=stop_words(body.get("stop_sequences"), "stop_sequences"),
         marks=prompt.cache_marks(),
-        reasons=_thinks(body.get("thinking")),
     )
 
 

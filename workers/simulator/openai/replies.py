@@ -76,22 +76,23 @@ def events(
 
 
 def _deltas(answer: SimulatedAnswer) -> Iterator[Json]:
-    """Yield the deltas of one choice: its role first, then its text or its tool call in pieces."""
-    call = answer.tool_call
-    if call is None:
-        yield {"role": "assistant", "content": "", "refusal": None}
+    """Yield the deltas of one choice: its role first, then its text or its tool calls in pieces."""
+    if answer.thinking:  # as DeepSeek sends it
+        yield {"role": "assistant", "content": None, "reasoning_content": ""}
+        for part in pieces(answer.thinking):
+            yield {"content": None, "reasoning_content": part}
+    if not answer.calls:
+        if not answer.thinking:
+            yield {"role": "assistant", "content": "", "refusal": None}
         for part in pieces(answer.text):
             yield {"content": part}
-        return
-    opened = {
-        "index": 0,
-        "id": f"call_{call.id}",
-        "type": "function",
-        "function": {"name": call.name, "arguments": ""},
-    }
-    yield {"role": "assistant", "content": None, "tool_calls": [opened]}
-    for part in pieces(call.arguments):
-        yield {"tool_calls": [{"index": 0, "function": {"arguments": part}}]}
+    for place, call in enumerate(answer.calls):
+        function = {"name": call.name, "arguments": ""}
+        opened = {"index": place, "id": f"call_{call.id}", "type": "function", "function": function}
+        head = {} if place or answer.thinking else {"role": "assistant", "content": None}
+        yield {**head, "tool_calls": [opened]}
+        for part in pieces(call.arguments):
+            yield {"tool_calls": [{"index": place, "function": {"arguments": part}}]}
 
 
 def embeddings_reply(ask: SimulatedRequest, input_tokens: int) -> bytes:
@@ -177,13 +178,15 @@ def _message(answer: SimulatedAnswer) -> Json:
         "refusal": None,
         "annotations": [],
     }
-    if answer.tool_call is not None:
-        call = answer.tool_call
+    if answer.thinking:
+        message["reasoning_content"] = answer.thinking
+    if answer.calls:
         message["tool_calls"] = [
             {
                 "id": f"call_{call.id}",
                 "type": "function",
                 "function": {"name": call.name, "arguments": call.arguments},
             }
+            for call in answer.calls
         ]
     return message

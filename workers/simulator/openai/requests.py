@@ -7,6 +7,7 @@ import orjson
 
 from headgate.workers.simulator.request import (
     MAX_CHOICES,
+    THINK,
     Invalid,
     Json,
     SimulatedRequest,
@@ -15,6 +16,7 @@ from headgate.workers.simulator.request import (
     digest_of,
     flag_field,
     messages_field,
+    more_tools,
     number_field,
     stop_words,
     text_field,
@@ -45,6 +47,7 @@ def read_chat(body: Json) -> SimulatedRequest:
     wants_json, schema = _format(body.get("response_format"))
     must, named = _choice(body.get("tool_choice"))
     may = body.get("tool_choice") != "none" and (must or body["messages"][-1]["role"] != "tool")
+    tool = tool_to_call(tools if may else [], must, named, last, digest)
     return SimulatedRequest(
         model=model,
         text=text,
@@ -58,7 +61,9 @@ def read_chat(body: Json) -> SimulatedRequest:
         include_usage=bool((body.get("stream_options") or {}).get("include_usage")),
         wants_json=wants_json,
         schema=schema,
-        tool=tool_to_call(tools if may else [], must, named, last, digest),
+        tool=tool,
+        more_tools=more_tools(tools, tool, last),
+        thinks=THINK in last,
         stop=stop_words(body.get("stop"), "stop"),
         reasons=REASONING.match(model) is not None
         and body.get("reasoning_effort") not in ("none", "minimal"),

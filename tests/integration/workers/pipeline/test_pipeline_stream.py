@@ -15,7 +15,7 @@ from headgate.shared.job.envelope import Envelope
 from headgate.workers.clients.group_commit import GroupCommit
 from headgate.workers.errors import Overloaded
 from headgate.workers.pipeline.outcome import Ended, Restored
-from headgate.workers.provider import Answer, OnPiece
+from headgate.workers.provider import Answer, AnswerSink
 from headgate.workers.stages.ledger import Ledger, Settlement
 from headgate.workers.stages.stream import MOST_CHARS, TOGETHER, DeltaWriter
 from tests.support.child import BUSY, wait_until
@@ -175,8 +175,8 @@ async def test_a_later_claim_writes_above_what_an_earlier_one_wrote_and_shuts_it
     assert (await played.result(job)).content == "5"
     await until_written(redis, job, "fo5")
     late = DeltaWriter(played.batcher, Keys(), gather_s=0.001).of(job.id, 1)
-    late("ur")
-    late("!")
+    late.text("ur")
+    late.text("!")
     await asyncio.sleep(0.05)
     assert written(redis, job) == [("1-1", "fo"), ("2-1", "5")]
 
@@ -197,11 +197,11 @@ async def test_pieces_are_gathered_while_redis_takes_its_time(
     job = job_for(stream=True)
     pieces = DeltaWriter(played.batcher, Keys(), gather_s=60).of(job.id, 1)
     for piece in "abcdef":
-        pieces(piece)
+        pieces.text(piece)
     await until_written(redis, job, "a")
     pieces = DeltaWriter(played.batcher, Keys(), gather_s=60).of(job.id, 2)
     for piece in "ghi":
-        pieces(piece)
+        pieces.text(piece)
     pieces.end()
     await until_written(redis, job, "aghi")
     assert [text for _, text in written(redis, job)] == ["a", "g", "hi"]
@@ -217,13 +217,13 @@ async def test_pieces_that_redis_does_not_take_are_bounded_and_the_result_has_th
     class Outage(Scripted):
         """Answers while Redis stands still."""
 
-        async def ask(self, *_: Any, on_piece: OnPiece | None = None, **__: Any) -> Answer:
-            assert on_piece is not None
-            on_piece(pieces[0])
+        async def ask(self, *_: Any, sink: AnswerSink | None = None, **__: Any) -> Answer:
+            assert sink is not None
+            sink.text(pieces[0])
             await until_written(redis, job, pieces[0])
             valkey.freeze()
             for piece in pieces[1:]:
-                on_piece(piece)
+                sink.text(piece)
             asyncio.get_running_loop().call_later(1, valkey.thaw)
             return answer(content)
 
@@ -242,10 +242,10 @@ async def test_what_waits_for_redis_is_bounded_in_characters_and_in_pieces(
     valkey.freeze()
     try:
         for n in range(2 * MOST_CHARS // 8):
-            writer(f"{n:07d} ")
-            assert writer.waiting_chars <= MOST_CHARS
+            writer.text(f"{n:07d} ")
+            assert writer.size <= MOST_CHARS
             assert writer.waiting_pieces <= TOGETHER
-        assert writer.waiting_chars == 0, "after a gap nothing is gathered any more"
+        assert writer.size == 0, "after a gap nothing is gathered any more"
     finally:
         valkey.thaw()
 
@@ -256,12 +256,12 @@ async def test_a_stream_through_a_short_outage_of_redis_misses_nothing(
     job = job_for(stream=True)
     writer = DeltaWriter(played.batcher, Keys(), gather_s=0.001).of(job.id, 1)
     pieces = [f"{n:07d} " for n in range(4 * TOGETHER)]
-    writer(pieces[0])
+    writer.text(pieces[0])
     await until_written(redis, job, pieces[0])
     valkey.freeze()
     try:
         for piece in pieces[1:]:
-            writer(piece)
+            writer.text(piece)
             assert writer.waiting_pieces <= TOGETHER
     finally:
         valkey.thaw()

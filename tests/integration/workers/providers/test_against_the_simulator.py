@@ -14,7 +14,7 @@ import pytest
 
 from headgate.shared.job.request import Request
 from headgate.workers.errors import AttemptError, Gate
-from headgate.workers.provider import Answer, OnPiece
+from headgate.workers.provider import Answer, AnswerSink
 from headgate.workers.providers.anthropic import AnthropicProvider
 from headgate.workers.providers.openai import OpenAIProvider
 from headgate.workers.providers.rate_headers import seen
@@ -22,6 +22,7 @@ from headgate.workers.simulator.behaviour import Behaviour
 from headgate.workers.simulator.engine import Engine
 from headgate.workers.simulator.limits import LimitTable, SimulatedLimit
 from headgate.workers.simulator.server import SimulatorServer, serving
+from tests.support.sinks import RecordingSink
 
 Provider = OpenAIProvider | AnthropicProvider
 MODELS = {"openai": "gpt-4o-mini", "anthropic": "claude-haiku-4-5"}
@@ -52,11 +53,11 @@ async def ask(
     dialect: str,
     request: Request,
     timeout_s: float = 60,
-    on_piece: OnPiece | None = None,
+    sink: AnswerSink | None = None,
 ) -> Answer:
     model = "text-embedding-3-small" if request.embeds else MODELS[dialect]
     return await by.ask(
-        request, model=model, max_output_tokens=4096, timeout_s=timeout_s, on_piece=on_piece
+        request, model=model, max_output_tokens=4096, timeout_s=timeout_s, sink=sink
     )
 
 
@@ -232,12 +233,12 @@ async def test_a_streamed_answer_is_the_same_as_a_whole_one(dialect: str) -> Non
     ]  # fmt: skip
     async with simulated(dialect) as by:
         for fields in changes:
-            pieces: list[str] = []
+            pieces = RecordingSink()
             asked = Request(**fields)
             # Asked twice first: the simulator counts what it has seen before as cached input.
             await ask(by, dialect, asked)
             whole = await ask(by, dialect, asked)
-            streamed = await ask(by, dialect, asked, on_piece=pieces.append)
+            streamed = await ask(by, dialect, asked, sink=pieces)
             same = replace(
                 streamed.reply, request_id=whole.reply.request_id, message=whole.reply.message
             )
@@ -248,7 +249,7 @@ async def test_a_streamed_answer_is_the_same_as_a_whole_one(dialect: str) -> Non
             ]
             assert calls[0] == calls[1]
             assert bool(whole.reply.tool_calls) == ("tools" in asked.params)
-            assert "".join(pieces) == (whole.reply.content or "")
+            assert "".join(pieces.texts) == (whole.reply.content or "")
             assert streamed.counted
             assert streamed.terms == whole.terms
             assert streamed.reply.request_id
@@ -281,14 +282,14 @@ def without_ids(value: Any) -> Any:
 async def test_each_fault_of_a_stream_is_understood(
     dialect: str, fault: str, code: str, billed: bool | None, begun: bool
 ) -> None:
-    pieces: list[str] = []
+    pieces = RecordingSink()
     asked = Request(prompt=f"hello [[fault:{fault}]]")
     if fault == "stream-error" and dialect == "anthropic":
         code = "overloaded"
     async with simulated(dialect) as by:
         with pytest.raises(AttemptError) as caught:
-            await ask(by, dialect, asked, 3 if fault == "stall" else 60, pieces.append)
+            await ask(by, dialect, asked, 3 if fault == "stall" else 60, pieces)
         assert (caught.value.code, caught.value.billed) == (code, billed)
-        assert bool(pieces) == begun
+        assert bool(pieces.texts) == begun
         # What broke has left nothing behind on the wire.
-        assert (await ask(by, dialect, Request(prompt="next"), on_piece=pieces.append)).reply
+        assert (await ask(by, dialect, Request(prompt="next"), sink=pieces)).reply

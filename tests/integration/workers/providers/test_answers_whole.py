@@ -8,11 +8,12 @@ import orjson
 import pytest
 
 from headgate.shared.job.request import Request
-from headgate.workers.provider import Answer, OnPiece
+from headgate.workers.provider import Answer, AnswerSink, Unread
 from headgate.workers.providers.anthropic import AnthropicProvider
 from headgate.workers.providers.openai import OpenAIProvider
 from tests import ROOT
 from tests.support.recording_provider import GivenAnswer, recording_provider
+from tests.support.sinks import RecordingSink
 from tests.support.vendor_answers import VENDOR_ANSWERS, VendorAnswer
 
 MADE: dict[str, Callable[..., OpenAIProvider | AnthropicProvider]] = {
@@ -28,14 +29,14 @@ each_answer = pytest.mark.parametrize(
 
 
 async def asked(
-    dialect: str, given: GivenAnswer, request: Request, on_piece: OnPiece | None = None
+    dialect: str, given: GivenAnswer, request: Request, sink: AnswerSink | None = None
 ) -> Answer:
     """Return the answer of a vendor of this dialect."""
     with recording_provider(given) as vendor:
         by = MADE[dialect](name=dialect, api_key="sk-test-1", base_url=vendor.url)
         try:
             return await by.ask(
-                request, model="m", max_output_tokens=64, timeout_s=BOUND_S, on_piece=on_piece
+                request, model="m", max_output_tokens=64, timeout_s=BOUND_S, sink=sink
             )
         finally:
             await by.close()
@@ -52,17 +53,17 @@ async def test_a_plain_answer_comes_back_byte_for_byte(sent: VendorAnswer) -> No
 @pytest.mark.parametrize("cut", [0, 7, 1000])
 @each_answer
 async def test_a_streamed_answer_is_equal_to_the_plain_one(sent: VendorAnswer, cut: int) -> None:
-    pieces: list[str] = []
+    pieces = RecordingSink()
     plain = await asked(sent.dialect, sent.given(), ASKED)
-    answer = await asked(sent.dialect, sent.given(cut), ASKED, pieces.append)
+    answer = await asked(sent.dialect, sent.given(cut), ASKED, pieces)
     assert as_json(answer.reply.message) == as_json(sent.body)
-    assert "".join(pieces) == (sent.content or "")
+    assert "".join(pieces.texts) == (sent.content or "")
     assert (answer.reply, answer.terms) == (plain.reply, plain.terms)
 
 
 async def test_a_vendor_that_does_not_stream_answers_whole() -> None:
     sent = VENDOR_ANSWERS[0]
-    answer = await asked("openai", GivenAnswer(sent.body), ASKED, lambda _: None)
+    answer = await asked("openai", GivenAnswer(sent.body), ASKED, Unread())
     assert answer.reply.message == sent.body
 
 

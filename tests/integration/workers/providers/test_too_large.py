@@ -15,11 +15,12 @@ import pytest
 from headgate.shared.job.request import Request
 from headgate.workers.clients.in_flight import AnswerRoom, InFlight
 from headgate.workers.errors import AttemptError, AttemptTimeout, ResponseTooLarge
-from headgate.workers.provider import Answer, OnPiece
+from headgate.workers.provider import Answer, AnswerSink, Unread
 from headgate.workers.providers.anthropic import AnthropicProvider
 from headgate.workers.providers.openai import OpenAIProvider
 from headgate.workers.providers.reading import MOST_OF_ERROR
 from tests.support.fake_vendor import Script, Vendor, Visit, vendor
+from tests.support.sinks import RecordingSink
 from tests.support.vendor_answers import VENDOR_ANSWERS
 
 KEY = "sk-test-1234567890"
@@ -49,21 +50,21 @@ async def asking(dialect: str, script: Script) -> AsyncIterator[tuple[Provider, 
 
 
 async def ask(
-    by: Provider, on_piece: OnPiece | None = None, timeout_s: float = BOUND_S,
+    by: Provider, sink: AnswerSink | None = None, timeout_s: float = BOUND_S,
     room: AnswerRoom | None = None,
 ) -> Answer:  # fmt: skip
     return await by.ask(
         Request(prompt="hello"), model="m", max_output_tokens=64, timeout_s=timeout_s,
-        on_piece=on_piece, room=room,
+        sink=sink, room=room,
     )  # fmt: skip
 
 
 async def failing(dialect: str, script: Script, *, streams: bool = False) -> AttemptError:
     """The error of a call, whose connection was closed."""
-    pieces: list[str] = []
+    pieces = RecordingSink()
     async with asking(dialect, script) as (by, server):
         with pytest.raises(AttemptError) as caught:
-            await ask(by, pieces.append if streams else None)
+            await ask(by, pieces if streams else None)
         await asyncio.wait_for(server.left.wait(), BOUND_S)
         assert len(server.visits) == 1
     return caught.value
@@ -137,7 +138,7 @@ async def test_a_small_body_that_unpacks_to_a_large_one_is_cut(
 
     async with asking(dialect, script) as (by, _):
         with pytest.raises(ResponseTooLarge) as caught:
-            await ask(by, (lambda _: None) if streams else None)
+            await ask(by, Unread() if streams else None)
     assert is_too_large(caught.value)
 
 
@@ -204,7 +205,7 @@ async def test_an_answer_that_is_complete_is_kept_whatever_follows(
         await visit.reader.readexactly(1)
 
     async with asking(dialect, script) as (by, _):
-        answer = await ask(by, lambda _: None, timeout_s=BOUND_S if more else 6)
+        answer = await ask(by, Unread(), timeout_s=BOUND_S if more else 6)
     assert answer.reply.content == SAID[dialect].content
 
 
@@ -234,7 +235,7 @@ async def test_a_drip_ends_with_the_time_limit_of_the_call(dialect: str, streams
 
     async with asking(dialect, script) as (by, server):
         with pytest.raises(AttemptTimeout, match="no answer within 3 s") as caught:
-            await ask(by, (lambda _: None) if streams else None, timeout_s=3)
+            await ask(by, Unread() if streams else None, timeout_s=3)
         await asyncio.wait_for(server.left.wait(), BOUND_S)
     assert caught.value.billed is None
 
@@ -248,7 +249,7 @@ async def test_a_flood_cannot_outrun_the_time_limit() -> None:
             most_bytes=1 << 50,
         )  # fmt: skip
         with pytest.raises(AttemptTimeout):
-            await ask(by, lambda _: None, timeout_s=1)
+            await ask(by, Unread(), timeout_s=1)
         await by.close()
 
 
@@ -270,8 +271,8 @@ async def test_a_call_without_room_waits_and_its_time_limit_waits_too(
     full.hold(MB)
     full.hold(2 * MB)
     async with asking(dialect, script) as (by, _):
-        on_piece: OnPiece | None = (lambda _: None) if streams else None
-        call = asyncio.ensure_future(ask(by, on_piece, timeout_s=5, room=room))
+        sink = Unread() if streams else None
+        call = asyncio.ensure_future(ask(by, sink, timeout_s=5, room=room))
         began = time.monotonic()
         while time.monotonic() - began < 6:
             await asyncio.sleep(0.1)

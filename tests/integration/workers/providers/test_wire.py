@@ -30,6 +30,7 @@ from headgate.workers.provider import Answer
 from headgate.workers.providers.anthropic import AnthropicProvider
 from headgate.workers.providers.openai import OpenAIProvider
 from tests.support.fake_vendor import Script, Vendor, Visit, vendor
+from tests.support.sinks import RecordingSink
 
 KEY = "sk-test-1234567890"
 BOUND_S = 60.0
@@ -367,14 +368,14 @@ async def test_a_stream_that_breaks_the_rules_of_json_is_read_and_paid_once(dial
         body = b"".join(event + b"\n\n" for event in events[dialect])
         await visit.answer(body, Content_Type="text/event-stream")
 
-    pieces: list[str] = []
+    pieces = RecordingSink()
     async with vendor(script) as server, provider(dialect, server.port) as by:
         answer = await by.ask(
             Request(prompt="Hi"), model="m", max_output_tokens=64, timeout_s=BOUND_S,
-            on_piece=pieces.append,
+            sink=pieces,
         )  # fmt: skip
     assert len(server.visits) == 1
-    assert (answer.reply.content, "".join(pieces)) == ("a\ufffdb\ufffd", "a\ufffdb\ufffd")
+    assert (answer.reply.content, "".join(pieces.texts)) == ("a\ufffdb\ufffd", "a\ufffdb\ufffd")
     usage = answer.reply.usage
     assert (answer.counted, usage.input_tokens, usage.output_tokens) == (True, 3, 2)
 
@@ -394,11 +395,11 @@ async def test_the_arguments_of_a_streamed_call_may_hold_what_json_forbids() -> 
         body = b"".join(b"data: " + orjson.dumps(event) + b"\n\n" for event in events)
         await visit.answer(body, Content_Type="text/event-stream")
 
-    pieces: list[str] = []
+    pieces = RecordingSink()
     async with vendor(script) as server, provider("anthropic", server.port) as by:
         answer = await by.ask(
             Request(prompt="Hi"), model="m", max_output_tokens=64, timeout_s=BOUND_S,
-            on_piece=pieces.append,
+            sink=pieces,
         )  # fmt: skip
     (call,) = answer.reply.tool_calls or []
     assert call["function"]["arguments"] == '{"a":null,"b":"\ufffd"}'

@@ -1,0 +1,65 @@
+"""What each kind of call asks for, and what it is answered: the vendors' bodies and ours."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from headgate.producer.callers.caller import Scope
+from headgate.producer.dialects import anthropic, openai
+from headgate.producer.gateway.call import Call, Kind
+from headgate.producer.submit.fields import RequestFields
+from headgate.shared.job.request import Dialect
+from headgate.shared.job.result import Result
+
+DIALECTS: Mapping[Kind, Dialect] = {
+    "chat": "openai", "embeddings": "openai", "messages": "anthropic",
+}  # fmt: skip
+
+ASKED_FOR: Mapping[Kind, Scope] = {
+    "chat": "chat", "embeddings": "embeddings", "messages": "chat",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a body asks for. `user`: the end user that it names to the vendor, if it does.
+
+    `include_usage`: a stream ends with its usage. `base64`: embeddings are wanted in base64.
+    """
+
+    fields: RequestFields
+    user: object = None
+    include_usage: bool = False
+    base64: bool = False
+
+
+def fields_of(kind: Kind, body: dict[str, Any], headers: Mapping[str, str]) -> Wish:
+    """Return what the body asks for; raise InvalidRequest that names a field of the body."""
+    if kind == "embeddings":
+        base64 = openai.encoding_of(body) == "base64"
+        return Wish(openai.embedding_fields(body), body.get("user"), base64=base64)
+    if kind == "messages":
+        person = body.get("metadata")
+        user = person.get("user_id") if isinstance(person, dict) else None
+        fields = anthropic.message_fields(body)
+        if betas := _betas(headers):
+            fields["params"] = {**fields.get("params", {}), "anthropic_beta": betas}
+        return Wish(fields, user)
+    return Wish(openai.chat_fields(body), body.get("user"), include_usage=openai.wants_usage(body))
+
+
+def _betas(headers: Mapping[str, str]) -> list[str]:
+    """Return the names of what is new at Anthropic and the caller wants."""
+    return [name.strip() for name in headers.get("anthropic-beta", "").split(",") if name.strip()]
+
+
+def answer_body(call: Call, result: Result) -> dict[str, Any]:
+    """Return the answer in the dialect of the call: the vendor's own, whole, if it fits."""
+    fields = result.as_json()
+    if call.kind == "messages":
+        return anthropic.message(fields)
+    if call.kind == "embeddings":
+        return openai.embeddings(fields, "base64" if call.base64 else "float")
+    return openai.completion(fields)

@@ -1,0 +1,50 @@
+"""`GET /health` and `/health/ready`: whether this gateway can take calls."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from starlette.responses import Response
+
+from headgate.producer.gateway.faults import SERVER_AWAY_S
+from headgate.producer.gateway.responses import json_response
+from headgate.producer.installation import Installation
+from headgate.producer.waits.find import living_workers
+from headgate.shared.database.engine import reading
+from headgate.shared.errors import Unreachable
+
+if TYPE_CHECKING:
+    from headgate.producer.gateway.door import Door
+
+WITHIN_S = 10.0
+"""How long the servers may take to answer."""
+
+
+async def health(door: Door) -> Response:
+    """Return 200 if Redis, the database and a worker answer, else 503 with what does not.
+
+    It names no address: those who ask may be strangers.
+    """
+    try:
+        async with asyncio.timeout(WITHIN_S):
+            workers = await asyncio.to_thread(door.operations.report, _workers)
+    except (Unreachable, TimeoutError):
+        return _unready({"servers": "do not answer"})
+    if workers == 0:
+        return _unready({"servers": "answer", "workers": 0})
+    if door.stopping:
+        return _unready({"servers": "answer", "workers": workers, "gateway": "is stopping"})
+    return json_response({"status": "ready", "servers": "answer", "workers": workers})
+
+
+def _unready(found: dict[str, object]) -> Response:
+    after = {"retry-after": str(round(SERVER_AWAY_S))}
+    return json_response({"status": "not ready", **found}, after, status=503)
+
+
+def _workers(at: Installation) -> int:
+    """Return how many workers run; raise Unreachable if a server does not answer."""
+    with reading(at.engine) as connection:
+        connection.exec_driver_sql("SELECT 1")
+    return living_workers(at.redis, at.keys)
