@@ -13,6 +13,8 @@ from headgate.workers.simulator.billing import SimulatedUsage
 from headgate.workers.simulator.limits import SimulatedBucket, SimulatedCharge, SimulatedPool
 from headgate.workers.simulator.request import Json, SimulatedRequest
 
+THOUGHT = "The question is short, so a short answer will do. Check it once more, then write it."
+
 
 def charges(usage: SimulatedUsage) -> tuple[SimulatedCharge, ...]:
     """Return what the request takes from the buckets: input without cache reads, and output."""
@@ -137,10 +139,11 @@ def _message(
 
 def _blocks(answer: SimulatedAnswer) -> Iterator[tuple[Json, list[Json]]]:
     """Yield each block of the message, whole and as its deltas."""
-    if answer.thinking:
-        signature = b64encode(answer.thinking[:24].encode()).decode()
-        whole = {"type": "thinking", "thinking": answer.thinking, "signature": signature}
-        parts = pieces(answer.thinking)
+    thinking = answer.thinking or (THOUGHT if answer.reasoning_tokens else "")
+    if thinking:
+        signature = b64encode(thinking[:24].encode()).decode()
+        whole = {"type": "thinking", "thinking": thinking, "signature": signature}
+        parts = pieces(thinking)
         deltas = [{"type": "thinking_delta", "thinking": part} for part in parts]
         yield whole, [*deltas, {"type": "signature_delta", "signature": signature}]
     if answer.text and not answer.calls:
