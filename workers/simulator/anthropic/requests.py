@@ -93,9 +93,10 @@ def read_messages(body: Json) -> SimulatedRequest:
         schema=form.get("schema") if isinstance(form, dict) else None,
         tool=tool,
         more_tools=more_tools(tools, tool, prompt.last),
-        thinks=THINK in prompt.last or _thinks(body.get("thinking")),
+        thinks=THINK in prompt.last,
         stop=stop_words(body.get("stop_sequences"), "stop_sequences"),
         marks=prompt.cache_marks(),
+        reasons=_thinks(body.get("thinking")),
     )
 
 
