@@ -38,6 +38,7 @@ COMMANDS = {
     "catalog": ("catalog", "catalog"),
     "dead": ("dead", "dead"),
     "db": ("db", "db"),
+    "keys": ("keys", "keys"),
 }
 
 #: The groups of `headgate --help`. Names of commands that are not there are left out.

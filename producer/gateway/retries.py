@@ -20,13 +20,9 @@ REMEMBER_S = 600
 
 
 def digest_of(caller: Caller, path: str, body: bytes, key: str | None) -> str:
-    """Return what is equal in a call and its retries: who asks, and the key, or all that it asks.
-
-    A call with an idempotency key is found by the key alone.
-    """
-    said = hashlib.sha256(caller.key_id.encode())
-    said.update(f"\0{caller.tenant}\0{path}\0".encode())
-    said.update(b"key\0" + key.encode() if key else b"body\0" + body)
+    """Return what is equal in a call and its retries: who asks, for what, and the key."""
+    said = hashlib.sha256(f"{caller.key_id}\0{caller.tenant}\0{path}\0{key or ''}\0".encode())
+    said.update(body)
     return said.hexdigest()
 
 

@@ -86,7 +86,7 @@ async def _count_tokens(door: Door, request: Request) -> Response:
 
 
 async def _health(door: Door, _request: Request) -> Response:
-    return await health.health(door)
+    return await health.health(door.operations, stopping=door.departures.stopping)
 
 
 async def _live(_door: Door, _request: Request) -> Response:

@@ -60,7 +60,7 @@ Sums = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
-class Callers:
+class CallerFigures:
     """The texts of limits and budgets by scope, as Redis has them, and the state of the buckets.
 
     `sums`: by scope and period. `read`: periods and scopes whose sums were read from the ledger.

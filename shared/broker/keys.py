@@ -192,6 +192,10 @@ class Keys:
         """STRING: the answer to one call of the admit script; expires after a minute."""
         return f"{self.prefix}headgate:admitted:{call}"
 
+    def address_calls(self, address: str) -> str:
+        """STRING: server ms up to which calls of an address have used its rate; expires then."""
+        return f"{self.prefix}headgate:address:{address}"
+
     def version(self) -> str:
         """STRING: a number that grows with each reload of the catalog; stays."""
         return f"{self.prefix}headgate:catalog"

@@ -206,11 +206,10 @@ def test_without_a_worker_a_call_is_refused_soon_unless_it_is_patient(at: House)
     ready = ask(at.gateway, "/health/ready")
     assert (ready.status, ready.json["workers"]) == (503, 0)
     with client_of(at) as client:
-        wait_until(
-            lambda: {one.status for one in client.jobs()} <= {"cancelled", "expired"},
-            30,
-            "the ends",
-        )
+        late, gone = client.jobs()
+        wait_until(lambda: client.result(gone.id).status == "cancelled", 30, "the first to end")
+        at.worker.start()
+        wait_until(lambda: client.result(late.id).status == "expired", 60, "the second to end")
 
 
 def test_without_its_servers_a_gateway_says_so(
