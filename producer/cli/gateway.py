@@ -12,6 +12,8 @@ from headgate.producer.cli.terminal.exit_codes import DONE, INTERRUPTED
 from headgate.producer.cli.terminal.output import print_error_text, print_note
 
 if TYPE_CHECKING:
+    from headgate.producer.cli.terminal.interrupt import Interrupt
+    from headgate.producer.local.process import Child
     from headgate.shared.settings import Settings
 
 _CHECK_EVERY_S = 0.25
@@ -32,12 +34,13 @@ def gateway(host: str, port: int, workers: int) -> int:
 
     Point a client at it with base_url http://HOST:PORT/v1 (OpenAI) or http://HOST:PORT (Anthropic).
     Callers need a key of `headgate keys create`, unless HEADGATE_GATEWAY_OPEN=1. SIGTERM or Ctrl-C
-    lets open calls end for HEADGATE_DRAIN_S (30 s). SIGHUP reads the certificate anew.
+    lets open calls end for HEADGATE_DRAIN_S (30 s). With HEADGATE_GATEWAY_TLS_CERT, SIGHUP reads the
+    certificate anew.
 
     \b
     Example: headgate gateway --port 8080 --workers 2
     """
-    from headgate.producer.gateway.server import config_of, serve
+    from headgate.producer.gateway.server import bind, config_of, serve
     from headgate.producer.installation import require_home
     from headgate.shared import settings
 
@@ -46,6 +49,7 @@ def gateway(host: str, port: int, workers: int) -> int:
         require_home(in_force)
     scheme = "http" if in_force.gateway_tls_cert is None else "https"
     shown = f"[{host}]" if ":" in host else host
+    bind(host, port).close()  # so that a port that is taken stops us before we say anything
     if workers == 1:
         print_note(f"the gateway listens on {scheme}://{shown}:{port}")
         return serve(in_force, host=host, port=port)
@@ -64,7 +68,6 @@ def _supervise(in_force: Settings, host: str, port: int, workers: int) -> int:
 
     words = ["--host", host, "--port", str(port), "--shared"]
     # Held for as long as we run, so that no other program takes the port; it never listens.
-    bind(host, port).close()
     with bind(host, port, is_shared=True), Interrupt("stopping: open calls may end") as stop:
         children = [
             Child(
@@ -74,16 +77,23 @@ def _supervise(in_force: Settings, host: str, port: int, workers: int) -> int:
             )
             for n in range(1, workers + 1)
         ]  # fmt: skip
+        if in_force.gateway_tls_cert is not None:
+            signal.signal(signal.SIGHUP, lambda *_: [one.send(signal.SIGHUP) for one in children])
         try:
-            for child in children:
-                child.start()
-            while not stop.requested():
-                for child in children:
-                    if note := child.restart_dead():
-                        print_note(note)
-                time.sleep(_CHECK_EVERY_S)
+            _guard(children, stop)
         finally:
             for child in children:
                 child.request_stop()
             stop_all(children, stop.at_once)
     return DONE if stop.signal == signal.SIGTERM else INTERRUPTED
+
+
+def _guard(children: list[Child], stop: Interrupt) -> None:
+    """Start the processes, and start those anew that die, until the user stops them."""
+    for child in children:
+        child.start()
+    while not stop.requested():
+        for child in children:
+            if note := child.restart_dead():
+                print_note(note)
+        time.sleep(_CHECK_EVERY_S)
