@@ -3,8 +3,10 @@
 OpenAI and Anthropic stop when the connection closes, and bill what was made until then. Google,
 Groq and Mistral go on to the end and bill the whole answer (OpenRouter's documentation, "Stream
 Cancellation"). No vendor says afterwards what it billed. So the attempt stays one of unknown
-billing, and budgets count its upper bound. Only jobs with `events` have such a bill: workers of the release before leave them to
-newer ones, and would not add it up.
+billing, and budgets count its upper bound.
+
+Only jobs with `events` have such a bill: workers of the release before leave them to newer ones,
+and would not add it up.
 """
 
 from __future__ import annotations
