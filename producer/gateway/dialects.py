@@ -10,6 +10,7 @@ from headgate.producer.callers.caller import Scope
 from headgate.producer.dialects import anthropic, openai
 from headgate.producer.gateway.call import GatewayCall, Kind
 from headgate.producer.submit.fields import RequestFields
+from headgate.shared.errors import InvalidRequest
 from headgate.shared.job.request import Dialect
 from headgate.shared.job.result import Result
 
@@ -37,6 +38,8 @@ class Wish:
 
 def fields_of(kind: Kind, body: dict[str, Any], headers: Mapping[str, str]) -> Wish:
     """Return what the body asks for; raise InvalidRequest that names a field of the body."""
+    if body.get("model") is None:
+        raise InvalidRequest("model", None, 'is missing; name a model, or "auto"')
     if kind == "embeddings":
         base64 = openai.encoding_of(body) == "base64"
         return Wish(openai.embedding_fields(body), body.get("user"), base64=base64)

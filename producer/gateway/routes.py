@@ -14,6 +14,7 @@ from headgate.producer.gateway.body import decoded
 from headgate.producer.gateway.call import Kind, new_request_id
 from headgate.producer.gateway.count_tokens import count_tokens
 from headgate.producer.gateway.door import Door
+from headgate.producer.gateway.headers import request_headers
 from headgate.producer.gateway.openapi import docs_page, openapi_json
 from headgate.producer.gateway.read_call import read_json
 from headgate.producer.gateway.responses import json_response
@@ -51,7 +52,8 @@ def _answers(answer: Callable[[Door, Request], Awaitable[Response]]) -> Answer:
             response = await answer(door, request)
         except Exception as error:
             return door.refused(dialect_of(request), error, request_id)
-        response.headers.setdefault("x-request-id", request_id)
+        for name, value in request_headers(request_id).items():
+            response.headers.setdefault(name, value)
         return response
 
     return with_errors

@@ -43,7 +43,7 @@ LOOK_S = 5.0
 SLOW_S = 60.0
 """How long a caller may take to read what was sent before its connection is given up."""
 
-PINGS = {"openai": b": ping\n\n", "anthropic": b'event: ping\ndata: {"type": "ping"}\n\n'}
+PINGS = {"openai": b": ping\n", "anthropic": b'event: ping\ndata: {"type": "ping"}\n\n'}
 
 _HEADERS = {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache",
             "x-accel-buffering": "no"}  # fmt: skip
@@ -164,7 +164,7 @@ class JobEvents:
         self._ended = True
         events = self._translator.end(result)
         facts = orjson.dumps(headers.facts(self.call, result))
-        return b": headgate " + facts + b"\n\n" + self._text(events)
+        return b": headgate " + facts + b"\n" + self._text(events)
 
     def _broken_off(self, fault: CallFault) -> bytes:
         """Return the end of a stream that has none: a fault after the first event."""
