@@ -87,6 +87,17 @@ def find(engine: Engine, digest: str) -> GatewayKey | None:
     return _first(engine, select(gateway_keys).where(or_(*(one == digest for one in digests))))
 
 
+def origins(engine: Engine, at_ms: int) -> frozenset[str]:
+    """Return the origins that the keys list which are good at this moment (Unix ms)."""
+    query = select(gateway_keys).where(
+        gateway_keys.c.origins != "[]", gateway_keys.c.revoked_at_ms.is_(None)
+    )
+    with reading(engine) as connection:
+        found = [GatewayKey.of_row(row) for row in connection.execute(query).mappings()]
+    good = (key.caller.origins for key in found if key.state(at_ms) == "good")
+    return frozenset().union(*good)
+
+
 def rotate(engine: Engine, key_id: str, grace_ms: int) -> tuple[GatewayKey, str]:
     """Give the key a new secret; return it with the secret. The old one is good for `grace_ms`.
 

@@ -1,18 +1,13 @@
-"""Reads keys for the gateway, and puts their limits into Redis, where jobs are let in by them."""
+"""The own limits of gateway keys, which stand in Redis beside those that an operator sets."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import redis
-
-from headgate.producer.callers import store
 from headgate.producer.callers.keys import GatewayKey
-from headgate.producer.callers.known_keys import LoadKey
 from headgate.producer.installation import Installation
 from headgate.shared.admission import limits
 from headgate.shared.admission.scopes import key_scope
-from headgate.shared.broker.keys import Keys
 from headgate.shared.job.ids import now_ms
 
 
@@ -29,7 +24,7 @@ def limits_of(key: GatewayKey) -> str:
     return " ".join(words)
 
 
-def put_limits(client: redis.Redis, keys: Keys, key: GatewayKey) -> None:
+def put_limits(at: Installation, key: GatewayKey) -> None:
     """Put the limits of a key into Redis, unless they stand there; remove those of a useless key.
 
     The database is where they are kept: a Redis that came back empty gets them with the next call.
@@ -38,24 +33,9 @@ def put_limits(client: redis.Redis, keys: Keys, key: GatewayKey) -> None:
     if not limits_of(key):
         return
     scope = key_scope(key.id)
-    found: Any = client.hget(keys.overrides(), scope)
+    name = at.keys.overrides()
+    found: Any = at.redis.hget(name, scope)
     if text and (found is None or found.decode() != text):
-        client.hset(keys.overrides(), scope, text)
+        at.redis.hset(name, scope, text)
     elif not text and found is not None:
-        client.hdel(keys.overrides(), scope)
-
-
-def loader(at: Installation) -> LoadKey:
-    """Return what reads a key from the database of this installation, and puts its limits in force.
-
-    It raises Unreachable if the database does not answer, or Redis, where a key has limits.
-    """
-
-    def load(digest: str) -> GatewayKey | None:
-        with at.reaching():
-            found = store.find(at.engine, digest)
-            if found is not None:
-                put_limits(at.redis, at.keys, found)
-            return found
-
-    return load
+        at.redis.hdel(name, scope)
