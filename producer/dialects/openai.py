@@ -145,8 +145,10 @@ def is_message(message: Fields) -> bool:
 
 
 def left_out(ours: Fields, message: Fields) -> Fields:
-    """Return those of our fields that the vendor left out of its message."""
-    return {name: value for name, value in ours.items() if name not in message}
+    """Return those of our fields with a value that the vendor left out of its message."""
+    return {
+        name: value for name, value in ours.items() if name not in message and value is not None
+    }
 
 
 def _plain(result: Fields) -> Fields:
@@ -173,7 +175,7 @@ def _translated(result: Fields, message: Fields) -> Fields:
     if usage:
         body["usage"] = openai_usage(read_anthropic(usage))
     body["model"] = text_of(message.get("model")) or body["model"]
-    return {**body, "service_tier": openai_tier(usage), "system_fingerprint": None}
+    return {**body, "service_tier": openai_tier(usage)}
 
 
 def head(job_id: str, model: str, kind: str = "chat.completion") -> Fields:

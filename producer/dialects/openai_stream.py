@@ -62,7 +62,7 @@ class ChunkStream:
                 raise StreamBroken(self._job_id)
             message = fields_of(event.get("message"))
             tier = openai_tier(message.get("usage"))
-            writer.start(text_of(message.get("model")), service_tier=tier, system_fingerprint=None)
+            writer.start(text_of(message.get("model")), service_tier=tier)
             self._deltas = None
         if self._deltas is None:
             self._deltas = MessageDeltas(json_only=self._json_only)

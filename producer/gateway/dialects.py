@@ -8,8 +8,9 @@ from typing import Any
 
 from headgate.producer.callers.caller import Scope
 from headgate.producer.dialects import anthropic, openai
-from headgate.producer.gateway.call import Call, Kind
+from headgate.producer.gateway.call import GatewayCall, Kind
 from headgate.producer.submit.fields import RequestFields
+from headgate.shared.errors import InvalidRequest
 from headgate.shared.job.request import Dialect
 from headgate.shared.job.result import Result
 
@@ -37,6 +38,8 @@ class Wish:
 
 def fields_of(kind: Kind, body: dict[str, Any], headers: Mapping[str, str]) -> Wish:
     """Return what the body asks for; raise InvalidRequest that names a field of the body."""
+    if body.get("model") is None:
+        raise InvalidRequest("model", None, 'is missing; name a model, or "auto"')
     if kind == "embeddings":
         base64 = openai.encoding_of(body) == "base64"
         return Wish(openai.embedding_fields(body), body.get("user"), base64=base64)
@@ -55,7 +58,7 @@ def _betas(headers: Mapping[str, str]) -> list[str]:
     return [name.strip() for name in headers.get("anthropic-beta", "").split(",") if name.strip()]
 
 
-def answer_body(call: Call, result: Result) -> dict[str, Any]:
+def answer_body(call: GatewayCall, result: Result) -> dict[str, Any]:
     """Return the answer in the dialect of the call: the vendor's own, whole, if it fits."""
     fields = result.as_json()
     if call.kind == "messages":

@@ -27,7 +27,7 @@ def check_messages(messages: list[dict[str, Any]], form: Form = "openai") -> Non
     roles = ROLES if is_openais else ANTHROPIC_ROLES
     for i, message in enumerate(messages):
         role = message.get("role")
-        if role not in roles:
+        if not isinstance(role, str) or role not in roles:
             raise InvalidRequest(f"messages[{i}].role", role, f"use one of {sorted(roles)}")
         content = message.get("content")
         if is_openais and content is None and (message.get("tool_calls") or role == "assistant"):
