@@ -11,11 +11,13 @@ import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from ipaddress import ip_address
+from typing import Self
 from urllib.parse import urlsplit
 
 from headgate.producer.callers.caller import Caller
 from headgate.producer.callers.refused import KeyRefused
 from headgate.shared.errors import WrongUse, shown
+from headgate.shared.gateway_settings import GatewaySettings
 
 HEADER_NAMES = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~, -]{1,4000}", re.ASCII)
 METHODS = "GET, POST, DELETE, OPTIONS"
@@ -63,6 +65,11 @@ class Doorkeeper:
 
     is_open: bool = False
     origins: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, settings: GatewaySettings) -> Self:
+        """Return the doorkeeper of a gateway with these settings."""
+        return cls(settings.gateway_open, origins_of(settings.gateway_origins))
 
     def require_local(self, host: str, origin: str | None) -> None:
         """Raise KeyRefused (403) for what a page of strangers may have sent to an open gateway.
