@@ -19,11 +19,13 @@ from redis.exceptions import RedisError
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+from headgate.producer.callers.address_calls import limit_of_addresses
 from headgate.producer.callers.addresses import client_address, proxies_of
 from headgate.producer.callers.allowed import require_models, require_scope
 from headgate.producer.callers.authenticate import Callers
 from headgate.producer.callers.caller import OPEN_CALLER, Caller, Scope
 from headgate.producer.callers.doorkeeper import Doorkeeper
+from headgate.producer.callers.load import loader
 from headgate.producer.client.operations import Operations
 from headgate.producer.client.waiters import Waiters
 from headgate.producer.errors import JobTimeout
@@ -39,7 +41,6 @@ from headgate.producer.gateway.read_call import read_call
 from headgate.producer.gateway.responses import json_response, refusal
 from headgate.producer.gateway.retries import RecentCalls
 from headgate.producer.gateway.streams import Streaming, stream_response
-from headgate.producer.gateway.who import callers_of
 from headgate.producer.submit.fields import RequestFields
 from headgate.shared.errors import HeadgateError, Unreachable, place_of
 from headgate.shared.job.request import Dialect
@@ -84,7 +85,9 @@ class Door:
                     client = at.servers.async_redis_client()
                     recent = RecentCalls(client, at.keys)
                     waiters = self.operations.waiters(at)
-                    callers = callers_of(self.settings, self.operations, client, at.keys)
+                    rpm = self.settings.gateway_rpm_per_address
+                    counted = limit_of_addresses(client, at.keys, rpm)
+                    callers = Callers(loader(at), count_call=counted)
                     self._parts = Parts(waiters, recent, callers, client)
         return self._parts
 
@@ -93,6 +96,7 @@ class Door:
         await self._group.close()
         await self.departures.close()
         if self._parts is not None:
+            self._parts.callers.close()
             await self._parts.waiters.close()
             await self._parts.client.aclose()
         await asyncio.to_thread(self.operations.close)

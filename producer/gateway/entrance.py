@@ -9,8 +9,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from headgate.producer.callers import store
 from headgate.producer.callers.doorkeeper import CorsHeaders, Doorkeeper
+from headgate.producer.callers.load import load_origins
 from headgate.producer.callers.origins import KeyOrigins
 from headgate.producer.callers.refused import KeyRefused
 from headgate.producer.gateway.call import new_request_id
@@ -56,7 +56,7 @@ class Entrance:
         if self._keeper.is_open:
             return frozenset()
         if self._key_origins is None:
-            self._key_origins = KeyOrigins(partial(door.operations.on_record, store.origins))
+            self._key_origins = KeyOrigins(partial(door.operations.report, load_origins))
         return await self._key_origins.get()
 
 

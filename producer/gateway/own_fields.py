@@ -94,6 +94,8 @@ def is_on(headers: Mapping[str, str], name: str) -> bool:
 def _name_caller(fields: dict[str, Any], caller: Caller) -> None:
     """Put in tenant, user and tier of the key; refuse others unless the key allows them."""
     tenant, user = fields.pop("tenant", None), fields.pop("user", None)
+    if caller.key_id:
+        fields["key_id"] = caller.key_id
     fields["tenant"], user = identity(caller, tenant, user)
     if caller.key_id:
         fields["key_id"] = caller.key_id
