@@ -83,7 +83,7 @@ def test_a_key_opens_the_door_in_both_dialects(at: House) -> None:
 def test_a_key_allows_what_it_says_and_no_more(at: House) -> None:
     secret, _ = new_key(at, "--tenant", "acme", "--scope", "chat", "--model", "gpt-4o-mini")
     assert call(at, secret).status == 200
-    bearer = {"authorization": f"Bearer {secret}"}
+    bearer: dict[str, Any] = {"authorization": f"Bearer {secret}"}
     bad = [
         call(at, secret, x_headgate_tenant="other"),
         call(at, secret, x_headgate_user="u1"),
@@ -124,7 +124,7 @@ def test_the_budget_of_a_key_is_all_that_it_spends(at: House) -> None:
 def test_only_listed_pages_may_call(at: House) -> None:
     plain, _ = new_key(at)
     listed, _ = new_key(at, "--origin", EVIL, name="listed")
-    asked = {"access_control_request_method": "POST",
+    asked: dict[str, Any] = {"access_control_request_method": "POST",
              "access_control_request_headers": "authorization"}  # fmt: skip
     for origin in (APP, EVIL):
         answered = ask(at.gateway, CHAT, method="OPTIONS", origin=origin, **asked)
