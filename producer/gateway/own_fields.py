@@ -97,8 +97,6 @@ def _name_caller(fields: dict[str, Any], caller: Caller) -> None:
     if caller.key_id:
         fields["key_id"] = caller.key_id
     fields["tenant"], user = identity(caller, tenant, user)
-    if caller.key_id:
-        fields["key_id"] = caller.key_id
     if user is not None:
         fields["user"] = user
     tier = fields.pop("tier", None)

@@ -54,7 +54,7 @@ def chat(text: str, **fields: Any) -> dict[str, Any]:
     return {"model": "gpt-4o-mini", "max_tokens": 20, "messages": messages, **fields}
 
 
-def call(at: House, secret: str, text: str = "hello", **headers: str) -> Answered:
+def call(at: House, secret: str, text: str = "hello", **headers: Any) -> Answered:
     """The answer to a chat with this key."""
     return ask(at.gateway, CHAT, chat(text), authorization=f"Bearer {secret}", **headers)
 
