@@ -20,7 +20,7 @@ from headgate.producer.dialects.from_openai import (
 
 
 @dataclass(slots=True)
-class _Call:
+class _ToolCall:
     """A call of a tool. `block`: its index; -1 until its name is known."""
 
     name: str = ""
@@ -50,7 +50,7 @@ class ChunkBlocks:
         self._text_block = -1
         self._open = -1
         self._places = CallPlaces()
-        self._calls: list[_Call] = []
+        self._calls: list[_ToolCall] = []
 
     def take(self, chunk: Fields) -> None:
         """Send the blocks and deltas of one chunk."""
@@ -89,7 +89,7 @@ class ChunkBlocks:
 
     def _take_call(self, at: int, piece: Fields) -> None:
         while at >= len(self._calls):
-            self._calls.append(_Call())
+            self._calls.append(_ToolCall())
         call = self._calls[at]
         name, written = called_in(piece)
         call.name = call.name or name
@@ -114,7 +114,7 @@ class ChunkBlocks:
             self._writer.add(call.block, "input_json_delta", partial_json='{"input":"')
         self._write(call, "".join(call.pieces))
 
-    def _write(self, call: _Call, text: str) -> None:
+    def _write(self, call: _ToolCall, text: str) -> None:
         if call.is_custom:
             text = orjson.dumps(text)[1:-1].decode()
         if text:

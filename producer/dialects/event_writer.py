@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 import orjson
 
 from headgate.producer.dialects.fields import Fields, fields_of, index_of, objects_of, text_of
-from headgate.producer.dialects.pieces import replayed, rest_of_json, rest_of_text
+from headgate.producer.dialects.pieces import is_same_json, replayed, rest_of_json, rest_of_text
 from headgate.producer.dialects.server_event import ServerEvent, named_event
 from headgate.producer.errors import StreamBroken
+from headgate.shared.job.encoding import dumps
 
 _TEXTS = {"text": "text", "thinking": "thinking"}
 """Blocks that grow by pieces of text, and the field that grows."""
@@ -157,11 +158,13 @@ class EventWriter:
     def _goes_on(self, index: int, block: Fields) -> bool:
         """Return whether what was sent is the beginning of this block, or all of it if closed."""
         sent = self.blocks[index]
-        if sent.kind != block.get("type"):
+        if any(sent.start.get(name) != block.get(name) for name in ("type", "id", "name")):
             return False
         if sent.kind in _TEXTS or (sent.is_open and "input" in block):
             left = _left_of(sent, block)
             return left is not None if sent.is_open else left == ""
+        if "input" in block:
+            return is_same_json(sent.written, dumps(block["input"]).decode())
         return not sent.is_open or (sent.start == block and not sent.is_strange)
 
     def end(self, body: Fields) -> None:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-import orjson
-
 from headgate.producer.dialects.fence import FenceFilter
 from headgate.producer.dialects.fields import Fields, fields_of, index_of, objects_of, text_of
 from headgate.producer.dialects.from_anthropic import annotation, refusal_in, tool_call
 from headgate.producer.dialects.stop_reasons import finish_reason
+from headgate.shared.job.encoding import dumps
 
 
 @dataclass(slots=True)
@@ -82,7 +81,7 @@ class MessageDeltas:
         if block.call >= 0:
             self.closed.add(block.call)
             if not block.has_input:
-                yield _written(block.call, orjson.dumps(block.given or {}).decode())
+                yield _written(block.call, dumps(block.given or {}).decode())
         cited = (annotation(one, block.start, self._length) for one in block.citations)
         self._notes += [note for note in cited if note is not None]
 

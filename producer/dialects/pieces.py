@@ -7,8 +7,13 @@ import re
 
 import orjson
 
+from headgate.shared.job.encoding import dumps, loads
+
 _PIECE = re.compile(r"\s*(?:\S{1,40}\s*){1,4}|\s+")
 """A few words, or as much of a longer one."""
+
+_STRING_OR_BLANKS = re.compile(r'("(?:[^"\\]|\\.)*"?)|\s+')
+"""A string of JSON, which the end of the text may have cut, or blanks outside of one."""
 
 
 def replayed(content: str) -> list[str]:
@@ -22,14 +27,14 @@ def rest_of_text(sent: str, whole: str) -> str | None:
 
 
 def rest_of_json(sent: str, value: object) -> str | None:
-    """Return what is missing of a value as JSON, in the way of writing of what was sent.
+    """Return what is missing of a value as JSON, whatever blanks stand in what was sent.
 
-    None if that is not the beginning of the value in any of the usual ways.
+    None if that is not the beginning of the value.
     """
-    compact = orjson.dumps(value).decode()
-    for written in (compact, json.dumps(value, ensure_ascii=False), json.dumps(value)):
-        if written.startswith(sent):
-            return written[len(sent) :]
+    begun = _STRING_OR_BLANKS.sub(lambda found: found[1] or "", sent)
+    for written in (dumps(value).decode(), json.dumps(value, separators=(",", ":"))):
+        if written.startswith(begun):
+            return written[len(begun) :]
     return None
 
 
@@ -42,6 +47,14 @@ def rest_of_arguments(sent: str, whole: str) -> str | None:
     if left is not None:
         return left
     try:
-        return rest_of_json(sent, orjson.loads(whole))
+        return rest_of_json(sent, loads(whole))
     except orjson.JSONDecodeError:
         return None
+
+
+def is_same_json(one: str, other: str) -> bool:
+    """Return whether two texts are JSON of the same value; empty arguments are an empty object."""
+    try:
+        return bool(loads(one or "{}") == loads(other or "{}"))
+    except orjson.JSONDecodeError:
+        return False

@@ -11,7 +11,7 @@ from typing import Any
 from redis.exceptions import RedisError
 
 from headgate.producer.client.operations import Operations
-from headgate.producer.gateway.call import Call
+from headgate.producer.gateway.call import GatewayCall
 from headgate.producer.gateway.retries import RecentCalls
 from headgate.shared.errors import HeadgateError
 
@@ -37,7 +37,7 @@ class Departures:
         self._recent = recent
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def leave(self, call: Call, job_id: str, *, resumable: bool = True) -> None:
+    def leave(self, call: GatewayCall, job_id: str, *, resumable: bool = True) -> None:
         """Cancel the job, unless the caller wants it, or asks for it again within `GRACE_S`."""
         if not (call.detach or self.stopping):
             self._start(self._cancel_later(call, job_id, resumable=resumable))
@@ -52,7 +52,7 @@ class Departures:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _cancel_later(self, call: Call, job_id: str, *, resumable: bool) -> None:
+    async def _cancel_later(self, call: GatewayCall, job_id: str, *, resumable: bool) -> None:
         if call.digest and resumable:
             await asyncio.sleep(GRACE_S)
             with suppress(RedisError, HeadgateError):

@@ -12,33 +12,34 @@ import asyncio
 import logging
 from collections.abc import Iterable
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import redis.asyncio
 from redis.exceptions import RedisError
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+from headgate.producer.callers.address_calls import limit_of_addresses
 from headgate.producer.callers.addresses import client_address, proxies_of
 from headgate.producer.callers.allowed import require_models, require_scope
 from headgate.producer.callers.authenticate import Callers
 from headgate.producer.callers.caller import OPEN_CALLER, Caller, Scope
+from headgate.producer.callers.load import loader
 from headgate.producer.client.operations import Operations
 from headgate.producer.client.waiters import Waiters
 from headgate.producer.errors import JobTimeout
 from headgate.producer.gateway import headers as response_headers
-from headgate.producer.gateway import own_fields
-from headgate.producer.gateway.body import decoded, gone, read_body
-from headgate.producer.gateway.call import Call, Kind, new_request_id
+from headgate.producer.gateway.body import gone
+from headgate.producer.gateway.call import GatewayCall, Kind, new_request_id
 from headgate.producer.gateway.departures import Departures
-from headgate.producer.gateway.dialects import ASKED_FOR, DIALECTS, answer_body, fields_of
+from headgate.producer.gateway.dialects import ASKED_FOR, DIALECTS, answer_body
 from headgate.producer.gateway.faults import CallRefused, fault_of, fault_of_result
 from headgate.producer.gateway.group_submit import GroupSubmit
 from headgate.producer.gateway.open_streams import OpenStreams
+from headgate.producer.gateway.read_call import read_call
 from headgate.producer.gateway.responses import json_response, refusal
-from headgate.producer.gateway.retries import RecentCalls, digest_of
+from headgate.producer.gateway.retries import RecentCalls
 from headgate.producer.gateway.streams import Streaming, stream_response
-from headgate.producer.gateway.who import callers_of
 from headgate.producer.submit.fields import RequestFields
 from headgate.shared.errors import HeadgateError, Unreachable, place_of
 from headgate.shared.job.request import Dialect
@@ -82,7 +83,9 @@ class Door:
                     client = at.servers.async_redis_client()
                     recent = RecentCalls(client, at.keys)
                     waiters = self.operations.waiters(at)
-                    callers = callers_of(self.settings, self.operations, client, at.keys)
+                    rpm = self.settings.gateway_rpm_per_address
+                    counted = limit_of_addresses(client, at.keys, rpm)
+                    callers = Callers(loader(at), count_call=counted)
                     self._parts = Parts(waiters, recent, callers, client)
         return self._parts
 
@@ -91,6 +94,7 @@ class Door:
         await self._group.close()
         await self.departures.close()
         if self._parts is not None:
+            self._parts.callers.close()
             await self._parts.waiters.close()
             await self._parts.client.aclose()
         await asyncio.to_thread(self.operations.close)
@@ -135,43 +139,15 @@ class Door:
             at = await asyncio.to_thread(self.operations.current)
             require_models(caller, names, at.catalog)
 
-    async def _call(self, request: Request, kind: Kind, request_id: str) -> Call:
-        headers, settings = request.headers, self.settings
+    async def _call(self, request: Request, kind: Kind, request_id: str) -> GatewayCall:
         caller = await self.caller_of(request, ASKED_FOR[kind])
-        most_bytes, within_s = settings.gateway_body_mb * 1_000_000, settings.gateway_body_s
-        raw = await read_body(request, most_bytes=most_bytes, within_s=within_s)
-        body = decoded(raw)
-        ours = own_fields.own_fields(headers, body, caller)
-        wish = fields_of(kind, body, headers)
-        fields: dict[str, Any] = {**wish.fields, **ours}
-        model = str(fields.get("model") or settings.model)
-        others = fields.get("fallback")
-        await self.require_models(caller, [model, *(others if isinstance(others, list) else ())])
-        if isinstance(wish.user, str) and wish.user and caller.any_user:
-            fields.setdefault("user", wish.user)
-        is_patient = "deadline_s" in fields
-        wait_s = fields.setdefault("deadline_s", settings.gateway_wait_s)
-        count = headers.get("x-stainless-retry-count", "")
-        retry = int(count) if count.isascii() and count.isdigit() else None
-        key = fields.get("idempotency_key")
-        digest = ""
-        if key is not None or retry is not None:
-            digest = digest_of(caller, request.url.path, raw, key)
-        return Call(
-            DIALECTS[kind], kind, caller, fields, request_id, model,  # type: ignore[arg-type]
-            wait_s=min(wait_s, settings.gateway_wait_s)
-            if isinstance(wait_s, int | float)
-            else settings.gateway_wait_s,
-            is_patient=is_patient,
-            detach=own_fields.is_on(headers, "detach"),
-            include_usage=wish.include_usage,
-            base64=wish.base64,
-            retry=retry,
-            digest=digest,
-            after=_last_event(request),
-        )  # fmt: skip
+        call = await read_call(request, kind, caller, self.settings, request_id)
+        others = call.fields.get("fallback")
+        names = [call.model, *(others if isinstance(others, list) else ())]
+        await self.require_models(caller, names)
+        return call
 
-    async def _job(self, call: Call) -> str:
+    async def _job(self, call: GatewayCall) -> str:
         """Return the job of the call: that of the same call before, or a new one."""
         recent = (await self.parts()).recent
         fields = call.fields
@@ -195,7 +171,7 @@ class Door:
         waiters = (await self.parts()).waiters
         return Streaming(waiters, self.operations, self.departures, self._streams)
 
-    async def _before(self, recent: RecentCalls, call: Call) -> tuple[str, bool] | None:
+    async def _before(self, recent: RecentCalls, call: GatewayCall) -> tuple[str, bool] | None:
         """Return the job that the same call became before, and whether its answer can serve."""
         with suppress(RedisError):
             job_id = await recent.job_of(call.digest)
@@ -204,11 +180,11 @@ class Door:
                 return job_id, ended is None or ended.status == "succeeded"
         return None
 
-    async def _note(self, recent: RecentCalls, call: Call, job_id: str) -> None:
+    async def _note(self, recent: RecentCalls, call: GatewayCall, job_id: str) -> None:
         with suppress(RedisError):  # then a retry is a job of its own
             await recent.note(call.digest, job_id, call.request_id)
 
-    async def _wait(self, request: Request, call: Call, job_id: str) -> Response:
+    async def _wait(self, request: Request, call: GatewayCall, job_id: str) -> Response:
         ended = asyncio.ensure_future(self.result(call, job_id))
         left = asyncio.ensure_future(gone(request))
         try:
@@ -225,7 +201,7 @@ class Door:
         facts = response_headers.facts(call, result)
         return json_response(answer_body(call, result), facts)
 
-    async def result(self, call: Call, job_id: str) -> Result:
+    async def result(self, call: GatewayCall, job_id: str) -> Result:
         """Return the result once the job has ended, however it ended.
 
         Raises JobTimeout when the time of the call is over, and CallRefused if there is no worker.
@@ -248,14 +224,3 @@ def _with_next_key(fields: RequestFields, key: str, job_id: str) -> RequestField
     """Return the fields with a key of the next try: the job that has this key has failed."""
     made: RequestFields = {**fields, "idempotency_key": f"{key[:200]}~{job_id}"}
     return made
-
-
-def _last_event(request: Request) -> int:
-    """Return the number of the last event that the caller has; 0: none."""
-    given = request.query_params.get("starting_after") or request.headers.get("last-event-id")
-    if given is None:
-        return 0
-    if not (given.isascii() and given.isdigit() and len(given) < 10):
-        words = f"starting_after: {given[:80]!r}: give the number of an event"
-        raise CallRefused("invalid_request", words, param="starting_after")
-    return int(given)

@@ -12,9 +12,9 @@ from functools import partial
 from typing import Any
 
 import uvicorn
-from headgate.producer.callers.doorkeeper import require_loopback
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from headgate.producer.callers.doorkeeper import require_loopback
 from headgate.producer.gateway.app import make_app
 from headgate.shared.errors import SettingError, WrongUse
 from headgate.shared.settings import Settings

@@ -25,9 +25,9 @@ from headgate.producer.dialects.streams import ServerEvent, translator
 from headgate.producer.errors import StreamBroken
 from headgate.producer.gateway import headers
 from headgate.producer.gateway.body import gone
-from headgate.producer.gateway.call import Call
+from headgate.producer.gateway.call import GatewayCall
 from headgate.producer.gateway.departures import Departures
-from headgate.producer.gateway.faults import CallRefused, Fault, fault_of, fault_of_result
+from headgate.producer.gateway.faults import CallFault, CallRefused, fault_of, fault_of_result
 from headgate.producer.gateway.open_streams import OpenStreams
 from headgate.producer.gateway.responses import refusal
 from headgate.shared.errors import HeadgateError
@@ -58,7 +58,9 @@ class Streaming(NamedTuple):
     open_streams: OpenStreams
 
 
-async def stream_response(at: Streaming, request: Request, call: Call, job_id: str) -> Response:
+async def stream_response(
+    at: Streaming, request: Request, call: GatewayCall, job_id: str
+) -> Response:
     """Return the stream of the job's answer. A job that fails before its first event is an error.
 
     Raises CallRefused for too many streams, and what waiting for a result raises.
@@ -90,7 +92,7 @@ async def stream_response(at: Streaming, request: Request, call: Call, job_id: s
 class JobEvents:
     """The events of one job's answer, in the dialect of the call, with their numbers."""
 
-    def __init__(self, at: Streaming, call: Call, job_id: str) -> None:
+    def __init__(self, at: Streaming, call: GatewayCall, job_id: str) -> None:
         self.call, self.job_id = call, job_id
         self._at = at
         self._stream = EventStream(at.waiters, job_id, pulse_s=LOOK_S)
@@ -144,7 +146,7 @@ class JobEvents:
                 return self._taken(taken)
             if time.monotonic() > self._until:
                 words = f"job {self.job_id} has not ended in time"
-                return self._broken_off(Fault("timeout", words))
+                return self._broken_off(CallFault("timeout", words))
         except HeadgateError as error:
             return self._broken_off(fault_of(error))
         return PINGS[self.call.dialect]
@@ -157,14 +159,14 @@ class JobEvents:
     def _last(self, result: Result | None) -> bytes:
         """Return what is missing of the answer, and its end; or the fault of the job."""
         if result is None or result.status != "succeeded":
-            fault = Fault("internal", "the job has no result")
+            fault = CallFault("internal", "the job has no result")
             return self._broken_off(fault if result is None else fault_of_result(result))
         self._ended = True
         events = self._translator.end(result)
         facts = orjson.dumps(headers.facts(self.call, result))
         return b": headgate " + facts + b"\n" + self._text(events)
 
-    def _broken_off(self, fault: Fault) -> bytes:
+    def _broken_off(self, fault: CallFault) -> bytes:
         """Return the end of a stream that has none: a fault after the first event."""
         self._ended = True
         self._at.departures.leave(self.call, self.job_id, resumable=False)

@@ -31,8 +31,9 @@ Of a request in OpenAI's form, this changes besides the names (each rule has its
 
 from __future__ import annotations
 
+import base64
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from headgate.shared.job.encoding import loads
@@ -153,12 +154,12 @@ def _tools(params: Fields) -> None:
             params["tool_choice"] = {**choice, "disable_parallel_tool_use": True}
 
 
-def _tool(tool: object) -> object:
+def _tool(tool: Any) -> Any:
     match tool:
-        case {"type": "function", "function": {"name": name, **rest}}:
+        case {"type": "function", "function": {"name": name, **rest}, **outer}:
             schema = rest.pop("parameters", None) or {"type": "object"}
             others = {key: value for key, value in rest.items() if value is not None}
-            return {"name": name, "input_schema": schema, **others}
+            return {"name": name, "input_schema": schema, **others, **_marks(outer)}
     return tool
 
 
@@ -263,7 +264,7 @@ def _empty(block: Fields) -> bool:
 
 def _block(part: Fields) -> Fields:
     """Return one part as a block; unknown parts pass through."""
-    marks = {"cache_control": part["cache_control"]} if "cache_control" in part else {}
+    marks = _marks(part)
     match part:
         case {"type": "image_url", "image_url": {"url": str(url)}} | {
             "type": "image_url",
@@ -272,7 +273,7 @@ def _block(part: Fields) -> Fields:
             return {"type": "image", "source": _source(url), **marks}
         case {"type": "file", "file": {"file_data": str(url), **file}}:
             title = {"title": file["filename"]} if file.get("filename") else {}
-            return {"type": "document", "source": _source(url), **title, **marks}
+            return {"type": "document", "source": _file(_source(url)), **title, **marks}
         case {"type": "refusal", "refusal": str(text)}:
             return {"type": "text", "text": text, **marks}
     return part
@@ -284,6 +285,21 @@ def _source(url: str) -> Fields:
     if found is None:
         return {"type": "url", "url": url}
     return {"type": "base64", "media_type": found[1], "data": url[found.end() :]}
+
+
+def _marks(part: Mapping[Any, Any]) -> Fields:
+    return {"cache_control": part["cache_control"]} if "cache_control" in part else {}
+
+
+def _file(source: Fields) -> Fields:
+    """Return the source of a file: plain text is given as a text, all else as it is."""
+    if source.get("media_type") != "text/plain":
+        return source
+    try:
+        text = base64.b64decode(source["data"], validate=True).decode()
+    except ValueError:
+        return source
+    return {"type": "text", "media_type": "text/plain", "data": text}
 
 
 def _calls(message: Fields) -> list[Fields]:
