@@ -166,7 +166,8 @@ class Door:
         is_patient = "deadline_s" in fields
         wait_s = fields.setdefault("deadline_s", settings.gateway_wait_s)
         count = headers.get("x-stainless-retry-count", "")
-        retry = int(count) if count.isascii() and count.isdigit() else None
+        is_count = count.isascii() and count.isdigit() and len(count) < 10
+        retry = int(count) if is_count else None
         key = fields.get("idempotency_key")
         digest = ""
         if key is not None or retry is not None:
