@@ -72,5 +72,5 @@ wheel: venv
 	@sh deploy/venv.sh pip wheel --quiet --no-deps --wheel-dir dist .
 
 clean:
-	rm -rf dist build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf dist build .conformance .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find headgate producer workers shared migrations deploy tests -name __pycache__ -type d -prune -exec rm -rf {} +

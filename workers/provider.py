@@ -8,10 +8,22 @@ from typing import Literal, Protocol
 
 from headgate.shared.cost.rates import PLAIN, BillingTerms
 from headgate.shared.job.request import Dialect, Request
-from headgate.shared.job.result import Reply
+from headgate.shared.job.result import Reply, Usage
 
 OnPiece = Callable[[str], None]
 """Takes the next piece of the text of an answer while it is made; must return at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class MadePart:
+    """What was made of an answer that broke off.
+
+    `usage`: as far as the vendor has sent it. `text`: all that counts as output, also reasoning and
+    arguments of tools.
+    """
+
+    usage: Usage
+    text: str
 
 
 class AnswerSink(Protocol):
@@ -35,6 +47,9 @@ class AnswerSink(Protocol):
         head of the stream, which any other answer may begin with, too.
         """
 
+    def broke_off(self, made: MadePart) -> None:
+        """Note what was made of the answer: it does not come to its end."""
+
 
 class Unread:
     """Takes the pieces of an answer whose caller wants it whole."""
@@ -47,6 +62,9 @@ class Unread:
 
     def event(self, event: bytes, *, dialect: Dialect, has_content: bool) -> None:
         """Drop the event."""
+
+    def broke_off(self, made: MadePart) -> None:
+        """Drop it."""
 
 
 class Room(Protocol):

@@ -109,7 +109,6 @@ def _run(
     from headgate.producer.batch.start import begin
     from headgate.producer.batch.summary import summarise
     from headgate.producer.cli.batch_run import follow
-    from headgate.producer.cli.terminal.batch_summary import describe
     from headgate.producer.local.stack import LocalStack, gateway_port
 
     scanned = scan(prompts)
@@ -136,13 +135,18 @@ def _run(
             if not follow(at, batch, prompts, output, written, restart_dead=local.restart_dead):
                 return INTERRUPTED
             summary = summarise(at.engine, at.catalog, BatchRows(at.engine).get(batch.id))
-            print_line(f"\nThe answers are in {answers}\n")
-            print_pairs(list(describe(summary, str(answers))))
-            print_line("")
-            right = _adds_up(summary, local.simulator_url)
-            if not live and not _through_gateway(local, prompts, environment):
-                return FAILED
-            return right
+            _print_summary(summary, answers)
+            if (code := _adds_up(summary, local.simulator_url)) or live:
+                return code
+            return _through_gateway(local, prompts, environment)
+
+
+def _print_summary(summary: Summary, answers: Path) -> None:
+    from headgate.producer.cli.terminal.batch_summary import describe
+
+    print_line(f"\nThe answers are in {answers}\n")
+    print_pairs(list(describe(summary, str(answers))))
+    print_line("")
 
 
 def _adds_up(summary: Summary, simulator_url: str | None) -> int:
@@ -168,11 +172,11 @@ def _adds_up(summary: Summary, simulator_url: str | None) -> int:
     return DONE if right else FAILED
 
 
-def _through_gateway(local: LocalStack, prompts: Path, environment: dict[str, str]) -> bool:
-    """Ask some of the prompts with the vendors' clients; return whether all were answered."""
+def _through_gateway(local: LocalStack, prompts: Path, environment: dict[str, str]) -> int:
+    """Ask some of the prompts with the vendors' clients; return 0 if all were answered."""
     if not local.wait_for_gateway():
         print_note(f"the gateway did not start; its output:\n{_tail(local.settings.home_path)}")
-        return False
+        return FAILED
     words = [str(local.gateway_url), str(prompts), str(THROUGH_GATEWAY)]
     ended = subprocess.run(
         [sys.executable, "-P", str(CLIENTS), *words], env=environment, capture_output=True,
@@ -180,14 +184,14 @@ def _through_gateway(local: LocalStack, prompts: Path, environment: dict[str, st
     )  # fmt: skip
     if ended.returncode:
         print_note(f"the vendors' clients failed:\n{ended.stderr[-2000:]}")
-        return False
+        return FAILED
     said = json.loads(ended.stdout)
     print_line(
         f"through the gateway: {said['answered']} of {said['asked']} answered, {said['openai']} "
         f"by OpenAI's client and {said['anthropic']} by Anthropic's, {said['cached']} from the "
         f"cache, in {said['seconds']} s"
     )
-    return bool(said["answered"] == said["asked"])
+    return DONE if said["answered"] == said["asked"] else FAILED
 
 
 def _live_prompts(folder: Path, in_force: Settings) -> Path | None:

@@ -45,19 +45,14 @@ _CHECK_EVERY_S = 0.25
     help="Port of Flower (default: 5555).",
 )  # fmt: skip
 def up(
-    simulate: bool,
-    workers: int,
-    port: int | None,
-    simulate_port: int | None,
-    flower: bool,
+    simulate: bool, workers: int, port: int | None, simulate_port: int | None, flower: bool,
     flower_port: int | None,
-) -> int:
+) -> int:  # fmt: skip
     """Run the whole system on this machine until Ctrl-C.
 
     It starts workers, the gateway for programs of this machine and, if HEADGATE_REDIS_URL is not
     set, an embedded Valkey server. Without --simulate set a provider's key, such as OPENAI_API_KEY.
-    Ctrl-C lets running jobs finish; a second Ctrl-C stops at once and puts them back on their
-    queues.
+    Ctrl-C lets running jobs finish; a second one stops at once and puts them back on their queues.
 
     \b
     Example: headgate up --simulate

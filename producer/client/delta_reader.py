@@ -10,9 +10,9 @@ Fields = dict[bytes, bytes]
 Entries = list[tuple[bytes, Fields]]
 """Entries of a stream on Redis, as redis-py returns them: id and fields."""
 
-MOST_ENTRIES = 256
+MOST_ENTRIES = 32
 MOST_BYTES = 64 * 1024
-"""A reader that has so much to take gets no more; the rest stays on Redis until it has."""
+"""A reader that has so much to take gets no more; the rest stays on Redis until half is taken."""
 
 BEGINNING = "0-0"
 
@@ -47,7 +47,7 @@ class DeltaReader:
     @property
     def is_full(self) -> bool:
         """Whether it takes no more for now."""
-        return len(self._entries) >= MOST_ENTRIES or self._bytes >= MOST_BYTES
+        return self._is_over(1)
 
     @property
     def is_empty(self) -> bool:
@@ -65,7 +65,7 @@ class DeltaReader:
             return None
         fields = self._entries.popleft()
         self._bytes -= _size(fields)
-        if self._has_more and not self.is_full:
+        if self._has_more and not self._is_over(0.5):
             self._has_more = False
             self._read_more(self.job_id)
         return fields
@@ -103,6 +103,9 @@ class DeltaReader:
         if entries or self.is_drained:
             self.changed.set()
 
+    def _is_over(self, share: float) -> bool:
+        return len(self._entries) >= share * MOST_ENTRIES or self._bytes >= share * MOST_BYTES
+
     def _add(self, name: bytes, fields: Fields) -> None:
         before, _, last = self.last.partition("-")
         claim, _, number = name.decode().partition("-")
@@ -120,3 +123,8 @@ class DeltaReader:
 
 def _size(fields: Fields) -> int:
     return len(fields[b"d"]) + len(fields.get(b"e", b""))
+
+
+def claim_of(entry: tuple[bytes, Fields]) -> bytes:
+    """Return the number of the claim that has written the entry."""
+    return entry[0].partition(b"-")[0]

@@ -16,7 +16,7 @@ from typing import Any
 import redis.asyncio
 from redis.exceptions import RedisError
 
-from headgate.producer.client.delta_reader import DeltaReader, Entries
+from headgate.producer.client.delta_reader import DeltaReader, Entries, claim_of
 from headgate.producer.client.pubsub import (
     LOOK_EVERY_S,
     PING_AFTER_S,
@@ -113,31 +113,31 @@ class DeltaReaders:
         pipe = self._client.pipeline(transaction=False)
         for reader in readers:
             reader.read_begins()
-            stream = self._keys.deltas(reader.job_id)
-            pipe.xrange(stream, min=f"({reader.last}", count=AT_ONCE)
-            if reader.is_new:
-                pipe.xrevrange(stream, count=1)
-        execute: Callable[..., Any] = pipe.execute
-        try:
-            replies = iter(await execute(raise_on_error=False))
-        except (RedisError, OSError):
-            return  # the next round reads it, or the result has it
+            pipe.xrange(self._keys.deltas(reader.job_id), min=f"({reader.last}", count=AT_ONCE)
+        replies = zip(readers, await _execute(pipe), strict=False)
+        found = [(reader, entries) for reader, entries in replies if entries is not None]
+        late = {reader for reader, entries in found if reader.is_new and len(entries) == AT_ONCE}
+        newest = await self._newest_claims(late) if late else {}
+        for reader, entries in found:
+            if reader not in late or newest.get(reader) == claim_of(entries[0]):
+                reader.add(entries, has_more=len(entries) == AT_ONCE)
+            elif reader in newest:
+                reader.skip_to(newest[reader])
+
+    async def _newest_claims(self, readers: Collection[DeltaReader]) -> dict[DeltaReader, bytes]:
+        """Return the latest claim that has written to each stream: a reader begins with that."""
+        pipe = self._client.pipeline(transaction=False)
         for reader in readers:
-            entries = _entries(next(replies))
-            _hand_on(reader, entries, _entries(next(replies)) if reader.is_new else None)
+            pipe.xrevrange(self._keys.deltas(reader.job_id), count=1)
+        replies = zip(readers, await _execute(pipe), strict=False)
+        return {reader: claim_of(entries[0]) for reader, entries in replies if entries}
 
 
-def _entries(reply: object) -> Entries | None:
-    """Return the entries in a reply; None for an error."""
-    return reply if isinstance(reply, list) else None
-
-
-def _hand_on(reader: DeltaReader, entries: Entries | None, newest: Entries | None) -> None:
-    """Hand the entries to their reader. One that is new begins with the latest claim."""
-    if entries is None:
-        return
-    claims = [name.partition(b"-")[0] for name, _ in (*entries[:1], *(newest or ()))]
-    if len(set(claims)) > 1:
-        reader.skip_to(claims[-1])
-    else:
-        reader.add(entries, has_more=len(entries) == AT_ONCE)
+async def _execute(pipe: redis.asyncio.client.Pipeline) -> list[Entries | None]:
+    """Return the replies, None for an error: the next round reads it, or the result has it."""
+    execute: Callable[..., Any] = pipe.execute
+    try:
+        replies = await execute(raise_on_error=False)
+    except (RedisError, OSError):
+        return []
+    return [reply if isinstance(reply, list) else None for reply in replies]

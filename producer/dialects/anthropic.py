@@ -6,7 +6,7 @@ whole; a field of the form that it left out is ours.
 
 from __future__ import annotations
 
-from headgate.producer.dialects.fields import Fields, fields_of, objects_of
+from headgate.producer.dialects.fields import Fields, fields_of, objects_of, text_of
 from headgate.producer.dialects.from_openai import message_from_choice
 from headgate.producer.dialects.openai import is_completion, is_message, is_streamed, left_out
 from headgate.producer.dialects.usage import anthropic_usage, read_openai, read_result
@@ -49,11 +49,11 @@ def _translated(result: Fields, completion: Fields) -> Fields:
     """
     choices = objects_of(completion.get("choices"))
     choice = choices[0] if choices else {"finish_reason": result.get("finish_reason")}
-    job_id = result["id"]
+    job_id, model = result["id"], text_of(completion.get("model"))
     usage = completion.get("usage")
     counts = read_openai(usage) if usage else read_result(result.get("usage"))
     return {
-        **head(job_id, result.get("model_used") or result["model"]),
+        **head(job_id, model or result.get("model_used") or result["model"]),
         **message_from_choice(choice, job_id, result.get("content"), result.get("tool_calls")),
         "usage": anthropic_usage(counts, completion.get("service_tier")),
     }

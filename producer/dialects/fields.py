@@ -31,3 +31,9 @@ def count(value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return 0
     return int(min(value, _MOST)) if 0 <= value < math.inf else 0
+
+
+def index_of(value: Fields) -> int:
+    """Return the field `index`; 0 if it is no number."""
+    index = value.get("index")
+    return index if isinstance(index, int) else 0

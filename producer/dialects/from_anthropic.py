@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import orjson
-
 from headgate.producer.dialects.fields import Fields, fields_of, objects_of, text_of
 from headgate.producer.dialects.stop_reasons import finish_reason
+from headgate.shared.job.encoding import dumps
 
 
 def choice_from_message(message: Fields, content: object, calls: object) -> Fields:
@@ -42,7 +41,7 @@ def refusal_in(message: Fields) -> str | None:
 def tool_call(block: Fields, arguments: str | None = None) -> Fields:
     """Return a tool_use block as a tool call; `arguments` overrides its input."""
     if arguments is None:
-        arguments = orjson.dumps(block.get("input") or {}).decode()
+        arguments = dumps(block.get("input") or {}).decode()
     function = {"name": text_of(block.get("name")), "arguments": arguments}
     return {"id": text_of(block.get("id")), "type": "function", "function": function}
 

@@ -10,6 +10,7 @@ import orjson
 
 from headgate.producer.dialects.fields import Fields, fields_of, objects_of, text_of
 from headgate.producer.dialects.stop_reasons import stop_reason
+from headgate.shared.job.encoding import loads
 
 
 def message_from_choice(choice: Fields, job_id: str, content: object, calls: object) -> Fields:
@@ -90,7 +91,7 @@ def call_id(call: Fields, job_id: str, at: int) -> str:
 def _object_in(written: str) -> Fields:
     """Return the arguments of a call; none if the token limit has cut them."""
     try:
-        return fields_of(orjson.loads(written))
+        return fields_of(loads(written))
     except orjson.JSONDecodeError:
         return {}
 

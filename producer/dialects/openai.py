@@ -10,7 +10,7 @@ import base64
 import struct
 from typing import Any, Literal
 
-from headgate.producer.dialects.fields import Fields, fields_of, objects_of
+from headgate.producer.dialects.fields import Fields, fields_of, objects_of, text_of
 from headgate.producer.dialects.from_anthropic import choice_from_message
 from headgate.producer.dialects.stop_reasons import finish_reason
 from headgate.producer.dialects.usage import (
@@ -172,6 +172,7 @@ def _translated(result: Fields, message: Fields) -> Fields:
     usage = message.get("usage")
     if usage:
         body["usage"] = openai_usage(read_anthropic(usage))
+    body["model"] = text_of(message.get("model")) or body["model"]
     return {**body, "service_tier": openai_tier(usage), "system_fingerprint": None}
 
 

@@ -17,7 +17,7 @@ from headgate.producer.client.operations import Operations
 from headgate.producer.gateway.call import new_request_id
 from headgate.producer.gateway.door import Door
 from headgate.producer.gateway.entrance import Entrance
-from headgate.producer.gateway.faults import Fault
+from headgate.producer.gateway.faults import CallFault
 from headgate.producer.gateway.responses import refusal
 from headgate.producer.gateway.routes import dialect_of, routes
 from headgate.shared.settings import Settings
@@ -44,9 +44,9 @@ def make_app(settings: Settings) -> Starlette:
 async def _no_such_address(request: Request, error: Exception) -> Response:
     """Answer 404 and 405 in the caller's dialect."""
     where = f"{request.method} {request.url.path[:200]}"
-    fault = Fault("not_found", f"no such address: {where}")
+    fault = CallFault("not_found", f"no such address: {where}")
     if isinstance(error, HTTPException) and error.status_code == 405:
-        fault = Fault("method_not_allowed", f"no such method here: {where}")
+        fault = CallFault("method_not_allowed", f"no such method here: {where}")
     response = refusal(dialect_of(request), fault, new_request_id())
     if isinstance(error, HTTPException) and error.headers:
         response.headers.update(error.headers)

@@ -21,7 +21,7 @@ def new_request_id() -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class GatewayCall:
     """One call. Durations are in seconds.
 
     `wait_s`: how long the caller waits for the answer. `is_patient`: the caller has said how long,

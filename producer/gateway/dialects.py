@@ -8,7 +8,7 @@ from typing import Any
 
 from headgate.producer.callers.caller import Scope
 from headgate.producer.dialects import anthropic, openai
-from headgate.producer.gateway.call import Call, Kind
+from headgate.producer.gateway.call import GatewayCall, Kind
 from headgate.producer.submit.fields import RequestFields
 from headgate.shared.job.request import Dialect
 from headgate.shared.job.result import Result
@@ -61,7 +61,7 @@ def _betas(headers: Mapping[str, str]) -> list[str]:
     return [name.strip() for name in headers.get("anthropic-beta", "").split(",") if name.strip()]
 
 
-def answer_body(call: Call, result: Result) -> dict[str, Any]:
+def answer_body(call: GatewayCall, result: Result) -> dict[str, Any]:
     """Return the answer in the dialect of the call: the vendor's own, whole, if it fits."""
     fields = result.as_json()
     if call.kind == "messages":

@@ -48,7 +48,7 @@ class CallRefused(HeadgateError):
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class CallFault:
     """Why a call has no answer. `retryable`: whether asking again can help."""
 
     code: DoorCode | ErrorCode
@@ -59,42 +59,42 @@ class Fault:
     job_id: str | None = None
 
 
-def fault_of(error: HeadgateError) -> Fault:
+def fault_of(error: HeadgateError) -> CallFault:
     """Return what the error means for the caller."""
     text = str(error)
     match error:
         case CallRefused():
             wait_s = error.retry_after_s
-            return Fault(error.code, text, error.param, wait_s, retryable=wait_s is not None)
+            return CallFault(error.code, text, error.param, wait_s, retryable=wait_s is not None)
         case KeyRefused():
             wait_s = error.retry_after_s or None
             code = _OF_KEYS[error.http_status]
-            return Fault(code, text, retry_after_s=wait_s, retryable=wait_s is not None)
+            return CallFault(code, text, retry_after_s=wait_s, retryable=wait_s is not None)
         case IdempotencyConflict():
-            return Fault("conflict", text, "idempotency_key")
+            return CallFault("conflict", text, "idempotency_key")
         case InvalidRequest():
             error = as_in_body(error)
-            return Fault(error.code, str(error), error.field)
+            return CallFault(error.code, str(error), error.field)
         case TierLimit():
-            return Fault("tier_limit", text, retry_after_s=error.retry_after_s, retryable=True)
+            return CallFault("tier_limit", text, retry_after_s=error.retry_after_s, retryable=True)
         case JobTimeout():
-            return Fault("timeout", text, retryable=True, job_id=error.job_id)
+            return CallFault("timeout", text, retryable=True, job_id=error.job_id)
         case SubmitInterrupted():
-            return Fault("unavailable", text, retry_after_s=SERVER_AWAY_S, retryable=True)
+            return CallFault("unavailable", text, retry_after_s=SERVER_AWAY_S, retryable=True)
         case Unreachable():  # its text may name an address
             text = "Redis or the database does not answer"
-            return Fault("unavailable", text, retry_after_s=SERVER_AWAY_S, retryable=True)
+            return CallFault("unavailable", text, retry_after_s=SERVER_AWAY_S, retryable=True)
         case UnknownJob() | ResultExpired():
-            return Fault("not_found", text)
+            return CallFault("not_found", text)
         case StreamBroken():
-            return Fault("provider_error", text)
-    return Fault("internal", "a fault of the gateway; its log has the place", retryable=True)
+            return CallFault("provider_error", text)
+    return CallFault("internal", "a fault of the gateway; its log has the place", retryable=True)
 
 
-def fault_of_result(result: Result) -> Fault:
+def fault_of_result(result: Result) -> CallFault:
     """Return why the job of a call has no answer."""
     report = result.error
     if report is None:
-        return Fault("internal", f"the job is {result.status}", job_id=result.id)
+        return CallFault("internal", f"the job is {result.status}", job_id=result.id)
     retryable = should_retry(report.code, retryable=report.retryable)
-    return Fault(report.code, report.message, retryable=retryable, job_id=result.id)
+    return CallFault(report.code, report.message, retryable=retryable, job_id=result.id)

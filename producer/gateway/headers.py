@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 import time
 
-from headgate.producer.gateway.call import Call
-from headgate.producer.gateway.faults import Fault
+from headgate.producer.gateway.call import GatewayCall
+from headgate.producer.gateway.faults import CallFault
 from headgate.shared.job.result import Result
 
 Headers = dict[str, str]
 
 
-def facts(call: Call, result: Result) -> Headers:
+def facts(call: GatewayCall, result: Result) -> Headers:
     """Return what happened to the job of a call.
 
     `overhead-ms` is the time of the call without the job's wait in its queue and without its run.
@@ -33,12 +33,12 @@ def facts(call: Call, result: Result) -> Headers:
     return headers
 
 
-def job_headers(call: Call, job_id: str) -> Headers:
+def job_headers(call: GatewayCall, job_id: str) -> Headers:
     """Return what is known as soon as the call has its job."""
     return {"x-request-id": call.request_id, "x-headgate-job-id": job_id}
 
 
-def of_fault(fault: Fault, status: int, request_id: str) -> Headers:
+def of_fault(fault: CallFault, status: int, request_id: str) -> Headers:
     """Return the headers that say whether and when to ask again."""
     headers = {"x-request-id": request_id}
     if fault.job_id is not None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
 
 from starlette.responses import Response
 
+from headgate.producer.client.operations import Operations
 from headgate.producer.gateway.faults import SERVER_AWAY_S
 from headgate.producer.gateway.responses import json_response
 from headgate.producer.installation import Installation
@@ -14,26 +14,23 @@ from headgate.producer.waits.find import living_workers
 from headgate.shared.database.engine import reading
 from headgate.shared.errors import Unreachable
 
-if TYPE_CHECKING:
-    from headgate.producer.gateway.door import Door
-
 WITHIN_S = 10.0
 """How long the servers may take to answer."""
 
 
-async def health(door: Door) -> Response:
+async def health(operations: Operations, *, stopping: bool) -> Response:
     """Return 200 if Redis, the database and a worker answer, else 503 with what does not.
 
     It names no address: those who ask may be strangers.
     """
     try:
         async with asyncio.timeout(WITHIN_S):
-            workers = await asyncio.to_thread(door.operations.report, _workers)
+            workers = await asyncio.to_thread(operations.report, _workers)
     except (Unreachable, TimeoutError):
         return _unready({"servers": "do not answer"})
     if workers == 0:
         return _unready({"servers": "answer", "workers": 0})
-    if door.stopping:
+    if stopping:
         return _unready({"servers": "answer", "workers": workers, "gateway": "is stopping"})
     return json_response({"status": "ready", "servers": "answer", "workers": workers})
 

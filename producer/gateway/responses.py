@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from headgate.producer.dialects import errors
 from headgate.producer.gateway import headers
-from headgate.producer.gateway.faults import Fault
+from headgate.producer.gateway.faults import CallFault
 from headgate.shared.job.encoding import dumps
 from headgate.shared.job.request import Dialect
 
@@ -23,7 +23,7 @@ def json_response(
     return Response(dumps(body), status, headers=headers, media_type=JSON)
 
 
-def refusal(dialect: Dialect, fault: Fault, request_id: str) -> Response:
+def refusal(dialect: Dialect, fault: CallFault, request_id: str) -> Response:
     """Return the answer that says what went wrong."""
     status = errors.status_of(fault.code, dialect)
     body = errors.error_body(

@@ -10,12 +10,13 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from headgate.producer.gateway import health, models
-from headgate.producer.gateway.body import decoded, read_body
+from headgate.producer.gateway.body import decoded
 from headgate.producer.gateway.call import Kind, new_request_id
 from headgate.producer.gateway.count_tokens import count_tokens
 from headgate.producer.gateway.dialects import dialect_at
 from headgate.producer.gateway.door import Door
 from headgate.producer.gateway.openapi import docs_page, openapi_json
+from headgate.producer.gateway.read_call import read_json
 from headgate.producer.gateway.responses import json_response
 from headgate.shared.job.request import Dialect
 
@@ -76,16 +77,14 @@ async def _show_model(door: Door, request: Request) -> Response:
 
 async def _count_tokens(door: Door, request: Request) -> Response:
     caller = await door.caller_of(request, "chat")
-    settings = door.settings
-    most_bytes, within_s = settings.gateway_body_mb * 1_000_000, settings.gateway_body_s
-    body = decoded(await read_body(request, most_bytes=most_bytes, within_s=within_s))
+    body = decoded(await read_json(request, door.settings))
     at = await asyncio.to_thread(door.operations.current)
-    await door.require_models(caller, [str(body.get("model") or settings.model)])
+    await door.require_models(caller, [str(body.get("model") or door.settings.model)])
     return json_response({"input_tokens": count_tokens(at.catalog, body)})
 
 
 async def _health(door: Door, _request: Request) -> Response:
-    return await health.health(door)
+    return await health.health(door.operations, stopping=door.departures.stopping)
 
 
 async def _live(_door: Door, _request: Request) -> Response:

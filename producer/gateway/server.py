@@ -38,7 +38,7 @@ class GatewayServer(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Take no new calls, and wait for the open ones as long as HEADGATE_DRAIN_S says."""
-        self.config.app.state.door.stopping = True  # type: ignore[union-attr]  # our own app
+        self.config.app.state.door.departures.stopping = True  # type: ignore[union-attr]  # our own app
         await super().shutdown(sockets)
 
 

@@ -11,7 +11,7 @@ import asyncio
 import time
 from collections.abc import Iterable
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 import orjson
 from starlette.requests import Request
@@ -19,19 +19,20 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from headgate.producer.client.event_stream import EventStream, VendorEvents
-from headgate.producer.dialects.streams import ServerEvent, StreamTranslator, translator
+from headgate.producer.client.operations import Operations
+from headgate.producer.client.waiters import Waiters
+from headgate.producer.dialects.streams import ServerEvent, translator
 from headgate.producer.errors import StreamBroken
 from headgate.producer.gateway import headers
 from headgate.producer.gateway.body import gone
-from headgate.producer.gateway.call import Call
-from headgate.producer.gateway.faults import CallRefused, Fault, fault_of, fault_of_result
+from headgate.producer.gateway.call import GatewayCall
+from headgate.producer.gateway.departures import Departures
+from headgate.producer.gateway.faults import CallFault, CallRefused, fault_of, fault_of_result
+from headgate.producer.gateway.open_streams import OpenStreams
 from headgate.producer.gateway.responses import refusal
 from headgate.shared.errors import HeadgateError
 from headgate.shared.job.result import Result
 from headgate.shared.job.waiting_for import WaitingFor
-
-if TYPE_CHECKING:
-    from headgate.producer.gateway.door import Door
 
 PING_S = 15.0
 """After so many seconds without an event the caller gets a sign of life."""
@@ -48,22 +49,31 @@ _HEADERS = {"content-type": "text/event-stream; charset=utf-8", "cache-control":
             "x-accel-buffering": "no"}  # fmt: skip
 
 
-async def stream_response(door: Door, request: Request, call: Call, job_id: str) -> Response:
+class Streaming(NamedTuple):
+    """What streams need of their gateway."""
+
+    waiters: Waiters
+    operations: Operations
+    departures: Departures
+    open_streams: OpenStreams
+
+
+async def stream_response(
+    at: Streaming, request: Request, call: GatewayCall, job_id: str
+) -> Response:
     """Return the stream of the job's answer. A job that fails before its first event is an error.
 
-    Raises what `next_event` raises, and CallRefused for too many streams.
+    Raises CallRefused for too many streams, and what waiting for a result raises.
     """
-    stream = EventStream((await door.parts()).waiters, job_id, pulse_s=LOOK_S)
-    events = JobEvents(door, call, job_id, stream)
+    at.open_streams.begin(call.caller.key_id)
+    events = JobEvents(at, call, job_id)
     try:
-        door.count_stream(call.caller, +1)
-        await stream.open()
         left = asyncio.ensure_future(gone(request))
         first = asyncio.ensure_future(events.begin())
         try:
             await asyncio.wait((first, left), return_when=asyncio.FIRST_COMPLETED)
             if not first.done():
-                door.leave(call, job_id)
+                at.departures.leave(call, job_id)
                 events.close()
                 return Response(status_code=499)
             result = first.result()
@@ -82,10 +92,11 @@ async def stream_response(door: Door, request: Request, call: Call, job_id: str)
 class JobEvents:
     """The events of one job's answer, in the dialect of the call, with their numbers."""
 
-    def __init__(self, door: Door, call: Call, job_id: str, stream: EventStream) -> None:
-        self.door, self.call, self.job_id = door, call, job_id
-        self._stream = stream
-        self._translator: StreamTranslator = translator(
+    def __init__(self, at: Streaming, call: GatewayCall, job_id: str) -> None:
+        self.call, self.job_id = call, job_id
+        self._at = at
+        self._stream = EventStream(at.waiters, job_id, pulse_s=LOOK_S)
+        self._translator = translator(
             call.dialect, job_id=job_id, model=call.model, include_usage=call.include_usage
         )
         self._number = 0
@@ -96,6 +107,7 @@ class JobEvents:
 
     async def begin(self) -> Result | None:
         """Wait for the first event, or the end of the job, or for PING_S; return the result."""
+        await self._stream.open()
         began = time.monotonic()
         while time.monotonic() - began < PING_S:
             taken = await self._stream.next()
@@ -111,9 +123,9 @@ class JobEvents:
     async def _require_worker(self) -> None:
         if self.call.is_patient:
             return
-        found = await asyncio.to_thread(self.door.operations.end_or_wait, self.job_id)
+        found = await asyncio.to_thread(self._at.operations.end_or_wait, self.job_id)
         if isinstance(found, WaitingFor) and found.kind == "no_worker":
-            self.door.leave(self.call, self.job_id, resumable=False)
+            self._at.departures.leave(self.call, self.job_id, resumable=False)
             words = f"no worker serves {found.name} now"
             raise CallRefused("unavailable", words, retry_after_s=LOOK_S)
 
@@ -134,7 +146,7 @@ class JobEvents:
                 return self._taken(taken)
             if time.monotonic() > self._until:
                 words = f"job {self.job_id} has not ended in time"
-                return self._broken_off(Fault("timeout", words))
+                return self._broken_off(CallFault("timeout", words))
         except HeadgateError as error:
             return self._broken_off(fault_of(error))
         return PINGS[self.call.dialect]
@@ -147,17 +159,17 @@ class JobEvents:
     def _last(self, result: Result | None) -> bytes:
         """Return what is missing of the answer, and its end; or the fault of the job."""
         if result is None or result.status != "succeeded":
-            fault = Fault("internal", "the job has no result")
+            fault = CallFault("internal", "the job has no result")
             return self._broken_off(fault if result is None else fault_of_result(result))
         self._ended = True
         events = self._translator.end(result)
         facts = orjson.dumps(headers.facts(self.call, result))
         return b": headgate " + facts + b"\n\n" + self._text(events)
 
-    def _broken_off(self, fault: Fault) -> bytes:
+    def _broken_off(self, fault: CallFault) -> bytes:
         """Return the end of a stream that has none: a fault after the first event."""
         self._ended = True
-        self.door.leave(self.call, self.job_id, resumable=False)
+        self._at.departures.leave(self.call, self.job_id, resumable=False)
         return self._text(self._translator.fail(fault.code, fault.message))
 
     def _text(self, events: Iterable[ServerEvent]) -> bytes:
@@ -178,14 +190,14 @@ class JobEvents:
     def leave(self) -> None:
         """Say that the caller has gone away."""
         if not self._ended:
-            self.door.leave(self.call, self.job_id)
+            self._at.departures.leave(self.call, self.job_id)
 
     def close(self) -> None:
         """Stop reading."""
         if self._is_open:
             self._is_open = False
             self._stream.close()
-            self.door.count_stream(self.call.caller, -1)
+            self._at.open_streams.end(self.call.caller.key_id)
 
 
 class EventsResponse(Response):

@@ -88,6 +88,11 @@ def input_tokens(request: Prompted, model: Model | None = None) -> int:
     return max(1, math.ceil(total)) if exact else int(total) + 1
 
 
+def text_tokens(text: str, model: Model) -> int:
+    """Return the estimated tokens of an answer with this text."""
+    return math.ceil((_counter(vocabulary(model)) or _text)(text))
+
+
 def _given_tokens(tokens: Sequence[Any]) -> int:
     """Return how many tokens the caller gave in the place of texts; that count is exact."""
     return sum(1 if isinstance(item, int) else len(item) for item in tokens)

@@ -37,8 +37,9 @@ class LedgerRow(Protocol):
 class History:
     """The attempts of a job so far.
 
-    `cost_pico_usd`: what the known ones cost; None once a price is not known. `unknown_models`: the
-    model of each attempt of which nobody knows whether it was billed.
+    `cost_pico_usd`: what the known ones cost, and the parts of those that broke off; None once a
+    price is not known. `unknown_models`: the model of each attempt of which nobody knows whether it
+    was billed.
     """
 
     attempts: int = 0
@@ -79,6 +80,8 @@ def history_of(
         history.attempts += 1
         if row.state in ("open", "unknown"):
             history.unknown_models.append(row.model)
+            if row.cost_pico_usd is not None:  # of the part that was made
+                history.add_cost(row.cost_pico_usd)
         else:
             history.add_cost(row.cost_pico_usd)
         if row.state != "answered" and row.fence > forgiven_fence:

@@ -1,6 +1,7 @@
 """A sink that keeps the pieces of an answer as they come."""
 
 from headgate.shared.job.request import Dialect
+from headgate.workers.provider import MadePart
 
 
 class RecordingSink:
@@ -13,11 +14,16 @@ class RecordingSink:
         self.texts: list[str] = []
         self.heads: list[bytes] = []
         self.events: list[bytes] = []
+        self.made: list[MadePart] = []
         self.dialects: set[Dialect] = set()
 
     def text(self, text: str) -> None:
         """Keep the text."""
         self.texts.append(text)
+
+    def broke_off(self, made: MadePart) -> None:
+        """Keep what was made."""
+        self.made.append(made)
 
     def event(self, event: bytes, *, dialect: Dialect, has_content: bool) -> None:
         """Keep the event."""

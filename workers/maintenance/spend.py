@@ -114,7 +114,8 @@ def unsettled(engine: Engine, catalog: Catalog, period: str) -> Sums:
     """Return the upper bound of the period's attempts that are open or of unknown billing."""
     first_ms, end_ms = span_ms(period)
     query = (
-        select(jobs.c.tenant, jobs.c.user_id, jobs.c.envelope, attempts.c.model)
+        select(jobs.c.tenant, jobs.c.user_id, jobs.c.envelope, attempts.c.model,
+               attempts.c.cost_pico_usd)
         .join(attempts, attempts.c.job_id == jobs.c.id)
         .where(
             attempts.c.state.in_(("open", "unknown")),
@@ -132,5 +133,6 @@ def unsettled(engine: Engine, catalog: Catalog, period: str) -> Sums:
             except (ValueError, HeadgateError):
                 continue  # pruned, of another release, or of a model that is gone
             bound = upper_bound_pico_usd(envelope.request, model, catalog)
-            sums[row.tenant, row.user_id or ""] += bound or 0
+            # What was made of a broken answer counts already.
+            sums[row.tenant, row.user_id or ""] += max(0, (bound or 0) - (row.cost_pico_usd or 0))
     return sums

@@ -23,6 +23,7 @@ from headgate.shared.job.request import AUTO
 from headgate.workers.clients.in_flight import AnswerRoom, InFlight
 from headgate.workers.errors import AttemptError
 from headgate.workers.maintenance.estimates import EstimateUpkeep
+from headgate.workers.pipeline.broken_off import NOTHING_MADE, PartBill, part_bill
 from headgate.workers.pipeline.job_run import Ending, JobRun
 from headgate.workers.pipeline.outcome import Deferred, Restored
 from headgate.workers.pipeline.shielded import through
@@ -51,13 +52,15 @@ class Failed:
 
     `broke_off`: a part of the answer had been delivered, which no other answer can continue.
     `cut_short`: the deadline of the job left less time than the model has. `down_ms`: the model is
-    down, and one probe may go in so many ms; None: it is not down.
+    down, and one probe may go in so many ms; None: it is not down. `part`: the bill of what was
+    made of the answer.
     """
 
     error: AttemptError
     broke_off: bool = False
     cut_short: bool = False
     down_ms: int | None = None
+    part: PartBill = NOTHING_MADE
 
 
 AttemptOutcome: TypeAlias = Ending | Deferred | Restored | ModelDown | Failed
@@ -211,10 +214,15 @@ class AttemptSteps:
             job.room.release()
             took_ms = self.clock_ms() - line.started_at_ms
             cut_short = left_ms < self.call.timeout_s(model) * 1000 or took_ms >= left_ms
-            return Failed(error, pieces is not None and pieces.begun, cut_short)
+            part = NOTHING_MADE
+            if error.billed is None:
+                part = part_bill(job, model, self.catalog, pieces)
+            return Failed(error, pieces is not None and pieces.begun, cut_short, part=part)
         except asyncio.CancelledError:
             job.cut_off(model)
-            await through(self.ledger.settle(line.cut_off(self.clock_ms())))
+            part = part_bill(job, model, self.catalog, pieces)
+            cut = line.cut_off(self.clock_ms(), made=part.usage, cost_pico_usd=part.cost_pico_usd)
+            await through(self.ledger.settle(cut))
             raise
         if pieces is not None:
             pieces.end()
@@ -240,7 +248,7 @@ class AttemptSteps:
         is_fault = breaker.is_fault(
             error, cut_short=failed.cut_short, again=again and not hold.probe
         )
-        after = await self._report_failure(line, hold, error, is_fault=is_fault)
+        after = await self._report_failure(line, hold, failed, is_fault=is_fault)
         gives_back = hold.rule == "a" and hold.settles
         if error.billed is False and (gives_back or hold.money):
             used = (0, 0) if gives_back else hold.tokens
@@ -251,10 +259,14 @@ class AttemptSteps:
         return failed
 
     async def _report_failure(
-        self, line: Attempt, hold: Held, error: AttemptError, *, is_fault: bool
+        self, line: Attempt, hold: Held, failed: Failed, *, is_fault: bool
     ) -> BreakerAfterReport | None:
         """Settle the ledger line, and report a fault at the same time: see `Breaker.failed`."""
-        settling = self.ledger.settle(line.failed(error, self.clock_ms()))
+        error, part = failed.error, failed.part
+        settlement = line.failed(
+            error, self.clock_ms(), made=part.usage, cost_pico_usd=part.cost_pico_usd
+        )
+        settling = self.ledger.settle(settlement)
         if not is_fault:
             await through(settling)
             return None

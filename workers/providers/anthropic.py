@@ -98,7 +98,8 @@ class AnthropicProvider:
         body = make(request, model, max_output_tokens)
         json_only, into = wants_json(request), None
         if sink is not None:
-            into = AnswerStream(MessageParts(sink.text, json_only=json_only), sink, self._key)
+            parts = MessageParts(sink.text, json_only=json_only)
+            into = AnswerStream(parts, sink, self._key, read_usage)
             body["stream"] = True
         response, decoded = await post_and_decode(
             self._http, "/v1/messages", body, request, self._key,

@@ -68,6 +68,11 @@ class ChatParts:
             finished = [one for one in self._choices.values() if one.finished]
             self.ended = len(finished) >= max(self._wanted, len(self._choices))
 
+    def so_far(self) -> tuple[object, str]:
+        """Return the usage that has come, and the texts of all kinds."""
+        texts = (parts.texts() for parts in self._choices.values())
+        return self._completion.get("usage"), "".join(texts)
+
     def whole(self) -> dict[str, Any]:
         """Return the completion as if it had come whole."""
         self._on_piece.end()
@@ -105,6 +110,10 @@ class _ChoiceParts:
         """True once its finish reason has come."""
         finish = self._choice.get("finish_reason")
         return isinstance(finish, str) and bool(finish)
+
+    def texts(self) -> str:
+        """Return its texts of all kinds, also reasoning and arguments of tools."""
+        return self._pieces.grown()
 
     def take(self, choice: Fields) -> str:
         """Add the piece, and return its text."""

@@ -8,11 +8,14 @@ import orjson
 
 from headgate.shared.job.request import Dialect
 from headgate.workers.provider import AnswerSink
-from headgate.workers.providers.key_mask import SHORTEST, masked_keys
+from headgate.workers.providers.key_mask import masked_keys
 from headgate.workers.providers.lenient_json import without_halves
 
 PING = "ping"
 """Anthropic's event that only keeps a connection open; each reader gets pings of its own."""
+
+SHORTEST_SECRET = 16
+"""Keys of local servers are shorter, and may be words that an answer has: they stay."""
 
 Path = tuple[object, ...]
 
@@ -31,7 +34,7 @@ class EventTap:
         self._sink = sink
         self._parts = parts
         self._secret = key
-        self._key_bytes = key.encode()
+        self._key_bytes = key.encode() if len(key) >= SHORTEST_SECRET else b""
         self._paired = PairedEvents()
 
     def take(self, event: Any, content: bytes | None) -> None:
@@ -42,7 +45,7 @@ class EventTap:
             line = orjson.dumps(self._paired.of(event))
         else:
             line = content.replace(b"\n", b" ") if b"\n" in content else content
-        if len(self._key_bytes) >= SHORTEST and self._key_bytes in line:
+        if self._key_bytes and self._key_bytes in line:
             line = masked_keys(line.decode(), self._secret).encode()
         self._sink.event(line, dialect=self._parts.dialect, has_content=self._parts.begun)
 

@@ -13,6 +13,7 @@ import asyncio
 import os
 import ssl
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from urllib.parse import SplitResult, urlsplit, urlunsplit
 
@@ -115,15 +116,7 @@ class HttpPool:
         try:
             async with (
                 asyncio.timeout(timeout_s) as limit,
-                # Redirects are not followed: a POST would become a GET, or go to a strange server.
-                self._opened().post(
-                    url,
-                    data=aiohttp.BytesPayload(body),  # a search for its type would take 4 us
-                    headers=headers,
-                    proxy=self._proxy,
-                    allow_redirects=False,
-                    timeout=NO_READ_LIMIT if idle_s is None else _timeout(idle_s),
-                ) as response,
+                self._posting(url, body, headers, idle_s) as response,
             ):
                 reading = Reading(response, self._most_bytes, limit, room)
                 if into is not None and _is_stream(response):
@@ -142,6 +135,19 @@ class HttpPool:
         except (aiohttp.ClientError, OSError) as error:
             raise lost(error) from error
         raise broken
+
+    def _posting(
+        self, url: URL, body: bytes, headers: Mapping[str, str] | None, idle_s: float | None
+    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        # Redirects are not followed: a POST would become a GET, or go to a strange server.
+        return self._opened().post(
+            url,
+            data=aiohttp.BytesPayload(body),  # a search for its type would take 4 us
+            headers=headers,
+            proxy=self._proxy,
+            allow_redirects=False,
+            timeout=NO_READ_LIMIT if idle_s is None else _timeout(idle_s),
+        )
 
     async def close(self) -> None:
         """Close all connections; calls in flight fail."""

@@ -126,6 +126,11 @@ class MessageParts:
         for name, value in fields_of(usage).items():
             self._pieces.replace(self._usage, name, value)
 
+    def so_far(self) -> tuple[object, str]:
+        """Return the usage that has come, and the texts of all kinds."""
+        inputs = "".join(written.whole() for written in self._inputs.values())
+        return self._usage, self._pieces.grown() + inputs
+
     def whole(self) -> dict[str, Any]:
         """Return the message as if it had come whole."""
         self._on_piece.end()

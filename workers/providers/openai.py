@@ -106,7 +106,8 @@ class OpenAIProvider:
             body = chat_body(request, model, max_output_tokens, vendor=self._vendor)
         into = None
         if sink is not None and not request.embeds:
-            into = AnswerStream(ChatParts(sink.text, choices=choices_of(request)), sink, self._key)
+            parts = ChatParts(sink.text, choices=choices_of(request))
+            into = AnswerStream(parts, sink, self._key, read_usage)
             body["stream"] = True
             if self._stream_options:
                 body["stream_options"] = {"include_usage": True}

@@ -119,6 +119,10 @@ class Pieces:
                 self.size += NODE
             self.merge(same, item, grows=grows)
 
+    def grown(self) -> str:
+        """Return all texts that have grown, one after the other."""
+        return "".join(text.whole() for _, text in self._texts.values())
+
     def settle(self) -> None:
         """Write the texts into their objects."""
         for (_, name), (holder, text) in self._texts.items():

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Protocol
 
 import orjson
 
 from headgate.shared.job.request import Dialect, Request
+from headgate.shared.job.result import Usage
 from headgate.workers.errors import ConnectionLost, ResponseTooLarge
-from headgate.workers.provider import AnswerSink, Room
+from headgate.workers.provider import AnswerSink, MadePart, Room
 from headgate.workers.providers.event_tap import EventTap
 from headgate.workers.providers.http import HttpPool, Response
 from headgate.workers.providers.json_body import decoded_or_raise, dumped, texts_of
@@ -54,12 +55,15 @@ async def post_and_decode(
         response = await http.post(
             path, content, timeout_s=timeout_s, idle_s=idle_s, into=into, room=room, headers=headers
         )
-    except ResponseTooLarge as error:
-        error.request_id = masked_or_none(error.request_id, key)
+        response = without_key(response, key)
+        if into is not None and response.streamed:
+            return response, into.whole_or_raise(response, request, key)
+    except BaseException as error:  # also when the job is cancelled
+        if into is not None:
+            into.broke_off()
+        if isinstance(error, ResponseTooLarge):
+            error.request_id = masked_or_none(error.request_id, key)
         raise
-    response = without_key(response, key)
-    if into is not None and response.streamed:
-        return response, into.whole_or_raise(response, request, key)
     size = len(response.content)
     decoded = decoded_or_raise(response, request, key)
     if size > LARGE:
@@ -89,6 +93,9 @@ class AnswerParts(Protocol):
     def take(self, event: dict[str, Any]) -> None:
         """Add the event to the answer and hand its text on."""
 
+    def so_far(self) -> tuple[object, str]:
+        """Return the usage that has come in the vendor's form, and the texts of all kinds."""
+
     def whole(self) -> dict[str, Any]:
         """Return the answer as if it had come whole."""
 
@@ -97,12 +104,19 @@ class AnswerStream:
     """The stream of one answer: reads its events, and notices faults and a broken connection.
 
     `sink`: what takes the vendor's events as they are, if it wants them. `key`: the API key, which
-    is masked in them.
+    is masked in them. `read_usage` reads the vendor's usage.
     """
 
-    def __init__(self, parts: AnswerParts, sink: AnswerSink | None = None, key: str = "") -> None:
+    def __init__(
+        self,
+        parts: AnswerParts,
+        sink: AnswerSink | None = None,
+        key: str = "",
+        read_usage: Callable[[object], tuple[Usage, bool]] = lambda _: (Usage(), False),
+    ) -> None:
         self._parts = parts
         self._sink = sink
+        self._read_usage = read_usage
         self._tap = EventTap(sink, parts, key) if sink is not None and sink.wants_events else None
         self._events = EventParser()
         self._begun = False
@@ -125,6 +139,12 @@ class AnswerStream:
     def feed(self, chunk: bytes) -> bool:
         """Read a piece; return True once nothing more is expected."""
         return self._take_all(self._events.feed(chunk))
+
+    def broke_off(self) -> None:
+        """Tell the sink what was made until now."""
+        if self._sink is not None and self._begun:
+            usage, text = self._parts.so_far()
+            self._sink.broke_off(MadePart(self._read_usage(usage)[0], text))
 
     def whole_or_raise(self, response: Response, request: Request, key: str) -> dict[str, Any]:
         """Return the answer as if it had come whole; raises the error that ended the stream."""

@@ -27,6 +27,8 @@ NOTHING = Usage()
 class Settlement:
     """How an attempt ended. `cost_pico_usd` None: no price is known, or the state is unknown.
 
+    Of an unknown one, `usage` and `cost_pico_usd` are those of the part that was made, if any was.
+
     An answer has a code and a message only if its usage cannot be true.
     """
 
@@ -72,14 +74,25 @@ class Attempt:
             request_id=reply.request_id,
         )
 
-    def failed(self, error: AttemptError, at_ms: int) -> Settlement:
-        """Return the settlement of a failure; unknown if nobody knows whether it was billed."""
+    def failed(
+        self,
+        error: AttemptError,
+        at_ms: int,
+        *,
+        made: Usage = NOTHING,
+        cost_pico_usd: int | None = None,
+    ) -> Settlement:
+        """Return the settlement of a failure; unknown if nobody knows whether it was billed.
+
+        `made`: what was made of the answer before it broke off, at this cost.
+        """
         unknown = error.billed is None
         return Settlement(
             self,
             "unknown" if unknown else "failed",
             at_ms,
-            cost_pico_usd=None if unknown else 0,
+            usage=made if unknown else NOTHING,
+            cost_pico_usd=cost_pico_usd if unknown else 0,
             code=error.code,
             message=error.message,
             http_status=error.http_status,
@@ -91,9 +104,17 @@ class Attempt:
         words = "stopped before it was sent"
         return Settlement(self, "failed", at_ms, cost_pico_usd=0, code="cancelled", message=words)
 
-    def cut_off(self, at_ms: int) -> Settlement:
-        """Return the settlement of a call that we cut off: nobody knows whether it is billed."""
-        return Settlement(self, "unknown", at_ms, code="cancelled", message="cut off by us")
+    def cut_off(
+        self, at_ms: int, *, made: Usage = NOTHING, cost_pico_usd: int | None = None
+    ) -> Settlement:
+        """Return the settlement of a call that we cut off: nobody knows whether it is billed.
+
+        `made`: what was made of the answer until then, at this cost.
+        """
+        return Settlement(
+            self, "unknown", at_ms, usage=made, cost_pico_usd=cost_pico_usd, code="cancelled",
+            message="cut off by us",
+        )  # fmt: skip
 
 
 class Ledger:

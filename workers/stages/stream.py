@@ -15,6 +15,7 @@ from headgate.shared.broker.keys import Keys
 from headgate.shared.broker.script import Command
 from headgate.shared.job.request import Dialect
 from headgate.workers.clients.redis_batcher import RedisBatcher
+from headgate.workers.provider import MadePart
 
 GATHER_S = 0.05
 """The first piece is written at once, later ones at most this often."""
@@ -61,6 +62,8 @@ class DeltaWriter:
 class DeltaStream:
     """Takes each piece by a call. `begun`: one was delivered, and cannot be taken back.
 
+    `made`: what was made of an answer that broke off.
+
     `wants_events`: whether it takes events. Then a text is written together with its event, and the
     head of the stream waits for the first event with a part of the answer.
     """
@@ -71,6 +74,7 @@ class DeltaStream:
     ) -> None:  # fmt: skip
         self.begun = False
         self.wants_events = events
+        self.made: MadePart | None = None
         self._batcher = batcher
         self._keys = keys
         self._job_id = job_id
@@ -121,6 +125,10 @@ class DeltaStream:
         self._gather(len(event) + EVENT_BYTES)
         if self.begun and not self._is_busy:
             self._write()
+
+    def broke_off(self, made: MadePart) -> None:
+        """Note what was made of the answer: no piece follows."""
+        self.made = made
 
     def end(self) -> None:
         """Write what is gathered now: no piece follows.

@@ -74,13 +74,9 @@ def read_messages(body: Json) -> SimulatedRequest:
     if isinstance(whole := body.get("cache_control"), dict):
         prompt.marks.append((prompt.chars, len(prompt.texts), whole.get("ttl", "5m")))
     digest = digest_of(body)
-    choice = body.get("tool_choice") or {}
-    kind = choice.get("type") if isinstance(choice, dict) else None
     answered = _answers_a_tool(messages[-1])
-    may = kind in ("any", "tool") or (kind != "none" and not answered)
-    named = str(choice.get("name")) if kind == "tool" else None
     form = body.get("output_format") or (body.get("output_config") or {}).get("format")
-    tool = tool_to_call(tools if may else [], kind == "any", named, prompt.last, digest)
+    tool = _tool_of(body, tools, prompt.last, digest, answered=answered)
     return SimulatedRequest(
         model=model,
         text="\n".join(prompt.texts),
@@ -98,6 +94,17 @@ def read_messages(body: Json) -> SimulatedRequest:
         marks=prompt.cache_marks(),
         reasons=_thinks(body.get("thinking")),
     )
+
+
+def _tool_of(
+    body: Json, tools: list[Tool], last: str, digest: bytes, *, answered: bool
+) -> Tool | None:
+    """Return the tool that the answer calls; None if it calls none."""
+    choice = body.get("tool_choice") or {}
+    kind = choice.get("type") if isinstance(choice, dict) else None
+    may = kind in ("any", "tool") or (kind != "none" and not answered)
+    named = str(choice.get("name")) if kind == "tool" else None
+    return tool_to_call(tools if may else [], kind == "any", named, last, digest)
 
 
 def _thinks(thinking: Any) -> bool:

@@ -41,7 +41,7 @@ def reply(
             ],
             "usage": usage,
             "service_tier": _tier(ask),
-            "system_fingerprint": "fp_simulated",
+            "system_fingerprint": "fp_50cad350e4",
         }
     )
 
@@ -56,7 +56,7 @@ def events(
         "created": created,
         "model": ask.model,
         "service_tier": _tier(ask),
-        "system_fingerprint": "fp_simulated",
+        "system_fingerprint": "fp_50cad350e4",
     }
     # With include_usage, `usage` is null in every chunk but the last; without, it is absent.
     tail: Json = {"usage": None} if ask.include_usage else {}

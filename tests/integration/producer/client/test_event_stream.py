@@ -10,8 +10,10 @@ import pytest
 
 from headgate import Client
 from headgate.producer.client.delta_reader import MOST_BYTES, MOST_ENTRIES
+from headgate.producer.client.deltas import AT_ONCE
 from headgate.producer.client.event_stream import PULSE, EventStream, VendorEvents
 from headgate.producer.client.operations import Operations
+from headgate.producer.client.text_stream import TextStream
 from headgate.producer.client.waiters import Waiters
 from headgate.producer.errors import UnknownJob
 from headgate.shared.broker import jobs, script
@@ -109,7 +111,7 @@ async def test_events_come_as_they_are_written_and_the_result_at_the_end(
 async def test_a_reader_that_comes_after_the_end_gets_the_same_events(
     waiters: Waiters, worker: Writing, job_id: str
 ) -> None:
-    sent = [b'{"n":%d}' % n for n in range(3 * MOST_ENTRIES)]
+    sent = [b'{"n":%d}' % n for n in range(10 * MOST_ENTRIES)]
     for n, event in enumerate(sent, 1):
         worker.write(job_id, n, event)
     worker.end(job_id)
@@ -165,6 +167,21 @@ async def test_another_claim_breaks_nothing_before_the_first_event(
         assert await lines_of(stream) == [b"2"]
         assert not stream.broken
         assert stream.result is not None
+
+
+async def test_a_reader_that_comes_late_begins_with_the_latest_claim(
+    waiters: Waiters, worker: Writing, job_id: str
+) -> None:
+    for fence in (1, 2):
+        for n in range(1, 2 * AT_ONCE):
+            worker.write(job_id, n, b"%d" % fence, fence=fence)
+    pieces = 2 * AT_ONCE - 1
+    async with TextStream(waiters, job_id, BOUND_S, None) as text:
+        assert [await text.next() for _ in range(pieces)] == ["t"] * pieces
+    async with EventStream(waiters, job_id) as stream:
+        worker.end(job_id)
+        assert set(await lines_of(stream)) == {b"2"}
+        assert not stream.broken
 
 
 async def test_nothing_is_handed_out_after_a_gap_but_the_result(

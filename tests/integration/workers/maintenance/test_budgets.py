@@ -108,6 +108,15 @@ async def test_what_nobody_knows_counts_at_its_worst_price_in_the_first_reading(
     assert office.treasury.book("tenant/acme") == (2 * worst, 0)
 
 
+async def test_a_broken_answer_counts_at_its_worst_price_and_no_more(office: Office) -> None:
+    worst = upper_bound_pico_usd(envelope().request, MODELS.model("gpt-4o-mini"), MODELS)
+    assert worst
+    office.attempt("unknown", worst // 4)
+    office.treasury.budget({"tenant/acme": "usd_per_day=9"}, read=False)
+    await office.budgets().write_sums()
+    assert office.treasury.book("tenant/acme") == (worst, 0)
+
+
 async def test_a_sum_that_fell_behind_is_raised_and_never_lowered(office: Office) -> None:
     treasury = office.treasury
     treasury.budget({"tenant/acme": "usd_per_day=9"})

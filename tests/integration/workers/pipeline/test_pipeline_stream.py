@@ -11,15 +11,27 @@ from redis import Redis
 from headgate.shared.admission.grant import Held
 from headgate.shared.broker import jobs, script
 from headgate.shared.broker.keys import Keys
+from headgate.shared.cost.price import usd_text
 from headgate.shared.job.envelope import Envelope
+from headgate.shared.job.request import Request
+from headgate.shared.job.result import Usage
+from headgate.shared.job.result_text import decode_result
 from headgate.workers.clients.group_commit import GroupCommit
 from headgate.workers.errors import Overloaded
 from headgate.workers.pipeline.outcome import Ended, Restored
-from headgate.workers.provider import Answer, AnswerSink
+from headgate.workers.provider import Answer, AnswerSink, MadePart
 from headgate.workers.stages.ledger import Ledger, Settlement
-from headgate.workers.stages.stream import MOST_CHARS, TOGETHER, DeltaWriter
+from headgate.workers.stages.stream import (
+    ENTRY_BYTES,
+    MOST_CHARS,
+    MOST_EVENT_BYTES,
+    STREAM_BYTES,
+    TOGETHER,
+    DeltaWriter,
+)
 from tests.support.child import BUSY, wait_until
 from tests.support.pipeline import (
+    Asked,
     PlayedPipeline,
     Scripted,
     answer,
@@ -55,6 +67,25 @@ async def until_written(redis: Redis, job: Envelope, text: str) -> None:
         return "".join(piece for _, piece in written(redis, job)) == text
 
     await asyncio.to_thread(wait_until, is_there, 5, f"{text!r}")
+
+
+HEAD, FIRST, LAST = b'{"n":0}', b'{"n":1}', b'{"n":2}'
+
+
+def events_of(redis: Redis, job: Envelope) -> list[tuple[str, list[bytes]]]:
+    """Id and events of all pieces of the job."""
+    entries: list[tuple[bytes, dict[bytes, bytes]]] = redis.xrange(Keys().deltas(job.id))  # type: ignore[assignment]  # as RESP2 gives it
+    assert {fields[b"k"] for _, fields in entries} <= {b"openai"}
+    return [(name.decode(), fields[b"e"].split(b"\n")) for name, fields in entries]
+
+
+async def until_ended(redis: Redis, job: Envelope, event: bytes) -> None:
+    """Wait up to 5 s until this event is written."""
+
+    def is_there() -> bool:
+        return any(event in events for _, events in events_of(redis, job))
+
+    await asyncio.to_thread(wait_until, is_there, 5, f"{event!r}")
 
 
 async def test_pieces_are_there_while_the_answer_is_made(
@@ -162,6 +193,73 @@ async def test_a_cancelled_stream_closes_its_call(played: PlayedPipeline) -> Non
     assert played.attempts(job) == [("alpha", "unknown", "cancelled")]
 
 
+class FailsAfterItsHead(Scripted):
+    """Fails once after the head of its stream, then answers."""
+
+    async def ask(self, request: Request, **given: Any) -> Answer:
+        sink: AnswerSink = given["sink"]
+        sink.event(b'{"n":"head %d"}' % len(self.asked), dialect="openai", has_content=False)
+        self.asked.append(Asked(request, given["model"], given["timeout_s"], None, streamed=True))
+        if len(self.asked) == 1:
+            raise fault(Overloaded)
+        sink.text("four")
+        sink.event(FIRST, dialect="openai", has_content=True)
+        return answer()
+
+
+async def test_a_fault_before_the_first_part_is_retried_and_its_head_is_not_handed_on(
+    played: PlayedPipeline, redis: Redis
+) -> None:
+    played.provider = FailsAfterItsHead()
+    job = job_for(stream=True, events=True)
+    result = await played.result(job)
+    assert (result.status, result.attempts) == ("succeeded", 2)
+    await until_ended(redis, job, FIRST)
+    assert events_of(redis, job) == [("1-1", [b'{"n":"head 1"}', FIRST])]
+
+
+class BreaksOff(Scripted):
+    """Breaks off, or waits to be cancelled, when a part of the answer is made."""
+
+    error: Exception | None = None
+
+    async def ask(self, request: Request, **given: Any) -> Answer:
+        sink: AnswerSink = given["sink"]
+        self.asked.append(Asked(request, given["model"], given["timeout_s"], None, streamed=True))
+        sink.event(FIRST, dialect="openai", has_content=True)
+        try:
+            if self.error is not None:
+                raise self.error
+            await asyncio.Event().wait()
+        finally:
+            sink.broke_off(MadePart(Usage(input_tokens=10), "one two three four"))
+        raise AssertionError
+
+
+@pytest.mark.parametrize("how", ["cancelled", "broken"])
+async def test_what_was_made_of_a_broken_answer_is_billed_to_its_job(
+    how: str, played: PlayedPipeline, redis: Redis
+) -> None:
+    played.provider = provider = BreaksOff()
+    job = job_for(stream=True, events=True)
+    if how == "broken":
+        provider.error = fault(Overloaded, billed=None)
+        result = await played.result(job)
+    else:
+        running = await played.start(job)
+        await until_ended(redis, job, FIRST)
+        await played.stop(running, "cancelled")
+        result = decode_result(played.row(job).result)
+    assert result.status == ("failed" if how == "broken" else "cancelled")
+    assert result.usage.input_tokens == 10
+    assert 4 <= result.usage.output_tokens <= 8
+    pico_usd = 10 * 1_000_000 + result.usage.output_tokens * 2_000_000
+    assert result.cost_usd == usd_text(pico_usd)
+    line = played.audited(job)
+    assert (line.cost_pico_usd, line.unknown_attempts) == (pico_usd, 1)
+    assert [state for _, state, _ in played.attempts(job)] == ["unknown"]
+
+
 async def test_a_later_claim_writes_above_what_an_earlier_one_wrote_and_shuts_it_out(
     played: PlayedPipeline, redis: Redis
 ) -> None:
@@ -248,6 +346,76 @@ async def test_what_waits_for_redis_is_bounded_in_characters_and_in_pieces(
         assert writer.size == 0, "after a gap nothing is gathered any more"
     finally:
         valkey.thaw()
+
+
+async def test_the_head_waits_for_the_first_event_with_a_part_of_the_answer(
+    played: PlayedPipeline, redis: Redis
+) -> None:
+    job = job_for(stream=True, events=True)
+    sink = DeltaWriter(played.batcher, Keys()).of(job.id, 1, events=True)
+    sink.event(HEAD, dialect="openai", has_content=False)
+    assert not sink.begun
+    sink.text("a")
+    sink.event(FIRST, dialect="openai", has_content=True)
+    assert sink.begun
+    await until_ended(redis, job, FIRST)
+    sink.event(LAST, dialect="openai", has_content=True)
+    sink.end()
+    await until_ended(redis, job, LAST)
+    assert events_of(redis, job) == [("1-1", [HEAD, FIRST]), ("1-2", [LAST])]
+    assert written(redis, job) == [("1-1", "a"), ("1-2", "")]
+
+
+async def test_an_answer_without_content_has_its_head_at_the_end(
+    played: PlayedPipeline, redis: Redis
+) -> None:
+    job = job_for(stream=True, events=True)
+    sink = DeltaWriter(played.batcher, Keys()).of(job.id, 1, events=True)
+    sink.event(HEAD, dialect="openai", has_content=False)
+    sink.end()
+    await until_ended(redis, job, HEAD)
+
+
+async def test_large_events_are_spread_over_entries_and_all_are_sent_at_the_end(
+    played: PlayedPipeline, redis: Redis
+) -> None:
+    job = job_for(stream=True, events=True)
+    sink = DeltaWriter(played.batcher, Keys(), gather_s=60).of(job.id, 1, events=True)
+    sent = [b'{"n":%d,"x":"%s"}' % (n, b"x" * 10_000) for n in range(20)]
+    for event in sent:
+        sink.event(event, dialect="openai", has_content=True)
+    sink.end()
+    assert sink.size == 0
+    await until_ended(redis, job, sent[-1])
+    entries = events_of(redis, job)
+    assert [event for _, events in entries for event in events] == sent
+    assert [name for name, _ in entries] == [f"1-{n}" for n in range(1, len(entries) + 1)]
+    assert all(sum(map(len, events)) <= ENTRY_BYTES for _, events in entries)
+
+
+async def test_events_that_wait_and_all_that_are_written_are_bounded(
+    played: PlayedPipeline, redis: Redis, valkey: ValkeyServer
+) -> None:
+    job = job_for(stream=True, events=True)
+    sink = DeltaWriter(played.batcher, Keys()).of(job.id, 1, events=True)
+    event = b'"%s"' % (b"x" * 20_000)
+    valkey.freeze()
+    try:
+        for _ in range(2 * MOST_EVENT_BYTES // len(event)):
+            sink.event(event, dialect="openai", has_content=True)
+            assert sink.size <= MOST_EVENT_BYTES
+        assert sink.size == 0, "after a gap nothing is gathered any more"
+    finally:
+        valkey.thaw()
+    whole = DeltaWriter(played.batcher, Keys()).of(job.id, 2, events=True)
+    for _ in range(STREAM_BYTES // len(event) + 50):
+        whole.event(event, dialect="openai", has_content=True)
+        if whole.size > MOST_EVENT_BYTES / 2:
+            await played.batcher.send("PING")
+    whole.end()
+    await played.batcher.send("PING")
+    size: Any = redis.memory_usage(Keys().deltas(job.id))
+    assert STREAM_BYTES / 2 < size < 2 * STREAM_BYTES
 
 
 async def test_a_stream_through_a_short_outage_of_redis_misses_nothing(

@@ -10,6 +10,7 @@ from headgate.producer.dialects import anthropic
 from headgate.shared.errors import InvalidRequest
 from tests.support.vendor_answers import VendorAnswer, choice, completion
 from tests.unit.producer.dialects.answers import ANSWERS, JOB, STATIC, result_of
+from tests.unit.producer.dialects.streaming import stream_for
 
 BODY: dict[str, Any] = {
     "model": "claude-haiku-4-5",
@@ -118,6 +119,17 @@ def test_calls_of_other_kinds_are_tools_too() -> None:
 def test_why_an_answer_of_openai_ended(finish: Any, reason: str) -> None:
     sent = VendorAnswer("x", "openai", completion(choice({"content": "x"}, finish)), [], "x")
     assert anthropic.message(result_of(sent).as_json())["stop_reason"] == reason
+
+
+def test_a_whole_number_of_any_size_stays_whole() -> None:
+    written = '{"n":123456789012345678901234567890}'
+    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": written}}
+    body = completion(choice({"tool_calls": [call]}, "tool_calls"))
+    result = result_of(VendorAnswer("x", "openai", body, [], None))
+    made = anthropic.message(result.as_json())
+    assert made["content"][0]["input"] == {"n": 123456789012345678901234567890}
+    events = b"".join(event.data for event in stream_for("anthropic").end(result))
+    assert orjson.dumps(written) in events
 
 
 @pytest.mark.parametrize("written", ["", '{"q": ', "null", "[1]"])

@@ -34,6 +34,11 @@ def test_every_attempt_counts_and_what_is_known_is_added_up() -> None:
     assert history.failures[-1].message == CUT_OFF
 
 
+def test_the_part_of_an_answer_that_broke_off_costs_and_its_billing_stays_unknown() -> None:
+    history = history_of([row(state="unknown", code="cancelled", cost_pico_usd=8)])
+    assert (history.cost_pico_usd, history.unknown_models) == (8, ["m"])
+
+
 def test_one_unknown_price_makes_the_sum_unknown() -> None:
     rows = [row(state="answered", cost_pico_usd=None), row(state="answered", cost_pico_usd=5)]
     assert history_of(rows).cost_pico_usd is None

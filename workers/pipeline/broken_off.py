@@ -1,0 +1,54 @@
+"""The bill of an answer that broke off: what its part costs at least.
+
+Both vendors bill the input, and the output as far as it was made. Some others go on to the end of
+the answer and bill all of it. So the attempt stays one of unknown billing, and budgets count its
+upper bound. Only jobs with `events` have such a bill: workers of the release before leave them to
+newer ones, and would not add it up.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from headgate.shared.catalog.catalog import Catalog
+from headgate.shared.catalog.schema import Model
+from headgate.shared.cost import tokens
+from headgate.shared.cost.price import price, to_pico
+from headgate.shared.job.result import Usage
+from headgate.workers.pipeline.job_run import JobRun
+from headgate.workers.stages.stream import DeltaStream
+
+
+@dataclass(frozen=True, slots=True)
+class PartBill:
+    """What was made at least, and its cost; None: no price is known, or nothing was made."""
+
+    usage: Usage = Usage()  # noqa: RUF009  # frozen
+    cost_pico_usd: int | None = None
+
+
+NOTHING_MADE = PartBill()
+
+
+def part_bill(job: JobRun, model: Model, catalog: Catalog, pieces: DeltaStream | None) -> PartBill:
+    """Return the bill of what was made; add it to the job.
+
+    Counts that the vendor has not sent are estimated, the input from the request and the output
+    from the text.
+    """
+    made = None if pieces is None or not pieces.wants_events else pieces.made
+    if made is None:
+        return NOTHING_MADE
+    given = made.usage
+    written = tokens.text_tokens(made.text, model)
+    usage = replace(
+        given,
+        input_tokens=given.input_tokens or job.input_tokens(model),
+        output_tokens=max(given.output_tokens, written),
+    )
+    cost = price(usage, model, catalog)
+    bill = PartBill(usage, None if cost is None else to_pico(cost))
+    job.usage = usage
+    if bill.cost_pico_usd is not None:
+        job.history.add_cost(bill.cost_pico_usd)
+    return bill
