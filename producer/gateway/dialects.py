@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,12 @@ DIALECTS: Mapping[Kind, Dialect] = {
 ASKED_FOR: Mapping[Kind, Scope] = {
     "chat": "chat", "embeddings": "embeddings", "messages": "chat",
 }  # fmt: skip
+
+
+def dialect_at(path: str, headers: Container[str]) -> Dialect:
+    """Return the dialect of an answer at an address that both vendors have, or none."""
+    is_anthropic = "anthropic-version" in headers or path.startswith("/v1/messages")
+    return "anthropic" if is_anthropic else "openai"
 
 
 @dataclass(frozen=True, slots=True)
