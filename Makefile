@@ -1,6 +1,6 @@
 # Two commands matter: `make demo` and `make test`. PYTHON=... chooses the interpreter.
 .NOTPARALLEL:
-.PHONY: help demo check test long soak venv lint bench lock wheel clean docs man
+.PHONY: help demo check test long soak conformance venv lint bench lock wheel clean docs man
 .DEFAULT_GOAL := help
 
 export PYTHON
@@ -14,6 +14,7 @@ help:
 	@echo 'make lint          ruff, format, types and import contracts'
 	@echo 'make long          the tests that take minutes: long outages, the long soak'
 	@echo 'make soak          full rate and a random kill each minute     (ARGS="--minutes 20 --seed 1")'
+	@echo 'make conformance   unmodified clients of the vendors against the gateway'
 	@echo 'make bench         the measurements                            (BENCH="pipeline", or --markdown)'
 	@echo 'make docs          docs/reference, made anew from the code'
 	@echo 'make man           build/man, a man page for each command'
@@ -39,6 +40,9 @@ long: venv
 
 soak: venv
 	@$(python) -m tests.soak $(ARGS)
+
+conformance: venv
+	@$(python) -m tests.conformance $(ARGS)
 
 venv:
 	@sh deploy/venv.sh test
@@ -68,5 +72,5 @@ wheel: venv
 	@sh deploy/venv.sh pip wheel --quiet --no-deps --wheel-dir dist .
 
 clean:
-	rm -rf dist build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf dist build .conformance .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find headgate producer workers shared migrations deploy tests -name __pycache__ -type d -prune -exec rm -rf {} +

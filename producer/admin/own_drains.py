@@ -15,7 +15,7 @@ from typing import Any
 from headgate.producer.installation import Installation
 from headgate.producer.waits import drain
 from headgate.producer.waits import view as waiting_view
-from headgate.producer.waits.callers import Callers
+from headgate.producer.waits.callers import CallerFigures
 from headgate.producer.waits.drain import CallerJobs
 from headgate.producer.waits.pools import WaitingPool, WaitingQueue
 from headgate.producer.waits.view import Seen
@@ -81,14 +81,14 @@ def _cost(ticket: Ticket, output_tokens: int, catalog: Catalog) -> float | None:
     return None if usd is None else float(usd * PICO)
 
 
-def read_callers(at: Installation, view: Seen, jobs: Sequence[CallerJobs]) -> Callers:
+def read_callers(at: Installation, view: Seen, jobs: Sequence[CallerJobs]) -> CallerFigures:
     """Return what binds the callers of these jobs."""
     with at.redis.pipeline(transaction=False) as pipe:
         for key in (at.keys.limits(), at.keys.overrides(), at.keys.budgets()):
             pipe.hgetall(key)
         limits, overrides, budgets = map(fields_of, pipe.execute())
     day = datetime.fromtimestamp(view.now_ms / 1000, UTC)
-    callers = Callers(
+    callers = CallerFigures(
         view.now_ms, limits, overrides, budgets, periods=(f"{day:%Y%m%d}", f"{day:%Y%m}")
     )
     buckets = _read_buckets(at, drain.largest(drain.buckets_of(jobs, callers), MOST_READ))

@@ -13,18 +13,15 @@ import orjson
 
 from headgate.producer.batch.custom_id import as_given
 from headgate.producer.batch.samples import line_and_sample
+from headgate.producer.dialects.openai import completion, embeddings, fields_with_ours
 from headgate.producer.submit.defaults import with_defaults
 from headgate.shared.errors import InvalidRequest
 from headgate.shared.field_faults import closest
-from headgate.shared.job.request import NOT_YET, Request
 
 CHAT = "/v1/chat/completions"
 EMBEDDINGS = "/v1/embeddings"
 _OPENAI_KEYS = ("custom_id", "method", "url", "body")
 _FAULTS_OF_LINE = ("invalid_request", "unknown_model", "context_length")
-_OURS = (frozenset(Request.model_fields) | NOT_YET) - {"params", "stream"}
-_BOTH: dict[str, type] = {"user": str, "metadata": dict}
-"""Fields of the vendors' bodies that are sent and name our own user and metadata, too."""
 
 
 def submit_fields(line: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
@@ -55,15 +52,7 @@ def _from_openai(line: dict[str, Any]) -> dict[str, Any]:
         raise InvalidRequest("body.stream", body["stream"], "a batch cannot stream; remove it")
     if "params" in body:
         raise InvalidRequest("body.params", body["params"], "put its entries into the body itself")
-    sent = {k: v for k, v in body.items() if k in _BOTH or (k not in _OURS and k != "stream")}
-    fields = {k: v for k, v in body.items() if k in _OURS and k not in _BOTH}
-    fields |= {name: body[name] for name, kind in _BOTH.items() if _names_ours(body, name, kind)}
-    return {**fields, "params": sent} if sent else fields
-
-
-def _names_ours(body: dict[str, Any], name: str, kind: type) -> bool:
-    """Return whether the vendor's field can be our field of the same name, too."""
-    return isinstance(body.get(name), kind) and bool(body[name])
+    return fields_with_ours(body)
 
 
 def output_line(place: int, batch_id: str, custom_id: str, result: dict[str, Any]) -> bytes:
@@ -129,70 +118,8 @@ def _encode(
 
 
 def _body(result: dict[str, Any]) -> dict[str, Any]:
-    """Return what the vendor sent in OpenAI's form; else the answer put into that form.
-
-    A field of the form that the vendor left out is ours.
-    """
-    ours = _embeddings(result) if "embeddings" in result else _completion(result)
-    message = result.get("message")
-    if message is None or not _is_openais(message):
-        return ours
-    body: dict[str, Any] = {**message}
-    body |= {name: value for name, value in ours.items() if name not in message}
-    if "embeddings" in result:
-        vectors = result["embeddings"]
-        body["data"] = [
-            row | {"embedding": vectors[row.get("index", at)]}
-            for at, row in enumerate(message["data"])
-        ]
-    return body
+    return embeddings(result) if "embeddings" in result else completion(result)
 
 
 def _is_openais(message: dict[str, Any]) -> bool:
     return isinstance(message.get("choices"), list) or isinstance(message.get("data"), list)
-
-
-def _completion(result: dict[str, Any]) -> dict[str, Any]:
-    usage = result.get("usage") or {}
-    asked, answered = usage.get("input_tokens", 0), usage.get("output_tokens", 0)
-    message = {"role": "assistant", "content": result.get("content"), "refusal": None}
-    if result.get("tool_calls"):
-        message["tool_calls"] = result["tool_calls"]
-    return {
-        "id": f"chatcmpl-{result['id']}",
-        "object": "chat.completion",
-        "created": _unix_s(result["id"]),
-        "model": result.get("model_used") or result["model"],
-        "choices": [
-            {
-                "index": 0,
-                "message": message,
-                "logprobs": None,
-                "finish_reason": result.get("finish_reason"),
-            }
-        ],
-        "usage": {
-            "prompt_tokens": asked,
-            "completion_tokens": answered,
-            "total_tokens": asked + answered,
-            "prompt_tokens_details": {"cached_tokens": usage.get("cached_input_tokens", 0)},
-            "completion_tokens_details": {"reasoning_tokens": usage.get("reasoning_tokens", 0)},
-        },
-    }
-
-
-def _embeddings(result: dict[str, Any]) -> dict[str, Any]:
-    asked = (result.get("usage") or {}).get("input_tokens", 0)
-    vectors = enumerate(result["embeddings"] or [])
-    return {
-        "object": "list",
-        "data": [{"object": "embedding", "index": i, "embedding": vector} for i, vector in vectors],
-        "model": result.get("model_used") or result["model"],
-        "usage": {"prompt_tokens": asked, "total_tokens": asked},
-    }
-
-
-def _unix_s(job_id: str) -> int:
-    """Return the Unix second of the job's creation, taken from its id (a UUIDv7)."""
-    digits = job_id.replace("-", "")[:12]
-    return int(digits, 16) // 1000

@@ -13,6 +13,7 @@ HELP = {"help_option_names": ["-h", "--help"]}
 COMMANDS = {
     "up": ("up", "up"),
     "worker": ("worker", "worker"),
+    "gateway": ("gateway", "gateway"),
     "alive": ("alive", "alive"),
     "flower": ("flower", "flower"),
     "simulate": ("simulate", "simulate"),
@@ -37,6 +38,7 @@ COMMANDS = {
     "catalog": ("catalog", "catalog"),
     "dead": ("dead", "dead"),
     "db": ("db", "db"),
+    "keys": ("keys", "keys"),
 }
 
 #: The groups of `headgate --help`. Names of commands that are not there are left out.

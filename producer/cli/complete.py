@@ -126,6 +126,12 @@ def _batches(start: str) -> Iterable[str]:
     return _newest(batches.c.id, batches.c.created_at_ms, MOST, start)
 
 
+def _keys(start: str) -> Iterable[str]:
+    from headgate.shared.database.tables import gateway_keys
+
+    return _newest(gateway_keys.c.id, gateway_keys.c.created_at_ms, MOST, start)
+
+
 def _newest(
     column: ColumnElement[str], moment: ColumnElement[int], most: int, start: str = ""
 ) -> list[str]:
@@ -166,5 +172,6 @@ _BY_NAME: dict[str, Values] = {
     "ids": _jobs,
     "--batch": _batches,
     "batch_id": _batches,
+    "key_id": _keys,
 }
 """What completes a parameter, by an option or by the name of an argument."""

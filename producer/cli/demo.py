@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import time
 import urllib.request
@@ -35,9 +36,16 @@ from headgate.shared.settings import Settings
 
 if TYPE_CHECKING:
     from headgate.producer.batch.summary import Summary
+    from headgate.producer.local.stack import LocalStack
 
 EXAMPLES = Path(__file__).with_name("examples") / "prompts.jsonl"
+CLIENTS = Path(__file__).with_name("examples") / "through_gateway.py"
 LIVE_LINES = 20
+THROUGH_GATEWAY = 100
+"""So many of the prompts are asked once more through the gateway, by the vendors' own clients."""
+
+CLIENTS_S = 120.0
+"""How long they may take."""
 
 #: The limits of the simulated vendors, which the workers know too. With these figures the limits
 #: slow the batch down, as real ones do, and it still ends within ten seconds.
@@ -101,8 +109,7 @@ def _run(
     from headgate.producer.batch.start import begin
     from headgate.producer.batch.summary import summarise
     from headgate.producer.cli.batch_run import follow
-    from headgate.producer.cli.terminal.batch_summary import describe
-    from headgate.producer.local.stack import LocalStack
+    from headgate.producer.local.stack import LocalStack, gateway_port
 
     scanned = scan(prompts)
     provider = "" if live else ", with a simulated provider"
@@ -115,6 +122,7 @@ def _run(
             notify=print_note,
             on_line=lambda name, text: print(f"{name} | {text}", file=log),
             simulator=None if live else [*_SIMULATOR, *_FAULTS, *_limit_flags()],
+            gateway_port=gateway_port(),
             env=environment,
             cwd=own.home_path,
         )
@@ -127,10 +135,18 @@ def _run(
             if not follow(at, batch, prompts, output, written, restart_dead=local.restart_dead):
                 return INTERRUPTED
             summary = summarise(at.engine, at.catalog, BatchRows(at.engine).get(batch.id))
-            print_line(f"\nThe answers are in {answers}\n")
-            print_pairs(list(describe(summary, str(answers))))
-            print_line("")
-            return _adds_up(summary, local.simulator_url)
+            _print_summary(summary, answers)
+            if (code := _adds_up(summary, local.simulator_url)) or live:
+                return code
+            return _through_gateway(local, prompts, environment)
+
+
+def _print_summary(summary: Summary, answers: Path) -> None:
+    from headgate.producer.cli.terminal.batch_summary import describe
+
+    print_line(f"\nThe answers are in {answers}\n")
+    print_pairs(list(describe(summary, str(answers))))
+    print_line("")
 
 
 def _adds_up(summary: Summary, simulator_url: str | None) -> int:
@@ -154,6 +170,28 @@ def _adds_up(summary: Summary, simulator_url: str | None) -> int:
     if not right:
         print_note("the figures do not add up")
     return DONE if right else FAILED
+
+
+def _through_gateway(local: LocalStack, prompts: Path, environment: dict[str, str]) -> int:
+    """Ask some of the prompts with the vendors' clients; return 0 if all were answered."""
+    if not local.wait_for_gateway():
+        print_note(f"the gateway did not start; its output:\n{_tail(local.settings.home_path)}")
+        return FAILED
+    words = [str(local.gateway_url), str(prompts), str(THROUGH_GATEWAY)]
+    ended = subprocess.run(  # noqa: S603  a program of ours
+        [sys.executable, "-P", str(CLIENTS), *words], env=environment, capture_output=True,
+        text=True, timeout=CLIENTS_S, check=False,
+    )  # fmt: skip
+    if ended.returncode:
+        print_note(f"the vendors' clients failed:\n{ended.stderr[-2000:]}")
+        return FAILED
+    said = json.loads(ended.stdout)
+    print_line(
+        f"through the gateway: {said['answered']} of {said['asked']} answered, {said['openai']} "
+        f"by OpenAI's client and {said['anthropic']} by Anthropic's, {said['cached']} from the "
+        f"cache, in {said['seconds']} s"
+    )
+    return DONE if said["answered"] == said["asked"] else FAILED
 
 
 def _live_prompts(folder: Path, in_force: Settings) -> Path | None:

@@ -231,7 +231,7 @@ def _what(facts: dict[str, Any]) -> str:
 
 def _print_content(content: dict[str, Any]) -> None:
     request, result = content["request"] or {}, content["result"] or {}
-    for name in ("prompt", "messages", "input", "template", "variables", "params"):
+    for name in ("dialect", "prompt", "messages", "input", "template", "variables", "params"):
         if request.get(name):
             print_line(f"\n{name}:")
             value = request[name]

@@ -30,6 +30,10 @@ _CHECK_EVERY_S = 0.25
 )  # fmt: skip
 @click.option(
     "--port", type=click.IntRange(1, 65_535), metavar="P",
+    help="Port of the gateway on 127.0.0.1 (default: 8080, or a free one if that is taken).",
+)  # fmt: skip
+@click.option(
+    "--simulate-port", type=click.IntRange(1, 65_535), metavar="P",
     help="Port of the simulated provider (default: a free one).",
 )  # fmt: skip
 @click.option(
@@ -41,23 +45,26 @@ _CHECK_EVERY_S = 0.25
     help="Port of Flower (default: 5555).",
 )  # fmt: skip
 def up(
-    simulate: bool, workers: int, port: int | None, flower: bool, flower_port: int | None
-) -> int:
+    simulate: bool, workers: int, port: int | None, simulate_port: int | None, flower: bool,
+    flower_port: int | None,
+) -> int:  # fmt: skip
     """Run the whole system on this machine until Ctrl-C.
 
-    It starts workers and, if HEADGATE_REDIS_URL is not set, an embedded Valkey server. Without
-    --simulate set a provider's key, such as OPENAI_API_KEY. Ctrl-C lets running jobs finish; a
-    second Ctrl-C stops at once and puts them back on their queues.
+    It starts workers, the gateway for programs of this machine and, if HEADGATE_REDIS_URL is not
+    set, an embedded Valkey server. Without --simulate set a provider's key, such as OPENAI_API_KEY.
+    Ctrl-C lets running jobs finish; a second one stops at once and puts them back on their queues.
 
     \b
     Example: headgate up --simulate
     """
     from headgate.producer.cli.terminal.interrupt import STOPPING, Interrupt
     from headgate.producer.installation import require_home
-    from headgate.producer.local.stack import FLOWER_PORT, LocalStack
+    from headgate.producer.local.stack import FLOWER_PORT, LocalStack, gateway_port
     from headgate.shared import settings
 
-    _refuse_ports_of_nothing(port if not simulate else None, flower_port if not flower else None)
+    _refuse_ports_of_nothing(
+        simulate_port if not simulate else None, flower_port if not flower else None
+    )
     in_force = settings.load()
     require_home(in_force)
     with _lock(in_force.home_path), Interrupt(STOPPING) as stop:
@@ -66,7 +73,8 @@ def up(
             notify=print_note,
             on_line=_print_process_line,
             workers=workers,
-            simulator=["--port", str(port)] * bool(port) if simulate else None,
+            simulator=["--port", str(simulate_port)] * bool(simulate_port) if simulate else None,
+            gateway_port=port or gateway_port(),
             flower_port=(flower_port or FLOWER_PORT) if flower else None,
             log_level=in_force.log_level,
             at_once=stop.requested,
@@ -76,10 +84,10 @@ def up(
     return DONE if stop.signal == signal.SIGTERM else INTERRUPTED
 
 
-def _refuse_ports_of_nothing(port: int | None, flower_port: int | None) -> None:
+def _refuse_ports_of_nothing(simulate_port: int | None, flower_port: int | None) -> None:
     """Raise UsageError for a port of what is not started."""
-    if port is not None:
-        raise click.UsageError("--port is for the simulated provider; add --simulate")
+    if simulate_port is not None:
+        raise click.UsageError("--simulate-port is for the simulated provider; add --simulate")
     if flower_port is not None:
         raise click.UsageError("--flower-port is for Flower; add --flower")
 
@@ -96,7 +104,7 @@ def _supervise(local: LocalStack, stop: Interrupt) -> None:
 
 
 def _run(local: LocalStack, stop: Interrupt) -> None:
-    if local.wait_for_workers():
+    if local.wait_for_workers() and local.wait_for_gateway():
         _show(local)
     elif not stop.requested():
         print_note("the workers do not answer yet; see their output")

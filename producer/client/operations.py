@@ -32,6 +32,7 @@ from headgate.producer.submit.fields import RequestFields, Requests
 from headgate.producer.submit.prepare import Submitter
 from headgate.producer.submit.retry import retry
 from headgate.producer.submit.submit import submit, submitter_for
+from headgate.producer.submit.submit_each import Outcome, submit_each
 from headgate.producer.usage.query import usage
 from headgate.producer.usage.report import UsageQuery, UsageReport
 from headgate.producer.waits.find import FindWaits, WaitFinder, no_waits
@@ -74,6 +75,12 @@ class Operations:
         with self._lazy.use() as opened:
             at = self._lazy.current(opened)
             return submit(at, self._submitter_of(at), requests, many=True, samples=samples)
+
+    def submit_each(self, requests: Sequence[RequestFields]) -> list[Outcome]:
+        """Submit requests of different callers together; return what became of each."""
+        with self._lazy.use() as opened:
+            at = self._lazy.current(opened, to_write=True)
+            return submit_each(at, self._submitter_of(at), requests)
 
     def route(self, prompt: str | None, fields: RequestFields) -> Route:
         """Return which model "auto" would get for this request, and why."""
@@ -164,6 +171,11 @@ class Operations:
                 read.status(at.engine, job_id)  # raises UnknownJob
                 raise InvalidRequest("job_id", job_id, done.refused[job_id])
         return job_id
+
+    def current(self) -> Installation:
+        """Return the installation with the catalog in force; it is one round trip to Redis."""
+        with self._lazy.use() as opened:
+            return self._lazy.current(opened)
 
     @contextmanager
     def _record(self) -> Iterator[tuple[Engine, FindWaits]]:

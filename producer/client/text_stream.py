@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 from collections import deque
 from contextlib import suppress
@@ -12,17 +11,10 @@ from typing import Self
 from headgate.producer.client.arguments import require_seconds
 from headgate.producer.client.delta_reader import DeltaReader
 from headgate.producer.client.waiters import Waiters
+from headgate.producer.dialects.pieces import replayed
 from headgate.producer.errors import StreamBroken, answer_of
 from headgate.shared.errors import InvalidRequest, Unreachable
 from headgate.shared.job.result import Result
-
-_PIECE = re.compile(r"\s*(?:\S{1,40}\s*){1,4}|\s+")
-"""A few words, or as much of a longer one."""
-
-
-def replayed(content: str) -> list[str]:
-    """Split a text into pieces of a few words, as it might have been streamed."""
-    return _PIECE.findall(content)
 
 
 class TextStream:

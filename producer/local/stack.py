@@ -1,7 +1,8 @@
 """The whole system on this machine, for as long as one command runs: `headgate up` and the demo.
 
-It joins the embedded server if no Redis is configured. The simulator, the workers and Flower are
-processes under supervision: call `restart_dead` a few times a second. `stop` ends all of them.
+It joins the embedded server if no Redis is configured. The simulator, the workers, the gateway
+and Flower are processes under supervision: call `restart_dead` a few times a second. `stop` ends
+all of them.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import secrets
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -27,6 +29,8 @@ from headgate.shared.settings import Settings, masked
 
 FLOWER_PORT = 5555
 """Flower's own default."""
+
+GATEWAY_PORT = 8080
 
 START_S = 30.0
 """How long workers and simulator may take to start; on a busy machine it takes a few seconds."""
@@ -64,7 +68,8 @@ class LocalStack:
 
     `notify` is called with messages for the user, `on_line` with the name of a process and a line
     that it wrote. `env`: the whole environment of the processes (None: ours). `cwd`: their folder.
-    `at_once`: whether to stop without waiting for jobs. `flower_port`: run Flower there, too.
+    `at_once`: whether to stop without waiting for jobs. `flower_port`, `gateway_port`: run Flower
+    and the gateway there, too; the gateway serves this machine without keys.
     """
 
     settings: Settings
@@ -73,12 +78,14 @@ class LocalStack:
     workers: int = 1
     simulator: Sequence[str] | None = None
     flower_port: int | None = None
+    gateway_port: int | None = None
     env: Mapping[str, str] | None = None
     cwd: Path | None = None
     log_level: str = "WARNING"
     worker_name: str = "worker"
     installation: Installation | None = None
     simulator_url: str | None = None
+    gateway_url: str | None = None
     flower_url: str | None = None
     flower_login: str | None = None
     children: list[Child] = field(default_factory=list)
@@ -93,6 +100,8 @@ class LocalStack:
         """
         if self.flower_port is not None:
             require_free("--flower-port", self.flower_port)
+        if self.gateway_port is not None:
+            require_free("--port", self.gateway_port)
         if self.installation is None:
             self.installation, self._owns = open_installation(self.settings), True
         env = dict(settings.environment() if self.env is None else self.env)
@@ -105,6 +114,8 @@ class LocalStack:
             name = f"{self.worker_name}-{n}"
             argv = worker_argv(name, self.log_level, quiet=True)
             self._start(name, argv, env, self.settings.drain_s + _STOP_MARGIN_S)
+        if self.gateway_port is not None:
+            self._start_gateway(env, self.gateway_port)
         if self.flower_port is not None:
             self._start_flower(env, self.flower_port)
 
@@ -196,6 +207,22 @@ class LocalStack:
         child.argv += ["--port", url.rpartition(":")[2]]
         return url
 
+    def _start_gateway(self, env: Mapping[str, str], port: int) -> None:
+        self.gateway_url = f"http://127.0.0.1:{port}"
+        argv = [*program("headgate.producer.gateway"), "--port", str(port)]
+        env = {**env, "HEADGATE_GATEWAY_OPEN": "1"}
+        self._start("gateway", argv, env, self.settings.drain_s + _STOP_MARGIN_S)
+
+    def wait_for_gateway(self) -> bool:
+        """Wait until the gateway listens, at most `START_S`; return whether it does."""
+        until = time.monotonic() + START_S
+        while not _listens(self.gateway_port or GATEWAY_PORT):
+            if self.at_once() or time.monotonic() > until:
+                return False
+            self.restart_dead()
+            time.sleep(0.05)
+        return True
+
     def _start_flower(self, env: Mapping[str, str], port: int) -> None:
         self.flower_url = f"http://127.0.0.1:{port}"
         login, self.flower_login = flower_login(self.settings)
@@ -210,9 +237,15 @@ class LocalStack:
         rows = [("home", str(self.settings.home_path))]
         kind = "Valkey (embedded)" if servers.is_embedded else "Redis"
         rows += [(kind, masked(servers.redis_url)), ("database", masked(servers.database_url))]
-        rows += [(child.name, f"pid {child.pid}") for child in self.children]
+        rows += [
+            (child.name, f"pid {child.pid}")
+            for child in self.children
+            if child.name.startswith(self.worker_name)
+        ]
         if self.simulator_url:
             rows.append(("simulated provider", self.simulator_url))
+        if self.gateway_url:
+            rows.append(("gateway", f"{self.gateway_url}/v1 (this machine only, without keys)"))
         if self.flower_url:
             rows.append(("Flower", f"{self.flower_url} (login {self.flower_login})"))
         return rows
@@ -225,6 +258,23 @@ def flower_login(chosen: Settings) -> tuple[str, str]:
         return own.get_secret_value(), "of FLOWER_BASIC_AUTH"
     made = f"headgate:{secrets.token_urlsafe(12)}"
     return made, made
+
+
+def gateway_port() -> int:
+    """Return the usual port of the gateway if it is free, else another one that is."""
+    with suppress(WrongUse):
+        require_free("--port", GATEWAY_PORT)
+        return GATEWAY_PORT
+    with socket.socket() as trial:
+        trial.bind(("127.0.0.1", 0))
+        port: int = trial.getsockname()[1]
+        return port
+
+
+def _listens(port: int) -> bool:
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        return True
+    return False
 
 
 def require_free(option: str, port: int) -> None:

@@ -13,14 +13,14 @@ from headgate.shared.errors import InvalidRequest
 from headgate.shared.job.request import Request
 from headgate.shared.job.request_checks import misspelt_param
 from headgate.shared.routing.capabilities import (
-    FIELDS,
     Needs,
     beyond_dialect,
     exceeds_window,
+    field_of,
     lacks,
     reserved_tokens,
 )
-from headgate.shared.routing.dialects import REMEDIES
+from headgate.shared.routing.dialects import remedy_for
 
 
 def prompt_field(request: Request) -> str:
@@ -74,13 +74,14 @@ def refuse_unable(request: Request, model: Model, catalog: Catalog, needs: Needs
     needs = needs.of(model)
     if beyond := beyond_dialect(model, needs):
         remedy = f"{model.name} has nothing like it; "
-        remedy += f"{REMEDIES[beyond]}, or " if beyond in REMEDIES else "leave it out, or "
-        raise InvalidRequest(beyond, model.name, f"{remedy}name a model of OpenAI's dialect")
+        remedy += f"{remedy_for(beyond, request.dialect)}, or name a model of "
+        remedy += "Anthropic's dialect" if request.dialect == "anthropic" else "OpenAI's dialect"
+        raise InvalidRequest(beyond, model.name, remedy)
     if not (needs.capabilities or needs.beyond_anthropic or needs.beyond_openai):
         return
     if missing := lacks(model, needs):
         remedy = f"the model {model.name} {_remedy(missing, needs, catalog)}"
-        raise InvalidRequest(FIELDS.get(missing, "model"), model.name, remedy)
+        raise InvalidRequest(field_of(missing, request) or "model", model.name, remedy)
     if isinstance(request.fallback, list) and request.fallback:
         lacking = [lacks(catalog.model(name), needs) for name in request.fallback]
         if all(lacking):

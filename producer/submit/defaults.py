@@ -52,6 +52,11 @@ def _limit_length(fields: dict[str, Any], max_tokens: Any) -> None:
 
 def _put_system(fields: dict[str, Any], text: Any) -> None:
     """Put the system message in front, unless the request has one."""
+    if fields.get("dialect") == "anthropic":
+        params = fields.get("params") or {}
+        if isinstance(params, dict):
+            fields["params"] = {"system": text, **params}
+        return
     message = {"role": "system", "content": text}
     prompt, messages = fields.get("prompt"), fields.get("messages")
     if isinstance(prompt, str) and prompt and messages is None:

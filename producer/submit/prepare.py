@@ -219,8 +219,12 @@ class Submitter:
         if "max_completion_tokens" in own:
             missing.pop("max_tokens", None)
         takes_one = model.dialect == "anthropic" and own.get("top_p") is not None
+        thinks = own.get("thinking") or own.get("reasoning_effort")  # Claude takes one of both, too
+        takes_one = takes_one or (bool(thinks) and model.dialect == "anthropic")
         if "temperature" not in model.capabilities or takes_one:
             missing.pop("temperature", None)
+        if request.dialect == "anthropic" and "temperature" in missing:
+            missing["temperature"] = min(missing["temperature"], 1)
         return request.model_copy(update={"params": {**missing, **own}}) if missing else request
 
     def _ticket(self, envelope: Envelope, model: Model) -> Ticket:

@@ -10,11 +10,11 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from headgate.producer.waits.callers import CallerBucket, Callers, period_end_ms
+from headgate.producer.waits.callers import CallerBucket, CallerFigures, period_end_ms
 from headgate.producer.waits.levels import Load, drain_s
 from headgate.shared.admission import budgets
 from headgate.shared.admission.budgets import BudgetInForce
-from headgate.shared.admission.scopes import GLOBAL, tenant_scope, unquoted, user_scope
+from headgate.shared.admission.scopes import GLOBAL, key_scope, tenant_scope, unquoted, user_scope
 from headgate.shared.admission.ticket import Ticket
 from headgate.shared.broker.figures import DAY_MS
 
@@ -46,7 +46,7 @@ class _Shared:
     tenants: set[str] = field(default_factory=set)
 
 
-def buckets_of(jobs: Iterable[CallerJobs], callers: Callers) -> dict[str, float]:
+def buckets_of(jobs: Iterable[CallerJobs], callers: CallerFigures) -> dict[str, float]:
     """Return, by the name of each bucket of these callers, the seconds that it takes."""
     return {
         name: drain_s(one.load, [one.bucket.levels], callers.now_ms) or 0.0
@@ -54,7 +54,7 @@ def buckets_of(jobs: Iterable[CallerJobs], callers: Callers) -> dict[str, float]
     }
 
 
-def drains(jobs: Sequence[CallerJobs], callers: Callers) -> dict[str, float]:
+def drains(jobs: Sequence[CallerJobs], callers: CallerFigures) -> dict[str, float]:
     """Return, by quoted tenant, the seconds until its last job may start; 0: nothing limits it."""
     found: dict[str, float] = defaultdict(float)
     for one in _by_bucket(jobs, callers).values():
@@ -68,7 +68,7 @@ def drains(jobs: Sequence[CallerJobs], callers: Callers) -> dict[str, float]:
     return found
 
 
-def _by_bucket(jobs: Iterable[CallerJobs], callers: Callers) -> dict[str, _Shared]:
+def _by_bucket(jobs: Iterable[CallerJobs], callers: CallerFigures) -> dict[str, _Shared]:
     found: dict[str, _Shared] = {}
     for one in jobs:
         for bucket in callers.limits_of(one.ticket):
@@ -78,7 +78,7 @@ def _by_bucket(jobs: Iterable[CallerJobs], callers: Callers) -> dict[str, _Share
     return found
 
 
-def budget_scopes(jobs: Iterable[CallerJobs], callers: Callers) -> dict[str, BudgetInForce]:
+def budget_scopes(jobs: Iterable[CallerJobs], callers: CallerFigures) -> dict[str, BudgetInForce]:
     """Return the scopes whose budget makes some of these jobs wait once it is spent."""
     found: dict[str, BudgetInForce] = {}
     for one in jobs:
@@ -94,9 +94,13 @@ def _scopes(jobs: CallerJobs) -> Iterator[str]:
     yield tenant_scope(unquoted(jobs.tenant))
     if jobs.user:
         yield user_scope(unquoted(jobs.tenant), unquoted(jobs.user))
+    if jobs.ticket.key_id:
+        yield key_scope(jobs.ticket.key_id)
 
 
-def _by_budgets(jobs: Sequence[CallerJobs], callers: Callers) -> Iterator[tuple[str, float, float]]:
+def _by_budgets(
+    jobs: Sequence[CallerJobs], callers: CallerFigures
+) -> Iterator[tuple[str, float, float]]:
     """Yield tenant, seconds until the last period that its jobs need, and their share in that."""
     for scope, budget in budget_scopes(jobs, callers).items():
         bound = [

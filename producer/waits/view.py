@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from headgate.producer.waits.callers import Callers
+from headgate.producer.waits.callers import CallerFigures
 from headgate.producer.waits.pauses import Pause, pause_of
 from headgate.producer.waits.pools import WaitingPool, WaitingQueue, parse_pool
 from headgate.shared.admission.breakers import ModelHealth, health_of
@@ -83,7 +83,7 @@ class Seen:
     now_ms: int
     places: Mapping[str, Place]
     pools: Mapping[str, WaitingPool]
-    callers: Callers
+    callers: CallerFigures
     breakers: Mapping[str, Sequence[ModelHealth]] = field(default_factory=dict)
     workers: Sequence[LivingWorker] = ()
     paused: Mapping[str, Pause] = field(default_factory=dict)
@@ -128,9 +128,9 @@ def _seen(reply: Any) -> Seen:
     )
 
 
-def _callers(now_ms: int, reply: Any) -> Callers:
+def _callers(now_ms: int, reply: Any) -> CallerFigures:
     texts = [[text_of(word) for word in words] for words in reply[5]]
-    return Callers(
+    return CallerFigures(
         now_ms,
         limits={words[0]: words[1] for words in texts if words[1]},
         overrides={words[0]: words[2] for words in texts if words[2]},

@@ -192,6 +192,10 @@ class Keys:
         """STRING: the answer to one call of the admit script; expires after a minute."""
         return f"{self.prefix}headgate:admitted:{call}"
 
+    def address_calls(self, address: str) -> str:
+        """STRING: server ms up to which calls of an address have used its rate; expires then."""
+        return f"{self.prefix}headgate:address:{address}"
+
     def version(self) -> str:
         """STRING: a number that grows with each reload of the catalog; stays."""
         return f"{self.prefix}headgate:catalog"
@@ -286,6 +290,10 @@ class Keys:
         vendor's events, one a line, and `k`, their dialect. It is the name of the channel, too.
         """
         return f"{self.prefix}headgate:deltas:{job_id}"
+
+    def recent_call(self, digest: str) -> str:
+        """STRING: the job that a call of the gateway became, and who asked; expires in 10 min."""
+        return f"{self.prefix}headgate:call:{digest}"
 
     def sweeper(self) -> str:
         """STRING: the worker that does the maintenance; expires after one period."""

@@ -80,9 +80,11 @@ def input_tokens(request: Prompted, model: Model | None = None) -> int:
             return _given_tokens(request.input)
         total = sum(map(count, texts))
     if request.params:
-        for key in ("tools", "functions", "response_format", "system"):
+        for key in ("tools", "functions", "response_format", "output_config"):
             if key in request.params:
                 total += _json(request.params[key], count)
+        if "system" in request.params:
+            total += _content(request.params["system"], count)
     return max(1, math.ceil(total)) if exact else int(total) + 1
 
 
@@ -185,19 +187,26 @@ def _content(content: object, count: Callable[[str], float]) -> float:
         return count(content)
     if not isinstance(content, list):
         return 0.0
-    total = 0.0
-    for part in content:
-        if not isinstance(part, dict):
-            total += _json(part, count)
-        elif isinstance(part.get("text"), str):
-            total += count(part["text"])
-        elif part.get("type") == "tool_result":
-            total += _content(part.get("content"), count)
-        elif part.get("type") in _ATTACHED:
-            total += IMAGE_TOKENS
-        else:
-            total += _json(part, count)
-    return total
+    return sum((_part(part, count) for part in content), 0.0)
+
+
+def _part(part: object, count: Callable[[str], float]) -> float:
+    """Return the tokens of a part of OpenAI's form or a block of Anthropic's."""
+    match part:
+        case {"text": str(text)}:
+            return count(text)
+        case {"type": "tool_result", **result}:
+            return _content(result.get("content"), count)
+        case {"type": "thinking", "thinking": str(text)}:  # its long signature is no prompt
+            return count(text)
+        case {"type": "document", "source": {"type": "text", "data": content}} | {
+            "type": "document",
+            "source": {"type": "content", "content": content},
+        }:
+            return _content(content, count)
+        case {"type": str(kind)} if kind in _ATTACHED:
+            return IMAGE_TOKENS
+    return _json(part, count)
 
 
 #: Types of parts, of both vendors, whose bytes are not text.

@@ -65,8 +65,16 @@ def sent_bound(request: Request, model: Model) -> int:
     if request.params:
         for name in _PROMPTED.intersection(request.params):
             if value := request.params[name]:
-                total += TOOL_PROMPT_TOKENS + _json_bytes(value)
+                total += TOOL_PROMPT_TOKENS * (1 + _unwritten(name, value)) + _json_bytes(value)
     return total
+
+
+def _unwritten(name: str, tools: object) -> int:
+    """Return how many of the tools have a description that only Anthropic knows."""
+    if name != "tools" or not isinstance(tools, list):
+        return 0
+    kinds = (str(tool.get("type")) for tool in tools if isinstance(tool, dict))
+    return sum(kind.startswith(_BY_CALLER) for kind in kinds)
 
 
 def _sizes(request: Request) -> list[int]:
@@ -121,7 +129,10 @@ def _service_tier(params: dict[str, Any]) -> str:
     return asked if isinstance(asked, str) else ""
 
 
-_UNBOUNDED = frozenset({"web_search_options", "audio", "mcp_servers", "container"})
+_UNBOUNDED = frozenset({"web_search_options", "audio", "mcp_servers", "container", "fallbacks"})
+
+#: Tools whose schema Anthropic knows, and that the caller runs: the first part of their types.
+_BY_CALLER = ("bash_", "text_editor_", "computer_2", "memory_")
 
 
 def runs_vendor_tools(params: dict[str, Any]) -> bool:
@@ -140,7 +151,9 @@ def _has_audio(message: dict[str, Any]) -> bool:
 def _is_run_by_caller(tool: object) -> bool:
     # OpenAI's form has one of these types; Anthropic's has a schema.
     return isinstance(tool, dict) and (
-        tool.get("type") in ("function", "custom") or "input_schema" in tool
+        tool.get("type") in ("function", "custom")
+        or "input_schema" in tool
+        or str(tool.get("type")).startswith(_BY_CALLER)
     )
 
 
@@ -170,11 +183,19 @@ def _part(part: object, model: Model) -> int:
     kind = part.get("type") if isinstance(part, dict) else None
     if kind in ("image_url", "image", "input_image"):
         return _image_tokens(model)
+    if kind == "document" and isinstance(part, dict) and _is_text(part.get("source")):
+        inner = _content(part["source"].get("content"), model)
+        return MESSAGE_TOKENS + _json_bytes(part) + inner
     if kind in ("file", "document", "container_upload"):
         return model.context_tokens
     if isinstance(part, dict) and kind == "tool_result" and isinstance(part.get("content"), list):
         return MESSAGE_TOKENS + _content(part["content"], model)
     return MESSAGE_TOKENS + _json_bytes(part)
+
+
+def _is_text(source: object) -> bool:
+    """Return whether a document is given as text or blocks, and not as a file."""
+    return isinstance(source, dict) and source.get("type") in ("text", "content")
 
 
 def _image_tokens(model: Model) -> int:

@@ -50,6 +50,7 @@ jobs = Table(
     Column("started_at_ms", BigInteger, comment="the first claim"),
     Column("finished_at_ms", BigInteger),
     Column("share_pico_usd", BigInteger, comment="its part of the call of an equal job"),
+    Column("key_id", String(32), comment="the gateway key that it came with"),
 )
 Index("jobs_open", jobs.c.status, jobs.c.id)
 Index("jobs_by_batch", jobs.c.batch_id, jobs.c.batch_line, unique=True)
@@ -121,6 +122,7 @@ audit = Table(
     Column("latency_ms", BigInteger),
     Column("template", String(128)),
     Column("latency_bin", Integer, comment="bucket of latency_ms in shared/stats/sketch.py"),
+    Column("key_id", String(32), comment="the gateway key that the job came with"),
 )
 Index("audit_by_batch", audit.c.batch_id)
 Index("audit_by_time", audit.c.finished_at_ms)
@@ -179,6 +181,34 @@ callers = Table(
     Column("tier", String(128), nullable=False),
     PrimaryKeyConstraint("tenant", "user_id"),
 )
+
+#: Keys of the gateway's callers. A secret is not stored, only its SHA-256.
+gateway_keys = Table(
+    "gateway_keys",
+    metadata,
+    Column("id", String(32), primary_key=True, comment="names the key; not secret"),
+    Column("name", String(128), nullable=False),
+    Column("tenant", String(128), nullable=False),
+    Column("user_id", String(128)),
+    Column("any_user", Boolean, nullable=False, comment="each call may name its user"),
+    Column("any_tenant", Boolean, nullable=False, comment="each call may name its tenant"),
+    Column("tier", String(128)),
+    Column("scopes", Text, nullable=False, comment="JSON list of what the key may do"),
+    Column("models", Text, comment="JSON list of the models that it may name; null: all"),
+    Column("rpm", BigInteger, comment="calls a minute with this key"),
+    Column("tpm", BigInteger, comment="tokens a minute with this key"),
+    Column("budget_usd", String(32), comment="what it may spend in a period"),
+    Column("budget_period", String(8), comment="day or month"),
+    Column("origins", Text, nullable=False, comment="JSON list of web pages that may use it"),
+    Column("created_at_ms", BigInteger, nullable=False),
+    Column("expires_at_ms", BigInteger),
+    Column("revoked_at_ms", BigInteger),
+    Column("secret_sha256", String(64), nullable=False),
+    Column("previous_sha256", String(64), comment="of the secret before the last rotation"),
+    Column("previous_until_ms", BigInteger, comment="until when the secret before is accepted"),
+)
+Index("gateway_keys_by_secret", gateway_keys.c.secret_sha256, unique=True)
+Index("gateway_keys_by_previous", gateway_keys.c.previous_sha256)
 
 KEY_KEPT_MS = 24 * 3_600_000
 """How long an idempotency key belongs to its job; after that it may be used again."""

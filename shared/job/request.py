@@ -23,6 +23,7 @@ from headgate.shared.job.numbers import plain
 from headgate.shared.job.request_checks import (
     INPUT_REMEDY,
     PARAMS,
+    Form,
     check_input,
     check_messages,
     check_params,
@@ -90,6 +91,11 @@ Usd = Annotated[str, BeforeValidator(_decimal_text), AfterValidator(_is_usd)]
 """A caller's amount of money: a decimal text. A number is taken by its decimal digits."""
 
 
+KEY_ID = "hgk_"
+KeyId = Annotated[str, Field(pattern=r"^hgk_[0-9a-f]{12}$")]
+"""The id of a gateway key: KEY_ID and 12 hexadecimal digits."""
+
+
 EmbeddingInput = str | list[str] | list[int] | list[list[int]]
 """What an embedding job embeds: a text, texts, a text as tokens, or several of them."""
 
@@ -98,7 +104,7 @@ CACHE_MODES = ("off", "exact")
 CACHE_REMEDY = 'use "off" or "exact"; "semantic" is not supported yet'
 
 
-Dialect = Literal["openai", "anthropic"]
+Dialect = Form
 """Whose form a request has: OpenAI's chat completions, or Anthropic's messages."""
 
 
@@ -133,6 +139,7 @@ class Request(BaseModel):
     tenant: Name = "default"
     user: Name | None = None
     tier: Name | None = None
+    key_id: KeyId | None = None
     deadline_s: Annotated[float, Field(gt=0, le=MAX_DEADLINE_S)] = DEFAULT_DEADLINE_S
     cache: CacheWish = CacheWish()
     fallback: bool | list[Name] = True
@@ -183,14 +190,27 @@ class Request(BaseModel):
         if len(given) != 1 and (given or self.template is None):
             named = " and ".join(given) or "none"
             raise InvalidRequest("prompt", named, "give exactly one of prompt, messages and input")
+        if self.dialect == "anthropic":
+            self._refuse_openais_form()
         if self.messages is not None:
-            check_messages(self.messages)
+            check_messages(self.messages, self.dialect)
         if self.input is not None:
             check_input(self.input)
         if self.stream and self.input is not None:
             raise InvalidRequest("stream", True, "an embedding has no text to stream; leave it out")
         if self.params:
-            check_params(self.params)
+            check_params(self.params, self.dialect)
+
+    def _refuse_openais_form(self) -> None:
+        """Raise InvalidRequest for fields whose form is OpenAI's in a request of Anthropic's."""
+        if self.input is not None:
+            raise InvalidRequest(
+                "dialect", self.dialect, "Anthropic has no embeddings; leave it out"
+            )
+        if self.template is not None:
+            raise InvalidRequest(
+                "dialect", self.dialect, "templates have OpenAI's form; leave it out"
+            )
 
     @property
     def embeds(self) -> bool:
@@ -225,7 +245,7 @@ class Request(BaseModel):
         return 2 if "function" in roles else 1
 
     def chat(self) -> list[dict[str, Any]]:
-        """Return the messages in OpenAI's form; a prompt becomes one message of the user."""
+        """Return the messages in the form of `dialect`; a prompt is one message of the user."""
         if self.messages is not None:
             return self.messages
         return [{"role": "user", "content": self.prompt}]

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 from headgate.shared.errors import InvalidRequest
 from headgate.shared.job.numbers import whole
 
 ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
+ANTHROPIC_ROLES = frozenset({"system", "user", "assistant"})
+
+Form = Literal["openai", "anthropic"]
+"""Whose form messages and params have."""
 
 INPUT_REMEDY = "give a text, a list of texts, a list of tokens or a list of token lists"
 
@@ -16,14 +21,16 @@ MAX_TOKEN = 2**31 - 1
 """The highest number that can stand for a token; vocabularies have about 200,000."""
 
 
-def check_messages(messages: list[dict[str, Any]]) -> None:
+def check_messages(messages: list[dict[str, Any]], form: Form = "openai") -> None:
     """Raise InvalidRequest unless each message has a known role and a text or parts as content."""
+    is_openais = form == "openai"
+    roles = ROLES if is_openais else ANTHROPIC_ROLES
     for i, message in enumerate(messages):
         role = message.get("role")
-        if role not in ROLES:
-            raise InvalidRequest(f"messages[{i}].role", role, f"use one of {sorted(ROLES)}")
+        if not isinstance(role, str) or role not in roles:
+            raise InvalidRequest(f"messages[{i}].role", role, f"use one of {sorted(roles)}")
         content = message.get("content")
-        if content is None and (message.get("tool_calls") or role == "assistant"):
+        if is_openais and content is None and (message.get("tool_calls") or role == "assistant"):
             continue
         if not isinstance(content, str) and not (
             isinstance(content, list) and all(isinstance(part, dict) for part in content)
@@ -66,6 +73,18 @@ NUMBERS: dict[str, tuple[float, float, bool]] = {
     "dimensions": (1, 1_000_000, True),
     "seed": (-(2**63), 2**63 - 1, True),
 }
+
+#: At Anthropic 0 tokens only fill the prompt cache, and temperatures end at 1.
+ANTHROPIC_NUMBERS = {**NUMBERS, "max_tokens": (0, 10_000_000, True), "temperature": (0, 1, False)}
+
+BETAS = "anthropic_beta"
+"""The param with the names of Anthropic's beta features, which are sent as a header."""
+
+VERSION = "anthropic_version"
+"""The param with the version of Anthropic's API, which is sent as a header."""
+
+_VERSION = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
+_BETA_NAME = re.compile(r"[A-Za-z0-9][\w.:-]{0,127}", re.ASCII)
 
 _WHOLE = frozenset(name for name, (*_, is_whole) in NUMBERS.items() if is_whole)
 
@@ -127,14 +146,15 @@ def _is_one_away(one: str, other: str) -> bool:
 _NOT_PARAMS = ("model", "messages", "stream", "stream_options", "input", "prompt")
 
 
-def check_params(params: dict[str, Any]) -> None:
+def check_params(params: dict[str, Any], form: Form = "openai") -> None:
     """Raise InvalidRequest unless the params that every vendor reads are of type and in range.
 
     Other params are the vendor's own and pass through unchecked.
     """
-    for name in NUMBERS:
+    bounds = NUMBERS if form == "openai" else ANTHROPIC_NUMBERS
+    for name in bounds:
         if params.get(name) is not None:
-            _check_number(name, params[name])
+            _check_number(name, params[name], bounds[name])
     for name in _NOT_PARAMS:
         if name in params:
             remedy = "this is not a param; leave it out"
@@ -142,6 +162,28 @@ def check_params(params: dict[str, Any]) -> None:
     stop = params.get("stop")
     if not (stop is None or isinstance(stop, str) or _is_list_of_texts(stop)):
         raise InvalidRequest("params.stop", stop, "give a text or a list of texts")
+    if form == "anthropic":
+        _check_betas(params)
+        _check_version(params.get(VERSION))
+
+
+def _check_betas(params: dict[str, Any]) -> None:
+    """Raise InvalidRequest for names of beta features that a header cannot hold."""
+    if "betas" in params:
+        remedy = f"give the names as params.{BETAS}; they are sent as a header"
+        raise InvalidRequest("params.betas", params["betas"], remedy)
+    names = params.get(BETAS)
+    if names is not None and not (
+        _is_list_of_texts(names) and all(map(_BETA_NAME.fullmatch, names))
+    ):
+        raise InvalidRequest(f"params.{BETAS}", names, "give a list of the names of beta features")
+
+
+def _check_version(version: object) -> None:
+    """Raise InvalidRequest for a version of Anthropic's API that is no date."""
+    if version is not None and not (isinstance(version, str) and _VERSION.fullmatch(version)):
+        remedy = "give the version as a date, such as 2023-06-01"
+        raise InvalidRequest(f"params.{VERSION}", version, remedy)
 
 
 def with_whole_numbers(fields: dict[str, Any]) -> dict[str, Any]:
@@ -153,8 +195,8 @@ def with_whole_numbers(fields: dict[str, Any]) -> dict[str, Any]:
     return {**fields, "params": {**params, **made}} if made else fields
 
 
-def _check_number(name: str, value: object) -> None:
-    low, high, whole = NUMBERS[name]
+def _check_number(name: str, value: object, bounds: tuple[float, float, bool]) -> None:
+    low, high, whole = bounds
     if (
         isinstance(value, int | float)
         and not isinstance(value, bool)

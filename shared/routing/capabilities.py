@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 from headgate.shared.catalog.catalog import Catalog
 from headgate.shared.catalog.schema import Model, StaticText
 from headgate.shared.cost import tokens as estimate
-from headgate.shared.job.request import Request
+from headgate.shared.job.blocks import all_blocks
+from headgate.shared.job.request import Dialect, Request
 from headgate.shared.routing.dialects import NOTABLE, beyond_anthropic, beyond_openai
 
 #: Types of parts, of both vendors, that only a model with vision can read.
@@ -23,6 +24,7 @@ class Needs(NamedTuple):
 
     `input_tokens` is an estimate; `output_tokens` is what the request asks for, or 0.
     `beyond_anthropic` and `beyond_openai` name the first field that this dialect cannot carry.
+    `dialect` is that of the request.
     """
 
     input_tokens: int
@@ -32,14 +34,15 @@ class Needs(NamedTuple):
     json: bool = False
     beyond_anthropic: str = ""
     beyond_openai: str = ""
+    dialect: Dialect = "openai"
 
     def of(self, first: Model) -> Needs:
         """Return the needs of a request for this model and its fallbacks.
 
-        A model of OpenAI's dialect gets every field as it is, and so do its fallbacks of that
-        dialect.
+        A model of OpenAI's dialect gets every field of OpenAI's form as it is, and so do its
+        fallbacks of that dialect.
         """
-        if not self.beyond_openai or first.dialect == "anthropic":
+        if not self.beyond_openai or "anthropic" in (self.dialect, first.dialect):
             return self
         return self._replace(beyond_openai="")
 
@@ -55,26 +58,32 @@ def needs_of(request: Request, input_tokens: int | None = None) -> Needs:
     tokens = estimate.input_tokens(request) if input_tokens is None else input_tokens
     asked = params.get("max_completion_tokens") or params.get("max_tokens")
     output_tokens = asked if isinstance(asked, int) else 0
-    if request.messages is None and params.keys().isdisjoint(NOTABLE):
+    is_openais = request.dialect == "openai"
+    if request.messages is None and is_openais and params.keys().isdisjoint(NOTABLE):
         return Needs(tokens, output_tokens)
     return Needs(
         tokens,
         output_tokens,
         request.messages is not None and has_images(request),
         bool(params.get("tools") or params.get("functions")),
-        _wants_json(params.get("response_format")),
+        _wants_json(params.get("response_format") if is_openais else _format_of(params)),
         beyond_anthropic(request),
         beyond_openai(request),
+        request.dialect,
     )
 
 
 def has_images(request: Request) -> bool:
-    """Return whether a message of the request carries an image."""
-    for message in request.messages or ():
-        content = message.get("content")
-        if isinstance(content, list) and any(part.get("type") in _IMAGES for part in content):
-            return True
-    return False
+    """Return whether a message of the request, or the result of a tool in it, has an image."""
+    return any(part.get("type") in _IMAGES for part in all_blocks(request.messages))
+
+
+def _format_of(params: Mapping[str, Any]) -> object:
+    """Return the format of the answer that a request in Anthropic's form asks for."""
+    config = params.get("output_config")
+    return (config.get("format") if isinstance(config, dict) else None) or params.get(
+        "output_format"
+    )
 
 
 def _wants_json(form: object) -> bool:
@@ -121,6 +130,13 @@ def reserved_tokens(model: Model, needs: Needs) -> int:
 FIELDS: Mapping[str, str] = {
     "vision": "messages", "tools": "params.tools", "json": "params.response_format",
 }  # fmt: skip
+
+
+def field_of(capability: str, request: Request) -> str:
+    """Return the field of the request that asks for the capability; empty if it is none."""
+    if capability == "json" and request.dialect == "anthropic":
+        return "params.output_config"
+    return FIELDS.get(capability, "")
 
 
 def chain(

@@ -1,10 +1,13 @@
 """What of a request a dialect cannot carry: fields that only the other vendor has. Pure.
 
-Requests have OpenAI's form. Anthropic's dialect translates what has a counterpart
+Of a request in OpenAI's form Anthropic's dialect translates what has a counterpart
 (`workers/providers/anthropic_request.py`). What has none is named here: a model of Anthropic's
 dialect is refused for such a request, and is no fallback of it. So nothing is dropped in silence.
 The reverse holds for fallbacks to OpenAI's dialect only: a model of OpenAI's dialect that the
 caller names gets every field as it is, because compatible servers know more fields than OpenAI.
+
+A request in Anthropic's form passes unchanged in Anthropic's dialect. What OpenAI's dialect cannot
+carry of it is in `anthropic_form.py`, and holds for named models, too.
 """
 
 from __future__ import annotations
@@ -12,7 +15,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from headgate.shared.job.request import Request
+from headgate.shared.job.request import Dialect, Request
+from headgate.shared.routing import anthropic_form
 
 Params = Mapping[str, Any]
 
@@ -20,7 +24,6 @@ ONLY_OPENAI: Mapping[str, tuple[Any, ...]] = {
     "audio": (), "dimensions": (), "encoding_format": (), "frequency_penalty": (0,),
     "function_call": (), "functions": ([],), "logit_bias": ({},), "logprobs": (False,),
     "modalities": (["text"],), "moderation": (), "n": (1,), "presence_penalty": (0,),
-    "reasoning_effort": ("none",),
     "seed": (), "store": (False,), "top_logprobs": (0,), "verbosity": ("medium",),
     "web_search_options": (),
 }  # fmt: skip
@@ -43,17 +46,27 @@ ONLY_ANTHROPIC = frozenset({
 #: The service tiers that Anthropic has under its own or another name.
 TIERS = frozenset({"auto", "default", "standard_only"})
 
+EFFORTS = frozenset({"minimal", "low", "medium", "high", "xhigh", "max"})
+"""The efforts of OpenAI's reasoning models that Anthropic has a counterpart for."""
+
+LEAST_TOP_P = 0.95
+"""Claude refuses to think with a lower `top_p`, or with a temperature other than 1."""
+
 _OPENAI_PARTS = frozenset({"text", "image_url", "input_audio", "file", "refusal"})
 _OPENAI_TOOLS = frozenset({"function", "custom"})
 
 
 def beyond_anthropic(request: Request) -> str:
     """Return the first field that Anthropic's dialect cannot carry; empty if there is none."""
+    if request.dialect == "anthropic":
+        return ""
     return next(_beyond_anthropic(request), "")
 
 
 def beyond_openai(request: Request) -> str:
     """Return the first field that only Anthropic's dialect has; empty if there is none."""
+    if request.dialect == "anthropic":
+        return next(anthropic_form.beyond_chat(request), "")
     return next(_beyond_openai(request), "")
 
 
@@ -144,6 +157,22 @@ def _carries_top_p(params: Params) -> bool:
     return params["top_p"] == 1 or temperature is None or temperature >= 1
 
 
+def _carries_effort(params: Params) -> bool:
+    """Return whether the effort is known, and no sampling is asked that thinking forbids."""
+    if params["reasoning_effort"] == "none":
+        return True
+    temperature, top_p = params.get("temperature"), params.get("top_p")
+    if (temperature is not None and temperature < 1) or (top_p is not None and top_p < LEAST_TOP_P):
+        return False
+    return str(params["reasoning_effort"]) in EFFORTS
+
+
+def _carries_stop(params: Params) -> bool:
+    """Return whether each stop text has more than blanks, without which Anthropic refuses it."""
+    stop = params["stop"]
+    return all(text.strip() for text in ([stop] if isinstance(stop, str) else stop))
+
+
 def _carries_tools(params: Params) -> bool:
     return not any(isinstance(tool, dict) and "custom" in tool for tool in _items(params["tools"]))
 
@@ -155,7 +184,9 @@ def _carries_choice(params: Params) -> bool:
 
 _AT_ANTHROPIC: Mapping[str, Callable[[Params], bool]] = {
     "metadata": _carries_metadata,
+    "reasoning_effort": _carries_effort,
     "response_format": _carries_format,
+    "stop": _carries_stop,
     "service_tier": lambda params: params["service_tier"] in TIERS,
     "tool_choice": _carries_choice,
     "tools": _carries_tools,
@@ -170,8 +201,15 @@ REMEDIES: Mapping[str, str] = {
     "params.function_call": "give it as params.tool_choice",
     "params.functions": "give them as params.tools",
     "params.metadata": 'Anthropic takes {"user_id": "..."}',
-    "params.n": "ask for samples (submit_many(samples=N), --samples, samples of a batch line)",
     "params.reasoning_effort": "give params.thinking or params.output_config",
+    "params.n": "ask for samples (submit_many(samples=N), --samples, samples of a batch line)",
+    "params.stop": "give texts that are not blank",
     "params.top_p": "give it or params.temperature, not both",
 }
 """What to do at Anthropic in the place of a field that its dialect cannot carry."""
+
+
+def remedy_for(field: str, dialect: Dialect) -> str:
+    """Return what to do in the place of a field that the dialect of the model cannot carry."""
+    remedies = anthropic_form.REMEDIES if dialect == "anthropic" else REMEDIES
+    return remedies.get(field, "leave it out")

@@ -22,7 +22,7 @@ from headgate.shared.cost import rates
 from headgate.shared.cost.price import usd_text
 from headgate.shared.errors import InvalidRequest
 from headgate.shared.job.request import AUTO, Kind, Request
-from headgate.shared.routing.capabilities import FIELDS, has_images, needs_of
+from headgate.shared.routing.capabilities import field_of, has_images, needs_of
 from headgate.shared.routing.choose import (
     TOO_EXPENSIVE,
     Candidate,
@@ -174,15 +174,17 @@ def candidates(catalog: Catalog) -> Iterator[Candidate]:
 
 def texts_of(request: Request) -> tuple[str, str]:
     """Return the text of the user's last message, and the system's first instruction."""
-    if request.prompt is not None:
-        return request.prompt, ""
     asked, instruction = "", ""
+    if request.prompt is not None:
+        asked = request.prompt
     for message in reversed(request.messages or []):
         role = message["role"]
         if role == "user" and not asked:
             asked = _text_of(message.get("content"))
         elif role in ("system", "developer"):
             instruction = _text_of(message.get("content"))
+    if request.params and request.dialect == "anthropic":
+        instruction = _text_of(request.params.get("system")) or instruction
     return asked, instruction
 
 
@@ -192,7 +194,8 @@ def _text_of(content: object) -> str:
         return content
     if not isinstance(content, list):
         return ""
-    texts = [text for part in content if isinstance(text := part.get("text"), str)]
+    parts = (part for part in content if isinstance(part, dict))
+    texts = [text for part in parts if isinstance(text := part.get("text"), str)]
     if sum(map(len, texts)) > HEAD + TAIL:
         texts = [text if len(text) <= HEAD else f"{text[:HEAD]}\n{text[-TAIL:]}" for text in texts]
         return "\n".join([*texts[:20], *texts[20:][-5:]])
@@ -224,7 +227,9 @@ def _refuse(field: str, request: Request, choice: Choice, judged: Judgement) -> 
         missing = next((why for why in by_reason if why.startswith("lacks ")), "")
         name = missing.removeprefix("lacks ")
         if name:
-            remedy = f"the request needs {name} ({FIELDS.get(name, 'its length')}); " + remedy
+            remedy = (
+                f"the request needs {name} ({field_of(name, request) or 'its length'}); " + remedy
+            )
     raise InvalidRequest(
         field, shown, f"no model can answer this {judged.kind} ({words or 'none'}); {remedy}"
     )

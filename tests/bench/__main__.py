@@ -12,6 +12,7 @@ import sys
 
 from tests.bench import outage
 from tests.bench.answers import __main__ as answers
+from tests.bench.gateway import __main__ as gateway
 from tests.bench.governor import __main__ as governor
 from tests.bench.scale import __main__ as scale
 
@@ -37,6 +38,7 @@ WITH_OPTIONS = {
     "governor": (governor.main, "limits, order and peers (half an hour; governor --help)"),
     "answers": (answers.main, "cache, sharing and a day's replay (minutes; answers --help)"),
     "scale": (scale.main, "what a job costs the more there is (half an hour; scale --help)"),
+    "gateway": (gateway.main, "what the gateway adds to a call, and holds (gateway --help)"),
     "outage": (outage.main, "a provider that is down for a minute (outage --help)"),
 }
 

@@ -1,8 +1,9 @@
 """A provider that costs next to nothing, so that a bench measures those who ask it.
 
-`python -m tests.bench.load_provider LATENCY_MS URL_FILE PARENT` answers each POST after LATENCY_MS,
-always with the same completion. It speaks just enough HTTP for the SDKs: bodies with a
-Content-Length, connections that are kept. It ends with the process PARENT.
+`python -m tests.bench.load_provider LATENCY_MS URL_FILE PARENT [GAP_MS]` answers each POST after
+LATENCY_MS, always with the same completion; a stream has its first piece then, and another one each
+GAP_MS. It speaks just enough HTTP for the SDKs: bodies with a Content-Length, connections that are
+kept. It ends with the process PARENT.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Self, cast
+from typing import Any, Self, cast
 
 import orjson
 import uvloop
@@ -21,8 +22,10 @@ from tests import ROOT
 from tests.support.child import ChildProcess, die_with_parent
 
 END_OF_HEAD, LENGTH = b"\r\n\r\n", b"content-length:"
+STREAMS = (b'"stream":true', b'"stream": true')
+PIECES = 50
 
-ANSWER = {
+ANSWER: dict[str, Any] = {
     "id": "chatcmpl-load",
     "object": "chat.completion",
     "created": 1_795_000_000,
@@ -57,11 +60,39 @@ def reply() -> bytes:
     return head + body
 
 
+def stream() -> list[bytes]:
+    """Return the parts of a streamed response: the first one has its head and the first word."""
+    head = (
+        b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nx-request-id: req_load\r\n"
+        b"transfer-encoding: chunked\r\n\r\n"
+    )
+    opening: dict[str, Any] = {"role": "assistant", "content": "", "refusal": None}
+    parts = [_chunk(opening) + _chunk({"content": "word "})]
+    parts += [_chunk({"content": "word "}) for _ in range(PIECES - 1)]
+    parts[-1] += _chunk({}, end="stop")
+    parts[-1] += _event({**_CHUNK, "choices": [], "usage": ANSWER["usage"]}) + b"data: [DONE]\n\n"
+    framed = [b"%x\r\n%b\r\n" % (len(part), part) for part in parts]
+    return [head + framed[0], *framed[1:-1], framed[-1] + b"0\r\n\r\n"]
+
+
+_CHUNK = {**ANSWER, "object": "chat.completion.chunk", "usage": None}
+
+
+def _chunk(delta: dict[str, Any], end: str | None = None) -> bytes:
+    choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": end}
+    return _event({**_CHUNK, "choices": [choice]})
+
+
+def _event(chunk: dict[str, Any]) -> bytes:
+    return b"data: " + orjson.dumps(chunk) + b"\n\n"
+
+
 class _Connection(asyncio.Protocol):
     """Reads requests one after the other, and answers each after the latency."""
 
-    def __init__(self, latency_s: float, whole: bytes) -> None:
-        self._latency_s, self._whole = latency_s, whole
+    def __init__(self, latency_s: float, gap_s: float, whole: bytes, parts: list[bytes]) -> None:
+        self._latency_s, self._gap_s = latency_s, gap_s
+        self._whole, self._parts = whole, parts
         self._loop = asyncio.get_running_loop()
         self._received = bytearray()
         self._transport: asyncio.Transport | None = None
@@ -78,22 +109,30 @@ class _Connection(asyncio.Protocol):
             size = end + len(END_OF_HEAD) + length
             if len(self._received) < size:
                 return
+            body = bytes(self._received[end:size])
             del self._received[:size]
-            self._loop.call_later(self._latency_s, self._answer)
+            streams = any(word in body for word in STREAMS)
+            self._loop.call_later(self._latency_s, self._stream if streams else self._answer)
 
     def _answer(self) -> None:
         if self._transport is not None:
             self._transport.write(self._whole)
 
+    def _stream(self, number: int = 0) -> None:
+        if self._transport is not None:
+            self._transport.write(self._parts[number])
+            if number + 1 < len(self._parts):
+                self._loop.call_later(self._gap_s, self._stream, number + 1)
+
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
 
 
-async def _serve(latency_s: float, tell: Callable[[str], object]) -> None:
-    whole = reply()
+async def _serve(latency_s: float, gap_s: float, tell: Callable[[str], object]) -> None:
+    whole, parts = reply(), stream()
     loop = asyncio.get_running_loop()
     server = await loop.create_server(
-        lambda: _Connection(latency_s, whole), "127.0.0.1", 0, backlog=4096
+        lambda: _Connection(latency_s, gap_s, whole, parts), "127.0.0.1", 0, backlog=4096
     )
     tell(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}\n")
     await server.serve_forever()
@@ -102,12 +141,12 @@ async def _serve(latency_s: float, tell: Callable[[str], object]) -> None:
 class LoadProvider(ChildProcess):
     """The provider as its own process; `url` is its base address."""
 
-    def __init__(self, folder: Path, latency_ms: float) -> None:
+    def __init__(self, folder: Path, latency_ms: float, gap_ms: float = 20) -> None:
         """Prepare it, but start nothing."""
         folder.mkdir(parents=True, exist_ok=True)
         self.url_file = folder / "provider.url"
         argv = [sys.executable, "-m", "tests.bench.load_provider", str(latency_ms)]
-        argv += [str(self.url_file), str(os.getpid())]
+        argv += [str(self.url_file), str(os.getpid()), str(gap_ms)]
         super().__init__(argv, log_path=folder / "provider.log", cwd=ROOT)
 
     def start(self, timeout_s: float = 30) -> Self:
@@ -128,4 +167,5 @@ class LoadProvider(ChildProcess):
 if __name__ == "__main__":
     die_with_parent()
     if os.getppid() == int(sys.argv[3]):
-        uvloop.run(_serve(float(sys.argv[1]) / 1000, Path(sys.argv[2]).write_text))
+        gap_ms = float(sys.argv[4]) if len(sys.argv) > 4 else 20
+        uvloop.run(_serve(float(sys.argv[1]) / 1000, gap_ms / 1000, Path(sys.argv[2]).write_text))

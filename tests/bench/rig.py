@@ -216,12 +216,14 @@ def rig(
     concurrency: int = 500,
     simulator_flags: Sequence[str] = (),
     load_provider: bool = False,
+    gap_ms: float = 20,
     catalog: str = "",
     further: Mapping[str, str] | None = None,
 ) -> Iterator[Rig]:
     """A rig; all that was started in it is stopped afterwards.
 
-    `load_provider`: a provider that costs next to nothing stands in for the simulated one.
+    `load_provider`: a provider that costs next to nothing stands in for the simulated one, with
+    `gap_ms` between the pieces of a stream.
     `catalog`: TOML laid over the built-in one. `further`: more of the environment.
     """
     with ExitStack() as stack:
@@ -229,7 +231,7 @@ def rig(
         valkey = stack.enter_context(ValkeyServer(folder / "valkey", appendonly=True))
         provider: Simulator | LoadProvider | None = None
         if latency_ms is not None and load_provider:
-            provider = stack.enter_context(LoadProvider(folder / "provider", latency_ms))
+            provider = stack.enter_context(LoadProvider(folder / "provider", latency_ms, gap_ms))
         elif latency_ms is not None:
             flags = ["--latency-ms", str(latency_ms), *simulator_flags]
             provider = stack.enter_context(Simulator(folder / "simulator", flags))

@@ -1,8 +1,9 @@
-"""Anthropic's dialect: the Messages API, for requests in OpenAI's form.
+"""Anthropic's dialect: the Messages API, for requests in Anthropic's form and in OpenAI's.
 
-`anthropic_request.py` translates the request and lists what it changes. The reply is
-translated here, into OpenAI's terms. Sampling params are sent in the raw body, though the SDK's
-signatures no longer have them. Importing this module takes 0.9 s and 72 MB, because of the SDK.
+A request in Anthropic's form is sent as it is. `anthropic_request.py` translates one in OpenAI's
+form and lists what it changes. The reply is translated here, into OpenAI's terms. Sampling params
+are sent in the raw body, though the SDK's signatures no longer have them. Importing this module
+takes 0.9 s and 72 MB, because of the SDK.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from headgate.shared.job.request import Request
 from headgate.shared.job.result import Reply, Usage
 from headgate.shared.routing.dialects import beyond_anthropic
 from headgate.workers.provider import Answer, AnswerSink, Room
-from headgate.workers.providers.anthropic_request import messages_body
+from headgate.workers.providers.anthropic_request import messages_body, own_body, own_headers
 from headgate.workers.providers.http import HttpPool, Response, headers_only_client
 from headgate.workers.providers.message_parts import MessageParts
 from headgate.workers.providers.reading import MOST_BYTES
@@ -93,7 +94,8 @@ class AnthropicProvider:
         if beyond := beyond_anthropic(request):
             words = f"Anthropic has nothing like {beyond}; leave it out"
             raise ModelRefused(words, code="invalid_request")
-        body = messages_body(request, model, max_output_tokens)
+        make = own_body if request.dialect == "anthropic" else messages_body
+        body = make(request, model, max_output_tokens)
         json_only, into = wants_json(request), None
         if sink is not None:
             parts = MessageParts(sink.text, json_only=json_only)
@@ -101,7 +103,7 @@ class AnthropicProvider:
             body["stream"] = True
         response, decoded = await post_and_decode(
             self._http, "/v1/messages", body, request, self._key,
-            timeout_s=timeout_s, idle_s=idle_s, into=into, room=room,
+            timeout_s=timeout_s, idle_s=idle_s, into=into, room=room, headers=own_headers(request),
         )  # fmt: skip
         return read_message(decoded, response, json_only=json_only)
 
@@ -112,6 +114,8 @@ class AnthropicProvider:
 
 def wants_json(request: Request) -> bool:
     """Return True if the caller asked for JSON: a code fence is then no part of the answer."""
+    if request.dialect == "anthropic":
+        return False
     return fields_of(request.params.get("response_format")).get("type") == "json_object"
 
 

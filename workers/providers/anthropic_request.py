@@ -1,6 +1,10 @@
-"""Translates a request in OpenAI's form into the body of Anthropic's Messages API.
+"""Makes the body of Anthropic's Messages API of a request.
 
-What changes besides the names (each rule has its test):
+A request in Anthropic's form passes as it is. Only `max_tokens` is put in where it is absent and
+lowered where the model writes less. Names of beta features and the version of the API become
+headers.
+
+Of a request in OpenAI's form, this changes besides the names (each rule has its test):
 
 * All `system` and `developer` messages become `system`, in their order. If there are no other
   messages, they become the user's turn.
@@ -18,6 +22,9 @@ What changes besides the names (each rule has its test):
   becomes an instruction in `system`, and a code fence around the answer is removed.
 * `user` or `safety_identifier` becomes `metadata.user_id`; `service_tier` `default` becomes
   `standard_only`.
+* `reasoning_effort` becomes `thinking` and `output_config.effort` (`reasoning.py`). `thinking` is
+  left out where Claude refuses it: if a tool must be called, and before 4.6 in the middle of a turn
+  with tools that has no thinking blocks.
 * Params of OpenAI that are null ask for nothing and are left out; others are sent as null.
 * Params of OpenAI without a counterpart never come here, unless they ask for nothing
   (`shared/routing/dialects.py`). They and hints to OpenAI's own caches are left out.
@@ -25,29 +32,60 @@ What changes besides the names (each rule has its test):
 
 from __future__ import annotations
 
+import base64
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from headgate.shared.job.encoding import loads
 from headgate.shared.job.request import Request
+from headgate.shared.job.request_checks import BETAS, VERSION
 from headgate.shared.routing.dialects import HINTS, ONLY_OPENAI
+from headgate.workers.providers.reasoning import put_thinking
 
 Fields = dict[str, Any]
+
+_HEADERS = frozenset({BETAS, VERSION})
 
 #: Params of OpenAI that are left out: they ask for nothing here.
 DROPPED = frozenset({*ONLY_OPENAI, *HINTS})
 
 #: Params that OpenAI's API knows; null means the same there as leaving them out.
 NULLABLE = DROPPED | {
-    "max_completion_tokens", "max_tokens", "metadata", "parallel_tool_calls", "response_format",
-    "safety_identifier", "service_tier", "stop", "temperature", "tool_choice", "tools", "top_p",
-    "user",
+    "max_completion_tokens", "max_tokens", "metadata", "parallel_tool_calls", "reasoning_effort",
+    "response_format", "safety_identifier", "service_tier", "stop", "temperature", "tool_choice",
+    "tools", "top_p", "user",
 }  # fmt: skip
+
+OUR_VERSION = "2023-06-01"
+"""The version of Anthropic's API that is asked for where the caller names none.
+
+The next version, 2026-10-21, refuses `temperature`, `top_p` and `top_k`; the SDK would ask for it.
+"""
 
 JSON_ONLY = "Answer with one JSON object and nothing else: no explanation, no code fence."
 _OPENING = "(The conversation begins with the assistant.)"
 _NO_TEXT = "(no text)"
+
+
+def own_body(request: Request, model: str, max_output_tokens: int) -> Fields:
+    """Return the body of a request in Anthropic's form: what the caller gave, in its order."""
+    params = {name: value for name, value in request.params.items() if name not in _HEADERS}
+    wanted = params.get("max_tokens")
+    if max_output_tokens > 0:
+        params["max_tokens"] = (
+            max_output_tokens if wanted is None else min(wanted, max_output_tokens)
+        )
+    return {"model": model, "messages": request.chat(), **params}
+
+
+def own_headers(request: Request) -> dict[str, str]:
+    """Return the version of the API and the names of beta features, as the caller gave them."""
+    given = request.params if request.dialect == "anthropic" else {}
+    headers = {"anthropic-version": given.get(VERSION) or OUR_VERSION}
+    if names := given.get(BETAS):
+        headers["anthropic-beta"] = ",".join(names)
+    return headers
 
 
 def messages_body(request: Request, model: str, max_output_tokens: int) -> Fields:
@@ -72,6 +110,9 @@ def messages_body(request: Request, model: str, max_output_tokens: int) -> Field
         config = params.get("output_config")
         params["output_config"] = {"format": format_} | (config if isinstance(config, dict) else {})
     _tools(params)
+    forced = _is_forced(params.get("tool_choice"))
+    amid = _is_amid_tools(turns)
+    put_thinking(params, model, body["max_tokens"], is_forced=forced, is_amid_tools=amid)
     _person(params)
     body.update((name, value) for name, value in params.items() if name not in DROPPED)
     return body
@@ -125,13 +166,29 @@ def _tools(params: Fields) -> None:
             params["tool_choice"] = {**choice, "disable_parallel_tool_use": True}
 
 
-def _tool(tool: object) -> object:
+def _tool(tool: Any) -> Any:
     match tool:
-        case {"type": "function", "function": {"name": name, **rest}}:
+        case {"type": "function", "function": {"name": name, **rest}, **outer}:
             schema = rest.pop("parameters", None) or {"type": "object"}
             others = {key: value for key, value in rest.items() if value is not None}
-            return {"name": name, "input_schema": schema, **others}
+            return {"name": name, "input_schema": schema, **others, **_marks(outer)}
     return tool
+
+
+def _is_forced(choice: object) -> bool:
+    return isinstance(choice, dict) and choice.get("type") in ("any", "tool")
+
+
+def _is_amid_tools(turns: list[Fields]) -> bool:
+    """Return whether the last turn has a tool's result, and none before it tells its thinking."""
+    if len(turns) < 2 or not _has(turns[-1], "tool_result"):
+        return False
+    return not (_has(turns[-2], "thinking") or _has(turns[-2], "redacted_thinking"))
+
+
+def _has(turn: Fields, kind: str) -> bool:
+    content = turn["content"]
+    return isinstance(content, list) and any(block.get("type") == kind for block in content)
 
 
 def _person(params: Fields) -> None:
@@ -219,7 +276,7 @@ def _empty(block: Fields) -> bool:
 
 def _block(part: Fields) -> Fields:
     """Return one part as a block; unknown parts pass through."""
-    marks = {"cache_control": part["cache_control"]} if "cache_control" in part else {}
+    marks = _marks(part)
     match part:
         case {"type": "image_url", "image_url": {"url": str(url)}} | {
             "type": "image_url",
@@ -228,7 +285,7 @@ def _block(part: Fields) -> Fields:
             return {"type": "image", "source": _source(url), **marks}
         case {"type": "file", "file": {"file_data": str(url), **file}}:
             title = {"title": file["filename"]} if file.get("filename") else {}
-            return {"type": "document", "source": _source(url), **title, **marks}
+            return {"type": "document", "source": _file(_source(url)), **title, **marks}
         case {"type": "refusal", "refusal": str(text)}:
             return {"type": "text", "text": text, **marks}
     return part
@@ -240,6 +297,21 @@ def _source(url: str) -> Fields:
     if found is None:
         return {"type": "url", "url": url}
     return {"type": "base64", "media_type": found[1], "data": url[found.end() :]}
+
+
+def _marks(part: Mapping[Any, Any]) -> Fields:
+    return {"cache_control": part["cache_control"]} if "cache_control" in part else {}
+
+
+def _file(source: Fields) -> Fields:
+    """Return the source of a file: plain text is given as a text, all else as it is."""
+    if source.get("media_type") != "text/plain":
+        return source
+    try:
+        text = base64.b64decode(source["data"], validate=True).decode()
+    except ValueError:
+        return source
+    return {"type": "text", "media_type": "text/plain", "data": text}
 
 
 def _calls(message: Fields) -> list[Fields]:

@@ -13,6 +13,7 @@ import asyncio
 import os
 import ssl
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from urllib.parse import SplitResult, urlsplit, urlunsplit
 
@@ -101,25 +102,21 @@ class HttpPool:
     async def post(
         self, path: str, body: bytes, *, timeout_s: float, idle_s: float | None = None,
         into: StreamSink | None = None, room: Room | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> Response:  # fmt: skip
         """Post and return the whole response, whatever its status. A stream goes into `into`.
+
+        `headers`: those of this call, beside the address's own.
 
         Raises AttemptTimeout after `timeout_s`, or once no byte has come for `idle_s`;
         ResponseTooLarge, ConnectionLost or InvalidOutput. If the call is cancelled its connection
         is closed, so the vendor learns that nobody waits any more.
         """
-        url, streamed = self._url(path), None
+        streamed = None
         try:
             async with (
                 asyncio.timeout(timeout_s) as limit,
-                # Redirects are not followed: a POST would become a GET, or go to a strange server.
-                self._opened().post(
-                    url,
-                    data=aiohttp.BytesPayload(body),  # a search for its type would take 4 us
-                    proxy=self._proxy,
-                    allow_redirects=False,
-                    timeout=NO_READ_LIMIT if idle_s is None else _timeout(idle_s),
-                ) as response,
+                self._posting(path, body, headers, idle_s) as response,
             ):
                 reading = Reading(response, self._most_bytes, limit, room)
                 if into is not None and _is_stream(response):
@@ -127,7 +124,8 @@ class HttpPool:
                     await reading.pour(into)
                     return streamed
                 content = await reading.whole()
-                return Response(response.status, response.headers, content, url=str(url))
+                url = str(self._url(path))
+                return Response(response.status, response.headers, content, url=url)
         except TimeoutError as error:
             if streamed is not None and into is not None and into.ended:
                 return streamed
@@ -138,6 +136,19 @@ class HttpPool:
         except (aiohttp.ClientError, OSError) as error:
             raise lost(error) from error
         raise broken
+
+    def _posting(
+        self, path: str, body: bytes, headers: Mapping[str, str] | None, idle_s: float | None
+    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        # Redirects are not followed: a POST would become a GET, or go to a strange server.
+        return self._opened().post(
+            self._url(path),
+            data=aiohttp.BytesPayload(body),  # a search for its type would take 4 us
+            headers=headers,
+            proxy=self._proxy,
+            allow_redirects=False,
+            timeout=NO_READ_LIMIT if idle_s is None else _timeout(idle_s),
+        )
 
     async def close(self) -> None:
         """Close all connections; calls in flight fail."""

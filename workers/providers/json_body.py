@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from headgate.shared.job.blocks import texts_in
 from headgate.shared.job.encoding import dumps
 from headgate.shared.job.request import Request
 from headgate.workers.errors import RequestRefused
@@ -28,11 +29,8 @@ def texts_of(request: Request) -> Iterator[str]:
         yield from (text for text in request.inputs if isinstance(text, str))
         return
     for message in request.chat():
-        content = message.get("content")
-        for part in content if isinstance(content, list) else [{"text": content}]:
-            text = part.get("text")
-            if isinstance(text, str):
-                yield text
+        yield from texts_in(message.get("content"))
+    yield from texts_in(request.params.get("system"))
 
 
 def decoded_or_raise(response: Response, request: Request, key: str) -> dict[str, Any]:

@@ -1,9 +1,9 @@
 """OpenAI's dialect: chat completions and embeddings, at OpenAI or at any compatible address.
 
-A request is in OpenAI's form already, so params pass through as they are, null included. Two things
-change: which of `max_tokens` and `max_completion_tokens` is sent (see `limit_name`), and at OpenAI
-itself the marks of Anthropic's prompt cache are left out, which it refuses. Importing this module
-takes 0.4 s and 46 MB, because of the SDK.
+Of a request in OpenAI's form params pass through as they are, null included. Two things change:
+which of `max_tokens` and `max_completion_tokens` is sent (see `limit_name`), and at OpenAI itself
+the marks of Anthropic's prompt cache are left out, which it refuses. `openai_request.py` translates
+a request in Anthropic's form. Importing this module takes 0.4 s and 46 MB, because of the SDK.
 """
 
 from __future__ import annotations
@@ -21,11 +21,13 @@ from headgate.shared.catalog.access import checked_key
 from headgate.shared.cost.rates import PLAIN, BillingTerms
 from headgate.shared.job.request import Request
 from headgate.shared.job.result import Reply, Usage
+from headgate.shared.routing.dialects import beyond_openai
 from headgate.workers.provider import Answer, AnswerSink, Room
 from headgate.workers.providers.chat_parts import INSTEAD_OF_TEXT, ChatParts
 from headgate.workers.providers.http import HttpPool, Response, headers_only_client
+from headgate.workers.providers.openai_request import limit_name, translated_body
 from headgate.workers.providers.reading import MOST_BYTES
-from headgate.workers.providers.refusals import request_id, unusable
+from headgate.workers.providers.refusals import ModelRefused, request_id, unusable
 from headgate.workers.providers.reply_fields import (
     count,
     fields_of,
@@ -37,10 +39,6 @@ from headgate.workers.providers.streaming import AnswerStream, post_and_decode
 
 ADDRESS = "https://api.openai.com/v1"
 CHAT, EMBEDDINGS = ENDPOINTS = ("/chat/completions", "/embeddings")
-
-#: Models that refuse `max_tokens` wherever they are served: o1, o3-mini, gpt-5.4, openai/gpt-5.
-_REASONS = re.compile(r"(?:o\d|gpt-(?:[5-9]|\d\d))")
-
 
 _NUMBERS = {float, int}
 
@@ -98,6 +96,9 @@ class OpenAIProvider:
         `model` is the vendor's id. The answer is limited to `max_output_tokens` only if the caller
         asked for more, as can happen with a fallback to a smaller model.
         """
+        if request.dialect == "anthropic" and (beyond := beyond_openai(request)):
+            words = f"OpenAI's dialect has nothing like {beyond}; leave it out"
+            raise ModelRefused(words, code="invalid_request")
         if request.embeds:
             path, body = EMBEDDINGS, embedding_body(request, model)
         else:
@@ -127,21 +128,12 @@ def _is_openai(base_url: str) -> bool:
     return re.match(r"https?://(?:[\w-]+\.)?api\.openai\.com(?:[:/]|$)", base_url) is not None
 
 
-def limit_name(model: str, *, vendor: bool) -> str:
-    """Return the param that limits the output for this model at this address.
-
-    OpenAI itself calls `max_tokens` deprecated, and its reasoning models refuse it. Most compatible
-    servers know only `max_tokens`, unless they serve one of OpenAI's reasoning models.
-    """
-    name = model.rsplit("/", 1)[-1].removeprefix("ft:")
-    new = vendor or _REASONS.match(name) is not None
-    return "max_completion_tokens" if new else "max_tokens"
-
-
 def chat_body(
     request: Request, model: str, max_output_tokens: int, *, vendor: bool
 ) -> dict[str, Any]:
     """Return the body of a chat completion."""
+    if request.dialect == "anthropic":
+        return translated_body(request, model, max_output_tokens, vendor=vendor)
     body: dict[str, Any] = {"model": model, "messages": request.chat()}
     wanted = request.params.get("max_completion_tokens") or request.params.get("max_tokens")
     for name, value in request.params.items():

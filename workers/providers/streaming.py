@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -42,15 +42,18 @@ async def post_and_decode(
     idle_s: float | None,
     into: AnswerStream | None,
     room: Room | None,
+    headers: Mapping[str, str] | None = None,
 ) -> tuple[Response, dict[str, Any]]:
     """Post a request, and return the response with the decoded answer, streamed or not.
+
+    `headers`: those of this call alone.
 
     Raises one of the AttemptErrors.
     """
     content = dumped(body)
     try:
         response = await http.post(
-            path, content, timeout_s=timeout_s, idle_s=idle_s, into=into, room=room
+            path, content, timeout_s=timeout_s, idle_s=idle_s, into=into, room=room, headers=headers
         )
         response = without_key(response, key)
         if into is not None and response.streamed:

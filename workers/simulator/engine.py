@@ -265,7 +265,8 @@ class Engine:
             else:
                 act.body = openai_replies.reply(ask, answers, block, answer_id, created)
         else:
-            block, answer_id = anthropic_replies.usage_of(usage), f"msg_{self._id()}"
+            block = anthropic_replies.usage_of(usage, answers[0].reasoning_tokens)
+            answer_id = f"msg_{self._id()}"
             if ask.stream:
                 act.events = anthropic_replies.events(ask, answers[0], block, answer_id)
             else:

@@ -53,13 +53,21 @@ def open_record() -> Iterator[tuple[Engine, Catalog, FindWaits]]:
         yield engine, catalog.load(chosen.catalog), no_waits
 
 
+def open_database() -> AbstractContextManager[Engine]:
+    """Open the database alone, for what needs no Redis; raise Unreachable if it does not answer."""
+    from headgate.producer.installation import record_alone
+    from headgate.shared import settings
+
+    return record_alone(settings.load())
+
+
 def whole_job_id(given: str, option: str = "ID") -> str:
     """Return the id of the job that this beginning of an id means; raise WrongUse if several do."""
     from headgate.producer.results import short_ids
 
     if not short_ids.may_be_short(given):
         return given
-    with _engine() as engine:
+    with open_database() as engine:
         return short_ids.job_id_of(engine, given, option)
 
 
@@ -69,13 +77,5 @@ def whole_batch_id(given: str, option: str = "ID") -> str:
 
     if not short_ids.may_be_short(given.removeprefix(short_ids.BATCH)):
         return given
-    with _engine() as engine:
+    with open_database() as engine:
         return short_ids.batch_id_of(engine, given, option)
-
-
-def _engine() -> AbstractContextManager[Engine]:
-    """Open the database alone: finding an id needs no Redis."""
-    from headgate.producer.installation import record_alone
-    from headgate.shared import settings
-
-    return record_alone(settings.load())

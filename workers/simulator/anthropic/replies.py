@@ -13,6 +13,8 @@ from headgate.workers.simulator.billing import SimulatedUsage
 from headgate.workers.simulator.limits import SimulatedBucket, SimulatedCharge, SimulatedPool
 from headgate.workers.simulator.request import Json, SimulatedRequest
 
+THOUGHT = "The question is short, so a short answer will do. Check it once more, then write it."
+
 
 def charges(usage: SimulatedUsage) -> tuple[SimulatedCharge, ...]:
     """Return what the request takes from the buckets: input without cache reads, and output."""
@@ -23,7 +25,7 @@ def charges(usage: SimulatedUsage) -> tuple[SimulatedCharge, ...]:
     )
 
 
-def usage_of(usage: SimulatedUsage) -> Json:
+def usage_of(usage: SimulatedUsage, thinking_tokens: int = 0) -> Json:
     """Return the usage block. `input_tokens` counts only what follows the last cache mark."""
     written = usage.write_5m_tokens + usage.write_1h_tokens
     return {
@@ -35,7 +37,10 @@ def usage_of(usage: SimulatedUsage) -> Json:
             "ephemeral_1h_input_tokens": usage.write_1h_tokens,
         },
         "output_tokens": usage.output_tokens,
+        "output_tokens_details": {"thinking_tokens": thinking_tokens},
+        "server_tool_use": None,
         "service_tier": "standard",
+        "inference_geo": "global",
     }
 
 
@@ -53,8 +58,13 @@ def events(
     stream = [sse({"type": "message_start", "message": opening})]
     for place, (whole, deltas) in enumerate(_blocks(answer)):
         stream += _block_events(place, whole, deltas)
-    delta = {"stop_reason": _stop_reason(answer), "stop_sequence": answer.stop_word}
-    last = {name: usage[name] for name in usage if name.endswith("_tokens")}
+    delta = {
+        "stop_reason": _stop_reason(answer),
+        "stop_sequence": answer.stop_word,
+        "stop_details": _stop_details(answer),
+        "container": None,
+    }
+    last = {name: usage[name] for name in usage if "_tokens" in name or name == "server_tool_use"}
     stream.append(sse({"type": "message_delta", "delta": delta, "usage": last}))
     stream.append(sse({"type": "message_stop"}))
     return stream
@@ -121,22 +131,25 @@ def _message(
         "content": content,
         "stop_reason": _stop_reason(answer) if answer else None,
         "stop_sequence": answer.stop_word if answer else None,
+        "stop_details": _stop_details(answer) if answer else None,
         "usage": usage,
+        "container": None,
     }
 
 
 def _blocks(answer: SimulatedAnswer) -> Iterator[tuple[Json, list[Json]]]:
     """Yield each block of the message, whole and as its deltas."""
-    if answer.thinking:
-        signature = b64encode(answer.thinking[:24].encode()).decode()
-        whole = {"type": "thinking", "thinking": answer.thinking, "signature": signature}
-        parts = pieces(answer.thinking)
+    thinking = answer.thinking or (THOUGHT if answer.reasoning_tokens else "")
+    if thinking:
+        signature = b64encode(thinking[:24].encode()).decode()
+        whole = {"type": "thinking", "thinking": thinking, "signature": signature}
+        parts = pieces(thinking)
         deltas = [{"type": "thinking_delta", "thinking": part} for part in parts]
         yield whole, [*deltas, {"type": "signature_delta", "signature": signature}]
     if answer.text and not answer.calls:
         parts = pieces(answer.text)
         yield (
-            {"type": "text", "text": answer.text},
+            {"type": "text", "text": answer.text, "citations": None},
             [{"type": "text_delta", "text": part} for part in parts],
         )
     for call in answer.calls:
@@ -153,7 +166,13 @@ def _tool_use(call: ToolCall) -> Json:
     except orjson.JSONDecodeError:
         # Cut by max_tokens: the vendor sends what could be parsed, the simulator nothing.
         arguments = {}
-    return {"type": "tool_use", "id": f"toolu_{call.id}", "name": call.name, "input": arguments}
+    return {
+        "type": "tool_use",
+        "id": f"toolu_{call.id}",
+        "name": call.name,
+        "input": arguments,
+        "caller": {"type": "direct"},
+    }
 
 
 _EMPTY: Json = {"text": "", "thinking": "", "signature": "", "input": {}}
@@ -180,3 +199,9 @@ def _stop_reason(answer: SimulatedAnswer) -> str:
             return "tool_use"
         case "filter":
             return "refusal"
+
+
+def _stop_details(answer: SimulatedAnswer) -> Json | None:
+    if answer.end != "filter":
+        return None
+    return {"type": "refusal", "category": None, "explanation": None}

@@ -41,7 +41,7 @@ def reply(
             ],
             "usage": usage,
             "service_tier": _tier(ask),
-            "system_fingerprint": "fp_simulated",
+            "system_fingerprint": "fp_50cad350e4",
         }
     )
 
@@ -56,7 +56,7 @@ def events(
         "created": created,
         "model": ask.model,
         "service_tier": _tier(ask),
-        "system_fingerprint": "fp_simulated",
+        "system_fingerprint": "fp_50cad350e4",
     }
     # With include_usage, `usage` is null in every chunk but the last; without, it is absent.
     tail: Json = {"usage": None} if ask.include_usage else {}
@@ -89,7 +89,9 @@ def _deltas(answer: SimulatedAnswer) -> Iterator[Json]:
     for place, call in enumerate(answer.calls):
         function = {"name": call.name, "arguments": ""}
         opened = {"index": place, "id": f"call_{call.id}", "type": "function", "function": function}
-        head = {} if place or answer.thinking else {"role": "assistant", "content": None}
+        head: Json = {"role": "assistant", "content": None, "refusal": None}
+        if place or answer.thinking:
+            head = {}
         yield {**head, "tool_calls": [opened]}
         for part in pieces(call.arguments):
             yield {"tool_calls": [{"index": place, "function": {"arguments": part}}]}

@@ -21,7 +21,7 @@ from headgate import (
     StreamBroken,
     UnknownJob,
 )
-from headgate.producer.client.text_stream import replayed
+from headgate.producer.dialects.pieces import replayed
 from headgate.shared.broker import jobs, script
 from headgate.shared.job.result import ErrorReport
 from headgate.shared.settings import Settings

@@ -19,6 +19,7 @@ from headgate.shared.database.tables import (
     callbacks,
     callers,
     database_id,
+    gateway_keys,
     idempotency,
     job_metadata,
     jobs,
@@ -88,6 +89,9 @@ def fill(engine: Engine) -> None:
         counted = {"day": 20261121, "lines": 1, "summed_at_ms": 2**40}
         connection.execute(insert(usage_summed).values(**counted))
         connection.execute(insert(database_id).values(one=1, id="an id"))
+        flags = {"any_user": True, "any_tenant": False, "scopes": "[]", "origins": "[]"}
+        words = {"id": "hgk_1", "name": "web", "tenant": "acme", "secret_sha256": "0"}
+        connection.execute(insert(gateway_keys).values(**words, **flags, created_at_ms=2**40))
 
 
 def tables(engine: Engine) -> set[str]:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headgate.producer.waits.callers import Callers
+from headgate.producer.waits.callers import CallerFigures
 from headgate.producer.waits.decide import OpenJob, waiting_for
 from headgate.producer.waits.levels import (
     BucketLevel,
@@ -49,7 +49,7 @@ def pool(*levels: BucketLevel, gate: GateState = OPEN, n: int = 1) -> WaitingPoo
 
 def seen(of: WaitingPool, ahead: int = 0, **others: object) -> Seen:
     place = InWaitingQueue(STANDARD, TICKET, ahead, 1)
-    found = Seen(NOW, {"j": place}, {POOL: of}, Callers(NOW, {}, {}), workers=[WORKER])
+    found = Seen(NOW, {"j": place}, {POOL: of}, CallerFigures(NOW, {}, {}), workers=[WORKER])
     return replace(found, **others)  # type: ignore[arg-type]  # fields of Seen
 
 

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from headgate.producer.waits.callers import Callers, period_end_ms
+from headgate.producer.waits.callers import CallerFigures, period_end_ms
 from headgate.producer.waits.drain import CallerJobs, drains, wait_for_money
 from headgate.producer.waits.levels import Load
 from headgate.shared.admission.scopes import quoted
@@ -25,9 +25,9 @@ def jobs(n: int, tenant: str = "acme", user: str = "u1", **fields: object) -> Ca
     return CallerJobs(quoted(tenant), quoted(user), n, ticket, load, 1000.0 * n)
 
 
-def callers(limits: dict[str, str], **others: object) -> Callers:
+def callers(limits: dict[str, str], **others: object) -> CallerFigures:
     given = {"limits": limits, "overrides": {}, "periods": (DAY, MONTH), **others}
-    return Callers(NOW, **given)  # type: ignore[arg-type]  # fields of Callers
+    return CallerFigures(NOW, **given)  # type: ignore[arg-type]  # fields of CallerFigures
 
 
 def test_a_users_own_limit_binds_its_jobs() -> None:

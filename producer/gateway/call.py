@@ -1,0 +1,52 @@
+"""One call at the gateway: who asks for what, in which dialect, and how."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Literal
+from uuid import uuid4
+
+from headgate.producer.callers.caller import Caller
+from headgate.producer.submit.fields import RequestFields
+from headgate.shared.job.request import Dialect
+
+Kind = Literal["chat", "embeddings", "messages"]
+"""What a call asks for. It is also what its key must be allowed to do; messages are chats."""
+
+
+def new_request_id() -> str:
+    """Return the id of a new call, as `x-request-id` names it."""
+    return f"req_{uuid4().hex}"
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayCall:
+    """One call. Durations are in seconds.
+
+    `wait_s`: how long the caller waits for the answer. `is_patient`: the caller has said how long,
+    so it waits also while no worker runs. `detach`: the job goes on if the caller goes away.
+    `retry`: how often the caller's library has asked before; None: it does not say. `digest`: what
+    is equal in a call and its retries; empty: a retry cannot be known.
+    """
+
+    dialect: Dialect
+    kind: Kind
+    caller: Caller
+    fields: RequestFields
+    request_id: str
+    model: str
+    wait_s: float
+    is_patient: bool = False
+    detach: bool = False
+    include_usage: bool = False
+    base64: bool = False
+    retry: int | None = None
+    digest: str = ""
+    after: int = 0
+    began: float = field(default_factory=time.monotonic)
+
+    @property
+    def streams(self) -> bool:
+        """Whether the caller wants the answer piece by piece."""
+        return bool(self.fields.get("stream"))

@@ -1,0 +1,72 @@
+"""What becomes of the job of a caller that goes away."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
+from typing import Any
+
+from redis.exceptions import RedisError
+
+from headgate.producer.client.operations import Operations
+from headgate.producer.gateway.call import GatewayCall
+from headgate.producer.gateway.retries import RecentCalls
+from headgate.shared.errors import HeadgateError
+
+log = logging.getLogger("headgate.gateway")
+
+GRACE_S = 10.0
+"""How long the job of a caller that went away stays, if the caller may ask for it again. The
+vendors' libraries do so after 8 s at most."""
+
+
+class Departures:
+    """Cancels the jobs of callers that went away, in the background.
+
+    `recent` returns the calls of the last minutes. While the gateway is `stopping`, jobs go on:
+    their callers may ask another gateway for them.
+    """
+
+    def __init__(
+        self, operations: Operations, recent: Callable[[], Awaitable[RecentCalls]]
+    ) -> None:
+        self.stopping = False
+        self._operations = operations
+        self._recent = recent
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def leave(self, call: GatewayCall, job_id: str, *, resumable: bool = True) -> None:
+        """Cancel the job, unless the caller wants it, or asks for it again within `GRACE_S`."""
+        if not (call.detach or self.stopping):
+            self._start(self._cancel_later(call, job_id, resumable=resumable))
+
+    def cancel(self, job_id: str) -> None:
+        """Cancel the job now."""
+        self._start(self._cancel(job_id))
+
+    async def close(self) -> None:
+        """Stop all that still waits; their jobs go on."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _cancel_later(self, call: GatewayCall, job_id: str, *, resumable: bool) -> None:
+        if call.digest and resumable:
+            await asyncio.sleep(GRACE_S)
+            with suppress(RedisError, HeadgateError):
+                if not await (await self._recent()).is_last(call.digest, call.request_id):
+                    return
+        await self._cancel(job_id)
+
+    async def _cancel(self, job_id: str) -> None:
+        try:
+            await asyncio.to_thread(self._operations.cancel, [job_id])
+        except HeadgateError as error:
+            log.warning("job %s, whose caller went away, was not cancelled: %s", job_id, error)
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

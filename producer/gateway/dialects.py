@@ -1,0 +1,80 @@
+"""What each kind of call asks for, and what it is answered: the vendors' bodies and ours."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from headgate.producer.callers.caller import Scope
+from headgate.producer.dialects import anthropic, openai
+from headgate.producer.gateway.call import GatewayCall, Kind
+from headgate.producer.submit.fields import RequestFields
+from headgate.shared.errors import InvalidRequest
+from headgate.shared.job.request import Dialect
+from headgate.shared.job.request_checks import BETAS, VERSION
+from headgate.shared.job.result import Result
+
+DIALECTS: Mapping[Kind, Dialect] = {
+    "chat": "openai", "embeddings": "openai", "messages": "anthropic",
+}  # fmt: skip
+
+ASKED_FOR: Mapping[Kind, Scope] = {
+    "chat": "chat", "embeddings": "embeddings", "messages": "chat",
+}  # fmt: skip
+
+
+def dialect_at(path: str, headers: Container[str]) -> Dialect:
+    """Return the dialect of an answer at an address that both vendors have, or none."""
+    is_anthropic = "anthropic-version" in headers or path.startswith("/v1/messages")
+    return "anthropic" if is_anthropic else "openai"
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a body asks for. `user`: the end user that it names to the vendor, if it does.
+
+    `include_usage`: a stream ends with its usage. `base64`: embeddings are wanted in base64.
+    """
+
+    fields: RequestFields
+    user: object = None
+    include_usage: bool = False
+    base64: bool = False
+
+
+def fields_of(kind: Kind, body: dict[str, Any], headers: Mapping[str, str]) -> Wish:
+    """Return what the body asks for; raise InvalidRequest that names a field of the body."""
+    if body.get("model") is None:
+        raise InvalidRequest("model", None, 'is missing; name a model, or "auto"')
+    if kind == "embeddings":
+        base64 = openai.encoding_of(body) == "base64"
+        return Wish(openai.embedding_fields(body), body.get("user"), base64=base64)
+    if kind == "messages":
+        person = body.get("metadata")
+        user = person.get("user_id") if isinstance(person, dict) else None
+        fields = anthropic.message_fields(body)
+        fields["params"] = {**fields.get("params", {}), **_of_headers(headers)}
+        return Wish(fields, user)
+    return Wish(openai.chat_fields(body), body.get("user"), include_usage=openai.wants_usage(body))
+
+
+def _of_headers(headers: Mapping[str, str]) -> dict[str, Any]:
+    """Return the version of Anthropic's API, and the names of what is new there, as params."""
+    params: dict[str, Any] = {}
+    if version := headers.get("anthropic-version"):
+        params[VERSION] = version
+    names = headers.get("anthropic-beta", "").split(",")
+    if betas := [name.strip() for name in names if name.strip()]:
+        params[BETAS] = betas
+    return params
+
+
+def answer_body(call: GatewayCall, result: Result) -> dict[str, Any]:
+    """Return the answer in the dialect of the call: the vendor's own, whole, if it fits."""
+    fields = result.as_json()
+    if call.kind == "messages":
+        return anthropic.message(fields)
+    if call.kind == "embeddings":
+        return openai.embeddings(fields, "base64" if call.base64 else "float")
+    return openai.completion(fields)

@@ -1,0 +1,81 @@
+"""Read what a call asks for out of its headers and its body."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from starlette.requests import Request
+
+from headgate.producer.callers.caller import Caller
+from headgate.producer.gateway.body import decoded, read_body
+from headgate.producer.gateway.call import GatewayCall, Kind
+from headgate.producer.gateway.dialects import DIALECTS, Wish, fields_of
+from headgate.producer.gateway.faults import CallRefused
+from headgate.producer.gateway.own_fields import is_on, own_fields
+from headgate.producer.gateway.retries import digest_of
+from headgate.shared.settings import Settings
+
+
+async def read_call(
+    request: Request, kind: Kind, caller: Caller, settings: Settings, request_id: str
+) -> GatewayCall:
+    """Return the call; raise CallRefused, InvalidRequest, KeyRefused or ClientDisconnect."""
+    headers = request.headers
+    raw = await read_json(request, settings)
+    body = decoded(raw)
+    ours = own_fields(headers, body, caller)
+    wish = fields_of(kind, body, headers)
+    fields = _fields(wish, ours, caller)
+    asked_s = fields.setdefault("deadline_s", settings.gateway_wait_s)
+    wait_s = asked_s if isinstance(asked_s, int | float) else settings.gateway_wait_s
+    retry = _retry_of(headers)
+    key = fields.get("idempotency_key")
+    is_known_again = retry is not None or isinstance(key, str)
+    return GatewayCall(
+        dialect=DIALECTS[kind],
+        kind=kind,
+        caller=caller,
+        fields=fields,  # type: ignore[arg-type]  # checked when they are submitted
+        request_id=request_id,
+        model=str(fields.get("model") or settings.model),
+        wait_s=min(wait_s, settings.gateway_wait_s),
+        is_patient="deadline_s" in ours,
+        detach=is_on(headers, "detach"),
+        include_usage=wish.include_usage,
+        base64=wish.base64,
+        retry=retry,
+        digest=digest_of(caller, request.url.path, raw, key) if is_known_again else "",
+        after=_last_event(request),
+    )
+
+
+async def read_json(request: Request, settings: Settings) -> bytes:
+    """Return the body of a request, within the bounds of the settings."""
+    most_bytes = settings.gateway_body_mb * 1_000_000
+    return await read_body(request, most_bytes=most_bytes, within_s=settings.gateway_body_s)
+
+
+def _fields(wish: Wish, ours: Mapping[str, Any], caller: Caller) -> dict[str, Any]:
+    """Return the fields of the request. The user that a body names counts if the key allows it."""
+    fields: dict[str, Any] = {**wish.fields, **ours}
+    if isinstance(wish.user, str) and wish.user and caller.any_user:
+        fields.setdefault("user", wish.user)
+    return fields
+
+
+def _retry_of(headers: Mapping[str, str]) -> int | None:
+    """Return how often the SDK has asked before; None: it does not say."""
+    count = headers.get("x-stainless-retry-count", "")
+    return int(count) if count.isascii() and count.isdigit() and len(count) < 10 else None
+
+
+def _last_event(request: Request) -> int:
+    """Return the number of the last event that the caller has; 0: none."""
+    given = request.query_params.get("starting_after") or request.headers.get("last-event-id")
+    if given is None:
+        return 0
+    if not (given.isascii() and given.isdigit() and len(given) < 10):
+        words = f"starting_after: {given[:80]!r}: give the number of an event"
+        raise CallRefused("invalid_request", words, param="starting_after")
+    return int(given)

@@ -1,0 +1,242 @@
+"""Answer a call piece by piece, as server-sent events, while a worker reads them.
+
+Every event has a number, which is its `id`. A caller that lost its connection makes the same call
+again with `Last-Event-ID` (or `starting_after`) and gets what follows, from any gateway: the events
+of a job are the same however often they are read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import NamedTuple
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from headgate.producer.client.event_stream import EventStream, VendorEvents
+from headgate.producer.client.operations import Operations
+from headgate.producer.client.waiters import Waiters
+from headgate.producer.dialects.streams import ServerEvent, translator
+from headgate.producer.errors import StreamBroken
+from headgate.producer.gateway import headers
+from headgate.producer.gateway.body import gone
+from headgate.producer.gateway.call import GatewayCall
+from headgate.producer.gateway.departures import Departures
+from headgate.producer.gateway.faults import CallFault, CallRefused, fault_of, fault_of_result
+from headgate.producer.gateway.open_streams import OpenStreams
+from headgate.producer.gateway.responses import refusal
+from headgate.shared.errors import HeadgateError
+from headgate.shared.job.result import Result
+from headgate.shared.job.waiting_for import WaitingFor
+
+PING_S = 15.0
+"""After so many seconds without an event the caller gets a sign of life."""
+
+LOOK_S = 5.0
+"""How long a call waits before it is asked whether any worker serves it."""
+
+SLOW_S = 60.0
+"""How long a caller may take to read what was sent before its connection is given up."""
+
+PINGS = {"openai": b": ping\n", "anthropic": b'event: ping\ndata: {"type": "ping"}\n\n'}
+
+_HEADERS = {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache",
+            "x-accel-buffering": "no"}  # fmt: skip
+
+
+class Streaming(NamedTuple):
+    """What streams need of their gateway."""
+
+    waiters: Waiters
+    operations: Operations
+    departures: Departures
+    open_streams: OpenStreams
+
+
+async def stream_response(
+    at: Streaming, request: Request, call: GatewayCall, job_id: str
+) -> Response:
+    """Return the stream of the job's answer. A job that fails before its first event is an error.
+
+    Raises CallRefused for too many streams, and what waiting for a result raises.
+    """
+    at.open_streams.begin(call.caller.key_id)
+    events = JobEvents(at, call, job_id)
+    try:
+        left = asyncio.ensure_future(gone(request))
+        first = asyncio.ensure_future(events.begin())
+        try:
+            await asyncio.wait((first, left), return_when=asyncio.FIRST_COMPLETED)
+            if not first.done():
+                at.departures.leave(call, job_id)
+                events.close()
+                return Response(status_code=499)
+            result = first.result()
+        finally:
+            left.cancel()
+            first.cancel()
+    except BaseException:
+        events.close()
+        raise
+    if result is not None and result.status != "succeeded":
+        events.close()
+        return refusal(call.dialect, fault_of_result(result), call.request_id)
+    return EventsResponse(events, headers.job_headers(call, job_id))
+
+
+class JobEvents:
+    """The events of one job's answer, in the dialect of the call, with their numbers."""
+
+    def __init__(self, at: Streaming, call: GatewayCall, job_id: str) -> None:
+        self.call, self.job_id = call, job_id
+        self._at = at
+        self._stream = EventStream(at.waiters, job_id, pulse_s=LOOK_S)
+        self._translator = translator(
+            call.dialect, job_id=job_id, model=call.model, include_usage=call.include_usage
+        )
+        self._number = 0
+        self._ready = b""
+        self._ended = False
+        self._until = call.began + call.wait_s
+        self._is_open = True
+
+    async def begin(self) -> Result | None:
+        """Wait for the first event, or the end of the job, or for PING_S; return the result."""
+        await self._stream.open()
+        began = time.monotonic()
+        while time.monotonic() - began < PING_S:
+            taken = await self._stream.next()
+            if taken is None:
+                return self._stream.result
+            if taken.lines:
+                self._ready = self._taken(taken)
+                return None
+            await self._require_worker()
+        self._ready = PINGS[self.call.dialect]
+        return None
+
+    async def _require_worker(self) -> None:
+        if self.call.is_patient:
+            return
+        found = await asyncio.to_thread(self._at.operations.end_or_wait, self.job_id)
+        if isinstance(found, WaitingFor) and found.kind == "no_worker":
+            self._at.departures.leave(self.call, self.job_id, resumable=False)
+            words = f"no worker serves {found.name} now"
+            raise CallRefused("unavailable", words, retry_after_s=LOOK_S)
+
+    async def next(self) -> bytes | None:
+        """Return the next bytes to send; None after the last. It raises no HeadgateError."""
+        if self._ready:
+            ready, self._ready = self._ready, b""
+            return ready
+        if self._ended:
+            return None
+        try:
+            taken = await self._stream.next()
+            if taken is None:
+                if self._stream.broken:
+                    raise StreamBroken(self.job_id)
+                return self._last(self._stream.result)
+            if taken.lines:
+                return self._taken(taken)
+            if time.monotonic() > self._until:
+                words = f"job {self.job_id} has not ended in time"
+                return self._broken_off(CallFault("timeout", words))
+        except HeadgateError as error:
+            return self._broken_off(fault_of(error))
+        return PINGS[self.call.dialect]
+
+    def _taken(self, found: VendorEvents) -> bytes:
+        """Return the vendor's events as the caller's dialect has them."""
+        taken = (self._translator.take(found.kind, line) for line in found.lines)
+        return self._text(event for events in taken for event in events)
+
+    def _last(self, result: Result | None) -> bytes:
+        """Return what is missing of the answer, and its end; or the fault of the job."""
+        if result is None or result.status != "succeeded":
+            fault = CallFault("internal", "the job has no result")
+            return self._broken_off(fault if result is None else fault_of_result(result))
+        self._ended = True
+        events = self._translator.end(result)
+        facts = orjson.dumps(headers.facts(self.call, result))
+        return b": headgate " + facts + b"\n" + self._text(events)
+
+    def _broken_off(self, fault: CallFault) -> bytes:
+        """Return the end of a stream that has none: a fault after the first event."""
+        self._ended = True
+        self._at.departures.leave(self.call, self.job_id, resumable=False)
+        return self._text(self._translator.fail(fault.code, fault.message))
+
+    def _text(self, events: Iterable[ServerEvent]) -> bytes:
+        """Return the events as they are sent, without those that the caller has already."""
+        parts = []
+        for event in events:
+            self._number += 1
+            if self._number > self.call.after:
+                name = f"event: {event.name}\n".encode() if event.name else b""
+                parts.append(b"id: %d\n%sdata: %s\n\n" % (self._number, name, event.data))
+        return b"".join(parts)
+
+    def stop(self) -> bytes:
+        """Return the end of a stream whose gateway stops: the caller may go on with another."""
+        words = "this gateway is stopping; make the call again with Last-Event-ID to go on"
+        return self._text(self._translator.fail("unavailable", words))
+
+    def leave(self) -> None:
+        """Say that the caller has gone away."""
+        if not self._ended:
+            self._at.departures.leave(self.call, self.job_id)
+
+    def close(self) -> None:
+        """Stop reading."""
+        if self._is_open:
+            self._is_open = False
+            self._stream.close()
+            self._at.open_streams.end(self.call.caller.key_id)
+
+
+class EventsResponse(Response):
+    """Sends the events of a job until they end or the caller goes away."""
+
+    def __init__(self, events: JobEvents, facts: headers.Headers) -> None:
+        super().__init__(None, 200, headers={**_HEADERS, **facts})
+        del self.headers["content-length"]
+        self._events = events
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send all events."""
+        events = self._events
+        sending = asyncio.ensure_future(self._send_all(send))
+        left = asyncio.ensure_future(gone(Request(scope, receive)))
+        try:
+            await asyncio.wait((sending, left), return_when=asyncio.FIRST_COMPLETED)
+            if sending.done():
+                sending.result()
+            else:
+                events.leave()
+        except asyncio.CancelledError:  # the time to stop is over
+            with suppress(Exception):
+                await send({"type": "http.response.body", "body": events.stop()})
+            raise
+        finally:
+            left.cancel()
+            sending.cancel()
+            events.close()
+
+    async def _send_all(self, send: Send) -> None:
+        events = self._events
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        while (text := await events.next()) is not None:
+            if text:
+                try:
+                    async with asyncio.timeout(SLOW_S):
+                        await send({"type": "http.response.body", "body": text, "more_body": True})
+                except TimeoutError:
+                    events.leave()
+                    return
+        await send({"type": "http.response.body", "body": b""})

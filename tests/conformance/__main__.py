@@ -1,0 +1,94 @@
+"""`make conformance`: unmodified clients of the vendors against the gateway.
+
+`python -m tests.conformance [--url URL] [--only WORD]` starts `headgate up --simulate`, or uses the
+gateway at URL, runs llm-comply and the programs in `examples/` against it, and prints a table. It
+ends with 1 if a case is red that `expected.toml` does not list with its reason.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests import ROOT
+from tests.bench.table import Table
+from tests.conformance.cases import Outcome, all_cases, answers, read_expected, run_case
+from tests.conformance.environments import make_all
+from tests.support.child import ChildProcess
+from tests.support.command import PROGRAM
+from tests.support.servers import free_port, short_folder
+
+FOLDER = ROOT / ".conformance"
+KEY = "sk-headgate-conformance"
+
+
+class Up(ChildProcess):
+    """`headgate up --simulate` with a gateway on a port of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.port = free_port()
+        argv = [*PROGRAM, "up", "--simulate", "--port", str(self.port)]
+        env = {"HEADGATE_HOME": str(folder / "home"), "PYTHONPATH": str(ROOT)}
+        for name in os.environ:  # the user's own servers and keys are not for this
+            if name.startswith(("HEADGATE_", "OPENAI_", "ANTHROPIC_")):
+                env.setdefault(name, "")
+        super().__init__(argv, log_path=folder / "up.log", env=env, cwd=folder)
+
+    def ready(self) -> bool:
+        """Whether it takes calls."""
+        return answers(f"{self.url}/health/ready")
+
+    @property
+    def url(self) -> str:
+        """The base address of the gateway."""
+        return f"http://127.0.0.1:{self.port}"
+
+
+@contextmanager
+def gateway(url: str | None) -> Iterator[str]:
+    """The base address of a gateway: the one at `url`, or one that is started for this run."""
+    if url is not None:
+        yield url.rstrip("/")
+        return
+    with short_folder() as folder:
+        running = Up(folder)
+        running.start(60)
+        try:
+            yield running.url
+        finally:
+            running.stop(30)
+
+
+def main(arguments: list[str]) -> int:
+    """Run the cases, print them, and return 1 if one is red without a reason."""
+    parser = argparse.ArgumentParser(prog="python -m tests.conformance")
+    parser.add_argument("--url", help="a gateway that runs (default: one is started)")
+    parser.add_argument("--key", default=KEY, help="the key for it")
+    parser.add_argument("--only", default="", help="only cases whose names hold this word")
+    given = parser.parse_args(arguments)
+    programs = make_all(FOLDER)
+    expected = read_expected()
+    outcomes: list[Outcome] = []
+    with gateway(given.url) as url:
+        for case in all_cases(programs, url, given.key):
+            if given.only in case.name:
+                outcomes += run_case(case)
+    table = Table("conformance", ("case", "outcome", "what"))
+    red = 0
+    for outcome in outcomes:
+        reason = expected.get(outcome.name)
+        word = outcome.word if reason is None or outcome.word != "red" else "red, as documented"
+        red += word == "red"
+        table.rows.append((outcome.name, word, (reason or outcome.words)[:110]))
+    sys.stdout.write(table.plain() + "\n\n")
+    green = sum(outcome.word == "green" for outcome in outcomes)
+    sys.stdout.write(f"{green} green of {len(outcomes)}, {red} red without a reason\n")
+    return 1 if red or not outcomes else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
