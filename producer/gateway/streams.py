@@ -98,8 +98,9 @@ class JobEvents:
         self._at = at
         self._stream = EventStream(at.waiters, job_id, pulse_s=LOOK_S)
         self._translator = translator(
-            call.dialect, job_id=job_id, model=call.model, include_usage=call.include_usage
-        )
+            call.dialect, job_id=job_id, model=call.model,
+            include_usage=call.include_usage, json_only=call.json_only,
+        )  # fmt: skip
         self._number = 0
         self._ready = b""
         self._ended = False
