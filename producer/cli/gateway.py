@@ -12,6 +12,9 @@ from headgate.producer.cli.terminal.exit_codes import DONE, INTERRUPTED
 from headgate.producer.cli.terminal.output import print_error_text, print_note
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from headgate.producer.local.process import Child
     from headgate.shared.settings import Settings
 
 _CHECK_EVERY_S = 0.25
@@ -54,6 +57,11 @@ def gateway(host: str, port: int, workers: int) -> int:
     return _supervise(in_force, host, port, workers)
 
 
+def _reload(children: Sequence[Child]) -> None:
+    for child in children:
+        child.request_reload()
+
+
 def _supervise(in_force: Settings, host: str, port: int, workers: int) -> int:
     """Run the processes until the user stops them, and start those anew that die."""
     from headgate.producer.cli.terminal.interrupt import Interrupt
@@ -77,6 +85,8 @@ def _supervise(in_force: Settings, host: str, port: int, workers: int) -> int:
         try:
             for child in children:
                 child.start()
+            if in_force.gateway_tls_cert is not None:
+                signal.signal(signal.SIGHUP, lambda *_: _reload(children))
             while not stop.requested():
                 for child in children:
                     if note := child.restart_dead():

@@ -35,6 +35,8 @@ class GatewayServer(uvicorn.Server):
         if self.config.ssl is not None:
             loop = asyncio.get_running_loop()
             loop.add_signal_handler(signal.SIGHUP, partial(_read_again, self.config))
+        elif signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup ignores it
+            signal.signal(signal.SIGHUP, self.handle_exit)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Take no new calls, and wait for the open ones as long as HEADGATE_DRAIN_S says."""
@@ -95,8 +97,13 @@ def serve(chosen: Settings, *, host: str, port: int, is_shared: bool = False) ->
     bound = bind(host, port, is_shared=is_shared)
     server = GatewayServer(config)
     ends: list[int] = []
+
+    def stop(number: int, _: object) -> None:
+        ends.append(number)
+        server.should_exit = True
+
     for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn raises what it got again at its end
-        signal.signal(number, lambda got, _: ends.append(got))
+        signal.signal(number, stop)
     server.run(sockets=[bound])
     return 130 if signal.SIGINT in ends else 0
 
