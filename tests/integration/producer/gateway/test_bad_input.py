@@ -17,7 +17,7 @@ from tests.support.gateway import Answered, Gateway, House, Wire, ask, house, ra
 from tests.support.memory import watched
 from tests.support.servers import Simulator, ValkeyServer
 
-SECRET = "violet-harbour-7261"
+SECRET = "violet-harbour-7261"  # noqa: S105 (of nothing)
 """Stands in all that is sent here; no log may have it."""
 
 CHAT, MESSAGES, EMBEDDINGS = "/v1/chat/completions", "/v1/messages", "/v1/embeddings"
@@ -26,7 +26,7 @@ DEEP = 100_000
 MB = 1_000_000
 
 
-def chat(text: str = SECRET, **fields: object) -> dict[str, object]:
+def chat(text: str = SECRET, /, **fields: object) -> dict[str, object]:
     """A good body, at each of the addresses but that of embeddings."""
     messages = [{"role": "user", "content": text}]
     return {"model": "gpt-4o-mini", "max_tokens": 20, "messages": messages, **fields}
