@@ -83,7 +83,7 @@ def _scopes(
                     break
         scopes = scopes - {scopes_.EVERY_TENANT} or {scopes_.EVERY_TENANT}
     # Overrides also name scopes of other kinds, which have no budget.
-    kinds = ("global", "tenant", "user")
+    kinds = ("global", "tenant", "user", "key")
     known = [scope for scope in scopes if scope.partition("/")[0] in kinds]
     return sorted(known, key=lambda scope: (kinds.index(scope.partition("/")[0]), scope))
 

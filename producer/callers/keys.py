@@ -19,6 +19,7 @@ from sqlalchemy import RowMapping
 
 from headgate.producer.callers.caller import SCOPES, Caller
 from headgate.shared.job.ids import new_id, rfc3339
+from headgate.shared.job.request import KEY_ID
 
 SECRET = re.compile(r"hg-[A-Za-z0-9_-]{43}", re.ASCII)
 
@@ -32,7 +33,7 @@ def new_secret() -> str:
 
 def new_key_id() -> str:
     """Return a new id of a key; it is not secret."""
-    return f"hgk_{new_id()[-12:]}"
+    return f"{KEY_ID}{new_id()[-12:]}"
 
 
 def sha256_of(secret: str) -> str:

@@ -178,7 +178,7 @@ def _through_gateway(local: LocalStack, prompts: Path, environment: dict[str, st
         print_note(f"the gateway did not start; its output:\n{_tail(local.settings.home_path)}")
         return FAILED
     words = [str(local.gateway_url), str(prompts), str(THROUGH_GATEWAY)]
-    ended = subprocess.run(
+    ended = subprocess.run(  # noqa: S603  a program of ours
         [sys.executable, "-P", str(CLIENTS), *words], env=environment, capture_output=True,
         text=True, timeout=CLIENTS_S, check=False,
     )  # fmt: skip

@@ -172,11 +172,6 @@ class Operations:
                 raise InvalidRequest("job_id", job_id, done.refused[job_id])
         return job_id
 
-    def on_record(self, read_record: Callable[[Engine], T]) -> T:
-        """Return what is read from the database, also without Redis."""
-        with self._record() as (engine, _):
-            return read_record(engine)
-
     def current(self) -> Installation:
         """Return the installation with the catalog in force; it is one round trip to Redis."""
         with self._lazy.use() as opened:

@@ -56,6 +56,7 @@ def _translated(result: Fields, completion: Fields) -> Fields:
         **head(job_id, model or result.get("model_used") or result["model"]),
         **message_from_choice(choice, job_id, result.get("content"), result.get("tool_calls")),
         "usage": anthropic_usage(counts, completion.get("service_tier")),
+        "container": None,
     }
 
 

@@ -15,6 +15,7 @@ from headgate.producer.dialects.from_openai import (
     citation,
     reasoning_in,
     text_in,
+    use_block,
 )
 
 
@@ -107,7 +108,7 @@ class ChunkBlocks:
         call = self._calls[at]
         self._make_way()
         name, made = call.name, call_id({"id": call.id}, self._job_id, at)
-        start = {"type": "tool_use", "id": made, "name": name, "input": {}}
+        start = use_block(made, name, {})
         call.block = self._writer.open_block(start)
         if call.is_custom:
             self._writer.add(call.block, "input_json_delta", partial_json='{"input":"')

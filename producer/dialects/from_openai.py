@@ -24,7 +24,7 @@ def message_from_choice(choice: Fields, job_id: str, content: object, calls: obj
     if reasoning := reasoning_in(told):
         blocks.append({"type": "thinking", "thinking": reasoning, "signature": ""})
     if text := text_of(content) + refusal:
-        blocks.append({"type": "text", "text": text, **citations_in(told, text)})
+        blocks.append({"type": "text", "text": text, "citations": None, **citations_in(told, text)})
     used = objects_of(calls)
     if called := fields_of(told.get("function_call")):
         used = [*used, {"function": called}]
@@ -37,6 +37,7 @@ def ending(finish: object, calls: bool, refusal: str) -> Fields:
     fields: Fields = {
         "stop_reason": stop_reason(finish, calls=calls, refused=bool(refusal)),
         "stop_sequence": None,
+        "stop_details": None,
     }
     if refusal:
         fields["stop_details"] = {"type": "refusal", "category": None, "explanation": refusal}
@@ -71,7 +72,18 @@ def tool_use(call: Fields, job_id: str, at: int) -> Fields:
     """Return a tool call as a tool_use block; `at`: its place among the calls."""
     name, written = called_in(call)
     given: object = {"input": written} if "custom" in call else _object_in(written)
-    return {"type": "tool_use", "id": call_id(call, job_id, at), "name": name, "input": given}
+    return use_block(call_id(call, job_id, at), name, given)
+
+
+def use_block(made: str, name: str, given: object) -> Fields:
+    """Return a tool_use block; `made`: its id."""
+    return {
+        "type": "tool_use",
+        "id": made,
+        "name": name,
+        "input": given,
+        "caller": {"type": "direct"},
+    }
 
 
 def called_in(call: Fields) -> tuple[str, str]:

@@ -109,6 +109,11 @@ def wants_usage(body: Fields) -> bool:
     return wanted is True
 
 
+def wants_json(body: Fields) -> bool:
+    """Return whether the caller wants a JSON object: a code fence is then no part of the answer."""
+    return fields_of(body.get("response_format")).get("type") == "json_object"
+
+
 def as_in_body(fault: InvalidRequest) -> InvalidRequest:
     """Return the fault with its field named as in a body, where params have no folder."""
     name = fault.field.removeprefix("params.")
@@ -145,8 +150,10 @@ def is_message(message: Fields) -> bool:
 
 
 def left_out(ours: Fields, message: Fields) -> Fields:
-    """Return those of our fields that the vendor left out of its message."""
-    return {name: value for name, value in ours.items() if name not in message}
+    """Return those of our fields with a value that the vendor left out of its message."""
+    return {
+        name: value for name, value in ours.items() if name not in message and value is not None
+    }
 
 
 def _plain(result: Fields) -> Fields:
@@ -173,7 +180,7 @@ def _translated(result: Fields, message: Fields) -> Fields:
     if usage:
         body["usage"] = openai_usage(read_anthropic(usage))
     body["model"] = text_of(message.get("model")) or body["model"]
-    return {**body, "service_tier": openai_tier(usage), "system_fingerprint": None}
+    return {**body, "service_tier": openai_tier(usage)}
 
 
 def head(job_id: str, model: str, kind: str = "chat.completion") -> Fields:

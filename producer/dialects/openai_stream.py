@@ -62,7 +62,7 @@ class ChunkStream:
                 raise StreamBroken(self._job_id)
             message = fields_of(event.get("message"))
             tier = openai_tier(message.get("usage"))
-            writer.start(text_of(message.get("model")), service_tier=tier, system_fingerprint=None)
+            writer.start(text_of(message.get("model")), service_tier=tier)
             self._deltas = None
         if self._deltas is None:
             self._deltas = MessageDeltas(json_only=self._json_only)
@@ -81,10 +81,10 @@ class ChunkStream:
         """
         if self._ended:
             return []
-        self._ended = True
         body = completion(result.as_json())
         self._writer.rest(body)
         self._writer.end(body.get("usage"))
+        self._ended = True
         return self._writer.written()
 
     def fail(self, code: str, message: str, http_status: int = 500) -> list[ServerEvent]:

@@ -34,9 +34,12 @@ def anthropic_usage(usage: Usage, service_tier: object = None) -> Fields:
         "input_tokens": max(usage.input_tokens - cached - written, 0),
         "cache_creation_input_tokens": written,
         "cache_read_input_tokens": cached,
+        "cache_creation": None,
         "output_tokens": usage.output_tokens,
         "output_tokens_details": {"thinking_tokens": usage.reasoning_tokens},
+        "server_tool_use": None,
         "service_tier": _TIERS_AT_ANTHROPIC.get(str(service_tier)),
+        "inference_geo": None,
     }
 
 

@@ -10,7 +10,9 @@ from headgate.producer.callers.caller import Scope
 from headgate.producer.dialects import anthropic, openai
 from headgate.producer.gateway.call import GatewayCall, Kind
 from headgate.producer.submit.fields import RequestFields
+from headgate.shared.errors import InvalidRequest
 from headgate.shared.job.request import Dialect
+from headgate.shared.job.request_checks import BETAS, VERSION
 from headgate.shared.job.result import Result
 
 DIALECTS: Mapping[Kind, Dialect] = {
@@ -32,17 +34,21 @@ def dialect_at(path: str, headers: Container[str]) -> Dialect:
 class Wish:
     """What a body asks for. `user`: the end user that it names to the vendor, if it does.
 
-    `include_usage`: a stream ends with its usage. `base64`: embeddings are wanted in base64.
+    `include_usage`: a stream ends with its usage. `json_only`: the answer is to be a JSON object.
+    `base64`: embeddings are wanted in base64.
     """
 
     fields: RequestFields
     user: object = None
     include_usage: bool = False
+    json_only: bool = False
     base64: bool = False
 
 
 def fields_of(kind: Kind, body: dict[str, Any], headers: Mapping[str, str]) -> Wish:
     """Return what the body asks for; raise InvalidRequest that names a field of the body."""
+    if body.get("model") is None:
+        raise InvalidRequest("model", None, 'is missing; name a model, or "auto"')
     if kind == "embeddings":
         base64 = openai.encoding_of(body) == "base64"
         return Wish(openai.embedding_fields(body), body.get("user"), base64=base64)
@@ -50,15 +56,23 @@ def fields_of(kind: Kind, body: dict[str, Any], headers: Mapping[str, str]) -> W
         person = body.get("metadata")
         user = person.get("user_id") if isinstance(person, dict) else None
         fields = anthropic.message_fields(body)
-        if betas := _betas(headers):
-            fields["params"] = {**fields.get("params", {}), "anthropic_beta": betas}
+        fields["params"] = {**fields.get("params", {}), **_of_headers(headers)}
         return Wish(fields, user)
-    return Wish(openai.chat_fields(body), body.get("user"), include_usage=openai.wants_usage(body))
+    return Wish(
+        openai.chat_fields(body), body.get("user"),
+        include_usage=openai.wants_usage(body), json_only=openai.wants_json(body),
+    )  # fmt: skip
 
 
-def _betas(headers: Mapping[str, str]) -> list[str]:
-    """Return the names of what is new at Anthropic and the caller wants."""
-    return [name.strip() for name in headers.get("anthropic-beta", "").split(",") if name.strip()]
+def _of_headers(headers: Mapping[str, str]) -> dict[str, Any]:
+    """Return the version of Anthropic's API, and the names of what is new there, as params."""
+    params: dict[str, Any] = {}
+    if version := headers.get("anthropic-version"):
+        params[VERSION] = version
+    names = headers.get("anthropic-beta", "").split(",")
+    if betas := [name.strip() for name in names if name.strip()]:
+        params[BETAS] = betas
+    return params
 
 
 def answer_body(call: GatewayCall, result: Result) -> dict[str, Any]:

@@ -19,10 +19,13 @@ from redis.exceptions import RedisError
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+from headgate.producer.callers.address_calls import limit_of_addresses
 from headgate.producer.callers.addresses import client_address, proxies_of
 from headgate.producer.callers.allowed import require_models, require_scope
 from headgate.producer.callers.authenticate import Callers
 from headgate.producer.callers.caller import OPEN_CALLER, Caller, Scope
+from headgate.producer.callers.doorkeeper import Doorkeeper, is_loopback
+from headgate.producer.callers.load import loader
 from headgate.producer.client.operations import Operations
 from headgate.producer.client.waiters import Waiters
 from headgate.producer.errors import JobTimeout
@@ -38,7 +41,6 @@ from headgate.producer.gateway.read_call import read_call
 from headgate.producer.gateway.responses import json_response, refusal
 from headgate.producer.gateway.retries import RecentCalls
 from headgate.producer.gateway.streams import Streaming, stream_response
-from headgate.producer.gateway.who import callers_of
 from headgate.producer.submit.fields import RequestFields
 from headgate.shared.errors import HeadgateError, Unreachable, place_of
 from headgate.shared.job.request import Dialect
@@ -72,6 +74,7 @@ class Door:
         self._opening = asyncio.Lock()
         self._streams = OpenStreams(settings.gateway_streams)
         self._proxies = proxies_of(settings.gateway_proxies)
+        self._keeper = Doorkeeper.of(settings)
 
     async def parts(self) -> Parts:
         """Return what needs the servers; raise Unreachable while they do not answer."""
@@ -82,7 +85,9 @@ class Door:
                     client = at.servers.async_redis_client()
                     recent = RecentCalls(client, at.keys)
                     waiters = self.operations.waiters(at)
-                    callers = callers_of(self.settings, self.operations, client, at.keys)
+                    rpm = self.settings.gateway_rpm_per_address
+                    counted = limit_of_addresses(client, at.keys, rpm)
+                    callers = Callers(loader(at), count_call=counted)
                     self._parts = Parts(waiters, recent, callers, client)
         return self._parts
 
@@ -91,6 +96,7 @@ class Door:
         await self._group.close()
         await self.departures.close()
         if self._parts is not None:
+            self._parts.callers.close()
             await self._parts.waiters.close()
             await self._parts.client.aclose()
         await asyncio.to_thread(self.operations.close)
@@ -129,9 +135,17 @@ class Door:
         peer = request.client.host if request.client is not None else ""
         address = client_address(peer, request.headers, self._proxies)
         caller = await (await self.parts()).callers.of(request.headers, address)
+        host, origin = request.headers.get("host", ""), request.headers.get("origin")
+        self._keeper.require_page(host, origin, caller)
         if scope is not None:
             require_scope(caller, scope)
         return caller
+
+    async def require_reader(self, request: Request) -> None:
+        """Raise KeyRefused unless the caller has a key, or is a program of this machine."""
+        host = request.client.host if request.client is not None else ""
+        if not is_loopback(host) or "x-forwarded-for" in request.headers:
+            await self.caller_of(request, None)
 
     async def require_models(self, caller: Caller, names: Iterable[str]) -> None:
         """Raise KeyRefused if the caller may not name one of these models."""
@@ -203,9 +217,9 @@ class Door:
             left.cancel()
             ended.cancel()
         result = ended.result()
-        if result.status != "succeeded":
-            return refusal(call.dialect, fault_of_result(result), call.request_id)
         facts = response_headers.facts(call, result)
+        if result.status != "succeeded":
+            return refusal(call.dialect, fault_of_result(result), call.request_id, facts)
         return json_response(answer_body(call, result), facts)
 
     async def result(self, call: GatewayCall, job_id: str) -> Result:

@@ -35,12 +35,17 @@ def facts(call: GatewayCall, result: Result) -> Headers:
 
 def job_headers(call: GatewayCall, job_id: str) -> Headers:
     """Return what is known as soon as the call has its job."""
-    return {"x-request-id": call.request_id, "x-headgate-job-id": job_id}
+    return {**request_headers(call.request_id), "x-headgate-job-id": job_id}
+
+
+def request_headers(request_id: str) -> Headers:
+    """Return the id of a call by both names: the libraries of OpenAI and Anthropic differ."""
+    return {"x-request-id": request_id, "request-id": request_id}
 
 
 def of_fault(fault: CallFault, status: int, request_id: str) -> Headers:
     """Return the headers that say whether and when to ask again."""
-    headers = {"x-request-id": request_id}
+    headers = request_headers(request_id)
     if fault.job_id is not None:
         headers["x-headgate-job-id"] = fault.job_id
     if fault.retry_after_s is not None:

@@ -15,7 +15,7 @@ from headgate.shared.field_faults import closest
 from headgate.shared.job.request import REQUEST_FIELDS
 
 OF_BODY = REQUEST_FIELDS - {"prompt", "messages", "input", "model", "params", "dialect", "stream",
-                            "events"}  # fmt: skip
+                            "events", "key_id"}  # fmt: skip
 """What a body may hold under `headgate`: all of a request that the vendor's fields do not say."""
 
 PREFIX = "x-headgate-"
@@ -94,6 +94,8 @@ def is_on(headers: Mapping[str, str], name: str) -> bool:
 def _name_caller(fields: dict[str, Any], caller: Caller) -> None:
     """Put in tenant, user and tier of the key; refuse others unless the key allows them."""
     tenant, user = fields.pop("tenant", None), fields.pop("user", None)
+    if caller.key_id:
+        fields["key_id"] = caller.key_id
     fields["tenant"], user = identity(caller, tenant, user)
     if user is not None:
         fields["user"] = user

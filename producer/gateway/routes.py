@@ -15,6 +15,7 @@ from headgate.producer.gateway.call import Kind, new_request_id
 from headgate.producer.gateway.count_tokens import count_tokens
 from headgate.producer.gateway.dialects import dialect_at
 from headgate.producer.gateway.door import Door
+from headgate.producer.gateway.headers import request_headers
 from headgate.producer.gateway.openapi import docs_page, openapi_json
 from headgate.producer.gateway.read_call import read_json
 from headgate.producer.gateway.responses import json_response
@@ -50,7 +51,8 @@ def _answers(answer: Callable[[Door, Request], Awaitable[Response]]) -> Answer:
             response = await answer(door, request)
         except Exception as error:
             return door.refused(dialect_of(request), error, request_id)
-        response.headers.setdefault("x-request-id", request_id)
+        for name, value in request_headers(request_id).items():
+            response.headers.setdefault(name, value)
         return response
 
     return with_errors
@@ -92,12 +94,12 @@ async def _live(_door: Door, _request: Request) -> Response:
 
 
 async def _openapi(door: Door, request: Request) -> Response:
-    await door.caller_of(request, None)
+    await door.require_reader(request)
     return json_response(openapi_json())
 
 
 async def _docs(door: Door, request: Request) -> Response:
-    await door.caller_of(request, None)
+    await door.require_reader(request)
     return Response(docs_page(), media_type="text/html")
 
 

@@ -40,7 +40,7 @@ PING_S = 15.0
 LOOK_S = 5.0
 """How long a call waits before it is asked whether any worker serves it."""
 
-PINGS = {"openai": b": ping\n\n", "anthropic": b'event: ping\ndata: {"type": "ping"}\n\n'}
+PINGS = {"openai": b": ping\n", "anthropic": b'event: ping\ndata: {"type": "ping"}\n\n'}
 
 _HEADERS = {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache",
             "x-accel-buffering": "no"}  # fmt: skip
@@ -81,7 +81,8 @@ async def stream_response(
         raise
     if result is not None and result.status != "succeeded":
         events.close()
-        return refusal(call.dialect, fault_of_result(result), call.request_id)
+        facts = headers.facts(call, result)
+        return refusal(call.dialect, fault_of_result(result), call.request_id, facts)
     return EventsResponse(events, headers.job_headers(call, job_id))
 
 
@@ -93,8 +94,9 @@ class JobEvents:
         self._at = at
         self._stream = EventStream(at.waiters, job_id, pulse_s=LOOK_S)
         self._translator = translator(
-            call.dialect, job_id=job_id, model=call.model, include_usage=call.include_usage
-        )
+            call.dialect, job_id=job_id, model=call.model,
+            include_usage=call.include_usage, json_only=call.json_only,
+        )  # fmt: skip
         self._number = 0
         self._ready = b""
         self._ended = False
@@ -168,7 +170,7 @@ class JobEvents:
         self._ended = True
         events = self._translator.end(result)
         facts = orjson.dumps(headers.facts(self.call, result))
-        return b": headgate " + facts + b"\n\n" + self._text(events)
+        return b": headgate " + facts + b"\n" + self._text(events)
 
     def _broken_off(self, fault: CallFault) -> bytes:
         """Return the end of a stream that has none: a fault after the first event."""

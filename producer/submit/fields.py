@@ -38,6 +38,7 @@ class RequestFields(TypedDict, total=False):
     priority: "interactive", "standard" (default) or "bulk".
     tenant, user: whose request it is; usage, limits and budgets are counted by them. Never sent.
     tier: the tier of the caller. Default: as HEADGATE_TIERS says.
+    key_id: the gateway key whose limits count, too. The gateway sets it.
     deadline_s: seconds from now after which the answer is worthless. Default 86,400.
     cache: whether and how long to keep the answer; "off" and "exact" stand for their mode.
     fallback: whether other models may answer (default: yes), or a list of them in order.
@@ -65,6 +66,7 @@ class RequestFields(TypedDict, total=False):
     tenant: str
     user: str | None
     tier: str | None
+    key_id: str | None
     deadline_s: float
     cache: CacheFields | CacheWish | Literal["off", "exact"]
     fallback: bool | list[str]

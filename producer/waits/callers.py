@@ -17,6 +17,7 @@ from headgate.shared.admission.budgets import BudgetInForce
 from headgate.shared.admission.overrides import texts_of
 from headgate.shared.admission.scopes import (
     GLOBAL,
+    key_scope,
     quoted,
     tenant_scope,
     tier_scope,
@@ -98,6 +99,7 @@ class CallerFigures:
     def _budget_waits(self, ticket: Ticket) -> Iterator[BudgetWait]:
         scopes = [GLOBAL, tenant_scope(ticket.tenant)]
         scopes += [user_scope(ticket.tenant, ticket.user)] if ticket.user else []
+        scopes += [key_scope(ticket.key_id)] if ticket.key_id else []
         for scope in scopes:
             budget = budgets.in_force(self.budgets, self.overrides, scope)
             for period in self.periods if budget is not None else ():
@@ -129,6 +131,8 @@ def scopes_of(ticket: Ticket) -> Iterator[tuple[str, str]]:
     yield tenant, tenant
     if ticket.paid:
         return
+    if ticket.key_id:
+        yield key_scope(ticket.key_id), key_scope(ticket.key_id)
     who = f"{quoted(ticket.tenant)}/{quoted(ticket.user)}"
     if ticket.user:
         user = user_scope(ticket.tenant, ticket.user)

@@ -14,7 +14,7 @@ from headgate.producer.waits.callers import CallerBucket, CallerFigures, period_
 from headgate.producer.waits.levels import Load, drain_s
 from headgate.shared.admission import budgets
 from headgate.shared.admission.budgets import BudgetInForce
-from headgate.shared.admission.scopes import GLOBAL, tenant_scope, unquoted, user_scope
+from headgate.shared.admission.scopes import GLOBAL, key_scope, tenant_scope, unquoted, user_scope
 from headgate.shared.admission.ticket import Ticket
 from headgate.shared.broker.figures import DAY_MS
 
@@ -94,6 +94,8 @@ def _scopes(jobs: CallerJobs) -> Iterator[str]:
     yield tenant_scope(unquoted(jobs.tenant))
     if jobs.user:
         yield user_scope(unquoted(jobs.tenant), unquoted(jobs.user))
+    if jobs.ticket.key_id:
+        yield key_scope(jobs.ticket.key_id)
 
 
 def _by_budgets(

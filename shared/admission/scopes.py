@@ -19,6 +19,11 @@ def user_scope(tenant: str, user: str) -> str:
     return f"user/{quoted(tenant)}/{quoted(user)}"
 
 
+def key_scope(key_id: str) -> str:
+    """Return the scope of this gateway key."""
+    return f"key/{key_id}"
+
+
 def user_named(name: str) -> tuple[str, str]:
     """Return tenant and user of a name in the catalog's table `users`."""
     tenant, _, user = name.partition("/")

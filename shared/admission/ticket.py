@@ -21,7 +21,7 @@ from headgate.shared.cost import tokens
 from headgate.shared.cost.upper_bound import upper_bound_pico_usd
 from headgate.shared.errors import UnreadableMessage
 from headgate.shared.job.envelope import Envelope
-from headgate.shared.job.request import Request
+from headgate.shared.job.request import KEY_ID, Request
 
 FLEX = "~flex"
 """Added to a pool's name for the flex tier, which has gates of its own and the pool's buckets."""
@@ -30,7 +30,7 @@ PRIORITY = {"interactive": "i", "standard": "s", "bulk": "b"}
 _PRIORITY_OF = {letter: priority for priority, letter in PRIORITY.items()}
 
 
-@dataclass(slots=True)  # never changed; frozen, its 20 fields would take 2 us more
+@dataclass(slots=True)  # never changed; frozen, its 21 fields would take 2 us more
 class Ticket:
     """What one attempt of a job will take, and the job's place in the waiting queue.
 
@@ -44,6 +44,7 @@ class Ticket:
     * `upper_bound_pico_usd`: the most that the attempt can cost, None if no price is known.
     * `waits`: the job waits for a breaker to close; its tries do not count meanwhile.
     * `step`: the priority with which Celery sent it, from 0 (most urgent) to 9.
+    * `key_id`: the gateway key that the job came with, or empty.
     * `variant_of`: the model of the catalog of which `model` is a snapshot or a fine-tune,
       or empty. The limits of a tier for that model count, too.
     """
@@ -68,6 +69,7 @@ class Ticket:
     waits: bool = False
     variant_of: str = ""
     step: int = 0
+    key_id: str = ""
 
     def encode(self) -> str:
         """Return the ticket as text, as messages and waiting queues hold it."""
@@ -81,6 +83,8 @@ class Ticket:
         )  # fmt: skip
         if self.variant_of:  # capital digits, so that none of them is a flag
             flags += f"~{self.variant_of.encode().hex().upper()}"
+        if self.key_id:
+            flags += f"@{self.key_id.removeprefix(KEY_ID).upper()}"
         if self.upper_bound_pico_usd is not None:
             flags += f"${self.upper_bound_pico_usd}"
         return (
@@ -97,6 +101,7 @@ class Ticket:
             held_in, held_out, arrival_ms, deadline_ms, cached_as, flags = rest
             bound = re.search(r"\$(\d+)", flags)
             listed = re.search(r"~([0-9A-F]+)", flags)
+            key = re.search(r"@([0-9A-F]+)", flags)
             return cls(
                 pool=pool,
                 model=model,
@@ -118,6 +123,7 @@ class Ticket:
                 waits="w" in flags,
                 variant_of=bytes.fromhex(listed[1]).decode() if listed else "",
                 step=int(flags[0]) if flags[:1].isdigit() else 0,
+                key_id=f"{KEY_ID}{key[1].lower()}" if key else "",
             )
         except (ValueError, KeyError):
             raise UnreadableMessage("its ticket has a form that is not known here") from None
@@ -165,6 +171,7 @@ def ticket_for(
         upper_bound_pico_usd=upper_bound_pico_usd(request, model, catalog),
         variant_of=model.variant_of,
         step=envelope.step,
+        key_id=request.key_id or "",
     )
 
 

@@ -52,6 +52,7 @@ def _asked(envelope: Envelope) -> dict[str, Any]:
         "model": envelope.model,
         "template": request.template,
         "submitted_at_ms": envelope.submitted_at_ms,
+        "key_id": request.key_id,
     }
 
 
@@ -72,4 +73,5 @@ def job_row(envelope: Envelope, encoded: bytes) -> dict[str, Any]:
         "envelope": encoded.decode(),
         "submitted_at_ms": envelope.submitted_at_ms,
         "deadline_at_ms": envelope.waits_until_ms,
+        "key_id": request.key_id,
     }

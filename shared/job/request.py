@@ -91,6 +91,11 @@ Usd = Annotated[str, BeforeValidator(_decimal_text), AfterValidator(_is_usd)]
 """A caller's amount of money: a decimal text. A number is taken by its decimal digits."""
 
 
+KEY_ID = "hgk_"
+KeyId = Annotated[str, Field(pattern=r"^hgk_[0-9a-f]{12}$")]
+"""The id of a gateway key: KEY_ID and 12 hexadecimal digits."""
+
+
 EmbeddingInput = str | list[str] | list[int] | list[list[int]]
 """What an embedding job embeds: a text, texts, a text as tokens, or several of them."""
 
@@ -134,6 +139,7 @@ class Request(BaseModel):
     tenant: Name = "default"
     user: Name | None = None
     tier: Name | None = None
+    key_id: KeyId | None = None
     deadline_s: Annotated[float, Field(gt=0, le=MAX_DEADLINE_S)] = DEFAULT_DEADLINE_S
     cache: CacheWish = CacheWish()
     fallback: bool | list[Name] = True

@@ -167,6 +167,12 @@ def _carries_effort(params: Params) -> bool:
     return str(params["reasoning_effort"]) in EFFORTS
 
 
+def _carries_stop(params: Params) -> bool:
+    """Return whether each stop text has more than blanks, without which Anthropic refuses it."""
+    stop = params["stop"]
+    return all(text.strip() for text in ([stop] if isinstance(stop, str) else stop))
+
+
 def _carries_tools(params: Params) -> bool:
     return not any(isinstance(tool, dict) and "custom" in tool for tool in _items(params["tools"]))
 
@@ -180,6 +186,7 @@ _AT_ANTHROPIC: Mapping[str, Callable[[Params], bool]] = {
     "metadata": _carries_metadata,
     "reasoning_effort": _carries_effort,
     "response_format": _carries_format,
+    "stop": _carries_stop,
     "service_tier": lambda params: params["service_tier"] in TIERS,
     "tool_choice": _carries_choice,
     "tools": _carries_tools,
@@ -196,6 +203,7 @@ REMEDIES: Mapping[str, str] = {
     "params.metadata": 'Anthropic takes {"user_id": "..."}',
     "params.reasoning_effort": "give params.thinking or params.output_config",
     "params.n": "ask for samples (submit_many(samples=N), --samples, samples of a batch line)",
+    "params.stop": "give texts that are not blank",
     "params.top_p": "give it or params.temperature, not both",
 }
 """What to do at Anthropic in the place of a field that its dialect cannot carry."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import tomllib
 import urllib.error
@@ -18,6 +19,7 @@ from tests.support.child import BUSY
 
 EXPECTED = Path(__file__).parent / "expected.toml"
 CASE_S = 60
+ERROR = re.compile(r"[\w.]*(Error|Exception)\b")
 
 ACROSS = {
     "openai": "claude-haiku-4-5",
@@ -119,10 +121,11 @@ def _comply_outcomes(name: str, printed: str, errors: str) -> list[Outcome]:
 
 
 def _error_in(text: str) -> str:
-    """Return the line of a traceback that names the error: Node has it first, Python last."""
+    """Return the line that names the error. Node shows it before its stack, Python after it."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    named = [line for line in lines if "Error" in line.split(":", 1)[0].split("[", 1)[0]]
-    return (named or lines or ["no word"])[-1]
+    named = [line for line in lines if ERROR.match(line)]
+    is_python = any(line.startswith("Traceback") for line in lines)
+    return (named or lines or ["no word"])[-1 if is_python else 0]
 
 
 def read_expected() -> dict[str, str]:

@@ -167,8 +167,9 @@ def _budgeted(
     total: Sums, configured: dict[str, str], overrides: dict[str, str]
 ) -> list[tuple[str, str]]:
     """Return every scope with spending and a budget, with the scope that sets the budget."""
-    tenants = {scopes.tenant_scope(tenant) for tenant, _ in total}
-    users = {scopes.user_scope(tenant, user) for tenant, user in total if user}
+    tenants = {scopes.tenant_scope(tenant) for tenant, _, _ in total}
+    users = {scopes.user_scope(tenant, user) for tenant, user, _ in total if user}
+    users |= {scopes.key_scope(key) for *_, key in total if key}
     users &= configured.keys() | overrides.keys()
     found: list[tuple[str, BudgetInForce | None]] = [
         (scope, budgets.in_force(configured, overrides, scope))
@@ -183,5 +184,7 @@ def _sum_of(scope: str, total: Sums) -> int:
     if kind == "global":
         return sum(total.values())
     if kind == "tenant":
-        return sum(n for (tenant, _), n in total.items() if scopes.tenant_scope(tenant) == scope)
-    return sum(n for who, n in total.items() if scopes.user_scope(*who) == scope)
+        return sum(n for (tenant, *_), n in total.items() if scopes.tenant_scope(tenant) == scope)
+    if kind == "key":
+        return sum(n for (*_, key), n in total.items() if scopes.key_scope(key) == scope)
+    return sum(n for (*who, _), n in total.items() if scopes.user_scope(*who) == scope)

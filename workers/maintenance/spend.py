@@ -1,4 +1,4 @@
-"""Adds up what the ledger says was spent in a day or a month (UTC), by tenant and user."""
+"""Adds up what the ledger says was spent in a day or a month (UTC), by tenant, user and key."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ from headgate.shared.job.envelope import Envelope
 from headgate.shared.job.ids import now_ms
 from headgate.shared.job.result import OPEN
 
-Sums: TypeAlias = Counter[tuple[str, str]]
-"""Tenant and user (empty: none) to pico-USD."""
+Sums: TypeAlias = Counter[tuple[str, str, str]]
+"""Tenant, user and gateway key (empty: none) to pico-USD."""
 
 SKEW_MS = 3_600_000
 """The clock that a job was submitted by may be this much ahead of its worker's."""
@@ -90,31 +90,31 @@ def _pruned_since(first_ms: int, end_ms: int) -> tuple[ColumnElement[bool], ...]
 
 
 def _costs_by(owners: Table, job_id: Column[str]) -> Select[Any]:
-    """Return the query for the costs of attempts by the tenants and users of these jobs.
+    """Return the query for the costs of attempts by the callers of these jobs.
 
     Attempts whose usage cannot be true are groups of their own, by the note that says what counts.
     """
     flagged = attempts.c.code == IMPLAUSIBLE
     note = case((flagged, attempts.c.message)).label("note")
     return (
-        select(owners.c.tenant, owners.c.user_id, note, func.count(),
+        select(owners.c.tenant, owners.c.user_id, owners.c.key_id, note, func.count(),
                *exactly({"pico": case((flagged, 0), else_=attempts.c.cost_pico_usd)}))
         .join(attempts, attempts.c.job_id == job_id)
-        .group_by(owners.c.tenant, owners.c.user_id, "note")
+        .group_by(owners.c.tenant, owners.c.user_id, owners.c.key_id, "note")
     )  # fmt: skip
 
 
 def _add(sums: Sums, connection: Connection, query: Select[Any]) -> None:
-    for tenant, user, note, times, high, low in connection.execute(query):
+    for tenant, user, key, note, times, high, low in connection.execute(query):
         told = whole({"pico_high": high, "pico_low": low})["pico"]
-        sums[tenant, user or ""] += told + times * counted_in(note)
+        sums[tenant, user or "", key or ""] += told + times * counted_in(note)
 
 
 def unsettled(engine: Engine, catalog: Catalog, period: str) -> Sums:
     """Return the upper bound of the period's attempts that are open or of unknown billing."""
     first_ms, end_ms = span_ms(period)
     query = (
-        select(jobs.c.tenant, jobs.c.user_id, jobs.c.envelope, attempts.c.model,
+        select(jobs.c.tenant, jobs.c.user_id, jobs.c.key_id, jobs.c.envelope, attempts.c.model,
                attempts.c.cost_pico_usd)
         .join(attempts, attempts.c.job_id == jobs.c.id)
         .where(
@@ -134,5 +134,6 @@ def unsettled(engine: Engine, catalog: Catalog, period: str) -> Sums:
                 continue  # pruned, of another release, or of a model that is gone
             bound = upper_bound_pico_usd(envelope.request, model, catalog)
             # What was made of a broken answer counts already.
-            sums[row.tenant, row.user_id or ""] += max(0, (bound or 0) - (row.cost_pico_usd or 0))
+            unpaid = max(0, (bound or 0) - (row.cost_pico_usd or 0))
+            sums[row.tenant, row.user_id or "", row.key_id or ""] += unpaid
     return sums

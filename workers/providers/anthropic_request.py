@@ -1,7 +1,8 @@
 """Makes the body of Anthropic's Messages API of a request.
 
 A request in Anthropic's form passes as it is. Only `max_tokens` is put in where it is absent and
-lowered where the model writes less, and names of beta features become a header.
+lowered where the model writes less. Names of beta features and the version of the API become
+headers.
 
 Of a request in OpenAI's form, this changes besides the names (each rule has its test):
 
@@ -31,17 +32,20 @@ Of a request in OpenAI's form, this changes besides the names (each rule has its
 
 from __future__ import annotations
 
+import base64
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from headgate.shared.job.encoding import loads
 from headgate.shared.job.request import Request
-from headgate.shared.job.request_checks import BETAS
+from headgate.shared.job.request_checks import BETAS, VERSION
 from headgate.shared.routing.dialects import HINTS, ONLY_OPENAI
 from headgate.workers.providers.reasoning import put_thinking
 
 Fields = dict[str, Any]
+
+_HEADERS = frozenset({BETAS, VERSION})
 
 #: Params of OpenAI that are left out: they ask for nothing here.
 DROPPED = frozenset({*ONLY_OPENAI, *HINTS})
@@ -53,26 +57,65 @@ NULLABLE = DROPPED | {
     "tools", "top_p", "user",
 }  # fmt: skip
 
+OUR_VERSION = "2023-06-01"
+"""The version of Anthropic's API that is asked for where the caller names none.
+
+The next version, 2026-10-21, refuses `temperature`, `top_p` and `top_k`; the SDK would ask for it.
+"""
+
 JSON_ONLY = "Answer with one JSON object and nothing else: no explanation, no code fence."
 _OPENING = "(The conversation begins with the assistant.)"
 _NO_TEXT = "(no text)"
 
 
 def own_body(request: Request, model: str, max_output_tokens: int) -> Fields:
-    """Return the body of a request in Anthropic's form: what the caller gave, in its order."""
-    params = {name: value for name, value in request.params.items() if name != BETAS}
+    """Return the body of a request in Anthropic's form: what the caller gave, in its order.
+
+    Only thinking that Claude did not sign is left out.
+    """
+    params = {name: value for name, value in request.params.items() if name not in _HEADERS}
     wanted = params.get("max_tokens")
     if max_output_tokens > 0:
         params["max_tokens"] = (
             max_output_tokens if wanted is None else min(wanted, max_output_tokens)
         )
-    return {"model": model, "messages": request.chat(), **params}
+    return {"model": model, "messages": _signed(request.chat()), **params}
 
 
-def beta_header(request: Request) -> Fields | None:
-    """Return the header with the names of beta features that the caller gave; None for none."""
-    names = request.params.get(BETAS) if request.dialect == "anthropic" else None
-    return {"anthropic-beta": ",".join(names)} if names else None
+def _signed(messages: list[Fields]) -> list[Fields]:
+    """Return the messages without thinking that Claude did not sign, which it refuses.
+
+    It comes from another vendor's answer, which the gateway gave in Anthropic's form.
+    """
+    if not any(map(_has_unsigned, messages)):
+        return messages
+    return [
+        {**one, "content": [block for block in one["content"] if not _is_unsigned(block)]}
+        if _has_unsigned(one)
+        else one
+        for one in messages
+    ]
+
+
+def _has_unsigned(message: Fields) -> bool:
+    content = message.get("content")
+    return isinstance(content, list) and any(map(_is_unsigned, content))
+
+
+def _is_unsigned(block: object) -> bool:
+    match block:
+        case {"type": "thinking", "signature": ""}:
+            return True
+    return False
+
+
+def own_headers(request: Request) -> dict[str, str]:
+    """Return the version of the API and the names of beta features, as the caller gave them."""
+    given = request.params if request.dialect == "anthropic" else {}
+    headers = {"anthropic-version": given.get(VERSION) or OUR_VERSION}
+    if names := given.get(BETAS):
+        headers["anthropic-beta"] = ",".join(names)
+    return headers
 
 
 def messages_body(request: Request, model: str, max_output_tokens: int) -> Fields:
@@ -153,12 +196,12 @@ def _tools(params: Fields) -> None:
             params["tool_choice"] = {**choice, "disable_parallel_tool_use": True}
 
 
-def _tool(tool: object) -> object:
+def _tool(tool: Any) -> Any:
     match tool:
-        case {"type": "function", "function": {"name": name, **rest}}:
+        case {"type": "function", "function": {"name": name, **rest}, **outer}:
             schema = rest.pop("parameters", None) or {"type": "object"}
             others = {key: value for key, value in rest.items() if value is not None}
-            return {"name": name, "input_schema": schema, **others}
+            return {"name": name, "input_schema": schema, **others, **_marks(outer)}
     return tool
 
 
@@ -263,7 +306,7 @@ def _empty(block: Fields) -> bool:
 
 def _block(part: Fields) -> Fields:
     """Return one part as a block; unknown parts pass through."""
-    marks = {"cache_control": part["cache_control"]} if "cache_control" in part else {}
+    marks = _marks(part)
     match part:
         case {"type": "image_url", "image_url": {"url": str(url)}} | {
             "type": "image_url",
@@ -272,7 +315,7 @@ def _block(part: Fields) -> Fields:
             return {"type": "image", "source": _source(url), **marks}
         case {"type": "file", "file": {"file_data": str(url), **file}}:
             title = {"title": file["filename"]} if file.get("filename") else {}
-            return {"type": "document", "source": _source(url), **title, **marks}
+            return {"type": "document", "source": _file(_source(url)), **title, **marks}
         case {"type": "refusal", "refusal": str(text)}:
             return {"type": "text", "text": text, **marks}
     return part
@@ -284,6 +327,21 @@ def _source(url: str) -> Fields:
     if found is None:
         return {"type": "url", "url": url}
     return {"type": "base64", "media_type": found[1], "data": url[found.end() :]}
+
+
+def _marks(part: Mapping[Any, Any]) -> Fields:
+    return {"cache_control": part["cache_control"]} if "cache_control" in part else {}
+
+
+def _file(source: Fields) -> Fields:
+    """Return the source of a file: plain text is given as a text, all else as it is."""
+    if source.get("media_type") != "text/plain":
+        return source
+    try:
+        text = base64.b64decode(source["data"], validate=True).decode()
+    except ValueError:
+        return source
+    return {"type": "text", "media_type": "text/plain", "data": text}
 
 
 def _calls(message: Fields) -> list[Fields]:

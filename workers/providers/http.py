@@ -112,11 +112,11 @@ class HttpPool:
         ResponseTooLarge, ConnectionLost or InvalidOutput. If the call is cancelled its connection
         is closed, so the vendor learns that nobody waits any more.
         """
-        url, streamed = self._url(path), None
+        streamed = None
         try:
             async with (
                 asyncio.timeout(timeout_s) as limit,
-                self._posting(url, body, headers, idle_s) as response,
+                self._posting(path, body, headers, idle_s) as response,
             ):
                 reading = Reading(response, self._most_bytes, limit, room)
                 if into is not None and _is_stream(response):
@@ -124,7 +124,8 @@ class HttpPool:
                     await reading.pour(into)
                     return streamed
                 content = await reading.whole()
-                return Response(response.status, response.headers, content, url=str(url))
+                url = str(self._url(path))
+                return Response(response.status, response.headers, content, url=url)
         except TimeoutError as error:
             if streamed is not None and into is not None and into.ended:
                 return streamed
@@ -137,11 +138,11 @@ class HttpPool:
         raise broken
 
     def _posting(
-        self, url: URL, body: bytes, headers: Mapping[str, str] | None, idle_s: float | None
+        self, path: str, body: bytes, headers: Mapping[str, str] | None, idle_s: float | None
     ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
         # Redirects are not followed: a POST would become a GET, or go to a strange server.
         return self._opened().post(
-            url,
+            self._url(path),
             data=aiohttp.BytesPayload(body),  # a search for its type would take 4 us
             headers=headers,
             proxy=self._proxy,

@@ -1,5 +1,6 @@
 """Translates messages in Anthropic's form into the messages of a chat completion. Pure.
 
+* Neighbours of one role are one turn, as Anthropic reads them.
 * The system prompt becomes a first message of the role `system`; its texts are joined.
 * `tool_use` blocks become `tool_calls`. Each `tool_result` becomes a message of the role `tool`,
   which stands right behind the calls, as OpenAI wants it.
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from itertools import groupby
 from typing import Any
 
 from headgate.shared.job.encoding import dumps
@@ -31,9 +33,10 @@ LONGEST_ID = 40
 def chat_messages(messages: Iterable[Fields], system: object) -> list[Fields]:
     """Return the messages in OpenAI's form; `system` is Anthropic's param."""
     made = _of_system(system)
-    for message in messages:
-        content = message.get("content")
-        match message.get("role"):
+    for role, turn in groupby(messages, lambda message: message.get("role")):
+        contents = [message.get("content") for message in turn]
+        content = contents[0] if len(contents) == 1 else [b for c in contents for b in _blocks(c)]
+        match role:
             case "system":
                 made += _of_system(content)
             case "assistant":
@@ -136,13 +139,14 @@ def _document(block: Fields, source: Fields) -> list[Fields]:
 
 def _texts(content: object) -> list[str]:
     """Return the texts of a content; an empty text is none."""
-    if isinstance(content, str):
-        return [content] if content else []
     texts = (block.get("text") for block in _blocks(content) if block.get("type") == "text")
     return [text for text in texts if isinstance(text, str) and text]
 
 
 def _blocks(content: object) -> list[Fields]:
+    """Return the blocks of a content; a text is one of them."""
+    if isinstance(content, str):
+        return [{"type": "text", "text": content}]
     if not isinstance(content, list):
         return []
     return [block for block in content if isinstance(block, dict)]

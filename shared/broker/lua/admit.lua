@@ -89,8 +89,9 @@ local function answer_to(ticket, first_ms, most)
   end
   local name, limit = where.bucket.name, where.config[what]
   if wait < 0 then return {2, 0, name, what, limit} end
-  -- A lockout is for what a user does, not for what others of the tenant do.
-  local span = lock and not look and where.kind == 'user' and refuse(lock, first_ms, most)
+  -- A lockout is for what a user does, not for what others of the tenant or the key do.
+  local is_of_user = where.kind == 'user' and string.sub(name, 1, 4) ~= 'key/'
+  local span = lock and not look and is_of_user and refuse(lock, first_ms, most)
   if span then return {4, math.max(span, wait), name, what, limit, lock.count} end
   return {1, math.ceil(wait), name, what, limit}
 end

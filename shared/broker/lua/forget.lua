@@ -14,9 +14,12 @@ local function leave_queue(id, queue, message)
   local ticket = text and read_ticket(text)
   if not ticket then return false end
   local waiting, member = waiting_queue(queue, ticket.pool), id .. '|' .. text
-  local user_queue = user_queue_of(waiting, ticket.tenant, ticket.user)
-  if not redis.call('ZSCORE', user_queue, member) then return false end
-  leave(waiting, ticket.tenant, ticket.user, member, 0, 1)
+  local user = turn_of(ticket)
+  if not redis.call('ZSCORE', user_queue_of(waiting, ticket.tenant, user), member) then
+    user = ticket.user -- as the release before has it
+  end
+  if not redis.call('ZSCORE', user_queue_of(waiting, ticket.tenant, user), member) then return false end
+  leave(waiting, ticket.tenant, user, member, 0, 1)
   return true
 end
 

@@ -35,7 +35,8 @@ local function settle(grant, input, output)
   local f, n = {}, 0
   for word in string.gmatch(grant .. '|', '([^|]*)|') do n = n + 1; f[n] = word end
   local ticket = {pool = f[2], model = f[3], rule = f[5], tenant = f[9], user = f[10], tier = f[11],
-    flags = f[12], base = base_of(f[12]), letters = letters_of(f[12])}
+    flags = f[12], base = base_of(f[12]), gateway_key = gateway_key_of(f[12]),
+    letters = letters_of(f[12])}
   local held = {rpm = 1, rpd = 1, input_tpm = tonumber(f[7]), output_tpm = tonumber(f[8])}
   held.tpm = held.input_tpm + held.output_tpm
   local used = {rpm = is_unsent and 0 or 1, input_tpm = math.max(0, input), output_tpm = math.max(0, output)}

@@ -57,12 +57,13 @@ local function note_caller(ticket)
       add(tier .. '/' .. model, tier .. '/' .. who .. '/' .. model)
     end
   end
+  if ticket.gateway_key then add('key/' .. ticket.gateway_key, 'key/' .. ticket.gateway_key) end
   note(models, string.match(ticket.pool, '^[^/]*') .. '/' .. ticket.model, ticket.pool)
   want(ticket.pool)
 end
 
 local function waits(id, queue, text, ticket)
-  local pool, tenant, user = ticket.pool, ticket.tenant, ticket.user
+  local pool, tenant, user = ticket.pool, ticket.tenant, turn_of(ticket)
   local before = redis.call('ZRANK', KEY.user_queue(queue, pool, tenant, user), id .. '|' .. text)
   if not before then return {id, 'listed'} end
   note_caller(ticket)

@@ -83,7 +83,12 @@ class LiteLLM(Door):
         config.write_text(LITELLM_CONFIG.format(url=bench.provider_url))
         argv = [venv / "bin/litellm", "--config", config, "--port", str(self.port)]
         argv += ["--host", "127.0.0.1", "--num_workers", "1"]
-        env = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_LOG": "ERROR", "PYTHONPATH": ""}
+        env = {
+            "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+            "LITELLM_LOG": "ERROR",
+            "LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY": "true",
+            "PYTHONPATH": "",
+        }
         log_path = bench.folder / "litellm.log"
         super().__init__(list(map(str, argv)), log_path=log_path, env=env, cwd=bench.folder)
 

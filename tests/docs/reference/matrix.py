@@ -7,9 +7,13 @@ from collections.abc import Sequence
 from headgate.shared.routing.dialects import ONLY_ANTHROPIC
 from tests.docs.reference.markdown import document, filled, items
 from tests.support import request_matrix
+from tests.support.anthropic_matrix import FORM_MESSAGES, FORM_PARAMS, FormRow
 from tests.support.request_matrix import Row
 
 INTRO = """
+A request has the form of OpenAI's chat completions. With `dialect` `anthropic` its messages and
+params have the form of Anthropic's Messages API, see [below](#requests-in-anthropics-form).
+
 A request is sent whole. What stands in `params`, in the messages, or in the `body` of a batch line
 reaches the vendor as it is. Null values and whole numbers of any size are kept. A number with a
 fraction keeps its value, and may be spelled anew.
@@ -35,6 +39,16 @@ The fields `user` and `metadata` of Headgate are never sent. The `user` and `met
 line's `body` are the vendor's. They are sent, and name our user and metadata, too.
 """
 
+FORM = """
+At Anthropic a request with `dialect` `anthropic` passes as it is: messages and params, in their
+order, also fields that are newer than Headgate. `max_tokens` is the model's maximum if it is
+absent, and lowered to it if it is above. The names in the list `anthropic_beta` are sent as the
+header of that name. They are no part of the body.
+
+OpenAI's dialect translates it. Thinking, marks of the cache and other hints are left out. What has
+no counterpart is refused by name, also for a named model.
+"""
+
 EMBEDDINGS = """
 Anthropic has no embeddings. OpenAI's dialect sends each of these as it is. Tokens are counted
 exactly. The vectors in `embeddings` are lists of numbers, also with `encoding_format` `base64`.
@@ -53,6 +67,8 @@ def page() -> str:
         f"{_table(request_matrix.ANTHROPIC_PARAMS)}",
         f"## Other parameters\n\n{_table(request_matrix.ANY_PARAMS)}",
         f"## Messages\n\n{_table(request_matrix.MESSAGES)}",
+        f"## Requests in Anthropic's form\n\n{_paragraphs(FORM)}\n\n"
+        f"{_form_table([*FORM_PARAMS, *FORM_MESSAGES])}",
         f"## Embeddings\n\n{_paragraphs(EMBEDDINGS)}\n\n{_embeddings()}",
     )
 
@@ -72,7 +88,17 @@ def _table(rows: Sequence[Row]) -> str:
     return "\n".join(head + lines)
 
 
-def _outcome(row: Row) -> str:
+def _form_table(rows: Sequence[FormRow]) -> str:
+    head = ["| field | Anthropic's dialect | OpenAI's dialect |", "|---|---|---|"]
+    lines = [f"| {row.name} | {_at_anthropic(row)} | {_outcome(row)} |" for row in rows]
+    return "\n".join(head + lines)
+
+
+def _at_anthropic(row: FormRow) -> str:
+    return "translated: a header" if "anthropic_beta" in row.name else "passes"
+
+
+def _outcome(row: Row | FormRow) -> str:
     return f"{row.outcome}: {row.words}" if row.words else row.outcome
 
 

@@ -18,6 +18,7 @@ from celery.utils.serialization import get_pickleable_exception
 import headgate
 from headgate.producer.batch.output import OutputFull
 from headgate.producer.batch.rows import UnknownBatch
+from headgate.producer.callers.refused import KeyRefused
 from headgate.producer.errors import (
     IdempotencyConflict,
     JobTimeout,
@@ -27,6 +28,7 @@ from headgate.producer.errors import (
     TierLimit,
     UnknownJob,
 )
+from headgate.producer.gateway.faults import CallRefused
 from headgate.producer.local.process import ChildGaveUp
 from headgate.shared.admission.tiers import TierSourceFailed
 from headgate.shared.broker.include import IncludeError
@@ -69,6 +71,8 @@ BUILT: list[HeadgateError] = [
     NewerEnvelope(9, 1_700_000_000_000, 1_700_000_900_000),
     JobFailed("no such key", "authentication", "job-1", "failed", {"code": "authentication"}),
     TierLimit("requests_per_minute of user/ann", 2.5, 3, locked_out=True),
+    KeyRefused(429, "rate_limit_exceeded", "slow down", 2.5),
+    CallRefused("unsupported_media_type", "send JSON", param="body", retry_after_s=1.0),
     UnknownJob("job-1"),
     JobTimeout("job-1", 3.0),
     JobTimeout("job-1", 3.0, WaitingFor("turn", "headgate.standard.fast", since=rfc3339(0))),

@@ -5,6 +5,7 @@ from typing import Any
 
 import orjson
 
+from headgate.workers.simulator.anthropic.thinking import thinks
 from headgate.workers.simulator.request import (
     THINK,
     CacheMark,
@@ -25,9 +26,13 @@ from headgate.workers.simulator.request import (
 
 # An image of about a megapixel costs some 1,300 tokens. The simulator counts characters.
 IMAGE_CHARS = 5200
-BLOCKS = frozenset(
-    {"text", "image", "document", "tool_use", "tool_result", "thinking", "redacted_thinking"}
-)
+BLOCKS = frozenset({
+    "text", "image", "document", "search_result", "tool_use", "tool_result", "thinking",
+    "redacted_thinking", "server_tool_use", "web_search_tool_result", "web_fetch_tool_result",
+    "code_execution_tool_result", "bash_code_execution_tool_result",
+    "text_editor_code_execution_tool_result", "tool_search_tool_result", "container_upload",
+    "mcp_tool_use", "mcp_tool_result", "compaction",
+})  # fmt: skip
 
 
 class _Prompt:
@@ -60,7 +65,8 @@ class _Prompt:
 def read_messages(body: Json) -> SimulatedRequest:
     """Read a message; raises Invalid where Anthropic would refuse it."""
     model = text_field(body, "model")
-    max_tokens = count_field(body, "max_tokens")
+    # 0 only fills the cache. The simulator has no empty answers, so it answers with one token.
+    max_tokens = 1 if body.get("max_tokens") == 0 else count_field(body, "max_tokens")
     if max_tokens is None:
         raise Invalid("Field required", param="max_tokens")
     number_field(body, "temperature", 1)
@@ -92,7 +98,7 @@ def read_messages(body: Json) -> SimulatedRequest:
         thinks=THINK in prompt.last,
         stop=stop_words(body.get("stop_sequences"), "stop_sequences"),
         marks=prompt.cache_marks(),
-        reasons=_thinks(body.get("thinking")),
+        reasons=thinks(body, max_tokens),
     )
 
 
@@ -107,16 +113,14 @@ def _tool_of(
     return tool_to_call(tools if may else [], kind == "any", named, last, digest)
 
 
-def _thinks(thinking: Any) -> bool:
-    return isinstance(thinking, dict) and thinking.get("type") in ("enabled", "adaptive")
-
-
 def _add_tools(body: Json, prompt: _Prompt) -> list[Tool]:
     tools: list[Tool] = []
     for position, one in enumerate(body.get("tools") or ()):
-        if not isinstance(one, dict) or not isinstance(one.get("name"), str):
+        is_set = isinstance(one, dict) and "toolset" in str(one.get("type"))
+        if not is_set and not (isinstance(one, dict) and isinstance(one.get("name"), str)):
             raise Invalid("Field required", param=f"tools.{position}.name")
-        tools.append(Tool(one["name"], one.get("input_schema") or {}))
+        if not is_set and one.get("type") in (None, "custom"):  # others it cannot call
+            tools.append(Tool(one["name"], one.get("input_schema") or {}))
         prompt.add(orjson.dumps(one).decode(), one.get("cache_control"))
     return tools
 

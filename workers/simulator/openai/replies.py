@@ -89,7 +89,9 @@ def _deltas(answer: SimulatedAnswer) -> Iterator[Json]:
     for place, call in enumerate(answer.calls):
         function = {"name": call.name, "arguments": ""}
         opened = {"index": place, "id": f"call_{call.id}", "type": "function", "function": function}
-        head = {} if place or answer.thinking else {"role": "assistant", "content": None}
+        head: Json = {"role": "assistant", "content": None, "refusal": None}
+        if place or answer.thinking:
+            head = {}
         yield {**head, "tool_calls": [opened]}
         for part in pieces(call.arguments):
             yield {"tool_calls": [{"index": place, "function": {"arguments": part}}]}

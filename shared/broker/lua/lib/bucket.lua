@@ -16,7 +16,7 @@ local KEPT_MS = 2 * FIGURES.DAY_MS
 local RAMPED = {}
 for _, measure in ipairs(FIGURES.RAMPED) do RAMPED[measure] = true end
 
-local OF_CALLER = {tenant = true, user = true, tier = true}
+local OF_CALLER = {tenant = true, user = true, tier = true, key = true}
 
 -- A bucket is named `scope#key` in grants; `key` is empty where the scope is no provider's.
 local buckets = {}
@@ -285,12 +285,13 @@ local function take_from(scope, amounts, sign)
 end
 
 -- The limits that bind a caller: of its tenant, and where they were not charged when the job was let
--- in, of its user and its tier.
+-- in, of its user, its tier and its gateway key.
 local callers = {}
 local function caller_scopes(ticket)
   if ticket.scopes then return ticket.scopes end
   local paid = has_flag(ticket, 'p')
   local name = ticket.tenant .. '|' .. ticket.user .. '|' .. ticket.tier .. '|' .. (paid and 'p' or ticket.model)
+    .. '|' .. (ticket.gateway_key or '')
   local scopes = callers[name]
   ticket.scopes = scopes
   if scopes then return scopes end
@@ -302,6 +303,8 @@ local function caller_scopes(ticket)
     end
   end
   add('tenant', 'tenant/' .. ticket.tenant, 'tenant/' .. ticket.tenant, 'tenant/*')
+  local key = ticket.gateway_key and 'key/' .. ticket.gateway_key
+  if key and not paid then add('user', key, key) end
   if not paid then
     local who = ticket.tenant .. '/' .. ticket.user
     if ticket.user ~= '' then add('user', 'user/' .. who, 'user/' .. who) end

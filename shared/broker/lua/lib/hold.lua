@@ -41,6 +41,8 @@ local function end_hold(id, grant, cost)
   -- A caller that had as many calls as it may have has one fewer: it is tried again.
   local tenant, user = string.match(grant, CALLER)
   try_parked('t|' .. tenant, 'u|' .. tenant .. '|' .. user)
+  local gateway_key = gateway_key_of(flags)
+  if gateway_key then try_parked('u|' .. tenant .. '|' .. user .. '@' .. gateway_key) end
 end
 
 -- These holds of these jobs have ended: what they took stays spent, the calls that run are fewer.
@@ -105,6 +107,7 @@ local function take(id, ticket, amounts, key, attempt)
   test_gate(vendor.gate)
   local flags = (has_flag(ticket, 'p') and 'p' or '') .. (has_flag(ticket, 'w') and 'w' or '')
     .. (ticket.base and string.match(ticket.flags, '~[0-9A-F]+') or '')
+    .. (ticket.gateway_key and string.match(ticket.flags, '@[0-9A-F]+') or '')
   local grant = table.concat({'held', ticket.pool, ticket.model, key, ticket.rule, settles,
     amounts.input_tpm, amounts.output_tpm, ticket.tenant, ticket.user, ticket.tier,
     flags .. breaker.take(id, ticket, key), granted_at, total_of(of_pool, 'rpm'),

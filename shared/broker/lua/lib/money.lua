@@ -87,7 +87,7 @@ do
   -- The budgets that bind a caller: kind, scope, period, limit, config.
   local by_caller = {}
   local function budgets_of(ticket)
-    local who = ticket.tenant .. '|' .. ticket.user
+    local who = ticket.tenant .. '|' .. ticket.user .. '|' .. (ticket.gateway_key or '')
     local budgets = by_caller[who]
     if budgets then return budgets end
     budgets = {}
@@ -103,6 +103,7 @@ do
     add('tenant', 'global')
     add('tenant', 'tenant/' .. ticket.tenant)
     if ticket.user ~= '' then add('user', 'user/' .. ticket.tenant .. '/' .. ticket.user) end
+    if ticket.gateway_key then add('user', 'key/' .. ticket.gateway_key) end
     by_caller[who] = budgets
     return budgets
   end
@@ -220,7 +221,7 @@ do
   -- Those who wait for the money of a scope are tried again.
   local function try_again(scope)
     local kind, name = string.match(scope, '^(%a+)/?(.*)$')
-    if kind == 'global' then
+    if kind == 'global' or kind == 'key' then
       try_all_parked()
     elseif kind == 'tenant' then
       try_parked('t|' .. name)

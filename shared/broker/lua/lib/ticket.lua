@@ -10,6 +10,13 @@ local function base_of(flags)
   return digits and (string.gsub(digits, '..', function(two) return string.char(tonumber(two, 16)) end))
 end
 
+-- The id of the gateway key that the job came with, or nil. Its digits stand in the flags, behind `@`.
+local function gateway_key_of(flags)
+  if not flags or not string.find(flags, '@', 1, true) then return nil end
+  local digits = string.match(flags, '@([0-9A-F]+)')
+  return digits and 'hgk_' .. string.lower(digits)
+end
+
 -- The letters of flags, as a set; most tickets have the same. Other flags have no small letters.
 local sets = {}
 local function letters_of(flags)
@@ -38,8 +45,15 @@ local function read_ticket(text)
   return {pool = pool, model = model, priority = priority, tenant = tenant, user = user, tier = tier,
     rule = rule, input = tonumber(input), output = tonumber(output), arrival = tonumber(arrival),
     deadline = tonumber(deadline), cached_as = cached_as, flags = flags,
-    upper_bound = bound_of(flags), base = base_of(flags),
+    upper_bound = bound_of(flags), base = base_of(flags), gateway_key = gateway_key_of(flags),
     letters = letters_of(flags), id = false, scopes = false}
+end
+
+-- Who takes turns for this job: its user, and apart from that the user with each gateway key, so that
+-- a key that has used up its limits does not hold up others.
+local function turn_of(ticket)
+  if not ticket.gateway_key then return ticket.user end
+  return ticket.user .. '@' .. ticket.gateway_key
 end
 
 -- The ticket that the head of a message holds, or nil.

@@ -122,7 +122,7 @@ end
 -- lowest `rank`. `save_entered` writes them.
 local entered, entered_by_key = {}, {}
 local function enter(id, queue, text, ticket)
-  local waiting, tenant, user = waiting_queue(queue, ticket.pool), ticket.tenant, ticket.user
+  local waiting, tenant, user = waiting_queue(queue, ticket.pool), ticket.tenant, turn_of(ticket)
   local key = user_queue_of(waiting, tenant, user)
   local arrival = math.min(ticket.arrival, now) -- a producer's clock may be ahead
   local rank = arrival + (handicap_ms[ticket.priority] or 0)

@@ -89,9 +89,19 @@ async def test_an_absurd_usage_is_on_record_as_reported_and_counts_as_its_upper_
     assert here.treasury.book("tenant/default") == (counted, 0)
     # Workers read the ledger again and again: it must not bring back what was reported.
     [today, _] = here.treasury.periods()
-    assert spent_on(here.played.engine, today) == {("default", ""): counted}
+    assert spent_on(here.played.engine, today) == {("default", "", ""): counted}
     again = await here.played.result(here.job(prompt="x" * 100))
     assert (again.cached, here.played.audited(job).saved_pico_usd) == ("exact", None)
+
+
+async def test_what_was_spent_is_known_by_key(here: LimitedPipeline) -> None:
+    key_id = "hgk_0123456789ab"
+    here.played.provider.play(answer(usage=Usage(100)), answer(usage=Usage(100)))
+    for given in ({"key_id": key_id}, {}):
+        assert (await here.played.result(here.job(prompt=f"{given}", **given))).cost_usd
+    [today, _] = here.treasury.periods()
+    spent = spent_on(here.played.engine, today)
+    assert spent["default", "", key_id] == spent["default", "", ""] > 0
 
 
 async def test_absurd_usages_beyond_64_bits_can_be_added_up(here: LimitedPipeline) -> None:
@@ -99,7 +109,7 @@ async def test_absurd_usages_beyond_64_bits_can_be_added_up(here: LimitedPipelin
         here.played.provider.play(answer(usage=Usage(10**12)))
         assert (await here.played.result(here.job(prompt=f"{n}"))).usage_note
     [today, _] = here.treasury.periods()
-    spent = spent_on(here.played.engine, today)["default", ""]
+    spent = spent_on(here.played.engine, today)["default", "", ""]
     assert here.treasury.book("tenant/default") == (spent, 0)
     assert spent < 10**9
 

@@ -293,3 +293,59 @@ async def test_each_fault_of_a_stream_is_understood(
         assert bool(pieces.texts) == begun
         # What broke has left nothing behind on the wire.
         assert (await ask(by, dialect, Request(prompt="next"), sink=pieces)).reply
+
+
+TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
+CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+HI = [{"role": "user", "content": "Hi"}]
+AMID: list[dict[str, Any]] = [
+    *HI,
+    {"role": "assistant", "content": None, "tool_calls": [CALL]},
+    {"role": "tool", "tool_call_id": "c", "content": "sunny"},
+]
+
+
+@pytest.mark.parametrize("model", ["claude-haiku-4-5", "claude-sonnet-4-6", "claude-opus-5-5"])
+@pytest.mark.parametrize("effort", ["minimal", "low", "medium", "high", "xhigh", "max"])
+async def test_each_effort_is_one_that_claude_takes(model: str, effort: str) -> None:
+    wish = {"reasoning_effort": effort, "tools": [TOOL], "max_tokens": 20_000}
+    asked = [
+        Request(messages=HI, params=wish),
+        Request(messages=AMID, params=wish),
+        Request(messages=HI, params={**wish, "tool_choice": "required"}),
+        Request(messages=HI, params={**wish, "temperature": 1.5}),
+    ]
+    async with simulated("anthropic") as by:
+        for request in asked:
+            answer = await by.ask(request, model=model, max_output_tokens=64_000, timeout_s=60)
+            assert answer.reply.content or answer.reply.tool_calls
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+@DIALECTS
+async def test_a_request_in_anthropics_form_is_answered_by_both(
+    dialect: str, streamed: bool
+) -> None:
+    use = {"type": "tool_use", "id": "t", "name": "f", "input": {}}
+    thought = {"type": "thinking", "thinking": "Hm.", "signature": "c2ln"}
+    result = {"type": "tool_result", "tool_use_id": "t", "content": "sunny"}
+    request = Request(
+        dialect="anthropic",
+        messages=[
+            *HI,
+            {"role": "assistant", "content": [thought, use]},
+            {"role": "user", "content": [result]},
+        ],
+        params={
+            "max_tokens": 2000,
+            "system": [{"type": "text", "text": "s", "cache_control": {"type": "ephemeral"}}],
+            "tools": [{"name": "f", "input_schema": {"type": "object"}}],
+            "thinking": {"type": "enabled", "budget_tokens": 1024},
+        },
+    )
+    pieces = RecordingSink()
+    async with simulated(dialect) as by:
+        answer = await ask(by, dialect, request, sink=pieces if streamed else None)
+    assert answer.reply.content
+    assert "".join(pieces.texts) == (answer.reply.content if streamed else "")
+    assert (answer.reply.usage.reasoning_tokens > 0) is (dialect == "anthropic")

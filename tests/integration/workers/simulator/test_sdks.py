@@ -100,6 +100,24 @@ async def test_anthropic_streams_the_message_that_it_answers_whole() -> None:
         assert message.stop_reason == whole.stop_reason == "end_turn"
 
 
+async def test_claude_thinks_before_it_answers_whole_and_in_a_stream() -> None:
+    thinking: Any = {"type": "enabled", "budget_tokens": 1024}
+    more: Any = {"max_tokens": 2000, "thinking": thinking}
+    async with running() as it:
+        whole = await ask_anthropic(it.anthropic, "Why is the sky blue?", **more)
+        assert [block.type for block in whole.content] == ["thinking", "text"]
+        assert whole.content[0].signature
+        assert 0 < whole.usage.output_tokens_details.thinking_tokens < whole.usage.output_tokens
+        async with it.anthropic.messages.stream(
+            model="claude-haiku-4-5",
+            messages=[{"role": "user", "content": "Why is the sky blue?"}],
+            **more,
+        ) as gathered:
+            message = await gathered.get_final_message()
+        assert message.model_dump()["content"] == whole.model_dump()["content"]
+        assert message.usage.output_tokens_details == whole.usage.output_tokens_details
+
+
 async def test_embeddings_come_as_numbers_and_as_base64_alike() -> None:
     async with running() as it:
         packed = await it.openai.embeddings.create(

@@ -58,17 +58,19 @@ def message_of(feature: str) -> dict[str, Any]:
 
 def test_calls_and_tokens_of_openai_are_translated() -> None:
     body = message_of("two calls of OpenAI")
+    direct = {"caller": {"type": "direct"}}
     assert body["content"] == [
-        {"type": "text", "text": "I look."},
-        {"type": "tool_use", "id": "call_0", "name": "find", "input": {"q": "find"}},
-        {"type": "tool_use", "id": "call_1", "name": "sum", "input": {"q": "sum"}},
+        {"type": "text", "text": "I look.", "citations": None},
+        {"type": "tool_use", "id": "call_0", "name": "find", "input": {"q": "find"}, **direct},
+        {"type": "tool_use", "id": "call_1", "name": "sum", "input": {"q": "sum"}, **direct},
     ]
     assert (body["stop_reason"], body["stop_sequence"]) == ("tool_use", None)
     # 19 of the prompt, 8 of them read from the cache
     assert body["usage"] == {
         "input_tokens": 11, "cache_creation_input_tokens": 0, "cache_read_input_tokens": 8,
+        "cache_creation": None,
         "output_tokens": 10, "output_tokens_details": {"thinking_tokens": 2},
-        "service_tier": "standard",
+        "server_tool_use": None, "service_tier": "standard", "inference_geo": None,
     }  # fmt: skip
 
 
@@ -144,7 +146,7 @@ def test_a_call_with_cut_arguments_has_no_input(written: str) -> None:
 def test_an_answer_without_a_vendors_message_is_a_message() -> None:
     body = anthropic.message(STATIC.as_json())
     Message.model_validate(body, strict=True)
-    assert body["content"] == [{"type": "text", "text": "Come back later."}]
+    assert body["content"] == [{"type": "text", "text": "Come back later.", "citations": None}]
     assert (body["model"], body["stop_reason"]) == ("static", "end_turn")
 
 

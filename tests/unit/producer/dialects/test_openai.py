@@ -55,6 +55,12 @@ def test_stream_options_that_are_none_are_refused(options: object) -> None:
         openai.wants_usage({**CHAT, "stream": True, "stream_options": options})
 
 
+def test_who_asks_for_a_json_object_wants_json() -> None:
+    assert openai.wants_json({**CHAT, "response_format": {"type": "json_object"}})
+    assert not openai.wants_json(CHAT)
+    assert not openai.wants_json({**CHAT, "response_format": {"type": "json_schema"}})
+
+
 def test_a_fault_of_a_param_is_named_as_in_the_body() -> None:
     with pytest.raises(InvalidRequest) as refused:
         request_from({**openai.chat_fields({**CHAT, "temperature": 3})})
@@ -115,7 +121,8 @@ def test_thinking_calls_and_tokens_of_anthropic_are_translated() -> None:
         "prompt_tokens_details": {"cached_tokens": 7, "cache_write_tokens": 5},
         "completion_tokens_details": {"reasoning_tokens": 11},
     }  # fmt: skip
-    assert (body["service_tier"], body["system_fingerprint"]) == ("default", None)
+    assert body["service_tier"] == "default"
+    assert "system_fingerprint" not in body  # a string, where OpenAI sends it
 
 
 def test_a_cited_page_is_an_annotation_of_its_place_in_the_text() -> None:

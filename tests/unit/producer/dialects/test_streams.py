@@ -167,7 +167,7 @@ def test_events_for_openais_chunks() -> None:
         ("message_delta", None), ("message_stop", None),
     ]  # fmt: skip
     assert events[0]["message"]["model"] == "gpt-4o-mini-2024-07-18"
-    assert events[-2]["delta"] == {"stop_reason": "tool_use", "stop_sequence": None}
+    assert events[-2]["delta"]["stop_reason"] == "tool_use"
     assert events[-2]["usage"]["input_tokens"] == 11
 
 
@@ -246,6 +246,8 @@ def test_a_stream_that_is_no_beginning_of_the_result_is_void(
     one.take("text", b"Another answer")
     with pytest.raises(StreamBroken):
         one.end(result_of(sent))
+    (failed,) = one.fail("provider_error", "begun anew", 502)
+    assert b"begun anew" in failed.data
 
 
 @both

@@ -64,3 +64,11 @@ def test_a_system_message_goes_in_front_of_requests_without_one(
         assert found == expected
     else:  # it stays as wrong as it was
         assert found["prompt"] == fields["prompt"]
+
+
+def test_the_system_prompt_of_anthropics_form_is_a_param() -> None:
+    form = {"dialect": "anthropic", "messages": [USER]}
+    found = with_defaults(form, {"system": "Be short.", "max_tokens": 5})
+    assert found == {**form, "params": {"system": "Be short.", "max_tokens": 5}}
+    own = {**form, "params": {"system": "Be long."}}
+    assert with_defaults(own, {"system": "Be short."}) == own

@@ -453,6 +453,24 @@ def test_the_temperature_of_the_settings_gives_way_to_top_p_where_a_model_takes_
 
 
 @pytest.mark.parametrize(
+    ("params", "temperature"),
+    [({}, 1), ({"thinking": {"type": "enabled", "budget_tokens": 1024}}, None)],
+)
+def test_the_temperature_of_the_settings_is_one_that_anthropic_takes(
+    params: dict[str, Any], temperature: int | None
+) -> None:
+    asked = {"prompt": "x", "model": "claude-haiku-4-5", "dialect": "anthropic", "params": params}
+    request = submitter(temperature=1.5).prepare(asked).envelope.request
+    assert request.params.get("temperature") == temperature
+
+
+def test_the_temperature_of_the_settings_gives_way_to_reasoning_at_claude() -> None:
+    params = {"reasoning_effort": "low"}
+    asked = {"prompt": "x", "model": "claude-haiku-4-5", "params": params}
+    assert submitter(temperature=0.5).prepare(asked).envelope.request.params == params
+
+
+@pytest.mark.parametrize(
     ("name", "meant"),
     [
         ("temprature", "temperature"), ("max_token", "max_tokens"), ("maxTokens", "max_tokens"),

@@ -94,6 +94,22 @@ def test_params_of_another_meaning_are_not(one: dict[str, Any], two: dict[str, A
     assert of(params=one) != of(params=two)
 
 
+def test_the_dialect_counts_and_marks_of_the_cache_do_not() -> None:
+    mark = {"cache_control": {"type": "ephemeral"}}
+    said = {"type": "text", "text": "a"}
+    result = {"type": "tool_result", "tool_use_id": "t", "content": [said]}
+    marked = {**result, "content": [{**said, **mark}], **mark}
+
+    def form(*blocks: dict[str, Any], **params: Any) -> str:
+        messages = [{"role": "user", "content": list(blocks)}]
+        return of(dialect="anthropic", messages=messages, params=params)
+
+    assert form(result, system=[said]) == form(marked, system=[{**said, **mark}], **mark)
+    assert form(said) != of(messages=[{"role": "user", "content": [said]}])
+    assert form(said, anthropic_beta=["a"]) != form(said)
+    assert form(said, metadata={"user_id": "u"}, service_tier="auto") == form(said)
+
+
 def test_the_order_of_messages_and_of_a_schemas_properties_counts() -> None:
     one, two = {"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}
     assert of(messages=[one, two]) != of(messages=[two, one])

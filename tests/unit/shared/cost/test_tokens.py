@@ -51,6 +51,43 @@ def test_a_prompt_counts_as_the_message_that_it_becomes() -> None:
     assert input_tokens(request) == input_tokens(Request(messages=request.chat()))
 
 
+SAID = {"type": "text", "text": "word " * 100}
+TEXT_DOCUMENT = {"type": "document", "source": {"type": "text", "data": SAID["text"]}}
+IMAGE = {"type": "image", "source": {"type": "url", "url": "https://x.test/y.png"}}
+
+
+@pytest.mark.parametrize(
+    ("block", "least", "most"),
+    [
+        ({"type": "tool_result", "tool_use_id": "a", "content": SAID["text"]}, 100, 150),
+        ({"type": "tool_result", "tool_use_id": "a", "content": [SAID]}, 100, 150),
+        ({"type": "tool_result", "tool_use_id": "a", "content": [IMAGE]}, IMAGE_TOKENS, 1_700),
+        ({"type": "tool_use", "id": "a", "name": "f", "input": {"x": SAID["text"]}}, 100, 200),
+        ({"type": "thinking", "thinking": SAID["text"], "signature": "Aa+/" * 500}, 100, 150),
+        (TEXT_DOCUMENT, 100, 150),
+        ({"type": "document", "source": {"type": "content", "content": [SAID]}}, 100, 150),
+        ({"type": "document", "source": {"type": "base64", "data": "AA=="}}, IMAGE_TOKENS, 1_700),
+    ],
+)
+def test_blocks_of_anthropics_form_count_with_what_is_in_them(
+    block: dict[str, Any], least: int, most: int
+) -> None:
+    messages = [{"role": "user", "content": [block]}]
+    assert least <= input_tokens(Request(messages=messages, dialect="anthropic")) <= most
+
+
+def test_system_prompts_tools_and_formats_of_anthropics_form_count() -> None:
+    def of(**params: Any) -> int:
+        return input_tokens(Request(prompt="a", params=params, dialect="anthropic"))
+
+    bare = of()
+    assert of(system=SAID["text"]) >= bare + 100
+    assert of(system=[SAID, SAID]) >= bare + 200
+    schema = {"type": "object", "description": SAID["text"]}
+    assert of(tools=[{"name": "f", "input_schema": schema}]) >= bare + 100
+    assert of(output_config={"format": {"type": "json_schema", "schema": schema}}) >= bare + 100
+
+
 def test_more_messages_cost_more_than_one() -> None:
     one = Request(messages=[{"role": "user", "content": "ab"}])
     two = Request(messages=[{"role": "user", "content": "a"}, {"role": "user", "content": "b"}])

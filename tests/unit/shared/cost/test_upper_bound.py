@@ -30,6 +30,23 @@ def test_no_text_has_more_tokens_than_its_bound(prompt: str, true: int) -> None:
     assert true + 7 <= input_bound(Request(prompt=prompt), MINI)
 
 
+def blocks_with(text: str) -> list[dict[str, Any]]:
+    said = {"type": "text", "text": text}
+    image = {"type": "image", "source": {"type": "url", "url": "https://a.b/c.png"}}
+    return [
+        {"type": "tool_result", "tool_use_id": "a", "content": text},
+        {"type": "tool_result", "tool_use_id": "a", "content": [said, image]},
+        {"type": "tool_use", "id": "a", "name": text, "input": {"x": text}},
+        {"type": "thinking", "thinking": text, "signature": "s"},
+        {"type": "document", "source": {"type": "text", "data": text}},
+        {"type": "document", "source": {"type": "content", "content": [said, image]}},
+    ]
+
+
+def in_anthropics_form(block: dict[str, Any]) -> Request:
+    return Request(messages=[{"role": "user", "content": [block]}], dialect="anthropic")
+
+
 @given(TEXTS)
 def test_the_bound_is_over_the_estimate(prompt: str) -> None:
     for request in (
@@ -38,6 +55,8 @@ def test_the_bound_is_over_the_estimate(prompt: str) -> None:
         Request(messages=[{"role": "user", "content": [{"type": "text", "text": prompt}]}]),
         Request(input=[prompt, prompt]),
         Request(prompt="a", params={"tools": [{"type": "function", "description": prompt}]}),
+        Request(prompt="a", params={"system": prompt}, dialect="anthropic"),
+        *(in_anthropics_form(block) for block in blocks_with(prompt)),
     ):
         assert input_tokens(request) <= input_bound(request, MINI)
 
@@ -52,6 +71,27 @@ def test_the_bound_is_over_the_count_of_the_vocabulary(prompt: str) -> None:
 
 def test_no_prompt_is_charged_for_more_than_the_window() -> None:
     assert input_bound(Request(prompt="a" * 1_000_000), MINI) == MINI.context_tokens
+
+
+def test_a_document_of_text_counts_as_its_text_and_a_file_as_the_window() -> None:
+    text = in_anthropics_form({"type": "document", "source": {"type": "text", "data": "a" * 50}})
+    assert input_bound(text, SONNET) < 300
+    file = in_anthropics_form({"type": "document", "source": {"type": "url", "url": "https://x"}})
+    assert input_bound(file, SONNET) == SONNET.context_tokens
+
+
+def test_tools_of_anthropic_that_the_caller_runs_have_a_bound() -> None:
+    def of(*kinds: str) -> int | None:
+        tools = [{"type": kind, "name": "x"} for kind in kinds]
+        request = Request(prompt="a", params={"tools": tools, "max_tokens": 9}, dialect="anthropic")
+        return upper_bound_pico_usd(request, SONNET, CATALOG)
+
+    one, two = of("bash_20250124"), of("bash_20250124", "text_editor_20250728")
+    assert one is not None
+    assert two is not None
+    assert two > one
+    assert of("web_search_20250305") is None
+    assert of("bash_20250124", "mcp_toolset") is None
 
 
 @pytest.mark.parametrize(

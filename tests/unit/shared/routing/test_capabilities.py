@@ -40,6 +40,33 @@ def test_what_a_request_needs_is_read_from_its_messages_and_params() -> None:
     assert needs_of(request_from({"prompt": "x"})).capabilities == ()
 
 
+def test_needs_are_read_from_anthropics_form() -> None:
+    image = {"type": "image", "source": {"type": "url", "url": "https://x/y.png"}}
+    result = {"type": "tool_result", "tool_use_id": "t", "content": [image]}
+    tools = {"tools": [{"name": "f", "input_schema": {"type": "object"}}]}
+    form = {"type": "json_schema", "schema": {"type": "object"}}
+
+    def needs(*blocks: dict[str, Any], **params: Any) -> tuple[str, ...]:
+        messages = [{"role": "user", "content": list(blocks)}]
+        fields = {"dialect": "anthropic", "messages": messages, "params": params}
+        return needs_of(request_from(fields)).capabilities
+
+    assert needs() == ()
+    assert needs(image) == needs(result) == ("vision",)
+    assert needs(**tools) == ("tools",)
+    assert needs(output_config={"format": form}) == needs(output_format=form) == ("json",)
+    assert needs(output_config={"effort": "low"}) == ()
+
+
+def test_a_prompt_in_anthropics_form_is_checked_as_a_conversation_is() -> None:
+    given = {"prompt": "x", "dialect": "anthropic"}
+    assert refused(model="gpt-4o", params={"top_k": 1}, **given).field == "params.top_k"
+    first = CATALOG.model("claude-haiku-4-5")
+    for params, dialects in (({"top_k": 1}, {"anthropic"}), ({}, {"anthropic", "openai"})):
+        found = chain(request_from({**given, "params": params}), first, CATALOG)
+        assert {getattr(one, "dialect", "") for one in found} == dialects
+
+
 @pytest.mark.parametrize(
     ("fields", "model", "field", "missing"),
     [

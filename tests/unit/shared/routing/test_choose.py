@@ -53,6 +53,20 @@ def test_what_is_easy_goes_to_a_cheap_model_and_what_is_hard_to_a_good_one() -> 
     assert quality(hard.model) >= 8
 
 
+def test_a_request_in_anthropics_form_is_judged_by_its_user_and_its_system_prompt() -> None:
+    said = [{"type": "text", "text": HARD}]
+    result = {"type": "tool_result", "tool_use_id": "t", "content": "a result"}
+    form: dict[str, Any] = {"dialect": "anthropic", "messages": [
+        {"role": "user", "content": said},
+        {"role": "assistant", "content": [{"type": "tool_use", "id": "t", "name": "f"}]},
+        {"role": "user", "content": [result]},
+    ]}  # fmt: skip
+    assert route(**form).level == "high"
+    params = {"system": [{"type": "text", "text": "Translate what you get to German."}]}
+    short: dict[str, Any] = {"dialect": "anthropic", "prompt": "A cat.", "params": params}
+    assert route(**short).kind == "translation"
+
+
 def test_it_says_why_and_what_the_runners_up_would_cost() -> None:
     found = route()
     assert any(found.model in reason for reason in found.reasons)

@@ -3,15 +3,16 @@
 import math
 from decimal import Decimal
 from statistics import median
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import orjson
 import pytest
+from anthropic.types import ContentBlockParam
 from hypothesis import given
 from hypothesis import strategies as st
 
 from headgate.workers.simulator.answers import compose, pieces, vector
-from headgate.workers.simulator.anthropic.requests import read_messages
+from headgate.workers.simulator.anthropic.requests import BLOCKS, read_messages
 from headgate.workers.simulator.billing import SimulatedPrice, SimulatedUsage, bill_usd, parse_price
 from headgate.workers.simulator.openai.requests import read_chat, read_embeddings
 from headgate.workers.simulator.prompt_cache import PromptCache
@@ -135,6 +136,42 @@ def test_a_body_that_breaks_a_rule_is_refused(wrong: dict[str, Any]) -> None:
 def test_anthropic_needs_max_tokens() -> None:
     with pytest.raises(Invalid, match="Field required"):
         read_messages(chat("x"))
+
+
+BUDGET = {"type": "enabled", "budget_tokens": 1024}
+ADAPTIVE = {"type": "adaptive"}
+CALLED = {"role": "assistant", "content": [{"type": "tool_use", "id": "t", "name": "f"}]}
+RESULT = {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t"}]}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"thinking": {"type": "enabled", "budget_tokens": 1023}},
+        {"thinking": {"type": "enabled", "budget_tokens": 2000}},
+        {"thinking": {"type": "new"}},
+        {"thinking": ADAPTIVE},
+        {"thinking": BUDGET, "model": "claude-opus-4-7"},
+        {"thinking": BUDGET, "temperature": 0.5},
+        {"thinking": BUDGET, "tool_choice": {"type": "any"}},
+        {"thinking": BUDGET, "messages": [*chat("x")["messages"], CALLED, RESULT]},
+        {"output_config": {"effort": "minimal"}},
+    ],
+)
+def test_thinking_that_anthropic_refuses_is_refused(wrong: dict[str, Any]) -> None:
+    asked = chat("x") | {"model": "claude-haiku-4-5", "max_tokens": 2000}
+    assert read_messages(asked | {"thinking": BUDGET}).reasons
+    assert read_messages(asked | {"thinking": ADAPTIVE, "model": "claude-opus-5"}).reasons
+    assert not read_messages(asked | {"thinking": {"type": "disabled"}}).reasons
+    with pytest.raises(Invalid):
+        read_messages(asked | wrong)
+
+
+def test_every_block_that_the_sdk_can_send_is_accepted() -> None:
+    kinds = set()
+    for one in get_args(ContentBlockParam):
+        kinds |= set(get_args(get_type_hints(one)["type"]))
+    assert kinds <= BLOCKS
 
 
 @given(st.text(max_size=300))
