@@ -106,12 +106,16 @@ class Door:
         dialect, request_id = DIALECTS[kind], new_request_id()
         try:
             call = await self._call(request, kind, request_id)
-            job_id = await self._job(call)
             if call.streams:
-                return await stream_response(await self._streaming(), request, call, job_id)
+                return await self._stream(request, call)
+            job_id = await self._job(call)
             return await self._wait(request, call, job_id)
         except ClientDisconnect:
             return Response(status_code=499)
+        except asyncio.CancelledError:
+            if not self.departures.stopping:
+                raise
+            return self.refused(dialect, _stopping(), request_id)
         except Exception as error:
             return self.refused(dialect, error, request_id)
 
@@ -177,9 +181,16 @@ class Door:
     async def _recent(self) -> RecentCalls:
         return (await self.parts()).recent
 
-    async def _streaming(self) -> Streaming:
+    async def _stream(self, request: Request, call: GatewayCall) -> Response:
         waiters = (await self.parts()).waiters
-        return Streaming(waiters, self.operations, self.departures, self._streams)
+        at = Streaming(waiters, self.operations, self.departures, self._streams)
+        self._streams.begin(call.caller.key_id)
+        try:
+            job_id = await self._job(call)
+        except BaseException:
+            self._streams.end(call.caller.key_id)
+            raise
+        return await stream_response(at, request, call, job_id)
 
     async def _before(self, recent: RecentCalls, call: GatewayCall) -> tuple[str, bool] | None:
         """Return the job that the same call became before, and whether its answer can serve."""
@@ -228,6 +239,11 @@ class Door:
                 words = f"no worker serves {waiting_for.name} now"
                 raise CallRefused("unavailable", words, retry_after_s=NO_WORKER_S) from None
             return await waiters.ended(job_id, call.wait_s - NO_WORKER_S)
+
+
+def _stopping() -> CallRefused:
+    words = "this gateway is stopping; ask again: a call with an Idempotency-Key goes on"
+    return CallRefused("unavailable", words, retry_after_s=1)
 
 
 def _with_next_key(fields: RequestFields, key: str, job_id: str) -> RequestFields:
