@@ -74,8 +74,8 @@ def test_anthropic_has_input_and_output_apart() -> None:
 
 def test_the_keys_of_a_provider_count_together() -> None:
     in_force = limits_in_force("rpm=600")
-    full, half = {}, {"rpm.level": "2.5", "rpm.at": str(NOW)}
-    keys = [levels(in_force, one, NOW, of_provider=True) for one in (full, half)]
+    half = {"rpm.level": "2.5", "rpm.at": str(NOW)}
+    keys = [levels(in_force, one, NOW, of_provider=True) for one in ({}, half)]
     [found] = of_pool(keys, NOW)
     assert (found.measure, found.limit) == ("rpm", 1200)
     assert found.left == pytest.approx(900)
