@@ -13,15 +13,28 @@ from typing import Any, NamedTuple
 import redis.asyncio
 from redis.exceptions import RedisError
 
-from headgate.producer.callers.rate_headers import NO_RATES, CallerRates, RateLeft, of_own, of_pool
+from headgate.producer.callers.rate_headers import (
+    NO_RATES,
+    CallerRates,
+    RateFields,
+    RateLeft,
+    anthropic_headers,
+    of_own,
+    of_pool,
+    openai_headers,
+)
 from headgate.producer.waits.callers import scopes_of
 from headgate.producer.waits.levels import levels, limits_in_force
 from headgate.shared.admission.overrides import texts_of
 from headgate.shared.admission.scopes import EVERY_TENANT, GLOBAL
 from headgate.shared.admission.ticket import Ticket
+from headgate.shared.admission.tiers import TierOf
 from headgate.shared.broker.keys import Keys
 from headgate.shared.broker.script import fields_of, text_of
+from headgate.shared.catalog.catalog import Catalog
 from headgate.shared.catalog.schema import Model
+from headgate.shared.errors import InvalidRequest
+from headgate.shared.job.request import Dialect
 
 log = logging.getLogger("headgate.gateway")
 
@@ -49,6 +62,35 @@ class RatedCaller(NamedTuple):
 class _Read:
     at_s: float
     task: asyncio.Task[CallerRates]
+
+
+class RatesOfCalls:
+    """Says in headers what is left of the limits of a call's caller.
+
+    `tier_of` finds the tier of callers whose call names none; it must not block.
+    """
+
+    def __init__(self, reader: RateReader, catalog: Catalog, tier_of: TierOf) -> None:
+        self._reader, self._catalog, self._tier_of = reader, catalog, tier_of
+
+    async def headers(self, fields: Mapping[str, Any], model: str, dialect: Dialect) -> RateFields:
+        """Return the headers for a call with these fields of a request; none for no known model."""
+        try:
+            found = self._catalog.model(model)
+        except InvalidRequest:
+            return {}
+        tenant, user, tier, key_id = (
+            _name(fields.get(field)) for field in ("tenant", "user", "tier", "key_id")
+        )
+        tenant = tenant or "default"
+        tier = tier or self._tier_of(tenant, user or None) or ""
+        caller = RatedCaller(tenant, user, tier, key_id)
+        rates = await self._reader.of(caller, found)
+        return anthropic_headers(rates) if dialect == "anthropic" else openai_headers(rates)
+
+
+def _name(value: object) -> str:
+    return value if isinstance(value, str) else ""  # submit refuses anything else
 
 
 class RateReader:

@@ -26,6 +26,7 @@ from headgate.producer.callers.authenticate import Callers
 from headgate.producer.callers.caller import OPEN_CALLER, Caller, Scope
 from headgate.producer.callers.doorkeeper import Doorkeeper
 from headgate.producer.callers.load import loader
+from headgate.producer.callers.rates import RateReader, RatesOfCalls
 from headgate.producer.client.operations import Operations
 from headgate.producer.client.waiters import Waiters
 from headgate.producer.errors import JobTimeout
@@ -42,6 +43,7 @@ from headgate.producer.gateway.responses import json_response, refusal
 from headgate.producer.gateway.retries import RecentCalls
 from headgate.producer.gateway.streams import Streaming, stream_response
 from headgate.producer.submit.fields import RequestFields
+from headgate.shared.admission.tiers import by_catalog
 from headgate.shared.errors import HeadgateError, Unreachable, place_of
 from headgate.shared.job.request import Dialect
 from headgate.shared.job.result import Result
@@ -49,6 +51,7 @@ from headgate.shared.settings import Settings
 
 log = logging.getLogger("headgate.gateway")
 
+MODEL_USED = "x-headgate-model-used"
 NO_WORKER_S = 5.0
 """A call waits so long for a worker to come, unless it says how long it waits."""
 
@@ -60,6 +63,7 @@ class Parts(NamedTuple):
     recent: RecentCalls
     callers: Callers
     client: redis.asyncio.Redis
+    rates: RatesOfCalls
 
 
 class Door:
@@ -88,7 +92,9 @@ class Door:
                     rpm = self.settings.gateway_rpm_per_address
                     counted = limit_of_addresses(client, at.keys, rpm)
                     callers = Callers(loader(at), count_call=counted)
-                    self._parts = Parts(waiters, recent, callers, client)
+                    reader = RateReader(client, at.keys)
+                    rates = RatesOfCalls(reader, at.catalog, by_catalog(at.catalog))
+                    self._parts = Parts(waiters, recent, callers, client, rates)
         return self._parts
 
     async def close(self) -> None:
@@ -106,14 +112,26 @@ class Door:
         dialect, request_id = DIALECTS[kind], new_request_id()
         try:
             call = await self._call(request, kind, request_id)
-            job_id = await self._job(call)
-            if call.streams:
-                return await stream_response(await self._streaming(), request, call, job_id)
-            return await self._wait(request, call, job_id)
         except ClientDisconnect:
             return Response(status_code=499)
         except Exception as error:
             return self.refused(dialect, error, request_id)
+        try:
+            response = await self._answer(request, call)
+        except ClientDisconnect:
+            return Response(status_code=499)
+        except Exception as error:
+            response = self.refused(dialect, error, request_id)
+        with suppress(HeadgateError):  # without Redis nothing is known
+            rates, model = (await self.parts()).rates, response.headers.get(MODEL_USED, call.model)
+            response.headers.update(await rates.headers(call.fields, model, dialect))
+        return response
+
+    async def _answer(self, request: Request, call: GatewayCall) -> Response:
+        job_id = await self._job(call)
+        if call.streams:
+            return await stream_response(await self._streaming(), request, call, job_id)
+        return await self._wait(request, call, job_id)
 
     def refused(self, dialect: Dialect, error: Exception, request_id: str) -> Response:
         """Return the answer for an error. One that is no error of ours is logged by its place."""
