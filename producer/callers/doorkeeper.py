@@ -34,12 +34,13 @@ def origins_of(setting: str) -> frozenset[str]:
 
 def require_loopback(host: str) -> None:
     """Raise WrongUse unless a gateway at this address can only be reached from this machine."""
-    if not _is_loopback(host.strip("[]")):
+    if not is_loopback(host.strip("[]")):
         remedy = "without keys (HEADGATE_GATEWAY_OPEN=1) it serves this machine only: use 127.0.0.1"
         raise WrongUse("--host", host, remedy)
 
 
-def _is_loopback(name: str) -> bool:
+def is_loopback(name: str) -> bool:
+    """Return whether this name or address is that of the same machine."""
     if name.lower() == "localhost":
         return True
     try:
@@ -79,7 +80,7 @@ class Doorkeeper:
         """
         if not self.is_open:
             return
-        if not _is_loopback(host_name(host)):
+        if not is_loopback(host_name(host)):
             words = "an open gateway takes only loopback names, such as localhost, in Host"
             raise KeyRefused(403, "host", f"Host {shown(host)}: {words}")
         if not self._is_welcome(host, origin):

@@ -24,7 +24,7 @@ from headgate.producer.callers.addresses import client_address, proxies_of
 from headgate.producer.callers.allowed import require_models, require_scope
 from headgate.producer.callers.authenticate import Callers
 from headgate.producer.callers.caller import OPEN_CALLER, Caller, Scope
-from headgate.producer.callers.doorkeeper import Doorkeeper
+from headgate.producer.callers.doorkeeper import Doorkeeper, is_loopback
 from headgate.producer.callers.load import loader
 from headgate.producer.callers.rates import RateReader, RatesOfCalls
 from headgate.producer.client.operations import Operations
@@ -155,6 +155,12 @@ class Door:
             require_scope(caller, scope)
         return caller
 
+    async def require_reader(self, request: Request) -> None:
+        """Raise KeyRefused unless the caller has a key, or is a program of this machine."""
+        host = request.client.host if request.client is not None else ""
+        if not is_loopback(host) or "x-forwarded-for" in request.headers:
+            await self.caller_of(request, None)
+
     async def require_models(self, caller: Caller, names: Iterable[str]) -> None:
         """Raise KeyRefused if the caller may not name one of these models."""
         if caller.models is not None:
@@ -218,9 +224,9 @@ class Door:
             left.cancel()
             ended.cancel()
         result = ended.result()
-        if result.status != "succeeded":
-            return refusal(call.dialect, fault_of_result(result), call.request_id)
         facts = response_headers.facts(call, result)
+        if result.status != "succeeded":
+            return refusal(call.dialect, fault_of_result(result), call.request_id, facts)
         return json_response(answer_body(call, result), facts)
 
     async def result(self, call: GatewayCall, job_id: str) -> Result:

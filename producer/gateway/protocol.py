@@ -12,7 +12,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from headgate.producer.dialects.errors import DoorCode
 from headgate.producer.gateway.call import new_request_id
 from headgate.producer.gateway.dialects import dialect_at
-from headgate.producer.gateway.faults import Fault
+from headgate.producer.gateway.faults import CallFault
 from headgate.producer.gateway.responses import refusal
 from headgate.shared.errors import ErrorCode
 
@@ -136,7 +136,7 @@ class BoundedProtocol(HttpToolsProtocol):
         is_begun = self.headers is not None
         names = {name.decode("latin-1") for name, _ in self.headers} if is_begun else set()
         path = self.url.decode("latin-1") if is_begun else ""
-        response = refusal(dialect_at(path, names), Fault(code, words), new_request_id())
+        response = refusal(dialect_at(path, names), CallFault(code, words), new_request_id())
         phrase = HTTPStatus(response.status_code).phrase
         lines = [f"HTTP/1.1 {response.status_code} {phrase}".encode()]
         lines += [b"%s: %s" % pair for pair in response.raw_headers]

@@ -94,12 +94,12 @@ async def _live(_door: Door, _request: Request) -> Response:
 
 
 async def _openapi(door: Door, request: Request) -> Response:
-    await door.caller_of(request, None)
+    await door.require_reader(request)
     return json_response(openapi_json())
 
 
 async def _docs(door: Door, request: Request) -> Response:
-    await door.caller_of(request, None)
+    await door.require_reader(request)
     return Response(docs_page(), media_type="text/html")
 
 

@@ -85,7 +85,8 @@ async def stream_response(
         raise
     if result is not None and result.status != "succeeded":
         events.close()
-        return refusal(call.dialect, fault_of_result(result), call.request_id)
+        facts = headers.facts(call, result)
+        return refusal(call.dialect, fault_of_result(result), call.request_id, facts)
     return EventsResponse(events, headers.job_headers(call, job_id))
 
 
