@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from headgate.producer.gateway.call import GatewayCall, Kind
 from headgate.producer.submit.fields import RequestFields
 from headgate.shared.errors import InvalidRequest
 from headgate.shared.job.request import Dialect
+from headgate.shared.job.request_checks import BETAS, VERSION
 from headgate.shared.job.result import Result
 
 DIALECTS: Mapping[Kind, Dialect] = {
@@ -23,16 +24,24 @@ ASKED_FOR: Mapping[Kind, Scope] = {
 }  # fmt: skip
 
 
+def dialect_at(path: str, headers: Container[str]) -> Dialect:
+    """Return the dialect of an answer at an address that both vendors have, or none."""
+    is_anthropic = "anthropic-version" in headers or path.startswith("/v1/messages")
+    return "anthropic" if is_anthropic else "openai"
+
+
 @dataclass(frozen=True, slots=True)
 class Wish:
     """What a body asks for. `user`: the end user that it names to the vendor, if it does.
 
-    `include_usage`: a stream ends with its usage. `base64`: embeddings are wanted in base64.
+    `include_usage`: a stream ends with its usage. `json_only`: the answer is to be a JSON object.
+    `base64`: embeddings are wanted in base64.
     """
 
     fields: RequestFields
     user: object = None
     include_usage: bool = False
+    json_only: bool = False
     base64: bool = False
 
 
@@ -47,15 +56,23 @@ def fields_of(kind: Kind, body: dict[str, Any], headers: Mapping[str, str]) -> W
         person = body.get("metadata")
         user = person.get("user_id") if isinstance(person, dict) else None
         fields = anthropic.message_fields(body)
-        if betas := _betas(headers):
-            fields["params"] = {**fields.get("params", {}), "anthropic_beta": betas}
+        fields["params"] = {**fields.get("params", {}), **_of_headers(headers)}
         return Wish(fields, user)
-    return Wish(openai.chat_fields(body), body.get("user"), include_usage=openai.wants_usage(body))
+    return Wish(
+        openai.chat_fields(body), body.get("user"),
+        include_usage=openai.wants_usage(body), json_only=openai.wants_json(body),
+    )  # fmt: skip
 
 
-def _betas(headers: Mapping[str, str]) -> list[str]:
-    """Return the names of what is new at Anthropic and the caller wants."""
-    return [name.strip() for name in headers.get("anthropic-beta", "").split(",") if name.strip()]
+def _of_headers(headers: Mapping[str, str]) -> dict[str, Any]:
+    """Return the version of Anthropic's API, and the names of what is new there, as params."""
+    params: dict[str, Any] = {}
+    if version := headers.get("anthropic-version"):
+        params[VERSION] = version
+    names = headers.get("anthropic-beta", "").split(",")
+    if betas := [name.strip() for name in names if name.strip()]:
+        params[BETAS] = betas
+    return params
 
 
 def answer_body(call: GatewayCall, result: Result) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from headgate.producer.callers.addresses import client_address, proxies_of
 from headgate.producer.callers.allowed import require_models, require_scope
 from headgate.producer.callers.authenticate import Callers
 from headgate.producer.callers.caller import OPEN_CALLER, Caller, Scope
+from headgate.producer.callers.doorkeeper import Doorkeeper, is_loopback
 from headgate.producer.callers.load import loader
 from headgate.producer.client.operations import Operations
 from headgate.producer.client.waiters import Waiters
@@ -73,6 +74,7 @@ class Door:
         self._opening = asyncio.Lock()
         self._streams = OpenStreams(settings.gateway_streams)
         self._proxies = proxies_of(settings.gateway_proxies)
+        self._keeper = Doorkeeper.of(settings)
 
     async def parts(self) -> Parts:
         """Return what needs the servers; raise Unreachable while they do not answer."""
@@ -129,9 +131,17 @@ class Door:
         peer = request.client.host if request.client is not None else ""
         address = client_address(peer, request.headers, self._proxies)
         caller = await (await self.parts()).callers.of(request.headers, address)
+        host, origin = request.headers.get("host", ""), request.headers.get("origin")
+        self._keeper.require_page(host, origin, caller)
         if scope is not None:
             require_scope(caller, scope)
         return caller
+
+    async def require_reader(self, request: Request) -> None:
+        """Raise KeyRefused unless the caller has a key, or is a program of this machine."""
+        host = request.client.host if request.client is not None else ""
+        if not is_loopback(host) or "x-forwarded-for" in request.headers:
+            await self.caller_of(request, None)
 
     async def require_models(self, caller: Caller, names: Iterable[str]) -> None:
         """Raise KeyRefused if the caller may not name one of these models."""
@@ -196,9 +206,9 @@ class Door:
             left.cancel()
             ended.cancel()
         result = ended.result()
-        if result.status != "succeeded":
-            return refusal(call.dialect, fault_of_result(result), call.request_id)
         facts = response_headers.facts(call, result)
+        if result.status != "succeeded":
+            return refusal(call.dialect, fault_of_result(result), call.request_id, facts)
         return json_response(answer_body(call, result), facts)
 
     async def result(self, call: GatewayCall, job_id: str) -> Result:

@@ -9,13 +9,12 @@ import signal
 import socket
 import ssl
 from functools import partial
-from typing import Any
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from headgate.producer.callers.doorkeeper import require_loopback
 from headgate.producer.gateway.app import make_app
+from headgate.producer.gateway.protocol import BoundedProtocol
 from headgate.shared.errors import SettingError, WrongUse
 from headgate.shared.settings import Settings
 
@@ -23,60 +22,8 @@ log = logging.getLogger("headgate.gateway")
 
 LOG_LINE = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
-MOST_HEADER_BYTES = 64 * 1024
-"""The most that the headers of one request may take."""
-
 IDLE_S = 75
 """How long a connection stays open without a request, a second longer than most proxies keep it."""
-
-
-class BoundedProtocol(HttpToolsProtocol):
-    """HTTP/1.1 whose headers are bounded in size and in time."""
-
-    headers_within_s = 60.0
-
-    def connection_made(self, transport: Any) -> None:
-        """Wait for the first request."""
-        super().connection_made(transport)
-        self._header_bytes = 0
-        self._in_headers = True
-        self._late = self.loop.call_later(self.headers_within_s, self._refuse_late)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Stop the clock."""
-        self._late.cancel()
-        super().connection_lost(exc)
-
-    def data_received(self, data: bytes) -> None:
-        """Count the bytes of headers; close the connection of endless ones."""
-        if self._in_headers:
-            self._header_bytes += len(data)
-        super().data_received(data)
-        if self._in_headers and self._header_bytes > MOST_HEADER_BYTES:
-            self._close_with(431, "Request Header Fields Too Large")
-
-    def on_message_begin(self) -> None:
-        """Start the clock of a request's headers."""
-        super().on_message_begin()
-        self._in_headers, self._header_bytes = True, 0
-        self._late.cancel()
-        self._late = self.loop.call_later(self.headers_within_s, self._refuse_late)
-
-    def on_headers_complete(self) -> None:
-        """Stop the clock: the body has one of its own."""
-        self._late.cancel()
-        self._in_headers = False
-        super().on_headers_complete()
-
-    def _refuse_late(self) -> None:
-        if self._in_headers:
-            self._close_with(408, "Request Timeout")
-
-    def _close_with(self, status: int, reason: str) -> None:
-        if self.transport is not None and not self.transport.is_closing():
-            head = f"HTTP/1.1 {status} {reason}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
-            self.transport.write(head.encode())
-            self.transport.close()
 
 
 class GatewayServer(uvicorn.Server):

@@ -85,7 +85,8 @@ async def stream_response(
         raise
     if result is not None and result.status != "succeeded":
         events.close()
-        return refusal(call.dialect, fault_of_result(result), call.request_id)
+        facts = headers.facts(call, result)
+        return refusal(call.dialect, fault_of_result(result), call.request_id, facts)
     return EventsResponse(events, headers.job_headers(call, job_id))
 
 
@@ -97,8 +98,9 @@ class JobEvents:
         self._at = at
         self._stream = EventStream(at.waiters, job_id, pulse_s=LOOK_S)
         self._translator = translator(
-            call.dialect, job_id=job_id, model=call.model, include_usage=call.include_usage
-        )
+            call.dialect, job_id=job_id, model=call.model,
+            include_usage=call.include_usage, json_only=call.json_only,
+        )  # fmt: skip
         self._number = 0
         self._ready = b""
         self._ended = False

@@ -80,6 +80,10 @@ ANTHROPIC_NUMBERS = {**NUMBERS, "max_tokens": (0, 10_000_000, True), "temperatur
 BETAS = "anthropic_beta"
 """The param with the names of Anthropic's beta features, which are sent as a header."""
 
+VERSION = "anthropic_version"
+"""The param with the version of Anthropic's API, which is sent as a header."""
+
+_VERSION = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 _BETA_NAME = re.compile(r"[A-Za-z0-9][\w.:-]{0,127}", re.ASCII)
 
 _WHOLE = frozenset(name for name, (*_, is_whole) in NUMBERS.items() if is_whole)
@@ -160,6 +164,7 @@ def check_params(params: dict[str, Any], form: Form = "openai") -> None:
         raise InvalidRequest("params.stop", stop, "give a text or a list of texts")
     if form == "anthropic":
         _check_betas(params)
+        _check_version(params.get(VERSION))
 
 
 def _check_betas(params: dict[str, Any]) -> None:
@@ -172,6 +177,13 @@ def _check_betas(params: dict[str, Any]) -> None:
         _is_list_of_texts(names) and all(map(_BETA_NAME.fullmatch, names))
     ):
         raise InvalidRequest(f"params.{BETAS}", names, "give a list of the names of beta features")
+
+
+def _check_version(version: object) -> None:
+    """Raise InvalidRequest for a version of Anthropic's API that is no date."""
+    if version is not None and not (isinstance(version, str) and _VERSION.fullmatch(version)):
+        remedy = "give the version as a date, such as 2023-06-01"
+        raise InvalidRequest(f"params.{VERSION}", version, remedy)
 
 
 def with_whole_numbers(fields: dict[str, Any]) -> dict[str, Any]:

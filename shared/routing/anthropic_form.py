@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from headgate.shared.job.request import Request
-from headgate.shared.job.request_checks import BETAS
+from headgate.shared.job.request_checks import BETAS, VERSION
 
 Lost = Iterator[str]
 """The paths of fields that cannot be carried."""
 
-LEFT_OUT = frozenset({BETAS, "cache_control", "diagnostics"})
+LEFT_OUT = frozenset({BETAS, VERSION, "cache_control", "diagnostics"})
 """Params that only help Anthropic's cache, or name features whose fields are looked at anyway."""
 
 CARRIED = frozenset({"system", "temperature", "tools", "top_p"})

@@ -168,6 +168,8 @@ FORM_PARAMS = [
             "a mark for Anthropic's cache", {}),
     FormRow("`diagnostics`", '"diagnostics":{"previous_message_id":null}', "left out",
             "about Anthropic's cache", {}),
+    FormRow("`anthropic_version`", '"anthropic_version":"2023-06-01"', "left out",
+            "the version of Anthropic's API; sent there as a header", {}),
     FormRow("`anthropic_beta`", '"anthropic_beta":["context-1m-2025-08-07"]', "left out",
             "it names features, not their use", {}),
     FormRow("`context_management` that clears thinking",

@@ -20,7 +20,7 @@ from headgate.shared.job.request import Request
 from headgate.shared.job.result import Reply, Usage
 from headgate.shared.routing.dialects import beyond_anthropic
 from headgate.workers.provider import Answer, AnswerSink, Room
-from headgate.workers.providers.anthropic_request import beta_header, messages_body, own_body
+from headgate.workers.providers.anthropic_request import messages_body, own_body, own_headers
 from headgate.workers.providers.http import HttpPool, Response, headers_only_client
 from headgate.workers.providers.message_parts import MessageParts
 from headgate.workers.providers.reading import MOST_BYTES
@@ -103,7 +103,7 @@ class AnthropicProvider:
             body["stream"] = True
         response, decoded = await post_and_decode(
             self._http, "/v1/messages", body, request, self._key,
-            timeout_s=timeout_s, idle_s=idle_s, into=into, room=room, headers=beta_header(request),
+            timeout_s=timeout_s, idle_s=idle_s, into=into, room=room, headers=own_headers(request),
         )  # fmt: skip
         return read_message(decoded, response, json_only=json_only)
 

@@ -1,7 +1,8 @@
 """Makes the body of Anthropic's Messages API of a request.
 
 A request in Anthropic's form passes as it is. Only `max_tokens` is put in where it is absent and
-lowered where the model writes less, and names of beta features become a header.
+lowered where the model writes less. Names of beta features and the version of the API become
+headers.
 
 Of a request in OpenAI's form, this changes besides the names (each rule has its test):
 
@@ -38,11 +39,13 @@ from typing import Any
 
 from headgate.shared.job.encoding import loads
 from headgate.shared.job.request import Request
-from headgate.shared.job.request_checks import BETAS
+from headgate.shared.job.request_checks import BETAS, VERSION
 from headgate.shared.routing.dialects import HINTS, ONLY_OPENAI
 from headgate.workers.providers.reasoning import put_thinking
 
 Fields = dict[str, Any]
+
+_HEADERS = frozenset({BETAS, VERSION})
 
 #: Params of OpenAI that are left out: they ask for nothing here.
 DROPPED = frozenset({*ONLY_OPENAI, *HINTS})
@@ -54,26 +57,65 @@ NULLABLE = DROPPED | {
     "tools", "top_p", "user",
 }  # fmt: skip
 
+OUR_VERSION = "2023-06-01"
+"""The version of Anthropic's API that is asked for where the caller names none.
+
+The next version, 2026-10-21, refuses `temperature`, `top_p` and `top_k`; the SDK would ask for it.
+"""
+
 JSON_ONLY = "Answer with one JSON object and nothing else: no explanation, no code fence."
 _OPENING = "(The conversation begins with the assistant.)"
 _NO_TEXT = "(no text)"
 
 
 def own_body(request: Request, model: str, max_output_tokens: int) -> Fields:
-    """Return the body of a request in Anthropic's form: what the caller gave, in its order."""
-    params = {name: value for name, value in request.params.items() if name != BETAS}
+    """Return the body of a request in Anthropic's form: what the caller gave, in its order.
+
+    Only thinking that Claude did not sign is left out.
+    """
+    params = {name: value for name, value in request.params.items() if name not in _HEADERS}
     wanted = params.get("max_tokens")
     if max_output_tokens > 0:
         params["max_tokens"] = (
             max_output_tokens if wanted is None else min(wanted, max_output_tokens)
         )
-    return {"model": model, "messages": request.chat(), **params}
+    return {"model": model, "messages": _signed(request.chat()), **params}
 
 
-def beta_header(request: Request) -> Fields | None:
-    """Return the header with the names of beta features that the caller gave; None for none."""
-    names = request.params.get(BETAS) if request.dialect == "anthropic" else None
-    return {"anthropic-beta": ",".join(names)} if names else None
+def _signed(messages: list[Fields]) -> list[Fields]:
+    """Return the messages without thinking that Claude did not sign, which it refuses.
+
+    It comes from another vendor's answer, which the gateway gave in Anthropic's form.
+    """
+    if not any(map(_has_unsigned, messages)):
+        return messages
+    return [
+        {**one, "content": [block for block in one["content"] if not _is_unsigned(block)]}
+        if _has_unsigned(one)
+        else one
+        for one in messages
+    ]
+
+
+def _has_unsigned(message: Fields) -> bool:
+    content = message.get("content")
+    return isinstance(content, list) and any(map(_is_unsigned, content))
+
+
+def _is_unsigned(block: object) -> bool:
+    match block:
+        case {"type": "thinking", "signature": ""}:
+            return True
+    return False
+
+
+def own_headers(request: Request) -> dict[str, str]:
+    """Return the version of the API and the names of beta features, as the caller gave them."""
+    given = request.params if request.dialect == "anthropic" else {}
+    headers = {"anthropic-version": given.get(VERSION) or OUR_VERSION}
+    if names := given.get(BETAS):
+        headers["anthropic-beta"] = ",".join(names)
+    return headers
 
 
 def messages_body(request: Request, model: str, max_output_tokens: int) -> Fields:

@@ -20,6 +20,7 @@ from ruamel.yaml import YAML
 
 import headgate
 from headgate.producer.cli.commands import cli
+from headgate.producer.gateway.routes import routes
 from headgate.shared.settings import Settings, variable
 from tests import ROOT
 
@@ -42,8 +43,11 @@ COMPOSED: dict[str, Any] = load(COMPOSE)[0]
 SERVICES: dict[str, dict[str, Any]] = COMPOSED["services"]
 OWN = {name: made for name, made in SERVICES.items() if made["image"] == OWN_IMAGE}
 WORKERS = {name: made for name, made in OWN.items() if made["command"][0] == "worker"}
-MIGRATE, DEPLOYMENT = load(ROOT / "deploy" / "kubernetes.yaml")
-PODS = {made["kind"]: made["spec"]["template"]["spec"] for made in (MIGRATE, DEPLOYMENT)}
+MIGRATE, WORKER, GATEWAY, SERVICE = load(ROOT / "deploy" / "kubernetes.yaml")
+PODS = {
+    made["metadata"]["name"].removeprefix("headgate-"): made["spec"]["template"]["spec"]
+    for made in (MIGRATE, WORKER, GATEWAY)
+}
 
 
 def instructions() -> list[tuple[str, str]]:
@@ -64,14 +68,14 @@ def commands() -> Iterator[tuple[str, list[str]]]:
     yield "Dockerfile HEALTHCHECK", check[1:]
     for name, made in OWN.items():
         yield name, made["command"]
-    for kind, pod in PODS.items():
+    for name, pod in PODS.items():
         [container] = pod["containers"]
-        yield kind, container["args"]
+        yield f"pod {name}", container["args"]
         for probe in ("startupProbe", "livenessProbe"):
-            if probe in container:
+            if "exec" in container.get(probe, {}):
                 program, *words = container[probe]["exec"]["command"]
                 assert program == "headgate"
-                yield f"{kind} {probe}", words
+                yield f"pod {name} {probe}", words
 
 
 def ignored(path: str) -> bool:
@@ -228,9 +232,10 @@ def test_each_profile_runs_one_kind_of_worker() -> None:
 
 def test_workers_are_given_the_time_that_a_drain_takes() -> None:
     needed = Settings().drain_s + CLOSING_S
-    for made in WORKERS.values():
+    for made in (*WORKERS.values(), SERVICES["gateway"]):
         assert seconds(made["stop_grace_period"]) > needed
-    assert PODS["Deployment"]["terminationGracePeriodSeconds"] > needed
+    for name in ("worker", "gateway"):
+        assert PODS[name]["terminationGracePeriodSeconds"] > needed
 
 
 def test_redis_keeps_what_it_is_given() -> None:
@@ -247,18 +252,48 @@ def test_redis_keeps_what_it_is_given() -> None:
     assert used == set(COMPOSED["volumes"]) == {"redis", "postgres"}
 
 
-def test_only_flower_can_be_reached_and_only_from_this_machine() -> None:
+def test_only_the_gateway_and_flower_can_be_reached_and_only_from_this_machine() -> None:
     published = {name: made["ports"] for name, made in SERVICES.items() if "ports" in made}
-    assert published == {"flower": ["127.0.0.1:5555:5555"]}
+    assert published == {"gateway": ["127.0.0.1:8080:8080"], "flower": ["127.0.0.1:5555:5555"]}
     assert not any(made.get("privileged") or made.get("network_mode") for made in SERVICES.values())
     flower = SERVICES["flower"]
     assert "env_file" not in flower  # no key of a provider
     assert "HEADGATE_DATABASE_URL" not in flower["environment"]
 
 
-@pytest.mark.parametrize("kind", ["Job", "Deployment"])
-def test_pods_run_without_root_and_on_a_read_only_tree(kind: str) -> None:
-    pod = PODS[kind]
+def test_the_gateway_has_no_key_of_a_provider_and_is_told_what_submitting_needs() -> None:
+    service = SERVICES["gateway"]
+    assert "env_file" not in service
+    assert {"HEADGATE_CATALOG", "HEADGATE_KEY_PREFIX", "HEADGATE_MODEL"} <= set(
+        service["environment"]
+    )
+    [container] = PODS["gateway"]["containers"]
+    assert "envFrom" not in container
+    given = {one["name"]: one["valueFrom"]["secretKeyRef"]["key"] for one in container["env"]}
+    assert all(name == key for name, key in given.items())
+    assert {"HEADGATE_REDIS_URL", "HEADGATE_DATABASE_URL"} <= set(given) <= SETTINGS
+
+
+def test_the_gateways_port_and_its_health_address_are_those_that_are_asked() -> None:
+    [container] = PODS["gateway"]["containers"]
+    [port] = container["ports"]
+    assert container["args"][-1] == str(port["containerPort"])
+    probes = [container[name]["httpGet"] for name in container if name.endswith("Probe")]
+    assert len(probes) == 3
+    assert all(one == {"path": "/health/live", "port": port["name"]} for one in probes)
+    assert SERVICE["spec"]["ports"][0]["targetPort"] == port["name"]
+    labels = GATEWAY["spec"]["template"]["metadata"]["labels"]
+    assert SERVICE["spec"]["selector"] == labels
+    words = SERVICES["gateway"]["command"]
+    assert SERVICES["gateway"]["ports"][0].endswith(f":{words[-1]}")
+    assert f":{words[-1]}/health/live" in SERVICES["gateway"]["healthcheck"]["test"][-1]
+    paths = {route.path for route in routes()}
+    assert {"/health/live", "/health/ready"} <= paths
+
+
+@pytest.mark.parametrize("name", ["migrate", "worker", "gateway"])
+def test_pods_run_without_root_and_on_a_read_only_tree(name: str) -> None:
+    pod = PODS[name]
     [container] = pod["containers"]
     assert pod["securityContext"]["runAsNonRoot"]
     assert pod["securityContext"]["runAsUser"] == int(last("USER").split(":")[0])
@@ -273,9 +308,12 @@ def test_pods_run_without_root_and_on_a_read_only_tree(kind: str) -> None:
     assert mounted == {volume["name"] for volume in pod.get("volumes", [])}
 
 
-def test_the_deployment_selects_its_own_pods() -> None:
-    spec = DEPLOYMENT["spec"]
-    assert DEPLOYMENT["apiVersion"] == "apps/v1"
+def test_each_deployment_selects_its_own_pods() -> None:
     assert MIGRATE["apiVersion"] == "batch/v1"
-    assert spec["selector"]["matchLabels"] == spec["template"]["metadata"]["labels"]
+    for made in (WORKER, GATEWAY):
+        spec = made["spec"]
+        assert made["apiVersion"] == "apps/v1"
+        assert spec["selector"]["matchLabels"] == spec["template"]["metadata"]["labels"]
+        assert spec["selector"]["matchLabels"] == made["metadata"]["labels"]
+    assert WORKER["metadata"]["labels"] != GATEWAY["metadata"]["labels"]
     assert MIGRATE["spec"]["template"]["spec"]["restartPolicy"] == "Never"

@@ -94,7 +94,7 @@ async def test_anthropics_dialect_sends_every_field_to_the_byte(
     given = row.given if limited else ",".join(filter(None, [row.given, '"max_tokens":8192']))
     await ask(anthropic, prepared(CLAUDE, row.given, row.messages))
     wanted = f'{{"model":"{CLAUDE}","messages":{row.messages},{given}}}'
-    if "anthropic_beta" in row.given:
+    if row.given.startswith('"anthropic_'):
         wanted = wanted.replace(f"{row.given},", "")
     assert anthropic.requests[0].body.decode() == wanted
 
@@ -147,6 +147,21 @@ async def test_names_of_beta_features_are_a_header_of_their_call_only(
     assert first.headers["anthropic-beta"] == "a-1,b-2"
     assert b"beta" not in first.body
     assert "anthropic-beta" not in second.headers
+
+
+async def test_the_version_of_the_api_is_the_callers_or_one_that_takes_a_temperature(
+    anthropic: RecordingProvider,
+) -> None:
+    await ask(anthropic, prepared(CLAUDE, '"anthropic_version":"2026-10-21"'))
+    await ask(anthropic, prepared(CLAUDE, '"temperature":0.5'))
+    first, second = anthropic.requests
+    assert first.headers["anthropic-version"] == "2026-10-21"
+    assert b"version" not in first.body
+    assert second.headers["anthropic-version"] == "2023-06-01"
+    for wrong in ('"latest"', "20261021", '"2026-10-21\\r\\nx: y"'):
+        with pytest.raises(InvalidRequest) as caught:
+            prepared(CLAUDE, f'"anthropic_version":{wrong}')
+        assert caught.value.field == "params.anthropic_version"
 
 
 async def test_a_fallback_to_a_smaller_model_lowers_max_tokens_and_nothing_else(
