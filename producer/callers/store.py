@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -85,6 +86,17 @@ def find(engine: Engine, digest: str) -> GatewayKey | None:
     """
     digests = gateway_keys.c.secret_sha256, gateway_keys.c.previous_sha256
     return _first(engine, select(gateway_keys).where(or_(*(one == digest for one in digests))))
+
+
+def origins(engine: Engine, at_ms: Callable[[], int] = now_ms) -> frozenset[str]:
+    """Return the origins that the keys list which are good now, by this clock (Unix ms)."""
+    query = select(gateway_keys).where(
+        gateway_keys.c.origins != "[]", gateway_keys.c.revoked_at_ms.is_(None)
+    )
+    with reading(engine) as connection:
+        found = [GatewayKey.of_row(row) for row in connection.execute(query).mappings()]
+    good = (key.caller.origins for key in found if key.state(at_ms()) == "good")
+    return frozenset().union(*good)
 
 
 def rotate(engine: Engine, key_id: str, grace_ms: int) -> tuple[GatewayKey, str]:

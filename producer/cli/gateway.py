@@ -12,7 +12,8 @@ from headgate.producer.cli.terminal.exit_codes import DONE, INTERRUPTED
 from headgate.producer.cli.terminal.output import print_error_text, print_note
 
 if TYPE_CHECKING:
-    from headgate.producer.cli.terminal.interrupt import Interrupt
+    from collections.abc import Sequence
+
     from headgate.producer.local.process import Child
     from headgate.shared.settings import Settings
 
@@ -34,13 +35,12 @@ def gateway(host: str, port: int, workers: int) -> int:
 
     Point a client at it with base_url http://HOST:PORT/v1 (OpenAI) or http://HOST:PORT (Anthropic).
     Callers need a key of `headgate keys create`, unless HEADGATE_GATEWAY_OPEN=1. SIGTERM or Ctrl-C
-    lets open calls end for HEADGATE_DRAIN_S (30 s). With HEADGATE_GATEWAY_TLS_CERT, SIGHUP reads the
-    certificate anew.
+    lets open calls end for HEADGATE_DRAIN_S (30 s). SIGHUP reads the certificate anew.
 
     \b
     Example: headgate gateway --port 8080 --workers 2
     """
-    from headgate.producer.gateway.server import bind, config_of, serve
+    from headgate.producer.gateway.server import config_of, serve
     from headgate.producer.installation import require_home
     from headgate.shared import settings
 
@@ -49,16 +49,20 @@ def gateway(host: str, port: int, workers: int) -> int:
         require_home(in_force)
     scheme = "http" if in_force.gateway_tls_cert is None else "https"
     shown = f"[{host}]" if ":" in host else host
-    bind(host, port).close()  # so that a port that is taken stops us before we say anything
     if workers == 1:
-        print_note(f"the gateway listens on {scheme}://{shown}:{port}")
-        return serve(in_force, host=host, port=port)
+        note = f"the gateway listens on {scheme}://{shown}:{port}"
+        return serve(in_force, host=host, port=port, announce=lambda: print_note(note))
     config_of(in_force, host=host, port=port)  # so that a bad setting stops us here
-    print_note(f"{workers} gateway processes listen on {scheme}://{shown}:{port}")
-    return _supervise(in_force, host, port, workers)
+    note = f"{workers} gateway processes listen on {scheme}://{shown}:{port}"
+    return _supervise(in_force, host, port, workers, note)
 
 
-def _supervise(in_force: Settings, host: str, port: int, workers: int) -> int:
+def _reload(children: Sequence[Child]) -> None:
+    for child in children:
+        child.request_reload()
+
+
+def _supervise(in_force: Settings, host: str, port: int, workers: int, note: str) -> int:
     """Run the processes until the user stops them, and start those anew that die."""
     from headgate.producer.cli.terminal.interrupt import Interrupt
     from headgate.producer.gateway.server import bind
@@ -68,6 +72,8 @@ def _supervise(in_force: Settings, host: str, port: int, workers: int) -> int:
 
     words = ["--host", host, "--port", str(port), "--shared"]
     # Held for as long as we run, so that no other program takes the port; it never listens.
+    bind(host, port).close()
+    print_note(note)
     with bind(host, port, is_shared=True), Interrupt("stopping: open calls may end") as stop:
         children = [
             Child(
@@ -77,23 +83,18 @@ def _supervise(in_force: Settings, host: str, port: int, workers: int) -> int:
             )
             for n in range(1, workers + 1)
         ]  # fmt: skip
-        if in_force.gateway_tls_cert is not None:
-            signal.signal(signal.SIGHUP, lambda *_: [one.send(signal.SIGHUP) for one in children])
         try:
-            _guard(children, stop)
+            for child in children:
+                child.start()
+            if in_force.gateway_tls_cert is not None:
+                signal.signal(signal.SIGHUP, lambda *_: _reload(children))
+            while not stop.requested():
+                for child in children:
+                    if death := child.restart_dead():
+                        print_note(death)
+                time.sleep(_CHECK_EVERY_S)
         finally:
             for child in children:
                 child.request_stop()
             stop_all(children, stop.at_once)
     return DONE if stop.signal == signal.SIGTERM else INTERRUPTED
-
-
-def _guard(children: list[Child], stop: Interrupt) -> None:
-    """Start the processes, and start those anew that die, until the user stops them."""
-    for child in children:
-        child.start()
-    while not stop.requested():
-        for child in children:
-            if note := child.restart_dead():
-                print_note(note)
-        time.sleep(_CHECK_EVERY_S)

@@ -218,7 +218,7 @@ def _budget(text: str | None) -> tuple[str | None, Literal["day", "month"] | Non
 
     if text is None:
         return None, None
-    match = re.fullmatch(r"([0-9]{1,7}(?:\.[0-9]{1,6})?)/(day|month)", text, re.ASCII)
+    match = re.fullmatch(r"([0-9]{1,7}(?:\.[0-9]{1,12})?)/(day|month)", text, re.ASCII)
     if match is None:
         raise WrongUse("--budget", text, "write USD/day or USD/month, such as 5/day or 99.50/month")
     return match[1], "day" if match[2] == "day" else "month"

@@ -55,7 +55,6 @@ class MessageStream:
         """
         if self._ended:
             return []
-        self._ended = True
         writer = self._writer
         body = message(result.as_json())
         writer.start(body)
@@ -63,6 +62,7 @@ class MessageStream:
             content = objects_of(body.get("content"))
             writer.rest(joined(content) if self._kind == "text" else content)
         writer.end(body)
+        self._ended = True
         return writer.written()
 
     def fail(self, code: str, message: str, http_status: int = 500) -> list[ServerEvent]:

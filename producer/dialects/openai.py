@@ -109,6 +109,11 @@ def wants_usage(body: Fields) -> bool:
     return wanted is True
 
 
+def wants_json(body: Fields) -> bool:
+    """Return whether the caller wants a JSON object: a code fence is then no part of the answer."""
+    return fields_of(body.get("response_format")).get("type") == "json_object"
+
+
 def as_in_body(fault: InvalidRequest) -> InvalidRequest:
     """Return the fault with its field named as in a body, where params have no folder."""
     name = fault.field.removeprefix("params.")

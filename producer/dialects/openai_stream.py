@@ -81,10 +81,10 @@ class ChunkStream:
         """
         if self._ended:
             return []
-        self._ended = True
         body = completion(result.as_json())
         self._writer.rest(body)
         self._writer.end(body.get("usage"))
+        self._ended = True
         return self._writer.written()
 
     def fail(self, code: str, message: str, http_status: int = 500) -> list[ServerEvent]:

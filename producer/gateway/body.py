@@ -23,25 +23,24 @@ async def read_body(request: Request, *, most_bytes: int, within_s: float) -> by
         raise CallRefused(
             "unsupported_media_type", f"content-type: {kind[:80]}: send application/json"
         )
-    if encoding := request.headers.get("content-encoding"):
+    encoding = request.headers.get("content-encoding", "identity")
+    if encoding.strip().lower() not in ("", "identity"):
         raise CallRefused(
             "unsupported_media_type", f"content-encoding: {encoding[:80]}: send the body as it is"
         )
     if int(_digits(request.headers.get("content-length", "0"))) > most_bytes:
         raise _too_large(most_bytes)
-    chunks: list[bytes] = []
-    size = 0
+    body = bytearray()  # one piece of memory, however small the pieces are that come
     try:
         async with asyncio.timeout(within_s):
             async for chunk in request.stream():
-                size += len(chunk)
-                if size > most_bytes:
+                if len(body) + len(chunk) > most_bytes:
                     raise _too_large(most_bytes)
-                chunks.append(chunk)
+                body += chunk
     except TimeoutError:
         words = f"the body did not arrive within {within_s:g} s (HEADGATE_GATEWAY_BODY_S)"
         raise CallRefused("request_timeout", words, retry_after_s=1) from None
-    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+    return bytes(body)
 
 
 def decoded(body: bytes) -> dict[str, Any]:

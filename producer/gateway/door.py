@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -24,7 +24,9 @@ from headgate.producer.callers.addresses import client_address, proxies_of
 from headgate.producer.callers.allowed import require_models, require_scope
 from headgate.producer.callers.authenticate import Callers
 from headgate.producer.callers.caller import OPEN_CALLER, Caller, Scope
+from headgate.producer.callers.doorkeeper import Doorkeeper, is_loopback
 from headgate.producer.callers.load import loader
+from headgate.producer.callers.rates import RateReader, RatesOfCalls
 from headgate.producer.client.operations import Operations
 from headgate.producer.client.waiters import Waiters
 from headgate.producer.errors import JobTimeout
@@ -41,6 +43,7 @@ from headgate.producer.gateway.responses import json_response, refusal
 from headgate.producer.gateway.retries import RecentCalls
 from headgate.producer.gateway.streams import Streaming, stream_response
 from headgate.producer.submit.fields import RequestFields
+from headgate.shared.admission.tiers import by_catalog
 from headgate.shared.errors import HeadgateError, Unreachable, place_of
 from headgate.shared.job.request import Dialect
 from headgate.shared.job.result import Result
@@ -48,6 +51,7 @@ from headgate.shared.settings import Settings
 
 log = logging.getLogger("headgate.gateway")
 
+MODEL_USED = "x-headgate-model-used"
 NO_WORKER_S = 5.0
 """A call waits so long for a worker to come, unless it says how long it waits."""
 
@@ -65,6 +69,7 @@ class Parts(NamedTuple):
     recent: RecentCalls
     callers: Callers
     client: redis.asyncio.Redis
+    rates: RatesOfCalls
 
 
 class Door:
@@ -79,6 +84,7 @@ class Door:
         self._opening = asyncio.Lock()
         self._streams = OpenStreams(settings.gateway_streams)
         self._proxies = proxies_of(settings.gateway_proxies)
+        self._keeper = Doorkeeper.of(settings)
 
     async def parts(self) -> Parts:
         """Return what needs the servers; raise Unreachable while they do not answer."""
@@ -92,7 +98,9 @@ class Door:
                     rpm = self.settings.gateway_rpm_per_address
                     counted = limit_of_addresses(client, at.keys, rpm)
                     callers = Callers(loader(at), count_call=counted)
-                    self._parts = Parts(waiters, recent, callers, client)
+                    reader = RateReader(client, at.keys)
+                    rates = RatesOfCalls(reader, at.catalog, by_catalog(at.catalog))
+                    self._parts = Parts(waiters, recent, callers, client, rates)
         return self._parts
 
     async def close(self) -> None:
@@ -108,16 +116,27 @@ class Door:
     async def answer(self, request: Request, kind: Kind) -> Response:
         """Return the answer to a call, or why there is none, in the caller's dialect."""
         dialect, request_id = DIALECTS[kind], new_request_id()
+        call: GatewayCall | None = None
         try:
             call = await self._call(request, kind, request_id)
-            job_id = await self._job(call)
-            if call.streams:
-                return await stream_response(await self._streaming(), request, call, job_id)
-            return await self._wait(request, call, job_id)
+            response = await (self._stream if call.streams else self._wait)(request, call)
         except ClientDisconnect:
             return Response(status_code=499)
+        except asyncio.CancelledError:
+            if not self.departures.stopping:
+                raise
+            return self.refused(dialect, _stopping(), request_id)
         except Exception as error:
-            return self.refused(dialect, error, request_id)
+            response = self.refused(dialect, error, request_id)
+        if call is not None:
+            with suppress(HeadgateError):  # without Redis nothing is known
+                response.headers.update(await self._rates(call, response))
+        return response
+
+    async def _rates(self, call: GatewayCall, response: Response) -> Mapping[str, str]:
+        """Return what is left of the limits that bind the caller."""
+        model = response.headers.get(MODEL_USED, call.model)
+        return await (await self.parts()).rates.headers(call.fields, model, call.dialect)
 
     def refused(self, dialect: Dialect, error: Exception, request_id: str) -> Response:
         """Return the answer for an error. One that is no error of ours is logged by its place."""
@@ -135,9 +154,17 @@ class Door:
         peer = request.client.host if request.client is not None else ""
         address = client_address(peer, request.headers, self._proxies)
         caller = await (await self.parts()).callers.of(request.headers, address)
+        host, origin = request.headers.get("host", ""), request.headers.get("origin")
+        self._keeper.require_page(host, origin, caller)
         if scope is not None:
             require_scope(caller, scope)
         return caller
+
+    async def require_reader(self, request: Request) -> None:
+        """Raise KeyRefused unless the caller has a key, or is a program of this machine."""
+        host = request.client.host if request.client is not None else ""
+        if not is_loopback(host) or "x-forwarded-for" in request.headers:
+            await self.caller_of(request, None)
 
     async def require_models(self, caller: Caller, names: Iterable[str]) -> None:
         """Raise KeyRefused if the caller may not name one of these models."""
@@ -176,9 +203,16 @@ class Door:
     async def _recent(self) -> RecentCalls:
         return (await self.parts()).recent
 
-    async def _streaming(self) -> Streaming:
+    async def _stream(self, request: Request, call: GatewayCall) -> Response:
         waiters = (await self.parts()).waiters
-        return Streaming(waiters, self.operations, self.departures, self._streams)
+        at = Streaming(waiters, self.operations, self.departures, self._streams)
+        self._streams.begin(call.caller.key_id)
+        try:
+            job_id = await self._job(call)
+        except BaseException:
+            self._streams.end(call.caller.key_id)
+            raise
+        return await stream_response(at, request, call, job_id)
 
     async def _before(self, recent: RecentCalls, call: GatewayCall) -> tuple[str, bool] | None:
         """Return the job that the same call became before, and whether its answer can serve."""
@@ -193,7 +227,8 @@ class Door:
         with suppress(RedisError):  # then a retry is a job of its own
             await recent.note(call.digest, job_id, call.request_id)
 
-    async def _wait(self, request: Request, call: GatewayCall, job_id: str) -> Response:
+    async def _wait(self, request: Request, call: GatewayCall) -> Response:
+        job_id = await self._job(call)
         ended = asyncio.ensure_future(self.result(call, job_id))
         left = asyncio.ensure_future(gone(request))
         try:
@@ -205,9 +240,9 @@ class Door:
             left.cancel()
             ended.cancel()
         result = ended.result()
-        if result.status != "succeeded":
-            return refusal(call.dialect, fault_of_result(result), call.request_id)
         facts = response_headers.facts(call, result)
+        if result.status != "succeeded":
+            return refusal(call.dialect, fault_of_result(result), call.request_id, facts)
         return json_response(answer_body(call, result), facts)
 
     async def result(self, call: GatewayCall, job_id: str) -> Result:
@@ -227,6 +262,11 @@ class Door:
                 words = f"no worker serves {waiting_for.name} now"
                 raise CallRefused("unavailable", words, retry_after_s=NO_WORKER_S) from None
             return await waiters.ended(job_id, call.wait_s - NO_WORKER_S)
+
+
+def _stopping() -> CallRefused:
+    words = "this gateway is stopping; ask again: a call with an Idempotency-Key goes on"
+    return CallRefused("unavailable", words, retry_after_s=1)
 
 
 def _with_next_key(fields: RequestFields, key: str, job_id: str) -> RequestFields:

@@ -52,6 +52,8 @@ def of_fault(fault: CallFault, status: int, request_id: str) -> Headers:
         headers["retry-after"] = str(max(1, math.ceil(fault.retry_after_s)))
     if not fault.retryable:
         headers["x-should-retry"] = "false"
+    if status == 408:  # the rest of a slow body is not waited for
+        headers["connection"] = "close"
     if status == 401:
         headers["www-authenticate"] = "Bearer"
     return headers

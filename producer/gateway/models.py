@@ -59,7 +59,7 @@ def anthropic_list(models: list[Model], query: Mapping[str, str]) -> dict[str, A
     `query`: limit, after_id and before_id. Raises CallRefused with 400 for a bad one.
     """
     limit = query.get("limit", "20")
-    if not (limit.isascii() and limit.isdigit() and 1 <= int(limit) <= MOST):
+    if not (limit.isascii() and limit.isdigit() and len(limit) < 5 and 1 <= int(limit) <= MOST):
         raise CallRefused(
             "invalid_request", f"limit: {limit[:80]!r}: give a number from 1 to {MOST}"
         )

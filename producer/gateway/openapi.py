@@ -9,23 +9,24 @@ from typing import Any
 import headgate
 
 _TEXT = {"type": "string"}
+_WORD = {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$"}
 _NAME = {"type": "string", "minLength": 1, "maxLength": 128}
-_MESSAGES = {
-    "type": "array", "minItems": 1,
-    "items": {
-        "type": "object", "required": ["role"],
-        "properties": {
-            "role": _TEXT,
-            "content": {
-                "anyOf": [_TEXT, {"type": "array", "items": {"type": "object"}}, {"type": "null"}]
-            },
-        },
-    },
-}  # fmt: skip
-_CHAT = {"model": _NAME, "messages": _MESSAGES, "stream": {"type": "boolean"},
+
+
+def _messages(*roles: str) -> dict[str, Any]:
+    parts = {"type": "array", "items": {"type": "object"}}
+    properties = {"role": {"enum": list(roles)}, "content": {"anyOf": [_TEXT, parts]}}
+    item = {"type": "object", "required": ["role", "content"], "properties": properties}
+    return {"type": "array", "minItems": 1, "items": item}
+
+
+_CHAT = {"model": _NAME,
+         "messages": _messages("developer", "system", "user", "assistant", "tool", "function"),
+         "stream": {"type": "boolean"},
          "max_completion_tokens": {"type": "integer", "minimum": 1},
          "temperature": {"type": "number", "minimum": 0, "maximum": 2}}  # fmt: skip
-_MESSAGE = {"model": _NAME, "messages": _MESSAGES, "stream": {"type": "boolean"},
+_MESSAGE = {"model": _NAME, "messages": _messages("user", "assistant"),
+            "stream": {"type": "boolean"},
             "max_tokens": {"type": "integer", "minimum": 1},
             "system": {"anyOf": [_TEXT, {"type": "array", "items": {"type": "object"}}]},
             "temperature": {"type": "number", "minimum": 0, "maximum": 1}}  # fmt: skip
@@ -36,16 +37,19 @@ _EMBEDDINGS = {
     "dimensions": {"type": "integer", "minimum": 1},
 }
 
-_HEADERS = [
-    ("x-headgate-priority", "interactive (default), standard or bulk"),
-    ("x-headgate-tenant", "whose call it is, if the key allows any tenant"),
-    ("x-headgate-user", "whose call it is, if the key allows any user"),
-    ("x-headgate-deadline-s", "how many seconds the answer is worth waiting for"),
-    ("x-headgate-cache", "exact or off"),
-    ("x-headgate-fallback", "true, false, or models with commas between them"),
-    ("x-headgate-idempotency-key", "the same key and body within a day is the same job"),
-    ("x-headgate-detach", "true: the job goes on if the caller goes away"),
-]
+_HEADERS: list[tuple[str, str, dict[str, Any]]] = [
+    ("x-headgate-priority", "interactive (default), standard or bulk",
+     {"enum": ["interactive", "standard", "bulk"]}),
+    ("x-headgate-tenant", "whose call it is, if the key allows any tenant", _WORD),
+    ("x-headgate-user", "whose call it is, if the key allows any user", _WORD),
+    ("x-headgate-deadline-s", "how many seconds the answer is worth waiting for",
+     {"type": "number", "exclusiveMinimum": 0, "maximum": 86_400}),
+    ("x-headgate-cache", "exact or off", {"enum": ["exact", "off"]}),
+    ("x-headgate-fallback", "true, false, or models with commas between them", _TEXT),
+    ("x-headgate-idempotency-key", "the same key and body within a day is the same job", _WORD),
+    ("x-headgate-detach", "true: the job goes on if the caller goes away",
+     {"enum": ["true", "false"]}),
+]  # fmt: skip
 
 _ERRORS = {
     "400": "the body is wrong", "401": "no key, or a wrong one", "402": "a budget is used up",
@@ -62,8 +66,8 @@ _ERRORS = {
 def _post(summary: str, properties: dict[str, Any], required: list[str]) -> dict[str, Any]:
     schema = {"type": "object", "required": required, "properties": properties}
     parameters = [
-        {"name": name, "in": "header", "required": False, "description": words, "schema": _TEXT}
-        for name, words in _HEADERS
+        {"name": name, "in": "header", "required": False, "description": words, "schema": form}
+        for name, words, form in _HEADERS
     ]
     return {"post": {
         "summary": summary,

@@ -43,6 +43,7 @@ async def read_call(
         is_patient="deadline_s" in ours,
         detach=is_on(headers, "detach"),
         include_usage=wish.include_usage,
+        json_only=wish.json_only,
         base64=wish.base64,
         retry=retry,
         digest=digest_of(caller, request.url.path, raw, key) if is_known_again else "",

@@ -23,10 +23,13 @@ def json_response(
     return Response(dumps(body), status, headers=headers, media_type=JSON)
 
 
-def refusal(dialect: Dialect, fault: CallFault, request_id: str) -> Response:
-    """Return the answer that says what went wrong."""
+def refusal(
+    dialect: Dialect, fault: CallFault, request_id: str, facts: Mapping[str, str] | None = None
+) -> Response:
+    """Return the answer that says what went wrong. `facts`: the headers of a job that failed."""
     status = errors.status_of(fault.code, dialect)
     body = errors.error_body(
         dialect, fault.code, fault.message, param=fault.param, request_id=request_id
     )
-    return json_response(body, headers.of_fault(fault, status, request_id), status=status)
+    told = {**(facts or {}), **headers.of_fault(fault, status, request_id)}
+    return json_response(body, told, status=status)

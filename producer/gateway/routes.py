@@ -13,6 +13,7 @@ from headgate.producer.gateway import health, models
 from headgate.producer.gateway.body import decoded
 from headgate.producer.gateway.call import Kind, new_request_id
 from headgate.producer.gateway.count_tokens import count_tokens
+from headgate.producer.gateway.dialects import dialect_at
 from headgate.producer.gateway.door import Door
 from headgate.producer.gateway.headers import request_headers
 from headgate.producer.gateway.openapi import docs_page, openapi_json
@@ -31,9 +32,7 @@ def door_of(request: Request) -> Door:
 
 def dialect_of(request: Request) -> Dialect:
     """Return the dialect in which an address answers that both vendors have."""
-    path = request.url.path
-    is_anthropic = "anthropic-version" in request.headers or path.startswith("/v1/messages")
-    return "anthropic" if is_anthropic else "openai"
+    return dialect_at(request.url.path, request.headers)
 
 
 def _calls(kind: Kind) -> Answer:
@@ -95,12 +94,12 @@ async def _live(_door: Door, _request: Request) -> Response:
 
 
 async def _openapi(door: Door, request: Request) -> Response:
-    await door.caller_of(request, None)
+    await door.require_reader(request)
     return json_response(openapi_json())
 
 
 async def _docs(door: Door, request: Request) -> Response:
-    await door.caller_of(request, None)
+    await door.require_reader(request)
     return Response(docs_page(), media_type="text/html")
 
 

@@ -134,14 +134,15 @@ class Child:
             self._stop_requested = True
             self._process.send_signal(signal.SIGTERM)
 
-    def send(self, number: signal.Signals) -> None:
-        """Send the process a signal, if it runs."""
-        if self._process is not None and self.running:
-            self._process.send_signal(number)
-
     def request_stop_again(self) -> None:
         """Send SIGTERM again: a worker puts its running jobs back at once."""
-        self.send(signal.SIGTERM)
+        if self._process is not None and self.running:
+            self._process.send_signal(signal.SIGTERM)
+
+    def request_reload(self) -> None:
+        """Send SIGHUP: a gateway reads its certificate anew."""
+        if self._process is not None and self.running:
+            self._process.send_signal(signal.SIGHUP)
 
     def kill(self) -> None:
         """Kill the process and all others in its session."""

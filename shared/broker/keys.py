@@ -292,7 +292,7 @@ class Keys:
         return f"{self.prefix}headgate:deltas:{job_id}"
 
     def recent_call(self, digest: str) -> str:
-        """STRING: the job that a call at the gateway became, and its last call; 10 minutes."""
+        """STRING: the job that a call of the gateway became, and who asked; expires in 10 min."""
         return f"{self.prefix}headgate:call:{digest}"
 
     def sweeper(self) -> str:

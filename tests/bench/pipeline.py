@@ -7,6 +7,7 @@ them on the same cores.
 from __future__ import annotations
 
 import json
+import statistics
 import sys
 from typing import Any
 
@@ -18,7 +19,7 @@ from tests.bench.rig import Figures, Rig, median_of, rig, run_child, stopwatch
 from tests.bench.table import Table
 from tests.support.child import ChildProcess, wait_until
 
-CALLS, IN_FLIGHT, LATENCY_MS, ROUNDS = 5_000, 500, 50, 3
+CALLS, IN_FLIGHT, LATENCY_MS, ROUNDS = 5_000, 500, 50, 5
 STOCK_CALLS, STOCK_PROCESSES = 600, 8
 
 
@@ -28,18 +29,32 @@ def measure() -> Table:
     columns = ("", "jobs/s", "CPU-ms per job", "memory", "Valkey / provider / producer")
     table = Table(f"{title} (median of {ROUNDS})", columns)
     with rig(latency_ms=LATENCY_MS, concurrency=IN_FLIGHT, load_provider=True) as bench:
-        bench.start_worker()
         with Client(bench.settings) as client:
-            bench.warm_up(client)
-            _add(table, "Headgate, one worker process: claim, cache, ledger, call, result, audit",
-                 median_of([bench.drain(client, CALLS) for _ in range(ROUNDS)]))  # fmt: skip
+            for processes in (1, 2):
+                bench.start_worker()
+                bench.warm_up(client)
+                _in_turns(table, bench, client, processes)
         bench.stop_workers()
-        for kind in ("aiohttp", "default"):
-            name = f"a bare AsyncOpenAI loop, transport {kind}, which only calls"
-            _add(table, name, median_of([_floor(bench, kind) for _ in range(ROUNDS)]))
+        name = "a bare AsyncOpenAI loop, transport default, which only calls"
+        _add(table, name, median_of([_floor(bench, "default") for _ in range(ROUNDS)]))
         name = f"stock Celery, prefork, {STOCK_PROCESSES} processes, which only calls"
         _add(table, name, _stock(bench))
     return table
+
+
+def _in_turns(table: Table, bench: Rig, client: Client, processes: int) -> None:
+    """Headgate and the bare loop in turns, since the speed of a machine changes by the minute."""
+    ours, bare = [], []
+    for _ in range(ROUNDS):
+        ours.append(bench.drain(client, CALLS * processes))
+        bare.append(_floor(bench, "aiohttp"))
+    name = f"Headgate, worker processes: {processes}; claim, cache, ledger, call, result, audit"
+    _add(table, name, median_of(ours))
+    _add(table, "a bare AsyncOpenAI loop, transport aiohttp, in turns with it", median_of(bare))
+    pairs = list(zip(ours, bare, strict=True))
+    rate = statistics.median(mine.rate / other.rate for mine, other in pairs)
+    cpu = statistics.median(mine.cpu_ms / other.cpu_ms for mine, other in pairs)
+    table.add("Headgate / bare loop, median of the turns", f"{rate:.2f}", f"{cpu:.2f}", "", "")
 
 
 def _floor(bench: Rig, kind: str) -> Figures:

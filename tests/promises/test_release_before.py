@@ -23,91 +23,92 @@ from headgate.shared.database.engine import open_engine
 from headgate.shared.database.usage_rollup import DAY_MS
 from headgate.shared.settings import Settings
 from headgate.workers.maintenance.usage_rollup import HOUR_MS, UsageRollup
+from tests import ROOT
 from tests.promises.test_rolling_upgrade import rows_by_worker
 from tests.support import installation
-from tests.support.celery_nodes import WorkerProcess
 from tests.support.child import BUSY, ChildProcess, wait_until
 from tests.support.command import headgate
 from tests.support.git_trees import tree_of
 from tests.support.servers import Simulator, ValkeyServer
 from tests.support.usage import START_MS, line, put
 
-BEFORE = "ec72cde"
-"""The last commit of the release before this one: its folders were packages of their own."""
+BEFORE = "031c226"
+"""The last commit of the release before this one."""
 
 MANY = 60
 
-#: Rolls usage up as the release before does, and prints its reports.
+#: The worker of the release before rolls usage up for nine rounds, and its reports are printed.
 ROLL_UP = """
 import asyncio, json, os, sys
-from producer.usage import usage
-from shared.database import open_engine
-from workers.sums import Sums
-engine, now_ms = open_engine(os.environ["HEADGATE_DATABASE_URL"]), int(sys.argv[1])
-sums = Sums(engine, lambda: now_ms)
+import headgate
+from headgate.producer.usage.query import usage
+from headgate.shared.database.engine import open_engine
+from headgate.workers.maintenance.usage_rollup import UsageRollup
+tree, first_ms, by = sys.argv[1], int(sys.argv[2]), json.loads(sys.argv[3])
+assert headgate.__file__.startswith(tree), headgate.__file__
+engine, now_ms = open_engine(os.environ["HEADGATE_DATABASE_URL"]), first_ms
+rollup = UsageRollup(engine, lambda: now_ms)
 async def rounds():
-    for _ in range(5):
-        await sums.round()
+    global now_ms
+    for _ in range(9):
+        await rollup.round()
+        now_ms += 61_000
 asyncio.run(rounds())
-print(json.dumps([usage(engine, by).as_json() for by in json.loads(sys.argv[2])]))
+print(json.dumps([usage(engine, one).as_json() for one in by]))
 """
 
 BY = ["", "user", "model", "user,model", "batch", "day", "month", "model,month"]
 
-#: Submits distinct jobs, equal ones that share calls, and one that is streamed; prints their ids.
+#: Submits distinct jobs, equal ones that share calls, samples, and one that is streamed.
+#: Asserts that its package lies in this tree. Prints the ids.
 SUBMIT = """
 import sys
-from {package} import Client
-first, count = int(sys.argv[1]), int(sys.argv[2])
-fields = {{"model": "gpt-4o-mini", "params": {{"max_tokens": 5}}}}
+import headgate
+from headgate import Client
+tree, first, count = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+assert headgate.__file__.startswith(tree), headgate.__file__
+fields = {"model": "gpt-4o-mini", "params": {"max_tokens": 5}}
 with Client() as client:
     ids = client.submit_many(
-        fields | {{"prompt": f"prompt number {{n:06d}}"}} for n in range(first, first + count)
+        fields | {"prompt": f"prompt number {n:06d}"} for n in range(first, first + count)
     )
-    ids += client.submit_many([fields | {{"prompt": "prompt number equal."}}] * 20)
-    {newest}
+    ids += client.submit_many([fields | {"prompt": "prompt number equal."}] * 20)
+    ids += client.submit_many([fields | {"prompt": "prompt number sample."}], samples=3)
+    several = {"model": "gpt-4o-mini", "params": {"max_tokens": 5, "n": 2}}
+    ids.append(client.submit("prompt number several.", **several).id)
     ids.append(client.submit("prompt number stream", stream=True, **fields).id)
     assert "".join(client.stream(ids[-1], timeout_s=120)) == client.result(ids[-1]).content
-    assert {{client.result(one, timeout_s=120).status for one in ids}} == {{"succeeded"}}
+    assert {client.result(one, timeout_s=120).status for one in ids} == {"succeeded"}
     refused = client.submit("[[fault:400]]", model="gpt-4o-mini", fallback=False)
     assert client.result(refused.id, timeout_s=120).error.code == "invalid_request"
 print(*ids, sep="\\n")
 """
 
-
-NEWEST = """
-    ids += client.submit_many([fields | {"prompt": "prompt number sample."}], samples=3)
-    fields["params"] = {"max_tokens": 5, "n": 2}
-    ids.append(client.submit("prompt number several.", **fields).id)
-"""
-"""What only today's workers can read: those of the release before leave it to them."""
+JOBS_OF_EACH = MANY + 20 + 3 + 1 + 1
 
 
 @pytest.fixture
 def before(tmp_path: Path) -> Path:
-    """The tree of the release before, as git has it."""
-    return tree_of(BEFORE, tmp_path / "before")
+    """The tree of the release before, as git has it; with it in PYTHONPATH, programs import it."""
+    tree = tree_of(BEFORE, tmp_path / "before")
+    argv = [sys.executable, "-c", "import headgate.workers as w; print(w.__file__)"]
+    env = os.environ | {"PYTHONPATH": str(tree)}
+    found = subprocess.run(argv, env=env, capture_output=True, text=True, check=True).stdout
+    assert found.strip() == str(tree / "headgate" / "workers" / "__init__.py")
+    return tree
 
 
-def producer(package: str, env: dict[str, str], folder: Path, first: int) -> ChildProcess:
-    """A program that imports the client from this package, not started yet."""
-    program = installation.command([], env, folder / f"{package}-{first}.log")
-    text = SUBMIT.format(package=package, newest=NEWEST.strip() if package == "headgate" else "")
-    program.argv = [program.argv[0], "-c", text, str(first), str(MANY)]
+def producer(tree: Path, env: dict[str, str], folder: Path, first: int) -> ChildProcess:
+    """A program with the client of this tree, not started yet."""
+    program = installation.command([], env, folder / f"{tree.name}-{first}.log")
+    program.argv = [program.argv[0], "-c", SUBMIT, str(tree), str(first), str(MANY)]
     return program
-
-
-def old_worker(env: dict[str, str], folder: Path) -> WorkerProcess:
-    """A worker of the release before, not started yet."""
-    worker = installation.worker_process(env, folder, "before")
-    worker.argv[worker.argv.index("headgate.workers.app")] = "workers.app"
-    return worker
 
 
 def shut_for_a_test(valkey: ValkeyServer) -> None:
     """The pool is shut for two seconds; its provider had asked for many years.
 
-    Workers of the release before know only the two seconds. Today's let one request test the pool.
+    A worker of either release lets one request test the pool then.
     """
     with valkey.client() as broker:
         seconds, micros = broker.time()
@@ -138,10 +139,9 @@ def test_workers_and_producers_of_the_release_before_run_beside_todays(
     }
     old = new | {"PYTHONPATH": str(before)}
     assert headgate(["db", "upgrade"], new).code == 0
-    theirs, ours = old_worker(old, tmp_path), installation.worker_process(new, tmp_path, "new")
-    programs = [
-        producer("producer", old, tmp_path, 0), producer("headgate", new, tmp_path, MANY)
-    ]  # fmt: skip
+    theirs = installation.worker_process(old, tmp_path, "before")
+    ours = installation.worker_process(new, tmp_path, "new")
+    programs = [producer(before, old, tmp_path, 0), producer(ROOT, new, tmp_path, MANY)]
     with installation.ended_afterwards(theirs, ours, *programs):
         theirs.start()
         ours.start()
@@ -150,7 +150,7 @@ def test_workers_and_producers_of_the_release_before_run_beside_todays(
         for program in programs:
             assert installation.exit_code(program, 120) == 0, program.log_end()
         ids = [line for program in programs for line in program.log().split()]
-        assert len(set(ids)) == 2 * (MANY + 21) + 4
+        assert len(set(ids)) == 2 * JOBS_OF_EACH
         settings = Settings(redis_url=valkey.url, database_url=database_url, home=tmp_path)
         with Client(settings) as client:
             assert {client.result(one).status for one in ids} == {"succeeded"}
@@ -164,7 +164,7 @@ def test_workers_and_producers_of_the_release_before_run_beside_todays(
             assert {client.result(one, timeout_s=120).status for one in late} == {"succeeded"}
         # Today's worker goes on alone, also for producers of the release before.
         assert theirs.stop(30) == 0
-        alone = producer("producer", old, tmp_path, 1000)
+        alone = producer(before, old, tmp_path, 1000)
         with installation.ended_afterwards(alone):
             alone.start()
             assert installation.exit_code(alone, 120) == 0, alone.log_end()
@@ -182,7 +182,7 @@ def test_workers_and_producers_of_the_release_before_run_beside_todays(
 def test_usage_is_rolled_up_by_workers_of_both_releases(
     before: Path, database_url: str, tmp_path: Path
 ) -> None:
-    """The release before knows no months and no part of today, and writes beside them."""
+    """Days, months and today so far of either release are read and gone on with by the other."""
     env = {"HEADGATE_DATABASE_URL": database_url, "HEADGATE_HOME": str(tmp_path / "home")}
     engine = open_engine(database_url)
     migrate.upgrade(engine)
@@ -206,7 +206,8 @@ def test_usage_is_rolled_up_by_workers_of_both_releases(
         return [usage(engine, by).as_json() for by in BY]
 
     def theirs() -> list[Any]:
-        words = ["-c", ROLL_UP, str(next(rounds_ms)), orjson.dumps(BY).decode()]
+        first_ms, *_ = islice(rounds_ms, 9)
+        words = ["-c", ROLL_UP, str(before), str(first_ms), orjson.dumps(BY).decode()]
         ended = subprocess.run(
             [sys.executable, *words], env=os.environ | env | {"PYTHONPATH": str(before)},
             cwd=tmp_path, capture_output=True, text=True, timeout=60 * BUSY, check=False,
@@ -215,10 +216,10 @@ def test_usage_is_rolled_up_by_workers_of_both_releases(
         return list(orjson.loads(ended.stdout))
 
     end_jobs(range(4), 20)
-    assert ours() == theirs(), "months and today are there, and the release before reads past them"
+    assert ours() == theirs(), "the release before goes on from today's"
     for late in ([3], [1], [0, 2, 3]):
         end_jobs(late, 7)
-        assert theirs() == [usage(engine, by).as_json() for by in BY], "the day is theirs now"
+        assert theirs() == [usage(engine, by).as_json() for by in BY], "today's reads theirs"
         end_jobs(late, 5)
         assert ours() == theirs()
     assert ours()[0]["total"]["requests"] == 4 * 20 + 5 * 12

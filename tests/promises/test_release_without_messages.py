@@ -53,7 +53,7 @@ def test_a_release_without_messages_reads_what_todays_stores(
     row = encode_result(result)
     assert "message_text_at" in row
     stored = [row.encode(), celery_record(result), encode(entry)]
-    folder = tree_of(WITHOUT_MESSAGE, tmp_path / "before", "headgate")
+    folder = tree_of(WITHOUT_MESSAGE, tmp_path / "before")
     argv = [sys.executable, "-c", READ, *(base64.b64encode(one).decode() for one in stored)]
     env = {**os.environ, "PYTHONPATH": str(folder)}
     read = subprocess.run(argv, env=env, cwd=tmp_path, capture_output=True, check=False)

@@ -161,13 +161,13 @@ def test_a_job_of_the_next_envelope_is_left_for_a_newer_worker(
         old.start()
         theirs = submit_next(coming, tmp_path, 0, 20)
         wait_until(lambda: broker.zcard("headgate:due") == 20, 20, "all to be left")
-        put_envelope(valkey, v=4)
-        late = put_envelope(valkey, v=3, submitted_at_ms=1, deadline=1.0)
+        put_envelope(valkey, v=NEWEST_VERSION + 2)
+        late = put_envelope(valkey, v=NEWEST_VERSION + 1, submitted_at_ms=1, deadline=1.0)
         ours = headgate(["submit", "--wait", "still served"], env)
         assert ours.code == 0, ours
         wait_until(lambda: broker.llen("headgate.dead") == 2, 20, "two dead letters")
         told = " ".join(json.loads(letter)["reason"] for letter in letters())
-        assert "envelope version 4 is not known here" in told
+        assert f"envelope version {NEWEST_VERSION + 2} is not known here" in told
         assert "no worker of it came before the job's deadline" in told
         new.start()
         wait_until(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import socket
 import urllib.request
@@ -106,6 +107,68 @@ def raw(gateway: Gateway, data: bytes, *, timeout_s: float = 30) -> socket.socke
     connection = socket.create_connection(("127.0.0.1", gateway.port), timeout_s * BUSY)
     connection.sendall(data)
     return connection
+
+
+class _Kept(io.BufferedReader):
+    """A file that stays open when the answer that was read from it is closed."""
+
+    def close(self) -> None:
+        pass
+
+
+class Wire:
+    """One connection to a gateway, byte for byte."""
+
+    def __init__(self, gateway: Gateway, data: bytes = b"", *, timeout_s: float = 30) -> None:
+        self.socket = raw(gateway, data, timeout_s=timeout_s)
+        self._file = _Kept(socket.SocketIO(self.socket, "r"))
+
+    def makefile(self, _mode: str) -> io.BufferedReader:
+        """What `HTTPResponse` reads from."""
+        return self._file
+
+    def send(self, data: bytes) -> Wire:
+        """Send these bytes."""
+        self.socket.sendall(data)
+        return self
+
+    def answer(self) -> Answered:
+        """The next answer."""
+        response = HTTPResponse(self)  # type: ignore[arg-type]  # all that it needs
+        response.begin()
+        return _answered(response)
+
+    def is_closed(self) -> bool:
+        """Whether the gateway closes the connection, and has sent nothing more."""
+        try:
+            return self._file.read(1) == b""
+        except ConnectionError:
+            return True
+
+    def __enter__(self) -> Wire:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._file.raw.close()
+        self.socket.close()
+
+
+def request_bytes(
+    path: str, body: object = None, *, method: str = "POST", **headers: str | None
+) -> bytes:
+    """A request as it is sent; a header that is None is left out."""
+    data = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
+    given: dict[str, str | None] = {
+        "host": "127.0.0.1", "content-type": "application/json", "content-length": str(len(data)),
+        **{name.replace("_", "-"): value for name, value in headers.items()},
+    }  # fmt: skip
+    lines = [f"{name}: {value}" for name, value in given.items() if value is not None]
+    head = "\r\n".join([f"{method} {path} HTTP/1.1", *lines, "", ""])
+    return head.encode("latin-1") + data
 
 
 @dataclass(frozen=True, slots=True)

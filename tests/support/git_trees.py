@@ -12,9 +12,10 @@ import pytest
 from tests import ROOT
 
 
-def tree_of(commit: str, folder: Path, *names: str) -> Path:
-    """Unpack the code of a commit, and these folders beside it; skip the test if git lacks it."""
-    argv = ["git", "archive", commit, "producer", "workers", "shared", "migrations", *names]
+def tree_of(commit: str, folder: Path) -> Path:
+    """Unpack the package of a commit, whose parts are links; skip the test if git lacks it."""
+    parts = ("headgate", "producer", "workers", "shared", "migrations")
+    argv = ["git", "archive", commit, *parts]
     packed = subprocess.run(argv, cwd=ROOT, capture_output=True, check=False)
     if packed.returncode != 0:
         pytest.skip(f"git has no {commit} here: {packed.stderr.decode()}")

@@ -28,6 +28,7 @@ from headgate.producer.errors import (
     TierLimit,
     UnknownJob,
 )
+from headgate.producer.gateway.faults import CallRefused
 from headgate.producer.local.process import ChildGaveUp
 from headgate.shared.admission.tiers import TierSourceFailed
 from headgate.shared.broker.include import IncludeError
@@ -71,6 +72,7 @@ BUILT: list[HeadgateError] = [
     JobFailed("no such key", "authentication", "job-1", "failed", {"code": "authentication"}),
     TierLimit("requests_per_minute of user/ann", 2.5, 3, locked_out=True),
     KeyRefused(429, "rate_limit_exceeded", "slow down", 2.5),
+    CallRefused("unsupported_media_type", "send JSON", param="body", retry_after_s=1.0),
     UnknownJob("job-1"),
     JobTimeout("job-1", 3.0),
     JobTimeout("job-1", 3.0, WaitingFor("turn", "headgate.standard.fast", since=rfc3339(0))),

@@ -8,7 +8,7 @@ const runner = client.chat.completions
   .stream({
     model: process.env.MODEL ?? 'gpt-4o-mini',
     messages: [{ role: 'user', content: 'Say this is a test' }],
-    max_tokens: 60,
+    max_tokens: 600,
   })
   .on('content', (delta) => pieces.push(delta));
 const pieces = [];

@@ -9,7 +9,7 @@ client = OpenAI()
 with client.chat.completions.stream(
     model=os.environ.get("MODEL", "gpt-4o-mini"),
     messages=[{"role": "user", "content": "Say this is a test"}],
-    max_tokens=60,
+    max_tokens=600,
 ) as stream:
     deltas = [event.delta for event in stream if event.type == "content.delta"]
     completion = stream.get_final_completion()

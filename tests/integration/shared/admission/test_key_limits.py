@@ -1,18 +1,12 @@
 """The limits and the budget of a gateway key bind the jobs that came with it, and no others."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 import pytest
-from sqlalchemy import Engine
 
-from headgate.producer.callers import store
-from headgate.producer.callers.load import put_limits
-from headgate.producer.callers.store import NewKey
 from headgate.shared.admission.grant import Held, OverBudget
 from headgate.shared.admission.ticket import Ticket
 from headgate.shared.broker import jobs, script
-from headgate.shared.broker.keys import Keys
 from tests.support.budgets import USD, Treasury, ticket
 from tests.support.governor_model import Places
 from tests.support.rig import STANDARD
@@ -93,22 +87,6 @@ def test_a_cancelled_job_leaves_the_queue_of_its_key(treasury: Treasury) -> None
     [left] = {"a", "b"} - {first}
     assert script.run(treasury.client, jobs.forget(treasury.keys, [left])) == 1
     assert Places.of(treasury, [STANDARD]).faults == []
-
-
-def test_the_limits_of_a_key_are_put_into_redis_again(valkey: ValkeyServer, engine: Engine) -> None:
-    new = NewKey("web", rpm=5, tpm=1000, budget_usd="2.5", budget_period="month")
-    key, _ = store.create(engine, new)
-    with valkey.client(decode_responses=False) as client:
-        keys = Keys("p:")
-        for _ in range(2):
-            put_limits(client, keys, key)
-            found = client.hgetall(keys.overrides())
-            assert found == {f"key/{key.id}".encode(): b"rpm=5 tpm=1000 usd_per_month=2.5 hard=1"}
-        put_limits(client, keys, replace(key, revoked_at_ms=1))
-        assert client.hgetall(keys.overrides()) == {}
-        plain, _ = store.create(engine, NewKey("plain"))
-        put_limits(client, keys, plain)
-        assert client.exists(keys.overrides()) == 0
 
 
 def test_a_grant_of_a_key_is_held(treasury: Treasury) -> None:

@@ -87,7 +87,8 @@ def _by_anthropic(http: httpx2.Client) -> Fields:
 
 def read_by_worker(dialect: Dialect, events: Sequence[ServerEvent]) -> Fields:
     """Return the answer that our own reader of vendors' streams puts together, field by field."""
-    parts = ChatParts(print) if dialect == "openai" else MessageParts(print)
+    texts: list[str] = []
+    parts = ChatParts(texts.append) if dialect == "openai" else MessageParts(texts.append)
     for event in events:
         if event.data != b"[DONE]":
             parts.take(orjson.loads(event.data))

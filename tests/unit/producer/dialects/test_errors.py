@@ -129,3 +129,5 @@ def test_asking_again_is_advised_only_where_it_can_help() -> None:
 def test_a_code_that_we_do_not_know_is_our_fault() -> None:
     assert status_of("from_a_newer_release", "openai") == 500
     assert error_body("openai", "newer", "x")["error"]["code"] == "newer"
+    error = error_body("anthropic", "newer", "x", status=429)["error"]
+    assert error["type"] == "rate_limit_error"

@@ -55,6 +55,12 @@ def test_stream_options_that_are_none_are_refused(options: object) -> None:
         openai.wants_usage({**CHAT, "stream": True, "stream_options": options})
 
 
+def test_who_asks_for_a_json_object_wants_json() -> None:
+    assert openai.wants_json({**CHAT, "response_format": {"type": "json_object"}})
+    assert not openai.wants_json(CHAT)
+    assert not openai.wants_json({**CHAT, "response_format": {"type": "json_schema"}})
+
+
 def test_a_fault_of_a_param_is_named_as_in_the_body() -> None:
     with pytest.raises(InvalidRequest) as refused:
         request_from({**openai.chat_fields({**CHAT, "temperature": 3})})

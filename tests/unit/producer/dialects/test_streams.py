@@ -246,6 +246,8 @@ def test_a_stream_that_is_no_beginning_of_the_result_is_void(
     one.take("text", b"Another answer")
     with pytest.raises(StreamBroken):
         one.end(result_of(sent))
+    (failed,) = one.fail("provider_error", "begun anew", 502)
+    assert b"begun anew" in failed.data
 
 
 @both
