@@ -40,6 +40,7 @@ class GatewayCall:
     is_patient: bool = False
     detach: bool = False
     include_usage: bool = False
+    json_only: bool = False
     base64: bool = False
     retry: int | None = None
     digest: str = ""

@@ -34,12 +34,14 @@ def dialect_at(path: str, headers: Container[str]) -> Dialect:
 class Wish:
     """What a body asks for. `user`: the end user that it names to the vendor, if it does.
 
-    `include_usage`: a stream ends with its usage. `base64`: embeddings are wanted in base64.
+    `include_usage`: a stream ends with its usage. `json_only`: the answer is to be a JSON object.
+    `base64`: embeddings are wanted in base64.
     """
 
     fields: RequestFields
     user: object = None
     include_usage: bool = False
+    json_only: bool = False
     base64: bool = False
 
 
@@ -56,7 +58,10 @@ def fields_of(kind: Kind, body: dict[str, Any], headers: Mapping[str, str]) -> W
         fields = anthropic.message_fields(body)
         fields["params"] = {**fields.get("params", {}), **_of_headers(headers)}
         return Wish(fields, user)
-    return Wish(openai.chat_fields(body), body.get("user"), include_usage=openai.wants_usage(body))
+    return Wish(
+        openai.chat_fields(body), body.get("user"),
+        include_usage=openai.wants_usage(body), json_only=openai.wants_json(body),
+    )  # fmt: skip
 
 
 def _of_headers(headers: Mapping[str, str]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -110,28 +110,27 @@ class Door:
     async def answer(self, request: Request, kind: Kind) -> Response:
         """Return the answer to a call, or why there is none, in the caller's dialect."""
         dialect, request_id = DIALECTS[kind], new_request_id()
+        call: GatewayCall | None = None
         try:
             call = await self._call(request, kind, request_id)
+            response = await (self._stream if call.streams else self._wait)(request, call)
         except ClientDisconnect:
             return Response(status_code=499)
-        except Exception as error:
-            return self.refused(dialect, error, request_id)
-        try:
-            response = await self._answer(request, call)
-        except ClientDisconnect:
-            return Response(status_code=499)
+        except asyncio.CancelledError:
+            if not self.departures.stopping:
+                raise
+            return self.refused(dialect, _stopping(), request_id)
         except Exception as error:
             response = self.refused(dialect, error, request_id)
-        with suppress(HeadgateError):  # without Redis nothing is known
-            rates, model = (await self.parts()).rates, response.headers.get(MODEL_USED, call.model)
-            response.headers.update(await rates.headers(call.fields, model, dialect))
+        if call is not None:
+            with suppress(HeadgateError):  # without Redis nothing is known
+                response.headers.update(await self._rates(call, response))
         return response
 
-    async def _answer(self, request: Request, call: GatewayCall) -> Response:
-        job_id = await self._job(call)
-        if call.streams:
-            return await stream_response(await self._streaming(), request, call, job_id)
-        return await self._wait(request, call, job_id)
+    async def _rates(self, call: GatewayCall, response: Response) -> Mapping[str, str]:
+        """Return what is left of the limits that bind the caller."""
+        model = response.headers.get(MODEL_USED, call.model)
+        return await (await self.parts()).rates.headers(call.fields, model, call.dialect)
 
     def refused(self, dialect: Dialect, error: Exception, request_id: str) -> Response:
         """Return the answer for an error. One that is no error of ours is logged by its place."""
@@ -195,9 +194,16 @@ class Door:
     async def _recent(self) -> RecentCalls:
         return (await self.parts()).recent
 
-    async def _streaming(self) -> Streaming:
+    async def _stream(self, request: Request, call: GatewayCall) -> Response:
         waiters = (await self.parts()).waiters
-        return Streaming(waiters, self.operations, self.departures, self._streams)
+        at = Streaming(waiters, self.operations, self.departures, self._streams)
+        self._streams.begin(call.caller.key_id)
+        try:
+            job_id = await self._job(call)
+        except BaseException:
+            self._streams.end(call.caller.key_id)
+            raise
+        return await stream_response(at, request, call, job_id)
 
     async def _before(self, recent: RecentCalls, call: GatewayCall) -> tuple[str, bool] | None:
         """Return the job that the same call became before, and whether its answer can serve."""
@@ -212,7 +218,8 @@ class Door:
         with suppress(RedisError):  # then a retry is a job of its own
             await recent.note(call.digest, job_id, call.request_id)
 
-    async def _wait(self, request: Request, call: GatewayCall, job_id: str) -> Response:
+    async def _wait(self, request: Request, call: GatewayCall) -> Response:
+        job_id = await self._job(call)
         ended = asyncio.ensure_future(self.result(call, job_id))
         left = asyncio.ensure_future(gone(request))
         try:
@@ -246,6 +253,11 @@ class Door:
                 words = f"no worker serves {waiting_for.name} now"
                 raise CallRefused("unavailable", words, retry_after_s=NO_WORKER_S) from None
             return await waiters.ended(job_id, call.wait_s - NO_WORKER_S)
+
+
+def _stopping() -> CallRefused:
+    words = "this gateway is stopping; ask again: a call with an Idempotency-Key goes on"
+    return CallRefused("unavailable", words, retry_after_s=1)
 
 
 def _with_next_key(fields: RequestFields, key: str, job_id: str) -> RequestFields:

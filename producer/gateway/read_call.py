@@ -46,6 +46,7 @@ async def read_call(
         is_patient="deadline_s" in ours,
         detach=is_on(headers, "detach"),
         include_usage=wish.include_usage,
+        json_only=wish.json_only,
         base64=wish.base64,
         retry=retry,
         digest=digest,

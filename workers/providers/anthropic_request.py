@@ -69,14 +69,44 @@ _NO_TEXT = "(no text)"
 
 
 def own_body(request: Request, model: str, max_output_tokens: int) -> Fields:
-    """Return the body of a request in Anthropic's form: what the caller gave, in its order."""
+    """Return the body of a request in Anthropic's form: what the caller gave, in its order.
+
+    Only thinking that Claude did not sign is left out.
+    """
     params = {name: value for name, value in request.params.items() if name not in _HEADERS}
     wanted = params.get("max_tokens")
     if max_output_tokens > 0:
         params["max_tokens"] = (
             max_output_tokens if wanted is None else min(wanted, max_output_tokens)
         )
-    return {"model": model, "messages": request.chat(), **params}
+    return {"model": model, "messages": _signed(request.chat()), **params}
+
+
+def _signed(messages: list[Fields]) -> list[Fields]:
+    """Return the messages without thinking that Claude did not sign, which it refuses.
+
+    It comes from another vendor's answer, which the gateway gave in Anthropic's form.
+    """
+    if not any(map(_has_unsigned, messages)):
+        return messages
+    return [
+        {**one, "content": [block for block in one["content"] if not _is_unsigned(block)]}
+        if _has_unsigned(one)
+        else one
+        for one in messages
+    ]
+
+
+def _has_unsigned(message: Fields) -> bool:
+    content = message.get("content")
+    return isinstance(content, list) and any(map(_is_unsigned, content))
+
+
+def _is_unsigned(block: object) -> bool:
+    match block:
+        case {"type": "thinking", "signature": ""}:
+            return True
+    return False
 
 
 def own_headers(request: Request) -> dict[str, str]:
