@@ -56,6 +56,12 @@ NO_WORKER_S = 5.0
 """A call waits so long for a worker to come, unless it says how long it waits."""
 
 
+NOT_RESUMED = (
+    "the stream cannot be resumed: its call is not known any more, or has failed. "
+    "Give the same body and Idempotency-Key, or call without Last-Event-ID"
+)
+
+
 class Parts(NamedTuple):
     """What a gateway process has once its servers answer."""
 
@@ -178,8 +184,11 @@ class Door:
         """Return the job of the call: that of the same call before, or a new one."""
         recent = (await self.parts()).recent
         fields = call.fields
-        asks_again = call.retry or "idempotency_key" in fields
-        if asks_again and (before := await self._before(recent, call)) is not None:
+        asks_again = call.retry or call.after or "idempotency_key" in fields
+        before = await self._before(recent, call) if asks_again else None
+        if call.after and (before is None or not before[1]):
+            raise CallRefused("gone", NOT_RESUMED, param="starting_after")
+        if before is not None:
             job_id, is_good = before
             if is_good:
                 await self._note(recent, call, job_id)
