@@ -62,6 +62,8 @@ def _fields(wish: Wish, ours: Mapping[str, Any], caller: Caller) -> dict[str, An
     fields: dict[str, Any] = {**wish.fields, **ours}
     if isinstance(wish.user, str) and wish.user and caller.any_user:
         fields.setdefault("user", wish.user)
+    if fields.get("stream"):  # what a crash broke off is never begun anew, so never paid twice
+        fields.setdefault("on_unknown", "fail")
     return fields
 
 
