@@ -22,7 +22,7 @@ async def read_call(
     request: Request, kind: Kind, caller: Caller, settings: Settings, request_id: str
 ) -> GatewayCall:
     """Return the call; raise CallRefused, InvalidRequest, KeyRefused or ClientDisconnect."""
-    headers = request.headers
+    headers = dict(reversed(request.headers.items()))  # of a header sent twice the first counts
     raw = await read_json(request, settings)
     body = decoded(raw)
     ours = own_fields(headers, body, caller)
