@@ -109,6 +109,7 @@ class Door:
         await self.departures.close()
         if self._parts is not None:
             self._parts.callers.close()
+            await self._parts.recent.close()
             await self._parts.waiters.close()
             await self._parts.client.aclose()
         await asyncio.to_thread(self.operations.close)
@@ -191,13 +192,13 @@ class Door:
         if before is not None:
             job_id, is_good = before
             if is_good:
-                await self._note(recent, call, job_id)
+                recent.note(call.digest, job_id, call.request_id)
                 return job_id
             if key := fields.get("idempotency_key"):
                 fields = _with_next_key(fields, key, job_id)
         job_id = await self._group.submit(fields)
         if call.digest:
-            await self._note(recent, call, job_id)
+            recent.note(call.digest, job_id, call.request_id)
         return job_id
 
     async def _recent(self) -> RecentCalls:
@@ -223,10 +224,6 @@ class Door:
                 return job_id, ended is None or ended.status == "succeeded"
         return None
 
-    async def _note(self, recent: RecentCalls, call: GatewayCall, job_id: str) -> None:
-        with suppress(RedisError):  # then a retry is a job of its own
-            await recent.note(call.digest, job_id, call.request_id)
-
     async def _wait(self, request: Request, call: GatewayCall) -> Response:
         job_id = await self._job(call)
         ended = asyncio.ensure_future(self.result(call, job_id))
@@ -251,10 +248,11 @@ class Door:
         Raises JobTimeout when the time of the call is over, and CallRefused if there is no worker.
         """
         waiters = (await self.parts()).waiters
+        is_new = not (call.retry or "idempotency_key" in call.fields)
         if call.is_patient or call.wait_s <= NO_WORKER_S:
-            return await waiters.ended(job_id, call.wait_s)
+            return await waiters.ended(job_id, call.wait_s, is_new=is_new)
         try:
-            return await waiters.ended(job_id, NO_WORKER_S)
+            return await waiters.ended(job_id, NO_WORKER_S, is_new=is_new)
         except JobTimeout as error:
             waiting_for = error.waiting_for
             if waiting_for is not None and waiting_for.kind == "no_worker":

@@ -22,7 +22,7 @@ async def read_call(
     request: Request, kind: Kind, caller: Caller, settings: Settings, request_id: str
 ) -> GatewayCall:
     """Return the call; raise CallRefused, InvalidRequest, KeyRefused or ClientDisconnect."""
-    headers = request.headers
+    headers = dict(reversed(request.headers.items()))  # of a header sent twice the first counts
     raw = await read_json(request, settings)
     body = decoded(raw)
     ours = own_fields(headers, body, caller)
@@ -70,6 +70,8 @@ def _fields(wish: Wish, ours: Mapping[str, Any], caller: Caller) -> dict[str, An
     fields: dict[str, Any] = {**wish.fields, **ours}
     if caller.any_user and _can_be_name(wish.user):
         fields.setdefault("user", wish.user)
+    if fields.get("stream"):  # what a crash broke off is never begun anew, so never paid twice
+        fields.setdefault("on_unknown", "fail")
     return fields
 
 
