@@ -315,7 +315,8 @@ class Pipeline:
             finished_at_ms=now_ms,
         )
         payers: tuple[str, ...] = ()
-        if job.leads and ending.cached is None and cost:
+        # Nobody else gets anything of an answer that broke off.
+        if job.leads and ending.reply is not None and ending.cached is None and cost:
             envelope = job.envelope
             payers = await self.single_flight.payers(envelope.request, job.leads, envelope.sample)
         due_at_ms = self.callbacks.due_at_ms(job.envelope, now_ms)
