@@ -337,6 +337,8 @@ class Pipeline:
         envelope = job.envelope
         model = ending.model_used or envelope.model
         cost = job.history.cost_pico_usd if job.usage_note is None else None
+        if cost is not None:  # who finds the answer here does not save what broke off before it
+            cost -= job.history.parts_pico_usd
         entry = CacheEntry(ending.reply, ending.provider, cost, model)
         asked = job.leads or envelope.model
         writes = partial(self.cache.writes, job.question, entry, asked)

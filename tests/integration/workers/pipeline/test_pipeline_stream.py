@@ -31,6 +31,7 @@ from headgate.workers.stages.stream import (
 )
 from tests.support.child import BUSY, wait_until
 from tests.support.pipeline import (
+    COST_PICO_USD,
     Asked,
     PlayedPipeline,
     Scripted,
@@ -201,7 +202,8 @@ class FailsAfterItsHead(Scripted):
         sink.event(b'{"n":"head %d"}' % len(self.asked), dialect="openai", has_content=False)
         self.asked.append(Asked(request, given["model"], given["timeout_s"], None, streamed=True))
         if len(self.asked) == 1:
-            raise fault(Overloaded)
+            sink.broke_off(MadePart(Usage(input_tokens=10), ""))
+            raise fault(Overloaded, billed=None)
         sink.text("four")
         sink.event(FIRST, dialect="openai", has_content=True)
         return answer()
@@ -216,6 +218,10 @@ async def test_a_fault_before_the_first_part_is_retried_and_its_head_is_not_hand
     assert (result.status, result.attempts) == ("succeeded", 2)
     await until_ended(redis, job, FIRST)
     assert events_of(redis, job) == [("1-1", [b'{"n":"head 1"}', FIRST])]
+    assert played.audited(job).cost_pico_usd == COST_PICO_USD + 10 * 1_000_000
+    equal = job_for()
+    assert (await played.result(equal)).cached == "exact"
+    assert played.audited(equal).saved_pico_usd == COST_PICO_USD
 
 
 class BreaksOff(Scripted):
