@@ -5,8 +5,8 @@ Groq and Mistral go on to the end and bill the whole answer (OpenRouter's docume
 Cancellation"). No vendor says afterwards what it billed. So the attempt stays one of unknown
 billing, and budgets count its upper bound.
 
-Only jobs with `events` have such a bill: workers of the release before leave them to newer ones,
-and would not add it up.
+Only jobs with `events` have such a bill, which are new with it. Workers of the release before do
+not add it up: where one of them ends such a job in an upgrade, its audit line lacks the part.
 """
 
 from __future__ import annotations

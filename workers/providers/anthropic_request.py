@@ -85,8 +85,8 @@ def own_body(request: Request, model: str, max_output_tokens: int) -> Fields:
 def _signed(messages: list[Fields]) -> list[Fields]:
     """Return the messages without thinking that Claude did not sign, which it refuses.
 
-    It comes from another vendor's answer, which the gateway gave in Anthropic's form. A message that
-    holds nothing else is left out, too: Anthropic refuses empty ones.
+    It comes from another vendor's answer, which the gateway gave in Anthropic's form. A message
+    that holds nothing else is left out, too: Anthropic refuses empty ones.
     """
     if not any(map(_has_unsigned, messages)):
         return messages
