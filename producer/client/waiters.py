@@ -33,6 +33,9 @@ from headgate.shared.job.waiting_for import WaitingFor
 GIVE_UP_AFTER_S = 60.0
 """After how long without the database Unreachable is raised to all who wait."""
 
+NEW_LOOK_S = 0.1
+"""How long the end of a new job is waited for before the database is looked at for it."""
+
 LAST_LOOK_S = 5.0
 """How long the last look at the end of a wait may take, if the database hangs."""
 
@@ -63,6 +66,8 @@ class Waiters:
         self._look, self._end_or_wait = look, last_look
         self._waiting: dict[str, list[asyncio.Future[Result]]] = {}
         self._due: set[str] = set()
+        self._new: set[str] = set()
+        self._look_at_new = 0.0
         self._wake = asyncio.Event()
         self._channels = Subscriptions(client, keys.result, self._on_news, ping_after_s)
         self.deltas = DeltaReaders(client, keys, ping_after_s=ping_after_s)
@@ -70,8 +75,13 @@ class Waiters:
         self._failing_since: float | None = None
         self._give_up_after_s = give_up_after_s
 
-    async def ended(self, job_id: str, timeout_s: float | None = None) -> Result:
+    async def ended(
+        self, job_id: str, timeout_s: float | None = None, *, is_new: bool = False
+    ) -> Result:
         """Return the result of the job once it has ended, however it ended.
+
+        `is_new`: it was submitted this moment. Its end most likely comes as a message, so that the
+        first look at the database can be NEW_LOOK_S later, for many jobs together.
 
         Raises JobTimeout after `timeout_s`, UnknownJob, ResultExpired, and Unreachable if the
         database cannot be read for a minute, or at the end of `timeout_s`.
@@ -82,6 +92,8 @@ class Waiters:
             self._looking = asyncio.create_task(self._keep_looking())
         future: asyncio.Future[Result] = self.loop.create_future()
         self._waiting.setdefault(job_id, []).append(future)
+        if is_new:
+            self._look_later(job_id)
         if self._channels.brings_news_of(job_id):
             self._wake.set()
         else:
@@ -138,12 +150,17 @@ class Waiters:
         if job_id not in self._waiting:
             return
         result = None if record is None else result_in(record, job_id)
-        if result is None:
-            self._due.add(job_id)
-        else:
+        if result is not None:
             self._due.discard(job_id)
             self._settle(job_id, result)
+        elif record is not None or job_id not in self._new:
+            self._due.add(job_id)
         self._wake.set()
+
+    def _look_later(self, job_id: str) -> None:
+        if not self._new:
+            self._look_at_new = time.monotonic() + NEW_LOOK_S
+        self._new.add(job_id)
 
     def _leave(self, job_id: str, future: asyncio.Future[Result]) -> None:
         futures = self._waiting.get(job_id, [])
@@ -152,20 +169,26 @@ class Waiters:
         if not futures:
             self._waiting.pop(job_id, None)
             self._due.discard(job_id)
+            self._new.discard(job_id)
 
     async def _keep_looking(self) -> None:
         next_round = time.monotonic() + LOOK_EVERY_S
         with contextlib.suppress(asyncio.CancelledError):
             while not is_cancelled():
-                left_s = max(0.0, next_round - time.monotonic())
+                next_look = min(next_round, self._look_at_new) if self._new else next_round
+                left_s = max(0.0, next_look - time.monotonic())
                 with contextlib.suppress(TimeoutError):
                     # While nobody waits nothing is due; the next waiter wakes this task.
                     async with asyncio.timeout(left_s if self._waiting else None):
                         await self._wake.wait()
                 self._wake.clear()
-                if time.monotonic() >= next_round:
+                now = time.monotonic()
+                if now >= next_round:
                     self._due.update(self._waiting)
-                    next_round = time.monotonic() + LOOK_EVERY_S
+                    next_round = now + LOOK_EVERY_S
+                if self._new and now >= self._look_at_new:
+                    self._due.update(self._new & self._waiting.keys())
+                    self._new.clear()
                 due, self._due = list(self._due), set()
                 await self._look_at(due)
                 await self._channels.follow(self._waiting.keys())

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -26,6 +26,7 @@ from headgate.producer.callers.authenticate import Callers
 from headgate.producer.callers.caller import OPEN_CALLER, Caller, Scope
 from headgate.producer.callers.doorkeeper import Doorkeeper, is_loopback
 from headgate.producer.callers.load import loader
+from headgate.producer.callers.rates import RateReader, RatesOfCalls
 from headgate.producer.client.operations import Operations
 from headgate.producer.client.waiters import Waiters
 from headgate.producer.errors import JobTimeout
@@ -42,6 +43,7 @@ from headgate.producer.gateway.responses import json_response, refusal
 from headgate.producer.gateway.retries import RecentCalls
 from headgate.producer.gateway.streams import Streaming, stream_response
 from headgate.producer.submit.fields import RequestFields
+from headgate.shared.admission.tiers import by_catalog
 from headgate.shared.errors import HeadgateError, Unreachable, place_of
 from headgate.shared.job.request import Dialect
 from headgate.shared.job.result import Result
@@ -49,8 +51,15 @@ from headgate.shared.settings import Settings
 
 log = logging.getLogger("headgate.gateway")
 
+MODEL_USED = "x-headgate-model-used"
 NO_WORKER_S = 5.0
 """A call waits so long for a worker to come, unless it says how long it waits."""
+
+
+NOT_RESUMED = (
+    "the stream cannot be resumed: its call is not known any more, or has failed. "
+    "Give the same body and Idempotency-Key, or call without Last-Event-ID"
+)
 
 
 class Parts(NamedTuple):
@@ -60,6 +69,7 @@ class Parts(NamedTuple):
     recent: RecentCalls
     callers: Callers
     client: redis.asyncio.Redis
+    rates: RatesOfCalls
 
 
 class Door:
@@ -88,7 +98,9 @@ class Door:
                     rpm = self.settings.gateway_rpm_per_address
                     counted = limit_of_addresses(client, at.keys, rpm)
                     callers = Callers(loader(at), count_call=counted)
-                    self._parts = Parts(waiters, recent, callers, client)
+                    reader = RateReader(client, at.keys)
+                    rates = RatesOfCalls(reader, at.catalog, by_catalog(at.catalog))
+                    self._parts = Parts(waiters, recent, callers, client, rates)
         return self._parts
 
     async def close(self) -> None:
@@ -97,6 +109,7 @@ class Door:
         await self.departures.close()
         if self._parts is not None:
             self._parts.callers.close()
+            await self._parts.recent.close()
             await self._parts.waiters.close()
             await self._parts.client.aclose()
         await asyncio.to_thread(self.operations.close)
@@ -104,12 +117,10 @@ class Door:
     async def answer(self, request: Request, kind: Kind) -> Response:
         """Return the answer to a call, or why there is none, in the caller's dialect."""
         dialect, request_id = DIALECTS[kind], new_request_id()
+        call: GatewayCall | None = None
         try:
             call = await self._call(request, kind, request_id)
-            if call.streams:
-                return await self._stream(request, call)
-            job_id = await self._job(call)
-            return await self._wait(request, call, job_id)
+            response = await (self._stream if call.streams else self._wait)(request, call)
         except ClientDisconnect:
             return Response(status_code=499)
         except asyncio.CancelledError:
@@ -117,7 +128,16 @@ class Door:
                 raise
             return self.refused(dialect, _stopping(), request_id)
         except Exception as error:
-            return self.refused(dialect, error, request_id)
+            response = self.refused(dialect, error, request_id)
+        if call is not None:
+            with suppress(HeadgateError):  # without Redis nothing is known
+                response.headers.update(await self._rates(call, response))
+        return response
+
+    async def _rates(self, call: GatewayCall, response: Response) -> Mapping[str, str]:
+        """Return what is left of the limits that bind the caller."""
+        model = response.headers.get(MODEL_USED, call.model)
+        return await (await self.parts()).rates.headers(call.fields, model, call.dialect)
 
     def refused(self, dialect: Dialect, error: Exception, request_id: str) -> Response:
         """Return the answer for an error. One that is no error of ours is logged by its place."""
@@ -165,17 +185,20 @@ class Door:
         """Return the job of the call: that of the same call before, or a new one."""
         recent = (await self.parts()).recent
         fields = call.fields
-        asks_again = call.retry or "idempotency_key" in fields
-        if asks_again and (before := await self._before(recent, call)) is not None:
+        asks_again = call.retry or call.after or "idempotency_key" in fields
+        before = await self._before(recent, call) if asks_again else None
+        if call.after and (before is None or not before[1]):
+            raise CallRefused("gone", NOT_RESUMED, param="starting_after")
+        if before is not None:
             job_id, is_good = before
             if is_good:
-                await self._note(recent, call, job_id)
+                recent.note(call.digest, job_id, call.request_id)
                 return job_id
             if key := fields.get("idempotency_key"):
                 fields = _with_next_key(fields, key, job_id)
         job_id = await self._group.submit(fields)
         if call.digest:
-            await self._note(recent, call, job_id)
+            recent.note(call.digest, job_id, call.request_id)
         return job_id
 
     async def _recent(self) -> RecentCalls:
@@ -201,11 +224,8 @@ class Door:
                 return job_id, ended is None or ended.status == "succeeded"
         return None
 
-    async def _note(self, recent: RecentCalls, call: GatewayCall, job_id: str) -> None:
-        with suppress(RedisError):  # then a retry is a job of its own
-            await recent.note(call.digest, job_id, call.request_id)
-
-    async def _wait(self, request: Request, call: GatewayCall, job_id: str) -> Response:
+    async def _wait(self, request: Request, call: GatewayCall) -> Response:
+        job_id = await self._job(call)
         ended = asyncio.ensure_future(self.result(call, job_id))
         left = asyncio.ensure_future(gone(request))
         try:
@@ -228,10 +248,11 @@ class Door:
         Raises JobTimeout when the time of the call is over, and CallRefused if there is no worker.
         """
         waiters = (await self.parts()).waiters
+        is_new = not (call.retry or "idempotency_key" in call.fields)
         if call.is_patient or call.wait_s <= NO_WORKER_S:
-            return await waiters.ended(job_id, call.wait_s)
+            return await waiters.ended(job_id, call.wait_s, is_new=is_new)
         try:
-            return await waiters.ended(job_id, NO_WORKER_S)
+            return await waiters.ended(job_id, NO_WORKER_S, is_new=is_new)
         except JobTimeout as error:
             waiting_for = error.waiting_for
             if waiting_for is not None and waiting_for.kind == "no_worker":

@@ -14,6 +14,7 @@ from headgate.producer.gateway.dialects import DIALECTS, Wish, fields_of
 from headgate.producer.gateway.faults import CallRefused
 from headgate.producer.gateway.own_fields import is_on, own_fields
 from headgate.producer.gateway.retries import digest_of
+from headgate.shared.job.request import LONGEST_NAME
 from headgate.shared.settings import Settings
 
 
@@ -21,7 +22,7 @@ async def read_call(
     request: Request, kind: Kind, caller: Caller, settings: Settings, request_id: str
 ) -> GatewayCall:
     """Return the call; raise CallRefused, InvalidRequest, KeyRefused or ClientDisconnect."""
-    headers = request.headers
+    headers = dict(reversed(request.headers.items()))  # of a header sent twice the first counts
     raw = await read_json(request, settings)
     body = decoded(raw)
     ours = own_fields(headers, body, caller)
@@ -31,7 +32,10 @@ async def read_call(
     wait_s = asked_s if isinstance(asked_s, int | float) else settings.gateway_wait_s
     retry = _retry_of(headers)
     key = fields.get("idempotency_key")
-    is_known_again = retry is not None or isinstance(key, str)
+    digest = ""
+    if retry is not None or isinstance(key, str):
+        who = {"tenant": fields.get("tenant"), "user": fields.get("user")}
+        digest = digest_of(caller, request.url.path, raw, key, **who)
     return GatewayCall(
         dialect=DIALECTS[kind],
         kind=kind,
@@ -46,7 +50,7 @@ async def read_call(
         json_only=wish.json_only,
         base64=wish.base64,
         retry=retry,
-        digest=digest_of(caller, request.url.path, raw, key) if is_known_again else "",
+        digest=digest,
         after=_last_event(request),
     )
 
@@ -58,13 +62,21 @@ async def read_json(request: Request, settings: Settings) -> bytes:
 
 
 def _fields(wish: Wish, ours: Mapping[str, Any], caller: Caller) -> dict[str, Any]:
-    """Return the fields of the request. The user that a body names counts if the key allows it."""
+    """Return the fields of the request.
+
+    The user that a body names to the vendor counts if the key allows any, and if it can be a name
+    of ours. Claude Code names device and session there, in JSON that is longer.
+    """
     fields: dict[str, Any] = {**wish.fields, **ours}
-    if isinstance(wish.user, str) and wish.user and caller.any_user:
+    if caller.any_user and _can_be_name(wish.user):
         fields.setdefault("user", wish.user)
     if fields.get("stream"):  # what a crash broke off is never begun anew, so never paid twice
         fields.setdefault("on_unknown", "fail")
     return fields
+
+
+def _can_be_name(user: object) -> bool:
+    return isinstance(user, str) and 0 < len(user) <= LONGEST_NAME and "\0" not in user
 
 
 def _retry_of(headers: Mapping[str, str]) -> int | None:

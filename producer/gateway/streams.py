@@ -110,6 +110,7 @@ class JobEvents:
         while time.monotonic() < self._ping_at:
             taken = await self._stream.next()
             if taken is None:
+                self._require_numbers(self._stream.result)
                 return self._stream.result
             if taken.lines:
                 self._ready = self._taken(taken)
@@ -117,6 +118,16 @@ class JobEvents:
             await self._require_worker()
         self._ready = self._ping()
         return None
+
+    def _require_numbers(self, result: Result | None) -> None:
+        """Raise CallRefused if a caller goes on with a stream whose events are not kept any more.
+
+        Those of an answer that was not streamed, such as a cached one, are always the same.
+        """
+        is_lost = result is not None and result.cached is None and not self._number
+        if self.call.after and (self._stream.gap or is_lost):
+            words = f"the events of job {self.job_id} are gone; call without Last-Event-ID"
+            raise CallRefused("gone", words)
 
     async def _require_worker(self) -> None:
         if self.call.is_patient:
@@ -167,6 +178,7 @@ class JobEvents:
         if result is None or result.status != "succeeded":
             fault = CallFault("internal", "the job has no result")
             return self._broken_off(fault if result is None else fault_of_result(result))
+        self._require_numbers(result)
         self._ended = True
         events = self._translator.end(result)
         facts = orjson.dumps(headers.facts(self.call, result))

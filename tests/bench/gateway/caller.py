@@ -36,12 +36,16 @@ class Reply:
     ended: float
 
 
+def prompt() -> str:
+    """Return a prompt of some 80 tokens, equal to no other one."""
+    return f"{next(_numbers)} of {_mark} " + "x" * 300
+
+
 def body(*, stream: bool = False) -> bytes:
-    """Return a chat completion's body of some 80 tokens, equal to no other one."""
-    prompt = f"{next(_numbers)} of {_mark} " + "x" * 300
+    """Return a chat completion's body with a prompt of its own."""
     asked = {
         "model": "gpt-4o-mini",
-        "messages": [{"role": "user", "content": prompt}],
+        "messages": [{"role": "user", "content": prompt()}],
         "max_tokens": 50,
     }
     return orjson.dumps(asked | {"stream": True} if stream else asked)

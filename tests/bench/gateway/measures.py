@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import psutil
 
 from headgate import AsyncClient
-from tests.bench.gateway.caller import Callers, Reply, body, paced
+from tests.bench.gateway.caller import Callers, Reply, body, paced, prompt
 from tests.bench.gateway.servers import PATH, Door
 from tests.bench.rig import Rig
 
@@ -46,7 +46,7 @@ def quantile(found: Sequence[float], share: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Cpu:
-    """CPU seconds so far: of a gateway, of all workers, of Valkey."""
+    """CPU seconds so far: of a gateway (or the library's process), of all workers, of Valkey."""
 
     door: float
     workers: float
@@ -56,7 +56,7 @@ class Cpu:
     def now(cls, bench: Rig, door: Door | None) -> Cpu:
         """Read it."""
         redis = sum(psutil.Process(bench.valkey.pid).cpu_times()[:2])
-        return cls(door.cpu_s() if door else 0.0, bench.cpu_s(), redis)
+        return cls(door.cpu_s() if door else time.process_time(), bench.cpu_s(), redis)
 
     def since(self, began: Cpu, calls: int) -> Cpu:
         """Return CPU-ms per call since `began`."""
@@ -81,17 +81,13 @@ def median_cpu(found: Sequence[Cpu]) -> Cpu:
     )
 
 
-async def library(bench: Rig, calls: int) -> list[float]:
-    """Return how many ms each call took by the library's own way: submit, and wait for it."""
-    async with AsyncClient(bench.settings) as client:
-        return await _library(client, calls)
-
-
 async def _library(client: AsyncClient, calls: int) -> list[float]:
+    """Return how many ms each call took by the library's own way: submit, and wait for it."""
+
     async def one(due: float) -> float:
-        prompt = body()[-320:].decode()
+        asked = prompt()
         job = await client.submit(
-            prompt, model="gpt-4o-mini", priority="interactive", params={"max_tokens": 50}
+            asked, model="gpt-4o-mini", priority="interactive", params={"max_tokens": 50}
         )
         await job.result(timeout_s=60)
         return (time.perf_counter() - due) * 1000

@@ -303,3 +303,19 @@ async def test_a_job_that_ended_before_its_subscription_is_found(
     waiting.cancel()
     await waiters.close()
     await asyncio.to_thread(operations.close)
+
+
+async def test_the_end_of_a_new_job_is_found_though_its_message_came_too_early(
+    settings: Settings, worker: PlayedWorker
+) -> None:
+    operations = Operations(settings)
+    waiters = operations.waiters(await asyncio.to_thread(operations.open))
+    other, early = (operations.submit(f"prompt {n}", {}) for n in range(2))
+    keeps_open = asyncio.create_task(waiters.ended(other))
+    await subscribed(worker, other)
+    ended = worker.end(early)  # before anyone waits
+    found = await asyncio.wait_for(waiters.ended(early, is_new=True), 10 * BUSY)
+    assert found == ended
+    keeps_open.cancel()
+    await waiters.close()
+    await asyncio.to_thread(operations.close)
