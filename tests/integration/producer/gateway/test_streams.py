@@ -104,7 +104,9 @@ def test_the_sdks_read_streams_of_both_vendors_models(opened: Opened) -> None:
                     pieces = list(stream.text_stream)
                     message = stream.get_final_message()
                 assert len(pieces) > 1
-                assert message.content[0].text == "".join(pieces)
+                [block] = message.content
+                assert block.type == "text"
+                assert block.text == "".join(pieces)
                 assert message.stop_reason == "end_turn"
                 assert message.usage.output_tokens > 0
                 assert message.usage.input_tokens > 0
@@ -117,7 +119,7 @@ def test_a_stream_goes_on_at_another_gateway_without_a_lost_or_doubled_event(
     at = opened()
     second = another(at)
     asked = body("Tell me of the sea", model, headgate=ALONE)
-    key = {"idempotency_key": "one"}
+    key: dict[str, Any] = {"idempotency_key": "one"}
     with EventReader(at.gateway, path, asked, **key) as reader:
         assert reader.status == 200
         job_id = reader.headers["x-headgate-job-id"]
