@@ -12,6 +12,9 @@ from headgate.producer.cli.terminal.exit_codes import DONE, INTERRUPTED
 from headgate.producer.cli.terminal.output import print_error_text, print_note
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from headgate.producer.local.process import Child
     from headgate.shared.settings import Settings
 
 _CHECK_EVERY_S = 0.25
@@ -47,14 +50,19 @@ def gateway(host: str, port: int, workers: int) -> int:
     scheme = "http" if in_force.gateway_tls_cert is None else "https"
     shown = f"[{host}]" if ":" in host else host
     if workers == 1:
-        print_note(f"the gateway listens on {scheme}://{shown}:{port}")
-        return serve(in_force, host=host, port=port)
+        note = f"the gateway listens on {scheme}://{shown}:{port}"
+        return serve(in_force, host=host, port=port, announce=lambda: print_note(note))
     config_of(in_force, host=host, port=port)  # so that a bad setting stops us here
-    print_note(f"{workers} gateway processes listen on {scheme}://{shown}:{port}")
-    return _supervise(in_force, host, port, workers)
+    note = f"{workers} gateway processes listen on {scheme}://{shown}:{port}"
+    return _supervise(in_force, host, port, workers, note)
 
 
-def _supervise(in_force: Settings, host: str, port: int, workers: int) -> int:
+def _reload(children: Sequence[Child]) -> None:
+    for child in children:
+        child.request_reload()
+
+
+def _supervise(in_force: Settings, host: str, port: int, workers: int, note: str) -> int:
     """Run the processes until the user stops them, and start those anew that die."""
     from headgate.producer.cli.terminal.interrupt import Interrupt
     from headgate.producer.gateway.server import bind
@@ -65,6 +73,7 @@ def _supervise(in_force: Settings, host: str, port: int, workers: int) -> int:
     words = ["--host", host, "--port", str(port), "--shared"]
     # Held for as long as we run, so that no other program takes the port; it never listens.
     bind(host, port).close()
+    print_note(note)
     with bind(host, port, is_shared=True), Interrupt("stopping: open calls may end") as stop:
         children = [
             Child(
@@ -77,10 +86,12 @@ def _supervise(in_force: Settings, host: str, port: int, workers: int) -> int:
         try:
             for child in children:
                 child.start()
+            if in_force.gateway_tls_cert is not None:
+                signal.signal(signal.SIGHUP, lambda *_: _reload(children))
             while not stop.requested():
                 for child in children:
-                    if note := child.restart_dead():
-                        print_note(note)
+                    if death := child.restart_dead():
+                        print_note(death)
                 time.sleep(_CHECK_EVERY_S)
         finally:
             for child in children:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -26,6 +26,7 @@ from headgate.producer.callers.authenticate import Callers
 from headgate.producer.callers.caller import OPEN_CALLER, Caller, Scope
 from headgate.producer.callers.doorkeeper import Doorkeeper, is_loopback
 from headgate.producer.callers.load import loader
+from headgate.producer.callers.rates import RateReader, RatesOfCalls
 from headgate.producer.client.operations import Operations
 from headgate.producer.client.waiters import Waiters
 from headgate.producer.errors import JobTimeout
@@ -42,6 +43,7 @@ from headgate.producer.gateway.responses import json_response, refusal
 from headgate.producer.gateway.retries import RecentCalls
 from headgate.producer.gateway.streams import Streaming, stream_response
 from headgate.producer.submit.fields import RequestFields
+from headgate.shared.admission.tiers import by_catalog
 from headgate.shared.errors import HeadgateError, Unreachable, place_of
 from headgate.shared.job.request import Dialect
 from headgate.shared.job.result import Result
@@ -49,8 +51,15 @@ from headgate.shared.settings import Settings
 
 log = logging.getLogger("headgate.gateway")
 
+MODEL_USED = "x-headgate-model-used"
 NO_WORKER_S = 5.0
 """A call waits so long for a worker to come, unless it says how long it waits."""
+
+
+NOT_RESUMED = (
+    "the stream cannot be resumed: its call is not known any more, or has failed. "
+    "Give the same body and Idempotency-Key, or call without Last-Event-ID"
+)
 
 
 class Parts(NamedTuple):
@@ -60,6 +69,7 @@ class Parts(NamedTuple):
     recent: RecentCalls
     callers: Callers
     client: redis.asyncio.Redis
+    rates: RatesOfCalls
 
 
 class Door:
@@ -88,7 +98,9 @@ class Door:
                     rpm = self.settings.gateway_rpm_per_address
                     counted = limit_of_addresses(client, at.keys, rpm)
                     callers = Callers(loader(at), count_call=counted)
-                    self._parts = Parts(waiters, recent, callers, client)
+                    reader = RateReader(client, at.keys)
+                    rates = RatesOfCalls(reader, at.catalog, by_catalog(at.catalog))
+                    self._parts = Parts(waiters, recent, callers, client, rates)
         return self._parts
 
     async def close(self) -> None:
@@ -105,16 +117,27 @@ class Door:
     async def answer(self, request: Request, kind: Kind) -> Response:
         """Return the answer to a call, or why there is none, in the caller's dialect."""
         dialect, request_id = DIALECTS[kind], new_request_id()
+        call: GatewayCall | None = None
         try:
             call = await self._call(request, kind, request_id)
-            job_id = await self._job(call)
-            if call.streams:
-                return await stream_response(await self._streaming(), request, call, job_id)
-            return await self._wait(request, call, job_id)
+            response = await (self._stream if call.streams else self._wait)(request, call)
         except ClientDisconnect:
             return Response(status_code=499)
+        except asyncio.CancelledError:
+            if not self.departures.stopping:
+                raise
+            return self.refused(dialect, _stopping(), request_id)
         except Exception as error:
-            return self.refused(dialect, error, request_id)
+            response = self.refused(dialect, error, request_id)
+        if call is not None:
+            with suppress(HeadgateError):  # without Redis nothing is known
+                response.headers.update(await self._rates(call, response))
+        return response
+
+    async def _rates(self, call: GatewayCall, response: Response) -> Mapping[str, str]:
+        """Return what is left of the limits that bind the caller."""
+        model = response.headers.get(MODEL_USED, call.model)
+        return await (await self.parts()).rates.headers(call.fields, model, call.dialect)
 
     def refused(self, dialect: Dialect, error: Exception, request_id: str) -> Response:
         """Return the answer for an error. One that is no error of ours is logged by its place."""
@@ -162,8 +185,11 @@ class Door:
         """Return the job of the call: that of the same call before, or a new one."""
         recent = (await self.parts()).recent
         fields = call.fields
-        asks_again = call.retry or "idempotency_key" in fields
-        if asks_again and (before := await self._before(recent, call)) is not None:
+        asks_again = call.retry or call.after or "idempotency_key" in fields
+        before = await self._before(recent, call) if asks_again else None
+        if call.after and (before is None or not before[1]):
+            raise CallRefused("gone", NOT_RESUMED, param="starting_after")
+        if before is not None:
             job_id, is_good = before
             if is_good:
                 recent.note(call.digest, job_id, call.request_id)
@@ -178,9 +204,16 @@ class Door:
     async def _recent(self) -> RecentCalls:
         return (await self.parts()).recent
 
-    async def _streaming(self) -> Streaming:
+    async def _stream(self, request: Request, call: GatewayCall) -> Response:
         waiters = (await self.parts()).waiters
-        return Streaming(waiters, self.operations, self.departures, self._streams)
+        at = Streaming(waiters, self.operations, self.departures, self._streams)
+        self._streams.begin(call.caller.key_id)
+        try:
+            job_id = await self._job(call)
+        except BaseException:
+            self._streams.end(call.caller.key_id)
+            raise
+        return await stream_response(at, request, call, job_id)
 
     async def _before(self, recent: RecentCalls, call: GatewayCall) -> tuple[str, bool] | None:
         """Return the job that the same call became before, and whether its answer can serve."""
@@ -191,7 +224,8 @@ class Door:
                 return job_id, ended is None or ended.status == "succeeded"
         return None
 
-    async def _wait(self, request: Request, call: GatewayCall, job_id: str) -> Response:
+    async def _wait(self, request: Request, call: GatewayCall) -> Response:
+        job_id = await self._job(call)
         ended = asyncio.ensure_future(self.result(call, job_id))
         left = asyncio.ensure_future(gone(request))
         try:
@@ -214,7 +248,7 @@ class Door:
         Raises JobTimeout when the time of the call is over, and CallRefused if there is no worker.
         """
         waiters = (await self.parts()).waiters
-        is_new = not (call.retry or "idempotency_key" in call.fields)
+        is_new = not (call.retry or call.after or "idempotency_key" in call.fields)
         if call.is_patient or call.wait_s <= NO_WORKER_S:
             return await waiters.ended(job_id, call.wait_s, is_new=is_new)
         try:
@@ -226,6 +260,11 @@ class Door:
                 words = f"no worker serves {waiting_for.name} now"
                 raise CallRefused("unavailable", words, retry_after_s=NO_WORKER_S) from None
             return await waiters.ended(job_id, call.wait_s - NO_WORKER_S)
+
+
+def _stopping() -> CallRefused:
+    words = "this gateway is stopping; ask again: a call with an Idempotency-Key goes on"
+    return CallRefused("unavailable", words, retry_after_s=1)
 
 
 def _with_next_key(fields: RequestFields, key: str, job_id: str) -> RequestFields:

@@ -19,6 +19,12 @@ from headgate.shared.errors import ErrorCode
 MOST_HEADER_BYTES = 64 * 1024
 """The most that the address and the headers of one request may take."""
 
+SLOW_S = 60.0
+"""How long a caller may read nothing of an answer before its connection is dropped."""
+
+MOST_UNREAD_BYTES = 16 * 1024
+"""A stream waits with its next event while more than this has not left for its caller."""
+
 LINGER_S = 2.0
 """So long the rest of a body is thrown away that was refused before its end. A connection that is
 closed before that would be reset, and its caller might never see why."""
@@ -38,12 +44,14 @@ class BoundedProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         self._clock: asyncio.TimerHandle | None = None
         self._refused = False
-        self._unsent = 0
+        self._slow_clock: asyncio.TimerHandle | None = None
+        transport.set_write_buffer_limits(high=MOST_UNREAD_BYTES)
         self._begin_headers()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop the clock."""
         self._stop_clock()
+        self._stop_slow_clock()
         self._unset_keepalive_if_required()
         super().connection_lost(exc)
 
@@ -89,15 +97,20 @@ class BoundedProtocol(HttpToolsProtocol):
             self._wait_for_request()
 
     def timeout_keep_alive_handler(self) -> None:
-        """Close an idle connection; drop one whose caller reads nothing of its answer."""
-        left = 0 if self.transport.is_closing() else self.transport.get_write_buffer_size()
-        if left and left != self._unsent:
-            self._unsent = left
-            self._wait_for_request()
-        elif left:
-            self.transport.abort()
-        else:
-            super().timeout_keep_alive_handler()
+        """Close an idle connection, or drop it if its caller has not read the answer."""
+        if self.transport.get_write_buffer_size():
+            self._watch_reader(self.transport.get_write_buffer_size())
+        super().timeout_keep_alive_handler()
+
+    def pause_writing(self) -> None:
+        """Wait with the next event until the caller has read more; drop one that never does."""
+        super().pause_writing()
+        self._watch_reader(self.transport.get_write_buffer_size())
+
+    def resume_writing(self) -> None:
+        """Go on with the next event."""
+        self._stop_slow_clock()
+        super().resume_writing()
 
     def send_400_response(self, msg: str) -> None:
         """Say what is wrong with the bytes of a request, in the form of its dialect."""
@@ -141,6 +154,23 @@ class BoundedProtocol(HttpToolsProtocol):
         lines = [f"HTTP/1.1 {response.status_code} {phrase}".encode()]
         lines += [b"%s: %s" % pair for pair in response.raw_headers]
         return b"\r\n".join([*lines, b"connection: close", b"", bytes(response.body)])
+
+    def _watch_reader(self, unread: int) -> None:
+        """Drop the connection unless the caller reads some of these bytes within `SLOW_S`."""
+        self._stop_slow_clock()
+        self._slow_clock = self.loop.call_later(SLOW_S, self._drop_slow, unread)
+
+    def _drop_slow(self, unread: int) -> None:
+        left = self.transport.get_write_buffer_size()
+        if left and left >= unread:
+            self.transport.abort()
+        elif left:
+            self._watch_reader(left)
+
+    def _stop_slow_clock(self) -> None:
+        if self._slow_clock is not None:
+            self._slow_clock.cancel()
+            self._slow_clock = None
 
     def _is_idle(self) -> bool:
         """Whether no request is under way on an open connection."""

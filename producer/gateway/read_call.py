@@ -31,7 +31,10 @@ async def read_call(
     wait_s = asked_s if isinstance(asked_s, int | float) else settings.gateway_wait_s
     retry = _retry_of(headers)
     key = fields.get("idempotency_key")
-    is_known_again = retry is not None or isinstance(key, str)
+    digest = ""
+    if retry is not None or isinstance(key, str):
+        who = {"tenant": fields.get("tenant"), "user": fields.get("user")}
+        digest = digest_of(caller, request.url.path, raw, key, **who)
     return GatewayCall(
         dialect=DIALECTS[kind],
         kind=kind,
@@ -46,7 +49,7 @@ async def read_call(
         json_only=wish.json_only,
         base64=wish.base64,
         retry=retry,
-        digest=digest_of(caller, request.url.path, raw, key) if is_known_again else "",
+        digest=digest,
         after=_last_event(request),
     )
 

@@ -17,14 +17,21 @@ from redis.exceptions import RedisError
 from headgate.producer.callers.caller import Caller
 from headgate.shared.broker.keys import Keys
 from headgate.shared.broker.script import text_of
+from headgate.shared.job.encoding import json_bytes
 
 REMEMBER_S = 600
 """How long a retry finds its job: as long as the libraries' own time limit."""
 
 
-def digest_of(caller: Caller, path: str, body: bytes, key: str | None) -> str:
-    """Return what is equal in a call and its retries: who asks, for what, and the key."""
-    said = hashlib.sha256(f"{caller.key_id}\0{caller.tenant}\0{path}\0{key or ''}\0".encode())
+def digest_of(
+    caller: Caller, path: str, body: bytes, key: str | None, *, tenant: object, user: object
+) -> str:
+    """Return what is equal in a call and its retries: who asks, for what, and the key.
+
+    `tenant` and `user` are those of the call, which may name others than its key has.
+    """
+    who = (caller.key_id, str(tenant), str(user or ""), path, key or "")
+    said = hashlib.sha256(json_bytes(who))
     said.update(body)
     return said.hexdigest()
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
 import signal
 import socket
 import ssl
+from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
+from types import FrameType
 
 import uvicorn
 
@@ -26,6 +30,10 @@ IDLE_S = 75
 """How long a connection stays open without a request, a second longer than most proxies keep it."""
 
 
+AT_ONCE_S = 2.0
+"""How long a gateway that is to stop at once may take to tell its callers."""
+
+
 class GatewayServer(uvicorn.Server):
     """A server that reads its certificate anew at SIGHUP, and tells its door that it stops."""
 
@@ -35,11 +43,27 @@ class GatewayServer(uvicorn.Server):
         if self.config.ssl is not None:
             loop = asyncio.get_running_loop()
             loop.add_signal_handler(signal.SIGHUP, partial(_read_again, self.config))
+        elif signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup ignores it
+            signal.signal(signal.SIGHUP, self.handle_exit)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Take no new calls, and wait for the open ones as long as HEADGATE_DRAIN_S says."""
         self.config.app.state.door.departures.stopping = True  # type: ignore[union-attr]  # our own app
         await super().shutdown(sockets)
+        if self.force_exit:
+            tasks = set(self.server_state.tasks)
+            for task in tasks:
+                task.cancel()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(AT_ONCE_S):
+                    if tasks:
+                        await asyncio.wait(tasks)
+                    await self.lifespan.shutdown()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Stop when the open calls have ended; stop at once at a second signal."""
+        self.force_exit = self.should_exit
+        super().handle_exit(sig, frame)
 
 
 def _read_again(config: uvicorn.Config) -> None:
@@ -79,26 +103,52 @@ def config_of(chosen: Settings, *, host: str, port: int) -> uvicorn.Config:
     try:
         config.load()
     except (ssl.SSLError, OSError) as error:
-        where = str(chosen.gateway_tls_cert)
-        raise SettingError("HEADGATE_GATEWAY_TLS_CERT", where, f"cannot be used: {error}") from None
+        raise _wrong_file(chosen, error) from None
     return config
 
 
-def serve(chosen: Settings, *, host: str, port: int, is_shared: bool = False) -> int:
+def _wrong_file(chosen: Settings, error: OSError) -> SettingError:
+    """Return the error that names the file of the certificate or of the key."""
+    name, path = "HEADGATE_GATEWAY_TLS_CERT", chosen.gateway_tls_cert
+    if chosen.gateway_tls_key is not None:
+        with suppress(OSError):
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
+            name, path = "HEADGATE_GATEWAY_TLS_KEY", chosen.gateway_tls_key
+    return SettingError(name, str(path), f"cannot be used: {error}")
+
+
+def serve(
+    chosen: Settings,
+    *,
+    host: str,
+    port: int,
+    is_shared: bool = False,
+    announce: Callable[[], None] = lambda: None,
+) -> int:
     """Serve until SIGTERM or Ctrl-C; return the exit code.
 
-    `is_shared`: other processes of the same gateway listen on the port, too.
+    `is_shared`: other processes of the same gateway listen on the port, too. `announce` is called
+    once the port is ours.
     """
     logging.basicConfig(level=chosen.log_level, format=LOG_LINE)
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     config = config_of(chosen, host=host, port=port)
     bound = bind(host, port, is_shared=is_shared)
+    announce()
     server = GatewayServer(config)
     ends: list[int] = []
+
+    def stop(number: int, _: object) -> None:
+        ends.append(number)
+        server.should_exit = True
+
     for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn raises what it got again at its end
-        signal.signal(number, lambda got, _: ends.append(got))
+        signal.signal(number, stop)
     server.run(sockets=[bound])
     return 130 if signal.SIGINT in ends else 0
+
+
+_NO_HOST = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
 
 def bind(host: str, port: int, *, is_shared: bool = False) -> socket.socket:
@@ -109,9 +159,13 @@ def bind(host: str, port: int, *, is_shared: bool = False) -> socket.socket:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     try:
         bound.bind((host, port))
-    except (OSError, OverflowError) as error:
+    except (OSError, OverflowError, UnicodeError) as error:
         bound.close()
         reason = error.strerror if isinstance(error, OSError) else str(error)
+        is_unknown = isinstance(error, socket.gaierror | UnicodeError)
+        if is_unknown or getattr(error, "errno", 0) in _NO_HOST:
+            remedy = f"cannot be used ({reason}); name an address of this machine"
+            raise WrongUse("--host", host, remedy) from error
         remedy = f"cannot be used ({reason}); name another port with --port"
         raise WrongUse("--port", port, remedy) from error
     return bound

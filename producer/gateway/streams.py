@@ -40,9 +40,6 @@ PING_S = 15.0
 LOOK_S = 5.0
 """How long a call waits before it is asked whether any worker serves it."""
 
-SLOW_S = 60.0
-"""How long a caller may take to read what was sent before its connection is given up."""
-
 PINGS = {"openai": b": ping\n", "anthropic": b'event: ping\ndata: {"type": "ping"}\n\n'}
 
 _HEADERS = {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache",
@@ -63,9 +60,8 @@ async def stream_response(
 ) -> Response:
     """Return the stream of the job's answer. A job that fails before its first event is an error.
 
-    Raises CallRefused for too many streams, and what waiting for a result raises.
+    The stream has been counted; it is counted off here. Raises what waiting for a result raises.
     """
-    at.open_streams.begin(call.caller.key_id)
     events = JobEvents(at, call, job_id)
     try:
         left = asyncio.ensure_future(gone(request))
@@ -105,22 +101,33 @@ class JobEvents:
         self._ready = b""
         self._ended = False
         self._until = call.began + call.wait_s
+        self._ping_at = time.monotonic() + PING_S
         self._is_open = True
 
     async def begin(self) -> Result | None:
         """Wait for the first event, or the end of the job, or for PING_S; return the result."""
         await self._stream.open()
-        began = time.monotonic()
-        while time.monotonic() - began < PING_S:
+        while time.monotonic() < self._ping_at:
             taken = await self._stream.next()
             if taken is None:
+                self._require_numbers(self._stream.result)
                 return self._stream.result
             if taken.lines:
                 self._ready = self._taken(taken)
                 return None
             await self._require_worker()
-        self._ready = PINGS[self.call.dialect]
+        self._ready = self._ping()
         return None
+
+    def _require_numbers(self, result: Result | None) -> None:
+        """Raise CallRefused if a caller goes on with a stream whose events are not kept any more.
+
+        Those of an answer that was not streamed, such as a cached one, are always the same.
+        """
+        is_lost = result is not None and result.cached is None and not self._number
+        if self.call.after and (self._stream.gap or is_lost):
+            words = f"the events of job {self.job_id} are gone; call without Last-Event-ID"
+            raise CallRefused("gone", words)
 
     async def _require_worker(self) -> None:
         if self.call.is_patient:
@@ -151,10 +158,18 @@ class JobEvents:
                 return self._broken_off(CallFault("timeout", words))
         except HeadgateError as error:
             return self._broken_off(fault_of(error))
+        return self._ping()
+
+    def _ping(self) -> bytes:
+        """Return a sign of life, if it is time for one."""
+        if time.monotonic() < self._ping_at:
+            return b""
+        self._ping_at = time.monotonic() + PING_S
         return PINGS[self.call.dialect]
 
     def _taken(self, found: VendorEvents) -> bytes:
         """Return the vendor's events as the caller's dialect has them."""
+        self._ping_at = time.monotonic() + PING_S
         taken = (self._translator.take(found.kind, line) for line in found.lines)
         return self._text(event for events in taken for event in events)
 
@@ -163,6 +178,7 @@ class JobEvents:
         if result is None or result.status != "succeeded":
             fault = CallFault("internal", "the job has no result")
             return self._broken_off(fault if result is None else fault_of_result(result))
+        self._require_numbers(result)
         self._ended = True
         events = self._translator.end(result)
         facts = orjson.dumps(headers.facts(self.call, result))
@@ -172,7 +188,12 @@ class JobEvents:
         """Return the end of a stream that has none: a fault after the first event."""
         self._ended = True
         self._at.departures.leave(self.call, self.job_id, resumable=False)
-        return self._text(self._translator.fail(fault.code, fault.message))
+        return self._fault(fault)
+
+    def _fault(self, fault: CallFault) -> bytes:
+        """Return the events of a fault. They have no number: a caller goes on with what it has."""
+        events = self._translator.fail(fault.code, fault.message)
+        return b"".join(_event(None, event) for event in events)
 
     def _text(self, events: Iterable[ServerEvent]) -> bytes:
         """Return the events as they are sent, without those that the caller has already."""
@@ -180,14 +201,13 @@ class JobEvents:
         for event in events:
             self._number += 1
             if self._number > self.call.after:
-                name = f"event: {event.name}\n".encode() if event.name else b""
-                parts.append(b"id: %d\n%sdata: %s\n\n" % (self._number, name, event.data))
+                parts.append(_event(self._number, event))
         return b"".join(parts)
 
     def stop(self) -> bytes:
         """Return the end of a stream whose gateway stops: the caller may go on with another."""
         words = "this gateway is stopping; make the call again with Last-Event-ID to go on"
-        return self._text(self._translator.fail("unavailable", words))
+        return self._fault(CallFault("unavailable", words))
 
     def leave(self) -> None:
         """Say that the caller has gone away."""
@@ -200,6 +220,13 @@ class JobEvents:
             self._is_open = False
             self._stream.close()
             self._at.open_streams.end(self.call.caller.key_id)
+
+
+def _event(number: int | None, event: ServerEvent) -> bytes:
+    """Return the event as it is sent."""
+    id_ = b"" if number is None else b"id: %d\n" % number
+    name = f"event: {event.name}\n".encode() if event.name else b""
+    return b"%s%sdata: %s\n\n" % (id_, name, event.data)
 
 
 class EventsResponse(Response):
@@ -224,7 +251,6 @@ class EventsResponse(Response):
         except asyncio.CancelledError:  # the time to stop is over
             with suppress(Exception):
                 await send({"type": "http.response.body", "body": events.stop()})
-            raise
         finally:
             left.cancel()
             sending.cancel()
@@ -234,11 +260,6 @@ class EventsResponse(Response):
         events = self._events
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         while (text := await events.next()) is not None:
-            if text:
-                try:
-                    async with asyncio.timeout(SLOW_S):
-                        await send({"type": "http.response.body", "body": text, "more_body": True})
-                except TimeoutError:
-                    events.leave()
-                    return
+            if text:  # it waits while the caller does not read
+                await send({"type": "http.response.body", "body": text, "more_body": True})
         await send({"type": "http.response.body", "body": b""})

@@ -3,9 +3,9 @@
     python -I -S guard.py PARENT_PID GRACE_S COMMAND...
 
 The guard leads a session of its own, so Ctrl-C reaches only the parent, and the parent decides.
-The guard forwards SIGTERM to the command. When the parent is gone, the guard sends SIGTERM to the
-command and, after GRACE_S seconds, SIGKILL. When the guard itself is killed, the kernel kills the
-command (on Linux).
+The guard forwards SIGTERM and SIGHUP to the command. When the parent is gone, the guard sends
+SIGTERM to the command and, after GRACE_S seconds, SIGKILL. When the guard itself is killed, the
+kernel kills the command (on Linux).
 
 It imports little of the standard library and nothing else, to use little memory.
 """
@@ -52,14 +52,13 @@ def main(arguments: list[str]) -> int:
             os.kill(pid, number)
 
     # Blocked until the pid is known: a SIGTERM that comes in between must reach the command.
-    signals = {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD}
+    signals = {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGHUP}
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
     pid = _start(command, signals)
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, forward)
     signal.signal(signal.SIGCHLD, lambda *_: None)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
 
     kill_at: float | None = None

@@ -139,6 +139,11 @@ class Child:
         if self._process is not None and self.running:
             self._process.send_signal(signal.SIGTERM)
 
+    def request_reload(self) -> None:
+        """Send SIGHUP: a gateway reads its certificate anew."""
+        if self._process is not None and self.running:
+            self._process.send_signal(signal.SIGHUP)
+
     def kill(self) -> None:
         """Kill the process and all others in its session."""
         if self._process is not None:

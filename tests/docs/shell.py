@@ -2,7 +2,7 @@
 
 A block holds commands after `$ ` and, below each, lines that it must print. `...` in such a line
 stands for anything. A command may set a variable (`id=$(...)`), export one, read a file with `<`,
-and write one with `>`.
+and write one with `>`. `curl` is a program of the tests, so that no machine needs it.
 """
 
 from __future__ import annotations
@@ -14,12 +14,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests import ROOT
 from tests.docs.blocks import Block
 from tests.support.command import PROGRAM, Ended, program
 
 PYTHON = [sys.executable]
-PROGRAMS = {"headgate": PROGRAM, "celery": [*PYTHON, "-m", "celery"]}
+CURL = [*PYTHON, "-m", "tests.docs.curl"]
+PROGRAMS = {"headgate": PROGRAM, "celery": [*PYTHON, "-m", "celery"], "curl": CURL}
 """The programs that the docs call; each is a Python program, and so forked from the nursery."""
+
+GATEWAY = "127.0.0.1:8080"
+"""The address of the gateway in the docs."""
 
 TIMEOUT_S = 60
 IN_FOLDER = "import sys; sys.path.insert(0, '')\n"  # as `python FILE` does for its folder
@@ -33,15 +38,19 @@ class BlockFailed(AssertionError):
 
 @dataclass
 class Shell:
-    """Runs the blocks of one page, in `folder`, against the installation that `env` names."""
+    """Runs the blocks of one page, in `folder`, against the installation that `env` names.
+
+    `gateway`: the address that is asked in place of that of the docs.
+    """
 
     folder: Path
     env: dict[str, str]
+    gateway: str = GATEWAY
     variables: dict[str, str] = field(default_factory=dict)
 
     def run(self, block: Block) -> None:
         """Carry out a console block; raise BlockFailed for a wrong exit code or output."""
-        commands = list(commands_of(block.text))
+        commands = list(commands_of(block.text.replace(GATEWAY, self.gateway)))
         for place, (line, expected) in enumerate(commands):
             ended = self._command(line)
             wanted = block.exit_code if place == len(commands) - 1 else 0
@@ -54,7 +63,7 @@ class Shell:
 
     def run_python(self, block: Block) -> None:
         """Carry out a Python block as a program of its own."""
-        argv = [*PYTHON, "-c", IN_FOLDER + block.text]
+        argv = [*PYTHON, "-c", IN_FOLDER + block.text.replace(GATEWAY, self.gateway)]
         ended = program(argv, self.env, cwd=self.folder, timeout_s=TIMEOUT_S)
         if ended.code != 0:
             raise BlockFailed(f"ended with {ended.code}\n{ended.out}{ended.err}")
@@ -81,7 +90,8 @@ class Shell:
             words, target = _without(words, ">", self.folder)
         argv = [*PROGRAMS[words[0]], *words[1:]]
         given = stdin.read_bytes() if stdin else None
-        ended = program(argv, self.env, stdin=given, cwd=self.folder, timeout_s=TIMEOUT_S)
+        cwd = ROOT if argv[: len(CURL)] == CURL else self.folder
+        ended = program(argv, self.env, stdin=given, cwd=cwd, timeout_s=TIMEOUT_S)
         if target is not None:
             target.write_text(ended.out, encoding="utf-8")
         return ended

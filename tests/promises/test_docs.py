@@ -15,34 +15,39 @@ from tests.docs.blocks import Block, blocks_of, pages
 from tests.docs.shell import BlockFailed, Shell
 from tests.support import installation
 from tests.support.child import wait_until
-from tests.support.servers import ValkeyServer, short_folder
+from tests.support.servers import ValkeyServer, free_port, short_folder
 
 EXAMPLES = ROOT / "tests" / "docs" / "files"
 
 
 @pytest.fixture
-def env(valkey: ValkeyServer, tmp_path: Path) -> Iterator[dict[str, str]]:
-    """`headgate up --simulate` runs, and these variables lead to it."""
+def up(valkey: ValkeyServer, tmp_path: Path) -> Iterator[tuple[dict[str, str], str]]:
+    """`headgate up --simulate` runs: the variables that lead to it, and its gateway's address."""
     with short_folder() as folder:
         home = folder / "home"
         url = f"redis://127.0.0.1:{valkey.port}/0"
         env = {"HEADGATE_HOME": str(home), "HEADGATE_REDIS_URL": url, "HEADGATE_MODEL": ""}
-        child = installation.command(["up", "--simulate"], env, tmp_path / "up.log")
+        port = free_port()
+        argv = ["up", "--simulate", "--port", str(port)]
+        child = installation.command(argv, env, tmp_path / "up.log")
         with installation.ended_afterwards(child):
             child.start()
             wait_until(lambda: "everything runs" in child.log(), 30, f"up:\n{child.log()}")
-            yield env
+            yield env, f"127.0.0.1:{port}"
             child.stop()
         installation.nothing_is_left(home)
 
 
 @pytest.mark.slow
-def test_every_block_of_readme_and_docs_runs(env: dict[str, str], tmp_path: Path) -> None:
+def test_every_block_of_readme_and_docs_runs(
+    up: tuple[dict[str, str], str], tmp_path: Path
+) -> None:
     faults = []
+    env, gateway = up
     for page in pages():
         folder = tmp_path / page.stem
         shutil.copytree(EXAMPLES, folder)
-        shell = Shell(folder, dict(env))
+        shell = Shell(folder, dict(env), gateway)
         for block in blocks_of(page):
             try:
                 run(block, shell)

@@ -149,6 +149,11 @@ class Wire:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._file.raw.close()
         self.socket.close()
 
 

@@ -1,9 +1,12 @@
 """The bill of an answer that broke off: what its part costs at least.
 
-Both vendors bill the input, and the output as far as it was made. Some others go on to the end of
-the answer and bill all of it. So the attempt stays one of unknown billing, and budgets count its
-upper bound. Only jobs with `events` have such a bill: workers of the release before leave them to
-newer ones, and would not add it up.
+OpenAI and Anthropic stop when the connection closes, and bill what was made until then. Google,
+Groq and Mistral go on to the end and bill the whole answer (OpenRouter's documentation, "Stream
+Cancellation"). No vendor says afterwards what it billed. So the attempt stays one of unknown
+billing, and budgets count its upper bound.
+
+Only jobs with `events` have such a bill: workers of the release before leave them to newer ones,
+and would not add it up.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from tests.docs.reference import (
     commands,
     errors,
     fields,
+    gateway_errors,
     keys,
     matrix,
     python_api,
@@ -25,6 +26,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "request-and-result.md": fields.page,
     "fields.md": matrix.page,
     "error-codes.md": errors.page,
+    "gateway-errors.md": gateway_errors.page,
     "redis-keys.md": keys.page,
     "tables.md": tables.page,
 }

@@ -19,15 +19,15 @@ BLOCKS = [block for page in all_pages() for block in blocks_of(page)]
 
 MOST_CHARACTERS, MOST_IN_A_ROW, MOST_BYTES = 120, 160, 8_000
 LEFT_OUT = {
-    "docker": 1,
-    "foreground": 3,
+    "docker": 2,
+    "foreground": 4,
     "kubernetes": 1,
     "minutes": 1,
     "other-package": 2,
     "own-test": 2,
     "package-index": 1,
     "servers": 3,
-    "systemd": 1,
+    "systemd": 2,
 }
 """How many blocks are not run, by reason: a new one is a decision, not an oversight."""
 

@@ -26,7 +26,7 @@ DEEP = 100_000
 MB = 1_000_000
 
 
-def chat(text: str = SECRET, **fields: object) -> dict[str, object]:
+def chat(text: str = SECRET, /, **fields: object) -> dict[str, object]:
     """A good body, at each of the addresses but that of embeddings."""
     messages = [{"role": "user", "content": text}]
     return {"model": "gpt-4o-mini", "max_tokens": 20, "messages": messages, **fields}

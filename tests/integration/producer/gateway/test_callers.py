@@ -105,6 +105,8 @@ def test_the_limits_of_a_key_bind_its_calls_alone(at: House) -> None:
     assert call(at, limited, "one", x_headgate_on_limit="refuse").status == 200
     refused = call(at, limited, "two", x_headgate_on_limit="refuse")
     assert refused.status == 429, refused.body
+    assert refused.headers["x-ratelimit-limit-requests"] == "1"
+    assert refused.headers["x-ratelimit-remaining-requests"] == "0"
     assert 1 <= int(refused.headers["retry-after"]) <= 60
     late = call(at, limited, "three", x_headgate_deadline_s="2")
     assert late.status in (408, 504), late.body
