@@ -11,7 +11,7 @@ Entries = list[tuple[bytes, Fields]]
 """Entries of a stream on Redis, as redis-py returns them: id and fields."""
 
 MOST_ENTRIES = 32
-MOST_BYTES = 64 * 1024
+MOST_BYTES = 8 * 1024
 """A reader that has so much to take gets no more; the rest stays on Redis until half is taken."""
 
 BEGINNING = "0-0"
@@ -36,6 +36,7 @@ class DeltaReader:
         self._read_more = read_more
         self._entries: deque[Fields] = deque()
         self._bytes = 0
+        self._largest = MOST_BYTES // 8
         self._has_more = False
         self._drains = self._read_drains = False
 
@@ -43,6 +44,11 @@ class DeltaReader:
     def is_new(self) -> bool:
         """Whether nothing has been read yet: it begins with the latest claim."""
         return self.last == BEGINNING
+
+    @property
+    def wanted(self) -> int:
+        """How many entries the next read may bring: about `MOST_BYTES`, by the largest so far."""
+        return max(1, min(MOST_ENTRIES, MOST_BYTES // self._largest))
 
     @property
     def is_full(self) -> bool:
@@ -119,6 +125,7 @@ class DeltaReader:
         if not self.has_gap:
             self._entries.append(fields)
             self._bytes += _size(fields)
+            self._largest = max(self._largest, _size(fields))
 
 
 def _size(fields: Fields) -> int:

@@ -11,7 +11,8 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Collection
-from typing import Any
+from itertools import islice
+from typing import Any, NamedTuple
 
 import redis.asyncio
 from redis.exceptions import RedisError
@@ -25,8 +26,16 @@ from headgate.producer.client.pubsub import (
 )
 from headgate.shared.broker.keys import Keys
 
-AT_ONCE = 32
-"""So many entries of one job are read in a round trip. An entry has about 32 kB at most."""
+JOBS_AT_ONCE = 64
+"""So many jobs are read in a round trip: all that it brings is in memory at once."""
+
+
+class Place(NamedTuple):
+    """So many entries of a job's stream, after one of them."""
+
+    job_id: str
+    after: str
+    most: int
 
 
 class DeltaReaders:
@@ -108,19 +117,31 @@ class DeltaReaders:
             for reader in self._readers.get(job_id, ())
             if not reader.is_full
         ]
-        if not readers:
-            return
+        places: dict[Place, list[DeltaReader]] = {}
+        for reader in readers:  # those at the same place share what is read
+            place = Place(reader.job_id, reader.last, reader.wanted)
+            places.setdefault(place, []).append(reader)
+        left = iter(places.items())
+        while part := list(islice(left, JOBS_AT_ONCE)):
+            await self._read_part(part)
+
+    async def _read_part(self, places: list[tuple[Place, list[DeltaReader]]]) -> None:
         pipe = self._client.pipeline(transaction=False)
-        for reader in readers:
-            reader.read_begins()
-            pipe.xrange(self._keys.deltas(reader.job_id), min=f"({reader.last}", count=AT_ONCE)
-        replies = zip(readers, await _execute(pipe), strict=False)
-        found = [(reader, entries) for reader, entries in replies if entries is not None]
-        late = {reader for reader, entries in found if reader.is_new and len(entries) == AT_ONCE}
+        for place, readers in places:
+            for reader in readers:
+                reader.read_begins()
+            pipe.xrange(self._keys.deltas(place.job_id), min=f"({place.after}", count=place.most)
+        found = [
+            (reader, entries, len(entries) == place.most)
+            for (place, readers), entries in zip(places, await _execute(pipe), strict=False)
+            if entries is not None
+            for reader in readers
+        ]
+        late = {reader for reader, _, has_more in found if reader.is_new and has_more}
         newest = await self._newest_claims(late) if late else {}
-        for reader, entries in found:
+        for reader, entries, has_more in found:
             if reader not in late or newest.get(reader) == claim_of(entries[0]):
-                reader.add(entries, has_more=len(entries) == AT_ONCE)
+                reader.add(entries, has_more=has_more)
             elif reader in newest:
                 reader.skip_to(newest[reader])
 

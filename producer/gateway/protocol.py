@@ -22,7 +22,7 @@ MOST_HEADER_BYTES = 64 * 1024
 SLOW_S = 60.0
 """How long a caller may read nothing of an answer before its connection is dropped."""
 
-MOST_UNREAD_BYTES = 16 * 1024
+MOST_UNREAD_BYTES = 4 * 1024
 """A stream waits with its next event while more than this has not left for its caller."""
 
 LINGER_S = 2.0

@@ -14,6 +14,7 @@ from headgate.producer.gateway.dialects import DIALECTS, Wish, fields_of
 from headgate.producer.gateway.faults import CallRefused
 from headgate.producer.gateway.own_fields import is_on, own_fields
 from headgate.producer.gateway.retries import digest_of
+from headgate.shared.job.request import LONGEST_NAME
 from headgate.shared.settings import Settings
 
 
@@ -61,11 +62,21 @@ async def read_json(request: Request, settings: Settings) -> bytes:
 
 
 def _fields(wish: Wish, ours: Mapping[str, Any], caller: Caller) -> dict[str, Any]:
-    """Return the fields of the request. The user that a body names counts if the key allows it."""
+    """Return the fields of the request.
+
+    The user that a body names to the vendor counts if the key allows any, and if it can be a name
+    of ours. Claude Code names device and session there, in JSON that is longer.
+    """
     fields: dict[str, Any] = {**wish.fields, **ours}
-    if isinstance(wish.user, str) and wish.user and caller.any_user:
+    if caller.any_user and _can_be_name(wish.user):
         fields.setdefault("user", wish.user)
+    if fields.get("stream"):  # what a crash broke off is never begun anew, so never paid twice
+        fields.setdefault("on_unknown", "fail")
     return fields
+
+
+def _can_be_name(user: object) -> bool:
+    return isinstance(user, str) and 0 < len(user) <= LONGEST_NAME and "\0" not in user
 
 
 def _retry_of(headers: Mapping[str, str]) -> int | None:

@@ -62,7 +62,8 @@ def _without_nul(text: str) -> str:
     return text
 
 
-Name = Annotated[str, Field(min_length=1, max_length=128), AfterValidator(_without_nul)]
+LONGEST_NAME = 128
+Name = Annotated[str, Field(min_length=1, max_length=LONGEST_NAME), AfterValidator(_without_nul)]
 """A name that a caller gives; the error of a bad one says what to do."""
 
 NO_NUL = r"^[^\x00]*$"

@@ -59,18 +59,13 @@ class EventReader:
         self.status = self._response.status
         self.headers = {name.lower(): value for name, value in self._response.getheaders()}
         self.comments: list[str] = []
-        self.is_cut = False
 
     def next(self) -> Event | None:
-        """The next event; None at the end. `is_cut`: the connection broke off."""
+        """The next event; None at the end, or where the connection broke off."""
         number, name, data = None, None, None
         while True:
-            try:
-                line = self._response.readline().decode().rstrip("\n")
-            except (HTTPException, OSError):
-                self.is_cut = True
-                return None
-            if not line and self._response.isclosed():
+            line = self.line()
+            if line is None:
                 return None
             field, _, value = line.partition(": ")
             if line.startswith(":"):
@@ -83,6 +78,14 @@ class EventReader:
                 data = value
             elif not line and data is not None:
                 return Event(number, name, data)
+
+    def line(self) -> str | None:
+        """The next line; None at the end, or where the connection broke off."""
+        try:
+            line = self._response.readline().decode().rstrip("\n")
+        except (HTTPException, OSError):
+            return None
+        return None if not line and self._response.isclosed() else line
 
     def __iter__(self) -> Iterator[Event]:
         while (event := self.next()) is not None:

@@ -185,7 +185,7 @@ def test_what_a_stream_says_is_read_alike_in_both_dialects() -> None:
     assert said("openai", session("opencode").answers[0]) == Said(
         "",
         [
-            ("read", {"filePath": "/home/ada/rivers/src/rivers.py"}),
+            ("read", {"filePath": "/srv/rivers/src/rivers.py"}),
             ("bash", {"command": "pytest -q", "description": "Run the tests"}),
         ],
         True,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from tests.support.gateway import ask, events_in, house
 from tests.support.servers import Simulator, ValkeyServer
@@ -32,7 +33,8 @@ def test_a_stream_is_resumed_by_its_key_or_its_retry_and_else_refused(
         first = events_in(ask(at.gateway, CHAT, body, x_stainless_retry_count="0").body)
         retried = ask(at.gateway, CHAT, body, x_stainless_retry_count="1", last_event_id="2")
         assert events_in(retried.body) == first[2:]
-        for headers in ({}, {"idempotency_key": "k-8"}):
+        others: list[dict[str, Any]] = [{}, {"idempotency_key": "k-8"}]
+        for headers in others:
             refused = ask(at.gateway, CHAT, body, last_event_id="3", **headers)
             assert (refused.status, "Idempotency-Key" in refused.body.decode()) == (410, True)
             assert refused.headers["x-should-retry"] == "false"
