@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -110,6 +111,18 @@ def ended(calls: list[StreamCall]) -> None:
     assert not any(call.is_alive() for call in calls)
 
 
+def text_of(events: list[Event]) -> str:
+    """The text of an answer, in the dialect of either vendor."""
+    text = ""
+    for event in events:
+        match json.loads(event.data) if event.data != "[DONE]" else None:
+            case {"choices": [{"delta": {"content": str(piece)}}]}:
+                text += piece
+            case {"delta": {"type": "text_delta", "text": str(piece)}}:
+                text += piece
+    return text
+
+
 def url_of(house_: House) -> str:
     return house_.env["HEADGATE_DATABASE_URL"]
 
@@ -195,7 +208,8 @@ def test_streams_go_on_or_end_with_an_error_when_the_valkey_is_killed(
     for call in whole:
         numbers = [event.number for event in call.numbered]
         assert numbers == list(range(1, len(numbers) + 1))
-        assert call.numbered == call.again(house_.gateway)
+        # Redis may have lost its last events: then the rest comes from the result, in other pieces.
+        assert text_of(call.numbered) == text_of(call.again(house_.gateway)) != ""
     wait_until(
         lambda: installation.read_books(url_of(house_)).audit_lines == MANY, 60, "all to end"
     )

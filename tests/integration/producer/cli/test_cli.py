@@ -64,7 +64,7 @@ WRONG_USE = {
     "an id that is not UTF-8": (["result", "\udcff"], "not text in UTF-8"),
     "a rate that is no number": (["simulate", "--rpm", "x"], "'x' is not a whole number above 0"),
     "limits in a missing file": (["simulate", "--limits-file", "/no.toml"], "/no.toml: No such"),
-    "a command of a later part": (["gateway"], "No such command"),
+    "a command of a later part": (["dashboard"], "No such command"),
     "an option that there is not": (["submit", "x", "--webhook"], "No such option"),
     "unknown model": (["submit", "x", "--model", "nonsense"], "nonsense"),
     "auto within no price": (["route", "x", "--max-usd-per-million", "0.0001"], "too expensive"),
