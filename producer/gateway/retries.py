@@ -22,6 +22,9 @@ from headgate.shared.job.encoding import json_bytes
 REMEMBER_S = 600
 """How long a retry finds its job: as long as the libraries' own time limit."""
 
+NOBODY = ""
+"""In place of a call: the last one has gone away, and calls before it still wait."""
+
 
 def digest_of(
     caller: Caller, path: str, body: bytes, key: str | None, *, tenant: object, user: object
@@ -61,10 +64,10 @@ class RecentCalls:
         if self._writing is None:
             self._writing = asyncio.create_task(self._write_all(), name="recent calls")
 
-    async def is_last(self, digest: str, request_id: str) -> bool:
-        """Return whether no later call has taken up the job."""
-        found = await self._entry(digest)
-        return found is None or found.partition(" ")[2] == request_id
+    async def is_last(self, digest: str, job_id: str, request_id: str) -> bool:
+        """Return whether no later call has taken up this job, which the call had."""
+        last_job, _, last_request = (await self._entry(digest) or "").partition(" ")
+        return last_job != job_id or last_request in (NOBODY, request_id)
 
     async def close(self) -> None:
         """Wait until all that was noted is written."""
