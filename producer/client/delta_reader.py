@@ -11,7 +11,7 @@ Entries = list[tuple[bytes, Fields]]
 """Entries of a stream on Redis, as redis-py returns them: id and fields."""
 
 MOST_ENTRIES = 32
-MOST_BYTES = 16 * 1024
+MOST_BYTES = 8 * 1024
 """A reader that has so much to take gets no more; the rest stays on Redis until half is taken."""
 
 BEGINNING = "0-0"

@@ -35,7 +35,7 @@ class Place(NamedTuple):
 
     job_id: str
     after: str
-    count: int
+    most: int
 
 
 class DeltaReaders:
@@ -130,9 +130,9 @@ class DeltaReaders:
         for place, readers in places:
             for reader in readers:
                 reader.read_begins()
-            pipe.xrange(self._keys.deltas(place.job_id), min=f"({place.after}", count=place.count)
+            pipe.xrange(self._keys.deltas(place.job_id), min=f"({place.after}", count=place.most)
         found = [
-            (reader, entries, len(entries) == place.count)
+            (reader, entries, len(entries) == place.most)
             for (place, readers), entries in zip(places, await _execute(pipe), strict=False)
             if entries is not None
             for reader in readers

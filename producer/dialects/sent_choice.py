@@ -22,6 +22,9 @@ _OWN = ("index", "delta", "message", "logprobs", "finish_reason")
 _REASONING = ("reasoning_content", "reasoning", "reasoning_details")
 """Names of the reasoning, which comes before the answer."""
 
+MOST_PIECES = 64
+"""A text that was sent in more pieces is put together: a short piece takes five times its size."""
+
 
 @dataclass(slots=True)
 class SentCall:
@@ -78,7 +81,10 @@ class SentChoice:
                 for call in objects_of(value):
                     self._calls.setdefault(self._places.of(call), SentCall()).add(call)
             elif isinstance(value, str) and name != "role":
-                self._texts.setdefault(name, []).append(value)
+                pieces = self._texts.setdefault(name, [])
+                pieces.append(value)
+                if len(pieces) == MOST_PIECES:
+                    pieces[:] = ["".join(pieces)]
             elif value and name != "role":
                 self._others.setdefault(name, []).append(value)
         _count_items(self._logged, fields_of(choice.get("logprobs")))

@@ -285,7 +285,7 @@ class Door:
         Raises JobTimeout when the time of the call is over, and CallRefused if there is no worker.
         """
         waiters = (await self.parts()).waiters
-        is_new = not (call.retry or "idempotency_key" in call.fields)
+        is_new = not (call.retry or call.after or "idempotency_key" in call.fields)
         if call.is_patient or call.wait_s <= NO_WORKER_S:
             return await waiters.ended(job_id, call.wait_s, is_new=is_new)
         try:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Any
 
@@ -22,8 +24,9 @@ MOST_HEADER_BYTES = 64 * 1024
 SLOW_S = 60.0
 """How long a caller may read nothing of an answer before its connection is dropped."""
 
-MOST_UNREAD_BYTES = 16 * 1024
-"""A stream waits with its next event while more than this has not left for its caller."""
+MOST_UNREAD_BYTES = 8 * 1024
+"""A stream waits with its next event while more than this has not left for its caller, here and in
+the kernel, each."""
 
 LINGER_S = 2.0
 """So long the rest of a body is thrown away that was refused before its end. A connection that is
@@ -46,6 +49,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._refused = False
         self._slow_clock: asyncio.TimerHandle | None = None
         transport.set_write_buffer_limits(high=MOST_UNREAD_BYTES)
+        _keep_little_unsent(transport.get_extra_info("socket"))
         self._begin_headers()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -192,3 +196,11 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._clock is not None:
             self._clock.cancel()
             self._clock = None
+
+
+def _keep_little_unsent(connection: Any) -> None:
+    """Let the kernel take only what it can soon send: else it takes megabytes for each caller."""
+    option = getattr(socket, "TCP_NOTSENT_LOWAT", None)  # not on every system
+    if option is not None and connection is not None:
+        with suppress(OSError):
+            connection.setsockopt(socket.IPPROTO_TCP, option, MOST_UNREAD_BYTES)

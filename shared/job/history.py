@@ -38,12 +38,13 @@ class History:
     """The attempts of a job so far.
 
     `cost_pico_usd`: what the known ones cost, and the parts of those that broke off; None once a
-    price is not known. `unknown_models`: the model of each attempt of which nobody knows whether it
-    was billed.
+    price is not known. `parts_pico_usd`: those parts alone. `unknown_models`: the model of each
+    attempt of which nobody knows whether it was billed.
     """
 
     attempts: int = 0
     cost_pico_usd: int | None = 0
+    parts_pico_usd: int = 0
     unknown_models: list[str] = field(default_factory=list)
     failures: list[FailedAttempt] = field(default_factory=list)
 
@@ -51,6 +52,11 @@ class History:
         """Add to what the job has cost; a price of None makes the sum unknown."""
         known = self.cost_pico_usd is not None and pico_usd is not None
         self.cost_pico_usd = (self.cost_pico_usd or 0) + (pico_usd or 0) if known else None
+
+    def add_part(self, pico_usd: int) -> None:
+        """Add the cost of what an attempt of unknown billing has made at least."""
+        self.add_cost(pico_usd)
+        self.parts_pico_usd += pico_usd
 
 
 def late_message(plain: str, failures: Sequence[FailedAttempt]) -> str:
@@ -81,7 +87,7 @@ def history_of(
         if row.state in ("open", "unknown"):
             history.unknown_models.append(row.model)
             if row.cost_pico_usd is not None:  # of the part that was made
-                history.add_cost(row.cost_pico_usd)
+                history.add_part(row.cost_pico_usd)
         else:
             history.add_cost(row.cost_pico_usd)
         if row.state != "answered" and row.fence > forgiven_fence:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-BEFORE = "031c226"
+from tests.promises.test_release_before import BEFORE
 from tests.support import installation
 from tests.support.child import BUSY, wait_until
 from tests.support.command import headgate

@@ -130,7 +130,7 @@ class AttemptSteps:
         """Take what the attempt needs of its limits and budgets, or return what forbids it."""
         over_own = budget.over_own(
             job.envelope.request, model, self.catalog, job.history.cost_pico_usd,
-            job.history.unknown_models,
+            job.history.unknown_models, job.history.parts_pico_usd,
         )  # fmt: skip
         hold = over_own or await self._hold(job, model, chain)
         if isinstance(hold, AttemptError):

@@ -5,8 +5,8 @@ Groq and Mistral go on to the end and bill the whole answer (OpenRouter's docume
 Cancellation"). No vendor says afterwards what it billed. So the attempt stays one of unknown
 billing, and budgets count its upper bound.
 
-Only jobs with `events` have such a bill: workers of the release before leave them to newer ones,
-and would not add it up.
+Only jobs with `events` have such a bill, which are new with it. Workers of the release before do
+not add it up: where one of them ends such a job in an upgrade, its audit line lacks the part.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from dataclasses import dataclass, replace
 from headgate.shared.catalog.catalog import Catalog
 from headgate.shared.catalog.schema import Model
 from headgate.shared.cost import tokens
-from headgate.shared.cost.price import price, to_pico
-from headgate.shared.job.result import Usage
+from headgate.shared.cost.bill import AnswerBill, bill_of
+from headgate.shared.cost.rates import PLAIN
+from headgate.shared.job.result import Reply, Usage
 from headgate.workers.pipeline.job_run import JobRun
 from headgate.workers.stages.stream import DeltaStream
 
@@ -36,22 +37,27 @@ NOTHING_MADE = PartBill()
 def part_bill(job: JobRun, model: Model, catalog: Catalog, pieces: DeltaStream | None) -> PartBill:
     """Return the bill of what was made; add it to the job.
 
-    Counts that the vendor has not sent are estimated, the input from the request and the output
-    from the text.
+    Counts that the vendor has not sent, or that cannot be true, are estimated: the input from the
+    request and the output from the text.
     """
     made = None if pieces is None or not pieces.wants_events else pieces.made
     if made is None:
         return NOTHING_MADE
-    given = made.usage
-    written = tokens.text_tokens(made.text, model)
-    usage = replace(
-        given,
-        input_tokens=given.input_tokens or job.input_tokens(model),
-        output_tokens=max(given.output_tokens, written),
-    )
-    cost = price(usage, model, catalog)
-    bill = PartBill(usage, None if cost is None else to_pico(cost))
-    job.usage = usage
-    if bill.cost_pico_usd is not None:
-        job.history.add_cost(bill.cost_pico_usd)
-    return bill
+    request, written = job.envelope.request, tokens.text_tokens(made.text, model)
+
+    def bill(given: Usage) -> AnswerBill:
+        usage = replace(
+            given,
+            input_tokens=given.input_tokens or job.input_tokens(model),
+            output_tokens=max(given.output_tokens, written),
+        )
+        return bill_of(Reply(made.text, "", usage), PLAIN, request, model, catalog)
+
+    found = bill(made.usage)
+    if found.note is not None:
+        found = bill(Usage())
+    part = PartBill(found.counted, found.counted_pico_usd)
+    job.usage = part.usage
+    if part.cost_pico_usd is not None:
+        job.history.add_part(part.cost_pico_usd)
+    return part

@@ -315,7 +315,8 @@ class Pipeline:
             finished_at_ms=now_ms,
         )
         payers: tuple[str, ...] = ()
-        if job.leads and ending.cached is None and cost:
+        # Nobody else gets anything of an answer that broke off.
+        if job.leads and ending.reply is not None and ending.cached is None and cost:
             envelope = job.envelope
             payers = await self.single_flight.payers(envelope.request, job.leads, envelope.sample)
         due_at_ms = self.callbacks.due_at_ms(job.envelope, now_ms)
@@ -336,6 +337,8 @@ class Pipeline:
         envelope = job.envelope
         model = ending.model_used or envelope.model
         cost = job.history.cost_pico_usd if job.usage_note is None else None
+        if cost is not None:  # who finds the answer here does not save what broke off before it
+            cost -= job.history.parts_pico_usd
         entry = CacheEntry(ending.reply, ending.provider, cost, model)
         asked = job.leads or envelope.model
         writes = partial(self.cache.writes, job.question, entry, asked)

@@ -57,11 +57,13 @@ def over_own(
     catalog: Catalog,
     cost_pico_usd: int | None,
     unknown_models: Iterable[str],
+    parts_pico_usd: int = 0,
 ) -> OwnBudgetExceeded | None:
     """Return why the job's own `max_cost_usd` forbids this attempt, or None.
 
     `cost_pico_usd`: what the job has cost so far; None: not known. `unknown_models`: the models of
     attempts of which nobody knows whether they were billed. They count at their upper bound.
+    `parts_pico_usd`: what of the cost is of those, and counts in their upper bound already.
     """
     if request.max_cost_usd is None:
         return None
@@ -74,6 +76,7 @@ def over_own(
             spent += upper_bound_pico_usd(request, catalog.model(name), catalog) or 0
         except InvalidRequest:  # the catalog has it no more
             spent += bound
+    spent = max(cost_pico_usd, spent - parts_pico_usd)
     if spent + bound <= to_pico(Decimal(request.max_cost_usd)):
         return None
     so_far = f" after {usd_text(spent)} so far" if spent else ""

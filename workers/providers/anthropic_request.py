@@ -85,16 +85,18 @@ def own_body(request: Request, model: str, max_output_tokens: int) -> Fields:
 def _signed(messages: list[Fields]) -> list[Fields]:
     """Return the messages without thinking that Claude did not sign, which it refuses.
 
-    It comes from another vendor's answer, which the gateway gave in Anthropic's form.
+    It comes from another vendor's answer, which the gateway gave in Anthropic's form. A message
+    that holds nothing else is left out, too: Anthropic refuses empty ones.
     """
     if not any(map(_has_unsigned, messages)):
         return messages
-    return [
+    left = (
         {**one, "content": [block for block in one["content"] if not _is_unsigned(block)]}
         if _has_unsigned(one)
         else one
         for one in messages
-    ]
+    )
+    return [one for one in left if one.get("content") != []]
 
 
 def _has_unsigned(message: Fields) -> bool:

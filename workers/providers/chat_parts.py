@@ -8,7 +8,7 @@ from typing import Any
 from headgate.shared.job.request import Dialect
 from headgate.workers.provider import OnPiece
 from headgate.workers.providers.lenient_json import PairedText
-from headgate.workers.providers.pieces import Fields, Pieces, size_of
+from headgate.workers.providers.pieces import Fields, Pieces, place_of, size_of
 from headgate.workers.providers.reading import NODE
 from headgate.workers.providers.reply_fields import fields_of
 
@@ -180,7 +180,7 @@ class _ChoiceParts:
 
     def _add_call(self, piece: Fields) -> None:
         """Add the piece to its tool call."""
-        place, call_id = piece.get("index"), piece.get("id")
+        place, call_id = place_of(piece), piece.get("id")
         at = self._places.get(place)
         # Google numbers all calls of an answer 0; another id means another call.
         if at is None or (call_id and self._calls[at]["id"] not in ("", call_id)):

@@ -10,6 +10,8 @@ from headgate.shared.job.request import Dialect
 from headgate.workers.provider import AnswerSink
 from headgate.workers.providers.key_mask import masked_keys
 from headgate.workers.providers.lenient_json import without_halves
+from headgate.workers.providers.pieces import place_of
+from headgate.workers.providers.reply_fields import storable
 
 PING = "ping"
 """Anthropic's event that only keeps a connection open; each reader gets pings of its own."""
@@ -42,7 +44,7 @@ class EventTap:
         if not isinstance(event, dict) or event.get("type") == PING:
             return
         if content is None or self._paired.waiting:
-            line = orjson.dumps(self._paired.of(event))
+            line = orjson.dumps(self._paired.of(storable(event)))
         else:
             line = content.replace(b"\n", b" ") if b"\n" in content else content
         if self._key_bytes and self._key_bytes in line:
@@ -87,4 +89,5 @@ class PairedEvents:
 
 def _place(item: Any, otherwise: object) -> object:
     """Return which of several parts of an answer this is: its `index`, if it has one."""
-    return item.get("index", otherwise) if isinstance(item, dict) else otherwise
+    index = place_of(item) if isinstance(item, dict) else None
+    return otherwise if index is None else index

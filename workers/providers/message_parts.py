@@ -7,7 +7,7 @@ from typing import Any
 from headgate.shared.job.request import Dialect
 from headgate.workers.provider import OnPiece
 from headgate.workers.providers.lenient_json import PairedText, read_json, without_halves
-from headgate.workers.providers.pieces import Fields, GrowingText, Pieces, size_of
+from headgate.workers.providers.pieces import Fields, GrowingText, Pieces, place_of, size_of
 from headgate.workers.providers.reading import NODE
 from headgate.workers.providers.reply_fields import fields_of
 
@@ -52,9 +52,9 @@ class MessageParts:
                 self._size += size_of(self._message)
                 self._count(self._message.get("usage"))
             case "content_block_start":
-                self._start(event.get("index"), fields_of(event.get("content_block")))
+                self._start(place_of(event), fields_of(event.get("content_block")))
             case "content_block_delta":
-                self._add(event.get("index"), fields_of(event.get("delta")))
+                self._add(place_of(event), fields_of(event.get("delta")))
             case "message_delta":
                 self._end(event)
             case "message_stop":

@@ -130,6 +130,12 @@ class Pieces:
         self._texts.clear()
 
 
+def place_of(piece: Fields) -> int | str | None:
+    """Return which of several parts of an answer this is: its `index`, or None."""
+    index = piece.get("index")
+    return index if isinstance(index, int | str) else None
+
+
 def size_of(value: Any, levels: int = 100) -> int:
     """Return about how many bytes of memory this JSON value takes, so many `levels` deep."""
     if isinstance(value, str):

@@ -24,7 +24,7 @@ from headgate.workers.providers.refusals import (
     unusable,
     without_key,
 )
-from headgate.workers.providers.reply_fields import fields_of
+from headgate.workers.providers.reply_fields import fields_of, storable
 from headgate.workers.providers.sse import Event, EventParser
 
 LARGE = 1024 * 1024
@@ -144,7 +144,7 @@ class AnswerStream:
         """Tell the sink what was made until now."""
         if self._sink is not None and self._begun:
             usage, text = self._parts.so_far()
-            self._sink.broke_off(MadePart(self._read_usage(usage)[0], text))
+            self._sink.broke_off(MadePart(self._read_usage(usage)[0], without_halves(text)))
 
     def whole_or_raise(self, response: Response, request: Request, key: str) -> dict[str, Any]:
         """Return the answer as if it had come whole; raises the error that ended the stream."""
@@ -163,7 +163,7 @@ class AnswerStream:
                 http_status=response.status, billed=None, request_id=request_id(response.headers),
             )  # fmt: skip
         whole = self._parts.whole()
-        return without_halves(whole) if self._halved else whole
+        return without_halves(storable(whole)) if self._halved else whole
 
     def _take_all(self, events: list[Event], *, last: bool = False) -> bool:
         for name, content in events:
@@ -183,7 +183,11 @@ class AnswerStream:
                 break
             self._begun = True
             self._halved = self._halved or (not is_proper and may_have_halves(content))
-            self._parts.take(fields_of(event))
+            try:
+                self._parts.take(fields_of(event))
+            except RecursionError:  # nested deeper than any answer
+                self._garbled = self._over = True
+                break
             if self._tap is not None:
                 self._tap.take(event, content if is_proper else None)
             self._over = self._parts.is_last

@@ -18,6 +18,7 @@ do
   -- How long jobs wait for the sums of the ledger, for what others hold, and for a new period. Those
   -- who wait for what others hold are woken when there is money.
   local READ_MS, HELD_MS, SOFT_MS = 250, 5000, 60000
+  local WITH_KEYS = '2' -- jobs with gateway keys wait for the money, too
   local KEPT_DAYS = {[8] = 3, [6] = 40}
   -- A hard stop is never reached to the cent: a refusal with this share of it spent counts as reaching it.
   local FULL = 0.9
@@ -73,7 +74,7 @@ do
     local key = KEY.budget(scope, period)
     local found = redis.call('HMGET', key, 'spent', 'held', 'waits')
     sums = {key = key, scope = scope, period = period, spent = tonumber(found[1] or 0),
-      held = tonumber(found[2] or 0), waits = found[3] ~= false, more_spent = 0, more_held = 0}
+      held = tonumber(found[2] or 0), waits = found[3], more_spent = 0, more_held = 0}
     all_sums[name] = sums
     return sums
   end
@@ -132,7 +133,10 @@ do
       return 'over'
     end
     if sums.spent + sums.held + bound > hard then
-      if not sums.waits then sums.waits, sums.marked, sums.changed = true, true, true end
+      local turns = ticket.gateway_key and WITH_KEYS or '1'
+      if not sums.waits or (turns == WITH_KEYS and sums.waits ~= turns) then
+        sums.waits, sums.marked, sums.changed = turns, true, true
+      end
       return 'held'
     end
     if ticket.priority == 'b' and sums.spent >= budget.limit * budget.config.soft then return 'soft' end
@@ -218,10 +222,10 @@ do
     if spent > sums.spent then change(sums, spent - sums.spent, 0) end
   end
 
-  -- Those who wait for the money of a scope are tried again.
-  local function try_again(scope)
+  -- Those who wait for the money of a scope are tried again. A user may wait under any of its keys.
+  local function try_again(scope, waits)
     local kind, name = string.match(scope, '^(%a+)/?(.*)$')
-    if kind == 'global' or kind == 'key' then
+    if kind == 'global' or (kind ~= 'tenant' and waits == WITH_KEYS) then
       try_all_parked()
     elseif kind == 'tenant' then
       try_parked('t|' .. name)
@@ -255,11 +259,12 @@ do
       if sums.changed then
         if sums.more_spent ~= 0 then redis.call('HINCRBY', sums.key, 'spent', pico(sums.more_spent)) end
         if sums.more_held ~= 0 then redis.call('HINCRBY', sums.key, 'held', pico(sums.more_held)) end
-        if sums.marked then redis.call('HSET', sums.key, 'waits', '1') end
+        if sums.marked then redis.call('HSET', sums.key, 'waits', sums.waits) end
         if sums.freed and sums.waits then
+          local waits = sums.waits
           redis.call('HDEL', sums.key, 'waits')
           sums.waits = false
-          try_again(sums.scope)
+          try_again(sums.scope, waits)
         end
         redis.call('PEXPIRE', sums.key, KEPT_DAYS[#sums.period] * DAY_MS)
         alert(sums)

@@ -10,7 +10,6 @@ import pytest
 
 from headgate import Client
 from headgate.producer.client.delta_reader import MOST_BYTES, MOST_ENTRIES
-from headgate.producer.client.deltas import AT_ONCE
 from headgate.producer.client.event_stream import PULSE, EventStream, VendorEvents
 from headgate.producer.client.operations import Operations
 from headgate.producer.client.text_stream import TextStream
@@ -173,9 +172,9 @@ async def test_a_reader_that_comes_late_begins_with_the_latest_claim(
     waiters: Waiters, worker: Writing, job_id: str
 ) -> None:
     for fence in (1, 2):
-        for n in range(1, 2 * AT_ONCE):
+        for n in range(1, 2 * MOST_ENTRIES):
             worker.write(job_id, n, b"%d" % fence, fence=fence)
-    pieces = 2 * AT_ONCE - 1
+    pieces = 2 * MOST_ENTRIES - 1
     async with TextStream(waiters, job_id, BOUND_S, None) as text:
         assert [await text.next() for _ in range(pieces)] == ["t"] * pieces
     async with EventStream(waiters, job_id) as stream:

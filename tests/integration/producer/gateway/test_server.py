@@ -72,14 +72,14 @@ def opened(
 class Asking(threading.Thread):
     """A call that is under way."""
 
-    def __init__(self, gateway: Gateway, path: str, body: object, **headers: str) -> None:
+    def __init__(self, gateway: Gateway, path: str, body: object) -> None:
         super().__init__()
         self.answered: Answered | None = None
-        self._call = lambda: ask(gateway, path, body, **headers)
+        self.asked = gateway, path, body
         self.start()
 
     def run(self) -> None:
-        self.answered = self._call()
+        self.answered = ask(*self.asked)
 
     def answer(self) -> Answered:
         self.join(60 * BUSY)

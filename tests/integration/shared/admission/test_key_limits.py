@@ -11,6 +11,7 @@ from tests.support.budgets import USD, Treasury, ticket
 from tests.support.governor_model import Places
 from tests.support.rig import STANDARD
 from tests.support.servers import ValkeyServer
+from tests.support.waiting_rooms import TICKET
 
 ONE, OTHER = "hgk_0123456789ab", "hgk_ba9876543210"
 
@@ -92,3 +93,18 @@ def test_a_cancelled_job_leaves_the_queue_of_its_key(treasury: Treasury) -> None
 def test_a_grant_of_a_key_is_held(treasury: Treasury) -> None:
     treasury.ask_with(ticket(None, key_id=ONE), "a")
     assert all(isinstance(grant, Held) for grant in treasury.grants().values())
+
+
+@pytest.mark.parametrize("keys", [("",), (ONE,), ("", ONE)], ids=["none", "one", "both"])
+def test_money_of_a_user_that_is_free_again_lets_the_jobs_of_all_its_keys_in(
+    treasury: Treasury, keys: tuple[str, ...]
+) -> None:
+    scope = f"user/{TICKET.tenant}/ann"
+    treasury.budget({scope: "usd_per_day=1 hard=1"})
+    treasury.ask_with(ticket(USD, user="ann"), "first")
+    [(first, grant)] = treasury.holds().items()
+    for n, key in enumerate(keys):
+        treasury.ask_with(ticket(USD // 4, user="ann", key_id=key), f"job{n}")
+    assert treasury.take() == []
+    treasury.pay(first, grant, 0)
+    assert sorted(treasury.holds()) == [f"job{n}" for n in range(len(keys))]

@@ -31,6 +31,7 @@ from headgate.workers.stages.stream import (
 )
 from tests.support.child import BUSY, wait_until
 from tests.support.pipeline import (
+    COST_PICO_USD,
     Asked,
     PlayedPipeline,
     Scripted,
@@ -201,7 +202,8 @@ class FailsAfterItsHead(Scripted):
         sink.event(b'{"n":"head %d"}' % len(self.asked), dialect="openai", has_content=False)
         self.asked.append(Asked(request, given["model"], given["timeout_s"], None, streamed=True))
         if len(self.asked) == 1:
-            raise fault(Overloaded)
+            sink.broke_off(MadePart(Usage(input_tokens=10), ""))
+            raise fault(Overloaded, billed=None)
         sink.text("four")
         sink.event(FIRST, dialect="openai", has_content=True)
         return answer()
@@ -216,12 +218,17 @@ async def test_a_fault_before_the_first_part_is_retried_and_its_head_is_not_hand
     assert (result.status, result.attempts) == ("succeeded", 2)
     await until_ended(redis, job, FIRST)
     assert events_of(redis, job) == [("1-1", [b'{"n":"head 1"}', FIRST])]
+    assert played.audited(job).cost_pico_usd == COST_PICO_USD + 10 * 1_000_000
+    equal = job_for()
+    assert (await played.result(equal)).cached == "exact"
+    assert played.audited(equal).saved_pico_usd == COST_PICO_USD
 
 
 class BreaksOff(Scripted):
     """Breaks off, or waits to be cancelled, when a part of the answer is made."""
 
     error: Exception | None = None
+    usage = Usage(input_tokens=10)
 
     async def ask(self, request: Request, **given: Any) -> Answer:
         sink: AnswerSink = given["sink"]
@@ -232,7 +239,7 @@ class BreaksOff(Scripted):
                 raise self.error
             await asyncio.Event().wait()
         finally:
-            sink.broke_off(MadePart(Usage(input_tokens=10), "one two three four"))
+            sink.broke_off(MadePart(self.usage, "one two three four"))
         raise AssertionError
 
 
@@ -257,6 +264,23 @@ async def test_what_was_made_of_a_broken_answer_is_billed_to_its_job(
     assert result.cost_usd == usd_text(pico_usd)
     line = played.audited(job)
     assert (line.cost_pico_usd, line.unknown_attempts) == (pico_usd, 1)
+    assert [state for _, state, _ in played.attempts(job)] == ["unknown"]
+
+
+async def test_counts_of_a_broken_answer_that_cannot_be_true_are_estimated(
+    played: PlayedPipeline,
+) -> None:
+    played.provider = provider = BreaksOff()
+    provider.error = fault(Overloaded, billed=None)
+    provider.usage = Usage(2**43, 0, 0, 2**43)  # at these prices more than a column holds
+    job = job_for(stream=True, events=True)
+    result = await played.result(job)
+    assert result.error is not None
+    assert result.error.code == "overloaded"
+    assert 1 <= result.usage.input_tokens <= 20
+    assert 4 <= result.usage.output_tokens <= 8
+    pico_usd = result.usage.input_tokens * 1_000_000 + result.usage.output_tokens * 2_000_000
+    assert played.audited(job).cost_pico_usd == pico_usd
     assert [state for _, state, _ in played.attempts(job)] == ["unknown"]
 
 

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -18,15 +19,19 @@ from headgate.shared.database.rows import audit_row, job_row
 from headgate.shared.database.tables import audit, jobs
 from headgate.shared.job.envelope import Envelope
 from headgate.shared.job.ids import now_ms
-from headgate.shared.job.result import Result
-from headgate.workers.errors import RequestRefused, Unauthorized
+from headgate.shared.job.request import Request
+from headgate.shared.job.result import Result, Usage
+from headgate.workers.errors import Overloaded, RequestRefused, Unauthorized
 from headgate.workers.pipeline.outcome import Deferred, Ended
+from headgate.workers.provider import Answer, AnswerSink, MadePart
 from headgate.workers.stages import cache, single_flight
 from headgate.workers.stages.claim import Claim
 from headgate.workers.stages.conclude import Conclusion
 from tests.support.pipeline import (
     COST_PICO_USD,
+    Asked,
     PlayedPipeline,
+    Scripted,
     answer,
     fault,
     job_for,
@@ -107,6 +112,30 @@ async def test_the_lines_of_all_who_share_a_call_add_up_to_its_price(
     part = COST_PICO_USD // 6 if played.even else 0
     assert costs == [COST_PICO_USD - 5 * part, 0, *[part] * 4, part]
     assert [played.audited(job).saved_pico_usd for job in others] == [COST_PICO_USD - part] * 4
+
+
+class BreaksOff(Scripted):
+    """Breaks off once when a part of the answer is made, then answers."""
+
+    async def ask(self, request: Request, **given: Any) -> Answer:
+        if self.asked:
+            return await super().ask(request, **given)
+        self.asked.append(Asked(request, given["model"], given["timeout_s"], None, streamed=True))
+        sink: AnswerSink = given["sink"]
+        sink.event(b"{}", dialect="openai", has_content=True)
+        sink.broke_off(MadePart(Usage(10, 0, 0, 20), "one two"))
+        raise fault(Overloaded, billed=None)
+
+
+async def test_nobody_pays_for_the_broken_answer_of_another(played: PlayedPipeline) -> None:
+    played.provider = BreaksOff()
+    leader = job_for(prompt="same", stream=True, events=True)
+    others = follow(played, leader, 2)
+    assert (await run(played, leader, HELD)).status == "failed"
+    assert played.audited(leader).cost_pico_usd == COST_PICO_USD
+    with redis.Redis.from_url(played.redis_url) as client:
+        await asyncio.to_thread(give_up, played, client, others[0])
+    assert played.audited(others[0]).cost_pico_usd == 0
 
 
 async def test_an_end_that_is_written_again_is_told_as_it_was_written(

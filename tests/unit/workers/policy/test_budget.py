@@ -6,6 +6,8 @@ from headgate.shared.admission.grant import Cheaper, Held, NoTicket, OverBudget
 from headgate.shared.catalog import catalog
 from headgate.shared.catalog.schema import Model
 from headgate.shared.cost import tokens
+from headgate.shared.cost.price import usd_text
+from headgate.shared.cost.upper_bound import upper_bound_pico_usd
 from headgate.shared.job.request import Request, request_from
 from headgate.workers.policy import budget, fallback
 
@@ -48,6 +50,16 @@ def test_a_job_over_its_own_budget_is_not_helped_by_waiting() -> None:
     assert error is not None
     assert (error.code, error.waiting_helps) == ("budget_exceeded", False)
     assert "are over max_cost_usd (0.000001)" in error.message
+
+
+def test_the_part_of_a_broken_answer_counts_once_against_the_own_budget() -> None:
+    model = CATALOG.model("gpt-4o")
+    bound = upper_bound_pico_usd(request_from({"prompt": "x"}), model, CATALOG)
+    assert bound is not None
+    request = request_from({"prompt": "x", "max_cost_usd": usd_text(2 * bound)})
+    part = bound // 3
+    assert budget.over_own(request, model, CATALOG, part, ["gpt-4o"], part) is None
+    assert budget.over_own(request, model, CATALOG, part + 1, ["gpt-4o"], part) is not None
 
 
 def test_without_a_word_of_a_budget_the_chain_is_that_of_the_request() -> None:

@@ -113,6 +113,46 @@ def escaped(units: list[str]) -> list[bytes]:
     return [start + unit.encode() + end for unit in units]
 
 
+HALF = b'{"choices":[{"index":0,"delta":{"content":"a\\ud83d"}}]}'
+
+
+def nested(levels: int) -> bytes:
+    """JSON of so many levels."""
+    return b'{"a":' * levels + b"1" + b"}" * levels
+
+
+@pytest.mark.parametrize("levels", [300, 900])
+def test_an_event_that_is_nested_deep_is_cut_and_the_answer_goes_on(levels: int) -> None:
+    deep = b'{"choices":[],"x":' + nested(levels) + b"}"
+    sink = streamed(sse(HALF, deep, FIRST, LAST, b"[DONE]"))
+    assert len(sink.events) == 4
+    assert sink.events[1].startswith(b'{"choices":[],"x":{"a":{"a":')
+
+
+def test_a_delta_that_is_nested_too_deep_garbles_the_answer() -> None:
+    deep = b'{"choices":[{"index":0,"delta":{"x":' + nested(1000) + b"}}]}"
+    with pytest.raises(AttemptError):
+        streamed(sse(FIRST, deep, LAST, b"[DONE]"))
+
+
+def test_an_index_that_is_no_number_is_none() -> None:
+    start = b'{"type":"content_block_start","index":[1],"content_block":{"type":"text","text":""}}'
+    text = b'{"type":"content_block_delta","index":[1],"delta":{"type":"text_delta","text":"a"}}'
+    half = text.replace(b'"a"', b'"\\ud83d"')
+    end = b'{"type":"message_stop"}'
+    assert streamed(sse(start, text, half, text, end), "anthropic").texts[0] == "a"
+    call = b'{"choices":[{"index":0,"delta":{"tool_calls":[{"index":{},"id":"c"}]}}]}'
+    assert streamed(sse(call, LAST, b"[DONE]")).events == [call, LAST]
+
+
+def test_what_was_made_has_no_half_of_a_character() -> None:
+    sink = RecordingSink(events=True)
+    stream = AnswerStream(ChatParts(sink.text), sink, KEY)
+    stream.feed(sse(HALF))
+    stream.broke_off()
+    assert sink.made[0].text == "a\ufffd"
+
+
 @given(st.text(min_size=1, max_size=12))
 def test_characters_cut_in_half_come_whole_in_proper_json(text: str) -> None:
     units = [f"\\u{unit:04x}" for unit in memoryview(text.encode("utf-16-le")).cast("H")]

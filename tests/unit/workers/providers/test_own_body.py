@@ -26,3 +26,9 @@ def test_thinking_of_another_vendor_is_left_out_because_claude_refuses_it() -> N
 
 def test_thinking_of_claude_stays_as_it_is() -> None:
     assert sent(SIGNED, TEXT) == [SIGNED, TEXT]
+
+
+def test_a_turn_of_nothing_but_thinking_of_another_vendor_is_left_out() -> None:
+    turn = {"role": "assistant", "content": [UNSIGNED]}
+    request = Request(dialect="anthropic", messages=[HI, turn, HI], params={"max_tokens": 5})
+    assert own_body(request, "claude", 100)["messages"] == [HI, HI]
