@@ -12,7 +12,7 @@ from redis.exceptions import RedisError
 
 from headgate.producer.client.operations import Operations
 from headgate.producer.gateway.call import GatewayCall
-from headgate.producer.gateway.retries import NOBODY, RecentCalls
+from headgate.producer.gateway.retries import CANCELLED, NOBODY, RecentCalls
 from headgate.shared.errors import HeadgateError
 
 log = logging.getLogger("headgate.gateway")
@@ -60,15 +60,22 @@ class Departures:
     async def _cancel_later(self, call: GatewayCall, job_id: str, *, resumable: bool) -> None:
         if call.digest and resumable:
             await asyncio.sleep(GRACE_S)
+        if call.digest:
             with suppress(RedisError, HeadgateError):
-                recent = await self._recent()
-                if not await recent.is_last(call.digest, job_id, call.request_id):
-                    return
-                if self._is_awaited(job_id):  # by an equal call before this one
-                    if await recent.job_of(call.digest) == job_id:
-                        recent.note(call.digest, job_id, NOBODY)
+                if not await self._gives_up(call, job_id, resumable=resumable):
                     return
         await self._cancel(job_id)
+
+    async def _gives_up(self, call: GatewayCall, job_id: str, *, resumable: bool) -> bool:
+        """Return whether nobody wants the job any more, and note what becomes of it."""
+        recent = await self._recent()
+        is_awaited = resumable and self._is_awaited(job_id)  # by an equal call before this one
+        if resumable and not await recent.is_last(call.digest, job_id, call.request_id):
+            return False
+        found = await recent.job_of(call.digest)
+        if found is not None and found[0] == job_id:
+            recent.note(call.digest, job_id, NOBODY if is_awaited else CANCELLED)
+        return not is_awaited
 
     async def _cancel(self, job_id: str) -> None:
         try:

@@ -252,13 +252,15 @@ class Door:
     async def _before(self, recent: RecentCalls, call: GatewayCall) -> tuple[str, bool] | None:
         """Return the job that the same call became before, and whether its answer can serve."""
         with suppress(RedisError):
-            job_id = await recent.job_of(call.digest)
-            if job_id is not None:
+            if (found := await recent.job_of(call.digest)) is not None:
+                job_id, is_cancelled = found
                 try:
                     ended = await (await self.parts()).waiters.ended_already(job_id)
                 except (UnknownJob, ResultExpired):  # it never was on record, or is not any more
                     return job_id, False
-                return job_id, ended is None or ended.status == "succeeded"
+                if ended is None:
+                    return job_id, not is_cancelled
+                return job_id, ended.status == "succeeded"
         return None
 
     async def _wait(self, request: Request, call: GatewayCall) -> Response:

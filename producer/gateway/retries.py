@@ -25,6 +25,9 @@ REMEMBER_S = 600
 NOBODY = ""
 """In place of a call: the last one has gone away, and calls before it still wait."""
 
+CANCELLED = "cancelled"
+"""In place of a call: the job is being cancelled. If it has not ended, no call takes it up."""
+
 
 def digest_of(
     caller: Caller, path: str, body: bytes, key: str | None, *, tenant: object, user: object
@@ -49,10 +52,13 @@ class RecentCalls:
         self._being_written: dict[str, str] = {}
         self._writing: asyncio.Task[None] | None = None
 
-    async def job_of(self, digest: str) -> str | None:
-        """Return the job that an equal call became; None if there was none."""
+    async def job_of(self, digest: str) -> tuple[str, bool] | None:
+        """Return the job that an equal call became, and whether it is being cancelled; or None."""
         found = await self._entry(digest)
-        return None if found is None else found.partition(" ")[0]
+        if found is None:
+            return None
+        job_id, _, last_request = found.partition(" ")
+        return job_id, last_request == CANCELLED
 
     def note(self, digest: str, job_id: str, request_id: str) -> None:
         """Note that this call waits for the job.

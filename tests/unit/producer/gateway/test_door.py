@@ -136,3 +136,39 @@ async def test_a_retry_of_a_job_that_is_not_on_record_is_a_new_job() -> None:
     await played.waiters_made.end("0193-2", good("0193-2"))
     assert (await Caller(door, x_stainless_retry_count="1").answer).status_code == 200
     await door.close()
+
+
+async def test_a_call_that_comes_while_its_job_is_being_cancelled_is_a_new_job(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(departures, "GRACE_S", 0.01)
+    played = PlayedOperations()
+    door = make_door(played)
+    first = Caller(door, idempotency_key="k")
+    await played.waiters_made.until_waiting(1)
+    first.leave()
+    assert (await first.answer).status_code == 499
+    await departed(door)
+    await played.waiters_made.end("0193-2", good("0193-2"))
+    answer = await Caller(door, idempotency_key="k").answer
+    assert (answer.status_code, answer.headers["x-headgate-job-id"]) == (200, "0193-2")
+    assert played.submitted[1]["idempotency_key"] == "k~0193-1"
+    await door.close()
+
+
+async def test_a_job_that_ended_before_it_was_cancelled_is_taken_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(departures, "GRACE_S", 0.01)
+    played = PlayedOperations()
+    door = make_door(played)
+    first = Caller(door, x_stainless_retry_count="0")
+    await played.waiters_made.until_waiting(1)
+    first.leave()
+    assert (await first.answer).status_code == 499
+    await departed(door)
+    await played.waiters_made.end("0193-1", good("0193-1"))
+    answer = await Caller(door, x_stainless_retry_count="1").answer
+    assert answer.headers["x-headgate-job-id"] == "0193-1"
+    assert len(played.submitted) == 1
+    await door.close()
