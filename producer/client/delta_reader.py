@@ -23,6 +23,7 @@ class DeltaReader:
     `changed` is set when there is more. `claims` counts the claims that have written pieces; when
     it grows after the first, another worker began the answer anew. `last` is the id of the last
     entry of the stream that was read. `has_gap`: a piece is missing, so no later one is handed on.
+    `has_skipped`: pieces of an earlier claim were left out.
     `is_drained`: all that was on Redis has been read since `drain`. `read_more` asks for a read.
     """
 
@@ -32,6 +33,7 @@ class DeltaReader:
         self.claims = 0
         self.last = BEGINNING
         self.has_gap = False
+        self.has_skipped = False
         self.is_drained = False
         self._read_more = read_more
         self._entries: deque[Fields] = deque()
@@ -93,6 +95,7 @@ class DeltaReader:
 
     def skip_to(self, claim: bytes) -> None:
         """Leave out the pieces of claims before this one."""
+        self.has_skipped = True
         self.last = f"{claim.decode()}-0"
         self._read_more(self.job_id)
 

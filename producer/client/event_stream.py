@@ -61,6 +61,12 @@ class EventStream:
         self._drained_by: float | None = None
         self._is_over = False
 
+    @property
+    def began_anew(self) -> bool:
+        """Whether another claim has written events of this answer before, which are void."""
+        reader = self._reader
+        return reader is not None and (reader.claims > 1 or reader.has_skipped)
+
     async def open(self) -> None:
         """Begin to read."""
         reader = self._reader = self._waiters.deltas.open(self._job_id)

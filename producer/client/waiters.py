@@ -106,6 +106,10 @@ class Waiters:
         finally:
             self._leave(job_id, future)
 
+    def waits_for(self, job_id: str) -> bool:
+        """Return whether anyone waits for the end of this job here."""
+        return job_id in self._waiting
+
     async def end_now(self, job_id: str, waited_s: float) -> Result:
         """Return the result of a job that has ended; raise JobTimeout if it has not.
 

@@ -12,7 +12,7 @@ from redis.exceptions import RedisError
 
 from headgate.producer.client.operations import Operations
 from headgate.producer.gateway.call import GatewayCall
-from headgate.producer.gateway.retries import RecentCalls
+from headgate.producer.gateway.retries import CANCELLED, NOBODY, RecentCalls
 from headgate.shared.errors import HeadgateError
 
 log = logging.getLogger("headgate.gateway")
@@ -25,16 +25,21 @@ vendors' libraries do so after 8 s at most."""
 class Departures:
     """Cancels the jobs of callers that went away, in the background.
 
-    `recent` returns the calls of the last minutes. While the gateway is `stopping`, jobs go on:
-    their callers may ask another gateway for them.
+    `recent` returns the calls of the last minutes; `is_awaited` says whether a call of this process
+    waits for a job. While the gateway is `stopping`, jobs go on: their callers may ask another
+    gateway for them.
     """
 
     def __init__(
-        self, operations: Operations, recent: Callable[[], Awaitable[RecentCalls]]
+        self,
+        operations: Operations,
+        recent: Callable[[], Awaitable[RecentCalls]],
+        is_awaited: Callable[[str], bool] = lambda _: False,
     ) -> None:
         self.stopping = False
         self._operations = operations
         self._recent = recent
+        self._is_awaited = is_awaited
         self._tasks: set[asyncio.Task[None]] = set()
 
     def leave(self, call: GatewayCall, job_id: str, *, resumable: bool = True) -> None:
@@ -55,10 +60,22 @@ class Departures:
     async def _cancel_later(self, call: GatewayCall, job_id: str, *, resumable: bool) -> None:
         if call.digest and resumable:
             await asyncio.sleep(GRACE_S)
+        if call.digest:
             with suppress(RedisError, HeadgateError):
-                if not await (await self._recent()).is_last(call.digest, call.request_id):
+                if not await self._gives_up(call, job_id, resumable=resumable):
                     return
         await self._cancel(job_id)
+
+    async def _gives_up(self, call: GatewayCall, job_id: str, *, resumable: bool) -> bool:
+        """Return whether nobody wants the job any more, and note what becomes of it."""
+        recent = await self._recent()
+        is_awaited = resumable and self._is_awaited(job_id)  # by an equal call before this one
+        if resumable and not await recent.is_last(call.digest, job_id, call.request_id):
+            return False
+        found = await recent.job_of(call.digest)
+        if found is not None and found[0] == job_id:
+            recent.note(call.digest, job_id, NOBODY if is_awaited else CANCELLED)
+        return not is_awaited
 
     async def _cancel(self, job_id: str) -> None:
         try:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import NamedTuple
@@ -29,7 +30,7 @@ from headgate.producer.callers.load import loader
 from headgate.producer.callers.rates import RateReader, RatesOfCalls
 from headgate.producer.client.operations import Operations
 from headgate.producer.client.waiters import Waiters
-from headgate.producer.errors import JobTimeout
+from headgate.producer.errors import JobTimeout, ResultExpired, SubmitInterrupted, UnknownJob
 from headgate.producer.gateway import headers as response_headers
 from headgate.producer.gateway.body import gone
 from headgate.producer.gateway.call import GatewayCall, Kind, new_request_id
@@ -78,29 +79,32 @@ class Door:
     def __init__(self, settings: Settings, operations: Operations) -> None:
         self.settings = settings
         self.operations = operations
-        self.departures = Departures(operations, self._recent)
+        self.departures = Departures(operations, self._recent, self._is_awaited)
         self._group = GroupSubmit(operations.submit_each)
+        self._submitting: dict[str, asyncio.Future[str]] = {}
         self._parts: Parts | None = None
-        self._opening = asyncio.Lock()
+        self._opening: asyncio.Task[Parts] | None = None
         self._streams = OpenStreams(settings.gateway_streams)
         self._proxies = proxies_of(settings.gateway_proxies)
         self._keeper = Doorkeeper.of(settings)
 
     async def parts(self) -> Parts:
         """Return what needs the servers; raise Unreachable while they do not answer."""
-        if self._parts is None:
-            async with self._opening:
-                if self._parts is None:
-                    at = await asyncio.to_thread(self.operations.open)
-                    client = at.servers.async_redis_client()
-                    recent = RecentCalls(client, at.keys)
-                    waiters = self.operations.waiters(at)
-                    rpm = self.settings.gateway_rpm_per_address
-                    counted = limit_of_addresses(client, at.keys, rpm)
-                    callers = Callers(loader(at), count_call=counted)
-                    reader = RateReader(client, at.keys)
-                    rates = RatesOfCalls(reader, at.catalog, by_catalog(at.catalog))
-                    self._parts = Parts(waiters, recent, callers, client, rates)
+        if self._parts is not None:
+            return self._parts
+        if self._opening is None or self._opening.done():
+            self._opening = asyncio.create_task(self._open(), name="open the servers")
+        # All who call meanwhile share one attempt: it may take its time, and one alone is enough.
+        return await asyncio.shield(self._opening)
+
+    async def _open(self) -> Parts:
+        at = await asyncio.to_thread(self.operations.open)
+        client = at.servers.async_redis_client()
+        rpm = self.settings.gateway_rpm_per_address
+        callers = Callers(loader(at), count_call=limit_of_addresses(client, at.keys, rpm))
+        rates = RatesOfCalls(RateReader(client, at.keys), at.catalog, by_catalog(at.catalog))
+        recent, waiters = RecentCalls(client, at.keys), self.operations.waiters(at)
+        self._parts = Parts(waiters, recent, callers, client, rates)
         return self._parts
 
     async def close(self) -> None:
@@ -130,14 +134,19 @@ class Door:
         except Exception as error:
             response = self.refused(dialect, error, request_id)
         if call is not None:
-            with suppress(HeadgateError):  # without Redis nothing is known
-                response.headers.update(await self._rates(call, response))
+            response.headers.update(await self._rates(call, response))
         return response
 
     async def _rates(self, call: GatewayCall, response: Response) -> Mapping[str, str]:
         """Return what is left of the limits that bind the caller."""
         model = response.headers.get(MODEL_USED, call.model)
-        return await (await self.parts()).rates.headers(call.fields, model, call.dialect)
+        try:
+            return await (await self.parts()).rates.headers(call.fields, model, call.dialect)
+        except HeadgateError:  # without Redis nothing is known
+            return {}
+        except Exception as error:  # the answer is there, and goes without them
+            log.error("no limits are known in call %s: %s", call.request_id, place_of(error))
+            return {}
 
     def refused(self, dialect: Dialect, error: Exception, request_id: str) -> Response:
         """Return the answer for an error. One that is no error of ours is logged by its place."""
@@ -196,13 +205,38 @@ class Door:
                 return job_id
             if key := fields.get("idempotency_key"):
                 fields = _with_next_key(fields, key, job_id)
-        job_id = await self._group.submit(fields)
-        if call.digest:
+        if not call.digest:
+            return await self._group.submit(fields)
+        return await self._submit_once(recent, call, fields)
+
+    async def _submit_once(
+        self, recent: RecentCalls, call: GatewayCall, fields: RequestFields
+    ) -> str:
+        """Return the new job of a call, or that of the call before which is being submitted now.
+
+        What becomes of it is noted also if the caller goes away meanwhile.
+        """
+        first = self._submitting.get(call.digest) if call.retry else None
+        if first is not None:
+            job_id = await asyncio.shield(first)
             recent.note(call.digest, job_id, call.request_id)
-        return job_id
+            return job_id
+        future = self._submitting[call.digest] = self._group.put(fields)
+
+        def ended(_: object) -> None:
+            if self._submitting.get(call.digest) is future:
+                del self._submitting[call.digest]
+            if (job_id := _job_on_record(future)) is not None:
+                recent.note(call.digest, job_id, call.request_id)
+
+        future.add_done_callback(ended)
+        return await asyncio.shield(future)
 
     async def _recent(self) -> RecentCalls:
         return (await self.parts()).recent
+
+    def _is_awaited(self, job_id: str) -> bool:
+        return self._parts is not None and self._parts.waiters.waits_for(job_id)
 
     async def _stream(self, request: Request, call: GatewayCall) -> Response:
         waiters = (await self.parts()).waiters
@@ -218,10 +252,15 @@ class Door:
     async def _before(self, recent: RecentCalls, call: GatewayCall) -> tuple[str, bool] | None:
         """Return the job that the same call became before, and whether its answer can serve."""
         with suppress(RedisError):
-            job_id = await recent.job_of(call.digest)
-            if job_id is not None:
-                ended = await (await self.parts()).waiters.ended_already(job_id)
-                return job_id, ended is None or ended.status == "succeeded"
+            if (found := await recent.job_of(call.digest)) is not None:
+                job_id, is_cancelled = found
+                try:
+                    ended = await (await self.parts()).waiters.ended_already(job_id)
+                except (UnknownJob, ResultExpired):  # it never was on record, or is not any more
+                    return job_id, False
+                if ended is None:
+                    return job_id, not is_cancelled
+                return job_id, ended.status == "succeeded"
         return None
 
     async def _wait(self, request: Request, call: GatewayCall) -> Response:
@@ -253,18 +292,31 @@ class Door:
             return await waiters.ended(job_id, call.wait_s, is_new=is_new)
         try:
             return await waiters.ended(job_id, NO_WORKER_S, is_new=is_new)
+        except Unreachable:  # the wait goes on: a server may come back before the job ends
+            pass
         except JobTimeout as error:
             waiting_for = error.waiting_for
             if waiting_for is not None and waiting_for.kind == "no_worker":
                 self.departures.cancel(job_id)
                 words = f"no worker serves {waiting_for.name} now"
                 raise CallRefused("unavailable", words, retry_after_s=NO_WORKER_S) from None
-            return await waiters.ended(job_id, call.wait_s - NO_WORKER_S)
+        left_s = call.began + call.wait_s - time.monotonic()
+        return await waiters.ended(job_id, max(0.0, left_s))
 
 
 def _stopping() -> CallRefused:
     words = "this gateway is stopping; ask again: a call with an Idempotency-Key goes on"
     return CallRefused("unavailable", words, retry_after_s=1)
+
+
+def _job_on_record(submitted: asyncio.Future[str]) -> str | None:
+    """Return the job of a call that was submitted; also one of which the commit is not sure."""
+    if submitted.cancelled():
+        return None
+    error = submitted.exception()
+    if isinstance(error, SubmitInterrupted) and error.unsure_ids:
+        return error.unsure_ids[0]
+    return submitted.result() if error is None else None
 
 
 def _with_next_key(fields: RequestFields, key: str, job_id: str) -> RequestFields:

@@ -5,22 +5,28 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from headgate.producer.callers.refused import KeyRefused
-from headgate.producer.dialects.errors import DoorCode, should_retry
+from headgate.producer.dialects.errors import DoorCode, should_retry, status_of
 from headgate.producer.dialects.openai import as_in_body
 from headgate.producer.errors import (
     IdempotencyConflict,
     JobTimeout,
     ResultExpired,
     StreamBroken,
-    SubmitInterrupted,
     TierLimit,
     UnknownJob,
 )
-from headgate.shared.errors import ErrorCode, HeadgateError, InvalidRequest, Unreachable
+from headgate.shared.errors import ErrorCode, HeadgateError, InvalidRequest, Unreachable, shown
 from headgate.shared.job.result import Result
 
 SERVER_AWAY_S = 5.0
 """After how many seconds a caller may ask again if Redis or the database does not answer."""
+
+RATE_AWAY_S = 1.0
+"""The same after a provider's limit refused a job, whose worker has waited for it already."""
+
+_OTHER_REQUEST = "it was given with a different request before; use another key"
+
+_AGAIN_AFTER_S = {429: RATE_AWAY_S, 503: SERVER_AWAY_S}
 
 _OF_KEYS: dict[int, DoorCode] = {
     401: "invalid_api_key", 403: "key_not_allowed", 429: "key_limit",
@@ -70,7 +76,8 @@ def fault_of(error: HeadgateError) -> CallFault:
             wait_s = error.retry_after_s or None
             code = _OF_KEYS[error.http_status]
             return CallFault(code, text, retry_after_s=wait_s, retryable=wait_s is not None)
-        case IdempotencyConflict():
+        case IdempotencyConflict():  # its text names a job, which may be another caller's
+            text = f"idempotency_key: {shown(error.key)}: {_OTHER_REQUEST}"
             return CallFault("conflict", text, "idempotency_key")
         case InvalidRequest():
             error = as_in_body(error)
@@ -79,8 +86,6 @@ def fault_of(error: HeadgateError) -> CallFault:
             return CallFault("tier_limit", text, retry_after_s=error.retry_after_s, retryable=True)
         case JobTimeout():
             return CallFault("timeout", text, retryable=True, job_id=error.job_id)
-        case SubmitInterrupted():
-            return CallFault("unavailable", text, retry_after_s=SERVER_AWAY_S, retryable=True)
         case Unreachable():  # its text may name an address
             text = "Redis or the database does not answer"
             return CallFault("unavailable", text, retry_after_s=SERVER_AWAY_S, retryable=True)
@@ -97,4 +102,5 @@ def fault_of_result(result: Result) -> CallFault:
     if report is None:
         return CallFault("internal", f"the job is {result.status}", job_id=result.id)
     retryable = should_retry(report.code, retryable=report.retryable)
-    return CallFault(report.code, report.message, retryable=retryable, job_id=result.id)
+    wait_s = _AGAIN_AFTER_S.get(status_of(report.code, "openai")) if retryable else None
+    return CallFault(report.code, report.message, None, wait_s, retryable, job_id=result.id)

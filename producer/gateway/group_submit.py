@@ -29,11 +29,15 @@ class GroupSubmit:
 
     async def submit(self, fields: RequestFields) -> str:
         """Return the id of the job, or raise why there is none."""
+        return await self.put(fields)
+
+    def put(self, fields: RequestFields) -> asyncio.Future[str]:
+        """Return what gets the id of the job, or why there is none."""
         future: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._gathered.append((fields, future))
         if self._writing is None:
             self._writing = asyncio.create_task(self._write_all(), name="submit")
-        return await future
+        return future
 
     async def close(self) -> None:
         """Wait until all that was gathered is written."""

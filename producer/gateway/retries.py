@@ -22,6 +22,12 @@ from headgate.shared.job.encoding import json_bytes
 REMEMBER_S = 600
 """How long a retry finds its job: as long as the libraries' own time limit."""
 
+NOBODY = ""
+"""In place of a call: the last one has gone away, and calls before it still wait."""
+
+CANCELLED = "cancelled"
+"""In place of a call: the job is being cancelled. If it has not ended, no call takes it up."""
+
 
 def digest_of(
     caller: Caller, path: str, body: bytes, key: str | None, *, tenant: object, user: object
@@ -46,10 +52,13 @@ class RecentCalls:
         self._being_written: dict[str, str] = {}
         self._writing: asyncio.Task[None] | None = None
 
-    async def job_of(self, digest: str) -> str | None:
-        """Return the job that an equal call became; None if there was none."""
+    async def job_of(self, digest: str) -> tuple[str, bool] | None:
+        """Return the job that an equal call became, and whether it is being cancelled; or None."""
         found = await self._entry(digest)
-        return None if found is None else found.partition(" ")[0]
+        if found is None:
+            return None
+        job_id, _, last_request = found.partition(" ")
+        return job_id, last_request == CANCELLED
 
     def note(self, digest: str, job_id: str, request_id: str) -> None:
         """Note that this call waits for the job.
@@ -61,10 +70,10 @@ class RecentCalls:
         if self._writing is None:
             self._writing = asyncio.create_task(self._write_all(), name="recent calls")
 
-    async def is_last(self, digest: str, request_id: str) -> bool:
-        """Return whether no later call has taken up the job."""
-        found = await self._entry(digest)
-        return found is None or found.partition(" ")[2] == request_id
+    async def is_last(self, digest: str, job_id: str, request_id: str) -> bool:
+        """Return whether no later call has taken up this job, which the call had."""
+        last_job, _, last_request = (await self._entry(digest) or "").partition(" ")
+        return last_job != job_id or last_request in (NOBODY, request_id)
 
     async def close(self) -> None:
         """Wait until all that was noted is written."""

@@ -8,6 +8,7 @@ of a job are the same however often they are read.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Iterable
 from contextlib import suppress
@@ -22,7 +23,7 @@ from headgate.producer.client.event_stream import EventStream, VendorEvents
 from headgate.producer.client.operations import Operations
 from headgate.producer.client.waiters import Waiters
 from headgate.producer.dialects.streams import ServerEvent, translator
-from headgate.producer.errors import StreamBroken
+from headgate.producer.errors import JobTimeout, StreamBroken
 from headgate.producer.gateway import headers
 from headgate.producer.gateway.body import gone
 from headgate.producer.gateway.call import GatewayCall
@@ -30,9 +31,11 @@ from headgate.producer.gateway.departures import Departures
 from headgate.producer.gateway.faults import CallFault, CallRefused, fault_of, fault_of_result
 from headgate.producer.gateway.open_streams import OpenStreams
 from headgate.producer.gateway.responses import refusal
-from headgate.shared.errors import HeadgateError
+from headgate.shared.errors import HeadgateError, Unreachable, place_of
 from headgate.shared.job.result import Result
 from headgate.shared.job.waiting_for import WaitingFor
+
+log = logging.getLogger("headgate.gateway")
 
 PING_S = 15.0
 """After so many seconds without an event the caller gets a sign of life."""
@@ -83,7 +86,8 @@ async def stream_response(
         events.close()
         facts = headers.facts(call, result)
         return refusal(call.dialect, fault_of_result(result), call.request_id, facts)
-    return EventsResponse(events, headers.job_headers(call, job_id))
+    known = headers.job_headers(call, job_id) if result is None else headers.facts(call, result)
+    return EventsResponse(events, known)
 
 
 class JobEvents:
@@ -92,7 +96,7 @@ class JobEvents:
     def __init__(self, at: Streaming, call: GatewayCall, job_id: str) -> None:
         self.call, self.job_id = call, job_id
         self._at = at
-        self._stream = EventStream(at.waiters, job_id, pulse_s=LOOK_S)
+        self._stream = EventStream(at.waiters, job_id, pulse_s=min(LOOK_S, max(0.1, call.wait_s)))
         self._translator = translator(
             call.dialect, job_id=job_id, model=call.model,
             include_usage=call.include_usage, json_only=call.json_only,
@@ -113,8 +117,12 @@ class JobEvents:
                 self._require_numbers(self._stream.result)
                 return self._stream.result
             if taken.lines:
+                self._require_numbers(None)
                 self._ready = self._taken(taken)
                 return None
+            if time.monotonic() > self._until:
+                self._at.departures.leave(self.call, self.job_id, resumable=False)
+                raise JobTimeout(self.job_id, self.call.wait_s)
             await self._require_worker()
         self._ready = self._ping()
         return None
@@ -122,24 +130,29 @@ class JobEvents:
     def _require_numbers(self, result: Result | None) -> None:
         """Raise CallRefused if a caller goes on with a stream whose events are not kept any more.
 
+        The same if the answer began anew: the caller may have events of the one before.
         Those of an answer that was not streamed, such as a cached one, are always the same.
         """
         is_lost = result is not None and result.cached is None and not self._number
-        if self.call.after and (self._stream.gap or is_lost):
+        is_void = self._stream.gap or self._stream.began_anew
+        if self.call.after and (is_void or is_lost):
             words = f"the events of job {self.job_id} are gone; call without Last-Event-ID"
             raise CallRefused("gone", words)
 
     async def _require_worker(self) -> None:
         if self.call.is_patient:
             return
-        found = await asyncio.to_thread(self._at.operations.end_or_wait, self.job_id)
+        try:
+            found = await asyncio.to_thread(self._at.operations.end_or_wait, self.job_id)
+        except Unreachable:  # a server may come back before the job ends
+            return
         if isinstance(found, WaitingFor) and found.kind == "no_worker":
             self._at.departures.leave(self.call, self.job_id, resumable=False)
             words = f"no worker serves {found.name} now"
             raise CallRefused("unavailable", words, retry_after_s=LOOK_S)
 
     async def next(self) -> bytes | None:
-        """Return the next bytes to send; None after the last. It raises no HeadgateError."""
+        """Return the next bytes to send; None after the last. A fault is the end of the stream."""
         if self._ready:
             ready, self._ready = self._ready, b""
             return ready
@@ -158,6 +171,9 @@ class JobEvents:
                 return self._broken_off(CallFault("timeout", words))
         except HeadgateError as error:
             return self._broken_off(fault_of(error))
+        except Exception as error:  # the caller has begun to read, so the end is one in its dialect
+            log.error("a fault of the stream of job %s: %s", self.job_id, place_of(error))
+            return self._broken_off(fault_of(HeadgateError()))
         return self._ping()
 
     def _ping(self) -> bytes:

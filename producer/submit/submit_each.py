@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
+from contextlib import suppress
 
 from redis.exceptions import RedisError
+from sqlalchemy.exc import SQLAlchemyError
 
 from headgate.producer.errors import IdempotencyConflict, SubmitInterrupted
 from headgate.producer.installation import Installation
@@ -12,7 +15,9 @@ from headgate.producer.submit import admission, idempotency
 from headgate.producer.submit.enqueue import QueueEntry, enqueue_entries, entry_of
 from headgate.producer.submit.fields import RequestFields
 from headgate.producer.submit.prepare import Prepared, Submitter
-from headgate.shared.errors import HeadgateError, InvalidRequest
+from headgate.shared.errors import HeadgateError, InvalidRequest, place_of
+
+log = logging.getLogger("headgate.client")
 
 Outcome = str | HeadgateError
 """The id of a request's job, or why it has none."""
@@ -33,6 +38,11 @@ def submit_each(
             prepared[place] = submitter.prepare(fields)
         except InvalidRequest as error:
             outcomes[place] = error
+        except (HeadgateError, RedisError, SQLAlchemyError, OSError):  # a server, so for all
+            raise
+        except Exception as error:  # a fault of ours with one request is none of the others
+            log.error("a fault in one of %d requests: %s", len(requests), place_of(error))
+            outcomes[place] = HeadgateError()
     entries = {place: entry_of(*job) for place, job in prepared.items()}
     for place, outcome in _taken(at, entries).items():
         outcomes[place] = outcome
@@ -46,7 +56,8 @@ def submit_each(
         outcomes[place] = ids[row["id"]]
     twice = [job for place, job in asking.items() if outcomes[place] != job.envelope.id]
     if twice:  # another program queued them at the same moment
-        admission.give_back(at, twice)
+        with suppress(RedisError):  # the jobs are on record: nobody may submit them again
+            admission.give_back(at, twice)
     return outcomes
 
 
