@@ -28,7 +28,7 @@ from headgate.producer.waits.levels import levels, limits_in_force
 from headgate.shared.admission.overrides import texts_of
 from headgate.shared.admission.scopes import EVERY_TENANT, GLOBAL
 from headgate.shared.admission.ticket import Ticket
-from headgate.shared.admission.tiers import TierOf
+from headgate.shared.admission.tiers import TierOf, by_catalog
 from headgate.shared.broker.keys import Keys
 from headgate.shared.broker.script import fields_of, text_of
 from headgate.shared.catalog.catalog import Catalog
@@ -67,26 +67,33 @@ class _Read:
 class RatesOfCalls:
     """Says in headers what is left of the limits of a call's caller.
 
-    `tier_of` finds the tier of callers whose call names none; it must not block.
+    `catalog` returns the one in force. The tier of callers whose call names none is the catalog's.
     """
 
-    def __init__(self, reader: RateReader, catalog: Catalog, tier_of: TierOf) -> None:
-        self._reader, self._catalog, self._tier_of = reader, catalog, tier_of
+    def __init__(self, reader: RateReader, catalog: Callable[[], Catalog]) -> None:
+        self._reader, self._catalog = reader, catalog
+        self._tiers: tuple[Catalog, TierOf] | None = None
 
     async def headers(self, fields: Mapping[str, Any], model: str, dialect: Dialect) -> RateFields:
         """Return the headers for a call with these fields of a request; none for no known model."""
+        catalog = self._catalog()
         try:
-            found = self._catalog.model(model)
+            found = catalog.model(model)
         except InvalidRequest:
             return {}
         tenant, user, tier, key_id = (
             _name(fields.get(field)) for field in ("tenant", "user", "tier", "key_id")
         )
         tenant = tenant or "default"
-        tier = tier or self._tier_of(tenant, user or None) or ""
+        tier = tier or self._tier_of(catalog)(tenant, user or None) or ""
         caller = RatedCaller(tenant, user, tier, key_id)
         rates = await self._reader.of(caller, found)
         return anthropic_headers(rates) if dialect == "anthropic" else openai_headers(rates)
+
+    def _tier_of(self, catalog: Catalog) -> TierOf:
+        if self._tiers is None or self._tiers[0] is not catalog:
+            self._tiers = catalog, by_catalog(catalog)
+        return self._tiers[1]
 
 
 def _name(value: object) -> str:

@@ -44,7 +44,6 @@ from headgate.producer.gateway.responses import json_response, refusal
 from headgate.producer.gateway.retries import RecentCalls
 from headgate.producer.gateway.streams import Streaming, stream_response
 from headgate.producer.submit.fields import RequestFields
-from headgate.shared.admission.tiers import by_catalog
 from headgate.shared.errors import HeadgateError, Unreachable, place_of
 from headgate.shared.job.request import Dialect
 from headgate.shared.job.result import Result
@@ -102,7 +101,8 @@ class Door:
         client = at.servers.async_redis_client()
         rpm = self.settings.gateway_rpm_per_address
         callers = Callers(loader(at), count_call=limit_of_addresses(client, at.keys, rpm))
-        rates = RatesOfCalls(RateReader(client, at.keys), at.catalog, by_catalog(at.catalog))
+        reader = RateReader(client, at.keys)
+        rates = RatesOfCalls(reader, lambda: self.operations.open().catalog)
         recent, waiters = RecentCalls(client, at.keys), self.operations.waiters(at)
         self._parts = Parts(waiters, recent, callers, client, rates)
         return self._parts

@@ -41,6 +41,9 @@ def own_fields(headers: Mapping[str, str], body: dict[str, Any], caller: Caller)
     fields = {**given, **_of_headers(headers)}
     if key := headers.get("idempotency-key"):
         fields.setdefault("idempotency_key", key)
+    key = fields.get("idempotency_key")
+    if caller.key_id and isinstance(key, str) and key:
+        fields["idempotency_key"] = f"{caller.key_id}/{key}"  # another caller's may be the same
     _name_caller(fields, caller)
     fields.setdefault("priority", "interactive")
     return fields

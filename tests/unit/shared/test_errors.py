@@ -29,6 +29,7 @@ from headgate.producer.errors import (
     UnknownJob,
 )
 from headgate.producer.gateway.faults import CallRefused
+from headgate.producer.gateway.protocol import HeadersRefused
 from headgate.producer.local.process import ChildGaveUp
 from headgate.shared.admission.tiers import TierSourceFailed
 from headgate.shared.broker.include import IncludeError
@@ -94,6 +95,7 @@ OTHERS: list[Exception] = [
     Invalid("no such model", "model", "model_not_found"),
     NotSent("Redis refused a callback"),
     BodyUnderWay(),
+    HeadersRefused(),
     FileLost("the SQLite file was deleted or replaced"),
 ]
 """Errors that no caller meets, and so are no HeadgateErrors."""
