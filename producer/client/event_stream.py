@@ -11,7 +11,7 @@ from headgate.producer.client.delta_reader import DeltaReader, Fields
 from headgate.producer.client.waiters import Waiters
 from headgate.shared.job.result import Result
 
-DRAIN_S = 3.0
+DRAIN_S = 20.0
 """So long the last events are waited for after the end of a job, where Redis does not answer."""
 
 EventKind: TypeAlias = Literal["openai", "anthropic", "text"]
