@@ -85,7 +85,7 @@ WRONG_USE = {
     "limit out of range": (["jobs", "--limit", "0"], "limit"),
     "unknown queue": (["worker", "--queues", "nonsense"], "nonsense"),
     "workers out of range": (["up", "--workers", "0"], "0"),
-    "a port without simulator": (["up", "--port", "8000"], "--simulate"),
+    "a port without simulator": (["up", "--simulate-port", "8000"], "--simulate"),
     "dead letters without a name": (["dead", "drop"], "--all"),
     "an unknown dead letter": (["dead", "retry", "nonsense"], "nonsense"),
     "a catalog that is missing": (["catalog", "check", "/nonsense.toml"], "no such file"),
