@@ -217,7 +217,7 @@ def test_what_a_budget_has_spent_stays_when_jobs_are_pruned(engine: Engine) -> N
     put_job(engine, None, started_ms=OLD_MS + 5, cost_pico_usd=13)
     days = [str(day) for day in (20260226, FIRST, 20260228)]
     before = [spent_on(engine, day) for day in days]
-    assert before == [{("acme", ""): 11}, {("acme", ""): 18, ("acme", "u"): 7}, {}]
+    assert before == [{("acme", "", ""): 11}, {("acme", "", ""): 18, ("acme", "u", ""): 7}, {}]
     assert counted(prune(engine, ALL_JOBS, NOW_MS)) == {"jobs": 3}
     assert [spent_on(engine, day) for day in days] == before
 

@@ -141,7 +141,7 @@ async def test_the_sums_of_a_day_hold_all_its_attempts_and_no_others(office: Off
     office.attempt("answered", 4, started_at_ms=end_ms, status="succeeded")
     office.attempt("answered", 8, started_at_ms=first_ms - 1, status="succeeded")
     office.attempt("answered", 16, started_at_ms=first_ms + 5, submitted_at_ms=first_ms - 9)
-    assert spent_on(office.engine, day) == {("acme", ""): 19}
+    assert spent_on(office.engine, day) == {("acme", "", ""): 19}
 
 
 async def test_a_script_that_wants_sums_gets_them_within_a_second(office: Office) -> None:
@@ -271,4 +271,4 @@ async def test_old_jobs_that_ended_this_day_are_found_by_their_audit_lines(offic
             "finished_at_ms": first_ms + 99,
         }  # fmt: skip
         connection.execute(insert(audit).values(**line))
-    assert spent_on(office.engine, day) == {("old", ""): 3}
+    assert spent_on(office.engine, day) == {("old", "", ""): 3}

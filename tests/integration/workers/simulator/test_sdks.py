@@ -191,7 +191,7 @@ async def test_the_bill_is_the_sum_of_what_the_clients_were_billed() -> None:
 
 
 async def test_anthropic_thinks_where_it_is_asked_to() -> None:
-    more: Any = {"max_tokens": 400, "thinking": {"type": "enabled", "budget_tokens": 1024}}
+    more: Any = {"max_tokens": 4000, "thinking": {"type": "enabled", "budget_tokens": 1024}}
     async with running() as simulator:
         whole = await ask_anthropic(simulator.anthropic, "What is 15 * 37?", **more)
         message = {"role": "user", "content": "What is 15 * 37?"}
