@@ -104,7 +104,9 @@ class TcpProxy:
 
     async def _cut(self) -> None:
         for writer in self._writers:
-            sock: socket.socket | None = writer.get_extra_info("socket")
+            sock: socket.socket | None = None
+            with contextlib.suppress(AttributeError):  # a closed transport of TLS knows nothing
+                sock = writer.get_extra_info("socket")
             if sock is not None:  # linger 0: close sends a reset instead of a farewell
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
             writer.transport.abort()

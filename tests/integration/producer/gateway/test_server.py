@@ -9,6 +9,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from http.client import HTTPConnection, HTTPSConnection
 from pathlib import Path
 from typing import Any
@@ -89,9 +90,12 @@ class Asking(threading.Thread):
 
 def serving(gateway: Gateway) -> list[psutil.Process]:
     """The processes that serve, of a gateway with several."""
-    found = psutil.Process(gateway.pid).children(recursive=True)
-    words = ((one, " ".join(one.cmdline())) for one in found)
-    return [one for one, said in words if "--shared" in said and "guard.py" not in said]
+    found: list[psutil.Process] = []
+    for one in psutil.Process(gateway.pid).children(recursive=True):
+        with suppress(psutil.NoSuchProcess):  # it has just ended
+            said = " ".join(one.cmdline())
+            found += [one] if "--shared" in said and "guard.py" not in said else []
+    return found
 
 
 def test_of_two_processes_one_that_is_killed_is_started_anew_and_calls_go_on(
