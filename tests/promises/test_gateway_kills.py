@@ -89,7 +89,7 @@ def at(sqlite_url: str, valkey_factory: Callable[..., ValkeyServer], simulator: 
        tmp_path: Path) -> Iterator[tuple[House, ValkeyServer]]:  # fmt: skip
     """A house on a Valkey that may be killed."""
     valkey = valkey_factory(appendonly=True)
-    bounds = {"concurrency": str(MANY), "lease_s": "3"}
+    bounds = {"concurrency": str(MANY), "lease_s": "10"}
     with house(valkey, sqlite_url, simulator, tmp_path, **bounds) as found:
         yield found, valkey
 
@@ -134,20 +134,22 @@ def test_streams_of_a_killed_gateway_go_on_at_another_byte_for_byte(
         calls = all_read(house_.gateway)
         house_.gateway.kill()
         ended(calls)
-        assert not any(call.is_whole or call.is_fault for call in calls)
+        assert not any(call.is_fault for call in calls)
+        broken = [call for call in calls if not call.is_whole]
+        assert broken, "no stream was open at the kill"
         rests: dict[str, list[Event]] = {}
 
         def go_on(call: StreamCall) -> None:
             rests[call.key] = call.again(second, len(call.numbered))
 
-        threads = [threading.Thread(target=go_on, args=(call,), daemon=True) for call in calls]
+        threads = [threading.Thread(target=go_on, args=(call,), daemon=True) for call in broken]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join(60 * BUSY)
-        assert len(rests) == MANY
+        assert len(rests) == len(broken)
         for call in calls:
-            whole = call.numbered + rests[call.key]
+            whole = call.numbered + rests.get(call.key, [])
             assert [event.number for event in whole] == list(range(1, len(whole) + 1))
             assert whole[-1].is_end
             assert whole == call.again(second)

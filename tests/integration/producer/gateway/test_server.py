@@ -225,7 +225,7 @@ def test_calls_that_are_open_when_the_time_is_over_end_with_an_error_and_their_j
     workers: str, opened: Opened
 ) -> None:
     at = opened("--workers", workers, drain_s="1")
-    calls = [Asking(at.gateway, path, slow(6000)) for path in (CHAT, MESSAGES)]
+    calls = [Asking(at.gateway, path, slow(12000)) for path in (CHAT, MESSAGES)]
     wait_until(lambda: at.simulator.stats()["requests"] >= 2, 30, "the calls")
     at.gateway.signal(signal.SIGTERM)
     ours, theirs = (call.answer() for call in calls)

@@ -170,7 +170,7 @@ def test_a_caller_that_waits_gets_a_sign_of_life(path: str, opened: Opened) -> N
 def test_when_the_caller_goes_away_the_upstream_call_ends_unless_it_is_detached(
     path: str, opened: Opened
 ) -> None:
-    at = opened("--latency-ms", "6000", "--latency-sigma", "0")
+    at = opened("--latency-ms", "15000", "--latency-sigma", "0")
     for detach, ended in (("false", "cancelled"), ("true", "succeeded")):
         asked = body(f"Tell me of the sea {detach}", headgate=ALONE)
         with EventReader(at.gateway, path, asked, x_headgate_detach=detach) as reader:
@@ -249,10 +249,12 @@ def test_more_streams_than_a_key_may_have_are_refused_and_make_no_job(opened: Op
 
 
 THOUSAND = 1000
-LIMIT_MB = 150
+LIMIT_MB = 200
+"""Measured were 138; whatever grows with what is not read would take far more."""
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_thousand_readers_that_stop_reading_take_little_memory_and_are_dropped(
     opened: Opened, tmp_path: Path
 ) -> None:
