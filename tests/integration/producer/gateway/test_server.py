@@ -178,7 +178,7 @@ def test_a_host_that_is_not_of_this_machine_is_named(env: dict[str, str]) -> Non
 
 def test_open_calls_end_after_sigterm_and_new_ones_are_refused(opened: Opened) -> None:
     at = opened()
-    calls = [Asking(at.gateway, path, slow(3000)) for path in (CHAT, MESSAGES)]
+    calls = [Asking(at.gateway, path, slow(10_000)) for path in (CHAT, MESSAGES)]
     idle = Wire(at.gateway)
     assert idle.send(request_bytes("/health/live", method="GET")).answer().status == 200
     wait_until(lambda: at.simulator.stats()["requests"] >= 2, 30, "the calls")
