@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import Any
 
@@ -13,6 +14,9 @@ from headgate.shared.broker.keys import Keys
 from headgate.shared.broker.script import Command, compose, run_async
 
 log = logging.getLogger("headgate.gateway")
+
+AT_ONCE = 32
+"""Calls that are counted at once: each takes a connection, and the client opens 100 at most."""
 
 
 def address_call(keys: Keys, address: str, rpm: int) -> Command[float]:
@@ -32,9 +36,12 @@ def limit_of_addresses(client: redis.asyncio.Redis, keys: Keys, rpm: int) -> Cal
     if not rpm:
         return None
 
+    counting = asyncio.Semaphore(AT_ONCE)
+
     async def count_call(address: str) -> float:
         try:
-            return await run_async(client, address_call(keys, address, rpm))
+            async with counting:
+                return await run_async(client, address_call(keys, address, rpm))
         except redis.asyncio.RedisError as error:
             log.debug("the calls of an address were not counted: %s", type(error).__name__)
             return 0.0

@@ -12,7 +12,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from typing import NamedTuple
 
 import redis.asyncio
@@ -251,7 +250,7 @@ class Door:
 
     async def _before(self, recent: RecentCalls, call: GatewayCall) -> tuple[str, bool] | None:
         """Return the job that the same call became before, and whether its answer can serve."""
-        with suppress(RedisError):
+        try:
             if (found := await recent.job_of(call.digest)) is not None:
                 job_id, is_cancelled = found
                 try:
@@ -261,6 +260,9 @@ class Door:
                 if ended is None:
                     return job_id, not is_cancelled
                 return job_id, ended.status == "succeeded"
+        except RedisError as error:
+            if call.after:  # a new job would not go on with the stream
+                raise Unreachable("Redis", type(error).__name__, "try again") from error
         return None
 
     async def _wait(self, request: Request, call: GatewayCall) -> Response:

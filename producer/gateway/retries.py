@@ -19,6 +19,9 @@ from headgate.shared.broker.keys import Keys
 from headgate.shared.broker.script import text_of
 from headgate.shared.job.encoding import json_bytes
 
+AT_ONCE = 32
+"""Entries that are read at once: each takes a connection, and the client opens 100 at most."""
+
 REMEMBER_S = 600
 """How long a retry finds its job: as long as the libraries' own time limit."""
 
@@ -51,6 +54,7 @@ class RecentCalls:
         self._gathered: dict[str, str] = {}
         self._being_written: dict[str, str] = {}
         self._writing: asyncio.Task[None] | None = None
+        self._reading = asyncio.Semaphore(AT_ONCE)
 
     async def job_of(self, digest: str) -> tuple[str, bool] | None:
         """Return the job that an equal call became, and whether it is being cancelled; or None."""
@@ -84,7 +88,8 @@ class RecentCalls:
         noted = self._gathered.get(digest) or self._being_written.get(digest)
         if noted is not None:
             return noted
-        found = await self._client.get(self._keys.recent_call(digest))
+        async with self._reading:
+            found = await self._client.get(self._keys.recent_call(digest))
         return None if found is None else text_of(found)
 
     async def _write_all(self) -> None:
