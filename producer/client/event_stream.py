@@ -99,12 +99,7 @@ class EventStream:
     def close(self) -> None:
         """Stop reading."""
         self._is_over = True
-        if self._reader is not None:
-            self._waiters.deltas.close_reader(self._reader)
-        if self._ended is not None and not self._ended.done():
-            self._ended.cancel()
-        elif self._ended is not None and not self._ended.cancelled():
-            self._ended.exception()  # retrieved, so that asyncio does not log it as forgotten
+        self._waiters.stop_reading(self._reader, self._ended)
 
     async def __aenter__(self) -> Self:
         await self.open()

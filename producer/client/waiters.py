@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, Sequence
 import redis.asyncio
 
 from headgate.producer.client.arguments import require_job_id, require_seconds
+from headgate.producer.client.delta_reader import DeltaReader
 from headgate.producer.client.deltas import DeltaReaders
 from headgate.producer.client.pubsub import (
     LOOK_EVERY_S,
@@ -138,6 +139,17 @@ class Waiters:
                 raise found
             return found
         return None
+
+    def stop_reading(
+        self, reader: DeltaReader | None, ended: asyncio.Future[Result] | None
+    ) -> None:
+        """Close a reader of an answer, and the wait for its end; both may be None."""
+        if reader is not None:
+            self.deltas.close_reader(reader)
+        if ended is not None and not ended.done():
+            ended.cancel()
+        elif ended is not None and not ended.cancelled():
+            ended.exception()  # retrieved, so that asyncio does not log it as forgotten
 
     async def close(self) -> None:
         """Stop all tasks; cancel those who still wait."""
