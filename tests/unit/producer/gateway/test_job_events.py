@@ -39,8 +39,9 @@ class PlayedStreams:
         reader.add(self.entries, has_more=False)
         return reader
 
-    def close_reader(self, _reader: DeltaReader) -> None:
-        """Do nothing."""
+    def stop_reading(self, _reader: DeltaReader | None, ended: asyncio.Future[Result]) -> None:
+        """Stop waiting for the result."""
+        ended.cancel()
 
     async def ended(self, _job_id: str) -> Result:
         """Wait for ever."""
