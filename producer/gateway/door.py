@@ -30,18 +30,18 @@ from headgate.producer.callers.rates import RateReader, RatesOfCalls
 from headgate.producer.client.operations import Operations
 from headgate.producer.client.waiters import Waiters
 from headgate.producer.errors import JobTimeout, ResultExpired, SubmitInterrupted, UnknownJob
-from headgate.producer.gateway import headers as response_headers
-from headgate.producer.gateway.body import gone
-from headgate.producer.gateway.call import GatewayCall, Kind, new_request_id
-from headgate.producer.gateway.departures import Departures
-from headgate.producer.gateway.dialects import ASKED_FOR, DIALECTS, answer_body
-from headgate.producer.gateway.faults import CallRefused, fault_of, fault_of_result
-from headgate.producer.gateway.group_submit import GroupSubmit
-from headgate.producer.gateway.open_streams import OpenStreams
-from headgate.producer.gateway.read_call import read_call
-from headgate.producer.gateway.responses import json_response, refusal
-from headgate.producer.gateway.retries import RecentCalls
-from headgate.producer.gateway.streams import Streaming, stream_response
+from headgate.producer.gateway.calls import headers as response_headers
+from headgate.producer.gateway.calls.body import gone
+from headgate.producer.gateway.calls.call import GatewayCall, Kind, new_request_id
+from headgate.producer.gateway.calls.departures import Departures
+from headgate.producer.gateway.calls.dialects import ASKED_FOR, DIALECTS, answer_body
+from headgate.producer.gateway.calls.faults import CallRefused, fault_of, fault_of_result
+from headgate.producer.gateway.calls.group_submit import GroupSubmit
+from headgate.producer.gateway.calls.open_streams import OpenStreams
+from headgate.producer.gateway.calls.read_call import read_call
+from headgate.producer.gateway.calls.replies import json_response, refusal
+from headgate.producer.gateway.calls.retries import RecentCalls
+from headgate.producer.gateway.calls.streams import Streaming, stream_response
 from headgate.producer.submit.fields import RequestFields
 from headgate.shared.errors import HeadgateError, Unreachable, place_of
 from headgate.shared.job.request import Dialect

@@ -7,8 +7,8 @@ import asyncio
 from starlette.responses import Response
 
 from headgate.producer.client.operations import Operations
-from headgate.producer.gateway.faults import SERVER_AWAY_S
-from headgate.producer.gateway.responses import json_response
+from headgate.producer.gateway.calls.faults import SERVER_AWAY_S
+from headgate.producer.gateway.calls.replies import json_response
 from headgate.producer.installation import Installation
 from headgate.producer.waits.find import living_workers
 from headgate.shared.database.engine import reading

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, time
 from typing import Any
 
 from headgate.producer.callers.caller import Caller
-from headgate.producer.gateway.faults import CallRefused
+from headgate.producer.gateway.calls.faults import CallRefused
 from headgate.shared.catalog.catalog import Catalog
 from headgate.shared.catalog.schema import Model
 

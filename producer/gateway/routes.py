@@ -10,15 +10,15 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from headgate.producer.gateway import health, models
-from headgate.producer.gateway.body import decoded
-from headgate.producer.gateway.call import Kind, new_request_id
+from headgate.producer.gateway.calls.body import decoded
+from headgate.producer.gateway.calls.call import Kind, new_request_id
+from headgate.producer.gateway.calls.dialects import dialect_at
+from headgate.producer.gateway.calls.headers import request_headers
+from headgate.producer.gateway.calls.read_call import read_json
+from headgate.producer.gateway.calls.replies import json_response
 from headgate.producer.gateway.count_tokens import count_tokens
-from headgate.producer.gateway.dialects import dialect_at
 from headgate.producer.gateway.door import Door
-from headgate.producer.gateway.headers import request_headers
 from headgate.producer.gateway.openapi import docs_page, openapi_json
-from headgate.producer.gateway.read_call import read_json
-from headgate.producer.gateway.responses import json_response
 from headgate.shared.job.request import Dialect
 
 Answer = Callable[[Request], Awaitable[Response]]

@@ -18,7 +18,7 @@ import uvicorn
 
 from headgate.producer.callers.doorkeeper import require_loopback
 from headgate.producer.gateway.app import make_app
-from headgate.producer.gateway.protocol import BoundedProtocol
+from headgate.producer.gateway.serving.protocol import BoundedProtocol
 from headgate.shared.errors import SettingError, WrongUse
 from headgate.shared.settings import Settings
 

@@ -7,7 +7,8 @@ import re
 import pytest
 
 from headgate.producer.dialects.errors import ERRORS
-from headgate.producer.gateway import headers, openapi, own_fields
+from headgate.producer.gateway import openapi
+from headgate.producer.gateway.calls import headers, own_fields
 from headgate.producer.gateway.routes import routes
 from tests import ROOT
 
@@ -38,8 +39,8 @@ def test_it_names_every_header(module: object) -> None:
 
 
 def test_every_header_that_it_names_is_read_or_sent() -> None:
-    sent = headers_in("producer/gateway/headers.py")
-    code = (ROOT / "producer/gateway/own_fields.py").read_text(encoding="utf-8")
+    sent = headers_in("producer/gateway/calls/headers.py")
+    code = (ROOT / "producer/gateway/calls/own_fields.py").read_text(encoding="utf-8")
     for name in headers_in("docs/gateway.md") - sent - {"x-headgate-detach"}:
         short = name.removeprefix(own_fields.PREFIX)
         assert f'"{short}"' in code, name

@@ -28,8 +28,8 @@ from headgate.producer.errors import (
     TierLimit,
     UnknownJob,
 )
-from headgate.producer.gateway.faults import CallRefused
-from headgate.producer.gateway.protocol import HeadersRefused
+from headgate.producer.gateway.calls.faults import CallRefused
+from headgate.producer.gateway.serving.protocol import HeadersRefused
 from headgate.producer.local.process import ChildGaveUp
 from headgate.shared.admission.tiers import TierSourceFailed
 from headgate.shared.broker.include import IncludeError

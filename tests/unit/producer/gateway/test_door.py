@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from headgate.producer.errors import SubmitInterrupted, UnknownJob
-from headgate.producer.gateway import departures
+from headgate.producer.gateway.calls import departures
 from headgate.shared.errors import Unreachable
 from tests.unit.producer.gateway.doors import (
     WAIT_S,

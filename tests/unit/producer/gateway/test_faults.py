@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from headgate.producer.errors import IdempotencyConflict, SubmitInterrupted
-from headgate.producer.gateway.faults import fault_of, fault_of_result
+from headgate.producer.gateway.calls.faults import fault_of, fault_of_result
 from headgate.shared.job.result import ErrorReport, Result
 
 

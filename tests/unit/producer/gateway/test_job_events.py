@@ -11,10 +11,10 @@ import pytest
 from headgate.producer.callers.caller import OPEN_CALLER
 from headgate.producer.client.delta_reader import DeltaReader, Fields
 from headgate.producer.errors import JobTimeout
-from headgate.producer.gateway.call import GatewayCall
-from headgate.producer.gateway.faults import CallRefused
-from headgate.producer.gateway.open_streams import OpenStreams
-from headgate.producer.gateway.streams import JobEvents, Streaming
+from headgate.producer.gateway.calls.call import GatewayCall
+from headgate.producer.gateway.calls.faults import CallRefused
+from headgate.producer.gateway.calls.open_streams import OpenStreams
+from headgate.producer.gateway.calls.streams import JobEvents, Streaming
 from headgate.shared.errors import HeadgateError, Unreachable
 from headgate.shared.job.result import Result
 from headgate.shared.job.waiting_for import WaitingFor
@@ -117,8 +117,8 @@ def test_a_reader_that_leaves_out_an_earlier_claim_says_so() -> None:
 async def test_a_stream_goes_on_if_the_servers_are_away_when_it_looks_for_a_worker(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("headgate.producer.gateway.streams.PING_S", 0.3)
-    monkeypatch.setattr("headgate.producer.gateway.streams.LOOK_S", 0.1)
+    monkeypatch.setattr("headgate.producer.gateway.calls.streams.PING_S", 0.3)
+    monkeypatch.setattr("headgate.producer.gateway.calls.streams.LOOK_S", 0.1)
     played = PlayedStreams()
     played.look_fault = Unreachable("the database", "away", "wait")
     events = events_of(played)

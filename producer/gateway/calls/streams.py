@@ -24,13 +24,13 @@ from headgate.producer.client.operations import Operations
 from headgate.producer.client.waiters import Waiters
 from headgate.producer.dialects.streams import ServerEvent, translator
 from headgate.producer.errors import JobTimeout, StreamBroken
-from headgate.producer.gateway import headers
-from headgate.producer.gateway.body import gone
-from headgate.producer.gateway.call import GatewayCall
-from headgate.producer.gateway.departures import Departures
-from headgate.producer.gateway.faults import CallFault, CallRefused, fault_of, fault_of_result
-from headgate.producer.gateway.open_streams import OpenStreams
-from headgate.producer.gateway.responses import refusal
+from headgate.producer.gateway.calls import headers
+from headgate.producer.gateway.calls.body import gone
+from headgate.producer.gateway.calls.call import GatewayCall
+from headgate.producer.gateway.calls.departures import Departures
+from headgate.producer.gateway.calls.faults import CallFault, CallRefused, fault_of, fault_of_result
+from headgate.producer.gateway.calls.open_streams import OpenStreams
+from headgate.producer.gateway.calls.replies import refusal
 from headgate.shared.errors import HeadgateError, Unreachable, place_of
 from headgate.shared.job.result import Result
 from headgate.shared.job.waiting_for import WaitingFor

@@ -8,8 +8,8 @@ from typing import Any
 from starlette.responses import Response
 
 from headgate.producer.dialects import errors
-from headgate.producer.gateway import headers
-from headgate.producer.gateway.faults import CallFault
+from headgate.producer.gateway.calls import headers
+from headgate.producer.gateway.calls.faults import CallFault
 from headgate.shared.job.encoding import dumps
 from headgate.shared.job.request import Dialect
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import time
 
-from headgate.producer.gateway.call import GatewayCall
-from headgate.producer.gateway.faults import CallFault
+from headgate.producer.gateway.calls.call import GatewayCall
+from headgate.producer.gateway.calls.faults import CallFault
 from headgate.shared.job.result import Result
 
 Headers = dict[str, str]

@@ -12,10 +12,10 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from headgate.producer.dialects.errors import DoorCode
-from headgate.producer.gateway.call import new_request_id
-from headgate.producer.gateway.dialects import dialect_at
-from headgate.producer.gateway.faults import CallFault
-from headgate.producer.gateway.responses import refusal
+from headgate.producer.gateway.calls.call import new_request_id
+from headgate.producer.gateway.calls.dialects import dialect_at
+from headgate.producer.gateway.calls.faults import CallFault
+from headgate.producer.gateway.calls.replies import refusal
 from headgate.shared.errors import ErrorCode
 
 MOST_HEADER_BYTES = 64 * 1024

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from headgate.producer.gateway.faults import CallRefused
+from headgate.producer.gateway.calls.faults import CallRefused
 
 
 class OpenStreams:

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 from starlette.requests import ClientDisconnect, Request
 
-from headgate.producer.gateway.faults import CallRefused
+from headgate.producer.gateway.calls.faults import CallRefused
 from headgate.shared.job.encoding import loads
 
 

@@ -11,8 +11,8 @@ from typing import Any
 from redis.exceptions import RedisError
 
 from headgate.producer.client.operations import Operations
-from headgate.producer.gateway.call import GatewayCall
-from headgate.producer.gateway.retries import CANCELLED, NOBODY, RecentCalls
+from headgate.producer.gateway.calls.call import GatewayCall
+from headgate.producer.gateway.calls.retries import CANCELLED, NOBODY, RecentCalls
 from headgate.shared.errors import HeadgateError
 
 log = logging.getLogger("headgate.gateway")

@@ -8,12 +8,12 @@ from typing import Any
 from starlette.requests import Request
 
 from headgate.producer.callers.caller import Caller
-from headgate.producer.gateway.body import decoded, read_body
-from headgate.producer.gateway.call import GatewayCall, Kind
-from headgate.producer.gateway.dialects import DIALECTS, Wish, fields_of
-from headgate.producer.gateway.faults import CallRefused
-from headgate.producer.gateway.own_fields import is_on, own_fields
-from headgate.producer.gateway.retries import digest_of
+from headgate.producer.gateway.calls.body import decoded, read_body
+from headgate.producer.gateway.calls.call import GatewayCall, Kind
+from headgate.producer.gateway.calls.dialects import DIALECTS, Wish, fields_of
+from headgate.producer.gateway.calls.faults import CallRefused
+from headgate.producer.gateway.calls.own_fields import is_on, own_fields
+from headgate.producer.gateway.calls.retries import digest_of
 from headgate.shared.job.request import LONGEST_NAME
 from headgate.shared.settings import Settings
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from headgate.producer.callers.caller import Scope
 from headgate.producer.dialects import anthropic, openai
-from headgate.producer.gateway.call import GatewayCall, Kind
+from headgate.producer.gateway.calls.call import GatewayCall, Kind
 from headgate.producer.submit.fields import RequestFields
 from headgate.shared.errors import InvalidRequest
 from headgate.shared.job.request import Dialect
