@@ -35,8 +35,8 @@ SECOND_VERSION = 2
 """The version of envelopes that the first readers would misread: `Request.version`, a `sample`
 after the first, a `canvas`, and models that the catalog does not list (snapshots, fine-tunes)."""
 
-NEWEST_VERSION = 3
-"""The version of envelopes that readers of version 2 would misread: `Request.version`."""
+NEWEST_VERSION = 4
+"""The highest version that is read. What needs 3 and 4 is in `Request.version`."""
 
 
 class Envelope(BaseModel):

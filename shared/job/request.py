@@ -233,7 +233,8 @@ class Request(BaseModel):
         """The version of an envelope that carries the request.
 
         Readers of version 1 refuse tokens as `input`, messages of the role `function`, and several
-        answers (`params.n`). Readers of version 2 would read Anthropic's form as OpenAI's.
+        answers (`params.n`). Readers of version 2 would read Anthropic's form as OpenAI's. Readers
+        of version 3 refuse the forms and fields that came after them.
         """
         if self.dialect != "openai":
             return 3
