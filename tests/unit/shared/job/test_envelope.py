@@ -10,11 +10,13 @@ from hypothesis import strategies as st
 
 from headgate.shared.errors import InvalidRequest, NewerEnvelope, UnreadableMessage
 from headgate.shared.job.encoding import MAX_REQUEST_BYTES
-from headgate.shared.job.envelope import Envelope
+from headgate.shared.job.envelope import NEWEST_VERSION, Envelope
 from headgate.shared.job.ids import new_id, now_ms, rfc3339
 from headgate.shared.job.request import request_from
 from headgate.shared.job.result import ErrorReport, FailedAttempt, Result, Usage
 from tests.support.rig import envelope
+
+NEXT = NEWEST_VERSION + 1
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=50)
 
@@ -42,7 +44,7 @@ def test_fields_of_a_newer_deployment_are_skipped() -> None:
 
 
 def test_an_envelope_of_the_next_version_says_until_when_it_may_wait() -> None:
-    fields = orjson.loads(envelope(deadline_s=60).encode()) | {"v": 4, "body": "in a new form"}
+    fields = orjson.loads(envelope(deadline_s=60).encode()) | {"v": NEXT, "body": "in a new form"}
     with pytest.raises(NewerEnvelope) as raised:
         Envelope.decode(fields)
     assert raised.value.deadline_at_ms == fields["submitted_at_ms"] + 60_000
@@ -70,8 +72,8 @@ def test_only_what_older_workers_would_misread_is_of_the_newest_version(
 @pytest.mark.parametrize(
     "laid_over",
     [
-        {"v": 5}, {"v": 4, "submitted_at_ms": None}, {"v": 4, "submitted_at_ms": 10**18},
-        {"v": 4, "request": {"deadline_s": -1}}, {"v": 4, "request": {"deadline_s": "1"}},
+        {"v": NEXT + 1}, {"v": NEXT, "submitted_at_ms": None}, {"v": NEXT, "submitted_at_ms": 10**18},
+        {"v": NEXT, "request": {"deadline_s": -1}}, {"v": NEXT, "request": {"deadline_s": "1"}},
     ],
 )  # fmt: skip
 def test_a_newer_version_that_says_nothing_of_its_time_is_unreadable(
@@ -83,7 +85,8 @@ def test_a_newer_version_that_says_nothing_of_its_time_is_unreadable(
 
 
 @pytest.mark.parametrize(
-    "fields", [None, [], "x", {}, {"v": 2}, {"v": 4}, {"v": "1"}, {"v": 1}, {"v": 1, "request": 5}]
+    "fields",
+    [None, [], "x", {}, {"v": 2}, {"v": NEXT}, {"v": "1"}, {"v": 1}, {"v": 1, "request": 5}],
 )
 def test_what_is_no_envelope_is_refused_with_a_reason(fields: object) -> None:
     with pytest.raises(UnreadableMessage) as raised:
