@@ -72,7 +72,8 @@ def test_only_what_older_workers_would_misread_is_of_the_newest_version(
 @pytest.mark.parametrize(
     "laid_over",
     [
-        {"v": NEXT + 1}, {"v": NEXT, "submitted_at_ms": None}, {"v": NEXT, "submitted_at_ms": 10**18},
+        {"v": NEXT + 1}, {"v": NEXT, "submitted_at_ms": None},
+        {"v": NEXT, "submitted_at_ms": 10**18},
         {"v": NEXT, "request": {"deadline_s": -1}}, {"v": NEXT, "request": {"deadline_s": "1"}},
     ],
 )  # fmt: skip
