@@ -21,6 +21,7 @@ from headgate.producer.client.arguments import UsageKey, timeout_of
 from headgate.producer.client.client import CANCEL_WAIT_S
 from headgate.producer.client.handle import AsyncJob
 from headgate.producer.client.operations import Operations
+from headgate.producer.client.pieces import TextPiece
 from headgate.producer.client.text_stream import TextStream
 from headgate.producer.client.waiters import Waiters
 from headgate.producer.errors import JobTimeout, UnknownJob
@@ -93,14 +94,20 @@ class AsyncClient:
         return await (await self._waiting()).ended(job_id, timeout_s)
 
     async def stream(
-        self, job_id: str, *, timeout_s: float | None = None, pulse_s: float | None = None
-    ) -> AsyncGenerator[str, None]:
+        self,
+        job_id: str,
+        *,
+        timeout_s: float | None = None,
+        pulse_s: float | None = None,
+        after: int | str = 0,
+    ) -> AsyncGenerator[TextPiece, None]:
         """Yield the text of the answer piece by piece; see `Client.stream`.
 
         timeout_s: how many seconds the whole stream may take. None: no limit.
         pulse_s: yield an empty text after so many seconds without a piece. None: never.
+        after: the `after` of the last piece that a reader has, or how many characters it has.
         """
-        async with TextStream(await self._waiting(), job_id, timeout_s, pulse_s) as pieces:
+        async with TextStream(await self._waiting(), job_id, timeout_s, pulse_s, after) as pieces:
             while (piece := await pieces.next()) is not None:
                 yield piece
 

@@ -11,6 +11,7 @@ from concurrent.futures import CancelledError
 from concurrent.futures import TimeoutError as NotInTime
 from typing import Any, TypeVar
 
+from headgate.producer.client.pieces import TextPiece
 from headgate.producer.client.text_stream import TextStream
 from headgate.producer.client.waiters import Waiters
 from headgate.shared.job.result import Result
@@ -46,9 +47,11 @@ class LoopThread:
         """
         return self._run(self._waiters.ended(job_id, timeout_s))
 
-    def stream(self, job_id: str, timeout_s: float | None, pulse_s: float | None) -> Iterator[str]:
+    def stream(
+        self, job_id: str, timeout_s: float | None, pulse_s: float | None, after: int | str = 0
+    ) -> Iterator[TextPiece]:
         """Yield the pieces of the answer; closing the iterator stops the reading."""
-        reading = TextStream(self._waiters, job_id, timeout_s, pulse_s)
+        reading = TextStream(self._waiters, job_id, timeout_s, pulse_s, after)
         self._run(reading.open())
         try:
             while (piece := self._run(reading.next())) is not None:
