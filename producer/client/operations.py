@@ -17,6 +17,7 @@ from headgate.producer.client.arguments import (
     require_job_id,
     with_prompt,
 )
+from headgate.producer.client.many.ends import result_of
 from headgate.producer.client.waiters import Found, Waiters
 from headgate.producer.installation import (
     Installation,
@@ -106,6 +107,12 @@ class Operations:
         require_job_id(job_id)
         with self._record() as (engine, find_waits):
             return read.read(engine, job_id, find_waits)
+
+    def results(self, ids: Sequence[str]) -> list[Result]:
+        """Return results as they are now, in order; raise for the first id that has none."""
+        with self._record() as (engine, find_waits):
+            found = read.read_many(engine, list(dict.fromkeys(ids)), find_waits)
+        return [result_of(found[job_id]) for job_id in ids]
 
     def end_or_wait(self, job_id: str) -> Result | WaitingFor | None:
         """Return the result if the job has ended, else what it waits for; None if it runs."""
