@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from headgate.producer.client.async_client import AsyncClient
     from headgate.producer.client.client import Client
     from headgate.producer.client.handle import AsyncJob, Job
+    from headgate.producer.client.pieces import TextPiece
     from headgate.producer.errors import (
         IdempotencyConflict,
         JobTimeout,
@@ -89,6 +90,7 @@ __all__ = [
     "Status",
     "StreamBroken",
     "SubmitInterrupted",
+    "TextPiece",
     "TierLimit",
     "Unfit",
     "UnknownJob",
@@ -117,6 +119,7 @@ _MODULES = (
     "headgate.producer.admin.limits_rows",
     "headgate.producer.admin.health",
     "headgate.producer.submit.admission_check",
+    "headgate.producer.client.pieces",
     "headgate.producer.client.handle",
     "headgate.producer.client.client",
     "headgate.producer.client.async_client",

@@ -14,6 +14,7 @@ from headgate.producer.client.client import CANCEL_WAIT_S
 from headgate.producer.client.direct.in_loops import AsyncDirect
 from headgate.producer.client.handle import AsyncJob
 from headgate.producer.client.operations import Operations
+from headgate.producer.client.pieces import TextPiece
 from headgate.producer.client.transport import AsyncTransport
 from headgate.producer.results.listing import JobFilters, Listed
 from headgate.producer.submit.admission_check import AdmissionCheck
@@ -82,14 +83,20 @@ class AsyncClient:
         return await self._transport.ended(job_id, timeout_s)
 
     async def stream(
-        self, job_id: str, *, timeout_s: float | None = None, pulse_s: float | None = None
-    ) -> AsyncGenerator[str, None]:
+        self,
+        job_id: str,
+        *,
+        timeout_s: float | None = None,
+        pulse_s: float | None = None,
+        after: int | str = 0,
+    ) -> AsyncGenerator[TextPiece, None]:
         """Yield the text of the answer piece by piece; see `Client.stream`.
 
         timeout_s: how many seconds the whole stream may take. None: no limit.
         pulse_s: yield an empty text after so many seconds without a piece. None: never.
+        after: the `after` of the last piece that a reader has, or how many characters it has.
         """
-        pieces = await self._transport.pieces(job_id, timeout_s, pulse_s)
+        pieces = await self._transport.pieces(job_id, timeout_s, pulse_s, after)
         try:
             while (piece := await pieces.next()) is not None:
                 yield piece

@@ -15,6 +15,7 @@ from headgate.producer.client.arguments import UsageKey, timeout_of
 from headgate.producer.client.direct.blocking import Direct
 from headgate.producer.client.handle import Job
 from headgate.producer.client.operations import Operations
+from headgate.producer.client.pieces import TextPiece
 from headgate.producer.client.transport import BlockingTransport
 from headgate.producer.installation import Installation
 from headgate.producer.results.listing import JobFilters, Listed
@@ -110,12 +111,19 @@ class Client:
         return self._transport.ended(job_id, timeout_s)
 
     def stream(
-        self, job_id: str, *, timeout_s: float | None = None, pulse_s: float | None = None
-    ) -> Iterator[str]:
+        self,
+        job_id: str,
+        *,
+        timeout_s: float | None = None,
+        pulse_s: float | None = None,
+        after: int | str = 0,
+    ) -> Iterator[TextPiece]:
         """Yield the text of the answer piece by piece.
 
         timeout_s: how many seconds the whole stream may take. None: no limit.
         pulse_s: yield an empty text after so many seconds without a piece. None: never.
+        after: go on where a reader left off: the `after` of its last piece, or how many characters
+            it has. With the first StreamBroken says if that was another answer.
 
         If the job was submitted with `stream=True` the pieces come while the answer is made, else
         all at once when it is there. Together they are the `content` of the result; tool calls are
@@ -123,7 +131,7 @@ class Client:
         another worker took over, so that the text is void and you stream again; JobTimeout; and
         what `result` raises.
         """
-        return self._transport.stream(job_id, timeout_s, pulse_s)
+        return self._transport.stream(job_id, timeout_s, pulse_s, after)
 
     def status(self, job_id: str) -> Status:
         """Return the status of a job, also if its result has expired; raise UnknownJob."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
 from headgate.producer.client.arguments import timeout_of
+from headgate.producer.client.pieces import TextPiece
 from headgate.producer.errors import answer_of
 from headgate.shared.job.result import Result, Status
 
@@ -22,6 +24,19 @@ class JobClient(Protocol):
     def cancel(self, job_id: str) -> Result:
         """Cancel the job."""
 
+    def retry(self, job_id: str) -> Job:
+        """Queue the job again."""
+
+    def stream(
+        self,
+        job_id: str,
+        *,
+        timeout_s: float | None = None,
+        pulse_s: float | None = None,
+        after: int | str = 0,
+    ) -> Iterator[TextPiece]:
+        """Yield the text of the answer piece by piece."""
+
 
 class AsyncJobClient(Protocol):
     """What an AsyncJob asks of its client; see AsyncClient."""
@@ -36,6 +51,19 @@ class AsyncJobClient(Protocol):
 
     async def cancel(self, job_id: str) -> Result:
         """Cancel the job."""
+
+    async def retry(self, job_id: str) -> AsyncJob:
+        """Queue the job again."""
+
+    def stream(
+        self,
+        job_id: str,
+        *,
+        timeout_s: float | None = None,
+        pulse_s: float | None = None,
+        after: int | str = 0,
+    ) -> AsyncGenerator[TextPiece, None]:
+        """Yield the text of the answer piece by piece."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +84,26 @@ class Job:
         limit_s = timeout_of(timeout_s, timeout)
         return answer_of(self.client.result(self.id, wait=True, timeout_s=limit_s))
 
+    def wait(self, timeout_s: float | None = None) -> Result:
+        """Wait until the job has ended, however it ended; return its result.
+
+        timeout_s: how many seconds to wait at most; None for no limit.
+
+        A job that did not succeed has a Result with an `error`. Raises JobTimeout, ResultExpired
+        and Unreachable.
+        """
+        return self.client.result(self.id, wait=True, timeout_s=timeout_s)
+
+    def stream(
+        self,
+        *,
+        timeout_s: float | None = None,
+        pulse_s: float | None = None,
+        after: int | str = 0,
+    ) -> Iterator[TextPiece]:
+        """Yield the text of the answer piece by piece; see `Client.stream`."""
+        return self.client.stream(self.id, timeout_s=timeout_s, pulse_s=pulse_s, after=after)
+
     def status(self) -> Status:
         """Return the status of the job, also if its result has expired."""
         return self.client.status(self.id)
@@ -63,6 +111,10 @@ class Job:
     def cancel(self) -> Result:
         """Cancel the job and return its result; see `Client.cancel`."""
         return self.client.cancel(self.id)
+
+    def retry(self) -> Job:
+        """Queue the job again if it failed or expired; see `Client.retry`."""
+        return self.client.retry(self.id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +140,26 @@ class AsyncJob:
         limit_s = timeout_of(timeout_s, timeout)
         return answer_of(await self.client.result(self.id, wait=True, timeout_s=limit_s))
 
+    async def wait(self, timeout_s: float | None = None) -> Result:
+        """Wait until the job has ended, however it ended; return its result.
+
+        timeout_s: how many seconds to wait at most; None for no limit.
+
+        A job that did not succeed has a Result with an `error`. Raises JobTimeout, ResultExpired
+        and Unreachable.
+        """
+        return await self.client.result(self.id, wait=True, timeout_s=timeout_s)
+
+    def stream(
+        self,
+        *,
+        timeout_s: float | None = None,
+        pulse_s: float | None = None,
+        after: int | str = 0,
+    ) -> AsyncGenerator[TextPiece, None]:
+        """Yield the text of the answer piece by piece; see `AsyncClient.stream`."""
+        return self.client.stream(self.id, timeout_s=timeout_s, pulse_s=pulse_s, after=after)
+
     async def status(self) -> Status:
         """Return the status of the job, also if its result has expired."""
         return await self.client.status(self.id)
@@ -95,3 +167,7 @@ class AsyncJob:
     async def cancel(self) -> Result:
         """Cancel the job and return its result; see `AsyncClient.cancel`."""
         return await self.client.cancel(self.id)
+
+    async def retry(self) -> AsyncJob:
+        """Queue the job again if it failed or expired; see `AsyncClient.retry`."""
+        return await self.client.retry(self.id)

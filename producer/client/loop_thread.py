@@ -11,6 +11,7 @@ from concurrent.futures import CancelledError
 from concurrent.futures import TimeoutError as NotInTime
 from typing import Any, TypeAlias, TypeVar
 
+from headgate.producer.client.pieces import TextPiece
 from headgate.producer.client.transport import AnswerPieces
 
 T = TypeVar("T")
@@ -43,7 +44,7 @@ class LoopThread:
         """
         return self._started(work).run(work)
 
-    def iterate(self, begin: Callable[[], Work[AnswerPieces]]) -> Iterator[str]:
+    def iterate(self, begin: Callable[[], Work[AnswerPieces]]) -> Iterator[TextPiece]:
         """Yield the pieces of an answer; closing the iterator stops the reading."""
         opening = begin()
         running = self._started(opening)

@@ -15,6 +15,7 @@ from headgate.producer.admin.cache import CacheStats
 from headgate.producer.admin.health import HealthReport
 from headgate.producer.admin.limits_rows import LimitsReport
 from headgate.producer.client.arguments import UsageKey
+from headgate.producer.client.pieces import TextPiece
 from headgate.producer.installation import Installation
 from headgate.producer.results.listing import JobFilters, Listed
 from headgate.producer.submit.admission_check import AdmissionCheck
@@ -27,7 +28,7 @@ from headgate.shared.routing.router import Route
 class AnswerPieces(Protocol):
     """The text of one answer, read piece by piece in one event loop."""
 
-    async def next(self) -> str | None:
+    async def next(self) -> TextPiece | None:
         """Return the next piece, "" if none came for `pulse_s`, None after the last."""
 
     def close(self) -> None:
@@ -58,7 +59,9 @@ class BlockingTransport(Protocol):
     def ended(self, job_id: str, timeout_s: float | None) -> Result:
         """Return the result once the job has ended; raise JobTimeout."""
 
-    def stream(self, job_id: str, timeout_s: float | None, pulse_s: float | None) -> Iterator[str]:
+    def stream(
+        self, job_id: str, timeout_s: float | None, pulse_s: float | None, after: int | str
+    ) -> Iterator[TextPiece]:
         """Yield the pieces of the answer; closing the iterator stops the reading."""
 
     def status(self, job_id: str) -> Status:
@@ -117,7 +120,7 @@ class AsyncTransport(Protocol):
         """Return the result once the job has ended; raise JobTimeout."""
 
     async def pieces(
-        self, job_id: str, timeout_s: float | None, pulse_s: float | None
+        self, job_id: str, timeout_s: float | None, pulse_s: float | None, after: int | str
     ) -> AnswerPieces:
         """Begin to read the answer of a job."""
 

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from headgate.shared.errors import ErrorCode
+from headgate.shared.job.encoding import dumps, loads
 from headgate.shared.job.waiting_for import WaitingFor
 
 Status = Literal["queued", "running", "deferred", "succeeded", "failed", "cancelled", "expired"]
@@ -161,6 +162,16 @@ class Result:
         if self.usage_note is None:
             fields.pop("usage_note")
         return fields
+
+    def model_dump(self) -> dict[str, Any]:
+        """Return a copy as plain JSON values, as pydantic's method of this name does.
+
+            json.dumps(result.model_dump())
+
+        The names are those of the fields; an embedding job has `embeddings` instead of `content`.
+        """
+        copied: dict[str, Any] = loads(dumps(self.as_json()))
+        return copied
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> Result:

@@ -15,6 +15,7 @@ from headgate.producer.client.arguments import UsageKey
 from headgate.producer.client.direct.in_loops import AsyncDirect
 from headgate.producer.client.loop_thread import LoopThread
 from headgate.producer.client.operations import Operations
+from headgate.producer.client.pieces import TextPiece
 from headgate.producer.errors import JobTimeout, UnknownJob
 from headgate.producer.installation import Installation
 from headgate.producer.results.listing import JobFilters, Listed
@@ -61,9 +62,11 @@ class Direct:
         """Return the result once the job has ended."""
         return self._thread.run(self._waiting.ended(job_id, timeout_s))
 
-    def stream(self, job_id: str, timeout_s: float | None, pulse_s: float | None) -> Iterator[str]:
+    def stream(
+        self, job_id: str, timeout_s: float | None, pulse_s: float | None, after: int | str
+    ) -> Iterator[TextPiece]:
         """Yield the pieces of the answer."""
-        begin = partial(self._waiting.pieces, job_id, timeout_s, pulse_s)
+        begin = partial(self._waiting.pieces, job_id, timeout_s, pulse_s, after)
         return self._thread.iterate(begin)
 
     def status(self, job_id: str) -> Status:

@@ -67,10 +67,10 @@ class AsyncDirect:
         return await (await self._waiting()).ended(job_id, timeout_s)
 
     async def pieces(
-        self, job_id: str, timeout_s: float | None, pulse_s: float | None
+        self, job_id: str, timeout_s: float | None, pulse_s: float | None, after: int | str
     ) -> TextStream:
         """Begin to read the answer of a job."""
-        reading = TextStream(await self._waiting(), job_id, timeout_s, pulse_s)
+        reading = TextStream(await self._waiting(), job_id, timeout_s, pulse_s, after)
         await reading.open()
         return reading
 

@@ -37,7 +37,9 @@ def blocking(prompts: list[str]) -> list[Result]:
         checked: AdmissionCheck = client.check("Hello", tenant="acme")
         print(checked.let_in, client.health().down, client.limits(pool="openai/gpt-4o-mini").gates)
         print([row.spent_usd for row in client.budgets()], client.cache_stats().saved_usd)
-        print(client.retry(job.id).id)
+        print(client.retry(job.id).id, job.wait().model_dump()["id"], job.retry().id)
+        pieces = [piece.after for piece in job.stream(after=5)]
+        print(pieces, list(client.stream(job.id, after=pieces[-1])))
         print(route.model, [one.status for one in listed], report.total.cost_usd)
         try:
             print(job.result(timeout_s=30).content)
@@ -49,6 +51,8 @@ async def waiting() -> None:
     async with AsyncClient("redis://localhost") as client:
         job = await client.submit(messages=[{"role": "user", "content": "Hi"}], stream=True)
         print("".join([text async for text in client.stream(job.id, pulse_s=5)]))
+        print([piece.after async for piece in job.stream(after="5-00000000")])
+        print((await job.wait(timeout_s=5)).status, (await job.retry()).id)
         result, status = await job.result(timeout=3), await job.status()
         error: ErrorReport | None = result.error
         print((await client.check("x")).max_usd, (await client.health()).workers)
@@ -83,6 +87,7 @@ def wrong(client: Client) -> None:
     client.usage("tenant", modell="x")  # wrong
     client.stream("id", timeout="5")  # wrong
     client.result(client.submit("x"))  # wrong
+    client.stream("id", after=b"5")  # wrong
     Client(b"redis://localhost")  # wrong
     client.submit("x", cache="of")  # wrong
     fields: RequestFields = {"modell": "x"}  # wrong
