@@ -1,31 +1,21 @@
-"""The client for asyncio programs: the same methods as `Client`, as coroutines.
-
-It works on the database and on Redis with blocking connections in threads. Only waiting is async,
-so that thousands wait at the cost of one.
-"""
+"""The client for asyncio programs: the same methods as `Client`, as coroutines."""
 
 from __future__ import annotations
 
-import asyncio
-import time
-from collections.abc import AsyncGenerator, Container, Sequence
-from functools import partial
+from collections.abc import AsyncGenerator, Sequence
 from typing import Self, Unpack
 
-from headgate.producer.admin import budgets, cache, health, limits_report
 from headgate.producer.admin.budgets import BudgetRow
 from headgate.producer.admin.cache import CacheStats
 from headgate.producer.admin.health import HealthReport
 from headgate.producer.admin.limits_rows import LimitsReport
 from headgate.producer.client.arguments import UsageKey, timeout_of
 from headgate.producer.client.client import CANCEL_WAIT_S
+from headgate.producer.client.direct.in_loops import AsyncDirect
 from headgate.producer.client.handle import AsyncJob
 from headgate.producer.client.operations import Operations
 from headgate.producer.client.pieces import TextPiece
-from headgate.producer.client.text_stream import TextStream
-from headgate.producer.client.waiters import Waiters
-from headgate.producer.errors import JobTimeout, UnknownJob
-from headgate.producer.installation import Installation
+from headgate.producer.client.transport import AsyncTransport
 from headgate.producer.results.listing import JobFilters, Listed
 from headgate.producer.submit.admission_check import AdmissionCheck
 from headgate.producer.submit.fields import RequestFields, Requests
@@ -46,8 +36,7 @@ class AsyncClient:
     """
 
     def __init__(self, settings: Settings | str | None = None) -> None:
-        self._operations = Operations(settings)
-        self._waiters: Waiters | None = None
+        self._transport: AsyncTransport = AsyncDirect(Operations(settings))
 
     async def submit(
         self, prompt: str | None = None, /, **fields: Unpack[RequestFields]
@@ -62,15 +51,15 @@ class AsyncClient:
 
         Returns the AsyncJob. Raises what `Client.submit` raises.
         """
-        return AsyncJob(await asyncio.to_thread(self._operations.submit, prompt, fields), self)
+        return AsyncJob(await self._transport.submit(prompt, fields), self)
 
     async def submit_many(self, requests: Requests, *, samples: int = 1) -> list[str]:
         """Submit many jobs at once; return their ids in order. See `Client.submit_many`."""
-        return await asyncio.to_thread(self._operations.submit_many, requests, samples)
+        return await self._transport.submit_many(requests, samples)
 
     async def route(self, prompt: str | None = None, /, **fields: Unpack[RequestFields]) -> Route:
         """Return which model a request for "auto" would get now, and why; see `Client.route`."""
-        return await asyncio.to_thread(self._operations.route, prompt, fields)
+        return await self._transport.route(prompt, fields)
 
     async def result(
         self,
@@ -90,8 +79,8 @@ class AsyncClient:
         """
         timeout_s = timeout_of(timeout_s, timeout)
         if not wait and timeout_s is None:
-            return await asyncio.to_thread(self._operations.result, job_id)
-        return await (await self._waiting()).ended(job_id, timeout_s)
+            return await self._transport.result(job_id)
+        return await self._transport.ended(job_id, timeout_s)
 
     async def stream(
         self,
@@ -107,23 +96,26 @@ class AsyncClient:
         pulse_s: yield an empty text after so many seconds without a piece. None: never.
         after: the `after` of the last piece that a reader has, or how many characters it has.
         """
-        async with TextStream(await self._waiting(), job_id, timeout_s, pulse_s, after) as pieces:
+        pieces = await self._transport.pieces(job_id, timeout_s, pulse_s, after)
+        try:
             while (piece := await pieces.next()) is not None:
                 yield piece
+        finally:
+            pieces.close()
 
     async def status(self, job_id: str) -> Status:
         """Return the status of a job, also if its result has expired; raise UnknownJob."""
-        return await asyncio.to_thread(self._operations.status, job_id)
+        return await self._transport.status(job_id)
 
     async def jobs(self, **asked: Unpack[JobFilters]) -> list[Listed]:
         """Return jobs, the newest first; see `Client.jobs`."""
-        return await asyncio.to_thread(self._operations.jobs, asked)
+        return await self._transport.jobs(asked)
 
     async def usage(
         self, by: UsageKey | str | Sequence[UsageKey] = (), **asked: Unpack[UsageQuery]
     ) -> UsageReport:
         """Return who used what, of jobs that have ended; see `Client.usage`."""
-        return await asyncio.to_thread(self._operations.usage, by, asked)
+        return await self._transport.usage(by, asked)
 
     async def cancel(self, job_id: str, *, timeout_s: float = CANCEL_WAIT_S) -> Result:
         """Cancel a job that waits or runs; return its result. See `Client.cancel`.
@@ -139,68 +131,40 @@ class AsyncClient:
 
         timeout_s: how many seconds to wait for the workers of running jobs, all together.
         """
-        cancelled = await asyncio.to_thread(self._operations.cancel, job_ids)
-        until = time.monotonic() + timeout_s
-        return [
-            cancelled.ended.get(job_id) or await self._stopped(job_id, cancelled.running, until)
-            for job_id in job_ids
-        ]
-
-    async def _stopped(self, job_id: str, running: Container[str], until: float) -> Result:
-        """Wait for the worker of the running job, at most until this time; return the result."""
-        if job_id not in running:
-            raise UnknownJob(job_id)
-        try:
-            return await self.result(job_id, timeout_s=max(0.0, until - time.monotonic()))
-        except JobTimeout:
-            return await self.result(job_id)
+        return await self._transport.cancel(job_ids, timeout_s)
 
     async def check(
         self, prompt: str | None = None, /, **fields: Unpack[RequestFields]
     ) -> AdmissionCheck:
         """Return whether a request would be let in now; see `Client.check`."""
-        return await asyncio.to_thread(self._operations.check, prompt, fields)
+        return await self._transport.check(prompt, fields)
 
     async def health(self) -> HealthReport:
         """Return the state of models, pools, servers and workers; see `Client.health`."""
-        return await asyncio.to_thread(self._operations.report, health.check)
+        return await self._transport.health()
 
     async def limits(self, *, pool: str | None = None, tenant: str | None = None) -> LimitsReport:
         """Return the limits in force and the jobs that wait for them; see `Client.limits`."""
-        asked = partial(limits_report.report, pool=pool, tenant=tenant)
-        return await asyncio.to_thread(self._operations.report, asked)
+        return await self._transport.limits(pool, tenant)
 
     async def budgets(self) -> list[BudgetRow]:
         """Return how much of each budget is spent, today and this month (UTC)."""
-        return await asyncio.to_thread(self._operations.report, budgets.report)
+        return await self._transport.budgets()
 
     async def cache_stats(self) -> CacheStats:
         """Return how full the cache of answers is, and what it has saved."""
-        return await asyncio.to_thread(self._operations.report, cache.stats)
+        return await self._transport.cache_stats()
 
     async def retry(self, job_id: str) -> AsyncJob:
         """Queue a job that failed or expired again, under its id. See `Client.retry`."""
-        return AsyncJob(await asyncio.to_thread(self._operations.retry, job_id), self)
+        return AsyncJob(await self._transport.retry(job_id), self)
 
     async def close(self) -> None:
         """Close all connections. Whoever still waits is cancelled."""
-        waiters, self._waiters = self._waiters, None
-        if waiters is not None and waiters.loop is asyncio.get_running_loop():
-            await waiters.close()
-        await asyncio.to_thread(self._operations.close)
+        await self._transport.close()
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
-
-    async def _waiting(self) -> Waiters:
-        """Return the waiters of the running event loop; make them if the loop is a new one."""
-        made = self._waiters
-        if made is not None and made.loop is asyncio.get_running_loop():
-            return made
-        at: Installation = await asyncio.to_thread(self._operations.open)
-        if self._waiters is None or self._waiters.loop is not asyncio.get_running_loop():
-            self._waiters = self._operations.waiters(at)
-        return self._waiters

@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 import atexit
-import os
-import threading
-import time
 import weakref
-from collections.abc import Container, Iterator, Sequence
-from functools import partial
-from typing import Self, Unpack
+from collections.abc import Iterator, Sequence
+from typing import Self, Unpack, cast
 
-from headgate.producer.admin import budgets, cache, health, limits_report
 from headgate.producer.admin.budgets import BudgetRow
 from headgate.producer.admin.cache import CacheStats
 from headgate.producer.admin.health import HealthReport
 from headgate.producer.admin.limits_rows import LimitsReport
 from headgate.producer.client.arguments import UsageKey, timeout_of
+from headgate.producer.client.direct.blocking import Direct
 from headgate.producer.client.handle import Job
-from headgate.producer.client.loop_thread import LoopThread
 from headgate.producer.client.operations import Operations
 from headgate.producer.client.pieces import TextPiece
-from headgate.producer.client.waiters import Waiters
-from headgate.producer.errors import JobTimeout, UnknownJob
+from headgate.producer.client.transport import BlockingTransport
 from headgate.producer.installation import Installation
 from headgate.producer.results.listing import JobFilters, Listed
 from headgate.producer.submit.admission_check import AdmissionCheck
@@ -47,15 +41,12 @@ class Client:
     """
 
     def __init__(self, settings: Settings | str | None = None) -> None:
-        self._operations = Operations(settings)
-        self._lock = threading.Lock()
-        self._background: LoopThread | None = None
-        self._pid = os.getpid()
+        self._transport: BlockingTransport = Direct(Operations(settings))
         _open_clients.add(self)
 
     def open(self) -> Installation:
         """Open the servers now instead of at the first use; raise Unreachable if one is away."""
-        return self._operations.open()
+        return cast("Installation", self._transport.open())
 
     def submit(self, prompt: str | None = None, /, **fields: Unpack[RequestFields]) -> Job:
         """Submit a job: put it on record and on its queue.
@@ -70,7 +61,7 @@ class Client:
         queued, Unreachable with nothing on record, and SubmitInterrupted if a server was lost
         halfway: `job_ids` is then on record, and `unsure_ids` may be.
         """
-        return Job(self._operations.submit(prompt, fields), self)
+        return Job(self._transport.submit(prompt, fields), self)
 
     def submit_many(self, requests: Requests, *, samples: int = 1) -> list[str]:
         """Submit many jobs at once.
@@ -88,14 +79,14 @@ class Client:
         submit millions in slices. Raises what `submit` raises: an InvalidRequest names the field as
         `requests[i].field`, a TierLimit has the `index` of the request.
         """
-        return self._operations.submit_many(requests, samples)
+        return self._transport.submit_many(requests, samples)
 
     def route(self, prompt: str | None = None, /, **fields: Unpack[RequestFields]) -> Route:
         """Return which model a request for "auto" would get now, and why. Nothing is queued.
 
         prompt, fields: as for `submit`. Raises InvalidRequest if no model can answer.
         """
-        return self._operations.route(prompt, fields)
+        return self._transport.route(prompt, fields)
 
     def result(
         self,
@@ -116,8 +107,8 @@ class Client:
         """
         timeout_s = timeout_of(timeout_s, timeout)
         if not wait and timeout_s is None:
-            return self._operations.result(job_id)
-        return self._in_background().ended(job_id, timeout_s)
+            return self._transport.result(job_id)
+        return self._transport.ended(job_id, timeout_s)
 
     def stream(
         self,
@@ -140,11 +131,11 @@ class Client:
         another worker took over, so that the text is void and you stream again; JobTimeout; and
         what `result` raises.
         """
-        return self._in_background().stream(job_id, timeout_s, pulse_s, after)
+        return self._transport.stream(job_id, timeout_s, pulse_s, after)
 
     def status(self, job_id: str) -> Status:
         """Return the status of a job, also if its result has expired; raise UnknownJob."""
-        return self._operations.status(job_id)
+        return self._transport.status(job_id)
 
     def jobs(self, **asked: Unpack[JobFilters]) -> list[Listed]:
         """Return jobs, the newest first.
@@ -157,7 +148,7 @@ class Client:
         For the next page give the last id of this one as `before`. Jobs that an older release has
         submitted are not found by `metadata`. Raises InvalidRequest, UnknownJob and Unreachable.
         """
-        return self._operations.jobs(asked)
+        return self._transport.jobs(asked)
 
     def usage(
         self, by: UsageKey | str | Sequence[UsageKey] = (), **asked: Unpack[UsageQuery]
@@ -174,7 +165,7 @@ class Client:
 
         Raises InvalidRequest and Unreachable.
         """
-        return self._operations.usage(by, asked)
+        return self._transport.usage(by, asked)
 
     def cancel(self, job_id: str, *, timeout_s: float = CANCEL_WAIT_S) -> Result:
         """Cancel a job that waits or runs; return its result.
@@ -200,21 +191,7 @@ class Client:
         Thousands of jobs take a second or two, because hundreds share a transaction. Raises
         UnknownJob if an id is unknown, after the other jobs are cancelled, and Unreachable.
         """
-        cancelled = self._operations.cancel(job_ids)
-        until = time.monotonic() + timeout_s
-        return [
-            cancelled.ended.get(job_id) or self._stopped(job_id, cancelled.running, until)
-            for job_id in job_ids
-        ]
-
-    def _stopped(self, job_id: str, running: Container[str], until: float) -> Result:
-        """Wait for the worker of the running job, at most until this time; return the result."""
-        if job_id not in running:
-            raise UnknownJob(job_id)
-        try:
-            return self.result(job_id, timeout_s=max(0.0, until - time.monotonic()))
-        except JobTimeout:
-            return self.result(job_id)
+        return self._transport.cancel(job_ids, timeout_s)
 
     def check(
         self, prompt: str | None = None, /, **fields: Unpack[RequestFields]
@@ -227,14 +204,14 @@ class Client:
         prompt, fields: as for `submit`. Nothing is queued, taken or counted, so by the time of a
         submit the answer may be another. Raises InvalidRequest as `submit` does, and Unreachable.
         """
-        return self._operations.check(prompt, fields)
+        return self._transport.check(prompt, fields)
 
     def health(self) -> HealthReport:
         """Return the state of models, pools, servers and workers, as `headgate health` shows it.
 
         Its `down` says what is down, in words. Raises Unreachable if a server does not answer.
         """
-        return self._operations.report(health.check)
+        return self._transport.health()
 
     def limits(self, *, pool: str | None = None, tenant: str | None = None) -> LimitsReport:
         """Return the limits in force, how full they are, and the jobs that wait for them.
@@ -243,15 +220,15 @@ class Client:
 
         Raises WrongUse for an unknown pool or tenant, and Unreachable.
         """
-        return self._operations.report(partial(limits_report.report, pool=pool, tenant=tenant))
+        return self._transport.limits(pool, tenant)
 
     def budgets(self) -> list[BudgetRow]:
         """Return how much of each budget is spent, today and this month (UTC)."""
-        return self._operations.report(budgets.report)
+        return self._transport.budgets()
 
     def cache_stats(self) -> CacheStats:
         """Return how full the cache of answers is, and what it has saved."""
-        return self._operations.report(cache.stats)
+        return self._transport.cache_stats()
 
     def retry(self, job_id: str) -> Job:
         """Queue a job that failed or expired again, under its id; return the Job.
@@ -263,39 +240,17 @@ class Client:
         on record. A model that "auto" chose is chosen anew. Raises UnknownJob, InvalidRequest for a
         job that has not failed or cannot be run any more, and Unreachable.
         """
-        return Job(self._operations.retry(job_id), self)
+        return Job(self._transport.retry(job_id), self)
 
     def close(self) -> None:
         """Close all connections. Whoever still waits gets a RuntimeError."""
-        self._reset_after_fork()
-        with self._lock:
-            background, self._background = self._background, None
-        if background is not None:
-            background.close()
-        self._operations.close()
+        self._transport.close()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def _in_background(self) -> LoopThread:
-        """Return the thread in which all callers of this client wait; start it if needed."""
-        self._reset_after_fork()
-        at = self._operations.open()
-        with self._lock:
-            if self._background is None:
-
-                async def waiters() -> Waiters:
-                    return self._operations.waiters(at)
-
-                self._background = LoopThread(waiters)
-            return self._background
-
-    def _reset_after_fork(self) -> None:
-        if self._pid != os.getpid():  # the thread that waits is the parent's; the lock may be held
-            self._background, self._lock, self._pid = None, threading.Lock(), os.getpid()
 
 
 _open_clients: weakref.WeakSet[Client] = weakref.WeakSet()
