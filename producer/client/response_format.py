@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, TypeAlias
 
 from pydantic import BaseModel
@@ -66,7 +65,7 @@ def model_of(wanted: object) -> type[BaseModel] | None:
 def parsed_by(result: Result, wanted: ResponseFormat | None) -> Result:
     """Return the result with the model that its `parsed` is made by."""
     model = model_of(wanted)
-    return result if model is None else replace(result, response_format=model)
+    return result if model is None else result.parsed_by(model)
 
 
 def _name(wanted: ResponseFormat) -> object:

@@ -5,7 +5,7 @@ Results outlive deployments: fields are only added, with defaults, and readers s
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from pydantic import BaseModel, ValidationError
@@ -104,7 +104,8 @@ class Result:
     `cost_usd` is a decimal text, or None where a price is unknown. Times are RFC 3339 in UTC.
     `usage_note` says why `usage` cannot be true, as the provider reported it; None if it can.
     `waiting_for` says what a job waits for that has not ended; None while it runs.
-    `response_format` is the model that the caller gave, if any; it is not part of the JSON.
+    `parsed` is the answer as an object of the `response_format` that the caller gave, if any; it is
+    not part of the JSON.
     """
 
     id: str
@@ -134,7 +135,7 @@ class Result:
     error: ErrorReport | None = None
     waiting_for: WaitingFor | None = None
     message: dict[str, Any] | None = None
-    response_format: type[BaseModel] | None = field(default=None, repr=False, compare=False)
+    _form: type[BaseModel] | None = field(default=None, repr=False, compare=False)
     _parsed: Any = field(default=None, init=False, repr=False, compare=False)
 
     @property
@@ -157,11 +158,15 @@ class Result:
         None without one, for a refusal, and for a job that has not succeeded. Raises AnswerMismatch
         if the answer is not what the model describes.
         """
-        if self.response_format is None or self.content is None or self.status != "succeeded":
+        if self._form is None or self.content is None or self.status != "succeeded":
             return None
         if self._parsed is None:
-            object.__setattr__(self, "_parsed", _parsed_answer(self, self.response_format))
+            object.__setattr__(self, "_parsed", _parsed_answer(self, self._form))
         return self._parsed
+
+    def parsed_by(self, model: type[BaseModel]) -> Result:
+        """Return the same result, whose `parsed` is an object of this pydantic model."""
+        return replace(self, _form=model)
 
     def as_json(self) -> dict[str, Any]:
         """Return the result as plain JSON values.
@@ -207,9 +212,7 @@ class Result:
         return cls(**known)
 
 
-_RESULT_FIELDS = tuple(
-    name for name in Result.__dataclass_fields__ if name not in ("response_format", "_parsed")
-)
+_RESULT_FIELDS = tuple(name for name in Result.__dataclass_fields__ if not name.startswith("_"))
 _USAGE_FIELDS = tuple(Usage.__dataclass_fields__)
 
 

@@ -7,6 +7,7 @@ import contextlib
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from functools import partial
 from typing import Any, Protocol, Self, TypeVar
 
 from headgate.producer.client.arguments import require_job_id, require_seconds
@@ -155,6 +156,21 @@ def result_of(end: End) -> Result:
     raise end
 
 
+class Waiting(Protocol):
+    """A way to wait for jobs, and to look at them."""
+
+    async def ended(self, job_id: str, timeout_s: float | None) -> Result:
+        """Return the result once the job has ended."""
+
+    async def results(self, ids: Sequence[str]) -> list[Result]:
+        """Return results as they are now, in order."""
+
+
+def ends_of(waiting: Waiting, timeout_s: float | None = None) -> Ends:
+    """Return what waits for many jobs together in this way."""
+    return Ends(partial(waiting.ended, timeout_s=None), waiting.results, timeout_s)
+
+
 class Loop(Protocol):
     """An event loop in another thread."""
 
@@ -202,3 +218,8 @@ class BlockingEnds:
 
         with contextlib.suppress(RuntimeError):  # the loop ended before
             self._loop.run(closed())
+
+
+def blocking_ends(loop: Loop, waiting: Waiting, timeout_s: float | None) -> BlockingEnds:
+    """Return what waits in this loop for many jobs together."""
+    return BlockingEnds(loop, ends_of(waiting, timeout_s))

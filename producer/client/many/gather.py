@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 
 from headgate.producer.client.many.ends import BlockingEnds, Ends, result_of
 from headgate.producer.client.many.slices import Progress, SubmitProgress, awaited
@@ -23,7 +23,7 @@ def completed(
 
 async def completed_async(
     new_ends: Callable[[], Ends], ids: Sequence[str], wanted: ResponseFormat | None = None
-) -> AsyncIterator[Result]:
+) -> AsyncGenerator[Result, None]:
     """Yield the results as `completed` does."""
     async with new_ends() as ends:
         ends.add(ids)

@@ -28,13 +28,21 @@ def combined(
     return (_with_fields(given, fields, wanted, place) for place, given in enumerate(prompts))
 
 
-async def combined_async(
-    prompts: AsyncIterable[RequestForm], fields: RequestFields, wanted: ResponseFormat | None
-) -> AsyncIterator[RequestForm]:
-    """Yield a request for each of the prompts, as `combined` does."""
-    places = count()
-    async for given in prompts:
-        yield _with_fields(given, fields, wanted, next(places))
+def combined_async(
+    prompts: Iterable[RequestForm] | AsyncIterable[RequestForm],
+    fields: RequestFields,
+    wanted: ResponseFormat | None,
+) -> Iterator[RequestForm] | AsyncIterator[RequestForm]:
+    """Return the requests as `combined` does, also of an asynchronous iterable."""
+    if not isinstance(prompts, AsyncIterable):
+        return combined(prompts, fields, wanted)
+
+    async def requests() -> AsyncIterator[RequestForm]:
+        places = count()
+        async for given in prompts:
+            yield _with_fields(given, fields, wanted, next(places))
+
+    return requests()
 
 
 def _with_fields(

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import (
+    AsyncIterable,
+    Awaitable,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from headgate.producer.client.many.ends import End
 from headgate.producer.errors import (
@@ -18,6 +27,7 @@ from headgate.producer.errors import (
 )
 from headgate.producer.submit.prepare import checked_samples
 from headgate.shared.errors import InvalidRequest, Unreachable
+from headgate.shared.job.request import Request
 
 T = TypeVar("T")
 
@@ -116,7 +126,7 @@ class Flow:
             if not self.ids:
                 raise
             cause = _moved(error, self._requests)
-            ids, unsure = list(self.ids), ()
+            ids, unsure = list(self.ids), tuple[str, ...]()
             if isinstance(error, SubmitInterrupted):
                 ids, unsure = [*ids, *error.job_ids], error.unsure_ids
             elif isinstance(error, IdempotencyConflict):
@@ -135,20 +145,34 @@ def _moved(error: Exception, by: int) -> Exception:
     return error
 
 
-def next_slice(requests: Iterator[T], count: int) -> list[T]:
-    """Return up to so many of the requests; an empty list after the last."""
-    return list(islice(requests, count))
+class Source(Generic[T]):
+    """Requests, of which so many at once are taken. A wrong kind raises InvalidRequest."""
 
+    def __init__(self, requests: Iterable[T] | AsyncIterable[T]) -> None:
+        self._async = aiter(requests) if isinstance(requests, AsyncIterable) else None
+        self._left: Iterator[T] = iter(())
+        if self._async is None:
+            if isinstance(requests, str | bytes | Mapping | Request) or not isinstance(
+                requests, Iterable
+            ):
+                raise InvalidRequest("requests", requests, "give a list of requests")
+            self._left = iter(requests)
 
-async def next_slice_of(requests: AsyncIterator[T], count: int) -> list[T]:
-    """Return up to so many of the requests; an empty list after the last."""
-    found: list[T] = []
-    while len(found) < count:
-        try:
-            found.append(await anext(requests))
-        except StopAsyncIteration:
-            break
-    return found
+    def next(self, count: int) -> list[T]:
+        """Return up to so many requests; an empty list after the last."""
+        return list(islice(self._left, count))
+
+    async def next_async(self, count: int) -> list[T]:
+        """Return up to so many requests as `next` does; what blocks does so in a thread."""
+        if self._async is None:
+            return await asyncio.to_thread(self.next, count)
+        found: list[T] = []
+        while len(found) < count:
+            try:
+                found.append(await anext(self._async))
+            except StopAsyncIteration:
+                break
+        return found
 
 
 async def awaited(value: object) -> None:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterable, Awaitable, Callable
 from contextlib import AsyncExitStack, ExitStack
 
 from headgate.producer.client.many.ends import BlockingEnds, Ends
-from headgate.producer.client.many.slices import Flow, awaited, next_slice, next_slice_of
-from headgate.producer.submit.fields import RequestForm
+from headgate.producer.client.many.slices import Flow, Source, awaited
+from headgate.producer.submit.fields import RequestForm, Requests
 
 
 def submit_slices(
-    requests: Iterator[RequestForm],
+    requests: Requests,
     flow: Flow,
     submit: Callable[[list[RequestForm]], list[str]],
     new_ends: Callable[[], BlockingEnds],
@@ -20,6 +20,7 @@ def submit_slices(
 
     Raises what submitting the first slice raises, and SubmitStopped for any later error.
     """
+    source = Source(requests)
     with ExitStack() as stack, flow.ids_in_errors():
         ends = stack.enter_context(new_ends()) if flow.is_bounded else None
         while True:
@@ -27,7 +28,7 @@ def submit_slices(
             if ends is not None and not wanted:
                 flow.report_ended(ends.next())
                 continue
-            part = next_slice(requests, wanted)
+            part = source.next(wanted)
             if not part:
                 return flow.ids
             ids = submit(part)
@@ -38,12 +39,13 @@ def submit_slices(
 
 
 async def submit_slices_async(
-    requests: AsyncIterator[RequestForm],
+    requests: Requests | AsyncIterable[RequestForm],
     flow: Flow,
     submit: Callable[[list[RequestForm]], Awaitable[list[str]]],
     new_ends: Callable[[], Ends],
 ) -> list[str]:
     """Submit all requests as `submit_slices` does; wait for a callback that is a coroutine."""
+    source = Source(requests)
     async with AsyncExitStack() as stack:
         with flow.ids_in_errors():
             ends = await stack.enter_async_context(new_ends()) if flow.is_bounded else None
@@ -52,7 +54,7 @@ async def submit_slices_async(
                 if ends is not None and not wanted:
                     await awaited(flow.report_ended(await ends.next()))
                     continue
-                part = await next_slice_of(requests, wanted)
+                part = await source.next_async(wanted)
                 if not part:
                     return flow.ids
                 ids = await submit(part)
