@@ -25,7 +25,7 @@ from typing import Any
 import orjson
 
 from headgate.shared.job.encoding import dumps
-from headgate.shared.job.request import EmbeddingInput, Request
+from headgate.shared.job.request import Request
 
 UNSEEN = frozenset({
     "user", "metadata", "store", "service_tier", "prompt_cache_key", "prompt_cache_retention",
@@ -79,7 +79,7 @@ _REPEATED = ("metadata", "safety_identifier", "store", "user")
 """Params that a Response repeats or that decide about its life, of those that change no words."""
 
 
-def _input(value: EmbeddingInput | None) -> EmbeddingInput | None:
+def _input(value: Any) -> Any:
     if isinstance(value, list) and len(value) == 1 and not isinstance(value[0], int):
         return value[0]
     return value

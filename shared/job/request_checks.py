@@ -42,7 +42,7 @@ def check_messages(messages: list[dict[str, Any]], form: Form = "openai") -> Non
             )
 
 
-def check_input(value: str | list[str] | list[int] | list[list[int]]) -> None:
+def check_input(value: Any) -> None:
     """Raise InvalidRequest for no input, for an empty token list, and for what is no token."""
     if not value:
         raise InvalidRequest("input", value, INPUT_REMEDY)
@@ -51,6 +51,9 @@ def check_input(value: str | list[str] | list[int] | list[list[int]]) -> None:
     if isinstance(value[0], int):
         _check_tokens("input", value)
         return
+    if isinstance(value[0], dict):
+        remedy = 'items belong to dialect="responses"; name it, or give texts to embed'
+        raise InvalidRequest("input", "a list of items", remedy)
     for i, tokens in enumerate(value):
         _check_tokens(f"input[{i}]", tokens)
 

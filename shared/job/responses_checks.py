@@ -77,9 +77,7 @@ def check_responses_params(params: dict[str, Any]) -> None:
             raise InvalidRequest(f"params.{name}", value, "give a text")
     if params.get("previous_response_id") and params.get("conversation"):
         remedy = "give this or params.conversation, not both"
-        raise InvalidRequest(
-            "params.previous_response_id", params["previous_response_id"], remedy
-        )
+        raise InvalidRequest("params.previous_response_id", params["previous_response_id"], remedy)
 
 
 def with_responses_form(fields: dict[str, Any]) -> dict[str, Any]:

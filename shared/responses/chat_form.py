@@ -17,6 +17,7 @@ is in `beyond_chat.py`; such a request is never sent in this form.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from headgate.shared.job.request import Request
@@ -127,10 +128,12 @@ def is_function(tool: object) -> bool:
 
 
 def _function(tool: Fields) -> Fields:
-    return _given({name: tool.get(name) for name in ("name", "description", "parameters", "strict")})
+    return _given(
+        {name: tool.get(name) for name in ("name", "description", "parameters", "strict")}
+    )
 
 
-def _given(fields: Fields) -> Fields:
+def _given(fields: Mapping[Any, Any]) -> Fields:
     return {name: value for name, value in fields.items() if value is not None}
 
 

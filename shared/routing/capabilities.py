@@ -146,7 +146,9 @@ def field_of(capability: str, request: Request) -> str:
     if capability == "json" and request.dialect == "anthropic":
         return "params.output_config"
     if request.dialect == "responses":
-        return {"vision": "input", "json": "params.text"}.get(capability, FIELDS.get(capability, ""))
+        return {"vision": "input", "json": "params.text"}.get(
+            capability, FIELDS.get(capability, "")
+        )
     return FIELDS.get(capability, "")
 
 

@@ -4,7 +4,8 @@ Of a request in OpenAI's form params pass through as they are, null included. Tw
 which of `max_tokens` and `max_completion_tokens` is sent (see `limit_name`), and at OpenAI itself
 the marks of Anthropic's prompt cache are left out, which it refuses. `openai_request.py` translates
 a request in Anthropic's form. One in the form of Responses is sent as it is (`responses/`) where
-the provider has them, and else as a chat completion. Importing this module takes 0.4 s and 46 MB, because of the SDK.
+the provider has them, and else as a chat completion. Importing this module takes 0.4 s and 46 MB,
+because of the SDK.
 """
 
 from __future__ import annotations

@@ -89,6 +89,8 @@ _CODES: dict[str, Fault] = {
     "invalid_prompt": _FILTERED,
     "image_content_policy_violation": _FILTERED,
     "bio_policy": _FILTERED,
+    "misalignment_policy_violation": _FILTERED,
+    "data_residency_mismatch": _FORBIDDEN,
     "empty_image_file": _REFUSED,
     "failed_to_download_image": _REFUSED,
     "image_file_not_found": _REFUSED,
