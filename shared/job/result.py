@@ -100,8 +100,9 @@ class Result:
 
     `message` is what the vendor sent back, whole and in the vendor's form: a chat completion or a
     Response of OpenAI's, a message of Anthropic's, or an embeddings object without its vectors. It
-    is None where no vendor answered. `provider_key` is a digest of the provider's key that answered:
-    a later request can be pinned to it. None for an answer of the cache or of another job.
+    is None where no vendor answered. `provider_key` is a digest of the provider's key that
+    answered: a later request can be pinned to it. None for an answer of the cache or of another
+    job.
     `cost_usd` is a decimal text, or None where a price is unknown. Times are RFC 3339 in UTC.
     `usage_note` says why `usage` cannot be true, as the provider reported it; None if it can.
     `waiting_for` says what a job waits for that has not ended; None while it runs.
