@@ -144,11 +144,13 @@ def test_a_job_is_pinned_to_the_key_that_has_its_conversation_on_record(running:
             "pinned": {"provider": "openai", "key": digest},
         }  # fmt: skip
 
-    first = [{"input": f"Begin {n}", "instructions": "x", "model": MODEL} for n in range(6)]
+    first: list[Any] = [
+        {"input": f"Begin {n}", "instructions": "x", "model": MODEL} for n in range(6)
+    ]
     begun = [
         running.client.result(one, wait=True, timeout_s=WAIT_S)
         for one in running.client.submit_many(first)
-    ]  # type: ignore[arg-type]
+    ]
     assert {one.provider_key for one in begun} == set(map(digest_of, KEYS))
     follow = [
         told(one.provider_key, (one.message or {})["id"], n)
