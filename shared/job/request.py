@@ -30,6 +30,7 @@ from headgate.shared.job.request_checks import (
     is_deeper,
     with_whole_numbers,
 )
+from headgate.shared.webhook_target import checked_url
 
 AUTO = "auto"
 """The model of a request that leaves the choice to routing."""
@@ -42,9 +43,6 @@ MAX_METADATA_DEPTH = 100
 
 MAX_SAMPLES = 128
 """How many samples of a request there may be; as many as OpenAI's `n`."""
-
-NOT_YET = frozenset({"webhook_url"})
-"""Fields that are not supported yet: refused by name, never ignored."""
 
 Priority = Literal["interactive", "standard", "bulk"]
 PRIORITIES: tuple[Priority, ...] = get_args(Priority)
@@ -157,6 +155,7 @@ class Request(BaseModel):
     idempotency_key: IdempotencyKey | None = None
     on_limit: Literal["wait", "refuse"] = "wait"
     on_unknown: Literal["retry", "fail"] = "retry"
+    webhook_url: Annotated[str, AfterValidator(checked_url)] | None = None
     metadata: dict[str, Any] = Field(default_factory=dict)
 
     @field_validator("deadline_s", mode="before")
@@ -234,8 +233,10 @@ class Request(BaseModel):
 
         Readers of version 1 refuse tokens as `input`, messages of the role `function`, and several
         answers (`params.n`). Readers of version 2 would read Anthropic's form as OpenAI's. Readers
-        of version 3 refuse the forms and fields that came after them.
+        of version 3 refuse the forms that came after them, and would call no webhook.
         """
+        if self.webhook_url is not None:
+            return 4
         if self.dialect != "openai":
             return 3
         if self.input is not None:
@@ -286,8 +287,6 @@ def request_from(fields: dict[str, Any]) -> Request:
 
 
 def _remedy_for_unknown(name: str) -> str:
-    if name in NOT_YET:
-        return "this field is not supported yet; leave it out"
     if name == "samples":
         return (
             "a job has one answer; use client.submit_many(requests, samples=N), "
