@@ -177,7 +177,7 @@ def show(event_id: str, as_json: bool) -> None:
 def resend(ids: tuple[str, ...], state: str | None, tenant: str | None, as_json: bool) -> int:
     """Send events again, under their ids, for a day.
 
-    Name events by their ids, or choose them by --state and --tenant.
+    Name events by their ids, or choose them by --state, and by --tenant among these.
 
     \b
     Example: headgate webhooks resend --state failed --tenant acme
@@ -185,8 +185,8 @@ def resend(ids: tuple[str, ...], state: str | None, tenant: str | None, as_json:
     from headgate.producer.admin.webhooks import EventFilter, chosen
     from headgate.producer.admin.webhooks import resend as send
 
-    if bool(ids) == bool(state or tenant):
-        raise click.UsageError("give ids of events, or --state and --tenant")
+    if bool(ids) == bool(state):
+        raise click.UsageError("give ids of events, or --state")
     with open_database() as engine:
         done = send(engine, ids or chosen(engine, EventFilter(state, tenant)))
     for one in done:

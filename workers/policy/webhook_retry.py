@@ -62,5 +62,5 @@ def judge(
 
 def wait_s(attempts: int, chance: float) -> float:
     """Return the wait after so many failed attempts, in seconds."""
-    wait = min(FIRST_S * GROWTH ** min(attempts - 1, 20), LONGEST_S)
+    wait = min(FIRST_S * float(GROWTH ** min(attempts - 1, 20)), LONGEST_S)
     return wait * (1 - JITTER + 2 * JITTER * chance)

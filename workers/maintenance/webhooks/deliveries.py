@@ -17,7 +17,7 @@ from headgate.shared.database.tables import webhook_deliveries, webhook_tenants
 from headgate.shared.database.webhooks import secret_of
 
 LEASE_MS = 60_000
-"""How long an event belongs to the worker that tries it: twice the time that an attempt may take."""
+"""How long an event belongs to the worker that tries it: twice the time of an attempt."""
 
 PAGE = 500
 

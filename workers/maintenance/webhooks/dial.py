@@ -15,7 +15,7 @@ from typing import Any
 
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-from headgate.shared.webhook_target import AllowedTargets, Kind, is_public
+from headgate.shared.webhook_target import AllowedTargets, Kind
 
 THREADS = 8
 """Names that are resolved at once. A name server that hangs must not hold up other threads."""
@@ -51,9 +51,9 @@ class Dial:
         address = str(info[4][0])
         if not self._allowed.may_dial(self._kind, address):
             raise ForbiddenAddress("the address of its host is not public or not allowed")
-        if not self._allowed.may_dial("plain", address) and self._kind != "named":
-            if is_public(address) and is_own(address):
-                raise ForbiddenAddress("the address of its host is this machine's own")
+        is_named = self._kind == "named" or self._allowed.may_dial("plain", address)
+        if not is_named and is_own(address):
+            raise ForbiddenAddress("the address of its host is this machine's own")
         return self._opened(info)
 
 
