@@ -36,7 +36,6 @@ from headgate.workers.clients.group_commit import GroupCommit
 from headgate.workers.clients.in_flight import InFlight
 from headgate.workers.clients.memory_bounds import MB, MemoryBounds
 from headgate.workers.clients.redis_batcher import RedisBatcher
-from headgate.workers.clients.webhook_outbox import WebhookOutbox
 from headgate.workers.maintenance.alerts import Alerts
 from headgate.workers.maintenance.budgets import BudgetUpkeep
 from headgate.workers.maintenance.callbacks import CallbackUpkeep
@@ -51,7 +50,7 @@ from headgate.workers.maintenance.queue_watch import QueueWatch
 from headgate.workers.maintenance.recover import Recover
 from headgate.workers.maintenance.revoke import Revoke
 from headgate.workers.maintenance.usage_rollup import UsageRollup
-from headgate.workers.maintenance.webhooks.sender import WebhookSender, posting
+from headgate.workers.maintenance.webhooks.sender import sender
 from headgate.workers.pipeline.ask import Ask
 from headgate.workers.pipeline.attempt import AttemptSteps
 from headgate.workers.pipeline.pipeline import Pipeline
@@ -218,10 +217,8 @@ def _background(
         memory=MemoryWatch(batcher, keys, queues), clock_ms=clock.now_ms,
         callbacks=CallbackUpkeep(engine, pipeline.callbacks, clock.now_ms),
     )  # fmt: skip
-    webhooks = WebhookSender(
-        engine, pipeline.record, pipeline.webhooks, partial(posting, in_force.webhook_targets),
-        partial(holds_turn, batcher, keys, owner), in_force.keep_days, clock.now_ms,
-    )  # fmt: skip
+    has_turn = partial(holds_turn, batcher, keys, owner)
+    webhooks = sender(in_force, engine, pipeline.record, pipeline.webhooks, has_turn, clock.now_ms)
     prune_record = RecordPrune(
         batcher, keys, engine, owner, clock.now_ms, in_force.keep_days, in_force.keep_audit_days
     )
@@ -274,7 +271,6 @@ def _pipeline(
         record=record,
         publish=publish,
         callbacks=Callbacks(record, publish.command, canvas, lease_s=in_force.lease_s),
-        webhooks=WebhookOutbox(),
         max_deliveries=in_force.max_deliveries,
         clock_ms=clock.now_ms,
     )

@@ -37,7 +37,6 @@ from headgate.workers.clients.group_commit import GroupCommit
 from headgate.workers.clients.in_flight import InFlight
 from headgate.workers.clients.memory_bounds import MemoryBounds
 from headgate.workers.clients.redis_batcher import RedisBatcher
-from headgate.workers.clients.webhook_outbox import WebhookOutbox
 from headgate.workers.errors import AttemptError, ProviderFault
 from headgate.workers.maintenance.estimates import EstimateUpkeep
 from headgate.workers.pipeline.ask import Ask
@@ -222,7 +221,7 @@ class PlayedPipeline:
             Ask(models, steps, self.breaker, limits, clock_ms=clock_ms, chance=lambda: 0.5),
             self.hold, ledger, Conclude(), self.record,
             publish=publish, callbacks=Callbacks(self.record, publish.command, self._canvas),
-            webhooks=WebhookOutbox(), max_deliveries=3, clock_ms=clock_ms,
+            max_deliveries=3, clock_ms=clock_ms,
         )  # fmt: skip
 
     def _canvas(self) -> CanvasSender:

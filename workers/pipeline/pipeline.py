@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import assert_never
 
@@ -87,9 +87,9 @@ class Pipeline:
     record: GroupCommit
     publish: Publish
     callbacks: Callbacks
-    webhooks: WebhookOutbox
     max_deliveries: int
     clock_ms: Callable[[], int]
+    webhooks: WebhookOutbox = field(default_factory=WebhookOutbox)
 
     def with_catalog(self, catalog: Catalog) -> Pipeline:
         """Return the same pipeline for jobs that come under this catalog."""

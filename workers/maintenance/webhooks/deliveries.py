@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import Connection, Engine, bindparam, delete, select, update
 
@@ -26,7 +27,7 @@ _DUE = _ROW.state == "pending"
 
 
 @dataclass(frozen=True, slots=True)
-class Delivery:
+class DueEvent:
     """An event to be sent. `attempts`: the number of this attempt. `secrets`: the newest first.
 
     `url`: None if the tenant has no webhook any more. `is_own`: the URL is that of its request or
@@ -45,7 +46,7 @@ class Delivery:
 
 def claim(
     engine: Engine, at_ms: int, *, most: int, each: int, running: Mapping[str, int]
-) -> list[Delivery]:
+) -> list[DueEvent]:
     """Return up to `most` events that are due now (Unix ms), claimed for this worker.
 
     A tenant has at most `each` events under way; `running` counts those that it has already.
@@ -62,12 +63,7 @@ def claim(
             return []
     with writing(engine) as connection:
         rows = connection.execute(query.with_for_update(skip_locked=True)).all()
-        counts = dict(running)
-        taken = []
-        for row in rows:
-            counts[row.tenant] = counts.get(row.tenant, 0) + 1
-            if counts[row.tenant] <= each:
-                taken.append(row)
+        taken = _within(rows, each, running)
         if not taken:
             return []
         change = {
@@ -79,12 +75,23 @@ def claim(
         connection.execute(update(webhook_deliveries).where(_ROW.id.in_(ids)).values(change))
         tenants = _tenants(connection, {row.tenant for row in taken}, at_ms)
     return [
-        Delivery(
+        DueEvent(
             row.id, row.tenant, row.url or tenants[row.tenant][0], row.url is not None, row.body,
             row.attempts + 1, row.until_ms, tenants[row.tenant][1],
         )
         for row in taken
     ]  # fmt: skip
+
+
+def _within(rows: Sequence[Any], each: int, running: Mapping[str, int]) -> list[Any]:
+    """Return the rows of events with which no tenant has more than `each` under way."""
+    counts = dict(running)
+    taken = []
+    for row in rows:
+        counts[row.tenant] = counts.get(row.tenant, 0) + 1
+        if counts[row.tenant] <= each:
+            taken.append(row)
+    return taken
 
 
 def _tenants(
@@ -107,7 +114,7 @@ def _tenants(
 class Attempted:
     """What became of an attempt. Times are Unix ms. `gone`: its URL wants no events any more."""
 
-    delivery: Delivery
+    event: DueEvent
     state: str
     at_ms: int
     http_status: int | None = None
@@ -133,8 +140,8 @@ def settle(connection: Connection, items: Sequence[Attempted]) -> list[None]:
     """Record what became of these attempts; an attempt whose claim has lapsed changes nothing."""
     rows = [
         {
-            "event_id": item.delivery.id,
-            "attempt": item.delivery.attempts,
+            "event_id": item.event.id,
+            "attempt": item.event.attempts,
             "into": item.state,
             "status": item.http_status,
             "why": item.error and item.error[:256],
@@ -152,12 +159,12 @@ def settle(connection: Connection, items: Sequence[Attempted]) -> list[None]:
 
 def _disable(connection: Connection, item: Attempted) -> None:
     """Stop all events of the tenant for this URL; a tenant's own URL gets no new ones either."""
-    url, tenant = item.delivery.url, item.delivery.tenant
-    its = _ROW.url == url if item.delivery.is_own else _ROW.url.is_(None)
+    url, tenant = item.event.url, item.event.tenant
+    its = _ROW.url == url if item.event.is_own else _ROW.url.is_(None)
     ended = {"state": "disabled", "due_at_ms": None, "ended_at_ms": item.at_ms, "error": item.error}
     stop = update(webhook_deliveries).where(_DUE, _ROW.tenant == tenant, its)
     connection.execute(stop.values(ended))
-    if not item.delivery.is_own:
+    if not item.event.is_own:
         mine = webhook_tenants.c.tenant == tenant, webhook_tenants.c.url == url
         connection.execute(update(webhook_tenants).where(*mine).values(disabled_at_ms=item.at_ms))
 

@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
 from redis.exceptions import RedisError
@@ -24,12 +25,13 @@ from headgate.shared.database.engine import passes, reading
 from headgate.shared.database.webhooks import Subscriptions, subscriptions
 from headgate.shared.job.ids import now_ms
 from headgate.shared.job.webhook_event import DAY_MS
+from headgate.shared.settings import Settings
 from headgate.shared.webhook_target import AllowedTargets
 from headgate.workers.clients.group_commit import GroupCommit
 from headgate.workers.clients.outage_log import OutageLog
 from headgate.workers.clients.webhook_outbox import WebhookOutbox
 from headgate.workers.maintenance.webhooks import batch_ends, deliveries
-from headgate.workers.maintenance.webhooks.deliveries import Attempted, Delivery
+from headgate.workers.maintenance.webhooks.deliveries import Attempted, DueEvent
 from headgate.workers.maintenance.webhooks.signature import signed_headers
 from headgate.workers.policy.webhook_retry import WebhookReply, judge
 
@@ -61,13 +63,6 @@ class Poster(Protocol):
 
     async def close(self) -> None:
         """Close all connections."""
-
-
-def posting(allowed: AllowedTargets) -> Poster:
-    """Open what posts to webhooks, which takes 3 MB that a worker without webhooks does without."""
-    from headgate.workers.maintenance.webhooks.post import WebhookPost
-
-    return WebhookPost(allowed)
 
 
 @dataclass
@@ -154,9 +149,9 @@ class WebhookSender:
                 deliveries.claim, self.engine, self.clock_ms(), most=places, each=EACH,
                 running=running,
             )  # fmt: skip
-            for delivery in found:
-                task = asyncio.create_task(self._deliver(delivery), name="webhook")
-                self._under_way[task] = delivery.tenant
+            for event in found:
+                task = asyncio.create_task(self._deliver(event), name="webhook")
+                self._under_way[task] = event.tenant
                 task.add_done_callback(self._ended)
             started += len(found)
             if not found:
@@ -184,46 +179,62 @@ class WebhookSender:
         if self._left:
             self.outbox.recorded()
 
-    async def _deliver(self, delivery: Delivery) -> None:
+    async def _deliver(self, event: DueEvent) -> None:
         """Make one attempt, and record what became of it."""
         try:
-            attempted = await self._attempt(delivery)
+            attempted = await self._attempt(event)
         except asyncio.CancelledError:
             # Nobody waits for this write; the record commits it before it closes.
             again_ms = self.clock_ms()
             self.record.write(deliveries.settle, Attempted(
-                delivery, "pending", again_ms, error="the worker stopped", due_at_ms=again_ms,
+                event, "pending", again_ms, error="the worker stopped", due_at_ms=again_ms,
             ))  # fmt: skip
             raise
         if attempted.state in ("failed", "disabled"):
             log.warning(
                 "event %s of tenant %s is given up after %d attempts: %s",
-                delivery.id, delivery.tenant, delivery.attempts, attempted.error,
+                event.id, event.tenant, event.attempts, attempted.error,
             )  # fmt: skip
         await self.record.write(deliveries.settle, attempted)
 
-    async def _attempt(self, delivery: Delivery) -> Attempted:
+    async def _attempt(self, event: DueEvent) -> Attempted:
         at_ms = self.clock_ms()
-        if delivery.url is None:
+        if event.url is None:
             error = "the tenant has no webhook any more"
-            return Attempted(delivery, "disabled", at_ms, error=error)
-        reply = await self._post(delivery.url, delivery, at_ms)
+            return Attempted(event, "disabled", at_ms, error=error)
+        reply = await self._post(event.url, event, at_ms)
         at_ms = self.clock_ms()
         found = judge(
-            reply, attempts=delivery.attempts, now_ms=at_ms, until_ms=delivery.until_ms,
+            reply, attempts=event.attempts, now_ms=at_ms, until_ms=event.until_ms,
             chance=self.chance(),
         )  # fmt: skip
         return Attempted(
-            delivery, found.state, at_ms, reply.status, found.error, found.due_at_ms,
+            event, found.state, at_ms, reply.status, found.error, found.due_at_ms,
             gone=found.state == "disabled",
         )  # fmt: skip
 
-    async def _post(self, url: str, delivery: Delivery, at_ms: int) -> WebhookReply:
+    async def _post(self, url: str, event: DueEvent, at_ms: int) -> WebhookReply:
         try:
             if self._poster is None:
                 self._poster = self.open_poster()
-            headers = signed_headers(delivery.secrets, delivery.id, delivery.body, at_ms)
-            return await self._poster.post(url, headers, delivery.body)
+            headers = signed_headers(event.secrets, event.id, event.body, at_ms)
+            return await self._poster.post(url, headers, event.body)
         except Exception as error:
-            log.exception("event %s was not sent; it is tried again", delivery.id)
+            log.exception("event %s was not sent; it is tried again", event.id)
             return WebhookReply(None, f"{type(error).__name__} in the worker; see its log")
+
+
+def sender(
+    in_force: Settings, engine: Engine, record: GroupCommit, outbox: WebhookOutbox,
+    has_turn: Callable[[], Awaitable[bool]], clock_ms: Callable[[], int],
+) -> WebhookSender:  # fmt: skip
+    """Return a sender by these settings; it opens nothing."""
+    opened = partial(_posting, in_force.webhook_targets)
+    return WebhookSender(engine, record, outbox, opened, has_turn, in_force.keep_days, clock_ms)
+
+
+def _posting(allowed: AllowedTargets) -> Poster:
+    """Open what posts to webhooks, which takes 3 MB that a worker without webhooks does without."""
+    from headgate.workers.maintenance.webhooks.post import WebhookPost
+
+    return WebhookPost(allowed)

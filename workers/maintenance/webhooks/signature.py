@@ -7,8 +7,6 @@ from datetime import UTC, datetime
 
 from standardwebhooks import Webhook
 
-import headgate
-
 
 def signed_headers(secrets: Sequence[str], event_id: str, body: str, at_ms: int) -> dict[str, str]:
     """Return the headers of an attempt at this time (Unix ms), with a signature by each secret."""
@@ -16,7 +14,7 @@ def signed_headers(secrets: Sequence[str], event_id: str, body: str, at_ms: int)
     signatures = (Webhook(secret).sign(event_id, at, body) for secret in secrets)
     return {
         "content-type": "application/json",
-        "user-agent": f"Headgate/{headgate.__version__}",
+        "user-agent": "Headgate",
         "webhook-id": event_id,
         "webhook-timestamp": str(at_ms // 1000),
         "webhook-signature": " ".join(signatures),
