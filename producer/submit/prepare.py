@@ -39,6 +39,7 @@ from headgate.shared.job.request import (
     Request,
     request_from,
 )
+from headgate.shared.job.responses_checks import length_param
 from headgate.shared.routing import capabilities
 from headgate.shared.routing.choose import ModelStatus
 from headgate.shared.routing.router import Route, Router, nothing_known
@@ -139,6 +140,14 @@ class Submitter:
         """Return the request as a job of it has it on record; raise InvalidRequest."""
         return self._filled_in(_request_of(given), sample)[0]
 
+    def prepare_samples(
+        self, given: RequestForm | Mapping[str, Any], samples: int = 1
+    ) -> list[Prepared]:
+        """Return a job for each of the samples of one request; raise InvalidRequest if none."""
+        request = _request_of(given)
+        refuse_samples(samples, request.embeds)
+        return [self.prepare(request, sample=k) for k in range(1, samples + 1)]
+
     def prepare_many(
         self, requests: Iterable[RequestForm | Mapping[str, Any]], samples: int = 1
     ) -> Iterator[Prepared]:
@@ -155,9 +164,7 @@ class Submitter:
             if not isinstance(given, str | Mapping | Request):
                 raise InvalidRequest(f"requests[{i}]", given, "give a text, a dict or a Request")
             try:
-                request = _request_of(given)
-                refuse_samples(samples, request.embeds)
-                prepared = [self.prepare(request, sample=k) for k in range(1, samples + 1)]
+                prepared = self.prepare_samples(given, samples)
             except InvalidRequest as error:
                 field = f"requests[{i}].{error.field}"
                 raise InvalidRequest(field, error.value, error.remedy, error.code) from None
@@ -218,12 +225,15 @@ class Submitter:
         if not self._default_params or request.embeds:
             return request
         own = request.params
-        missing = {k: v for k, v in self._default_params.items() if k not in own}
+        length = length_param(request.dialect)
+        given = {length if k == "max_tokens" else k: v for k, v in self._default_params.items()}
+        missing = {k: v for k, v in given.items() if k not in own}
         if "max_completion_tokens" in own:
             missing.pop("max_tokens", None)
         takes_one = model.dialect == "anthropic" and own.get("top_p") is not None
-        thinks = own.get("thinking") or own.get("reasoning_effort")  # Claude takes one of both, too
-        takes_one = takes_one or (bool(thinks) and model.dialect == "anthropic")
+        # Claude takes one of temperature and thinking, too.
+        thinks = any(own.get(name) for name in ("thinking", "reasoning_effort", "reasoning"))
+        takes_one = takes_one or (thinks and model.dialect == "anthropic")
         if "temperature" not in model.capabilities or takes_one:
             missing.pop("temperature", None)
         if request.dialect == "anthropic" and "temperature" in missing:

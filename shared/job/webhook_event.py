@@ -46,8 +46,7 @@ class WebhookEvent:
 def job_event(envelope: Envelope, result: Result, fence: int, at_ms: int) -> WebhookEvent:
     """Return the event of a job that ended under this claim; the same each time it is asked."""
     digest = _digest(f"{envelope.id}:{fence}")
-    kind: str = envelope.request.dialect
-    if kind == "responses":
+    if envelope.request.dialect == "responses":
         name = f"response.{_OF_RESPONSES.get(result.status) or _completion(result)}"
         return _event(digest, name, at_ms, {"id": f"resp_{envelope.trace_id}"})
     facts = {
@@ -60,8 +59,9 @@ def job_event(envelope: Envelope, result: Result, fence: int, at_ms: int) -> Web
 
 
 def _completion(result: Result) -> Literal["completed", "incomplete"]:
-    cut = result.finish_reason in ("length", "content_filter", "max_output_tokens", "max_tokens")
-    return "incomplete" if cut else "completed"
+    if isinstance(result.message, dict) and result.message.get("status") == "incomplete":
+        return "incomplete"
+    return "incomplete" if result.finish_reason in ("length", "content_filter") else "completed"
 
 
 def batch_event(batch_id: str, outcome: str, at_ms: int) -> WebhookEvent:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from openai.types.webhooks.unwrap_webhook_event import UnwrapWebhookEvent
@@ -21,17 +20,6 @@ AT_MS = 1_790_000_000_123
 
 def ended(job: Envelope, status: Status = "succeeded", **fields: Any) -> Result:
     return Result(id=job.id, status=status, model="gpt-4o-mini", **fields)
-
-
-def of_responses(job: Envelope) -> Envelope:
-    """The envelope of a job of the Responses API, as far as its event looks at it."""
-    return cast(
-        Envelope,
-        SimpleNamespace(
-            id=job.id, trace_id=job.trace_id, batch_id=None,
-            request=SimpleNamespace(dialect="responses"),
-        ),
-    )  # fmt: skip
 
 
 def test_a_job_says_what_it_is_and_how_it_ended_and_nothing_more() -> None:
@@ -73,12 +61,18 @@ def replace_id(job: Envelope, job_id: str) -> Envelope:
 def test_responses_have_openais_events(
     status: Status, finish_reason: str | None, name: str
 ) -> None:
-    job = envelope()
+    job = envelope(dialect="responses", input="hello")
     result = replace(ended(job, status), finish_reason=finish_reason)
-    event = job_event(of_responses(job), result, 1, AT_MS)
+    event = job_event(job, result, 1, AT_MS)
     known: Any = TypeAdapter(UnwrapWebhookEvent).validate_json(event.body)
     assert known.type == event.type == name
     assert known.data.id == "resp_" + job.id.replace("-", "")
+
+
+def test_a_response_says_itself_that_it_is_incomplete() -> None:
+    job = envelope(dialect="responses", input="hello")
+    result = replace(ended(job), finish_reason="max_tool_calls", message={"status": "incomplete"})
+    assert job_event(job, result, 1, AT_MS).type == "response.incomplete"
 
 
 def test_batches_have_openais_events() -> None:
