@@ -25,7 +25,7 @@ from headgate.producer.installation import (
     record_alone,
 )
 from headgate.producer.results import cancel as cancelling
-from headgate.producer.results import read
+from headgate.producer.results import on_record, read
 from headgate.producer.results.listing import JobFilters, JobQuery, Listed, list_jobs
 from headgate.producer.submit.admission_check import AdmissionCheck, check
 from headgate.producer.submit.fields import RequestFields, Requests
@@ -106,6 +106,16 @@ class Operations:
         require_job_id(job_id)
         with self._record() as (engine, find_waits):
             return read.read(engine, job_id, find_waits)
+
+    def job_on_record(self, job_id: str) -> on_record.JobOnRecord:
+        """Return the job with its request; raise UnknownJob if it has none any more."""
+        with self._record() as (engine, find_waits):
+            return on_record.read_job(engine, job_id, find_waits)
+
+    def shed(self, ids: Sequence[str]) -> None:
+        """Make prompts and answers of these jobs go; of those that run, once they have ended."""
+        with self._lazy.use() as at:
+            on_record.shed(at.engine, at.redis, at.keys, ids)
 
     def end_or_wait(self, job_id: str) -> Result | WaitingFor | None:
         """Return the result if the job has ended, else what it waits for; None if it runs."""

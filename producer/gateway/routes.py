@@ -19,6 +19,7 @@ from headgate.producer.gateway.calls.replies import json_response
 from headgate.producer.gateway.count_tokens import count_tokens
 from headgate.producer.gateway.door import Door
 from headgate.producer.gateway.openapi import docs_page, openapi_json
+from headgate.producer.gateway.responses import addresses as responses
 from headgate.shared.job.request import Dialect
 
 Answer = Callable[[Request], Awaitable[Response]]
@@ -103,6 +104,18 @@ async def _docs(door: Door, request: Request) -> Response:
     return Response(docs_page(), media_type="text/html")
 
 
+def _responses() -> list[Route]:
+    one = "/v1/responses/{id}"
+    return [
+        Route("/v1/responses", _calls("responses"), methods=["POST"]),
+        Route("/v1/responses/input_tokens", _answers(responses.count_input), methods=["POST"]),
+        Route(one, _answers(responses.show), methods=["GET"]),
+        Route(one, _answers(responses.delete), methods=["DELETE"]),
+        Route(f"{one}/cancel", _answers(responses.cancel), methods=["POST"]),
+        Route(f"{one}/input_items", _answers(responses.list_input), methods=["GET"]),
+    ]
+
+
 def routes() -> list[Route]:
     """Return all addresses of the gateway."""
     return [
@@ -110,6 +123,7 @@ def routes() -> list[Route]:
         Route("/v1/embeddings", _calls("embeddings"), methods=["POST"]),
         Route("/v1/messages", _calls("messages"), methods=["POST"]),
         Route("/v1/messages/count_tokens", _answers(_count_tokens), methods=["POST"]),
+        *_responses(),
         Route("/v1/models", _answers(_list_models), methods=["GET"]),
         Route("/v1/models/{name:path}", _answers(_show_model), methods=["GET"]),
         Route("/health", _answers(_health), methods=["GET"]),

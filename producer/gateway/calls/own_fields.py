@@ -45,7 +45,6 @@ def own_fields(headers: Mapping[str, str], body: dict[str, Any], caller: Caller)
     if caller.key_id and isinstance(key, str) and key:
         fields["idempotency_key"] = f"{caller.key_id}/{key}"  # another caller's may be the same
     _name_caller(fields, caller)
-    fields.setdefault("priority", "interactive")
     return fields
 
 
