@@ -47,8 +47,8 @@ from headgate.workers.maintenance.prune import Prune
 from headgate.workers.maintenance.prune_record import RecordPrune
 from headgate.workers.maintenance.queue_watch import QueueWatch
 from headgate.workers.maintenance.recover import Recover
-from headgate.workers.maintenance.shed import Shed
 from headgate.workers.maintenance.revoke import Revoke
+from headgate.workers.maintenance.shed import Shed
 from headgate.workers.maintenance.usage_rollup import UsageRollup
 from headgate.workers.pipeline.ask import Ask
 from headgate.workers.pipeline.attempt import AttemptSteps

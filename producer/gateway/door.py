@@ -38,11 +38,11 @@ from headgate.producer.gateway.calls.dialects import ASKED_FOR, DIALECTS, answer
 from headgate.producer.gateway.calls.faults import CallRefused, fault_of, fault_of_result
 from headgate.producer.gateway.calls.group_submit import GroupSubmit
 from headgate.producer.gateway.calls.open_streams import OpenStreams
+from headgate.producer.gateway.calls.previous_response import continued
 from headgate.producer.gateway.calls.read_call import read_call
 from headgate.producer.gateway.calls.replies import json_response, refusal
 from headgate.producer.gateway.calls.retries import RecentCalls
 from headgate.producer.gateway.calls.streams import Streaming, stream_response
-from headgate.producer.gateway.responses.previous import continued
 from headgate.producer.submit.fields import RequestFields
 from headgate.shared.errors import HeadgateError, Unreachable, place_of
 from headgate.shared.job.request import Dialect

@@ -104,10 +104,7 @@ class Recover:
                         await self._memory.look()
                     await self._prune_broker()
                     await self._recover_jobs()
-                    if self._callbacks is not None:
-                        await self._callbacks.round()
-                    if self._shed is not None:
-                        await self._shed.round()
+                    await self._follow_up()
                     await asyncio.to_thread(forget_idempotency_keys, self._engine, self._clock_ms())
                     if self._budgets is not None:
                         await self._budgets.refresh()
@@ -132,6 +129,13 @@ class Recover:
             except Exception:
                 log.exception("a round of maintenance failed; trying again")
             await asyncio.sleep(max(self._period_s, 20 * (time.monotonic() - began)))
+
+    async def _follow_up(self) -> None:
+        """Do what is left to do of jobs that have ended."""
+        if self._callbacks is not None:
+            await self._callbacks.round()
+        if self._shed is not None:
+            await self._shed.round()
 
     async def _prune_broker(self) -> None:
         if self._prune is not None:

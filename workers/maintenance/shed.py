@@ -36,7 +36,9 @@ class Shed:
         """Shed the jobs that are due; return how many."""
         due = await asyncio.to_thread(self._due)
         if due:
-            names = [name for one in due for name in (self._keys.result(one), self._keys.deltas(one))]
+            names = [
+                name for one in due for name in (self._keys.result(one), self._keys.deltas(one))
+            ]
             await self._batcher.send("UNLINK", *names)  # first: a shed job is not found again
             await asyncio.to_thread(self._shed, due)
         return len(due)

@@ -104,7 +104,11 @@ def _listed(item: Fields, job_id: str, n: int) -> Fields:
     is_ours = item.get("role") == "assistant"
     content = item.get("content")
     parts = [{"type": "input_text", "text": content}] if isinstance(content, str) else content
-    return {"status": "completed", **listed, "content": [_part(p, is_ours) for p in objects_of(parts)]}
+    return {
+        "status": "completed",
+        **listed,
+        "content": [_part(p, is_ours) for p in objects_of(parts)],
+    }
 
 
 _WITH_STATUS = frozenset({

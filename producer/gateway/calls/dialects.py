@@ -41,7 +41,7 @@ class Wish:
     """What a body asks for. `user`: the end user that it names to the vendor, if it does.
 
     `include_usage`: a stream ends with its usage. `json_only`: the answer is to be a JSON object.
-    `base64`: embeddings are wanted in base64. `asked`, `background` and `is_stored`: see GatewayCall.
+    `base64`: embeddings are wanted in base64. The last three are those of a GatewayCall.
     """
 
     fields: RequestFields

@@ -44,7 +44,11 @@ PING_S = 15.0
 LOOK_S = 5.0
 """How long a call waits before it is asked whether any worker serves it."""
 
-PINGS = {"openai": b": ping\n", "responses": b": ping\n", "anthropic": b'event: ping\ndata: {"type": "ping"}\n\n'}
+PINGS = {
+    "openai": b": ping\n",
+    "responses": b": ping\n",
+    "anthropic": b'event: ping\ndata: {"type": "ping"}\n\n',
+}
 
 _HEADERS = {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache",
             "x-accel-buffering": "no"}  # fmt: skip

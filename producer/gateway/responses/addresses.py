@@ -14,11 +14,11 @@ from headgate.producer.errors import JobTimeout, ResultExpired
 from headgate.producer.gateway.calls.body import decoded
 from headgate.producer.gateway.calls.call import GatewayCall, new_request_id
 from headgate.producer.gateway.calls.faults import CallRefused
+from headgate.producer.gateway.calls.find_response import FoundResponse, find_response
+from headgate.producer.gateway.calls.previous_response import continued, named_before
 from headgate.producer.gateway.calls.read_call import last_event, read_json
 from headgate.producer.gateway.calls.replies import json_response
 from headgate.producer.gateway.door import Door
-from headgate.producer.gateway.responses.find import FoundResponse, find_response
-from headgate.producer.gateway.responses.previous import continued, named_before
 from headgate.shared.cost import tokens
 from headgate.shared.job.request import AUTO, request_from
 from headgate.shared.job.result import Result
@@ -143,4 +143,3 @@ def _truth(request: Request, name: str) -> bool:
 
 def _wrong(name: str, value: str, remedy: str) -> CallRefused:
     return CallRefused("invalid_request", f"{name}: {value[:80]!r}: {remedy}", param=name)
-

@@ -63,9 +63,7 @@ async def test_a_tool_is_called_and_its_result_is_wanted(kind: str) -> None:
         with pytest.raises(openai.BadRequestError, match="No tool output found"):
             await sdk.responses.create(input="And?", previous_response_id=first.id, **asked)
         result: Any = {"type": f"{call.type}_output", "call_id": call.call_id, "output": "sunny"}
-        second = await sdk.responses.create(
-            input=[result], previous_response_id=first.id, **asked
-        )
+        second = await sdk.responses.create(input=[result], previous_response_id=first.id, **asked)
     is_of_its_type(first)
     assert call.type == ("function_call" if kind == "function" else "custom_tool_call")
     assert second.output_text

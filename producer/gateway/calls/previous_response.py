@@ -9,10 +9,10 @@ from headgate.producer.callers.caller import Caller
 from headgate.producer.client.operations import Operations
 from headgate.producer.dialects.fields import Fields, fields_of, text_of
 from headgate.producer.dialects.responses.body import PREVIOUS, as_input, request_items
-from headgate.producer.dialects.responses.items import is_response, items_of
+from headgate.producer.dialects.responses.items import items_of
 from headgate.producer.gateway.calls.call import GatewayCall
 from headgate.producer.gateway.calls.faults import CallRefused
-from headgate.producer.gateway.responses.find import FoundResponse, find_response
+from headgate.producer.gateway.calls.find_response import FoundResponse, find_response
 from headgate.producer.submit.fields import RequestFields
 from headgate.shared.catalog.catalog import Catalog
 from headgate.shared.errors import InvalidRequest
@@ -58,7 +58,8 @@ async def continued(operations: Operations, call: GatewayCall, catalog: Catalog)
     else:
         earlier = await history(operations, call.caller, before)
         fields["params"] = {name: one for name, one in params.items() if name != _FIELD}
-        fields["input"] = [*earlier, *_items(fields.get("input"))]  # type: ignore[list-item]
+        items: Any = [*earlier, *_items(fields.get("input"))]
+        fields["input"] = items
     return replace(call, fields=fields)
 
 
@@ -77,9 +78,7 @@ async def _answered(operations: Operations, caller: Caller, given: str) -> Found
     return found
 
 
-async def history(
-    operations: Operations, caller: Caller, last: FoundResponse
-) -> list[Fields]:
+async def history(operations: Operations, caller: Caller, last: FoundResponse) -> list[Fields]:
     """Return all that was said up to this response, as input items."""
     turns: list[list[Fields]] = []
     found = last
@@ -87,7 +86,9 @@ async def history(
         said = items_of(found.result.as_json())
         turns.append([*request_items(found.request), *as_input(said)])
         if len(turns) > MOST_TURNS:
-            words = f"the conversation has more than {MOST_TURNS} responses; give the items as input"
+            words = (
+                f"the conversation has more than {MOST_TURNS} responses; give the items as input"
+            )
             raise CallRefused("invalid_request", words, param=_FIELD)
         if not found.request.params.get(_FIELD):  # else its input begins after an earlier response
             return [item for turn in reversed(turns) for item in turn]
