@@ -10,9 +10,9 @@ from headgate.shared.cost.price import to_pico, usd_text
 from headgate.shared.cost.tokens import output_ceiling
 from headgate.shared.cost.upper_bound import upper_bound_pico_usd
 from headgate.shared.errors import InvalidRequest
-from headgate.shared.job.request import Dialect, Request
+from headgate.shared.job.request import Request
 from headgate.shared.job.request_checks import misspelt_param
-from headgate.shared.job.responses_checks import OF_CHAT, OF_RESPONSES
+from headgate.shared.job.responses_checks import OF_CHAT, OF_RESPONSES, length_param
 from headgate.shared.routing.capabilities import (
     Needs,
     beyond_dialect,
@@ -83,7 +83,7 @@ def refuse_unable(request: Request, model: Model, catalog: Catalog, needs: Needs
     if beyond := beyond_dialect(model, needs):
         remedy = f"{model.name} has nothing like it; "
         remedy += f"{remedy_for(beyond, request.dialect)}, or name a model of "
-        remedy += "Anthropic's dialect" if request.dialect == "anthropic" else "OpenAI's dialect"
+        remedy += _CARRIERS[request.dialect]
         raise InvalidRequest(beyond, model.name, remedy)
     if not (needs.capabilities or needs.beyond_anthropic or needs.beyond_openai):
         return
@@ -95,6 +95,14 @@ def refuse_unable(request: Request, model: Model, catalog: Catalog, needs: Needs
         if all(lacking):
             remedy = f"each of these {_remedy(str(lacking[0]), needs, catalog)}"
             raise InvalidRequest("fallback", request.fallback, remedy)
+
+
+_CARRIERS = {
+    "openai": "OpenAI's dialect",
+    "anthropic": "Anthropic's dialect",
+    "responses": "a provider that has Responses, such as openai/gpt-4o-mini",
+}
+"""The models that carry every field of a form, as an error names them."""
 
 
 def _remedy(missing: str, needs: Needs, catalog: Catalog) -> str:
@@ -126,11 +134,6 @@ def refuse_too_expensive(request: Request, model: Model, catalog: Catalog) -> No
     if fits:
         remedy += f"or params.{length_param(request.dialect)} of at most {fits}"
     raise InvalidRequest("max_cost_usd", limit_usd, remedy, "budget_exceeded")
-
-
-def length_param(dialect: Dialect) -> str:
-    """Return the param that limits the output in this form."""
-    return "max_output_tokens" if dialect == "responses" else "max_tokens"
 
 
 def _max_tokens_within(limit_pico: int, request: Request, model: Model, catalog: Catalog) -> int:

@@ -47,6 +47,11 @@ _SET_BY_US = {
 _TEXTS = ("conversation", "instructions", "previous_response_id")
 
 
+def length_param(dialect: object) -> str:
+    """Return the param that limits the output in the form of this dialect."""
+    return "max_output_tokens" if dialect == "responses" else "max_tokens"
+
+
 def check_items(items: list[dict[str, Any]]) -> None:
     """Raise InvalidRequest unless each item has a type, or is a message with a role and content."""
     for i, item in enumerate(items):

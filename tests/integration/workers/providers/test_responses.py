@@ -124,7 +124,7 @@ async def test_what_cannot_be_carried_is_refused_by_name(
     by: str, fields: dict[str, Any], lost: str
 ) -> None:
     async with asking() as at:
-        with pytest.raises(AttemptError, match="has nothing like|have nothing like") as refused:
+        with pytest.raises(AttemptError, match="nothing like") as refused:
             await at.ask(by, **{"input": "x", **fields})
     assert lost in refused.value.message
     assert at.engine.stats.by_path == {}
