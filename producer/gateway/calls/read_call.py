@@ -28,16 +28,11 @@ async def read_call(
     ours = own_fields(headers, body, caller)
     wish = fields_of(kind, body, headers)
     fields = _fields(wish, ours, caller)
-    longest_s = MAX_DEADLINE_S if wish.background else settings.gateway_wait_s
-    default_s = DEFAULT_DEADLINE_S if wish.background else settings.gateway_wait_s
-    asked_s = fields.setdefault("deadline_s", default_s)
-    wait_s = asked_s if isinstance(asked_s, int | float) else default_s
-    retry = _retry_of(headers)
-    key = fields.get("idempotency_key")
-    digest = ""
-    if retry is not None or isinstance(key, str):
-        who = {"tenant": fields.get("tenant"), "user": fields.get("user")}
-        digest = digest_of(caller, request.url.path, raw, key, **who)
+    longest_s = settings.gateway_wait_s
+    if wish.background:  # nobody waits, so the deadline is that of any job
+        longest_s = MAX_DEADLINE_S
+        fields.setdefault("deadline_s", DEFAULT_DEADLINE_S)
+    wait_s = fields.setdefault("deadline_s", longest_s)
     return GatewayCall(
         dialect=DIALECTS[kind],
         kind=kind,
@@ -45,20 +40,29 @@ async def read_call(
         fields=fields,  # type: ignore[arg-type]  # checked when they are submitted
         request_id=request_id,
         model=str(fields.get("model") or settings.model),
-        wait_s=min(wait_s, longest_s),
+        wait_s=min(wait_s, longest_s) if isinstance(wait_s, int | float) else longest_s,
         is_patient=wish.background or "deadline_s" in ours,
         detach=wish.background or is_on(headers, "detach"),
         include_usage=wish.include_usage,
         json_only=wish.json_only,
         base64=wish.base64,
-        retry=retry,
-        digest=digest,
+        retry=_retry_of(headers),
+        digest=_digest(request, raw, caller, fields),
         after=last_event(request, first=0 if kind == "responses" else 1),
         background=wish.background,
         is_known=wish.background,
         is_stored=wish.is_stored,
         asked=wish.asked,
     )
+
+
+def _digest(request: Request, raw: bytes, caller: Caller, fields: dict[str, Any]) -> str:
+    """Return what is equal in this call and its retries; empty: a retry cannot be known."""
+    key = fields.get("idempotency_key")
+    if _retry_of(request.headers) is None and not isinstance(key, str):
+        return ""
+    who = {"tenant": fields.get("tenant"), "user": fields.get("user")}
+    return digest_of(caller, request.url.path, raw, key, **who)
 
 
 async def read_json(request: Request, settings: Settings) -> bytes:

@@ -88,7 +88,8 @@ def test_a_response_is_made_and_read_again(responders: Responders, model: str) -
     assert (made.status, made.object) == ("completed", "response")
     assert made.id.startswith("resp_")
     assert made.output_text
-    assert made.usage is not None and made.usage.output_tokens > 0
+    assert made.usage is not None
+    assert made.usage.output_tokens > 0
     assert (made.metadata, made.instructions) == ({"run": "7"}, "Be brief.")
     again = client.responses.retrieve(made.id)
     assert again.to_dict() == made.to_dict()
@@ -115,7 +116,7 @@ def test_a_stream_is_the_same_at_every_gateway_and_goes_on_anywhere(
     elsewhere = responders.client(gateway=responders.other)
     for after in (None, 0, 3):
         rest = elsewhere.responses.retrieve(
-            response_id, stream=True, **({} if after is None else {"starting_after": after})
+            response_id, stream=True, starting_after=openai.omit if after is None else after
         )
         read = [event.to_dict() for event in rest]
         assert _plain(read) == _plain(first[0 if after is None else after + 1 :])
@@ -192,10 +193,9 @@ def test_a_response_goes_on_with_an_earlier_one_of_any_model(responders: Respond
     third = client.responses.create(
         model=CLAUDE, previous_response_id=second.id, input=[{"role": "user", "content": "Sure?"}]
     )
-    texts = [
-        (item.role, item.content[0].text)  # type: ignore[union-attr]
-        for item in client.responses.input_items.list(third.id, order="asc").data
-    ]
+    listed = client.responses.input_items.list(third.id, order="asc").data
+    items = [item.to_dict() for item in listed]
+    texts = [(item["role"], item["content"][0]["text"]) for item in items]  # type: ignore[index]
     assert texts == [
         ("user", "My name is Ada."), ("assistant", first.output_text),
         ("user", "What is my name?"), ("assistant", second.output_text), ("user", "Sure?"),
