@@ -48,11 +48,16 @@ def refuse_misspelt_params(request: Request) -> None:
 
 
 def refuse_other_kind(field: str, model: Model, request: Request) -> None:
-    """Raise InvalidRequest if the model embeds and the request asks for text, or the reverse."""
+    """Raise InvalidRequest if the model cannot be meant: it embeds and the request asks for text.
+
+    Or the reverse, or the request is pinned to another provider.
+    """
     if model.embeds and not request.embeds:
         remedy = "this model embeds; give `input`, or name a model that answers"
     elif request.embeds and not model.embeds:
         remedy = "this model answers; give `prompt` or `messages`, or name a model that embeds"
+    elif request.pinned is not None and request.pinned.provider != model.provider:
+        remedy = f"the job is pinned to {request.pinned.provider}; name a model of it"
     else:
         return
     raise InvalidRequest(field, model.name, remedy)
