@@ -85,28 +85,22 @@ def is_background(request: Request) -> bool:
     return request.metadata.get(BACKGROUND) is True
 
 
-def input_items(request: Request, job_id: str) -> list[Fields]:
-    """Return the input of a job as items with ids, in order."""
-    given = request.input
-    items = objects_of(given) if isinstance(given, list) else []
-    if isinstance(given, str) and given:
-        items = [{"type": "message", "role": "user", "content": given}]
+def listed(items: list[Fields], job_id: str) -> list[Fields]:
+    """Return the input items of a job as they are listed: with ids, and each in its long form."""
     return [_listed(item, job_id, n) for n, item in enumerate(items)]
 
 
 def _listed(item: Fields, job_id: str, n: int) -> Fields:
     kind = text_of(item.get("type")) or "message"
-    listed = {"id": item_id(kind, job_id, n), **item, "type": kind}
-    if listed["id"] is None:
-        listed["id"] = item_id(kind, job_id, n)
+    shown = {**item, "type": kind, "id": item.get("id") or item_id(kind, job_id, n)}
     if kind != "message":
-        return {"status": "completed", **listed} if kind in _WITH_STATUS else listed
+        return {"status": "completed", **shown} if kind in _WITH_STATUS else shown
     is_ours = item.get("role") == "assistant"
     content = item.get("content")
     parts = [{"type": "input_text", "text": content}] if isinstance(content, str) else content
     return {
         "status": "completed",
-        **listed,
+        **shown,
         "content": [_part(p, is_ours) for p in objects_of(parts)],
     }
 

@@ -9,7 +9,7 @@ from headgate.producer.callers.caller import Caller
 from headgate.producer.client.operations import Operations
 from headgate.producer.dialects.fields import Fields, fields_of, text_of
 from headgate.producer.dialects.responses.body import PREVIOUS, as_input, request_items
-from headgate.producer.dialects.responses.items import items_of
+from headgate.producer.dialects.responses.items import is_response, items_of
 from headgate.producer.gateway.calls.call import GatewayCall
 from headgate.producer.gateway.calls.faults import CallRefused
 from headgate.producer.gateway.calls.find_response import FoundResponse, find_response
@@ -79,21 +79,26 @@ async def _answered(operations: Operations, caller: Caller, given: str) -> Found
 
 
 async def history(operations: Operations, caller: Caller, last: FoundResponse) -> list[Fields]:
-    """Return all that was said up to this response, as input items."""
-    turns: list[list[Fields]] = []
-    found = last
-    while True:
-        said = items_of(found.result.as_json())
-        turns.append([*request_items(found.request), *as_input(said)])
+    """Return all that was said up to this response and in it, as input items."""
+    said = items_of(last.result.as_json())
+    return [*await whole_input(operations, caller, last), *as_input(said)]
+
+
+async def whole_input(operations: Operations, caller: Caller, found: FoundResponse) -> list[Fields]:
+    """Return the input of a response, with all that was said before it.
+
+    Raises CallRefused with 404 if an earlier response is gone that only its vendor has.
+    """
+    turns = [request_items(found.request)]
+    while found.request.params.get(_FIELD):  # its input does not hold what was said before it
         if len(turns) > MOST_TURNS:
-            words = (
-                f"the conversation has more than {MOST_TURNS} responses; give the items as input"
-            )
+            words = f"the conversation has over {MOST_TURNS} responses; give the items as input"
             raise CallRefused("invalid_request", words, param=_FIELD)
-        if not found.request.params.get(_FIELD):  # else its input begins after an earlier response
-            return [item for turn in reversed(turns) for item in turn]
         before = text_of(found.request.metadata.get(PREVIOUS))
         found = await _answered(operations, caller, before)
+        said = items_of(found.result.as_json())
+        turns.append([*request_items(found.request), *as_input(said)])
+    return [item for turn in reversed(turns) for item in turn]
 
 
 def _pin(before: FoundResponse, model: str, catalog: Catalog) -> RequestFields | None:
@@ -101,4 +106,15 @@ def _pin(before: FoundResponse, model: str, catalog: Catalog) -> RequestFields |
 
     The vendor must have stored it, and the model must be of the same provider.
     """
-    return None
+    result, sent = before.result, fields_of(before.result.message)
+    if not is_response(sent) or sent.get("store") is False or result.provider_key is None:
+        return None
+    try:
+        chosen = catalog.model(model)
+    except InvalidRequest:  # routing may choose any; a name that is none is refused later
+        return None
+    if chosen.provider != result.provider or not chosen.has_responses:
+        return None
+    return {
+        "pinned": {"provider": chosen.provider, "key": result.provider_key}, "fallback": False,
+    }  # fmt: skip

@@ -9,13 +9,19 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from headgate.producer.client.client import CANCEL_WAIT_S
-from headgate.producer.dialects.responses.body import form_fields, input_items, is_background
+from headgate.producer.dialects.fields import Fields
+from headgate.producer.dialects.responses.body import (
+    form_fields,
+    is_background,
+    listed,
+    request_items,
+)
 from headgate.producer.errors import JobTimeout, ResultExpired
 from headgate.producer.gateway.calls.body import decoded
 from headgate.producer.gateway.calls.call import GatewayCall, new_request_id
 from headgate.producer.gateway.calls.faults import CallRefused
 from headgate.producer.gateway.calls.find_response import FoundResponse, find_response
-from headgate.producer.gateway.calls.previous_response import continued, named_before
+from headgate.producer.gateway.calls.previous_response import continued, named_before, whole_input
 from headgate.producer.gateway.calls.read_call import last_event, read_json
 from headgate.producer.gateway.calls.replies import json_response
 from headgate.producer.gateway.door import Door
@@ -93,7 +99,7 @@ async def list_input(door: Door, request: Request) -> Response:
     """Answer GET /v1/responses/{id}/input_items: a page of them, the newest first."""
     found = await _found(door, request)
     query = request.query_params
-    items = input_items(found.request, found.job_id)
+    items = listed(await _input_of(door, request, found), found.job_id)
     order = query.get("order", "desc")
     if order not in ("asc", "desc"):
         raise _wrong("order", order, "use asc or desc")
@@ -115,6 +121,15 @@ async def list_input(door: Door, request: Request) -> Response:
         "last_id": page[-1]["id"] if page else None,
         "has_more": len(items) > len(page),
     })  # fmt: skip
+
+
+async def _input_of(door: Door, request: Request, found: FoundResponse) -> list[Fields]:
+    """Return the whole input; that of the response alone if an earlier one is gone."""
+    caller = await door.caller_of(request, "chat")
+    try:
+        return await whole_input(door.operations, caller, found)
+    except CallRefused:
+        return request_items(found.request)
 
 
 async def count_input(door: Door, request: Request) -> Response:

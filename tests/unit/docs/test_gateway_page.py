@@ -49,5 +49,5 @@ def test_every_header_that_it_names_is_read_or_sent() -> None:
 def test_it_names_every_address() -> None:
     named = set(re.findall(r"`(?:GET |POST )?(/[^`]*)`", PAGE))
     for route in routes():
-        path = route.path.replace("{name:path}", "NAME")
+        path = route.path.replace("{name:path}", "NAME").replace("{id}", "ID")
         assert path in named or path == "/v1/health", path

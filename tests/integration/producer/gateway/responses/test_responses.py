@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
 
 import openai
 import pytest
@@ -25,21 +28,24 @@ CLAUDE = "claude-haiku-4-5"
 PATH = "/v1/responses"
 
 
-class Responders(NamedTuple):
+@dataclass
+class Responders:
     """A house with two gateways, and a key of each of two tenants."""
 
     at: House
     other: Gateway
     amber: str
     birch: str
+    opened: ExitStack
 
     def client(self, key: str = "", gateway: Gateway | None = None) -> OpenAI:
         """OpenAI's client with a key, amber's if none is given."""
         url = f"{(gateway or self.at.gateway).url}/v1"
-        return OpenAI(
+        client = OpenAI(
             base_url=url, api_key=key or self.amber, max_retries=0, timeout=60 * BUSY,
             default_headers={"x-headgate-cache": "off"},
         )  # fmt: skip
+        return self.opened.enter_context(client)
 
 
 @pytest.fixture(scope="module")
@@ -54,8 +60,9 @@ def responders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Responders]
                 other = Gateway({**at.env, "HEADGATE_GATEWAY_OPEN": "0"}, folder, name="other")
                 with ended_afterwards(other):
                     other.start()
-                    keys = [_key(at, "amber"), _key(at, "birch")]
-                    yield Responders(at, other, *keys)
+                    amber, birch = _key(at, "amber"), _key(at, "birch")
+                    with ExitStack() as opened:
+                        yield Responders(at, other, amber, birch, opened)
         finally:
             simulator.kill()
 
@@ -93,10 +100,10 @@ def test_a_response_is_made_and_read_again(responders: Responders, model: str) -
     assert (made.metadata, made.instructions) == ({"run": "7"}, "Be brief.")
     again = client.responses.retrieve(made.id)
     assert again.to_dict() == made.to_dict()
-    items = client.responses.input_items.list(made.id).data
-    assert [(item.type, item.role, item.content[0].text) for item in items] == [  # type: ignore[union-attr]
-        ("message", "user", "Name a river.")
-    ]
+    [item] = client.responses.input_items.list(made.id).data
+    shown: Any = item.to_dict()
+    assert (shown["type"], shown["role"]) == ("message", "user")
+    assert shown["content"] == [{"type": "input_text", "text": "Name a river."}]
 
 
 @pytest.mark.parametrize("model", [MODEL, CLAUDE])
@@ -209,6 +216,40 @@ def test_a_response_goes_on_with_an_earlier_one_of_any_model(responders: Respond
         with pytest.raises(openai.NotFoundError) as refused:
             client.responses.create(model=MODEL, input="x", previous_response_id=unknown)
         assert refused.value.param == "previous_response_id"
+
+
+def test_a_conversation_at_one_vendor_is_bound_to_its_key_and_can_leave_it(
+    responders: Responders,
+) -> None:
+    client = responders.client()
+    first = client.responses.create(model=MODEL, input="My name is Bo.")
+    second = client.responses.create(
+        model="gpt-4o", input="What is my name?", previous_response_id=first.id
+    )
+    job = _request_of(responders, second.id)
+    assert job["pinned"]["provider"] == "openai"
+    assert job["input"] == "What is my name?"
+    assert job["params"]["previous_response_id"].startswith("resp_")
+    assert job["params"]["previous_response_id"] != first.id
+    assert client.responses.retrieve(second.id).previous_response_id == first.id
+    third = client.responses.create(
+        model=CLAUDE, input="Are you sure?", previous_response_id=second.id
+    )
+    assert "pinned" not in _request_of(responders, third.id)
+    for response_id, expected in ((second.id, 3), (third.id, 5)):
+        pages = client.responses.input_items.list(response_id, limit=2)
+        assert len(list(pages)) == expected
+
+
+def _request_of(responders: Responders, response_id: str) -> Any:
+    """The request of a response's job, as it is on record."""
+    digits = response_id.removeprefix("resp_")
+    engine = open_engine(responders.at.env["HEADGATE_DATABASE_URL"])
+    with reading(engine) as connection:
+        rows = connection.execute(select(jobs.c.id, jobs.c.envelope)).all()
+    engine.dispose()
+    [found] = [row.envelope for row in rows if row.id.replace("-", "") == digits]
+    return json.loads(found)["request"]
 
 
 def test_what_is_not_stored_or_deleted_is_not_found(responders: Responders) -> None:
