@@ -29,6 +29,9 @@ from tests.support.servers import Simulator, ValkeyServer
 TENANTS = ("amber", "birch")
 CHAT, MESSAGES, EMBEDDINGS = "/v1/chat/completions", "/v1/messages", "/v1/embeddings"
 COUNT, MODEL = "/v1/messages/count_tokens", "/v1/models/{name:path}"
+RESPONSES, COUNT_INPUT = "/v1/responses", "/v1/responses/input_tokens"
+RESPONSE = "/v1/responses/{id}"
+CANCEL, INPUT_ITEMS = f"{RESPONSE}/cancel", f"{RESPONSE}/input_items"
 SAME_FOR_ALL = {"/v1/models", "/health", "/v1/health", "/health/live", "/health/ready",
                 "/openapi.json", "/docs"}  # fmt: skip
 """Addresses that take no id and name no tenant."""
@@ -42,7 +45,7 @@ class Step:
 
     tenant: str
     with_any: bool
-    what: Literal["chat", "stream", "messages", "embeddings"]
+    what: Literal["chat", "stream", "messages", "embeddings", "responses"]
     prompt: int
     key: int | None
     retry: int | None
@@ -53,7 +56,7 @@ STEPS = st.builds(
     Step,
     tenant=st.sampled_from(TENANTS),
     with_any=st.booleans(),
-    what=st.sampled_from(("chat", "stream", "messages", "embeddings")),
+    what=st.sampled_from(("chat", "stream", "messages", "embeddings", "responses")),
     prompt=st.integers(1, 2),
     key=st.none() | st.just(1),
     retry=st.none() | st.just(1),
@@ -109,6 +112,8 @@ def _body(step: Step, run: int) -> tuple[str, dict[str, Any]]:
     text = f"run {run}, question {step.prompt}"
     if step.what == "embeddings":
         return EMBEDDINGS, {"model": "text-embedding-3-small", "input": text}
+    if step.what == "responses":
+        return RESPONSES, {"model": "gpt-4o-mini", "max_output_tokens": 20, "input": text}
     messages = [{"role": "user", "content": text}]
     if step.what == "messages":
         body = {"model": "claude-haiku-4-5", "max_tokens": 20, "messages": messages}
@@ -185,6 +190,13 @@ def test_no_address_shows_what_is_anothers(callers: TenantCallers) -> None:
     assert first.status == 200, first.body
     job_id = first.headers["x-headgate-job-id"]
     callers.seen["birch"].add(job_id)
+    made = callers.call(
+        RESPONSES, "birch", {"model": "gpt-4o-mini", "input": "the secret of birch"}
+    )
+    assert made.status == 200, made.body
+    response_id = made.json["id"]
+    follows = {"model": "gpt-4o-mini", "input": "x", "previous_response_id": response_id}
+    one = RESPONSE.replace("{id}", response_id)
     named: dict[str, Callable[[], Answered]] = {
         CHAT: lambda: callers.call(CHAT, "amber", body, x_headgate_tenant="birch"),
         MESSAGES: lambda: callers.call(MESSAGES, "amber", body, x_headgate_tenant="birch"),
@@ -194,6 +206,11 @@ def test_no_address_shows_what_is_anothers(callers: TenantCallers) -> None:
         ),
         COUNT: lambda: callers.call(COUNT, "amber", body, x_headgate_tenant="birch"),
         MODEL: lambda: callers.call(f"/v1/models/{job_id}", "amber"),
+        RESPONSES: lambda: callers.call(RESPONSES, "amber", follows),
+        COUNT_INPUT: lambda: callers.call(COUNT_INPUT, "amber", follows),
+        RESPONSE: lambda: callers.call(f"{one}?stream=true&starting_after=0", "amber"),
+        CANCEL: lambda: callers.call(f"{one}/cancel", "amber", method="POST"),
+        INPUT_ITEMS: lambda: callers.call(f"{one}/input_items", "amber"),
     }  # fmt: skip
     for route in routes():
         if route.path in SAME_FOR_ALL:
@@ -207,3 +224,5 @@ def test_no_address_shows_what_is_anothers(callers: TenantCallers) -> None:
         if route.path != MODEL:  # which repeats the name that it was asked for
             assert job_id not in text, route.path
         assert found.headers.get("x-headgate-job-id") != job_id
+    assert callers.call(one, "amber", method="DELETE").status == 404
+    assert callers.call(one, "birch").status == 200
