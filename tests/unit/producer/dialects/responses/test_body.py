@@ -97,14 +97,15 @@ def test_items_are_listed_in_the_form_of_openais_types() -> None:
 
 def test_output_becomes_input_without_reasoning_and_ids() -> None:
     part = {"type": "output_text", "text": "4", "annotations": [], "logprobs": []}
-    output = [
+    output: list[Fields] = [
         {"id": "rs_1", "type": "reasoning", "summary": []},
         {"id": "msg_1", "type": "message", "role": "assistant", "status": "completed",
          "content": [part]},
         {"id": "fc_1", "type": "function_call", "call_id": "c1", "name": "f", "arguments": "{}"},
     ]  # fmt: skip
     message, call = as_input(output)
-    assert "id" not in message and "id" not in call
+    assert "id" not in message
+    assert "id" not in call
     assert message["content"] == [{"type": "output_text", "text": "4", "annotations": []}]
     request = request_from({"dialect": "responses", "input": [message, call]})
     assert request_items(request) == [message, call]
