@@ -12,7 +12,7 @@ import logging
 import time
 from collections.abc import Iterable
 from contextlib import suppress
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import orjson
 from starlette.requests import Request
@@ -110,7 +110,7 @@ class JobEvents:
         self._ended = False
         self._until = call.began + call.wait_s
         self._ping_at = time.monotonic() + PING_S
-        self._is_open = True
+        self._is_open, self._is_whole = True, False
 
     async def begin(self) -> Result | None:
         """Wait for the first event, or the end of the job, or for PING_S; return the result."""
@@ -207,7 +207,7 @@ class JobEvents:
             fault = CallFault("internal", "the job has no result")
             return self._broken_off(fault if result is None else fault_of_result(result))
         self._require_numbers(result)
-        self._ended = True
+        self._ended = self._is_whole = True
         events = self._translator.end(result)
         facts = orjson.dumps(headers.facts(self.call, result))
         return b": headgate " + facts + b"\n" + self._text(events)
@@ -242,15 +242,12 @@ class JobEvents:
         if not self._ended:
             self._at.departures.leave(self.call, self.job_id)
 
-    def shed(self) -> None:
-        """Have nothing of the answer stored, if the caller wants that and has all of it."""
-        if self._ended and not self.call.is_stored:
-            self._at.departures.shed(self.job_id)
-
     def close(self) -> None:
-        """Stop reading."""
+        """Stop reading. Of an answer that the caller has, nothing is stored if the caller wants."""
         if self._is_open:
             self._is_open = False
+            if self._is_whole and not self.call.is_stored:
+                self._at.departures.shed(self.job_id)
             self._stream.close()
             self._at.open_streams.end(self.call.caller.key_id)
 
@@ -262,10 +259,26 @@ def _event(number: int | None, event: ServerEvent) -> bytes:
     return b"%s%sdata: %s\n\n" % (id_, name, event.data)
 
 
+class SentEvents(Protocol):
+    """Events that are sent one after the other."""
+
+    async def next(self) -> bytes | None:
+        """Return the next bytes to send, which may be empty; None after the last."""
+
+    def stop(self) -> bytes:
+        """Return the end of a stream whose gateway stops."""
+
+    def leave(self) -> None:
+        """Say that the caller has gone away."""
+
+    def close(self) -> None:
+        """Stop reading."""
+
+
 class EventsResponse(Response):
     """Sends the events of a job until they end or the caller goes away."""
 
-    def __init__(self, events: JobEvents, facts: headers.Headers) -> None:
+    def __init__(self, events: SentEvents, facts: headers.Headers) -> None:
         super().__init__(None, 200, headers={**_HEADERS, **facts})
         del self.headers["content-length"]
         self._events = events
@@ -279,7 +292,6 @@ class EventsResponse(Response):
             await asyncio.wait((sending, left), return_when=asyncio.FIRST_COMPLETED)
             if sending.done():
                 sending.result()
-                events.shed()
             else:
                 events.leave()
         except asyncio.CancelledError:  # the time to stop is over

@@ -7,6 +7,7 @@ from contextlib import suppress
 
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Route
 
 from headgate.producer.client.client import CANCEL_WAIT_S
 from headgate.producer.dialects.fields import Fields
@@ -17,6 +18,7 @@ from headgate.producer.dialects.responses.body import (
     request_items,
 )
 from headgate.producer.errors import JobTimeout, ResultExpired
+from headgate.producer.gateway.answering import door_of, vendors
 from headgate.producer.gateway.calls.body import decoded
 from headgate.producer.gateway.calls.call import GatewayCall, new_request_id
 from headgate.producer.gateway.calls.faults import CallRefused
@@ -29,8 +31,29 @@ from headgate.shared.cost import tokens
 from headgate.shared.job.request import AUTO, request_from
 from headgate.shared.job.result import Result
 
+
 MOST_ITEMS = 100
 """Items of one page, as OpenAI has it; 20 is its default."""
+
+
+def responses_routes() -> list[Route]:
+    """Return the addresses of responses."""
+    one = "/v1/responses/{id}"
+    return [
+        Route("/v1/responses", _create, methods=["POST"]),
+        Route("/v1/responses/input_tokens", vendors(count_input), methods=["POST"]),
+        Route(one, vendors(_one), methods=["GET", "DELETE"]),
+        Route(f"{one}/cancel", vendors(cancel), methods=["POST"]),
+        Route(f"{one}/input_items", vendors(list_input), methods=["GET"]),
+    ]
+
+
+async def _create(request: Request) -> Response:
+    return await door_of(request).answer(request, "responses")
+
+
+async def _one(door: Door, request: Request) -> Response:
+    return await (delete if request.method == "DELETE" else show)(door, request)
 
 
 async def _found(door: Door, request: Request) -> FoundResponse:
