@@ -141,8 +141,7 @@ class Door:
 
     async def _respond(self, request: Request, call: GatewayCall) -> Response:
         if call.kind == "responses":
-            at = await asyncio.to_thread(self.operations.current)
-            call = await continued(self.operations, call, at.catalog)
+            call = await continued(self.operations, call)
         if call.streams:
             return await self.stream(request, call)
         if call.background:

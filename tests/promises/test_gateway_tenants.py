@@ -254,6 +254,7 @@ def _calls_for_response(callers: TenantCallers) -> dict[str, list[Callable[[], A
     return {
         RESPONSES: [call(RESPONSES, follows)],
         count: [call(count, follows)],
+        f"{RESPONSES}/compact": [call(f"{RESPONSES}/compact", follows)],
         any_one: [call(one), call(f"{one}?stream=true&starting_after=0"),
                   call(one, method="DELETE")],
         f"{any_one}/cancel": [call(f"{one}/cancel", method="POST")],
