@@ -13,13 +13,23 @@ import orjson
 
 from headgate.producer.batch.custom_id import as_given
 from headgate.producer.batch.samples import line_and_sample
-from headgate.producer.dialects.openai import completion, embeddings, fields_with_ours
+from headgate.producer.dialects.fields import fields_of
+from headgate.producer.dialects.openai import (
+    completion,
+    embeddings,
+    fields_with_ours,
+    is_moderation,
+    moderation,
+)
 from headgate.producer.submit.defaults import with_defaults
 from headgate.shared.errors import InvalidRequest
 from headgate.shared.field_faults import closest
 
 CHAT = "/v1/chat/completions"
 EMBEDDINGS = "/v1/embeddings"
+MODERATIONS = "/v1/moderations"
+_NEEDED = {CHAT: "messages", EMBEDDINGS: "input", MODERATIONS: "input"}
+"""What the body of a line to each address must have."""
 _OPENAI_KEYS = ("custom_id", "method", "url", "body")
 _FAULTS_OF_LINE = ("invalid_request", "unknown_model", "context_length")
 
@@ -41,18 +51,19 @@ def _from_openai(line: dict[str, Any]) -> dict[str, Any]:
     url, body = line.get("url"), line.get("body")
     if line.get("method", "POST") != "POST":
         raise InvalidRequest("method", line["method"], "use POST")
-    if url not in (CHAT, EMBEDDINGS):
-        raise InvalidRequest("url", url, f"use {CHAT} or {EMBEDDINGS}")
+    if not isinstance(url, str) or url not in _NEEDED:
+        raise InvalidRequest("url", url, f"use one of {', '.join(_NEEDED)}")
     if not isinstance(body, dict):
         raise InvalidRequest("body", body, "must be the request, as a JSON object")
-    needed = "input" if url == EMBEDDINGS else "messages"
+    needed = _NEEDED[url]
     if body.get(needed) is None and body.get("template") is None:
         raise InvalidRequest(f"body.{needed}", None, f"is missing; {url} needs it")
     if body.get("stream") not in (None, False):
         raise InvalidRequest("body.stream", body["stream"], "a batch cannot stream; remove it")
     if "params" in body:
         raise InvalidRequest("body.params", body["params"], "put its entries into the body itself")
-    return fields_with_ours(body)
+    fields = fields_with_ours(body)
+    return {**fields, "dialect": "moderations"} if url == MODERATIONS else fields
 
 
 def output_line(place: int, batch_id: str, custom_id: str, result: dict[str, Any]) -> bytes:
@@ -118,8 +129,10 @@ def _encode(
 
 
 def _body(result: dict[str, Any]) -> dict[str, Any]:
+    if is_moderation(fields_of(result.get("message"))):
+        return moderation(result)
     return embeddings(result) if "embeddings" in result else completion(result)
 
 
 def _is_openais(message: dict[str, Any]) -> bool:
-    return isinstance(message.get("choices"), list) or isinstance(message.get("data"), list)
+    return any(isinstance(message.get(name), list) for name in ("choices", "data", "results"))

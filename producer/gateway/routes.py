@@ -108,6 +108,7 @@ def routes() -> list[Route]:
     return [
         Route("/v1/chat/completions", _calls("chat"), methods=["POST"]),
         Route("/v1/embeddings", _calls("embeddings"), methods=["POST"]),
+        Route("/v1/moderations", _calls("moderations"), methods=["POST"]),
         Route("/v1/messages", _calls("messages"), methods=["POST"]),
         Route("/v1/messages/count_tokens", _answers(_count_tokens), methods=["POST"]),
         Route("/v1/models", _answers(_list_models), methods=["GET"]),

@@ -25,7 +25,7 @@ from headgate.shared.routing.dialects import remedy_for
 
 def prompt_field(request: Request) -> str:
     """Return the name of the field that holds the words of the request."""
-    return "input" if request.embeds else "messages" if request.messages else "prompt"
+    return "input" if request.input is not None else "messages" if request.messages else "prompt"
 
 
 def refuse_misspelt_params(request: Request) -> None:
@@ -40,14 +40,22 @@ def refuse_misspelt_params(request: Request) -> None:
 
 
 def refuse_other_kind(field: str, model: Model, request: Request) -> None:
-    """Raise InvalidRequest if the model embeds and the request asks for text, or the reverse."""
-    if model.embeds and not request.embeds:
-        remedy = "this model embeds; give `input`, or name a model that answers"
-    elif request.embeds and not model.embeds:
-        remedy = "this model answers; give `prompt` or `messages`, or name a model that embeds"
-    else:
+    """Raise InvalidRequest if the model answers with something else than the request asks for."""
+    kinds = request.answer_kind, model.answer_kind
+    if kinds[0] == kinds[1]:
         return
+    remedy = _OTHER_KIND.get(kinds) or (
+        f"this model answers with {kinds[1]}, and the request asks for {kinds[0]}; "
+        'moderations have dialect "moderations" and a model such as omni-moderation-latest'
+    )
     raise InvalidRequest(field, model.name, remedy)
+
+
+_OTHER_KIND = {
+    ("text", "embeddings"): "this model embeds; give `input`, or name a model that answers",
+    ("embeddings", "text"): "this model answers; give `prompt` or `messages`, or name a model "
+    "that embeds",
+}
 
 
 def refuse_too_long(request: Request, model: Model, needs: Needs) -> None:
@@ -69,7 +77,7 @@ def refuse_too_long(request: Request, model: Model, needs: Needs) -> None:
 
 def refuse_unable(request: Request, model: Model, catalog: Catalog, needs: Needs) -> None:
     """Raise InvalidRequest if the model, or every model of `fallback`, lacks a capability."""
-    if request.embeds:
+    if request.answer_kind != "text":
         return
     needs = needs.of(model)
     if beyond := beyond_dialect(model, needs):
@@ -91,7 +99,9 @@ def refuse_unable(request: Request, model: Model, catalog: Catalog, needs: Needs
 
 def _remedy(missing: str, needs: Needs, catalog: Catalog) -> str:
     others = catalog.models.values()
-    suitable = (one.name for one in others if not one.embeds and lacks(one, needs) is None)
+    suitable = (
+        one.name for one in others if one.answer_kind == "text" and lacks(one, needs) is None
+    )
     remedy = f"ask one that has it, such as {next(suitable, 'none of this catalog')}"
     return f"lacks {missing} (capabilities in the catalog); {remedy}"
 
@@ -122,7 +132,7 @@ def refuse_too_expensive(request: Request, model: Model, catalog: Catalog) -> No
 
 def _max_tokens_within(limit_pico: int, request: Request, model: Model, catalog: Catalog) -> int:
     """Return the highest `max_tokens` with which an attempt stays within the limit; 0 if none."""
-    if request.embeds:
+    if request.answer_kind != "text":
         return 0
     params = {k: v for k, v in request.params.items() if k != "max_completion_tokens"}
 

@@ -153,7 +153,7 @@ class Submitter:
                 raise InvalidRequest(f"requests[{i}]", given, "give a text, a dict or a Request")
             try:
                 request = _request_of(given)
-                refuse_samples(samples, request.embeds)
+                refuse_samples(samples, request.answer_kind != "text")
                 prepared = [self.prepare(request, sample=k) for k in range(1, samples + 1)]
             except InvalidRequest as error:
                 field = f"requests[{i}].{error.field}"
@@ -172,7 +172,7 @@ class Submitter:
         """
         envelope = with_new_deadline(envelope)
         request = envelope.request
-        if (request.model or self._default_model) == AUTO:
+        if request.model_or(self._default_model) == AUTO:
             model = self._model_of(request)
             chosen = {"model": model.name, "model_class": model.model_class}
             envelope = envelope.model_copy(update=chosen)
@@ -184,7 +184,7 @@ class Submitter:
     def _model_of(self, request: Request) -> Model:
         """Return the model to ask first; check it and the models of `fallback`."""
         field = "model" if request.model else "HEADGATE_MODEL"
-        name = request.model or self._default_model
+        name = request.model_or(self._default_model)
         if name == AUTO:
             model = self._router.model(request, field)
         else:
@@ -212,7 +212,7 @@ class Submitter:
 
     def _with_default_params(self, request: Request, model: Model) -> Request:
         """Add the params of the settings that the request leaves out and the model accepts."""
-        if not self._default_params or request.embeds:
+        if not self._default_params or request.answer_kind != "text":
             return request
         own = request.params
         missing = {k: v for k, v in self._default_params.items() if k not in own}
@@ -285,10 +285,11 @@ def checked_samples(value: object) -> int:
     raise InvalidRequest("samples", value, f"give a whole number from 1 to {MAX_SAMPLES}")
 
 
-def refuse_samples(samples: int, embeds: bool) -> None:
-    """Raise InvalidRequest for several samples of an embedding."""
-    if samples > 1 and embeds:
-        raise InvalidRequest("samples", samples, "an embedding is always the same; leave it out")
+def refuse_samples(samples: int, is_no_text: bool) -> None:
+    """Raise InvalidRequest for several samples of an embedding or a moderation."""
+    if samples > 1 and is_no_text:
+        remedy = "an embedding is always the same, and so is a moderation; leave it out"
+        raise InvalidRequest("samples", samples, remedy)
 
 
 def _with_own_key(request: Request, sample: int) -> Request:

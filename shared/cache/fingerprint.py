@@ -23,7 +23,7 @@ from typing import Any
 import orjson
 
 from headgate.shared.job.encoding import dumps
-from headgate.shared.job.request import EmbeddingInput, Request
+from headgate.shared.job.request import Request
 
 UNSEEN = frozenset({
     "user", "metadata", "store", "service_tier", "prompt_cache_key", "prompt_cache_retention",
@@ -55,7 +55,7 @@ def fingerprint(request: Request, model: str, sample: int = 1) -> str:
         "tenant": request.tenant,
         "model": model,
         "input": _input(request.input),
-        "messages": None if request.embeds else [_message(one) for one in request.chat()],
+        "messages": [_message(one) for one in request.chat()] if request.input is None else None,
         "params": _params(request.params) if request.params else {},
         **({"sample": sample} if sample > 1 else {}),
         **({"dialect": request.dialect} if request.dialect != "openai" else {}),
@@ -63,7 +63,7 @@ def fingerprint(request: Request, model: str, sample: int = 1) -> str:
     return hashlib.sha256(dumps(question, orjson.OPT_SORT_KEYS)).hexdigest()
 
 
-def _input(value: EmbeddingInput | None) -> EmbeddingInput | None:
+def _input(value: Any) -> Any:
     if isinstance(value, list) and len(value) == 1 and not isinstance(value[0], int):
         return value[0]
     return value

@@ -26,6 +26,7 @@ from headgate.shared.job.request_checks import (
     Form,
     check_input,
     check_messages,
+    check_moderated,
     check_params,
     is_deeper,
     with_whole_numbers,
@@ -101,12 +102,19 @@ EmbeddingInput = str | list[str] | list[int] | list[list[int]]
 """What an embedding job embeds: a text, texts, a text as tokens, or several of them."""
 
 
+MODERATION_MODEL = "omni-moderation-latest"
+"""The model of a moderation that names none, as at OpenAI."""
+
+
 CACHE_MODES = ("off", "exact")
 CACHE_REMEDY = 'use "off" or "exact"; "semantic" is not supported yet'
 
 
 Dialect = Form
-"""Whose form a request has: OpenAI's chat completions, or Anthropic's messages."""
+"""Whose form a request has: OpenAI's chat completions, Anthropic's messages, or moderations."""
+
+AnswerKind = Literal["text", "embeddings", "moderation"]
+"""What a request asks a model for. A model has one of them."""
 
 
 class CacheWish(BaseModel):
@@ -132,7 +140,7 @@ class Request(BaseModel):
 
     prompt: Annotated[str, Field(min_length=1)] | None = None
     messages: Annotated[list[dict[str, Any]], Field(min_length=1)] | None = None
-    input: str | list[str] | list[int] | list[list[int]] | None = None
+    input: EmbeddingInput | list[dict[str, Any]] | None = None
     model: Name | None = None
     params: dict[str, Any] = Field(default_factory=dict)
     dialect: Dialect = "openai"
@@ -193,12 +201,16 @@ class Request(BaseModel):
             raise InvalidRequest("prompt", named, "give exactly one of prompt, messages and input")
         if self.dialect == "anthropic":
             self._refuse_openais_form()
+        elif self.dialect == "moderations" and self.input is None:
+            remedy = "a moderation checks an input: give a text, a list of texts or a list of parts"
+            raise InvalidRequest("input", None, remedy)
         if self.messages is not None:
             check_messages(self.messages, self.dialect)
         if self.input is not None:
-            check_input(self.input)
-        if self.stream and self.input is not None:
-            raise InvalidRequest("stream", True, "an embedding has no text to stream; leave it out")
+            (check_moderated if self.dialect == "moderations" else check_input)(self.input)
+        if self.stream and self.answer_kind != "text":
+            what = "an embedding" if self.embeds else "a moderation"
+            raise InvalidRequest("stream", True, f"{what} has no text to stream; leave it out")
         if self.params:
             check_params(self.params, self.dialect)
 
@@ -216,17 +228,27 @@ class Request(BaseModel):
     @property
     def embeds(self) -> bool:
         """Whether this is an embedding job."""
-        return self.input is not None
+        return self.answer_kind == "embeddings"
 
     @property
-    def inputs(self) -> list[str] | list[list[int]]:
-        """The inputs of an embedding job, as a list of texts or of token lists."""
+    def answer_kind(self) -> AnswerKind:
+        """What the job asks its model for."""
+        if self.dialect == "moderations":
+            return "moderation"
+        return "text" if self.input is None else "embeddings"
+
+    @property
+    def inputs(self) -> list[Any]:
+        """The inputs of an embedding job, as a list of texts or of token lists.
+
+        Those of a moderation are texts, or one list of parts, which is judged as a whole.
+        """
         given = self.input
         if given is None:
             return []
         if isinstance(given, str):
             return [given]
-        return [given] if isinstance(given[0], int) else given
+        return [given] if isinstance(given[0], int | dict) else given
 
     @property
     def version(self) -> int:
@@ -236,6 +258,8 @@ class Request(BaseModel):
         answers (`params.n`). Readers of version 2 would read Anthropic's form as OpenAI's. Readers
         of version 3 refuse the forms and fields that came after them.
         """
+        if self.dialect == "moderations":
+            return 4
         if self.dialect != "openai":
             return 3
         if self.input is not None:
@@ -245,6 +269,10 @@ class Request(BaseModel):
             return 2
         roles = (message.get("role") for message in self.messages or ())
         return 2 if "function" in roles else 1
+
+    def model_or(self, default: str) -> str:
+        """Return the model that is asked for; without one, `default`, or the one that moderates."""
+        return self.model or (MODERATION_MODEL if self.dialect == "moderations" else default)
 
     def chat(self) -> list[dict[str, Any]]:
         """Return the messages in the form of `dialect`; a prompt is one message of the user."""

@@ -123,7 +123,7 @@ def exceeds_window(model: Model, needs: Needs) -> bool:
 
 def reserved_tokens(model: Model, needs: Needs) -> int:
     """Return how many tokens of the window are for the output; 0 where none were asked for."""
-    return 0 if model.embeds else min(needs.output_tokens, model.max_output_tokens)
+    return 0 if model.answer_kind != "text" else min(needs.output_tokens, model.max_output_tokens)
 
 
 #: The field of a request that asks for each capability.
@@ -146,9 +146,9 @@ def chain(
 
     Fallbacks that lack a capability, or whose dialect cannot carry a field of the request, are left
     out, and with `same_provider` those of other providers. An embedding job has no fallback:
-    vectors of different models cannot be compared.
+    vectors of different models cannot be compared. The same holds for moderations and scores.
     """
-    if request.embeds or request.fallback is False:
+    if request.answer_kind != "text" or request.fallback is False:
         return (first,)
     whole = catalog.chain(first, request.fallback)
     if len(whole) == 1:

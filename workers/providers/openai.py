@@ -1,4 +1,4 @@
-"""OpenAI's dialect: chat completions and embeddings, at OpenAI or at any compatible address.
+"""OpenAI's dialect at OpenAI or at any compatible address: chat, embeddings and moderations.
 
 Of a request in OpenAI's form params pass through as they are, null included. Two things change:
 which of `max_tokens` and `max_completion_tokens` is sent (see `limit_name`), and at OpenAI itself
@@ -25,6 +25,7 @@ from headgate.shared.routing.dialects import beyond_openai
 from headgate.workers.provider import Answer, AnswerSink, Room
 from headgate.workers.providers.chat_parts import INSTEAD_OF_TEXT, ChatParts
 from headgate.workers.providers.http import HttpPool, Response, headers_only_client
+from headgate.workers.providers.moderation.verdicts import read_moderation
 from headgate.workers.providers.openai_request import limit_name, translated_body
 from headgate.workers.providers.reading import MOST_BYTES
 from headgate.workers.providers.refusals import ModelRefused, request_id, unusable
@@ -38,7 +39,7 @@ from headgate.workers.providers.reply_fields import (
 from headgate.workers.providers.streaming import AnswerStream, post_and_decode
 
 ADDRESS = "https://api.openai.com/v1"
-CHAT, EMBEDDINGS = ENDPOINTS = ("/chat/completions", "/embeddings")
+CHAT, EMBEDDINGS, MODERATIONS = ENDPOINTS = ("/chat/completions", "/embeddings", "/moderations")
 
 _NUMBERS = {float, int}
 
@@ -99,13 +100,15 @@ class OpenAIProvider:
         if request.dialect == "anthropic" and (beyond := beyond_openai(request)):
             words = f"OpenAI's dialect has nothing like {beyond}; leave it out"
             raise ModelRefused(words, code="invalid_request")
-        if request.embeds:
-            path, body = EMBEDDINGS, embedding_body(request, model)
+        kind = request.answer_kind
+        if kind != "text":
+            path = EMBEDDINGS if request.embeds else MODERATIONS
+            body = embedding_body(request, model)
         else:
             path = CHAT
             body = chat_body(request, model, max_output_tokens, vendor=self._vendor)
         into = None
-        if sink is not None and not request.embeds:
+        if sink is not None and kind == "text":
             parts = ChatParts(sink.text, choices=choices_of(request))
             into = AnswerStream(parts, sink, self._key, read_usage)
             body["stream"] = True
@@ -115,8 +118,8 @@ class OpenAIProvider:
             self._http, path, body, request, self._key,
             timeout_s=timeout_s, idle_s=idle_s, into=into, room=room,
         )  # fmt: skip
-        read = read_embeddings if request.embeds else read_chat
-        return read(decoded, response, request)
+        read = {"text": read_chat, "embeddings": read_embeddings, "moderation": read_moderation}
+        return read[kind](decoded, response, request)
 
     async def close(self) -> None:
         """Close all connections."""
@@ -184,7 +187,7 @@ def choices_of(request: Request) -> int:
 
 
 def embedding_body(request: Request, model: str) -> dict[str, Any]:
-    """Return the body of an embeddings call."""
+    """Return the body of a call of embeddings or of moderations."""
     return {"model": model, "input": request.input, **request.params}
 
 

@@ -11,8 +11,8 @@ from headgate.producer.callers.caller import Caller
 from headgate.producer.submit.fields import RequestFields
 from headgate.shared.job.request import Dialect
 
-Kind = Literal["chat", "embeddings", "messages"]
-"""What a call asks for. It is also what its key must be allowed to do; messages are chats."""
+Kind = Literal["chat", "embeddings", "messages", "moderations"]
+"""What a call asks for."""
 
 
 def new_request_id() -> str:

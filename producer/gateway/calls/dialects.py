@@ -16,11 +16,11 @@ from headgate.shared.job.request_checks import BETAS, VERSION
 from headgate.shared.job.result import Result
 
 DIALECTS: Mapping[Kind, Dialect] = {
-    "chat": "openai", "embeddings": "openai", "messages": "anthropic",
+    "chat": "openai", "embeddings": "openai", "messages": "anthropic", "moderations": "openai",
 }  # fmt: skip
 
 ASKED_FOR: Mapping[Kind, Scope] = {
-    "chat": "chat", "embeddings": "embeddings", "messages": "chat",
+    "chat": "chat", "embeddings": "embeddings", "messages": "chat", "moderations": "chat",
 }  # fmt: skip
 
 
@@ -47,6 +47,8 @@ class Wish:
 
 def fields_of(kind: Kind, body: dict[str, Any], headers: Mapping[str, str]) -> Wish:
     """Return what the body asks for; raise InvalidRequest that names a field of the body."""
+    if kind == "moderations":
+        return Wish(openai.moderation_fields(body), body.get("user"))
     if body.get("model") is None:
         raise InvalidRequest("model", None, 'is missing; name a model, or "auto"')
     if kind == "embeddings":
@@ -82,4 +84,4 @@ def answer_body(call: GatewayCall, result: Result) -> dict[str, Any]:
         return anthropic.message(fields)
     if call.kind == "embeddings":
         return openai.embeddings(fields, "base64" if call.base64 else "float")
-    return openai.completion(fields)
+    return openai.moderation(fields) if call.kind == "moderations" else openai.completion(fields)

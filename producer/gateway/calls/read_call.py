@@ -14,7 +14,7 @@ from headgate.producer.gateway.calls.dialects import DIALECTS, Wish, fields_of
 from headgate.producer.gateway.calls.faults import CallRefused
 from headgate.producer.gateway.calls.own_fields import is_on, own_fields
 from headgate.producer.gateway.calls.retries import digest_of
-from headgate.shared.job.request import LONGEST_NAME
+from headgate.shared.job.request import LONGEST_NAME, MODERATION_MODEL
 from headgate.shared.settings import Settings
 
 
@@ -42,7 +42,7 @@ async def read_call(
         caller=caller,
         fields=fields,  # type: ignore[arg-type]  # checked when they are submitted
         request_id=request_id,
-        model=str(fields.get("model") or settings.model),
+        model=str(fields.get("model") or _default_model(kind, settings)),
         wait_s=min(wait_s, settings.gateway_wait_s),
         is_patient="deadline_s" in ours,
         detach=is_on(headers, "detach"),
@@ -53,6 +53,10 @@ async def read_call(
         digest=digest,
         after=_last_event(request),
     )
+
+
+def _default_model(kind: Kind, settings: Settings) -> str:
+    return MODERATION_MODEL if kind == "moderations" else settings.model
 
 
 async def read_json(request: Request, settings: Settings) -> bytes:
