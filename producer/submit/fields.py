@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import Any, Literal, TypedDict
 
-from headgate.shared.job.request import CacheWish, Dialect, Kind, Priority, Request
+from headgate.shared.job.request import AskedForm, CacheWish, Kind, Priority, Request
 
 
 class CacheFields(TypedDict, total=False):
@@ -30,11 +30,13 @@ class RequestFields(TypedDict, total=False):
 
     prompt: the text of one user message.
     messages: a conversation in the form of `dialect`.
-    input: a text or a list of texts to embed, or the same as tokens.
+    input: a text or a list of texts to embed, or the same as tokens. With dialect "moderations":
+        a text, a list of texts, or a list of parts to judge.
     template, variables: a prompt of the catalog by name, and the values to put into it.
     model: a name from the catalog, or "auto". Default: HEADGATE_MODEL.
     params: parameters in the vendor's own form, sent as they are: max_tokens, tools, user, ...
-    dialect: whose form messages and params have: "openai" (default) or "anthropic".
+    dialect: whose form messages and params have: "openai" (default) or "anthropic". "moderations"
+        makes it a moderation.
     priority: "interactive", "standard" (default) or "bulk".
     tenant, user: whose request it is; usage, limits and budgets are counted by them. Never sent.
     tier: the tier of the caller. Default: as HEADGATE_TIERS says.
@@ -58,10 +60,10 @@ class RequestFields(TypedDict, total=False):
 
     prompt: str | None
     messages: list[dict[str, Any]] | None
-    input: str | list[str] | list[int] | list[list[int]] | None
+    input: str | list[str] | list[int] | list[list[int]] | list[dict[str, Any]] | None
     model: str | None
     params: dict[str, Any]
-    dialect: Dialect
+    dialect: AskedForm
     priority: Priority
     tenant: str
     user: str | None

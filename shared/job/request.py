@@ -111,7 +111,10 @@ CACHE_REMEDY = 'use "off" or "exact"; "semantic" is not supported yet'
 
 
 Dialect = Form
-"""Whose form a request has: OpenAI's chat completions, Anthropic's messages, or moderations."""
+"""Whose form a request has: OpenAI's chat completions, or Anthropic's messages."""
+
+AskedForm = Dialect | Literal["moderations"]
+"""The form of a request. Moderations are in OpenAI's form, and have no messages and no events."""
 
 AnswerKind = Literal["text", "embeddings", "moderation"]
 """What a request asks a model for. A model has one of them."""
@@ -143,7 +146,7 @@ class Request(BaseModel):
     input: EmbeddingInput | list[dict[str, Any]] | None = None
     model: Name | None = None
     params: dict[str, Any] = Field(default_factory=dict)
-    dialect: Dialect = "openai"
+    dialect: AskedForm = "openai"
     priority: Priority = "standard"
     tenant: Name = "default"
     user: Name | None = None
@@ -199,20 +202,29 @@ class Request(BaseModel):
         if len(given) != 1 and (given or self.template is None):
             named = " and ".join(given) or "none"
             raise InvalidRequest("prompt", named, "give exactly one of prompt, messages and input")
+        if self.dialect == "moderations":
+            self._check_moderation()
+            return
         if self.dialect == "anthropic":
             self._refuse_openais_form()
-        elif self.dialect == "moderations" and self.input is None:
-            remedy = "a moderation checks an input: give a text, a list of texts or a list of parts"
-            raise InvalidRequest("input", None, remedy)
         if self.messages is not None:
             check_messages(self.messages, self.dialect)
         if self.input is not None:
-            (check_moderated if self.dialect == "moderations" else check_input)(self.input)
-        if self.stream and self.answer_kind != "text":
-            what = "an embedding" if self.embeds else "a moderation"
-            raise InvalidRequest("stream", True, f"{what} has no text to stream; leave it out")
+            check_input(self.input)
+        if self.stream and self.embeds:
+            raise InvalidRequest("stream", True, "an embedding has no text to stream; leave it out")
         if self.params:
             check_params(self.params, self.dialect)
+
+    def _check_moderation(self) -> None:
+        """Raise InvalidRequest for what is no moderation, or has fields of another form."""
+        if self.input is None:
+            remedy = "a moderation judges an input; give a text, texts or a list of parts"
+            raise InvalidRequest("input", None, remedy)
+        check_moderated(self.input)
+        if self.stream:
+            raise InvalidRequest("stream", True, "a moderation has no text to stream; leave it out")
+        check_params(self.params)
 
     def _refuse_openais_form(self) -> None:
         """Raise InvalidRequest for fields whose form is OpenAI's in a request of Anthropic's."""

@@ -12,8 +12,8 @@ from headgate.shared.job.numbers import whole
 ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
 ANTHROPIC_ROLES = frozenset({"system", "user", "assistant"})
 
-Form = Literal["openai", "anthropic", "moderations"]
-"""Whose form messages, input and params have."""
+Form = Literal["openai", "anthropic"]
+"""Whose form messages and params have."""
 
 INPUT_REMEDY = "give a text, a list of texts, a list of tokens or a list of token lists"
 

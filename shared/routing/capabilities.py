@@ -12,7 +12,7 @@ from headgate.shared.catalog.catalog import Catalog
 from headgate.shared.catalog.schema import Model, StaticText
 from headgate.shared.cost import tokens as estimate
 from headgate.shared.job.blocks import all_blocks
-from headgate.shared.job.request import Dialect, Request
+from headgate.shared.job.request import AskedForm, Request
 from headgate.shared.routing.dialects import NOTABLE, beyond_anthropic, beyond_openai
 
 #: Types of parts, of both vendors, that only a model with vision can read.
@@ -34,7 +34,7 @@ class Needs(NamedTuple):
     json: bool = False
     beyond_anthropic: str = ""
     beyond_openai: str = ""
-    dialect: Dialect = "openai"
+    dialect: AskedForm = "openai"
 
     def of(self, first: Model) -> Needs:
         """Return the needs of a request for this model and its fallbacks.

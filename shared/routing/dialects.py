@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from headgate.shared.job.request import Dialect, Request
+from headgate.shared.job.request import AskedForm, Request
 from headgate.shared.routing import anthropic_form
 
 Params = Mapping[str, Any]
@@ -209,7 +209,7 @@ REMEDIES: Mapping[str, str] = {
 """What to do at Anthropic in the place of a field that its dialect cannot carry."""
 
 
-def remedy_for(field: str, dialect: Dialect) -> str:
+def remedy_for(field: str, dialect: AskedForm) -> str:
     """Return what to do in the place of a field that the dialect of the model cannot carry."""
     remedies = anthropic_form.REMEDIES if dialect == "anthropic" else REMEDIES
     return remedies.get(field, "leave it out")

@@ -34,12 +34,11 @@ from headgate.workers.simulator.stats import SimulatorStats
 
 MAX_BODY_BYTES = 32 * 1024 * 1024
 CHAT, EMBEDDINGS, MESSAGES = "/v1/chat/completions", "/v1/embeddings", "/v1/messages"
-MODERATIONS = "/v1/moderations"
 READERS: dict[str, Callable[[dict[str, object]], SimulatedRequest]] = {
     CHAT: openai_requests.read_chat,
     EMBEDDINGS: openai_requests.read_embeddings,
     MESSAGES: anthropic_requests.read_messages,
-    MODERATIONS: openai_moderations.read,
+    openai_moderations.PATH: openai_moderations.read,
 }
 JSON_TYPE, SSE_TYPE = "application/json", "text/event-stream; charset=utf-8"
 
@@ -193,7 +192,7 @@ class Engine:
         """Return the answer and its usage."""
         per_token = self.behaviour.chars_per_token
         input_tokens = tokens_of(ask.chars, per_token)
-        if path in (EMBEDDINGS, MODERATIONS):
+        if path in (EMBEDDINGS, openai_moderations.PATH):
             return _Draft(ask, [], SimulatedUsage(input_tokens), [])
         answers = [compose(ask, choice, per_token, self._lengths) for choice in range(ask.choices)]
         output = sum(answer.output_tokens for answer in answers)
@@ -260,7 +259,7 @@ class Engine:
         act.model = ask.model
         if path == EMBEDDINGS:
             act.body = openai_replies.embeddings_reply(ask, usage.input_tokens)
-        elif path == MODERATIONS:
+        elif path == openai_moderations.PATH:
             act.body = openai_moderations.reply(ask, f"modr-{self._id()}")
         elif path == CHAT:
             block = openai_replies.usage_of(answers, usage.input_tokens, usage.cached_tokens)
