@@ -178,7 +178,7 @@ def ticket_for(
 def _charge_of(request: Request, model: Model, dialect: str, input_tokens: int | None) -> Charge:
     if input_tokens is None:
         input_tokens = tokens.input_tokens(request, model)
-    ceiling = tokens.output_ceiling(request.params, model)
+    ceiling = tokens.output_ceiling(request.asked_tokens, model)
     return charge(dialect, request, input_tokens=input_tokens, ceiling=ceiling)
 
 

@@ -303,13 +303,13 @@ class AttemptSteps:
 
         Of a request for `n` answers they learn the mean.
         """
-        used, params = answer.reply.usage, job.envelope.request.params
-        times = tokens.answers(params)
+        used, request = answer.reply.usage, job.envelope.request
+        times = tokens.answers(request.params)
         self.estimates.saw(
-            model.name, job.envelope.request.tenant, "",
+            model.name, request.tenant, "",
             estimated_input=job.input_tokens(model), input_tokens=used.input_tokens,
             held_output=hold.output_tokens // times, output_tokens=used.output_tokens // times,
-            ceiling=tokens.output_ceiling(params, model),
+            ceiling=tokens.output_ceiling(request.asked_tokens, model),
         )  # fmt: skip
 
     def _bill(self, job: JobRun, model: Model, answer: Answer) -> AnswerBill:

@@ -15,7 +15,7 @@ from headgate.shared.field_faults import closest
 from headgate.shared.job.request import REQUEST_FIELDS
 
 OF_BODY = REQUEST_FIELDS - {"prompt", "messages", "input", "model", "params", "dialect", "stream",
-                            "events", "key_id"}  # fmt: skip
+                            "events", "key_id", "pinned"}  # fmt: skip
 """What a body may hold under `headgate`: all of a request that the vendor's fields do not say."""
 
 PREFIX = "x-headgate-"

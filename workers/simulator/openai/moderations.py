@@ -12,7 +12,6 @@ import orjson
 from headgate.workers.simulator.openai.requests import IMAGE_CHARS
 from headgate.workers.simulator.request import Invalid, Json, SimulatedRequest, digest_of
 
-PATH = "/v1/moderations"
 FLAG = re.compile(r"\[\[flag:([a-z/-]+)\]\]")
 DEFAULT = "omni-moderation-latest"
 LOW, HIGH = 0.0001, 0.98

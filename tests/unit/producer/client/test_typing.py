@@ -9,9 +9,9 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 import headgate
 from headgate.producer.client.arguments import UsageKey
-from headgate.producer.submit.fields import CacheFields, RequestFields
+from headgate.producer.submit.fields import CacheFields, PinFields, RequestFields
 from headgate.producer.usage.report import BY
-from headgate.shared.job.request import CacheWish, Request
+from headgate.shared.job.request import CacheWish, Pin, Request
 from tests import ROOT
 
 GOOD = '''
@@ -117,6 +117,7 @@ def test_mypy_accepts_a_program_and_sees_each_wrong_field(tmp_path: Path) -> Non
 
 WIDER: dict[str, Any] = {
     "cache": CacheFields | CacheWish | Literal["off", "exact"],
+    "pinned": PinFields | Pin | None,
     "max_usd_per_million": str | int | float | Decimal | None,
     "max_cost_usd": str | int | float | Decimal | None,
 }
@@ -139,6 +140,7 @@ def bare(kind: Any) -> Any:
 
 def test_the_typed_fields_are_those_of_a_request() -> None:
     typed, declared = get_type_hints(RequestFields), get_type_hints(Request, include_extras=True)
+    assert typed.pop("instructions") == str | None  # it becomes one of the params
     declared = {name: declared[name] for name in Request.model_fields}
     assert list(typed) == list(declared), "the same fields in the same order"
     assert not RequestFields.__required_keys__

@@ -20,10 +20,8 @@ from headgate.workers.providers.moderation.verdicts import CATEGORIES, read_mode
 from headgate.workers.stages.call import Call, Upstream
 
 TWO = Request(dialect="moderations", input=["one", "two"])
-PARTS = Request(
-    dialect="moderations",
-    input=[{"type": "text", "text": "x"}, {"type": "image_url", "image_url": {"url": "u"}}],
-)
+IMAGE: dict[str, Any] = {"type": "image_url", "image_url": {"url": "u"}}
+PARTS = Request(dialect="moderations", input=[{"type": "text", "text": "x"}, IMAGE])
 
 
 def read(body: dict[str, Any], request: Request = TWO) -> Answer:
