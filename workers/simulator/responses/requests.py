@@ -40,13 +40,11 @@ def read_response(body: Json) -> SimulatedRequest:
     `history` of the body is what `SimulatedRecord` has put before its input.
     """
     history = body.pop("history", [])
-    for name in body.keys() - FIELDS:
-        raise Invalid(f"Unknown parameter: '{name}'.", param=name, code="unknown_parameter")
+    _check(body)
     model = text_field(body, "model")
     items = items_of(body)
     if not items and not history and not body.get("prompt"):
         raise Invalid("Missing required parameter: 'input'.", "input", "missing_required_parameter")
-    _check(body)
     everything = [*history, *items]
     _pair_calls(everything)
     texts, last, images = _texts(everything, body.get("instructions"))
@@ -56,10 +54,7 @@ def read_response(body: Json) -> SimulatedRequest:
     if tools:
         chars += len(orjson.dumps(body["tools"]))
     digest = digest_of({**body, "history": history} if history else body)
-    must, named = _choice(body.get("tool_choice"))
-    answered = bool(everything) and str(everything[-1].get("type")).endswith("_output")
-    may = body.get("tool_choice") != "none" and (must or not answered)
-    tool = tool_to_call(tools if may else [], must, named, last, digest)
+    tool = _tool(body, tools, everything, last, digest)
     wants_json, schema = _format((body.get("text") or {}).get("format"))
     effort = (body.get("reasoning") or {}).get("effort")
     return SimulatedRequest(
@@ -83,6 +78,8 @@ def read_response(body: Json) -> SimulatedRequest:
 
 def _check(body: Json) -> None:
     """Raise Invalid for values that OpenAI refuses."""
+    for name in body.keys() - FIELDS:
+        raise Invalid(f"Unknown parameter: '{name}'.", param=name, code="unknown_parameter")
     number_field(body, "temperature", 2)
     number_field(body, "top_p", 1)
     number_field(body, "top_logprobs", 20)
@@ -202,6 +199,16 @@ def _tools(body: Json) -> list[Tool]:
             )
         tools.append(Tool(one["name"], one.get("parameters") or {}))
     return tools
+
+
+def _tool(
+    body: Json, tools: list[Tool], items: list[Json], last: str, digest: bytes
+) -> Tool | None:
+    """Return the tool that the answer calls; none after the result of one, unless it must."""
+    must, named = _choice(body.get("tool_choice"))
+    answered = bool(items) and _is_output(items[-1])
+    may = body.get("tool_choice") != "none" and (must or not answered)
+    return tool_to_call(tools if may else [], must, named, last, digest)
 
 
 def _choice(found: Any) -> tuple[bool, str | None]:
