@@ -28,11 +28,13 @@ from tests.support.servers import Simulator, ValkeyServer
 
 TENANTS = ("amber", "birch")
 CHAT, MESSAGES, EMBEDDINGS = "/v1/chat/completions", "/v1/messages", "/v1/embeddings"
+MODERATIONS = "/v1/moderations"
 COUNT, MODEL = "/v1/messages/count_tokens", "/v1/models/{name:path}"
 SAME_FOR_ALL = {"/v1/models", "/health", "/v1/health", "/health/live", "/health/ready",
                 "/openapi.json", "/docs"}  # fmt: skip
 """Addresses that take no id and name no tenant."""
 
+_OF_THEIR_OWN = ("embeddings", "messages", "moderations")
 _rounds = count()
 
 
@@ -42,7 +44,7 @@ class Step:
 
     tenant: str
     with_any: bool
-    what: Literal["chat", "stream", "messages", "embeddings"]
+    what: Literal["chat", "stream", "messages", "embeddings", "moderations"]
     prompt: int
     key: int | None
     retry: int | None
@@ -53,7 +55,7 @@ STEPS = st.builds(
     Step,
     tenant=st.sampled_from(TENANTS),
     with_any=st.booleans(),
-    what=st.sampled_from(("chat", "stream", "messages", "embeddings")),
+    what=st.sampled_from(("chat", "stream", "messages", "embeddings", "moderations")),
     prompt=st.integers(1, 2),
     key=st.none() | st.just(1),
     retry=st.none() | st.just(1),
@@ -99,7 +101,7 @@ class TenantCallers:
         if (job_id := answered.headers.get("x-headgate-job-id")) is not None:
             self.seen[step.tenant].add(job_id)
         if answered.status == 200:
-            same = step.what in ("embeddings",), step.what == "messages", step.prompt, run
+            same = step.what if step.what in _OF_THEIR_OWN else "chat", step.prompt, run
             if answered.headers.get("x-headgate-cached", "none") != "none":
                 assert same in self.asked[step.tenant], step
             self.asked[step.tenant].add(same)
@@ -109,6 +111,8 @@ def _body(step: Step, run: int) -> tuple[str, dict[str, Any]]:
     text = f"run {run}, question {step.prompt}"
     if step.what == "embeddings":
         return EMBEDDINGS, {"model": "text-embedding-3-small", "input": text}
+    if step.what == "moderations":
+        return MODERATIONS, {"input": text}
     messages = [{"role": "user", "content": text}]
     if step.what == "messages":
         body = {"model": "claude-haiku-4-5", "max_tokens": 20, "messages": messages}
@@ -191,6 +195,9 @@ def test_no_address_shows_what_is_anothers(callers: TenantCallers) -> None:
         EMBEDDINGS: lambda: callers.call(
             EMBEDDINGS, "amber", {"model": "text-embedding-3-small", "input": "x",
                                   "headgate": {"tenant": "birch"}}
+        ),
+        MODERATIONS: lambda: callers.call(
+            MODERATIONS, "amber", {"input": "x", "headgate": {"tenant": "birch"}}
         ),
         COUNT: lambda: callers.call(COUNT, "amber", body, x_headgate_tenant="birch"),
         MODEL: lambda: callers.call(f"/v1/models/{job_id}", "amber"),
