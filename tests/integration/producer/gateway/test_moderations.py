@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from headgate import Client
 from headgate.shared.errors import InvalidRequest
 from headgate.shared.settings import Settings
+from tests import ROOT
 from tests.support.command import headgate
 from tests.support.gateway import Gateway, House, ask, house
 from tests.support.installation import ended_afterwards, worker_process
@@ -101,7 +103,7 @@ def test_an_own_function_judges_without_any_key_of_a_provider(
     env = {
         "HEADGATE_HOME": str(tmp_path / "home"), "HEADGATE_REDIS_URL": valkey.url,
         "HEADGATE_DATABASE_URL": sqlite_url, "HEADGATE_MODERATION": "own_moderation:judge",
-        "PYTHONPATH": str(tmp_path),
+        "PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}",
     }  # fmt: skip
     assert headgate(["db", "upgrade"], env).code == 0
     gateway, worker = Gateway(env, tmp_path), worker_process(env, tmp_path)
