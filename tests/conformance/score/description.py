@@ -54,6 +54,13 @@ class Node:
         return f"{before}.{self.name}{'[]' * self.levels}{kind}"
 
     @property
+    def root_name(self) -> str:
+        """The property of the root that it is below; empty for the root."""
+        if self.above is None:
+            return ""
+        return self.name if self.above.above is None else self.above.root_name
+
+    @property
     def title(self) -> str:
         """The name of the schema."""
         return str(self.schema.get("$name", ""))
@@ -149,9 +156,9 @@ class Description:
             case "boolean":
                 return True
             case "integer" if name not in BY_NAME:
-                return int(max(one.get("minimum", 1), min(1, one.get("maximum", 1))))
+                return int(_between(one, 1))
             case "number":
-                return max(one.get("minimum", 0), min(0.5, one.get("maximum", 1)))
+                return _between(one, 0.5)
             case "string" if name not in BY_NAME:
                 return _text(one)
         return BY_NAME.get(name, self.least(one, depth) if "properties" in one else "x")
@@ -165,6 +172,12 @@ class Description:
             return {}
         needed = [name for name in one.get("required", ()) if name in properties]
         return {name: self.example(properties[name], name, depth + 1) for name in needed}
+
+
+def _between(one: Schema, wanted: float) -> float:
+    """Return the number, or the nearest that the schema allows."""
+    least, most = float(one.get("minimum", wanted)), float(one.get("maximum", wanted))
+    return max(least, min(wanted, most))
 
 
 def _text(one: Schema) -> str:

@@ -67,7 +67,10 @@ def objects_at(node: Node, came: object) -> list[Mapping[str, Any]]:
     return [one for one in found if isinstance(one, Mapping)]
 
 
-RENAMED = {"max_tokens": "max_completion_tokens"}
+RENAMED = {
+    "max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens",
+}  # fmt: skip
+"""Two names of one limit: each provider is sent the one that it knows."""
 
 
 def _is_there(name: str, value: object, one: Mapping[str, Any], *, is_answer: bool) -> bool:
