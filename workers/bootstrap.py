@@ -346,7 +346,7 @@ def _upstreams(in_force: Settings, provider: ProviderEntry) -> list[Upstream]:
     make = _anthropic if provider.dialect == "anthropic" else _openai
     base_url = access.base_url_of(in_force, provider)
     upstreams = [
-        Upstream(make(in_force, provider, key, base_url), f"key{n}")
+        Upstream(make(in_force, provider, key, base_url), f"key{n}", access.digest_of(key))
         for n, key in enumerate(access.keys_of(in_force, provider))
     ]
     collect_rarely()

@@ -48,8 +48,14 @@ def refuse_misspelt_params(request: Request) -> None:
 
 
 def refuse_other_kind(field: str, model: Model, request: Request) -> None:
-    """Raise InvalidRequest if the model answers with something else than the request asks for."""
+    """Raise InvalidRequest if the model answers with something else than the request asks for.
+
+    Or if the request is pinned to another provider.
+    """
     kinds = request.answer_kind, model.answer_kind
+    if request.pinned is not None and request.pinned.provider != model.provider:
+        remedy = f"the job is pinned to {request.pinned.provider}; name a model of it"
+        raise InvalidRequest(field, model.name, remedy)
     if kinds[0] == kinds[1]:
         return
     remedy = _OTHER_KIND.get(kinds) or (

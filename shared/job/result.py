@@ -94,9 +94,10 @@ class ErrorReport:
 class Result:
     """What the caller gets back.
 
-    `message` is what the vendor sent back, whole and in the vendor's form: a chat completion of
-    OpenAI's, a message of Anthropic's, or an embeddings object without its vectors. It is None
-    where no vendor answered.
+    `message` is what the vendor sent back, whole and in the vendor's form: a chat completion or a
+    Response of OpenAI's, a message of Anthropic's, or an embeddings object without its vectors. It
+    is None where no vendor answered. `provider_key` is a digest of the provider's key that answered:
+    a later request can be pinned to it. None for an answer of the cache or of another job.
     `cost_usd` is a decimal text, or None where a price is unknown. Times are RFC 3339 in UTC.
     `usage_note` says why `usage` cannot be true, as the provider reported it; None if it can.
     `waiting_for` says what a job waits for that has not ended; None while it runs.
@@ -109,6 +110,7 @@ class Result:
     embeddings: list[list[float]] | None = None
     model_used: str | None = None
     provider: str | None = None
+    provider_key: str | None = None
     finish_reason: str | None = None
     tool_calls: list[dict[str, Any]] | None = None
     usage: Usage = Usage()
@@ -141,12 +143,15 @@ class Result:
         match self.message:
             case {"choices": [{"message": {"refusal": str(refusal)}}, *_]}:
                 return refusal
+            case {"object": "response", "output": [*items]}:
+                return _refusal_in(items)
         return None
 
     def as_json(self) -> dict[str, Any]:
         """Return the result as plain JSON values.
 
-        An embedding job has `embeddings` instead of `content`. `usage_note` is left out if None.
+        An embedding job has `embeddings` instead of `content`. `usage_note` and `provider_key` are
+        left out if None.
         """
         # Field by field takes 3 us; dataclasses.asdict copies every value and takes 19 us.
         fields = {name: getattr(self, name) for name in _RESULT_FIELDS}
@@ -158,8 +163,9 @@ class Result:
         fields.pop("content" if self.embeddings is not None else "embeddings")
         if self.status != "deferred":
             fields.pop("retry_at")
-        if self.usage_note is None:
-            fields.pop("usage_note")
+        for name in ("usage_note", "provider_key"):
+            if fields[name] is None:
+                fields.pop(name)
         return fields
 
     @classmethod
@@ -175,6 +181,15 @@ class Result:
         if known.get("waiting_for"):
             known["waiting_for"] = WaitingFor(**known_fields(WaitingFor, known["waiting_for"]))
         return cls(**known)
+
+
+def _refusal_in(items: list[Any]) -> str | None:
+    """Return the refusal in the output of a Response; None if there is none."""
+    for item in items:
+        match item:
+            case {"type": "message", "content": [*_, {"type": "refusal", "refusal": str(refusal)}]}:
+                return refusal
+    return None
 
 
 _RESULT_FIELDS = tuple(Result.__dataclass_fields__)

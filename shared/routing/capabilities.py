@@ -25,7 +25,7 @@ class Needs(NamedTuple):
 
     `input_tokens` is an estimate; `output_tokens` is what the request asks for, or 0.
     `beyond_anthropic` and `beyond_openai` name the first field that this dialect cannot carry.
-    `dialect` is that of the request.
+    `dialect` is that of the request. `provider` is the only one that may answer, or empty.
     """
 
     input_tokens: int
@@ -36,6 +36,7 @@ class Needs(NamedTuple):
     beyond_anthropic: str = ""
     beyond_openai: str = ""
     dialect: AskedForm = "openai"
+    provider: str = ""
 
     def of(self, first: Model) -> Needs:
         """Return the needs of a request for this model and its fallbacks.
@@ -55,6 +56,11 @@ class Needs(NamedTuple):
 
 def needs_of(request: Request, input_tokens: int | None = None) -> Needs:
     """Return what the request needs; `input_tokens` saves the estimate if it is known already."""
+    needs = _needs_of(request, input_tokens)
+    return needs if request.pinned is None else needs._replace(provider=request.pinned.provider)
+
+
+def _needs_of(request: Request, input_tokens: int | None) -> Needs:
     params = request.params
     tokens = estimate.input_tokens(request) if input_tokens is None else input_tokens
     output_tokens = request.asked_tokens or 0
@@ -103,6 +109,8 @@ def lacks(model: Model, needs: Needs) -> str | None:
     The words are the name of a capability, a counterpart of a field that its dialect cannot carry,
     or a window for so many tokens.
     """
+    if needs.provider and needs.provider != model.provider:
+        return f"what {needs.provider} has on record"
     if needs.vision and "vision" not in model.capabilities:
         return "vision"
     if needs.tools and "tools" not in model.capabilities:
@@ -159,9 +167,10 @@ def chain(
 
     Fallbacks that lack a capability, or whose dialect cannot carry a field of the request, are left
     out, and with `same_provider` those of other providers. An embedding job has no fallback:
-    vectors of different models cannot be compared. The same holds for moderations and scores.
+    vectors of different models cannot be compared, and neither can the scores of moderations. Nor
+    has a job one that is pinned to a provider's key.
     """
-    if request.answer_kind != "text" or request.fallback is False:
+    if request.answer_kind != "text" or request.fallback is False or request.pinned is not None:
         return (first,)
     whole = catalog.chain(first, request.fallback)
     if len(whole) == 1:

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from headgate import Client
+from headgate import Client, JobFailed
+from headgate.shared.catalog.access import digest_of
 from headgate.shared.errors import InvalidRequest
 from headgate.shared.settings import Settings
 from tests.support.child import BUSY
@@ -20,6 +21,15 @@ from tests.support.servers import Simulator, ValkeyServer, short_folder
 WAIT_S = 60 * BUSY
 MODEL = "gpt-4o-mini"
 WEATHER = {"type": "function", "name": "weather", "parameters": {"type": "object"}}
+
+
+KEYS = ("sk-first-key-of-the-test", "sk-second-key-of-the-test")
+CATALOG = """
+[providers.openai]
+api_key_env = ["OPENAI_API_KEY", "OPENAI_SECOND_KEY"]
+[pools."openai/gpt-4o-mini"]
+rpm = 600
+"""
 
 
 @dataclass
@@ -39,6 +49,8 @@ class Running:
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     folder = tmp_path_factory.mktemp("responses")
     with short_folder() as short:
+        catalog = folder / "catalog.toml"
+        catalog.write_text(CATALOG)
         valkey, simulator = ValkeyServer(short, lasting=True), Simulator(folder, lasting=True)
         with ended_afterwards(valkey, simulator):
             valkey.start()
@@ -47,7 +59,9 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
                 "HEADGATE_HOME": str(folder / "home"),
                 "HEADGATE_REDIS_URL": valkey.url,
                 "HEADGATE_DATABASE_URL": f"sqlite:///{folder / 'headgate.db'}",
-                "OPENAI_API_KEY": "sk-first",
+                "OPENAI_API_KEY": KEYS[0],
+                "OPENAI_SECOND_KEY": KEYS[1],
+                "HEADGATE_CATALOG": str(catalog),
                 "OPENAI_BASE_URL": f"{simulator.url}/v1",
                 "ANTHROPIC_API_KEY": "sk-test",
                 "ANTHROPIC_BASE_URL": simulator.url,
@@ -120,3 +134,38 @@ def test_the_text_streams_while_the_response_is_made(running: Running) -> None:
     )
     text = "".join(running.client.stream(job.id))
     assert text == job.result(timeout_s=WAIT_S).content
+
+
+def test_a_job_is_pinned_to_the_key_that_has_its_conversation_on_record(running: Running) -> None:
+    def told(digest: str | None, response_id: str, number: int) -> Any:
+        return {
+            "dialect": "responses", "input": f"And {number}?", "model": MODEL,
+            "params": {"previous_response_id": response_id},
+            "pinned": {"provider": "openai", "key": digest},
+        }  # fmt: skip
+
+    first = [{"input": f"Begin {n}", "instructions": "x", "model": MODEL} for n in range(6)]
+    begun = [
+        running.client.result(one, wait=True, timeout_s=WAIT_S)
+        for one in running.client.submit_many(first)
+    ]  # type: ignore[arg-type]
+    assert {one.provider_key for one in begun} == set(map(digest_of, KEYS))
+    follow = [
+        told(one.provider_key, (one.message or {})["id"], n)
+        for n, one in enumerate(begun)
+        for _ in range(3)
+    ]
+    after = [
+        running.client.result(one, wait=True, timeout_s=WAIT_S)
+        for one in running.client.submit_many(follow)
+    ]
+    assert [one.status for one in after] == ["succeeded"] * len(follow)
+    assert [one.attempts for one in after] == [1] * len(follow)
+    wanted = [request["pinned"]["key"] for request in follow]
+    assert [one.provider_key for one in after] == wanted
+
+    gone = running.client.submit(**told("f" * 16, "resp_1", 9))
+    with pytest.raises(JobFailed, match="on record is not set"):
+        gone.result(timeout_s=WAIT_S)
+    with pytest.raises(InvalidRequest, match="pinned to openai"):
+        running.client.submit(**{**told("f" * 16, "resp_1", 9), "model": "claude-haiku-4-5"})
