@@ -16,7 +16,7 @@ from headgate.producer.dialects.usage import openai_tier
 from headgate.producer.errors import StreamBroken
 from headgate.shared.job.result import Result
 
-EventKind = Literal["openai", "anthropic", "text"]
+EventKind = Literal["openai", "anthropic", "responses", "text"]
 
 
 def parsed(line: bytes) -> Fields:

@@ -232,8 +232,8 @@ class Request(BaseModel):
         if self.messages is not None:
             check_messages(self.messages, self.dialect)
         if self.dialect == "responses":
-            if isinstance(self.input, list):
-                self._check_items(self.input)
+            if self.input is not None:
+                self._check_responses_input(self.input)
         elif self.input is not None:
             check_input(self.input)
         if self.stream and self.embeds:
@@ -260,10 +260,12 @@ class Request(BaseModel):
             and any(params.get(name) is not None for name in WITHOUT_INPUT)
         )
 
-    def _check_items(self, items: list[Any]) -> None:
-        """Raise InvalidRequest unless these are the items of a Responses input."""
+    def _check_responses_input(self, items: str | list[Any]) -> None:
+        """Raise InvalidRequest unless this is a text or a list of items, or others stand for it."""
         if not items and not self._goes_without([]):
             raise InvalidRequest("input", items, "give a text or a list of items")
+        if isinstance(items, str):
+            return
         for i, item in enumerate(items):
             if not isinstance(item, dict):
                 raise InvalidRequest(f"input[{i}]", item, "give an item, such as a message")
