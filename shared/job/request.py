@@ -23,6 +23,7 @@ from headgate.shared.job.numbers import plain
 from headgate.shared.job.request_checks import (
     INPUT_REMEDY,
     PARAMS,
+    AnyForm,
     Form,
     check_input,
     check_messages,
@@ -132,8 +133,8 @@ class Pin(BaseModel):
     key: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
 
 
-AskedForm = Dialect | Literal["moderations"]
-"""The form of a request. Moderations are in OpenAI's form, and have no messages and no events."""
+AskedForm = AnyForm
+"""The form of a request."""
 
 AnswerKind = Literal["text", "embeddings", "moderation"]
 """What a request asks a model for. A model has one of them."""

@@ -17,6 +17,9 @@ Form = Literal["openai", "anthropic", "responses"]
 """Whose form messages and params have. Responses is OpenAI's second form, after chat completions.
 """
 
+AnyForm = Form | Literal["moderations"]
+"""The form of a request. Moderations are OpenAI's, and have no messages and no events."""
+
 INPUT_REMEDY = "give a text, a list of texts, a list of tokens or a list of token lists"
 
 MAX_TOKEN = 2**31 - 1

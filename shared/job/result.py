@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from headgate.shared.errors import ErrorCode
-from headgate.shared.job.request_checks import Form as Dialect
+from headgate.shared.job.request_checks import AnyForm as AskedForm
 from headgate.shared.job.waiting_for import WaitingFor
 
 Status = Literal["queued", "running", "deferred", "succeeded", "failed", "cancelled", "expired"]

@@ -15,7 +15,7 @@ from headgate.shared.job.encoding import dumps
 
 
 @dataclass(slots=True)
-class _Block:
+class _TakenBlock:
     """An open block. `start`: the length of its item's text before it."""
 
     kind: str
@@ -32,7 +32,7 @@ class BlockItems:
         self._writer = writer
         self._texts = texts
         self._fence = FenceFilter(json_only=json_only)
-        self._blocks: dict[int, _Block] = {}
+        self._blocks: dict[int, _TakenBlock] = {}
         self._length = 0
 
     def take(self, event: Fields) -> None:
@@ -52,7 +52,7 @@ class BlockItems:
 
     def _open(self, index: int, start: Fields) -> None:
         kind = text_of(start.get("type"))
-        block = self._blocks[index] = _Block(kind, self._length)
+        block = self._blocks[index] = _TakenBlock(kind, self._length)
         block.citations += objects_of(start.get("citations"))
         if kind == "tool_use":
             self._texts.close()
@@ -62,7 +62,7 @@ class BlockItems:
         else:
             self._add(block, {**start, "type": f"{kind}_delta"})
 
-    def _add(self, block: _Block, delta: Fields) -> None:
+    def _add(self, block: _TakenBlock, delta: Fields) -> None:
         match delta:
             case {"type": "text_delta", "text": str(text)}:
                 self._length += len(text)
@@ -76,7 +76,7 @@ class BlockItems:
             case {"type": "citations_delta", "citation": dict(citation)}:
                 block.citations.append(citation)
 
-    def _close(self, block: _Block) -> None:
+    def _close(self, block: _TakenBlock) -> None:
         if block.item is not None:
             if not block.item.pieces:
                 self._writer.add(block.item, dumps(block.given or {}).decode())

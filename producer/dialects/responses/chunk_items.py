@@ -66,7 +66,7 @@ class TextItems:
 
 
 @dataclass(slots=True)
-class _Call:
+class _ChunkCall:
     """A call of a tool. `item`: what was sent of it; None until its name is known."""
 
     name: str = ""
@@ -87,7 +87,7 @@ class ChunkItems:
         self._writer = writer
         self._texts = texts
         self._places = CallPlaces()
-        self._calls: list[_Call] = []
+        self._calls: list[_ChunkCall] = []
 
     def take(self, chunk: Fields) -> None:
         """Send the items and deltas of one chunk."""
@@ -109,7 +109,7 @@ class ChunkItems:
 
     def _take_call(self, at: int, piece: Fields) -> None:
         while at >= len(self._calls):
-            self._calls.append(_Call())
+            self._calls.append(_ChunkCall())
         call = self._calls[at]
         name, written = called_in(piece)
         call.name = call.name or name
@@ -126,7 +126,7 @@ class ChunkItems:
                     break
                 self._start(waiting)
 
-    def _start(self, call: _Call) -> None:
+    def _start(self, call: _ChunkCall) -> None:
         """Send the start of a call, and what is known of its arguments."""
         self._texts.close()
         for other in self._calls:

@@ -105,15 +105,13 @@ def test_tokens_and_bounds_are_those_of_the_words() -> None:
 
 def test_answers_that_depend_on_a_record_are_not_kept() -> None:
     policy = CachePolicy()
-    reasons = {
-        name: policy.lifetime(of("x", **params)).reason
-        for name, params in {
-            "plain": {}, "store": {"store": True}, "unstored": {"store": False},
-            "previous": {"previous_response_id": "a"}, "conversation": {"conversation": "c"},
-            "tools": {"tools": [{"type": "file_search"}]},
-            "function": {"tools": [{"type": "function", "name": "f"}]},
-        }.items()
+    asked_with: dict[str, dict[str, Any]] = {
+        "plain": {}, "store": {"store": True}, "unstored": {"store": False},
+        "previous": {"previous_response_id": "a"}, "conversation": {"conversation": "c"},
+        "tools": {"tools": [{"type": "file_search"}]},
+        "function": {"tools": [{"type": "function", "name": "f"}]},
     }  # fmt: skip
+    reasons = {n: policy.lifetime(of("x", **params)).reason for n, params in asked_with.items()}
     assert reasons == {
         "plain": "general", "store": "stored", "unstored": "unstored", "previous": "stateful",
         "conversation": "stateful", "tools": "stateful", "function": "general",
