@@ -49,6 +49,7 @@ from headgate.workers.maintenance.prune_record import RecordPrune
 from headgate.workers.maintenance.queue_watch import QueueWatch
 from headgate.workers.maintenance.recover import Recover
 from headgate.workers.maintenance.revoke import Revoke
+from headgate.workers.maintenance.shed import Shed
 from headgate.workers.maintenance.usage_rollup import UsageRollup
 from headgate.workers.pipeline.ask import Ask
 from headgate.workers.pipeline.attempt import AttemptSteps
@@ -226,6 +227,7 @@ def _background(
         alerts=Alerts(batcher, keys, url, owner), rollup=UsageRollup(engine, clock.now_ms),
         memory=MemoryWatch(batcher, keys, queues), clock_ms=clock.now_ms,
         callbacks=CallbackUpkeep(engine, callbacks, clock.now_ms),
+        shed=Shed(engine, batcher, keys, clock.now_ms),
     )  # fmt: skip
     prune_record = RecordPrune(
         batcher, keys, engine, owner, clock.now_ms, in_force.keep_days, in_force.keep_audit_days

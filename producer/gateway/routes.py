@@ -18,6 +18,7 @@ from headgate.producer.gateway.count_tokens import count_tokens
 from headgate.producer.gateway.door import Door
 from headgate.producer.gateway.jobs.addresses import jobs_routes
 from headgate.producer.gateway.openapi import docs_page, openapi_json
+from headgate.producer.gateway.responses.addresses import responses_routes
 
 
 def _calls(kind: Kind) -> Answer:
@@ -88,5 +89,6 @@ def routes() -> list[Route]:
         Route("/health/ready", vendors(_health), methods=["GET"]),
         Route("/openapi.json", vendors(_openapi), methods=["GET"]),
         Route("/docs", vendors(_docs), methods=["GET"]),
+        *responses_routes(),
         *jobs_routes(),
     ]

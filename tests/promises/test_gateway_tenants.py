@@ -31,7 +31,7 @@ TENANTS = ("amber", "birch")
 CHAT, MESSAGES, EMBEDDINGS = "/v1/chat/completions", "/v1/messages", "/v1/embeddings"
 MODERATIONS = "/v1/moderations"
 COUNT, MODEL = "/v1/messages/count_tokens", "/v1/models/{name:path}"
-JOBS = "/v1/jobs"
+JOBS, RESPONSES = "/v1/jobs", "/v1/responses"
 SAME_FOR_ALL = {"/v1/models", "/health", "/v1/health", "/health/live", "/health/ready",
                 "/openapi.json", "/docs"}  # fmt: skip
 """Addresses that take no id and name no tenant."""
@@ -44,7 +44,9 @@ _OF_THEIR_OWN = ("embeddings", "messages", "moderations")
 _rounds = count()
 
 
-What = Literal["chat", "stream", "messages", "embeddings", "moderations", "job", "list"]
+What = Literal[
+    "chat", "stream", "messages", "embeddings", "moderations", "job", "list", "responses"
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +140,8 @@ def _body(step: Step, run: int) -> tuple[str, dict[str, Any] | None]:
         return MODERATIONS, {"input": text}
     if step.what == "list":
         return f"{JOBS}?limit=1000", None
+    if step.what == "responses":
+        return RESPONSES, {"model": "gpt-4o-mini", "max_output_tokens": 20, "input": text}
     messages = [{"role": "user", "content": text}]
     if step.what == "job":
         params = {"max_tokens": 20}
@@ -220,7 +224,7 @@ def test_no_address_shows_what_is_anothers(callers: TenantCallers) -> None:
     assert first.status == 200, first.body
     job_id = first.headers["x-headgate-job-id"]
     callers.seen["birch"].add(job_id)
-    named = _calls_that_name(callers, job_id, body)
+    named = {**_calls_that_name(callers, job_id, body), **_calls_for_response(callers)}
     for route in routes():
         calls: Sequence[Callable[[], Answered]]
         if route.path in SAME_FOR_ALL:
@@ -241,6 +245,28 @@ def test_no_address_shows_what_is_anothers(callers: TenantCallers) -> None:
             if "{" not in route.path and "UnknownJob" not in text:  # which repeat what they got
                 assert job_id not in text, route.path
             assert found.headers.get("x-headgate-job-id") != job_id
+
+
+def _calls_for_response(callers: TenantCallers) -> dict[str, list[Callable[[], Answered]]]:
+    """By address, calls of amber that name a response of birch."""
+    asked = {"model": "gpt-4o-mini", "input": "the secret of birch"}
+    made = callers.call(RESPONSES, "birch", asked)
+    assert made.status == 200, made.body
+    follows = {"model": "gpt-4o-mini", "input": "x", "previous_response_id": made.json["id"]}
+    one, any_one = f"{RESPONSES}/{made.json['id']}", f"{RESPONSES}/{{id}}"
+
+    def call(path: str, given: Any = None, **more: Any) -> Callable[[], Answered]:
+        return lambda: callers.call(path, "amber", given, **more)
+
+    count = f"{RESPONSES}/input_tokens"
+    return {
+        RESPONSES: [call(RESPONSES, follows)],
+        count: [call(count, follows)],
+        any_one: [call(one), call(f"{one}?stream=true&starting_after=0"),
+                  call(one, method="DELETE")],
+        f"{any_one}/cancel": [call(f"{one}/cancel", method="POST")],
+        f"{any_one}/input_items": [call(f"{one}/input_items")],
+    }  # fmt: skip
 
 
 def _calls_that_name(
