@@ -37,6 +37,21 @@ _EMBEDDINGS = {
     "encoding_format": {"enum": ["float", "base64"]},
     "dimensions": {"type": "integer", "minimum": 1},
 }
+_PART = {
+    "type": "object",
+    "required": ["type"],
+    "properties": {"type": {"enum": ["text", "image_url"]}},
+}
+_MODERATION = {
+    "model": _NAME,
+    "input": {
+        "anyOf": [
+            _TEXT,
+            {"type": "array", "minItems": 1, "items": _TEXT},
+            {"type": "array", "minItems": 1, "items": _PART},
+        ]
+    },
+}
 _RESPONSE = {
     "model": _NAME,
     "input": {"anyOf": [_TEXT, {"type": "array", "minItems": 1, "items": {"type": "object"}}]},
@@ -125,6 +140,7 @@ def openapi_json() -> dict[str, Any]:
             "A chat completion, in OpenAI's form", _CHAT, ["model", "messages"]
         ),
         "/v1/embeddings": _post("Embeddings, in OpenAI's form", _EMBEDDINGS, ["model", "input"]),
+        "/v1/moderations": _post("Moderations, in OpenAI's form", _MODERATION, ["input"]),
         "/v1/messages": _post(
             "A message, in Anthropic's form", _MESSAGE, ["model", "messages", "max_tokens"]
         ),

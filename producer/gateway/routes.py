@@ -78,6 +78,7 @@ def routes() -> list[Route]:
     return [
         Route("/v1/chat/completions", _calls("chat"), methods=["POST"]),
         Route("/v1/embeddings", _calls("embeddings"), methods=["POST"]),
+        Route("/v1/moderations", _calls("moderations"), methods=["POST"]),
         Route("/v1/messages", _calls("messages"), methods=["POST"]),
         Route("/v1/messages/count_tokens", vendors(_count_tokens), methods=["POST"]),
         Route("/v1/models", vendors(_list_models), methods=["GET"]),
