@@ -40,6 +40,10 @@ class ChunkStream:
         self._deltas: MessageDeltas | None = None
         self._ended = False
 
+    def begin(self) -> list[ServerEvent]:
+        """Return no events: all of them wait for the answer."""
+        return []
+
     def take(self, kind: EventKind, line: bytes) -> list[ServerEvent]:
         """Return the chunks for one event; raise StreamBroken if the answer began anew."""
         writer = self._writer
