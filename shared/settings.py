@@ -34,11 +34,12 @@ from headgate.shared.setting_types import (
     unknown_setting,
 )
 from headgate.shared.sub_lists import SubLists
+from headgate.shared.webhook_settings import WebhookSettings
 
 __all__ = ["Settings", "environment", "load", "masked", "read", "secret", "variable"]
 
 
-class Settings(GatewaySettings, BaseSettings):
+class Settings(GatewaySettings, WebhookSettings, BaseSettings):
     """All settings in force. The unit of a setting is in its name."""
 
     model_config = SettingsConfigDict(
