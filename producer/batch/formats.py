@@ -14,7 +14,13 @@ import orjson
 
 from headgate.producer.batch.custom_id import as_given
 from headgate.producer.batch.samples import line_and_sample
-from headgate.producer.dialects.openai import completion, embeddings, fields_with_ours
+from headgate.producer.dialects.openai import (
+    completion,
+    embeddings,
+    fields_with_ours,
+    is_moderation,
+    moderation,
+)
 from headgate.producer.dialects.responses.response import response
 from headgate.producer.submit.defaults import with_defaults
 from headgate.shared.errors import InvalidRequest
@@ -23,6 +29,7 @@ from headgate.shared.job.responses_checks import WITHOUT_INPUT
 
 CHAT = "/v1/chat/completions"
 EMBEDDINGS = "/v1/embeddings"
+MODERATIONS = "/v1/moderations"
 RESPONSES = "/v1/responses"
 _OPENAI_KEYS = ("custom_id", "method", "url", "body")
 _FAULTS_OF_LINE = ("invalid_request", "unknown_model", "context_length")
@@ -45,8 +52,8 @@ def _from_openai(line: dict[str, Any]) -> dict[str, Any]:
     url, body = line.get("url"), line.get("body")
     if line.get("method", "POST") != "POST":
         raise InvalidRequest("method", line["method"], "use POST")
-    if url not in (CHAT, EMBEDDINGS, RESPONSES):
-        raise InvalidRequest("url", url, f"use {CHAT}, {RESPONSES} or {EMBEDDINGS}")
+    if not isinstance(url, str) or url not in _INSTEAD:
+        raise InvalidRequest("url", url, f"use one of {', '.join(_INSTEAD)}")
     if not isinstance(body, dict):
         raise InvalidRequest("body", body, "must be the request, as a JSON object")
     needed = "messages" if url == CHAT else "input"
@@ -56,10 +63,14 @@ def _from_openai(line: dict[str, Any]) -> dict[str, Any]:
         raise InvalidRequest("body.stream", body["stream"], "a batch cannot stream; remove it")
     if "params" in body:
         raise InvalidRequest("body.params", body["params"], "put its entries into the body itself")
+    if url == MODERATIONS:
+        return {**fields_with_ours(body), "dialect": "moderations"}
     return _responses_fields(body) if url == RESPONSES else fields_with_ours(body)
 
 
-_INSTEAD = {CHAT: ("template",), EMBEDDINGS: ("template",), RESPONSES: WITHOUT_INPUT}
+_INSTEAD: dict[str, tuple[str, ...]] = {
+    CHAT: ("template",), EMBEDDINGS: ("template",), RESPONSES: WITHOUT_INPUT, MODERATIONS: (),
+}  # fmt: skip
 """What may stand in the place of messages and input."""
 
 
@@ -145,8 +156,11 @@ def _encode(
 def _body(result: dict[str, Any], asked: dict[str, Any] | None) -> dict[str, Any]:
     if result.get("dialect") == "responses":
         return response(result, asked or {})
+    if is_moderation(result.get("message") or {}):
+        return moderation(result)
     return embeddings(result) if "embeddings" in result else completion(result)
 
 
 def _is_openais(message: dict[str, Any]) -> bool:
-    return any(isinstance(message.get(name), list) for name in ("choices", "data", "output"))
+    names = ("choices", "data", "output", "results")
+    return any(isinstance(message.get(name), list) for name in names)

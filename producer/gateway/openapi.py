@@ -8,6 +8,7 @@ from typing import Any
 
 import headgate
 from headgate.producer.gateway.jobs.description import jobs_paths
+from headgate.producer.gateway.reports.description import report_paths
 
 _TEXT = {"type": "string"}
 _WORD = {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$"}
@@ -36,6 +37,21 @@ _EMBEDDINGS = {
     "input": {"anyOf": [_TEXT, {"type": "array", "minItems": 1, "items": _TEXT}]},
     "encoding_format": {"enum": ["float", "base64"]},
     "dimensions": {"type": "integer", "minimum": 1},
+}
+_PART = {
+    "type": "object",
+    "required": ["type"],
+    "properties": {"type": {"enum": ["text", "image_url"]}},
+}
+_MODERATION = {
+    "model": _NAME,
+    "input": {
+        "anyOf": [
+            _TEXT,
+            {"type": "array", "minItems": 1, "items": _TEXT},
+            {"type": "array", "minItems": 1, "items": _PART},
+        ]
+    },
 }
 _RESPONSE = {
     "model": _NAME,
@@ -131,6 +147,7 @@ def openapi_json() -> dict[str, Any]:
             "A chat completion, in OpenAI's form", _CHAT, ["model", "messages"]
         ),
         "/v1/embeddings": _post("Embeddings, in OpenAI's form", _EMBEDDINGS, ["model", "input"]),
+        "/v1/moderations": _post("Moderations, in OpenAI's form", _MODERATION, ["input"]),
         "/v1/messages": _post(
             "A message, in Anthropic's form", _MESSAGE, ["model", "messages", "max_tokens"]
         ),
@@ -146,10 +163,10 @@ def openapi_json() -> dict[str, Any]:
             "The models of the key", ["limit", "after_id", "before_id"], place="query"
         ),
         "/v1/models/{model}": _get("One model", ["model"]),
-        "/health": _get("Whether calls can be taken; no key needed"),
         "/health/live": _get("Whether the process answers; no key needed"),
-        "/health/ready": _get("The same as /health"),
+        "/health/ready": _get("Whether calls can be taken; no key needed"),
         **jobs_paths(_responses),
+        **report_paths(_responses),
     }
     return {
         "openapi": "3.1.0",

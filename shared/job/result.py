@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 from headgate.shared.errors import AnswerMismatch, ErrorCode
 from headgate.shared.field_faults import path_of, remedy_of
 from headgate.shared.job.encoding import dumps, loads
-from headgate.shared.job.request_checks import Form as Dialect
+from headgate.shared.job.request_checks import AnyForm as AskedForm
 from headgate.shared.job.waiting_for import WaitingFor
 
 Status = Literal["queued", "running", "deferred", "succeeded", "failed", "cancelled", "expired"]
@@ -140,7 +140,7 @@ class Result:
     error: ErrorReport | None = None
     waiting_for: WaitingFor | None = None
     message: dict[str, Any] | None = None
-    dialect: Dialect | None = None
+    dialect: AskedForm | None = None
     _form: type[BaseModel] | None = field(default=None, repr=False, compare=False)
     _parsed: Any = field(default=None, init=False, repr=False, compare=False)
 

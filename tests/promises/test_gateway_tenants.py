@@ -29,18 +29,24 @@ from tests.support.servers import Simulator, ValkeyServer
 
 TENANTS = ("amber", "birch")
 CHAT, MESSAGES, EMBEDDINGS = "/v1/chat/completions", "/v1/messages", "/v1/embeddings"
+MODERATIONS = "/v1/moderations"
 COUNT, MODEL = "/v1/messages/count_tokens", "/v1/models/{name:path}"
 JOBS, RESPONSES = "/v1/jobs", "/v1/responses"
 SAME_FOR_ALL = {"/v1/models", "/health", "/v1/health", "/health/live", "/health/ready",
-                "/openapi.json", "/docs"}  # fmt: skip
+                "/openapi.json", "/docs", "/v1/budgets"}  # fmt: skip
 """Addresses that take no id and name no tenant."""
 
-SCOPES = ("chat", "embeddings", "jobs", "usage")
+SCOPES = ("chat", "embeddings", "jobs", "usage", "view")
+
+_OF_THEIR_OWN = ("embeddings", "messages", "moderations")
+"""Calls of which none has the cached answer of another kind."""
 
 _rounds = count()
 
 
-What = Literal["chat", "stream", "messages", "embeddings", "job", "list", "responses"]
+What = Literal[
+    "chat", "stream", "messages", "embeddings", "moderations", "job", "list", "responses"
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +125,7 @@ class TenantCallers:
             answered = self.call(f"{JOBS}/{job_id}?wait_s=60", step.tenant)
             assert answered.json["id"] == job_id, answered.body
         if answered.status == 200 and step.what != "list":
-            same = step.what in ("embeddings",), step.what == "messages", step.prompt, run
+            same = step.what if step.what in _OF_THEIR_OWN else "chat", step.prompt, run
             is_cached = answered.headers.get("x-headgate-cached", "none") != "none"
             if is_cached or (step.what == "job" and answered.json["cached"]):
                 assert same in self.asked[step.tenant], step
@@ -130,6 +136,8 @@ def _body(step: Step, run: int) -> tuple[str, dict[str, Any] | None]:
     text = f"run {run}, question {step.prompt}"
     if step.what == "embeddings":
         return EMBEDDINGS, {"model": "text-embedding-3-small", "input": text}
+    if step.what == "moderations":
+        return MODERATIONS, {"input": text}
     if step.what == "list":
         return f"{JOBS}?limit=1000", None
     if step.what == "responses":
@@ -278,11 +286,17 @@ def _calls_that_name(
         CHAT: [call(CHAT, body, **other)],
         MESSAGES: [call(MESSAGES, body, **other)],
         EMBEDDINGS: [call(EMBEDDINGS, embedding)],
+        MODERATIONS: [call(MODERATIONS, {"input": "x"}, **other)],
         COUNT: [call(COUNT, body, **other)],
         MODEL: [call(f"/v1/models/{job_id}")],
         JOBS: [call(JOBS, {"prompt": "x", "tenant": "birch"}), call(JOBS, {"prompt": "x"}, **other),
                call(f"{JOBS}?tenant=birch"), call(f"{JOBS}?cursor={cursor}"),
                call(f"{JOBS}?before={job_id}")],
+        "/v1/route": [call("/v1/route", {"prompt": "x", "tenant": "birch"})],
+        "/v1/check": [call("/v1/check", {"prompt": "x"}, **other)],
+        "/v1/usage": [call("/v1/usage?tenant=birch"), call("/v1/usage", **other)],
+        "/v1/limits": [call("/v1/limits?tenant=birch"), call("/v1/limits", **other)],
+        "/v1/cache": [call("/v1/cache"), call("/v1/cache", **other)],
         f"{JOBS}/wait": [call(f"{JOBS}/wait", ids)],
         f"{JOBS}/cancel": [call(f"{JOBS}/cancel", ids)],
         f"{JOBS}/{{id}}": [call(one), call(one, method="DELETE")],

@@ -11,8 +11,8 @@ from headgate.producer.callers.caller import Caller
 from headgate.producer.submit.fields import RequestFields
 from headgate.shared.job.request import Dialect
 
-Kind = Literal["chat", "embeddings", "messages", "responses"]
-"""What a call asks for. For the scope of its key, messages and responses are chats."""
+Kind = Literal["chat", "embeddings", "messages", "responses", "moderations"]
+"""What a call asks for. For the scope of its key, all but embeddings are chats."""
 
 
 def new_request_id() -> str:

@@ -21,10 +21,12 @@ from headgate.shared.job.result import Result
 
 DIALECTS: Mapping[Kind, Dialect] = {
     "chat": "openai", "embeddings": "openai", "messages": "anthropic", "responses": "responses",
+    "moderations": "openai",
 }  # fmt: skip
 
 ASKED_FOR: Mapping[Kind, Scope] = {
     "chat": "chat", "embeddings": "embeddings", "messages": "chat", "responses": "chat",
+    "moderations": "chat",
 }  # fmt: skip
 
 
@@ -56,6 +58,8 @@ class Wish:
 
 def fields_of(kind: Kind, body: dict[str, Any], headers: Mapping[str, str]) -> Wish:
     """Return what the body asks for; raise InvalidRequest that names a field of the body."""
+    if kind == "moderations":
+        return Wish(openai.moderation_fields(body), body.get("user"))
     if body.get("model") is None:
         raise InvalidRequest("model", None, 'is missing; name a model, or "auto"')
     if kind == "embeddings":
@@ -98,7 +102,7 @@ def answer_body(call: GatewayCall, result: Result) -> dict[str, Any]:
         return anthropic.message(fields)
     if call.kind == "embeddings":
         return openai.embeddings(fields, "base64" if call.base64 else "float")
-    return openai.completion(fields)
+    return openai.moderation(fields) if call.kind == "moderations" else openai.completion(fields)
 
 
 def stream_of(call: GatewayCall, job_id: str) -> StreamTranslator:

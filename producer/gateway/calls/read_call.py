@@ -14,7 +14,12 @@ from headgate.producer.gateway.calls.dialects import DIALECTS, Wish, fields_of
 from headgate.producer.gateway.calls.faults import CallRefused
 from headgate.producer.gateway.calls.own_fields import is_on, own_fields
 from headgate.producer.gateway.calls.retries import digest_of
-from headgate.shared.job.request import DEFAULT_DEADLINE_S, LONGEST_NAME, MAX_DEADLINE_S
+from headgate.shared.job.request import (
+    DEFAULT_DEADLINE_S,
+    LONGEST_NAME,
+    MAX_DEADLINE_S,
+    MODERATION_MODEL,
+)
 from headgate.shared.settings import Settings
 
 
@@ -39,7 +44,7 @@ async def read_call(
         caller=caller,
         fields=fields,  # type: ignore[arg-type]  # checked when they are submitted
         request_id=request_id,
-        model=str(fields.get("model") or settings.model),
+        model=str(fields.get("model") or _default_model(kind, settings)),
         wait_s=min(wait_s, longest_s) if isinstance(wait_s, int | float) else longest_s,
         is_patient=wish.background or "deadline_s" in ours,
         detach=wish.background or is_on(headers, "detach"),
@@ -54,6 +59,10 @@ async def read_call(
         is_stored=wish.is_stored,
         asked=wish.asked,
     )
+
+
+def _default_model(kind: Kind, settings: Settings) -> str:
+    return MODERATION_MODEL if kind == "moderations" else settings.model
 
 
 def _digest(request: Request, raw: bytes, caller: Caller, fields: dict[str, Any]) -> str:
