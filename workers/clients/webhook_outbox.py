@@ -34,6 +34,11 @@ class WebhookOutbox:
         """Have the events on record sent at once."""
         self._recorded.set()
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether an event was put on record since the last `wait`."""
+        return self._recorded.is_set()
+
     async def wait(self, timeout_s: float) -> bool:
         """Wait until an event is on record, at most so long; return whether there is one."""
         with suppress(TimeoutError):
