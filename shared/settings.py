@@ -22,6 +22,7 @@ from headgate.shared.redis_url import masked
 from headgate.shared.setting_types import (
     AuditDays,
     DatabaseUrl,
+    FunctionName,
     HeaderText,
     HttpUrl,
     KeyPrefix,
@@ -110,6 +111,11 @@ class Settings(GatewaySettings, WebhookSettings, BaseSettings):
         default="catalog",
         description="Where the tiers of callers are looked up: catalog, table or module:function "
         "(default: catalog).",
+    )
+    moderation: FunctionName | None = Field(
+        default=None,
+        description="Your own function that judges moderations in the place of a provider, as "
+        "module:function (default: none).",
     )
     concurrency: Annotated[int, Field(ge=1, le=20_000)] = Field(
         default=500,

@@ -27,6 +27,7 @@ from headgate.shared.catalog.catalog import Catalog
 from headgate.shared.catalog.schema import ProviderConfig as ProviderEntry
 from headgate.shared.cost import tokens
 from headgate.shared.errors import SettingError
+from headgate.shared.named_function import named_function
 from headgate.shared.routing.choose import without_key
 from headgate.shared.servers.servers import Servers
 from headgate.shared.settings import Settings
@@ -49,6 +50,7 @@ from headgate.workers.maintenance.prune_record import RecordPrune
 from headgate.workers.maintenance.queue_watch import QueueWatch
 from headgate.workers.maintenance.recover import Recover
 from headgate.workers.maintenance.revoke import Revoke
+from headgate.workers.maintenance.shed import Shed
 from headgate.workers.maintenance.usage_rollup import UsageRollup
 from headgate.workers.maintenance.webhooks.sender import sender
 from headgate.workers.pipeline.ask import Ask
@@ -164,8 +166,18 @@ async def open_parts(
 def _call(in_force: Settings, models: Catalog) -> Call:
     return Call(
         models, partial(_upstreams, in_force), timeout_s=in_force.timeout_s,
-        keys_of=partial(access.keys_of, in_force),
+        keys_of=partial(access.keys_of, in_force), moderator=_moderator(in_force),
     )  # fmt: skip
+
+
+def _moderator(in_force: Settings) -> Upstream | None:
+    """Return the operator's own function for moderations; raise SettingError for a wrong one."""
+    if in_force.moderation is None:
+        return None
+    from headgate.workers.providers.moderation.function import FunctionModerator
+
+    function = named_function("HEADGATE_MODERATION", in_force.moderation, "a list of inputs")
+    return Upstream(FunctionModerator(function), "")
 
 
 async def _set_clock(batcher: RedisBatcher) -> Clock:
@@ -216,6 +228,7 @@ def _background(
         alerts=Alerts(batcher, keys, url, owner), rollup=UsageRollup(engine, clock.now_ms),
         memory=MemoryWatch(batcher, keys, queues), clock_ms=clock.now_ms,
         callbacks=CallbackUpkeep(engine, pipeline.callbacks, clock.now_ms),
+        shed=Shed(engine, batcher, keys, clock.now_ms),
     )  # fmt: skip
     has_turn = partial(holds_turn, batcher, keys, owner)
     webhooks = sender(in_force, engine, pipeline.record, pipeline.webhooks, has_turn, clock.now_ms)

@@ -79,6 +79,16 @@ def embedding_fields(body: Fields) -> RequestFields:
     return fields
 
 
+def moderation_fields(body: Fields) -> RequestFields:
+    """Return the fields of a request for the body of POST /v1/moderations.
+
+    Raises InvalidRequest that names the field of the body.
+    """
+    if body.get("input") is None:
+        raise InvalidRequest("input", None, "is missing; give a text, texts or a list of parts")
+    return {"dialect": "moderations", "input": body["input"], **_model_and_params(body)}
+
+
 def encoding_of(body: Fields) -> Encoding:
     """Return how the caller wants its embeddings; raise InvalidRequest for an unknown way."""
     wanted = body.get("encoding_format")
@@ -219,6 +229,21 @@ def embeddings(result: Fields, encoding: Encoding = "float") -> Fields:
         row | {"embedding": vectors[row.get("index", at)]} for at, row in enumerate(rows)
     ]
     return body
+
+
+def moderation(result: Fields) -> Fields:
+    """Return the moderation of a job that succeeded; `result`: as `Result.as_json()`."""
+    ours = {
+        "id": f"modr-{result['id']}",
+        "model": result.get("model_used") or result["model"],
+        "results": [],
+    }
+    return {**ours, **fields_of(result.get("message"))}
+
+
+def is_moderation(message: Fields) -> bool:
+    """Return whether a vendor's message is a moderation object."""
+    return isinstance(message.get("results"), list)
 
 
 def packed(vector: list[float | None]) -> str:

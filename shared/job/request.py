@@ -23,9 +23,11 @@ from headgate.shared.job.numbers import plain
 from headgate.shared.job.request_checks import (
     INPUT_REMEDY,
     PARAMS,
+    AnyForm,
     Form,
     check_input,
     check_messages,
+    check_moderated,
     check_params,
     is_deeper,
     with_whole_numbers,
@@ -107,6 +109,10 @@ EmbeddingInput = str | list[str] | list[int] | list[list[int]]
 """What an embedding job embeds: a text, texts, a text as tokens, or several of them."""
 
 
+MODERATION_MODEL = "omni-moderation-latest"
+"""The model of a moderation that names none, as at OpenAI."""
+
+
 CACHE_MODES = ("off", "exact")
 CACHE_REMEDY = 'use "off" or "exact"; "semantic" is not supported yet'
 
@@ -125,6 +131,13 @@ class Pin(BaseModel):
 
     provider: Name
     key: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+
+
+AskedForm = AnyForm
+"""The form of a request."""
+
+AnswerKind = Literal["text", "embeddings", "moderation"]
+"""What a request asks a model for. A model has one of them."""
 
 
 class CacheWish(BaseModel):
@@ -155,7 +168,7 @@ class Request(BaseModel):
     input: str | list[str] | list[int] | list[list[int]] | list[dict[str, Any]] | None = None
     model: Name | None = None
     params: dict[str, Any] = Field(default_factory=dict)
-    dialect: Dialect = "openai"
+    dialect: AskedForm = "openai"
     priority: Priority = "standard"
     tenant: Name = "default"
     user: Name | None = None
@@ -213,19 +226,32 @@ class Request(BaseModel):
         if len(given) != 1 and (given or self.template is None) and not self._goes_without(given):
             named = " and ".join(given) or "none"
             raise InvalidRequest("prompt", named, "give exactly one of prompt, messages and input")
+        if self.dialect == "moderations":
+            self._check_moderation()
+            return
         if self.dialect != "openai":
             self._refuse_openais_form()
         if self.messages is not None:
             check_messages(self.messages, self.dialect)
         if self.dialect == "responses":
-            if isinstance(self.input, list):
-                self._check_items(self.input)
+            if self.input is not None:
+                self._check_responses_input(self.input)
         elif self.input is not None:
             check_input(self.input)
         if self.stream and self.embeds:
             raise InvalidRequest("stream", True, "an embedding has no text to stream; leave it out")
         if self.params:
             check_params(self.params, self.dialect)
+
+    def _check_moderation(self) -> None:
+        """Raise InvalidRequest for what is no moderation, or has fields of another form."""
+        if self.input is None:
+            remedy = "a moderation judges an input; give a text, texts or a list of parts"
+            raise InvalidRequest("input", None, remedy)
+        check_moderated(self.input)
+        if self.stream:
+            raise InvalidRequest("stream", True, "a moderation has no text to stream; leave it out")
+        check_params(self.params)
 
     def _goes_without(self, given: list[str]) -> bool:
         """Return whether a param of Responses stands in the place of an input."""
@@ -236,10 +262,12 @@ class Request(BaseModel):
             and any(params.get(name) is not None for name in WITHOUT_INPUT)
         )
 
-    def _check_items(self, items: list[Any]) -> None:
-        """Raise InvalidRequest unless these are the items of a Responses input."""
+    def _check_responses_input(self, items: str | list[Any]) -> None:
+        """Raise InvalidRequest unless this is a text or a list of items, or others stand for it."""
         if not items and not self._goes_without([]):
             raise InvalidRequest("input", items, "give a text or a list of items")
+        if isinstance(items, str):
+            return
         for i, item in enumerate(items):
             if not isinstance(item, dict):
                 raise InvalidRequest(f"input[{i}]", item, "give an item, such as a message")
@@ -259,17 +287,27 @@ class Request(BaseModel):
     @property
     def embeds(self) -> bool:
         """Whether this is an embedding job."""
-        return self.input is not None and self.dialect != "responses"
+        return self.answer_kind == "embeddings"
 
     @property
-    def inputs(self) -> list[str] | list[list[int]]:
-        """The inputs of an embedding job, as a list of texts or of token lists."""
+    def answer_kind(self) -> AnswerKind:
+        """What the job asks its model for."""
+        if self.dialect == "moderations":
+            return "moderation"
+        return "text" if self.input is None or self.dialect == "responses" else "embeddings"
+
+    @property
+    def inputs(self) -> list[Any]:
+        """The inputs of an embedding job, as a list of texts or of token lists.
+
+        Those of a moderation are texts, or one list of parts, which is judged as a whole.
+        """
         given: Any = self.input
-        if given is None or not self.embeds:
+        if given is None or self.answer_kind == "text":
             return []
         if isinstance(given, str):
             return [given]
-        return [given] if isinstance(given[0], int) else given
+        return [given] if isinstance(given[0], int | dict) else given
 
     @property
     def asked_tokens(self) -> int | None:
@@ -289,7 +327,7 @@ class Request(BaseModel):
         answers (`params.n`). Readers of version 2 would read Anthropic's form as OpenAI's. Readers
         of version 3 refuse the forms that came after them, and would call no webhook.
         """
-        if self.dialect == "responses" or self.pinned is not None:
+        if self.dialect in ("responses", "moderations") or self.pinned is not None:
             return 4
         if self.webhook_url is not None:
             return 4
@@ -302,6 +340,10 @@ class Request(BaseModel):
             return 2
         roles = (message.get("role") for message in self.messages or ())
         return 2 if "function" in roles else 1
+
+    def model_or(self, default: str) -> str:
+        """Return the model that is asked for; without one, `default`, or the one that moderates."""
+        return self.model or (MODERATION_MODEL if self.dialect == "moderations" else default)
 
     def chat(self) -> list[dict[str, Any]]:
         """Return the messages in the form of `dialect`; a prompt is one message of the user."""
