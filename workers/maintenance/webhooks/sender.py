@@ -113,6 +113,7 @@ class WebhookSender:
                 except Exception:
                     log.exception("events of webhooks were not sent; trying again")
                 is_due = await self.outbox.wait(PERIOD_S)
+                self._is_used = self._is_used or is_due
                 await asyncio.sleep(GATHER_S)
         finally:
             with suppress(Exception):  # what is left is sent by another worker
@@ -124,11 +125,10 @@ class WebhookSender:
 
         It may be the only worker for now: commands on the embedded server start one of their own.
         """
-        if not self._is_used and not self.outbox.is_waiting:
-            return
-        if await self.has_turn():
+        if self.outbox.ran_batches:
             await self.end_batches(early=True)
-        await self.send_due()
+        if self._is_used or self.outbox.is_waiting:
+            await self.send_due()
         await self.settled()
 
     async def _round(self, is_due: bool) -> None:
