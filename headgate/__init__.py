@@ -23,12 +23,16 @@ if TYPE_CHECKING:
     from headgate.producer.client.async_client import AsyncClient
     from headgate.producer.client.client import Client
     from headgate.producer.client.handle import AsyncJob, Job
+    from headgate.producer.client.many.slices import SubmitProgress
+    from headgate.producer.client.pieces import TextPiece
     from headgate.producer.errors import (
         IdempotencyConflict,
         JobTimeout,
+        MapFailed,
         ResultExpired,
         StreamBroken,
         SubmitInterrupted,
+        SubmitStopped,
         TierLimit,
         UnknownJob,
     )
@@ -37,6 +41,7 @@ if TYPE_CHECKING:
     from headgate.producer.submit.fields import CacheFields, RequestFields
     from headgate.producer.usage.report import UsageQuery, UsageReport, UsageRow
     from headgate.shared.errors import (
+        AnswerMismatch,
         CatalogError,
         ErrorCode,
         HeadgateError,
@@ -57,6 +62,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AdmissionCheck",
+    "AnswerMismatch",
     "AsyncClient",
     "AsyncJob",
     "BudgetRow",
@@ -77,6 +83,7 @@ __all__ = [
     "JobTimeout",
     "LimitsReport",
     "Listed",
+    "MapFailed",
     "Priority",
     "Request",
     "RequestFields",
@@ -89,6 +96,9 @@ __all__ = [
     "Status",
     "StreamBroken",
     "SubmitInterrupted",
+    "SubmitProgress",
+    "SubmitStopped",
+    "TextPiece",
     "TierLimit",
     "Unfit",
     "UnknownJob",
@@ -117,6 +127,8 @@ _MODULES = (
     "headgate.producer.admin.limits_rows",
     "headgate.producer.admin.health",
     "headgate.producer.submit.admission_check",
+    "headgate.producer.client.pieces",
+    "headgate.producer.client.many.slices",
     "headgate.producer.client.handle",
     "headgate.producer.client.client",
     "headgate.producer.client.async_client",

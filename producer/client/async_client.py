@@ -1,33 +1,36 @@
-"""The client for asyncio programs: the same methods as `Client`, as coroutines.
-
-It works on the database and on Redis with blocking connections in threads. Only waiting is async,
-so that thousands wait at the cost of one.
-"""
+"""The client for asyncio programs: the same methods as `Client`, as coroutines."""
 
 from __future__ import annotations
 
-import asyncio
-import time
-from collections.abc import AsyncGenerator, Container, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Sequence
 from functools import partial
-from typing import Self, Unpack
+from typing import Self, Unpack, cast
 
-from headgate.producer.admin import budgets, cache, health, limits_report
 from headgate.producer.admin.budgets import BudgetRow
 from headgate.producer.admin.cache import CacheStats
 from headgate.producer.admin.health import HealthReport
 from headgate.producer.admin.limits_rows import LimitsReport
-from headgate.producer.client.arguments import UsageKey, timeout_of
+from headgate.producer.client.arguments import UsageKey, require_seconds, timeout_of
 from headgate.producer.client.client import CANCEL_WAIT_S
+from headgate.producer.client.direct.in_loops import AsyncDirect
 from headgate.producer.client.handle import AsyncJob
+from headgate.producer.client.many.ends import checked_ids, ends_of
+from headgate.producer.client.many.gather import collected_async, completed_async
+from headgate.producer.client.many.prompts import answers_of, combined_async
+from headgate.producer.client.many.slices import Flow, Progress
+from headgate.producer.client.many.submit import submit_slices_async
 from headgate.producer.client.operations import Operations
-from headgate.producer.client.text_stream import TextStream
-from headgate.producer.client.waiters import Waiters
-from headgate.producer.errors import JobTimeout, UnknownJob
-from headgate.producer.installation import Installation
+from headgate.producer.client.pieces import TextPiece
+from headgate.producer.client.response_format import (
+    ResponseFormat,
+    parsed_by,
+    with_response_format,
+)
+from headgate.producer.client.transport import AsyncTransport
+from headgate.producer.errors import JobTimeout
 from headgate.producer.results.listing import JobFilters, Listed
 from headgate.producer.submit.admission_check import AdmissionCheck
-from headgate.producer.submit.fields import RequestFields, Requests
+from headgate.producer.submit.fields import RequestFields, RequestForm, Requests
 from headgate.producer.usage.report import UsageQuery, UsageReport
 from headgate.shared.job.result import Result, Status
 from headgate.shared.routing.router import Route
@@ -45,11 +48,15 @@ class AsyncClient:
     """
 
     def __init__(self, settings: Settings | str | None = None) -> None:
-        self._operations = Operations(settings)
-        self._waiters: Waiters | None = None
+        self._transport: AsyncTransport = AsyncDirect(Operations(settings))
 
     async def submit(
-        self, prompt: str | None = None, /, **fields: Unpack[RequestFields]
+        self,
+        prompt: str | None = None,
+        /,
+        *,
+        response_format: ResponseFormat | None = None,
+        **fields: Unpack[RequestFields],
     ) -> AsyncJob:
         """Submit a job: put it on record and on its queue.
 
@@ -57,19 +64,60 @@ class AsyncClient:
             print((await job.result(timeout_s=30)).content)
 
         prompt: the text of one user message; the same as the field `prompt`.
+        response_format: the form of the answer; see `Client.submit`.
         fields: the fields of a request; see RequestFields for their meaning and units.
 
         Returns the AsyncJob. Raises what `Client.submit` raises.
         """
-        return AsyncJob(await asyncio.to_thread(self._operations.submit, prompt, fields), self)
+        asked = with_response_format(fields, response_format)
+        return AsyncJob(await self._transport.submit(prompt, asked), self, response_format)
 
-    async def submit_many(self, requests: Requests, *, samples: int = 1) -> list[str]:
-        """Submit many jobs at once; return their ids in order. See `Client.submit_many`."""
-        return await asyncio.to_thread(self._operations.submit_many, requests, samples)
+    async def submit_many(
+        self,
+        requests: Requests | AsyncIterable[RequestForm],
+        *,
+        samples: int = 1,
+        max_in_flight: int | None = None,
+        progress: Progress | None = None,
+    ) -> list[str]:
+        """Submit many jobs at once, or any number in slices; see `Client.submit_many`.
+
+        requests: also an asynchronous iterable, which is always taken in slices.
+        progress: it may be a coroutine function.
+        """
+        is_async = isinstance(requests, AsyncIterable)
+        if max_in_flight is None and progress is None and not is_async:
+            return await self._transport.submit_many(cast("Requests", requests), samples)
+        flow, submit = Flow(samples, max_in_flight, progress), self._transport.submit_many
+        new_ends = partial(ends_of, self._transport)
+        return await submit_slices_async(requests, flow, partial(submit, samples=samples), new_ends)
+
+    async def map(
+        self,
+        prompts: Requests | AsyncIterable[RequestForm],
+        *,
+        return_errors: bool = False,
+        timeout_s: float | None = None,
+        max_in_flight: int | None = None,
+        progress: Progress | None = None,
+        response_format: ResponseFormat | None = None,
+        **fields: Unpack[RequestFields],
+    ) -> list[Result]:
+        """Return the answers to prompts, in the same order; see `Client.map`."""
+        requests = combined_async(prompts, fields, response_format)
+        ids = await self.submit_many(requests, max_in_flight=max_in_flight, progress=progress)
+        try:
+            ended = self.as_completed(ids, timeout_s, response_format)
+            found = await collected_async(ended, ids, progress)
+        except JobTimeout:
+            if not return_errors:
+                raise
+            return await self.results(ids, response_format=response_format)
+        return found if return_errors else answers_of(found)
 
     async def route(self, prompt: str | None = None, /, **fields: Unpack[RequestFields]) -> Route:
         """Return which model a request for "auto" would get now, and why; see `Client.route`."""
-        return await asyncio.to_thread(self._operations.route, prompt, fields)
+        return await self._transport.route(prompt, fields)
 
     async def result(
         self,
@@ -78,45 +126,86 @@ class AsyncClient:
         wait: bool = False,
         timeout_s: float | None = None,
         timeout: float | None = None,  # noqa: ASYNC109  # Celery's name, an alias
+        response_format: ResponseFormat | None = None,
     ) -> Result:
         """Return the result of a job: as it is now, or once the job has ended.
 
         wait: wait until the job has ended.
         timeout_s: how many seconds to wait at most; implies `wait`. None: no limit. `timeout` is
             the same.
+        response_format: the pydantic model that `parsed` is made by.
 
         Raises UnknownJob, ResultExpired, JobTimeout and Unreachable; see `Client.result`.
         """
         timeout_s = timeout_of(timeout_s, timeout)
         if not wait and timeout_s is None:
-            return await asyncio.to_thread(self._operations.result, job_id)
-        return await (await self._waiting()).ended(job_id, timeout_s)
+            return parsed_by(await self._transport.result(job_id), response_format)
+        return parsed_by(await self._transport.ended(job_id, timeout_s), response_format)
+
+    async def results(
+        self,
+        job_ids: Iterable[str],
+        *,
+        wait: bool = False,
+        timeout_s: float | None = None,
+        response_format: ResponseFormat | None = None,
+    ) -> list[Result]:
+        """Return the results of many jobs, in the order of the ids; see `Client.results`."""
+        ids = checked_ids(job_ids)
+        if not wait and timeout_s is None:
+            found = await self._transport.results(ids)
+            return [parsed_by(result, response_format) for result in found]
+        return await collected_async(self.as_completed(ids, timeout_s, response_format), ids)
+
+    def as_completed(
+        self,
+        job_ids: Iterable[str],
+        timeout_s: float | None = None,
+        response_format: ResponseFormat | None = None,
+    ) -> AsyncGenerator[Result, None]:
+        """Yield the results of many jobs as they end; see `Client.as_completed`.
+
+        async for result in client.as_completed(ids):
+            print(result.id, result.content or result.error)
+        """
+        ids = checked_ids(job_ids)
+        require_seconds("timeout_s", timeout_s)
+        return completed_async(lambda: ends_of(self._transport, timeout_s), ids, response_format)
 
     async def stream(
-        self, job_id: str, *, timeout_s: float | None = None, pulse_s: float | None = None
-    ) -> AsyncGenerator[str, None]:
+        self,
+        job_id: str,
+        *,
+        timeout_s: float | None = None,
+        pulse_s: float | None = None,
+        after: int | str = 0,
+    ) -> AsyncGenerator[TextPiece, None]:
         """Yield the text of the answer piece by piece; see `Client.stream`.
 
         timeout_s: how many seconds the whole stream may take. None: no limit.
         pulse_s: yield an empty text after so many seconds without a piece. None: never.
+        after: the `after` of the last piece that a reader has, or how many characters it has.
         """
-        async with TextStream(await self._waiting(), job_id, timeout_s, pulse_s) as pieces:
+        pieces = await self._transport.pieces(job_id, timeout_s, pulse_s, after)
+        try:
             while (piece := await pieces.next()) is not None:
                 yield piece
+        finally:
+            pieces.close()
 
     async def status(self, job_id: str) -> Status:
         """Return the status of a job, also if its result has expired; raise UnknownJob."""
-        return await asyncio.to_thread(self._operations.status, job_id)
+        return await self._transport.status(job_id)
 
     async def jobs(self, **asked: Unpack[JobFilters]) -> list[Listed]:
         """Return jobs, the newest first; see `Client.jobs`."""
-        return await asyncio.to_thread(self._operations.jobs, asked)
+        return await self._transport.jobs(asked)
 
     async def usage(
         self, by: UsageKey | str | Sequence[UsageKey] = (), **asked: Unpack[UsageQuery]
     ) -> UsageReport:
         """Return who used what, of jobs that have ended; see `Client.usage`."""
-        return await asyncio.to_thread(self._operations.usage, by, asked)
+        return await self._transport.usage(by, asked)
 
     async def cancel(self, job_id: str, *, timeout_s: float = CANCEL_WAIT_S) -> Result:
         """Cancel a job that waits or runs; return its result. See `Client.cancel`.
@@ -132,68 +221,40 @@ class AsyncClient:
 
         timeout_s: how many seconds to wait for the workers of running jobs, all together.
         """
-        cancelled = await asyncio.to_thread(self._operations.cancel, job_ids)
-        until = time.monotonic() + timeout_s
-        return [
-            cancelled.ended.get(job_id) or await self._stopped(job_id, cancelled.running, until)
-            for job_id in job_ids
-        ]
-
-    async def _stopped(self, job_id: str, running: Container[str], until: float) -> Result:
-        """Wait for the worker of the running job, at most until this time; return the result."""
-        if job_id not in running:
-            raise UnknownJob(job_id)
-        try:
-            return await self.result(job_id, timeout_s=max(0.0, until - time.monotonic()))
-        except JobTimeout:
-            return await self.result(job_id)
+        return await self._transport.cancel(job_ids, timeout_s)
 
     async def check(
         self, prompt: str | None = None, /, **fields: Unpack[RequestFields]
     ) -> AdmissionCheck:
         """Return whether a request would be let in now; see `Client.check`."""
-        return await asyncio.to_thread(self._operations.check, prompt, fields)
+        return await self._transport.check(prompt, fields)
 
     async def health(self) -> HealthReport:
         """Return the state of models, pools, servers and workers; see `Client.health`."""
-        return await asyncio.to_thread(self._operations.report, health.check)
+        return await self._transport.health()
 
     async def limits(self, *, pool: str | None = None, tenant: str | None = None) -> LimitsReport:
         """Return the limits in force and the jobs that wait for them; see `Client.limits`."""
-        asked = partial(limits_report.report, pool=pool, tenant=tenant)
-        return await asyncio.to_thread(self._operations.report, asked)
+        return await self._transport.limits(pool, tenant)
 
     async def budgets(self) -> list[BudgetRow]:
         """Return how much of each budget is spent, today and this month (UTC)."""
-        return await asyncio.to_thread(self._operations.report, budgets.report)
+        return await self._transport.budgets()
 
     async def cache_stats(self) -> CacheStats:
         """Return how full the cache of answers is, and what it has saved."""
-        return await asyncio.to_thread(self._operations.report, cache.stats)
+        return await self._transport.cache_stats()
 
     async def retry(self, job_id: str) -> AsyncJob:
         """Queue a job that failed or expired again, under its id. See `Client.retry`."""
-        return AsyncJob(await asyncio.to_thread(self._operations.retry, job_id), self)
+        return AsyncJob(await self._transport.retry(job_id), self)
 
     async def close(self) -> None:
         """Close all connections. Whoever still waits is cancelled."""
-        waiters, self._waiters = self._waiters, None
-        if waiters is not None and waiters.loop is asyncio.get_running_loop():
-            await waiters.close()
-        await asyncio.to_thread(self._operations.close)
+        await self._transport.close()
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
-
-    async def _waiting(self) -> Waiters:
-        """Return the waiters of the running event loop; make them if the loop is a new one."""
-        made = self._waiters
-        if made is not None and made.loop is asyncio.get_running_loop():
-            return made
-        at: Installation = await asyncio.to_thread(self._operations.open)
-        if self._waiters is None or self._waiters.loop is not asyncio.get_running_loop():
-            self._waiters = self._operations.waiters(at)
-        return self._waiters

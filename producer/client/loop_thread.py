@@ -6,74 +6,137 @@ import asyncio
 import contextlib
 import os
 import threading
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import CancelledError
 from concurrent.futures import TimeoutError as NotInTime
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
-from headgate.producer.client.text_stream import TextStream
-from headgate.producer.client.waiters import Waiters
-from headgate.shared.job.result import Result
+from headgate.producer.client.pieces import TextPiece
+from headgate.producer.client.transport import AnswerPieces
 
 T = TypeVar("T")
 
+Work: TypeAlias = Coroutine[Any, Any, T]
+
 CLOSE_WITHIN_S = 5.0
+
+CLOSED = "this client is closed; make a new one"
+CLOSED_MEANWHILE = "this client was closed while a caller waited"
 
 
 class LoopThread:
-    """A running loop with its waiters. A forked child does not have the thread: make a new one.
+    """A loop that runs in a thread of this process, from the first use until it is closed.
 
-    `waiters` is awaited in the loop and returns the Waiters.
+    A forked child does not have the thread, so it starts one of its own.
     """
 
-    def __init__(self, waiters: Callable[[], Awaitable[Waiters]]) -> None:
-        self.pid = os.getpid()
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._running: _RunningLoop | None = None
+        self._of_parents: list[_RunningLoop | None] = []
+        self._is_closed = False
+        self._pid = os.getpid()
+
+    def run(self, work: Work[T]) -> T:
+        """Return what `work` returns in the loop.
+
+        An interrupt of the caller (KeyboardInterrupt) ends the work, too.
+        """
+        return self._started(work).run(work)
+
+    def iterate(self, begin: Callable[[], Work[AnswerPieces]]) -> Iterator[TextPiece]:
+        """Yield the pieces of an answer; closing the iterator stops the reading."""
+        opening = begin()
+        running = self._started(opening)
+        pieces = running.run(opening)
+        try:
+            while (piece := running.run(pieces.next())) is not None:
+                yield piece
+        finally:
+            running.call(pieces.close)
+
+    def close(self, closing: Work[None]) -> None:
+        """Await `closing` in the loop and end the thread; who still waits gets a RuntimeError."""
+        self._reset_after_fork()
+        with self._lock:
+            running, self._running, self._is_closed = self._running, None, True
+        if running is None:
+            closing.close()
+        else:
+            running.close(closing)
+
+    def _started(self, work: Work[Any]) -> _RunningLoop:
+        self._reset_after_fork()
+        with self._lock:
+            if self._is_closed:
+                work.close()
+                raise RuntimeError(CLOSED)
+            if self._running is None:
+                self._running = _RunningLoop()
+            return self._running
+
+    def _reset_after_fork(self) -> None:
+        # The thread is the parent's, and so is the lock, which may be held. The loop is kept: what
+        # its end would close is still in use in the parent.
+        if self._pid != os.getpid():
+            self._of_parents.append(self._running)
+            self._running, self._lock, self._pid = None, threading.Lock(), os.getpid()
+
+
+class _RunningLoop:
+    """A running loop and its thread."""
+
+    def __init__(self) -> None:
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self._is_closed = False
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(
             target=self._loop.run_forever, name="headgate-client", daemon=True
         )
         self._thread.start()
 
-        async def make() -> Waiters:
-            return await waiters()
-
-        self._waiters = self._run(make())
-
-    def ended(self, job_id: str, timeout_s: float | None) -> Result:
-        """Return the result once the job has ended; see `Waiters.ended`.
-
-        An interrupt of the caller (KeyboardInterrupt) ends the wait, too.
-        """
-        return self._run(self._waiters.ended(job_id, timeout_s))
-
-    def stream(self, job_id: str, timeout_s: float | None, pulse_s: float | None) -> Iterator[str]:
-        """Yield the pieces of the answer; closing the iterator stops the reading."""
-        reading = TextStream(self._waiters, job_id, timeout_s, pulse_s)
-        self._run(reading.open())
+    def run(self, work: Work[T]) -> T:
+        """Return what `work` returns in the loop."""
+        if self._pid != os.getpid():
+            work.close()
+            raise RuntimeError("this stream was opened before the fork; stream again")
+        with self._lock:
+            if self._is_closed:
+                work.close()
+                raise RuntimeError(CLOSED_MEANWHILE)
+            future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
-            while (piece := self._run(reading.next())) is not None:
-                yield piece
-        finally:
-            with contextlib.suppress(RuntimeError):  # the loop ended before
-                self._loop.call_soon_threadsafe(reading.close)
+            return future.result()
+        except CancelledError:
+            raise RuntimeError(CLOSED_MEANWHILE) from None
+        except BaseException:
+            future.cancel()
+            raise
 
-    def close(self) -> None:
-        """End the thread; those who still wait get a RuntimeError."""
+    def call(self, function: Callable[[], None]) -> None:
+        """Call it in the loop soon, unless the loop has ended."""
+        if self._pid == os.getpid():
+            with contextlib.suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(function)
+
+    def close(self, closing: Work[None]) -> None:
+        """Await `closing`, cancel what still runs, and end the thread."""
+        with self._lock:
+            self._is_closed = True
         with contextlib.suppress(NotInTime, CancelledError):
-            asyncio.run_coroutine_threadsafe(self._waiters.close(), self._loop).result(
-                CLOSE_WITHIN_S
-            )
+            ending = asyncio.run_coroutine_threadsafe(_end_all(closing), self._loop)
+            ending.result(CLOSE_WITHIN_S)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(CLOSE_WITHIN_S)
         if not self._thread.is_alive():
             self._loop.close()
 
-    def _run(self, work: Coroutine[Any, Any, T]) -> T:
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
-        try:
-            return future.result()
-        except CancelledError:
-            raise RuntimeError("this client was closed while a caller waited") from None
-        except BaseException:
-            future.cancel()
-            raise
+
+async def _end_all(closing: Work[None]) -> None:
+    """Await `closing`; cancel all other tasks of the loop, and wait for their ends."""
+    await closing
+    rest = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in rest:
+        task.cancel()
+    await asyncio.gather(*rest, return_exceptions=True)

@@ -17,6 +17,7 @@ from headgate.producer.client.arguments import (
     require_job_id,
     with_prompt,
 )
+from headgate.producer.client.many.ends import result_of
 from headgate.producer.client.waiters import Found, Waiters
 from headgate.producer.installation import (
     Installation,
@@ -25,8 +26,9 @@ from headgate.producer.installation import (
     record_alone,
 )
 from headgate.producer.results import cancel as cancelling
-from headgate.producer.results import read
+from headgate.producer.results import on_record, read
 from headgate.producer.results.listing import JobFilters, JobQuery, Listed, list_jobs
+from headgate.producer.results.owners import JobOwner, owners
 from headgate.producer.submit.admission_check import AdmissionCheck, check
 from headgate.producer.submit.fields import RequestFields, Requests
 from headgate.producer.submit.prepare import Submitter
@@ -76,11 +78,11 @@ class Operations:
             at = self._lazy.current(opened)
             return submit(at, self._submitter_of(at), requests, many=True, samples=samples)
 
-    def submit_each(self, requests: Sequence[RequestFields]) -> list[Outcome]:
-        """Submit requests of different callers together; return what became of each."""
+    def submit_each(self, requests: Sequence[RequestFields], samples: int = 1) -> list[Outcome]:
+        """Submit requests of different callers together; return what became of each sample."""
         with self._lazy.use() as opened:
             at = self._lazy.current(opened, to_write=True)
-            return submit_each(at, self._submitter_of(at), requests)
+            return submit_each(at, self._submitter_of(at), requests, samples)
 
     def route(self, prompt: str | None, fields: RequestFields) -> Route:
         """Return which model "auto" would get for this request, and why."""
@@ -106,6 +108,27 @@ class Operations:
         require_job_id(job_id)
         with self._record() as (engine, find_waits):
             return read.read(engine, job_id, find_waits)
+
+    def job_on_record(self, job_id: str) -> on_record.JobOnRecord:
+        """Return the job with its request; raise UnknownJob if it has none any more."""
+        with self._record() as (engine, find_waits):
+            return on_record.read_job(engine, job_id, find_waits)
+
+    def shed(self, ids: Sequence[str]) -> None:
+        """Make prompts and answers of these jobs go; of those that run, once they have ended."""
+        with self._lazy.use() as at:
+            on_record.shed(at.engine, at.redis, at.keys, ids)
+
+    def owners(self, ids: Sequence[str]) -> dict[str, JobOwner]:
+        """Return whose jobs these are, by id; unknown ids are left out."""
+        with self._record() as (engine, _):
+            return owners(engine, ids)
+
+    def results(self, ids: Sequence[str]) -> list[Result]:
+        """Return results as they are now, in order; raise for the first id that has none."""
+        with self._record() as (engine, find_waits):
+            found = read.read_many(engine, list(dict.fromkeys(ids)), find_waits)
+        return [result_of(found[job_id]) for job_id in ids]
 
     def end_or_wait(self, job_id: str) -> Result | WaitingFor | None:
         """Return the result if the job has ended, else what it waits for; None if it runs."""

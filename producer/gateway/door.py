@@ -34,10 +34,12 @@ from headgate.producer.gateway.calls import headers as response_headers
 from headgate.producer.gateway.calls.body import gone
 from headgate.producer.gateway.calls.call import GatewayCall, Kind, new_request_id
 from headgate.producer.gateway.calls.departures import Departures
-from headgate.producer.gateway.calls.dialects import ASKED_FOR, DIALECTS, answer_body
+from headgate.producer.gateway.calls.dialects import ASKED_FOR, DIALECTS, answer_body, queued_body
 from headgate.producer.gateway.calls.faults import CallRefused, fault_of, fault_of_result
 from headgate.producer.gateway.calls.group_submit import GroupSubmit
 from headgate.producer.gateway.calls.open_streams import OpenStreams
+from headgate.producer.gateway.calls.ownership import Ownership
+from headgate.producer.gateway.calls.previous_response import continued
 from headgate.producer.gateway.calls.read_call import read_call
 from headgate.producer.gateway.calls.replies import json_response, refusal
 from headgate.producer.gateway.calls.retries import RecentCalls
@@ -72,17 +74,22 @@ class Parts(NamedTuple):
 
 
 class Door:
-    """All calls of one gateway process. Use it in one event loop."""
+    """All calls of one gateway process. Use it in one event loop.
+
+    `reporting` is held while a report is read, which may be much work.
+    """
 
     def __init__(self, settings: Settings, operations: Operations) -> None:
         self.settings = settings
         self.operations = operations
         self.departures = Departures(operations, self._recent, self._is_awaited)
+        self.ownership = Ownership(operations)
+        self.reporting = asyncio.Lock()
         self._group = GroupSubmit(operations.submit_each)
         self._submitting: dict[str, asyncio.Future[str]] = {}
         self._parts: Parts | None = None
         self._opening: asyncio.Task[Parts] | None = None
-        self._streams = OpenStreams(settings.gateway_streams)
+        self.open_streams = OpenStreams(settings.gateway_streams)
         self._proxies = proxies_of(settings.gateway_proxies)
         self._keeper = Doorkeeper.of(settings)
 
@@ -123,18 +130,29 @@ class Door:
         call: GatewayCall | None = None
         try:
             call = await self._call(request, kind, request_id)
-            response = await (self._stream if call.streams else self._wait)(request, call)
+            response = await self._respond(request, call)
         except ClientDisconnect:
             return Response(status_code=499)
         except asyncio.CancelledError:
             if not self.departures.stopping:
                 raise
-            return self.refused(dialect, _stopping(), request_id)
+            return self.refused(dialect, stopping(), request_id)
         except Exception as error:
             response = self.refused(dialect, error, request_id)
         if call is not None:
             response.headers.update(await self._rates(call, response))
         return response
+
+    async def _respond(self, request: Request, call: GatewayCall) -> Response:
+        if call.kind == "responses":
+            call = await continued(self.operations, call)
+        if call.streams:
+            return await self.stream(request, call)
+        if call.background:
+            job_id = await self._job(call)
+            facts = response_headers.job_headers(call, job_id)
+            return json_response(queued_body(call, job_id), facts)
+        return await self._wait(request, call)
 
     async def _rates(self, call: GatewayCall, response: Response) -> Mapping[str, str]:
         """Return what is left of the limits that bind the caller."""
@@ -148,13 +166,8 @@ class Door:
             return {}
 
     def refused(self, dialect: Dialect, error: Exception, request_id: str) -> Response:
-        """Return the answer for an error. One that is no error of ours is logged by its place."""
-        if not isinstance(error, HeadgateError):
-            log.error("a fault of the gateway in call %s: %s", request_id, place_of(error))
-            error = HeadgateError()
-        elif isinstance(error, Unreachable):
-            log.warning("call %s: %s", request_id, error)
-        return refusal(dialect, fault_of(error), request_id)
+        """Return the answer for an error."""
+        return refusal(dialect, fault_of(own_error_of(error, request_id)), request_id)
 
     async def caller_of(self, request: Request, scope: Scope | None) -> Caller:
         """Return who calls; raise KeyRefused unless the caller may do that."""
@@ -188,6 +201,10 @@ class Door:
         names = [call.model, *(others if isinstance(others, list) else ())]
         await self.require_models(caller, names)
         return call
+
+    async def submit(self, fields: RequestFields) -> str:
+        """Submit one request together with those of other calls; return the id of its job."""
+        return await self._group.submit(fields)
 
     async def _job(self, call: GatewayCall) -> str:
         """Return the job of the call: that of the same call before, or a new one."""
@@ -237,14 +254,17 @@ class Door:
     def _is_awaited(self, job_id: str) -> bool:
         return self._parts is not None and self._parts.waiters.waits_for(job_id)
 
-    async def _stream(self, request: Request, call: GatewayCall) -> Response:
+    async def stream(
+        self, request: Request, call: GatewayCall, job_id: str | None = None
+    ) -> Response:
+        """Return the stream of a job's answer; `job_id`: None: the call's own job."""
         waiters = (await self.parts()).waiters
-        at = Streaming(waiters, self.operations, self.departures, self._streams)
-        self._streams.begin(call.caller.key_id)
+        at = Streaming(waiters, self.operations, self.departures, self.open_streams)
+        self.open_streams.begin(call.caller.key_id)
         try:
-            job_id = await self._job(call)
+            job_id = job_id or await self._job(call)
         except BaseException:
-            self._streams.end(call.caller.key_id)
+            self.open_streams.end(call.caller.key_id)
             raise
         return await stream_response(at, request, call, job_id)
 
@@ -281,6 +301,8 @@ class Door:
         facts = response_headers.facts(call, result)
         if result.status != "succeeded":
             return refusal(call.dialect, fault_of_result(result), call.request_id, facts)
+        if not call.is_stored:
+            self.departures.shed(job_id)
         return json_response(answer_body(call, result), facts)
 
     async def result(self, call: GatewayCall, job_id: str) -> Result:
@@ -306,7 +328,18 @@ class Door:
         return await waiters.ended(job_id, max(0.0, left_s))
 
 
-def _stopping() -> CallRefused:
+def own_error_of(error: Exception, request_id: str) -> HeadgateError:
+    """Return the error as one of ours. One that is none is logged by its place."""
+    if not isinstance(error, HeadgateError):
+        log.error("a fault of the gateway in call %s: %s", request_id, place_of(error))
+        return HeadgateError()
+    if isinstance(error, Unreachable):
+        log.warning("call %s: %s", request_id, error)
+    return error
+
+
+def stopping() -> CallRefused:
+    """Return the refusal of calls that are open when the gateway stops."""
     words = "this gateway is stopping; ask again: a call with an Idempotency-Key goes on"
     return CallRefused("unavailable", words, retry_after_s=1)
 

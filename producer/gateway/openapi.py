@@ -7,6 +7,8 @@ from html import escape
 from typing import Any
 
 import headgate
+from headgate.producer.gateway.jobs.description import jobs_paths
+from headgate.producer.gateway.reports.description import report_paths
 
 _TEXT = {"type": "string"}
 _WORD = {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$"}
@@ -35,6 +37,32 @@ _EMBEDDINGS = {
     "input": {"anyOf": [_TEXT, {"type": "array", "minItems": 1, "items": _TEXT}]},
     "encoding_format": {"enum": ["float", "base64"]},
     "dimensions": {"type": "integer", "minimum": 1},
+}
+_PART = {
+    "type": "object",
+    "required": ["type"],
+    "properties": {"type": {"enum": ["text", "image_url"]}},
+}
+_MODERATION = {
+    "model": _NAME,
+    "input": {
+        "anyOf": [
+            _TEXT,
+            {"type": "array", "minItems": 1, "items": _TEXT},
+            {"type": "array", "minItems": 1, "items": _PART},
+        ]
+    },
+}
+_RESPONSE = {
+    "model": _NAME,
+    "input": {"anyOf": [_TEXT, {"type": "array", "minItems": 1, "items": {"type": "object"}}]},
+    "instructions": _TEXT,
+    "previous_response_id": {"type": "string", "pattern": "^resp_[0-9a-f]{32}$"},
+    "stream": {"type": "boolean"},
+    "background": {"type": "boolean"},
+    "store": {"type": "boolean"},
+    "max_output_tokens": {"type": "integer", "minimum": 1},
+    "temperature": {"type": "number", "minimum": 0, "maximum": 2},
 }
 
 _HEADERS: list[tuple[str, str, dict[str, Any]]] = [
@@ -85,13 +113,30 @@ def _get(summary: str, parameters: list[str] | None = None, *, place: str = "pat
     return {"get": {"summary": summary, "parameters": given, "responses": _responses("found")}}
 
 
-def _responses(good: str) -> dict[str, Any]:
+def _responses(good: str, status: str = "200") -> dict[str, Any]:
     responses: dict[str, Any] = {
-        "200": {"description": good, "content": {"application/json": {"schema": {}}}}
+        status: {"description": good, "content": {"application/json": {"schema": {}}}}
     }
-    for status, words in _ERRORS.items():
-        responses[status] = {"description": words}
+    for number, words in _ERRORS.items():
+        responses[number] = {"description": words}
     return responses
+
+
+def _of_a_response() -> dict[str, Any]:
+    one, name = "/v1/responses/{id}", ["id"]
+    shown = _get("A response as it is now; with ?stream=true its stream", name)
+    shown["get"]["parameters"] += [
+        {"name": "stream", "in": "query", "required": False, "schema": {"type": "boolean"}},
+        {"name": "starting_after", "in": "query", "required": False,
+         "schema": {"type": "integer", "minimum": 0}},
+    ]  # fmt: skip
+    shown["delete"] = _get("Its input and output go", name)["get"]
+    return {
+        one: shown,
+        f"{one}/cancel": {"post": _get("Cancel a background response", name)["get"]},
+        f"{one}/input_items": _get("The input of a response, as items", name),
+        "/v1/responses/compact": {"post": _get("404: nothing is compacted here")["get"]},
+    }
 
 
 @cache
@@ -102,19 +147,26 @@ def openapi_json() -> dict[str, Any]:
             "A chat completion, in OpenAI's form", _CHAT, ["model", "messages"]
         ),
         "/v1/embeddings": _post("Embeddings, in OpenAI's form", _EMBEDDINGS, ["model", "input"]),
+        "/v1/moderations": _post("Moderations, in OpenAI's form", _MODERATION, ["input"]),
         "/v1/messages": _post(
             "A message, in Anthropic's form", _MESSAGE, ["model", "messages", "max_tokens"]
         ),
         "/v1/messages/count_tokens": _post(
             "An estimate of input tokens, in Anthropic's form", _MESSAGE, ["model", "messages"]
         ),
+        "/v1/responses": _post("A response, in OpenAI's form", _RESPONSE, ["model", "input"]),
+        "/v1/responses/input_tokens": _post(
+            "An estimate of input tokens, in OpenAI's form", _RESPONSE, ["model", "input"]
+        ),
+        **_of_a_response(),
         "/v1/models": _get(
             "The models of the key", ["limit", "after_id", "before_id"], place="query"
         ),
         "/v1/models/{model}": _get("One model", ["model"]),
-        "/health": _get("Whether calls can be taken; no key needed"),
         "/health/live": _get("Whether the process answers; no key needed"),
-        "/health/ready": _get("The same as /health"),
+        "/health/ready": _get("Whether calls can be taken; no key needed"),
+        **jobs_paths(_responses),
+        **report_paths(_responses),
     }
     return {
         "openapi": "3.1.0",

@@ -12,6 +12,7 @@ from headgate.shared.cost.upper_bound import upper_bound_pico_usd
 from headgate.shared.errors import InvalidRequest
 from headgate.shared.job.request import Request
 from headgate.shared.job.request_checks import misspelt_param
+from headgate.shared.job.responses_checks import OF_CHAT, OF_RESPONSES, length_param
 from headgate.shared.routing.capabilities import (
     Needs,
     beyond_dialect,
@@ -21,11 +22,13 @@ from headgate.shared.routing.capabilities import (
     reserved_tokens,
 )
 from headgate.shared.routing.dialects import remedy_for
+from headgate.shared.webhook_target import AllowedTargets, why_forbidden
 
 
 def prompt_field(request: Request) -> str:
     """Return the name of the field that holds the words of the request."""
-    return "input" if request.embeds else "messages" if request.messages else "prompt"
+    names = ("input", "messages", "prompt")
+    return next((name for name in names if getattr(request, name) is not None), "prompt")
 
 
 def refuse_misspelt_params(request: Request) -> None:
@@ -33,21 +36,51 @@ def refuse_misspelt_params(request: Request) -> None:
 
     Workers do not check this, so that a job on record is never refused by a later release.
     """
+    if request.dialect == "responses":
+        for name in OF_CHAT.keys() & request.params.keys():
+            remedy = f"the dialect responses has no such param; {OF_CHAT[name]}"
+            raise InvalidRequest(f"params.{name}", request.params[name], remedy)
     for name, value in request.params.items():
+        if request.dialect == "responses" and name in OF_RESPONSES:
+            continue
         if meant := misspelt_param(name):
             remedy = f"no vendor has this param; did you mean params.{meant}?"
             raise InvalidRequest(f"params.{name}", value, remedy)
 
 
+def refuse_forbidden_webhook(url: str | None, allowed: AllowedTargets) -> None:
+    """Raise InvalidRequest for a webhook that no worker may call.
+
+    A host name passes: what counts is the address that it has when the webhook is called.
+    """
+    why = None if url is None else why_forbidden(url, allowed)
+    if why is not None:
+        raise InvalidRequest("webhook_url", url, why)
+
+
 def refuse_other_kind(field: str, model: Model, request: Request) -> None:
-    """Raise InvalidRequest if the model embeds and the request asks for text, or the reverse."""
-    if model.embeds and not request.embeds:
-        remedy = "this model embeds; give `input`, or name a model that answers"
-    elif request.embeds and not model.embeds:
-        remedy = "this model answers; give `prompt` or `messages`, or name a model that embeds"
-    else:
+    """Raise InvalidRequest if the model answers with something else than the request asks for.
+
+    Or if the request is pinned to another provider.
+    """
+    kinds = request.answer_kind, model.answer_kind
+    if request.pinned is not None and request.pinned.provider != model.provider:
+        remedy = f"the job is pinned to {request.pinned.provider}; name a model of it"
+        raise InvalidRequest(field, model.name, remedy)
+    if kinds[0] == kinds[1]:
         return
+    remedy = _OTHER_KIND.get(kinds) or (
+        f"this model answers with {kinds[1]}, and the request asks for {kinds[0]}; "
+        'moderations have dialect "moderations" and a model such as omni-moderation-latest'
+    )
     raise InvalidRequest(field, model.name, remedy)
+
+
+_OTHER_KIND = {
+    ("text", "embeddings"): "this model embeds; give `input`, or name a model that answers",
+    ("embeddings", "text"): "this model answers; give `prompt` or `messages`, or name a model "
+    "that embeds",
+}
 
 
 def refuse_too_long(request: Request, model: Model, needs: Needs) -> None:
@@ -69,13 +102,13 @@ def refuse_too_long(request: Request, model: Model, needs: Needs) -> None:
 
 def refuse_unable(request: Request, model: Model, catalog: Catalog, needs: Needs) -> None:
     """Raise InvalidRequest if the model, or every model of `fallback`, lacks a capability."""
-    if request.embeds:
+    if request.answer_kind != "text":
         return
     needs = needs.of(model)
     if beyond := beyond_dialect(model, needs):
         remedy = f"{model.name} has nothing like it; "
         remedy += f"{remedy_for(beyond, request.dialect)}, or name a model of "
-        remedy += "Anthropic's dialect" if request.dialect == "anthropic" else "OpenAI's dialect"
+        remedy += _CARRIERS[request.dialect]
         raise InvalidRequest(beyond, model.name, remedy)
     if not (needs.capabilities or needs.beyond_anthropic or needs.beyond_openai):
         return
@@ -89,9 +122,19 @@ def refuse_unable(request: Request, model: Model, catalog: Catalog, needs: Needs
             raise InvalidRequest("fallback", request.fallback, remedy)
 
 
+_CARRIERS = {
+    "openai": "OpenAI's dialect",
+    "anthropic": "Anthropic's dialect",
+    "responses": "a provider that has Responses, such as openai/gpt-4o-mini",
+}
+"""The models that carry every field of a form, as an error names them."""
+
+
 def _remedy(missing: str, needs: Needs, catalog: Catalog) -> str:
     others = catalog.models.values()
-    suitable = (one.name for one in others if not one.embeds and lacks(one, needs) is None)
+    suitable = (
+        one.name for one in others if one.answer_kind == "text" and lacks(one, needs) is None
+    )
     remedy = f"ask one that has it, such as {next(suitable, 'none of this catalog')}"
     return f"lacks {missing} (capabilities in the catalog); {remedy}"
 
@@ -116,22 +159,23 @@ def refuse_too_expensive(request: Request, model: Model, catalog: Catalog) -> No
     fits = _max_tokens_within(limit, request, model, catalog)
     remedy += "give at least that, " if fits else "give at least that, or shorten the request"
     if fits:
-        remedy += f"or params.max_tokens of at most {fits}"
+        remedy += f"or params.{length_param(request.dialect)} of at most {fits}"
     raise InvalidRequest("max_cost_usd", limit_usd, remedy, "budget_exceeded")
 
 
 def _max_tokens_within(limit_pico: int, request: Request, model: Model, catalog: Catalog) -> int:
     """Return the highest `max_tokens` with which an attempt stays within the limit; 0 if none."""
-    if request.embeds:
+    if request.answer_kind != "text":
         return 0
     params = {k: v for k, v in request.params.items() if k != "max_completion_tokens"}
+    name = length_param(request.dialect)
 
     def fits(tokens: int) -> bool:
-        asked = request.model_copy(update={"params": {**params, "max_tokens": tokens}})
+        asked = request.model_copy(update={"params": {**params, name: tokens}})
         upper_bound = upper_bound_pico_usd(asked, model, catalog)
         return upper_bound is not None and upper_bound <= limit_pico
 
-    low, high = 0, output_ceiling(request.params, model)
+    low, high = 0, output_ceiling(request.asked_tokens, model)
     while low < high:
         middle = (low + high + 1) // 2
         low, high = (middle, high) if fits(middle) else (low, middle - 1)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from headgate.producer.admin.reopen import with_new_deadline
 from headgate.producer.submit.checks import (
+    refuse_forbidden_webhook,
     refuse_misspelt_params,
     refuse_other_kind,
     refuse_too_expensive,
@@ -38,6 +39,7 @@ from headgate.shared.job.request import (
     Request,
     request_from,
 )
+from headgate.shared.job.responses_checks import length_param
 from headgate.shared.routing import capabilities
 from headgate.shared.routing.choose import ModelStatus
 from headgate.shared.routing.router import Route, Router, nothing_known
@@ -71,6 +73,7 @@ class Submitter:
         self._router = Router(catalog, statuses)
         self._tier_of = tier_of or tiers.by_catalog(catalog)
         self._default_model = settings.model
+        self._webhook_targets = settings.webhook_targets
         self._cache_policy = CachePolicy(
             CacheRuleIndex.of(catalog.cache.rules), settings.cache_ttl_s, settings.cache_temperature
         )
@@ -109,6 +112,7 @@ class Submitter:
         if custom_id is not None and "\0" in custom_id:
             raise InvalidRequest("custom_id", custom_id, "leave out the NUL character")
         refuse_misspelt_params(request)
+        refuse_forbidden_webhook(request.webhook_url, self._webhook_targets)
         body = "" if request.idempotency_key is None else body_sha256(request)
         request, model = self._filled_in(request, sample)
         envelope = Envelope(
@@ -136,6 +140,14 @@ class Submitter:
         """Return the request as a job of it has it on record; raise InvalidRequest."""
         return self._filled_in(_request_of(given), sample)[0]
 
+    def prepare_samples(
+        self, given: RequestForm | Mapping[str, Any], samples: int = 1
+    ) -> list[Prepared]:
+        """Return a job for each of the samples of one request; raise InvalidRequest if none."""
+        request = _request_of(given)
+        refuse_samples(samples, request.answer_kind != "text")
+        return [self.prepare(request, sample=k) for k in range(1, samples + 1)]
+
     def prepare_many(
         self, requests: Iterable[RequestForm | Mapping[str, Any]], samples: int = 1
     ) -> Iterator[Prepared]:
@@ -152,9 +164,7 @@ class Submitter:
             if not isinstance(given, str | Mapping | Request):
                 raise InvalidRequest(f"requests[{i}]", given, "give a text, a dict or a Request")
             try:
-                request = _request_of(given)
-                refuse_samples(samples, request.embeds)
-                prepared = [self.prepare(request, sample=k) for k in range(1, samples + 1)]
+                prepared = self.prepare_samples(given, samples)
             except InvalidRequest as error:
                 field = f"requests[{i}].{error.field}"
                 raise InvalidRequest(field, error.value, error.remedy, error.code) from None
@@ -172,7 +182,7 @@ class Submitter:
         """
         envelope = with_new_deadline(envelope)
         request = envelope.request
-        if (request.model or self._default_model) == AUTO:
+        if request.model_or(self._default_model) == AUTO:
             model = self._model_of(request)
             chosen = {"model": model.name, "model_class": model.model_class}
             envelope = envelope.model_copy(update=chosen)
@@ -184,7 +194,7 @@ class Submitter:
     def _model_of(self, request: Request) -> Model:
         """Return the model to ask first; check it and the models of `fallback`."""
         field = "model" if request.model else "HEADGATE_MODEL"
-        name = request.model or self._default_model
+        name = request.model_or(self._default_model)
         if name == AUTO:
             model = self._router.model(request, field)
         else:
@@ -212,15 +222,18 @@ class Submitter:
 
     def _with_default_params(self, request: Request, model: Model) -> Request:
         """Add the params of the settings that the request leaves out and the model accepts."""
-        if not self._default_params or request.embeds:
+        if not self._default_params or request.answer_kind != "text":
             return request
         own = request.params
-        missing = {k: v for k, v in self._default_params.items() if k not in own}
+        length = length_param(request.dialect)
+        given = {length if k == "max_tokens" else k: v for k, v in self._default_params.items()}
+        missing = {k: v for k, v in given.items() if k not in own}
         if "max_completion_tokens" in own:
             missing.pop("max_tokens", None)
         takes_one = model.dialect == "anthropic" and own.get("top_p") is not None
-        thinks = own.get("thinking") or own.get("reasoning_effort")  # Claude takes one of both, too
-        takes_one = takes_one or (bool(thinks) and model.dialect == "anthropic")
+        # Claude takes one of temperature and thinking, too.
+        thinks = any(own.get(name) for name in ("thinking", "reasoning_effort", "reasoning"))
+        takes_one = takes_one or (thinks and model.dialect == "anthropic")
         if "temperature" not in model.capabilities or takes_one:
             missing.pop("temperature", None)
         if request.dialect == "anthropic" and "temperature" in missing:
@@ -285,10 +298,11 @@ def checked_samples(value: object) -> int:
     raise InvalidRequest("samples", value, f"give a whole number from 1 to {MAX_SAMPLES}")
 
 
-def refuse_samples(samples: int, embeds: bool) -> None:
-    """Raise InvalidRequest for several samples of an embedding."""
-    if samples > 1 and embeds:
-        raise InvalidRequest("samples", samples, "an embedding is always the same; leave it out")
+def refuse_samples(samples: int, is_no_text: bool) -> None:
+    """Raise InvalidRequest for several samples of an embedding or a moderation."""
+    if samples > 1 and is_no_text:
+        remedy = "an embedding is always the same, and so is a moderation; leave it out"
+        raise InvalidRequest("samples", samples, remedy)
 
 
 def _with_own_key(request: Request, sample: int) -> Request:

@@ -27,13 +27,13 @@ PLAIN_AT_MOST_S = 600.0
 
 def output_s(request: Request, model: Model) -> float:
     """Return how many seconds the longest answer to this request may take; inf if not known."""
-    most = output_ceiling(request.params, model)
+    most = output_ceiling(request.asked_tokens, model)
     return most / TOKENS_PER_S if most > 0 else math.inf
 
 
 def may_be_long(request: Request, model: Model, timeout_s: float) -> bool:
     """Return whether the answer may take long. `timeout_s` is the time limit of the model."""
-    if request.embeds:
+    if request.answer_kind != "text":
         return False
     longest_s = output_s(request, model)
     if longest_s == math.inf:

@@ -8,6 +8,7 @@ from typing import Any
 from headgate.shared.job.blocks import texts_in
 from headgate.shared.job.encoding import dumps
 from headgate.shared.job.request import Request
+from headgate.shared.responses.chat_form import readable
 from headgate.workers.errors import RequestRefused
 from headgate.workers.providers.http import Response
 from headgate.workers.providers.lenient_json import read_json
@@ -25,9 +26,11 @@ def dumped(body: dict[str, Any]) -> bytes:
 
 def texts_of(request: Request) -> Iterator[str]:
     """Yield all texts of the request. No error may repeat them."""
-    if request.embeds:
-        yield from (text for text in request.inputs if isinstance(text, str))
+    if request.answer_kind != "text":
+        for one in request.inputs:
+            yield from texts_in(one)
         return
+    request = readable(request)
     for message in request.chat():
         yield from texts_in(message.get("content"))
     yield from texts_in(request.params.get("system"))

@@ -71,10 +71,10 @@ class CacheMark:
 
 @dataclass(frozen=True, slots=True)
 class SimulatedRequest:
-    """One request for one answer, for `choices` answers, or for one vector per input.
+    """One request for one answer, for `choices` answers, or for a vector or verdict per input.
 
     `more_tools`: those that the answer calls besides `tool`. `thinks`: the answer shows its
-    reasoning.
+    reasoning. `body`: what was asked, where the answer repeats it.
     """
 
     model: str
@@ -95,9 +95,11 @@ class SimulatedRequest:
     thinks: bool = False
     marks: tuple[CacheMark, ...] = ()
     inputs: tuple[str, ...] = ()
+    kinds: tuple[str, ...] = ()
     dimensions: int = 0
     base64: bool = False
     flex: bool = False
+    body: Json | None = None
 
 
 def digest_of(body: Json) -> bytes:

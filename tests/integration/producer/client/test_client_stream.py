@@ -207,9 +207,44 @@ def test_an_answer_unlike_the_streamed_text_breaks_the_stream(
         reader.end()
 
 
+def test_a_reader_goes_on_where_it_left_off_also_after_the_end(
+    client: Client, worker: Streaming
+) -> None:
+    job = client.submit("Hello", stream=True)
+    worker.write(job.id, "one ", "two ", "three ")
+    first = client.stream(job.id)
+    had = [next(first), next(first)]
+    assert next(client.stream(job.id, after=5)) == "wo "
+    reader = Reader(client.stream(job.id, after=had[-1].after))
+    reader.has("three ")
+    worker.end(job.id, content="one two three four")
+    assert reader.end() == ["three ", "four"]
+    assert "".join(job.stream(after=had[0].after)) == "two three four"
+    assert list(client.stream(job.id, after=len("one two three four"))) == []
+    with pytest.raises(StreamBroken):  # it has more than there is
+        list(client.stream(job.id, after=100))
+
+
+def test_a_reader_of_an_answer_that_was_made_anew_does_not_get_its_rest(
+    client: Client, worker: Streaming
+) -> None:
+    job = client.submit("Hello", stream=True)
+    worker.write(job.id, "one ")
+    had = next(client.stream(job.id))
+    worker.write(job.id, "eins zwei ", fence=2)
+    with pytest.raises(StreamBroken):
+        next(client.stream(job.id, after=had.after))
+    worker.end(job.id, content="eins zwei drei")
+    with pytest.raises(StreamBroken):
+        next(client.stream(job.id, after=had.after))
+    assert "".join(client.stream(job.id)) == "eins zwei drei"
+
+
 def test_wrong_uses_are_refused(client: Client, worker: Streaming) -> None:
     with pytest.raises(UnknownJob):
         next(client.stream("nobody"))
+    with pytest.raises(InvalidRequest, match="after: -1"):
+        next(client.stream("nobody", after=-1))
     with pytest.raises(InvalidRequest, match="stream"):
         client.submit(input="text", model="text-embedding-3-small", stream=True)
     job = client.submit(input="text", model="text-embedding-3-small")
