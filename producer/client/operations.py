@@ -27,6 +27,7 @@ from headgate.producer.installation import (
 from headgate.producer.results import cancel as cancelling
 from headgate.producer.results import read
 from headgate.producer.results.listing import JobFilters, JobQuery, Listed, list_jobs
+from headgate.producer.results.owners import JobOwner, owners
 from headgate.producer.submit.admission_check import AdmissionCheck, check
 from headgate.producer.submit.fields import RequestFields, Requests
 from headgate.producer.submit.prepare import Submitter
@@ -76,11 +77,11 @@ class Operations:
             at = self._lazy.current(opened)
             return submit(at, self._submitter_of(at), requests, many=True, samples=samples)
 
-    def submit_each(self, requests: Sequence[RequestFields]) -> list[Outcome]:
-        """Submit requests of different callers together; return what became of each."""
+    def submit_each(self, requests: Sequence[RequestFields], samples: int = 1) -> list[Outcome]:
+        """Submit requests of different callers together; return what became of each sample."""
         with self._lazy.use() as opened:
             at = self._lazy.current(opened, to_write=True)
-            return submit_each(at, self._submitter_of(at), requests)
+            return submit_each(at, self._submitter_of(at), requests, samples)
 
     def route(self, prompt: str | None, fields: RequestFields) -> Route:
         """Return which model "auto" would get for this request, and why."""
@@ -106,6 +107,11 @@ class Operations:
         require_job_id(job_id)
         with self._record() as (engine, find_waits):
             return read.read(engine, job_id, find_waits)
+
+    def owners(self, ids: Sequence[str]) -> dict[str, JobOwner]:
+        """Return whose jobs these are, by id; unknown ids are left out."""
+        with self._record() as (engine, _):
+            return owners(engine, ids)
 
     def end_or_wait(self, job_id: str) -> Result | WaitingFor | None:
         """Return the result if the job has ended, else what it waits for; None if it runs."""

@@ -23,7 +23,8 @@ class TextStream:
 
     `timeout_s`: how long the whole stream may take. `pulse_s`: after how many seconds without a
     piece `next` returns an empty one. Both may be None. `after`: how much of the answer the reader
-    has already, as characters or as the `after` of a piece.
+    has already, as characters or as the `after` of a piece. `result`: the end of the job, however
+    it ended, once the stream has come to it.
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class TextStream:
     ) -> None:
         require_seconds("timeout_s", timeout_s)
         require_seconds("pulse_s", pulse_s)
+        self.result: Result | None = None
         self._waiters = waiters
         self._job_id = job_id
         self._timeout_s = timeout_s
@@ -131,6 +133,7 @@ class TextStream:
 
     def _end_with(self, result: Result) -> None:
         """Keep the part of the answer that was not streamed; raise JobFailed, StreamBroken."""
+        self.result = result
         content = answer_of(result).content or ""
         if result.embeddings is not None:
             raise InvalidRequest("job", self._job_id, "embeddings have no text; ask for its result")

@@ -37,6 +37,9 @@ GIVE_UP_AFTER_S = 60.0
 NEW_LOOK_S = 0.1
 """How long the end of a new job is waited for before the database is looked at for it."""
 
+GATHER_S = 0.05
+"""How long a wait for one of many jobs goes on after the first end: others end then, too."""
+
 LAST_LOOK_S = 5.0
 """How long the last look at the end of a wait may take, if the database hangs."""
 
@@ -89,16 +92,7 @@ class Waiters:
         """
         require_job_id(job_id)
         require_seconds("timeout_s", timeout_s)
-        if self._looking is None or self._looking.done():
-            self._looking = asyncio.create_task(self._keep_looking())
-        future: asyncio.Future[Result] = self.loop.create_future()
-        self._waiting.setdefault(job_id, []).append(future)
-        if is_new:
-            self._look_later(job_id)
-        if self._channels.brings_news_of(job_id):
-            self._wake.set()
-        else:
-            self._on_news(job_id)
+        future = self._join(job_id, is_new=is_new)
         try:
             async with asyncio.timeout(timeout_s):
                 return await future
@@ -106,6 +100,26 @@ class Waiters:
             return await self.end_now(job_id, timeout_s or 0)  # so a wait of 0 s looks once
         finally:
             self._leave(job_id, future)
+
+    async def some_ended(self, ids: Sequence[str], timeout_s: float) -> Found:
+        """Return the ends of jobs once there is one, with all that come at about the same time.
+
+        It is empty if no job ends within `timeout_s`. The value is an error for an expired result
+        and an unknown id. Raises Unreachable as `ended` does.
+        """
+        if timeout_s <= 0:
+            return await self._look(ids)
+        futures = {job_id: self._join(job_id) for job_id in dict.fromkeys(ids)}
+        try:
+            done, left = await asyncio.wait(
+                futures.values(), timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED
+            )
+            if done and left:
+                await asyncio.wait(left, timeout=GATHER_S)
+            return {job_id: _end_of(future) for job_id, future in futures.items() if future.done()}
+        finally:
+            for job_id, future in futures.items():
+                self._leave(job_id, future)
 
     def waits_for(self, job_id: str) -> bool:
         """Return whether anyone waits for the end of this job here."""
@@ -173,6 +187,20 @@ class Waiters:
             self._due.add(job_id)
         self._wake.set()
 
+    def _join(self, job_id: str, *, is_new: bool = False) -> asyncio.Future[Result]:
+        """Begin to wait for the job; return what gets its end. Call `_leave` in any case."""
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.create_task(self._keep_looking())
+        future: asyncio.Future[Result] = self.loop.create_future()
+        self._waiting.setdefault(job_id, []).append(future)
+        if is_new:
+            self._look_later(job_id)
+        if self._channels.brings_news_of(job_id):
+            self._wake.set()
+        else:
+            self._on_news(job_id)
+        return future
+
     def _look_later(self, job_id: str) -> None:
         if not self._new:
             self._look_at_new = time.monotonic() + NEW_LOOK_S
@@ -239,3 +267,13 @@ class Waiters:
                 future.set_exception(result)
             else:
                 future.set_result(result)
+
+
+def _end_of(future: asyncio.Future[Result]) -> Result | HeadgateError:
+    """Return the result, or the error of this one job; raise what concerns all jobs."""
+    error = future.exception()
+    if error is None:
+        return future.result()
+    if isinstance(error, HeadgateError) and not isinstance(error, Unreachable):
+        return error
+    raise error

@@ -14,11 +14,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from headgate.producer.client.operations import Operations
+from headgate.producer.gateway.answering import dialect_of
 from headgate.producer.gateway.calls.call import new_request_id
 from headgate.producer.gateway.calls.faults import CallFault
 from headgate.producer.gateway.calls.replies import refusal
 from headgate.producer.gateway.door import Door
-from headgate.producer.gateway.routes import dialect_of, routes
+from headgate.producer.gateway.routes import routes
 from headgate.producer.gateway.serving.entrance import Entrance
 from headgate.shared.settings import Settings
 

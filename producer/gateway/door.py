@@ -38,6 +38,7 @@ from headgate.producer.gateway.calls.dialects import ASKED_FOR, DIALECTS, answer
 from headgate.producer.gateway.calls.faults import CallRefused, fault_of, fault_of_result
 from headgate.producer.gateway.calls.group_submit import GroupSubmit
 from headgate.producer.gateway.calls.open_streams import OpenStreams
+from headgate.producer.gateway.calls.ownership import Ownership
 from headgate.producer.gateway.calls.read_call import read_call
 from headgate.producer.gateway.calls.replies import json_response, refusal
 from headgate.producer.gateway.calls.retries import RecentCalls
@@ -78,11 +79,12 @@ class Door:
         self.settings = settings
         self.operations = operations
         self.departures = Departures(operations, self._recent, self._is_awaited)
+        self.ownership = Ownership(operations)
         self._group = GroupSubmit(operations.submit_each)
         self._submitting: dict[str, asyncio.Future[str]] = {}
         self._parts: Parts | None = None
         self._opening: asyncio.Task[Parts] | None = None
-        self._streams = OpenStreams(settings.gateway_streams)
+        self.open_streams = OpenStreams(settings.gateway_streams)
         self._proxies = proxies_of(settings.gateway_proxies)
         self._keeper = Doorkeeper.of(settings)
 
@@ -129,7 +131,7 @@ class Door:
         except asyncio.CancelledError:
             if not self.departures.stopping:
                 raise
-            return self.refused(dialect, _stopping(), request_id)
+            return self.refused(dialect, stopping(), request_id)
         except Exception as error:
             response = self.refused(dialect, error, request_id)
         if call is not None:
@@ -148,13 +150,8 @@ class Door:
             return {}
 
     def refused(self, dialect: Dialect, error: Exception, request_id: str) -> Response:
-        """Return the answer for an error. One that is no error of ours is logged by its place."""
-        if not isinstance(error, HeadgateError):
-            log.error("a fault of the gateway in call %s: %s", request_id, place_of(error))
-            error = HeadgateError()
-        elif isinstance(error, Unreachable):
-            log.warning("call %s: %s", request_id, error)
-        return refusal(dialect, fault_of(error), request_id)
+        """Return the answer for an error."""
+        return refusal(dialect, fault_of(own_error_of(error, request_id)), request_id)
 
     async def caller_of(self, request: Request, scope: Scope | None) -> Caller:
         """Return who calls; raise KeyRefused unless the caller may do that."""
@@ -188,6 +185,10 @@ class Door:
         names = [call.model, *(others if isinstance(others, list) else ())]
         await self.require_models(caller, names)
         return call
+
+    async def submit(self, fields: RequestFields) -> str:
+        """Submit one request together with those of other calls; return the id of its job."""
+        return await self._group.submit(fields)
 
     async def _job(self, call: GatewayCall) -> str:
         """Return the job of the call: that of the same call before, or a new one."""
@@ -239,12 +240,12 @@ class Door:
 
     async def _stream(self, request: Request, call: GatewayCall) -> Response:
         waiters = (await self.parts()).waiters
-        at = Streaming(waiters, self.operations, self.departures, self._streams)
-        self._streams.begin(call.caller.key_id)
+        at = Streaming(waiters, self.operations, self.departures, self.open_streams)
+        self.open_streams.begin(call.caller.key_id)
         try:
             job_id = await self._job(call)
         except BaseException:
-            self._streams.end(call.caller.key_id)
+            self.open_streams.end(call.caller.key_id)
             raise
         return await stream_response(at, request, call, job_id)
 
@@ -306,7 +307,18 @@ class Door:
         return await waiters.ended(job_id, max(0.0, left_s))
 
 
-def _stopping() -> CallRefused:
+def own_error_of(error: Exception, request_id: str) -> HeadgateError:
+    """Return the error as one of ours. One that is none is logged by its place."""
+    if not isinstance(error, HeadgateError):
+        log.error("a fault of the gateway in call %s: %s", request_id, place_of(error))
+        return HeadgateError()
+    if isinstance(error, Unreachable):
+        log.warning("call %s: %s", request_id, error)
+    return error
+
+
+def stopping() -> CallRefused:
+    """Return the refusal of calls that are open when the gateway stops."""
     words = "this gateway is stopping; ask again: a call with an Idempotency-Key goes on"
     return CallRefused("unavailable", words, retry_after_s=1)
 

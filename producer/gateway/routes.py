@@ -3,36 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from headgate.producer.gateway import health, models
+from headgate.producer.gateway.answering import Answer, dialect_of, door_of, vendors
 from headgate.producer.gateway.calls.body import decoded
-from headgate.producer.gateway.calls.call import Kind, new_request_id
-from headgate.producer.gateway.calls.dialects import dialect_at
-from headgate.producer.gateway.calls.headers import request_headers
+from headgate.producer.gateway.calls.call import Kind
 from headgate.producer.gateway.calls.read_call import read_json
 from headgate.producer.gateway.calls.replies import json_response
 from headgate.producer.gateway.count_tokens import count_tokens
 from headgate.producer.gateway.door import Door
+from headgate.producer.gateway.jobs.addresses import jobs_routes
 from headgate.producer.gateway.openapi import docs_page, openapi_json
-from headgate.shared.job.request import Dialect
-
-Answer = Callable[[Request], Awaitable[Response]]
-
-
-def door_of(request: Request) -> Door:
-    """Return the door of the process that got this request."""
-    door: Door = request.app.state.door
-    return door
-
-
-def dialect_of(request: Request) -> Dialect:
-    """Return the dialect in which an address answers that both vendors have."""
-    return dialect_at(request.url.path, request.headers)
 
 
 def _calls(kind: Kind) -> Answer:
@@ -40,22 +25,6 @@ def _calls(kind: Kind) -> Answer:
         return await door_of(request).answer(request, kind)
 
     return answer
-
-
-def _answers(answer: Callable[[Door, Request], Awaitable[Response]]) -> Answer:
-    """Return what answers at an address, with errors in the caller's dialect."""
-
-    async def with_errors(request: Request) -> Response:
-        door, request_id = door_of(request), new_request_id()
-        try:
-            response = await answer(door, request)
-        except Exception as error:
-            return door.refused(dialect_of(request), error, request_id)
-        for name, value in request_headers(request_id).items():
-            response.headers.setdefault(name, value)
-        return response
-
-    return with_errors
 
 
 async def _list_models(door: Door, request: Request) -> Response:
@@ -109,13 +78,14 @@ def routes() -> list[Route]:
         Route("/v1/chat/completions", _calls("chat"), methods=["POST"]),
         Route("/v1/embeddings", _calls("embeddings"), methods=["POST"]),
         Route("/v1/messages", _calls("messages"), methods=["POST"]),
-        Route("/v1/messages/count_tokens", _answers(_count_tokens), methods=["POST"]),
-        Route("/v1/models", _answers(_list_models), methods=["GET"]),
-        Route("/v1/models/{name:path}", _answers(_show_model), methods=["GET"]),
-        Route("/health", _answers(_health), methods=["GET"]),
-        Route("/v1/health", _answers(_health), methods=["GET"]),
-        Route("/health/live", _answers(_live), methods=["GET"]),
-        Route("/health/ready", _answers(_health), methods=["GET"]),
-        Route("/openapi.json", _answers(_openapi), methods=["GET"]),
-        Route("/docs", _answers(_docs), methods=["GET"]),
+        Route("/v1/messages/count_tokens", vendors(_count_tokens), methods=["POST"]),
+        Route("/v1/models", vendors(_list_models), methods=["GET"]),
+        Route("/v1/models/{name:path}", vendors(_show_model), methods=["GET"]),
+        Route("/health", vendors(_health), methods=["GET"]),
+        Route("/v1/health", vendors(_health), methods=["GET"]),
+        Route("/health/live", vendors(_live), methods=["GET"]),
+        Route("/health/ready", vendors(_health), methods=["GET"]),
+        Route("/openapi.json", vendors(_openapi), methods=["GET"]),
+        Route("/docs", vendors(_docs), methods=["GET"]),
+        *jobs_routes(),
     ]

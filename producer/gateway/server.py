@@ -48,7 +48,7 @@ class GatewayServer(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Take no new calls, and wait for the open ones as long as HEADGATE_DRAIN_S says."""
-        self.config.app.state.door.departures.stopping = True  # type: ignore[union-attr]  # our own app
+        self.config.app.state.door.departures.stop()  # type: ignore[union-attr]  # our own app
         await super().shutdown(sockets)
         if self.force_exit:
             tasks = set(self.server_state.tasks)

@@ -136,6 +136,14 @@ class Submitter:
         """Return the request as a job of it has it on record; raise InvalidRequest."""
         return self._filled_in(_request_of(given), sample)[0]
 
+    def prepare_samples(
+        self, given: RequestForm | Mapping[str, Any], samples: int = 1
+    ) -> list[Prepared]:
+        """Return a job for each of the samples of one request; raise InvalidRequest if none."""
+        request = _request_of(given)
+        refuse_samples(samples, request.embeds)
+        return [self.prepare(request, sample=k) for k in range(1, samples + 1)]
+
     def prepare_many(
         self, requests: Iterable[RequestForm | Mapping[str, Any]], samples: int = 1
     ) -> Iterator[Prepared]:
@@ -152,9 +160,7 @@ class Submitter:
             if not isinstance(given, str | Mapping | Request):
                 raise InvalidRequest(f"requests[{i}]", given, "give a text, a dict or a Request")
             try:
-                request = _request_of(given)
-                refuse_samples(samples, request.embeds)
-                prepared = [self.prepare(request, sample=k) for k in range(1, samples + 1)]
+                prepared = self.prepare_samples(given, samples)
             except InvalidRequest as error:
                 field = f"requests[{i}].{error.field}"
                 raise InvalidRequest(field, error.value, error.remedy, error.code) from None

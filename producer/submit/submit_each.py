@@ -24,25 +24,16 @@ Outcome = str | HeadgateError
 
 
 def submit_each(
-    at: Installation, submitter: Submitter, requests: Sequence[RequestFields]
+    at: Installation, submitter: Submitter, requests: Sequence[RequestFields], samples: int = 1
 ) -> list[Outcome]:
     """Put the requests on record and on their queues; return what became of each, in order.
+
+    With several `samples` these are all samples of the first request, then those of the second.
 
     A request whose idempotency key has a job already gets the id of that job. The caller has just
     asked whether Redis takes writes. Raises RedisError and DBAPIError with nothing on record.
     """
-    outcomes: list[Outcome] = [InvalidRequest("request", None, "")] * len(requests)
-    prepared: dict[int, Prepared] = {}
-    for place, fields in enumerate(requests):
-        try:
-            prepared[place] = submitter.prepare(fields)
-        except InvalidRequest as error:
-            outcomes[place] = error
-        except (HeadgateError, RedisError, SQLAlchemyError, OSError):  # a server, so for all
-            raise
-        except Exception as error:  # a fault of ours with one request is none of the others
-            log.error("a fault in one of %d requests: %s", len(requests), place_of(error))
-            outcomes[place] = HeadgateError()
+    outcomes, prepared = _prepared(submitter, requests, samples)
     entries = {place: entry_of(*job) for place, job in prepared.items()}
     for place, outcome in _taken(at, entries).items():
         outcomes[place] = outcome
@@ -61,6 +52,28 @@ def submit_each(
     return outcomes
 
 
+def _prepared(
+    submitter: Submitter, requests: Sequence[RequestFields], samples: int
+) -> tuple[list[Outcome], dict[int, Prepared]]:
+    """Return what became of each sample so far, and the jobs of the good ones, by their places."""
+    outcomes: list[Outcome] = [HeadgateError()] * (len(requests) * samples)
+    prepared: dict[int, Prepared] = {}
+    for n, fields in enumerate(requests):
+        places = range(n * samples, (n + 1) * samples)
+        try:
+            prepared.update(zip(places, submitter.prepare_samples(fields, samples), strict=True))
+            continue
+        except InvalidRequest as error:
+            outcome: Outcome = error
+        except (HeadgateError, RedisError, SQLAlchemyError, OSError):  # a server, so for all
+            raise
+        except Exception as error:  # a fault of ours with one request is none of the others
+            log.error("a fault in one of %d requests: %s", len(requests), place_of(error))
+            outcome = HeadgateError()
+        outcomes[places.start : places.stop] = [outcome] * samples
+    return outcomes, prepared
+
+
 def _taken(at: Installation, entries: dict[int, QueueEntry]) -> dict[int, Outcome]:
     """Return the jobs that have the keys of some requests already, by place, or the conflicts."""
     wanted = {place: key for place, (*_, key) in entries.items() if key is not None}
@@ -68,9 +81,10 @@ def _taken(at: Installation, entries: dict[int, QueueEntry]) -> dict[int, Outcom
         return {}
     owners = idempotency.look(at.engine, list(wanted.values()))
     found: dict[int, Outcome] = {}
+    of_this_call = {one.job_id for one in wanted.values()}
     for place, key in wanted.items():
         owner = owners.get(key.job_id)
-        if owner is None or owner.job_id in {one.job_id for one in wanted.values()}:
+        if owner is None or owner.job_id in of_this_call:
             continue  # the transaction of the rows decides between requests of one call
         conflict = IdempotencyConflict(key.key, owner.job_id)
         found[place] = owner.job_id if owner.is_same else conflict

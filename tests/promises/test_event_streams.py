@@ -121,7 +121,8 @@ async def test_events_of_texts_tool_calls_and_reasoning_make_the_message(
             async with EventStream(waiters, again.id) as cached:
                 assert await lines_of(cached) == []
                 assert cached.result is not None
-                assert cached.result.cached == "exact"
+                # "shared": the end was on record before Redis knew of it
+                assert cached.result.cached in ("exact", "shared")
         assert await asyncio.to_thread(worker.stop, 20) == 0
 
 

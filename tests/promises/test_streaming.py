@@ -61,7 +61,8 @@ def test_an_answer_streams_as_it_comes_and_a_cached_one_is_replayed(
             replayed = list(client.stream(again.id, timeout_s=60))
             assert "".join(replayed) == result.content
             assert len(replayed) > 1
-            assert again.result(timeout_s=10).cached == "exact"
+            # "shared": the end was on record before Redis knew of it
+            assert again.result(timeout_s=10).cached in ("exact", "shared")
             assert simulator.stats()["requests"] == calls
 
         asked = ["submit", "--stream", "Tell me of the sea", "--model", model]

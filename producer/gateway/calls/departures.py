@@ -36,11 +36,20 @@ class Departures:
         recent: Callable[[], Awaitable[RecentCalls]],
         is_awaited: Callable[[str], bool] = lambda _: False,
     ) -> None:
-        self.stopping = False
+        self.stops = asyncio.Event()
         self._operations = operations
         self._recent = recent
         self._is_awaited = is_awaited
         self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the gateway takes no new calls; `stops` is the same, to wait for."""
+        return self.stops.is_set()
+
+    def stop(self) -> None:
+        """Say that the gateway takes no new calls."""
+        self.stops.set()
 
     def leave(self, call: GatewayCall, job_id: str, *, resumable: bool = True) -> None:
         """Cancel the job, unless the caller wants it, or asks for it again within `GRACE_S`."""

@@ -14,8 +14,12 @@ from headgate.shared.errors import InvalidRequest
 from headgate.shared.field_faults import closest
 from headgate.shared.job.request import REQUEST_FIELDS
 
-OF_BODY = REQUEST_FIELDS - {"prompt", "messages", "input", "model", "params", "dialect", "stream",
-                            "events", "key_id"}  # fmt: skip
+SET_BY_GATEWAY = frozenset({"key_id", "pinned"})
+"""Fields of a request that no caller may give: the gateway sets them."""
+
+OF_BODY = REQUEST_FIELDS - SET_BY_GATEWAY - {
+    "prompt", "messages", "input", "model", "params", "dialect", "stream", "events",
+}  # fmt: skip
 """What a body may hold under `headgate`: all of a request that the vendor's fields do not say."""
 
 PREFIX = "x-headgate-"
@@ -38,18 +42,16 @@ def own_fields(headers: Mapping[str, str], body: dict[str, Any], caller: Caller)
         if name not in OF_BODY:
             remedy = f"unknown field; {closest(name, OF_BODY)}"
             raise InvalidRequest(f"headgate.{name}", given[name], remedy)
-    fields = {**given, **_of_headers(headers)}
+    fields = {**given, **of_headers(headers)}
     if key := headers.get("idempotency-key"):
         fields.setdefault("idempotency_key", key)
-    key = fields.get("idempotency_key")
-    if caller.key_id and isinstance(key, str) and key:
-        fields["idempotency_key"] = f"{caller.key_id}/{key}"  # another caller's may be the same
-    _name_caller(fields, caller)
+    name_caller(fields, caller)
     fields.setdefault("priority", "interactive")
     return fields
 
 
-def _of_headers(headers: Mapping[str, str]) -> dict[str, Any]:
+def of_headers(headers: Mapping[str, str]) -> dict[str, Any]:
+    """Return the fields of ours that the headers hold; raise InvalidRequest for a bad one."""
     fields: dict[str, Any] = {}
     for name in ("priority", "tenant", "user", "idempotency-key", "on-limit", "task", "prefer"):
         if value := headers.get(PREFIX + name):
@@ -94,8 +96,14 @@ def is_on(headers: Mapping[str, str], name: str) -> bool:
     return found
 
 
-def _name_caller(fields: dict[str, Any], caller: Caller) -> None:
-    """Put in tenant, user and tier of the key; refuse others unless the key allows them."""
+def name_caller(fields: dict[str, Any], caller: Caller) -> None:
+    """Put in tenant, user and tier of the key; refuse others unless the key allows them.
+
+    The idempotency key becomes the caller's own.
+    """
+    key = fields.get("idempotency_key")
+    if caller.key_id and isinstance(key, str) and key:
+        fields["idempotency_key"] = f"{caller.key_id}/{key}"  # another caller's may be the same
     tenant, user = fields.pop("tenant", None), fields.pop("user", None)
     if caller.key_id:
         fields["key_id"] = caller.key_id

@@ -12,7 +12,7 @@ import logging
 import time
 from collections.abc import Iterable
 from contextlib import suppress
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import orjson
 from starlette.requests import Request
@@ -245,10 +245,26 @@ def _event(number: int | None, event: ServerEvent) -> bytes:
     return b"%s%sdata: %s\n\n" % (id_, name, event.data)
 
 
+class SentEvents(Protocol):
+    """Events that are sent one after the other."""
+
+    async def next(self) -> bytes | None:
+        """Return the next bytes to send, which may be empty; None after the last."""
+
+    def stop(self) -> bytes:
+        """Return the end of a stream whose gateway stops."""
+
+    def leave(self) -> None:
+        """Say that the caller has gone away."""
+
+    def close(self) -> None:
+        """Stop reading."""
+
+
 class EventsResponse(Response):
     """Sends the events of a job until they end or the caller goes away."""
 
-    def __init__(self, events: JobEvents, facts: headers.Headers) -> None:
+    def __init__(self, events: SentEvents, facts: headers.Headers) -> None:
         super().__init__(None, 200, headers={**_HEADERS, **facts})
         del self.headers["content-length"]
         self._events = events

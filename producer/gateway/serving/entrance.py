@@ -13,9 +13,9 @@ from headgate.producer.callers.doorkeeper import CorsHeaders, Doorkeeper
 from headgate.producer.callers.load import load_origins
 from headgate.producer.callers.origins import KeyOrigins
 from headgate.producer.callers.refused import KeyRefused
+from headgate.producer.gateway.answering import dialect_of, door_of
 from headgate.producer.gateway.calls.call import new_request_id
 from headgate.producer.gateway.door import Door
-from headgate.producer.gateway.routes import dialect_of, door_of
 from headgate.shared.settings import Settings
 
 

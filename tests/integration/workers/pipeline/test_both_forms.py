@@ -127,7 +127,9 @@ def test_answers_are_cached_within_a_form_and_not_across(
 ) -> None:
     asked = form(model="claude-haiku-4-5", cache={"mode": "exact"})
     client.submit(**asked).result(timeout_s=WAIT_S)
-    assert client.submit(**asked).result(timeout_s=WAIT_S).cached == "exact"
+    again = client.submit(**asked).result(timeout_s=WAIT_S)
+    # "shared": the end was on record before Redis knew of it
+    assert again.cached in ("exact", "shared")
     plain: dict[str, Any] = {
         "prompt": "Hi",
         "model": "claude-haiku-4-5",

@@ -30,10 +30,10 @@ def test_a_fault_with_one_request_is_none_of_the_others(
 ) -> None:
     real = submitter.prepare
 
-    def prepare(given: Any) -> Any:
-        if given["prompt"] == "bad":
+    def prepare(given: Any, sample: int) -> Any:
+        if given.prompt == "bad":
             raise KeyError("what the prompt says")
-        return real(given)
+        return real(given, sample=sample)
 
     monkeypatch.setattr(submitter, "prepare", prepare)
     monkeypatch.setattr(each, "_enqueue", lambda _, entries: {e[0]["id"]: "j" for e in entries})
@@ -45,11 +45,22 @@ def test_a_fault_with_one_request_is_none_of_the_others(
     assert "what the prompt says" not in caplog.text
 
 
+def test_all_samples_of_a_request_share_its_fault(
+    submitter: Submitter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(each, "_enqueue", lambda _, entries: {e[0]["id"]: "j" for e in entries})
+    embedding: Any = {"input": "a", "model": "text-embedding-3-small"}
+    requests: list[Any] = [REQUEST, REQUEST | {"modle": "x"}, embedding]
+    found = submit_each(AT, submitter, requests, samples=2)
+    assert found[:2] == ["j", "j"]
+    assert [getattr(one, "field", None) for one in found[2:]] == ["modle"] * 2 + ["samples"] * 2
+
+
 @pytest.mark.parametrize("away", [RedisAway("gone"), OSError("gone")])
 def test_a_server_that_is_away_is_away_for_all(
     submitter: Submitter, monkeypatch: pytest.MonkeyPatch, away: Exception
 ) -> None:
-    def prepare(_: Any) -> Any:
+    def prepare(_: Any, sample: int) -> Any:
         raise away
 
     monkeypatch.setattr(submitter, "prepare", prepare)

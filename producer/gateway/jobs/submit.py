@@ -1,0 +1,190 @@
+"""`POST /v1/jobs`: submit one job, or up to 10,000 in one call."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from headgate.producer.callers.allowed import require_models
+from headgate.producer.callers.caller import Caller
+from headgate.producer.callers.refused import KeyRefused
+from headgate.producer.errors import TierLimit
+from headgate.producer.gateway.calls.body import decoded
+from headgate.producer.gateway.calls.own_faults import own_error
+from headgate.producer.gateway.calls.own_fields import SET_BY_GATEWAY, name_caller, of_headers
+from headgate.producer.gateway.calls.read_call import read_json
+from headgate.producer.gateway.calls.replies import json_response
+from headgate.producer.gateway.door import Door
+from headgate.producer.gateway.jobs.params import (
+    first_of_each,
+    flag_in,
+    once_each,
+    require_only,
+)
+from headgate.producer.results.owners import JobOwner
+from headgate.producer.submit.fields import RequestFields
+from headgate.producer.submit.prepare import checked_samples
+from headgate.producer.submit.submit_each import Outcome
+from headgate.shared.errors import HeadgateError, InvalidRequest
+
+MOST_JOBS = 10_000
+"""Jobs of one call, each sample counted."""
+
+
+class Given(NamedTuple):
+    """What holds for all requests of a call.
+
+    `fields`: those of the headers. `key`: the idempotency key of the call, if it has one.
+    """
+
+    caller: Caller
+    fields: Mapping[str, Any]
+    key: str | None
+
+
+async def submit(door: Door, request: Request) -> Response:
+    """Submit the job or the jobs of the body; answer with their ids."""
+    require_only(once_each(request))
+    caller = await door.caller_of(request, "jobs")
+    headers = first_of_each(request)
+    fields = of_headers(headers)
+    key = fields.pop("idempotency_key", None) or headers.get("idempotency-key")
+    given = Given(caller, fields, key)
+    body = decoded(await read_json(request, door.settings))
+    if "jobs" in body:
+        return await _submit_many(door, body, given)
+    one = request_fields(body, given, given.key)
+    await door.require_models(caller, _models(one, door.settings.model))
+    job_id = await door.submit(one)
+    door.ownership.note([job_id], _owner(one))
+    headers = {"location": f"/v1/jobs/{job_id}", "x-headgate-job-id": job_id}
+    return json_response({"id": job_id, "status": "queued"}, headers, status=202)
+
+
+async def _submit_many(door: Door, body: Mapping[str, Any], given: Given) -> Response:
+    require_only(body, "jobs", "all_or_none", "samples")
+    jobs, samples = body["jobs"], checked_samples(body.get("samples", 1))
+    if not isinstance(jobs, list):
+        raise InvalidRequest("jobs", jobs, "give a list of requests")
+    if not 1 <= len(jobs) * samples <= MOST_JOBS:
+        count = f"{len(jobs)} requests, {samples} samples of each"
+        raise InvalidRequest("jobs", count, f"give 1 to {MOST_JOBS} jobs in one call")
+    act = _all_or_none if flag_in(body, "all_or_none") else _each
+    outcomes, requests = await asyncio.to_thread(act, door, jobs, samples, given)
+    for place, fields in requests.items():
+        own = outcomes[place * samples : (place + 1) * samples]
+        door.ownership.note((one for one in own if isinstance(one, str)), _owner(fields))
+    found = [
+        {"id": one, "status": "queued"} if isinstance(one, str) else {"error": own_error(one)}
+        for one in outcomes
+    ]
+    queued = sum(isinstance(one, str) for one in outcomes)
+    counts = {"queued": queued, "refused": len(outcomes) - queued}
+    return json_response({"jobs": found, **counts}, status=202)
+
+
+Submitted = tuple[list[Outcome], dict[int, RequestFields]]
+"""What became of each sample, and the requests that were good so far, by their places."""
+
+
+def _each(door: Door, jobs: list[Any], samples: int, given: Given) -> Submitted:
+    """Submit the requests that are good."""
+    outcomes: list[Outcome] = [HeadgateError()] * (len(jobs) * samples)
+    good: dict[int, RequestFields] = {}
+    for place, found in enumerate(_read(door, jobs, given)):
+        if isinstance(found, HeadgateError):
+            outcomes[place * samples : (place + 1) * samples] = [found] * samples
+        else:
+            good[place] = found
+    if good:
+        done = door.operations.submit_each(list(good.values()), samples)
+        for n, place in enumerate(good):
+            own = done[n * samples : (n + 1) * samples]
+            outcomes[place * samples : (place + 1) * samples] = own
+    return outcomes, good
+
+
+def _all_or_none(door: Door, jobs: list[Any], samples: int, given: Given) -> Submitted:
+    """Submit all requests; raise what is wrong with the first bad one, with nothing queued."""
+    good: dict[int, RequestFields] = {}
+    for place, found in enumerate(_read(door, jobs, given)):
+        if isinstance(found, HeadgateError):
+            raise _placed(found, f"jobs[{place}]")
+        good[place] = found
+    try:
+        ids: list[Outcome] = [*door.operations.submit_many(list(good.values()), samples)]
+    except (InvalidRequest, TierLimit) as error:
+        raise _renamed(error) from None
+    return ids, good
+
+
+def _read(door: Door, jobs: list[Any], given: Given) -> list[RequestFields | HeadgateError]:
+    """Return the fields of each request, or why the caller may not submit it."""
+    caller = given.caller
+    catalog = None if caller.models is None else door.operations.current().catalog
+    found: list[RequestFields | HeadgateError] = []
+    for place, one in enumerate(jobs):
+        key = None if given.key is None else f"{given.key}/{place}"
+        try:
+            fields = request_fields(one, given, key)
+            if catalog is not None:
+                require_models(caller, _models(fields, door.settings.model), catalog)
+        except (InvalidRequest, KeyRefused) as error:
+            found.append(error)
+        else:
+            found.append(fields)
+    return found
+
+
+def request_fields(body: object, given: Given, key: str | None) -> RequestFields:
+    """Return the fields of one request, whose caller is named in them.
+
+    A text is a prompt. `key`: its idempotency key, unless it has its own. Raises InvalidRequest and
+    KeyRefused.
+    """
+    if isinstance(body, str):
+        body = {"prompt": body}
+    if not isinstance(body, dict):
+        raise InvalidRequest("request", body, "give a text or an object with fields of a request")
+    for name in SET_BY_GATEWAY & body.keys():
+        raise InvalidRequest(name, body[name], "only the gateway sets this field; leave it out")
+    fields: dict[str, Any] = {**body, **given.fields}
+    if key is not None and fields.get("idempotency_key") is None:
+        fields["idempotency_key"] = key
+    name_caller(fields, given.caller)
+    return fields  # type: ignore[return-value]  # checked when they are submitted
+
+
+def _models(fields: RequestFields, default: str) -> list[str]:
+    """Return the models that the request names."""
+    others = fields.get("fallback")
+    named: list[Any] = [fields.get("model") or default]
+    return [str(name) for name in named + (others if isinstance(others, list) else [])]
+
+
+def _owner(fields: RequestFields) -> JobOwner:
+    return JobOwner(fields["tenant"], fields.get("user"))
+
+
+def _placed(error: HeadgateError, place: str) -> HeadgateError:
+    """Return the error with the place of its request."""
+    if isinstance(error, InvalidRequest):
+        field = place if error.field == "request" else f"{place}.{error.field}"
+        return InvalidRequest(field, error.value, error.remedy, error.code)
+    if isinstance(error, KeyRefused):
+        return KeyRefused(error.http_status, error.code, f"{place}: {error.message}")
+    return error
+
+
+def _renamed(error: HeadgateError) -> HeadgateError:
+    """Return the error with its request named as in the body: `jobs`, not `requests`."""
+    if type(error) is InvalidRequest and error.field.startswith("requests["):
+        field = "jobs" + error.field.removeprefix("requests")
+        return InvalidRequest(field, error.value, error.remedy, error.code)
+    if isinstance(error, TierLimit):
+        error.args = (str(error).replace("requests[", "jobs[", 1),)
+    return error
