@@ -6,6 +6,7 @@ Every function decides by plain values, and raises KeyRefused with status 403.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from headgate.producer.callers.caller import Caller, Scope
 from headgate.producer.callers.refused import KeyRefused
@@ -57,6 +58,19 @@ def identity(
     if user is not None and user != own and not caller.any_user:
         raise KeyRefused(403, "user", f"the key does not allow the user {shown(user)}")
     return caller.tenant if tenant is None else tenant, own if user is None else user
+
+
+def narrowed(caller: Caller, tenant: str | None, user: str | None) -> Caller:
+    """Return the caller as one of this tenant and user, where the call names them.
+
+    Raises what `identity` raises.
+    """
+    own_tenant, own_user = identity(caller, tenant, user)
+    if tenant is not None:
+        caller = replace(caller, tenant=own_tenant, any_tenant=False)
+    if user is not None:
+        caller = replace(caller, user=own_user, any_user=False)
+    return caller
 
 
 def owns(caller: Caller, tenant: str, user: str | None) -> bool:

@@ -7,6 +7,7 @@ from html import escape
 from typing import Any
 
 import headgate
+from headgate.producer.gateway.jobs.description import jobs_paths
 
 _TEXT = {"type": "string"}
 _WORD = {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$"}
@@ -85,12 +86,12 @@ def _get(summary: str, parameters: list[str] | None = None, *, place: str = "pat
     return {"get": {"summary": summary, "parameters": given, "responses": _responses("found")}}
 
 
-def _responses(good: str) -> dict[str, Any]:
+def _responses(good: str, status: str = "200") -> dict[str, Any]:
     responses: dict[str, Any] = {
-        "200": {"description": good, "content": {"application/json": {"schema": {}}}}
+        status: {"description": good, "content": {"application/json": {"schema": {}}}}
     }
-    for status, words in _ERRORS.items():
-        responses[status] = {"description": words}
+    for number, words in _ERRORS.items():
+        responses[number] = {"description": words}
     return responses
 
 
@@ -115,6 +116,7 @@ def openapi_json() -> dict[str, Any]:
         "/health": _get("Whether calls can be taken; no key needed"),
         "/health/live": _get("Whether the process answers; no key needed"),
         "/health/ready": _get("The same as /health"),
+        **jobs_paths(_responses),
     }
     return {
         "openapi": "3.1.0",

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
@@ -29,11 +30,17 @@ from tests.support.servers import Simulator, ValkeyServer
 TENANTS = ("amber", "birch")
 CHAT, MESSAGES, EMBEDDINGS = "/v1/chat/completions", "/v1/messages", "/v1/embeddings"
 COUNT, MODEL = "/v1/messages/count_tokens", "/v1/models/{name:path}"
+JOBS = "/v1/jobs"
 SAME_FOR_ALL = {"/v1/models", "/health", "/v1/health", "/health/live", "/health/ready",
                 "/openapi.json", "/docs"}  # fmt: skip
 """Addresses that take no id and name no tenant."""
 
+SCOPES = ("chat", "embeddings", "jobs", "usage")
+
 _rounds = count()
+
+
+What = Literal["chat", "stream", "messages", "embeddings", "job", "list"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +49,7 @@ class Step:
 
     tenant: str
     with_any: bool
-    what: Literal["chat", "stream", "messages", "embeddings"]
+    what: What
     prompt: int
     key: int | None
     retry: int | None
@@ -53,7 +60,7 @@ STEPS = st.builds(
     Step,
     tenant=st.sampled_from(TENANTS),
     with_any=st.booleans(),
-    what=st.sampled_from(("chat", "stream", "messages", "embeddings")),
+    what=st.sampled_from(get_args(What)),
     prompt=st.integers(1, 2),
     key=st.none() | st.just(1),
     retry=st.none() | st.just(1),
@@ -80,6 +87,16 @@ class TenantCallers:
         [other] = set(TENANTS) - {tenant}
         return [other, *self.seen[other]]
 
+    def require_unknown(self, tenant: str) -> None:
+        """All jobs of the other tenant are unknown to this one, whatever it asks."""
+        [other] = set(TENANTS) - {tenant}
+        ids = sorted(self.seen[other])[-5:]
+        if ids:
+            for act in ("wait", "cancel"):
+                found = self.call(f"{JOBS}/{act}", tenant, {"ids": ids}).json["results"]
+                ends = found.values() if isinstance(found, dict) else found
+                assert all(list(end) == ["error"] for end in ends), (tenant, act)
+
     def take(self, step: Step, run: int) -> None:
         """Make the call of this step; what it answers is the tenant's own."""
         path, body = _body(step, run)
@@ -98,18 +115,27 @@ class TenantCallers:
             assert word not in text, (step, word)
         if (job_id := answered.headers.get("x-headgate-job-id")) is not None:
             self.seen[step.tenant].add(job_id)
-        if answered.status == 200:
+        if step.what == "job" and answered.status == 202:
+            answered = self.call(f"{JOBS}/{job_id}?wait_s=60", step.tenant)
+            assert answered.json["id"] == job_id, answered.body
+        if answered.status == 200 and step.what != "list":
             same = step.what in ("embeddings",), step.what == "messages", step.prompt, run
-            if answered.headers.get("x-headgate-cached", "none") != "none":
+            is_cached = answered.headers.get("x-headgate-cached", "none") != "none"
+            if is_cached or (step.what == "job" and answered.json["cached"]):
                 assert same in self.asked[step.tenant], step
             self.asked[step.tenant].add(same)
 
 
-def _body(step: Step, run: int) -> tuple[str, dict[str, Any]]:
+def _body(step: Step, run: int) -> tuple[str, dict[str, Any] | None]:
     text = f"run {run}, question {step.prompt}"
     if step.what == "embeddings":
         return EMBEDDINGS, {"model": "text-embedding-3-small", "input": text}
+    if step.what == "list":
+        return f"{JOBS}?limit=1000", None
     messages = [{"role": "user", "content": text}]
+    if step.what == "job":
+        params = {"max_tokens": 20}
+        return JOBS, {"model": "gpt-4o-mini", "messages": messages, "params": params}
     if step.what == "messages":
         body = {"model": "claude-haiku-4-5", "max_tokens": 20, "messages": messages}
         return MESSAGES, body
@@ -132,9 +158,10 @@ def callers(
             "birch": ("--tenant", "birch"),
             "any": ("--any-tenant", "--any-user", "--tenant", "cedar"),
         }
+        scopes = [word for one in SCOPES for word in ("--scope", one)]
         keys = {}
         for name, given_options in options.items():
-            ended = headgate(("keys", "create", name, *given_options), at.env)
+            ended = headgate(("keys", "create", name, *given_options, *scopes), at.env)
             assert ended.code == 0, ended
             keys[name] = ended.out.strip()
         yield TenantCallers(at, keys)
@@ -152,6 +179,8 @@ def test_tenants_that_ask_for_the_same_get_their_own(
     run = next(_rounds)
     for step in steps:
         callers.take(step, run)
+    for tenant in TENANTS:
+        callers.require_unknown(tenant)
     owners = _owners(callers.at)
     for tenant in TENANTS:
         assert {owners[job_id] for job_id in callers.seen[tenant]} <= {tenant}
@@ -185,25 +214,54 @@ def test_no_address_shows_what_is_anothers(callers: TenantCallers) -> None:
     assert first.status == 200, first.body
     job_id = first.headers["x-headgate-job-id"]
     callers.seen["birch"].add(job_id)
-    named: dict[str, Callable[[], Answered]] = {
-        CHAT: lambda: callers.call(CHAT, "amber", body, x_headgate_tenant="birch"),
-        MESSAGES: lambda: callers.call(MESSAGES, "amber", body, x_headgate_tenant="birch"),
-        EMBEDDINGS: lambda: callers.call(
-            EMBEDDINGS, "amber", {"model": "text-embedding-3-small", "input": "x",
-                                  "headgate": {"tenant": "birch"}}
-        ),
-        COUNT: lambda: callers.call(COUNT, "amber", body, x_headgate_tenant="birch"),
-        MODEL: lambda: callers.call(f"/v1/models/{job_id}", "amber"),
-    }  # fmt: skip
+    named = _calls_that_name(callers, job_id, body)
     for route in routes():
+        calls: Sequence[Callable[[], Answered]]
         if route.path in SAME_FOR_ALL:
-            found = callers.call(route.path, "amber")
+            calls = [partial(callers.call, route.path, "amber")]
         else:
             assert route.path in named, f"{route.path}: say here how it could name another's"
-            found = named[route.path]()
-            assert found.status in (400, 403, 404) or route.path == COUNT, (route.path, found)
-        text = found.body.decode()
-        assert "secret of birch" not in text
-        if route.path != MODEL:  # which repeats the name that it was asked for
-            assert job_id not in text, route.path
-        assert found.headers.get("x-headgate-job-id") != job_id
+            calls = named[route.path]
+        for call in calls:
+            found = call()
+            text = found.body.decode()
+            assert (
+                found.status in (400, 403, 404)
+                or "UnknownJob" in text
+                or (route.path in (COUNT, *SAME_FOR_ALL))
+            ), (route.path, found)
+            assert "secret of birch" not in text
+            assert '"status"' not in text or route.path in SAME_FOR_ALL
+            if "{" not in route.path and "UnknownJob" not in text:  # which repeat what they got
+                assert job_id not in text, route.path
+            assert found.headers.get("x-headgate-job-id") != job_id
+
+
+def _calls_that_name(
+    callers: TenantCallers, job_id: str, body: dict[str, Any]
+) -> dict[str, list[Callable[[], Answered]]]:
+    """By address, calls of amber that name the other tenant, or its job."""
+
+    def call(path: str, given: Any = None, **more: Any) -> Callable[[], Answered]:
+        return lambda: callers.call(path, "amber", given, **more)
+
+    other, ids = {"x_headgate_tenant": "birch"}, {"ids": [job_id]}
+    embedding = {"model": "text-embedding-3-small", "input": "x", "headgate": {"tenant": "birch"}}
+    cursor = callers.call(f"{JOBS}?limit=1", "birch").json["next_cursor"]
+    one = f"{JOBS}/{job_id}"
+    return {
+        CHAT: [call(CHAT, body, **other)],
+        MESSAGES: [call(MESSAGES, body, **other)],
+        EMBEDDINGS: [call(EMBEDDINGS, embedding)],
+        COUNT: [call(COUNT, body, **other)],
+        MODEL: [call(f"/v1/models/{job_id}")],
+        JOBS: [call(JOBS, {"prompt": "x", "tenant": "birch"}), call(JOBS, {"prompt": "x"}, **other),
+               call(f"{JOBS}?tenant=birch"), call(f"{JOBS}?cursor={cursor}"),
+               call(f"{JOBS}?before={job_id}")],
+        f"{JOBS}/wait": [call(f"{JOBS}/wait", ids)],
+        f"{JOBS}/cancel": [call(f"{JOBS}/cancel", ids)],
+        f"{JOBS}/{{id}}": [call(one), call(one, method="DELETE")],
+        f"{JOBS}/{{id}}/status": [call(f"{one}/status")],
+        f"{JOBS}/{{id}}/retry": [call(f"{one}/retry", method="POST")],
+        f"{JOBS}/{{id}}/events": [call(f"{one}/events")],
+    }  # fmt: skip

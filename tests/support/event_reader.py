@@ -12,11 +12,12 @@ from tests.support.gateway import Gateway
 
 
 class Event(NamedTuple):
-    """One event, as it was sent."""
+    """One event, as it was sent. `number`: its id, if that is a number."""
 
     number: int | None
     name: str | None
     data: str
+    id: str = ""
 
     @property
     def json(self) -> Any:
@@ -50,11 +51,14 @@ class EventReader:
     def __init__(
         self, gateway: Gateway, path: str, body: object, *, timeout_s: float = 60, **headers: str
     ) -> None:
-        """Make the call; it has been answered with its headers."""
+        """Make the call, a GET without a body; it has been answered with its headers."""
         given = {name.replace("_", "-"): value for name, value in headers.items()}
-        given.setdefault("content-type", "application/json")
         self._connection = HTTPConnection("127.0.0.1", gateway.port, timeout=timeout_s * BUSY)
-        self._connection.request("POST", path, json.dumps(body).encode(), given)
+        if body is None:
+            self._connection.request("GET", path, headers=given)
+        else:
+            given.setdefault("content-type", "application/json")
+            self._connection.request("POST", path, json.dumps(body).encode(), given)
         self._response = self._connection.getresponse()
         self.status = self._response.status
         self.headers = {name.lower(): value for name, value in self._response.getheaders()}
@@ -62,7 +66,7 @@ class EventReader:
 
     def next(self) -> Event | None:
         """The next event; None at the end, or where the connection broke off."""
-        number, name, data = None, None, None
+        id_, name, data = "", None, None
         while True:
             line = self.line()
             if line is None:
@@ -71,13 +75,13 @@ class EventReader:
             if line.startswith(":"):
                 self.comments.append(line)
             elif field == "id":
-                number = int(value)
+                id_ = value
             elif field == "event":
                 name = value
             elif field == "data":
                 data = value
             elif not line and data is not None:
-                return Event(number, name, data)
+                return Event(int(id_) if id_.isdigit() else None, name, data, id_)
 
     def line(self) -> str | None:
         """The next line; None at the end, or where the connection broke off."""

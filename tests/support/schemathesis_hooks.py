@@ -11,6 +11,7 @@ MODELS = {
     "/v1/messages": "claude-haiku-4-5",
     "/v1/messages/count_tokens": "claude-haiku-4-5",
     "/v1/embeddings": "text-embedding-3-small",
+    "/v1/jobs": "gpt-4o-mini",
 }
 
 

@@ -16,6 +16,7 @@ from headgate.producer.client.waiters import Waiters
 from headgate.producer.gateway.calls.own_faults import own_error
 from headgate.producer.gateway.calls.streams import EventsResponse
 from headgate.producer.gateway.door import Door, own_error_of
+from headgate.producer.gateway.jobs.callers import caller_for
 from headgate.producer.gateway.jobs.params import once_each, require_only, seconds_in
 from headgate.shared.errors import HeadgateError, InvalidRequest, JobFailed
 from headgate.shared.job.encoding import dumps
@@ -39,7 +40,7 @@ async def events(door: Door, request: Request) -> Response:
     pulse_s = max(LEAST_PULSE_S, seconds_in(params, "pulse_s", PULSE_S, PULSE_S))
     # A browser that reconnects keeps its address, and says in a header what it has.
     after = request.headers.get("last-event-id") or params.get("after") or "0"
-    caller = await door.caller_of(request, "jobs")
+    caller = await caller_for(door, request, "jobs")
     job_id = await door.ownership.require(caller, request.path_params["id"])
     waiters = (await door.parts()).waiters
     sent = TextEvents(door, waiters, job_id, after, pulse_s, caller.key_id)

@@ -13,6 +13,7 @@ from headgate.producer.callers.allowed import identity
 from headgate.producer.callers.caller import Caller
 from headgate.producer.gateway.calls.replies import json_response
 from headgate.producer.gateway.door import Door
+from headgate.producer.gateway.jobs.callers import caller_for
 from headgate.producer.gateway.jobs.params import once_each, require_only, whole_number_in
 from headgate.producer.results.listing import JobFilters
 from headgate.shared.errors import InvalidRequest
@@ -33,7 +34,7 @@ async def list_jobs(door: Door, request: Request) -> Response:
     """Answer with a page of jobs, and with a cursor if there may be more."""
     params = once_each(request)
     require_only(params, *FILTERS, "limit", "cursor", prefix=METADATA)
-    caller = await door.caller_of(request, "jobs")
+    caller = await caller_for(door, request, "jobs")
     asked: dict[str, Any] = {name: params[name] for name in FILTERS if name in params}
     asked |= seen_by(caller, asked)
     asked["limit"] = whole_number_in(params, "limit", LISTED, least=1, most=MOST_LISTED)

@@ -16,6 +16,7 @@ from headgate.producer.gateway.calls.own_faults import own_error
 from headgate.producer.gateway.calls.read_call import read_json
 from headgate.producer.gateway.calls.replies import json_response
 from headgate.producer.gateway.door import Door
+from headgate.producer.gateway.jobs.callers import caller_for
 from headgate.producer.gateway.jobs.one_job import CANCEL_WAIT_S
 from headgate.producer.gateway.jobs.params import ids_in, once_each, require_only, seconds_in
 from headgate.producer.gateway.jobs.waiting import while_there
@@ -31,7 +32,7 @@ WAIT_S = 30.0
 async def _body_and_own(door: Door, request: Request) -> tuple[dict[str, Any], set[str]]:
     """Return the body, and which of its ids are jobs of the caller."""
     require_only(once_each(request))
-    caller = await door.caller_of(request, "jobs")
+    caller = await caller_for(door, request, "jobs")
     body = decoded(await read_json(request, door.settings))
     return body, await door.ownership.of(caller, ids_in(body))
 

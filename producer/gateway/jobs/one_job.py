@@ -11,6 +11,7 @@ from starlette.responses import Response
 from headgate.producer.errors import UnknownJob
 from headgate.producer.gateway.calls.replies import json_response
 from headgate.producer.gateway.door import Door
+from headgate.producer.gateway.jobs.callers import own_job
 from headgate.producer.gateway.jobs.params import once_each, require_only, seconds_in
 from headgate.producer.gateway.jobs.waiting import ended_within
 from headgate.shared.job.ids import now_ms
@@ -22,12 +23,6 @@ CANCEL_WAIT_S = 10.0
 
 LATEST_S = 30
 """After so many seconds at most a caller looks again."""
-
-
-async def own_job(door: Door, request: Request) -> str:
-    """Return the id in the address; raise UnknownJob if it is no job of the caller."""
-    caller = await door.caller_of(request, "jobs")
-    return await door.ownership.require(caller, request.path_params["id"])
 
 
 async def show(door: Door, request: Request) -> Response:

@@ -19,6 +19,7 @@ from headgate.producer.gateway.calls.own_fields import SET_BY_GATEWAY, name_call
 from headgate.producer.gateway.calls.read_call import read_json
 from headgate.producer.gateway.calls.replies import json_response
 from headgate.producer.gateway.door import Door
+from headgate.producer.gateway.jobs.callers import caller_for
 from headgate.producer.gateway.jobs.params import (
     first_of_each,
     flag_in,
@@ -49,7 +50,7 @@ class Given(NamedTuple):
 async def submit(door: Door, request: Request) -> Response:
     """Submit the job or the jobs of the body; answer with their ids."""
     require_only(once_each(request))
-    caller = await door.caller_of(request, "jobs")
+    caller = await caller_for(door, request, "jobs")
     headers = first_of_each(request)
     fields = of_headers(headers)
     key = fields.pop("idempotency_key", None) or headers.get("idempotency-key")

@@ -1,4 +1,4 @@
-"""docs/gateway.md names every status, header and address that the gateway has."""
+"""The pages of the gateway name every status, header and address that the gateway has."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from headgate.producer.gateway.calls import headers, own_fields
 from headgate.producer.gateway.routes import routes
 from tests import ROOT
 
+JOBS_PAGE = (ROOT / "docs" / "jobs-over-http.md").read_text(encoding="utf-8")
 PAGE = (ROOT / "docs" / "gateway.md").read_text(encoding="utf-8")
 MALFORMED = {405, 408, 422, 431}
 """Statuses of calls that no library makes. The page of all errors has them."""
@@ -47,7 +48,7 @@ def test_every_header_that_it_names_is_read_or_sent() -> None:
 
 
 def test_it_names_every_address() -> None:
-    named = set(re.findall(r"`(?:GET |POST )?(/[^`]*)`", PAGE))
+    named = set(re.findall(r"`(?:GET |POST |DELETE )?(/[^`]*)`", PAGE + JOBS_PAGE))
     for route in routes():
-        path = route.path.replace("{name:path}", "NAME")
+        path = route.path.replace("{name:path}", "NAME").replace("{id}", "ID")
         assert path in named or path == "/v1/health", path
