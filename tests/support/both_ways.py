@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from headgate import AsyncClient, Client
+from headgate.shared.broker import jobs, script
 from headgate.shared.settings import Settings
 from tests.support.gateway import Gateway
 from tests.support.installation import ended_afterwards
@@ -25,6 +26,7 @@ class PlayedHouse:
     """Servers, a gateway that is open to this machine, and a worker that the test plays."""
 
     settings: Settings
+    env: dict[str, str]
     gateway: Gateway
     worker: PlayedWorker
 
@@ -60,7 +62,17 @@ def played_house(folder: Path, **settings: Any) -> Iterator[PlayedHouse]:
         gateway = Gateway(env, folder)
         with ended_afterwards(gateway), Client(chosen) as own:
             gateway.start()
-            yield PlayedHouse(chosen, gateway, PlayedWorker(own.open()))
+            yield PlayedHouse(chosen, env, gateway, PlayedWorker(own.open()))
+
+
+def deliver(
+    worker: PlayedWorker, job_id: str, *pieces: str, fence: int = 1, first: int = 1
+) -> None:
+    """Write pieces of an answer as a worker does."""
+    for n, text in enumerate(pieces, first):
+        keys = worker.at.keys
+        command = jobs.deliver(keys, job_id, fence=fence, n=n, text=text, ttl_ms=60_000)
+        script.run(worker.at.redis, command)
 
 
 class AnyClient:

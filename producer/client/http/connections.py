@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import random
+import ssl
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -42,6 +43,10 @@ LOST = (aiohttp.ClientError, OSError, TimeoutError)
 _NOT_TRUSTED = (aiohttp.ClientConnectorCertificateError, aiohttp.ClientConnectorSSLError)
 
 
+_guards: set[asyncio.Task[None]] = set()
+"""A loop does not keep its tasks: one that only waits could be collected as garbage."""
+
+
 class GatewayAnswer(NamedTuple):
     """A success of the gateway, with its decoded JSON."""
 
@@ -55,7 +60,9 @@ class Connections:
     def __init__(self, address: GatewayAddress) -> None:
         self.address = address
         self.is_closed = False
-        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE_S)
+        # Made now, because aiohttp reads SSL_CERT_FILE only once, when it is imported.
+        trusted = ssl.create_default_context() if address.url.startswith("https") else True
+        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE_S, ssl=trusted)
         self._session = aiohttp.ClientSession(
             connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -64,6 +71,8 @@ class Connections:
         )
         self._places = asyncio.Semaphore(AT_ONCE)
         self._guard = asyncio.create_task(self._close_with_loop(), name="headgate connections")
+        _guards.add(self._guard)
+        self._guard.add_done_callback(_guards.discard)
 
     async def call(
         self,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Iterable
 
 from headgate.producer.client.arguments import require_job_id, require_seconds
@@ -159,9 +160,12 @@ class JobEnds:
         return ids
 
     async def _poll(self, ids: list[str]) -> None:
-        body = dumps({"ids": ids, "wait_s": POLL_S})
+        body, began = dumps({"ids": ids, "wait_s": POLL_S}), time.monotonic()
         answer = await self._at.call("POST", "/v1/jobs/wait", body, wait_s=POLL_S)
-        for job_id, end in answer.body["results"].items():
+        results = answer.body["results"]
+        if not results and time.monotonic() - began < PAUSE_S:  # the gateway stops
+            await asyncio.sleep(PAUSE_S)
+        for job_id, end in results.items():
             if "error" in end and "status" not in end:
                 self._settle(job_id, error_from(end))
             else:
