@@ -181,7 +181,7 @@ class AnswerStream:
         query = {"after": self._heard_until, "pulse_s": str(PULSE_S)}
         path = job_path(self._job_id, "events")
         async with self._at.stream(path, query, SILENCE_S) as content:
-            async for event in events_in(content):
+            async for event in events_in(content.iter_any()):
                 self._heard_until = event.id or self._heard_until
                 yield event
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator
 from typing import NamedTuple
-
-import aiohttp
 
 
 class HeardEvent(NamedTuple):
@@ -16,11 +14,11 @@ class HeardEvent(NamedTuple):
     data: bytes
 
 
-async def events_in(content: aiohttp.StreamReader) -> AsyncIterator[HeardEvent]:
-    """Yield the events; comments are left out."""
+async def events_in(chunks: AsyncIterable[bytes]) -> AsyncIterator[HeardEvent]:
+    """Yield the events in these bytes, however they are cut; comments are left out."""
     buffer = bytearray()
     searched = 0
-    async for chunk in content.iter_any():
+    async for chunk in chunks:
         buffer += chunk
         while (end := buffer.find(b"\n\n", searched)) >= 0:
             block = bytes(buffer[:end])
