@@ -73,13 +73,17 @@ class Parts(NamedTuple):
 
 
 class Door:
-    """All calls of one gateway process. Use it in one event loop."""
+    """All calls of one gateway process. Use it in one event loop.
+
+    `reporting` is held while a report is read, which may be much work.
+    """
 
     def __init__(self, settings: Settings, operations: Operations) -> None:
         self.settings = settings
         self.operations = operations
         self.departures = Departures(operations, self._recent, self._is_awaited)
         self.ownership = Ownership(operations)
+        self.reporting = asyncio.Lock()
         self._group = GroupSubmit(operations.submit_each)
         self._submitting: dict[str, asyncio.Future[str]] = {}
         self._parts: Parts | None = None

@@ -8,6 +8,7 @@ from typing import Any
 
 import headgate
 from headgate.producer.gateway.jobs.description import jobs_paths
+from headgate.producer.gateway.reports.description import report_paths
 
 _TEXT = {"type": "string"}
 _WORD = {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$"}
@@ -113,10 +114,10 @@ def openapi_json() -> dict[str, Any]:
             "The models of the key", ["limit", "after_id", "before_id"], place="query"
         ),
         "/v1/models/{model}": _get("One model", ["model"]),
-        "/health": _get("Whether calls can be taken; no key needed"),
         "/health/live": _get("Whether the process answers; no key needed"),
-        "/health/ready": _get("The same as /health"),
+        "/health/ready": _get("Whether calls can be taken; no key needed"),
         **jobs_paths(_responses),
+        **report_paths(_responses),
     }
     return {
         "openapi": "3.1.0",

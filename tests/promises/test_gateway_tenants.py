@@ -32,10 +32,10 @@ CHAT, MESSAGES, EMBEDDINGS = "/v1/chat/completions", "/v1/messages", "/v1/embedd
 COUNT, MODEL = "/v1/messages/count_tokens", "/v1/models/{name:path}"
 JOBS = "/v1/jobs"
 SAME_FOR_ALL = {"/v1/models", "/health", "/v1/health", "/health/live", "/health/ready",
-                "/openapi.json", "/docs"}  # fmt: skip
+                "/openapi.json", "/docs", "/v1/budgets"}  # fmt: skip
 """Addresses that take no id and name no tenant."""
 
-SCOPES = ("chat", "embeddings", "jobs", "usage")
+SCOPES = ("chat", "embeddings", "jobs", "usage", "view")
 
 _rounds = count()
 
@@ -258,6 +258,11 @@ def _calls_that_name(
         JOBS: [call(JOBS, {"prompt": "x", "tenant": "birch"}), call(JOBS, {"prompt": "x"}, **other),
                call(f"{JOBS}?tenant=birch"), call(f"{JOBS}?cursor={cursor}"),
                call(f"{JOBS}?before={job_id}")],
+        "/v1/route": [call("/v1/route", {"prompt": "x", "tenant": "birch"})],
+        "/v1/check": [call("/v1/check", {"prompt": "x"}, **other)],
+        "/v1/usage": [call("/v1/usage?tenant=birch"), call("/v1/usage", **other)],
+        "/v1/limits": [call("/v1/limits?tenant=birch"), call("/v1/limits", **other)],
+        "/v1/cache": [call("/v1/cache"), call("/v1/cache", **other)],
         f"{JOBS}/wait": [call(f"{JOBS}/wait", ids)],
         f"{JOBS}/cancel": [call(f"{JOBS}/cancel", ids)],
         f"{JOBS}/{{id}}": [call(one), call(one, method="DELETE")],

@@ -49,21 +49,31 @@ class Given(NamedTuple):
 
 async def submit(door: Door, request: Request) -> Response:
     """Submit the job or the jobs of the body; answer with their ids."""
+    given, body = await _read_call(door, request)
+    if "jobs" in body:
+        return await _submit_many(door, body, given)
+    one = request_fields(body, given, given.key)
+    await door.require_models(given.caller, named_models(one, door.settings.model))
+    job_id = await door.submit(one)
+    door.ownership.note([job_id], _owner(one))
+    headers = {"location": f"/v1/jobs/{job_id}", "x-headgate-job-id": job_id}
+    return json_response({"id": job_id, "status": "queued"}, headers, status=202)
+
+
+async def read_request(door: Door, request: Request) -> tuple[Caller, RequestFields]:
+    """Return who calls, and the request in the body; raise InvalidRequest and KeyRefused."""
+    given, body = await _read_call(door, request)
+    return given.caller, request_fields(body, given, given.key)
+
+
+async def _read_call(door: Door, request: Request) -> tuple[Given, dict[str, Any]]:
+    """Return what the headers say, and the body."""
     require_only(once_each(request))
     caller = await caller_for(door, request, "jobs")
     headers = first_of_each(request)
     fields = of_headers(headers)
     key = fields.pop("idempotency_key", None) or headers.get("idempotency-key")
-    given = Given(caller, fields, key)
-    body = decoded(await read_json(request, door.settings))
-    if "jobs" in body:
-        return await _submit_many(door, body, given)
-    one = request_fields(body, given, given.key)
-    await door.require_models(caller, _models(one, door.settings.model))
-    job_id = await door.submit(one)
-    door.ownership.note([job_id], _owner(one))
-    headers = {"location": f"/v1/jobs/{job_id}", "x-headgate-job-id": job_id}
-    return json_response({"id": job_id, "status": "queued"}, headers, status=202)
+    return Given(caller, fields, key), decoded(await read_json(request, door.settings))
 
 
 async def _submit_many(door: Door, body: Mapping[str, Any], given: Given) -> Response:
@@ -133,7 +143,7 @@ def _read(door: Door, jobs: list[Any], given: Given) -> list[RequestFields | Hea
         try:
             fields = request_fields(one, given, key)
             if catalog is not None:
-                require_models(caller, _models(fields, door.settings.model), catalog)
+                require_models(caller, named_models(fields, door.settings.model), catalog)
         except (InvalidRequest, KeyRefused) as error:
             found.append(error)
         else:
@@ -160,7 +170,7 @@ def request_fields(body: object, given: Given, key: str | None) -> RequestFields
     return fields  # type: ignore[return-value]  # checked when they are submitted
 
 
-def _models(fields: RequestFields, default: str) -> list[str]:
+def named_models(fields: RequestFields, default: str) -> list[str]:
     """Return the models that the request names."""
     others = fields.get("fallback")
     named: list[Any] = [fields.get("model") or default]
