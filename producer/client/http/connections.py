@@ -84,11 +84,13 @@ class Connections:
         headers: Mapping[str, str] | None = None,
         wait_s: float = 0,
         may_repeat: bool = True,
+        takes: int = 200,
     ) -> GatewayAnswer:
         """Return the answer to one call; raise what the gateway refuses it with.
 
         `wait_s`: how long the gateway was asked to wait. `may_repeat`: the call may be sent again
-        after it has perhaps been done. Raises Unreachable if no answer came.
+        after it has perhaps been done. `takes`: another status that is no refusal. Raises
+        Unreachable if no answer came.
         """
         began = time.monotonic()
         pauses = iter(PAUSES_S)
@@ -102,7 +104,7 @@ class Connections:
                 if isinstance(fault, Unfit) or not (may_repeat or _was_not_sent(error)):
                     raise fault from cause
             else:
-                if found.status < 300:
+                if found.status < 300 or (found.status == takes and found.body):
                     return GatewayAnswer(found.status, found.body)
                 fault = refusal_of(self.address.name, found.status, found.headers, found.body)
                 if not may_repeat or not is_passing(found.status, found.body):

@@ -12,11 +12,13 @@ from headgate.producer.admin.cache import CacheStats
 from headgate.producer.admin.health import HealthReport
 from headgate.producer.admin.limits_rows import GateRow, LimitsReport
 from headgate.producer.admin.space import DiskUse, Space
+from headgate.producer.callers.refused import KeyRefused
 from headgate.producer.results.listing import Listed
 from headgate.producer.submit.admission_check import AdmissionCheck
 from headgate.producer.usage.report import FIGURES, UsageReport, UsageRow
 from headgate.shared.admission.breakers import ModelHealth
 from headgate.shared.broker.memory import MemoryUse
+from headgate.shared.errors import Unreachable
 from headgate.shared.routing.router import Route
 
 T = TypeVar("T")
@@ -78,8 +80,19 @@ def _usage_row(fields: Json, names: tuple[str, ...]) -> UsageRow:
     return UsageRow(key={name: fields[name] for name in names}, **figures)
 
 
-def health_in(fields: Json) -> HealthReport:
-    """Return the state of models, servers and workers."""
+def health_in(body: Json, gateway: str) -> HealthReport:
+    """Return the state of models, servers and workers, from an answer of `/v1/health`.
+
+    `gateway`: how errors name it. Raises Unreachable if Redis or the database is away, and
+    KeyRefused if the key may not see more than the short answer.
+    """
+    fields = body.get("report")
+    if fields is None and body.get("servers") == "answer":
+        words = "the health of models and servers is shown to keys with the scope view"
+        raise KeyRefused(403, "key_not_allowed", words)
+    if fields is None:
+        reason = "it does not reach its servers" if "servers" in body else "it is away"
+        raise Unreachable(gateway, reason, "try again")
     use = fields["memory"]
     memory = MemoryUse(use["used_bytes"], use["limit_bytes"], use["limit_is_set"], use["takes"])
     disks = [_read(DiskUse, disk) for disk in fields["disks"]]
